@@ -1,0 +1,136 @@
+"""StackShift's SDK: what job modules and applications import.
+
+```python
+import stackshift_jobs as stackshift
+from stackshift_jobs import JobContext, Retry
+
+@stackshift.job("resizeAvatar", queue="media", retry=Retry(max_attempts=5, backoff="2s"))
+def resize_avatar(ctx: JobContext):
+    image = ctx.step.run("download", download, ctx.payload["imageId"])
+    return {"sizes": ctx.step.map("resize", lambda size: resize(image, size), [64, 256])}
+```
+
+Nothing outside the standard library is imported, and each name is loaded when it is first used, so
+that the command line, which shares this package, starts quickly.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from stackshift_jobs.version import __version__
+
+if TYPE_CHECKING:
+    from stackshift_jobs.async_client import AsyncClient
+    from stackshift_jobs.async_context import AsyncJobContext
+    from stackshift_jobs.client import Client, RunHandle
+    from stackshift_jobs.command import CommandResult
+    from stackshift_jobs.context import JobContext
+    from stackshift_jobs.default_client import queue, runs, start, start_many
+    from stackshift_jobs.errors import (
+        BadConfiguration,
+        Busy,
+        ChildFailed,
+        CommandFailed,
+        Conflict,
+        DaemonUnavailable,
+        InsideHandler,
+        LockHeld,
+        LockLost,
+        NonRetryable,
+        NotFound,
+        PayloadRefused,
+        ReplayError,
+        RetryAfter,
+        RunCancelled,
+        RunFailed,
+        StackshiftError,
+        StepFailed,
+        Usage,
+    )
+    from stackshift_jobs.registry import job
+    from stackshift_jobs.policy import Retry
+
+_HOME = {
+    "AsyncClient": "async_client",
+    "AsyncJobContext": "async_context",
+    "BadConfiguration": "errors",
+    "Busy": "errors",
+    "ChildFailed": "errors",
+    "Client": "client",
+    "CommandFailed": "errors",
+    "CommandResult": "command",
+    "Conflict": "errors",
+    "DaemonUnavailable": "errors",
+    "InsideHandler": "errors",
+    "JobContext": "context",
+    "LockHeld": "errors",
+    "LockLost": "errors",
+    "NonRetryable": "errors",
+    "NotFound": "errors",
+    "PayloadRefused": "errors",
+    "ReplayError": "errors",
+    "Retry": "policy",
+    "RetryAfter": "errors",
+    "RunCancelled": "errors",
+    "RunFailed": "errors",
+    "RunHandle": "client",
+    "StackshiftError": "errors",
+    "StepFailed": "errors",
+    "Usage": "errors",
+    "job": "registry",
+    "queue": "default_client",
+    "runs": "default_client",
+    "start": "default_client",
+    "start_many": "default_client",
+}
+"""Public name → module that defines it."""
+
+__all__ = [
+    "AsyncClient",
+    "AsyncJobContext",
+    "BadConfiguration",
+    "Busy",
+    "ChildFailed",
+    "Client",
+    "CommandFailed",
+    "CommandResult",
+    "Conflict",
+    "DaemonUnavailable",
+    "InsideHandler",
+    "JobContext",
+    "LockHeld",
+    "LockLost",
+    "NonRetryable",
+    "NotFound",
+    "PayloadRefused",
+    "ReplayError",
+    "Retry",
+    "RetryAfter",
+    "RunCancelled",
+    "RunFailed",
+    "RunHandle",
+    "StackshiftError",
+    "StepFailed",
+    "Usage",
+    "__version__",
+    "job",
+    "queue",
+    "runs",
+    "start",
+    "start_many",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(import_module(f"{__name__}.{home}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,405 @@
+"""The client for applications, awaited. The same surface and the same rules as `Client`.
+
+Owns a connection as an `asyncio.Protocol`; what a request looks like and when it may be repeated
+is `client`'s. For one event loop: a second one is refused, since replies would wake the wrong one.
+
+A call that is cancelled is given up, not taken back: what it asked for may still happen, and its
+reply is dropped when it comes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from time import monotonic
+from typing import Any, Unpack
+
+from stackshift_jobs import rpc
+from stackshift_jobs.client import (
+    IN_FLIGHT,
+    MAX_LOSSES,
+    PAUSE,
+    RESTARTING,
+    SOON,
+    Batch,
+    Lost,
+    RunPage,
+    StartOptions,
+    batch_failed,
+    batch_results,
+    batches,
+    encode,
+    list_params,
+    may_repeat,
+    outcome,
+    start_params,
+    timed_out,
+    uncertain,
+)
+from stackshift_jobs.durations import Duration, milliseconds
+from stackshift_jobs.errors import Busy, DaemonUnavailable, StackshiftError, Usage, from_json
+from stackshift_jobs.names import check_name
+from stackshift_jobs.project import Project, find_project
+
+
+class _Wire(asyncio.Protocol):
+    """A connection and the requests under way on it."""
+
+    def __init__(self) -> None:
+        self._lines = rpc.Lines()
+        self._next_id = 1
+        self._flights: dict[int, tuple[asyncio.Future[rpc.Reply], int]] = {}
+        self._transport: asyncio.Transport | None = None
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._gone = asyncio.Event()
+        self.end: StackshiftError | None = None
+        self.ended_at = 0.0
+
+    @property
+    def alive(self) -> bool:
+        """Can it be written to?"""
+        return self.end is None and self._transport is not None and not self._transport.is_closing()
+
+    async def ask(self, method: str, body: bytes) -> Any:
+        """Send a request and wait for its result; raises its error, or `Lost`."""
+        await self._writable.wait()
+        if self._transport is None or not self.alive:
+            raise Lost(self.end or _closed(), sent=False)
+        id = self._next_id
+        line = rpc.encode_request(id, method, body)
+        self._next_id += 1
+        future: asyncio.Future[rpc.Reply] = asyncio.get_running_loop().create_future()
+        self._flights[id] = future, len(line)
+        try:
+            self._transport.write(line)
+            # A transport that closes under a write has not written all of it.
+            sent = not self._transport.is_closing()
+            if not sent:
+                self._hear_out(self._transport)
+            try:
+                reply = await future
+            except Lost as lost:
+                raise Lost(lost.why, lost.sent and sent) from None
+        finally:
+            self._flights.pop(id, None)
+        return reply.value()
+
+    def _hear_out(self, transport: asyncio.Transport) -> None:
+        """A transport whose write failed reads no more: take in what the daemon said before it hung
+        up, which may be why."""
+        try:
+            data = os.read(transport.get_extra_info("socket").fileno(), 1 << 16)
+        except OSError:
+            return
+        self.data_received(data)
+
+    async def close(self) -> None:
+        """Hang up, and wait until the transport has let go."""
+        if self._transport is not None:
+            self._transport.abort()
+            await self._gone.wait()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        if self.end is not None:
+            return
+        try:
+            for line in self._lines.feed(data):
+                self._deliver(rpc.parse(line))
+        except StackshiftError as bad:
+            self._land_all(bad)
+            assert self._transport is not None
+            self._transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.end is None:
+            self._land_all(_closed() if exc is None else _closed(f": {exc}"))
+        self._gone.set()
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    def _deliver(self, message: rpc.Reply | rpc.Notification) -> None:
+        if isinstance(message, rpc.Notification):
+            return  # no feed is ever opened here
+        if message.id is None:
+            raise message.error or _closed()
+        future, _ = self._flights.pop(message.id, (None, 0))
+        if future is not None and not future.done():
+            future.set_result(message)
+
+    def _land_all(self, why: StackshiftError) -> None:
+        """Tell everybody who waits; whose error it is, as in the blocking client."""
+        self.end, self.ended_at = why, monotonic()
+        self._writable.set()
+        flights = list(self._flights.values())
+        self._flights.clear()
+        culprit = None
+        if not isinstance(why, DaemonUnavailable | Busy):
+            culprit, _ = max(flights, key=lambda flight: flight[1], default=(None, 0))
+        for future, _ in flights:
+            if future.done():
+                continue
+            if isinstance(why, Busy) or future is culprit:
+                future.set_result(rpc.Reply(None, None, from_json(why.as_json())))
+            else:
+                future.set_exception(Lost(why, sent=True))
+
+
+def _closed(detail: str = "") -> DaemonUnavailable:
+    return rpc.unavailable(f"the daemon closed the connection{detail}", rpc.BROKEN)
+
+
+class AsyncRunHandle:
+    """A run that was started; see `RunHandle`."""
+
+    def __init__(self, client: AsyncClient, id: str, reused: bool = False) -> None:
+        self._client = client
+        self.id = id
+        self.reused = reused
+
+    def __repr__(self) -> str:
+        return f"<AsyncRunHandle {self.id}>"
+
+    async def status(self) -> str:
+        """Its status now, such as `running`."""
+        return str((await self._client.runs.get(self.id))["status"])
+
+    async def result(self, timeout: Duration | None = None) -> Any:
+        """Wait until it is finished; what its handler returned. Raises `RunFailed`, `RunCancelled`,
+        or `TimeoutError` after `timeout`; the run goes on then."""
+        params: dict[str, Any] = {"run": self.id}
+        seconds = None
+        if timeout is not None:
+            params["timeout_ms"] = milliseconds(timeout)
+            seconds = params["timeout_ms"] / 1000
+        try:
+            run = await self._client.call("run.wait", params, timeout=seconds)
+        except TimeoutError:
+            run = {"timed_out": True}
+        return outcome(run, self.id)
+
+    async def cancel(self) -> bool:
+        """Cancel it, for good; False if it was finished before."""
+        return bool((await self._client.call("run.cancel", {"run": self.id}))["changed"])
+
+    async def timeline(self) -> list[dict[str, Any]]:
+        """Its journal records."""
+        return list((await self._client.runs.get(self.id, detail=True))["timeline"])
+
+
+class AsyncQueue:
+    """A queue by its name."""
+
+    def __init__(self, client: AsyncClient, name: str) -> None:
+        self._client = client
+        self.name = check_name(name, "queue")
+
+    async def enqueue(
+        self, job: str, payload: Any = None, **options: Unpack[StartOptions]
+    ) -> AsyncRunHandle:
+        """Like `AsyncClient.start`, on this queue."""
+        options["queue"] = self.name
+        return await self._client.start(job, payload, **options)
+
+
+class AsyncRuns:
+    """The project's runs."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        self._client = client
+
+    async def get(self, id: str, detail: bool = False) -> dict[str, Any]:
+        """The run object; see `Runs.get`."""
+        return dict(await self._client.call("run.get", {"run": id, "detail": detail}))
+
+    async def list(
+        self,
+        *,
+        job: str | None = None,
+        status: str | None = None,
+        queue: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        since: datetime | str | None = None,
+        limit: int | None = None,
+        cursor: str | None = None,
+        dead: bool | None = None,
+    ) -> RunPage:
+        """One page of run objects, newest first; see `Runs.list`."""
+        filters = {name: value for name, value in locals().items() if name != "self"}
+        answer = await self._client.call("run.list", list_params(filters))
+        page = RunPage(answer["runs"])
+        page.cursor = answer["cursor"]
+        return page
+
+
+class AsyncClient:
+    """A project's daemon, for programs on one event loop; arguments as of `Client`."""
+
+    def __init__(
+        self,
+        project: Project | str | os.PathLike[str] | None = None,
+        *,
+        timeout: float | None = 60.0,
+        patience: float = 5.0,
+    ) -> None:
+        if not isinstance(project, Project):
+            project = find_project(None if project is None else os.fspath(project))
+        self.project = project
+        self.runs = AsyncRuns(self)
+        self._timeout = timeout
+        self._patience = patience
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._wire: _Wire | None = None
+        self._connecting: asyncio.Task[_Wire] | None = None
+        self._lost_at: float | None = None
+        self._closed = False
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Hang up, for good. Runs go on; calls under way raise `DaemonUnavailable`."""
+        self._closed = True
+        if self._connecting is not None:
+            await asyncio.wait((self._connecting,))
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            await wire.close()
+
+    async def start(
+        self, job: str, payload: Any = None, **options: Unpack[StartOptions]
+    ) -> AsyncRunHandle:
+        """Start a run of `job`; it is durable when this returns. Raises as `Client.start` does."""
+        answer = await self.call("run.start", start_params(job, payload, options))
+        return AsyncRunHandle(self, answer["id"], bool(answer["reused"]))
+
+    async def start_many(self, items: Iterable[Any]) -> list[AsyncRunHandle | StackshiftError]:
+        """Start many runs; see `Client.start_many`."""
+        refused: dict[int, StackshiftError] = {}
+        results: dict[int, AsyncRunHandle | StackshiftError] = {}
+        room = asyncio.Semaphore(IN_FLIGHT)
+        plan = batches(self.project, items, refused)
+        first = next(plan, None)
+        if first is not None:
+            await self._reach()
+            async with asyncio.TaskGroup() as group:
+                for batch in itertools.chain((first,), plan):
+                    await room.acquire()
+                    group.create_task(self._start_batch(batch, results, room))
+        results.update(refused)
+        return [results[place] for place in sorted(results)]
+
+    async def _start_batch(
+        self,
+        batch: Batch,
+        results: dict[int, AsyncRunHandle | StackshiftError],
+        room: asyncio.Semaphore,
+    ) -> None:
+        """Start the runs of one batch and note what became of each."""
+        method = "run.start_many"
+        try:
+            answer = await self._in_time(method, batch.body, batch.repeatable, self._timeout)
+        except (StackshiftError, TimeoutError) as bad:
+            results.update(batch_failed(batch, bad))
+        else:
+            for place, (id, reused, error) in batch_results(batch, answer):
+                results[place] = error or AsyncRunHandle(self, id, reused)
+        finally:
+            room.release()
+
+    def queue(self, name: str) -> AsyncQueue:
+        """The queue `name`, to start runs on."""
+        return AsyncQueue(self, name)
+
+    async def call(
+        self, method: str, params: Mapping[str, Any], *, timeout: float | None = None
+    ) -> Any:
+        """The result of any method of the protocol; `timeout` as of `Client.call`."""
+        body = encode(self.project, params)
+        if timeout is None and method != "run.wait":
+            timeout = self._timeout
+        return await self._in_time(method, body, may_repeat(method, params), timeout)
+
+    async def _in_time(
+        self, method: str, body: bytes, repeatable: bool, timeout: float | None
+    ) -> Any:
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._ask(method, body, repeatable)
+        except TimeoutError:
+            raise timed_out(method) from None
+
+    async def _ask(self, method: str, body: bytes, repeatable: bool) -> Any:
+        """Send and wait; again on a new connection where that is safe."""
+        losses = 0
+        while True:
+            wire, asked_at = await self._reach(), monotonic()
+            try:
+                return await wire.ask(method, body)
+            except Lost as lost:
+                if lost.sent and not repeatable:
+                    raise uncertain(method, lost.why) from lost
+                if isinstance(lost.why, Busy):
+                    raise from_json(lost.why.as_json()) from lost
+                # A daemon that hangs up on this request again and again is not restarting.
+                losses = losses + 1 if monotonic() - asked_at < SOON else 1
+                if losses == MAX_LOSSES or self._closed:
+                    raise from_json(lost.why.as_json()) from lost
+
+    async def _reach(self) -> _Wire:
+        """The connection; where it was lost just now, wait for the daemon to come back."""
+        while True:
+            try:
+                return await self._connect()
+            except DaemonUnavailable as gone:
+                lately = self._lost_at is not None and monotonic() - self._lost_at < self._patience
+                if not lately or gone.fields.get("reason") not in RESTARTING:
+                    raise
+                await asyncio.sleep(PAUSE)
+
+    async def _connect(self) -> _Wire:
+        """The living connection, made if there is none; all who need it wait for the same one."""
+        loop = asyncio.get_running_loop()
+        if self._closed:
+            raise Usage("this client was closed")
+        if self._loop not in (None, loop):
+            raise Usage("an AsyncClient serves one event loop", hint="make one in each loop")
+        self._loop = loop
+        if self._wire is not None:
+            if self._wire.alive:
+                return self._wire
+            self._lost_at, self._wire = self._wire.ended_at or monotonic(), None
+        if self._connecting is None:
+            self._connecting = loop.create_task(self._open())
+            self._connecting.add_done_callback(self._opened)
+        # Shielded: one caller that is cancelled must not take the connection from the others.
+        return await asyncio.shield(self._connecting)
+
+    async def _open(self) -> _Wire:
+        sock = await asyncio.to_thread(rpc.connect, self.project.data_dir)
+        try:
+            _, wire = await asyncio.get_running_loop().create_unix_connection(_Wire, sock=sock)
+        except BaseException:
+            sock.close()
+            raise
+        self._wire = wire
+        return wire
+
+    def _opened(self, task: asyncio.Task[_Wire]) -> None:
+        self._connecting = None
+        if not task.cancelled():
+            task.exception()  # seen, also where nobody waits for it any more

@@ -1,0 +1,132 @@
+"""Where a project's daemon is: `daemon.json`, and the path of its socket.
+
+    {"pid": 4711, "socket": "/…/daemon.sock", "version": "0.1.0", "protocol": 1, "started_at": "…Z"}
+
+The file lies in the data directory, so that a shell, cron and an application find the same daemon
+whatever their environment. It is a hint, not a lock: a daemon that was killed leaves it behind,
+and only a socket that answers proves that one runs. It is replaced atomically, so a reader sees a
+whole file or none; anything else in it counts as none.
+
+A socket's address is short. Where the data directory's path is too long for it, the socket lies
+in a directory under `/tmp` that nobody else can enter; it is checked before each use and never
+repaired, since one that is wrong was made by somebody else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import stat
+import sys
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from stackshift_jobs.errors import BadConfiguration
+
+DAEMON_FILE: Final = "daemon.json"
+SOCKET_FILE: Final = "daemon.sock"
+MAX_SOCKET_BYTES: Final = 103 if sys.platform == "darwin" else 107
+"""`sun_path` without its final NUL: unix(7), and unix(4) on macOS."""
+_SHORT_PARENT: Final = "/tmp"
+"""Not `$TMPDIR`: it differs between a login, cron and a service, and is long on macOS."""
+_MAX_FILE_BYTES: Final = 65_536
+
+
+class DaemonInfo(NamedTuple):
+    """What `daemon.json` says. `socket` is an absolute path, `started_at` RFC 3339 text."""
+
+    pid: int
+    socket: str
+    version: str
+    protocol: int
+    started_at: str
+
+
+def read_daemon(data_dir: str | os.PathLike[str]) -> DaemonInfo | None:
+    """What is known of the daemon; None if `daemon.json` is missing or not what we write."""
+    try:
+        with Path(data_dir, DAEMON_FILE).open("rb") as file:
+            body = json.loads(file.read(_MAX_FILE_BYTES))
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not isinstance(body, dict):
+        return None
+    pid, protocol = body.get("pid"), body.get("protocol")
+    socket, version, started_at = (body.get(k) for k in ("socket", "version", "started_at"))
+    if (
+        type(pid) is not int
+        or pid <= 0
+        or type(protocol) is not int
+        or not isinstance(socket, str)
+        or not socket.startswith("/")
+        or "\0" in socket
+        or not isinstance(version, str)
+        or not isinstance(started_at, str)
+    ):
+        return None
+    return DaemonInfo(pid, socket, version, protocol, started_at)
+
+
+def write_daemon(data_dir: str | os.PathLike[str], info: DaemonInfo) -> None:
+    """Say where the daemon is (mode 0600, atomically). Only the daemon that holds the project's
+    lock may call it."""
+    temporary = Path(data_dir, f"{DAEMON_FILE}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with os.fdopen(os.open(temporary, flags, 0o600), "w", encoding="ascii") as file:
+        file.write(json.dumps(info._asdict()) + "\n")
+    temporary.replace(Path(data_dir, DAEMON_FILE))
+
+
+def remove_daemon(data_dir: str | os.PathLike[str]) -> None:
+    """Say that no daemon runs any more; before the project's lock is given back. Nothing to remove
+    is no error."""
+    Path(data_dir, DAEMON_FILE).unlink(missing_ok=True)
+
+
+def socket_path(data_dir: str | os.PathLike[str]) -> Path:
+    """Where the daemon of `data_dir` listens: in it, or where that path is too long for a socket,
+    in a short private directory, which is made if it does not exist.
+
+    Raises `BadConfiguration` if that directory is not ours alone.
+    """
+    path = Path(data_dir, SOCKET_FILE)
+    if len(os.fsencode(path)) <= MAX_SOCKET_BYTES:
+        return path
+    directory = _short_directory(data_dir)
+    with contextlib.suppress(FileExistsError):
+        directory.mkdir(0o700)
+    check_private(directory)
+    return directory / SOCKET_FILE
+
+
+def check_private(directory: Path) -> None:
+    """Raise `BadConfiguration` unless `directory` is a real directory, ours, with mode 0700."""
+    try:
+        found = directory.lstat()
+    except OSError as bad:
+        raise BadConfiguration(f"{directory}: {bad.strerror}", directory=str(directory)) from bad
+    if stat.S_ISLNK(found.st_mode):
+        wrong = "it is a symbolic link"
+    elif not stat.S_ISDIR(found.st_mode):
+        wrong = "it is not a directory"
+    elif found.st_uid != os.geteuid():
+        wrong = f"it belongs to user {found.st_uid}"
+    elif stat.S_IMODE(found.st_mode) != 0o700:
+        wrong = f"its mode is {stat.S_IMODE(found.st_mode):04o}, not 0700"
+    else:
+        return
+    raise BadConfiguration(
+        f"{directory} cannot hold the daemon's socket: {wrong}",
+        hint="remove it, or choose a shorter STACKSHIFT_DATA_DIR",
+        directory=str(directory),
+    )
+
+
+def _short_directory(data_dir: str | os.PathLike[str]) -> Path:
+    """The same for every spelling of `data_dir`, another one for another user or directory."""
+    import hashlib
+
+    digest = hashlib.blake2b(os.fsencode(Path(data_dir).resolve()), digest_size=10).hexdigest()
+    return Path(_SHORT_PARENT, f"stackshift-{os.geteuid()}-{digest}")

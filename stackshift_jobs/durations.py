@@ -1,0 +1,106 @@
+"""Durations and times as people write them, and as the wire and the journal hold them.
+
+A duration is a whole number of milliseconds; a time is a whole number of microseconds since 1970
+(UTC). Text is parsed here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from stackshift_jobs.errors import Usage
+
+Duration = str | int | float | timedelta
+"""`250ms 10s 5m 24h 7d 2w`, sums like `1h30m`, a number of seconds, or a `timedelta`."""
+
+_UNIT_MS: Final = {
+    "ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000,
+}  # fmt: skip
+_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
+_NUMBER: Final = re.compile(r"\d+(?:\.\d+)?")
+MAX_DURATION_MS: Final = 10 * 366 * 86_400_000
+"""Ten years; a longer one is a mistake in the unit far more often than a wish."""
+
+
+def milliseconds(value: Duration) -> int:
+    """Milliseconds in `value`, rounded up to a whole one; raises `Usage` if it is not a duration,
+    is negative, or is over ten years."""
+    if isinstance(value, timedelta):
+        exact = value / timedelta(milliseconds=1)
+    elif isinstance(value, bool):
+        raise Usage(f"{value!r} is not a duration", hint="write 250ms, 10s, 5m, 24h, 7d or 2w")
+    elif isinstance(value, int | float):
+        exact = value * 1000
+    else:
+        exact = _parse(value)
+    if not 0 <= exact <= MAX_DURATION_MS:
+        raise Usage(f"duration {value!r} is out of range", hint="0 to 10 years")
+    return -int(-exact // 1)
+
+
+def _parse(text: str) -> float:
+    """Milliseconds written in `text`; a bare number is seconds."""
+    text = text.strip()
+    if _NUMBER.fullmatch(text):
+        return float(text) * 1000
+    total, at = 0.0, 0
+    while part := _PART.match(text, at):
+        total += float(part[1]) * _UNIT_MS[part[2]]
+        at = part.end()
+    if at == 0 or at != len(text):
+        raise Usage(f"{text!r} is not a duration", hint="write 250ms, 10s, 5m, 24h, 7d, 2w or 1h30m")
+    return total
+
+
+def format_ms(ms: int) -> str:
+    """A duration for people, two units at most: `0.4s`, `2.1s`, `1m12s`, `2h00m`, `3d4h`."""
+    if ms < 1000:
+        return f"{ms}ms"
+    if ms < 60_000:
+        return f"{ms / 1000:.1f}s"
+    seconds = ms // 1000
+    if seconds < 3600:
+        return f"{seconds // 60}m{seconds % 60:02d}s"
+    if seconds < 86_400:
+        return f"{seconds // 3600}h{seconds % 3600 // 60:02d}m"
+    return f"{seconds // 86_400}d{seconds % 86_400 // 3600}h"
+
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+
+def parse_time(text: str) -> int:
+    """Microseconds since 1970 of an RFC 3339 time; without an offset it is local time.
+
+    Raises `Usage` for anything else.
+    """
+    try:
+        when = datetime.fromisoformat(text)
+    except (ValueError, TypeError) as bad:
+        raise Usage(f"{text!r} is not a time", hint="write 2026-05-06T09:00:00Z") from bad
+    if when.tzinfo is None:
+        when = when.astimezone()
+    return to_us(when)
+
+
+def to_us(when: datetime) -> int:
+    """Microseconds since 1970 of an aware `datetime`."""
+    return (when - _EPOCH) // _MICROSECOND
+
+
+def to_datetime(us: int) -> datetime:
+    """The aware `datetime` (UTC) of a time in microseconds."""
+    return _EPOCH + timedelta(microseconds=us)
+
+
+def rfc3339(us: int) -> str:
+    """`2026-11-22T06:57:11.123456Z`, always with six digits, so that times sort as text."""
+    return (_EPOCH + timedelta(microseconds=us)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def from_rfc3339(text: str) -> int:
+    """Inverse of `rfc3339`."""
+    return to_us(datetime.fromisoformat(text))

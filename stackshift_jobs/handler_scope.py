@@ -1,0 +1,39 @@
+"""Whether the code that runs now is a handler, between its steps.
+
+The worker sets `in_handler` around a handler to the name by which messages call its context
+(`ctx`), and to None again around the function of a step, where the client may be used. A context
+variable, since handlers share threads and event loops; `asyncio` tasks inherit it by themselves, a
+thread that the handler starts does only if its context is copied.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import Final
+
+from stackshift_jobs.errors import InsideHandler
+
+in_handler: Final[ContextVar[str | None]] = ContextVar("stackshift_in_handler", default=None)
+
+_INSTEAD: Final = {
+    "run.start": ("start", "step.start"),
+    "run.start_many": ("start_many", "step.start"),
+    "run.wait": ("result", "step.result"),
+}
+"""By the protocol's method: what the caller wrote, and what to write instead."""
+
+
+def refuse_in_handler(method: str) -> None:
+    """Raise `InsideHandler`, naming the `ctx` call to use, if a handler calls this outside a step.
+
+    A handler is run again from the top after every wait: what the client did would be done again.
+    """
+    context = in_handler.get()
+    if context is None:
+        return
+    called, instead = _INSTEAD.get(method, (method, "step.run"))
+    raise InsideHandler(
+        f"{called} was called in a handler, which runs again on every replay: "
+        f"use {context}.{instead} instead",
+        hint=f"{context}.{instead}",
+    )

@@ -1,0 +1,41 @@
+"""What may be called what: names of jobs, steps, queues and events, ids and keys."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from stackshift_jobs.errors import Usage
+
+MAX_NAME: Final = 128
+MAX_KEY_BYTES: Final = 512
+RUN_ID: Final = re.compile(r"run_[0-9a-hjkmnp-tv-z]{26}")
+"""`run_` and a ULID in lower case: 10 digits of time, 16 of chance (github.com/ulid/spec)."""
+
+_STEP_RESERVED: Final = frozenset("#[]=")
+
+
+def check_name(name: object, what: str) -> str:
+    """`name`, if it can name a `what`: 1 to 128 printable characters. Raises `Usage`."""
+    if not isinstance(name, str) or not 1 <= len(name) <= MAX_NAME or not name.isprintable():
+        raise Usage(
+            f"{name!r} cannot name a {what}", hint=f"use 1 to {MAX_NAME} printable characters"
+        )
+    if what == "step" and not _STEP_RESERVED.isdisjoint(name):
+        raise Usage(f"{name!r} cannot name a step", hint="leave out # [ ] and =")
+    return name
+
+
+def check_key(key: object, what: str) -> str:
+    """`key`, if it is text of 1 to 512 bytes in UTF-8 without control characters. Raises `Usage`."""
+    if (
+        not isinstance(key, str)
+        or not key
+        or len(key.encode("utf-8", "surrogatepass")) > MAX_KEY_BYTES
+        or any(ord(c) < 32 or ord(c) == 127 or 0xD800 <= ord(c) < 0xE000 for c in key)
+    ):
+        raise Usage(
+            f"{key!r} cannot be a {what}",
+            hint=f"use 1 to {MAX_KEY_BYTES} bytes of text without control characters",
+        )
+    return key

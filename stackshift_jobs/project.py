@@ -1,0 +1,145 @@
+"""Which project a program means, and where its data lies.
+
+Owns the order of precedence: what was asked for, `STACKSHIFT_PROJECT`, the nearest parent
+with a `stackshift.toml`, the user's default. It never creates anything and never talks to a
+daemon. Every command goes through here, so it reads one small file and parses it only when the
+word `data_dir` stands in it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from stackshift_jobs.errors import BadConfiguration
+
+CONFIG_FILE: Final = "stackshift.toml"
+DEFAULT_DATA_DIR: Final = ".stackshift"
+PROJECT_VARIABLE: Final = "STACKSHIFT_PROJECT"
+DATA_DIR_VARIABLE: Final = "STACKSHIFT_DATA_DIR"
+
+
+class Project(NamedTuple):
+    """A directory with `stackshift.toml`, and the directory of its data; both absolute."""
+
+    root: Path
+    data_dir: Path
+
+    @property
+    def config_file(self) -> Path:
+        """The project's `stackshift.toml`."""
+        return self.root / CONFIG_FILE
+
+
+def find_project(
+    explicit: str | os.PathLike[str] | None = None,
+    *,
+    cwd: str | os.PathLike[str] | None = None,
+    environ: Mapping[str, str] | None = None,
+    default_project: Callable[[], str | None] | str | None = None,
+) -> Project:
+    """The project that is meant; the first of these that says one:
+
+    `explicit`, `STACKSHIFT_PROJECT`, the nearest of `cwd` and its parents that holds
+    `stackshift.toml`, `default_project` (a function is called only when it comes to that).
+
+    Raises `BadConfiguration` if none does, or if the one that was named is no project.
+    """
+    env = os.environ if environ is None else environ
+    here = _absolute(".", Path.cwd() if cwd is None else Path(cwd))
+    if explicit is not None:
+        return _named(os.fspath(explicit), here, "the project asked for", env)
+    if asked := env.get(PROJECT_VARIABLE):
+        return _named(asked, here, PROJECT_VARIABLE, env)
+    for directory in (here, *here.parents):
+        if (directory / CONFIG_FILE).is_file():
+            return Project(directory, data_dir_of(directory, env))
+    fallback = default_project() if callable(default_project) else default_project
+    if fallback:
+        return _named(fallback, here, "default_project of the user's configuration", env)
+    raise BadConfiguration(
+        f"no {CONFIG_FILE} in {here} or above it",
+        hint="stackshift init, or name a project with -C DIR or STACKSHIFT_PROJECT",
+    )
+
+
+def data_dir_of(root: str | os.PathLike[str], environ: Mapping[str, str] | None = None) -> Path:
+    """Where the data of the project at `root` lies: `STACKSHIFT_DATA_DIR`, else `[project]
+    data_dir`, else `.stackshift`. A relative one counts from the root, wherever one stands.
+
+    Raises `BadConfiguration` for a `stackshift.toml` that cannot be read.
+    """
+    env = os.environ if environ is None else environ
+    chosen = env.get(DATA_DIR_VARIABLE) or _written_data_dir(root) or DEFAULT_DATA_DIR
+    return _absolute(chosen, Path(root))
+
+
+def read_config_text(path: Path) -> str:
+    """The text of a `stackshift.toml`; raises `BadConfiguration` if it cannot be read as UTF-8."""
+    try:
+        raw = path.read_bytes()
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as bad:
+        line = raw.count(b"\n", 0, bad.start) + 1
+        raise BadConfiguration(
+            f"{path}:{line}: not valid UTF-8",
+            hint="save the file as UTF-8",
+            file=str(path),
+            line=line,
+        ) from bad
+    except OSError as bad:
+        raise BadConfiguration(f"{path}: {bad.strerror}", file=str(path)) from bad
+
+
+def parse_toml(text: str, path: Path) -> dict[str, Any]:
+    """The tables in `text`; raises `BadConfiguration` that names file and line."""
+    import re
+    import tomllib
+
+    try:
+        # Line ends of other systems are line ends; tomllib itself takes them only from a file.
+        return tomllib.loads(text.replace("\r\n", "\n"))
+    except tomllib.TOMLDecodeError as bad:
+        told = str(bad)
+        at = re.search(r"at line (\d+)", told)
+        line = int(at[1]) if at else max(1, len(text.splitlines()))
+        raise BadConfiguration(f"{path}:{line}: {told}", file=str(path), line=line) from bad
+
+
+def _absolute(written: str, base: Path) -> Path:
+    """The one absolute path of a directory written as `written`, seen from `base`."""
+    try:
+        return (base / Path(written).expanduser()).resolve()
+    except (RuntimeError, OSError, ValueError) as bad:  # no such user, a circle of links, a NUL
+        raise BadConfiguration(f"{written!r} is not a usable path: {bad}") from bad
+
+
+def _named(asked: str, here: Path, by: str, env: Mapping[str, str]) -> Project:
+    """The project in the directory that `by` names; its parents are not searched."""
+    root = _absolute(asked, here)
+    if not (root / CONFIG_FILE).is_file():
+        raise BadConfiguration(
+            f"{root} ({by}) has no {CONFIG_FILE}", hint=f"stackshift init {root}"
+        )
+    return Project(root, data_dir_of(root, env))
+
+
+def _written_data_dir(root: str | os.PathLike[str]) -> str | None:
+    """`[project] data_dir` as it stands in the file, if it does."""
+    path = Path(root, CONFIG_FILE)
+    text = read_config_text(path)
+    if "data_dir" not in text:
+        return None
+    section = parse_toml(text, path).get("project", {})
+    written = section.get("data_dir") if isinstance(section, dict) else None
+    if written is None:
+        return None
+    if not isinstance(written, str) or not written:
+        raise BadConfiguration(
+            f"{path}: [project] data_dir: {written!r} is not a path",
+            file=str(path),
+            key="data_dir",
+        )
+    return written

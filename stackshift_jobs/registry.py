@@ -1,0 +1,133 @@
+"""`stackshift.job`: giving a handler a name, and the register of all that have one."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar, overload
+
+from stackshift_jobs.durations import Duration, milliseconds
+from stackshift_jobs.errors import BadConfiguration
+from stackshift_jobs.names import check_name
+from stackshift_jobs.policy import Retry
+
+Handler = Callable[..., Any]
+H = TypeVar("H", bound=Handler)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A handler under its name, with its options; those not given are None."""
+
+    name: str
+    handler: Handler
+    queue: str
+    retry: Retry | None
+    timeout_ms: int | None
+    priority: int
+    payload_type: Any
+    idempotency_ttl_ms: int | None
+    is_async: bool
+
+    @property
+    def module(self) -> str:
+        return self.handler.__module__
+
+    @property
+    def doc(self) -> str:
+        return inspect.getdoc(self.handler) or ""
+
+
+registry: dict[str, Job] = {}
+"""Every job of this process, by name. Worker processes fill it by importing the job modules."""
+
+
+@overload
+def job(name: H) -> H: ...
+@overload
+def job(
+    name: str | None = None,
+    handler: None = None,
+    *,
+    queue: str = "default",
+    retry: Retry | None = None,
+    timeout: Duration | None = None,
+    priority: int = 0,
+    payload: Any = None,
+    idempotency_ttl: Duration | None = None,
+) -> Callable[[H], H]: ...
+@overload
+def job(
+    name: str,
+    handler: H,
+    *,
+    queue: str = "default",
+    retry: Retry | None = None,
+    timeout: Duration | None = None,
+    priority: int = 0,
+    payload: Any = None,
+    idempotency_ttl: Duration | None = None,
+) -> H: ...
+def job(
+    name: Any = None,
+    handler: Any = None,
+    *,
+    queue: str = "default",
+    retry: Retry | None = None,
+    timeout: Duration | None = None,
+    priority: int = 0,
+    payload: Any = None,
+    idempotency_ttl: Duration | None = None,
+) -> Any:
+    """Register a handler as a job: `@job`, `@job("resizeAvatar", …)` or `job("resizeAvatar", fn)`.
+
+    `timeout` is of an attempt and counts running time, not waits; `payload` is the type of the
+    payload where the handler's annotation does not say it. The handler is returned as it is, with
+    `.start(payload, **options)` added. Raises `Usage` for a bad name or option and
+    `BadConfiguration` for a name that another handler has.
+    """
+
+    def register(fn: Handler) -> Handler:
+        if not callable(fn):
+            raise BadConfiguration(f"{fn!r} is not a function")
+        _register(
+            Job(
+                name=check_name(name if isinstance(name, str) else fn.__name__, "job"),
+                handler=fn,
+                queue=check_name(queue, "queue"),
+                retry=retry,
+                timeout_ms=None if timeout is None else milliseconds(timeout),
+                priority=priority,
+                payload_type=payload,
+                idempotency_ttl_ms=None if idempotency_ttl is None else milliseconds(idempotency_ttl),
+                is_async=inspect.iscoroutinefunction(fn),
+            )
+        )
+        return fn
+
+    if callable(name):
+        return register(name)
+    return register if handler is None else register(handler)
+
+
+def _register(made: Job) -> None:
+    other = registry.get(made.name)
+    if other is not None and _place(other) != _place(made):
+        raise BadConfiguration(
+            f"two jobs are named {made.name!r}: {_place(other)} and {_place(made)}",
+            hint="give one of them another name",
+        )
+    registry[made.name] = made
+
+    def start(payload: Any = None, **options: Any) -> Any:
+        """Start a run of this job; see `stackshift_jobs.start`."""
+        from stackshift_jobs import start as start_run
+
+        return start_run(made.name, payload, **options)
+
+    made.handler.start = start  # type: ignore[attr-defined]
+
+
+def _place(made: Job) -> str:
+    return f"{made.module}.{made.handler.__qualname__}"

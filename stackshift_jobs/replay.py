@@ -1,0 +1,116 @@
+"""One pass of a handler: who each call on `ctx` is, and whether it is on record.
+
+A call is known by its kind of name and by occurrence (`page`, `page#2`), never by its position among
+other calls, and its identity is taken at the call. Laws: one name belongs to one branch (task or
+thread) of a pass; a record answers only calls of its own kind; nothing is recorded by a pass that
+is being unwound.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from contextvars import ContextVar
+from typing import Any, Final
+
+from stackshift_jobs.errors import ReplayError
+from stackshift_jobs.names import check_name
+from stackshift_jobs.ops import Memo
+
+current_step: ContextVar[str | None] = ContextVar("stackshift_step", default=None)
+"""Name of the step whose function is running here, if one is."""
+
+_KIND_NAMES: Final = {
+    "run": "a step",
+    "map": "a map",
+    "value": "a recorded value",
+    "sleep": "a sleep",
+    "start": "the start of a run",
+    "child": "a wait for a run",
+}
+
+
+class Unwinding(BaseException):
+    """Leaves a `def` handler at a wait or a stop. A `BaseException`, so that `except Exception`
+    cannot swallow it."""
+
+
+class Pass:
+    """The record of one run as one pass of its handler sees it.
+
+    `memos` are the recorded calls by identity. `unwinding` is the reason why the pass is being
+    left, once it is.
+    """
+
+    __slots__ = ("_branches", "_counts", "_lock", "calls", "memos", "unwinding")
+
+    def __init__(self, memos: dict[str, Memo]) -> None:
+        self.memos = memos
+        self.unwinding: str | None = None
+        self.calls = 0
+        """How many calls the handler has made so far; places its output among them."""
+        self._counts: dict[str, int] = {}
+        self._branches: dict[str, Any] = {}
+        self._lock = threading.Lock()
+
+    def identify(self, name: str, kind: str) -> str:
+        """The identity of a call of a step named `name`. Raises `Usage` for what cannot be a name,
+        `ReplayError` for a name used in two branches, a record of another kind, or a call inside a
+        step's function; unwinds again what is being unwound."""
+        return self._identity(check_name(name, "step"), kind)
+
+    def identify_read(self, name: str) -> str:
+        """The identity of a read such as `ctx.now()`; cannot collide with any step's."""
+        return self._identity(f"[{name}]", "value")
+
+    def identify_item(self, name: str, index: int) -> str:
+        """The identity of one item of a map whose own identity is `name`."""
+        key = f"{name}[{index}]"
+        self.check_kind(key, "run")
+        return key
+
+    def _identity(self, name: str, kind: str) -> str:
+        if self.unwinding is not None:
+            raise Unwinding(self.unwinding)
+        if (inside := current_step.get()) is not None:
+            raise ReplayError(
+                f"ctx.step was used inside the function of step {inside!r}",
+                hint="call it from the handler: what a step does is recorded as one",
+            )
+        with self._lock:
+            branch = _branch()
+            if self._branches.setdefault(name, branch) is not branch:
+                raise ReplayError(
+                    f"the name {name!r} is used from two tasks or threads of the handler",
+                    hint="put the key into the name, or use step.map",
+                )
+            self.calls += 1
+            count = self._counts[name] = self._counts.get(name, 0) + 1
+        key = name if count == 1 else f"{name}#{count}"
+        self.check_kind(key, kind)
+        return key
+
+    def check_kind(self, key: str, kind: str) -> None:
+        """Raise `ReplayError` if `key` is on record as something else than `kind`."""
+        memo = self.memos.get(key)
+        if memo is not None and memo.kind != kind:
+            raise ReplayError(
+                f"{key!r} is on record as {_KIND_NAMES[memo.kind]}; "
+                f"the code now asks for {_KIND_NAMES[kind]}",
+                hint="give the new call another name",
+            )
+
+    @property
+    def replaying(self) -> bool:
+        """May calls that were recorded by an earlier pass still lie ahead?"""
+        return self.calls < len(self.memos)
+
+
+def _branch() -> object:
+    """The task or thread that calls. The object itself, so that its id is not used again."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        task = None
+    return task if task is not None else threading.current_thread()
+

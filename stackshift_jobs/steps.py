@@ -1,0 +1,234 @@
+"""The rules of recording and replay, each call of `ctx.step` as a generator of `ops`.
+
+A generator first asks the record; only what is not on record is yielded to the driver. The value a
+call gives is the value as read back from JSON, on the first pass too. No clock, no thread and no
+socket here: the driver has them.
+"""
+
+from __future__ import annotations
+
+import json
+import traceback
+from collections.abc import Callable, Generator
+from hashlib import sha256
+from typing import Any
+
+from stackshift_jobs.durations import Duration, milliseconds
+from stackshift_jobs.errors import (
+    ChildFailed,
+    NonRetryable,
+    PayloadRefused,
+    ReplayError,
+    RetryAfter,
+    StackshiftError,
+    StepFailed,
+)
+from stackshift_jobs.ops import (
+    AwaitRun,
+    Memo,
+    Op,
+    Park,
+    Perform,
+    RecordFailure,
+    RecordResult,
+    RecordValue,
+    Recorded,
+    Sleep,
+    StartChild,
+)
+from stackshift_jobs.policy import Retry
+from stackshift_jobs.replay import Pass
+from stackshift_jobs.strict import canonical, dumps, plain
+
+Steps = Generator[Op, Any, Any]
+"""Yields ops, is sent their answers, returns what the call gives."""
+
+MAX_TRACEBACK: int = 8192
+MAX_MESSAGE: int = 4096
+
+
+class Limits:
+    """Bounds of one value, in bytes of JSON; the worker sets it from `[limits] payload`."""
+
+    value_bytes: int = 1 << 20
+
+
+def error_json(error: BaseException) -> dict[str, str]:
+    """`{type, message, traceback}` of an exception, bounded; frames of ours are left out."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if "stackshift_jobs" not in f.filename and "stackshiftd" not in f.filename]
+    text = "".join(traceback.format_list(own or frames))
+    return {
+        "type": type(error).__name__,
+        "message": str(error)[:MAX_MESSAGE],
+        "traceback": text[-MAX_TRACEBACK:],
+    }
+
+
+def retries(error: BaseException) -> bool:
+    """May what raised `error` be tried again?"""
+    return not isinstance(error, NonRetryable | PayloadRefused)
+
+
+def run_step(
+    pass_: Pass,
+    key: str,
+    fn: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    *,
+    retry: Retry | None,
+    timeout_ms: int | None,
+    clock: Callable[[], float],
+    input: str = "",
+) -> Steps:
+    """Run `fn` unless its result is on record; returns the result. Raises `StepFailed`."""
+    memo = pass_.memos.get(key)
+    tried = 0
+    if memo is not None:
+        if input and memo.input and memo.input != input:
+            raise ReplayError(
+                f"the item of {key!r} is not the one on record",
+                hint="step.map needs the same items on every pass: make the list in a step",
+            )
+        if memo.phase == "completed":
+            return _read(memo.body)
+        if memo.phase == "failed":
+            raise _step_failed(key, memo.error)
+        tried = memo.tried
+        if memo.phase == "retrying":
+            yield Park(key, memo.due_us)
+    terms = retry.as_json() if retry is not None else None
+    while True:
+        tried += 1
+        began = clock()
+        try:
+            value = yield Perform(key, fn, args, kwargs, timeout_ms, tried, terms, input)
+            text = dumps(value, Limits.value_bytes)
+        except Exception as error:
+            recorded: Recorded = yield RecordFailure(
+                step=key,
+                error=error_json(error),
+                duration_ms=_ms(clock() - began),
+                tried=tried,
+                retryable=retries(error),
+                retry=terms,
+                retry_after_ms=error.delay_ms if isinstance(error, RetryAfter) else None,
+                input=input,
+            )
+            if not recorded.due_us:
+                raise _step_failed(key, error_json(error)) from error
+            yield Park(key, recorded.due_us)
+        else:
+            yield RecordResult(key, text, _ms(clock() - began), tried, input)
+            return _read(text)
+
+
+def _step_failed(key: str, error: dict[str, str] | None) -> StepFailed:
+    told = error or {}
+    return StepFailed(
+        key, told.get("type", ""), told.get("message", ""), told.get("traceback", "")
+    )
+
+
+def read_value(pass_: Pass, key: str, make: Callable[[], Any]) -> Steps:
+    """What `make` gave the first time."""
+    memo = pass_.memos.get(key)
+    if memo is not None:
+        return _read(memo.body)
+    text = dumps(make())
+    yield RecordValue(key, text)
+    return _read(text)
+
+
+def sleep(pass_: Pass, key: str, delay_ms: int | None, until_us: int | None) -> Steps:
+    """Wait durably; nothing is in memory meanwhile."""
+    memo = pass_.memos.get(key)
+    if memo is None:
+        recorded: Recorded = yield Sleep(key, delay_ms, until_us)
+        yield Park(key, recorded.due_us)
+    elif memo.phase != "completed":
+        yield Park(key, memo.due_us)
+    return None
+
+
+def start_child(
+    pass_: Pass,
+    key: str,
+    job: str,
+    payload: Any,
+    *,
+    wait: bool,
+    cancel_with_parent: bool,
+    options: dict[str, Any],
+) -> Steps:
+    """Start a run exactly once; its id, or with `wait` its result. Raises `ChildFailed`."""
+    memo = pass_.memos.get(key)
+    if memo is None:
+        text = dumps({} if payload is None else payload, Limits.value_bytes)
+        recorded: Recorded = yield StartChild(
+            key, job, text, wait, cancel_with_parent, start_options(options)
+        )
+        if not wait:
+            return recorded.child
+        memo = yield Park(key)
+    elif not wait:
+        return memo.child
+    elif memo.phase != "completed":
+        memo = yield Park(key)
+    return _child_result(memo)
+
+
+def await_run(pass_: Pass, key: str, run: str) -> Steps:
+    """The result of a run. Raises `ChildFailed`."""
+    memo = pass_.memos.get(key)
+    if memo is None:
+        yield AwaitRun(key, run)
+        memo = yield Park(key)
+    elif memo.phase != "completed":
+        memo = yield Park(key)
+    return _child_result(memo)
+
+
+def _child_result(memo: Memo) -> Any:
+    if memo.child_status == "completed":
+        return _read(memo.body)
+    raise ChildFailed(memo.child, memo.child_status, memo.error)
+
+
+def start_options(options: dict[str, Any]) -> dict[str, Any]:
+    """The options of a start as the wire holds them. Raises `TypeError` for one not known."""
+    made: dict[str, Any] = {}
+    for name, value in options.items():
+        if value is None:
+            continue
+        if name in ("queue", "idempotency_key", "priority", "max_attempts", "labels"):
+            made[name] = value
+        elif name in ("delay", "idempotency_ttl"):
+            made[f"{name}_ms"] = milliseconds(value)
+        elif name == "scheduled_at":
+            made[name] = plain(value)
+        else:
+            raise TypeError(f"a start has no option {name!r}")
+    return made
+
+
+def digest(item: Any) -> str:
+    """A short digest of a mapped item; empty where JSON cannot hold it (then it is not checked)."""
+    try:
+        return sha256(canonical(plain(item))).hexdigest()[:12]
+    except (StackshiftError, TypeError, ValueError):
+        return ""
+
+
+def _read(text: bytes | None) -> Any:
+    return json.loads(text) if text is not None else None
+
+
+def _ms(seconds: float) -> int:
+    return max(0, round(seconds * 1000))
+
+
+def timeout_ms(timeout: Duration | None) -> int | None:
+    """A timeout in milliseconds, if there is one."""
+    return None if timeout is None else milliseconds(timeout)

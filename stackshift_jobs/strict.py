@@ -1,0 +1,241 @@
+"""What JSON may hold: the one encoder and the one checker for client, worker and daemon.
+
+RFC 8259 with the loose ends tied: no NaN or Infinity, no duplicate keys, text that is valid
+Unicode, nesting of at most 64, a bound on the size. Integers of any size are kept exactly.
+Encoded text is ASCII, so that no payload can move a terminal or break a log line.
+
+Values that Python programs have and JSON has not are encoded by fixed rules: dataclasses as
+objects, datetimes as RFC 3339 text, UUIDs and Decimals as text, enums as their value, tuples as
+arrays. Bytes, sets and everything else are refused with the path of the place.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields, is_dataclass
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from math import isfinite
+from typing import Any, Final
+from uuid import UUID
+
+from stackshift_jobs.errors import PayloadRefused
+
+MAX_DEPTH: Final = 64
+MAX_BYTES: Final = 1 << 20
+"""Default bound of one value, as encoded; `[limits] payload` changes it."""
+
+_SCALARS: Final = frozenset((str, int, bool, type(None)))
+
+
+def refuse(path: str, why: str) -> PayloadRefused:
+    """The error for the place `path` in a value."""
+    return PayloadRefused(f"at {path}: {why}", path=path)
+
+
+def plain(value: Any, path: str = "$", depth: int = 0) -> Any:
+    """`value` made of dict, list, str, int, float, bool and None only, as JSON would hold it.
+
+    Raises `PayloadRefused` that names the path of what JSON cannot hold.
+    """
+    kind = type(value)
+    if kind in _SCALARS:
+        return value
+    if depth >= MAX_DEPTH:
+        raise refuse(path, f"nested deeper than {MAX_DEPTH}")
+    if kind is dict:
+        return {
+            _key(k, path): v if type(v) in _SCALARS else plain(v, f"{path}.{k}", depth + 1)
+            for k, v in value.items()
+        }
+    if kind is list or kind is tuple:
+        return [
+            v if type(v) in _SCALARS else plain(v, f"{path}[{i}]", depth + 1)
+            for i, v in enumerate(value)
+        ]
+    if kind is float:
+        if not isfinite(value):
+            raise refuse(path, f"{value} is not a JSON number")
+        return value
+    return _encoded(value, path, depth)
+
+
+def _key(key: Any, path: str) -> str:
+    if type(key) is str:
+        return key
+    # As json does it: True is "true", 1 is "1". The value handed back is the one read from JSON,
+    # so that code cannot come to rely on an int key that a replay would lose.
+    if key is None or isinstance(key, bool):
+        return {None: "null", True: "true", False: "false"}[key]
+    if isinstance(key, Enum):
+        return _key(key.value, path)
+    if isinstance(key, str):
+        return str(key)
+    if isinstance(key, int):
+        return str(int(key))
+    raise refuse(path, f"key {key!r} is a {type(key).__name__}, not text")
+
+
+def _encoded(value: Any, path: str, depth: int) -> Any:
+    """The JSON form of a value that is not JSON's own, or the refusal of it."""
+    if isinstance(value, Enum):
+        return plain(value.value, path, depth)
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return plain(float(value), path, depth)
+    if isinstance(value, datetime | date | time):
+        return value.isoformat()
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, UUID | Decimal):
+        return str(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return {
+            f.name: plain(getattr(value, f.name), f"{path}.{f.name}", depth + 1)
+            for f in fields(value)
+        }
+    if isinstance(value, dict):
+        return plain(dict(value), path, depth)
+    if isinstance(value, list | tuple):
+        return plain(list(value), path, depth)
+    # msgspec.Struct and pydantic models, without importing either.
+    if (names := getattr(type(value), "__struct_encode_fields__", None)) is not None:
+        attributes = type(value).__struct_fields__
+        return {
+            name: plain(getattr(value, attr), f"{path}.{name}", depth + 1)
+            for name, attr in zip(names, attributes, strict=True)
+        }
+    if hasattr(type(value), "model_dump"):
+        return plain(value.model_dump(mode="json"), path, depth)
+    raise refuse(path, f"a {type(value).__name__} cannot be held by JSON")
+
+
+_encoder = json.JSONEncoder(
+    ensure_ascii=True, allow_nan=False, separators=(",", ":"), check_circular=False
+).encode
+
+
+def dumps(value: Any, max_bytes: int = MAX_BYTES) -> bytes:
+    """`value` as ASCII JSON; raises `PayloadRefused` (with `.path`) for what JSON cannot hold, for
+    text that is not valid Unicode, and for more than `max_bytes` bytes."""
+    text = _encoder(plain(value))
+    if len(text) > max_bytes:
+        raise PayloadRefused(
+            f"{len(text)} bytes of JSON; the limit is {max_bytes}",
+            hint="store it elsewhere and pass where it is, or raise [limits] payload",
+            path="$",
+        )
+    if "\\ud" in text:
+        _refuse_surrogates(value)
+    return text.encode("ascii")
+
+
+def _refuse_surrogates(value: Any) -> None:
+    """A lone surrogate is no Unicode text; `json` would write it as an escape that others refuse."""
+    try:
+        json.dumps(plain(value), ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError as bad:
+        raise PayloadRefused("text is not valid Unicode (a lone surrogate)", path="$") from bad
+
+
+def loads(text: str | bytes, max_bytes: int = MAX_BYTES) -> Any:
+    """The value that JSON `text` holds; raises `PayloadRefused` for anything but strict JSON:
+    invalid UTF-8, duplicate keys, NaN, nesting over 64, more than `max_bytes` bytes."""
+    raw = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+    if len(raw) > max_bytes:
+        raise PayloadRefused(f"{len(raw)} bytes of JSON; the limit is {max_bytes}", path="$")
+    try:
+        value = json.loads(
+            raw.decode("utf-8"), object_pairs_hook=_no_duplicates, parse_constant=_no_constant
+        )
+    except PayloadRefused:
+        raise
+    except UnicodeDecodeError as bad:
+        raise PayloadRefused(f"not valid UTF-8 at byte {bad.start}", path="$") from bad
+    except RecursionError as bad:
+        raise PayloadRefused(f"nested deeper than {MAX_DEPTH}", path="$") from bad
+    except ValueError as bad:
+        raise PayloadRefused(f"not valid JSON: {bad}", path="$") from bad
+    return plain(value)
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        seen: set[str] = set()
+        twice = next(k for k, _ in pairs if k in seen or seen.add(k))  # type: ignore[func-returns-value]
+        raise PayloadRefused(f"the key {twice!r} stands twice in one object", path="$")
+    return made
+
+
+def _no_constant(name: str) -> Any:
+    raise PayloadRefused(f"{name} is not a JSON number", path="$")
+
+
+def same(a: Any, b: Any) -> bool:
+    """Are `a` and `b` equal as JSON? Order of keys aside, numbers by value, `true` is not `1`."""
+    if isinstance(a, bool) or isinstance(b, bool):
+        return a is b
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(same, a, b))
+    if isinstance(a, int | float) and isinstance(b, int | float):
+        return a == b
+    return type(a) is type(b) and bool(a == b)
+
+
+def canonical(value: Any) -> bytes:
+    """One spelling for all values that `same` calls equal: sorted keys, whole floats as integers.
+
+    What digests are made of. `value` is plain JSON.
+    """
+    return _encoder(_settled(value)).encode("ascii")
+
+
+def _settled(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _settled(value[k]) for k in sorted(value)}
+    if isinstance(value, list):
+        return [_settled(v) for v in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+def difference(old: Any, new: Any, path: str = "$", limit: int = 10) -> list[str]:
+    """What changed between two JSON values, a line a place: `$.imageId: "a" → "b"`.
+
+    At most `limit` lines; the last one says so where there would be more.
+    """
+    lines: list[str] = []
+    _differ(old, new, path, lines)
+    return lines if len(lines) <= limit else [*lines[: limit - 1], f"… {len(lines) - limit + 1} more"]
+
+
+def _differ(old: Any, new: Any, path: str, lines: list[str]) -> None:
+    if same(old, new):
+        return
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in [*old, *(k for k in new if k not in old)]:
+            place = f"{path}.{key}"
+            if key not in new:
+                lines.append(f"{place}: {_shown(old[key])} → absent")
+            elif key not in old:
+                lines.append(f"{place}: absent → {_shown(new[key])}")
+            else:
+                _differ(old[key], new[key], place, lines)
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for i, (a, b) in enumerate(zip(old, new, strict=True)):
+            _differ(a, b, f"{path}[{i}]", lines)
+    else:
+        lines.append(f"{path}: {_shown(old)} → {_shown(new)}")
+
+
+def _shown(value: Any) -> str:
+    text = _encoder(value)
+    return text if len(text) <= 80 else text[:77] + "..."

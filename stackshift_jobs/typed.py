@@ -1,0 +1,79 @@
+"""Values as types: from JSON to dataclass, TypedDict, msgspec.Struct or pydantic model, and the
+JSON Schema of such a type.
+
+msgspec does the work where it can be imported, which is so in every worker (the daemon's own
+dependency); it is imported when first needed, so that the SDK itself needs nothing.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any, get_args, get_type_hints
+
+from stackshift_jobs.errors import PayloadRefused
+
+_PLACE = re.compile(r" - at `(\$[^`]*)`$")
+
+
+def convert(value: Any, to: Any) -> Any:
+    """`value` (plain JSON) as the type `to`; None and `Any` leave it as it is.
+
+    Raises `PayloadRefused` with the path of what does not fit.
+    """
+    if to is None or to is Any:
+        return value
+    if _is_pydantic(to):
+        return _convert_pydantic(value, to)
+    import msgspec
+
+    try:
+        return msgspec.convert(value, to)
+    except msgspec.ValidationError as bad:
+        told = str(bad)
+        place = _PLACE.search(told)
+        path = place[1] if place else "$"
+        raise PayloadRefused(f"at {path}: {_PLACE.sub('', told)}", path=path) from bad
+
+
+def schema(of: Any) -> dict[str, Any] | None:
+    """The JSON Schema of a type, None where it has none."""
+    if of is None or of is Any:
+        return None
+    if _is_pydantic(of):
+        made: dict[str, Any] = of.model_json_schema()
+        return made
+    import msgspec
+
+    try:
+        return msgspec.json.schema(of)
+    except TypeError:
+        return None
+
+
+def payload_type(handler: Callable[..., Any], declared: Any) -> Any:
+    """The type of a handler's payload: `declared`, else the `P` of `JobContext[P]`, else None."""
+    if declared is not None:
+        return declared
+    parameters = list(inspect.signature(handler).parameters)
+    if not parameters:
+        return None
+    hints = get_type_hints(handler)
+    arguments = get_args(hints.get(parameters[0]))
+    return arguments[0] if arguments else None
+
+
+def _is_pydantic(of: Any) -> bool:
+    return isinstance(of, type) and hasattr(of, "model_validate")
+
+
+def _convert_pydantic(value: Any, to: Any) -> Any:
+    try:
+        return to.model_validate(value)
+    except ValueError as bad:
+        errors = getattr(bad, "errors", list)()
+        where = errors[0]["loc"] if errors else ()
+        path = "$" + "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in where)
+        told = errors[0]["msg"] if errors else str(bad)
+        raise PayloadRefused(f"at {path}: {told}", path=path) from bad
