@@ -1,0 +1,283 @@
+"""The commands: everything that may be asked of the core, one frozen value each.
+
+Those under "From a worker" travel as frames from a worker as they stand here, tagged with their
+name; `call` is the worker's number for the answer, 0 where it waits for none. `token` is the
+sequence number that handed the run out: a command with another token comes from an execution that
+is no longer the current one and changes nothing.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Raw
+
+from stackshiftd.core.records import NULL, Error, RetryTerms
+
+
+class Command(msgspec.Struct, frozen=True, omit_defaults=True, gc=False, tag=True):
+    """Base of all commands; the tag is the class's name."""
+
+
+# --- From a client -------------------------------------------------------------------------
+
+
+class StartRun(Command, frozen=True):
+    """Create a run, or find the one that owns `key`. `digest` is that of the payload's canonical
+    JSON, given where there is a key; `due_us` is 0 for at once."""
+
+    run: str
+    job: str
+    queue: str
+    payload: bytes
+    retry: RetryTerms = RetryTerms()
+    timeout_ms: int = 0
+    priority: int = 0
+    labels: dict[str, str] = {}
+    due_us: int = 0
+    key: str | None = None
+    key_ttl_ms: int = 0
+    digest: str = ""
+
+
+class CancelRun(Command, frozen=True):
+    run: str
+
+
+class RetryRun(Command, frozen=True):
+    """Send a finished run on. `restored` are its records, where it has left memory."""
+
+    run: str
+    from_step: str | None = None
+    replaced: dict[str, bytes] = {}
+    restored: tuple[bytes, ...] = ()
+
+
+class ForkRun(Command, frozen=True):
+    """Make the run `run` from the records of another; `payload` None takes that one's."""
+
+    run: str
+    source: str
+    restored: tuple[bytes, ...]
+    from_step: str | None = None
+    payload: bytes | None = None
+
+
+class RemoveRun(Command, frozen=True):
+    """Forget a finished run: out of the dead letter and of every list."""
+
+    run: str
+
+
+# --- From the shell ------------------------------------------------------------------------
+
+
+class Claimed(Command, frozen=True):
+    """The journal was claimed anew: whatever executed before executes no more."""
+
+
+class Assign(Command, frozen=True):
+    """A slot in `worker` is free. `alone`: nothing else executes there, a suspect may be tried.
+    `codes`: the jobs that it has, with the digest of their code."""
+
+    worker: str
+    codes: dict[str, str]
+    alone: bool = False
+
+
+class DefineJobs(Command, frozen=True):
+    """Workers have these jobs; runs held for want of one of them go on."""
+
+    codes: dict[str, str]
+
+
+class Tick(Command, frozen=True):
+    """The first timer may be due."""
+
+
+class LoseExecution(Command, frozen=True):
+    """The worker that executed `run` under `token` is gone. `ours`: we ended it."""
+
+    run: str
+    token: int
+    reason: str
+    ours: bool
+
+
+class NoteSnapshot(Command, frozen=True):
+    upto_seq: int
+    state_hash: str
+
+
+class NoteRecovery(Command, frozen=True):
+    kept_seq: int
+    dropped_bytes: int
+    quarantine: str
+
+
+class NoteWatermark(Command, frozen=True):
+    """Carry the watermark of all that is durable to the disk."""
+
+
+class Close(Command, frozen=True):
+    """The daemon stops in good order."""
+
+
+# --- From a worker -------------------------------------------------------------------------
+
+
+class CompleteStep(Command, frozen=True):
+    run: str
+    token: int
+    call: int
+    step: str
+    result: Raw
+    duration_ms: int = 0
+    tried: int = 1
+    input: str = ""
+
+
+class FailStep(Command, frozen=True):
+    """A try of a step raised. `retry` are the step's own terms, if it has any; `retry_after_ms` is
+    what the function asked for; not `retryable` ends it at once."""
+
+    run: str
+    token: int
+    call: int
+    step: str
+    error: Error
+    duration_ms: int = 0
+    tried: int = 1
+    retryable: bool = True
+    retry: RetryTerms | None = None
+    retry_after_ms: int | None = None
+    input: str = ""
+
+
+class OpenStep(Command, frozen=True):
+    """A step has been executing for a while. No answer."""
+
+    run: str
+    token: int
+    step: str
+    tried: int = 1
+
+
+class RecordValue(Command, frozen=True):
+    run: str
+    token: int
+    call: int
+    step: str
+    value: Raw
+
+
+class BeginSleep(Command, frozen=True):
+    """Wait until `until_us`, or for `delay_ms` from now on."""
+
+    run: str
+    token: int
+    call: int
+    step: str
+    delay_ms: int | None = None
+    until_us: int | None = None
+
+
+class StartChild(Command, frozen=True):
+    """Start the run `child` exactly once; with `wait`, wait for it and cancel it with this one."""
+
+    run: str
+    token: int
+    call: int
+    step: str
+    child: str
+    job: str
+    queue: str
+    payload: Raw
+    wait: bool = False
+    cancel_with_parent: bool = False
+    retry: RetryTerms = RetryTerms()
+    timeout_ms: int = 0
+    priority: int = 0
+    labels: dict[str, str] = {}
+    due_us: int = 0
+    key: str | None = None
+    key_ttl_ms: int = 0
+    digest: str = ""
+
+
+class CallJob(Command, frozen=True):
+    """A handler's wish to start a run. The shell makes a `StartChild` of it: the core knows neither
+    jobs nor ids. `options` is JSON, as of a start."""
+
+    run: str
+    token: int
+    call: int
+    step: str
+    job: str
+    payload: Raw
+    wait: bool
+    cancel_with_parent: bool
+    options: Raw
+
+
+class AwaitRun(Command, frozen=True):
+    """Wait for a run. `status`, `result`, `error` tell how it ended, where it has left memory."""
+
+    run: str
+    token: int
+    call: int
+    step: str
+    child: str
+    status: str = ""
+    result: Raw = NULL
+    error: Error | None = None
+
+
+class Suspend(Command, frozen=True):
+    """The handler is out of memory; it waits for `pending` (names of steps) and nothing else."""
+
+    run: str
+    token: int
+    pending: list[str]
+
+
+class CompleteRun(Command, frozen=True):
+    run: str
+    token: int
+    result: Raw
+
+
+class FailAttempt(Command, frozen=True):
+    """The handler raised. `step` is the step whose failure it did not catch."""
+
+    run: str
+    token: int
+    error: Error
+    retryable: bool = True
+    retry_after_ms: int | None = None
+    step: str | None = None
+
+
+class ConfirmStop(Command, frozen=True):
+    """The handler of a cancelled or timed-out attempt has stopped."""
+
+    run: str
+    token: int
+
+
+class ReportProgress(Command, frozen=True):
+    run: str
+    token: int
+    done: float
+    total: float | None = None
+    message: str = ""
+
+
+FromWorker = (
+    CompleteStep | FailStep | OpenStep | RecordValue | BeginSleep | CallJob | AwaitRun
+    | Suspend | CompleteRun | FailAttempt | ConfirmStop | ReportProgress
+)  # fmt: skip
+FromClient = StartRun | CancelRun | RetryRun | ForkRun | RemoveRun
+FromShell = (
+    StartChild | Claimed | Assign | DefineJobs | Tick | LoseExecution | NoteSnapshot | NoteRecovery | NoteWatermark | Close
+)
+AnyCommand = FromWorker | FromClient | FromShell

@@ -1,0 +1,490 @@
+"""`decide(state, command, now)`: what follows from a command.
+
+Pure: it reads the state and the command, knows the time as `now_us` and nothing else of the world,
+and changes nothing. It returns records and effects, or raises the error that the asker gets;
+`fold` of its records is what happens. Commands of an execution that is not the current one give
+nothing at all: a late result changes nothing (promise 5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from msgspec import Raw
+
+from stackshift_jobs.durations import from_rfc3339, rfc3339
+from stackshift_jobs.errors import Conflict
+from stackshiftd.core import commands as c
+from stackshiftd.core import records as r
+from stackshiftd.core.effects import (
+    NOTHING,
+    Acknowledge,
+    Cancelled,
+    Decision,
+    Dispatch,
+    Effect,
+    Finished,
+    Removed,
+    Resolve,
+    Started,
+    Stop,
+)
+from stackshiftd.core.retry import delay_ms
+from stackshiftd.core.send_on import decide_fork, decide_retry
+from stackshiftd.core.state import PENDING, Memo, Phase, Run, State, Status
+
+def decide(state: State, command: c.AnyCommand, now_us: int) -> Decision:
+    """The records and effects that `command` leads to at daemon time `now_us` (µs since 1970, not
+    before `state.now_us`). Raises `NotFound` or `Conflict` where a client asked in vain."""
+    return _BY_TYPE[type(command)](state, command, now_us)
+
+
+def _current(state: State, run_id: str, token: int) -> Run | None:
+    """The run, if the execution `token` is its current one and it may still say something."""
+    run = state.runs.get(run_id)
+    if run is None or run.token != token or run.status is not Status.RUNNING:
+        return None
+    return run
+
+
+# --- Starting ------------------------------------------------------------------------------
+
+
+def _start(state: State, command: c.StartRun, now_us: int) -> Decision:
+    if command.key is not None and (owner := state.key_owner(command.key, now_us)) is not None:
+        if owner.job == command.job and owner.digest == command.digest:
+            return Decision(reply=Started(owner.run, True))
+        raise Conflict(
+            f"idempotency key {command.key!r} belongs to {owner.run} (job {owner.job}), "
+            + ("started with another payload" if owner.job == command.job else "another job"),
+            hint=f"stackshift runs show {owner.run}, or start with another key",
+            owner=owner.run,
+        )
+    created = r.RunCreated(
+        run=command.run,
+        job=command.job,
+        queue=command.queue,
+        payload=Raw(command.payload),
+        retry=command.retry,
+        timeout_ms=command.timeout_ms,
+        priority=command.priority,
+        labels=command.labels,
+        scheduled_at=rfc3339(command.due_us) if command.due_us else None,
+        key=command.key,
+        key_ttl_ms=command.key_ttl_ms,
+        payload_digest=command.digest,
+    )
+    return Decision((created,), (), Started(command.run, False))
+
+
+def _assign(state: State, command: c.Assign, now_us: int) -> Decision:
+    if command.alone and state.suspects:
+        run = state.runs[state.suspects[0]]
+    else:
+        ready = state.next_ready()
+        if ready is None:
+            return NOTHING
+        run = ready
+    code = command.codes.get(run.job)
+    if code is None:
+        return Decision((r.RunHeld(run.id),))
+    record: r.AnyRecord
+    if run.next_is_new:
+        record = r.AttemptStarted(run.id, run.attempt + 1, command.worker, code)
+    else:
+        record = r.AttemptResumed(run.id, run.attempt, command.worker, code)
+    return Decision((record,), (Dispatch(run.id, state.seq + 1, command.worker),))
+
+
+def _define_jobs(state: State, command: c.DefineJobs, now_us: int) -> Decision:
+    return Decision(
+        tuple(
+            r.RunQueued(run_id, "job")
+            for job, held in state.held.items()
+            if job in command.codes
+            for run_id in held
+        )
+    )
+
+
+# --- Steps ---------------------------------------------------------------------------------
+
+
+def _complete_step(state: State, command: c.CompleteStep, now_us: int) -> Decision:
+    run = _current(state, command.run, command.token)
+    if run is None:
+        return NOTHING
+    record = r.StepCompleted(
+        run.id, run.attempt, command.step, command.result, command.duration_ms, command.tried,
+        command.input,
+    )  # fmt: skip
+    return Decision((record,), (Acknowledge(command.call),))
+
+
+def _fail_step(state: State, command: c.FailStep, now_us: int) -> Decision:
+    run = _current(state, command.run, command.token)
+    if run is None:
+        return NOTHING
+    retry_at = None
+    terms = command.retry
+    if command.retryable and terms is not None and command.tried < terms.max_attempts:
+        wait_ms = command.retry_after_ms
+        if wait_ms is None:
+            wait_ms = delay_ms(terms, command.tried, f"{run.id}/{command.step}")
+        retry_at = rfc3339(now_us + wait_ms * 1000)
+    record = r.StepFailed(
+        run.id, run.attempt, command.step, command.error, command.duration_ms, command.tried,
+        retry_at, command.input,
+    )  # fmt: skip
+    due_us = from_rfc3339(retry_at) if retry_at else 0
+    return Decision((record,), (Acknowledge(command.call, due_us),))
+
+
+def _open_step(state: State, command: c.OpenStep, now_us: int) -> Decision:
+    run = _current(state, command.run, command.token)
+    if run is None:
+        return NOTHING
+    step = run.steps.get(command.step)
+    # Its result may have overtaken the note that it runs.
+    if step is not None and step.phase is not Phase.OPEN:
+        return NOTHING
+    return Decision((r.StepStarted(run.id, run.attempt, command.step, command.tried),))
+
+
+def _record_value(state: State, command: c.RecordValue, now_us: int) -> Decision:
+    run = _current(state, command.run, command.token)
+    if run is None:
+        return NOTHING
+    record = r.ValueRecorded(run.id, run.attempt, command.step, command.value)
+    return Decision((record,), (Acknowledge(command.call),))
+
+
+def _report_progress(state: State, command: c.ReportProgress, now_us: int) -> Decision:
+    run = _current(state, command.run, command.token)
+    if run is None:
+        return NOTHING
+    return Decision(
+        (r.ProgressReported(run.id, run.attempt, command.done, command.total, command.message),)
+    )
+
+
+# --- Waiting -------------------------------------------------------------------------------
+
+
+def _begin_sleep(state: State, command: c.BeginSleep, now_us: int) -> Decision:
+    run = _current(state, command.run, command.token)
+    if run is None:
+        return NOTHING
+    until_us = command.until_us
+    if until_us is None:
+        until_us = now_us + (command.delay_ms or 0) * 1000
+    # A time that has passed is due at once, through the same timer as all others.
+    due_us = max(until_us, now_us)
+    record = r.WaitStarted(run.id, run.attempt, command.step, "sleep", rfc3339(due_us))
+    return Decision((record,), (Acknowledge(command.call, due_us),))
+
+
+def _start_child(state: State, command: c.StartChild, now_us: int) -> Decision:
+    run = _current(state, command.run, command.token)
+    if run is None:
+        return NOTHING
+    started = _start(
+        state,
+        c.StartRun(
+            command.child, command.job, command.queue, bytes(command.payload), command.retry,
+            command.timeout_ms, command.priority, command.labels, command.due_us, command.key,
+            command.key_ttl_ms, command.digest,
+        ),
+        now_us,
+    )  # fmt: skip
+    assert isinstance(started.reply, Started)
+    child = started.reply.run
+    records = tuple(_adopted(record, run, command) for record in started.records)
+    effects = (Acknowledge(command.call, 0, child),)
+    if not command.wait:
+        told = r.ChildStarted(run.id, run.attempt, command.step, child, command.job)
+        return Decision((*records, told), effects)
+    waits = r.WaitStarted(run.id, run.attempt, command.step, "child", None, child)
+    return Decision((*records, waits), effects)
+
+
+def _adopted(record: r.AnyRecord, parent: Run, command: c.StartChild) -> r.AnyRecord:
+    """The child's `run.created`, which names its parent."""
+    assert isinstance(record, r.RunCreated)
+    fields = {name: getattr(record, name) for name in record.__struct_fields__}
+    fields |= {
+        "parent": parent.id,
+        "parent_step": command.step,
+        "cancel_with_parent": command.wait or command.cancel_with_parent,
+    }
+    return r.RunCreated(**fields)
+
+
+def _await_run(state: State, command: c.AwaitRun, now_us: int) -> Decision:
+    run = _current(state, command.run, command.token)
+    if run is None:
+        return NOTHING
+    waits = r.WaitStarted(run.id, run.attempt, command.step, "child", None, command.child)
+    acknowledge = Acknowledge(command.call)
+    child = state.runs.get(command.child)
+    if child is not None and not child.finished:
+        return Decision((waits,), (acknowledge,))
+    if child is not None and child.status is Status.FAILED:
+        ended = r.WaitEnded(run.id, command.step, child.status, r.NULL, child.error)
+    elif command.status:
+        ended = r.WaitEnded(run.id, command.step, command.status, command.result, command.error)
+    else:
+        error = r.Error("NotFound", f"there is no run {command.child}")
+        ended = r.WaitEnded(run.id, command.step, "failed", r.NULL, error)
+    return Decision(
+        (waits, ended), (acknowledge, Resolve(run.id, command.token, command.step))
+    )
+
+
+def _suspend(state: State, command: c.Suspend, now_us: int) -> Decision:
+    run = _current(state, command.run, command.token)
+    if run is None:
+        return NOTHING
+    suspended = r.AttemptSuspended(run.id, run.attempt)
+    steps = run.steps
+    if all(name in steps and steps[name].phase in PENDING for name in command.pending):
+        return Decision((suspended,))
+    # What it waits for came while it was on its way out: it goes on at once.
+    return Decision((suspended, r.RunQueued(run.id, "wait")))
+
+
+def _end_wait(state: State, run: Run, record: r.WaitEnded) -> Decision:
+    """The records and effects of a wait's end, whether the handler is in memory or not."""
+    if run.token and run.status is Status.RUNNING:
+        return Decision((record,), (Resolve(run.id, run.token, record.step),))
+    return Decision((record,))
+
+
+# --- Time ----------------------------------------------------------------------------------
+
+
+def _tick(state: State, command: c.Tick, now_us: int) -> Decision:
+    if not state.timers or state.timers[0].due_us > now_us:
+        return NOTHING
+    timer = state.timers[0]
+    run = state.runs[timer.run]
+    if timer.step:
+        return _end_wait(state, run, r.WaitEnded(run.id, timer.step))
+    if timer.token:
+        error = r.Error("TimeoutError", f"the attempt ran longer than {run.timeout_ms} ms")
+        failed = _attempt_failed(state, run, error, now_us, stopped=False)
+        return Decision(failed.records, (*failed.effects, Stop(run.id, timer.token, "timeout")))
+    reason = "due" if run.status is Status.SCHEDULED else "retry"
+    return Decision((r.RunQueued(run.id, reason),))
+
+
+# --- The end of attempts and runs ----------------------------------------------------------
+
+
+def _complete_run(state: State, command: c.CompleteRun, now_us: int) -> Decision:
+    run = _current(state, command.run, command.token)
+    if run is None:
+        return _confirm_stop(state, c.ConfirmStop(command.run, command.token), now_us)
+    record = r.RunCompleted(run.id, run.attempt, command.result)
+    finished = Finished(run.id, "completed", command.result, None)
+    return _finish(state, run, (record,), finished)
+
+
+def _fail_attempt(state: State, command: c.FailAttempt, now_us: int) -> Decision:
+    run = _current(state, command.run, command.token)
+    if run is None:
+        return _confirm_stop(state, c.ConfirmStop(command.run, command.token), now_us)
+    return _attempt_failed(
+        state, run, command.error, now_us, retryable=command.retryable,
+        retry_after_ms=command.retry_after_ms, step=command.step,
+    )  # fmt: skip
+
+
+def _attempt_failed(
+    state: State,
+    run: Run,
+    error: r.Error,
+    now_us: int,
+    *,
+    retryable: bool = True,
+    retry_after_ms: int | None = None,
+    step: str | None = None,
+    stopped: bool = True,
+) -> Decision:
+    """The attempt is over; another comes, or the run has failed for good."""
+    used = run.attempts_used
+    if retryable and used < run.retry.max_attempts:
+        wait_ms = retry_after_ms
+        if wait_ms is None:
+            wait_ms = delay_ms(run.retry, used, run.id)
+        retry_at = rfc3339(now_us + wait_ms * 1000)
+        return Decision((r.AttemptFailed(run.id, run.attempt, error, step, retry_at, stopped),))
+    records = (
+        r.AttemptFailed(run.id, run.attempt, error, step, None, stopped),
+        r.RunFailed(run.id, run.attempt, error, "attempts" if retryable else "non_retryable"),
+    )
+    return _finish(state, run, records, Finished(run.id, "failed", r.NULL, error))
+
+
+def _finish(
+    state: State, run: Run, records: tuple[r.AnyRecord, ...], finished: Finished
+) -> Decision:
+    """`records` end the run: whoever waits for it learns of it in the same append."""
+    effects: list[Effect] = [finished]
+    added: list[r.AnyRecord] = []
+    for waiter_id, step in state.awaited.get(run.id, ()):
+        ended = r.WaitEnded(waiter_id, step, finished.status, finished.result, finished.error)
+        told = _end_wait(state, state.runs[waiter_id], ended)
+        added.extend(told.records)
+        effects.extend(told.effects)
+    return Decision((*records, *added), tuple(effects))
+
+
+def _confirm_stop(state: State, command: c.ConfirmStop, now_us: int) -> Decision:
+    run = state.runs.get(command.run)
+    if run is None or run.token != command.token or run.status is Status.RUNNING:
+        return NOTHING
+    return Decision((r.AttemptStopped(run.id, run.attempt),))
+
+
+def _lose_execution(state: State, command: c.LoseExecution, now_us: int) -> Decision:
+    run = state.runs.get(command.run)
+    if run is None or run.token != command.token:
+        return NOTHING
+    return _lost(state, run, command.reason, command.ours)
+
+
+def _lost(state: State, run: Run, reason: str, ours: bool) -> Decision:
+    if run.status is not Status.RUNNING:
+        return Decision((r.AttemptStopped(run.id, run.attempt),))
+    lost = r.AttemptLost(run.id, run.attempt, reason, ours)
+    if ours or not run.suspect or run.progressed:
+        return Decision((lost,))
+    error = r.Error(
+        "WorkerDied",
+        f"{run.deaths + 1} workers died under this run without anything new recorded, "
+        f"the last with nothing else in it: {reason}",
+    )
+    records = (lost, r.RunFailed(run.id, run.attempt, error, "poisonous"))
+    return _finish(state, run, records, Finished(run.id, "failed", r.NULL, error))
+
+
+def _claimed(state: State, command: c.Claimed, now_us: int) -> Decision:
+    """No worker outlives its daemon: all that executed goes on under new tokens."""
+    records: list[r.AnyRecord] = []
+    for run in state.runs.values():
+        if run.token:
+            records.extend(_lost(state, run, "the daemon went away", True).records)
+    return Decision(tuple(records))
+
+
+# --- What a person asks --------------------------------------------------------------------
+
+
+def _cancel(state: State, command: c.CancelRun, now_us: int) -> Decision:
+    run = state.runs.get(command.run)
+    if run is None or run.finished:
+        return Decision(reply=Cancelled(command.run, False))
+    records: list[r.AnyRecord] = []
+    effects: list[Effect] = []
+    reason = "requested"
+    gone = {found.id for found in _with_children(state, run)}
+    for each in _with_children(state, run):
+        finished = Finished(each.id, "cancelled", r.NULL, None)
+        ended = _finish(state, each, (r.RunCancelled(each.id, reason),), finished)
+        # A parent that is cancelled in this same append needs no word of its child.
+        records.extend(
+            record
+            for record in ended.records
+            if not (isinstance(record, r.WaitEnded) and record.run in gone)
+        )
+        effects.extend(
+            effect
+            for effect in ended.effects
+            if not (isinstance(effect, Resolve) and effect.run in gone)
+        )
+        if each.token:
+            effects.append(Stop(each.id, each.token, "cancelled"))
+        reason = "parent"
+    return Decision(tuple(records), tuple(effects), Cancelled(run.id, True))
+
+
+def _with_children(state: State, run: Run) -> Iterator[Run]:
+    """The run, and below it all unfinished runs that are cancelled with it."""
+    left = [run]
+    while left:
+        run = left.pop()
+        yield run
+        found = (state.runs.get(child) for child in run.children)
+        left.extend(child for child in found if child is not None and not child.finished)
+
+
+def _remove(state: State, command: c.RemoveRun, now_us: int) -> Decision:
+    run = state.runs.get(command.run)
+    if run is not None and not (run.finished and not run.token):
+        raise Conflict(
+            f"{run.id} is {run.status}; only a finished run can be removed",
+            hint=f"stackshift runs cancel {run.id}",
+            owner=run.id,
+        )
+    return Decision((r.RunRemoved(command.run),), (Removed(command.run),))
+
+
+def _retry(state: State, command: c.RetryRun, now_us: int) -> Decision:
+    return decide_retry(state, command)
+
+
+def _fork(state: State, command: c.ForkRun, now_us: int) -> Decision:
+    return decide_fork(state, command)
+
+
+# --- The journal's own ---------------------------------------------------------------------
+
+
+def _note_snapshot(state: State, command: c.NoteSnapshot, now_us: int) -> Decision:
+    return Decision((r.SnapshotTaken(command.upto_seq, command.state_hash),))
+
+
+def _note_recovery(state: State, command: c.NoteRecovery, now_us: int) -> Decision:
+    return Decision(
+        (r.JournalRecovered(command.kept_seq, command.dropped_bytes, command.quarantine),)
+    )
+
+
+def _note_watermark(state: State, command: c.NoteWatermark, now_us: int) -> Decision:
+    return Decision((r.JournalWatermark(),))
+
+
+def _close(state: State, command: c.Close, now_us: int) -> Decision:
+    return Decision((r.JournalClosed(),))
+
+
+_BY_TYPE: Final[dict[type[c.Command], Callable[[State, Any, int], Decision]]] = {
+    c.StartRun: _start,
+    c.CancelRun: _cancel,
+    c.RetryRun: _retry,
+    c.ForkRun: _fork,
+    c.RemoveRun: _remove,
+    c.Claimed: _claimed,
+    c.Assign: _assign,
+    c.DefineJobs: _define_jobs,
+    c.Tick: _tick,
+    c.LoseExecution: _lose_execution,
+    c.NoteSnapshot: _note_snapshot,
+    c.NoteRecovery: _note_recovery,
+    c.NoteWatermark: _note_watermark,
+    c.Close: _close,
+    c.CompleteStep: _complete_step,
+    c.FailStep: _fail_step,
+    c.OpenStep: _open_step,
+    c.RecordValue: _record_value,
+    c.BeginSleep: _begin_sleep,
+    c.StartChild: _start_child,
+    c.AwaitRun: _await_run,
+    c.Suspend: _suspend,
+    c.CompleteRun: _complete_run,
+    c.FailAttempt: _fail_attempt,
+    c.ConfirmStop: _confirm_stop,
+    c.ReportProgress: _report_progress,
+}

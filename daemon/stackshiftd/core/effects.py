@@ -1,0 +1,94 @@
+"""The effects: what a decision asks the shell to do once its records are durable, and never before."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from msgspec import Raw
+
+from stackshiftd.core.records import AnyRecord, Error
+
+
+class Dispatch(NamedTuple):
+    """Hand the run to its worker, under `token`."""
+
+    run: str
+    token: int
+    worker: str
+
+
+class Acknowledge(NamedTuple):
+    """Answer the call `call` of the worker that asked: it is recorded. `due_us` is when a sleep or
+    the next try is due, `child` the run that was started."""
+
+    call: int
+    due_us: int = 0
+    child: str = ""
+
+
+class Resolve(NamedTuple):
+    """A step that an execution waits for has got its outcome: tell the worker."""
+
+    run: str
+    token: int
+    step: str
+
+
+class Stop(NamedTuple):
+    """The execution is to end: ask, then after the grace kill. `reason` is `cancelled` or `timeout`."""
+
+    run: str
+    token: int
+    reason: str
+
+
+class Finished(NamedTuple):
+    """The run has finished: answer those who wait, enter it in the history."""
+
+    run: str
+    status: str
+    result: Raw
+    error: Error | None
+
+
+class Removed(NamedTuple):
+    """The run is to be taken out of the history."""
+
+    run: str
+
+
+Effect = Dispatch | Acknowledge | Resolve | Stop | Finished | Removed
+
+
+class Started(NamedTuple):
+    """Reply to a start: the run's id; `reused` where the key had an owner."""
+
+    run: str
+    reused: bool
+
+
+class Cancelled(NamedTuple):
+    """Reply to a cancel: `changed` is false where the run was finished before."""
+
+    run: str
+    changed: bool
+
+
+class Sent(NamedTuple):
+    """Reply to a retry or fork: which recorded steps are reused, which happen again."""
+
+    run: str
+    reused: list[str]
+    repeated: list[str]
+
+
+class Decision(NamedTuple):
+    """What follows from a command: records for the journal (one atomic append), effects once they
+    are durable, and the reply."""
+
+    records: tuple[AnyRecord, ...] = ()
+    effects: tuple[Effect, ...] = ()
+    reply: Started | Cancelled | Sent | None = None
+
+
+NOTHING = Decision()

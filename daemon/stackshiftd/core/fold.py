@@ -1,0 +1,483 @@
+"""`fold(state, entry)`: the one way in which state changes, live and at replay alike.
+
+A fold never decides and never fails on a record that `decide` made: an assertion here is a bug of
+ours or a journal that is not ours. Statuses move by `MOVES`; what else a record changes is in the
+small function of its kind.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from heapq import heappop, heappush
+from typing import Any, Final
+
+from msgspec import Raw
+
+from stackshift_jobs.durations import from_rfc3339
+from stackshiftd.core import records as r
+from stackshiftd.core.state import (
+    PENDING,
+    SPILL_BYTES,
+    Body,
+    KeyEntry,
+    Memo,
+    Phase,
+    Run,
+    Spilled,
+    State,
+    Status,
+    Step,
+)
+
+S = Status
+
+MOVES: Final[dict[tuple[Status, str], Status]] = {
+    (S.SCHEDULED, "run.queued"): S.QUEUED,
+    (S.SCHEDULED, "run.cancelled"): S.CANCELLED,
+    (S.QUEUED, "attempt.started"): S.RUNNING,
+    (S.QUEUED, "attempt.resumed"): S.RUNNING,
+    (S.QUEUED, "run.held"): S.WAITING,
+    (S.QUEUED, "run.cancelled"): S.CANCELLED,
+    (S.QUEUED, "run.failed"): S.FAILED,
+    (S.RUNNING, "attempt.suspended"): S.WAITING,
+    (S.RUNNING, "attempt.lost"): S.QUEUED,
+    (S.RUNNING, "attempt.failed"): S.RETRYING,
+    (S.RUNNING, "run.completed"): S.COMPLETED,
+    (S.RUNNING, "run.cancelled"): S.CANCELLED,
+    (S.WAITING, "run.queued"): S.QUEUED,
+    (S.WAITING, "run.cancelled"): S.CANCELLED,
+    (S.RETRYING, "run.queued"): S.QUEUED,
+    (S.RETRYING, "run.failed"): S.FAILED,
+    (S.RETRYING, "run.cancelled"): S.CANCELLED,
+    (S.FAILED, "run.retried"): S.QUEUED,
+    (S.CANCELLED, "run.retried"): S.QUEUED,
+    (S.COMPLETED, "run.retried"): S.QUEUED,
+}
+"""From a status, by a record, to a status; every other pair is impossible."""
+
+
+def fold(state: State, entry: r.Entry) -> None:
+    """Apply one entry. Sequence numbers have no gap and time does not run backwards."""
+    assert entry.seq == state.seq + 1, f"gap: {state.seq} then {entry.seq}"
+    assert entry.at_us >= state.now_us, f"time runs backwards at {entry.seq}"
+    state.seq = entry.seq
+    state.now_us = entry.at_us
+    record = entry.record
+    _BY_TYPE[type(record)](state, entry, record)
+
+
+def _body(state: State, raw: Raw, seq: int) -> Body:
+    """What memory keeps of a JSON body: a copy, or where it lies if it is large."""
+    kept = bytes(raw)
+    return kept if len(kept) <= state.spill_bytes else Spilled(seq, len(kept))
+
+
+def _move(state: State, run: Run, kind: str) -> None:
+    """Change the status by the table, keeping the ready index true."""
+    target = MOVES.get((run.status, kind))
+    assert target is not None, f"{run.id}: {kind} while {run.status}"
+    was_ready = run.status is S.QUEUED and not run.token
+    if run.status is S.WAITING and run.job in state.held:
+        state.held[run.job].pop(run.id, None)
+        if not state.held[run.job]:
+            del state.held[run.job]
+    run.status = target
+    if was_ready:
+        state.unready(run)
+    if target is S.QUEUED and not run.token:
+        state.make_ready(run)
+
+
+def _release(state: State, run: Run, at_us: int) -> None:
+    """No handler of the run executes any more."""
+    assert run.token, f"{run.id}: nothing executes"
+    run.spent_us += at_us - run.since_us
+    del state.executions[run.worker][run.id]
+    run.token = 0
+    run.worker = ""
+    state.queues[run.queue].executing -= 1
+
+
+def _drop_finished(state: State, run: Run) -> None:
+    """A finished run leaves memory once its handler has stopped, unless it lies in dead letter."""
+    if run.finished and not run.token and run.status is not S.FAILED:
+        del state.runs[run.id]
+
+
+# --- The journal's own ---------------------------------------------------------------------
+
+
+def _opened(state: State, entry: r.Entry, record: r.JournalOpened) -> None:
+    state.epoch = record.epoch
+
+
+def _nothing(state: State, entry: r.Entry, record: Any) -> None:
+    """Told for people; the state does not change."""
+
+
+# --- Runs ----------------------------------------------------------------------------------
+
+
+def _created(state: State, entry: r.Entry, record: r.RunCreated) -> None:
+    due_us = from_rfc3339(record.scheduled_at) if record.scheduled_at else 0
+    waits = due_us > entry.at_us
+    run = Run(
+        id=record.run,
+        job=record.job,
+        queue=record.queue,
+        payload=_body(state, record.payload, entry.seq),
+        retry=record.retry,
+        timeout_ms=record.timeout_ms,
+        priority=record.priority,
+        labels=record.labels,
+        key=record.key,
+        parent=record.parent,
+        parent_step=record.parent_step,
+        forked_from=record.forked_from,
+        cancel_with_parent=record.cancel_with_parent,
+        created_seq=entry.seq,
+        created_us=entry.at_us,
+        scheduled_us=due_us,
+        place_us=due_us if waits else entry.at_us,
+        status=S.SCHEDULED if waits else S.QUEUED,
+        steps={},
+    )
+    if record.restored:
+        run.steps = _without(rebuild(record.restored).steps, record.forgotten)
+    state.runs[run.id] = run
+    if waits:
+        state.queue(run.queue)
+        state.set_timer(due_us, run.id)
+    else:
+        state.make_ready(run)
+    parent = state.runs.get(record.parent) if record.parent else None
+    if parent is not None and record.cancel_with_parent:
+        parent.children.append(run.id)
+    if record.key is not None:
+        _take_key(state, entry, record, record.key)
+
+
+def _take_key(state: State, entry: r.Entry, record: r.RunCreated, key: str) -> None:
+    payload = bytes(record.payload)
+    state.keys[key] = KeyEntry(
+        run=record.run,
+        job=record.job,
+        digest=record.payload_digest,
+        payload=payload if len(payload) <= SPILL_BYTES else b"",
+        expires_us=entry.at_us + record.key_ttl_ms * 1000,
+    )
+    heappush(state.key_expiry, (state.keys[key].expires_us, key))
+    # Two looks for one new key: the heap shrinks while there is anything to forget. When a key is
+    # forgotten does not show: one past its time is neither found nor part of the state's hash.
+    for _ in range(2):
+        if not state.key_expiry or state.key_expiry[0][0] > entry.at_us:
+            break
+        _, old = heappop(state.key_expiry)
+        kept = state.keys.get(old)
+        if kept is not None and kept.expires_us <= entry.at_us:
+            if state.key_lives(kept, entry.at_us):
+                heappush(state.key_expiry, (entry.at_us + 3_600_000_000, old))
+            else:
+                del state.keys[old]
+
+
+def _queued(state: State, entry: r.Entry, record: r.RunQueued) -> None:
+    run = state.runs[record.run]
+    if run.status is S.RETRYING and run.next_is_new:
+        run.place_us = run.retry_us
+    _move(state, run, "run.queued")
+
+
+def _held(state: State, entry: r.Entry, record: r.RunHeld) -> None:
+    run = state.runs[record.run]
+    _move(state, run, "run.held")
+    state.held.setdefault(run.job, {})[run.id] = None
+
+
+def _completed(state: State, entry: r.Entry, record: r.RunCompleted) -> None:
+    run = state.runs[record.run]
+    run.result = _body(state, record.result, entry.seq)
+    run.error = None
+    _release(state, run, entry.at_us)
+    _finish(state, run, entry, "run.completed")
+
+
+def _failed(state: State, entry: r.Entry, record: r.RunFailed) -> None:
+    run = state.runs[record.run]
+    run.error = record.error
+    state.dead += 1
+    _finish(state, run, entry, "run.failed")
+
+
+def _cancelled(state: State, entry: r.Entry, record: r.RunCancelled) -> None:
+    _finish(state, state.runs[record.run], entry, "run.cancelled")
+
+
+def _finish(state: State, run: Run, entry: r.Entry, kind: str) -> None:
+    run.finished_us = entry.at_us
+    state.finished += 1
+    _move(state, run, kind)
+    state.awaited.pop(run.id, None)
+    _forget_waits(state, run)
+    _drop_finished(state, run)
+
+
+def _forget_waits(state: State, run: Run) -> None:
+    """A finished run waits for no child any more."""
+    for name, step in run.steps.items():
+        if step.kind is Memo.CHILD and step.phase is Phase.WAITING and step.child:
+            waiters = state.awaited.get(step.child, [])
+            if (run.id, name) in waiters:
+                waiters.remove((run.id, name))
+                if not waiters:
+                    del state.awaited[step.child]
+
+
+def _retried(state: State, entry: r.Entry, record: r.RunRetried) -> None:
+    run = state.runs.get(record.run)
+    if run is not None:
+        state.dead -= run.status is S.FAILED
+    else:
+        run = state.runs[record.run] = rebuild(record.restored)
+        state.queue(run.queue)
+    run.steps = _without(run.steps, record.forgotten)
+    for name, value in record.replaced.items():
+        run.steps[name] = Step(Memo.RUN, Phase.COMPLETED, entry.seq, _body(state, value, entry.seq), tried=1)
+    run.attempts_before = run.attempt
+    run.next_is_new = True
+    run.finished_us = run.spent_us = run.deaths = 0
+    run.error = run.result = None
+    run.children = []
+    run.place_us = entry.at_us
+    _move(state, run, "run.retried")
+    # A sleep under way when the run ended goes on; a child under way was cancelled or is awaited anew.
+    for name, step in run.steps.items():
+        if step.phase in PENDING:
+            _await_step(state, run, name, step)
+
+
+def _without(steps: dict[str, Step], forgotten: list[str]) -> dict[str, Step]:
+    gone = frozenset(forgotten)
+    return {name: step for name, step in steps.items() if name not in gone}
+
+
+def _removed(state: State, entry: r.Entry, record: r.RunRemoved) -> None:
+    run = state.runs.pop(record.run, None)
+    if run is not None and run.status is S.FAILED:
+        state.dead -= 1
+
+
+# --- Attempts ------------------------------------------------------------------------------
+
+
+def _dispatched(
+    state: State, entry: r.Entry, record: r.AttemptStarted | r.AttemptResumed
+) -> None:
+    run = state.runs[record.run]
+    new = type(record) is r.AttemptStarted
+    queue = state.queues[run.queue]
+    state.next_turn(run.queue)
+    _move(state, run, "attempt.started" if new else "attempt.resumed")
+    queue.executing += 1
+    run.attempt = record.attempt
+    run.token = entry.seq
+    run.worker = record.worker
+    state.executions.setdefault(run.worker, {})[run.id] = run.token
+    run.code = record.code
+    run.since_us = entry.at_us
+    run.started_us = run.started_us or entry.at_us
+    run.next_is_new = False
+    run.progressed = False
+    if new:
+        run.spent_us = 0
+        run.retry_us = 0
+    if run.timeout_ms:
+        left_us = run.timeout_ms * 1000 - run.spent_us
+        state.set_timer(entry.at_us + max(left_us, 0), run.id, token=run.token)
+
+
+def _suspended(state: State, entry: r.Entry, record: r.AttemptSuspended) -> None:
+    run = state.runs[record.run]
+    _release(state, run, entry.at_us)
+    _move(state, run, "attempt.suspended")
+    run.deaths = 0
+
+
+def _attempt_failed(state: State, entry: r.Entry, record: r.AttemptFailed) -> None:
+    run = state.runs[record.run]
+    if record.stopped:
+        _release(state, run, entry.at_us)
+    if record.step is not None:
+        run.steps.pop(record.step, None)
+    run.error = record.error
+    run.next_is_new = True
+    run.deaths = 0
+    run.retry_us = from_rfc3339(record.retry_at) if record.retry_at else 0
+    _move(state, run, "attempt.failed")
+    if run.retry_us:
+        state.set_timer(run.retry_us, run.id)
+
+
+def _lost(state: State, entry: r.Entry, record: r.AttemptLost) -> None:
+    run = state.runs[record.run]
+    if not record.ours:
+        run.deaths = 1 if run.progressed else run.deaths + 1
+    _release(state, run, entry.at_us)
+    _move(state, run, "attempt.lost")
+
+
+def _stopped(state: State, entry: r.Entry, record: r.AttemptStopped) -> None:
+    run = state.runs[record.run]
+    _release(state, run, entry.at_us)
+    if run.status is S.QUEUED:
+        state.make_ready(run)
+    _drop_finished(state, run)
+
+
+# --- Steps ---------------------------------------------------------------------------------
+
+
+def _step_started(state: State, entry: r.Entry, record: r.StepStarted) -> None:
+    run = state.runs[record.run]
+    step = run.steps.get(record.step)
+    if step is None:
+        run.steps[record.step] = Step(Memo.RUN, Phase.OPEN, entry.seq, tried=record.tried - 1)
+    else:
+        step.phase = Phase.OPEN
+
+
+def _step_completed(state: State, entry: r.Entry, record: r.StepCompleted) -> None:
+    run = state.runs[record.run]
+    kept = _body(state, record.result, entry.seq)
+    run.steps[record.step] = Step(
+        Memo.RUN, Phase.COMPLETED, entry.seq, kept, None, record.tried, 0, None, "", record.input
+    )
+    _progress(run, kept)
+
+
+def _step_failed(state: State, entry: r.Entry, record: r.StepFailed) -> None:
+    run = state.runs[record.run]
+    step = Step(
+        Memo.RUN,
+        Phase.RETRYING if record.retry_at else Phase.FAILED,
+        entry.seq,
+        error=record.error,
+        tried=record.tried,
+        due_us=from_rfc3339(record.retry_at) if record.retry_at else 0,
+        input=record.input,
+    )
+    run.steps[record.step] = step
+    if record.retry_at:
+        _await_step(state, run, record.step, step)
+    _progress(run, None)
+
+
+def _value_recorded(state: State, entry: r.Entry, record: r.ValueRecorded) -> None:
+    run = state.runs[record.run]
+    kept = _body(state, record.value, entry.seq)
+    run.steps[record.step] = Step(Memo.VALUE, Phase.COMPLETED, entry.seq, kept)
+    _progress(run, kept)
+
+
+def _child_started(state: State, entry: r.Entry, record: r.ChildStarted) -> None:
+    run = state.runs[record.run]
+    run.steps[record.step] = Step(
+        Memo.START, Phase.COMPLETED, entry.seq, child=record.child, tried=1
+    )
+    _progress(run, None)
+
+
+def _wait_started(state: State, entry: r.Entry, record: r.WaitStarted) -> None:
+    run = state.runs[record.run]
+    step = Step(
+        Memo.SLEEP if record.wait == "sleep" else Memo.CHILD,
+        Phase.WAITING,
+        entry.seq,
+        due_us=from_rfc3339(record.until) if record.until else 0,
+        child=record.child,
+    )
+    run.steps[record.step] = step
+    _await_step(state, run, record.step, step)
+    _progress(run, None)
+
+
+def _await_step(state: State, run: Run, name: str, step: Step) -> None:
+    """Index what a pending step waits for."""
+    if step.due_us:
+        state.set_timer(step.due_us, run.id, name)
+    elif step.child:
+        state.awaited.setdefault(step.child, []).append((run.id, name))
+
+
+def _wait_ended(state: State, entry: r.Entry, record: r.WaitEnded) -> None:
+    run = state.runs[record.run]
+    step = run.steps[record.step]
+    step.seq = entry.seq
+    if step.phase is Phase.RETRYING:
+        step.phase = Phase.OPEN
+    else:
+        step.phase = Phase.COMPLETED
+        step.body = _body(state, record.result, entry.seq)
+        step.child_status = record.status
+        step.error = record.error
+    run.progressed = True
+    if run.status is S.WAITING:
+        _move(state, run, "run.queued")
+
+
+def _progress(run: Run, kept: Body | None) -> None:
+    run.progressed = True
+    if kept is not None:
+        run.bytes_recorded += len(kept) if type(kept) is bytes else kept.size  # type: ignore[union-attr]
+
+
+_BY_TYPE: Final[dict[type[r.Record], Callable[[State, r.Entry, Any], None]]] = {
+    r.JournalOpened: _opened,
+    r.JournalRecovered: _nothing,
+    r.JournalWatermark: _nothing,
+    r.JournalClosed: _nothing,
+    r.SnapshotTaken: _nothing,
+    r.RunCreated: _created,
+    r.RunQueued: _queued,
+    r.RunHeld: _held,
+    r.RunCompleted: _completed,
+    r.RunFailed: _failed,
+    r.RunCancelled: _cancelled,
+    r.RunRetried: _retried,
+    r.RunRemoved: _removed,
+    r.AttemptStarted: _dispatched,
+    r.AttemptResumed: _dispatched,
+    r.AttemptSuspended: _suspended,
+    r.AttemptFailed: _attempt_failed,
+    r.AttemptLost: _lost,
+    r.AttemptStopped: _stopped,
+    r.StepStarted: _step_started,
+    r.StepCompleted: _step_completed,
+    r.StepFailed: _step_failed,
+    r.ValueRecorded: _value_recorded,
+    r.ChildStarted: _child_started,
+    r.WaitStarted: _wait_started,
+    r.WaitEnded: _wait_ended,
+    r.ProgressReported: _nothing,
+}
+
+
+# --- Rebuilding one run --------------------------------------------------------------------
+
+
+def rebuild(lines: list[Raw]) -> Run:
+    """The finished run that its own records tell, for one that has left memory.
+
+    `lines` are the entries of one run as `records.entry_json` writes them.
+    """
+    # Nothing is spilled: the records may be of another run (a fork), whose places are not this one's.
+    state = State(spill_bytes=sys.maxsize)
+    run: Run | None = None
+    for line in lines:
+        entry = r.entry_from_json(line)
+        state.seq = entry.seq - 1
+        fold(state, entry)
+        run = run or state.runs[entry.record.run]  # type: ignore[union-attr]
+    assert run is not None, "a run's records begin with run.created"
+    return run

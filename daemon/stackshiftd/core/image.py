@@ -1,0 +1,121 @@
+"""The state as lines and as a hash: what a snapshot holds, and what two states are compared by.
+
+A snapshot is not a dump of memory. It holds the entries of every run that is in memory, as they
+were written, and is loaded by folding them; only what outlives its runs (idempotency keys, counts)
+stands in lines of its own. So a snapshot survives any change of the classes in `state`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from heapq import heapify
+from typing import Any
+
+import msgspec
+
+from stackshiftd.core.fold import fold
+from stackshiftd.core.records import Entry, entry_from_json, entry_json
+from stackshiftd.core.state import KeyEntry, State
+
+_encode = msgspec.json.Encoder(order="sorted").encode
+
+
+class Totals(msgspec.Struct, frozen=True, tag="totals", tag_field="line"):
+    """First line: where the snapshot stands."""
+
+    seq: int
+    now_us: int
+    epoch: int
+    finished: int
+
+
+class KeyLine(msgspec.Struct, frozen=True, tag="key", tag_field="line"):
+    """One idempotency key and its owner."""
+
+    key: str
+    run: str
+    job: str
+    digest: str
+    payload: str
+    expires_us: int
+
+
+class EntryLine(msgspec.Struct, frozen=True, tag="entry", tag_field="line"):
+    """One entry of a run that is still in memory."""
+
+    place: int
+    entry: msgspec.Raw
+
+
+_decode = msgspec.json.Decoder(Totals | KeyLine | EntryLine).decode
+
+
+def state_hash(state: State) -> str:
+    """SHA-256 over everything that the state means. Indexes, and keys whose time has passed, are
+    left out: they may differ between states that behave alike."""
+    digest = hashlib.sha256()
+    digest.update(_encode([state.seq, state.now_us, state.epoch, state.finished, state.dead]))
+    for run_id in sorted(state.runs):
+        digest.update(_encode(state.runs[run_id]))
+    for key in sorted(state.keys):
+        entry = state.keys[key]
+        if state.key_lives(entry, state.now_us):
+            digest.update(_encode([key, _key_fields(entry)]))
+    return digest.hexdigest()
+
+
+def _key_fields(entry: KeyEntry) -> list[Any]:
+    return [entry.run, entry.job, entry.digest, entry.payload, entry.expires_us]
+
+
+def dump(state: State, entries: Iterable[tuple[int, Entry]]) -> Iterator[bytes]:
+    """The lines of a snapshot of `state`; `entries` are those of its runs, with their places, in
+    order of sequence number."""
+    yield _encode(Totals(state.seq, state.now_us, state.epoch, state.finished))
+    for key, entry in state.keys.items():
+        if state.key_lives(entry, state.now_us):
+            yield _encode(
+                KeyLine(
+                    key, entry.run, entry.job, entry.digest, entry.payload.decode("ascii"),
+                    entry.expires_us,
+                )
+            )  # fmt: skip
+    for place, found in entries:
+        yield _encode(EntryLine(place, msgspec.Raw(entry_json(found))))
+
+
+class Loaded(msgspec.Struct):
+    """A state read from a snapshot, and where the entries of its runs lie."""
+
+    state: State
+    entries: list[tuple[int, Entry]]
+
+
+def load(lines: Iterable[bytes]) -> Loaded:
+    """The state that `dump` wrote."""
+    state = State()
+    totals: Totals | None = None
+    keys: dict[str, KeyEntry] = {}
+    entries: list[tuple[int, Entry]] = []
+    for raw in lines:
+        line = _decode(raw)
+        if isinstance(line, Totals):
+            totals = line
+        elif isinstance(line, KeyLine):
+            keys[line.key] = KeyEntry(
+                line.run, line.job, line.digest, line.payload.encode("ascii"), line.expires_us
+            )
+        else:
+            entry = entry_from_json(line.entry)
+            entries.append((line.place, entry))
+            # Entries of finished runs stand between them no more: the gap is meant.
+            state.seq = entry.seq - 1
+            fold(state, entry)
+    assert totals is not None, "a snapshot begins with its totals"
+    state.seq, state.now_us = totals.seq, totals.now_us
+    state.epoch, state.finished = totals.epoch, totals.finished
+    state.keys = keys
+    state.key_expiry = [(entry.expires_us, key) for key, entry in keys.items()]
+    heapify(state.key_expiry)
+    return Loaded(state, entries)

@@ -1,0 +1,361 @@
+"""The records: everything that can ever have happened, one frozen value each.
+
+A record is past tense and complete: `fold` needs nothing but it. Where and when it happened (its
+sequence number and time) stand in its `Entry`, the same for all kinds. A run's timeline is the
+entries that carry its id.
+
+A field that a record holds as JSON of somebody else (payload, result) is `msgspec.Raw`: carried,
+never decoded here. Times inside records are RFC 3339 text, as `jq` and people read them.
+
+Adding a field with a default that means "as before" keeps the version of a kind. Anything else
+raises it in `VERSIONS`, and older daemons refuse the journal rather than fold it wrongly.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, get_args
+
+import msgspec
+from msgspec import Raw
+
+from stackshift_jobs.durations import from_rfc3339, rfc3339
+
+
+NULL: Final = Raw(b"null")
+"""No body. (`Raw` cannot be one of several types of a field, so that there is no `None` for it.)"""
+
+
+class Record(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="kind", gc=False):
+    """Base of all records; `kind` is the tag."""
+
+
+class Error(msgspec.Struct, frozen=True, gc=False):
+    """What went wrong: an exception's type, message and traceback (text, bounded by the worker)."""
+
+    type: str
+    message: str
+    traceback: str = ""
+
+
+class RetryTerms(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """How often and how soon to try again. `max_attempts` counts the first try."""
+
+    max_attempts: int = 3
+    backoff_ms: int = 1000
+    factor: float = 2.0
+    max_backoff_ms: int = 3_600_000
+    jitter: float = 0.1
+
+
+# --- The journal's own ---------------------------------------------------------------------
+
+
+class JournalOpened(Record, frozen=True, tag="journal.opened"):
+    """A daemon claimed the journal under a new `epoch`; all before it are fenced."""
+
+    epoch: int
+    pid: int
+    version: str
+
+
+class JournalRecovered(Record, frozen=True, tag="journal.recovered"):
+    """A torn tail after `kept_seq` was moved to the file `quarantine` (in the data directory)."""
+
+    kept_seq: int
+    dropped_bytes: int
+    quarantine: str
+
+
+class JournalWatermark(Record, frozen=True, tag="journal.watermark"):
+    """Nothing happened; its line carries the watermark of all before it to the disk."""
+
+
+class JournalClosed(Record, frozen=True, tag="journal.closed"):
+    """The daemon stopped in good order."""
+
+
+class SnapshotTaken(Record, frozen=True, tag="snapshot.taken"):
+    """The state up to `upto_seq` is also in a snapshot whose state hash is `state_hash`."""
+
+    upto_seq: int
+    state_hash: str
+
+
+# --- Runs ----------------------------------------------------------------------------------
+
+
+class RunCreated(Record, frozen=True, tag="run.created"):
+    """A run exists. Its terms are fixed here: a later change of the code does not move them.
+
+    A fork brings the records of the run it was made from in `restored`, less the `forgotten` steps.
+    """
+
+    run: str
+    job: str
+    queue: str
+    payload: Raw
+    retry: RetryTerms = RetryTerms()
+    timeout_ms: int = 0
+    priority: int = 0
+    labels: dict[str, str] = {}
+    scheduled_at: str | None = None
+    key: str | None = None
+    key_ttl_ms: int = 0
+    payload_digest: str = ""
+    parent: str | None = None
+    parent_step: str | None = None
+    cancel_with_parent: bool = False
+    forked_from: str | None = None
+    restored: list[Raw] = []
+    forgotten: list[str] = []
+
+
+class RunQueued(Record, frozen=True, tag="run.queued"):
+    """Its time has come. `reason`: `due` (was scheduled), `retry` (backoff is over), `wait` (what it
+    waited for came while it was suspended) or `job` (its job is defined again)."""
+
+    run: str
+    reason: str
+
+
+class RunHeld(Record, frozen=True, tag="run.held"):
+    """Its turn had come, but no worker has its job any more; it waits until one has."""
+
+    run: str
+
+
+class RunCompleted(Record, frozen=True, tag="run.completed"):
+    run: str
+    attempt: int
+    result: Raw
+
+
+class RunFailed(Record, frozen=True, tag="run.failed"):
+    """For good: in its queue's dead letter. `reason`: `attempts non_retryable poisonous wait`."""
+
+    run: str
+    attempt: int
+    error: Error
+    reason: str
+
+
+class RunCancelled(Record, frozen=True, tag="run.cancelled"):
+    """Final from here on; `reason` is `requested`, `parent` or `timeout`."""
+
+    run: str
+    reason: str
+
+
+class RunRetried(Record, frozen=True, tag="run.retried"):
+    """A person sent it on again. `forgotten` names the steps that will happen again, `replaced`
+    gives steps a result by hand. `restored` holds the run's earlier records, where the run had
+    left the engine's memory."""
+
+    run: str
+    forgotten: list[str] = []
+    replaced: dict[str, Raw] = {}
+    restored: list[Raw] = []
+
+
+class RunRemoved(Record, frozen=True, tag="run.removed"):
+    """A person removed a finished run from lists and dead letter; its key stays."""
+
+    run: str
+
+
+# --- Attempts ------------------------------------------------------------------------------
+
+
+class AttemptStarted(Record, frozen=True, tag="attempt.started"):
+    """Handed to `worker`. The sequence number of this record is the token of the execution."""
+
+    run: str
+    attempt: int
+    worker: str
+    code: str = ""
+
+
+class AttemptResumed(Record, frozen=True, tag="attempt.resumed"):
+    """The same attempt goes on after a wait or a loss, in `worker`, under a new token."""
+
+    run: str
+    attempt: int
+    worker: str
+    code: str = ""
+
+
+class AttemptSuspended(Record, frozen=True, tag="attempt.suspended"):
+    """Every branch waits; the handler is out of memory and holds no slot."""
+
+    run: str
+    attempt: int
+
+
+class AttemptFailed(Record, frozen=True, tag="attempt.failed"):
+    """The handler raised, or ran out of time (`stopped` is false: it still executes until
+    `attempt.stopped`). `step` is the step whose failure it did not catch: it is forgotten.
+    `retry_at` is null where `run.failed` follows in the same append."""
+
+    run: str
+    attempt: int
+    error: Error
+    step: str | None = None
+    retry_at: str | None = None
+    stopped: bool = True
+
+
+class AttemptLost(Record, frozen=True, tag="attempt.lost"):
+    """Its worker or the daemon is gone; it will go on under a new token. `ours`: we ended it."""
+
+    run: str
+    attempt: int
+    reason: str
+    ours: bool = True
+
+
+class AttemptStopped(Record, frozen=True, tag="attempt.stopped"):
+    """The handler of a cancelled or timed-out attempt has stopped; its slot is free again."""
+
+    run: str
+    attempt: int
+
+
+# --- Steps ---------------------------------------------------------------------------------
+
+
+class StepStarted(Record, frozen=True, tag="step.started"):
+    """It has been executing for a while; written without waiting, so that a crash shows it."""
+
+    run: str
+    attempt: int
+    step: str
+    tried: int = 1
+
+
+class StepCompleted(Record, frozen=True, tag="step.completed"):
+    """The one recorded result of a step. `input` is a digest of a mapped item."""
+
+    run: str
+    attempt: int
+    step: str
+    result: Raw
+    duration_ms: int = 0
+    tried: int = 1
+    input: str = ""
+
+
+class StepFailed(Record, frozen=True, tag="step.failed"):
+    """Try number `tried` of the step raised. With `retry_at` it will be tried again then; without,
+    it has failed for good and replays as failed."""
+
+    run: str
+    attempt: int
+    step: str
+    error: Error
+    duration_ms: int = 0
+    tried: int = 1
+    retry_at: str | None = None
+    input: str = ""
+
+
+class ValueRecorded(Record, frozen=True, tag="value.recorded"):
+    """What a read such as `ctx.now()` gave, so that every pass sees the same."""
+
+    run: str
+    attempt: int
+    step: str
+    value: Raw
+
+
+class ChildStarted(Record, frozen=True, tag="child.started"):
+    """The handler started `child`, whose `run.created` is in the same append."""
+
+    run: str
+    attempt: int
+    step: str
+    child: str
+    job: str
+
+
+class WaitStarted(Record, frozen=True, tag="wait.started"):
+    """A branch waits durably: `wait` is `sleep` (until `until`) or `child` (for run `child`)."""
+
+    run: str
+    attempt: int
+    step: str
+    wait: str
+    until: str | None = None
+    child: str | None = None
+
+
+class WaitEnded(Record, frozen=True, tag="wait.ended"):
+    """The wait is over, with what it gave: nothing for a sleep; for a child its `status` and
+    result or error."""
+
+    run: str
+    step: str
+    status: str = ""
+    result: Raw = NULL
+    error: Error | None = None
+
+
+class ProgressReported(Record, frozen=True, tag="progress.reported"):
+    """What a handler says of how far it is; shown, never read back."""
+
+    run: str
+    attempt: int
+    done: float
+    total: float | None = None
+    message: str = ""
+
+
+AnyRecord = (
+    JournalOpened | JournalRecovered | JournalWatermark | JournalClosed | SnapshotTaken
+    | RunCreated | RunQueued | RunHeld | RunCompleted | RunFailed | RunCancelled | RunRetried | RunRemoved
+    | AttemptStarted | AttemptResumed | AttemptSuspended | AttemptFailed | AttemptLost
+    | AttemptStopped | StepStarted | StepCompleted | StepFailed | ValueRecorded | ChildStarted
+    | WaitStarted | WaitEnded | ProgressReported
+)  # fmt: skip
+
+VERSIONS: Final[dict[str, int]] = {
+    str(cls.__struct_config__.tag): 1 for cls in get_args(AnyRecord)
+}
+"""The highest version of each kind that this program folds."""
+
+BY_KIND: Final[dict[str, type[Record]]] = {
+    str(cls.__struct_config__.tag): cls for cls in get_args(AnyRecord)
+}
+
+
+class Entry(msgspec.Struct, frozen=True, gc=False):
+    """A record at its place: sequence number (gap-free) and daemon time (µs since 1970, never
+    smaller than the one before)."""
+
+    seq: int
+    at_us: int
+    record: AnyRecord
+
+
+_encode: Final = msgspec.json.Encoder().encode
+_decode: Final = msgspec.json.Decoder(AnyRecord).decode
+
+
+class _Where(msgspec.Struct):
+    seq: int
+    at: str
+
+
+_decode_where: Final = msgspec.json.Decoder(_Where).decode
+
+
+def entry_json(entry: Entry) -> bytes:
+    """An entry as a timeline shows it: `{"seq":17,"at":"…Z","kind":"step.completed","run":…}`."""
+    return b'{"seq":%d,"at":"%s",%s' % (
+        entry.seq, rfc3339(entry.at_us).encode(), _encode(entry.record)[1:],
+    )  # fmt: skip
+
+
+def entry_from_json(line: Any) -> Entry:
+    """Inverse of `entry_json`; `line` is bytes or anything with their buffer."""
+    where = _decode_where(line)
+    return Entry(where.seq, from_rfc3339(where.at), _decode(line))

@@ -1,0 +1,112 @@
+"""Sending a finished run on: `runs retry` and `runs fork`, and what they reuse and repeat."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from msgspec import Raw
+
+from stackshift_jobs.errors import Conflict, NotFound
+from stackshiftd.core import commands as c
+from stackshiftd.core import records as r
+from stackshiftd.core.effects import Decision, Sent
+from stackshiftd.core.fold import rebuild
+from stackshiftd.core.state import PENDING, Memo, Phase, Run, State, Status, Step
+
+
+class Plan(NamedTuple):
+    """Names of recorded steps, each in journal order."""
+
+    reused: list[str]
+    repeated: list[str]
+
+
+def plan(state: State, run: Run, from_step: str | None, replaced: frozenset[str]) -> Plan:
+    """What a retry or fork of `run` reuses and what happens again.
+
+    With `from_step`, that step and all recorded after it (in journal order) happen again. Waits for
+    runs that are not under way any more always begin anew. Raises `NotFound` for a step that is
+    not recorded.
+    """
+    if from_step is not None and from_step not in run.steps:
+        raise NotFound(
+            f"{run.id} has no recorded step {from_step!r}",
+            hint="its steps: " + (", ".join(run.steps) or "none"),
+        )
+    since = run.steps[from_step].seq if from_step is not None else None
+    in_order = sorted(run.steps, key=lambda name: run.steps[name].seq)
+    repeated = [
+        name
+        for name in in_order
+        if name not in replaced and _repeats(state, run.steps[name], since)
+    ]
+    again = frozenset(repeated)
+    return Plan([name for name in in_order if name not in again], repeated)
+
+
+def _repeats(state: State, step: Step, since: int | None) -> bool:
+    if since is not None and step.seq >= since:
+        return True
+    if step.phase is Phase.OPEN:
+        return True
+    if step.kind is Memo.CHILD and step.phase in PENDING:
+        child = state.runs.get(step.child or "")
+        return child is None or child.finished
+    return False
+
+
+def decide_retry(state: State, command: c.RetryRun) -> Decision:
+    """Send a failed or cancelled run on, from its recorded steps, with a new budget of attempts.
+
+    A completed run only goes on with a step to repeat or replace. Raises `NotFound`, `Conflict`.
+    """
+    run = state.runs.get(command.run)
+    if run is None:
+        if not command.restored:
+            raise NotFound(f"there is no run {command.run}", hint="stackshift runs list")
+        run = rebuild([Raw(line) for line in command.restored])
+    if not run.finished:
+        raise Conflict(
+            f"{run.id} is {run.status}; only a finished run can be retried",
+            hint=f"stackshift runs why {run.id}",
+            owner=run.id,
+        )
+    if run.status is Status.COMPLETED and command.from_step is None and not command.replaced:
+        raise Conflict(
+            f"{run.id} has completed",
+            hint=f"name a step: stackshift runs retry {run.id} --from STEP; or runs fork {run.id}",
+            owner=run.id,
+        )
+    made = plan(state, run, command.from_step, frozenset(command.replaced))
+    record = r.RunRetried(
+        run=run.id,
+        forgotten=made.repeated,
+        replaced={name: Raw(value) for name, value in command.replaced.items()},
+        restored=[] if run.id in state.runs else [Raw(line) for line in command.restored],
+    )
+    return Decision((record,), (), Sent(run.id, made.reused, made.repeated))
+
+
+def decide_fork(state: State, command: c.ForkRun) -> Decision:
+    """Make a new run that reuses what another has recorded. Raises `NotFound`."""
+    source = rebuild([Raw(line) for line in command.restored])
+    made = plan(state, source, command.from_step, frozenset())
+    # A wait under way belongs to the source; the fork begins its own.
+    pending = [name for name in made.reused if source.steps[name].phase in PENDING]
+    repeated = [*made.repeated, *pending]
+    assert isinstance(source.payload, bytes)
+    record = r.RunCreated(
+        run=command.run,
+        job=source.job,
+        queue=source.queue,
+        payload=Raw(command.payload if command.payload is not None else source.payload),
+        retry=source.retry,
+        timeout_ms=source.timeout_ms,
+        priority=source.priority,
+        labels=source.labels,
+        forked_from=source.id,
+        restored=[Raw(line) for line in command.restored],
+        forgotten=repeated,
+    )
+    reused = [name for name in made.reused if name not in set(pending)]
+    return Decision((record,), (), Sent(command.run, reused, repeated))

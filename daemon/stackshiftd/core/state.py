@@ -1,0 +1,316 @@
+"""The state of the engine: what a fold of the journal leaves in memory.
+
+Laws:
+
+- Only `fold` changes a `State`; everyone else reads it.
+- A run is here while it is unfinished, while its handler still executes, or while it lies in the
+  dead letter. All else of a finished run is in the journal alone.
+- `queues`, `turns`, `timers` and `awaited` are indexes: they can be computed from the runs, are not
+  part of the state's hash, and exist so that nothing on the way of one run scans all of them. The
+  head of every heap is live; `fold` settles it after each change.
+- A body over `SPILL_BYTES` is not kept, only the sequence number of the record that holds it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import StrEnum
+from heapq import heappop, heappush
+from typing import Final
+
+import msgspec
+
+from stackshiftd.core.records import Error, RetryTerms
+
+SPILL_BYTES: Final = 4096
+MAX_DEATHS: Final = 3
+"""A worker that dies this often under a run without anything new recorded makes it a suspect."""
+
+
+class Status(StrEnum):
+    SCHEDULED = "scheduled"
+    QUEUED = "queued"
+    RUNNING = "running"
+    WAITING = "waiting"
+    RETRYING = "retrying"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+FINISHED: Final = frozenset((Status.COMPLETED, Status.FAILED, Status.CANCELLED))
+
+
+class Spilled(msgspec.Struct, frozen=True, gc=False):
+    """A body that lies in the journal only: in the record `seq`, `size` bytes long."""
+
+    seq: int
+    size: int
+
+
+Body = bytes | Spilled
+"""JSON text, or where it is."""
+
+
+class Memo(StrEnum):
+    """What kind of call on `ctx` a step record answers."""
+
+    RUN = "run"
+    VALUE = "value"
+    SLEEP = "sleep"
+    START = "start"
+    CHILD = "child"
+    """Waits for a run: `ctx.step.call` (which has started it) or `ctx.step.result`."""
+
+
+class Phase(StrEnum):
+    """How far a recorded call is."""
+
+    OPEN = "running"
+    WAITING = "waiting"
+    RETRYING = "retrying"
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+
+PENDING: Final = frozenset((Phase.WAITING, Phase.RETRYING))
+
+
+class Step(msgspec.Struct):
+    """One recorded call of a run, under its name and occurrence."""
+
+    kind: Memo
+    phase: Phase
+    seq: int
+    """Of the record that last changed it; the journal order that `runs retry --from` goes by."""
+    body: Body | None = None
+    error: Error | None = None
+    tried: int = 0
+    due_us: int = 0
+    """When a sleep or a retry is due; 0 for none."""
+    child: str | None = None
+    child_status: str = ""
+    input: str = ""
+
+
+class Run(msgspec.Struct):
+    """One execution of a job, as far as it is decided."""
+
+    id: str
+    job: str
+    queue: str
+    payload: Body
+    retry: RetryTerms
+    timeout_ms: int
+    priority: int
+    labels: dict[str, str]
+    key: str | None
+    parent: str | None
+    parent_step: str | None
+    forked_from: str | None
+    cancel_with_parent: bool
+    created_seq: int
+    created_us: int
+    scheduled_us: int
+    """When it is or was due; 0 where no time was asked for."""
+    place_us: int
+    """Its due time as the queue orders by it; a resumed run keeps it."""
+    status: Status
+    steps: dict[str, Step]
+    attempt: int = 0
+    attempts_before: int = 0
+    """Attempts made before a person last sent it on: they do not count against the budget."""
+    next_is_new: bool = True
+    """The next dispatch begins a new attempt; else it resumes this one."""
+    retry_us: int = 0
+    started_us: int = 0
+    finished_us: int = 0
+    token: int = 0
+    """Sequence number of the record that handed it to a worker; 0 while no handler executes."""
+    worker: str = ""
+    code: str = ""
+    since_us: int = 0
+    spent_us: int = 0
+    """Running time of this attempt in earlier executions; waits do not count."""
+    deaths: int = 0
+    progressed: bool = False
+    """Something was recorded since it was last handed to a worker."""
+    bytes_recorded: int = 0
+    error: Error | None = None
+    result: Body | None = None
+    children: list[str] = []
+    """Runs that are cancelled with this one."""
+
+    @property
+    def finished(self) -> bool:
+        return self.status in FINISHED
+
+    @property
+    def attempts_used(self) -> int:
+        return self.attempt - self.attempts_before
+
+    @property
+    def suspect(self) -> bool:
+        """Has it killed so many workers that it must be tried alone?"""
+        return self.deaths >= MAX_DEATHS
+
+
+class KeyEntry(msgspec.Struct, frozen=True):
+    """Who owns an idempotency key. `payload` is empty where it was over 4 KiB."""
+
+    run: str
+    job: str
+    digest: str
+    payload: bytes
+    expires_us: int
+
+
+class Queue:
+    """The runs of one queue that are ready, in order; `depth` is their number and `executing` that
+    of the runs which hold a slot."""
+
+    __slots__ = ("depth", "executing", "ready")
+
+    def __init__(self) -> None:
+        self.ready: list[tuple[int, int, int, str]] = []
+        self.depth = 0
+        self.executing = 0
+
+
+class Timer(msgspec.Struct, frozen=True, order=True, gc=False):
+    """Something is due at `due_us`. `step` is empty for the run itself; `token` is 0 but for the
+    timeout of an execution."""
+
+    due_us: int
+    run: str
+    step: str = ""
+    token: int = 0
+
+
+class State:
+    """Everything the core knows. Read it freely; only `fold` writes it."""
+
+    __slots__ = (
+        "awaited", "dead", "epoch", "executions", "finished", "held", "key_expiry", "keys", "now_us", "queues", "runs",
+        "seq", "spill_bytes", "suspects", "timers", "turns",
+    )  # fmt: skip
+
+    def __init__(self, spill_bytes: int = SPILL_BYTES) -> None:
+        self.spill_bytes = spill_bytes
+        self.seq = 0
+        self.now_us = 0
+        self.epoch = 0
+        self.finished = 0
+        """How many runs have ever finished."""
+        self.dead = 0
+        self.runs: dict[str, Run] = {}
+        self.keys: dict[str, KeyEntry] = {}
+        self.key_expiry: list[tuple[int, str]] = []
+        self.queues: dict[str, Queue] = {}
+        self.turns: deque[str] = deque()
+        """Queues with a ready run, in the order in which they are served."""
+        self.suspects: deque[str] = deque()
+        """Ready runs that must be tried alone in a worker."""
+        self.timers: list[Timer] = []
+        self.awaited: dict[str, list[tuple[str, str]]] = {}
+        """Run waited for → (run, step) that wait for it."""
+        self.held: dict[str, dict[str, None]] = {}
+        """Job that no worker has → runs that wait for it to be defined."""
+        self.executions: dict[str, dict[str, int]] = {}
+        """Worker → run → token of what executes there."""
+
+    # --- What others ask -------------------------------------------------------------------
+
+    def next_ready(self) -> Run | None:
+        """The run whose turn it is, if any is ready (suspects aside)."""
+        return self.runs[self.queues[self.turns[0]].ready[0][3]] if self.turns else None
+
+    def next_due_us(self) -> int | None:
+        """When the next timer is due."""
+        return self.timers[0].due_us if self.timers else None
+
+    def key_owner(self, key: str, now_us: int) -> KeyEntry | None:
+        """Who owns `key` at `now_us`: its time has not passed, or its run has not finished."""
+        entry = self.keys.get(key)
+        return entry if entry is not None and self.key_lives(entry, now_us) else None
+
+    def key_lives(self, entry: KeyEntry, now_us: int) -> bool:
+        """Is a key still good at `now_us`?"""
+        run = self.runs.get(entry.run)
+        return now_us < entry.expires_us or (run is not None and not run.finished)
+
+    # --- Indexes; called by fold alone -----------------------------------------------------
+
+    def queue(self, name: str) -> Queue:
+        """The queue of that name; it exists once it is named."""
+        found = self.queues.get(name)
+        if found is None:
+            found = self.queues[name] = Queue()
+        return found
+
+    def make_ready(self, run: Run) -> None:
+        """`run` has become QUEUED and no handler of it executes: put it where its turn comes."""
+        queue = self.queue(run.queue)
+        queue.depth += 1
+        if run.suspect:
+            self.suspects.append(run.id)
+            return
+        if not queue.ready:
+            self.turns.append(run.queue)
+        heappush(queue.ready, (-run.priority, run.place_us, run.created_seq, run.id))
+
+    def unready(self, run: Run) -> None:
+        """`run`, which was ready, is so no more."""
+        queue = self.queues[run.queue]
+        queue.depth -= 1
+        if run.suspect and run.id in self.suspects:
+            self.suspects.remove(run.id)
+        else:
+            self.settle_queue(run.queue, queue)
+
+    def settle_queue(self, name: str, queue: Queue) -> None:
+        """Bring a live run to the head of the queue, or take the queue out of the turns."""
+        if not queue.ready:
+            return
+        while queue.ready and not self._is_ready(queue.ready[0]):
+            heappop(queue.ready)
+        if not queue.ready:
+            self.turns.remove(name)
+
+    def next_turn(self, name: str) -> None:
+        """The queue was served: it goes behind the others."""
+        if self.turns and self.turns[0] == name:
+            self.turns.rotate(-1)
+
+    def _is_ready(self, head: tuple[int, int, int, str]) -> bool:
+        run = self.runs.get(head[3])
+        return (
+            run is not None
+            and run.status is Status.QUEUED
+            and not run.token
+            and not run.suspect
+            and run.place_us == head[1]
+        )
+
+    def set_timer(self, due_us: int, run: str, step: str = "", token: int = 0) -> None:
+        """Something of `run` is due at `due_us`."""
+        heappush(self.timers, Timer(due_us, run, step, token))
+
+    def settle_timers(self) -> None:
+        """Bring a live timer to the head."""
+        timers = self.timers
+        while timers and not self._is_live(timers[0]):
+            heappop(timers)
+
+    def _is_live(self, timer: Timer) -> bool:
+        run = self.runs.get(timer.run)
+        if run is None or run.finished:
+            return False
+        if timer.token:
+            return run.token == timer.token and run.status is Status.RUNNING
+        if timer.step:
+            step = run.steps.get(timer.step)
+            return step is not None and step.phase in PENDING and step.due_us == timer.due_us
+        if run.status is Status.SCHEDULED:
+            return run.scheduled_us == timer.due_us
+        return run.status is Status.RETRYING and run.retry_us == timer.due_us

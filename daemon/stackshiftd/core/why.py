@@ -1,0 +1,119 @@
+"""Why a run is not moving, in one sentence and one stable word.
+
+Pure: what it needs of the workers is handed in. Clock times are UTC.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from stackshift_jobs.durations import format_ms, rfc3339
+from stackshiftd.core.state import PENDING, Memo, Phase, Run, State, Status, Step
+
+
+class Fleet(NamedTuple):
+    """What is known of the workers: how many serve, their slots in all, and what is executing."""
+
+    workers: int
+    slots: int
+    executing: int
+
+
+class Why(NamedTuple):
+    """`code` is stable; `step`, `until_us` and `run` tell what is waited for, where something is."""
+
+    code: str
+    text: str
+    kind: str = ""
+    step: str = ""
+    until_us: int = 0
+    run: str = ""
+
+
+def shown_status(run: Run) -> Status:
+    """The status that people see: a suspended run whose every wait is a step's backoff retries."""
+    if run.status is Status.WAITING:
+        pending = [step.phase for step in run.steps.values() if step.phase in PENDING]
+        if pending and all(phase is Phase.RETRYING for phase in pending):
+            return Status.RETRYING
+    return run.status
+
+
+def why(state: State, run: Run, fleet: Fleet, now_us: int) -> Why:
+    """Why `run` is where it is at `now_us`."""
+    match run.status:
+        case Status.SCHEDULED:
+            return Why("scheduled", f"scheduled for {_at(run.scheduled_us, now_us)}")
+        case Status.QUEUED:
+            return _queued(state, run, fleet, now_us)
+        case Status.RUNNING:
+            since = format_ms((now_us - run.since_us) // 1000)
+            return Why("running", f"running for {since} in worker {run.worker}")
+        case Status.RETRYING:
+            attempt = f"{run.attempts_used + 1}/{run.retry.max_attempts}"
+            if run.token:
+                return Why("stopping", f"retry {attempt} once the attempt before it has stopped")
+            return Why("retrying", f"retry {attempt} at {_at(run.retry_us, now_us)}")
+        case Status.WAITING:
+            return _waiting(state, run, now_us)
+        case Status.FAILED:
+            error = run.error
+            told = f": {error.type}: {error.message}" if error is not None else ""
+            return Why("failed", f"failed{told}; in the dead letter of queue {run.queue}")
+        case _:
+            return Why(run.status.value, run.status.value)
+
+
+def _queued(state: State, run: Run, fleet: Fleet, now_us: int) -> Why:
+    queued = f"queued {format_ms(max(0, now_us - run.place_us) // 1000)}"
+    if run.token:
+        return Why("stopping", f"{queued}: its earlier attempt has not stopped yet")
+    if run.suspect:
+        return Why(
+            "suspect",
+            f"{queued}: {run.deaths} workers died under it, it waits for a worker of its own",
+        )
+    if not fleet.workers:
+        return Why("no_worker", f"{queued}: no worker is ready yet")
+    if fleet.executing >= fleet.slots:
+        ahead = state.queues[run.queue].depth - 1
+        return Why(
+            "slots_busy",
+            f"{queued}: {fleet.executing}/{fleet.slots} worker slots busy, {ahead} others queued "
+            f"in {run.queue}",
+        )
+    return Why("starting", f"{queued}: about to start")
+
+
+def _waiting(state: State, run: Run, now_us: int) -> Why:
+    if run.id in state.held.get(run.job, ()):
+        return Why(
+            "job_missing",
+            f"no worker has a job {run.job!r}: it was removed, or its module does not import "
+            "(stackshift jobs check)",
+        )
+    pending = [(name, step) for name, step in run.steps.items() if step.phase in PENDING]
+    if not pending:
+        return Why("waiting", "waiting")
+    name, step = min(pending, key=_soonest)
+    more = f" (and {len(pending) - 1} more)" if len(pending) > 1 else ""
+    if step.phase is Phase.RETRYING:
+        text = f"step {name} is tried again at {_at(step.due_us, now_us)}{more}"
+        return Why("retrying", text, "retry", name, step.due_us)
+    if step.kind is Memo.CHILD:
+        child = state.runs.get(step.child or "")
+        status = f" ({shown_status(child).value})" if child is not None else ""
+        text = f"waiting for {step.child}{status}{more}"
+        return Why("waiting_child", text, "child", name, 0, step.child or "")
+    text = f"sleeping until {_at(step.due_us, now_us)}{more}"
+    return Why("sleeping", text, "sleep", name, step.due_us)
+
+
+def _soonest(pending: tuple[str, Step]) -> int:
+    return pending[1].due_us or 1 << 62
+
+
+def _at(us: int, now_us: int) -> str:
+    """`2026-11-22T06:57:11Z (23h00m left)`."""
+    left = max(0, us - now_us) // 1000
+    return f"{rfc3339(us)[:19]}Z ({format_ms(left)} left)"
