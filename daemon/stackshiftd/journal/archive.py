@@ -1,0 +1,257 @@
+"""`journal backup` and `journal restore`: a journal as one `.tar.gz`.
+
+    snapshots/….jsonl
+    journal/….jsonl    the last one cut after its last whole append
+    manifest.json      {"format":1,"journal":"jrn_…","last_seq":4711,
+                        "files":{"journal/….jsonl":{"bytes":4711,"sha256":"…"},…}}
+
+Owns the archive's form. A backup is made beside a running daemon, without its lock: what it holds
+is a sound journal whose every record was on the disk when it was read. A restore is all or nothing
+and never overwrites.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+import tarfile
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import msgspec
+
+from stackshift_jobs.errors import BadConfiguration, Conflict, JournalDamaged, NewerFormat
+from stackshiftd.journal import survey
+from stackshiftd.journal.filesystem import FileSystem, RealFileSystem, put_file, read_range
+from stackshiftd.journal.layout import HeldLock, Layout, check_root
+from stackshiftd.journal.lines import NEWER_HINT
+from stackshiftd.journal.verify import verify
+
+FORMAT: Final = 1
+_MEMBER: Final = re.compile(r"(?:journal|snapshots)/[0-9]{20}\.jsonl")
+_MANIFEST: Final = "manifest.json"
+_MAX_MANIFEST: Final = 16 << 20
+_TRIES: Final = 5
+"""Times that a backup begins again since the daemon trimmed what it was about to read."""
+
+
+class _Member(msgspec.Struct, frozen=True):
+    bytes: int
+    sha256: str
+
+
+class _Manifest(msgspec.Struct, frozen=True):
+    format: int
+    journal: str
+    last_seq: int
+    files: dict[str, _Member]
+
+
+class Backup(NamedTuple):
+    """What was backed up, or restored: all records up to `last_seq`."""
+
+    journal: str
+    last_seq: int
+    bytes: int
+
+
+def backup(data_dir: Path, file: Path, *, fs: FileSystem | None = None) -> Backup:
+    """Write the journal in `data_dir` to `file`, which appears whole and durable or not at all.
+
+    Raises `JournalDamaged` where the journal is not sound: a backup of damage would be trusted.
+    """
+    fs = fs or RealFileSystem()
+    layout = Layout(data_dir)
+    check_root(fs, layout)
+    for tries in range(1, _TRIES + 1):
+        try:
+            return _backup(fs, layout, file)
+        except FileNotFoundError:
+            if tries == _TRIES:
+                raise
+    raise AssertionError("not reached")
+
+
+def _backup(fs: FileSystem, layout: Layout, file: Path) -> Backup:
+    good, _ = survey.good_snapshots(fs, layout, "")
+    looks = survey.look_at_all(fs, layout)
+    covered = good[-1].seq if good else 0
+    if not looks:
+        raise BadConfiguration(f"there is no journal in {layout.root}")
+    for number in range(len(looks)):
+        if problem := survey.flaw(looks, number, covered):
+            raise JournalDamaged(
+                f"not backed up, the journal is damaged: {problem}",
+                hint="stackshift journal verify",
+                file=problem.file, offset=problem.offset, seq=problem.seq,
+            )  # fmt: skip
+    last = looks[-1]
+    assert last.found is not None
+    # A daemon's trimming may have left less than the snapshots need; then it made a newer one.
+    if looks[0].first_seq > covered + 1:
+        raise FileNotFoundError(looks[0].path)
+    sizes = {f"snapshots/{one.path.name}": one.size for one in good}
+    sizes |= {one.name: one.size for one in looks}
+    sizes[last.name] = last.found.end
+    beside = file.with_name(file.name + ".tmp")
+    with suppress(FileNotFoundError):
+        beside.unlink()
+    fd = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(fd, "wb", closefd=False) as out:
+            _write(fs, layout, out, sizes, survey.journal_id(looks), last.found.seq)
+        RealFileSystem().sync_data(fd)
+        beside.replace(file)
+    except BaseException:
+        with suppress(OSError):
+            beside.unlink()
+        raise
+    finally:
+        os.close(fd)
+    RealFileSystem().sync_dir(file.absolute().parent)
+    return Backup(survey.journal_id(looks), last.found.seq, sum(sizes.values()))
+
+
+def _write(
+    fs: FileSystem, layout: Layout, out: io.BufferedWriter, sizes: dict[str, int], journal: str,
+    last_seq: int,
+) -> None:  # fmt: skip
+    files: dict[str, _Member] = {}
+    with tarfile.open(fileobj=out, mode="w:gz", compresslevel=6) as tar:
+        for name, size in sizes.items():
+            data = _durable_prefix(fs, layout.root / name, size)
+            files[name] = _Member(size, hashlib.sha256(data).hexdigest())
+            _add(tar, name, data)
+        manifest = _Manifest(FORMAT, journal, last_seq, files)
+        _add(tar, _MANIFEST, msgspec.json.encode(manifest))
+
+
+def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    info.mode = 0o600
+    tar.addfile(info, io.BytesIO(data))
+
+
+def _durable_prefix(fs: FileSystem, path: Path, size: int) -> bytes:
+    fd = fs.open(path, "read")
+    try:
+        # What was read may not be on the disk yet; a backup must not know more than the journal.
+        fs.sync_data(fd)
+        data = read_range(fs, fd, 0, size)
+    finally:
+        fs.close(fd)
+    if len(data) != size:
+        raise FileNotFoundError(path)  # Replaced or cut meanwhile: begin again.
+    return data
+
+
+def restore(file: Path, data_dir: Path, *, fs: FileSystem | None = None) -> Backup:
+    """Make `data_dir` hold the journal that `file` is a backup of.
+
+    Refused (`Conflict`) where the directory holds anything. Checked as a whole before any of it
+    counts: a restore that is killed leaves a directory that no daemon takes for an empty journal.
+    Raises `JournalDamaged` for an archive that is not sound, `NewerFormat`.
+    """
+    fs = fs or RealFileSystem()
+    layout = Layout(data_dir)
+    if fs.lstat(layout.root) is None:
+        fs.mkdir(layout.root)
+    check_root(fs, layout)
+    lock = HeldLock.take(fs, layout, os.getpid())
+    try:
+        staged = Layout(layout.restoring)
+        if fs.lstat(staged.root) is not None:
+            # Of a restore that was killed. Nobody opens a journal beside it, so all here is its.
+            _clear(fs, layout)
+            _clear(fs, staged)
+            fs.rmdir(staged.root)
+        found = [name for name in fs.listdir(layout.root) if name != "lock"]
+        if found:
+            raise Conflict(
+                f"{layout.root} is not empty: it holds {', '.join(found[:5])}",
+                hint="restore into a new directory, or move this one away",
+            )
+        for folder in (staged.root, *staged.folders):
+            fs.mkdir(folder)
+        fs.sync_dir(staged.root)
+        fs.sync_dir(layout.root)
+        manifest = _unpack(fs, file, staged)
+        report = verify(staged.root, fs=fs)
+        if report.problems or report.last_seq != manifest.last_seq:
+            what = report.problems[0] if report.problems else "it ends too early"
+            raise _bad_archive(file, f"the journal in it is damaged: {what}")
+        for old, new in zip(staged.folders, layout.folders, strict=True):
+            fs.sync_dir(old)
+            fs.rename(old, new)
+        fs.sync_dir(layout.root)
+        fs.rmdir(staged.root)  # From here on it is a journal.
+        fs.sync_dir(layout.root)
+    finally:
+        lock.release()
+    size = sum(member.bytes for member in manifest.files.values())
+    return Backup(manifest.journal, manifest.last_seq, size)
+
+
+def _clear(fs: FileSystem, layout: Layout) -> None:
+    """Remove what an earlier restore left behind."""
+    for folder in layout.folders:
+        if fs.lstat(folder) is not None:
+            for name in fs.listdir(folder):
+                fs.unlink(folder / name)
+            fs.rmdir(folder)
+
+
+def _unpack(fs: FileSystem, file: Path, staged: Layout) -> _Manifest:
+    """Put the archive's files into `staged`; names, sizes and hashes as its manifest has them."""
+    seen: dict[str, _Member] = {}
+    manifest: _Manifest | None = None
+    try:
+        with tarfile.open(file, mode="r:gz") as tar:
+            for info, data in _members(tar, file):
+                if info.name == _MANIFEST:
+                    manifest = _read_manifest(file, data)
+                else:
+                    seen[info.name] = _Member(len(data), hashlib.sha256(data).hexdigest())
+                    put_file(fs, staged.root / info.name, [data])
+    except (tarfile.TarError, EOFError, OSError, ValueError) as bad:
+        if isinstance(bad, OSError) and bad.errno is not None:
+            raise  # The file could not be read at all, or the disk is full.
+        raise _bad_archive(file, str(bad)) from bad
+    if manifest is None or manifest.files != seen:
+        raise _bad_archive(file, "its contents are not those that its manifest lists")
+    return manifest
+
+
+def _members(tar: tarfile.TarFile, file: Path) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
+    for info in tar:
+        # Only our own names: an archive cannot place a file anywhere else.
+        if not info.isreg() or not (info.name == _MANIFEST or _MEMBER.fullmatch(info.name)):
+            raise _bad_archive(file, f"{info.name!r} does not belong into one")
+        body = tar.extractfile(info)
+        assert body is not None
+        yield info, body.read()
+
+
+def _read_manifest(file: Path, data: bytes) -> _Manifest:
+    try:
+        manifest = msgspec.json.decode(data[:_MAX_MANIFEST], type=_Manifest)
+    except msgspec.DecodeError as bad:
+        raise _bad_archive(file, f"its manifest is damaged ({bad})") from bad
+    if manifest.format > FORMAT:
+        raise NewerFormat(f"{file} was written by a newer stackshift", hint=NEWER_HINT)
+    return manifest
+
+
+def _bad_archive(file: Path, why: str) -> JournalDamaged:
+    return JournalDamaged(
+        f"{file} is no good backup: {why}",
+        hint="take another backup",
+        file=str(file),
+        offset=0,
+        seq=0,
+    )

@@ -1,0 +1,77 @@
+"""The one thread in which the journal's writes and syncs happen, one after the other.
+
+Owns the hand-over between the event loop and the disk. Knows nothing of lines and segments: it runs
+what it is given, in order, and a chore at intervals. A thread of its own, not the loop's executor,
+since a commit must never queue behind somebody else's slow call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from typing import Any, Final
+
+Work = Callable[[], Any]
+_Job = tuple[Work, asyncio.AbstractEventLoop, Callable[[Any, BaseException | None], None]]
+
+
+class CommitThread:
+    """Runs work in order; with `chore`, also that, about every `interval_s` seconds that had work.
+
+    `chore` must not raise.
+    """
+
+    def __init__(self, chore: Callable[[], None] | None = None, interval_s: float = 0.1) -> None:
+        self._queue: Final[SimpleQueue[_Job | None]] = SimpleQueue()
+        self._chore = chore
+        self._interval_s = interval_s
+        self._thread = threading.Thread(target=self._run, name="journal-commit", daemon=True)
+        self._thread.start()
+
+    def submit(
+        self,
+        work: Work,
+        loop: asyncio.AbstractEventLoop,
+        done: Callable[[Any, BaseException | None], None],
+    ) -> None:
+        """Run `work` in the thread, then `done(result, error)` in `loop`."""
+        self._queue.put((work, loop, done))
+
+    def stop(self) -> None:
+        """Run what was submitted, then end; returns when the thread is gone."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        due: float | None = None
+        while True:
+            wait = None if due is None else max(0.0, due - time.monotonic())
+            try:
+                job = self._queue.get(timeout=wait)
+            except Empty:
+                job = None
+            else:
+                if job is None:
+                    return
+                self._do(job)
+                job = None  # Its buffers need not wait for the next one.
+                if self._chore is not None and due is None:
+                    due = time.monotonic() + self._interval_s
+            if due is not None and self._chore is not None and time.monotonic() >= due:
+                due = None
+                self._chore()
+
+    def _do(self, job: _Job) -> None:
+        work, loop, done = job
+        result: Any = None
+        error: BaseException | None = None
+        try:
+            result = work()
+        except BaseException as failed:  # Handed to whoever awaits; this thread must live on.
+            error = failed
+        with suppress(RuntimeError):  # The loop is closed: nobody awaits any more.
+            loop.call_soon_threadsafe(done, result, error)

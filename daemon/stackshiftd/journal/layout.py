@@ -1,0 +1,147 @@
+"""The data directory: what lies where, who may touch it, and who holds it.
+
+Owns the checks made before anything is believed: owner, modes, no symbolic links, no network file
+system, one holder. Must never repair what it finds wrong: it says what to do and stops.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import ClassVar, Final
+
+from stackshift_jobs.errors import BadConfiguration, StackshiftError
+from stackshiftd.journal.filesystem import FileInfo, FileSystem, write_all
+from stackshiftd.journal.mounts import is_network
+
+
+class DaemonRunning(StackshiftError):
+    """Another process holds the data directory. Field: `pid` (null where it is not known)."""
+
+    code: ClassVar[str] = "daemon_running"
+    exit_status: ClassVar[int] = 3
+
+
+class Layout:
+    """Where things lie in the data directory `root`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root: Final = root
+        self.journal: Final = root / "journal"
+        self.snapshots: Final = root / "snapshots"
+        self.quarantine: Final = root / "quarantine"
+        self.lock: Final = root / "lock"
+        self.restoring: Final = root / "restore.tmp"
+        """There while a restore is under way; what lies beside it is no journal yet."""
+
+    @property
+    def folders(self) -> tuple[Path, Path, Path]:
+        return self.journal, self.snapshots, self.quarantine
+
+
+def prepare(fs: FileSystem, layout: Layout) -> None:
+    """Make what is missing of the data directory and check what is there.
+
+    Raises `BadConfiguration` that says what is wrong with which path.
+    """
+    if fs.lstat(layout.root) is None:
+        fs.mkdir(layout.root)
+    check_root(fs, layout)
+    if fs.lstat(layout.restoring) is not None:
+        raise BadConfiguration(
+            f"a restore into {layout.root} was not finished",
+            hint="run `stackshift journal restore` again",
+        )
+    for folder in layout.folders:
+        info = fs.lstat(folder)
+        if info is None:
+            fs.mkdir(folder)
+        else:
+            _check_private(folder, info, "directory")
+            for name in fs.listdir(folder):
+                inside = fs.lstat(folder / name)
+                if inside is not None and not name.startswith("."):
+                    _check_private(folder / name, inside, "file")
+    # Always: who made them may have died before their names reached the disk.
+    fs.sync_dir(layout.root)
+    fs.sync_dir(layout.root.parent)
+
+
+def check_root(fs: FileSystem, layout: Layout) -> None:
+    """Check the existing data directory itself: ours, private, not a link, not on a network."""
+    info = fs.lstat(layout.root)
+    if info is None:
+        raise BadConfiguration(f"there is no data directory {layout.root}")
+    _check_private(layout.root, info, "directory")
+    kind = fs.mount_type(layout.root)
+    if is_network(kind):
+        raise BadConfiguration(
+            f"{layout.root} lies on a network file system ({kind}), which keeps neither locks nor "
+            "syncs reliably enough for a journal",
+            hint="set [project] data_dir or STACKSHIFT_DATA_DIR to a directory on a local disk",
+        )
+
+
+def _check_private(path: Path, info: FileInfo, kind: str) -> None:
+    if info.kind != kind:
+        found = "a symbolic link" if info.kind == "link" else f"a {info.kind}"
+        raise BadConfiguration(
+            f"{path} is {found}, and must be a {kind}", hint="move it away, then start again"
+        )
+    if info.uid != os.geteuid():
+        raise BadConfiguration(
+            f"{path} belongs to user {info.uid}, not to user {os.geteuid()} who runs this",
+            hint="run it as the owner, or give the data directory back with chown",
+        )
+    if info.mode & 0o077:
+        wanted = "700" if kind == "directory" else "600"
+        raise BadConfiguration(
+            f"{path} is open to other users (mode {info.mode:03o})",
+            hint=f"chmod {wanted} {path}",
+        )
+
+
+class HeldLock:
+    """The lock of a data directory, held until `release` or the end of the process."""
+
+    def __init__(self, fs: FileSystem, fd: int) -> None:
+        self._fs = fs
+        self._fd: int | None = fd
+
+    @classmethod
+    def take(cls, fs: FileSystem, layout: Layout, pid: int) -> HeldLock:
+        """Take the lock and leave `pid` in it; raises `DaemonRunning` naming the holder."""
+        before = fs.lstat(layout.lock)
+        if before is not None:
+            _check_private(layout.lock, before, "file")
+        fd = fs.open(layout.lock, "lock")
+        try:
+            if not fs.lock(fd):
+                raise _held(layout, fs.pread(fd, 32, 0))
+            text = b"%d\n" % pid
+            # The pid is for people; who holds the lock is decided by flock alone.
+            write_all(fs, fd, text, 0)
+            fs.truncate(fd, len(text))
+        except BaseException:
+            with suppress(OSError):
+                fs.close(fd)
+            raise
+        return cls(fs, fd)
+
+    def release(self) -> None:
+        """Give it back; doing so twice is once."""
+        if self._fd is not None:
+            fd, self._fd = self._fd, None
+            self._fs.close(fd)
+
+
+def _held(layout: Layout, text: bytes) -> DaemonRunning:
+    known = text.strip().isdigit()
+    pid = int(text) if known else None
+    who = f"process {pid}" if known else "another process"
+    return DaemonRunning(
+        f"{layout.root} is in use by {who}",
+        hint="stackshift daemon status, or stackshift daemon stop",
+        pid=pid,
+    )

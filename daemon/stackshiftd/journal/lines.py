@@ -1,0 +1,212 @@
+r"""One line of the journal: its layout, written and read.
+
+    {"crc":"a8f20a16","seq":17,"at":"2026-11-22T06:57:11.123456Z","wm":15,"part":[1,2],"kind":…}\n
+
+Owns the layout of a line; knows no file. The layout is fixed, key by key, so that a line is found,
+checked and placed without parsing its JSON; it is JSON all the same, for `jq` and people.
+
+- `crc` is crc32, eight lower-case hex digits, over the bytes after `{"crc":"xxxxxxxx",` up to the
+  newline: a line is checked before anything in it is believed.
+- `wm`, the watermark, is the highest sequence number known to be on disk when the line was made.
+- `part` stands in lines of an append of several: number and count, from 1.
+- `v` stands in lines of a kind whose version is over 1.
+- Then the record's own JSON, `kind` first. All of it is ASCII, and none of it holds a newline.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from binascii import crc32
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Final, NamedTuple
+
+import msgspec
+
+from stackshift_jobs.durations import rfc3339, to_us
+from stackshift_jobs.errors import JournalDamaged, NewerFormat
+from stackshiftd.core.records import VERSIONS, AnyRecord, Entry
+
+PREFIX: Final = b'{"crc":"'
+CHECKED_FROM: Final = len(PREFIX) + len('xxxxxxxx",')
+"""Where in a line the bytes that its crc covers begin."""
+
+_LAYOUT: Final = re.compile(
+    rb'"seq":([1-9][0-9]{0,18}),'
+    rb'"at":"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2})\.([0-9]{6})Z",'
+    rb'"wm":(0|[1-9][0-9]{0,18}),'
+    rb'(?:"part":\[([1-9][0-9]{0,8}),([1-9][0-9]{0,8})\],)?'
+    rb'(?:"v":([1-9][0-9]{0,8}),)?'
+    rb'(?="kind":"([^"\\]{1,64})")'
+)
+_decode_record: Final = msgspec.json.Decoder(AnyRecord).decode
+_encode_record: Final = msgspec.json.Encoder().encode
+
+NEWER_HINT: Final = "install the newer version again, or restore a backup made before it"
+
+
+class Head(NamedTuple):
+    """What a line says about itself, its record aside. `body` is where in the buffer the record's
+    JSON begins, its opening brace left out."""
+
+    seq: int
+    second: bytes
+    micros: int
+    watermark: int
+    part: int
+    parts: int
+    kind: str
+    body: int
+
+    @property
+    def at_us(self) -> int:
+        return _second_us(self.second) + self.micros
+
+
+def sealed(checked: bytes) -> bytes:
+    """The line whose bytes after its crc are `checked`, newline and all."""
+    return b'{"crc":"%08x",%b\n' % (crc32(checked), checked)
+
+
+def is_intact(buffer: bytes, start: int, stop: int) -> bool:
+    """Do the bytes from `start` up to `stop` (its newline left out) carry their own crc?"""
+    inside = start + CHECKED_FROM
+    return (
+        stop > inside
+        and buffer.startswith(PREFIX, start)
+        and buffer[inside - 2 : inside] == b'",'
+        and b"%08x" % crc32(memoryview(buffer)[inside:stop]) == buffer[start + 8 : inside - 2]
+    )
+
+
+def head(buffer: bytes, start: int, stop: int) -> Head | None:
+    """The head of the line at `start`, or None where no intact line lies there.
+
+    Raises `NewerFormat` where it is intact, but of a layout, kind or version not known here.
+    """
+    if not is_intact(buffer, start, stop):
+        return None
+    found = _LAYOUT.match(buffer, start + CHECKED_FROM, stop)
+    if found is None:
+        raise NewerFormat("the journal was written by a newer stackshift", hint=NEWER_HINT)
+    seq, second, micros, watermark, part, parts, version, kind = found.groups()
+    name = kind.decode("ascii", "replace")
+    if int(version or 1) > VERSIONS.get(name, 0):
+        raise NewerFormat(
+            f"record {int(seq)} of the journal ({name} version {int(version or 1)}) was written by "
+            "a newer stackshift",
+            hint=NEWER_HINT,
+            seq=int(seq),
+            kind=name,
+        )
+    return Head(
+        int(seq), second, int(micros), int(watermark), int(part or 1), int(parts or 1), name,
+        found.end(),
+    )  # fmt: skip
+
+
+def decode(line: bytes) -> Entry:
+    """The entry that `line` (with or without its newline) holds.
+
+    `Raw` fields of the record are views that keep one copy of this line alive, and nothing larger;
+    whoever keeps a small `Raw` of a large line for long takes `.copy()` of it.
+
+    Raises `NewerFormat`, and `JournalDamaged` (without a place) for a line that is not intact.
+    """
+    stop = len(line) - 1 if line.endswith(b"\n") else len(line)
+    found = head(line, 0, stop)
+    if found is None:
+        raise JournalDamaged("a line of the journal does not fit its crc")
+    try:
+        record = _decode_record(b"{" + line[found.body : stop])
+    except msgspec.DecodeError as bad:
+        raise JournalDamaged(
+            f"record {found.seq} ({found.kind}) has an intact crc, but is no such record: {bad}",
+            seq=found.seq,
+        ) from bad
+    return Entry(found.seq, _second_us(found.second) + found.micros, record)
+
+
+def encode_group(group: Sequence[Entry], watermark: int) -> list[bytes]:
+    """The lines of one atomic append, in order. `watermark`: the highest seq known on disk."""
+    count = len(group)
+    if count == 1:
+        return [_encode(group[0], watermark, b"")]
+    return [
+        _encode(entry, watermark, b'"part":[%d,%d],' % (number, count))
+        for number, entry in enumerate(group, 1)
+    ]
+
+
+_MARKS: Final = {
+    name: b'"v":%d,' % version if version > 1 else b"" for name, version in VERSIONS.items()
+}
+
+
+def _encode(entry: Entry, watermark: int, part: bytes) -> bytes:
+    body = _encode_record(entry.record)
+    if not body.isascii():
+        body = body.decode("utf-8").encode("ascii", _ESCAPE)
+    if b"\n" in body:
+        # Strings hold it escaped, so this one is blank space in a `Raw` that somebody laid out.
+        body = body.replace(b"\n", b" ")
+    seconds, micros = divmod(entry.at_us, 1_000_000)
+    checked = b'"seq":%d,"at":"%b.%06dZ","wm":%d,%b%b%b' % (
+        entry.seq, _second_text(seconds), micros, watermark, part, _mark(body), body[1:],
+    )  # fmt: skip
+    return b'{"crc":"%08x",%b\n' % (crc32(checked), checked)
+
+
+if any(_MARKS.values()):
+
+    def _mark(body: bytes) -> bytes:
+        """What tells the version of the record `{"kind":"…`; nothing for version 1."""
+        return _MARKS[body[9 : body.index(b'"', 9)].decode("ascii")]
+
+else:
+
+    def _mark(body: bytes) -> bytes:
+        return b""
+
+
+def _as_json_escapes(bad: UnicodeError) -> tuple[str, int]:
+    r"""Characters beyond ASCII as `\uXXXX`, in pairs where they lie beyond 16 bits. In JSON they
+    stand inside strings only, so the escape means the same."""
+    if not isinstance(bad, UnicodeEncodeError):
+        raise bad
+    units = bad.object[bad.start : bad.end].encode("utf-16-be")
+    text = "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
+    return text, bad.end
+
+
+_ESCAPE: Final = "stackshift-json-escape"
+codecs.register_error(_ESCAPE, _as_json_escapes)
+
+
+# Lines come in order of time, so thousands in a row share their second: each direction keeps the
+# last one as a pair, replaced whole, which makes it safe to share between threads.
+_last_text: tuple[int, bytes] = (-1, b"")
+_last_us: tuple[bytes, int] = (b"", 0)
+
+
+def _second_text(seconds: int) -> bytes:
+    """`2026-11-22T06:57:11` of a whole second since 1970."""
+    global _last_text
+    known = _last_text
+    if known[0] != seconds:
+        known = _last_text = (seconds, rfc3339(seconds * 1_000_000)[:19].encode("ascii"))
+    return known[1]
+
+
+def _second_us(text: bytes) -> int:
+    """Inverse of `_second_text`, in microseconds."""
+    global _last_us
+    known = _last_us
+    if known[0] != text:
+        try:
+            when = datetime.fromisoformat(text.decode("ascii")).replace(tzinfo=UTC)
+        except ValueError as bad:
+            raise JournalDamaged(f"{text!r} in the journal is not a time") from bad
+        known = _last_us = (text, to_us(when))
+    return known[1]

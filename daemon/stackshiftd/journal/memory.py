@@ -1,0 +1,224 @@
+"""A journal in memory, of the same contract: for tests of the engine and of job authors.
+
+Owns nothing that survives the process. Entries go through the same lines as in files, so that what
+cannot be written fails here too, and what is read back is as fresh as after a restart. Appends are
+held, refused or lost on request, so that a test can stand between an append and its outcome.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Any, Final
+
+from stackshiftd.core.records import Entry, JournalOpened
+from stackshiftd.journal.contract import (
+    Claim,
+    Epoch,
+    Fenced,
+    Full,
+    Group,
+    Owner,
+    Place,
+    Recovery,
+    Unknown,
+)
+from stackshiftd.journal.lines import decode, encode_group
+
+_ROOM: Final = 1 << 40
+_SNAPSHOTS_KEPT: Final = 2
+
+
+class MemoryJournal:
+    """A `Journal` in memory. A place is the entry's sequence number."""
+
+    def __init__(self, journal_id: str = "jrn_memory") -> None:
+        self._journal_id = journal_id
+        self._lines: list[bytes] = []
+        self._first_seq = 1
+        self._last_at_us = 0
+        self._snapshots: list[tuple[int, list[bytes]]] = []
+        self._recovery = Recovery(kept_seq=0, last_at_us=0)
+        self._epoch: Epoch | None = None
+        self._in_flight = False
+        self._closed = False
+        self._broken = False
+        self._fault: tuple[Full | Unknown, bool] | None = None
+        self._open_gate = asyncio.Event()
+        self._open_gate.set()
+        self._followers: set[asyncio.Event] = set()
+        self.free = _ROOM
+        """What `free_bytes` tells; a test may set it."""
+
+    # --- For tests -------------------------------------------------------------------------
+
+    def hold(self) -> None:
+        """Keep appends in flight, as a slow disk does, until `release`."""
+        self._open_gate.clear()
+
+    def release(self) -> None:
+        """Let held appends become durable."""
+        self._open_gate.set()
+
+    def fail_next(self, error: Full | Unknown, *, written: bool = False) -> None:
+        """The next append raises `error`. `Unknown` is final, as a failed sync is; `written` tells
+        whether its entries are there after `reopened`."""
+        self._fault = (error, written)
+
+    def reopened(self) -> MemoryJournal:
+        """The journal as another process finds it after this one was killed: what is durable is
+        there, what is in flight is not, and this one is fenced."""
+        self._closed = True
+        other = MemoryJournal(self._journal_id)
+        other._lines, other._first_seq = list(self._lines), self._first_seq
+        other._snapshots = list(self._snapshots)
+        other._last_at_us = decode(self._lines[-1]).at_us if self._lines else self._last_at_us
+        other._recovery = Recovery(other.last_seq, other._last_at_us)
+        other.free = self.free
+        return other
+
+    # --- The contract ----------------------------------------------------------------------
+
+    @property
+    def journal_id(self) -> str:
+        return self._journal_id
+
+    @property
+    def recovery(self) -> Recovery:
+        return self._recovery
+
+    @property
+    def last_seq(self) -> int:
+        return self._first_seq + len(self._lines) - 1
+
+    @property
+    def last_at_us(self) -> int:
+        return self._last_at_us
+
+    @property
+    def durable_seq(self) -> int:
+        return self.last_seq
+
+    async def claim(self, owner: Owner, seen_seq: int, at_us: int) -> Claim:
+        assert seen_seq == self.last_seq, f"claimed at {seen_seq}, journal is at {self.last_seq}"
+        epoch = Epoch(seen_seq + 1)
+        opened = JournalOpened(epoch=epoch, pid=owner.pid, version=owner.version)
+        entry = Entry(epoch, max(at_us, self._last_at_us), opened)
+        self._epoch = epoch
+        [place] = await self.append(epoch, seen_seq, [[entry]])
+        return Claim(epoch, place, entry)
+
+    async def append(
+        self, epoch: Epoch, expected_seq: int, groups: Sequence[Group]
+    ) -> Sequence[Place]:
+        if self._broken:
+            raise Unknown("an append before failed; what is kept is not known")
+        if self._closed or epoch != self._epoch:
+            raise Fenced(f"epoch {epoch} was fenced by epoch {self._epoch}")
+        assert not self._in_flight, "one append at a time"
+        assert expected_seq == self.last_seq, f"append after {expected_seq}, not {self.last_seq}"
+        lines = self._encode(groups)
+        self._in_flight = True
+        try:
+            await asyncio.sleep(0)  # As with a disk, others get a turn while it is in flight.
+            await self._open_gate.wait()
+        finally:
+            self._in_flight = False
+            self._settle(lines)
+        return range(expected_seq + 1, expected_seq + 1 + len(lines))
+
+    def _encode(self, groups: Sequence[Group]) -> list[bytes]:
+        seq, at_us, lines = self.last_seq, self._last_at_us, list[bytes]()
+        for group in groups:
+            for entry in group:
+                seq += 1
+                assert entry.seq == seq, f"record {entry.seq} where {seq} is due"
+                assert entry.at_us >= at_us, f"record {seq} is older than the one before it"
+                at_us = entry.at_us
+            if group:
+                lines += encode_group(group, self.last_seq)
+        return lines
+
+    def _settle(self, lines: list[bytes]) -> None:
+        """The outcome of an append, whether or not its caller still waits for it."""
+        if self._closed:
+            raise Unknown("the process was killed while this was in flight")
+        fault, self._fault = self._fault, None
+        if (fault is None or fault[1]) and lines:
+            self._lines += lines
+            self._last_at_us = decode(lines[-1]).at_us
+        if fault is not None:
+            self._broken = isinstance(fault[0], Unknown)
+            self._wake_followers()
+            raise fault[0]
+        self._wake_followers()
+
+    def read(self, from_seq: int) -> Iterator[tuple[Place, Entry]]:
+        first = max(from_seq, self._first_seq)
+        lines = self._lines[first - self._first_seq :]
+        return ((place, decode(line)) for place, line in enumerate(lines, first))
+
+    async def tail(self, from_seq: int) -> AsyncIterator[tuple[Place, Entry]]:
+        advanced = asyncio.Event()
+        self._followers.add(advanced)
+        try:
+            while True:
+                advanced.clear()
+                for place, entry in self.read(from_seq):
+                    from_seq = entry.seq + 1
+                    yield place, entry
+                if from_seq <= self.last_seq:
+                    continue
+                if self._closed:
+                    return
+                if self._broken:
+                    raise Unknown("an append before failed; what is kept is not known")
+                await advanced.wait()
+        finally:
+            self._followers.discard(advanced)
+
+    def _wake_followers(self) -> None:
+        for follower in self._followers:
+            follower.set()
+
+    def fetch(self, places: Sequence[Place]) -> list[Entry]:
+        return [
+            decode(self._lines[place - self._first_seq])
+            for place in places
+            if self._first_seq <= place <= self.last_seq
+        ]
+
+    async def put_snapshot(self, seq: int, lines: Sequence[bytes], state_hash: str = "") -> None:
+        assert seq <= self.last_seq, f"snapshot at {seq}, journal is at {self.last_seq}"
+        kept = [old for old in self._snapshots if old[0] < seq]
+        self._snapshots = [*kept, (seq, list(lines))][-_SNAPSHOTS_KEPT:]
+
+    async def get_snapshot(self) -> tuple[int, list[bytes]] | None:
+        return self._snapshots[-1] if self._snapshots else None
+
+    async def trim(self, below_seq: int) -> None:
+        """Drop entries below `below_seq` that the older of two snapshots covers."""
+        if len(self._snapshots) == _SNAPSHOTS_KEPT:
+            keep_from = min(below_seq, self._snapshots[0][0] + 1, self.last_seq)
+            gone = max(0, keep_from - self._first_seq)
+            self._lines, self._first_seq = self._lines[gone:], self._first_seq + gone
+
+    def free_bytes(self) -> int:
+        return self.free
+
+    def stats(self) -> dict[str, Any]:
+        size = sum(map(len, self._lines))
+        kept = self._snapshots[-1] if self._snapshots else None
+        return {
+            "journal": self._journal_id,
+            "first_seq": self._first_seq,
+            "last_seq": self.last_seq,
+            "durable_seq": self.durable_seq,
+            "segments": [{"file": "memory", "first_seq": self._first_seq, "bytes": size}],
+            "bytes": size,
+            "snapshot": {"seq": kept[0], "bytes": sum(map(len, kept[1]))} if kept else None,
+        }
+
+    def close(self) -> None:
+        self._closed = True
+        self._wake_followers()

@@ -1,0 +1,197 @@
+"""Reading entries back by sequence number or by place, beside the writer.
+
+Owns the way from a place to an entry. Never reads beyond the end it is given, so that no reader
+sees what is not durable, and holds no file open between calls. A segment that was trimmed meanwhile
+is not an error: its entries are no longer kept.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from stackshift_jobs.errors import JournalDamaged
+from stackshiftd.core.records import Entry
+from stackshiftd.journal.contract import Place
+from stackshiftd.journal.filesystem import CHUNK, FileSystem
+from stackshiftd.journal.lines import decode
+
+_SEQ: Final = re.compile(rb'\{"crc":"[0-9a-f]{8}","seq":([0-9]{1,19}),')
+_GUESS: Final = 4096
+"""Bytes read first where one line is wanted; most are shorter."""
+_NEAR: Final = 1 << 16
+"""A search by halves ends when this much is left to read through."""
+
+
+class Span(NamedTuple):
+    """A segment as readers need it. Its lines lie from `base` + `header_size` on."""
+
+    path: Path
+    first_seq: int
+    base: Place
+    header_size: int
+
+
+def read(
+    fs: FileSystem, spans: Sequence[Span], from_seq: int, end: Place
+) -> Iterator[tuple[Place, Entry]]:
+    """The entries from `from_seq` on whose lines lie before the place `end`."""
+    at = max(0, bisect_right(spans, from_seq, key=lambda span: span.first_seq) - 1)
+    for number in range(at, len(spans)):
+        span = spans[number]
+        stop = min(end, spans[number + 1].base) if number + 1 < len(spans) else end
+        for place, entry in _read_span(fs, span, from_seq, stop):
+            if entry.seq >= from_seq:
+                yield place, entry
+
+
+def read_from(
+    fs: FileSystem, spans: Sequence[Span], start: Place, end: Place
+) -> Iterator[tuple[Place, Entry]]:
+    """The entries whose lines lie between the places `start` (a line's or segment's) and `end`."""
+    at = max(0, bisect_right(spans, start, key=lambda span: span.base) - 1)
+    for number in range(at, len(spans)):
+        span = spans[number]
+        stop = min(end, spans[number + 1].base) if number + 1 < len(spans) else end
+        first = max(start - span.base, span.header_size)
+        with suppress(FileNotFoundError):
+            fd = fs.open(span.path, "read")
+            try:
+                yield from _lines(fs, fd, span, first, stop - span.base)
+            finally:
+                fs.close(fd)
+
+
+def _read_span(
+    fs: FileSystem, span: Span, from_seq: int, stop: Place
+) -> Iterator[tuple[Place, Entry]]:
+    try:
+        fd = fs.open(span.path, "read")
+    except FileNotFoundError:
+        return
+    try:
+        size = stop - span.base
+        start = _near(fs, fd, span, from_seq, size) if from_seq > span.first_seq else 0
+        yield from _lines(fs, fd, span, max(start, span.header_size), size)
+    finally:
+        fs.close(fd)
+
+
+def _lines(
+    fs: FileSystem, fd: int, span: Span, start: int, stop: int
+) -> Iterator[tuple[Place, Entry]]:
+    """The entries between two offsets of one file."""
+    at = start
+    rest = b""
+    while start < stop:
+        chunk = fs.pread(fd, min(CHUNK, stop - start), start)
+        if not chunk:
+            raise _damaged(span, at, None)
+        start += len(chunk)
+        *whole, rest = (rest + chunk).split(b"\n") if rest else chunk.split(b"\n")
+        for line in whole:
+            try:
+                entry = decode(line)
+            except JournalDamaged as bad:
+                raise _damaged(span, at, bad) from bad
+            yield span.base + at, entry
+            at += len(line) + 1
+    if rest:
+        raise _damaged(span, at, None)
+
+
+def _near(fs: FileSystem, fd: int, span: Span, target: int, stop: int) -> int:
+    """The offset of a line at or not far before record `target`.
+
+    Search by halves over bytes: lines lie in order of their numbers, and each begins after a
+    newline, of which there is none inside a line.
+    """
+    low, high = span.header_size, stop
+    while high - low > _NEAR:
+        middle = (low + high) // 2
+        line = _next_line(fs, fd, middle, high)
+        if line is None:
+            high = middle
+            continue
+        found = _SEQ.match(fs.pread(fd, 64, line))
+        if found is None:
+            raise _damaged(span, line, None)
+        if int(found[1]) <= target:
+            low = line
+        else:
+            high = middle
+    return low
+
+
+def _next_line(fs: FileSystem, fd: int, offset: int, stop: int) -> int | None:
+    """Where the first line after `offset` begins, if that is before `stop`."""
+    while offset < stop:
+        chunk = fs.pread(fd, min(_NEAR, stop - offset), offset)
+        if not chunk:
+            return None
+        newline = chunk.find(b"\n")
+        if newline >= 0:
+            line = offset + newline + 1
+            return line if line < stop else None
+        offset += len(chunk)
+    return None
+
+
+def fetch(
+    fs: FileSystem, spans: Sequence[Span], places: Sequence[Place], end: Place
+) -> list[Entry]:
+    """The entries at `places` (before `end`) that are still kept, in the order asked for."""
+    entries: list[Entry] = []
+    opened: dict[Path, int | None] = {}
+    try:
+        for place in places:
+            at = bisect_right(spans, place, key=lambda span: span.base) - 1
+            if at < 0:
+                continue
+            span = spans[at]
+            if span.path not in opened:
+                opened[span.path] = _open_if_kept(fs, span.path)
+            fd = opened[span.path]
+            if fd is not None:
+                stop = min(end, spans[at + 1].base) if at + 1 < len(spans) else end
+                entries.append(_entry_at(fs, fd, span, place - span.base, stop - span.base))
+    finally:
+        for fd in opened.values():
+            if fd is not None:
+                fs.close(fd)
+    return entries
+
+
+def _open_if_kept(fs: FileSystem, path: Path) -> int | None:
+    try:
+        return fs.open(path, "read")
+    except FileNotFoundError:
+        return None
+
+
+def _entry_at(fs: FileSystem, fd: int, span: Span, offset: int, stop: int) -> Entry:
+    line, want = b"", _GUESS
+    while (newline := line.find(b"\n")) < 0:
+        more = fs.pread(fd, min(want, stop - offset - len(line)), offset + len(line))
+        if not more:
+            raise _damaged(span, offset, None)
+        line, want = line + more, want * 4
+    try:
+        return decode(line[:newline])
+    except JournalDamaged as bad:
+        raise _damaged(span, offset, bad) from bad
+
+
+def _damaged(span: Span, offset: int, cause: JournalDamaged | None) -> JournalDamaged:
+    why = cause.message if cause else "no line lies there"
+    return JournalDamaged(
+        f"{span.path.name} at byte {offset}: {why}",
+        hint="stackshift journal verify",
+        file=str(span.path),
+        offset=offset,
+        seq=cause.fields.get("seq", 0) if cause else 0,
+    )

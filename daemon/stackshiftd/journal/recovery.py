@@ -1,0 +1,284 @@
+"""From what a crash left to a journal that can be trusted: before anything is read or appended.
+
+Owns the decision what is kept. Holds the lock's word for it that nobody else writes. The rules:
+
+1. Whatever is known to have been on the disk must be there, else `JournalDamaged` and nothing is
+   touched: all sealed segments (a segment is made after the one before is durable), and in the last
+   one all up to the highest watermark that any intact line carries or a snapshot covers.
+2. Beyond that the longest prefix of whole appends is kept. The rest was never acknowledged; it is
+   moved to quarantine as it is, never dropped, and reported until a record names it.
+3. What lies in the file beyond the watermark may never have reached the disk, even if it reads
+   well: a failed sync marks pages clean. So it is copied, and the copy synced, before anything
+   relies on it.
+
+Killed at any point, it does the same again: a file in quarantine is named by what it holds, and the
+segment is replaced by one rename after that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from stackshift_jobs.errors import JournalDamaged
+from stackshiftd.journal import snapshots
+from stackshiftd.journal.contract import Recovery, Torn
+from stackshiftd.journal.filesystem import FileSystem, put_file, read_file, read_range, write_all
+from stackshiftd.journal.layout import Layout
+from stackshiftd.journal.scan import Scan, known_durable, scan
+from stackshiftd.journal.segment import (
+    MAX_HEADER,
+    NAME,
+    Header,
+    SegmentWriter,
+    first_header,
+    read_header,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A segment file with a good header; `size` in bytes."""
+
+    path: Path
+    header: Header
+    header_size: int
+    size: int
+
+    @property
+    def end(self) -> int:
+        """The place after its last byte."""
+        return self.header.base + self.size
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """A journal that can be trusted: all segments, the last of them open for writing."""
+
+    segments: list[Segment]
+    writer: SegmentWriter
+    snapshot: snapshots.Snapshot | None
+    report: Recovery
+
+
+def recover(fs: FileSystem, layout: Layout, new_journal_id: Callable[[], str]) -> Recovered:
+    """Bring the journal in `layout` (locked, checked) into a state that can be trusted.
+
+    Raises `JournalDamaged` (fields `file`, `offset`, `seq`) or `NewerFormat`; the files are as they
+    were then.
+    """
+    segments = list_segments(fs, layout)
+    if not segments:
+        return _new_journal(fs, layout, new_journal_id)
+    journal = segments[0].header.journal
+    snapshot, _ = snapshots.newest(fs, layout.snapshots, journal)
+    covered = snapshot.seq if snapshot else 0
+    _check_reach(segments, covered)
+    check_sealed(fs, segments, covered)
+    last = segments[-1]
+    data = read_file(fs, last.path)
+    found = scan(data, last.header_size, last.header.prev_seq)
+    if found.seq < known_durable(found, covered):
+        raise damaged(last, found, covered)
+    remove_leftovers(fs, layout)
+    for folder in layout.folders:
+        # A name may be there for us, but not on the disk: its maker died before it synced it.
+        fs.sync_dir(folder)
+    torn = _settle(fs, layout, last, data, found)
+    kept = data[: found.end]
+    segments[-1] = Segment(last.path, last.header, last.header_size, len(kept))
+    at_us = found.at_us if found.at_us is not None else last_time(fs, segments[:-1])
+    writer = SegmentWriter(fs, last.path, last.header, len(kept), hashlib.sha256(kept))
+    return Recovered(segments, writer, snapshot, Recovery(found.seq, at_us, torn))
+
+
+def list_segments(fs: FileSystem, layout: Layout) -> list[Segment]:
+    """All segments by their headers, oldest first; their records are not looked at.
+
+    Raises `JournalDamaged` where a header is damaged or does not follow from the one before.
+    """
+    segments: list[Segment] = []
+    for name in sorted(fs.listdir(layout.journal)):
+        if not NAME.fullmatch(name):
+            continue
+        segment = open_segment(fs, layout.journal / name)
+        if segments and (why := breaks_chain(segments[-1], segment)):
+            raise JournalDamaged(
+                f"{name}: {why}",
+                hint=REPAIR_HINT,
+                file=str(segment.path),
+                offset=0,
+                seq=segment.header.first_seq,
+            )
+        segments.append(segment)
+    return segments
+
+
+REPAIR_HINT = "`stackshift journal verify` tells more; see `stackshift journal repair --help`"
+
+
+def open_segment(fs: FileSystem, path: Path) -> Segment:
+    """The segment at `path`, by its header."""
+    fd = fs.open(path, "read")
+    try:
+        header, header_size = read_header(read_range(fs, fd, 0, MAX_HEADER), path)
+        return Segment(path, header, header_size, fs.size(fd))
+    finally:
+        fs.close(fd)
+
+
+def breaks_chain(before: Segment, after: Segment) -> str:
+    """Why `after` cannot follow `before`, by their headers; empty if it can."""
+    if after.header.journal != before.header.journal:
+        return f"it belongs to another journal ({after.header.journal})"
+    if after.header.base != before.end:
+        return (
+            f"it says that {after.header.base} bytes come before it, but there are {before.end}: "
+            f"{before.path.name} changed its size, or a segment is missing"
+        )
+    return ""
+
+
+def check_sealed(fs: FileSystem, segments: Sequence[Segment], covered: int) -> None:
+    """Check every segment before the last that holds records beyond `covered`.
+
+    The hash in the next header covers each byte, so equal hashes need no further look.
+    """
+    for segment, after in pairwise(segments):
+        if after.header.prev_seq <= covered:
+            continue
+        data = read_file(fs, segment.path)
+        expected = segment.header.stands_for or after.header.prev_hash
+        if not segment.header.stands_for and hashlib.sha256(data).hexdigest() == expected:
+            continue
+        found = scan(data, segment.header_size, segment.header.prev_seq)
+        if expected != after.header.prev_hash or found.seq != after.header.prev_seq or found.fault:
+            raise damaged(segment, found, after.header.prev_seq)
+        if not segment.header.stands_for:
+            raise JournalDamaged(
+                f"{segment.path.name}: every line is intact, but the file is not the one that "
+                f"{after.path.name} follows",
+                hint=REPAIR_HINT,
+                file=str(segment.path),
+                offset=0,
+                seq=segment.header.first_seq,
+            )
+
+
+def _check_reach(segments: Sequence[Segment], covered: int) -> None:
+    first = segments[0]
+    if first.header.prev_seq > covered:
+        raise JournalDamaged(
+            f"records up to {first.header.prev_seq} are missing: {first.path.name} is the oldest "
+            f"segment, and no good snapshot covers what came before it",
+            hint="stackshift journal restore, from a backup",
+            file=str(first.path),
+            offset=0,
+            seq=covered + 1,
+        )
+
+
+def damaged(segment: Segment, found: Scan, durable: int) -> JournalDamaged:
+    """The error for a segment that lacks records which were on the disk, up to `durable`."""
+    durable = known_durable(found, durable)
+    offset = found.fault.offset if found.fault else found.size
+    why = found.fault.why if found.fault else "the file ends"
+    return JournalDamaged(
+        f"{segment.path.name} is damaged at byte {offset}: {why}; record {found.seq + 1} is "
+        f"missed, and records up to {durable} were on the disk",
+        hint=f"`stackshift journal repair` would keep records up to {found.seq} of this file and "
+        "set the rest aside in quarantine; a backup may hold more",
+        file=str(segment.path),
+        offset=offset,
+        seq=found.seq + 1,
+    )
+
+
+def _new_journal(fs: FileSystem, layout: Layout, new_journal_id: Callable[[], str]) -> Recovered:
+    if snapshots.listed(fs, layout.snapshots):
+        raise JournalDamaged(
+            f"{layout.journal} holds no segments, but there are snapshots",
+            hint="stackshift journal restore, from a backup",
+            file=str(layout.journal),
+            offset=0,
+            seq=1,
+        )
+    remove_leftovers(fs, layout)
+    writer = SegmentWriter.create(fs, layout.journal, first_header(new_journal_id()))
+    segment = Segment(writer.path, writer.header, writer.header_size, writer.size)
+    return Recovered([segment], writer, None, Recovery(kept_seq=0, last_at_us=0))
+
+
+def remove_leftovers(fs: FileSystem, layout: Layout) -> None:
+    """Remove files that a crash kept from getting their name; nothing refers to them."""
+    for folder in layout.folders:
+        for name in fs.listdir(folder):
+            if name.endswith(".tmp"):
+                fs.unlink(folder / name)
+
+
+def _settle(fs: FileSystem, layout: Layout, last: Segment, data: bytes, found: Scan) -> Torn | None:
+    """Make the good prefix of the last segment durable, the rest set aside; what is to report."""
+    if found.end < len(data):
+        set_aside(fs, layout, last.path, found.end, data[found.end :])
+        put_file(fs, last.path, [memoryview(data)[: found.end]])
+    elif found.closed:
+        _rewrite_last_line(fs, last.path, data, found)
+    elif found.seq > found.watermark:
+        put_file(fs, last.path, [data])
+    return _unreported(fs, layout, last, found)
+
+
+def _rewrite_last_line(fs: FileSystem, path: Path, data: bytes, found: Scan) -> None:
+    # All but `journal.closed` is under the watermark. It alone may be a page that a failed sync
+    # marked clean; the same bytes written again make it dirty, and so reach the disk.
+    fd = fs.open(path, "write")
+    try:
+        write_all(fs, fd, data[found.last_at : found.end], found.last_at)
+        fs.sync_data(fd)
+    finally:
+        fs.close(fd)
+
+
+def set_aside(
+    fs: FileSystem, layout: Layout, segment: Path, offset: int, rest: bytes, ending: str = "tail"
+) -> Path:
+    """Keep `rest`, cut off `segment` at `offset`, in quarantine; durable when it returns.
+
+    The name holds a digest of the contents, so that doing it again after a crash changes nothing.
+    `ending` is `tail` for what `journal.recovered` will report, and another word for the rest.
+    """
+    digest = hashlib.sha256(rest).hexdigest()[:12]
+    path = layout.quarantine / f"{segment.stem}-{offset}-{digest}.{ending}"
+    if fs.lstat(path) is None:
+        put_file(fs, path, [rest])
+    else:
+        fs.sync_dir(layout.quarantine)  # Its name may be all that the crash kept from the disk.
+    return path
+
+
+def _unreported(fs: FileSystem, layout: Layout, last: Segment, found: Scan) -> Torn | None:
+    """What was cut off the last segment and no `journal.recovered` record names yet: now, or by an
+    earlier recovery that was killed before its report was written."""
+    owed = [
+        (name, info.size)
+        for name in sorted(fs.listdir(layout.quarantine))
+        if name.startswith(f"{last.path.stem}-") and name.endswith(".tail")
+        and f"quarantine/{name}" not in found.reported
+        and (info := fs.lstat(layout.quarantine / name)) is not None
+    ]  # fmt: skip
+    if not owed:
+        return None
+    return Torn(sum(size for _, size in owed), ", ".join(f"quarantine/{name}" for name, _ in owed))
+
+
+def last_time(fs: FileSystem, segments: Sequence[Segment]) -> int:
+    """The time of the last record in `segments`; 0 if there is none."""
+    for segment in reversed(segments):
+        found = scan(read_file(fs, segment.path), segment.header_size, segment.header.prev_seq)
+        if found.at_us is not None:
+            return found.at_us
+    return 0

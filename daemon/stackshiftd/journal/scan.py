@@ -1,0 +1,170 @@
+"""What a segment's bytes hold: how far they are good, and what they say must be there.
+
+Pure: bytes in, findings out; knows no file and decides nothing. Recovery, `verify` and `repair` all
+judge by the same scan, so that none of them can believe in a record that another would drop.
+
+- The good prefix is the longest run of whole appends, in sequence, from the header on.
+- The watermark is the highest that any intact line carries, wherever it lies: also one behind a
+  hole, or glued to the rubbish before it. It is a lower bound of what was on the disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+from stackshiftd.core.records import JournalClosed, JournalRecovered
+from stackshiftd.journal.lines import PREFIX, Head, decode, head, is_intact
+
+RECOVERED: Final = str(JournalRecovered.__struct_config__.tag)
+CLOSED: Final = str(JournalClosed.__struct_config__.tag)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Where the good prefix ends before the bytes do, and why. `seq` is the record that is missed
+    there."""
+
+    offset: int
+    seq: int
+    why: str
+
+
+@dataclass(slots=True)
+class Scan:
+    """Findings about one segment. Offsets are within its file."""
+
+    size: int
+    """Bytes in the file."""
+    end: int
+    """End of the good prefix."""
+    seq: int
+    """Last record of the good prefix; `prev_seq` of the header if it has none."""
+    watermark: int
+    """Highest known durable; at least `prev_seq`, since a segment is made after all before it."""
+    last_at: int = 0
+    """Where the last line of the good prefix begins; 0 if there is none."""
+    last: Head | None = None
+    """Head of that line."""
+    fault: Fault | None = None
+    beyond: list[int] = field(default_factory=list)
+    """Sequence numbers of intact lines beyond the good prefix."""
+    reported: list[str] = field(default_factory=list)
+    """Quarantine files that `journal.recovered` records of the good prefix name."""
+
+    @property
+    def closed(self) -> bool:
+        """Is the last thing in it that a daemon stopped in good order?"""
+        return self.fault is None and self.last is not None and self.last.kind == CLOSED
+
+    @property
+    def at_us(self) -> int | None:
+        """Time of the last record of the good prefix."""
+        return None if self.last is None else self.last.at_us
+
+
+def scan(data: bytes, start: int, prev_seq: int) -> Scan:
+    """Findings about a segment `data`, whose lines begin at `start` with record `prev_seq` + 1.
+
+    Raises `NewerFormat` for a record that this program does not know, wherever it lies.
+    """
+    found = Scan(size=len(data), end=start, seq=prev_seq, watermark=prev_seq)
+    walk = _Walk(found, prev_seq + 1)
+    at = start
+    while at < len(data):
+        newline = data.find(b"\n", at)
+        stop = len(data) if newline < 0 else newline
+        line = head(data, at, stop)
+        if line is None:
+            walk.fail(at, "a line is damaged or cut short")
+            for inner in _glued(data, at, stop):
+                found.beyond.append(inner.seq)
+                found.watermark = max(found.watermark, inner.watermark)
+        else:
+            found.watermark = max(found.watermark, line.watermark)
+            if newline < 0:
+                walk.fail(at, "the last line has no end")
+            if found.fault is not None or not walk.step(line, at, stop + 1, data):
+                found.beyond.append(line.seq)
+        at = stop + 1
+    if found.fault is None and found.end < len(data):
+        # Whole lines all, but the append that they are part of goes on.
+        walk.fail(found.end, "the last append is not complete")
+    return found
+
+
+class _Walk:
+    """Follows the sequence and the parts of appends through good lines."""
+
+    def __init__(self, found: Scan, expected: int) -> None:
+        self._found = found
+        self._expected = expected
+        self._open: tuple[int, int] | None = None
+        self._pending: list[str] = []
+
+    def fail(self, offset: int, why: str) -> None:
+        """The good prefix ended; only the first reason counts."""
+        if self._found.fault is None:
+            self._found.fault = Fault(offset, self._expected, why)
+
+    def step(self, line: Head, at: int, after: int, data: bytes) -> bool:
+        """Take the intact line at `at`, if it is what must come next."""
+        if line.seq != self._expected:
+            self.fail(at, f"record {line.seq} stands where {self._expected} must be")
+            return False
+        if (line.part, line.parts) != self._due(line.parts) or line.watermark >= line.seq:
+            self.fail(at, f"record {line.seq} does not continue the append before it")
+            return False
+        self._expected += 1
+        if line.kind == RECOVERED:
+            self._note_quarantine(data[at:after])
+        self._open = (line.part, line.parts) if line.part < line.parts else None
+        if self._open is None:
+            found = self._found
+            found.seq, found.end, found.last_at, found.last = line.seq, after, at, line
+            if self._pending:
+                found.reported += self._pending
+                self._pending = []
+        return True
+
+    def _due(self, parts: int) -> tuple[int, int]:
+        return (1, parts) if self._open is None else (self._open[0] + 1, self._open[1])
+
+    def _note_quarantine(self, line: bytes) -> None:
+        record = decode(line).record
+        if isinstance(record, JournalRecovered):
+            self._pending += record.quarantine.split(", ")
+
+
+def _glued(data: bytes, start: int, stop: int) -> Iterator[Head]:
+    """The head of a whole line that ends at `stop`, but has rubbish before it.
+
+    A hole that swallowed a newline leaves the next line glued to it. A payload may itself hold what
+    looks like a line, even with a crc that fits; but at least one brace of the record around it
+    follows, so that it is no JSON up to the end.
+    """
+    at = data.find(PREFIX, start + 1, stop)
+    while at >= 0:
+        if is_intact(data, at, stop) and _is_json(data[at:stop]):
+            found = head(data, at, stop)
+            if found is not None:
+                yield found
+            return
+        at = data.find(PREFIX, at + 1, stop)
+
+
+def _is_json(text: bytes) -> bool:
+    try:
+        msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return False
+    return True
+
+
+def known_durable(found: Scan, elsewhere: int) -> int:
+    """The highest record that was certainly on disk: by the lines, or as known from elsewhere (a
+    snapshot covers it)."""
+    return max(found.watermark, elsewhere)

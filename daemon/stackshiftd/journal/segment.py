@@ -1,0 +1,164 @@
+r"""One file of the journal: its name, its header line, and how it is made and written.
+
+    journal/00000000000000000018.jsonl
+    {"crc":"5d3c…","format":1,"journal":"jrn_…","first_seq":18,"prev_seq":17,"prev_hash":"…","base":4711}\n
+
+Owns the header and the write path of one file; knows nothing of appends, watermarks or recovery.
+
+- A segment is named by the first sequence number that it may hold.
+- `base` counts the bytes of all segments before it, so that `base` + offset is a position over the
+  journal's whole life: a `Place`.
+- `prev_hash` is the sha256 of the whole segment before; empty in the first one.
+- A segment is complete and durable, name and header, before the first record goes into it; all
+  records of the one before are durable by then.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from errno import EIO
+from pathlib import Path
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta
+
+from stackshift_jobs.errors import JournalDamaged, NewerFormat
+from stackshiftd.journal.filesystem import Buffer, FileSystem, put_file, write_all
+from stackshiftd.journal.lines import CHECKED_FROM, NEWER_HINT, is_intact, sealed
+
+FORMAT: Final = 1
+NAME: Final = re.compile(r"([0-9]{20})\.jsonl")
+MAX_HEADER: Final = 1024
+"""No header is longer; one that does not end within it is damaged."""
+
+Count = Annotated[int, Meta(ge=0)]
+
+
+class Header(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The first line of a segment.
+
+    `stands_for` is set by `journal repair` only, on a segment that stands in for a damaged one: the
+    sha256 of the file it stands in for, which is what the next segment's `prev_hash` names.
+    """
+
+    format: int
+    journal: str
+    first_seq: Annotated[int, Meta(ge=1)]
+    prev_seq: Count
+    prev_hash: str
+    base: Count
+    stands_for: str = ""
+
+    def line(self) -> bytes:
+        """The header as it stands in the file."""
+        return sealed(msgspec.json.encode(self)[1:])
+
+
+class _Format(msgspec.Struct):
+    format: int
+
+
+def first_header(journal: str) -> Header:
+    """The header of a journal's very first segment."""
+    return Header(FORMAT, journal, first_seq=1, prev_seq=0, prev_hash="", base=0)
+
+
+def segment_name(first_seq: int) -> str:
+    return f"{first_seq:020d}.jsonl"
+
+
+def read_header(data: bytes, path: Path) -> tuple[Header, int]:
+    """The header that `data` (the beginning of the file `path`) opens with, and its length.
+
+    Raises `NewerFormat` and `JournalDamaged`: a header is durable before its file has a name, so
+    one that is not intact is damage, whatever follows it.
+    """
+    end = data.find(b"\n", 0, MAX_HEADER)
+    if end < 0 or not is_intact(data, 0, end):
+        raise _damaged(path, "its header line is damaged")
+    body = b"{" + data[CHECKED_FROM:end]
+    try:
+        if msgspec.json.decode(body, type=_Format).format > FORMAT:
+            raise NewerFormat(
+                f"{path.name} was written by a newer stackshift", hint=NEWER_HINT, file=str(path)
+            )
+        header = msgspec.json.decode(body, type=Header)
+    except msgspec.DecodeError as bad:
+        raise _damaged(path, f"its header line is not one ({bad})") from bad
+    if path.name != segment_name(header.first_seq) or header.prev_seq + 1 != header.first_seq:
+        raise _damaged(path, f"its header says that it begins with record {header.first_seq}")
+    return header, end + 1
+
+
+def _damaged(path: Path, why: str) -> JournalDamaged:
+    found = NAME.fullmatch(path.name)
+    return JournalDamaged(
+        f"{path.name}: {why}",
+        hint="`stackshift journal verify` tells more; `journal repair` would set the file aside",
+        file=str(path),
+        offset=0,
+        seq=int(found[1]) if found else 0,
+    )
+
+
+class SegmentWriter:
+    """The segment that is appended to. Used by one thread at a time.
+
+    `size` is the end of what was written in full, and `hasher` has seen exactly those bytes: a
+    write that failed leaves both as they were.
+    """
+
+    __slots__ = ("_fd", "_fs", "hasher", "header", "header_size", "path", "size")
+
+    def __init__(
+        self, fs: FileSystem, path: Path, header: Header, size: int, hasher: hashlib._Hash
+    ) -> None:
+        self._fs = fs
+        self._fd = fs.open(path, "write")
+        self.path = path
+        self.header = header
+        self.header_size = len(header.line())
+        self.size = size
+        self.hasher = hasher
+        if fs.size(self._fd) != size:
+            fs.close(self._fd)
+            raise OSError(EIO, "the file changed its size between recovery and use", str(path))
+
+    @classmethod
+    def create(cls, fs: FileSystem, folder: Path, header: Header) -> SegmentWriter:
+        """Make a segment and open it; it is durable, and holds its header only."""
+        path = folder / segment_name(header.first_seq)
+        line = header.line()
+        put_file(fs, path, [line])
+        return cls(fs, path, header, len(line), hashlib.sha256(line))
+
+    @property
+    def end(self) -> int:
+        """The place where the next line will lie."""
+        return self.header.base + self.size
+
+    def next_header(self, first_seq: int) -> Header:
+        """The header of the segment that follows this one."""
+        return Header(
+            FORMAT, self.header.journal, first_seq, first_seq - 1, self.hasher.hexdigest(), self.end
+        )
+
+    def write(self, data: Buffer) -> None:
+        """Append `data`; it is not durable yet. What a failure leaves in the file lies beyond
+        `size`: cut it, or stop."""
+        write_all(self._fs, self._fd, data, self.size)
+        self.hasher.update(data)
+        self.size += len(data)
+
+    def sync(self) -> None:
+        self._fs.sync_data(self._fd)
+
+    def cut(self) -> None:
+        """Take out of the file, durably, what a failed write left in it."""
+        self._fs.truncate(self._fd, self.size)
+        self._fs.sync_data(self._fd)
+
+    def close(self) -> None:
+        self._fs.close(self._fd)

@@ -1,0 +1,139 @@
+r"""Snapshots: the state up to a record, in a file of its own, good as a whole or not at all.
+
+    snapshots/00000000000000004711.jsonl
+    {"format":1,"journal":"jrn_…","seq":4711,"state_hash":"…"}\n   header
+    …\n                                                            the state's lines, as given
+    {"count":1234,"sha256":"…"}\n                                  footer: lines, hash of all above
+
+Owns the file's form and which snapshots are kept. Must never read what the lines mean. A snapshot
+is durable, under its own name, before an older one is removed; two generations are kept, so that
+one which turns out damaged costs only a longer replay.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import msgspec
+
+from stackshift_jobs.errors import NewerFormat
+from stackshiftd.journal.filesystem import FileSystem, put_file, read_file
+from stackshiftd.journal.lines import NEWER_HINT
+
+FORMAT: Final = 1
+KEPT: Final = 2
+NAME: Final = re.compile(r"([0-9]{20})\.jsonl")
+
+
+class Snapshot(NamedTuple):
+    """A good snapshot."""
+
+    seq: int
+    path: Path
+    size: int
+    state_hash: str
+    journal: str
+
+
+class _Header(msgspec.Struct, frozen=True, omit_defaults=True):
+    format: int
+    journal: str
+    seq: int
+    state_hash: str = ""
+
+
+class _Footer(msgspec.Struct, frozen=True):
+    count: int
+    sha256: str
+
+
+class _Damaged(Exception):
+    """This file is no good snapshot; another may be."""
+
+
+def put(
+    fs: FileSystem, folder: Path, journal: str, seq: int, lines: Sequence[bytes], state_hash: str
+) -> Snapshot:
+    """Keep `lines` (each one line of ASCII JSON without its newline) as the snapshot at `seq`.
+
+    Durable when it returns; snapshots older than the one before are removed then.
+    """
+    header = msgspec.json.encode(_Header(FORMAT, journal, seq, state_hash)) + b"\n"
+    body = b"\n".join((*lines, b""))
+    assert body.count(b"\n") == len(lines), "a snapshot's line holds a newline"
+    hasher = hashlib.sha256(header)
+    hasher.update(body)
+    footer = msgspec.json.encode(_Footer(len(lines), hasher.hexdigest())) + b"\n"
+    path = folder / f"{seq:020d}.jsonl"
+    put_file(fs, path, [header, body, footer])
+    for _, old in listed(fs, folder)[:-KEPT]:
+        fs.unlink(old)
+    return Snapshot(seq, path, len(header) + len(body) + len(footer), state_hash, journal)
+
+
+def listed(fs: FileSystem, folder: Path) -> list[tuple[int, Path]]:
+    """The snapshots there by name, oldest first, good or not."""
+    return [
+        (int(found[1]), folder / name)
+        for name in sorted(fs.listdir(folder))
+        if (found := NAME.fullmatch(name))
+    ]
+
+
+def read(fs: FileSystem, path: Path, journal: str) -> tuple[Snapshot, list[bytes]] | str:
+    """The snapshot at `path` and its lines, or a sentence that says what is wrong with it.
+
+    `journal` is the id it must belong to; empty takes any. Raises `NewerFormat`.
+    """
+    try:
+        data = read_file(fs, path)
+    except FileNotFoundError:
+        return "it is gone"
+    try:
+        header, lines = _checked(data, path)
+        if journal and header.journal != journal:
+            raise _Damaged(f"it belongs to journal {header.journal}")
+    except _Damaged as bad:
+        return str(bad)
+    return Snapshot(header.seq, path, len(data), header.state_hash, header.journal), lines
+
+
+def _checked(data: bytes, path: Path) -> tuple[_Header, list[bytes]]:
+    if not data.endswith(b"\n"):
+        raise _Damaged("it is cut short")
+    body_end = data.rfind(b"\n", 0, -1) + 1
+    first = data.find(b"\n") + 1
+    try:
+        footer = msgspec.json.decode(data[body_end:], type=_Footer)
+        if footer.sha256 != hashlib.sha256(memoryview(data)[:body_end]).hexdigest():
+            raise _Damaged("its contents do not fit its hash")
+        header = msgspec.json.decode(data[:first], type=_Header)
+    except msgspec.DecodeError as bad:
+        raise _Damaged(f"its header or footer is damaged ({bad})") from bad
+    if header.format > FORMAT:
+        raise NewerFormat(
+            f"snapshot {path.name} was written by a newer stackshift",
+            hint=NEWER_HINT,
+            file=str(path),
+        )
+    lines = data[first:body_end].split(b"\n")[:-1] if first < body_end else []
+    if len(lines) != footer.count or path.name != f"{header.seq:020d}.jsonl":
+        raise _Damaged("its header or footer does not fit the file")
+    return header, lines
+
+
+def newest(
+    fs: FileSystem, folder: Path, journal: str
+) -> tuple[Snapshot | None, list[tuple[Path, str]]]:
+    """The newest good snapshot, and those newer than it with what is wrong with them."""
+    bad: list[tuple[Path, str]] = []
+    for _, path in reversed(listed(fs, folder)):
+        found = read(fs, path, journal)
+        if not isinstance(found, str):
+            return found[0], bad
+        bad.append((path, found))
+    return None, bad

@@ -1,0 +1,102 @@
+"""What `stackshift journal …` does to a journal without its daemon.
+
+`verify`, `cat`, `stats` and `backup` read only, need no lock and may run beside a daemon. `repair`
+and `restore` take the lock. None of them starts anything, and none prints: they return or raise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from stackshift_jobs.errors import JournalDamaged
+from stackshiftd.journal import survey
+from stackshiftd.journal.archive import Backup, backup, restore
+from stackshiftd.journal.filesystem import FileSystem, RealFileSystem, read_file, read_range
+from stackshiftd.journal.layout import Layout, check_root
+from stackshiftd.journal.lines import head
+from stackshiftd.journal.recovery import REPAIR_HINT, Segment, list_segments
+from stackshiftd.journal.repair import Lost, Repair, repair
+from stackshiftd.journal.scan import scan
+from stackshiftd.journal.survey import Problem
+from stackshiftd.journal.verify import Report, verify
+
+__all__ = [
+    "Backup", "Lost", "Problem", "Repair", "Report", "backup", "cat", "repair", "restore", "stats",
+    "verify",
+]  # fmt: skip
+
+
+def cat(data_dir: Path, since_seq: int = 0, *, fs: FileSystem | None = None) -> Iterator[bytes]:
+    """The journal's lines after record `since_seq`, as they stand in the files, without newlines;
+    headers are left out. Ends with the last whole append, made durable first.
+
+    Raises `JournalDamaged` at the first line that is not what was written.
+    """
+    fs = fs or RealFileSystem()
+    layout = Layout(data_dir)
+    check_root(fs, layout)
+    segments = list_segments(fs, layout) if fs.lstat(layout.journal) is not None else []
+    for number, segment in enumerate(segments):
+        last = number + 1 == len(segments)
+        if last or segments[number + 1].header.prev_seq > since_seq:
+            yield from _lines(fs, segment, since_seq, last)
+
+
+def _lines(fs: FileSystem, segment: Segment, since_seq: int, last: bool) -> Iterator[bytes]:
+    fd = fs.open(segment.path, "read")
+    try:
+        data = read_range(fs, fd, 0, fs.size(fd))
+        if last:
+            found = scan(data, segment.header_size, segment.header.prev_seq)
+            if found.seq >= found.watermark:
+                data = data[: found.end]
+            fs.sync_data(fd)  # No reader shows what a power cut could still take back.
+    finally:
+        fs.close(fd)
+    at = segment.header_size
+    while at < len(data):
+        newline = data.find(b"\n", at)
+        line = head(data, at, newline if newline >= 0 else len(data))
+        if line is None or newline < 0:
+            raise JournalDamaged(
+                f"{segment.path.name} at byte {at}: a line is damaged or cut short",
+                hint=REPAIR_HINT,
+                file=str(segment.path),
+                offset=at,
+                seq=0,
+            )
+        if line.seq > since_seq:
+            yield data[at:newline]
+        at = newline + 1
+
+
+def stats(data_dir: Path, *, fs: FileSystem | None = None) -> dict[str, Any]:
+    """Where the journal stands and how large it is, in the words of the protocol's
+    `journal.stats`; `durable_seq` is the watermark, the least that is certainly on the disk."""
+    fs = fs or RealFileSystem()
+    layout = Layout(data_dir)
+    check_root(fs, layout)
+    segments = list_segments(fs, layout) if fs.lstat(layout.journal) is not None else []
+    if not segments:
+        return {
+            "journal": None, "first_seq": 1, "last_seq": 0, "durable_seq": 0, "segments": [],
+            "bytes": 0, "snapshot": None,
+        }  # fmt: skip
+    last = segments[-1]
+    found = scan(read_file(fs, last.path), last.header_size, last.header.prev_seq)
+    good, _ = survey.good_snapshots(fs, layout, last.header.journal)
+    kept = good[-1] if good else None
+    return {
+        "journal": last.header.journal,
+        "first_seq": segments[0].header.first_seq,
+        "last_seq": found.seq,
+        "durable_seq": found.watermark,
+        "segments": [
+            {"file": f"journal/{s.path.name}", "first_seq": s.header.first_seq, "bytes": s.size}
+            for s in segments
+        ],
+        "bytes": sum(s.size for s in segments) + (kept.size if kept else 0),
+        "snapshot": {"seq": kept.seq, "bytes": kept.size} if kept else None,
+    }

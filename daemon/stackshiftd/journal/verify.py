@@ -1,0 +1,124 @@
+"""`journal verify`: is every byte of the journal what was written?
+
+Owns the report. Reads all there is, changes nothing, needs no lock: it may run beside the daemon.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from stackshift_jobs.errors import JournalDamaged
+from stackshiftd.journal import survey
+from stackshiftd.journal.filesystem import FileSystem, RealFileSystem, read_range
+from stackshiftd.journal.layout import Layout, check_root
+from stackshiftd.journal.lines import decode
+from stackshiftd.journal.scan import known_durable
+from stackshiftd.journal.survey import Look, Problem
+
+
+@dataclass(slots=True)
+class Report:
+    """What `verify` found. `watermark` is the highest record that the journal itself says was
+    durable; `notes` are worth knowing, and no damage."""
+
+    journal: str = ""
+    first_seq: int = 0
+    last_seq: int = 0
+    watermark: int = 0
+    segments: int = 0
+    records: int = 0
+    bytes: int = 0
+    snapshots: list[int] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+
+def verify(data_dir: Path, *, fs: FileSystem | None = None) -> Report:
+    """Check all segments (crc, gaps, parts, records, hash chain, watermark) and all snapshots.
+
+    Raises `NewerFormat`, and `BadConfiguration` where there is no data directory.
+    """
+    fs = fs or RealFileSystem()
+    layout = Layout(data_dir)
+    check_root(fs, layout)
+    report = Report()
+    if fs.lstat(layout.journal) is None:
+        report.notes.append("there is no journal yet")
+        return report
+    # Snapshots first: one that a daemon makes meanwhile covers records that were not looked at yet.
+    snapshots, bad = survey.good_snapshots(fs, layout, "")
+    looks = survey.look_at_all(fs, layout)
+    report.journal = survey.journal_id(looks)
+    for foreign in [s for s in snapshots if report.journal and s.journal != report.journal]:
+        what = f"it belongs to journal {foreign.journal}"
+        bad.append(Problem(f"snapshots/{foreign.path.name}", 0, foreign.seq, what))
+        snapshots.remove(foreign)
+    report.snapshots = [snapshot.seq for snapshot in snapshots]
+    covered = snapshots[-1].seq if snapshots else 0
+    for number, one in enumerate(looks):
+        _judge(fs, report, looks, number, covered)
+        report.bytes += one.size
+    report.segments = len(looks)
+    _judge_reach(report, looks, covered)
+    report.problems += bad
+    if fs.lstat(layout.quarantine) is not None:
+        report.notes += [f"set aside: quarantine/{name}" for name in fs.listdir(layout.quarantine)]
+    return report
+
+
+def _judge(fs: FileSystem, report: Report, looks: list[Look], number: int, covered: int) -> None:
+    one = looks[number]
+    problem = survey.flaw(looks, number, covered)
+    if problem is not None:
+        report.problems.append(problem)
+    if one.segment is None or one.found is None:
+        return
+    found = one.found
+    report.first_seq = report.first_seq or one.first_seq
+    report.last_seq = max(report.last_seq, found.seq)
+    report.watermark = max(report.watermark, known_durable(found, covered))
+    report.records += found.seq - one.segment.header.prev_seq
+    report.problems += _undecodable(fs, one)
+    if problem is None and found.fault is not None:
+        report.notes.append(
+            f"{one.name} ends in {found.size - found.end} bytes that are no whole append (from "
+            f"byte {found.end}): one that is being written, or that a crash cut off; it was never "
+            "acknowledged"
+        )
+
+
+def _undecodable(fs: FileSystem, one: Look) -> list[Problem]:
+    """Lines whose crc is right, but that hold no record."""
+    assert one.segment is not None and one.found is not None
+    problems = []
+    try:
+        fd = fs.open(one.path, "read")
+    except FileNotFoundError:
+        return []
+    try:
+        data = read_range(fs, fd, 0, one.found.end)
+    finally:
+        fs.close(fd)
+    at = one.segment.header_size
+    for line in data[at:].split(b"\n")[:-1]:
+        try:
+            decode(line)
+        except JournalDamaged as bad:
+            problems.append(Problem(one.name, at, bad.fields.get("seq", 0), bad.message))
+        at += len(line) + 1
+    return problems
+
+
+def _judge_reach(report: Report, looks: list[Look], covered: int) -> None:
+    if looks and looks[0].first_seq > covered + 1:
+        missing = (
+            f"records before {looks[0].first_seq} are missing, and no good snapshot covers them"
+        )
+        report.problems.append(Problem(looks[0].name, 0, covered + 1, missing))
+    if not looks and covered:
+        report.problems.append(Problem("journal", 0, 1, "there are snapshots, but no segments"))
