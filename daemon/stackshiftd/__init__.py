@@ -1,0 +1,1 @@
+"""stackshiftd: the daemon that runs jobs durably. `app` puts the layers together."""

@@ -1,0 +1,164 @@
+"""`python -m stackshiftd`: the daemon's own command line, which the command line `stackshift` uses.
+
+`run --project DIR [--ready-fd N]` serves a project; `journal VERB --data-dir DATA …` looks after a journal
+without a daemon; `compact` is the daemon's own child.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from stackshift_jobs.config import Config, load_config
+from stackshift_jobs.errors import StackshiftError
+from stackshift_jobs.version import __version__
+
+log = logging.getLogger("stackshiftd")
+
+RESTART_PAUSE_SECONDS = 60.0
+"""A daemon whose journal failed starts again, into recovery; not twice within this time."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run; the exit status."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return int(arguments.call(arguments))
+    except StackshiftError as error:
+        print(f"error[{error.code}]: {error.message}", file=sys.stderr)
+        if error.hint:
+            print(f"hint: {error.hint}", file=sys.stderr)
+        return error.exit_status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="stackshiftd", description=__doc__)
+    parser.add_argument("--version", action="version", version=f"stackshiftd {__version__}")
+    verbs = parser.add_subparsers(required=True)
+    run = verbs.add_parser("run", help="serve a project in the foreground")
+    run.add_argument("--project", required=True, type=Path)
+    run.add_argument("--ready-fd", type=int, help="write one line of JSON there once it serves")
+    run.add_argument("--restarted-at", type=float, default=0.0, help=argparse.SUPPRESS)
+    run.set_defaults(call=_run)
+    compact = verbs.add_parser("compact")
+    compact.add_argument("--data-dir", required=True, type=Path)
+    compact.add_argument("--upto-seq", required=True, type=int)
+    compact.set_defaults(call=_compact)
+    journal = verbs.add_parser("journal", help="look after a journal without a daemon")
+    journal.add_argument("verb", choices=["verify", "cat", "stats", "repair", "backup", "restore"])
+    journal.add_argument("file", nargs="?", type=Path)
+    journal.add_argument("--data-dir", required=True, type=Path)
+    journal.add_argument("--since-seq", type=int, default=0)
+    journal.set_defaults(call=_journal)
+    return parser
+
+
+def _compact(arguments: argparse.Namespace) -> int:
+    from stackshiftd.shell import compaction
+
+    return compaction.main(arguments.data_dir, arguments.upto_seq)
+
+
+def _journal(arguments: argparse.Namespace) -> int:
+    from stackshiftd.journal_verbs import run_verb
+
+    return run_verb(arguments.verb, arguments.data_dir, arguments.file, arguments.since_seq)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        datefmt="%Y-%m-%dT%H:%M:%S%z",
+        stream=sys.stderr,
+    )
+    ready = _Ready(arguments.ready_fd)
+    root = arguments.project.resolve()
+    try:
+        config = load_config(root)
+        _new_loop(_serve(config, ready))
+    except StackshiftError as error:
+        log.error("%s", error)
+        ready.tell({"error": error.as_json()})
+        if error.code == "append_unknown":
+            _start_again(root, arguments.restarted_at)
+        if arguments.ready_fd is not None:
+            return error.exit_status
+        raise
+    return 0
+
+
+async def _serve(config: Config, ready: _Ready) -> None:
+    from stackshiftd.daemon import Daemon
+    from stackshiftd.journal.files import FileJournal
+
+    journal = FileJournal.open(
+        config.data_dir,
+        durability=config.journal.durability,  # type: ignore[arg-type]
+        segment_size=config.journal.segment_size_bytes,
+    )
+    daemon = Daemon(config, journal)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, daemon.stop)
+
+    def is_ready() -> None:
+        # What is loaded now stays: the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+        log.info("serving %s, pid %d", config.root, os.getpid())
+        ready.tell({"ready": True, "pid": os.getpid()})
+
+    await daemon.serve(is_ready)
+    log.info("stopped")
+
+
+class _Ready:
+    """Tells whoever started the daemon, once."""
+
+    def __init__(self, fd: int | None) -> None:
+        self._fd = fd
+
+    def tell(self, what: dict[str, Any]) -> None:
+        if self._fd is not None:
+            fd, self._fd = self._fd, None
+            try:
+                os.write(fd, json.dumps(what).encode() + b"\n")
+            except OSError:
+                log.warning("who started this daemon is gone")
+            os.close(fd)
+
+
+def _start_again(root: Path, restarted_at: float) -> None:
+    """Replace this process by a new daemon, which recovers; not in a tight circle."""
+    now = time.time()
+    if now - restarted_at < RESTART_PAUSE_SECONDS:
+        log.critical("the journal failed again so soon: not started once more")
+        return
+    log.error("starting again, into recovery")
+    os.execv(
+        sys.executable,
+        [
+            sys.executable, "-m", "stackshiftd", "run", "--project", str(root),
+            "--restarted-at", str(now),
+        ],
+    )  # fmt: skip
+
+
+def _new_loop(work: Any) -> None:
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(work)
+    else:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(work)

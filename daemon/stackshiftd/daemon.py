@@ -1,0 +1,370 @@
+"""The daemon: all parts put together, from recovery to a clean stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import sys
+import time
+from array import array
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from stackshift_jobs.config import Config
+from stackshift_jobs.discovery import DaemonInfo, remove_daemon, socket_path, write_daemon
+from stackshift_jobs.durations import rfc3339
+from stackshift_jobs.errors import Busy, StackshiftError
+from stackshift_jobs.version import PROTOCOL, __version__
+from stackshiftd.core import commands as c
+from stackshiftd.core.effects import (
+    Acknowledge,
+    Dispatch,
+    Effect,
+    Finished,
+    Removed,
+    Resolve,
+    Stop,
+)
+from stackshiftd.core.records import Entry
+from stackshiftd.core.state import Run
+from stackshiftd.core.why import Fleet
+from stackshiftd.history.index import History, rebuild
+from stackshiftd.history.rows import RowBuilder, RunRow
+from stackshiftd.journal.contract import Journal, Owner
+from stackshiftd.shell.bodies import Bodies
+from stackshiftd.shell.catalog import Catalog
+from stackshiftd.shell.connection import Connection
+from stackshiftd.shell.control import Control
+from stackshiftd.shell.dispatcher import Dispatcher
+from stackshiftd.shell.engine import Engine
+from stackshiftd.shell.feeds import Feeds
+from stackshiftd.shell.lookup import Lookup
+from stackshiftd.shell.methods import Answer, RunMethods
+from stackshiftd.shell.pool import Pool
+from stackshiftd.shell.timers import Timers
+from stackshiftd.shell.tuning import Tuning
+from stackshiftd.shell.view import View
+from stackshiftd.shell.waiters import Waiters
+
+log = logging.getLogger("stackshiftd")
+
+LINE_MARGIN: Final = 64 * 1024
+
+
+class Daemon:
+    """One project's daemon, on a journal that is open. `serve` runs it until it is told to stop."""
+
+    def __init__(self, config: Config, journal: Journal, tuning: Tuning | None = None) -> None:
+        self._config = config
+        self._journal = journal
+        self._tuning = tuning or Tuning()
+        self._loop = asyncio.get_running_loop()
+        self._data_dir = config.data_dir
+        self._stopping: asyncio.Future[bool] = self._loop.create_future()
+        self._failure: BaseException | None = None
+        self._compacting = False
+        self._compacted_bytes = 0
+        self._tasks: set[asyncio.Task[Any]] = set()
+        logs = self._data_dir / "logs"
+        self.engine = Engine(journal)
+        self._history = History(self._data_dir / "history.db", journal.journal_id)
+        self._lookup = Lookup(self.engine, self._history)
+        bodies = Bodies(self._lookup.entries)
+        self._catalog = Catalog(config)
+        self._dispatcher = Dispatcher(
+            self.engine, self._catalog, config, bodies, self._lookup
+        )
+        self.pool = self._dispatcher.pool = Pool(
+            config, logs, self._dispatcher, self._tuning,
+            lambda worker: len(self.engine.state.executions.get(worker, ())),
+        )  # fmt: skip
+        self._view = View(self.engine, self._lookup, bodies, self._fleet)
+        self._waiters = Waiters(self._view.of_run)
+        self._feeds = Feeds(self.engine, self._lookup, self._view.run)
+        self._timers = Timers(self.engine)
+        methods = RunMethods(
+            self.engine, self._catalog, self._lookup, self._view, self._history, logs,
+            self._waiters, config.limits.payload_bytes,
+        )  # fmt: skip
+        facts = {
+            "pid": os.getpid(),
+            "project": str(config.root),
+            "durability": config.journal.durability,
+        }
+        self._control = Control(
+            self.engine, methods, self._feeds, self._lookup, self._catalog, lambda: self.pool,
+            self, facts, config.limits.connections,
+        )  # fmt: skip
+        self.engine.attach(self)
+
+    # --- engine.Shell ----------------------------------------------------------------------
+
+    def fill_slots(self) -> None:
+        self._dispatcher.fill_slots()
+
+    def timers_moved(self) -> None:
+        self._timers.rearm()
+
+    def perform(self, effect: Effect, source: Any) -> None:
+        match effect:
+            case Acknowledge():
+                self._dispatcher.acknowledge(effect, source)
+            case Dispatch():
+                self._dispatcher.dispatch(effect)
+            case Resolve():
+                self._dispatcher.resolve(effect)
+            case Stop():
+                self._dispatcher.stop(effect)
+            case Finished():
+                pass  # `finished` below has been told, with the run itself
+            case Removed():
+                self._history.remove(effect.run)
+                with contextlib.suppress(OSError):
+                    (self._data_dir / "logs" / f"{effect.run}.jsonl").unlink(missing_ok=True)
+
+    def published(self, entries: list[Entry]) -> None:
+        self._feeds.published(entries)
+
+    def finished(self, run: Run, row: RunRow) -> None:
+        self._history.add(row)
+        self._waiters.finished(run)
+
+    def lengthened(self, run: str, places: array[int]) -> None:
+        row = self._history.find(run)
+        if row is not None:
+            row.places = places
+            self._history.add(row)
+
+    def failed(self, error: BaseException) -> None:
+        log.critical("the journal has failed, nothing more is acknowledged: %s", error)
+        self._failure = error
+        if not self._stopping.done():
+            self._stopping.set_result(False)
+
+    # --- control.House ---------------------------------------------------------------------
+
+    def stop(self, drain: bool = False) -> None:
+        """Begin to stop: at once with a grace for what executes, or (`drain`) when it has ended."""
+        if not self._stopping.done():
+            self._stopping.set_result(drain)
+
+    def compact(self, answer: Answer) -> None:
+        """Write a snapshot; answer when it is there."""
+        if self._compacting:
+            raise Busy("a compaction is under way", hint="try again when it is done")
+        self._track(self._compact(answer))
+
+    # --- Life ------------------------------------------------------------------------------
+
+    async def serve(self, ready: Callable[[], None]) -> None:
+        """Recover, serve, and stop when told. `ready` is called once everything serves.
+
+        Raises `Unknown` if the journal has failed meanwhile.
+        """
+        engine = self.engine
+        rows = await engine.replay(self._history.covered_seq)
+        self._backfill_history()
+        for row in rows:
+            self._history.add(row)
+        self._feeds.published_seq = engine.state.seq
+        await engine.claim(Owner(os.getpid(), __version__))
+        self._feeds.published_seq = engine.state.seq
+        server = await self._listen()
+        try:
+            await self.pool.start()
+            problem = await self._first_worker()
+            if problem:
+                log.error("no worker could be started yet: %s", problem)
+            self._announce()
+            self._every_second()
+            ready()
+            drain = await self._stopping
+            server.close()
+            if self._failure is None:
+                await self._wind_down(drain)
+        finally:
+            server.close()
+            await self._end()
+        if self._failure is not None:
+            raise self._failure
+
+    async def _listen(self) -> asyncio.Server:
+        path = socket_path(self._data_dir)
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+        max_line = self._config.limits.payload_bytes + LINE_MARGIN
+        before = os.umask(0o177)
+        try:
+            return await self._loop.create_unix_server(
+                lambda: Connection(self._control, max_line), path=str(path), backlog=512
+            )
+        finally:
+            os.umask(before)
+
+    async def _first_worker(self) -> str:
+        """Wait until jobs are known; why not, if that takes too long."""
+        try:
+            return await asyncio.wait_for(
+                asyncio.shield(self._dispatcher.first_worker), self._tuning.ready
+            )
+        except TimeoutError:
+            return f"none was ready within {self._tuning.ready:.0f} s"
+
+    def _announce(self) -> None:
+        write_daemon(
+            self._data_dir,
+            DaemonInfo(
+                pid=os.getpid(),
+                socket=str(socket_path(self._data_dir)),
+                version=__version__,
+                protocol=PROTOCOL,
+                started_at=rfc3339(time.time_ns() // 1000),
+            ),
+        )
+
+    def _every_second(self) -> None:
+        self.engine.look_for_room()
+        self._compact_if_due()
+        if not self._stopping.done():
+            self._loop.call_later(1.0, self._every_second)
+
+    async def _wind_down(self, drain: bool) -> None:
+        """Let what executes end or hand it back, then close the journal in good order."""
+        self._dispatcher.draining = True
+        grace = self._config.workers.grace_ms / 1000
+        if drain:
+            await self._until_idle(None)
+        self.pool.drain()
+        await self._until_idle(grace)
+        for worker, executing in list(self.engine.state.executions.items()):
+            for run, token in list(executing.items()):
+                self.engine.submit(
+                    c.LoseExecution(run, token, f"handed back by {worker} at the stop", True)
+                )
+        self._timers.stop()
+        self.engine.submit(c.Close())
+        await self.engine.drained()
+
+    async def _until_idle(self, seconds: float | None) -> None:
+        """Wait until nothing executes, at most so long."""
+        deadline = None if seconds is None else time.monotonic() + seconds
+        while any(self.engine.state.executions.values()):
+            if deadline is not None and time.monotonic() > deadline:
+                return
+            await asyncio.sleep(0.02)
+
+    async def _end(self) -> None:
+        self._timers.stop()
+        remove_daemon(self._data_dir)
+        with contextlib.suppress(OSError):
+            socket_path(self._data_dir).unlink()
+        for connection in list(self._control.connections):
+            connection.close()
+        await self.pool.close()
+        for task in list(self._tasks):
+            task.cancel()
+        self._history.close()
+        with contextlib.suppress(StackshiftError):
+            self._journal.close()
+
+    # --- History and snapshots -------------------------------------------------------------
+
+    def _backfill_history(self) -> None:
+        """An index that lags behind the snapshot (or is new) is brought up from the journal, on a
+        thread: until that is done, lists show less."""
+        covered = self._history.covered_seq
+        snapshot = self.engine.snapshot_seq
+        if covered < snapshot:
+            log.info("building the history index from the journal")
+            self._track(
+                asyncio.to_thread(rebuild, self._history, self._old_rows(snapshot), snapshot)
+            )
+
+    def _old_rows(self, until_seq: int) -> Iterator[RunRow]:
+        builder = RowBuilder()
+        for place, entry in self._journal.read(1):
+            if entry.seq > until_seq:
+                return
+            row = builder.add(place, entry)
+            if row is not None:
+                yield row
+
+    def _compact_if_due(self) -> None:
+        stats = self._journal.stats()
+        snapshot = stats["snapshot"]
+        base = snapshot["seq"] if snapshot else 0
+        sealed = [each for each in stats["segments"][:-1] if each["first_seq"] > base]
+        if sealed and not self._compacting:
+            self._track(self._compact(_log_compaction))
+
+    async def _compact(self, answer: Answer) -> None:
+        """Run the compaction process up to what is durable now, then drop what is too old."""
+        self._compacting = True
+        try:
+            await self._history.flushed()
+            upto = self._journal.durable_seq
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-P", "-m", "stackshiftd", "compact",
+                "--data-dir", str(self._data_dir), "--upto-seq", str(upto),
+                stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
+            )  # fmt: skip
+            out, _ = await process.communicate()
+            if process.returncode != 0:
+                answer(
+                    StackshiftError(
+                        f"the compaction process ended with {process.returncode}",
+                        hint="stackshift daemon logs",
+                    )
+                )
+                return
+            made = json.loads(out)
+            adopt = getattr(self._journal, "adopt_snapshot", None)
+            if adopt is not None:
+                await adopt()
+            self.engine.submit(c.NoteSnapshot(made["seq"], made["state_hash"]))
+            await self._retain()
+            self.engine.when_durable(answer, made)
+        finally:
+            self._compacting = False
+
+    async def _retain(self) -> None:
+        """Drop whole segments that are past `[journal] retention`, and their rows."""
+        cutoff_us = self.engine.now_us() - self._config.journal.retention_ms * 1000
+        old: int | None = None
+        for segment in self._journal.stats()["segments"]:
+            first = next(iter(self._journal.read(segment["first_seq"])), None)
+            if first is None or first[1].at_us >= cutoff_us:
+                break
+            old = segment["first_seq"]
+        if old is not None:
+            await self._journal.trim(old)
+            self._history.forget_before(cutoff_us)
+
+    # --- Odds ------------------------------------------------------------------------------
+
+    def _fleet(self) -> Fleet:
+        links = [link for link in self.pool.links.values() if link.usable]
+        executing = sum(map(len, self.engine.state.executions.values()))
+        return Fleet(len(links), sum(link.slots for link in links), executing)
+
+    def _track(self, work: Any) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("a background task failed", exc_info=task.exception())
+
+
+def _log_compaction(made: Any) -> None:
+    if isinstance(made, StackshiftError):
+        log.error("%s", made)
+    else:
+        log.info("snapshot at record %d, %d bytes", made["seq"], made["bytes"])
+
+

@@ -1,0 +1,1 @@
+"""The index of finished runs: derived from the journal, a cache. Delete it, it is rebuilt."""

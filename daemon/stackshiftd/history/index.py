@@ -1,0 +1,288 @@
+"""The index on SQLite: finished runs by id, by suffix, and newest first by job and status.
+
+Written behind the journal, in batches, on a thread of its own, never waited for: whatever a crash
+takes from it is put back from the journal, from `covered_seq` on. It holds nothing that the journal
+does not; a file that SQLite refuses or of another version is thrown away and built anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sqlite3
+import threading
+from array import array
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from stackshiftd.history.rows import RunRow
+
+VERSION: Final = 1
+FLUSH_SECONDS: Final = 0.2
+
+_SCHEMA: Final = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE runs (
+    created_seq INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    tail TEXT NOT NULL,
+    job TEXT NOT NULL,
+    status TEXT NOT NULL,
+    queue TEXT NOT NULL,
+    created_us INTEGER NOT NULL,
+    facts TEXT NOT NULL,
+    places BLOB NOT NULL
+);
+CREATE INDEX runs_tail ON runs (tail);
+CREATE INDEX runs_job ON runs (job, created_seq);
+CREATE INDEX runs_status ON runs (status, created_seq);
+"""
+_COLUMNS: Final = "facts, places"
+
+
+class _Facts(msgspec.Struct, array_like=True):
+    """What of a row is not a column; JSON text."""
+
+    attempt: int
+    max_attempts: int
+    priority: int
+    key: str | None
+    labels: dict[str, str]
+    parent: str | None
+    code: str
+    scheduled_us: int
+    started_us: int
+    finished_us: int
+    finished_seq: int
+    end: int
+    id: str
+    job: str
+    queue: str
+    status: str
+    created_us: int
+    created_seq: int
+
+
+_encode: Final = msgspec.json.Encoder().encode
+_decode: Final = msgspec.json.Decoder(_Facts).decode
+
+
+class History:
+    """Finished runs. Rows that are not written yet are found all the same."""
+
+    def __init__(self, path: Path, journal_id: str) -> None:
+        self._path = path
+        self._journal_id = journal_id
+        self._lock = threading.Lock()
+        self._waiting: dict[str, RunRow | None] = {}
+        self._waiting_seq = 0
+        self._writing: dict[str, RunRow | None] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._db = self._open()
+
+    def _open(self) -> sqlite3.Connection:
+        try:
+            return self._opened()
+        except (sqlite3.DatabaseError, ValueError):
+            for suffix in ("", "-wal", "-shm"):
+                Path(f"{self._path}{suffix}").unlink(missing_ok=True)
+            return self._opened()
+
+    def _opened(self) -> sqlite3.Connection:
+        self._path.touch(mode=0o600)
+        db = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None)
+        # It can be built anew: no sync is ever waited for.
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = OFF")
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        if version == 0:
+            db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
+            db.execute("INSERT INTO meta VALUES ('journal', ?)", (self._journal_id,))
+            db.execute("INSERT INTO meta VALUES ('covered_seq', '0')")
+        owner = db.execute("SELECT value FROM meta WHERE name = 'journal'").fetchone()
+        if version not in (0, VERSION) or owner != (self._journal_id,):
+            db.close()
+            raise ValueError("an index of another version or journal")
+        return db
+
+    @property
+    def covered_seq(self) -> int:
+        """All runs that were finished by a record up to here are in."""
+        with self._lock:
+            found = self._db.execute("SELECT value FROM meta WHERE name = 'covered_seq'").fetchone()
+        return int(found[0])
+
+    # --- Writing ---------------------------------------------------------------------------
+
+    def add(self, row: RunRow) -> None:
+        """Enter a finished run; written soon, found at once."""
+        self._waiting[row.id] = row
+        self._waiting_seq = max(self._waiting_seq, row.finished_seq)
+        self._flush_soon()
+
+    def remove(self, run: str) -> None:
+        """Take a run out of all lists."""
+        self._waiting[run] = None
+        self._flush_soon()
+
+    def _flush_soon(self) -> None:
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._flush_later())
+
+    async def _flush_later(self) -> None:
+        while self._waiting:
+            await asyncio.sleep(FLUSH_SECONDS)
+            await self._flush()
+
+    async def _flush(self) -> None:
+        self._writing, self._waiting = self._waiting, {}
+        await asyncio.to_thread(self.write, self._writing, self._waiting_seq)
+        self._writing = {}
+
+    async def flushed(self) -> None:
+        """Returns when all that was added is written."""
+        while self._task is not None and not self._task.done():
+            await asyncio.wait((self._task,))
+
+    def write(self, rows: dict[str, RunRow | None], covered_seq: int) -> None:
+        """Write `rows` (None: take out) and how far they go, in one transaction."""
+        added = [_values(row) for row in rows.values() if row is not None]
+        gone = [(run,) for run, row in rows.items() if row is None]
+        with self._lock, self._db:
+            self._db.execute("BEGIN")
+            self._db.executemany("INSERT OR REPLACE INTO runs VALUES (?,?,?,?,?,?,?,?,?)", added)
+            self._db.executemany("DELETE FROM runs WHERE id = ?", gone)
+            self._db.execute(
+                "UPDATE meta SET value = max(CAST(value AS INTEGER), ?) WHERE name = 'covered_seq'",
+                (covered_seq,),
+            )
+
+    def forget_before(self, created_us: int) -> int:
+        """Drop rows of runs whose records retention has removed; how many."""
+        with self._lock, self._db:
+            return self._db.execute("DELETE FROM runs WHERE created_us < ?", (created_us,)).rowcount
+
+    # --- Reading ---------------------------------------------------------------------------
+
+    def find(self, run: str) -> RunRow | None:
+        """The row of the run with this id."""
+        for pending in (self._waiting, self._writing):
+            if run in pending:
+                return pending[run]
+        with self._lock:
+            found = self._db.execute(
+                f"SELECT {_COLUMNS} FROM runs WHERE id = ?", (run,)
+            ).fetchone()
+        return _row(found) if found else None
+
+    def ending_in(self, suffix: str, limit: int) -> list[str]:
+        """Ids that end in `suffix`, at most `limit`."""
+        pending = self._pending()
+        ids = {run for run, row in pending.items() if row is not None and run.endswith(suffix)}
+        low = suffix[::-1]
+        with self._lock:
+            found = self._db.execute(
+                "SELECT id FROM runs WHERE tail >= ? AND tail < ? LIMIT ?",
+                (low, low + "\uffff", limit + len(pending)),
+            ).fetchall()
+        ids.update(run for (run,) in found if pending.get(run, run) is not None)
+        return sorted(ids)[:limit]
+
+    def newest(
+        self,
+        *,
+        job: str | None = None,
+        status: str | None = None,
+        queue: str | None = None,
+        labels: dict[str, str] | None = None,
+        since_us: int = 0,
+        before_seq: int | None = None,
+        limit: int = 50,
+    ) -> list[RunRow]:
+        """Finished runs, newest (by creation) first, that fit all of what is given."""
+
+        def fits(row: RunRow) -> bool:
+            return (
+                (job is None or row.job == job)
+                and (status is None or row.status == status)
+                and (queue is None or row.queue == queue)
+                and row.created_us >= since_us
+                and (before_seq is None or row.created_seq < before_seq)
+                and all(row.labels.get(k) == v for k, v in (labels or {}).items())
+            )
+
+        pending = self._pending()
+        rows = [row for row in pending.values() if row is not None and fits(row)]
+        clauses, values = ["created_us >= ?"], [since_us]
+        for column, wanted in (("job", job), ("status", status), ("queue", queue)):
+            if wanted is not None:
+                clauses.append(f"{column} = ?")
+                values.append(wanted)  # type: ignore[arg-type]
+        if before_seq is not None:
+            clauses.append("created_seq < ?")
+            values.append(before_seq)
+        for name, text in (labels or {}).items():
+            clauses.append("json_extract(facts, '$[4].' || ?) = ?")
+            values.extend((json.dumps(name), text))  # type: ignore[arg-type]
+        with self._lock:
+            found = self._db.execute(
+                f"SELECT {_COLUMNS} FROM runs WHERE {' AND '.join(clauses)} "
+                "ORDER BY created_seq DESC LIMIT ?",
+                (*values, limit + len(pending)),
+            ).fetchall()
+        rows.extend(row for row in map(_row, found) if row.id not in pending)
+        rows.sort(key=lambda row: -row.created_seq)
+        return rows[:limit]
+
+    def _pending(self) -> dict[str, RunRow | None]:
+        return {**self._writing, **self._waiting}
+
+    def close(self) -> None:
+        """Write what waits, and close."""
+        rows = self._pending()
+        with contextlib.suppress(sqlite3.Error):
+            if rows:
+                self.write(rows, self._waiting_seq)
+            self._db.close()
+
+
+def rebuild(history: History, rows: Iterable[RunRow], until_seq: int) -> None:
+    """Enter `rows` in batches, and then that all up to `until_seq` is covered."""
+    batch: dict[str, RunRow | None] = {}
+    for row in rows:
+        batch[row.id] = row
+        if len(batch) >= 1000:
+            history.write(batch, 0)
+            batch = {}
+    history.write(batch, until_seq)
+
+
+Found = Callable[[str], RunRow | None]
+
+
+def _values(row: RunRow) -> tuple[Any, ...]:
+    facts = _Facts(
+        row.attempt, row.max_attempts, row.priority, row.key, row.labels, row.parent, row.code,
+        row.scheduled_us, row.started_us, row.finished_us, row.finished_seq, row.end, row.id,
+        row.job, row.queue, row.status, row.created_us, row.created_seq,
+    )  # fmt: skip
+    return (
+        row.created_seq, row.id, row.id[::-1], row.job, row.status, row.queue, row.created_us,
+        _encode(facts).decode(), row.places.tobytes(),
+    )  # fmt: skip
+
+
+def _row(found: tuple[str, bytes]) -> RunRow:
+    facts = _decode(found[0])
+    places = array("q")
+    places.frombytes(found[1])
+    return RunRow(
+        facts.id, facts.job, facts.queue, facts.status, facts.attempt, facts.max_attempts,
+        facts.priority, facts.key, facts.labels, facts.parent, facts.code, facts.created_us,
+        facts.scheduled_us, facts.started_us, facts.finished_us, facts.created_seq,
+        facts.finished_seq, places, facts.end,
+    )  # fmt: skip

@@ -1,0 +1,62 @@
+"""`python -m stackshiftd journal VERB`: the journal's tools as JSON lines on stdout, for the command line."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from stackshift_jobs.errors import Usage
+from stackshiftd.journal import tools
+
+
+def run_verb(verb: str, data_dir: Path, file: Path | None, since_seq: int) -> int:
+    """Do it; the exit status. Raises what the tools raise."""
+    match verb:
+        case "cat":
+            out = sys.stdout.buffer
+            for line in tools.cat(data_dir, since_seq):
+                out.write(line + b"\n")
+            out.flush()
+        case "stats":
+            _print(tools.stats(data_dir))
+        case "verify":
+            report = tools.verify(data_dir)
+            problems = [
+                {"file": p.file, "offset": p.offset, "seq": p.seq, "message": p.what}
+                for p in report.problems
+            ]
+            _print({"ok": report.ok} | _plain(report) | {"problems": problems})
+            return 0 if report.ok else 78
+        case "repair":
+            _print(_plain(tools.repair(data_dir)))
+        case "backup":
+            _print(_plain(tools.backup(data_dir, _named(file, verb))))
+        case "restore":
+            _print(_plain(tools.restore(_named(file, verb), data_dir)))
+    return 0
+
+
+def _named(file: Path | None, verb: str) -> Path:
+    if file is None:
+        raise Usage(f"journal {verb} needs a file")
+    return file
+
+
+def _print(value: Any) -> None:
+    print(json.dumps(value))
+
+
+def _plain(value: Any) -> Any:
+    """Dataclasses, named tuples and paths as JSON values."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {
+            field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)
+        }
+    if hasattr(value, "_asdict"):
+        return {name: _plain(each) for name, each in value._asdict().items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,45 @@
+"""Bodies that memory does not hold: read from the journal when somebody needs them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from msgspec import Raw
+
+from stackshiftd.core import records as r
+from stackshiftd.core.records import Entry
+from stackshiftd.core.state import Body, Run
+
+_FIELDS = {
+    r.RunCreated: "payload",
+    r.StepCompleted: "result",
+    r.ValueRecorded: "value",
+    r.WaitEnded: "result",
+    r.RunCompleted: "result",
+}
+
+
+class Bodies:
+    """Finds the JSON of spilled bodies among the entries of their run."""
+
+    def __init__(self, entries: Callable[[str], list[Entry]]) -> None:
+        self._entries = entries
+
+    def of(self, run: Run, body: Body) -> bytes:
+        """The JSON text of `body`, which belongs to `run`."""
+        if isinstance(body, bytes):
+            return body
+        for entry in self._entries(run.id):
+            if entry.seq == body.seq:
+                return bytes(body_of(entry.record, run, body.seq))
+        raise LookupError(f"record {body.seq} of {run.id} is not in the journal")
+
+
+def body_of(record: r.AnyRecord, run: Run, seq: int) -> Raw:
+    """The body that a record carries."""
+    if isinstance(record, r.RunRetried):
+        for name, step in run.steps.items():
+            if getattr(step.body, "seq", 0) == seq and name in record.replaced:
+                return record.replaced[name]
+    body: Raw = getattr(record, _FIELDS[type(record)])
+    return body

@@ -1,0 +1,193 @@
+"""What the daemon knows of jobs: what the workers' greetings say, and what a start makes of it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from hashlib import sha256
+from typing import Any, Final
+
+import msgspec
+from msgspec import Raw
+
+from stackshift_jobs.config import Config
+from stackshift_jobs.durations import MAX_DURATION_MS, parse_time
+from stackshift_jobs.errors import BadConfiguration, NotFound, PayloadRefused, Usage
+from stackshift_jobs.names import check_key, check_name
+from stackshift_jobs.strict import canonical, dumps, loads
+from stackshiftd.core.commands import StartRun
+from stackshiftd.core.records import RetryTerms
+from stackshiftd.worker.frames import FailedModule, JobFacts
+
+KEY_TTL_MS: Final = 30 * 86_400_000
+MAX_ATTEMPTS: Final = 1_000_000
+MAX_PRIORITY: Final = 1_000_000
+MAX_LABELS: Final = 32
+
+
+class StartParams(msgspec.Struct, forbid_unknown_fields=True):
+    """The params of `run.start`."""
+
+    job: str
+    payload: Raw = Raw(b"{}")
+    queue: str | None = None
+    idempotency_key: str | None = None
+    idempotency_ttl_ms: int | None = None
+    delay_ms: int | None = None
+    scheduled_at: str | None = None
+    priority: int | None = None
+    max_attempts: int | None = None
+    labels: dict[str, str] = {}
+    dry_run: bool = False
+    full: bool = False
+
+
+class Catalog:
+    """The jobs that can be started. Emptied never: what the last good workers said stays."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self.jobs: dict[str, JobFacts] = {}
+        self.codes: dict[str, str] = {}
+        self.failed: list[FailedModule] = []
+        self.greeted = False
+        self._checks: dict[str, Callable[[Any], Any]] = {}
+
+    def learn(self, jobs: list[JobFacts], failed: list[FailedModule]) -> None:
+        """What a worker's greeting says."""
+        self.greeted = True
+        self.jobs = {job.name: job for job in jobs}
+        self.codes = {job.name: job.code for job in jobs}
+        self.failed = failed
+        self._checks.clear()
+
+    def find(self, name: str) -> JobFacts:
+        """The job of that name. Raises `NotFound` with near names, or `BadConfiguration` where it
+        may be missing because a module did not import."""
+        job = self.jobs.get(name)
+        if job is not None:
+            return job
+        near = difflib.get_close_matches(name, self.jobs, 3)
+        if self.failed:
+            first = self.failed[0]
+            raise BadConfiguration(
+                f"no job {name!r}, and {len(self.failed)} module(s) did not import: "
+                f"{first.file}:{first.line}: {first.type}: {first.message}",
+                hint="stackshift jobs check",
+                near=near,
+                failed_modules=[msgspec.to_builtins(each) for each in self.failed],
+            )
+        hint = f"did you mean {near[0]}?" if near else "stackshift jobs list"
+        raise NotFound(f"no job is named {name!r}", hint=hint, near=near)
+
+    def start_command(self, params: StartParams, run: str, now_us: int) -> StartRun:
+        """The command that a start stands for. Raises what is wrong with it."""
+        job = self.find(params.job)
+        payload, value = self._payload(job, params.payload, params.idempotency_key is not None)
+        key = params.idempotency_key
+        if key is not None:
+            check_key(key, "idempotency key")
+        terms = self.terms(job)
+        if params.max_attempts is not None:
+            _within(params.max_attempts, 1, MAX_ATTEMPTS, "max_attempts")
+            terms = msgspec.structs.replace(terms, max_attempts=params.max_attempts)
+        priority = job.priority if params.priority is None else params.priority
+        _within(priority, -MAX_PRIORITY, MAX_PRIORITY, "priority")
+        return StartRun(
+            run=run,
+            job=job.name,
+            queue=check_name(job.queue if params.queue is None else params.queue, "queue"),
+            payload=payload,
+            retry=terms,
+            timeout_ms=job.timeout_ms or 0,
+            priority=priority,
+            labels=_labels(params.labels),
+            due_us=_due(params, now_us),
+            key=key,
+            key_ttl_ms=self._key_ttl(job, params) if key is not None else 0,
+            digest=sha256(canonical(value)).hexdigest() if key is not None else "",
+        )
+
+    def terms(self, job: JobFacts) -> RetryTerms:
+        """How often the job is tried: what it says, else what the project says."""
+        if job.retry is not None:
+            return job.retry
+        project = self._config.retry
+        return RetryTerms(
+            project.max_attempts, project.backoff_ms, project.factor, project.max_backoff_ms,
+            project.jitter,
+        )  # fmt: skip
+
+    def _key_ttl(self, job: JobFacts, params: StartParams) -> int:
+        for ttl in (params.idempotency_ttl_ms, job.idempotency_ttl_ms):
+            if ttl is not None:
+                return _within(ttl, 0, MAX_DURATION_MS, "idempotency_ttl_ms")
+        return KEY_TTL_MS
+
+    def _payload(self, job: JobFacts, raw: Raw, keyed: bool) -> tuple[bytes, Any]:
+        """The payload, checked, as ASCII JSON; and its value where something needs it."""
+        text = bytes(raw)
+        limit = self._config.limits.payload_bytes
+        if not keyed and job.schema is None and len(text) <= limit and _is_plainly_strict(text):
+            return text, None
+        value = loads(text, limit)
+        if job.schema is not None:
+            self._check(job, value)
+        if text.isascii():
+            return text, value
+        return dumps(value, limit * 6), value
+
+    def _check(self, job: JobFacts, value: Any) -> None:
+        """Does the payload fit the job's type? Raises `PayloadRefused` with path and what is due."""
+        import fastjsonschema  # only where a job has a typed payload
+
+        check = self._checks.get(job.name)
+        if check is None:
+            check = self._checks[job.name] = fastjsonschema.compile(job.schema)
+        try:
+            check(value)
+        except fastjsonschema.JsonSchemaValueException as bad:
+            path = "$" + "".join(
+                f"[{part}]" if part.isdigit() else f".{part}" for part in bad.path[1:]
+            )
+            told = bad.message.removeprefix(bad.name or "").strip()
+            raise PayloadRefused(
+                f"payload of {job.name} at {path}: {told}",
+                hint=f"stackshift jobs schema {job.name}",
+                path=path,
+            ) from bad
+
+
+def _is_plainly_strict(text: bytes) -> bool:
+    """Is it so simple that the parser which found it has checked all there is? One key cannot stand
+    twice, and without a second bracket nothing is nested."""
+    return text.isascii() and text.count(b":") <= 1 and text.count(b"[") + text.count(b"{") <= 2
+
+
+def _labels(labels: dict[str, str]) -> dict[str, str]:
+    if len(labels) > MAX_LABELS:
+        raise Usage(f"{len(labels)} labels; the limit is {MAX_LABELS}")
+    for name, text in labels.items():
+        check_name(name, "label")
+        if text:
+            check_key(text, "label's value")
+    return labels
+
+
+def _due(params: StartParams, now_us: int) -> int:
+    if params.delay_ms is not None and params.scheduled_at is not None:
+        raise Usage("delay_ms and scheduled_at exclude each other")
+    if params.delay_ms is not None:
+        return now_us + _within(params.delay_ms, 0, MAX_DURATION_MS, "delay_ms") * 1000
+    if params.scheduled_at is None:
+        return 0
+    due_us = parse_time(params.scheduled_at)
+    if due_us > now_us + MAX_DURATION_MS * 1000:
+        raise Usage(f"scheduled_at {params.scheduled_at} is over 10 years away")
+    return max(due_us, 1)
+
+
+def _within(value: int, low: int, high: int, name: str) -> int:
+    if not low <= value <= high:
+        raise Usage(f"{name} is {value}", hint=f"{low} to {high}")
+    return value

@@ -1,0 +1,220 @@
+"""`daemon.*`, `journal.*` and `feed.*`, and the one table of all methods."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import msgspec
+from msgspec import Raw
+
+from stackshift_jobs.durations import parse_time
+from stackshift_jobs.errors import StackshiftError, Usage
+from stackshift_jobs.version import PROTOCOL, __version__
+from stackshiftd.shell.catalog import Catalog
+from stackshiftd.shell.connection import Connection
+from stackshiftd.shell.engine import Engine
+from stackshiftd.shell.feeds import Feeds, first_seq_since
+from stackshiftd.shell.lookup import Lookup
+from stackshiftd.shell.methods import Answer, NoParams, Params, RunMethods
+from stackshiftd.shell.pool import Pool
+
+log = logging.getLogger("stackshiftd.control")
+
+
+class StopParams(Params):
+    drain: bool = False
+
+
+class OpenFeed(Params):
+    run: str | None = None
+    since_seq: int | None = None
+    since: str | None = None
+    last: int | None = None
+
+
+class CloseFeed(Params):
+    feed: int
+
+
+class House(Protocol):
+    """The daemon as a whole."""
+
+    def stop(self, drain: bool) -> None:
+        """Begin to stop."""
+
+    def compact(self, answer: Answer) -> None:
+        """Write a snapshot; answer when it is there."""
+
+
+class Control:
+    """`connection.Methods`: finds the method, reads its params, lets it answer."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        runs: RunMethods,
+        feeds: Feeds,
+        lookup: Lookup,
+        catalog: Catalog,
+        pool: Callable[[], Pool],
+        house: House,
+        facts: dict[str, Any],
+        max_connections: int,
+    ) -> None:
+        self._engine = engine
+        self._feeds = feeds
+        self._lookup = lookup
+        self._catalog = catalog
+        self._pool = pool
+        self._house = house
+        self._facts = facts
+        self._max_connections = max_connections
+        self._began = time.monotonic()
+        self.connections: set[Connection] = set()
+        self._table = dict(runs.table) | {
+            "daemon.status": (NoParams, self.status),
+            "daemon.stop": (StopParams, self.stop),
+            "journal.stats": (NoParams, self.stats),
+            "journal.compact": (NoParams, self.compact),
+        }
+        self._of_connection: dict[str, tuple[type[Params], Callable[..., None]]] = {
+            "feed.open": (OpenFeed, self.open_feed),
+            "feed.close": (CloseFeed, self.close_feed),
+        }
+
+    # --- connection.Methods ----------------------------------------------------------------
+
+    def opened(self, connection: Connection) -> bool:
+        if len(self.connections) >= self._max_connections:
+            return False
+        self.connections.add(connection)
+        return True
+
+    def closed(self, connection: Connection) -> None:
+        self.connections.discard(connection)
+        self._feeds.close_all(connection)
+
+    def call(self, connection: Connection, method: str, raw: Raw, answer: Answer) -> None:
+        found = self._table.get(method)
+        bound = self._of_connection.get(method) if found is None else None
+        if found is None and bound is None:
+            raise Usage(
+                f"unknown method {method!r}", hint="is the client newer than the daemon?",
+                rpc="unknown_method",
+            )  # fmt: skip
+        expected = found[0] if found is not None else bound[0]  # type: ignore[index]
+        try:
+            params = msgspec.json.decode(raw, type=expected)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as bad:
+            raise Usage(f"{method}: {bad}", rpc="bad_params") from bad
+        if found is not None:
+            found[1](params, answer)
+        else:
+            assert bound is not None
+            bound[1](connection, params, answer)
+
+    # --- Following -------------------------------------------------------------------------
+
+    def open_feed(self, connection: Connection, params: OpenFeed, answer: Answer) -> None:
+        given = [params.since_seq, params.since, params.last]
+        if sum(each is not None for each in given) > 1:
+            raise Usage("since_seq, since and last exclude each other")
+        run = self._lookup.resolve(params.run) if params.run is not None else None
+        since_us = parse_time(params.since) if params.since is not None else None
+        if params.last is not None and params.last < 0:
+            raise Usage(f"last is {params.last}")
+
+        def settled(error: Any) -> None:
+            if isinstance(error, StackshiftError):
+                answer(error)
+                return
+            next_seq = self._first_seq(run, params, since_us)
+            number = self._feeds.open(connection, run, next_seq)
+            answer({"feed": number, "next_seq": next_seq})
+
+        self._engine.when_durable(settled, None)
+
+    def _first_seq(self, run: str | None, params: OpenFeed, since_us: int | None) -> int:
+        next_seq = self._feeds.published_seq + 1
+        if params.since_seq is not None:
+            return min(params.since_seq + 1, next_seq)
+        if run is not None:
+            entries = self._lookup.entries(run)
+            if params.last is not None:
+                entries = entries[len(entries) - params.last :] if params.last else []
+            elif since_us is not None:
+                entries = [entry for entry in entries if entry.at_us >= since_us]
+            return entries[0].seq if entries else next_seq
+        if params.last is not None:
+            return max(1, next_seq - params.last)
+        if since_us is not None:
+            return first_seq_since(self._engine.journal.read(1), since_us) or next_seq
+        return next_seq
+
+    def close_feed(self, connection: Connection, params: CloseFeed, answer: Answer) -> None:
+        answer({"closed": self._feeds.close(params.feed, connection)})
+
+    # --- Daemon ----------------------------------------------------------------------------
+
+    def status(self, params: NoParams, answer: Answer) -> None:
+        state = self._engine.state
+        now_us = self._engine.now_us()
+        journal = self._engine.journal
+        torn = journal.recovery.torn
+        stats = getattr(journal, "stats", dict)()
+        free = getattr(journal, "free_bytes", lambda: None)()
+        queues = []
+        for name, queue in sorted(state.queues.items()):
+            oldest = min((entry[1] for entry in queue.ready), default=None)
+            queues.append(
+                {
+                    "name": name,
+                    "depth": queue.depth,
+                    "oldest_ms": (now_us - oldest) // 1000 if oldest is not None else None,
+                    "running": queue.executing,
+                }
+            )
+        workers = [
+            {
+                "id": link.id,
+                "pid": link.process.pid,
+                "slots": link.slots,
+                "running": len(state.executions.get(link.id, ())),
+                "status": "serving" if link.usable else "starting" if not link.ready else "leaving",
+            }
+            for link in self._pool().links.values()
+        ]
+        made = self._facts | {
+            "version": __version__,
+            "protocol": PROTOCOL,
+            "uptime_ms": round((time.monotonic() - self._began) * 1000),
+            "queues": queues,
+            "workers": workers,
+            "dead": state.dead,
+            "journal_bytes": stats.get("bytes"),
+            "disk_free_bytes": free,
+            "failed_modules": [msgspec.to_builtins(each) for each in self._catalog.failed],
+            "mode": "read_only" if self._engine.read_only or not self._engine.roomy else "serving",
+            "recovered": None
+            if torn is None
+            else {"dropped_bytes": torn.dropped_bytes, "quarantine": torn.quarantine},
+        }
+        self._engine.when_durable(answer, made)
+
+    def stop(self, params: StopParams, answer: Answer) -> None:
+        answer({"pid": self._facts["pid"]})
+        self._house.stop(params.drain)
+
+    def stats(self, params: NoParams, answer: Answer) -> None:
+        state = self._engine.state
+        stats = getattr(self._engine.journal, "stats", dict)()
+        self._engine.when_durable(
+            answer,
+            stats | {"runs": len(state.runs), "keys": len(state.keys), "dead": state.dead},
+        )
+
+    def compact(self, params: NoParams, answer: Answer) -> None:
+        self._house.compact(answer)

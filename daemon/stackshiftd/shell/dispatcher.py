@@ -1,0 +1,290 @@
+"""Between engine and workers: fills free slots, hands runs out, brings answers and outcomes back,
+and sees to it that what must stop does stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from stackshift_jobs.config import Config
+from stackshift_jobs.errors import StackshiftError
+from stackshiftd.core import commands as c
+from stackshiftd.core.effects import Acknowledge, Dispatch, Resolve, Stop
+from stackshiftd.core.records import NULL
+from stackshiftd.core.state import Body, Run, Step
+from stackshiftd.shell.bodies import Bodies
+from stackshiftd.shell.catalog import Catalog, StartParams
+from stackshiftd.shell.engine import Engine
+from stackshiftd.shell.ids import new_run_id
+from stackshiftd.shell.lookup import Lookup
+from stackshiftd.shell.pool import Link, Pool
+from stackshiftd.worker.frames import (
+    End,
+    Execute,
+    Greeting,
+    Outcome,
+    Recall,
+    Recorded,
+    Refused,
+)
+
+log = logging.getLogger("stackshiftd.dispatcher")
+
+
+class Dispatcher:
+    """`pool.Ears`, and the part of `engine.Shell` that concerns workers."""
+
+    def __init__(
+        self, engine: Engine, catalog: Catalog, config: Config, bodies: Bodies, lookup: Lookup
+    ) -> None:
+        self._engine = engine
+        self._catalog = catalog
+        self._config = config
+        self._bodies = bodies
+        self._lookup = lookup
+        self._loop = asyncio.get_running_loop()
+        self.pool: Pool
+        self.first_worker: asyncio.Future[str] = self._loop.create_future()
+        """Done when the first worker is ready, or has failed to start (then with the reason)."""
+        self.draining = False
+
+    # --- Giving out ------------------------------------------------------------------------
+
+    def fill_slots(self) -> None:
+        """Submit an `Assign` for each free slot that a ready run could use."""
+        state = self._engine.state
+        if self.draining or not (state.turns or state.suspects):
+            return
+        if state.suspects:
+            self._try_suspect()
+        while state.turns:
+            link = self._freest()
+            if link is None:
+                return
+            self._engine.submit(c.Assign(link.id, self._catalog.codes))
+
+    def _freest(self) -> Link | None:
+        """The worker with the most free slots; while a suspect waits, one is left to fall idle."""
+        found, most = None, 0
+        executions = self._engine.state.executions
+        links = [link for link in self.pool.links.values() if link.usable]
+        if self._engine.state.suspects and len(links) > 1:
+            links.remove(min(links, key=lambda link: len(executions.get(link.id, ()))))
+        elif self._engine.state.suspects:
+            return None
+        for link in links:
+            free = link.slots - len(executions.get(link.id, ()))
+            if free > most and not self._has_suspect(link):
+                found, most = link, free
+        return found
+
+    def _has_suspect(self, link: Link) -> bool:
+        runs = self._engine.state.runs
+        executing = self._engine.state.executions.get(link.id, ())
+        return len(executing) == 1 and any(runs[run].suspect for run in executing)
+
+    def _try_suspect(self) -> None:
+        executions = self._engine.state.executions
+        for link in self.pool.links.values():
+            if link.usable and not executions.get(link.id):
+                self._engine.submit(c.Assign(link.id, self._catalog.codes, alone=True))
+                return
+
+    def dispatch(self, effect: Dispatch) -> None:
+        """Hand a run to its worker: its record a frame each, then the order to execute."""
+        link = self.pool.links.get(effect.worker)
+        run = self._engine.state.runs.get(effect.run)
+        if link is None or link.gone or run is None or run.token != effect.token:
+            return  # Lost or cancelled since: the record that says so is on its way.
+        link.executed += 1
+        for name, step in run.steps.items():
+            link.post(self._recall(run, name, step))
+        link.post(
+            Execute(
+                run=run.id,
+                token=run.token,
+                job=run.job,
+                queue=run.queue,
+                attempt=run.attempt,
+                payload=Raw(self._bodies.of(run, run.payload)),
+                labels=run.labels,
+                key=run.key,
+                scheduled_at_us=run.scheduled_us,
+            )
+        )
+
+    def _recall(self, run: Run, name: str, step: Step) -> Recall:
+        return Recall(
+            run=run.id,
+            step=name,
+            kind=step.kind.value,
+            phase=step.phase.value,
+            body=self._raw(run, step.body),
+            error=step.error,
+            tried=step.tried,
+            due_us=step.due_us,
+            child=step.child or "",
+            child_status=step.child_status,
+            input=step.input,
+        )
+
+    def _raw(self, run: Run, body: Body | None) -> Raw:
+        return NULL if body is None else Raw(self._bodies.of(run, body))
+
+    # --- Bringing back ---------------------------------------------------------------------
+
+    def acknowledge(self, effect: Acknowledge, link: Any) -> None:
+        """Answer a worker's call: it is durable."""
+        if effect.call:
+            link.post(Recorded(effect.call, effect.due_us, effect.child))
+
+    def resolve(self, effect: Resolve) -> None:
+        """Tell an execution how a step that it waits for has ended."""
+        run = self._engine.state.runs.get(effect.run)
+        if run is None or run.token != effect.token:
+            return
+        link = self.pool.links.get(run.worker)
+        step = run.steps.get(effect.step)
+        if link is not None and step is not None:
+            link.post(
+                Outcome(
+                    run=run.id,
+                    token=run.token,
+                    step=effect.step,
+                    kind=step.kind.value,
+                    phase=step.phase.value,
+                    body=self._raw(run, step.body),
+                    error=step.error,
+                    tried=step.tried,
+                    child=step.child or "",
+                    child_status=step.child_status,
+                )
+            )
+
+    def stop(self, effect: Stop) -> None:
+        """Ask an execution to stop; replace its worker if it has not within the grace."""
+        run = self._engine.state.runs.get(effect.run)
+        if run is None or run.token != effect.token:
+            return
+        link = self.pool.links.get(run.worker)
+        if link is None:
+            return
+        link.stopping.add(run.id)
+        link.post(End(run.id, effect.token, effect.reason))
+        self._loop.call_later(
+            self._config.workers.grace_ms / 1000, self._force_stop, link, run.id, effect.token
+        )
+
+    def _force_stop(self, link: Link, run_id: str, token: int) -> None:
+        run = self._engine.state.runs.get(run_id)
+        if run is not None and run.token == token and not link.gone:
+            log.warning("%s: %s did not stop within the grace", link.id, run_id)
+            self.pool.replace(link, f"{run_id} did not stop within the grace")
+
+    # --- What workers say ------------------------------------------------------------------
+
+    def greeted(self, link: Link, greeting: Greeting) -> None:
+        """A worker is ready."""
+        self._catalog.learn(greeting.jobs, greeting.failed)
+        for failed in greeting.failed:
+            log.error(
+                "%s does not import: %s:%d: %s: %s",
+                failed.module, failed.file, failed.line, failed.type, failed.message,
+            )  # fmt: skip
+        self._engine.submit(c.DefineJobs(self._catalog.codes))
+        self._engine.poke()
+        if not self.first_worker.done():
+            self.first_worker.set_result("")
+
+    def heard(self, link: Link, command: c.Command) -> None:
+        """A worker's command: most go to the core as they are."""
+        if isinstance(command, c.CallJob):
+            self._start_child(link, command)
+        elif isinstance(command, c.AwaitRun):
+            self._engine.submit(self._with_outcome(command), self._refuser(link, command), link)
+        else:
+            self._engine.submit(command, source=link)
+        if link.stopping:
+            self._forget_stopped(link)
+
+    def handed_back(self, link: Link, run: str, token: int) -> None:
+        """A handler has left at a drain: its run goes on elsewhere."""
+        self._engine.submit(c.LoseExecution(run, token, "handed back by a worker", True))
+
+    def lost(self, link: Link, reason: str, ours: bool) -> None:
+        """A worker is gone."""
+        for run, token in list(self._engine.state.executions.get(link.id, {}).items()):
+            self._engine.submit(c.LoseExecution(run, token, reason, ours))
+        if not link.slots and not self.first_worker.done():
+            self.first_worker.set_result(reason)
+
+    def _forget_stopped(self, link: Link) -> None:
+        executing = self._engine.state.executions.get(link.id, {})
+        link.stopping.intersection_update(executing)
+        if not link.stopping:
+            self._engine.poke()
+
+    def _start_child(self, link: Link, command: c.CallJob) -> None:
+        """Resolve what the core cannot know: job, queue, terms, id."""
+        try:
+            options = msgspec.json.decode(bytes(command.options))
+            params = msgspec.convert(
+                {**options, "job": command.job, "payload": command.payload}, StartParams
+            )
+            start = self._catalog.start_command(params, new_run_id(), self._engine.now_us())
+        except (StackshiftError, msgspec.ValidationError) as refused:
+            self._engine.when_durable(self._refuser(link, command), refused)
+            return
+        ended = self._lookup.ended_owner(start) if command.wait else None
+        if ended is not None:
+            # The key's run has finished long ago: there is only its result to have.
+            awaited = c.AwaitRun(command.run, command.token, command.call, command.step, ended)
+            self._engine.submit(self._with_outcome(awaited), self._refuser(link, command), link)
+            return
+        child = c.StartChild(
+            run=command.run,
+            token=command.token,
+            call=command.call,
+            step=command.step,
+            child=start.run,
+            job=start.job,
+            queue=start.queue,
+            payload=Raw(start.payload),
+            wait=command.wait,
+            cancel_with_parent=command.cancel_with_parent,
+            retry=start.retry,
+            timeout_ms=start.timeout_ms,
+            priority=start.priority,
+            labels=start.labels,
+            due_us=start.due_us,
+            key=start.key,
+            key_ttl_ms=start.key_ttl_ms,
+            digest=start.digest,
+        )
+        self._engine.submit(child, self._refuser(link, command), link)
+
+    def _with_outcome(self, command: c.AwaitRun) -> c.AwaitRun:
+        """Add how the awaited run ended, if it has left memory."""
+        if command.child in self._engine.state.runs:
+            return command
+        ended = self._lookup.outcome(command.child)
+        if ended is None:
+            return command
+        return msgspec.structs.replace(
+            command, status=ended.status, result=ended.result, error=ended.error
+        )
+
+    def _refuser(self, link: Link, command: Any) -> Any:
+        """A reply that tells the worker of a refusal (and of nothing else)."""
+
+        def refuse(answer: Any) -> None:
+            if isinstance(answer, StackshiftError):
+                link.post(Refused(command.call, answer.code, answer.message, answer.hint))
+            elif isinstance(answer, msgspec.ValidationError):
+                link.post(Refused(command.call, "usage", str(answer)))
+
+        return refuse

@@ -1,0 +1,409 @@
+"""The engine: the one place where commands become records, and records become effects.
+
+A command is decided and folded at once; its records wait in a batch while the last batch is on its
+way to the disk (group commit), and its effects and replies are let go, in order, when the journal
+says that the batch is durable. Invariants:
+
+- Nothing leaves here, an error or a read included, that shows a record which is not yet durable.
+- One append is under way at a time; the next batch gathers behind it.
+- After a failed append with an unknown outcome nothing is let go ever again.
+- When there is no room, the state is rebuilt from the journal, clients' writes are refused, and
+  workers' commands wait here, in order, until there is room.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from array import array
+from collections.abc import Callable, Iterator
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from stackshift_jobs.errors import DiskFull, StackshiftError
+from stackshiftd.core import commands as c
+from stackshiftd.core.decide import decide
+from stackshiftd.core.effects import Effect, Finished
+from stackshiftd.core.fold import fold
+from stackshiftd.core.image import load
+from stackshiftd.core.records import AttemptStopped, Entry, RunCancelled, RunCompleted, RunFailed
+from stackshiftd.core.state import Run, State
+from stackshiftd.history.rows import RunRow, row_of
+from stackshiftd.journal.contract import Epoch, Full, Journal, Owner, Unknown
+
+Reply = Callable[[Any], None]
+"""Gets a decision's reply, or a `StackshiftError`."""
+
+PROBE_SECONDS: Final = 1.0
+IDLE_SECONDS: Final = 5.0
+"""After this long without a record, one is written that carries the watermark."""
+
+_KEPT_FROM_WORKERS: Final = (
+    c.CompleteStep, c.FailStep, c.OpenStep, c.RecordValue, c.BeginSleep, c.StartChild, c.AwaitRun,
+    c.Suspend, c.CompleteRun, c.FailAttempt, c.ConfirmStop, c.LoseExecution, c.DefineJobs,
+)  # fmt: skip
+"""What must not be lost while there is no room: it cannot be asked for again."""
+
+_ENDS: Final = frozenset((RunCompleted, RunFailed, RunCancelled))
+
+
+class Source(Protocol):
+    """Where a worker's command came from, and its answer goes."""
+
+
+class Shell(Protocol):
+    """Who carries effects out."""
+
+    def fill_slots(self) -> None:
+        """Submit an `Assign` for each free slot that a ready run could use."""
+
+    def perform(self, effect: Effect, source: Source | None) -> None:
+        """Carry an effect out; its records are durable."""
+
+    def published(self, entries: list[Entry]) -> None:
+        """These entries are durable, in order."""
+
+    def finished(self, run: Run, row: RunRow) -> None:
+        """A run has finished; its row belongs into the history."""
+
+    def lengthened(self, run: str, places: array[int]) -> None:
+        """A finished run has got another record."""
+
+    def timers_moved(self) -> None:
+        """The next timer may be due at another time."""
+
+    def failed(self, error: BaseException) -> None:
+        """The journal has failed for good: stop."""
+
+
+class Item(msgspec.Struct):
+    """One command on its way: what to do once its entries are durable."""
+
+    command: c.Command | None
+    source: Source | None
+    reply: Reply | None
+    answer: Any
+    entries: tuple[Entry, ...]
+    effects: tuple[Effect, ...]
+    finished: tuple[Run, ...] = ()
+
+
+class Engine:
+    """State and journal behind one door. Made by `open_engine`."""
+
+    def __init__(self, journal: Journal, clock: Callable[[], int] | None = None) -> None:
+        self.journal = journal
+        self.state = State()
+        self.places: dict[str, array[int]] = {}
+        """Where the entries of each run in memory lie."""
+        self.finishing: dict[str, Run] = {}
+        """Runs that have left the state and whose last record is not durable yet."""
+        self.snapshot_seq = 0
+        """Where the snapshot stands that the state was read from; 0 for none."""
+        self.read_only = False
+        self.roomy = True
+        self._clock = clock or (lambda: time.time_ns() // 1000)
+        self._shell: Shell | None = None
+        self._loop = asyncio.get_running_loop()
+        self._epoch = Epoch(0)
+        self._gathering: list[Item] = []
+        self._flying: list[Item] | None = None
+        self._flush_due = False
+        self._parked: list[tuple[c.Command, Source | None]] = []
+        self._dead = False
+        self._last_append = 0.0
+        self._idle_noted_seq = 0
+        self._commits: set[asyncio.Task[None]] = set()
+        self._drained: list[asyncio.Future[None]] = []
+
+    def attach(self, shell: Shell) -> None:
+        """Carry effects out through `shell` from now on."""
+        self._shell = shell
+
+    # --- Opening ---------------------------------------------------------------------------
+
+    async def replay(self, covered_seq: int) -> list[RunRow]:
+        """Read snapshot and tail into the state; the rows of runs that finished after
+        `covered_seq`, as far as the tail tells them."""
+        return self._rebuild(await self.journal.get_snapshot(), covered_seq)
+
+    def _rebuild(
+        self, found: tuple[int, list[bytes]] | None, covered_seq: int
+    ) -> list[RunRow]:
+        state = State()
+        places: dict[str, array[int]] = {}
+        if found is not None:
+            loaded = load(found[1])
+            state = loaded.state
+            self.snapshot_seq = found[0]
+            for place, entry in loaded.entries:
+                _note_place(places, entry, place)
+        rows: list[RunRow] = []
+        for place, entry in self.journal.read(state.seq + 1):
+            run = state.runs.get(getattr(entry.record, "run", ""))
+            fold(state, entry)
+            _note_place(places, entry, place)
+            if run is not None and type(entry.record) in _ENDS and entry.seq > covered_seq:
+                rows.append(row_of(run, entry.seq, array("q", places[run.id])))
+            if run is not None and run.id not in state.runs:
+                if rows and rows[-1].id == run.id and type(entry.record) is AttemptStopped:
+                    rows[-1].places.append(place)
+                del places[run.id]
+        self.state, self.places = state, places
+        return rows
+
+    async def claim(self, owner: Owner) -> None:
+        """Become the journal's writer; whatever executed before executes no more."""
+        claim = await self.journal.claim(owner, self.state.seq, self.now_us())
+        self._epoch = claim.epoch
+        fold(self.state, claim.entry)
+        torn = self.journal.recovery.torn
+        if torn is not None:
+            self.submit(
+                c.NoteRecovery(self.journal.recovery.kept_seq, torn.dropped_bytes, torn.quarantine)
+            )
+        self.submit(c.Claimed())
+
+    def now_us(self) -> int:
+        """Daemon time: the later of the wall clock and the newest record's time."""
+        return max(self._clock(), self.state.now_us)
+
+    # --- Commands --------------------------------------------------------------------------
+
+    def submit(
+        self, command: c.Command, reply: Reply | None = None, source: Source | None = None
+    ) -> None:
+        """Decide and fold `command` now; reply and effects follow when its records are durable.
+
+        A refusal goes to `reply` too, not before what it is based on is durable.
+        """
+        if self._dead:
+            return
+        if (self.read_only or not self.roomy) and self._refused_or_parked(command, reply, source):
+            return
+        now_us = self.now_us()
+        state = self.state
+        try:
+            decision = decide(state, command, now_us)  # type: ignore[arg-type]
+        except StackshiftError as refused:
+            self.when_durable(reply, refused)
+            return
+        seq = state.seq
+        entries = tuple(
+            [Entry(seq + i, now_us, record) for i, record in enumerate(decision.records, 1)]
+        )
+        # A finished run may leave the state: take hold of it before.
+        finished = tuple(
+            [state.runs[effect.run] for effect in decision.effects if type(effect) is Finished]
+        )
+        for entry in entries:
+            fold(state, entry)
+        for run in finished:
+            if run.id not in state.runs:
+                self.finishing[run.id] = run
+        if entries:
+            state.settle_timers()
+            self._gather(
+                Item(command, source, reply, decision.reply, entries, decision.effects, finished)
+            )
+        elif reply is not None:
+            self.when_durable(reply, decision.reply)
+
+    def when_durable(self, reply: Reply | None, answer: Any) -> None:
+        """Give `answer` to `reply` once everything that is folded now is durable."""
+        if reply is None:
+            return
+        if not self._gathering and self._flying is None:
+            reply(answer)
+            return
+        item = Item(None, None, reply, answer, (), ())
+        if self._gathering or self._flying is None:
+            self._gathering.append(item)
+        else:
+            self._flying.append(item)
+
+    def pending(self, run: str) -> list[Entry]:
+        """Entries of a run that are folded and not yet durable."""
+        return [
+            entry
+            for item in (*(self._flying or ()), *self._gathering)
+            for entry in item.entries
+            if getattr(entry.record, "run", None) == run
+        ]
+
+    def _gather(self, item: Item) -> None:
+        self._gathering.append(item)
+        if not self._flush_due and self._flying is None:
+            self._flush_due = True
+            self._loop.call_soon(self._flush)
+
+    def poke(self) -> None:
+        """Something else than a command (a new slot) may have made work possible."""
+        if not self._flush_due and self._flying is None:
+            self._flush_due = True
+            self._loop.call_soon(self._flush)
+
+    # --- Group commit ----------------------------------------------------------------------
+
+    def _flush(self) -> None:
+        self._flush_due = False
+        if self._dead or self._flying is not None:
+            return
+        assert self._shell is not None
+        if not self.read_only:
+            # Here, and not at each command: a run that is started and assigned costs one commit.
+            self._shell.fill_slots()
+        self._shell.timers_moved()
+        if not self._gathering:
+            return
+        self._flying, self._gathering = self._gathering, []
+        task = self._loop.create_task(self._commit(self._flying))
+        self._commits.add(task)
+        task.add_done_callback(self._commits.discard)
+
+    async def _commit(self, items: list[Item]) -> None:
+        groups = [item.entries for item in items if item.entries]
+        try:
+            places: Iterator[int] = iter(())
+            if groups:
+                expected = groups[0][0].seq - 1
+                places = iter(await self.journal.append(self._epoch, expected, groups))
+                self._last_append = time.monotonic()
+        except Full as full:
+            self._roll_back(items, full)
+            return
+        except BaseException as failed:
+            self._dead = True
+            assert self._shell is not None
+            self._shell.failed(failed)
+            return
+        self._release(items, places)
+        self._flying = None
+        if self._gathering:
+            self._flush()
+        else:
+            self.poke()
+            for waiter in self._drained:
+                if not waiter.done():
+                    waiter.set_result(None)
+            self._drained.clear()
+
+    def _release(self, items: list[Item], places: Iterator[int]) -> None:
+        shell = self._shell
+        assert shell is not None
+        published: list[Entry] = []
+        # By index: a read that comes in meanwhile joins the end of this very list.
+        at = 0
+        while at < len(items):
+            item = items[at]
+            at += 1
+            for entry in item.entries:
+                _note_place(self.places, entry, next(places))
+            published.extend(item.entries)
+            for run in item.finished:
+                self.finishing.pop(run.id, None)
+                shell.finished(run, self._row(run, item.entries))
+            if item.reply is not None:
+                item.reply(item.answer)
+            for effect in item.effects:
+                shell.perform(effect, item.source)
+            if item.entries and type(item.entries[0].record) is AttemptStopped:
+                self._forget_stopped(item.entries[0].record.run)
+        shell.published(published)
+
+    def _row(self, run: Run, entries: tuple[Entry, ...]) -> RunRow:
+        """The history row of a run that `entries` finish; its places leave memory unless it stays."""
+        stays = run.id in self.state.runs
+        places = self.places[run.id] if stays else self.places.pop(run.id)
+        return row_of(run, entries[0].seq, array("q", places))
+
+    def _forget_stopped(self, run_id: str) -> None:
+        """A cancelled run's handler has stopped at last: its row gets this record too."""
+        if run_id not in self.state.runs and run_id in self.places:
+            assert self._shell is not None
+            self._shell.lengthened(run_id, self.places.pop(run_id))
+
+    # --- No room ---------------------------------------------------------------------------
+
+    def _refused_or_parked(
+        self, command: c.Command, reply: Reply | None, source: Source | None
+    ) -> bool:
+        """Is `command` dealt with, there being no room?"""
+        if isinstance(command, c.FromClient):
+            self.when_durable(reply, _no_room())
+            return True
+        if not self.read_only:
+            return False  # The reserve is for work under way.
+        if isinstance(command, _KEPT_FROM_WORKERS):
+            self._parked.append((command, source))
+            return True
+        return not isinstance(command, c.NoteWatermark)
+
+    def _roll_back(self, items: list[Item], full: Full) -> None:
+        """Nothing of this batch is in the journal: the state becomes what the journal says."""
+        self.read_only = True
+        lost = [*items, *self._gathering]
+        self._gathering = []
+        self.finishing.clear()
+        found = self._loop.create_task(self.journal.get_snapshot())
+        self._flying = []  # Nothing is appended until the state is back.
+
+        def rebuilt(task: asyncio.Task[tuple[int, list[bytes]] | None]) -> None:
+            self._rebuild(task.result(), self.state.seq)
+            gathered, self._gathering = [*(self._flying or ()), *self._gathering], []
+            self._flying = None
+            for item in [*lost, *gathered]:
+                if item.reply is not None:
+                    item.reply(_no_room())
+                if isinstance(item.command, _KEPT_FROM_WORKERS):
+                    self._parked.append((item.command, item.source))
+
+        found.add_done_callback(rebuilt)
+
+    def look_for_room(self) -> None:
+        """Once a second: is there room? While there was none, try to write."""
+        free = getattr(self.journal, "free_bytes", None)
+        self.roomy = free is None or free() > 0
+        if self.read_only and self.roomy and self._flying is None:
+            self.read_only = False
+            parked, self._parked = self._parked, []
+            for command, source in parked:
+                self.submit(command, source=source)
+            self.submit(c.NoteWatermark())
+        elif not self.read_only and not self._gathering and self._flying is None:
+            quiet = time.monotonic() - self._last_append > IDLE_SECONDS
+            if quiet and self.state.seq > self._idle_noted_seq and self._last_append:
+                self.submit(c.NoteWatermark())
+                self._idle_noted_seq = self.state.seq
+
+    # --- The end ---------------------------------------------------------------------------
+
+    async def drained(self) -> None:
+        """Returns when everything submitted so far is durable and let go."""
+        if self._dead or self.read_only or (self._flying is None and not self._gathering):
+            return
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        self._drained.append(waiter)
+        await waiter
+
+
+def _note_place(places: dict[str, array[int]], entry: Entry, place: int) -> None:
+    run = getattr(entry.record, "run", None)
+    if run is not None:
+        found = places.get(run)
+        if found is None:
+            found = places[run] = array("q")
+        found.append(place)
+
+
+def _no_room() -> DiskFull:
+    return DiskFull(
+        "there is no room on the disk to record this; reads go on",
+        hint="free some space: the daemon resumes by itself",
+    )
+
+
+def unknown(error: BaseException) -> bool:
+    """Is it the failure after which only recovery can tell what the journal holds?"""
+    return isinstance(error, Unknown)

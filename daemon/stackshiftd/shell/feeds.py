@@ -1,0 +1,180 @@
+"""Following: durable records as they come, to whoever asked, from wherever they left off.
+
+A feed is live while its reader keeps up. When its connection's buffer is full the feed only remembers
+the next sequence number; when there is room again it reads on from the journal until it has caught
+up. So no feed makes the daemon hold records, and none misses or repeats one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from typing import Any, Final, Protocol
+
+from msgspec import Raw
+
+from stackshiftd.core import records as r
+from stackshiftd.core.records import Entry, entry_json
+from stackshiftd.shell.engine import Engine
+from stackshiftd.shell.lookup import Lookup
+
+_CHUNK: Final = 256
+_SYNC_SECONDS: Final = 0.05
+_ENDS: Final = frozenset((r.RunCompleted, r.RunFailed, r.RunCancelled))
+_QUIET: Final = frozenset((r.JournalWatermark,))
+
+
+class Reader(Protocol):
+    """The connection of a follower."""
+
+    def notify(self, method: str, params: Any) -> None:
+        """Send a notification."""
+
+    @property
+    def full(self) -> bool:
+        """Does it not read fast enough?"""
+
+    async def room(self) -> None:
+        """Returns when it can take more; raises `ConnectionError` when it is gone."""
+
+
+class Feed:
+    """One follower of all runs, or of one."""
+
+    def __init__(self, number: int, reader: Reader, run: str | None, next_seq: int) -> None:
+        self.number = number
+        self.reader = reader
+        self.run = run
+        self.next_seq = next_seq
+        self.live = False
+
+    def give(self, entry: Entry) -> bool:
+        """Send an entry if it is for this feed; True once the followed run has ended."""
+        if entry.seq < self.next_seq:
+            return False
+        self.next_seq = entry.seq + 1
+        record = entry.record
+        if type(record) in _QUIET:
+            return False
+        if self.run is not None and getattr(record, "run", None) != self.run:
+            return False
+        self.reader.notify(
+            "feed.record", {"feed": self.number, "record": Raw(entry_json(entry))}
+        )
+        return self.run is not None and type(record) in _ENDS
+
+
+class Feeds:
+    """All followers."""
+
+    def __init__(
+        self, engine: Engine, lookup: Lookup, run_object: Callable[[str], dict[str, Any]]
+    ) -> None:
+        self._engine = engine
+        self._lookup = lookup
+        self._run_object = run_object
+        self._feeds: dict[int, Feed] = {}
+        self._count = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.published_seq = 0
+
+    def open(self, reader: Reader, run: str | None, next_seq: int) -> int:
+        """Begin a feed at `next_seq`; its number."""
+        self._count += 1
+        feed = self._feeds[self._count] = Feed(self._count, reader, run, next_seq)
+        self._catch_up(feed)
+        return feed.number
+
+    def close(self, number: int, reader: Reader) -> bool:
+        """End a feed of this reader; was there one?"""
+        feed = self._feeds.get(number)
+        if feed is None or feed.reader is not reader:
+            return False
+        del self._feeds[number]
+        return True
+
+    def close_all(self, reader: Reader) -> None:
+        """The reader is gone."""
+        self._feeds = {n: feed for n, feed in self._feeds.items() if feed.reader is not reader}
+
+    def published(self, entries: list[Entry]) -> None:
+        """These entries are durable."""
+        if entries:
+            self.published_seq = entries[-1].seq
+        for feed in list(self._feeds.values()):
+            if not feed.live:
+                continue
+            if feed.reader.full:
+                feed.live = False
+                self._catch_up(feed)
+                continue
+            for entry in entries:
+                if feed.give(entry):
+                    self._end(feed)
+                    break
+
+    def _catch_up(self, feed: Feed) -> None:
+        task = asyncio.get_running_loop().create_task(self._read_on(feed))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _read_on(self, feed: Feed) -> None:
+        """Read from the journal until the feed is where the engine is."""
+        try:
+            while feed.number in self._feeds:
+                await feed.reader.room()
+                given = 0
+                for entry in self._entries(feed):
+                    if feed.give(entry):
+                        self._end(feed)
+                        return
+                    given += 1
+                    if given % _CHUNK == 0:
+                        await asyncio.sleep(0)
+                        if feed.reader.full:
+                            await feed.reader.room()
+                behind = feed.next_seq <= self.published_seq
+                if feed.run is None and behind and not given:
+                    # Acknowledged but not synced yet (`durability = "interval"`): soon it is.
+                    await asyncio.sleep(_SYNC_SECONDS)
+                elif not behind or not given:
+                    feed.next_seq = max(feed.next_seq, self.published_seq + 1)
+                    feed.live = True
+                    if self._is_over(feed):
+                        self._end(feed)
+                    return
+        except ConnectionError:
+            self._feeds.pop(feed.number, None)
+
+    def _entries(self, feed: Feed) -> Iterator[Entry]:
+        """What the feed has still to be given. Of one run, only its own records are read."""
+        if feed.run is None:
+            for _, entry in self._engine.journal.read(feed.next_seq):
+                if entry.seq > self.published_seq:
+                    return
+                yield entry
+            return
+        for entry in self._lookup.entries(feed.run):
+            if feed.next_seq <= entry.seq <= self.published_seq:
+                yield entry
+
+    def _is_over(self, feed: Feed) -> bool:
+        """Has the followed run ended before the feed began?"""
+        if feed.run is None or self._lookup.row(feed.run) is None:
+            return False
+        live = self._lookup.live(feed.run)
+        return live is None or live.finished
+
+    def _end(self, feed: Feed) -> None:
+        """The followed run has ended: say how, and close."""
+        assert feed.run is not None
+        self._feeds.pop(feed.number, None)
+        feed.reader.notify(
+            "feed.end", {"feed": feed.number, "run": self._run_object(feed.run)}
+        )
+
+
+def first_seq_since(entries: Iterator[tuple[int, Entry]], since_us: int) -> int | None:
+    """The first entry not older than `since_us`."""
+    return next((entry.seq for _, entry in entries if entry.at_us >= since_us), None)
+

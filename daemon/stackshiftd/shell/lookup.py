@@ -1,0 +1,141 @@
+"""Finding runs: in memory, in the history, by any of the names that a person may give them."""
+
+from __future__ import annotations
+
+from array import array
+from typing import NamedTuple
+
+from msgspec import Raw
+
+from stackshift_jobs.errors import NotFound, Usage
+from stackshift_jobs.names import RUN_ID
+from stackshiftd.core import records as r
+from stackshiftd.core.commands import StartRun
+from stackshiftd.core.records import Entry, Error, entry_from_json, entry_json
+from stackshiftd.core.state import Run, Status
+from stackshiftd.history.index import History
+from stackshiftd.history.rows import RunRow
+from stackshiftd.shell.engine import Engine
+
+MIN_SUFFIX = 4
+
+
+class Ended(NamedTuple):
+    """How a run that has left memory ended."""
+
+    status: str
+    result: Raw
+    error: Error | None
+
+
+class Lookup:
+    """Looks; changes nothing."""
+
+    def __init__(self, engine: Engine, history: History) -> None:
+        self._engine = engine
+        self._history = history
+
+    def resolve(self, name: str) -> str:
+        """The id that `name` (an id, a unique suffix, `@last`, `@failed`) stands for. Raises
+        `NotFound` or `Usage`."""
+        if name in ("@last", "@failed"):
+            return self._newest(name)
+        if name.startswith("@"):
+            raise Usage(f"{name!r} is not a run", hint="use @last or @failed")
+        if RUN_ID.fullmatch(name):
+            if self.live(name) is not None or self._history.find(name) is not None:
+                return name
+            raise NotFound(f"there is no run {name}", hint="stackshift runs list")
+        if len(name) < MIN_SUFFIX:
+            raise Usage(f"{name!r} is too short for a run", hint="at least 4 characters of its end")
+        found = {run for run in self._engine.state.runs if run.endswith(name)}
+        found.update(self._history.ending_in(name, 5))
+        if not found:
+            raise NotFound(f"no run ends in {name!r}", hint="stackshift runs list")
+        if len(found) > 1:
+            raise Usage(
+                f"{len(found)} runs end in {name!r}", hint="one of " + ", ".join(sorted(found))
+            )
+        return found.pop()
+
+    def _newest(self, name: str) -> str:
+        failed = name == "@failed"
+        status = "failed" if failed else None
+        newest: tuple[int, str] = (0, "")
+        for row in self._history.newest(status=status, limit=1):
+            newest = (row.created_seq, row.id)
+        for run in reversed(self._engine.state.runs.values()):
+            if not failed or run.status is Status.FAILED:
+                newest = max(newest, (run.created_seq, run.id))
+                break
+        if not newest[1]:
+            raise NotFound("there is no failed run" if failed else "there is no run yet")
+        return newest[1]
+
+    def entries(self, run: str) -> list[Entry]:
+        """The records of a run that are still kept, in order, each once."""
+        found = [*self._engine.journal.fetch(self.places(run)), *self._engine.pending(run)]
+        earlier: list[Entry] = []
+        for entry in found:
+            if isinstance(entry.record, r.RunRetried):
+                earlier.extend(entry_from_json(line) for line in entry.record.restored)
+        if not earlier:
+            return found
+        by_seq = {entry.seq: entry for entry in (*earlier, *found)}
+        return [by_seq[seq] for seq in sorted(by_seq)]
+
+    def places(self, run: str) -> array[int]:
+        """Where the records of a run lie."""
+        live = self._engine.places.get(run)
+        if live is not None:
+            return live
+        row = self._history.find(run)
+        return row.places if row is not None else array("q")
+
+    def lines(self, run: str) -> tuple[bytes, ...]:
+        """The records of a run as JSON, for one that is sent on. Raises `NotFound`."""
+        entries = self.entries(run)
+        if not entries or not isinstance(entries[0].record, r.RunCreated):
+            raise NotFound(f"the records of {run} are not kept any more")
+        return tuple(entry_json(entry) for entry in entries)
+
+    def live(self, run: str) -> Run | None:
+        """The run, if it is in memory."""
+        return self._engine.state.runs.get(run) or self._engine.finishing.get(run)
+
+    def row(self, run: str) -> RunRow | None:
+        """The history row of a finished run."""
+        return self._history.find(run)
+
+    def outcome(self, run: str) -> Ended | None:
+        """How a finished run ended, from its last record; None for a run that is not finished or
+        not known."""
+        ending = self._engine.finishing.get(run)
+        if ending is not None:
+            return ended_by(self._engine.pending(run)[-1:])
+        row = self._history.find(run)
+        if row is None:
+            return None
+        return ended_by(self._engine.journal.fetch(row.places[row.end : row.end + 1]))
+
+    def ended_owner(self, start: StartRun) -> str | None:
+        """The finished run that a start with a key would find."""
+        if start.key is None:
+            return None
+        owner = self._engine.state.key_owner(start.key, self._engine.now_us())
+        if owner is None or owner.job != start.job or owner.digest != start.digest:
+            return None
+        live = self._engine.state.runs.get(owner.run)
+        return owner.run if live is None or live.finished else None
+
+
+def ended_by(entries: list[Entry]) -> Ended | None:
+    """The outcome that the last record of a run tells."""
+    record = entries[-1].record if entries else None
+    if isinstance(record, r.RunCompleted):
+        return Ended("completed", record.result, None)
+    if isinstance(record, r.RunFailed):
+        return Ended("failed", r.NULL, record.error)
+    if isinstance(record, r.RunCancelled):
+        return Ended("cancelled", r.NULL, None)
+    return None

@@ -1,0 +1,330 @@
+"""The worker processes: started by exec, greeted, listened to, replaced.
+
+Each has a socket pair; nothing else of the daemon reaches it. A worker that is silent for the heartbeat
+time, or whose process ends, is lost: its executions are given up first, then it is killed, so that
+nothing it may still say counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, Protocol, cast
+
+import msgspec
+
+from stackshift_jobs.config import Config
+from stackshiftd.core import commands as c
+from stackshiftd.shell.tuning import Tuning
+from stackshiftd.worker.frames import (
+    Beat,
+    Drain,
+    Frame,
+    Greeting,
+    HandBack,
+    Hello,
+    Stuck,
+    decode_from_worker,
+    encode,
+)
+
+log = logging.getLogger("stackshiftd.pool")
+
+KEPT_ENVIRONMENT: Final = ("HOME", "USER", "PATH", "LANG", "TZ")
+
+
+class Ears(Protocol):
+    """Who is told what workers say."""
+
+    def greeted(self, link: Link, greeting: Greeting) -> None:
+        """A worker has imported its modules and can be given work."""
+
+    def heard(self, link: Link, command: c.Command) -> None:
+        """A worker's command."""
+
+    def handed_back(self, link: Link, run: str, token: int) -> None:
+        """A worker has left a handler at a drain."""
+
+    def lost(self, link: Link, reason: str, ours: bool) -> None:
+        """A worker is gone; whatever executed there executes no more."""
+
+
+class Link(asyncio.Protocol):
+    """The daemon's end of one worker."""
+
+    def __init__(self, pool: Pool, worker: str, process: subprocess.Popen[bytes]) -> None:
+        self.id = worker
+        self.process = process
+        self.slots = 0
+        self.ready = False
+        self.stopping: set[str] = set()
+        """Runs that were asked to stop and have not yet: no new work meanwhile."""
+        self.retired = False
+        """It gets no new work any more."""
+        self.gone = False
+        self.silent_ticks = 0
+        self.executed = 0
+        self._pool = pool
+        self._transport: asyncio.Transport | None = None
+        self._rest = b""
+        self._gathered: list[bytes] = []
+        self._loop = asyncio.get_running_loop()
+
+    @property
+    def usable(self) -> bool:
+        return self.ready and not self.stopping and not self.retired and not self.gone
+
+    def post(self, frame: Frame | msgspec.Struct) -> None:
+        """Send, together with all that this turn of the loop sends."""
+        if not self._gathered:
+            self._loop.call_soon(self._flush)
+        self._gathered.append(encode(frame))
+
+    def _flush(self) -> None:
+        gathered, self._gathered = self._gathered, []
+        if self._transport is not None and not self.gone:
+            gathered.append(b"")
+            self._transport.write(b"\n".join(gathered))
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports are of no class of asyncio's.
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        self.silent_ticks = 0
+        lines = (self._rest + data).split(b"\n")
+        self._rest = lines.pop()
+        for line in lines:
+            self._pool.heard(self, line)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._pool.ended(self)
+
+    def close(self) -> None:
+        """Close our end: the worker ends by itself."""
+        if self._transport is not None:
+            self._transport.close()
+
+
+class Pool:
+    """`[workers] processes` workers, kept up."""
+
+    def __init__(
+        self,
+        config: Config,
+        logs: Path,
+        ears: Ears,
+        tuning: Tuning,
+        executing: Callable[[str], int],
+    ) -> None:
+        self._executing = executing
+        self._config = config
+        self._logs = logs
+        self._ears = ears
+        self._tuning = tuning
+        self._loop = asyncio.get_running_loop()
+        self._count = 0
+        self._early_deaths = 0
+        self._closing = False
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.links: dict[str, Link] = {}
+
+    # --- Starting --------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Start all workers; returns when they run, not when they are ready."""
+        for _ in range(self._config.workers.processes):
+            await self._spawn()
+        self._loop.call_later(1.0, self._listen)
+
+    async def _spawn(self) -> None:
+        ours, theirs = socket.socketpair()
+        self._count += 1
+        worker = f"w{self._count}"
+        try:
+            process = subprocess.Popen(
+                [self._python(), "-P", "-m", "stackshiftd.worker", "--fd", str(theirs.fileno())],
+                pass_fds=(theirs.fileno(),),
+                stdin=subprocess.DEVNULL,
+                cwd=self._config.root,
+                env=environment(self._config),
+                # A Ctrl-C at the terminal of `daemon run` is the daemon's to handle.
+                start_new_session=True,
+            )
+        finally:
+            theirs.close()
+        link = Link(self, worker, process)
+        self.links[worker] = link
+        await self._loop.create_unix_connection(lambda: link, sock=ours)
+        link.post(
+            Hello(
+                worker=worker,
+                project=str(self._config.root),
+                jobs=list(self._config.project.jobs),
+                slots=self._config.workers.slots,
+                logs=str(self._logs),
+                payload_bytes=self._config.limits.payload_bytes,
+            )
+        )
+
+    def _python(self) -> str:
+        """`[workers] python`, else the project's own environment if it has us, else our own."""
+        chosen = self._config.workers.python
+        if chosen is not None:
+            return str(self._config.root / Path(chosen).expanduser())
+        own = self._config.root / ".venv" / "bin" / "python"
+        has_us = any(self._config.root.glob(".venv/lib/python3*/site-packages/stackshift_jobs*"))
+        return str(own) if has_us and own.exists() else sys.executable
+
+    # --- Listening -------------------------------------------------------------------------
+
+    def heard(self, link: Link, line: bytes) -> None:
+        """A line of a worker."""
+        if link.gone:
+            return
+        frame = decode_from_worker(line)
+        if isinstance(frame, c.Command):
+            self._ears.heard(link, frame)
+        elif isinstance(frame, Greeting):
+            self._early_deaths = 0
+            link.slots = self._config.workers.slots
+            link.ready = True
+            self._ears.greeted(link, frame)
+        elif isinstance(frame, HandBack):
+            self._ears.handed_back(link, frame.run, frame.token)
+        elif isinstance(frame, Stuck):
+            log.warning("%s: step %r of %s is past its timeout", link.id, frame.step, frame.run)
+            self.retire(link, f"step {frame.step!r} of {frame.run} did not end at its timeout")
+        else:
+            assert isinstance(frame, Beat)
+
+    def _listen(self) -> None:
+        """Once a second: who has fallen silent? Counted in looks, not in seconds, so that a daemon
+        that was itself stopped for a while blames nobody."""
+        if self._closing:
+            return
+        for link in list(self.links.values()):
+            link.silent_ticks += 1
+            if link.silent_ticks > self._tuning.heartbeat and not link.gone:
+                log.warning("%s has been silent for %d s", link.id, link.silent_ticks)
+                self._give_up(link, "silent past its heartbeat", ours=False)
+        self._loop.call_later(min(1.0, self._tuning.heartbeat), self._listen)
+
+    # --- Ending ----------------------------------------------------------------------------
+
+    def retire(self, link: Link, reason: str) -> None:
+        """Replace a worker: no new work, the grace to record what it holds, then the end."""
+        if link.retired or link.gone:
+            return
+        link.retired = True
+        link.post(Drain())
+        self._loop.call_later(
+            self._config.workers.grace_ms / 1000, self._give_up, link, reason, True
+        )
+
+    def replace(self, link: Link, reason: str) -> None:
+        """End a worker that had its grace: at once for the handler that would not stop, with a grace
+        of their own for the others to record their step."""
+        if len(link.stopping) >= self._executing(link.id):
+            self._give_up(link, reason, True)
+        else:
+            self.retire(link, reason)
+
+    def _give_up(self, link: Link, reason: str, ours: bool) -> None:
+        """Its executions are lost now; the process is killed after."""
+        if link.gone:
+            return
+        link.gone = True
+        link.ready = False
+        self._ears.lost(link, reason, ours)
+        if self._tuning.kill_delay:
+            link.gone = False  # its late results are heard, and must change nothing
+            self._loop.call_later(self._tuning.kill_delay, self._kill, link)
+        else:
+            self._kill(link)
+
+    def _kill(self, link: Link) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(link.process.pid, signal.SIGKILL)
+        link.gone = True
+        link.close()
+
+    def ended(self, link: Link) -> None:
+        """Its socket is closed: the process has ended, or is about to."""
+        self.links.pop(link.id, None)
+        if not link.gone:
+            link.gone = True
+            reason = "the worker process died" if link.ready else "the worker did not start"
+            self._ears.lost(link, reason, ours=self._closing)
+        self._kill(link)
+        if not link.ready and link.slots == 0:
+            self._early_deaths += 1
+        self._track(self._reap_and_replace(link))
+
+    async def _reap_and_replace(self, link: Link) -> None:
+        status = await asyncio.to_thread(link.process.wait)
+        if self._closing:
+            return
+        log.warning("%s (pid %d) ended with status %d", link.id, link.process.pid, status)
+        if self._early_deaths:
+            tuning = self._tuning
+            delay = tuning.respawn_first * 2 ** min(self._early_deaths - 1, 10)
+            await asyncio.sleep(min(delay, tuning.respawn_most))
+        if not self._closing:
+            await self._spawn()
+
+    def _track(self, work: Any) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def drain(self) -> None:
+        """Have every worker hand its runs back."""
+        for link in self.links.values():
+            link.retired = True
+            link.post(Drain())
+
+    async def close(self) -> None:
+        """End all workers now."""
+        self._closing = True
+        links = list(self.links.values())
+        for link in links:
+            self._kill(link)
+        for link in links:
+            await asyncio.to_thread(link.process.wait)
+        for task in list(self._tasks):
+            task.cancel()
+
+
+def environment(config: Config) -> dict[str, str]:
+    """What workers see of the environment: the same whoever woke the daemon."""
+    inherited = config.workers.inherit_env
+    names = list(os.environ) if "*" in inherited else [*KEPT_ENVIRONMENT, *inherited]
+    made = {name: os.environ[name] for name in names if name in os.environ}
+    made.setdefault("PATH", os.defpath)
+    if config.project.env_file is not None:
+        made |= read_env_file(config.root / config.project.env_file)
+    return made
+
+
+def read_env_file(path: Path) -> dict[str, str]:
+    """`NAME=value` lines; `#` comments, an `export` before the name and quotes around the value are
+    allowed. Raises `OSError` if it cannot be read."""
+    made: dict[str, str] = {}
+    for raw in path.read_text().splitlines():
+        line = raw.strip().removeprefix("export ")
+        name, equals, value = line.partition("=")
+        if not line.startswith("#") and equals:
+            value = value.strip()
+            if len(value) >= 2 and value[0] == value[-1] and value[0] in "'\"":
+                value = value[1:-1]
+            made[name.strip()] = value
+    return made

@@ -1,0 +1,66 @@
+"""Waking when something is due.
+
+The core knows what is due when, in daemon time; here is only the alarm. It is set for at most a second,
+and then looked again: so it is right also when the wall clock jumps or the machine has slept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from stackshiftd.core.commands import Tick
+from stackshiftd.shell.engine import Engine
+
+MAX_SLEEP_SECONDS: Final = 1.0
+MAX_TICKS: Final = 512
+"""Timers fired in one turn of the loop, so that a great many due at once do not keep all else waiting."""
+
+
+class Timers:
+    """Submits a `Tick` for each timer that is due."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._loop = asyncio.get_running_loop()
+        self._alarm: asyncio.TimerHandle | None = None
+        self._armed_us = 0
+
+    def rearm(self) -> None:
+        """Fire what is due, and set the alarm for what is next."""
+        engine = self._engine
+        if engine.read_only:
+            return
+        for _ in range(MAX_TICKS):
+            due_us = engine.state.next_due_us()
+            if due_us is None:
+                self._cancel()
+                return
+            now_us = engine.now_us()
+            if due_us > now_us:
+                self._set(due_us, (due_us - now_us) / 1e6)
+                return
+            engine.submit(Tick())
+        self._set(0, 0.0)
+
+    def _set(self, due_us: int, seconds: float) -> None:
+        if self._alarm is not None and self._armed_us == due_us and due_us:
+            return
+        self._cancel()
+        self._armed_us = due_us
+        self._alarm = self._loop.call_later(min(seconds, MAX_SLEEP_SECONDS), self._ring)
+
+    def _ring(self) -> None:
+        self._alarm = None
+        self._armed_us = 0
+        self.rearm()
+
+    def _cancel(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+            self._armed_us = 0
+
+    def stop(self) -> None:
+        """Ring no more."""
+        self._cancel()

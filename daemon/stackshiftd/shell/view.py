@@ -1,0 +1,136 @@
+"""The run object: a run as the protocol and `--json` show it, whether in memory or long finished."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Raw
+
+from stackshift_jobs.durations import rfc3339
+from stackshiftd.core import records as r
+from stackshiftd.core.records import Entry
+from stackshiftd.core.state import Run, Status
+from stackshiftd.core.why import Fleet, Why, shown_status, why
+from stackshiftd.history.rows import RunRow
+from stackshiftd.shell.bodies import Bodies
+from stackshiftd.shell.detail import detail, error_object
+from stackshiftd.shell.engine import Engine
+from stackshiftd.shell.lookup import Lookup, ended_by
+
+
+class View:
+    """Makes run objects."""
+
+    def __init__(self, engine: Engine, lookup: Lookup, bodies: Bodies, fleet: Any) -> None:
+        self._engine = engine
+        self._lookup = lookup
+        self._bodies = bodies
+        self._fleet = fleet
+
+    def run(self, run_id: str, *, with_detail: bool = False) -> dict[str, Any]:
+        """The run object of an id that is known to exist."""
+        live = self._lookup.live(run_id)
+        if live is not None:
+            made = self.of_run(live)
+        else:
+            row = self._lookup.row(run_id)
+            assert row is not None, f"{run_id} is neither in memory nor in the history"
+            made = self.of_row(row)
+        if with_detail:
+            made |= detail(self._lookup.entries(run_id))
+        return made
+
+    def why(self, run: Run) -> Why:
+        """Why a run in memory is where it is."""
+        fleet: Fleet = self._fleet()
+        return why(self._engine.state, run, fleet, self._engine.now_us())
+
+    def of_run(self, run: Run) -> dict[str, Any]:
+        """The run object of a run in memory."""
+        told = self.why(run)
+        done = run.finished
+        return {
+            "id": run.id,
+            "job": run.job,
+            "queue": run.queue,
+            "status": shown_status(run).value,
+            "attempt": run.attempt,
+            "max_attempts": run.retry.max_attempts,
+            "priority": run.priority,
+            "payload": Raw(self._bodies.of(run, run.payload)),
+            "result": Raw(self._bodies.of(run, run.result)) if run.result is not None else None,
+            "error": error_object(run.error) if run.status is Status.FAILED else None,
+            "idempotency_key": run.key,
+            "labels": run.labels,
+            "created_at": rfc3339(run.created_us),
+            "scheduled_at": _time(run.scheduled_us),
+            "started_at": _time(run.started_us),
+            "finished_at": _time(run.finished_us) if done else None,
+            "duration_ms": _duration(run.started_us, run.finished_us) if done else None,
+            "waiting_for": waiting_for(told),
+            "why": told.text,
+            "why_code": told.code,
+            "code": run.code or None,
+            "parent": run.parent,
+            "dead": run.status is Status.FAILED,
+        }
+
+    def of_row(self, row: RunRow) -> dict[str, Any]:
+        """The run object of a finished run; its bodies are read from the journal."""
+        entries = self._engine.journal.fetch([row.places[0], row.places[row.end]])
+        created = _created(entries)
+        ended = ended_by([entry for entry in entries if entry is not entries[0]] or entries)
+        error = ended.error if ended is not None else None
+        text = row.status
+        if error is not None:
+            text = f"failed: {error.type}: {error.message}"
+        return {
+            "id": row.id,
+            "job": row.job,
+            "queue": row.queue,
+            "status": row.status,
+            "attempt": row.attempt,
+            "max_attempts": row.max_attempts,
+            "priority": row.priority,
+            "payload": created.payload if created is not None else None,
+            "result": ended.result if ended is not None else None,
+            "error": error_object(error),
+            "idempotency_key": row.key,
+            "labels": row.labels,
+            "created_at": rfc3339(row.created_us),
+            "scheduled_at": _time(row.scheduled_us),
+            "started_at": _time(row.started_us),
+            "finished_at": _time(row.finished_us),
+            "duration_ms": _duration(row.started_us, row.finished_us),
+            "waiting_for": None,
+            "why": text,
+            "why_code": row.status,
+            "code": row.code or None,
+            "parent": row.parent,
+            "dead": False,
+        }
+
+
+def waiting_for(told: Why) -> dict[str, Any] | None:
+    """What a waiting run waits for, as the run object has it."""
+    if not told.kind:
+        return None
+    return {
+        "kind": told.kind,
+        "step": told.step,
+        "until": _time(told.until_us),
+        "run": told.run or None,
+    }
+
+
+def _created(entries: list[Entry]) -> r.RunCreated | None:
+    record = entries[0].record if entries else None
+    return record if isinstance(record, r.RunCreated) else None
+
+
+def _time(us: int) -> str | None:
+    return rfc3339(us) if us else None
+
+
+def _duration(started_us: int, finished_us: int) -> int | None:
+    return (finished_us - started_us) // 1000 if started_us and finished_us else None

@@ -1,0 +1,1 @@
+"""The worker process: imports job modules and executes handlers. Only it runs the user's code."""

@@ -1,0 +1,213 @@
+"""One execution of a handler in this process, and what all kinds of it share.
+
+An execution ends in exactly one frame: `CompleteRun`, `FailAttempt`, `Suspend`, `ConfirmStop` or
+`HandBack`. Which one is decided here, by how its handler left and by why it was asked to.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+from msgspec import Raw
+
+from stackshift_jobs import ops
+from stackshift_jobs.context import Facts
+from stackshift_jobs.durations import to_datetime
+from stackshift_jobs.errors import NonRetryable, ReplayError, RetryAfter, StackshiftError, StepFailed
+from stackshift_jobs.registry import Job
+from stackshift_jobs.replay import Pass
+from stackshift_jobs.steps import Limits, error_json, retries
+from stackshift_jobs.strict import dumps, loads
+from stackshift_jobs.typed import convert, payload_type
+from stackshiftd.core import commands as c
+from stackshiftd.core.records import Error, RetryTerms
+from stackshiftd.worker.frames import Execute, Frame, HandBack, Outcome, Recall
+from stackshiftd.worker.output import RunLog
+
+WAITS: Final = "waits"
+DRAINED: Final = "drained"
+"""Why a pass is left, beside the reasons of `End`."""
+
+KEEP_SECONDS: Final = 0.1
+"""A wait that may end this soon is kept in memory: leaving and coming back costs more."""
+
+FINAL_TYPES: Final = frozenset(
+    ("NonRetryable", "PayloadRefused", "ReplayError", "ChildFailed", "NotFound", "Conflict")
+)
+"""Types of recorded step failures that make no sense to try again."""
+
+
+class OpenStep(NamedTuple):
+    """A step's function under way."""
+
+    op: ops.Perform
+    began: float
+
+
+class Execution:
+    """The state of one execution. `waiting` are the steps it waits for durably, `open` those whose
+    function runs, `outcomes` what ended before its waiter came."""
+
+    def __init__(self, order: Execute, job: Job, recalled: list[Recall], log: RunLog) -> None:
+        self.order = order
+        self.job = job
+        self.pass_ = Pass({each.step: memo_of(each) for each in recalled})
+        self.log = log
+        self.waiting: set[str] = set()
+        self.open: dict[str, OpenStep] = {}
+        self.noted: set[str] = set()
+
+    @property
+    def run(self) -> str:
+        return self.order.run
+
+    @property
+    def token(self) -> int:
+        return self.order.token
+
+    def facts(self) -> Facts[Any]:
+        """What the handler's context shows. Raises `PayloadRefused` for a payload not of its type."""
+        order = self.order
+        payload = loads(bytes(order.payload), Limits.value_bytes)
+        return Facts(
+            payload=convert(payload, payload_type(self.job.handler, self.job.payload_type)),
+            run_id=order.run,
+            job=order.job,
+            queue=order.queue,
+            attempt=order.attempt,
+            labels=order.labels,
+            idempotency_key=order.key,
+            scheduled_at=_scheduled(order.scheduled_at_us),
+            log=logging.getLogger(f"stackshift.{order.job}"),
+        )
+
+    # --- How it ends -----------------------------------------------------------------------
+
+    def returned(self, value: Any) -> Frame | c.Command:
+        """The frame for a handler that returned `value`."""
+        reason = self.pass_.unwinding
+        if reason is not None:
+            return self._left(reason, swallowed=True)
+        try:
+            text = dumps(value, Limits.value_bytes)
+        except Exception as error:
+            return self.raised(error)
+        return c.CompleteRun(self.run, self.token, Raw(text))
+
+    def raised(self, error: BaseException) -> Frame | c.Command:
+        """The frame for a handler that raised."""
+        reason = self.pass_.unwinding
+        if reason is not None:
+            return self._left(reason, swallowed=False)
+        told = error_json(error)
+        retryable = retries(error)
+        step = None
+        if isinstance(error, StepFailed):
+            step = error.step
+            told = {"type": error.type, "message": error.message, "traceback": error.traceback}
+            retryable = error.type not in FINAL_TYPES
+        elif isinstance(error, StackshiftError):
+            step = error.fields.get("step")
+        asked = error if isinstance(error, RetryAfter) else error.__cause__
+        after_ms = asked.delay_ms if isinstance(asked, RetryAfter) else None
+        return c.FailAttempt(self.run, self.token, Error(**told), retryable, after_ms, step)
+
+    def _left(self, reason: str, *, swallowed: bool) -> Frame | c.Command:
+        if reason == WAITS:
+            if swallowed:
+                return self._swallowed()
+            return c.Suspend(self.run, self.token, sorted(self.waiting))
+        if reason == DRAINED:
+            return HandBack(self.run, self.token)
+        return c.ConfirmStop(self.run, self.token)
+
+    def _swallowed(self) -> c.Command:
+        error = ReplayError(
+            "the handler caught what takes it out of memory at a wait (a bare `except:` or "
+            "`except BaseException:`) and returned",
+            hint="catch Exception, or raise it again",
+        )
+        return c.FailAttempt(self.run, self.token, Error(**error_json(error)), False)
+
+    # --- What is slow ----------------------------------------------------------------------
+
+    def note_slow(self, now: float, after: float, send: Callable[[c.Command], None]) -> None:
+        """Tell of steps that have been executing for `after` seconds, once each."""
+        for step, opened in list(self.open.items()):
+            if step not in self.noted and now - opened.began >= after:
+                self.noted.add(step)
+                send(c.OpenStep(self.run, self.token, step, opened.op.tried))
+
+    def overdue(self, now: float) -> list[OpenStep]:
+        """Steps past their timeout."""
+        return [
+            opened
+            for opened in list(self.open.values())
+            if opened.op.timeout_ms is not None and now - opened.began >= opened.op.timeout_ms / 1000
+        ]
+
+    def began(self, op: ops.Perform) -> None:
+        self.open[op.step] = OpenStep(op, time.monotonic())
+
+    def ended(self, op: ops.Perform) -> None:
+        self.open.pop(op.step, None)
+        self.noted.discard(op.step)
+
+
+def memo_of(frame: Recall | Outcome) -> ops.Memo:
+    """The SDK's form of a recorded call."""
+    error = frame.error
+    return ops.Memo(
+        kind=frame.kind,
+        phase=frame.phase,
+        body=bytes(frame.body),
+        error=None
+        if error is None
+        else {"type": error.type, "message": error.message, "traceback": error.traceback},
+        tried=frame.tried,
+        due_us=getattr(frame, "due_us", 0),
+        child=frame.child,
+        child_status=frame.child_status,
+        input=getattr(frame, "input", ""),
+    )
+
+
+def command_of(op: ops.Tell, run: str, token: int, call: int) -> c.Command:
+    """The command that a call's op stands for."""
+    match op:
+        case ops.RecordResult():
+            return c.CompleteStep(
+                run, token, call, op.step, Raw(op.result), op.duration_ms, op.tried, op.input
+            )
+        case ops.RecordFailure():
+            terms = RetryTerms(**op.retry) if op.retry is not None else None
+            return c.FailStep(
+                run, token, call, op.step, Error(**op.error), op.duration_ms, op.tried,
+                op.retryable, terms, op.retry_after_ms, op.input,
+            )  # fmt: skip
+        case ops.RecordValue():
+            return c.RecordValue(run, token, call, op.step, Raw(op.value))
+        case ops.Sleep():
+            return c.BeginSleep(run, token, call, op.step, op.delay_ms, op.until_us)
+        case ops.AwaitRun():
+            return c.AwaitRun(run, token, call, op.step, op.run)
+        case ops.StartChild():
+            return c.CallJob(
+                run, token, call, op.step, op.job, Raw(op.payload), op.wait,
+                op.cancel_with_parent, Raw(dumps(op.options)),
+            )  # fmt: skip
+
+
+def refusal(code: str, message: str, hint: str) -> StackshiftError:
+    """What a handler gets for a call that the daemon refused. It would be refused again."""
+    error = NonRetryable(message, hint=hint)
+    error.fields["code"] = code
+    return error
+
+
+def _scheduled(us: int) -> datetime | None:
+    return to_datetime(us) if us else None

@@ -1,0 +1,114 @@
+"""Importing the project's job modules, here in the worker and nowhere else.
+
+A module that does not import is told with file, line and message, leaves no job behind, and does not
+keep the others from being loaded.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import NamedTuple
+
+from stackshift_jobs import typed
+from stackshift_jobs.errors import StackshiftError
+from stackshift_jobs.registry import Job, registry
+from stackshiftd.core.records import RetryTerms
+from stackshiftd.worker.frames import FailedModule, JobFacts
+
+
+class Source(NamedTuple):
+    """A module by name, and its file."""
+
+    module: str
+    file: Path
+
+
+def sources(project: Path, jobs: list[str]) -> Iterator[Source]:
+    """The job modules of a project: each file named in `jobs`, and in each folder every `*.py`, but
+    those (and folders) whose name begins with `_` or `.`."""
+    for entry in jobs:
+        place = project / entry
+        if place.is_file():
+            yield Source(_module_name(project, place), place)
+            continue
+        for file in sorted(place.rglob("*.py")):
+            if not any(part.startswith(("_", ".")) for part in file.relative_to(place).parts):
+                yield Source(_module_name(project, file), file)
+
+
+def _module_name(project: Path, file: Path) -> str:
+    return ".".join(file.relative_to(project).with_suffix("").parts)
+
+
+def load(project: Path, jobs: list[str]) -> tuple[list[JobFacts], list[FailedModule]]:
+    """Import all job modules of `project`: what jobs there are, and which modules failed."""
+    failed: list[FailedModule] = []
+    for entry in jobs:
+        if not (project / entry).exists():
+            failed.append(
+                FailedModule(entry, str(project / entry), 0, "FileNotFoundError", "does not exist")
+            )
+    for source in sources(project, jobs):
+        before = dict(registry)
+        try:
+            importlib.import_module(source.module)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a module may raise anything, SystemExit included
+            registry.clear()
+            registry.update(before)
+            failed.append(_failure(source, error))
+    facts: list[JobFacts] = []
+    for job in list(registry.values()):
+        try:
+            facts.append(_facts(job))
+        except Exception as error:
+            del registry[job.name]
+            file = Path(getattr(sys.modules.get(job.module), "__file__", "") or job.module)
+            failed.append(_failure(Source(job.module, file), error))
+    return facts, failed
+
+
+def _facts(job: Job) -> JobFacts:
+    declared = typed.payload_type(job.handler, job.payload_type)
+    return JobFacts(
+        name=job.name,
+        module=job.module,
+        queue=job.queue,
+        code=code_digest(job),
+        doc=job.doc,
+        retry=RetryTerms(**job.retry.as_json()) if job.retry is not None else None,  # type: ignore[arg-type]
+        timeout_ms=job.timeout_ms,
+        priority=job.priority,
+        idempotency_ttl_ms=job.idempotency_ttl_ms,
+        schema=typed.schema(declared),
+    )
+
+
+def code_digest(job: Job) -> str:
+    """Seven hexadecimal digits that change when the file of the job's module does."""
+    file = getattr(sys.modules.get(job.module), "__file__", None)
+    try:
+        return sha256(Path(file).read_bytes()).hexdigest()[:7] if file else ""
+    except OSError:
+        return ""
+
+
+def _failure(source: Source, error: BaseException) -> FailedModule:
+    file, line = str(source.file), 0
+    if isinstance(error, SyntaxError) and error.filename:
+        file, line = error.filename, error.lineno or 0
+    else:
+        own = [
+            frame
+            for frame in traceback.extract_tb(error.__traceback__)
+            if frame.filename == str(source.file)
+        ]
+        line = (own[-1].lineno or 0) if own else 0
+    message = error.message if isinstance(error, StackshiftError) else str(error)
+    return FailedModule(source.module, file, line, type(error).__name__, message)

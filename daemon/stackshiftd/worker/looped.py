@@ -1,0 +1,287 @@
+"""`async def` handlers: tasks on the worker's one loop.
+
+An execution is suspended when none of its steps executes, no call is unanswered, and every task of
+it waits for a durable wait or for another of its tasks: then its tasks are cancelled, and nothing of it
+stays in memory. A task that waits for anything else (a socket read outside a step, say) keeps the
+handler in memory; that costs a slot and is never wrong.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import itertools
+import time
+from collections.abc import Callable, Coroutine, Generator
+from contextvars import ContextVar, copy_context
+from typing import Any, Final
+
+from stackshift_jobs import ops
+from stackshift_jobs.async_context import AsyncJobContext
+from stackshift_jobs.handler_scope import in_handler
+from stackshift_jobs.replay import Unwinding, current_step
+from stackshiftd.core import commands as c
+from stackshiftd.worker.execution import (
+    DRAINED,
+    KEEP_SECONDS,
+    WAITS,
+    Execution,
+    command_of,
+    refusal,
+)
+from stackshiftd.worker.frames import Recorded, Refused
+from stackshiftd.worker.output import current_log
+from stackshiftd.worker.pipe import Pipe
+
+_calls: Final = itertools.count(2, 2)
+current_execution: ContextVar[LoopedExecution | None] = ContextVar(
+    "stackshift_execution", default=None
+)
+
+
+class LoopedExecution(Execution):
+    """An execution on the loop. `tasks` are all of its tasks, `told` its unanswered calls."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.tasks: set[asyncio.Task[Any]] = set()
+        self.told: dict[int, asyncio.Future[ops.Recorded]] = {}
+        self.parked: dict[str, asyncio.Future[ops.Memo]] = {}
+        self.soonest_us = 0
+        self.checking = False
+
+    def leave(self, reason: str) -> None:
+        """Cancel all of its tasks; at a drain only once none of its steps executes."""
+        if reason == DRAINED and (self.open or self.told):
+            self.pass_.unwinding = self.pass_.unwinding or DRAINED
+            return
+        if self.pass_.unwinding in (None, WAITS, DRAINED):
+            self.pass_.unwinding = reason
+        for task in list(self.tasks):
+            task.cancel()
+
+    def answered(self, call: int, answer: Recorded | Refused) -> None:
+        """The daemon's answer to a call."""
+        future = self.told.pop(call, None)
+        if future is not None and not future.done():
+            if isinstance(answer, Refused):
+                future.set_exception(refusal(answer.code, answer.message, answer.hint))
+            else:
+                future.set_result(ops.Recorded(answer.due_us, answer.child))
+        if self.pass_.unwinding == DRAINED and not self.open and not self.told:
+            self.leave(DRAINED)
+
+    def resolved(self, step: str, memo: ops.Memo) -> None:
+        """A wait has ended."""
+        self.pass_.memos[step] = memo
+        future = self.parked.get(step)
+        if future is not None and not future.done():
+            future.set_result(memo)
+
+    # --- Suspension ------------------------------------------------------------------------
+
+    def consider(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Something began to wait: look, a moment from now, whether all of it waits."""
+        if not self.checking:
+            self.checking = True
+            loop.call_later(KEEP_SECONDS if self._may_end_soon() else 0.001, self._check, loop)
+
+    def _check(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.checking = False
+        if self.pass_.unwinding is not None or not self.parked:
+            return
+        if self.open or self.told or not all(map(self._is_parked, self.tasks)):
+            # What it does now may never pass here again: look again later.
+            self.checking = True
+            loop.call_later(KEEP_SECONDS, self._check, loop)
+        else:
+            self.leave(WAITS)
+
+    def _may_end_soon(self) -> bool:
+        now_us = time.time() * 1e6
+        return any(
+            not (memo := self.pass_.memos.get(step))
+            or not memo.due_us
+            or memo.due_us - now_us < KEEP_SECONDS * 1e6
+            for step in self.parked
+        ) and not self.soonest_us > now_us + KEEP_SECONDS * 1e6
+
+    def _is_parked(self, task: asyncio.Task[Any]) -> bool:
+        """Does the task wait for nothing but durable waits and tasks of this execution?"""
+        waits_for = getattr(task, "_fut_waiter", None)
+        if waits_for is None:
+            return task.done()
+        if isinstance(waits_for, asyncio.Task):
+            return waits_for in self.tasks
+        if any(waits_for is future for future in self.parked.values()):
+            return True
+        children = getattr(waits_for, "_children", None)
+        if children is not None:  # asyncio.gather
+            return all(child in self.tasks or child in self.parked.values() for child in children)
+        return _waits_for_tasks(task)
+
+
+def _waits_for_tasks(task: asyncio.Task[Any]) -> bool:
+    """Is the innermost thing the task awaits a TaskGroup's end or `asyncio.wait`? Both wait for
+    tasks, which are looked at themselves."""
+    inner: Any = task.get_coro()
+    frame = None
+    while inner is not None:
+        frame = getattr(inner, "cr_frame", None) or getattr(inner, "gi_frame", None)
+        below = getattr(inner, "cr_await", None) or getattr(inner, "gi_yieldfrom", None)
+        if not isinstance(below, Coroutine | Generator):
+            break
+        inner = below
+    if frame is None:
+        return False
+    code = frame.f_code
+    return code.co_filename.endswith("asyncio/taskgroups.py") or (
+        code.co_filename.endswith("asyncio/tasks.py") and code.co_name == "_wait"
+    )
+
+
+class LoopPort:
+    """Drives the calls of one execution on the loop; see `stackshift_jobs.async_context.AsyncPort`."""
+
+    def __init__(
+        self,
+        execution: LoopedExecution,
+        pipe: Pipe,
+        calls: dict[int, Execution],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self._execution = execution
+        self._pipe = pipe
+        self._calls = calls
+        self._loop = loop
+
+    def tell(self, op: ops.Tell) -> asyncio.Future[ops.Recorded]:
+        execution = self._execution
+        self._refuse_unwinding()
+        call = next(_calls)
+        future: asyncio.Future[ops.Recorded] = self._loop.create_future()
+        execution.told[call] = future
+        self._calls[call] = execution
+        self._pipe.post(command_of(op, execution.run, execution.token, call))
+        return future
+
+    async def park(self, op: ops.Park) -> ops.Memo:
+        execution = self._execution
+        self._refuse_unwinding()
+        memo = execution.pass_.memos.get(op.step)
+        if memo is not None and memo.phase not in ("waiting", "retrying"):
+            return memo
+        future: asyncio.Future[ops.Memo] = self._loop.create_future()
+        execution.parked[op.step] = future
+        execution.waiting.add(op.step)
+        execution.soonest_us = op.due_us
+        execution.consider(self._loop)
+        # Left where it is when the pass is dropped: `waiting` then says what the run waits for.
+        memo = await future
+        execution.waiting.discard(op.step)
+        del execution.parked[op.step]
+        return memo
+
+    def _refuse_unwinding(self) -> None:
+        if (reason := self._execution.pass_.unwinding) is not None:
+            raise Unwinding(reason)
+
+    async def perform(self, op: ops.Perform) -> Any:
+        execution = self._execution
+        self._refuse_unwinding()
+        execution.began(op)
+        inside = current_step.set(op.step)
+        scope = in_handler.set(None)
+        try:
+            if op.timeout_ms is None:
+                return await self._call(op)
+            try:
+                async with asyncio.timeout(op.timeout_ms / 1000):
+                    return await self._call(op)
+            except TimeoutError as late:
+                raise TimeoutError(
+                    f"step {op.step!r} ran longer than {op.timeout_ms} ms"
+                ) from late
+        finally:
+            execution.ended(op)
+            in_handler.reset(scope)
+            current_step.reset(inside)
+
+    async def _call(self, op: ops.Perform) -> Any:
+        if inspect.iscoroutinefunction(op.fn):
+            return await op.fn(*op.args, **op.kwargs)
+        # A `def` function would block every other handler on this loop.
+        context = copy_context()
+        value = await self._loop.run_in_executor(
+            None, lambda: context.run(op.fn, *op.args, **op.kwargs)
+        )
+        return await value if inspect.isawaitable(value) else value
+
+    def progress(self, done: float, total: float | None, message: str) -> None:
+        execution = self._execution
+        self._refuse_unwinding()
+        self._pipe.post(
+            c.ReportProgress(execution.run, execution.token, float(done), total, message)
+        )
+
+
+def task_factory(
+    loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any], **options: Any
+) -> asyncio.Task[Any]:
+    """Makes tasks that are known to the execution that made them."""
+    task: asyncio.Task[Any] = asyncio.Task(coroutine, loop=loop, **options)
+    execution = current_execution.get()
+    if execution is not None:
+        execution.tasks.add(task)
+        task.add_done_callback(execution.tasks.discard)
+        if execution.pass_.unwinding is not None:
+            task.cancel()
+    return task
+
+
+async def call_handler(
+    execution: LoopedExecution,
+    port: LoopPort,
+    pipe: Pipe,
+    on_end: Callable[[Execution], None],
+) -> None:
+    """Call the handler as a task of its own; its last frame is sent when it and all tasks that it
+    made have ended."""
+    handler = asyncio.create_task(_handle(execution, port))
+    await asyncio.wait((handler,))
+    if not handler.cancelled() and handler.exception() is None:
+        last = execution.returned(handler.result())
+    else:
+        error = asyncio.CancelledError() if handler.cancelled() else handler.exception()
+        assert error is not None
+        last = execution.raised(error)
+    await _end_tasks(execution)
+    execution.log.close()
+    on_end(execution)
+    pipe.post(last)
+
+
+async def _handle(execution: LoopedExecution, port: LoopPort) -> Any:
+    current_execution.set(execution)
+    task = asyncio.current_task()
+    assert task is not None
+    execution.tasks.add(task)
+    task.add_done_callback(execution.tasks.discard)
+    current_log.set(execution.log)
+    in_handler.set("ctx")
+    context: AsyncJobContext[Any] = AsyncJobContext(execution.facts(), execution.pass_, port)
+    return await execution.job.handler(context)
+
+
+async def _end_tasks(execution: LoopedExecution) -> None:
+    """Tasks that the handler left behind do not outlive it."""
+    execution.pass_.unwinding = execution.pass_.unwinding or "ended"
+    while tasks := list(execution.tasks):
+        for task in tasks:
+            task.cancel()
+        done, _ = await asyncio.wait(tasks, timeout=1.0)
+        for task in done:
+            if not task.cancelled():
+                task.exception()  # looked at, so that the loop does not report it
+        if not done:
+            break

@@ -1,0 +1,176 @@
+"""What a handler prints and logs, kept per run, attempt and step.
+
+`sys.stdout`, `sys.stderr` and the root logger are replaced by routers: a line written while a handler
+runs goes to its run's log file, anything else to the worker's own stderr, which is the daemon's log.
+The files are JSON lines, not synced, and bounded: past `MAX_BYTES` an attempt's further output is
+dropped, and the last line says so.
+
+A handler that is replayed prints again what it printed before. Each line carries `pos`, the number of
+`ctx` calls made before it: on a later pass of an attempt, as many lines at each position as are there
+already are left out.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import sys
+import threading
+import time
+from collections import Counter
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Final, TextIO
+
+from stackshift_jobs.durations import rfc3339
+from stackshift_jobs.replay import Pass, current_step
+
+MAX_BYTES: Final = 1 << 20
+MAX_LINE: Final = 16 * 1024
+
+current_log: ContextVar[RunLog | None] = ContextVar("stackshift_log", default=None)
+
+
+class RunLog:
+    """The log of one execution. Opened at the first line, so that a silent run leaves no file."""
+
+    def __init__(self, folder: Path, run: str, attempt: int, pass_: Pass) -> None:
+        self._path = folder / f"{run}.jsonl"
+        self._run = run
+        self._attempt = attempt
+        self._pass = pass_
+        self._lock = threading.Lock()
+        self._file: TextIO | None = None
+        self._size = 0
+        self._printed: Counter[int] = Counter()
+        self._partial: dict[tuple[str, str | None], str] = {}
+
+    def write(self, stream: str, text: str) -> None:
+        """Text of a stream; whole lines are kept, the rest waits for its end."""
+        key = (stream, current_step.get())
+        with self._lock:
+            text = self._partial.pop(key, "") + text
+            *lines, rest = text.split("\n")
+            if rest:
+                if len(rest) > MAX_LINE:
+                    lines.append(rest)
+                else:
+                    self._partial[key] = rest
+            for line in lines:
+                self._keep(stream, key[1], "", line)
+
+    def record(self, level: str, text: str) -> None:
+        """A record of `logging`."""
+        with self._lock:
+            self._keep("log", current_step.get(), level, text)
+
+    def close(self) -> None:
+        """Keep what was printed without a newline, and close the file."""
+        with self._lock:
+            for (stream, step), rest in self._partial.items():
+                self._keep(stream, step, "", rest)
+            self._partial.clear()
+            if self._file is not None:
+                self._file.close()
+                self._file = None
+
+    def _keep(self, stream: str, step: str | None, level: str, text: str) -> None:
+        if self._file is None:
+            self._open()
+        assert self._file is not None
+        position = self._pass.calls
+        if step is None and self._printed[position] > 0:
+            self._printed[position] -= 1
+            return
+        if self._size > MAX_BYTES:
+            return
+        line = {
+            "at": rfc3339(time.time_ns() // 1000),
+            "attempt": self._attempt,
+            "step": step,
+            "stream": stream,
+            "level": level,
+            "pos": position if step is None else None,
+            "message": text[:MAX_LINE],
+        }
+        written = json.dumps(line) + "\n"
+        self._size += len(written)
+        if self._size > MAX_BYTES:
+            line["message"] = f"… more than {MAX_BYTES} bytes in this attempt: the rest is left out"
+            line["level"] = "WARNING"
+            written = json.dumps(line) + "\n"
+        self._file.write(written)
+        self._file.flush()
+
+    def _open(self) -> None:
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self._path.exists():
+            for raw in self._path.read_text().splitlines():
+                try:
+                    line = json.loads(raw)
+                except ValueError:
+                    continue  # half a line of a worker that was killed
+                if line["attempt"] == self._attempt:
+                    self._size += len(raw) + 1
+                    if line["pos"] is not None:
+                        self._printed[line["pos"]] += 1
+        self._file = open(self._path, "a", encoding="utf-8", opener=_private)  # noqa: PTH123
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
+
+
+class Router(io.TextIOBase):
+    """Stands in for `sys.stdout` or `sys.stderr`."""
+
+    def __init__(self, stream: str, own: TextIO) -> None:
+        self._stream = stream
+        self._own = own
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        log = current_log.get()
+        if log is not None:
+            log.write(self._stream, text)
+        else:
+            self._own.write(text)
+            self._own.flush()
+        return len(text)
+
+    def flush(self) -> None:
+        self._own.flush()
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return "utf-8"
+
+    def fileno(self) -> int:
+        return self._own.fileno()
+
+
+class RunLogHandler(logging.Handler):
+    """Sends `logging` records of a handler to its run's log, all others to stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        log = current_log.get()
+        text = self.format(record)
+        if log is not None:
+            log.record(record.levelname, text)
+        else:
+            assert sys.__stderr__ is not None
+            sys.__stderr__.write(f"{record.levelname} {record.name}: {text}\n")
+
+
+def install() -> None:
+    """Route this process's output from now on."""
+    assert sys.__stderr__ is not None
+    sys.stdout = Router("stdout", sys.__stderr__)
+    sys.stderr = Router("stderr", sys.__stderr__)
+    root = logging.getLogger()
+    root.addHandler(RunLogHandler())
+    root.setLevel(logging.INFO)

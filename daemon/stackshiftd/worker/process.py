@@ -1,0 +1,214 @@
+"""The worker process: reads frames, calls handlers, keeps a heartbeat, dies with the daemon.
+
+Owned by the loop's thread but for what `threaded` says. When the socket pair closes the process ends
+at once: without a daemon nothing it does could be recorded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from stackshift_jobs.registry import registry
+from stackshift_jobs.steps import Limits, error_json
+from stackshiftd.core import commands as c
+from stackshiftd.core.records import Error
+from stackshiftd.worker import loader, output
+from stackshiftd.worker.execution import DRAINED, Execution, memo_of
+from stackshiftd.worker.frames import (
+    BEAT_SECONDS,
+    Beat,
+    Drain,
+    End,
+    Execute,
+    Greeting,
+    Hello,
+    Outcome,
+    Recall,
+    Recorded,
+    Refused,
+    Stuck,
+    decode_from_daemon,
+)
+from stackshiftd.worker.looped import LoopedExecution, LoopPort, call_handler, task_factory
+from stackshiftd.worker.output import RunLog
+from stackshiftd.worker.pipe import Pipe
+from stackshiftd.worker.threaded import ThreadedExecution, ThreadPort, Threads
+
+SLOW_SECONDS: Final = 0.25
+"""A step that has run for so long is recorded as started."""
+
+
+class Worker:
+    """Everything of one worker process."""
+
+    def __init__(self, sock: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._pipe = Pipe(sock, self._on_line, lambda: os._exit(0))
+        self._hello: Hello | None = None
+        self._threads = Threads(self._ended)
+        self._executions: dict[str, LoopedExecution | ThreadedExecution] = {}
+        self._recalled: dict[str, list[Recall]] = {}
+        self._calls: dict[int, Execution] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._draining = False
+
+    def start(self) -> None:
+        """Read frames from now on."""
+        self._pipe.attach(self._loop)
+        threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
+
+    # --- From the daemon -------------------------------------------------------------------
+
+    def _on_line(self, line: bytes) -> None:
+        frame = decode_from_daemon(line)
+        kind = type(frame)
+        if kind is Recorded or kind is Refused:
+            assert isinstance(frame, Recorded | Refused)
+            execution = self._calls.pop(frame.call, None)
+            if execution is not None:
+                execution.answered(frame.call, frame)  # type: ignore[attr-defined]
+        elif isinstance(frame, Execute):
+            self._execute(frame)
+        elif isinstance(frame, Recall):
+            self._recalled.setdefault(frame.run, []).append(frame)
+        elif isinstance(frame, Outcome):
+            resolved = self._current(frame.run, frame.token)
+            if resolved is not None:
+                resolved.resolved(frame.step, memo_of(frame))
+        elif isinstance(frame, End):
+            ended = self._current(frame.run, frame.token)
+            if ended is not None:
+                ended.leave(frame.reason)
+        elif isinstance(frame, Drain):
+            self._draining = True
+            for each in list(self._executions.values()):
+                each.leave(DRAINED)
+        else:
+            assert isinstance(frame, Hello)
+            self._begin(frame)
+
+    def _current(self, run: str, token: int) -> LoopedExecution | ThreadedExecution | None:
+        execution = self._executions.get(run)
+        return execution if execution is not None and execution.token == token else None
+
+    def _begin(self, hello: Hello) -> None:
+        """Import the job modules and say what was found."""
+        self._hello = hello
+        Limits.value_bytes = hello.payload_bytes
+        project = Path(hello.project)
+        os.chdir(project)
+        sys.path.insert(0, hello.project)
+        output.install()
+        jobs, failed = loader.load(project, hello.jobs)
+        # What is loaded now stays: the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+        self._pipe.post(Greeting(os.getpid(), sys.executable, jobs, failed))
+
+    def _execute(self, order: Execute) -> None:
+        assert self._hello is not None
+        recalled = self._recalled.pop(order.run, [])
+        job = registry.get(order.job)
+        if job is None:
+            error = Error("NotFound", f"this worker has no job {order.job!r}")
+            self._pipe.post(c.FailAttempt(order.run, order.token, error, retryable=False))
+            return
+        made = LoopedExecution if job.is_async else ThreadedExecution
+        execution: Any = made(order, job, recalled, None)
+        execution.log = RunLog(
+            Path(self._hello.logs), order.run, order.attempt, execution.pass_
+        )
+        self._executions[order.run] = execution
+        if job.is_async:
+            port = LoopPort(execution, self._pipe, self._calls, self._loop)
+            task = self._loop.create_task(
+                call_handler(execution, port, self._pipe, self._ended)
+            )
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        else:
+            self._threads.submit(
+                execution, ThreadPort(execution, self._pipe, self._calls), self._pipe
+            )
+        if self._draining:
+            execution.leave(DRAINED)
+
+    def _ended(self, execution: Execution) -> None:
+        """The handler has left (called on any thread)."""
+        if self._executions.get(execution.run) is execution:
+            del self._executions[execution.run]
+        unanswered = getattr(execution, "told", None) or getattr(execution, "waiters", {})
+        for call in list(unanswered):
+            self._calls.pop(call, None)
+
+    # --- By the clock ----------------------------------------------------------------------
+
+    def _beat(self) -> None:
+        """Tell that the process lives, and what is slow: from a thread, since a handler may block
+        the loop for longer than a heartbeat may be missing."""
+        next_beat = 0.0
+        while True:
+            now = time.monotonic()
+            if now >= next_beat:
+                self._pipe.send(Beat())
+                next_beat = now + BEAT_SECONDS
+            for execution in list(self._executions.values()):
+                execution.note_slow(now, SLOW_SECONDS, self._pipe.send)
+                if isinstance(execution, ThreadedExecution):
+                    self._fail_overdue(execution, now)
+            time.sleep(SLOW_SECONDS / 2)
+
+    def _fail_overdue(self, execution: ThreadedExecution, now: float) -> None:
+        """A `def` function cannot be interrupted: record its timeout on its behalf, and have the
+        process replaced if it does not come back."""
+        for opened in execution.overdue(now):
+            op = opened.op
+            if op.step in execution.overdue_calls:
+                continue
+            late = TimeoutError(f"step {op.step!r} ran longer than {op.timeout_ms} ms")
+            port = ThreadPort(execution, self._pipe, self._calls)
+            with contextlib.suppress(BaseException):
+                port.fail_overdue(op, error_json(late), round((now - opened.began) * 1000))
+                self._pipe.send(Stuck(execution.run, op.step))
+
+
+def main(fd: int) -> None:
+    """Run the worker on the socket `fd`, until the daemon closes it."""
+    # The daemon ends workers by itself; a Ctrl-C at its terminal is not for us.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    _die_with_parent()
+    loop = _new_loop()
+    asyncio.set_event_loop(loop)
+    loop.set_task_factory(task_factory)  # type: ignore[arg-type]
+    worker = Worker(socket.socket(fileno=fd), loop)
+    worker.start()
+    loop.run_forever()
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+def _die_with_parent() -> None:
+    """Linux: be killed when the daemon dies, also while a handler keeps the interpreter busy in a
+    call that never returns. Elsewhere the closed socket does it."""
+    if sys.platform == "linux":
+        import ctypes
+
+        PR_SET_PDEATHSIG = 1
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
