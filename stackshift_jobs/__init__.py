@@ -49,8 +49,8 @@ if TYPE_CHECKING:
         StepFailed,
         Usage,
     )
-    from stackshift_jobs.registry import job
     from stackshift_jobs.policy import Retry
+    from stackshift_jobs.registry import job
 
 _HOME = {
     "AsyncClient": "async_client",

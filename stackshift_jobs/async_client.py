@@ -66,7 +66,8 @@ class _Wire(asyncio.Protocol):
 
     async def ask(self, method: str, body: bytes) -> Any:
         """Send a request and wait for its result; raises its error, or `Lost`."""
-        await self._writable.wait()
+        while not self._writable.is_set():  # again: those before may have filled it
+            await self._writable.wait()
         if self._transport is None or not self.alive:
             raise Lost(self.end or _closed(), sent=False)
         id = self._next_id

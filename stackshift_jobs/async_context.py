@@ -218,12 +218,12 @@ async def drive(made: steps.Steps, port: AsyncPort) -> Any:
         while True:
             answer: Any
             try:
-                if isinstance(op, Perform):
+                if type(op) is Perform:
                     answer = await port.perform(op)
-                elif isinstance(op, Park):
+                elif type(op) is Park:
                     answer = await port.park(op)
                 else:
-                    answer = await port.tell(op)
+                    answer = await port.tell(op)  # type: ignore[arg-type]  # what is left is a Tell
             except Exception as error:
                 op = made.throw(error)
             else:

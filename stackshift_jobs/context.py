@@ -219,7 +219,9 @@ class StepCalls:
         )  # fmt: skip
         return str(drive(made, self._port))
 
-    def call(self, job: str, payload: Any = None, *, name: str | None = None, **options: Any) -> Any:
+    def call(
+        self, job: str, payload: Any = None, *, name: str | None = None, **options: Any
+    ) -> Any:
         """Start a run and wait for its result; it is cancelled with this one. Raises
         `ChildFailed` if it failed or was cancelled."""
         key = self._pass.identify(name or job, "child")
@@ -245,12 +247,12 @@ def drive(made: steps.Steps, port: Port) -> Any:
         while True:
             answer: Any
             try:
-                if isinstance(op, Perform):
+                if type(op) is Perform:
                     answer = port.perform(op)
-                elif isinstance(op, Park):
+                elif type(op) is Park:
                     answer = port.park(op)
                 else:
-                    answer = port.tell(op)
+                    answer = port.tell(op)  # type: ignore[arg-type]  # what is left is a Tell
             except Exception as error:
                 op = made.throw(error)
             else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Final
 
 from stackshift_jobs.errors import Usage
@@ -50,7 +51,9 @@ def _parse(text: str) -> float:
         total += float(part[1]) * _UNIT_MS[part[2]]
         at = part.end()
     if at == 0 or at != len(text):
-        raise Usage(f"{text!r} is not a duration", hint="write 250ms, 10s, 5m, 24h, 7d, 2w or 1h30m")
+        raise Usage(
+            f"{text!r} is not a duration", hint="write 250ms, 10s, 5m, 24h, 7d, 2w or 1h30m"
+        )
     return total
 
 
@@ -98,7 +101,14 @@ def to_datetime(us: int) -> datetime:
 
 def rfc3339(us: int) -> str:
     """`2026-11-22T06:57:11.123456Z`, always with six digits, so that times sort as text."""
-    return (_EPOCH + timedelta(microseconds=us)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    seconds, rest = divmod(us, 1_000_000)
+    return f"{_second(seconds)}.{rest:06d}Z"
+
+
+@lru_cache(64)
+def _second(seconds: int) -> str:
+    """The text of a whole second: a busy daemon writes the same one thousands of times."""
+    return (_EPOCH + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def from_rfc3339(text: str) -> int:

@@ -27,7 +27,8 @@ def check_name(name: object, what: str) -> str:
 
 
 def check_key(key: object, what: str) -> str:
-    """`key`, if it is text of 1 to 512 bytes in UTF-8 without control characters. Raises `Usage`."""
+    """`key`, if it is text of 1 to 512 bytes in UTF-8 without control characters. Raises
+    `Usage`."""
     if (
         not isinstance(key, str)
         or not key

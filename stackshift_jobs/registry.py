@@ -100,7 +100,9 @@ def job(
                 timeout_ms=None if timeout is None else milliseconds(timeout),
                 priority=priority,
                 payload_type=payload,
-                idempotency_ttl_ms=None if idempotency_ttl is None else milliseconds(idempotency_ttl),
+                idempotency_ttl_ms=None
+                if idempotency_ttl is None
+                else milliseconds(idempotency_ttl),
                 is_async=inspect.iscoroutinefunction(fn),
             )
         )

@@ -1,9 +1,9 @@
 """One pass of a handler: who each call on `ctx` is, and whether it is on record.
 
-A call is known by its kind of name and by occurrence (`page`, `page#2`), never by its position among
-other calls, and its identity is taken at the call. Laws: one name belongs to one branch (task or
-thread) of a pass; a record answers only calls of its own kind; nothing is recorded by a pass that
-is being unwound.
+A call is known by its kind of name and by occurrence (`page`, `page#2`), never by its position
+among other calls, and its identity is taken at the call. Laws: one name belongs to one branch (task
+or thread) of a pass; a record answers only calls of its own kind; nothing is recorded by a pass
+that is being unwound.
 """
 
 from __future__ import annotations
@@ -113,4 +113,3 @@ def _branch() -> object:
     except RuntimeError:
         task = None
     return task if task is not None else threading.current_thread()
-

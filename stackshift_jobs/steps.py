@@ -29,16 +29,16 @@ from stackshift_jobs.ops import (
     Op,
     Park,
     Perform,
+    Recorded,
     RecordFailure,
     RecordResult,
     RecordValue,
-    Recorded,
     Sleep,
     StartChild,
 )
 from stackshift_jobs.policy import Retry
 from stackshift_jobs.replay import Pass
-from stackshift_jobs.strict import canonical, dumps, plain
+from stackshift_jobs.strict import canonical, dumps, plain, read_back
 
 Steps = Generator[Op, Any, Any]
 """Yields ops, is sent their answers, returns what the call gives."""
@@ -56,7 +56,9 @@ class Limits:
 def error_json(error: BaseException) -> dict[str, str]:
     """`{type, message, traceback}` of an exception, bounded; frames of ours are left out."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if "stackshift_jobs" not in f.filename and "stackshiftd" not in f.filename]
+    own = [
+        f for f in frames if "stackshift_jobs" not in f.filename and "stackshiftd" not in f.filename
+    ]
     text = "".join(traceback.format_list(own or frames))
     return {
         "type": type(error).__name__,
@@ -121,14 +123,12 @@ def run_step(
             yield Park(key, recorded.due_us)
         else:
             yield RecordResult(key, text, _ms(clock() - began), tried, input)
-            return _read(text)
+            return read_back(value, text)
 
 
 def _step_failed(key: str, error: dict[str, str] | None) -> StepFailed:
     told = error or {}
-    return StepFailed(
-        key, told.get("type", ""), told.get("message", ""), told.get("traceback", "")
-    )
+    return StepFailed(key, told.get("type", ""), told.get("message", ""), told.get("traceback", ""))
 
 
 def read_value(pass_: Pass, key: str, make: Callable[[], Any]) -> Steps:

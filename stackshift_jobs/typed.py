@@ -72,7 +72,7 @@ def _convert_pydantic(value: Any, to: Any) -> Any:
     try:
         return to.model_validate(value)
     except ValueError as bad:
-        errors = getattr(bad, "errors", list)()
+        errors: list[Any] = getattr(bad, "errors", list)()
         where = errors[0]["loc"] if errors else ()
         path = "$" + "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in where)
         told = errors[0]["msg"] if errors else str(bad)

@@ -1,7 +1,7 @@
 """`python -m stackshiftd`: the daemon's own command line, which the command line `stackshift` uses.
 
-`run --project DIR [--ready-fd N]` serves a project; `journal VERB --data-dir DATA …` looks after a journal
-without a daemon; `compact` is the daemon's own child.
+`run --project DIR [--ready-fd N]` serves a project; `journal VERB --data-dir DATA …` looks after a
+journal without a daemon; `compact` is the daemon's own child.
 """
 
 from __future__ import annotations

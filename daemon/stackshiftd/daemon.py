@@ -74,9 +74,7 @@ class Daemon:
         self._lookup = Lookup(self.engine, self._history)
         bodies = Bodies(self._lookup.entries)
         self._catalog = Catalog(config)
-        self._dispatcher = Dispatcher(
-            self.engine, self._catalog, config, bodies, self._lookup
-        )
+        self._dispatcher = Dispatcher(self.engine, self._catalog, config, bodies, self._lookup)
         self.pool = self._dispatcher.pool = Pool(
             config, logs, self._dispatcher, self._tuning,
             lambda worker: len(self.engine.state.executions.get(worker, ())),
@@ -366,5 +364,3 @@ def _log_compaction(made: Any) -> None:
         log.error("%s", made)
     else:
         log.info("snapshot at record %d, %d bytes", made["seq"], made["bytes"])
-
-

@@ -1,4 +1,5 @@
-"""`python -m stackshiftd journal VERB`: the journal's tools as JSON lines on stdout, for the command line."""
+"""`python -m stackshiftd journal VERB`: the journal's tools as JSON lines on stdout, for the
+command line."""
 
 from __future__ import annotations
 

@@ -278,6 +278,15 @@ FromWorker = (
 )  # fmt: skip
 FromClient = StartRun | CancelRun | RetryRun | ForkRun | RemoveRun
 FromShell = (
-    StartChild | Claimed | Assign | DefineJobs | Tick | LoseExecution | NoteSnapshot | NoteRecovery | NoteWatermark | Close
+    StartChild
+    | Claimed
+    | Assign
+    | DefineJobs
+    | Tick
+    | LoseExecution
+    | NoteSnapshot
+    | NoteRecovery
+    | NoteWatermark
+    | Close
 )
 AnyCommand = FromWorker | FromClient | FromShell

@@ -32,7 +32,8 @@ from stackshiftd.core.effects import (
 )
 from stackshiftd.core.retry import delay_ms
 from stackshiftd.core.send_on import decide_fork, decide_retry
-from stackshiftd.core.state import PENDING, Memo, Phase, Run, State, Status
+from stackshiftd.core.state import PENDING, Phase, Run, State, Status
+
 
 def decide(state: State, command: c.AnyCommand, now_us: int) -> Decision:
     """The records and effects that `command` leads to at daemon time `now_us` (µs since 1970, not
@@ -237,9 +238,7 @@ def _await_run(state: State, command: c.AwaitRun, now_us: int) -> Decision:
     else:
         error = r.Error("NotFound", f"there is no run {command.child}")
         ended = r.WaitEnded(run.id, command.step, "failed", r.NULL, error)
-    return Decision(
-        (waits, ended), (acknowledge, Resolve(run.id, command.token, command.step))
-    )
+    return Decision((waits, ended), (acknowledge, Resolve(run.id, command.token, command.step)))
 
 
 def _suspend(state: State, command: c.Suspend, now_us: int) -> Decision:

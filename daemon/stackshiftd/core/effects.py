@@ -1,4 +1,5 @@
-"""The effects: what a decision asks the shell to do once its records are durable, and never before."""
+"""The effects: what a decision asks the shell to do once its records are durable, and never
+before."""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ class Resolve(NamedTuple):
 
 
 class Stop(NamedTuple):
-    """The execution is to end: ask, then after the grace kill. `reason` is `cancelled` or `timeout`."""
+    """The execution is to end: ask, then after the grace kill. `reason` is `cancelled` or
+    `timeout`."""
 
     run: str
     token: int

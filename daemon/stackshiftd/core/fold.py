@@ -243,7 +243,9 @@ def _retried(state: State, entry: r.Entry, record: r.RunRetried) -> None:
         state.queue(run.queue)
     run.steps = _without(run.steps, record.forgotten)
     for name, value in record.replaced.items():
-        run.steps[name] = Step(Memo.RUN, Phase.COMPLETED, entry.seq, _body(state, value, entry.seq), tried=1)
+        run.steps[name] = Step(
+            Memo.RUN, Phase.COMPLETED, entry.seq, _body(state, value, entry.seq), tried=1
+        )
     run.attempts_before = run.attempt
     run.next_is_new = True
     run.finished_us = run.spent_us = run.deaths = 0
@@ -251,7 +253,8 @@ def _retried(state: State, entry: r.Entry, record: r.RunRetried) -> None:
     run.children = []
     run.place_us = entry.at_us
     _move(state, run, "run.retried")
-    # A sleep under way when the run ended goes on; a child under way was cancelled or is awaited anew.
+    # A sleep under way when the run ended goes on; a child under way was cancelled or is awaited
+    # anew.
     for name, step in run.steps.items():
         if step.phase in PENDING:
             _await_step(state, run, name, step)
@@ -271,9 +274,7 @@ def _removed(state: State, entry: r.Entry, record: r.RunRemoved) -> None:
 # --- Attempts ------------------------------------------------------------------------------
 
 
-def _dispatched(
-    state: State, entry: r.Entry, record: r.AttemptStarted | r.AttemptResumed
-) -> None:
+def _dispatched(state: State, entry: r.Entry, record: r.AttemptStarted | r.AttemptResumed) -> None:
     run = state.runs[record.run]
     new = type(record) is r.AttemptStarted
     queue = state.queues[run.queue]
@@ -471,7 +472,8 @@ def rebuild(lines: list[Raw]) -> Run:
 
     `lines` are the entries of one run as `records.entry_json` writes them.
     """
-    # Nothing is spilled: the records may be of another run (a fork), whose places are not this one's.
+    # Nothing is spilled: the records may be of another run (a fork), whose places are not this
+    # one's.
     state = State(spill_bytes=sys.maxsize)
     run: Run | None = None
     for line in lines:

@@ -20,7 +20,6 @@ from msgspec import Raw
 
 from stackshift_jobs.durations import from_rfc3339, rfc3339
 
-
 NULL: Final = Raw(b"null")
 """No body. (`Raw` cannot be one of several types of a field, so that there is no `None` for it.)"""
 
@@ -111,8 +110,8 @@ class RunCreated(Record, frozen=True, tag="run.created"):
 
 
 class RunQueued(Record, frozen=True, tag="run.queued"):
-    """Its time has come. `reason`: `due` (was scheduled), `retry` (backoff is over), `wait` (what it
-    waited for came while it was suspended) or `job` (its job is defined again)."""
+    """Its time has come. `reason`: `due` (was scheduled), `retry` (backoff is over), `wait` (what
+    it waited for came while it was suspended) or `job` (its job is defined again)."""
 
     run: str
     reason: str
@@ -311,15 +310,13 @@ class ProgressReported(Record, frozen=True, tag="progress.reported"):
 
 AnyRecord = (
     JournalOpened | JournalRecovered | JournalWatermark | JournalClosed | SnapshotTaken
-    | RunCreated | RunQueued | RunHeld | RunCompleted | RunFailed | RunCancelled | RunRetried | RunRemoved
-    | AttemptStarted | AttemptResumed | AttemptSuspended | AttemptFailed | AttemptLost
+    | RunCreated | RunQueued | RunHeld | RunCompleted | RunFailed | RunCancelled | RunRetried
+    | RunRemoved | AttemptStarted | AttemptResumed | AttemptSuspended | AttemptFailed | AttemptLost
     | AttemptStopped | StepStarted | StepCompleted | StepFailed | ValueRecorded | ChildStarted
     | WaitStarted | WaitEnded | ProgressReported
 )  # fmt: skip
 
-VERSIONS: Final[dict[str, int]] = {
-    str(cls.__struct_config__.tag): 1 for cls in get_args(AnyRecord)
-}
+VERSIONS: Final[dict[str, int]] = {str(cls.__struct_config__.tag): 1 for cls in get_args(AnyRecord)}
 """The highest version of each kind that this program folds."""
 
 BY_KIND: Final[dict[str, type[Record]]] = {

@@ -191,8 +191,8 @@ class State:
     """Everything the core knows. Read it freely; only `fold` writes it."""
 
     __slots__ = (
-        "awaited", "dead", "epoch", "executions", "finished", "held", "key_expiry", "keys", "now_us", "queues", "runs",
-        "seq", "spill_bytes", "suspects", "timers", "turns",
+        "awaited", "dead", "epoch", "executions", "finished", "held", "key_expiry", "keys",
+        "now_us", "queues", "runs", "seq", "spill_bytes", "suspects", "timers", "turns",
     )  # fmt: skip
 
     def __init__(self, spill_bytes: int = SPILL_BYTES) -> None:

@@ -20,7 +20,8 @@ class Fleet(NamedTuple):
 
 
 class Why(NamedTuple):
-    """`code` is stable; `step`, `until_us` and `run` tell what is waited for, where something is."""
+    """`code` is stable; `step`, `until_us` and `run` tell what is waited for, where something
+    is."""
 
     code: str
     text: str

@@ -174,9 +174,7 @@ class History:
             if run in pending:
                 return pending[run]
         with self._lock:
-            found = self._db.execute(
-                f"SELECT {_COLUMNS} FROM runs WHERE id = ?", (run,)
-            ).fetchone()
+            found = self._db.execute(f"SELECT {_COLUMNS} FROM runs WHERE id = ?", (run,)).fetchone()
         return _row(found) if found else None
 
     def ending_in(self, suffix: str, limit: int) -> list[str]:

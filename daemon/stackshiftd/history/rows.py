@@ -6,6 +6,7 @@ from array import array
 
 import msgspec
 
+from stackshift_jobs.durations import from_rfc3339
 from stackshiftd.core import records as r
 from stackshiftd.core.state import Run
 
@@ -62,7 +63,7 @@ class RowBuilder:
             self._rows[record.run] = RunRow(
                 record.run, record.job, record.queue, "queued", 0, record.retry.max_attempts,
                 record.priority, record.key, record.labels, record.parent, "", entry.at_us,
-                r.from_rfc3339(record.scheduled_at) if record.scheduled_at else 0, 0, 0,
+                from_rfc3339(record.scheduled_at) if record.scheduled_at else 0, 0, 0,
                 entry.seq, 0, array("q", (place,)), 0,
             )  # fmt: skip
             return None

@@ -132,18 +132,19 @@ class Catalog:
             return text, None
         value = loads(text, limit)
         if job.schema is not None:
-            self._check(job, value)
+            self._check(job, job.schema, value)
         if text.isascii():
             return text, value
         return dumps(value, limit * 6), value
 
-    def _check(self, job: JobFacts, value: Any) -> None:
-        """Does the payload fit the job's type? Raises `PayloadRefused` with path and what is due."""
+    def _check(self, job: JobFacts, schema: dict[str, Any], value: Any) -> None:
+        """Does the payload fit the job's type? Raises `PayloadRefused` with path and what is
+        due."""
         import fastjsonschema  # only where a job has a typed payload
 
         check = self._checks.get(job.name)
         if check is None:
-            check = self._checks[job.name] = fastjsonschema.compile(job.schema)
+            check = self._checks[job.name] = fastjsonschema.compile(schema)
         try:
             check(value)
         except fastjsonschema.JsonSchemaValueException as bad:

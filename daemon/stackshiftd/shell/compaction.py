@@ -1,6 +1,6 @@
 """Compaction, in a process of its own and of low priority: folds the previous snapshot and what
-followed it, writes the next one, loads that again and compares. So every compaction is also a test of
-replay; one that does not agree with itself is not kept.
+followed it, writes the next one, loads that again and compares. So every compaction is also a test
+of replay; one that does not agree with itself is not kept.
 
 `python -m stackshiftd compact --data-dir DATA --upto-seq N`; prints `{seq, state_hash, bytes}`.
 """

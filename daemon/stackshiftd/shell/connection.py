@@ -1,7 +1,7 @@
 """One client's connection: JSON-RPC 2.0, a message a line, bounded both ways.
 
-Replies come in any order and carry the request's id. A line over the limit, or a client that does not
-read, ends the connection; nothing it did is undone by that.
+Replies come in any order and carry the request's id. A line over the limit, or a client that does
+not read, ends the connection; nothing it did is undone by that.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Request(msgspec.Struct, forbid_unknown_fields=True):
 
     method: str
     jsonrpc: str = "2.0"
-    id: int | str | None | UnsetType = UNSET
+    id: int | str | UnsetType | None = UNSET
     params: Raw = Raw(b"{}")
 
 

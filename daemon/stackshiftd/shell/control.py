@@ -164,7 +164,7 @@ class Control:
         now_us = self._engine.now_us()
         journal = self._engine.journal
         torn = journal.recovery.torn
-        stats = getattr(journal, "stats", dict)()
+        stats = journal.stats()
         free = getattr(journal, "free_bytes", lambda: None)()
         queues = []
         for name, queue in sorted(state.queues.items()):
@@ -210,7 +210,7 @@ class Control:
 
     def stats(self, params: NoParams, answer: Answer) -> None:
         state = self._engine.state
-        stats = getattr(self._engine.journal, "stats", dict)()
+        stats = self._engine.journal.stats()
         self._engine.when_durable(
             answer,
             stats | {"runs": len(state.runs), "keys": len(state.keys), "dead": state.dead},

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from stackshift_jobs.durations import rfc3339
+from stackshift_jobs.durations import from_rfc3339, rfc3339
 from stackshiftd.core import records as r
 from stackshiftd.core.records import Entry
 
@@ -134,7 +134,7 @@ class _Teller:
 
     def _finish(self, step: dict[str, Any], at: str, at_us: int) -> None:
         step["finished_at"] = at
-        step["duration_ms"] = max(0, (at_us - r.from_rfc3339(step["started_at"])) // 1000)
+        step["duration_ms"] = max(0, (at_us - from_rfc3339(step["started_at"])) // 1000)
 
     def _end_attempt(self, outcome: str, at: str, error: r.Error | None = None) -> None:
         if self.attempts and self.attempts[-1]["outcome"] is None:

@@ -128,9 +128,7 @@ class Engine:
         `covered_seq`, as far as the tail tells them."""
         return self._rebuild(await self.journal.get_snapshot(), covered_seq)
 
-    def _rebuild(
-        self, found: tuple[int, list[bytes]] | None, covered_seq: int
-    ) -> list[RunRow]:
+    def _rebuild(self, found: tuple[int, list[bytes]] | None, covered_seq: int) -> list[RunRow]:
         state = State()
         places: dict[str, array[int]] = {}
         if found is not None:
@@ -167,7 +165,9 @@ class Engine:
 
     def now_us(self) -> int:
         """Daemon time: the later of the wall clock and the newest record's time."""
-        return max(self._clock(), self.state.now_us)
+        now_us = self._clock()
+        newest_us = self.state.now_us
+        return now_us if now_us > newest_us else newest_us
 
     # --- Commands --------------------------------------------------------------------------
 
@@ -313,7 +313,8 @@ class Engine:
         shell.published(published)
 
     def _row(self, run: Run, entries: tuple[Entry, ...]) -> RunRow:
-        """The history row of a run that `entries` finish; its places leave memory unless it stays."""
+        """The history row of a run that `entries` finish; its places leave memory unless it
+        stays."""
         stays = run.id in self.state.runs
         places = self.places[run.id] if stays else self.places.pop(run.id)
         return row_of(run, entries[0].seq, array("q", places))

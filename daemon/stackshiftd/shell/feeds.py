@@ -1,8 +1,8 @@
 """Following: durable records as they come, to whoever asked, from wherever they left off.
 
-A feed is live while its reader keeps up. When its connection's buffer is full the feed only remembers
-the next sequence number; when there is room again it reads on from the journal until it has caught
-up. So no feed makes the daemon hold records, and none misses or repeats one.
+A feed is live while its reader keeps up. When its connection's buffer is full the feed only
+remembers the next sequence number; when there is room again it reads on from the journal until it
+has caught up. So no feed makes the daemon hold records, and none misses or repeats one.
 """
 
 from __future__ import annotations
@@ -58,9 +58,7 @@ class Feed:
             return False
         if self.run is not None and getattr(record, "run", None) != self.run:
             return False
-        self.reader.notify(
-            "feed.record", {"feed": self.number, "record": Raw(entry_json(entry))}
-        )
+        self.reader.notify("feed.record", {"feed": self.number, "record": Raw(entry_json(entry))})
         return self.run is not None and type(record) in _ENDS
 
 
@@ -169,12 +167,9 @@ class Feeds:
         """The followed run has ended: say how, and close."""
         assert feed.run is not None
         self._feeds.pop(feed.number, None)
-        feed.reader.notify(
-            "feed.end", {"feed": feed.number, "run": self._run_object(feed.run)}
-        )
+        feed.reader.notify("feed.end", {"feed": feed.number, "run": self._run_object(feed.run)})
 
 
 def first_seq_since(entries: Iterator[tuple[int, Entry]], since_us: int) -> int | None:
     """The first entry not older than `since_us`."""
     return next((entry.seq for _, entry in entries if entry.at_us >= since_us), None)
-

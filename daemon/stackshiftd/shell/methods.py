@@ -1,5 +1,5 @@
-"""The protocol's methods about runs and jobs. Each takes its params as a struct that refuses unknown
-fields, and answers now or when what it did is durable."""
+"""The protocol's methods about runs and jobs. Each takes its params as a struct that refuses
+unknown fields, and answers now or when what it did is durable."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from stackshift_jobs.strict import difference, dumps, loads
 from stackshiftd.core import commands as c
 from stackshiftd.core.decide import decide
 from stackshiftd.core.effects import Cancelled, Sent
-from stackshiftd.core.send_on import plan
 from stackshiftd.core.fold import rebuild
+from stackshiftd.core.send_on import plan
 from stackshiftd.core.state import Status
 from stackshiftd.core.why import shown_status
 from stackshiftd.history.index import History
@@ -26,7 +26,7 @@ from stackshiftd.shell.catalog import Catalog, StartParams
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.ids import new_run_id
 from stackshiftd.shell.lookup import Lookup
-from stackshiftd.shell.view import View, waiting_for
+from stackshiftd.shell.view import View
 from stackshiftd.shell.waiters import Waiters
 
 ABSENT: Final = Raw(b"")
@@ -222,9 +222,7 @@ class RunMethods:
                 each = msgspec.json.decode(raw, type=StartParams)
                 if each.dry_run or each.full:
                     raise Usage("dry_run and full are of run.start alone")
-                command = self._catalog.start_command(
-                    each, new_run_id(), self._engine.now_us()
-                )
+                command = self._catalog.start_command(each, new_run_id(), self._engine.now_us())
             except msgspec.MsgspecError as bad:
                 results[index] = {"error": Usage(str(bad)).as_json()}
             except StackshiftError as refused:
@@ -236,9 +234,7 @@ class RunMethods:
                 self._engine.submit(command, self._collect(results, index, command, status))
         self._engine.when_durable(answer, {"results": results})
 
-    def _collect(
-        self, results: list[Any], index: int, command: c.StartRun, status: str
-    ) -> Answer:
+    def _collect(self, results: list[Any], index: int, command: c.StartRun, status: str) -> Answer:
         def collect(reply: Any) -> None:
             if isinstance(reply, StackshiftError):
                 results[index] = {"error": self._explained(command, reply).as_json()}

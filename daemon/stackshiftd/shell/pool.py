@@ -1,8 +1,8 @@
 """The worker processes: started by exec, greeted, listened to, replaced.
 
-Each has a socket pair; nothing else of the daemon reaches it. A worker that is silent for the heartbeat
-time, or whose process ends, is lost: its executions are given up first, then it is killed, so that
-nothing it may still say counts.
+Each has a socket pair; nothing else of the daemon reaches it. A worker that is silent for the
+heartbeat time, or whose process ends, is lost: its executions are given up first, then it is
+killed, so that nothing it may still say counts.
 """
 
 from __future__ import annotations
@@ -231,8 +231,8 @@ class Pool:
         )
 
     def replace(self, link: Link, reason: str) -> None:
-        """End a worker that had its grace: at once for the handler that would not stop, with a grace
-        of their own for the others to record their step."""
+        """End a worker that had its grace: at once for the handler that would not stop, with a
+        grace of their own for the others to record their step."""
         if len(link.stopping) >= self._executing(link.id):
             self._give_up(link, reason, True)
         else:

@@ -1,7 +1,8 @@
 """Waking when something is due.
 
-The core knows what is due when, in daemon time; here is only the alarm. It is set for at most a second,
-and then looked again: so it is right also when the wall clock jumps or the machine has slept.
+The core knows what is due when, in daemon time; here is only the alarm. It is set for at most a
+second, and then looked again: so it is right also when the wall clock jumps or the machine has
+slept.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from stackshiftd.shell.engine import Engine
 
 MAX_SLEEP_SECONDS: Final = 1.0
 MAX_TICKS: Final = 512
-"""Timers fired in one turn of the loop, so that a great many due at once do not keep all else waiting."""
+"""Timers fired in one turn of the loop, so that a great many due at once do not keep all else
+waiting."""
 
 
 class Timers:

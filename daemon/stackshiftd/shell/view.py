@@ -1,4 +1,5 @@
-"""The run object: a run as the protocol and `--json` show it, whether in memory or long finished."""
+"""The run object: a run as the protocol and `--json` show it, whether in memory or long
+finished."""
 
 from __future__ import annotations
 

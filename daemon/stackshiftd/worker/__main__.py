@@ -1,4 +1,5 @@
-"""`python -P -m stackshiftd.worker --fd N` (by the daemon) or `--check PROJECT` (by the command line)."""
+"""`python -P -m stackshiftd.worker --fd N` (by the daemon) or `--check PROJECT` (by the command
+line)."""
 
 from __future__ import annotations
 

@@ -17,12 +17,18 @@ from msgspec import Raw
 from stackshift_jobs import ops
 from stackshift_jobs.context import Facts
 from stackshift_jobs.durations import to_datetime
-from stackshift_jobs.errors import NonRetryable, ReplayError, RetryAfter, StackshiftError, StepFailed
+from stackshift_jobs.errors import (
+    NonRetryable,
+    ReplayError,
+    RetryAfter,
+    StackshiftError,
+    StepFailed,
+)
 from stackshift_jobs.registry import Job
 from stackshift_jobs.replay import Pass
 from stackshift_jobs.steps import Limits, error_json, retries
 from stackshift_jobs.strict import dumps, loads
-from stackshift_jobs.typed import convert, payload_type
+from stackshift_jobs.typed import convert
 from stackshiftd.core import commands as c
 from stackshiftd.core.records import Error, RetryTerms
 from stackshiftd.worker.frames import Execute, Frame, HandBack, Outcome, Recall
@@ -70,11 +76,12 @@ class Execution:
         return self.order.token
 
     def facts(self) -> Facts[Any]:
-        """What the handler's context shows. Raises `PayloadRefused` for a payload not of its type."""
+        """What the handler's context shows. Raises `PayloadRefused` for a payload not of its
+        type."""
         order = self.order
         payload = loads(bytes(order.payload), Limits.value_bytes)
         return Facts(
-            payload=convert(payload, payload_type(self.job.handler, self.job.payload_type)),
+            payload=convert(payload, self.job.payload_type),
             run_id=order.run,
             job=order.job,
             queue=order.queue,
@@ -147,7 +154,8 @@ class Execution:
         return [
             opened
             for opened in list(self.open.values())
-            if opened.op.timeout_ms is not None and now - opened.began >= opened.op.timeout_ms / 1000
+            if opened.op.timeout_ms is not None
+            and now - opened.began >= opened.op.timeout_ms / 1000
         ]
 
     def began(self, op: ops.Perform) -> None:

@@ -1,11 +1,11 @@
 """What daemon and worker say to each other over their socket pair: one JSON object a line.
 
-From the daemon: `Hello` once, then for each execution `Recall` frames (its record, one call each) and
-`Execute`; `Recorded` or `Refused` answers a command by its `call`; `Outcome` ends a wait; `End` asks an
-execution to stop; `Drain` asks all to stop at their next step.
+From the daemon: `Hello` once, then for each execution `Recall` frames (its record, one call each)
+and `Execute`; `Recorded` or `Refused` answers a command by its `call`; `Outcome` ends a wait; `End`
+asks an execution to stop; `Drain` asks all to stop at their next step.
 
-From the worker: `Greeting` once its modules are imported, a `Beat` every 2 s from a thread of its own,
-`Stuck`, `HandBack`, and the commands of `core.commands.FromWorker` as they stand there.
+From the worker: `Greeting` once its modules are imported, a `Beat` every 2 s from a thread of its
+own, `Stuck`, `HandBack`, and the commands of `core.commands.FromWorker` as they stand there.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Importing the project's job modules, here in the worker and nowhere else.
 
-A module that does not import is told with file, line and message, leaves no job behind, and does not
-keep the others from being loaded.
+A module that does not import is told with file, line and message, leaves no job behind, and does
+not keep the others from being loaded.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import importlib
 import sys
 import traceback
 from collections.abc import Iterator
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
@@ -66,6 +67,10 @@ def load(project: Path, jobs: list[str]) -> tuple[list[JobFacts], list[FailedMod
     facts: list[JobFacts] = []
     for job in list(registry.values()):
         try:
+            # Resolved once: an execution must not look at annotations again.
+            job = registry[job.name] = replace(
+                job, payload_type=typed.payload_type(job.handler, job.payload_type)
+            )
             facts.append(_facts(job))
         except Exception as error:
             del registry[job.name]
@@ -75,7 +80,6 @@ def load(project: Path, jobs: list[str]) -> tuple[list[JobFacts], list[FailedMod
 
 
 def _facts(job: Job) -> JobFacts:
-    declared = typed.payload_type(job.handler, job.payload_type)
     return JobFacts(
         name=job.name,
         module=job.module,
@@ -86,7 +90,7 @@ def _facts(job: Job) -> JobFacts:
         timeout_ms=job.timeout_ms,
         priority=job.priority,
         idempotency_ttl_ms=job.idempotency_ttl_ms,
-        schema=typed.schema(declared),
+        schema=typed.schema(job.payload_type),
     )
 
 

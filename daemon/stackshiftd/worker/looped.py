@@ -1,9 +1,9 @@
 """`async def` handlers: tasks on the worker's one loop.
 
 An execution is suspended when none of its steps executes, no call is unanswered, and every task of
-it waits for a durable wait or for another of its tasks: then its tasks are cancelled, and nothing of it
-stays in memory. A task that waits for anything else (a socket read outside a step, say) keeps the
-handler in memory; that costs a slot and is never wrong.
+it waits for a durable wait or for another of its tasks: then its tasks are cancelled, and nothing
+of it stays in memory. A task that waits for anything else (a socket read outside a step, say) keeps
+the handler in memory; that costs a slot and is never wrong.
 """
 
 from __future__ import annotations
@@ -99,12 +99,15 @@ class LoopedExecution(Execution):
 
     def _may_end_soon(self) -> bool:
         now_us = time.time() * 1e6
-        return any(
-            not (memo := self.pass_.memos.get(step))
-            or not memo.due_us
-            or memo.due_us - now_us < KEEP_SECONDS * 1e6
-            for step in self.parked
-        ) and not self.soonest_us > now_us + KEEP_SECONDS * 1e6
+        return (
+            any(
+                not (memo := self.pass_.memos.get(step))
+                or not memo.due_us
+                or memo.due_us - now_us < KEEP_SECONDS * 1e6
+                for step in self.parked
+            )
+            and not self.soonest_us > now_us + KEEP_SECONDS * 1e6
+        )
 
     def _is_parked(self, task: asyncio.Task[Any]) -> bool:
         """Does the task wait for nothing but durable waits and tasks of this execution?"""
@@ -135,13 +138,15 @@ def _waits_for_tasks(task: asyncio.Task[Any]) -> bool:
     if frame is None:
         return False
     code = frame.f_code
-    return code.co_filename.endswith("asyncio/taskgroups.py") or (
-        code.co_filename.endswith("asyncio/tasks.py") and code.co_name == "_wait"
+    return bool(
+        code.co_filename.endswith("asyncio/taskgroups.py")
+        or (code.co_filename.endswith("asyncio/tasks.py") and code.co_name == "_wait")
     )
 
 
 class LoopPort:
-    """Drives the calls of one execution on the loop; see `stackshift_jobs.async_context.AsyncPort`."""
+    """Drives the calls of one execution on the loop; see
+    `stackshift_jobs.async_context.AsyncPort`."""
 
     def __init__(
         self,
@@ -199,16 +204,15 @@ class LoopPort:
                 async with asyncio.timeout(op.timeout_ms / 1000):
                     return await self._call(op)
             except TimeoutError as late:
-                raise TimeoutError(
-                    f"step {op.step!r} ran longer than {op.timeout_ms} ms"
-                ) from late
+                raise TimeoutError(f"step {op.step!r} ran longer than {op.timeout_ms} ms") from late
         finally:
             execution.ended(op)
             in_handler.reset(scope)
             current_step.reset(inside)
 
     async def _call(self, op: ops.Perform) -> Any:
-        if inspect.iscoroutinefunction(op.fn):
+        code = getattr(op.fn, "__code__", None)
+        if code is not None and code.co_flags & inspect.CO_COROUTINE:
             return await op.fn(*op.args, **op.kwargs)
         # A `def` function would block every other handler on this loop.
         context = copy_context()

@@ -1,13 +1,13 @@
 """What a handler prints and logs, kept per run, attempt and step.
 
-`sys.stdout`, `sys.stderr` and the root logger are replaced by routers: a line written while a handler
-runs goes to its run's log file, anything else to the worker's own stderr, which is the daemon's log.
-The files are JSON lines, not synced, and bounded: past `MAX_BYTES` an attempt's further output is
-dropped, and the last line says so.
+`sys.stdout`, `sys.stderr` and the root logger are replaced by routers: a line written while a
+handler runs goes to its run's log file, anything else to the worker's own stderr, which is the
+daemon's log. The files are JSON lines, not synced, and bounded: past `MAX_BYTES` an attempt's
+further output is dropped, and the last line says so.
 
-A handler that is replayed prints again what it printed before. Each line carries `pos`, the number of
-`ctx` calls made before it: on a later pass of an attempt, as many lines at each position as are there
-already are left out.
+A handler that is replayed prints again what it printed before. Each line carries `pos`, the number
+of `ctx` calls made before it: on a later pass of an attempt, as many lines at each position as are
+there already are left out.
 """
 
 from __future__ import annotations
@@ -116,7 +116,9 @@ class RunLog:
                     self._size += len(raw) + 1
                     if line["pos"] is not None:
                         self._printed[line["pos"]] += 1
-        self._file = open(self._path, "a", encoding="utf-8", opener=_private)  # noqa: PTH123
+        self._file = open(  # noqa: SIM115  # kept open for the execution
+            self._path, "a", encoding="utf-8", opener=_private
+        )
 
 
 def _private(path: str, flags: int) -> int:

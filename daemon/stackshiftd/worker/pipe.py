@@ -35,6 +35,8 @@ class Pipe:
         self._rest = b""
         self._gathered: list[bytes] = []
         self._lock = threading.Lock()
+        self._handed: list[bytes] = []
+        self._handing = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -52,6 +54,23 @@ class Pipe:
     def send(self, frame: Frame | msgspec.Struct) -> None:
         """Send from any thread, at once."""
         self._write(encode(frame) + b"\n")
+
+    def hand_over(self, frame: Frame | msgspec.Struct) -> None:
+        """Send from any thread, by way of the loop's: what many threads say at a time leaves in one
+        write, and none of them gives up the interpreter for it."""
+        assert self._loop is not None
+        line = encode(frame)
+        with self._handing:
+            self._handed.append(line)
+            first = len(self._handed) == 1
+        if first:
+            self._loop.call_soon_threadsafe(self._flush_handed)
+
+    def _flush_handed(self) -> None:
+        with self._handing:
+            handed, self._handed = self._handed, []
+        handed.append(b"")
+        self._write(b"\n".join(handed))
 
     def _flush(self) -> None:
         gathered, self._gathered = self._gathered, []

@@ -1,7 +1,7 @@
 """The worker process: reads frames, calls handlers, keeps a heartbeat, dies with the daemon.
 
-Owned by the loop's thread but for what `threaded` says. When the socket pair closes the process ends
-at once: without a daemon nothing it does could be recorded.
+Owned by the loop's thread but for what `threaded` says. When the socket pair closes the process
+ends at once: without a daemon nothing it does could be recorded.
 """
 
 from __future__ import annotations
@@ -125,20 +125,18 @@ class Worker:
             return
         made = LoopedExecution if job.is_async else ThreadedExecution
         execution: Any = made(order, job, recalled, None)
-        execution.log = RunLog(
-            Path(self._hello.logs), order.run, order.attempt, execution.pass_
-        )
+        execution.log = RunLog(Path(self._hello.logs), order.run, order.attempt, execution.pass_)
         self._executions[order.run] = execution
         if job.is_async:
             port = LoopPort(execution, self._pipe, self._calls, self._loop)
-            task = self._loop.create_task(
-                call_handler(execution, port, self._pipe, self._ended)
-            )
+            task = self._loop.create_task(call_handler(execution, port, self._pipe, self._ended))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         else:
             self._threads.submit(
-                execution, ThreadPort(execution, self._pipe, self._calls), self._pipe
+                execution,
+                ThreadPort(execution, self._pipe, self._calls, self._threads),
+                self._pipe,
             )
         if self._draining:
             execution.leave(DRAINED)
@@ -176,7 +174,7 @@ class Worker:
             if op.step in execution.overdue_calls:
                 continue
             late = TimeoutError(f"step {op.step!r} ran longer than {op.timeout_ms} ms")
-            port = ThreadPort(execution, self._pipe, self._calls)
+            port = ThreadPort(execution, self._pipe, self._calls, self._threads)
             with contextlib.suppress(BaseException):
                 port.fail_overdue(op, error_json(late), round((now - opened.began) * 1000))
                 self._pipe.send(Stuck(execution.run, op.step))

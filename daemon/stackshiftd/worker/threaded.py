@@ -1,7 +1,7 @@
 """`def` handlers: one thread each, blocked while the daemon records.
 
-The loop's thread delivers answers and outcomes; a thread that waits for one holds a lock of its own,
-which costs less than any condition. While an execution is being left, every `ctx` call raises
+The loop's thread delivers answers and outcomes; a thread that waits for one holds a lock of its
+own, which costs less than any condition. While an execution is being left, every `ctx` call raises
 `Unwinding` again.
 """
 
@@ -92,11 +92,16 @@ class ThreadPort:
     """Drives the calls of one threaded execution; see `stackshift_jobs.context.Port`."""
 
     def __init__(
-        self, execution: ThreadedExecution, pipe: Pipe, calls: dict[int, Execution]
+        self,
+        execution: ThreadedExecution,
+        pipe: Pipe,
+        calls: dict[int, Execution],
+        threads: Threads,
     ) -> None:
         self._execution = execution
         self._pipe = pipe
         self._calls = calls
+        self._threads = threads
 
     def tell(self, op: ops.Tell) -> ops.Recorded:
         execution = self._execution
@@ -106,7 +111,11 @@ class ThreadPort:
             return self._wait(overdue)
         call = next(_calls)
         waiter = self.register(call)
-        self._pipe.send(command_of(op, execution.run, execution.token, call))
+        command = command_of(op, execution.run, execution.token, call)
+        if self._threads.active > 1:
+            self._pipe.hand_over(command)
+        else:
+            self._pipe.send(command)  # nobody to share a write with: the shorter way
         return self._wait(waiter)
 
     def fail_overdue(self, op: ops.Perform, error: dict[str, str], duration_ms: int) -> None:
@@ -193,19 +202,22 @@ class ThreadPort:
 
 
 class Threads:
-    """The threads that `def` handlers run on: started as needed, kept for the next. The daemon hands
-    out no more executions than there are slots, which bounds them."""
+    """The threads that `def` handlers run on: started as needed, kept for the next. The daemon
+    hands out no more executions than there are slots, which bounds them."""
 
     def __init__(self, on_end: Callable[[Execution], None]) -> None:
         self._on_end = on_end
         self._work: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._idle = 0
         self._started = 0
+        self.active = 0
+        """Handlers that are under way."""
         self._lock = threading.Lock()
 
     def submit(self, execution: ThreadedExecution, port: ThreadPort, pipe: Pipe) -> None:
         """Call the handler on a thread; its last frame is sent when it has left."""
         with self._lock:
+            self.active += 1
             if self._idle > 0:
                 self._idle -= 1
             else:
@@ -222,6 +234,7 @@ class Threads:
             # A context of its own: nothing a handler sets is seen by the next one.
             Context().run(work)
             with self._lock:
+                self.active -= 1
                 self._idle += 1
 
     def _call(self, execution: ThreadedExecution, port: ThreadPort, pipe: Pipe) -> None:
@@ -236,4 +249,7 @@ class Threads:
             last = execution.returned(value)
         execution.log.close()
         self._on_end(execution)
-        pipe.send(last)
+        if self.active > 1:
+            pipe.hand_over(last)
+        else:
+            pipe.send(last)
