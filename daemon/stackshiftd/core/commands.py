@@ -11,7 +11,14 @@ from __future__ import annotations
 import msgspec
 from msgspec import Raw
 
-from stackshiftd.core.records import NULL, Error, RetryTerms
+from stackshiftd.core.records import (
+    DEFAULT_LIMITS,
+    DEFAULT_TERMS,
+    NULL,
+    Error,
+    RetryTerms,
+    RunLimits,
+)
 
 
 class Command(msgspec.Struct, frozen=True, omit_defaults=True, gc=False, tag=True):
@@ -29,7 +36,8 @@ class StartRun(Command, frozen=True):
     job: str
     queue: str
     payload: bytes
-    retry: RetryTerms = RetryTerms()
+    retry: RetryTerms = DEFAULT_TERMS
+    limits: RunLimits = DEFAULT_LIMITS
     timeout_ms: int = 0
     priority: int = 0
     labels: dict[str, str] = {}
@@ -182,26 +190,16 @@ class BeginSleep(Command, frozen=True):
 
 
 class StartChild(Command, frozen=True):
-    """Start the run `child` exactly once; with `wait`, wait for it and cancel it with this one."""
+    """Start the run `start` exactly once, on behalf of a handler; with `wait`, wait for it and cancel
+    it with this one."""
 
     run: str
     token: int
     call: int
     step: str
-    child: str
-    job: str
-    queue: str
-    payload: Raw
+    start: StartRun
     wait: bool = False
     cancel_with_parent: bool = False
-    retry: RetryTerms = RetryTerms()
-    timeout_ms: int = 0
-    priority: int = 0
-    labels: dict[str, str] = {}
-    due_us: int = 0
-    key: str | None = None
-    key_ttl_ms: int = 0
-    digest: str = ""
 
 
 class CallJob(Command, frozen=True):

@@ -68,6 +68,7 @@ def _start(state: State, command: c.StartRun, now_us: int) -> Decision:
         queue=command.queue,
         payload=Raw(command.payload),
         retry=command.retry,
+        limits=command.limits,
         timeout_ms=command.timeout_ms,
         priority=command.priority,
         labels=command.labels,
@@ -109,6 +110,21 @@ def _define_jobs(state: State, command: c.DefineJobs, now_us: int) -> Decision:
     )
 
 
+def _over_limit(state: State, run: Run, step: str, size: int, now_us: int) -> Decision | None:
+    """The failure of a run that would record more than it may; trying again would not help."""
+    if step not in run.steps and len(run.steps) >= run.limits.steps:
+        told = f"the run has recorded {len(run.steps)} calls, the limit is {run.limits.steps}"
+    elif run.bytes_recorded + size > run.limits.bytes:
+        told = f"the run's results are over {run.limits.bytes} bytes"
+    else:
+        return None
+    error = r.Error(
+        "LimitExceeded", f"{told}: split the work into runs of its own, or raise [limits]"
+    )
+    failed = _attempt_failed(state, run, error, now_us, retryable=False, stopped=False)
+    return Decision(failed.records, (*failed.effects, Stop(run.id, run.token, "limit")))
+
+
 # --- Steps ---------------------------------------------------------------------------------
 
 
@@ -116,6 +132,9 @@ def _complete_step(state: State, command: c.CompleteStep, now_us: int) -> Decisi
     run = _current(state, command.run, command.token)
     if run is None:
         return NOTHING
+    over = _over_limit(state, run, command.step, len(bytes(command.result)), now_us)
+    if over is not None:
+        return over
     record = r.StepCompleted(
         run.id, run.attempt, command.step, command.result, command.duration_ms, command.tried,
         command.input,
@@ -157,6 +176,9 @@ def _record_value(state: State, command: c.RecordValue, now_us: int) -> Decision
     run = _current(state, command.run, command.token)
     if run is None:
         return NOTHING
+    over = _over_limit(state, run, command.step, len(bytes(command.value)), now_us)
+    if over is not None:
+        return over
     record = r.ValueRecorded(run.id, run.attempt, command.step, command.value)
     return Decision((record,), (Acknowledge(command.call),))
 
@@ -177,6 +199,9 @@ def _begin_sleep(state: State, command: c.BeginSleep, now_us: int) -> Decision:
     run = _current(state, command.run, command.token)
     if run is None:
         return NOTHING
+    over = _over_limit(state, run, command.step, 0, now_us)
+    if over is not None:
+        return over
     until_us = command.until_us
     if until_us is None:
         until_us = now_us + (command.delay_ms or 0) * 1000
@@ -190,21 +215,16 @@ def _start_child(state: State, command: c.StartChild, now_us: int) -> Decision:
     run = _current(state, command.run, command.token)
     if run is None:
         return NOTHING
-    started = _start(
-        state,
-        c.StartRun(
-            command.child, command.job, command.queue, bytes(command.payload), command.retry,
-            command.timeout_ms, command.priority, command.labels, command.due_us, command.key,
-            command.key_ttl_ms, command.digest,
-        ),
-        now_us,
-    )  # fmt: skip
+    over = _over_limit(state, run, command.step, 0, now_us)
+    if over is not None:
+        return over
+    started = _start(state, command.start, now_us)
     assert isinstance(started.reply, Started)
     child = started.reply.run
     records = tuple(_adopted(record, run, command) for record in started.records)
     effects = (Acknowledge(command.call, 0, child),)
     if not command.wait:
-        told = r.ChildStarted(run.id, run.attempt, command.step, child, command.job)
+        told = r.ChildStarted(run.id, run.attempt, command.step, child, command.start.job)
         return Decision((*records, told), effects)
     waits = r.WaitStarted(run.id, run.attempt, command.step, "child", None, child)
     return Decision((*records, waits), effects)

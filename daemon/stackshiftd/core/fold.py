@@ -128,6 +128,7 @@ def _created(state: State, entry: r.Entry, record: r.RunCreated) -> None:
         queue=record.queue,
         payload=_body(state, record.payload, entry.seq),
         retry=record.retry,
+        limits=record.limits,
         timeout_ms=record.timeout_ms,
         priority=record.priority,
         labels=record.labels,

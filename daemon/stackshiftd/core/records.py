@@ -46,6 +46,18 @@ class RetryTerms(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     jitter: float = 0.1
 
 
+class RunLimits(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """How many calls a run may record, and how many bytes of results."""
+
+    steps: int = 10_000
+    bytes: int = 64 << 20
+
+
+DEFAULT_TERMS: Final = RetryTerms()
+DEFAULT_LIMITS: Final = RunLimits()
+"""These very objects are left out of lines, and stand for what is not in them."""
+
+
 # --- The journal's own ---------------------------------------------------------------------
 
 
@@ -93,7 +105,8 @@ class RunCreated(Record, frozen=True, tag="run.created"):
     job: str
     queue: str
     payload: Raw
-    retry: RetryTerms = RetryTerms()
+    retry: RetryTerms = DEFAULT_TERMS
+    limits: RunLimits = DEFAULT_LIMITS
     timeout_ms: int = 0
     priority: int = 0
     labels: dict[str, str] = {}

@@ -101,6 +101,7 @@ def decide_fork(state: State, command: c.ForkRun) -> Decision:
         queue=source.queue,
         payload=Raw(command.payload if command.payload is not None else source.payload),
         retry=source.retry,
+        limits=source.limits,
         timeout_ms=source.timeout_ms,
         priority=source.priority,
         labels=source.labels,

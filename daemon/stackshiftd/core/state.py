@@ -20,7 +20,7 @@ from typing import Final
 
 import msgspec
 
-from stackshiftd.core.records import Error, RetryTerms
+from stackshiftd.core.records import Error, RetryTerms, RunLimits
 
 SPILL_BYTES: Final = 4096
 MAX_DEATHS: Final = 3
@@ -101,6 +101,7 @@ class Run(msgspec.Struct):
     queue: str
     payload: Body
     retry: RetryTerms
+    limits: RunLimits
     timeout_ms: int
     priority: int
     labels: dict[str, str]

@@ -16,7 +16,7 @@ from stackshift_jobs.errors import BadConfiguration, NotFound, PayloadRefused, U
 from stackshift_jobs.names import check_key, check_name
 from stackshift_jobs.strict import canonical, dumps, loads
 from stackshiftd.core.commands import StartRun
-from stackshiftd.core.records import RetryTerms
+from stackshiftd.core.records import DEFAULT_LIMITS, DEFAULT_TERMS, RetryTerms, RunLimits
 from stackshiftd.worker.frames import FailedModule, JobFacts
 
 KEY_TTL_MS: Final = 30 * 86_400_000
@@ -47,6 +47,14 @@ class Catalog:
 
     def __init__(self, config: Config) -> None:
         self._config = config
+        limits = RunLimits(config.limits.run_steps, config.limits.run_bytes)
+        self._limits = DEFAULT_LIMITS if limits == DEFAULT_LIMITS else limits
+        project = config.retry
+        terms = RetryTerms(
+            project.max_attempts, project.backoff_ms, project.factor, project.max_backoff_ms,
+            project.jitter,
+        )  # fmt: skip
+        self._terms = DEFAULT_TERMS if terms == DEFAULT_TERMS else terms
         self.jobs: dict[str, JobFacts] = {}
         self.codes: dict[str, str] = {}
         self.failed: list[FailedModule] = []
@@ -99,6 +107,7 @@ class Catalog:
             queue=check_name(job.queue if params.queue is None else params.queue, "queue"),
             payload=payload,
             retry=terms,
+            limits=self._limits,
             timeout_ms=job.timeout_ms or 0,
             priority=priority,
             labels=_labels(params.labels),
@@ -110,13 +119,7 @@ class Catalog:
 
     def terms(self, job: JobFacts) -> RetryTerms:
         """How often the job is tried: what it says, else what the project says."""
-        if job.retry is not None:
-            return job.retry
-        project = self._config.retry
-        return RetryTerms(
-            project.max_attempts, project.backoff_ms, project.factor, project.max_backoff_ms,
-            project.jitter,
-        )  # fmt: skip
+        return job.retry if job.retry is not None else self._terms
 
     def _key_ttl(self, job: JobFacts, params: StartParams) -> int:
         for ttl in (params.idempotency_ttl_ms, job.idempotency_ttl_ms):

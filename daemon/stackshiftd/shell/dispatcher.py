@@ -246,25 +246,9 @@ class Dispatcher:
             self._engine.submit(self._with_outcome(awaited), self._refuser(link, command), link)
             return
         child = c.StartChild(
-            run=command.run,
-            token=command.token,
-            call=command.call,
-            step=command.step,
-            child=start.run,
-            job=start.job,
-            queue=start.queue,
-            payload=Raw(start.payload),
-            wait=command.wait,
-            cancel_with_parent=command.cancel_with_parent,
-            retry=start.retry,
-            timeout_ms=start.timeout_ms,
-            priority=start.priority,
-            labels=start.labels,
-            due_us=start.due_us,
-            key=start.key,
-            key_ttl_ms=start.key_ttl_ms,
-            digest=start.digest,
-        )
+            command.run, command.token, command.call, command.step, start, command.wait,
+            command.cancel_with_parent,
+        )  # fmt: skip
         self._engine.submit(child, self._refuser(link, command), link)
 
     def _with_outcome(self, command: c.AwaitRun) -> c.AwaitRun:
