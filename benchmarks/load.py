@@ -1,0 +1,192 @@
+"""Load on one daemon, and what it took: the half of `core.py` that knows StackShift."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+JOBS = """
+import time
+import stackshift_jobs as stackshift
+from stackshift_jobs import AsyncJobContext, JobContext
+
+async def give(i): return i
+def give_now(i): return i
+
+@stackshift.job
+async def noop(ctx: AsyncJobContext):
+    return ctx.payload
+
+@stackshift.job
+async def five(ctx: AsyncJobContext):
+    for i in range(5):
+        await ctx.step.run(f"s{i}", give, i)
+    return ctx.payload
+
+@stackshift.job
+def five_sync(ctx: JobContext):
+    for i in range(5):
+        ctx.step.run(f"s{i}", give_now, i)
+    return ctx.payload
+
+@stackshift.job
+async def five_timed(ctx: AsyncJobContext):
+    took = []
+    for i in range(5):
+        began = time.perf_counter()
+        await ctx.step.run(f"s{i}", give, i)
+        took.append(time.perf_counter() - began)
+    return took
+"""
+
+
+class Project:
+    """A throw-away project with a daemon of its own."""
+
+    def __init__(self, processes: int = 1, slots: int = 64) -> None:
+        self.root = Path(tempfile.mkdtemp(prefix="stackshift-bench-"))
+        (self.root / "jobs").mkdir()
+        (self.root / "jobs" / "work.py").write_text(JOBS)
+        (self.root / "stackshift.toml").write_text(
+            f"[workers]\nprocesses = {processes}\nslots = {slots}\n"
+        )
+        self.daemon: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        read, write = os.pipe()
+        self.daemon = subprocess.Popen(
+            [sys.executable, "-m", "stackshiftd", "run", "--project", str(self.root),
+             "--ready-fd", str(write)],
+            pass_fds=(write,),
+            stderr=(self.root / "daemon.log").open("a"),
+        )  # fmt: skip
+        os.close(write)
+        with os.fdopen(read) as told:
+            answer = json.loads(told.readline() or "{}")
+        assert answer.get("ready"), (self.root / "daemon.log").read_text()
+
+    def stop(self) -> None:
+        assert self.daemon is not None
+        self.daemon.send_signal(signal.SIGTERM)
+        self.daemon.wait(30)
+
+    @property
+    def socket(self) -> str:
+        return str(json.loads((self.root / ".stackshift" / "daemon.json").read_text())["socket"])
+
+    def memory_mb(self) -> float:
+        """Proportional set size of daemon and workers."""
+        assert self.daemon is not None
+        daemon = psutil.Process(self.daemon.pid)
+        family = [daemon, *daemon.children(recursive=True)]
+        return sum(each.memory_full_info().pss for each in family) / 1e6
+
+    def cpu_seconds(self) -> list[float]:
+        assert self.daemon is not None
+        daemon = psutil.Process(self.daemon.pid)
+        return [sum(each.cpu_times()[:2]) for each in [daemon, *daemon.children(recursive=True)]]
+
+
+class Client(asyncio.Protocol):
+    """The least that speaks the protocol, so that the daemon is measured and not a client."""
+
+    def __init__(self) -> None:
+        self.rest = b""
+        self.count = 0
+        self.waiting: dict[int, asyncio.Future[Any]] = {}
+        self.out: list[bytes] = []
+
+    async def open(self, path: str) -> Client:
+        self.loop = asyncio.get_running_loop()
+        self.transport, _ = await self.loop.create_unix_connection(lambda: self, path)
+        return self
+
+    def data_received(self, data: bytes) -> None:
+        lines = (self.rest + data).split(b"\n")
+        self.rest = lines.pop()
+        for line in lines:
+            answer = json.loads(line)
+            future = self.waiting.pop(answer["id"])
+            if "error" in answer:
+                future.set_exception(RuntimeError(answer["error"]["message"]))
+            else:
+                future.set_result(answer["result"])
+
+    def ask(self, method: str, params: str) -> asyncio.Future[Any]:
+        self.count += 1
+        future = self.waiting[self.count] = self.loop.create_future()
+        if not self.out:
+            self.loop.call_soon(self.flush)
+        self.out.append(
+            b'{"jsonrpc":"2.0","id":%d,"method":"%s","params":%s}\n'
+            % (self.count, method.encode(), params.encode())
+        )
+        return future
+
+    def flush(self) -> None:
+        self.transport.write(b"".join(self.out))
+        self.out.clear()
+
+    async def run(self, job: str, payload: int) -> Any:
+        """Start a run and wait for its result."""
+        started = await self.ask("run.start", f'{{"job":"{job}","payload":{payload}}}')
+        ended = await self.ask("run.wait", f'{{"run":"{started["id"]}"}}')
+        return ended["result"]
+
+
+async def many(client: Client, job: str, runs: int, in_flight: int) -> float:
+    """Seconds that `runs` runs took, `in_flight` at a time."""
+    left = iter(range(runs))
+
+    async def lane() -> None:
+        for i in left:
+            await client.run(job, i)
+
+    began = time.perf_counter()
+    await asyncio.gather(*(lane() for _ in range(in_flight)))
+    return time.perf_counter() - began
+
+
+def blocking_latencies(path: str, job: str, runs: int) -> list[float]:
+    """Seconds from start to result, one run after another, as a script would do it."""
+    sock = socket.socket(socket.AF_UNIX)
+    sock.connect(path)
+    reader = sock.makefile("rb")
+    took = []
+    for i in range(runs):
+        began = time.perf_counter()
+        sock.sendall(
+            b'{"jsonrpc":"2.0","id":1,"method":"run.start","params":{"job":"%s","payload":%d}}\n'
+            % (job.encode(), i)
+        )
+        started = json.loads(reader.readline())["result"]["id"]
+        sock.sendall(
+            b'{"jsonrpc":"2.0","id":2,"method":"run.wait","params":{"run":"%s"}}\n'
+            % started.encode()
+        )
+        reader.readline()
+        took.append(time.perf_counter() - began)
+    sock.close()
+    return took
+
+
+@contextmanager
+def running(project: Project) -> Iterator[Project]:
+    project.start()
+    try:
+        yield project
+    finally:
+        project.stop()
