@@ -34,6 +34,7 @@ from stackshiftd.core.why import Fleet
 from stackshiftd.history.index import History, rebuild
 from stackshiftd.history.rows import RowBuilder, RunRow
 from stackshiftd.journal.contract import Journal, Owner
+from stackshiftd.shell.acting import Acting
 from stackshiftd.shell.bodies import Bodies
 from stackshiftd.shell.catalog import Catalog
 from stackshiftd.shell.connection import Connection
@@ -41,9 +42,11 @@ from stackshiftd.shell.control import Control
 from stackshiftd.shell.dispatcher import Dispatcher
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.feeds import Feeds
+from stackshiftd.shell.looking import Looking
 from stackshiftd.shell.lookup import Lookup
-from stackshiftd.shell.methods import Answer, RunMethods
+from stackshiftd.shell.params import Answer
 from stackshiftd.shell.pool import Pool
+from stackshiftd.shell.starting import Starting
 from stackshiftd.shell.timers import Timers
 from stackshiftd.shell.tuning import Tuning
 from stackshiftd.shell.view import View
@@ -83,17 +86,22 @@ class Daemon:
         self._waiters = Waiters(self._view.of_run)
         self._feeds = Feeds(self.engine, self._lookup, self._view.run)
         self._timers = Timers(self.engine)
-        methods = RunMethods(
-            self.engine, self._catalog, self._lookup, self._view, self._history, logs,
-            self._waiters, config.limits.payload_bytes,
-        )  # fmt: skip
+        payload_bytes = config.limits.payload_bytes
+        tables = [
+            Starting(self.engine, self._catalog, self._view, payload_bytes).table,
+            Looking(
+                self.engine, self._catalog, self._lookup, self._view, self._history, logs,
+                self._waiters,
+            ).table,
+            Acting(self.engine, self._lookup, self._view, payload_bytes).table,
+        ]  # fmt: skip
         facts = {
             "pid": os.getpid(),
             "project": str(config.root),
             "durability": config.journal.durability,
         }
         self._control = Control(
-            self.engine, methods, self._feeds, self._lookup, self._catalog, lambda: self.pool,
+            self.engine, tables, self._feeds, self._lookup, self._catalog, lambda: self.pool,
             self, facts, config.limits.connections,
         )  # fmt: skip
         self.engine.attach(self)

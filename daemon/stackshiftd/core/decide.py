@@ -128,9 +128,16 @@ def _over_limit(state: State, run: Run, step: str, size: int, now_us: int) -> De
 # --- Steps ---------------------------------------------------------------------------------
 
 
+def _is_settled(run: Run, name: str) -> bool:
+    """Has the step its one recorded result? A timeout may be told just after it; it changes
+    nothing (promise 4)."""
+    step = run.steps.get(name)
+    return step is not None and step.phase in (Phase.COMPLETED, Phase.FAILED)
+
+
 def _complete_step(state: State, command: c.CompleteStep, now_us: int) -> Decision:
     run = _current(state, command.run, command.token)
-    if run is None:
+    if run is None or _is_settled(run, command.step):
         return NOTHING
     over = _over_limit(state, run, command.step, len(bytes(command.result)), now_us)
     if over is not None:
@@ -144,7 +151,7 @@ def _complete_step(state: State, command: c.CompleteStep, now_us: int) -> Decisi
 
 def _fail_step(state: State, command: c.FailStep, now_us: int) -> Decision:
     run = _current(state, command.run, command.token)
-    if run is None:
+    if run is None or _is_settled(run, command.step):
         return NOTHING
     retry_at = None
     terms = command.retry
@@ -251,7 +258,7 @@ def _await_run(state: State, command: c.AwaitRun, now_us: int) -> Decision:
     child = state.runs.get(command.child)
     if child is not None and not child.finished:
         return Decision((waits,), (acknowledge,))
-    if child is not None and child.status is Status.FAILED:
+    if child is not None:
         ended = r.WaitEnded(run.id, command.step, child.status, r.NULL, child.error)
     elif command.status:
         ended = r.WaitEnded(run.id, command.step, command.status, command.result, command.error)

@@ -65,6 +65,7 @@ def fold(state: State, entry: r.Entry) -> None:
     state.now_us = entry.at_us
     record = entry.record
     _BY_TYPE[type(record)](state, entry, record)
+    state.settle_timers()
 
 
 def _body(state: State, raw: Raw, seq: int) -> Body:
@@ -152,11 +153,23 @@ def _created(state: State, entry: r.Entry, record: r.RunCreated) -> None:
         state.set_timer(due_us, run.id)
     else:
         state.make_ready(run)
-    parent = state.runs.get(record.parent) if record.parent else None
-    if parent is not None and record.cancel_with_parent:
-        parent.children.append(run.id)
+    _adopt(state, run)
     if record.key is not None:
         _take_key(state, entry, record, record.key)
+
+
+def _adopt(state: State, run: Run) -> None:
+    """While it is unfinished, the run is cancelled with the one that started it."""
+    parent = state.runs.get(run.parent or "")
+    if parent is not None and run.cancel_with_parent:
+        parent.children.append(run.id)
+
+
+def _disown(state: State, run: Run) -> None:
+    """A finished run is nobody's to cancel."""
+    parent = state.runs.get(run.parent or "")
+    if parent is not None and run.cancel_with_parent:
+        parent.children.remove(run.id)
 
 
 def _take_key(state: State, entry: r.Entry, record: r.RunCreated, key: str) -> None:
@@ -181,6 +194,14 @@ def _take_key(state: State, entry: r.Entry, record: r.RunCreated, key: str) -> N
                 heappush(state.key_expiry, (entry.at_us + 3_600_000_000, old))
             else:
                 del state.keys[old]
+
+
+def _lapse_key(state: State, run: Run, at_us: int) -> None:
+    """A key whose time has passed is gone, whether it was forgotten yet or not: its run, sent on,
+    does not take it back."""
+    entry = state.keys.get(run.key or "")
+    if entry is not None and entry.run == run.id and not state.key_lives(entry, at_us):
+        del state.keys[run.key or ""]
 
 
 def _queued(state: State, entry: r.Entry, record: r.RunQueued) -> None:
@@ -221,18 +242,23 @@ def _finish(state: State, run: Run, entry: r.Entry, kind: str) -> None:
     _move(state, run, kind)
     state.awaited.pop(run.id, None)
     _forget_waits(state, run)
+    _disown(state, run)
     _drop_finished(state, run)
 
 
 def _forget_waits(state: State, run: Run) -> None:
     """A finished run waits for no child any more."""
     for name, step in run.steps.items():
-        if step.kind is Memo.CHILD and step.phase is Phase.WAITING and step.child:
-            waiters = state.awaited.get(step.child, [])
-            if (run.id, name) in waiters:
-                waiters.remove((run.id, name))
-                if not waiters:
-                    del state.awaited[step.child]
+        if step.kind is Memo.CHILD and step.phase is Phase.WAITING:
+            _forget_wait(state, run, name, step)
+
+
+def _forget_wait(state: State, run: Run, name: str, step: Step) -> None:
+    waiters = state.awaited.get(step.child or "", [])
+    if (run.id, name) in waiters:
+        waiters.remove((run.id, name))
+        if not waiters:
+            del state.awaited[step.child or ""]
 
 
 def _retried(state: State, entry: r.Entry, record: r.RunRetried) -> None:
@@ -241,7 +267,14 @@ def _retried(state: State, entry: r.Entry, record: r.RunRetried) -> None:
         state.dead -= run.status is S.FAILED
     else:
         run = state.runs[record.run] = rebuild(record.restored)
+        run.children = [
+            child.id
+            for child in state.runs.values()
+            if child.parent == run.id and child.cancel_with_parent and not child.finished
+        ]
         state.queue(run.queue)
+    _adopt(state, run)
+    _lapse_key(state, run, entry.at_us)
     run.steps = _without(run.steps, record.forgotten)
     for name, value in record.replaced.items():
         run.steps[name] = Step(
@@ -251,7 +284,9 @@ def _retried(state: State, entry: r.Entry, record: r.RunRetried) -> None:
     run.next_is_new = True
     run.finished_us = run.spent_us = run.deaths = 0
     run.error = run.result = None
-    run.children = []
+    run.bytes_recorded = sum(
+        _size(step.body) for step in run.steps.values() if step.kind in (Memo.RUN, Memo.VALUE)
+    )
     run.place_us = entry.at_us
     _move(state, run, "run.retried")
     # A sleep under way when the run ended goes on; a child under way was cancelled or is awaited
@@ -415,6 +450,9 @@ def _await_step(state: State, run: Run, name: str, step: Step) -> None:
 def _wait_ended(state: State, entry: r.Entry, record: r.WaitEnded) -> None:
     run = state.runs[record.run]
     step = run.steps[record.step]
+    # A run that has finished told its waiters and is out of the index; where it had done so before
+    # the wait began, or is not part of a snapshot any more, this wait still stands there.
+    _forget_wait(state, run, record.step, step)
     step.seq = entry.seq
     if step.phase is Phase.RETRYING:
         step.phase = Phase.OPEN
@@ -430,8 +468,13 @@ def _wait_ended(state: State, entry: r.Entry, record: r.WaitEnded) -> None:
 
 def _progress(run: Run, kept: Body | None) -> None:
     run.progressed = True
-    if kept is not None:
-        run.bytes_recorded += len(kept) if type(kept) is bytes else kept.size  # type: ignore[union-attr]
+    run.bytes_recorded += _size(kept)
+
+
+def _size(kept: Body | None) -> int:
+    if kept is None:
+        return 0
+    return len(kept) if type(kept) is bytes else kept.size  # type: ignore[union-attr]
 
 
 _BY_TYPE: Final[dict[type[r.Record], Callable[[State, r.Entry, Any], None]]] = {
@@ -480,6 +523,8 @@ def rebuild(lines: list[Raw]) -> Run:
     for line in lines:
         entry = r.entry_from_json(line)
         state.seq = entry.seq - 1
+        if run is not None:
+            state.runs[run.id] = run  # It left memory each time that it finished.
         fold(state, entry)
         run = run or state.runs[entry.record.run]  # type: ignore[union-attr]
     assert run is not None, "a run's records begin with run.created"

@@ -1,17 +1,15 @@
 """The journal on files: one directory, one writer, held by a lock.
 
-Owns the order of things: what is encoded when, which bytes are durable, who may append. The parts
-do the work: `layout` checks and locks, `recovery` decides what to trust, `segment` writes,
-`reading` reads, `snapshots` keeps states, `commit` is the thread in which the disk is waited for.
+Owns who may append, what readers see, and which snapshots and segments are kept. The parts do the
+work: `layout` checks and locks, `recovery` decides what to trust, `appending` writes, `reading`
+reads, `snapshots` keeps states.
 
 Invariants:
 
 - Nothing is readable, and no append returns, before it is durable (with `durability = "interval"`:
   no append returns before it is written, and readers see what is synced).
-- A failed sync, or a write that failed for another reason than room, is final: every later append
-  raises `Unknown`, since what the disk holds can be told by recovery alone.
-- The writer's state changes in the commit thread only, while an append is in flight; the loop's
-  thread looks at it only while none is.
+- After a failed sync, or a write that failed for another reason than room, every append raises
+  `Unknown`; what was durable before can still be read.
 """
 
 from __future__ import annotations
@@ -19,32 +17,26 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal
 
 from stackshiftd.core.records import Entry, JournalOpened
 from stackshiftd.journal import reading, snapshots
-from stackshiftd.journal.commit import CommitThread
+from stackshiftd.journal.appending import Appender, full
 from stackshiftd.journal.contract import (
     Claim,
     Epoch,
     Fenced,
-    Full,
     Group,
     Owner,
     Place,
     Recovery,
-    Unknown,
 )
 from stackshiftd.journal.filesystem import NO_SPACE, FileSystem, RealFileSystem
 from stackshiftd.journal.layout import HeldLock, Layout, prepare
-from stackshiftd.journal.lines import encode_group
-from stackshiftd.journal.reading import Span
 from stackshiftd.journal.recovery import Recovered, recover
-from stackshiftd.journal.segment import Header, SegmentWriter
 
 SEGMENT_SIZE: Final = 64 << 20
 RESERVE_BYTES: Final = 16 << 20
@@ -52,23 +44,6 @@ INTERVAL_S: Final = 0.1
 """How long an acknowledged record may be off the disk with `durability = "interval"`."""
 _TAIL_BATCH: Final = 256
 """Entries that a follower decodes before it lets others have the loop."""
-
-
-class _Mark(NamedTuple):
-    """How far it goes: the last record and the place after it. Replaced whole, so that any thread
-    reads a consistent one."""
-
-    seq: int
-    end: Place
-
-
-class _Batch(NamedTuple):
-    """An append, encoded: the segment to begin for it (or none), its bytes, and where it ends."""
-
-    roll: Header | None
-    data: bytes
-    mark: _Mark
-    at_us: int
 
 
 def _new_journal_id() -> str:
@@ -120,32 +95,27 @@ class FileJournal:
         self._fs = fs
         self._layout = layout
         self._lock = lock
-        self._writer = recovered.writer
-        self._spans = tuple(
-            Span(s.path, s.header.first_seq, s.header.base, s.header_size)
-            for s in recovered.segments
+        self._appender = Appender(
+            fs,
+            layout.journal,
+            recovered,
+            always=durability == "always",
+            segment_size=segment_size,
+            interval_s=interval_s,
+            advanced=self._wake_followers,
         )
-        self._spans_lock = threading.Lock()  # Segments are added in one thread, dropped in another.
         self._snapshot = recovered.snapshot
         self._recovery = recovered.report
-        self._written = self._durable = _Mark(recovered.report.kept_seq, recovered.writer.end)
-        self._last_at_us = recovered.report.last_at_us
-        self._always = durability == "always"
-        self._segment_size = segment_size
         self._reserve_bytes = reserve_bytes
         self._epoch: Epoch | None = None
-        self._in_flight = False
         self._closed = False
-        self._failure: BaseException | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._followers: set[asyncio.Event] = set()
-        self._thread = CommitThread(None if self._always else self._sync_chore, interval_s)
 
     # --- What it knows ---------------------------------------------------------------------
 
     @property
     def journal_id(self) -> str:
-        return self._writer.header.journal
+        return self._appender.journal_id
 
     @property
     def recovery(self) -> Recovery:
@@ -153,20 +123,31 @@ class FileJournal:
 
     @property
     def last_seq(self) -> int:
-        return self._written.seq
+        return self._appender.written.seq
 
     @property
     def last_at_us(self) -> int:
-        return self._last_at_us
+        return self._appender.last_at_us
 
     @property
     def durable_seq(self) -> int:
-        return self._durable.seq
+        return self._appender.durable.seq
 
     @property
     def first_seq(self) -> int:
         """The oldest record that is kept; `last_seq` + 1 in an empty journal."""
-        return self._spans[0].first_seq
+        return self._appender.spans[0].first_seq
+
+    @property
+    def appending(self) -> bool:
+        """Is an append in flight?"""
+        return self._appender.in_flight
+
+    @property
+    def failed(self) -> bool:
+        """Has a sync or a write failed for good? With `durability = "interval"` that can happen
+        between appends."""
+        return self._appender.failure is not None
 
     def newest_snapshot(self) -> tuple[int, Path] | None:
         """Where the newest good snapshot stands, and its file."""
@@ -178,7 +159,7 @@ class FileJournal:
     def stats(self) -> dict[str, Any]:
         """`journal first_seq last_seq durable_seq segments[] bytes snapshot`, as the protocol's
         `journal.stats` tells them; `bytes` counts segments and the newest snapshot."""
-        spans, end = self._spans, self._written.end
+        spans, end = self._appender.spans, self._appender.written.end
         ends = [*(span.base for span in spans[1:]), end]
         segments = [
             {"file": f"journal/{span.path.name}", "first_seq": span.first_seq,
@@ -203,7 +184,7 @@ class FileJournal:
         assert seen_seq == self.last_seq, f"claimed at {seen_seq}, journal is at {self.last_seq}"
         epoch = Epoch(seen_seq + 1)
         opened = JournalOpened(epoch=epoch, pid=owner.pid, version=owner.version)
-        entry = Entry(epoch, max(at_us, self._last_at_us), opened)
+        entry = Entry(epoch, max(at_us, self.last_at_us), opened)
         self._epoch = epoch
         [place] = await self.append(epoch, seen_seq, [[entry]])
         return Claim(epoch, place, entry)
@@ -216,128 +197,23 @@ class FileJournal:
         A caller that is cancelled meanwhile does not undo it: the append goes on, and the next one
         must wait for it.
         """
-        self._check_usable()
-        if epoch != self._epoch:
-            raise Fenced(f"epoch {epoch} was fenced by epoch {self._epoch}")
-        assert not self._in_flight, "one append at a time"
-        assert expected_seq == self.last_seq, f"append after {expected_seq}, not {self.last_seq}"
-        batch, places = self._encode(groups)
-        if not places:
-            return places
-        loop = self._loop = asyncio.get_running_loop()
-        durable: asyncio.Future[None] = loop.create_future()
-
-        def done(_: object, error: BaseException | None) -> None:
-            self._in_flight = False
-            self._wake_followers()
-            if durable.done():
-                return
-            if error is None:
-                durable.set_result(None)
-            else:
-                durable.set_exception(error)
-
-        self._in_flight = True
-        self._thread.submit(lambda: self._commit(batch), loop, done)
-        await durable
-        return places
-
-    def _check_usable(self) -> None:
-        if self._failure is not None:
-            raise _unknown(self._failure) from self._failure
+        self._appender.check()
         if self._closed:
             raise Fenced("the journal is closed")
-
-    def _encode(self, groups: Sequence[Group]) -> tuple[_Batch, list[Place]]:
-        """Lines and places of an append; a mistake of ours is raised before anything is written."""
-        seq, at_us, watermark = self._written.seq, self._last_at_us, self._durable.seq
-        lines: list[bytes] = []
-        for group in groups:
-            for entry in group:
-                seq += 1
-                assert entry.seq == seq, f"record {entry.seq} where {seq} is due"
-                assert entry.at_us >= at_us, f"record {seq} is older than the one before it"
-                at_us = entry.at_us
-            if group:
-                lines += encode_group(group, watermark)
-        data = b"".join(lines)
-        writer, roll = self._writer, None
-        at = writer.end
-        if writer.size > writer.header_size and writer.size + len(data) > self._segment_size:
-            roll = writer.next_header(self._written.seq + 1)
-            at += len(roll.line())
-        places: list[Place] = []
-        for line in lines:
-            places.append(at)
-            at += len(line)
-        return _Batch(roll, data, _Mark(seq, at), at_us), places
-
-    # In the commit thread:
-
-    def _commit(self, batch: _Batch) -> None:
-        if self._failure is not None:  # A sync between appends failed.
-            raise _unknown(self._failure) from self._failure
-        try:
-            if batch.roll is not None:
-                self._roll(batch.roll)
-            try:
-                self._writer.write(batch.data)
-            except OSError as failed:
-                if failed.errno not in NO_SPACE:
-                    raise
-                self._writer.cut()
-                # `cut` synced the file, so whatever was written before is durable now.
-                self._durable = self._written
-                raise _full(failed) from failed
-            if self._always:
-                self._writer.sync()
-        except OSError as failed:
-            self._failure = failed
-            raise _unknown(failed) from failed
-        self._written, self._last_at_us = batch.mark, batch.at_us
-        if self._always:
-            self._durable = self._written
-
-    def _roll(self, header: Header) -> None:
-        """Begin a new segment. All of the old one is durable first: that is what recovery takes a
-        sealed segment for."""
-        old = self._writer
-        if self._durable != self._written:
-            old.sync()
-            self._durable = self._written
-        try:
-            self._writer = SegmentWriter.create(self._fs, self._layout.journal, header)
-        except OSError as failed:
-            if failed.errno not in NO_SPACE or self._fs.lstat(_segment(self._layout, header)):
-                raise
-            # No room for even an empty file: it never got its name, and the old one goes on.
-            raise _full(failed) from failed
-        self._durable = self._written = _Mark(self._written.seq, self._writer.end)
-        span = Span(self._writer.path, header.first_seq, header.base, self._writer.header_size)
-        with self._spans_lock:
-            self._spans += (span,)
-        old.close()
-
-    def _sync_chore(self) -> None:
-        """With `durability = "interval"`: sync what was written since the last time."""
-        if self._failure is None and self._durable != self._written:
-            try:
-                self._writer.sync()
-                self._durable = self._written
-            except OSError as failed:
-                self._failure = failed
-            loop = self._loop
-            if loop is not None and not loop.is_closed():
-                loop.call_soon_threadsafe(self._wake_followers)
+        if epoch != self._epoch:
+            raise Fenced(f"epoch {epoch} was fenced by epoch {self._epoch}")
+        assert not self.appending, "one append at a time"
+        assert expected_seq == self.last_seq, f"append after {expected_seq}, not {self.last_seq}"
+        return await self._appender.append(groups)
 
     # --- Reading ---------------------------------------------------------------------------
 
     def read(self, from_seq: int) -> Iterator[tuple[Place, Entry]]:
-        durable, spans = self._durable, self._spans
+        durable, spans = self._appender.durable, self._appender.spans
         return reading.read(self._fs, spans, from_seq, durable.end)
 
     def fetch(self, places: Sequence[Place]) -> list[Entry]:
-        return reading.fetch(self._fs, self._spans, places, self._written.end)
+        return reading.fetch(self._fs, self._appender.spans, places, self._appender.written.end)
 
     async def tail(self, from_seq: int) -> AsyncIterator[tuple[Place, Entry]]:
         """See the contract. Ends when the journal is closed; raises `Unknown` once it has failed
@@ -348,7 +224,7 @@ class FileJournal:
             next_seq, start = from_seq, None
             while True:
                 advanced.clear()
-                durable, spans = self._durable, self._spans
+                durable, spans = self._appender.durable, self._appender.spans
                 if durable.seq >= next_seq:
                     found = (
                         reading.read(self._fs, spans, next_seq, durable.end)
@@ -363,8 +239,7 @@ class FileJournal:
                     continue
                 if self._closed:
                     return
-                if self._failure is not None:
-                    raise _unknown(self._failure) from self._failure
+                self._appender.check()
                 await advanced.wait()
         finally:
             self._followers.discard(advanced)
@@ -386,7 +261,7 @@ class FileJournal:
             )
         except OSError as failed:
             if failed.errno in NO_SPACE:
-                raise _full(failed) from failed
+                raise full(failed) from failed
             raise
 
     async def get_snapshot(self) -> tuple[int, list[bytes]] | None:
@@ -399,16 +274,22 @@ class FileJournal:
                 return found[0].seq, found[1]
         return None
 
+    async def adopt_snapshot(self) -> None:
+        """Take notice of a snapshot that the compaction process has put there."""
+        self._snapshot, _ = await asyncio.to_thread(
+            snapshots.newest, self._fs, self._layout.snapshots, self.journal_id
+        )
+
     async def trim(self, below_seq: int) -> None:
         """Drop whole segments, oldest first; see the contract."""
         kept = snapshots.listed(self._fs, self._layout.snapshots)
         if len(kept) < snapshots.KEPT:
             return  # One snapshot alone may turn out damaged; then only the journal has the state.
         below_seq = min(below_seq, kept[0][0] + 1, self.durable_seq)
-        while len(self._spans) > 1 and self._spans[1].first_seq <= below_seq:
-            await asyncio.to_thread(self._drop, self._spans[0].path)
-            with self._spans_lock:
-                self._spans = self._spans[1:]
+        appender = self._appender
+        while len(appender.spans) > 1 and appender.spans[1].first_seq <= below_seq:
+            await asyncio.to_thread(self._drop, appender.spans[0].path)
+            appender.drop_oldest()
 
     def _drop(self, path: Path) -> None:
         with suppress(FileNotFoundError):  # The last attempt came this far.
@@ -419,39 +300,14 @@ class FileJournal:
     def close(self) -> None:
         """Make what was appended durable, end the thread, give back the lock; twice is once.
 
-        Raises `Unknown` if that last sync fails. Writes no record: `journal.closed` is the
-        engine's to append.
+        Raises `Unknown` if what was written is not durable after all. Writes no record:
+        `journal.closed` is the engine's to append.
         """
         if self._closed:
             return
         self._closed = True
-        self._thread.stop()
         try:
-            if self._failure is None and self._durable != self._written:
-                self._writer.sync()
-                self._durable = self._written
-        except OSError as failed:
-            self._failure = failed
-            raise _unknown(failed) from failed
+            self._appender.close()
         finally:
-            self._writer.close()
             self._lock.release()
             self._wake_followers()
-
-
-def _segment(layout: Layout, header: Header) -> Path:
-    return layout.journal / f"{header.first_seq:020d}.jsonl"
-
-
-def _full(cause: OSError) -> Full:
-    return Full(
-        f"no room for the journal: {cause.strerror}",
-        hint="make room on the disk; it goes on by itself",
-    )
-
-
-def _unknown(cause: BaseException) -> Unknown:
-    return Unknown(
-        f"writing the journal failed ({cause}); what the disk holds is not known",
-        hint="the daemon must stop and recover from the journal when it starts again",
-    )

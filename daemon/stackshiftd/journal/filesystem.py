@@ -223,7 +223,7 @@ def put_file(fs: FileSystem, path: Path, parts: Iterable[Buffer]) -> None:
     failure is the temporary file at most, and that is removed where possible.
     """
     beside = temporary(path)
-    if fs.lstat(beside) is not None:  # Of an earlier failure; only the holder of the lock writes.
+    if fs.lstat(beside) is not None:  # Of an earlier failure; there is one writer at a time.
         fs.unlink(beside)
     try:
         fd = fs.open(beside, "create")

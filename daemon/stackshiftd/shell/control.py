@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -18,7 +18,7 @@ from stackshiftd.shell.connection import Connection
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.feeds import Feeds, first_seq_since
 from stackshiftd.shell.lookup import Lookup
-from stackshiftd.shell.methods import Answer, NoParams, Params, RunMethods
+from stackshiftd.shell.params import Answer, NoParams, Params, Table
 from stackshiftd.shell.pool import Pool
 
 log = logging.getLogger("stackshiftd.control")
@@ -55,7 +55,7 @@ class Control:
     def __init__(
         self,
         engine: Engine,
-        runs: RunMethods,
+        tables: Sequence[Table],
         feeds: Feeds,
         lookup: Lookup,
         catalog: Catalog,
@@ -74,12 +74,14 @@ class Control:
         self._max_connections = max_connections
         self._began = time.monotonic()
         self.connections: set[Connection] = set()
-        self._table = dict(runs.table) | {
+        self._table: Table = {
             "daemon.status": (NoParams, self.status),
             "daemon.stop": (StopParams, self.stop),
             "journal.stats": (NoParams, self.stats),
             "journal.compact": (NoParams, self.compact),
         }
+        for table in tables:
+            self._table |= table
         self._of_connection: dict[str, tuple[type[Params], Callable[..., None]]] = {
             "feed.open": (OpenFeed, self.open_feed),
             "feed.close": (CloseFeed, self.close_feed),

@@ -22,6 +22,7 @@ from typing import Any, Final, Protocol, cast
 import msgspec
 
 from stackshift_jobs.config import Config
+from stackshift_jobs.errors import BadConfiguration
 from stackshiftd.core import commands as c
 from stackshiftd.shell.tuning import Tuning
 from stackshiftd.worker.frames import (
@@ -213,10 +214,29 @@ class Pool:
             return
         for link in list(self.links.values()):
             link.silent_ticks += 1
-            if link.silent_ticks > self._tuning.heartbeat and not link.gone:
+            if link.gone:
+                continue
+            if link.retired:
+                if not self._executing(link.id):
+                    self._give_up(link, "retired", ours=True)
+            elif link.silent_ticks > self._tuning.heartbeat:
                 log.warning("%s has been silent for %d s", link.id, link.silent_ticks)
                 self._give_up(link, "silent past its heartbeat", ours=False)
+            elif reason := self._worn_out(link):
+                log.info("%s is replaced: %s", link.id, reason)
+                link.retired = True
         self._loop.call_later(min(1.0, self._tuning.heartbeat), self._listen)
+
+    def _worn_out(self, link: Link) -> str:
+        """Why a worker is due to be replaced (it finishes what it holds first), if it is."""
+        workers = self._config.workers
+        if workers.recycle_runs is not None and link.executed >= workers.recycle_runs:
+            return f"it has executed {link.executed} runs"
+        if workers.max_memory_bytes is not None:
+            resident = resident_bytes(link.process.pid)
+            if resident > workers.max_memory_bytes:
+                return f"it holds {resident} bytes of memory"
+        return ""
 
     # --- Ending ----------------------------------------------------------------------------
 
@@ -242,11 +262,11 @@ class Pool:
         """Its executions are lost now; the process is killed after."""
         if link.gone:
             return
-        link.gone = True
         link.ready = False
+        link.retired = True
         self._ears.lost(link, reason, ours)
         if self._tuning.kill_delay:
-            link.gone = False  # its late results are heard, and must change nothing
+            # Its late results are heard meanwhile, and must change nothing.
             self._loop.call_later(self._tuning.kill_delay, self._kill, link)
         else:
             self._kill(link)
@@ -304,6 +324,19 @@ class Pool:
             task.cancel()
 
 
+def resident_bytes(pid: int) -> int:
+    """Resident memory of a process; 0 where it cannot be told."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        if sys.platform == "linux":
+            pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+            return pages * os.sysconf("SC_PAGE_SIZE")
+        told = subprocess.run(
+            ["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, check=False
+        )
+        return int(told.stdout) * 1024
+    return 0
+
+
 def environment(config: Config) -> dict[str, str]:
     """What workers see of the environment: the same whoever woke the daemon."""
     inherited = config.workers.inherit_env
@@ -311,7 +344,13 @@ def environment(config: Config) -> dict[str, str]:
     made = {name: os.environ[name] for name in names if name in os.environ}
     made.setdefault("PATH", os.defpath)
     if config.project.env_file is not None:
-        made |= read_env_file(config.root / config.project.env_file)
+        path = config.root / config.project.env_file
+        try:
+            made |= read_env_file(path)
+        except (OSError, UnicodeDecodeError) as bad:
+            raise BadConfiguration(
+                f"[project] env_file {path} cannot be read: {bad}", hint="see stackshift.toml"
+            ) from bad
     return made
 
 

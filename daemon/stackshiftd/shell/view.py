@@ -3,7 +3,7 @@ finished."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from msgspec import Raw
 
@@ -17,6 +17,13 @@ from stackshiftd.shell.bodies import Bodies
 from stackshiftd.shell.detail import detail, error_object
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.lookup import Lookup, ended_by
+
+RUN_FIELDS: Final = (
+    "id", "job", "queue", "status", "attempt", "max_attempts", "priority", "payload", "result",
+    "error", "idempotency_key", "labels", "created_at", "scheduled_at", "started_at",
+    "finished_at", "duration_ms", "waiting_for", "why", "why_code", "code", "parent", "dead",
+)  # fmt: skip
+"""Every field of a run object; all of them are always there."""
 
 
 class View:
@@ -45,6 +52,14 @@ class View:
         """Why a run in memory is where it is."""
         fleet: Fleet = self._fleet()
         return why(self._engine.state, run, fleet, self._engine.now_us())
+
+    def status(self, run_id: str) -> str:
+        """The status of a run that is known to exist."""
+        live = self._lookup.live(run_id)
+        if live is not None:
+            return shown_status(live).value
+        row = self._lookup.row(run_id)
+        return row.status if row is not None else "completed"
 
     def of_run(self, run: Run) -> dict[str, Any]:
         """The run object of a run in memory."""

@@ -25,7 +25,7 @@ from stackshift_jobs.errors import (
     StepFailed,
 )
 from stackshift_jobs.registry import Job
-from stackshift_jobs.replay import Pass
+from stackshift_jobs.replay import Pass, Unwinding
 from stackshift_jobs.steps import Limits, error_json, retries
 from stackshift_jobs.strict import dumps, loads
 from stackshift_jobs.typed import convert
@@ -91,6 +91,19 @@ class Execution:
             scheduled_at=_scheduled(order.scheduled_at_us),
             log=logging.getLogger(f"stackshift.{order.job}"),
         )
+
+    def refuse_unwinding(self, op: ops.Op | None = None) -> None:
+        """Raise `Unwinding` while the pass is being left. But what became of a function that has run
+        is recorded also at a wait (of another branch) or a drain: else it would run again."""
+        reason = self.pass_.unwinding
+        ran = isinstance(op, ops.RecordResult | ops.RecordFailure)
+        if reason is not None and not (ran and reason in (WAITS, DRAINED)):
+            raise Unwinding(reason)
+
+    def failing(self, op: ops.Op) -> None:
+        """A step has failed again: what was known of its earlier tries is no answer to this one."""
+        if isinstance(op, ops.RecordFailure):
+            self.pass_.memos.pop(op.step, None)
 
     # --- How it ends -----------------------------------------------------------------------
 

@@ -12,14 +12,15 @@ import asyncio
 import inspect
 import itertools
 import time
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine
 from contextvars import ContextVar, copy_context
+from types import CoroutineType, GeneratorType
 from typing import Any, Final
 
 from stackshift_jobs import ops
 from stackshift_jobs.async_context import AsyncJobContext
 from stackshift_jobs.handler_scope import in_handler
-from stackshift_jobs.replay import Unwinding, current_step
+from stackshift_jobs.replay import current_step
 from stackshiftd.core import commands as c
 from stackshiftd.worker.execution import (
     DRAINED,
@@ -29,11 +30,13 @@ from stackshiftd.worker.execution import (
     command_of,
     refusal,
 )
-from stackshiftd.worker.frames import Recorded, Refused
+from stackshiftd.worker.frames import Recorded, Refused, Stuck
 from stackshiftd.worker.output import current_log
 from stackshiftd.worker.pipe import Pipe
 
 _calls: Final = itertools.count(2, 2)
+ABANDONED_SECONDS: Final = 0.02
+"""How often it is looked whether a thread that nobody waits for any more has come back."""
 current_execution: ContextVar[LoopedExecution | None] = ContextVar(
     "stackshift_execution", default=None
 )
@@ -132,7 +135,7 @@ def _waits_for_tasks(task: asyncio.Task[Any]) -> bool:
     while inner is not None:
         frame = getattr(inner, "cr_frame", None) or getattr(inner, "gi_frame", None)
         below = getattr(inner, "cr_await", None) or getattr(inner, "gi_yieldfrom", None)
-        if not isinstance(below, Coroutine | Generator):
+        if not isinstance(below, CoroutineType | GeneratorType):  # a future's iterator has no frame
             break
         inner = below
     if frame is None:
@@ -162,7 +165,8 @@ class LoopPort:
 
     def tell(self, op: ops.Tell) -> asyncio.Future[ops.Recorded]:
         execution = self._execution
-        self._refuse_unwinding()
+        execution.refuse_unwinding(op)
+        execution.failing(op)
         call = next(_calls)
         future: asyncio.Future[ops.Recorded] = self._loop.create_future()
         execution.told[call] = future
@@ -172,7 +176,7 @@ class LoopPort:
 
     async def park(self, op: ops.Park) -> ops.Memo:
         execution = self._execution
-        self._refuse_unwinding()
+        execution.refuse_unwinding()
         memo = execution.pass_.memos.get(op.step)
         if memo is not None and memo.phase not in ("waiting", "retrying"):
             return memo
@@ -187,13 +191,9 @@ class LoopPort:
         del execution.parked[op.step]
         return memo
 
-    def _refuse_unwinding(self) -> None:
-        if (reason := self._execution.pass_.unwinding) is not None:
-            raise Unwinding(reason)
-
     async def perform(self, op: ops.Perform) -> Any:
         execution = self._execution
-        self._refuse_unwinding()
+        execution.refuse_unwinding()
         execution.began(op)
         inside = current_step.set(op.step)
         scope = in_handler.set(None)
@@ -201,9 +201,11 @@ class LoopPort:
             if op.timeout_ms is None:
                 return await self._call(op)
             try:
-                async with asyncio.timeout(op.timeout_ms / 1000):
+                async with asyncio.timeout(op.timeout_ms / 1000) as limit:
                     return await self._call(op)
             except TimeoutError as late:
+                if not limit.expired():
+                    raise  # the function's own
                 raise TimeoutError(f"step {op.step!r} ran longer than {op.timeout_ms} ms") from late
         finally:
             execution.ended(op)
@@ -216,14 +218,31 @@ class LoopPort:
             return await op.fn(*op.args, **op.kwargs)
         # A `def` function would block every other handler on this loop.
         context = copy_context()
-        value = await self._loop.run_in_executor(
-            None, lambda: context.run(op.fn, *op.args, **op.kwargs)
-        )
+        running: list[bool] = []
+
+        def work() -> Any:
+            running.append(True)
+            try:
+                return context.run(op.fn, *op.args, **op.kwargs)
+            finally:
+                running.clear()
+
+        try:
+            value = await self._loop.run_in_executor(None, work)
+        except asyncio.CancelledError:
+            # It cannot be interrupted. A pass that is being left waits for it (the daemon's patience
+            # ends at the grace); a step past its timeout goes on without it, and the process is
+            # replaced if the function does not come back.
+            if running and self._execution.pass_.unwinding is None:
+                self._pipe.post(Stuck(self._execution.run, op.step))
+            while running and self._execution.pass_.unwinding is not None:
+                await asyncio.sleep(ABANDONED_SECONDS)
+            raise
         return await value if inspect.isawaitable(value) else value
 
     def progress(self, done: float, total: float | None, message: str) -> None:
         execution = self._execution
-        self._refuse_unwinding()
+        execution.refuse_unwinding()
         self._pipe.post(
             c.ReportProgress(execution.run, execution.token, float(done), total, message)
         )

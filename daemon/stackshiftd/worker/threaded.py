@@ -109,8 +109,9 @@ class ThreadPort:
         if overdue is not None:
             # The timeout was recorded on this step's behalf while its function still ran.
             return self._wait(overdue)
+        execution.failing(op)
         call = next(_calls)
-        waiter = self.register(call)
+        waiter = self.register(call, op)
         command = command_of(op, execution.run, execution.token, call)
         if self._threads.active > 1:
             self._pipe.hand_over(command)
@@ -122,18 +123,19 @@ class ThreadPort:
         """Record that the step ran out of time while its function still runs; called on another
         thread. When the function comes back, its call gets this answer."""
         call = next(_calls)
-        waiter = self.register(call)
-        self._execution.overdue_calls[op.step] = waiter
         failure = ops.RecordFailure(
             op.step, error, duration_ms, op.tried, True, op.retry, None, op.input
         )
+        self._execution.failing(failure)
+        waiter = self.register(call, failure)
+        self._execution.overdue_calls[op.step] = waiter
         self._pipe.send(command_of(failure, self._execution.run, self._execution.token, call))
 
-    def register(self, call: int) -> Waiter:
+    def register(self, call: int, op: ops.Tell) -> Waiter:
         """A waiter for the answer to `call`."""
         waiter = Waiter()
         with self._execution.guard:
-            self._refuse_unwinding()
+            self._execution.refuse_unwinding(op)
             self._execution.waiters[call] = waiter
         self._calls[call] = self._execution
         return waiter
@@ -151,7 +153,7 @@ class ThreadPort:
         execution = self._execution
         event = threading.Event()
         with execution.guard:
-            self._refuse_unwinding()
+            self._execution.refuse_unwinding()
             execution.waiting.add(op.step)
             execution.parked[op.step] = event
             memo = execution.pass_.memos.get(op.step)
@@ -161,7 +163,7 @@ class ThreadPort:
         event.wait(KEEP_SECONDS * 1.5 if soon else 0)
         with execution.guard:
             del execution.parked[op.step]
-            self._refuse_unwinding()
+            self._execution.refuse_unwinding()
             memo = execution.pass_.memos.get(op.step)
             if memo is not None and memo.phase not in ("waiting", "retrying"):
                 execution.waiting.discard(op.step)
@@ -169,13 +171,9 @@ class ThreadPort:
             execution.pass_.unwinding = WAITS
         raise Unwinding(WAITS)
 
-    def _refuse_unwinding(self) -> None:
-        if (reason := self._execution.pass_.unwinding) is not None:
-            raise Unwinding(reason)
-
     def perform(self, op: ops.Perform) -> Any:
         execution = self._execution
-        self._refuse_unwinding()
+        self._execution.refuse_unwinding()
         execution.began(op)
         inside = current_step.set(op.step)
         scope = in_handler.set(None)
@@ -195,7 +193,7 @@ class ThreadPort:
 
     def progress(self, done: float, total: float | None, message: str) -> None:
         execution = self._execution
-        self._refuse_unwinding()
+        self._execution.refuse_unwinding()
         self._pipe.send(
             c.ReportProgress(execution.run, execution.token, float(done), total, message)
         )

@@ -1,0 +1,132 @@
+"""What a person does to a run: `run.cancel retry fork remove`."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+from msgspec import Raw
+
+from stackshift_jobs.errors import StackshiftError
+from stackshift_jobs.strict import dumps, loads
+from stackshiftd.core import commands as c
+from stackshiftd.core.decide import decide
+from stackshiftd.core.effects import Cancelled, Sent
+from stackshiftd.core.fold import rebuild
+from stackshiftd.core.send_on import plan
+from stackshiftd.shell.engine import Engine
+from stackshiftd.shell.ids import new_run_id
+from stackshiftd.shell.lookup import Lookup
+from stackshiftd.shell.params import Answer, NameRun, Params, Table
+from stackshiftd.shell.view import View
+
+ABSENT: Final = Raw(b"")
+
+
+class RetryParams(Params):
+    run: str
+    from_step: str | None = None
+    set: dict[str, Raw] = msgspec.field(default_factory=dict)
+    dry_run: bool = False
+
+
+class ForkParams(Params):
+    run: str
+    from_step: str | None = None
+    payload: Raw = ABSENT
+    dry_run: bool = False
+
+
+class Acting:
+    """Cancels runs and sends them on."""
+
+    def __init__(self, engine: Engine, lookup: Lookup, view: View, payload_bytes: int) -> None:
+        self._engine = engine
+        self._lookup = lookup
+        self._view = view
+        self._payload_bytes = payload_bytes
+        self.table: Table = {
+            "run.cancel": (NameRun, self.cancel),
+            "run.retry": (RetryParams, self.retry),
+            "run.fork": (ForkParams, self.fork),
+            "run.remove": (NameRun, self.remove),
+        }
+
+    def cancel(self, params: NameRun, answer: Answer) -> None:
+        run_id = self._lookup.resolve(params.run)
+
+        before = self._view.status(run_id)
+
+        def cancelled(reply: Any) -> None:
+            if isinstance(reply, Cancelled):
+                status = "cancelled" if reply.changed else before
+                answer({"id": run_id, "status": status, "changed": reply.changed})
+            else:
+                answer(reply)
+
+        self._engine.submit(c.CancelRun(run_id), cancelled)
+
+    def retry(self, params: RetryParams, answer: Answer) -> None:
+        run_id = self._lookup.resolve(params.run)
+        live = self._lookup.live(run_id)
+        restored = () if live is not None else self._lookup.lines(run_id)
+        replaced = {
+            name: dumps(loads(bytes(value), self._payload_bytes), self._payload_bytes)
+            for name, value in params.set.items()
+        }
+        command = c.RetryRun(run_id, params.from_step, replaced, restored)
+        if params.dry_run:
+            decision = decide(self._engine.state, command, self._engine.now_us())
+            self._engine.when_durable(lambda reply: answer(_sent(reply, True)), decision.reply)
+            return
+        if live is None:
+            self._engine.places[run_id] = self._lookup.places(run_id)[:]
+        self._engine.submit(command, lambda reply: answer(_sent(reply, False)))
+
+    def fork(self, params: ForkParams, answer: Answer) -> None:
+        source = self._lookup.resolve(params.run)
+        payload = None
+        if params.payload is not ABSENT:
+            value = loads(bytes(params.payload), self._payload_bytes)
+            payload = dumps(value, self._payload_bytes)
+        lines = self._lookup.lines(source)
+        if params.dry_run:
+            run = rebuild([Raw(line) for line in lines])
+            made = plan(self._engine.state, run, params.from_step, frozenset())
+            self._engine.when_durable(answer, _plan(None, made.reused, made.repeated, True, source))
+            return
+        command = c.ForkRun(new_run_id(), source, lines, params.from_step, payload)
+
+        def forked(reply: Any) -> None:
+            if isinstance(reply, Sent):
+                answer(_plan(reply.run, reply.reused, reply.repeated, False, source))
+            else:
+                answer(reply)
+
+        self._engine.submit(command, forked)
+
+    def remove(self, params: NameRun, answer: Answer) -> None:
+        run_id = self._lookup.resolve(params.run)
+
+        def removed(reply: Any) -> None:
+            answer(reply if isinstance(reply, StackshiftError) else {"id": run_id})
+
+        self._engine.submit(c.RemoveRun(run_id), removed)
+
+
+def _sent(reply: Any, dry_run: bool) -> Any:
+    if not isinstance(reply, Sent):
+        return reply
+    return {
+        "id": reply.run, "reused_steps": reply.reused, "repeated_steps": reply.repeated,
+        "dry_run": dry_run,
+    }  # fmt: skip
+
+
+def _plan(
+    run: str | None, reused: list[str], repeated: list[str], dry_run: bool, source: str
+) -> dict[str, Any]:
+    return {
+        "id": run, "forked_from": source, "reused_steps": reused, "repeated_steps": repeated,
+        "dry_run": dry_run,
+    }  # fmt: skip

@@ -1,0 +1,216 @@
+"""What only looks: `run.get list why wait logs` and `job.*`.
+
+Each answers with what was seen when it was asked, once all of that is durable.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from stackshift_jobs.durations import parse_time
+from stackshift_jobs.errors import Usage
+from stackshiftd.core.state import Status
+from stackshiftd.core.why import shown_status
+from stackshiftd.history.index import History
+from stackshiftd.shell.catalog import Catalog
+from stackshiftd.shell.engine import Engine
+from stackshiftd.shell.lookup import Lookup
+from stackshiftd.shell.params import Answer, NameRun, NoParams, Params, Table
+from stackshiftd.shell.view import View
+from stackshiftd.shell.waiters import Waiters
+
+MAX_LIST: Final = 1000
+STATUSES: Final = frozenset(status.value for status in Status)
+
+
+class GetRun(Params):
+    run: str
+    detail: bool = False
+
+
+class ListRuns(Params):
+    job: str | None = None
+    status: str | None = None
+    queue: str | None = None
+    labels: dict[str, str] | None = None
+    since: str | None = None
+    limit: int = 50
+    cursor: str | None = None
+    dead: bool = False
+
+
+class WaitRun(Params):
+    run: str
+    timeout_ms: int | None = None
+
+
+class RunLogs(Params):
+    run: str
+    step: str | None = None
+    attempt: int | None = None
+    after: int = 0
+    limit: int = 1000
+
+
+class NameJob(Params):
+    job: str
+
+
+class Looking:
+    """Sees runs and jobs; changes nothing."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        catalog: Catalog,
+        lookup: Lookup,
+        view: View,
+        history: History,
+        logs: Path,
+        waiters: Waiters,
+    ) -> None:
+        self._engine = engine
+        self._catalog = catalog
+        self._lookup = lookup
+        self._view = view
+        self._history = history
+        self._logs = logs
+        self._waiters = waiters
+        self.table: Table = {
+            "run.get": (GetRun, self.get),
+            "run.list": (ListRuns, self.list),
+            "run.why": (NameRun, self.why),
+            "run.wait": (WaitRun, self.wait),
+            "run.logs": (RunLogs, self.logs),
+            "job.list": (NoParams, self.jobs),
+            "job.get": (NameJob, self.job),
+        }
+
+    def get(self, params: GetRun, answer: Answer) -> None:
+        run = self._lookup.resolve(params.run)
+        self._engine.when_durable(answer, self._view.run(run, with_detail=params.detail))
+
+    def list(self, params: ListRuns, answer: Answer) -> None:
+        if not 1 <= params.limit <= MAX_LIST:
+            raise Usage(f"limit is {params.limit}", hint=f"1 to {MAX_LIST}")
+        if params.status is not None and params.status not in STATUSES:
+            raise Usage(f"{params.status!r} is no status", hint=", ".join(sorted(STATUSES)))
+        since_us = parse_time(params.since) if params.since is not None else 0
+        before = self._created_seq(params.cursor) if params.cursor is not None else None
+        self._engine.when_durable(answer, self._listed(params, since_us, before))
+
+    def _created_seq(self, cursor: str) -> int:
+        run = self._lookup.resolve(cursor)
+        live = self._lookup.live(run)
+        if live is not None:
+            return live.created_seq
+        row = self._lookup.row(run)
+        return row.created_seq if row is not None else 0
+
+    def _listed(self, params: ListRuns, since_us: int, before: int | None) -> dict[str, Any]:
+        found: list[tuple[int, Any]] = []
+        dead_only = params.dead
+        for run in reversed(self._engine.state.runs.values()):
+            if len(found) >= params.limit or run.created_us < since_us:
+                break
+            if (
+                (before is None or run.created_seq < before)
+                and (params.job is None or run.job == params.job)
+                and (params.queue is None or run.queue == params.queue)
+                and (params.status is None or shown_status(run).value == params.status)
+                and (not dead_only or run.status is Status.FAILED)
+                and all(run.labels.get(k) == v for k, v in (params.labels or {}).items())
+            ):
+                found.append((run.created_seq, run))
+        if not dead_only:
+            rows = self._history.newest(
+                job=params.job, status=params.status, queue=params.queue, labels=params.labels,
+                since_us=since_us, before_seq=before, limit=params.limit,
+            )  # fmt: skip
+            live = self._engine.state.runs
+            found.extend((row.created_seq, row) for row in rows if row.id not in live)
+        found.sort(key=lambda pair: -pair[0])
+        runs = [
+            self._view.of_row(each) if hasattr(each, "places") else self._view.of_run(each)
+            for _, each in found[: params.limit]
+        ]
+        more = len(runs) == params.limit
+        return {"runs": runs, "cursor": runs[-1]["id"] if runs and more else None}
+
+    def why(self, params: NameRun, answer: Answer) -> None:
+        run_id = self._lookup.resolve(params.run)
+        made = self._view.run(run_id)
+        told = {name: made[name] for name in ("status", "why", "why_code", "waiting_for")}
+        self._engine.when_durable(answer, {"run": run_id, **told})
+
+    def wait(self, params: WaitRun, answer: Answer) -> None:
+        run_id = self._lookup.resolve(params.run)
+        live = self._lookup.live(run_id)
+        if live is None or live.finished:
+            self._engine.when_durable(answer, self._view.run(run_id))
+        else:
+            self._waiters.add(run_id, params.timeout_ms, answer)
+
+    def logs(self, params: RunLogs, answer: Answer) -> None:
+        run_id = self._lookup.resolve(params.run)
+        self._engine.when_durable(answer, self._logged(params, run_id))
+
+    def _logged(self, params: RunLogs, run_id: str) -> dict[str, Any]:
+        lines: list[Any] = []
+        number = 0
+        live = self._lookup.live(run_id)
+        path = self._logs / f"{run_id}.jsonl"
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        for number, raw in enumerate(text.split("\n")[:-1], 1):
+            if number <= params.after:
+                continue
+            if len(lines) >= params.limit:
+                number -= 1
+                break
+            try:
+                line = json.loads(raw)
+            except ValueError:
+                continue  # half a line of a worker that was killed
+            if params.step not in (None, line["step"]) or params.attempt not in (
+                None,
+                line["attempt"],
+            ):
+                continue
+            del line["pos"]
+            lines.append(line)
+        return {"lines": lines, "next": number, "finished": live is None or live.finished}
+
+    def jobs(self, params: NoParams, answer: Answer) -> None:
+        answer(
+            {
+                "jobs": [self._job(name) for name in sorted(self._catalog.jobs)],
+                "failed_modules": [msgspec.to_builtins(each) for each in self._catalog.failed],
+            }
+        )
+
+    def job(self, params: NameJob, answer: Answer) -> None:
+        job = self._catalog.find(params.job)
+        answer(
+            self._job(job.name)
+            | {
+                "doc": job.doc,
+                "priority": job.priority,
+                "retry": msgspec.to_builtins(self._catalog.terms(job)),
+            }
+        )
+
+    def _job(self, name: str) -> dict[str, Any]:
+        job = self._catalog.find(name)
+        return {
+            "name": job.name,
+            "module": job.module,
+            "queue": job.queue,
+            "max_attempts": self._catalog.terms(job).max_attempts,
+            "timeout_ms": job.timeout_ms,
+            "code": job.code,
+            "schema": job.schema,
+        }

@@ -1,0 +1,30 @@
+"""What all methods of the protocol share: params as structs, answers as calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+Answer = Callable[[Any], None]
+"""Gets a result, or a `StackshiftError`; on the loop, at once or when it is durable."""
+
+
+class Params(msgspec.Struct, forbid_unknown_fields=True):
+    """Base of all params: a field that is not known is refused, so that a misspelt option is never
+    silently without effect."""
+
+
+class NoParams(Params):
+    """Nothing."""
+
+
+class NameRun(Params):
+    """A run, by any of its names."""
+
+    run: str
+
+
+Table = dict[str, tuple[type[msgspec.Struct], Callable[[Any, Answer], None]]]
+"""Method → its params and what does it."""

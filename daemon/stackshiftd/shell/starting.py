@@ -1,0 +1,147 @@
+"""`run.start` and `run.start_many`."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+from msgspec import Raw
+
+from stackshift_jobs.durations import rfc3339
+from stackshift_jobs.errors import Conflict, StackshiftError, Usage
+from stackshift_jobs.strict import difference, loads
+from stackshiftd.core import commands as c
+from stackshiftd.shell.catalog import Catalog, StartParams
+from stackshiftd.shell.engine import Engine
+from stackshiftd.shell.ids import new_run_id
+from stackshiftd.shell.params import Answer, Params, Table
+from stackshiftd.shell.view import RUN_FIELDS, View
+
+MAX_BATCH: Final = 1000
+
+
+class StartMany(Params):
+    runs: list[Raw]
+
+
+class Starting:
+    """Creates runs, or finds those that own a key."""
+
+    def __init__(self, engine: Engine, catalog: Catalog, view: View, payload_bytes: int) -> None:
+        self._engine = engine
+        self._catalog = catalog
+        self._view = view
+        self._payload_bytes = payload_bytes
+        self.table: Table = {
+            "run.start": (StartParams, self.start),
+            "run.start_many": (StartMany, self.start_many),
+        }
+
+    def start(self, params: StartParams, answer: Answer) -> None:
+        command = self._catalog.start_command(params, new_run_id(), self._engine.now_us())
+        if params.dry_run:
+            self._dry_start(command, answer)
+            return
+
+        owner = self._owner(command)
+        seen: dict[str, Any] = {"status": self._view.status(owner)} if owner else {}
+        if owner and params.full:
+            seen["run"] = self._view.run(owner)
+
+        def started(reply: Any) -> None:
+            if isinstance(reply, StackshiftError):
+                answer(self._explained(command, reply))
+            else:
+                answer({"id": reply.run, "reused": reply.reused} | seen)
+
+        self._engine.submit(command, started)
+        if not owner and command.run in self._engine.state.runs:
+            seen["status"] = first_status(command, self._engine.now_us())
+            if params.full:
+                seen["run"] = self._view.run(command.run)
+
+    def _owner(self, command: c.StartRun) -> str | None:
+        """The run that the command's key belongs to already."""
+        if command.key is None:
+            return None
+        owner = self._engine.state.key_owner(command.key, self._engine.now_us())
+        return owner.run if owner is not None else None
+
+    def _dry_start(self, command: c.StartRun, answer: Answer) -> None:
+        """What a start would do; nothing is created."""
+        key = command.key
+        owner = self._engine.state.key_owner(key, self._engine.now_us()) if key else None
+        if owner is not None and (owner.job != command.job or owner.digest != command.digest):
+            error = Conflict(
+                f"idempotency key {key!r} belongs to {owner.run}", hint="", owner=owner.run
+            )
+            self._engine.when_durable(answer, self._explained(command, error))
+            return
+        run = self._view.run(owner.run) if owner is not None else self._would_be(command)
+        result = {
+            "id": None, "reused": owner is not None, "status": run["status"], "run": run,
+        }  # fmt: skip
+        self._engine.when_durable(answer, result)
+
+    def _would_be(self, command: c.StartRun) -> dict[str, Any]:
+        fields = dict.fromkeys(RUN_FIELDS)
+        return fields | {
+            "job": command.job,
+            "queue": command.queue,
+            "status": first_status(command, self._engine.now_us()),
+            "attempt": 0,
+            "max_attempts": command.retry.max_attempts,
+            "priority": command.priority,
+            "payload": Raw(command.payload),
+            "idempotency_key": command.key,
+            "labels": command.labels,
+            "scheduled_at": rfc3339(command.due_us) if command.due_us else None,
+            "dead": False,
+        }
+
+    def _explained(self, command: c.StartRun, error: StackshiftError) -> StackshiftError:
+        """A conflict with the difference of the payloads, where the owner's is known."""
+        if isinstance(error, Conflict) and command.key is not None:
+            owner = self._engine.state.keys.get(command.key)
+            if owner is not None and owner.payload and owner.job == command.job:
+                error.fields["difference"] = difference(
+                    loads(owner.payload), loads(command.payload, self._payload_bytes)
+                )
+            elif owner is not None and owner.job != command.job:
+                error.fields["difference"] = [f"job: {owner.job} → {command.job}"]
+        return error
+
+    def start_many(self, params: StartMany, answer: Answer) -> None:
+        if len(params.runs) > MAX_BATCH:
+            raise Usage(f"{len(params.runs)} runs in one request; the limit is {MAX_BATCH}")
+        results: list[Any] = [None] * len(params.runs)
+        for index, raw in enumerate(params.runs):
+            try:
+                each = msgspec.json.decode(raw, type=StartParams)
+                if each.dry_run or each.full:
+                    raise Usage("dry_run and full are of run.start alone")
+                command = self._catalog.start_command(each, new_run_id(), self._engine.now_us())
+            except msgspec.MsgspecError as bad:
+                results[index] = {"error": Usage(str(bad)).as_json()}
+            except StackshiftError as refused:
+                results[index] = {"error": refused.as_json()}
+            else:
+                status = first_status(command, self._engine.now_us())
+                if (owner := self._owner(command)) is not None:
+                    status = self._view.status(owner)
+                self._engine.submit(command, self._collect(results, index, command, status))
+        self._engine.when_durable(answer, {"results": results})
+
+    def _collect(self, results: list[Any], index: int, command: c.StartRun, status: str) -> Answer:
+        def collect(reply: Any) -> None:
+            if isinstance(reply, StackshiftError):
+                results[index] = {"error": self._explained(command, reply).as_json()}
+            else:
+                results[index] = {"id": reply.run, "reused": reply.reused, "status": status}
+
+        return collect
+
+
+def first_status(command: c.StartRun, now_us: int) -> str:
+    """The status that a new run begins with."""
+    return "scheduled" if command.due_us > now_us else "queued"
