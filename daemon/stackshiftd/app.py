@@ -116,10 +116,24 @@ async def _serve(config: Config, ready: _Ready) -> None:
         gc.collect()
         gc.freeze()
         log.info("serving %s, pid %d", config.root, os.getpid())
-        ready.tell({"ready": True, "pid": os.getpid()})
+        notes = idle_settings(config)
+        for note in notes:
+            log.warning("%s", note)
+        ready.tell({"ready": True, "pid": os.getpid(), "notes": notes})
 
     await daemon.serve(is_ready)
     log.info("stopped")
+
+
+def idle_settings(config: Config) -> list[str]:
+    """Settings that are valid and have no effect in this version: said, so that nobody relies on
+    them in silence."""
+    idle = [f"[queues.{name}]" for name in config.queues]
+    if config.hooks.on_failed or config.hooks.on_completed:
+        idle.append("[hooks]")
+    if config.project.watch:
+        idle.append("[project] watch")
+    return [f"{each} in stackshift.toml has no effect in this version" for each in idle]
 
 
 class _Ready:

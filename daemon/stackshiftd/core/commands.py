@@ -190,8 +190,8 @@ class BeginSleep(Command, frozen=True):
 
 
 class StartChild(Command, frozen=True):
-    """Start the run `start` exactly once, on behalf of a handler; with `wait`, wait for it and cancel
-    it with this one."""
+    """Start the run `start` exactly once, on behalf of a handler; with `wait`, wait for it and
+    cancel it with this one."""
 
     run: str
     token: int

@@ -347,6 +347,7 @@ def _attempt_failed(state: State, entry: r.Entry, record: r.AttemptFailed) -> No
         _release(state, run, entry.at_us)
     if record.step is not None:
         run.steps.pop(record.step, None)
+    run.failed_step = record.step
     run.error = record.error
     run.next_is_new = True
     run.deaths = 0

@@ -41,7 +41,11 @@ def plan(state: State, run: Run, from_step: str | None, replaced: frozenset[str]
         if name not in replaced and _repeats(state, run.steps[name], since)
     ]
     again = frozenset(repeated)
-    return Plan([name for name in in_order if name not in again], repeated)
+    reused = [name for name in in_order if name not in again and name not in replaced]
+    ended = run.failed_step
+    if ended is not None and ended not in run.steps and ended not in replaced:
+        repeated.append(ended)
+    return Plan(reused, repeated)
 
 
 def _repeats(state: State, step: Step, since: int | None) -> bool:

@@ -138,6 +138,8 @@ class Run(msgspec.Struct):
     """Something was recorded since it was last handed to a worker."""
     bytes_recorded: int = 0
     error: Error | None = None
+    failed_step: str | None = None
+    """The step whose failure ended the last attempt; it is not among `steps` any more."""
     result: Body | None = None
     children: list[str] = []
     """Runs that are cancelled with this one."""

@@ -93,8 +93,8 @@ class Execution:
         )
 
     def refuse_unwinding(self, op: ops.Op | None = None) -> None:
-        """Raise `Unwinding` while the pass is being left. But what became of a function that has run
-        is recorded also at a wait (of another branch) or a drain: else it would run again."""
+        """Raise `Unwinding` while the pass is being left. But what became of a function that has
+        run is recorded also at a wait (of another branch) or a drain: else it would run again."""
         reason = self.pass_.unwinding
         ran = isinstance(op, ops.RecordResult | ops.RecordFailure)
         if reason is not None and not (ran and reason in (WAITS, DRAINED)):

@@ -230,9 +230,9 @@ class LoopPort:
         try:
             value = await self._loop.run_in_executor(None, work)
         except asyncio.CancelledError:
-            # It cannot be interrupted. A pass that is being left waits for it (the daemon's patience
-            # ends at the grace); a step past its timeout goes on without it, and the process is
-            # replaced if the function does not come back.
+            # It cannot be interrupted. A pass that is being left waits for it (the daemon's
+            # patience ends at the grace); a step past its timeout goes on without it, and the
+            # process is replaced if the function does not come back.
             if running and self._execution.pass_.unwinding is None:
                 self._pipe.post(Stuck(self._execution.run, op.step))
             while running and self._execution.pass_.unwinding is not None:

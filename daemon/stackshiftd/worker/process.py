@@ -15,6 +15,7 @@ import socket
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
@@ -105,6 +106,9 @@ class Worker:
         """Import the job modules and say what was found."""
         self._hello = hello
         Limits.value_bytes = hello.payload_bytes
+        # For `def` steps of async handlers, which may be several at a time in each.
+        threads = max(32, 2 * hello.slots)
+        self._loop.set_default_executor(ThreadPoolExecutor(threads, "step"))
         project = Path(hello.project)
         os.chdir(project)
         sys.path.insert(0, hello.project)
