@@ -16,7 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psutil
+
+decode = msgspec.json.decode
 
 JOBS = """
 import time
@@ -118,7 +121,7 @@ class Client(asyncio.Protocol):
         lines = (self.rest + data).split(b"\n")
         self.rest = lines.pop()
         for line in lines:
-            answer = json.loads(line)
+            answer = decode(line)
             future = self.waiting.pop(answer["id"])
             if "error" in answer:
                 future.set_exception(RuntimeError(answer["error"]["message"]))

@@ -24,12 +24,12 @@ from stackshiftd.history.rows import RunRow
 VERSION: Final = 1
 FLUSH_SECONDS: Final = 0.2
 
+# `tail` is the id read backwards: one index finds a run by its id and by any end of it.
 _SCHEMA: Final = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE runs (
     created_seq INTEGER PRIMARY KEY,
-    id TEXT NOT NULL UNIQUE,
-    tail TEXT NOT NULL,
+    tail TEXT NOT NULL UNIQUE,
     job TEXT NOT NULL,
     status TEXT NOT NULL,
     queue TEXT NOT NULL,
@@ -37,38 +37,14 @@ CREATE TABLE runs (
     facts TEXT NOT NULL,
     places BLOB NOT NULL
 );
-CREATE INDEX runs_tail ON runs (tail);
 CREATE INDEX runs_job ON runs (job, created_seq);
 CREATE INDEX runs_status ON runs (status, created_seq);
 """
 _COLUMNS: Final = "facts, places"
 
 
-class _Facts(msgspec.Struct, array_like=True):
-    """What of a row is not a column; JSON text."""
-
-    attempt: int
-    max_attempts: int
-    priority: int
-    key: str | None
-    labels: dict[str, str]
-    parent: str | None
-    code: str
-    scheduled_us: int
-    started_us: int
-    finished_us: int
-    finished_seq: int
-    end: int
-    id: str
-    job: str
-    queue: str
-    status: str
-    created_us: int
-    created_seq: int
-
-
 _encode: Final = msgspec.json.Encoder().encode
-_decode: Final = msgspec.json.Decoder(_Facts).decode
+_decode: Final = msgspec.json.Decoder(list[Any]).decode
 
 
 class History:
@@ -151,11 +127,11 @@ class History:
     def write(self, rows: dict[str, RunRow | None], covered_seq: int) -> None:
         """Write `rows` (None: take out) and how far they go, in one transaction."""
         added = [_values(row) for row in rows.values() if row is not None]
-        gone = [(run,) for run, row in rows.items() if row is None]
+        gone = [(run[::-1],) for run, row in rows.items() if row is None]
         with self._lock, self._db:
             self._db.execute("BEGIN")
-            self._db.executemany("INSERT OR REPLACE INTO runs VALUES (?,?,?,?,?,?,?,?,?)", added)
-            self._db.executemany("DELETE FROM runs WHERE id = ?", gone)
+            self._db.executemany("INSERT OR REPLACE INTO runs VALUES (?,?,?,?,?,?,?,?)", added)
+            self._db.executemany("DELETE FROM runs WHERE tail = ?", gone)
             self._db.execute(
                 "UPDATE meta SET value = max(CAST(value AS INTEGER), ?) WHERE name = 'covered_seq'",
                 (covered_seq,),
@@ -174,7 +150,9 @@ class History:
             if run in pending:
                 return pending[run]
         with self._lock:
-            found = self._db.execute(f"SELECT {_COLUMNS} FROM runs WHERE id = ?", (run,)).fetchone()
+            found = self._db.execute(
+                f"SELECT {_COLUMNS} FROM runs WHERE tail = ?", (run[::-1],)
+            ).fetchone()
         return _row(found) if found else None
 
     def ending_in(self, suffix: str, limit: int) -> list[str]:
@@ -184,10 +162,11 @@ class History:
         low = suffix[::-1]
         with self._lock:
             found = self._db.execute(
-                "SELECT id FROM runs WHERE tail >= ? AND tail < ? LIMIT ?",
+                "SELECT tail FROM runs WHERE tail >= ? AND tail < ? LIMIT ?",
                 (low, low + "\uffff", limit + len(pending)),
             ).fetchall()
-        ids.update(run for (run,) in found if pending.get(run, run) is not None)
+        written = (tail[::-1] for (tail,) in found)
+        ids.update(run for run in written if pending.get(run, run) is not None)
         return sorted(ids)[:limit]
 
     def newest(
@@ -224,7 +203,7 @@ class History:
             clauses.append("created_seq < ?")
             values.append(before_seq)
         for name, text in (labels or {}).items():
-            clauses.append("json_extract(facts, '$[4].' || ?) = ?")
+            clauses.append("json_extract(facts, '$[8].' || ?) = ?")
             values.extend((json.dumps(name), text))  # type: ignore[arg-type]
         with self._lock:
             found = self._db.execute(
@@ -263,24 +242,14 @@ Found = Callable[[str], RunRow | None]
 
 
 def _values(row: RunRow) -> tuple[Any, ...]:
-    facts = _Facts(
-        row.attempt, row.max_attempts, row.priority, row.key, row.labels, row.parent, row.code,
-        row.scheduled_us, row.started_us, row.finished_us, row.finished_seq, row.end, row.id,
-        row.job, row.queue, row.status, row.created_us, row.created_seq,
-    )  # fmt: skip
+    facts = _encode(msgspec.structs.astuple(row)[:-1])
     return (
-        row.created_seq, row.id, row.id[::-1], row.job, row.status, row.queue, row.created_us,
-        _encode(facts).decode(), row.places.tobytes(),
+        row.created_seq, row.id[::-1], row.job, row.status, row.queue, row.created_us,
+        facts.decode(), row.places.tobytes(),
     )  # fmt: skip
 
 
 def _row(found: tuple[str, bytes]) -> RunRow:
-    facts = _decode(found[0])
     places = array("q")
     places.frombytes(found[1])
-    return RunRow(
-        facts.id, facts.job, facts.queue, facts.status, facts.attempt, facts.max_attempts,
-        facts.priority, facts.key, facts.labels, facts.parent, facts.code, facts.created_us,
-        facts.scheduled_us, facts.started_us, facts.finished_us, facts.created_seq,
-        facts.finished_seq, places, facts.end,
-    )  # fmt: skip
+    return RunRow(*[*_decode(found[0]), places])

@@ -13,7 +13,8 @@ from stackshiftd.core.state import Run
 
 class RunRow(msgspec.Struct):
     """A finished run. Times in µs since 1970, 0 for none. `places` are those of its records;
-    `end` is the index among them of the record that finished it."""
+    `end` is the index among them of the record that finished it. `places` stays the last field: the
+    index stores all the others as one JSON array."""
 
     id: str
     job: str
@@ -32,8 +33,8 @@ class RunRow(msgspec.Struct):
     finished_us: int
     created_seq: int
     finished_seq: int
-    places: array[int]
     end: int
+    places: array[int]
 
 
 def row_of(run: Run, seq: int, places: array[int]) -> RunRow:
@@ -41,7 +42,7 @@ def row_of(run: Run, seq: int, places: array[int]) -> RunRow:
     return RunRow(
         run.id, run.job, run.queue, run.status.value, run.attempt, run.retry.max_attempts,
         run.priority, run.key, run.labels, run.parent, run.code, run.created_us, run.scheduled_us,
-        run.started_us, run.finished_us, run.created_seq, seq, places, len(places) - 1,
+        run.started_us, run.finished_us, run.created_seq, seq, len(places) - 1, places,
     )  # fmt: skip
 
 
@@ -64,7 +65,7 @@ class RowBuilder:
                 record.run, record.job, record.queue, "queued", 0, record.retry.max_attempts,
                 record.priority, record.key, record.labels, record.parent, "", entry.at_us,
                 from_rfc3339(record.scheduled_at) if record.scheduled_at else 0, 0, 0,
-                entry.seq, 0, array("q", (place,)), 0,
+                entry.seq, 0, 0, array("q", (place,)),
             )  # fmt: skip
             return None
         row = self._rows.get(getattr(record, "run", ""))
