@@ -11,6 +11,7 @@ import sys
 import time
 from array import array
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Final
 
 from stackshift_jobs.config import Config
@@ -348,6 +349,8 @@ class Daemon:
         if old is not None:
             await self._journal.trim(old)
             self._history.forget_before(cutoff_us)
+            kept = frozenset(self.engine.state.runs)
+            await asyncio.to_thread(_drop_logs, self._data_dir / "logs", kept, cutoff_us / 1e6)
 
     # --- Odds ------------------------------------------------------------------------------
 
@@ -365,6 +368,14 @@ class Daemon:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             log.error("a background task failed", exc_info=task.exception())
+
+
+def _drop_logs(folder: Path, kept: frozenset[str], cutoff: float) -> None:
+    """Remove the logs of runs that nothing was written to since `cutoff` (seconds since 1970)."""
+    if folder.is_dir():
+        for file in folder.iterdir():
+            if file.stem not in kept and file.stat().st_mtime < cutoff:
+                file.unlink(missing_ok=True)
 
 
 def _log_compaction(made: Any) -> None:
