@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import errno
 import gc
 import json
 import logging
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from stackshift_jobs.config import Config, load_config
-from stackshift_jobs.errors import StackshiftError
+from stackshift_jobs.errors import BadConfiguration, DiskFull, StackshiftError
 from stackshift_jobs.version import __version__
 
 log = logging.getLogger("stackshiftd")
@@ -84,8 +85,11 @@ def _run(arguments: argparse.Namespace) -> int:
     ready = _Ready(arguments.ready_fd)
     root = arguments.project.resolve()
     try:
-        config = load_config(root)
-        _new_loop(_serve(config, ready))
+        try:
+            config = load_config(root)
+            _new_loop(_serve(config, ready))
+        except OSError as failed:
+            raise _of_the_disk(failed) from failed
     except StackshiftError as error:
         log.error("%s", error)
         ready.tell({"error": error.as_json()})
@@ -95,6 +99,14 @@ def _run(arguments: argparse.Namespace) -> int:
             return error.exit_status
         raise
     return 0
+
+
+def _of_the_disk(failed: OSError) -> StackshiftError:
+    """What the daemon ends with where the system refuses it a file or a directory."""
+    where = f" ({failed.filename})" if failed.filename else ""
+    if failed.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFull(f"no room to start{where}: {failed.strerror}", hint="free some space")
+    return BadConfiguration(f"cannot start{where}: {failed.strerror or failed}")
 
 
 async def _serve(config: Config, ready: _Ready) -> None:
@@ -162,7 +174,7 @@ def _start_again(root: Path, restarted_at: float) -> None:
     os.execv(
         sys.executable,
         [
-            sys.executable, "-m", "stackshiftd", "run", "--project", str(root),
+            sys.executable, "-P", "-m", "stackshiftd", "run", "--project", str(root),
             "--restarted-at", str(now),
         ],
     )  # fmt: skip
