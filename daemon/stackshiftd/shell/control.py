@@ -151,7 +151,7 @@ class Control:
                 entries = [entry for entry in entries if entry.at_us >= since_us]
             return entries[0].seq if entries else next_seq
         if params.last is not None:
-            return max(1, next_seq - params.last)
+            return self._feeds.last_seqs(params.last, next_seq)
         if since_us is not None:
             return first_seq_since(self._engine.journal.read(1), since_us) or next_seq
         return next_seq

@@ -42,6 +42,7 @@ IDLE_SECONDS: Final = 5.0
 _KEPT_FROM_WORKERS: Final = (
     c.CompleteStep, c.FailStep, c.OpenStep, c.RecordValue, c.BeginSleep, c.StartChild, c.AwaitRun,
     c.Suspend, c.CompleteRun, c.FailAttempt, c.ConfirmStop, c.LoseExecution, c.DefineJobs,
+    c.Claimed,
 )  # fmt: skip
 """What must not be lost while there is no room: it cannot be asked for again."""
 
@@ -284,10 +285,13 @@ class Engine:
             self._flush()
         else:
             self.poke()
-            for waiter in self._drained:
-                if not waiter.done():
-                    waiter.set_result(None)
-            self._drained.clear()
+            self._tell_drained()
+
+    def _tell_drained(self) -> None:
+        for waiter in self._drained:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._drained.clear()
 
     def _release(self, items: list[Item], places: Iterator[int]) -> None:
         shell = self._shell
@@ -359,6 +363,7 @@ class Engine:
                     item.reply(_no_room())
                 if isinstance(item.command, _KEPT_FROM_WORKERS):
                     self._parked.append((item.command, item.source))
+            self._tell_drained()  # a daemon that stops does not wait for room
 
         found.add_done_callback(rebuilt)
 

@@ -83,6 +83,24 @@ class Feeds:
         self._catch_up(feed)
         return feed.number
 
+    def last_seqs(self, count: int, next_seq: int) -> int:
+        """Where to begin so that `count` records (those that feeds show) come before `next_seq`."""
+        if count == 0:
+            return next_seq
+        reach = count
+        while True:
+            first = max(1, next_seq - reach)
+            shown = [
+                entry.seq
+                for _, entry in self._engine.journal.read(first)
+                if type(entry.record) not in _QUIET
+            ]
+            if len(shown) >= count:
+                return shown[-count]
+            if first == 1:
+                return 1
+            reach *= 2
+
     def close(self, number: int, reader: Reader) -> bool:
         """End a feed of this reader; was there one?"""
         feed = self._feeds.get(number)

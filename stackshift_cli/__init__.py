@@ -1,0 +1,48 @@
+"""The command line: parse, ask the daemon, show what it answers.
+
+`main` is what `stackshift` runs. A plain `start` takes the short path, which imports neither Typer
+nor Rich; everything else, and whatever the short path does not understand, goes to Typer. This
+package never imports the daemon: it starts it as a program and talks to its socket.
+"""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> int:
+    """Run the command line in `sys.argv`; the exit status."""
+    from stackshift_cli.ending import ended
+
+    return ended(_run, _errors_as_json, "-v" in sys.argv or "--verbose" in sys.argv)
+
+
+def _errors_as_json() -> bool:
+    """Was JSON asked for, by option or by the user's settings? Only asked once there is an error,
+    which may be that those settings are wrong."""
+    if "--json" in sys.argv:
+        return True
+    from stackshift_cli import user_config
+    from stackshift_jobs.errors import StackshiftError
+
+    try:
+        return user_config.may_want_json() and user_config.load().output == "json"
+    except StackshiftError:
+        return False
+
+
+def _run() -> int:
+    argv = sys.argv[1:]
+    if "start" in argv[:4]:
+        from stackshift_cli import shortpath
+
+        status = shortpath.start(argv)
+        if status is not None:
+            return status
+    if argv[:1] == ["__complete"]:
+        from stackshift_cli import completion
+
+        return completion.complete(argv[1:])
+    from stackshift_cli import tree
+
+    return tree.run(argv)

@@ -1,0 +1,25 @@
+"""Asking before something is destroyed."""
+
+from __future__ import annotations
+
+import sys
+
+from stackshift_cli import talk
+from stackshift_cli.safe_text import safe
+from stackshift_cli.terminal import is_terminal
+from stackshift_jobs.errors import Usage
+
+
+def confirmed(question: str, yes: bool) -> bool:
+    """Does the person want it? `yes` is `-y`. Off a terminal nobody can say: raises `Usage`."""
+    if yes:
+        return True
+    if not is_terminal(sys.stdin) or not is_terminal(sys.stderr):
+        raise Usage(f"{safe(question)} needs a yes, and nobody is there to ask", hint="add -y")
+    sys.stderr.write(f"{safe(question)}? [y/N] ")
+    sys.stderr.flush()
+    answer = sys.stdin.readline().strip().lower()
+    if answer in ("y", "yes"):
+        return True
+    talk.say("nothing was done")
+    return False

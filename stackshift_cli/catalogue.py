@@ -1,0 +1,142 @@
+"""All commands but `start`: what they accept and which function does them.
+
+Read by `tree` (which makes the Typer commands), by completion, by `help`, and by the test that
+holds the man page to it. Nothing of what the commands do is imported here.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from stackshift_cli.table import START, Argument, Command, Option
+
+_RUN: Final = Argument("run", "A run: its id, the end of it, @last or @failed.", "RUN")
+_RUNS: Final = Argument("runs", "Runs: ids, ends of ids, @last or @failed.", "RUN...", many=True)
+_YES: Final = Option("yes", ("-y", "--yes"), "Do not ask.")
+_FROM: Final = Option("from", ("--from",), "Forget step S and all recorded after it.", "S")
+_SINCE: Final = Option("since", ("--since",), "Since D ago, or since a time.", "D")
+_DRY_RUN: Final = Option("dry_run", ("--dry-run",), "Change nothing; tell what would be.")
+_PAYLOAD, _FIELD = START.parameters[1], START.parameters[2]
+
+_RUN_COMMANDS: Final = (
+    Command(("runs", "list"), "List runs, newest first.", "runs:list_", (
+        Option("job", ("--job",), "Of this job.", "J"),
+        Option("status", ("--status",), "With this status.", "S"),
+        Option("queue", ("--queue",), "In this queue.", "Q"),
+        Option("label", ("--label",), "With this label; may be repeated.", "K=V", many=True),
+        _SINCE,
+        Option("limit", ("--limit",), "At most N (default 50).", "N"),
+        Option("cursor", ("--cursor",), "Go on after the run C.", "C"),
+        Option("dead", ("--dead",), "Those in the dead letter."),
+    )),
+    Command(("runs", "show"), "Show a run and its timeline.", "runs:show", (
+        _RUN,
+        Option("logs", ("--logs",), "With what it printed and logged."),
+        Option("compact", ("--compact",), "The bars alone."),
+        Option("svg", ("--svg",), "Write the picture to F as SVG.", "F"),
+        Option("html", ("--html",), "Write the picture to F as HTML.", "F"),
+    )),
+    Command(("runs", "why"), "Say why a run does not go on.", "runs:why", (_RUN,)),
+    Command(("runs", "tail"), "Follow a run, or all that happens.", "runs_follow:tail", (
+        Argument("run", "A run; without one, everything.", "RUN", required=False),
+        _SINCE,
+        Option("lines", ("-n", "--lines"), "Begin with the last N records.", "N"),
+        Option("no_follow", ("--no-follow",), "Print what is there and stop."),
+    )),
+    Command(("runs", "wait"), "Wait until runs have ended.", "runs_follow:wait", (
+        _RUNS,
+        Option("any", ("--any",), "Until the first of them has."),
+        Option("timeout", ("--timeout",), "Stop waiting after D (exit 124).", "D"),
+    )),
+    Command(("runs", "logs"), "Print what a run printed and logged.", "runs:logs", (
+        _RUN,
+        Option("follow", ("-f", "--follow"), "Go on until the run ends."),
+        Option("step", ("--step",), "Of this step alone.", "S"),
+    )),
+    Command(("runs", "cancel"), "Cancel runs.", "runs_change:cancel", (_RUNS,)),
+    Command(("runs", "retry"), "Send a finished run on again.", "runs_change:retry", (
+        _RUN,
+        _FROM,
+        Option("set", ("--set",), "Give step S this result; may be repeated.", "S=JSON", many=True),
+        _DRY_RUN,
+    )),
+    Command(("runs", "fork"), "Run it again as a new run, from a step on.", "runs_change:fork", (
+        _RUN, _FROM, _PAYLOAD, _FIELD, _DRY_RUN,
+    )),
+    Command(("runs", "rm"), "Remove a finished run from lists.", "runs_change:rm", (_RUN, _YES)),
+)  # fmt: skip
+
+_JOB: Final = Argument("job", "Name of the job.", "JOB")
+_JOB_COMMANDS: Final = (
+    Command(("jobs", "list"), "List the project's jobs.", "jobs:list_"),
+    Command(("jobs", "show"), "Show a job.", "jobs:show", (_JOB,)),
+    Command(("jobs", "check"), "Import all job modules and tell what fails.", "jobs:check"),
+    Command(
+        ("jobs", "schema"), "Print the JSON Schema of a job's payload.", "jobs:schema", (_JOB,)
+    ),
+)
+
+_DAEMON_COMMANDS: Final = (
+    Command(("daemon", "run"), "Run the daemon in the foreground.", "daemon:run"),
+    Command(("daemon", "start"), "Start the daemon.", "daemon:start"),
+    Command(("daemon", "stop"), "Stop the daemon.", "daemon:stop", (
+        Option("drain", ("--drain",), "Wait until running attempts have ended."),
+    )),
+    Command(("daemon", "restart"), "Stop and start the daemon.", "daemon:restart"),
+    Command(("daemon", "status"), "Show how the daemon is.", "daemon:status"),
+    Command(("daemon", "logs"), "Print the daemon's log.", "daemon:logs", (
+        Option("follow", ("-f", "--follow"), "Go on."),
+        Option("lines", ("-n", "--lines"), "Begin with the last N lines (default 50).", "N"),
+    )),
+)  # fmt: skip
+
+_FILE: Final = Argument("file", "The file.", "FILE")
+_JOURNAL_COMMANDS: Final = (
+    Command(("journal", "verify"), "Check every record of the journal.", "journal:verify"),
+    Command(("journal", "cat"), "Print the journal's lines.", "journal:cat", (
+        Option("since_seq", ("--since-seq",), "Those after the sequence number N.", "N"),
+        Option("follow", ("-f", "--follow"), "Go on with records as they become durable."),
+    )),
+    Command(("journal", "stats"), "Tell what the journal holds.", "journal:stats"),
+    Command(("journal", "compact"), "Take a snapshot now.", "journal:compact"),
+    Command(("journal", "repair"), "Move what is damaged aside.", "journal:repair", (_YES,)),
+    Command(("journal", "backup"), "Copy the journal to FILE.", "journal:backup", (_FILE,)),
+    Command(("journal", "restore"), "Put a backup in place.", "journal:restore", (_FILE, _YES)),
+)  # fmt: skip
+
+_KEY: Final = Argument("key", "A setting, such as workers.slots.", "KEY")
+_OTHER_COMMANDS: Final = (
+    Command(("init",), "Make a project.", "project:init", (
+        Argument("directory", "Where (default: here).", "DIR", required=False),
+    )),
+    Command(("config", "get"), "Print a setting.", "config:get", (_KEY,)),
+    Command(("config", "set"), "Change a setting.", "config:set_", (
+        _KEY, Argument("value", "Its value, as in the file; else text.", "VALUE"),
+    )),
+    Command(("config", "path"), "Print where the settings are.", "config:path", (
+        Option("user", ("--user",), "The user's, not the project's."),
+    )),
+    Command(("config", "show"), "Print all settings.", "config:show", (
+        Option("origin", ("--origin",), "And where each is from."),
+    )),
+    Command(("completion",), "Print the completion script of a shell.", "shell:completion", (
+        Argument("shell", "bash, zsh or fish.", "SHELL"),
+    )),
+    Command(("help",), "Explain a command or a topic.", "shell:help_", (
+        Argument("topic", "A command, or a topic.", "TOPIC", required=False, many=True),
+    )),
+)  # fmt: skip
+
+COMMANDS: Final = (
+    START, *_RUN_COMMANDS, *_JOB_COMMANDS, *_DAEMON_COMMANDS, *_JOURNAL_COMMANDS, *_OTHER_COMMANDS,
+)  # fmt: skip
+
+GROUPS: Final = {
+    "runs": "Look at runs, wait for them, act on them.",
+    "jobs": "The project's jobs.",
+    "daemon": "The background daemon.",
+    "journal": "The log of everything.",
+    "config": "Settings.",
+}
+ALIASES: Final = {"run": "runs", "job": "jobs", "journals": "journal", "daemons": "daemon"}
+"""Singular and plural both work; the other one is the documented spelling."""

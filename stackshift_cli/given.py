@@ -1,0 +1,88 @@
+"""What was given on the command line, with its meaning: numbers, durations, times.
+
+Both parsers hand over texts; here, and nowhere else, they become values. A text that means nothing
+raises `Usage` that names the option.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from stackshift_jobs.errors import Usage
+
+
+class Globals(NamedTuple):
+    """The global options."""
+
+    project: str | None = None
+    json: bool = False
+    quiet: bool = False
+    verbose: bool = False
+    color: str | None = None
+    no_start: bool = False
+
+
+class Given:
+    """The values of one command's own parameters, by name."""
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        self._values = values
+
+    def text(self, name: str) -> str | None:
+        """The text given for `name`, or None."""
+        value = self._values[name]
+        return None if value is None else str(value)
+
+    def word(self, name: str) -> str:
+        """The text of a required argument."""
+        return str(self._values[name])
+
+    def texts(self, name: str) -> list[str]:
+        """All texts given for `name`."""
+        return [str(value) for value in self._values[name]]
+
+    def flag(self, name: str) -> bool:
+        """Was the flag `name` given?"""
+        return bool(self._values[name])
+
+    def whole(self, name: str, low: int, high: int) -> int | None:
+        """The whole number given for `name`, or None; raises `Usage` outside of `low..high`."""
+        text = self.text(name)
+        if text is None:
+            return None
+        digits = text.removeprefix("-")
+        if not (digits.isascii() and digits.isdigit() and len(digits) < 20):
+            raise Usage(f"{option(name)} takes a whole number, not {text!r}")
+        number = int(text)
+        if not low <= number <= high:
+            raise Usage(f"{option(name)} {number} is out of range", hint=f"{low} to {high}")
+        return number
+
+    def duration_ms(self, name: str) -> int | None:
+        """Milliseconds of the duration given for `name`, or None."""
+        text = self.text(name)
+        if text is None:
+            return None
+        from stackshift_jobs.durations import milliseconds
+
+        return milliseconds(text)
+
+    def pairs(self, name: str) -> dict[str, str]:
+        """`k=v` texts given for `name` as an object; the last of a key wins."""
+        return dict(_pair(name, text) for text in self.texts(name))
+
+    def given(self) -> list[str]:
+        """Names of all parameters that were given."""
+        return [name for name, value in self._values.items() if value not in (None, False, [])]
+
+
+def option(name: str) -> str:
+    """How the option with the parameter name `name` is written."""
+    return "--" + name.replace("_", "-")
+
+
+def _pair(name: str, text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise Usage(f"{option(name)} takes K=V, not {text!r}")
+    return key, value

@@ -1,0 +1,64 @@
+"""What pipes get: one line an entry, tab-separated, full width, nothing cut, no colour.
+
+Columns are a promise: only ever appended. Times are RFC 3339 UTC as the daemon sent them, an absent
+value is empty, and everything passes `safe_text`, so that no tab or line break of others' text can
+make a column or a line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from stackshift_cli.safe_text import safe
+from stackshift_cli.talk import compact
+
+RUN_COLUMNS: Final = ("id", "status", "job", "queue", "attempt", "created_at", "duration_ms")
+RECORD_COLUMNS: Final = ("seq", "at", "kind", "run", "attempt", "step", "detail")
+JOB_COLUMNS: Final = ("name", "queue", "max_attempts", "timeout_ms", "module", "code")
+LOG_COLUMNS: Final = ("at", "attempt", "step", "stream", "message")
+_PLACED: Final = frozenset(
+    ("seq", "at", "kind", "run", "attempt", "step", "crc", "part", "restored")
+)
+"""What a column tells already, or nobody reads: of `restored` records the number is told."""
+
+
+def columns(row: dict[str, Any], names: Iterable[str]) -> str:
+    """The values of `row` called `names`, separated by tabs."""
+    return tabbed(row.get(name) for name in names)
+
+
+def tabbed(values: Iterable[Any]) -> str:
+    """`values` separated by tabs."""
+    return "\t".join("" if v is None else safe(_text(v)) for v in values)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else compact(value)
+
+
+def record(body: dict[str, Any]) -> str:
+    """A record's line; `detail` is what this kind alone has, for people."""
+    return columns({**body, "detail": detail(body)}, RECORD_COLUMNS)
+
+
+def detail(body: dict[str, Any]) -> str:
+    """What a record says besides where and when: `TimeoutError: PUT timed out, retry at …`."""
+    error = body.get("error")
+    told = [f"{error.get('type')}: {error.get('message')}"] if isinstance(error, dict) else []
+    told += [
+        f"{name}={_text(value)}"
+        for name, value in body.items()
+        if name not in _PLACED and name != "error" and value not in (None, "", [], {})
+    ]
+    if restored := body.get("restored"):
+        told.append(f"restored={len(restored)}")
+    return " ".join(told)
+
+
+def ending(run: dict[str, Any], exit_status: int) -> str:
+    """The last line that a follower of a run prints, in the columns of a record."""
+    return tabbed(
+        (None, run.get("finished_at"), "end", run["id"], run["attempt"], None,
+         f"{run['status']} exit={exit_status}")
+    )  # fmt: skip

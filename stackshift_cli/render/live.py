@@ -1,0 +1,87 @@
+"""A run that is drawn while it goes on: redrawn in place, the last frame stays.
+
+At most four frames a second, no alternate screen. While it is drawn it may be cut to the height of
+the terminal; the last frame is printed whole, also when Ctrl-C ends it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import Any, Final
+
+from rich.console import Group
+from rich.live import Live
+
+from stackshift_cli.follow import Deadline, End, Record, follow
+from stackshift_cli.render.console import console, glyphs
+from stackshift_cli.render.picture import picture
+from stackshift_cli.session import Session
+from stackshift_cli.timeline import FINISHED
+from stackshift_jobs.errors import DaemonUnavailable
+
+_FRAME_SECONDS: Final = 0.25
+_CLOCK_SECONDS: Final = 1.0
+"""How often it is redrawn where nothing but the time has changed."""
+
+
+def draw_until_end(session: Session, run_id: str, deadline: Deadline) -> dict[str, Any]:
+    """Draw the run `run_id` until it ends; the run object."""
+    drawing = _Drawing(session, run_id)
+    drawing.live.start()
+    try:
+        if drawing.run["status"] in FINISHED:
+            return drawing.run
+        for happening in follow(session, {"run": run_id, "since_seq": drawing.newest_seq}):
+            if isinstance(happening, End):
+                drawing.run.update(happening.run)
+                return happening.run
+            if isinstance(happening, Record):
+                drawing.take(happening.body)
+            drawing.refresh()
+            deadline.check(run_id)
+    finally:
+        drawing.live.stop()
+        drawing.screen.print(drawing.frame())
+    raise AssertionError("a feed of a run ends with the run")
+
+
+class _Drawing:
+    """The run as far as it is known, and when it was last drawn."""
+
+    def __init__(self, session: Session, run_id: str) -> None:
+        self.session = session
+        self.run: dict[str, Any] = session.call("run.get", {"run": run_id, "detail": True})
+        self.screen = console(session.options)
+        # Asked now: once it is live, stdout is Rich's and no longer says what it can show.
+        self._marks = glyphs()
+        self.live = Live(self.frame(), console=self.screen, auto_refresh=False, transient=True)
+        self._changed = True
+        self._drawn_at = 0.0
+
+    @property
+    def newest_seq(self) -> int:
+        """The last record that is known of the run."""
+        return max((int(record["seq"]) for record in self.run["timeline"]), default=0)
+
+    def take(self, record: dict[str, Any]) -> None:
+        """One more record."""
+        self.run["timeline"].append(record)
+        self._changed = True
+
+    def refresh(self) -> None:
+        """Draw it if something has changed, but no more often than the eye needs."""
+        pause = _FRAME_SECONDS if self._changed else _CLOCK_SECONDS
+        if time.monotonic() - self._drawn_at < pause:
+            return
+        # A daemon that is gone for a moment says nothing; the follower sees to that.
+        with contextlib.suppress(DaemonUnavailable):
+            told = self.session.call("run.why", {"run": self.run["id"]})
+            self.run.update({name: told[name] for name in ("status", "why", "waiting_for")})
+        self.live.update(self.frame(), refresh=True)
+        self._changed, self._drawn_at = False, time.monotonic()
+
+    def frame(self) -> Group:
+        """The picture as of now."""
+        now_us = time.time_ns() // 1000
+        return picture(self.run, [], False, now_us, self.screen.width, self._marks)

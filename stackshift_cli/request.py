@@ -1,0 +1,144 @@
+"""What a `start` asks of the daemon: the params of `run.start`, from the options given.
+
+The short path and the Typer path both come here, so one command line means one thing.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+from stackshift_cli.given import Given
+from stackshift_jobs.errors import PayloadRefused, StackshiftError, Usage
+
+MAX_PAYLOAD_BYTES: Final = 16 << 20
+"""The highest value that `[limits] payload` can have; more is not even read from a file."""
+_MAX_PRIORITY: Final = 1_000_000
+_MAX_ATTEMPTS: Final = 1_000_000
+
+
+def start_params(given: Given) -> tuple[dict[str, Any], list[str]]:
+    """The params of `run.start`, and what should be said to the person on the way.
+
+    Reads standard input or a file where `--payload` says so. Raises `Usage` or `PayloadRefused`.
+    """
+    job = given.text("job")
+    if not job:
+        raise Usage("start needs the name of a job", hint="stackshift jobs list")
+    params: dict[str, Any] = {"job": job}
+    for name in ("queue", "idempotency_key"):
+        if (text := given.text(name)) is not None:
+            params[name] = text
+    for name in ("idempotency_ttl", "delay"):
+        if (ms := given.duration_ms(name)) is not None:
+            params[f"{name}_ms"] = ms
+    if (priority := given.whole("priority", -_MAX_PRIORITY, _MAX_PRIORITY)) is not None:
+        params["priority"] = priority
+    if (attempts := given.whole("max_attempts", 1, _MAX_ATTEMPTS)) is not None:
+        params["max_attempts"] = attempts
+    if given.texts("label"):
+        params["labels"] = given.pairs("label")
+    notes = _due(given, params)
+    if (payload := payload_given(given)) is not _NONE:
+        params["payload"] = payload
+    return params, notes
+
+
+def _due(given: Given, params: dict[str, Any]) -> list[str]:
+    text = given.text("at")
+    if text is None:
+        return []
+    if given.text("delay") is not None:
+        raise Usage("--delay and --at exclude each other")
+    params["scheduled_at"], notes = moment(text)
+    return notes
+
+
+def moment(text: str) -> tuple[str, list[str]]:
+    """The time `text` in UTC, and the note that it was taken as local time, where it was."""
+    from datetime import datetime
+
+    from stackshift_jobs.durations import parse_time, rfc3339
+
+    at = rfc3339(parse_time(text))
+    local = datetime.fromisoformat(text).tzinfo is None
+    return at, [f"{text} is taken as local time: {at}"] if local else []
+
+
+_NONE: Final = object()
+
+
+def payload_given(given: Given) -> Any:
+    """The payload of `--payload` and `--field`; `NO_PAYLOAD` where neither was given."""
+    text, fields = given.text("payload"), given.texts("field")
+    value = _NONE if text is None else _load(_read(text), "--payload")
+    if not fields:
+        return value
+    if value is _NONE:
+        value = {}
+    if not isinstance(value, dict):
+        raise Usage("-F adds fields to an object", hint="leave out -F, or give -p an object")
+    for field in fields:
+        key, new = _field(field)
+        value[key] = new
+    return value
+
+
+NO_PAYLOAD: Final = _NONE
+
+
+def _field(text: str) -> tuple[str, Any]:
+    """`k=v` is text, `k:=json` is JSON: whichever sign comes first in `text` decides."""
+    key, equals, value = text.partition("=")
+    if not equals or key in ("", ":"):
+        raise Usage(f"-F takes k=TEXT or k:=JSON, not {text!r}")
+    if key.endswith(":"):
+        return key[:-1], _load(value.encode("utf-8", "surrogateescape"), f"-F {key[:-1]}")
+    return key, value
+
+
+def _read(text: str) -> bytes:
+    """The bytes of the payload: from standard input, from a file, or as they stand."""
+    import sys
+
+    if text == "-":
+        data = sys.stdin.buffer.read(MAX_PAYLOAD_BYTES + 1)
+    elif text.startswith("@"):
+        try:
+            with open(text[1:], "rb") as file:  # noqa: PTH123 - pathlib costs the short path 3 ms
+                data = file.read(MAX_PAYLOAD_BYTES + 1)
+        except OSError as bad:
+            raise Usage(f"cannot read the payload from {text[1:]}: {bad.strerror}") from bad
+    else:
+        data = text.encode("utf-8", "surrogateescape")
+    if len(data) > MAX_PAYLOAD_BYTES:
+        raise PayloadRefused(f"the payload is over {MAX_PAYLOAD_BYTES} bytes", path="$")
+    return data
+
+
+def _load(data: bytes, what: str) -> Any:
+    try:
+        return json.loads(
+            data.decode("utf-8"), object_pairs_hook=_object, parse_constant=_no_constant
+        )
+    except (ValueError, RecursionError):
+        # Not plain: `strict` judges it and words the error. Importing it takes as long as the rest
+        # of a start, and a payload that gets past here is judged again when it is encoded.
+        from stackshift_jobs import strict
+    try:
+        return strict.loads(data, MAX_PAYLOAD_BYTES)
+    except StackshiftError as bad:
+        raise PayloadRefused(
+            f"{what}: {bad.message}", hint="it must be JSON; quote it for the shell", **bad.fields
+        ) from bad
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise ValueError("a key stands twice")
+    return made
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(name)

@@ -1,0 +1,85 @@
+"""The texts of `stackshift help TOPIC`. The first line of each is its title."""
+
+from __future__ import annotations
+
+from typing import Final
+
+TOPICS: Final = {
+    "runs": """\
+How a run is named, and what its statuses mean
+
+  run_01kan5c8…     its id
+  7k2m9q            the end of its id, at least 4 characters, if no other run ends so
+  @last             the newest run
+  @failed           the run that failed last
+
+  scheduled   not due yet             completed   its result is kept
+  queued      waits for a slot        failed      for good, in the dead letter: runs retry
+  running     is being executed       cancelled   by a person, or with its parent
+  waiting     sleeps, or waits for a child run; uses nothing
+  retrying    waits for its next try
+
+A run that does not go on says why: stackshift runs why RUN
+""",
+    "payload": """\
+How to give a payload
+
+  -p '{"imageId": "img_123"}'     JSON; quote it for the shell
+  -p @order.json                  from a file
+  -p -                            from standard input
+  -F name=World                   a field that is text
+  -F count:=3 -F tags:='["a"]'    a field that is JSON
+
+-F may be repeated, and adds to the object that -p gives. Without any, the payload is {}.
+""",
+    "output": """\
+What is printed where
+
+Data is on standard output, all else on standard error. On a terminal lists are tables and runs are
+pictures; in a pipe there is one line an entry, tab-separated, nothing cut, no header:
+
+  runs list             id status job queue attempt created_at duration_ms
+  runs show, runs tail  seq at kind run attempt step detail
+  runs wait             id status
+  runs logs             at attempt step stream message
+  jobs list             name queue max_attempts timeout_ms module code
+
+Columns are only ever appended. --json prints one object, an array for lists, or one object a line
+for tail and logs; times are RFC 3339 in UTC, durations whole numbers in fields ending in _ms.
+Control and bidi characters in names, payloads and errors are printed as escapes.
+""",
+    "exit": """\
+Exit statuses
+
+    0  done
+    1  the run failed (--wait, --follow, runs wait, runs tail RUN)
+    2  usage
+    3  no daemon, or it did not start
+    4  not found
+    5  conflict: idempotency key, version, lock held
+    6  payload refused
+    7  the run was cancelled
+   70  internal error
+   75  temporarily refused (limits, disk full): try again
+   78  bad configuration, or a job module that does not import
+  124  --timeout passed; the run goes on
+  130  detached by Ctrl-C; the run goes on
+""",
+    "environment": """\
+Variables
+
+  STACKSHIFT_PROJECT    the project, where -C does not say
+  STACKSHIFT_DATA_DIR   where its data lies, in place of .stackshift
+  STACKSHIFT_NO_START   1: never start the daemon, as --no-start
+  NO_COLOR              no colour; CLICOLOR_FORCE=1: colour also where TERM is dumb
+  LC_ALL, LC_CTYPE, LANG   pictures are ASCII where they do not say UTF-8
+""",
+    "cron": """\
+Starting runs from cron
+
+  */5 * * * *  stackshift -C /srv/shop start syncOrders --idempotency-key "sync:$(date +\\%H:\\%M)"
+
+Where the daemon is does not depend on the environment, so cron finds the one that runs, or starts
+it. With an idempotency key a line that runs twice starts one run.
+""",
+}

@@ -1,0 +1,92 @@
+"""The user's own settings, for all projects: `default_project`, `color`, `output`.
+
+A TOML file in the directory that the platform has for such things. A flag, the environment and the
+project outrank it. Read only by commands that need it: finding the directory takes longer than a
+whole `start`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from stackshift_cli.given import Globals
+from stackshift_jobs.errors import BadConfiguration
+from stackshift_jobs.project import parse_toml, read_config_text
+
+KEYS: Final = {
+    "default_project": "The project where no other is meant: an absolute path.",
+    "color": "auto, always or never.",
+    "output": "text or json.",
+}
+_CHOICES: Final = {"color": ("auto", "always", "never"), "output": ("text", "json")}
+_FILE: Final = "config.toml"
+
+
+class UserConfig(NamedTuple):
+    """The settings; None where the file does not say."""
+
+    default_project: str | None = None
+    color: str | None = None
+    output: str | None = None
+
+
+def path() -> Path:
+    """Where the file is, or would be."""
+    import platformdirs
+
+    return Path(platformdirs.user_config_dir("stackshift"), _FILE)
+
+
+def load() -> UserConfig:
+    """The user's settings; raises `BadConfiguration` for a file that is wrong."""
+    file = path()
+    if not file.exists():
+        return UserConfig()
+    tables = parse_toml(read_config_text(file), file)
+    return UserConfig(**{name: check(name, value, str(file)) for name, value in tables.items()})
+
+
+def check(name: str, value: Any, file: str) -> str:
+    """`value` if `name` may have it; raises `BadConfiguration`."""
+    if name not in KEYS:
+        raise BadConfiguration(
+            f"{file}: {name}: there is no such key", hint=f"one of: {', '.join(KEYS)}"
+        )
+    choices = _CHOICES.get(name)
+    if not isinstance(value, str) or not value or (choices and value not in choices):
+        wanted = " or ".join(choices) if choices else "a path"
+        raise BadConfiguration(f"{file}: {name}: {value!r} is not {wanted}", hint=KEYS[name])
+    return value
+
+
+def preferred(options: Globals) -> Globals:
+    """`options`, with what the user prefers where the command line does not say."""
+    if not written():
+        return options
+    settings = load()
+    return options._replace(
+        json=options.json or settings.output == "json", color=options.color or settings.color
+    )
+
+
+def may_want_json() -> bool:
+    """Could the user's settings ask for JSON?"""
+    return b"output" in written()
+
+
+def written() -> bytes:
+    """What the user's file holds; empty where there is none. Told without the 38 ms that asking
+    platformdirs takes: the file can only be in one of two places."""
+    home = os.path.expanduser("~")  # noqa: PTH111
+    for place in (
+        os.environ.get("XDG_CONFIG_HOME") or os.path.join(home, ".config"),  # noqa: PTH118
+        os.path.join(home, "Library", "Application Support"),  # noqa: PTH118
+    ):
+        try:
+            with open(os.path.join(place, "stackshift", _FILE), "rb") as file:  # noqa: PTH118, PTH123
+                return file.read()
+        except OSError:
+            continue
+    return b""

@@ -1,0 +1,158 @@
+"""`config get|set|path|show`: settings of the project, and the user's own.
+
+A value is shown and taken as it stands in the file (`"30d"`, not milliseconds). A file that a
+person wrote is edited in place: its comments and its order stay.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from stackshift_cli import lines, talk, user_config
+from stackshift_cli.given import Given
+from stackshift_cli.safe_text import safe
+from stackshift_cli.session import Session
+from stackshift_jobs.config import KEYS, QUEUES, Key, find_key, load_config
+from stackshift_jobs.errors import BadConfiguration
+from stackshift_jobs.project import parse_toml, read_config_text
+
+
+class _Setting(NamedTuple):
+    """A setting in force, and where it is from."""
+
+    path: str
+    value: Any
+    origin: str
+
+
+def get(session: Session, given: Given) -> int:
+    """`config get KEY`: the value; an empty line (`null` in JSON) where it is not set."""
+    wanted = given.word("key")
+    if wanted in user_config.KEYS:
+        value: Any = getattr(user_config.load(), wanted)
+    else:
+        key = find_key(wanted)
+        found = {setting.path: setting.value for setting in _project_settings(session)}
+        value = found.get(wanted, key.default)
+    talk.data(talk.compact(value) if session.json else _shown(value))
+    return 0
+
+
+def set_(session: Session, given: Given) -> int:
+    """`config set KEY VALUE`."""
+    wanted, text = given.word("key"), given.word("value")
+    if wanted in user_config.KEYS:
+        file = user_config.path()
+        value: Any = user_config.check(wanted, text, str(file))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        section: tuple[str, ...] = ()
+    else:
+        key, file = find_key(wanted), session.project.config_file
+        value = _value(key, wanted, text)
+        name = wanted.rpartition(".")[0]
+        section = ("queues", name.removeprefix("queues.")) if key.section == QUEUES else (name,)
+    _edit(file, section, wanted.rpartition(".")[2], value)
+    session.say(f"{safe(wanted)} = {_shown(value)} in {safe(str(file))}")
+    if wanted not in user_config.KEYS and (session.project.data_dir / "daemon.json").exists():
+        session.say("hint: stackshift daemon restart, so that it takes effect")
+    return 0
+
+
+def path(session: Session, given: Given) -> int:
+    """`config path`: the file of the project, or of the user."""
+    file = user_config.path() if given.flag("user") else session.project.config_file
+    talk.data(talk.compact({"path": str(file)}) if session.json else safe(str(file)))
+    return 0
+
+
+def show(session: Session, given: Given) -> int:
+    """`config show [--origin]`: all settings in force."""
+    settings = [*_project_settings(session), *_user_settings()]
+    with_origin = given.flag("origin")
+    if session.json:
+        told = {s.path: {"value": s.value, "origin": s.origin} for s in settings}
+        plain = {s.path: s.value for s in settings}
+        talk.data(talk.compact(told if with_origin else plain))
+        return 0
+    for setting in settings:
+        shown = (setting.path, _shown(setting.value))
+        talk.data(lines.tabbed((*shown, setting.origin) if with_origin else shown))
+    return 0
+
+
+def _project_settings(session: Session) -> Iterator[_Setting]:
+    """Every key of the project, as written or at its default; queues that are written of."""
+    project = session.project
+    config = load_config(project.root)
+    written = parse_toml(read_config_text(project.config_file), project.config_file)
+    for key in KEYS:
+        if key.section == QUEUES:
+            for queue, table in written.get("queues", {}).items():
+                name = f"queues.{queue}.{key.name}"
+                yield _in_force(name, table.get(key.name, key.default), config.origins)
+            continue
+        value = written.get(key.section, {}).get(key.name, key.default)
+        if key.path == "project.data_dir":
+            value = str(project.data_dir)
+        elif key.path == "project.name":
+            value = config.project.name
+        yield _in_force(key.path, value, config.origins)
+
+
+def _in_force(name: str, value: Any, origins: Any) -> _Setting:
+    return _Setting(name, value, origins.get(name, "default"))
+
+
+def _user_settings() -> Iterator[_Setting]:
+    settings = user_config.load()
+    for name in user_config.KEYS:
+        value = getattr(settings, name)
+        yield _Setting(name, value, "default" if value is None else str(user_config.path()))
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return ""
+    return safe(value) if isinstance(value, str) else talk.compact(value)
+
+
+def _value(key: Key, path: str, text: str) -> Any:
+    """What `text` means for `key`: TOML if it is that and fits, else the text itself."""
+    candidates: list[Any] = [text]
+    with contextlib.suppress(tomllib.TOMLDecodeError):
+        candidates.insert(0, tomllib.loads(f"value = {text}")["value"])
+    why = ""
+    for candidate in candidates:
+        try:
+            key.kind.read(candidate)
+        except ValueError as bad:
+            why = why or str(bad)
+        else:
+            return candidate
+    raise BadConfiguration(f"{path}: {text!r} is not {why}", hint=key.help, key=path)
+
+
+def _edit(file: Path, section: tuple[str, ...], name: str, value: Any) -> None:
+    """Set one value in a TOML file, atomically, keeping all else as it stands."""
+    import tomlkit
+
+    text = read_config_text(file) if file.exists() else ""
+    parse_toml(text, file)
+    document = tomlkit.parse(text)
+    table: Any = document
+    for part in section:
+        if part not in table:
+            table[part] = tomlkit.table(is_super_table=part == "queues")
+        table = table[part]
+    table[name] = value
+    target = file.resolve()
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary.write_text(tomlkit.dumps(document), encoding="utf-8")
+    if target.exists():
+        temporary.chmod(target.stat().st_mode & 0o777)
+    temporary.replace(target)

@@ -1,0 +1,115 @@
+"""`jobs list|show|check|schema`: what the project's job modules define."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+from stackshift_cli import lines, talk
+from stackshift_cli.given import Given
+from stackshift_cli.safe_text import safe
+from stackshift_cli.session import Session
+from stackshift_cli.terminal import draws
+from stackshift_jobs.errors import BadConfiguration, StackshiftError, from_json
+
+_CHECK_SECONDS: Final = 300
+_FAILED: Final = BadConfiguration.exit_status
+
+
+def list_(session: Session, given: Given) -> int:
+    """`jobs list`."""
+    told = session.call("job.list")
+    for module in told["failed_modules"]:
+        session.say(f"does not import: {safe(talk.failed_module(module))}")
+    if session.json:
+        talk.data(talk.compact(told["jobs"]))
+    elif draws(session.options):
+        from stackshift_cli.render.lists import print_jobs
+
+        print_jobs(session.options, told["jobs"])
+    else:
+        for job in told["jobs"]:
+            talk.data(lines.columns(job, lines.JOB_COLUMNS))
+    return 0
+
+
+def show(session: Session, given: Given) -> int:
+    """`jobs show JOB`: all that is known of it, a line a field."""
+    job = session.call("job.get", {"job": given.word("job")})
+    if session.json:
+        talk.data(talk.compact(job))
+        return 0
+    for name, value in job.items():
+        if value is not None:
+            talk.data(lines.tabbed((name, value)))
+    return 0
+
+
+def schema(session: Session, given: Given) -> int:
+    """`jobs schema JOB`: the JSON Schema of its payload; `null` where it takes anything."""
+    found = session.call("job.get", {"job": given.word("job")})["schema"]
+    talk.data(talk.compact(found) if session.json else json.dumps(found, indent=2))
+    return 0
+
+
+def check(session: Session, given: Given) -> int:
+    """`jobs check`: import every module as a worker would; 78 if any fails. No daemon is needed."""
+    modules = _check(session)
+    failed = [module for module in modules if module["error"]]
+    if session.json:
+        talk.data(talk.compact({"modules": modules}))
+    else:
+        for module in modules:
+            talk.data(_module_line(module))
+    if failed:
+        session.say(f"{len(failed)} of {len(modules)} modules failed")
+    return _FAILED if failed else 0
+
+
+def _module_line(module: dict[str, Any]) -> str:
+    if (error := module["error"]) is None:
+        return lines.tabbed(("ok", module["module"], ", ".join(module["jobs"])))
+    told = talk.failed_module({"file": module["file"], **error})
+    return lines.tabbed(("failed", module["module"], told))
+
+
+def _check(session: Session) -> list[dict[str, Any]]:
+    from stackshift_jobs.config import load_config
+
+    root = session.project.root
+    python = worker_python(root, load_config(root).workers.python)
+    done = subprocess.run(
+        [python, "-P", "-m", "stackshiftd.worker", "--check", str(root)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=None if session.options.verbose else subprocess.PIPE,
+        cwd=root,
+        timeout=_CHECK_SECONDS,
+        check=False,
+    )
+    try:
+        told = json.loads(done.stdout)
+        if "error" in told:
+            raise from_json(told["error"])
+        return list(told["modules"])
+    except (ValueError, KeyError, TypeError) as bad:
+        said = (done.stderr or b"").decode("utf-8", "replace").strip().splitlines()
+        raise StackshiftError(
+            f"the check ended with status {done.returncode}: {said[-1] if said else 'no answer'}",
+            hint="-v shows all it said",
+        ) from bad
+
+
+def worker_python(root: Path, configured: str | None) -> str:
+    """The interpreter of the project's workers: the one configured, else that of its `.venv` if it
+    has stackshift-jobs, else ours."""
+    if configured is not None:
+        return str(root / os.path.expanduser(configured))  # noqa: PTH111 - `root /` takes either
+    environment = root / ".venv"
+    python = environment / "bin" / "python"
+    installed = environment.glob("lib/python*/site-packages/stackshift_jobs-*.dist-info")
+    return str(python) if python.exists() and any(installed) else sys.executable

@@ -1,0 +1,176 @@
+"""`runs list|show|why|logs`: looking at runs. Nothing here changes one."""
+
+from __future__ import annotations
+
+import select
+import sys
+import time
+from typing import Any, Final
+
+from stackshift_cli import lines, talk
+from stackshift_cli.given import Given
+from stackshift_cli.request import moment
+from stackshift_cli.safe_text import safe, safe_lines
+from stackshift_cli.session import Session
+from stackshift_cli.terminal import draws
+from stackshift_cli.watch import detaching
+from stackshift_jobs.errors import Usage
+
+_MOST_AT_ONCE: Final = 1000
+"""What the daemon gives a page of, at most."""
+_POLL_SECONDS: Final = 0.3
+
+
+def list_(session: Session, given: Given) -> int:
+    """`runs list`: newest first."""
+    limit = given.whole("limit", 1, 10_000_000) or 50
+    filters = {name: given.text(name) for name in ("job", "status", "queue", "cursor")}
+    params: dict[str, Any] = {k: v for k, v in filters.items() if v is not None}
+    if given.texts("label"):
+        params["labels"] = given.pairs("label")
+    if given.flag("dead"):
+        params["dead"] = True
+    if (since := since_time(session, given)) is not None:
+        params["since"] = since
+    runs, cursor = _pages(session, params, limit)
+    if session.json:
+        talk.data(talk.compact(runs))
+    elif draws(session.options):
+        from stackshift_cli.render.lists import print_runs
+
+        print_runs(session.options, runs, _now_us())
+        if cursor:
+            session.say(f"more: --cursor {cursor}")
+    else:
+        for run in runs:
+            talk.data(lines.columns(run, lines.RUN_COLUMNS))
+    return 0
+
+
+def _pages(
+    session: Session, params: dict[str, Any], limit: int
+) -> tuple[list[dict[str, Any]], str | None]:
+    """At most `limit` runs, and the cursor to go on from."""
+    runs: list[dict[str, Any]] = []
+    cursor: str | None = params.get("cursor")
+    while len(runs) < limit:
+        page = session.call(
+            "run.list",
+            {
+                **params,
+                "limit": min(limit - len(runs), _MOST_AT_ONCE),
+                **({"cursor": cursor} if cursor else {}),
+            },
+        )
+        runs += page["runs"]
+        cursor = page["cursor"]
+        if cursor is None:
+            break
+    return runs, cursor
+
+
+def since_time(session: Session, given: Given) -> str | None:
+    """`--since`, a duration back from now or a time, as a time."""
+    from stackshift_jobs.durations import milliseconds, rfc3339
+
+    text = given.text("since")
+    if text is None:
+        return None
+    try:
+        back_ms = milliseconds(text)
+    except Usage:
+        at, notes = moment(text)
+        for note in notes:
+            session.say(note)
+        return at
+    return rfc3339(_now_us() - back_ms * 1000)
+
+
+def show(session: Session, given: Given) -> int:
+    """`runs show`: a picture on a terminal, one line an entry in a pipe."""
+    run = session.call("run.get", {"run": given.word("run"), "detail": True})
+    logs = _all_logs(session, run["id"]) if given.flag("logs") else []
+    svg, html = given.text("svg"), given.text("html")
+    if svg is not None or html is not None:
+        from stackshift_cli.render.export import export
+
+        return export(session, run, logs, given.flag("compact"), svg, html, _now_us())
+    if session.json:
+        talk.data(talk.compact({**run, "logs": logs} if given.flag("logs") else run))
+    elif draws(session.options):
+        from stackshift_cli.render.picture import print_run
+
+        print_run(session.options, run, logs, given.flag("compact"), _now_us())
+    else:
+        _print_entries(run, logs)
+    return 0
+
+
+def _print_entries(run: dict[str, Any], logs: list[dict[str, Any]]) -> None:
+    """Records and log lines in the order in which they happened; last, why it does not go on."""
+    entries = [(record["at"], lines.record(record)) for record in run["timeline"]]
+    entries += [
+        (line["at"], lines.tabbed((None, line["at"], f"log.{line['stream']}", run["id"],
+                                   line["attempt"], line["step"], line["message"])))
+        for line in logs
+    ]  # fmt: skip
+    for _, text in sorted(entries, key=lambda entry: entry[0]):
+        talk.data(text)
+    if run.get("why") and run["finished_at"] is None:
+        talk.data(lines.tabbed((None, None, "why", run["id"], run["attempt"], None, run["why"])))
+
+
+def why(session: Session, given: Given) -> int:
+    """`runs why`: the one sentence."""
+    told = session.call("run.why", {"run": given.word("run")})
+    if session.json:
+        talk.data(talk.compact(told))
+    else:
+        talk.data(safe(told["why"] or f"it is {told['status']}"))
+    return 0
+
+
+def logs(session: Session, given: Given) -> int:
+    """`runs logs`: what the handler printed and logged."""
+    run = session.call("run.get", {"run": given.word("run")})["id"]
+    params: dict[str, Any] = {"run": run}
+    if (step := given.text("step")) is not None:
+        params["step"] = step
+    after = 0
+    with detaching(run):
+        while True:
+            page = session.call("run.logs", {**params, "after": after, "limit": _MOST_AT_ONCE})
+            for line in page["lines"]:
+                _print_log_line(session, line)
+            sys.stdout.flush()
+            after = page["next"]
+            if len(page["lines"]) == _MOST_AT_ONCE:
+                continue
+            if page["finished"] or not given.flag("follow"):
+                return 0
+            select.select([], [], [], _POLL_SECONDS)
+
+
+def _all_logs(session: Session, run: str) -> list[dict[str, Any]]:
+    kept: list[dict[str, Any]] = []
+    after = 0
+    while True:
+        page = session.call("run.logs", {"run": run, "after": after, "limit": _MOST_AT_ONCE})
+        kept += page["lines"]
+        after = page["next"]
+        if len(page["lines"]) < _MOST_AT_ONCE:
+            return kept
+
+
+def _print_log_line(session: Session, line: dict[str, Any]) -> None:
+    if session.json:
+        talk.data(talk.compact(line))
+    elif draws(session.options):
+        step = f"{safe(line['step'])} " if line.get("step") else ""
+        talk.data(f"{line['at'][11:23]} {step}| {safe_lines(line['message'])}")
+    else:
+        talk.data(lines.columns(line, lines.LOG_COLUMNS))
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000

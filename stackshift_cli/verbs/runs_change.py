@@ -1,0 +1,93 @@
+"""`runs cancel|retry|fork|rm`: acting on runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stackshift_cli import talk
+from stackshift_cli.ask import confirmed
+from stackshift_cli.given import Given
+from stackshift_cli.request import NO_PAYLOAD, payload_given
+from stackshift_cli.safe_text import safe
+from stackshift_cli.session import Session
+from stackshift_jobs import strict
+from stackshift_jobs.errors import StackshiftError, Usage
+
+
+def cancel(session: Session, given: Given) -> int:
+    """`runs cancel RUN...`: each on its own; the first that could not be decides the status."""
+    done: list[dict[str, Any]] = []
+    status = 0
+    for run in given.texts("runs"):
+        try:
+            reply = session.call("run.cancel", {"run": run})
+        except StackshiftError as bad:
+            status = status or talk.error(bad, session.json)
+            if bad.code == "daemon_unavailable":
+                break
+            continue
+        done.append(reply)
+        if not reply["changed"]:
+            session.say(f"{reply['id']} was {reply['status']} already")
+        if not session.json:
+            talk.data(reply["id"])
+    if session.json:
+        talk.data(talk.compact(done))
+    return status
+
+
+def retry(session: Session, given: Given) -> int:
+    """`runs retry RUN`: send a finished run on again."""
+    params: dict[str, Any] = {"run": given.word("run"), **_from_step(given)}
+    if given.texts("set"):
+        params["set"] = dict(_replacement(text) for text in given.texts("set"))
+    if given.flag("dry_run"):
+        params["dry_run"] = True
+    return _told(session, session.call("run.retry", params))
+
+
+def fork(session: Session, given: Given) -> int:
+    """`runs fork RUN`: the same as a new run."""
+    params: dict[str, Any] = {"run": given.word("run"), **_from_step(given)}
+    if (payload := payload_given(given)) is not NO_PAYLOAD:
+        params["payload"] = payload
+    if given.flag("dry_run"):
+        params["dry_run"] = True
+    return _told(session, session.call("run.fork", params))
+
+
+def rm(session: Session, given: Given) -> int:
+    """`runs rm RUN`: take a finished run out of lists and dead letter."""
+    run = session.call("run.get", {"run": given.word("run")})
+    if not confirmed(f"remove {run['id']} ({run['job']}, {run['status']})", given.flag("yes")):
+        return 0
+    reply = session.call("run.remove", {"run": run["id"]})
+    talk.data(talk.compact(reply) if session.json else reply["id"])
+    return 0
+
+
+def _from_step(given: Given) -> dict[str, Any]:
+    step = given.text("from")
+    return {} if step is None else {"from_step": step}
+
+
+def _replacement(text: str) -> tuple[str, Any]:
+    step, equals, value = text.partition("=")
+    if not step or not equals:
+        raise Usage(f"--set takes STEP=JSON, not {text!r}")
+    return step, strict.loads(value)
+
+
+def _told(session: Session, reply: dict[str, Any]) -> int:
+    """Print the id; say which steps are reused and which happen again (`--dry-run`: as lines)."""
+    if session.json:
+        talk.data(talk.compact(reply))
+    elif reply["dry_run"]:
+        for word, names in (("reuse", reply["reused_steps"]), ("repeat", reply["repeated_steps"])):
+            for name in names:
+                talk.data(f"{word}\t{safe(name)}")
+    else:
+        talk.data(reply["id"])
+        again = len(reply["repeated_steps"])
+        session.say(f"{len(reply['reused_steps'])} steps reused, {again} happen again")
+    return 0

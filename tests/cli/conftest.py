@@ -1,0 +1,106 @@
+"""Projects, a fake daemon, and the command line as a user's shell runs it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from cli.fake_daemon import FakeDaemon
+
+REPOSITORY = Path(__file__).parents[2]
+PROGRAMS = Path(__file__).parent / "programs"
+SECONDS = 60
+
+
+class Transcript(NamedTuple):
+    """What a command printed and how it ended."""
+
+    stdout: str
+    stderr: str
+    code: int
+
+
+class Shell:
+    """Runs `stackshift` in a project's directory, in a clean environment."""
+
+    def __init__(self, directory: Path, home: Path) -> None:
+        self.directory = directory
+        self._beside: list[subprocess.Popen[bytes]] = []
+        self.env = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(home),
+            "LC_ALL": "C.UTF-8",
+            "TZ": "UTC",
+            "PYTHONPATH": os.pathsep.join(map(str, (PROGRAMS, REPOSITORY, REPOSITORY / "daemon"))),
+        }
+
+    def command(self, *args: str) -> list[str]:
+        """The command line of `stackshift ARGS`."""
+        return [sys.executable, "-P", "-m", "stackshift_cli", *args]
+
+    def __call__(self, *args: str, stdin: str | bytes = "", **env: str) -> Transcript:
+        """Run it to its end."""
+        data = stdin.encode() if isinstance(stdin, str) else stdin
+        done = subprocess.run(
+            self.command(*args),
+            input=data,
+            capture_output=True,
+            cwd=self.directory,
+            env=self.env | env,
+            timeout=SECONDS,
+            check=False,
+        )
+        return Transcript(done.stdout.decode(), done.stderr.decode(), done.returncode)
+
+    def popen(self, *args: str, **options: Any) -> subprocess.Popen[bytes]:
+        """Run it beside the test, which it does not outlive."""
+        process = subprocess.Popen(
+            self.command(*args),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=self.directory,
+            env=self.env,
+            **options,
+        )
+        self._beside.append(process)
+        return process
+
+    def close(self) -> None:
+        """End what runs beside the test."""
+        for process in self._beside:
+            process.kill()
+            process.communicate()
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A directory with an empty `stackshift.toml`."""
+    root = tmp_path / "shop"
+    root.mkdir()
+    (root / "stackshift.toml").touch()
+    return root
+
+
+@pytest.fixture
+def shell(project: Path, tmp_path: Path) -> Iterator[Shell]:
+    """`stackshift`, called in the project."""
+    home = tmp_path / "home"
+    home.mkdir()
+    made = Shell(project, home)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def daemon(project: Path) -> Iterator[FakeDaemon]:
+    """A fake daemon that serves the project."""
+    fake = FakeDaemon(project / ".stackshift").start()
+    yield fake
+    fake.stop()

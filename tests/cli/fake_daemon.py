@@ -1,0 +1,381 @@
+"""A daemon that only speaks: docs/protocol.md over a socket, from runs that a test made up.
+
+It runs nothing and stores nothing. A test hands it runs, records and errors, looks at what was
+asked of it (`requests`), breaks its connections or takes it away and brings it back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from stackshift_jobs.discovery import DaemonInfo, remove_daemon, socket_path, write_daemon
+from stackshift_jobs.errors import NotFound, StackshiftError, Usage
+from stackshift_jobs.version import PROTOCOL
+
+Answer = Callable[[dict[str, Any]], Any]
+T0 = "2026-05-06T09:00:00.000000Z"
+FINISHED = ("completed", "failed", "cancelled")
+
+
+def run_object(number: int = 1, **changed: Any) -> dict[str, Any]:
+    """A run object with all its fields; completed unless `changed` says otherwise."""
+    run: dict[str, Any] = {
+        "id": run_id(number), "job": "hello", "queue": "default", "status": "completed",
+        "attempt": 1, "max_attempts": 3, "priority": 0, "payload": {}, "result": {"ok": True},
+        "error": None, "idempotency_key": None, "labels": {}, "created_at": T0,
+        "scheduled_at": None, "started_at": T0, "finished_at": T0, "duration_ms": 12,
+        "waiting_for": None, "why": None, "why_code": None, "code": "3f9c2a1d", "parent": None,
+        "dead": False,
+    }  # fmt: skip
+    return run | changed
+
+
+def run_id(number: int) -> str:
+    """The id of the test's run `number`."""
+    return f"run_01kan5c8{number:018d}"
+
+
+def record(seq: int, kind: str, run: str | None = None, **more: Any) -> dict[str, Any]:
+    """A record as the feed sends it, `seq` seconds after `T0`."""
+    at = f"2026-05-06T09:{seq // 60:02d}:{seq % 60:02d}.000000Z"
+    return {"seq": seq, "at": at, "kind": kind, **({"run": run} if run else {}), **more}
+
+
+class FakeDaemon:
+    """Serves the data directory `data_dir` from threads of this process."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.data_dir = data_dir
+        self.runs: dict[str, dict[str, Any]] = {}
+        self.records: list[dict[str, Any]] = []
+        self.logs: list[dict[str, Any]] = []
+        self.requests: list[tuple[str, dict[str, Any]]] = []
+        self.answers: dict[str, Answer] = {}
+        self.feeds = 0
+        self.pid = os.getpid()
+        self.protocol = PROTOCOL
+        self.stopped = threading.Event()
+        self._changed = threading.Condition(threading.RLock())
+        self._connections: list[_Connection] = []
+        self._listener: socket.socket | None = None
+
+    # --- What tests do ---
+
+    def add(self, run: dict[str, Any]) -> dict[str, Any]:
+        """Know `run`; the newest is the last one added."""
+        with self._changed:
+            self.runs[run["id"]] = run
+        return run
+
+    def append(self, *records: dict[str, Any]) -> None:
+        """Records become durable: those who follow get them."""
+        with self._changed:
+            self.records += records
+            for connection in self._connections:
+                connection.publish()
+
+    def finish(self, run: dict[str, Any], seq: int, **changed: Any) -> None:
+        """`run` ends with its last record."""
+        with self._changed:
+            run.update({"status": "completed", **changed})
+            self.append(record(seq, f"run.{run['status']}", run["id"]))
+            self._changed.notify_all()
+
+    def wait_for(self, method: str, count: int = 1, seconds: float = 20.0) -> None:
+        """Return when `method` was asked `count` times."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: self.asked(method) >= count, seconds), (
+                f"{method} was not asked {count} times: {[m for m, _ in self.requests]}"
+            )
+
+    def wait_for_feeds(self, count: int = 1, seconds: float = 20.0) -> None:
+        """Return when `count` feeds have been opened, ever, and their openers told so."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: self.feeds >= count, seconds), self.requests
+
+    def asked(self, method: str) -> int:
+        """How often `method` was asked."""
+        return sum(1 for name, _ in self.requests if name == method)
+
+    def params(self, method: str) -> dict[str, Any]:
+        """The params of the last request of `method`."""
+        return next(params for name, params in reversed(self.requests) if name == method)
+
+    def start(self) -> FakeDaemon:
+        """Listen, and say so in `daemon.json`."""
+        self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = socket_path(self.data_dir)
+        path.unlink(missing_ok=True)
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(path))
+        self._listener.listen(64)
+        info = DaemonInfo(self.pid, str(path), "0.1.0", self.protocol, T0)
+        write_daemon(self.data_dir, info)
+        threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+        return self
+
+    def stop(self) -> None:
+        """Go away: no file, no socket, all connections broken."""
+        remove_daemon(self.data_dir)
+        if self._listener is not None:
+            self._listener.shutdown(socket.SHUT_RDWR)
+            self._listener.close()
+            self._listener = None
+        self.break_connections()
+        self.stopped.set()
+
+    def break_connections(self) -> None:
+        """Hang up on everybody."""
+        with self._changed:
+            connections, self._connections = self._connections, []
+        for connection in connections:
+            connection.hang_up()
+
+    # --- How it serves ---
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                sock, _ = listener.accept()
+            except OSError:
+                return
+            connection = _Connection(self, sock)
+            with self._changed:
+                self._connections.append(connection)
+            threading.Thread(target=connection.serve, daemon=True).start()
+
+    def note(self, method: str, params: dict[str, Any]) -> None:
+        """A request has come."""
+        with self._changed:
+            self.requests.append((method, params))
+            self._changed.notify_all()
+
+    def answer(self, method: str, params: dict[str, Any]) -> Any:
+        """The result of `method`, or the error it raises."""
+        if method in self.answers:
+            return self.answers[method](params)
+        handler = getattr(self, "on_" + method.replace(".", "_"), None)
+        if handler is None:
+            raise Usage(f"unknown method {method}")
+        with self._changed:
+            return handler(params)
+
+    def find(self, name: str) -> dict[str, Any]:
+        """The run that one of the forms of RUN names."""
+        runs = list(self.runs.values())
+        if name == "@last" and runs:
+            return runs[-1]
+        if name == "@failed":
+            runs = [run for run in runs if run["status"] == "failed"][-1:]
+        else:
+            runs = [run for run in runs if run["id"].endswith(name)]
+        if not runs:
+            raise NotFound(f"no run ends in {name}", hint="stackshift runs list")
+        return runs[0]
+
+    def on_run_start(self, params: dict[str, Any]) -> Any:
+        run = run_object(
+            len(self.runs) + 1, status="queued", result=None, started_at=None, finished_at=None,
+            duration_ms=None,
+            **{k: params[k] for k in ("job", "payload", "queue", "labels") if k in params},
+        )  # fmt: skip
+        if not params.get("dry_run"):
+            self.add(run)
+        told = {"id": None if params.get("dry_run") else run["id"], "reused": False,
+                "status": run["status"]}  # fmt: skip
+        return told | ({"run": run} if params.get("full") else {})
+
+    def on_run_start_many(self, params: dict[str, Any]) -> Any:
+        results: list[dict[str, Any]] = []
+        for run in params["runs"]:
+            try:
+                results.append(self.answer("run.start", run))
+            except StackshiftError as bad:
+                results.append({"error": bad.as_json()})
+        return {"results": results}
+
+    def on_run_get(self, params: dict[str, Any]) -> Any:
+        run = self.find(params["run"])
+        if not params.get("detail"):
+            return run
+        mine = [r for r in self.records if r.get("run") == run["id"]]
+        return {"steps": [], "attempts": [], "timeline": mine} | run
+
+    def on_run_list(self, params: dict[str, Any]) -> Any:
+        runs = list(reversed(self.runs.values()))
+        for name in ("job", "status", "queue"):
+            runs = [run for run in runs if params.get(name) in (None, run[name])]
+        if "cursor" in params:
+            ids = [run["id"] for run in runs]
+            runs = runs[ids.index(params["cursor"]) + 1 :]
+        page = runs[: params["limit"]]
+        return {"runs": page, "cursor": page[-1]["id"] if len(page) < len(runs) else None}
+
+    def on_run_why(self, params: dict[str, Any]) -> Any:
+        run = self.find(params["run"])
+        return {"run": run["id"]} | {
+            k: run[k] for k in ("status", "why", "why_code", "waiting_for")
+        }
+
+    def on_run_wait(self, params: dict[str, Any]) -> Any:
+        run = self.find(params["run"])
+        self._changed.wait_for(lambda: run["status"] in FINISHED or self.stopped.is_set())
+        return run
+
+    def on_run_cancel(self, params: dict[str, Any]) -> Any:
+        run = self.find(params["run"])
+        changed = run["status"] not in FINISHED
+        if changed:
+            run["status"] = "cancelled"
+        return {"id": run["id"], "status": run["status"], "changed": changed}
+
+    def on_run_retry(self, params: dict[str, Any]) -> Any:
+        run = self.find(params["run"])
+        return {"id": run["id"], "reused_steps": ["a", "b"], "repeated_steps": ["c"],
+                "dry_run": params.get("dry_run", False)}  # fmt: skip
+
+    def on_run_fork(self, params: dict[str, Any]) -> Any:
+        run = self.find(params["run"])
+        dry = params.get("dry_run", False)
+        return {"id": None if dry else run_id(99), "forked_from": run["id"], "reused_steps": ["a"],
+                "repeated_steps": [], "dry_run": dry}  # fmt: skip
+
+    def on_run_remove(self, params: dict[str, Any]) -> Any:
+        run = self.find(params["run"])
+        return {"id": self.runs.pop(run["id"])["id"]}
+
+    def on_run_logs(self, params: dict[str, Any]) -> Any:
+        run = self.find(params["run"])
+        mine = [line for line in self.logs if params.get("step") in (None, line["step"])]
+        page = mine[params["after"] :][: params["limit"]]
+        return {"lines": page, "next": params["after"] + len(page),
+                "finished": run["status"] in FINISHED}  # fmt: skip
+
+    def on_job_list(self, params: dict[str, Any]) -> Any:
+        return {"jobs": [_JOB], "failed_modules": []}
+
+    def on_job_get(self, params: dict[str, Any]) -> Any:
+        if params["job"] != "hello":
+            raise NotFound(f"no job {params['job']!r}", hint="did you mean hello?", near=["hello"])
+        return {**_JOB, "doc": "Greet somebody.", "retry": {"max_attempts": 3}, "priority": 0}
+
+    def on_daemon_status(self, params: dict[str, Any]) -> Any:
+        return {
+            "version": "0.1.0", "protocol": 1, "pid": self.pid, "project": "/srv/shop",
+            "uptime_ms": 61_000,
+            "queues": [{"name": "default", "depth": 2, "oldest_ms": 1500, "running": 1}],
+            "workers": [{"id": "w1", "pid": 4712, "slots": 16, "running": 1, "status": "ready"}],
+            "dead": 1, "journal_bytes": 5 << 20, "disk_free_bytes": 9 << 30, "failed_modules": [],
+            "durability": "always", "mode": "serving", "recovered": None,
+        }  # fmt: skip
+
+    def on_daemon_stop(self, params: dict[str, Any]) -> Any:
+        threading.Thread(target=self._stop_soon, daemon=True).start()
+        return {"pid": self.pid}
+
+    def _stop_soon(self) -> None:
+        self.stop()
+
+    def on_journal_stats(self, params: dict[str, Any]) -> Any:
+        last = self.records[-1]["seq"] if self.records else 0
+        return {"journal": "j1", "first_seq": 1, "last_seq": last, "durable_seq": last,
+                "segments": [], "bytes": 512, "snapshot": None, "runs": len(self.runs), "keys": 0,
+                "dead": 0}  # fmt: skip
+
+    def on_journal_compact(self, params: dict[str, Any]) -> Any:
+        return {"seq": 17, "state_hash": "ab12", "bytes": 2048}
+
+
+_JOB: dict[str, Any] = {
+    "name": "hello", "module": "jobs.hello", "queue": "default", "max_attempts": 3,
+    "timeout_ms": 60_000, "code": "3f9c2a1d", "schema": {"type": "object"},
+}  # fmt: skip
+
+
+class _Connection:
+    """One client: its requests are answered each in a thread, its feeds from `records`."""
+
+    def __init__(self, daemon: FakeDaemon, sock: socket.socket) -> None:
+        self._daemon = daemon
+        self._sock = sock
+        self._writing = threading.Lock()
+        self._feeds: dict[int, dict[str, Any]] = {}
+
+    def serve(self) -> None:
+        """Answer until the client hangs up."""
+        with contextlib.suppress(OSError), self._sock.makefile("rb") as lines:
+            for line in lines:
+                body = json.loads(line)
+                self._daemon.note(body["method"], body["params"])
+                threading.Thread(target=self._answer, args=(body,), daemon=True).start()
+
+    def _answer(self, body: dict[str, Any]) -> None:
+        try:
+            if body["method"] == "feed.open":
+                self._open_feed(body)
+                return
+            told = {"result": self._daemon.answer(body["method"], body["params"])}
+        except StackshiftError as bad:
+            told = {"error": {"code": -32000, "message": bad.message, "data": bad.as_json()}}
+        self._send({"jsonrpc": "2.0", "id": body["id"], **told})
+
+    def _open_feed(self, body: dict[str, Any]) -> None:
+        with self._daemon._changed:
+            params = body["params"]
+            run = self._daemon.find(params["run"])["id"] if "run" in params else None
+            known = [r for r in self._daemon.records if run in (None, r.get("run"))]
+            newest = self._daemon.records[-1]["seq"] if self._daemon.records else 0
+            if "since_seq" in params:
+                after = params["since_seq"]
+            elif "since" in params:
+                after = max((r["seq"] for r in known if r["at"] < params["since"]), default=0)
+            elif "last" in params:
+                left = known[: max(0, len(known) - params["last"])]
+                after = left[-1]["seq"] if left else 0
+            else:
+                after = 0 if run else newest
+            feed = len(self._feeds) + 1
+            self._feeds[feed] = {"run": run, "after": after, "ended": False}
+            reply = {"feed": feed, "next_seq": after + 1}
+            self._send({"jsonrpc": "2.0", "id": body["id"], "result": reply})
+            self._daemon.feeds += 1
+            self._daemon._changed.notify_all()
+            self.publish()
+
+    def publish(self) -> None:
+        """Send what each feed has not had yet, and its end."""
+        for feed, place in self._feeds.items():
+            for known in self._daemon.records:
+                if known["seq"] > place["after"] and place["run"] in (None, known.get("run")):
+                    self._notify("feed.record", {"feed": feed, "record": known})
+                    place["after"] = known["seq"]
+            run = self._daemon.runs.get(place["run"] or "")
+            if run is not None and run["status"] in FINISHED and not place["ended"]:
+                place["ended"] = True
+                self._notify("feed.end", {"feed": feed, "run": run})
+
+    def _notify(self, method: str, params: dict[str, Any]) -> None:
+        self._send({"jsonrpc": "2.0", "method": method, "params": params})
+
+    def _send(self, body: dict[str, Any]) -> None:
+        try:
+            with self._writing:
+                self._sock.sendall(json.dumps(body).encode() + b"\n")
+        except OSError:
+            self.hang_up()
+
+    def hang_up(self) -> None:
+        """Break the connection."""
+        try:
+            self._sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            return
+        finally:
+            self._sock.close()

@@ -1,0 +1,8 @@
+"""`python -m stackshiftd.worker --check ROOT`: prints what the test wants printed."""
+
+import os
+import sys
+
+print("talk of a module", file=sys.stderr)
+print(os.environ.get("FAKE_CHECK", ""))
+sys.exit(int(os.environ.get("FAKE_CHECK_STATUS", "0")))

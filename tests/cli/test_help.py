@@ -1,0 +1,184 @@
+"""Help, versions, completion, unknown commands, and the man page."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+
+import pytest
+
+from cli.conftest import REPOSITORY, Shell
+from cli.fake_daemon import FakeDaemon
+from stackshift_cli.catalogue import ALIASES, COMMANDS, GROUPS
+from stackshift_cli.completion import SCRIPTS, candidates
+from stackshift_cli.table import GLOBALS, Option
+from stackshift_cli.topics import TOPICS
+from stackshift_jobs.version import __version__
+
+
+def test_version(shell: Shell) -> None:
+    """`--version` prints one line and needs no project."""
+    shell.directory = shell.directory.parent
+    assert shell("--version") == (f"stackshift {__version__}\n", "", 0)
+
+
+@pytest.mark.parametrize(("argv", "near"), [
+    (["rns", "list"], "did you mean runs?"), (["runs", "lst"], "list"), (["statr", "x"], "start"),
+    (["queues", "list"], ""), (["zzz"], "one of: "),
+])  # fmt: skip
+def test_unknown_command_is_exit_2_with_near_names(
+    shell: Shell, argv: list[str], near: str
+) -> None:
+    """Nothing is guessed; the nearest names are hinted at."""
+    told = shell(*argv)
+    assert (told.stdout, told.code) == ("", 2)
+    assert told.stderr.startswith("error[usage]: there is no command")
+    assert near in told.stderr.splitlines()[1]
+
+
+@pytest.mark.parametrize("argv", [[], ["-h"], ["--help"], ["help"]])
+def test_help_lists_all_commands(shell: Shell, argv: list[str]) -> None:
+    """Help is data: stdout, exit 0; aliases are not listed."""
+    told = shell(*argv)
+    assert (told.stderr, told.code) == ("", 0)
+    listed = told.stdout.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()
+    assert {line.split()[0] for line in listed} == {c.path[0] for c in COMMANDS}
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda c: " ".join(c.path))
+def test_every_command_has_help_with_all_its_options(
+    command: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`COMMAND --help` names each option and argument."""
+    from stackshift_cli import tree
+    from stackshift_cli.table import Command
+
+    assert isinstance(command, Command)
+    assert tree.run([*command.path, "--help"]) == 0
+    told = capsys.readouterr().out
+    for parameter in (*command.parameters, *GLOBALS):
+        named = parameter.flags[-1] if isinstance(parameter, Option) else parameter.metavar
+        assert named.removesuffix("...") in told
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda c: " ".join(c.path))
+def test_every_command_can_be_called(command: object) -> None:
+    """The function that the table names exists."""
+    import importlib
+
+    from stackshift_cli.table import Command
+
+    assert isinstance(command, Command)
+    module, _, function = command.run.partition(":")
+    assert callable(getattr(importlib.import_module(f"stackshift_cli.verbs.{module}"), function))
+
+
+def test_help_on_topics_and_commands(shell: Shell) -> None:
+    """`help TOPIC`, `help runs show`, and near names for what is neither."""
+    for topic, text in TOPICS.items():
+        assert shell("help", topic).stdout == text.strip() + "\n"
+    assert shell("help", "run", "show").stdout.startswith("Usage: stackshift runs show")
+    told = shell("help", "payloads")
+    assert (told.stdout, told.code) == ("", 4)
+    assert "did you mean payload?" in told.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda c: " ".join(c.path))
+def test_man_page_tells_of_every_command_and_option(command: object) -> None:
+    """The man page is complete."""
+    from stackshift_cli.table import Command
+
+    assert isinstance(command, Command)
+    text = (REPOSITORY / "man/stackshift.1").read_text().replace("\\-", "-")
+    assert f".It Cm {' '.join(command.path)}" in text
+    for parameter in (*command.parameters, *GLOBALS):
+        if isinstance(parameter, Option):
+            assert parameter.flags[-1][1:] in text
+
+
+def test_man_page_is_clean() -> None:
+    """Its formatter has nothing to say."""
+    if shutil.which("man") is None or shutil.which("groff") is None:
+        pytest.skip("man is not installed")
+    page = str(REPOSITORY / "man/stackshift.1")
+    done = subprocess.run(
+        ["man", "--warnings", "-E", "UTF-8", "-l", "-Tutf8", "-Z", page],
+        capture_output=True, env={"LC_ALL": "C.UTF-8", "PATH": "/usr/bin:/bin"}, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        (["ru"], ["runs"]),
+        (["runs", "wh"], ["why"]),
+        (["run", "ca"], ["cancel"]),
+        (["-C", "x", "--json", "jobs", ""], ["check", "list", "schema", "show"]),
+        (["start", "x", "--id"], ["--idempotency-key", "--idempotency-ttl"]),
+        (["runs", "list", "--status", "f"], ["failed"]),
+        (["start", "x", "--color", ""], ["always", "auto", "never"]),
+        (["runs", "show", "@"], ["@failed", "@last"]),
+        (["completion", ""], ["bash", "fish", "zsh"]),
+        (["help", "pa"], ["payload"]),
+        (["nope", ""], []),
+    ],
+)
+def test_completion_knows_what_may_come_next(words: list[str], wanted: list[str]) -> None:
+    """Commands, options, their values, forms of RUN."""
+    assert candidates(words) == wanted
+
+
+def test_completion_asks_the_daemon_for_jobs_but_starts_none(
+    shell: Shell, daemon: FakeDaemon
+) -> None:
+    """Names of jobs where a daemon runs; silence where none does."""
+    assert shell("__complete", "start", "h") == ("hello\n", "", 0)
+    daemon.stop()
+    assert shell("__complete", "start", "h") == ("", "", 0)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_completion_scripts_are_accepted_by_their_shell(shell: Shell, name: str) -> None:
+    """The script parses; where the shell is not installed, it is at least there."""
+    script = shell("completion", name).stdout
+    assert "stackshift __complete" in script
+    if shutil.which(name):
+        done = subprocess.run([name, "-n"], input=script, text=True, check=False)
+        assert done.returncode == 0
+
+
+def test_completion_in_bash(shell: Shell) -> None:
+    """The function fills in what the tables say."""
+    call = " ".join(shell.command())
+    script = shell("completion", "bash").stdout.replace("$(stackshift", f"$({call}")
+    script += "\nCOMP_WORDS=(stackshift runs w); COMP_CWORD=2; _stackshift; echo ${COMPREPLY[@]}"
+    done = subprocess.run(
+        ["bash", "-c", script], capture_output=True, cwd=shell.directory, env=shell.env, check=False
+    )
+    assert done.stdout == b"wait why\n"
+
+
+def test_completion_for_an_unknown_shell_is_usage(shell: Shell) -> None:
+    """Exit 2 and the shells that there are."""
+    told = shell("completion", "tcsh")
+    assert (told.stdout, told.code) == ("", 2)
+    assert "bash, zsh, fish" in told.stderr
+
+
+def test_singular_and_plural_name_one_group() -> None:
+    """No alias is itself a group, and each leads to one."""
+    assert not ALIASES.keys() & GROUPS.keys()
+    assert set(ALIASES.values()) <= GROUPS.keys()
+
+
+def test_internal_error_shows_a_traceback_only_with_verbose(
+    shell: Shell, daemon: FakeDaemon
+) -> None:
+    """A bug is exit 70 and one line; `-v` adds the traceback."""
+    daemon.answers["run.get"] = lambda _: []
+    told = shell("runs", "show", "@last")
+    assert (told.stdout, told.code) == ("", 70)
+    assert told.stderr.startswith("error[internal]: TypeError: ")
+    assert "Traceback" not in told.stderr
+    assert "Traceback (most recent call last)" in shell("runs", "show", "@last", "-v").stderr

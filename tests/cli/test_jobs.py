@@ -1,0 +1,89 @@
+"""Transcripts of `jobs list|show|check|schema`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from cli.conftest import Shell
+from cli.fake_daemon import FakeDaemon
+
+BROKEN = {
+    "module": "jobs.media", "file": "jobs/media.py", "line": 3, "type": "SyntaxError",
+    "message": "invalid\x1b syntax",
+}  # fmt: skip
+
+
+def test_list_is_a_line_a_job(shell: Shell, daemon: FakeDaemon) -> None:
+    """`name queue max_attempts timeout_ms module code`."""
+    line = "hello\tdefault\t3\t60000\tjobs.hello\t3f9c2a1d\n"
+    assert shell("jobs", "list") == (line, "", 0)
+    assert json.loads(shell("job", "list", "--json").stdout)[0]["name"] == "hello"
+
+
+def test_list_says_which_modules_do_not_import(shell: Shell, daemon: FakeDaemon) -> None:
+    """A broken module is talk, not data; the others are listed."""
+    daemon.answers["job.list"] = lambda _: {"jobs": [], "failed_modules": [BROKEN]}
+    told = shell("jobs", "list")
+    assert told.stderr == "does not import: jobs/media.py:3: SyntaxError: invalid\\x1b syntax\n"
+    assert (told.stdout, told.code) == ("", 0)
+
+
+def test_show_is_a_line_a_field(shell: Shell, daemon: FakeDaemon) -> None:
+    """All that is known of a job."""
+    told = shell("jobs", "show", "hello")
+    assert "doc\tGreet somebody.\n" in told.stdout
+    assert json.loads(shell("jobs", "show", "hello", "--json").stdout)["name"] == "hello"
+
+
+def test_schema_is_json(shell: Shell, daemon: FakeDaemon) -> None:
+    """The JSON Schema of the payload."""
+    assert json.loads(shell("jobs", "schema", "hello").stdout) == {"type": "object"}
+
+
+def test_unknown_job_is_exit_4_with_near_names(shell: Shell, daemon: FakeDaemon) -> None:
+    """The hint names the nearest job."""
+    told = shell("jobs", "show", "helo")
+    assert (told.stdout, told.code) == ("", 4)
+    assert "hint: did you mean hello?" in told.stderr
+
+
+def check(*modules: dict[str, Any]) -> str:
+    """What a check prints."""
+    return json.dumps({"modules": modules})
+
+
+def test_check_names_each_module_with_its_jobs(shell: Shell) -> None:
+    """All import: exit 0, and no daemon was started."""
+    good = {"module": "jobs.hello", "file": "jobs/hello.py", "jobs": ["a", "b"], "error": None}
+    told = shell("jobs", "check", FAKE_CHECK=check(good))
+    assert told == ("ok\tjobs.hello\ta, b\n", "", 0)
+    assert not (shell.directory / ".stackshift").exists()
+
+
+def test_check_fails_with_78_and_the_place(shell: Shell) -> None:
+    """A module that does not import is named with file, line and error."""
+    bad = {"module": "jobs.media", "file": "jobs/media.py", "jobs": [], "error": BROKEN}
+    told = shell("jobs", "check", FAKE_CHECK=check(bad), FAKE_CHECK_STATUS="78")
+    assert told == (
+        "failed\tjobs.media\tjobs/media.py:3: SyntaxError: invalid\\x1b syntax\n",
+        "1 of 1 modules failed\n",
+        78,
+    )
+    told = shell("jobs", "check", "--json", FAKE_CHECK=check(bad), FAKE_CHECK_STATUS="78")
+    assert (json.loads(told.stdout)["modules"][0]["module"], told.code) == ("jobs.media", 78)
+
+
+def test_check_that_breaks_down_is_an_error(shell: Shell) -> None:
+    """No answer is not a pass."""
+    told = shell("jobs", "check", FAKE_CHECK="Killed", FAKE_CHECK_STATUS="9")
+    assert (told.stdout, told.code) == ("", 70)
+    assert "the check ended with status 9: talk of a module" in told.stderr
+
+
+def test_check_refuses_a_wrong_configuration(shell: Shell) -> None:
+    """An unknown key in `stackshift.toml`: exit 78 and the nearest one."""
+    (shell.directory / "stackshift.toml").write_text("[workers]\nslot = 3\n")
+    told = shell("jobs", "check")
+    assert told.code == 78
+    assert "workers.slots" in told.stderr

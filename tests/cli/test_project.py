@@ -1,0 +1,124 @@
+"""Transcripts of `init` and `config`."""
+
+from __future__ import annotations
+
+import json
+import py_compile
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from cli.conftest import Shell
+
+
+def test_init_makes_a_project_that_is_in_order(shell: Shell, tmp_path: Path) -> None:
+    """Settings that load and set nothing, a job that compiles, a line in `.gitignore`."""
+    shell.directory = tmp_path
+    told = shell("init", "new/shop")
+    root = tmp_path / "new/shop"
+    assert (told.stdout, told.code) == (f"{root}\n", 0)
+    assert "hint: stackshift start hello" in told.stderr
+    written = tomllib.loads((root / "stackshift.toml").read_text())
+    assert all(section == {} for section in written.values())
+    py_compile.compile(str(root / "jobs/hello.py"), cfile=str(tmp_path / "x.pyc"), doraise=True)
+    assert (root / ".gitignore").read_text() == ".stackshift/\n"
+    shell.directory = root
+    assert shell("config", "get", "workers.slots") == ("16\n", "", 0)
+
+
+def test_init_here_keeps_what_is_there(shell: Shell, tmp_path: Path) -> None:
+    """`.gitignore` gets one line more, once."""
+    shell.directory = tmp_path / "here"
+    shell.directory.mkdir()
+    (shell.directory / ".gitignore").write_text("*.pyc")
+    assert json.loads(shell("init", "--json").stdout)["project"] == str(shell.directory)
+    assert (shell.directory / ".gitignore").read_text() == "*.pyc\n.stackshift/\n"
+
+
+@pytest.mark.parametrize("there", ["stackshift.toml", "jobs/hello.py"])
+def test_init_overwrites_nothing(shell: Shell, tmp_path: Path, there: str) -> None:
+    """What is there stays as it is, and nothing is added to it: exit 5."""
+    shell.directory = tmp_path / "here"
+    file = shell.directory / there
+    file.parent.mkdir(parents=True)
+    file.write_text("# mine\n")
+    told = shell("init")
+    assert (told.stdout, told.code) == ("", 5)
+    assert file.read_text() == "# mine\n"
+    assert not (shell.directory / ".gitignore").exists()
+
+
+def test_every_setting_of_the_commented_file_is_one(shell: Shell, tmp_path: Path) -> None:
+    """With the comments taken away, each line with a default is accepted."""
+    from stackshift_cli.verbs.project import commented_settings
+    from stackshift_jobs.config import KEYS, load_config
+
+    text = commented_settings()
+    lines = [
+        line.removeprefix("# ") if " = " in line and " = …" not in line else line
+        for line in text.splitlines()
+    ]
+    uncommented = "\n".join(lines).replace("# [queues.NAME]", "[queues.NAME]")
+    (tmp_path / "stackshift.toml").write_text(uncommented)
+    assert load_config(tmp_path).workers.slots == 16
+    assert all(f"# {key.name} = " in text for key in KEYS)
+
+
+def test_config_set_keeps_comments_and_order(shell: Shell) -> None:
+    """A file that a person wrote is edited in place."""
+    file = shell.directory / "stackshift.toml"
+    file.write_text("# top\n[workers]  # mine\nslots = 3 # few\n\n[retry]\nbackoff = '2s'\n")
+    assert shell("config", "set", "workers.slots", "9").code == 0
+    assert shell("config", "set", "queues.media.rate", "100/m").code == 0
+    assert shell("config", "set", "workers.inherit_env", '["PATH"]').code == 0
+    assert file.read_text().startswith(
+        '# top\n[workers]  # mine\nslots = 9 # few\ninherit_env = ["PATH"]\n'
+    )
+    assert tomllib.loads(file.read_text())["queues"] == {"media": {"rate": "100/m"}}
+    assert shell("config", "get", "queues.media.rate").stdout == "100/m\n"
+    assert shell("config", "get", "retry.backoff", "--json").stdout == '"2s"\n'
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("workers.slot", "3"), ("workers.slots", "many"), ("color", "blue")]
+)
+def test_config_set_refuses_what_is_wrong_and_changes_nothing(
+    shell: Shell, key: str, value: str
+) -> None:
+    """An unknown key names the nearest; a wrong value says what it may be: exit 78."""
+    told = shell("config", "set", key, value)
+    assert (told.stdout, told.code) == ("", 78)
+    assert "hint: " in told.stderr
+    assert (shell.directory / "stackshift.toml").read_text() == ""
+
+
+def test_config_show_says_where_each_value_is_from(shell: Shell) -> None:
+    """`key TAB value TAB origin`."""
+    (shell.directory / "stackshift.toml").write_text("[workers]\nslots = 3\n")
+    shell("config", "set", "color", "never")
+    lines = shell("config", "show", "--origin", STACKSHIFT_DATA_DIR="/tmp/x").stdout.splitlines()
+    told = {key: (value, origin) for key, value, origin in (line.split("\t") for line in lines)}
+    assert told["workers.slots"] == ("3", "stackshift.toml")
+    assert told["journal.durability"] == ("always", "default")
+    assert told["project.data_dir"] == ("/tmp/x", "STACKSHIFT_DATA_DIR")
+    assert told["color"][0] == "never"
+    assert told["color"][1].endswith("config.toml")
+    plain = json.loads(shell("config", "show", "--json").stdout)
+    assert plain["workers.slots"] == 3
+
+
+def test_config_path(shell: Shell) -> None:
+    """The file itself, for `$EDITOR "$(stackshift config path)"`."""
+    assert shell("config", "path").stdout == f"{shell.directory}/stackshift.toml\n"
+    assert shell("config", "path", "--user").stdout.endswith("config.toml\n")
+
+
+def test_wrong_user_settings_are_said(shell: Shell) -> None:
+    """A key that does not exist in the user's file: exit 78 and the file."""
+    file = Path(shell("config", "path", "--user").stdout.strip())
+    file.parent.mkdir(parents=True)
+    file.write_text('colour = "never"\n')
+    told = shell("config", "show")
+    assert told.code == 78
+    assert str(file) in told.stderr

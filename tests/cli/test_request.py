@@ -1,0 +1,148 @@
+"""What the options of `start` mean."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stackshift_cli.given import Given
+from stackshift_cli.plain import parse
+from stackshift_cli.request import start_params
+from stackshift_cli.table import START
+from stackshift_jobs.errors import PayloadRefused, StackshiftError, Usage
+
+
+def params(*argv: str) -> dict[str, Any]:
+    """The params of `run.start` for `stackshift start hello ARGV`."""
+    return noted(*argv)[0]
+
+
+def noted(*argv: str) -> tuple[dict[str, Any], list[str]]:
+    """The same with what is said on the way."""
+    plain = parse(["start", "hello", *argv], START)
+    assert plain is not None
+    return start_params(Given(plain.values))
+
+
+def test_nothing_given_asks_for_the_job_alone() -> None:
+    """What is not given is not sent: the daemon knows the defaults."""
+    assert params() == {"job": "hello"}
+
+
+def test_every_option_becomes_its_param() -> None:
+    """Durations are milliseconds, numbers numbers, labels an object."""
+    made = params(
+        "--queue", "q", "--idempotency-key", "k", "--idempotency-ttl", "2d", "--delay", "1m30s",
+        "--priority", "7", "--max-attempts", "5", "--label", "a=1", "--label", "b=x=y",
+    )  # fmt: skip
+    assert made == {
+        "job": "hello", "queue": "q", "idempotency_key": "k", "idempotency_ttl_ms": 172_800_000,
+        "delay_ms": 90_000, "priority": 7, "max_attempts": 5, "labels": {"a": "1", "b": "x=y"},
+    }  # fmt: skip
+
+
+def test_fields_are_text_or_json_and_add_to_the_payload() -> None:
+    """`k=v` is text whatever it looks like, `k:=v` is JSON; later ones win."""
+    made = params("-p", '{"a":1,"b":2}', "-F", "a=3", "-F", "c:=[1]", "-F", "d=x:=y", "-F", "e=")
+    assert made["payload"] == {"a": "3", "b": 2, "c": [1], "d": "x:=y", "e": ""}
+
+
+def test_fields_alone_make_an_object() -> None:
+    """Without `-p` the fields are the payload."""
+    assert params("-F", "name=World")["payload"] == {"name": "World"}
+
+
+def test_payload_is_read_from_a_file(tmp_path: Path) -> None:
+    """`@FILE` is the content of a file."""
+    file = tmp_path / "order.json"
+    file.write_text('{"n": 1}')
+    assert params("-p", f"@{file}")["payload"] == {"n": 1}
+
+
+def test_payload_is_read_from_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`-` is standard input."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'["\xc3\xa9"]')))
+    assert params("-p", "-")["payload"] == ["é"]
+
+
+@pytest.mark.parametrize("text", ["null", "0", '""', "[]"])
+def test_payloads_that_are_false_are_payloads(text: str) -> None:
+    """A payload of `null` is not the absence of one."""
+    assert "payload" in params("-p", text)
+
+
+def test_big_integers_are_kept_exactly() -> None:
+    """Integers beyond 2^53 are not rounded."""
+    assert (
+        params("-p", "123456789012345678901234567890")["payload"] == 123456789012345678901234567890
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["{", '{"a":1,"a":2}', "NaN", "[Infinity]", "", "'x'", "\udcff", "[" * 70 + "]" * 70]
+)
+def test_payloads_that_are_not_strict_json_are_refused(text: str) -> None:
+    """Loose JSON is refused before anything is sent, or by the encoder that sends it."""
+    from stackshift_jobs.rpc import encode_params
+
+    with pytest.raises(PayloadRefused):
+        encode_params(params("-p", text))
+
+
+def test_time_without_an_offset_is_local_and_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is sent has an offset, and the person is told what it was taken for."""
+    import time
+
+    monkeypatch.setenv("TZ", "Europe/Paris")
+    time.tzset()
+    try:
+        made, notes = noted("--at", "2026-05-06T09:00:00")
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert made["scheduled_at"] == "2026-05-06T07:00:00.000000Z"
+    assert notes == ["2026-05-06T09:00:00 is taken as local time: 2026-05-06T07:00:00.000000Z"]
+
+
+def test_time_with_an_offset_needs_no_words() -> None:
+    """An exact time is taken as it is."""
+    made, notes = noted("--at", "2026-05-06T09:00:00-02:00")
+    assert made["scheduled_at"] == "2026-05-06T11:00:00.000000Z"
+    assert notes == []
+
+
+@pytest.mark.parametrize(
+    ("argv", "code"),
+    [
+        (["--delay", "soon"], "usage"),
+        (["--delay", "1s", "--at", "2026-05-06T09:00:00Z"], "usage"),
+        (["--at", "tomorrow"], "usage"),
+        (["--priority", "high"], "usage"),
+        (["--priority", "99999999999999999999999"], "usage"),
+        (["--max-attempts", "0"], "usage"),
+        (["--label", "a"], "usage"),
+        (["--label", "=a"], "usage"),
+        (["-F", "a"], "usage"),
+        (["-F", ":=1"], "usage"),
+        (["-p", "[1]", "-F", "a=b"], "usage"),
+        (["-p", "@/no/such/file"], "usage"),
+        (["-F", "a:=x"], "payload_refused"),
+    ],
+)
+def test_values_that_mean_nothing_are_refused(argv: list[str], code: str) -> None:
+    """Each mistake has its code."""
+    with pytest.raises(StackshiftError) as caught:
+        params(*argv)
+    assert caught.value.code == code
+
+
+def test_start_needs_a_job() -> None:
+    """Without a job there is nothing to start."""
+    plain = parse(["start"], START)
+    assert plain is not None
+    with pytest.raises(Usage):
+        start_params(Given(plain.values))

@@ -1,0 +1,290 @@
+"""Transcripts of `runs list|show|why|logs|cancel|retry|fork|rm`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.conftest import Shell
+from cli.fake_daemon import T0, FakeDaemon, record, run_id, run_object
+
+
+def test_list_off_a_terminal_is_tab_separated_without_a_header(
+    shell: Shell, daemon: FakeDaemon
+) -> None:
+    """`id status job queue attempt created_at duration_ms`, newest first, nothing cut."""
+    daemon.add(run_object(1, job="a" * 100))
+    daemon.add(run_object(2, status="running", duration_ms=None, attempt=2))
+    assert shell("runs", "list") == (
+        f"{run_id(2)}\trunning\thello\tdefault\t2\t{T0}\t\n"
+        f"{run_id(1)}\tcompleted\t{'a' * 100}\tdefault\t1\t{T0}\t12\n",
+        "",
+        0,
+    )
+
+
+def test_list_json_is_an_array_of_run_objects(shell: Shell, daemon: FakeDaemon) -> None:
+    """`--json` prints whole run objects."""
+    run = daemon.add(run_object(1))
+    assert json.loads(shell("runs", "list", "--json").stdout) == [run]
+
+
+def test_names_of_others_make_no_columns_and_no_lines(shell: Shell, daemon: FakeDaemon) -> None:
+    """A tab or a line break in a name is an escape."""
+    daemon.add(run_object(1, job="a\tb\nc\x1b\u202e"))
+    told = shell("runs", "list").stdout
+    assert told.split("\t")[2] == r"a\tb\nc\x1b\u202e"
+    assert told.count("\n") == 1
+
+
+def test_list_filters_are_sent(shell: Shell, daemon: FakeDaemon) -> None:
+    """Every filter reaches the daemon under its name."""
+    argv = ["--job", "j", "--status", "failed", "--queue", "q", "--label", "a=b", "--label", "c=d",
+            "--since", "2026-05-06T09:00:00Z", "--limit", "7", "--dead"]  # fmt: skip
+    assert shell("run", "list", *argv).code == 0
+    assert daemon.params("run.list") == {
+        "job": "j", "status": "failed", "queue": "q", "labels": {"a": "b", "c": "d"},
+        "since": "2026-05-06T09:00:00.000000Z", "limit": 7, "dead": True,
+    }  # fmt: skip
+
+
+def test_since_may_be_a_duration(shell: Shell, daemon: FakeDaemon) -> None:
+    """`--since 1h` is a time, an hour back."""
+    assert shell("runs", "list", "--since", "1h").code == 0
+    assert daemon.params("run.list")["since"].endswith("Z")
+
+
+def test_list_goes_on_from_page_to_page(shell: Shell, daemon: FakeDaemon) -> None:
+    """More than the daemon gives at once takes several requests; `--cursor` goes on later."""
+    for number in range(1, 1206):
+        daemon.add(run_object(number))
+    told = shell("runs", "list", "--limit", "1200")
+    assert len(set(told.stdout.splitlines())) == 1200
+    assert [params["limit"] for _, params in daemon.requests] == [1000, 200]
+    told = shell("runs", "list", "--cursor", run_id(6))
+    assert [line.split("\t")[0] for line in told.stdout.splitlines()] == [
+        run_id(n) for n in (5, 4, 3, 2, 1)
+    ]
+
+
+@pytest.mark.parametrize("argv", [["--limit", "0"], ["--limit", "x"], ["--label", "a"]])
+def test_wrong_filters_are_usage(shell: Shell, daemon: FakeDaemon, argv: list[str]) -> None:
+    """A filter that means nothing: exit 2."""
+    assert shell("runs", "list", *argv).code == 2
+
+
+def _told_run(daemon: FakeDaemon) -> dict[str, Any]:
+    run = daemon.add(
+        run_object(1, status="retrying", finished_at=None, why="retry 2/3 at 12:41:20")
+    )
+    daemon.append(
+        record(1, "run.created", run["id"], job="hello"),
+        record(2, "step.failed", run["id"], attempt=1, step="a",
+               error={"type": "E", "message": "x\ty", "traceback": ""}),
+    )  # fmt: skip
+    daemon.logs.append(
+        {"at": "2026-05-06T09:00:01.500000Z", "attempt": 1, "step": "a", "stream": "stdout",
+         "level": None, "message": "half\x1b way"}
+    )  # fmt: skip
+    return run
+
+
+def test_show_in_a_pipe_is_one_line_an_entry_and_why(shell: Shell, daemon: FakeDaemon) -> None:
+    """Records, one a line; the last line says why the run does not go on."""
+    run = _told_run(daemon)
+    assert shell("runs", "show", "@last").stdout.splitlines() == [
+        f"1\t2026-05-06T09:00:01.000000Z\trun.created\t{run['id']}\t\t\tjob=hello",
+        f"2\t2026-05-06T09:00:02.000000Z\tstep.failed\t{run['id']}\t1\ta\tE: x\\ty",
+        f"\t\twhy\t{run['id']}\t1\t\tretry 2/3 at 12:41:20",
+    ]
+
+
+def test_show_with_logs_puts_lines_where_they_were_printed(
+    shell: Shell, daemon: FakeDaemon
+) -> None:
+    """A log line stands between the records of its time."""
+    run = _told_run(daemon)
+    kinds = [
+        line.split("\t")[2] for line in shell("runs", "show", "@last", "--logs").stdout.splitlines()
+    ]
+    assert kinds == ["run.created", "log.stdout", "step.failed", "why"]
+    told = json.loads(shell("runs", "show", run["id"], "--logs", "--json").stdout)
+    assert told["logs"] == daemon.logs
+
+
+def test_show_json_has_the_detail(shell: Shell, daemon: FakeDaemon) -> None:
+    """`--json`: the run object with steps, attempts and timeline."""
+    _told_run(daemon)
+    told = json.loads(shell("runs", "show", "@last", "--json").stdout)
+    assert [entry["kind"] for entry in told["timeline"]] == ["run.created", "step.failed"]
+    assert {"steps", "attempts"} <= told.keys()
+
+
+@pytest.mark.parametrize("form", ["svg", "html"])
+def test_show_writes_a_picture_that_needs_nothing_from_elsewhere(
+    shell: Shell, daemon: FakeDaemon, tmp_path: Path, form: str
+) -> None:
+    """The file holds the picture, its texts escaped, and fetches no font."""
+    run = _told_run(daemon)
+    run["job"] = "<script>x"
+    file = tmp_path / "run"
+    told = shell("runs", "show", "@last", f"--{form}", str(file), "--logs")
+    assert told == ("", f"wrote {file}\n", 0)
+    text = file.read_text()
+    assert "retrying" in text
+    assert "url(" not in text.replace("url(#", "")
+    assert "<script>" not in text
+
+
+def test_show_cannot_write_is_usage(shell: Shell, daemon: FakeDaemon) -> None:
+    """A file that cannot be written: exit 2 and the reason."""
+    _told_run(daemon)
+    told = shell("runs", "show", "@last", "--svg", "/no/such/dir/x.svg")
+    assert (told.stdout, told.code) == ("", 2)
+
+
+def test_unknown_run_is_exit_4(shell: Shell, daemon: FakeDaemon) -> None:
+    """Nothing on stdout, the error and its hint on stderr."""
+    assert shell("runs", "show", "9x2q") == (
+        "",
+        "error[not_found]: no run ends in 9x2q\nhint: stackshift runs list\n",
+        4,
+    )
+
+
+def test_why_is_one_sentence(shell: Shell, daemon: FakeDaemon) -> None:
+    """`runs why` prints the sentence, `--json` the code too."""
+    daemon.add(
+        run_object(1, status="queued", why="queued 4m: media 4/4 busy", why_code="queue_full")
+    )
+    assert shell("runs", "why", "@last") == ("queued 4m: media 4/4 busy\n", "", 0)
+    assert json.loads(shell("runs", "why", "@last", "--json").stdout)["why_code"] == "queue_full"
+    daemon.add(run_object(2))
+    assert shell("runs", "why", "@last").stdout == "it is completed\n"
+
+
+def test_logs_are_lines_of_columns(shell: Shell, daemon: FakeDaemon) -> None:
+    """`at attempt step stream message`; `--step` chooses; `--json` gives an object a line."""
+    _told_run(daemon)
+    line = "2026-05-06T09:00:01.500000Z\t1\ta\tstdout\thalf\\x1b way\n"
+    assert shell("runs", "logs", "@last") == (line, "", 0)
+    assert shell("runs", "logs", "@last", "--step", "b").stdout == ""
+    assert json.loads(shell("runs", "logs", "@last", "--json").stdout) == daemon.logs[0]
+
+
+def test_logs_follow_until_the_run_ends(shell: Shell, daemon: FakeDaemon) -> None:
+    """`-f` prints what comes and ends with the run, without a line lost or doubled."""
+    run = _told_run(daemon)
+    following = shell.popen("runs", "logs", "@last", "-f")
+    daemon.wait_for("run.logs", 2)
+    daemon.logs.append({**daemon.logs[0], "message": "all the way"})
+    daemon.finish(run, 3)
+    out, _ = following.communicate(timeout=20)
+    assert [line.split("\t")[4] for line in out.decode().splitlines()] == [
+        "half\\x1b way", "all the way",
+    ]  # fmt: skip
+    assert following.returncode == 0
+
+
+def test_cancel_prints_ids_and_says_what_was_over(shell: Shell, daemon: FakeDaemon) -> None:
+    """A finished run is no error: exit 0, and says so."""
+    daemon.add(run_object(1))
+    daemon.add(run_object(2, status="running"))
+    told = shell("runs", "cancel", run_id(1), run_id(2))
+    assert told == (f"{run_id(1)}\n{run_id(2)}\n", f"{run_id(1)} was completed already\n", 0)
+
+
+def test_cancel_goes_on_after_one_that_does_not_exist(shell: Shell, daemon: FakeDaemon) -> None:
+    """The others are cancelled; the status says that one was not found."""
+    run = daemon.add(run_object(2, status="running"))
+    told = shell("runs", "cancel", "nope", run_id(2), "--json")
+    assert (json.loads(told.stdout)[0]["id"], told.code) == (run_id(2), 4)
+    assert run["status"] == "cancelled"
+
+
+def test_retry_prints_the_id_and_says_what_is_reused(shell: Shell, daemon: FakeDaemon) -> None:
+    """`--from`, `--set` reach the daemon; steps are counted on stderr."""
+    daemon.add(run_object(1, status="failed"))
+    told = shell("runs", "retry", "@failed", "--from", "b", "--set", 'a={"x":1}')
+    assert told == (f"{run_id(1)}\n", "2 steps reused, 1 happen again\n", 0)
+    assert daemon.params("run.retry") == {
+        "run": "@failed", "from_step": "b", "set": {"a": {"x": 1}},
+    }  # fmt: skip
+
+
+def test_retry_dry_run_lists_steps(shell: Shell, daemon: FakeDaemon) -> None:
+    """`--dry-run`: what would be reused and what would happen again, a line a step."""
+    daemon.add(run_object(1, status="failed"))
+    told = shell("runs", "retry", "@last", "--dry-run")
+    assert told == ("reuse\ta\nreuse\tb\nrepeat\tc\n", "", 0)
+
+
+@pytest.mark.parametrize(("given", "code"), [("a", 2), ("=1", 2), ("a={", 6)])
+def test_retry_refuses_a_result_that_is_none(
+    shell: Shell, daemon: FakeDaemon, given: str, code: int
+) -> None:
+    """`--set` takes STEP=JSON."""
+    assert shell("runs", "retry", "@last", "--set", given).code == code
+    assert daemon.asked("run.retry") == 0
+
+
+def test_fork_prints_the_new_id(shell: Shell, daemon: FakeDaemon) -> None:
+    """`runs fork` with another payload."""
+    daemon.add(run_object(1))
+    told = shell("runs", "fork", "@last", "--from", "b", "-p", "null")
+    assert told == (f"{run_id(99)}\n", "1 steps reused, 0 happen again\n", 0)
+    assert daemon.params("run.fork") == {"run": "@last", "from_step": "b", "payload": None}
+
+
+def test_fork_dry_run_makes_no_run(shell: Shell, daemon: FakeDaemon) -> None:
+    """There is no id to print."""
+    daemon.add(run_object(1))
+    assert shell("runs", "fork", "@last", "--dry-run") == ("reuse\ta\n", "", 0)
+
+
+def test_rm_needs_a_yes_off_a_terminal(shell: Shell, daemon: FakeDaemon) -> None:
+    """Nobody can be asked: exit 2 and nothing removed; with `-y` it is."""
+    daemon.add(run_object(1))
+    told = shell("runs", "rm", "@last")
+    assert (told.stdout, told.code) == ("", 2)
+    assert "hint: add -y" in told.stderr
+    assert daemon.asked("run.remove") == 0
+    assert shell("runs", "rm", "@last", "-y") == (f"{run_id(1)}\n", "", 0)
+    assert daemon.params("run.remove") == {"run": run_id(1)}
+
+
+def test_closed_pipe_ends_quietly(shell: Shell, daemon: FakeDaemon) -> None:
+    """`runs list | head -1` says nothing about it."""
+    import subprocess
+
+    for number in range(1, 900):
+        daemon.add(run_object(number, job="x" * 200))
+    script = (
+        " ".join(shell.command("runs", "list", "--limit", "900"))
+        + ' | head -1; echo "${PIPESTATUS[0]}"'
+    )
+    done = subprocess.run(
+        ["bash", "-c", script], capture_output=True, cwd=shell.directory, env=shell.env, check=False
+    )
+    first, status = done.stdout.decode().splitlines()
+    assert first.startswith(run_id(899))
+    assert (status, done.stderr) == ("0", b"")
+
+
+def test_full_disk_behind_a_redirection_is_an_error(shell: Shell, daemon: FakeDaemon) -> None:
+    """What could not be written was not done: not exit 0."""
+    import subprocess
+
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    daemon.add(run_object(1))
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            shell.command("runs", "list"), stdout=full, stderr=subprocess.PIPE,
+            cwd=shell.directory, env=shell.env, check=False,
+        )  # fmt: skip
+    assert done.returncode == 70
+    assert done.stderr.startswith(b"error[internal]: No space left on device")

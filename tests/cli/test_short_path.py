@@ -1,0 +1,69 @@
+"""A plain `start` is quick because of what it does not load."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from cli.conftest import Shell
+from cli.fake_daemon import FakeDaemon, run_id
+
+SLOW = {
+    "typer", "click", "rich", "platformdirs", "pydantic", "dataclasses", "inspect", "tomllib",
+    "msgspec", "asyncio", "subprocess", "stackshiftd", "stackshift_cli.catalogue",
+    "stackshift_cli.tree", "stackshift_jobs.strict", "stackshift_jobs.config",
+    "stackshift_jobs.durations", "stackshift_jobs.client",
+}  # fmt: skip
+
+
+def loaded(shell: Shell, *argv: str) -> set[str]:
+    """The modules that `stackshift ARGV` has loaded when it ends; without `site`, which loads
+    some of its own in an editable install."""
+    script = (
+        f"import sys; sys.argv[1:] = {list(argv)!r}\n"
+        "from stackshift_cli import main\nstatus = main()\n"
+        "print(*sys.modules, file=sys.stderr)\nsys.exit(status)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", script],
+        capture_output=True, cwd=shell.directory, env=shell.env, check=True, text=True,
+    )  # fmt: skip
+    assert run_id(1) in done.stdout
+    return set(done.stderr.split())
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["start", "hello"],
+        ["-q", "start", "hello", "-p", '{"a": [1, 2.5, "x"]}', "-F", "b=c", "-F", "d:=1"],
+        [
+            "start",
+            "hello",
+            "--queue",
+            "q",
+            "--idempotency-key=k",
+            "--label",
+            "a=b",
+            "--priority",
+            "3",
+        ],
+    ],
+)
+def test_plain_start_loads_nothing_slow(shell: Shell, daemon: FakeDaemon, argv: list[str]) -> None:
+    """Neither Typer nor Rich, nor any other module that takes longer than the request."""
+    assert not loaded(shell, *argv) & SLOW
+
+
+def test_start_with_a_typer_spelling_loads_typer(shell: Shell, daemon: FakeDaemon) -> None:
+    """The test above can fail: what is not plain does load it."""
+    script = 'import sys; sys.argv[1:] = ["start", "hello", "-p1"]\n' + (
+        "from stackshift_cli import main\nmain()\nassert 'typer' in sys.modules"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=shell.directory, env=shell.env, check=False,
+        capture_output=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, b"")

@@ -1,0 +1,270 @@
+"""Transcripts of `start`: command, stdout, stderr, exit status."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.conftest import Shell
+from cli.fake_daemon import FakeDaemon, record, run_id, run_object
+from stackshift_jobs.errors import (
+    BadConfiguration,
+    Busy,
+    Conflict,
+    DiskFull,
+    NotFound,
+    PayloadRefused,
+    StackshiftError,
+)
+
+ERROR = {"type": "ValueError", "message": "no", "traceback": "Traceback…"}
+
+
+def test_prints_the_id_and_nothing_else(shell: Shell, daemon: FakeDaemon) -> None:
+    """`ID=$(stackshift start JOB)` works."""
+    assert shell("start", "hello") == (f"{run_id(1)}\n", "", 0)
+    assert daemon.params("run.start") == {"job": "hello"}
+
+
+def test_json_prints_the_run_and_whether_it_was_reused(shell: Shell, daemon: FakeDaemon) -> None:
+    """`--json`, before or after the verb, prints the run object with `reused`."""
+    for argv in (("--json", "start", "hello"), ("start", "hello", "--json")):
+        told = shell(*argv)
+        run = json.loads(told.stdout)
+        assert (run["job"], run["reused"], told.stderr, told.code) == ("hello", False, "", 0)
+        assert run.keys() == run_object().keys() | {"reused"}
+
+
+def test_both_parsers_send_the_same(shell: Shell, daemon: FakeDaemon) -> None:
+    """What only Typer reads (an attached value) means what the plain spelling means."""
+    plain = ["start", "hello", "-p", '{"a":1}', "--queue", "q", "--label", "x=y", "-q"]
+    only_typer = ["start", "hello", '-p{"a":1}', "--queue=q", "--label", "x=y", "-q"]
+    for argv in (plain, only_typer):
+        assert shell(*argv).code == 0
+    (_, first), (_, second) = [r for r in daemon.requests if r[0] == "run.start"]
+    assert first == second == {
+        "job": "hello", "payload": {"a": 1}, "queue": "q", "labels": {"x": "y"},
+    }  # fmt: skip
+
+
+def test_payload_comes_from_standard_input(shell: Shell, daemon: FakeDaemon) -> None:
+    """`-p -` reads the payload from a pipe."""
+    assert shell("start", "hello", "-p", "-", stdin='{"n": [1, 2.5]}').code == 0
+    assert daemon.params("run.start")["payload"] == {"n": [1, 2.5]}
+
+
+def test_reused_failed_run_is_said_with_a_hint(shell: Shell, daemon: FakeDaemon) -> None:
+    """The id is data; that it is an old, failed run is talk."""
+    daemon.answers["run.start"] = lambda _: {"id": run_id(7), "reused": True, "status": "failed"}
+    told = shell("start", "hello", "--idempotency-key", "k")
+    assert told.stdout == f"{run_id(7)}\n"
+    assert told.stderr.splitlines()[-1] == f"hint: stackshift runs retry {run_id(7)}"
+    assert f"reused {run_id(7)} (failed)" in told.stderr
+    assert told.code == 0
+
+
+def test_quiet_leaves_out_the_talk(shell: Shell, daemon: FakeDaemon) -> None:
+    """With `-q` stderr is for errors alone."""
+    daemon.answers["run.start"] = lambda _: {"id": run_id(7), "reused": True, "status": "failed"}
+    assert shell("start", "hello", "-q") == (f"{run_id(7)}\n", "", 0)
+
+
+def test_dry_run_starts_nothing(shell: Shell, daemon: FakeDaemon) -> None:
+    """`--dry-run` prints no id, since there is none, and says what would be."""
+    told = shell("start", "hello", "--dry-run")
+    assert told == ("", "dry run: would start hello in queue default (queued)\n", 0)
+    assert daemon.params("run.start")["dry_run"] is True
+    assert daemon.runs == {}
+
+
+def test_wait_prints_the_result_as_one_line(shell: Shell, daemon: FakeDaemon) -> None:
+    """`--wait`: the result on stdout; id and progress on stderr."""
+    run = daemon.add(run_object(1, status="running", result=None))
+    daemon.answers["run.start"] = lambda _: {"id": run["id"], "reused": False, "status": "queued"}
+    daemon.append(
+        record(1, "run.created", run["id"]),
+        record(2, "progress.reported", run["id"], attempt=1, done=1, total=2, message="half"),
+        record(3, "step.failed", run["id"], step="a", error=ERROR, retry_at="2026-05-06T09:01:00Z"),
+    )
+    daemon.finish(run, 4, result={"a": [1, "é\x1b"]})
+    told = shell("start", "hello", "--wait")
+    assert told.stdout == '{"a":[1,"\\u00e9\\u001b"]}\n'
+    assert told.stderr.splitlines() == [
+        run["id"], "1/2 half", "a: ValueError: no; again at 2026-05-06T09:01:00Z",
+    ]  # fmt: skip
+    assert told.code == 0
+
+
+@pytest.mark.parametrize(
+    ("changed", "code", "word"),
+    [
+        ({"status": "failed", "error": ERROR}, 1, "run_failed"),
+        ({"status": "cancelled"}, 7, "run_cancelled"),
+    ],
+)
+def test_wait_ends_with_what_became_of_the_run(
+    shell: Shell, daemon: FakeDaemon, changed: dict[str, Any], code: int, word: str
+) -> None:
+    """A failed run is exit 1, a cancelled one 7; no result is printed."""
+    run = daemon.add(run_object(1, **changed))
+    daemon.answers["run.start"] = lambda _: {"id": run["id"], "reused": False, "status": "queued"}
+    told = shell("start", "hello", "--wait")
+    assert (told.stdout, told.code) == ("", code)
+    assert f"error[{word}]: {run['id']}" in told.stderr
+    told = shell("start", "hello", "--wait", "--json")
+    assert json.loads(told.stdout)["status"] == changed["status"]
+    assert json.loads(told.stderr.splitlines()[-1])["error"]["code"] == word
+
+
+def test_timeout_passes_and_the_run_goes_on(shell: Shell, daemon: FakeDaemon) -> None:
+    """`--timeout` ends the waiting with 124 and cancels nothing."""
+    told = shell("start", "hello", "--wait", "--timeout", "50ms")
+    assert (told.stdout, told.code) == ("", 124)
+    assert f"error[timeout]: {run_id(1)} has not ended within 50ms; it goes on" in told.stderr
+    assert daemon.asked("run.cancel") == 0
+
+
+def test_ctrl_c_detaches(shell: Shell, daemon: FakeDaemon) -> None:
+    """Ctrl-C while waiting leaves the run alone, says so and ends with 130."""
+    waiting = shell.popen("start", "hello", "--wait")
+    daemon.wait_for_feeds()
+    waiting.send_signal(signal.SIGINT)
+    out, err = waiting.communicate(timeout=20)
+    assert (out, waiting.returncode) == (b"", 130)
+    assert err.decode().splitlines() == [run_id(1), f"Detached; {run_id(1)} continues"]
+    assert daemon.asked("run.cancel") == 0
+
+
+def test_follow_prints_a_line_a_record_in_a_pipe(shell: Shell, daemon: FakeDaemon) -> None:
+    """`--follow` in a pipe: records on stdout, the id on stderr, the run's exit status."""
+    run = daemon.add(run_object(1, status="running"))
+    daemon.answers["run.start"] = lambda _: {"id": run["id"], "reused": False, "status": "queued"}
+    daemon.append(record(1, "run.created", run["id"], job="hello"))
+    daemon.finish(run, 2, status="failed", error=ERROR)
+    told = shell("start", "hello", "--follow")
+    assert told.stdout.splitlines() == [
+        f"1\t2026-05-06T09:00:01.000000Z\trun.created\t{run['id']}\t\t\tjob=hello",
+        f"2\t2026-05-06T09:00:02.000000Z\trun.failed\t{run['id']}\t\t\t",
+    ]
+    assert (told.stderr, told.code) == (f"{run['id']}\n", 1)
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["start"],
+        ["start", "hello", "--wait", "--follow"],
+        ["start", "hello", "--timeout", "1s"],
+        ["start", "hello", "--dry-run", "--wait"],
+        ["start", "hello", "--nope"],
+        ["start", "hello", "-p"],
+        ["start", "hello", "other"],
+        ["start", "hello", "--color", "blue"],
+        ["start", "hello", "--batch", "-"],
+    ],
+)
+def test_wrong_usage_is_exit_2_and_sends_nothing(
+    shell: Shell, daemon: FakeDaemon, argv: list[str]
+) -> None:
+    """A mistake in the options is one line of error, and nothing has happened."""
+    told = shell(*argv)
+    assert (told.stdout, told.code) == ("", 2)
+    assert told.stderr.startswith("error[usage]: ")
+    assert daemon.requests == []
+
+
+ERRORS: list[tuple[StackshiftError, int, str]] = [
+    (NotFound("no job 'helo'", hint="did you mean hello?", near=["hello"]), 4, "not_found"),
+    (BadConfiguration("no job 'helo'", hint="stackshift jobs check"), 78, "configuration"),
+    (PayloadRefused("at $.n: not a number", path="$.n"), 6, "payload_refused"),
+    (Busy("too many connections"), 75, "busy"),
+    (DiskFull("no room"), 75, "disk_full"),
+    (StackshiftError("we are wrong"), 70, "internal"),
+]
+
+
+@pytest.mark.parametrize(("error", "code", "word"), ERRORS, ids=[e[2] for e in ERRORS])
+def test_errors_have_one_form_and_their_status(
+    shell: Shell, daemon: FakeDaemon, error: StackshiftError, code: int, word: str
+) -> None:
+    """One line of error, one of hint; with `--json` the object too; nothing on stdout."""
+
+    def refuse(_: object) -> None:
+        raise error
+
+    daemon.answers["run.start"] = refuse
+    lines = [f"error[{word}]: {error.message}"] + ([f"hint: {error.hint}"] if error.hint else [])
+    told = shell("start", "helo")
+    assert (told.stdout, told.stderr.splitlines(), told.code) == ("", lines, code)
+    told = shell("start", "helo", "--json")
+    *text, last = told.stderr.splitlines()
+    assert (told.stdout, text, told.code) == ("", lines, code)
+    assert json.loads(last) == {"error": error.as_json()}
+
+
+def test_conflict_names_the_owner_and_the_difference(shell: Shell, daemon: FakeDaemon) -> None:
+    """The same key with another payload: exit 5, and what is different."""
+
+    def refuse(_: object) -> None:
+        raise Conflict(
+            f"key k is {run_id(7)}'s", owner=run_id(7), difference=['$.imageId: "a" → "b"']
+        )
+
+    daemon.answers["run.start"] = refuse
+    told = shell("start", "hello", "--idempotency-key", "k")
+    assert told.code == 5
+    assert told.stderr.splitlines() == [
+        f"error[conflict]: key k is {run_id(7)}'s", '  $.imageId: "a" → "b"',
+    ]  # fmt: skip
+
+
+def test_what_others_wrote_is_escaped(shell: Shell, daemon: FakeDaemon) -> None:
+    """An error's text cannot move the terminal."""
+
+    def refuse(_: object) -> None:
+        raise NotFound("no job '\x1b[2J\u202e'")
+
+    daemon.answers["run.start"] = refuse
+    assert shell("start", "x").stderr == "error[not_found]: no job '\\x1b[2J\\u202e'\n"
+
+
+def test_no_project_is_exit_78_with_the_way_out(shell: Shell, tmp_path: Path) -> None:
+    """Outside of a project the hint is `stackshift init`."""
+    shell.directory = tmp_path
+    told = shell("start", "hello")
+    assert (told.stdout, told.code) == ("", 78)
+    assert "hint: stackshift init" in told.stderr
+
+
+def test_project_is_found_by_option_variable_and_user_setting(
+    shell: Shell, daemon: FakeDaemon, tmp_path: Path
+) -> None:
+    """`-C`, `STACKSHIFT_PROJECT` and `default_project` lead to it from anywhere."""
+    root, shell.directory = shell.directory, tmp_path
+    assert shell("-C", str(root), "start", "hello").code == 0
+    assert shell("start", "hello", "-C", str(root)).code == 0
+    assert shell("start", "hello", STACKSHIFT_PROJECT=str(root)).code == 0
+    assert shell("config", "set", "default_project", str(root)).code == 0
+    assert shell("start", "hello") == (f"{run_id(4)}\n", "", 0)
+
+
+def test_user_may_prefer_json(shell: Shell, daemon: FakeDaemon) -> None:
+    """`output = "json"` in the user's settings is `--json`, on the short path too."""
+    assert shell("config", "set", "output", "json").code == 0
+    assert json.loads(shell("start", "hello").stdout)["id"] == run_id(1)
+    told = shell("runs", "why", "nope").stderr
+    assert json.loads(told.splitlines()[-1])["error"]["code"] == "not_found"
+
+
+def test_hung_daemon_of_another_protocol_is_said(shell: Shell, daemon: FakeDaemon) -> None:
+    """A daemon of another version: exit 3, hint `daemon restart`."""
+    daemon.protocol = 99
+    daemon.stop()
+    daemon.start()
+    told = shell("start", "hello")
+    assert told.code == 3
+    assert "hint: stackshift daemon restart" in told.stderr

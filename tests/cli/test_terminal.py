@@ -1,0 +1,221 @@
+"""What a person at a terminal sees; the terminal is a pseudo-terminal of 100 by 30 cells."""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pexpect  # type: ignore[import-untyped]  # it has no types
+import pytest
+
+from cli.conftest import Shell
+from cli.fake_daemon import FakeDaemon, record, run_id, run_object
+
+ERROR = {"type": "TimeoutError", "message": "PUT timed out", "traceback": ""}
+Terminal = Callable[..., "pexpect.spawn[str]"]
+
+
+@pytest.fixture
+def terminal(shell: Shell) -> Iterator[Terminal]:
+    """Runs `stackshift ARGS` on a terminal."""
+    opened: list[pexpect.spawn[str]] = []
+
+    def spawn(*args: str, **env: str) -> pexpect.spawn[str]:
+        program, *rest = shell.command(*args)
+        child = pexpect.spawn(
+            program, rest, cwd=str(shell.directory), dimensions=(30, 100), encoding="utf-8",
+            env={**shell.env, "TERM": "xterm-256color", **env}, timeout=20,
+        )  # fmt: skip
+        opened.append(child)
+        return child
+
+    yield spawn
+    for child in opened:
+        child.close(force=True)
+
+
+def ended(child: pexpect.spawn[str]) -> tuple[str, int]:
+    """All that is printed up to the end, and the exit status."""
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.before is not None
+    return child.before.replace("\r\n", "\n"), child.exitstatus or 0
+
+
+def plain(text: str) -> str:
+    """`text` without colours."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+def finished_run(daemon: FakeDaemon) -> dict[str, Any]:
+    """A run with two steps, one of which was tried twice."""
+    run = daemon.add(run_object(1, job="resizeAvatar", queue="media", result={"é": "\x1b[2J"},
+                                created_at="2026-05-06T09:00:00.000000Z"))  # fmt: skip
+    daemon.append(
+        record(0, "run.created", run["id"]),
+        record(1, "attempt.started", run["id"], attempt=1, code="abc"),
+        record(3, "step.completed", run["id"], step="download", duration_ms=2000, attempt=1),
+        record(5, "step.failed", run["id"], step="upload", duration_ms=2000, attempt=1, error=ERROR,
+               retry_at="2026-05-06T09:00:07.000000Z"),
+        record(9, "step.completed", run["id"], step="upload", duration_ms=2000, attempt=1),
+        record(10, "run.completed", run["id"]) | {"at": "2026-05-06T09:00:09.000000Z"},
+    )  # fmt: skip
+    return run
+
+
+def test_show_draws_the_timeline(terminal: Terminal, daemon: FakeDaemon) -> None:
+    """Header, axis, a row a step to scale, the failed try, the result; escapes stay text."""
+    finished_run(daemon)
+    text, code = ended(terminal("runs", "show", "@last"))
+    assert code == 0
+    lines = [line.rstrip() for line in plain(text).splitlines()]
+    assert (
+        lines[0] == "✓ run_…000001  resizeAvatar  completed in 9.0s  (active 8.0s · waiting 1.0s)"
+    )
+    assert lines[1] == "  queue media · attempt 1/3 · code abc"
+    assert lines[3].split() == ["STEP", "0s", "2s", "4s", "6s", "8s"]
+    assert [line.split()[:2] for line in lines[4:7]] == [
+        ["✓", "queued"], ["✓", "download"], ["✓", "upload"],
+    ]  # fmt: skip
+    assert re.search(r"▓+·+█+ +6\.0s  attempt 2$", lines[6])
+    assert lines[7] == "  └ 1 TimeoutError: PUT timed out (2.0s), retried after 2.0s"
+    assert lines[8] == '  result {"é": "\\u001b[2J"}'
+    assert len(lines) == 9
+
+
+def test_compact_is_the_bars_alone(terminal: Terminal, daemon: FakeDaemon) -> None:
+    """No tries, no result."""
+    finished_run(daemon)
+    text, _ = ended(terminal("runs", "show", "@last", "--compact"))
+    assert "TimeoutError" not in text
+    assert "result" not in text
+    assert "█" in text
+
+
+def test_ascii_where_the_locale_is_not_utf8(terminal: Terminal, daemon: FakeDaemon) -> None:
+    """Not one character that the terminal could not show."""
+    finished_run(daemon)
+    text, code = ended(terminal("runs", "show", "@last", LC_ALL="C"))
+    assert (text.isascii(), code) == (True, 0)
+    assert "+ upload" in plain(text)
+    assert re.search(r"x+\.+#+", plain(text))
+
+
+@pytest.mark.parametrize(
+    ("argv", "env", "colored"),
+    [
+        ([], {}, True),
+        (["--color", "never"], {}, False),
+        ([], {"NO_COLOR": "1"}, False),
+        (["--color", "always"], {"NO_COLOR": "1"}, True),
+        ([], {"TERM": "dumb"}, False),
+    ],
+)
+def test_colour_is_what_was_asked_for(
+    terminal: Terminal, daemon: FakeDaemon, argv: list[str], env: dict[str, str], colored: bool
+) -> None:
+    """The option outranks the variables, and without colour there is no escape at all."""
+    finished_run(daemon)
+    text, _ = ended(terminal("runs", "show", "@last", *argv, **env))
+    assert ("\x1b[" in text) is colored
+
+
+def test_lists_are_tables(terminal: Terminal, daemon: FakeDaemon) -> None:
+    """With a header, without a box."""
+    daemon.add(run_object(1, status="failed", error={**ERROR, "message": "\x1b[31m"}))
+    daemon.add(run_object(2, status="queued", why="queued 4m: media 4/4 busy"))
+    text, code = ended(terminal("runs", "list"))
+    header, first, second = (line.rstrip() for line in plain(text).splitlines())
+    assert header.split() == ["ID", "JOB", "QUEUE", "STATUS", "TRY", "AGE", "TOOK", "WHY"]
+    assert first.startswith(f"○  {run_id(2)}  hello  default  queued")
+    assert second.startswith(f"✗  {run_id(1)}  hello  default  failed")
+    assert code == 0
+    for argv in (["jobs", "list"], ["daemon", "status"]):
+        text, code = ended(terminal(*argv))
+        assert (code, "default" in text) == (0, True)
+
+
+def test_tail_of_a_run_redraws_in_place_and_leaves_the_last_frame(
+    terminal: Terminal, daemon: FakeDaemon
+) -> None:
+    """No alternate screen; the last thing on the screen is the whole picture of the run's end."""
+    run = daemon.add(run_object(1, status="running", result=None, why="running in worker w1"))
+    daemon.append(record(0, "run.created", run["id"]), record(1, "attempt.started", run["id"]))
+    child = terminal("runs", "tail", "@last")
+    child.expect("running in worker w1")
+    daemon.append(record(2, "step.completed", run["id"], step="download", duration_ms=500))
+    child.expect(r"✓ \x1b\[0mdownload")
+    daemon.finish(run, 3, result={"ok": 1})
+    text, code = ended(child)
+    assert code == 0
+    assert "\x1b[?1049h" not in text
+    last = plain(text).rpartition("run_…")[2].splitlines()
+    assert last[0].startswith("000001  hello  completed in 3.0s")
+    assert last[-1].strip() == 'result {"ok": 1}'
+    assert "✓ download" in "\n".join(last)
+
+
+def test_follow_draws_and_ends_with_the_runs_status(terminal: Terminal, daemon: FakeDaemon) -> None:
+    """`start --follow` on a terminal: a failed run is exit 1."""
+    run = daemon.add(run_object(1, status="running"))
+    daemon.answers["run.start"] = lambda _: {"id": run["id"], "reused": False, "status": "queued"}
+    daemon.append(record(0, "run.created", run["id"]))
+    child = terminal("start", "hello", "--follow")
+    child.expect(run["id"])
+    daemon.finish(run, 2, status="failed", error=ERROR)
+    text, code = ended(child)
+    assert "error TimeoutError: PUT timed out" in plain(text)
+    assert code == 1
+
+
+def test_ctrl_c_leaves_the_last_frame_and_detaches(terminal: Terminal, daemon: FakeDaemon) -> None:
+    """The picture stays, the cursor is back, the run goes on."""
+    run = daemon.add(run_object(1, status="waiting", why="sleeping until 09:00"))
+    daemon.append(record(0, "run.created", run["id"]))
+    child = terminal("runs", "tail", "@last")
+    child.expect("sleeping until 09:00")
+    daemon.wait_for_feeds()
+    child.kill(signal.SIGINT)
+    text, code = ended(child)
+    assert f"Detached; {run['id']} continues" in text
+    assert "\x1b[?25h" in text
+    assert plain(text).count("sleeping until 09:00") >= 1
+    assert code == 130
+
+
+def test_rm_asks(terminal: Terminal, daemon: FakeDaemon) -> None:
+    """Anything but a yes does nothing."""
+    daemon.add(run_object(1))
+    child = terminal("runs", "rm", "@last")
+    child.expect(re.escape(f"remove {run_id(1)} (hello, completed)? [y/N] "))
+    child.sendline("n")
+    text, code = ended(child)
+    assert (code, daemon.asked("run.remove"), "nothing was done" in text) == (0, 0, True)
+    child = terminal("runs", "rm", "@last")
+    child.expect("y/N")
+    child.sendline("y")
+    text, code = ended(child)
+    assert (code, daemon.asked("run.remove"), run_id(1) in text) == (0, 1, True)
+
+
+def test_batch_shows_progress(terminal: Terminal, daemon: FakeDaemon, shell: Shell) -> None:
+    """On a terminal a count is kept up to date and removed at the end."""
+    file = shell.directory / "starts.jsonl"
+    file.write_text('{"job": "a"}\n' * 600)
+    text, code = ended(terminal("start", "--batch", str(file)))
+    assert "500 started, 0 bad" in text
+    assert text.endswith("\x1b[K")
+    assert code == 0
+
+
+def test_logs_show_times_and_steps(terminal: Terminal, daemon: FakeDaemon) -> None:
+    """For people the time of day is enough."""
+    daemon.add(run_object(1))
+    daemon.logs.append({"at": "2026-05-06T09:00:01.500000Z", "attempt": 1, "step": "a",
+                        "stream": "stdout", "level": None, "message": "half\x1b[2J"})  # fmt: skip
+    text, _ = ended(terminal("runs", "logs", "@last"))
+    assert text == "09:00:01.500 a | half\\x1b[2J\n"
+    text, _ = ended(terminal("runs", "show", "@last", "--logs"))
+    assert "  09:00:01.500 a | half\\x1b[2J" in plain(text)

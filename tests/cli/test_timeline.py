@@ -1,0 +1,330 @@
+"""Rows and spans of a run's timeline, and where they lie on the axis: no terminal, no clock."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stackshift_cli.axis import Axis, lay_out, short, strip, ticks
+from stackshift_cli.spans import Kind
+from stackshift_cli.timeline import Row, Timeline, build
+from stackshift_jobs.durations import rfc3339
+
+T0_US = 1_800_000_000_000_000
+TIMEOUT = {
+    "type": "TimeoutError",
+    "message": "PUT timed out",
+    "traceback": 'File "/srv/jobs/media.py", line 48, in put\nTimeoutError',
+}
+
+
+def at(seconds: float) -> str:
+    """The time `seconds` after the run was created."""
+    return rfc3339(T0_US + round(seconds * 1e6))
+
+
+class Log:
+    """A run's records, built in the order in which they happen."""
+
+    def __init__(self, **run: Any) -> None:
+        self.run: dict[str, Any] = {"id": "run_x", "created_at": at(0), "status": "running", **run}
+        self.records: list[dict[str, Any]] = []
+
+    def add(self, seconds: float, kind: str, **more: Any) -> Log:
+        """One more record."""
+        seq = len(self.records) + 1
+        self.records.append({"seq": seq, "at": at(seconds), "kind": kind, "run": "run_x", **more})
+        return self
+
+    def started(self, seconds: float, attempt: int = 1) -> Log:
+        return self.add(seconds, "attempt.started", attempt=attempt, code="abc", worker="w1")
+
+    def done(self, seconds: float, step: str, ms: int, tried: int = 1) -> Log:
+        return self.add(
+            seconds, "step.completed", step=step, duration_ms=ms, tried=tried, attempt=1
+        )
+
+    def failed(self, seconds: float, step: str, ms: int, retry: float | None = None) -> Log:
+        more = {} if retry is None else {"retry_at": at(retry)}
+        return self.add(
+            seconds, "step.failed", step=step, duration_ms=ms, error=TIMEOUT, attempt=1, **more
+        )
+
+    def told(self, now: float = 0) -> Timeline:
+        """The timeline as of `now`."""
+        return build(self.run | {"timeline": self.records}, T0_US + round(now * 1e6))
+
+
+def spans(row: Row) -> list[tuple[str, float, float]]:
+    """A row's spans as kind, from, to, in seconds since the run was created."""
+    return [(s.kind.value, (s.start_us - T0_US) / 1e6, (s.end_us - T0_US) / 1e6) for s in row.spans]
+
+
+def rows(timeline: Timeline) -> dict[str, Row]:
+    """Rows by name, in order."""
+    return {row.name: row for row in timeline.rows}
+
+
+def test_queue_and_steps_are_rows_in_the_order_in_which_they_begin() -> None:
+    """The time in the queue and each step have a row; a step began when its duration says."""
+    told = rows(
+        Log().add(0, "run.created").started(1).done(5, "b", 1000).done(6, "a", 5000)
+        .add(6, "run.completed").told()
+    )  # fmt: skip
+    assert list(told) == ["queued", "a", "b"]
+    assert spans(told["queued"]) == [("wait", 0, 1)]
+    assert spans(told["a"]) == [("work", 1, 6)]
+    assert told["a"].status == told["queued"].status == "completed"
+
+
+def test_tries_of_a_step_are_failed_spans_with_backoff_between() -> None:
+    """Each failed try says how long it took and when the next one came."""
+    row = rows(
+        Log().add(0, "run.created").started(0)
+        .failed(1, "upload", 1000, retry=3).failed(4, "upload", 500, retry=8)
+        .done(9, "upload", 800).add(9, "run.completed").told()
+    )["upload"]  # fmt: skip
+    assert spans(row) == [
+        ("failed", 0, 1), ("backoff", 1, 3.5), ("failed", 3.5, 4), ("backoff", 4, 8.2),
+        ("work", 8.2, 9),
+    ]  # fmt: skip
+    assert [(t.number, t.took_ms, t.retry_ms, t.where) for t in row.tries] == [
+        (1, 1000, 2000, "media.py:48"),
+        (2, 500, 4000, "media.py:48"),
+    ]
+    assert (row.status, row.note, row.duration_ms) == ("completed", "attempt 3", 9000)
+
+
+def test_failure_of_an_attempt_backs_off_on_the_row_of_its_step() -> None:
+    """Where a step's failure ends the attempt, the wait for the next attempt is drawn there."""
+    row = rows(
+        Log().add(0, "run.created").started(0).failed(1, "pay", 1000)
+        .add(1, "attempt.failed", attempt=1, step="pay", error=TIMEOUT, retry_at=at(3))
+        .started(3, 2).done(4, "pay", 1000).add(4, "run.completed").told()
+    )["pay"]  # fmt: skip
+    assert spans(row) == [("failed", 0, 1), ("backoff", 1, 3), ("work", 3, 4)]
+    assert [(t.number, t.retry_ms) for t in row.tries] == [(1, 2000)]
+
+
+def test_failure_outside_of_steps_has_a_row_of_its_own() -> None:
+    """What the handler itself raised is shown as the handler's."""
+    told = (
+        Log().add(0, "run.created").started(1).done(2, "a", 1000)
+        .add(3, "attempt.failed", attempt=1, error=TIMEOUT)
+        .add(3, "run.failed", attempt=1, error=TIMEOUT).told()
+    )  # fmt: skip
+    row = rows(told)["handler"]
+    assert spans(row) == [("failed", 2, 3)]
+    assert (row.status, row.tries[0].retry_ms) == ("failed", None)
+
+
+def test_handler_without_steps_is_one_bar() -> None:
+    """What runs without steps is executing all the same."""
+    told = Log(status="completed").add(0, "run.created").started(1).add(5, "run.completed").told()
+    assert spans(rows(told)["handler"]) == [("work", 1, 5)]
+    assert rows(told)["handler"].status == "completed"
+    assert (told.active_ms, told.waiting_ms) == (4000, 1000)
+
+
+def test_time_of_the_handler_between_steps_is_shown_where_it_is_long() -> None:
+    """Seconds of a handler's own are not an idle gap; a moment of it is not worth a row."""
+    log = Log().add(0, "run.created").started(0).done(1, "a", 1000)
+    told = log.done(1.4, "b", 100).add(1.5, "run.completed").told()
+    assert "handler" not in rows(told)
+    log = Log().add(0, "run.created").started(0).done(1, "a", 1000)
+    told = log.done(9, "b", 1000).add(9, "run.completed").told()
+    assert spans(rows(told)["handler"]) == [("work", 1, 8)]
+    assert told.active_ms == 9000
+
+
+def test_waits_are_rows_and_not_active_time() -> None:
+    """A sleep is waiting; what executed before and after it is active."""
+    told = (
+        Log().add(0, "run.created").started(0).done(2, "a", 2000)
+        .add(2, "wait.started", step="nap", wait="sleep", until=at(100))
+        .add(2, "attempt.suspended").add(100, "wait.ended", step="nap")
+        .add(100, "attempt.resumed", attempt=1).done(103, "b", 3000)
+        .add(103, "run.completed").told()
+    )  # fmt: skip
+    assert spans(rows(told)["nap"]) == [("wait", 2, 100)]
+    assert rows(told)["nap"].note == "sleep"
+    assert (told.active_ms, told.waiting_ms) == (5000, 98_000)
+
+
+def test_what_is_under_way_lasts_until_now() -> None:
+    """A step that was recorded as started is drawn up to the moment of looking."""
+    told = Log().add(0, "run.created").started(0).add(1, "step.started", step="a").told(now=7)
+    assert spans(rows(told)["a"]) == [("work", 0.75, 7)]
+    assert (rows(told)["a"].status, told.finished) == ("running", False)
+
+
+def test_wait_in_the_future_is_scheduled() -> None:
+    """Before its time a run is scheduled, not queued."""
+    log = Log().add(0, "run.created", scheduled_at=at(60))
+    assert [row.name for row in log.told(now=5).rows] == ["scheduled"]
+    told = log.add(60, "run.queued", reason="due").told(now=61)
+    assert spans(rows(told)["scheduled"]) == [("wait", 0, 60)]
+    assert spans(rows(told)["queued"]) == [("wait", 60, 61)]
+
+
+def test_lost_attempt_shows_where_it_was_and_why() -> None:
+    """The step that was executing is a failed try that says that it was lost."""
+    told = (
+        Log().add(0, "run.created").started(0).add(1, "step.started", step="a")
+        .add(5, "attempt.lost", attempt=1, reason="worker w1 died").add(6, "attempt.resumed")
+        .done(8, "a", 2000).add(8, "run.completed").told()
+    )  # fmt: skip
+    row = rows(told)["a"]
+    assert [(t.type, t.message) for t in row.tries] == [("lost", "worker w1 died")]
+    assert [s[0] for s in spans(row)] == ["failed", "work"]
+
+
+def test_cancelled_run_ends_all_that_was_open() -> None:
+    """Nothing of a run that has ended goes on."""
+    told = (
+        Log().add(0, "run.created").started(0).add(1, "step.started", step="a")
+        .add(4, "run.cancelled", reason="requested").told(now=1000)
+    )  # fmt: skip
+    assert spans(rows(told)["a"]) == [("work", 0.75, 4)]
+    assert (rows(told)["a"].status, told.end_us) == ("cancelled", T0_US + 4_000_000)
+
+
+def test_retried_run_goes_on_on_the_same_rows() -> None:
+    """After `runs retry` the run has not ended yet, and its rows continue."""
+    log = (
+        Log().add(0, "run.created").started(0).failed(1, "a", 1000)
+        .add(1, "attempt.failed", attempt=1, step="a", error=TIMEOUT)
+        .add(1, "run.failed", attempt=1, error=TIMEOUT).add(50, "run.retried", forgotten=["a"])
+    )  # fmt: skip
+    assert spans(rows(log.told(now=51))["queued"])[-1] == ("wait", 50, 51)
+    told = log.started(52, 2).done(53, "a", 1000).add(53, "run.completed").told()
+    assert [s[0] for s in spans(rows(told)["a"])] == ["failed", "work"]
+    assert (rows(told)["a"].status, told.end_us) == ("completed", T0_US + 53_000_000)
+
+
+def test_children_are_named() -> None:
+    """A child's row says which run it is."""
+    told = rows(
+        Log().add(0, "run.created").started(0)
+        .add(1, "child.started", step="call", child="run_y", job="pay")
+        .add(1, "wait.started", step="call", wait="child", child="run_y")
+        .add(9, "wait.ended", step="call", status="failed").told(now=9)
+    )  # fmt: skip
+    assert (told["call"].note, told["call"].status) == ("pay run_y", "failed")
+
+
+def test_steps_without_records_are_shown_as_reused() -> None:
+    """What a fork took over has no records of its own, but a row."""
+    log = Log(steps=[{"name": "a", "status": "completed", "kind": "run"},
+                     {"name": "now", "status": "completed", "kind": "value"}])  # fmt: skip
+    told = rows(log.add(0, "run.created").started(0).told(now=1))
+    assert told["a"].note == "reused"
+    assert "now" not in told
+
+
+def test_step_may_be_called_like_a_row_that_is_no_step() -> None:
+    """A step named `queued` is not the time in the queue."""
+    told = Log().add(0, "run.created").started(2).done(3, "queued", 1000).told(now=3)
+    assert [(row.name, spans(row)) for row in told.rows] == [
+        ("queued", [("wait", 0, 2)]),
+        ("queued", [("work", 2, 3)]),
+    ]
+
+
+def test_kinds_that_are_not_known_change_nothing() -> None:
+    """A newer daemon's records do not break the picture."""
+    log = Log().add(0, "run.created").started(0).add(1, "moon.risen", phase=3)
+    assert [row.name for row in log.told(now=1).rows] == ["queued", "handler"]
+
+
+def test_progress_is_the_last_that_was_reported() -> None:
+    """Progress is told as done of total."""
+    log = Log().add(0, "run.created").add(1, "progress.reported", done=1, total=8)
+    told = log.add(2, "progress.reported", done=3, total=8, message="pages").told(now=2)
+    assert told.progress == "3/8 pages"
+
+
+# --- The axis ------------------------------------------------------------------------------
+
+
+def axis_of(told: Timeline, width: int = 40) -> Axis:
+    """The axis for a whole timeline."""
+    return lay_out([s for row in told.rows for s in row.spans], told.start_us, told.end_us, width)
+
+
+def drawn(told: Timeline, width: int = 40) -> list[str]:
+    """All rows as codes."""
+    axis = axis_of(told, width)
+    return [strip(row.spans, axis) for row in told.rows]
+
+
+def test_bars_are_to_scale() -> None:
+    """Half of the time is half of the cells."""
+    told = (
+        Log().add(0, "run.created").started(0).done(5, "a", 5000).done(10, "b", 5000)
+        .add(10, "run.completed").told()
+    )  # fmt: skip
+    assert drawn(told)[1:] == ["#" * 20 + " " * 20, " " * 20 + "#" * 20]
+
+
+def test_long_idle_gap_is_compressed_and_marked() -> None:
+    """A wait of hours takes a few cells, and the axis says how long it was."""
+    told = (
+        Log().add(0, "run.created").started(0).done(10, "a", 10_000)
+        .add(10, "wait.started", step="nap", wait="sleep").add(7210, "wait.ended", step="nap")
+        .add(7210, "attempt.resumed").done(7220, "b", 10_000).add(7220, "run.completed").told()
+    )  # fmt: skip
+    assert drawn(told)[1:] == [
+        "################                        ",
+        "                ---~~---                ",
+        "                        ################",
+    ]
+    assert ticks(axis_of(told)) == "0s               ~ 2h ~ +10s            "
+
+
+def test_short_waits_are_to_scale() -> None:
+    """A pause that the work can be seen beside is not compressed."""
+    told = (
+        Log().add(0, "run.created").started(0).done(2, "a", 2000).done(6, "b", 1000)
+        .add(6, "run.completed").told()
+    )  # fmt: skip
+    assert "~" not in ticks(axis_of(told))
+
+
+def test_what_executes_is_never_invisible() -> None:
+    """A step of no length has a cell."""
+    told = (
+        Log().add(0, "run.created").started(0).done(0, "a", 0).done(100, "b", 100_000)
+        .add(100, "run.completed").done(100, "c", 0).told()
+    )  # fmt: skip
+    assert [row.count("#") for row in drawn(told)] == [0, 1, 40, 1]
+
+
+def test_many_gaps_leave_room_for_the_work() -> None:
+    """Only as many gaps are compressed as have room; the width is kept."""
+    log = Log().add(0, "run.created").started(0)
+    for day in range(30):
+        log.done(day * 86_400 + 1, f"day{day}", 1000)
+    told = log.add(2_592_000, "run.completed").told()
+    axis = axis_of(told)
+    assert len(ticks(axis)) == 40
+    assert all(len(row) == 40 for row in drawn(told))
+    assert axis.pieces[-1].end_cell <= 40.001
+
+
+def test_run_without_work_has_an_axis() -> None:
+    """A run that only waits is drawn to scale."""
+    told = Log().add(0, "run.created").told(now=3600)
+    assert drawn(told) == ["-" * 40]
+
+
+def test_durations_of_the_axis_are_short() -> None:
+    """Parts that are nought are left out."""
+    texts = [short(s * 1_000_000) for s in (0, 5, 90, 7200, 7260, 172_800)]
+    assert texts == ["0ms", "5s", "1m30s", "2h", "2h01m", "2d"]
+
+
+def test_kinds_have_codes() -> None:
+    """Each kind of span is told apart."""
+    from stackshift_cli.axis import CODES
+
+    assert len({CODES[kind] for kind in Kind}) == len(Kind)

@@ -1,0 +1,286 @@
+"""`stackshift.toml`: every default, and that nothing misspelt or absurd is taken."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stackshift_jobs import config
+from stackshift_jobs.config import KEYS, Config, Rate, find_key, load_config
+from stackshift_jobs.errors import BadConfiguration
+
+CLASSES: dict[str, type[Any]] = {
+    "project": config.ProjectSection,
+    "journal": config.JournalSection,
+    "workers": config.WorkersSection,
+    config.QUEUES: config.QueueSection,
+    "retry": config.RetrySection,
+    "limits": config.LimitsSection,
+    "hooks": config.HooksSection,
+}
+DEFAULTS: dict[str, Any] = {
+    "project.name": "shop", "project.jobs": ("jobs",), "project.env_file": None,
+    "project.data_dir": None, "project.watch": False,
+    "journal.durability": "always", "journal.segment_size_bytes": 64 * 2**20,
+    "journal.retention_ms": 30 * 86_400_000,
+    "workers.processes": config.cpu_count(), "workers.slots": 16, "workers.grace_ms": 10_000,
+    "workers.python": None, "workers.inherit_env": (), "workers.recycle_runs": None,
+    "workers.max_memory_bytes": None,
+    "queues.NAME.concurrency": None, "queues.NAME.rate": None, "queues.NAME.rate_burst": 1,
+    "queues.NAME.key_concurrency": None, "queues.NAME.paused": False,
+    "queues.NAME.processes": None,
+    "retry.max_attempts": 3, "retry.backoff_ms": 1000, "retry.factor": 2.0,
+    "retry.max_backoff_ms": 3_600_000, "retry.jitter": 0.1,
+    "limits.payload_bytes": 2**20, "limits.run_steps": 10_000, "limits.run_bytes": 64 * 2**20,
+    "limits.connections": 256,
+    "hooks.on_failed": None, "hooks.on_completed": None,
+}  # fmt: skip
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """An empty project called `shop`."""
+    made = tmp_path.resolve() / "shop"
+    made.mkdir()
+    return made
+
+
+def load(root: Path, text: str, environ: dict[str, str] | None = None) -> Config:
+    (root / "stackshift.toml").write_text(text, encoding="utf-8")
+    return load_config(root, environ or {})
+
+
+def field(loaded: Config, section: str, name: str) -> Any:
+    part = loaded.queue("any") if section == config.QUEUES else getattr(loaded, section)
+    return getattr(part, name)
+
+
+def test_table_and_sections_agree() -> None:
+    """Each key of the table has its field and each field its key, so the guide leaves none out."""
+    for section, cls in CLASSES.items():
+        written = [key.field for key in KEYS if key.section == section]
+        assert written == [f.name for f in dataclasses.fields(cls)]
+    assert set(CLASSES) == {key.section for key in KEYS}
+    assert {f"{key.section}.{key.field}" for key in KEYS} == set(DEFAULTS)
+
+
+@pytest.mark.parametrize("key", KEYS, ids=lambda key: key.path)
+def test_empty_file_gives_each_default(root: Path, key: config.Key) -> None:
+    """An empty `stackshift.toml` is a whole configuration."""
+    expected = DEFAULTS[f"{key.section}.{key.field}"]
+    assert field(load(root, ""), key.section, key.field) == expected
+
+
+@pytest.mark.parametrize("key", KEYS, ids=lambda key: key.path)
+def test_default_can_be_written_as_the_table_shows_it(root: Path, key: config.Key) -> None:
+    """What the guide prints as the default means the same when it stands in the file."""
+    assert key.help.endswith(".")
+    assert key.default_text
+    if key.default is not None:
+        section = key.section.replace("NAME", "any")
+        loaded = load(root, f"[{section}]\n{key.name} = {key.default_text}\n")
+        assert field(loaded, key.section, key.field) == DEFAULTS[f"{key.section}.{key.field}"]
+
+
+def test_every_key_is_taken(root: Path) -> None:
+    """Units of all spellings, commands as text and as lists, queues by any name."""
+    loaded = load(
+        root,
+        """
+        [project]
+        name = "web"
+        jobs = ["jobs", "more/media.py"]
+        env_file = ".env"
+        data_dir = "state"
+        watch = true
+        [journal]
+        durability = "interval"
+        segment_size = 1048576
+        retention = "1d12h"
+        [workers]
+        processes = 3
+        slots = 1
+        grace = 2.5
+        python = "py/bin/python"
+        inherit_env = ["*"]
+        recycle_runs = 100
+        max_memory = "1GiB"
+        [queues."e mail"]
+        concurrency = 4
+        rate = "100/m"
+        rate_burst = 10
+        key_concurrency = 1
+        paused = true
+        processes = 2
+        [queues.slow]
+        rate = "5/10s"
+        [retry]
+        max_attempts = 1
+        backoff = "250ms"
+        factor = 1
+        max_backoff = "2h"
+        jitter = 0
+        [limits]
+        payload = "16MiB"
+        run_steps = 5
+        run_bytes = "1GB"
+        connections = 2
+        [hooks]
+        on_failed = "notify --to 'the team'"
+        on_completed = ["log", "it is done"]
+        """,
+    )
+    assert loaded.data_dir == root / "state"
+    assert dataclasses.astuple(loaded.project) == (
+        "web", ("jobs", "more/media.py"), ".env", "state", True,
+    )  # fmt: skip
+    assert dataclasses.astuple(loaded.journal) == ("interval", 2**20, 36 * 3_600_000)
+    assert dataclasses.astuple(loaded.workers) == (
+        3, 1, 2500, "py/bin/python", ("*",), 100, 2**30,
+    )  # fmt: skip
+    assert loaded.queues["e mail"] == config.QueueSection(4, Rate(100, 60_000), 10, 1, True, 2)
+    assert loaded.queues["slow"].rate == Rate(5, 10_000)
+    assert loaded.queue("never named") == config.QueueSection(None, None, 1, None, False, None)
+    assert loaded.retry == config.RetrySection(1, 250, 1.0, 7_200_000, 0.0)
+    assert loaded.limits == config.LimitsSection(16 * 2**20, 5, 10**9, 2)
+    assert loaded.hooks == config.HooksSection(
+        ("notify", "--to", "the team"), ("log", "it is done")
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "near"),
+    [
+        ("[workers]\nslot = 1", "workers.slot", "workers.slots"),
+        ("[queues.emails]\nconcurency = 1", "queues.emails.concurency", "queues.NAME.concurrency"),
+        ("[project]\nslots = 1", "project.slots", "workers.slots"),
+        ("[worker]\nslots = 1", "worker", "workers"),
+        ("nam = 'x'", "nam", "project.name"),
+        ("[hooks]\nonfailed = 'x'", "hooks.onfailed", "hooks.on_failed"),
+        ("[retry]\nmax_retries = 1", "retry.max_retries", "retry.max_attempts"),
+    ],
+)
+def test_unknown_key_names_file_key_and_the_nearest(
+    root: Path, text: str, key: str, near: str
+) -> None:
+    """A misspelt setting is never silently without effect."""
+    with pytest.raises(BadConfiguration) as refused:
+        load(root, text)
+    assert refused.value.message.startswith(f"{root}/stackshift.toml: {key}: ")
+    assert refused.value.fields["near"] == near
+    assert near in refused.value.hint
+
+
+def test_name_like_nothing_still_names_some_key(root: Path) -> None:
+    """The nearest known key is always named, however far it is."""
+    with pytest.raises(BadConfiguration) as refused:
+        load(root, "[limits]\nqqqq = 1")
+    assert refused.value.fields["near"] in {key.path for key in KEYS}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "project.name = ''", "project.name = 3", 'project.name = "a\\u001bb"',
+        "project.jobs = 'jobs'", "project.jobs = [1]", "project.jobs = ['/etc']",
+        "project.jobs = ['../x']", "project.jobs = ['.']", "project.watch = 1",
+        "project.watch = 'yes'", "project.env_file = true",
+        "journal.durability = 'never'", "journal.durability = ['always']",
+        "journal.segment_size = '1TB'", "journal.segment_size = 1", "journal.segment_size = -1",
+        "journal.segment_size = true", "journal.segment_size = 1e6",
+        "journal.retention = '-1d'", "journal.retention = '11 years'", "journal.retention = true",
+        "journal.retention = -5", "journal.retention = nan", "journal.retention = inf",
+        "journal.retention = '5000d'", "journal.retention = []",
+        "workers.processes = 0", "workers.processes = 1025", "workers.processes = '4'",
+        "workers.slots = 1.5", "workers.slots = true", "workers.inherit_env = '*'",
+        "workers.max_memory = '1MiB'", "workers.recycle_runs = 0", "workers.python = ''",
+        "queues.a.rate = '100'", "queues.a.rate = '0/m'", "queues.a.rate = '1/0ms'",
+        "queues.a.rate = 5", "queues.a.rate = '-1/m'", "queues.a.rate = '1/y'",
+        "queues.a.concurrency = 0", "queues.a.rate_burst = 0", "queues.a.paused = 'no'",
+        "retry.max_attempts = 0", "retry.factor = 0.5", "retry.factor = '2'",
+        "retry.factor = nan", "retry.jitter = 1.1", "retry.jitter = false",
+        "limits.payload = '17MiB'", "limits.payload = 16777217", "limits.payload = 0",
+        "limits.run_steps = 0", "limits.connections = 0",
+        "hooks.on_failed = ''", "hooks.on_failed = []", "hooks.on_failed = \"'open\"",
+        "hooks.on_failed = 3",
+    ],
+)  # fmt: skip
+def test_value_that_cannot_be_names_file_and_key(root: Path, line: str) -> None:
+    """Of another type or out of its range: refused, never bent into shape."""
+    key = line.partition(" = ")[0]
+    with pytest.raises(BadConfiguration) as refused:
+        load(root, line)
+    assert refused.value.fields["key"] == key
+    assert refused.value.message.startswith(f"{root}/stackshift.toml: {key}: ")
+    assert refused.value.exit_status == 78
+
+
+@pytest.mark.parametrize(
+    "text", ["queues = 3", "[queues]\nemails = 3", "workers = []", '[queues.""]\npaused = true']
+)
+def test_what_is_no_table_is_refused(root: Path, text: str) -> None:
+    """A heading that was forgotten, and a queue that has no name."""
+    with pytest.raises(BadConfiguration, match=r"stackshift\.toml: "):
+        load(root, text)
+
+
+def test_syntax_error_names_file_and_line(root: Path) -> None:
+    """So that an editor can go there."""
+    with pytest.raises(BadConfiguration, match=r"stackshift\.toml:3: ") as refused:
+        load(root, "[project]\n\nname = \n")
+    assert refused.value.fields["line"] == 3
+
+
+def test_missing_file_is_a_bad_configuration(root: Path) -> None:
+    """A project that was moved away is no internal error."""
+    with pytest.raises(BadConfiguration, match=r"stackshift\.toml"):
+        load_config(root, {})
+
+
+def test_origins_tell_where_a_value_is_from(root: Path) -> None:
+    """What is not named is at its default; the environment outranks the file."""
+    text = "[project]\ndata_dir = 'a'\n[workers]\nslots = 2\n[queues.q]\npaused = false\n"
+    loaded = load(root, text, {"STACKSHIFT_DATA_DIR": "b"})
+    assert loaded.data_dir == root / "b"
+    assert dict(loaded.origins) == {
+        "project.data_dir": "STACKSHIFT_DATA_DIR",
+        "workers.slots": "stackshift.toml",
+        "queues.q.paused": "stackshift.toml",
+    }
+
+
+def test_configuration_cannot_be_changed(root: Path) -> None:
+    """Everyone who holds it may rely on it."""
+    loaded = load(root, "[queues.q]\n")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        loaded.workers.slots = 1  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        loaded.queues["x"] = loaded.queues["q"]  # type: ignore[index]
+
+
+def test_key_is_found_by_its_path() -> None:
+    """As `config get` and `config set` name it, queues by their own name."""
+    assert find_key("workers.slots").default == 16
+    assert find_key("queues.e.mails.rate").path == "queues.NAME.rate"
+    with pytest.raises(BadConfiguration, match="no such key") as refused:
+        find_key("workers.slot")
+    assert "workers.slots" in refused.value.hint
+
+
+def test_processes_default_to_the_cpus_that_may_be_used() -> None:
+    """A container that is held to one CPU gets one process."""
+    count = os.cpu_count() or 1
+    assert 1 <= config.cpu_count() <= count
+
+
+@pytest.mark.parametrize(
+    ("size", "text"), [(0, "0B"), (1000, "1000B"), (2**10, "1KiB"), (3 * 2**20, "3MiB")]
+)
+def test_size_is_written_as_it_is_read(size: int, text: str) -> None:
+    """The shortest spelling that is exact."""
+    assert config.format_size(size) == text
+    assert config.parse_size(text) == size

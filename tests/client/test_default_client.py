@@ -1,0 +1,114 @@
+"""The functions of the package: one client behind them, and none of them in a handler."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from client.fake_daemon import FakeDaemon
+from stackshift_jobs import default_client
+from stackshift_jobs.client import RunHandle
+from stackshift_jobs.default_client import queue, runs, start, start_many
+from stackshift_jobs.errors import BadConfiguration, InsideHandler
+from stackshift_jobs.handler_scope import in_handler
+from stackshift_jobs.project import Project
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.delenv("STACKSHIFT_PROJECT", raising=False)
+    monkeypatch.delenv("STACKSHIFT_DATA_DIR", raising=False)
+    default_client.reset_default_client()
+    yield
+    default_client.reset_default_client()
+
+
+@pytest.fixture
+def handler() -> Iterator[None]:
+    """The test runs as a handler would."""
+    token = in_handler.set("ctx")
+    yield
+    in_handler.reset(token)
+
+
+def test_functions_share_one_client_of_the_project_one_stands_in(
+    project: Project, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing to set up, and one connection."""
+    monkeypatch.chdir(project.root)
+    assert start("j", {"a": 1}).result() == 42
+    assert isinstance(start_many([("j", 2)])[0], RunHandle)
+    queue("emails").enqueue("send")
+    assert runs.list() == [{"id": "run_1"}]
+    assert runs.get("r")["id"] == "r"
+    assert [run["job"] for run in daemon.started] == ["j", "j", "send"]
+    assert len(daemon.peers) == 1
+
+
+def test_threads_that_start_together_share_one_client(
+    project: Project, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first use from many threads makes one connection."""
+    monkeypatch.setenv("STACKSHIFT_PROJECT", str(project.root))
+    together = threading.Barrier(8)
+
+    def first(n: int) -> str:
+        together.wait()
+        return start("j", n).id
+
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(first, range(8)))) == 8
+    assert len(daemon.peers) == 1
+
+
+def test_no_project_is_told_at_the_first_use(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Importing the package, or naming a queue, needs none."""
+    monkeypatch.chdir(tmp_path)
+    emails = queue("emails")
+    with pytest.raises(BadConfiguration, match=r"no stackshift\.toml"):
+        emails.enqueue("send")
+
+
+@pytest.mark.parametrize(
+    ("call", "instead"),
+    [
+        (lambda: start("j"), "ctx.step.start"),
+        (lambda: start_many([]), "ctx.step.start"),
+        (lambda: queue("q").enqueue("j"), "ctx.step.start"),
+        (lambda: runs.get("r"), "ctx.step.run"),
+        (lambda: runs.list(), "ctx.step.run"),
+    ],
+    ids=["start", "start_many", "enqueue", "get", "list"],
+)
+@pytest.mark.usefixtures("handler")
+def test_client_in_a_handler_is_refused_and_names_what_to_use(
+    call: Callable[[], object], instead: str
+) -> None:
+    """Without looking for a project or a daemon."""
+    with pytest.raises(InsideHandler) as refused:
+        call()
+    assert instead in refused.value.message
+    assert refused.value.hint == instead
+
+
+def test_handle_made_outside_is_refused_in_a_handler_too(
+    project: Project, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And works again in the function of a step, where the worker sets the name to None."""
+    monkeypatch.chdir(project.root)
+    run = start("j")
+    token = in_handler.set("ctx")
+    try:
+        with pytest.raises(InsideHandler, match=r"ctx\.step\.result"):
+            run.result()
+        in_handler.set(None)
+        assert run.result() == 42
+    finally:
+        in_handler.reset(token)
+    assert daemon.methods() == ["run.start", "run.wait"]

@@ -1,0 +1,153 @@
+"""Where the daemon is, and that nobody else's directory is used to reach it."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stackshift_jobs import discovery
+from stackshift_jobs.discovery import (
+    DaemonInfo,
+    read_daemon,
+    remove_daemon,
+    socket_path,
+    write_daemon,
+)
+from stackshift_jobs.errors import BadConfiguration
+
+INFO = DaemonInfo(4711, "/run/x/daemon.sock", "0.1.0", 1, "2026-11-22T06:57:11.000000Z")
+
+
+@pytest.fixture
+def short_parent(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A directory with a short path that stands for `/tmp`."""
+    with tempfile.TemporaryDirectory(prefix="s", dir="/tmp") as made:
+        monkeypatch.setattr(discovery, "_SHORT_PARENT", made)
+        yield Path(made)
+
+
+@pytest.fixture
+def far(tmp_path: Path) -> Path:
+    """A data directory whose path is too long for a socket."""
+    directory = tmp_path / ("d" * 100) / ".stackshift"
+    directory.mkdir(parents=True)
+    return directory
+
+
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+    """Whole, private, and with nothing left beside it."""
+    write_daemon(tmp_path, INFO)
+    assert read_daemon(tmp_path) == INFO
+    assert (tmp_path / "daemon.json").stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in tmp_path.iterdir()] == ["daemon.json"]
+
+
+def test_writing_again_replaces_and_survives_an_interrupted_write(tmp_path: Path) -> None:
+    """A temporary file that an earlier process left behind is no hindrance."""
+    (tmp_path / f"daemon.json.{os.getpid()}.tmp").write_text("half")
+    write_daemon(tmp_path, INFO)
+    write_daemon(tmp_path, INFO._replace(pid=1))
+    assert read_daemon(tmp_path) == INFO._replace(pid=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["daemon.json"]
+
+
+def test_removed_daemon_is_none_and_removing_twice_is_no_error(tmp_path: Path) -> None:
+    """A clean stop may come when the file is gone already."""
+    write_daemon(tmp_path, INFO)
+    remove_daemon(tmp_path)
+    remove_daemon(tmp_path)
+    assert read_daemon(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"pid": "4711"}, {"pid": 0}, {"pid": True}, {"pid": None}, {"socket": "daemon.sock"},
+        {"socket": 3}, {"socket": "/a\0b"}, {"version": None}, {"protocol": "1"},
+        {"started_at": 7},
+    ],
+)  # fmt: skip
+def test_file_with_a_field_that_is_wrong_counts_as_none(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    """What we did not write tells nothing of a daemon."""
+    (tmp_path / "daemon.json").write_text(json.dumps({**INFO._asdict(), **change}))
+    assert read_daemon(tmp_path) is None
+
+
+@pytest.mark.parametrize("raw", [b"", b"{", b"[]", b"null", b"\xff\xfe", b"[" * 60_000])
+def test_file_that_is_no_object_counts_as_none(tmp_path: Path, raw: bytes) -> None:
+    """Empty, half, not an object, not text, nested without end."""
+    (tmp_path / "daemon.json").write_bytes(raw)
+    assert read_daemon(tmp_path) is None
+
+
+def test_socket_lies_in_the_data_directory_where_it_fits(short_parent: Path) -> None:
+    """Up to the last byte that an address holds, and nothing is made elsewhere."""
+    room = discovery.MAX_SOCKET_BYTES - len("/daemon.sock")
+    fitting = Path("/" + "d" * (room - 1))
+    assert socket_path(fitting) == fitting / "daemon.sock"
+    assert list(short_parent.iterdir()) == []
+    assert socket_path(Path(f"{fitting}d")).parent.parent == short_parent
+
+
+def test_length_counts_bytes_not_characters(short_parent: Path) -> None:
+    """A path of umlauts is twice as long as it looks."""
+    assert socket_path(Path("/" + "ü" * 60)).parent.parent == short_parent
+
+
+def test_long_path_gets_a_private_directory_of_its_own(short_parent: Path, far: Path) -> None:
+    """Mode 0700, short enough, the same each time, another one for another data directory."""
+    path = socket_path(far)
+    assert path == socket_path(far)
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    assert len(os.fsencode(path)) <= discovery.MAX_SOCKET_BYTES
+    assert socket_path(far.parent / "other").parent != path.parent
+
+
+def test_directory_that_others_can_enter_is_refused(short_parent: Path, far: Path) -> None:
+    """It is not made private either: what is in it by now is somebody else's."""
+    directory = socket_path(far).parent
+    directory.chmod(0o755)
+    with pytest.raises(BadConfiguration, match="mode is 0755"):
+        socket_path(far)
+    assert directory.stat().st_mode & 0o777 == 0o755
+
+
+def test_directory_of_another_user_is_refused(
+    short_parent: Path, far: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever owns it could replace the socket."""
+    directory = socket_path(far).parent
+    uid = os.geteuid()
+    monkeypatch.setattr(discovery, "_short_directory", lambda _: directory)
+    monkeypatch.setattr(os, "geteuid", lambda: uid + 1)
+    with pytest.raises(BadConfiguration, match=f"belongs to user {uid}"):
+        socket_path(far)
+
+
+def test_symbolic_link_is_refused_even_to_a_directory_of_ours(
+    short_parent: Path, far: Path
+) -> None:
+    """A link could be turned elsewhere between the check and the use."""
+    directory = socket_path(far).parent
+    directory.rename(short_parent / "moved")
+    directory.symlink_to(short_parent / "moved")
+    with pytest.raises(BadConfiguration, match="symbolic link"):
+        socket_path(far)
+
+
+def test_file_in_its_place_is_refused(short_parent: Path, far: Path) -> None:
+    """Named as what it is, with what to do."""
+    directory = socket_path(far).parent
+    directory.rmdir()
+    directory.touch(mode=0o700)
+    with pytest.raises(BadConfiguration, match="not a directory") as refused:
+        socket_path(far)
+    assert "STACKSHIFT_DATA_DIR" in refused.value.hint

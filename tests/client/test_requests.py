@@ -1,0 +1,152 @@
+"""What a start looks like on the wire, how many are sent together, and what may be sent twice."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+
+from stackshift_jobs import client, rpc
+from stackshift_jobs.client import batches, encode, item_params, may_repeat, start_params
+from stackshift_jobs.errors import PayloadRefused, StackshiftError, Usage
+from stackshift_jobs.project import Project
+
+
+def test_options_become_params() -> None:
+    """Durations in ms, times in UTC; what is not given is not sent."""
+    zone = timezone(timedelta(hours=2))
+    params = start_params(
+        "j",
+        {"a": 1},
+        {
+            "queue": "media", "idempotency_key": "k", "idempotency_ttl": "1h30m",
+            "scheduled_at": datetime(2026, 5, 6, 9, 0, tzinfo=zone), "priority": 0,
+            "max_attempts": 5, "labels": {"team": "a"},
+        },
+    )  # fmt: skip
+    assert params == {
+        "job": "j", "payload": {"a": 1}, "queue": "media", "idempotency_key": "k",
+        "idempotency_ttl_ms": 5_400_000, "scheduled_at": "2026-05-06T07:00:00.000000Z",
+        "priority": 0, "max_attempts": 5, "labels": {"team": "a"},
+    }  # fmt: skip
+    assert start_params("j", None, {"queue": None}) == {"job": "j"}
+
+
+@pytest.mark.parametrize(
+    ("delay", "delay_ms"), [("10m", 600_000), (1.5, 1500), (timedelta(seconds=2), 2000)]
+)
+def test_delay_may_be_any_duration(delay: Any, delay_ms: int) -> None:
+    """Text, a number of seconds, or a `timedelta`."""
+    assert start_params("j", None, {"delay": delay})["delay_ms"] == delay_ms
+
+
+def test_time_without_an_offset_is_local() -> None:
+    """As text and as a `datetime`."""
+    naive = datetime(2026, 5, 6, 9, 0)  # noqa: DTZ001
+    as_utc = naive.astimezone().astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    assert start_params("j", None, {"scheduled_at": naive})["scheduled_at"] == as_utc
+    text = naive.isoformat()
+    assert start_params("j", None, {"scheduled_at": text})["scheduled_at"] == as_utc
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"delay": "1s", "scheduled_at": "2026-05-06T09:00:00Z"}, {"delay": -1}, {"delay": "soon"},
+        {"scheduled_at": "tomorrow"}, {"idempotency_key": ""}, {"idempotency_key": "a\nb"},
+        {"queue": ""}, {"que": "media"}, {"idempotency_ttl": "11000d"},
+    ],
+)  # fmt: skip
+def test_option_that_cannot_be_is_refused_before_it_is_sent(options: dict[str, Any]) -> None:
+    """A misspelt option is never silently without effect."""
+    with pytest.raises(Usage):
+        start_params("j", None, options)
+
+
+@pytest.mark.parametrize("item", [{}, {"payload": 1}, ("j",), "j", ("j", 1, 2), {"job": ""}, None])
+def test_item_that_is_no_start_is_refused(item: Any) -> None:
+    """A dict with a job, or a tuple of job and payload."""
+    with pytest.raises(Usage):
+        item_params(item)
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "safe"),
+    [
+        ("run.get", {}, True), ("run.wait", {}, True), ("daemon.status", {}, True),
+        ("run.start", {"idempotency_key": "k"}, True), ("run.start", {}, False),
+        ("run.cancel", {}, False), ("run.retry", {}, False), ("daemon.stop", {}, False),
+        ("run.get_and_remove", {"idempotency_key": "k"}, False),
+    ],
+)  # fmt: skip
+def test_only_reads_and_starts_with_a_key_may_be_sent_twice(
+    method: str, params: dict[str, Any], safe: bool
+) -> None:
+    """A method that is not known to be safe is not."""
+    assert may_repeat(method, params) is safe
+
+
+def plan(project: Project, items: list[Any]) -> tuple[list[client.Batch], dict[int, Any]]:
+    refused: dict[int, StackshiftError] = {}
+    return list(batches(project, items, refused)), refused
+
+
+def test_batches_hold_every_item_once_in_order(project: Project) -> None:
+    """At most 500 each, places kept, and each batch is the params of `run.start_many`."""
+    made, refused = plan(project, [("j", n) for n in range(1203)])
+    assert [len(batch.places) for batch in made] == [500, 500, 203]
+    assert [place for batch in made for place in batch.places] == list(range(1203))
+    payloads = [run["payload"] for batch in made for run in json.loads(batch.body)["runs"]]
+    assert payloads == list(range(1203))
+    assert refused == {}
+
+
+def test_batches_stay_under_the_smallest_line(project: Project) -> None:
+    """Unless one item alone is larger, which then goes alone."""
+    sizes = [20_000, 20_000, 20_000, 100_000, 10, 50_000]
+    made, _ = plan(project, [("j", "x" * size) for size in sizes])
+    assert [batch.places for batch in made] == [[0, 1, 2], [3], [4, 5]]
+    assert all(len(batch.body) <= client.LINE_SLACK for batch in made if batch.places != [3])
+
+
+def test_items_with_and_without_a_key_are_kept_apart(project: Project) -> None:
+    """A batch may be sent again only if all of it may be."""
+    keyed = {"job": "j", "idempotency_key": "k"}
+    made, _ = plan(project, [("j", 1), ("j", 2), keyed, keyed, ("j", 3)])
+    assert [(batch.places, batch.repeatable) for batch in made] == [
+        ([0, 1], False), ([2, 3], True), ([4], False),
+    ]  # fmt: skip
+
+
+def test_item_that_cannot_be_sent_does_not_hold_up_the_others(project: Project) -> None:
+    """It is refused by its place."""
+    made, refused = plan(project, [("j", 1), ("j", float("nan")), ("", 1), ("j", 2)])
+    assert [batch.places for batch in made] == [[0, 3]]
+    assert {place: type(error) for place, error in refused.items()} == {1: PayloadRefused, 2: Usage}
+
+
+def test_line_that_the_daemon_would_not_take_is_not_sent(project: Project) -> None:
+    """It would end the connection for all who share it; `[limits] payload` is the measure."""
+    params = {"job": "j", "payload": "x" * 200_000}
+    encode(project, params)
+    project.config_file.write_text('[limits]\npayload = "64KiB"\n')
+    with pytest.raises(PayloadRefused, match="the limit is 65536"):
+        encode(project, params)
+
+
+def test_payload_may_be_a_dataclass() -> None:
+    """What the encoder knows, a start takes."""
+
+    @dataclass
+    class Resize:
+        image: str
+        at: datetime
+
+    params = start_params("j", Resize("a", datetime(2026, 1, 2, tzinfo=UTC)), {})
+    assert json.loads(rpc.encode_params(params))["payload"] == {
+        "image": "a",
+        "at": "2026-01-02T00:00:00+00:00",
+    }
