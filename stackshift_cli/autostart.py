@@ -51,7 +51,8 @@ def command(project: Project, *more: str) -> list[str]:
 def start(project: Project, say: Callable[[str], None]) -> int | None:
     """Start the daemon; its process id when it is ready, None if another one got there first.
 
-    `say` gets what the daemon has to note, such as a setting that has no effect. Raises what kept it from starting, as the daemon says it.
+    `say` gets what the daemon has to note, such as a setting that has no effect. Raises what kept
+    it from starting, as the daemon says it.
     """
     import subprocess
 

@@ -1,7 +1,8 @@
 """The client for applications, awaited. The same surface and the same rules as `Client`.
 
-Owns a connection as an `asyncio.Protocol`; what a request looks like and when it may be repeated
-is `client`'s. For one event loop: a second one is refused, since replies would wake the wrong one.
+Owns `AsyncClient` and the handles that it gives out; a request is made, sent and repeated by the
+same modules as there, over an `async_link`. For one event loop: a second one is refused, since
+replies would wake the wrong one.
 
 A call that is cancelled is given up, not taken back: what it asked for may still happen, and its
 reply is dropped when it comes.
@@ -17,148 +18,31 @@ from datetime import datetime
 from time import monotonic
 from typing import Any, Unpack
 
-from stackshift_jobs import rpc
-from stackshift_jobs.client import (
-    IN_FLIGHT,
-    MAX_LOSSES,
-    PAUSE,
-    RESTARTING,
-    SOON,
-    Batch,
-    Lost,
-    RunPage,
-    StartOptions,
-    batch_failed,
-    batch_results,
-    batches,
-    encode,
-    list_params,
-    may_repeat,
-    outcome,
-    start_params,
-    timed_out,
-    uncertain,
-)
+from stackshift_jobs.async_link import AsyncLink
+from stackshift_jobs.batches import IN_FLIGHT, Batch, batch_failed, batch_results, batches
+from stackshift_jobs.connecting import connect
 from stackshift_jobs.durations import Duration, milliseconds
 from stackshift_jobs.errors import Busy, DaemonUnavailable, StackshiftError, Usage, from_json
 from stackshift_jobs.names import check_name
 from stackshift_jobs.project import Project, find_project
-
-
-class _Wire(asyncio.Protocol):
-    """A connection and the requests under way on it."""
-
-    def __init__(self) -> None:
-        self._lines = rpc.Lines()
-        self._next_id = 1
-        self._flights: dict[int, tuple[asyncio.Future[rpc.Reply], int]] = {}
-        self._transport: asyncio.Transport | None = None
-        self._writable = asyncio.Event()
-        self._writable.set()
-        self._gone = asyncio.Event()
-        self.end: StackshiftError | None = None
-        self.ended_at = 0.0
-
-    @property
-    def alive(self) -> bool:
-        """Can it be written to?"""
-        return self.end is None and self._transport is not None and not self._transport.is_closing()
-
-    async def ask(self, method: str, body: bytes) -> Any:
-        """Send a request and wait for its result; raises its error, or `Lost`."""
-        while not self._writable.is_set():  # again: those before may have filled it
-            await self._writable.wait()
-        if self._transport is None or not self.alive:
-            raise Lost(self.end or _closed(), sent=False)
-        id = self._next_id
-        line = rpc.encode_request(id, method, body)
-        self._next_id += 1
-        future: asyncio.Future[rpc.Reply] = asyncio.get_running_loop().create_future()
-        self._flights[id] = future, len(line)
-        try:
-            self._transport.write(line)
-            # A transport that closes under a write has not written all of it.
-            sent = not self._transport.is_closing()
-            if not sent:
-                self._hear_out(self._transport)
-            try:
-                reply = await future
-            except Lost as lost:
-                raise Lost(lost.why, lost.sent and sent) from None
-        finally:
-            self._flights.pop(id, None)
-        return reply.value()
-
-    def _hear_out(self, transport: asyncio.Transport) -> None:
-        """A transport whose write failed reads no more: take in what the daemon said before it hung
-        up, which may be why."""
-        try:
-            data = os.read(transport.get_extra_info("socket").fileno(), 1 << 16)
-        except OSError:
-            return
-        self.data_received(data)
-
-    async def close(self) -> None:
-        """Hang up, and wait until the transport has let go."""
-        if self._transport is not None:
-            self._transport.abort()
-            await self._gone.wait()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        if self.end is not None:
-            return
-        try:
-            for line in self._lines.feed(data):
-                self._deliver(rpc.parse(line))
-        except StackshiftError as bad:
-            self._land_all(bad)
-            assert self._transport is not None
-            self._transport.abort()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self.end is None:
-            self._land_all(_closed() if exc is None else _closed(f": {exc}"))
-        self._gone.set()
-
-    def pause_writing(self) -> None:
-        self._writable.clear()
-
-    def resume_writing(self) -> None:
-        self._writable.set()
-
-    def _deliver(self, message: rpc.Reply | rpc.Notification) -> None:
-        if isinstance(message, rpc.Notification):
-            return  # no feed is ever opened here
-        if message.id is None:
-            raise message.error or _closed()
-        future, _ = self._flights.pop(message.id, (None, 0))
-        if future is not None and not future.done():
-            future.set_result(message)
-
-    def _land_all(self, why: StackshiftError) -> None:
-        """Tell everybody who waits; whose error it is, as in the blocking client."""
-        self.end, self.ended_at = why, monotonic()
-        self._writable.set()
-        flights = list(self._flights.values())
-        self._flights.clear()
-        culprit = None
-        if not isinstance(why, DaemonUnavailable | Busy):
-            culprit, _ = max(flights, key=lambda flight: flight[1], default=(None, 0))
-        for future, _ in flights:
-            if future.done():
-                continue
-            if isinstance(why, Busy) or future is culprit:
-                future.set_result(rpc.Reply(None, None, from_json(why.as_json())))
-            else:
-                future.set_exception(Lost(why, sent=True))
-
-
-def _closed(detail: str = "") -> DaemonUnavailable:
-    return rpc.unavailable(f"the daemon closed the connection{detail}", rpc.BROKEN)
+from stackshift_jobs.repeating import (
+    MAX_LOSSES,
+    PAUSE,
+    RESTARTING,
+    SOON,
+    Lost,
+    may_repeat,
+    timed_out,
+    uncertain,
+)
+from stackshift_jobs.request import (
+    RunPage,
+    StartOptions,
+    encode,
+    list_params,
+    outcome,
+    start_params,
+)
 
 
 class AsyncRunHandle:
@@ -261,8 +145,8 @@ class AsyncClient:
         self._timeout = timeout
         self._patience = patience
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._wire: _Wire | None = None
-        self._connecting: asyncio.Task[_Wire] | None = None
+        self._link: AsyncLink | None = None
+        self._connecting: asyncio.Task[AsyncLink] | None = None
         self._lost_at: float | None = None
         self._closed = False
 
@@ -277,9 +161,9 @@ class AsyncClient:
         self._closed = True
         if self._connecting is not None:
             await asyncio.wait((self._connecting,))
-        wire, self._wire = self._wire, None
-        if wire is not None:
-            await wire.close()
+        link, self._link = self._link, None
+        if link is not None:
+            await link.close()
 
     async def start(
         self, job: str, payload: Any = None, **options: Unpack[StartOptions]
@@ -348,9 +232,9 @@ class AsyncClient:
         """Send and wait; again on a new connection where that is safe."""
         losses = 0
         while True:
-            wire, asked_at = await self._reach(), monotonic()
+            link, asked_at = await self._reach(), monotonic()
             try:
-                return await wire.ask(method, body)
+                return await link.ask(method, body)
             except Lost as lost:
                 if lost.sent and not repeatable:
                     raise uncertain(method, lost.why) from lost
@@ -361,7 +245,7 @@ class AsyncClient:
                 if losses == MAX_LOSSES or self._closed:
                     raise from_json(lost.why.as_json()) from lost
 
-    async def _reach(self) -> _Wire:
+    async def _reach(self) -> AsyncLink:
         """The connection; where it was lost just now, wait for the daemon to come back."""
         while True:
             try:
@@ -372,7 +256,7 @@ class AsyncClient:
                     raise
                 await asyncio.sleep(PAUSE)
 
-    async def _connect(self) -> _Wire:
+    async def _connect(self) -> AsyncLink:
         """The living connection, made if there is none; all who need it wait for the same one."""
         loop = asyncio.get_running_loop()
         if self._closed:
@@ -380,27 +264,27 @@ class AsyncClient:
         if self._loop not in (None, loop):
             raise Usage("an AsyncClient serves one event loop", hint="make one in each loop")
         self._loop = loop
-        if self._wire is not None:
-            if self._wire.alive:
-                return self._wire
-            self._lost_at, self._wire = self._wire.ended_at or monotonic(), None
+        if self._link is not None:
+            if self._link.alive:
+                return self._link
+            self._lost_at, self._link = self._link.ended_at or monotonic(), None
         if self._connecting is None:
             self._connecting = loop.create_task(self._open())
             self._connecting.add_done_callback(self._opened)
         # Shielded: one caller that is cancelled must not take the connection from the others.
         return await asyncio.shield(self._connecting)
 
-    async def _open(self) -> _Wire:
-        sock = await asyncio.to_thread(rpc.connect, self.project.data_dir)
+    async def _open(self) -> AsyncLink:
+        sock = await asyncio.to_thread(connect, self.project.data_dir)
         try:
-            _, wire = await asyncio.get_running_loop().create_unix_connection(_Wire, sock=sock)
+            _, link = await asyncio.get_running_loop().create_unix_connection(AsyncLink, sock=sock)
         except BaseException:
             sock.close()
             raise
-        self._wire = wire
-        return wire
+        self._link = link
+        return link
 
-    def _opened(self, task: asyncio.Task[_Wire]) -> None:
+    def _opened(self, task: asyncio.Task[AsyncLink]) -> None:
         self._connecting = None
         if not task.cancelled():
             task.exception()  # seen, also where nobody waits for it any more

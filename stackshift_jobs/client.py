@@ -1,419 +1,49 @@
 """The client for applications: start runs, wait for them, look at them; from any thread.
 
-Owns what a start looks like on the wire (`start_params`), when a request may be sent a second time
-(`may_repeat`), and `Client`. It never starts a daemon.
+Owns `Client` and the handles that it gives out. It never starts a daemon. What is asked is
+`request`'s and `batches`', over what it goes is `link`'s, and when it may go twice is `repeating`'s.
 
-Invariants: a request that may have reached a daemon is sent again only if that cannot do anything
-twice. A line that could not be written in full was not executed, since its last byte makes it a
-request; so it may always go again. One socket, one thread that reads it, any number that write.
+Invariant: at any time at most one connection, which all threads share; a forked child has its own.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-import socket
 import threading
 import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from time import monotonic
-from typing import Any, Final, NamedTuple, NoReturn, TypedDict, Unpack
+from typing import Any, Unpack
 
-from stackshift_jobs import rpc
-from stackshift_jobs.durations import Duration, milliseconds, parse_time, rfc3339, to_us
-from stackshift_jobs.errors import (
-    Busy,
-    DaemonUnavailable,
-    PayloadRefused,
-    RunCancelled,
-    RunFailed,
-    StackshiftError,
-    Usage,
-    from_json,
-)
-from stackshift_jobs.names import check_key, check_name
+from stackshift_jobs.batches import IN_FLIGHT, Batch, batch_failed, batch_results, batches
+from stackshift_jobs.connecting import connect
+from stackshift_jobs.durations import Duration, milliseconds
+from stackshift_jobs.errors import Busy, DaemonUnavailable, StackshiftError, Usage, from_json
+from stackshift_jobs.link import Flight, Link
+from stackshift_jobs.names import check_name
+from stackshift_jobs.no_daemon import BROKEN, unavailable
 from stackshift_jobs.project import Project, find_project
-
-READS: Final = frozenset(
-    ("run.get", "run.list", "run.why", "run.wait", "run.logs", "job.list", "job.get",
-     "daemon.status", "journal.stats")
-)  # fmt: skip
-"""Methods that change nothing."""
-BATCH: Final = 500
-"""Runs in one `run.start_many`; the protocol allows 1,000."""
-BATCH_BYTES: Final = 60 << 10
-"""Together at most this, unless one is larger; so the line fits, whatever `[limits] payload` is."""
-LINE_SLACK: Final = (64 << 10) - 256
-"""A line may be longer than `[limits] payload` by 64 KiB; less what is around the params."""
-IN_FLIGHT: Final = 8
-"""Batches that are under way at a time."""
-PAUSE: Final = 0.05
-"""Seconds between two tries to reach a daemon that is restarting."""
-MAX_LOSSES: Final = 5
-"""Connections that one request may lose, one soon after the other."""
-SOON: Final = 5.0
-"""Seconds after being asked within which a lost connection looks like the request's own doing."""
-RESTARTING: Final = frozenset((rpc.NOT_RUNNING, rpc.STALE, rpc.BROKEN, rpc.NO_ANSWER))
-"""How a daemon that is about to come back can look."""
-
-# --- What is asked ---------------------------------------------------------------------------
-
-
-class StartOptions(TypedDict, total=False):
-    """How a run is started, all optional.
-
-    `idempotency_key`: the same key is the same run, for `idempotency_ttl`. `delay` or
-    `scheduled_at` (a `datetime`, local if naive, or RFC 3339 text): not before then.
-    """
-
-    queue: str | None
-    idempotency_key: str | None
-    idempotency_ttl: Duration | None
-    delay: Duration | None
-    scheduled_at: datetime | str | None
-    priority: int | None
-    max_attempts: int | None
-    labels: Mapping[str, str] | None
-
-
-class RunPage(list[dict[str, Any]]):
-    """Run objects, newest first; `cursor` asks for the next page, None at the end."""
-
-    cursor: str | None = None
-
-
-def start_params(job: str, payload: Any, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The params of `run.start`; raises `Usage` for a name, time or option that cannot be."""
-    if unknown := options.keys() - StartOptions.__annotations__.keys():
-        raise Usage(
-            f"start has no option {min(unknown)!r}",
-            hint="it has " + ", ".join(StartOptions.__annotations__),
-        )
-    given = {name: value for name, value in options.items() if value is not None}
-    params: dict[str, Any] = {"job": check_name(job, "job")}
-    if payload is not None:
-        params["payload"] = payload
-    if "queue" in given:
-        params["queue"] = check_name(given["queue"], "queue")
-    if "idempotency_key" in given:
-        params["idempotency_key"] = check_key(given["idempotency_key"], "idempotency key")
-    if "idempotency_ttl" in given:
-        params["idempotency_ttl_ms"] = milliseconds(given["idempotency_ttl"])
-    if "delay" in given and "scheduled_at" in given:
-        raise Usage("delay and scheduled_at are both given", hint="give one of them")
-    if "delay" in given:
-        params["delay_ms"] = milliseconds(given["delay"])
-    if "scheduled_at" in given:
-        params["scheduled_at"] = wire_time(given["scheduled_at"])
-    for name in ("priority", "max_attempts"):
-        if name in given:
-            params[name] = given[name]
-    if "labels" in given:
-        params["labels"] = dict(given["labels"])
-    return params
-
-
-def item_params(item: Any) -> dict[str, Any]:
-    """The params of one item of `start_many`: a dict with the arguments of `start`, or
-    `(job, payload)`."""
-    if isinstance(item, Mapping):
-        options = dict(item)
-        if "job" not in options:
-            raise Usage("a start without a job", hint='write {"job": "resizeAvatar", ...}')
-        return start_params(options.pop("job"), options.pop("payload", None), options)
-    if isinstance(item, tuple) and len(item) == 2:
-        return start_params(item[0], item[1], {})
-    raise Usage(f"{item!r:.80} is no start", hint="give dicts, or tuples of job and payload")
-
-
-def wire_time(when: datetime | str) -> str:
-    """RFC 3339 in UTC; a naive time is local."""
-    if isinstance(when, datetime):
-        return rfc3339(to_us(when.astimezone()))
-    return rfc3339(parse_time(when))
-
-
-def list_params(filters: Mapping[str, Any]) -> dict[str, Any]:
-    """The params of `run.list` from the arguments of `runs.list`."""
-    params = {name: value for name, value in filters.items() if value is not None}
-    if "since" in params:
-        params["since"] = wire_time(params["since"])
-    return params
-
-
-def encode(project: Project, params: Mapping[str, Any]) -> bytes:
-    """`params` as sent. Raises `PayloadRefused`, also for a line that the daemon would not
-    take: that would end the connection, and with it what other threads have under way."""
-    body = rpc.encode_params(params)
-    if len(body) > LINE_SLACK:
-        from stackshift_jobs.config import load_config
-
-        limit = load_config(project.root).limits.payload_bytes
-        if len(body) > limit + LINE_SLACK:
-            raise PayloadRefused(
-                f"{len(body)} bytes of JSON; the limit is {limit}",
-                hint="store it elsewhere and pass where it is, or raise [limits] payload",
-                path="$",
-            )
-    return body
-
-
-def may_repeat(method: str, params: Mapping[str, Any]) -> bool:
-    """Is it the same to do this once or twice?"""
-    return method in READS or (method == "run.start" and "idempotency_key" in params)
-
-
-def outcome(run: Mapping[str, Any], run_id: str) -> Any:
-    """The result of a run that `run.wait` answered with; raises `RunFailed`, `RunCancelled`, or
-    `TimeoutError` if it is not finished."""
-    if run.get("timed_out"):
-        raise TimeoutError(f"{run_id} is not finished; it goes on")
-    if run["status"] == "failed":
-        raise RunFailed(run_id, dict(run.get("error") or {}))
-    if run["status"] == "cancelled":
-        raise RunCancelled(run_id)
-    return run.get("result")
-
-
-def uncertain(method: str, why: StackshiftError) -> DaemonUnavailable:
-    """The error for a request that may have been carried out, and may not be sent again."""
-    return DaemonUnavailable(
-        f"{method}: the connection broke before the reply came ({why}); it may have happened",
-        hint="look with stackshift runs list; a start with an idempotency key can be repeated",
-        reason=rpc.BROKEN,
-        may_have_happened=True,
-    )
-
-
-def timed_out(method: str) -> TimeoutError:
-    """The error for a request whose reply did not come in time."""
-    caution = "" if method in READS else "; it may happen all the same"
-    return TimeoutError(f"{method}: the daemon did not answer in time{caution}")
-
-
-class Batch(NamedTuple):
-    """A part of `start_many`: the places of its items in the result, and its params."""
-
-    places: list[int]
-    body: bytes
-    repeatable: bool
-
-
-def batches(
-    project: Project, items: Iterable[Any], refused: dict[int, StackshiftError]
-) -> Iterator[Batch]:
-    """`items` in requests of at most `BATCH` runs and, unless one alone is larger, `BATCH_BYTES`.
-
-    Items with and without an idempotency key are kept apart, so that those with one can be sent
-    again. One that cannot be sent is put in `refused`, by its place.
-    """
-    places: list[int] = []
-    parts: list[bytes] = []
-    size, keyed = 0, False
-
-    def batch() -> Batch:
-        return Batch(places, b'{"runs":[' + b",".join(parts) + b"]}", keyed)
-
-    for place, item in enumerate(items):
-        try:
-            params = item_params(item)
-            encoded = encode(project, params)
-        except StackshiftError as bad:
-            refused[place] = bad
-            continue
-        has_key = may_repeat("run.start", params)
-        full = len(places) == BATCH or size + len(encoded) > BATCH_BYTES
-        if places and (full or has_key != keyed):
-            yield batch()
-            places, parts, size = [], [], 0
-        keyed = has_key
-        places.append(place)
-        parts.append(encoded)
-        size += len(encoded) + 1
-    if places:
-        yield batch()
-
-
-def batch_results(
-    batch: Batch, answer: Mapping[str, Any]
-) -> Iterator[tuple[int, tuple[str, bool, StackshiftError | None]]]:
-    """The id, `reused` and error of each item, by its place."""
-    for place, result in zip(batch.places, answer["results"], strict=True):
-        if (error := result.get("error")) is not None:
-            yield place, ("", False, from_json(error))
-        else:
-            yield place, (result["id"], bool(result["reused"]), None)
-
-
-def batch_failed(
-    batch: Batch, bad: StackshiftError | TimeoutError
-) -> Iterator[tuple[int, StackshiftError]]:
-    """The error of a whole batch, once for each item."""
-    if isinstance(bad, TimeoutError):
-        bad = DaemonUnavailable(str(bad), reason=rpc.NO_ANSWER, may_have_happened=True)
-    body = bad.as_json()
-    for place in batch.places:
-        yield place, from_json(body)
-
-
-# --- One connection --------------------------------------------------------------------------
-
-
-class Lost(Exception):
-    """The connection ended under a request. `sent` is False if it was certainly not executed."""
-
-    def __init__(self, why: StackshiftError, sent: bool) -> None:
-        super().__init__(str(why))
-        self.why = why
-        self.sent = sent
-
-
-class _Flight:
-    """A request under way: `landed` is set when its reply is there, or why there is none."""
-
-    __slots__ = ("id", "landed", "outcome", "size")
-
-    def __init__(self, id: int, size: int) -> None:
-        self.id = id
-        self.landed = threading.Event()
-        self.outcome: rpc.Reply | Lost | None = None
-        self.size = size
-
-
-class _Link:
-    """A socket, the requests under way on it, and the thread that reads their replies."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
-        self._sending = threading.Lock()
-        self._lock = threading.Lock()  # of what follows
-        self._next_id = 1
-        self._flights: dict[int, _Flight] = {}
-        self.end: StackshiftError | None = None
-        self.ended_at = 0.0
-        self._reader = threading.Thread(target=self._read, name="stackshift-client", daemon=True)
-        self._reader.start()
-
-    def send(self, method: str, body: bytes, deadline: float | None) -> _Flight:
-        """Write a request. Raises `Lost` (not sent) or `TimeoutError`."""
-        left = -1.0 if deadline is None else max(0.0, deadline - monotonic())
-        if not self._sending.acquire(timeout=left):
-            raise TimeoutError(f"{method}: not sent in time")
-        failure: OSError | None = None
-        try:
-            with self._lock:
-                if self.end is not None:
-                    raise Lost(self.end, sent=False)
-                id = self._next_id
-                line = rpc.encode_request(id, method, body)
-                self._next_id += 1
-                flight = self._flights[id] = _Flight(id, len(line))
-            try:
-                self._sock.sendall(line)
-            except OSError as bad:
-                # Part of a line may be out, and nothing may follow it.
-                failure = bad
-                self._shut(socket.SHUT_WR)
-        finally:
-            self._sending.release()
-        if failure is not None:
-            self._not_sent(flight, failure)
-        return flight
-
-    def _not_sent(self, flight: _Flight, failure: OSError) -> NoReturn:
-        """Say why a line could not be written: what the daemon said before it hung up is read by
-        then, or is not waited for any longer."""
-        self._reader.join(1.0)
-        self._shut(socket.SHUT_RDWR)
-        with self._lock:
-            self._flights.pop(flight.id, None)
-        if isinstance(flight.outcome, rpc.Reply):
-            flight.outcome.value()  # the error: too many connections, or this line is too long
-        why = self.end or rpc.unavailable(f"the connection broke: {failure.strerror}", rpc.BROKEN)
-        raise Lost(why, sent=False) from failure
-
-    def wait(self, flight: _Flight, deadline: float | None, method: str) -> Any:
-        """The result of a request. Raises its error, `Lost` (sent) or `TimeoutError`."""
-        left = None if deadline is None else max(0.0, deadline - monotonic())
-        try:
-            if not flight.landed.wait(left):
-                raise timed_out(method)
-        finally:
-            with self._lock:  # given up, also by Ctrl-C: its reply is nobody's when it comes
-                self._flights.pop(flight.id, None)
-        if isinstance(flight.outcome, Lost):
-            raise flight.outcome
-        assert flight.outcome is not None
-        return flight.outcome.value()
-
-    def close(self) -> None:
-        """End the connection; its reader then lets go of the socket and of all who wait."""
-        self._shut(socket.SHUT_RDWR)
-
-    def join(self) -> None:
-        """Wait until the reader is gone."""
-        if threading.current_thread() is not self._reader:
-            self._reader.join(5.0)
-
-    def _shut(self, how: int) -> None:
-        with contextlib.suppress(OSError):  # the other end was faster
-            self._sock.shutdown(how)
-
-    def forget(self) -> None:
-        """In a forked child: the parent uses the connection, so only our handle on it is closed."""
-        self._sock.close()
-
-    def _read(self) -> None:
-        lines = rpc.Lines()
-        why: StackshiftError = rpc.unavailable("the daemon closed the connection", rpc.BROKEN)
-        try:
-            while data := self._sock.recv(1 << 18):
-                for line in lines.feed(data):
-                    self._deliver(rpc.parse(line))
-        except StackshiftError as bad:
-            why = bad
-        except OSError as bad:
-            why = rpc.unavailable(f"the daemon's connection broke: {bad.strerror}", rpc.BROKEN)
-        finally:
-            self._land_all(why)
-            # Shut first, so that no sender is held up in it; closed when none is in it, since its
-            # number may be another file's a moment later.
-            self._shut(socket.SHUT_RDWR)
-            with self._sending:
-                self._sock.close()
-
-    def _deliver(self, message: rpc.Reply | rpc.Notification) -> None:
-        if isinstance(message, rpc.Notification):
-            return  # no feed is ever opened here
-        if message.id is None:
-            raise message.error or rpc.unavailable("the daemon ended the connection", rpc.BROKEN)
-        with self._lock:
-            flight = self._flights.pop(message.id, None)
-        if flight is not None:
-            flight.outcome = message
-            flight.landed.set()
-
-    def _land_all(self, why: StackshiftError) -> None:
-        """Tell everybody who waits. An error about a line (too long) is the longest one's; one
-        about the connection (there are too many) means that nothing on it was carried out."""
-        with self._lock:
-            self.end, self.ended_at = why, monotonic()
-            flights = list(self._flights.values())
-            self._flights.clear()
-        culprit = None
-        if not isinstance(why, DaemonUnavailable | Busy):
-            culprit = max(flights, key=lambda flight: flight.size, default=None)
-        for flight in flights:
-            if isinstance(why, Busy) or flight is culprit:
-                flight.outcome = rpc.Reply(None, None, from_json(why.as_json()))
-            else:
-                flight.outcome = Lost(why, sent=True)
-            flight.landed.set()
-
-
-# --- The client ------------------------------------------------------------------------------
+from stackshift_jobs.repeating import (
+    MAX_LOSSES,
+    PAUSE,
+    RESTARTING,
+    SOON,
+    Lost,
+    may_repeat,
+    uncertain,
+)
+from stackshift_jobs.request import (
+    RunPage,
+    StartOptions,
+    encode,
+    list_params,
+    outcome,
+    start_params,
+)
+
+__all__ = ["Client", "Queue", "RunHandle", "RunPage", "Runs", "StartOptions"]
 
 
 class RunHandle:
@@ -521,7 +151,7 @@ class Client:
         self._timeout = timeout
         self._patience = patience
         self._lock = threading.Lock()  # of what follows
-        self._link: _Link | None = None
+        self._link: Link | None = None
         self._lost_at: float | None = None
         self._closed = threading.Event()
         _clients.add(self)
@@ -566,7 +196,7 @@ class Client:
         self._check("run.start_many")
         refused: dict[int, StackshiftError] = {}
         results: dict[int, RunHandle | StackshiftError] = {}
-        window: deque[tuple[Batch, tuple[_Link, _Flight] | None]] = deque()
+        window: deque[tuple[Batch, tuple[Link, Flight] | None]] = deque()
         for batch in batches(self.project, items, refused):
             if not results and not window:
                 self._reach(self._deadline(self._timeout))
@@ -615,7 +245,7 @@ class Client:
                 if losses == MAX_LOSSES or self._closed.is_set():
                     raise from_json(lost.why.as_json()) from lost
 
-    def _reach(self, deadline: float | None) -> _Link:
+    def _reach(self, deadline: float | None) -> Link:
         """The connection; where it was lost just now, wait for the daemon to come back."""
         while True:
             try:
@@ -628,7 +258,7 @@ class Client:
                     raise
                 self._closed.wait(PAUSE)
 
-    def _connect(self) -> _Link:
+    def _connect(self) -> Link:
         """The living connection, made if there is none."""
         with self._lock:
             if self._closed.is_set():
@@ -637,10 +267,10 @@ class Client:
                 if self._link.end is None:
                     return self._link
                 self._lost_at, self._link = self._link.ended_at, None
-            self._link = _Link(rpc.connect(self.project.data_dir))
+            self._link = Link(connect(self.project.data_dir))
             return self._link
 
-    def _launch(self, batch: Batch) -> tuple[_Link, _Flight] | None:
+    def _launch(self, batch: Batch) -> tuple[Link, Flight] | None:
         """Send a batch ahead; None if it could not be sent, which is for `_land` to see to."""
         try:
             link = self._connect()
@@ -650,14 +280,14 @@ class Client:
             return None
 
     def _land(
-        self, batch: Batch, launched: tuple[_Link, _Flight] | None
+        self, batch: Batch, launched: tuple[Link, Flight] | None
     ) -> Iterator[tuple[int, RunHandle | StackshiftError]]:
         """What became of the items of a batch, by their places."""
         method, deadline = "run.start_many", self._deadline(self._timeout)
         try:
             try:
                 if launched is None:
-                    raise Lost(rpc.unavailable("not sent", rpc.BROKEN), sent=False)
+                    raise Lost(unavailable("not sent", BROKEN), sent=False)
                 answer = launched[0].wait(launched[1], deadline, method)
             except Lost as lost:
                 if lost.sent and not batch.repeatable:
