@@ -1,0 +1,267 @@
+"""What every journal keeps to, in files and in memory alike."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from journal.builders import (
+    OWNER,
+    START_US,
+    add,
+    claimed,
+    entries,
+    opened,
+    queued,
+    run,
+    step,
+    stories,
+    story,
+)
+from journal.disk import Disk
+from stackshiftd.core.records import JournalOpened
+from stackshiftd.journal.contract import Epoch, Fenced, Full, Journal, Unknown
+from stackshiftd.journal.memory import MemoryJournal
+
+Make = Callable[[], Journal]
+
+
+@pytest.fixture(params=["files", "memory"])
+def make(request: pytest.FixtureRequest) -> Make:
+    if request.param == "memory":
+        return MemoryJournal
+    return lambda: opened(Disk(), segment_size=600)
+
+
+def test_claim_writes_the_record_that_it_returns(make: Make) -> None:
+    """The epoch is the number of its own `journal.opened`, which is a record like any other."""
+
+    async def work() -> None:
+        journal = make()
+        for _ in range(3):
+            seen = journal.last_seq
+            claim = await journal.claim(OWNER, seen, START_US + seen)
+            assert claim.entry.seq == claim.epoch == journal.last_seq == seen + 1
+            assert claim.entry.record == JournalOpened(claim.epoch, OWNER.pid, OWNER.version)
+            assert [story(e) for e in journal.fetch([claim.place])] == [story(claim.entry)]
+        assert [place for place, _ in journal.read(3)] == [claim.place]
+        journal.close()
+
+    run(work())
+
+
+def test_claim_never_goes_back_in_time(make: Make) -> None:
+    """A clock that was set back cannot make a record older than the one before it."""
+
+    async def work() -> None:
+        journal = make()
+        await journal.claim(OWNER, 0, START_US)
+        claim = await journal.claim(OWNER, 1, START_US - 10**9)
+        assert claim.entry.at_us == journal.last_at_us == START_US
+        journal.close()
+
+    run(work())
+
+
+def test_older_epoch_is_fenced(make: Make) -> None:
+    """After another claim, appends under the last one change nothing."""
+
+    async def work() -> None:
+        journal = make()
+        with pytest.raises(Fenced):
+            await journal.append(Epoch(0), 0, [entries(1, [queued()])])
+        old = await claimed(journal)
+        new = await claimed(journal)
+        told = stories(journal)
+        with pytest.raises(Fenced):
+            await journal.append(old.epoch, 2, [entries(3, [queued()])])
+        assert stories(journal) == told
+        await add(journal, new, [queued()])
+        journal.close()
+
+    run(work())
+
+
+def test_read_begins_anywhere(make: Make) -> None:
+    """From each sequence number on, exactly the entries from there; beyond the end, none."""
+
+    async def work() -> None:
+        journal = make()
+        claim = await claimed(journal)
+        for number in range(12):
+            await add(journal, claim, [step(f"s{number}", b"%d" % number)] * (1 + number % 3))
+        told = stories(journal)
+        assert [s[0] for s in told] == list(range(1, journal.last_seq + 1))
+        for seq in range(journal.last_seq + 2):
+            assert stories(journal, seq) == told[max(0, seq - 1) :]
+        journal.close()
+
+    run(work())
+
+
+def test_read_ends_where_the_journal_was_when_it_began(make: Make) -> None:
+    """A reader beside the writer sees a prefix, and never half an append."""
+
+    async def work() -> None:
+        journal = make()
+        claim = await claimed(journal)
+        await add(journal, claim, [queued()] * 2)
+        reader = journal.read(1)
+        next(reader)
+        await add(journal, claim, [queued()] * 9)
+        assert [entry.seq for _, entry in reader] == [2, 3]
+        journal.close()
+
+    run(work())
+
+
+def test_fetch_gives_places_in_the_order_asked_for(make: Make) -> None:
+    """By place, in any order, also twice; places that are no longer kept are left out."""
+
+    async def work() -> None:
+        journal = make()
+        claim = await claimed(journal)
+        for number in range(9):
+            await add(journal, claim, [step(f"s{number}", b'"%b"' % (b"x" * 900 * number))])
+        found = list(journal.read(1))
+        places = [place for place, _ in found]
+        mixed = [*reversed(places), places[3], places[3]]
+        expected = [story(e) for _, e in [*reversed(found), found[3], found[3]]]
+        assert [story(e) for e in journal.fetch(mixed)] == expected
+        assert journal.fetch([]) == []
+        await journal.put_snapshot(5, [b"{}"])
+        await journal.put_snapshot(8, [b"{}"])
+        await journal.trim(6)
+        kept = [entry.seq for entry in journal.fetch(places)]
+        assert kept == list(range(6, 11))
+        assert [s[0] for s in stories(journal)] == kept
+        journal.close()
+
+    run(work())
+
+
+def test_tail_gives_each_entry_once_as_it_becomes_durable(make: Make) -> None:
+    """What was there, then what comes, without gap or duplicate, until the journal is closed."""
+
+    async def work() -> None:
+        journal = make()
+        claim = await claimed(journal)
+        await add(journal, claim, [queued()] * 3)
+        seen: list[tuple[int, int, str]] = []
+        many = asyncio.Event()
+
+        async def follow() -> None:
+            async for place, entry in journal.tail(2):
+                assert [story(e) for e in journal.fetch([place])] == [story(entry)]
+                seen.append(story(entry))
+                if len(seen) >= 40:
+                    many.set()
+
+        follower = asyncio.ensure_future(follow())
+        for number in range(20):
+            await add(journal, claim, [step(f"s{number}")], [queued()])
+            if number % 3 == 0:
+                await asyncio.sleep(0)
+        await asyncio.wait_for(many.wait(), 20)
+        told = stories(journal, 2)
+        journal.close()
+        await follower
+        assert seen == told
+
+    run(work())
+
+
+def test_snapshot_is_given_back_as_it_was_put(make: Make) -> None:
+    """The newest one, lines and all; none where there is none."""
+
+    async def work() -> None:
+        journal = make()
+        assert await journal.get_snapshot() is None
+        claim = await claimed(journal)
+        await add(journal, claim, [queued()] * 9)
+        await journal.put_snapshot(4, [b'{"a":1}', b'{"b":2}'])
+        assert await journal.get_snapshot() == (4, [b'{"a":1}', b'{"b":2}'])
+        await journal.put_snapshot(9, [])
+        assert await journal.get_snapshot() == (9, [])
+        assert journal.stats()["snapshot"]["seq"] == 9
+        journal.close()
+
+    run(work())
+
+
+def test_trim_keeps_what_the_older_snapshot_needs(make: Make) -> None:
+    """Entries are dropped only below the older of two snapshots; one alone drops nothing."""
+
+    async def work() -> None:
+        journal = make()
+        claim = await claimed(journal)
+        for _ in range(10):
+            await add(journal, claim, [queued()] * 3)
+        await journal.trim(31)
+        await journal.put_snapshot(20, [b"{}"])
+        await journal.trim(31)
+        assert stories(journal)[0][0] == 1
+        await journal.put_snapshot(31, [b"{}"])
+        await journal.trim(31)
+        first = stories(journal)[0][0]
+        assert 1 < first <= 21
+        assert journal.stats()["first_seq"] == first
+        assert [s[0] for s in stories(journal)] == list(range(first, 32))
+        journal.close()
+
+    run(work())
+
+
+def test_closed_journal_takes_no_appends(make: Make) -> None:
+    """After `close`, an append is refused; closing twice is closing once."""
+
+    async def work() -> None:
+        journal = make()
+        claim = await claimed(journal)
+        journal.close()
+        journal.close()
+        with pytest.raises(Fenced):
+            await journal.append(claim.epoch, 1, [entries(2, [queued()])])
+
+    run(work())
+
+
+def test_memory_journal_is_killed_with_appends_in_flight() -> None:
+    """What is held in flight is not there after `reopened`, and its writer is told `Unknown`."""
+
+    async def work() -> None:
+        journal = MemoryJournal()
+        claim = await claimed(journal)
+        journal.hold()
+        pending = asyncio.ensure_future(add(journal, claim, [queued()]))
+        await asyncio.sleep(0)
+        other = journal.reopened()
+        assert other.last_seq == other.recovery.kept_seq == 1
+        journal.release()
+        with pytest.raises(Unknown):
+            await pending
+        assert (journal.last_seq, other.last_seq) == (1, 1)
+
+    run(work())
+
+
+@pytest.mark.parametrize("written", [True, False])
+def test_memory_journal_fails_on_request(written: bool) -> None:
+    """`Full` changes nothing; `Unknown` is final, and only a new start tells which it was."""
+
+    async def work() -> None:
+        journal = MemoryJournal()
+        claim = await claimed(journal)
+        journal.fail_next(Full("no room"))
+        with pytest.raises(Full):
+            await add(journal, claim, [queued()])
+        await add(journal, claim, [queued()])
+        journal.fail_next(Unknown("gone"), written=written)
+        for _ in range(2):
+            with pytest.raises(Unknown):
+                await add(journal, claim, [queued()])
+        assert journal.reopened().last_seq == (3 if written else 2)
+
+    run(work())
