@@ -1,7 +1,7 @@
 """The client for applications: start runs, wait for them, look at them; from any thread.
 
 Owns `Client` and the handles that it gives out. It never starts a daemon. What is asked is
-`request`'s and `batches`', over what it goes is `link`'s, and when it may go twice is `repeating`'s.
+`request`'s and `batches`', how it goes there is `link`'s, whether it may go twice `repeating`'s.
 
 Invariant: at any time at most one connection, which all threads share; a forked child has its own.
 """

@@ -1,4 +1,4 @@
-"""`stackshift.toml`: every key, what it may hold, and the values in force.
+"""`stackshift.toml`: every key, and the values in force.
 
 Owns `KEYS`, the one table from which values are checked and the guide, the man page and `config`
 are made. It reads files and the environment and changes neither. A `Config` is complete and frozen:
@@ -12,16 +12,13 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
-import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from stackshift_jobs.durations import milliseconds
 from stackshift_jobs.errors import BadConfiguration, Usage
 from stackshift_jobs.names import check_name
 from stackshift_jobs.project import (
@@ -31,163 +28,25 @@ from stackshift_jobs.project import (
     parse_toml,
     read_config_text,
 )
-
-KIB: Final = 1 << 10
-MIB: Final = 1 << 20
-GIB: Final = 1 << 30
-
-# --- What a value may be -------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """A type of value: how it is called, what `read` makes of it (`ValueError` if it is not one),
-    and the unit that its field's name ends in."""
-
-    name: str
-    read: Callable[[Any], Any]
-    unit: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Rate:
-    """At most `count` starts in `per_ms`; written `100/m`, `5/10s`."""
-
-    count: int
-    per_ms: int
-
-
-_SIZE: Final = re.compile(r"(\d+)\s*(B|KiB|MiB|GiB|kB|MB|GB)?")
-_SIZE_UNIT: Final = {
-    None: 1, "B": 1, "KiB": KIB, "MiB": MIB, "GiB": GIB, "kB": 10**3, "MB": 10**6, "GB": 10**9,
-}  # fmt: skip
-_RATE: Final = re.compile(r"(\d+)\s*/\s*((?:\d+(?:\.\d+)?)?(?:ms|s|m|h|d|w))")
-
-
-def parse_size(value: object) -> int:
-    """Bytes in `64MiB`, `1GB`, `512` or 512; raises `ValueError`."""
-    if type(value) is int and value >= 0:
-        return value
-    found = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
-    if found is None:
-        raise ValueError('a size, such as "64MiB"')
-    return int(found[1]) * _SIZE_UNIT[found[2]]
-
-
-def parse_rate(value: object) -> Rate:
-    """The rate that `100/m` or `5/10s` says; raises `ValueError`."""
-    found = _RATE.fullmatch(value.strip()) if isinstance(value, str) else None
-    if found is None or int(found[1]) < 1:
-        raise ValueError('a rate, such as "100/m" or "5/10s"')
-    per = found[2] if found[2][0].isdigit() else "1" + found[2]
-    per_ms = _duration(per)
-    if per_ms < 1:
-        raise ValueError('a rate over at least a millisecond, such as "100/m"')
-    return Rate(int(found[1]), per_ms)
-
-
-def _duration(value: object) -> int:
-    try:
-        if isinstance(value, bool) or not isinstance(value, str | int | float):
-            raise Usage("not a duration")
-        return milliseconds(value)
-    except (Usage, ValueError, OverflowError):
-        raise ValueError('a duration of at most 10 years, such as "10s" or "30d"') from None
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str) or not value or not value.isprintable():
-        raise ValueError("printable text")
-    return value
-
-
-def _flag(value: object) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError("true or false")
-    return value
-
-
-def _texts(value: object) -> tuple[str, ...]:
-    if not isinstance(value, list):
-        raise ValueError("a list of texts")
-    return tuple(_text(one) for one in value)
-
-
-def _inside(value: object) -> tuple[str, ...]:
-    """Modules are imported by their path from the project's root, so they must lie under it."""
-    for one in (paths := _texts(value)):
-        path = PurePosixPath(one)
-        if path.is_absolute() or ".." in path.parts or path == PurePosixPath("."):
-            raise ValueError("a list of folders or files inside the project")
-    return paths
-
-
-def _command(value: object) -> tuple[str, ...]:
-    try:
-        argv = tuple(shlex.split(value)) if isinstance(value, str) else _texts(value)
-    except ValueError:
-        argv = ()
-    if not argv:
-        raise ValueError('a command, as text or as a list: ["notify", "--failed"]')
-    return argv
-
-
-def _whole(low: int, high: int) -> Kind:
-    def read(value: object) -> int:
-        if type(value) is not int or not low <= value <= high:
-            raise ValueError(f"a whole number from {low} to {high}")
-        return value
-
-    return Kind("integer", read)
-
-
-def _number(low: float, high: float) -> Kind:
-    def read(value: object) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError(f"a number from {low:g} to {high:g}")
-        if not low <= value <= high:
-            raise ValueError(f"a number from {low:g} to {high:g}")
-        return float(value)
-
-    return Kind("number", read)
-
-
-def _size(low: int, high: int) -> Kind:
-    def read(value: object) -> int:
-        size = parse_size(value)
-        if not low <= size <= high:
-            raise ValueError(f"a size from {format_size(low)} to {format_size(high)}")
-        return size
-
-    return Kind("size", read, "_bytes")
-
-
-def _choice(*words: str) -> Kind:
-    def read(value: object) -> str:
-        if not isinstance(value, str) or value not in words:
-            raise ValueError(" or ".join(f'"{word}"' for word in words))
-        return value
-
-    return Kind(" | ".join(f'"{word}"' for word in words), read)
-
-
-def format_size(size: int) -> str:
-    """Bytes as one would write them: `64MiB`, `1000B`."""
-    for unit in ("GiB", "MiB", "KiB"):
-        if size and size % _SIZE_UNIT[unit] == 0:
-            return f"{size // _SIZE_UNIT[unit]}{unit}"
-    return f"{size}B"
-
-
-_TEXT: Final = Kind("text", _text)
-_PATH: Final = Kind("path", _text)
-_FLAG: Final = Kind("boolean", _flag)
-_TEXTS: Final = Kind("list of texts", _texts)
-_PATHS: Final = Kind("list of paths", _inside)
-_DURATION: Final = Kind("duration", _duration, "_ms")
-_RATE_KIND: Final = Kind("rate", parse_rate)
-_COMMAND: Final = Kind("command", _command)
-_MANY: Final = 1_000_000
+from stackshift_jobs.setting_kinds import (
+    COMMAND,
+    DURATION,
+    FLAG,
+    GIB,
+    KIB,
+    MIB,
+    PATH,
+    PATHS,
+    RATE,
+    TEXT,
+    TEXTS,
+    Kind,
+    Rate,
+    choice,
+    number,
+    size,
+    whole,
+)
 
 # --- The table -----------------------------------------------------------------------------
 
@@ -226,53 +85,54 @@ class Key:
         return str(self.default).replace("'", '"')
 
 
+_MANY: Final = 1_000_000
 QUEUES: Final = "queues.NAME"
 KEYS: Final[tuple[Key, ...]] = (
-    Key("project", "name", _TEXT, None, "What the project is called.", "the folder's name"),
-    Key("project", "jobs", _PATHS, ["jobs"], "Folders or files of job modules."),
-    Key("project", "env_file", _PATH, None,
+    Key("project", "name", TEXT, None, "What the project is called.", "the folder's name"),
+    Key("project", "jobs", PATHS, ["jobs"], "Folders or files of job modules."),
+    Key("project", "env_file", PATH, None,
         "Environment of workers: a file of NAME=value lines.", "none"),
-    Key("project", "data_dir", _PATH, None, "Where journal, socket and logs lie.", ".stackshift"),
-    Key("project", "watch", _FLAG, False, "Load changed job modules by itself."),
-    Key("journal", "durability", _choice("always", "interval"), "always",
+    Key("project", "data_dir", PATH, None, "Where journal, socket and logs lie.", ".stackshift"),
+    Key("project", "watch", FLAG, False, "Load changed job modules by itself."),
+    Key("journal", "durability", choice("always", "interval"), "always",
         "Acknowledge after the disk has it, or every 100 ms, which a power cut can lose."),
-    Key("journal", "segment_size", _size(4 * KIB, 4 * GIB), "64MiB", "Size of one journal file."),
-    Key("journal", "retention", _DURATION, "30d",
+    Key("journal", "segment_size", size(4 * KIB, 4 * GIB), "64MiB", "Size of one journal file."),
+    Key("journal", "retention", DURATION, "30d",
         "How long finished runs and removed keys are kept."),
-    Key("workers", "processes", _whole(1, 1024), None, "Worker processes.", "one a CPU"),
-    Key("workers", "slots", _whole(1, 1024), 16, "Runs at a time in one process."),
-    Key("workers", "grace", _DURATION, "10s",
+    Key("workers", "processes", whole(1, 1024), None, "Worker processes.", "one a CPU"),
+    Key("workers", "slots", whole(1, 1024), 16, "Runs at a time in one process."),
+    Key("workers", "grace", DURATION, "10s",
         "Time to end in good order before a worker is killed."),
-    Key("workers", "python", _PATH, None, "The interpreter of workers.",
+    Key("workers", "python", PATH, None, "The interpreter of workers.",
         "the project's .venv if it has stackshift-jobs, else the daemon's"),
-    Key("workers", "inherit_env", _TEXTS, [], 'Variables handed on to workers; ["*"] for all.'),
-    Key("workers", "recycle_runs", _whole(1, _MANY), None,
+    Key("workers", "inherit_env", TEXTS, [], 'Variables handed on to workers; ["*"] for all.'),
+    Key("workers", "recycle_runs", whole(1, _MANY), None,
         "Replace a worker after so many runs.", "never"),
-    Key("workers", "max_memory", _size(16 * MIB, 1024 * GIB), None,
+    Key("workers", "max_memory", size(16 * MIB, 1024 * GIB), None,
         "Replace a worker that holds more memory.", "no limit"),
-    Key(QUEUES, "concurrency", _whole(1, _MANY), None,
+    Key(QUEUES, "concurrency", whole(1, _MANY), None,
         "Runs at once.", "as many as there are slots"),
-    Key(QUEUES, "rate", _RATE_KIND, None, 'Attempts started in a time: "100/m".', "no limit"),
-    Key(QUEUES, "rate_burst", _whole(1, _MANY), 1, "Attempts that may start at once after a lull."),
-    Key(QUEUES, "key_concurrency", _whole(1, _MANY), None,
+    Key(QUEUES, "rate", RATE, None, 'Attempts started in a time: "100/m".', "no limit"),
+    Key(QUEUES, "rate_burst", whole(1, _MANY), 1, "Attempts that may start at once after a lull."),
+    Key(QUEUES, "key_concurrency", whole(1, _MANY), None,
         "Runs at once for one concurrency key.", "no limit"),
-    Key(QUEUES, "paused", _FLAG, False, "Start nothing."),
-    Key(QUEUES, "processes", _whole(1, 1024), None,
+    Key(QUEUES, "paused", FLAG, False, "Start nothing."),
+    Key(QUEUES, "processes", whole(1, 1024), None,
         "Worker processes for this queue alone.", "shared ones"),
-    Key("retry", "max_attempts", _whole(1, _MANY), 3, "Tries of a run, the first one counted."),
-    Key("retry", "backoff", _DURATION, "1s", "Delay before the second try."),
-    Key("retry", "factor", _number(1, 1000), 2.0,
+    Key("retry", "max_attempts", whole(1, _MANY), 3, "Tries of a run, the first one counted."),
+    Key("retry", "backoff", DURATION, "1s", "Delay before the second try."),
+    Key("retry", "factor", number(1, 1000), 2.0,
         "By how much each delay is longer than the last."),
-    Key("retry", "max_backoff", _DURATION, "1h", "The longest delay."),
-    Key("retry", "jitter", _number(0, 1), 0.1, "Share by which a delay varies, up or down."),
-    Key("limits", "payload", _size(1, 16 * MIB), "1MiB",
+    Key("retry", "max_backoff", DURATION, "1h", "The longest delay."),
+    Key("retry", "jitter", number(0, 1), 0.1, "Share by which a delay varies, up or down."),
+    Key("limits", "payload", size(1, 16 * MIB), "1MiB",
         "Size of a payload, result, event or state value."),
-    Key("limits", "run_steps", _whole(1, _MANY), 10_000, "Steps of one run."),
-    Key("limits", "run_bytes", _size(1, 64 * GIB), "64MiB", "Size of all that one run records."),
-    Key("limits", "connections", _whole(1, 65_536), 256, "Clients at a time."),
-    Key("hooks", "on_failed", _COMMAND, None,
+    Key("limits", "run_steps", whole(1, _MANY), 10_000, "Steps of one run."),
+    Key("limits", "run_bytes", size(1, 64 * GIB), "64MiB", "Size of all that one run records."),
+    Key("limits", "connections", whole(1, 65_536), 256, "Clients at a time."),
+    Key("hooks", "on_failed", COMMAND, None,
         "Command for a run that failed; its JSON on stdin.", "none"),
-    Key("hooks", "on_completed", _COMMAND, None,
+    Key("hooks", "on_completed", COMMAND, None,
         "Command for a run that completed; its JSON on stdin.", "none"),
 )  # fmt: skip
 

@@ -10,19 +10,25 @@ whole file or none; anything else in it counts as none.
 A socket's address is short. Where the data directory's path is too long for it, the socket lies
 in a directory under `/tmp` that nobody else can enter; it is checked before each use and never
 repaired, since one that is wrong was made by somebody else.
+
+What every command does here (`read_daemon`, `check_private`) does without `pathlib`, whose loading
+takes 5 ms.
 """
 
 from __future__ import annotations
 
-import contextlib
+# ruff: noqa: PTH118, PTH123 - see above
 import json
 import os
 import stat
 import sys
-from pathlib import Path
-from typing import Final, NamedTuple
 
 from stackshift_jobs.errors import BadConfiguration
+
+TYPE_CHECKING = False  # See `errors`: loading `typing` takes too long here.
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Any, Final
 
 DAEMON_FILE: Final = "daemon.json"
 SOCKET_FILE: Final = "daemon.sock"
@@ -33,20 +39,42 @@ _SHORT_PARENT: Final = "/tmp"
 _MAX_FILE_BYTES: Final = 65_536
 
 
-class DaemonInfo(NamedTuple):
+class DaemonInfo:
     """What `daemon.json` says. `socket` is an absolute path, `started_at` RFC 3339 text."""
 
-    pid: int
-    socket: str
-    version: str
-    protocol: int
-    started_at: str
+    __slots__ = ("pid", "protocol", "socket", "started_at", "version")
+
+    def __init__(self, pid: int, socket: str, version: str, protocol: int, started_at: str) -> None:
+        self.pid = pid
+        self.socket = socket
+        self.version = version
+        self.protocol = protocol
+        self.started_at = started_at
+
+    def __repr__(self) -> str:
+        return f"DaemonInfo({self.as_json()!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, DaemonInfo) and self.as_json() == other.as_json()
+
+    def __hash__(self) -> int:
+        return hash((self.pid, self.socket, self.started_at))
+
+    def as_json(self) -> dict[str, Any]:
+        """The object that the file holds."""
+        return {
+            "pid": self.pid,
+            "socket": self.socket,
+            "version": self.version,
+            "protocol": self.protocol,
+            "started_at": self.started_at,
+        }
 
 
 def read_daemon(data_dir: str | os.PathLike[str]) -> DaemonInfo | None:
     """What is known of the daemon; None if `daemon.json` is missing or not what we write."""
     try:
-        with Path(data_dir, DAEMON_FILE).open("rb") as file:
+        with open(os.path.join(data_dir, DAEMON_FILE), "rb") as file:
             body = json.loads(file.read(_MAX_FILE_BYTES))
     except (OSError, ValueError, RecursionError):
         return None
@@ -71,17 +99,21 @@ def read_daemon(data_dir: str | os.PathLike[str]) -> DaemonInfo | None:
 def write_daemon(data_dir: str | os.PathLike[str], info: DaemonInfo) -> None:
     """Say where the daemon is (mode 0600, atomically). Only the daemon that holds the project's
     lock may call it."""
+    from pathlib import Path
+
     temporary = Path(data_dir, f"{DAEMON_FILE}.{os.getpid()}.tmp")
     temporary.unlink(missing_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with os.fdopen(os.open(temporary, flags, 0o600), "w", encoding="ascii") as file:
-        file.write(json.dumps(info._asdict()) + "\n")
+        file.write(json.dumps(info.as_json()) + "\n")
     temporary.replace(Path(data_dir, DAEMON_FILE))
 
 
 def remove_daemon(data_dir: str | os.PathLike[str]) -> None:
     """Say that no daemon runs any more; before the project's lock is given back. Nothing to remove
     is no error."""
+    from pathlib import Path
+
     Path(data_dir, DAEMON_FILE).unlink(missing_ok=True)
 
 
@@ -91,20 +123,23 @@ def socket_path(data_dir: str | os.PathLike[str]) -> Path:
 
     Raises `BadConfiguration` if that directory is not ours alone.
     """
+    from contextlib import suppress
+    from pathlib import Path
+
     path = Path(data_dir, SOCKET_FILE)
     if len(os.fsencode(path)) <= MAX_SOCKET_BYTES:
         return path
     directory = _short_directory(data_dir)
-    with contextlib.suppress(FileExistsError):
+    with suppress(FileExistsError):
         directory.mkdir(0o700)
     check_private(directory)
     return directory / SOCKET_FILE
 
 
-def check_private(directory: Path) -> None:
+def check_private(directory: str | os.PathLike[str]) -> None:
     """Raise `BadConfiguration` unless `directory` is a real directory, ours, with mode 0700."""
     try:
-        found = directory.lstat()
+        found = os.lstat(directory)
     except OSError as bad:
         raise BadConfiguration(f"{directory}: {bad.strerror}", directory=str(directory)) from bad
     if stat.S_ISLNK(found.st_mode):
@@ -127,6 +162,7 @@ def check_private(directory: Path) -> None:
 def _short_directory(data_dir: str | os.PathLike[str]) -> Path:
     """The same for every spelling of `data_dir`, another one for another user or directory."""
     import hashlib
+    from pathlib import Path
 
     digest = hashlib.blake2b(os.fsencode(Path(data_dir).resolve()), digest_size=10).hexdigest()
     return Path(_SHORT_PARENT, f"stackshift-{os.geteuid()}-{digest}")

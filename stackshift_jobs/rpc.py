@@ -1,7 +1,7 @@
 """A blocking connection to the daemon, for one thread: a command, or a program that follows a feed.
 
-Owns `Connection`; `frames` says what goes over it and `connecting` how it is made. It never starts a
-daemon and never sends anything twice.
+Owns `Connection`; `frames` says what goes over it and `connecting` how it is made. It never starts
+a daemon and never sends anything twice.
 
 Invariants: a connection whose frames are in doubt is closed and stays closed; every wait has a
 deadline if its caller gave one; what has arrived and was not asked for yet is bounded.
@@ -18,7 +18,7 @@ from stackshift_jobs.errors import StackshiftError, Usage, from_json
 from stackshift_jobs.frames import Lines, Notification, Reply, encode_params, encode_request, parse
 from stackshift_jobs.no_daemon import BROKEN, NO_ANSWER, unavailable
 
-TYPE_CHECKING = False  # See `no_daemon`: loading `typing` takes too long here.
+TYPE_CHECKING = False  # See `errors`: loading `typing` takes too long here.
 if TYPE_CHECKING:
     import os
     import socket

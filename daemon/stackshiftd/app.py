@@ -29,6 +29,13 @@ RESTART_PAUSE_SECONDS = 60.0
 """A daemon whose journal failed starts again, into recovery; not twice within this time."""
 
 
+GC_THRESHOLD = (20_000, 20, 50)
+"""Records and frames are not tracked; what is, lives as long as its run."""
+SWITCH_SECONDS = 0.0005
+"""The commit thread needs the interpreter for a moment to say that the disk is done. At Python's
+default it would wait up to 5 ms for a busy loop to let go, and every acknowledgement with it."""
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run; the exit status."""
     arguments = _parser().parse_args(argv)
@@ -82,6 +89,7 @@ def _run(arguments: argparse.Namespace) -> int:
         datefmt="%Y-%m-%dT%H:%M:%S%z",
         stream=sys.stderr,
     )
+    sys.setswitchinterval(SWITCH_SECONDS)
     ready = _Ready(arguments.ready_fd)
     root = arguments.project.resolve()
     try:
@@ -124,9 +132,10 @@ async def _serve(config: Config, ready: _Ready) -> None:
         loop.add_signal_handler(number, daemon.stop)
 
     def is_ready() -> None:
-        # What is loaded now stays: the collector need not look at it again.
+        # What is loaded now stays: the collector need not look at it again, nor so often.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(*GC_THRESHOLD)
         log.info("serving %s, pid %d", config.root, os.getpid())
         notes = idle_settings(config)
         for note in notes:

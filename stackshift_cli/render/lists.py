@@ -12,8 +12,8 @@ from stackshift_cli.given import Globals
 from stackshift_cli.render.console import STATUS_STYLES, Glyphs, console, glyphs
 from stackshift_cli.safe_text import safe
 from stackshift_cli.timeline import FINISHED
-from stackshift_jobs.config import format_size
 from stackshift_jobs.durations import format_ms, from_rfc3339
+from stackshift_jobs.setting_kinds import format_size
 
 _WIDEST_CELLS: Final = 30
 """What a column may insist on: an id is as wide."""

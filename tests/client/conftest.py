@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from client.fake_daemon import FakeDaemon
+from stackshift_jobs.client import Client
 from stackshift_jobs.project import Project
+from stackshift_jobs.rpc import Connection
 
 
 @pytest.fixture
@@ -26,3 +28,17 @@ def daemon(project: Project) -> Iterator[FakeDaemon]:
     fake = FakeDaemon(project.data_dir).start()
     yield fake
     fake.stop()
+
+
+@pytest.fixture
+def connection(daemon: FakeDaemon) -> Iterator[Connection]:
+    """A blocking connection to the fake daemon."""
+    with Connection.open(daemon.data_dir) as opened:
+        yield opened
+
+
+@pytest.fixture
+def client(project: Project, daemon: FakeDaemon) -> Iterator[Client]:
+    """A client of the fake daemon's project."""
+    with Client(project) as made:
+        yield made

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from stackshift_jobs import config
-from stackshift_jobs.config import KEYS, Config, Rate, find_key, load_config
+from stackshift_jobs.config import KEYS, Config, find_key, load_config
 from stackshift_jobs.errors import BadConfiguration
+from stackshift_jobs.setting_kinds import Rate, format_size, parse_size
 
 CLASSES: dict[str, type[Any]] = {
     "project": config.ProjectSection,
@@ -282,5 +283,5 @@ def test_processes_default_to_the_cpus_that_may_be_used() -> None:
 )
 def test_size_is_written_as_it_is_read(size: int, text: str) -> None:
     """The shortest spelling that is exact."""
-    assert config.format_size(size) == text
-    assert config.parse_size(text) == size
+    assert format_size(size) == text
+    assert parse_size(text) == size

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
-from stackshift_jobs import client, rpc
-from stackshift_jobs.client import batches, encode, item_params, may_repeat, start_params
+from stackshift_jobs.batches import Batch, batches
 from stackshift_jobs.errors import PayloadRefused, StackshiftError, Usage
+from stackshift_jobs.frames import encode_params
 from stackshift_jobs.project import Project
+from stackshift_jobs.repeating import may_repeat
+from stackshift_jobs.request import LINE_SLACK, encode, item_params, start_params
 
 
 def test_options_become_params() -> None:
@@ -89,7 +91,7 @@ def test_only_reads_and_starts_with_a_key_may_be_sent_twice(
     assert may_repeat(method, params) is safe
 
 
-def plan(project: Project, items: list[Any]) -> tuple[list[client.Batch], dict[int, Any]]:
+def plan(project: Project, items: list[Any]) -> tuple[list[Batch], dict[int, Any]]:
     refused: dict[int, StackshiftError] = {}
     return list(batches(project, items, refused)), refused
 
@@ -109,7 +111,7 @@ def test_batches_stay_under_the_smallest_line(project: Project) -> None:
     sizes = [20_000, 20_000, 20_000, 100_000, 10, 50_000]
     made, _ = plan(project, [("j", "x" * size) for size in sizes])
     assert [batch.places for batch in made] == [[0, 1, 2], [3], [4, 5]]
-    assert all(len(batch.body) <= client.LINE_SLACK for batch in made if batch.places != [3])
+    assert all(len(batch.body) <= LINE_SLACK for batch in made if batch.places != [3])
 
 
 def test_items_with_and_without_a_key_are_kept_apart(project: Project) -> None:
@@ -146,7 +148,7 @@ def test_payload_may_be_a_dataclass() -> None:
         at: datetime
 
     params = start_params("j", Resize("a", datetime(2026, 1, 2, tzinfo=UTC)), {})
-    assert json.loads(rpc.encode_params(params))["payload"] == {
+    assert json.loads(encode_params(params))["payload"] == {
         "image": "a",
         "at": "2026-01-02T00:00:00+00:00",
     }

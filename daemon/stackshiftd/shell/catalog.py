@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable
 from hashlib import sha256
 from typing import Any, Final
@@ -162,10 +163,21 @@ class Catalog:
             ) from bad
 
 
+_PLAIN_BYTES: Final = 4096
+_HUGE: Final = re.compile(rb"[0-9.][eE]|[0-9]{300}")
+"""Digits that may be a number past what a float holds: `1e999` would be read as Infinity."""
+
+
 def _is_plainly_strict(text: bytes) -> bool:
     """Is it so simple that the parser which found it has checked all there is? One key cannot stand
     twice, and without a second bracket nothing is nested."""
-    return text.isascii() and text.count(b":") <= 1 and text.count(b"[") + text.count(b"{") <= 2
+    return (
+        len(text) <= _PLAIN_BYTES
+        and text.isascii()
+        and text.count(b":") <= 1
+        and text.count(b"[") + text.count(b"{") <= 2
+        and _HUGE.search(text) is None
+    )
 
 
 def _labels(labels: dict[str, str]) -> dict[str, str]:

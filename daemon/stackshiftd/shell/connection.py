@@ -61,6 +61,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._rest = b""
         self._gathered: list[bytes] = []
+        self._gathered_bytes = 0
         self._loop = asyncio.get_running_loop()
         self._room: asyncio.Event = asyncio.Event()
         self._room.set()
@@ -98,6 +99,8 @@ class Connection(asyncio.Protocol):
             if len(line) > self._max_line:
                 self._too_long()
                 return
+            if self.gone:
+                return
             self._serve(line)
         if len(self._rest) > self._max_line:
             self._too_long()
@@ -114,7 +117,7 @@ class Connection(asyncio.Protocol):
     def _serve(self, line: bytes) -> None:
         try:
             request = _decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError) as bad:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as bad:
             self._refuse_line(line, bad)
             return
         number = request.id
@@ -186,20 +189,27 @@ class Connection(asyncio.Protocol):
     def _send(self, line: bytes) -> None:
         if self.gone:
             return
+        if self._gathered_bytes > FULL_AT:
+            self._flush()
+        if self._transport is not None and self._transport.get_write_buffer_size() > MAX_UNREAD:
+            # What waited before this message; a single long one is no reason to hang up.
+            log.warning("cut off a client that does not read")
+            self.gone = True
+            self._transport.abort()
+            return
         if not self._gathered:
             self._loop.call_soon(self._flush)
         self._gathered.append(line)
+        self._gathered_bytes += len(line)
 
     def _flush(self) -> None:
         gathered, self._gathered = self._gathered, []
+        self._gathered_bytes = 0
         transport = self._transport
         if transport is None or self.gone or not gathered:
             return
         gathered.append(b"")
         transport.write(b"\n".join(gathered))
-        if transport.get_write_buffer_size() > MAX_UNREAD:
-            log.warning("cut off a client that does not read")
-            transport.abort()
 
     def close(self) -> None:
         """Send what is there, and close."""

@@ -110,7 +110,7 @@ class Control:
         expected = found[0] if found is not None else bound[0]  # type: ignore[index]
         try:
             params = msgspec.json.decode(raw, type=expected)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as bad:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as bad:
             raise Usage(f"{method}: {bad}", rpc="bad_params") from bad
         if found is not None:
             found[1](params, answer)

@@ -19,6 +19,8 @@ from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.lookup import Lookup
 
 _CHUNK: Final = 256
+_CHUNK_BYTES: Final = 256 << 10
+"""So much is given to one feed before it is looked whether its reader takes it."""
 _SYNC_SECONDS: Final = 0.05
 _ENDS: Final = frozenset((r.RunCompleted, r.RunFailed, r.RunCancelled))
 _QUIET: Final = frozenset((r.JournalWatermark,))
@@ -47,6 +49,7 @@ class Feed:
         self.run = run
         self.next_seq = next_seq
         self.live = False
+        self.given_bytes = 0
 
     def give(self, entry: Entry) -> bool:
         """Send an entry if it is for this feed; True once the followed run has ended."""
@@ -58,7 +61,9 @@ class Feed:
             return False
         if self.run is not None and getattr(record, "run", None) != self.run:
             return False
-        self.reader.notify("feed.record", {"feed": self.number, "record": Raw(entry_json(entry))})
+        line = entry_json(entry)
+        self.given_bytes += len(line)
+        self.reader.notify("feed.record", {"feed": self.number, "record": Raw(line)})
         return self.run is not None and type(record) in _ENDS
 
 
@@ -124,9 +129,15 @@ class Feeds:
                 feed.live = False
                 self._catch_up(feed)
                 continue
+            feed.given_bytes = 0
             for entry in entries:
                 if feed.give(entry):
                     self._end(feed)
+                    break
+                if feed.given_bytes > _CHUNK_BYTES:
+                    # A large batch is read on from the journal, as fast as the reader takes it.
+                    feed.live = False
+                    self._catch_up(feed)
                     break
 
     def _catch_up(self, feed: Feed) -> None:
@@ -145,10 +156,12 @@ class Feeds:
                         self._end(feed)
                         return
                     given += 1
-                    if given % _CHUNK == 0:
+                    if given % _CHUNK == 0 or feed.given_bytes > _CHUNK_BYTES:
+                        feed.given_bytes = 0
                         await asyncio.sleep(0)
-                        if feed.reader.full:
-                            await feed.reader.room()
+                        await feed.reader.room()
+                        if feed.number not in self._feeds:
+                            return
                 behind = feed.next_seq <= self.published_seq
                 if feed.run is None and behind and not given:
                     # Acknowledged but not synced yet (`durability = "interval"`): soon it is.
