@@ -1,0 +1,80 @@
+# Everything that one does with a checkout. Needs make and Python >= 3.11; the rest goes into .venv.
+#
+#   make demo     run the example project and show what happened
+#   make test     all tests            make long   the long ones too (minutes)
+#   make lint     ruff                 make types  mypy --strict
+#   make man      read the man pages for mistakes
+#   make bench    measure              make clean  remove what was made
+#
+# Another Python: make PYTHON=python3.13 test
+
+SHELL := /bin/sh
+VENV := .venv
+BIN := $(VENV)/bin
+EXAMPLE := jobs.example
+PACKAGES := stackshift_jobs stackshift_cli daemon/stackshiftd
+
+# The first of these that is new enough; if none is, the first, for the message below.
+ifndef PYTHON
+PYTHON := $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+    $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 \
+    && { echo $$python; exit; }; done; echo python3)
+endif
+
+.PHONY: demo test long lint types man bench clean python
+
+demo: $(VENV)/examples.stamp
+	@cd $(EXAMPLE) && exec </dev/null; \
+	unset STACKSHIFT_PROJECT STACKSHIFT_DATA_DIR STACKSHIFT_NO_START; \
+	PATH="$$(cd ../$(BIN) && pwd):$$PATH"; \
+	show() { printf '\n$$ %s\n' "$$*"; "$$@"; }; \
+	trap 'show stackshift daemon stop' EXIT; trap 'exit 130' INT TERM; \
+	rm -rf out/img_123; \
+	show stackshift start resizeAvatar -p @payload.json --follow && \
+	show ls -l out/img_123 && \
+	show stackshift runs show @last
+
+test: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest </dev/null
+
+long: $(VENV)/dev.stamp
+	STACKSHIFT_LONG=1 $(BIN)/python -m pytest </dev/null
+
+lint: $(VENV)/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/dev.stamp
+	$(BIN)/mypy --strict $(PACKAGES)
+	MYPYPATH=$(EXAMPLE) $(BIN)/mypy --strict $(EXAMPLE)/jobs
+
+man:
+	@sh .ci/man $(wildcard man/*.[1-8])
+
+bench: $(VENV)/dev.stamp
+	$(BIN)/python benchmarks/core.py
+
+clean:
+	rm -rf $(VENV) dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis \
+	    $(EXAMPLE)/.stackshift $(EXAMPLE)/out
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Both installs are editable and share one environment: what runs is what stands in the checkout.
+# dev.stamp implies examples.stamp, so that a test after a demo adds what is missing and a demo after
+# a test installs nothing.
+$(VENV)/dev.stamp: pyproject.toml | python
+	@echo "installing into $(VENV), once"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e '.[dev,examples]'
+	@touch $(VENV)/examples.stamp $@
+
+$(VENV)/examples.stamp: pyproject.toml | python
+	@echo "installing into $(VENV), once"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e '.[examples]'
+	@touch $@
+
+python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	    echo "StackShift needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1)." >&2; \
+	    echo "Install one, or name it: make PYTHON=/path/to/python3 ..." >&2; exit 1; }

@@ -1,0 +1,57 @@
+"""`billing`: money moves once, although every step may be tried more than once.
+
+Try it, also with a card that is refused (`-F card=4000000000000002`):
+
+    stackshift start billing -F customer=cus_42 -F amount_cents:=4900 --follow
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import stackshift_jobs as stackshift
+from stackshift_jobs import JobContext, NonRetryable, Retry
+
+from jobs import _payments, _shop
+
+PATIENT = Retry(max_attempts=5, backoff="500ms", max_backoff="1m")
+"""Of a step: it alone is tried again, and the run stays in its first attempt."""
+
+
+@dataclass
+class Order:
+    """The payload."""
+
+    customer: str
+    amount_cents: int
+    plan: str = "pro"
+    card: str = "4242424242424242"
+
+
+@stackshift.job("billing", queue="billing")
+def billing(ctx: JobContext[Order]) -> dict[str, Any]:
+    """Charge the card, then provision the plan that was paid for."""
+    order = ctx.payload
+
+    # `key` names this step of this run for good. A crash after the charge and before its record
+    # would repeat the step; the gateway then sees the key again and takes no second payment.
+    key = ctx.step.key("charge-card")
+    charge = ctx.step.run("charge-card", charge_card, order, key, retry=PATIENT)
+
+    # Tried anew without touching the charge above: its result is on record.
+    ctx.step.run("provision-plan", provision, order, charge["id"], retry=PATIENT)
+    return {"customer": order.customer, "plan": order.plan, "charge": charge["id"]}
+
+
+def charge_card(order: Order, key: str) -> dict[str, Any]:
+    """Take the money. A lost answer is worth another try, a refused card is not."""
+    try:
+        return _payments.charge(order.amount_cents, order.card, idempotency_key=key)
+    except _payments.CardRefused as refused:
+        raise NonRetryable(str(refused)) from refused
+
+
+def provision(order: Order, charge: str) -> dict[str, Any]:
+    """Give the customer what was paid for."""
+    return _shop.upsert("plans", order.customer, plan=order.plan, charge=charge)

@@ -1,0 +1,81 @@
+"""`import`: a file in chunks, a child run a chunk, a step a row.
+
+Try it, and look at the child runs:
+
+    stackshift start import --follow
+    stackshift runs list --job importChunk
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+import stackshift_jobs as stackshift
+from stackshift_jobs import AsyncJobContext, JobContext, Retry
+
+from jobs import _feed, _shop
+
+
+@dataclass
+class Import:
+    """The payload of `import`. All of it has defaults, so a start needs none."""
+
+    file: str = "data/customers.csv"
+    chunk_rows: int = 8
+
+
+@dataclass
+class Chunk:
+    """The payload of `importChunk`."""
+
+    file: str
+    first: int
+    count: int
+
+
+@stackshift.job("import", queue="imports")
+async def import_customers(ctx: AsyncJobContext[Import]) -> dict[str, Any]:
+    """Import a CSV file of customers, a child run a chunk."""
+    file, size = ctx.payload.file, ctx.payload.chunk_rows
+    rows = await ctx.step.run("count-rows", _feed.count_rows, file)
+
+    # Each call starts a run of its own exactly once and waits for its result. They run at the same
+    # time; while they do, this run is set aside and uses nothing. A name a chunk, so that each call
+    # is known by what it is about.
+    reports = await asyncio.gather(
+        *(
+            ctx.step.call("importChunk", Chunk(file, first, size), name=f"rows-{first}")
+            for first in range(0, rows, size)
+        )
+    )
+    return {
+        "rows": rows,
+        "imported": sum(report["imported"] for report in reports),
+        "rejected": [row for report in reports for row in report["rejected"]],
+    }
+
+
+@stackshift.job("importChunk", queue="imports")
+def import_chunk(ctx: JobContext[Chunk]) -> dict[str, Any]:
+    """Import some rows: parse them, then save each."""
+    chunk = ctx.payload
+
+    # The line is bad: four tries, and none of the rows is saved before all of them were read.
+    rows = ctx.step.run(
+        "parse", _feed.read_rows, chunk.file, chunk.first, chunk.count,
+        request=ctx.step.key("parse"), retry=Retry(max_attempts=4, backoff="200ms"),
+    )  # fmt: skip
+    saved = ctx.step.map("save", save, rows, concurrency=4)
+    rejected = [row["id"] for row, good in zip(rows, saved, strict=True) if not good]
+    return {"imported": len(rows) - len(rejected), "rejected": rejected}
+
+
+def save(row: dict[str, str]) -> bool:
+    """Save a customer; false for a row that is no good. A bad row is a result, not a failure: an
+    exception would hold up the others."""
+    if "@" not in row["email"]:
+        return False
+    _shop.upsert("customers", row["id"], email=row["email"], plan=row["plan"])
+    return True

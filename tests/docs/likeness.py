@@ -1,0 +1,53 @@
+"""Is what a command printed what the page says? Not to the letter: ids, times, durations and sizes
+of bars differ from one day to the next, and a page may leave lines out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+_VARYING: Final = (
+    (re.compile(r"run_[0-9a-hjkmnp-tv-z]{26}"), "RUN"),
+    (re.compile(r"run_…[0-9a-hjkmnp-tv-z]{6}"), "RUN"),
+    (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z?"), "TIME"),
+    (re.compile(r"\b\d\d:\d\d:\d\d(\.\d+)?\b"), "TIME"),
+    (re.compile(r"\bpid \d+"), "pid N"),
+    (re.compile(r"\bcode(=| )[0-9a-f]{7}"), "code"),
+    (re.compile(r"(?<![\w.])(\d+(\.\d+)?(ms|s|m|h|d)\d*(s|m|h)?)(?![\w.])"), "SOME"),
+    (re.compile(r"\d+(\.\d+)? (B|KiB|MiB|GiB)\b"), "SIZE"),
+    (re.compile(r'"crc":"[0-9a-f]{8}"'), "CRC"),
+    (re.compile(r'"(seq|wm)":\d+'), "SEQ"),
+    (re.compile(r"\b\d+(\s+records)\b"), r"N\1"),
+    # Bars of a picture; the axis above them.
+    (re.compile(r"[░█▓⌇·]+( +[░█▓⌇·]+)*"), " "),
+    (re.compile(r"^ *STEP .*$"), "STEP"),
+    (re.compile(r"\s+"), " "),
+)
+_REST: Final = "…"
+"""On a page: anything may stand here."""
+
+
+def settled(line: str) -> str:
+    """A line with all that varies replaced by a word."""
+    for pattern, word in _VARYING:
+        line = pattern.sub(word, line)
+    return line.strip()
+
+
+def matches(wanted: str, printed: str) -> bool:
+    """Does the line `printed` say what the page's line does?"""
+    parts = [re.escape(part) for part in settled(wanted).split(_REST)]
+    return re.fullmatch(".*".join(parts), settled(printed)) is not None
+
+
+def missing(wanted: Iterable[str], printed: Iterable[str]) -> str | None:
+    """The first line of the page that was not printed; None if all were. Each line printed
+    stands for one of the page. The order is free: steps that run at the same time change places."""
+    left = list(printed)
+    for line in filter(str.strip, wanted):
+        found = next((candidate for candidate in left if matches(line, candidate)), None)
+        if found is None:
+            return line
+        left.remove(found)
+    return None

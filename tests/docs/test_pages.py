@@ -1,0 +1,79 @@
+"""Every command on the pages that teach is run, in order, as a reader would type it."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from docs.likeness import missing
+from docs.pages import Command, File, blocks, steps
+from docs.terminal import Terminal
+from helpers.project import REPOSITORY
+
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("guide-*.md"))]
+EXAMPLE = REPOSITORY / "jobs.example"
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Iterator[Terminal]:
+    """A shell in an empty home directory."""
+    opened = Terminal(tmp_path)
+    yield opened
+    opened.close()
+
+
+def follow(page: Path, terminal: Terminal) -> int:
+    """Do what `page` says; the number of commands. Each must succeed, unless the page asks for its
+    status next, and print what the page shows."""
+    todo = list(steps(page))
+    done = 0
+    for step, after in zip(todo, [*todo[1:], None], strict=True):
+        if isinstance(step, File):
+            terminal.write(step.path, step.text)
+            continue
+        printed, status = terminal.run(step.text)
+        where = f"{page.name}:{step.line}: $ {step.text}\n{printed}"
+        if not (isinstance(after, Command) and after.asks_for_status):
+            assert status == 0, f"exit {status} at {where}"
+        lost = missing(step.output, printed.splitlines())
+        assert lost is None, f"not printed: {lost!r}\nat {where}"
+        done += 1
+    return done
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_of_a_page_do_what_it_shows(page: Path, terminal: Terminal) -> None:
+    """A page's sessions succeed and print the lines that it shows."""
+    assert follow(page, terminal) > 0
+
+
+def test_commands_of_the_example_do_what_its_page_shows(terminal: Terminal) -> None:
+    """So do those of the example project's page, in a copy of it."""
+    unwanted = shutil.ignore_patterns(".stackshift", "out", "__pycache__")
+    shutil.copytree(EXAMPLE, terminal.home / "example", ignore=unwanted)
+    terminal.run("cd example")
+    assert follow(EXAMPLE / "README.md", terminal) > 0
+
+
+@pytest.mark.parametrize(
+    "page", [*PAGES, EXAMPLE / "README.md"], ids=lambda page: str(page.relative_to(REPOSITORY))
+)
+def test_python_on_a_page_is_python(page: Path) -> None:
+    """Code that is only read can at least be parsed."""
+    for block in blocks(page):
+        if block.language == "python":
+            ast.parse(block.text, f"{page.name}:{block.line}")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_of_a_page_lead_somewhere(page: Path) -> None:
+    """A relative link names a file of the project."""
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
