@@ -1,0 +1,386 @@
+"""Stories of the core, told by verbs: `run = story.start("resize"); story.assign("w1")`.
+
+A `Story` is the engine without a daemon: it decides, folds and keeps the entries, with a clock that
+moves only when it is told to. After each record the indexes of the state are compared with what the
+runs say (`core.audit`), so that every test that tells a story tests them too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any, Final
+
+from msgspec import Raw
+
+from core.audit import audit, audit_waits
+from stackshift_jobs.durations import milliseconds
+from stackshift_jobs.strict import canonical, dumps
+from stackshiftd.core import commands as c
+from stackshiftd.core import records as r
+from stackshiftd.core.decide import decide
+from stackshiftd.core.effects import Cancelled, Decision, Effect, Finished, Sent, Started
+from stackshiftd.core.fold import fold
+from stackshiftd.core.image import dump, load
+from stackshiftd.core.state import PENDING, Run, State, Status
+
+START_US: Final = 1_795_000_000_000_000
+"""2026-11-18T09:06:40Z; a whole second."""
+
+ONCE: Final = r.RetryTerms(max_attempts=1)
+STEADY: Final = r.RetryTerms(max_attempts=3, backoff_ms=1000, factor=2.0, jitter=0.0)
+"""Three attempts, after 1 s and 2 s exactly."""
+
+ENDS: Final = (r.RunCompleted, r.RunFailed, r.RunCancelled)
+
+
+def error(message: str = "boom", type: str = "ValueError") -> r.Error:
+    return r.Error(type, message)
+
+
+def raw(value: Any) -> Raw:
+    return Raw(dumps(value))
+
+
+class Story:
+    """State, entries and clock of one engine. `decision` is that of the last command."""
+
+    def __init__(self) -> None:
+        self.state = State()
+        self.entries: list[r.Entry] = []
+        self.ends: list[int] = []
+        """Sequence numbers at which an append ended: where a snapshot may stand."""
+        self.wall_us = START_US
+        self.decision = Decision()
+        self.jobs: dict[str, str] = {}
+        """What workers have: each job that was ever started, with the digest of its code."""
+        self._made = 0
+        self._claims = 0
+
+    # --- The engine ------------------------------------------------------------------------
+
+    @property
+    def now_us(self) -> int:
+        """Daemon time: the later of the wall clock and the newest record's time."""
+        return max(self.wall_us, self.state.now_us)
+
+    def do(self, command: c.Command) -> Decision:
+        """Decide `command`, fold what follows from it, and look whether the indexes hold."""
+        self.decision = decide(self.state, command, self.now_us)  # type: ignore[arg-type]
+        self._append(self.decision.records)
+        return self.decision
+
+    def _append(self, records: Iterable[r.AnyRecord]) -> None:
+        for record in records:
+            entry = r.Entry(self.state.seq + 1, self.now_us, record)
+            # As the journal would hold it: what is folded live is what is read back.
+            assert r.entry_json(r.entry_from_json(r.entry_json(entry))) == r.entry_json(entry)
+            self.entries.append(entry)
+            fold(self.state, entry)
+            audit(self.state)
+        audit_waits(self.state)
+        if not self.ends or self.ends[-1] != self.state.seq:
+            self.ends.append(self.state.seq)
+
+    # --- A client --------------------------------------------------------------------------
+
+    def start(
+        self,
+        job: str = "resize",
+        payload: Any = None,
+        *,
+        queue: str = "media",
+        delay: str | None = None,
+        key: str | None = None,
+        key_ttl: str = "30d",
+        retry: r.RetryTerms = STEADY,
+        limits: r.RunLimits = r.DEFAULT_LIMITS,
+        timeout: str | None = None,
+        priority: int = 0,
+    ) -> str:
+        """Start a run; the id of the run that there is now."""
+        self.jobs.setdefault(job, "code-1")
+        value = {} if payload is None else payload
+        self.do(
+            c.StartRun(
+                run=self.new_id(),
+                job=job,
+                queue=queue,
+                payload=dumps(value),
+                retry=retry,
+                limits=limits,
+                timeout_ms=milliseconds(timeout) if timeout is not None else 0,
+                priority=priority,
+                due_us=self.now_us + milliseconds(delay) * 1000 if delay is not None else 0,
+                key=key,
+                key_ttl_ms=milliseconds(key_ttl) if key is not None else 0,
+                digest=canonical(value).decode() if key is not None else "",
+            )
+        )
+        reply = self.decision.reply
+        assert isinstance(reply, Started)
+        return reply.run
+
+    def new_id(self) -> str:
+        """An id; they sort in the order in which they were made."""
+        self._made += 1
+        return f"run_{self._made:04d}"
+
+    def cancel(self, run: str) -> bool:
+        """Cancel; did it change anything?"""
+        reply = self.do(c.CancelRun(run)).reply
+        assert isinstance(reply, Cancelled)
+        return reply.changed
+
+    def retry(
+        self, run: str, *, from_step: str | None = None, replaced: dict[str, Any] | None = None
+    ) -> Sent:
+        """Send a finished run on, as the shell does: with its records if it has left memory."""
+        values = {name: dumps(value) for name, value in (replaced or {}).items()}
+        restored = () if run in self.state.runs else self.lines(run)
+        reply = self.do(c.RetryRun(run, from_step, values, restored)).reply
+        assert isinstance(reply, Sent)
+        return reply
+
+    def fork(self, source: str, *, from_step: str | None = None, payload: Any = None) -> Sent:
+        text = dumps(payload) if payload is not None else None
+        command = c.ForkRun(self.new_id(), source, self.lines(source), from_step, text)
+        reply = self.do(command).reply
+        assert isinstance(reply, Sent)
+        return reply
+
+    def remove(self, run: str) -> None:
+        self.do(c.RemoveRun(run))
+
+    # --- The shell -------------------------------------------------------------------------
+
+    def assign(self, worker: str = "w1", *, alone: bool = False, without: str = "") -> str | None:
+        """A slot in `worker` is free; the run that it got. `without` is a job it does not have."""
+        codes = {job: code for job, code in self.jobs.items() if job != without}
+        for record in self.do(c.Assign(worker, codes, alone)).records:
+            if isinstance(record, r.AttemptStarted | r.AttemptResumed):
+                return record.run
+        return None
+
+    def lose(self, run: str, *, ours: bool = False) -> None:
+        """The worker that executes `run` is gone; by our doing, if `ours`."""
+        self.do(c.LoseExecution(run, self.token(run), "exit status 9", ours))
+
+    def define(self, *jobs: str) -> None:
+        self.do(c.DefineJobs({job: "code-2" for job in jobs}))
+
+    def claim(self) -> None:
+        """The daemon went away and another claims the journal."""
+        self._claims += 1
+        self._append([r.JournalOpened(self.state.seq + 1, self._claims, "0.1.0")])
+        self.do(c.Claimed())
+
+    def tick(self, *, to: str | float = 0) -> int:
+        """Move the clock on by `to` and fire all that is due by then; how many timers fired.
+
+        The clock stands at each timer's time as it fires, as it does in a daemon that is awake.
+        """
+        end_us = self.wall_us + milliseconds(to) * 1000
+        fired = 0
+        while (due_us := self.state.next_due_us()) is not None and due_us <= end_us:
+            self.wall_us = max(self.wall_us, due_us)
+            before = self.state.seq
+            self.do(c.Tick())
+            assert self.state.seq > before, "a timer that is due and does nothing fires for ever"
+            fired += 1
+        self.wall_us = end_us
+        return fired
+
+    # --- A worker --------------------------------------------------------------------------
+
+    def step_done(self, run: str, step: str, value: Any = None) -> Decision:
+        tried = self._tried(run, step)
+        return self.do(c.CompleteStep(run, self.token(run), 7, step, raw(value), 5, tried))
+
+    def step_fails(
+        self,
+        run: str,
+        step: str,
+        *,
+        retry: r.RetryTerms | None = None,
+        retryable: bool = True,
+        after: str | None = None,
+    ) -> Decision:
+        after_ms = milliseconds(after) if after is not None else None
+        return self.do(
+            c.FailStep(
+                run, self.token(run), 7, step, error(), 5, self._tried(run, step), retryable,
+                retry, after_ms,
+            )
+        )  # fmt: skip
+
+    def step_opens(self, run: str, step: str) -> Decision:
+        return self.do(c.OpenStep(run, self.token(run), step, self._tried(run, step)))
+
+    def reads(self, run: str, step: str, value: Any) -> Decision:
+        return self.do(c.RecordValue(run, self.token(run), 7, step, raw(value)))
+
+    def sleeps(self, run: str, step: str, duration: str) -> Decision:
+        delay_ms = milliseconds(duration)
+        return self.do(c.BeginSleep(run, self.token(run), 7, step, delay_ms))
+
+    def starts(
+        self, run: str, step: str, job: str = "child", *, with_parent: bool = False
+    ) -> str:
+        """The handler starts a run of its own; its id."""
+        return self._child(run, step, job, wait=False, with_parent=with_parent)
+
+    def calls(self, run: str, step: str, job: str = "child", *, key: str | None = None) -> str:
+        """The handler starts a run and waits for it; its id."""
+        return self._child(run, step, job, wait=True, key=key)
+
+    def _child(
+        self,
+        run: str,
+        step: str,
+        job: str,
+        *,
+        wait: bool,
+        with_parent: bool = False,
+        key: str | None = None,
+    ) -> str:
+        self.jobs.setdefault(job, "code-1")
+        child = c.StartRun(
+            run=self.new_id(), job=job, queue="media", payload=b"{}", retry=ONCE, key=key,
+            key_ttl_ms=milliseconds("1h") if key is not None else 0,
+            digest="{}" if key is not None else "",
+        )  # fmt: skip
+        self.do(c.StartChild(run, self.token(run), 7, step, child, wait, with_parent))
+        owner = self.state.runs[run].steps[step].child
+        assert owner is not None
+        return owner
+
+    def awaits(self, run: str, step: str, other: str) -> Decision:
+        """Wait for a run; how it ended is told along where it has left memory, as the shell does."""
+        command = c.AwaitRun(run, self.token(run), 7, step, other)
+        if other not in self.state.runs:
+            last = [e.record for e in self.entries_of(other) if isinstance(e.record, ENDS)]
+            if last and isinstance(last[-1], r.RunCompleted):
+                command = c.AwaitRun(
+                    run, self.token(run), 7, step, other, "completed", last[-1].result
+                )
+            elif last:
+                command = c.AwaitRun(run, self.token(run), 7, step, other, "cancelled")
+        return self.do(command)
+
+    def suspends(self, run: str, *pending: str) -> Decision:
+        """The handler left memory; it waits for `pending`, or for all that is pending."""
+        steps = self.run(run).steps
+        names = list(pending) or [name for name, s in steps.items() if s.phase in PENDING]
+        return self.do(c.Suspend(run, self.token(run), names))
+
+    def completes(self, run: str, result: Any = None) -> Decision:
+        return self.do(c.CompleteRun(run, self.token(run), raw(result)))
+
+    def fails(
+        self,
+        run: str,
+        *,
+        retryable: bool = True,
+        after: str | None = None,
+        step: str | None = None,
+    ) -> Decision:
+        after_ms = milliseconds(after) if after is not None else None
+        return self.do(
+            c.FailAttempt(run, self.token(run), error(), retryable, after_ms, step)
+        )
+
+    def stops(self, run: str) -> Decision:
+        """The handler of a cancelled or timed-out attempt has stopped."""
+        return self.do(c.ConfirmStop(run, self.token(run)))
+
+    # --- Looking ---------------------------------------------------------------------------
+
+    def run(self, run: str) -> Run:
+        return self.state.runs[run]
+
+    def status(self, run: str) -> Status:
+        """Of any run that there ever was."""
+        if run in self.state.runs:
+            return self.state.runs[run].status
+        ended = {
+            r.RunCompleted: Status.COMPLETED,
+            r.RunFailed: Status.FAILED,
+            r.RunCancelled: Status.CANCELLED,
+        }
+        ends = [ended[type(e.record)] for e in self.entries_of(run) if type(e.record) in ended]
+        return ends[-1]
+
+    def token(self, run: str) -> int:
+        found = self.state.runs.get(run)
+        return found.token if found is not None else 0
+
+    def _tried(self, run: str, step: str) -> int:
+        found = self.state.runs.get(run)
+        memo = found.steps.get(step) if found is not None else None
+        return 1 + (memo.tried if memo is not None else 0)
+
+    def steps(self, run: str) -> dict[str, Any]:
+        """What each recorded step of a run holds; a step without a body its phase."""
+        return {
+            name: json.loads(step.body) if isinstance(step.body, bytes) else step.phase.value
+            for name, step in self.run(run).steps.items()
+        }
+
+    def entries_of(self, run: str) -> list[r.Entry]:
+        return [entry for entry in self.entries if getattr(entry.record, "run", None) == run]
+
+    def lines(self, run: str) -> tuple[bytes, ...]:
+        """The records of a run as the shell hands them in for one that is sent on."""
+        return tuple(r.entry_json(entry) for entry in self.entries_of(run))
+
+    def kinds(self, run: str) -> list[str]:
+        return [kind(entry.record) for entry in self.entries_of(run)]
+
+    def told(self) -> list[str]:
+        """The kinds of the records that the last command led to."""
+        return [kind(record) for record in self.decision.records]
+
+    def effects(self, of: type[Effect]) -> list[Any]:
+        """Those of a kind that the last command led to."""
+        return [effect for effect in self.decision.effects if isinstance(effect, of)]
+
+    def finished(self) -> dict[str, str]:
+        """Runs that the last command said are finished, with their status."""
+        return {effect.run: effect.status for effect in self.effects(Finished)}
+
+    # --- The same, told again --------------------------------------------------------------
+
+    def replayed(self) -> State:
+        """The state that a daemon finds which reads the whole journal."""
+        state = State()
+        for entry in self.entries:
+            fold(state, entry)
+        return state
+
+    def via_snapshot(self, at: int) -> State:
+        """The state that a daemon finds which reads a snapshot at `at`, the last record of an
+        append, and what followed it."""
+        state = load(self.snapshot(at)).state
+        for entry in self.entries[at:]:
+            fold(state, entry)
+            audit(state)
+        return state
+
+    def snapshot(self, at: int) -> list[bytes]:
+        """The lines that compaction writes at `at`: entries of a run go when it leaves memory."""
+        state = State()
+        kept: dict[str, list[r.Entry]] = {}
+        for entry in self.entries[:at]:
+            fold(state, entry)
+            run = getattr(entry.record, "run", None)
+            if run in state.runs:
+                kept.setdefault(run, []).append(entry)
+            elif run is not None:
+                kept.pop(run, None)
+        entries = sorted((e for found in kept.values() for e in found), key=lambda e: e.seq)
+        return list(dump(state, ((entry.seq, entry) for entry in entries)))
+
+
+def kind(record: r.AnyRecord) -> str:
+    return str(record.__struct_config__.tag)

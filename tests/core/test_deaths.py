@@ -1,0 +1,134 @@
+"""Runs under which workers die: put back, suspected, tried alone, and at last failed."""
+
+from __future__ import annotations
+
+from core.story import ONCE, Story
+from stackshiftd.core import records as r
+from stackshiftd.core.image import state_hash
+from stackshiftd.core.state import Status
+
+
+def dies(story: Story, run: str, times: int) -> None:
+    """A worker takes the run and dies, again and again."""
+    for _ in range(times):
+        if not story.token(run):
+            assert story.assign("w1") == run
+        story.lose(run)
+
+
+def test_worker_that_dies_fails_nothing_by_itself() -> None:
+    """The run goes again, as the same attempt, from what it has recorded."""
+    story = Story()
+    run = story.start(retry=ONCE)
+    story.assign()
+    story.step_done(run, "a", 1)
+    story.lose(run)
+    assert story.told() == ["attempt.lost"]
+    assert story.assign("w2") == run
+    assert story.told() == ["attempt.resumed"]
+    assert story.run(run).attempt == 1
+    assert story.steps(run) == {"a": 1}
+
+
+def test_run_that_killed_three_workers_is_tried_alone() -> None:
+    """It is ready, and no slot beside other runs is given to it."""
+    story = Story()
+    run = story.start()
+    dies(story, run, 3)
+    assert story.run(run).suspect
+    assert story.status(run) is Status.QUEUED
+    other = story.start()
+    assert story.assign("w1") == other
+    assert story.assign("w1") is None
+    assert story.assign("w2", alone=True) == run
+
+
+def test_run_that_kills_a_worker_of_its_own_is_poisonous() -> None:
+    """The fourth death, alone, ends it for good."""
+    story = Story()
+    run = story.start()
+    dies(story, run, 3)
+    story.assign("w2", alone=True)
+    story.lose(run)
+    assert story.told() == ["attempt.lost", "run.failed"]
+    assert story.finished() == {run: "failed"}
+    last = story.entries[-1].record
+    assert isinstance(last, r.RunFailed)
+    assert last.reason == "poisonous"
+    assert "4 workers died" in last.error.message
+
+
+def test_suspect_that_records_something_is_none_any_more() -> None:
+    """Deaths count in a row, and only without anything new between them."""
+    story = Story()
+    run = story.start()
+    dies(story, run, 3)
+    story.assign("w2", alone=True)
+    story.step_done(run, "a")
+    story.lose(run)
+    assert story.told() == ["attempt.lost"]
+    assert story.run(run).deaths == 1
+    assert story.assign("w1") == run
+
+
+def test_deaths_that_we_caused_do_not_count() -> None:
+    """A drained, replaced or restarted worker says nothing about the run."""
+    story = Story()
+    run = story.start()
+    for _ in range(10):
+        assert story.assign() == run
+        story.lose(run, ours=True)
+    story.assign()
+    story.claim()
+    assert story.run(run).deaths == 0
+    dies(story, run, 3)
+    story.assign("w2", alone=True)
+    story.lose(run, ours=True)
+    assert story.told() == ["attempt.lost"]
+    assert story.run(run).suspect
+
+
+def test_handler_that_ends_its_attempt_or_waits_clears_the_suspicion() -> None:
+    """It came to an end without taking its worker along."""
+    story = Story()
+    run = story.start()
+    dies(story, run, 2)
+    story.assign()
+    story.fails(run)
+    assert story.run(run).deaths == 0
+
+
+def test_suspect_can_be_cancelled_and_held() -> None:
+    """It is in no other queue than the one it is in, and leaves that one too."""
+    story = Story()
+    run = story.start()
+    dies(story, run, 3)
+    assert story.assign("w1", alone=True, without="resize") is None
+    assert story.told() == ["run.held"]
+    assert not story.state.suspects
+    story.define("resize")
+    assert list(story.state.suspects) == [run]
+    story.cancel(run)
+    assert not story.state.suspects
+
+
+def test_suspicion_survives_a_restart() -> None:
+    """A run that kills the daemon's workers does so after a restart too."""
+    story = Story()
+    run = story.start()
+    dies(story, run, 3)
+    for state in (story.replayed(), story.via_snapshot(story.state.seq)):
+        assert list(state.suspects) == [run]
+        assert state_hash(state) == state_hash(story.state)
+
+
+def test_poisonous_child_fails_its_parents_wait() -> None:
+    """Who waits for it learns of it in the same append."""
+    story = Story()
+    parent = story.start()
+    story.assign("w0")
+    child = story.calls(parent, "child")
+    dies(story, child, 3)
+    story.assign("w2", alone=True)
+    story.lose(child)
+    assert story.told() == ["attempt.lost", "run.failed", "wait.ended"]

@@ -1,0 +1,179 @@
+"""Parents and children: started once, waited for, and cancelled together."""
+
+from __future__ import annotations
+
+import pytest
+
+from core.story import ONCE, Story, error
+from stackshiftd.core import commands as c
+from stackshiftd.core import records as r
+from stackshiftd.core.effects import Acknowledge, Resolve, Stop
+from stackshiftd.core.image import state_hash
+from stackshiftd.core.state import Phase, Status
+
+
+def parent_and_child(story: Story) -> tuple[str, str]:
+    """A parent in w1 that called a child, in w2."""
+    parent = story.start("report", retry=ONCE)
+    story.assign("w1")
+    child = story.calls(parent, "child")
+    story.assign("w2")
+    return parent, child
+
+
+def test_child_and_the_record_of_its_start_are_one_append() -> None:
+    """So a crash never leaves one without the other."""
+    story = Story()
+    parent = story.start()
+    story.assign()
+    child = story.starts(parent, "mail")
+    assert story.told() == ["run.created", "child.started"]
+    assert story.effects(Acknowledge) == [Acknowledge(7, 0, child)]
+    assert (story.run(child).parent, story.run(child).parent_step) == (parent, "mail")
+    assert story.run(parent).steps["mail"].child == child
+
+
+def test_parent_learns_of_the_end_of_its_child_in_the_same_append() -> None:
+    """With its result, and with a word to the handler if it is in memory."""
+    story = Story()
+    parent, child = parent_and_child(story)
+    story.completes(child, {"pages": 3})
+    assert story.told() == ["run.completed", "wait.ended"]
+    assert story.effects(Resolve) == [Resolve(parent, story.token(parent), "child")]
+    assert story.steps(parent) == {"child": {"pages": 3}}
+    assert story.run(parent).steps["child"].child_status == "completed"
+
+
+def test_suspended_parent_is_queued_by_the_end_of_its_child() -> None:
+    """The child's failure arrives as an outcome, its error with it."""
+    story = Story()
+    parent, child = parent_and_child(story)
+    story.suspends(parent)
+    story.fails(child)
+    assert story.told() == ["attempt.failed", "run.failed", "wait.ended"]
+    assert story.effects(Resolve) == []
+    step = story.run(parent).steps["child"]
+    assert (step.phase, step.child_status, step.error) == (Phase.COMPLETED, "failed", error())
+    assert story.assign("w1") == parent
+
+
+def test_all_who_wait_for_a_run_learn_of_its_end() -> None:
+    """A parent and two strangers, each once."""
+    story = Story()
+    parent, child = parent_and_child(story)
+    strangers = [story.start(), story.start()]
+    for stranger in strangers:
+        story.assign()
+        story.awaits(stranger, "result", child)
+    story.completes(child, 1)
+    assert story.told().count("wait.ended") == 3
+    for run in (parent, *strangers):
+        assert list(story.steps(run).values()) == [1]
+    assert story.state.awaited == {}
+
+
+def test_cancelling_a_parent_cancels_what_it_called_and_what_is_tied_to_it() -> None:
+    """Down to the grandchildren; what it only started goes on."""
+    story = Story()
+    parent, child = parent_and_child(story)
+    free = story.starts(parent, "free")
+    tied = story.starts(parent, "tied", with_parent=True)
+    grandchild = story.calls(child, "grandchild")
+    assert story.cancel(parent)
+    cancelled = [rec.run for rec in story.decision.records if isinstance(rec, r.RunCancelled)]
+    assert sorted(cancelled) == sorted([parent, child, tied, grandchild])
+    assert story.told() == ["run.cancelled"] * 4, "nobody among them needs word of another"
+    assert {effect.run for effect in story.effects(Stop)} == {parent, child}
+    assert story.finished() == dict.fromkeys(cancelled, "cancelled")
+    assert story.status(free) is Status.QUEUED
+
+
+def test_cancelled_child_fails_its_parents_wait_and_not_its_parent() -> None:
+    """The parent is told `cancelled`; what it makes of it is its own business."""
+    story = Story()
+    parent, child = parent_and_child(story)
+    story.cancel(child)
+    assert story.told() == ["run.cancelled", "wait.ended"]
+    assert story.status(parent) is Status.RUNNING
+    assert story.run(parent).steps["child"].child_status == "cancelled"
+
+
+def test_finished_child_is_not_cancelled_with_its_parent() -> None:
+    """What has completed stays completed."""
+    story = Story()
+    parent, child = parent_and_child(story)
+    story.completes(child)
+    story.cancel(parent)
+    assert story.told() == ["run.cancelled"]
+    assert story.status(child) is Status.COMPLETED
+
+
+def test_snapshot_taken_after_a_child_has_left_is_the_state_it_was_taken_of() -> None:
+    """The parent's memory holds nothing that its own records do not tell."""
+    story = Story()
+    parent, child = parent_and_child(story)
+    story.completes(child)
+    assert state_hash(story.via_snapshot(story.state.seq)) == state_hash(story.state)
+    assert story.run(parent).children == []
+
+
+def test_wait_for_a_run_that_has_ended_is_over_at_once() -> None:
+    """Whether it has left memory, lies in the dead letter, or its handler is still stopping."""
+    story = Story()
+    done, dead, stopping = story.start(), story.start(retry=ONCE), story.start()
+    for _ in range(3):
+        story.assign()
+    story.completes(done, 42)
+    story.fails(dead)
+    story.cancel(stopping)
+    run = story.start()
+    story.assign()
+    for step, other in (("done", done), ("dead", dead), ("stopping", stopping)):
+        story.awaits(run, step, other)
+        assert story.told() == ["wait.started", "wait.ended"]
+        assert story.effects(Resolve) == [Resolve(run, story.token(run), step)]
+    steps = story.run(run).steps
+    told = [steps[name].child_status for name in ("done", "dead", "stopping")]
+    assert told == ["completed", "failed", "cancelled"]
+    assert steps["done"].body == b"42"
+    assert steps["dead"].error == error()
+    assert story.state.awaited == {}
+
+
+def test_wait_for_a_run_that_never_was_fails() -> None:
+    """It does not wait for ever."""
+    story = Story()
+    run = story.start()
+    story.assign()
+    story.do(c.AwaitRun(run, story.token(run), 7, "result", "run_none"))
+    step = story.run(run).steps["result"]
+    assert step.child_status == "failed"
+    assert step.error is not None
+    assert step.error.type == "NotFound"
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_wait_that_is_over_is_not_told_of_a_later_end(restarted: bool) -> None:
+    """A child that is sent on by hand ends again; its parent has had its answer."""
+    story = Story()
+    parent, child = parent_and_child(story)
+    story.step_done(child, "a")
+    story.completes(child, 1)
+    if restarted:
+        story.state = story.via_snapshot(story.state.seq)
+    story.retry(child, from_step="a")
+    story.assign("w2")
+    story.completes(child, 2)
+    assert story.told() == ["run.completed"]
+    assert story.steps(parent) == {"child": 1}
+
+
+def test_parent_sent_on_is_still_cancelled_with_the_child_it_waits_for() -> None:
+    """The child outlived the parent's failure; the wait goes on, and the tie with it."""
+    story = Story()
+    parent, child = parent_and_child(story)
+    story.fails(parent)
+    assert story.status(child) is Status.RUNNING
+    assert story.retry(parent).reused == ["child"]
+    story.cancel(parent)
+    assert story.finished() == {parent: "cancelled", child: "cancelled"}

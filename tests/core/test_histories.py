@@ -1,0 +1,373 @@
+"""Random histories of many runs: whatever happens in whatever order, the laws of the state hold, and
+the journal tells the same state again."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable
+from typing import Final
+
+import hypothesis.strategies as st
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+
+from core.story import ONCE, STEADY, Story
+from stackshift_jobs.errors import Conflict, NotFound
+from stackshiftd.core import commands as c
+from stackshiftd.core import records as r
+from stackshiftd.core.image import load, state_hash
+from stackshiftd.core.state import PENDING, Memo, Phase, Run, Status
+
+LONG: Final = os.environ.get("STACKSHIFT_LONG") == "1"
+WORKERS: Final = ("w1", "w2", "w3")
+JOBS: Final = ("resize", "report", "mail")
+STEPS: Final = ("a", "b", "c", "d")
+QUICK: Final = r.RetryTerms(max_attempts=2, backoff_ms=100, jitter=0.5)
+TERMS: Final = (ONCE, QUICK, STEADY)
+SPANS: Final = ("0s", "1ms", "1s", "10s", "5m", "3h")
+SIZES: Final = (0, 1, 5000)
+"""Of bodies; the last is not kept in memory."""
+
+picks = st.integers(0, 999)
+
+
+class Histories(RuleBasedStateMachine):
+    """A few workers, jobs and queues, and every command that the core takes.
+
+    Numbers that a rule draws choose among what there is when it is applied, so that almost every
+    step of a history does something.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.story = Story()
+        self.started: list[str] = []
+        self.over: list[tuple[str, int]] = []
+        """(run, token) of executions that are over."""
+
+    def runs(self, *statuses: Status) -> list[Run]:
+        return [run for run in self.story.state.runs.values() if run.status in statuses]
+
+    def executing(self) -> list[Run]:
+        return [run for run in self.story.state.runs.values() if run.token]
+
+    def note_over(self) -> None:
+        """Remember the executions there are; those that are not current later are over."""
+        self.over.extend((run.id, run.token) for run in self.executing())
+
+    # --- Clients ---------------------------------------------------------------------------
+
+    @initialize(many=st.lists(picks, min_size=1, max_size=6))
+    def open(self, many: list[int]) -> None:
+        self.story.claim()
+        for pick in many:
+            self.begin(pick, None, None)
+        self.assign("w1", len(many), "")
+
+    @rule(pick=picks, key=st.none() | st.sampled_from(("k1", "k2")), delay=st.sampled_from(SPANS))
+    def start(self, pick: int, key: str | None, delay: str) -> None:
+        self.begin(pick, key, delay if pick % 2 else None)
+
+    def begin(self, pick: int, key: str | None, delay: str | None) -> None:
+        owner = self.story.state.key_owner(key, self.story.now_us) if key is not None else None
+        try:
+            run = self.story.start(
+                JOBS[pick % 3],
+                "x" * SIZES[pick % 7 % 3],
+                queue=("media", "office")[pick % 2],
+                delay=delay,
+                key=key,
+                key_ttl=SPANS[pick % 6],
+                retry=TERMS[pick % 5 % 3],
+                timeout=(None, None, "1s", "10s")[pick % 4],
+                priority=pick % 3 - 1,
+            )
+        except Conflict as conflict:
+            assert owner is not None
+            assert conflict.owner == owner.run
+            return
+        assert run == owner.run if owner is not None else run not in self.started
+        if owner is None:
+            self.started.append(run)
+
+    @rule(pick=picks)
+    def cancel(self, pick: int) -> None:
+        if self.started:
+            run = self.started[pick % len(self.started)]
+            found = self.story.state.runs.get(run)
+            alive = found is not None and not found.finished
+            assert self.story.cancel(run) == alive
+
+    def ended(self) -> list[str]:
+        runs = self.story.state.runs
+        return [run for run in self.started if run not in runs or runs[run].finished]
+
+    @rule(pick=picks, by_step=st.booleans(), replaced=st.booleans())
+    def retry(self, pick: int, by_step: bool, replaced: bool) -> None:
+        if not (ended := self.ended()):
+            return
+        run = ended[pick % len(ended)]
+        step = self.named(run, pick) if by_step else None
+        try:
+            self.story.retry(run, from_step=step, replaced={"b": 42} if replaced else None)
+        except Conflict:
+            assert self.story.status(run) is Status.COMPLETED
+        except NotFound:
+            assert step is not None
+        else:
+            assert self.story.run(run).status is Status.QUEUED
+
+    def named(self, run: str, pick: int) -> str | None:
+        """A step that the run has, or had once."""
+        steps = [getattr(entry.record, "step", None) for entry in self.story.entries_of(run)]
+        names = [name for name in steps if isinstance(name, str)]
+        return names[pick % len(names)] if names else None
+
+    @rule(pick=picks, by_step=st.booleans())
+    def fork(self, pick: int, by_step: bool) -> None:
+        if not self.started:
+            return
+        source = self.started[pick % len(self.started)]
+        step = self.named(source, pick) if by_step else None
+        try:
+            self.started.append(self.story.fork(source, from_step=step).run)
+        except NotFound:
+            assert step is not None
+
+    @rule(pick=picks)
+    def remove(self, pick: int) -> None:
+        ended = [run for run in self.ended() if not self.story.token(run)]
+        if ended and pick % 3 == 0:
+            run = ended[pick % len(ended)]
+            self.story.remove(run)
+            self.started.remove(run)
+
+    # --- The shell -------------------------------------------------------------------------
+
+    @rule(
+        worker=st.sampled_from(WORKERS),
+        times=st.integers(1, 6),
+        without=st.sampled_from(("", "", "", "mail")),
+    )
+    def assign(self, worker: str, times: int, without: str) -> None:
+        for _ in range(times):
+            alone = not self.story.state.executions.get(worker)
+            self.story.assign(worker, alone=alone, without=without)
+        self.note_over()
+
+    @rule(jobs=st.sets(st.sampled_from(JOBS), min_size=1))
+    def define(self, jobs: set[str]) -> None:
+        self.story.define(*sorted(jobs))
+        assert jobs.isdisjoint(self.story.state.held)
+
+    @rule(pick=picks)
+    def claim(self, pick: int) -> None:
+        if pick % 5 == 0:
+            self.story.claim()
+            assert not self.executing()
+
+    @rule(by=st.sampled_from(SPANS))
+    def tick(self, by: str) -> None:
+        self.story.tick(to=by)
+
+    @rule(seconds=st.sampled_from((-86_400, -60, -1, 1, 60, 86_400)))
+    def jump(self, seconds: int) -> None:
+        self.story.wall_us += seconds * 1_000_000
+
+    @rule(pick=picks, ours=st.booleans())
+    def lose(self, pick: int, ours: bool) -> None:
+        if executing := self.executing():
+            self.story.lose(executing[pick % len(executing)].id, ours=ours)
+
+    @rule(pick=picks, times=st.integers(1, 5))
+    def crash(self, pick: int, times: int) -> None:
+        """One run takes worker after worker with it."""
+        if executing := self.executing():
+            run = executing[pick % len(executing)]
+            for _ in range(times):
+                if run.token:
+                    self.story.lose(run.id)
+                self.story.assign("w4", alone=True)
+
+    # --- Workers ---------------------------------------------------------------------------
+
+    @rule(seed=st.integers(0, 2**32))
+    def work(self, seed: int) -> None:
+        """Workers take runs and say this and that of them."""
+        chance = random.Random(seed)
+        for _ in range(chance.randint(3, 15)):
+            running = self.runs(Status.RUNNING)
+            if len(running) < 2:
+                self.assign(chance.choice(WORKERS), 2, "")
+            if running:
+                chance.choice(self.ACTS)(self, chance.choice(running), chance.randrange(1000))
+
+    def step_ends(self, run: Run, pick: int) -> None:
+        step = self.open_step(run, pick)
+        if step is None:
+            return
+        if pick % 3:
+            self.story.step_done(run.id, step, "y" * SIZES[pick % 7 % 3])
+            assert run.steps[step].phase is Phase.COMPLETED
+        else:
+            self.story.step_fails(
+                run.id,
+                step,
+                retry=(*TERMS, None)[pick % 4],
+                retryable=pick % 5 > 0,
+                after=SPANS[pick % 6] if pick % 7 == 0 else None,
+            )
+
+    def open_step(self, run: Run, pick: int) -> str | None:
+        """A step of the run whose function may be executing."""
+        names = [
+            name
+            for name in STEPS
+            if name not in run.steps
+            or (run.steps[name].kind is Memo.RUN and run.steps[name].phase is Phase.OPEN)
+        ]
+        return names[pick % len(names)] if names else None
+
+    def step_opens(self, run: Run, pick: int) -> None:
+        self.story.step_opens(run.id, STEPS[pick % len(STEPS)])
+
+    def sleeps(self, run: Run, pick: int) -> None:
+        self.story.sleeps(run.id, f"nap#{self.story.state.seq}", SPANS[pick % len(SPANS)])
+
+    def reads(self, run: Run, pick: int) -> None:
+        self.story.reads(run.id, f"[now]#{self.story.state.seq}", pick)
+        self.story.do(c.ReportProgress(run.id, run.token, 1.0))
+
+    def has_child(self, run: Run, pick: int) -> None:
+        name, job = f"child#{self.story.state.seq}", JOBS[pick % 3]
+        if pick % 2:
+            self.started.append(self.story.calls(run.id, name, job))
+        else:
+            self.started.append(self.story.starts(run.id, name, job, with_parent=pick % 4 == 0))
+
+    def awaits(self, run: Run, pick: int) -> None:
+        # Only runs made later are waited for: two that wait for each other never end, by right.
+        if later := [each for each in self.started if each > run.id]:
+            self.story.awaits(run.id, f"result#{self.story.state.seq}", later[pick % len(later)])
+
+    def suspends(self, run: Run, pick: int) -> None:
+        pending = [name for name, step in run.steps.items() if step.phase in PENDING]
+        over = [name for name, step in run.steps.items() if step.phase is Phase.COMPLETED]
+        if pending and pick % 3:
+            self.story.suspends(run.id)
+            assert run.status is Status.WAITING
+        elif over:
+            # What it waited for came while it was on its way out.
+            self.story.suspends(run.id, over[0])
+            assert run.status is Status.QUEUED
+
+    def completes(self, run: Run, pick: int) -> None:
+        if pick % 3 == 0:
+            self.story.completes(run.id, "z" * SIZES[pick % 7 % 3])
+            assert run.id not in self.story.state.runs
+
+    def fails(self, run: Run, pick: int) -> None:
+        failed = [name for name, step in run.steps.items() if step.phase is Phase.FAILED]
+        step = failed[0] if failed else None
+        after = SPANS[pick % 6] if pick % 7 == 0 else None
+        self.story.fails(run.id, retryable=pick % 4 > 0, after=after, step=step)
+        assert step not in run.steps
+
+    ACTS: Final[tuple[Callable[[Histories, Run, int], None], ...]] = (
+        step_ends, step_ends, step_ends, step_opens, sleeps, reads, has_child, has_child, awaits,
+        suspends, suspends, completes, fails,
+    )  # fmt: skip
+
+    @rule(pick=picks)
+    def stops(self, pick: int) -> None:
+        """A handler that was asked to has stopped; of one that was not asked it means nothing."""
+        if executing := self.executing():
+            run = executing[pick % len(executing)]
+            asked = run.status is not Status.RUNNING
+            assert bool(self.story.stops(run.id).records) == asked
+
+    @rule(pick=picks, how=picks)
+    def comes_late(self, pick: int, how: int) -> None:
+        """A worker speaks under a token that is not the current one any more."""
+        late = [(run, token) for run, token in self.over if self.story.token(run) != token]
+        if not late:
+            return
+        run, token = late[pick % len(late)]
+        commands = from_worker(run, token)
+        before = state_hash(self.story.state)
+        decision = self.story.do(commands[how % len(commands)])
+        assert not decision.records
+        assert not decision.effects
+        assert state_hash(self.story.state) == before
+
+    # --- The end ---------------------------------------------------------------------------
+
+    def teardown(self) -> None:
+        if self.story.entries:
+            self.check_replay()
+            self.let_all_end()
+            self.check_replay()
+
+    def check_replay(self) -> None:
+        """Live, replayed and read from a snapshot, the state is the same."""
+        story = self.story
+        live = state_hash(story.state)
+        assert state_hash(story.replayed()) == live
+        for at in random.Random(story.state.seq).choices(story.ends, k=2):
+            assert state_hash(story.via_snapshot(at)) == live
+        assert state_hash(load(story.snapshot(story.state.seq)).state) == live
+
+    def let_all_end(self) -> None:
+        """Work conserves: with slots, time and jobs enough, every run ends."""
+        story = self.story
+        for _ in range(100 * len(story.entries)):
+            story.define(*JOBS)
+            while story.assign("w1", alone=not story.state.executions.get("w1")) is not None:
+                pass
+            executing = self.executing()
+            for run in executing:
+                if run.status is Status.RUNNING:
+                    story.completes(run.id)
+                else:
+                    story.stops(run.id)
+            if not executing:
+                due_us = story.state.next_due_us()
+                if due_us is None:
+                    break
+                story.wall_us = max(story.wall_us, due_us)
+                story.tick()
+        assert all(run.finished for run in story.state.runs.values())
+        assert not story.state.turns
+        assert not story.state.suspects
+        assert not story.state.timers
+
+
+def from_worker(run: str, token: int) -> list[c.Command]:
+    """All that a worker may say of an execution."""
+    child = c.StartRun("run_late", "resize", "media", b"{}")
+    return [
+        c.CompleteStep(run, token, 7, "a", r.NULL),
+        c.FailStep(run, token, 7, "a", r.Error("E", "late")),
+        c.OpenStep(run, token, "a"),
+        c.RecordValue(run, token, 7, "[now]", r.NULL),
+        c.BeginSleep(run, token, 7, "nap", 1000),
+        c.StartChild(run, token, 7, "child", child, True),
+        c.AwaitRun(run, token, 7, "result", "run_0001"),
+        c.Suspend(run, token, ["nap"]),
+        c.CompleteRun(run, token, r.NULL),
+        c.FailAttempt(run, token, r.Error("E", "late"), step="a"),
+        c.ConfirmStop(run, token),
+        c.ReportProgress(run, token, 1.0),
+    ]
+
+
+TestHistories = Histories.TestCase
+TestHistories.settings = settings(
+    max_examples=1000 if LONG else 80,
+    stateful_step_count=60,
+    derandomize=not LONG,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)

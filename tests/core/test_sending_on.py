@@ -1,0 +1,290 @@
+"""`runs retry` and `runs fork`: what is reused, what happens again, and from where."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from core.story import ONCE, Story
+from stackshift_jobs.errors import Conflict, NotFound
+from stackshiftd.core import commands as c
+from stackshiftd.core.effects import Sent
+from stackshiftd.core.image import state_hash
+from stackshiftd.core.state import Status
+
+
+def failed(story: Story, *, payload: object = None) -> str:
+    """A run that recorded a, b and c, in this order, and then failed for good."""
+    run = story.start("resize", payload, retry=ONCE)
+    story.assign()
+    for step in ("a", "b", "c"):
+        story.step_done(run, step, f"{step}1")
+    story.fails(run)
+    return run
+
+
+def cancelled(story: Story) -> str:
+    """The same, cancelled: it has left memory."""
+    run = story.start("resize")
+    story.assign()
+    for step in ("a", "b", "c"):
+        story.step_done(run, step, f"{step}1")
+    story.cancel(run)
+    story.stops(run)
+    assert run not in story.state.runs
+    return run
+
+
+Begin = Callable[[Story], str]
+both = pytest.mark.parametrize("begin", [failed, cancelled])
+
+
+@both
+def test_retry_goes_on_from_what_is_recorded_with_a_new_budget(begin: Begin) -> None:
+    """Whether the run was in memory or had left it; `attempt` keeps counting."""
+    story = Story()
+    run = begin(story)
+    assert story.retry(run) == Sent(run, ["a", "b", "c"], [])
+    assert story.assign() == run
+    assert story.told() == ["attempt.started"]
+    assert (story.run(run).attempt, story.run(run).attempts_used) == (2, 1)
+    assert story.steps(run) == {"a": "a1", "b": "b1", "c": "c1"}
+    assert (story.run(run).error, story.run(run).finished_us, story.state.dead) == (None, 0, 0)
+
+
+@both
+def test_retry_from_a_step_repeats_it_and_all_recorded_after_it(begin: Begin) -> None:
+    """After it in the journal, not in the alphabet."""
+    story = Story()
+    run = begin(story)
+    assert story.retry(run, from_step="b") == Sent(run, ["a"], ["b", "c"])
+    assert story.steps(run) == {"a": "a1"}
+
+
+def test_order_of_a_step_is_when_it_was_last_recorded() -> None:
+    """A sleep that ended late comes after what was recorded meanwhile."""
+    story = Story()
+    run = story.start(retry=ONCE)
+    story.assign()
+    story.sleeps(run, "nap", "1s")
+    story.step_done(run, "a")
+    story.tick(to="1s")
+    story.fails(run)
+    assert story.retry(run, from_step="a") == Sent(run, [], ["a", "nap"])
+
+
+@both
+def test_replaced_step_has_the_result_that_was_given(begin: Begin) -> None:
+    """It is neither reused nor repeated."""
+    story = Story()
+    run = begin(story)
+    sent = story.retry(run, from_step="b", replaced={"b": {"by": "hand"}, "d": 4})
+    assert sent == Sent(run, ["a"], ["c"])
+    assert story.steps(run) == {"a": "a1", "b": {"by": "hand"}, "d": 4}
+
+
+def test_step_whose_failure_ended_the_run_is_tried_anew() -> None:
+    """It was forgotten as the attempt failed, and is told among what happens again."""
+    story = Story()
+    run = story.start(retry=ONCE)
+    story.assign()
+    story.step_done(run, "a", 1)
+    story.step_fails(run, "b")
+    story.fails(run, step="b")
+    assert story.retry(run) == Sent(run, ["a"], ["b"])
+    assert story.steps(run) == {"a": 1}
+
+
+def test_step_that_was_executing_when_its_run_ended_happens_again() -> None:
+    """It has no result."""
+    story = Story()
+    run = story.start()
+    story.assign()
+    story.step_opens(run, "a")
+    story.cancel(run)
+    story.stops(run)
+    assert story.retry(run) == Sent(run, [], ["a"])
+
+
+def test_sleep_under_way_goes_on_after_a_retry() -> None:
+    """It ends when it would have ended."""
+    story = Story()
+    run = story.start(retry=ONCE)
+    story.assign()
+    story.sleeps(run, "nap", "1h")
+    story.fails(run)
+    story.tick(to="30m")
+    assert story.retry(run) == Sent(run, ["nap"], [])
+    story.assign()
+    assert story.tick(to="29m") == 0
+    assert story.tick(to="1m") == 1
+    assert story.told() == ["wait.ended"]
+
+
+def test_wait_for_a_child_that_was_cancelled_with_its_parent_begins_anew() -> None:
+    """A child that is still under way is waited for; one that is not is started again."""
+    story = Story()
+    run = story.start()
+    story.assign()
+    child = story.calls(run, "child")
+    other = story.start()
+    story.assign()
+    story.awaits(run, "other", other)
+    story.cancel(run)
+    story.stops(run)
+    assert story.status(child) is Status.CANCELLED
+    assert story.retry(run) == Sent(run, ["other"], ["child"])
+    story.assign("w2")
+    story.assign("w2")
+    story.completes(other, 5)
+    assert story.steps(run) == {"other": 5}
+
+
+def test_completed_run_goes_on_only_with_something_to_repeat() -> None:
+    """Else it is a mistake, and says what to write."""
+    story = Story()
+    run = story.start()
+    story.assign()
+    story.step_done(run, "a", 1)
+    story.completes(run)
+    with pytest.raises(Conflict, match="has completed"):
+        story.retry(run)
+    assert story.retry(run, from_step="a") == Sent(run, [], ["a"])
+    assert story.status(run) is Status.QUEUED
+
+
+def test_unfinished_run_cannot_be_sent_on() -> None:
+    """Nor can one that never was, nor from a step that is not recorded."""
+    story = Story()
+    dead = failed(story)
+    run = story.start()
+    with pytest.raises(Conflict, match="only a finished run"):
+        story.retry(run)
+    with pytest.raises(NotFound):
+        story.do(c.RetryRun("run_none"))
+    with pytest.raises(NotFound, match="no recorded step 'z'"):
+        story.retry(dead, from_step="z")
+
+
+def test_run_that_left_memory_twice_keeps_what_its_second_life_recorded() -> None:
+    """Each life goes on from all that was recorded before it."""
+    story = Story()
+    run = cancelled(story)
+    for life in (2, 3, 4):
+        story.retry(run)
+        story.assign()
+        story.step_done(run, f"life-{life}", life)
+        story.cancel(run)
+        story.stops(run)
+        assert run not in story.state.runs
+    assert story.retry(run).reused == ["a", "b", "c", "life-2", "life-3", "life-4"]
+    assert story.steps(run)["life-3"] == 3
+    assert story.run(run).attempt == 4
+    assert state_hash(story.via_snapshot(story.state.seq)) == state_hash(story.state)
+
+
+def test_records_of_a_run_grow_with_what_happened_not_with_how_often_it_was_sent_on() -> None:
+    """A retry carries each earlier record once, however many retries it went through."""
+    story = Story()
+    run = cancelled(story)
+    sizes = []
+    for _ in range(8):
+        story.retry(run)
+        sizes.append(sum(map(len, story.lines(run)[-1:])))
+        story.cancel(run)
+    growth = [after - before for before, after in zip(sizes, sizes[1:], strict=False)]
+    assert max(growth) < 2 * min(growth)
+
+
+def test_run_sent_on_while_its_old_handler_stops_waits_for_that() -> None:
+    """Two handlers of one run never execute side by side."""
+    story = Story()
+    run = story.start()
+    story.assign()
+    story.cancel(run)
+    story.retry(run)
+    assert story.assign() is None
+    story.stops(run)
+    assert story.assign() == run
+
+
+def test_retry_of_a_large_payload_is_whole() -> None:
+    """What memory does not keep is restored from the records."""
+    story = Story()
+    run = story.start("resize", "x" * 5000)
+    story.cancel(run)
+    story.retry(run)
+    assert story.run(run).payload == b'"' + b"x" * 5000 + b'"'
+
+
+# --- Forks ---------------------------------------------------------------------------------
+
+
+@both
+def test_fork_is_a_new_run_with_the_steps_of_another(begin: Begin) -> None:
+    """The source stays as it is; the fork names it."""
+    story = Story()
+    source = begin(story)
+    before = story.status(source)
+    fork = story.fork(source, from_step="c")
+    assert (fork.reused, fork.repeated) == (["a", "b"], ["c"])
+    assert story.steps(fork.run) == {"a": "a1", "b": "b1"}
+    assert story.run(fork.run).forked_from == source
+    assert story.run(fork.run).attempt == 0
+    assert story.assign() == fork.run
+    assert story.status(source) is before
+
+
+def test_fork_with_another_payload_keeps_the_steps() -> None:
+    """What changes is what was asked to change."""
+    story = Story()
+    source = failed(story, payload={"n": 1})
+    assert story.run(story.fork(source).run).payload == b'{"n":1}'
+    assert story.run(story.fork(source, payload={"n": 2}).run).payload == b'{"n":2}'
+
+
+def test_fork_of_a_run_under_way_begins_its_waits_anew() -> None:
+    """A wait belongs to the run that waits: neither sleep nor child is shared."""
+    story = Story()
+    source = story.start()
+    story.assign()
+    story.step_done(source, "a", 1)
+    story.sleeps(source, "nap", "1h")
+    story.calls(source, "child")
+    story.step_opens(source, "b")
+    fork = story.fork(source)
+    assert fork.reused == ["a"]
+    assert sorted(fork.repeated) == ["b", "child", "nap"]
+    assert story.steps(fork.run) == {"a": 1}
+    assert story.state.awaited.values()
+
+
+def test_fork_of_a_fork_carries_what_both_recorded() -> None:
+    """Through snapshots too."""
+    story = Story()
+    first = story.fork(failed(story)).run
+    story.assign()
+    story.step_done(first, "d", 4)
+    second = story.fork(first).run
+    assert list(story.steps(second)) == ["a", "b", "c", "d"]
+    for at in story.ends:
+        assert state_hash(story.via_snapshot(at)) == state_hash(story.state)
+
+
+# --- Removing ------------------------------------------------------------------------------
+
+
+def test_only_a_finished_run_whose_handler_has_stopped_can_be_removed() -> None:
+    """What still executes is still there."""
+    story = Story()
+    run = story.start()
+    story.assign()
+    with pytest.raises(Conflict, match="only a finished run"):
+        story.remove(run)
+    story.cancel(run)
+    with pytest.raises(Conflict):
+        story.remove(run)
+    story.stops(run)
+    story.remove(run)
+    assert story.told() == ["run.removed"]

@@ -1,0 +1,201 @@
+"""Statuses move by the table `fold.MOVES`: every row of it can be reached, and nothing else happens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from core.story import ONCE, Story, error, kind
+from stackshiftd.core import fold as folding
+from stackshiftd.core import records as r
+from stackshiftd.core.fold import MOVES, fold
+from stackshiftd.core.state import Run, State, Status
+
+S = Status
+
+
+def queued(story: Story) -> str:
+    return story.start()
+
+
+def scheduled(story: Story) -> str:
+    return story.start(delay="1h")
+
+
+def running(story: Story) -> str:
+    run = story.start()
+    story.assign()
+    return run
+
+
+def waiting(story: Story) -> str:
+    run = running(story)
+    story.sleeps(run, "nap", "1h")
+    story.suspends(run)
+    return run
+
+
+def retrying(story: Story) -> str:
+    run = running(story)
+    story.fails(run)
+    return run
+
+
+def failed(story: Story) -> str:
+    run = running(story)
+    story.fails(run, retryable=False)
+    return run
+
+
+def lost(story: Story) -> str:
+    run = running(story)
+    story.lose(run, ours=True)
+    return run
+
+
+def dying(story: Story) -> str:
+    """Three workers died under it; the fourth tries it alone."""
+    run = running(story)
+    for _ in range(3):
+        story.lose(run)
+        story.assign(alone=True)
+    return run
+
+
+def completed(story: Story) -> str:
+    run = running(story)
+    story.step_done(run, "a")
+    story.completes(run)
+    return run
+
+
+def cancelled(story: Story) -> str:
+    run = queued(story)
+    story.cancel(run)
+    return run
+
+
+Begin = Callable[[Story], str]
+Act = Callable[[Story, str], object]
+
+WAYS: list[tuple[Begin, Act, tuple[Status, str]]] = [
+    (scheduled, lambda s, run: s.tick(to="1h"), (S.SCHEDULED, "run.queued")),
+    (scheduled, lambda s, run: s.cancel(run), (S.SCHEDULED, "run.cancelled")),
+    (queued, lambda s, run: s.assign(), (S.QUEUED, "attempt.started")),
+    (lost, lambda s, run: s.assign(), (S.QUEUED, "attempt.resumed")),
+    (queued, lambda s, run: s.assign(without="resize"), (S.QUEUED, "run.held")),
+    (queued, lambda s, run: s.cancel(run), (S.QUEUED, "run.cancelled")),
+    (dying, lambda s, run: s.lose(run), (S.QUEUED, "run.failed")),
+    (running, lambda s, run: s.sleeps(run, "nap", "1h"), (S.RUNNING, "wait.started")),
+    (dying, lambda s, run: s.lose(run), (S.RUNNING, "attempt.lost")),
+    (running, lambda s, run: s.fails(run), (S.RUNNING, "attempt.failed")),
+    (running, lambda s, run: s.completes(run), (S.RUNNING, "run.completed")),
+    (running, lambda s, run: s.cancel(run), (S.RUNNING, "run.cancelled")),
+    (waiting, lambda s, run: s.tick(to="1h"), (S.WAITING, "run.queued")),
+    (waiting, lambda s, run: s.cancel(run), (S.WAITING, "run.cancelled")),
+    (retrying, lambda s, run: s.tick(to="1h"), (S.RETRYING, "run.queued")),
+    (running, lambda s, run: s.fails(run, retryable=False), (S.RETRYING, "run.failed")),
+    (retrying, lambda s, run: s.cancel(run), (S.RETRYING, "run.cancelled")),
+    (failed, lambda s, run: s.retry(run), (S.FAILED, "run.retried")),
+    (cancelled, lambda s, run: s.retry(run), (S.CANCELLED, "run.retried")),
+    (completed, lambda s, run: s.retry(run, from_step="a"), (S.COMPLETED, "run.retried")),
+]
+
+
+def suspended(story: Story, run: str) -> None:
+    story.sleeps(run, "nap", "1h")
+    story.suspends(run)
+
+
+WAYS.append((running, suspended, (S.RUNNING, "attempt.suspended")))
+
+
+@pytest.mark.parametrize(("begin", "act", "move"), WAYS, ids=lambda each: str(each))
+def test_statuses_move_as_the_table_says(
+    begin: Begin, act: Act, move: tuple[Status, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each row of the table is gone through by some command, and leads to the status it names."""
+    seen: list[tuple[Status, str, Status]] = []
+    original = folding._move
+
+    def watched(state: State, run: Run, kind: str) -> None:
+        before = run.status
+        original(state, run, kind)
+        seen.append((before, kind, run.status))
+
+    monkeypatch.setattr(folding, "_move", watched)
+    story = Story()
+    run = begin(story)
+    act(story, run)
+    for before, kind_, after in seen:
+        assert MOVES[before, kind_] is after
+    if move in MOVES:
+        assert (*move, MOVES[move]) in seen
+    else:
+        # Recorded, and moved nothing: the handler goes on beside its wait.
+        assert story.kinds(run)[-1] == move[1]
+        assert story.status(run) is move[0]
+
+
+def test_every_row_of_the_table_is_gone_through() -> None:
+    """The table has no row that nothing can reach."""
+    assert {move for _, _, move in WAYS} >= set(MOVES)
+
+
+RECORDS: list[r.AnyRecord] = [
+    r.RunQueued("run_0001", "due"),
+    r.RunHeld("run_0001"),
+    r.RunCompleted("run_0001", 1, r.NULL),
+    r.RunFailed("run_0001", 1, error(), "attempts"),
+    r.RunCancelled("run_0001", "requested"),
+    r.RunRetried("run_0001"),
+    r.AttemptStarted("run_0001", 1, "w1"),
+    r.AttemptResumed("run_0001", 1, "w1"),
+    r.AttemptSuspended("run_0001", 1),
+    r.AttemptFailed("run_0001", 1, error()),
+    r.AttemptLost("run_0001", 1, "gone"),
+]
+STATES: list[Begin] = [queued, scheduled, running, waiting, retrying, failed]
+
+
+@pytest.mark.parametrize("begin", STATES)
+@pytest.mark.parametrize("record", RECORDS, ids=kind)
+def test_no_record_moves_a_status_outside_the_table(begin: Begin, record: r.AnyRecord) -> None:
+    """A record that the table does not allow is refused loudly: that journal is not ours."""
+    story = Story()
+    run = story.run(begin(story))
+    status = run.status
+    entry = r.Entry(story.state.seq + 1, story.now_us, record)
+    if (status, kind(record)) in MOVES:
+        fold(story.state, entry)
+        assert run.status is MOVES[status, kind(record)]
+    else:
+        with pytest.raises(AssertionError):
+            fold(story.state, entry)
+
+
+def test_sequence_numbers_have_no_gap_and_time_never_runs_back() -> None:
+    """`fold` refuses an entry out of its place."""
+    story = Story()
+    story.start()
+    watermark = r.JournalWatermark()
+    with pytest.raises(AssertionError, match="gap"):
+        fold(story.state, r.Entry(story.state.seq + 2, story.now_us, watermark))
+    with pytest.raises(AssertionError, match="backwards"):
+        fold(story.state, r.Entry(story.state.seq + 1, story.now_us - 1, watermark))
+
+
+def test_completed_run_leaves_memory_and_failed_one_stays_in_dead_letter() -> None:
+    """Only what somebody must still look at is held."""
+    story = Story()
+    done = completed(story)
+    dead = story.start(retry=ONCE)
+    story.assign()
+    story.fails(dead)
+    assert done not in story.state.runs
+    assert story.run(dead).error == error()
+    assert (story.state.dead, story.state.finished) == (1, 2)
+    story.remove(dead)
+    assert story.state.runs == {}
+    assert story.state.dead == 0
