@@ -1,0 +1,180 @@
+"""Workers are killed under their runs; the runs go on elsewhere, and what kills workers is found out."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from crash.conftest import Make
+from helpers.processes import wait_gone
+from helpers.project import Project, kinds
+from helpers.waiting import wait_until
+
+JOBS = """
+import signal
+
+
+@stackshift.job("steps", retry=ONCE)
+def steps(ctx):
+    ctx.step.run("before", note, "before", ctx.run_id)
+    ctx.step.run("held", gate, ctx.payload["gate"])
+    child = ctx.step.start("quick", name="child")
+    ctx.step.run("after", note, "after", ctx.run_id)
+    return [ctx.attempt, child]
+
+
+@stackshift.job("stepsAsync", retry=ONCE)
+async def steps_async(ctx):
+    await ctx.step.run("before", note, "before", ctx.run_id)
+    await ctx.step.run("held", agate, ctx.payload["gate"])
+    child = await ctx.step.start("quick", name="child")
+    await ctx.step.run("after", note, "after", ctx.run_id)
+    return [ctx.attempt, child]
+
+
+@stackshift.job("quick")
+def quick(ctx):
+    return "quick"
+
+
+@stackshift.job("poison")
+def poison(ctx):
+    note("swallowed", ctx.run_id, noted("bystander"))
+    while not is_open("bystanders-in") and not noted("died"):
+        time.sleep(0.005)
+    note("died")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@stackshift.job("progresses")
+def progresses(ctx):
+    for i in range(6):
+        ctx.step.run(f"step-{i}", note, "step", ctx.run_id, i)
+        if noted("step", ctx.run_id, i) == 1 and noted("last", ctx.run_id, i) == 0:
+            note("last", ctx.run_id, i)
+            os.kill(os.getpid(), signal.SIGKILL)
+    return "through"
+
+
+@stackshift.job("bystander", retry=ONCE)
+def bystander(ctx):
+    note("bystander")
+    gate("bystanders")
+    return ctx.attempt
+"""
+TWO = """\
+[workers]
+processes = 2
+slots = 4
+grace = "1s"
+inherit_env = ["PYTHONPATH"]
+"""
+
+
+def kill_workers(project: Project) -> None:
+    """SIGKILL every worker, and wait until the daemon has new ones."""
+    before = project.workers()
+    for pid in before:
+        os.kill(pid, signal.SIGKILL)
+    wait_gone(before, "workers")
+
+    def replaced() -> bool:
+        now = project.workers()
+        return len(now) == len(before) and not set(before) & set(now)
+
+    wait_until(replaced, "new workers")
+
+
+def test_run_goes_on_from_its_record_when_its_worker_is_killed(make_project: Make) -> None:
+    """Recorded steps are not run again, the step under way is, and no attempt is used up; a child is
+    started once."""
+    project = make_project(JOBS)
+    project.start()
+    runs = [project.begin(job, {"gate": f"at-{job}"}) for job in ("steps", "stepsAsync")]
+    for times in (1, 2, 3):
+        project.at("at-steps", times)
+        project.at("at-stepsAsync", times)
+        if times < 3:
+            kill_workers(project)
+    project.open("at-steps")
+    project.open("at-stepsAsync")
+    for run in runs:
+        seen = project.finish(run)
+        assert (seen["status"], seen["result"][0]) == ("completed", 1)
+        assert kinds(seen, "attempt.lost") == ["attempt.lost"] * 2
+        told = project.witness()
+        assert [told.count(f"{x} {run}") for x in ("before", "after")] == [1, 1]
+    children = project.call("run.list", job="quick")["runs"]
+    assert sorted(child["parent"] for child in children) == sorted(runs)
+
+
+def test_run_that_kills_its_workers_fails_as_poisonous_and_harms_no_other(
+    make_project: Make,
+) -> None:
+    """After three deaths it is tried alone, then it has failed; the runs beside it complete, their
+    attempts not used up."""
+    project = make_project(JOBS, TWO)
+    project.start()
+    others = [project.begin("bystander") for _ in range(4)]
+    wait_until(lambda: project.witness().count("bystander") == 4, "the others to run")
+    poison = project.begin("poison")
+    project.open("bystanders-in")
+    seen = project.finish(poison)
+    assert seen["status"] == "failed"
+    assert seen["timeline"][-1]["reason"] == "poisonous"
+    assert seen["error"]["type"] == "WorkerDied"
+    assert kinds(seen, "attempt.lost") == ["attempt.lost"] * 4
+    assert seen["attempt"] == 1
+    project.open("bystanders")
+    for other in others:
+        ended = project.finish(other)
+        assert (ended["status"], ended["result"]) == ("completed", 1)
+    # Alone on its last try: in that worker nothing else was executing.
+    last = seen["timeline"][-3]
+    assert last["kind"] == "attempt.resumed"
+    here = {
+        run["id"]
+        for run in map(project.get, others)
+        for record in run["timeline"]
+        if record.get("worker") == last["worker"] and record["seq"] < last["seq"]
+    }
+    assert here == set() or all_ended_before(project, others, last)
+
+
+def all_ended_before(project: Project, runs: list[str], last: dict[str, object]) -> bool:
+    """Had each of `runs` left the worker of `last` when that record was written?"""
+    seq = int(str(last["seq"]))
+    for run in map(project.get, runs):
+        place = None
+        for record in run["timeline"]:
+            if record["seq"] > seq:
+                break
+            if record["kind"] in ("attempt.started", "attempt.resumed"):
+                place = record["worker"]
+            elif record["kind"] in ("attempt.lost", "run.completed"):
+                place = None
+        if place == last["worker"]:
+            return False
+    return True
+
+
+def test_run_that_records_something_between_deaths_is_not_poisonous(make_project: Make) -> None:
+    """A worker that dies after each new step is bad luck, not poison: the run gets through."""
+    project = make_project(JOBS, TWO)
+    project.start()
+    seen = project.finish(project.begin("progresses"))
+    assert (seen["status"], seen["result"]) == ("completed", "through")
+    assert kinds(seen, "attempt.lost") == ["attempt.lost"] * 6
+    told = [line for line in project.witness() if line.startswith(f"step {seen['id']}")]
+    assert len(told) == 6
+
+
+def test_worker_that_cannot_start_is_tried_again(make_project: Make) -> None:
+    """A daemon whose workers die at import serves, says so, and recovers when they start again."""
+    project = make_project(JOBS)
+    bad = project.write_module("bad", "import os\nos._exit(3)\n")
+    project.start()
+    assert project.workers() == []
+    bad.unlink()
+    wait_until(lambda: len(project.workers()) == 1, "a worker to start")
+    assert project.finish(project.begin("quick"))["result"] == "quick"

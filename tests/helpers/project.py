@@ -1,0 +1,241 @@
+"""A project in a temporary directory, with a real daemon that can be started, stopped and killed.
+
+Owns every process that works in its directory: `close` ends all of them, whoever started them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
+
+from helpers import scenery
+from helpers.processes import clear, serving, wait_gone
+from helpers.waiting import SECONDS, wait_until
+from stackshift_jobs.discovery import socket_path
+from stackshift_jobs.errors import DaemonUnavailable
+from stackshift_jobs.rpc import Connection
+from stackshiftd.journal import tools
+
+REPOSITORY: Final = Path(__file__).parents[2]
+FINISHED: Final = ("completed", "failed", "cancelled")
+Json = dict[str, Any]
+
+
+def environment() -> dict[str, str]:
+    """That of the tests, with the sources that are tested first among the imports."""
+    paths = os.pathsep.join(map(str, (REPOSITORY, REPOSITORY / "daemon")))
+    kept = {name: text for name, text in os.environ.items() if not name.startswith("STACKSHIFT_")}
+    return kept | {"PYTHONPATH": paths}
+
+
+class Project:
+    """`modules` are job modules by name; each may use what `jobs._scenery` has."""
+
+    def __init__(
+        self, root: Path, modules: dict[str, str], config: str = scenery.CONFIG
+    ) -> None:
+        root.mkdir(parents=True)
+        self.root = root.resolve()
+        self.data_dir = self.root / ".stackshift"
+        self.daemon: subprocess.Popen[bytes] | None = None
+        (self.root / "stackshift.toml").write_text(config)
+        (self.root / "jobs").mkdir()
+        (self.root / scenery.GATES).mkdir()
+        self.write_module("_scenery", scenery.MODULE)
+        for name, text in modules.items():
+            self.write_module(name, "from jobs._scenery import *\n\n" + text)
+        self._connection: Connection | None = None
+
+    def write_module(self, name: str, text: str) -> Path:
+        """Write `jobs/NAME.py`."""
+        path = self.root / "jobs" / f"{name}.py"
+        path.write_text(text)
+        return path
+
+    # --- The daemon ------------------------------------------------------------------------
+
+    def command(self, *more: str) -> list[str]:
+        """The command line of this project's daemon."""
+        return [
+            sys.executable, "-P", "-m", "stackshiftd", "run", "--project", str(self.root), *more,
+        ]  # fmt: skip
+
+    def launch(self, program: list[str] | None = None) -> tuple[subprocess.Popen[bytes], int]:
+        """Start a daemon and do not wait; the process, and where it will say that it is ready."""
+        ready, ready_end = os.pipe()
+        log = os.open(self.root / "daemon.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        command = program or self.command()
+        try:
+            process = subprocess.Popen(
+                [*command, "--ready-fd", str(ready_end)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.root,
+                env=environment(),
+                pass_fds=(ready_end,),
+                start_new_session=True,
+            )
+        finally:
+            os.close(ready_end)
+            os.close(log)
+        return process, ready
+
+    def start(self, program: list[str] | None = None) -> Json:
+        """Start the daemon; what it says when it is ready."""
+        assert self.daemon is None, "one daemon at a time"
+        self._forget()
+        self.daemon, ready = self.launch(program)
+        with os.fdopen(ready, "rb") as pipe:
+            line = pipe.readline()
+        assert line, f"the daemon ended without a word: {self.log()[-2000:]}"
+        said: Json = json.loads(line)
+        assert said.get("ready"), said
+        return said
+
+    def stop(self, seconds: float = SECONDS) -> int:
+        """SIGTERM; the daemon's exit status."""
+        assert self.daemon is not None
+        self.daemon.send_signal(signal.SIGTERM)
+        return self.ended(seconds)
+
+    def ended(self, seconds: float = SECONDS) -> int:
+        """Wait until the daemon has ended; its exit status."""
+        assert self.daemon is not None
+        status = self.daemon.wait(seconds)
+        self._forget()
+        return status
+
+    def kill(self) -> None:
+        """SIGKILL the daemon, and wait until its workers are gone too."""
+        assert self.daemon is not None
+        self.daemon.kill()
+        self.daemon.wait()
+        self._forget()
+        wait_until(lambda: not serving(self.root), "workers to die with their daemon")
+
+    def _forget(self) -> None:
+        self.daemon = None
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def close(self) -> None:
+        """End all that works in this project."""
+        daemon = self.daemon
+        self._forget()
+        clear(self.root)
+        if daemon is not None:
+            daemon.wait()
+        socket = socket_path(self.data_dir)
+        if socket.parent != self.data_dir:  # The short directory that a long path needs.
+            with suppress(OSError):
+                socket.unlink(missing_ok=True)
+                socket.parent.rmdir()
+
+    def log(self) -> str:
+        """What the daemon and idle workers have printed."""
+        try:
+            return (self.root / "daemon.log").read_text()
+        except FileNotFoundError:
+            return ""
+
+    # --- Asking it -------------------------------------------------------------------------
+
+    @contextmanager
+    def connect(self) -> Iterator[Connection]:
+        """A connection of one's own."""
+        with Connection.open(self.data_dir) as connection:
+            yield connection
+
+    def call(self, method: str, /, **params: Any) -> Any:
+        """The result of a method; raises the error that the daemon answers with."""
+        if self._connection is None:
+            self._connection = Connection.open(self.data_dir)
+        try:
+            return self._connection.call(method, params, timeout=SECONDS)
+        except DaemonUnavailable:
+            self._connection.close()
+            self._connection = None
+            raise
+
+    def begin(self, job: str, payload: Any = None, **options: Any) -> str:
+        """Start a run; its id."""
+        params = {"job": job, "payload": {} if payload is None else payload} | options
+        return str(self.call("run.start", **params)["id"])
+
+    def get(self, run: str) -> Json:
+        """The run object, with its steps, attempts and timeline."""
+        found: Json = self.call("run.get", run=run, detail=True)
+        return found
+
+    def finish(self, run: str, seconds: float = SECONDS) -> Json:
+        """The run object, with detail, of a run once it has finished."""
+        made = self.call("run.wait", run=run, timeout_ms=round(seconds * 1000))
+        assert not made.get("timed_out"), f"not finished: {self.call('run.why', run=run)}"
+        return self.get(run)
+
+    def until_status(self, run: str, *statuses: str) -> Json:
+        """The run object once it has one of these statuses."""
+
+        def there() -> Json | None:
+            found: Json = self.call("run.get", run=run)
+            return found if found["status"] in statuses else None
+
+        return wait_until(there, f"{run} to be {' or '.join(statuses)}") or {}
+
+    def workers(self) -> list[int]:
+        """Process ids of the workers that serve."""
+        told = self.call("daemon.status")["workers"]
+        return [worker["pid"] for worker in told if worker["status"] == "serving"]
+
+    # --- What happened ---------------------------------------------------------------------
+
+    def witness(self) -> list[str]:
+        """What `note` wrote, in order."""
+        try:
+            return (self.root / scenery.WITNESS).read_text().splitlines()
+        except FileNotFoundError:
+            return []
+
+    def at(self, gate: str, times: int = 1) -> None:
+        """Wait until a handler stands at the gate (for the time `times`)."""
+        wait_until(
+            lambda: self.witness().count(f"at {gate}") >= times, f"somebody at the gate {gate}"
+        )
+
+    def open(self, gate: str) -> None:
+        """Let whoever stands at the gate, or comes later, pass."""
+        (self.root / scenery.GATES / gate).touch()
+
+    def journal(self, since_seq: int = 0) -> list[Json]:
+        """The journal's records as they stand in its files."""
+        return [json.loads(line) for line in tools.cat(self.data_dir, since_seq)]
+
+    def verify(self) -> None:
+        """The journal is what was written."""
+        report = tools.verify(self.data_dir)
+        assert report.ok, report.problems
+
+
+def kinds(run: Json, *wanted: str) -> list[str]:
+    """The kinds of a run's records, in order; of `wanted` only, if given."""
+    told = [record["kind"] for record in run["timeline"]]
+    return [kind for kind in told if not wanted or kind in wanted]
+
+
+def steps(run: Json) -> dict[str, Json]:
+    """A run's steps by name."""
+    return {step["name"]: step for step in run["steps"]}
+
+
+def wait_workers_gone(pids: list[int]) -> None:
+    """Returns when these workers have ended."""
+    wait_gone(pids, "workers")

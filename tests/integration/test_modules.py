@@ -1,0 +1,85 @@
+"""Job modules that do not import are told with file and line, and keep nothing else from working."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from helpers.project import Project
+from integration.conftest import Make
+from stackshift_jobs.errors import BadConfiguration, NotFound
+
+GOOD = """
+@stackshift.job("good")
+def good(ctx):
+    return "good"
+"""
+BROKEN = """
+
+@stackshift.job("broken")
+def broken(ctx):
+    pass
+
+raise RuntimeError("cannot start")
+"""
+TYPO = "def f(:\n"
+
+
+@pytest.fixture
+def project(make_project: Make) -> Project:
+    """A good module, and two that do not import."""
+    made = make_project(GOOD, broken=BROKEN, typo=TYPO)
+    made.start()
+    return made
+
+
+def failed(told: dict[str, Any]) -> dict[str, tuple[int, str]]:
+    """Module → line and type of what it raised."""
+    return {each["module"]: (each["line"], each["type"]) for each in told["failed_modules"]}
+
+
+def test_module_that_does_not_import_is_told_with_file_and_line(project: Project) -> None:
+    """`job.list` and `daemon.status` name it; the jobs of other modules run."""
+    due = {"jobs.broken": (9, "RuntimeError"), "jobs.typo": (3, "SyntaxError")}
+    told = project.call("job.list")
+    assert failed(told) == due
+    assert failed(project.call("daemon.status")) == due
+    [broken] = [each for each in told["failed_modules"] if each["module"] == "jobs.broken"]
+    assert broken["file"] == str(project.root / "jobs" / "broken.py")
+    assert broken["message"] == "cannot start"
+    assert [job["name"] for job in told["jobs"]] == ["good"]
+    assert project.finish(project.begin("good"))["result"] == "good"
+
+
+def test_start_of_a_job_that_may_be_in_a_broken_module_says_so(project: Project) -> None:
+    """Not merely unknown: `configuration`, with the module that failed."""
+    with pytest.raises(BadConfiguration, match="broken.py:9"):
+        project.begin("broken")
+
+
+def test_start_of_an_unknown_job_names_near_ones(make_project: Make) -> None:
+    """`not_found`, with what was probably meant."""
+    project = make_project(GOOD)
+    project.start()
+    with pytest.raises(NotFound) as refused:
+        project.begin("goood")
+    assert refused.value.fields["near"] == ["good"]
+
+
+def test_run_of_a_removed_job_waits_and_says_why(make_project: Make) -> None:
+    """A run whose job is gone at a restart is held, and goes on when the job is back."""
+    project = make_project(GOOD + "\n\n@stackshift.job('other')\ndef other(ctx):\n    return 1\n")
+    project.start()
+    run = project.begin("good", delay_ms=1000)
+    project.stop()
+    module = project.root / "jobs" / "story.py"
+    text = module.read_text()
+    module.write_text(text.replace('"good"', '"renamed"', 1))
+    project.start()
+    project.until_status(run, "waiting")
+    assert project.call("run.why", run=run)["why_code"] == "job_missing"
+    project.stop()
+    module.write_text(text)
+    project.start()
+    assert project.finish(run)["result"] == "good"
