@@ -122,6 +122,7 @@ class AsyncStepCalls:
         returns: Any = None,
     ) -> Coroutine[Any, Any, list[Any]]:
         """One step an item (`name[0]`, …), `concurrency` at a time; results in order."""
+        lanes = steps.check_concurrency(concurrency)
         base = self._pass.identify(name, "map")
         listed = list(items)
         left = iter(enumerate(listed))
@@ -142,7 +143,7 @@ class AsyncStepCalls:
 
         async def every() -> list[Any]:
             # Lanes rather than a semaphore: a lane that waits durably is seen to wait.
-            await asyncio.gather(*(lane() for _ in range(min(concurrency, len(listed)))))
+            await asyncio.gather(*(lane() for _ in range(min(lanes, len(listed)))))
             for outcome in outcomes:
                 if isinstance(outcome, Exception):
                     raise outcome

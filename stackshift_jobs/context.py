@@ -157,6 +157,7 @@ class StepCalls:
 
         If items fail the others finish, then the lowest index raises.
         """
+        lanes = steps.check_concurrency(concurrency)
         base = self._pass.identify(name, "map")
         listed = list(items)
 
@@ -169,7 +170,7 @@ class StepCalls:
             )  # fmt: skip
             return cast(R, convert(drive(made, self._port), returns))
 
-        with ThreadPoolExecutor(min(concurrency, len(listed)) or 1, f"map-{name}") as pool:
+        with ThreadPoolExecutor(min(lanes, len(listed)) or 1, f"map-{name}") as pool:
             futures = [
                 pool.submit(copy_context().run, one, index, item)
                 for index, item in enumerate(listed)

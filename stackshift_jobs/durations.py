@@ -34,11 +34,14 @@ def milliseconds(value: Duration) -> int:
         raise Usage(f"{value!r} is not a duration", hint="write 250ms, 10s, 5m, 24h, 7d or 2w")
     elif isinstance(value, int | float):
         exact = value * 1000
-    else:
+    elif isinstance(value, str):
         exact = _parse(value)
+    else:
+        raise Usage(f"{value!r} is not a duration", hint="write 250ms, 10s, 5m, 24h, 7d or 2w")
     if not 0 <= exact <= MAX_DURATION_MS:
         raise Usage(f"duration {value!r} is out of range", hint="0 to 10 years")
-    return -int(-exact // 1)
+    # 2.007 * 1000 is a little over 2007: what binary fractions add is not rounded up.
+    return -int(-round(exact, 6) // 1)
 
 
 def _parse(text: str) -> float:
@@ -62,7 +65,7 @@ def format_ms(ms: int) -> str:
     if ms < 1000:
         return f"{ms}ms"
     if ms < 60_000:
-        return f"{ms / 1000:.1f}s"
+        return f"{min(ms / 1000, 59.9):.1f}s"
     seconds = ms // 1000
     if seconds < 3600:
         return f"{seconds // 60}m{seconds % 60:02d}s"
@@ -82,11 +85,16 @@ def parse_time(text: str) -> int:
     """
     try:
         when = datetime.fromisoformat(text)
-    except (ValueError, TypeError) as bad:
+        us = to_us(when if when.tzinfo is not None else when.astimezone())
+    except (ValueError, TypeError, OverflowError) as bad:
         raise Usage(f"{text!r} is not a time", hint="write 2026-05-06T09:00:00Z") from bad
-    if when.tzinfo is None:
-        when = when.astimezone()
-    return to_us(when)
+    if not 0 <= us < MAX_TIME_US:
+        raise Usage(f"time {text!r} is out of range", hint="1970 to 9998")
+    return us
+
+
+MAX_TIME_US: Final = (datetime(9999, 1, 1, tzinfo=UTC) - _EPOCH) // _MICROSECOND
+"""Times from here on cannot be written as text in every time zone, nor can years before 1000."""
 
 
 def to_us(when: datetime) -> int:

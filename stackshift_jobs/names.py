@@ -33,7 +33,7 @@ def check_key(key: object, what: str) -> str:
         not isinstance(key, str)
         or not key
         or len(key.encode("utf-8", "surrogatepass")) > MAX_KEY_BYTES
-        or any(ord(c) < 32 or ord(c) == 127 or 0xD800 <= ord(c) < 0xE000 for c in key)
+        or any(ord(c) < 32 or 127 <= ord(c) < 160 or 0xD800 <= ord(c) < 0xE000 for c in key)
     ):
         raise Usage(
             f"{key!r} cannot be a {what}",

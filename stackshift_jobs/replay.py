@@ -66,6 +66,8 @@ class Pass:
     def identify_item(self, name: str, index: int) -> str:
         """The identity of one item of a map whose own identity is `name`."""
         key = f"{name}[{index}]"
+        with self._lock:
+            self.calls += 1
         self.check_kind(key, "run")
         return key
 
@@ -84,7 +86,8 @@ class Pass:
                     f"the name {name!r} is used from two tasks or threads of the handler",
                     hint="put the key into the name, or use step.map",
                 )
-            self.calls += 1
+            # A map is not on record itself, its items are.
+            self.calls += kind != "map"
             count = self._counts[name] = self._counts.get(name, 0) + 1
         key = name if count == 1 else f"{name}#{count}"
         self.check_kind(key, kind)

@@ -22,6 +22,7 @@ from stackshift_jobs.errors import (
     RetryAfter,
     StackshiftError,
     StepFailed,
+    Usage,
 )
 from stackshift_jobs.ops import (
     AwaitRun,
@@ -176,7 +177,7 @@ def start_child(
         return memo.child
     elif memo.phase != "completed":
         memo = yield Park(key)
-    return _child_result(memo)
+    return _child_result(key, memo)
 
 
 def await_run(pass_: Pass, key: str, run: str) -> Steps:
@@ -187,13 +188,17 @@ def await_run(pass_: Pass, key: str, run: str) -> Steps:
         memo = yield Park(key)
     elif memo.phase != "completed":
         memo = yield Park(key)
-    return _child_result(memo)
+    return _child_result(key, memo)
 
 
-def _child_result(memo: Memo) -> Any:
+def _child_result(key: str, memo: Memo) -> Any:
     if memo.child_status == "completed":
         return _read(memo.body)
-    raise ChildFailed(memo.child, memo.child_status, memo.error)
+    failed = ChildFailed(memo.child, memo.child_status, memo.error)
+    # Not caught, it ends the run: `runs retry` then calls anew, rather than read this outcome
+    # again.
+    failed.fields["step"] = key
+    raise failed
 
 
 def start_options(options: dict[str, Any]) -> dict[str, Any]:
@@ -211,6 +216,13 @@ def start_options(options: dict[str, Any]) -> dict[str, Any]:
         else:
             raise TypeError(f"a start has no option {name!r}")
     return made
+
+
+def check_concurrency(concurrency: int) -> int:
+    """How many items of a map may run at a time. Raises `Usage` for none."""
+    if concurrency < 1:
+        raise Usage(f"concurrency is {concurrency}", hint="at least 1")
+    return concurrency
 
 
 def digest(item: Any) -> str:

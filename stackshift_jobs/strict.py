@@ -45,10 +45,13 @@ def plain(value: Any, path: str = "$", depth: int = 0) -> Any:
     if depth >= MAX_DEPTH:
         raise refuse(path, f"nested deeper than {MAX_DEPTH}")
     if kind is dict:
-        return {
+        made = {
             _key(k, path): v if type(v) in _SCALARS else plain(v, f"{path}.{k}", depth + 1)
             for k, v in value.items()
         }
+        if len(made) != len(value):
+            raise refuse(path, "two keys are the same text in JSON")
+        return made
     if kind is list or kind is tuple:
         return [
             v if type(v) in _SCALARS else plain(v, f"{path}[{i}]", depth + 1)
@@ -122,8 +125,11 @@ _encoder = json.JSONEncoder(
 def dumps(value: Any, max_bytes: int = MAX_BYTES) -> bytes:
     """`value` as ASCII JSON; raises `PayloadRefused` (with `.path`) for what JSON cannot hold, for
     text that is not valid Unicode, and for more than `max_bytes` bytes."""
-    # Integers are what most counters and ids are: a fifth of the cost.
-    text = str(value) if type(value) is int else _encoder(plain(value))
+    try:
+        # Integers are what most counters and ids are: a fifth of the cost.
+        text = str(value) if type(value) is int else _encoder(plain(value))
+    except ValueError as bad:
+        raise PayloadRefused(f"an integer that is too long: {bad}", path="$") from bad
     if len(text) > max_bytes:
         raise PayloadRefused(
             f"{len(text)} bytes of JSON; the limit is {max_bytes}",
@@ -162,7 +168,10 @@ def loads(text: str | bytes, max_bytes: int = MAX_BYTES) -> Any:
         raise PayloadRefused(f"nested deeper than {MAX_DEPTH}", path="$") from bad
     except ValueError as bad:
         raise PayloadRefused(f"not valid JSON: {bad}", path="$") from bad
-    return plain(value)
+    checked = plain(value)
+    if b"\\ud" in raw or b"\\uD" in raw:
+        _refuse_surrogates(checked)
+    return checked
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

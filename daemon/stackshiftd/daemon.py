@@ -29,10 +29,10 @@ from stackshiftd.core.effects import (
     Resolve,
     Stop,
 )
-from stackshiftd.core.records import Entry
+from stackshiftd.core.records import Entry, RunRemoved
 from stackshiftd.core.state import Run
 from stackshiftd.core.why import Fleet
-from stackshiftd.history.index import History, rebuild
+from stackshiftd.history.index import History
 from stackshiftd.history.rows import RowBuilder, RunRow
 from stackshiftd.journal.contract import Journal, Owner
 from stackshiftd.shell.acting import Acting
@@ -74,7 +74,7 @@ class Daemon:
         self._tasks: set[asyncio.Task[Any]] = set()
         logs = self._data_dir / "logs"
         self.engine = Engine(journal)
-        self._history = History(self._data_dir / "history.db", journal.journal_id)
+        self._history = History(self._data_dir / "history.db", journal.journal_id, journal.last_seq)
         self._lookup = Lookup(self.engine, self._history)
         bodies = Bodies(self._lookup.entries)
         self._catalog = Catalog(config)
@@ -172,10 +172,12 @@ class Daemon:
         Raises `Unknown` if the journal has failed meanwhile.
         """
         engine = self.engine
-        rows = await engine.replay(self._history.covered_seq)
+        rows, removed = await engine.replay(self._history.covered_seq)
         self._backfill_history()
         for row in rows:
             self._history.add(row)
+        for run in removed:
+            self._history.remove(run)
         self._feeds.published_seq = engine.state.seq
         await engine.claim(Owner(os.getpid(), __version__))
         self._feeds.published_seq = engine.state.seq
@@ -286,11 +288,10 @@ class Daemon:
         snapshot = self.engine.snapshot_seq
         if covered < snapshot:
             log.info("building the history index from the journal")
-            self._track(
-                asyncio.to_thread(rebuild, self._history, self._old_rows(snapshot), snapshot)
-            )
+            self._history.building()
+            self._track(asyncio.to_thread(self._history.build, self._old_rows(snapshot), snapshot))
 
-    def _old_rows(self, until_seq: int) -> Iterator[RunRow]:
+    def _old_rows(self, until_seq: int) -> Iterator[RunRow | str]:
         builder = RowBuilder()
         for place, entry in self._journal.read(1):
             if entry.seq > until_seq:
@@ -298,6 +299,8 @@ class Daemon:
             row = builder.add(place, entry)
             if row is not None:
                 yield row
+            elif isinstance(entry.record, RunRemoved):
+                yield entry.record.run
 
     def _compact_if_due(self) -> None:
         stats = self._journal.stats()
@@ -311,8 +314,9 @@ class Daemon:
         """Run the compaction process up to what is durable now, then drop what is too old."""
         self._compacting = True
         try:
-            await self._history.flushed()
-            upto = self._journal.durable_seq
+            # Both ends are those of appends; what is published is in the history.
+            upto = min(self._journal.durable_seq, self._feeds.published_seq)
+            await self._history.flushed(upto)
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-P", "-m", "stackshiftd", "compact",
                 "--data-dir", str(self._data_dir), "--upto-seq", str(upto),

@@ -58,6 +58,18 @@ def test_writing_again_replaces_and_survives_an_interrupted_write(tmp_path: Path
     assert [path.name for path in tmp_path.iterdir()] == ["daemon.json"]
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"pid": 1}, {"socket": "/x"}, {"version": "9"}, {"protocol": 2}, {"started_at": "now"}],
+    ids=lambda change: next(iter(change)),
+)
+def test_daemon_that_differs_in_anything_is_another(change: dict[str, Any]) -> None:
+    """One that was restarted is not taken for the one before."""
+    assert DaemonInfo(**INFO.as_json()) == INFO
+    assert hash(DaemonInfo(**INFO.as_json())) == hash(INFO)
+    assert DaemonInfo(**{**INFO.as_json(), **change}) != INFO
+
+
 def test_removed_daemon_is_none_and_removing_twice_is_no_error(tmp_path: Path) -> None:
     """A clean stop may come when the file is gone already."""
     write_daemon(tmp_path, INFO)

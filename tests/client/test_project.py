@@ -6,11 +6,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from stackshift_jobs.errors import BadConfiguration
-from stackshift_jobs.project import data_dir_of, find_project
+from stackshift_jobs.project import Project, data_dir_of, find_project
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -147,25 +148,89 @@ def test_file_that_is_not_utf_8_names_the_line(tmp_path: Path) -> None:
         data_dir_of(root, {})
 
 
+@pytest.mark.parametrize("name", ["circle", "~no-such-user-here/p", "a\0b"])
+def test_name_that_can_be_no_directory_is_refused(tmp_path: Path, name: str) -> None:
+    """Links in a circle, an unknown user's home, a NUL: told as a mistake, not as a crash."""
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    with pytest.raises(BadConfiguration, match="is not a usable path"):
+        find_project(name, cwd=tmp_path, environ={})
+
+
+def test_home_is_meant_by_a_tilde_and_a_name_that_has_one_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`~/p` as a setting or a variable, which no shell expands; `./~` is a name like any other."""
+    at_home, here = make(tmp_path / "home" / "p"), make(tmp_path / "here" / "~")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert find_project(environ={"STACKSHIFT_PROJECT": "~/p"}).root == at_home
+    assert find_project("./~", cwd=here.parent, environ={}).root == here
+
+
+def test_parent_above_a_link_is_the_real_one(tmp_path: Path) -> None:
+    """`..` after a link leads where the system goes, not where the text seems to lead."""
+    real = make(tmp_path / "real")
+    (real / "inside").mkdir()
+    make(tmp_path / "other")
+    (tmp_path / "other" / "link").symlink_to(real / "inside")
+    assert find_project("link/..", cwd=tmp_path / "other", environ={}).root == real
+    assert data_dir_of(tmp_path / "other" / "link" / "..", {}) == real / ".stackshift"
+
+
+def test_directory_that_may_not_be_looked_at_is_not_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The project further up is another one; that of an unreadable directory may be meant."""
+    make(tmp_path / "outer")
+    inner = make(tmp_path / "outer" / "inner")
+    stat = os.stat
+
+    def forbidden(path: Any, **options: Any) -> os.stat_result:
+        if path == str(inner / "stackshift.toml"):
+            raise PermissionError(13, "Permission denied")
+        return stat(path, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "stat", forbidden)
+        with pytest.raises(BadConfiguration, match=r"inner/stackshift\.toml: Permission denied"):
+            find_project(cwd=inner, environ={})
+
+
+def test_project_is_a_value(tmp_path: Path) -> None:
+    """The same directories, as paths or as text, are the same project."""
+    project = Project(tmp_path, tmp_path / "d")
+    same = Project(str(tmp_path), f"{tmp_path}/d")
+    assert project == same != Project(tmp_path, tmp_path / "e")
+    assert len({project, same}) == 1
+    assert (project.root, project.data_dir) == (tmp_path, tmp_path / "d")
+    assert (project.root_text, project.data_dir_text) == (str(tmp_path), f"{tmp_path}/d")
+
+
 def test_short_commands_import_little(tmp_path: Path) -> None:
     """The way from a project to its daemon loads nothing that costs a shell loop its time."""
     make(tmp_path / "p", "[workers]\nslots = 4\n")
-    heavy = ["asyncio", "dataclasses", "inspect", "tomllib", "hashlib", "threading", "logging"]
+    heavy = [
+        "asyncio", "contextlib", "dataclasses", "inspect", "tomllib", "hashlib", "threading",
+        "logging", "pathlib", "typing", "stackshift_jobs.strict",
+    ]  # fmt: skip
+    # A package without its `__init__`, which is loaded for all programs and answers for itself.
     code = (
         "import sys\n"
-        "from stackshift_jobs import project, discovery, rpc\n"
+        "sys.modules['stackshift_jobs'] = package = type(sys)('stackshift_jobs')\n"
+        f"package.__path__ = [{str(REPOSITORY / 'stackshift_jobs')!r}]\n"
+        "from stackshift_jobs import errors, frames, project, rpc\n"
         "found = project.find_project()\n"
-        "discovery.read_daemon(found.data_dir)\n"
-        "rpc.encode_params({'job': 'j', 'payload': {'a': [1, 2.5, None, 'x']}})\n"
-        f"print([m for m in {[*heavy, 'stackshift_jobs.strict']!r} if m in sys.modules])\n"
+        "frames.encode_params({'job': 'j', 'payload': {'a': [1, 2.5, None, 'x']}})\n"
+        "try:\n"
+        "    rpc.Connection.open(found.data_dir_text)\n"
+        "except errors.DaemonUnavailable as bad:\n"
+        f"    print(bad.fields['reason'], [m for m in {heavy!r} if m in sys.modules])\n"
     )
     # Without site: an editable install may itself import what is looked for.
     done = subprocess.run(
         [sys.executable, "-S", "-c", code],
         cwd=tmp_path / "p",
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         capture_output=True,
         text=True,
         check=True,
     )
-    assert done.stdout.strip() == "[]"
+    assert done.stdout.strip() == "not_running []"

@@ -137,8 +137,10 @@ def _is_settled(run: Run, name: str) -> bool:
 
 def _complete_step(state: State, command: c.CompleteStep, now_us: int) -> Decision:
     run = _current(state, command.run, command.token)
-    if run is None or _is_settled(run, command.step):
+    if run is None:
         return NOTHING
+    if _is_settled(run, command.step):
+        return Decision((), (Acknowledge(command.call),))
     over = _over_limit(state, run, command.step, len(bytes(command.result)), now_us)
     if over is not None:
         return over
@@ -151,8 +153,10 @@ def _complete_step(state: State, command: c.CompleteStep, now_us: int) -> Decisi
 
 def _fail_step(state: State, command: c.FailStep, now_us: int) -> Decision:
     run = _current(state, command.run, command.token)
-    if run is None or _is_settled(run, command.step):
+    if run is None:
         return NOTHING
+    if _is_settled(run, command.step):
+        return Decision((), (Acknowledge(command.call),))
     retry_at = None
     terms = command.retry
     if command.retryable and terms is not None and command.tried < terms.max_attempts:
@@ -369,14 +373,16 @@ def _finish(
 
 def _confirm_stop(state: State, command: c.ConfirmStop, now_us: int) -> Decision:
     run = state.runs.get(command.run)
-    if run is None or run.token != command.token or run.status is Status.RUNNING:
+    if run is None or not run.token or run.token != command.token:
+        return NOTHING
+    if run.status is Status.RUNNING:
         return NOTHING
     return Decision((r.AttemptStopped(run.id, run.attempt),))
 
 
 def _lose_execution(state: State, command: c.LoseExecution, now_us: int) -> Decision:
     run = state.runs.get(command.run)
-    if run is None or run.token != command.token:
+    if run is None or not run.token or run.token != command.token:
         return NOTHING
     return _lost(state, run, command.reason, command.ours)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import msgspec
 from msgspec import Raw
 
 from stackshift_jobs.errors import Conflict, NotFound
@@ -86,9 +87,22 @@ def decide_retry(state: State, command: c.RetryRun) -> Decision:
         run=run.id,
         forgotten=made.repeated,
         replaced={name: Raw(value) for name, value in command.replaced.items()},
-        restored=[] if run.id in state.runs else [Raw(line) for line in command.restored],
+        restored=[] if run.id in state.runs else _each_once(command.restored),
     )
     return Decision((record,), (), Sent(run.id, made.reused, made.repeated))
+
+
+def _each_once(lines: tuple[bytes, ...]) -> list[Raw]:
+    """A run's records; a retry among them does not repeat what stands before it, or they would
+    double each time that the run is sent on."""
+    found: list[Raw] = []
+    for line in lines:
+        entry = r.entry_from_json(line)
+        if isinstance(entry.record, r.RunRetried) and entry.record.restored:
+            told = msgspec.structs.replace(entry.record, restored=[])
+            line = r.entry_json(r.Entry(entry.seq, entry.at_us, told))
+        found.append(Raw(line))
+    return found
 
 
 def decide_fork(state: State, command: c.ForkRun) -> Decision:

@@ -2,7 +2,11 @@
 
 Written behind the journal, in batches, on a thread of its own, never waited for: whatever a crash
 takes from it is put back from the journal, from `covered_seq` on. It holds nothing that the journal
-does not; a file that SQLite refuses or of another version is thrown away and built anew.
+does not; a file that SQLite refuses, of another version, or that knows more than the journal (whose
+tail was torn or repaired) is thrown away and built anew.
+
+`covered_seq` only grows once all up to it is in: while an index is built anew beside new rows, and
+where the disk refuses a batch (it is kept, and tried again), it stays where it was.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import sqlite3
 import threading
 from array import array
@@ -21,8 +26,12 @@ import msgspec
 
 from stackshiftd.history.rows import RunRow
 
+log = logging.getLogger("stackshiftd.history")
+
 VERSION: Final = 1
 FLUSH_SECONDS: Final = 0.2
+RETRY_SECONDS: Final = 1.0
+"""After a batch that the disk refused."""
 
 # `tail` is the id read backwards: one index finds a run by its id and by any end of it.
 _SCHEMA: Final = """
@@ -41,6 +50,12 @@ CREATE INDEX runs_job ON runs (job, created_seq);
 CREATE INDEX runs_status ON runs (status, created_seq);
 """
 _COLUMNS: Final = "facts, places"
+# The younger row of a run stands: an index that is built anew comes upon the older ones late.
+_ENTER: Final = """
+INSERT INTO runs VALUES (?,?,?,?,?,?,?,?) ON CONFLICT (created_seq) DO UPDATE
+SET status = excluded.status, facts = excluded.facts, places = excluded.places
+WHERE json_extract(excluded.facts, '$[16]') >= json_extract(facts, '$[16]')
+"""
 
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -50,14 +65,20 @@ _decode: Final = msgspec.json.Decoder(list[Any]).decode
 class History:
     """Finished runs. Rows that are not written yet are found all the same."""
 
-    def __init__(self, path: Path, journal_id: str) -> None:
+    def __init__(self, path: Path, journal_id: str, last_seq: int) -> None:
         self._path = path
         self._journal_id = journal_id
+        self._last_seq = last_seq
         self._lock = threading.Lock()
         self._waiting: dict[str, RunRow | None] = {}
         self._waiting_seq = 0
         self._writing: dict[str, RunRow | None] = {}
         self._task: asyncio.Task[None] | None = None
+        self._flushing = asyncio.Lock()
+        self._refused = False
+        self._building = False
+        self._removed: set[str] = set()
+        """Runs that were removed while the index is built anew: their rows may come up yet."""
         self._db = self._open()
 
     def _open(self) -> sqlite3.Connection:
@@ -83,6 +104,10 @@ class History:
         if version not in (0, VERSION) or owner != (self._journal_id,):
             db.close()
             raise ValueError("an index of another version or journal")
+        [covered] = db.execute("SELECT value FROM meta WHERE name = 'covered_seq'").fetchone()
+        if int(covered) > self._last_seq:
+            db.close()
+            raise ValueError("an index of records that the journal has not")
         return db
 
     @property
@@ -103,6 +128,8 @@ class History:
     def remove(self, run: str) -> None:
         """Take a run out of all lists."""
         self._waiting[run] = None
+        if self._building:
+            self._removed.add(run)
         self._flush_soon()
 
     def _flush_soon(self) -> None:
@@ -111,36 +138,71 @@ class History:
 
     async def _flush_later(self) -> None:
         while self._waiting:
-            await asyncio.sleep(FLUSH_SECONDS)
+            await asyncio.sleep(RETRY_SECONDS if self._refused else FLUSH_SECONDS)
             await self._flush()
 
     async def _flush(self) -> None:
-        self._writing, self._waiting = self._waiting, {}
-        await asyncio.to_thread(self.write, self._writing, self._waiting_seq)
-        self._writing = {}
+        async with self._flushing:
+            self._writing, self._waiting = self._waiting, {}
+            try:
+                await asyncio.to_thread(self.write, self._writing, self._waiting_seq)
+                self._refused = False
+            except sqlite3.Error as refused:
+                if not self._refused:
+                    log.warning("the history index cannot be written, it will be: %s", refused)
+                self._refused = True
+                self._waiting = self._pending()
+            self._writing = {}
 
-    async def flushed(self) -> None:
-        """Returns when all that was added is written."""
-        while self._task is not None and not self._task.done():
-            await asyncio.wait((self._task,))
+    async def flushed(self, covered_seq: int) -> None:
+        """Write all that was added until now, which is all up to `covered_seq`."""
+        self._waiting_seq = max(self._waiting_seq, covered_seq)
+        await self._flush()
 
     def write(self, rows: dict[str, RunRow | None], covered_seq: int) -> None:
         """Write `rows` (None: take out) and how far they go, in one transaction."""
         added = [_values(row) for row in rows.values() if row is not None]
         gone = [(run[::-1],) for run, row in rows.items() if row is None]
+        if self._building:
+            covered_seq = 0
         with self._lock, self._db:
             self._db.execute("BEGIN")
-            self._db.executemany("INSERT OR REPLACE INTO runs VALUES (?,?,?,?,?,?,?,?)", added)
+            self._db.executemany(_ENTER, added)
             self._db.executemany("DELETE FROM runs WHERE tail = ?", gone)
             self._db.execute(
                 "UPDATE meta SET value = max(CAST(value AS INTEGER), ?) WHERE name = 'covered_seq'",
                 (covered_seq,),
             )
 
-    def forget_before(self, created_us: int) -> int:
-        """Drop rows of runs whose records retention has removed; how many."""
+    def build(self, rows: Iterable[RunRow | str], until_seq: int) -> None:
+        """Enter `rows` (an id: that run was removed) in batches, and then that all up to
+        `until_seq` is covered; on any thread, beside new rows. `building` comes before."""
+        batch: dict[str, RunRow | None] = {}
+        for row in rows:
+            if isinstance(row, str):
+                batch[row] = None
+            else:
+                batch[row.id] = row
+            if len(batch) >= 1000:
+                self.write(batch, 0)
+                batch = {}
+        self.write(batch, 0)
+        # Those that were removed meanwhile may have come up again; later ones cannot any more.
+        self.write(dict.fromkeys(tuple(self._removed)), 0)
+        self._building = False
+        self._removed = set()
+        self.write({}, until_seq)
+
+    def building(self) -> None:
+        """From now on until `build` is done nothing counts as covered."""
+        self._building = True
+
+    def forget_before(self, finished_us: int) -> int:
+        """Drop rows of runs that had finished before; how many."""
         with self._lock, self._db:
-            return self._db.execute("DELETE FROM runs WHERE created_us < ?", (created_us,)).rowcount
+            return self._db.execute(
+                "DELETE FROM runs WHERE json_extract(facts, '$[14]') < ?", (finished_us,)
+            ).rowcount
 
     # --- Reading ---------------------------------------------------------------------------
 
@@ -225,17 +287,6 @@ class History:
             if rows:
                 self.write(rows, self._waiting_seq)
             self._db.close()
-
-
-def rebuild(history: History, rows: Iterable[RunRow], until_seq: int) -> None:
-    """Enter `rows` in batches, and then that all up to `until_seq` is covered."""
-    batch: dict[str, RunRow | None] = {}
-    for row in rows:
-        batch[row.id] = row
-        if len(batch) >= 1000:
-            history.write(batch, 0)
-            batch = {}
-    history.write(batch, until_seq)
 
 
 Found = Callable[[str], RunRow | None]

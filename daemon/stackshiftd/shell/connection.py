@@ -22,6 +22,9 @@ from stackshift_jobs.errors import Busy, StackshiftError, Usage
 log = logging.getLogger("stackshiftd.connection")
 
 MAX_UNREAD: Final = 8 << 20
+MAX_DUE: Final = 256
+"""So many requests of one client are worked on at a time; `run.wait`, which may take for ever, does
+not count. What the answers hold until their records are durable is bounded by it."""
 FULL_AT: Final = 1 << 20
 """With so much unread, a follower is no longer sent records as they come."""
 
@@ -60,6 +63,8 @@ class Connection(asyncio.Protocol):
         self._max_line = max_line
         self._transport: asyncio.Transport | None = None
         self._rest = b""
+        self._held: list[bytes] = []
+        self._due = 0
         self._gathered: list[bytes] = []
         self._gathered_bytes = 0
         self._loop = asyncio.get_running_loop()
@@ -95,15 +100,32 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         lines = (self._rest + data).split(b"\n")
         self._rest = lines.pop()
-        for line in lines:
+        if self._held:
+            self._held += lines
+        else:
+            self._serve_all(lines)
+        if len(self._rest) > self._max_line:
+            self._too_long()
+
+    def _serve_all(self, lines: list[bytes]) -> None:
+        for at, line in enumerate(lines):
             if len(line) > self._max_line:
                 self._too_long()
                 return
             if self.gone:
                 return
+            if self._due >= MAX_DUE and self._transport is not None:
+                self._held = lines[at:]
+                self._transport.pause_reading()
+                return
             self._serve(line)
-        if len(self._rest) > self._max_line:
-            self._too_long()
+
+    def _go_on(self) -> None:
+        """Take up what was held back, now that enough of what was asked before is answered."""
+        held, self._held = self._held, []
+        self._serve_all(held)
+        if not self._held and not self.gone and self._transport is not None:
+            self._transport.resume_reading()
 
     def _too_long(self) -> None:
         self._rest = b""
@@ -121,8 +143,14 @@ class Connection(asyncio.Protocol):
             self._refuse_line(line, bad)
             return
         number = request.id
+        waits = request.method == "run.wait"
+        self._due += not waits
 
         def answer(result: Any) -> None:
+            if not waits:
+                self._due -= 1
+                if self._held and self._due == MAX_DUE // 2:
+                    self._loop.call_soon(self._go_on)
             if number is UNSET:
                 return
             if isinstance(result, StackshiftError):
@@ -133,6 +161,7 @@ class Connection(asyncio.Protocol):
                 )
 
         if request.jsonrpc != "2.0":
+            self._due -= not waits
             self._fail(number, Usage('a request has "jsonrpc": "2.0"'), -32600)
             return
         try:

@@ -27,7 +27,14 @@ from stackshiftd.core.decide import decide
 from stackshiftd.core.effects import Effect, Finished
 from stackshiftd.core.fold import fold
 from stackshiftd.core.image import load
-from stackshiftd.core.records import AttemptStopped, Entry, RunCancelled, RunCompleted, RunFailed
+from stackshiftd.core.records import (
+    AttemptStopped,
+    Entry,
+    RunCancelled,
+    RunCompleted,
+    RunFailed,
+    RunRemoved,
+)
 from stackshiftd.core.state import Run, State
 from stackshiftd.history.rows import RunRow, row_of
 from stackshiftd.journal.contract import Epoch, Full, Journal, Owner, Unknown
@@ -124,12 +131,14 @@ class Engine:
 
     # --- Opening ---------------------------------------------------------------------------
 
-    async def replay(self, covered_seq: int) -> list[RunRow]:
+    async def replay(self, covered_seq: int) -> tuple[list[RunRow], list[str]]:
         """Read snapshot and tail into the state; the rows of runs that finished after
-        `covered_seq`, as far as the tail tells them."""
+        `covered_seq`, and the ids of those that were removed, as far as the tail tells them."""
         return self._rebuild(await self.journal.get_snapshot(), covered_seq)
 
-    def _rebuild(self, found: tuple[int, list[bytes]] | None, covered_seq: int) -> list[RunRow]:
+    def _rebuild(
+        self, found: tuple[int, list[bytes]] | None, covered_seq: int
+    ) -> tuple[list[RunRow], list[str]]:
         state = State()
         places: dict[str, array[int]] = {}
         if found is not None:
@@ -139,6 +148,7 @@ class Engine:
             for place, entry in loaded.entries:
                 _note_place(places, entry, place)
         rows: list[RunRow] = []
+        removed: list[str] = []
         for place, entry in self.journal.read(state.seq + 1):
             run = state.runs.get(getattr(entry.record, "run", ""))
             fold(state, entry)
@@ -149,8 +159,11 @@ class Engine:
                 if rows and rows[-1].id == run.id and type(entry.record) is AttemptStopped:
                     rows[-1].places.append(place)
                 del places[run.id]
+            if type(entry.record) is RunRemoved:
+                removed.append(entry.record.run)
+                places.pop(entry.record.run, None)
         self.state, self.places = state, places
-        return rows
+        return rows, removed
 
     async def claim(self, owner: Owner) -> None:
         """Become the journal's writer; whatever executed before executes no more."""
@@ -203,8 +216,7 @@ class Engine:
         for run in finished:
             if run.id not in state.runs:
                 self.finishing[run.id] = run
-        if entries:
-            state.settle_timers()
+        if entries or decision.effects:
             self._gather(
                 Item(command, source, reply, decision.reply, entries, decision.effects, finished)
             )

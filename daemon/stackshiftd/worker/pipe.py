@@ -1,13 +1,14 @@
 """The worker's end of the socket pair: read on the loop, written from any thread.
 
-Frames sent on the loop's thread in one turn leave in one write. The socket is left blocking for
-writers: a worker that is ahead of the daemon waits, it does not pile up memory.
+Frames sent on the loop's thread in one turn leave in one write. Writers wait for room in the
+socket: a worker that is ahead of the daemon waits, it does not pile up memory.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import select
 import socket
 import threading
 from collections.abc import Callable
@@ -39,6 +40,8 @@ class Pipe:
         self._lock = threading.Lock()
         self._handed: list[bytes] = []
         self._handing = threading.Lock()
+        self._writable = select.poll()
+        self._writable.register(sock.fileno(), select.POLLOUT)
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -85,8 +88,14 @@ class Pipe:
 
     def _write(self, data: bytes) -> None:
         # A daemon that is gone is noticed by the reader; there is nobody left to tell.
+        rest = memoryview(data)
         with self._lock, contextlib.suppress(OSError):
-            self._sock.sendall(data)
+            while rest:
+                try:
+                    rest = rest[self._sock.send(rest) :]
+                except BlockingIOError:
+                    # The loop that reads has made the socket non-blocking: wait here instead.
+                    self._writable.poll()
 
     def _readable(self) -> None:
         try:

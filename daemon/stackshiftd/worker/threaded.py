@@ -122,14 +122,23 @@ class ThreadPort:
     def fail_overdue(self, op: ops.Perform, error: dict[str, str], duration_ms: int) -> None:
         """Record that the step ran out of time while its function still runs; called on another
         thread. When the function comes back, its call gets this answer."""
+        execution = self._execution
         call = next(_calls)
         failure = ops.RecordFailure(
             op.step, error, duration_ms, op.tried, True, op.retry, None, op.input
         )
-        self._execution.failing(failure)
-        waiter = self.register(call, failure)
-        self._execution.overdue_calls[op.step] = waiter
-        self._pipe.send(command_of(failure, self._execution.run, self._execution.token, call))
+        waiter = Waiter()
+        with execution.guard:
+            # One of the two: either the function came back first, and its result counts, or it is
+            # past its time, and `perform` sees so.
+            if op.step not in execution.open:
+                return
+            execution.refuse_unwinding(failure)
+            execution.failing(failure)
+            execution.waiters[call] = waiter
+            execution.overdue_calls[op.step] = waiter
+        self._calls[call] = execution
+        self._pipe.send(command_of(failure, execution.run, execution.token, call))
 
     def register(self, call: int, op: ops.Tell) -> Waiter:
         """A waiter for the answer to `call`."""
@@ -180,7 +189,8 @@ class ThreadPort:
         try:
             value = op.fn(*op.args, **op.kwargs)
         finally:
-            execution.ended(op)
+            with execution.guard:
+                execution.ended(op)
             in_handler.reset(scope)
             current_step.reset(inside)
         if op.step in execution.overdue_calls:
