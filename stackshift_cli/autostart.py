@@ -29,8 +29,10 @@ from stackshift_jobs.rpc import Connection
 LOG_FILE: Final = "daemon.log"
 _READY_SECONDS: Final = 60.0
 """A daemon recovers its journal before it is ready; a long journal takes a while to read."""
-_RACE_SECONDS: Final = 10.0
-"""How long the winner of a race may take until it accepts connections."""
+_RACE_SECONDS: Final = 60.0
+"""How long another daemon may take until it accepts connections, or has stopped."""
+_AGAIN_SECONDS: Final = 0.5
+"""How long to try to connect before it is tried to start one again."""
 _MAX_READY_BYTES: Final = 1 << 20
 _TAIL_LINES: Final = 10
 
@@ -81,16 +83,23 @@ def start(project: Project, say: Callable[[str], None]) -> int | None:
         os.close(ready)
 
 
-def open_when_ready(data_dir: str | os.PathLike[str]) -> Connection:
-    """A connection to a daemon that somebody else is starting."""
+def start_and_open(project: Project, say: Callable[[str], None]) -> tuple[Connection, int | None]:
+    """A connection, and the process id of the daemon if it was started here.
+
+    While another one holds the project it is either starting, and answers soon, or on its way out:
+    then its place is free soon.
+    """
     deadline = monotonic() + _RACE_SECONDS
     while True:
-        try:
-            return Connection.open(data_dir)
-        except DaemonUnavailable as bad:
-            if not absent(bad) or monotonic() > deadline:
-                raise
-        select.select([], [], [], 0.02)
+        pid = start(project, say)
+        again = monotonic() + _AGAIN_SECONDS
+        while pid is not None or monotonic() < again:
+            try:
+                return Connection.open(project.data_dir_text), pid
+            except DaemonUnavailable as bad:
+                if pid is not None or not absent(bad) or monotonic() > deadline:
+                    raise
+            select.select([], [], [], 0.02)
 
 
 def _first_line(fd: int) -> bytes:

@@ -59,7 +59,7 @@ class Session:
         """A new connection after the old one broke; starts nothing: who stopped the daemon meant
         it. Raises `DaemonUnavailable`."""
         self.hang_up()
-        self._connection = Connection.open(self.project.data_dir)
+        self._connection = Connection.open(self.project.data_dir_text)
         return self._connection
 
     def hang_up(self) -> None:
@@ -92,7 +92,7 @@ class Session:
             talk.say(text)
 
     def _open(self) -> Connection:
-        data_dir = self.project.data_dir
+        data_dir = self.project.data_dir_text
         try:
             return Connection.open(data_dir)
         except DaemonUnavailable as bad:
@@ -100,9 +100,10 @@ class Session:
 
             if not self.may_start or not autostart.absent(bad):
                 raise
-        if (pid := autostart.start(self.project, self.say)) is not None:
+        connection, pid = autostart.start_and_open(self.project, self.say)
+        if pid is not None:
             self.say(f"started stackshiftd (pid {pid})")
-        return autostart.open_when_ready(data_dir)
+        return connection
 
 
 def _default_project() -> str | None:

@@ -8,12 +8,14 @@ whole `start`.
 from __future__ import annotations
 
 import os
-from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from stackshift_cli.given import Globals
 from stackshift_jobs.errors import BadConfiguration
 from stackshift_jobs.project import parse_toml, read_config_text
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 KEYS: Final = {
     "default_project": "The project where no other is meant: an absolute path.",
@@ -34,6 +36,8 @@ class UserConfig(NamedTuple):
 
 def path() -> Path:
     """Where the file is, or would be."""
+    from pathlib import Path
+
     import platformdirs
 
     return Path(platformdirs.user_config_dir("stackshift"), _FILE)

@@ -32,10 +32,10 @@ def run(session: Session, given: Given) -> int:
 def start(session: Session, given: Given) -> int:
     """`daemon start`: 0 also where one runs already."""
     running = _running(session)
-    if running is not None:
-        running.close()
-    pid = None if running is not None else autostart.start(session.project, session.say)
-    with autostart.open_when_ready(session.project.data_dir) as connection:
+    pid = None
+    if running is None:
+        running, pid = autostart.start_and_open(session.project, session.say)
+    with running as connection:
         status = connection.call("daemon.status", {}, 60.0)
     _say_started(session, status["pid"], started=pid is not None)
     return 0

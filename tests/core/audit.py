@@ -46,7 +46,7 @@ def audit_waits(state: State) -> None:
         if step.kind is Memo.CHILD and step.phase is Phase.WAITING
     ]
     indexed = [(child, waiter) for child, found in state.awaited.items() for waiter in found]
-    assert sorted(waits) == sorted(indexed)  # type: ignore[type-var]
+    assert sorted(waits) == sorted(indexed)
     for child, (waiter, step) in waits:
         found = state.runs.get(child or "")
         assert found is not None, f"{waiter} waits in {step} for {child}, which has left"

@@ -167,7 +167,7 @@ class Story:
         self.do(c.LoseExecution(run, self.token(run), "exit status 9", ours))
 
     def define(self, *jobs: str) -> None:
-        self.do(c.DefineJobs({job: "code-2" for job in jobs}))
+        self.do(c.DefineJobs(dict.fromkeys(jobs, "code-2")))
 
     def claim(self) -> None:
         """The daemon went away and another claims the journal."""
@@ -224,9 +224,7 @@ class Story:
         delay_ms = milliseconds(duration)
         return self.do(c.BeginSleep(run, self.token(run), 7, step, delay_ms))
 
-    def starts(
-        self, run: str, step: str, job: str = "child", *, with_parent: bool = False
-    ) -> str:
+    def starts(self, run: str, step: str, job: str = "child", *, with_parent: bool = False) -> str:
         """The handler starts a run of its own; its id."""
         return self._child(run, step, job, wait=False, with_parent=with_parent)
 
@@ -256,7 +254,7 @@ class Story:
         return owner
 
     def awaits(self, run: str, step: str, other: str) -> Decision:
-        """Wait for a run; how it ended is told along where it has left memory, as the shell does."""
+        """Wait for a run; where it has left memory it is told how it ended, as the shell does."""
         command = c.AwaitRun(run, self.token(run), 7, step, other)
         if other not in self.state.runs:
             last = [e.record for e in self.entries_of(other) if isinstance(e.record, ENDS)]
@@ -286,9 +284,7 @@ class Story:
         step: str | None = None,
     ) -> Decision:
         after_ms = milliseconds(after) if after is not None else None
-        return self.do(
-            c.FailAttempt(run, self.token(run), error(), retryable, after_ms, step)
-        )
+        return self.do(c.FailAttempt(run, self.token(run), error(), retryable, after_ms, step))
 
     def stops(self, run: str) -> Decision:
         """The handler of a cancelled or timed-out attempt has stopped."""

@@ -64,6 +64,19 @@ def test_retried_attempt_takes_the_place_of_its_backoff() -> None:
     assert all_assigned(story) == [before, failing, after]
 
 
+def test_place_of_a_retry_is_when_its_backoff_was_over_not_when_it_was_looked_at() -> None:
+    """A daemon that slept past it does not put it behind those who came meanwhile."""
+    story = Story()
+    failing = story.start()
+    story.assign()
+    story.fails(failing)
+    story.wall_us += 5_000_000
+    later = story.start()
+    story.wall_us += 5_000_000
+    story.tick()
+    assert all_assigned(story) == [failing, later]
+
+
 def test_ready_queues_take_turns() -> None:
     """A queue of a thousand does not starve a queue of one."""
     story = Story()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 
 from core.story import ONCE, Story
-from stackshift_jobs.errors import Conflict, NotFound
+from stackshift_jobs.errors import Conflict, NotFound, Usage
 from stackshiftd.core import commands as c
 from stackshiftd.core.effects import Sent
 from stackshiftd.core.image import state_hash
@@ -82,6 +83,22 @@ def test_replaced_step_has_the_result_that_was_given(begin: Begin) -> None:
     sent = story.retry(run, from_step="b", replaced={"b": {"by": "hand"}, "d": 4})
     assert sent == Sent(run, ["a"], ["c"])
     assert story.steps(run) == {"a": "a1", "b": {"by": "hand"}, "d": 4}
+
+
+def test_only_the_result_of_a_step_can_be_replaced() -> None:
+    """A sleep, a wait or a read would not find its record again; nothing is changed."""
+    story = Story()
+    run = story.start(retry=ONCE)
+    story.assign()
+    story.sleeps(run, "nap", "1h")
+    story.calls(run, "child")
+    story.reads(run, "[now]", 1)
+    story.fails(run)
+    seq = story.state.seq
+    for name in ("nap", "child", "[now]"):
+        with pytest.raises(Usage, match="cannot be replaced"):
+            story.retry(run, replaced={name: 1})
+    assert story.state.seq == seq
 
 
 def test_step_whose_failure_ended_the_run_is_tried_anew() -> None:
@@ -193,7 +210,7 @@ def test_records_of_a_run_grow_with_what_happened_not_with_how_often_it_was_sent
         story.retry(run)
         sizes.append(sum(map(len, story.lines(run)[-1:])))
         story.cancel(run)
-    growth = [after - before for before, after in zip(sizes, sizes[1:], strict=False)]
+    growth = [after - before for before, after in pairwise(sizes)]
     assert max(growth) < 2 * min(growth)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from core.story import ONCE, STEADY, START_US, Story
+from core.story import ONCE, START_US, STEADY, Story
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
 from stackshiftd.core.effects import Resolve, Stop
@@ -29,6 +29,17 @@ def test_scheduled_run_starts_once_and_never_early() -> None:
     assert story.told() == ["run.queued"]
     assert story.assign() == run
     assert story.tick(to="10w") == 0
+
+
+def test_tick_before_its_time_does_nothing() -> None:
+    """Whoever asks: the core looks at the time itself, to the microsecond."""
+    story = Story()
+    run = story.start(delay="1s")
+    story.wall_us += 1_000_000 - 1
+    assert story.do(c.Tick()).records == ()
+    story.wall_us += 1
+    assert story.do(c.Tick()).records == (r.RunQueued(run, "due"),)
+    assert story.do(c.Tick()).records == ()
 
 
 def test_time_that_has_passed_is_due_at_once() -> None:

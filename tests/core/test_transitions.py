@@ -1,4 +1,4 @@
-"""Statuses move by the table `fold.MOVES`: every row of it can be reached, and nothing else happens."""
+"""Statuses move by the table `fold.MOVES`: every row of it can be reached, and no other is."""
 
 from __future__ import annotations
 

@@ -235,9 +235,7 @@ def check_keys(project: Project, keyed: list[tuple[str, str]]) -> None:
     )
     assert set(created.values()) <= {1}
     for key, owner in owners.items():
-        told = project.call(
-            "run.start", job="short", payload={"key": key}, idempotency_key=key
-        )
+        told = project.call("run.start", job="short", payload={"key": key}, idempotency_key=key)
         assert (told["id"], told["reused"]) == (owner, True)
 
 

@@ -1,11 +1,14 @@
-"""Workers are killed under their runs; the runs go on elsewhere, and what kills workers is found out."""
+"""Workers are killed under their runs; the runs go on, and what kills workers is found out."""
 
 from __future__ import annotations
 
 import os
+import shlex
 import signal
+import sys
 
 from crash.conftest import Make
+from helpers import scenery
 from helpers.processes import wait_gone
 from helpers.project import Project, kinds
 from helpers.waiting import wait_until
@@ -86,8 +89,8 @@ def kill_workers(project: Project) -> None:
 
 
 def test_run_goes_on_from_its_record_when_its_worker_is_killed(make_project: Make) -> None:
-    """Recorded steps are not run again, the step under way is, and no attempt is used up; a child is
-    started once."""
+    """Recorded steps are not run again, the step under way is, and no attempt is used up; a child
+    is started once."""
     project = make_project(JOBS)
     project.start()
     runs = [project.begin(job, {"gate": f"at-{job}"}) for job in ("steps", "stepsAsync")]
@@ -178,3 +181,20 @@ def test_worker_that_cannot_start_is_tried_again(make_project: Make) -> None:
     bad.unlink()
     wait_until(lambda: len(project.workers()) == 1, "a worker to start")
     assert project.finish(project.begin("quick"))["result"] == "quick"
+
+
+def test_worker_whose_interpreter_was_away_for_a_while_comes_back(make_project: Make) -> None:
+    """A worker that cannot even be executed is tried again until it can: an environment that is
+    being built anew does not leave the daemon without workers for good."""
+    project = make_project(JOBS, scenery.CONFIG + 'python = "interpreter"\n')
+    interpreter = project.root / "interpreter"
+    interpreter.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
+    interpreter.chmod(0o700)
+    project.start()
+    [worker] = project.workers()
+    interpreter.rename(project.root / "away")
+    os.kill(worker, signal.SIGKILL)
+    wait_until(lambda: "a worker cannot be started" in project.log(), "a failed start")
+    run = project.begin("quick")
+    (project.root / "away").rename(interpreter)
+    assert project.finish(run)["result"] == "quick"

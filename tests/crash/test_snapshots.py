@@ -96,11 +96,9 @@ def told(project: Project) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("ending", ["kill", "stop"])
-def test_state_from_a_snapshot_is_the_state_it_was_made_of(
-    make_project: Make, ending: str
-) -> None:
-    """After compaction and a kill: keys conflict as before, waits end, finished runs are listed with
-    all they had, the dead can be retried, and what executed goes on after its recorded steps."""
+def test_state_from_a_snapshot_is_the_state_it_was_made_of(make_project: Make, ending: str) -> None:
+    """After compaction and a kill: keys conflict as before, waits end, finished runs are listed
+    with all they had, the dead can be retried, and what executed goes on after its record."""
     project = make_project(JOBS)
     project.start()
     runs = populate(project)

@@ -61,9 +61,7 @@ class InsideDaemon:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._outcome: Future[BaseException | None] = Future()
         threading.Thread(target=self._run, name="daemon", daemon=True).start()
-        wait_until(
-            lambda: self._ready.is_set() or self._outcome.done(), "the daemon to be ready"
-        )
+        wait_until(lambda: self._ready.is_set() or self._outcome.done(), "the daemon to be ready")
         assert self._ready.is_set(), self._outcome.result()
 
     def _run(self) -> None:

@@ -28,7 +28,7 @@ def wait_gone(pids: Iterable[int], what: str) -> None:
 
 
 def working_in(root: Path) -> list[int]:
-    """Processes of the project at `root`: those that work in it or name it on their command line."""
+    """Processes of the project at `root`: they work in it, or their command line names it."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):

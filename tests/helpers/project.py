@@ -38,9 +38,7 @@ def environment() -> dict[str, str]:
 class Project:
     """`modules` are job modules by name; each may use what `jobs._scenery` has."""
 
-    def __init__(
-        self, root: Path, modules: dict[str, str], config: str = scenery.CONFIG
-    ) -> None:
+    def __init__(self, root: Path, modules: dict[str, str], config: str = scenery.CONFIG) -> None:
         root.mkdir(parents=True)
         self.root = root.resolve()
         self.data_dir = self.root / ".stackshift"

@@ -1,4 +1,4 @@
-"""What handlers can count on: steps once, waits without a slot, children, errors that say what is."""
+"""What handlers can count on: steps once, waits without a slot, children, telling errors."""
 
 from __future__ import annotations
 
@@ -232,7 +232,7 @@ def test_async_steps_of_one_name_run_once_across_a_wait(project: Project) -> Non
 
 @pytest.mark.parametrize("job", ["gathers", "groups"])
 def test_waits_side_by_side_suspend_the_handler(project: Project, job: str) -> None:
-    """A handler all of whose branches sleep leaves memory, and is called again when they are over."""
+    """A handler all of whose branches sleep leaves memory, and is called again after them."""
     run, result = done(project, job)
     assert result == "slept"
     assert project.witness().count(f"pass {run}") >= 2
@@ -370,7 +370,7 @@ def test_command_step_keeps_what_the_program_printed(project: Project) -> None:
 
 @pytest.mark.parametrize("job", ["large", "largeAsync"])
 def test_large_results_arrive_whole(project: Project, job: str) -> None:
-    """Results far larger than a socket's buffer are recorded once each; the worker is none the worse."""
+    """Results far larger than a socket's buffer are recorded once each; the worker stays."""
     before = project.workers()
     run, result = done(project, job)
     assert result == [900_000] * 8

@@ -1,4 +1,4 @@
-"""Job modules that do not import are told with file and line, and keep nothing else from working."""
+"""Job modules that do not import are told with file and line, and keep nothing else from work."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_module_that_does_not_import_is_told_with_file_and_line(project: Project
 
 def test_start_of_a_job_that_may_be_in_a_broken_module_says_so(project: Project) -> None:
     """Not merely unknown: `configuration`, with the module that failed."""
-    with pytest.raises(BadConfiguration, match="broken.py:9"):
+    with pytest.raises(BadConfiguration, match=r"broken\.py:9"):
         project.begin("broken")
 
 

@@ -69,7 +69,7 @@ def printed(project: Project, run: str, **params: Any) -> list[tuple[int, str | 
 
 
 def test_output_is_kept_by_attempt_and_step_and_a_replay_adds_nothing(project: Project) -> None:
-    """Each pass prints from the top; each line is kept once an attempt, with its step and stream."""
+    """Each pass prints from the top; a line is kept once an attempt, with its step and stream."""
     run = project.finish(project.begin("talks"))["id"]
     first = [
         (1, None, "stdout", "hello"),

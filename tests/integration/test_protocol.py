@@ -1,4 +1,4 @@
-"""Whatever a client sends, the daemon answers it by the protocol, stores nothing wrong, and serves on."""
+"""Whatever a client sends, the daemon answers by the protocol, stores nothing wrong, serves on."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def test_unknown_methods_and_fields_are_refused(wire: Wire, line: bytes, code: i
 def test_start_that_cannot_be_is_refused_and_leaves_nothing(
     project: Project, wire: Wire, params: bytes, code: str
 ) -> None:
-    """A payload that is not strict JSON, a duration or name that is none: told by code, not stored."""
+    """A payload that is not strict JSON, a duration that is none: told by code, not stored."""
     before = runs(project)
     answer = wire.ask(request("run.start", params))
     assert answer["error"]["data"]["code"] == code
@@ -191,7 +191,8 @@ def test_payload_at_the_limits_of_json_comes_back_as_it_was(
 
 
 @pytest.mark.parametrize(
-    "name", ["../../etc/passwd", "run_", "run_zzzz", "x", "@first", "", "run_" + "0" * 26, "%", "_" * 30]
+    "name",
+    ["../../etc/passwd", "run_", "run_zzzz", "x", "@first", "", "run_" + "0" * 26, "%", "_" * 30],
 )
 def test_id_that_is_none_is_refused(wire: Wire, name: str) -> None:
     """Never an internal error, never a path."""
@@ -285,7 +286,7 @@ def memory(project: Project) -> int:
 
 
 def test_follower_that_never_reads_costs_the_daemon_nothing(project: Project) -> None:
-    """With a feed open that nobody reads, 80 MB of records go by: memory stays, others are served."""
+    """With a feed open that nobody reads, 40 MB of records go by: memory stays, all are served."""
     with Wire(project.data_dir) as deaf:
         deaf.ask(request("feed.open"))
         before = memory(project)

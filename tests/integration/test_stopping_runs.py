@@ -1,4 +1,4 @@
-"""Timeouts and cancels: what is asked to stop does, what will not is ended, and nothing else suffers."""
+"""Timeouts and cancels: what is asked to stop does, what will not is ended, no other suffers."""
 
 from __future__ import annotations
 
@@ -225,9 +225,7 @@ def test_cancel_of_a_parent_cancels_what_it_calls(shared: Project, job: str) -> 
     parent = shared.begin("parentOf", {"job": job, "payload": {"gate": "never-opened"}})
     shared.until_status(parent, "waiting")
     [child] = [
-        run["id"]
-        for run in shared.call("run.list", job=job)["runs"]
-        if run["parent"] == parent
+        run["id"] for run in shared.call("run.list", job=job)["runs"] if run["parent"] == parent
     ]
     shared.until_status(child, "waiting" if job == "sleeper" else "running")
     shared.call("run.cancel", run=parent)

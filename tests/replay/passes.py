@@ -1,7 +1,7 @@
 """Passes of a handler without a daemon: a record that outlives them, and ports that drive them.
 
-`play(handler, record)` is one pass, from the top, as a worker makes it: what is on record is answered
-from it, what is not is done and recorded, and a wait that is not over leaves the pass.
+`play(handler, record)` is one pass, from the top, as a worker makes it: what is on record is
+answered from it, what is not is done and recorded, and a wait that is not over leaves the pass.
 """
 
 from __future__ import annotations
@@ -44,9 +44,7 @@ class Record:
                 again = again and op.tried < (op.retry or {})["max_attempts"]
                 due_us = START_US + 1_000_000 if again else 0
                 phase = "retrying" if again else "failed"
-                memo = ops.Memo(
-                    "run", phase, None, op.error, op.tried, due_us, input=op.input
-                )
+                memo = ops.Memo("run", phase, None, op.error, op.tried, due_us, input=op.input)
             case ops.RecordValue():
                 memo = ops.Memo("value", "completed", op.value)
             case ops.Sleep():
@@ -62,9 +60,7 @@ class Record:
         self.memos[op.step] = memo
         return ops.Recorded(memo.due_us, memo.child)
 
-    def ends(
-        self, step: str, result: Any = None, *, status: str = "", error: str = ""
-    ) -> None:
+    def ends(self, step: str, result: Any = None, *, status: str = "", error: str = "") -> None:
         """What `step` waited for has come."""
         memo = self.memos[step]
         if memo.phase == "retrying":

@@ -267,6 +267,8 @@ def _retried(state: State, entry: r.Entry, record: r.RunRetried) -> None:
         state.dead -= run.status is S.FAILED
     else:
         run = state.runs[record.run] = rebuild(record.restored)
+        # Lists go through the runs by creation: one that comes back takes its old place.
+        state.runs = dict(sorted(state.runs.items(), key=lambda item: item[1].created_seq))
         run.children = [
             child.id
             for child in state.runs.values()

@@ -92,6 +92,18 @@ class Loaded(msgspec.Struct):
     entries: list[tuple[int, Entry]]
 
 
+def entries_of(lines: Iterable[bytes], run: str) -> list[Entry]:
+    """The entries of one run that a snapshot holds, in order."""
+    name = b'"%s"' % run.encode()
+    found: list[Entry] = []
+    for raw in lines:
+        if name in raw and isinstance(line := _decode(raw), EntryLine):
+            entry = entry_from_json(line.entry)
+            if getattr(entry.record, "run", None) == run:
+                found.append(entry)
+    return found
+
+
 def load(lines: Iterable[bytes]) -> Loaded:
     """The state that `dump` wrote."""
     state = State()

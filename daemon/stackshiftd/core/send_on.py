@@ -7,7 +7,7 @@ from typing import NamedTuple
 import msgspec
 from msgspec import Raw
 
-from stackshift_jobs.errors import Conflict, NotFound
+from stackshift_jobs.errors import Conflict, NotFound, Usage
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
 from stackshiftd.core.effects import Decision, Sent
@@ -63,7 +63,8 @@ def _repeats(state: State, step: Step, since: int | None) -> bool:
 def decide_retry(state: State, command: c.RetryRun) -> Decision:
     """Send a failed or cancelled run on, from its recorded steps, with a new budget of attempts.
 
-    A completed run only goes on with a step to repeat or replace. Raises `NotFound`, `Conflict`.
+    A completed run only goes on with a step to repeat or replace. Raises `NotFound`, `Conflict`,
+    and `Usage` for the replacement of a sleep or a wait: replay would refuse a result there.
     """
     run = state.runs.get(command.run)
     if run is None:
@@ -82,6 +83,13 @@ def decide_retry(state: State, command: c.RetryRun) -> Decision:
             hint=f"name a step: stackshift runs retry {run.id} --from STEP; or runs fork {run.id}",
             owner=run.id,
         )
+    for name in command.replaced:
+        step = run.steps.get(name)
+        if step is not None and step.kind is not Memo.RUN:
+            raise Usage(
+                f"{name!r} is not a step with a function: its result cannot be replaced",
+                hint=f"stackshift runs retry {run.id} --from {name} does it again",
+            )
     made = plan(state, run, command.from_step, frozenset(command.replaced))
     record = r.RunRetried(
         run=run.id,
@@ -124,7 +132,7 @@ def decide_fork(state: State, command: c.ForkRun) -> Decision:
         priority=source.priority,
         labels=source.labels,
         forked_from=source.id,
-        restored=[Raw(line) for line in command.restored],
+        restored=_each_once(command.restored),
         forgotten=repeated,
     )
     reused = [name for name in made.reused if name not in set(pending)]

@@ -142,6 +142,10 @@ class Journal(Protocol):
         the record after it."""
         ...
 
+    def snapshot_lines(self) -> list[bytes]:
+        """The lines of the newest good snapshot, read now; none where there is none."""
+        ...
+
     async def trim(self, below_seq: int) -> None:
         """Drop whole segments whose entries are all below `below_seq`; nothing that the older
         snapshot would need."""

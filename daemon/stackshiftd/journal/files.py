@@ -274,6 +274,10 @@ class FileJournal:
                 return found[0].seq, found[1]
         return None
 
+    def snapshot_lines(self) -> list[bytes]:
+        found = self._load_snapshot()
+        return found[1] if found is not None else []
+
     async def adopt_snapshot(self) -> None:
         """Take notice of a snapshot that the compaction process has put there."""
         self._snapshot, _ = await asyncio.to_thread(

@@ -45,8 +45,7 @@ def prepare(fs: FileSystem, layout: Layout) -> None:
 
     Raises `BadConfiguration` that says what is wrong with which path.
     """
-    if fs.lstat(layout.root) is None:
-        fs.mkdir(layout.root)
+    _ensure(fs, layout.root)
     check_root(fs, layout)
     if fs.lstat(layout.restoring) is not None:
         raise BadConfiguration(
@@ -54,18 +53,24 @@ def prepare(fs: FileSystem, layout: Layout) -> None:
             hint="run `stackshift journal restore` again",
         )
     for folder in layout.folders:
+        _ensure(fs, folder)
         info = fs.lstat(folder)
-        if info is None:
-            fs.mkdir(folder)
-        else:
+        if info is not None:
             _check_private(folder, info, "directory")
-            for name in fs.listdir(folder):
-                inside = fs.lstat(folder / name)
-                if inside is not None and not name.startswith("."):
-                    _check_private(folder / name, inside, "file")
+        for name in fs.listdir(folder):
+            inside = fs.lstat(folder / name)
+            if inside is not None and not name.startswith("."):
+                _check_private(folder / name, inside, "file")
     # Always: who made them may have died before their names reached the disk.
     fs.sync_dir(layout.root)
     fs.sync_dir(layout.root.parent)
+
+
+def _ensure(fs: FileSystem, folder: Path) -> None:
+    if fs.lstat(folder) is None:
+        # Before the lock: another daemon may be quicker. What it made is checked like our own.
+        with suppress(FileExistsError):
+            fs.mkdir(folder)
 
 
 def check_root(fs: FileSystem, layout: Layout) -> None:

@@ -196,6 +196,9 @@ class MemoryJournal:
     async def get_snapshot(self) -> tuple[int, list[bytes]] | None:
         return self._snapshots[-1] if self._snapshots else None
 
+    def snapshot_lines(self) -> list[bytes]:
+        return self._snapshots[-1][1] if self._snapshots else []
+
     async def trim(self, below_seq: int) -> None:
         """Drop entries below `below_seq` that the older of two snapshots covers."""
         if len(self._snapshots) == _SNAPSHOTS_KEPT:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from stackshift_jobs.errors import JournalDamaged
@@ -36,9 +37,9 @@ def compact(data_dir: Path, upto_seq: int) -> dict[str, object]:
         assert not isinstance(read, str), read
         before = load(read[1])
     kept = _Kept(before)
-    for place, entry in reading.read(fs, spans, before.state.seq + 1, end):
-        if entry.seq > upto_seq:
-            break
+    entries = reading.read(fs, spans, before.state.seq + 1, end)
+    # Not one look further than needed: the daemon may be writing there.
+    for place, entry in islice(entries, max(0, upto_seq - before.state.seq)):
         kept.take(place, entry)
     state = kept.state
     assert state.seq == upto_seq, f"the journal ends at {state.seq}, before {upto_seq}"

@@ -112,11 +112,15 @@ class Control:
             params = msgspec.json.decode(raw, type=expected)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as bad:
             raise Usage(f"{method}: {bad}", rpc="bad_params") from bad
-        if found is not None:
-            found[1](params, answer)
-        else:
-            assert bound is not None
-            bound[1](connection, params, answer)
+        try:
+            if found is not None:
+                found[1](params, answer)
+            else:
+                assert bound is not None
+                bound[1](connection, params, answer)
+        except StackshiftError as refused:
+            # It may tell of what is decided and not durable yet.
+            self._engine.when_durable(answer, refused)
 
     # --- Following -------------------------------------------------------------------------
 

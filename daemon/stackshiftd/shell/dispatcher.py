@@ -100,6 +100,11 @@ class Dispatcher:
         run = self._engine.state.runs.get(effect.run)
         if link is None or link.gone or run is None or run.token != effect.token:
             return  # Lost or cancelled since: the record that says so is on its way.
+        if any(step.seq > self._engine.durable_seq for step in run.steps.values()):
+            # A wait has ended since it was handed out; no handler may act on that before it is
+            # durable.
+            self._engine.when_durable(lambda _: self.dispatch(effect), None)
+            return
         link.executed += 1
         for name, step in run.steps.items():
             link.post(self._recall(run, name, step))

@@ -107,6 +107,8 @@ class Engine:
         """Where the entries of each run in memory lie."""
         self.finishing: dict[str, Run] = {}
         """Runs that have left the state and whose last record is not durable yet."""
+        self.durable_seq = 0
+        """What is let go now, and all before it, is durable."""
         self.snapshot_seq = 0
         """Where the snapshot stands that the state was read from; 0 for none."""
         self.read_only = False
@@ -118,7 +120,7 @@ class Engine:
         self._gathering: list[Item] = []
         self._flying: list[Item] | None = None
         self._flush_due = False
-        self._parked: list[tuple[c.Command, Source | None]] = []
+        self._parked: list[tuple[c.Command, Reply | None, Source | None]] = []
         self._dead = False
         self._last_append = 0.0
         self._idle_noted_seq = 0
@@ -201,7 +203,7 @@ class Engine:
         try:
             decision = decide(state, command, now_us)  # type: ignore[arg-type]
         except StackshiftError as refused:
-            self.when_durable(reply, refused)
+            self.when_durable(reply, refused, command, source)
             return
         seq = state.seq
         entries = tuple(
@@ -221,16 +223,23 @@ class Engine:
                 Item(command, source, reply, decision.reply, entries, decision.effects, finished)
             )
         elif reply is not None:
-            self.when_durable(reply, decision.reply)
+            self.when_durable(reply, decision.reply, command, source)
 
-    def when_durable(self, reply: Reply | None, answer: Any) -> None:
-        """Give `answer` to `reply` once everything that is folded now is durable."""
+    def when_durable(
+        self,
+        reply: Reply | None,
+        answer: Any,
+        command: c.Command | None = None,
+        source: Source | None = None,
+    ) -> None:
+        """Give `answer` to `reply` once everything that is folded now is durable. `command` is what
+        it answers: a worker's is decided anew if what it was decided by comes to nothing."""
         if reply is None:
             return
         if not self._gathering and self._flying is None:
             reply(answer)
             return
-        item = Item(None, None, reply, answer, (), ())
+        item = Item(command, source, reply, answer, (), ())
         if self._gathering or self._flying is None:
             self._gathering.append(item)
         else:
@@ -287,17 +296,26 @@ class Engine:
             self._roll_back(items, full)
             return
         except BaseException as failed:
-            self._dead = True
-            assert self._shell is not None
-            self._shell.failed(failed)
+            self._fail(failed)
             return
-        self._release(items, places)
+        try:
+            self._release(items, places)
+        except BaseException as failed:
+            # Some effects are let go and some are not: only a new start sets that right.
+            self._fail(failed)
+            raise
         self._flying = None
         if self._gathering:
             self._flush()
         else:
             self.poke()
             self._tell_drained()
+
+    def _fail(self, failed: BaseException) -> None:
+        """Nothing more is let go; the daemon stops."""
+        self._dead = True
+        assert self._shell is not None
+        self._shell.failed(failed)
 
     def _tell_drained(self) -> None:
         for waiter in self._drained:
@@ -309,13 +327,21 @@ class Engine:
         shell = self._shell
         assert shell is not None
         published: list[Entry] = []
+        self.durable_seq = max(
+            [item.entries[-1].seq for item in items if item.entries], default=self.durable_seq
+        )
         # By index: a read that comes in meanwhile joins the end of this very list.
         at = 0
         while at < len(items):
             item = items[at]
             at += 1
+            stopped: list[str] = []
             for entry in item.entries:
                 _note_place(self.places, entry, next(places))
+                if type(entry.record) is AttemptStopped:
+                    stopped.append(entry.record.run)
+                elif type(entry.record) is RunRemoved:
+                    self.places.pop(entry.record.run, None)
             published.extend(item.entries)
             for run in item.finished:
                 self.finishing.pop(run.id, None)
@@ -324,8 +350,8 @@ class Engine:
                 item.reply(item.answer)
             for effect in item.effects:
                 shell.perform(effect, item.source)
-            if item.entries and type(item.entries[0].record) is AttemptStopped:
-                self._forget_stopped(item.entries[0].record.run)
+            for run_id in stopped:
+                self._forget_stopped(run_id)
         shell.published(published)
 
     def _row(self, run: Run, entries: tuple[Entry, ...]) -> RunRow:
@@ -353,7 +379,7 @@ class Engine:
         if not self.read_only:
             return False  # The reserve is for work under way.
         if isinstance(command, _KEPT_FROM_WORKERS):
-            self._parked.append((command, source))
+            self._parked.append((command, reply, source))
             return True
         return not isinstance(command, c.NoteWatermark)
 
@@ -367,14 +393,21 @@ class Engine:
         self._flying = []  # Nothing is appended until the state is back.
 
         def rebuilt(task: asyncio.Task[tuple[int, list[bytes]] | None]) -> None:
-            self._rebuild(task.result(), self.state.seq)
+            try:
+                self._rebuild(task.result(), self.state.seq)
+            except BaseException as failed:
+                self._fail(failed)
+                raise
             gathered, self._gathering = [*(self._flying or ()), *self._gathering], []
             self._flying = None
+            parked: list[tuple[c.Command, Reply | None, Source | None]] = []
             for item in [*lost, *gathered]:
-                if item.reply is not None:
-                    item.reply(_no_room())
                 if isinstance(item.command, _KEPT_FROM_WORKERS):
-                    self._parked.append((item.command, item.source))
+                    # Not refused: a worker's call waits until there is room.
+                    parked.append((item.command, item.reply, item.source))
+                elif item.reply is not None:
+                    item.reply(_no_room())
+            self._parked[:0] = parked  # They came before what was parked meanwhile.
             self._tell_drained()  # a daemon that stops does not wait for room
 
         found.add_done_callback(rebuilt)
@@ -386,8 +419,8 @@ class Engine:
         if self.read_only and self.roomy and self._flying is None:
             self.read_only = False
             parked, self._parked = self._parked, []
-            for command, source in parked:
-                self.submit(command, source=source)
+            for command, reply, source in parked:
+                self.submit(command, reply, source)
             self.submit(c.NoteWatermark())
         elif not self.read_only and not self._gathering and self._flying is None:
             quiet = time.monotonic() - self._last_append > IDLE_SECONDS

@@ -52,7 +52,8 @@ class Feed:
         self.given_bytes = 0
 
     def give(self, entry: Entry) -> bool:
-        """Send an entry if it is for this feed; True once the followed run has ended."""
+        """Send an entry if it is for this feed; True if it ends the followed run (which a person
+        may have sent on since)."""
         if entry.seq < self.next_seq:
             return False
         self.next_seq = entry.seq + 1
@@ -131,7 +132,7 @@ class Feeds:
                 continue
             feed.given_bytes = 0
             for entry in entries:
-                if feed.give(entry):
+                if feed.give(entry) and self._is_last(feed, entry):
                     self._end(feed)
                     break
                 if feed.given_bytes > _CHUNK_BYTES:
@@ -152,7 +153,7 @@ class Feeds:
                 await feed.reader.room()
                 given = 0
                 for entry in self._entries(feed):
-                    if feed.give(entry):
+                    if feed.give(entry) and self._is_last(feed, entry):
                         self._end(feed)
                         return
                     given += 1
@@ -193,6 +194,15 @@ class Feeds:
             return False
         live = self._lookup.live(feed.run)
         return live is None or live.finished
+
+    def _is_last(self, feed: Feed, entry: Entry) -> bool:
+        """Did the followed run end for now with `entry`? Else somebody has sent it on since."""
+        assert feed.run is not None
+        live = self._lookup.live(feed.run)
+        if live is not None:
+            return live.finished and entry.at_us >= live.finished_us
+        row = self._lookup.row(feed.run)
+        return row is None or entry.seq >= row.finished_seq
 
     def _end(self, feed: Feed) -> None:
         """The followed run has ended: say how, and close."""

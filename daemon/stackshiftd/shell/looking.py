@@ -114,7 +114,7 @@ class Looking:
     def _listed(self, params: ListRuns, since_us: int, before: int | None) -> dict[str, Any]:
         found: list[tuple[int, Any]] = []
         dead_only = params.dead
-        for run in reversed(self._engine.state.runs.values()):
+        for run in self._lookup.newest_first():
             if len(found) >= params.limit or run.created_us < since_us:
                 break
             if (
@@ -153,7 +153,7 @@ class Looking:
         if live is None or live.finished:
             self._engine.when_durable(answer, self._view.run(run_id))
         else:
-            self._waiters.add(run_id, params.timeout_ms, answer)
+            self._waiters.add(live, params.timeout_ms, answer)
 
     def logs(self, params: RunLogs, answer: Answer) -> None:
         run_id = self._lookup.resolve(params.run)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from msgspec import Raw
@@ -11,6 +12,7 @@ from stackshift_jobs.errors import NotFound, Usage
 from stackshift_jobs.names import RUN_ID
 from stackshiftd.core import records as r
 from stackshiftd.core.commands import StartRun
+from stackshiftd.core.image import entries_of
 from stackshiftd.core.records import Entry, Error, entry_from_json, entry_json
 from stackshiftd.core.state import Run, Status
 from stackshiftd.history.index import History
@@ -18,6 +20,8 @@ from stackshiftd.history.rows import RunRow
 from stackshiftd.shell.engine import Engine
 
 MIN_SUFFIX = 4
+LOOK_BACK = 100
+"""How many failed runs that go on again `@failed` looks past."""
 
 
 class Ended(NamedTuple):
@@ -62,9 +66,12 @@ class Lookup:
         failed = name == "@failed"
         status = "failed" if failed else None
         newest: tuple[int, str] = (0, "")
-        for row in self._history.newest(status=status, limit=1):
-            newest = (row.created_seq, row.id)
-        for run in reversed(self._engine.state.runs.values()):
+        for row in self._history.newest(status=status, limit=LOOK_BACK):
+            live = self.live(row.id)
+            if not failed or live is None or live.status is Status.FAILED:
+                newest = (row.created_seq, row.id)
+                break
+        for run in self.newest_first():
             if not failed or run.status is Status.FAILED:
                 newest = max(newest, (run.created_seq, run.id))
                 break
@@ -72,9 +79,20 @@ class Lookup:
             raise NotFound("there is no failed run" if failed else "there is no run yet")
         return newest[1]
 
+    def newest_first(self) -> Iterator[Run]:
+        """The runs in memory, newest (by creation) first."""
+        return reversed(self._engine.state.runs.values())
+
     def entries(self, run: str) -> list[Entry]:
         """The records of a run that are still kept, in order, each once."""
-        found = [*self._engine.journal.fetch(self.places(run)), *self._engine.pending(run)]
+        places = self.places(run)
+        kept = self._engine.journal.fetch(places)
+        if len(kept) < len(places):
+            # Its first segments were trimmed: of a run that is not finished the snapshot has all.
+            last = self._engine.journal.snapshot_lines()
+            by_seq = {entry.seq: entry for entry in (*entries_of(last, run), *kept)}
+            kept = [by_seq[seq] for seq in sorted(by_seq)]
+        found = [*kept, *self._engine.pending(run)]
         earlier: list[Entry] = []
         for entry in found:
             if isinstance(entry.record, r.RunRetried):
@@ -112,7 +130,7 @@ class Lookup:
         not known."""
         ending = self._engine.finishing.get(run)
         if ending is not None:
-            return ended_by(self._engine.pending(run)[-1:])
+            return ended_by(self._engine.pending(run))
         row = self._history.find(run)
         if row is None:
             return None
@@ -130,12 +148,13 @@ class Lookup:
 
 
 def ended_by(entries: list[Entry]) -> Ended | None:
-    """The outcome that the last record of a run tells."""
-    record = entries[-1].record if entries else None
-    if isinstance(record, r.RunCompleted):
-        return Ended("completed", record.result, None)
-    if isinstance(record, r.RunFailed):
-        return Ended("failed", r.NULL, record.error)
-    if isinstance(record, r.RunCancelled):
-        return Ended("cancelled", r.NULL, None)
+    """The outcome that the last record of a run tells; a handler that stopped later says none."""
+    for entry in reversed(entries):
+        record = entry.record
+        if isinstance(record, r.RunCompleted):
+            return Ended("completed", record.result, None)
+        if isinstance(record, r.RunFailed):
+            return Ended("failed", r.NULL, record.error)
+        if isinstance(record, r.RunCancelled):
+            return Ended("cancelled", r.NULL, None)
     return None

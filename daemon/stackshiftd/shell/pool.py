@@ -160,6 +160,9 @@ class Pool:
                 # A Ctrl-C at the terminal of `daemon run` is the daemon's to handle.
                 start_new_session=True,
             )
+        except BaseException:
+            ours.close()
+            raise
         finally:
             theirs.close()
         link = Link(self, worker, process)
@@ -294,12 +297,18 @@ class Pool:
         if self._closing:
             return
         log.warning("%s (pid %d) ended with status %d", link.id, link.process.pid, status)
-        if self._early_deaths:
-            tuning = self._tuning
-            delay = tuning.respawn_first * 2 ** min(self._early_deaths - 1, 10)
-            await asyncio.sleep(min(delay, tuning.respawn_most))
-        if not self._closing:
-            await self._spawn()
+        while not self._closing:
+            if self._early_deaths:
+                tuning = self._tuning
+                delay = tuning.respawn_first * 2 ** min(self._early_deaths - 1, 10)
+                await asyncio.sleep(min(delay, tuning.respawn_most))
+            try:
+                await self._spawn()
+                return
+            except (OSError, BadConfiguration) as bad:
+                # An environment that is being built anew, no more processes: it may pass.
+                self._early_deaths += 1
+                log.error("a worker cannot be started: %s", bad)
 
     def _track(self, work: Any) -> None:
         task = self._loop.create_task(work)

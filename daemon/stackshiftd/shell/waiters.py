@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from stackshiftd.core.state import Run
+from stackshiftd.core.why import shown_status
 
 Answer = Callable[[Any], None]
 
@@ -19,9 +20,9 @@ class Waiters:
         self._waiting: dict[str, list[Answer]] = {}
         self._loop = asyncio.get_running_loop()
 
-    def add(self, run: str, timeout_ms: int | None, answer: Answer) -> None:
+    def add(self, run: Run, timeout_ms: int | None, answer: Answer) -> None:
         """Answer with the run object when `run` has finished; after `timeout_ms` say that not."""
-        self._waiting.setdefault(run, []).append(answer)
+        self._waiting.setdefault(run.id, []).append(answer)
         if timeout_ms is not None:
             self._loop.call_later(timeout_ms / 1000, self._give_up, run, answer)
 
@@ -33,10 +34,10 @@ class Waiters:
             for answer in waiting:
                 answer(made)
 
-    def _give_up(self, run: str, answer: Answer) -> None:
-        waiting = self._waiting.get(run, [])
+    def _give_up(self, run: Run, answer: Answer) -> None:
+        waiting = self._waiting.get(run.id, [])
         if answer in waiting:
             waiting.remove(answer)
             if not waiting:
-                del self._waiting[run]
-            answer({"timed_out": True, "run": run})
+                del self._waiting[run.id]
+            answer({"timed_out": True, "run": run.id, "status": shown_status(run).value})

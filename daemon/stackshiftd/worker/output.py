@@ -12,6 +12,7 @@ there already are left out.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import logging
@@ -73,10 +74,16 @@ class RunLog:
                 self._keep(stream, step, "", rest)
             self._partial.clear()
             if self._file is not None:
-                self._file.close()
+                with contextlib.suppress(OSError):
+                    self._file.close()
                 self._file = None
 
     def _keep(self, stream: str, step: str | None, level: str, text: str) -> None:
+        # A disk without room costs lines of a log, never the run that prints them.
+        with contextlib.suppress(OSError):
+            self._write(stream, step, level, text)
+
+    def _write(self, stream: str, step: str | None, level: str, text: str) -> None:
         if self._file is None:
             self._open()
         assert self._file is not None

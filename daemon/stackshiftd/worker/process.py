@@ -193,6 +193,7 @@ def main(fd: int) -> None:
     loop = _new_loop()
     asyncio.set_event_loop(loop)
     loop.set_task_factory(task_factory)  # type: ignore[arg-type]
+    os.set_inheritable(fd, False)  # programs that handlers start have no part in it
     worker = Worker(socket.socket(fileno=fd), loop)
     worker.start()
     loop.run_forever()

@@ -1,0 +1,75 @@
+"""Retention removes segments of the journal, and nothing that an unfinished run needs."""
+
+from __future__ import annotations
+
+import pytest
+
+from crash.conftest import Make
+from helpers.project import Project, kinds, steps
+from helpers.waiting import wait_until
+
+JOBS = """
+@stackshift.job("quick")
+def quick(ctx):
+    return "q" * 3000
+
+
+@stackshift.job("naps")
+def naps(ctx):
+    text = ctx.step.run("big", lambda: "b" * 6000)
+    ctx.step.sleep("nap", "2s")
+    ctx.step.run("held", gate, "step")
+    return len(ctx.payload["text"]) + len(text)
+
+
+@stackshift.job("fails", retry=ONCE)
+def fails(ctx):
+    if not is_open("mended"):
+        raise ConnectionError("broken")
+    return len(ctx.payload["text"])
+"""
+CONFIG = """\
+[journal]
+segment_size = "16KiB"
+retention = "0s"
+[workers]
+processes = 1
+slots = 16
+grace = "1s"
+inherit_env = ["PYTHONPATH"]
+"""
+
+
+def trimmed(project: Project, beyond: int) -> bool:
+    """Write on; are the records up to `beyond` gone?"""
+    for _ in range(10):
+        project.finish(project.begin("quick"))
+    return bool(project.call("journal.stats")["first_seq"] > beyond)
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_run_whose_first_segments_are_gone_goes_on(make_project: Make, killed: bool) -> None:
+    """A run that waits, and one in the dead letter, have their payloads, results and timelines in
+    the snapshot: they go on, also after a restart, and nothing else stands still."""
+    project = make_project(JOBS, CONFIG)
+    project.start()
+    payload = {"text": "z" * 5000}
+    waits = project.begin("naps", payload)
+    dead = project.finish(project.begin("fails", payload))["id"]
+    project.until_status(waits, "waiting", "running")
+    last = project.call("journal.stats")["last_seq"]
+    wait_until(lambda: trimmed(project, last), "the segments to be removed")
+    if killed:
+        project.kill()
+        project.start()
+    assert project.get(dead)["payload"] == payload
+    project.open("mended")
+    project.call("run.retry", run=dead)
+    assert project.call("run.wait", run=dead, timeout_ms=20_000)["result"] == 5000
+    project.at("step")
+    seen = project.get(waits)
+    assert kinds(seen)[0] == "run.created"
+    assert steps(seen)["big"]["result"] == "b" * 6000
+    project.open("step")
+    assert project.call("run.wait", run=waits, timeout_ms=20_000)["result"] == 11_000
+    assert project.call("run.wait", run=project.begin("quick"))["status"] == "completed"

@@ -1,0 +1,108 @@
+"""Waiting for runs and finding them, as clients do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from helpers.project import Project
+from helpers.waiting import wait_until
+
+JOBS = """
+@stackshift.job("quick")
+def quick(ctx):
+    return ctx.step.run("one", lambda: 1)
+
+
+@stackshift.job("naps")
+def naps(ctx):
+    ctx.step.sleep("nap", "1h")
+
+
+@stackshift.job("prints")
+def prints(ctx):
+    print("hello")
+    ctx.step.run("inner", print, "inside")
+    return "printed"
+
+
+@stackshift.job("spawns")
+def spawns(ctx):
+    # os.system, since subprocess closes what it is not told to hand on.
+    return ctx.step.run("fds", lambda: os.system(f"ls -l /dev/fd/ > {ROOT}/fds.txt"))
+"""
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """One daemon for all of these."""
+    made = Project(tmp_path_factory.mktemp("lookups") / "p", {"story": JOBS})
+    made.start()
+    yield made
+    made.close()
+
+
+def test_wait_that_runs_out_says_how_the_run_is(project: Project) -> None:
+    """`timed_out`, with the run's id and status; the run goes on."""
+    run = project.begin("naps")
+    project.until_status(run, "waiting")
+    told = project.call("run.wait", run=run, timeout_ms=10)
+    assert told == {"timed_out": True, "run": run, "status": "waiting"}
+
+
+def test_wait_for_a_finished_run_answers_at_once(project: Project) -> None:
+    """With the run object, the same as while it was waited for."""
+    run = project.begin("quick")
+    told = project.call("run.wait", run=run)
+    assert told["status"] == "completed"
+    assert project.call("run.wait", run=run, timeout_ms=0) == told
+
+
+def test_lists_are_newest_first_also_after_an_old_run_was_sent_on(project: Project) -> None:
+    """A run that had left the daemon's memory and is retried keeps its place; `@last` is the one
+    that was created last."""
+    old = project.begin("naps", delay_ms=3_600_000)
+    project.call("run.cancel", run=old)
+    newer = [project.begin("naps") for _ in range(3)]
+    for run in newer:
+        project.until_status(run, "waiting")
+    project.call("run.retry", run=old)
+    project.until_status(old, "waiting")
+    assert project.call("run.get", run="@last")["id"] == newer[-1]
+    due = [*reversed(newer), old]
+    for limit in (1, 2, 3, 4):
+        told = project.call("run.list", job="naps", limit=limit)["runs"]
+        assert [run["id"] for run in told] == due[:limit]
+    since = project.get(newer[0])["created_at"]
+    told = project.call("run.list", job="naps", since=since)["runs"]
+    assert [run["id"] for run in told] == due[:3]
+
+
+def test_run_is_found_by_the_end_of_its_id(project: Project) -> None:
+    """In memory and long finished alike."""
+    for job in ("quick", "naps"):
+        run = project.begin(job)
+        if job == "quick":
+            project.finish(run)
+        assert project.call("run.get", run=run[-8:])["id"] == run
+
+
+def test_control_socket_is_not_inherited_by_programs(project: Project) -> None:
+    """A program that a handler starts holds none of the worker's descriptors: a worker that dies is
+    seen to die."""
+    project.finish(project.begin("spawns"))
+    assert "socket:" not in (project.root / "fds.txt").read_text()
+
+
+def test_log_that_cannot_be_written_costs_no_run(project: Project) -> None:
+    """Where the log's folder cannot be used, handlers print in vain and complete."""
+    logs = project.data_dir / "logs"
+    wait_until(lambda: not logs.exists() or logs.is_dir(), "the folder of logs")
+    if logs.exists():
+        logs.rename(project.data_dir / "logs.aside")
+    logs.touch()
+    try:
+        assert project.finish(project.begin("prints"))["result"] == "printed"
+    finally:
+        logs.unlink()

@@ -1,0 +1,118 @@
+"""Durations and times, as people write them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stackshift_jobs.durations import (
+    MAX_DURATION_MS,
+    MAX_TIME_US,
+    format_ms,
+    from_rfc3339,
+    milliseconds,
+    parse_time,
+    rfc3339,
+    to_datetime,
+    to_us,
+)
+from stackshift_jobs.errors import Usage
+
+WRITTEN: list[tuple[Any, int]] = [
+    ("250ms", 250),
+    ("10s", 10_000),
+    ("5m", 300_000),
+    ("24h", 86_400_000),
+    ("7d", 604_800_000),
+    ("2w", 1_209_600_000),
+    ("1h30m", 5_400_000),
+    ("1.5h", 5_400_000),
+    (" 1s ", 1000),
+    ("90", 90_000),
+    (90, 90_000),
+    (0.25, 250),
+    (0, 0),
+    (timedelta(minutes=1, milliseconds=5), 60_005),
+    (timedelta(microseconds=1), 1),
+    ("0.0001s", 1),
+    (MAX_DURATION_MS // 1000, MAX_DURATION_MS),
+]
+
+
+@pytest.mark.parametrize(("value", "ms"), WRITTEN)
+def test_duration_is_a_whole_number_of_milliseconds(value: Any, ms: int) -> None:
+    """Rounded up: a wait is never shorter than what was asked for."""
+    assert milliseconds(value) == ms
+
+
+BAD: list[Any] = [
+    "", "s", "10 s", "ten", "1h-5m", "-1s", "10sx", "1e3", -1, -0.001, float("nan"), float("inf"),
+    True, None, b"1s", [], timedelta(seconds=-1), "11w1y", "600w", MAX_DURATION_MS,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", BAD, ids=repr)
+def test_what_is_no_duration_is_refused(value: Any) -> None:
+    """Negative, absurd and ambiguous ones too; always as a `Usage`."""
+    with pytest.raises(Usage):
+        milliseconds(value)
+
+
+@given(st.integers(0, MAX_DURATION_MS))
+def test_binary_fractions_add_nothing(ms: int) -> None:
+    """2.007 s is 2007 ms, however a float writes it."""
+    assert milliseconds(ms / 1000) == milliseconds(f"{ms}ms") == ms
+    assert milliseconds(f"{ms // 1000}.{ms % 1000:03d}s") == ms
+
+
+SHOWN = [
+    (0, "0ms"), (999, "999ms"), (1000, "1.0s"), (2149, "2.1s"), (59_999, "59.9s"),
+    (60_000, "1m00s"), (72_000, "1m12s"), (7_200_000, "2h00m"), (86_399_999, "23h59m"),
+    (273_600_000, "3d4h"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("ms", "text"), SHOWN)
+def test_duration_is_shown_with_two_units_at_most(ms: int, text: str) -> None:
+    """And never as sixty of anything."""
+    assert format_ms(ms) == text
+
+
+@given(st.integers(0, MAX_TIME_US - 1))
+def test_time_survives_being_written_and_read(us: int) -> None:
+    """Every microsecond, in text that sorts as time does."""
+    text = rfc3339(us)
+    assert len(text) == 27
+    assert from_rfc3339(text) == parse_time(text) == to_us(to_datetime(us)) == us
+
+
+@given(st.lists(st.integers(0, MAX_TIME_US - 1), min_size=2, max_size=2))
+def test_times_sort_as_text(times: list[int]) -> None:
+    """So that `sort` and `jq` need no parser."""
+    assert (times[0] < times[1]) == (rfc3339(times[0]) < rfc3339(times[1]))
+
+
+def test_time_without_an_offset_is_local_time() -> None:
+    """As a person means it."""
+    local = datetime(2026, 11, 22, 9, 0).astimezone()
+    assert parse_time("2026-11-22T09:00:00") == to_us(local)
+    assert parse_time("2026-11-22T09:00:00Z") == to_us(datetime(2026, 11, 22, 9, tzinfo=UTC))
+    assert parse_time("2026-11-22T10:00:00+01:00") == parse_time("2026-11-22T09:00:00Z")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "now", "tomorrow", "2026-13-01T00:00:00Z", "2026-02-30T00:00:00Z",
+        "0001-01-01T00:00:00", "0001-01-01T00:00:00Z", "1969-12-31T23:59:59Z",
+        "9999-12-31T23:59:59-10:00", "9999-12-31T23:59:59", 17, None,
+    ],
+)  # fmt: skip
+def test_what_is_no_time_is_refused(text: Any) -> None:
+    """Also a time that could not be written back."""
+    with pytest.raises(Usage):
+        parse_time(text)

@@ -1,0 +1,145 @@
+"""What JSON may hold, and which of its spellings mean the same."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stackshift_jobs.errors import PayloadRefused
+from stackshift_jobs.strict import MAX_DEPTH, canonical, difference, dumps, loads, plain, same
+
+numbers = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+texts = st.text(st.characters(exclude_categories=["Cs"]))
+values = st.recursive(
+    st.none() | st.booleans() | numbers | texts,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
+    max_leaves=10,
+)
+
+
+@given(values)
+def test_value_survives_being_written_and_read(value: Any) -> None:
+    """In ASCII, and by the rules that every JSON parser knows."""
+    text = dumps(value)
+    assert text.isascii()
+    assert same(loads(text), value)
+    assert same(json.loads(text), value)
+
+
+@given(values)
+def test_equal_values_have_one_canonical_spelling(value: Any) -> None:
+    """The order of keys and `1.0` for `1` do not show in a digest."""
+    assert canonical(other_spelling(value)) == canonical(value)
+    assert same(other_spelling(value), value)
+
+
+@given(values, values)
+def test_digest_and_comparison_agree(a: Any, b: Any) -> None:
+    """What is the same has the same spelling, and nothing else has."""
+    assert same(a, b) == (canonical(a) == canonical(b))
+
+
+def other_spelling(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: other_spelling(value[key]) for key in reversed(value)}
+    if isinstance(value, list):
+        return [other_spelling(each) for each in value]
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**53:
+        return float(value)
+    return value
+
+
+@pytest.mark.parametrize(
+    ("a", "b"), [(1, True), (0, False), ("1", 1), (None, 0), ([], {}), (2**53 + 1, float(2**53))]
+)
+def test_values_of_different_kinds_are_not_the_same(a: Any, b: Any) -> None:
+    """`true` is not `1`, whatever Python thinks."""
+    assert not same(a, b)
+    assert canonical(a) != canonical(b)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('{"a":1,"a":2}', "'a' stands twice"),
+        ("[NaN]", "NaN"),
+        ("-Infinity", "Infinity"),
+        ("1e999", "not a JSON number"),
+        ("[1,]", "not valid JSON"),
+        ("", "not valid JSON"),
+        ("1 2", "not valid JSON"),
+        ("'a'", "not valid JSON"),
+        ('"\n"', "not valid JSON"),
+        ("1" * 5000, "not valid JSON"),
+        ("[" * 65 + "]" * 65, "nested deeper"),
+        ("[" * 100_000, "nested deeper"),
+        ('"\\ud800"', "not valid Unicode"),
+        ('{"\\uDFFF": 1}', "not valid Unicode"),
+        (b'"\xff"', "not valid UTF-8 at byte 1"),
+        (b'"\xed\xa0\x80"', "not valid UTF-8"),
+        ('"' + "x" * (1 << 20) + '"', "the limit is"),
+    ],
+    ids=range(17),
+)
+def test_text_that_is_not_strictly_json_is_refused(text: str | bytes, told: str) -> None:
+    """With the reason."""
+    with pytest.raises(PayloadRefused, match=told):
+        loads(text)
+
+
+def test_nesting_up_to_the_limit_is_fine_both_ways() -> None:
+    """And one level more is not; a value that holds itself is nested without end."""
+    deep: Any = 1
+    for _ in range(MAX_DEPTH):
+        deep = [deep]
+    assert loads(dumps(deep)) == deep
+    with pytest.raises(PayloadRefused, match="nested deeper"):
+        dumps([deep])
+    endless: list[Any] = []
+    endless.append(endless)
+    with pytest.raises(PayloadRefused, match="nested deeper"):
+        dumps(endless)
+
+
+def test_emoji_is_text() -> None:
+    """A pair of surrogates in an escape is one character."""
+    assert loads('"\\ud83d\\ude00"') == "\U0001f600"
+    assert loads(dumps("\U0001f600")) == "\U0001f600"
+
+
+def test_large_integers_are_kept_exactly() -> None:
+    """Beyond 2^53, and up to what Python reads."""
+    for number in (2**53 + 1, 10**4000, -(2**70)):
+        assert loads(dumps(number)) == number
+
+
+def test_refusal_names_the_place() -> None:
+    """As a JSON path."""
+    with pytest.raises(PayloadRefused) as refused:
+        plain({"sizes": [1, {"width": float("nan")}]})
+    assert refused.value.path == "$.sizes[1].width"
+
+
+def test_difference_tells_each_place_that_changed() -> None:
+    """A line a place, bounded."""
+    old = {"a": 1, "b": [1, 2], "c": "x", "same": 1}
+    new = {"a": 2, "b": [1, 3], "d": "x" * 200, "same": 1.0}
+    assert difference(old, new) == [
+        "$.a: 1 → 2",
+        "$.b[1]: 2 → 3",
+        '$.c: "x" → absent',
+        '$.d: absent → "' + "x" * 76 + "...",
+    ]
+    many = difference(list(range(50)), list(range(50, 100)))
+    assert len(many) == 10
+    assert many[-1] == "… 41 more"
+
+
+@given(values, values)
+def test_there_is_a_difference_exactly_where_values_are_not_the_same(a: Any, b: Any) -> None:
+    """A conflict can always be explained."""
+    assert bool(difference(a, b)) == (not same(a, b))

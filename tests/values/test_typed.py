@@ -1,0 +1,131 @@
+"""Payloads as types, and the schema of a type."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypedDict
+
+import fastjsonschema
+import msgspec
+import pydantic
+import pytest
+
+from stackshift_jobs import AsyncJobContext, JobContext
+from stackshift_jobs.errors import PayloadRefused
+from stackshift_jobs.strict import plain
+from stackshift_jobs.typed import convert, payload_type, schema
+
+
+@dataclass
+class Side:
+    width: int
+
+
+@dataclass
+class AsDataclass:
+    image: str
+    sizes: list[Side]
+    at: datetime | None = None
+
+
+class SideDict(TypedDict):
+    width: int
+
+
+class AsTypedDict(TypedDict):
+    image: str
+    sizes: list[SideDict]
+
+
+class SideStruct(msgspec.Struct):
+    width: int
+
+
+class AsStruct(msgspec.Struct):
+    image: str
+    sizes: list[SideStruct]
+
+
+class SideModel(pydantic.BaseModel):
+    width: int
+
+
+class AsModel(pydantic.BaseModel):
+    image: str
+    sizes: list[SideModel]
+
+
+TYPES = [AsDataclass, AsTypedDict, AsStruct, AsModel]
+GOOD = {"image": "img_1", "sizes": [{"width": 64}]}
+BAD: list[tuple[Any, str]] = [
+    ({"image": "img_1", "sizes": [{"width": 64}, {"width": "wide"}]}, "$.sizes[1].width"),
+    ({"image": 7, "sizes": []}, "$.image"),
+    ({"image": "img_1", "sizes": {}}, "$.sizes"),
+]
+
+
+@pytest.mark.parametrize("to", TYPES)
+def test_payload_becomes_the_type_and_is_encoded_back(to: Any) -> None:
+    """Nothing is lost on the way."""
+    made = convert(GOOD, to)
+    if to is AsTypedDict:
+        assert made == GOOD
+    else:
+        assert isinstance(made, to)
+        assert made.sizes[0].width == 64
+    back = plain(made)
+    assert {name: back[name] for name in GOOD} == GOOD
+
+
+@pytest.mark.parametrize("to", TYPES)
+@pytest.mark.parametrize(("value", "path"), BAD)
+def test_payload_that_does_not_fit_is_refused_with_its_place(
+    to: Any, value: Any, path: str
+) -> None:
+    """As a JSON path, whichever library looked."""
+    with pytest.raises(PayloadRefused) as refused:
+        convert(value, to)
+    assert refused.value.path == path
+
+
+@pytest.mark.parametrize("to", TYPES)
+def test_missing_field_is_refused(to: Any) -> None:
+    """And named."""
+    with pytest.raises(PayloadRefused) as refused:
+        convert({"image": "img_1"}, to)
+    assert "sizes" in str(refused.value) + refused.value.path
+
+
+@pytest.mark.parametrize("to", TYPES)
+def test_schema_says_what_the_type_says(to: Any) -> None:
+    """The daemon checks with it, and knows no Python types."""
+    made = schema(to)
+    assert made is not None
+    check = fastjsonschema.compile(made)
+    check(GOOD)
+    for value, _ in (*BAD, ({"image": "img_1"}, "")):
+        with pytest.raises(fastjsonschema.JsonSchemaValueException):
+            check(value)
+
+
+@pytest.mark.parametrize("to", [None, Any])
+def test_no_type_leaves_the_value_as_it_is(to: Any) -> None:
+    """And has no schema."""
+    assert convert(GOOD, to) is GOOD
+    assert schema(to) is None
+
+
+def test_payload_type_is_read_from_the_annotation_or_declared() -> None:
+    """What is declared wins."""
+
+    def plain_handler(ctx: JobContext[AsStruct]) -> None: ...
+    async def async_handler(ctx: AsyncJobContext[AsModel]) -> None: ...
+    def untyped(ctx: JobContext) -> None: ...  # type: ignore[type-arg]  # as people write it
+    def bare(ctx): ...  # type: ignore[no-untyped-def]  # likewise
+    def none() -> None: ...
+
+    assert payload_type(plain_handler, None) is AsStruct
+    assert payload_type(async_handler, None) is AsModel
+    assert payload_type(plain_handler, AsDataclass) is AsDataclass
+    assert [payload_type(each, None) for each in (untyped, bare, none)] == [None] * 3
