@@ -40,8 +40,9 @@ def milliseconds(value: Duration) -> int:
         raise Usage(f"{value!r} is not a duration", hint="write 250ms, 10s, 5m, 24h, 7d or 2w")
     if not 0 <= exact <= MAX_DURATION_MS:
         raise Usage(f"duration {value!r} is out of range", hint="0 to 10 years")
-    # 2.007 * 1000 is a little over 2007: what binary fractions add is not rounded up.
-    return -int(-round(exact, 6) // 1)
+    # 2.007 * 1000 is a little over 2007: what binary fractions add (in ten years less than half a
+    # microsecond) is not rounded up.
+    return -int(-round(exact, 3) // 1)
 
 
 def _parse(text: str) -> float:

@@ -142,7 +142,8 @@ class Daemon:
     def lengthened(self, run: str, places: array[int]) -> None:
         row = self._history.find(run)
         if row is not None:
-            row.places = places
+            # Where it stopped before its cancellation was durable, only the rest is told here.
+            row.places = places if places[0] == row.places[0] else row.places + places
             self._history.add(row)
 
     def failed(self, error: BaseException) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 from msgspec import Raw
 
 from stackshift_jobs.durations import parse_time
-from stackshift_jobs.errors import StackshiftError, Usage
+from stackshift_jobs.errors import DiskFull, StackshiftError, Usage
 from stackshift_jobs.version import PROTOCOL, __version__
 from stackshiftd.shell.catalog import Catalog
 from stackshiftd.shell.connection import Connection
@@ -22,6 +22,12 @@ from stackshiftd.shell.params import Answer, NoParams, Params, Table
 from stackshiftd.shell.pool import Pool
 
 log = logging.getLogger("stackshiftd.control")
+
+
+_LOOKS: Final = frozenset(
+    ("run.get", "run.list", "run.why", "run.wait", "run.logs", "daemon.status", "journal.stats")
+)
+"""Methods that change nothing: they are answered also while there is no room."""
 
 
 class StopParams(Params):
@@ -107,6 +113,7 @@ class Control:
                 f"unknown method {method!r}", hint="is the client newer than the daemon?",
                 rpc="unknown_method",
             )  # fmt: skip
+        looks = method in _LOOKS
         expected = found[0] if found is not None else bound[0]  # type: ignore[index]
         try:
             params = msgspec.json.decode(raw, type=expected)
@@ -114,13 +121,28 @@ class Control:
             raise Usage(f"{method}: {bad}", rpc="bad_params") from bad
         try:
             if found is not None:
-                found[1](params, answer)
+                found[1](params, self._anew(found[1], params, answer) if looks else answer)
             else:
                 assert bound is not None
                 bound[1](connection, params, answer)
         except StackshiftError as refused:
             # It may tell of what is decided and not durable yet.
             self._engine.when_durable(answer, refused)
+
+    def _anew(self, look: Callable[..., None], params: Any, answer: Answer) -> Answer:
+        """The answer to what only looks. What it saw came to nothing where there was no room to
+        record that: then it looks again."""
+
+        def looked(result: Any) -> None:
+            if not isinstance(result, DiskFull):
+                answer(result)
+                return
+            try:
+                look(params, answer)
+            except StackshiftError as refused:
+                answer(refused)
+
+        return looked
 
     # --- Following -------------------------------------------------------------------------
 
