@@ -171,6 +171,7 @@ class StepFailed(StackshiftError):
         self.type = type
         self.message = message
         self.traceback = traceback
+        self.retryable = True
 
     def __str__(self) -> str:
         return f"step {self.step!r} failed: {self.type}: {self.message}"

@@ -50,7 +50,7 @@ class RecordFailure(NamedTuple):
     """Record a failed try. Answer: `Recorded`; its `due_us` is when to try again, 0 for never."""
 
     step: str
-    error: dict[str, str]
+    error: dict[str, Any]
     duration_ms: int
     tried: int
     retryable: bool
@@ -106,7 +106,7 @@ class Memo(NamedTuple):
     kind: str
     phase: str
     body: bytes | None = None
-    error: dict[str, str] | None = None
+    error: dict[str, Any] | None = None
     tried: int = 0
     due_us: int = 0
     child: str = ""

@@ -54,8 +54,9 @@ class Limits:
     value_bytes: int = 1 << 20
 
 
-def error_json(error: BaseException) -> dict[str, str]:
-    """`{type, message, traceback}` of an exception, bounded; frames of ours are left out."""
+def error_json(error: BaseException) -> dict[str, Any]:
+    """`{type, message, traceback, retryable}` of an exception, bounded; frames of ours are left
+    out."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [
         f for f in frames if "stackshift_jobs" not in f.filename and "stackshiftd" not in f.filename
@@ -65,6 +66,7 @@ def error_json(error: BaseException) -> dict[str, str]:
         "type": type(error).__name__,
         "message": str(error)[:MAX_MESSAGE],
         "traceback": text[-MAX_TRACEBACK:],
+        "retryable": retries(error),
     }
 
 
@@ -127,9 +129,13 @@ def run_step(
             return read_back(value, text)
 
 
-def _step_failed(key: str, error: dict[str, str] | None) -> StepFailed:
+def _step_failed(key: str, error: dict[str, Any] | None) -> StepFailed:
     told = error or {}
-    return StepFailed(key, told.get("type", ""), told.get("message", ""), told.get("traceback", ""))
+    failed = StepFailed(
+        key, told.get("type", ""), told.get("message", ""), told.get("traceback", "")
+    )
+    failed.retryable = told.get("retryable", True)
+    return failed
 
 
 def read_value(pass_: Pass, key: str, make: Callable[[], Any]) -> Steps:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any, get_args, get_type_hints
 
 from stackshift_jobs.errors import PayloadRefused
@@ -26,6 +27,8 @@ def convert(value: Any, to: Any) -> Any:
         return value
     if _is_pydantic(to):
         return _convert_pydantic(value, to)
+    if to is timedelta and isinstance(value, int | float):
+        return timedelta(seconds=value)  # as `strict` writes it
     import msgspec
 
     try:

@@ -88,12 +88,13 @@ class Daemon:
         self._feeds = Feeds(self.engine, self._lookup, self._view.run)
         self._timers = Timers(self.engine)
         payload_bytes = config.limits.payload_bytes
+        looking = Looking(
+            self.engine, self._catalog, self._lookup, self._view, self._history, logs,
+            self._waiters,
+        )  # fmt: skip
         tables = [
             Starting(self.engine, self._catalog, self._view, payload_bytes).table,
-            Looking(
-                self.engine, self._catalog, self._lookup, self._view, self._history, logs,
-                self._waiters,
-            ).table,
+            looking.table,
             Acting(self.engine, self._lookup, self._view, payload_bytes).table,
         ]  # fmt: skip
         facts = {
@@ -102,8 +103,8 @@ class Daemon:
             "durability": config.journal.durability,
         }
         self._control = Control(
-            self.engine, tables, self._feeds, self._lookup, self._catalog, lambda: self.pool,
-            self, facts, config.limits.connections,
+            self.engine, tables, looking.bound, self._waiters, self._feeds, self._lookup,
+            self._catalog, lambda: self.pool, self, facts, config.limits.connections,
         )  # fmt: skip
         self.engine.attach(self)
 

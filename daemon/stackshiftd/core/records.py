@@ -28,12 +28,14 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="kind", 
     """Base of all records; `kind` is the tag."""
 
 
-class Error(msgspec.Struct, frozen=True, gc=False):
-    """What went wrong: an exception's type, message and traceback (text, bounded by the worker)."""
+class Error(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """What went wrong: an exception's type, message and traceback (text, bounded by the worker).
+    Not `retryable`: it would go the same way again."""
 
     type: str
     message: str
     traceback: str = ""
+    retryable: bool = True
 
 
 class RetryTerms(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):

@@ -177,6 +177,7 @@ def _is_plainly_strict(text: bytes) -> bool:
         and text.count(b":") <= 1
         and text.count(b"[") + text.count(b"{") <= 2
         and _HUGE.search(text) is None
+        and b"\\u" not in text  # may be half a character
     )
 
 

@@ -18,8 +18,9 @@ from stackshiftd.shell.connection import Connection
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.feeds import Feeds, first_seq_since
 from stackshiftd.shell.lookup import Lookup
-from stackshiftd.shell.params import Answer, NoParams, Params, Table
+from stackshiftd.shell.params import Answer, BoundTable, NoParams, Params, Table
 from stackshiftd.shell.pool import Pool
+from stackshiftd.shell.waiters import Waiters
 
 log = logging.getLogger("stackshiftd.control")
 
@@ -62,6 +63,8 @@ class Control:
         self,
         engine: Engine,
         tables: Sequence[Table],
+        bound: BoundTable,
+        waiters: Waiters,
         feeds: Feeds,
         lookup: Lookup,
         catalog: Catalog,
@@ -72,6 +75,7 @@ class Control:
     ) -> None:
         self._engine = engine
         self._feeds = feeds
+        self._waiters = waiters
         self._lookup = lookup
         self._catalog = catalog
         self._pool = pool
@@ -88,9 +92,10 @@ class Control:
         }
         for table in tables:
             self._table |= table
-        self._of_connection: dict[str, tuple[type[Params], Callable[..., None]]] = {
+        self._of_connection: BoundTable = {
             "feed.open": (OpenFeed, self.open_feed),
             "feed.close": (CloseFeed, self.close_feed),
+            **bound,
         }
 
     # --- connection.Methods ----------------------------------------------------------------
@@ -104,6 +109,7 @@ class Control:
     def closed(self, connection: Connection) -> None:
         self.connections.discard(connection)
         self._feeds.close_all(connection)
+        self._waiters.forget(connection)
 
     def call(self, connection: Connection, method: str, raw: Raw, answer: Answer) -> None:
         found = self._table.get(method)

@@ -19,7 +19,7 @@ from stackshiftd.history.index import History
 from stackshiftd.shell.catalog import Catalog
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.lookup import Lookup
-from stackshiftd.shell.params import Answer, NameRun, NoParams, Params, Table
+from stackshiftd.shell.params import Answer, BoundTable, NameRun, NoParams, Params, Table
 from stackshiftd.shell.view import View
 from stackshiftd.shell.waiters import Waiters
 
@@ -84,11 +84,11 @@ class Looking:
             "run.get": (GetRun, self.get),
             "run.list": (ListRuns, self.list),
             "run.why": (NameRun, self.why),
-            "run.wait": (WaitRun, self.wait),
             "run.logs": (RunLogs, self.logs),
             "job.list": (NoParams, self.jobs),
             "job.get": (NameJob, self.job),
         }
+        self.bound: BoundTable = {"run.wait": (WaitRun, self.wait)}
 
     def get(self, params: GetRun, answer: Answer) -> None:
         run = self._lookup.resolve(params.run)
@@ -147,13 +147,13 @@ class Looking:
         told = {name: made[name] for name in ("status", "why", "why_code", "waiting_for")}
         self._engine.when_durable(answer, {"run": run_id, **told})
 
-    def wait(self, params: WaitRun, answer: Answer) -> None:
+    def wait(self, owner: object, params: WaitRun, answer: Answer) -> None:
         run_id = self._lookup.resolve(params.run)
         live = self._lookup.live(run_id)
         if live is None or live.finished:
             self._engine.when_durable(answer, self._view.run(run_id))
         else:
-            self._waiters.add(live, params.timeout_ms, answer)
+            self._waiters.add(live, params.timeout_ms, answer, owner)
 
     def logs(self, params: RunLogs, answer: Answer) -> None:
         run_id = self._lookup.resolve(params.run)

@@ -28,3 +28,5 @@ class NameRun(Params):
 
 Table = dict[str, tuple[type[msgspec.Struct], Callable[[Any, Answer], None]]]
 """Method → its params and what does it."""
+BoundTable = dict[str, tuple[type[msgspec.Struct], Callable[[Any, Any, Answer], None]]]
+"""The same for methods that are given their connection first: what they begin ends with it."""

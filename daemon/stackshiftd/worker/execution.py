@@ -41,11 +41,6 @@ DRAINED: Final = "drained"
 KEEP_SECONDS: Final = 0.1
 """A wait that may end this soon is kept in memory: leaving and coming back costs more."""
 
-FINAL_TYPES: Final = frozenset(
-    ("NonRetryable", "PayloadRefused", "ReplayError", "ChildFailed", "NotFound", "Conflict")
-)
-"""Types of recorded step failures that make no sense to try again."""
-
 
 class OpenStep(NamedTuple):
     """A step's function under way."""
@@ -129,7 +124,7 @@ class Execution:
         if isinstance(error, StepFailed):
             step = error.step
             told = {"type": error.type, "message": error.message, "traceback": error.traceback}
-            retryable = error.type not in FINAL_TYPES
+            retryable = error.retryable
         elif isinstance(error, StackshiftError):
             step = error.fields.get("step")
         asked = error if isinstance(error, RetryAfter) else error.__cause__
@@ -188,7 +183,12 @@ def memo_of(frame: Recall | Outcome) -> ops.Memo:
         body=bytes(frame.body),
         error=None
         if error is None
-        else {"type": error.type, "message": error.message, "traceback": error.traceback},
+        else {
+            "type": error.type,
+            "message": error.message,
+            "traceback": error.traceback,
+            "retryable": error.retryable,
+        },
         tried=frame.tried,
         due_us=getattr(frame, "due_us", 0),
         child=frame.child,

@@ -119,7 +119,7 @@ class ThreadPort:
             self._pipe.send(command)  # nobody to share a write with: the shorter way
         return self._wait(waiter)
 
-    def fail_overdue(self, op: ops.Perform, error: dict[str, str], duration_ms: int) -> None:
+    def fail_overdue(self, op: ops.Perform, error: dict[str, Any], duration_ms: int) -> None:
         """Record that the step ran out of time while its function still runs; called on another
         thread. When the function comes back, its call gets this answer."""
         execution = self._execution
