@@ -105,10 +105,19 @@ class AsyncStepCalls:
             self._pass, key, fn, args, kwargs, retry=retry,
             timeout_ms=steps.timeout_ms(timeout), clock=time.monotonic,
         )  # fmt: skip
-        return drive(made, self._port) if returns is None else self._typed(made, returns)
+        return (
+            self._called(key, made)
+            if returns is None
+            else self._typed(self._called(key, made), returns)
+        )
 
-    async def _typed(self, made: steps.Steps, returns: Any) -> Any:
-        return convert(await drive(made, self._port), returns)
+    def _called(self, key: str, made: steps.Steps) -> Coroutine[Any, Any, Any]:
+        """The call, to be awaited; until it is, it stands among those that were forgotten."""
+        self._pass.unawaited.add(key)
+        return drive(made, self._port, self._pass, key)
+
+    async def _typed(self, call: Coroutine[Any, Any, Any], returns: Any) -> Any:
+        return convert(await call, returns)
 
     def map(
         self,
@@ -168,12 +177,12 @@ class AsyncStepCalls:
     def sleep(self, name: str, duration: Duration) -> Coroutine[Any, Any, None]:
         """Wait durably for `duration`."""
         key = self._pass.identify(name, "sleep")
-        return drive(steps.sleep(self._pass, key, milliseconds(duration), None), self._port)
+        return self._called(key, steps.sleep(self._pass, key, milliseconds(duration), None))
 
     def sleep_until(self, name: str, when: datetime | str) -> Coroutine[Any, Any, None]:
         """Wait durably until `when`."""
         key = self._pass.identify(name, "sleep")
-        return drive(steps.sleep(self._pass, key, None, instant_us(when)), self._port)
+        return self._called(key, steps.sleep(self._pass, key, None, instant_us(when)))
 
     def start(
         self,
@@ -190,7 +199,7 @@ class AsyncStepCalls:
             self._pass, key, job, payload, wait=False,
             cancel_with_parent=cancel_with_parent, options=options,
         )  # fmt: skip
-        return drive(made, self._port)
+        return self._called(key, made)
 
     def call(
         self, job: str, payload: Any = None, *, name: str | None = None, **options: Any
@@ -200,20 +209,24 @@ class AsyncStepCalls:
         made = steps.start_child(
             self._pass, key, job, payload, wait=True, cancel_with_parent=True, options=options
         )
-        return drive(made, self._port)
+        return self._called(key, made)
 
     def result(self, run_id: str, *, name: str = "result") -> Coroutine[Any, Any, Any]:
         """Wait durably for the result of a run. Raises `ChildFailed`."""
         key = self._pass.identify(name, "child")
-        return drive(steps.await_run(self._pass, key, run_id), self._port)
+        return self._called(key, steps.await_run(self._pass, key, run_id))
 
     def key(self, name: str) -> str:
         """Text that is stable for this run and step."""
         return f"{self._run_id}/{name}"
 
 
-async def drive(made: steps.Steps, port: AsyncPort) -> Any:
+async def drive(
+    made: steps.Steps, port: AsyncPort, pass_: Pass | None = None, key: str = ""
+) -> Any:
     """Answer each op of a call with `port` until it returns."""
+    if pass_ is not None:
+        pass_.unawaited.discard(key)
     try:
         op = next(made)
         while True:

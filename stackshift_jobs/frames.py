@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 MAX_PAYLOAD: Final = 16 << 20
 """The most that `[limits] payload` can be; the daemon knows the project's own limit."""
 MAX_LINE: Final = MAX_PAYLOAD + (64 << 10)
+MAX_REPLY: Final = 256 << 20
+"""A run with all of its steps and records may be larger than anything that is sent."""
 
 _encode: Final = json.JSONEncoder(
     ensure_ascii=True, allow_nan=False, separators=(",", ":"), check_circular=False
@@ -159,7 +161,7 @@ def _error(error: dict[str, Any]) -> StackshiftError:
 class Lines:
     """Bytes in, whole lines out; never holds more than one line of at most `limit` bytes."""
 
-    def __init__(self, limit: int = MAX_LINE) -> None:
+    def __init__(self, limit: int = MAX_REPLY) -> None:
         self._limit = limit
         self._parts: list[bytes] = []
         self._held = 0

@@ -39,6 +39,10 @@ class Job:
         return inspect.getdoc(self.handler) or ""
 
 
+class TwoJobsOneName(BadConfiguration):
+    """Two handlers have one name. Field: `job`."""
+
+
 registry: dict[str, Job] = {}
 """Every job of this process, by name. Worker processes fill it by importing the job modules."""
 
@@ -116,9 +120,10 @@ def job(
 def _register(made: Job) -> None:
     other = registry.get(made.name)
     if other is not None and _place(other) != _place(made):
-        raise BadConfiguration(
+        raise TwoJobsOneName(
             f"two jobs are named {made.name!r}: {_place(other)} and {_place(made)}",
             hint="give one of them another name",
+            job=made.name,
         )
     registry[made.name] = made
 

@@ -42,13 +42,15 @@ class Pass:
     left, once it is.
     """
 
-    __slots__ = ("_branches", "_counts", "_lock", "calls", "memos", "unwinding")
+    __slots__ = ("_branches", "_counts", "_lock", "calls", "memos", "unawaited", "unwinding")
 
     def __init__(self, memos: dict[str, Memo]) -> None:
         self.memos = memos
         self.unwinding: str | None = None
         self.calls = 0
         """How many calls the handler has made so far; places its output among them."""
+        self.unawaited: set[str] = set()
+        """Calls of an `async def` handler that nobody has awaited yet."""
         self._counts: dict[str, int] = {}
         self._branches: dict[str, Any] = {}
         self._lock = threading.Lock()

@@ -55,6 +55,7 @@ from stackshiftd.shell.waiters import Waiters
 
 log = logging.getLogger("stackshiftd")
 
+COMPACT_PAUSE_SECONDS: Final = 10.0
 LINE_MARGIN: Final = 64 * 1024
 
 
@@ -70,6 +71,7 @@ class Daemon:
         self._stopping: asyncio.Future[bool] = self._loop.create_future()
         self._failure: BaseException | None = None
         self._compacting = False
+        self._compact_again_at = 0.0
         self._compacted_bytes = 0
         self._tasks: set[asyncio.Task[Any]] = set()
         logs = self._data_dir / "logs"
@@ -164,6 +166,7 @@ class Daemon:
         """Write a snapshot; answer when it is there."""
         if self._compacting:
             raise Busy("a compaction is under way", hint="try again when it is done")
+        self._compacting = True
         self._track(self._compact(answer))
 
     # --- Life ------------------------------------------------------------------------------
@@ -183,12 +186,14 @@ class Daemon:
         self._feeds.published_seq = engine.state.seq
         await engine.claim(Owner(os.getpid(), __version__))
         self._feeds.published_seq = engine.state.seq
-        server = await self._listen()
+        server: asyncio.Server | None = None
         try:
             await self.pool.start()
             problem = await self._first_worker()
             if problem:
                 log.error("no worker could be started yet: %s", problem)
+            # Only now: before jobs are known a start would be told that there is no such job.
+            server = await self._listen()
             self._announce()
             self._every_second()
             ready()
@@ -197,7 +202,8 @@ class Daemon:
             if self._failure is None:
                 await self._wind_down(drain)
         finally:
-            server.close()
+            if server is not None:
+                server.close()
             await self._end()
         if self._failure is not None:
             raise self._failure
@@ -309,12 +315,15 @@ class Daemon:
         snapshot = stats["snapshot"]
         base = snapshot["seq"] if snapshot else 0
         sealed = [each for each in stats["segments"][:-1] if each["first_seq"] > base]
-        if sealed and not self._compacting:
+        if sealed and not self._compacting and time.monotonic() >= self._compact_again_at:
+            self._compacting = True
+            # A compaction that fails is not tried again at once; one that succeeds has no work
+            # left.
+            self._compact_again_at = time.monotonic() + COMPACT_PAUSE_SECONDS
             self._track(self._compact(_log_compaction))
 
     async def _compact(self, answer: Answer) -> None:
         """Run the compaction process up to what is durable now, then drop what is too old."""
-        self._compacting = True
         try:
             # Both ends are those of appends; what is published is in the history.
             upto = min(self._journal.durable_seq, self._feeds.published_seq)

@@ -49,6 +49,20 @@ def plan(state: State, run: Run, from_step: str | None, replaced: frozenset[str]
     return Plan(reused, repeated)
 
 
+def fork_plan(state: State, source: Run, from_step: str | None, new_payload: bool) -> Plan:
+    """What a fork of `source` reuses. With a new payload and no step to begin from that is nothing:
+    what was recorded came of another payload."""
+    made = plan(state, source, from_step, frozenset())
+    if new_payload and from_step is None:
+        return Plan([], [*made.reused, *made.repeated])
+    # A wait under way belongs to the source; the fork begins its own.
+    pending = [
+        name for name in made.reused if name in source.steps and source.steps[name].phase in PENDING
+    ]
+    reused = [name for name in made.reused if name not in pending]
+    return Plan(reused, [*made.repeated, *pending])
+
+
 def _repeats(state: State, step: Step, since: int | None) -> bool:
     if since is not None and step.seq >= since:
         return True
@@ -116,10 +130,7 @@ def _each_once(lines: tuple[bytes, ...]) -> list[Raw]:
 def decide_fork(state: State, command: c.ForkRun) -> Decision:
     """Make a new run that reuses what another has recorded. Raises `NotFound`."""
     source = rebuild([Raw(line) for line in command.restored])
-    made = plan(state, source, command.from_step, frozenset())
-    # A wait under way belongs to the source; the fork begins its own.
-    pending = [name for name in made.reused if source.steps[name].phase in PENDING]
-    repeated = [*made.repeated, *pending]
+    made = fork_plan(state, source, command.from_step, command.payload is not None)
     assert isinstance(source.payload, bytes)
     record = r.RunCreated(
         run=command.run,
@@ -133,7 +144,6 @@ def decide_fork(state: State, command: c.ForkRun) -> Decision:
         labels=source.labels,
         forked_from=source.id,
         restored=_each_once(command.restored),
-        forgotten=repeated,
+        forgotten=made.repeated,
     )
-    reused = [name for name in made.reused if name not in set(pending)]
-    return Decision((record,), (), Sent(command.run, reused, repeated))
+    return Decision((record,), (), Sent(command.run, made.reused, made.repeated))

@@ -13,7 +13,7 @@ from stackshiftd.core import commands as c
 from stackshiftd.core.decide import decide
 from stackshiftd.core.effects import Cancelled, Sent
 from stackshiftd.core.fold import rebuild
-from stackshiftd.core.send_on import plan
+from stackshiftd.core.send_on import fork_plan
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.ids import new_run_id
 from stackshiftd.shell.lookup import Lookup
@@ -92,7 +92,7 @@ class Acting:
         lines = self._lookup.lines(source)
         if params.dry_run:
             run = rebuild([Raw(line) for line in lines])
-            made = plan(self._engine.state, run, params.from_step, frozenset())
+            made = fork_plan(self._engine.state, run, params.from_step, payload is not None)
             self._engine.when_durable(answer, _plan(None, made.reused, made.repeated, True, source))
             return
         command = c.ForkRun(new_run_id(), source, lines, params.from_step, payload)

@@ -13,7 +13,7 @@ from msgspec import Raw
 
 from stackshift_jobs.config import Config
 from stackshift_jobs.durations import MAX_DURATION_MS, parse_time
-from stackshift_jobs.errors import BadConfiguration, NotFound, PayloadRefused, Usage
+from stackshift_jobs.errors import BadConfiguration, Busy, NotFound, PayloadRefused, Usage
 from stackshift_jobs.names import check_key, check_name
 from stackshift_jobs.strict import canonical, dumps, loads
 from stackshiftd.core.commands import StartRun
@@ -76,6 +76,11 @@ class Catalog:
         job = self.jobs.get(name)
         if job is not None:
             return job
+        if not self.greeted:
+            raise Busy(
+                "no worker has loaded the job modules yet",
+                hint="try again; if it stays so: stackshift jobs check, stackshift daemon logs",
+            )
         near = difflib.get_close_matches(name, self.jobs, 3)
         if self.failed:
             first = self.failed[0]

@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol, cast
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
-from stackshift_jobs.errors import Busy, StackshiftError, Usage
+from stackshift_jobs.errors import Busy, PayloadRefused, StackshiftError, Usage
 
 log = logging.getLogger("stackshiftd.connection")
 
@@ -129,7 +129,12 @@ class Connection(asyncio.Protocol):
 
     def _too_long(self) -> None:
         self._rest = b""
-        self._fail(None, Usage(f"a message is over {self._max_line} bytes"), -32600)
+        error = PayloadRefused(
+            f"a message is over {self._max_line} bytes",
+            hint="store it elsewhere and pass where it is, or raise [limits] payload",
+            path="$",
+        )
+        self._fail(None, error, -32600)
         self._flush()
         if self._transport is not None:
             self._transport.close()

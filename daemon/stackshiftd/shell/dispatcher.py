@@ -193,8 +193,19 @@ class Dispatcher:
     # --- What workers say ------------------------------------------------------------------
 
     def greeted(self, link: Link, greeting: Greeting) -> None:
-        """A worker is ready."""
-        self._catalog.learn(greeting.jobs, greeting.failed)
+        """A worker is ready. Where its code is not that of the others, runs are given to the new
+        code alone, and the others are replaced once they hold nothing; but a project that does not
+        import as a whole any more goes on with the last good code, while a worker has it."""
+        link.codes = {job.name: job.code for job in greeting.jobs}
+        others = [each for each in self.pool.links.values() if each is not link and each.usable]
+        if greeting.failed and any(each.codes != link.codes for each in others):
+            link.outdated = True
+            self._catalog.failed = greeting.failed
+        else:
+            self._catalog.learn(greeting.jobs, greeting.failed)
+            for each in self.pool.links.values():
+                each.outdated = False
+                each.retired = each.retired or (each.ready and each.codes != link.codes)
         for failed in greeting.failed:
             log.error(
                 "%s does not import: %s:%d: %s: %s",

@@ -68,6 +68,10 @@ class Link(asyncio.Protocol):
         self.ready = False
         self.stopping: set[str] = set()
         """Runs that were asked to stop and have not yet: no new work meanwhile."""
+        self.codes: dict[str, str] = {}
+        """The jobs that it has, with the digest of their code."""
+        self.outdated = False
+        """Its code is not the one that runs are given to now."""
         self.retired = False
         """It gets no new work any more."""
         self.gone = False
@@ -81,7 +85,13 @@ class Link(asyncio.Protocol):
 
     @property
     def usable(self) -> bool:
-        return self.ready and not self.stopping and not self.retired and not self.gone
+        return (
+            self.ready
+            and not self.stopping
+            and not self.retired
+            and not self.outdated
+            and not self.gone
+        )
 
     def post(self, frame: Frame | msgspec.Struct) -> None:
         """Send, together with all that this turn of the loop sends."""

@@ -107,6 +107,9 @@ class Execution:
         reason = self.pass_.unwinding
         if reason is not None:
             return self._left(reason, swallowed=True)
+        if self.pass_.unawaited:
+            names = ", ".join(sorted(self.pass_.unawaited))
+            return self.raised(ReplayError(f"the handler called {names} and never awaited it"))
         try:
             text = dumps(value, Limits.value_bytes)
         except Exception as error:

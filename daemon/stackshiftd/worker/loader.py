@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from stackshift_jobs import typed
 from stackshift_jobs.errors import StackshiftError
-from stackshift_jobs.registry import Job, registry
+from stackshift_jobs.registry import Job, TwoJobsOneName, registry
 from stackshiftd.core.records import RetryTerms
 from stackshiftd.worker.frames import FailedModule, JobFacts
 
@@ -49,6 +49,7 @@ def _module_name(project: Path, file: Path) -> str:
 def load(project: Path, jobs: list[str]) -> tuple[list[JobFacts], list[FailedModule]]:
     """Import all job modules of `project`: what jobs there are, and which modules failed."""
     failed: list[FailedModule] = []
+    ambiguous: set[str] = set()
     for entry in jobs:
         if not (project / entry).exists():
             failed.append(
@@ -63,7 +64,12 @@ def load(project: Path, jobs: list[str]) -> tuple[list[JobFacts], list[FailedMod
         except BaseException as error:  # a module may raise anything, SystemExit included
             registry.clear()
             registry.update(before)
+            if isinstance(error, TwoJobsOneName):
+                ambiguous.add(str(error.fields["job"]))
             failed.append(_failure(source, error))
+    # Which of the two was meant is not for the order of file names to say.
+    for name in ambiguous:
+        registry.pop(name, None)
     facts: list[JobFacts] = []
     for job in list(registry.values()):
         try:

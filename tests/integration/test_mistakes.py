@@ -1,0 +1,41 @@
+"""Mistakes in job modules that are told, not guessed around."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from helpers.project import Project
+
+from stackshift_jobs.errors import BadConfiguration
+
+FORGOTTEN = """
+import stackshift_jobs as stackshift
+
+async def give():
+    return 1
+
+@stackshift.job("forgotten")
+async def forgotten(ctx):
+    ctx.step.run("charge", give)
+    return "done"
+"""
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_step_that_is_never_awaited_fails_the_run(make_project: Callable[..., Project]) -> None:
+    """A handler that forgets an `await` does not complete as if the step had run."""
+    project = make_project(FORGOTTEN)
+    project.start()
+    run = project.finish(project.begin("forgotten"))
+    assert (run["status"], run["attempt"]) == ("failed", 1)
+    assert "charge" in run["error"]["message"]
+
+
+def test_name_of_two_jobs_starts_neither(make_project: Callable[..., Project]) -> None:
+    """Which of two jobs of one name is meant is not for the order of file names to say."""
+    one = 'import stackshift_jobs as s\n@s.job("hello")\ndef hello(ctx):\n    return 1\n'
+    project = make_project(one, another=one)
+    project.start()
+    with pytest.raises(BadConfiguration, match="two jobs are named"):
+        project.begin("hello")
