@@ -2,9 +2,10 @@
 
     python benchmarks/core.py [--rounds 3] [--prototype DIR] [--quick]
 
-With `--prototype DIR` (a directory that holds `p3/proto.py`, the least program that does the same work: one
-socket, group commit, no features) each round runs ours and it in turn, so that what the machine does
-meanwhile hits both alike. Figures are medians over the rounds; compare ratios, not hours.
+With `--prototype DIR` (a directory that holds `p3/proto.py`, the least program that does the same
+work: one socket, group commit, no features) each round runs ours and it in turn, so that what the
+machine does meanwhile hits both alike. Figures are medians over the rounds; compare ratios, not
+hours.
 """
 
 from __future__ import annotations
@@ -27,95 +28,120 @@ from load import Client, Project, blocking_latencies, many, running
 IN_FLIGHT = 64
 
 
-def ours(runs: int, singles: int) -> dict[str, float]:
-    """One round of StackShift."""
-    with running(Project()) as project:
-        made = _run(_ours(project, runs, singles))
-        made["start to result, ms"] = _ms(blocking_latencies(project.socket, "noop", singles))
-    return made
+Measures = dict[str, float]
 
 
-async def _ours(project: Project, runs: int, singles: int) -> dict[str, float]:
-    client = await Client().open(project.socket)
-    await many(client, "five", runs // 10, IN_FLIGHT)
-    await many(client, "five_sync", runs // 20, IN_FLIGHT)
-    made = {
-        "async steps/s": 5 * runs / await many(client, "five", runs, IN_FLIGHT),
-        "sync steps/s": 5 * (runs // 2) / await many(client, "five_sync", runs // 2, IN_FLIGHT),
-    }
-    steps: list[float] = []
-    for i in range(singles):
-        steps += await client.run("five_timed", i)
-    made["one step after another, ms"] = _ms(steps)
-    return made
+class Ours:
+    """StackShift, up and warm."""
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+
+    async def open(self) -> Ours:
+        self._client = await Client().open(self._project.socket)
+        await many(self._client, "five", 300, IN_FLIGHT)
+        await many(self._client, "five_sync", 200, IN_FLIGHT)
+        return self
+
+    async def round(self, runs: int, singles: int) -> Measures:
+        client = self._client
+        made = {
+            "async steps/s": 5 * runs / await many(client, "five", runs, IN_FLIGHT),
+            "sync steps/s": 5 * (runs // 2) / await many(client, "five_sync", runs // 2, IN_FLIGHT),
+        }
+        steps: list[float] = []
+        for i in range(singles):
+            steps += await client.run("five_timed", i)
+        made["one step after another, ms"] = _ms(steps)
+        took = await asyncio.to_thread(blocking_latencies, self._project.socket, "noop", singles)
+        made["start to result, ms"] = _ms(took)
+        return made
 
 
-def prototype(folder: Path, runs: int, singles: int) -> dict[str, float]:
-    """One round of the prototype: the same work, the same clients' way of asking."""
-    made: dict[str, float] = {}
-    for kind in ("async", "threads"):
-        with tempfile.TemporaryDirectory() as scratch:
-            sock, log = f"{scratch}/d.sock", f"{scratch}/log.jsonl"
-            program = [sys.executable, str(folder / "p3" / "proto.py")]
-            daemon = _started([*program, "daemon", sock, log, "thread"])
-            worker = _started([*program, "worker", sock, kind, str(IN_FLIGHT)])
-            try:
-                made |= _run(_prototype(folder, sock, kind, runs, singles))
-            finally:
-                daemon.kill()
-                worker.kill()
-                daemon.wait()
-                worker.wait()
-    return made
+class Prototype:
+    """The prototype, up and warm: a daemon with one worker of coroutines, one with threads."""
 
+    def __init__(self, folder: Path, scratch: Path) -> None:
+        self._proto = _prototype_module(folder)
+        self._results: dict[tuple[str, int], asyncio.Future[Any]] = {}
+        self._lines: dict[str, Any] = {}
+        self._count = 0
+        self._processes: list[subprocess.Popen[str]] = []
+        self._sockets: dict[str, str] = {}
+        program = [sys.executable, str(folder / "p3" / "proto.py")]
+        for kind in ("async", "threads"):
+            sock = self._sockets[kind] = str(scratch / f"{kind}.sock")
+            log = str(scratch / f"{kind}.jsonl")
+            self._processes.append(_started([*program, "daemon", sock, log, "thread"]))
+            self._processes.append(_started([*program, "worker", sock, kind, str(IN_FLIGHT)]))
 
-async def _prototype(
-    folder: Path, sock: str, kind: str, runs: int, singles: int
-) -> dict[str, float]:
-    proto = _prototype_module(folder)
-    loop = asyncio.get_running_loop()
-    results: dict[int, asyncio.Future[Any]] = {}
-    count = 0
+    async def open(self) -> Prototype:
+        loop = asyncio.get_running_loop()
+        for kind, sock in self._sockets.items():
 
-    def heard(_: Any, message: Any) -> None:
-        if message.m == "res":
-            results.pop(message.id).set_result(message.r)
+            def heard(_: Any, message: Any, kind: str = kind) -> None:
+                if message.m == "res":
+                    self._results.pop((kind, message.id)).set_result(message.r)
 
-    _, lines = await loop.create_unix_connection(lambda: proto.Lines(heard), sock)
+            _, self._lines[kind] = await loop.create_unix_connection(
+                lambda heard=heard: self._proto.Lines(heard), sock
+            )
+        await self._many("async", 300)
+        await self._many("threads", 200)
+        return self
 
-    async def run(job: str, argument: int) -> Any:
-        nonlocal count
-        count += 1
-        future = results[count] = loop.create_future()
-        lines.send(proto.Msg("start", count, job=job, arg=argument))
+    async def round(self, runs: int, singles: int) -> Measures:
+        made = {
+            "async steps/s": 5 * runs / await self._many("async", runs),
+            "sync steps/s": 5 * (runs // 2) / await self._many("threads", runs // 2),
+        }
+        steps: list[float] = []
+        for i in range(singles):
+            steps += await self._run("async", "five_t", i)
+        made["one step after another, ms"] = _ms(steps)
+        took: list[float] = []
+        for i in range(singles):
+            began = time.perf_counter()
+            await self._run("async", "noop", i)
+            took.append(time.perf_counter() - began)
+        made["start to result, ms"] = _ms(took)
+        return made
+
+    async def _run(self, kind: str, job: str, argument: int) -> Any:
+        self._count += 1
+        key = (kind, self._count)
+        future = self._results[key] = asyncio.get_running_loop().create_future()
+        self._lines[kind].send(self._proto.Msg("start", self._count, job=job, arg=argument))
         return await future
 
-    async def all_of(total: int) -> float:
+    async def _many(self, kind: str, total: int) -> float:
         left = iter(range(total))
 
         async def lane() -> None:
             for i in left:
-                await run("five", i)
+                await self._run(kind, "five", i)
 
         began = time.perf_counter()
         await asyncio.gather(*(lane() for _ in range(IN_FLIGHT)))
         return time.perf_counter() - began
 
-    if kind == "threads":
-        await all_of(runs // 20)
-        return {"sync steps/s": 5 * (runs // 2) / await all_of(runs // 2)}
-    await all_of(runs // 10)
-    made = {"async steps/s": 5 * runs / await all_of(runs)}
-    steps: list[float] = []
-    for i in range(singles):
-        steps += await run("five_t", i)
-    made["one step after another, ms"] = _ms(steps)
-    took: list[float] = []
-    for i in range(singles):
-        began = time.perf_counter()
-        await run("noop", i)
-        took.append(time.perf_counter() - began)
-    made["start to result, ms"] = _ms(took)
+    def close(self) -> None:
+        for process in self._processes:
+            process.kill()
+            process.wait()
+
+
+async def compare(
+    project: Project, prototype: Prototype | None, rounds: int, runs: int, singles: int
+) -> tuple[list[Measures], list[Measures]]:
+    """Rounds of both in turn, each a second or two, so that what the machine does meanwhile hits
+    both alike."""
+    mine, theirs = await Ours(project).open(), await prototype.open() if prototype else None
+    made: tuple[list[Measures], list[Measures]] = ([], [])
+    for _ in range(rounds):
+        made[0].append(await mine.round(runs, singles))
+        if theirs is not None:
+            made[1].append(await theirs.round(runs, singles))
     return made
 
 
@@ -183,24 +209,27 @@ def _ms(seconds: list[float]) -> float:
 def main() -> None:
     """Run it all and print a table, then the same as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--prototype", type=Path)
     parser.add_argument("--quick", action="store_true")
     chosen = parser.parse_args()
-    runs, singles = (600, 60) if chosen.quick else (4000, 300)
-    rounds: dict[str, list[dict[str, float]]] = {"ours": [], "prototype": []}
-    for _ in range(chosen.rounds):
-        rounds["ours"].append(ours(runs, singles))
+    runs, singles = (300, 30) if chosen.quick else (1000, 100)
+    with tempfile.TemporaryDirectory() as scratch, running(Project()) as project:
+        prototype = None
         if chosen.prototype is not None:
-            rounds["prototype"].append(prototype(chosen.prototype, runs, singles))
+            prototype = Prototype(chosen.prototype, Path(scratch))
+        try:
+            ours, theirs = _run(compare(project, prototype, chosen.rounds, runs, singles))
+        finally:
+            if prototype is not None:
+                prototype.close()
     print(f"{'':28} {'ours':>10} {'prototype':>10} {'ratio':>6}")
     figures: dict[str, Any] = {}
-    for name in rounds["ours"][0]:
-        mine = statistics.median(each[name] for each in rounds["ours"])
-        theirs = [each[name] for each in rounds["prototype"]]
-        other = statistics.median(theirs) if theirs else float("nan")
+    for name in ours[0]:
+        mine = statistics.median(each[name] for each in ours)
+        other = statistics.median(each[name] for each in theirs) if theirs else float("nan")
         ratio = statistics.median(
-            a[name] / b[name] for a, b in zip(rounds["ours"], rounds["prototype"], strict=False)
+            a[name] / b[name] for a, b in zip(ours, theirs, strict=True)
         ) if theirs else float("nan")  # fmt: skip
         print(f"{name:28} {mine:10,.2f} {other:10,.2f} {ratio:6.2f}")
         figures[name] = {"ours": mine, "prototype": other, "ratio": ratio}

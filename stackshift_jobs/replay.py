@@ -42,13 +42,18 @@ class Pass:
     left, once it is.
     """
 
-    __slots__ = ("_branches", "_counts", "_lock", "calls", "memos", "unawaited", "unwinding")
+    __slots__ = (
+        "_branches", "_counts", "_lock", "calls", "loop", "memos", "unawaited", "unwinding",
+    )  # fmt: skip
 
     def __init__(self, memos: dict[str, Memo]) -> None:
         self.memos = memos
         self.unwinding: str | None = None
         self.calls = 0
         """How many calls the handler has made so far; places its output among them."""
+        self.loop: asyncio.AbstractEventLoop | None = None
+        """The loop that an `async def` handler runs on, where it is known: to find it at each
+        call costs a system call."""
         self.unawaited: set[str] = set()
         """Calls of an `async def` handler that nobody has awaited yet."""
         self._counts: dict[str, int] = {}
@@ -82,7 +87,7 @@ class Pass:
                 hint="call it from the handler: what a step does is recorded as one",
             )
         with self._lock:
-            branch = _branch()
+            branch = _branch(self.loop)
             if self._branches.setdefault(name, branch) is not branch:
                 raise ReplayError(
                     f"the name {name!r} is used from two tasks or threads of the handler",
@@ -111,10 +116,10 @@ class Pass:
         return self.calls < len(self.memos)
 
 
-def _branch() -> object:
+def _branch(loop: asyncio.AbstractEventLoop | None) -> object:
     """The task or thread that calls. The object itself, so that its id is not used again."""
     try:
-        task = asyncio.current_task()
+        task = asyncio.current_task(loop)
     except RuntimeError:
         task = None
     return task if task is not None else threading.current_thread()

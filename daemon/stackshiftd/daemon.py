@@ -343,9 +343,7 @@ class Daemon:
                 )
                 return
             made = json.loads(out)
-            adopt = getattr(self._journal, "adopt_snapshot", None)
-            if adopt is not None:
-                await adopt()
+            await self._journal.adopt_snapshot()
             self.engine.submit(c.NoteSnapshot(made["seq"], made["state_hash"]))
             await self._retain()
             self.engine.when_durable(answer, made)

@@ -9,12 +9,24 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from stackshift_jobs.errors import Usage
+from stackshift_jobs.errors import DiskFull, Usage
 from stackshiftd.journal import tools
+from stackshiftd.journal.filesystem import NO_SPACE
 
 
 def run_verb(verb: str, data_dir: Path, file: Path | None, since_seq: int) -> int:
-    """Do it; the exit status. Raises what the tools raise."""
+    """Do it; the exit status. Raises what the tools raise, and `DiskFull`."""
+    try:
+        return _run(verb, data_dir, file, since_seq)
+    except OSError as failed:
+        if failed.errno not in NO_SPACE:
+            raise
+        raise DiskFull(
+            f"no room for journal {verb}: {failed.strerror}", hint="free some space, then try again"
+        ) from failed
+
+
+def _run(verb: str, data_dir: Path, file: Path | None, since_seq: int) -> int:
     match verb:
         case "cat":
             out = sys.stdout.buffer

@@ -179,11 +179,18 @@ def test_snapshot_is_given_back_as_it_was_put(make: Make) -> None:
     async def work() -> None:
         journal = make()
         assert await journal.get_snapshot() is None
+        assert journal.snapshot_lines() == []
         claim = await claimed(journal)
         await add(journal, claim, [queued()] * 9)
         await journal.put_snapshot(4, [b'{"a":1}', b'{"b":2}'])
         assert await journal.get_snapshot() == (4, [b'{"a":1}', b'{"b":2}'])
+        assert journal.snapshot_lines() == [b'{"a":1}', b'{"b":2}']
+        journal.snapshot_lines().clear()
+        assert journal.snapshot_lines() == [b'{"a":1}', b'{"b":2}']
         await journal.put_snapshot(9, [])
+        assert await journal.get_snapshot() == (9, [])
+        assert journal.snapshot_lines() == []
+        await journal.adopt_snapshot()
         assert await journal.get_snapshot() == (9, [])
         assert journal.stats()["snapshot"]["seq"] == 9
         journal.close()

@@ -10,6 +10,7 @@ import pytest
 from journal.builders import ROOT, add, claimed, opened, queued, run, stories
 from journal.disk import Disk
 from stackshift_jobs.errors import JournalDamaged, NewerFormat
+from stackshiftd.journal import snapshots
 from stackshiftd.journal.contract import Full
 from stackshiftd.journal.files import FileJournal
 
@@ -88,6 +89,56 @@ def test_damage_anywhere_in_a_snapshot_falls_back_to_the_older_one() -> None:
             assert snapshot_of(journal) == (10, [b'{"at":10}'])
             assert len(stories(journal, 11)) == 21
             journal.close()
+
+
+def put_by_another_process(disk: Disk, seq: int) -> str:
+    """A snapshot as the compaction process makes it, beside the open journal; its file."""
+    made = snapshots.put(disk, ROOT / "snapshots", "jrn_test", seq, [b'{"at":%d}' % seq], "hash")
+    return str(made.path).removeprefix("/")
+
+
+def test_snapshot_of_another_process_is_adopted() -> None:
+    """Told apart from the last one by `stats` once adopted, its lines read at any time; the next
+    trim counts on it."""
+    disk = Disk()
+    with_snapshots(disk)
+
+    async def work() -> None:
+        journal = opened(disk, segment_size=700)
+        assert journal.snapshot_lines() == [b'{"at":20}']
+        path = put_by_another_process(disk, 30)
+        assert journal.snapshot_lines() == [b'{"at":30}']
+        assert journal.stats()["snapshot"]["seq"] == 20
+        await journal.adopt_snapshot()
+        size = len(disk.find(path).data)
+        assert journal.stats()["snapshot"] == {"seq": 30, "bytes": size}
+        assert journal.newest_snapshot() == (30, ROOT / "snapshots" / f"{30:020d}.jsonl")
+        assert await journal.get_snapshot() == (30, [b'{"at":30}'])
+        await journal.trim(31)
+        assert 11 < journal.first_seq <= 21
+        journal.close()
+
+    run(work())
+
+
+def test_damaged_snapshot_of_another_process_is_not_adopted() -> None:
+    """The one before stays the newest, and none is none."""
+    disk = Disk()
+    with_snapshots(disk)
+
+    async def work() -> None:
+        journal = opened(disk)
+        changed(disk, put_by_another_process(disk, 30))
+        await journal.adopt_snapshot()
+        assert journal.newest_snapshot() == (20, ROOT / "snapshots" / f"{20:020d}.jsonl")
+        assert journal.snapshot_lines() == [b'{"at":20}']
+        changed(disk, NEWER)
+        await journal.adopt_snapshot()
+        assert journal.newest_snapshot() is None
+        assert journal.snapshot_lines() == []
+        journal.close()
+
+    run(work())
 
 
 def test_without_any_good_snapshot_the_whole_journal_is_read() -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import gzip
+import errno
 import io
 import json
+import os
 import tarfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -24,13 +25,16 @@ from journal.builders import (
     step,
     stories,
 )
-from journal.disk import Disk, PowerCut
-from stackshift_jobs.errors import BadConfiguration, Conflict, JournalDamaged
+from journal.disk import Disk, Keep, PowerCut
+from stackshift_jobs.errors import BadConfiguration, Conflict, DiskFull, JournalDamaged, Usage
 from stackshiftd.core.records import JournalClosed
 from stackshiftd.journal import tools
 from stackshiftd.journal.layout import DaemonRunning
 from stackshiftd.journal.tools import Lost
+from stackshiftd.journal_verbs import run_verb
 
+LONG = os.environ.get("STACKSHIFT_LONG") == "1"
+KEEPS: list[Keep] = ["synced", "random", "all"]
 SEGMENT = 1300
 
 
@@ -309,6 +313,23 @@ def test_repair_keeps_all_after_a_snapshot_that_covers_the_damage() -> None:
     assert tools.verify(ROOT, fs=disk).ok
 
 
+@pytest.mark.parametrize("snapshots", [(), (10, 31)])
+@pytest.mark.parametrize("at", [40, 400])
+def test_hint_of_damage_promises_no_more_than_repair_does(
+    snapshots: tuple[int, ...], at: int
+) -> None:
+    """Whether repair makes a header again, goes on from a snapshot or cuts back, the error at the
+    start names the two commands, and no record as kept or lost: only the repair knows."""
+    disk = Disk()
+    filled(disk, snapshots=snapshots)
+    damage(disk, segments(disk)[-1 if snapshots else 1], at)
+    with pytest.raises(JournalDamaged) as caught:
+        opened(disk)
+    assert "`stackshift journal verify` shows" in caught.value.hint
+    assert "`stackshift journal repair` sets the damaged part aside" in caught.value.hint
+    assert not any(letter.isdigit() for letter in caught.value.hint)
+
+
 @pytest.mark.parametrize("segment_size", [SEGMENT * 3, 1 << 20])
 def test_repair_keeps_all_after_a_snapshot_in_the_middle_of_a_segment(segment_size: int) -> None:
     """A new segment stands in for the damaged one, and every line keeps its place."""
@@ -502,7 +523,8 @@ def rewritten(file: Path, change: Callable[[dict[str, bytes]], None]) -> None:
 def test_changed_archive_is_refused(
     tmp_path: Path, change: Callable[[dict[str, bytes]], None]
 ) -> None:
-    """Members missing, added, changed or with a path that leads elsewhere: nothing is restored."""
+    """Members missing, added, changed or with a path that leads elsewhere: nothing is restored,
+    and the directory is as usable as before."""
     disk = Disk()
     filled(disk)
     file = tmp_path / "b.tar.gz"
@@ -511,9 +533,8 @@ def test_changed_archive_is_refused(
     copy = Disk()
     with pytest.raises(JournalDamaged):
         tools.restore(file, ROOT, fs=copy)
-    assert [name for name in copy.names("data") if name not in ("lock", "restore.tmp")] == []
-    with pytest.raises(BadConfiguration):
-        opened(copy)
+    assert copy.names("data") == ["lock"]
+    assert told(copy) == []
 
 
 def test_archive_cut_short_is_refused_and_a_whole_one_restored_after_it(tmp_path: Path) -> None:
@@ -526,11 +547,151 @@ def test_archive_cut_short_is_refused_and_a_whole_one_restored_after_it(tmp_path
     copy = Disk()
     for size in range(0, len(whole), 97):
         file.write_bytes(whole[:size])
-        with pytest.raises((JournalDamaged, gzip.BadGzipFile)):
+        with pytest.raises(JournalDamaged):
             tools.restore(file, ROOT, fs=copy)
+        assert copy.names("data") == ["lock"]
     file.write_bytes(whole)
     tools.restore(file, ROOT, fs=copy)
     assert told(copy) == before
+
+
+def test_archive_with_any_damaged_byte_is_refused(tmp_path: Path) -> None:
+    """A changed byte is found before anything is unpacked, or makes no difference."""
+    disk = Disk()
+    before = filled(disk)
+    file = tmp_path / "b.tar.gz"
+    tools.backup(ROOT, file, fs=disk)
+    whole = file.read_bytes()
+    for at in range(0, len(whole), 53):
+        file.write_bytes(whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :])
+        copy = Disk()
+        try:
+            tools.restore(file, ROOT, fs=copy)
+        except JournalDamaged:
+            assert copy.names("data") == ["lock"]
+        else:
+            assert told(copy) == before
+
+
+def test_restore_of_a_file_that_cannot_be_read_changes_nothing(tmp_path: Path) -> None:
+    """A wrong name is the caller's mistake: an empty project stays one that can be used."""
+    disk = Disk()
+    for wrong, why in (("none.tar.gz", "No such file or directory"), (".", "Is a directory")):
+        with pytest.raises(Usage, match=f"cannot read .*: {why}") as caught:
+            tools.restore(tmp_path / wrong, ROOT, fs=disk)
+        assert (caught.value.code, caught.value.exit_status) == ("usage", 2)
+        assert "data" not in disk.names("")
+    assert told(disk) == []
+
+
+def test_unfinished_restore_is_left_to_a_good_archive(tmp_path: Path) -> None:
+    """Beside what a killed restore left, a bad archive changes nothing, and a good one ends it."""
+    disk = Disk()
+    before = filled(disk)
+    file = tmp_path / "b.tar.gz"
+    tools.backup(ROOT, file, fs=disk)
+    copy = Disk()
+    tools.restore(file, ROOT, fs=copy)
+    calls = len(copy.calls)
+    copy = Disk()
+    copy.fail_once(calls - 12, -1)
+    with suppress(PowerCut):
+        tools.restore(file, ROOT, fs=copy)
+    copy = copy.after_power_cut("all")
+    left = copy.names("data")
+    assert "restore.tmp" in left
+    (tmp_path / "bad.tar.gz").write_bytes(file.read_bytes()[:300])
+    with pytest.raises(JournalDamaged):
+        tools.restore(tmp_path / "bad.tar.gz", ROOT, fs=copy)
+    assert copy.names("data") == left
+    tools.restore(file, ROOT, fs=copy)
+    assert told(copy) == before
+
+
+def test_restore_without_room_leaves_the_directory_as_it_was(tmp_path: Path) -> None:
+    """The disk fills up half-way: what was unpacked is removed, and the next try has its room."""
+    disk = Disk()
+    before = filled(disk)
+    file = tmp_path / "b.tar.gz"
+    tools.backup(ROOT, file, fs=disk)
+    copy = Disk()
+    copy.room = 2500
+    with pytest.raises(OSError) as caught:
+        tools.restore(file, ROOT, fs=copy)
+    assert caught.value.errno == errno.ENOSPC
+    assert copy.names("data") == ["lock"]
+    copy.room = None
+    tools.restore(file, ROOT, fs=copy)
+    assert told(copy) == before
+
+
+def test_restore_goes_beside_what_is_no_journal(tmp_path: Path) -> None:
+    """Logs and a daemon's traces are no reason to refuse; an index of another journal goes."""
+    disk = Disk()
+    before = filled(disk)
+    file = tmp_path / "b.tar.gz"
+    tools.backup(ROOT, file, fs=disk)
+    copy = Disk()
+    for folder in ("", "logs", "journal", "snapshots", "quarantine"):
+        copy.mkdir(ROOT / folder)
+    stays = ["daemon.log", "daemon.log.1", "daemon.sock", "lock", "logs/run_1.jsonl"]
+    goes = ["daemon.json", "history.db", "history.db-shm", "history.db-wal"]
+    for name in (*stays, *goes):
+        copy.put(f"data/{name}", b"1")
+    tools.restore(file, ROOT, fs=copy)
+    assert copy.names("data") == sorted(
+        ["daemon.log", "daemon.log.1", "daemon.sock", "lock", "logs",
+         "journal", "snapshots", "quarantine"]
+    )  # fmt: skip
+    assert copy.names("data/logs") == ["run_1.jsonl"]
+    assert told(copy) == before
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "history.old", "journal/x", "quarantine/x.tail"])
+def test_restore_beside_anything_else_is_refused(tmp_path: Path, name: str) -> None:
+    """What it does not know may be somebody's: it is named, and nothing is touched."""
+    disk = Disk()
+    filled(disk)
+    file = tmp_path / "b.tar.gz"
+    tools.backup(ROOT, file, fs=disk)
+    copy = Disk()
+    for folder in ("", "journal", "quarantine"):
+        copy.mkdir(ROOT / folder)
+    for path in (name, "history.db"):
+        copy.put(f"data/{path}", b"1")
+    with pytest.raises(Conflict, match=f"not empty: it holds {name.split('/')[0]}$"):
+        tools.restore(file, ROOT, fs=copy)
+    assert copy.names("data") == sorted({"history.db", "journal", "lock", "quarantine"} | {
+        name.split("/")[0]
+    })  # fmt: skip
+
+
+def test_backup_to_a_path_that_cannot_be_written_says_so(tmp_path: Path) -> None:
+    """The caller's mistake, with the path and the reason; nothing is left there."""
+    disk = Disk()
+    filled(disk)
+    (tmp_path / "file").write_bytes(b"1")
+    (tmp_path / "folder").mkdir()
+    for wrong, why in (
+        ("none/b.tar.gz", "No such file or directory"),
+        ("file/b.tar.gz", "Not a directory"),
+        ("folder", "Is a directory"),
+    ):
+        with pytest.raises(Usage, match=f"cannot write .*{wrong}: {why}") as caught:
+            tools.backup(ROOT, tmp_path / wrong, fs=disk)
+        assert caught.value.exit_status == 2
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder"]
+
+
+def test_verbs_name_a_full_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No room is an error with a code and a hint, not a traceback."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tools, "restore", full)
+    with pytest.raises(DiskFull, match="journal restore: No space left on device"):
+        run_verb("restore", tmp_path, tmp_path / "b.tar.gz", 0)
 
 
 def test_restore_killed_at_any_call_is_no_journal_until_run_again(tmp_path: Path) -> None:
@@ -543,7 +704,8 @@ def test_restore_killed_at_any_call_is_no_journal_until_run_again(tmp_path: Path
     tools.restore(file, ROOT, fs=copy)
     calls = len(copy.calls)
     for number in range(calls):
-        for keep in ("synced", "random", "all"):
+        # In the short form each call has one kind of power cut, in turn.
+        for keep in KEEPS if LONG else [KEEPS[number % len(KEEPS)]]:
             copy = Disk()
             copy.fail_once(number, -1)
             with suppress(PowerCut):

@@ -7,7 +7,7 @@
 
 Owns the archive's form. A backup is made beside a running daemon, without its lock: what it holds
 is a sound journal whose every record was on the disk when it was read. A restore is all or nothing
-and never overwrites.
+and never overwrites; one that is refused leaves the directory as it was.
 """
 
 from __future__ import annotations
@@ -17,14 +17,16 @@ import io
 import os
 import re
 import tarfile
+import zlib
 from collections.abc import Iterator
 from contextlib import suppress
+from errno import EISDIR
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import BinaryIO, Final, NamedTuple
 
 import msgspec
 
-from stackshift_jobs.errors import BadConfiguration, Conflict, JournalDamaged, NewerFormat
+from stackshift_jobs.errors import BadConfiguration, Conflict, JournalDamaged, NewerFormat, Usage
 from stackshiftd.journal import survey
 from stackshiftd.journal.filesystem import FileSystem, RealFileSystem, put_file, read_range
 from stackshiftd.journal.layout import HeldLock, Layout, check_root
@@ -37,6 +39,10 @@ _MANIFEST: Final = "manifest.json"
 _MAX_MANIFEST: Final = 16 << 20
 _TRIES: Final = 5
 """Times that a backup begins again since the daemon trimmed what it was about to read."""
+_DERIVED: Final = re.compile(r"history\.db.*|daemon\.json.*")
+"""Made again from the journal, or by the next daemon: of another journal after a restore."""
+_BESIDE: Final = re.compile(r"lock|logs|daemon\.log.*|daemon\.sock")
+"""May lie beside a journal that is restored, and stays."""
 
 
 class _Member(msgspec.Struct, frozen=True):
@@ -62,7 +68,8 @@ class Backup(NamedTuple):
 def backup(data_dir: Path, file: Path, *, fs: FileSystem | None = None) -> Backup:
     """Write the journal in `data_dir` to `file`, which appears whole and durable or not at all.
 
-    Raises `JournalDamaged` where the journal is not sound: a backup of damage would be trusted.
+    Raises `JournalDamaged` where the journal is not sound: a backup of damage would be trusted;
+    `Usage` where `file` cannot be written.
     """
     fs = fs or RealFileSystem()
     layout = Layout(data_dir)
@@ -98,9 +105,7 @@ def _backup(fs: FileSystem, layout: Layout, file: Path) -> Backup:
     sizes |= {one.name: one.size for one in looks}
     sizes[last.name] = last.found.end
     beside = file.with_name(file.name + ".tmp")
-    with suppress(FileNotFoundError):
-        beside.unlink()
-    fd = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    fd = _created(file, beside)
     try:
         with os.fdopen(fd, "wb", closefd=False) as out:
             _write(fs, layout, out, sizes, survey.journal_id(looks), last.found.seq)
@@ -114,6 +119,18 @@ def _backup(fs: FileSystem, layout: Layout, file: Path) -> Backup:
         os.close(fd)
     RealFileSystem().sync_dir(file.absolute().parent)
     return Backup(survey.journal_id(looks), last.found.seq, sum(sizes.values()))
+
+
+def _created(file: Path, beside: Path) -> int:
+    """The new file `beside`, that is to become `file`, open for writing."""
+    try:
+        if file.is_dir():
+            raise IsADirectoryError(EISDIR, os.strerror(EISDIR))
+        with suppress(FileNotFoundError):
+            beside.unlink()
+        return os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except OSError as failed:
+        raise Usage(f"cannot write {file}: {failed.strerror}") from failed
 
 
 def _write(
@@ -151,54 +168,105 @@ def _durable_prefix(fs: FileSystem, path: Path, size: int) -> bytes:
 
 
 def restore(file: Path, data_dir: Path, *, fs: FileSystem | None = None) -> Backup:
-    """Make `data_dir` hold the journal that `file` is a backup of.
+    """Make `data_dir` hold the journal that `file` is a backup of; remove what was derived from
+    another one.
 
-    Refused (`Conflict`) where the directory holds anything. Checked as a whole before any of it
-    counts: a restore that is killed leaves a directory that no daemon takes for an empty journal.
-    Raises `JournalDamaged` for an archive that is not sound, `NewerFormat`.
+    Refused (`Conflict`) where the directory holds anything else. Checked as a whole before any of
+    it counts: a restore that is killed leaves a directory that no daemon takes for an empty
+    journal, one that fails leaves it as it was. Raises `Usage` where `file` cannot be read,
+    `JournalDamaged` for an archive that is not sound, `NewerFormat`.
     """
     fs = fs or RealFileSystem()
     layout = Layout(data_dir)
-    if fs.lstat(layout.root) is None:
-        fs.mkdir(layout.root)
-    check_root(fs, layout)
-    lock = HeldLock.take(fs, layout, os.getpid())
-    try:
-        staged = Layout(layout.restoring)
-        if fs.lstat(staged.root) is not None:
-            # Of a restore that was killed. Nobody opens a journal beside it, so all here is its.
-            _clear(fs, layout)
-            _clear(fs, staged)
-            fs.rmdir(staged.root)
-        found = [name for name in fs.listdir(layout.root) if name != "lock"]
-        if found:
-            raise Conflict(
-                f"{layout.root} is not empty: it holds {', '.join(found[:5])}",
-                hint="restore into a new directory, or move this one away",
-            )
-        for folder in (staged.root, *staged.folders):
-            fs.mkdir(folder)
-        fs.sync_dir(staged.root)
-        fs.sync_dir(layout.root)
-        manifest = _unpack(fs, file, staged)
-        report = verify(staged.root, fs=fs)
-        if report.problems or report.last_seq != manifest.last_seq:
-            what = report.problems[0] if report.problems else "it ends too early"
-            raise _bad_archive(file, f"the journal in it is damaged: {what}")
-        for old, new in zip(staged.folders, layout.folders, strict=True):
-            fs.sync_dir(old)
-            fs.rename(old, new)
-        fs.sync_dir(layout.root)
-        fs.rmdir(staged.root)  # From here on it is a journal.
-        fs.sync_dir(layout.root)
-    finally:
-        lock.release()
+    with _opened(file) as archive:
+        if fs.lstat(layout.root) is None:
+            fs.mkdir(layout.root)
+        check_root(fs, layout)
+        lock = HeldLock.take(fs, layout, os.getpid())
+        try:
+            unfinished = fs.lstat(layout.restoring) is not None
+            if not unfinished:
+                _check_free(fs, layout)
+            _read_through(archive, file)
+            if unfinished:
+                # Of a restore that was killed. Nobody opens a journal beside it, so all here is
+                # its.
+                _remove_folders(fs, layout)
+                _remove_staged(fs, layout)
+            manifest = _staged(fs, layout, archive, file)
+            _put_in_place(fs, layout)
+        finally:
+            lock.release()
     size = sum(member.bytes for member in manifest.files.values())
     return Backup(manifest.journal, manifest.last_seq, size)
 
 
-def _clear(fs: FileSystem, layout: Layout) -> None:
-    """Remove what an earlier restore left behind."""
+def _opened(file: Path) -> BinaryIO:
+    try:
+        return file.open("rb")
+    except OSError as failed:
+        raise Usage(f"cannot read {file}: {failed.strerror}") from failed
+
+
+def _check_free(fs: FileSystem, layout: Layout) -> None:
+    ours = {folder.name for folder in layout.folders}
+    found = [
+        name
+        for name in fs.listdir(layout.root)
+        if not (_BESIDE.fullmatch(name) or _DERIVED.fullmatch(name))
+        # A daemon that was refused the lock may have made our folders, but nothing in them.
+        and not (name in ours and not fs.listdir(layout.root / name))
+    ]
+    if found:
+        raise Conflict(
+            f"{layout.root} is not empty: it holds {', '.join(found[:5])}",
+            hint="restore into a new directory, or move this one away",
+        )
+
+
+def _staged(fs: FileSystem, layout: Layout, archive: BinaryIO, file: Path) -> _Manifest:
+    """Unpack beside where it belongs and check the journal it makes; nothing is left of a failure
+    (but for what the disk refuses to remove, which the next restore does)."""
+    staged = Layout(layout.restoring)
+    try:
+        for folder in (staged.root, *staged.folders):
+            fs.mkdir(folder)
+        fs.sync_dir(staged.root)
+        fs.sync_dir(layout.root)
+        manifest = _read_through(archive, file, (fs, staged))
+        report = verify(staged.root, fs=fs)
+        if report.problems or report.last_seq != manifest.last_seq:
+            what = report.problems[0] if report.problems else "it ends too early"
+            raise _bad_archive(file, f"the journal in it is damaged: {what}")
+    except BaseException:
+        with suppress(OSError):
+            _remove_staged(fs, layout)
+        raise
+    return manifest
+
+
+def _put_in_place(fs: FileSystem, layout: Layout) -> None:
+    for name in fs.listdir(layout.root):
+        if _DERIVED.fullmatch(name):
+            fs.unlink(layout.root / name)
+    staged = Layout(layout.restoring)
+    for old, new in zip(staged.folders, layout.folders, strict=True):
+        fs.sync_dir(old)
+        fs.rename(old, new)
+    fs.sync_dir(layout.root)
+    fs.rmdir(staged.root)  # From here on it is a journal.
+    fs.sync_dir(layout.root)
+
+
+def _remove_staged(fs: FileSystem, layout: Layout) -> None:
+    staged = Layout(layout.restoring)
+    if fs.lstat(staged.root) is not None:
+        _remove_folders(fs, staged)
+        fs.rmdir(staged.root)
+        fs.sync_dir(layout.root)
+
+
+def _remove_folders(fs: FileSystem, layout: Layout) -> None:
     for folder in layout.folders:
         if fs.lstat(folder) is not None:
             for name in fs.listdir(folder):
@@ -206,21 +274,29 @@ def _clear(fs: FileSystem, layout: Layout) -> None:
             fs.rmdir(folder)
 
 
-def _unpack(fs: FileSystem, file: Path, staged: Layout) -> _Manifest:
-    """Put the archive's files into `staged`; names, sizes and hashes as its manifest has them."""
+def _read_through(
+    archive: BinaryIO, file: Path, into: tuple[FileSystem, Layout] | None = None
+) -> _Manifest:
+    """Check that names, sizes and hashes are as the archive's manifest has them; put its files
+    `into` a directory meanwhile."""
     seen: dict[str, _Member] = {}
     manifest: _Manifest | None = None
+    archive.seek(0)
     try:
-        with tarfile.open(file, mode="r:gz") as tar:
+        with tarfile.open(fileobj=archive, mode="r:gz") as tar:
             for info, data in _members(tar, file):
                 if info.name == _MANIFEST:
                     manifest = _read_manifest(file, data)
-                else:
-                    seen[info.name] = _Member(len(data), hashlib.sha256(data).hexdigest())
+                    continue
+                seen[info.name] = _Member(len(data), hashlib.sha256(data).hexdigest())
+                if into is not None:
+                    fs, staged = into
                     put_file(fs, staged.root / info.name, [data])
-    except (tarfile.TarError, EOFError, OSError, ValueError) as bad:
+    except (tarfile.TarError, zlib.error, EOFError, OSError, ValueError) as bad:
         if isinstance(bad, OSError) and bad.errno is not None:
-            raise  # The file could not be read at all, or the disk is full.
+            if into is None:
+                raise Usage(f"cannot read {file}: {bad.strerror}") from bad
+            raise  # The disk is full, or fails.
         raise _bad_archive(file, str(bad)) from bad
     if manifest is None or manifest.files != seen:
         raise _bad_archive(file, "its contents are not those that its manifest lists")

@@ -146,6 +146,10 @@ class Journal(Protocol):
         """The lines of the newest good snapshot, read now; none where there is none."""
         ...
 
+    async def adopt_snapshot(self) -> None:
+        """Take notice of a snapshot that another process has put there."""
+        ...
+
     async def trim(self, below_seq: int) -> None:
         """Drop whole segments whose entries are all below `below_seq`; nothing that the older
         snapshot would need."""

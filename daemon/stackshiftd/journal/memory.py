@@ -194,10 +194,16 @@ class MemoryJournal:
         self._snapshots = [*kept, (seq, list(lines))][-_SNAPSHOTS_KEPT:]
 
     async def get_snapshot(self) -> tuple[int, list[bytes]] | None:
-        return self._snapshots[-1] if self._snapshots else None
+        if not self._snapshots:
+            return None
+        seq, lines = self._snapshots[-1]
+        return seq, list(lines)
 
     def snapshot_lines(self) -> list[bytes]:
-        return self._snapshots[-1][1] if self._snapshots else []
+        return list(self._snapshots[-1][1]) if self._snapshots else []
+
+    async def adopt_snapshot(self) -> None:
+        """See the contract: no other process can put one here."""
 
     async def trim(self, below_seq: int) -> None:
         """Drop entries below `below_seq` that the older of two snapshots covers."""

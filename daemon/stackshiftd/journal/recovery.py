@@ -32,6 +32,7 @@ from stackshiftd.journal.scan import Scan, known_durable, scan
 from stackshiftd.journal.segment import (
     MAX_HEADER,
     NAME,
+    REPAIR_HINT,
     Header,
     SegmentWriter,
     first_header,
@@ -117,9 +118,6 @@ def list_segments(fs: FileSystem, layout: Layout) -> list[Segment]:
     return segments
 
 
-REPAIR_HINT = "`stackshift journal verify` tells more; see `stackshift journal repair --help`"
-
-
 def open_segment(fs: FileSystem, path: Path) -> Segment:
     """The segment at `path`, by its header."""
     fd = fs.open(path, "read")
@@ -189,8 +187,7 @@ def damaged(segment: Segment, found: Scan, durable: int) -> JournalDamaged:
     return JournalDamaged(
         f"{segment.path.name} is damaged at byte {offset}: {why}; record {found.seq + 1} is "
         f"missed, and records up to {durable} were on the disk",
-        hint=f"`stackshift journal repair` would keep records up to {found.seq} of this file and "
-        "set the rest aside in quarantine; a backup may hold more",
+        hint=REPAIR_HINT,
         file=str(segment.path),
         offset=offset,
         seq=found.seq + 1,

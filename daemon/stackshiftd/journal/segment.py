@@ -32,6 +32,11 @@ FORMAT: Final = 1
 NAME: Final = re.compile(r"([0-9]{20})\.jsonl")
 MAX_HEADER: Final = 1024
 """No header is longer; one that does not end within it is damaged."""
+REPAIR_HINT: Final = (
+    "`stackshift journal verify` shows the places; `stackshift journal repair` sets the damaged "
+    "part aside and says what that costs"
+)
+"""Names no records: what `repair` keeps depends on headers and snapshots that only it looks at."""
 
 Count = Annotated[int, Meta(ge=0)]
 
@@ -96,7 +101,7 @@ def _damaged(path: Path, why: str) -> JournalDamaged:
     found = NAME.fullmatch(path.name)
     return JournalDamaged(
         f"{path.name}: {why}",
-        hint="`stackshift journal verify` tells more; `journal repair` would set the file aside",
+        hint=REPAIR_HINT,
         file=str(path),
         offset=0,
         seq=int(found[1]) if found else 0,

@@ -16,9 +16,10 @@ from stackshiftd.journal.archive import Backup, backup, restore
 from stackshiftd.journal.filesystem import FileSystem, RealFileSystem, read_file, read_range
 from stackshiftd.journal.layout import Layout, check_root
 from stackshiftd.journal.lines import head
-from stackshiftd.journal.recovery import REPAIR_HINT, Segment, list_segments
+from stackshiftd.journal.recovery import Segment, list_segments
 from stackshiftd.journal.repair import Lost, Repair, repair
 from stackshiftd.journal.scan import scan
+from stackshiftd.journal.segment import REPAIR_HINT
 from stackshiftd.journal.survey import Problem
 from stackshiftd.journal.verify import Report, verify
 

@@ -47,6 +47,7 @@ class LoopedExecution(Execution):
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
+        self.pass_.loop = asyncio.get_running_loop()
         self.tasks: set[asyncio.Task[Any]] = set()
         self.told: dict[int, asyncio.Future[ops.Recorded]] = {}
         self.parked: dict[str, asyncio.Future[ops.Memo]] = {}

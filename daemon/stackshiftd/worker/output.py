@@ -38,7 +38,7 @@ class RunLog:
     """The log of one execution. Opened at the first line, so that a silent run leaves no file."""
 
     def __init__(self, folder: Path, run: str, attempt: int, pass_: Pass) -> None:
-        self._path = folder / f"{run}.jsonl"
+        self._folder = folder
         self._run = run
         self._attempt = attempt
         self._pass = pass_
@@ -112,9 +112,10 @@ class RunLog:
         self._file.flush()
 
     def _open(self) -> None:
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if self._path.exists():
-            for raw in self._path.read_text().splitlines():
+        path = self._folder / f"{self._run}.jsonl"
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if path.exists():
+            for raw in path.read_text().splitlines():
                 try:
                     line = json.loads(raw)
                 except ValueError:
@@ -124,7 +125,7 @@ class RunLog:
                     if line["pos"] is not None:
                         self._printed[line["pos"]] += 1
         self._file = open(  # noqa: SIM115  # kept open for the execution
-            self._path, "a", encoding="utf-8", opener=_private
+            path, "a", encoding="utf-8", opener=_private
         )
 
 

@@ -49,6 +49,9 @@ SLOW_SECONDS: Final = 0.25
 """A step that has run for so long is recorded as started."""
 
 
+GC_THRESHOLD: Final = (5_000, 20, 20)
+
+
 class Worker:
     """Everything of one worker process."""
 
@@ -56,6 +59,7 @@ class Worker:
         self._loop = loop
         self._pipe = Pipe(sock, self._on_line, lambda: os._exit(0))
         self._hello: Hello | None = None
+        self._logs = Path()
         self._threads = Threads(self._ended)
         self._executions: dict[str, LoopedExecution | ThreadedExecution] = {}
         self._recalled: dict[str, list[Recall]] = {}
@@ -110,13 +114,15 @@ class Worker:
         threads = max(32, 2 * hello.slots)
         self._loop.set_default_executor(ThreadPoolExecutor(threads, "step"))
         project = Path(hello.project)
+        self._logs = Path(hello.logs)
         os.chdir(project)
         sys.path.insert(0, hello.project)
         output.install()
         jobs, failed = loader.load(project, hello.jobs)
-        # What is loaded now stays: the collector need not look at it again.
+        # What is loaded now stays: the collector need not look at it again, nor so often.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(*GC_THRESHOLD)
         self._pipe.post(Greeting(os.getpid(), sys.executable, jobs, failed))
 
     def _execute(self, order: Execute) -> None:
@@ -129,7 +135,7 @@ class Worker:
             return
         made = LoopedExecution if job.is_async else ThreadedExecution
         execution: Any = made(order, job, recalled, None)
-        execution.log = RunLog(Path(self._hello.logs), order.run, order.attempt, execution.pass_)
+        execution.log = RunLog(self._logs, order.run, order.attempt, execution.pass_)
         self._executions[order.run] = execution
         if job.is_async:
             port = LoopPort(execution, self._pipe, self._calls, self._loop)
