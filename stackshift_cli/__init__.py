@@ -12,6 +12,9 @@ import sys
 
 def main() -> int:
     """Run the command line in `sys.argv`; the exit status."""
+    from stackshift_cli.streams import open_closed
+
+    open_closed()
     from stackshift_cli.ending import ended
 
     return ended(_run, _errors_as_json, "-v" in sys.argv or "--verbose" in sys.argv)

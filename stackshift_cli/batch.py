@@ -19,6 +19,7 @@ from stackshift_cli import talk
 from stackshift_cli.request import MAX_PAYLOAD_BYTES, moment
 from stackshift_cli.safe_text import safe
 from stackshift_cli.session import Session
+from stackshift_cli.streams import standard_input
 from stackshift_cli.terminal import is_terminal
 from stackshift_jobs import strict
 from stackshift_jobs.durations import milliseconds
@@ -41,7 +42,7 @@ _REFUSED: Final = 6
 def start_batch(session: Session, source: str) -> int:
     """Start a run for each line of the file `source` (`-`: standard input); 6 if any was bad."""
     if source == "-":
-        return _Batch(session).run(sys.stdin.buffer)
+        return _Batch(session).run(standard_input("the batch"))
     try:
         file = open(source, "rb")  # noqa: PTH123, SIM115 - closed below, where it is used
     except OSError as bad:

@@ -100,7 +100,7 @@ _JOURNAL_COMMANDS: Final = (
     Command(("journal", "stats"), "Tell what the journal holds.", "journal:stats"),
     Command(("journal", "compact"), "Take a snapshot now.", "journal:compact"),
     Command(("journal", "repair"), "Move what is damaged aside.", "journal:repair", (_YES,)),
-    Command(("journal", "backup"), "Copy the journal to FILE.", "journal:backup", (_FILE,)),
+    Command(("journal", "backup"), "Copy the journal to FILE.", "journal:backup", (_FILE, _YES)),
     Command(("journal", "restore"), "Put a backup in place.", "journal:restore", (_FILE, _YES)),
 )  # fmt: skip
 

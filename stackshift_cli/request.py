@@ -99,10 +99,10 @@ def _field(text: str) -> tuple[str, Any]:
 
 def _read(text: str) -> bytes:
     """The bytes of the payload: from standard input, from a file, or as they stand."""
-    import sys
-
     if text == "-":
-        data = sys.stdin.buffer.read(MAX_PAYLOAD_BYTES + 1)
+        from stackshift_cli.streams import standard_input
+
+        data = standard_input("the payload").read(MAX_PAYLOAD_BYTES + 1)
     elif text.startswith("@"):
         try:
             with open(text[1:], "rb") as file:  # noqa: PTH123 - pathlib costs the short path 3 ms

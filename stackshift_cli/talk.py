@@ -55,9 +55,8 @@ def compact(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"), default=str)
 
 
-def shown(value: Any, width: int = 0) -> str:
-    """`value` as JSON for people: other scripts as they are, cut to `width` where it is given."""
+def shown(value: Any) -> str:
+    """`value` as JSON for people: other scripts as they are."""
     from stackshift_cli.safe_text import safe
 
-    text = safe(json.dumps(value, ensure_ascii=False, default=str))
-    return text if not width or len(text) <= width else text[: width - 1] + "…"
+    return safe(json.dumps(value, ensure_ascii=False, default=str))

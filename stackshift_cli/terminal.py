@@ -9,10 +9,10 @@ from typing import TextIO
 from stackshift_cli.given import Globals
 
 
-def is_terminal(stream: TextIO) -> bool:
-    """Does a person look at `stream`?"""
+def is_terminal(stream: TextIO | None) -> bool:
+    """Does a person look at `stream` (None: it was closed when we were started)?"""
     try:
-        return stream.isatty()
+        return stream is not None and stream.isatty()
     except ValueError:  # closed
         return False
 

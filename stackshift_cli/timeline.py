@@ -31,6 +31,7 @@ _NO_STEP: Final = "\0"
 QUEUED: Final = _NO_STEP + "queued"
 SCHEDULED: Final = _NO_STEP + "scheduled"
 HANDLER: Final = _NO_STEP + "handler"
+FORGOTTEN: Final = "its records are no longer in the journal"
 _FRAME: Final = re.compile(r'File "(?:[^"]*/)?([^"/]+)", line (\d+)')
 
 
@@ -83,6 +84,7 @@ class Timeline:
     code: str
     active_ms: int
     waiting_ms: int
+    total_ms: int
     progress: str
 
     @property
@@ -98,6 +100,11 @@ def build(run: dict[str, Any], now_us: int) -> Timeline:
         telling.tell(record)
     telling.add_untold(run.get("steps") or ())
     return telling.end(now_us)
+
+
+def is_forgotten(run: dict[str, Any]) -> bool:
+    """Has `run` ended so long ago that nothing but the run object is left of it?"""
+    return run.get("status") in FINISHED and not run.get("timeline")
 
 
 def where(traceback: str) -> str:
@@ -172,15 +179,25 @@ class _Telling:
     def retried(self, record: dict[str, Any], at_us: int) -> None:
         self.queued(record, at_us)
         for name in record.get("replaced") or ():
-            self.row(name).note = "result set by hand"
+            row = self.row(name)
+            row.status, row.note = "completed", "result set by hand"
 
     def run_ended(self, record: dict[str, Any], at_us: int) -> None:
         self.ended_us = at_us
         self.stop_executing(at_us)
-        left = "cancelled" if record["kind"] == "run.cancelled" else "failed"
+        ended = str(record["kind"]).removeprefix("run.")
         for name in list(self.open):
             self.close(name, at_us)
-            self.row(name).status = left
+        for row in self.rows.values():
+            if row.status in FINISHED:
+                continue
+            if row.key == QUEUED and ended == "failed":
+                # It was queued again when it was given up: nothing went wrong in the queue.
+                row.status = "completed"
+            elif row.key == HANDLER:
+                row.status = ended
+            else:
+                row.status = "cancelled" if ended == "cancelled" else "failed"
 
     # --- attempts ---
 
@@ -193,6 +210,8 @@ class _Telling:
         for name in [n for n, (kind, _) in self.open.items() if kind is Kind.BACKOFF]:
             self.close(name, at_us)
             self.row(name).status = "running"
+        if HANDLER in self.rows:
+            self.row(HANDLER).status = "running"
         self.busy_since_us = at_us
         if self.executing_since_us is None:
             self.executing_since_us = at_us
@@ -228,12 +247,14 @@ class _Telling:
         lost = {"error": {"type": "lost", "message": str(record.get("reason") or "")}}
         busy = [n for n, (kind, _) in self.open.items() if kind is Kind.WORK]
         for name in busy or [HANDLER]:
-            took_ms = (at_us - self.open.get(name, (Kind.WORK, at_us))[1]) // 1000
-            self.close(name, at_us, Kind.FAILED)
+            since_us = self.open.get(name, (Kind.WORK, self.busy_since_us))[1]
+            if name in self.open:
+                self.close(name, at_us, Kind.FAILED)
+            else:
+                self.add(name, Kind.FAILED, since_us, at_us)
             row = self.row(name)
-            if not row.spans:
-                self.add(name, Kind.FAILED, at_us, at_us)
-            self.failed_try(row, lost, took_ms)
+            row.status = "retrying"
+            self.failed_try(row, lost, (at_us - since_us) // 1000)
         self.queued(record, at_us)
 
     # --- steps ---
@@ -339,9 +360,11 @@ class _Telling:
                 self.add(HANDLER, Kind.WORK, start_us, end_us)
 
     def end(self, now_us: int) -> Timeline:
-        end_us = self.last_us if self.ended_us is not None else max(now_us, self.last_us)
+        end_us = max(now_us, self.last_us)
         if self.ended_us is not None:
             end_us = self.ended_us
+        elif self.run.get("status") in FINISHED and (finished := self.run.get("finished_at")):
+            end_us = max(from_rfc3339(finished), self.last_us)
         for name in list(self.open):
             self.close(name, end_us)
         self.stop_executing(end_us)
@@ -354,9 +377,12 @@ class _Telling:
         active = joined((*stepped, *self.executed_us))
         active_ms = sum(end - start for start, end in active) // 1000
         total_ms = max(0, end_us - self.start_us) // 1000
+        waiting_ms = max(0, total_ms - active_ms)
+        if is_forgotten(self.run) and self.run.get("duration_ms") is not None:
+            total_ms = int(self.run["duration_ms"])
         return Timeline(
             rows, self.start_us, end_us, str(self.run.get("status")), self.attempt, self.code,
-            active_ms, max(0, total_ms - active_ms), self.progress,
+            active_ms, waiting_ms, total_ms, self.progress,
         )  # fmt: skip
 
 

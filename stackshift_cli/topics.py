@@ -8,7 +8,7 @@ TOPICS: Final = {
     "runs": """\
 How a run is named, and what its statuses mean
 
-  run_01kan5c8…     its id
+  run_01kan5c8...   its id
   7k2m9q            the end of its id, at least 4 characters, if no other run ends so
   @last             the newest run
   @failed           the run that failed last
@@ -77,9 +77,10 @@ Variables
     "cron": """\
 Starting runs from cron
 
-  */5 * * * *  stackshift -C /srv/shop start syncOrders --idempotency-key "sync:$(date +\\%H:\\%M)"
+  */5 * * * * stackshift -C /srv/shop start sync --idempotency-key "sync:$(date -u +\\%FT\\%H:\\%M)"
 
 Where the daemon is does not depend on the environment, so cron finds the one that runs, or starts
-it. With an idempotency key a line that runs twice starts one run.
+it. With an idempotency key a line that runs twice starts one run. Keys are kept for 30 days, so the
+key has to name the date; % ends the command in a crontab, so it is written \\%.
 """,
 }

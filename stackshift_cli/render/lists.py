@@ -1,43 +1,68 @@
-"""Lists on a terminal: tables without boxes."""
+"""Lists on a terminal: columns without boxes."""
 
 from __future__ import annotations
 
 from typing import Any, Final
 
-from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
 from stackshift_cli.given import Globals
-from stackshift_cli.render.console import STATUS_STYLES, Glyphs, console, glyphs
+from stackshift_cli.render.columns import Column, column, excess, narrowed, print_columns, squeezed
+from stackshift_cli.render.console import STATUS_STYLES, Glyphs, console, glyphs, short_id
 from stackshift_cli.safe_text import safe
 from stackshift_cli.timeline import FINISHED
 from stackshift_jobs.durations import format_ms, from_rfc3339
 from stackshift_jobs.setting_kinds import format_size
 
-_WIDEST_CELLS: Final = 30
-"""What a column may insist on: an id is as wide."""
+_LEAST_WHY: Final = 12
+"""The cells of WHY that are worth more than the columns that give way after it."""
+_LEAST_NAME: Final = 4
+_MOST_NAME: Final = 30
+"""What a name may insist on before others give way to it: an id is as wide."""
+_GIVE_WAY: Final = ("QUEUE", "TRY", "TOOK", "AGE")
 
 
 def print_runs(options: Globals, runs: list[dict[str, Any]], now_us: int) -> None:
     """`runs list`."""
-    marks = glyphs()
-    table = _table("", "id", "job", "queue", "status", "try", "age", "took", "why")
-    for run in runs:
-        age_ms = max(0, now_us - from_rfc3339(run["created_at"])) // 1000
-        took = "" if run["duration_ms"] is None else format_ms(run["duration_ms"])
-        table.add_row(
-            _mark(run["status"], marks),
-            run["id"],
-            safe(run["job"]),
-            safe(run["queue"]),
-            Text(run["status"], STATUS_STYLES.get(run["status"], "")),
-            f"{run['attempt']}/{run['max_attempts']}",
-            format_ms(age_ms),
-            took,
-            safe(_why(run)),
-        )
-    console(options).print(_last_column_yields(table))
+    marks, screen = glyphs(), console(options)
+    ages_ms = [max(0, now_us - from_rfc3339(run["created_at"])) // 1000 for run in runs]
+    lasted_ms = [run["duration_ms"] for run in runs]
+    columns = [
+        column("", (_mark(run["status"], marks) for run in runs)),
+        column("id", (run["id"] for run in runs)),
+        column("job", (safe(run["job"]) for run in runs)),
+        column("queue", (safe(run["queue"]) for run in runs)),
+        column("status", (_status(run["status"]) for run in runs)),
+        column("try", (f"{run['attempt']}/{run['max_attempts']}" for run in runs)),
+        column("age", map(format_ms, ages_ms)),
+        column("took", ("" if ms is None else format_ms(ms) for ms in lasted_ms)),
+        column("why", (safe(_why(run)) for run in runs)),
+    ]
+    print_columns(screen, runs_in(screen.width, columns, marks), marks)
+
+
+def runs_in(room: int, columns: list[Column], marks: Glyphs) -> list[Column]:
+    """The columns of `runs list` in `room` cells. WHY and overlong names are cut first, then whole
+    columns go, then ids are shortened to what still names a run. The mark and the status always
+    stay."""
+    why = columns[-1]
+    kept = [*columns[:-1], narrowed(why, _LEAST_WHY, marks)]
+    kept = squeezed(kept, ("JOB", "QUEUE"), _MOST_NAME, room, marks)
+    for header in _GIVE_WAY:
+        if excess(kept, room) > 0:
+            kept = [each for each in kept if each.header != header]
+    if excess(kept, room) > 0:
+        kept = [_short_ids(each, marks) if each.header == "ID" else each for each in kept]
+    if excess(kept, room) > 0:
+        kept.pop()
+    else:
+        kept[-1] = narrowed(why, kept[-1].width - excess(kept, room), marks)
+    return squeezed(kept, ("JOB",), _LEAST_NAME, room, marks)
+
+
+def _short_ids(ids: Column, marks: Glyphs) -> Column:
+    return column(ids.header, (short_id(cell.plain, marks) for cell in ids.cells))
 
 
 def _why(run: dict[str, Any]) -> str:
@@ -48,17 +73,18 @@ def _why(run: dict[str, Any]) -> str:
 
 def print_jobs(options: Globals, jobs: list[dict[str, Any]]) -> None:
     """`jobs list`."""
-    table = _table("name", "queue", "tries", "timeout", "module", "code")
-    for job in jobs:
-        table.add_row(
-            safe(job["name"]),
-            safe(job["queue"]),
-            str(job["max_attempts"]),
-            format_ms(job["timeout_ms"]) if job["timeout_ms"] else "",
-            safe(str(job["module"])),
-            str(job["code"] or "")[:7],
-        )
-    console(options).print(table)
+    marks, screen = glyphs(), console(options)
+    timeouts_ms = [job["timeout_ms"] for job in jobs]
+    columns = [
+        column("name", (safe(job["name"]) for job in jobs)),
+        column("queue", (safe(job["queue"]) for job in jobs)),
+        column("tries", (str(job["max_attempts"]) for job in jobs)),
+        column("timeout", (format_ms(ms) if ms else "" for ms in timeouts_ms)),
+        column("module", (safe(str(job["module"])) for job in jobs)),
+        column("code", (str(job["code"] or "")[:7] for job in jobs)),
+    ]
+    order = ("module", "queue", "name")
+    print_columns(screen, squeezed(columns, order, _LEAST_NAME, screen.width, marks), marks)
 
 
 def print_status(options: Globals, told: dict[str, Any]) -> None:
@@ -74,20 +100,27 @@ def print_status(options: Globals, told: dict[str, Any]) -> None:
     if told.get("recovered"):
         facts.add_row("recovered", Text(safe(str(told["recovered"])), "yellow"))
     screen.print(facts)
-    queues = _table("queue", "waiting", "oldest", "running")
-    for queue in told["queues"]:
-        oldest = "" if queue["oldest_ms"] is None else format_ms(queue["oldest_ms"])
-        queues.add_row(safe(queue["name"]), str(queue["depth"]), oldest, str(queue["running"]))
-    workers = _table("worker", "pid", "slots", "running", "status")
-    for worker in told["workers"]:
-        workers.add_row(
-            safe(str(worker["id"])),
-            *(str(worker[k]) for k in ("pid", "slots", "running", "status")),
-        )
-    for table in (queues, workers):
-        if table.row_count:
+    queues, workers = told["queues"], told["workers"]
+    oldest_ms = [queue["oldest_ms"] for queue in queues]
+    waiting = [
+        column("queue", (safe(queue["name"]) for queue in queues)),
+        column("waiting", (str(queue["depth"]) for queue in queues)),
+        column("oldest", ("" if ms is None else format_ms(ms) for ms in oldest_ms)),
+        column("running", (str(queue["running"]) for queue in queues)),
+    ]
+    working = [
+        column("worker", (safe(str(worker["id"])) for worker in workers)),
+        *(
+            column(name, (str(worker[name]) for worker in workers))
+            for name in ("pid", "slots", "running", "status")
+        ),
+    ]
+    marks = glyphs()
+    for columns in (waiting, working):
+        if columns[0].cells:
             screen.print()
-            screen.print(table)
+            order = ("queue", "worker")
+            print_columns(screen, squeezed(columns, order, _LEAST_NAME, screen.width, marks), marks)
 
 
 def _size(count: int) -> str:
@@ -102,16 +135,5 @@ def _mark(status: str, marks: Glyphs) -> Text:
     return Text(marks.statuses.get(status, "?"), STATUS_STYLES.get(status, ""))
 
 
-def _table(*headers: str) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for header in headers:
-        table.add_column(header.upper(), no_wrap=True, overflow="ellipsis")
-    return table
-
-
-def _last_column_yields(table: Table) -> Table:
-    """Where the terminal is narrow the last column is cut, not the ids that one wants to copy."""
-    for column in table.columns[:-1]:
-        widest = max(cell_len(str(cell)) for cell in (column.header, *column.cells))
-        column.min_width = min(widest, _WIDEST_CELLS)
-    return table
+def _status(status: str) -> Text:
+    return Text(status, STATUS_STYLES.get(status, ""))

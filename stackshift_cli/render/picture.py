@@ -21,12 +21,13 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import Any, Final
 
-from rich.cells import cell_len, set_cell_size
+from rich.cells import cell_len
 from rich.console import Console, Group
 from rich.text import Text
 
 from stackshift_cli.axis import lay_out, strip, ticks
 from stackshift_cli.given import Globals
+from stackshift_cli.render.columns import cut_line, filled
 from stackshift_cli.render.console import (
     BAR_STYLES,
     STATUS_STYLES,
@@ -37,7 +38,15 @@ from stackshift_cli.render.console import (
 )
 from stackshift_cli.safe_text import safe, safe_lines
 from stackshift_cli.talk import shown
-from stackshift_cli.timeline import Row, Timeline, Try, build, where
+from stackshift_cli.timeline import (
+    FORGOTTEN,
+    Row,
+    Timeline,
+    Try,
+    build,
+    is_forgotten,
+    where,
+)
 from stackshift_jobs.durations import format_ms
 
 _RUN_ID: Final = re.compile(r"run_[0-9a-z]{26}")
@@ -45,6 +54,8 @@ _NAME_CELLS: Final = (10, 28)
 _NOTE_CELLS: Final = 34
 _BAR_CELLS: Final = (16, 120)
 _TOOK_CELLS: Final = 8
+_RESULT_CHARACTERS: Final = 4000
+"""More than any terminal has in a line, less than the 16 MiB that a result may have."""
 
 
 def print_run(
@@ -73,26 +84,25 @@ def picture(
     parts += _rows(line, compact, width, marks)
     if not compact:
         parts += _ending(run, line)
+    if is_forgotten(run):
+        parts.append(Text(f"  {FORGOTTEN}", "dim"))
     for entry in logs:
         parts.append(_log_line(entry))
-    for part in parts:
-        part.no_wrap, part.overflow = True, "ellipsis"
-    return Group(*parts)
+    return Group(*(cut_line(line, width, marks) for part in parts for line in part.split("\n")))
 
 
 def _header(run: dict[str, Any], line: Timeline, marks: Glyphs) -> Iterator[Text]:
     style = STATUS_STYLES.get(line.status, "")
-    total = format_ms(max(0, line.end_us - line.start_us) // 1000)
+    total = format_ms(line.total_ms)
     took = f"{line.status} in {total}" if line.finished else f"{line.status}, {total} so far"
     first = Text()
     first.append(f"{marks.statuses.get(line.status, '?')} ", style)
     first.append(f"{short_id(run['id'], marks)}  ")
     first.append(safe(str(run["job"])), "bold")
     first.append(f"  {took}", style)
-    first.append(
-        f"  (active {format_ms(line.active_ms)} {marks.dot} waiting {format_ms(line.waiting_ms)})",
-        "dim",
-    )
+    if not is_forgotten(run):
+        active, waiting = format_ms(line.active_ms), format_ms(line.waiting_ms)
+        first.append(f"  (active {active} {marks.dot} waiting {waiting})", "dim")
     yield first
     facts = [f"queue {run['queue']}"]
     if run.get("idempotency_key"):
@@ -128,7 +138,7 @@ def _rows(line: Timeline, compact: bool, width: int, marks: Glyphs) -> Iterator[
 def _row(row: Row, codes: str, names: int, marks: Glyphs) -> Text:
     text = Text()
     text.append(f"{marks.statuses.get(row.status, '?')} ", STATUS_STYLES.get(row.status, ""))
-    text.append(_cut(safe(row.name), names, marks) + " ")
+    text.append(filled(safe(row.name), names, marks) + " ")
     for code, cells in groupby(codes):
         style = "cyan" if code == "#" and row.status == "running" else BAR_STYLES.get(code, "")
         text.append(marks.bars.get(code, " ") * len(list(cells)), style)
@@ -161,7 +171,9 @@ def _try(failed: Try) -> str:
 def _ending(run: dict[str, Any], line: Timeline) -> Iterator[Text]:
     """Result or error; last, why the run does not go on."""
     if run.get("status") == "completed":
-        yield Text("  result ", "dim").append(shown(run.get("result"), 4000), "default")
+        yield Text("  result ", "dim").append(
+            shown(run.get("result"))[:_RESULT_CHARACTERS], "default"
+        )
     elif (error := run.get("error")) and run.get("status") == "failed":
         text = Text("  error ", "dim").append(safe(f"{error['type']}: {error['message']}"), "red")
         if place := where(str(error.get("traceback") or "")):
@@ -175,13 +187,6 @@ def _log_line(entry: dict[str, Any]) -> Text:
     step = f"{safe(str(entry['step']))} " if entry.get("step") else ""
     text = Text(f"  {str(entry['at'])[11:23]} {step}| ", "dim")
     return text.append(safe_lines(str(entry["message"])), "default")
-
-
-def _cut(text: str, cells: int, marks: Glyphs) -> str:
-    """`text` in exactly `cells` cells."""
-    if cell_len(text) > cells:
-        text = set_cell_size(text, cells - len(marks.ellipsis)) + marks.ellipsis
-    return set_cell_size(text, cells)
 
 
 def _clamp(value: int, low: int, high: int) -> int:

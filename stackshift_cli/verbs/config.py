@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from stackshift_cli import lines, talk, user_config
 from stackshift_cli.given import Given
+from stackshift_cli.idle_settings import is_idle
 from stackshift_cli.safe_text import safe
 from stackshift_cli.session import Session
 from stackshift_jobs.config import KEYS, QUEUES, Key, find_key, load_config
@@ -51,14 +52,18 @@ def set_(session: Session, given: Given) -> int:
         value: Any = user_config.check(wanted, text, str(file))
         file.parent.mkdir(parents=True, exist_ok=True)
         section: tuple[str, ...] = ()
+        idle = False
     else:
         key, file = find_key(wanted), session.project.config_file
         value = _value(key, wanted, text)
+        idle = is_idle(key)
         name = wanted.rpartition(".")[0]
         section = ("queues", name.removeprefix("queues.")) if key.section == QUEUES else (name,)
     _edit(file, section, wanted.rpartition(".")[2], value)
     session.say(f"{safe(wanted)} = {_shown(value)} in {safe(str(file))}")
-    if wanted not in user_config.KEYS and (session.project.data_dir / "daemon.json").exists():
+    if idle:
+        session.say(f"note: {safe(wanted)} has no effect in this version")
+    elif wanted not in user_config.KEYS and (session.project.data_dir / "daemon.json").exists():
         session.say("hint: stackshift daemon restart, so that it takes effect")
     return 0
 

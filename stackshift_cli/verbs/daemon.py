@@ -52,7 +52,11 @@ def stop(session: Session, given: Given) -> int:
 
 
 def restart(session: Session, given: Given) -> int:
-    """`daemon restart`: also the way to a daemon of another version."""
+    """`daemon restart`: also the way to a daemon of another version. With settings that the new one
+    would refuse, the old one stays."""
+    from stackshift_jobs.config import load_config
+
+    load_config(session.project.root)
     pid = _stop(session, drain=False)
     if pid is not None:
         session.say(f"stopped stackshiftd (pid {pid})")

@@ -8,6 +8,7 @@ or not a daemon runs; those that change the journal take its lock and refuse whe
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -21,7 +22,13 @@ from stackshift_cli.follow import Record, follow
 from stackshift_cli.given import Given
 from stackshift_cli.safe_text import safe
 from stackshift_cli.session import Session
-from stackshift_jobs.errors import DaemonUnavailable, JournalDamaged, StackshiftError, from_json
+from stackshift_jobs.errors import (
+    DaemonUnavailable,
+    JournalDamaged,
+    StackshiftError,
+    Usage,
+    from_json,
+)
 from stackshift_jobs.rpc import Connection
 
 _ERROR: Final = re.compile(r"error\[(\w+)\]: (.*)")
@@ -108,15 +115,25 @@ def repair(session: Session, given: Given) -> int:
 
 
 def backup(session: Session, given: Given) -> int:
-    """`journal backup FILE`."""
-    _print_object(session, _tool(session, "backup", str(Path(given.word("file")).absolute())))
+    """`journal backup FILE`: asks before it takes the place of a file that is there."""
+    file = Path(given.word("file")).absolute()
+    if file.is_dir():
+        raise Usage(f"{file} is a directory", hint="name the file that the backup shall be")
+    if not file.parent.is_dir():
+        raise Usage(f"there is no directory {file.parent}", hint="make it first")
+    if not os.path.lexists(file) or confirmed(f"replace the file {file}", given.flag("yes")):
+        _print_object(session, _tool(session, "backup", str(file)))
     return 0
 
 
 def restore(session: Session, given: Given) -> int:
-    """`journal restore FILE`."""
+    """`journal restore FILE`: into a data directory that holds none yet."""
     file = Path(given.word("file")).absolute()
-    if confirmed(f"replace the journal by {file}", given.flag("yes")):
+    if not file.is_file():
+        raise Usage(f"there is no file {file}", hint="name one that journal backup wrote")
+    place = session.project.data_dir
+    question = f"put the journal of the backup {file} into {place}, which must not hold one yet"
+    if confirmed(question, given.flag("yes")):
         _print_object(session, _tool(session, "restore", str(file)))
     return 0
 

@@ -35,7 +35,9 @@ _IGNORED: Final = f"{DEFAULT_DATA_DIR}/"
 
 def init(session: Session, given: Given) -> int:
     """Make the project; refuses to touch one that is there."""
-    root = Path(given.text("directory") or ".").absolute()
+    # As for every command that takes -C: it says where one stands.
+    here = Path(session.options.project or ".")
+    root = (here / (given.text("directory") or ".")).absolute()
     config, job = root / CONFIG_FILE, root / "jobs" / "hello.py"
     for file in (config, job):
         if os.path.lexists(file):
@@ -59,14 +61,15 @@ def init(session: Session, given: Given) -> int:
 
 
 def commented_settings() -> str:
-    """A `stackshift.toml` that sets nothing and shows everything."""
-    from stackshift_jobs.config import KEYS, SECTIONS
+    """A `stackshift.toml` that sets nothing and shows every setting that has an effect."""
+    from stackshift_cli.idle_settings import is_idle
+    from stackshift_jobs.config import KEYS
 
+    offered = [key for key in KEYS if not is_idle(key)]
     written = ["# All settings, at their defaults. Remove the # of a line to change it.", ""]
-    for section in SECTIONS:
-        # A queue has a name of one's own: its heading stays a comment.
-        written.append(f"# [{section}]" if "NAME" in section else f"[{section}]")
-        for key in KEYS:
+    for section in dict.fromkeys(key.section for key in offered):
+        written.append(f"[{section}]")
+        for key in offered:
             if key.section == section:
                 written.append(f"# {key.name} = {_shown_default(key)}")
         written.append("")

@@ -107,7 +107,11 @@ def show(session: Session, given: Given) -> int:
 
 
 def _print_entries(run: dict[str, Any], logs: list[dict[str, Any]]) -> None:
-    """Records and log lines in the order in which they happened; last, why it does not go on."""
+    """Records and log lines in the order in which they happened; last, why it does not go on, or
+    that its records are gone."""
+    from stackshift_cli.timeline import FORGOTTEN, is_forgotten
+    from stackshift_jobs.durations import format_ms
+
     entries = [(record["at"], lines.record(record)) for record in run["timeline"]]
     entries += [
         (line["at"], lines.tabbed((None, line["at"], f"log.{line['stream']}", run["id"],
@@ -116,6 +120,11 @@ def _print_entries(run: dict[str, Any], logs: list[dict[str, Any]]) -> None:
     ]  # fmt: skip
     for _, text in sorted(entries, key=lambda entry: entry[0]):
         talk.data(text)
+    if is_forgotten(run):
+        took = "" if run["duration_ms"] is None else f" in {format_ms(run['duration_ms'])}"
+        told = f"{run['status']}{took}; {FORGOTTEN}"
+        line = (None, run["finished_at"], "end", run["id"], run["attempt"], None, told)
+        talk.data(lines.tabbed(line))
     if run.get("why") and run["finished_at"] is None:
         talk.data(lines.tabbed((None, None, "why", run["id"], run["attempt"], None, run["why"])))
 

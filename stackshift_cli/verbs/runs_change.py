@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Final
 
 from stackshift_cli import talk
 from stackshift_cli.ask import confirmed
@@ -12,6 +13,12 @@ from stackshift_cli.safe_text import safe
 from stackshift_cli.session import Session
 from stackshift_jobs import strict
 from stackshift_jobs.errors import StackshiftError, Usage
+
+_ALREADY: Final = {
+    "completed": "had completed",
+    "failed": "had failed",
+    "cancelled": "was cancelled",
+}
 
 
 def cancel(session: Session, given: Given) -> int:
@@ -28,7 +35,8 @@ def cancel(session: Session, given: Given) -> int:
             continue
         done.append(reply)
         if not reply["changed"]:
-            session.say(f"{reply['id']} was {reply['status']} already")
+            was = _ALREADY.get(reply["status"], f"is {reply['status']}")
+            session.say(f"{reply['id']} {was} already")
         if not session.json:
             talk.data(reply["id"])
     if session.json:
@@ -41,6 +49,7 @@ def retry(session: Session, given: Given) -> int:
     params: dict[str, Any] = {"run": given.word("run"), **_from_step(given)}
     if given.texts("set"):
         params["set"] = dict(_replacement(text) for text in given.texts("set"))
+        _warn_of_unrecorded(session, params["run"], params["set"])
     if given.flag("dry_run"):
         params["dry_run"] = True
     return _told(session, session.call("run.retry", params))
@@ -78,6 +87,19 @@ def _replacement(text: str) -> tuple[str, Any]:
     return step, strict.loads(value)
 
 
+def _warn_of_unrecorded(session: Session, run: str, replaced: Iterable[str]) -> None:
+    """Say which of the steps `replaced` the run has not recorded: most likely misspelt."""
+    detail = session.call("run.get", {"run": run, "detail": True})
+    recorded = [str(step["name"]) for step in detail.get("steps") or ()]
+    for name in replaced:
+        if name not in recorded:
+            known = safe(", ".join(recorded)) or "none"
+            session.say(
+                f"warning: {detail['id']} has not recorded a step {safe(repr(name))}"
+                f" (its steps: {known}); the result is for one that is yet to come"
+            )
+
+
 def _told(session: Session, reply: dict[str, Any]) -> int:
     """Print the id; say which steps are reused and which happen again (`--dry-run`: as lines)."""
     if session.json:
@@ -88,6 +110,8 @@ def _told(session: Session, reply: dict[str, Any]) -> int:
                 talk.data(f"{word}\t{safe(name)}")
     else:
         talk.data(reply["id"])
-        again = len(reply["repeated_steps"])
-        session.say(f"{len(reply['reused_steps'])} steps reused, {again} happen again")
+        reused, again = len(reply["reused_steps"]), len(reply["repeated_steps"])
+        steps = "step" if reused == 1 else "steps"
+        happen = "happens" if again == 1 else "happen"
+        session.say(f"{reused} recorded {steps} reused, {again} {happen} again")
     return 0

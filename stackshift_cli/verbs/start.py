@@ -18,7 +18,7 @@ def start(session: Session, given: Given) -> int:
         if others:
             raise Usage(
                 f"--batch takes everything from its lines; leave out {', '.join(others)}",
-                hint='write {"job": …, "payload": …, "queue": …} a line',
+                hint='write {"job": ..., "payload": ..., "queue": ...} a line',
             )
         from stackshift_cli.batch import start_batch
 

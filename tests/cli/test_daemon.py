@@ -110,6 +110,19 @@ def test_start_stop_restart_and_status(shell: Shell) -> None:
     assert json.loads(shell("daemon", "stop", "--json").stdout) == {"pid": None, "stopped": False}
 
 
+@pytest.mark.usefixtures("stopped_after")
+def test_restart_with_wrong_settings_stops_nothing(shell: Shell) -> None:
+    """What the new daemon would refuse is refused while the old one still runs."""
+    pid = json.loads(shell("daemon", "start", "--json").stdout)["pid"]
+    file = shell.directory / "stackshift.toml"
+    file.write_text("[workers]\nslot = 3\n")
+    told = shell("daemon", "restart")
+    assert (told.stdout, told.code) == ("", 78)
+    assert told.stderr.startswith("error[configuration]: ")
+    file.write_text("")
+    assert json.loads(shell("daemon", "status", "--json").stdout)["pid"] == pid
+
+
 def test_status_starts_nothing(shell: Shell) -> None:
     """No daemon: exit 3."""
     told = shell("daemon", "status")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 
@@ -14,6 +15,28 @@ from stackshift_cli.completion import SCRIPTS, candidates
 from stackshift_cli.table import GLOBALS, Option
 from stackshift_cli.topics import TOPICS
 from stackshift_jobs.version import __version__
+
+CRON_LINE = re.compile(r"\s*(?:\.Dl )?(?:(?:[\d*/,-]+)\s+){5}stackshift .*")
+
+
+def test_every_crontab_example_has_a_date_and_escapes_percent() -> None:
+    """Keys are kept for 30 days, so one without a date would start nothing the next day; and `%`
+    ends a command in a crontab."""
+    man = (REPOSITORY / "man/stackshift.1").read_text().replace("\\e", "\\")
+    texts = {"man": man, **TOPICS}
+    for file in (REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")):
+        texts[file.name] = file.read_text()
+    examples = [
+        (name, line)
+        for name, text in texts.items()
+        for line in text.splitlines()
+        if CRON_LINE.fullmatch(line) and "--idempotency-key" in line
+    ]
+    assert {"man", "cron", "README.md"} <= {name for name, _ in examples}
+    for name, line in examples:
+        key = line.partition("--idempotency-key")[2]
+        assert re.search(r"\\%F|\\%Y-\\%m", key), (name, line)
+        assert not re.search(r"(?<!\\)%", line), (name, line)
 
 
 def test_version(shell: Shell) -> None:

@@ -72,6 +72,7 @@ def test_what_changes_the_journal_refuses_while_the_daemon_runs(
     shell: Shell, verb: list[str]
 ) -> None:
     """The lock is held: exit 5, hint how to stop it."""
+    (shell.directory / "x").touch()
     said = "error[daemon_running]: in use by process 7\nhint: stackshift daemon stop\n"
     told = shell("journal", *verb, "-y", FAKE_TOOL_STDERR=said, FAKE_TOOL_STATUS="3")
     assert told == ("", said, 5)
@@ -80,17 +81,56 @@ def test_what_changes_the_journal_refuses_while_the_daemon_runs(
 @pytest.mark.parametrize("verb", [["repair"], ["restore", "x"]])
 def test_what_changes_the_journal_needs_a_yes(shell: Shell, verb: list[str]) -> None:
     """Off a terminal without `-y`: exit 2, and the tool was not called."""
+    (shell.directory / "x").touch()
     told = shell("journal", *verb, FAKE_TOOL="{}")
     assert (told.stdout, told.code) == ("", 2)
+    assert "needs a yes" in told.stderr
     assert not (shell.directory / ".stackshift").exists()
 
 
 def test_backup_and_restore_name_the_file_from_where_one_stands(shell: Shell) -> None:
     """A relative file is one of the working directory."""
     for argv in (["backup", "b.tar"], ["restore", "b.tar", "-y"]):
+        if argv[0] == "restore":
+            (shell.directory / "b.tar").touch()
         told = shell("journal", *argv, FAKE_TOOL='{"last_seq": 12, "bytes": 7}')
         assert told == ("last_seq\t12\nbytes\t7\n", "", 0)
         assert arguments(shell)[:2] == [argv[0], str(shell.directory / "b.tar")]
+
+
+def test_backup_takes_the_place_of_a_file_only_after_a_yes(shell: Shell) -> None:
+    """Off a terminal: exit 2 and the tool not called, unless `-y` was given."""
+    (shell.directory / "b.tar").write_text("mine")
+    told = shell("journal", "backup", "b.tar", FAKE_TOOL="{}")
+    assert (told.stdout, told.code) == ("", 2)
+    assert f"replace the file {shell.directory}/b.tar" in told.stderr
+    assert not (shell.directory / ".stackshift").exists()
+    assert shell("journal", "backup", "b.tar", "-y", FAKE_TOOL='{"bytes": 7}').code == 0
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["backup", "no/b.tar"], "there is no directory "),
+        (["backup", "."], " is a directory"),
+        (["restore", "b.tar", "-y"], "there is no file "),
+    ],
+)
+def test_path_that_is_not_there_is_usage(shell: Shell, argv: list[str], said: str) -> None:
+    """Exit 2, in plain words, before anything is asked or done."""
+    told = shell("journal", *argv, FAKE_TOOL="{}")
+    assert (told.stdout, told.code) == ("", 2)
+    assert told.stderr.startswith("error[usage]: ")
+    assert said in told.stderr
+    assert not (shell.directory / ".stackshift").exists()
+
+
+def test_restore_says_what_it_does_before_it_does_it(shell: Shell) -> None:
+    """The question names the backup, the place, and what that must not hold."""
+    (shell.directory / "b.tar").touch()
+    told = shell("journal", "restore", "b.tar")
+    assert f"put the journal of the backup {shell.directory}/b.tar into " in told.stderr
+    assert f"{shell.directory}/.stackshift, which must not hold one yet" in told.stderr
 
 
 def test_stats_ask_the_daemon_if_it_runs(shell: Shell, daemon: FakeDaemon) -> None:

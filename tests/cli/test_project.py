@@ -51,6 +51,7 @@ def test_init_overwrites_nothing(shell: Shell, tmp_path: Path, there: str) -> No
 
 def test_every_setting_of_the_commented_file_is_one(shell: Shell, tmp_path: Path) -> None:
     """With the comments taken away, each line with a default is accepted."""
+    from stackshift_cli.idle_settings import is_idle
     from stackshift_cli.verbs.project import commented_settings
     from stackshift_jobs.config import KEYS, load_config
 
@@ -59,10 +60,32 @@ def test_every_setting_of_the_commented_file_is_one(shell: Shell, tmp_path: Path
         line.removeprefix("# ") if " = " in line and " = …" not in line else line
         for line in text.splitlines()
     ]
-    uncommented = "\n".join(lines).replace("# [queues.NAME]", "[queues.NAME]")
-    (tmp_path / "stackshift.toml").write_text(uncommented)
+    (tmp_path / "stackshift.toml").write_text("\n".join(lines))
     assert load_config(tmp_path).workers.slots == 16
-    assert all(f"# {key.name} = " in text for key in KEYS)
+    assert all(f"# {key.name} = " in text for key in KEYS if not is_idle(key))
+
+
+def test_settings_without_effect_are_not_offered_and_setting_one_says_so(shell: Shell) -> None:
+    """Queues, hooks and watching: not in the file that `init` writes; a note when they are set."""
+    from stackshift_cli.verbs.project import commented_settings
+
+    offered = commented_settings()
+    assert not [word for word in ("queues", "hooks", "watch", "on_failed") if word in offered]
+    for key, value in (
+        ("queues.media.rate", "100/m"), ("project.watch", "true"), ("hooks.on_failed", '["x"]'),
+    ):  # fmt: skip
+        told = shell("config", "set", key, value)
+        assert told.code == 0
+        assert told.stderr.splitlines()[1:] == [f"note: {key} has no effect in this version"]
+    assert "note" not in shell("config", "set", "workers.slots", "3").stderr
+
+
+def test_init_is_in_the_project_that_is_named(shell: Shell, tmp_path: Path) -> None:
+    """`-C DIR` says where one stands, with and without a directory behind `init`."""
+    assert shell("-C", str(tmp_path / "a"), "init").stdout == f"{tmp_path}/a\n"
+    assert shell("-C", str(tmp_path / "b"), "init", "c").stdout == f"{tmp_path}/b/c\n"
+    assert (tmp_path / "a/stackshift.toml").exists()
+    assert (tmp_path / "b/c/stackshift.toml").exists()
 
 
 def test_config_set_keeps_comments_and_order(shell: Shell) -> None:

@@ -115,6 +115,17 @@ def test_show_with_logs_puts_lines_where_they_were_printed(
     assert told["logs"] == daemon.logs
 
 
+def test_show_of_a_run_without_records_says_that_they_are_gone(
+    shell: Shell, daemon: FakeDaemon
+) -> None:
+    """Its own duration, and why there is no more."""
+    run = daemon.add(run_object(1, duration_ms=2000))
+    assert shell("runs", "show", "@last").stdout == (
+        f"\t{T0}\tend\t{run['id']}\t1\t\t"
+        "completed in 2.0s; its records are no longer in the journal\n"
+    )
+
+
 def test_show_json_has_the_detail(shell: Shell, daemon: FakeDaemon) -> None:
     """`--json`: the run object with steps, attempts and timeline."""
     _told_run(daemon)
@@ -194,7 +205,7 @@ def test_cancel_prints_ids_and_says_what_was_over(shell: Shell, daemon: FakeDaem
     daemon.add(run_object(1))
     daemon.add(run_object(2, status="running"))
     told = shell("runs", "cancel", run_id(1), run_id(2))
-    assert told == (f"{run_id(1)}\n{run_id(2)}\n", f"{run_id(1)} was completed already\n", 0)
+    assert told == (f"{run_id(1)}\n{run_id(2)}\n", f"{run_id(1)} had completed already\n", 0)
 
 
 def test_cancel_goes_on_after_one_that_does_not_exist(shell: Shell, daemon: FakeDaemon) -> None:
@@ -207,12 +218,24 @@ def test_cancel_goes_on_after_one_that_does_not_exist(shell: Shell, daemon: Fake
 
 def test_retry_prints_the_id_and_says_what_is_reused(shell: Shell, daemon: FakeDaemon) -> None:
     """`--from`, `--set` reach the daemon; steps are counted on stderr."""
-    daemon.add(run_object(1, status="failed"))
+    daemon.add(run_object(1, status="failed", steps=[{"name": "a"}, {"name": "b"}]))
     told = shell("runs", "retry", "@failed", "--from", "b", "--set", 'a={"x":1}')
-    assert told == (f"{run_id(1)}\n", "2 steps reused, 1 happen again\n", 0)
+    assert told == (f"{run_id(1)}\n", "2 recorded steps reused, 1 happens again\n", 0)
     assert daemon.params("run.retry") == {
         "run": "@failed", "from_step": "b", "set": {"a": {"x": 1}},
     }  # fmt: skip
+
+
+def test_retry_warns_of_a_step_that_is_not_recorded(shell: Shell, daemon: FakeDaemon) -> None:
+    """A result for a misspelt step is said on stderr, with the names that there are."""
+    daemon.add(run_object(1, status="failed", steps=[{"name": "a"}, {"name": "b"}]))
+    told = shell("runs", "retry", "@failed", "--set", "aa=1", "--set", "b=2")
+    assert (told.stdout, told.code) == (f"{run_id(1)}\n", 0)
+    assert told.stderr.splitlines()[0] == (
+        f"warning: {run_id(1)} has not recorded a step 'aa' (its steps: a, b);"
+        " the result is for one that is yet to come"
+    )
+    assert "'b'" not in told.stderr
 
 
 def test_retry_dry_run_lists_steps(shell: Shell, daemon: FakeDaemon) -> None:
@@ -235,7 +258,7 @@ def test_fork_prints_the_new_id(shell: Shell, daemon: FakeDaemon) -> None:
     """`runs fork` with another payload."""
     daemon.add(run_object(1))
     told = shell("runs", "fork", "@last", "--from", "b", "-p", "null")
-    assert told == (f"{run_id(99)}\n", "1 steps reused, 0 happen again\n", 0)
+    assert told == (f"{run_id(99)}\n", "1 recorded step reused, 0 happen again\n", 0)
     assert daemon.params("run.fork") == {"run": "@last", "from_step": "b", "payload": None}
 
 

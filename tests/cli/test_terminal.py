@@ -22,10 +22,10 @@ def terminal(shell: Shell) -> Iterator[Terminal]:
     """Runs `stackshift ARGS` on a terminal."""
     opened: list[pexpect.spawn[str]] = []
 
-    def spawn(*args: str, **env: str) -> pexpect.spawn[str]:
+    def spawn(*args: str, cells: int = 100, **env: str) -> pexpect.spawn[str]:
         program, *rest = shell.command(*args)
         child = pexpect.spawn(
-            program, rest, cwd=str(shell.directory), dimensions=(30, 100), encoding="utf-8",
+            program, rest, cwd=str(shell.directory), dimensions=(30, cells), encoding="utf-8",
             env={**shell.env, "TERM": "xterm-256color", **env}, timeout=20,
         )  # fmt: skip
         opened.append(child)
@@ -135,6 +135,56 @@ def test_lists_are_tables(terminal: Terminal, daemon: FakeDaemon) -> None:
     for argv in (["jobs", "list"], ["daemon", "status"]):
         text, code = ended(terminal(*argv))
         assert (code, "default" in text) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("cells", "header"),
+    [
+        (100, ["ID", "JOB", "QUEUE", "STATUS", "TRY", "AGE", "TOOK", "WHY"]),
+        (80, ["ID", "JOB", "STATUS", "AGE", "TOOK", "WHY"]),
+        (67, ["ID", "JOB", "STATUS", "WHY"]),
+        (45, ["ID", "JOB", "STATUS", "WHY"]),
+        (30, ["ID", "JOB", "STATUS"]),
+    ],
+)
+def test_narrow_list_keeps_mark_and_status(
+    terminal: Terminal, daemon: FakeDaemon, cells: int, header: list[str]
+) -> None:
+    """WHY is cut first, then columns go, then ids are shortened; no line is too long."""
+    daemon.add(run_object(1, status="failed", error={**ERROR, "message": "m" * 200}))
+    text, code = ended(terminal("runs", "list", cells=cells))
+    first, second = plain(text).splitlines()
+    assert (first.split(), code) == (header, 0)
+    assert second.startswith("✗  run_")
+    assert "  failed" in second
+    assert (run_id(1) in second) is (cells > 45)
+    assert second.endswith("…") is ("WHY" in header)
+    assert max(len(first), len(second)) <= cells
+
+
+def test_what_is_cut_ends_in_dots_where_the_locale_is_not_utf8(
+    terminal: Terminal, daemon: FakeDaemon
+) -> None:
+    """Not in the escape of a character that the terminal cannot show."""
+    long = {**ERROR, "message": "m" * 200}
+    daemon.add(run_object(1, status="failed", error=long, job="j" * 200))
+    for argv in (["runs", "list"], ["runs", "show", "@last"]):
+        text, code = ended(terminal(*argv, LC_ALL="C"))
+        assert ("\\u" in text, text.isascii(), code) == (False, True, 0)
+        lines = plain(text).splitlines()
+        assert any(line.endswith("...") for line in lines)
+        assert max(map(len, lines)) <= 100
+
+
+def test_show_of_a_run_without_records_draws_what_it_knows(
+    terminal: Terminal, daemon: FakeDaemon
+) -> None:
+    """The run's own duration, not the time since then."""
+    daemon.add(run_object(1, duration_ms=2000))
+    text, code = ended(terminal("runs", "show", "@last"))
+    lines = plain(text).splitlines()
+    assert (lines[0], code) == ("✓ run_…000001  hello  completed in 2.0s", 0)
+    assert lines[-1] == "  its records are no longer in the journal"
 
 
 def test_tail_of_a_run_redraws_in_place_and_leaves_the_last_frame(

@@ -178,6 +178,37 @@ def test_lost_attempt_shows_where_it_was_and_why() -> None:
     assert [s[0] for s in spans(row)] == ["failed", "work"]
 
 
+def test_run_given_up_after_lost_attempts_failed_in_the_handler() -> None:
+    """Nothing is left running, and nothing failed in the queue."""
+    log = (
+        Log(status="failed").add(0, "run.created").started(1)
+        .add(3, "attempt.lost", attempt=1, reason="worker w1 died")
+    )  # fmt: skip
+    assert rows(log.told(now=4))["handler"].status == "retrying"
+    log.started(5).add(6, "attempt.lost", attempt=2, reason="worker w2 died")
+    told = rows(log.add(6, "run.failed", attempt=2, error=TIMEOUT).told())
+    assert {name: row.status for name, row in told.items()} == {
+        "queued": "completed", "handler": "failed",
+    }  # fmt: skip
+    assert spans(told["handler"]) == [("failed", 1, 3), ("failed", 5, 6)]
+
+
+def test_handler_that_was_lost_and_then_done_is_done() -> None:
+    """The end of the run is the end of its handler."""
+    told = rows(
+        Log(status="completed").add(0, "run.created").started(1)
+        .add(3, "attempt.lost", attempt=1, reason="worker w1 died").started(4)
+        .add(6, "run.completed").told()
+    )  # fmt: skip
+    assert told["handler"].status == "completed"
+
+
+def test_finished_run_without_records_lasted_as_long_as_it_says() -> None:
+    """Not until now: the run object knows its end and its duration."""
+    told = Log(status="completed", finished_at=at(5), duration_ms=3000).told(now=1000)
+    assert (told.total_ms, told.end_us) == (3000, T0_US + 5_000_000)
+
+
 def test_cancelled_run_ends_all_that_was_open() -> None:
     """Nothing of a run that has ended goes on."""
     told = (
