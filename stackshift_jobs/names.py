@@ -36,7 +36,7 @@ def check_key(key: object, what: str) -> str:
         or any(ord(c) < 32 or 127 <= ord(c) < 160 or 0xD800 <= ord(c) < 0xE000 for c in key)
     ):
         raise Usage(
-            f"{key!r} cannot be a {what}",
+            f"{key!r} cannot be used as {what}",
             hint=f"use 1 to {MAX_KEY_BYTES} bytes of text without control characters",
         )
     return key

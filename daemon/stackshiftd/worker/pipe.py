@@ -19,8 +19,6 @@ import msgspec
 from stackshiftd.worker.frames import Frame, encode
 
 READ_BYTES: Final = 1 << 18
-BURST: Final = 16
-"""So many frames do not wait for the end of the turn: the daemon works on them while we go on."""
 
 
 class Pipe:
@@ -55,8 +53,6 @@ class Pipe:
         if not self._gathered:
             self._loop.call_soon(self._flush)
         self._gathered.append(encode(frame))
-        if len(self._gathered) >= BURST:
-            self._flush()
 
     def send(self, frame: Frame | msgspec.Struct) -> None:
         """Send from any thread, at once."""
@@ -81,8 +77,6 @@ class Pipe:
 
     def _flush(self) -> None:
         gathered, self._gathered = self._gathered, []
-        if not gathered:
-            return
         gathered.append(b"")
         self._write(b"\n".join(gathered))
 
