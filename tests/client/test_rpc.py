@@ -150,7 +150,7 @@ def test_oversized_reply_ends_the_connection(connection: Connection, daemon: Fak
 
     def flood(peer: Peer, id: int, params: dict[str, Any]) -> None:
         piece = b"x" * (1 << 20)
-        for _ in range(20):
+        for _ in range(frames.MAX_REPLY // len(piece) + 1):
             peer.write(piece)
 
     daemon.on("flood", flood)

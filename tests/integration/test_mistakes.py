@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from helpers.project import Project
 
+from helpers.project import Project
 from stackshift_jobs.errors import BadConfiguration
 
 FORGOTTEN = """
