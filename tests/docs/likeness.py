@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from typing import Final
 
 _VARYING: Final = (
+    # Before durations, as which "693341d6" would pass.
+    (re.compile(r'"crc":"[0-9a-f]{8}"'), "CRC"),
     (re.compile(r"run_[0-9a-hjkmnp-tv-z]{26}"), "RUN"),
     (re.compile(r"run_…[0-9a-hjkmnp-tv-z]{6}"), "RUN"),
     (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z?"), "TIME"),
@@ -16,7 +18,6 @@ _VARYING: Final = (
     (re.compile(r"\bcode(=| )[0-9a-f]{7}"), "code"),
     (re.compile(r"(?<![\w.])(\d+(\.\d+)?(ms|s|m|h|d)\d*(s|m|h)?)(?![\w.])"), "SOME"),
     (re.compile(r"\d+(\.\d+)? (B|KiB|MiB|GiB)\b"), "SIZE"),
-    (re.compile(r'"crc":"[0-9a-f]{8}"'), "CRC"),
     (re.compile(r'"(seq|wm)":\d+'), "SEQ"),
     (re.compile(r"\b\d+(\s+records)\b"), r"N\1"),
     # Bars of a picture; the axis above them.
