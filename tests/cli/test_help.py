@@ -119,18 +119,6 @@ def test_man_page_tells_of_every_command_and_option(command: object) -> None:
             assert parameter.flags[-1][1:] in text
 
 
-def test_man_page_is_clean() -> None:
-    """Its formatter has nothing to say."""
-    if shutil.which("man") is None or shutil.which("groff") is None:
-        pytest.skip("man is not installed")
-    page = str(REPOSITORY / "man/stackshift.1")
-    done = subprocess.run(
-        ["man", "--warnings", "-E", "UTF-8", "-l", "-Tutf8", "-Z", page],
-        capture_output=True, env={"LC_ALL": "C.UTF-8", "PATH": "/usr/bin:/bin"}, check=False,
-    )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, b"")
-
-
 @pytest.mark.parametrize(
     ("words", "wanted"),
     [

@@ -6,8 +6,8 @@ from errno import ENOSPC
 
 import pytest
 
-from crash.conftest import Make
 from helpers.inside import FaultyFileSystem, InsideDaemon
+from helpers.making import Make
 from helpers.project import kinds
 from helpers.waiting import wait_until
 from stackshift_jobs.errors import DiskFull

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from crash.conftest import Make
 from helpers.inside import FaultyFileSystem, InsideDaemon
+from helpers.making import Make
 from helpers.project import kinds
 from helpers.waiting import wait_until
 

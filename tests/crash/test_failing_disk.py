@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from crash.conftest import Make
 from helpers import failing_daemon
 from helpers.inside import FaultyFileSystem, InsideDaemon
+from helpers.making import Make
 from helpers.project import Project, kinds
 from helpers.waiting import wait_until
 from stackshift_jobs.errors import DaemonUnavailable, DiskFull, StackshiftError

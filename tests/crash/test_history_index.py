@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from crash.conftest import Make
+from helpers.making import Make
 from helpers.project import Project
 from helpers.waiting import wait_until
 from stackshift_jobs.errors import NotFound

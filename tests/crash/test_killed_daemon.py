@@ -17,7 +17,7 @@ from random import Random
 
 import pytest
 
-from crash.conftest import Make
+from helpers.making import Make
 from helpers.processes import serving, wait_gone
 from helpers.project import Json, Project
 from helpers.waiting import wait_until

@@ -7,8 +7,8 @@ import shlex
 import signal
 import sys
 
-from crash.conftest import Make
 from helpers import scenery
+from helpers.making import Make
 from helpers.processes import wait_gone
 from helpers.project import Project, kinds
 from helpers.waiting import wait_until

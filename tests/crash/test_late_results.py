@@ -7,8 +7,8 @@ import signal
 
 import pytest
 
-from crash.conftest import Make
 from helpers.inside import InsideDaemon
+from helpers.making import Make
 from helpers.processes import wait_gone
 from helpers.project import kinds
 from helpers.waiting import wait_until

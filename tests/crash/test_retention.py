@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from crash.conftest import Make
+from helpers.making import Make
 from helpers.project import Project, kinds, steps
 from helpers.waiting import wait_until
 

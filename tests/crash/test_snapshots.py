@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from crash.conftest import Make
+from helpers.making import Make
 from helpers.project import Project, kinds, steps
 from helpers.waiting import wait_until
 from stackshift_jobs.errors import Busy, Conflict

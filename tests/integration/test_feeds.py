@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from helpers.making import Make
 from helpers.project import Project, kinds
 from helpers.waiting import SECONDS
-from integration.conftest import Make
 from stackshift_jobs.errors import NotFound, Usage
 from stackshift_jobs.rpc import Connection
 

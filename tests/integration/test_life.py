@@ -9,10 +9,10 @@ import sqlite3
 
 import pytest
 
+from helpers.making import Make
 from helpers.processes import alive, wait_gone
 from helpers.project import Project, kinds
 from helpers.waiting import wait_until
-from integration.conftest import Make
 from stackshift_jobs.discovery import read_daemon
 from stackshift_jobs.errors import Conflict
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from helpers.making import Make
 from helpers.project import Project
-from integration.conftest import Make
 from stackshift_jobs.errors import BadConfiguration, NotFound
 
 GOOD = """

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from itertools import pairwise
 
+from helpers.making import Make
 from helpers.project import Project, kinds
 from helpers.waiting import SECONDS
-from integration.conftest import Make
 
 JOBS = """
 @stackshift.job("steps", retry=ONCE)

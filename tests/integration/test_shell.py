@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 import pytest
 
+from helpers.making import Make
 from helpers.processes import alive, serving, working_in
 from helpers.project import Project
 from helpers.waiting import wait_until
-from integration.conftest import Make
 from stackshift_jobs.discovery import read_daemon
 
 JOBS = """
