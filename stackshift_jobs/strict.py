@@ -157,9 +157,7 @@ def loads(text: str | bytes, max_bytes: int = MAX_BYTES) -> Any:
     if len(raw) > max_bytes:
         raise PayloadRefused(f"{len(raw)} bytes of JSON; the limit is {max_bytes}", path="$")
     try:
-        value = json.loads(
-            raw.decode("utf-8"), object_pairs_hook=_no_duplicates, parse_constant=_no_constant
-        )
+        value = _decode(raw.decode("utf-8"))
     except PayloadRefused:
         raise
     except UnicodeDecodeError as bad:
@@ -185,6 +183,11 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> Any:
     raise PayloadRefused(f"{name} is not a JSON number", path="$")
+
+
+_decode: Final = json.JSONDecoder(
+    object_pairs_hook=_no_duplicates, parse_constant=_no_constant
+).decode
 
 
 def read_back(value: Any, text: bytes) -> Any:

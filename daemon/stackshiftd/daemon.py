@@ -86,7 +86,7 @@ class Daemon:
             lambda worker: len(self.engine.state.executions.get(worker, ())),
         )  # fmt: skip
         self._view = View(self.engine, self._lookup, bodies, self._fleet)
-        self._waiters = Waiters(self._view.of_run)
+        self._waiters = Waiters(self._view)
         self._feeds = Feeds(self.engine, self._lookup, self._view.run)
         self._timers = Timers(self.engine)
         payload_bytes = config.limits.payload_bytes

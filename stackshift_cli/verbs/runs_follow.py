@@ -109,7 +109,7 @@ def _ended(session: Session, runs: list[str], deadline: Deadline) -> Any:
     connection = session.connection()
     try:
         for run in runs:
-            connection.send("run.wait", {"run": run})
+            connection.send("run.wait", {"run": run, "full": True})
         for _ in runs:
             yield connection.receive(deadline.left()).value()
     except TimeoutError:

@@ -3,14 +3,13 @@ before."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+import msgspec
 from msgspec import Raw
 
 from stackshiftd.core.records import AnyRecord, Error
 
 
-class Dispatch(NamedTuple):
+class Dispatch(msgspec.Struct, frozen=True):
     """Hand the run to its worker, under `token`."""
 
     run: str
@@ -18,7 +17,7 @@ class Dispatch(NamedTuple):
     worker: str
 
 
-class Acknowledge(NamedTuple):
+class Acknowledge(msgspec.Struct, frozen=True):
     """Answer the call `call` of the worker that asked: it is recorded. `due_us` is when a sleep or
     the next try is due, `child` the run that was started."""
 
@@ -27,7 +26,7 @@ class Acknowledge(NamedTuple):
     child: str = ""
 
 
-class Resolve(NamedTuple):
+class Resolve(msgspec.Struct, frozen=True):
     """A step that an execution waits for has got its outcome: tell the worker."""
 
     run: str
@@ -35,7 +34,7 @@ class Resolve(NamedTuple):
     step: str
 
 
-class Stop(NamedTuple):
+class Stop(msgspec.Struct, frozen=True):
     """The execution is to end: ask, then after the grace kill. `reason` is `cancelled` or
     `timeout`."""
 
@@ -44,7 +43,7 @@ class Stop(NamedTuple):
     reason: str
 
 
-class Finished(NamedTuple):
+class Finished(msgspec.Struct, frozen=True):
     """The run has finished: answer those who wait, enter it in the history."""
 
     run: str
@@ -53,7 +52,7 @@ class Finished(NamedTuple):
     error: Error | None
 
 
-class Removed(NamedTuple):
+class Removed(msgspec.Struct, frozen=True):
     """The run is to be taken out of the history."""
 
     run: str
@@ -62,21 +61,21 @@ class Removed(NamedTuple):
 Effect = Dispatch | Acknowledge | Resolve | Stop | Finished | Removed
 
 
-class Started(NamedTuple):
+class Started(msgspec.Struct, frozen=True):
     """Reply to a start: the run's id; `reused` where the key had an owner."""
 
     run: str
     reused: bool
 
 
-class Cancelled(NamedTuple):
+class Cancelled(msgspec.Struct, frozen=True):
     """Reply to a cancel: `changed` is false where the run was finished before."""
 
     run: str
     changed: bool
 
 
-class Sent(NamedTuple):
+class Sent(msgspec.Struct, frozen=True):
     """Reply to a retry or fork: which recorded steps are reused, which happen again."""
 
     run: str
@@ -84,7 +83,7 @@ class Sent(NamedTuple):
     repeated: list[str]
 
 
-class Decision(NamedTuple):
+class Decision(msgspec.Struct, frozen=True):
     """What follows from a command: records for the journal (one atomic append), effects once they
     are durable, and the reply."""
 

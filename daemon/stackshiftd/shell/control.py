@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 from msgspec import Raw
+from msgspec.json import Decoder
 
 from stackshift_jobs.durations import parse_time
 from stackshift_jobs.errors import DiskFull, StackshiftError, Usage
@@ -26,7 +27,7 @@ log = logging.getLogger("stackshiftd.control")
 
 
 _LOOKS: Final = frozenset(
-    ("run.get", "run.list", "run.why", "run.wait", "run.logs", "daemon.status", "journal.stats")
+    ("run.get", "run.list", "run.why", "run.logs", "daemon.status", "journal.stats")
 )
 """Methods that change nothing: they are answered also while there is no room."""
 
@@ -54,6 +55,16 @@ class House(Protocol):
 
     def compact(self, answer: Answer) -> None:
         """Write a snapshot; answer when it is there."""
+
+
+class _Method(NamedTuple):
+    """One method: its params, what does it, whether it only looks, and whether it is given its
+    connection first."""
+
+    decode: Callable[[Raw], Any]
+    do: Callable[..., None]
+    looks: bool
+    bound: bool = False
 
 
 class Control:
@@ -84,18 +95,24 @@ class Control:
         self._max_connections = max_connections
         self._began = time.monotonic()
         self.connections: set[Connection] = set()
-        self._table: Table = {
+        plain: Table = {
             "daemon.status": (NoParams, self.status),
             "daemon.stop": (StopParams, self.stop),
             "journal.stats": (NoParams, self.stats),
             "journal.compact": (NoParams, self.compact),
         }
         for table in tables:
-            self._table |= table
-        self._of_connection: BoundTable = {
+            plain |= table
+        bound = bound | {
             "feed.open": (OpenFeed, self.open_feed),
             "feed.close": (CloseFeed, self.close_feed),
-            **bound,
+        }
+        self._methods = {
+            name: _Method(Decoder(params).decode, do, name in _LOOKS)
+            for name, (params, do) in plain.items()
+        } | {
+            name: _Method(Decoder(params).decode, do, False, bound=True)
+            for name, (params, do) in bound.items()
         }
 
     # --- connection.Methods ----------------------------------------------------------------
@@ -112,25 +129,23 @@ class Control:
         self._waiters.forget(connection)
 
     def call(self, connection: Connection, method: str, raw: Raw, answer: Answer) -> None:
-        found = self._table.get(method)
-        bound = self._of_connection.get(method) if found is None else None
-        if found is None and bound is None:
+        found = self._methods.get(method)
+        if found is None:
             raise Usage(
                 f"unknown method {method!r}", hint="is the client newer than the daemon?",
                 rpc="unknown_method",
             )  # fmt: skip
-        looks = method in _LOOKS
-        expected = found[0] if found is not None else bound[0]  # type: ignore[index]
         try:
-            params = msgspec.json.decode(raw, type=expected)
+            params = found.decode(raw)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as bad:
             raise Usage(f"{method}: {bad}", rpc="bad_params") from bad
         try:
-            if found is not None:
-                found[1](params, self._anew(found[1], params, answer) if looks else answer)
+            if found.bound:
+                found.do(connection, params, answer)
+            elif found.looks:
+                found.do(params, self._anew(found.do, params, answer))
             else:
-                assert bound is not None
-                bound[1](connection, params, answer)
+                found.do(params, answer)
         except StackshiftError as refused:
             # It may tell of what is decided and not durable yet.
             self._engine.when_durable(answer, refused)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import time
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -92,7 +92,7 @@ class Item(msgspec.Struct):
     source: Source | None
     reply: Reply | None
     answer: Any
-    entries: tuple[Entry, ...]
+    entries: Sequence[Entry]
     effects: tuple[Effect, ...]
     finished: tuple[Run, ...] = ()
 
@@ -205,23 +205,22 @@ class Engine:
         except StackshiftError as refused:
             self.when_durable(reply, refused, command, source)
             return
-        seq = state.seq
-        entries = tuple(
-            [Entry(seq + i, now_us, record) for i, record in enumerate(decision.records, 1)]
-        )
-        # A finished run may leave the state: take hold of it before.
-        finished = tuple(
-            [state.runs[effect.run] for effect in decision.effects if type(effect) is Finished]
-        )
-        for entry in entries:
+        effects = decision.effects
+        finished: tuple[Run, ...] = ()
+        for effect in effects:
+            if type(effect) is Finished:
+                # A finished run may leave the state: take hold of it before.
+                finished += (state.runs[effect.run],)
+        entries: list[Entry] = []
+        for seq, record in enumerate(decision.records, state.seq + 1):
+            entry = Entry(seq, now_us, record)
+            entries.append(entry)
             fold(state, entry)
         for run in finished:
             if run.id not in state.runs:
                 self.finishing[run.id] = run
-        if entries or decision.effects:
-            self._gather(
-                Item(command, source, reply, decision.reply, entries, decision.effects, finished)
-            )
+        if entries or effects:
+            self._gather(Item(command, source, reply, decision.reply, entries, effects, finished))
         elif reply is not None:
             self.when_durable(reply, decision.reply, command, source)
 
@@ -354,7 +353,7 @@ class Engine:
                 self._forget_stopped(run_id)
         shell.published(published)
 
-    def _row(self, run: Run, entries: tuple[Entry, ...]) -> RunRow:
+    def _row(self, run: Run, entries: Sequence[Entry]) -> RunRow:
         """The history row of a run that `entries` finish; its places leave memory unless it
         stays."""
         stays = run.id in self.state.runs

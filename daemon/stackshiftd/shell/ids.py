@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import os
 import time
-from base64 import b32encode
 from functools import lru_cache
 from typing import Final
 
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
 """Crockford's: no i, l, o, u, which are misread."""
-_FROM_RFC4648: Final = bytes.maketrans(
-    b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", _ALPHABET.encode("ascii")
-)
+_PAIRS: Final = [a + b for a in _ALPHABET for b in _ALPHABET]
 
 
 def new_run_id() -> str:
     """A new id: 48 bits of time in ms, 80 bits of chance (github.com/ulid/spec)."""
-    chance = b32encode(os.urandom(10)).translate(_FROM_RFC4648)
-    return f"run_{_time_digits(time.time_ns() // 1_000_000)}{chance.decode('ascii')}"
+    chance = int.from_bytes(os.urandom(10), "big")
+    high, low = chance >> 40, chance & 0xFF_FFFF_FFFF
+    return (
+        f"run_{_time_digits(time.time_ns() // 1_000_000)}"
+        f"{_PAIRS[high >> 30]}{_PAIRS[high >> 20 & 1023]}"
+        f"{_PAIRS[high >> 10 & 1023]}{_PAIRS[high & 1023]}"
+        f"{_PAIRS[low >> 30]}{_PAIRS[low >> 20 & 1023]}"
+        f"{_PAIRS[low >> 10 & 1023]}{_PAIRS[low & 1023]}"
+    )
 
 
 @lru_cache(4)

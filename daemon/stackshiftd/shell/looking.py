@@ -20,7 +20,7 @@ from stackshiftd.shell.catalog import Catalog
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.lookup import Lookup
 from stackshiftd.shell.params import Answer, BoundTable, NameRun, NoParams, Params, Table
-from stackshiftd.shell.view import View
+from stackshiftd.shell.view import OUTCOME_FIELDS, View
 from stackshiftd.shell.waiters import Waiters
 
 MAX_LIST: Final = 1000
@@ -46,6 +46,7 @@ class ListRuns(Params):
 class WaitRun(Params):
     run: str
     timeout_ms: int | None = None
+    full: bool = False
 
 
 class RunLogs(Params):
@@ -151,9 +152,12 @@ class Looking:
         run_id = self._lookup.resolve(params.run)
         live = self._lookup.live(run_id)
         if live is None or live.finished:
-            self._engine.when_durable(answer, self._view.run(run_id))
+            ended = self._view.run(run_id)
+            if not params.full:
+                ended = {name: ended[name] for name in OUTCOME_FIELDS}
+            self._engine.when_durable(answer, ended)
         else:
-            self._waiters.add(live, params.timeout_ms, answer, owner)
+            self._waiters.add(live, params.timeout_ms, params.full, answer, owner)
 
     def logs(self, params: RunLogs, answer: Answer) -> None:
         run_id = self._lookup.resolve(params.run)

@@ -24,6 +24,8 @@ RUN_FIELDS: Final = (
     "finished_at", "duration_ms", "waiting_for", "why", "why_code", "code", "parent", "dead",
 )  # fmt: skip
 """Every field of a run object; all of them are always there."""
+OUTCOME_FIELDS: Final = ("id", "status", "result", "error")
+"""Those that tell how it ended."""
 
 
 class View:
@@ -60,6 +62,15 @@ class View:
             return shown_status(live).value
         row = self._lookup.row(run_id)
         return row.status if row is not None else "completed"
+
+    def outcome(self, run: Run) -> dict[str, Any]:
+        """How a run in memory has ended."""
+        return {
+            "id": run.id,
+            "status": run.status,
+            "result": Raw(self._bodies.of(run, run.result)) if run.result is not None else None,
+            "error": error_object(run.error) if run.status is Status.FAILED else None,
+        }
 
     def of_run(self, run: Run) -> dict[str, Any]:
         """The run object of a run in memory."""

@@ -6,6 +6,7 @@ An execution ends in exactly one frame: `CompleteRun`, `FailAttempt`, `Suspend`,
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Callable
@@ -27,7 +28,7 @@ from stackshift_jobs.errors import (
 from stackshift_jobs.registry import Job
 from stackshift_jobs.replay import Pass, Unwinding
 from stackshift_jobs.steps import Limits, error_json, retries
-from stackshift_jobs.strict import dumps, loads
+from stackshift_jobs.strict import dumps
 from stackshift_jobs.typed import convert
 from stackshiftd.core import commands as c
 from stackshiftd.core.records import Error, RetryTerms
@@ -55,6 +56,8 @@ class Execution:
 
     def __init__(self, order: Execute, job: Job, recalled: list[Recall], log: RunLog) -> None:
         self.order = order
+        self.run: Final = order.run
+        self.token: Final = order.token
         self.job = job
         self.pass_ = Pass({each.step: memo_of(each) for each in recalled})
         self.log = log
@@ -62,19 +65,11 @@ class Execution:
         self.open: dict[str, OpenStep] = {}
         self.noted: set[str] = set()
 
-    @property
-    def run(self) -> str:
-        return self.order.run
-
-    @property
-    def token(self) -> int:
-        return self.order.token
-
     def facts(self) -> Facts[Any]:
         """What the handler's context shows. Raises `PayloadRefused` for a payload not of its
         type."""
         order = self.order
-        payload = loads(bytes(order.payload), Limits.value_bytes)
+        payload = json.loads(bytes(order.payload))  # the daemon has checked it, strictly
         return Facts(
             payload=convert(payload, self.job.payload_type),
             run_id=order.run,
@@ -91,8 +86,10 @@ class Execution:
         """Raise `Unwinding` while the pass is being left. But what became of a function that has
         run is recorded also at a wait (of another branch) or a drain: else it would run again."""
         reason = self.pass_.unwinding
+        if reason is None:
+            return
         ran = isinstance(op, ops.RecordResult | ops.RecordFailure)
-        if reason is not None and not (ran and reason in (WAITS, DRAINED)):
+        if not (ran and reason in (WAITS, DRAINED)):
             raise Unwinding(reason)
 
     def failing(self, op: ops.Op) -> None:

@@ -30,11 +30,12 @@ from stackshiftd.worker.execution import (
     command_of,
     refusal,
 )
-from stackshiftd.worker.frames import Recorded, Refused, Stuck
+from stackshiftd.worker.frames import Frame, Recorded, Refused, Stuck
 from stackshiftd.worker.output import current_log
 from stackshiftd.worker.pipe import Pipe
 
 _calls: Final = itertools.count(2, 2)
+_RECORDED: Final = ops.Recorded()
 ABANDONED_SECONDS: Final = 0.02
 """How often it is looked whether a thread that nobody waits for any more has come back."""
 current_execution: ContextVar[LoopedExecution | None] = ContextVar(
@@ -51,6 +52,8 @@ class LoopedExecution(Execution):
         self.tasks: set[asyncio.Task[Any]] = set()
         self.told: dict[int, asyncio.Future[ops.Recorded]] = {}
         self.parked: dict[str, asyncio.Future[ops.Memo]] = {}
+        self.ending: asyncio.Task[None] | None = None
+        """Ends what the handler left behind, while that takes time."""
         self.soonest_us = 0
         self.checking = False
 
@@ -71,7 +74,8 @@ class LoopedExecution(Execution):
             if isinstance(answer, Refused):
                 future.set_exception(refusal(answer.code, answer.message, answer.hint))
             else:
-                future.set_result(ops.Recorded(answer.due_us, answer.child))
+                plain = not answer.due_us and not answer.child
+                future.set_result(_RECORDED if plain else ops.Recorded(answer.due_us, answer.child))
         if self.pass_.unwinding == DRAINED and not self.open and not self.told:
             self.leave(DRAINED)
 
@@ -200,10 +204,12 @@ class LoopPort:
         scope = in_handler.set(None)
         try:
             if op.timeout_ms is None:
-                return await self._call(op)
+                return await (op.fn(*op.args, **op.kwargs) if _is_async(op) else self._thread(op))
             try:
                 async with asyncio.timeout(op.timeout_ms / 1000) as limit:
-                    return await self._call(op)
+                    return await (
+                        op.fn(*op.args, **op.kwargs) if _is_async(op) else self._thread(op)
+                    )
             except TimeoutError as late:
                 if not limit.expired():
                     raise  # the function's own
@@ -213,11 +219,8 @@ class LoopPort:
             in_handler.reset(scope)
             current_step.reset(inside)
 
-    async def _call(self, op: ops.Perform) -> Any:
-        code = getattr(op.fn, "__code__", None)
-        if code is not None and code.co_flags & inspect.CO_COROUTINE:
-            return await op.fn(*op.args, **op.kwargs)
-        # A `def` function would block every other handler on this loop.
+    async def _thread(self, op: ops.Perform) -> Any:
+        """Call it on a thread: a `def` function would block every other handler on this loop."""
         context = copy_context()
         running: list[bool] = []
 
@@ -249,6 +252,11 @@ class LoopPort:
         )
 
 
+def _is_async(op: ops.Perform) -> bool:
+    code = getattr(op.fn, "__code__", None)
+    return code is not None and bool(code.co_flags & inspect.CO_COROUTINE)
+
+
 def task_factory(
     loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any], **options: Any
 ) -> asyncio.Task[Any]:
@@ -263,34 +271,39 @@ def task_factory(
     return task
 
 
-async def call_handler(
+def call_handler(
     execution: LoopedExecution,
     port: LoopPort,
     pipe: Pipe,
     on_end: Callable[[Execution], None],
+    loop: asyncio.AbstractEventLoop,
 ) -> None:
-    """Call the handler as a task of its own; its last frame is sent when it and all tasks that it
-    made have ended."""
-    handler = asyncio.create_task(_handle(execution, port))
-    await asyncio.wait((handler,))
-    if not handler.cancelled() and handler.exception() is None:
-        last = execution.returned(handler.result())
-    else:
+    """Call the handler in a task; its last frame is sent when that and all tasks that it made have
+    ended."""
+
+    def left(handler: asyncio.Task[Any]) -> None:
+        execution.tasks.discard(handler)
         error = asyncio.CancelledError() if handler.cancelled() else handler.exception()
-        assert error is not None
-        last = execution.raised(error)
-    await _end_tasks(execution)
-    execution.log.close()
-    on_end(execution)
-    pipe.post(last)
+        last = execution.returned(handler.result()) if error is None else execution.raised(error)
+        execution.pass_.unwinding = execution.pass_.unwinding or "ended"
+        if execution.tasks:
+            execution.ending = loop.create_task(_end_tasks(execution))
+            execution.ending.add_done_callback(lambda _: ended(last))
+        else:
+            ended(last)
+
+    def ended(last: Frame | c.Command) -> None:
+        execution.log.close()
+        on_end(execution)
+        pipe.post(last)
+
+    task = loop.create_task(_handle(execution, port))
+    execution.tasks.add(task)
+    task.add_done_callback(left)
 
 
 async def _handle(execution: LoopedExecution, port: LoopPort) -> Any:
     current_execution.set(execution)
-    task = asyncio.current_task()
-    assert task is not None
-    execution.tasks.add(task)
-    task.add_done_callback(execution.tasks.discard)
     current_log.set(execution.log)
     in_handler.set("ctx")
     context: AsyncJobContext[Any] = AsyncJobContext(execution.facts(), execution.pass_, port)
@@ -299,7 +312,6 @@ async def _handle(execution: LoopedExecution, port: LoopPort) -> Any:
 
 async def _end_tasks(execution: LoopedExecution) -> None:
     """Tasks that the handler left behind do not outlive it."""
-    execution.pass_.unwinding = execution.pass_.unwinding or "ended"
     while tasks := list(execution.tasks):
         for task in tasks:
             task.cancel()

@@ -45,7 +45,7 @@ class RunLog:
         self._lock = threading.Lock()
         self._file: TextIO | None = None
         self._size = 0
-        self._printed: Counter[int] = Counter()
+        self._printed: dict[int, int] = {}
         self._partial: dict[tuple[str, str | None], str] = {}
 
     def write(self, stream: str, text: str) -> None:
@@ -88,7 +88,7 @@ class RunLog:
             self._open()
         assert self._file is not None
         position = self._pass.calls
-        if step is None and self._printed[position] > 0:
+        if step is None and self._printed.get(position, 0) > 0:
             self._printed[position] -= 1
             return
         if self._size > MAX_BYTES:
@@ -114,6 +114,7 @@ class RunLog:
     def _open(self) -> None:
         path = self._folder / f"{self._run}.jsonl"
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        printed: Counter[int] = Counter()
         if path.exists():
             for raw in path.read_text().splitlines():
                 try:
@@ -123,7 +124,8 @@ class RunLog:
                 if line["attempt"] == self._attempt:
                     self._size += len(raw) + 1
                     if line["pos"] is not None:
-                        self._printed[line["pos"]] += 1
+                        printed[line["pos"]] += 1
+        self._printed = printed
         self._file = open(  # noqa: SIM115  # kept open for the execution
             path, "a", encoding="utf-8", opener=_private
         )

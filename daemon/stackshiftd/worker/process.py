@@ -64,7 +64,6 @@ class Worker:
         self._executions: dict[str, LoopedExecution | ThreadedExecution] = {}
         self._recalled: dict[str, list[Recall]] = {}
         self._calls: dict[int, Execution] = {}
-        self._tasks: set[asyncio.Task[Any]] = set()
         self._draining = False
 
     def start(self) -> None:
@@ -139,9 +138,7 @@ class Worker:
         self._executions[order.run] = execution
         if job.is_async:
             port = LoopPort(execution, self._pipe, self._calls, self._loop)
-            task = self._loop.create_task(call_handler(execution, port, self._pipe, self._ended))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            call_handler(execution, port, self._pipe, self._ended, self._loop)
         else:
             self._threads.submit(
                 execution,
