@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from stackshift_jobs.config import QUEUES, Key
+from stackshift_jobs.config import Key
 
-_SECTIONS: Final = frozenset((QUEUES, "hooks"))
+_SECTIONS: Final = frozenset(("hooks",))
 _KEYS: Final = frozenset(("project.watch",))
 
 

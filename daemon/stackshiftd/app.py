@@ -149,7 +149,7 @@ async def _serve(config: Config, ready: _Ready) -> None:
 def idle_settings(config: Config) -> list[str]:
     """Settings that are valid and have no effect in this version: said, so that nobody relies on
     them in silence."""
-    idle = [f"[queues.{name}]" for name in config.queues]
+    idle = []
     if config.hooks.on_failed or config.hooks.on_completed:
         idle.append("[hooks]")
     if config.project.watch:

@@ -47,6 +47,7 @@ from stackshiftd.shell.looking import Looking
 from stackshiftd.shell.lookup import Lookup
 from stackshiftd.shell.params import Answer
 from stackshiftd.shell.pool import Pool
+from stackshiftd.shell.queues import Queues, file_terms
 from stackshiftd.shell.starting import Starting
 from stackshiftd.shell.timers import Timers
 from stackshiftd.shell.tuning import Tuning
@@ -94,10 +95,12 @@ class Daemon:
             self.engine, self._catalog, self._lookup, self._view, self._history, logs,
             self._waiters,
         )  # fmt: skip
+        self._queues = Queues(self.engine, self._catalog, config)
         tables = [
+            self._queues.table,
             Starting(self.engine, self._catalog, self._view, payload_bytes).table,
             looking.table,
-            Acting(self.engine, self._lookup, self._view, payload_bytes).table,
+            Acting(self.engine, self._catalog, self._lookup, self._view, payload_bytes).table,
         ]  # fmt: skip
         facts = {
             "pid": os.getpid(),
@@ -105,7 +108,8 @@ class Daemon:
             "durability": config.journal.durability,
         }
         self._control = Control(
-            self.engine, tables, looking.bound, self._waiters, self._feeds, self._lookup,
+            self.engine, tables, looking.bound | self._queues.bound, self._waiters, self._queues,
+            self._feeds, self._lookup,
             self._catalog, lambda: self.pool, self, facts, config.limits.connections,
         )  # fmt: skip
         self.engine.attach(self)
@@ -137,6 +141,7 @@ class Daemon:
 
     def published(self, entries: list[Entry]) -> None:
         self._feeds.published(entries)
+        self._queues.noticed()
 
     def finished(self, run: Run, row: RunRow) -> None:
         self._history.add(row)
@@ -185,6 +190,7 @@ class Daemon:
             self._history.remove(run)
         self._feeds.published_seq = engine.state.seq
         await engine.claim(Owner(os.getpid(), __version__))
+        engine.submit(c.DefineQueues("file", file_terms(self._config)))
         self._feeds.published_seq = engine.state.seq
         server: asyncio.Server | None = None
         try:
@@ -367,9 +373,11 @@ class Daemon:
 
     # --- Odds ------------------------------------------------------------------------------
 
-    def _fleet(self) -> Fleet:
-        links = [link for link in self.pool.links.values() if link.usable]
-        executing = sum(map(len, self.engine.state.executions.values()))
+    def _fleet(self, pool: str) -> Fleet:
+        """The workers of one queue, or those that all others share."""
+        links = [link for link in self.pool.links.values() if link.queue == pool and link.usable]
+        executions = self.engine.state.executions
+        executing = sum(len(executions.get(link.id, ())) for link in links)
         return Fleet(len(links), sum(link.slots for link in links), executing)
 
     def _track(self, work: Any) -> None:

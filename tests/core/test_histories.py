@@ -338,7 +338,7 @@ class Histories(RuleBasedStateMachine):
                 story.wall_us = max(story.wall_us, due_us)
                 story.tick()
         assert all(run.finished for run in story.state.runs.values())
-        assert not story.state.turns
+        assert all(queue.turn is None for queue in story.state.queues.values())
         assert not story.state.suspects
         assert not story.state.timers
 

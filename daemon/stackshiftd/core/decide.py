@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+import msgspec
 from msgspec import Raw
 
 from stackshift_jobs.durations import from_rfc3339, rfc3339
@@ -25,11 +26,13 @@ from stackshiftd.core.effects import (
     Dispatch,
     Effect,
     Finished,
+    QueueSet,
     Removed,
     Resolve,
     Started,
     Stop,
 )
+from stackshiftd.core.queues import UNSAID
 from stackshiftd.core.retry import delay_ms
 from stackshiftd.core.send_on import decide_fork, decide_retry
 from stackshiftd.core.state import PENDING, Phase, Run, State, Status
@@ -71,6 +74,7 @@ def _start(state: State, command: c.StartRun, now_us: int) -> Decision:
         limits=command.limits,
         timeout_ms=command.timeout_ms,
         priority=command.priority,
+        concurrency_key=command.concurrency_key,
         labels=command.labels,
         scheduled_at=rfc3339(command.due_us) if command.due_us else None,
         key=command.key,
@@ -81,13 +85,11 @@ def _start(state: State, command: c.StartRun, now_us: int) -> Decision:
 
 
 def _assign(state: State, command: c.Assign, now_us: int) -> Decision:
-    if command.alone and state.suspects:
-        run = state.runs[state.suspects[0]]
-    else:
-        ready = state.next_ready()
-        if ready is None:
-            return NOTHING
-        run = ready
+    run = state.next_suspect(now_us, command.pool) if command.alone else None
+    if run is None:
+        run = state.next_ready(now_us, command.pool)
+    if run is None:
+        return NOTHING
     code = command.codes.get(run.job)
     if code is None:
         return Decision((r.RunHeld(run.id),))
@@ -108,6 +110,45 @@ def _define_jobs(state: State, command: c.DefineJobs, now_us: int) -> Decision:
             for run_id in held
         )
     )
+
+
+# --- Queues --------------------------------------------------------------------------------
+
+
+def _define_queues(state: State, command: c.DefineQueues, now_us: int) -> Decision:
+    names = sorted(
+        {name for name, queue in state.queues.items() if command.by in queue.said}
+        | command.queues.keys()
+    )
+    said = {
+        name: state.queues[name].said.get(command.by, UNSAID) if name in state.queues else UNSAID
+        for name in names
+    }
+    return Decision(
+        tuple(
+            r.QueueChanged(name, command.by, command.queues.get(name, UNSAID))
+            for name in names
+            if command.queues.get(name, UNSAID) != said[name] or name not in state.queues
+        )
+    )
+
+
+def _change_queue(state: State, command: c.ChangeQueue, now_us: int) -> Decision:
+    queue = state.queues.get(command.queue)
+    before = queue.said.get("person", UNSAID) if queue is not None else UNSAID
+    kept = r.QueueTerms(paused=before.paused) if command.reset else before
+    given = {
+        name: value
+        for name in command.terms.__struct_fields__
+        if (value := getattr(command.terms, name)) is not None
+    }
+    if command.terms.rate is None:
+        given.pop("rate_per_ms")
+    terms = msgspec.structs.replace(kept, **given)
+    reply = QueueSet(command.queue, terms != before)
+    if not reply.changed:
+        return Decision(reply=reply)
+    return Decision((r.QueueChanged(command.queue, "person", terms),), (), reply)
 
 
 def _over_limit(state: State, run: Run, step: str, size: int, now_us: int) -> Decision | None:
@@ -501,6 +542,8 @@ _BY_TYPE: Final[dict[type[c.Command], Callable[[State, Any, int], Decision]]] = 
     c.Claimed: _claimed,
     c.Assign: _assign,
     c.DefineJobs: _define_jobs,
+    c.DefineQueues: _define_queues,
+    c.ChangeQueue: _change_queue,
     c.Tick: _tick,
     c.LoseExecution: _lose_execution,
     c.NoteSnapshot: _note_snapshot,

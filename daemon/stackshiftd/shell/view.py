@@ -52,8 +52,9 @@ class View:
 
     def why(self, run: Run) -> Why:
         """Why a run in memory is where it is."""
-        fleet: Fleet = self._fleet()
-        return why(self._engine.state, run, fleet, self._engine.now_us())
+        state = self._engine.state
+        fleet: Fleet = self._fleet(state.pool_of(run.queue))
+        return why(state, run, fleet, self._engine.now_us())
 
     def status(self, run_id: str) -> str:
         """The status of a run that is known to exist."""

@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 from stackshift_jobs import typed
 from stackshift_jobs.errors import StackshiftError
-from stackshift_jobs.registry import Job, TwoJobsOneName, registry
-from stackshiftd.core.records import RetryTerms
+from stackshift_jobs.registry import Job, TwoJobsOneName, queues, registry
+from stackshiftd.core.records import QueueTerms, RetryTerms
 from stackshiftd.worker.frames import FailedModule, JobFacts
 
 
@@ -56,7 +56,7 @@ def load(project: Path, jobs: list[str]) -> tuple[list[JobFacts], list[FailedMod
                 FailedModule(entry, str(project / entry), 0, "FileNotFoundError", "does not exist")
             )
     for source in sources(project, jobs):
-        before = dict(registry)
+        before, queues_before = dict(registry), dict(queues)
         try:
             importlib.import_module(source.module)
         except KeyboardInterrupt:
@@ -64,6 +64,8 @@ def load(project: Path, jobs: list[str]) -> tuple[list[JobFacts], list[FailedMod
         except BaseException as error:  # a module may raise anything, SystemExit included
             registry.clear()
             registry.update(before)
+            queues.clear()
+            queues.update(queues_before)
             if isinstance(error, TwoJobsOneName):
                 ambiguous.add(str(error.fields["job"]))
             failed.append(_failure(source, error))
@@ -95,9 +97,25 @@ def _facts(job: Job) -> JobFacts:
         retry=RetryTerms(**job.retry.as_json()) if job.retry is not None else None,  # type: ignore[arg-type]
         timeout_ms=job.timeout_ms,
         priority=job.priority,
+        concurrency_key=job.concurrency_key,
         idempotency_ttl_ms=job.idempotency_ttl_ms,
         schema=typed.schema(job.payload_type),
     )
+
+
+def queue_terms() -> dict[str, QueueTerms]:
+    """What the loaded modules say of queues."""
+    return {
+        name: QueueTerms(
+            concurrency=limits.concurrency,
+            key_concurrency=limits.key_concurrency,
+            rate=limits.rate.count if limits.rate is not None else None,
+            rate_per_ms=limits.rate.per_ms if limits.rate is not None else 0,
+            rate_burst=limits.rate_burst,
+            paused=limits.paused,
+        )
+        for name, limits in queues.items()
+    }
 
 
 def code_digest(job: Job) -> str:
