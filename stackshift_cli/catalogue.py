@@ -76,6 +76,29 @@ _JOB_COMMANDS: Final = (
     ),
 )
 
+_QUEUE: Final = Argument("queue", "Name of the queue.", "QUEUE")
+_QUEUE_COMMANDS: Final = (
+    Command(("queues", "list"), "List queues.", "queues:list_"),
+    Command(("queues", "show"), "Show a queue, and where each limit is from.", "queues:show", (
+        _QUEUE,
+    )),
+    Command(("queues", "pause"), "Start nothing more of a queue.", "queues:pause", (_QUEUE,)),
+    Command(("queues", "resume"), "Let a paused queue go on.", "queues:resume", (_QUEUE,)),
+    Command(("queues", "limit"), "Limit a queue, until it is changed again.", "queues:limit", (
+        _QUEUE,
+        Option("concurrency", ("--concurrency",), "N runs at once, or none.", "N"),
+        Option("key_concurrency", ("--key-concurrency",), "N at once for one key, or none.", "N"),
+        Option("rate", ("--rate",), "Attempts started in a time: 100/m, or none.", "R"),
+        Option("rate_burst", ("--rate-burst",), "N at once after a lull.", "N"),
+        Option("reset", ("--reset",), "Drop what was set by this command before."),
+    )),
+    Command(("queues", "drain"), "Pause a queue and wait for what executes.", "queues:drain", (
+        _QUEUE,
+        Option("timeout", ("--timeout",), "Stop waiting after D (exit 124).", "D"),
+    )),
+    Command(("queues", "purge"), "Cancel what waits in a queue.", "queues:purge", (_QUEUE, _YES)),
+)  # fmt: skip
+
 _DAEMON_COMMANDS: Final = (
     Command(("daemon", "run"), "Run the daemon in the foreground.", "daemon:run"),
     Command(("daemon", "start"), "Start the daemon.", "daemon:start"),
@@ -128,15 +151,19 @@ _OTHER_COMMANDS: Final = (
 )  # fmt: skip
 
 COMMANDS: Final = (
-    START, *_RUN_COMMANDS, *_JOB_COMMANDS, *_DAEMON_COMMANDS, *_JOURNAL_COMMANDS, *_OTHER_COMMANDS,
+    START, *_RUN_COMMANDS, *_JOB_COMMANDS, *_QUEUE_COMMANDS, *_DAEMON_COMMANDS, *_JOURNAL_COMMANDS,
+    *_OTHER_COMMANDS,
 )  # fmt: skip
 
 GROUPS: Final = {
     "runs": "Look at runs, wait for them, act on them.",
     "jobs": "The project's jobs.",
+    "queues": "When the runs of a queue go.",
     "daemon": "The background daemon.",
     "journal": "The log of everything.",
     "config": "Settings.",
 }
-ALIASES: Final = {"run": "runs", "job": "jobs", "journals": "journal", "daemons": "daemon"}
+ALIASES: Final = {
+    "run": "runs", "job": "jobs", "queue": "queues", "journals": "journal", "daemons": "daemon",
+}  # fmt: skip
 """Singular and plural both work; the other one is the documented spelling."""

@@ -57,22 +57,27 @@ def test_every_setting_of_the_commented_file_is_one(shell: Shell, tmp_path: Path
 
     text = commented_settings()
     lines = [
-        line.removeprefix("# ") if " = " in line and " = …" not in line else line
+        line.removeprefix("# ")
+        if (" = " in line and " = …" not in line) or line.startswith("# [")
+        else line
         for line in text.splitlines()
     ]
     (tmp_path / "stackshift.toml").write_text("\n".join(lines))
     assert load_config(tmp_path).workers.slots == 16
+    assert load_config(tmp_path).queues["NAME"].rate_burst == 1
+    (tmp_path / "stackshift.toml").write_text(text)
+    assert not load_config(tmp_path).queues
     assert all(f"# {key.name} = " in text for key in KEYS if not is_idle(key))
 
 
 def test_settings_without_effect_are_not_offered_and_setting_one_says_so(shell: Shell) -> None:
-    """Queues, hooks and watching: not in the file that `init` writes; a note when they are set."""
+    """Hooks and watching: not in the file that `init` writes; a note when they are set."""
     from stackshift_cli.verbs.project import commented_settings
 
     offered = commented_settings()
-    assert not [word for word in ("queues", "hooks", "watch", "on_failed") if word in offered]
+    assert not [word for word in ("hooks", "watch", "on_failed") if word in offered]
     for key, value in (
-        ("queues.media.rate", "100/m"), ("project.watch", "true"), ("hooks.on_failed", '["x"]'),
+        ("project.watch", "true"), ("hooks.on_failed", '["x"]'),
     ):  # fmt: skip
         told = shell("config", "set", key, value)
         assert told.code == 0

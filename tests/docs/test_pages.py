@@ -15,7 +15,8 @@ from docs.pages import Command, File, blocks, steps
 from docs.terminal import Terminal
 from helpers.project import REPOSITORY
 
-PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("guide-*.md"))]
+DOCS = REPOSITORY / "docs"
+PAGES = [REPOSITORY / "README.md", *sorted(DOCS.glob("guide-*.md")), DOCS / "queues.md"]
 EXAMPLE = REPOSITORY / "jobs.example"
 
 

@@ -30,6 +30,9 @@ LAYERS: Final = ("person", "file", "code")
 """Who may say how a queue is limited, the one that counts first: a person at run time
 (`queues limit`), `stackshift.toml`, the job modules."""
 
+_UNITS: Final = (
+    ("w", 604_800_000), ("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1),
+)  # fmt: skip
 UNSAID: Final = QueueTerms()
 
 
@@ -44,6 +47,15 @@ class Limits(NamedTuple):
     burst: int = 1
     paused: bool = False
     processes: int = 0
+
+    @property
+    def rate_text(self) -> str | None:
+        """`100/m`, as it would stand in `stackshift.toml`."""
+        if self.rate is None:
+            return None
+        per_ms = self.per_us // 1000
+        unit, size = next((u, size) for u, size in _UNITS if per_ms % size == 0)
+        return f"{self.rate}/{'' if per_ms == size else per_ms // size}{unit}"
 
 
 class Turn(NamedTuple):

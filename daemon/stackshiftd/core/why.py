@@ -104,9 +104,11 @@ def _held_by_queue(state: State, run: Run, now_us: int) -> Why | None:
         told = f"{key} {queue.busy[key]}/{limits.key_concurrency} busy in {run.queue}"
         return Why("key_busy", told + _oldest(state, run.queue, key, now_us))
     if run.next_is_new and queue.permit_us > now_us:
-        rate = f"{limits.rate} in {format_ms(limits.per_us // 1000)}"
         until = _at(queue.permit_us, now_us)
-        text = f"{run.queue} starts {rate}, the next at {until}, {queue.depth - 1} others queued"
+        text = (
+            f"{run.queue} starts {limits.rate_text}, the next at {until}, "
+            f"{queue.depth - 1} others queued"
+        )
         return Why("rate_limited", text, "rate", "", queue.permit_us)
     return None
 

@@ -297,13 +297,16 @@ class Engine:
         except BaseException as failed:
             self._fail(failed)
             return
+        assert self._shell is not None
         try:
-            self._release(items, places)
+            published = self._release(items, places)
+            # What asks to be told when all this is durable is told at once from here on.
+            self._flying = None
+            self._shell.published(published)
         except BaseException as failed:
             # Some effects are let go and some are not: only a new start sets that right.
             self._fail(failed)
             raise
-        self._flying = None
         if self._gathering:
             self._flush()
         else:
@@ -322,7 +325,8 @@ class Engine:
                 waiter.set_result(None)
         self._drained.clear()
 
-    def _release(self, items: list[Item], places: Iterator[int]) -> None:
+    def _release(self, items: list[Item], places: Iterator[int]) -> list[Entry]:
+        """Let go what waited for these items to be durable; their entries."""
         shell = self._shell
         assert shell is not None
         published: list[Entry] = []
@@ -351,7 +355,7 @@ class Engine:
                 shell.perform(effect, item.source)
             for run_id in stopped:
                 self._forget_stopped(run_id)
-        shell.published(published)
+        return published
 
     def _row(self, run: Run, entries: Sequence[Entry]) -> RunRow:
         """The history row of a run that `entries` finish; its places leave memory unless it

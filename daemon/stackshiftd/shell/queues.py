@@ -11,13 +11,13 @@ import difflib
 from typing import Any, Final
 
 from stackshift_jobs.config import Config
-from stackshift_jobs.durations import format_ms, rfc3339
+from stackshift_jobs.durations import rfc3339
 from stackshift_jobs.errors import NotFound, StackshiftError, Usage
 from stackshift_jobs.project import CONFIG_FILE
 from stackshift_jobs.setting_kinds import parse_rate
 from stackshiftd.core import commands as c
 from stackshiftd.core.effects import Cancelled, QueueSet
-from stackshiftd.core.queues import LAYERS, Limits, Queue, origin_of
+from stackshiftd.core.queues import LAYERS, Queue, origin_of
 from stackshiftd.core.records import QueueTerms
 from stackshiftd.core.state import Run, Status
 from stackshiftd.shell.catalog import Catalog
@@ -112,7 +112,7 @@ class Queues:
             "paused_since": rfc3339(queue.paused_us) if queue.paused_us else None,
             "concurrency": limits.concurrency,
             "key_concurrency": limits.key_concurrency,
-            "rate": rate_text(limits),
+            "rate": limits.rate_text,
             "rate_burst": limits.burst,
             "next_start_at": rfc3339(permit_us) if permit_us > now_us else None,
             "processes": limits.processes or None,
@@ -231,14 +231,6 @@ class Queues:
 
 def _is_purged(run: Run) -> bool:
     return run.status in _PURGED and not run.token
-
-
-def rate_text(limits: Limits) -> str | None:
-    """`100/m`, as it would stand in `stackshift.toml`."""
-    if limits.rate is None:
-        return None
-    unit = format_ms(limits.per_us // 1000)
-    return f"{limits.rate}/{unit[1:] if unit in ('1ms', '1s', '1m', '1h', '1d') else unit}"
 
 
 def _rate(text: str | None) -> tuple[int | None, int]:
