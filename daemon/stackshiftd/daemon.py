@@ -17,7 +17,7 @@ from typing import Any, Final
 from stackshift_jobs.config import Config
 from stackshift_jobs.discovery import DaemonInfo, remove_daemon, socket_path, write_daemon
 from stackshift_jobs.durations import rfc3339
-from stackshift_jobs.errors import Busy, StackshiftError
+from stackshift_jobs.errors import BadConfiguration, Busy, StackshiftError
 from stackshift_jobs.version import PROTOCOL, __version__
 from stackshiftd.core import commands as c
 from stackshiftd.core.effects import (
@@ -75,6 +75,7 @@ class Daemon:
         self._compact_again_at = 0.0
         self._compacted_bytes = 0
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._lock_inode = _inode(self._data_dir / "lock")
         logs = self._data_dir / "logs"
         self.engine = Engine(journal)
         self._history = History(self._data_dir / "history.db", journal.journal_id, journal.last_seq)
@@ -249,10 +250,22 @@ class Daemon:
         )
 
     def _every_second(self) -> None:
+        if not self._in_place():
+            self.engine.fail(
+                BadConfiguration(
+                    f"{self._data_dir} was moved or removed while the daemon was serving from it",
+                    hint="what was recorded went with it; another daemon may be started",
+                )
+            )
+            return
         self.engine.look_for_room()
         self._compact_if_due()
         if not self._stopping.done():
             self._loop.call_later(1.0, self._every_second)
+
+    def _in_place(self) -> bool:
+        """Is the data directory still the one that we hold the lock of?"""
+        return _inode(self._data_dir / "lock") == self._lock_inode
 
     async def _wind_down(self, drain: bool) -> None:
         """Let what executes end or hand it back, then close the journal in good order."""
@@ -281,9 +294,10 @@ class Daemon:
 
     async def _end(self) -> None:
         self._timers.stop()
-        remove_daemon(self._data_dir)
-        with contextlib.suppress(OSError):
-            socket_path(self._data_dir).unlink()
+        if self._in_place():  # What lies there else is another daemon's.
+            remove_daemon(self._data_dir)
+            with contextlib.suppress(OSError):
+                socket_path(self._data_dir).unlink()
         for connection in list(self._control.connections):
             connection.close()
         await self.pool.close()
@@ -389,6 +403,14 @@ class Daemon:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             log.error("a background task failed", exc_info=task.exception())
+
+
+def _inode(path: Path) -> int | None:
+    """The file's number; None if there is none (a journal in memory has no lock)."""
+    try:
+        return path.stat().st_ino
+    except OSError:
+        return None
 
 
 def _drop_logs(folder: Path, kept: frozenset[str], cutoff: float) -> None:

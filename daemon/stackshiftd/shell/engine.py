@@ -295,7 +295,7 @@ class Engine:
             self._roll_back(items, full)
             return
         except BaseException as failed:
-            self._fail(failed)
+            self.fail(failed)
             return
         assert self._shell is not None
         try:
@@ -305,7 +305,7 @@ class Engine:
             self._shell.published(published)
         except BaseException as failed:
             # Some effects are let go and some are not: only a new start sets that right.
-            self._fail(failed)
+            self.fail(failed)
             raise
         if self._gathering:
             self._flush()
@@ -313,8 +313,8 @@ class Engine:
             self.poke()
             self._tell_drained()
 
-    def _fail(self, failed: BaseException) -> None:
-        """Nothing more is let go; the daemon stops."""
+    def fail(self, failed: BaseException) -> None:
+        """For good: nothing more is let go, and the daemon stops."""
         self._dead = True
         assert self._shell is not None
         self._shell.failed(failed)
@@ -399,7 +399,7 @@ class Engine:
             try:
                 self._rebuild(task.result(), self.state.seq)
             except BaseException as failed:
-                self._fail(failed)
+                self.fail(failed)
                 raise
             gathered, self._gathering = [*(self._flying or ()), *self._gathering], []
             self._flying = None
