@@ -5,15 +5,31 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar, overload
+from typing import Any, Final, TypeVar, overload
 
 from stackshift_jobs.durations import Duration, milliseconds
-from stackshift_jobs.errors import BadConfiguration
+from stackshift_jobs.errors import BadConfiguration, Usage
 from stackshift_jobs.names import check_name
 from stackshift_jobs.policy import Retry
 
 Handler = Callable[..., Any]
 H = TypeVar("H", bound=Handler)
+
+
+CATCH_UP: Final = ("skip", "once", "all")
+OVERLAP: Final = ("allow", "skip", "queue")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When a job is started by itself. Whether `expression` and `timezone` mean something is for
+    the worker to say, which knows cron and the zones."""
+
+    expression: str
+    timezone: str
+    catch_up: str
+    overlap: str
+    payload: Any
 
 
 @dataclass(frozen=True)
@@ -29,6 +45,7 @@ class Job:
     payload_type: Any
     idempotency_ttl_ms: int | None
     is_async: bool
+    schedule: Schedule | None = None
 
     @property
     def module(self) -> str:
@@ -60,6 +77,11 @@ def job(
     priority: int = 0,
     payload: Any = None,
     idempotency_ttl: Duration | None = None,
+    schedule: str | None = None,
+    timezone: str | None = None,
+    catch_up: str | None = None,
+    overlap: str | None = None,
+    schedule_payload: Any = None,
 ) -> Callable[[H], H]: ...
 @overload
 def job(
@@ -72,6 +94,11 @@ def job(
     priority: int = 0,
     payload: Any = None,
     idempotency_ttl: Duration | None = None,
+    schedule: str | None = None,
+    timezone: str | None = None,
+    catch_up: str | None = None,
+    overlap: str | None = None,
+    schedule_payload: Any = None,
 ) -> H: ...
 def job(
     name: Any = None,
@@ -83,14 +110,24 @@ def job(
     priority: int = 0,
     payload: Any = None,
     idempotency_ttl: Duration | None = None,
+    schedule: str | None = None,
+    timezone: str | None = None,
+    catch_up: str | None = None,
+    overlap: str | None = None,
+    schedule_payload: Any = None,
 ) -> Any:
     """Register a handler as a job: `@job`, `@job("resizeAvatar", …)` or `job("resizeAvatar", fn)`.
 
     `timeout` is of an attempt and counts running time, not waits; `payload` is the type of the
-    payload where the handler's annotation does not say it. The handler is returned as it is, with
-    `.start(payload, **options)` added. Raises `Usage` for a bad name or option and
-    `BadConfiguration` for a name that another handler has.
+    payload where the handler's annotation does not say it. `schedule` starts the job by itself:
+    five fields as in a crontab, `@hourly @daily @weekly @monthly @yearly`, or `@every 30m`, in the
+    IANA zone `timezone` (default UTC). `catch_up` says which ticks that were missed while the
+    daemon was down get a run (`once`, the default: the latest; `skip`; `all`), `overlap` what
+    becomes of a tick while the last one's run is unfinished (`skip`, the default; `allow`;
+    `queue`). The handler is returned as it is, with `.start(payload, **options)` added. Raises
+    `Usage` for a bad name or option and `BadConfiguration` for a name that another handler has.
     """
+    scheduled = _schedule(schedule, timezone, catch_up, overlap, schedule_payload)
 
     def register(fn: Handler) -> Handler:
         if not callable(fn):
@@ -108,6 +145,7 @@ def job(
                 if idempotency_ttl is None
                 else milliseconds(idempotency_ttl),
                 is_async=inspect.iscoroutinefunction(fn),
+                schedule=scheduled,
             )
         )
         return fn
@@ -115,6 +153,43 @@ def job(
     if callable(name):
         return register(name)
     return register if handler is None else register(handler)
+
+
+def _schedule(
+    expression: str | None,
+    timezone: str | None,
+    catch_up: str | None,
+    overlap: str | None,
+    payload: Any,
+) -> Schedule | None:
+    """The schedule that the options name; None where there is none."""
+    if expression is None:
+        others = {
+            "timezone": timezone, "catch_up": catch_up, "overlap": overlap,
+            "schedule_payload": payload,
+        }  # fmt: skip
+        for name, value in others.items():
+            if value is not None:
+                raise Usage(f"{name} is of a schedule, and there is none", hint="give schedule=")
+        return None
+    for name, given in (("schedule", expression), ("timezone", timezone)):
+        if given is not None and not isinstance(given, str):
+            raise Usage(f"{name} takes text, not {given!r}")
+    return Schedule(
+        expression=" ".join(expression.split()),
+        timezone="UTC" if timezone is None else timezone,
+        catch_up=_one_of("catch_up", catch_up, CATCH_UP, "once"),
+        overlap=_one_of("overlap", overlap, OVERLAP, "skip"),
+        payload={} if payload is None else payload,
+    )
+
+
+def _one_of(name: str, given: str | None, words: tuple[str, ...], otherwise: str) -> str:
+    if given is None:
+        return otherwise
+    if given not in words:
+        raise Usage(f"{name} {given!r} is none of {', '.join(words)}")
+    return given
 
 
 def _register(made: Job) -> None:

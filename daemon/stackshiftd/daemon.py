@@ -47,7 +47,9 @@ from stackshiftd.shell.looking import Looking
 from stackshiftd.shell.lookup import Lookup
 from stackshiftd.shell.params import Answer
 from stackshiftd.shell.pool import Pool
+from stackshiftd.shell.schedules import Schedules
 from stackshiftd.shell.starting import Starting
+from stackshiftd.shell.ticking import Ticking
 from stackshiftd.shell.timers import Timers
 from stackshiftd.shell.tuning import Tuning
 from stackshiftd.shell.view import View
@@ -89,6 +91,8 @@ class Daemon:
         self._waiters = Waiters(self._view)
         self._feeds = Feeds(self.engine, self._lookup, self._view.run)
         self._timers = Timers(self.engine)
+        self._ticking = Ticking(self.engine, self._catalog)
+        self._dispatcher.learned = self._ticking.learn
         payload_bytes = config.limits.payload_bytes
         looking = Looking(
             self.engine, self._catalog, self._lookup, self._view, self._history, logs,
@@ -98,6 +102,7 @@ class Daemon:
             Starting(self.engine, self._catalog, self._view, payload_bytes).table,
             looking.table,
             Acting(self.engine, self._lookup, self._view, payload_bytes).table,
+            Schedules(self.engine, self._catalog, self._ticking).table,
         ]  # fmt: skip
         facts = {
             "pid": os.getpid(),
@@ -117,6 +122,7 @@ class Daemon:
 
     def timers_moved(self) -> None:
         self._timers.rearm()
+        self._ticking.rearm()
 
     def perform(self, effect: Effect, source: Any) -> None:
         match effect:
@@ -251,6 +257,7 @@ class Daemon:
     async def _wind_down(self, drain: bool) -> None:
         """Let what executes end or hand it back, then close the journal in good order."""
         self._dispatcher.draining = True
+        self._ticking.stop()  # What comes due from here on is for the next daemon.
         grace = self._config.workers.grace_ms / 1000
         if drain:
             await self._until_idle(None)
@@ -275,6 +282,7 @@ class Daemon:
 
     async def _end(self) -> None:
         self._timers.stop()
+        self._ticking.stop()
         remove_daemon(self._data_dir)
         with contextlib.suppress(OSError):
             socket_path(self._data_dir).unlink()

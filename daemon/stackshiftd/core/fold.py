@@ -16,6 +16,7 @@ from msgspec import Raw
 
 from stackshift_jobs.durations import from_rfc3339
 from stackshiftd.core import records as r
+from stackshiftd.core import schedules
 from stackshiftd.core.state import (
     PENDING,
     SPILL_BYTES,
@@ -508,6 +509,7 @@ _BY_TYPE: Final[dict[type[r.Record], Callable[[State, r.Entry, Any], None]]] = {
     r.WaitStarted: _wait_started,
     r.WaitEnded: _wait_ended,
     r.ProgressReported: _nothing,
+    **schedules.BY_TYPE,
 }
 
 

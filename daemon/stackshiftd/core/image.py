@@ -1,8 +1,9 @@
 """The state as lines and as a hash: what a snapshot holds, and what two states are compared by.
 
 A snapshot is not a dump of memory. It holds the entries of every run that is in memory, as they
-were written, and is loaded by folding them; only what outlives its runs (idempotency keys, counts)
-stands in lines of its own. So a snapshot survives any change of the classes in `state`.
+were written, and is loaded by folding them; only what outlives its runs (idempotency keys,
+schedules, counts) stands in lines of its own. So a snapshot survives any change of the classes in
+`state`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import msgspec
 
 from stackshiftd.core.fold import fold
 from stackshiftd.core.records import Entry, entry_from_json, entry_json
+from stackshiftd.core.schedules import Schedule
 from stackshiftd.core.state import KeyEntry, State
 
 _encode = msgspec.json.Encoder(order="sorted").encode
@@ -41,6 +43,26 @@ class KeyLine(msgspec.Struct, frozen=True, tag="key", tag_field="line"):
     expires_us: int
 
 
+class ScheduleLine(msgspec.Struct, frozen=True, tag="schedule", tag_field="line"):
+    """One schedule. Times are µs since 1970, 0 for none."""
+
+    job: str
+    expression: str
+    timezone: str
+    catch_up: str
+    overlap: str
+    payload: str
+    since_us: int
+    next_us: int
+    held_us: int
+    tick_us: int
+    last_us: int
+    last_run: str
+    counted_us: int
+    paused_us: int
+    retired_us: int
+
+
 class EntryLine(msgspec.Struct, frozen=True, tag="entry", tag_field="line"):
     """One entry of a run that is still in memory."""
 
@@ -48,7 +70,7 @@ class EntryLine(msgspec.Struct, frozen=True, tag="entry", tag_field="line"):
     entry: msgspec.Raw
 
 
-_decode = msgspec.json.Decoder(Totals | KeyLine | EntryLine).decode
+_decode = msgspec.json.Decoder(Totals | KeyLine | ScheduleLine | EntryLine).decode
 
 
 def state_hash(state: State) -> str:
@@ -62,11 +84,23 @@ def state_hash(state: State) -> str:
         entry = state.keys[key]
         if state.key_lives(entry, state.now_us):
             digest.update(_encode([key, _key_fields(entry)]))
+    for job in sorted(state.schedules):
+        digest.update(_encode(_schedule_line(state.schedules[job])))
     return digest.hexdigest()
 
 
 def _key_fields(entry: KeyEntry) -> list[Any]:
     return [entry.run, entry.job, entry.digest, entry.payload, entry.expires_us]
+
+
+def _schedule_line(schedule: Schedule) -> ScheduleLine:
+    fields = msgspec.structs.asdict(schedule)
+    return ScheduleLine(**(fields | {"payload": schedule.payload.decode("ascii")}))
+
+
+def _schedule(line: ScheduleLine) -> Schedule:
+    fields = msgspec.structs.asdict(line)
+    return Schedule(**(fields | {"payload": line.payload.encode("ascii")}))
 
 
 def dump(state: State, entries: Iterable[tuple[int, Entry]]) -> Iterator[bytes]:
@@ -81,6 +115,8 @@ def dump(state: State, entries: Iterable[tuple[int, Entry]]) -> Iterator[bytes]:
                     entry.expires_us,
                 )
             )  # fmt: skip
+    for schedule in state.schedules.values():
+        yield _encode(_schedule_line(schedule))
     for place, found in entries:
         yield _encode(EntryLine(place, msgspec.Raw(entry_json(found))))
 
@@ -109,6 +145,7 @@ def load(lines: Iterable[bytes]) -> Loaded:
     state = State()
     totals: Totals | None = None
     keys: dict[str, KeyEntry] = {}
+    schedules: dict[str, Schedule] = {}
     entries: list[tuple[int, Entry]] = []
     for raw in lines:
         line = _decode(raw)
@@ -118,6 +155,8 @@ def load(lines: Iterable[bytes]) -> Loaded:
             keys[line.key] = KeyEntry(
                 line.run, line.job, line.digest, line.payload.encode("ascii"), line.expires_us
             )
+        elif isinstance(line, ScheduleLine):
+            schedules[line.job] = _schedule(line)
         else:
             entry = entry_from_json(line.entry)
             entries.append((line.place, entry))
@@ -128,6 +167,7 @@ def load(lines: Iterable[bytes]) -> Loaded:
     state.seq, state.now_us = totals.seq, totals.now_us
     state.epoch, state.finished = totals.epoch, totals.finished
     state.keys = keys
+    state.schedules, state.schedules_seq = schedules, totals.seq
     state.key_expiry = [(entry.expires_us, key) for key, entry in keys.items()]
     heapify(state.key_expiry)
     return Loaded(state, entries)

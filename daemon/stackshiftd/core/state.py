@@ -21,6 +21,7 @@ from typing import Final
 import msgspec
 
 from stackshiftd.core.records import Error, RetryTerms, RunLimits
+from stackshiftd.core.schedules import Schedule
 
 SPILL_BYTES: Final = 4096
 MAX_DEATHS: Final = 3
@@ -195,7 +196,8 @@ class State:
 
     __slots__ = (
         "awaited", "dead", "epoch", "executions", "finished", "held", "key_expiry", "keys",
-        "now_us", "queues", "runs", "seq", "spill_bytes", "suspects", "timers", "turns",
+        "now_us", "queues", "runs", "schedules", "schedules_seq", "seq", "spill_bytes", "suspects",
+        "timers", "turns",
     )  # fmt: skip
 
     def __init__(self, spill_bytes: int = SPILL_BYTES) -> None:
@@ -221,6 +223,10 @@ class State:
         """Job that no worker has → runs that wait for it to be defined."""
         self.executions: dict[str, dict[str, int]] = {}
         """Worker → run → token of what executes there."""
+        self.schedules: dict[str, Schedule] = {}
+        """Job → its schedule, retired ones included."""
+        self.schedules_seq = 0
+        """The last record that changed one."""
 
     # --- What others ask -------------------------------------------------------------------
 

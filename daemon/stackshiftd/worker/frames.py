@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw
 
-from stackshiftd.core.commands import FromWorker
+from stackshiftd.core.commands import FromWorker, ScheduleTerms
 from stackshiftd.core.records import NULL, Error, RetryTerms
 
 BEAT_SECONDS: Final = 2.0
@@ -129,6 +129,7 @@ class JobFacts(msgspec.Struct, frozen=True, omit_defaults=True):
     priority: int = 0
     idempotency_ttl_ms: int | None = None
     schema: dict[str, Any] | None = None
+    schedule: ScheduleTerms | None = None
 
 
 class FailedModule(msgspec.Struct, frozen=True):
