@@ -16,6 +16,11 @@ from stackshift_cli.talk import compact
 RUN_COLUMNS: Final = ("id", "status", "job", "queue", "attempt", "created_at", "duration_ms")
 RECORD_COLUMNS: Final = ("seq", "at", "kind", "run", "attempt", "step", "detail")
 JOB_COLUMNS: Final = ("name", "queue", "max_attempts", "timeout_ms", "module", "code")
+SCHEDULE_COLUMNS: Final = (
+    "job", "schedule", "timezone", "next_at", "last_at", "paused", "retired", "catch_up", "overlap",
+    "last_run",
+)  # fmt: skip
+TICK_COLUMNS: Final = ("at", "job", "local")
 LOG_COLUMNS: Final = ("at", "attempt", "step", "stream", "message")
 _PLACED: Final = frozenset(
     ("seq", "at", "kind", "run", "attempt", "step", "crc", "part", "restored")
