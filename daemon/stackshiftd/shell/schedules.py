@@ -79,7 +79,10 @@ class Schedules:
         if not 1 <= params.count <= MAX_SHOWN:
             raise Usage(f"count is {params.count}", hint=f"1 to {MAX_SHOWN}")
         schedules = self._engine.state.schedules
-        wanted = [self._find(params.job)] if params.job is not None else list(schedules.values())
+        if params.job is not None:
+            wanted = [self._find(params.job)]
+        else:
+            wanted = [each for each in schedules.values() if each.job not in self._ticking.problems]
         ticks = [(us, each.job) for each in wanted for us in _coming(each, params.count)]
         told = [
             {"at": rfc3339(us), "job": job, "local": _local(us, schedules[job].timezone)}

@@ -113,8 +113,8 @@ class Ticking:
             self._note(job, bad)
             return
         self._engine.submit(c.FireSchedule(job, start), lambda told: self._refused(job, told))
-        if self._engine.state.seq == before:
-            self.problems.setdefault(job, "its tick was refused")
+        if self._engine.state.seq == before and self._is_ready(job, self._engine.now_us()):
+            self.problems[job] = "its tick was refused"
 
     def _refused(self, job: str, told: Any) -> None:
         if isinstance(told, StackshiftError):
