@@ -64,7 +64,13 @@ LINE_MARGIN: Final = 64 * 1024
 class Daemon:
     """One project's daemon, on a journal that is open. `serve` runs it until it is told to stop."""
 
-    def __init__(self, config: Config, journal: Journal, tuning: Tuning | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        journal: Journal,
+        tuning: Tuning | None = None,
+        clock: Callable[[], int] | None = None,
+    ) -> None:
         self._config = config
         self._journal = journal
         self._tuning = tuning or Tuning()
@@ -77,7 +83,7 @@ class Daemon:
         self._compacted_bytes = 0
         self._tasks: set[asyncio.Task[Any]] = set()
         logs = self._data_dir / "logs"
-        self.engine = Engine(journal)
+        self.engine = Engine(journal, clock)
         self._history = History(self._data_dir / "history.db", journal.journal_id, journal.last_seq)
         self._lookup = Lookup(self.engine, self._history)
         bodies = Bodies(self._lookup.entries)
