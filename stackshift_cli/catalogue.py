@@ -99,6 +99,18 @@ _QUEUE_COMMANDS: Final = (
     Command(("queues", "purge"), "Cancel what waits in a queue.", "queues:purge", (_QUEUE, _YES)),
 )  # fmt: skip
 
+_SCHEDULE_COMMANDS: Final = (
+    Command(("schedules", "list"), "List the schedules of jobs.", "schedules:list_"),
+    Command(("schedules", "next"), "Tell when jobs will start.", "schedules:next_", (
+        Argument("job", "Name of the job; without one, all.", "JOB", required=False),
+        Option("number", ("-n", "--number"), "The next N (default 5).", "N"),
+    )),
+    Command(("schedules", "pause"), "Pause a job's schedule.", "schedules:pause", (_JOB,)),
+    Command(("schedules", "resume"), "Resume a job's schedule.", "schedules:resume", (_JOB,)),
+    Command(("schedules", "trigger"), "Start a job as its schedule does, now.",
+            "schedules:trigger", (_JOB,)),
+)  # fmt: skip
+
 _DAEMON_COMMANDS: Final = (
     Command(("daemon", "run"), "Run the daemon in the foreground.", "daemon:run"),
     Command(("daemon", "start"), "Start the daemon.", "daemon:start"),
@@ -151,19 +163,21 @@ _OTHER_COMMANDS: Final = (
 )  # fmt: skip
 
 COMMANDS: Final = (
-    START, *_RUN_COMMANDS, *_JOB_COMMANDS, *_QUEUE_COMMANDS, *_DAEMON_COMMANDS, *_JOURNAL_COMMANDS,
-    *_OTHER_COMMANDS,
+    START, *_RUN_COMMANDS, *_JOB_COMMANDS, *_QUEUE_COMMANDS, *_SCHEDULE_COMMANDS, *_DAEMON_COMMANDS,
+    *_JOURNAL_COMMANDS, *_OTHER_COMMANDS,
 )  # fmt: skip
 
 GROUPS: Final = {
     "runs": "Look at runs, wait for them, act on them.",
     "jobs": "The project's jobs.",
     "queues": "When the runs of a queue go.",
+    "schedules": "What starts jobs by itself.",
     "daemon": "The background daemon.",
     "journal": "The log of everything.",
     "config": "Settings.",
 }
 ALIASES: Final = {
-    "run": "runs", "job": "jobs", "queue": "queues", "journals": "journal", "daemons": "daemon",
+    "run": "runs", "job": "jobs", "queue": "queues", "schedule": "schedules",
+    "journals": "journal", "daemons": "daemon",
 }  # fmt: skip
 """Singular and plural both work; the other one is the documented spelling."""

@@ -19,6 +19,11 @@ JOB_COLUMNS: Final = ("name", "queue", "max_attempts", "timeout_ms", "module", "
 QUEUE_COLUMNS: Final = (
     "name", "status", "depth", "running", "oldest_ms", "concurrency", "key_concurrency", "rate",
 )  # fmt: skip
+SCHEDULE_COLUMNS: Final = (
+    "job", "schedule", "timezone", "next_at", "last_at", "paused", "retired", "catch_up", "overlap",
+    "last_run",
+)  # fmt: skip
+TICK_COLUMNS: Final = ("at", "job", "local")
 LOG_COLUMNS: Final = ("at", "attempt", "step", "stream", "message")
 _PLACED: Final = frozenset(
     ("seq", "at", "kind", "run", "attempt", "step", "crc", "part", "restored")

@@ -43,6 +43,9 @@ pictures; in a pipe there is one line an entry, tab-separated, nothing cut, no h
   runs wait             id status
   runs logs             at attempt step stream message
   jobs list             name queue max_attempts timeout_ms module code
+  schedules list        job schedule timezone next_at last_at paused retired catch_up overlap
+                        last_run
+  schedules next        at job local
 
 Columns are only ever appended. --json prints one object, an array for lists, or one object a line
 for tail and logs; times are RFC 3339 in UTC, durations whole numbers in fields ending in _ms.

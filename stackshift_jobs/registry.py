@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar, overload
+from typing import Any, Final, TypeVar, overload
 
 from stackshift_jobs.durations import Duration, milliseconds
 from stackshift_jobs.errors import BadConfiguration, Usage
@@ -16,6 +16,22 @@ from stackshift_jobs.templates import fields_of
 
 Handler = Callable[..., Any]
 H = TypeVar("H", bound=Handler)
+
+
+CATCH_UP: Final = ("skip", "once", "all")
+OVERLAP: Final = ("allow", "skip", "queue")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When a job is started by itself. Whether `expression` and `timezone` mean something is for
+    the worker to say, which knows cron and the zones."""
+
+    expression: str
+    timezone: str
+    catch_up: str
+    overlap: str
+    payload: Any
 
 
 @dataclass(frozen=True)
@@ -32,6 +48,7 @@ class Job:
     payload_type: Any
     idempotency_ttl_ms: int | None
     is_async: bool
+    schedule: Schedule | None = None
 
     @property
     def module(self) -> str:
@@ -77,6 +94,11 @@ def job(
     concurrency_key: str | None = None,
     payload: Any = None,
     idempotency_ttl: Duration | None = None,
+    schedule: str | None = None,
+    timezone: str | None = None,
+    catch_up: str | None = None,
+    overlap: str | None = None,
+    schedule_payload: Any = None,
 ) -> Callable[[H], H]: ...
 @overload
 def job(
@@ -90,6 +112,11 @@ def job(
     concurrency_key: str | None = None,
     payload: Any = None,
     idempotency_ttl: Duration | None = None,
+    schedule: str | None = None,
+    timezone: str | None = None,
+    catch_up: str | None = None,
+    overlap: str | None = None,
+    schedule_payload: Any = None,
 ) -> H: ...
 def job(
     name: Any = None,
@@ -102,16 +129,26 @@ def job(
     concurrency_key: str | None = None,
     payload: Any = None,
     idempotency_ttl: Duration | None = None,
+    schedule: str | None = None,
+    timezone: str | None = None,
+    catch_up: str | None = None,
+    overlap: str | None = None,
+    schedule_payload: Any = None,
 ) -> Any:
     """Register a handler as a job: `@job`, `@job("resizeAvatar", …)` or `job("resizeAvatar", fn)`.
 
     `timeout` is of an attempt and counts running time, not waits; `concurrency_key` is a template
     over the payload (`"customer:{customerId}"`), of which its queue's `key_concurrency` bounds how
-    many execute at once; `payload` is the type of the
-    payload where the handler's annotation does not say it. The handler is returned as it is, with
+    many execute at once; `payload` is the type of the payload where the handler's annotation does
+    not say it. `schedule` starts the job by itself: five fields as in a crontab, `@hourly @daily
+    @weekly @monthly @yearly`, or `@every 30m`, in the IANA zone `timezone` (default UTC).
+    `catch_up` says which ticks that were missed while the daemon was down get a run (`once`, the
+    default: the latest; `skip`; `all`), `overlap` what becomes of a tick while the last one's run
+    is unfinished (`skip`, the default; `allow`; `queue`). The handler is returned as it is, with
     `.start(payload, **options)` added. Raises `Usage` for a bad name or option and
     `BadConfiguration` for a name that another handler has.
     """
+    scheduled = _schedule(schedule, timezone, catch_up, overlap, schedule_payload)
 
     def register(fn: Handler) -> Handler:
         if not callable(fn):
@@ -130,6 +167,7 @@ def job(
                 if idempotency_ttl is None
                 else milliseconds(idempotency_ttl),
                 is_async=inspect.iscoroutinefunction(fn),
+                schedule=scheduled,
             )
         )
         return fn
@@ -178,6 +216,43 @@ def _template(text: str | None) -> str:
             hint='text with fields of the payload in braces: "customer:{customerId}"',
         )
     return text
+
+
+def _schedule(
+    expression: str | None,
+    timezone: str | None,
+    catch_up: str | None,
+    overlap: str | None,
+    payload: Any,
+) -> Schedule | None:
+    """The schedule that the options name; None where there is none."""
+    if expression is None:
+        others = {
+            "timezone": timezone, "catch_up": catch_up, "overlap": overlap,
+            "schedule_payload": payload,
+        }  # fmt: skip
+        for name, value in others.items():
+            if value is not None:
+                raise Usage(f"{name} is of a schedule, and there is none", hint="give schedule=")
+        return None
+    for name, given in (("schedule", expression), ("timezone", timezone)):
+        if given is not None and not isinstance(given, str):
+            raise Usage(f"{name} takes text, not {given!r}")
+    return Schedule(
+        expression=" ".join(expression.split()),
+        timezone="UTC" if timezone is None else timezone,
+        catch_up=_one_of("catch_up", catch_up, CATCH_UP, "once"),
+        overlap=_one_of("overlap", overlap, OVERLAP, "skip"),
+        payload={} if payload is None else payload,
+    )
+
+
+def _one_of(name: str, given: str | None, words: tuple[str, ...], otherwise: str) -> str:
+    if given is None:
+        return otherwise
+    if given not in words:
+        raise Usage(f"{name} {given!r} is none of {', '.join(words)}")
+    return given
 
 
 def _register(made: Job) -> None:

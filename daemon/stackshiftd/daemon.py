@@ -48,7 +48,9 @@ from stackshiftd.shell.lookup import Lookup
 from stackshiftd.shell.params import Answer
 from stackshiftd.shell.pool import Pool
 from stackshiftd.shell.queues import Queues, file_terms
+from stackshiftd.shell.schedules import Schedules
 from stackshiftd.shell.starting import Starting
+from stackshiftd.shell.ticking import Ticking
 from stackshiftd.shell.timers import Timers
 from stackshiftd.shell.tuning import Tuning
 from stackshiftd.shell.view import View
@@ -63,7 +65,13 @@ LINE_MARGIN: Final = 64 * 1024
 class Daemon:
     """One project's daemon, on a journal that is open. `serve` runs it until it is told to stop."""
 
-    def __init__(self, config: Config, journal: Journal, tuning: Tuning | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        journal: Journal,
+        tuning: Tuning | None = None,
+        clock: Callable[[], int] | None = None,
+    ) -> None:
         self._config = config
         self._journal = journal
         self._tuning = tuning or Tuning()
@@ -77,7 +85,7 @@ class Daemon:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._lock_inode = _inode(self._data_dir / "lock")
         logs = self._data_dir / "logs"
-        self.engine = Engine(journal)
+        self.engine = Engine(journal, clock)
         self._history = History(self._data_dir / "history.db", journal.journal_id, journal.last_seq)
         self._lookup = Lookup(self.engine, self._history)
         bodies = Bodies(self._lookup.entries)
@@ -91,6 +99,8 @@ class Daemon:
         self._waiters = Waiters(self._view)
         self._feeds = Feeds(self.engine, self._lookup, self._view.run)
         self._timers = Timers(self.engine)
+        self._ticking = Ticking(self.engine, self._catalog)
+        self._dispatcher.learned = self._ticking.learn
         payload_bytes = config.limits.payload_bytes
         looking = Looking(
             self.engine, self._catalog, self._lookup, self._view, self._history, logs,
@@ -102,6 +112,7 @@ class Daemon:
             Starting(self.engine, self._catalog, self._view, payload_bytes).table,
             looking.table,
             Acting(self.engine, self._catalog, self._lookup, self._view, payload_bytes).table,
+            Schedules(self.engine, self._catalog, self._ticking).table,
         ]  # fmt: skip
         facts = {
             "pid": os.getpid(),
@@ -122,6 +133,7 @@ class Daemon:
 
     def timers_moved(self) -> None:
         self._timers.rearm()
+        self._ticking.rearm()
 
     def perform(self, effect: Effect, source: Any) -> None:
         match effect:
@@ -270,6 +282,7 @@ class Daemon:
     async def _wind_down(self, drain: bool) -> None:
         """Let what executes end or hand it back, then close the journal in good order."""
         self._dispatcher.draining = True
+        self._ticking.stop()  # What comes due from here on is for the next daemon.
         grace = self._config.workers.grace_ms / 1000
         if drain:
             await self._until_idle(None)
@@ -294,6 +307,7 @@ class Daemon:
 
     async def _end(self) -> None:
         self._timers.stop()
+        self._ticking.stop()
         if self._in_place():  # What lies there else is another daemon's.
             remove_daemon(self._data_dir)
             with contextlib.suppress(OSError):

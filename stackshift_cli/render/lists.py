@@ -120,6 +120,34 @@ def _rate(queue: dict[str, Any]) -> str:
     return str(queue["rate"]) if burst == 1 else f"{queue['rate']}, {burst} at once"
 
 
+def print_schedules(options: Globals, schedules: list[dict[str, Any]]) -> None:
+    """`schedules list`."""
+    marks, screen = glyphs(), console(options)
+    columns = [
+        column("job", (safe(each["job"]) for each in schedules)),
+        column("schedule", (safe(each["schedule"]) for each in schedules)),
+        column("zone", (safe(each["timezone"]) for each in schedules)),
+        column("next", (_second(each["next_at"]) for each in schedules)),
+        column("last", (_second(each["last_at"]) for each in schedules)),
+        column("state", (_schedule_state(each) for each in schedules)),
+    ]
+    order = ("zone", "schedule", "job")
+    print_columns(screen, squeezed(columns, order, _LEAST_NAME, screen.width, marks), marks)
+
+
+def _second(at: str | None) -> str:
+    """A time to the second: `2026-11-22T09:00:00Z`."""
+    return f"{at[:19]}Z" if at else ""
+
+
+def _schedule_state(each: dict[str, Any]) -> Text:
+    if each["retired"]:
+        return Text("retired", "dim")
+    if each["paused"]:
+        return Text("paused", "yellow")
+    return Text("stuck", "red") if each["problem"] else Text("")
+
+
 def print_status(options: Globals, told: dict[str, Any]) -> None:
     """`daemon status`."""
     screen = console(options)

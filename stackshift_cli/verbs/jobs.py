@@ -67,6 +67,12 @@ def check(session: Session, given: Given) -> int:
             talk.data(_module_line(module))
     if failed:
         session.say(f"{len(failed)} of {len(modules)} modules failed")
+    has_schedules = any(module.get("schedules") for module in modules)
+    if has_schedules and not session.options.quiet:
+        from stackshift_cli.boot import boot_hint
+
+        if hint := boot_hint(session.project.root):
+            session.say(f"hint: {safe(hint)}")
     return _FAILED if failed else 0
 
 

@@ -138,9 +138,32 @@ def test_sdk_imports_neither_of_the_others() -> None:
 
 
 def test_core_imports_values_and_msgspec_alone() -> None:
-    """It decides; it does not act."""
+    """It decides; it does not act. Cron is arithmetic on times that are handed in."""
     core = f"{DAEMON}.core"
-    assert refused(imports(DAEMON, core), core, "msgspec", SDK) == []
+    others = (each for each in imports(DAEMON, core) if each.module != f"{core}.ticks")
+    assert refused(others, core, "msgspec", SDK) == []
+    assert refused(imports(DAEMON, f"{core}.ticks"), core, "cronsim", SDK) == []
+
+
+def test_fold_computes_no_ticks() -> None:
+    """The zones of the world change between a run and its replay: only decisions look at them."""
+    core = f"{DAEMON}.core"
+    reached = {f"{core}.fold", f"{core}.image"}
+    while True:
+        more = {
+            name
+            for each in imports(DAEMON, core)
+            if each.module in reached
+            for name in (each.target, each.target.rpartition(".")[0])
+            if name.startswith(f"{core}.")
+        }
+        if more <= reached:
+            break
+        reached |= more
+    assert f"{core}.schedules" in reached
+    assert not reached & {f"{core}.ticks", f"{core}.firing", f"{core}.decide"}
+    found = [each for each in imports(DAEMON, core) if each.module != f"{core}.ticks"]
+    assert [str(each) for each in found if each.package in ("zoneinfo", "cronsim")] == []
 
 
 WORLD = frozenset(

@@ -37,6 +37,17 @@ def run_object(number: int = 1, **changed: Any) -> dict[str, Any]:
     return run | changed
 
 
+def schedule_object(job: str = "hello", **changed: Any) -> dict[str, Any]:
+    """A schedule as `schedule.list` tells it; daily at nine in Berlin unless `changed` says so."""
+    made: dict[str, Any] = {
+        "job": job, "schedule": "0 9 * * *", "timezone": "Europe/Berlin",
+        "next_at": "2026-05-07T07:00:00.000000Z", "last_at": None, "paused": False,
+        "retired": False, "catch_up": "once", "overlap": "skip", "payload": {}, "last_run": None,
+        "waiting_tick": None, "problem": None,
+    }  # fmt: skip
+    return made | changed
+
+
 def run_id(number: int) -> str:
     """The id of the test's run `number`."""
     return f"run_01kan5c8{number:018d}"
@@ -56,6 +67,7 @@ class FakeDaemon:
         self.runs: dict[str, dict[str, Any]] = {}
         self.records: list[dict[str, Any]] = []
         self.logs: list[dict[str, Any]] = []
+        self.schedules: dict[str, dict[str, Any]] = {}
         self.requests: list[tuple[str, dict[str, Any]]] = []
         self.answers: dict[str, Answer] = {}
         self.feeds = 0
@@ -265,6 +277,44 @@ class FakeDaemon:
         if params["job"] != "hello":
             raise NotFound(f"no job {params['job']!r}", hint="did you mean hello?", near=["hello"])
         return {**_JOB, "doc": "Greet somebody.", "retry": {"max_attempts": 3}, "priority": 0}
+
+    def on_schedule_list(self, params: dict[str, Any]) -> Any:
+        return {"schedules": list(self.schedules.values())}
+
+    def schedule(self, params: dict[str, Any]) -> dict[str, Any]:
+        """The schedule of the job that is named."""
+        if params["job"] not in self.schedules:
+            raise NotFound(
+                f"no job {params['job']!r} has a schedule", hint="did you mean hello?",
+                near=["hello"],
+            )  # fmt: skip
+        return self.schedules[params["job"]]
+
+    def on_schedule_next(self, params: dict[str, Any]) -> Any:
+        wanted = [self.schedule(params)] if "job" in params else list(self.schedules.values())
+        ticks = [
+            {"at": f"2026-05-{day:02d}T07:00:00.000000Z", "job": each["job"],
+             "local": f"2026-05-{day:02d}T09:00:00+02:00"}
+            for day in range(7, 7 + params["count"]) for each in wanted if not each["paused"]
+        ]  # fmt: skip
+        return {"ticks": ticks[: params["count"]]}
+
+    def on_schedule_pause(self, params: dict[str, Any]) -> Any:
+        return self._switch(params, paused=True, next_at=None)
+
+    def on_schedule_resume(self, params: dict[str, Any]) -> Any:
+        return self._switch(params, paused=False, next_at="2026-05-07T07:00:00.000000Z")
+
+    def _switch(self, params: dict[str, Any], paused: bool, next_at: str | None) -> Any:
+        found = self.schedule(params)
+        changed = found["paused"] is not paused
+        found |= {"paused": paused, "next_at": next_at}
+        return {"job": found["job"], "paused": paused, "next_at": next_at, "changed": changed}
+
+    def on_schedule_trigger(self, params: dict[str, Any]) -> Any:
+        found = self.schedule(params)
+        run = self.add(run_object(len(self.runs) + 1, job=found["job"], status="queued"))
+        return {"id": run["id"], "job": found["job"]}
 
     def on_daemon_status(self, params: dict[str, Any]) -> Any:
         return {

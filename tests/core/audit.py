@@ -31,6 +31,10 @@ def audit(state: State) -> None:
             if child.parent == run.id and child.cancel_with_parent and not child.finished
         ), f"{run.id} is the parent of {run.children}"
         _audit_run(state, run)
+    for schedule in state.schedules.values():
+        assert schedule.lives or schedule.next_us == schedule.held_us == 0, schedule
+        assert schedule.next_us == 0 or schedule.next_us > schedule.tick_us, schedule
+        assert max(schedule.held_us, schedule.last_us) <= schedule.tick_us, schedule
     for job, held in state.held.items():
         assert held
         for run_id in held:

@@ -51,11 +51,16 @@ class InsideDaemon:
     """A daemon of `project` in a thread. Ends with `close`, which returns what `serve` raised."""
 
     def __init__(
-        self, project: Project, tuning: Tuning | None = None, fs: RealFileSystem | None = None
+        self,
+        project: Project,
+        tuning: Tuning | None = None,
+        fs: RealFileSystem | None = None,
+        clock: Callable[[], int] | None = None,
     ) -> None:
         self._project = project
         self._tuning = tuning
         self._fs = fs
+        self._clock = clock
         self._ready = threading.Event()
         self._daemon: Daemon | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -78,7 +83,7 @@ class InsideDaemon:
         journal = FileJournal.open(
             config.data_dir, fs=self._fs, reserve_bytes=RESERVE if self._fs else 0
         )
-        self._daemon = Daemon(config, journal, self._tuning)
+        self._daemon = Daemon(config, journal, self._tuning, self._clock)
         await self._daemon.serve(self._ready.set)
 
     def ended(self) -> BaseException | None:

@@ -89,7 +89,44 @@ class RemoveRun(Command, frozen=True):
     run: str
 
 
+class PauseSchedule(Command, frozen=True):
+    job: str
+
+
+class ResumeSchedule(Command, frozen=True):
+    job: str
+
+
 # --- From the shell ------------------------------------------------------------------------
+
+
+class ScheduleTerms(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """The schedule that a job's code names: an expression, the zone whose clock it reads, what
+    becomes of missed ticks and of those that come while the last run is under way, and the payload
+    of its runs."""
+
+    schedule: str
+    timezone: str = "UTC"
+    catch_up: str = "once"
+    overlap: str = "skip"
+    payload: Raw = Raw(b"{}")
+
+
+class DefineSchedules(Command, frozen=True):
+    """Workers have these `jobs`, of which some have schedules. Not `complete`: some module did not
+    import, what is missing may be in it."""
+
+    schedules: dict[str, ScheduleTerms]
+    jobs: frozenset[str] = frozenset()
+    complete: bool = True
+
+
+class FireSchedule(Command, frozen=True):
+    """The tick of `job` may be due. `start` is its run, prepared; which tick it is for, and so its
+    time and key, is decided."""
+
+    job: str
+    start: StartRun
 
 
 class Claimed(Command, frozen=True):
@@ -296,13 +333,24 @@ FromWorker = (
     CompleteStep | FailStep | OpenStep | RecordValue | BeginSleep | CallJob | AwaitRun
     | Suspend | CompleteRun | FailAttempt | ConfirmStop | ReportProgress
 )  # fmt: skip
-FromClient = StartRun | CancelRun | RetryRun | ForkRun | RemoveRun | ChangeQueue
+FromClient = (
+    StartRun
+    | CancelRun
+    | RetryRun
+    | ForkRun
+    | RemoveRun
+    | ChangeQueue
+    | PauseSchedule
+    | ResumeSchedule
+)
 FromShell = (
     StartChild
     | Claimed
     | Assign
     | DefineJobs
     | DefineQueues
+    | DefineSchedules
+    | FireSchedule
     | Tick
     | LoseExecution
     | NoteSnapshot

@@ -32,6 +32,7 @@ from stackshiftd.core.effects import (
     Started,
     Stop,
 )
+from stackshiftd.core.firing import decide_define, decide_fire, decide_pause, decide_resume
 from stackshiftd.core.queues import UNSAID
 from stackshiftd.core.retry import delay_ms
 from stackshiftd.core.send_on import decide_fork, decide_retry
@@ -512,6 +513,10 @@ def _fork(state: State, command: c.ForkRun, now_us: int) -> Decision:
     return decide_fork(state, command)
 
 
+def _fire_schedule(state: State, command: c.FireSchedule, now_us: int) -> Decision:
+    return decide_fire(state, command, now_us, _start)
+
+
 # --- The journal's own ---------------------------------------------------------------------
 
 
@@ -545,6 +550,10 @@ _BY_TYPE: Final[dict[type[c.Command], Callable[[State, Any, int], Decision]]] = 
     c.DefineQueues: _define_queues,
     c.ChangeQueue: _change_queue,
     c.Tick: _tick,
+    c.DefineSchedules: decide_define,
+    c.FireSchedule: _fire_schedule,
+    c.PauseSchedule: decide_pause,
+    c.ResumeSchedule: decide_resume,
     c.LoseExecution: _lose_execution,
     c.NoteSnapshot: _note_snapshot,
     c.NoteRecovery: _note_recovery,

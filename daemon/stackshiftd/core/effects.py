@@ -90,13 +90,20 @@ class QueueSet(msgspec.Struct, frozen=True):
     changed: bool
 
 
+class Switched(msgspec.Struct, frozen=True):
+    """Reply to a pause or resume of a schedule: `changed` is false where it was so before."""
+
+    job: str
+    changed: bool
+
+
 class Decision(msgspec.Struct, frozen=True):
     """What follows from a command: records for the journal (one atomic append), effects once they
     are durable, and the reply."""
 
     records: tuple[AnyRecord, ...] = ()
     effects: tuple[Effect, ...] = ()
-    reply: Started | Cancelled | Sent | QueueSet | None = None
+    reply: Started | Cancelled | Sent | QueueSet | Switched | None = None
 
 
 NOTHING = Decision()

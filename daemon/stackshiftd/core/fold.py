@@ -16,6 +16,7 @@ from msgspec import Raw
 
 from stackshift_jobs.durations import from_rfc3339
 from stackshiftd.core import records as r
+from stackshiftd.core import schedules
 from stackshiftd.core.state import (
     PENDING,
     SPILL_BYTES,
@@ -522,6 +523,7 @@ _BY_TYPE: Final[dict[type[r.Record], Callable[[State, r.Entry, Any], None]]] = {
     r.WaitEnded: _wait_ended,
     r.ProgressReported: _nothing,
     r.QueueChanged: _queue_changed,
+    **schedules.BY_TYPE,
 }
 
 

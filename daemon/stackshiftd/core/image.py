@@ -2,7 +2,8 @@
 
 A snapshot is not a dump of memory. It holds the entries of every run that is in memory, as they
 were written, and is loaded by folding them; only what outlives its runs (idempotency keys, queues,
-counts) stands in lines of its own. So a snapshot survives any change of the classes in `state`.
+schedules, counts) stands in lines of its own. So a snapshot survives any change of the classes in
+`state`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import msgspec
 from stackshiftd.core.fold import fold
 from stackshiftd.core.queues import Queue
 from stackshiftd.core.records import Entry, QueueTerms, entry_from_json, entry_json
+from stackshiftd.core.schedules import Schedule
 from stackshiftd.core.state import KeyEntry, State
 
 _encode = msgspec.json.Encoder(order="sorted").encode
@@ -53,6 +55,26 @@ class QueueLine(msgspec.Struct, frozen=True, tag="queue", tag_field="line"):
     full_at: int
 
 
+class ScheduleLine(msgspec.Struct, frozen=True, tag="schedule", tag_field="line"):
+    """One schedule. Times are µs since 1970, 0 for none."""
+
+    job: str
+    expression: str
+    timezone: str
+    catch_up: str
+    overlap: str
+    payload: str
+    since_us: int
+    next_us: int
+    held_us: int
+    tick_us: int
+    last_us: int
+    last_run: str
+    counted_us: int
+    paused_us: int
+    retired_us: int
+
+
 class EntryLine(msgspec.Struct, frozen=True, tag="entry", tag_field="line"):
     """One entry of a run that is still in memory."""
 
@@ -60,7 +82,7 @@ class EntryLine(msgspec.Struct, frozen=True, tag="entry", tag_field="line"):
     entry: msgspec.Raw
 
 
-_decode = msgspec.json.Decoder(Totals | KeyLine | QueueLine | EntryLine).decode
+_decode = msgspec.json.Decoder(Totals | KeyLine | QueueLine | ScheduleLine | EntryLine).decode
 
 
 def state_hash(state: State) -> str:
@@ -76,6 +98,8 @@ def state_hash(state: State) -> str:
         entry = state.keys[key]
         if state.key_lives(entry, state.now_us):
             digest.update(_encode([key, _key_fields(entry)]))
+    for job in sorted(state.schedules):
+        digest.update(_encode(_schedule_line(state.schedules[job])))
     return digest.hexdigest()
 
 
@@ -85,6 +109,16 @@ def _key_fields(entry: KeyEntry) -> list[Any]:
 
 def _queue_line(name: str, queue: Queue) -> QueueLine:
     return QueueLine(name, queue.said, queue.paused_us, queue.served, queue.full_at)
+
+
+def _schedule_line(schedule: Schedule) -> ScheduleLine:
+    fields = msgspec.structs.asdict(schedule)
+    return ScheduleLine(**(fields | {"payload": schedule.payload.decode("ascii")}))
+
+
+def _schedule(line: ScheduleLine) -> Schedule:
+    fields = msgspec.structs.asdict(line)
+    return Schedule(**(fields | {"payload": line.payload.encode("ascii")}))
 
 
 def dump(state: State, entries: Iterable[tuple[int, Entry]]) -> Iterator[bytes]:
@@ -101,6 +135,8 @@ def dump(state: State, entries: Iterable[tuple[int, Entry]]) -> Iterator[bytes]:
             )  # fmt: skip
     for name, queue in state.queues.items():
         yield _encode(_queue_line(name, queue))
+    for schedule in state.schedules.values():
+        yield _encode(_schedule_line(schedule))
     for place, found in entries:
         yield _encode(EntryLine(place, msgspec.Raw(entry_json(found))))
 
@@ -130,6 +166,7 @@ def load(lines: Iterable[bytes]) -> Loaded:
     totals: Totals | None = None
     keys: dict[str, KeyEntry] = {}
     queues: list[QueueLine] = []
+    schedules: dict[str, Schedule] = {}
     entries: list[tuple[int, Entry]] = []
     for raw in lines:
         line = _decode(raw)
@@ -141,6 +178,8 @@ def load(lines: Iterable[bytes]) -> Loaded:
             )
         elif isinstance(line, QueueLine):
             queues.append(line)
+        elif isinstance(line, ScheduleLine):
+            schedules[line.job] = _schedule(line)
         else:
             entry = entry_from_json(line.entry)
             entries.append((line.place, entry))
@@ -153,6 +192,7 @@ def load(lines: Iterable[bytes]) -> Loaded:
     state.keys = keys
     for told in queues:
         state.restore_queue(told.queue, told.said, told.paused_us, told.served, told.full_at)
+    state.schedules, state.schedules_seq = schedules, totals.seq
     state.key_expiry = [(entry.expires_us, key) for key, entry in keys.items()]
     heapify(state.key_expiry)
     return Loaded(state, entries)

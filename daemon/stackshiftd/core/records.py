@@ -349,12 +349,64 @@ class QueueChanged(Record, frozen=True, tag="queue.changed"):
     terms: QueueTerms = QueueTerms()
 
 
+# --- Schedules -----------------------------------------------------------------------------
+
+
+class ScheduleDefined(Record, frozen=True, tag="schedule.defined"):
+    """The code of `job` has this schedule, new or changed. `since` is when its expression was first
+    seen; `next_at` its next tick, null while it is paused."""
+
+    job: str
+    schedule: str
+    timezone: str
+    since: str
+    catch_up: str
+    overlap: str
+    payload: Raw
+    next_at: str | None = None
+
+
+class ScheduleFired(Record, frozen=True, tag="schedule.fired"):
+    """The tick `tick` was decided: it started the run `started`, or none, for the `reason`
+    `overlap` (the last one still runs), `waits` (for the end of that one) or `missed` (it came
+    while the daemon was down). `passed` ticks before it were passed over. Ticks until `counted` are
+    caught up one by one; `next_at` is the tick that is due next."""
+
+    job: str
+    tick: str
+    next_at: str | None = None
+    started: str = ""
+    reason: str = ""
+    passed: int = 0
+    counted: str = ""
+
+
+class ScheduleRetired(Record, frozen=True, tag="schedule.retired"):
+    """The code has this schedule no more."""
+
+    job: str
+
+
+class SchedulePaused(Record, frozen=True, tag="schedule.paused"):
+    """A person paused it: it does not tick."""
+
+    job: str
+
+
+class ScheduleResumed(Record, frozen=True, tag="schedule.resumed"):
+    """A person resumed it; its next tick is one to come."""
+
+    job: str
+    next_at: str | None = None
+
+
 AnyRecord = (
     JournalOpened | JournalRecovered | JournalWatermark | JournalClosed | SnapshotTaken
     | RunCreated | RunQueued | RunHeld | RunCompleted | RunFailed | RunCancelled | RunRetried
     | RunRemoved | AttemptStarted | AttemptResumed | AttemptSuspended | AttemptFailed | AttemptLost
     | AttemptStopped | StepStarted | StepCompleted | StepFailed | ValueRecorded | ChildStarted
     | WaitStarted | WaitEnded | ProgressReported | QueueChanged
+    | ScheduleDefined | ScheduleFired | ScheduleRetired | SchedulePaused | ScheduleResumed
 )  # fmt: skip
 
 VERSIONS: Final[dict[str, int]] = {str(cls.__struct_config__.tag): 1 for cls in get_args(AnyRecord)}

@@ -22,6 +22,7 @@ import msgspec
 
 from stackshiftd.core.queues import Place, Queue
 from stackshiftd.core.records import Error, QueueTerms, RetryTerms, RunLimits
+from stackshiftd.core.schedules import Schedule
 
 SPILL_BYTES: Final = 4096
 MAX_DEATHS: Final = 3
@@ -198,7 +199,8 @@ class State:
 
     __slots__ = (
         "awaited", "dead", "epoch", "executions", "finished", "held", "key_expiry", "keys",
-        "lines", "now_us", "queues", "runs", "seq", "spill_bytes", "suspects", "timers",
+        "lines", "now_us", "queues", "runs", "schedules", "schedules_seq", "seq", "spill_bytes",
+        "suspects", "timers",
     )  # fmt: skip
 
     def __init__(self, spill_bytes: int = SPILL_BYTES) -> None:
@@ -224,6 +226,10 @@ class State:
         """Job that no worker has → runs that wait for it to be defined."""
         self.executions: dict[str, dict[str, int]] = {}
         """Worker → run → token of what executes there."""
+        self.schedules: dict[str, Schedule] = {}
+        """Job → its schedule, retired ones included."""
+        self.schedules_seq = 0
+        """The last record that changed one."""
 
     # --- What others ask -------------------------------------------------------------------
 

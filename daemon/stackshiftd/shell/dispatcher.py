@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -51,6 +52,8 @@ class Dispatcher:
         self.first_worker: asyncio.Future[str] = self._loop.create_future()
         """Done when the first worker is ready, or has failed to start (then with the reason)."""
         self.draining = False
+        self.learned: Callable[[], None] = lambda: None
+        """Called when workers have said what jobs there are."""
 
     # --- Giving out ------------------------------------------------------------------------
 
@@ -220,6 +223,7 @@ class Dispatcher:
             )  # fmt: skip
         self._engine.submit(c.DefineQueues("code", self._catalog.queues))
         self._engine.submit(c.DefineJobs(self._catalog.codes))
+        self.learned()
         self._engine.poke()
         if not self.first_worker.done():
             self.first_worker.set_result("")

@@ -20,6 +20,7 @@ from stackshiftd.shell.catalog import Catalog
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.lookup import Lookup
 from stackshiftd.shell.params import Answer, BoundTable, NameRun, NoParams, Params, Table
+from stackshiftd.shell.schedules import shown_terms
 from stackshiftd.shell.view import OUTCOME_FIELDS, View
 from stackshiftd.shell.waiters import Waiters
 
@@ -204,6 +205,7 @@ class Looking:
                 "doc": job.doc,
                 "priority": job.priority,
                 "retry": msgspec.to_builtins(self._catalog.terms(job)),
+                "schedule": job.schedule and shown_terms(job.schedule),
             }
         )
 

@@ -13,7 +13,8 @@ from stackshiftd.worker import loader
 
 
 def check(root: Path) -> int:
-    """Print one object `{modules: [{module, file, jobs, error}]}`; 78 if any module failed."""
+    """Print one object `{modules: [{module, file, jobs, schedules, error}]}`; 78 if any module
+    failed."""
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what modules print at import is talk, not data
     try:
@@ -31,6 +32,9 @@ def check(root: Path) -> int:
             "module": module,
             "file": found.get(module, module),
             "jobs": sorted(each.name for each in facts if each.module == module),
+            "schedules": sorted(
+                each.name for each in facts if each.module == module and each.schedule
+            ),
             "error": None
             if module not in errors
             else {

@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw
 
-from stackshiftd.core.commands import FromWorker
+from stackshiftd.core.commands import FromWorker, ScheduleTerms
 from stackshiftd.core.records import NULL, Error, QueueTerms, RetryTerms
 
 BEAT_SECONDS: Final = 2.0
@@ -130,6 +130,7 @@ class JobFacts(msgspec.Struct, frozen=True, omit_defaults=True):
     concurrency_key: str = ""
     idempotency_ttl_ms: int | None = None
     schema: dict[str, Any] | None = None
+    schedule: ScheduleTerms | None = None
 
 
 class FailedModule(msgspec.Struct, frozen=True):

@@ -13,13 +13,21 @@ from collections.abc import Iterator
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+from msgspec import Raw
 
 from stackshift_jobs import typed
-from stackshift_jobs.errors import StackshiftError
+from stackshift_jobs.errors import BadConfiguration, PayloadRefused, StackshiftError
 from stackshift_jobs.registry import Job, TwoJobsOneName, queues, registry
+from stackshift_jobs.strict import dumps, loads
+from stackshiftd.core.commands import ScheduleTerms
 from stackshiftd.core.records import QueueTerms, RetryTerms
+from stackshiftd.core.ticks import clock_of
 from stackshiftd.worker.frames import FailedModule, JobFacts
+
+MAX_SCHEDULE_PAYLOAD: Final = 64 << 10
+"""The daemon keeps it in memory."""
 
 
 class Source(NamedTuple):
@@ -100,6 +108,28 @@ def _facts(job: Job) -> JobFacts:
         concurrency_key=job.concurrency_key,
         idempotency_ttl_ms=job.idempotency_ttl_ms,
         schema=typed.schema(job.payload_type),
+        schedule=_schedule(job),
+    )
+
+
+def _schedule(job: Job) -> ScheduleTerms | None:
+    """The job's schedule, checked: its expression, its zone, and whether its payload fits. Raises
+    `BadConfiguration`."""
+    named = job.schedule
+    if named is None:
+        return None
+    try:
+        clock_of(named.expression, named.timezone, 0)
+    except StackshiftError as bad:
+        told = f"job {job.name!r}: {bad.message}" + (f"; {bad.hint}" if bad.hint else "")
+        raise BadConfiguration(told) from bad
+    try:
+        payload = dumps(named.payload, MAX_SCHEDULE_PAYLOAD)
+        typed.convert(loads(payload), job.payload_type)
+    except PayloadRefused as bad:
+        raise BadConfiguration(f"job {job.name!r}: schedule_payload: {bad.message}") from bad
+    return ScheduleTerms(
+        named.expression, named.timezone, named.catch_up, named.overlap, Raw(payload)
     )
 
 

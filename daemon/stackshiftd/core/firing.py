@@ -1,0 +1,176 @@
+"""What is decided about schedules: which there are, and what becomes of a tick that is due.
+
+The decision about a tick is one append: `schedule.fired`, with the tick after it, and `run.created`
+under a key made of job and tick. So a tick has one run at most, whatever crashes in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from stackshift_jobs.durations import rfc3339
+from stackshift_jobs.errors import NotFound
+from stackshiftd.core import commands as c
+from stackshiftd.core import records as r
+from stackshiftd.core.effects import NOTHING, Decision, Started, Switched
+from stackshiftd.core.schedules import LATE_US, Schedule, busy, ready
+from stackshiftd.core.state import State
+from stackshiftd.core.ticks import clock_of, count, latest, newest, next_after, tick_key
+
+MAX_CAUGHT_UP: Final = 1000
+"""So many missed ticks get a run each under `catch_up="all"`; older ones are passed over."""
+_SECOND_US: Final = 1_000_000
+
+Start = Callable[[State, c.StartRun, int], Decision]
+
+
+# --- What the code says --------------------------------------------------------------------
+
+
+def decide_define(state: State, command: c.DefineSchedules, now_us: int) -> Decision:
+    """The schedules that are new, have changed, or are not in the code any more."""
+    records: list[r.AnyRecord] = []
+    for job, terms in sorted(command.schedules.items()):
+        known = state.schedules.get(job)
+        if known is None or known.retired_us or _differs(known, terms):
+            records.append(_definition(job, terms, known, now_us))
+    for job, known in sorted(state.schedules.items()):
+        # Where a module does not import, a job that is missing may be in it: its ticks stay due.
+        gone = job not in command.schedules and (command.complete or job in command.jobs)
+        if gone and not known.retired_us:
+            records.append(r.ScheduleRetired(job))
+    return Decision(tuple(records))
+
+
+def _differs(known: Schedule, terms: c.ScheduleTerms) -> bool:
+    return _clock_differs(known, terms) or (
+        (known.catch_up, known.overlap, known.payload)
+        != (terms.catch_up, terms.overlap, bytes(terms.payload))
+    )
+
+
+def _clock_differs(known: Schedule, terms: c.ScheduleTerms) -> bool:
+    return (known.expression, known.timezone) != (terms.schedule, terms.timezone)
+
+
+def _definition(
+    job: str, terms: c.ScheduleTerms, known: Schedule | None, now_us: int
+) -> r.ScheduleDefined:
+    """An expression that is the same goes on: its ticks are counted from when it was first seen,
+    and one that is due stays due. Else, and after it was retired, the next tick is one to come."""
+    if known is None or _clock_differs(known, terms):
+        since_us = -(-now_us // _SECOND_US) * _SECOND_US
+    else:
+        since_us = known.since_us
+    next_us: int | None
+    if known is not None and known.paused_us:
+        next_us = None
+    elif known is not None and not known.retired_us and not _clock_differs(known, terms):
+        next_us = known.next_us
+    else:
+        tick_us = known.tick_us if known is not None else 0
+        clock = clock_of(terms.schedule, terms.timezone, since_us)
+        next_us = next_after(clock, max(now_us, tick_us))
+    return r.ScheduleDefined(
+        job, terms.schedule, terms.timezone, rfc3339(since_us), terms.catch_up, terms.overlap,
+        terms.payload, _text(next_us),
+    )  # fmt: skip
+
+
+# --- A tick --------------------------------------------------------------------------------
+
+
+def decide_fire(state: State, command: c.FireSchedule, now_us: int, start: Start) -> Decision:
+    """What becomes of the tick that is due; nothing where none is. `start` decides a `StartRun`."""
+    schedule = state.schedules.get(command.job)
+    if schedule is None or not ready(state, schedule, now_us):
+        return NOTHING
+    if schedule.held_us and not busy(state, schedule):
+        fired = r.ScheduleFired(command.job, rfc3339(schedule.held_us), _text(schedule.next_us))
+        return _with_run(state, fired, schedule.held_us, command.start, now_us, start)
+    clock = clock_of(schedule.expression, schedule.timezone, schedule.since_us)
+    due_us, counted = schedule.next_us, ""
+    if schedule.catch_up != "all":
+        tick_us = latest(clock, due_us, now_us)
+    elif due_us <= schedule.counted_us:
+        tick_us = due_us
+    else:
+        tick_us = newest(clock, due_us, now_us, MAX_CAUGHT_UP)
+        counted = rfc3339(now_us) if tick_us < latest(clock, due_us, now_us) else ""
+    passed = count(clock, due_us, tick_us)
+    reason = _why_none(state, schedule, tick_us, now_us)
+    if reason == "waits" and schedule.held_us:
+        passed += 1
+    fired = r.ScheduleFired(
+        command.job, rfc3339(tick_us), _text(next_after(clock, tick_us)), "", reason, passed,
+        counted,
+    )  # fmt: skip
+    if reason:
+        return Decision((fired,))
+    return _with_run(state, fired, tick_us, command.start, now_us, start)
+
+
+def _why_none(state: State, schedule: Schedule, tick_us: int, now_us: int) -> str:
+    """Why the tick starts no run now; empty if it does."""
+    if schedule.catch_up == "skip" and now_us - tick_us > LATE_US:
+        return "missed"
+    if schedule.overlap != "allow" and busy(state, schedule):
+        return "overlap" if schedule.overlap == "skip" else "waits"
+    return ""
+
+
+def _with_run(
+    state: State,
+    fired: r.ScheduleFired,
+    tick_us: int,
+    prepared: c.StartRun,
+    now_us: int,
+    start: Start,
+) -> Decision:
+    """`fired`, with the run that is the tick's: a new one, or the one that owns the tick's key."""
+    key = tick_key(fired.job, tick_us)
+    owner = state.key_owner(key, now_us)
+    if owner is not None:
+        return Decision((msgspec.structs.replace(fired, started=owner.run),))
+    started = start(state, msgspec.structs.replace(prepared, due_us=tick_us, key=key), now_us)
+    assert isinstance(started.reply, Started)
+    fired = msgspec.structs.replace(fired, started=started.reply.run)
+    return Decision((fired, *started.records), started.effects, started.reply)
+
+
+# --- What a person asks --------------------------------------------------------------------
+
+
+def decide_pause(state: State, command: c.PauseSchedule, now_us: int) -> Decision:
+    """It ticks no more until it is resumed; a tick that is due or held is dropped."""
+    schedule = _known(state, command.job)
+    if schedule.paused_us:
+        return Decision(reply=Switched(command.job, False))
+    return Decision((r.SchedulePaused(command.job),), (), Switched(command.job, True))
+
+
+def decide_resume(state: State, command: c.ResumeSchedule, now_us: int) -> Decision:
+    """It ticks again from now on: the time that it was paused is not caught up."""
+    schedule = _known(state, command.job)
+    if not schedule.paused_us:
+        return Decision(reply=Switched(command.job, False))
+    next_us: int | None = None
+    if not schedule.retired_us:
+        clock = clock_of(schedule.expression, schedule.timezone, schedule.since_us)
+        next_us = next_after(clock, max(now_us, schedule.tick_us))
+    resumed = r.ScheduleResumed(command.job, _text(next_us))
+    return Decision((resumed,), (), Switched(command.job, True))
+
+
+def _known(state: State, job: str) -> Schedule:
+    schedule = state.schedules.get(job)
+    if schedule is None:
+        raise NotFound(f"no job {job!r} has a schedule", hint="stackshift schedules list")
+    return schedule
+
+
+def _text(us: int | None) -> str | None:
+    return rfc3339(us) if us else None

@@ -1,0 +1,160 @@
+"""Ringing when a schedule's tick is due, and telling the core which schedules the code has.
+
+The core decides what becomes of a tick; here its run is prepared, since the core knows neither jobs
+nor ids, and here is the alarm. A tick of a job that no worker has just now, or that cannot be
+started for another reason, stays due: it is tried again when workers say anew what jobs there are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any, Final
+
+from msgspec import Raw
+
+from stackshift_jobs.errors import StackshiftError
+from stackshiftd.core import commands as c
+from stackshiftd.core.schedules import Schedule, busy, ready, waits
+from stackshiftd.core.state import State
+from stackshiftd.core.ticks import clock_of
+from stackshiftd.shell.catalog import Catalog, StartParams
+from stackshiftd.shell.engine import Engine
+from stackshiftd.shell.ids import new_run_id
+
+log = logging.getLogger("stackshiftd.ticking")
+
+MAX_SLEEP_SECONDS: Final = 1.0
+"""As of `timers`: then it is looked again, so that clock jumps and a sleep of the machine show."""
+MAX_FIRED: Final = 64
+"""Ticks decided in one turn of the loop."""
+_NEVER_US: Final = 1 << 62
+
+
+class Ticking:
+    """The alarm of all schedules."""
+
+    def __init__(self, engine: Engine, catalog: Catalog) -> None:
+        self._engine = engine
+        self._catalog = catalog
+        self._loop = asyncio.get_running_loop()
+        self._alarm: asyncio.TimerHandle | None = None
+        self.problems: dict[str, str] = {}
+        """Job → why its ticks cannot be started, since workers last said what there is."""
+        self._seen: tuple[State, int] | None = None
+        """The state, and its last change of a schedule, that the next two were computed for."""
+        self._due_us = _NEVER_US
+        self._waiting: list[Schedule] = []
+        self._stopped = False
+
+    def learn(self) -> None:
+        """Workers have said what jobs there are: tell the core which schedules they have."""
+        self.problems.clear()
+        self._seen = None
+        found: dict[str, c.ScheduleTerms] = {}
+        for job in self._catalog.jobs.values():
+            if job.schedule is None:
+                continue
+            try:
+                # The worker's interpreter may know more zones than ours.
+                clock_of(job.schedule.schedule, job.schedule.timezone, 0)
+            except StackshiftError as bad:
+                self._note(job.name, bad)
+            else:
+                found[job.name] = job.schedule
+        jobs = frozenset(self._catalog.jobs).difference(self.problems)
+        complete = not self._catalog.failed and not self.problems
+        self._engine.submit(c.DefineSchedules(found, jobs, complete))
+        self.rearm()
+
+    def rearm(self) -> None:
+        """Fire what is due, and set the alarm for what is next."""
+        engine = self._engine
+        if self._stopped or not engine.state.schedules or not self._catalog.greeted:
+            return
+        now_us = engine.now_us()
+        is_fresh = self._seen == (engine.state, engine.state.schedules_seq)
+        freed = any(not busy(engine.state, each) for each in self._waiting)
+        if is_fresh and not freed and now_us < self._due_us:
+            if self._alarm is None:
+                self._set((self._due_us - now_us) / 1e6)
+        elif engine.read_only or not engine.roomy:
+            self._set(MAX_SLEEP_SECONDS)  # No room for new runs: their ticks stay due.
+        elif self._fire_all(now_us):
+            self._look_ahead(now_us)
+            self._set((self._due_us - now_us) / 1e6)
+        else:
+            self._set(0.0)
+
+    def _fire_all(self, now_us: int) -> bool:
+        """Decide what is due; False where more is left than fits one turn."""
+        left = MAX_FIRED
+        for job in list(self._engine.state.schedules):
+            while self._is_ready(job, now_us):
+                if not left:
+                    return False
+                left -= 1
+                self._fire(job)
+        return True
+
+    def _is_ready(self, job: str, now_us: int) -> bool:
+        return (
+            job in self._catalog.jobs
+            and job not in self.problems
+            and ready(self._engine.state, self._engine.state.schedules[job], now_us)
+        )
+
+    def _fire(self, job: str) -> None:
+        state = self._engine.state
+        before = state.seq
+        try:
+            start = self.prepared(state.schedules[job], key="schedule")
+        except StackshiftError as bad:
+            self._note(job, bad)
+            return
+        self._engine.submit(c.FireSchedule(job, start), lambda told: self._refused(job, told))
+        if self._engine.state.seq == before and self._is_ready(job, self._engine.now_us()):
+            self.problems[job] = "its tick was refused"
+
+    def _refused(self, job: str, told: Any) -> None:
+        if isinstance(told, StackshiftError):
+            self._note(job, told)
+
+    def _note(self, job: str, bad: StackshiftError) -> None:
+        self.problems[job] = bad.message
+        log.error("the schedule of %s: %s", job, bad.message)
+
+    def prepared(self, schedule: Schedule, key: str | None = None) -> c.StartRun:
+        """The start of a run of the schedule; with `key`, as one that has a key."""
+        params = StartParams(schedule.job, Raw(schedule.payload), idempotency_key=key)
+        return self._catalog.start_command(params, new_run_id(), self._engine.now_us())
+
+    def _look_ahead(self, now_us: int) -> None:
+        """Note what comes next, so that the way of a run does not lead through all schedules."""
+        state = self._engine.state
+        self._seen = (state, state.schedules_seq)
+        self._due_us, self._waiting = _NEVER_US, []
+        for each in state.schedules.values():
+            if not each.lives or each.job in self.problems or each.job not in self._catalog.jobs:
+                continue
+            if waits(state, each, now_us):
+                self._waiting.append(each)
+            if each.next_us > now_us:
+                self._due_us = min(self._due_us, each.next_us)
+
+    def _set(self, seconds: float) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        seconds = min(max(seconds, 0.0), MAX_SLEEP_SECONDS)
+        self._alarm = self._loop.call_later(seconds, self._ring)
+
+    def _ring(self) -> None:
+        self._alarm = None
+        self.rearm()
+
+    def stop(self) -> None:
+        """Ring no more."""
+        self._stopped = True
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
