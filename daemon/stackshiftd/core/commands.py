@@ -76,6 +76,12 @@ class RemoveRun(Command, frozen=True):
     run: str
 
 
+class DiscardRun(Command, frozen=True):
+    """Take a failed run out of the dead letter for good; lists go on showing it."""
+
+    run: str
+
+
 # --- From the shell ------------------------------------------------------------------------
 
 
@@ -274,7 +280,7 @@ FromWorker = (
     CompleteStep | FailStep | OpenStep | RecordValue | BeginSleep | CallJob | AwaitRun
     | Suspend | CompleteRun | FailAttempt | ConfirmStop | ReportProgress
 )  # fmt: skip
-FromClient = StartRun | CancelRun | RetryRun | ForkRun | RemoveRun
+FromClient = StartRun | CancelRun | RetryRun | ForkRun | RemoveRun | DiscardRun
 FromShell = (
     StartChild
     | Claimed

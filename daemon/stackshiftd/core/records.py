@@ -177,6 +177,12 @@ class RunRemoved(Record, frozen=True, tag="run.removed"):
     run: str
 
 
+class RunDiscarded(Record, frozen=True, tag="run.discarded"):
+    """A person took a failed run out of the dead letter; it stays in lists, as failed."""
+
+    run: str
+
+
 # --- Attempts ------------------------------------------------------------------------------
 
 
@@ -326,9 +332,9 @@ class ProgressReported(Record, frozen=True, tag="progress.reported"):
 AnyRecord = (
     JournalOpened | JournalRecovered | JournalWatermark | JournalClosed | SnapshotTaken
     | RunCreated | RunQueued | RunHeld | RunCompleted | RunFailed | RunCancelled | RunRetried
-    | RunRemoved | AttemptStarted | AttemptResumed | AttemptSuspended | AttemptFailed | AttemptLost
-    | AttemptStopped | StepStarted | StepCompleted | StepFailed | ValueRecorded | ChildStarted
-    | WaitStarted | WaitEnded | ProgressReported
+    | RunRemoved | RunDiscarded | AttemptStarted | AttemptResumed | AttemptSuspended
+    | AttemptFailed | AttemptLost | AttemptStopped | StepStarted | StepCompleted | StepFailed
+    | ValueRecorded | ChildStarted | WaitStarted | WaitEnded | ProgressReported
 )  # fmt: skip
 
 VERSIONS: Final[dict[str, int]] = {str(cls.__struct_config__.tag): 1 for cls in get_args(AnyRecord)}

@@ -27,7 +27,15 @@ log = logging.getLogger("stackshiftd.control")
 
 
 _LOOKS: Final = frozenset(
-    ("run.get", "run.list", "run.why", "run.logs", "daemon.status", "journal.stats")
+    (
+        "run.get",
+        "run.list",
+        "run.why",
+        "run.logs",
+        "dead.count",
+        "daemon.status",
+        "journal.stats",
+    )
 )
 """Methods that change nothing: they are answered also while there is no room."""
 
