@@ -10,7 +10,7 @@ from typing import Final
 
 from stackshift_jobs.config import QUEUES, Key
 
-_SECTIONS: Final = frozenset((QUEUES, "hooks"))
+_SECTIONS: Final = frozenset((QUEUES,))
 _KEYS: Final = frozenset(("project.watch",))
 
 

@@ -150,8 +150,6 @@ def idle_settings(config: Config) -> list[str]:
     """Settings that are valid and have no effect in this version: said, so that nobody relies on
     them in silence."""
     idle = [f"[queues.{name}]" for name in config.queues]
-    if config.hooks.on_failed or config.hooks.on_completed:
-        idle.append("[hooks]")
     if config.project.watch:
         idle.append("[project] watch")
     return [f"{each} in stackshift.toml has no effect in this version" for each in idle]

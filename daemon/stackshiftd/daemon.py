@@ -45,6 +45,7 @@ from stackshiftd.shell.dead_letter import DeadLetter
 from stackshiftd.shell.dispatcher import Dispatcher
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.feeds import Feeds
+from stackshiftd.shell.hooks import Hooks
 from stackshiftd.shell.looking import Looking
 from stackshiftd.shell.lookup import Lookup
 from stackshiftd.shell.params import Answer
@@ -90,6 +91,7 @@ class Daemon:
         self._view = View(self.engine, self._lookup, bodies, self._fleet)
         self._waiters = Waiters(self._view)
         self._feeds = Feeds(self.engine, self._lookup, self._view.run)
+        self._hooks = Hooks(config, self._view.at_end, self._tuning)
         self._timers = Timers(self.engine)
         payload_bytes = config.limits.payload_bytes
         looking = Looking(
@@ -144,6 +146,7 @@ class Daemon:
     def finished(self, run: Run, row: RunRow) -> None:
         self._history.add(row)
         self._waiters.finished(run)
+        self._hooks.ended(row)
 
     def lengthened(self, run: str, places: array[int]) -> None:
         self._history.lengthen(run, places)
@@ -265,6 +268,7 @@ class Daemon:
         self._timers.stop()
         self.engine.submit(c.Close())
         await self.engine.drained()
+        await self._hooks.close(grace)
 
     async def _until_idle(self, seconds: float | None) -> None:
         """Wait until nothing executes, at most so long."""
@@ -282,6 +286,7 @@ class Daemon:
         for connection in list(self._control.connections):
             connection.close()
         await self.pool.close()
+        await self._hooks.close(0)
         for task in list(self._tasks):
             task.cancel()
         self._history.close()

@@ -66,14 +66,12 @@ def test_every_setting_of_the_commented_file_is_one(shell: Shell, tmp_path: Path
 
 
 def test_settings_without_effect_are_not_offered_and_setting_one_says_so(shell: Shell) -> None:
-    """Queues, hooks and watching: not in the file that `init` writes; a note when they are set."""
+    """Queues and watching: not in the file that `init` writes; a note when they are set."""
     from stackshift_cli.verbs.project import commented_settings
 
     offered = commented_settings()
-    assert not [word for word in ("queues", "hooks", "watch", "on_failed") if word in offered]
-    for key, value in (
-        ("queues.media.rate", "100/m"), ("project.watch", "true"), ("hooks.on_failed", '["x"]'),
-    ):  # fmt: skip
+    assert not [word for word in ("queues", "watch") if word in offered]
+    for key, value in (("queues.media.rate", "100/m"), ("project.watch", "true")):
         told = shell("config", "set", key, value)
         assert told.code == 0
         assert told.stderr.splitlines()[1:] == [f"note: {key} has no effect in this version"]

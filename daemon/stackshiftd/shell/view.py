@@ -51,6 +51,14 @@ class View:
             made |= detail(self._lookup.entries(run_id))
         return made
 
+    def at_end(self, row: RunRow) -> dict[str, Any]:
+        """The run object as the run was when it came to the end that `row` tells of, whatever has
+        become of it since."""
+        live = self._lookup.live(row.id)
+        if live is not None and live.finished and live.finished_us == row.finished_us:
+            return self.of_run(live)
+        return self.of_row(row)
+
     def why(self, run: Run) -> Why:
         """Why a run in memory is where it is."""
         fleet: Fleet = self._fleet()
