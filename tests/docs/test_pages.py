@@ -15,7 +15,11 @@ from docs.pages import Command, File, blocks, steps
 from docs.terminal import Terminal
 from helpers.project import REPOSITORY
 
-PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("guide-*.md"))]
+PAGES = [
+    REPOSITORY / "README.md",
+    *sorted((REPOSITORY / "docs").glob("guide-*.md")),
+    REPOSITORY / "docs" / "dead-letter.md",
+]
 EXAMPLE = REPOSITORY / "jobs.example"
 
 
