@@ -66,6 +66,26 @@ _RUN_COMMANDS: Final = (
     Command(("runs", "rm"), "Remove a finished run from lists.", "runs_change:rm", (_RUN, _YES)),
 )  # fmt: skip
 
+_SOME_RUNS: Final = _RUNS._replace(required=False)
+_OF_QUEUE: Final = Option("queue", ("--queue",), "With --all: of this queue.", "Q")
+_OF_JOB: Final = Option("job", ("--job",), "With --all: of this job.", "J")
+_DEAD_COMMANDS: Final = (
+    Command(("dead", "list"), "List the dead letter, newest first.", "dead:list_", tuple(
+        parameter for parameter in _RUN_COMMANDS[0].parameters
+        if parameter.name not in ("status", "dead")
+    )),
+    Command(("dead", "retry"), "Send runs of the dead letter on again.", "dead:retry", (
+        _SOME_RUNS,
+        Option("all", ("--all",), "All of them."),
+        _OF_QUEUE, _OF_JOB, _YES,
+    )),
+    Command(("dead", "discard"), "Take runs out of the dead letter for good.", "dead:discard", (
+        _SOME_RUNS,
+        Option("all", ("--all",), "All of them."),
+        _OF_QUEUE, _OF_JOB, _YES,
+    )),
+)  # fmt: skip
+
 _JOB: Final = Argument("job", "Name of the job.", "JOB")
 _JOB_COMMANDS: Final = (
     Command(("jobs", "list"), "List the project's jobs.", "jobs:list_"),
@@ -163,12 +183,14 @@ _OTHER_COMMANDS: Final = (
 )  # fmt: skip
 
 COMMANDS: Final = (
-    START, *_RUN_COMMANDS, *_JOB_COMMANDS, *_QUEUE_COMMANDS, *_SCHEDULE_COMMANDS, *_DAEMON_COMMANDS,
+    START, *_RUN_COMMANDS, *_DEAD_COMMANDS, *_JOB_COMMANDS, *_QUEUE_COMMANDS, *_SCHEDULE_COMMANDS,
+    *_DAEMON_COMMANDS,
     *_JOURNAL_COMMANDS, *_OTHER_COMMANDS,
 )  # fmt: skip
 
 GROUPS: Final = {
     "runs": "Look at runs, wait for them, act on them.",
+    "dead": "Runs that failed for good, and await a person.",
     "jobs": "The project's jobs.",
     "queues": "When the runs of a queue go.",
     "schedules": "What starts jobs by itself.",

@@ -22,6 +22,7 @@ from stackshift_jobs.version import PROTOCOL, __version__
 from stackshiftd.core import commands as c
 from stackshiftd.core.effects import (
     Acknowledge,
+    Discarded,
     Dispatch,
     Effect,
     Finished,
@@ -40,9 +41,11 @@ from stackshiftd.shell.bodies import Bodies
 from stackshiftd.shell.catalog import Catalog
 from stackshiftd.shell.connection import Connection
 from stackshiftd.shell.control import Control
+from stackshiftd.shell.dead_letter import DeadLetter
 from stackshiftd.shell.dispatcher import Dispatcher
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.feeds import Feeds
+from stackshiftd.shell.hooks import Hooks
 from stackshiftd.shell.looking import Looking
 from stackshiftd.shell.lookup import Lookup
 from stackshiftd.shell.params import Answer
@@ -98,6 +101,7 @@ class Daemon:
         self._view = View(self.engine, self._lookup, bodies, self._fleet)
         self._waiters = Waiters(self._view)
         self._feeds = Feeds(self.engine, self._lookup, self._view.run)
+        self._hooks = Hooks(config, self._view.at_end, self._tuning)
         self._timers = Timers(self.engine)
         self._ticking = Ticking(self.engine, self._catalog)
         self._dispatcher.learned = self._ticking.learn
@@ -112,6 +116,7 @@ class Daemon:
             Starting(self.engine, self._catalog, self._view, payload_bytes).table,
             looking.table,
             Acting(self.engine, self._catalog, self._lookup, self._view, payload_bytes).table,
+            DeadLetter(self.engine, self._lookup, self._view).table,
             Schedules(self.engine, self._catalog, self._ticking).table,
         ]  # fmt: skip
         facts = {
@@ -145,8 +150,8 @@ class Daemon:
                 self._dispatcher.resolve(effect)
             case Stop():
                 self._dispatcher.stop(effect)
-            case Finished():
-                pass  # `finished` below has been told, with the run itself
+            case Finished() | Discarded():
+                pass  # `finished` and `lengthened` below are told, with the run itself
             case Removed():
                 self._history.remove(effect.run)
                 with contextlib.suppress(OSError):
@@ -159,13 +164,10 @@ class Daemon:
     def finished(self, run: Run, row: RunRow) -> None:
         self._history.add(row)
         self._waiters.finished(run)
+        self._hooks.ended(row)
 
     def lengthened(self, run: str, places: array[int]) -> None:
-        row = self._history.find(run)
-        if row is not None:
-            # Where it stopped before its cancellation was durable, only the rest is told here.
-            row.places = places if places[0] == row.places[0] else row.places + places
-            self._history.add(row)
+        self._history.lengthen(run, places)
 
     def failed(self, error: BaseException) -> None:
         log.critical("the journal has failed, nothing more is acknowledged: %s", error)
@@ -195,11 +197,13 @@ class Daemon:
         Raises `Unknown` if the journal has failed meanwhile.
         """
         engine = self.engine
-        rows, removed = await engine.replay(self._history.covered_seq)
+        caught = await engine.replay(self._history.covered_seq)
         self._backfill_history()
-        for row in rows:
+        for row in caught.rows:
             self._history.add(row)
-        for run in removed:
+        for run, places in caught.lengthened:
+            self._history.lengthen(run, places)
+        for run in caught.removed:
             self._history.remove(run)
         self._feeds.published_seq = engine.state.seq
         await engine.claim(Owner(os.getpid(), __version__))
@@ -296,6 +300,7 @@ class Daemon:
         self._timers.stop()
         self.engine.submit(c.Close())
         await self.engine.drained()
+        await self._hooks.close(grace)
 
     async def _until_idle(self, seconds: float | None) -> None:
         """Wait until nothing executes, at most so long."""
@@ -315,6 +320,7 @@ class Daemon:
         for connection in list(self._control.connections):
             connection.close()
         await self.pool.close()
+        await self._hooks.close(0)
         for task in list(self._tasks):
             task.cancel()
         self._history.close()

@@ -62,10 +62,9 @@ def init(session: Session, given: Given) -> int:
 
 def commented_settings() -> str:
     """A `stackshift.toml` that sets nothing and shows every setting that has an effect."""
-    from stackshift_cli.idle_settings import is_idle
-    from stackshift_jobs.config import KEYS, QUEUES
+    from stackshift_jobs.config import IDLE, KEYS, QUEUES
 
-    offered = [key for key in KEYS if not is_idle(key)]
+    offered = [key for key in KEYS if key.path not in IDLE]
     written = ["# All settings, at their defaults. Remove the # of a line to change it.", ""]
     for section in dict.fromkeys(key.section for key in offered):
         # A table of that name would be a queue of that name.

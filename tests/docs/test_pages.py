@@ -16,7 +16,8 @@ from docs.terminal import Terminal
 from helpers.project import REPOSITORY
 
 DOCS = REPOSITORY / "docs"
-PAGES = [REPOSITORY / "README.md", *sorted(DOCS.glob("guide-*.md")), DOCS / "queues.md"]
+GUIDES = [*DOCS.glob("guide-*.md"), DOCS / "queues.md", DOCS / "dead-letter.md"]
+PAGES = [REPOSITORY / "README.md", *sorted(GUIDES)]
 EXAMPLE = REPOSITORY / "jobs.example"
 
 

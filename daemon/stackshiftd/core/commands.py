@@ -97,6 +97,12 @@ class ResumeSchedule(Command, frozen=True):
     job: str
 
 
+class DiscardRun(Command, frozen=True):
+    """Take a failed run out of the dead letter for good; lists go on showing it."""
+
+    run: str
+
+
 # --- From the shell ------------------------------------------------------------------------
 
 
@@ -339,6 +345,7 @@ FromClient = (
     | RetryRun
     | ForkRun
     | RemoveRun
+    | DiscardRun
     | ChangeQueue
     | PauseSchedule
     | ResumeSchedule

@@ -18,6 +18,7 @@ from stackshift_jobs.durations import from_rfc3339, rfc3339
 from stackshift_jobs.errors import Conflict
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
+from stackshiftd.core.dead import decide_discard
 from stackshiftd.core.effects import (
     NOTHING,
     Acknowledge,
@@ -509,6 +510,10 @@ def _retry(state: State, command: c.RetryRun, now_us: int) -> Decision:
     return decide_retry(state, command)
 
 
+def _discard(state: State, command: c.DiscardRun, now_us: int) -> Decision:
+    return decide_discard(state, command)
+
+
 def _fork(state: State, command: c.ForkRun, now_us: int) -> Decision:
     return decide_fork(state, command)
 
@@ -544,6 +549,7 @@ _BY_TYPE: Final[dict[type[c.Command], Callable[[State, Any, int], Decision]]] = 
     c.RetryRun: _retry,
     c.ForkRun: _fork,
     c.RemoveRun: _remove,
+    c.DiscardRun: _discard,
     c.Claimed: _claimed,
     c.Assign: _assign,
     c.DefineJobs: _define_jobs,

@@ -58,7 +58,13 @@ class Removed(msgspec.Struct, frozen=True):
     run: str
 
 
-Effect = Dispatch | Acknowledge | Resolve | Stop | Finished | Removed
+class Discarded(msgspec.Struct, frozen=True):
+    """The run has left the dead letter, and memory: its history goes on without it."""
+
+    run: str
+
+
+Effect = Dispatch | Acknowledge | Resolve | Stop | Finished | Removed | Discarded
 
 
 class Started(msgspec.Struct, frozen=True):

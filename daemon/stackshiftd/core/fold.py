@@ -312,6 +312,11 @@ def _removed(state: State, entry: r.Entry, record: r.RunRemoved) -> None:
         state.dead -= 1
 
 
+def _discarded(state: State, entry: r.Entry, record: r.RunDiscarded) -> None:
+    del state.runs[record.run]
+    state.dead -= 1
+
+
 # --- Attempts ------------------------------------------------------------------------------
 
 
@@ -508,6 +513,7 @@ _BY_TYPE: Final[dict[type[r.Record], Callable[[State, r.Entry, Any], None]]] = {
     r.RunCancelled: _cancelled,
     r.RunRetried: _retried,
     r.RunRemoved: _removed,
+    r.RunDiscarded: _discarded,
     r.AttemptStarted: _dispatched,
     r.AttemptResumed: _dispatched,
     r.AttemptSuspended: _suspended,

@@ -191,6 +191,12 @@ class RunRemoved(Record, frozen=True, tag="run.removed"):
     run: str
 
 
+class RunDiscarded(Record, frozen=True, tag="run.discarded"):
+    """A person took a failed run out of the dead letter; it stays in lists, as failed."""
+
+    run: str
+
+
 # --- Attempts ------------------------------------------------------------------------------
 
 
@@ -403,9 +409,9 @@ class ScheduleResumed(Record, frozen=True, tag="schedule.resumed"):
 AnyRecord = (
     JournalOpened | JournalRecovered | JournalWatermark | JournalClosed | SnapshotTaken
     | RunCreated | RunQueued | RunHeld | RunCompleted | RunFailed | RunCancelled | RunRetried
-    | RunRemoved | AttemptStarted | AttemptResumed | AttemptSuspended | AttemptFailed | AttemptLost
-    | AttemptStopped | StepStarted | StepCompleted | StepFailed | ValueRecorded | ChildStarted
-    | WaitStarted | WaitEnded | ProgressReported | QueueChanged
+    | RunRemoved | RunDiscarded | AttemptStarted | AttemptResumed | AttemptSuspended
+    | AttemptFailed | AttemptLost | AttemptStopped | StepStarted | StepCompleted | StepFailed
+    | ValueRecorded | ChildStarted | WaitStarted | WaitEnded | ProgressReported | QueueChanged
     | ScheduleDefined | ScheduleFired | ScheduleRetired | SchedulePaused | ScheduleResumed
 )  # fmt: skip
 

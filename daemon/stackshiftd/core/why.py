@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from stackshift_jobs.durations import format_ms, rfc3339
+from stackshiftd.core.dead import is_dead
 from stackshiftd.core.state import PENDING, Memo, Phase, Run, State, Status, Step
 
 
@@ -60,7 +61,8 @@ def why(state: State, run: Run, fleet: Fleet, now_us: int) -> Why:
         case Status.FAILED:
             error = run.error
             told = f": {error.type}: {error.message}" if error is not None else ""
-            return Why("failed", f"failed{told}; in the dead letter of queue {run.queue}")
+            dead = f"; in the dead letter of queue {run.queue}" if is_dead(state, run) else ""
+            return Why("failed", f"failed{told}{dead}")
         case _:
             return Why(run.status.value, run.status.value)
 

@@ -72,8 +72,9 @@ class Acting:
 
     def retry(self, params: RetryParams, answer: Answer) -> None:
         run_id = self._lookup.resolve(params.run)
-        live = self._lookup.live(run_id)
-        restored = () if live is not None else self._lookup.lines(run_id)
+        # One that is on its way out of memory brings its records along too.
+        in_memory = run_id in self._engine.state.runs
+        restored = () if in_memory else self._lookup.lines(run_id)
         replaced = {
             name: dumps(loads(bytes(value), self._payload_bytes), self._payload_bytes)
             for name, value in params.set.items()
@@ -83,7 +84,7 @@ class Acting:
             decision = decide(self._engine.state, command, self._engine.now_us())
             self._engine.when_durable(lambda reply: answer(_sent(reply, True)), decision.reply)
             return
-        if live is None:
+        if not in_memory:
             self._engine.places[run_id] = self._lookup.places(run_id)[:]
         self._engine.submit(command, lambda reply: answer(_sent(reply, False)))
 

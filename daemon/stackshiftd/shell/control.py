@@ -28,8 +28,8 @@ log = logging.getLogger("stackshiftd.control")
 
 
 _LOOKS: Final = frozenset(
-    ("run.get", "run.list", "run.why", "run.logs", "daemon.status", "journal.stats", "queue.list",
-     "queue.show", "schedule.list", "schedule.next")
+    ("run.get", "run.list", "run.why", "run.logs", "dead.count", "daemon.status", "journal.stats",
+     "queue.list", "queue.show", "schedule.list", "schedule.next")
 )  # fmt: skip
 """Methods that change nothing: they are answered also while there is no room."""
 
