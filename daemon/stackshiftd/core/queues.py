@@ -10,7 +10,8 @@ Laws:
 
 - Only `fold` changes a queue. What it left at the head of a lane is live until the next change.
 - The rate is a token bucket in whole numbers, told as the time at which it would be full again
-  (GCRA, ITU-T I.371, annex A): at most burst + rate·t fresh starts in any window of length t.
+  (GCRA, ITU-T I.371, annex A): at most burst + rate·t fresh starts in any window of length t. A
+  change of rate or burst neither makes tokens nor takes any but those that find no room.
 - Heaps forget lazily (`core.heap`): a place that is not live any more is dropped when it comes to
   the head, or when there are too many of them.
 """
@@ -128,11 +129,6 @@ class Queue:
         spare = (limits.burst - 1) * limits.per_us
         return -((spare - self.full_at) // limits.rate)
 
-    @property
-    def full_us(self) -> int:
-        """When its bucket is full again, rounded up to a µs; 0 where there is no rate."""
-        return -(-self.full_at // self.limits.rate) if self.limits.rate else 0
-
     def next(self, now_us: int) -> Place | None:
         """The run to go next at `now_us`, pause and concurrency aside."""
         resumed, fresh = self.resumed.heads, self.fresh.heads
@@ -202,18 +198,34 @@ class Queue:
             self.said.pop(by, None)
         else:
             self.said[by] = terms
-        before, full_us = self.limits, self.full_us
+        before = self.limits
         self.limits = limits_of(self.said)
         if not self.limits.paused:
             self.paused_us = 0
         elif not before.paused:
             self.paused_us = now_us
-        self.full_at = full_us * (self.limits.rate or 0)
+        self._pour(before, now_us)
         if self.limits.key_concurrency != before.key_concurrency:
             for lane in (self.fresh, self.resumed):
                 for key in list(lane.keyed):
                     self._offer(lane, key)
             self._settle()
+
+    def _pour(self, before: Limits, now_us: int) -> None:
+        """Pour the bucket of `before` into that of the limits in force now. A bucket where there
+        was none is full."""
+        now = self.limits
+        if (now.rate, now.per_us, now.burst) == (before.rate, before.per_us, before.burst):
+            return
+        if now.rate is None or before.rate is None:
+            self.full_at = 0
+            return
+        # What is missing, in tokens and then in what a token costs now; rounded up, so that no
+        # change, however often it is repeated, makes a token.
+        missing = max(0, self.full_at - now_us * before.rate)
+        lacking = -(-missing * now.per_us // before.per_us)
+        grown = (now.burst - before.burst) * now.per_us
+        self.full_at = now_us * now.rate + max(0, lacking + grown)
 
     def restore(
         self, said: dict[str, QueueTerms], paused_us: int, served: int, full_at: int
