@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from core.story import Story
+from stackshiftd.core.heap import FEW
 
 
 def bound(story: Story, which: str, limit: int) -> None:
@@ -130,3 +131,29 @@ def test_limits_hold_across_a_restart(which: str) -> None:
         story.state = state
         assert story.fill() == runs[:2]
         story.claim()
+
+
+def test_run_sent_on_in_the_microsecond_in_which_it_came_is_not_lost() -> None:
+    """Daemon time stands still while the clock is behind it: a place can come back as it was."""
+    story = keyed()
+    woken = story.start(concurrency_key="k")
+    story.fill()
+    story.sleeps(woken, "nap", "1s")
+    story.suspends(woken)
+    story.tick(to="1s")
+    # An empty bucket: of what is ready now only the one that goes on may go.
+    story.limit(rate=1, rate_per_ms=3_600_000)
+    others = [story.start(priority=9), story.start(priority=9)]
+    assert story.assign() == others[0]
+    run, behind = (story.start(concurrency_key="k", priority=n) for n in (0, -1))
+    run_us = story.run(run).place_us
+    assert story.fill() == [woken]
+    story.cancel(run)
+    others += [story.start(priority=9) for _ in range(2 * FEW)]
+    story.retry(run)
+    assert story.run(run).place_us == run_us
+    story.completes(woken)
+    story.limit(rate=0)
+    assert story.fill() == [*others[1:], run]
+    story.completes(run)
+    assert story.fill() == [behind]

@@ -227,3 +227,20 @@ def test_busy_queues_do_not_starve_one_that_came_due() -> None:
         story.wall_us += 1_000_000
         turns = [story.assign() for _ in range(3)]
         assert sorted(story.run(run or "").queue for run in turns) == ["a", "b", "slow"]
+
+
+def test_nobody_is_woken_for_a_queue_that_may_not_go() -> None:
+    """One that was paused while it waited for its rate stands nowhere, also behind another's
+    permit that has passed unused."""
+    story = Story()
+    for queue, per_ms in (("a", 1000), ("b", 2000), ("c", 3000)):
+        story.limit(queue, rate=1, rate_per_ms=per_ms)
+        story.start(queue=queue)
+        story.start(queue=queue)
+    story.fill()
+    since_us = story.now_us
+    story.limit("b", paused=True)
+    permits = [story.state.next_permit_us(since_us + n * 500_000) for n in range(7)]
+    assert permits == [since_us + us for us in (1_000_000, 1_000_000)] + [
+        since_us + 3_000_000
+    ] * 4 + [None]
