@@ -90,11 +90,12 @@ def _audit_queues(state: State, ready: list[Run]) -> None:
                 goes = [resumed, fresh if queue.permit_us <= now_us else None]
                 assert queue.next(now_us) == min(filter(None, goes), default=None)
         _audit_turn(state, name, queue, resumed is not None, fresh is not None)
+    assert {state.pool_of(name) for name in state.queues} <= state.lines.keys()
     for name, line in state.lines.items():
         for throttled, heap in ((False, line.turns), (True, line.throttled)):
             if heap:  # the head is live
                 number, queue_name = heap[0]
-                assert state.queues[queue_name].turn == Turn(throttled, number)
+                assert state.queues[queue_name].turn == Turn(bool(name), throttled, number)
                 assert state.pool_of(queue_name) == name
 
 
@@ -102,16 +103,13 @@ def _audit_turn(state: State, name: str, queue: Queue, resumed: bool, fresh: boo
     """A queue stands in its line as long as a run of it may go."""
     turn = queue.turn
     assert (turn is not None) == (queue.has_slot and (resumed or fresh))
+    assert turn == queue.turn_at(state.now_us)
     if turn is not None:
         line = state.lines[state.pool_of(name)]
+        assert turn.own == bool(state.pool_of(name))
         assert (turn.number, name) in (line.throttled if turn.throttled else line.turns)
-        # Its time may have come since it was put there; then it is found by the time.
-        if turn.throttled:
-            assert not resumed
-            assert turn.number == queue.permit_us
-        else:
-            assert turn.number == queue.served
-            assert resumed or queue.permit_us <= state.now_us
+        assert turn.throttled == (not resumed and queue.permit_us > state.now_us)
+        assert turn.number == (queue.permit_us if turn.throttled else queue.served)
 
 
 def _place(run: Run) -> Place:

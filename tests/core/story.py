@@ -19,7 +19,7 @@ from stackshift_jobs.strict import canonical, dumps
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
 from stackshiftd.core.decide import decide
-from stackshiftd.core.effects import Cancelled, Decision, Effect, Finished, Sent, Started
+from stackshiftd.core.effects import Cancelled, Decision, Effect, Finished, QueueSet, Sent, Started
 from stackshiftd.core.fold import fold
 from stackshiftd.core.image import dump, load
 from stackshiftd.core.state import PENDING, Run, State, Status
@@ -97,6 +97,7 @@ class Story:
         limits: r.RunLimits = r.DEFAULT_LIMITS,
         timeout: str | None = None,
         priority: int = 0,
+        concurrency_key: str = "",
     ) -> str:
         """Start a run; the id of the run that there is now."""
         self.jobs.setdefault(job, "code-1")
@@ -111,6 +112,7 @@ class Story:
                 limits=limits,
                 timeout_ms=milliseconds(timeout) if timeout is not None else 0,
                 priority=priority,
+                concurrency_key=concurrency_key,
                 due_us=self.now_us + milliseconds(delay) * 1000 if delay is not None else 0,
                 key=key,
                 key_ttl_ms=milliseconds(key_ttl) if key is not None else 0,
@@ -155,15 +157,37 @@ class Story:
     def discard(self, run: str) -> None:
         self.do(c.DiscardRun(run))
 
+    def limit(self, queue: str = "media", *, reset: bool = False, **terms: Any) -> bool:
+        """A person limits a queue; did it change anything?"""
+        reply = self.do(c.ChangeQueue(queue, r.QueueTerms(**terms), reset)).reply
+        assert isinstance(reply, QueueSet)
+        return reply.changed
+
     # --- The shell -------------------------------------------------------------------------
 
-    def assign(self, worker: str = "w1", *, alone: bool = False, without: str = "") -> str | None:
-        """A slot in `worker` is free; the run that it got. `without` is a job it does not have."""
+    def declare(self, by: str, **queues: r.QueueTerms) -> None:
+        """`stackshift.toml` (`file`) or the job modules (`code`) say this of queues, no more."""
+        self.do(c.DefineQueues(by, queues))
+
+    def assign(
+        self, worker: str = "w1", *, alone: bool = False, without: str = "", pool: str = ""
+    ) -> str | None:
+        """A slot in `worker`, one of `pool`, is free; the run that it got. `without` is a job it
+        does not have."""
         codes = {job: code for job, code in self.jobs.items() if job != without}
-        for record in self.do(c.Assign(worker, codes, alone)).records:
+        for record in self.do(c.Assign(worker, codes, alone, pool)).records:
             if isinstance(record, r.AttemptStarted | r.AttemptResumed):
                 return record.run
         return None
+
+    def fill(self, pool: str = "") -> list[str]:
+        """There are slots enough: all that may go now, in the order in which they went."""
+        found: list[str] = []
+        while self.state.next_ready(self.now_us, pool) is not None:
+            run = self.assign(pool=pool)
+            assert run is not None, "a run was told to be ready"
+            found.append(run)
+        return found
 
     def lose(self, run: str, *, ours: bool = False) -> None:
         """The worker that executes `run` is gone; by our doing, if `ours`."""

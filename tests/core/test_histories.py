@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import hypothesis.strategies as st
 from hypothesis import HealthCheck, settings
@@ -26,6 +26,10 @@ STEPS: Final = ("a", "b", "c", "d")
 QUICK: Final = r.RetryTerms(max_attempts=2, backoff_ms=100, jitter=0.5)
 TERMS: Final = (ONCE, QUICK, STEADY)
 SPANS: Final = ("0s", "1ms", "1s", "10s", "5m", "3h")
+QUEUES: Final = ("media", "office")
+KEYS: Final = ("", "", "k1", "k2")
+RATES: Final = ((0, 0), (7, 3000), (1, 10_000))
+"""Starts, in so many milliseconds; none, for no rate."""
 SIZES: Final = (0, 1, 5000)
 """Of bodies; the last is not kept in memory."""
 
@@ -75,13 +79,14 @@ class Histories(RuleBasedStateMachine):
             run = self.story.start(
                 JOBS[pick % 3],
                 "x" * SIZES[pick % 7 % 3],
-                queue=("media", "office")[pick % 2],
+                queue=QUEUES[pick % 2],
                 delay=delay,
                 key=key,
                 key_ttl=SPANS[pick % 6],
                 retry=TERMS[pick % 5 % 3],
                 timeout=(None, None, "1s", "10s")[pick % 4],
                 priority=pick % 3 - 1,
+                concurrency_key=KEYS[pick % 4],
             )
         except Conflict as conflict:
             assert owner is not None
@@ -165,12 +170,55 @@ class Histories(RuleBasedStateMachine):
         worker=st.sampled_from(WORKERS),
         times=st.integers(1, 6),
         without=st.sampled_from(("", "", "", "mail")),
+        pool=st.sampled_from(("", "", "media")),
     )
-    def assign(self, worker: str, times: int, without: str) -> None:
+    def assign(self, worker: str, times: int, without: str, pool: str = "") -> None:
+        worker += pool
         for _ in range(times):
             alone = not self.story.state.executions.get(worker)
-            self.story.assign(worker, alone=alone, without=without)
+            run = self.story.assign(worker, alone=alone, without=without, pool=pool)
+            if run is not None:
+                self.check_limits(self.story.run(run), pool)
         self.note_over()
+
+    def check_limits(self, run: Run, pool: str) -> None:
+        """What was just handed out is within the limits in force."""
+        queue = self.story.state.queues[run.queue]
+        same = sum(each.queue == run.queue for each in self.executing())
+        of_key = [each for each in self.executing() if each.concurrency_key == run.concurrency_key]
+        limits = queue.limits
+        assert not limits.paused
+        assert same <= (limits.concurrency or same)
+        if run.concurrency_key:
+            same = sum(each.queue == run.queue for each in of_key)
+            assert same <= (limits.key_concurrency or same)
+        assert self.story.state.pool_of(run.queue) == pool
+
+    @rule(pick=picks, rate=st.sampled_from(RATES), reset=st.booleans())
+    def limit(self, pick: int, rate: tuple[int, int], reset: bool) -> None:
+        """A person changes limits, or pauses, or takes all of it back."""
+        terms: dict[str, Any] = {}
+        if pick % 2:
+            terms |= {"concurrency": pick // 2 % 3}
+        if pick % 3 == 0:
+            terms |= {"key_concurrency": pick // 3 % 3}
+        if pick % 4 == 0:
+            terms |= {"rate": rate[0], "rate_per_ms": rate[1], "rate_burst": pick % 7}
+        if pick % 5 == 0:
+            terms |= {"paused": reset}
+        self.story.limit(QUEUES[pick % 2], reset=reset, **terms)
+
+    @rule(by=st.sampled_from(("file", "code")), pick=picks, own=st.booleans())
+    def declare(self, by: str, pick: int, own: bool) -> None:
+        """The file or the modules say something else of queues, or nothing."""
+        media = r.QueueTerms(
+            concurrency=pick % 4 or None,
+            paused=pick % 7 == 0 or None,
+            processes=1 if own and by == "file" else None,
+        )
+        office = r.QueueTerms(key_concurrency=pick % 3 or None)
+        queues = {"media": media, "office": office} if pick % 5 else {"office": office}
+        self.story.declare(by, **queues)
 
     @rule(jobs=st.sets(st.sampled_from(JOBS), min_size=1))
     def define(self, jobs: set[str]) -> None:
@@ -337,6 +385,10 @@ class Histories(RuleBasedStateMachine):
     def let_all_end(self) -> None:
         """Work conserves: with slots, time and jobs enough, every run ends."""
         story = self.story
+        for by in ("file", "code"):
+            story.declare(by)
+        for queue in story.state.queues:
+            story.limit(queue, concurrency=0, key_concurrency=0, rate=0, paused=False)
         for _ in range(100 * len(story.entries)):
             story.define(*JOBS)
             while story.assign("w1", alone=not story.state.executions.get("w1")) is not None:

@@ -64,6 +64,7 @@ def fold(state: State, entry: r.Entry) -> None:
     assert entry.at_us >= state.now_us, f"time runs backwards at {entry.seq}"
     state.seq = entry.seq
     state.now_us = entry.at_us
+    state.settle_throttled()
     record = entry.record
     _BY_TYPE[type(record)](state, entry, record)
     state.settle_timers()
@@ -491,12 +492,7 @@ def _size(kept: Body | None) -> int:
 
 
 def _queue_changed(state: State, entry: r.Entry, record: r.QueueChanged) -> None:
-    queue = state.queue(record.queue)
-    line = state.line_of(record.queue)
-    queue.limit(record.by, record.terms, entry.at_us)
-    if state.line_of(record.queue) is not line:
-        queue.turn = None  # it leaves that line; its entry there is forgotten
-    state.settle_queue(record.queue)
+    state.limit_queue(record.queue, record.by, record.terms)
 
 
 _BY_TYPE: Final[dict[type[r.Record], Callable[[State, r.Entry, Any], None]]] = {

@@ -10,16 +10,19 @@ Laws:
 
 - Only `fold` changes a queue. What it left at the head of a lane is live until the next change.
 - The rate is a token bucket in whole numbers, told as the time at which it would be full again
-  (GCRA, ITU-T I.371, annex A): at most burst + rate·t fresh starts in any window of length t.
-- Heaps forget lazily: a place that is not live any more is dropped when it comes to the head.
+  (GCRA, ITU-T I.371, annex A): at most burst + rate·t fresh starts in any window of length t. A
+  change of rate or burst neither makes tokens nor takes any but those that find no room.
+- Heaps forget lazily (`core.heap`): a place that is not live any more is dropped when it comes to
+  the head, or when there are too many of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from heapq import heappop, heappush
+from heapq import heappop
 from typing import Final, NamedTuple
 
+from stackshiftd.core.heap import Heap
 from stackshiftd.core.records import QueueTerms
 
 Place = tuple[int, int, int, str, str]
@@ -60,22 +63,29 @@ class Limits(NamedTuple):
 
 class Turn(NamedTuple):
     """When a queue is served: in turn (`throttled` false) after those served before `number` (a
-    sequence number), or not before the time `number` (µs)."""
+    sequence number), or not before the time `number` (µs). `own`: by workers of its own."""
 
+    own: bool
     throttled: bool
     number: int
 
 
 class Lane:
-    """Ready runs of one kind."""
+    """Ready runs of one kind: those that begin an attempt (`fresh`), or those that go on with one.
+    `live` tells whether a place in it still is one."""
 
-    __slots__ = ("heads", "keyed", "offered")
+    __slots__ = ("heads", "keyed", "live", "offered")
 
-    def __init__(self) -> None:
-        self.heads: list[Place] = []
-        self.keyed: dict[str, list[Place]] = {}
+    def __init__(self, live: Callable[[Place, bool], bool], fresh: bool) -> None:
+        self.live: Callable[[Place], bool] = lambda place: live(place, fresh)
+        self.heads: Heap[Place] = Heap()
+        self.keyed: dict[str, Heap[Place]] = {}
         self.offered: dict[str, Place] = {}
-        """Key → its run that stands among the heads."""
+        """Key → the first of its line, while it stands among the heads."""
+
+    def leads(self, place: Place) -> bool:
+        """Does it stand among the heads by right?"""
+        return self.live(place) and (not place[4] or self.offered.get(place[4]) == place)
 
 
 class Queue:
@@ -95,8 +105,8 @@ class Queue:
         """Since when it has been paused; 0 if it is not."""
         self.served = 0
         """Sequence number of the record that last handed out a run of it."""
-        self.fresh = Lane()
-        self.resumed = Lane()
+        self.fresh = Lane(live, True)
+        self.resumed = Lane(live, False)
         self.depth = 0
         """How many of its runs are ready; those that must be tried alone stand in no lane."""
         self.executing = 0
@@ -105,7 +115,7 @@ class Queue:
         """The same by concurrency key."""
         self.turn: Turn | None = None
         """Where it stands among the queues; kept by `State`."""
-        self._arrivals: list[tuple[int, Place, bool]] = []
+        self._arrivals: Heap[tuple[int, Place, bool]] = Heap()
         self.full_at = 0
         """When the bucket is full again, in µs times `limits.rate`: whole, however odd the rate."""
 
@@ -131,11 +141,6 @@ class Queue:
         spare = (limits.burst - 1) * limits.per_us
         return -((spare - self.full_at) // limits.rate)
 
-    @property
-    def full_us(self) -> int:
-        """When its bucket is full again, rounded up to a µs; 0 where there is no rate."""
-        return -(-self.full_at // self.limits.rate) if self.limits.rate else 0
-
     def next(self, now_us: int) -> Place | None:
         """The run to go next at `now_us`, pause and concurrency aside."""
         resumed, fresh = self.resumed.heads, self.fresh.heads
@@ -147,13 +152,13 @@ class Queue:
         """Where it stands among the queues; None if nothing of it may go."""
         if not self.has_slot:
             return None
-        fresh = self.fresh.heads
-        if self.resumed.heads or (fresh and self.limits.rate is None):
-            return Turn(False, self.served)
-        if not fresh:
-            return None
-        permit_us = self.permit_us
-        return Turn(False, self.served) if permit_us <= now_us else Turn(True, permit_us)
+        own = self.limits.processes > 0
+        if not self.resumed.heads:
+            if not self.fresh.heads:
+                return None
+            if self.limits.rate is not None and self.permit_us > now_us:
+                return Turn(own, True, self.permit_us)
+        return Turn(own, False, self.served)
 
     def oldest_us(self) -> int | None:
         """The due time of the ready run that has been waiting longest."""
@@ -163,13 +168,17 @@ class Queue:
 
     def push(self, place: Place, fresh: bool) -> None:
         """A run has become ready."""
-        heappush(self._arrivals, (place[1], place, fresh))
+        self._arrivals.add((place[1], place, fresh), self._has_arrived)
         lane = self.fresh if fresh else self.resumed
-        if place[4]:
-            heappush(lane.keyed.setdefault(place[4], []), place)
-            self._offer(lane, fresh, place[4])
-        else:
-            heappush(lane.heads, place)
+        key = place[4]
+        if not key:
+            lane.heads.add(place, lane.leads)
+            return
+        line = lane.keyed.get(key)
+        if line is None:
+            line = lane.keyed[key] = Heap()
+        line.add(place, lane.live)
+        self._offer(lane, key)
 
     def leave(self, key: str) -> None:
         """A run that was ready (with this key, or none) is so no more."""
@@ -201,18 +210,34 @@ class Queue:
             self.said.pop(by, None)
         else:
             self.said[by] = terms
-        before, full_us = self.limits, self.full_us
+        before = self.limits
         self.limits = limits_of(self.said)
         if not self.limits.paused:
             self.paused_us = 0
         elif not before.paused:
             self.paused_us = now_us
-        self.full_at = full_us * (self.limits.rate or 0)
+        self._pour(before, now_us)
         if self.limits.key_concurrency != before.key_concurrency:
-            for lane, fresh in ((self.fresh, True), (self.resumed, False)):
+            for lane in (self.fresh, self.resumed):
                 for key in list(lane.keyed):
-                    self._offer(lane, fresh, key)
+                    self._offer(lane, key)
             self._settle()
+
+    def _pour(self, before: Limits, now_us: int) -> None:
+        """Pour the bucket of `before` into that of the limits in force now. A bucket where there
+        was none is full."""
+        now = self.limits
+        if (now.rate, now.per_us, now.burst) == (before.rate, before.per_us, before.burst):
+            return
+        if now.rate is None or before.rate is None:
+            self.full_at = 0
+            return
+        # What is missing, in tokens and then in what a token costs now; rounded up, so that no
+        # change, however often it is repeated, makes a token.
+        missing = max(0, self.full_at - now_us * before.rate)
+        lacking = -(-missing * now.per_us // before.per_us)
+        grown = (now.burst - before.burst) * now.per_us
+        self.full_at = now_us * now.rate + max(0, lacking + grown)
 
     def restore(
         self, said: dict[str, QueueTerms], paused_us: int, served: int, full_at: int
@@ -227,37 +252,40 @@ class Queue:
 
     def _offer_next(self, key: str) -> None:
         if key:
-            self._offer(self.fresh, True, key)
-            self._offer(self.resumed, False, key)
+            self._offer(self.fresh, key)
+            self._offer(self.resumed, key)
 
-    def _offer(self, lane: Lane, fresh: bool, key: str) -> None:
+    def _offer(self, lane: Lane, key: str) -> None:
         """Put the first of the key's line among the heads, if there is room for it."""
         line = lane.keyed.get(key)
         if line is None:
             return
-        while line and not self._live(line[0], fresh):
-            heappop(line)
+        line.settle(lane.live)
         if not line:
             del lane.keyed[key]
+        elif self.has_room(key):
+            if lane.offered.get(key) != line[0]:
+                lane.offered[key] = line[0]
+                lane.heads.add(line[0], lane.leads)
+            return
+        if not line or lane.offered.get(key) != line[0]:
             lane.offered.pop(key, None)
-        elif self.has_room(key) and lane.offered.get(key) != line[0]:
-            lane.offered[key] = line[0]
-            heappush(lane.heads, line[0])
+
+    def _has_arrived(self, arrival: tuple[int, Place, bool]) -> bool:
+        return self._live(arrival[1], arrival[2])
 
     def _settle(self) -> None:
         """Bring a live run to the head of each lane."""
-        self._settle_lane(self.fresh, True)
-        self._settle_lane(self.resumed, False)
-        arrivals = self._arrivals
-        while arrivals and not self._live(arrivals[0][1], arrivals[0][2]):
-            heappop(arrivals)
+        self._settle_lane(self.fresh)
+        self._settle_lane(self.resumed)
+        self._arrivals.settle(self._has_arrived)
 
-    def _settle_lane(self, lane: Lane, fresh: bool) -> None:
+    def _settle_lane(self, lane: Lane) -> None:
         heads = lane.heads
         while heads:
             place = heads[0]
             key = place[4]
-            if self._live(place, fresh) and (
+            if lane.live(place) and (
                 not key or (self.has_room(key) and lane.keyed[key][0] == place)
             ):
                 return

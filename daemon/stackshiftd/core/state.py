@@ -8,6 +8,7 @@ Laws:
 - `lines`, `timers`, `awaited` and the lanes of `queues` are indexes: they can be computed from the
   runs, are not part of the state's hash, and exist so that nothing on the way of one run scans all
   of them. The head of every heap is live; `fold` settles it after each change.
+- A queue stands in its line where `Queue.turn_at(now_us)` puts it, at the time of the last entry.
 - A body over `SPILL_BYTES` is not kept, only the sequence number of the record that holds it.
 """
 
@@ -15,11 +16,12 @@ from __future__ import annotations
 
 from collections import deque
 from enum import StrEnum
-from heapq import heappop, heappush
 from typing import Final
 
 import msgspec
 
+from stackshiftd.core.heap import Heap
+from stackshiftd.core.lines import Line
 from stackshiftd.core.queues import Place, Queue
 from stackshiftd.core.records import Error, QueueTerms, RetryTerms, RunLimits
 from stackshiftd.core.schedules import Schedule
@@ -172,18 +174,6 @@ class KeyEntry(msgspec.Struct, frozen=True):
     expires_us: int
 
 
-class Line:
-    """The queues that some workers serve, in two heaps of (number, name of the queue): those that
-    may be served now, who was served least recently first; and those whose rate lets the next run
-    go at a time."""
-
-    __slots__ = ("throttled", "turns")
-
-    def __init__(self) -> None:
-        self.turns: list[tuple[int, str]] = []
-        self.throttled: list[tuple[int, str]] = []
-
-
 class Timer(msgspec.Struct, frozen=True, order=True, gc=False):
     """Something is due at `due_us`. `step` is empty for the run itself; `token` is 0 but for the
     timeout of an execution."""
@@ -215,11 +205,12 @@ class State:
         self.keys: dict[str, KeyEntry] = {}
         self.key_expiry: list[tuple[int, str]] = []
         self.queues: dict[str, Queue] = {}
-        self.lines: dict[str, Line] = {"": Line()}
-        """The queues by the workers that serve them: those of a queue's own, or all others."""
+        self.lines: dict[str, Line] = {"": Line(self.queues, False)}
+        """The queues by the workers that serve them: those of a queue's own, or all others. Every
+        pool of workers that a queue names has one."""
         self.suspects: deque[str] = deque()
         """Ready runs that must be tried alone in a worker."""
-        self.timers: list[Timer] = []
+        self.timers: Heap[Timer] = Heap()
         self.awaited: dict[str, list[tuple[str, str]]] = {}
         """Run waited for → (run, step) that wait for it."""
         self.held: dict[str, dict[str, None]] = {}
@@ -239,11 +230,7 @@ class State:
         line = self.lines.get(pool)
         if line is None:
             return None
-        name = line.turns[0][1] if line.turns else None
-        if line.throttled and line.throttled[0][0] <= now_us:
-            late = line.throttled[0][1]
-            if name is None or self.queues[late].served < self.queues[name].served:
-                name = late
+        name = line.next(now_us)
         if name is None:
             return None
         place = self.queues[name].next(now_us)
@@ -266,8 +253,8 @@ class State:
 
     def next_permit_us(self, now_us: int) -> int | None:
         """When, after `now_us`, the rate of a queue lets its next run go."""
-        dues = [line.throttled[0][0] for line in self.lines.values() if line.throttled]
-        return min((due for due in dues if due > now_us), default=None)
+        found = [line.next_permit_us(now_us) for line in self.lines.values()]
+        return min((permit_us for permit_us in found if permit_us is not None), default=None)
 
     def pool_of(self, queue: str) -> str:
         """Whose workers serve the queue: its own name, or nothing for those that all share."""
@@ -320,41 +307,42 @@ class State:
     def settle_queue(self, name: str) -> None:
         """Put the queue where it stands among the others now."""
         queue = self.queues[name]
-        turn = queue.turn_at(self.now_us)
-        if turn == queue.turn:
+        before, turn = queue.turn, queue.turn_at(self.now_us)
+        if turn == before:
             return
         queue.turn = turn
-        line = self.line_of(name)
         if turn is not None:
-            heappush(line.throttled if turn.throttled else line.turns, (turn.number, name))
-        self._settle_line(line.turns, False)
-        self._settle_line(line.throttled, True)
+            self.line_of(name).add(name, turn)
+        if before is not None:
+            self.lines[name if before.own else ""].settle()
+
+    def settle_throttled(self) -> None:
+        """Time has passed: queues whose rate lets them go by now take turns."""
+        for line in self.lines.values():
+            while line.throttled and line.throttled[0][0] <= self.now_us:
+                self.settle_queue(line.throttled[0][1])
+
+    def limit_queue(self, name: str, by: str, terms: QueueTerms) -> None:
+        """The layer `by` now says `terms` of the queue."""
+        self.queue(name).limit(by, terms, self.now_us)
+        self.line_of(name)
+        self.settle_queue(name)
 
     def restore_queue(
         self, name: str, said: dict[str, QueueTerms], paused_us: int, served: int, full_at: int
     ) -> None:
         """Set what a snapshot tells of a queue beyond its runs."""
-        queue = self.queue(name)
-        queue.restore(said, paused_us, served, full_at)
-        queue.turn = None
+        self.queue(name).restore(said, paused_us, served, full_at)
+        self.line_of(name)
         self.settle_queue(name)
 
     def line_of(self, queue: str) -> Line:
-        """The line that the queue stands in."""
+        """The line that the queue stands in, or would; it exists once it is asked for."""
         pool = self.pool_of(queue)
         found = self.lines.get(pool)
         if found is None:
-            found = self.lines[pool] = Line()
+            found = self.lines[pool] = Line(self.queues, bool(pool))
         return found
-
-    def _settle_line(self, heap: list[tuple[int, str]], throttled: bool) -> None:
-        """Bring a queue that stands there to the head."""
-        while heap:
-            number, name = heap[0]
-            turn = self.queues[name].turn
-            if turn is not None and turn.throttled == throttled and turn.number == number:
-                return
-            heappop(heap)
 
     def _is_ready(self, place: Place, fresh: bool) -> bool:
         run = self.runs.get(place[3])
@@ -369,13 +357,11 @@ class State:
 
     def set_timer(self, due_us: int, run: str, step: str = "", token: int = 0) -> None:
         """Something of `run` is due at `due_us`."""
-        heappush(self.timers, Timer(due_us, run, step, token))
+        self.timers.add(Timer(due_us, run, step, token), self._is_live)
 
     def settle_timers(self) -> None:
         """Bring a live timer to the head."""
-        timers = self.timers
-        while timers and not self._is_live(timers[0]):
-            heappop(timers)
+        self.timers.settle(self._is_live)
 
     def _is_live(self, timer: Timer) -> bool:
         run = self.runs.get(timer.run)

@@ -1,0 +1,310 @@
+"""What the limits of queues mean, told naively: the judge of `core.test_queue_limits`.
+
+Knows nothing of the engine but the records. Every question is answered by a look at all runs, and
+a bucket is a fraction of tokens, not a time. `see` refuses an entry which hands out a run that may
+not go, or whose turn it is not.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from math import ceil
+
+from stackshift_jobs.durations import from_rfc3339
+from stackshiftd.core import records as r
+
+LAYERS = ("person", "file", "code")
+DEATHS = 3
+
+
+@dataclass
+class MRun:
+    id: str
+    queue: str
+    key: str
+    priority: int
+    created_seq: int
+    place_us: int
+    status: str
+    executing: bool = False
+    fresh: bool = True
+    """Its next execution begins an attempt."""
+    deaths: int = 0
+    progressed: bool = False
+    retry_us: int = 0
+
+    @property
+    def ready(self) -> bool:
+        return self.status == "queued" and not self.executing
+
+    @property
+    def suspect(self) -> bool:
+        return self.deaths >= DEATHS
+
+    @property
+    def rank(self) -> tuple[int, int, int]:
+        return (-self.priority, self.place_us, self.created_seq)
+
+
+@dataclass
+class MQueue:
+    name: str
+    said: dict[str, r.QueueTerms] = field(default_factory=dict)
+    served: int = 0
+    tokens: Fraction = Fraction(0)
+    tokens_us: int = 0
+    started: list[int] = field(default_factory=list)
+    """Times of the attempts that started under the rate and burst in force."""
+    paused_us: int = 0
+
+    def term(self, name: str) -> int | None:
+        for by in LAYERS:
+            value: int | None = getattr(self.said.get(by, r.QueueTerms()), name)
+            if value is not None:
+                return value
+        return None
+
+    @property
+    def paused(self) -> bool:
+        return bool(self.term("paused"))
+
+    @property
+    def pool(self) -> str:
+        return self.name if self.term("processes") else ""
+
+    @property
+    def rate(self) -> tuple[int, int, int] | None:
+        """(starts, in so many µs, burst)."""
+        for by in LAYERS:
+            terms = self.said.get(by, r.QueueTerms())
+            if terms.rate is not None:
+                burst = self.term("rate_burst") or 1
+                return (terms.rate, terms.rate_per_ms * 1000, burst) if terms.rate else None
+        return None
+
+    def tokens_at(self, now_us: int) -> Fraction:
+        assert self.rate is not None
+        rate, per_us, burst = self.rate
+        return min(
+            Fraction(burst), self.tokens + Fraction(rate * (now_us - self.tokens_us), per_us)
+        )
+
+    def permit_us(self) -> int:
+        """The first microsecond at which there is a whole token."""
+        if self.rate is None or self.tokens >= 1:
+            return self.tokens_us if self.rate else 0
+        rate, per_us, _ = self.rate
+        return self.tokens_us + ceil((1 - self.tokens) * per_us / rate)
+
+    def has_token(self, now_us: int) -> bool:
+        return self.rate is None or self.tokens_at(now_us) >= 1
+
+    def change(self, by: str, terms: r.QueueTerms, now_us: int) -> None:
+        """Tokens are neither made nor lost, but for those that find no room; what is missing is
+        rounded up to what comes in by one µs of so many as the rate counts. A new bucket is
+        full."""
+        before, was_paused = self.rate, self.paused
+        tokens = self.tokens_at(now_us) if before is not None else None
+        self.said[by] = terms
+        if not self.paused:
+            self.paused_us = 0
+        elif not was_paused:
+            self.paused_us = now_us
+        if self.rate == before:
+            return
+        self.started = []
+        if self.rate is not None:
+            _, per_us, burst = self.rate
+            missing = max(Fraction(0), burst - tokens) if tokens is not None else Fraction(0)
+            self.tokens = burst - Fraction(ceil(missing * per_us), per_us)
+            self.tokens_us = now_us
+
+    def start(self, now_us: int) -> None:
+        if self.rate is None:
+            return
+        self.tokens = self.tokens_at(now_us) - 1
+        self.tokens_us = now_us
+        rate, per_us, burst = self.rate
+        self.started.append(now_us)
+        for n, first_us in enumerate(reversed(self.started), 1):
+            room = burst + Fraction(rate * (now_us - first_us), per_us)
+            assert n <= room, (
+                f"{self.name}: {n} starts in {now_us - first_us} µs, {float(room)} may"
+            )
+
+
+class Model:
+    """All runs and queues that `see` was told of."""
+
+    def __init__(self) -> None:
+        self.runs: dict[str, MRun] = {}
+        self.queues: dict[str, MQueue] = {}
+        self.alone = False
+        """The hand-out that comes is meant for a run that must be tried alone."""
+        self.pool = ""
+        """Whose workers the hand-out that comes is for."""
+
+    # --- Questions -------------------------------------------------------------------------
+
+    def busy(self, queue: str) -> list[MRun]:
+        return [run for run in self.runs.values() if run.executing and run.queue == queue]
+
+    def has_room(self, run: MRun) -> bool:
+        """Pause, concurrency and key allow one more like it."""
+        queue = self.queues[run.queue]
+        busy = self.busy(run.queue)
+        most = queue.term("concurrency") or len(self.runs) + 1
+        of_key = queue.term("key_concurrency") or len(self.runs) + 1
+        same = sum(each.key == run.key for each in busy) if run.key else 0
+        return not queue.paused and len(busy) < most and same < of_key
+
+    def may_go(self, run: MRun, now_us: int) -> bool:
+        if not (run.ready and self.has_room(run)):
+            return False
+        return not run.fresh or self.queues[run.queue].has_token(now_us)
+
+    def going(self, pool: str, now_us: int) -> list[MRun]:
+        """All that may go to the workers of `pool`, suspects aside."""
+        return [
+            run
+            for run in self.runs.values()
+            if run.ready
+            and not run.suspect
+            and self.queues[run.queue].pool == pool
+            and self.may_go(run, now_us)
+        ]
+
+    def suspects(self, pool: str, now_us: int) -> list[MRun]:
+        return [
+            run
+            for run in self.runs.values()
+            if run.ready
+            and run.suspect
+            and self.queues[run.queue].pool == pool
+            and self.may_go(run, now_us)
+        ]
+
+    def permits_us(self, now_us: int) -> Iterator[int]:
+        """When the rate lets runs go that wait for nothing else."""
+        for queue in self.queues.values():
+            waiting = [
+                run
+                for run in self.runs.values()
+                if run.queue == queue.name and run.ready and not run.suspect and self.has_room(run)
+            ]
+            if waiting and all(run.fresh for run in waiting) and queue.permit_us() > now_us:
+                yield queue.permit_us()
+
+    def reasons(self, now_us: int) -> Iterator[str]:
+        """What each ready run waits for."""
+        for run in self.runs.values():
+            if not run.ready:
+                continue
+            queue, busy = self.queues[run.queue], self.busy(run.queue)
+            if queue.pool:
+                yield "waits in a pool of its own"
+            if run.suspect:
+                yield "waits as a suspect"
+            if queue.paused:
+                yield "waits paused"
+            elif self.may_go(run, now_us):
+                yield "waits for a slot"
+            elif self.has_room(run):
+                yield "waits for the rate"
+            elif len(busy) >= (queue.term("concurrency") or len(busy) + 1):
+                yield "waits for concurrency"
+            else:
+                yield "waits for a key"
+
+    # --- Records ---------------------------------------------------------------------------
+
+    def queue(self, name: str) -> MQueue:
+        return self.queues.setdefault(name, MQueue(name))
+
+    def see(self, entry: r.Entry) -> None:
+        """Take in what has happened. Fails where it should not have."""
+        record, now_us = entry.record, entry.at_us
+        match record:
+            case r.QueueChanged():
+                self.queue(record.queue).change(record.by, record.terms, now_us)
+            case r.RunCreated():
+                due_us = from_rfc3339(record.scheduled_at) if record.scheduled_at else 0
+                later = due_us > now_us
+                self.queue(record.queue)
+                self.runs[record.run] = MRun(
+                    record.run, record.queue, record.concurrency_key, record.priority, entry.seq,
+                    due_us if later else now_us, "scheduled" if later else "queued",
+                )  # fmt: skip
+            case r.AttemptStarted() | r.AttemptResumed():
+                run = self.runs[record.run]
+                assert run.fresh == isinstance(record, r.AttemptStarted)
+                self.check_choice(run, now_us)
+                run.status, run.executing, run.progressed = "running", True, False
+                self.queues[run.queue].served = entry.seq
+                if run.fresh:
+                    self.queues[run.queue].start(now_us)
+                run.fresh = False
+            case r.RunHeld():
+                self.check_choice(self.runs[record.run], now_us)
+                self.runs[record.run].status = "waiting"
+            case _:
+                self.see_of_run(entry)
+
+    def see_of_run(self, entry: r.Entry) -> None:
+        record = entry.record
+        run = self.runs.get(getattr(record, "run", ""))
+        if run is None:
+            return
+        match record:
+            case r.RunQueued():
+                if run.status == "retrying":
+                    run.place_us = run.retry_us
+                run.status = "queued"
+            case r.AttemptSuspended():
+                run.status, run.executing, run.deaths = "waiting", False, 0
+            case r.AttemptFailed():
+                run.status, run.fresh, run.deaths = "retrying", True, 0
+                run.executing = not record.stopped
+                run.retry_us = from_rfc3339(record.retry_at) if record.retry_at else 0
+            case r.AttemptLost():
+                run.status, run.executing = "queued", False
+                if not record.ours:
+                    run.deaths = 1 if run.progressed else run.deaths + 1
+            case r.AttemptStopped():
+                run.executing = False
+            case r.RunCompleted():
+                run.status, run.executing = "over", False
+            case r.RunFailed() | r.RunCancelled():
+                run.status = "over"
+            case r.RunRetried():
+                run.status, run.fresh, run.deaths = "queued", True, 0
+                run.place_us = entry.at_us
+            case r.WaitStarted() | r.WaitEnded():
+                run.progressed = True
+                if isinstance(record, r.WaitEnded) and run.status == "waiting":
+                    run.status = "queued"
+
+    def check_choice(self, run: MRun, now_us: int) -> None:
+        """Is it the one that is to go, or be held, now?"""
+        queue = self.queues[run.queue]
+        assert run.ready, f"{run.id} is {run.status}"
+        assert not queue.paused, f"{run.id} is handed out of {queue.name}, which is paused"
+        assert self.has_room(run), f"{run.id} goes over a limit of {queue.name}"
+        assert self.may_go(run, now_us), f"{run.id} goes before its time ({queue.permit_us()})"
+        assert queue.pool == self.pool, f"{run.id} is handed to workers of {self.pool!r}"
+        if run.suspect:
+            assert self.alone, f"{run.id} must be tried alone"
+            return
+        going = self.going(self.pool, now_us)
+        first = min((each for each in going if each.queue == run.queue), key=lambda each: each.rank)
+        assert first is run, f"{first.id} {first.rank} goes before {run.id} {run.rank}"
+        due = min(self.queues[each.queue].served for each in going)
+        assert queue.served == due, f"{queue.name} was served at {queue.served}, another at {due}"
+
+    # --- The whole -------------------------------------------------------------------------
+
+    def executing(self) -> Counter[str]:
+        return Counter(run.queue for run in self.runs.values() if run.executing)

@@ -1,0 +1,142 @@
+"""What is said of a queue, by whom, and what of it is in force; pausing."""
+
+from __future__ import annotations
+
+from core.story import Story
+from stackshiftd.core.queues import Limits, origin_of
+from stackshiftd.core.records import QueueTerms
+
+
+def limits(story: Story) -> Limits:
+    return story.state.queues["media"].limits
+
+
+def origins(story: Story) -> dict[str, str]:
+    said = story.state.queues["media"].said
+    return {name: origin_of(said, name) for name in ("concurrency", "key_concurrency", "rate")}
+
+
+def test_a_person_outranks_the_file_and_the_file_the_code() -> None:
+    """Term by term: who says nothing of one leaves it to the next."""
+    story = Story()
+    story.declare("code", media=QueueTerms(concurrency=1, key_concurrency=1, rate_burst=7))
+    story.declare("file", media=QueueTerms(concurrency=2, rate=5, rate_per_ms=1000))
+    story.limit(concurrency=3)
+    assert limits(story) == Limits(3, 1, 5, 1_000_000, 7)
+    assert origins(story) == {"concurrency": "person", "key_concurrency": "code", "rate": "file"}
+
+
+def test_reset_leaves_what_file_and_code_say() -> None:
+    """But what is paused stays so: who takes a limit back does not start anything."""
+    story = Story()
+    story.declare("file", media=QueueTerms(concurrency=2))
+    story.limit(concurrency=9, rate=1, rate_per_ms=1000)
+    story.limit(paused=True)
+    assert story.limit(reset=True)
+    assert limits(story) == Limits(concurrency=2, paused=True)
+    assert origins(story)["concurrency"] == "file"
+
+
+def test_reset_can_set_at_once() -> None:
+    """`limit --reset --concurrency 4`: that, and nothing else."""
+    story = Story()
+    story.limit(concurrency=9, key_concurrency=9)
+    story.limit(reset=True, concurrency=4)
+    assert limits(story) == Limits(concurrency=4)
+
+
+def test_nought_lifts_a_bound_that_another_set() -> None:
+    """And is somebody's word, not none: `show` names who said it."""
+    story = Story()
+    story.declare(
+        "file", media=QueueTerms(concurrency=1, key_concurrency=1, rate=1, rate_per_ms=1000)
+    )
+    story.limit(concurrency=0, key_concurrency=0, rate=0, rate_burst=0)
+    assert limits(story) == Limits()
+    assert set(origins(story).values()) == {"person"}
+    runs = [story.start(concurrency_key="k") for _ in range(4)]
+    assert story.fill() == runs
+
+
+def test_period_of_a_rate_is_of_who_said_the_rate() -> None:
+    """A person's 5 a minute is not made 5 a second by a file that says 9 a second."""
+    story = Story()
+    story.limit(rate=5, rate_per_ms=60_000)
+    story.declare("file", media=QueueTerms(rate=9, rate_per_ms=1000))
+    assert (limits(story).rate, limits(story).per_us) == (5, 60_000_000)
+    story.limit(concurrency=1)
+    assert (limits(story).rate, limits(story).per_us) == (5, 60_000_000)
+
+
+def test_definition_that_disappears_is_withdrawn() -> None:
+    """What the file does not say any more does not hold any more; a person's word does."""
+    story = Story()
+    story.declare(
+        "file", media=QueueTerms(concurrency=1, paused=True), office=QueueTerms(concurrency=1)
+    )
+    story.limit("office", concurrency=2)
+    story.declare("file")
+    assert limits(story) == Limits()
+    assert story.state.queues["office"].limits == Limits(concurrency=2)
+
+
+def test_definition_that_has_not_changed_is_no_record() -> None:
+    """A daemon that starts a hundred times does not say a hundred times what is known."""
+    story = Story()
+    story.declare("file", media=QueueTerms(concurrency=1), office=QueueTerms())
+    assert story.told() == ["queue.changed", "queue.changed"]
+    story.declare("file", media=QueueTerms(concurrency=1), office=QueueTerms())
+    assert story.told() == []
+    assert not story.limit(reset=True)
+    assert story.told() == []
+
+
+def test_pause_and_resume_keep_the_order() -> None:
+    """What came meanwhile stands where it would have stood."""
+    story = Story()
+    before = [story.start(priority=priority) for priority in (0, 1)]
+    story.limit(paused=True)
+    assert story.fill() == []
+    during = [story.start(priority=priority) for priority in (2, 0)]
+    story.limit(paused=False)
+    assert story.fill() == [during[0], before[1], before[0], during[1]]
+
+
+def test_paused_queue_stays_paused_after_a_restart() -> None:
+    """Nothing of it is handed out, whether journal or snapshot tells of it."""
+    story = Story()
+    run = story.start()
+    story.limit(paused=True)
+    for state in (story.replayed(), story.via_snapshot(story.state.seq)):
+        assert state.next_ready(story.now_us) is None
+    story.state = story.via_snapshot(story.state.seq)
+    story.limit(paused=False)
+    assert story.fill() == [run]
+
+
+def test_since_of_a_pause_survives_replay_and_snapshot() -> None:
+    """It is when it was paused first, whoever pauses it again and whatever else is changed."""
+    story = Story()
+    story.limit(concurrency=1)
+    since_us = story.wall_us = story.wall_us + 5_000_000
+    story.limit(paused=True)
+    story.wall_us += 7_000_000
+    story.limit(paused=True)
+    story.declare("file", media=QueueTerms(paused=True, key_concurrency=2))
+    story.limit(concurrency=2)
+    states = [story.state, story.replayed()]
+    states += [story.via_snapshot(at) for at in story.ends]
+    assert [state.queues["media"].paused_us for state in states] == [since_us] * len(states)
+    story.limit(paused=False)
+    assert story.state.queues["media"].paused_us == 0
+
+
+def test_person_resumes_what_the_file_pauses() -> None:
+    """And it stays resumed when the file says the same again."""
+    story = Story()
+    run = story.start()
+    story.declare("file", media=QueueTerms(paused=True))
+    assert story.fill() == []
+    story.limit(paused=False)
+    story.declare("file", media=QueueTerms(paused=True, concurrency=5))
+    assert story.fill() == [run]
