@@ -16,6 +16,7 @@ from stackshift_cli.talk import compact
 RUN_COLUMNS: Final = ("id", "status", "job", "queue", "attempt", "created_at", "duration_ms")
 RECORD_COLUMNS: Final = ("seq", "at", "kind", "run", "attempt", "step", "detail")
 JOB_COLUMNS: Final = ("name", "queue", "max_attempts", "timeout_ms", "module", "code")
+PLAN_COLUMNS: Final = ("action", "name", "kind", "status", "run")
 LOG_COLUMNS: Final = ("at", "attempt", "step", "stream", "message")
 _PLACED: Final = frozenset(
     ("seq", "at", "kind", "run", "attempt", "step", "crc", "part", "restored")

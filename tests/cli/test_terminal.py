@@ -284,3 +284,18 @@ def test_batch_counts_on_a_terminal_and_ends_with_a_summary(
 def plain_of_erasure(text: str) -> str:
     """`text` without what was drawn and then wiped."""
     return re.sub(r"\r[^\r\n]*(?=\r\x1b\[K)", "", text).replace("\r\x1b[K", "")
+
+
+def test_dry_run_of_a_retry_is_a_table_of_steps(terminal: Terminal, daemon: FakeDaemon) -> None:
+    """Each recorded step with what becomes of it, and the counts below."""
+    daemon.add(run_object(1, status="failed"))
+    text, code = ended(terminal("runs", "retry", "@last", "--dry-run"))
+    header, *rows, counts = [" ".join(line.split()) for line in plain(text).splitlines()]
+    assert (header, code) == ("STEP KIND WAS THEN RUN", 0)
+    assert rows == [
+        "a run completed reused",
+        "b sleep completed reused",
+        f"c start completed starts a run again {run_id(7)}",
+        "d is tried again",
+    ]
+    assert counts == "dry run: 2 recorded steps reused, 1 happens again"

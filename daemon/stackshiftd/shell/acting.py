@@ -13,11 +13,12 @@ from stackshiftd.core import commands as c
 from stackshiftd.core.decide import decide
 from stackshiftd.core.effects import Cancelled, Sent
 from stackshiftd.core.fold import rebuild
-from stackshiftd.core.send_on import fork_plan
+from stackshiftd.core.send_on import Plan, fork_plan
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.ids import new_run_id
 from stackshiftd.shell.lookup import Lookup
 from stackshiftd.shell.params import Answer, NameRun, Params, Table
+from stackshiftd.shell.planned import planned_steps
 from stackshiftd.shell.view import View
 
 ABSENT: Final = Raw(b"")
@@ -76,8 +77,11 @@ class Acting:
         }
         command = c.RetryRun(run_id, params.from_step, replaced, restored)
         if params.dry_run:
-            decision = decide(self._engine.state, command, self._engine.now_us())
-            self._engine.when_durable(lambda reply: answer(_sent(reply, True)), decision.reply)
+            sent = decide(self._engine.state, command, self._engine.now_us()).reply
+            assert isinstance(sent, Sent)
+            run = live if live is not None else rebuild([Raw(line) for line in restored])
+            steps = planned_steps(run, Plan(sent.reused, sent.repeated), replaced)
+            self._engine.when_durable(answer, _sent(sent, True) | {"steps": steps})
             return
         if live is None:
             self._engine.places[run_id] = self._lookup.places(run_id)[:]
@@ -93,7 +97,8 @@ class Acting:
         if params.dry_run:
             run = rebuild([Raw(line) for line in lines])
             made = fork_plan(self._engine.state, run, params.from_step, payload is not None)
-            self._engine.when_durable(answer, _plan(None, made.reused, made.repeated, True, source))
+            plan = _plan(None, made.reused, made.repeated, True, source)
+            self._engine.when_durable(answer, plan | {"steps": planned_steps(run, made)})
             return
         command = c.ForkRun(new_run_id(), source, lines, params.from_step, payload)
 
