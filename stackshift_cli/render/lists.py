@@ -98,6 +98,11 @@ def print_plan(options: Globals, steps: list[dict[str, Any]]) -> None:
     print_columns(screen, squeezed(columns, ("STEP",), _MOST_NAME, room, marks), marks)
 
 
+def _worker_status(worker: dict[str, Any]) -> str:
+    at = worker.get("importing")
+    return f"{worker['status']}: importing {safe(at)}" if at else str(worker["status"])
+
+
 def _happens(step: dict[str, Any]) -> Text:
     if step["action"] != "repeat":
         return Text(_HAPPENS[step["action"]])
@@ -145,8 +150,9 @@ def print_status(options: Globals, told: dict[str, Any]) -> None:
         column("worker", (safe(str(worker["id"])) for worker in workers)),
         *(
             column(name, (str(worker[name]) for worker in workers))
-            for name in ("pid", "slots", "running", "status")
+            for name in ("pid", "slots", "running")
         ),
+        column("status", (_worker_status(worker) for worker in workers)),
     ]
     marks = glyphs()
     for columns in (waiting, working):

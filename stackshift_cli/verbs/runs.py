@@ -38,7 +38,10 @@ def list_(session: Session, given: Given) -> int:
     elif draws(session.options):
         from stackshift_cli.render.lists import print_runs
 
-        print_runs(session.options, runs, _now_us())
+        if runs:
+            print_runs(session.options, runs, _now_us())
+        else:
+            session.say("no runs")
         if cursor:
             session.say(f"more: --cursor {cursor}")
     else:

@@ -122,6 +122,12 @@ def test_colour_is_what_was_asked_for(
     assert ("\x1b[" in text) is colored
 
 
+def test_list_that_finds_nothing_says_so(terminal: Terminal, daemon: FakeDaemon) -> None:
+    """But not to those who asked for quiet."""
+    assert ended(terminal("runs", "list")) == ("no runs\n", 0)
+    assert ended(terminal("-q", "runs", "list")) == ("", 0)
+
+
 def test_lists_are_tables(terminal: Terminal, daemon: FakeDaemon) -> None:
     """With a header, without a box."""
     daemon.add(run_object(1, status="failed", error={**ERROR, "message": "\x1b[31m"}))
