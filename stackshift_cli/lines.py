@@ -24,6 +24,7 @@ SCHEDULE_COLUMNS: Final = (
     "last_run",
 )  # fmt: skip
 TICK_COLUMNS: Final = ("at", "job", "local")
+PLAN_COLUMNS: Final = ("action", "name", "kind", "status", "run")
 LOG_COLUMNS: Final = ("at", "attempt", "step", "stream", "message")
 _PLACED: Final = frozenset(
     ("seq", "at", "kind", "run", "attempt", "step", "crc", "part", "restored")

@@ -32,6 +32,8 @@ def start_params(given: Given) -> tuple[dict[str, Any], list[str]]:
     for name in ("idempotency_ttl", "delay"):
         if (ms := given.duration_ms(name)) is not None:
             params[f"{name}_ms"] = ms
+    if "idempotency_ttl_ms" in params and "idempotency_key" not in params:
+        raise Usage("--idempotency-ttl is for a start with a key", hint="add --idempotency-key K")
     if (priority := given.whole("priority", -_MAX_PRIORITY, _MAX_PRIORITY)) is not None:
         params["priority"] = priority
     if (attempts := given.whole("max_attempts", 1, _MAX_ATTEMPTS)) is not None:
@@ -111,6 +113,12 @@ def _read(text: str) -> bytes:
             raise Usage(f"cannot read the payload from {text[1:]}: {bad.strerror}") from bad
     else:
         data = text.encode("utf-8", "surrogateescape")
+    if text == "-" and not data.strip():
+        raise PayloadRefused(
+            "standard input, which is to be the payload, is empty",
+            hint="pass {}, or leave -p out where there is no payload",
+            path="$",
+        )
     if len(data) > MAX_PAYLOAD_BYTES:
         raise PayloadRefused(f"the payload is over {MAX_PAYLOAD_BYTES} bytes", path="$")
     return data

@@ -60,6 +60,8 @@ def start_params(job: str, payload: Any, options: Mapping[str, Any]) -> dict[str
         params["idempotency_key"] = check_key(given["idempotency_key"], "idempotency key")
     if "idempotency_ttl" in given:
         params["idempotency_ttl_ms"] = milliseconds(given["idempotency_ttl"])
+        if "idempotency_key" not in given:
+            raise Usage("idempotency_ttl is given without an idempotency_key")
     if "delay" in given and "scheduled_at" in given:
         raise Usage("delay and scheduled_at are both given", hint="give one of them")
     if "delay" in given:

@@ -93,6 +93,11 @@ class Connection:
         """Send a request without waiting for its reply; its id."""
         return self._send(method, params or {}, None)
 
+    def send_encoded(self, method: str, params: bytes) -> int:
+        """Like `send`, for params that are encoded already. Where it raises `DaemonUnavailable` the
+        request was not executed: its last byte was not sent."""
+        return self._send_encoded(method, params, None)
+
     def receive(self, timeout: float | None = None) -> Reply:
         """The next reply to a `send`, in the order in which they come. Raises like `call`, but an
         error that the daemon answered with is in the reply."""
@@ -102,6 +107,15 @@ class Connection:
                 raise Usage("no reply is due on this connection")
             self._read(deadline, "receive")
         return self._take(next(iter(self._replies)))
+
+    def arrived(self) -> list[Reply]:
+        """The replies to `send`s that are there, without waiting, in the order in which they came.
+        Raises like `receive` once the connection has ended and all of them were handed out."""
+        if self._end is None and self._poll.poll(0):
+            self._take_in()
+        if self._end is not None and not self._replies:
+            raise self._again()
+        return [self._take(id) for id in list(self._replies)]
 
     def notifications(self, timeout: float | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
         """What feeds send, as `(method, params)`, for as long as the connection lives. Raises
@@ -115,10 +129,13 @@ class Connection:
             yield note.method, note.params
 
     def _send(self, method: str, params: Mapping[str, Any], deadline: float | None) -> int:
+        return self._send_encoded(method, encode_params(params), deadline)
+
+    def _send_encoded(self, method: str, params: bytes, deadline: float | None) -> int:
         if self._end is not None:
             raise self._again()
         id = self._next_id
-        line = memoryview(encode_request(id, method, encode_params(params)))
+        line = memoryview(encode_request(id, method, params))
         self._next_id += 1
         if len(self._due) >= _READ_WHILE_SENDING:
             self._take_in()

@@ -41,7 +41,12 @@ def convert(value: Any, to: Any) -> Any:
 
 
 def schema(of: Any) -> dict[str, Any] | None:
-    """The JSON Schema of a type, None where it has none."""
+    """The JSON Schema of a type, None where it has none.
+
+    A dataclass and a TypedDict take no fields but their own: one that was misspelt would be lost
+    without a word. A `msgspec.Struct` (`forbid_unknown_fields`) and a pydantic model (`extra`) say
+    themselves whether they do.
+    """
     if of is None or of is Any:
         return None
     if _is_pydantic(of):
@@ -50,9 +55,30 @@ def schema(of: Any) -> dict[str, Any] | None:
     import msgspec
 
     try:
-        return msgspec.json.schema(of)
+        found = msgspec.json.schema(of)
     except TypeError:
         return None
+    closed = _closed(msgspec.inspect.type_info(of), {})
+    for node in (found, *found.get("$defs", {}).values()):
+        if node.get("type") == "object" and node.get("title") in closed:
+            node["additionalProperties"] = False
+    return found
+
+
+def _closed(kind: Any, seen: dict[int, Any]) -> set[str]:
+    """Names of the dataclasses and TypedDicts in a type, as `msgspec.inspect` tells it."""
+    import msgspec
+
+    if id(kind) in seen or not isinstance(kind, msgspec.Struct | tuple):
+        return set()
+    seen[id(kind)] = kind
+    parts = kind if isinstance(kind, tuple) else [
+        getattr(kind, name) for name in kind.__struct_fields__ if name not in ("cls", "default")
+    ]  # fmt: skip
+    found = set().union(*(_closed(part, seen) for part in parts))
+    if isinstance(kind, msgspec.inspect.DataclassType | msgspec.inspect.TypedDictType):
+        found.add(kind.cls.__name__)
+    return found
 
 
 def payload_type(handler: Callable[..., Any], declared: Any) -> Any:

@@ -71,6 +71,44 @@ def _why(run: dict[str, Any]) -> str:
     return "" if run["status"] in FINISHED else str(run.get("why") or "")
 
 
+_HAPPENS: Final = {
+    "reuse": "reused",
+    "set": "gets the result given",
+    "run": "executes again",
+    "sleep": "sleeps again",
+    "start": "starts a run again",
+    "call": "starts or waits for a run again",
+    "value": "is read again",
+    "": "is tried again",
+}
+"""What a step does when it is sent on: by its action, and by its kind where it is repeated."""
+
+
+def print_plan(options: Globals, steps: list[dict[str, Any]]) -> None:
+    """The steps of a run that would be sent on, and what becomes of each."""
+    marks, screen = glyphs(), console(options)
+    columns = [
+        column("step", (safe(step["name"]) for step in steps)),
+        column("kind", (step["kind"] or "" for step in steps)),
+        column("was", (step["status"] or "" for step in steps)),
+        column("then", (_happens(step) for step in steps)),
+        column("run", (step["run"] or "" for step in steps)),
+    ]
+    room = screen.width
+    print_columns(screen, squeezed(columns, ("STEP",), _MOST_NAME, room, marks), marks)
+
+
+def _worker_status(worker: dict[str, Any]) -> str:
+    at = worker.get("importing")
+    return f"{worker['status']}: importing {safe(at)}" if at else str(worker["status"])
+
+
+def _happens(step: dict[str, Any]) -> Text:
+    if step["action"] != "repeat":
+        return Text(_HAPPENS[step["action"]])
+    return Text(_HAPPENS.get(step["kind"] or "", _HAPPENS[""]), "yellow")
+
+
 def print_jobs(options: Globals, jobs: list[dict[str, Any]]) -> None:
     """`jobs list`."""
     marks, screen = glyphs(), console(options)
@@ -173,8 +211,9 @@ def print_status(options: Globals, told: dict[str, Any]) -> None:
         column("worker", (safe(str(worker["id"])) for worker in workers)),
         *(
             column(name, (str(worker[name]) for worker in workers))
-            for name in ("pid", "slots", "running", "status")
+            for name in ("pid", "slots", "running")
         ),
+        column("status", (_worker_status(worker) for worker in workers)),
     ]
     marks = glyphs()
     for columns in (waiting, working):

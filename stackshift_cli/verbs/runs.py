@@ -44,7 +44,10 @@ def listed(session: Session, given: Given, params: dict[str, Any]) -> int:
     elif draws(session.options):
         from stackshift_cli.render.lists import print_runs
 
-        print_runs(session.options, runs, _now_us())
+        if runs:
+            print_runs(session.options, runs, _now_us())
+        else:
+            session.say("no runs")
         if cursor:
             session.say(f"more: --cursor {cursor}")
     else:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from stackshift_cli import talk
+from stackshift_cli import lines, talk
 from stackshift_cli.ask import confirmed
 from stackshift_cli.given import Given
 from stackshift_cli.request import NO_PAYLOAD, payload_given
 from stackshift_cli.safe_text import safe
 from stackshift_cli.session import Session
+from stackshift_cli.terminal import draws
 from stackshift_jobs import strict
-from stackshift_jobs.errors import StackshiftError, Usage
+from stackshift_jobs.errors import PayloadRefused, StackshiftError, Usage
 
 _ALREADY: Final = {
     "completed": "had completed",
@@ -84,7 +85,13 @@ def _replacement(text: str) -> tuple[str, Any]:
     step, equals, value = text.partition("=")
     if not step or not equals:
         raise Usage(f"--set takes STEP=JSON, not {text!r}")
-    return step, strict.loads(value)
+    try:
+        return step, strict.loads(value)
+    except PayloadRefused as bad:
+        raise PayloadRefused(
+            f"--set {step}: {bad.message}", hint="it must be JSON; quote it for the shell",
+            **bad.fields,
+        ) from bad  # fmt: skip
 
 
 def _warn_of_unrecorded(session: Session, run: str, replaced: Iterable[str]) -> None:
@@ -101,17 +108,24 @@ def _warn_of_unrecorded(session: Session, run: str, replaced: Iterable[str]) -> 
 
 
 def _told(session: Session, reply: dict[str, Any]) -> int:
-    """Print the id; say which steps are reused and which happen again (`--dry-run`: as lines)."""
+    """Print the id; say which steps are reused and which happen again (`--dry-run`: as a list)."""
     if session.json:
         talk.data(talk.compact(reply))
-    elif reply["dry_run"]:
-        for word, names in (("reuse", reply["reused_steps"]), ("repeat", reply["repeated_steps"])):
-            for name in names:
-                talk.data(f"{word}\t{safe(name)}")
-    else:
+        return 0
+    reused, again = len(reply["reused_steps"]), len(reply["repeated_steps"])
+    steps = "step" if reused == 1 else "steps"
+    counts = (
+        f"{reused} recorded {steps} reused, {again} {'happens' if again == 1 else 'happen'} again"
+    )
+    if not reply["dry_run"]:
         talk.data(reply["id"])
-        reused, again = len(reply["reused_steps"]), len(reply["repeated_steps"])
-        steps = "step" if reused == 1 else "steps"
-        happen = "happens" if again == 1 else "happen"
-        session.say(f"{reused} recorded {steps} reused, {again} {happen} again")
+        session.say(counts)
+    elif draws(session.options):
+        from stackshift_cli.render.lists import print_plan
+
+        print_plan(session.options, reply["steps"])
+        session.say(f"dry run: {counts}")
+    else:
+        for step in reply["steps"]:
+            talk.data(lines.columns(step, lines.PLAN_COLUMNS))
     return 0

@@ -58,11 +58,17 @@ class Shell:
         )
         return Transcript(done.stdout.decode(), done.stderr.decode(), done.returncode)
 
-    def popen(self, *args: str, **options: Any) -> subprocess.Popen[bytes]:
+    def popen_with_input(self, *args: str) -> subprocess.Popen[bytes]:
+        """Run it beside the test, which writes to it."""
+        return self.popen(*args, stdin=subprocess.PIPE)
+
+    def popen(
+        self, *args: str, stdin: int = subprocess.DEVNULL, **options: Any
+    ) -> subprocess.Popen[bytes]:
         """Run it beside the test, which it does not outlive."""
         process = subprocess.Popen(
             self.command(*args),
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             cwd=self.directory,

@@ -53,6 +53,14 @@ def run_id(number: int) -> str:
     return f"run_01kan5c8{number:018d}"
 
 
+def planned(
+    name: str, action: str, kind: str | None = "run", run: str | None = None
+) -> dict[str, Any]:
+    """A step of a dry run."""
+    status = "completed" if kind else None
+    return {"name": name, "action": action, "kind": kind, "status": status, "run": run}
+
+
 def record(seq: int, kind: str, run: str | None = None, **more: Any) -> dict[str, Any]:
     """A record as the feed sends it, `seq` seconds after `T0`."""
     at = f"2026-05-06T09:{seq // 60:02d}:{seq % 60:02d}.000000Z"
@@ -252,14 +260,22 @@ class FakeDaemon:
 
     def on_run_retry(self, params: dict[str, Any]) -> Any:
         run = self.find(params["run"])
+        dry = params.get("dry_run", False)
+        steps = [
+            planned("a", "set" if "a" in params.get("set", {}) else "reuse"),
+            planned("b", "reuse", "sleep"),
+            planned("c", "repeat", "start", run_id(7)),
+            planned("d", "repeat", None),
+        ]
         return {"id": run["id"], "reused_steps": ["a", "b"], "repeated_steps": ["c"],
-                "dry_run": params.get("dry_run", False)}  # fmt: skip
+                "dry_run": dry} | ({"steps": steps} if dry else {})  # fmt: skip
 
     def on_run_fork(self, params: dict[str, Any]) -> Any:
         run = self.find(params["run"])
         dry = params.get("dry_run", False)
         return {"id": None if dry else run_id(99), "forked_from": run["id"], "reused_steps": ["a"],
-                "repeated_steps": [], "dry_run": dry}  # fmt: skip
+                "repeated_steps": [], "dry_run": dry} | (
+                    {"steps": [planned("a", "reuse")]} if dry else {})  # fmt: skip
 
     def on_run_remove(self, params: dict[str, Any]) -> Any:
         run = self.find(params["run"])

@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from cli.conftest import Shell
 from cli.fake_daemon import FakeDaemon, run_id
-from stackshift_jobs.errors import NotFound
+from stackshift_jobs.errors import DiskFull, NotFound
 
 
 def lines(*objects: Any) -> str:
@@ -75,7 +77,9 @@ def test_bad_lines_are_named_by_number_and_the_others_start(
     told = shell("start", "--batch", "-", stdin=text)
     assert told.stdout.splitlines() == [run_id(1), run_id(2)]
     assert told.code == 6
-    said = {line.partition(": ")[0]: line.partition(": ")[2] for line in told.stderr.splitlines()}
+    *bad, summary = told.stderr.splitlines()
+    assert summary.startswith("2 started, 6 bad in ")
+    said = {line.partition(": ")[0]: line.partition(": ")[2] for line in bad}
     assert said.keys() == {"line 2", "line 4", "line 5", "line 6", "line 7", "line 8"}
     assert said["line 4"] == "error[not_found]: no job 'nope'"
     assert said["line 5"] == "error[usage]: unknown field 'jobs'"
@@ -91,8 +95,10 @@ def test_json_gives_an_object_a_line(shell: Shell, daemon: FakeDaemon) -> None:
     assert json.loads(told.stderr.splitlines()[-1])["line"] == 2
 
 
-def test_lost_connection_says_from_where_it_is_unknown(shell: Shell, daemon: FakeDaemon) -> None:
-    """Nothing is sent twice: what was not answered is said to be unknown."""
+def test_lines_without_a_key_are_named_and_not_sent_again_after_a_lost_connection(
+    shell: Shell, daemon: FakeDaemon
+) -> None:
+    """What was not answered may have been started: its numbers are told, exit 3."""
 
     def answer(params: dict[str, Any]) -> Any:
         if params["runs"][0]["job"] == "j500":
@@ -105,7 +111,154 @@ def test_lost_connection_says_from_where_it_is_unknown(shell: Shell, daemon: Fak
     assert told.code == 3
     assert len(told.stdout.splitlines()) in (0, 500)
     first = len(told.stdout.splitlines()) + 1
-    assert f"lines from {first} on may or may not have been started" in told.stderr
+    assert told.stderr.startswith(f"lines {first}-1000: error[daemon_unavailable]: ")
+    assert "may or may not have been started" in told.stderr
+    assert daemon.asked("run.start_many") == 2
+
+
+def test_lines_with_a_key_are_sent_again_once_the_daemon_is_back(
+    shell: Shell, daemon: FakeDaemon
+) -> None:
+    """Of lines under way those with a key go again; only the others are in doubt. The rest goes
+    on, and ids keep the order of the lines."""
+    lost: list[dict[str, Any]] = []
+
+    def answer(params: dict[str, Any]) -> Any:
+        if not lost:
+            lost.append(params)
+            daemon.break_connections()
+        return daemon.on_run_start_many(params)
+
+    daemon.answers["run.start_many"] = answer
+    daemon.answers["run.start"] = lambda params: {
+        "id": run_id(params["payload"]), "reused": False, "status": "queued",
+    }  # fmt: skip
+    keys = ({"idempotency_key": f"k{i}"} if i % 100 else {} for i in range(600))
+    text = lines(*({"job": "j", "payload": i, **key} for i, key in enumerate(keys)))
+    told = shell("start", "--batch", "-", stdin=text)
+    sure = [i for i in range(600) if i % 100]
+    assert told.code == 3
+    got = told.stdout.splitlines()
+    assert [each for each in got if each != run_id(500)] == [run_id(i) for i in sure]
+    said = told.stderr.splitlines()[0]
+    assert said.startswith("lines 1, 101, 201, 301, 401") and "line 502" not in said
+    unkeyed = [r["payload"] for _, p in daemon.requests for r in p["runs"] if r["payload"] == 100]
+    assert unkeyed == [100]
+
+
+def test_pipe_that_pauses_keeps_no_line_waiting(shell: Shell, daemon: FakeDaemon) -> None:
+    """What was read is sent and its id printed while the writer thinks about the next line."""
+    process = shell.popen_with_input("start", "--batch", "-")
+    assert process.stdin is not None and process.stdout is not None
+    for number in (1, 2):
+        process.stdin.write(lines({"job": "a"}).encode() + b'{"jo')
+        process.stdin.flush()
+        assert process.stdout.readline().decode() == run_id(number) + "\n"
+        process.stdin.write(b'b": "a", "x": 1}\n')
+        process.stdin.flush()
+    rest, said = process.communicate()
+    assert rest == b""
+    assert b"line 2: error[usage]: unknown field 'x'" in said
+    assert b"line 4: error[usage]: unknown field 'x'" in said
+    assert process.returncode == 6
+
+
+def test_what_the_daemon_has_no_room_for_ends_the_batch(shell: Shell, daemon: FakeDaemon) -> None:
+    """A full disk is not the line's fault: exit 75 with the first line that was not started, and
+    what follows is not sent."""
+
+    def answer(params: dict[str, Any]) -> Any:
+        if params["runs"][0]["payload"] >= 500:
+            raise DiskFull("there is no room")
+        return daemon.on_run_start_many(params)
+
+    daemon.answers["run.start_many"] = answer
+    text = lines(*({"job": "j", "payload": i} for i in range(20_000)))
+    told = shell("--json", "start", "--batch", "-", stdin=text)
+    assert told.code == 75
+    assert [json.loads(line)["line"] for line in told.stdout.splitlines()] == [*range(1, 501)]
+    error, hint, body = told.stderr.splitlines()
+    assert error.startswith("error[disk_full]: there is no room; lines 501-")
+    assert "not started" in error and "nothing from line" in error
+    assert "idempotency key" in hint
+    assert json.loads(body)["error"]["line"] == 501
+    assert daemon.asked("run.start_many") < 10
+
+
+def test_text_files_of_all_sorts_are_read(shell: Shell, daemon: FakeDaemon) -> None:
+    """A byte order mark, CRLF, blank lines and a last line without an end are no mistakes, and
+    lines keep their numbers."""
+    text = b'\xef\xbb\xbf{"job": "a"}\r\n\r\n   \n{"job": "\xc3\xa4"}\n\n[]\n{"job": "c"}'
+    told = shell("start", "--batch", "-", stdin=text)
+    assert told.stdout.splitlines() == [run_id(n) for n in (1, 2, 3)]
+    assert told.stderr.splitlines()[0] == "line 6: error[usage]: not an object"
+    assert [run["job"] for run in daemon.runs.values()] == ["a", "ä", "c"]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (b'{"job": "\xff"}', "error[payload_refused]: not valid UTF-8 at byte 9"),
+        (b'{"job": "a", "job": "b"}', "error[payload_refused]: the key 'job' stands twice"),
+        (b'{"job": "a", "payload": NaN}', "error[payload_refused]: NaN is not a JSON number"),
+        (b"# not JSON", "error[payload_refused]: not valid JSON"),
+        (b'{"job": 5}', "error[usage]: job is missing"),
+        (b'{"job": "a", "delay": "10x"}', "error[usage]: delay: '10x' is not a duration"),
+        (b'{"job": "a", "delay": true}', "error[usage]: delay: True is not a duration"),
+        (b'{"job": "a", "scheduled_at": "soon"}', "error[usage]: 'soon' is not a time"),
+        (b'{"job": "a", "delay": 1, "scheduled_at": "2026-05-06T09:00:00Z"}', "exclude each other"),
+        (b'{"job": "a", "idempotency_ttl": "1d"}', "idempotency_ttl is for a start with an"),
+    ],
+)
+def test_each_mistake_of_a_line_is_told_with_its_number(
+    shell: Shell, daemon: FakeDaemon, line: bytes, said: str
+) -> None:
+    """The lines around it start."""
+    told = shell("start", "--batch", "-", stdin=b'{"job": "a"}\n' + line + b'\n{"job": "z"}\n')
+    assert told.stdout.splitlines() == [run_id(1), run_id(2)]
+    assert told.stderr.startswith("line 2: ") and said in told.stderr
+    assert told.code == 6
+
+
+def test_line_that_is_too_long_is_one_bad_line(shell: Shell, daemon: FakeDaemon) -> None:
+    """However long it is, it is not kept, and the next line has the next number."""
+    huge = b'{"job": "a", "payload": "' + b"x" * (17 << 20) + b'"}\n'
+    told = shell("start", "--batch", "-", stdin=huge + b'{"job": "b"}\n{"jobs": 1}\n')
+    assert told.stdout.splitlines() == [run_id(1)]
+    first, second, _ = told.stderr.splitlines()
+    assert first.startswith("line 1: error[payload_refused]: the line is over ")
+    assert second.startswith("line 3: error[usage]")
+
+
+def test_long_lines_go_in_requests_that_fit(shell: Shell, daemon: FakeDaemon) -> None:
+    """A request stays under what a project with the smallest payloads takes, though JSON in ASCII
+    is longer than what was read."""
+    text = lines(*({"job": "j", "payload": "ä" * 5000} for _ in range(10)))
+    assert shell("start", "--batch", "-", stdin=text).code == 0
+    sizes = [len(json.dumps(params)) for _, params in daemon.requests]
+    assert sum(len(params["runs"]) for _, params in daemon.requests) == 10
+    assert max(sizes) < 64 << 10
+
+
+def test_local_times_are_said_once(shell: Shell, daemon: FakeDaemon) -> None:
+    """As with `--at`; what the first line means the others mean too."""
+    line = {"job": "a", "scheduled_at": "2026-05-06T09:00:00"}
+    told = shell("start", "--batch", "-", stdin=lines(line, line), TZ="Europe/Berlin")
+    assert told.stderr == (
+        "line 1: 2026-05-06T09:00:00 is taken as local time: 2026-05-06T07:00:00.000000Z\n"
+    )
+
+
+def test_reused_runs_are_counted(shell: Shell, daemon: FakeDaemon) -> None:
+    """The ids are the same as ever; the summary says that nothing new was started."""
+    daemon.answers["run.start"] = lambda params: {
+        "id": run_id(1), "reused": True, "status": "completed",
+    }  # fmt: skip
+    text = lines(*[{"job": "a", "idempotency_key": "k"}] * 3)
+    told = shell("start", "--batch", "-", stdin=text)
+    assert told.stdout.splitlines() == [run_id(1)] * 3
+    assert told.stderr.startswith("0 started, 3 reused in ")
+    assert shell("-q", "start", "--batch", "-", stdin=text).stderr == ""
 
 
 def test_missing_file_is_usage(shell: Shell, daemon: FakeDaemon) -> None:

@@ -243,8 +243,18 @@ def test_retry_warns_of_a_step_that_is_not_recorded(shell: Shell, daemon: FakeDa
 def test_retry_dry_run_lists_steps(shell: Shell, daemon: FakeDaemon) -> None:
     """`--dry-run`: what would be reused and what would happen again, a line a step."""
     daemon.add(run_object(1, status="failed"))
-    told = shell("runs", "retry", "@last", "--dry-run")
-    assert told == ("reuse\ta\nreuse\tb\nrepeat\tc\n", "", 0)
+    told = shell("runs", "retry", "@last", "--dry-run", "--set", "a=1")
+    assert told.stdout.splitlines() == [
+        "set\ta\trun\tcompleted\t",
+        "reuse\tb\tsleep\tcompleted\t",
+        f"repeat\tc\tstart\tcompleted\t{run_id(7)}",
+        "repeat\td\t\t\t",
+    ]
+    assert told.code == 0
+    as_json = shell("--json", "runs", "retry", "@last", "--dry-run")
+    assert [step["action"] for step in json.loads(as_json.stdout)["steps"]] == [
+        "reuse", "reuse", "repeat", "repeat",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("given", "code"), [("a", 2), ("=1", 2), ("a={", 6)])
@@ -252,7 +262,9 @@ def test_retry_refuses_a_result_that_is_none(
     shell: Shell, daemon: FakeDaemon, given: str, code: int
 ) -> None:
     """`--set` takes STEP=JSON."""
-    assert shell("runs", "retry", "@last", "--set", given).code == code
+    told = shell("runs", "retry", "@last", "--set", given)
+    assert told.code == code
+    assert "--set" in told.stderr
     assert daemon.asked("run.retry") == 0
 
 
@@ -267,7 +279,9 @@ def test_fork_prints_the_new_id(shell: Shell, daemon: FakeDaemon) -> None:
 def test_fork_dry_run_makes_no_run(shell: Shell, daemon: FakeDaemon) -> None:
     """There is no id to print."""
     daemon.add(run_object(1))
-    assert shell("runs", "fork", "@last", "--dry-run") == ("reuse\ta\n", "", 0)
+    assert shell("runs", "fork", "@last", "--dry-run") == (
+        "reuse\ta\trun\tcompleted\t\n", "", 0,
+    )  # fmt: skip
 
 
 def test_rm_needs_a_yes_off_a_terminal(shell: Shell, daemon: FakeDaemon) -> None:

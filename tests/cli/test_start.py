@@ -24,6 +24,26 @@ from stackshift_jobs.errors import (
 ERROR = {"type": "ValueError", "message": "no", "traceback": "Traceback…"}
 
 
+def test_ttl_of_no_key_is_a_mistake(shell: Shell, daemon: FakeDaemon) -> None:
+    """It would be without effect: exit 2, nothing sent."""
+    told = shell("start", "hello", "--idempotency-ttl", "1d")
+    assert (told.stdout, told.code) == ("", 2)
+    assert "--idempotency-key" in told.stderr
+    assert daemon.requests == []
+
+
+@pytest.mark.parametrize("given", ["", " \n"])
+def test_empty_standard_input_is_no_payload(shell: Shell, daemon: FakeDaemon, given: str) -> None:
+    """Most likely what should have written it failed: said so, with what to write instead."""
+    told = shell("start", "hello", "-p", "-", stdin=given)
+    assert (told.stdout, told.code) == ("", 6)
+    assert told.stderr == (
+        "error[payload_refused]: standard input, which is to be the payload, is empty\n"
+        "hint: pass {}, or leave -p out where there is no payload\n"
+    )
+    assert daemon.requests == []
+
+
 def test_prints_the_id_and_nothing_else(shell: Shell, daemon: FakeDaemon) -> None:
     """`ID=$(stackshift start JOB)` works."""
     assert shell("start", "hello") == (f"{run_id(1)}\n", "", 0)

@@ -122,6 +122,12 @@ def test_colour_is_what_was_asked_for(
     assert ("\x1b[" in text) is colored
 
 
+def test_list_that_finds_nothing_says_so(terminal: Terminal, daemon: FakeDaemon) -> None:
+    """But not to those who asked for quiet."""
+    assert ended(terminal("runs", "list")) == ("no runs\n", 0)
+    assert ended(terminal("-q", "runs", "list")) == ("", 0)
+
+
 def test_lists_are_tables(terminal: Terminal, daemon: FakeDaemon) -> None:
     """With a header, without a box."""
     daemon.add(run_object(1, status="failed", error={**ERROR, "message": "\x1b[31m"}))
@@ -250,16 +256,6 @@ def test_rm_asks(terminal: Terminal, daemon: FakeDaemon) -> None:
     assert (code, daemon.asked("run.remove"), run_id(1) in text) == (0, 1, True)
 
 
-def test_batch_shows_progress(terminal: Terminal, daemon: FakeDaemon, shell: Shell) -> None:
-    """On a terminal a count is kept up to date and removed at the end."""
-    file = shell.directory / "starts.jsonl"
-    file.write_text('{"job": "a"}\n' * 600)
-    text, code = ended(terminal("start", "--batch", str(file)))
-    assert "500 started, 0 bad" in text
-    assert text.endswith("\x1b[K")
-    assert code == 0
-
-
 def test_logs_show_times_and_steps(terminal: Terminal, daemon: FakeDaemon) -> None:
     """For people the time of day is enough."""
     daemon.add(run_object(1))
@@ -269,3 +265,43 @@ def test_logs_show_times_and_steps(terminal: Terminal, daemon: FakeDaemon) -> No
     assert text == "09:00:01.500 a | half\\x1b[2J\n"
     text, _ = ended(terminal("runs", "show", "@last", "--logs"))
     assert "  09:00:01.500 a | half\\x1b[2J" in plain(text)
+
+
+def test_batch_counts_on_a_terminal_and_ends_with_a_summary(
+    terminal: Terminal, daemon: FakeDaemon, shell: Shell
+) -> None:
+    """The count is drawn in place and wiped; what stays is bad lines and one summary. Ids that go
+    elsewhere are not mixed with it."""
+    good = '{"job": "a"}\n' * 1200
+    (shell.directory / "starts.jsonl").write_text(good + "nonsense\n")
+    child = terminal("start", "--batch", "starts.jsonl")
+    text, code = ended(child)
+    assert code == 6
+    assert "\r" in text and "\x1b[K" in text
+    *_, summary = [line for line in plain_of_erasure(text).splitlines() if line]
+    assert re.fullmatch(r"1,200 started, 1 bad in \d.*", summary)
+    assert any(
+        line.startswith("line 1201: error[") for line in text.replace("\r", "\n").split("\n")
+    )
+    quiet, _ = ended(terminal("-q", "start", "--batch", "starts.jsonl"))
+    assert "started" not in quiet and "\x1b" not in quiet
+
+
+def plain_of_erasure(text: str) -> str:
+    """`text` without what was drawn and then wiped."""
+    return re.sub(r"\r[^\r\n]*(?=\r\x1b\[K)", "", text).replace("\r\x1b[K", "")
+
+
+def test_dry_run_of_a_retry_is_a_table_of_steps(terminal: Terminal, daemon: FakeDaemon) -> None:
+    """Each recorded step with what becomes of it, and the counts below."""
+    daemon.add(run_object(1, status="failed"))
+    text, code = ended(terminal("runs", "retry", "@last", "--dry-run"))
+    header, *rows, counts = [" ".join(line.split()) for line in plain(text).splitlines()]
+    assert (header, code) == ("STEP KIND WAS THEN RUN", 0)
+    assert rows == [
+        "a run completed reused",
+        "b sleep completed reused",
+        f"c start completed starts a run again {run_id(7)}",
+        "d is tried again",
+    ]
+    assert counts == "dry run: 2 recorded steps reused, 1 happens again"

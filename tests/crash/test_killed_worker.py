@@ -7,6 +7,8 @@ import shlex
 import signal
 import sys
 
+import pytest
+
 from helpers import scenery
 from helpers.making import Make
 from helpers.processes import wait_gone
@@ -49,6 +51,11 @@ def poison(ctx):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@stackshift.job("leaves")
+def leaves(ctx):
+    os._exit(3)
+
+
 @stackshift.job("progresses")
 def progresses(ctx):
     for i in range(6):
@@ -86,6 +93,22 @@ def kill_workers(project: Project) -> None:
         return len(now) == len(before) and not set(before) & set(now)
 
     wait_until(replaced, "new workers")
+
+
+@pytest.mark.parametrize(
+    ("job", "manner"), [("poison", "(signal 9)"), ("leaves", "(exit status 3)")]
+)
+def test_lost_attempt_says_how_its_worker_ended(make_project: Make, job: str, manner: str) -> None:
+    """By which signal, or with which status: in each loss, and in the error that ends the run."""
+    project = make_project(JOBS)
+    project.start()
+    project.open("bystanders-in")
+    run = project.finish(project.begin(job))
+    lost = [each["reason"] for each in run["timeline"] if each["kind"] == "attempt.lost"]
+    assert lost == [f"the worker process died {manner}"] * len(lost)
+    assert len(lost) > 2
+    assert run["error"]["type"] == "WorkerDied"
+    assert run["error"]["message"].endswith(manner)
 
 
 def test_run_goes_on_from_its_record_when_its_worker_is_killed(make_project: Make) -> None:

@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 
+from helpers.inside import InsideDaemon
 from helpers.making import Make
 from helpers.project import Project
-from stackshift_jobs.errors import BadConfiguration, NotFound
+from helpers.waiting import wait_until
+from stackshift_jobs.errors import BadConfiguration, Busy, NotFound
+from stackshiftd.shell.tuning import Tuning
 
 GOOD = """
 @stackshift.job("good")
@@ -56,6 +59,27 @@ def test_start_of_a_job_that_may_be_in_a_broken_module_says_so(project: Project)
     """Not merely unknown: `configuration`, with the module that failed."""
     with pytest.raises(BadConfiguration, match=r"broken\.py:9"):
         project.begin("broken")
+
+
+def test_module_that_hangs_at_import_is_named(make_project: Make) -> None:
+    """A start is refused for the time being (`busy`), and says which module it waits for, as does
+    `daemon.status`. Once the module is through, all goes on."""
+    project = make_project(GOOD, slow='gate("import")\n')
+    daemon = InsideDaemon(project, Tuning(ready=0.1))
+    try:
+        wait_until(
+            lambda: project.call("daemon.status")["workers"][0]["importing"] == "jobs.slow",
+            "the module to be named",
+        )
+        with pytest.raises(Busy, match=r"jobs\.slow is being imported"):
+            project.begin("good")
+        project.open("import")
+        wait_until(lambda: project.call("job.list")["jobs"], "the job modules to be loaded")
+        assert project.finish(project.begin("good"))["status"] == "completed"
+        [worker] = project.call("daemon.status")["workers"]
+        assert (worker["importing"], worker["status"]) == (None, "serving")
+    finally:
+        assert daemon.close() is None
 
 
 def test_start_of_an_unknown_job_names_near_ones(make_project: Make) -> None:

@@ -46,6 +46,13 @@ def shouts(ctx):
         print(f"{i:05d} " + "x" * 1000)
 
 
+@stackshift.job("long")
+def long(ctx):
+    print("a" * 16384)
+    print("b" * 16384 + "äöü")
+    ctx.log.info("ä" * 16394)
+
+
 @stackshift.job("oneLine")
 def one_line(ctx):
     print("y" * 3_000_000)
@@ -111,6 +118,15 @@ def test_output_of_an_attempt_is_bounded(project: Project, job: str) -> None:
         while lines := project.call("run.logs", run=run["id"], after=len(last))["lines"]:
             last += lines
         assert "the rest is left out" in last[-1]["message"]
+
+
+def test_line_that_was_cut_says_so_and_by_how_much(project: Project) -> None:
+    """A line over 16 KiB keeps its beginning and a mark; one of just that length is whole."""
+    run = project.finish(project.begin("long"))["id"]
+    short, long, logged = [text for _, _, _, text in printed(project, run)]
+    assert short == "a" * 16384
+    assert long == "b" * 16384 + "… (6 bytes more)"
+    assert logged == "ä" * 16384 + "… (20 bytes more)"
 
 
 def test_output_outside_of_handlers_goes_to_the_daemons_log(project: Project) -> None:

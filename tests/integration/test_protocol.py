@@ -13,12 +13,26 @@ from helpers import scenery
 from helpers.project import Project
 from helpers.waiting import wait_until
 from helpers.wire import Wire, request
-from stackshift_jobs.errors import Busy, StackshiftError
+from stackshift_jobs.errors import Busy, Conflict, PayloadRefused, StackshiftError
 
 JOBS = """
 @stackshift.job("echo")
 def echo(ctx):
     return ctx.payload
+
+
+from dataclasses import dataclass
+
+
+@dataclass
+class Picture:
+    image: str
+    size: int = 64
+
+
+@stackshift.job("typed", payload=Picture)
+def typed(ctx):
+    return [ctx.payload.image, ctx.payload.size]
 
 
 @stackshift.job("naps")
@@ -154,6 +168,8 @@ def test_unknown_methods_and_fields_are_refused(wire: Wire, line: bytes, code: i
         (b'{"job":"echo","max_attempts":0}', "usage"),
         (b'{"job":"echo","priority":99999999999}', "usage"),
         (b'{"job":"nobody"}', "not_found"),
+        (b'{"job":"echo","idempotency_ttl_ms":1000}', "usage"),
+        (b'{"job":"typed","payload":{"image":"a","colour":1}}', "payload_refused"),
     ],
     ids=lambda given: repr(given[:60]),
 )
@@ -168,6 +184,19 @@ def test_start_that_cannot_be_is_refused_and_leaves_nothing(
     [told] = wire.ask(many)["result"]["results"]
     assert told["error"]["code"] == code
     assert runs(project) == before
+
+
+def test_payload_of_a_type_is_kept_as_it_was_given(project: Project) -> None:
+    """A field that is not the type's is refused with its path; one that has a default and was left
+    out is filled in for the handler alone, so that a later default makes no other payload."""
+    with pytest.raises(PayloadRefused, match="its fields: image, size") as refused:
+        project.begin("typed", {"image": "a", "colour": 1})
+    assert refused.value.path == "$.colour"
+    run = project.begin("typed", {"image": "a"}, idempotency_key="typed")
+    ended = project.finish(run)
+    assert (ended["payload"], ended["result"]) == ({"image": "a"}, ["a", 64])
+    with pytest.raises(Conflict):
+        project.begin("typed", {"image": "a", "size": 64}, idempotency_key="typed")
 
 
 @pytest.mark.parametrize(

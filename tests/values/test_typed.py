@@ -102,11 +102,39 @@ def test_schema_says_what_the_type_says(to: Any) -> None:
     """The daemon checks with it, and knows no Python types."""
     made = schema(to)
     assert made is not None
-    check = fastjsonschema.compile(made)
+    check = fastjsonschema.compile(made, use_default=False)
     check(GOOD)
     for value, _ in (*BAD, ({"image": "img_1"}, "")):
         with pytest.raises(fastjsonschema.JsonSchemaValueException):
             check(value)
+
+
+@pytest.mark.parametrize(
+    ("to", "value"),
+    [
+        (AsDataclass, GOOD | {"colour": 1}),
+        (AsDataclass, {"image": "img_1", "sizes": [{"width": 64, "height": 1}]}),
+        (AsTypedDict, GOOD | {"colour": 1}),
+        (list[Side] | None, [{"width": 64, "height": 1}]),
+        (dict[str, AsTypedDict], {"a": {"image": "i", "sizes": [{"width": 1, "x": 1}]}}),
+    ],
+)
+def test_schema_of_a_dataclass_or_typed_dict_takes_no_other_fields(to: Any, value: Any) -> None:
+    """At any depth: a field that was misspelt is not lost without a word."""
+    with pytest.raises(fastjsonschema.JsonSchemaValueException):
+        fastjsonschema.compile(schema(to), use_default=False)(value)
+
+
+def test_struct_says_itself_whether_it_takes_other_fields() -> None:
+    """By msgspec's own setting, which its users know."""
+
+    class Closed(msgspec.Struct, forbid_unknown_fields=True):
+        image: str
+
+    open_check = fastjsonschema.compile(schema(AsStruct), use_default=False)
+    open_check(GOOD | {"colour": 1})
+    with pytest.raises(fastjsonschema.JsonSchemaValueException):
+        fastjsonschema.compile(schema(Closed), use_default=False)({"image": "i", "colour": 1})
 
 
 @pytest.mark.parametrize("to", [None, Any])

@@ -26,15 +26,18 @@ def plan(state: State, run: Run, from_step: str | None, replaced: frozenset[str]
     """What a retry or fork of `run` reuses and what happens again.
 
     With `from_step`, that step and all recorded after it (in journal order) happen again. Waits for
-    runs that are not under way any more always begin anew. Raises `NotFound` for a step that is
+    runs that are not under way any more always begin anew, and what ended the run is tried anew
+    whether it is named or not. Raises `NotFound` for a step that is
     not recorded.
     """
-    if from_step is not None and from_step not in run.steps:
+    ended = run.failed_step if run.status is not Status.COMPLETED else None
+    if from_step is not None and from_step not in run.steps and from_step != ended:
         raise NotFound(
             f"{run.id} has no recorded step {from_step!r}",
             hint="its steps: " + (", ".join(run.steps) or "none"),
         )
-    since = run.steps[from_step].seq if from_step is not None else None
+    # What ended the run is not among its steps any more, and nothing was recorded after it.
+    since = run.steps[from_step].seq if from_step in run.steps else None
     in_order = sorted(run.steps, key=lambda name: run.steps[name].seq)
     repeated = [
         name
@@ -43,7 +46,6 @@ def plan(state: State, run: Run, from_step: str | None, replaced: frozenset[str]
     ]
     again = frozenset(repeated)
     reused = [name for name in in_order if name not in again and name not in replaced]
-    ended = run.failed_step
     if ended is not None and ended not in run.steps and ended not in replaced:
         repeated.append(ended)
     return Plan(reused, repeated)

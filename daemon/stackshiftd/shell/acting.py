@@ -13,12 +13,13 @@ from stackshiftd.core import commands as c
 from stackshiftd.core.decide import decide
 from stackshiftd.core.effects import Cancelled, Sent
 from stackshiftd.core.fold import rebuild
-from stackshiftd.core.send_on import fork_plan
+from stackshiftd.core.send_on import Plan, fork_plan
 from stackshiftd.shell.catalog import Catalog
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.ids import new_run_id
 from stackshiftd.shell.lookup import Lookup
 from stackshiftd.shell.params import Answer, NameRun, Params, Table
+from stackshiftd.shell.planned import planned_steps
 from stackshiftd.shell.view import View
 
 ABSENT: Final = Raw(b"")
@@ -81,8 +82,12 @@ class Acting:
         }
         command = c.RetryRun(run_id, params.from_step, replaced, restored)
         if params.dry_run:
-            decision = decide(self._engine.state, command, self._engine.now_us())
-            self._engine.when_durable(lambda reply: answer(_sent(reply, True)), decision.reply)
+            sent = decide(self._engine.state, command, self._engine.now_us()).reply
+            assert isinstance(sent, Sent)
+            lines = [Raw(line) for line in restored]
+            run = self._engine.state.runs[run_id] if in_memory else rebuild(lines)
+            steps = planned_steps(run, Plan(sent.reused, sent.repeated), replaced)
+            self._engine.when_durable(answer, _sent(sent, True) | {"steps": steps})
             return
         if not in_memory:
             self._engine.places[run_id] = self._lookup.places(run_id)[:]
@@ -98,7 +103,8 @@ class Acting:
         if params.dry_run:
             run = rebuild([Raw(line) for line in lines])
             made = fork_plan(self._engine.state, run, params.from_step, payload is not None)
-            self._engine.when_durable(answer, _plan(None, made.reused, made.repeated, True, source))
+            plan = _plan(None, made.reused, made.repeated, True, source)
+            self._engine.when_durable(answer, plan | {"steps": planned_steps(run, made)})
             return
         concurrency_key = None
         if payload is not None:

@@ -69,6 +69,8 @@ class Catalog:
         """What the job modules say of queues."""
         self.failed: list[FailedModule] = []
         self.greeted = False
+        self.importing = ""
+        """The module that a worker began to import last."""
         self._checks: dict[str, Callable[[Any], Any]] = {}
 
     def learn(
@@ -92,8 +94,9 @@ class Catalog:
         if job is not None:
             return job
         if not self.greeted:
+            at = f": {self.importing} is being imported" if self.importing else ""
             raise Busy(
-                "no worker has loaded the job modules yet",
+                f"no worker has loaded the job modules yet{at}",
                 hint="try again; if it stays so: stackshift jobs check, stackshift daemon logs",
             )
         near = difflib.get_close_matches(name, self.jobs, 3)
@@ -117,6 +120,8 @@ class Catalog:
         payload, value = self._payload(job, params.payload, needed)
         if key is not None:
             check_key(key, "idempotency key")
+        elif params.idempotency_ttl_ms is not None:
+            raise Usage("idempotency_ttl_ms is given without an idempotency_key")
         terms = self.terms(job)
         if params.max_attempts is not None:
             _within(params.max_attempts, 1, MAX_ATTEMPTS, "max_attempts")
@@ -176,7 +181,8 @@ class Catalog:
 
         check = self._checks.get(job.name)
         if check is None:
-            check = self._checks[job.name] = fastjsonschema.compile(schema)
+            # Defaults are the type's to fill in: a payload is kept, and compared, as it was given.
+            check = self._checks[job.name] = fastjsonschema.compile(schema, use_default=False)
         try:
             check(value)
         except fastjsonschema.JsonSchemaValueException as bad:
@@ -184,6 +190,10 @@ class Catalog:
                 f"[{part}]" if part.isdigit() else f".{part}" for part in bad.path[1:]
             )
             told = bad.message.removeprefix(bad.name or "").strip()
+            if bad.rule == "additionalProperties" and bad.rule_definition is False:
+                own = sorted(bad.definition.get("properties", ()))
+                path += "." + min(bad.value.keys() - set(own))
+                told = "not a field of the payload; its fields: " + (", ".join(own) or "none")
             raise PayloadRefused(
                 f"payload of {job.name} at {path}: {told}",
                 hint=f"stackshift jobs schema {job.name}",

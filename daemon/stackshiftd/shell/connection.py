@@ -26,6 +26,9 @@ MAX_DUE: Final = 256
 """So many requests of one client are worked on at a time; those of `WAITS`, which may take for
 ever, do not count. What the answers hold until their records are durable is bounded by it."""
 WAITS: Final = frozenset(("run.wait", "queue.drain"))
+TURN_BYTES: Final = 32 << 10
+"""Once requests of so many bytes were begun in one turn of the loop, others have theirs: the lines
+of a `run.start_many` cost tens of milliseconds when several of them arrive at once."""
 FULL_AT: Final = 1 << 20
 """With so much unread, a follower is no longer sent records as they come."""
 
@@ -109,20 +112,25 @@ class Connection(asyncio.Protocol):
             self._too_long()
 
     def _serve_all(self, lines: list[bytes]) -> None:
+        served = 0
         for at, line in enumerate(lines):
             if len(line) > self._max_line:
                 self._too_long()
                 return
             if self.gone:
                 return
-            if self._due >= MAX_DUE and self._transport is not None:
+            if self._transport is not None and (self._due >= MAX_DUE or served > TURN_BYTES):
                 self._held = lines[at:]
                 self._transport.pause_reading()
+                if self._due < MAX_DUE:
+                    self._loop.call_soon(self._go_on)
                 return
             self._serve(line)
+            served += len(line)
 
     def _go_on(self) -> None:
-        """Take up what was held back, now that enough of what was asked before is answered."""
+        """Take up what was held back, now that enough of what was asked before is answered, or that
+        others had their turn."""
         held, self._held = self._held, []
         self._serve_all(held)
         if not self._held and not self.gone and self._transport is not None:

@@ -226,6 +226,7 @@ class Control:
                 "slots": link.slots,
                 "running": len(state.executions.get(link.id, ())),
                 "status": "serving" if link.usable else "starting" if not link.ready else "leaving",
+                "importing": link.importing or None,
             }
             for link in self._pool().links.values()
         ]

@@ -202,6 +202,10 @@ class Dispatcher:
 
     # --- What workers say ------------------------------------------------------------------
 
+    def imports(self, link: Link, module: str) -> None:
+        """A worker has begun to import this module: named, should it never come to an end."""
+        self._catalog.importing = module
+
     def greeted(self, link: Link, greeting: Greeting) -> None:
         """A worker is ready. Where its code is not that of the others, runs are given to the new
         code alone, and the others are replaced once they hold nothing; but a project that does not

@@ -32,6 +32,7 @@ from stackshiftd.worker.frames import (
     Greeting,
     HandBack,
     Hello,
+    Importing,
     Stuck,
     decode_from_worker,
     encode,
@@ -39,11 +40,16 @@ from stackshiftd.worker.frames import (
 
 log = logging.getLogger("stackshiftd.pool")
 
+_DEATH_LOOKS: Final = 10
+_DEATH_LOOK_SECONDS: Final = 0.01
 KEPT_ENVIRONMENT: Final = ("HOME", "USER", "PATH", "LANG", "TZ")
 
 
 class Ears(Protocol):
     """Who is told what workers say."""
+
+    def imports(self, link: Link, module: str) -> None:
+        """A worker has begun to import this module."""
 
     def greeted(self, link: Link, greeting: Greeting) -> None:
         """A worker has imported its modules and can be given work."""
@@ -70,6 +76,8 @@ class Link(asyncio.Protocol):
         self.process = process
         self.slots = 0
         self.ready = False
+        self.importing = ""
+        """The module that it is importing; empty once it has greeted."""
         self.stopping: set[str] = set()
         """Runs that were asked to stop and have not yet: no new work meanwhile."""
         self.codes: dict[str, str] = {}
@@ -214,8 +222,12 @@ class Pool:
         frame = decode_from_worker(line)
         if isinstance(frame, c.Command):
             self._ears.heard(link, frame)
+        elif isinstance(frame, Importing):
+            link.importing = frame.module
+            self._ears.imports(link, frame.module)
         elif isinstance(frame, Greeting):
             self._early_deaths = 0
+            link.importing = ""
             link.slots = self._config.workers.slots
             link.ready = True
             self._ears.greeted(link, frame)
@@ -300,14 +312,23 @@ class Pool:
     def ended(self, link: Link) -> None:
         """Its socket is closed: the process has ended, or is about to."""
         self.links.pop(link.id, None)
-        if not link.gone:
-            link.gone = True
-            reason = "the worker process died" if link.ready else "the worker did not start"
-            self._ears.lost(link, reason, ours=self._closing)
-        self._kill(link)
+        unheard = not link.gone
+        self._kill(link)  # changes nothing in how a process ends that is ending
         if not link.ready and link.slots == 0:
             self._early_deaths += 1
+        if unheard:
+            self._tell_lost(link, _DEATH_LOOKS)
         self._track(self._reap_and_replace(link))
+
+    def _tell_lost(self, link: Link, looks: int) -> None:
+        """Say that a worker is lost, and of what. Its socket closes a moment before there is a
+        status to be had: that is looked for a few times, never waited for."""
+        status = link.process.poll()
+        if status is None and looks and not self._closing:
+            self._loop.call_later(_DEATH_LOOK_SECONDS, self._tell_lost, link, looks - 1)
+            return
+        reason = "the worker process died" if link.ready else "the worker did not start"
+        self._ears.lost(link, reason + _manner(status), ours=self._closing)
 
     async def _reap_and_replace(self, link: Link) -> None:
         status = await asyncio.to_thread(link.process.wait)
@@ -348,6 +369,13 @@ class Pool:
             await asyncio.to_thread(link.process.wait)
         for task in list(self._tasks):
             task.cancel()
+
+
+def _manner(status: int | None) -> str:
+    """How a process ended, in brackets; nothing where that is not known yet."""
+    if status is None:
+        return ""
+    return f" (signal {-status})" if status < 0 else f" (exit status {status})"
 
 
 def resident_bytes(pid: int) -> int:

@@ -4,8 +4,9 @@ From the daemon: `Hello` once, then for each execution `Recall` frames (its reco
 and `Execute`; `Recorded` or `Refused` answers a command by its `call`; `Outcome` ends a wait; `End`
 asks an execution to stop; `Drain` asks all to stop at their next step.
 
-From the worker: `Greeting` once its modules are imported, a `Beat` every 2 s from a thread of its
-own, `Stuck`, `HandBack`, and the commands of `core.commands.FromWorker` as they stand there.
+From the worker: `Importing` before each of its modules, `Greeting` once they are imported, a
+`Beat` every 2 s from a thread of its own, `Stuck`, `HandBack`, and the commands of
+`core.commands.FromWorker` as they stand there.
 """
 
 from __future__ import annotations
@@ -143,6 +144,12 @@ class FailedModule(msgspec.Struct, frozen=True):
     message: str
 
 
+class Importing(Frame, frozen=True):
+    """This module is being imported: where that hangs, it can be named."""
+
+    module: str
+
+
 class Greeting(Frame, frozen=True):
     pid: int
     python: str
@@ -169,7 +176,7 @@ class HandBack(Frame, frozen=True):
     token: int
 
 
-ToDaemon = Greeting | Beat | Stuck | HandBack | FromWorker
+ToDaemon = Importing | Greeting | Beat | Stuck | HandBack | FromWorker
 
 encode: Final = msgspec.json.Encoder().encode
 decode_from_daemon: Final = msgspec.json.Decoder(FromDaemon).decode

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -54,8 +54,11 @@ def _module_name(project: Path, file: Path) -> str:
     return ".".join(file.relative_to(project).with_suffix("").parts)
 
 
-def load(project: Path, jobs: list[str]) -> tuple[list[JobFacts], list[FailedModule]]:
-    """Import all job modules of `project`: what jobs there are, and which modules failed."""
+def load(
+    project: Path, jobs: list[str], importing: Callable[[str], None] = lambda module: None
+) -> tuple[list[JobFacts], list[FailedModule]]:
+    """Import all job modules of `project`: what jobs there are, and which modules failed.
+    `importing` is told the name of each before it is imported."""
     failed: list[FailedModule] = []
     ambiguous: set[str] = set()
     for entry in jobs:
@@ -65,6 +68,7 @@ def load(project: Path, jobs: list[str]) -> tuple[list[JobFacts], list[FailedMod
             )
     for source in sources(project, jobs):
         before, queues_before = dict(registry), dict(queues)
+        importing(source.module)
         try:
             importlib.import_module(source.module)
         except KeyboardInterrupt:

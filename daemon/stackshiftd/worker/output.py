@@ -3,7 +3,8 @@
 `sys.stdout`, `sys.stderr` and the root logger are replaced by routers: a line written while a
 handler runs goes to its run's log file, anything else to the worker's own stderr, which is the
 daemon's log. The files are JSON lines, not synced, and bounded: past `MAX_BYTES` an attempt's
-further output is dropped, and the last line says so.
+further output is dropped, and the last line says so; a line over `MAX_LINE` characters is cut, and
+says so too.
 
 A handler that is replayed prints again what it printed before. Each line carries `pos`, the number
 of `ctx` calls made before it: on a later pass of an attempt, as many lines at each position as are
@@ -23,7 +24,7 @@ import time
 from collections import Counter
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Final, TextIO
+from typing import Final, NamedTuple, TextIO
 
 from stackshift_jobs.durations import rfc3339
 from stackshift_jobs.replay import Pass, current_step
@@ -32,6 +33,25 @@ MAX_BYTES: Final = 1 << 20
 MAX_LINE: Final = 16 * 1024
 
 current_log: ContextVar[RunLog | None] = ContextVar("stackshift_log", default=None)
+
+
+class _Line(NamedTuple):
+    """The beginning of a line, at most `MAX_LINE` characters, and how many bytes more it had."""
+
+    text: str = ""
+    cut_bytes: int = 0
+
+    def longer(self, more: str) -> _Line:
+        """The line with `more` at its end."""
+        text = self.text + more
+        if len(text) <= MAX_LINE:
+            return _Line(text, self.cut_bytes)
+        cut = text[MAX_LINE:].encode("utf-8", "surrogatepass")
+        return _Line(text[:MAX_LINE], self.cut_bytes + len(cut))
+
+    def marked(self) -> str:
+        """Its text; where it was cut, with a mark that says by how much."""
+        return f"{self.text}… ({self.cut_bytes} bytes more)" if self.cut_bytes else self.text
 
 
 class RunLog:
@@ -46,26 +66,24 @@ class RunLog:
         self._file: TextIO | None = None
         self._size = 0
         self._printed: dict[int, int] = {}
-        self._partial: dict[tuple[str, str | None], str] = {}
+        self._partial: dict[tuple[str, str | None], _Line] = {}
 
     def write(self, stream: str, text: str) -> None:
         """Text of a stream; whole lines are kept, the rest waits for its end."""
         key = (stream, current_step.get())
         with self._lock:
-            text = self._partial.pop(key, "") + text
-            *lines, rest = text.split("\n")
-            if rest:
-                if len(rest) > MAX_LINE:
-                    lines.append(rest)
-                else:
-                    self._partial[key] = rest
-            for line in lines:
-                self._keep(stream, key[1], "", line)
+            line = self._partial.pop(key, _Line())
+            *ends, rest = text.split("\n")
+            for end in ends:
+                self._keep(stream, key[1], "", line.longer(end))
+                line = _Line()
+            if rest or line.text:
+                self._partial[key] = line.longer(rest)
 
     def record(self, level: str, text: str) -> None:
         """A record of `logging`."""
         with self._lock:
-            self._keep("log", current_step.get(), level, text)
+            self._keep("log", current_step.get(), level, _Line().longer(text))
 
     def close(self) -> None:
         """Keep what was printed without a newline, and close the file."""
@@ -78,10 +96,10 @@ class RunLog:
                     self._file.close()
                 self._file = None
 
-    def _keep(self, stream: str, step: str | None, level: str, text: str) -> None:
+    def _keep(self, stream: str, step: str | None, level: str, line: _Line) -> None:
         # A disk without room costs lines of a log, never the run that prints them.
         with contextlib.suppress(OSError):
-            self._write(stream, step, level, text)
+            self._write(stream, step, level, line.marked())
 
     def _write(self, stream: str, step: str | None, level: str, text: str) -> None:
         if self._file is None:
@@ -100,7 +118,7 @@ class RunLog:
             "stream": stream,
             "level": level,
             "pos": position if step is None else None,
-            "message": text[:MAX_LINE],
+            "message": text,
         }
         written = json.dumps(line) + "\n"
         self._size += len(written)

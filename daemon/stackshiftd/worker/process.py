@@ -33,6 +33,7 @@ from stackshiftd.worker.frames import (
     Execute,
     Greeting,
     Hello,
+    Importing,
     Outcome,
     Recall,
     Recorded,
@@ -117,7 +118,9 @@ class Worker:
         os.chdir(project)
         sys.path.insert(0, hello.project)
         output.install()
-        jobs, failed = loader.load(project, hello.jobs)
+        jobs, failed = loader.load(
+            project, hello.jobs, lambda module: self._pipe.send(Importing(module))
+        )
         # What is loaded now stays: the collector need not look at it again, nor so often.
         gc.collect()
         gc.freeze()

@@ -1,0 +1,39 @@
+"""What a retry or a fork would do, step by step: the answer to a dry run.
+
+Pure: made from the run's recorded steps and the plan that the core made of them, in journal order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from stackshiftd.core.send_on import Plan
+from stackshiftd.core.state import Memo, Run, Step
+
+_KINDS: Final = {Memo.CHILD: "call"}
+"""Where `runs show` has another word for it."""
+
+
+def planned_steps(run: Run, plan: Plan, replaced: Iterable[str] = ()) -> list[dict[str, Any]]:
+    """One object a step: `name`, `action` (`reuse`, `repeat` or `set`), `kind`, `status`, and
+    `run`, the run that it started or waited for. `kind` and `status` are null for one that is not
+    recorded: the step that ended the run, or one that gets its result before it was ever reached.
+    """
+    actions = dict.fromkeys(plan.reused, "reuse") | dict.fromkeys(plan.repeated, "repeat")
+    actions |= dict.fromkeys(replaced, "set")
+    in_order = sorted(run.steps, key=lambda name: run.steps[name].seq)
+    names = [*in_order, *(name for name in actions if name not in run.steps)]
+    return [_planned(name, actions[name], run.steps.get(name)) for name in names]
+
+
+def _planned(name: str, action: str, step: Step | None) -> dict[str, Any]:
+    if step is None:
+        return {"name": name, "action": action, "kind": None, "status": None, "run": None}
+    return {
+        "name": name,
+        "action": action,
+        "kind": _KINDS.get(step.kind, step.kind.value),
+        "status": step.child_status or step.phase.value,
+        "run": step.child,
+    }

@@ -1,0 +1,77 @@
+"""The lines of a batch as they come: from a file, or from a pipe that may pause.
+
+Owns the descriptor's bytes until a line is whole, and the counting of lines. Holds one line at a
+time at most, and of one that is too long nothing: it is skipped to its end and reported. Whether
+there is something to read is for the caller to poll; a read here takes what is there.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+_READ_BYTES: Final = 1 << 16
+_BOM: Final = b"\xef\xbb\xbf"
+
+
+class Line(NamedTuple):
+    """A line that is not blank: its number, counted from 1, and its bytes; None for one that was
+    too long to keep."""
+
+    number: int
+    text: bytes | None
+
+
+class BatchInput:
+    """Cuts what the descriptor `fd` gives into lines of at most `most` bytes."""
+
+    def __init__(self, fd: int, most: int) -> None:
+        self.fd = fd
+        self.ended = False
+        self._most = most
+        self._number = 0
+        self._parts: list[bytes] = []
+        self._held = 0
+        self._skipping = False
+
+    @property
+    def next_number(self) -> int:
+        """Of the first line that was not given out yet."""
+        return self._number + 1
+
+    def read(self) -> Iterator[Line]:
+        """The lines that the next read completes; waits if there is nothing to read."""
+        try:
+            data = os.read(self.fd, _READ_BYTES)
+        except BlockingIOError:  # somebody made it so; the next poll waits
+            return
+        if not data:
+            self.ended = True
+            yield from self._line()
+            return
+        *ends, rest = data.split(b"\n")
+        for end in ends:
+            self._keep(end)
+            yield from self._line()
+        self._keep(rest)
+
+    def _keep(self, part: bytes) -> None:
+        self._held += len(part)
+        if self._held > self._most:
+            self._skipping = True
+            self._parts.clear()
+        elif part:
+            self._parts.append(part)
+
+    def _line(self) -> Iterator[Line]:
+        """The line that has ended here, unless it is blank."""
+        self._number += 1
+        text: bytes | None = b"".join(self._parts)
+        if self._number == 1 and text is not None:
+            text = text.removeprefix(_BOM)
+        if self._skipping:
+            text = None
+        self._parts, self._held, self._skipping = [], 0, False
+        if text is None or text.strip():
+            yield Line(self._number, text)
