@@ -10,11 +10,16 @@ from stackshift_cli.terminal import is_terminal
 from stackshift_jobs.errors import Usage
 
 
+def can_ask() -> bool:
+    """Is somebody there to ask?"""
+    return is_terminal(sys.stdin) and is_terminal(sys.stderr)
+
+
 def confirmed(question: str, yes: bool) -> bool:
     """Does the person want it? `yes` is `-y`. Off a terminal nobody can say: raises `Usage`."""
     if yes:
         return True
-    if not is_terminal(sys.stdin) or not is_terminal(sys.stderr):
+    if not can_ask():
         raise Usage(f"{safe(question)} needs a yes, and nobody is there to ask", hint="add -y")
     sys.stderr.write(f"{safe(question)}? [y/N] ")
     sys.stderr.flush()

@@ -66,6 +66,26 @@ _RUN_COMMANDS: Final = (
     Command(("runs", "rm"), "Remove a finished run from lists.", "runs_change:rm", (_RUN, _YES)),
 )  # fmt: skip
 
+_SOME_RUNS: Final = _RUNS._replace(required=False)
+_OF_QUEUE: Final = Option("queue", ("--queue",), "With --all: of this queue.", "Q")
+_OF_JOB: Final = Option("job", ("--job",), "With --all: of this job.", "J")
+_DEAD_COMMANDS: Final = (
+    Command(("dead", "list"), "List the dead letter, newest first.", "dead:list_", tuple(
+        parameter for parameter in _RUN_COMMANDS[0].parameters
+        if parameter.name not in ("status", "dead")
+    )),
+    Command(("dead", "retry"), "Send runs of the dead letter on again.", "dead:retry", (
+        _SOME_RUNS,
+        Option("all", ("--all",), "All of them."),
+        _OF_QUEUE, _OF_JOB, _YES,
+    )),
+    Command(("dead", "discard"), "Take runs out of the dead letter for good.", "dead:discard", (
+        _SOME_RUNS,
+        Option("all", ("--all",), "All of them."),
+        _OF_QUEUE, _OF_JOB, _YES,
+    )),
+)  # fmt: skip
+
 _JOB: Final = Argument("job", "Name of the job.", "JOB")
 _JOB_COMMANDS: Final = (
     Command(("jobs", "list"), "List the project's jobs.", "jobs:list_"),
@@ -75,6 +95,29 @@ _JOB_COMMANDS: Final = (
         ("jobs", "schema"), "Print the JSON Schema of a job's payload.", "jobs:schema", (_JOB,)
     ),
 )
+
+_QUEUE: Final = Argument("queue", "Name of the queue.", "QUEUE")
+_QUEUE_COMMANDS: Final = (
+    Command(("queues", "list"), "List queues.", "queues:list_"),
+    Command(("queues", "show"), "Show a queue, and where each limit is from.", "queues:show", (
+        _QUEUE,
+    )),
+    Command(("queues", "pause"), "Start nothing more of a queue.", "queues:pause", (_QUEUE,)),
+    Command(("queues", "resume"), "Let a paused queue go on.", "queues:resume", (_QUEUE,)),
+    Command(("queues", "limit"), "Limit a queue, until it is changed again.", "queues:limit", (
+        _QUEUE,
+        Option("concurrency", ("--concurrency",), "N runs at once, or none.", "N"),
+        Option("key_concurrency", ("--key-concurrency",), "N at once for one key, or none.", "N"),
+        Option("rate", ("--rate",), "Attempts started in a time: 100/m, or none.", "R"),
+        Option("rate_burst", ("--rate-burst",), "N at once after a lull.", "N"),
+        Option("reset", ("--reset",), "Drop what was set by this command before."),
+    )),
+    Command(("queues", "drain"), "Pause a queue and wait for what executes.", "queues:drain", (
+        _QUEUE,
+        Option("timeout", ("--timeout",), "Stop waiting after D (exit 124).", "D"),
+    )),
+    Command(("queues", "purge"), "Cancel what waits in a queue.", "queues:purge", (_QUEUE, _YES)),
+)  # fmt: skip
 
 _SCHEDULE_COMMANDS: Final = (
     Command(("schedules", "list"), "List the schedules of jobs.", "schedules:list_"),
@@ -140,20 +183,23 @@ _OTHER_COMMANDS: Final = (
 )  # fmt: skip
 
 COMMANDS: Final = (
-    START, *_RUN_COMMANDS, *_JOB_COMMANDS, *_SCHEDULE_COMMANDS, *_DAEMON_COMMANDS,
+    START, *_RUN_COMMANDS, *_DEAD_COMMANDS, *_JOB_COMMANDS, *_QUEUE_COMMANDS, *_SCHEDULE_COMMANDS,
+    *_DAEMON_COMMANDS,
     *_JOURNAL_COMMANDS, *_OTHER_COMMANDS,
 )  # fmt: skip
 
 GROUPS: Final = {
     "runs": "Look at runs, wait for them, act on them.",
+    "dead": "Runs that failed for good, and await a person.",
     "jobs": "The project's jobs.",
+    "queues": "When the runs of a queue go.",
     "schedules": "What starts jobs by itself.",
     "daemon": "The background daemon.",
     "journal": "The log of everything.",
     "config": "Settings.",
 }
 ALIASES: Final = {
-    "run": "runs", "job": "jobs", "schedule": "schedules", "journals": "journal",
-    "daemons": "daemon",
+    "run": "runs", "job": "jobs", "queue": "queues", "schedule": "schedules",
+    "journals": "journal", "daemons": "daemon",
 }  # fmt: skip
 """Singular and plural both work; the other one is the documented spelling."""

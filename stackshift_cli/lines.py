@@ -16,6 +16,9 @@ from stackshift_cli.talk import compact
 RUN_COLUMNS: Final = ("id", "status", "job", "queue", "attempt", "created_at", "duration_ms")
 RECORD_COLUMNS: Final = ("seq", "at", "kind", "run", "attempt", "step", "detail")
 JOB_COLUMNS: Final = ("name", "queue", "max_attempts", "timeout_ms", "module", "code")
+QUEUE_COLUMNS: Final = (
+    "name", "status", "depth", "running", "oldest_ms", "concurrency", "key_concurrency", "rate",
+)  # fmt: skip
 SCHEDULE_COLUMNS: Final = (
     "job", "schedule", "timezone", "next_at", "last_at", "paused", "retired", "catch_up", "overlap",
     "last_run",

@@ -14,7 +14,7 @@ How a run is named, and what its statuses mean
   @failed           the run that failed last
 
   scheduled   not due yet             completed   its result is kept
-  queued      waits for a slot        failed      for good, in the dead letter: runs retry
+  queued      waits for a slot        failed      for good, in the dead letter: dead retry
   running     is being executed       cancelled   by a person, or with its parent
   waiting     sleeps, or waits for a child run; uses nothing
   retrying    waits for its next try

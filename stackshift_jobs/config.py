@@ -136,6 +136,9 @@ KEYS: Final[tuple[Key, ...]] = (
         "Command for a run that completed; its JSON on stdin.", "none"),
 )  # fmt: skip
 
+IDLE: Final = frozenset(("project.watch",))
+"""Keys that are valid and have no effect in this version: a file that was written for a later one
+loads. Nothing offers them, and who sets one is told."""
 _BY_PATH: Final = {key.path: key for key in KEYS}
 SECTIONS: Final = tuple(dict.fromkeys(key.section for key in KEYS))
 

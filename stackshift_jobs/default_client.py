@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any, Final, Unpack
+from typing import Any, Final, TypedDict, Unpack
 
 from stackshift_jobs.client import Client, RunHandle, RunPage, StartOptions
 from stackshift_jobs.errors import StackshiftError
@@ -66,9 +66,28 @@ class DefaultQueue:
         return start(job, payload, **options)
 
 
-def queue(name: str) -> DefaultQueue:
-    """The queue `name`, to start runs on; nothing is connected before its first use."""
-    return DefaultQueue(name)
+class QueueLimits(TypedDict, total=False):
+    """How a job module declares a queue to be limited."""
+
+    concurrency: int
+    key_concurrency: int
+    rate: str
+    rate_burst: int
+    paused: bool
+
+
+def queue(name: str, **limits: Unpack[QueueLimits]) -> DefaultQueue:
+    """The queue `name`, to start runs on; nothing is connected before its first use.
+
+    In a job module, `limits` declare how it is limited: `concurrency`, `key_concurrency`,
+    `rate="100/m"`, `rate_burst`, `paused`. What `stackshift.toml` or a person says counts for more.
+    """
+    made = DefaultQueue(name)
+    if limits:
+        from stackshift_jobs.registry import declare_queue  # of job modules, not of clients
+
+        declare_queue(name, **limits)
+    return made
 
 
 class DefaultRuns:

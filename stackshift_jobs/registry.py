@@ -11,6 +11,8 @@ from stackshift_jobs.durations import Duration, milliseconds
 from stackshift_jobs.errors import BadConfiguration, Usage
 from stackshift_jobs.names import check_name
 from stackshift_jobs.policy import Retry
+from stackshift_jobs.setting_kinds import Rate, parse_rate
+from stackshift_jobs.templates import fields_of
 
 Handler = Callable[..., Any]
 H = TypeVar("H", bound=Handler)
@@ -42,6 +44,7 @@ class Job:
     retry: Retry | None
     timeout_ms: int | None
     priority: int
+    concurrency_key: str
     payload_type: Any
     idempotency_ttl_ms: int | None
     is_async: bool
@@ -60,6 +63,19 @@ class TwoJobsOneName(BadConfiguration):
     """Two handlers have one name. Field: `job`."""
 
 
+@dataclass(frozen=True)
+class QueueLimits:
+    """What a job module says of a queue; None: nothing."""
+
+    concurrency: int | None = None
+    key_concurrency: int | None = None
+    rate: Rate | None = None
+    rate_burst: int | None = None
+    paused: bool | None = None
+
+
+queues: dict[str, QueueLimits] = {}
+"""Every queue that this process's job modules have declared, by name."""
 registry: dict[str, Job] = {}
 """Every job of this process, by name. Worker processes fill it by importing the job modules."""
 
@@ -75,6 +91,7 @@ def job(
     retry: Retry | None = None,
     timeout: Duration | None = None,
     priority: int = 0,
+    concurrency_key: str | None = None,
     payload: Any = None,
     idempotency_ttl: Duration | None = None,
     schedule: str | None = None,
@@ -92,6 +109,7 @@ def job(
     retry: Retry | None = None,
     timeout: Duration | None = None,
     priority: int = 0,
+    concurrency_key: str | None = None,
     payload: Any = None,
     idempotency_ttl: Duration | None = None,
     schedule: str | None = None,
@@ -108,6 +126,7 @@ def job(
     retry: Retry | None = None,
     timeout: Duration | None = None,
     priority: int = 0,
+    concurrency_key: str | None = None,
     payload: Any = None,
     idempotency_ttl: Duration | None = None,
     schedule: str | None = None,
@@ -118,14 +137,16 @@ def job(
 ) -> Any:
     """Register a handler as a job: `@job`, `@job("resizeAvatar", …)` or `job("resizeAvatar", fn)`.
 
-    `timeout` is of an attempt and counts running time, not waits; `payload` is the type of the
-    payload where the handler's annotation does not say it. `schedule` starts the job by itself:
-    five fields as in a crontab, `@hourly @daily @weekly @monthly @yearly`, or `@every 30m`, in the
-    IANA zone `timezone` (default UTC). `catch_up` says which ticks that were missed while the
-    daemon was down get a run (`once`, the default: the latest; `skip`; `all`), `overlap` what
-    becomes of a tick while the last one's run is unfinished (`skip`, the default; `allow`;
-    `queue`). The handler is returned as it is, with `.start(payload, **options)` added. Raises
-    `Usage` for a bad name or option and `BadConfiguration` for a name that another handler has.
+    `timeout` is of an attempt and counts running time, not waits; `concurrency_key` is a template
+    over the payload (`"customer:{customerId}"`), of which its queue's `key_concurrency` bounds how
+    many execute at once; `payload` is the type of the payload where the handler's annotation does
+    not say it. `schedule` starts the job by itself: five fields as in a crontab, `@hourly @daily
+    @weekly @monthly @yearly`, or `@every 30m`, in the IANA zone `timezone` (default UTC).
+    `catch_up` says which ticks that were missed while the daemon was down get a run (`once`, the
+    default: the latest; `skip`; `all`), `overlap` what becomes of a tick while the last one's run
+    is unfinished (`skip`, the default; `allow`; `queue`). The handler is returned as it is, with
+    `.start(payload, **options)` added. Raises `Usage` for a bad name or option and
+    `BadConfiguration` for a name that another handler has.
     """
     scheduled = _schedule(schedule, timezone, catch_up, overlap, schedule_payload)
 
@@ -140,6 +161,7 @@ def job(
                 retry=retry,
                 timeout_ms=None if timeout is None else milliseconds(timeout),
                 priority=priority,
+                concurrency_key=_template(concurrency_key),
                 payload_type=payload,
                 idempotency_ttl_ms=None
                 if idempotency_ttl is None
@@ -153,6 +175,47 @@ def job(
     if callable(name):
         return register(name)
     return register if handler is None else register(handler)
+
+
+def declare_queue(
+    name: str,
+    *,
+    concurrency: int | None = None,
+    key_concurrency: int | None = None,
+    rate: str | None = None,
+    rate_burst: int | None = None,
+    paused: bool | None = None,
+) -> None:
+    """Say how a queue is limited where neither `stackshift.toml` nor a person does. Raises `Usage`
+    for a bad limit and `BadConfiguration` where another declaration says otherwise."""
+    for what, value in (
+        ("concurrency", concurrency),
+        ("key_concurrency", key_concurrency),
+        ("rate_burst", rate_burst),
+    ):
+        if value is not None and (type(value) is not int or value < 1):
+            raise Usage(f"{what} of queue {name!r} is {value!r}", hint="a whole number from 1")
+    try:
+        parsed = None if rate is None else parse_rate(rate)
+    except ValueError as bad:
+        raise Usage(f"rate of queue {name!r} is {rate!r}, not {bad}") from None
+    made = QueueLimits(concurrency, key_concurrency, parsed, rate_burst, paused)
+    if queues.setdefault(name, made) != made:
+        raise BadConfiguration(
+            f"queue {name!r} is declared twice, and not alike", hint="declare it in one module"
+        )
+
+
+def _template(text: str | None) -> str:
+    """A concurrency key's template, if it is one. Raises `Usage`."""
+    if text is None:
+        return ""
+    if not isinstance(text, str) or not text or fields_of(text) is None:
+        raise Usage(
+            f"{text!r} is no template of a concurrency key",
+            hint='text with fields of the payload in braces: "customer:{customerId}"',
+        )
+    return text
 
 
 def _schedule(

@@ -17,9 +17,10 @@ from stackshift_jobs.no_daemon import BROKEN, NO_ANSWER, NOT_RUNNING, STALE
 
 READS: Final = frozenset(
     ("run.get", "run.list", "run.why", "run.wait", "run.logs", "job.list", "job.get",
-     "daemon.status", "journal.stats")
+     "daemon.status", "journal.stats", "queue.list", "queue.show", "queue.pause", "queue.resume",
+     "queue.limit", "queue.drain")
 )  # fmt: skip
-"""Methods that change nothing."""
+"""Methods that change nothing, or nothing more when they are asked twice."""
 PAUSE: Final = 0.05
 """Seconds between two tries to reach a daemon that is restarting."""
 MAX_LOSSES: Final = 5

@@ -11,11 +11,12 @@ import json
 import traceback
 from collections.abc import Callable, Generator
 from hashlib import sha256
-from typing import Any
+from typing import Any, Final
 
 from stackshift_jobs.durations import Duration, milliseconds
 from stackshift_jobs.errors import (
     ChildFailed,
+    InsideHandler,
     NonRetryable,
     PayloadRefused,
     ReplayError,
@@ -71,8 +72,11 @@ def error_json(error: BaseException) -> dict[str, Any]:
 
 
 def retries(error: BaseException) -> bool:
-    """May what raised `error` be tried again?"""
-    return not isinstance(error, NonRetryable | PayloadRefused)
+    """May what raised `error` be tried again? A mistake in the call itself comes back each time."""
+    return not isinstance(error, _FINAL)
+
+
+_FINAL: Final = (NonRetryable, PayloadRefused, Usage, InsideHandler)
 
 
 def run_step(

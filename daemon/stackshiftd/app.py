@@ -19,8 +19,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from stackshift_jobs.config import Config, load_config
+from stackshift_jobs.config import IDLE, Config, load_config
 from stackshift_jobs.errors import BadConfiguration, DiskFull, StackshiftError
+from stackshift_jobs.project import CONFIG_FILE
 from stackshift_jobs.version import __version__
 
 log = logging.getLogger("stackshiftd")
@@ -149,12 +150,10 @@ async def _serve(config: Config, ready: _Ready) -> None:
 def idle_settings(config: Config) -> list[str]:
     """Settings that are valid and have no effect in this version: said, so that nobody relies on
     them in silence."""
-    idle = [f"[queues.{name}]" for name in config.queues]
-    if config.hooks.on_failed or config.hooks.on_completed:
-        idle.append("[hooks]")
-    if config.project.watch:
-        idle.append("[project] watch")
-    return [f"{each} in stackshift.toml has no effect in this version" for each in idle]
+    return [
+        f"{path} in {CONFIG_FILE} has no effect in this version"
+        for path in sorted(IDLE & config.origins.keys())
+    ]
 
 
 class _Ready:

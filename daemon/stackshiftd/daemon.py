@@ -17,11 +17,12 @@ from typing import Any, Final
 from stackshift_jobs.config import Config
 from stackshift_jobs.discovery import DaemonInfo, remove_daemon, socket_path, write_daemon
 from stackshift_jobs.durations import rfc3339
-from stackshift_jobs.errors import Busy, StackshiftError
+from stackshift_jobs.errors import BadConfiguration, Busy, StackshiftError
 from stackshift_jobs.version import PROTOCOL, __version__
 from stackshiftd.core import commands as c
 from stackshiftd.core.effects import (
     Acknowledge,
+    Discarded,
     Dispatch,
     Effect,
     Finished,
@@ -40,13 +41,16 @@ from stackshiftd.shell.bodies import Bodies
 from stackshiftd.shell.catalog import Catalog
 from stackshiftd.shell.connection import Connection
 from stackshiftd.shell.control import Control
+from stackshiftd.shell.dead_letter import DeadLetter
 from stackshiftd.shell.dispatcher import Dispatcher
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.feeds import Feeds
+from stackshiftd.shell.hooks import Hooks
 from stackshiftd.shell.looking import Looking
 from stackshiftd.shell.lookup import Lookup
 from stackshiftd.shell.params import Answer
 from stackshiftd.shell.pool import Pool
+from stackshiftd.shell.queues import Queues, file_terms
 from stackshiftd.shell.schedules import Schedules
 from stackshiftd.shell.starting import Starting
 from stackshiftd.shell.ticking import Ticking
@@ -82,6 +86,7 @@ class Daemon:
         self._compact_again_at = 0.0
         self._compacted_bytes = 0
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._lock_inode = _inode(self._data_dir / "lock")
         logs = self._data_dir / "logs"
         self.engine = Engine(journal, clock)
         self._history = History(self._data_dir / "history.db", journal.journal_id, journal.last_seq)
@@ -96,6 +101,7 @@ class Daemon:
         self._view = View(self.engine, self._lookup, bodies, self._fleet)
         self._waiters = Waiters(self._view)
         self._feeds = Feeds(self.engine, self._lookup, self._view.run)
+        self._hooks = Hooks(config, self._view.at_end, self._tuning)
         self._timers = Timers(self.engine)
         self._ticking = Ticking(self.engine, self._catalog)
         self._dispatcher.learned = self._ticking.learn
@@ -104,10 +110,13 @@ class Daemon:
             self.engine, self._catalog, self._lookup, self._view, self._history, logs,
             self._waiters,
         )  # fmt: skip
+        self._queues = Queues(self.engine, self._catalog, config)
         tables = [
+            self._queues.table,
             Starting(self.engine, self._catalog, self._view, payload_bytes).table,
             looking.table,
-            Acting(self.engine, self._lookup, self._view, payload_bytes).table,
+            Acting(self.engine, self._catalog, self._lookup, self._view, payload_bytes).table,
+            DeadLetter(self.engine, self._lookup, self._view).table,
             Schedules(self.engine, self._catalog, self._ticking).table,
         ]  # fmt: skip
         facts = {
@@ -116,7 +125,8 @@ class Daemon:
             "durability": config.journal.durability,
         }
         self._control = Control(
-            self.engine, tables, looking.bound, self._waiters, self._feeds, self._lookup,
+            self.engine, tables, looking.bound | self._queues.bound, self._waiters, self._queues,
+            self._feeds, self._lookup,
             self._catalog, lambda: self.pool, self, facts, config.limits.connections,
         )  # fmt: skip
         self.engine.attach(self)
@@ -140,8 +150,8 @@ class Daemon:
                 self._dispatcher.resolve(effect)
             case Stop():
                 self._dispatcher.stop(effect)
-            case Finished():
-                pass  # `finished` below has been told, with the run itself
+            case Finished() | Discarded():
+                pass  # `finished` and `lengthened` below are told, with the run itself
             case Removed():
                 self._history.remove(effect.run)
                 with contextlib.suppress(OSError):
@@ -149,17 +159,15 @@ class Daemon:
 
     def published(self, entries: list[Entry]) -> None:
         self._feeds.published(entries)
+        self._queues.noticed()
 
     def finished(self, run: Run, row: RunRow) -> None:
         self._history.add(row)
         self._waiters.finished(run)
+        self._hooks.ended(row)
 
     def lengthened(self, run: str, places: array[int]) -> None:
-        row = self._history.find(run)
-        if row is not None:
-            # Where it stopped before its cancellation was durable, only the rest is told here.
-            row.places = places if places[0] == row.places[0] else row.places + places
-            self._history.add(row)
+        self._history.lengthen(run, places)
 
     def failed(self, error: BaseException) -> None:
         log.critical("the journal has failed, nothing more is acknowledged: %s", error)
@@ -189,14 +197,17 @@ class Daemon:
         Raises `Unknown` if the journal has failed meanwhile.
         """
         engine = self.engine
-        rows, removed = await engine.replay(self._history.covered_seq)
+        caught = await engine.replay(self._history.covered_seq)
         self._backfill_history()
-        for row in rows:
+        for row in caught.rows:
             self._history.add(row)
-        for run in removed:
+        for run, places in caught.lengthened:
+            self._history.lengthen(run, places)
+        for run in caught.removed:
             self._history.remove(run)
         self._feeds.published_seq = engine.state.seq
         await engine.claim(Owner(os.getpid(), __version__))
+        engine.submit(c.DefineQueues("file", file_terms(self._config)))
         self._feeds.published_seq = engine.state.seq
         server: asyncio.Server | None = None
         try:
@@ -255,10 +266,22 @@ class Daemon:
         )
 
     def _every_second(self) -> None:
+        if not self._in_place():
+            self.engine.fail(
+                BadConfiguration(
+                    f"{self._data_dir} was moved or removed while the daemon was serving from it",
+                    hint="what was recorded went with it; another daemon may be started",
+                )
+            )
+            return
         self.engine.look_for_room()
         self._compact_if_due()
         if not self._stopping.done():
             self._loop.call_later(1.0, self._every_second)
+
+    def _in_place(self) -> bool:
+        """Is the data directory still the one that we hold the lock of?"""
+        return _inode(self._data_dir / "lock") == self._lock_inode
 
     async def _wind_down(self, drain: bool) -> None:
         """Let what executes end or hand it back, then close the journal in good order."""
@@ -277,6 +300,7 @@ class Daemon:
         self._timers.stop()
         self.engine.submit(c.Close())
         await self.engine.drained()
+        await self._hooks.close(grace)
 
     async def _until_idle(self, seconds: float | None) -> None:
         """Wait until nothing executes, at most so long."""
@@ -289,12 +313,14 @@ class Daemon:
     async def _end(self) -> None:
         self._timers.stop()
         self._ticking.stop()
-        remove_daemon(self._data_dir)
-        with contextlib.suppress(OSError):
-            socket_path(self._data_dir).unlink()
+        if self._in_place():  # What lies there else is another daemon's.
+            remove_daemon(self._data_dir)
+            with contextlib.suppress(OSError):
+                socket_path(self._data_dir).unlink()
         for connection in list(self._control.connections):
             connection.close()
         await self.pool.close()
+        await self._hooks.close(0)
         for task in list(self._tasks):
             task.cancel()
         self._history.close()
@@ -381,9 +407,11 @@ class Daemon:
 
     # --- Odds ------------------------------------------------------------------------------
 
-    def _fleet(self) -> Fleet:
-        links = [link for link in self.pool.links.values() if link.usable]
-        executing = sum(map(len, self.engine.state.executions.values()))
+    def _fleet(self, pool: str) -> Fleet:
+        """The workers of one queue, or those that all others share."""
+        links = [link for link in self.pool.links.values() if link.queue == pool and link.usable]
+        executions = self.engine.state.executions
+        executing = sum(len(executions.get(link.id, ())) for link in links)
         return Fleet(len(links), sum(link.slots for link in links), executing)
 
     def _track(self, work: Any) -> None:
@@ -395,6 +423,14 @@ class Daemon:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             log.error("a background task failed", exc_info=task.exception())
+
+
+def _inode(path: Path) -> int | None:
+    """The file's number; None if there is none (a journal in memory has no lock)."""
+    try:
+        return path.stat().st_ino
+    except OSError:
+        return None
 
 
 def _drop_logs(folder: Path, kept: frozenset[str], cutoff: float) -> None:

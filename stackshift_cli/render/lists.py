@@ -87,6 +87,39 @@ def print_jobs(options: Globals, jobs: list[dict[str, Any]]) -> None:
     print_columns(screen, squeezed(columns, order, _LEAST_NAME, screen.width, marks), marks)
 
 
+def print_queues(options: Globals, queues: list[dict[str, Any]]) -> None:
+    """`queues list`."""
+    marks, screen = glyphs(), console(options)
+    oldest_ms = [queue["oldest_ms"] for queue in queues]
+    columns = [
+        column("queue", (safe(queue["name"]) for queue in queues)),
+        column("status", (_open(queue["paused"]) for queue in queues)),
+        column("waiting", (str(queue["depth"]) for queue in queues)),
+        column("oldest", ("" if ms is None else format_ms(ms) for ms in oldest_ms)),
+        column("running", (_running(queue) for queue in queues)),
+        column("a key", (str(queue["key_concurrency"] or "") for queue in queues)),
+        column("rate", (_rate(queue) for queue in queues)),
+    ]
+    print_columns(screen, squeezed(columns, ("queue",), _LEAST_NAME, screen.width, marks), marks)
+
+
+def _open(paused: bool) -> Text:
+    return Text("paused", "yellow") if paused else Text("open")
+
+
+def _running(queue: dict[str, Any]) -> str:
+    """`3/4`, or `3` where nothing bounds it."""
+    limit = queue["concurrency"]
+    return str(queue["running"]) if limit is None else f"{queue['running']}/{limit}"
+
+
+def _rate(queue: dict[str, Any]) -> str:
+    if queue["rate"] is None:
+        return ""
+    burst = queue["rate_burst"]
+    return str(queue["rate"]) if burst == 1 else f"{queue['rate']}, {burst} at once"
+
+
 def print_schedules(options: Globals, schedules: list[dict[str, Any]]) -> None:
     """`schedules list`."""
     marks, screen = glyphs(), console(options)

@@ -15,10 +15,9 @@ from typing import Any, NamedTuple
 
 from stackshift_cli import lines, talk, user_config
 from stackshift_cli.given import Given
-from stackshift_cli.idle_settings import is_idle
 from stackshift_cli.safe_text import safe
 from stackshift_cli.session import Session
-from stackshift_jobs.config import KEYS, QUEUES, Key, find_key, load_config
+from stackshift_jobs.config import IDLE, KEYS, QUEUES, Key, find_key, load_config
 from stackshift_jobs.errors import BadConfiguration
 from stackshift_jobs.project import parse_toml, read_config_text
 
@@ -56,7 +55,7 @@ def set_(session: Session, given: Given) -> int:
     else:
         key, file = find_key(wanted), session.project.config_file
         value = _value(key, wanted, text)
-        idle = is_idle(key)
+        idle = key.path in IDLE
         name = wanted.rpartition(".")[0]
         section = ("queues", name.removeprefix("queues.")) if key.section == QUEUES else (name,)
     _edit(file, section, wanted.rpartition(".")[2], value)

@@ -62,13 +62,13 @@ def init(session: Session, given: Given) -> int:
 
 def commented_settings() -> str:
     """A `stackshift.toml` that sets nothing and shows every setting that has an effect."""
-    from stackshift_cli.idle_settings import is_idle
-    from stackshift_jobs.config import KEYS
+    from stackshift_jobs.config import IDLE, KEYS, QUEUES
 
-    offered = [key for key in KEYS if not is_idle(key)]
+    offered = [key for key in KEYS if key.path not in IDLE]
     written = ["# All settings, at their defaults. Remove the # of a line to change it.", ""]
     for section in dict.fromkeys(key.section for key in offered):
-        written.append(f"[{section}]")
+        # A table of that name would be a queue of that name.
+        written.append("# [queues.NAME]" if section == QUEUES else f"[{section}]")
         for key in offered:
             if key.section == section:
                 written.append(f"# {key.name} = {_shown_default(key)}")

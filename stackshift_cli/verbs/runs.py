@@ -23,13 +23,19 @@ _POLL_SECONDS: Final = 0.3
 
 def list_(session: Session, given: Given) -> int:
     """`runs list`: newest first."""
+    params: dict[str, Any] = {"dead": True} if given.flag("dead") else {}
+    if (status := given.text("status")) is not None:
+        params["status"] = status
+    return listed(session, given, params)
+
+
+def listed(session: Session, given: Given, params: dict[str, Any]) -> int:
+    """List the runs that fit `params` and what both `runs list` and `dead list` take."""
     limit = given.whole("limit", 1, 10_000_000) or 50
-    filters = {name: given.text(name) for name in ("job", "status", "queue", "cursor")}
-    params: dict[str, Any] = {k: v for k, v in filters.items() if v is not None}
+    filters = {name: given.text(name) for name in ("job", "queue", "cursor")}
+    params = params | {k: v for k, v in filters.items() if v is not None}
     if given.texts("label"):
         params["labels"] = given.pairs("label")
-    if given.flag("dead"):
-        params["dead"] = True
     if (since := since_time(session, given)) is not None:
         params["since"] = since
     runs, cursor = _pages(session, params, limit)

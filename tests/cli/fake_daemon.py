@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from stackshift_jobs.discovery import DaemonInfo, remove_daemon, socket_path, write_daemon
-from stackshift_jobs.errors import NotFound, StackshiftError, Usage
+from stackshift_jobs.errors import Conflict, NotFound, StackshiftError, Usage
 from stackshift_jobs.version import PROTOCOL
 
 Answer = Callable[[dict[str, Any]], Any]
@@ -224,6 +224,8 @@ class FakeDaemon:
         runs = list(reversed(self.runs.values()))
         for name in ("job", "status", "queue"):
             runs = [run for run in runs if params.get(name) in (None, run[name])]
+        if params.get("dead"):
+            runs = [run for run in runs if run["dead"]]
         if "cursor" in params:
             ids = [run["id"] for run in runs]
             runs = runs[ids.index(params["cursor"]) + 1 :]
@@ -262,6 +264,45 @@ class FakeDaemon:
     def on_run_remove(self, params: dict[str, Any]) -> Any:
         run = self.find(params["run"])
         return {"id": self.runs.pop(run["id"])["id"]}
+
+    def _dead(self, params: dict[str, Any]) -> list[dict[str, Any]]:
+        dead = [run for run in reversed(self.runs.values()) if run["dead"]]
+        for name in ("job", "queue"):
+            dead = [run for run in dead if params.get(name) in (None, run[name])]
+        return dead
+
+    def on_dead_count(self, params: dict[str, Any]) -> Any:
+        return {"count": len(self._dead(params)), "at": T0}
+
+    def _act_on_dead(self, params: dict[str, Any], status: str) -> Any:
+        """A page of them, or those that are named; as `cursor` how many have been done."""
+        if "runs" not in params:
+            page = self._dead(params)[: params["limit"]]
+            more = len(page) == params["limit"]
+            done = int(params.get("cursor", 0)) + len(page)
+            for run in page:
+                run |= {"dead": False, "status": status}
+            results: list[dict[str, Any]] = [{"id": run["id"]} for run in page]
+            return {"results": results, "cursor": str(done) if more else None}
+        results = []
+        for name in params["runs"]:
+            try:
+                run = self.find(name)
+                if not run["dead"]:
+                    told = f"{run['id']} is {run['status']}; it is not in the dead letter"
+                    raise Conflict(told, hint="stackshift dead list", owner=run["id"])
+            except StackshiftError as bad:
+                results.append({"run": name, "error": bad.as_json()})
+            else:
+                run |= {"dead": False, "status": status}
+                results.append({"id": run["id"]})
+        return {"results": results, "cursor": None}
+
+    def on_dead_retry(self, params: dict[str, Any]) -> Any:
+        return self._act_on_dead(params, "queued")
+
+    def on_dead_discard(self, params: dict[str, Any]) -> Any:
+        return self._act_on_dead(params, "failed")
 
     def on_run_logs(self, params: dict[str, Any]) -> Any:
         run = self.find(params["run"])

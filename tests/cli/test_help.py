@@ -47,7 +47,7 @@ def test_version(shell: Shell) -> None:
 
 @pytest.mark.parametrize(("argv", "near"), [
     (["rns", "list"], "did you mean runs?"), (["runs", "lst"], "list"), (["statr", "x"], "start"),
-    (["queues", "list"], ""), (["zzz"], "one of: "),
+    (["ques", "list"], "queues"), (["zzz"], "one of: "),
 ])  # fmt: skip
 def test_unknown_command_is_exit_2_with_near_names(
     shell: Shell, argv: list[str], near: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from stackshiftd.core.queues import Place, Queue, Turn
 from stackshiftd.core.state import PENDING, Memo, Phase, Run, State, Status, Timer
 
 
@@ -76,17 +77,45 @@ def _executions(state: State) -> set[tuple[str, str, int]]:
 
 def _audit_queues(state: State, ready: list[Run]) -> None:
     """A queue takes turns as long as a run of it is ready, and its head is the one to go first."""
-    queues = {run.queue for run in ready}
-    assert sorted(state.turns) == sorted(queues)
-    for name in queues:
-        order = sorted(
-            (-run.priority, run.place_us, run.created_seq, run.id)
-            for run in ready
-            if run.queue == name
-        )
-        heap = state.queues[name].ready
-        assert set(order) <= set(heap)
-        assert heap[0] == order[0]
+    for name, queue in state.queues.items():
+        mine = [run for run in ready if run.queue == name]
+        assert queue.oldest_us() == min((run.place_us for run in mine), default=None)
+        may = [run for run in mine if queue.has_room(run.concurrency_key)]
+        resumed = min((_place(run) for run in may if not run.next_is_new), default=None)
+        fresh = min((_place(run) for run in may if run.next_is_new), default=None)
+        assert (queue.resumed.heads or [None])[0] == resumed
+        assert (queue.fresh.heads or [None])[0] == fresh
+        for now_us in (state.now_us, queue.permit_us):
+            if now_us >= state.now_us:
+                goes = [resumed, fresh if queue.permit_us <= now_us else None]
+                assert queue.next(now_us) == min(filter(None, goes), default=None)
+        _audit_turn(state, name, queue, resumed is not None, fresh is not None)
+    for name, line in state.lines.items():
+        for throttled, heap in ((False, line.turns), (True, line.throttled)):
+            if heap:  # the head is live
+                number, queue_name = heap[0]
+                assert state.queues[queue_name].turn == Turn(throttled, number)
+                assert state.pool_of(queue_name) == name
+
+
+def _audit_turn(state: State, name: str, queue: Queue, resumed: bool, fresh: bool) -> None:
+    """A queue stands in its line as long as a run of it may go."""
+    turn = queue.turn
+    assert (turn is not None) == (queue.has_slot and (resumed or fresh))
+    if turn is not None:
+        line = state.lines[state.pool_of(name)]
+        assert (turn.number, name) in (line.throttled if turn.throttled else line.turns)
+        # Its time may have come since it was put there; then it is found by the time.
+        if turn.throttled:
+            assert not resumed
+            assert turn.number == queue.permit_us
+        else:
+            assert turn.number == queue.served
+            assert resumed or queue.permit_us <= state.now_us
+
+
+def _place(run: Run) -> Place:
+    return (-run.priority, run.place_us, run.created_seq, run.id, run.concurrency_key)
 
 
 def _timers(run: Run) -> list[Timer]:

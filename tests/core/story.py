@@ -152,6 +152,9 @@ class Story:
     def remove(self, run: str) -> None:
         self.do(c.RemoveRun(run))
 
+    def discard(self, run: str) -> None:
+        self.do(c.DiscardRun(run))
+
     # --- The shell -------------------------------------------------------------------------
 
     def assign(self, worker: str = "w1", *, alone: bool = False, without: str = "") -> str | None:

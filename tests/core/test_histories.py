@@ -143,6 +143,22 @@ class Histories(RuleBasedStateMachine):
             self.story.remove(run)
             self.started.remove(run)
 
+    @rule(pick=picks)
+    def discard(self, pick: int) -> None:
+        if not self.started:
+            return
+        run = self.started[pick % len(self.started)]
+        found = self.story.state.runs.get(run)
+        dead = found is not None and found.status is Status.FAILED and not found.token
+        try:
+            self.story.discard(run)
+        except Conflict:
+            assert not dead
+        else:
+            assert dead
+            assert run not in self.story.state.runs
+            assert self.story.status(run) is Status.FAILED
+
     # --- The shell -------------------------------------------------------------------------
 
     @rule(
@@ -338,7 +354,7 @@ class Histories(RuleBasedStateMachine):
                 story.wall_us = max(story.wall_us, due_us)
                 story.tick()
         assert all(run.finished for run in story.state.runs.values())
-        assert not story.state.turns
+        assert all(queue.turn is None for queue in story.state.queues.values())
         assert not story.state.suspects
         assert not story.state.timers
 

@@ -149,7 +149,7 @@ def test_work_conserves(made: list[tuple[str, int, bool, str]]) -> None:
         elif how in ("ready", "lost"):
             ready.add(run)
     assigned = []
-    while story.state.turns:
+    while story.state.next_ready(story.now_us) is not None:
         run_or_none = story.assign(without="gone")
         if run_or_none is not None:
             assigned.append(run_or_none)

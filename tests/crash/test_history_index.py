@@ -155,6 +155,39 @@ def test_older_rows_that_are_read_late_do_not_replace_newer_ones(tmp_path: Path)
     with_index(tmp_path / "history.db", story)
 
 
+def test_records_that_come_while_an_index_is_built_are_in_it(tmp_path: Path) -> None:
+    """Those of a run whose row comes up later, and of one whose row is there already; the row that
+    is read late is as young and shorter, and does not take them back. What the index does not know
+    when it is built stays out."""
+
+    async def story(history: History) -> None:
+        history.building()
+        history.add(row(2, 6, "failed"))
+        for run in (1, 2, 7):
+            history.lengthen(row(run, 0).id, array("q", (run, run + 4, 90)))
+        await history.flushed(90)
+        history.build(iter([row(1, 5, "failed"), row(2, 6, "failed"), row(3, 7)]), 20)
+        found = {each.created_seq: (list(each.places), each.end) for each in history.newest()}
+        assert found == {1: ([1, 5, 90], 1), 2: ([2, 6, 90], 1), 3: ([3, 7], 1)}
+
+    with_index(tmp_path / "history.db", story)
+
+
+def test_records_are_added_to_a_row_once(tmp_path: Path) -> None:
+    """All places of the run are given, or the last; again at the next start."""
+
+    async def story(history: History) -> None:
+        history.add(row(1, 5))
+        for places in ((1, 5, 90), (90,), (1, 5, 90), (1, 5)):
+            history.lengthen(row(1, 5).id, array("q", places))
+            await history.flushed(90)
+        history.lengthen(row(1, 5).id, array("q", (95,)))
+        [found] = history.newest()
+        assert list(found.places) == [1, 5, 90, 95]
+
+    with_index(tmp_path / "history.db", story)
+
+
 def test_rows_that_the_disk_refused_are_written_later(tmp_path: Path) -> None:
     """A full disk costs the index no run: what was refused is found meanwhile, is written with the
     next batch, and does not count as covered before."""

@@ -1,6 +1,7 @@
 """What a page of documentation tells its reader to do, in order: files to write, commands to type.
 
-A fenced block ```python whose first line is a comment with a path (`# jobs/report.py`) is a file.
+A fenced block ```python or ```toml whose first line is a comment with a path (`# jobs/report.py`)
+is a file.
 A fenced block ```console is a session: lines that begin with `$ ` are commands (continued by lines
 that begin with `> `), the others are what they print. All other blocks are only read.
 """
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 _FENCE: Final = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
-_FILE: Final = re.compile(r"# (\S+/\S+\.py)\n")
+_FILE: Final = re.compile(r"# (\S+/\S+\.py|stackshift\.toml)\n")
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def steps(page: Path) -> Iterator[File | Command]:
     for block in blocks(page):
         if block.language == "console":
             yield from _session(block, page)
-        elif block.language == "python" and (named := _FILE.match(block.text)):
+        elif block.language in ("python", "toml") and (named := _FILE.match(block.text)):
             yield File(named[1], block.text)
 
 

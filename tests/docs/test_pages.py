@@ -15,7 +15,9 @@ from docs.pages import Command, File, blocks, steps
 from docs.terminal import Terminal
 from helpers.project import REPOSITORY
 
-PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("guide-*.md"))]
+DOCS = REPOSITORY / "docs"
+GUIDES = [*DOCS.glob("guide-*.md"), DOCS / "queues.md", DOCS / "schedules.md", DOCS / "dead-letter.md"]
+PAGES = [REPOSITORY / "README.md", *sorted(GUIDES)]
 EXAMPLE = REPOSITORY / "jobs.example"
 
 

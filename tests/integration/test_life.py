@@ -215,3 +215,18 @@ def test_history_index_is_rebuilt(make_project: Make, how: str, compacted: bool)
         assert kinds(seen)[0] == "run.created"
     with pytest.raises(Conflict):
         project.call("run.start", job="quick", payload={"n": 8}, idempotency_key="k")
+
+
+def test_daemon_whose_data_directory_is_gone_ends_and_says_so(make_project: Make) -> None:
+    """It would acknowledge into files that nobody can find; and it leaves its successor's alone."""
+    project = make_project(JOBS)
+    project.start()
+    first = project.daemon
+    assert first is not None
+    project.data_dir.rename(project.root / "aside")
+    project.daemon, ready = project.launch()
+    with os.fdopen(ready, "rb") as pipe:
+        assert json.loads(pipe.readline())["ready"]
+    assert first.wait(60) == 78
+    assert "was moved or removed while the daemon was serving" in project.log()
+    assert project.call("daemon.status")["pid"] == project.daemon.pid

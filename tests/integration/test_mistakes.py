@@ -39,3 +39,29 @@ def test_name_of_two_jobs_starts_neither(make_project: Callable[..., Project]) -
     project.start()
     with pytest.raises(BadConfiguration, match="two jobs are named"):
         project.begin("hello")
+
+
+MISUSED = """
+import stackshift_jobs as stackshift
+
+@stackshift.job("badly_named")
+def badly_named(ctx):
+    ctx.step.run("a[1]", int)
+
+@stackshift.job("client_in_handler")
+def client_in_handler(ctx):
+    stackshift.start("badly_named")
+"""
+
+
+@pytest.mark.parametrize(
+    ("job", "error"), [("badly_named", "Usage"), ("client_in_handler", "InsideHandler")]
+)
+def test_call_that_can_never_work_is_not_tried_again(
+    make_project: Callable[..., Project], job: str, error: str
+) -> None:
+    """The mistake is in the code: the first attempt ends the run, and says what is wrong."""
+    project = make_project(MISUSED)
+    project.start()
+    run = project.finish(project.begin(job))
+    assert (run["status"], run["attempt"], run["error"]["type"]) == ("failed", 1, error)

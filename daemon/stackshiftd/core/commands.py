@@ -16,6 +16,7 @@ from stackshiftd.core.records import (
     DEFAULT_TERMS,
     NULL,
     Error,
+    QueueTerms,
     RetryTerms,
     RunLimits,
 )
@@ -40,6 +41,7 @@ class StartRun(Command, frozen=True):
     limits: RunLimits = DEFAULT_LIMITS
     timeout_ms: int = 0
     priority: int = 0
+    concurrency_key: str = ""
     labels: dict[str, str] = {}
     due_us: int = 0
     key: str | None = None
@@ -68,6 +70,17 @@ class ForkRun(Command, frozen=True):
     restored: tuple[bytes, ...]
     from_step: str | None = None
     payload: bytes | None = None
+    concurrency_key: str | None = None
+    """That of the new payload; None takes the source's."""
+
+
+class ChangeQueue(Command, frozen=True):
+    """What a person says of a queue: `terms` where they are not None; with `reset` nothing else is
+    left of its limits that a person set."""
+
+    queue: str
+    terms: QueueTerms = QueueTerms()
+    reset: bool = False
 
 
 class RemoveRun(Command, frozen=True):
@@ -82,6 +95,12 @@ class PauseSchedule(Command, frozen=True):
 
 class ResumeSchedule(Command, frozen=True):
     job: str
+
+
+class DiscardRun(Command, frozen=True):
+    """Take a failed run out of the dead letter for good; lists go on showing it."""
+
+    run: str
 
 
 # --- From the shell ------------------------------------------------------------------------
@@ -122,11 +141,20 @@ class Claimed(Command, frozen=True):
 
 class Assign(Command, frozen=True):
     """A slot in `worker` is free. `alone`: nothing else executes there, a suspect may be tried.
-    `codes`: the jobs that it has, with the digest of their code."""
+    `codes`: the jobs that it has, with the digest of their code. `pool` is the queue that the
+    worker is for; none for all that have no workers of their own."""
 
     worker: str
     codes: dict[str, str]
     alone: bool = False
+    pool: str = ""
+
+
+class DefineQueues(Command, frozen=True):
+    """All that `by` (`file` or `code`) says of queues."""
+
+    by: str
+    queues: dict[str, QueueTerms]
 
 
 class DefineJobs(Command, frozen=True):
@@ -311,12 +339,23 @@ FromWorker = (
     CompleteStep | FailStep | OpenStep | RecordValue | BeginSleep | CallJob | AwaitRun
     | Suspend | CompleteRun | FailAttempt | ConfirmStop | ReportProgress
 )  # fmt: skip
-FromClient = StartRun | CancelRun | RetryRun | ForkRun | RemoveRun | PauseSchedule | ResumeSchedule
+FromClient = (
+    StartRun
+    | CancelRun
+    | RetryRun
+    | ForkRun
+    | RemoveRun
+    | DiscardRun
+    | ChangeQueue
+    | PauseSchedule
+    | ResumeSchedule
+)
 FromShell = (
     StartChild
     | Claimed
     | Assign
     | DefineJobs
+    | DefineQueues
     | DefineSchedules
     | FireSchedule
     | Tick

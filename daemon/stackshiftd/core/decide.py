@@ -11,12 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+import msgspec
 from msgspec import Raw
 
 from stackshift_jobs.durations import from_rfc3339, rfc3339
 from stackshift_jobs.errors import Conflict
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
+from stackshiftd.core.dead import decide_discard
 from stackshiftd.core.effects import (
     NOTHING,
     Acknowledge,
@@ -25,12 +27,14 @@ from stackshiftd.core.effects import (
     Dispatch,
     Effect,
     Finished,
+    QueueSet,
     Removed,
     Resolve,
     Started,
     Stop,
 )
 from stackshiftd.core.firing import decide_define, decide_fire, decide_pause, decide_resume
+from stackshiftd.core.queues import UNSAID
 from stackshiftd.core.retry import delay_ms
 from stackshiftd.core.send_on import decide_fork, decide_retry
 from stackshiftd.core.state import PENDING, Phase, Run, State, Status
@@ -72,6 +76,7 @@ def _start(state: State, command: c.StartRun, now_us: int) -> Decision:
         limits=command.limits,
         timeout_ms=command.timeout_ms,
         priority=command.priority,
+        concurrency_key=command.concurrency_key,
         labels=command.labels,
         scheduled_at=rfc3339(command.due_us) if command.due_us else None,
         key=command.key,
@@ -82,13 +87,11 @@ def _start(state: State, command: c.StartRun, now_us: int) -> Decision:
 
 
 def _assign(state: State, command: c.Assign, now_us: int) -> Decision:
-    if command.alone and state.suspects:
-        run = state.runs[state.suspects[0]]
-    else:
-        ready = state.next_ready()
-        if ready is None:
-            return NOTHING
-        run = ready
+    run = state.next_suspect(now_us, command.pool) if command.alone else None
+    if run is None:
+        run = state.next_ready(now_us, command.pool)
+    if run is None:
+        return NOTHING
     code = command.codes.get(run.job)
     if code is None:
         return Decision((r.RunHeld(run.id),))
@@ -109,6 +112,45 @@ def _define_jobs(state: State, command: c.DefineJobs, now_us: int) -> Decision:
             for run_id in held
         )
     )
+
+
+# --- Queues --------------------------------------------------------------------------------
+
+
+def _define_queues(state: State, command: c.DefineQueues, now_us: int) -> Decision:
+    names = sorted(
+        {name for name, queue in state.queues.items() if command.by in queue.said}
+        | command.queues.keys()
+    )
+    said = {
+        name: state.queues[name].said.get(command.by, UNSAID) if name in state.queues else UNSAID
+        for name in names
+    }
+    return Decision(
+        tuple(
+            r.QueueChanged(name, command.by, command.queues.get(name, UNSAID))
+            for name in names
+            if command.queues.get(name, UNSAID) != said[name] or name not in state.queues
+        )
+    )
+
+
+def _change_queue(state: State, command: c.ChangeQueue, now_us: int) -> Decision:
+    queue = state.queues.get(command.queue)
+    before = queue.said.get("person", UNSAID) if queue is not None else UNSAID
+    kept = r.QueueTerms(paused=before.paused) if command.reset else before
+    given = {
+        name: value
+        for name in command.terms.__struct_fields__
+        if (value := getattr(command.terms, name)) is not None
+    }
+    if command.terms.rate is None:
+        given.pop("rate_per_ms")
+    terms = msgspec.structs.replace(kept, **given)
+    reply = QueueSet(command.queue, terms != before)
+    if not reply.changed:
+        return Decision(reply=reply)
+    return Decision((r.QueueChanged(command.queue, "person", terms),), (), reply)
 
 
 def _over_limit(state: State, run: Run, step: str, size: int, now_us: int) -> Decision | None:
@@ -468,6 +510,10 @@ def _retry(state: State, command: c.RetryRun, now_us: int) -> Decision:
     return decide_retry(state, command)
 
 
+def _discard(state: State, command: c.DiscardRun, now_us: int) -> Decision:
+    return decide_discard(state, command)
+
+
 def _fork(state: State, command: c.ForkRun, now_us: int) -> Decision:
     return decide_fork(state, command)
 
@@ -503,9 +549,12 @@ _BY_TYPE: Final[dict[type[c.Command], Callable[[State, Any, int], Decision]]] = 
     c.RetryRun: _retry,
     c.ForkRun: _fork,
     c.RemoveRun: _remove,
+    c.DiscardRun: _discard,
     c.Claimed: _claimed,
     c.Assign: _assign,
     c.DefineJobs: _define_jobs,
+    c.DefineQueues: _define_queues,
+    c.ChangeQueue: _change_queue,
     c.Tick: _tick,
     c.DefineSchedules: decide_define,
     c.FireSchedule: _fire_schedule,

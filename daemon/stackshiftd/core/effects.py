@@ -58,7 +58,13 @@ class Removed(msgspec.Struct, frozen=True):
     run: str
 
 
-Effect = Dispatch | Acknowledge | Resolve | Stop | Finished | Removed
+class Discarded(msgspec.Struct, frozen=True):
+    """The run has left the dead letter, and memory: its history goes on without it."""
+
+    run: str
+
+
+Effect = Dispatch | Acknowledge | Resolve | Stop | Finished | Removed | Discarded
 
 
 class Started(msgspec.Struct, frozen=True):
@@ -83,6 +89,13 @@ class Sent(msgspec.Struct, frozen=True):
     repeated: list[str]
 
 
+class QueueSet(msgspec.Struct, frozen=True):
+    """Reply to a change of a queue: `changed` is false where it was so before."""
+
+    queue: str
+    changed: bool
+
+
 class Switched(msgspec.Struct, frozen=True):
     """Reply to a pause or resume of a schedule: `changed` is false where it was so before."""
 
@@ -96,7 +109,7 @@ class Decision(msgspec.Struct, frozen=True):
 
     records: tuple[AnyRecord, ...] = ()
     effects: tuple[Effect, ...] = ()
-    reply: Started | Cancelled | Sent | Switched | None = None
+    reply: Started | Cancelled | Sent | QueueSet | Switched | None = None
 
 
 NOTHING = Decision()

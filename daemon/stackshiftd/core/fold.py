@@ -98,7 +98,8 @@ def _release(state: State, run: Run, at_us: int) -> None:
     del state.executions[run.worker][run.id]
     run.token = 0
     run.worker = ""
-    state.queues[run.queue].executing -= 1
+    state.queues[run.queue].release(run.concurrency_key)
+    state.settle_queue(run.queue)
 
 
 def _drop_finished(state: State, run: Run) -> None:
@@ -133,6 +134,7 @@ def _created(state: State, entry: r.Entry, record: r.RunCreated) -> None:
         limits=record.limits,
         timeout_ms=record.timeout_ms,
         priority=record.priority,
+        concurrency_key=record.concurrency_key,
         labels=record.labels,
         key=record.key,
         parent=record.parent,
@@ -310,16 +312,20 @@ def _removed(state: State, entry: r.Entry, record: r.RunRemoved) -> None:
         state.dead -= 1
 
 
+def _discarded(state: State, entry: r.Entry, record: r.RunDiscarded) -> None:
+    del state.runs[record.run]
+    state.dead -= 1
+
+
 # --- Attempts ------------------------------------------------------------------------------
 
 
 def _dispatched(state: State, entry: r.Entry, record: r.AttemptStarted | r.AttemptResumed) -> None:
     run = state.runs[record.run]
     new = type(record) is r.AttemptStarted
-    queue = state.queues[run.queue]
-    state.next_turn(run.queue)
     _move(state, run, "attempt.started" if new else "attempt.resumed")
-    queue.executing += 1
+    state.queues[run.queue].take(run.concurrency_key, new, entry.seq, entry.at_us)
+    state.settle_queue(run.queue)
     run.attempt = record.attempt
     run.token = entry.seq
     run.worker = record.worker
@@ -481,6 +487,18 @@ def _size(kept: Body | None) -> int:
     return len(kept) if type(kept) is bytes else kept.size  # type: ignore[union-attr]
 
 
+# --- Queues --------------------------------------------------------------------------------
+
+
+def _queue_changed(state: State, entry: r.Entry, record: r.QueueChanged) -> None:
+    queue = state.queue(record.queue)
+    line = state.line_of(record.queue)
+    queue.limit(record.by, record.terms, entry.at_us)
+    if state.line_of(record.queue) is not line:
+        queue.turn = None  # it leaves that line; its entry there is forgotten
+    state.settle_queue(record.queue)
+
+
 _BY_TYPE: Final[dict[type[r.Record], Callable[[State, r.Entry, Any], None]]] = {
     r.JournalOpened: _opened,
     r.JournalRecovered: _nothing,
@@ -495,6 +513,7 @@ _BY_TYPE: Final[dict[type[r.Record], Callable[[State, r.Entry, Any], None]]] = {
     r.RunCancelled: _cancelled,
     r.RunRetried: _retried,
     r.RunRemoved: _removed,
+    r.RunDiscarded: _discarded,
     r.AttemptStarted: _dispatched,
     r.AttemptResumed: _dispatched,
     r.AttemptSuspended: _suspended,
@@ -509,6 +528,7 @@ _BY_TYPE: Final[dict[type[r.Record], Callable[[State, r.Entry, Any], None]]] = {
     r.WaitStarted: _wait_started,
     r.WaitEnded: _wait_ended,
     r.ProgressReported: _nothing,
+    r.QueueChanged: _queue_changed,
     **schedules.BY_TYPE,
 }
 

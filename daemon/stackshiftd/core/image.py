@@ -1,7 +1,7 @@
 """The state as lines and as a hash: what a snapshot holds, and what two states are compared by.
 
 A snapshot is not a dump of memory. It holds the entries of every run that is in memory, as they
-were written, and is loaded by folding them; only what outlives its runs (idempotency keys,
+were written, and is loaded by folding them; only what outlives its runs (idempotency keys, queues,
 schedules, counts) stands in lines of its own. So a snapshot survives any change of the classes in
 `state`.
 """
@@ -16,7 +16,8 @@ from typing import Any
 import msgspec
 
 from stackshiftd.core.fold import fold
-from stackshiftd.core.records import Entry, entry_from_json, entry_json
+from stackshiftd.core.queues import Queue
+from stackshiftd.core.records import Entry, QueueTerms, entry_from_json, entry_json
 from stackshiftd.core.schedules import Schedule
 from stackshiftd.core.state import KeyEntry, State
 
@@ -41,6 +42,17 @@ class KeyLine(msgspec.Struct, frozen=True, tag="key", tag_field="line"):
     digest: str
     payload: str
     expires_us: int
+
+
+class QueueLine(msgspec.Struct, frozen=True, tag="queue", tag_field="line"):
+    """A queue: what is said of it, since when it is paused, the record that served it last, and
+    when its bucket is full again."""
+
+    queue: str
+    said: dict[str, QueueTerms]
+    paused_us: int
+    served: int
+    full_at: int
 
 
 class ScheduleLine(msgspec.Struct, frozen=True, tag="schedule", tag_field="line"):
@@ -70,7 +82,7 @@ class EntryLine(msgspec.Struct, frozen=True, tag="entry", tag_field="line"):
     entry: msgspec.Raw
 
 
-_decode = msgspec.json.Decoder(Totals | KeyLine | ScheduleLine | EntryLine).decode
+_decode = msgspec.json.Decoder(Totals | KeyLine | QueueLine | ScheduleLine | EntryLine).decode
 
 
 def state_hash(state: State) -> str:
@@ -80,6 +92,8 @@ def state_hash(state: State) -> str:
     digest.update(_encode([state.seq, state.now_us, state.epoch, state.finished, state.dead]))
     for run_id in sorted(state.runs):
         digest.update(_encode(state.runs[run_id]))
+    for name in sorted(state.queues):
+        digest.update(_encode(_queue_line(name, state.queues[name])))
     for key in sorted(state.keys):
         entry = state.keys[key]
         if state.key_lives(entry, state.now_us):
@@ -91,6 +105,10 @@ def state_hash(state: State) -> str:
 
 def _key_fields(entry: KeyEntry) -> list[Any]:
     return [entry.run, entry.job, entry.digest, entry.payload, entry.expires_us]
+
+
+def _queue_line(name: str, queue: Queue) -> QueueLine:
+    return QueueLine(name, queue.said, queue.paused_us, queue.served, queue.full_at)
 
 
 def _schedule_line(schedule: Schedule) -> ScheduleLine:
@@ -115,6 +133,8 @@ def dump(state: State, entries: Iterable[tuple[int, Entry]]) -> Iterator[bytes]:
                     entry.expires_us,
                 )
             )  # fmt: skip
+    for name, queue in state.queues.items():
+        yield _encode(_queue_line(name, queue))
     for schedule in state.schedules.values():
         yield _encode(_schedule_line(schedule))
     for place, found in entries:
@@ -145,6 +165,7 @@ def load(lines: Iterable[bytes]) -> Loaded:
     state = State()
     totals: Totals | None = None
     keys: dict[str, KeyEntry] = {}
+    queues: list[QueueLine] = []
     schedules: dict[str, Schedule] = {}
     entries: list[tuple[int, Entry]] = []
     for raw in lines:
@@ -155,6 +176,8 @@ def load(lines: Iterable[bytes]) -> Loaded:
             keys[line.key] = KeyEntry(
                 line.run, line.job, line.digest, line.payload.encode("ascii"), line.expires_us
             )
+        elif isinstance(line, QueueLine):
+            queues.append(line)
         elif isinstance(line, ScheduleLine):
             schedules[line.job] = _schedule(line)
         else:
@@ -167,6 +190,8 @@ def load(lines: Iterable[bytes]) -> Loaded:
     state.seq, state.now_us = totals.seq, totals.now_us
     state.epoch, state.finished = totals.epoch, totals.finished
     state.keys = keys
+    for told in queues:
+        state.restore_queue(told.queue, told.said, told.paused_us, told.served, told.full_at)
     state.schedules, state.schedules_seq = schedules, totals.seq
     state.key_expiry = [(entry.expires_us, key) for key, entry in keys.items()]
     heapify(state.key_expiry)

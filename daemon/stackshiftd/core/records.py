@@ -60,6 +60,19 @@ DEFAULT_LIMITS: Final = RunLimits()
 """These very objects are left out of lines, and stand for what is not in them."""
 
 
+class QueueTerms(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """What somebody says of a queue; None: nothing. 0 takes a bound away that somebody else set:
+    no limit. `rate` new attempts may start in `rate_per_ms`."""
+
+    concurrency: int | None = None
+    key_concurrency: int | None = None
+    rate: int | None = None
+    rate_per_ms: int = 0
+    rate_burst: int | None = None
+    paused: bool | None = None
+    processes: int | None = None
+
+
 # --- The journal's own ---------------------------------------------------------------------
 
 
@@ -111,6 +124,7 @@ class RunCreated(Record, frozen=True, tag="run.created"):
     limits: RunLimits = DEFAULT_LIMITS
     timeout_ms: int = 0
     priority: int = 0
+    concurrency_key: str = ""
     labels: dict[str, str] = {}
     scheduled_at: str | None = None
     key: str | None = None
@@ -173,6 +187,12 @@ class RunRetried(Record, frozen=True, tag="run.retried"):
 
 class RunRemoved(Record, frozen=True, tag="run.removed"):
     """A person removed a finished run from lists and dead letter; its key stays."""
+
+    run: str
+
+
+class RunDiscarded(Record, frozen=True, tag="run.discarded"):
+    """A person took a failed run out of the dead letter; it stays in lists, as failed."""
 
     run: str
 
@@ -323,6 +343,18 @@ class ProgressReported(Record, frozen=True, tag="progress.reported"):
     message: str = ""
 
 
+# --- Queues --------------------------------------------------------------------------------
+
+
+class QueueChanged(Record, frozen=True, tag="queue.changed"):
+    """What `by` (`person`, `file` or `code`; see `core.queues.LAYERS`) says of a queue from now on:
+    these terms and no others."""
+
+    queue: str
+    by: str
+    terms: QueueTerms = QueueTerms()
+
+
 # --- Schedules -----------------------------------------------------------------------------
 
 
@@ -377,9 +409,9 @@ class ScheduleResumed(Record, frozen=True, tag="schedule.resumed"):
 AnyRecord = (
     JournalOpened | JournalRecovered | JournalWatermark | JournalClosed | SnapshotTaken
     | RunCreated | RunQueued | RunHeld | RunCompleted | RunFailed | RunCancelled | RunRetried
-    | RunRemoved | AttemptStarted | AttemptResumed | AttemptSuspended | AttemptFailed | AttemptLost
-    | AttemptStopped | StepStarted | StepCompleted | StepFailed | ValueRecorded | ChildStarted
-    | WaitStarted | WaitEnded | ProgressReported
+    | RunRemoved | RunDiscarded | AttemptStarted | AttemptResumed | AttemptSuspended
+    | AttemptFailed | AttemptLost | AttemptStopped | StepStarted | StepCompleted | StepFailed
+    | ValueRecorded | ChildStarted | WaitStarted | WaitEnded | ProgressReported | QueueChanged
     | ScheduleDefined | ScheduleFired | ScheduleRetired | SchedulePaused | ScheduleResumed
 )  # fmt: skip
 

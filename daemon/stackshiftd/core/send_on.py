@@ -141,6 +141,9 @@ def decide_fork(state: State, command: c.ForkRun) -> Decision:
         limits=source.limits,
         timeout_ms=source.timeout_ms,
         priority=source.priority,
+        concurrency_key=source.concurrency_key
+        if command.concurrency_key is None
+        else command.concurrency_key,
         labels=source.labels,
         forked_from=source.id,
         restored=_each_once(command.restored),

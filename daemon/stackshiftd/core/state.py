@@ -5,9 +5,9 @@ Laws:
 - Only `fold` changes a `State`; everyone else reads it.
 - A run is here while it is unfinished, while its handler still executes, or while it lies in the
   dead letter. All else of a finished run is in the journal alone.
-- `queues`, `turns`, `timers` and `awaited` are indexes: they can be computed from the runs, are not
-  part of the state's hash, and exist so that nothing on the way of one run scans all of them. The
-  head of every heap is live; `fold` settles it after each change.
+- `lines`, `timers`, `awaited` and the lanes of `queues` are indexes: they can be computed from the
+  runs, are not part of the state's hash, and exist so that nothing on the way of one run scans all
+  of them. The head of every heap is live; `fold` settles it after each change.
 - A body over `SPILL_BYTES` is not kept, only the sequence number of the record that holds it.
 """
 
@@ -20,7 +20,8 @@ from typing import Final
 
 import msgspec
 
-from stackshiftd.core.records import Error, RetryTerms, RunLimits
+from stackshiftd.core.queues import Place, Queue
+from stackshiftd.core.records import Error, QueueTerms, RetryTerms, RunLimits
 from stackshiftd.core.schedules import Schedule
 
 SPILL_BYTES: Final = 4096
@@ -105,6 +106,8 @@ class Run(msgspec.Struct):
     limits: RunLimits
     timeout_ms: int
     priority: int
+    concurrency_key: str
+    """Bounded by its queue's `key_concurrency`; empty for none."""
     labels: dict[str, str]
     key: str | None
     parent: str | None
@@ -169,16 +172,16 @@ class KeyEntry(msgspec.Struct, frozen=True):
     expires_us: int
 
 
-class Queue:
-    """The runs of one queue that are ready, in order; `depth` is their number and `executing` that
-    of the runs which hold a slot."""
+class Line:
+    """The queues that some workers serve, in two heaps of (number, name of the queue): those that
+    may be served now, who was served least recently first; and those whose rate lets the next run
+    go at a time."""
 
-    __slots__ = ("depth", "executing", "ready")
+    __slots__ = ("throttled", "turns")
 
     def __init__(self) -> None:
-        self.ready: list[tuple[int, int, int, str]] = []
-        self.depth = 0
-        self.executing = 0
+        self.turns: list[tuple[int, str]] = []
+        self.throttled: list[tuple[int, str]] = []
 
 
 class Timer(msgspec.Struct, frozen=True, order=True, gc=False):
@@ -196,8 +199,8 @@ class State:
 
     __slots__ = (
         "awaited", "dead", "epoch", "executions", "finished", "held", "key_expiry", "keys",
-        "now_us", "queues", "runs", "schedules", "schedules_seq", "seq", "spill_bytes", "suspects",
-        "timers", "turns",
+        "lines", "now_us", "queues", "runs", "schedules", "schedules_seq", "seq", "spill_bytes",
+        "suspects", "timers",
     )  # fmt: skip
 
     def __init__(self, spill_bytes: int = SPILL_BYTES) -> None:
@@ -212,8 +215,8 @@ class State:
         self.keys: dict[str, KeyEntry] = {}
         self.key_expiry: list[tuple[int, str]] = []
         self.queues: dict[str, Queue] = {}
-        self.turns: deque[str] = deque()
-        """Queues with a ready run, in the order in which they are served."""
+        self.lines: dict[str, Line] = {"": Line()}
+        """The queues by the workers that serve them: those of a queue's own, or all others."""
         self.suspects: deque[str] = deque()
         """Ready runs that must be tried alone in a worker."""
         self.timers: list[Timer] = []
@@ -230,9 +233,45 @@ class State:
 
     # --- What others ask -------------------------------------------------------------------
 
-    def next_ready(self) -> Run | None:
-        """The run whose turn it is, if any is ready (suspects aside)."""
-        return self.runs[self.queues[self.turns[0]].ready[0][3]] if self.turns else None
+    def next_ready(self, now_us: int, pool: str = "") -> Run | None:
+        """The run whose turn it is at `now_us` among those that the workers of `pool` serve, if one
+        may go (suspects aside)."""
+        line = self.lines.get(pool)
+        if line is None:
+            return None
+        name = line.turns[0][1] if line.turns else None
+        if line.throttled and line.throttled[0][0] <= now_us:
+            late = line.throttled[0][1]
+            if name is None or self.queues[late].served < self.queues[name].served:
+                name = late
+        if name is None:
+            return None
+        place = self.queues[name].next(now_us)
+        assert place is not None, f"queue {name} has a turn and no run"
+        return self.runs[place[3]]
+
+    def next_suspect(self, now_us: int, pool: str = "") -> Run | None:
+        """A run to try alone in a worker of `pool`, if one may go."""
+        for run_id in self.suspects:
+            run = self.runs[run_id]
+            queue = self.queues[run.queue]
+            if (
+                self.pool_of(run.queue) == pool
+                and queue.has_slot
+                and queue.has_room(run.concurrency_key)
+                and not (run.next_is_new and queue.permit_us > now_us)
+            ):
+                return run
+        return None
+
+    def next_permit_us(self, now_us: int) -> int | None:
+        """When, after `now_us`, the rate of a queue lets its next run go."""
+        dues = [line.throttled[0][0] for line in self.lines.values() if line.throttled]
+        return min((due for due in dues if due > now_us), default=None)
+
+    def pool_of(self, queue: str) -> str:
+        """Whose workers serve the queue: its own name, or nothing for those that all share."""
+        return queue if self.queues[queue].limits.processes else ""
 
     def next_due_us(self) -> int | None:
         """When the next timer is due."""
@@ -254,7 +293,7 @@ class State:
         """The queue of that name; it exists once it is named."""
         found = self.queues.get(name)
         if found is None:
-            found = self.queues[name] = Queue()
+            found = self.queues[name] = Queue(self._is_ready)
         return found
 
     def make_ready(self, run: Run) -> None:
@@ -264,9 +303,9 @@ class State:
         if run.suspect:
             self.suspects.append(run.id)
             return
-        if not queue.ready:
-            self.turns.append(run.queue)
-        heappush(queue.ready, (-run.priority, run.place_us, run.created_seq, run.id))
+        place = (-run.priority, run.place_us, run.created_seq, run.id, run.concurrency_key)
+        queue.push(place, run.next_is_new)
+        self.settle_queue(run.queue)
 
     def unready(self, run: Run) -> None:
         """`run`, which was ready, is so no more."""
@@ -275,30 +314,57 @@ class State:
         if run.suspect and run.id in self.suspects:
             self.suspects.remove(run.id)
         else:
-            self.settle_queue(run.queue, queue)
+            queue.leave(run.concurrency_key)
+            self.settle_queue(run.queue)
 
-    def settle_queue(self, name: str, queue: Queue) -> None:
-        """Bring a live run to the head of the queue, or take the queue out of the turns."""
-        if not queue.ready:
+    def settle_queue(self, name: str) -> None:
+        """Put the queue where it stands among the others now."""
+        queue = self.queues[name]
+        turn = queue.turn_at(self.now_us)
+        if turn == queue.turn:
             return
-        while queue.ready and not self._is_ready(queue.ready[0]):
-            heappop(queue.ready)
-        if not queue.ready:
-            self.turns.remove(name)
+        queue.turn = turn
+        line = self.line_of(name)
+        if turn is not None:
+            heappush(line.throttled if turn.throttled else line.turns, (turn.number, name))
+        self._settle_line(line.turns, False)
+        self._settle_line(line.throttled, True)
 
-    def next_turn(self, name: str) -> None:
-        """The queue was served: it goes behind the others."""
-        if self.turns and self.turns[0] == name:
-            self.turns.rotate(-1)
+    def restore_queue(
+        self, name: str, said: dict[str, QueueTerms], paused_us: int, served: int, full_at: int
+    ) -> None:
+        """Set what a snapshot tells of a queue beyond its runs."""
+        queue = self.queue(name)
+        queue.restore(said, paused_us, served, full_at)
+        queue.turn = None
+        self.settle_queue(name)
 
-    def _is_ready(self, head: tuple[int, int, int, str]) -> bool:
-        run = self.runs.get(head[3])
+    def line_of(self, queue: str) -> Line:
+        """The line that the queue stands in."""
+        pool = self.pool_of(queue)
+        found = self.lines.get(pool)
+        if found is None:
+            found = self.lines[pool] = Line()
+        return found
+
+    def _settle_line(self, heap: list[tuple[int, str]], throttled: bool) -> None:
+        """Bring a queue that stands there to the head."""
+        while heap:
+            number, name = heap[0]
+            turn = self.queues[name].turn
+            if turn is not None and turn.throttled == throttled and turn.number == number:
+                return
+            heappop(heap)
+
+    def _is_ready(self, place: Place, fresh: bool) -> bool:
+        run = self.runs.get(place[3])
         return (
             run is not None
             and run.status is Status.QUEUED
             and not run.token
             and not run.suspect
-            and run.place_us == head[1]
+            and run.place_us == place[1]
+            and run.next_is_new == fresh
         )
 
     def set_timer(self, due_us: int, run: str, step: str = "", token: int = 0) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from stackshift_jobs.durations import format_ms, rfc3339
+from stackshiftd.core.dead import is_dead
 from stackshiftd.core.state import PENDING, Memo, Phase, Run, State, Status, Step
 
 
@@ -60,7 +61,8 @@ def why(state: State, run: Run, fleet: Fleet, now_us: int) -> Why:
         case Status.FAILED:
             error = run.error
             told = f": {error.type}: {error.message}" if error is not None else ""
-            return Why("failed", f"failed{told}; in the dead letter of queue {run.queue}")
+            dead = f"; in the dead letter of queue {run.queue}" if is_dead(state, run) else ""
+            return Why("failed", f"failed{told}{dead}")
         case _:
             return Why(run.status.value, run.status.value)
 
@@ -74,6 +76,9 @@ def _queued(state: State, run: Run, fleet: Fleet, now_us: int) -> Why:
             "suspect",
             f"{queued}: {run.deaths} workers died under it, it waits for a worker of its own",
         )
+    held = _held_by_queue(state, run, now_us)
+    if held is not None:
+        return Why(held.code, f"{queued}: {held.text}", held.kind, "", held.until_us, held.run)
     if not fleet.workers:
         return Why("no_worker", f"{queued}: no worker is ready yet")
     if fleet.executing >= fleet.slots:
@@ -84,6 +89,45 @@ def _queued(state: State, run: Run, fleet: Fleet, now_us: int) -> Why:
             f"in {run.queue}",
         )
     return Why("starting", f"{queued}: about to start")
+
+
+def _held_by_queue(state: State, run: Run, now_us: int) -> Why | None:
+    """Why its queue does not let it go, if it is that."""
+    queue = state.queues[run.queue]
+    limits = queue.limits
+    if limits.paused:
+        since = f"{rfc3339(queue.paused_us)[:19]}Z"
+        return Why("queue_paused", f"queue {run.queue} is paused since {since}")
+    if not queue.has_slot:
+        told = f"{run.queue} {queue.executing}/{limits.concurrency} busy"
+        return Why("queue_busy", told + _oldest(state, run.queue, "", now_us))
+    key = run.concurrency_key
+    if not queue.has_room(key):
+        told = f"{key} {queue.busy[key]}/{limits.key_concurrency} busy in {run.queue}"
+        return Why("key_busy", told + _oldest(state, run.queue, key, now_us))
+    if run.next_is_new and queue.permit_us > now_us:
+        until = _at(queue.permit_us, now_us)
+        text = (
+            f"{run.queue} starts {limits.rate_text}, the next at {until}, "
+            f"{queue.depth - 1} others queued"
+        )
+        return Why("rate_limited", text, "rate", "", queue.permit_us)
+    return None
+
+
+def _oldest(state: State, queue: str, key: str, now_us: int) -> str:
+    """`, oldest run_… 11m`: who has held a slot of the queue (for `key`, if one is given)
+    longest."""
+    holding = [
+        run
+        for executing in state.executions.values()
+        for run in map(state.runs.__getitem__, executing)
+        if run.queue == queue and key in ("", run.concurrency_key)
+    ]
+    if not holding:
+        return ""
+    oldest = min(holding, key=lambda run: run.since_us)
+    return f", oldest {oldest.id} {format_ms((now_us - oldest.since_us) // 1000)}"
 
 
 def _waiting(state: State, run: Run, now_us: int) -> Why:

@@ -18,6 +18,7 @@ import logging
 import sqlite3
 import threading
 from array import array
+from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
@@ -50,11 +51,13 @@ CREATE INDEX runs_job ON runs (job, created_seq);
 CREATE INDEX runs_status ON runs (status, created_seq);
 """
 _COLUMNS: Final = "facts, places"
-# The younger row of a run stands: an index that is built anew comes upon the older ones late.
+# The younger row of a run stands, and of one as young the longer: an index that is built anew comes
+# upon the older ones late.
 _ENTER: Final = """
 INSERT INTO runs VALUES (?,?,?,?,?,?,?,?) ON CONFLICT (created_seq) DO UPDATE
 SET status = excluded.status, facts = excluded.facts, places = excluded.places
-WHERE json_extract(excluded.facts, '$[16]') >= json_extract(facts, '$[16]')
+WHERE (json_extract(excluded.facts, '$[16]'), length(excluded.places))
+    >= (json_extract(facts, '$[16]'), length(places))
 """
 
 
@@ -79,6 +82,8 @@ class History:
         self._building = False
         self._removed: set[str] = set()
         """Runs that were removed while the index is built anew: their rows may come up yet."""
+        self._lengthened: dict[str, array[int]] = {}
+        """The same of those whose records have become more."""
         self._db = self._open()
 
     def _open(self) -> sqlite3.Connection:
@@ -125,6 +130,23 @@ class History:
         self._waiting[row.id] = row
         self._waiting_seq = max(self._waiting_seq, row.finished_seq)
         self._flush_soon()
+
+    def lengthen(self, run: str, places: array[int]) -> None:
+        """A finished run has got more records; `places` are those of all of them, or of the last.
+        A run that is not in (retention has dropped it) stays out."""
+        if self._building:
+            self._lengthened[run] = places  # Before it is looked for: its row may just come up.
+        row = self._longer(run, places)
+        if row is not None:
+            self.add(row)
+
+    def _longer(self, run: str, places: array[int]) -> RunRow | None:
+        """The row with those of the places that it has not, if there are any. They only grow."""
+        row = self.find(run)
+        if row is None or row.places[-1] >= places[-1]:
+            return None
+        added = places[bisect_right(places, row.places[-1]) :]
+        return msgspec.structs.replace(row, places=row.places + added)
 
     def remove(self, run: str) -> None:
         """Take a run out of all lists."""
@@ -188,10 +210,13 @@ class History:
                 self.write(batch, 0)
                 batch = {}
         self.write(batch, 0)
+        longer = ((run, self._longer(run, places)) for run, places in (*self._lengthened.items(),))
+        self.write({run: row for run, row in longer if row is not None}, 0)
         # Those that were removed meanwhile may have come up again; later ones cannot any more.
         self.write(dict.fromkeys(tuple(self._removed)), 0)
         self._building = False
         self._removed = set()
+        self._lengthened = {}
         self.write({}, until_seq)
 
     def building(self) -> None:

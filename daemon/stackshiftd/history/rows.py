@@ -83,6 +83,6 @@ class RowBuilder:
             row.started_us = row.started_us or entry.at_us
         elif isinstance(record, r.RunRemoved):
             del self._rows[record.run]
-        elif isinstance(record, r.AttemptStopped):
+        elif isinstance(record, r.AttemptStopped | r.RunDiscarded):
             return row if row.finished_us else None
         return None

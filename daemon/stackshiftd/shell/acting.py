@@ -14,6 +14,7 @@ from stackshiftd.core.decide import decide
 from stackshiftd.core.effects import Cancelled, Sent
 from stackshiftd.core.fold import rebuild
 from stackshiftd.core.send_on import fork_plan
+from stackshiftd.shell.catalog import Catalog
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.ids import new_run_id
 from stackshiftd.shell.lookup import Lookup
@@ -40,8 +41,11 @@ class ForkParams(Params):
 class Acting:
     """Cancels runs and sends them on."""
 
-    def __init__(self, engine: Engine, lookup: Lookup, view: View, payload_bytes: int) -> None:
+    def __init__(
+        self, engine: Engine, catalog: Catalog, lookup: Lookup, view: View, payload_bytes: int
+    ) -> None:
         self._engine = engine
+        self._catalog = catalog
         self._lookup = lookup
         self._view = view
         self._payload_bytes = payload_bytes
@@ -68,8 +72,9 @@ class Acting:
 
     def retry(self, params: RetryParams, answer: Answer) -> None:
         run_id = self._lookup.resolve(params.run)
-        live = self._lookup.live(run_id)
-        restored = () if live is not None else self._lookup.lines(run_id)
+        # One that is on its way out of memory brings its records along too.
+        in_memory = run_id in self._engine.state.runs
+        restored = () if in_memory else self._lookup.lines(run_id)
         replaced = {
             name: dumps(loads(bytes(value), self._payload_bytes), self._payload_bytes)
             for name, value in params.set.items()
@@ -79,13 +84,13 @@ class Acting:
             decision = decide(self._engine.state, command, self._engine.now_us())
             self._engine.when_durable(lambda reply: answer(_sent(reply, True)), decision.reply)
             return
-        if live is None:
+        if not in_memory:
             self._engine.places[run_id] = self._lookup.places(run_id)[:]
         self._engine.submit(command, lambda reply: answer(_sent(reply, False)))
 
     def fork(self, params: ForkParams, answer: Answer) -> None:
         source = self._lookup.resolve(params.run)
-        payload = None
+        payload = value = None
         if params.payload is not ABSENT:
             value = loads(bytes(params.payload), self._payload_bytes)
             payload = dumps(value, self._payload_bytes)
@@ -95,7 +100,10 @@ class Acting:
             made = fork_plan(self._engine.state, run, params.from_step, payload is not None)
             self._engine.when_durable(answer, _plan(None, made.reused, made.repeated, True, source))
             return
-        command = c.ForkRun(new_run_id(), source, lines, params.from_step, payload)
+        concurrency_key = None
+        if payload is not None:
+            concurrency_key = self._catalog.key_of(self._view.run(source)["job"], value)
+        command = c.ForkRun(new_run_id(), source, lines, params.from_step, payload, concurrency_key)
 
         def forked(reply: Any) -> None:
             if isinstance(reply, Sent):

@@ -16,8 +16,15 @@ from stackshift_jobs.durations import MAX_DURATION_MS, parse_time
 from stackshift_jobs.errors import BadConfiguration, Busy, NotFound, PayloadRefused, Usage
 from stackshift_jobs.names import check_key, check_name
 from stackshift_jobs.strict import canonical, dumps, loads
+from stackshift_jobs.templates import fill
 from stackshiftd.core.commands import StartRun
-from stackshiftd.core.records import DEFAULT_LIMITS, DEFAULT_TERMS, RetryTerms, RunLimits
+from stackshiftd.core.records import (
+    DEFAULT_LIMITS,
+    DEFAULT_TERMS,
+    QueueTerms,
+    RetryTerms,
+    RunLimits,
+)
 from stackshiftd.worker.frames import FailedModule, JobFacts
 
 KEY_TTL_MS: Final = 30 * 86_400_000
@@ -58,13 +65,21 @@ class Catalog:
         self._terms = DEFAULT_TERMS if terms == DEFAULT_TERMS else terms
         self.jobs: dict[str, JobFacts] = {}
         self.codes: dict[str, str] = {}
+        self.queues: dict[str, QueueTerms] = {}
+        """What the job modules say of queues."""
         self.failed: list[FailedModule] = []
         self.greeted = False
         self._checks: dict[str, Callable[[Any], Any]] = {}
 
-    def learn(self, jobs: list[JobFacts], failed: list[FailedModule]) -> None:
+    def learn(
+        self,
+        jobs: list[JobFacts],
+        failed: list[FailedModule],
+        queues: dict[str, QueueTerms] | None = None,
+    ) -> None:
         """What a worker's greeting says."""
         self.greeted = True
+        self.queues = queues or {}
         self.jobs = {job.name: job for job in jobs}
         self.codes = {job.name: job.code for job in jobs}
         self.failed = failed
@@ -97,8 +112,9 @@ class Catalog:
     def start_command(self, params: StartParams, run: str, now_us: int) -> StartRun:
         """The command that a start stands for. Raises what is wrong with it."""
         job = self.find(params.job)
-        payload, value = self._payload(job, params.payload, params.idempotency_key is not None)
         key = params.idempotency_key
+        needed = key is not None or bool(job.concurrency_key)
+        payload, value = self._payload(job, params.payload, needed)
         if key is not None:
             check_key(key, "idempotency key")
         terms = self.terms(job)
@@ -116,12 +132,19 @@ class Catalog:
             limits=self._limits,
             timeout_ms=job.timeout_ms or 0,
             priority=priority,
+            concurrency_key=concurrency_key(job, value),
             labels=_labels(params.labels),
             due_us=_due(params, now_us),
             key=key,
             key_ttl_ms=self._key_ttl(job, params) if key is not None else 0,
             digest=sha256(canonical(value)).hexdigest() if key is not None else "",
         )
+
+    def key_of(self, job: str, payload: Any) -> str | None:
+        """The concurrency key of a payload of `job`; None where the job is not known any more.
+        Raises `PayloadRefused`."""
+        found = self.jobs.get(job)
+        return concurrency_key(found, payload) if found is not None else None
 
     def terms(self, job: JobFacts) -> RetryTerms:
         """How often the job is tried: what it says, else what the project says."""
@@ -133,11 +156,11 @@ class Catalog:
                 return _within(ttl, 0, MAX_DURATION_MS, "idempotency_ttl_ms")
         return KEY_TTL_MS
 
-    def _payload(self, job: JobFacts, raw: Raw, keyed: bool) -> tuple[bytes, Any]:
+    def _payload(self, job: JobFacts, raw: Raw, needed: bool) -> tuple[bytes, Any]:
         """The payload, checked, as ASCII JSON; and its value where something needs it."""
         text = bytes(raw)
         limit = self._config.limits.payload_bytes
-        if not keyed and job.schema is None and len(text) <= limit and _is_plainly_strict(text):
+        if not needed and job.schema is None and len(text) <= limit and _is_plainly_strict(text):
             return text, None
         value = loads(text, limit)
         if job.schema is not None:
@@ -166,6 +189,14 @@ class Catalog:
                 hint=f"stackshift jobs schema {job.name}",
                 path=path,
             ) from bad
+
+
+def concurrency_key(job: JobFacts, payload: Any) -> str:
+    """The concurrency key of a run of `job`; nothing if the job has none. Raises `PayloadRefused`
+    for a payload that does not give one."""
+    if not job.concurrency_key:
+        return ""
+    return check_key(fill(job.concurrency_key, payload), "concurrency key")
 
 
 _PLAIN_BYTES: Final = 4096

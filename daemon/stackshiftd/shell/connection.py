@@ -23,8 +23,9 @@ log = logging.getLogger("stackshiftd.connection")
 
 MAX_UNREAD: Final = 8 << 20
 MAX_DUE: Final = 256
-"""So many requests of one client are worked on at a time; `run.wait`, which may take for ever, does
-not count. What the answers hold until their records are durable is bounded by it."""
+"""So many requests of one client are worked on at a time; those of `WAITS`, which may take for
+ever, do not count. What the answers hold until their records are durable is bounded by it."""
+WAITS: Final = frozenset(("run.wait", "queue.drain"))
 FULL_AT: Final = 1 << 20
 """With so much unread, a follower is no longer sent records as they come."""
 
@@ -148,7 +149,7 @@ class Connection(asyncio.Protocol):
             self._refuse_line(line, bad)
             return
         number = request.id
-        waits = request.method == "run.wait"
+        waits = request.method in WAITS
         self._due += not waits
 
         def answer(result: Any) -> None:

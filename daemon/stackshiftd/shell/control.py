@@ -21,23 +21,16 @@ from stackshiftd.shell.feeds import Feeds, first_seq_since
 from stackshiftd.shell.lookup import Lookup
 from stackshiftd.shell.params import Answer, BoundTable, NoParams, Params, Table
 from stackshiftd.shell.pool import Pool
+from stackshiftd.shell.queues import Queues
 from stackshiftd.shell.waiters import Waiters
 
 log = logging.getLogger("stackshiftd.control")
 
 
 _LOOKS: Final = frozenset(
-    (
-        "run.get",
-        "run.list",
-        "run.why",
-        "run.logs",
-        "daemon.status",
-        "journal.stats",
-        "schedule.list",
-        "schedule.next",
-    )
-)
+    ("run.get", "run.list", "run.why", "run.logs", "dead.count", "daemon.status", "journal.stats",
+     "queue.list", "queue.show", "schedule.list", "schedule.next")
+)  # fmt: skip
 """Methods that change nothing: they are answered also while there is no room."""
 
 
@@ -85,6 +78,7 @@ class Control:
         tables: Sequence[Table],
         bound: BoundTable,
         waiters: Waiters,
+        queues: Queues,
         feeds: Feeds,
         lookup: Lookup,
         catalog: Catalog,
@@ -96,6 +90,7 @@ class Control:
         self._engine = engine
         self._feeds = feeds
         self._waiters = waiters
+        self._queues = queues
         self._lookup = lookup
         self._catalog = catalog
         self._pool = pool
@@ -136,6 +131,7 @@ class Control:
         self.connections.discard(connection)
         self._feeds.close_all(connection)
         self._waiters.forget(connection)
+        self._queues.forget(connection)
 
     def call(self, connection: Connection, method: str, raw: Raw, answer: Answer) -> None:
         found = self._methods.get(method)
@@ -219,22 +215,10 @@ class Control:
 
     def status(self, params: NoParams, answer: Answer) -> None:
         state = self._engine.state
-        now_us = self._engine.now_us()
         journal = self._engine.journal
         torn = journal.recovery.torn
         stats = journal.stats()
         free = getattr(journal, "free_bytes", lambda: None)()
-        queues = []
-        for name, queue in sorted(state.queues.items()):
-            oldest = min((entry[1] for entry in queue.ready), default=None)
-            queues.append(
-                {
-                    "name": name,
-                    "depth": queue.depth,
-                    "oldest_ms": (now_us - oldest) // 1000 if oldest is not None else None,
-                    "running": queue.executing,
-                }
-            )
         workers = [
             {
                 "id": link.id,
@@ -249,7 +233,7 @@ class Control:
             "version": __version__,
             "protocol": PROTOCOL,
             "uptime_ms": round((time.monotonic() - self._began) * 1000),
-            "queues": queues,
+            "queues": [self._queues.shown(name) for name in sorted(state.queues)],
             "workers": workers,
             "dead": state.dead,
             "journal_bytes": stats.get("bytes"),

@@ -59,25 +59,31 @@ class Dispatcher:
 
     def fill_slots(self) -> None:
         """Submit an `Assign` for each free slot that a ready run could use."""
-        state = self._engine.state
-        if self.draining or not (state.turns or state.suspects):
-            return
-        if state.suspects:
-            self._try_suspect()
-        while state.turns:
-            link = self._freest()
+        if not self.draining:
+            for pool in tuple(self._engine.state.lines):
+                self._fill(pool)
+
+    def _fill(self, pool: str) -> None:
+        """The slots of the workers that a queue has of its own, or of all others."""
+        engine = self._engine
+        state = engine.state
+        suspect = bool(state.suspects) and state.next_suspect(engine.now_us(), pool) is not None
+        if suspect:
+            self._try_suspect(pool)
+        while state.next_ready(engine.now_us(), pool) is not None:
+            link = self._freest(pool, suspect)
             if link is None:
                 return
-            self._engine.submit(c.Assign(link.id, self._catalog.codes))
+            engine.submit(c.Assign(link.id, self._catalog.codes, pool=pool))
 
-    def _freest(self) -> Link | None:
+    def _freest(self, pool: str, suspect: bool) -> Link | None:
         """The worker with the most free slots; while a suspect waits, one is left to fall idle."""
         found, most = None, 0
         executions = self._engine.state.executions
-        links = [link for link in self.pool.links.values() if link.usable]
-        if self._engine.state.suspects and len(links) > 1:
+        links = [link for link in self.pool.links.values() if link.usable and link.queue == pool]
+        if suspect and len(links) > 1:
             links.remove(min(links, key=lambda link: len(executions.get(link.id, ()))))
-        elif self._engine.state.suspects:
+        elif suspect:
             return None
         for link in links:
             free = link.slots - len(executions.get(link.id, ()))
@@ -90,11 +96,12 @@ class Dispatcher:
         executing = self._engine.state.executions.get(link.id, ())
         return len(executing) == 1 and any(runs[run].suspect for run in executing)
 
-    def _try_suspect(self) -> None:
+    def _try_suspect(self, pool: str) -> None:
         executions = self._engine.state.executions
         for link in self.pool.links.values():
-            if link.usable and not executions.get(link.id):
-                self._engine.submit(c.Assign(link.id, self._catalog.codes, alone=True))
+            if link.usable and link.queue == pool and not executions.get(link.id):
+                codes = self._catalog.codes
+                self._engine.submit(c.Assign(link.id, codes, alone=True, pool=pool))
                 return
 
     def dispatch(self, effect: Dispatch) -> None:
@@ -205,7 +212,7 @@ class Dispatcher:
             link.outdated = True
             self._catalog.failed = greeting.failed
         else:
-            self._catalog.learn(greeting.jobs, greeting.failed)
+            self._catalog.learn(greeting.jobs, greeting.failed, greeting.queues)
             for each in self.pool.links.values():
                 each.outdated = False
                 each.retired = each.retired or (each.ready and each.codes != link.codes)
@@ -214,6 +221,7 @@ class Dispatcher:
                 "%s does not import: %s:%d: %s: %s",
                 failed.module, failed.file, failed.line, failed.type, failed.message,
             )  # fmt: skip
+        self._engine.submit(c.DefineQueues("code", self._catalog.queues))
         self._engine.submit(c.DefineJobs(self._catalog.codes))
         self.learned()
         self._engine.poke()

@@ -17,14 +17,14 @@ import asyncio
 import time
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 
 from stackshift_jobs.errors import DiskFull, StackshiftError
 from stackshiftd.core import commands as c
 from stackshiftd.core.decide import decide
-from stackshiftd.core.effects import Effect, Finished
+from stackshiftd.core.effects import Discarded, Effect, Finished
 from stackshiftd.core.fold import fold
 from stackshiftd.core.image import load
 from stackshiftd.core.records import (
@@ -32,6 +32,7 @@ from stackshiftd.core.records import (
     Entry,
     RunCancelled,
     RunCompleted,
+    RunDiscarded,
     RunFailed,
     RunRemoved,
 )
@@ -54,6 +55,17 @@ _KEPT_FROM_WORKERS: Final = (
 """What must not be lost while there is no room: it cannot be asked for again."""
 
 _ENDS: Final = frozenset((RunCompleted, RunFailed, RunCancelled))
+_LENGTHENS: Final = frozenset((AttemptStopped, RunDiscarded))
+"""With these a run that finished before leaves memory."""
+
+
+class Caught(NamedTuple):
+    """What the journal's tail tells the history: the rows of runs that finished, in order; the
+    records' places of finished runs that left memory later; ids of runs that were removed."""
+
+    rows: list[RunRow]
+    lengthened: list[tuple[str, array[int]]]
+    removed: list[str]
 
 
 class Source(Protocol):
@@ -95,6 +107,7 @@ class Item(msgspec.Struct):
     entries: Sequence[Entry]
     effects: tuple[Effect, ...]
     finished: tuple[Run, ...] = ()
+    discarded: tuple[Run, ...] = ()
 
 
 class Engine:
@@ -133,14 +146,12 @@ class Engine:
 
     # --- Opening ---------------------------------------------------------------------------
 
-    async def replay(self, covered_seq: int) -> tuple[list[RunRow], list[str]]:
-        """Read snapshot and tail into the state; the rows of runs that finished after
-        `covered_seq`, and the ids of those that were removed, as far as the tail tells them."""
+    async def replay(self, covered_seq: int) -> Caught:
+        """Read snapshot and tail into the state; what the tail tells the history, which knows the
+        runs that finished up to `covered_seq`."""
         return self._rebuild(await self.journal.get_snapshot(), covered_seq)
 
-    def _rebuild(
-        self, found: tuple[int, list[bytes]] | None, covered_seq: int
-    ) -> tuple[list[RunRow], list[str]]:
+    def _rebuild(self, found: tuple[int, list[bytes]] | None, covered_seq: int) -> Caught:
         state = State()
         places: dict[str, array[int]] = {}
         if found is not None:
@@ -149,23 +160,22 @@ class Engine:
             self.snapshot_seq = found[0]
             for place, entry in loaded.entries:
                 _note_place(places, entry, place)
-        rows: list[RunRow] = []
-        removed: list[str] = []
+        caught = Caught([], [], [])
         for place, entry in self.journal.read(state.seq + 1):
             run = state.runs.get(getattr(entry.record, "run", ""))
             fold(state, entry)
             _note_place(places, entry, place)
             if run is not None and type(entry.record) in _ENDS and entry.seq > covered_seq:
-                rows.append(row_of(run, entry.seq, array("q", places[run.id])))
+                caught.rows.append(row_of(run, entry.seq, array("q", places[run.id])))
             if run is not None and run.id not in state.runs:
-                if rows and rows[-1].id == run.id and type(entry.record) is AttemptStopped:
-                    rows[-1].places.append(place)
-                del places[run.id]
+                left = places.pop(run.id)
+                if type(entry.record) in _LENGTHENS:
+                    caught.lengthened.append((run.id, left))
             if type(entry.record) is RunRemoved:
-                removed.append(entry.record.run)
+                caught.removed.append(entry.record.run)
                 places.pop(entry.record.run, None)
         self.state, self.places = state, places
-        return rows, removed
+        return caught
 
     async def claim(self, owner: Owner) -> None:
         """Become the journal's writer; whatever executed before executes no more."""
@@ -207,20 +217,25 @@ class Engine:
             return
         effects = decision.effects
         finished: tuple[Run, ...] = ()
+        discarded: tuple[Run, ...] = ()
         for effect in effects:
+            # They may leave the state: take hold of them before.
             if type(effect) is Finished:
-                # A finished run may leave the state: take hold of it before.
                 finished += (state.runs[effect.run],)
+            elif type(effect) is Discarded:
+                discarded += (state.runs[effect.run],)
         entries: list[Entry] = []
         for seq, record in enumerate(decision.records, state.seq + 1):
             entry = Entry(seq, now_us, record)
             entries.append(entry)
             fold(state, entry)
-        for run in finished:
+        for run in (*finished, *discarded):
             if run.id not in state.runs:
                 self.finishing[run.id] = run
         if entries or effects:
-            self._gather(Item(command, source, reply, decision.reply, entries, effects, finished))
+            self._gather(
+                Item(command, source, reply, decision.reply, entries, effects, finished, discarded)
+            )
         elif reply is not None:
             self.when_durable(reply, decision.reply, command, source)
 
@@ -295,23 +310,26 @@ class Engine:
             self._roll_back(items, full)
             return
         except BaseException as failed:
-            self._fail(failed)
+            self.fail(failed)
             return
+        assert self._shell is not None
         try:
-            self._release(items, places)
+            published = self._release(items, places)
+            # What asks to be told when all this is durable is told at once from here on.
+            self._flying = None
+            self._shell.published(published)
         except BaseException as failed:
             # Some effects are let go and some are not: only a new start sets that right.
-            self._fail(failed)
+            self.fail(failed)
             raise
-        self._flying = None
         if self._gathering:
             self._flush()
         else:
             self.poke()
             self._tell_drained()
 
-    def _fail(self, failed: BaseException) -> None:
-        """Nothing more is let go; the daemon stops."""
+    def fail(self, failed: BaseException) -> None:
+        """For good: nothing more is let go, and the daemon stops."""
         self._dead = True
         assert self._shell is not None
         self._shell.failed(failed)
@@ -322,7 +340,8 @@ class Engine:
                 waiter.set_result(None)
         self._drained.clear()
 
-    def _release(self, items: list[Item], places: Iterator[int]) -> None:
+    def _release(self, items: list[Item], places: Iterator[int]) -> list[Entry]:
+        """Let go what waited for these items to be durable; their entries."""
         shell = self._shell
         assert shell is not None
         published: list[Entry] = []
@@ -334,24 +353,27 @@ class Engine:
         while at < len(items):
             item = items[at]
             at += 1
-            stopped: list[str] = []
+            left: list[str] = []
             for entry in item.entries:
                 _note_place(self.places, entry, next(places))
-                if type(entry.record) is AttemptStopped:
-                    stopped.append(entry.record.run)
+                if type(entry.record) is AttemptStopped or type(entry.record) is RunDiscarded:
+                    left.append(entry.record.run)
                 elif type(entry.record) is RunRemoved:
                     self.places.pop(entry.record.run, None)
             published.extend(item.entries)
             for run in item.finished:
                 self.finishing.pop(run.id, None)
                 shell.finished(run, self._row(run, item.entries))
+            for run in item.discarded:
+                if self.finishing.get(run.id) is run:  # and not what became of it since
+                    del self.finishing[run.id]
             if item.reply is not None:
                 item.reply(item.answer)
             for effect in item.effects:
                 shell.perform(effect, item.source)
-            for run_id in stopped:
-                self._forget_stopped(run_id)
-        shell.published(published)
+            for run_id in left:
+                self._forget_left(run_id)
+        return published
 
     def _row(self, run: Run, entries: Sequence[Entry]) -> RunRow:
         """The history row of a run that `entries` finish; its places leave memory unless it
@@ -360,8 +382,9 @@ class Engine:
         places = self.places[run.id] if stays else self.places.pop(run.id)
         return row_of(run, entries[0].seq, array("q", places))
 
-    def _forget_stopped(self, run_id: str) -> None:
-        """A cancelled run's handler has stopped at last: its row gets this record too."""
+    def _forget_left(self, run_id: str) -> None:
+        """A cancelled run's handler has stopped at last, or a failed run was discarded: its row
+        gets this record too."""
         if run_id not in self.state.runs and run_id in self.places:
             assert self._shell is not None
             self._shell.lengthened(run_id, self.places.pop(run_id))
@@ -395,7 +418,7 @@ class Engine:
             try:
                 self._rebuild(task.result(), self.state.seq)
             except BaseException as failed:
-                self._fail(failed)
+                self.fail(failed)
                 raise
             gathered, self._gathering = [*(self._flying or ()), *self._gathering], []
             self._flying = None

@@ -128,9 +128,10 @@ class Lookup:
     def outcome(self, run: str) -> Ended | None:
         """How a finished run ended, from its last record; None for a run that is not finished or
         not known."""
-        ending = self._engine.finishing.get(run)
-        if ending is not None:
-            return ended_by(self._engine.pending(run))
+        if run in self._engine.finishing:
+            told = ended_by(self._engine.pending(run))
+            if told is not None:  # else it was discarded, and ended before
+                return told
         row = self._history.find(run)
         if row is None:
             return None

@@ -61,8 +61,12 @@ class Ears(Protocol):
 class Link(asyncio.Protocol):
     """The daemon's end of one worker."""
 
-    def __init__(self, pool: Pool, worker: str, process: subprocess.Popen[bytes]) -> None:
+    def __init__(
+        self, pool: Pool, worker: str, queue: str, process: subprocess.Popen[bytes]
+    ) -> None:
         self.id = worker
+        self.queue = queue
+        """The one that it is for; empty for all that have no workers of their own."""
         self.process = process
         self.slots = 0
         self.ready = False
@@ -126,7 +130,7 @@ class Link(asyncio.Protocol):
 
 
 class Pool:
-    """`[workers] processes` workers, kept up."""
+    """`[workers] processes` workers and those that queues have of their own, kept up."""
 
     def __init__(
         self,
@@ -153,10 +157,13 @@ class Pool:
     async def start(self) -> None:
         """Start all workers; returns when they run, not when they are ready."""
         for _ in range(self._config.workers.processes):
-            await self._spawn()
+            await self._spawn("")
+        for name, queue in self._config.queues.items():
+            for _ in range(queue.processes or 0):
+                await self._spawn(name)
         self._loop.call_later(1.0, self._listen)
 
-    async def _spawn(self) -> None:
+    async def _spawn(self, queue: str) -> None:
         ours, theirs = socket.socketpair()
         self._count += 1
         worker = f"w{self._count}"
@@ -175,7 +182,7 @@ class Pool:
             raise
         finally:
             theirs.close()
-        link = Link(self, worker, process)
+        link = Link(self, worker, queue, process)
         self.links[worker] = link
         await self._loop.create_unix_connection(lambda: link, sock=ours)
         link.post(
@@ -313,7 +320,7 @@ class Pool:
                 delay = tuning.respawn_first * 2 ** min(self._early_deaths - 1, 10)
                 await asyncio.sleep(min(delay, tuning.respawn_most))
             try:
-                await self._spawn()
+                await self._spawn(link.queue)
                 return
             except (OSError, BadConfiguration) as bad:
                 # An environment that is being built anew, no more processes: it may pass.

@@ -35,15 +35,21 @@ class Timers:
             return
         for _ in range(MAX_TICKS):
             due_us = engine.state.next_due_us()
-            if due_us is None:
-                self._cancel()
-                return
             now_us = engine.now_us()
-            if due_us > now_us:
-                self._set(due_us, (due_us - now_us) / 1e6)
+            if due_us is None or due_us > now_us:
+                self._sleep(due_us, now_us)
                 return
             engine.submit(Tick())
         self._set(0, 0.0)
+
+    def _sleep(self, due_us: int | None, now_us: int) -> None:
+        """Until a timer is due, or a queue's rate lets its next run go."""
+        permit_us = self._engine.state.next_permit_us(now_us)
+        next_us = min((us for us in (due_us, permit_us) if us is not None), default=None)
+        if next_us is None:
+            self._cancel()
+        else:
+            self._set(next_us, (next_us - now_us) / 1e6)
 
     def _set(self, due_us: int, seconds: float) -> None:
         if self._alarm is not None and self._armed_us == due_us and due_us:
@@ -55,6 +61,7 @@ class Timers:
     def _ring(self) -> None:
         self._alarm = None
         self._armed_us = 0
+        self._engine.poke()  # a rate may let a run go
         self.rearm()
 
     def _cancel(self) -> None:

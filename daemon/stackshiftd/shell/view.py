@@ -9,7 +9,8 @@ from msgspec import Raw
 
 from stackshift_jobs.durations import rfc3339
 from stackshiftd.core import records as r
-from stackshiftd.core.records import Entry
+from stackshiftd.core.dead import is_dead
+from stackshiftd.core.records import Entry, entry_from_json
 from stackshiftd.core.state import Run, Status
 from stackshiftd.core.why import Fleet, Why, shown_status, why
 from stackshiftd.history.rows import RunRow
@@ -50,10 +51,19 @@ class View:
             made |= detail(self._lookup.entries(run_id))
         return made
 
+    def at_end(self, row: RunRow) -> dict[str, Any]:
+        """The run object as the run was when it came to the end that `row` tells of, whatever has
+        become of it since."""
+        live = self._lookup.live(row.id)
+        if live is not None and live.finished and live.finished_us == row.finished_us:
+            return self.of_run(live)
+        return self.of_row(row)
+
     def why(self, run: Run) -> Why:
         """Why a run in memory is where it is."""
-        fleet: Fleet = self._fleet()
-        return why(self._engine.state, run, fleet, self._engine.now_us())
+        state = self._engine.state
+        fleet: Fleet = self._fleet(state.pool_of(run.queue))
+        return why(state, run, fleet, self._engine.now_us())
 
     def status(self, run_id: str) -> str:
         """The status of a run that is known to exist."""
@@ -99,7 +109,7 @@ class View:
             "why_code": told.code,
             "code": run.code or None,
             "parent": run.parent,
-            "dead": run.status is Status.FAILED,
+            "dead": is_dead(self._engine.state, run),
         }
 
     def of_row(self, row: RunRow) -> dict[str, Any]:
@@ -152,6 +162,9 @@ def waiting_for(told: Why) -> dict[str, Any] | None:
 
 def _created(entries: list[Entry]) -> r.RunCreated | None:
     record = entries[0].record if entries else None
+    if isinstance(record, r.RunRetried) and record.restored:
+        # It had left memory when it was sent on, and brought its earlier records along.
+        record = entry_from_json(record.restored[0]).record
     return record if isinstance(record, r.RunCreated) else None
 
 

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Raw
 
 from stackshiftd.core.commands import FromWorker, ScheduleTerms
-from stackshiftd.core.records import NULL, Error, RetryTerms
+from stackshiftd.core.records import NULL, Error, QueueTerms, RetryTerms
 
 BEAT_SECONDS: Final = 2.0
 
@@ -127,6 +127,7 @@ class JobFacts(msgspec.Struct, frozen=True, omit_defaults=True):
     retry: RetryTerms | None = None
     timeout_ms: int | None = None
     priority: int = 0
+    concurrency_key: str = ""
     idempotency_ttl_ms: int | None = None
     schema: dict[str, Any] | None = None
     schedule: ScheduleTerms | None = None
@@ -147,6 +148,7 @@ class Greeting(Frame, frozen=True):
     python: str
     jobs: list[JobFacts]
     failed: list[FailedModule]
+    queues: dict[str, QueueTerms] = {}
 
 
 class Beat(Frame, frozen=True):

@@ -19,10 +19,10 @@ from msgspec import Raw
 
 from stackshift_jobs import typed
 from stackshift_jobs.errors import BadConfiguration, PayloadRefused, StackshiftError
-from stackshift_jobs.registry import Job, TwoJobsOneName, registry
+from stackshift_jobs.registry import Job, TwoJobsOneName, queues, registry
 from stackshift_jobs.strict import dumps, loads
 from stackshiftd.core.commands import ScheduleTerms
-from stackshiftd.core.records import RetryTerms
+from stackshiftd.core.records import QueueTerms, RetryTerms
 from stackshiftd.core.ticks import clock_of
 from stackshiftd.worker.frames import FailedModule, JobFacts
 
@@ -64,7 +64,7 @@ def load(project: Path, jobs: list[str]) -> tuple[list[JobFacts], list[FailedMod
                 FailedModule(entry, str(project / entry), 0, "FileNotFoundError", "does not exist")
             )
     for source in sources(project, jobs):
-        before = dict(registry)
+        before, queues_before = dict(registry), dict(queues)
         try:
             importlib.import_module(source.module)
         except KeyboardInterrupt:
@@ -72,6 +72,8 @@ def load(project: Path, jobs: list[str]) -> tuple[list[JobFacts], list[FailedMod
         except BaseException as error:  # a module may raise anything, SystemExit included
             registry.clear()
             registry.update(before)
+            queues.clear()
+            queues.update(queues_before)
             if isinstance(error, TwoJobsOneName):
                 ambiguous.add(str(error.fields["job"]))
             failed.append(_failure(source, error))
@@ -103,6 +105,7 @@ def _facts(job: Job) -> JobFacts:
         retry=RetryTerms(**job.retry.as_json()) if job.retry is not None else None,  # type: ignore[arg-type]
         timeout_ms=job.timeout_ms,
         priority=job.priority,
+        concurrency_key=job.concurrency_key,
         idempotency_ttl_ms=job.idempotency_ttl_ms,
         schema=typed.schema(job.payload_type),
         schedule=_schedule(job),
@@ -128,6 +131,21 @@ def _schedule(job: Job) -> ScheduleTerms | None:
     return ScheduleTerms(
         named.expression, named.timezone, named.catch_up, named.overlap, Raw(payload)
     )
+
+
+def queue_terms() -> dict[str, QueueTerms]:
+    """What the loaded modules say of queues."""
+    return {
+        name: QueueTerms(
+            concurrency=limits.concurrency,
+            key_concurrency=limits.key_concurrency,
+            rate=limits.rate.count if limits.rate is not None else None,
+            rate_per_ms=limits.rate.per_ms if limits.rate is not None else 0,
+            rate_burst=limits.rate_burst,
+            paused=limits.paused,
+        )
+        for name, limits in queues.items()
+    }
 
 
 def code_digest(job: Job) -> str:

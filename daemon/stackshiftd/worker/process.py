@@ -122,7 +122,8 @@ class Worker:
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLD)
-        self._pipe.post(Greeting(os.getpid(), sys.executable, jobs, failed))
+        terms = loader.queue_terms()
+        self._pipe.post(Greeting(os.getpid(), sys.executable, jobs, failed, terms))
 
     def _execute(self, order: Execute) -> None:
         assert self._hello is not None

@@ -1,0 +1,296 @@
+"""Queues: which of its ready runs goes next, and whether one may go now.
+
+A queue's runs stand in two lanes: those that would begin a new attempt (`fresh`), which its rate
+counts, and those that go on with one (`resumed`), which it does not. In each lane a run with a
+concurrency key stands in the line of its key, and only the first of each line that has room stands
+among the `heads`. So neither a key that is full nor an empty bucket is ever searched through, and
+whatever may go is found at the head of a heap.
+
+Laws:
+
+- Only `fold` changes a queue. What it left at the head of a lane is live until the next change.
+- The rate is a token bucket in whole numbers, told as the time at which it would be full again
+  (GCRA, ITU-T I.371, annex A): at most burst + rate·t fresh starts in any window of length t.
+- Heaps forget lazily: a place that is not live any more is dropped when it comes to the head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from heapq import heappop, heappush
+from typing import Final, NamedTuple
+
+from stackshiftd.core.records import QueueTerms
+
+Place = tuple[int, int, int, str, str]
+"""Where a ready run stands: (-priority, due time in µs, sequence number of its creation, its id,
+its concurrency key or nothing). Smaller goes first."""
+
+LAYERS: Final = ("person", "file", "code")
+"""Who may say how a queue is limited, the one that counts first: a person at run time
+(`queues limit`), `stackshift.toml`, the job modules."""
+
+_UNITS: Final = (
+    ("w", 604_800_000), ("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1),
+)  # fmt: skip
+UNSAID: Final = QueueTerms()
+
+
+class Limits(NamedTuple):
+    """What is in force for a queue; None: no bound. A fresh start costs `per_us` of a bucket that
+    holds `burst` times as much and gains `rate` a microsecond."""
+
+    concurrency: int | None = None
+    key_concurrency: int | None = None
+    rate: int | None = None
+    per_us: int = 0
+    burst: int = 1
+    paused: bool = False
+    processes: int = 0
+
+    @property
+    def rate_text(self) -> str | None:
+        """`100/m`, as it would stand in `stackshift.toml`."""
+        if self.rate is None:
+            return None
+        per_ms = self.per_us // 1000
+        unit, size = next((u, size) for u, size in _UNITS if per_ms % size == 0)
+        return f"{self.rate}/{'' if per_ms == size else per_ms // size}{unit}"
+
+
+class Turn(NamedTuple):
+    """When a queue is served: in turn (`throttled` false) after those served before `number` (a
+    sequence number), or not before the time `number` (µs)."""
+
+    throttled: bool
+    number: int
+
+
+class Lane:
+    """Ready runs of one kind."""
+
+    __slots__ = ("heads", "keyed", "offered")
+
+    def __init__(self) -> None:
+        self.heads: list[Place] = []
+        self.keyed: dict[str, list[Place]] = {}
+        self.offered: dict[str, Place] = {}
+        """Key → its run that stands among the heads."""
+
+
+class Queue:
+    """One queue. `live` tells whether a place still is one: `live(place, fresh)`."""
+
+    __slots__ = (
+        "_arrivals", "_live", "busy", "depth", "executing", "fresh", "full_at", "limits",
+        "paused_us", "resumed", "said", "served", "turn",
+    )  # fmt: skip
+
+    def __init__(self, live: Callable[[Place, bool], bool]) -> None:
+        self._live = live
+        self.said: dict[str, QueueTerms] = {}
+        """What each of `LAYERS` says of it, where it says anything."""
+        self.limits = Limits()
+        self.paused_us = 0
+        """Since when it has been paused; 0 if it is not."""
+        self.served = 0
+        """Sequence number of the record that last handed out a run of it."""
+        self.fresh = Lane()
+        self.resumed = Lane()
+        self.depth = 0
+        """How many of its runs are ready; those that must be tried alone stand in no lane."""
+        self.executing = 0
+        """How many hold a slot."""
+        self.busy: dict[str, int] = {}
+        """The same by concurrency key."""
+        self.turn: Turn | None = None
+        """Where it stands among the queues; kept by `State`."""
+        self._arrivals: list[tuple[int, Place, bool]] = []
+        self.full_at = 0
+        """When the bucket is full again, in µs times `limits.rate`: whole, however odd the rate."""
+
+    # --- What others ask -------------------------------------------------------------------
+
+    @property
+    def has_slot(self) -> bool:
+        """May one more of its runs execute, as far as pause and concurrency say?"""
+        limit = self.limits.concurrency
+        return not self.limits.paused and (limit is None or self.executing < limit)
+
+    def has_room(self, key: str) -> bool:
+        """May one more run with this concurrency key execute?"""
+        limit = self.limits.key_concurrency
+        return limit is None or not key or self.busy.get(key, 0) < limit
+
+    @property
+    def permit_us(self) -> int:
+        """The earliest time at which the rate lets a new attempt start."""
+        limits = self.limits
+        if limits.rate is None:
+            return 0
+        spare = (limits.burst - 1) * limits.per_us
+        return -((spare - self.full_at) // limits.rate)
+
+    @property
+    def full_us(self) -> int:
+        """When its bucket is full again, rounded up to a µs; 0 where there is no rate."""
+        return -(-self.full_at // self.limits.rate) if self.limits.rate else 0
+
+    def next(self, now_us: int) -> Place | None:
+        """The run to go next at `now_us`, pause and concurrency aside."""
+        resumed, fresh = self.resumed.heads, self.fresh.heads
+        if fresh and (self.limits.rate is None or self.permit_us <= now_us):
+            return min(resumed[0], fresh[0]) if resumed else fresh[0]
+        return resumed[0] if resumed else None
+
+    def turn_at(self, now_us: int) -> Turn | None:
+        """Where it stands among the queues; None if nothing of it may go."""
+        if not self.has_slot:
+            return None
+        fresh = self.fresh.heads
+        if self.resumed.heads or (fresh and self.limits.rate is None):
+            return Turn(False, self.served)
+        if not fresh:
+            return None
+        permit_us = self.permit_us
+        return Turn(False, self.served) if permit_us <= now_us else Turn(True, permit_us)
+
+    def oldest_us(self) -> int | None:
+        """The due time of the ready run that has been waiting longest."""
+        return self._arrivals[0][0] if self._arrivals else None
+
+    # --- Changes; by fold alone ------------------------------------------------------------
+
+    def push(self, place: Place, fresh: bool) -> None:
+        """A run has become ready."""
+        heappush(self._arrivals, (place[1], place, fresh))
+        lane = self.fresh if fresh else self.resumed
+        if place[4]:
+            heappush(lane.keyed.setdefault(place[4], []), place)
+            self._offer(lane, fresh, place[4])
+        else:
+            heappush(lane.heads, place)
+
+    def leave(self, key: str) -> None:
+        """A run that was ready (with this key, or none) is so no more."""
+        self._offer_next(key)
+        self._settle()
+
+    def take(self, key: str, fresh: bool, seq: int, now_us: int) -> None:
+        """A run has been handed out, by the record `seq`."""
+        self.served = seq
+        self.executing += 1
+        if key:
+            self.busy[key] = self.busy.get(key, 0) + 1
+        if fresh and self.limits.rate is not None:
+            self.full_at = max(self.full_at, now_us * self.limits.rate) + self.limits.per_us
+        self._settle()
+
+    def release(self, key: str) -> None:
+        """A run holds its slot no more."""
+        self.executing -= 1
+        if key:
+            self.busy[key] -= 1
+            if not self.busy[key]:
+                del self.busy[key]
+            self._offer_next(key)
+
+    def limit(self, by: str, terms: QueueTerms, now_us: int) -> None:
+        """The layer `by` now says `terms`, and nothing else."""
+        if terms == UNSAID:
+            self.said.pop(by, None)
+        else:
+            self.said[by] = terms
+        before, full_us = self.limits, self.full_us
+        self.limits = limits_of(self.said)
+        if not self.limits.paused:
+            self.paused_us = 0
+        elif not before.paused:
+            self.paused_us = now_us
+        self.full_at = full_us * (self.limits.rate or 0)
+        if self.limits.key_concurrency != before.key_concurrency:
+            for lane, fresh in ((self.fresh, True), (self.resumed, False)):
+                for key in list(lane.keyed):
+                    self._offer(lane, fresh, key)
+            self._settle()
+
+    def restore(
+        self, said: dict[str, QueueTerms], paused_us: int, served: int, full_at: int
+    ) -> None:
+        """Set what its runs do not tell; they stand in their lanes already."""
+        for by, terms in said.items():
+            self.limit(by, terms, paused_us)
+        self.paused_us, self.served, self.full_at = paused_us, served, full_at
+        self._settle()
+
+    # --- Lanes -----------------------------------------------------------------------------
+
+    def _offer_next(self, key: str) -> None:
+        if key:
+            self._offer(self.fresh, True, key)
+            self._offer(self.resumed, False, key)
+
+    def _offer(self, lane: Lane, fresh: bool, key: str) -> None:
+        """Put the first of the key's line among the heads, if there is room for it."""
+        line = lane.keyed.get(key)
+        if line is None:
+            return
+        while line and not self._live(line[0], fresh):
+            heappop(line)
+        if not line:
+            del lane.keyed[key]
+            lane.offered.pop(key, None)
+        elif self.has_room(key) and lane.offered.get(key) != line[0]:
+            lane.offered[key] = line[0]
+            heappush(lane.heads, line[0])
+
+    def _settle(self) -> None:
+        """Bring a live run to the head of each lane."""
+        self._settle_lane(self.fresh, True)
+        self._settle_lane(self.resumed, False)
+        arrivals = self._arrivals
+        while arrivals and not self._live(arrivals[0][1], arrivals[0][2]):
+            heappop(arrivals)
+
+    def _settle_lane(self, lane: Lane, fresh: bool) -> None:
+        heads = lane.heads
+        while heads:
+            place = heads[0]
+            key = place[4]
+            if self._live(place, fresh) and (
+                not key or (self.has_room(key) and lane.keyed[key][0] == place)
+            ):
+                return
+            heappop(heads)
+            if key and lane.offered.get(key) == place:
+                del lane.offered[key]
+
+
+def limits_of(said: dict[str, QueueTerms]) -> Limits:
+    """What is in force: of each term what the first of `LAYERS` says that says anything."""
+
+    def first(name: str) -> int | None:
+        for by in LAYERS:
+            value: int | None = getattr(said.get(by, UNSAID), name)
+            if value is not None:
+                return value
+        return None
+
+    rated = next((t for by in LAYERS if (t := said.get(by, UNSAID)).rate is not None), UNSAID)
+    return Limits(
+        concurrency=first("concurrency") or None,
+        key_concurrency=first("key_concurrency") or None,
+        rate=rated.rate or None,
+        per_us=rated.rate_per_ms * 1000 if rated.rate else 0,
+        burst=first("rate_burst") or 1,
+        paused=bool(first("paused")),
+        processes=first("processes") or 0,
+    )
+
+
+def origin_of(said: dict[str, QueueTerms], name: str) -> str:
+    """Which of `LAYERS` a term is from; `default` if none says it."""
+    for by in LAYERS:
+        if getattr(said.get(by, UNSAID), name) is not None:
+            return by
+    return "default"

@@ -1,0 +1,264 @@
+"""`queue.*`: what there is of queues, and what a person does to them.
+
+A queue is known once a run, a job, a declaration or `stackshift.toml` names it. What changes one is
+answered when it is durable, and holds until a person changes it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+from typing import Any, Final
+
+from stackshift_jobs.config import Config
+from stackshift_jobs.durations import rfc3339
+from stackshift_jobs.errors import NotFound, StackshiftError, Usage
+from stackshift_jobs.project import CONFIG_FILE
+from stackshift_jobs.setting_kinds import parse_rate
+from stackshiftd.core import commands as c
+from stackshiftd.core.effects import Cancelled, QueueSet
+from stackshiftd.core.queues import LAYERS, Queue, origin_of
+from stackshiftd.core.records import QueueTerms
+from stackshiftd.core.state import Run, Status
+from stackshiftd.shell.catalog import Catalog
+from stackshiftd.shell.engine import Engine
+from stackshiftd.shell.params import Answer, BoundTable, NoParams, Params, Table
+
+MANY: Final = 1_000_000
+SLICE: Final = 256
+"""Runs that a purge cancels in one turn of the loop."""
+SHOWN_KEYS: Final = 20
+_SOURCES: Final = dict(zip(LAYERS, ("queues limit", CONFIG_FILE, "code"), strict=True))
+_PURGED: Final = frozenset((Status.QUEUED, Status.SCHEDULED, Status.RETRYING))
+
+
+class NameQueue(Params):
+    queue: str
+
+
+class LimitQueue(Params):
+    """A bound that is not given stays; 0 (for a rate: `none`) takes it away."""
+
+    queue: str
+    concurrency: int | None = None
+    key_concurrency: int | None = None
+    rate: str | None = None
+    rate_burst: int | None = None
+    reset: bool = False
+
+
+class PurgeQueue(Params):
+    queue: str
+    dry_run: bool = False
+
+
+class Queues:
+    """Shows queues and changes them. `noticed` is to be called after each commit."""
+
+    def __init__(self, engine: Engine, catalog: Catalog, config: Config) -> None:
+        self._engine = engine
+        self._catalog = catalog
+        self._config = config
+        self._loop = asyncio.get_running_loop()
+        self._draining: dict[Answer, tuple[str, object]] = {}
+        self.table: Table = {
+            "queue.list": (NoParams, self.all),
+            "queue.show": (NameQueue, self.show),
+            "queue.pause": (NameQueue, self.pause),
+            "queue.resume": (NameQueue, self.resume),
+            "queue.limit": (LimitQueue, self.limit),
+            "queue.purge": (PurgeQueue, self.purge),
+        }
+        self.bound: BoundTable = {"queue.drain": (NameQueue, self.drain)}
+
+    # --- Looking ---------------------------------------------------------------------------
+
+    def names(self) -> list[str]:
+        """All that are known, in order."""
+        named = {job.queue for job in self._catalog.jobs.values()}
+        return sorted(named | self._engine.state.queues.keys() | self._config.queues.keys())
+
+    def all(self, params: NoParams, answer: Answer) -> None:
+        self._engine.when_durable(answer, {"queues": [self.shown(each) for each in self.names()]})
+
+    def show(self, params: NameQueue, answer: Answer) -> None:
+        made = self.shown(self._known(params.queue))
+        queue = self._engine.state.queues.get(params.queue)
+        said = queue.said if queue is not None else {}
+        busy = sorted(queue.busy.items(), key=lambda pair: -pair[1]) if queue is not None else []
+        made |= {
+            "sources": {
+                name: _SOURCES.get(origin_of(said, name), "default")
+                for name in ("concurrency", "key_concurrency", "rate", "rate_burst", "paused")
+            },
+            "busy_keys": [{"key": key, "running": n} for key, n in busy[:SHOWN_KEYS]],
+        }
+        self._engine.when_durable(answer, made)
+
+    def shown(self, name: str) -> dict[str, Any]:
+        """A queue as lists show it."""
+        state = self._engine.state
+        queue = state.queues.get(name) or Queue(lambda place, fresh: False)
+        now_us = self._engine.now_us()
+        limits = queue.limits
+        oldest_us = queue.oldest_us()
+        permit_us = queue.permit_us
+        return {
+            "name": name,
+            "depth": queue.depth,
+            "running": queue.executing,
+            "oldest_ms": (now_us - oldest_us) // 1000 if oldest_us is not None else None,
+            "paused": limits.paused,
+            "paused_since": rfc3339(queue.paused_us) if queue.paused_us else None,
+            "concurrency": limits.concurrency,
+            "key_concurrency": limits.key_concurrency,
+            "rate": limits.rate_text,
+            "rate_burst": limits.burst,
+            "next_start_at": rfc3339(permit_us) if permit_us > now_us else None,
+            "processes": limits.processes or None,
+        }
+
+    def _known(self, name: str) -> str:
+        """`name`, if there is such a queue. Raises `NotFound` with near names."""
+        names = self.names()
+        if name in names:
+            return name
+        near = difflib.get_close_matches(name, names, 3)
+        hint = f"did you mean {near[0]}?" if near else "stackshift queues list"
+        raise NotFound(f"there is no queue {name!r}", hint=hint, near=near)
+
+    # --- Changing --------------------------------------------------------------------------
+
+    def pause(self, params: NameQueue, answer: Answer) -> None:
+        self._change(params.queue, QueueTerms(paused=True), answer)
+
+    def resume(self, params: NameQueue, answer: Answer) -> None:
+        self._change(params.queue, QueueTerms(paused=False), answer)
+
+    def limit(self, params: LimitQueue, answer: Answer) -> None:
+        for name in ("concurrency", "key_concurrency", "rate_burst"):
+            value = getattr(params, name)
+            if value is not None and not 0 <= value <= MANY:
+                raise Usage(f"{name} is {value}", hint=f"1 to {MANY}, or 0 for none")
+        rate, per_ms = _rate(params.rate)
+        terms = QueueTerms(
+            params.concurrency, params.key_concurrency, rate, per_ms, params.rate_burst
+        )
+        self._change(params.queue, terms, answer, params.reset)
+
+    def _change(self, name: str, terms: QueueTerms, answer: Answer, reset: bool = False) -> None:
+        self._known(name)
+
+        def changed(reply: Any) -> None:
+            if isinstance(reply, QueueSet):
+                answer(self.shown(name) | {"changed": reply.changed})
+            else:
+                answer(reply)
+
+        self._engine.submit(c.ChangeQueue(name, terms, reset), changed)
+
+    # --- Draining and purging --------------------------------------------------------------
+
+    def drain(self, owner: object, params: NameQueue, answer: Answer) -> None:
+        """Pause it, and answer when no run of it holds a slot any more."""
+
+        def paused(reply: Any) -> None:
+            if isinstance(reply, StackshiftError):
+                answer(reply)
+                return
+            self._draining[answer] = (params.queue, owner)
+            self.noticed()
+
+        self._change(params.queue, QueueTerms(paused=True), paused)
+
+    def noticed(self) -> None:
+        """Something is durable: answer who waits for a queue in which nothing executes now."""
+        for answer, (name, _) in list(self._draining.items()):
+            queue = self._engine.state.queues.get(name)
+            if queue is None or not queue.executing:
+                del self._draining[answer]
+                self._engine.when_durable(answer, self.shown(name))
+
+    def forget(self, owner: object) -> None:
+        """The owner is gone; what it paused stays so."""
+        for answer, (_, whose) in list(self._draining.items()):
+            if whose is owner:
+                del self._draining[answer]
+
+    def purge(self, params: PurgeQueue, answer: Answer) -> None:
+        """Cancel each of its runs that waits for a slot, for its time or for its next attempt."""
+        self._known(params.queue)
+        runs = [
+            run.id
+            for run in self._engine.state.runs.values()
+            if run.queue == params.queue and _is_purged(run)
+        ]
+        if params.dry_run:
+            result = {"queue": params.queue, "cancelled": len(runs), "dry_run": True}
+            self._engine.when_durable(answer, result)
+        else:
+            runs.reverse()
+            self._cancel_slice(params.queue, runs, 0, answer)
+
+    def _cancel_slice(self, queue: str, left: list[str], done: int, answer: Answer) -> None:
+        """Cancel in slices, so that a great many do not keep all else waiting. `left` is taken
+        from its end."""
+        counts = {"done": done}
+        refused: list[StackshiftError] = []
+
+        def cancelled(reply: Any) -> None:
+            if isinstance(reply, Cancelled):
+                counts["done"] += reply.changed
+            else:
+                refused.append(reply)
+
+        def settled(reply: Any) -> None:
+            if refused:
+                answer(refused[0])
+            elif left:
+                self._cancel_slice(queue, left, counts["done"], answer)
+            else:
+                answer({"queue": queue, "cancelled": counts["done"], "dry_run": False})
+
+        for run_id in left[-SLICE:]:
+            run = self._engine.state.runs.get(run_id)
+            # It may have been handed out since.
+            if run is not None and _is_purged(run):
+                self._engine.submit(c.CancelRun(run_id), cancelled)
+        del left[-SLICE:]
+        self._engine.when_durable(settled, None)
+
+
+def _is_purged(run: Run) -> bool:
+    return run.status in _PURGED and not run.token
+
+
+def _rate(text: str | None) -> tuple[int | None, int]:
+    if text is None:
+        return None, 0
+    if text in ("none", "0"):
+        return 0, 0
+    try:
+        rate = parse_rate(text)
+    except ValueError as bad:
+        raise Usage(f"rate {text!r} is not {bad}, nor `none`") from None
+    return rate.count, rate.per_ms
+
+
+def file_terms(config: Config) -> dict[str, QueueTerms]:
+    """What `stackshift.toml` says of queues."""
+    found: dict[str, QueueTerms] = {}
+    for name, section in config.queues.items():
+        written = {
+            key for key in ("paused", "rate_burst") if f"queues.{name}.{key}" in config.origins
+        }
+        found[name] = QueueTerms(
+            concurrency=section.concurrency,
+            key_concurrency=section.key_concurrency,
+            rate=section.rate.count if section.rate is not None else None,
+            rate_per_ms=section.rate.per_ms if section.rate is not None else 0,
+            rate_burst=section.rate_burst if "rate_burst" in written else None,
+            paused=section.paused if "paused" in written else None,
+            processes=section.processes,
+        )
+    return found

@@ -1,0 +1,138 @@
+"""`queues list|show|pause|resume|limit|drain|purge`: when the runs of a queue go."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from stackshift_cli import lines, talk
+from stackshift_cli.ask import confirmed
+from stackshift_cli.follow import Deadline, until_back
+from stackshift_cli.given import Given
+from stackshift_cli.safe_text import safe
+from stackshift_cli.session import Session
+from stackshift_cli.terminal import draws
+from stackshift_jobs.errors import DaemonUnavailable, Usage
+
+_MOST: Final = 1_000_000
+_LIMITS: Final = ("concurrency", "key_concurrency", "rate", "rate_burst")
+
+
+def list_(session: Session, given: Given) -> int:
+    """`queues list`."""
+    queues = session.call("queue.list")["queues"]
+    if session.json:
+        talk.data(talk.compact(queues))
+    elif draws(session.options):
+        from stackshift_cli.render.lists import print_queues
+
+        print_queues(session.options, queues)
+    else:
+        for queue in queues:
+            talk.data(lines.columns({**queue, "status": _status(queue)}, lines.QUEUE_COLUMNS))
+    return 0
+
+
+def show(session: Session, given: Given) -> int:
+    """`queues show Q`: a line a field, and where each limit is from."""
+    queue = session.call("queue.show", {"queue": given.word("queue")})
+    if session.json:
+        talk.data(talk.compact(queue))
+        return 0
+    sources = queue.pop("sources")
+    keys = queue.pop("busy_keys")
+    for name, value in queue.items():
+        if name in sources:
+            told = "none" if value is None else value
+            talk.data(lines.tabbed((name, told, f"({sources[name]})")))
+        elif value is not None:
+            talk.data(lines.tabbed((name, value)))
+    for key in keys:
+        talk.data(lines.tabbed(("key", key["key"], f"{key['running']} running")))
+    return 0
+
+
+def pause(session: Session, given: Given) -> int:
+    """`queues pause Q`: what executes goes on, nothing else starts."""
+    queue = session.call("queue.pause", {"queue": given.word("queue")})
+    was = "paused" if queue["changed"] else "was paused already"
+    return _told(session, queue, f"{safe(queue['name'])} {was}")
+
+
+def resume(session: Session, given: Given) -> int:
+    """`queues resume Q`."""
+    queue = session.call("queue.resume", {"queue": given.word("queue")})
+    was = "resumed" if queue["changed"] else "was not paused"
+    return _told(session, queue, f"{safe(queue['name'])} {was}")
+
+
+def limit(session: Session, given: Given) -> int:
+    """`queues limit Q`: holds until it is changed again, also over a restart."""
+    params: dict[str, Any] = {"queue": given.word("queue")}
+    for name in ("concurrency", "key_concurrency", "rate_burst"):
+        if given.text(name) == "none":
+            params[name] = 0
+        elif (number := given.whole(name, 1, _MOST)) is not None:
+            params[name] = number
+    if (rate := given.text("rate")) is not None:
+        params["rate"] = rate
+    if given.flag("reset"):
+        params["reset"] = True
+    if len(params) == 1:
+        raise Usage(
+            "no limit was given", hint="--concurrency N, --rate 100/m, …, or --reset for none"
+        )
+    queue = session.call("queue.limit", params)
+    bounds = [f"{name} {queue[name]}" for name in _LIMITS if _tells(queue, name)]
+    return _told(session, queue, f"{safe(queue['name'])}: {', '.join(bounds) or 'no limits'}")
+
+
+def drain(session: Session, given: Given) -> int:
+    """`queues drain Q`: pause it, and return when no run of it executes."""
+    name = given.word("queue")
+    deadline = Deadline(given.duration_ms("timeout"))
+    while True:
+        try:
+            queue = session.connection().call("queue.drain", {"queue": name}, deadline.left())
+        except TimeoutError:
+            raise deadline.passed(f"what executes in {safe(name)}") from None
+        except DaemonUnavailable as bad:
+            for _ in until_back(session, bad):
+                deadline.check(f"what executes in {safe(name)}")
+        else:
+            depth = queue["depth"]
+            return _told(session, queue, f"{safe(name)} drained and paused, {depth} queued")
+
+
+def purge(session: Session, given: Given) -> int:
+    """`queues purge Q`: cancel what waits in it for a slot, for its time or for another try."""
+    name = given.word("queue")
+    count = session.call("queue.purge", {"queue": name, "dry_run": True})["cancelled"]
+    runs = "1 run" if count == 1 else f"{count} runs"
+    if count and not confirmed(f"cancel {runs} that wait in {name}", given.flag("yes")):
+        return 0
+    reply = session.wait("queue.purge", {"queue": name})
+    if session.json:
+        talk.data(talk.compact({"queue": reply["queue"], "cancelled": reply["cancelled"]}))
+    else:
+        talk.data(str(reply["cancelled"]))
+        session.say(f"{safe(name)}: {reply['cancelled']} cancelled")
+    return 0
+
+
+def _told(session: Session, queue: dict[str, Any], text: str) -> int:
+    if session.json:
+        talk.data(talk.compact(queue))
+    else:
+        session.say(text)
+    return 0
+
+
+def _status(queue: dict[str, Any]) -> str:
+    return "paused" if queue["paused"] else "open"
+
+
+def _tells(queue: dict[str, Any], name: str) -> bool:
+    """Is there anything to say of a limit? A burst means nothing without a rate."""
+    if name == "rate_burst":
+        return queue["rate"] is not None and queue[name] != 1
+    return queue[name] is not None

@@ -1,0 +1,77 @@
+"""Templates of concurrency keys: fields of a payload put into text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from stackshift_jobs.errors import BadConfiguration, PayloadRefused, Usage
+from stackshift_jobs.registry import declare_queue, job, queues, registry
+from stackshift_jobs.setting_kinds import Rate
+from stackshift_jobs.templates import fields_of, fill
+
+
+@pytest.mark.parametrize(
+    ("template", "payload", "made"),
+    [
+        ("customer:{customerId}", {"customerId": "c_1"}, "customer:c_1"),
+        ("{a.b}/{c}", {"a": {"b": "x"}, "c": 7}, "x/7"),
+        ("{flag}", {"flag": True}, "true"),
+        ("{rate}", {"rate": 1.5}, "1.5"),
+        ("all", None, "all"),
+        ("{{{id}}}", {"id": "é"}, "{é}"),
+        ("{id}", {"id": "{other}"}, "{other}"),
+    ],
+)
+def test_fields_become_text(template: str, payload: Any, made: str) -> None:
+    """Strings as they are, numbers and booleans as JSON writes them, doubled braces as braces."""
+    assert fill(template, payload) == made
+
+
+@pytest.mark.parametrize(
+    ("payload", "path"),
+    [({}, "$.a.b"), ({"a": 1}, "$.a.b"), ({"a": {"b": None}}, "$.a.b"), ([], "$.a.b"),
+     ({"a": {"b": {"c": 1}}}, "$.a.b")],
+)  # fmt: skip
+def test_what_is_not_there_is_named(payload: Any, path: str) -> None:
+    """The error has the path of the field, as a refused payload's does."""
+    with pytest.raises(PayloadRefused) as refused:
+        fill("x:{a.b}", payload)
+    assert refused.value.fields["path"] == path
+
+
+@pytest.mark.parametrize("bad", ["{", "}", "{}", "a{b", "{a..b}", "{a{b}}", "{.a}"])
+def test_what_is_no_template_is_told_from_one(bad: str) -> None:
+    """Braces come in pairs, around a path."""
+    assert fields_of(bad) is None
+    with pytest.raises(Usage):
+        job("templated", concurrency_key=bad)(lambda ctx: None)
+    assert "templated" not in registry
+
+
+def test_fields_are_told_in_order() -> None:
+    """Every path that the template asks for."""
+    assert fields_of("a{b}{{c}}{d.e}") == ["b", "d.e"]
+
+
+def test_queue_declared_twice_alike_is_one_and_otherwise_an_error() -> None:
+    """Two modules may say the same; what one of them means is not for the order of imports."""
+    try:
+        declare_queue("declared", concurrency=2, rate="100/m")
+        declare_queue("declared", concurrency=2, rate="100/m")
+        assert queues["declared"].rate == Rate(100, 60_000)
+        with pytest.raises(BadConfiguration, match="declared twice"):
+            declare_queue("declared", concurrency=3)
+    finally:
+        queues.pop("declared", None)
+
+
+@pytest.mark.parametrize(
+    "limits", [{"concurrency": 0}, {"key_concurrency": -1}, {"rate_burst": 1.5}, {"rate": "fast"}]
+)
+def test_bad_limit_of_a_declaration_is_refused(limits: dict[str, Any]) -> None:
+    """With its name and value; nothing is declared."""
+    with pytest.raises(Usage, match=next(iter(limits))):
+        declare_queue("declared", **limits)
+    assert "declared" not in queues
