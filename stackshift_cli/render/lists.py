@@ -173,6 +173,17 @@ def print_schedules(options: Globals, schedules: list[dict[str, Any]]) -> None:
     print_columns(screen, squeezed(columns, order, _LEAST_NAME, screen.width, marks), marks)
 
 
+def print_ticks(options: Globals, ticks: list[dict[str, Any]]) -> None:
+    """`schedules next`."""
+    marks, screen = glyphs(), console(options)
+    columns = [
+        column("at", (_second(tick["at"]) for tick in ticks)),
+        column("job", (safe(tick["job"]) for tick in ticks)),
+        column("local", (safe(tick["local"]) for tick in ticks)),
+    ]
+    print_columns(screen, squeezed(columns, ("job",), _LEAST_NAME, screen.width, marks), marks)
+
+
 def _second(at: str | None) -> str:
     """A time to the second: `2026-11-22T09:00:00Z`."""
     return f"{at[:19]}Z" if at else ""

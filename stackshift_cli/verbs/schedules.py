@@ -44,9 +44,13 @@ def next_(session: Session, given: Given) -> int:
     ticks = session.call("schedule.next", params)["ticks"]
     if session.json:
         talk.data(talk.compact(ticks))
-        return 0
-    for tick in ticks:
-        talk.data(lines.columns(tick, lines.TICK_COLUMNS))
+    elif ticks and draws(session.options):
+        from stackshift_cli.render.lists import print_ticks
+
+        print_ticks(session.options, ticks)
+    else:
+        for tick in ticks:
+            talk.data(lines.columns(tick, lines.TICK_COLUMNS))
     if not ticks:
         session.say("nothing will come" if job is None else f"{safe(job)} has no tick to come")
     return 0

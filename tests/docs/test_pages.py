@@ -16,7 +16,7 @@ from docs.terminal import Terminal
 from helpers.project import REPOSITORY
 
 DOCS = REPOSITORY / "docs"
-GUIDES = [*DOCS.glob("guide-*.md"), DOCS / "queues.md", DOCS / "dead-letter.md"]
+GUIDES = [*DOCS.glob("guide-*.md"), DOCS / "queues.md", DOCS / "schedules.md", DOCS / "dead-letter.md"]
 PAGES = [REPOSITORY / "README.md", *sorted(GUIDES)]
 EXAMPLE = REPOSITORY / "jobs.example"
 

@@ -1,6 +1,6 @@
 """When a schedule ticks: pure functions of its expression, its zone, and times that are handed in.
 
-The rules of cron are cronsim's, which are those of Debian's: see `docs/guide-schedules.md`. The one
+The rules of cron are cronsim's, which are those of Debian's: see `docs/schedules.md`. The one
 thing that is not handed in is the zone database of the machine, which changes over the years. So
 only decisions look here; what they find stands in records, and `fold` never computes a tick.
 
