@@ -85,5 +85,8 @@ Starting runs from cron
 Where the daemon is does not depend on the environment, so cron finds the one that runs, or starts
 it. With an idempotency key a line that runs twice starts one run. Keys are kept for 30 days, so the
 key has to name the date; % ends the command in a crontab, so it is written \\%.
+
+The daemon can start jobs by itself too: @stackshift.job(schedule="*/5 * * * *"), and then
+stackshift schedules list.
 """,
 }

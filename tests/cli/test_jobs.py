@@ -61,6 +61,19 @@ def test_check_names_each_module_with_its_jobs(shell: Shell) -> None:
     assert not (shell.directory / ".stackshift").exists()
 
 
+def test_check_hints_at_a_start_at_boot_where_there_are_schedules(shell: Shell) -> None:
+    """As `schedules list` does; not with -q."""
+    good = {
+        "module": "jobs.hello", "file": "jobs/hello.py", "jobs": ["a"], "schedules": ["a"],
+        "error": None,
+    }  # fmt: skip
+    shell.env["PATH"] = "/nowhere"  # no crontab to look into
+    line = f"@reboot stackshift daemon start -C {shell.directory}"
+    told = shell("jobs", "check", FAKE_CHECK=check(good))
+    assert told.stderr == f"hint: start it at boot, e.g. {line} in your crontab\n"
+    assert shell("jobs", "check", "-q", FAKE_CHECK=check(good)).stderr == ""
+
+
 def test_check_fails_with_78_and_the_place(shell: Shell) -> None:
     """A module that does not import is named with file, line and error."""
     bad = {"module": "jobs.media", "file": "jobs/media.py", "jobs": [], "error": BROKEN}

@@ -5,15 +5,19 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from errno import ENOSPC
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
+from helpers.clock import WallClock
+from helpers.inside import FaultyFileSystem, InsideDaemon
 from helpers.making import Make
 from helpers.project import Json, Project
 from helpers.waiting import wait_until
-from stackshift_jobs.durations import from_rfc3339
+from stackshift_jobs.durations import from_rfc3339, parse_time
+from stackshift_jobs.errors import DiskFull
 
 KILLS = 40 if os.environ.get("STACKSHIFT_LONG") == "1" else 6
 SECOND = 1_000_000
@@ -93,6 +97,59 @@ def test_kill_between_any_two_records_leaves_one_run_a_tick(make_project: Make, 
         assert first["started"] != cut["started"]
     if kind == "run.created":
         assert first["started"] == cut["run"]
+
+
+@pytest.mark.parametrize("how", ["no room to write", "no room to begin with"])
+def test_tick_that_finds_no_room_stays_due_until_there_is(make_project: Make, how: str) -> None:
+    """A full disk neither loses a tick nor gives it two runs, and the daemon does not spin."""
+    project = make_project(NIGHTLY)
+    fs = FaultyFileSystem()
+    clock = WallClock(parse_time("2026-11-22T08:59:00Z"))
+    daemon = InsideDaemon(project, fs=fs, clock=clock)
+    project.call("schedule.list")
+    refused: list[str] = []
+
+    def full(call: str, data: bytes) -> int | None:
+        if call != "pwrite":
+            return None
+        refused.append(call)
+        return ENOSPC
+
+    if how == "no room to write":
+        fs.fault = full
+        clock.jump("2h")
+        wait_until(lambda: refused, "the tick to be written")
+    fs.free = 0
+    wait_until(lambda: mode(project) == "read_only", "the daemon to see it")
+    if how == "no room to begin with":
+        clock.jump("2h")
+    with pytest.raises(DiskFull):
+        project.call("schedule.trigger", job="nightly")
+    with pytest.raises(DiskFull):
+        project.call("schedule.pause", job="nightly")
+    [told] = project.call("schedule.list")["schedules"]
+    assert (told["next_at"], told["last_run"]) == ("2026-11-22T09:00:00.000000Z", None)
+    fs.fault, fs.free = (lambda call, data: None), None
+    wait_until(project.witness, "the run of the tick")
+    assert daemon.close() is None
+    check_ticks(project)
+    assert [record["tick"] for record in fired(project)] == ["2026-11-22T09:00:00.000000Z"]
+    project.verify()
+
+
+def mode(project: Project) -> str:
+    """What the daemon says of itself; a look at what was taken back meets a refusal first."""
+    try:
+        return str(project.call("daemon.status")["mode"])
+    except DiskFull:
+        return "unsure"
+
+
+NIGHTLY = """
+@stackshift.job("nightly", schedule="0 9 * * *")
+def nightly(ctx):
+    note(ctx.scheduled_at.isoformat())
+"""
 
 
 def test_schedule_outlives_snapshot_and_kill(make_project: Make) -> None:

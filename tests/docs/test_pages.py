@@ -16,7 +16,8 @@ from docs.terminal import Terminal
 from helpers.project import REPOSITORY
 
 DOCS = REPOSITORY / "docs"
-GUIDES = [*DOCS.glob("guide-*.md"), DOCS / "queues.md", DOCS / "schedules.md", DOCS / "dead-letter.md"]
+OTHERS = [DOCS / name for name in ("queues.md", "schedules.md", "dead-letter.md")]
+GUIDES = [*DOCS.glob("guide-*.md"), *OTHERS]
 PAGES = [REPOSITORY / "README.md", *sorted(GUIDES)]
 EXAMPLE = REPOSITORY / "jobs.example"
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from msgspec import Raw
 
-from stackshift_jobs.errors import StackshiftError
+from stackshift_jobs.errors import DiskFull, StackshiftError
 from stackshiftd.core import commands as c
 from stackshiftd.core.schedules import Schedule, busy, ready, waits
 from stackshiftd.core.state import State
@@ -117,7 +117,8 @@ class Ticking:
             self.problems[job] = "its tick was refused"
 
     def _refused(self, job: str, told: Any) -> None:
-        if isinstance(told, StackshiftError):
+        # Where there was no room, the tick is due again and waits until there is.
+        if isinstance(told, StackshiftError) and not isinstance(told, DiskFull):
             self._note(job, told)
 
     def _note(self, job: str, bad: StackshiftError) -> None:
