@@ -14,6 +14,7 @@ from msgspec.json import Decoder
 from stackshift_jobs.durations import parse_time
 from stackshift_jobs.errors import DiskFull, StackshiftError, Usage
 from stackshift_jobs.version import PROTOCOL, __version__
+from stackshiftd.core.state import Queue
 from stackshiftd.shell.catalog import Catalog
 from stackshiftd.shell.connection import Connection
 from stackshiftd.shell.engine import Engine
@@ -30,6 +31,10 @@ _LOOKS: Final = frozenset(
     ("run.get", "run.list", "run.why", "run.logs", "daemon.status", "journal.stats")
 )
 """Methods that change nothing: they are answered also while there is no room."""
+
+
+_LONG: Final = 1000
+"""Ready runs of a queue from which on `daemon.status` does not look at all of them each time."""
 
 
 class StopParams(Params):
@@ -95,6 +100,7 @@ class Control:
         self._max_connections = max_connections
         self._began = time.monotonic()
         self.connections: set[Connection] = set()
+        self._oldest: dict[str, tuple[float, int]] = {}
         plain: Table = {
             "daemon.status": (NoParams, self.status),
             "daemon.stop": (StopParams, self.stop),
@@ -217,7 +223,7 @@ class Control:
         free = getattr(journal, "free_bytes", lambda: None)()
         queues = []
         for name, queue in sorted(state.queues.items()):
-            oldest = min((entry[1] for entry in queue.ready), default=None)
+            oldest = self._oldest_us(name, queue)
             queues.append(
                 {
                     "name": name,
@@ -253,6 +259,18 @@ class Control:
             else {"dropped_bytes": torn.dropped_bytes, "quarantine": torn.quarantine},
         }
         self._engine.when_durable(answer, made)
+
+    def _oldest_us(self, name: str, queue: Queue) -> int | None:
+        """The due time of the ready run that has waited longest. Priorities come before it in the
+        queue's order, so all are looked at: those of a long queue once a second at most."""
+        if len(queue.ready) > _LONG:
+            looked_at, oldest = self._oldest.get(name, (0.0, 0))
+            if time.monotonic() - looked_at < 1.0:
+                return oldest
+        found = min((entry[1] for entry in queue.ready), default=None)
+        if found is not None:
+            self._oldest[name] = (time.monotonic(), found)
+        return found
 
     def stop(self, params: StopParams, answer: Answer) -> None:
         answer({"pid": self._facts["pid"]})
