@@ -53,6 +53,7 @@ man:
 
 bench: $(VENV)/dev.stamp
 	$(BIN)/python benchmarks/core.py
+	$(BIN)/python benchmarks/queued.py
 
 clean:
 	rm -rf $(VENV) dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis \

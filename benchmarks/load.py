@@ -22,6 +22,7 @@ import psutil
 decode = msgspec.json.decode
 
 JOBS = """
+import asyncio
 import time
 import stackshift_jobs as stackshift
 from stackshift_jobs import AsyncJobContext, JobContext
@@ -32,6 +33,10 @@ def give_now(i): return i
 @stackshift.job
 async def noop(ctx: AsyncJobContext):
     return ctx.payload
+
+@stackshift.job
+async def block(ctx: AsyncJobContext):
+    await asyncio.sleep(3600)
 
 @stackshift.job
 async def five(ctx: AsyncJobContext):
@@ -124,7 +129,9 @@ class Client(asyncio.Protocol):
             answer = decode(line)
             future = self.waiting.pop(answer["id"])
             if "error" in answer:
-                future.set_exception(RuntimeError(answer["error"]["message"]))
+                unknown = answer["error"]["code"] == -32601
+                kind = LookupError if unknown else RuntimeError
+                future.set_exception(kind(answer["error"]["message"]))
             else:
                 future.set_result(answer["result"])
 

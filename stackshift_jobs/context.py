@@ -17,7 +17,7 @@ from uuid import UUID, uuid4
 
 from stackshift_jobs import steps
 from stackshift_jobs.command import CommandResult, run_command
-from stackshift_jobs.durations import Duration, milliseconds, parse_time, to_datetime, to_us
+from stackshift_jobs.durations import Duration, milliseconds, moment_us, parse_time, to_datetime
 from stackshift_jobs.ops import Memo, Park, Perform, Recorded, Tell
 from stackshift_jobs.policy import Retry
 from stackshift_jobs.replay import Pass, Unwinding
@@ -273,6 +273,4 @@ def _settled(futures: list[Future[R]]) -> list[R]:
 
 def instant_us(when: datetime | str) -> int:
     """Microseconds since 1970; a `datetime` without an offset is local time."""
-    if isinstance(when, str):
-        return parse_time(when)
-    return to_us(when if when.tzinfo is not None else when.astimezone())
+    return parse_time(when) if isinstance(when, str) else moment_us(when)

@@ -85,9 +85,8 @@ def parse_time(text: str) -> int:
     Raises `Usage` for anything else.
     """
     try:
-        when = datetime.fromisoformat(text)
-        us = to_us(when if when.tzinfo is not None else when.astimezone())
-    except (ValueError, TypeError, OverflowError) as bad:
+        us = moment_us(datetime.fromisoformat(text))
+    except (ValueError, TypeError, OverflowError, OSError) as bad:
         raise Usage(f"{text!r} is not a time", hint="write 2026-05-06T09:00:00Z") from bad
     if not 0 <= us < MAX_TIME_US:
         raise Usage(f"time {text!r} is out of range", hint="1970 to 9998")
@@ -96,6 +95,16 @@ def parse_time(text: str) -> int:
 
 MAX_TIME_US: Final = (datetime(9999, 1, 1, tzinfo=UTC) - _EPOCH) // _MICROSECOND
 """Times from here on cannot be written as text in every time zone, nor can years before 1000."""
+
+
+def moment_us(when: datetime) -> int:
+    """Microseconds since 1970 of any `datetime`; a naive one is local time.
+
+    Where clocks are changed, a time that comes twice is its first one, and one that is skipped is
+    as much later: never before it, as `astimezone` would have it."""
+    if when.tzinfo is not None:
+        return to_us(when)
+    return int(when.replace(microsecond=0).timestamp()) * 1_000_000 + when.microsecond
 
 
 def to_us(when: datetime) -> int:

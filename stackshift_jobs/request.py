@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final, TypedDict
 
-from stackshift_jobs.durations import Duration, milliseconds, parse_time, rfc3339, to_us
+from stackshift_jobs.durations import Duration, milliseconds, moment_us, parse_time, rfc3339
 from stackshift_jobs.errors import PayloadRefused, RunCancelled, RunFailed, Usage
 from stackshift_jobs.frames import encode_params
 from stackshift_jobs.names import check_key, check_name
@@ -92,7 +92,7 @@ def item_params(item: Any) -> dict[str, Any]:
 def wire_time(when: datetime | str) -> str:
     """RFC 3339 in UTC; a naive time is local."""
     if isinstance(when, datetime):
-        return rfc3339(to_us(when.astimezone()))
+        return rfc3339(moment_us(when))
     return rfc3339(parse_time(when))
 
 

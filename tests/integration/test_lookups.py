@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from helpers import scenery
+from helpers.making import Make
 from helpers.project import Project
 from helpers.waiting import wait_until
 
@@ -106,3 +108,26 @@ def test_log_that_cannot_be_written_costs_no_run(project: Project) -> None:
         assert project.finish(project.begin("prints"))["result"] == "printed"
     finally:
         logs.unlink()
+
+
+def test_list_of_what_runs_does_not_show_what_waits_behind_it(make_project: Make) -> None:
+    """By the slots, not by going through the queue; newest first, and with the other filters."""
+    project = make_project(
+        "@stackshift.job('held')\ndef held(ctx):\n    gate(ctx.payload)\n"
+        "@stackshift.job('other')\ndef other(ctx):\n    gate(ctx.payload)\n",
+        config=scenery.CONFIG.replace("slots = 16", "slots = 3"),
+    )
+    project.start()
+    first = [project.begin(job, "g") for job in ("held", "other", "held")]
+    project.at("g", times=3)
+    behind = [project.begin("held", "g") for _ in range(3)]
+
+    def listed(**params: object) -> list[str]:
+        return [run["id"] for run in project.call("run.list", **params)["runs"]]
+
+    assert listed(status="running") == first[::-1]
+    assert listed(status="running", job="held") == [first[2], first[0]]
+    assert listed(status="running", limit=1) == [first[2]]
+    assert listed(status="running", cursor=first[2]) == [first[1], first[0]]
+    assert listed(status="queued") == behind[::-1]
+    assert project.call("daemon.status")["queues"][0]["depth"] == 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -116,3 +117,28 @@ def test_what_is_no_time_is_refused(text: Any) -> None:
     """Also a time that could not be written back."""
     with pytest.raises(Usage):
         parse_time(text)
+
+
+@pytest.mark.parametrize(
+    ("local", "utc"),
+    [
+        ("2026-03-29T01:59:59", "2026-03-29T00:59:59.000000Z"),
+        ("2026-03-29T03:00:00", "2026-03-29T01:00:00.000000Z"),
+        # The hour that is skipped: read with the offset of the time before, so an hour later.
+        ("2026-03-29T02:30:00", "2026-03-29T01:30:00.000000Z"),
+        # The hour that comes twice: its first time.
+        ("2026-10-25T02:30:00", "2026-10-25T00:30:00.000000Z"),
+        ("2026-10-25T03:00:00", "2026-10-25T02:00:00.000000Z"),
+    ],
+)
+def test_local_time_where_clocks_are_changed(
+    monkeypatch: pytest.MonkeyPatch, local: str, utc: str
+) -> None:
+    """In a zone with daylight-saving time each local time means one time, the same every time."""
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    try:
+        assert rfc3339(parse_time(local)) == utc
+    finally:
+        monkeypatch.undo()
+        time.tzset()

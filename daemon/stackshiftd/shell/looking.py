@@ -116,7 +116,10 @@ class Looking:
     def _listed(self, params: ListRuns, since_us: int, before: int | None) -> dict[str, Any]:
         found: list[tuple[int, Any]] = []
         dead_only = params.dead
-        for run in self._lookup.newest_first():
+        # Those that run are few, and the ones that wait behind them may be very many.
+        running = params.status == Status.RUNNING.value
+        lookup = self._lookup
+        for run in lookup.executing_newest_first() if running else lookup.newest_first():
             if len(found) >= params.limit or run.created_us < since_us:
                 break
             if (

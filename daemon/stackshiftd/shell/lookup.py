@@ -83,6 +83,12 @@ class Lookup:
         """The runs in memory, newest (by creation) first."""
         return reversed(self._engine.state.runs.values())
 
+    def executing_newest_first(self) -> list[Run]:
+        """Those of them that a worker executes: no more than there are slots."""
+        state = self._engine.state
+        found = [state.runs[run] for held in state.executions.values() for run in held]
+        return sorted(found, key=lambda run: -run.created_seq)
+
     def entries(self, run: str) -> list[Entry]:
         """The records of a run that are still kept, in order, each once."""
         places = self.places(run)
