@@ -8,10 +8,9 @@ nothing at all: a late result changes nothing (promise 5).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Final
 
-import msgspec
 from msgspec import Raw
 
 from stackshift_jobs.durations import from_rfc3339, rfc3339
@@ -22,19 +21,26 @@ from stackshiftd.core.dead import decide_discard
 from stackshiftd.core.effects import (
     NOTHING,
     Acknowledge,
-    Cancelled,
     Decision,
     Dispatch,
-    Effect,
-    Finished,
-    QueueSet,
     Removed,
     Resolve,
     Started,
     Stop,
 )
+from stackshiftd.core.ending import (
+    attempt_failed,
+    current,
+    decide_cancel,
+    decide_claimed,
+    decide_complete,
+    decide_fail,
+    decide_lost,
+    decide_stopped,
+    end_wait,
+)
 from stackshiftd.core.firing import decide_define, decide_fire, decide_pause, decide_resume
-from stackshiftd.core.queues import UNSAID
+from stackshiftd.core.limiting import decide_change_queue, decide_define_queues
 from stackshiftd.core.retry import delay_ms
 from stackshiftd.core.send_on import decide_fork, decide_retry
 from stackshiftd.core.state import PENDING, Phase, Run, State, Status
@@ -44,14 +50,6 @@ def decide(state: State, command: c.AnyCommand, now_us: int) -> Decision:
     """The records and effects that `command` leads to at daemon time `now_us` (µs since 1970, not
     before `state.now_us`). Raises `NotFound` or `Conflict` where a client asked in vain."""
     return _BY_TYPE[type(command)](state, command, now_us)
-
-
-def _current(state: State, run_id: str, token: int) -> Run | None:
-    """The run, if the execution `token` is its current one and it may still say something."""
-    run = state.runs.get(run_id)
-    if run is None or run.token != token or run.status is not Status.RUNNING:
-        return None
-    return run
 
 
 # --- Starting ------------------------------------------------------------------------------
@@ -114,45 +112,6 @@ def _define_jobs(state: State, command: c.DefineJobs, now_us: int) -> Decision:
     )
 
 
-# --- Queues --------------------------------------------------------------------------------
-
-
-def _define_queues(state: State, command: c.DefineQueues, now_us: int) -> Decision:
-    names = sorted(
-        {name for name, queue in state.queues.items() if command.by in queue.said}
-        | command.queues.keys()
-    )
-    said = {
-        name: state.queues[name].said.get(command.by, UNSAID) if name in state.queues else UNSAID
-        for name in names
-    }
-    return Decision(
-        tuple(
-            r.QueueChanged(name, command.by, command.queues.get(name, UNSAID))
-            for name in names
-            if command.queues.get(name, UNSAID) != said[name] or name not in state.queues
-        )
-    )
-
-
-def _change_queue(state: State, command: c.ChangeQueue, now_us: int) -> Decision:
-    queue = state.queues.get(command.queue)
-    before = queue.said.get("person", UNSAID) if queue is not None else UNSAID
-    kept = r.QueueTerms(paused=before.paused) if command.reset else before
-    given = {
-        name: value
-        for name in command.terms.__struct_fields__
-        if (value := getattr(command.terms, name)) is not None
-    }
-    if command.terms.rate is None:
-        given.pop("rate_per_ms")
-    terms = msgspec.structs.replace(kept, **given)
-    reply = QueueSet(command.queue, terms != before)
-    if not reply.changed:
-        return Decision(reply=reply)
-    return Decision((r.QueueChanged(command.queue, "person", terms),), (), reply)
-
-
 def _over_limit(state: State, run: Run, step: str, size: int, now_us: int) -> Decision | None:
     """The failure of a run that would record more than it may; trying again would not help."""
     if step not in run.steps and len(run.steps) >= run.limits.steps:
@@ -164,7 +123,7 @@ def _over_limit(state: State, run: Run, step: str, size: int, now_us: int) -> De
     error = r.Error(
         "LimitExceeded", f"{told}: split the work into runs of its own, or raise [limits]"
     )
-    failed = _attempt_failed(state, run, error, now_us, retryable=False, stopped=False)
+    failed = attempt_failed(state, run, error, now_us, retryable=False, stopped=False)
     return Decision(failed.records, (*failed.effects, Stop(run.id, run.token, "limit")))
 
 
@@ -179,7 +138,7 @@ def _is_settled(run: Run, name: str) -> bool:
 
 
 def _complete_step(state: State, command: c.CompleteStep, now_us: int) -> Decision:
-    run = _current(state, command.run, command.token)
+    run = current(state, command.run, command.token)
     if run is None:
         return NOTHING
     if _is_settled(run, command.step):
@@ -195,7 +154,7 @@ def _complete_step(state: State, command: c.CompleteStep, now_us: int) -> Decisi
 
 
 def _fail_step(state: State, command: c.FailStep, now_us: int) -> Decision:
-    run = _current(state, command.run, command.token)
+    run = current(state, command.run, command.token)
     if run is None:
         return NOTHING
     if _is_settled(run, command.step):
@@ -216,7 +175,7 @@ def _fail_step(state: State, command: c.FailStep, now_us: int) -> Decision:
 
 
 def _open_step(state: State, command: c.OpenStep, now_us: int) -> Decision:
-    run = _current(state, command.run, command.token)
+    run = current(state, command.run, command.token)
     if run is None:
         return NOTHING
     step = run.steps.get(command.step)
@@ -227,7 +186,7 @@ def _open_step(state: State, command: c.OpenStep, now_us: int) -> Decision:
 
 
 def _record_value(state: State, command: c.RecordValue, now_us: int) -> Decision:
-    run = _current(state, command.run, command.token)
+    run = current(state, command.run, command.token)
     if run is None:
         return NOTHING
     over = _over_limit(state, run, command.step, len(bytes(command.value)), now_us)
@@ -238,7 +197,7 @@ def _record_value(state: State, command: c.RecordValue, now_us: int) -> Decision
 
 
 def _report_progress(state: State, command: c.ReportProgress, now_us: int) -> Decision:
-    run = _current(state, command.run, command.token)
+    run = current(state, command.run, command.token)
     if run is None:
         return NOTHING
     return Decision(
@@ -250,7 +209,7 @@ def _report_progress(state: State, command: c.ReportProgress, now_us: int) -> De
 
 
 def _begin_sleep(state: State, command: c.BeginSleep, now_us: int) -> Decision:
-    run = _current(state, command.run, command.token)
+    run = current(state, command.run, command.token)
     if run is None:
         return NOTHING
     over = _over_limit(state, run, command.step, 0, now_us)
@@ -266,7 +225,7 @@ def _begin_sleep(state: State, command: c.BeginSleep, now_us: int) -> Decision:
 
 
 def _start_child(state: State, command: c.StartChild, now_us: int) -> Decision:
-    run = _current(state, command.run, command.token)
+    run = current(state, command.run, command.token)
     if run is None:
         return NOTHING
     over = _over_limit(state, run, command.step, 0, now_us)
@@ -297,7 +256,7 @@ def _adopted(record: r.AnyRecord, parent: Run, command: c.StartChild) -> r.AnyRe
 
 
 def _await_run(state: State, command: c.AwaitRun, now_us: int) -> Decision:
-    run = _current(state, command.run, command.token)
+    run = current(state, command.run, command.token)
     if run is None:
         return NOTHING
     waits = r.WaitStarted(run.id, run.attempt, command.step, "child", None, command.child)
@@ -316,7 +275,7 @@ def _await_run(state: State, command: c.AwaitRun, now_us: int) -> Decision:
 
 
 def _suspend(state: State, command: c.Suspend, now_us: int) -> Decision:
-    run = _current(state, command.run, command.token)
+    run = current(state, command.run, command.token)
     if run is None:
         return NOTHING
     suspended = r.AttemptSuspended(run.id, run.attempt)
@@ -325,13 +284,6 @@ def _suspend(state: State, command: c.Suspend, now_us: int) -> Decision:
         return Decision((suspended,))
     # What it waits for came while it was on its way out: it goes on at once.
     return Decision((suspended, r.RunQueued(run.id, "wait")))
-
-
-def _end_wait(state: State, run: Run, record: r.WaitEnded) -> Decision:
-    """The records and effects of a wait's end, whether the handler is in memory or not."""
-    if run.token and run.status is Status.RUNNING:
-        return Decision((record,), (Resolve(run.id, run.token, record.step),))
-    return Decision((record,))
 
 
 # --- Time ----------------------------------------------------------------------------------
@@ -343,156 +295,16 @@ def _tick(state: State, command: c.Tick, now_us: int) -> Decision:
     timer = state.timers[0]
     run = state.runs[timer.run]
     if timer.step:
-        return _end_wait(state, run, r.WaitEnded(run.id, timer.step))
+        return end_wait(state, run, r.WaitEnded(run.id, timer.step))
     if timer.token:
         error = r.Error("TimeoutError", f"the attempt ran longer than {run.timeout_ms} ms")
-        failed = _attempt_failed(state, run, error, now_us, stopped=False)
+        failed = attempt_failed(state, run, error, now_us, stopped=False)
         return Decision(failed.records, (*failed.effects, Stop(run.id, timer.token, "timeout")))
     reason = "due" if run.status is Status.SCHEDULED else "retry"
     return Decision((r.RunQueued(run.id, reason),))
 
 
-# --- The end of attempts and runs ----------------------------------------------------------
-
-
-def _complete_run(state: State, command: c.CompleteRun, now_us: int) -> Decision:
-    run = _current(state, command.run, command.token)
-    if run is None:
-        return _confirm_stop(state, c.ConfirmStop(command.run, command.token), now_us)
-    record = r.RunCompleted(run.id, run.attempt, command.result)
-    finished = Finished(run.id, "completed", command.result, None)
-    return _finish(state, run, (record,), finished)
-
-
-def _fail_attempt(state: State, command: c.FailAttempt, now_us: int) -> Decision:
-    run = _current(state, command.run, command.token)
-    if run is None:
-        return _confirm_stop(state, c.ConfirmStop(command.run, command.token), now_us)
-    return _attempt_failed(
-        state, run, command.error, now_us, retryable=command.retryable,
-        retry_after_ms=command.retry_after_ms, step=command.step,
-    )  # fmt: skip
-
-
-def _attempt_failed(
-    state: State,
-    run: Run,
-    error: r.Error,
-    now_us: int,
-    *,
-    retryable: bool = True,
-    retry_after_ms: int | None = None,
-    step: str | None = None,
-    stopped: bool = True,
-) -> Decision:
-    """The attempt is over; another comes, or the run has failed for good."""
-    used = run.attempts_used
-    if retryable and used < run.retry.max_attempts:
-        wait_ms = retry_after_ms
-        if wait_ms is None:
-            wait_ms = delay_ms(run.retry, used, run.id)
-        retry_at = rfc3339(now_us + wait_ms * 1000)
-        return Decision((r.AttemptFailed(run.id, run.attempt, error, step, retry_at, stopped),))
-    records = (
-        r.AttemptFailed(run.id, run.attempt, error, step, None, stopped),
-        r.RunFailed(run.id, run.attempt, error, "attempts" if retryable else "non_retryable"),
-    )
-    return _finish(state, run, records, Finished(run.id, "failed", r.NULL, error))
-
-
-def _finish(
-    state: State, run: Run, records: tuple[r.AnyRecord, ...], finished: Finished
-) -> Decision:
-    """`records` end the run: whoever waits for it learns of it in the same append."""
-    effects: list[Effect] = [finished]
-    added: list[r.AnyRecord] = []
-    for waiter_id, step in state.awaited.get(run.id, ()):
-        ended = r.WaitEnded(waiter_id, step, finished.status, finished.result, finished.error)
-        told = _end_wait(state, state.runs[waiter_id], ended)
-        added.extend(told.records)
-        effects.extend(told.effects)
-    return Decision((*records, *added), tuple(effects))
-
-
-def _confirm_stop(state: State, command: c.ConfirmStop, now_us: int) -> Decision:
-    run = state.runs.get(command.run)
-    if run is None or not run.token or run.token != command.token:
-        return NOTHING
-    if run.status is Status.RUNNING:
-        return NOTHING
-    return Decision((r.AttemptStopped(run.id, run.attempt),))
-
-
-def _lose_execution(state: State, command: c.LoseExecution, now_us: int) -> Decision:
-    run = state.runs.get(command.run)
-    if run is None or not run.token or run.token != command.token:
-        return NOTHING
-    return _lost(state, run, command.reason, command.ours)
-
-
-def _lost(state: State, run: Run, reason: str, ours: bool) -> Decision:
-    if run.status is not Status.RUNNING:
-        return Decision((r.AttemptStopped(run.id, run.attempt),))
-    lost = r.AttemptLost(run.id, run.attempt, reason, ours)
-    if ours or not run.suspect or run.progressed:
-        return Decision((lost,))
-    error = r.Error(
-        "WorkerDied",
-        f"{run.deaths + 1} workers died under this run without anything new recorded, "
-        f"the last with nothing else in it: {reason}",
-    )
-    records = (lost, r.RunFailed(run.id, run.attempt, error, "poisonous"))
-    return _finish(state, run, records, Finished(run.id, "failed", r.NULL, error))
-
-
-def _claimed(state: State, command: c.Claimed, now_us: int) -> Decision:
-    """No worker outlives its daemon: all that executed goes on under new tokens."""
-    records: list[r.AnyRecord] = []
-    for run in state.runs.values():
-        if run.token:
-            records.extend(_lost(state, run, "the daemon went away", True).records)
-    return Decision(tuple(records))
-
-
 # --- What a person asks --------------------------------------------------------------------
-
-
-def _cancel(state: State, command: c.CancelRun, now_us: int) -> Decision:
-    run = state.runs.get(command.run)
-    if run is None or run.finished:
-        return Decision(reply=Cancelled(command.run, False))
-    records: list[r.AnyRecord] = []
-    effects: list[Effect] = []
-    reason = "requested"
-    gone = {found.id for found in _with_children(state, run)}
-    for each in _with_children(state, run):
-        finished = Finished(each.id, "cancelled", r.NULL, None)
-        ended = _finish(state, each, (r.RunCancelled(each.id, reason),), finished)
-        # A parent that is cancelled in this same append needs no word of its child.
-        records.extend(
-            record
-            for record in ended.records
-            if not (isinstance(record, r.WaitEnded) and record.run in gone)
-        )
-        effects.extend(
-            effect
-            for effect in ended.effects
-            if not (isinstance(effect, Resolve) and effect.run in gone)
-        )
-        if each.token:
-            effects.append(Stop(each.id, each.token, "cancelled"))
-        reason = "parent"
-    return Decision(tuple(records), tuple(effects), Cancelled(run.id, True))
-
-
-def _with_children(state: State, run: Run) -> Iterator[Run]:
-    """The run, and below it all unfinished runs that are cancelled with it."""
-    left = [run]
-    while left:
-        run = left.pop()
-        yield run
-        found = (state.runs.get(child) for child in run.children)
-        left.extend(child for child in found if child is not None and not child.finished)
 
 
 def _remove(state: State, command: c.RemoveRun, now_us: int) -> Decision:
@@ -545,22 +357,22 @@ def _close(state: State, command: c.Close, now_us: int) -> Decision:
 
 _BY_TYPE: Final[dict[type[c.Command], Callable[[State, Any, int], Decision]]] = {
     c.StartRun: _start,
-    c.CancelRun: _cancel,
+    c.CancelRun: decide_cancel,
     c.RetryRun: _retry,
     c.ForkRun: _fork,
     c.RemoveRun: _remove,
     c.DiscardRun: _discard,
-    c.Claimed: _claimed,
+    c.Claimed: decide_claimed,
     c.Assign: _assign,
     c.DefineJobs: _define_jobs,
-    c.DefineQueues: _define_queues,
-    c.ChangeQueue: _change_queue,
+    c.DefineQueues: decide_define_queues,
+    c.ChangeQueue: decide_change_queue,
     c.Tick: _tick,
     c.DefineSchedules: decide_define,
     c.FireSchedule: _fire_schedule,
     c.PauseSchedule: decide_pause,
     c.ResumeSchedule: decide_resume,
-    c.LoseExecution: _lose_execution,
+    c.LoseExecution: decide_lost,
     c.NoteSnapshot: _note_snapshot,
     c.NoteRecovery: _note_recovery,
     c.NoteWatermark: _note_watermark,
@@ -573,8 +385,8 @@ _BY_TYPE: Final[dict[type[c.Command], Callable[[State, Any, int], Decision]]] = 
     c.StartChild: _start_child,
     c.AwaitRun: _await_run,
     c.Suspend: _suspend,
-    c.CompleteRun: _complete_run,
-    c.FailAttempt: _fail_attempt,
-    c.ConfirmStop: _confirm_stop,
+    c.CompleteRun: decide_complete,
+    c.FailAttempt: decide_fail,
+    c.ConfirmStop: decide_stopped,
     c.ReportProgress: _report_progress,
 }
