@@ -33,8 +33,9 @@ def audit(state: State) -> None:
         _audit_run(state, run)
     for schedule in state.schedules.values():
         assert schedule.lives or schedule.next_us == schedule.held_us == 0, schedule
-        assert schedule.next_us == 0 or schedule.next_us > schedule.tick_us, schedule
-        assert max(schedule.held_us, schedule.last_us) <= schedule.tick_us, schedule
+        decided_us = max(schedule.held_us, schedule.last_us)
+        assert decided_us <= state.now_us, schedule
+        assert schedule.next_us == 0 or schedule.next_us > decided_us, schedule
     for job, held in state.held.items():
         assert held
         for run_id in held:

@@ -181,6 +181,34 @@ def test_missed_ticks_that_may_not_overlap_run_one_after_another() -> None:
         told_again(story)
 
 
+def test_tick_on_time_does_not_wait_to_be_caught_up() -> None:
+    """`all` is about missed ticks: one that comes while the last run is at work overlaps."""
+    story = ScheduledStory()
+    story.schedule("hourly", "0 * * * *", catch_up="all")
+    (run,) = story.goes_on("1h")
+    assert story.goes_on("1h") == []
+    assert [fired.reason for fired in story.fired("hourly")] == ["", "overlap"]
+    story.finish(run)
+    assert story.look() == []
+
+
+def test_ticks_that_are_caught_up_are_not_given_up_for_later_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`all`: those that were few enough keep their turn, also where more come due meanwhile."""
+    monkeypatch.setattr(firing, "MAX_CAUGHT_UP", 3)
+    story = ScheduledStory()
+    story.schedule("hourly", "0 * * * *", catch_up="all", overlap="queue")
+    story.is_down("5h30m")
+    (run,) = story.look()
+    story.goes_on("2h")
+    for _ in range(2):
+        story.finish(run)
+        (run,) = story.look()
+    assert story.ticks("hourly") == [f"2026-11-22 {hour}:00" for hour in (11, 12, 13)]
+    assert [fired.passed for fired in story.fired("hourly")] == [2, 0, 0]
+
+
 def test_tick_that_is_a_little_late_was_not_missed() -> None:
     """A restart that takes a minute at most is no reason to skip what it came in between."""
     story = ScheduledStory("2026-11-22 08:59")
@@ -327,6 +355,20 @@ def test_tick_that_is_due_survives_a_change_of_anything_but_its_time() -> None:
     assert story.look() == []
     story.schedule("nightly", "0 10 * * *", "Europe/Berlin", payload={"x": 1})
     assert minutes(story.state.schedules["nightly"].next_us) == ["2026-11-23 09:00"]
+
+
+def test_tick_that_waits_survives_a_change_of_the_code() -> None:
+    """It has come, and its run is created when the last one has finished; as the code says now."""
+    story = ScheduledStory()
+    story.schedule("hourly", "0 * * * *", overlap="queue")
+    (run,) = story.goes_on("1h")
+    story.goes_on("1h")
+    story.schedule("hourly", "30 * * * *", overlap="queue", payload={"x": 1})
+    story.finish(run)
+    (second,) = story.look()
+    assert story.created(second).scheduled_at == "2026-11-22T10:00:00.000000Z"
+    assert story.created(second).payload == Raw(b'{"x":1}')
+    told_again(story)
 
 
 def test_every_goes_on_from_first_sight_when_its_payload_changes() -> None:

@@ -71,9 +71,8 @@ def _definition(
     elif known is not None and not known.retired_us and not _clock_differs(known, terms):
         next_us = known.next_us
     else:
-        tick_us = known.tick_us if known is not None else 0
-        clock = clock_of(terms.schedule, terms.timezone, since_us)
-        next_us = next_after(clock, max(now_us, tick_us))
+        # No tick was decided before its time, so none of those comes again.
+        next_us = next_after(clock_of(terms.schedule, terms.timezone, since_us), now_us)
     return r.ScheduleDefined(
         job, terms.schedule, terms.timezone, rfc3339(since_us), terms.catch_up, terms.overlap,
         terms.payload, _text(next_us),
@@ -160,7 +159,7 @@ def decide_resume(state: State, command: c.ResumeSchedule, now_us: int) -> Decis
     next_us: int | None = None
     if not schedule.retired_us:
         clock = clock_of(schedule.expression, schedule.timezone, schedule.since_us)
-        next_us = next_after(clock, max(now_us, schedule.tick_us))
+        next_us = next_after(clock, now_us)
     resumed = r.ScheduleResumed(command.job, _text(next_us))
     return Decision((resumed,), (), Switched(command.job, True))
 

@@ -67,7 +67,6 @@ class ScheduleLine(msgspec.Struct, frozen=True, tag="schedule", tag_field="line"
     since_us: int
     next_us: int
     held_us: int
-    tick_us: int
     last_us: int
     last_run: str
     counted_us: int

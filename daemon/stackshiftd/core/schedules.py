@@ -40,8 +40,6 @@ class Schedule(msgspec.Struct):
     """When this expression was first seen; `@every` counts from here."""
     next_us: int = 0
     held_us: int = 0
-    tick_us: int = 0
-    """The last tick that was decided, whether it started a run or not."""
     last_us: int = 0
     """The last tick that started a run, which is `last_run`."""
     last_run: str = ""
@@ -108,7 +106,7 @@ def _defined(state: State, entry: r.Entry, record: r.ScheduleDefined) -> None:
     )
     if before is not None:
         made.held_us = before.held_us
-        made.tick_us, made.counted_us = before.tick_us, before.counted_us
+        made.counted_us = before.counted_us
         made.last_us, made.last_run = before.last_us, before.last_run
         made.paused_us = before.paused_us
     state.schedules[record.job] = made
@@ -117,7 +115,6 @@ def _defined(state: State, entry: r.Entry, record: r.ScheduleDefined) -> None:
 def _fired(state: State, entry: r.Entry, record: r.ScheduleFired) -> None:
     schedule = state.schedules[record.job]
     tick_us = from_rfc3339(record.tick)
-    schedule.tick_us = max(schedule.tick_us, tick_us)
     schedule.next_us = _time(record.next_at)
     if record.counted:
         schedule.counted_us = from_rfc3339(record.counted)

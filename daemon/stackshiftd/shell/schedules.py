@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import heapq
+from collections.abc import Iterator
 from itertools import islice
 from typing import Any, Final
 
@@ -83,10 +84,10 @@ class Schedules:
             wanted = [self._find(params.job)]
         else:
             wanted = [each for each in schedules.values() if each.job not in self._ticking.problems]
-        ticks = [(us, each.job) for each in wanted for us in _coming(each, params.count)]
+        ticks = heapq.merge(*map(_coming, wanted))
         told = [
             {"at": rfc3339(us), "job": job, "local": _local(us, schedules[job].timezone)}
-            for us, job in heapq.nsmallest(params.count, ticks)
+            for us, job in islice(ticks, params.count)
         ]
         self._engine.when_durable(answer, {"ticks": told})
 
@@ -155,12 +156,13 @@ def _text(us: int) -> str | None:
     return rfc3339(us) if us else None
 
 
-def _coming(schedule: Schedule, most: int) -> list[int]:
-    """The next ticks of a schedule; none where it is paused or retired."""
-    if not schedule.next_us:
-        return []
-    clock = clock_of(schedule.expression, schedule.timezone, schedule.since_us)
-    return [schedule.next_us, *islice(clock.after(schedule.next_us), most - 1)]
+def _coming(schedule: Schedule) -> Iterator[tuple[int, str]]:
+    """The next ticks of a schedule, with its job; none where it is paused or retired."""
+    if schedule.next_us:
+        clock = clock_of(schedule.expression, schedule.timezone, schedule.since_us)
+        yield schedule.next_us, schedule.job
+        for us in clock.after(schedule.next_us):
+            yield us, schedule.job
 
 
 def _local(us: int, timezone: str) -> str:
