@@ -12,7 +12,7 @@ from stackshiftd.core.state import State
 
 
 def decide_define_queues(state: State, command: c.DefineQueues, now_us: int) -> Decision:
-    """A record for each queue of which it is not said yet; what is not said any more is withdrawn."""
+    """A record for each queue that is not said to be so yet; what is said no more is withdrawn."""
     names = sorted(
         {name for name, queue in state.queues.items() if command.by in queue.said}
         | command.queues.keys()
