@@ -8,6 +8,7 @@ import pytest
 
 from core.story import Story
 from stackshiftd.core.records import QueueTerms
+from stackshiftd.core.why import Fleet, why
 
 OWN = QueueTerms(processes=2)
 
@@ -132,3 +133,13 @@ def test_suspect_does_not_keep_its_queue() -> None:
     suspected(story, concurrency_key="k")
     others = [story.start(concurrency_key=key) for key in ("k", "l")]
     assert story.fill() == others
+
+
+def test_suspect_that_its_queue_keeps_says_so() -> None:
+    """Who asks why is told of the pause, not of a worker that it would not get either."""
+    story = Story()
+    run = suspected(story)
+    fleet = Fleet(2, 8, 0)
+    assert why(story.state, story.run(run), fleet, story.now_us).code == "suspect"
+    story.limit(paused=True)
+    assert why(story.state, story.run(run), fleet, story.now_us).code == "queue_paused"

@@ -208,3 +208,22 @@ def test_drain_of_a_client_that_is_gone_is_forgotten(project: Project) -> None:
     project.open("go")
     project.finish(run)
     assert project.call("queue.resume", queue="media")["changed"]
+
+
+def test_module_that_does_not_import_takes_no_limit_back(make_project: Make) -> None:
+    """What it declared holds for the runs of other modules, until it imports and says otherwise."""
+    limits = 'stackshift.queue("mail", concurrency=3)\n'
+    project = make_project(JOBS, CONFIG, limits=limits)
+    project.start()
+    assert queue(project, "mail")["concurrency"] == 3
+    module = project.root / "jobs" / "limits.py"
+    text = module.read_text()
+    project.stop()
+    module.write_text(text + "raise RuntimeError('broken')\n")
+    project.start()
+    assert project.call("job.list")["failed_modules"]
+    assert queue(project, "mail")["concurrency"] == 3
+    project.stop()
+    module.write_text(text.replace("3", "4"))
+    project.start()
+    assert queue(project, "mail")["concurrency"] == 4

@@ -14,7 +14,7 @@ Laws:
 from __future__ import annotations
 
 from collections.abc import Callable
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 from typing import Any, Final, TypeVar
 
 T = TypeVar("T", bound=Any)
@@ -36,8 +36,8 @@ class Heap(list[T]):
         """Put `item` in, and forget what does not count if there is much."""
         heappush(self, item)
         if len(self) > self._most:
-            self[:] = {each for each in self if counts(each)}
-            heapify(self)
+            # In order rather than as any heap: what is pushed next is later than all, as a rule.
+            self[:] = sorted(dict.fromkeys(filter(counts, self)))
             # So many more must come before the next look that a look costs each of them little.
             self._most = max(FEW, 2 * len(self))
 

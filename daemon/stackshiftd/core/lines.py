@@ -79,7 +79,19 @@ class Line:
         self.throttled.settle(self._is_throttled)
 
     def _has_turn(self, place: tuple[int, str]) -> bool:
-        return self._queues[place[1]].turn == Turn(self._own, False, place[0])
+        turn = self._queues[place[1]].turn
+        return (
+            turn is not None
+            and turn.number == place[0]
+            and not turn.throttled
+            and turn.own == self._own
+        )
 
     def _is_throttled(self, place: tuple[int, str]) -> bool:
-        return self._queues[place[1]].turn == Turn(self._own, True, place[0])
+        turn = self._queues[place[1]].turn
+        return (
+            turn is not None
+            and turn.number == place[0]
+            and turn.throttled
+            and turn.own == self._own
+        )

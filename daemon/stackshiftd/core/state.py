@@ -14,7 +14,6 @@ Laws:
 
 from __future__ import annotations
 
-from collections import deque
 from enum import StrEnum
 from typing import Final
 
@@ -208,8 +207,8 @@ class State:
         self.lines: dict[str, Line] = {"": Line(self.queues, False)}
         """The queues by the workers that serve them: those of a queue's own, or all others. Every
         pool of workers that a queue names has one."""
-        self.suspects: deque[str] = deque()
-        """Ready runs that must be tried alone in a worker."""
+        self.suspects: dict[str, None] = {}
+        """Ready runs that must be tried alone in a worker, in the order in which they came."""
         self.timers: Heap[Timer] = Heap()
         self.awaited: dict[str, list[tuple[str, str]]] = {}
         """Run waited for → (run, step) that wait for it."""
@@ -288,7 +287,7 @@ class State:
         queue = self.queue(run.queue)
         queue.depth += 1
         if run.suspect:
-            self.suspects.append(run.id)
+            self.suspects[run.id] = None
             return
         place = (-run.priority, run.place_us, run.created_seq, run.id, run.concurrency_key)
         queue.push(place, run.next_is_new)
@@ -298,8 +297,8 @@ class State:
         """`run`, which was ready, is so no more."""
         queue = self.queues[run.queue]
         queue.depth -= 1
-        if run.suspect and run.id in self.suspects:
-            self.suspects.remove(run.id)
+        if run.id in self.suspects:
+            del self.suspects[run.id]
         else:
             queue.leave(run.concurrency_key)
             self.settle_queue(run.queue)

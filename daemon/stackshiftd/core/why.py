@@ -71,14 +71,14 @@ def _queued(state: State, run: Run, fleet: Fleet, now_us: int) -> Why:
     queued = f"queued {format_ms(max(0, now_us - run.place_us) // 1000)}"
     if run.token:
         return Why("stopping", f"{queued}: its earlier attempt has not stopped yet")
+    held = _held_by_queue(state, run, now_us)
+    if held is not None:
+        return Why(held.code, f"{queued}: {held.text}", held.kind, "", held.until_us, held.run)
     if run.suspect:
         return Why(
             "suspect",
             f"{queued}: {run.deaths} workers died under it, it waits for a worker of its own",
         )
-    held = _held_by_queue(state, run, now_us)
-    if held is not None:
-        return Why(held.code, f"{queued}: {held.text}", held.kind, "", held.until_us, held.run)
     if not fleet.workers:
         return Why("no_worker", f"{queued}: no worker is ready yet")
     if fleet.executing >= fleet.slots:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from msgspec import Raw
@@ -15,7 +15,7 @@ from stackshift_jobs.config import Config
 from stackshift_jobs.errors import StackshiftError
 from stackshiftd.core import commands as c
 from stackshiftd.core.effects import Acknowledge, Dispatch, Resolve, Stop
-from stackshiftd.core.records import NULL
+from stackshiftd.core.records import NULL, QueueTerms
 from stackshiftd.core.state import Body, Run, Step
 from stackshiftd.shell.bodies import Bodies
 from stackshiftd.shell.catalog import Catalog, StartParams
@@ -34,6 +34,10 @@ from stackshiftd.worker.frames import (
 )
 
 log = logging.getLogger("stackshiftd.dispatcher")
+
+MAX_ASSIGNS: Final = 1024
+"""Runs handed out, or held for want of their job, in one turn of the loop: a great many that are to
+be held do not keep all else waiting. The commit of these is followed by a look for more."""
 
 
 class Dispatcher:
@@ -70,8 +74,10 @@ class Dispatcher:
         suspect = bool(state.suspects) and state.next_suspect(engine.now_us(), pool) is not None
         if suspect:
             self._try_suspect(pool)
-        while state.next_ready(engine.now_us(), pool) is not None:
-            link = self._freest(pool, suspect)
+        for _ in range(MAX_ASSIGNS):
+            link = None
+            if state.next_ready(engine.now_us(), pool) is not None:
+                link = self._freest(pool, suspect)
             if link is None:
                 return
             engine.submit(c.Assign(link.id, self._catalog.codes, pool=pool))
@@ -225,12 +231,21 @@ class Dispatcher:
                 "%s does not import: %s:%d: %s: %s",
                 failed.module, failed.file, failed.line, failed.type, failed.message,
             )  # fmt: skip
-        self._engine.submit(c.DefineQueues("code", self._catalog.queues))
+        self._engine.submit(c.DefineQueues("code", self._declared(greeting)))
         self._engine.submit(c.DefineJobs(self._catalog.codes))
         self.learned()
         self._engine.poke()
         if not self.first_worker.done():
             self.first_worker.set_result("")
+
+    def _declared(self, greeting: Greeting) -> dict[str, QueueTerms]:
+        """What the code says of queues. A module that does not import takes nothing back: a limit
+        it declared holds for the runs of other modules too."""
+        if not greeting.failed:
+            return self._catalog.queues
+        queues = self._engine.state.queues.items()
+        before = {name: queue.said["code"] for name, queue in queues if "code" in queue.said}
+        return before | self._catalog.queues
 
     def heard(self, link: Link, command: c.Command) -> None:
         """A worker's command: most go to the core as they are."""

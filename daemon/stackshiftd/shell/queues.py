@@ -220,12 +220,13 @@ class Queues:
             else:
                 answer({"queue": queue, "cancelled": counts["done"], "dry_run": False})
 
-        for run_id in left[-SLICE:]:
-            run = self._engine.state.runs.get(run_id)
+        asked = 0
+        while left and asked < SLICE:
+            run = self._engine.state.runs.get(left.pop())
             # It may have been handed out since.
             if run is not None and _is_purged(run):
-                self._engine.submit(c.CancelRun(run_id), cancelled)
-        del left[-SLICE:]
+                self._engine.submit(c.CancelRun(run.id), cancelled)
+                asked += 1
         self._engine.when_durable(settled, None)
 
 

@@ -1,0 +1,108 @@
+"""What is a great deal of work is done in turns of the loop, and each of them ends."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from stackshiftd.core import commands as c
+from stackshiftd.core import records as r
+from stackshiftd.core.decide import decide
+from stackshiftd.core.fold import fold
+from stackshiftd.core.state import State
+from stackshiftd.shell import dispatcher, queues
+from stackshiftd.shell.dispatcher import Dispatcher
+from stackshiftd.shell.queues import PurgeQueue, Queues
+
+
+class FakeEngine:
+    """State and clock of an engine; all is durable at once. With `deaf` it takes no commands."""
+
+    def __init__(self) -> None:
+        self.state = State()
+        self.deaf = False
+        self.submitted = 0
+
+    def now_us(self) -> int:
+        return 1_795_000_000_000_000
+
+    def submit(self, command: Any, reply: Any = None, source: Any = None) -> None:
+        self.submitted += 1
+        if self.deaf:
+            return
+        decision = decide(self.state, command, self.now_us())
+        for record in decision.records:
+            fold(self.state, r.Entry(self.state.seq + 1, self.now_us(), record))
+        if reply is not None:
+            reply(decision.reply)
+
+    def when_durable(self, reply: Any, answer: Any) -> None:
+        reply(answer)
+
+    def start(self, count: int) -> None:
+        for n in range(count):
+            self.submit(c.StartRun(f"run_{n:06d}", "gone", "media", b"{}"))
+        self.submitted = 0
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
+    """An engine, and small bounds."""
+    monkeypatch.setattr(dispatcher, "MAX_ASSIGNS", 20)
+    monkeypatch.setattr(queues, "SLICE", 1)
+    return FakeEngine()
+
+
+def fill_slots(engine: FakeEngine) -> None:
+    """As a dispatcher with one worker that has no job does it."""
+
+    async def fill() -> None:
+        made = Dispatcher(*cast(Any, (engine, SimpleNamespace(codes={}), None, None, None)))
+        link = SimpleNamespace(id="w1", usable=True, queue="", slots=4)
+        made.pool = cast(Any, SimpleNamespace(links={"w1": link}))
+        made.fill_slots()
+
+    asyncio.run(fill())
+
+
+def test_runs_of_a_missing_job_are_held_in_turns(engine: FakeEngine) -> None:
+    """A hundred thousand of them do not keep all else waiting until the last is held."""
+    engine.start(50)
+    for held in (20, 40, 50, 50):
+        fill_slots(engine)
+        assert len(engine.state.held["gone"]) == held
+
+
+def test_filling_slots_ends_where_nothing_comes_of_it(engine: FakeEngine) -> None:
+    """An engine that takes no commands any more leaves a run ready for ever."""
+    engine.start(1)
+    engine.deaf = True
+    fill_slots(engine)
+    assert engine.submitted == 20
+
+
+def test_purge_ends_where_others_were_quicker(engine: FakeEngine) -> None:
+    """However many were cancelled or handed out between two of its turns, it answers."""
+    engine.start(2000)
+    answers: list[Any] = []
+
+    class Overtaken(FakeEngine):
+        def submit(self, command: Any, reply: Any = None, source: Any = None) -> None:
+            super().submit(command, reply, source)
+            for run in list(self.state.runs):
+                super().submit(c.CancelRun(run))
+
+    overtaken = Overtaken()
+    overtaken.state = engine.state
+
+    async def purge() -> None:
+        config = SimpleNamespace(queues={})
+        made = Queues(*cast(Any, (overtaken, SimpleNamespace(jobs={}), config)))
+        made.purge(PurgeQueue("media"), answers.append)
+
+    asyncio.run(purge())
+    assert answers == [{"queue": "media", "cancelled": 1, "dry_run": False}]
+    assert not engine.state.runs
