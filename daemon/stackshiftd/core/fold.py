@@ -64,10 +64,12 @@ def fold(state: State, entry: r.Entry) -> None:
     assert entry.at_us >= state.now_us, f"time runs backwards at {entry.seq}"
     state.seq = entry.seq
     state.now_us = entry.at_us
-    state.settle_throttled()
+    if state.throttled:
+        state.settle_throttled()
     record = entry.record
     _BY_TYPE[type(record)](state, entry, record)
-    state.settle_timers()
+    if state.timers:
+        state.settle_timers()
 
 
 def _body(state: State, raw: Raw, seq: int) -> Body:

@@ -33,6 +33,8 @@ class Line:
         """The queue to be served at `now_us`: of those that may be, the one that was served least
         recently."""
         first = self.turns[0] if self.turns else None
+        if not self.throttled:
+            return first[1] if first is not None else None
         for _, name in self._due(now_us):
             found = (self._queues[name].served, name)
             if first is None or found < first:

@@ -158,6 +158,9 @@ class Queue:
                 return None
             if self.limits.rate is not None and self.permit_us > now_us:
                 return Turn(own, True, self.permit_us)
+        turn = self.turn
+        if turn is not None and turn.number == self.served and not turn.throttled:
+            return turn if turn.own == own else Turn(own, False, self.served)
         return Turn(own, False, self.served)
 
     def oldest_us(self) -> int | None:
@@ -193,7 +196,8 @@ class Queue:
             self.busy[key] = self.busy.get(key, 0) + 1
         if fresh and self.limits.rate is not None:
             self.full_at = max(self.full_at, now_us * self.limits.rate) + self.limits.per_us
-        self._settle()
+        if key:
+            self._settle()
 
     def release(self, key: str) -> None:
         """A run holds its slot no more."""

@@ -189,7 +189,7 @@ class State:
     __slots__ = (
         "awaited", "dead", "epoch", "executions", "finished", "held", "key_expiry", "keys",
         "lines", "now_us", "queues", "runs", "schedules", "schedules_seq", "seq", "spill_bytes",
-        "suspects", "timers",
+        "suspects", "throttled", "timers",
     )  # fmt: skip
 
     def __init__(self, spill_bytes: int = SPILL_BYTES) -> None:
@@ -207,6 +207,8 @@ class State:
         self.lines: dict[str, Line] = {"": Line(self.queues, False)}
         """The queues by the workers that serve them: those of a queue's own, or all others. Every
         pool of workers that a queue names has one."""
+        self.throttled = 0
+        """How many queues only wait until their rate lets them go."""
         self.suspects: dict[str, None] = {}
         """Ready runs that must be tried alone in a worker, in the order in which they came."""
         self.timers: Heap[Timer] = Heap()
@@ -307,12 +309,14 @@ class State:
         """Put the queue where it stands among the others now."""
         queue = self.queues[name]
         before, turn = queue.turn, queue.turn_at(self.now_us)
-        if turn == before:
+        if turn is before or turn == before:
             return
         queue.turn = turn
         if turn is not None:
+            self.throttled += turn.throttled
             self.line_of(name).add(name, turn)
         if before is not None:
+            self.throttled -= before.throttled
             self.lines[name if before.own else ""].settle()
 
     def settle_throttled(self) -> None:
@@ -349,7 +353,7 @@ class State:
             run is not None
             and run.status is Status.QUEUED
             and not run.token
-            and not run.suspect
+            and run.deaths < MAX_DEATHS
             and run.place_us == place[1]
             and run.next_is_new == fresh
         )

@@ -71,31 +71,35 @@ class Dispatcher:
         """The slots of the workers that a queue has of its own, or of all others."""
         engine = self._engine
         state = engine.state
-        suspect = bool(state.suspects) and state.next_suspect(engine.now_us(), pool) is not None
+        now_us = engine.now_us()
+        suspect = bool(state.suspects) and state.next_suspect(now_us, pool) is not None
         if suspect:
             self._try_suspect(pool)
+        if state.next_ready(now_us, pool) is None:
+            return
+        free = self._free(pool, suspect)
         for _ in range(MAX_ASSIGNS):
-            link = None
-            if state.next_ready(engine.now_us(), pool) is not None:
-                link = self._freest(pool, suspect)
-            if link is None:
+            if not free or state.next_ready(now_us, pool) is None:
                 return
-            engine.submit(c.Assign(link.id, self._catalog.codes, pool=pool))
+            worker = max(free, key=free.__getitem__) if len(free) > 1 else next(iter(free))
+            held = len(state.executions.get(worker, ()))
+            engine.submit(c.Assign(worker, self._catalog.codes, pool=pool))
+            free[worker] -= len(state.executions.get(worker, ())) - held
+            if not free[worker]:
+                del free[worker]
 
-    def _freest(self, pool: str, suspect: bool) -> Link | None:
-        """The worker with the most free slots; while a suspect waits, one is left to fall idle."""
-        found, most = None, 0
+    def _free(self, pool: str, suspect: bool) -> dict[str, int]:
+        """The free slots of workers that have some; while a suspect waits, one worker is left to
+        fall idle."""
         executions = self._engine.state.executions
         links = [link for link in self.pool.links.values() if link.usable and link.queue == pool]
         if suspect and len(links) > 1:
             links.remove(min(links, key=lambda link: len(executions.get(link.id, ()))))
         elif suspect:
-            return None
-        for link in links:
-            free = link.slots - len(executions.get(link.id, ()))
-            if free > most and not self._has_suspect(link):
-                found, most = link, free
-        return found
+            return {}
+        free = {link.id: link.slots - len(executions.get(link.id, ())) for link in links}
+        alone = {link.id for link in links if self._has_suspect(link)}
+        return {worker: slots for worker, slots in free.items() if slots and worker not in alone}
 
     def _has_suspect(self, link: Link) -> bool:
         runs = self._engine.state.runs
