@@ -1,9 +1,9 @@
-"""Whether the code that runs now is a handler, between its steps.
+"""Whether the code that runs now is a handler, and whether it is between its steps.
 
 The worker sets `in_handler` around a handler to the name by which messages call its context
-(`ctx`), and to None again around the function of a step, where the client may be used. A context
-variable, since handlers share threads and event loops; `asyncio` tasks inherit it by themselves, a
-thread that the handler starts does only if its context is copied.
+(`ctx`), and `current_step` around the function of a step, where the client may be used. Context
+variables, since handlers share threads and event loops; `asyncio` tasks inherit them by themselves,
+a thread that the handler starts does only if its context is copied.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import Final
 from stackshift_jobs.errors import InsideHandler
 
 in_handler: Final[ContextVar[str | None]] = ContextVar("stackshift_in_handler", default=None)
+current_step: Final[ContextVar[str | None]] = ContextVar("stackshift_step", default=None)
+"""Name of the step whose function is running here, if one is."""
 
 _INSTEAD: Final = {
     "run.start": ("start", "step.start"),
@@ -29,7 +31,7 @@ def refuse_in_handler(method: str) -> None:
     A handler is run again from the top after every wait: what the client did would be done again.
     """
     context = in_handler.get()
-    if context is None:
+    if context is None or current_step.get() is not None:
         return
     called, instead = _INSTEAD.get(method, (method, "step.run"))
     raise InsideHandler(

@@ -10,15 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from contextvars import ContextVar
 from typing import Any, Final
 
 from stackshift_jobs.errors import ReplayError
+from stackshift_jobs.handler_scope import current_step
 from stackshift_jobs.names import check_name
 from stackshift_jobs.ops import Memo
-
-current_step: ContextVar[str | None] = ContextVar("stackshift_step", default=None)
-"""Name of the step whose function is running here, if one is."""
 
 _KIND_NAMES: Final = {
     "run": "a step",
@@ -28,6 +25,11 @@ _KIND_NAMES: Final = {
     "start": "the start of a run",
     "child": "a wait for a run",
 }
+
+
+MAX_NAMES: Final = 10_000
+_NAMES: Final[set[str]] = set()
+"""Names of steps that were found to be good: the same ones come again with every run."""
 
 
 class Unwinding(BaseException):
@@ -64,7 +66,11 @@ class Pass:
         """The identity of a call of a step named `name`. Raises `Usage` for what cannot be a name,
         `ReplayError` for a name used in two branches, a record of another kind, or a call inside a
         step's function; unwinds again what is being unwound."""
-        return self._identity(check_name(name, "step"), kind)
+        if name not in _NAMES:
+            check_name(name, "step")
+            if len(_NAMES) < MAX_NAMES:
+                _NAMES.add(name)
+        return self._identity(name, kind)
 
     def identify_read(self, name: str) -> str:
         """The identity of a read such as `ctx.now()`; cannot collide with any step's."""

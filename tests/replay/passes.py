@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 from stackshift_jobs import ops
 from stackshift_jobs.async_context import AsyncJobContext
 from stackshift_jobs.context import Facts, JobContext
-from stackshift_jobs.replay import Pass, Unwinding, current_step
+from stackshift_jobs.handler_scope import current_step
+from stackshift_jobs.replay import Pass, Unwinding
 from stackshift_jobs.strict import dumps
 
 START_US = 1_795_000_000_000_000

@@ -20,7 +20,7 @@ from typing import NamedTuple
 from stackshiftd.journal.commit import CommitThread
 from stackshiftd.journal.contract import Full, Group, Place, Unknown
 from stackshiftd.journal.filesystem import NO_SPACE, FileSystem
-from stackshiftd.journal.lines import encode_group
+from stackshiftd.journal.lines import encode_group, encode_single
 from stackshiftd.journal.reading import Span
 from stackshiftd.journal.recovery import Recovered
 from stackshiftd.journal.segment import Header, SegmentWriter, segment_name
@@ -121,7 +121,9 @@ class Appender:
                 assert entry.seq == seq, f"record {entry.seq} where {seq} is due"
                 assert entry.at_us >= at_us, f"record {seq} is older than the one before it"
                 at_us = entry.at_us
-            if group:
+            if len(group) == 1:
+                lines.append(encode_single(group[0], watermark))
+            elif group:
                 lines += encode_group(group, watermark)
         data = b"".join(lines)
         writer, roll = self._writer, None

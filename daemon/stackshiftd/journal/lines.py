@@ -132,9 +132,9 @@ def encode_group(group: Sequence[Entry], watermark: int) -> list[bytes]:
     """The lines of one atomic append, in order. `watermark`: the highest seq known on disk."""
     count = len(group)
     if count == 1:
-        return [_encode(group[0], watermark, b"")]
+        return [encode_single(group[0], watermark)]
     return [
-        _encode(entry, watermark, b'"part":[%d,%d],' % (number, count))
+        encode_single(entry, watermark, b'"part":[%d,%d],' % (number, count))
         for number, entry in enumerate(group, 1)
     ]
 
@@ -144,7 +144,8 @@ _MARKS: Final = {
 }
 
 
-def _encode(entry: Entry, watermark: int, part: bytes) -> bytes:
+def encode_single(entry: Entry, watermark: int, part: bytes = b"") -> bytes:
+    """The line of an append of one record."""
     body = _encode_record(entry.record)
     if not body.isascii():
         body = body.decode("utf-8").encode("ascii", _ESCAPE)

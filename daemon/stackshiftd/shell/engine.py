@@ -28,6 +28,7 @@ from stackshiftd.core.effects import Discarded, Effect, Finished
 from stackshiftd.core.fold import fold
 from stackshiftd.core.image import load
 from stackshiftd.core.records import (
+    AnyRecord,
     AttemptStopped,
     Entry,
     RunCancelled,
@@ -54,6 +55,7 @@ _KEPT_FROM_WORKERS: Final = (
 )  # fmt: skip
 """What must not be lost while there is no room: it cannot be asked for again."""
 
+_LEAVE: Final = frozenset((AttemptStopped, RunDiscarded, RunRemoved))
 _ENDS: Final = frozenset((RunCompleted, RunFailed, RunCancelled))
 _LENGTHENS: Final = frozenset((AttemptStopped, RunDiscarded))
 """With these a run that finished before leaves memory."""
@@ -126,7 +128,7 @@ class Engine:
         """Where the snapshot stands that the state was read from; 0 for none."""
         self.read_only = False
         self.roomy = True
-        self._clock = clock or (lambda: time.time_ns() // 1000)
+        self._clock = clock or _wall_us
         self._shell: Shell | None = None
         self._loop = asyncio.get_running_loop()
         self._epoch = Epoch(0)
@@ -208,8 +210,10 @@ class Engine:
             return
         if (self.read_only or not self.roomy) and self._refused_or_parked(command, reply, source):
             return
-        now_us = self.now_us()
         state = self.state
+        now_us = self._clock()
+        if now_us < state.now_us:
+            now_us = state.now_us
         try:
             decision = decide(state, command, now_us)  # type: ignore[arg-type]
         except StackshiftError as refused:
@@ -356,10 +360,8 @@ class Engine:
             left: list[str] = []
             for entry in item.entries:
                 _note_place(self.places, entry, next(places))
-                if type(entry.record) is AttemptStopped or type(entry.record) is RunDiscarded:
-                    left.append(entry.record.run)
-                elif type(entry.record) is RunRemoved:
-                    self.places.pop(entry.record.run, None)
+                if type(entry.record) in _LEAVE:
+                    self._leave(entry.record, left)
             published.extend(item.entries)
             for run in item.finished:
                 self.finishing.pop(run.id, None)
@@ -374,6 +376,13 @@ class Engine:
             for run_id in left:
                 self._forget_left(run_id)
         return published
+
+    def _leave(self, record: AnyRecord, left: list[str]) -> None:
+        """What a record takes out of memory for good; `left` is told the runs whose row goes on."""
+        if isinstance(record, RunRemoved):
+            self.places.pop(record.run, None)
+        elif isinstance(record, AttemptStopped | RunDiscarded):
+            left.append(record.run)
 
     def _row(self, run: Run, entries: Sequence[Entry]) -> RunRow:
         """The history row of a run that `entries` finish; its places leave memory unless it
@@ -459,6 +468,10 @@ class Engine:
         waiter: asyncio.Future[None] = self._loop.create_future()
         self._drained.append(waiter)
         await waiter
+
+
+def _wall_us() -> int:
+    return time.time_ns() // 1000
 
 
 def _note_place(places: dict[str, array[int]], entry: Entry, place: int) -> None:

@@ -19,8 +19,7 @@ from typing import Any, Final
 
 from stackshift_jobs import ops
 from stackshift_jobs.async_context import AsyncJobContext
-from stackshift_jobs.handler_scope import in_handler
-from stackshift_jobs.replay import current_step
+from stackshift_jobs.handler_scope import current_step, in_handler
 from stackshiftd.core import commands as c
 from stackshiftd.worker.execution import (
     DRAINED,
@@ -201,7 +200,6 @@ class LoopPort:
         execution.refuse_unwinding()
         execution.began(op)
         inside = current_step.set(op.step)
-        scope = in_handler.set(None)
         try:
             if op.timeout_ms is None:
                 return await (op.fn(*op.args, **op.kwargs) if _is_async(op) else self._thread(op))
@@ -216,7 +214,6 @@ class LoopPort:
                 raise TimeoutError(f"step {op.step!r} ran longer than {op.timeout_ms} ms") from late
         finally:
             execution.ended(op)
-            in_handler.reset(scope)
             current_step.reset(inside)
 
     async def _thread(self, op: ops.Perform) -> Any:

@@ -27,7 +27,8 @@ from pathlib import Path
 from typing import Final, NamedTuple, TextIO
 
 from stackshift_jobs.durations import rfc3339
-from stackshift_jobs.replay import Pass, current_step
+from stackshift_jobs.handler_scope import current_step
+from stackshift_jobs.replay import Pass
 
 MAX_BYTES: Final = 1 << 20
 MAX_LINE: Final = 16 * 1024

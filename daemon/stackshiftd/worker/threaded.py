@@ -17,8 +17,8 @@ from typing import Any, Final
 
 from stackshift_jobs import ops
 from stackshift_jobs.context import JobContext
-from stackshift_jobs.handler_scope import in_handler
-from stackshift_jobs.replay import Unwinding, current_step
+from stackshift_jobs.handler_scope import current_step, in_handler
+from stackshift_jobs.replay import Unwinding
 from stackshiftd.core import commands as c
 from stackshiftd.worker.execution import (
     DRAINED,
@@ -185,13 +185,11 @@ class ThreadPort:
         self._execution.refuse_unwinding()
         execution.began(op)
         inside = current_step.set(op.step)
-        scope = in_handler.set(None)
         try:
             value = op.fn(*op.args, **op.kwargs)
         finally:
             with execution.guard:
                 execution.ended(op)
-            in_handler.reset(scope)
             current_step.reset(inside)
         if op.step in execution.overdue_calls:
             raise TimeoutError(f"step {op.step!r} ran longer than {op.timeout_ms} ms")
