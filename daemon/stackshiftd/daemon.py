@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
-import sys
 import time
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 from stackshift_jobs.config import Config
 from stackshift_jobs.discovery import DaemonInfo, remove_daemon, socket_path, write_daemon
 from stackshift_jobs.durations import rfc3339
-from stackshift_jobs.errors import BadConfiguration, Busy, StackshiftError
+from stackshift_jobs.errors import BadConfiguration, StackshiftError
 from stackshift_jobs.version import PROTOCOL, __version__
 from stackshiftd.core import commands as c
 from stackshiftd.core.effects import (
@@ -30,11 +28,11 @@ from stackshiftd.core.effects import (
     Resolve,
     Stop,
 )
-from stackshiftd.core.records import Entry, RunRemoved
+from stackshiftd.core.records import Entry
 from stackshiftd.core.state import Run
 from stackshiftd.core.why import Fleet
 from stackshiftd.history.index import History
-from stackshiftd.history.rows import RowBuilder, RunRow
+from stackshiftd.history.rows import RunRow
 from stackshiftd.journal.contract import Journal, Owner
 from stackshiftd.shell.acting import Acting
 from stackshiftd.shell.bodies import Bodies
@@ -56,12 +54,12 @@ from stackshiftd.shell.starting import Starting
 from stackshiftd.shell.ticking import Ticking
 from stackshiftd.shell.timers import Timers
 from stackshiftd.shell.tuning import Tuning
+from stackshiftd.shell.upkeep import Upkeep
 from stackshiftd.shell.view import View
 from stackshiftd.shell.waiters import Waiters
 
 log = logging.getLogger("stackshiftd")
 
-COMPACT_PAUSE_SECONDS: Final = 10.0
 LINE_MARGIN: Final = 64 * 1024
 
 
@@ -82,9 +80,6 @@ class Daemon:
         self._data_dir = config.data_dir
         self._stopping: asyncio.Future[bool] = self._loop.create_future()
         self._failure: BaseException | None = None
-        self._compacting = False
-        self._compact_again_at = 0.0
-        self._compacted_bytes = 0
         self._tasks: set[asyncio.Task[Any]] = set()
         self._lock_inode = _inode(self._data_dir / "lock")
         logs = self._data_dir / "logs"
@@ -103,6 +98,10 @@ class Daemon:
         self._feeds = Feeds(self.engine, self._lookup, self._view.run)
         self._hooks = Hooks(config, self._view.at_end, self._tuning)
         self._timers = Timers(self.engine)
+        self._upkeep = Upkeep(
+            self.engine, journal, self._history, config, lambda: self._feeds.published_seq,
+            self._track,
+        )  # fmt: skip
         self._ticking = Ticking(self.engine, self._catalog)
         self._dispatcher.learned = self._ticking.learn
         payload_bytes = config.limits.payload_bytes
@@ -184,10 +183,7 @@ class Daemon:
 
     def compact(self, answer: Answer) -> None:
         """Write a snapshot; answer when it is there."""
-        if self._compacting:
-            raise Busy("a compaction is under way", hint="try again when it is done")
-        self._compacting = True
-        self._track(self._compact(answer))
+        self._upkeep.compact(answer)
 
     # --- Life ------------------------------------------------------------------------------
 
@@ -198,7 +194,7 @@ class Daemon:
         """
         engine = self.engine
         caught = await engine.replay(self._history.covered_seq)
-        self._backfill_history()
+        self._upkeep.backfill_history()
         for row in caught.rows:
             self._history.add(row)
         for run, places in caught.lengthened:
@@ -275,7 +271,7 @@ class Daemon:
             )
             return
         self.engine.look_for_room()
-        self._compact_if_due()
+        self._upkeep.compact_if_due()
         if not self._stopping.done():
             self._loop.call_later(1.0, self._every_second)
 
@@ -327,84 +323,6 @@ class Daemon:
         with contextlib.suppress(StackshiftError):
             self._journal.close()
 
-    # --- History and snapshots -------------------------------------------------------------
-
-    def _backfill_history(self) -> None:
-        """An index that lags behind the snapshot (or is new) is brought up from the journal, on a
-        thread: until that is done, lists show less."""
-        covered = self._history.covered_seq
-        snapshot = self.engine.snapshot_seq
-        if covered < snapshot:
-            log.info("building the history index from the journal")
-            self._history.building()
-            self._track(asyncio.to_thread(self._history.build, self._old_rows(snapshot), snapshot))
-
-    def _old_rows(self, until_seq: int) -> Iterator[RunRow | str]:
-        builder = RowBuilder()
-        for place, entry in self._journal.read(1):
-            if entry.seq > until_seq:
-                return
-            row = builder.add(place, entry)
-            if row is not None:
-                yield row
-            elif isinstance(entry.record, RunRemoved):
-                yield entry.record.run
-
-    def _compact_if_due(self) -> None:
-        stats = self._journal.stats()
-        snapshot = stats["snapshot"]
-        base = snapshot["seq"] if snapshot else 0
-        sealed = [each for each in stats["segments"][:-1] if each["first_seq"] > base]
-        if sealed and not self._compacting and time.monotonic() >= self._compact_again_at:
-            self._compacting = True
-            # A compaction that fails is not tried again at once; one that succeeds has no work
-            # left.
-            self._compact_again_at = time.monotonic() + COMPACT_PAUSE_SECONDS
-            self._track(self._compact(_log_compaction))
-
-    async def _compact(self, answer: Answer) -> None:
-        """Run the compaction process up to what is durable now, then drop what is too old."""
-        try:
-            # Both ends are those of appends; what is published is in the history.
-            upto = min(self._journal.durable_seq, self._feeds.published_seq)
-            await self._history.flushed(upto)
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-P", "-m", "stackshiftd", "compact",
-                "--data-dir", str(self._data_dir), "--upto-seq", str(upto),
-                stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
-            )  # fmt: skip
-            out, _ = await process.communicate()
-            if process.returncode != 0:
-                answer(
-                    StackshiftError(
-                        f"the compaction process ended with {process.returncode}",
-                        hint="stackshift daemon logs",
-                    )
-                )
-                return
-            made = json.loads(out)
-            await self._journal.adopt_snapshot()
-            self.engine.submit(c.NoteSnapshot(made["seq"], made["state_hash"]))
-            await self._retain()
-            self.engine.when_durable(answer, made)
-        finally:
-            self._compacting = False
-
-    async def _retain(self) -> None:
-        """Drop whole segments that are past `[journal] retention`, and their rows."""
-        cutoff_us = self.engine.now_us() - self._config.journal.retention_ms * 1000
-        old: int | None = None
-        for segment in self._journal.stats()["segments"]:
-            first = next(iter(self._journal.read(segment["first_seq"])), None)
-            if first is None or first[1].at_us >= cutoff_us:
-                break
-            old = segment["first_seq"]
-        if old is not None:
-            await self._journal.trim(old)
-            self._history.forget_before(cutoff_us)
-            kept = frozenset(self.engine.state.runs)
-            await asyncio.to_thread(_drop_logs, self._data_dir / "logs", kept, cutoff_us / 1e6)
-
     # --- Odds ------------------------------------------------------------------------------
 
     def _fleet(self, pool: str) -> Fleet:
@@ -431,18 +349,3 @@ def _inode(path: Path) -> int | None:
         return path.stat().st_ino
     except OSError:
         return None
-
-
-def _drop_logs(folder: Path, kept: frozenset[str], cutoff: float) -> None:
-    """Remove the logs of runs that nothing was written to since `cutoff` (seconds since 1970)."""
-    if folder.is_dir():
-        for file in folder.iterdir():
-            if file.stem not in kept and file.stat().st_mtime < cutoff:
-                file.unlink(missing_ok=True)
-
-
-def _log_compaction(made: Any) -> None:
-    if isinstance(made, StackshiftError):
-        log.error("%s", made)
-    else:
-        log.info("snapshot at record %d, %d bytes", made["seq"], made["bytes"])

@@ -1,0 +1,156 @@
+"""Upkeep: the history brought up to date, snapshots taken, and what is too old dropped.
+
+Works beside the daemon and never in its way: the index is built on a thread, a snapshot is made by
+a process of its own. What it drops lies below the older of two snapshots, so that a run that is
+still in memory never loses its records.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from stackshift_jobs.config import Config
+from stackshift_jobs.errors import Busy, StackshiftError
+from stackshiftd.core import commands as c
+from stackshiftd.core.records import RunRemoved
+from stackshiftd.history.index import History
+from stackshiftd.history.rows import RowBuilder, RunRow
+from stackshiftd.journal.contract import Journal
+from stackshiftd.shell.engine import Engine
+from stackshiftd.shell.params import Answer
+
+log = logging.getLogger("stackshiftd")
+
+PAUSE_SECONDS: Final = 10.0
+"""Between two compactions that begin by themselves."""
+
+
+class Upkeep:
+    """`published` tells up to which record all is in the history; `track` runs work beside the
+    daemon, until it ends."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        journal: Journal,
+        history: History,
+        config: Config,
+        published: Callable[[], int],
+        track: Callable[[Coroutine[Any, Any, Any]], None],
+    ) -> None:
+        self._engine = engine
+        self._journal = journal
+        self._history = history
+        self._config = config
+        self._published = published
+        self._track = track
+        self._compacting = False
+        self._again_at = 0.0
+
+    def compact(self, answer: Answer) -> None:
+        """Write a snapshot; answer when it is there. Raises `Busy` while one is being written."""
+        if self._compacting:
+            raise Busy("a compaction is under way", hint="try again when it is done")
+        self._compacting = True
+        self._track(self._compact(answer))
+
+    def backfill_history(self) -> None:
+        """An index that lags behind the snapshot (or is new) is brought up from the journal, on a
+        thread: until that is done, lists show less."""
+        covered = self._history.covered_seq
+        snapshot = self._engine.snapshot_seq
+        if covered < snapshot:
+            log.info("building the history index from the journal")
+            self._history.building()
+            self._track(asyncio.to_thread(self._history.build, self._old_rows(snapshot), snapshot))
+
+    def _old_rows(self, until_seq: int) -> Iterator[RunRow | str]:
+        builder = RowBuilder()
+        for place, entry in self._journal.read(1):
+            if entry.seq > until_seq:
+                return
+            row = builder.add(place, entry)
+            if row is not None:
+                yield row
+            elif isinstance(entry.record, RunRemoved):
+                yield entry.record.run
+
+    def compact_if_due(self) -> None:
+        """Take a snapshot if a segment was sealed since the last one."""
+        stats = self._journal.stats()
+        snapshot = stats["snapshot"]
+        base = snapshot["seq"] if snapshot else 0
+        sealed = [each for each in stats["segments"][:-1] if each["first_seq"] > base]
+        if sealed and not self._compacting and time.monotonic() >= self._again_at:
+            self._compacting = True
+            # A compaction that fails is not tried again at once; one that succeeds has no work
+            # left.
+            self._again_at = time.monotonic() + PAUSE_SECONDS
+            self._track(self._compact(_log_compaction))
+
+    async def _compact(self, answer: Answer) -> None:
+        """Run the compaction process up to what is durable now, then drop what is too old."""
+        try:
+            # Both ends are those of appends; what is published is in the history.
+            upto = min(self._journal.durable_seq, self._published())
+            await self._history.flushed(upto)
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-P", "-m", "stackshiftd", "compact",
+                "--data-dir", str(self._config.data_dir), "--upto-seq", str(upto),
+                stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
+            )  # fmt: skip
+            out, _ = await process.communicate()
+            if process.returncode != 0:
+                answer(
+                    StackshiftError(
+                        f"the compaction process ended with {process.returncode}",
+                        hint="stackshift daemon logs",
+                    )
+                )
+                return
+            made = json.loads(out)
+            await self._journal.adopt_snapshot()
+            self._engine.submit(c.NoteSnapshot(made["seq"], made["state_hash"]))
+            await self._retain()
+            self._engine.when_durable(answer, made)
+        finally:
+            self._compacting = False
+
+    async def _retain(self) -> None:
+        """Drop whole segments that are past `[journal] retention`, and their rows."""
+        cutoff_us = self._engine.now_us() - self._config.journal.retention_ms * 1000
+        old: int | None = None
+        for segment in self._journal.stats()["segments"]:
+            first = next(iter(self._journal.read(segment["first_seq"])), None)
+            if first is None or first[1].at_us >= cutoff_us:
+                break
+            old = segment["first_seq"]
+        if old is not None:
+            await self._journal.trim(old)
+            self._history.forget_before(cutoff_us)
+            kept = frozenset(self._engine.state.runs)
+            await asyncio.to_thread(
+                _drop_logs, self._config.data_dir / "logs", kept, cutoff_us / 1e6
+            )
+
+
+def _drop_logs(folder: Path, kept: frozenset[str], cutoff: float) -> None:
+    """Remove the logs of runs that nothing was written to since `cutoff` (seconds since 1970)."""
+    if folder.is_dir():
+        for file in folder.iterdir():
+            if file.stem not in kept and file.stat().st_mtime < cutoff:
+                file.unlink(missing_ok=True)
+
+
+def _log_compaction(made: Any) -> None:
+    if isinstance(made, StackshiftError):
+        log.error("%s", made)
+    else:
+        log.info("snapshot at record %d, %d bytes", made["seq"], made["bytes"])
