@@ -29,7 +29,11 @@ class Order:
     card: str = "4242424242424242"
 
 
-@stackshift.job("billing", queue="billing")
+# One at a time for each customer: two payments at once would race for one plan.
+stackshift.queue("billing", key_concurrency=1)
+
+
+@stackshift.job("billing", queue="billing", concurrency_key="customer:{customer}")
 def billing(ctx: JobContext[Order]) -> dict[str, Any]:
     """Charge the card, then provision the plan that was paid for."""
     order = ctx.payload
