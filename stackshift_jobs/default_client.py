@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any, Final, TypedDict, Unpack
 
 from stackshift_jobs.client import Client, RunHandle, RunPage, StartOptions
-from stackshift_jobs.errors import StackshiftError
+from stackshift_jobs.errors import StackshiftError, Usage
 from stackshift_jobs.handler_scope import refuse_in_handler
 from stackshift_jobs.names import check_name
 
@@ -84,6 +84,12 @@ def queue(name: str, **limits: Unpack[QueueLimits]) -> DefaultQueue:
     """
     made = DefaultQueue(name)
     if limits:
+        for given in limits.keys() - QueueLimits.__annotations__.keys():
+            raise Usage(
+                f"{given} of queue {name!r} cannot be declared",
+                hint="processes are set in stackshift.toml; a queue has "
+                + ", ".join(QueueLimits.__annotations__),
+            )
         from stackshift_jobs.registry import declare_queue  # of job modules, not of clients
 
         declare_queue(name, **limits)

@@ -94,7 +94,11 @@ def drain(session: Session, given: Given) -> int:
         try:
             queue = session.connection().call("queue.drain", {"queue": name}, deadline.left())
         except TimeoutError:
+            session.say(f"{safe(name)} stays paused")
             raise deadline.passed(f"what executes in {safe(name)}") from None
+        except KeyboardInterrupt:
+            session.say(f"Detached; {safe(name)} stays paused")
+            raise
         except DaemonUnavailable as bad:
             for _ in until_back(session, bad):
                 deadline.check(f"what executes in {safe(name)}")
@@ -107,8 +111,8 @@ def purge(session: Session, given: Given) -> int:
     """`queues purge Q`: cancel what waits in it for a slot, for its time or for another try."""
     name = given.word("queue")
     count = session.call("queue.purge", {"queue": name, "dry_run": True})["cancelled"]
-    runs = "1 run" if count == 1 else f"{count} runs"
-    if count and not confirmed(f"cancel {runs} that wait in {name}", given.flag("yes")):
+    runs = "1 run that waits" if count == 1 else f"{count} runs that wait"
+    if not confirmed(f"cancel {runs} in {name}", given.flag("yes")):
         return 0
     reply = session.wait("queue.purge", {"queue": name})
     if session.json:

@@ -117,11 +117,12 @@ def test_drain_gives_up_after_its_timeout(shell: Shell, daemon: FakeDaemon) -> N
     daemon.answers["queue.drain"] = lambda _: daemon.stopped.wait(60)
     told = shell("queues", "drain", "media", "--timeout", "50ms")
     assert (told.stdout, told.code) == ("", 124)
+    assert told.stderr.startswith("media stays paused\n")
     assert "what executes in media" in told.stderr
 
 
 def test_purge_needs_a_yes_off_a_terminal(shell: Shell, daemon: FakeDaemon) -> None:
-    """Exit 2 and nothing cancelled; with `-y` how many were; nothing to cancel needs no yes."""
+    """Exit 2 and nothing cancelled, also where there is nothing; with `-y` how many were."""
     asked: list[bool] = []
 
     def purged(params: dict[str, Any]) -> Any:
@@ -132,9 +133,11 @@ def test_purge_needs_a_yes_off_a_terminal(shell: Shell, daemon: FakeDaemon) -> N
     told = shell("queues", "purge", "media")
     assert (told.stdout, told.code) == ("", 2)
     assert "cancel 12 runs that wait in media" in told.stderr
+    assert daemon.asked("queue.purge") == 1
     assert asked == [True]
     assert shell("queues", "purge", "media", "-y") == ("12\n", "media: 12 cancelled\n", 0)
     told = shell("queues", "purge", "media", "--yes", "--json")
     assert json.loads(told.stdout) == {"queue": "media", "cancelled": 12}
     daemon.answers["queue.purge"] = lambda _: {"queue": "media", "cancelled": 0}
-    assert shell("queues", "purge", "media").code == 0
+    assert shell("queues", "purge", "media").code == 2
+    assert shell("queues", "purge", "media", "-y").stdout == "0\n"

@@ -181,6 +181,20 @@ def test_missed_ticks_that_may_not_overlap_run_one_after_another() -> None:
         told_again(story)
 
 
+def test_ticks_found_due_together_run_one_after_another_however_late_they_are() -> None:
+    """`all` with `skip`: of ticks that are due at once, also the last ones have a run."""
+    story = ScheduledStory()
+    story.schedule("often", "@every 10s", catch_up="all")
+    story.wall_us += 75_000_000
+    ran = 0
+    while runs := story.look():
+        story.finish(*runs)
+        ran += 1
+    assert ran == 7
+    assert {fired.reason for fired in story.fired("often")} == {""}
+    told_again(story)
+
+
 def test_tick_on_time_does_not_wait_to_be_caught_up() -> None:
     """`all` is about missed ticks: one that comes while the last run is at work overlaps."""
     story = ScheduledStory()

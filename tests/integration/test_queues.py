@@ -78,8 +78,9 @@ def test_one_run_of_a_key_at_a_time_and_no_other_key_waits(project: Project) -> 
     for gate in "abc":
         project.open(gate)
     project.finish(second)
-    with pytest.raises(PayloadRefused):
-        project.begin("synced", {"gate": "a"})
+    for customer in ({}, {"customer": "x" * 600}, {"customer": None}):
+        with pytest.raises(PayloadRefused):
+            project.begin("synced", {"gate": "a"} | customer)
 
 
 def test_pause_holds_over_a_kill_until_it_is_resumed(project: Project) -> None:
@@ -91,7 +92,7 @@ def test_pause_holds_over_a_kill_until_it_is_resumed(project: Project) -> None:
     project.kill()
     project.start()
     assert queue(project, "mail")["paused_since"] == before["paused_since"]
-    assert queue(project, "mail")["sources"]["paused"] == "queues limit"
+    assert queue(project, "mail")["sources"]["paused"] == "queues pause, resume"
     told = project.call("run.why", run=run)
     assert told["why_code"] == "queue_paused"
     assert before["paused_since"][:19] in told["why"]

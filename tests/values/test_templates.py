@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from stackshift_jobs.default_client import queue
 from stackshift_jobs.errors import BadConfiguration, PayloadRefused, Usage
 from stackshift_jobs.registry import declare_queue, job, queues, registry
 from stackshift_jobs.setting_kinds import Rate
@@ -65,6 +66,14 @@ def test_queue_declared_twice_alike_is_one_and_otherwise_an_error() -> None:
             declare_queue("declared", concurrency=3)
     finally:
         queues.pop("declared", None)
+
+
+def test_what_only_the_file_may_say_is_refused_by_its_name() -> None:
+    """`processes` belongs to `stackshift.toml`: the hint says so."""
+    with pytest.raises(Usage, match="processes of queue 'declared'") as refused:
+        queue("declared", processes=2)  # type: ignore[call-arg]
+    assert "stackshift.toml" in refused.value.hint
+    assert "declared" not in queues
 
 
 @pytest.mark.parametrize(

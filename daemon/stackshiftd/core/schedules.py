@@ -63,8 +63,8 @@ def busy(state: State, schedule: Schedule) -> bool:
 def waits(state: State, schedule: Schedule, now_us: int) -> bool:
     """Is a tick due which can only be decided once the last run has finished?
 
-    So are all ticks under `overlap="queue"` that are caught up one by one, and missed ones under
-    `skip`: they did not come while the last one ran, but all at once.
+    So are all ticks under `overlap="queue"` that are caught up one by one, and under `skip` those
+    that were missed, or found due together: they did not come while the last one ran.
     """
     if not schedule.lives or not busy(state, schedule):
         return False
@@ -72,7 +72,7 @@ def waits(state: State, schedule: Schedule, now_us: int) -> bool:
         return not _is_due(schedule, now_us)
     if schedule.catch_up != "all" or not _is_due(schedule, now_us):
         return False
-    late = now_us - schedule.next_us > LATE_US
+    late = now_us - schedule.next_us > LATE_US or schedule.next_us <= schedule.counted_us
     return schedule.overlap == "queue" or (schedule.overlap == "skip" and late)
 
 

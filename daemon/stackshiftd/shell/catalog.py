@@ -206,7 +206,15 @@ def concurrency_key(job: JobFacts, payload: Any) -> str:
     for a payload that does not give one."""
     if not job.concurrency_key:
         return ""
-    return check_key(fill(job.concurrency_key, payload), "concurrency key")
+    made = fill(job.concurrency_key, payload)
+    try:
+        return check_key(made, "concurrency key")
+    except Usage as bad:
+        raise PayloadRefused(
+            f"the concurrency key {job.concurrency_key!r} with this payload: {bad.message[:200]}",
+            hint=bad.hint,
+            path="$",
+        ) from bad
 
 
 _PLAIN_BYTES: Final = 4096

@@ -29,6 +29,7 @@ SLICE: Final = 256
 """Runs that a purge cancels in one turn of the loop."""
 SHOWN_KEYS: Final = 20
 _SOURCES: Final = dict(zip(LAYERS, ("queues limit", CONFIG_FILE, "code"), strict=True))
+_PAUSED_BY: Final = _SOURCES | {"person": "queues pause, resume"}
 _PURGED: Final = frozenset((Status.QUEUED, Status.SCHEDULED, Status.RETRYING))
 
 
@@ -89,8 +90,9 @@ class Queues:
         made |= {
             "sources": {
                 name: _SOURCES.get(origin_of(said, name), "default")
-                for name in ("concurrency", "key_concurrency", "rate", "rate_burst", "paused")
-            },
+                for name in ("concurrency", "key_concurrency", "rate", "rate_burst")
+            }
+            | {"paused": _PAUSED_BY.get(origin_of(said, "paused"), "default")},
             "busy_keys": [{"key": key, "running": n} for key, n in busy[:SHOWN_KEYS]],
         }
         self._engine.when_durable(answer, made)

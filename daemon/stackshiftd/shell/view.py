@@ -154,7 +154,7 @@ def waiting_for(told: Why) -> dict[str, Any] | None:
         return None
     return {
         "kind": told.kind,
-        "step": told.step,
+        "step": told.step or None,
         "until": _time(told.until_us),
         "run": told.run or None,
     }
