@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 from msgspec import Raw
 
@@ -499,3 +503,18 @@ def test_job_without_a_schedule_is_not_found(command: c.Command) -> None:
     with pytest.raises(NotFound):
         story.do(command)
     assert story.entries == []
+
+
+def test_zones_are_known_without_those_of_the_system() -> None:
+    """A small machine or container has no zone database of its own; ours comes with the package."""
+    program = (
+        "from stackshiftd.core.ticks import clock_of, next_after\n"
+        "print(next_after(clock_of('0 9 * * *', 'Europe/Berlin', 0), 1_795_000_000_000_000))"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", program],
+        env={"PYTHONTZPATH": "", "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert told.stderr == ""
+    assert minutes(int(told.stdout)) == ["2026-11-19 08:00"]
