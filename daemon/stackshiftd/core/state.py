@@ -64,6 +64,10 @@ class Memo(StrEnum):
     START = "start"
     CHILD = "child"
     """Waits for a run: `ctx.step.call` (which has started it) or `ctx.step.result`."""
+    EVENT = "event"
+    LOCK = "lock"
+    REFUSED = "refused"
+    """Was refused, whatever it asked for."""
 
 
 class Phase(StrEnum):
@@ -73,7 +77,12 @@ class Phase(StrEnum):
     WAITING = "waiting"
     RETRYING = "retrying"
     COMPLETED = "completed"
+    """Of a lock: it is held."""
     FAILED = "failed"
+    LEFT = "left"
+    """The block of a lock was left."""
+    GONE = "gone"
+    """A lock is not held any more, and its block was not left in good order."""
 
 
 PENDING: Final = frozenset((Phase.WAITING, Phase.RETRYING))
