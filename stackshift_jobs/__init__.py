@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     )
     from stackshift_jobs.policy import Retry
     from stackshift_jobs.registry import job
+    from stackshift_jobs.values import Event, SentEvent, StateChange, StateEntry
 
 _HOME = {
     "AsyncClient": "async_client",
@@ -63,6 +64,7 @@ _HOME = {
     "CommandResult": "command",
     "Conflict": "errors",
     "DaemonUnavailable": "errors",
+    "Event": "values",
     "InsideHandler": "errors",
     "JobContext": "context",
     "LockHeld": "errors",
@@ -76,7 +78,10 @@ _HOME = {
     "RunCancelled": "errors",
     "RunFailed": "errors",
     "RunHandle": "client",
+    "SentEvent": "values",
     "StackshiftError": "errors",
+    "StateChange": "values",
+    "StateEntry": "values",
     "StepFailed": "errors",
     "Usage": "errors",
     "job": "registry",
@@ -98,6 +103,7 @@ __all__ = [
     "CommandResult",
     "Conflict",
     "DaemonUnavailable",
+    "Event",
     "InsideHandler",
     "JobContext",
     "LockHeld",
@@ -111,7 +117,10 @@ __all__ = [
     "RunCancelled",
     "RunFailed",
     "RunHandle",
+    "SentEvent",
     "StackshiftError",
+    "StateChange",
+    "StateEntry",
     "StepFailed",
     "Usage",
     "__version__",
