@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from stackshift_jobs.client import Client, RunHandle
     from stackshift_jobs.command import CommandResult
     from stackshift_jobs.context import JobContext
-    from stackshift_jobs.default_client import queue, runs, start, start_many
+    from stackshift_jobs.default_client import events, queue, runs, start, start_many, state
     from stackshift_jobs.errors import (
         BadConfiguration,
         Busy,
@@ -84,11 +84,13 @@ _HOME = {
     "StateEntry": "values",
     "StepFailed": "errors",
     "Usage": "errors",
+    "events": "default_client",
     "job": "registry",
     "queue": "default_client",
     "runs": "default_client",
     "start": "default_client",
     "start_many": "default_client",
+    "state": "default_client",
 }
 """Public name → module that defines it."""
 
@@ -124,11 +126,13 @@ __all__ = [
     "StepFailed",
     "Usage",
     "__version__",
+    "events",
     "job",
     "queue",
     "runs",
     "start",
     "start_many",
+    "state",
 ]
 
 

@@ -1,7 +1,7 @@
 """Locks over the wire: how a lock is taken, extended and given back, whatever happens on the way.
 
 The one place that knows it, for both clients; `ctx.state.lock` uses the params alone. What takes
-several requests is a generator that yields `Ask`s and is sent results, or has the error thrown in
+several requests is a generator that yields calls and is sent results, or has the error thrown in
 that a request ended with. Nothing here sends anything or reads a clock that is not handed in.
 
 Invariants: a request whose connection broke is repeated so that the lock is taken once and given
@@ -90,6 +90,14 @@ def acquiring(call: Call, clock: Callable[[], float]) -> Generator[Call, Any, He
             if not tries_left or not gone.fields.get("may_have_happened"):
                 raise
     raise AssertionError("the last try returns or raises")
+
+
+def extending(key: str, token: int, ttl: Duration) -> Generator[Call, Any, Held]:
+    """Hold it for `ttl` from now on; raises `LockLost` if it is ours no longer."""
+    try:
+        return held((yield extend(key, token, ttl)))
+    except (NotFound, LockHeld) as why:
+        raise lost(key, why) from why
 
 
 def releasing(key: str, token: int, is_over: Callable[[], bool]) -> Generator[Call, Any, None]:
