@@ -22,7 +22,7 @@ from stackshift_jobs.values import Event
 
 OnTimeout = Literal["fail", "continue", "cancel"]
 _ON_TIMEOUT: Final = ("fail", "continue", "cancel")
-MAX_EVENTS: Final = 100
+MAX_EVENTS: Final = 32
 """Events that one wait may be for."""
 SOME_DAY_US: Final = MAX_TIME_US
 """When a wait without a timeout is due: nothing says that the event comes soon, so the pass is not
