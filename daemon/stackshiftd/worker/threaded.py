@@ -25,6 +25,7 @@ from stackshiftd.worker.execution import (
     KEEP_SECONDS,
     WAITS,
     Execution,
+    answer_of,
     command_of,
     refusal,
 )
@@ -89,7 +90,7 @@ class ThreadedExecution(Execution):
 
 
 class ThreadPort:
-    """Drives the calls of one threaded execution; see `stackshift_jobs.context.Port`."""
+    """Drives the calls of one threaded execution; see `stackshift_jobs.driving.Port`."""
 
     def __init__(
         self,
@@ -156,7 +157,7 @@ class ThreadPort:
             raise Unwinding(self._execution.pass_.unwinding)
         if isinstance(answer, Refused):
             raise refusal(answer.code, answer.message, answer.hint)
-        return ops.Recorded(answer.due_us, answer.child)
+        return answer_of(answer)
 
     def park(self, op: ops.Park) -> ops.Memo:
         execution = self._execution
