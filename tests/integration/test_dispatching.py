@@ -88,6 +88,7 @@ async def story(root: Path) -> None:
     link = SimpleNamespace(gone=False, executed=0, post=posted.append)
     config = load_config(root)
     lookup: Any = None
+    asks: Any = None
     shell.dispatcher = Dispatcher(
         engine, Catalog(config), config, Bodies(lambda _: []), lookup, asks, asks
     )
