@@ -126,7 +126,11 @@ class LoopedExecution(Execution):
             return True
         children = getattr(waits_for, "_children", None)
         if children is not None:  # asyncio.gather
-            return all(child in self.tasks or child in self.parked.values() for child in children)
+            # One that is done is among the tasks no more, and nothing that is waited for.
+            return all(
+                child.done() or child in self.tasks or child in self.parked.values()
+                for child in children
+            )
         return _waits_for_tasks(task)
 
 
