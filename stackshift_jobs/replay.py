@@ -12,6 +12,7 @@ import asyncio
 import threading
 from typing import Any, Final
 
+from stackshift_jobs.clock import WALL, Clock
 from stackshift_jobs.errors import ReplayError
 from stackshift_jobs.handler_scope import current_step
 from stackshift_jobs.names import check_name
@@ -45,11 +46,13 @@ class Pass:
     """
 
     __slots__ = (
-        "_branches", "_counts", "_lock", "calls", "loop", "memos", "unawaited", "unwinding",
+        "_branches", "_counts", "_lock", "calls", "clock", "loop", "memos", "unawaited",
+        "unwinding",
     )  # fmt: skip
 
-    def __init__(self, memos: dict[str, Memo]) -> None:
+    def __init__(self, memos: dict[str, Memo], clock: Clock = WALL) -> None:
         self.memos = memos
+        self.clock = clock
         self.unwinding: str | None = None
         self.calls = 0
         """How many calls the handler has made so far; places its output among them."""

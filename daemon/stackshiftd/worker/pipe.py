@@ -91,6 +91,14 @@ class Pipe:
                     # The loop that reads has made the socket non-blocking: wait here instead.
                     self._writable.poll()
 
+    def hang_up(self) -> None:
+        """On the loop: read no more, and have the daemon see that this end is gone. What is still
+        sent goes nowhere."""
+        if self._loop is not None:
+            self._loop.remove_reader(self._sock.fileno())
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+
     def _readable(self) -> None:
         try:
             data = self._sock.recv(READ_BYTES, socket.MSG_DONTWAIT)

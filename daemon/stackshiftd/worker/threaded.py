@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import threading
-import time
 from collections.abc import Callable
 from contextvars import Context
 from queue import SimpleQueue
@@ -22,7 +21,6 @@ from stackshift_jobs.replay import Unwinding
 from stackshiftd.core import commands as c
 from stackshiftd.worker.execution import (
     DRAINED,
-    KEEP_SECONDS,
     WAITS,
     Execution,
     command_of,
@@ -168,8 +166,8 @@ class ThreadPort:
             memo = execution.pass_.memos.get(op.step)
             if memo is not None and memo.phase not in ("waiting", "retrying"):
                 event.set()
-        soon = not op.due_us or op.due_us / 1e6 - time.time() < KEEP_SECONDS
-        event.wait(KEEP_SECONDS * 1.5 if soon else 0)
+        pace = execution.pace
+        event.wait(pace.keep_seconds * 1.5 if pace.may_be_soon(op.due_us) else 0)
         with execution.guard:
             del execution.parked[op.step]
             self._execution.refuse_unwinding()
