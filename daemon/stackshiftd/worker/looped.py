@@ -121,7 +121,8 @@ class LoopedExecution(Execution):
             return True
         children = getattr(waits_for, "_children", None)
         if children is not None:  # asyncio.gather
-            return all(child in self.tasks or child in self.parked.values() for child in children)
+            parked = self.parked.values()
+            return all(child.done() or child in self.tasks or child in parked for child in children)
         return _waits_for_tasks(task)
 
 
