@@ -92,10 +92,8 @@ class Pipe:
                     self._writable.poll()
 
     def hang_up(self) -> None:
-        """On the loop: read no more, and have the daemon see that this end is gone. What is still
-        sent goes nowhere."""
-        if self._loop is not None:
-            self._loop.remove_reader(self._sock.fileno())
+        """From any thread: as if this process had died. What is sent after goes nowhere; the loop
+        sees the end of the connection, and so does the daemon."""
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
 

@@ -211,7 +211,7 @@ class Threads:
 
     def __init__(self, on_end: Callable[[Execution], None]) -> None:
         self._on_end = on_end
-        self._work: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._idle = 0
         self._started = 0
         self.active = 0
@@ -232,9 +232,16 @@ class Threads:
                 ).start()
         self._work.put(lambda: self._call(execution, port, pipe))
 
+    def close(self) -> None:
+        """Have the threads end that serve nothing any more; nothing is submitted after this."""
+        for _ in range(self._started):
+            self._work.put(None)
+
     def _serve(self) -> None:
         while True:
             work = self._work.get()
+            if work is None:
+                return
             # A context of its own: nothing a handler sets is seen by the next one.
             Context().run(work)
             with self._lock:
