@@ -15,11 +15,11 @@ from typing import Any, Final, Unpack
 from stackshift_jobs.client import Client
 from stackshift_jobs.config import Config, HooksSection, load_config
 from stackshift_jobs.context import instant_us
-from stackshift_jobs.default_client import use_client
+from stackshift_jobs.default_client import queue, use_client
 from stackshift_jobs.durations import Duration, milliseconds, to_datetime
 from stackshift_jobs.errors import Usage
 from stackshift_jobs.project import CONFIG_FILE, Project
-from stackshift_jobs.registry import Job, registry
+from stackshift_jobs.registry import Job, job, registry
 from stackshift_jobs.request import StartOptions, start_params
 from stackshift_jobs.steps import Limits
 from stackshiftd.testing.bench import Bench, TestFailure
@@ -40,6 +40,11 @@ class Stackshift:
     """A project's daemon and its worker, in the process of the test, with a clock that only the
     test moves. What a call leads to has happened when it returns: every handler has come to its
     next wait, or to its end."""
+
+    job = staticmethod(job)
+    """`stackshift_jobs.job`: a job that is decorated in a test is there for that test alone."""
+    queue = staticmethod(queue)
+    """`stackshift_jobs.queue`: to start runs on a queue, and to declare how it is limited."""
 
     def __init__(self, bench: Bench, client: LocalClient) -> None:
         self._bench = bench
