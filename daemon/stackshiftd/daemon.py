@@ -24,6 +24,7 @@ from stackshiftd.core.effects import (
     Dispatch,
     Effect,
     Finished,
+    Granted,
     Removed,
     Resolve,
     Stop,
@@ -35,6 +36,7 @@ from stackshiftd.history.index import History
 from stackshiftd.history.rows import RunRow
 from stackshiftd.journal.contract import Journal, Owner
 from stackshiftd.shell.acting import Acting
+from stackshiftd.shell.asks import Asks
 from stackshiftd.shell.bodies import Bodies
 from stackshiftd.shell.catalog import Catalog
 from stackshiftd.shell.connection import Connection
@@ -42,9 +44,11 @@ from stackshiftd.shell.control import Control
 from stackshiftd.shell.dead_letter import DeadLetter
 from stackshiftd.shell.dispatcher import Dispatcher
 from stackshiftd.shell.engine import Engine
+from stackshiftd.shell.events import Events
 from stackshiftd.shell.feeds import Feeds
 from stackshiftd.shell.hooks import Hooks
 from stackshiftd.shell.ids import Ids
+from stackshiftd.shell.locks import Locks
 from stackshiftd.shell.looking import Looking
 from stackshiftd.shell.lookup import Lookup
 from stackshiftd.shell.params import Answer
@@ -52,6 +56,7 @@ from stackshiftd.shell.pool import Launch, Pool, launch_process
 from stackshiftd.shell.queues import Queues, file_terms
 from stackshiftd.shell.schedules import Schedules
 from stackshiftd.shell.starting import Starting
+from stackshiftd.shell.store import Store
 from stackshiftd.shell.ticking import Ticking
 from stackshiftd.shell.timers import Timers
 from stackshiftd.shell.tuning import Tuning
@@ -98,7 +103,12 @@ class Daemon:
         self._lookup = Lookup(self.engine, self._history)
         bodies = Bodies(self._lookup.entries)
         self._catalog = Catalog(config)
-        self._dispatcher = Dispatcher(self.engine, self._catalog, config, bodies, self._lookup)
+        asks = Asks(config, self.engine.ids)
+        store = Store(self.engine, asks, self._track)
+        self._locks = Locks(self.engine, asks)
+        self._dispatcher = Dispatcher(
+            self.engine, self._catalog, config, bodies, self._lookup, asks, store
+        )
         self.pool = self._dispatcher.pool = Pool(
             config, logs, self._dispatcher, self._tuning,
             lambda worker: len(self.engine.state.executions.get(worker, ())), launch,
@@ -107,7 +117,7 @@ class Daemon:
         self._waiters = Waiters(self._view)
         self._feeds = Feeds(self.engine, self._lookup, self._view.run)
         self._hooks = Hooks(config, self._view.at_end, self._tuning)
-        self._timers = Timers(self.engine)
+        self._timers = Timers(self.engine, asks.remember_ms)
         self._upkeep = Upkeep(
             self.engine, journal, self._history, config, lambda: self._feeds.published_seq,
             self._track,
@@ -127,16 +137,19 @@ class Daemon:
             Acting(self.engine, self._catalog, self._lookup, self._view, payload_bytes).table,
             DeadLetter(self.engine, self._lookup, self._view).table,
             Schedules(self.engine, self._catalog, self._ticking).table,
-        ]  # fmt: skip
+            store.table,
+            self._locks.table,
+            Events(self.engine, asks).table,
+        ]
         facts = {
             "pid": os.getpid(),
             "project": str(config.root),
             "durability": config.journal.durability,
         }
         self.control = Control(
-            self.engine, tables, looking.bound | self._queues.bound, self._waiters, self._queues,
-            self._feeds, self._lookup,
-            self._catalog, lambda: self.pool, self, facts, config.limits.connections,
+            self.engine, tables, looking.bound | self._queues.bound | self._locks.bound,
+            self._waiters, self._queues, self._locks, self._feeds, self._lookup, self._catalog,
+            lambda: self.pool, self, facts, config.limits.connections,
         )  # fmt: skip
         self.engine.attach(self)
 
@@ -155,6 +168,8 @@ class Daemon:
                 self._dispatcher.acknowledge(effect, source)
             case Dispatch():
                 self._dispatcher.dispatch(effect)
+            case Granted():
+                self._locks.granted(effect)
             case Resolve():
                 self._dispatcher.resolve(effect)
             case Stop():

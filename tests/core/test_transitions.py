@@ -8,8 +8,10 @@ import pytest
 
 from core.story import ONCE, Story, error, kind
 from stackshiftd.core import fold as folding
+from stackshiftd.core import moves
 from stackshiftd.core import records as r
-from stackshiftd.core.fold import MOVES, fold
+from stackshiftd.core.fold import fold
+from stackshiftd.core.moves import MOVES
 from stackshiftd.core.state import Run, State, Status
 
 S = Status
@@ -117,14 +119,15 @@ def test_statuses_move_as_the_table_says(
 ) -> None:
     """Each row of the table is gone through by some command, and leads to the status it names."""
     seen: list[tuple[Status, str, Status]] = []
-    original = folding._move
+    original = moves.move
 
     def watched(state: State, run: Run, kind: str) -> None:
         before = run.status
         original(state, run, kind)
         seen.append((before, kind, run.status))
 
-    monkeypatch.setattr(folding, "_move", watched)
+    monkeypatch.setattr(folding, "move", watched)
+    monkeypatch.setattr(moves, "move", watched)
     story = Story()
     run = begin(story)
     act(story, run)

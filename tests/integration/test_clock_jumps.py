@@ -51,7 +51,7 @@ class Machine:
         self.failure: BaseException | None = None
         self.alarm = Alarm()
         self.engine = Engine(MemoryJournal(), lambda: self.wall_us)
-        self.timers = Timers(self.engine)
+        self.timers = Timers(self.engine, 86_400_000)
         self.timers._loop = self.alarm  # type: ignore[assignment]
         self.engine.attach(self)  # type: ignore[arg-type]
         self._made = 0
@@ -295,7 +295,7 @@ def test_what_was_due_while_the_daemon_was_away_fires_once_when_it_is_back() -> 
         run = await machine.start("1d")
         later = Machine()
         later.engine = Engine(machine.engine.journal, lambda: later.wall_us)
-        later.timers = Timers(later.engine)
+        later.timers = Timers(later.engine, 86_400_000)
         later.timers._loop = later.alarm  # type: ignore[assignment]
         later.engine.attach(later)  # type: ignore[arg-type]
         later.wall_us = START_US + 6 * 86_400_000_000

@@ -88,7 +88,10 @@ async def story(root: Path) -> None:
     link = SimpleNamespace(gone=False, executed=0, post=posted.append)
     config = load_config(root)
     lookup: Any = None
-    shell.dispatcher = Dispatcher(engine, Catalog(config), config, Bodies(lambda _: []), lookup)
+    asks: Any = None
+    shell.dispatcher = Dispatcher(
+        engine, Catalog(config), config, Bodies(lambda _: []), lookup, asks, asks
+    )
     shell.dispatcher.pool = SimpleNamespace(links={"w1": link})  # type: ignore[assignment]
     await engine.replay(0)
     await engine.claim(Owner(1, "test"))

@@ -60,7 +60,9 @@ def fill_slots(engine: FakeEngine) -> None:
     """As a dispatcher with one worker that has no job does it."""
 
     async def fill() -> None:
-        made = Dispatcher(*cast(Any, (engine, SimpleNamespace(codes={}), None, None, None)))
+        made = Dispatcher(
+            *cast(Any, (engine, SimpleNamespace(codes={}), None, None, None, None, None))
+        )
         link = SimpleNamespace(id="w1", usable=True, queue="", slots=4)
         made.pool = cast(Any, SimpleNamespace(links={"w1": link}))
         made.fill_slots()

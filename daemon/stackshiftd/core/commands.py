@@ -103,6 +103,123 @@ class DiscardRun(Command, frozen=True):
     run: str
 
 
+# --- From a client, or a handler through `Ask` ---------------------------------------------
+
+
+class Asking(Command, frozen=True, kw_only=True):
+    """What clients and handlers ask alike. `run` and `token` are empty for a client. `step` is the
+    call of the handler that the answer is recorded for; empty within a step's function, where it
+    acts at once and nothing is remembered. `call` is the worker's number for the answer."""
+
+    run: str = ""
+    token: int = 0
+    call: int = 0
+    step: str = ""
+
+
+class ReadState(Asking, frozen=True, kw_only=True):
+    key: str
+
+
+class ListState(Asking, frozen=True, kw_only=True):
+    """The entries whose keys begin with `prefix` and come after `after`, at most `limit`."""
+
+    prefix: str = ""
+    after: str = ""
+    limit: int = 1000
+
+
+class SetState(Asking, frozen=True, kw_only=True):
+    """`if_version`: only over this version (0: over nothing). `expires_us` 0: never."""
+
+    key: str
+    value: bytes
+    ttl_ms: int | None = None
+    expires_us: int = 0
+    if_version: int | None = None
+    if_absent: bool = False
+
+
+class DeleteState(Asking, frozen=True, kw_only=True):
+    """`remember_ms`: how long the version is remembered."""
+
+    key: str
+    remember_ms: int
+    if_version: int | None = None
+
+
+class IncrementState(Asking, frozen=True, kw_only=True):
+    """Add `by`, a number as JSON. Without `ttl_ms` it expires when it would have."""
+
+    key: str
+    by: bytes = b"1"
+    ttl_ms: int | None = None
+
+
+class TakeLock(Asking, frozen=True, kw_only=True):
+    """Hold `key` for `ttl_ms` (0, of a run alone: until it is released). `wait_ms`: wait so long
+    for it; None: as long as it takes. A client is known by `asker`, and told of as `holder`."""
+
+    key: str
+    ttl_ms: int = 0
+    wait_ms: int | None = None
+    asker: str = ""
+    holder: str = ""
+
+
+class ExtendLock(Asking, frozen=True, kw_only=True):
+    """Hold it for `ttl_ms` from now on. A client names its `lock_token`."""
+
+    key: str
+    ttl_ms: int
+    lock_token: int = 0
+
+
+class ReleaseLock(Asking, frozen=True, kw_only=True):
+    """A client names its `lock_token`; a handler the call `lock` by which it took it, and whether
+    its block was left by an exception (`raised`)."""
+
+    key: str = ""
+    lock_token: int = 0
+    lock: str = ""
+    raised: bool = False
+
+
+class CheckLock(Asking, frozen=True, kw_only=True):
+    """Does the run still hold what it took by the call `lock`? If not, `step` is refused."""
+
+    lock: str
+
+
+class WithdrawLock(Command, frozen=True):
+    """The client that waits as `asker` is gone, or its time has passed."""
+
+    key: str
+    asker: str
+
+
+class SendEvent(Asking, frozen=True, kw_only=True):
+    """`event` is the id that it gets if it is a new one; `digest` that of all by which the same
+    event is known, given where there is a `key`."""
+
+    event: str
+    name: str
+    payload: bytes
+    correlation_key: str = ""
+    ttl_ms: int = 7 * 86_400_000
+    key: str | None = None
+    key_ttl_ms: int = 30 * 86_400_000
+    digest: str = ""
+
+
+class AwaitEvent(Asking, frozen=True, kw_only=True):
+    """A handler waits for the first of `events` (names with correlation keys)."""
+
+    events: list[tuple[str, str]]
+    timeout_ms: int | None = None
+    on_timeout: str = "fail"
+
+
 # --- From the shell ------------------------------------------------------------------------
 
 
@@ -164,7 +281,10 @@ class DefineJobs(Command, frozen=True):
 
 
 class Tick(Command, frozen=True):
-    """The first timer may be due."""
+    """The first timer may be due. `remember_ms`: how long the version of a state entry is
+    remembered that expires."""
+
+    remember_ms: int = 30 * 86_400_000
 
 
 class LoseExecution(Command, frozen=True):
@@ -236,11 +356,14 @@ class OpenStep(Command, frozen=True):
 
 
 class RecordValue(Command, frozen=True):
+    """What a read gave. `told`: the worker does not know it yet."""
+
     run: str
     token: int
     call: int
     step: str
     value: Raw
+    told: bool = False
 
 
 class BeginSleep(Command, frozen=True):
@@ -280,6 +403,18 @@ class CallJob(Command, frozen=True):
     wait: bool
     cancel_with_parent: bool
     options: Raw
+
+
+class Ask(Command, frozen=True):
+    """A handler asks for what a client may ask for too: the method and params of the protocol. The
+    shell makes a command of it (an `Asking`); `step` is empty within a step's function."""
+
+    run: str
+    token: int
+    call: int
+    step: str
+    method: str
+    params: Raw
 
 
 class AwaitRun(Command, frozen=True):
@@ -336,7 +471,7 @@ class ReportProgress(Command, frozen=True):
 
 
 FromWorker = (
-    CompleteStep | FailStep | OpenStep | RecordValue | BeginSleep | CallJob | AwaitRun
+    CompleteStep | FailStep | OpenStep | RecordValue | BeginSleep | CallJob | Ask | AwaitRun
     | Suspend | CompleteRun | FailAttempt | ConfirmStop | ReportProgress
 )  # fmt: skip
 FromClient = (
@@ -350,8 +485,13 @@ FromClient = (
     | PauseSchedule
     | ResumeSchedule
 )
+FromBoth = (
+    ReadState | ListState | SetState | DeleteState | IncrementState | TakeLock | ExtendLock
+    | ReleaseLock | CheckLock | SendEvent | AwaitEvent
+)  # fmt: skip
 FromShell = (
     StartChild
+    | WithdrawLock
     | Claimed
     | Assign
     | DefineJobs
@@ -365,4 +505,4 @@ FromShell = (
     | NoteWatermark
     | Close
 )
-AnyCommand = FromWorker | FromClient | FromShell
+AnyCommand = FromWorker | FromClient | FromBoth | FromShell

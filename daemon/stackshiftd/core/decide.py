@@ -16,6 +16,7 @@ from msgspec import Raw
 from stackshift_jobs.durations import from_rfc3339, rfc3339
 from stackshift_jobs.errors import Conflict
 from stackshiftd.core import commands as c
+from stackshiftd.core import locking, sending, writing
 from stackshiftd.core import records as r
 from stackshiftd.core.dead import decide_discard
 from stackshiftd.core.effects import (
@@ -38,12 +39,14 @@ from stackshiftd.core.ending import (
     decide_lost,
     decide_stopped,
     end_wait,
+    over_limit,
 )
+from stackshiftd.core.expiry import EVENT, LOCK
 from stackshiftd.core.firing import decide_define, decide_fire, decide_pause, decide_resume
 from stackshiftd.core.limiting import decide_change_queue, decide_define_queues
 from stackshiftd.core.retry import delay_ms
 from stackshiftd.core.send_on import decide_fork, decide_retry
-from stackshiftd.core.state import PENDING, Phase, Run, State, Status
+from stackshiftd.core.state import PENDING, Memo, Phase, Run, State, Status
 
 
 def decide(state: State, command: c.AnyCommand, now_us: int) -> Decision:
@@ -112,21 +115,6 @@ def _define_jobs(state: State, command: c.DefineJobs, now_us: int) -> Decision:
     )
 
 
-def _over_limit(state: State, run: Run, step: str, size: int, now_us: int) -> Decision | None:
-    """The failure of a run that would record more than it may; trying again would not help."""
-    if step not in run.steps and len(run.steps) >= run.limits.steps:
-        told = f"the run has recorded {len(run.steps)} calls, the limit is {run.limits.steps}"
-    elif run.bytes_recorded + size > run.limits.bytes:
-        told = f"the run's results are over {run.limits.bytes} bytes"
-    else:
-        return None
-    error = r.Error(
-        "LimitExceeded", f"{told}: split the work into runs of its own, or raise [limits]"
-    )
-    failed = attempt_failed(state, run, error, now_us, retryable=False, stopped=False)
-    return Decision(failed.records, (*failed.effects, Stop(run.id, run.token, "limit")))
-
-
 # --- Steps ---------------------------------------------------------------------------------
 
 
@@ -143,7 +131,7 @@ def _complete_step(state: State, command: c.CompleteStep, now_us: int) -> Decisi
         return NOTHING
     if _is_settled(run, command.step):
         return Decision((), (Acknowledge(command.call),))
-    over = _over_limit(state, run, command.step, len(bytes(command.result)), now_us)
+    over = over_limit(state, run, command.step, len(bytes(command.result)), now_us)
     if over is not None:
         return over
     record = r.StepCompleted(
@@ -189,11 +177,12 @@ def _record_value(state: State, command: c.RecordValue, now_us: int) -> Decision
     run = current(state, command.run, command.token)
     if run is None:
         return NOTHING
-    over = _over_limit(state, run, command.step, len(bytes(command.value)), now_us)
+    over = over_limit(state, run, command.step, len(bytes(command.value)), now_us)
     if over is not None:
         return over
     record = r.ValueRecorded(run.id, run.attempt, command.step, command.value)
-    return Decision((record,), (Acknowledge(command.call),))
+    body = command.value if command.told else r.NULL
+    return Decision((record,), (Acknowledge(command.call, body=body),))
 
 
 def _report_progress(state: State, command: c.ReportProgress, now_us: int) -> Decision:
@@ -212,7 +201,7 @@ def _begin_sleep(state: State, command: c.BeginSleep, now_us: int) -> Decision:
     run = current(state, command.run, command.token)
     if run is None:
         return NOTHING
-    over = _over_limit(state, run, command.step, 0, now_us)
+    over = over_limit(state, run, command.step, 0, now_us)
     if over is not None:
         return over
     until_us = command.until_us
@@ -228,7 +217,7 @@ def _start_child(state: State, command: c.StartChild, now_us: int) -> Decision:
     run = current(state, command.run, command.token)
     if run is None:
         return NOTHING
-    over = _over_limit(state, run, command.step, 0, now_us)
+    over = over_limit(state, run, command.step, 0, now_us)
     if over is not None:
         return over
     started = _start(state, command.start, now_us)
@@ -290,18 +279,38 @@ def _suspend(state: State, command: c.Suspend, now_us: int) -> Decision:
 
 
 def _tick(state: State, command: c.Tick, now_us: int) -> Decision:
+    if state.expiries and state.expiries[0].due_us <= now_us:
+        return _expire(state, command, now_us)
     if not state.timers or state.timers[0].due_us > now_us:
         return NOTHING
     timer = state.timers[0]
     run = state.runs[timer.run]
     if timer.step:
-        return end_wait(state, run, r.WaitEnded(run.id, timer.step))
+        return _wait_is_over(state, run, timer.step, now_us)
     if timer.token:
         error = r.Error("TimeoutError", f"the attempt ran longer than {run.timeout_ms} ms")
         failed = attempt_failed(state, run, error, now_us, stopped=False)
         return Decision(failed.records, (*failed.effects, Stop(run.id, timer.token, "timeout")))
     reason = "due" if run.status is Status.SCHEDULED else "retry"
     return Decision((r.RunQueued(run.id, reason),))
+
+
+def _wait_is_over(state: State, run: Run, name: str, now_us: int) -> Decision:
+    step = run.steps[name]
+    if step.phase is Phase.WAITING and step.kind is Memo.EVENT:
+        return sending.wait_is_over(state, run, name, now_us)
+    if step.phase is Phase.WAITING and step.kind is Memo.LOCK:
+        return locking.wait_is_over(state, run, name, now_us)
+    return end_wait(state, run, r.WaitEnded(run.id, name))
+
+
+def _expire(state: State, command: c.Tick, now_us: int) -> Decision:
+    expiry = state.expiries[0]
+    if expiry.what == EVENT:
+        return sending.decide_expire(state, expiry.key)
+    if expiry.what == LOCK:
+        return locking.decide_expire(state, expiry.key, now_us)
+    return writing.decide_expire(state, expiry.key, now_us, command.remember_ms)
 
 
 # --- What a person asks --------------------------------------------------------------------
@@ -389,4 +398,16 @@ _BY_TYPE: Final[dict[type[c.Command], Callable[[State, Any, int], Decision]]] = 
     c.FailAttempt: decide_fail,
     c.ConfirmStop: decide_stopped,
     c.ReportProgress: _report_progress,
+    c.ReadState: writing.decide_read,
+    c.ListState: writing.decide_list,
+    c.SetState: writing.decide_set,
+    c.IncrementState: writing.decide_increment,
+    c.DeleteState: writing.decide_delete,
+    c.TakeLock: locking.decide_take,
+    c.ExtendLock: locking.decide_extend,
+    c.ReleaseLock: locking.decide_release,
+    c.CheckLock: locking.decide_check,
+    c.WithdrawLock: locking.decide_withdraw,
+    c.SendEvent: sending.decide_send,
+    c.AwaitEvent: sending.decide_await,
 }

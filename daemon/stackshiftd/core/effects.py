@@ -6,7 +6,7 @@ from __future__ import annotations
 import msgspec
 from msgspec import Raw
 
-from stackshiftd.core.records import AnyRecord, Error
+from stackshiftd.core.records import NULL, AnyRecord, Error
 
 
 class Dispatch(msgspec.Struct, frozen=True):
@@ -19,11 +19,21 @@ class Dispatch(msgspec.Struct, frozen=True):
 
 class Acknowledge(msgspec.Struct, frozen=True):
     """Answer the call `call` of the worker that asked: it is recorded. `due_us` is when a sleep or
-    the next try is due, `child` the run that was started."""
+    the next try is due, `child` the run that was started, `body` what was asked for (JSON), `error`
+    why it is refused (JSON: `{code, message, …}`)."""
 
     call: int
     due_us: int = 0
     child: str = ""
+    body: Raw = NULL
+    error: Raw = NULL
+
+
+class Granted(msgspec.Struct, frozen=True):
+    """The client that waited as `asker` holds the lock."""
+
+    asker: str
+    body: Raw
 
 
 class Resolve(msgspec.Struct, frozen=True):
@@ -64,7 +74,7 @@ class Discarded(msgspec.Struct, frozen=True):
     run: str
 
 
-Effect = Dispatch | Acknowledge | Resolve | Stop | Finished | Removed | Discarded
+Effect = Dispatch | Acknowledge | Granted | Resolve | Stop | Finished | Removed | Discarded
 
 
 class Started(msgspec.Struct, frozen=True):
@@ -103,13 +113,27 @@ class Switched(msgspec.Struct, frozen=True):
     changed: bool
 
 
+class Answered(msgspec.Struct, frozen=True):
+    """Reply to a client's question: the method's result, as JSON."""
+
+    body: Raw
+
+
+class Queued(msgspec.Struct, frozen=True):
+    """Reply to a client that asked for a lock: it waits, as `asker`; `Granted` follows. `refusal`
+    is what it is told if its time passes before."""
+
+    asker: str
+    refusal: Raw
+
+
 class Decision(msgspec.Struct, frozen=True):
     """What follows from a command: records for the journal (one atomic append), effects once they
     are durable, and the reply."""
 
     records: tuple[AnyRecord, ...] = ()
     effects: tuple[Effect, ...] = ()
-    reply: Started | Cancelled | Sent | QueueSet | Switched | None = None
+    reply: Started | Cancelled | Sent | QueueSet | Switched | Answered | Queued | None = None
 
 
 NOTHING = Decision()

@@ -1,6 +1,7 @@
 """How executions and runs end: completed, failed, lost, stopped, cancelled.
 
-A run's end and the word of it to all that wait for it are one append: nothing can come between.
+A run's end, the word of it to all that wait for it, and the locks that it gives back are one
+append: nothing can come between.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from stackshiftd.core.effects import (
     Resolve,
     Stop,
 )
+from stackshiftd.core.handing import Handing, holds
 from stackshiftd.core.retry import delay_ms
 from stackshiftd.core.state import Run, State, Status
 
@@ -45,7 +47,7 @@ def decide_complete(state: State, command: c.CompleteRun, now_us: int) -> Decisi
         return decide_stopped(state, c.ConfirmStop(command.run, command.token), now_us)
     record = r.RunCompleted(run.id, run.attempt, command.result)
     finished = Finished(run.id, "completed", command.result, None)
-    return _finish(state, run, (record,), finished)
+    return finish(state, run, (record,), finished, now_us)
 
 
 def decide_fail(state: State, command: c.FailAttempt, now_us: int) -> Decision:
@@ -82,14 +84,44 @@ def attempt_failed(
         r.AttemptFailed(run.id, run.attempt, error, step, None, stopped),
         r.RunFailed(run.id, run.attempt, error, "attempts" if retryable else "non_retryable"),
     )
-    return _finish(state, run, records, Finished(run.id, "failed", r.NULL, error))
+    finished = Finished(run.id, "failed", r.NULL, error)
+    return finish(state, run, records, finished, now_us, stopped=stopped)
 
 
-def _finish(
-    state: State, run: Run, records: tuple[r.AnyRecord, ...], finished: Finished
+def over_limit(state: State, run: Run, step: str, size: int, now_us: int) -> Decision | None:
+    """The failure of a run that would record more than it may; trying again would not help."""
+    if step not in run.steps and len(run.steps) >= run.limits.steps:
+        told = f"the run has recorded {len(run.steps)} calls, the limit is {run.limits.steps}"
+    elif run.bytes_recorded + size > run.limits.bytes:
+        told = f"the run's results are over {run.limits.bytes} bytes"
+    else:
+        return None
+    error = r.Error(
+        "LimitExceeded", f"{told}: split the work into runs of its own, or raise [limits]"
+    )
+    failed = attempt_failed(state, run, error, now_us, retryable=False, stopped=False)
+    return Decision(failed.records, (*failed.effects, Stop(run.id, run.token, "limit")))
+
+
+def finish(
+    state: State,
+    run: Run,
+    records: tuple[r.AnyRecord, ...],
+    finished: Finished,
+    now_us: int,
+    *,
+    stopped: bool = True,
+    gone: frozenset[str] = frozenset(),
+    before: int = 0,
 ) -> Decision:
-    """`records` end the run: whoever waits for it learns of it in the same append."""
-    effects: list[Effect] = [finished]
+    """`records` end the run: whoever waits for it learns of it in the same append, and its locks
+    pass on (if its handler has `stopped`; else when it has). `gone` are the runs that end with it,
+    `before` the records that stand before these."""
+    handing = Handing(state, now_us, gone)
+    if stopped:
+        handing.release_all(run, before)
+    records = (*handing.records, *records)
+    effects: list[Effect] = [finished, *handing.effects]
     added: list[r.AnyRecord] = []
     for waiter_id, step in state.awaited.get(run.id, ()):
         ended = r.WaitEnded(waiter_id, step, finished.status, finished.result, finished.error)
@@ -106,7 +138,18 @@ def decide_stopped(state: State, command: c.ConfirmStop, now_us: int) -> Decisio
         return NOTHING
     if run.status is Status.RUNNING:
         return NOTHING
-    return Decision((r.AttemptStopped(run.id, run.attempt),))
+    return _stopped(state, run, now_us)
+
+
+def _stopped(state: State, run: Run, now_us: int, before: int = 0) -> Decision:
+    """The locks of a run that has ended are given back only now that nothing executes for it; so
+    are those of one that a person has sent on meanwhile: it takes them anew."""
+    handing = Handing(state, now_us)
+    for key in run.locks:
+        if run.finished or not holds(state, run, key):
+            handing.release(key, "run", before)
+    stopped = r.AttemptStopped(run.id, run.attempt)
+    return Decision((*handing.records, stopped), tuple(handing.effects))
 
 
 def decide_lost(state: State, command: c.LoseExecution, now_us: int) -> Decision:
@@ -114,12 +157,14 @@ def decide_lost(state: State, command: c.LoseExecution, now_us: int) -> Decision
     run = state.runs.get(command.run)
     if run is None or not run.token or run.token != command.token:
         return NOTHING
-    return _lost(state, run, command.reason, command.ours)
+    return _lost(state, run, command.reason, command.ours, now_us)
 
 
-def _lost(state: State, run: Run, reason: str, ours: bool) -> Decision:
+def _lost(
+    state: State, run: Run, reason: str, ours: bool, now_us: int, before: int = 0
+) -> Decision:
     if run.status is not Status.RUNNING:
-        return Decision((r.AttemptStopped(run.id, run.attempt),))
+        return _stopped(state, run, now_us, before)
     lost = r.AttemptLost(run.id, run.attempt, reason, ours)
     if ours or not run.suspect or run.progressed:
         return Decision((lost,))
@@ -129,7 +174,8 @@ def _lost(state: State, run: Run, reason: str, ours: bool) -> Decision:
         f"the last with nothing else in it: {reason}",
     )
     records = (lost, r.RunFailed(run.id, run.attempt, error, "poisonous"))
-    return _finish(state, run, records, Finished(run.id, "failed", r.NULL, error))
+    finished = Finished(run.id, "failed", r.NULL, error)
+    return finish(state, run, records, finished, now_us)
 
 
 def decide_claimed(state: State, command: c.Claimed, now_us: int) -> Decision:
@@ -137,7 +183,8 @@ def decide_claimed(state: State, command: c.Claimed, now_us: int) -> Decision:
     records: list[r.AnyRecord] = []
     for run in state.runs.values():
         if run.token:
-            records.extend(_lost(state, run, "the daemon went away", True).records)
+            told = _lost(state, run, "the daemon went away", True, now_us, len(records))
+            records.extend(told.records)
     return Decision(tuple(records))
 
 
@@ -146,13 +193,22 @@ def decide_cancel(state: State, command: c.CancelRun, now_us: int) -> Decision:
     run = state.runs.get(command.run)
     if run is None or run.finished:
         return Decision(reply=Cancelled(command.run, False))
+    made = cancel(state, run, "requested", now_us)
+    return Decision(made.records, made.effects, Cancelled(run.id, True))
+
+
+def cancel(state: State, run: Run, reason: str, now_us: int, before: int = 0) -> Decision:
+    """Cancel an unfinished run, and those that it called. `before` records of the same append stand
+    before these."""
     records: list[r.AnyRecord] = []
     effects: list[Effect] = []
-    reason = "requested"
-    gone = {found.id for found in _with_children(state, run)}
+    gone = frozenset(found.id for found in _with_children(state, run))
     for each in _with_children(state, run):
-        finished = Finished(each.id, "cancelled", r.NULL, None)
-        ended = _finish(state, each, (r.RunCancelled(each.id, reason),), finished)
+        ended = finish(
+            state, each, (r.RunCancelled(each.id, reason),),
+            Finished(each.id, "cancelled", r.NULL, None), now_us,
+            stopped=not each.token, gone=gone, before=before + len(records),
+        )  # fmt: skip
         # A parent that is cancelled in this same append needs no word of its child.
         records.extend(
             record
@@ -167,7 +223,7 @@ def decide_cancel(state: State, command: c.CancelRun, now_us: int) -> Decision:
         if each.token:
             effects.append(Stop(each.id, each.token, "cancelled"))
         reason = "parent"
-    return Decision(tuple(records), tuple(effects), Cancelled(run.id, True))
+    return Decision(tuple(records), tuple(effects))
 
 
 def _with_children(state: State, run: Run) -> Iterator[Run]:

@@ -1,7 +1,7 @@
 """`fold(state, entry)`: the one way in which state changes, live and at replay alike.
 
 A fold never decides and never fails on a record that `decide` made: an assertion here is a bug of
-ours or a journal that is not ours. Statuses move by `MOVES`; what else a record changes is in the
+ours or a journal that is not ours. Statuses move by `moves`; what else a record changes is in the
 small function of its kind.
 """
 
@@ -15,47 +15,25 @@ from typing import Any, Final
 from msgspec import Raw
 
 from stackshift_jobs.durations import from_rfc3339
+from stackshiftd.core import locked, received, schedules, written
 from stackshiftd.core import records as r
-from stackshiftd.core import schedules
+from stackshiftd.core.events import event_json
+from stackshiftd.core.memos import keep, note, size
+from stackshiftd.core.moves import move, wake
 from stackshiftd.core.state import (
     PENDING,
     SPILL_BYTES,
-    Body,
     KeyEntry,
     Memo,
     Phase,
     Run,
-    Spilled,
     State,
     Status,
     Step,
+    WaitTerms,
 )
 
 S = Status
-
-MOVES: Final[dict[tuple[Status, str], Status]] = {
-    (S.SCHEDULED, "run.queued"): S.QUEUED,
-    (S.SCHEDULED, "run.cancelled"): S.CANCELLED,
-    (S.QUEUED, "attempt.started"): S.RUNNING,
-    (S.QUEUED, "attempt.resumed"): S.RUNNING,
-    (S.QUEUED, "run.held"): S.WAITING,
-    (S.QUEUED, "run.cancelled"): S.CANCELLED,
-    (S.QUEUED, "run.failed"): S.FAILED,
-    (S.RUNNING, "attempt.suspended"): S.WAITING,
-    (S.RUNNING, "attempt.lost"): S.QUEUED,
-    (S.RUNNING, "attempt.failed"): S.RETRYING,
-    (S.RUNNING, "run.completed"): S.COMPLETED,
-    (S.RUNNING, "run.cancelled"): S.CANCELLED,
-    (S.WAITING, "run.queued"): S.QUEUED,
-    (S.WAITING, "run.cancelled"): S.CANCELLED,
-    (S.RETRYING, "run.queued"): S.QUEUED,
-    (S.RETRYING, "run.failed"): S.FAILED,
-    (S.RETRYING, "run.cancelled"): S.CANCELLED,
-    (S.FAILED, "run.retried"): S.QUEUED,
-    (S.CANCELLED, "run.retried"): S.QUEUED,
-    (S.COMPLETED, "run.retried"): S.QUEUED,
-}
-"""From a status, by a record, to a status; every other pair is impossible."""
 
 
 def fold(state: State, entry: r.Entry) -> None:
@@ -70,28 +48,8 @@ def fold(state: State, entry: r.Entry) -> None:
     _BY_TYPE[type(record)](state, entry, record)
     if state.timers:
         state.settle_timers()
-
-
-def _body(state: State, raw: Raw, seq: int) -> Body:
-    """What memory keeps of a JSON body: a copy, or where it lies if it is large."""
-    kept = bytes(raw)
-    return kept if len(kept) <= state.spill_bytes else Spilled(seq, len(kept))
-
-
-def _move(state: State, run: Run, kind: str) -> None:
-    """Change the status by the table, keeping the ready index true."""
-    target = MOVES.get((run.status, kind))
-    assert target is not None, f"{run.id}: {kind} while {run.status}"
-    was_ready = run.status is S.QUEUED and not run.token
-    if run.status is S.WAITING and run.job in state.held:
-        state.held[run.job].pop(run.id, None)
-        if not state.held[run.job]:
-            del state.held[run.job]
-    run.status = target
-    if was_ready:
-        state.unready(run)
-    if target is S.QUEUED and not run.token:
-        state.make_ready(run)
+    if state.expiries:
+        state.settle_expiries()
 
 
 def _release(state: State, run: Run, at_us: int) -> None:
@@ -116,6 +74,7 @@ def _drop_finished(state: State, run: Run) -> None:
 
 def _opened(state: State, entry: r.Entry, record: r.JournalOpened) -> None:
     state.epoch = record.epoch
+    locked.forget_clients(state)
 
 
 def _nothing(state: State, entry: r.Entry, record: Any) -> None:
@@ -132,7 +91,7 @@ def _created(state: State, entry: r.Entry, record: r.RunCreated) -> None:
         id=record.run,
         job=record.job,
         queue=record.queue,
-        payload=_body(state, record.payload, entry.seq),
+        payload=keep(state, record.payload, entry.seq),
         retry=record.retry,
         limits=record.limits,
         timeout_ms=record.timeout_ms,
@@ -214,18 +173,18 @@ def _queued(state: State, entry: r.Entry, record: r.RunQueued) -> None:
     run = state.runs[record.run]
     if run.status is S.RETRYING and run.next_is_new:
         run.place_us = run.retry_us
-    _move(state, run, "run.queued")
+    move(state, run, "run.queued")
 
 
 def _held(state: State, entry: r.Entry, record: r.RunHeld) -> None:
     run = state.runs[record.run]
-    _move(state, run, "run.held")
+    move(state, run, "run.held")
     state.held.setdefault(run.job, {})[run.id] = None
 
 
 def _completed(state: State, entry: r.Entry, record: r.RunCompleted) -> None:
     run = state.runs[record.run]
-    run.result = _body(state, record.result, entry.seq)
+    run.result = keep(state, record.result, entry.seq)
     run.error = None
     _release(state, run, entry.at_us)
     _finish(state, run, entry, "run.completed")
@@ -234,6 +193,9 @@ def _completed(state: State, entry: r.Entry, record: r.RunCompleted) -> None:
 def _failed(state: State, entry: r.Entry, record: r.RunFailed) -> None:
     run = state.runs[record.run]
     run.error = record.error
+    if record.step is not None:
+        run.steps.pop(record.step, None)
+        run.failed_step = record.step
     state.dead += 1
     _finish(state, run, entry, "run.failed")
 
@@ -245,7 +207,7 @@ def _cancelled(state: State, entry: r.Entry, record: r.RunCancelled) -> None:
 def _finish(state: State, run: Run, entry: r.Entry, kind: str) -> None:
     run.finished_us = entry.at_us
     state.finished += 1
-    _move(state, run, kind)
+    move(state, run, kind)
     state.awaited.pop(run.id, None)
     _forget_waits(state, run)
     _disown(state, run)
@@ -253,18 +215,24 @@ def _finish(state: State, run: Run, entry: r.Entry, kind: str) -> None:
 
 
 def _forget_waits(state: State, run: Run) -> None:
-    """A finished run waits for no child any more."""
+    """A finished run waits for nothing any more."""
     for name, step in run.steps.items():
-        if step.kind is Memo.CHILD and step.phase is Phase.WAITING:
+        if step.phase is Phase.WAITING:
             _forget_wait(state, run, name, step)
 
 
 def _forget_wait(state: State, run: Run, name: str, step: Step) -> None:
-    waiters = state.awaited.get(step.child or "", [])
-    if (run.id, name) in waiters:
-        waiters.remove((run.id, name))
-        if not waiters:
-            del state.awaited[step.child or ""]
+    """Take a wait out of the index of what it waits for."""
+    if step.kind is Memo.EVENT and step.wait is not None:
+        state.events.hush(step.wait.addresses, run.id, name)
+    elif step.kind is Memo.LOCK and step.wait is not None:
+        locked.leave_line(state, run, name, step.wait.lock)
+    elif step.kind is Memo.CHILD:
+        waiters = state.awaited.get(step.child or "", [])
+        if (run.id, name) in waiters:
+            waiters.remove((run.id, name))
+            if not waiters:
+                del state.awaited[step.child or ""]
 
 
 def _retried(state: State, entry: r.Entry, record: r.RunRetried) -> None:
@@ -286,17 +254,17 @@ def _retried(state: State, entry: r.Entry, record: r.RunRetried) -> None:
     run.steps = _without(run.steps, record.forgotten)
     for name, value in record.replaced.items():
         run.steps[name] = Step(
-            Memo.RUN, Phase.COMPLETED, entry.seq, _body(state, value, entry.seq), tried=1
+            Memo.RUN, Phase.COMPLETED, entry.seq, keep(state, value, entry.seq), tried=1
         )
     run.attempts_before = run.attempt
     run.next_is_new = True
     run.finished_us = run.spent_us = run.deaths = 0
     run.error = run.result = None
     run.bytes_recorded = sum(
-        _size(step.body) for step in run.steps.values() if step.kind in (Memo.RUN, Memo.VALUE)
+        size(step.body) for step in run.steps.values() if step.kind in (Memo.RUN, Memo.VALUE)
     )
     run.place_us = entry.at_us
-    _move(state, run, "run.retried")
+    move(state, run, "run.retried")
     # A sleep under way when the run ended goes on; a child under way was cancelled or is awaited
     # anew.
     for name, step in run.steps.items():
@@ -326,7 +294,7 @@ def _discarded(state: State, entry: r.Entry, record: r.RunDiscarded) -> None:
 def _dispatched(state: State, entry: r.Entry, record: r.AttemptStarted | r.AttemptResumed) -> None:
     run = state.runs[record.run]
     new = type(record) is r.AttemptStarted
-    _move(state, run, "attempt.started" if new else "attempt.resumed")
+    move(state, run, "attempt.started" if new else "attempt.resumed")
     state.queues[run.queue].take(run.concurrency_key, new, entry.seq, entry.at_us)
     state.settle_queue(run.queue)
     run.attempt = record.attempt
@@ -341,6 +309,7 @@ def _dispatched(state: State, entry: r.Entry, record: r.AttemptStarted | r.Attem
     if new:
         run.spent_us = 0
         run.retry_us = 0
+        locked.renew(state, run, entry.seq)
     if run.timeout_ms:
         left_us = run.timeout_ms * 1000 - run.spent_us
         state.set_timer(entry.at_us + max(left_us, 0), run.id, token=run.token)
@@ -349,7 +318,7 @@ def _dispatched(state: State, entry: r.Entry, record: r.AttemptStarted | r.Attem
 def _suspended(state: State, entry: r.Entry, record: r.AttemptSuspended) -> None:
     run = state.runs[record.run]
     _release(state, run, entry.at_us)
-    _move(state, run, "attempt.suspended")
+    move(state, run, "attempt.suspended")
     run.deaths = 0
 
 
@@ -359,12 +328,15 @@ def _attempt_failed(state: State, entry: r.Entry, record: r.AttemptFailed) -> No
         _release(state, run, entry.at_us)
     if record.step is not None:
         run.steps.pop(record.step, None)
+    # What a lock protected is entered again: so the lock is taken again.
+    for name in [name for name, step in run.steps.items() if step.phase is Phase.GONE]:
+        del run.steps[name]
     run.failed_step = record.step
     run.error = record.error
     run.next_is_new = True
     run.deaths = 0
     run.retry_us = from_rfc3339(record.retry_at) if record.retry_at else 0
-    _move(state, run, "attempt.failed")
+    move(state, run, "attempt.failed")
     if run.retry_us:
         state.set_timer(run.retry_us, run.id)
 
@@ -373,8 +345,9 @@ def _lost(state: State, entry: r.Entry, record: r.AttemptLost) -> None:
     run = state.runs[record.run]
     if not record.ours:
         run.deaths = 1 if run.progressed else run.deaths + 1
+    locked.renew(state, run, entry.seq)
     _release(state, run, entry.at_us)
-    _move(state, run, "attempt.lost")
+    move(state, run, "attempt.lost")
 
 
 def _stopped(state: State, entry: r.Entry, record: r.AttemptStopped) -> None:
@@ -399,11 +372,11 @@ def _step_started(state: State, entry: r.Entry, record: r.StepStarted) -> None:
 
 def _step_completed(state: State, entry: r.Entry, record: r.StepCompleted) -> None:
     run = state.runs[record.run]
-    kept = _body(state, record.result, entry.seq)
+    kept = keep(state, record.result, entry.seq)
     run.steps[record.step] = Step(
         Memo.RUN, Phase.COMPLETED, entry.seq, kept, None, record.tried, 0, None, "", record.input
     )
-    _progress(run, kept)
+    note(run, kept)
 
 
 def _step_failed(state: State, entry: r.Entry, record: r.StepFailed) -> None:
@@ -420,14 +393,14 @@ def _step_failed(state: State, entry: r.Entry, record: r.StepFailed) -> None:
     run.steps[record.step] = step
     if record.retry_at:
         _await_step(state, run, record.step, step)
-    _progress(run, None)
+    note(run, None)
 
 
 def _value_recorded(state: State, entry: r.Entry, record: r.ValueRecorded) -> None:
     run = state.runs[record.run]
-    kept = _body(state, record.value, entry.seq)
+    kept = keep(state, record.value, entry.seq)
     run.steps[record.step] = Step(Memo.VALUE, Phase.COMPLETED, entry.seq, kept)
-    _progress(run, kept)
+    note(run, kept)
 
 
 def _child_started(state: State, entry: r.Entry, record: r.ChildStarted) -> None:
@@ -435,29 +408,40 @@ def _child_started(state: State, entry: r.Entry, record: r.ChildStarted) -> None
     run.steps[record.step] = Step(
         Memo.START, Phase.COMPLETED, entry.seq, child=record.child, tried=1
     )
-    _progress(run, None)
+    note(run, None)
+
+
+_WAITS: Final = {
+    "sleep": Memo.SLEEP, "child": Memo.CHILD, "event": Memo.EVENT, "lock": Memo.LOCK,
+}  # fmt: skip
 
 
 def _wait_started(state: State, entry: r.Entry, record: r.WaitStarted) -> None:
     run = state.runs[record.run]
     step = Step(
-        Memo.SLEEP if record.wait == "sleep" else Memo.CHILD,
+        _WAITS[record.wait],
         Phase.WAITING,
         entry.seq,
         due_us=from_rfc3339(record.until) if record.until else 0,
         child=record.child,
     )
+    if record.wait in ("event", "lock"):
+        step.wait = WaitTerms(record.events, record.on_timeout, record.lock, record.ttl_ms)
     run.steps[record.step] = step
     _await_step(state, run, record.step, step)
-    _progress(run, None)
+    note(run, None)
 
 
 def _await_step(state: State, run: Run, name: str, step: Step) -> None:
     """Index what a pending step waits for."""
     if step.due_us:
         state.set_timer(step.due_us, run.id, name)
-    elif step.child:
+    if step.kind is Memo.CHILD and step.child:
         state.awaited.setdefault(step.child, []).append((run.id, name))
+    elif step.kind is Memo.EVENT and step.wait is not None:
+        state.events.listen(step.wait.addresses, run.id, name)
+    elif step.kind is Memo.LOCK and step.wait is not None:
+        locked.stand_in_line(state, run, name)
 
 
 def _wait_ended(state: State, entry: r.Entry, record: r.WaitEnded) -> None:
@@ -469,25 +453,26 @@ def _wait_ended(state: State, entry: r.Entry, record: r.WaitEnded) -> None:
     step.seq = entry.seq
     if step.phase is Phase.RETRYING:
         step.phase = Phase.OPEN
+    elif step.kind is Memo.LOCK:
+        # It was refused: one that is given ends its wait with `lock.acquired`.
+        step.phase = Phase.FAILED
+        step.body = keep(state, record.result, entry.seq)
     else:
         step.phase = Phase.COMPLETED
-        step.body = _body(state, record.result, entry.seq)
+        body = Raw(event_json(record)) if step.kind is Memo.EVENT else record.result
+        step.body = keep(state, body, entry.seq)
         step.child_status = record.status
         step.error = record.error
-    run.progressed = True
-    if run.status is S.WAITING:
-        _move(state, run, "run.queued")
+        if record.event:
+            received.consumed(state, run.id, record.event)
+    wake(state, run)
 
 
-def _progress(run: Run, kept: Body | None) -> None:
-    run.progressed = True
-    run.bytes_recorded += _size(kept)
-
-
-def _size(kept: Body | None) -> int:
-    if kept is None:
-        return 0
-    return len(kept) if type(kept) is bytes else kept.size  # type: ignore[union-attr]
+def _call_refused(state: State, entry: r.Entry, record: r.CallRefused) -> None:
+    run = state.runs[record.run]
+    kept = keep(state, record.error, entry.seq)
+    run.steps[record.step] = Step(Memo.REFUSED, Phase.FAILED, entry.seq, kept)
+    note(run, kept)
 
 
 # --- Queues --------------------------------------------------------------------------------
@@ -525,8 +510,12 @@ _BY_TYPE: Final[dict[type[r.Record], Callable[[State, r.Entry, Any], None]]] = {
     r.ChildStarted: _child_started,
     r.WaitStarted: _wait_started,
     r.WaitEnded: _wait_ended,
+    r.CallRefused: _call_refused,
     r.ProgressReported: _nothing,
     r.QueueChanged: _queue_changed,
+    **written.BY_TYPE,
+    **locked.BY_TYPE,
+    **received.BY_TYPE,
     **schedules.BY_TYPE,
 }
 
@@ -549,6 +538,6 @@ def rebuild(lines: list[Raw]) -> Run:
         if run is not None:
             state.runs[run.id] = run  # It left memory each time that it finished.
         fold(state, entry)
-        run = run or state.runs[entry.record.run]  # type: ignore[union-attr]
+        run = run or state.runs[entry.record.run]  # type: ignore[union-attr,index]
     assert run is not None, "a run's records begin with run.created"
     return run

@@ -2,20 +2,25 @@
 
 A snapshot is not a dump of memory. It holds the entries of every run that is in memory, as they
 were written, and is loaded by folding them; only what outlives its runs (idempotency keys, queues,
-schedules, counts) stands in lines of its own. So a snapshot survives any change of the classes in
-`state`.
+schedules, state entries, locks, kept events, counts) stands in lines of its own. So a snapshot
+survives any change of the classes in `state`.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from heapq import heapify
 from typing import Any
 
 import msgspec
 
+from stackshiftd.core.events import Events, Kept, SentKey
+from stackshiftd.core.expiry import EVENT, LOCK, STATE
 from stackshiftd.core.fold import fold
+from stackshiftd.core.heap import Heap
+from stackshiftd.core.keyvalue import Value, Values
+from stackshiftd.core.locks import Holding, Lock, Waiting, place_of
 from stackshiftd.core.queues import Queue
 from stackshiftd.core.records import Entry, QueueTerms, entry_from_json, entry_json
 from stackshiftd.core.schedules import Schedule
@@ -74,6 +79,50 @@ class ScheduleLine(msgspec.Struct, frozen=True, tag="schedule", tag_field="line"
     retired_us: int
 
 
+class ValueLine(msgspec.Struct, frozen=True, tag="state", tag_field="line"):
+    """A state entry; or, with an empty value, the version that is remembered of one."""
+
+    key: str
+    value: str
+    version: int
+    expires_us: int
+    updated_us: int
+    updated_by: str
+
+
+class LockLine(msgspec.Struct, frozen=True, tag="lock", tag_field="line"):
+    """Who holds a lock, and who waits for it in what order."""
+
+    key: str
+    holding: Holding | None
+    waiting: list[Waiting]
+
+
+class KeptLine(msgspec.Struct, frozen=True, tag="event", tag_field="line"):
+    """A kept event."""
+
+    id: str
+    seq: int
+    address: str
+    payload: str
+    at_us: int
+    expires_us: int
+    key: str | None
+
+
+class SentKeyLine(msgspec.Struct, frozen=True, tag="event_key", tag_field="line"):
+    """The idempotency key of an event."""
+
+    key: str
+    event: str
+    name: str
+    correlation_key: str
+    digest: str
+    payload: str
+    expires_us: int
+    resumed: list[str]
+
+
 class EntryLine(msgspec.Struct, frozen=True, tag="entry", tag_field="line"):
     """One entry of a run that is still in memory."""
 
@@ -81,7 +130,17 @@ class EntryLine(msgspec.Struct, frozen=True, tag="entry", tag_field="line"):
     entry: msgspec.Raw
 
 
-_decode = msgspec.json.Decoder(Totals | KeyLine | QueueLine | ScheduleLine | EntryLine).decode
+_decode = msgspec.json.Decoder(
+    Totals
+    | KeyLine
+    | QueueLine
+    | ScheduleLine
+    | ValueLine
+    | LockLine
+    | KeptLine
+    | SentKeyLine
+    | EntryLine
+).decode
 
 
 def state_hash(state: State) -> str:
@@ -99,6 +158,8 @@ def state_hash(state: State) -> str:
             digest.update(_encode([key, _key_fields(entry)]))
     for job in sorted(state.schedules):
         digest.update(_encode(_schedule_line(state.schedules[job])))
+    for line in _stored(state, sort=True):
+        digest.update(_encode(line))
     return digest.hexdigest()
 
 
@@ -120,6 +181,28 @@ def _schedule(line: ScheduleLine) -> Schedule:
     return Schedule(**(fields | {"payload": line.payload.encode("ascii")}))
 
 
+def _stored(state: State, *, sort: bool) -> Iterator[msgspec.Struct]:
+    """The lines of state entries, locks, kept events and their keys; whose time has passed with
+    nothing more to be known of it, is left out."""
+    now_us = state.now_us
+    in_order: Callable[[Iterable[Any]], Iterable[Any]] = sorted if sort else iter
+    for key, value in in_order(state.values.remembered(now_us)):
+        yield ValueLine(key, **_text(value, "body", "value"))
+    for key, lock in in_order(state.locks.items()):
+        yield LockLine(key, lock.holding, list(lock.line.values()))
+    for kept in state.events.kept.values():
+        yield KeptLine(**_text(kept, "payload", "payload"))
+    for key, sent in in_order(state.events.keys.items()):
+        if sent.expires_us > now_us:
+            yield SentKeyLine(key, **_text(sent, "payload", "payload"))
+
+
+def _text(held: msgspec.Struct, body: str, name: str) -> dict[str, Any]:
+    """The fields of what is held in memory, its JSON as text under `name`."""
+    fields = msgspec.structs.asdict(held)
+    return fields | {name: fields.pop(body).decode("ascii")}
+
+
 def dump(state: State, entries: Iterable[tuple[int, Entry]]) -> Iterator[bytes]:
     """The lines of a snapshot of `state`; `entries` are those of its runs, with their places, in
     order of sequence number."""
@@ -136,6 +219,8 @@ def dump(state: State, entries: Iterable[tuple[int, Entry]]) -> Iterator[bytes]:
         yield _encode(_queue_line(name, queue))
     for schedule in state.schedules.values():
         yield _encode(_schedule_line(schedule))
+    for line in _stored(state, sort=False):
+        yield _encode(line)
     for place, found in entries:
         yield _encode(EntryLine(place, msgspec.Raw(entry_json(found))))
 
@@ -167,6 +252,7 @@ def load(lines: Iterable[bytes]) -> Loaded:
     queues: list[QueueLine] = []
     schedules: dict[str, Schedule] = {}
     entries: list[tuple[int, Entry]] = []
+    stored: list[ValueLine | LockLine | KeptLine | SentKeyLine] = []
     for raw in lines:
         line = _decode(raw)
         if isinstance(line, Totals):
@@ -179,6 +265,8 @@ def load(lines: Iterable[bytes]) -> Loaded:
             queues.append(line)
         elif isinstance(line, ScheduleLine):
             schedules[line.job] = _schedule(line)
+        elif not isinstance(line, EntryLine):
+            stored.append(line)
         else:
             entry = entry_from_json(line.entry)
             entries.append((line.place, entry))
@@ -194,4 +282,44 @@ def load(lines: Iterable[bytes]) -> Loaded:
     state.schedules, state.schedules_seq = schedules, totals.seq
     state.key_expiry = [(entry.expires_us, key) for key, entry in keys.items()]
     heapify(state.key_expiry)
+    _restore(state, stored)
     return Loaded(state, entries)
+
+
+def _restore(state: State, lines: list[ValueLine | LockLine | KeptLine | SentKeyLine]) -> None:
+    """Entries of runs have told of some of this, as it was when they were written: only the lines
+    count."""
+    state.values, state.locks, state.expiries = Values(), {}, Heap()
+    listening = state.events.listening
+    state.events = Events()
+    state.events.listening = listening
+    keys: dict[str, SentKey] = {}
+    for line in lines:
+        if isinstance(line, ValueLine):
+            _restore_value(state, line)
+        elif isinstance(line, LockLine):
+            waiting = {each.asker or place_of(each.run, each.step): each for each in line.waiting}
+            state.locks[line.key] = Lock(line.holding, waiting)
+            if line.holding is not None and line.holding.expires_us:
+                state.set_expiry(line.holding.expires_us, LOCK, line.key)
+        elif isinstance(line, KeptLine):
+            payload = line.payload.encode("ascii")
+            kept = Kept(
+                line.id, line.seq, line.address, payload, line.at_us, line.expires_us, line.key
+            )
+            state.events.keep(kept)
+            state.set_expiry(line.expires_us, EVENT, line.id)
+        else:
+            keys[line.key] = SentKey(
+                line.event, line.name, line.correlation_key, line.digest,
+                line.payload.encode("ascii"), line.expires_us, line.resumed,
+            )  # fmt: skip
+    state.events.restore_keys(keys)
+
+
+def _restore_value(state: State, line: ValueLine) -> None:
+    body = line.value.encode("ascii")
+    value = Value(body, line.version, line.expires_us, line.updated_us, line.updated_by)
+    state.values.put(line.key, value, 0)
+    if value.lives and value.expires_us:
+        state.set_expiry(value.expires_us, STATE, line.key)

@@ -159,12 +159,14 @@ class RunCompleted(Record, frozen=True, tag="run.completed"):
 
 
 class RunFailed(Record, frozen=True, tag="run.failed"):
-    """For good: in its queue's dead letter. `reason`: `attempts non_retryable poisonous wait`."""
+    """For good: in its queue's dead letter. `reason`: `attempts non_retryable poisonous wait`.
+    `step` is the wait whose time had passed: it is forgotten."""
 
     run: str
     attempt: int
     error: Error
     reason: str
+    step: str | None = None
 
 
 class RunCancelled(Record, frozen=True, tag="run.cancelled"):
@@ -312,7 +314,10 @@ class ChildStarted(Record, frozen=True, tag="child.started"):
 
 
 class WaitStarted(Record, frozen=True, tag="wait.started"):
-    """A branch waits durably: `wait` is `sleep` (until `until`) or `child` (for run `child`)."""
+    """A branch waits durably: `wait` is `sleep`, `child` (for run `child`), `event` (for the first
+    of `events`, each a name and a correlation key; `on_timeout`: `fail continue cancel`) or `lock`
+    (for `lock`, to hold it for `ttl_ms`; 0 for as long as the run likes). `until` is when it is
+    over in any case."""
 
     run: str
     attempt: int
@@ -320,17 +325,37 @@ class WaitStarted(Record, frozen=True, tag="wait.started"):
     wait: str
     until: str | None = None
     child: str | None = None
+    events: list[tuple[str, str]] = []
+    on_timeout: str = ""
+    lock: str = ""
+    ttl_ms: int = 0
 
 
 class WaitEnded(Record, frozen=True, tag="wait.ended"):
     """The wait is over, with what it gave: nothing for a sleep; for a child its `status` and
-    result or error."""
+    result or error; for an event which one it was, when it was received, and its payload. Its time
+    has passed: `status` is `timed_out`, `result` for a lock the refusal. (A lock that is given ends
+    its wait with `lock.acquired`.)"""
 
     run: str
     step: str
     status: str = ""
     result: Raw = NULL
     error: Error | None = None
+    event: str = ""
+    name: str = ""
+    correlation_key: str = ""
+    received_at: str = ""
+
+
+class CallRefused(Record, frozen=True, tag="call.refused"):
+    """A call on `ctx` was refused (a version that is not there, a lock that another holds or that
+    ran out); it replays as this `error`: `{code, message, hint, …}`."""
+
+    run: str
+    attempt: int
+    step: str
+    error: Raw
 
 
 class ProgressReported(Record, frozen=True, tag="progress.reported"):
@@ -341,6 +366,129 @@ class ProgressReported(Record, frozen=True, tag="progress.reported"):
     done: float
     total: float | None = None
     message: str = ""
+
+
+# --- State ---------------------------------------------------------------------------------
+#
+# `run` is the run on whose behalf it was done, None for a client; `step` the call of its handler
+# that it answers, empty within a step's function. So a handler's write, and the fact that it made
+# it, are one record.
+
+
+class StateSet(Record, frozen=True, tag="state.set"):
+    """`key` has this value from now on. `op` is `set` or `increment`."""
+
+    key: str
+    value: Raw
+    version: int
+    op: str = "set"
+    expires_at: str | None = None
+    run: str | None = None
+    attempt: int = 0
+    step: str = ""
+
+
+class StateDeleted(Record, frozen=True, tag="state.deleted"):
+    """There is nothing under `key`; its version is remembered until `remembered_until`."""
+
+    key: str
+    version: int
+    remembered_until: str
+    run: str | None = None
+    attempt: int = 0
+    step: str = ""
+
+
+class StateExpired(Record, frozen=True, tag="state.expired"):
+    """The time of the entry has passed; its version is remembered until `remembered_until`."""
+
+    key: str
+    version: int
+    remembered_until: str
+
+
+# --- Locks ---------------------------------------------------------------------------------
+
+
+class LockRequested(Record, frozen=True, tag="lock.requested"):
+    """A client waits for the lock, as `asker`; it is forgotten when the daemon goes away. `holder`
+    says who it is."""
+
+    key: str
+    asker: str
+    ttl_ms: int
+    holder: str = ""
+
+
+class LockWithdrawn(Record, frozen=True, tag="lock.withdrawn"):
+    """The client waits no more."""
+
+    key: str
+    asker: str
+
+
+class LockAcquired(Record, frozen=True, tag="lock.acquired"):
+    """The run (or the client that asked as `asker`) holds the lock. The sequence number of this
+    record is the fencing token, until a later record of the run takes its place: one that hands it
+    out as a new attempt, or tells of its loss."""
+
+    key: str
+    expires_at: str | None = None
+    run: str | None = None
+    attempt: int = 0
+    step: str = ""
+    asker: str = ""
+    holder: str = ""
+
+
+class LockExtended(Record, frozen=True, tag="lock.extended"):
+    """Its holder holds it until `expires_at`. `step` is the call of a handler that asked so."""
+
+    key: str
+    expires_at: str
+    run: str | None = None
+    attempt: int = 0
+    step: str = ""
+
+
+class LockReleased(Record, frozen=True, tag="lock.released"):
+    """Nobody holds it. `reason`: `left` (its block), `raised` (out of its block), `run` (which has
+    ended), `expired` or `client`. `step` is the call by which the run had taken it."""
+
+    key: str
+    reason: str
+    run: str | None = None
+    step: str = ""
+
+
+# --- Events --------------------------------------------------------------------------------
+
+
+class EventReceived(Record, frozen=True, tag="event.received"):
+    """An event has come: the waits of the runs `resumed` end in the same append; if there are none
+    it is kept until `kept_until`. `key` is its idempotency key, good for `key_ttl_ms`; `digest`
+    covers all by which the same event is known. `run` is the one that sent it."""
+
+    event: str
+    name: str
+    payload: Raw
+    correlation_key: str = ""
+    kept_until: str | None = None
+    resumed: list[str] = []
+    key: str | None = None
+    key_ttl_ms: int = 0
+    digest: str = ""
+    run: str | None = None
+    attempt: int = 0
+    step: str = ""
+
+
+class EventExpired(Record, frozen=True, tag="event.expired"):
+    """Nobody waited for it in time."""
+
+    event: str
+    name: str
+    correlation_key: str = ""
 
 
 # --- Queues --------------------------------------------------------------------------------
@@ -411,7 +559,9 @@ AnyRecord = (
     | RunCreated | RunQueued | RunHeld | RunCompleted | RunFailed | RunCancelled | RunRetried
     | RunRemoved | RunDiscarded | AttemptStarted | AttemptResumed | AttemptSuspended
     | AttemptFailed | AttemptLost | AttemptStopped | StepStarted | StepCompleted | StepFailed
-    | ValueRecorded | ChildStarted | WaitStarted | WaitEnded | ProgressReported | QueueChanged
+    | ValueRecorded | ChildStarted | WaitStarted | WaitEnded | CallRefused | ProgressReported
+    | StateSet | StateDeleted | StateExpired | LockRequested | LockWithdrawn | LockAcquired
+    | LockExtended | LockReleased | EventReceived | EventExpired | QueueChanged
     | ScheduleDefined | ScheduleFired | ScheduleRetired | SchedulePaused | ScheduleResumed
 )  # fmt: skip
 

@@ -26,9 +26,8 @@ def plan(state: State, run: Run, from_step: str | None, replaced: frozenset[str]
     """What a retry or fork of `run` reuses and what happens again.
 
     With `from_step`, that step and all recorded after it (in journal order) happen again. Waits for
-    runs that are not under way any more always begin anew, and what ended the run is tried anew
-    whether it is named or not. Raises `NotFound` for a step that is
-    not recorded.
+    events, locks, and runs that are not under way any more always begin anew, and what ended the
+    run is tried anew whether it is named or not. Raises `NotFound` for a step that is not recorded.
     """
     ended = run.failed_step if run.status is not Status.COMPLETED else None
     if from_step is not None and from_step not in run.steps and from_step != ended:
@@ -68,8 +67,12 @@ def fork_plan(state: State, source: Run, from_step: str | None, new_payload: boo
 def _repeats(state: State, step: Step, since: int | None) -> bool:
     if since is not None and step.seq >= since:
         return True
-    if step.phase is Phase.OPEN:
+    if step.phase in (Phase.OPEN, Phase.GONE):
         return True
+    if step.kind is Memo.LOCK and step.phase is not Phase.LEFT:
+        return True
+    if step.kind is Memo.EVENT and step.phase in PENDING:
+        return True  # what came meanwhile is kept: only a wait that begins now can get it
     if step.kind is Memo.CHILD and step.phase in PENDING:
         child = state.runs.get(step.child or "")
         return child is None or child.finished

@@ -5,9 +5,10 @@ Laws:
 - Only `fold` changes a `State`; everyone else reads it.
 - A run is here while it is unfinished, while its handler still executes, or while it lies in the
   dead letter. All else of a finished run is in the journal alone.
-- `lines`, `timers`, `awaited` and the lanes of `queues` are indexes: they can be computed from the
-  runs, are not part of the state's hash, and exist so that nothing on the way of one run scans all
-  of them. The head of every heap is live; `fold` settles it after each change.
+- `lines`, `timers`, `awaited`, `expiries`, `events.listening` and the lanes of `queues` are
+  indexes: they can be computed from the rest, are not part of the state's hash, and exist so that
+  nothing on the way of one run scans all of them. The head of every heap is live; `fold` settles it
+  after each change.
 - A queue stands in its line where `Queue.turn_at(now_us)` puts it, at the time of the last entry.
 - A body over `SPILL_BYTES` is not kept, only the sequence number of the record that holds it.
 """
@@ -19,8 +20,12 @@ from typing import Final
 
 import msgspec
 
+from stackshiftd.core.events import Events, address_of
+from stackshiftd.core.expiry import EVENT, LOCK, Expiry
 from stackshiftd.core.heap import Heap
+from stackshiftd.core.keyvalue import Values
 from stackshiftd.core.lines import Line
+from stackshiftd.core.locks import Lock
 from stackshiftd.core.queues import Place, Queue
 from stackshiftd.core.records import Error, QueueTerms, RetryTerms, RunLimits
 from stackshiftd.core.schedules import Schedule
@@ -64,6 +69,10 @@ class Memo(StrEnum):
     START = "start"
     CHILD = "child"
     """Waits for a run: `ctx.step.call` (which has started it) or `ctx.step.result`."""
+    EVENT = "event"
+    LOCK = "lock"
+    REFUSED = "refused"
+    """Was refused, whatever it asked for."""
 
 
 class Phase(StrEnum):
@@ -73,10 +82,29 @@ class Phase(StrEnum):
     WAITING = "waiting"
     RETRYING = "retrying"
     COMPLETED = "completed"
+    """Of a lock: it is held."""
     FAILED = "failed"
+    LEFT = "left"
+    """The block of a lock was left."""
+    GONE = "gone"
+    """A lock is not held any more, and its block was not left in good order."""
 
 
 PENDING: Final = frozenset((Phase.WAITING, Phase.RETRYING))
+
+
+class WaitTerms(msgspec.Struct, frozen=True, gc=False):
+    """What a call waits for: one of `events` (names with correlation keys; `on_timeout` is what
+    becomes of the run otherwise), or `lock`, to hold it for `ttl_ms`."""
+
+    events: list[tuple[str, str]] = []
+    on_timeout: str = ""
+    lock: str = ""
+    ttl_ms: int = 0
+
+    @property
+    def addresses(self) -> list[str]:
+        return [address_of(name, key) for name, key in self.events]
 
 
 class Step(msgspec.Struct):
@@ -90,10 +118,12 @@ class Step(msgspec.Struct):
     error: Error | None = None
     tried: int = 0
     due_us: int = 0
-    """When a sleep or a retry is due; 0 for none."""
+    """When a wait is over in any case, or a retry is due, or a lock that is held runs out; 0 for
+    none."""
     child: str | None = None
     child_status: str = ""
     input: str = ""
+    wait: WaitTerms | None = None
 
 
 class Run(msgspec.Struct):
@@ -148,6 +178,8 @@ class Run(msgspec.Struct):
     result: Body | None = None
     children: list[str] = []
     """Runs that are cancelled with this one."""
+    locks: tuple[str, ...] = ()
+    """Keys of the locks that it holds."""
 
     @property
     def finished(self) -> bool:
@@ -187,9 +219,9 @@ class State:
     """Everything the core knows. Read it freely; only `fold` writes it."""
 
     __slots__ = (
-        "awaited", "dead", "epoch", "executions", "finished", "held", "key_expiry", "keys",
-        "lines", "now_us", "queues", "runs", "schedules", "schedules_seq", "seq", "spill_bytes",
-        "suspects", "throttled", "timers",
+        "awaited", "dead", "epoch", "events", "executions", "expiries", "finished", "held",
+        "key_expiry", "keys", "lines", "locks", "now_us", "queues", "runs", "schedules",
+        "schedules_seq", "seq", "spill_bytes", "suspects", "throttled", "timers", "values",
     )  # fmt: skip
 
     def __init__(self, spill_bytes: int = SPILL_BYTES) -> None:
@@ -222,6 +254,11 @@ class State:
         """Job → its schedule, retired ones included."""
         self.schedules_seq = 0
         """The last record that changed one."""
+        self.values = Values()
+        self.locks: dict[str, Lock] = {}
+        self.events = Events()
+        self.expiries: Heap[Expiry] = Heap()
+        """What of these three ends by itself."""
 
     # --- What others ask -------------------------------------------------------------------
 
@@ -262,8 +299,11 @@ class State:
         return queue if self.queues[queue].limits.processes else ""
 
     def next_due_us(self) -> int | None:
-        """When the next timer is due."""
-        return self.timers[0].due_us if self.timers else None
+        """When the next timer is due, or something expires."""
+        if not self.expiries:
+            return self.timers[0].due_us if self.timers else None
+        expires_us = self.expiries[0].due_us
+        return min(expires_us, self.timers[0].due_us) if self.timers else expires_us
 
     def key_owner(self, key: str, now_us: int) -> KeyEntry | None:
         """Who owns `key` at `now_us`: its time has not passed, or its run has not finished."""
@@ -378,3 +418,21 @@ class State:
         if run.status is Status.SCHEDULED:
             return run.scheduled_us == timer.due_us
         return run.status is Status.RETRYING and run.retry_us == timer.due_us
+
+    def set_expiry(self, due_us: int, what: str, key: str) -> None:
+        """`what` of the name `key` ends at `due_us`."""
+        self.expiries.add(Expiry(due_us, what, key), self._ends)
+
+    def settle_expiries(self) -> None:
+        """Bring to the head what does end then."""
+        self.expiries.settle(self._ends)
+
+    def _ends(self, expiry: Expiry) -> bool:
+        if expiry.what == EVENT:
+            return expiry.key in self.events.kept
+        if expiry.what == LOCK:
+            lock = self.locks.get(expiry.key)
+            holding = lock.holding if lock is not None else None
+            return holding is not None and holding.expires_us == expiry.due_us
+        value = self.values.by_key.get(expiry.key)
+        return value is not None and value.lives and value.expires_us == expiry.due_us

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from stackshift_jobs.durations import format_ms, rfc3339
 from stackshiftd.core.dead import is_dead
-from stackshiftd.core.state import PENDING, Memo, Phase, Run, State, Status, Step
+from stackshiftd.core.state import PENDING, Memo, Phase, Run, State, Status, Step, WaitTerms
 
 
 class Fleet(NamedTuple):
@@ -30,6 +30,8 @@ class Why(NamedTuple):
     step: str = ""
     until_us: int = 0
     run: str = ""
+    wait: WaitTerms | None = None
+    owner: str = ""
 
 
 def shown_status(run: Run) -> Status:
@@ -150,8 +152,34 @@ def _waiting(state: State, run: Run, now_us: int) -> Why:
         status = f" ({shown_status(child).value})" if child is not None else ""
         text = f"waiting for {step.child}{status}{more}"
         return Why("waiting_child", text, "child", name, 0, step.child or "")
+    if step.kind is Memo.EVENT and step.wait is not None:
+        until = f" until {_at(step.due_us, now_us)}" if step.due_us else ""
+        text = f"waiting for {events_text(step.wait.events)}{until}{more}"
+        return Why("waiting_event", text, "event", name, step.due_us, wait=step.wait)
+    if step.kind is Memo.LOCK and step.wait is not None:
+        return _locked(state, name, step, more, now_us)
     text = f"sleeping until {_at(step.due_us, now_us)}{more}"
     return Why("sleeping", text, "sleep", name, step.due_us)
+
+
+def events_text(events: list[tuple[str, str]]) -> str:
+    """`event email.verified [user:1]`, or `event approved [k] or rejected [k]`."""
+    return "event " + " or ".join(f"{name} [{key}]" if key else name for name, key in events)
+
+
+def _locked(state: State, name: str, step: Step, more: str, now_us: int) -> Why:
+    assert step.wait is not None
+    key = step.wait.lock
+    lock = state.locks.get(key)
+    holding = lock.held(now_us) if lock is not None else None
+    owner = (holding.run or holding.holder or "a client") if holding is not None else ""
+    told = f"lock {key} is held by {owner}" if holding is not None else f"lock {key} is to be given"
+    ahead = len(lock.line) - 1 if lock is not None else 0
+    told += f", {ahead} others wait" if ahead > 0 else ""
+    if step.due_us:
+        told += f"; gives up at {_at(step.due_us, now_us)}"
+    run_id = holding.run if holding is not None else ""
+    return Why("waiting_lock", told + more, "lock", name, step.due_us, run_id, step.wait, owner)
 
 
 def _soonest(pending: tuple[str, Step]) -> int:

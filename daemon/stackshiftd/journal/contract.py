@@ -124,6 +124,12 @@ class Journal(Protocol):
         with the oldest kept one where `from_seq` was trimmed."""
         ...
 
+    def search(self, words: Sequence[bytes]) -> Iterator[tuple[Place, Entry] | None]:
+        """The kept entries whose lines hold all `words`, the newest first, of what is known durable
+        when it is called. None stands between them now and then, so that a search which takes long
+        can be done by parts. A look through the whole journal: for people, not for programs."""
+        ...
+
     def tail(self, from_seq: int) -> AsyncIterator[tuple[Place, Entry]]:
         """Like `read`, and then each entry as it becomes durable."""
         ...

@@ -212,6 +212,10 @@ class FileJournal:
         durable, spans = self._appender.durable, self._appender.spans
         return reading.read(self._fs, spans, from_seq, durable.end)
 
+    def search(self, words: Sequence[bytes]) -> Iterator[tuple[Place, Entry] | None]:
+        durable, spans = self._appender.durable, self._appender.spans
+        return reading.search(self._fs, spans, words, durable.end)
+
     def fetch(self, places: Sequence[Place]) -> list[Entry]:
         return reading.fetch(self._fs, self._appender.spans, places, self._appender.written.end)
 

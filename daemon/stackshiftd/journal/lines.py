@@ -171,6 +171,11 @@ else:
         return b""
 
 
+def text_in_line(text: str) -> bytes:
+    """How `text` stands in a line, quotes and all: what a search for it looks for."""
+    return _encode_record(text).decode("utf-8").encode("ascii", _ESCAPE)
+
+
 def _as_json_escapes(bad: UnicodeError) -> tuple[str, int]:
     r"""Characters beyond ASCII as `\uXXXX`, in pairs where they lie beyond 16 bits. In JSON they
     stand inside strings only, so the escape means the same."""

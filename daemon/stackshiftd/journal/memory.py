@@ -181,6 +181,11 @@ class MemoryJournal:
         for follower in self._followers:
             follower.set()
 
+    def search(self, words: Sequence[bytes]) -> Iterator[tuple[Place, Entry] | None]:
+        for place, line in reversed(list(enumerate(self._lines, self._first_seq))):
+            if all(word in line for word in words):
+                yield place, decode(line)
+
     def fetch(self, places: Sequence[Place]) -> list[Entry]:
         return [
             decode(self._lines[place - self._first_seq])

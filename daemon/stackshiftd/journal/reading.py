@@ -104,6 +104,68 @@ def _lines(
         raise _damaged(span, at, None)
 
 
+def search(
+    fs: FileSystem, spans: Sequence[Span], words: Sequence[bytes], end: Place
+) -> Iterator[tuple[Place, Entry] | None]:
+    """The entries before the place `end` whose lines hold all `words`, the newest first. None
+    stands between them after each part of a file that was looked through."""
+    for number in range(len(spans) - 1, -1, -1):
+        span = spans[number]
+        stop = min(end, spans[number + 1].base) if number + 1 < len(spans) else end
+        fd = _open_if_kept(fs, span.path)
+        if fd is None:
+            continue
+        try:
+            yield from _search_span(fs, fd, span, words, stop - span.base)
+        finally:
+            fs.close(fd)
+
+
+def _search_span(
+    fs: FileSystem, fd: int, span: Span, words: Sequence[bytes], stop: int
+) -> Iterator[tuple[Place, Entry] | None]:
+    """Backwards, a chunk at a time; the line that a chunk begins within goes with the chunk before
+    it."""
+    rest = b""
+    while stop > span.header_size:
+        start = max(span.header_size, stop - CHUNK)
+        part = _all_of(fs, fd, span, start, stop) + rest
+        first = part.find(b"\n") + 1 if start > span.header_size else 0
+        if start > span.header_size and not first:
+            stop, rest = start, part
+            continue
+        rest = part[:first]
+        for line, offset in _lines_with(part, words[-1], first):
+            if all(word in line for word in words):
+                try:
+                    yield span.base + start + offset, decode(line)
+                except JournalDamaged as bad:
+                    raise _damaged(span, start + offset, bad) from bad
+        stop = start
+        yield None
+
+
+def _all_of(fs: FileSystem, fd: int, span: Span, start: int, stop: int) -> bytes:
+    parts: list[bytes] = []
+    while start < stop:
+        parts.append(fs.pread(fd, stop - start, start))
+        if not parts[-1]:
+            raise _damaged(span, start, None)
+        start += len(parts[-1])
+    return b"".join(parts)
+
+
+def _lines_with(part: bytes, word: bytes, first: int) -> Iterator[tuple[bytes, int]]:
+    """The lines of `part` from `first` on that hold `word`, the last one first, with their
+    offsets."""
+    before = len(part)
+    while (found := part.rfind(word, first, before)) >= 0:
+        begin = max(part.rfind(b"\n", first, found) + 1, first)
+        finish = part.find(b"\n", found)
+        yield part[begin : finish if finish >= 0 else len(part)], begin
+        before = begin
+
+
 def _near(fs: FileSystem, fd: int, span: Span, target: int, stop: int) -> int:
     """The offset of a line at or not far before record `target`.
 

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from msgspec import Raw
 
 from stackshiftd.core import records as r
+from stackshiftd.core.events import event_json, sent_json
+from stackshiftd.core.keyvalue import written_json
 from stackshiftd.core.records import Entry
 from stackshiftd.core.state import Body, Run
 
@@ -15,6 +17,7 @@ _FIELDS = {
     r.StepCompleted: "result",
     r.ValueRecorded: "value",
     r.WaitEnded: "result",
+    r.CallRefused: "error",
     r.RunCompleted: "result",
 }
 
@@ -41,5 +44,11 @@ def body_of(record: r.AnyRecord, run: Run, seq: int) -> Raw:
         for name, step in run.steps.items():
             if getattr(step.body, "seq", 0) == seq and name in record.replaced:
                 return record.replaced[name]
+    if isinstance(record, r.WaitEnded) and (record.event or record.name):
+        return Raw(event_json(record))
+    if isinstance(record, r.EventReceived):
+        return Raw(sent_json(record))
+    if isinstance(record, r.StateSet):
+        return Raw(written_json(record))
     body: Raw = getattr(record, _FIELDS[type(record)])
     return body

@@ -18,6 +18,7 @@ from stackshiftd.shell.catalog import Catalog
 from stackshiftd.shell.connection import Connection
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.feeds import Feeds, first_seq_since
+from stackshiftd.shell.locks import Locks
 from stackshiftd.shell.lookup import Lookup
 from stackshiftd.shell.params import Answer, BoundTable, NoParams, Params, Table
 from stackshiftd.shell.pool import Pool
@@ -29,7 +30,8 @@ log = logging.getLogger("stackshiftd.control")
 
 _LOOKS: Final = frozenset(
     ("run.get", "run.list", "run.why", "run.logs", "dead.count", "daemon.status", "journal.stats",
-     "queue.list", "queue.show", "schedule.list", "schedule.next")
+     "queue.list", "queue.show", "schedule.list", "schedule.next", "state.get", "state.list",
+     "state.history", "event.list")
 )  # fmt: skip
 """Methods that change nothing: they are answered also while there is no room."""
 
@@ -43,6 +45,8 @@ class OpenFeed(Params):
     since_seq: int | None = None
     since: str | None = None
     last: int | None = None
+    kinds: list[str] | None = None
+    """Beginnings of the kinds of records to follow, such as `event.`; None for all."""
 
 
 class CloseFeed(Params):
@@ -79,6 +83,7 @@ class Control:
         bound: BoundTable,
         waiters: Waiters,
         queues: Queues,
+        locks: Locks,
         feeds: Feeds,
         lookup: Lookup,
         catalog: Catalog,
@@ -91,6 +96,7 @@ class Control:
         self._feeds = feeds
         self._waiters = waiters
         self._queues = queues
+        self._locks = locks
         self._lookup = lookup
         self._catalog = catalog
         self._pool = pool
@@ -132,6 +138,7 @@ class Control:
         self._feeds.close_all(connection)
         self._waiters.forget(connection)
         self._queues.forget(connection)
+        self._locks.forget(connection)
 
     def call(self, connection: Connection, method: str, raw: Raw, answer: Answer) -> None:
         found = self._methods.get(method)
@@ -177,6 +184,7 @@ class Control:
         if sum(each is not None for each in given) > 1:
             raise Usage("since_seq, since and last exclude each other")
         run = self._lookup.resolve(params.run) if params.run is not None else None
+        kinds = tuple(params.kinds) if params.kinds is not None else ()
         since_us = parse_time(params.since) if params.since is not None else None
         if params.last is not None and params.last < 0:
             raise Usage(f"last is {params.last}")
@@ -186,7 +194,7 @@ class Control:
                 answer(error)
                 return
             next_seq = self._first_seq(run, params, since_us)
-            number = self._feeds.open(connection, run, next_seq)
+            number = self._feeds.open(connection, run, next_seq, kinds)
             answer({"feed": number, "next_seq": next_seq})
 
         self._engine.when_durable(settled, None)
@@ -203,7 +211,7 @@ class Control:
                 entries = [entry for entry in entries if entry.at_us >= since_us]
             return entries[0].seq if entries else next_seq
         if params.last is not None:
-            return self._feeds.last_seqs(params.last, next_seq)
+            return self._feeds.last_seqs(params.last, next_seq, tuple(params.kinds or ()))
         if since_us is not None:
             return first_seq_since(self._engine.journal.read(1), since_us) or next_seq
         return next_seq
@@ -256,7 +264,18 @@ class Control:
         stats = self._engine.journal.stats()
         self._engine.when_durable(
             answer,
-            stats | {"runs": len(state.runs), "keys": len(state.keys), "dead": state.dead},
+            stats
+            | {
+                "runs": len(state.runs),
+                "keys": len(state.keys),
+                "dead": state.dead,
+                "state_entries": state.values.live,
+                "state_bytes": state.values.bytes,
+                "locks": len(state.locks),
+                "events_kept": len(state.events.kept),
+                "events_kept_bytes": state.events.bytes,
+                "event_keys": len(state.events.keys),
+            },
         )
 
     def compact(self, params: NoParams, answer: Answer) -> None:

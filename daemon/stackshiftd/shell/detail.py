@@ -5,13 +5,16 @@ A pure reading of entries in order; the same for a run in flight and one of last
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from stackshift_jobs.durations import from_rfc3339, rfc3339
 from stackshiftd.core import records as r
+from stackshiftd.core.events import sent_json
+from stackshiftd.core.keyvalue import written_json
 from stackshiftd.core.records import Entry
+from stackshiftd.core.why import events_text
 
 
 def detail(entries: list[Entry]) -> dict[str, Any]:
@@ -63,6 +66,10 @@ class _Teller:
                 self._end_attempt("completed", at)
             case r.RunFailed():
                 self._end_attempt("failed", at, record.error)
+                if record.step is not None and record.step in self.steps:
+                    self.steps[record.step] |= {
+                        "status": "failed", "result": None, "error": error_object(record.error),
+                    }  # fmt: skip
             case r.RunCancelled():
                 self._end_attempt("cancelled", at)
                 for step in self.steps.values():
@@ -103,10 +110,33 @@ class _Teller:
                 step |= {"status": "completed", "result": record.child}
                 self._finish(step, at, entry.at_us)
             case r.WaitStarted():
-                kind = "sleep" if record.wait == "sleep" else "call"
-                self._step(record.step, kind, at)["status"] = "waiting"
+                step = self._step(record.step, _KINDS.get(record.wait, "call"), at)
+                step |= {"status": "waiting", "detail": _waited_for(record)}
             case r.WaitEnded():
                 self._end_wait(record, at, entry.at_us)
+            case r.CallRefused():
+                told = msgspec.json.decode(record.error)
+                step = self._step(record.step, "value", at)
+                step |= {
+                    "status": "failed",
+                    "error": {
+                        "type": told["code"], "message": told["message"], "traceback": "",
+                    },
+                }  # fmt: skip
+                self._finish(step, at, entry.at_us)
+            case r.LockAcquired() if record.run is not None:
+                step = self._step(record.step, "lock", at)
+                step |= {"status": "completed", "detail": f"lock {record.key}"}
+                step["result"] = entry.seq
+                self._finish(step, at, entry.at_us)
+            case r.StateSet() if record.step:
+                self._wrote(record.step, at, entry.at_us, msgspec.Raw(written_json(record)))
+            case r.StateDeleted() if record.step:
+                self._wrote(record.step, at, entry.at_us, True)
+            case r.LockExtended() if record.step:
+                self._wrote(record.step, at, entry.at_us, record.expires_at)
+            case r.EventReceived() if record.step:
+                self._wrote(record.step, at, entry.at_us, msgspec.Raw(sent_json(record)))
 
     def _step(self, name: str, kind: str, at: str) -> dict[str, Any]:
         return self.steps.setdefault(
@@ -114,8 +144,15 @@ class _Teller:
             {
                 "name": name, "kind": kind, "status": "running", "attempts": 1, "started_at": at,
                 "finished_at": None, "duration_ms": None, "result": None, "error": None,
+                "detail": None,
             },
         )  # fmt: skip
+
+    def _wrote(self, name: str, at: str, at_us: int, result: Any) -> None:
+        """A write of state, or a sent event, and what it gave."""
+        step = self._step(name, "value", at)
+        step |= {"status": "completed", "result": result}
+        self._finish(step, at, at_us)
 
     def _end_wait(self, record: r.WaitEnded, at: str, at_us: int) -> None:
         step = self.steps.get(record.step)
@@ -130,6 +167,15 @@ class _Teller:
             "result": record.result,
             "error": error_object(record.error),
         }
+        if record.status == "timed_out" and step["kind"] == "lock":
+            told = msgspec.json.decode(record.result)
+            step |= {
+                "status": "failed",
+                "result": None,
+                "error": {"type": "LockHeld", "message": told["message"], "traceback": ""},
+            }
+        elif record.status == "timed_out":
+            step["detail"] = f"{step['detail']}, timed out"
         self._finish(step, at, at_us)
 
     def _finish(self, step: dict[str, Any], at: str, at_us: int) -> None:
@@ -141,6 +187,16 @@ class _Teller:
             self.attempts[-1] |= {
                 "outcome": outcome, "finished_at": at, "error": error_object(error),
             }  # fmt: skip
+
+
+_KINDS: Final = {"sleep": "sleep", "event": "event", "lock": "lock"}
+
+
+def _waited_for(record: r.WaitStarted) -> str | None:
+    """`event avatar.approved [img_123]`, `lock index:customer_1`."""
+    if record.wait == "event":
+        return events_text(record.events)
+    return f"lock {record.lock}" if record.wait == "lock" else None
 
 
 def _before(at_us: int, duration_ms: int) -> str:

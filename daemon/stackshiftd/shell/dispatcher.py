@@ -12,16 +12,18 @@ import msgspec
 from msgspec import Raw
 
 from stackshift_jobs.config import Config
-from stackshift_jobs.errors import StackshiftError
+from stackshift_jobs.errors import StackshiftError, Usage
 from stackshiftd.core import commands as c
 from stackshiftd.core.effects import Acknowledge, Dispatch, Resolve, Stop
 from stackshiftd.core.records import NULL, QueueTerms
 from stackshiftd.core.state import Body, Run, Step
+from stackshiftd.shell.asks import Asks
 from stackshiftd.shell.bodies import Bodies
 from stackshiftd.shell.catalog import Catalog, StartParams
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.lookup import Lookup
 from stackshiftd.shell.pool import Link, Pool
+from stackshiftd.shell.store import StateHistory, Store
 from stackshiftd.worker.frames import (
     End,
     Execute,
@@ -43,13 +45,22 @@ class Dispatcher:
     """`pool.Ears`, and the part of `engine.Shell` that concerns workers."""
 
     def __init__(
-        self, engine: Engine, catalog: Catalog, config: Config, bodies: Bodies, lookup: Lookup
+        self,
+        engine: Engine,
+        catalog: Catalog,
+        config: Config,
+        bodies: Bodies,
+        lookup: Lookup,
+        asks: Asks,
+        store: Store,
     ) -> None:
         self._engine = engine
         self._catalog = catalog
         self._config = config
         self._bodies = bodies
         self._lookup = lookup
+        self._asks = asks
+        self._store = store
         self._loop = asyncio.get_running_loop()
         self.pool: Pool
         self.first_worker: asyncio.Future[str] = self._loop.create_future()
@@ -164,7 +175,7 @@ class Dispatcher:
     def acknowledge(self, effect: Acknowledge, link: Any) -> None:
         """Answer a worker's call: it is durable."""
         if effect.call:
-            link.post(Recorded(effect.call, effect.due_us, effect.child))
+            link.post(Recorded(effect.call, effect.due_us, effect.child, effect.body, effect.error))
 
     def resolve(self, effect: Resolve) -> None:
         """Tell an execution how a step that it waits for has ended."""
@@ -254,6 +265,8 @@ class Dispatcher:
         """A worker's command: most go to the core as they are."""
         if isinstance(command, c.CallJob):
             self._start_child(link, command)
+        elif isinstance(command, c.Ask):
+            self._ask(link, command)
         elif isinstance(command, c.AwaitRun):
             self._engine.submit(self._with_outcome(command), self._refuser(link, command), link)
         else:
@@ -302,6 +315,34 @@ class Dispatcher:
             command.cancel_with_parent,
         )  # fmt: skip
         self._engine.submit(child, self._refuser(link, command), link)
+
+    def _ask(self, link: Link, command: c.Ask) -> None:
+        """A handler's call that clients can make too."""
+        try:
+            if command.method == "state.history":
+                self._look_back(link, command)
+            else:
+                self._engine.submit(self._asks.of_handler(command), source=link)
+        except StackshiftError as refused:
+            self._engine.when_durable(self._refuser(link, command), refused)
+
+    def _look_back(self, link: Link, command: c.Ask) -> None:
+        try:
+            params = msgspec.json.decode(bytes(command.params), type=StateHistory)
+        except msgspec.MsgspecError as bad:
+            raise Usage(f"{command.method}: {bad}") from bad
+
+        def told(body: Any) -> None:
+            text = Raw(msgspec.json.encode(body))
+            if command.step:
+                value = c.RecordValue(
+                    command.run, command.token, command.call, command.step, text, True
+                )
+                self._engine.submit(value, source=link)
+            else:
+                link.post(Recorded(command.call, body=text))
+
+        self._store.history(params, told)
 
     def _with_outcome(self, command: c.AwaitRun) -> c.AwaitRun:
         """Add how the awaited run ended, if it has left memory."""

@@ -52,7 +52,7 @@ IDLE_SECONDS: Final = 5.0
 _KEPT_FROM_WORKERS: Final = (
     c.CompleteStep, c.FailStep, c.OpenStep, c.RecordValue, c.BeginSleep, c.StartChild, c.AwaitRun,
     c.Suspend, c.CompleteRun, c.FailAttempt, c.ConfirmStop, c.LoseExecution, c.DefineJobs,
-    c.DefineSchedules, c.Claimed,
+    c.DefineSchedules, c.Claimed, c.WithdrawLock,
 )  # fmt: skip
 """What must not be lost while there is no room: it cannot be asked for again."""
 
@@ -417,12 +417,12 @@ class Engine:
         self, command: c.Command, reply: Reply | None, source: Source | None
     ) -> bool:
         """Is `command` dealt with, there being no room?"""
-        if isinstance(command, c.FromClient):
+        if isinstance(command, c.FromClient) or _asked_by_client(command):
             self.when_durable(reply, _no_room())
             return True
         if not self.read_only:
             return False  # The reserve is for work under way.
-        if isinstance(command, _KEPT_FROM_WORKERS):
+        if _is_kept(command):
             self._parked.append((command, reply, source))
             return True
         return not isinstance(command, c.NoteWatermark)
@@ -446,7 +446,7 @@ class Engine:
             self._flying = None
             parked: list[tuple[c.Command, Reply | None, Source | None]] = []
             for item in [*lost, *gathered]:
-                if isinstance(item.command, _KEPT_FROM_WORKERS):
+                if _is_kept(item.command):
                     # Not refused: a worker's call waits until there is room.
                     parked.append((item.command, item.reply, item.source))
                 elif item.reply is not None:
@@ -494,6 +494,17 @@ def _note_place(places: dict[str, array[int]], entry: Entry, place: int) -> None
         if found is None:
             found = places[run] = array("q")
         found.append(place)
+
+
+def _asked_by_client(command: c.Command | None) -> bool:
+    return isinstance(command, c.Asking) and not command.run
+
+
+def _is_kept(command: c.Command | None) -> bool:
+    """Must it not be lost while there is no room?"""
+    if isinstance(command, c.Asking):
+        return bool(command.run)
+    return isinstance(command, _KEPT_FROM_WORKERS)
 
 
 def _no_room() -> DiskFull:

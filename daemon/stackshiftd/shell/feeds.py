@@ -41,13 +41,21 @@ class Reader(Protocol):
 
 
 class Feed:
-    """One follower of all runs, or of one."""
+    """One follower of all records, of those of one run, or of some kinds."""
 
-    def __init__(self, number: int, reader: Reader, run: str | None, next_seq: int) -> None:
+    def __init__(
+        self,
+        number: int,
+        reader: Reader,
+        run: str | None,
+        next_seq: int,
+        kinds: tuple[str, ...] = (),
+    ) -> None:
         self.number = number
         self.reader = reader
         self.run = run
         self.next_seq = next_seq
+        self.kinds = kinds
         self.live = False
         self.given_bytes = 0
 
@@ -58,7 +66,7 @@ class Feed:
             return False
         self.next_seq = entry.seq + 1
         record = entry.record
-        if type(record) in _QUIET:
+        if type(record) in _QUIET or not _is_of(record, self.kinds):
             return False
         if self.run is not None and getattr(record, "run", None) != self.run:
             return False
@@ -82,15 +90,18 @@ class Feeds:
         self._tasks: set[asyncio.Task[None]] = set()
         self.published_seq = 0
 
-    def open(self, reader: Reader, run: str | None, next_seq: int) -> int:
+    def open(
+        self, reader: Reader, run: str | None, next_seq: int, kinds: tuple[str, ...] = ()
+    ) -> int:
         """Begin a feed at `next_seq`; its number."""
         self._count += 1
-        feed = self._feeds[self._count] = Feed(self._count, reader, run, next_seq)
+        feed = self._feeds[self._count] = Feed(self._count, reader, run, next_seq, kinds)
         self._catch_up(feed)
         return feed.number
 
-    def last_seqs(self, count: int, next_seq: int) -> int:
-        """Where to begin so that `count` records (those that feeds show) come before `next_seq`."""
+    def last_seqs(self, count: int, next_seq: int, kinds: tuple[str, ...] = ()) -> int:
+        """Where to begin so that `count` records (those that feeds show) come before
+        `next_seq`."""
         if count == 0:
             return next_seq
         reach = count
@@ -99,7 +110,7 @@ class Feeds:
             shown = [
                 entry.seq
                 for _, entry in self._engine.journal.read(first)
-                if type(entry.record) not in _QUIET
+                if type(entry.record) not in _QUIET and _is_of(entry.record, kinds)
             ]
             if len(shown) >= count:
                 return shown[-count]
@@ -209,6 +220,11 @@ class Feeds:
         assert feed.run is not None
         self._feeds.pop(feed.number, None)
         feed.reader.notify("feed.end", {"feed": feed.number, "run": self._run_object(feed.run)})
+
+
+def _is_of(record: r.AnyRecord, kinds: tuple[str, ...]) -> bool:
+    """Is the record of one of these kinds, told by their beginnings? (Of none: of any.)"""
+    return not kinds or str(record.__struct_config__.tag).startswith(kinds)
 
 
 def first_seq_since(entries: Iterator[tuple[int, Entry]], since_us: int) -> int | None:

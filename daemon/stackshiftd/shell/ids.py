@@ -1,4 +1,5 @@
-"""Ids of runs: `run_` and a ULID in lower case, so that they sort by time of creation."""
+"""Ids of runs and events: `run_` or `evt_` and a ULID in lower case, so that they sort by time of
+creation."""
 
 from __future__ import annotations
 
@@ -33,6 +34,10 @@ class Ids:
     def run(self) -> str:
         """A new id of a run."""
         return f"run_{self._ulid()}"
+
+    def event(self) -> str:
+        """A new id of an event."""
+        return f"evt_{self._ulid()}"
 
     def _ulid(self) -> str:
         chance = self._chance()

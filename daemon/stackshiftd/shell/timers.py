@@ -22,8 +22,9 @@ waiting."""
 class Timers:
     """Submits a `Tick` for each timer that is due."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, remember_ms: int) -> None:
         self._engine = engine
+        self._tick = Tick(remember_ms)
         self._loop = asyncio.get_running_loop()
         self._alarm: asyncio.TimerHandle | None = None
         self._armed_us = 0
@@ -39,7 +40,7 @@ class Timers:
             if due_us is None or due_us > now_us:
                 self._sleep(due_us, now_us)
                 return
-            engine.submit(Tick())
+            engine.submit(self._tick)
         self._set(0, 0.0)
 
     def _sleep(self, due_us: int | None, now_us: int) -> None:

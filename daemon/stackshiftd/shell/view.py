@@ -152,12 +152,22 @@ def waiting_for(told: Why) -> dict[str, Any] | None:
     """What a waiting run waits for, as the run object has it."""
     if not told.kind:
         return None
-    return {
+    made: dict[str, Any] = {
         "kind": told.kind,
         "step": told.step or None,
         "until": _time(told.until_us),
         "run": told.run or None,
     }
+    if told.wait is not None and told.kind == "event":
+        events = [{"name": name, "correlation_key": key or None} for name, key in told.wait.events]
+        made |= {
+            "event": events[0]["name"],
+            "correlation_key": events[0]["correlation_key"],
+            "events": events,
+        }
+    elif told.wait is not None:
+        made |= {"lock": told.wait.lock, "owner": told.owner or None}
+    return made
 
 
 def _created(entries: list[Entry]) -> r.RunCreated | None:

@@ -71,9 +71,14 @@ class Execute(Frame, frozen=True):
 
 
 class Recorded(Frame, frozen=True):
+    """It is durable. `body` is what was asked for, `error` why it is refused (and recorded so):
+    `{code, message, hint, …}`."""
+
     call: int
     due_us: int = 0
     child: str = ""
+    body: Raw = NULL
+    error: Raw = NULL
 
 
 class Refused(Frame, frozen=True):

@@ -1,0 +1,88 @@
+"""How a call is answered that clients and handlers make alike (`commands.Asking`).
+
+A client gets the answer as the reply to its request. A handler gets it as the answer to its call,
+and where the call has a `step` the answer is on record before it is given: what a pass was told,
+every later pass is told again, refusals included (promise 10).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+from msgspec import Raw
+
+from stackshift_jobs.errors import StackshiftError
+from stackshiftd.core import commands as c
+from stackshiftd.core import records as r
+from stackshiftd.core.effects import Acknowledge, Answered, Decision, Effect
+from stackshiftd.core.ending import current, over_limit
+from stackshiftd.core.state import Run, State
+
+encode: Final = msgspec.json.Encoder().encode
+
+
+class Asker(msgspec.Struct, frozen=True):
+    """Who asks: a run by a call of its handler (`step`), by a step's function (no `step`), or a
+    client (no `run`)."""
+
+    run: Run | None
+    call: int
+    step: str
+
+    @property
+    def id(self) -> str | None:
+        return self.run.id if self.run is not None else None
+
+    @property
+    def attempt(self) -> int:
+        return self.run.attempt if self.run is not None else 0
+
+    def told(
+        self,
+        body: bytes,
+        records: tuple[r.AnyRecord, ...] = (),
+        effects: tuple[Effect, ...] = (),
+    ) -> Decision:
+        """The answer `body` (JSON), with what it makes happen."""
+        if self.run is None:
+            return Decision(records, effects, Answered(Raw(body)))
+        return Decision(records, (Acknowledge(self.call, body=Raw(body)), *effects))
+
+    def read(self, body: bytes) -> Decision:
+        """The answer to a question that changes nothing."""
+        if self.run is None or not self.step:
+            return self.told(body)
+        return self.told(body, (r.ValueRecorded(self.run.id, self.attempt, self.step, Raw(body)),))
+
+    def refused(
+        self,
+        error: StackshiftError,
+        records: tuple[r.AnyRecord, ...] = (),
+        effects: tuple[Effect, ...] = (),
+    ) -> Decision:
+        """The refusal; `records` are what was found out on the way. A client's is raised: nothing
+        has happened (so there are no records then)."""
+        if self.run is None:
+            assert not records
+            raise error
+        body = Raw(encode(error.as_json()))
+        if self.step:
+            records = (*records, r.CallRefused(self.run.id, self.attempt, self.step, body))
+        return Decision(records, (Acknowledge(self.call, error=body), *effects))
+
+
+def asker(state: State, command: c.Asking, size: int, now_us: int) -> Asker | Decision:
+    """Who asks; or, where it cannot be answered, what follows from that: nothing for an execution
+    that is not the current one, the end of a run that records more than it may (`size` bytes
+    now)."""
+    if not command.run:
+        return Asker(None, 0, "")
+    run = current(state, command.run, command.token)
+    if run is None:
+        return Decision()
+    if command.step:
+        over = over_limit(state, run, command.step, size, now_us)
+        if over is not None:
+            return over
+    return Asker(run, command.call, command.step)

@@ -1,0 +1,141 @@
+"""The fold of `lock.*`: how records give locks and take them away, and who stands in line.
+
+A record of a run is also folded where the lock itself is not known (a run that is rebuilt from its
+own records, a snapshot that is being read): then it changes the run alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from stackshift_jobs.durations import from_rfc3339
+from stackshiftd.core import records as r
+from stackshiftd.core.expiry import LOCK
+from stackshiftd.core.locks import Holding, Lock, Waiting, place_of, token_json
+from stackshiftd.core.memos import note, remember
+from stackshiftd.core.moves import wake
+from stackshiftd.core.state import Memo, Phase, Run, State, Step
+
+
+def _lock(state: State, key: str) -> Lock:
+    found = state.locks.get(key)
+    if found is None:
+        found = state.locks[key] = Lock()
+    return found
+
+
+def _settle(state: State, key: str) -> None:
+    lock = state.locks[key]
+    if lock.holding is None and not lock.line:
+        del state.locks[key]
+
+
+def stand_in_line(state: State, run: Run, name: str) -> None:
+    """The call `name` of the run waits for a lock."""
+    step = run.steps[name]
+    assert step.wait is not None
+    waiting = Waiting(step.seq, step.wait.ttl_ms, step.due_us, run.id, name)
+    _lock(state, step.wait.lock).line[place_of(run.id, name)] = waiting
+
+
+def leave_line(state: State, run: Run, name: str, key: str) -> None:
+    """The call `name` of the run waits no more."""
+    lock = state.locks.get(key)
+    if lock is not None and lock.line.pop(place_of(run.id, name), None) is not None:
+        _settle(state, key)
+
+
+def _requested(state: State, entry: r.Entry, record: r.LockRequested) -> None:
+    waiting = Waiting(entry.seq, record.ttl_ms, 0, asker=record.asker, holder=record.holder)
+    _lock(state, record.key).line[record.asker] = waiting
+
+
+def _withdrawn(state: State, entry: r.Entry, record: r.LockWithdrawn) -> None:
+    lock = state.locks.get(record.key)
+    if lock is not None and lock.line.pop(record.asker, None) is not None:
+        _settle(state, record.key)
+
+
+def _acquired(state: State, entry: r.Entry, record: r.LockAcquired) -> None:
+    expires_us = from_rfc3339(record.expires_at) if record.expires_at else 0
+    lock = _lock(state, record.key)
+    lock.holding = Holding(
+        entry.seq, expires_us, entry.at_us, record.run or "", record.step, record.asker,
+        record.holder,
+    )  # fmt: skip
+    if expires_us:
+        state.set_expiry(expires_us, LOCK, record.key)
+    if record.run is None:
+        lock.line.pop(record.asker, None)
+        return
+    lock.line.pop(place_of(record.run, record.step), None)
+    run = state.runs[record.run]
+    run.locks = (*run.locks, record.key)
+    body = token_json(record.key, entry.seq, expires_us)
+    run.steps[record.step] = Step(Memo.LOCK, Phase.COMPLETED, entry.seq, body, due_us=expires_us)
+    note(run, body)
+    wake(state, run)
+
+
+def _extended(state: State, entry: r.Entry, record: r.LockExtended) -> None:
+    lock = _lock(state, record.key)
+    expires_us = from_rfc3339(record.expires_at)
+    holding = lock.holding
+    token = 0
+    if holding is not None:
+        holding.expires_us = expires_us
+        token = holding.token
+        state.set_expiry(expires_us, LOCK, record.key)
+        _retell(state, record.key, holding)
+    remember(state, record.run, record.step, entry.seq, token_json(record.key, token, expires_us))
+
+
+def _released(state: State, entry: r.Entry, record: r.LockReleased) -> None:
+    lock = state.locks.get(record.key)
+    if lock is not None:
+        lock.holding = None
+        _settle(state, record.key)
+    run = state.runs.get(record.run or "")
+    if run is None:
+        return
+    run.locks = tuple(key for key in run.locks if key != record.key)
+    step = run.steps.get(record.step)
+    if step is not None:
+        step.phase = Phase.LEFT if record.reason == "left" else Phase.GONE
+        run.progressed = True
+
+
+def renew(state: State, run: Run, seq: int) -> None:
+    """What executed for the run until now does so no more: its locks have new tokens."""
+    for key in run.locks:
+        holding = state.locks[key].holding
+        if holding is not None and holding.run == run.id:
+            holding.token = seq
+            _retell(state, key, holding)
+
+
+def _retell(state: State, key: str, holding: Holding) -> None:
+    """The call by which a run holds the lock gives what holds now."""
+    run = state.runs.get(holding.run)
+    step = run.steps.get(holding.step) if run is not None else None
+    if step is not None:
+        step.body = token_json(key, holding.token, holding.expires_us)
+        step.due_us = holding.expires_us
+
+
+def forget_clients(state: State) -> None:
+    """The daemon is another one: no connection is left on which a client could wait."""
+    for key in [key for key, lock in state.locks.items() if lock.line]:
+        lock = state.locks[key]
+        lock.line = {place: each for place, each in lock.line.items() if each.run}
+        _settle(state, key)
+
+
+BY_TYPE: Final[dict[type[r.Record], Callable[[State, r.Entry, Any], None]]] = {
+    r.LockRequested: _requested,
+    r.LockWithdrawn: _withdrawn,
+    r.LockAcquired: _acquired,
+    r.LockExtended: _extended,
+    r.LockReleased: _released,
+}

@@ -1,0 +1,56 @@
+"""The statuses of runs and what moves them: a table."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from stackshiftd.core.state import Run, State, Status
+
+S = Status
+
+MOVES: Final[dict[tuple[Status, str], Status]] = {
+    (S.SCHEDULED, "run.queued"): S.QUEUED,
+    (S.SCHEDULED, "run.cancelled"): S.CANCELLED,
+    (S.QUEUED, "attempt.started"): S.RUNNING,
+    (S.QUEUED, "attempt.resumed"): S.RUNNING,
+    (S.QUEUED, "run.held"): S.WAITING,
+    (S.QUEUED, "run.cancelled"): S.CANCELLED,
+    (S.QUEUED, "run.failed"): S.FAILED,
+    (S.RUNNING, "attempt.suspended"): S.WAITING,
+    (S.RUNNING, "attempt.lost"): S.QUEUED,
+    (S.RUNNING, "attempt.failed"): S.RETRYING,
+    (S.RUNNING, "run.completed"): S.COMPLETED,
+    (S.RUNNING, "run.cancelled"): S.CANCELLED,
+    (S.WAITING, "run.queued"): S.QUEUED,
+    (S.WAITING, "run.cancelled"): S.CANCELLED,
+    (S.RETRYING, "run.queued"): S.QUEUED,
+    (S.RETRYING, "run.failed"): S.FAILED,
+    (S.RETRYING, "run.cancelled"): S.CANCELLED,
+    (S.FAILED, "run.retried"): S.QUEUED,
+    (S.CANCELLED, "run.retried"): S.QUEUED,
+    (S.COMPLETED, "run.retried"): S.QUEUED,
+}
+"""From a status, by a record, to a status; every other pair is impossible."""
+
+
+def move(state: State, run: Run, kind: str) -> None:
+    """Change the status by the table, keeping the ready index true."""
+    target = MOVES.get((run.status, kind))
+    assert target is not None, f"{run.id}: {kind} while {run.status}"
+    was_ready = run.status is S.QUEUED and not run.token
+    if run.status is S.WAITING and run.job in state.held:
+        state.held[run.job].pop(run.id, None)
+        if not state.held[run.job]:
+            del state.held[run.job]
+    run.status = target
+    if was_ready:
+        state.unready(run)
+    if target is S.QUEUED and not run.token:
+        state.make_ready(run)
+
+
+def wake(state: State, run: Run) -> None:
+    """A wait of `run` has ended: if it was out of memory, it goes on."""
+    run.progressed = True
+    if run.status is S.WAITING:
+        move(state, run, "run.queued")

@@ -1,0 +1,147 @@
+"""What is decided about events: whom one resumes, what a wait gets, and what a timeout does.
+
+An event and the ends of all waits for it are one append, as are a wait and the kept event that it
+consumes: no event is lost, and none is consumed twice.
+"""
+
+from __future__ import annotations
+
+from msgspec import Raw
+from msgspec.json import decode
+
+from stackshift_jobs.durations import rfc3339
+from stackshift_jobs.errors import Conflict
+from stackshift_jobs.strict import difference
+from stackshiftd.core import commands as c
+from stackshiftd.core import records as r
+from stackshiftd.core.asking import Asker, asker
+from stackshiftd.core.effects import NOTHING, Acknowledge, Decision, Effect, Finished, Resolve, Stop
+from stackshiftd.core.ending import cancel, end_wait, finish
+from stackshiftd.core.events import Kept, SentKey, address_of, sent_again_json, sent_json
+from stackshiftd.core.state import Run, State, Status
+
+
+def decide_send(state: State, command: c.SendEvent, now_us: int) -> Decision:
+    """Resume every wait that is registered for it; if there is none, keep it. The same key is the
+    same event, or else a `Conflict`."""
+    who = asker(state, command, 0, now_us)
+    if not isinstance(who, Asker):
+        return who
+    sent = state.events.owner(command.key, now_us) if command.key is not None else None
+    if sent is not None and sent.digest != command.digest:
+        return who.refused(_conflict(command, sent))
+    if sent is not None:
+        return who.read(sent_again_json(sent, state.events.kept.get(sent.event)))
+    ended: list[r.AnyRecord] = []
+    effects: list[Effect] = []
+    address = address_of(command.name, command.correlation_key)
+    for run_id, name in state.events.listening.get(address, ()):
+        run = state.runs[run_id]
+        if 0 < run.steps[name].due_us <= now_us:
+            continue  # its time has passed, which its timer is about to record
+        record = r.WaitEnded(
+            run_id, name, result=Raw(command.payload), event=command.event, name=command.name,
+            correlation_key=command.correlation_key, received_at=rfc3339(now_us),
+        )  # fmt: skip
+        told = end_wait(state, run, record)
+        ended.extend(told.records)
+        effects.extend(told.effects)
+    kept = not ended and command.ttl_ms > 0
+    received = r.EventReceived(
+        event=command.event,
+        name=command.name,
+        payload=Raw(command.payload),
+        correlation_key=command.correlation_key,
+        kept_until=rfc3339(now_us + command.ttl_ms * 1000) if kept else None,
+        resumed=list(dict.fromkeys(each.run for each in ended if isinstance(each, r.WaitEnded))),
+        key=command.key,
+        key_ttl_ms=command.key_ttl_ms if command.key is not None else 0,
+        digest=command.digest,
+        run=who.id,
+        attempt=who.attempt,
+        step=who.step,
+    )
+    return who.told(sent_json(received), (received, *ended), tuple(effects))
+
+
+def _conflict(command: c.SendEvent, sent: SentKey) -> Conflict:
+    lines: list[str] = []
+    if sent.name != command.name:
+        lines.append(f"name: {sent.name} → {command.name}")
+    if sent.correlation_key != command.correlation_key:
+        before, now = sent.correlation_key or "none", command.correlation_key or "none"
+        lines.append(f"correlation key: {before} → {now}")
+    if sent.payload:
+        lines += difference(decode(sent.payload), decode(command.payload))
+    return Conflict(
+        f"idempotency key {command.key!r} belongs to {sent.event}, "
+        "another event than the one to be sent",
+        hint="send it with another key", owner=sent.event, difference=lines,
+    )  # fmt: skip
+
+
+def decide_await(state: State, command: c.AwaitEvent, now_us: int) -> Decision:
+    """Wait for the first of several events; one that is kept already ends the wait at once."""
+    who = asker(state, command, 0, now_us)
+    if not isinstance(who, Asker) or who.run is None:
+        return who if not isinstance(who, Asker) else NOTHING
+    run = who.run
+    due_us = now_us + command.timeout_ms * 1000 if command.timeout_ms is not None else 0
+    waits = r.WaitStarted(
+        run.id, run.attempt, who.step, "event", rfc3339(due_us) if due_us else None,
+        events=command.events, on_timeout=command.on_timeout,
+    )  # fmt: skip
+    addresses = [address_of(name, key) for name, key in command.events]
+    event = state.events.oldest(addresses, now_us)
+    if event is None:
+        return Decision((waits,), (Acknowledge(who.call, due_us),))
+    resolve = Resolve(run.id, command.token, who.step)
+    return Decision((waits, _gets(run, who.step, event)), (Acknowledge(who.call), resolve))
+
+
+def _gets(run: Run, step: str, event: Kept) -> r.WaitEnded:
+    return r.WaitEnded(
+        run.id, step, result=Raw(event.payload), event=event.id, name=event.name,
+        correlation_key=event.correlation_key, received_at=rfc3339(event.at_us),
+    )  # fmt: skip
+
+
+def decide_expire(state: State, event_id: str) -> Decision:
+    """Nobody waited for it in time."""
+    event = state.events.kept[event_id]
+    return Decision((r.EventExpired(event.id, event.name, event.correlation_key),))
+
+
+def wait_is_over(state: State, run: Run, name: str, now_us: int) -> Decision:
+    """The time of a wait has passed: the run goes on, fails or is cancelled, as it was asked."""
+    terms = run.steps[name].wait
+    assert terms is not None
+    first, key = terms.events[0]
+    ended = r.WaitEnded(run.id, name, "timed_out", name=first, correlation_key=key)
+    if terms.on_timeout == "continue":
+        return end_wait(state, run, ended)
+    if terms.on_timeout == "cancel":
+        cancelled = cancel(state, run, "timeout", now_us, before=1)
+        return Decision((ended, *cancelled.records), cancelled.effects)
+    return _fail(state, run, name, ended, _told(terms.events), now_us)
+
+
+def _told(events: list[tuple[str, str]]) -> str:
+    named = " or ".join(f"{name} [{key}]" if key else name for name, key in events)
+    return f"no event {named} came in time"
+
+
+def _fail(
+    state: State, run: Run, name: str, ended: r.WaitEnded, told: str, now_us: int
+) -> Decision:
+    error = r.Error("TimeoutError", told, retryable=False)
+    records: list[r.AnyRecord] = [ended]
+    effects: tuple[Effect, ...] = ()
+    executes = bool(run.token) and run.status is Status.RUNNING
+    if executes:
+        records.append(r.AttemptFailed(run.id, run.attempt, error, name, None, False))
+        effects = (Stop(run.id, run.token, "timeout"),)
+    records.append(r.RunFailed(run.id, run.attempt, error, "wait", name))
+    finished = Finished(run.id, "failed", r.NULL, error)
+    made = finish(state, run, tuple(records), finished, now_us, stopped=not run.token)
+    return Decision(made.records, (*made.effects, *effects))
