@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -11,8 +11,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Step:
-    """A recorded call of a handler. `kind`: `run`, `sleep`, `call`, `start`, `value` and so on;
-    `status`: `running waiting retrying completed failed cancelled`; times are RFC 3339."""
+    """A recorded call of a handler. `kind`: `run sleep event lock call start value`; `status`:
+    `running waiting retrying completed failed cancelled`; times are RFC 3339; `detail` says what a
+    wait is for."""
 
     name: str
     kind: str
@@ -23,6 +24,12 @@ class Step:
     duration_ms: int | None
     result: Any
     error: dict[str, str] | None
+    detail: str | None
+
+    @staticmethod
+    def of(told: dict[str, Any]) -> Step:
+        """What the run object says of it."""
+        return Step(**{field.name: told[field.name] for field in fields(Step)})
 
 
 class Run:
@@ -107,7 +114,7 @@ class Run:
     @property
     def steps(self) -> dict[str, Step]:
         """Its recorded calls by name, in the order in which they began."""
-        return {each["name"]: Step(**each) for each in self.json["steps"]}
+        return {each["name"]: Step.of(each) for each in self.json["steps"]}
 
     @property
     def timeline(self) -> list[dict[str, Any]]:
