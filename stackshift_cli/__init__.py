@@ -1,13 +1,16 @@
 """The command line: parse, ask the daemon, show what it answers.
 
-`main` is what `stackshift` runs. A plain `start` takes the short path, which imports neither Typer
-nor Rich; everything else, and whatever the short path does not understand, goes to Typer. This
-package never imports the daemon: it starts it as a program and talks to its socket.
+`main` is what `stackshift` runs. What shell loops call (`start`, `state get`, `event send`, …),
+where it is plain, takes the short path, which imports neither Typer nor Rich; all else goes to
+Typer. This package never imports the daemon: it starts it as a program and talks to its socket.
 """
 
 from __future__ import annotations
 
 import sys
+
+_SHORT = {"start", "state", "event"}
+"""First words of commands that have a short path."""
 
 
 def main() -> int:
@@ -17,13 +20,18 @@ def main() -> int:
     open_closed()
     from stackshift_cli.ending import ended
 
-    return ended(_run, _errors_as_json, "-v" in sys.argv or "--verbose" in sys.argv)
+    return ended(_run, _errors_as_json, bool({"-v", "--verbose"} & set(_own())))
+
+
+def _own() -> list[str]:
+    """The words that can be options of ours: behind `--` are those of a command that we run."""
+    return sys.argv[1 : sys.argv.index("--")] if "--" in sys.argv else sys.argv[1:]
 
 
 def _errors_as_json() -> bool:
     """Was JSON asked for, by option or by the user's settings? Only asked once there is an error,
     which may be that those settings are wrong."""
-    if "--json" in sys.argv:
+    if "--json" in _own():
         return True
     from stackshift_cli import user_config
     from stackshift_jobs.errors import StackshiftError
@@ -36,10 +44,10 @@ def _errors_as_json() -> bool:
 
 def _run() -> int:
     argv = sys.argv[1:]
-    if "start" in argv[:4]:
+    if not _SHORT.isdisjoint(argv[:4]):
         from stackshift_cli import shortpath
 
-        status = shortpath.start(argv)
+        status = shortpath.run(argv)
         if status is not None:
             return status
     if argv[:1] == ["__complete"]:

@@ -1,4 +1,4 @@
-"""All commands but `start`: what they accept and which function does them.
+"""All commands but those of `table`: what they accept and which function does them.
 
 Read by `tree` (which makes the Typer commands), by completion, by `help`, and by the test that
 holds the man page to it. Nothing of what the commands do is imported here.
@@ -8,7 +8,20 @@ from __future__ import annotations
 
 from typing import Final
 
-from stackshift_cli.table import START, Argument, Command, Option
+from stackshift_cli.table import (
+    EVENT_SEND,
+    FIELD,
+    IF_VERSION,
+    KEY,
+    PAYLOAD,
+    START,
+    STATE_GET,
+    STATE_INCREMENT,
+    STATE_SET,
+    Argument,
+    Command,
+    Option,
+)
 
 _RUN: Final = Argument("run", "A run: its id, the end of it, @last or @failed.", "RUN")
 _RUNS: Final = Argument("runs", "Runs: ids, ends of ids, @last or @failed.", "RUN...", many=True)
@@ -16,7 +29,6 @@ _YES: Final = Option("yes", ("-y", "--yes"), "Do not ask.")
 _FROM: Final = Option("from", ("--from",), "Forget step S and all recorded after it.", "S")
 _SINCE: Final = Option("since", ("--since",), "Since D ago, or since a time.", "D")
 _DRY_RUN: Final = Option("dry_run", ("--dry-run",), "Change nothing; tell what would be.")
-_PAYLOAD, _FIELD = START.parameters[1], START.parameters[2]
 
 _RUN_COMMANDS: Final = (
     Command(("runs", "list"), "List runs, newest first.", "runs:list_", (
@@ -61,7 +73,7 @@ _RUN_COMMANDS: Final = (
         _DRY_RUN,
     )),
     Command(("runs", "fork"), "Run it again as a new run, from a step on.", "runs_change:fork", (
-        _RUN, _FROM, _PAYLOAD, _FIELD, _DRY_RUN,
+        _RUN, _FROM, PAYLOAD, FIELD, _DRY_RUN,
     )),
     Command(("runs", "rm"), "Remove a finished run from lists.", "runs_change:rm", (_RUN, _YES)),
 )  # fmt: skip
@@ -131,6 +143,44 @@ _SCHEDULE_COMMANDS: Final = (
             "schedules:trigger", (_JOB,)),
 )  # fmt: skip
 
+_LIMIT: Final = Option("limit", ("--limit",), "At most N (default: all).", "N")
+_TOKEN: Final = Option("token", ("--token",), "The token that the lock was taken with.", "N")
+_STATE_COMMANDS: Final = (
+    STATE_GET,
+    STATE_SET,
+    Command(("state", "delete"), "Remove a key.", "state:delete", (KEY, IF_VERSION)),
+    STATE_INCREMENT,
+    Command(("state", "list"), "List entries, in the order of their keys.", "state_lists:list_", (
+        Argument("prefix", "The beginning of their keys.", "PREFIX", required=False),
+        _LIMIT,
+    )),
+    Command(("state", "history"), "List the changes of a key, newest first.",
+            "state_lists:history", (KEY, _LIMIT._replace(help="At most N (default 50)."))),
+    Command(("state", "lock"), "Take a lock, or hold it while a command runs.", "locks:lock", (
+        KEY,
+        Argument("command", "The command, behind --.", "COMMAND...", required=False, many=True),
+        Option("ttl", ("--ttl",), "Hold it for D (with COMMAND: 30s, and renewed).", "D"),
+        Option("wait", ("--wait",), "Wait for it for up to D (default: not at all).", "D"),
+        _TOKEN._replace(help="Extend the lock that was taken with token N."),
+    )),
+    Command(("state", "unlock"), "Give a lock back.", "locks:unlock", (KEY, _TOKEN)),
+)  # fmt: skip
+
+_EVENT_COMMANDS: Final = (
+    EVENT_SEND,
+    Command(("event", "list"), "List the events that are kept, newest first.", "events:list_", (
+        Option("name", ("--name",), "Of this name.", "NAME"),
+        Option("correlation_key", ("--correlation-key",), "With this correlation key.", "K"),
+        Option("limit", ("--limit",), "At most N (default 50).", "N"),
+        Option("cursor", ("--cursor",), "Go on after the event C.", "C"),
+    )),
+    Command(("event", "tail"), "Follow events as they come and go.", "events_follow:tail", (
+        _SINCE,
+        Option("lines", ("-n", "--lines"), "Begin with the last N.", "N"),
+        Option("no_follow", ("--no-follow",), "Print what is there and stop."),
+    )),
+)  # fmt: skip
+
 _DAEMON_COMMANDS: Final = (
     Command(("daemon", "run"), "Run the daemon in the foreground.", "daemon:run"),
     Command(("daemon", "start"), "Start the daemon.", "daemon:start"),
@@ -184,7 +234,7 @@ _OTHER_COMMANDS: Final = (
 
 COMMANDS: Final = (
     START, *_RUN_COMMANDS, *_DEAD_COMMANDS, *_JOB_COMMANDS, *_QUEUE_COMMANDS, *_SCHEDULE_COMMANDS,
-    *_DAEMON_COMMANDS,
+    *_STATE_COMMANDS, *_EVENT_COMMANDS, *_DAEMON_COMMANDS,
     *_JOURNAL_COMMANDS, *_OTHER_COMMANDS,
 )  # fmt: skip
 
@@ -194,12 +244,14 @@ GROUPS: Final = {
     "jobs": "The project's jobs.",
     "queues": "When the runs of a queue go.",
     "schedules": "What starts jobs by itself.",
+    "state": "Durable values, counters and locks.",
+    "event": "Events that runs wait for.",
     "daemon": "The background daemon.",
     "journal": "The log of everything.",
     "config": "Settings.",
 }
 ALIASES: Final = {
     "run": "runs", "job": "jobs", "queue": "queues", "schedule": "schedules",
-    "journals": "journal", "daemons": "daemon",
+    "journals": "journal", "daemons": "daemon", "states": "state", "events": "event",
 }  # fmt: skip
 """Singular and plural both work; the other one is the documented spelling."""

@@ -22,7 +22,7 @@ TICK_SECONDS: Final = 0.25
 """How often a follower that has nothing new is woken: it redraws clocks and looks at deadlines."""
 _PATIENCE_SECONDS: Final = 60.0
 _RETRY_SECONDS: Final = 0.1
-_PASSING: Final = frozenset((BROKEN, NOT_RUNNING, STALE))
+PASSING: Final = frozenset((BROKEN, NOT_RUNNING, STALE))
 
 
 class Tick(NamedTuple):
@@ -53,7 +53,7 @@ def follow(session: Session, params: dict[str, Any]) -> Iterator[Happening]:
             yield from _one_connection(session, seen)
             return
         except DaemonUnavailable as bad:
-            if bad.fields.get("reason") not in _PASSING:
+            if bad.fields.get("reason") not in PASSING:
                 raise
             yield from until_back(session, bad)
 
@@ -129,7 +129,7 @@ def until_back(session: Session, bad: DaemonUnavailable) -> Iterator[Tick]:
             session.reconnect()
             return
         except DaemonUnavailable as still:
-            if still.fields.get("reason") not in _PASSING or monotonic() > deadline:
+            if still.fields.get("reason") not in PASSING or monotonic() > deadline:
                 raise still from bad
         yield Tick()
         select.select([], [], [], _RETRY_SECONDS)

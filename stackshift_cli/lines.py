@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
+from stackshift_cli.about import about
 from stackshift_cli.safe_text import safe
 from stackshift_cli.talk import compact
 
@@ -24,6 +25,9 @@ SCHEDULE_COLUMNS: Final = (
     "last_run",
 )  # fmt: skip
 TICK_COLUMNS: Final = ("at", "job", "local")
+STATE_COLUMNS: Final = ("key", "version", "value", "updated_at", "expires_at")
+CHANGE_COLUMNS: Final = ("seq", "at", "kind", "version", "value", "expires_at", "by")
+EVENT_COLUMNS: Final = ("id", "name", "correlation_key", "received_at", "kept_until")
 PLAN_COLUMNS: Final = ("action", "name", "kind", "status", "run")
 LOG_COLUMNS: Final = ("at", "attempt", "step", "stream", "message")
 _PLACED: Final = frozenset(
@@ -42,6 +46,11 @@ def tabbed(values: Iterable[Any]) -> str:
     return "\t".join("" if v is None else safe(_text(v)) for v in values)
 
 
+def valued(row: dict[str, Any], names: Iterable[str]) -> str:
+    """Like `columns`, where `value` is JSON: a text has its quotes, so that it is no number."""
+    return columns({**row, "value": compact(row["value"])}, names)
+
+
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else compact(value)
 
@@ -52,13 +61,17 @@ def record(body: dict[str, Any]) -> str:
 
 
 def detail(body: dict[str, Any]) -> str:
-    """What a record says besides where and when: `TimeoutError: PUT timed out, retry at …`."""
-    error = body.get("error")
-    told = [f"{error.get('type')}: {error.get('message')}"] if isinstance(error, dict) else []
+    """What a record says besides where and when: `TimeoutError: PUT timed out retry_at=…`,
+    `event paid [order:1] until=…`."""
+    subject, error = about(body), body.get("error")
+    told = [subject.words] if subject.words else []
+    if isinstance(error, dict):
+        told.append(f"{error.get('type') or error.get('code')}: {error.get('message')}")
     told += [
         f"{name}={_text(value)}"
         for name, value in body.items()
-        if name not in _PLACED and name != "error" and value not in (None, "", [], {})
+        if not (name in _PLACED or name == "error" or name in subject.fields)
+        and value not in (None, "", [], {})
     ]
     if restored := body.get("restored"):
         told.append(f"restored={len(restored)}")

@@ -73,7 +73,7 @@ _NONE: Final = object()
 def payload_given(given: Given) -> Any:
     """The payload of `--payload` and `--field`; `NO_PAYLOAD` where neither was given."""
     text, fields = given.text("payload"), given.texts("field")
-    value = _NONE if text is None else _load(_read(text), "--payload")
+    value = _NONE if text is None else _load(_read(text, "the payload"), "--payload")
     if not fields:
         return value
     if value is _NONE:
@@ -99,28 +99,54 @@ def _field(text: str) -> tuple[str, Any]:
     return key, value
 
 
-def _read(text: str) -> bytes:
-    """The bytes of the payload: from standard input, from a file, or as they stand."""
+def value_given(text: str) -> Any:
+    """The value that the argument VALUE stands for: `-` and `@FILE` hold JSON, as of a payload;
+    any other text is JSON where it can be read as such, and else itself."""
+    if text == "-" or text.startswith("@"):
+        return _load(_read(text, "the value"), "the value")
+    try:
+        return json.loads(text, object_pairs_hook=_object, parse_constant=_no_constant)
+    except (json.JSONDecodeError, _NoNumber):
+        return text
+    except (ValueError, RecursionError):
+        # JSON that we do not take: a key that stands twice, an endless number. Not text by mistake.
+        return _load(text.encode("utf-8", "surrogateescape"), "the value")
+
+
+def number_given(name: str, text: str) -> int | float:
+    """The number given for the option `name`, exactly; raises `Usage` if it is none."""
+    try:
+        number = json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        number = None
+    if type(number) not in (int, float) or number - number != 0:
+        raise Usage(f"--{name} takes a number, not {text!r}")
+    made: int | float = number
+    return made
+
+
+def _read(text: str, what: str) -> bytes:
+    """The bytes of `what`: from standard input, from a file, or as they stand."""
     if text == "-":
         from stackshift_cli.streams import standard_input
 
-        data = standard_input("the payload").read(MAX_PAYLOAD_BYTES + 1)
+        data = standard_input(what).read(MAX_PAYLOAD_BYTES + 1)
     elif text.startswith("@"):
         try:
             with open(text[1:], "rb") as file:  # noqa: PTH123 - pathlib costs the short path 3 ms
                 data = file.read(MAX_PAYLOAD_BYTES + 1)
         except OSError as bad:
-            raise Usage(f"cannot read the payload from {text[1:]}: {bad.strerror}") from bad
+            raise Usage(f"cannot read {what} from {text[1:]}: {bad.strerror}") from bad
     else:
         data = text.encode("utf-8", "surrogateescape")
     if text == "-" and not data.strip():
         raise PayloadRefused(
-            "standard input, which is to be the payload, is empty",
-            hint="pass {}, or leave -p out where there is no payload",
+            f"standard input, which is to be {what}, is empty",
+            hint="pass null, or {}; where there is no payload, leave -p out",
             path="$",
         )
     if len(data) > MAX_PAYLOAD_BYTES:
-        raise PayloadRefused(f"the payload is over {MAX_PAYLOAD_BYTES} bytes", path="$")
+        raise PayloadRefused(f"{what} is over {MAX_PAYLOAD_BYTES} bytes", path="$")
     return data
 
 
@@ -148,5 +174,9 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
+class _NoNumber(ValueError):
+    """NaN or Infinity: no JSON."""
+
+
 def _no_constant(name: str) -> Any:
-    raise ValueError(name)
+    raise _NoNumber(name)

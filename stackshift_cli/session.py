@@ -55,6 +55,11 @@ class Session:
             self._connection = self._open()
         return self._connection
 
+    @property
+    def is_connected(self) -> bool:
+        """Is there a connection, as far as is known?"""
+        return self._connection is not None
+
     def reconnect(self) -> Connection:
         """A new connection after the old one broke; starts nothing: who stopped the daemon meant
         it. Raises `DaemonUnavailable`."""
@@ -68,9 +73,12 @@ class Session:
             self._connection.close()
             self._connection = None
 
-    def call(self, method: str, params: Mapping[str, Any] | None = None) -> Any:
-        """The daemon's answer, given within a minute."""
-        return self._answer(method, params, _ANSWER_SECONDS)
+    def call(
+        self, method: str, params: Mapping[str, Any] | None = None, patience: float = 0.0
+    ) -> Any:
+        """The daemon's answer, given within a minute; `patience`: and so many seconds, for what it
+        was asked to wait for."""
+        return self._answer(method, params, patience + _ANSWER_SECONDS)
 
     def wait(self, method: str, params: Mapping[str, Any] | None = None) -> Any:
         """The daemon's answer, however long it takes."""

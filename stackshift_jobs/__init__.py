@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from stackshift_jobs.client import Client, RunHandle
     from stackshift_jobs.command import CommandResult
     from stackshift_jobs.context import JobContext
-    from stackshift_jobs.default_client import queue, runs, start, start_many
+    from stackshift_jobs.default_client import events, queue, runs, start, start_many, state
     from stackshift_jobs.errors import (
         BadConfiguration,
         Busy,
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     )
     from stackshift_jobs.policy import Retry
     from stackshift_jobs.registry import job
+    from stackshift_jobs.values import Event, SentEvent, StateChange, StateEntry
 
 _HOME = {
     "AsyncClient": "async_client",
@@ -63,6 +64,7 @@ _HOME = {
     "CommandResult": "command",
     "Conflict": "errors",
     "DaemonUnavailable": "errors",
+    "Event": "values",
     "InsideHandler": "errors",
     "JobContext": "context",
     "LockHeld": "errors",
@@ -76,14 +78,19 @@ _HOME = {
     "RunCancelled": "errors",
     "RunFailed": "errors",
     "RunHandle": "client",
+    "SentEvent": "values",
     "StackshiftError": "errors",
+    "StateChange": "values",
+    "StateEntry": "values",
     "StepFailed": "errors",
     "Usage": "errors",
+    "events": "default_client",
     "job": "registry",
     "queue": "default_client",
     "runs": "default_client",
     "start": "default_client",
     "start_many": "default_client",
+    "state": "default_client",
 }
 """Public name → module that defines it."""
 
@@ -98,6 +105,7 @@ __all__ = [
     "CommandResult",
     "Conflict",
     "DaemonUnavailable",
+    "Event",
     "InsideHandler",
     "JobContext",
     "LockHeld",
@@ -111,15 +119,20 @@ __all__ = [
     "RunCancelled",
     "RunFailed",
     "RunHandle",
+    "SentEvent",
     "StackshiftError",
+    "StateChange",
+    "StateEntry",
     "StepFailed",
     "Usage",
     "__version__",
+    "events",
     "job",
     "queue",
     "runs",
     "start",
     "start_many",
+    "state",
 ]
 
 

@@ -23,6 +23,7 @@ from stackshift_jobs.batches import IN_FLIGHT, Batch, batch_failed, batch_result
 from stackshift_jobs.connecting import connect
 from stackshift_jobs.durations import Duration, milliseconds
 from stackshift_jobs.errors import Busy, DaemonUnavailable, StackshiftError, Usage, from_json
+from stackshift_jobs.events_client import AsyncEvents
 from stackshift_jobs.names import check_name
 from stackshift_jobs.project import Project, find_project
 from stackshift_jobs.repeating import (
@@ -31,6 +32,7 @@ from stackshift_jobs.repeating import (
     RESTARTING,
     SOON,
     Lost,
+    bound,
     may_repeat,
     timed_out,
     uncertain,
@@ -43,6 +45,7 @@ from stackshift_jobs.request import (
     outcome,
     start_params,
 )
+from stackshift_jobs.state_client import AsyncState
 
 
 class AsyncRunHandle:
@@ -142,6 +145,8 @@ class AsyncClient:
             project = find_project(None if project is None else os.fspath(project))
         self.project = project
         self.runs = AsyncRuns(self)
+        self.state = AsyncState(self)
+        self.events = AsyncEvents(self)
         self._timeout = timeout
         self._patience = patience
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -215,8 +220,8 @@ class AsyncClient:
     ) -> Any:
         """The result of any method of the protocol; `timeout` as of `Client.call`."""
         body = encode(self.project, params)
-        if timeout is None and method != "run.wait":
-            timeout = self._timeout
+        if timeout is None:
+            timeout = bound(method, params, self._timeout)
         return await self._in_time(method, body, may_repeat(method, params), timeout)
 
     async def _in_time(

@@ -4,33 +4,27 @@ awaited; a call's identity is taken when it is called, not when it is awaited.""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from datetime import datetime
-from typing import Any, Generic, Protocol, TypeVar, overload
+from typing import Any, Generic, TypeVar, overload
 from uuid import UUID, uuid4
 
-from stackshift_jobs import steps
+from stackshift_jobs import steps, waiting
+from stackshift_jobs.async_handler_state import AsyncRunEvents, AsyncRunState
 from stackshift_jobs.command import CommandResult, run_command
 from stackshift_jobs.context import Facts, instant_us
+from stackshift_jobs.driving import AsyncPort, drive_awaited
 from stackshift_jobs.durations import Duration, milliseconds, to_datetime
-from stackshift_jobs.ops import Memo, Park, Perform, Recorded, Tell
+from stackshift_jobs.ops import Steps
 from stackshift_jobs.policy import Retry
 from stackshift_jobs.replay import Pass
 from stackshift_jobs.typed import convert
+from stackshift_jobs.values import Event
+from stackshift_jobs.waiting import OnTimeout
 
 P = TypeVar("P")
 R = TypeVar("R")
 T = TypeVar("T")
-
-
-class AsyncPort(Protocol):
-    """What drives the calls of an `async def` handler; as `context.Port`, awaited. `park` may
-    cancel the caller instead of returning: the pass is dropped."""
-
-    def tell(self, op: Tell) -> Awaitable[Recorded]: ...
-    def park(self, op: Park) -> Awaitable[Memo]: ...
-    def perform(self, op: Perform) -> Awaitable[Any]: ...
-    def progress(self, done: float, total: float | None, message: str) -> None: ...
 
 
 class AsyncJobContext(Generic[P]):
@@ -47,6 +41,8 @@ class AsyncJobContext(Generic[P]):
         self.scheduled_at = facts.scheduled_at
         self.log = facts.log
         self.step = AsyncStepCalls(facts.run_id, pass_, port)
+        self.state = AsyncRunState(pass_, port)
+        self.events = AsyncRunEvents(pass_, port)
         self._pass = pass_
         self._port = port
 
@@ -54,13 +50,13 @@ class AsyncJobContext(Generic[P]):
         """The time (UTC) of the first pass that asked here."""
         key = self._pass.identify_read("now")
         made = steps.read_value(self._pass, key, self._pass.clock.now_us)
-        return to_datetime(await drive(made, self._port))
+        return to_datetime(await drive_awaited(made, self._port))
 
     async def uuid(self) -> UUID:
         """A random UUID; the same on every pass."""
         key = self._pass.identify_read("uuid")
         made = steps.read_value(self._pass, key, lambda: str(uuid4()))
-        return UUID(await drive(made, self._port))
+        return UUID(await drive_awaited(made, self._port))
 
     async def progress(self, done: float, total: float | None = None, message: str = "") -> None:
         """Show how far the run is, in its timeline."""
@@ -110,10 +106,10 @@ class AsyncStepCalls:
             else self._typed(self._called(key, made), returns)
         )
 
-    def _called(self, key: str, made: steps.Steps) -> Coroutine[Any, Any, Any]:
+    def _called(self, key: str, made: Steps) -> Coroutine[Any, Any, Any]:
         """The call, to be awaited; until it is, it stands among those that were forgotten."""
         self._pass.unawaited.add(key)
-        return drive(made, self._port, self._pass, key)
+        return drive_awaited(made, self._port, self._pass, key)
 
     async def _typed(self, call: Coroutine[Any, Any, Any], returns: Any) -> Any:
         return convert(await call, returns)
@@ -145,7 +141,7 @@ class AsyncStepCalls:
                     input=steps.digest(item),
                 )  # fmt: skip
                 try:
-                    outcomes[index] = convert(await drive(made, self._port), returns)
+                    outcomes[index] = convert(await drive_awaited(made, self._port), returns)
                 except Exception as error:
                     outcomes[index] = error
 
@@ -215,31 +211,36 @@ class AsyncStepCalls:
         key = self._pass.identify(name, "child")
         return self._called(key, steps.await_run(self._pass, key, run_id))
 
+    def wait_for_event(
+        self,
+        event: str,
+        *,
+        correlation_key: str | None = None,
+        timeout: Duration | None = None,
+        on_timeout: OnTimeout = "fail",
+        name: str | None = None,
+    ) -> Coroutine[Any, Any, Event]:
+        """Wait durably for an event; see `StepCalls.wait_for_event`."""
+        return self.wait_for_any(
+            [(event, correlation_key)],
+            name=waiting.name_of(event, name),
+            timeout=timeout,
+            on_timeout=on_timeout,
+        )
+
+    def wait_for_any(
+        self,
+        events: Iterable[tuple[str, str | None]],
+        *,
+        name: str,
+        timeout: Duration | None = None,
+        on_timeout: OnTimeout = "fail",
+    ) -> Coroutine[Any, Any, Event]:
+        """Wait durably for the first of some events; see `StepCalls.wait_for_any`."""
+        key = self._pass.identify(name, "event")
+        terms = waiting.terms(events, timeout, on_timeout)
+        return self._called(key, waiting.wait_for_event(self._pass, key, terms))
+
     def key(self, name: str) -> str:
         """Text that is stable for this run and step."""
         return f"{self._run_id}/{name}"
-
-
-async def drive(
-    made: steps.Steps, port: AsyncPort, pass_: Pass | None = None, key: str = ""
-) -> Any:
-    """Answer each op of a call with `port` until it returns."""
-    if pass_ is not None:
-        pass_.unawaited.discard(key)
-    try:
-        op = next(made)
-        while True:
-            answer: Any
-            try:
-                if type(op) is Perform:
-                    answer = await port.perform(op)
-                elif type(op) is Park:
-                    answer = await port.park(op)
-                else:
-                    answer = await port.tell(op)  # type: ignore[arg-type]  # what is left is a Tell
-            except Exception as error:
-                op = made.throw(error)
-            else:
-                op = made.send(answer)
-    except StopIteration as done:
-        return done.value

@@ -21,6 +21,7 @@ from stackshift_jobs.batches import IN_FLIGHT, Batch, batch_failed, batch_result
 from stackshift_jobs.connecting import connect
 from stackshift_jobs.durations import Duration, milliseconds
 from stackshift_jobs.errors import Busy, DaemonUnavailable, StackshiftError, Usage, from_json
+from stackshift_jobs.events_client import Events
 from stackshift_jobs.link import Flight, Link
 from stackshift_jobs.names import check_name
 from stackshift_jobs.no_daemon import BROKEN, unavailable
@@ -31,6 +32,7 @@ from stackshift_jobs.repeating import (
     RESTARTING,
     SOON,
     Lost,
+    bound,
     may_repeat,
     uncertain,
 )
@@ -42,6 +44,7 @@ from stackshift_jobs.request import (
     outcome,
     start_params,
 )
+from stackshift_jobs.state_client import State
 
 __all__ = ["Client", "Queue", "RunHandle", "RunPage", "Runs", "StartOptions"]
 
@@ -148,6 +151,8 @@ class Client:
             project = find_project(None if project is None else os.fspath(project))
         self.project = project
         self.runs = Runs(self)
+        self.state = State(self)
+        self.events = Events(self)
         self._timeout = timeout
         self._patience = patience
         self._lock = threading.Lock()  # of what follows
@@ -213,12 +218,12 @@ class Client:
         return Queue(self, name)
 
     def call(self, method: str, params: Mapping[str, Any], *, timeout: float | None = None) -> Any:
-        """The result of any method of the protocol. `timeout` in seconds; without one the client's,
-        and none for `run.wait`, which has its own."""
+        """The result of any method of the protocol. `timeout` in seconds; without one the client's
+        (a wait for a lock comes on top), and none for `run.wait`, which has its own."""
         self._check(method)
         body = encode(self.project, params)
-        if timeout is None and method != "run.wait":
-            timeout = self._timeout
+        if timeout is None:
+            timeout = bound(method, params, self._timeout)
         return self._ask(method, body, may_repeat(method, params), self._deadline(timeout))
 
     def _check(self, method: str) -> None:

@@ -11,36 +11,23 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from datetime import datetime
 from logging import Logger
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 from uuid import UUID, uuid4
 
-from stackshift_jobs import steps
+from stackshift_jobs import steps, waiting
 from stackshift_jobs.command import CommandResult, run_command
+from stackshift_jobs.driving import Port, drive
 from stackshift_jobs.durations import Duration, milliseconds, moment_us, parse_time, to_datetime
-from stackshift_jobs.ops import Memo, Park, Perform, Recorded, Tell
+from stackshift_jobs.handler_state import RunEvents, RunState
 from stackshift_jobs.policy import Retry
 from stackshift_jobs.replay import Pass, Unwinding
 from stackshift_jobs.typed import convert
+from stackshift_jobs.values import Event
+from stackshift_jobs.waiting import OnTimeout
 
 P = TypeVar("P")
 R = TypeVar("R")
 T = TypeVar("T")
-
-
-class Port(Protocol):
-    """What drives the calls of a `def` handler; the worker is one, a test may be another."""
-
-    def tell(self, op: Tell) -> Recorded:
-        """Returns when it is durable. Raises what the daemon refuses it with."""
-
-    def park(self, op: Park) -> Memo:
-        """How the step ended, if it does so soon; else raises `Unwinding`."""
-
-    def perform(self, op: Perform) -> Any:
-        """What the step's function returns; raises what it raises, `TimeoutError` past its time."""
-
-    def progress(self, done: float, total: float | None, message: str) -> None:
-        """Tell how far the handler is."""
 
 
 class Facts(Generic[P]):
@@ -90,6 +77,8 @@ class JobContext(Generic[P]):
         self.scheduled_at = facts.scheduled_at
         self.log = facts.log
         self.step = StepCalls(facts.run_id, pass_, port)
+        self.state = RunState(pass_, port)
+        self.events = RunEvents(pass_, port)
         self._pass = pass_
         self._port = port
 
@@ -235,30 +224,46 @@ class StepCalls:
         key = self._pass.identify(name, "child")
         return drive(steps.await_run(self._pass, key, run_id), self._port)
 
+    def wait_for_event(
+        self,
+        event: str,
+        *,
+        correlation_key: str | None = None,
+        timeout: Duration | None = None,
+        on_timeout: OnTimeout = "fail",
+        name: str | None = None,
+    ) -> Event:
+        """Wait durably for an event of this name and correlation key: the oldest that is kept, or
+        the next one to come.
+
+        When `timeout` has passed, the run fails (`fail`: it is not retried) or is cancelled
+        (`cancel`), or goes on with an event that is falsy (`continue`).
+        """
+        return self.wait_for_any(
+            [(event, correlation_key)],
+            name=waiting.name_of(event, name),
+            timeout=timeout,
+            on_timeout=on_timeout,
+        )
+
+    def wait_for_any(
+        self,
+        events: Iterable[tuple[str, str | None]],
+        *,
+        name: str,
+        timeout: Duration | None = None,
+        on_timeout: OnTimeout = "fail",
+    ) -> Event:
+        """Wait durably for the first of some events, each given by name and correlation key; the
+        others are left to who waits for them. See `wait_for_event`."""
+        key = self._pass.identify(name, "event")
+        terms = waiting.terms(events, timeout, on_timeout)
+        made: Event = drive(waiting.wait_for_event(self._pass, key, terms), self._port)
+        return made
+
     def key(self, name: str) -> str:
         """Text that is stable for this run and step: the idempotency key for outside systems."""
         return f"{self._run_id}/{name}"
-
-
-def drive(made: steps.Steps, port: Port) -> Any:
-    """Answer each op of a call with `port` until it returns."""
-    try:
-        op = next(made)
-        while True:
-            answer: Any
-            try:
-                if type(op) is Perform:
-                    answer = port.perform(op)
-                elif type(op) is Park:
-                    answer = port.park(op)
-                else:
-                    answer = port.tell(op)  # type: ignore[arg-type]  # what is left is a Tell
-            except Exception as error:
-                op = made.throw(error)
-            else:
-                op = made.send(answer)
-    except StopIteration as done:
-        return done.value
 
 
 def _settled(futures: list[Future[R]]) -> list[R]:

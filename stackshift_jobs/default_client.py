@@ -1,4 +1,5 @@
-"""The client of a program with one project, as functions: `start`, `start_many`, `queue`, `runs`.
+"""The client of a program with one project: `start`, `start_many`, `queue`, `runs`, `state`,
+`events`.
 
 Owns the one `Client` behind them, made at the first call from the environment and the working
 directory. In a handler they raise `InsideHandler` (a step's function may use them): a handler is
@@ -13,8 +14,10 @@ from typing import Any, Final, TypedDict, Unpack
 
 from stackshift_jobs.client import Client, RunHandle, RunPage, StartOptions
 from stackshift_jobs.errors import StackshiftError, Usage
+from stackshift_jobs.events_client import Events
 from stackshift_jobs.handler_scope import refuse_in_handler
 from stackshift_jobs.names import check_name
+from stackshift_jobs.state_client import State
 
 
 class DefaultClient(Client):
@@ -139,3 +142,15 @@ class DefaultRuns:
 
 
 runs = DefaultRuns()
+
+
+class _Default:
+    """Whatever is the default client at the time of a call."""
+
+    def call(self, method: str, params: Mapping[str, Any], *, timeout: float | None = None) -> Any:
+        refuse_in_handler(method)
+        return default_client().call(method, params, timeout=timeout)
+
+
+state = State(_Default())
+events = Events(_Default())

@@ -205,10 +205,15 @@ class CommandFailed(StackshiftError):
 
 
 class LockLost(StackshiftError):
-    """A lock with a ttl ran out before the handler was done with it."""
+    """A lock with a ttl ran out before who held it was done with it."""
 
     code = "lock_lost"
     exit_status = 1
+
+    @property
+    def key(self) -> str:
+        """Which lock it is."""
+        return str(self.fields.get("key", ""))
 
 
 class ReplayError(NonRetryable):
@@ -257,8 +262,8 @@ class NewerFormat(StackshiftError):
 BY_CODE: dict[str, type[StackshiftError]] = {
     cls.code: cls
     for cls in (
-        Usage, NotFound, Conflict, LockHeld, PayloadRefused, BadConfiguration, DaemonUnavailable,
-        Busy, DiskFull, JournalDamaged, NewerFormat, StackshiftError,
+        Usage, NotFound, Conflict, LockHeld, LockLost, PayloadRefused, BadConfiguration,
+        DaemonUnavailable, Busy, DiskFull, JournalDamaged, NewerFormat, StackshiftError,
     )
 }  # fmt: skip
 """Those that cross the wire, by their code."""

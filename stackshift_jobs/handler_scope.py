@@ -21,6 +21,12 @@ _INSTEAD: Final = {
     "run.start": ("start", "step.start"),
     "run.start_many": ("start_many", "step.start"),
     "run.wait": ("result", "step.result"),
+    **dict.fromkeys(("lock.acquire", "lock.extend", "lock.release"), ("state.lock", "state.lock")),
+    "event.send": ("events.send", "events.send"),
+    **{
+        f"state.{name}": (f"state.{name}", f"state.{name}")
+        for name in ("get", "set", "delete", "increment", "list", "history")
+    },
 }
 """By the protocol's method: what the caller wrote, and what to write instead."""
 

@@ -12,7 +12,8 @@ MAX_KEY_BYTES: Final = 512
 RUN_ID: Final = re.compile(r"run_[0-9a-hjkmnp-tv-z]{26}")
 """`run_` and a ULID in lower case: 10 digits of time, 16 of chance (github.com/ulid/spec)."""
 
-_STEP_RESERVED: Final = frozenset("#[]=")
+RESERVED: Final = frozenset("#[]=")
+"""What names of steps are without."""
 
 
 def check_name(name: object, what: str) -> str:
@@ -21,7 +22,7 @@ def check_name(name: object, what: str) -> str:
         raise Usage(
             f"{name!r} cannot name a {what}", hint=f"use 1 to {MAX_NAME} printable characters"
         )
-    if what == "step" and not _STEP_RESERVED.isdisjoint(name):
+    if what == "step" and not RESERVED.isdisjoint(name):
         raise Usage(f"{name!r} cannot name a step", hint="leave out # [ ] and =")
     return name
 

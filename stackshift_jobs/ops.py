@@ -1,13 +1,13 @@
 """What a step asks of whoever drives it: values, no behaviour.
 
-A call on `ctx.step` is a generator (see `steps`) that yields these and is sent the answers. So the
-rules of recording and replay are written once, for `def` and `async def` handlers alike, and can be
-tested without a daemon, a thread or a loop.
+A call on `ctx` is a generator (see `steps`, `asking`, `waiting`, `holding`) that yields these and
+is sent the answers. So the rules of recording and replay are written once, for `def` and
+`async def` handlers alike, and can be tested without a daemon, a thread or a loop.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any, NamedTuple
 
 
@@ -92,16 +92,35 @@ class AwaitRun(NamedTuple):
     run: str
 
 
+class Ask(NamedTuple):
+    """Ask what a client may ask too: a method of the protocol with its params (JSON). What it does
+    and that this call did it are one record, under `step`; within a step's function `step` is
+    empty, and it acts at once. Answer: `Recorded` with `body`, or with `error` if it is refused."""
+
+    step: str
+    method: str
+    params: bytes
+
+
 class Recorded(NamedTuple):
-    """It is durable."""
+    """It is durable. `body` (JSON) is what was asked for; `error` why it is refused, as the wire
+    has it: `{code, message, hint, …}`."""
 
     due_us: int = 0
     child: str = ""
+    body: bytes | None = None
+    error: dict[str, Any] | None = None
 
 
 class Memo(NamedTuple):
-    """A recorded call: its kind (`run value sleep start child`), how far it is (`running waiting
-    retrying completed failed`), and what it gave (`body`: JSON, or None)."""
+    """A recorded call: its kind (`run value sleep start child event lock`; `refused` for what was
+    refused, whatever it asked), how far it is (`running waiting retrying completed failed`), and
+    what it gave (`body`: JSON, or None).
+
+    A lock is `completed` while it is held (`due_us`: when it runs out, 0 for never), `left` once
+    its block was left in good order, `gone` if it is not held for another reason, `failed` if it
+    was not had in time. The body of a refusal, and of such a lock, is the error as the wire has it.
+    """
 
     kind: str
     phase: str
@@ -114,5 +133,7 @@ class Memo(NamedTuple):
     input: str = ""
 
 
-Tell = RecordResult | RecordFailure | RecordValue | Sleep | StartChild | AwaitRun
+Tell = RecordResult | RecordFailure | RecordValue | Sleep | StartChild | AwaitRun | Ask
 Op = Perform | Park | Tell
+Steps = Generator[Op, Any, Any]
+"""A call on `ctx`: yields ops, is sent their answers, returns what the call gives."""

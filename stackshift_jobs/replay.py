@@ -25,6 +25,8 @@ _KIND_NAMES: Final = {
     "sleep": "a sleep",
     "start": "the start of a run",
     "child": "a wait for a run",
+    "event": "a wait for an event",
+    "lock": "a lock",
 }
 
 
@@ -79,12 +81,26 @@ class Pass:
         """The identity of a read such as `ctx.now()`; cannot collide with any step's."""
         return self._identity(f"[{name}]", "value")
 
+    def identify_call(self, method: str, subject: str, kind: str = "value") -> str:
+        """The identity of a call such as `ctx.state.set(subject, …)`; cannot collide with any
+        step's. Empty inside a step's function, where such a call is part of the step."""
+        if current_step.get() is not None and kind == "value":
+            return ""
+        return self._identity(f"[{method} {subject}]", kind)
+
     def identify_item(self, name: str, index: int) -> str:
         """The identity of one item of a map whose own identity is `name`."""
-        key = f"{name}[{index}]"
+        return self._part(f"{name}[{index}]", "run")
+
+    def identify_page(self, key: str, number: int) -> str:
+        """The identity of a further page of what the call `key` asks for. No other ends so: those
+        of calls end in `]`, or in `#` and their occurrence."""
+        return self._part(f"{key}@{number}", "value") if key else ""
+
+    def _part(self, key: str, kind: str) -> str:
         with self._lock:
             self.calls += 1
-        self.check_kind(key, "run")
+        self.check_kind(key, kind)
         return key
 
     def _identity(self, name: str, kind: str) -> str:
@@ -92,16 +108,13 @@ class Pass:
             raise Unwinding(self.unwinding)
         if (inside := current_step.get()) is not None:
             raise ReplayError(
-                f"ctx.step was used inside the function of step {inside!r}",
+                f"{_written(name)[0]} was used inside the function of step {inside!r}",
                 hint="call it from the handler: what a step does is recorded as one",
             )
         with self._lock:
             branch = _branch(self.loop)
             if self._branches.setdefault(name, branch) is not branch:
-                raise ReplayError(
-                    f"the name {name!r} is used from two tasks or threads of the handler",
-                    hint="put the key into the name, or use step.map",
-                )
+                raise _in_two_branches(name)
             # A map is not on record itself, its items are.
             self.calls += kind != "map"
             count = self._counts[name] = self._counts.get(name, 0) + 1
@@ -112,7 +125,7 @@ class Pass:
     def check_kind(self, key: str, kind: str) -> None:
         """Raise `ReplayError` if `key` is on record as something else than `kind`."""
         memo = self.memos.get(key)
-        if memo is not None and memo.kind != kind:
+        if memo is not None and memo.kind != kind and memo.kind != "refused":
             raise ReplayError(
                 f"{key!r} is on record as {_KIND_NAMES[memo.kind]}; "
                 f"the code now asks for {_KIND_NAMES[kind]}",
@@ -123,6 +136,39 @@ class Pass:
     def replaying(self) -> bool:
         """May calls that were recorded by an earlier pass still lie ahead?"""
         return self.calls < len(self.memos)
+
+
+def _written(name: str) -> tuple[str, str]:
+    """What the code says that makes a call named `name`: the method, and what it is about."""
+    if not name.startswith("["):
+        return "ctx.step", name
+    method, _, subject = name[1:-1].partition(" ")
+    return written_as(method), subject
+
+
+def written_as(method: str) -> str:
+    """How a handler's code calls `method`."""
+    return _METHODS.get(method) or f"ctx.{method}"
+
+
+_METHODS: Final = {
+    "event.send": "ctx.events.send", "lock": "ctx.state.lock", "lock.extend": "lock.extend",
+}  # fmt: skip
+
+
+def _in_two_branches(name: str) -> ReplayError:
+    method, subject = _written(name)
+    if method == "ctx.step":
+        return ReplayError(
+            f"the name {name!r} is used from two tasks or threads of the handler",
+            hint="put the key into the name, or use step.map",
+        )
+    told = f"{method} of {subject!r}" if subject else method
+    return ReplayError(
+        f"{told} is called from two tasks or threads of the handler: which call is which could "
+        "not be told on a replay",
+        hint="call it from one of them, or in the function of a step",
+    )
 
 
 def _branch(loop: asyncio.AbstractEventLoop | None) -> object:

@@ -7,12 +7,12 @@ socket here: the driver has them.
 
 from __future__ import annotations
 
-import json
 import traceback
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from hashlib import sha256
 from typing import Any, Final
 
+from stackshift_jobs.answers import read, recalled
 from stackshift_jobs.durations import Duration, milliseconds
 from stackshift_jobs.errors import (
     ChildFailed,
@@ -25,10 +25,10 @@ from stackshift_jobs.errors import (
     StepFailed,
     Usage,
 )
+from stackshift_jobs.holding import guard, inside
 from stackshift_jobs.ops import (
     AwaitRun,
     Memo,
-    Op,
     Park,
     Perform,
     Recorded,
@@ -37,13 +37,11 @@ from stackshift_jobs.ops import (
     RecordValue,
     Sleep,
     StartChild,
+    Steps,
 )
 from stackshift_jobs.policy import Retry
 from stackshift_jobs.replay import Pass
 from stackshift_jobs.strict import canonical, dumps, plain, read_back
-
-Steps = Generator[Op, Any, Any]
-"""Yields ops, is sent their answers, returns what the call gives."""
 
 MAX_TRACEBACK: int = 8192
 MAX_MESSAGE: int = 4096
@@ -92,7 +90,7 @@ def run_step(
     input: str = "",
 ) -> Steps:
     """Run `fn` unless its result is on record; returns the result. Raises `StepFailed`."""
-    memo = pass_.memos.get(key)
+    memo = recalled(pass_, key)
     tried = 0
     if memo is not None:
         if input and memo.input and memo.input != input:
@@ -101,7 +99,7 @@ def run_step(
                 hint="step.map needs the same items on every pass: make the list in a step",
             )
         if memo.phase == "completed":
-            return _read(memo.body)
+            return read(memo.body)
         if memo.phase == "failed":
             raise _step_failed(key, memo.error)
         tried = memo.tried
@@ -109,6 +107,8 @@ def run_step(
             yield Park(key, memo.due_us)
     terms = retry.as_json() if retry is not None else None
     while True:
+        if inside.get():
+            yield from guard(pass_, key)
         tried += 1
         began = clock()
         try:
@@ -144,18 +144,22 @@ def _step_failed(key: str, error: dict[str, Any] | None) -> StepFailed:
 
 def read_value(pass_: Pass, key: str, make: Callable[[], Any]) -> Steps:
     """What `make` gave the first time."""
-    memo = pass_.memos.get(key)
+    memo = recalled(pass_, key)
     if memo is not None:
-        return _read(memo.body)
+        return read(memo.body)
+    if inside.get():
+        yield from guard(pass_, key)
     text = dumps(make())
     yield RecordValue(key, text)
-    return _read(text)
+    return read(text)
 
 
 def sleep(pass_: Pass, key: str, delay_ms: int | None, until_us: int | None) -> Steps:
     """Wait durably; nothing is in memory meanwhile."""
-    memo = pass_.memos.get(key)
+    memo = recalled(pass_, key)
     if memo is None:
+        if inside.get():
+            yield from guard(pass_, key)
         recorded: Recorded = yield Sleep(key, delay_ms, until_us)
         yield Park(key, recorded.due_us)
     elif memo.phase != "completed":
@@ -174,9 +178,11 @@ def start_child(
     options: dict[str, Any],
 ) -> Steps:
     """Start a run exactly once; its id, or with `wait` its result. Raises `ChildFailed`."""
-    memo = pass_.memos.get(key)
+    memo = recalled(pass_, key)
     if memo is None:
         text = dumps({} if payload is None else payload, Limits.value_bytes)
+        if inside.get():
+            yield from guard(pass_, key)
         recorded: Recorded = yield StartChild(
             key, job, text, wait, cancel_with_parent, start_options(options)
         )
@@ -192,8 +198,10 @@ def start_child(
 
 def await_run(pass_: Pass, key: str, run: str) -> Steps:
     """The result of a run. Raises `ChildFailed`."""
-    memo = pass_.memos.get(key)
+    memo = recalled(pass_, key)
     if memo is None:
+        if inside.get():
+            yield from guard(pass_, key)
         yield AwaitRun(key, run)
         memo = yield Park(key)
     elif memo.phase != "completed":
@@ -203,7 +211,7 @@ def await_run(pass_: Pass, key: str, run: str) -> Steps:
 
 def _child_result(key: str, memo: Memo) -> Any:
     if memo.child_status == "completed":
-        return _read(memo.body)
+        return read(memo.body)
     failed = ChildFailed(memo.child, memo.child_status, memo.error)
     # Not caught, it ends the run: `runs retry` then calls anew, rather than read this outcome
     # again.
@@ -241,10 +249,6 @@ def digest(item: Any) -> str:
         return sha256(canonical(plain(item))).hexdigest()[:12]
     except (StackshiftError, TypeError, ValueError):
         return ""
-
-
-def _read(text: bytes | None) -> Any:
-    return json.loads(text) if text is not None else None
 
 
 def _ms(seconds: float) -> int:

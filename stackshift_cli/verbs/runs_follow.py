@@ -21,17 +21,30 @@ _TAIL_RECORDS: Final = 10
 
 def tail(session: Session, given: Given) -> int:
     """`runs tail [RUN]`: records as they become durable."""
+    opening = opening_given(session, given)
+    run = given.text("run")
+    if run is not None:
+        return _tail_run(session, given, run, opening)
+    return tail_records(session, opening, given.flag("no_follow"), "Detached; all runs continue")
+
+
+def opening_given(session: Session, given: Given) -> dict[str, Any]:
+    """Where a feed is to begin: `--since` and `-n`."""
     opening: dict[str, Any] = {}
     if (since := since_time(session, given)) is not None:
         opening["since"] = since
     if (last := given.whole("lines", 0, 1_000_000)) is not None:
         opening["last"] = last
-    run = given.text("run")
-    if run is not None:
-        return _tail_run(session, given, run, opening)
-    if given.flag("no_follow"):
-        return _print_recent(session, opening or {"last": _TAIL_RECORDS})
-    return _tail_all(session, opening)
+    return opening
+
+
+def tail_records(session: Session, opening: dict[str, Any], no_follow: bool, detached: str) -> int:
+    """Print the records of the feed opened with `opening` as they become durable, or those that are
+    there. `detached` is said where Ctrl-C ends it."""
+    if not no_follow:
+        return _tail_all(session, opening, detached)
+    begins = opening.keys() & {"since", "last"}
+    return _print_recent(session, opening if begins else {**opening, "last": _TAIL_RECORDS})
 
 
 def _tail_run(session: Session, given: Given, run: str, opening: dict[str, Any]) -> int:
@@ -52,13 +65,13 @@ def _tail_run(session: Session, given: Given, run: str, opening: dict[str, Any])
     return status
 
 
-def _tail_all(session: Session, opening: dict[str, Any]) -> int:
+def _tail_all(session: Session, opening: dict[str, Any], detached: str) -> int:
     try:
         for happening in follow(session, opening):
             if isinstance(happening, Record):
                 print_record(session, happening.body)
     except KeyboardInterrupt:
-        talk.say("Detached; all runs continue")
+        talk.say(detached)
         raise
     return 0
 

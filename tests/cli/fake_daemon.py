@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from cli.fake_state import FakeState
 from stackshift_jobs.discovery import DaemonInfo, remove_daemon, socket_path, write_daemon
 from stackshift_jobs.errors import Conflict, NotFound, StackshiftError, Usage
 from stackshift_jobs.version import PROTOCOL
@@ -67,10 +68,11 @@ def record(seq: int, kind: str, run: str | None = None, **more: Any) -> dict[str
     return {"seq": seq, "at": at, "kind": kind, **({"run": run} if run else {}), **more}
 
 
-class FakeDaemon:
+class FakeDaemon(FakeState):
     """Serves the data directory `data_dir` from threads of this process."""
 
     def __init__(self, data_dir: Path) -> None:
+        super().__init__()
         self.data_dir = data_dir
         self.runs: dict[str, dict[str, Any]] = {}
         self.records: list[dict[str, Any]] = []
@@ -394,7 +396,9 @@ class FakeDaemon:
         last = self.records[-1]["seq"] if self.records else 0
         return {"journal": "j1", "first_seq": 1, "last_seq": last, "durable_seq": last,
                 "segments": [], "bytes": 512, "snapshot": None, "runs": len(self.runs), "keys": 0,
-                "dead": 0}  # fmt: skip
+                "dead": 0, "state_entries": len(self.entries), "state_bytes": 64,
+                "locks": len(self.locks), "events_kept": len(self.events),
+                "events_kept_bytes": 32, "event_keys": 0}  # fmt: skip
 
     def on_journal_compact(self, params: dict[str, Any]) -> Any:
         return {"seq": 17, "state_hash": "ab12", "bytes": 2048}
@@ -437,7 +441,11 @@ class _Connection:
         with self._daemon._changed:
             params = body["params"]
             run = self._daemon.find(params["run"])["id"] if "run" in params else None
-            known = [r for r in self._daemon.records if run in (None, r.get("run"))]
+            kinds = tuple(params.get("kinds", ("",)))
+            known = [
+                r for r in self._daemon.records
+                if run in (None, r.get("run")) and r["kind"].startswith(kinds)
+            ]  # fmt: skip
             newest = self._daemon.records[-1]["seq"] if self._daemon.records else 0
             if "since_seq" in params:
                 after = params["since_seq"]
@@ -449,7 +457,7 @@ class _Connection:
             else:
                 after = 0 if run else newest
             feed = len(self._feeds) + 1
-            self._feeds[feed] = {"run": run, "after": after, "ended": False}
+            self._feeds[feed] = {"run": run, "after": after, "ended": False, "kinds": kinds}
             reply = {"feed": feed, "next_seq": after + 1}
             self._send({"jsonrpc": "2.0", "id": body["id"], "result": reply})
             self._daemon.feeds += 1
@@ -460,7 +468,9 @@ class _Connection:
         """Send what each feed has not had yet, and its end."""
         for feed, place in self._feeds.items():
             for known in self._daemon.records:
-                if known["seq"] > place["after"] and place["run"] in (None, known.get("run")):
+                if known["seq"] <= place["after"] or not known["kind"].startswith(place["kinds"]):
+                    continue
+                if place["run"] in (None, known.get("run")):
                     self._notify("feed.record", {"feed": feed, "record": known})
                     place["after"] = known["seq"]
             run = self._daemon.runs.get(place["run"] or "")

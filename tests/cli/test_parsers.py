@@ -1,4 +1,4 @@
-"""The two parsers of `start` give the same answers, since both are made from one table."""
+"""Two parsers, one table: commands with a short path are read the same by both."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 
 from stackshift_cli import tree
 from stackshift_cli.plain import Values, parse
-from stackshift_cli.table import GLOBALS, START, Command, Option
+from stackshift_cli.table import GLOBALS, SHORT, START, Command, Option
 
-OPTIONS = [p for p in (*GLOBALS, *START.parameters) if isinstance(p, Option)]
-FLAGS = [flag for option in OPTIONS for flag in option.flags]
+OF_EACH = [(c, o) for c in SHORT for o in (*GLOBALS, *c.parameters) if isinstance(o, Option)]
 WORDS = st.sampled_from(
     ["hello", "resizeAvatar", "-", "a=b", "n:=1", "{}", "10m", "", "start", "7"]
 )
@@ -22,12 +21,17 @@ STRANGE = st.sampled_from(
 )
 
 
+def options_of(command: Command) -> list[Option]:
+    """What `command` accepts, the global options too."""
+    return [option for of, option in OF_EACH if of is command]
+
+
 @st.composite
-def _tokens(draw: st.DrawFn) -> list[str]:
+def _tokens(draw: st.DrawFn, command: Command) -> list[str]:
     """An option (spaced or with `=`), a flag, a word or, seldom, something strange."""
     kind = draw(st.integers(0, 9))
     if kind < 6:
-        option = draw(st.sampled_from(OPTIONS))
+        option = draw(st.sampled_from(options_of(command)))
         flag = draw(st.sampled_from(option.flags))
         if not option.metavar:
             return [flag]
@@ -36,21 +40,22 @@ def _tokens(draw: st.DrawFn) -> list[str]:
     return [draw(WORDS if kind < 9 else STRANGE)]
 
 
-def _lines() -> st.SearchStrategy[list[str]]:
-    def line(before: list[list[str]], after: list[list[str]]) -> list[str]:
-        return [w for part in before for w in part] + ["start"] + [w for p in after for w in p]
+def _lines(command: Command) -> st.SearchStrategy[tuple[Command, list[str]]]:
+    def line(before: list[list[str]], after: list[list[str]]) -> tuple[Command, list[str]]:
+        words = [w for part in before for w in part]
+        return command, [*words, *command.path, *(w for part in after for w in part)]
 
     global_flags = {flag for option in GLOBALS for flag in option.flags}
-    before = _tokens().filter(lambda t: t[0].partition("=")[0] in global_flags)
-    return st.builds(line, st.lists(before, max_size=2), st.lists(_tokens(), max_size=6))
+    before = _tokens(command).filter(lambda t: t[0].partition("=")[0] in global_flags)
+    return st.builds(line, st.lists(before, max_size=2), st.lists(_tokens(command), max_size=6))
 
 
-def typer_answer(argv: list[str]) -> tuple[Values, Values]:
+def typer_answer(argv: list[str], of: Command) -> tuple[Values, Values]:
     """What the Typer parser makes of `argv`."""
     seen: list[tuple[Values, Values]] = []
 
     def run(command: Command, globals_: Values, values: Values) -> int:
-        assert command is START
+        assert command is of
         seen.append((globals_, values))
         return 0
 
@@ -58,30 +63,35 @@ def typer_answer(argv: list[str]) -> tuple[Values, Values]:
     return seen[0]
 
 
-@settings(max_examples=200, deadline=None)
-@given(_lines())
-def test_what_the_small_parser_takes_typer_reads_the_same(argv: list[str]) -> None:
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(SHORT).flatmap(_lines))
+def test_what_the_small_parser_takes_typer_reads_the_same(line: tuple[Command, list[str]]) -> None:
     """For any command line the small parser gives Typer's values, or leaves it to Typer."""
-    plain = parse(argv, START)
+    command, argv = line
+    plain = parse(argv, command)
     if plain is not None:
-        assert (plain.globals, plain.values) == typer_answer(argv)
+        assert (plain.globals, plain.values) == typer_answer(argv, command)
 
 
-@pytest.mark.parametrize("option", OPTIONS, ids=lambda o: o.name)
+@pytest.mark.parametrize(
+    ("command", "option"), OF_EACH, ids=lambda each: getattr(each, "name", None) or each.path[-1]
+)
 @pytest.mark.parametrize("before", [False, True])
-def test_every_option_of_the_table_is_plain(option: Option, before: bool) -> None:
+def test_every_option_of_the_table_is_plain(command: Command, option: Option, before: bool) -> None:
     """No option sends a plain command line to Typer, and its value arrives under its name."""
     value = ["hello"] if option.metavar else []
     expected: Any = ["hello"] if option.many else ("hello" if option.metavar else True)
     if before and option not in GLOBALS:
         return
+    words = [p.name for p in command.parameters if not isinstance(p, Option)]
     for flag in option.flags:
         given_option = [flag, *value]
-        argv = [*given_option, "start", "j"] if before else ["start", "j", *given_option]
-        plain = parse(argv, START)
+        own = [*command.path, *words]
+        argv = [*given_option, *own] if before else [*own, *given_option]
+        plain = parse(argv, command)
         assert plain is not None
         assert {**plain.globals, **plain.values}[option.name] == expected
-        assert plain.values["job"] == "j"
+        assert [plain.values[name] for name in words] == words
 
 
 @pytest.mark.parametrize(
@@ -98,9 +108,28 @@ def test_every_option_of_the_table_is_plain(option: Option, before: bool) -> Non
         ["start", "j", "--nope"],
         ["daemon", "start"],
         ["runs", "list"],
+        ["state", "get", "k"],
         [],
     ],
 )
 def test_what_is_not_plain_is_left_to_typer(argv: list[str]) -> None:
     """Whatever could mean something else, or is a mistake, is not guessed at."""
     assert parse(argv, START) is None
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["state", "set", "k"],
+        ["state", "set", "k", "-5"],
+        ["state", "set", "k", "--", "-5"],
+        ["state", "get", "k", "extra"],
+        ["states", "get", "k"],
+        ["state", "list"],
+        ["event", "send"],
+        ["event", "tail"],
+    ],
+)
+def test_what_is_not_plain_of_state_and_events_is_left_to_typer(argv: list[str]) -> None:
+    """No command with a short path takes what is another's."""
+    assert [parse(argv, command) for command in SHORT] == [None] * len(SHORT)

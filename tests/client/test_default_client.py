@@ -12,7 +12,7 @@ import pytest
 from client.fake_daemon import FakeDaemon
 from stackshift_jobs import default_client
 from stackshift_jobs.client import RunHandle
-from stackshift_jobs.default_client import queue, runs, start, start_many
+from stackshift_jobs.default_client import events, queue, runs, start, start_many, state
 from stackshift_jobs.errors import BadConfiguration, InsideHandler
 from stackshift_jobs.handler_scope import in_handler
 from stackshift_jobs.project import Project
@@ -45,6 +45,8 @@ def test_functions_share_one_client_of_the_project_one_stands_in(
     queue("emails").enqueue("send")
     assert runs.list() == [{"id": "run_1"}]
     assert runs.get("r")["id"] == "r"
+    daemon.on("state.get", lambda peer, id, params: peer.answer(id, None))
+    assert state.get("k", "nothing") == "nothing"
     assert [run["job"] for run in daemon.started] == ["j", "j", "send"]
     assert len(daemon.peers) == 1
 
@@ -83,8 +85,30 @@ def test_no_project_is_told_at_the_first_use(
         (lambda: queue("q").enqueue("j"), "ctx.step.start"),
         (lambda: runs.get("r"), "ctx.step.run"),
         (lambda: runs.list(), "ctx.step.run"),
+        (lambda: state.get("k"), "ctx.state.get"),
+        (lambda: state.set("k", 1), "ctx.state.set"),
+        (lambda: state.delete("k"), "ctx.state.delete"),
+        (lambda: state.increment("k"), "ctx.state.increment"),
+        (lambda: state.list(), "ctx.state.list"),
+        (lambda: state.history("k"), "ctx.state.history"),
+        (lambda: state.lock("k", ttl="1s").__enter__(), "ctx.state.lock"),
+        (lambda: events.send("e"), "ctx.events.send"),
     ],
-    ids=["start", "start_many", "enqueue", "get", "list"],
+    ids=[
+        "start",
+        "start_many",
+        "enqueue",
+        "get",
+        "list",
+        "state.get",
+        "state.set",
+        "state.delete",
+        "state.increment",
+        "state.list",
+        "state.history",
+        "state.lock",
+        "events.send",
+    ],
 )
 @pytest.mark.usefixtures("handler")
 def test_client_in_a_handler_is_refused_and_names_what_to_use(

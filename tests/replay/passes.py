@@ -7,14 +7,18 @@ answered from it, what is not is done and recorded, and a wait that is not over 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Awaitable, Callable
 from contextvars import copy_context
 from typing import Any, NamedTuple
 
+from replay.answering import answer
 from stackshift_jobs import ops
 from stackshift_jobs.async_context import AsyncJobContext
+from stackshift_jobs.clock import Clock
 from stackshift_jobs.context import Facts, JobContext
+from stackshift_jobs.errors import StackshiftError
 from stackshift_jobs.handler_scope import current_step
 from stackshift_jobs.replay import Pass, Unwinding
 from stackshift_jobs.strict import dumps
@@ -23,12 +27,34 @@ START_US = 1_795_000_000_000_000
 PENDING = ("waiting", "retrying")
 
 
+class Hands(Clock):
+    """A clock that is moved by hand."""
+
+    def __init__(self) -> None:
+        self.us = START_US
+
+    def now_us(self) -> int:
+        return self.us
+
+    def pass_(self, seconds: float) -> None:
+        self.us += round(seconds * 1_000_000)
+
+
 class Record:
     """What is kept of a run between passes. `told` is all that was recorded, in order; `performed`
-    names the steps whose function was called."""
+    names the steps whose function was called.
+
+    `answers` and `refusals` are what is asked for is given, by step (within a step's function by
+    method); `busy` are the locks that another holds.
+    """
 
     def __init__(self, payload: Any = None) -> None:
         self.payload = payload
+        self.clock = Hands()
+        self.answers: dict[str, Any] = {}
+        self.refusals: dict[str, StackshiftError] = {}
+        self.busy: set[str] = set()
+        self.passing: Pass | None = None
         self.memos: dict[str, ops.Memo] = {}
         self.told: list[ops.Tell] = []
         self.performed: list[ops.Perform] = []
@@ -58,6 +84,8 @@ class Record:
                     memo = ops.Memo("start", "completed", child=child)
             case ops.AwaitRun():
                 memo = ops.Memo("child", "waiting", child=op.run)
+            case ops.Ask():
+                return answer(self, op)
         self.memos[op.step] = memo
         return ops.Recorded(memo.due_us, memo.child)
 
@@ -74,6 +102,20 @@ class Record:
         self.memos[step] = memo._replace(
             phase="completed", body=dumps(result), child_status=status, error=told
         )
+
+    def settle(self, step: str, memo: ops.Memo) -> None:
+        """The daemon has this on record from now on, and tells a pass that is under way."""
+        self.memos[step] = memo
+        if self.passing is not None:
+            self.passing.memos[step] = memo
+
+    def asked(self) -> list[tuple[str, str, Any]]:
+        """All that was asked, and by which call: `(step, method, params)`."""
+        return [
+            (op.step, op.method, json.loads(op.params))
+            for op in self.told
+            if isinstance(op, ops.Ask)
+        ]
 
     def calls(self) -> list[str]:
         """The steps whose functions were called, in order."""
@@ -107,6 +149,7 @@ class ThreadPort:
         self._refuse()
         memo = self._record.memos[op.step]
         if memo.phase not in PENDING:
+            self._record.settle(op.step, memo)
             return memo
         self.parked.append(op.step)
         self._pass.unwinding = "waits"
@@ -167,7 +210,7 @@ class LoopPort:
 
 def play(handler: Callable[[JobContext[Any]], Any], record: Record) -> Ended:
     """One pass of a `def` handler."""
-    pass_ = Pass(dict(record.memos))
+    pass_ = record.passing = Pass(dict(record.memos), record.clock)
     port = ThreadPort(record, pass_)
     context = JobContext(facts(record), pass_, port)
     try:
@@ -181,7 +224,7 @@ def play(handler: Callable[[JobContext[Any]], Any], record: Record) -> Ended:
 
 def play_async(handler: Callable[[AsyncJobContext[Any]], Awaitable[Any]], record: Record) -> Ended:
     """One pass of an `async def` handler; it is left when nothing moves any more."""
-    pass_ = Pass(dict(record.memos))
+    pass_ = record.passing = Pass(dict(record.memos), record.clock)
     port = LoopPort(record, pass_)
     context = AsyncJobContext(facts(record), pass_, port)
 
@@ -194,6 +237,7 @@ def play_async(handler: Callable[[AsyncJobContext[Any]], Awaitable[Any]], record
             still = still + 1 if port.answered == before else 0
         if not task.done():
             assert port.parked, "the handler stands still and waits for no step"
+            pass_.unwinding = "waits"
             everyone = [each for each in asyncio.all_tasks() if each is not asyncio.current_task()]
             for each in everyone:
                 each.cancel()
@@ -217,3 +261,15 @@ def facts(record: Record) -> Facts[Any]:
         scheduled_at=None,
         log=logging.getLogger("stackshift.resize"),
     )
+
+
+def play_either(kind: str, call: Callable[[Any], Any], record: Record) -> Ended:
+    """One pass of a handler, `def` or `async def`, that makes the one `call` and returns what it
+    gives."""
+    if kind == "def":
+        return play(call, record)
+
+    async def handler(ctx: AsyncJobContext[Any]) -> Any:
+        return await call(ctx)
+
+    return play_async(handler, record)

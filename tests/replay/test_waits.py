@@ -87,6 +87,16 @@ CALLS: dict[str, Callable[[Context], object]] = {
     "uuid": lambda ctx: ctx.uuid(),
     "progress": lambda ctx: ctx.progress(1),
     "command": lambda ctx: ctx.step.command("other", ["true"]),
+    "event": lambda ctx: ctx.step.wait_for_event("other"),
+    "any": lambda ctx: ctx.step.wait_for_any([("other", None)], name="any"),
+    "get": lambda ctx: ctx.state.get("other"),
+    "set": lambda ctx: ctx.state.set("other", 1),
+    "delete": lambda ctx: ctx.state.delete("other"),
+    "increment": lambda ctx: ctx.state.increment("other"),
+    "list": lambda ctx: ctx.state.list("other"),
+    "history": lambda ctx: ctx.state.history("other"),
+    "lock": lambda ctx: ctx.state.lock("other"),
+    "send": lambda ctx: ctx.events.send("other"),
 }
 
 

@@ -115,7 +115,6 @@ class Bench:
         self._journal = MemoryJournal()
         self._stuck = False
         self._failure: BaseException | None = None
-        self._owner = object()
         self._loop = asyncio.new_event_loop()
         self._loop.set_exception_handler(self._broke)
         self._thread = threading.Thread(target=self._run, name="stackshift-daemon", daemon=True)
@@ -173,7 +172,8 @@ class Bench:
     def ask(self, method: str, params: bytes, until_us: int | None = None) -> Any:
         """The answer to a method of the protocol. What follows from it happens before this returns;
         where the answer comes only when something else has happened, the clock moves on to that,
-        but not past `until_us`. Raises `LookupError` where no answer will come by itself."""
+        but not past `until_us`. Raises `LookupError` where no answer comes by itself, or by then;
+        nothing waits for it any more."""
         __tracebackhide__ = True
         self.refresh()
         asked = self.do(self._ask(method, params, until_us))
@@ -224,23 +224,28 @@ class Bench:
     # --- The daemon's loop -----------------------------------------------------------------
 
     async def _ask(self, method: str, params: bytes, until_us: int | None) -> _Asked:
-        asked = self._begun(method, params)
+        # A client of its own, so that what it waits for in vain can be taken back.
+        client = object()
+        asked = self._begun(method, params, client)
         await self._settled()
         while not asked.answered and await self._advance_to_next(until_us):
             pass
+        if not asked.answered:
+            self._daemon.control.closed(client)  # type: ignore[arg-type]  # compared, not spoken to
+            await self._settled()
         return asked
 
     async def _answered(self, method: str, params: bytes) -> _Asked:
-        asked = self._begun(method, params)
+        asked = self._begun(method, params, object())
         while not asked.answered:
             await self._stirred()
         return asked
 
-    def _begun(self, method: str, params: bytes) -> _Asked:
+    def _begun(self, method: str, params: bytes, client: object) -> _Asked:
         asked = _Asked()
         try:
-            # The owner is compared and kept, never spoken to.
-            self._daemon.control.call(self._owner, method, Raw(params), asked)  # type: ignore[arg-type]
+            # The client is compared and kept, never spoken to.
+            self._daemon.control.call(client, method, Raw(params), asked)  # type: ignore[arg-type]
         except StackshiftError as refused:
             asked(refused)
         return asked

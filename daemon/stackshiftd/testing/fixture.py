@@ -51,6 +51,10 @@ class Stackshift:
         self._client = client
         self.client: Client = client
         """The SDK's client for this daemon: all else that applications can do."""
+        self.state = client.state
+        """The project's entries and locks, as `stackshift_jobs.state` has them."""
+        self.events = client.events
+        """`events.send`, as `stackshift_jobs.events` has it."""
 
     # --- Runs ------------------------------------------------------------------------------
 

@@ -32,8 +32,8 @@ from stackshift_jobs.steps import Limits, error_json, retries
 from stackshift_jobs.strict import dumps
 from stackshift_jobs.typed import convert
 from stackshiftd.core import commands as c
-from stackshiftd.core.records import Error, RetryTerms
-from stackshiftd.worker.frames import Execute, Frame, HandBack, Outcome, Recall
+from stackshiftd.core.records import NULL, Error, RetryTerms
+from stackshiftd.worker.frames import Execute, Frame, HandBack, Outcome, Recall, Recorded
 from stackshiftd.worker.output import RunLog
 
 WAITS: Final = "waits"
@@ -114,6 +114,8 @@ class Execution:
         if reason is None:
             return
         ran = isinstance(op, ops.RecordResult | ops.RecordFailure)
+        # So may a function go on that runs now (an `Ask` of no step): else it would be cut short.
+        ran = ran or (isinstance(op, ops.Ask) and not op.step)
         if not (ran and reason in (WAITS, DRAINED)):
             raise Unwinding(reason)
 
@@ -130,8 +132,7 @@ class Execution:
         if reason is not None:
             return self._left(reason, swallowed=True)
         if self.pass_.unawaited:
-            names = ", ".join(sorted(self.pass_.unawaited))
-            return self.raised(ReplayError(f"the handler called {names} and never awaited it"))
+            return self.raised(_forgotten(self.pass_.unawaited))
         try:
             text = dumps(value, Limits.value_bytes)
         except Exception as error:
@@ -246,6 +247,33 @@ def command_of(op: ops.Tell, run: str, token: int, call: int) -> c.Command:
                 run, token, call, op.step, op.job, Raw(op.payload), op.wait,
                 op.cancel_with_parent, Raw(dumps(op.options)),
             )  # fmt: skip
+        case ops.Ask():
+            return c.Ask(run, token, call, op.step, op.method, Raw(op.params))
+
+
+_RECORDED: Final = ops.Recorded()
+
+
+def answer_of(frame: Recorded) -> ops.Recorded:
+    """The SDK's form of an answer."""
+    if frame.body is NULL and frame.error is NULL:  # most are
+        plain = not frame.due_us and not frame.child
+        return _RECORDED if plain else ops.Recorded(frame.due_us, frame.child)
+    body, error = bytes(frame.body), bytes(frame.error)
+    return ops.Recorded(
+        frame.due_us,
+        frame.child,
+        None if body == b"null" else body,
+        None if error == b"null" else json.loads(error),
+    )
+
+
+def _forgotten(calls: set[str]) -> ReplayError:
+    """The handler has called something and gone on without it."""
+    names = ", ".join(sorted(calls))
+    if all(each.startswith("[lock ") for each in calls):
+        return ReplayError(f"the handler called {names} and has no `with` for it")
+    return ReplayError(f"the handler called {names} and never awaited it")
 
 
 def refusal(code: str, message: str, hint: str) -> StackshiftError:

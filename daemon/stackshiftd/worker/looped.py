@@ -24,6 +24,7 @@ from stackshiftd.worker.execution import (
     DRAINED,
     WAITS,
     Execution,
+    answer_of,
     command_of,
     refusal,
 )
@@ -32,7 +33,6 @@ from stackshiftd.worker.output import current_log
 from stackshiftd.worker.pipe import Pipe
 
 _calls: Final = itertools.count(2, 2)
-_RECORDED: Final = ops.Recorded()
 ABANDONED_SECONDS: Final = 0.02
 """How often it is looked whether a thread that nobody waits for any more has come back."""
 current_execution: ContextVar[LoopedExecution | None] = ContextVar(
@@ -71,8 +71,7 @@ class LoopedExecution(Execution):
             if isinstance(answer, Refused):
                 future.set_exception(refusal(answer.code, answer.message, answer.hint))
             else:
-                plain = not answer.due_us and not answer.child
-                future.set_result(_RECORDED if plain else ops.Recorded(answer.due_us, answer.child))
+                future.set_result(answer_of(answer))
         if self.pass_.unwinding == DRAINED and not self.open and not self.told:
             self.leave(DRAINED)
 
@@ -148,7 +147,7 @@ def _waits_for_tasks(task: asyncio.Task[Any]) -> bool:
 
 class LoopPort:
     """Drives the calls of one execution on the loop; see
-    `stackshift_jobs.async_context.AsyncPort`."""
+    `stackshift_jobs.driving.AsyncPort`."""
 
     def __init__(
         self,

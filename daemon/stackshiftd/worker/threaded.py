@@ -23,6 +23,7 @@ from stackshiftd.worker.execution import (
     DRAINED,
     WAITS,
     Execution,
+    answer_of,
     command_of,
     refusal,
 )
@@ -87,7 +88,7 @@ class ThreadedExecution(Execution):
 
 
 class ThreadPort:
-    """Drives the calls of one threaded execution; see `stackshift_jobs.context.Port`."""
+    """Drives the calls of one threaded execution; see `stackshift_jobs.driving.Port`."""
 
     def __init__(
         self,
@@ -154,7 +155,7 @@ class ThreadPort:
             raise Unwinding(self._execution.pass_.unwinding)
         if isinstance(answer, Refused):
             raise refusal(answer.code, answer.message, answer.hint)
-        return ops.Recorded(answer.due_us, answer.child)
+        return answer_of(answer)
 
     def park(self, op: ops.Park) -> ops.Memo:
         execution = self._execution

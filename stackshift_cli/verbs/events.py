@@ -1,0 +1,97 @@
+"""`event send|list`: sending an event, and those that wait to be waited for.
+
+`send` has a short path, so this imports nothing that costs time.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from stackshift_cli import talk
+from stackshift_cli.given import Given
+from stackshift_cli.request import NO_PAYLOAD, payload_given
+from stackshift_cli.session import Session
+from stackshift_jobs.errors import Usage
+
+_TOLD_RUNS: Final = 5
+"""More runs than these are counted, not named, in a line for people."""
+_PAGE: Final = 1000
+
+
+def send(session: Session, given: Given) -> int:
+    """`event send NAME`: its id (`--json`: what became of it); on stderr what it did."""
+    params: dict[str, Any] = {"name": given.word("name")}
+    for name in ("correlation_key", "idempotency_key"):
+        if (text := given.text(name)) is not None:
+            params[name] = text
+    for name in ("idempotency_ttl", "ttl"):
+        if (ms := given.duration_ms(name)) is not None:
+            params[f"{name}_ms"] = ms
+    if "idempotency_ttl_ms" in params and "idempotency_key" not in params:
+        raise Usage("--idempotency-ttl is for an event with a key", hint="add --idempotency-key K")
+    if (payload := payload_given(given)) is not NO_PAYLOAD:
+        params["payload"] = payload
+    sent = session.call("event.send", params)
+    if session.json:
+        talk.data(talk.compact(sent))
+    else:
+        talk.data(str(sent["id"]))
+        session.say(_did(sent))
+    return 0
+
+
+def _did(sent: dict[str, Any]) -> str:
+    """`resumed run_…`, `kept until …`, or that nothing came of it."""
+    runs = sent["resumed"]
+    if len(runs) > _TOLD_RUNS:
+        did = f"resumed {len(runs)} runs"
+    elif runs:
+        did = f"resumed {', '.join(runs)}"
+    elif sent["kept_until"]:
+        did = f"kept until {sent['kept_until']}: nothing waits for it yet"
+    else:
+        did = "nothing waited for it, and it is not kept"
+    if sent["reused"]:
+        return f"reused {sent['id']}, which has this idempotency key; it was sent before: {did}"
+    return did
+
+
+def list_(session: Session, given: Given) -> int:
+    """`event list`: those that are kept, newest first."""
+    from stackshift_cli import lines
+    from stackshift_cli.terminal import draws
+
+    limit = given.whole("limit", 1, 10_000_000) or 50
+    names = ("name", "correlation_key", "cursor")
+    params = {name: text for name in names if (text := given.text(name)) is not None}
+    events, cursor = _pages(session, params, limit)
+    if session.json:
+        talk.data(talk.compact(events))
+    elif draws(session.options):
+        from stackshift_cli.render.kept import print_events
+
+        if events:
+            print_events(session.options, events)
+        else:
+            session.say("no events are kept")
+        if cursor:
+            session.say(f"more: --cursor {cursor}")
+    else:
+        for event in events:
+            talk.data(lines.columns(event, lines.EVENT_COLUMNS))
+    return 0
+
+
+def _pages(
+    session: Session, params: dict[str, Any], limit: int
+) -> tuple[list[dict[str, Any]], str | None]:
+    """At most `limit` events, and the cursor to go on from."""
+    events: list[dict[str, Any]] = []
+    while True:
+        left = min(limit - len(events), _PAGE)
+        page = session.call("event.list", {**params, "limit": left})
+        events += page["events"]
+        cursor: str | None = page["cursor"]
+        if cursor is None or len(events) >= limit:
+            return events, cursor
+        params = {**params, "cursor": cursor}

@@ -1,0 +1,106 @@
+"""`state get|set|increment|delete`: one entry of the project's state.
+
+The first three have a short path, so this imports nothing that costs time.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, Final
+
+from stackshift_cli import talk
+from stackshift_cli.given import Given
+from stackshift_cli.request import number_given, value_given
+from stackshift_cli.session import Session
+from stackshift_jobs.errors import NotFound, Usage
+
+_MAX_VERSION: Final = 2**63 - 1
+_NONE: Final[dict[str, Any]] = {
+    "version": 0, "expires_at": None, "updated_at": None, "updated_by": None,
+}  # fmt: skip
+"""What there is of an entry where there is none; 0 is what `--if-version` takes for that."""
+
+
+def get(session: Session, given: Given) -> int:
+    """`state get KEY`: its value as JSON; `--raw`: text as it is; `--json`: the entry."""
+    key = given.word("key")
+    entry: dict[str, Any] | None = session.call("state.get", {"key": key})
+    if entry is None:
+        default = given.text("default")
+        if default is None:
+            raise _nothing(key)
+        entry = {"key": key, "value": value_given(default), **_NONE}
+    if session.json:
+        talk.data(talk.compact(entry))
+    elif given.flag("raw") and isinstance(entry["value"], str):
+        talk.data(_raw(entry["value"]))
+    else:
+        talk.data(talk.compact(entry["value"]))
+    return 0
+
+
+def set_(session: Session, given: Given) -> int:
+    """`state set KEY VALUE`: the version that it has now (`--json`: the entry)."""
+    if given.text("if_version") is not None and given.flag("if_absent"):
+        raise Usage("--if-version and --if-absent exclude each other")
+    params: dict[str, Any] = {"key": given.word("key"), "value": value_given(given.word("value"))}
+    _add_ttl(given, params)
+    _add_version(given, params)
+    if given.flag("if_absent"):
+        params["if_absent"] = True
+    entry = session.call("state.set", params)
+    talk.data(talk.compact(entry) if session.json else str(entry["version"]))
+    return 0
+
+
+def increment(session: Session, given: Given) -> int:
+    """`state increment KEY`: the new number (`--json`: the entry)."""
+    params: dict[str, Any] = {"key": given.word("key")}
+    if (by := given.text("by")) is not None:
+        params["by"] = number_given("by", by)
+    _add_ttl(given, params)
+    entry = session.call("state.increment", params)
+    talk.data(talk.compact(entry if session.json else entry["value"]))
+    return 0
+
+
+def delete(session: Session, given: Given) -> int:
+    """`state delete KEY`: 4 if there is nothing to delete."""
+    from stackshift_cli.safe_text import safe
+
+    key = given.word("key")
+    params: dict[str, Any] = {"key": key}
+    _add_version(given, params)
+    gone = session.call("state.delete", params)
+    if not gone["deleted"]:
+        raise _nothing(key)
+    if session.json:
+        talk.data(talk.compact(gone))
+    else:
+        session.say(f"{safe(key)} deleted")
+    return 0
+
+
+def _nothing(key: str) -> NotFound:
+    return NotFound(f"there is no entry {key!r}", hint="stackshift state list", key=key)
+
+
+def _add_ttl(given: Given, params: dict[str, Any]) -> None:
+    if (ttl_ms := given.duration_ms("ttl")) is not None:
+        params["ttl_ms"] = ttl_ms
+
+
+def _add_version(given: Given, params: dict[str, Any]) -> None:
+    if (version := given.whole("if_version", 0, _MAX_VERSION)) is not None:
+        params["if_version"] = version
+
+
+def _raw(text: str) -> str:
+    """`text` as it is, for programs; a terminal gets its control characters escaped."""
+    from stackshift_cli.terminal import is_terminal
+
+    if not is_terminal(sys.stdout):
+        return text
+    from stackshift_cli.safe_text import safe_lines
+
+    return safe_lines(text)

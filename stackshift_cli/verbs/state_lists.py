@@ -1,0 +1,80 @@
+"""`state list|history`: many entries, or what became of one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from stackshift_cli import lines, talk
+from stackshift_cli.given import Given
+from stackshift_cli.session import Session
+from stackshift_cli.terminal import draws
+from stackshift_jobs.errors import NotFound
+
+_PAGE: Final = 1000
+_MOST: Final = 10_000_000
+_CHANGES: Final = 50
+
+
+def list_(session: Session, given: Given) -> int:
+    """`state list [PREFIX]`: all of them, a page at a time, so that none is held up."""
+    found = _entries(session, given.text("prefix") or "", given.whole("limit", 1, _MOST))
+    if session.json:
+        talk.data(talk.compact(list(found)))
+    elif draws(session.options):
+        from stackshift_cli.render.kept import print_entries
+
+        if entries := list(found):
+            print_entries(session.options, entries)
+        else:
+            session.say("no entries")
+    else:
+        for entry in found:
+            talk.data(lines.valued(entry, lines.STATE_COLUMNS))
+    return 0
+
+
+def _entries(session: Session, prefix: str, limit: int | None) -> Iterator[dict[str, Any]]:
+    params: dict[str, Any] = {"prefix": prefix}
+    left = _MOST if limit is None else limit
+    while left > 0:
+        page = session.call("state.list", {**params, "limit": min(left, _PAGE)})
+        yield from page["entries"]
+        left = left - len(page["entries"]) if limit is not None else left
+        if page["next"] is None:
+            return
+        params["after"] = page["next"]
+
+
+def history(session: Session, given: Given) -> int:
+    """`state history KEY`: its changes, as far back as the journal goes."""
+    key = given.word("key")
+    changes = _changes(session, key, given.whole("limit", 1, _MOST) or _CHANGES)
+    if not changes:
+        raise NotFound(
+            f"nothing is known of an entry {key!r}", hint="stackshift state list", key=key
+        )
+    if session.json:
+        talk.data(talk.compact(changes))
+    elif draws(session.options):
+        from stackshift_cli.render.kept import print_changes
+
+        print_changes(session.options, changes)
+    else:
+        for change in changes:
+            talk.data(lines.valued(change, lines.CHANGE_COLUMNS))
+    return 0
+
+
+def _changes(session: Session, key: str, limit: int) -> list[dict[str, Any]]:
+    """As `state_calls.history` of the SDK, where it says why pages overlap."""
+    found: list[dict[str, Any]] = []
+    params: dict[str, Any] = {"key": key}
+    while True:
+        asked = min(_PAGE, limit - len(found) + (2 if found else 0))
+        page = session.call("state.history", {**params, "limit": asked})["history"]
+        new = [each for each in page if not found or each["seq"] < found[-1]["seq"]]
+        found += new
+        if not new or len(page) < asked or len(found) >= limit:
+            return found[:limit]
+        params["before_version"] = found[-1]["version"] + 1

@@ -1,0 +1,179 @@
+"""`ctx.state` and `ctx.events` of an `async def` handler: `handler_state`, awaited.
+
+The identity of a call is taken when it is called, not when it is awaited. A `def` function of a
+step runs on a thread, where nothing can be awaited: there the client (`stackshift.state`) is right,
+which acts at once as these would.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from datetime import datetime
+from types import TracebackType
+from typing import Any
+
+from stackshift_jobs import event_calls, state_calls
+from stackshift_jobs.asking import ask, ask_all, given
+from stackshift_jobs.driving import AsyncPort, drive_awaited
+from stackshift_jobs.durations import Duration
+from stackshift_jobs.errors import StackshiftError, Usage
+from stackshift_jobs.handler_scope import current_step
+from stackshift_jobs.handler_state import Block
+from stackshift_jobs.ops import Steps
+from stackshift_jobs.replay import Pass, written_as
+from stackshift_jobs.state_calls import Call
+from stackshift_jobs.values import SentEvent, StateChange, StateEntry
+
+
+class _Calls:
+    """Makes calls that are to be awaited; until they are, they stand among those that were
+    forgotten."""
+
+    def __init__(self, pass_: Pass, port: AsyncPort) -> None:
+        self._pass = pass_
+        self._port = port
+
+    def _ask(
+        self, subject: str, call: Call, give: Callable[[Any], Any]
+    ) -> Coroutine[Any, Any, Any]:
+        """`call`, about `subject`; gives what `give` makes of its result."""
+        step = _identify(self._pass, call[0], subject)
+        return _called(self._pass, self._port, step, given(ask(self._pass, step, call), give))
+
+
+def _identify(pass_: Pass, method: str, subject: str) -> str:
+    """As `Pass.identify_call`. Raises `Usage` in a `def` function of a step, where what the call
+    gives could not be awaited."""
+    step = pass_.identify_call(method, subject)
+    if step:
+        return step
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        loop = None
+    if loop is None or loop is not (pass_.loop or loop):
+        written = written_as(method)
+        raise Usage(
+            f"{written} of an `async def` handler was called in a `def` function (of step "
+            f"{current_step.get()!r}), where it cannot be awaited",
+            hint=f"make the function `async def`, or use stackshift.{written.removeprefix('ctx.')}",
+        )
+    return step
+
+
+def _called(pass_: Pass, port: AsyncPort, step: str, made: Steps) -> Coroutine[Any, Any, Any]:
+    shown = step or f"a call in step {current_step.get()}"
+    pass_.unawaited.add(shown)
+    return drive_awaited(made, port, pass_, shown)
+
+
+class AsyncRunState(_Calls):
+    """The project's durable entries; see `RunState` for what each call does."""
+
+    def get(self, key: str, default: Any = None) -> Coroutine[Any, Any, Any]:
+        """The value of `key`, `default` if there is none."""
+        return self._ask(
+            key, state_calls.get(key), lambda result: state_calls.value(result, default)
+        )
+
+    def entry(self, key: str) -> Coroutine[Any, Any, StateEntry | None]:
+        """The entry of `key`: its value, and its version, to be given as `if_version`."""
+        return self._ask(key, state_calls.get(key), state_calls.entry)
+
+    def set(
+        self,
+        key: str,
+        value: Any,
+        *,
+        ttl: Duration | None = None,
+        expires_at: datetime | str | None = None,
+        if_version: int | None = None,
+        if_absent: bool = False,
+    ) -> Coroutine[Any, Any, int]:
+        """Write `value`; its version. Raises `Conflict`; see `RunState.set`."""
+        call = state_calls.set_(
+            key, value, ttl=ttl, expires_at=expires_at, if_version=if_version, if_absent=if_absent
+        )
+        return self._ask(key, call, state_calls.version)
+
+    def delete(self, key: str, *, if_version: int | None = None) -> Coroutine[Any, Any, bool]:
+        """Remove the entry; was there one? Raises `Conflict` if its version is not `if_version`."""
+        call = state_calls.delete(key, if_version=if_version)
+        return self._ask(key, call, state_calls.existed)
+
+    def increment(
+        self, key: str, by: int | float = 1, *, ttl: Duration | None = None
+    ) -> Coroutine[Any, Any, int | float]:
+        """Add `by` to the number at `key`; the new number. See `RunState.increment`."""
+        return self._ask(key, state_calls.increment(key, by, ttl=ttl), state_calls.number)
+
+    def history(self, key: str, limit: int = 50) -> Coroutine[Any, Any, list[StateChange]]:
+        """The last changes of `key`, newest first, as far back as the journal is kept."""
+        step = _identify(self._pass, "state.history", key)
+        made = ask_all(self._pass, step, state_calls.history(key, limit))
+        return _called(self._pass, self._port, step, made)
+
+    def list(self, prefix: str = "") -> Coroutine[Any, Any, list[StateEntry]]:
+        """All entries whose key begins with `prefix`, in the order of their keys."""
+        step = _identify(self._pass, "state.list", prefix)
+        made = ask_all(self._pass, step, state_calls.listing(prefix))
+        return _called(self._pass, self._port, step, made)
+
+    def lock(
+        self, key: str, *, ttl: Duration | None = None, wait: Duration | None = None
+    ) -> AsyncRunLock:
+        """The lock `key`, for an `async with` block; see `RunState.lock`."""
+        return AsyncRunLock(self._pass, self._port, key, ttl, wait)
+
+
+class AsyncRunEvents(_Calls):
+    """Events that the handler sends, each once."""
+
+    def send(
+        self,
+        name: str,
+        payload: Any = None,
+        *,
+        correlation_key: str | None = None,
+        idempotency_key: str | None = None,
+        idempotency_ttl: Duration | None = None,
+        ttl: Duration | None = None,
+    ) -> Coroutine[Any, Any, SentEvent]:
+        """Send an event to the runs that wait for it; see `RunEvents.send`."""
+        call = event_calls.send(
+            name, payload, correlation_key=correlation_key, idempotency_key=idempotency_key,
+            idempotency_ttl=idempotency_ttl, ttl=ttl,
+        )  # fmt: skip
+        return self._ask(name, call, event_calls.sent)
+
+
+class AsyncRunLock(Block):
+    """`RunLock`, awaited."""
+
+    def __init__(
+        self, pass_: Pass, port: AsyncPort, key: str, ttl: Duration | None, wait: Duration | None
+    ) -> None:
+        super().__init__(pass_, key, ttl, wait)
+        self._port = port
+
+    async def __aenter__(self) -> AsyncRunLock:
+        self._enter(await drive_awaited(self._taking(), self._port))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, bad: BaseException | None, at: TracebackType | None
+    ) -> None:
+        leaving = self._leaving(bad)
+        if leaving is None:
+            return
+        try:
+            await drive_awaited(leaving, self._port)
+        except StackshiftError:
+            if bad is None:
+                raise
+
+    def extend(self, ttl: Duration) -> Coroutine[Any, Any, None]:
+        """Hold it for `ttl` from now on. Raises `LockLost` if the run has lost it."""
+        step = _identify(self._pass, "lock.extend", self.key)
+        return _called(self._pass, self._port, step, self._extending(step, ttl))

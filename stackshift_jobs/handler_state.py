@@ -1,0 +1,221 @@
+"""`ctx.state` and `ctx.events` of a `def` handler.
+
+Each call of the handler happens exactly once and is answered from the record on every later pass;
+inside a step's function it acts at once, and again if the function runs again. What is asked is
+`state_calls`' and `event_calls`', how it is recorded `asking`'s, how locks are held `holding`'s.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from types import TracebackType
+from typing import Any, cast
+
+from stackshift_jobs import event_calls, holding, state_calls
+from stackshift_jobs.asking import ask, ask_all
+from stackshift_jobs.driving import Port, drive
+from stackshift_jobs.durations import Duration, milliseconds
+from stackshift_jobs.errors import StackshiftError, Usage
+from stackshift_jobs.lock_calls import lifetime_ms
+from stackshift_jobs.names import check_key
+from stackshift_jobs.ops import Steps
+from stackshift_jobs.replay import Pass
+from stackshift_jobs.state_calls import Call
+from stackshift_jobs.values import SentEvent, StateChange, StateEntry
+
+
+class RunState:
+    """The project's durable entries: `key → value`, each with a version and perhaps an expiry.
+
+    Keys are 1 to 512 bytes of text. An entry that has expired is as one that is not there. A read
+    is recorded like a write: to see how an entry changes, read it inside a step.
+    """
+
+    def __init__(self, pass_: Pass, port: Port) -> None:
+        self._pass = pass_
+        self._port = port
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The value of `key`, `default` if there is none."""
+        return state_calls.value(self._ask(key, state_calls.get(key)), default)
+
+    def entry(self, key: str) -> StateEntry | None:
+        """The entry of `key`: its value, and its version, to be given as `if_version`."""
+        return state_calls.entry(self._ask(key, state_calls.get(key)))
+
+    def set(
+        self,
+        key: str,
+        value: Any,
+        *,
+        ttl: Duration | None = None,
+        expires_at: datetime | str | None = None,
+        if_version: int | None = None,
+        if_absent: bool = False,
+    ) -> int:
+        """Write `value`; its version. Without `ttl` or `expires_at` it stays until it is written
+        again.
+
+        Raises `Conflict` if the entry's version is not `if_version` (0: there is none), or if there
+        is one with `if_absent`; `PayloadRefused` for what JSON cannot hold.
+        """
+        call = state_calls.set_(
+            key, value, ttl=ttl, expires_at=expires_at, if_version=if_version, if_absent=if_absent
+        )
+        return state_calls.version(self._ask(key, call))
+
+    def delete(self, key: str, *, if_version: int | None = None) -> bool:
+        """Remove the entry; was there one? Raises `Conflict` if its version is not `if_version`."""
+        call = state_calls.delete(key, if_version=if_version)
+        return state_calls.existed(self._ask(key, call))
+
+    def increment(
+        self, key: str, by: int | float = 1, *, ttl: Duration | None = None
+    ) -> int | float:
+        """Add `by` to the number at `key` (0 if there is none); the new number. Without `ttl` its
+        expiry stays. Raises `Conflict` if something else than a number is there."""
+        return state_calls.number(self._ask(key, state_calls.increment(key, by, ttl=ttl)))
+
+    def history(self, key: str, limit: int = 50) -> list[StateChange]:
+        """The last changes of `key`, newest first, as far back as the journal is kept."""
+        step = self._pass.identify_call("state.history", key)
+        calls = state_calls.history(key, limit)
+        return cast("list[StateChange]", drive(ask_all(self._pass, step, calls), self._port))
+
+    def list(self, prefix: str = "") -> list[StateEntry]:
+        """All entries whose key begins with `prefix`, in the order of their keys."""
+        step = self._pass.identify_call("state.list", prefix)
+        calls = state_calls.listing(prefix)
+        return cast("list[StateEntry]", drive(ask_all(self._pass, step, calls), self._port))
+
+    def lock(
+        self, key: str, *, ttl: Duration | None = None, wait: Duration | None = None
+    ) -> RunLock:
+        """The lock `key`, for a `with` block. The run holds it until it leaves the block for good,
+        also while it waits in it; with `ttl` no longer than that.
+
+        Waits for it durably, first come first served: as long as it takes, or up to `wait` and
+        then raises `LockHeld`. Not to be had inside a step, nor twice at a time in one run.
+        """
+        return RunLock(self._pass, self._port, key, ttl, wait)
+
+    def _ask(self, key: str, call: Call) -> Any:
+        step = self._pass.identify_call(call[0], key)
+        return drive(ask(self._pass, step, call), self._port)
+
+
+class RunEvents:
+    """Events that the handler sends, each once."""
+
+    def __init__(self, pass_: Pass, port: Port) -> None:
+        self._pass = pass_
+        self._port = port
+
+    def send(
+        self,
+        name: str,
+        payload: Any = None,
+        *,
+        correlation_key: str | None = None,
+        idempotency_key: str | None = None,
+        idempotency_ttl: Duration | None = None,
+        ttl: Duration | None = None,
+    ) -> SentEvent:
+        """Send an event to the runs that wait for it; nobody waiting, it is kept for `ttl` (7 days
+        if none is given) for the first that will. No `idempotency_key` is needed for it to be sent
+        once: that is for senders who do not know of each other."""
+        call = event_calls.send(
+            name, payload, correlation_key=correlation_key, idempotency_key=idempotency_key,
+            idempotency_ttl=idempotency_ttl, ttl=ttl,
+        )  # fmt: skip
+        step = self._pass.identify_call("event.send", name)
+        return event_calls.sent(drive(ask(self._pass, step, call), self._port))
+
+
+class Block:
+    """What the locks of both kinds of handler know: what is asked for, and what is held. One object
+    is one acquisition; its identity is taken when it is made."""
+
+    def __init__(self, pass_: Pass, key: str, ttl: Duration | None, wait: Duration | None) -> None:
+        self.key = check_key(key, "the key of a lock")
+        self._ttl_ms = 0 if ttl is None else lifetime_ms(ttl)
+        self._wait_ms = None if wait is None else milliseconds(wait)
+        self._pass = pass_
+        self._step = pass_.identify_call("lock", key, "lock")
+        self._held: holding.Held | None = None
+        pass_.unawaited.add(self._step)
+
+    @property
+    def token(self) -> int:
+        """The fencing token: higher than that of all who held the lock before, and of this run
+        before it was lost in a crash."""
+        return self._mine().token
+
+    @property
+    def expires_at(self) -> datetime | None:
+        """Until when it is held, by the daemon's time; None without a ttl."""
+        return self._mine().expires_at
+
+    def _mine(self) -> holding.Held:
+        if self._held is None:
+            raise Usage(
+                f"the lock {self.key!r} is not held", hint="with ctx.state.lock(...) as lock:"
+            )
+        return self._held
+
+    def _taking(self) -> Steps:
+        if self._held is not None:
+            raise Usage(f"the lock {self.key!r} was entered twice", hint="make another")
+        self._pass.unawaited.discard(self._step)
+        return holding.take(self._pass, self._step, self.key, self._ttl_ms, self._wait_ms)
+
+    def _enter(self, held: holding.Held) -> None:
+        self._held = held
+        holding.inside.set((*holding.inside.get(), held))
+
+    def _extending(self, step: str, ttl: Duration) -> Steps:
+        held = self._mine()
+        if not held.is_open:
+            raise Usage(f"the block of lock {self.key!r} was left")
+        return holding.extend(self._pass, step, held, lifetime_ms(ttl))
+
+    def _leaving(self, bad: BaseException | None) -> Steps | None:
+        """What is to be done at the end of the block: nothing where the pass is left, since the run
+        goes on in it."""
+        held = self._mine()
+        holding.inside.set(tuple(each for each in holding.inside.get() if each is not held))
+        if self._pass.unwinding is not None:
+            return None
+        return holding.leave(self._pass, held, raised=bad is not None)
+
+
+class RunLock(Block):
+    """A lock of `ctx.state.lock`. Leaving its block raises `LockLost` if it ran out meanwhile,
+    unless another exception is on its way; so does each call on `ctx` within it."""
+
+    def __init__(
+        self, pass_: Pass, port: Port, key: str, ttl: Duration | None, wait: Duration | None
+    ) -> None:
+        super().__init__(pass_, key, ttl, wait)
+        self._port = port
+
+    def __enter__(self) -> RunLock:
+        self._enter(drive(self._taking(), self._port))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, bad: BaseException | None, at: TracebackType | None
+    ) -> None:
+        leaving = self._leaving(bad)
+        if leaving is None:
+            return
+        try:
+            drive(leaving, self._port)
+        except StackshiftError:
+            if bad is None:
+                raise
+
+    def extend(self, ttl: Duration) -> None:
+        """Hold it for `ttl` from now on. Raises `LockLost` if the run has lost it."""
+        step = self._pass.identify_call("lock.extend", self.key)
+        drive(self._extending(step, ttl), self._port)

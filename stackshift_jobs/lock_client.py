@@ -1,0 +1,129 @@
+"""A lock held by an application, for as long as a `with` block: `Lock`, and `AsyncLock`.
+
+Nothing renews it: who works longer than its `ttl` calls `extend`, or loses it. What it protects can
+tell late writes of one who has lost it by the fencing token, which grows with each holder.
+
+Invariants: one object is one acquisition; a broken connection takes it once and gives it back once
+(`lock_calls`); a lock that was lost is never left without a word.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from datetime import datetime
+from time import monotonic
+from types import TracebackType
+
+from stackshift_jobs import lock_calls
+from stackshift_jobs.calling import AsyncCaller, Caller, Calls, drive, drive_awaited
+from stackshift_jobs.durations import Duration
+from stackshift_jobs.errors import StackshiftError, Usage
+
+
+class _Holding:
+    """What both kinds of lock know: what is asked for, and what is held."""
+
+    def __init__(self, key: str, ttl: Duration, wait: Duration | None) -> None:
+        self._asked = lock_calls.acquire(
+            key, ttl=ttl, wait=wait, holder=_this_program(), asker=os.urandom(16).hex()
+        )
+        self.key = key
+        self._held: lock_calls.Held | None = None
+        self._ends_at = 0.0
+        self._is_left = False
+
+    @property
+    def token(self) -> int:
+        """The fencing token: higher than that of all who held the lock before."""
+        return self._mine().token
+
+    @property
+    def expires_at(self) -> datetime:
+        """Until when it is held, by the daemon's time."""
+        return self._mine().expires_at
+
+    def _mine(self) -> lock_calls.Held:
+        if self._held is None:
+            raise Usage(f"the lock {self.key!r} is not held", hint="with state.lock(...) as lock:")
+        return self._held
+
+    def _acquiring(self) -> Calls[lock_calls.Held]:
+        if self._held is not None:
+            raise Usage(f"the lock {self.key!r} was entered twice", hint="make another")
+        return lock_calls.acquiring(self._asked, monotonic)
+
+    def _extending(self, ttl: Duration) -> Calls[lock_calls.Held]:
+        if self._is_left:
+            raise Usage(f"the lock {self.key!r} was given back")
+        return lock_calls.extending(self.key, self._mine().token, ttl)
+
+    def _take(self, held: lock_calls.Held, ttl_ms: int) -> None:
+        self._held = held
+        self._ends_at = monotonic() + ttl_ms / 1000
+
+    def _releasing(self) -> Calls[None]:
+        self._is_left = True
+        return lock_calls.releasing(self.key, self.token, lambda: monotonic() >= self._ends_at)
+
+
+class Lock(_Holding):
+    """A lock of `State.lock`. Entering takes it, leaving gives it back.
+
+    Leaving raises `LockLost` if it ran out meanwhile, unless another exception is on its way.
+    """
+
+    def __init__(self, caller: Caller, key: str, ttl: Duration, wait: Duration | None) -> None:
+        super().__init__(key, ttl, wait)
+        self._caller = caller
+
+    def __enter__(self) -> Lock:
+        self._take(drive(self._acquiring(), self._caller), self._asked[1]["ttl_ms"])
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, bad: BaseException | None, at: TracebackType | None
+    ) -> None:
+        try:
+            drive(self._releasing(), self._caller)
+        except (StackshiftError, TimeoutError):
+            if bad is None:
+                raise
+
+    def extend(self, ttl: Duration) -> None:
+        """Hold it for `ttl` from now on. Raises `LockLost` if it is ours no longer."""
+        held = drive(self._extending(ttl), self._caller)
+        self._take(held, lock_calls.lifetime_ms(ttl))
+
+
+class AsyncLock(_Holding):
+    """`Lock`, awaited."""
+
+    def __init__(self, caller: AsyncCaller, key: str, ttl: Duration, wait: Duration | None) -> None:
+        super().__init__(key, ttl, wait)
+        self._caller = caller
+
+    async def __aenter__(self) -> AsyncLock:
+        held = await drive_awaited(self._acquiring(), self._caller)
+        self._take(held, self._asked[1]["ttl_ms"])
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, bad: BaseException | None, at: TracebackType | None
+    ) -> None:
+        try:
+            await drive_awaited(self._releasing(), self._caller)
+        except (StackshiftError, TimeoutError):
+            if bad is None:
+                raise
+
+    async def extend(self, ttl: Duration) -> None:
+        """Hold it for `ttl` from now on; see `Lock.extend`."""
+        held = await drive_awaited(self._extending(ttl), self._caller)
+        self._take(held, lock_calls.lifetime_ms(ttl))
+
+
+def _this_program() -> str:
+    """Who holds it, for people: `import.py (pid 4711)`."""
+    name = os.path.basename(sys.argv[0] if sys.argv else "") or "python"  # noqa: PTH119
+    return f"{name[:100]} (pid {os.getpid()})"

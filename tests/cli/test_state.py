@@ -1,0 +1,253 @@
+"""Transcripts of `state get|set|delete|increment|list|history`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.conftest import Shell
+from cli.fake_daemon import FakeDaemon
+from cli.fake_state import AT, LATER, entry_object
+from stackshift_jobs.errors import LockHeld
+
+
+def test_get_prints_the_value_as_json(shell: Shell, daemon: FakeDaemon) -> None:
+    """A text too, in its quotes; `--raw` takes them away; `--json` prints the entry."""
+    daemon.put("n", 7)
+    daemon.put("text", 'a "b"\n\x1b')
+    daemon.put("null", None)
+    daemon.put("object", {"b": [1.5, True], "a": "é"})
+    assert shell("state", "get", "n") == ("7\n", "", 0)
+    assert shell("state", "get", "text") == ('"a \\"b\\"\\n\\u001b"\n', "", 0)
+    assert shell("state", "get", "text", "--raw").stdout == 'a "b"\n\x1b\n'
+    assert shell("state", "get", "null").stdout == "null\n"
+    assert shell("state", "get", "object", "--raw").stdout == '{"b":[1.5,true],"a":"\\u00e9"}\n'
+    assert json.loads(shell("state", "get", "n", "--json").stdout) == entry_object("n", 7)
+
+
+def test_get_of_nothing_is_exit_4(shell: Shell, daemon: FakeDaemon) -> None:
+    """And nothing on stdout."""
+    told = shell("state", "get", "gone")
+    assert (told.stdout, told.code) == ("", 4)
+    assert told.stderr == (
+        "error[not_found]: there is no entry 'gone'\nhint: stackshift state list\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("default", "printed"),
+    [("0", "0\n"), ("none", '"none"\n'), ('"none"', '"none"\n'), ("", '""\n'), ("[]", "[]\n")],
+)
+def test_default_is_printed_as_a_value(
+    shell: Shell, daemon: FakeDaemon, default: str, printed: str
+) -> None:
+    """As `state set` would take it; only where there is none."""
+    assert shell("state", "get", "gone", "--default", default) == (printed, "", 0)
+    daemon.put("there", 1)
+    assert shell("state", "get", "there", "--default", default).stdout == "1\n"
+
+
+def test_default_in_json_is_an_entry_with_version_0(shell: Shell, daemon: FakeDaemon) -> None:
+    """Which is what `--if-version` takes where there is none; `--raw` text is as it is."""
+    told = shell("state", "get", "gone", "--default", "x", "--json")
+    assert json.loads(told.stdout) == {
+        "key": "gone", "value": "x", "version": 0, "expires_at": None, "updated_at": None,
+        "updated_by": None,
+    }  # fmt: skip
+    assert shell("state", "get", "gone", "--default", "x", "--raw").stdout == "x\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "value"),
+    [
+        ("5", 5),
+        ("1.5", 1.5),
+        ("true", True),
+        ("null", None),
+        ('"5"', "5"),
+        ('{"a": [1]}', {"a": [1]}),
+        ("hello world", "hello world"),
+        ("{half", "{half"),
+        ("NaN", "NaN"),
+        ("", ""),
+        ("9007199254740993000001", 9007199254740993000001),
+        ('"@file"', "@file"),
+    ],
+)
+def test_set_takes_json_else_text(shell: Shell, daemon: FakeDaemon, given: str, value: Any) -> None:
+    """What is JSON is the value; any other text is itself."""
+    assert shell("state", "set", "k", given) == ("1\n", "", 0)
+    assert daemon.params("state.set") == {"key": "k", "value": value}
+
+
+def test_set_reads_json_from_a_file_or_standard_input(
+    shell: Shell, daemon: FakeDaemon, project: Path
+) -> None:
+    """As the payload of a start is read; what is not JSON there is refused."""
+    (project / "v.json").write_text('{"a": 1}')
+    assert shell("state", "set", "k", "@v.json").code == 0
+    assert daemon.params("state.set")["value"] == {"a": 1}
+    assert shell("state", "set", "k", "-", stdin="[2]\n").code == 0
+    assert daemon.params("state.set")["value"] == [2]
+    for told in (
+        shell("state", "set", "k", "-", stdin="not json"),
+        shell("state", "set", "k", "-"),
+        shell("state", "set", "k", '{"a": 1, "a": 2}'),
+        shell("state", "set", "k", "[" * 100 + "]" * 100),
+    ):
+        assert (told.stdout, told.code) == ("", 6)
+        assert told.stderr.startswith("error[payload_refused]: ")
+    assert shell("state", "set", "k", "@none.json").code == 2
+    assert daemon.asked("state.set") == 2
+
+
+def test_negative_value_stands_behind_two_dashes(shell: Shell, daemon: FakeDaemon) -> None:
+    """As everywhere in a shell; `--by` takes it as it is."""
+    assert shell("state", "set", "k", "--", "-5").stdout == "1\n"
+    assert daemon.params("state.set")["value"] == -5
+    assert shell("state", "set", "k", "-5").code == 2
+    assert shell("state", "increment", "k", "--by", "-2").stdout == "-7\n"
+
+
+def test_set_sends_its_conditions(shell: Shell, daemon: FakeDaemon) -> None:
+    """The version is printed (`--json`: the entry), and one that does not fit is exit 5."""
+    assert shell("state", "set", "k", "1", "--ttl", "90s", "--if-absent").stdout == "1\n"
+    assert daemon.params("state.set") == {
+        "key": "k", "value": 1, "ttl_ms": 90_000, "if_absent": True,
+    }  # fmt: skip
+    told = shell("state", "set", "k", "2", "--if-version", "1", "--json")
+    assert json.loads(told.stdout) == entry_object("k", 2, version=2)
+    assert daemon.params("state.set") == {"key": "k", "value": 2, "if_version": 1}
+    for options in (["--if-version", "1"], ["--if-absent"]):
+        told = shell("state", "set", "k", "3", *options)
+        assert (told.stdout, told.code) == ("", 5)
+        assert told.stderr.startswith("error[conflict]: state 'k' has version 2")
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["set", "k"],
+        ["set", "k", "1", "--if-version", "1", "--if-absent"],
+        ["set", "k", "1", "--if-version", "-1"],
+        ["set", "k", "1", "--if-version", "x"],
+        ["set", "k", "1", "--ttl", "soon"],
+        ["increment", "k", "--by", "x"],
+        ["increment", "k", "--by", "1e999"],
+        ["increment", "k", "--by", "true"],
+        ["list", "--limit", "0"],
+        ["delete", "k", "--if-version", "1.5"],
+        ["get"],
+    ],
+)
+def test_mistakes_are_usage(shell: Shell, daemon: FakeDaemon, argv: list[str]) -> None:
+    """Exit 2, and nothing is asked."""
+    told = shell("state", *argv)
+    assert (told.stdout, told.code) == ("", 2)
+    assert told.stderr.startswith("error[usage]: ")
+    assert daemon.requests == []
+
+
+def test_increment_prints_the_new_number(shell: Shell, daemon: FakeDaemon) -> None:
+    """Exactly, whatever its size; text there is a conflict."""
+    assert shell("state", "increment", "k") == ("1\n", "", 0)
+    assert daemon.params("state.increment") == {"key": "k"}
+    big = 10**30
+    assert shell("state", "increment", "k", "--by", str(big)).stdout == f"{big + 1}\n"
+    assert shell("state", "increment", "n", "--by=0.5", "--ttl", "1h").stdout == "0.5\n"
+    assert daemon.params("state.increment") == {"key": "n", "by": 0.5, "ttl_ms": 3_600_000}
+    assert json.loads(shell("state", "increment", "n", "--json").stdout)["value"] == 1.5
+    daemon.put("text", "x")
+    told = shell("state", "increment", "text")
+    assert (told.stdout, told.code) == ("", 5)
+
+
+def test_delete_of_nothing_is_exit_4(shell: Shell, daemon: FakeDaemon) -> None:
+    """What was there is said to be gone; JSON tells the version."""
+    daemon.put("k\x1b", 1)
+    assert shell("state", "delete", "k\x1b") == ("", "k\\x1b deleted\n", 0)
+    assert shell("state", "delete", "k\x1b").code == 4
+    daemon.put("k", 1)
+    told = shell("state", "delete", "k", "--if-version", "1", "--json")
+    assert json.loads(told.stdout) == {"key": "k", "deleted": True, "version": 2}
+    assert daemon.params("state.delete") == {"key": "k", "if_version": 1}
+    assert shell("-q", "state", "delete", "k") == (
+        "", "error[not_found]: there is no entry 'k'\nhint: stackshift state list\n", 4
+    )  # fmt: skip
+
+
+def test_list_is_a_line_an_entry(shell: Shell, daemon: FakeDaemon) -> None:
+    """`key version value updated_at expires_at`, by key; the value as JSON; no header."""
+    daemon.put("c:2", "7\t", expires_at=LATER)
+    daemon.put("c:1", {"a": 1})
+    daemon.put("other", 1)
+    told = shell("state", "list", "c:")
+    assert told == (f'c:1\t1\t{{"a":1}}\t{AT}\t\nc:2\t1\t"7\\t"\t{AT}\t{LATER}\n', "", 0)
+    assert len(shell("states", "list").stdout.splitlines()) == 3
+    assert shell("state", "list", "--limit", "1").stdout.startswith("c:1\t")
+    assert [each["key"] for each in json.loads(shell("state", "list", "--json").stdout)] == [
+        "c:1", "c:2", "other",
+    ]  # fmt: skip
+    assert shell("state", "list", "none") == ("", "", 0)
+    assert shell("state", "list", "none", "--json").stdout == "[]\n"
+
+
+def test_list_goes_on_over_pages(shell: Shell, daemon: FakeDaemon) -> None:
+    """All entries where no limit is given."""
+    for number in range(2345):
+        daemon.put(f"k:{number:04d}", number)
+    printed = shell("state", "list").stdout.splitlines()
+    assert [line.split("\t")[0] for line in printed] == [f"k:{n:04d}" for n in range(2345)]
+    assert daemon.asked("state.list") == 3
+    assert len(shell("state", "list", "--limit", "1500").stdout.splitlines()) == 1500
+
+
+def test_history_is_a_line_a_change(shell: Shell, daemon: FakeDaemon) -> None:
+    """`seq at kind version value expires_at by`, newest first; of nothing: exit 4."""
+    daemon.history = [
+        {"seq": 9, "at": AT, "kind": "deleted", "version": 3, "value": None, "expires_at": None,
+         "by": "run_1"},
+        {"seq": 4, "at": AT, "kind": "set", "version": 2, "value": "x", "expires_at": LATER,
+         "by": "client"},
+    ]  # fmt: skip
+    told = shell("state", "history", "k")
+    assert told.stdout == (
+        f'9\t{AT}\tdeleted\t3\tnull\t\trun_1\n4\t{AT}\tset\t2\t"x"\t{LATER}\tclient\n'
+    )
+    assert daemon.params("state.history") == {"key": "k", "limit": 50}
+    assert shell("state", "history", "k", "--limit", "1").stdout.count("\n") == 1
+    assert json.loads(shell("state", "history", "k", "--json").stdout) == daemon.history
+    daemon.history = []
+    assert shell("state", "history", "k").code == 4
+
+
+def test_history_goes_on_over_pages(shell: Shell, daemon: FakeDaemon) -> None:
+    """Without a gap or a repetition where two changes have one version."""
+    daemon.history = [
+        {"seq": seq, "at": AT, "kind": "set" if seq % 2 else "expired", "version": (seq + 1) // 2,
+         "value": seq, "expires_at": None, "by": "client"}
+        for seq in range(2500, 0, -1)
+    ]  # fmt: skip
+    printed = shell("state", "history", "k", "--limit", "2400").stdout.splitlines()
+    assert [int(line.split("\t")[0]) for line in printed] == [*range(2500, 100, -1)]
+
+
+def test_errors_of_the_daemon_keep_their_status(shell: Shell, daemon: FakeDaemon) -> None:
+    """With `--json` also as an object, with all their fields."""
+
+    def refuse(_: dict[str, Any]) -> Any:
+        raise LockHeld("held", owner="run_1", expires_at=AT)
+
+    daemon.answers["state.set"] = refuse
+    told = shell("state", "set", "k", "1", "--json")
+    assert (told.stdout, told.code) == ("", 5)
+    assert json.loads(told.stderr.splitlines()[-1])["error"]["owner"] == "run_1"
+
+
+def test_without_a_daemon_is_exit_3(shell: Shell) -> None:
+    """Where none may be started."""
+    for argv in (["get", "k"], ["set", "k", "1"], ["list"], ["lock", "k", "--ttl", "1s"]):
+        assert shell("--no-start", "state", *argv).code == 3
