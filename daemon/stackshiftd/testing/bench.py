@@ -43,6 +43,8 @@ LOOK_SECONDS: Final = 0.001
 """How often it is looked whether all is quiet, where no record says that something happened."""
 WATCH_SECONDS: Final = 0.05
 """How often it is looked whether a call of the test gets anywhere."""
+MAX_RECORDS: Final = 50_000
+"""Of what may follow from one thing at one time."""
 STUCK_SECONDS: Final = 1.0
 """How long it is waited for what hangs to end, once the test has failed for it."""
 
@@ -70,13 +72,18 @@ class TestClock(Clock):
 
 
 class _Daemon(Daemon):
-    """Says when something was recorded."""
+    """Says when something was recorded, and when nothing can be any more."""
 
     stirred: asyncio.Event
+    failure: BaseException | None = None
 
     def published(self, entries: list[Entry]) -> None:
         super().published(entries)
         self.stirred.set()
+
+    def failed(self, error: BaseException) -> None:
+        super().failed(error)
+        self.failure = error
 
 
 class _Asked:
@@ -252,11 +259,16 @@ class Bench:
 
     async def _settled(self) -> None:
         """Returns when nothing happens any more at the time that it is."""
+        began_seq = self._daemon.engine.state.seq
         while not self._is_quiet():
+            if self._daemon.engine.state.seq - began_seq > MAX_RECORDS:
+                raise TestFailure(
+                    f"{MAX_RECORDS} records at one moment, and no end: does a job start itself?"
+                )
             await self._stirred()
 
     def _is_quiet(self) -> bool:
-        failure = self._failure or self.home.broken
+        failure = self._failure or self.home.broken or self._daemon.failure
         if failure is not None:
             raise TestFailure(f"the daemon failed: {failure!r}") from failure
         daemon = self._daemon

@@ -32,7 +32,8 @@ START: Final = "2026-01-05T09:00:00Z"
 """When a test begins, unless it says otherwise: a Monday morning."""
 PATIENCE_SECONDS: Final = 10.0
 """Real time for which nothing may happen while a handler executes."""
-GRACE_MS: Final = 1000
+GRACE_MS: Final = 100
+"""Real time that a step past its timeout gets before its worker is replaced."""
 EVERY_RUN: Final = 1000
 
 
