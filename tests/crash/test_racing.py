@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
+from functools import partial
 
 from helpers.making import Make
 from helpers.project import Project, environment
@@ -50,8 +51,12 @@ def counted(project: Project) -> int:
     """How far they are; -1 where nobody answers."""
     with suppress(DaemonUnavailable):
         entry = project.call("state.get", key="count")
-        return entry["value"] if entry else 0
+        return int(entry["value"]) if entry else 0
     return -1
+
+
+def reached(project: Project, mark: int) -> bool:
+    return counted(project) >= mark
 
 
 def test_many_processes_that_start_with_one_key_get_one_run(make_project: Make) -> None:
@@ -90,7 +95,7 @@ def test_increments_of_handlers_are_counted_once_under_kills(make_project: Make)
     whole = RACERS * TIMES
     for kill in range(1, KILLS + 1):
         mark = whole * kill // (KILLS + 1)
-        wait_until(lambda mark=mark: counted(project) >= mark, f"{mark} increments", 10 * SECONDS)
+        wait_until(partial(reached, project, mark), f"{mark} increments", 10 * SECONDS)
         if kill % 3:
             with suppress(ProcessLookupError):
                 os.kill(project.workers()[kill % 2 - 1], signal.SIGKILL)
