@@ -4,7 +4,7 @@ Pure. A gap in which nothing executes is compressed when it lasts over 5 seconds
 the work there is; it then takes a fixed number of cells, and the axis says how long it was. What is
 drawn are codes of one letter a cell, which `render` turns into glyphs:
 
-    WORK `#`   FAILED `x`   BACKOFF `.`   WAIT `-`   compressed `~`   nothing ` `
+    WORK `#`   FAILED `x`   BACKOFF `.`   WAIT `-`   HOLD `=`   compressed `~`   nothing ` `
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from typing import Final
 from stackshift_cli.spans import Kind, Span, covered_us
 from stackshift_jobs.durations import format_ms
 
-CODES: Final = {Kind.WAIT: "-", Kind.BACKOFF: ".", Kind.FAILED: "x", Kind.WORK: "#"}
+CODES: Final = {
+    Kind.HOLD: "=", Kind.WAIT: "-", Kind.BACKOFF: ".", Kind.FAILED: "x", Kind.WORK: "#",
+}  # fmt: skip
 GAP: Final = "~"
 _LONG_US: Final = 5_000_000
 _TICK_CELLS: Final = 9
@@ -121,7 +123,7 @@ def strip(spans: Iterable[Span], axis: Axis) -> str:
         first = min(int(axis.cell(span.start_us) + 1e-6), axis.width - 1)
         last = min(max(first + 1, round(axis.cell(span.end_us))), axis.width)
         cells[first:last] = CODES[span.kind] * (last - first)
-        if span.kind in (Kind.WAIT, Kind.BACKOFF):
+        if span.kind in (Kind.HOLD, Kind.WAIT, Kind.BACKOFF):
             _mark_gaps(cells, span, axis)
     return "".join(cells)
 

@@ -1,13 +1,13 @@
 """Completing words on the command line: what may come next, and the scripts that ask.
 
 The scripts call `stackshift __complete WORD...` with the words typed so far, the one being typed
-last; what that prints, one candidate a line, comes from the tables. Names of jobs are asked of the
-daemon if one runs; completion never starts one and never says anything else.
+last; what that prints, one candidate a line, comes from the tables. Names of jobs and keys of state
+are asked of the daemon if one runs; completion never starts one and never says anything else.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from stackshift_cli import talk
 from stackshift_cli.catalogue import ALIASES, COMMANDS, GROUPS
@@ -17,6 +17,7 @@ from stackshift_jobs.errors import StackshiftError
 
 WORD: Final = "__complete"
 _ANSWER_SECONDS: Final = 1.0
+_MOST_KEYS: Final = 100
 _STATUSES: Final = (
     "scheduled", "queued", "running", "waiting", "retrying", "completed", "failed", "cancelled",
 )  # fmt: skip
@@ -47,6 +48,8 @@ def candidates(words: list[str]) -> list[str]:
         found.append("--help")
     elif command is None:
         found = _next_words(rest)
+    elif command.path[0] == "state" and "--" not in before:
+        found = _keys(typed)
     else:
         found = _arguments(command)
     return sorted(word for word in found if word.startswith(typed))
@@ -109,7 +112,20 @@ def _arguments(command: Command) -> list[str]:
 
 
 def _jobs() -> list[str]:
-    """Names of jobs, if a daemon runs that says them at once."""
+    """Names of jobs."""
+    return [safe(str(job["name"])) for job in _ask("job.list", {}).get("jobs", ())]
+
+
+def _keys(typed: str) -> list[str]:
+    """Keys of state that begin with `typed`; those that a terminal would show otherwise cannot be
+    offered."""
+    told = _ask("state.list", {"prefix": typed, "limit": _MOST_KEYS})
+    keys = [str(entry["key"]) for entry in told.get("entries", ())]
+    return [key for key in keys if safe(key) == key]
+
+
+def _ask(method: str, params: dict[str, Any]) -> dict[str, Any]:
+    """The answer of a daemon, if one runs that gives it at once."""
     from stackshift_jobs.project import find_project
     from stackshift_jobs.rpc import Connection
 
@@ -117,10 +133,9 @@ def _jobs() -> list[str]:
         with Connection.open(
             find_project().data_dir, connect_timeout=_ANSWER_SECONDS
         ) as connection:
-            told = connection.call("job.list", {}, _ANSWER_SECONDS)
-            return [safe(str(job["name"])) for job in told["jobs"]]
+            return dict(connection.call(method, params, _ANSWER_SECONDS))
     except (StackshiftError, OSError, TimeoutError):
-        return []
+        return {}
 
 
 SCRIPTS: Final = {

@@ -13,8 +13,8 @@ from time import monotonic
 from typing import Any, Final, NamedTuple
 
 from stackshift_cli.failures import TimedOut
+from stackshift_cli.rows import FINISHED
 from stackshift_cli.session import Session
-from stackshift_cli.timeline import FINISHED
 from stackshift_jobs.errors import DaemonUnavailable
 from stackshift_jobs.no_daemon import BROKEN, NOT_RUNNING, STALE
 

@@ -125,6 +125,10 @@ def number_given(name: str, text: str) -> int | float:
     return made
 
 
+_EMPTY: Final = {"the payload": "pass {}, or leave -p out where there is no payload"}
+"""What to do instead of giving nothing for it."""
+
+
 def _read(text: str, what: str) -> bytes:
     """The bytes of `what`: from standard input, from a file, or as they stand."""
     if text == "-":
@@ -142,7 +146,7 @@ def _read(text: str, what: str) -> bytes:
     if text == "-" and not data.strip():
         raise PayloadRefused(
             f"standard input, which is to be {what}, is empty",
-            hint="pass null, or {}; where there is no payload, leave -p out",
+            hint=_EMPTY.get(what, "pass null, or another value"),
             path="$",
         )
     if len(data) > MAX_PAYLOAD_BYTES:

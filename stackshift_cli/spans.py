@@ -13,6 +13,7 @@ Stretch = tuple[int, int]
 class Kind(Enum):
     """What a stretch of time was spent on."""
 
+    HOLD = "hold"  # of a lock: beside what is done or waited for meanwhile
     WAIT = "wait"
     BACKOFF = "backoff"
     FAILED = "failed"

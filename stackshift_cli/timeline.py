@@ -7,90 +7,30 @@ looked at.
 
 A row is a step, or one of the rows that stand for what is not a step: `scheduled`, `queued`, and
 `handler` (what the handler did outside its steps, where that took a while, failed, or is all there
-is).
+is). Of calls that are no steps, locks, sendings and what was refused have rows; reads and writes of
+state have none, as `ctx.now()` has none.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Any, Final
 
+from stackshift_cli.about import about
+from stackshift_cli.rows import FINISHED, HANDLER, NO_STEP, QUEUED, SCHEDULED, Row, Timeline, Try
 from stackshift_cli.spans import Kind, Span, Stretch, covered_us, joined, without
 from stackshift_jobs.durations import from_rfc3339
 
-FINISHED: Final = frozenset(("completed", "failed", "cancelled"))
 _SHOWN_AFTER_US: Final = 250_000
 """A step is recorded as started once it has run for this long."""
 _HANDLER_SHOWN_US: Final = 500_000
 """Stretches outside of steps that are shorter are not worth a row: more than a step that is not
 recorded as started yet can make of them."""
-_NO_STEP: Final = "\0"
-"""Begins the keys of rows that are no steps: no step can be called so."""
-QUEUED: Final = _NO_STEP + "queued"
-SCHEDULED: Final = _NO_STEP + "scheduled"
-HANDLER: Final = _NO_STEP + "handler"
 FORGOTTEN: Final = "its records are no longer in the journal"
+_TIMED_OUT: Final = {"continue": "completed", "cancel": "cancelled"}
+"""What becomes of a wait whose time has passed, by `on_timeout`; else it has failed."""
 _FRAME: Final = re.compile(r'File "(?:[^"]*/)?([^"/]+)", line (\d+)')
-
-
-@dataclass(frozen=True)
-class Try:
-    """A try that failed, and how long after it the next one came (None: never)."""
-
-    number: int
-    type: str
-    message: str
-    took_ms: int
-    retry_ms: int | None
-    where: str
-
-
-@dataclass
-class Row:
-    """One line of the timeline; `note` says what a wait waits for."""
-
-    key: str
-    status: str = "running"
-    spans: list[Span] = field(default_factory=list)
-    tries: list[Try] = field(default_factory=list)
-    note: str = ""
-
-    @property
-    def name(self) -> str:
-        """The step's name, or the word for what is not a step."""
-        return self.key.lstrip(_NO_STEP)
-
-    @property
-    def duration_ms(self) -> int:
-        """From the first moment to the last; of `queued`, the time spent in the queue."""
-        if not self.spans:
-            return 0
-        if self.key == QUEUED:
-            return sum(s.end_us - s.start_us for s in self.spans) // 1000
-        return (max(s.end_us for s in self.spans) - min(s.start_us for s in self.spans)) // 1000
-
-
-@dataclass(frozen=True)
-class Timeline:
-    """All that a picture of a run needs besides the run object itself."""
-
-    rows: list[Row]
-    start_us: int
-    end_us: int
-    status: str
-    attempt: int
-    code: str
-    active_ms: int
-    waiting_ms: int
-    total_ms: int
-    progress: str
-
-    @property
-    def finished(self) -> bool:
-        """Has the run ended?"""
-        return self.status in FINISHED
 
 
 def build(run: dict[str, Any], now_us: int) -> Timeline:
@@ -130,6 +70,8 @@ class _Telling:
         self.attempt = int(run.get("attempt") or 0)
         self.code = str(run.get("code") or "")
         self.progress = ""
+        self.on_timeout: dict[str, str] = {}
+        self.lock_rows: dict[str, str] = {}
 
     def tell(self, record: dict[str, Any]) -> None:
         """Fold one record."""
@@ -318,11 +260,56 @@ class _Telling:
             row.note = row.note or f"child {child}"
         elif record.get("wait") == "sleep":
             row.note = "sleep"
+        else:
+            self.annotate(row, about(record).words)
+            self.on_timeout[row.key] = str(record.get("on_timeout") or "fail")
+
+    def annotate(self, row: Row, words: str) -> None:
+        """Say what a row is about, where its name does not."""
+        row.note = "" if words == row.name else words
 
     def wait_ended(self, record: dict[str, Any], at_us: int) -> None:
         self.close(record["step"], at_us)
-        status = str(record.get("status") or "completed")
-        self.row(record["step"]).status = status if status in FINISHED else "completed"
+        row, status = self.row(record["step"]), str(record.get("status") or "completed")
+        if status == "timed_out":
+            row.status = _TIMED_OUT.get(self.on_timeout.get(row.key, ""), "failed")
+            row.note = f"{row.note}, timed out".lstrip(", ")
+            return
+        row.status = status if status in FINISHED else "completed"
+        if words := about(record).words:
+            self.annotate(row, words)
+
+    # --- locks, events, and what was refused ---
+
+    def lock_acquired(self, record: dict[str, Any], at_us: int) -> None:
+        name = record.get("step") or f"[lock {record.get('key')}]"
+        self.lock_rows[str(record.get("key"))] = name
+        self.begin(name, Kind.HOLD, at_us).status = "completed"
+
+    def lock_released(self, record: dict[str, Any], at_us: int) -> None:
+        name = self.lock_rows.pop(str(record.get("key")), None)
+        if name is not None:
+            self.close(name, at_us)
+            if record.get("reason") == "expired":
+                self.row(name).status, self.row(name).note = "failed", "its ttl passed"
+
+    def event_sent(self, record: dict[str, Any], at_us: int) -> None:
+        if (step := record.get("step")) and record.get("run") == self.run.get("id"):
+            row = self.row(step)
+            row.status = "completed"
+            resumed = len(record.get("resumed") or ())
+            did = f"resumed {resumed}" if resumed else ""
+            self.annotate(row, ", ".join(filter(None, (about(record).words, did))))
+            self.add(row.key, Kind.WORK, at_us, at_us)
+
+    def call_refused(self, record: dict[str, Any], at_us: int) -> None:
+        if step := record.get("step"):
+            error = record.get("error") or {}
+            self.close(step, at_us)
+            row = self.row(step)
+            row.status = "failed"
+            row.note = f"{error.get('code')}: {error.get('message')}"
+            self.add(row.key, Kind.FAILED, at_us, at_us)
 
     def child_started(self, record: dict[str, Any], at_us: int) -> None:
         row = self.row(record["step"])
@@ -340,20 +327,25 @@ class _Telling:
     def add_untold(self, steps: Iterable[dict[str, Any]]) -> None:
         """Rows of steps whose records are not this run's: a fork's, or those no longer kept."""
         for step in steps:
-            if step["name"] in self.rows or step.get("kind") == "value":
+            kind = step.get("kind")
+            is_call = step["name"].startswith("[") and kind != "lock"
+            if step["name"] in self.rows or kind == "value" or is_call:
                 continue
             row = self.row(step["name"])
             row.status, row.note = str(step["status"]), "reused"
             started, finished = step.get("started_at"), step.get("finished_at")
             if started and finished and from_rfc3339(started) >= self.start_us:
-                row.note = ""
-                self.add(row.key, Kind.WORK, from_rfc3339(started), from_rfc3339(finished))
+                self.annotate(row, str(step.get("detail") or ""))
+                spent = Kind.WAIT if kind in ("event", "lock") else Kind.WORK
+                self.add(row.key, spent, from_rfc3339(started), from_rfc3339(finished))
 
     def add_handler(self) -> None:
         """What the handler did outside of its steps, where it is worth a row."""
-        has_steps = any(not key.startswith(_NO_STEP) for key in self.rows)
+        has_steps = any(not key.startswith(NO_STEP) for key in self.rows)
         told = [span for key, row in self.rows.items() if key != QUEUED for span in row.spans]
-        for start_us, end_us in without(self.executed_us, covered_us(told, Kind)):
+        # Beside a lock that it holds the handler may do anything.
+        spent = covered_us(told, (kind for kind in Kind if kind is not Kind.HOLD))
+        for start_us, end_us in without(self.executed_us, spent):
             if end_us - start_us >= _HANDLER_SHOWN_US or not has_steps:
                 if HANDLER not in self.rows:
                     self.row(HANDLER).status = str(self.run.get("status"))
@@ -409,4 +401,8 @@ _HANDLERS: Final = {
     "wait.ended": _Telling.wait_ended,
     "child.started": _Telling.child_started,
     "progress.reported": _Telling.progressed,
+    "lock.acquired": _Telling.lock_acquired,
+    "lock.released": _Telling.lock_released,
+    "event.received": _Telling.event_sent,
+    "call.refused": _Telling.call_refused,
 }

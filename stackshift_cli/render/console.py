@@ -23,7 +23,7 @@ class Glyphs(NamedTuple):
 
 
 UNICODE: Final = Glyphs(
-    bars={"#": "█", "x": "▓", ".": "·", "-": "░", "~": "⌇"},
+    bars={"#": "█", "x": "▓", ".": "·", "-": "░", "=": "─", "~": "⌇"},
     statuses={
         "completed": "✓", "failed": "✗", "cancelled": "⊘", "running": "●",
         "waiting": "◌", "retrying": "↻", "queued": "○", "scheduled": "○",
@@ -31,7 +31,7 @@ UNICODE: Final = Glyphs(
     branch="├", last_branch="└", dot="·", ellipsis="…",
 )  # fmt: skip
 ASCII: Final = Glyphs(
-    bars={"#": "#", "x": "x", ".": ".", "-": "-", "~": "~"},
+    bars={"#": "#", "x": "x", ".": ".", "-": "-", "=": "=", "~": "~"},
     statuses={
         "completed": "+", "failed": "x", "cancelled": "/", "running": "*",
         "waiting": "-", "retrying": "~", "queued": "o", "scheduled": "o",
@@ -43,7 +43,9 @@ STATUS_STYLES: Final = {
     "completed": "green", "failed": "red", "cancelled": "yellow", "running": "cyan",
     "waiting": "blue", "retrying": "magenta", "queued": "dim", "scheduled": "dim",
 }  # fmt: skip
-BAR_STYLES: Final = {"#": "green", "x": "red", ".": "magenta", "-": "blue", "~": "dim"}
+BAR_STYLES: Final = {
+    "#": "green", "x": "red", ".": "magenta", "-": "blue", "=": "cyan", "~": "dim",
+}  # fmt: skip
 
 
 def console(options: Globals, stream: TextIO | None = None) -> Console:
@@ -66,6 +68,6 @@ def glyphs(stream: TextIO | None = None) -> Glyphs:
     return UNICODE if shows_unicode(stream) else ASCII
 
 
-def short_id(run: str, marks: Glyphs) -> str:
-    """`run_…7k2m9q`: the end of an id names a run."""
-    return f"run_{marks.ellipsis}{run[-6:]}" if len(run) > 16 else run
+def short_id(id: str, marks: Glyphs) -> str:
+    """`run_…7k2m9q`, `evt_…06pdwn`: the end of an id names a run."""
+    return f"{id[:4]}{marks.ellipsis}{id[-6:]}" if len(id) > 16 else id

@@ -7,11 +7,12 @@ from typing import Any, Final
 from rich.table import Table
 from rich.text import Text
 
+from stackshift_cli.about import call
 from stackshift_cli.given import Globals
 from stackshift_cli.render.columns import Column, column, excess, narrowed, print_columns, squeezed
 from stackshift_cli.render.console import STATUS_STYLES, Glyphs, console, glyphs, short_id
+from stackshift_cli.rows import FINISHED
 from stackshift_cli.safe_text import safe
-from stackshift_cli.timeline import FINISHED
 from stackshift_jobs.durations import format_ms, from_rfc3339
 from stackshift_jobs.setting_kinds import format_size
 
@@ -79,16 +80,20 @@ _HAPPENS: Final = {
     "start": "starts a run again",
     "call": "starts or waits for a run again",
     "value": "is read again",
+    "event": "waits for the event again",
+    "lock": "takes the lock again",
     "": "is tried again",
 }
 """What a step does when it is sent on: by its action, and by its kind where it is repeated."""
+_WRITES: Final = ("[state.set ", "[state.delete ", "[state.increment ", "[event.send ")
+"""How calls that change something outside of the run are named."""
 
 
 def print_plan(options: Globals, steps: list[dict[str, Any]]) -> None:
     """The steps of a run that would be sent on, and what becomes of each."""
     marks, screen = glyphs(), console(options)
     columns = [
-        column("step", (safe(step["name"]) for step in steps)),
+        column("step", (safe(call(step["name"])) for step in steps)),
         column("kind", (step["kind"] or "" for step in steps)),
         column("was", (step["status"] or "" for step in steps)),
         column("then", (_happens(step) for step in steps)),
@@ -106,6 +111,8 @@ def _worker_status(worker: dict[str, Any]) -> str:
 def _happens(step: dict[str, Any]) -> Text:
     if step["action"] != "repeat":
         return Text(_HAPPENS[step["action"]])
+    if step["name"].startswith(_WRITES):
+        return Text("happens again", "yellow")
     return Text(_HAPPENS.get(step["kind"] or "", _HAPPENS[""]), "yellow")
 
 

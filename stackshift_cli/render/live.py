@@ -16,8 +16,8 @@ from rich.live import Live
 from stackshift_cli.follow import Deadline, End, Record, follow
 from stackshift_cli.render.console import console, glyphs
 from stackshift_cli.render.picture import picture
+from stackshift_cli.rows import FINISHED
 from stackshift_cli.session import Session
-from stackshift_cli.timeline import FINISHED
 from stackshift_jobs.errors import DaemonUnavailable
 
 _FRAME_SECONDS: Final = 0.25

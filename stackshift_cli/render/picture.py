@@ -36,17 +36,10 @@ from stackshift_cli.render.console import (
     glyphs,
     short_id,
 )
+from stackshift_cli.rows import Row, Timeline, Try
 from stackshift_cli.safe_text import safe, safe_lines
 from stackshift_cli.talk import shown
-from stackshift_cli.timeline import (
-    FORGOTTEN,
-    Row,
-    Timeline,
-    Try,
-    build,
-    is_forgotten,
-    where,
-)
+from stackshift_cli.timeline import FORGOTTEN, build, is_forgotten, where
 from stackshift_jobs.durations import format_ms
 
 _RUN_ID: Final = re.compile(r"run_[0-9a-z]{26}")

@@ -132,6 +132,9 @@ def test_man_page_tells_of_every_command_and_option(command: object) -> None:
         (["runs", "show", "@"], ["@failed", "@last"]),
         (["completion", ""], ["bash", "fish", "zsh"]),
         (["help", "pa"], ["payload"]),
+        (["states", "lo"], ["lock"]),
+        (["event", ""], ["list", "send", "tail"]),
+        (["event", "send", "x", "--co"], ["--color", "--correlation-key"]),
         (["nope", ""], []),
     ],
 )
@@ -143,9 +146,13 @@ def test_completion_knows_what_may_come_next(words: list[str], wanted: list[str]
 def test_completion_asks_the_daemon_for_jobs_but_starts_none(
     shell: Shell, daemon: FakeDaemon
 ) -> None:
-    """Names of jobs where a daemon runs; silence where none does."""
+    """Names of jobs and keys of state where a daemon runs; silence where none does."""
     assert shell("__complete", "start", "h") == ("hello\n", "", 0)
+    for key in ("c:1", "c:2", "c:\x1b", "other"):
+        daemon.put(key, 1)
+    assert shell("__complete", "state", "get", "c:") == ("c:1\nc:2\n", "", 0)
     daemon.stop()
+    assert shell("__complete", "state", "get", "c") == ("", "", 0)
     assert shell("__complete", "start", "h") == ("", "", 0)
 
 

@@ -137,6 +137,12 @@ def test_stats_ask_the_daemon_if_it_runs(shell: Shell, daemon: FakeDaemon) -> No
     """With a daemon, its word."""
     assert json.loads(shell("journal", "stats", "--json").stdout)["journal"] == "j1"
     assert daemon.asked("journal.stats") == 1
+    daemon.put("counter", 1)
+    printed = dict(line.split("\t") for line in shell("journal", "stats").stdout.splitlines())
+    assert printed["state_entries"] == "1"
+    assert {"state_bytes", "locks", "events_kept", "events_kept_bytes", "event_keys"} <= set(
+        printed
+    )
 
 
 def test_stats_are_read_from_the_files_without_a_daemon(shell: Shell) -> None:

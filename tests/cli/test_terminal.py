@@ -12,6 +12,7 @@ import pytest
 
 from cli.conftest import Shell
 from cli.fake_daemon import FakeDaemon, record, run_id, run_object
+from cli.fake_state import AT, event_id, event_object
 
 ERROR = {"type": "TimeoutError", "message": "PUT timed out", "traceback": ""}
 Terminal = Callable[..., "pexpect.spawn[str]"]
@@ -305,3 +306,76 @@ def test_dry_run_of_a_retry_is_a_table_of_steps(terminal: Terminal, daemon: Fake
         "d is tried again",
     ]
     assert counts == "dry run: 2 recorded steps reused, 1 happens again"
+
+
+def test_locks_and_events_are_drawn(terminal: Terminal, daemon: FakeDaemon) -> None:
+    """A lock that is held differs from what is waited for and from work."""
+    run = daemon.add(run_object(1, created_at="2026-05-06T09:00:00.000000Z"))
+    daemon.append(
+        record(0, "run.created", run["id"]),
+        record(1, "attempt.started", run["id"], attempt=1, code="abc"),
+        record(2, "lock.acquired", run["id"], step="[lock index\x1b]", key="index\x1b"),
+        record(3, "wait.started", run["id"], step="approve", wait="event",
+               events=[["avatar.approved", "img_1"]]),
+        record(5, "wait.ended", run["id"], step="approve", name="avatar.approved",
+               correlation_key="img_1", event="evt_1"),
+        record(7, "step.completed", run["id"], step="publish", duration_ms=2000, attempt=1),
+        record(8, "lock.released", run["id"], key="index\x1b", reason="left"),
+        record(9, "run.completed", run["id"]),
+    )  # fmt: skip
+    text, code = ended(terminal("runs", "show", "@last"))
+    assert code == 0
+    assert re.search(r"✓ lock index\\x1b +─+ +6\.0s$", plain(text), re.MULTILINE)
+    assert re.search(
+        r"✓ approve +░+ +2\.0s  event avatar\.approved \[img_1\]$", plain(text), re.MULTILINE
+    )
+    text, _ = ended(terminal("runs", "show", "@last", LC_ALL="C"))
+    assert re.search(r"\+ lock index\\x1b +=+ +6\.0s$", plain(text), re.MULTILINE)
+
+
+def test_lists_of_state_and_events_are_tables(terminal: Terminal, daemon: FakeDaemon) -> None:
+    """With a header; what is too wide is cut, and says so where there is nothing."""
+    assert ended(terminal("state", "list"))[0] == "no entries\n"
+    assert ended(terminal("event", "list"))[0] == "no events are kept\n"
+    daemon.put("counter", 5)
+    daemon.put("long", "x" * 500 + "\x1b")
+    daemon.events = [event_object(1, correlation_key="o:1"), event_object(2)]
+    daemon.history = [
+        {"seq": 9, "at": AT, "kind": "deleted", "version": 3, "value": None, "expires_at": None,
+         "by": "run_1"},
+    ]  # fmt: skip
+    lines = plain(ended(terminal("state", "list"))[0]).splitlines()
+    assert lines[0].split() == ["KEY", "VERSION", "VALUE", "UPDATED", "EXPIRES"]
+    assert lines[1].split() == ["counter", "1", "5", "2026-05-06T09:00:00Z"]
+    assert "…" in lines[2]
+    assert max(map(len, lines)) <= 100
+    lines = plain(ended(terminal("state", "history", "counter"))[0]).splitlines()
+    assert lines[1].split() == ["9", "2026-05-06T09:00:00Z", "deleted", "3", "run_1"]
+    text = plain(ended(terminal("event", "list", "--limit", "1"))[0])
+    assert text.splitlines()[0].split() == ["ID", "NAME", "KEY", "RECEIVED", "KEPT", "UNTIL"]
+    assert f"more: --cursor {event_id(2)}" in text
+
+
+def test_raw_text_cannot_move_the_terminal(terminal: Terminal, daemon: FakeDaemon) -> None:
+    """Its lines and tabs are kept, the rest is shown as escapes."""
+    daemon.put("k", "a\tb\nc\x1b[2J")
+    text, code = ended(terminal("state", "get", "k", "--raw"))
+    assert (text.replace("\t", " ").split("\n"), code) == (["a b", "c\\x1b[2J", ""], 0)
+
+
+def test_ctrl_c_reaches_a_command_under_a_lock_once(terminal: Terminal, daemon: FakeDaemon) -> None:
+    """The terminal sends it to both; the command decides, and the lock is given back. It can read
+    what is typed, too."""
+    child = terminal(
+        "state", "lock", "k", "--", "sh", "-c",
+        "trap 'echo caught' INT; read line; echo \"got $line\"; read line; exit 4",
+    )  # fmt: skip
+    child.sendline("typed")
+    child.expect("got typed")
+    child.sendintr()
+    child.expect("caught")
+    child.sendline("")
+    text, code = ended(child)
+    assert "caught" not in text
+    assert code == 4
+    assert daemon.locks == {}

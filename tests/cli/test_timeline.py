@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from stackshift_cli.axis import Axis, lay_out, short, strip, ticks
+from stackshift_cli.rows import Row, Timeline
 from stackshift_cli.spans import Kind
-from stackshift_cli.timeline import Row, Timeline, build
+from stackshift_cli.timeline import build
 from stackshift_jobs.durations import rfc3339
 
 T0_US = 1_800_000_000_000_000
@@ -359,3 +360,125 @@ def test_kinds_have_codes() -> None:
     from stackshift_cli.axis import CODES
 
     assert len({CODES[kind] for kind in Kind}) == len(Kind)
+
+
+# --- Events, locks, and other calls that are no steps ---
+
+
+def waits(log: Log, seconds: float, step: str, *events: tuple[str, str | None], **more: Any) -> Log:
+    """A wait for one of `events` begins."""
+    pairs = [list(pair) for pair in events]
+    return log.add(seconds, "wait.started", step=step, wait="event", events=pairs, **more)
+
+
+def test_wait_for_an_event_says_which() -> None:
+    """Its name and key; of several, those that may come, and then the one that did."""
+    log = Log().add(0, "run.created").started(0)
+    waits(log, 1, "approve", ("avatar.approved", "img_123"))
+    told = rows(log.told(5))
+    assert spans(told["approve"]) == [("wait", 1, 5)]
+    assert (told["approve"].status, told["approve"].note) == (
+        "waiting", "event avatar.approved [img_123]",
+    )  # fmt: skip
+    log.add(9, "wait.ended", step="approve", status="", event="evt_1", name="avatar.approved",
+            correlation_key="img_123", result=None)  # fmt: skip
+    waits(log, 9, "decision", ("yes", "k"), ("no", None))
+    row = rows(log.told(10))["decision"]
+    assert row.note == "event yes [k], event no"
+    log.add(11, "wait.ended", step="decision", status="", event="evt_2", name="no")
+    log.add(12, "run.completed")
+    told = rows(log.told())
+    assert spans(told["approve"]) == [("wait", 1, 9)]
+    assert [(row.status, row.note) for row in (told["approve"], told["decision"])] == [
+        ("completed", "event avatar.approved [img_123]"), ("completed", "event no"),
+    ]  # fmt: skip
+
+
+def test_wait_that_timed_out_ends_as_its_code_says() -> None:
+    """Failed, gone on without it, or cancelled."""
+    for on_timeout, status in (
+        ("fail", "failed"), ("continue", "completed"), ("cancel", "cancelled"),
+    ):  # fmt: skip
+        log = Log().add(0, "run.created").started(0)
+        waits(log, 1, "paid", ("paid", None), on_timeout=on_timeout)
+        log.add(3, "wait.ended", step="paid", status="timed_out")
+        row = rows(log.told(4))["paid"]
+        assert (row.status, row.note) == (status, "event paid, timed out")
+
+
+def test_lock_is_waited_for_and_held() -> None:
+    """One row: the wait, then the hold until it is given back; neither is active time."""
+    log = Log().add(0, "run.created").started(0)
+    log.add(1, "wait.started", step="[lock index]", wait="lock", lock="index")
+    assert rows(log.told(2))["lock index"].status == "waiting"
+    log.add(3, "wait.ended", step="[lock index]", status="")
+    log.add(3, "lock.acquired", step="[lock index]", key="index")
+    log.done(5, "a", 2000)
+    assert spans(rows(log.told(6))["lock index"]) == [("wait", 1, 3), ("hold", 3, 6)]
+    log.add(7, "lock.released", key="index", reason="left").add(7, "run.completed")
+    told = log.told()
+    row = rows(told)["lock index"]
+    assert (spans(row), row.status, row.note) == (
+        [("wait", 1, 3), ("hold", 3, 7)], "completed", "",
+    )  # fmt: skip
+
+
+def test_lock_without_a_wait_hides_nothing_that_the_handler_does() -> None:
+    """What it does itself while it holds it has its row all the same."""
+    told = (
+        Log().add(0, "run.created").started(0).add(0, "lock.acquired", step="[lock k]", key="k")
+        .add(4, "run.completed").add(4, "lock.released", key="k", reason="run").told()
+    )  # fmt: skip
+    assert spans(rows(told)["lock k"]) == [("hold", 0, 4)]
+    assert spans(rows(told)["handler"]) == [("work", 0, 4)]
+    assert told.active_ms == 4000
+    assert rows(told)["lock k"].status == "completed"
+
+
+def test_lock_whose_ttl_passed_says_so() -> None:
+    """It was lost there; what came after was not under it."""
+    log = Log().add(0, "run.created").started(0).add(0, "lock.acquired", step="[lock k]", key="k")
+    row = rows(log.add(3, "lock.released", key="k", reason="expired").told(9))["lock k"]
+    assert (spans(row), row.status, row.note) == ([("hold", 0, 3)], "failed", "its ttl passed")
+
+
+def test_sending_is_a_mark_and_a_write_of_state_is_none() -> None:
+    """State is read and written all the time; what wakes other runs is worth a row."""
+    log = Log().add(0, "run.created").started(0)
+    log.add(1, "state.set", step="[state.set k]", key="k", value=1, version=1)
+    log.add(2, "event.received", step="[event.send paid]", name="paid", correlation_key="o:1",
+            event="evt_1", resumed=["run_1", "run_2"])  # fmt: skip
+    log.done(3, "a", 100).add(3, "run.completed")
+    told = rows(log.told())
+    assert spans(told["event.send paid"]) == [("work", 2, 2)]
+    assert told["event.send paid"].note == "event paid [o:1], resumed 2"
+    assert not any("state" in name for name in told)
+
+
+def test_refused_call_is_a_failed_mark_with_its_reason() -> None:
+    """Whether or not the handler went on without it."""
+    log = Log().add(0, "run.created").started(0)
+    error = {"code": "conflict", "message": "k has version 3", "hint": ""}
+    log.add(1, "call.refused", step="[state.set k]#2", error=error).add(2, "run.completed")
+    row = rows(log.told())["state.set k#2"]
+    assert (row.status, row.note) == ("failed", "conflict: k has version 3")
+    assert spans(row) == [("failed", 1, 1)]
+
+
+def test_steps_without_records_have_the_detail_that_the_daemon_tells() -> None:
+    """Bracketed ones only where they are locks."""
+    steps = [
+        {"name": "approve", "kind": "event", "status": "completed", "started_at": at(1),
+         "finished_at": at(3), "detail": "event avatar.approved [img_123]"},
+        {"name": "[lock k]", "kind": "lock", "status": "completed", "started_at": at(3),
+         "finished_at": at(4), "detail": "lock k"},
+        {"name": "[event.send paid]", "kind": "event", "status": "completed",
+         "started_at": at(4), "finished_at": at(4)},
+        {"name": "[state.set k]", "kind": "value", "status": "completed", "started_at": at(4),
+         "finished_at": at(4)},
+    ]  # fmt: skip
+    told = rows(Log(steps=steps).add(0, "run.created").started(0).told(5))
+    assert [(row.name, row.note) for row in told.values() if row.name != "handler"] == [
+        ("queued", ""), ("approve", "event avatar.approved [img_123]"), ("lock k", ""),
+    ]  # fmt: skip
+    assert spans(told["approve"]) == [("wait", 1, 3)]
