@@ -139,6 +139,57 @@ def forgotten(ctx):
     ctx.state.lock("forgotten")
 
 
+@stackshift.job("turns")
+def turns(ctx):
+    with ctx.state.lock(ctx.payload["key"]):
+        for i in range(60):
+            ctx.step.run(f"turn-{i}", lambda i=i: time.sleep(0.01) or note("turn", ctx.run_id, i))
+
+
+@stackshift.job("turnsAsync")
+async def turns_async(ctx):
+    async def turn(i):
+        await asyncio.sleep(0.01)
+        note("turn", ctx.run_id, i)
+    async with ctx.state.lock(ctx.payload["key"]):
+        for i in range(60):
+            await ctx.step.run(f"turn-{i}", turn, i)
+
+
+@stackshift.job("overstays", timeout="150ms", retry=Retry(max_attempts=2, backoff="10ms"))
+def overstays(ctx):
+    with ctx.state.lock(ctx.payload["key"]) as lock:
+        note("in", ctx.payload["key"], ctx.run_id)
+        while ctx.attempt == 1:
+            ctx.step.run(f"turn", time.sleep, 0.01)
+        return lock.token
+
+
+@stackshift.job("overstaysAsync", timeout="150ms", retry=Retry(max_attempts=2, backoff="10ms"))
+async def overstays_async(ctx):
+    async with ctx.state.lock(ctx.payload["key"]) as lock:
+        note("in", ctx.payload["key"], ctx.run_id)
+        if ctx.attempt == 1:
+            await asyncio.sleep(3600)
+        return lock.token
+
+
+@stackshift.job("catchesInside", retry=ONCE)
+def catches_inside(ctx):
+    failed = None
+    with ctx.state.lock(ctx.payload["key"]) as lock:
+        ctx.step.run("good", note, "good", ctx.run_id)
+        try:
+            ctx.step.run("work", lambda: is_open(ctx.payload["gate"]) or 1 / 0)
+        except stackshift.StepFailed as raised:
+            failed = raised
+        ctx.step.run("tidy", note, "tidy", ctx.run_id)
+        token = lock.token
+    if failed:
+        raise failed
+    return token
+
+
 @stackshift.job("adds", retry=ONCE)
 def adds(ctx):
     for _ in range(ctx.payload["times"]):
@@ -287,7 +338,8 @@ def test_call_after_the_lock_ran_out_does_nothing(project: Project) -> None:
     project.open("short")
     key, message = project.finish(run)["result"]
     assert key == "short"
-    assert "'short'" in message
+    acquired = next(e for e in project.get(run)["timeline"] if e["kind"] == "lock.acquired")
+    assert f"'short' ran out at {acquired['expires_at'][:19]}Z" in message
     told = project.witness()
     assert told.count(f"lost {run}") == 1
     assert f"never {run}" not in told
@@ -329,6 +381,40 @@ def test_extended_lock_is_held(project: Project) -> None:
     project.open("longer")
     assert project.finish(run)["result"] is True
     assert f"still {run}" in project.witness()
+
+
+# --- Tried again ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("job", ["overstays", "overstaysAsync"])
+def test_attempt_past_its_timeout_is_followed_by_one_that_has_the_lock(
+    project: Project, job: str
+) -> None:
+    """And when that is over, the next in the line."""
+    run = project.begin(job, {"key": job})
+    wait_until(lambda: in_order(project, "in", job), "the lock to be taken")
+    follower = project.begin("tries", {"key": job, "wait": None})
+    made = project.finish(run)
+    assert (made["status"], made["attempt"]) == ("completed", 2), made["error"]
+    assert project.finish(follower)["result"] == "mine"
+
+
+def test_step_that_is_tried_anew_in_a_block_that_was_left_has_its_lock_again(
+    project: Project,
+) -> None:
+    """By `runs retry`, and by `runs retry --from`: with a greater token each time."""
+    run = project.begin("catchesInside", {"key": "again", "gate": "again"})
+    assert project.finish(run)["status"] == "failed"
+    project.open("again")
+    project.call("run.retry", run=run)
+    first = project.finish(run)
+    assert first["status"] == "completed", first["error"]
+    project.call("run.retry", run=run, from_step="work")
+    second = project.finish(run)
+    assert second["status"] == "completed", second["error"]
+    assert second["result"] > first["result"]
+    assert project.witness().count(f"good {run}") == 1
+    assert kinds(second).count("lock.acquired") == kinds(second).count("lock.released") == 3
 
 
 # --- Mistakes ------------------------------------------------------------------------------
@@ -398,6 +484,21 @@ def test_lock_outlives_its_worker_and_the_daemon(make_project: Make) -> None:
     assert order == [run, *followers]
     project.stop()
     project.verify()
+
+
+@pytest.mark.parametrize("job", ["turns", "turnsAsync"])
+def test_lock_is_kept_when_the_daemon_stops_in_good_order(make_project: Make, job: str) -> None:
+    """The handler is left at its next step, which is no way to leave a block for good."""
+    project = make_project(JOBS)
+    project.start()
+    run = project.begin(job, {"key": "k"})
+    wait_until(lambda: len(project.witness()) > 5, "some turns")
+    assert project.stop() == 0
+    project.start()
+    made = project.finish(run)
+    assert made["status"] == "completed", made["error"]
+    assert kinds(made, "lock.acquired", "lock.released") == ["lock.acquired", "lock.released"]
+    assert project.witness() == [f"turn {run} {i}" for i in range(60)]
 
 
 def test_lock_that_ran_out_while_nothing_ran_is_lost(make_project: Make) -> None:

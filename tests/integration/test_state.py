@@ -133,6 +133,19 @@ async def many_keys(ctx):
     return len(await ctx.state.list("many:"))
 
 
+@stackshift.job("mapWrites")
+def map_writes(ctx):
+    def one(i):
+        note("item", ctx.run_id, i)
+        if i == 0:
+            if noted("item", ctx.run_id, 0) == 1:
+                raise ConnectionError("not yet")
+            return
+        gate(f"map-{ctx.run_id}")
+        ctx.state.increment("map")
+    ctx.step.map("item", one, [0, 1], retry=Retry(max_attempts=2, backoff="200ms", jitter=0))
+
+
 @stackshift.job("tooLarge", retry=FAST)
 def too_large(ctx):
     ctx.state.set("large", "x" * (1 << 20))
@@ -241,6 +254,19 @@ def test_value_over_the_limit_fails_the_run_at_once(project: Project) -> None:
 def test_many_keys_at_once_are_written_and_listed(project: Project) -> None:
     """Calls are pipelined; a list of more than one page is whole."""
     assert done(project, "manyKeys", {"times": 1200})[1] == 1200
+
+
+def test_function_that_runs_while_another_branch_waits_writes_all_the_same(
+    project: Project,
+) -> None:
+    """The pass is being left by then; what has begun is not cut short, or it would begin again."""
+    run = project.begin("mapWrites")
+    project.at(f"map-{run}")
+    wait_until(lambda: "step.failed" in kinds(project.get(run)), "the first item to fail")
+    project.open(f"map-{run}")
+    assert project.finish(run)["status"] == "completed"
+    assert project.witness().count(f"item {run} 1") == 1
+    assert project.call("state.get", key="map")["value"] == 1
 
 
 # --- Killed --------------------------------------------------------------------------------
