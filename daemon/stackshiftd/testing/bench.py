@@ -27,7 +27,7 @@ from stackshift_jobs.clock import Clock
 from stackshift_jobs.config import Config
 from stackshift_jobs.errors import StackshiftError, from_json
 from stackshiftd.core.image import state_hash
-from stackshiftd.core.records import Entry
+from stackshiftd.core.records import Entry, entry_json
 from stackshiftd.daemon import Daemon
 from stackshiftd.journal.memory import MemoryJournal
 from stackshiftd.shell.engine import Engine
@@ -120,7 +120,8 @@ class Bench:
         count = itertools.count(1)
         self._ids = Ids(self.clock.now_us, lambda: next(count))
         self._journal = MemoryJournal()
-        self._stuck = False
+        self.is_stuck = False
+        """Does a handler hang, for which the test has failed?"""
         self._failure: BaseException | None = None
         self._loop = asyncio.new_event_loop()
         self._loop.set_exception_handler(self._broke)
@@ -167,7 +168,7 @@ class Bench:
             if now != seen:
                 seen, since = now, time.monotonic()
             elif time.monotonic() - since > self._patience:
-                self._stuck = True
+                self.is_stuck = True
                 future.cancel()
                 raise TestFailure(told_of(self.home.workers, self._patience))
         return future.result()
@@ -192,6 +193,10 @@ class Bench:
         """The answer to a handler's step: nothing is waited for but that."""
         return self.do(self._answered(method, params)).result()
 
+    def records(self) -> list[dict[str, Any]]:
+        """The journal. Nothing is under way when the test looks, so it is complete."""
+        return [msgspec.json.decode(entry_json(entry)) for _, entry in self._journal.read(1)]
+
     def refresh(self) -> None:
         """Tell the daemon of jobs that were defined since."""
         if self._jobs.changed:
@@ -214,18 +219,18 @@ class Bench:
     def close(self) -> None:
         """End the daemon and its worker. One that hangs stays behind, on threads that the process
         does not wait for."""
-        if self._stuck:
+        if self.is_stuck:
             self._patience = self.home.patience = STUCK_SECONDS
             interrupt(self.home.workers)
         try:
             self.do(self._close())
         except TestFailure:
-            if not self._stuck:
+            if not self.is_stuck:
                 raise
         finally:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(self._patience)
-        if not self._stuck and self._failure is not None:
+        if not self.is_stuck and self._failure is not None:
             raise TestFailure(f"the daemon failed: {self._failure!r}") from self._failure
 
     # --- The daemon's loop -----------------------------------------------------------------

@@ -27,6 +27,7 @@ from stackshiftd.testing.client import LocalClient
 from stackshiftd.testing.crashes import BEFORE_RECORD, PLACES, Crash
 from stackshiftd.testing.jobs import Jobs
 from stackshiftd.testing.runs import Run
+from stackshiftd.testing.telling import told
 
 START: Final = "2026-01-05T09:00:00Z"
 """When a test begins, unless it says otherwise: a Monday morning."""
@@ -89,6 +90,12 @@ class Stackshift:
             cursor = page["cursor"]
             if cursor is None:
                 return found[::-1]
+
+    @property
+    def journal(self) -> list[dict[str, Any]]:
+        """Every record that there is, in order: those of runs, and of all else (state, events,
+        queues, schedules)."""
+        return self._bench.records()
 
     def runs_of(self, job: str | Callable[..., Any]) -> list[Run]:
         """All runs of a job, oldest first."""
@@ -161,6 +168,11 @@ class Stackshift:
         then is what the journal says. Fails the test if that is not all that was known before."""
         __tracebackhide__ = True
         self._bench.restart(milliseconds(down_for) * 1000)
+
+    def told(self) -> str:
+        """What there is to say of all runs, for a test that has failed; nothing where a handler
+        hangs."""
+        return "" if self._bench.is_stuck else told(self.runs)
 
     # --- All else --------------------------------------------------------------------------
 
