@@ -22,7 +22,8 @@ from stackshift_jobs.project import CONFIG_FILE, Project
 from stackshift_jobs.registry import Job, job, registry
 from stackshift_jobs.request import StartOptions, start_params
 from stackshift_jobs.steps import Limits
-from stackshiftd.testing.bench import Bench, TestFailure
+from stackshiftd.testing.asked import TestFailure
+from stackshiftd.testing.bench import Bench
 from stackshiftd.testing.client import LocalClient
 from stackshiftd.testing.crashes import BEFORE_RECORD, PLACES, Crash
 from stackshiftd.testing.jobs import Jobs
