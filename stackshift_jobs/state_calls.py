@@ -95,16 +95,11 @@ def history(key: str, limit: int = 50) -> Generator[Call, Mapping[str, Any], lis
     found: list[StateChange] = []
     params: dict[str, Any] = {"key": _key(key)}
     while True:
-        # An entry that expired keeps its version, so a page may begin with what the last one ended
-        # with: two more are asked for, and told by their sequence numbers.
-        asked = min(PAGE, limit - len(found) + (2 if found else 0))
-        page = yield "state.history", {**params, "limit": asked}
-        changes = [_change(each) for each in page["history"]]
-        new = [each for each in changes if not found or each.seq < found[-1].seq]
-        found += new
-        if not new or len(changes) < asked or len(found) >= limit:
-            return found[:limit]
-        params["before_version"] = found[-1].version + 1
+        page = yield "state.history", {**params, "limit": min(PAGE, limit - len(found))}
+        found += [_change(each) for each in page["history"]]
+        if page["next"] is None or len(found) >= limit:
+            return found
+        params["before_seq"] = page["next"]
 
 
 def entry(result: Mapping[str, Any] | None) -> StateEntry | None:

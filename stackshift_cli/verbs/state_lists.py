@@ -67,14 +67,13 @@ def history(session: Session, given: Given) -> int:
 
 
 def _changes(session: Session, key: str, limit: int) -> list[dict[str, Any]]:
-    """As `state_calls.history` of the SDK, where it says why pages overlap."""
+    """Page by page."""
     found: list[dict[str, Any]] = []
     params: dict[str, Any] = {"key": key}
     while True:
-        asked = min(_PAGE, limit - len(found) + (2 if found else 0))
-        page = session.call("state.history", {**params, "limit": asked})["history"]
-        new = [each for each in page if not found or each["seq"] < found[-1]["seq"]]
-        found += new
-        if not new or len(page) < asked or len(found) >= limit:
-            return found[:limit]
-        params["before_version"] = found[-1]["version"] + 1
+        asked = {**params, "limit": min(_PAGE, limit - len(found))}
+        page = session.call("state.history", asked)
+        found += page["history"]
+        if page["next"] is None or len(found) >= limit:
+            return found
+        params["before_seq"] = page["next"]

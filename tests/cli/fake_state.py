@@ -81,9 +81,10 @@ class FakeState:
                 "next": page[-1] if len(page) < len(keys) else None}  # fmt: skip
 
     def on_state_history(self, params: dict[str, Any]) -> Any:
-        before = params.get("before_version", 2**63)
-        found = [each for each in self.history if each["version"] < before]
-        return {"history": found[: params["limit"]]}
+        before = params.get("before_seq", 2**63)
+        found = [each for each in self.history if each["seq"] < before]
+        page = found[: params["limit"]]
+        return {"history": page, "next": page[-1]["seq"] if len(page) < len(found) else None}
 
     # --- Locks ---
 

@@ -117,9 +117,11 @@ def test_history_goes_on_over_pages_without_gap_or_repetition(
     ]
 
     def page(peer: Peer, id: int, params: dict[str, Any]) -> None:
-        before = params.get("before_version", 2**63)
-        found = [each for each in every if each["version"] < before]
-        peer.answer(id, {"history": found[: params["limit"]]})
+        before = params.get("before_seq", 2**63)
+        found = [each for each in every if each["seq"] < before]
+        told = found[: params["limit"]]
+        following = told[-1]["seq"] if len(told) < len(found) else None
+        peer.answer(id, {"history": told, "next": following})
 
     daemon.on("state.history", page)
     assert [each.seq for each in client.state.history("k", limit=2501)] == [*range(3000, 499, -1)]
@@ -246,7 +248,7 @@ def test_awaited_state_and_events_are_the_same(project: Project, daemon: FakeDae
         state_delete={"key": "k", "deleted": False, "version": None},
         state_increment=entry(value=2),
         state_list={"entries": [entry()], "next": None},
-        state_history={"history": [change(9, 3)]},
+        state_history={"history": [change(9, 3)], "next": None},
         event_send=sent(),
     )
 

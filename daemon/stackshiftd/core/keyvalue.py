@@ -23,6 +23,8 @@ from stackshiftd.core import records as r
 
 CLIENT: Final = "client"
 """Who wrote it, where it was no run."""
+PAGE_BYTES: Final = 1 << 20
+"""A list that has come to so many bytes goes on in another page."""
 
 encode: Final = msgspec.json.Encoder().encode
 
@@ -130,8 +132,8 @@ def page_json(
     values: Values, keys: Iterable[str] | None, prefix: str, after: str, limit: int, now_us: int
 ) -> bytes:
     """`{"entries":[…],"next":key or null}`: entries in order of their keys, of those that begin
-    with `prefix` and come after `after`, at most `limit`. `keys` are all candidates in order, where
-    the asker has them; else all keys are looked through."""
+    with `prefix` and come after `after`, at most `limit` and about `PAGE_BYTES`. `keys` are all
+    candidates in order, where the asker has them; else all keys are looked through."""
     if keys is None:
         keys = nsmallest(
             limit + 1,
@@ -143,13 +145,15 @@ def page_json(
         )
     found: list[Raw] = []
     last = None
+    size = 0
     for key in keys:
         value = values.get(key, now_us)
         if value is None:
             continue
-        if len(found) == limit:
+        if len(found) == limit or size > PAGE_BYTES:
             return b'{"entries":%s,"next":%s}' % (encode(found), encode(last))
         found.append(Raw(entry_json(key, value)))
+        size += len(value.body)
         last = key
     return b'{"entries":%s,"next":null}' % encode(found)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
 from typing import Final
 
 from msgspec import Raw
@@ -11,6 +10,7 @@ from msgspec import Raw
 from stackshift_jobs.errors import Usage
 from stackshift_jobs.names import check_key, check_name
 from stackshiftd.core.events import Kept, address_of, kept_json
+from stackshiftd.core.keyvalue import PAGE_BYTES
 from stackshiftd.shell.asks import Asks, SendEvent, answered, within
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.params import Answer, Params, Table
@@ -45,8 +45,15 @@ class Events:
             check_name(params.name, "event")
         if params.correlation_key:
             check_key(params.correlation_key, "correlation key")
-        found = list(islice(self._matching(params), params.limit))
-        cursor = str(found[-1].seq) if len(found) == params.limit else None
+        found: list[Kept] = []
+        size = 0
+        cursor = None
+        for event in self._matching(params):
+            found.append(event)
+            size += len(event.payload)
+            if len(found) == params.limit or size > PAGE_BYTES:
+                cursor = str(event.seq)
+                break
         body = {"events": [Raw(kept_json(event)) for event in found], "cursor": cursor}
         self._engine.when_durable(answer, body)
 

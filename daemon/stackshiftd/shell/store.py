@@ -13,7 +13,7 @@ from stackshift_jobs.durations import rfc3339
 from stackshift_jobs.names import check_key
 from stackshiftd.core import records as r
 from stackshiftd.core.commands import Tick
-from stackshiftd.core.keyvalue import CLIENT, entry_json, page_json
+from stackshiftd.core.keyvalue import CLIENT, PAGE_BYTES, entry_json, page_json
 from stackshiftd.core.records import Entry
 from stackshiftd.journal.lines import text_in_line
 from stackshiftd.shell.asks import (
@@ -35,7 +35,7 @@ MAX_HISTORY: Final = 1000
 class StateHistory(Params):
     key: str
     limit: int = 50
-    before_version: int | None = None
+    before_seq: int | None = None
 
 
 class Store:
@@ -126,8 +126,11 @@ class Store:
         self._track(self._look_back(params, answer))
 
     async def _look_back(self, params: StateHistory, answer: Answer) -> None:
-        await self._engine.drained()
+        durable = asyncio.Event()
+        self._engine.when_durable(lambda _: durable.set(), None)
+        await durable.wait()
         changes: list[dict[str, Any]] = []
+        size = 0
         words = (b'"kind":"state.', b'"key":%s' % text_in_line(params.key))
         for found in self._engine.journal.search(words):
             if found is None:
@@ -136,13 +139,16 @@ class Store:
             change = _change(found[1], params.key)
             if change is None:
                 continue
-            if params.before_version is None or change["version"] < params.before_version:
+            if params.before_seq is None or change["seq"] < params.before_seq:
                 changes.append(change)
+                size += len(bytes(change["value"] or b""))
             # What comes before its first version is of an entry that is forgotten.
-            first = change["version"] == 1 and change["kind"] != "expired"
-            if len(changes) >= params.limit or first:
+            if change["version"] == 1 and change["kind"] != "expired":
                 break
-        answer({"history": changes})
+            if len(changes) >= params.limit or size > PAGE_BYTES:
+                answer({"history": changes, "next": changes[-1]["seq"]})
+                return
+        answer({"history": changes, "next": None})
 
 
 def _change(entry: Entry, key: str) -> dict[str, Any] | None:

@@ -26,8 +26,8 @@ from stackshiftd.worker.frames import FailedModule, Greeting
 _aside: Final[dict[Path, dict[str, ModuleType]]] = {}
 """Modules of the projects that are not the present one."""
 _aside_jobs: Final[dict[Path, tuple[dict[str, Job], dict[str, QueueLimits]]]] = {}
-_present: list[Path] = []
-"""Empty or one: the project whose modules are imported."""
+_present: dict[Path, set[str]] = {}
+"""Empty or one: the project whose modules are imported, and the names of what lies in its root."""
 
 
 class Jobs:
@@ -103,10 +103,10 @@ def _identities() -> list[int]:
 
 def _bring_in(project: Path, entries: list[str]) -> None:
     """Make `project` the one whose modules are imported."""
-    if _present != [project]:
-        for other in _present:
-            _set_aside(other)
-        _present[:] = [project]
+    if project not in _present:
+        for other in list(_present):
+            _set_aside(other, _present.pop(other))
+        _present[project] = {entry.name.removesuffix(".py") for entry in project.iterdir()}
         sys.modules.update(_aside.pop(project, {}))
         jobs, limits = _aside_jobs.pop(project, ({}, {}))
         registry.update(jobs)
@@ -118,8 +118,9 @@ def _bring_in(project: Path, entries: list[str]) -> None:
         sys.path.insert(0, root)
 
 
-def _set_aside(project: Path) -> None:
-    tops = {entry.name.removesuffix(".py") for entry in project.iterdir()}
+def _set_aside(project: Path, tops: set[str]) -> None:
+    if str(project) in sys.path:
+        sys.path.remove(str(project))
     modules = {
         name: module
         for name, module in list(sys.modules.items())
@@ -137,7 +138,7 @@ def _set_aside(project: Path) -> None:
 
 def _is_under(module: ModuleType, project: Path) -> bool:
     places = [getattr(module, "__file__", None), *getattr(module, "__path__", ())]
-    return any(place and Path(place).is_relative_to(project) for place in places)
+    return any(place and Path(place).resolve().is_relative_to(project) for place in places)
 
 
 def _project_of(file: str | None) -> Path | None:
