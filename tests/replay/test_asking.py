@@ -99,7 +99,8 @@ CASES = {
     ),
     "history": Case(
         lambda ctx: ctx.state.history("k", limit=5),
-        "[state.history k]", "state.history", {"key": "k", "limit": 5}, {"history": [CHANGE], "next": None},
+        "[state.history k]", "state.history", {"key": "k", "limit": 5},
+        {"history": [CHANGE], "next": None},
         [StateChange(9, AT, "set", 3, 1, None, "client")],
     ),
     "send": Case(

@@ -66,7 +66,7 @@ class View:
         return why(state, run, fleet, self._engine.now_us())
 
     def status(self, run_id: str) -> str | None:
-        """The status of a run; None for one that has finished and of which nothing more is known."""
+        """The status of a run; None where it has finished and nothing else is known of it."""
         live = self._lookup.live(run_id)
         if live is not None:
             return shown_status(live).value
