@@ -48,11 +48,11 @@ def _did(sent: dict[str, Any]) -> str:
     elif runs:
         did = f"resumed {', '.join(runs)}"
     elif sent["kept_until"]:
-        did = f"kept until {sent['kept_until']}: nothing waits for it yet"
+        did = f"kept until {sent['kept_until']} for the first that waits for it"
     else:
         did = "nothing waited for it, and it is not kept"
     if sent["reused"]:
-        return f"reused {sent['id']}, which has this idempotency key; it was sent before: {did}"
+        return f"reused {sent['id']}, which has this idempotency key; when it was sent: {did}"
     return did
 
 
