@@ -4,7 +4,6 @@ awaited; a call's identity is taken when it is called, not when it is awaited.""
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from datetime import datetime
 from typing import Any, Generic, TypeVar, overload
@@ -50,7 +49,7 @@ class AsyncJobContext(Generic[P]):
     async def now(self) -> datetime:
         """The time (UTC) of the first pass that asked here."""
         key = self._pass.identify_read("now")
-        made = steps.read_value(self._pass, key, lambda: time.time_ns() // 1000)
+        made = steps.read_value(self._pass, key, self._pass.clock.now_us)
         return to_datetime(await drive_awaited(made, self._port))
 
     async def uuid(self) -> UUID:
@@ -99,7 +98,7 @@ class AsyncStepCalls:
         key = self._pass.identify(name, "run")
         made = steps.run_step(
             self._pass, key, fn, args, kwargs, retry=retry,
-            timeout_ms=steps.timeout_ms(timeout), clock=time.monotonic,
+            timeout_ms=steps.timeout_ms(timeout), clock=self._pass.clock.seconds,
         )  # fmt: skip
         return (
             self._called(key, made)
@@ -138,7 +137,7 @@ class AsyncStepCalls:
                 key = self._pass.identify_item(base, index)
                 made = steps.run_step(
                     self._pass, key, fn, (item,), {}, retry=retry,
-                    timeout_ms=steps.timeout_ms(timeout), clock=time.monotonic,
+                    timeout_ms=steps.timeout_ms(timeout), clock=self._pass.clock.seconds,
                     input=steps.digest(item),
                 )  # fmt: skip
                 try:

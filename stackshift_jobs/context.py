@@ -6,7 +6,6 @@ op after another, on the thread that calls.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
@@ -86,8 +85,8 @@ class JobContext(Generic[P]):
     def now(self) -> datetime:
         """The time (UTC) of the first pass that asked here."""
         key = self._pass.identify_read("now")
-        made = drive(steps.read_value(self._pass, key, lambda: time.time_ns() // 1000), self._port)
-        return to_datetime(made)
+        made = steps.read_value(self._pass, key, self._pass.clock.now_us)
+        return to_datetime(drive(made, self._port))
 
     def uuid(self) -> UUID:
         """A random UUID; the same on every pass."""
@@ -127,7 +126,7 @@ class StepCalls:
         key = self._pass.identify(name, "run")
         made = steps.run_step(
             self._pass, key, fn, args, kwargs, retry=retry,
-            timeout_ms=steps.timeout_ms(timeout), clock=time.monotonic,
+            timeout_ms=steps.timeout_ms(timeout), clock=self._pass.clock.seconds,
         )  # fmt: skip
         return cast(R, convert(drive(made, self._port), returns))
 
@@ -154,7 +153,7 @@ class StepCalls:
             key = self._pass.identify_item(base, index)
             made = steps.run_step(
                 self._pass, key, fn, (item,), {}, retry=retry,
-                timeout_ms=steps.timeout_ms(timeout), clock=time.monotonic,
+                timeout_ms=steps.timeout_ms(timeout), clock=self._pass.clock.seconds,
                 input=steps.digest(item),
             )  # fmt: skip
             return cast(R, convert(drive(made, self._port), returns))

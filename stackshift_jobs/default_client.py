@@ -20,7 +20,7 @@ from stackshift_jobs.names import check_name
 from stackshift_jobs.state_client import State
 
 
-class _DefaultClient(Client):
+class DefaultClient(Client):
     """Refuses in handlers; the handles that it gives out do so through it."""
 
     def _check(self, method: str) -> None:
@@ -35,7 +35,7 @@ def default_client() -> Client:
     """The client behind the functions; raises `BadConfiguration` if there is no project."""
     client = _made.get("client")
     # One that loses a race was never connected, so there is nothing in it to close.
-    return client if client is not None else _made.setdefault("client", _DefaultClient())
+    return client if client is not None else _made.setdefault("client", DefaultClient())
 
 
 def reset_default_client() -> None:
@@ -43,6 +43,14 @@ def reset_default_client() -> None:
     client = _made.pop("client", None)
     if client is not None:
         client.close()
+
+
+def use_client(client: Client | None) -> Client | None:
+    """Put `client` behind the functions (None: one is made when it is needed); what was there."""
+    before = _made.pop("client", None)
+    if client is not None:
+        _made["client"] = client
+    return before
 
 
 def start(job: str, payload: Any = None, **options: Unpack[StartOptions]) -> RunHandle:

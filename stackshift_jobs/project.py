@@ -89,14 +89,9 @@ def find_project(
         return _named(os.fspath(explicit), here, "the project asked for", env)
     if asked := env.get(PROJECT_VARIABLE):
         return _named(asked, here, PROJECT_VARIABLE, env)
-    directory = here
-    while True:
-        if _is_project(directory):
-            return Project(directory, _data_dir(directory, env))
-        above = os.path.dirname(directory)
-        if above == directory:
-            break
-        directory = above
+    nearest = project_above(here)
+    if nearest is not None:
+        return Project(nearest, _data_dir(nearest, env))
     fallback = default_project() if callable(default_project) else default_project
     if fallback:
         return _named(fallback, here, "default_project of the user's configuration", env)
@@ -104,6 +99,16 @@ def find_project(
         f"no {CONFIG_FILE} in {here} or above it",
         hint="stackshift init, or name a project with -C DIR or STACKSHIFT_PROJECT",
     )
+
+
+def project_above(directory: str) -> str | None:
+    """The nearest of `directory` and its parents that is a project."""
+    while not _is_project(directory):
+        above = os.path.dirname(directory)
+        if above == directory:
+            return None
+        directory = above
+    return directory
 
 
 def data_dir_of(root: str | os.PathLike[str], environ: Mapping[str, str] | None = None) -> Path:

@@ -47,11 +47,12 @@ from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.events import Events
 from stackshiftd.shell.feeds import Feeds
 from stackshiftd.shell.hooks import Hooks
+from stackshiftd.shell.ids import Ids
 from stackshiftd.shell.locks import Locks
 from stackshiftd.shell.looking import Looking
 from stackshiftd.shell.lookup import Lookup
 from stackshiftd.shell.params import Answer
-from stackshiftd.shell.pool import Pool
+from stackshiftd.shell.pool import Launch, Pool, launch_process
 from stackshiftd.shell.queues import Queues, file_terms
 from stackshiftd.shell.schedules import Schedules
 from stackshiftd.shell.starting import Starting
@@ -69,7 +70,11 @@ LINE_MARGIN: Final = 64 * 1024
 
 
 class Daemon:
-    """One project's daemon, on a journal that is open. `serve` runs it until it is told to stop."""
+    """One project's daemon, on a journal that is open. `serve` runs it until it is told to stop.
+
+    What it takes from the world is handed in where a test has its own: the clock, the ids, how
+    workers are launched; `in_memory` leaves nothing on the disk.
+    """
 
     def __init__(
         self,
@@ -77,6 +82,10 @@ class Daemon:
         journal: Journal,
         tuning: Tuning | None = None,
         clock: Callable[[], int] | None = None,
+        *,
+        ids: Ids | None = None,
+        launch: Launch = launch_process,
+        in_memory: bool = False,
     ) -> None:
         self._config = config
         self._journal = journal
@@ -88,12 +97,13 @@ class Daemon:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._lock_inode = _inode(self._data_dir / "lock")
         logs = self._data_dir / "logs"
-        self.engine = Engine(journal, clock)
-        self._history = History(self._data_dir / "history.db", journal.journal_id, journal.last_seq)
+        self.engine = Engine(journal, clock, ids)
+        index = None if in_memory else self._data_dir / "history.db"
+        self._history = History(index, journal.journal_id, journal.last_seq)
         self._lookup = Lookup(self.engine, self._history)
         bodies = Bodies(self._lookup.entries)
         self._catalog = Catalog(config)
-        asks = Asks(config)
+        asks = Asks(config, self.engine.ids)
         store = Store(self.engine, asks, self._track)
         self._locks = Locks(self.engine, asks)
         self._dispatcher = Dispatcher(
@@ -101,7 +111,7 @@ class Daemon:
         )
         self.pool = self._dispatcher.pool = Pool(
             config, logs, self._dispatcher, self._tuning,
-            lambda worker: len(self.engine.state.executions.get(worker, ())),
+            lambda worker: len(self.engine.state.executions.get(worker, ())), launch,
         )  # fmt: skip
         self._view = View(self.engine, self._lookup, bodies, self._fleet)
         self._waiters = Waiters(self._view)
@@ -136,7 +146,7 @@ class Daemon:
             "project": str(config.root),
             "durability": config.journal.durability,
         }
-        self._control = Control(
+        self.control = Control(
             self.engine, tables, looking.bound | self._queues.bound | self._locks.bound,
             self._waiters, self._queues, self._locks, self._feeds, self._lookup, self._catalog,
             lambda: self.pool, self, facts, config.limits.connections,
@@ -207,6 +217,28 @@ class Daemon:
 
         Raises `Unknown` if the journal has failed meanwhile.
         """
+        await self.recover()
+        server: asyncio.Server | None = None
+        try:
+            await self.employ()
+            # Only now: before jobs are known a start would be told that there is no such job.
+            server = await self._listen()
+            self._announce()
+            self._every_second()
+            ready()
+            drain = await self._stopping
+            server.close()
+            if self._failure is None:
+                await self._wind_down(drain)
+        finally:
+            if server is not None:
+                server.close()
+            await self.end()
+        if self._failure is not None:
+            raise self._failure
+
+    async def recover(self) -> None:
+        """Read the journal into the state, and become its writer."""
         engine = self.engine
         caught = await engine.replay(self._history.covered_seq)
         self._upkeep.backfill_history()
@@ -220,27 +252,13 @@ class Daemon:
         await engine.claim(Owner(os.getpid(), __version__))
         engine.submit(c.DefineQueues("file", file_terms(self._config)))
         self._feeds.published_seq = engine.state.seq
-        server: asyncio.Server | None = None
-        try:
-            await self.pool.start()
-            problem = await self._first_worker()
-            if problem:
-                log.error("no worker could be started yet: %s", problem)
-            # Only now: before jobs are known a start would be told that there is no such job.
-            server = await self._listen()
-            self._announce()
-            self._every_second()
-            ready()
-            drain = await self._stopping
-            server.close()
-            if self._failure is None:
-                await self._wind_down(drain)
-        finally:
-            if server is not None:
-                server.close()
-            await self._end()
-        if self._failure is not None:
-            raise self._failure
+
+    async def employ(self) -> None:
+        """Start the workers; returns when jobs are known, or when that takes too long."""
+        await self.pool.start()
+        problem = await self._first_worker()
+        if problem:
+            log.error("no worker could be started yet: %s", problem)
 
     async def _listen(self) -> asyncio.Server:
         path = socket_path(self._data_dir)
@@ -250,7 +268,7 @@ class Daemon:
         before = os.umask(0o177)
         try:
             return await self._loop.create_unix_server(
-                lambda: Connection(self._control, max_line), path=str(path), backlog=512
+                lambda: Connection(self.control, max_line), path=str(path), backlog=512
             )
         finally:
             os.umask(before)
@@ -321,14 +339,16 @@ class Daemon:
                 return
             await asyncio.sleep(0.02)
 
-    async def _end(self) -> None:
+    async def end(self) -> None:
+        """End all of it at once, whatever is under way: what is durable is what the next one
+        finds."""
         self._timers.stop()
         self._ticking.stop()
         if self._in_place():  # What lies there else is another daemon's.
             remove_daemon(self._data_dir)
             with contextlib.suppress(OSError):
                 socket_path(self._data_dir).unlink()
-        for connection in list(self._control.connections):
+        for connection in list(self.control.connections):
             connection.close()
         await self.pool.close()
         await self._hooks.close(0)
@@ -337,6 +357,21 @@ class Daemon:
         self._history.close()
         with contextlib.suppress(StackshiftError):
             self._journal.close()
+
+    # --- Time ------------------------------------------------------------------------------
+
+    def next_due_us(self) -> int | None:
+        """When, in daemon time, something happens next by itself; it may be past."""
+        state = self.engine.state
+        found = (
+            state.next_due_us(), state.next_permit_us(self.engine.now_us()), self._ticking.next_us
+        )  # fmt: skip
+        return min((due_us for due_us in found if due_us is not None), default=None)
+
+    def ring(self) -> None:
+        """Look at once what has come due: the clock was moved."""
+        self.timers_moved()
+        self.engine.poke()
 
     # --- Odds ------------------------------------------------------------------------------
 

@@ -3,6 +3,11 @@
 Try it, also with a card that is refused (`-F card=4000000000000002`):
 
     stackshift start billing -F customer=cus_42 -F amount_cents:=4900 --follow
+
+An order of 1,000.00 and more waits until a person has looked at it:
+
+    stackshift start billing -F customer=cus_9 -F amount_cents:=250000
+    stackshift event send payment.approved --correlation-key customer:cus_9
 """
 
 from __future__ import annotations
@@ -15,6 +20,8 @@ from stackshift_jobs import JobContext, NonRetryable, Retry
 
 from jobs import _payments, _shop
 
+LARGE_CENTS = 100_000
+"""An order of so much is looked at by a person."""
 PATIENT = Retry(max_attempts=5, backoff="500ms", max_backoff="1m")
 """Of a step: it alone is tried again, and the run stays in its first attempt."""
 
@@ -37,6 +44,16 @@ stackshift.queue("billing", key_concurrency=1)
 def billing(ctx: JobContext[Order]) -> dict[str, Any]:
     """Charge the card, then provision the plan that was paid for."""
     order = ctx.payload
+    about = f"customer:{order.customer}"
+
+    if order.amount_cents >= LARGE_CENTS:
+        # Whatever comes first. If nobody looks at it for two days, the run is cancelled.
+        decision = ctx.step.wait_for_any(
+            [("payment.approved", about), ("payment.rejected", about)],
+            name="review", timeout="2d", on_timeout="cancel",
+        )  # fmt: skip
+        if decision.name == "payment.rejected":
+            return {"customer": order.customer, "plan": None, "charge": None}
 
     # `key` names this step of this run for good. A crash after the charge and before its record
     # would repeat the step; the gateway then sees the key again and takes no second payment.
@@ -45,6 +62,10 @@ def billing(ctx: JobContext[Order]) -> dict[str, Any]:
 
     # Tried anew without touching the charge above: its result is on record.
     ctx.step.run("provision-plan", provision, order, charge["id"], retry=PATIENT)
+
+    # Both happen exactly once for this run: they are one record each with the fact that it did so.
+    ctx.state.increment("revenue:cents", by=order.amount_cents)
+    ctx.events.send("payment.captured", {"charge": charge["id"]}, correlation_key=about)
     return {"customer": order.customer, "plan": order.plan, "charge": charge["id"]}
 
 

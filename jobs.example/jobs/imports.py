@@ -1,9 +1,10 @@
-"""`import`: a file in chunks, a child run a chunk, a step a row.
+"""`import`: a file in chunks, a child run a chunk, a step a row; one import of a file at a time.
 
-Try it, and look at the child runs:
+Try it, and look at the child runs, and at what they counted:
 
     stackshift start import --follow
     stackshift runs list --job importChunk
+    stackshift state list import:
 """
 
 from __future__ import annotations
@@ -38,7 +39,18 @@ class Chunk:
 @stackshift.job("import", queue="imports")
 async def import_customers(ctx: AsyncJobContext[Import]) -> dict[str, Any]:
     """Import a CSV file of customers, a child run a chunk."""
-    file, size = ctx.payload.file, ctx.payload.chunk_rows
+    file = ctx.payload.file
+
+    # One import of a file at a time, first come first served: the others wait without a slot. It is
+    # held over all that this run waits for, and given back when it ends, in whatever way.
+    async with ctx.state.lock(f"import:{file}"):
+        report = await in_chunks(ctx, file, ctx.payload.chunk_rows)
+        await ctx.state.set(f"import:{file}:last", report)
+    return report
+
+
+async def in_chunks(ctx: AsyncJobContext[Import], file: str, size: int) -> dict[str, Any]:
+    """Start a child run for each chunk; what all of them report."""
     rows = await ctx.step.run("count-rows", _feed.count_rows, file)
 
     # Each call starts a run of its own exactly once and waits for its result. They run at the same
@@ -69,6 +81,9 @@ def import_chunk(ctx: JobContext[Chunk]) -> dict[str, Any]:
     )  # fmt: skip
     saved = ctx.step.map("save", save, rows, concurrency=4)
     rejected = [row["id"] for row, good in zip(rows, saved, strict=True) if not good]
+
+    # Chunks count together, each exactly once: this is what a person looks at meanwhile.
+    ctx.state.increment(f"import:{chunk.file}:rows", by=len(rows))
     return {"imported": len(rows) - len(rejected), "rejected": rejected}
 
 

@@ -68,6 +68,6 @@ def glyphs(stream: TextIO | None = None) -> Glyphs:
     return UNICODE if shows_unicode(stream) else ASCII
 
 
-def short_id(run: str, marks: Glyphs) -> str:
-    """`run_…7k2m9q`: the end of an id names a run."""
-    return f"run_{marks.ellipsis}{run[-6:]}" if len(run) > 16 else run
+def short_id(id: str, marks: Glyphs) -> str:
+    """`run_…7k2m9q`, `evt_…06pdwn`: the end of an id names a run."""
+    return f"{id[:4]}{marks.ellipsis}{id[-6:]}" if len(id) > 16 else id

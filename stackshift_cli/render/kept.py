@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from stackshift_cli.given import Globals
-from stackshift_cli.render.columns import Column, column, print_columns, squeezed
-from stackshift_cli.render.console import console, glyphs
+from stackshift_cli.render.columns import Column, column, excess, print_columns, squeezed
+from stackshift_cli.render.console import console, glyphs, short_id
 from stackshift_cli.safe_text import safe
 from stackshift_cli.talk import shown
 
@@ -45,14 +45,18 @@ def print_changes(options: Globals, changes: list[dict[str, Any]]) -> None:
 
 
 def print_events(options: Globals, events: list[dict[str, Any]]) -> None:
-    """`event list`."""
-    _print(options, ("key", "name"), [
+    """`event list`. Nothing takes an event's id: it is the first to give way."""
+    marks, screen = glyphs(), console(options)
+    columns = [
         column("id", (safe(each["id"]) for each in events)),
         column("name", (safe(each["name"]) for each in events)),
         column("key", (safe(each["correlation_key"] or "") for each in events)),
         column("received", (_second(each["received_at"]) for each in events)),
         column("kept until", (_second(each["kept_until"]) for each in events)),
-    ])  # fmt: skip
+    ]
+    if excess(columns, screen.width) > 0:
+        columns[0] = column("id", (short_id(each["id"], marks) for each in events))
+    print_columns(screen, squeezed(columns, ("key", "name"), _LEAST, screen.width, marks), marks)
 
 
 def _print(options: Globals, give_way: Iterable[str], columns: list[Column]) -> None:

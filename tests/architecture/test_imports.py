@@ -12,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SDK, CLI, DAEMON = "stackshift_jobs", "stackshift_cli", "stackshiftd"
+PLUGIN = f"{SDK}.testing"
 FOLDERS = {SDK: ROOT / SDK, CLI: ROOT / CLI, DAEMON: ROOT / "daemon" / DAEMON}
 
 
@@ -119,7 +120,7 @@ def test_every_package_is_read() -> None:
 
 def test_sdk_imports_the_standard_library_alone() -> None:
     """It lives in other people's environments; what converts types is loaded when it is needed."""
-    others = (each for each in imports(SDK) if each.module != f"{SDK}.typed")
+    others = (each for each in imports(SDK) if each.module not in (f"{SDK}.typed", PLUGIN))
     assert refused(others, SDK) == []
     typed = list(imports(SDK, f"{SDK}.typed"))
     assert refused(iter(typed), SDK, "msgspec", "pydantic") == []
@@ -134,7 +135,30 @@ def test_cli_and_daemon_never_import_each_other() -> None:
 
 def test_sdk_imports_neither_of_the_others() -> None:
     """`stackshift_jobs ← stackshift_cli`, `stackshift_jobs ← stackshiftd`."""
-    assert [str(each) for each in imports(SDK) if each.package in (CLI, DAEMON)] == []
+    others = [each for each in imports(SDK) if each.module != PLUGIN]
+    assert [str(each) for each in others if each.package in (CLI, DAEMON)] == []
+
+
+def test_plugin_of_pytest_loads_the_daemon_when_a_test_asks_for_it() -> None:
+    """The one exception of the SDK: it stands between users and the daemon's package for tests, and
+    pytest loads it at every start."""
+    found = list(imports(SDK, PLUGIN))
+    assert refused(iter(found), SDK, "pytest", f"{DAEMON}.testing") == []
+    at_once = {each.target for each in found if not each.late and not each.checked}
+    assert {name for name in at_once if name.startswith((SDK, DAEMON, CLI))} <= {
+        f"{SDK}.project.CONFIG_FILE", f"{SDK}.project.project_above",
+    }  # fmt: skip
+    assert any(each.package == DAEMON for each in found)
+    users = [each for each in (*imports(SDK), *imports(CLI)) if each.module != PLUGIN]
+    assert [str(each) for each in users if each.package == "pytest"] == []
+
+
+def test_nothing_of_the_daemon_knows_its_package_for_tests() -> None:
+    """Which itself needs no pytest: what it fails with are assertions."""
+    testing = f"{DAEMON}.testing"
+    others = [each for each in imports(DAEMON) if not each.module.startswith(testing)]
+    assert [str(each) for each in others if each.target.startswith(testing)] == []
+    assert refused(imports(DAEMON, testing), DAEMON, SDK, "msgspec") == []
 
 
 def test_core_imports_values_and_msgspec_alone() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from core.audit_stored import audit_lines, audit_stored
 from stackshiftd.core.queues import Place, Queue, Turn
 from stackshiftd.core.state import PENDING, Memo, Phase, Run, State, Status, Timer
 
@@ -23,6 +24,7 @@ def audit(state: State) -> None:
     assert due <= set(state.timers)
     assert not state.timers or state.timers[0] in due, "the first timer must be live"
 
+    audit_stored(state)
     assert state.dead == sum(run.status is Status.FAILED for run in runs)
     for run in runs:
         assert sorted(run.children) == sorted(
@@ -44,6 +46,7 @@ def audit(state: State) -> None:
 
 def audit_waits(state: State) -> None:
     """Who waits is woken by something. Holds after every append."""
+    audit_lines(state)
     waits = [
         (step.child, (run.id, name))
         for run in state.runs.values()

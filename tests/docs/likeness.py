@@ -12,6 +12,7 @@ _VARYING: Final = (
     (re.compile(r'"crc":"[0-9a-f]{8}"'), "CRC"),
     (re.compile(r"run_[0-9a-hjkmnp-tv-z]{26}"), "RUN"),
     (re.compile(r"run_…[0-9a-hjkmnp-tv-z]{6}"), "RUN"),
+    (re.compile(r"evt_([0-9a-hjkmnp-tv-z]{26}|…[0-9a-hjkmnp-tv-z]{6})"), "EVT"),
     (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z?"), "TIME"),
     (re.compile(r"\b\d\d:\d\d:\d\d(\.\d+)?\b"), "TIME"),
     (re.compile(r"\bpid \d+"), "pid N"),

@@ -16,8 +16,7 @@ from docs.terminal import Terminal
 from helpers.project import REPOSITORY
 
 DOCS = REPOSITORY / "docs"
-TAUGHT = ("queues", "schedules", "dead-letter")
-OTHERS = [DOCS / name for name in ("queues.md", "schedules.md", "dead-letter.md")]
+TAUGHT = ("queues", "schedules", "dead-letter", "state", "events", "idempotency")
 GUIDES = [*DOCS.glob("guide-*.md"), *(DOCS / f"{name}.md" for name in TAUGHT)]
 PAGES = [REPOSITORY / "README.md", *sorted(GUIDES)]
 EXAMPLE = REPOSITORY / "jobs.example"

@@ -103,17 +103,83 @@ def test_picture_that_cannot_be_had_is_not_tried_again(serving: Project, image: 
     assert list(steps(run)) == ["inspect"]
 
 
-def test_onboarding_unlocks_the_account_after_the_wait(serving: Project) -> None:
-    """A user, one mail, a durable sleep, then the account is open."""
-    run = serving.finish(serving.begin("userOnboarding", {"email": "ada@example.com"}))
+def verify(project: Project, run: str) -> dict[str, Any]:
+    """Say that the address is theirs; what the sender is told."""
+    awaited = project.until_status(run, "waiting")["waiting_for"]
+    told: dict[str, Any] = project.call(
+        "event.send", name=awaited["event"], correlation_key=awaited["correlation_key"]
+    )
+    return told
+
+
+def test_onboarding_unlocks_the_account_once_the_address_is_confirmed(serving: Project) -> None:
+    """A user, one mail, the wait for an event, then the account is open and counted."""
+    run_id = serving.begin("userOnboarding", {"email": "ada@example.com"})
+    assert verify(serving, run_id)["resumed"] == [run_id]
+    run = serving.finish(run_id)
 
     assert run["status"] == "completed", run["error"]
-    assert list(steps(run)) == ["create-user", "send-verification", "cooling-off", "unlock-account"]
-    assert steps(run)["cooling-off"]["kind"] == "sleep"
+    assert list(steps(run)) == [
+        "create-user", "send-verification", "email.verified", "unlock-account",
+        "[state.increment users:onboarded]",
+    ]  # fmt: skip
     (user,) = rows(serving, "shop/users")
     assert user["unlocked"] is True
     assert user["id"] == run["result"]["user"]
     assert [mail["to"] for mail in rows(serving, "outbox")] == ["ada@example.com"]
+    assert serving.call("state.get", key="users:onboarded")["value"] == 1
+
+
+def test_onboarding_finds_a_confirmation_that_came_before_it(serving: Project) -> None:
+    """An event that came before the wait makes no difference."""
+    told = serving.call("event.send", name="email.verified", correlation_key="user:b5fc85e557")
+    run = serving.finish(serving.begin("userOnboarding", {"email": "ada@example.com"}))
+
+    assert (told["resumed"], run["status"]) == ([], "completed")
+    assert serving.call("event.list")["events"] == []
+
+
+@pytest.mark.parametrize(
+    ("decision", "charged"), [("payment.approved", True), ("payment.rejected", False)]
+)
+def test_large_order_waits_for_a_person(serving: Project, decision: str, charged: bool) -> None:
+    """Nothing is charged before somebody has looked at it, and only if they approve."""
+    run_id = serving.begin("billing", {"customer": "cus_9", "amount_cents": 250_000})
+    serving.until_status(run_id, "waiting")
+    assert not (serving.root / "out").exists()
+    serving.call("event.send", name=decision, correlation_key="customer:cus_9")
+    run = serving.finish(run_id)
+
+    assert run["status"] == "completed", run["error"]
+    assert (run["result"]["charge"] is not None) is charged
+    revenue = serving.call("state.get", key="revenue:cents")
+    assert (revenue and revenue["value"]) == (250_000 if charged else None)
+
+
+def test_payment_is_told_of_once(serving: Project) -> None:
+    """The event about a payment is kept for whoever is interested."""
+    run = serving.finish(serving.begin("billing", {"customer": "cus_42", "amount_cents": 4900}))
+
+    (event,) = serving.call("event.list")["events"]
+    assert (event["name"], event["correlation_key"]) == ("payment.captured", "customer:cus_42")
+    assert event["payload"] == {"charge": run["result"]["charge"]}
+
+
+def test_imports_of_one_file_come_one_after_the_other(serving: Project) -> None:
+    """Three at once: the lock lets one at a time do its work, in the order in which they came."""
+    runs = [serving.begin("import") for _ in range(3)]
+    ended = [serving.finish(run) for run in runs]
+
+    assert [run["status"] for run in ended] == ["completed"] * 3
+    taken = [
+        (record["kind"], record["run"])
+        for record in serving.journal()
+        if record["kind"] in ("lock.acquired", "lock.released")
+    ]
+    holders = [run for kind, run in taken if kind == "lock.acquired"]
+    assert sorted(holders) == sorted(runs)
+    assert taken == [(kind, run) for run in holders for kind in ("lock.acquired", "lock.released")]
+    assert serving.call("state.get", key="import:data/customers.csv:rows")["value"] == 72
 
 
 def test_lost_answer_of_the_gateway_makes_one_charge(serving: Project) -> None:

@@ -326,10 +326,12 @@ def _attempt_failed(state: State, entry: r.Entry, record: r.AttemptFailed) -> No
     run = state.runs[record.run]
     if record.stopped:
         _release(state, run, entry.at_us)
-    if record.step is not None:
-        run.steps.pop(record.step, None)
+    failed = run.steps.pop(record.step, None) if record.step is not None else None
     # What a lock protected is entered again: so the lock is taken again.
-    for name in [name for name, step in run.steps.items() if step.phase is Phase.GONE]:
+    again = [name for name, step in run.steps.items() if step.phase is Phase.GONE]
+    if failed is not None:
+        again += locked.left_since(run, failed.seq)
+    for name in again:
         del run.steps[name]
     run.failed_step = record.step
     run.error = record.error

@@ -182,7 +182,8 @@ def decide_check(state: State, command: c.CheckLock, now_us: int) -> Decision:
     handing = Handing(state, now_us)
     if key is not None:
         handing.release(key, "expired")
-    error = _lost(key or _taken_by(who.run, command.lock))
+    taken = who.run.steps.get(command.lock)
+    error = _lost(key or _taken_by(who.run, command.lock), taken.due_us if taken is not None else 0)
     return who.refused(error, tuple(handing.records), tuple(handing.effects))
 
 
@@ -201,9 +202,11 @@ def decide_expire(state: State, key: str, now_us: int) -> Decision:
     return Decision(tuple(handing.records), tuple(handing.effects))
 
 
-def _lost(key: str) -> LockLost:
+def _lost(key: str, due_us: int = 0) -> LockLost:
+    """`due_us`: when its time had passed, as far as is known."""
+    when = f" at {rfc3339(due_us)[:19]}Z," if due_us else ""
     return LockLost(
-        f"lock {key!r} ran out before this call", key=key,
+        f"lock {key!r} ran out{when} before this call", key=key,
         hint="give it a longer ttl, or extend it: lock.extend(...)",
     )  # fmt: skip
 

@@ -12,6 +12,7 @@ from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
 from stackshiftd.core.effects import Decision, Sent
 from stackshiftd.core.fold import rebuild
+from stackshiftd.core.locked import left_since
 from stackshiftd.core.state import PENDING, Memo, Phase, Run, State, Status, Step
 
 
@@ -27,7 +28,8 @@ def plan(state: State, run: Run, from_step: str | None, replaced: frozenset[str]
 
     With `from_step`, that step and all recorded after it (in journal order) happen again. Waits for
     events, locks, and runs that are not under way any more always begin anew, and what ended the
-    run is tried anew whether it is named or not. Raises `NotFound` for a step that is not recorded.
+    run is tried anew whether it is named or not. A lock is taken anew if its block was left after
+    what happens again, or gets another result. Raises `NotFound` for a step that is not recorded.
     """
     ended = run.failed_step if run.status is not Status.COMPLETED else None
     if from_step is not None and from_step not in run.steps and from_step != ended:
@@ -37,11 +39,15 @@ def plan(state: State, run: Run, from_step: str | None, replaced: frozenset[str]
         )
     # What ended the run is not among its steps any more, and nothing was recorded after it.
     since = run.steps[from_step].seq if from_step in run.steps else None
+    earliest = min(
+        (run.steps[name].seq for name in (*replaced, from_step) if name in run.steps), default=None
+    )
+    entered = left_since(run, earliest) if earliest is not None else []
     in_order = sorted(run.steps, key=lambda name: run.steps[name].seq)
     repeated = [
         name
         for name in in_order
-        if name not in replaced and _repeats(state, run.steps[name], since)
+        if name not in replaced and (name in entered or _repeats(state, run.steps[name], since))
     ]
     again = frozenset(repeated)
     reused = [name for name in in_order if name not in again and name not in replaced]

@@ -125,13 +125,16 @@ def _unmet(
 
 def _sum(command: c.IncrementState, found: Value | None) -> bytes | StackshiftError:
     """The JSON of the new number, or why there is none."""
-    old = json.loads(found.body) if found is not None else 0
+    try:
+        old = json.loads(found.body) if found is not None else 0
+        by = json.loads(command.by)
+    except ValueError:  # of more digits than Python reads
+        return PayloadRefused(f"the number under {command.key!r} is too long to add to", path="$")
     if isinstance(old, bool) or not isinstance(old, int | float):
         return Conflict(
             f"state key {command.key!r} holds {_kind(old)}, not a number", key=command.key,
             hint=f"stackshift state get {command.key}",
         )  # fmt: skip
-    by = json.loads(command.by)
     if isinstance(by, bool) or not isinstance(by, int | float):
         return PayloadRefused(f"{_kind(by)} cannot be added, only a number", path="$")
     try:

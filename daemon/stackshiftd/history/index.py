@@ -66,9 +66,10 @@ _decode: Final = msgspec.json.Decoder(list[Any]).decode
 
 
 class History:
-    """Finished runs. Rows that are not written yet are found all the same."""
+    """Finished runs. Rows that are not written yet are found all the same. Without a path it is in
+    memory, as the journal behind it may be."""
 
-    def __init__(self, path: Path, journal_id: str, last_seq: int) -> None:
+    def __init__(self, path: Path | None, journal_id: str, last_seq: int) -> None:
         self._path = path
         self._journal_id = journal_id
         self._last_seq = last_seq
@@ -95,8 +96,11 @@ class History:
             return self._opened()
 
     def _opened(self) -> sqlite3.Connection:
-        self._path.touch(mode=0o600)
-        db = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None)
+        if self._path is not None:
+            self._path.touch(mode=0o600)
+        db = sqlite3.connect(
+            self._path or ":memory:", check_same_thread=False, isolation_level=None
+        )
         # It can be built anew, so no commit waits for a sync; a power cut leaves it behind, not
         # torn.
         db.execute("PRAGMA journal_mode = WAL")

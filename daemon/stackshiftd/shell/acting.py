@@ -16,7 +16,6 @@ from stackshiftd.core.fold import rebuild
 from stackshiftd.core.send_on import Plan, fork_plan
 from stackshiftd.shell.catalog import Catalog
 from stackshiftd.shell.engine import Engine
-from stackshiftd.shell.ids import new_run_id
 from stackshiftd.shell.lookup import Lookup
 from stackshiftd.shell.params import Answer, NameRun, Params, Table
 from stackshiftd.shell.planned import planned_steps
@@ -109,7 +108,9 @@ class Acting:
         concurrency_key = None
         if payload is not None:
             concurrency_key = self._catalog.key_of(self._view.run(source)["job"], value)
-        command = c.ForkRun(new_run_id(), source, lines, params.from_step, payload, concurrency_key)
+        command = c.ForkRun(
+            self._engine.ids.run(), source, lines, params.from_step, payload, concurrency_key
+        )
 
         def forked(reply: Any) -> None:
             if isinstance(reply, Sent):

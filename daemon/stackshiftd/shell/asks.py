@@ -20,7 +20,7 @@ from stackshift_jobs.errors import Usage
 from stackshift_jobs.names import check_key, check_name
 from stackshift_jobs.strict import canonical, dumps, loads
 from stackshiftd.core import commands as c
-from stackshiftd.shell.ids import new_event_id
+from stackshiftd.shell.ids import Ids
 from stackshiftd.shell.params import Params
 
 EVENT_TTL_MS: Final = 7 * 86_400_000
@@ -119,7 +119,8 @@ class CheckLock(Params):
 class Asks:
     """Makes commands of params."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, ids: Ids) -> None:
+        self._ids = ids
         self._value_bytes = config.limits.payload_bytes
         self.remember_ms = config.journal.retention_ms
         makers: dict[Any, Callable[..., c.Asking]] = {
@@ -225,7 +226,7 @@ class Asks:
         ttl_ms = EVENT_TTL_MS if params.ttl_ms is None else params.ttl_ms
         key_ttl_ms = params.idempotency_ttl_ms
         return c.SendEvent(
-            event=new_event_id(),
+            event=self._ids.event(),
             name=name,
             payload=payload,
             correlation_key=correlation_key,

@@ -21,7 +21,6 @@ from stackshiftd.shell.asks import Asks
 from stackshiftd.shell.bodies import Bodies
 from stackshiftd.shell.catalog import Catalog, StartParams
 from stackshiftd.shell.engine import Engine
-from stackshiftd.shell.ids import new_run_id
 from stackshiftd.shell.lookup import Lookup
 from stackshiftd.shell.pool import Link, Pool
 from stackshiftd.shell.store import StateHistory, Store
@@ -299,7 +298,9 @@ class Dispatcher:
             params = msgspec.convert(
                 {**options, "job": command.job, "payload": command.payload}, StartParams
             )
-            start = self._catalog.start_command(params, new_run_id(), self._engine.now_us())
+            start = self._catalog.start_command(
+                params, self._engine.ids.run(), self._engine.now_us()
+            )
         except (StackshiftError, msgspec.ValidationError) as refused:
             self._engine.when_durable(self._refuser(link, command), refused)
             return

@@ -40,6 +40,7 @@ from stackshiftd.core.records import (
 from stackshiftd.core.state import Run, State
 from stackshiftd.history.rows import RunRow, row_of
 from stackshiftd.journal.contract import Epoch, Full, Journal, Owner, Unknown
+from stackshiftd.shell.ids import Ids
 
 Reply = Callable[[Any], None]
 """Gets a decision's reply, or a `StackshiftError`."""
@@ -115,8 +116,15 @@ class Item(msgspec.Struct):
 class Engine:
     """State and journal behind one door. Made by `open_engine`."""
 
-    def __init__(self, journal: Journal, clock: Callable[[], int] | None = None) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        clock: Callable[[], int] | None = None,
+        ids: Ids | None = None,
+    ) -> None:
         self.journal = journal
+        self.ids = ids or Ids()
+        """Makes the ids that the core is handed."""
         self.state = State()
         self.places: dict[str, array[int]] = {}
         """Where the entries of each run in memory lie."""
@@ -283,6 +291,11 @@ class Engine:
         if not self._flush_due and self._flying is None:
             self._flush_due = True
             self._loop.call_soon(self._flush)
+
+    @property
+    def idle(self) -> bool:
+        """Is nothing on its way to the journal, and nothing about to be looked at?"""
+        return self._flying is None and not self._gathering and not self._flush_due
 
     # --- Group commit ----------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Final
 
@@ -13,26 +14,41 @@ _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
 _PAIRS: Final = [a + b for a in _ALPHABET for b in _ALPHABET]
 
 
-def new_run_id() -> str:
-    """A new id: 48 bits of time in ms, 80 bits of chance (github.com/ulid/spec)."""
-    return f"run_{_ulid()}"
+def _wall_us() -> int:
+    return time.time_ns() // 1000
 
 
-def new_event_id() -> str:
-    """A new id, made alike."""
-    return f"evt_{_ulid()}"
+def _chance() -> int:
+    return int.from_bytes(os.urandom(10), "big")
 
 
-def _ulid() -> str:
-    chance = int.from_bytes(os.urandom(10), "big")
-    high, low = chance >> 40, chance & 0xFF_FFFF_FFFF
-    return (
-        f"{_time_digits(time.time_ns() // 1_000_000)}"
-        f"{_PAIRS[high >> 30]}{_PAIRS[high >> 20 & 1023]}"
-        f"{_PAIRS[high >> 10 & 1023]}{_PAIRS[high & 1023]}"
-        f"{_PAIRS[low >> 30]}{_PAIRS[low >> 20 & 1023]}"
-        f"{_PAIRS[low >> 10 & 1023]}{_PAIRS[low & 1023]}"
-    )
+class Ids:
+    """Makes them: 48 bits of time in ms, 80 bits of chance (github.com/ulid/spec)."""
+
+    def __init__(
+        self, clock_us: Callable[[], int] = _wall_us, chance: Callable[[], int] = _chance
+    ) -> None:
+        self._clock_us = clock_us
+        self._chance = chance
+
+    def run(self) -> str:
+        """A new id of a run."""
+        return f"run_{self._ulid()}"
+
+    def event(self) -> str:
+        """A new id of an event."""
+        return f"evt_{self._ulid()}"
+
+    def _ulid(self) -> str:
+        chance = self._chance()
+        high, low = chance >> 40, chance & 0xFF_FFFF_FFFF
+        return (
+            f"{_time_digits(self._clock_us() // 1000)}"
+            f"{_PAIRS[high >> 30]}{_PAIRS[high >> 20 & 1023]}"
+            f"{_PAIRS[high >> 10 & 1023]}{_PAIRS[high & 1023]}"
+            f"{_PAIRS[low >> 30]}{_PAIRS[low >> 20 & 1023]}"
+            f"{_PAIRS[low >> 10 & 1023]}{_PAIRS[low & 1023]}"
+        )
 
 
 @lru_cache(4)

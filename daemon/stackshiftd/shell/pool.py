@@ -64,12 +64,62 @@ class Ears(Protocol):
         """A worker is gone; whatever executed there executes no more."""
 
 
+class Process(Protocol):
+    """What runs a worker."""
+
+    @property
+    def pid(self) -> int:
+        """Its number, as the system knows it."""
+
+    def poll(self) -> int | None:
+        """How it ended; None while it runs."""
+
+    def wait(self) -> int:
+        """Wait for its end; how it ended."""
+
+    def kill(self) -> None:
+        """End it, and all that it has started, at once; nothing if it has ended."""
+
+
+Launch = Callable[[Config, socket.socket], Process]
+"""Starts a worker at the other end of a socket pair. Raises `OSError` or `BadConfiguration`."""
+
+
+class WorkerProcess(subprocess.Popen[bytes]):
+    """A worker in a session of its own."""
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+
+
+def launch_process(config: Config, theirs: socket.socket) -> Process:
+    """Start a worker process by exec."""
+    return WorkerProcess(
+        [_python(config), "-P", "-m", "stackshiftd.worker", "--fd", str(theirs.fileno())],
+        pass_fds=(theirs.fileno(),),
+        stdin=subprocess.DEVNULL,
+        cwd=config.root,
+        env=environment(config),
+        # A Ctrl-C at the terminal of `daemon run` is the daemon's to handle.
+        start_new_session=True,
+    )
+
+
+def _python(config: Config) -> str:
+    """`[workers] python`, else the project's own environment if it has us, else our own."""
+    chosen = config.workers.python
+    if chosen is not None:
+        return str(config.root / Path(chosen).expanduser())
+    own = config.root / ".venv" / "bin" / "python"
+    has_us = any(config.root.glob(".venv/lib/python3*/site-packages/stackshift_jobs*"))
+    return str(own) if has_us and own.exists() else sys.executable
+
+
 class Link(asyncio.Protocol):
     """The daemon's end of one worker."""
 
-    def __init__(
-        self, pool: Pool, worker: str, queue: str, process: subprocess.Popen[bytes]
-    ) -> None:
+    def __init__(self, pool: Pool, worker: str, queue: str, process: Process) -> None:
         self.id = worker
         self.queue = queue
         """The one that it is for; empty for all that have no workers of their own."""
@@ -147,8 +197,10 @@ class Pool:
         ears: Ears,
         tuning: Tuning,
         executing: Callable[[str], int],
+        launch: Launch = launch_process,
     ) -> None:
         self._executing = executing
+        self._launch = launch
         self._config = config
         self._logs = logs
         self._ears = ears
@@ -176,15 +228,7 @@ class Pool:
         self._count += 1
         worker = f"w{self._count}"
         try:
-            process = subprocess.Popen(
-                [self._python(), "-P", "-m", "stackshiftd.worker", "--fd", str(theirs.fileno())],
-                pass_fds=(theirs.fileno(),),
-                stdin=subprocess.DEVNULL,
-                cwd=self._config.root,
-                env=environment(self._config),
-                # A Ctrl-C at the terminal of `daemon run` is the daemon's to handle.
-                start_new_session=True,
-            )
+            process = self._launch(self._config, theirs)
         except BaseException:
             ours.close()
             raise
@@ -204,14 +248,10 @@ class Pool:
             )
         )
 
-    def _python(self) -> str:
-        """`[workers] python`, else the project's own environment if it has us, else our own."""
-        chosen = self._config.workers.python
-        if chosen is not None:
-            return str(self._config.root / Path(chosen).expanduser())
-        own = self._config.root / ".venv" / "bin" / "python"
-        has_us = any(self._config.root.glob(".venv/lib/python3*/site-packages/stackshift_jobs*"))
-        return str(own) if has_us and own.exists() else sys.executable
+    @property
+    def whole(self) -> bool:
+        """Is every worker there that there is to be, and ready?"""
+        return not self._tasks and all(link.usable for link in self.links.values())
 
     # --- Listening -------------------------------------------------------------------------
 
@@ -304,8 +344,7 @@ class Pool:
             self._kill(link)
 
     def _kill(self, link: Link) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(link.process.pid, signal.SIGKILL)
+        link.process.kill()
         link.gone = True
         link.close()
 

@@ -13,7 +13,6 @@ from stackshift_jobs.strict import difference, loads
 from stackshiftd.core import commands as c
 from stackshiftd.shell.catalog import Catalog, StartParams
 from stackshiftd.shell.engine import Engine
-from stackshiftd.shell.ids import new_run_id
 from stackshiftd.shell.params import Answer, Params, Table
 from stackshiftd.shell.view import RUN_FIELDS, View
 
@@ -38,7 +37,7 @@ class Starting:
         }
 
     def start(self, params: StartParams, answer: Answer) -> None:
-        command = self._catalog.start_command(params, new_run_id(), self._engine.now_us())
+        command = self._catalog.start_command(params, self._engine.ids.run(), self._engine.now_us())
         if params.dry_run:
             self._dry_start(command, answer)
             return
@@ -120,7 +119,9 @@ class Starting:
                 each = msgspec.json.decode(raw, type=StartParams)
                 if each.dry_run or each.full:
                     raise Usage("dry_run and full are of run.start alone")
-                command = self._catalog.start_command(each, new_run_id(), self._engine.now_us())
+                command = self._catalog.start_command(
+                    each, self._engine.ids.run(), self._engine.now_us()
+                )
             except msgspec.MsgspecError as bad:
                 results[index] = {"error": Usage(str(bad)).as_json()}
             except StackshiftError as refused:

@@ -20,7 +20,6 @@ from stackshiftd.core.state import State
 from stackshiftd.core.ticks import clock_of
 from stackshiftd.shell.catalog import Catalog, StartParams
 from stackshiftd.shell.engine import Engine
-from stackshiftd.shell.ids import new_run_id
 
 log = logging.getLogger("stackshiftd.ticking")
 
@@ -128,7 +127,7 @@ class Ticking:
     def prepared(self, schedule: Schedule, key: str | None = None) -> c.StartRun:
         """The start of a run of the schedule; with `key`, as one that has a key."""
         params = StartParams(schedule.job, Raw(schedule.payload), idempotency_key=key)
-        return self._catalog.start_command(params, new_run_id(), self._engine.now_us())
+        return self._catalog.start_command(params, self._engine.ids.run(), self._engine.now_us())
 
     def _look_ahead(self, now_us: int) -> None:
         """Note what comes next, so that the way of a run does not lead through all schedules."""
@@ -142,6 +141,11 @@ class Ticking:
                 self._waiting.append(each)
             if each.next_us > now_us:
                 self._due_us = min(self._due_us, each.next_us)
+
+    @property
+    def next_us(self) -> int | None:
+        """When the next tick is due."""
+        return self._due_us if self._due_us < _NEVER_US else None
 
     def _set(self, seconds: float) -> None:
         if self._alarm is not None:

@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple
 from msgspec import Raw
 
 from stackshift_jobs import ops
+from stackshift_jobs.clock import WALL, Clock
 from stackshift_jobs.context import Facts
 from stackshift_jobs.durations import to_datetime
 from stackshift_jobs.errors import (
@@ -40,7 +41,23 @@ DRAINED: Final = "drained"
 """Why a pass is left, beside the reasons of `End`."""
 
 KEEP_SECONDS: Final = 0.1
-"""A wait that may end this soon is kept in memory: leaving and coming back costs more."""
+
+
+class Pace(NamedTuple):
+    """How an execution deals with time."""
+
+    clock: Clock = WALL
+    keep_seconds: float = KEEP_SECONDS
+    """A wait that may end this soon is kept in memory: leaving and coming back costs more."""
+    look_seconds: float = KEEP_SECONDS
+    """How often it is looked again whether all that an `async def` handler does is to wait."""
+
+    def may_be_soon(self, due_us: int) -> bool:
+        """May a wait end so soon that it is kept? `due_us` is 0 where no time is known."""
+        return not due_us or due_us - self.clock.now_us() < self.keep_seconds * 1e6
+
+
+REAL_TIME: Final = Pace()
 
 
 class OpenStep(NamedTuple):
@@ -54,12 +71,20 @@ class Execution:
     """The state of one execution. `waiting` are the steps it waits for durably, `open` those whose
     function runs, `outcomes` what ended before its waiter came."""
 
-    def __init__(self, order: Execute, job: Job, recalled: list[Recall], log: RunLog) -> None:
+    def __init__(
+        self,
+        order: Execute,
+        job: Job,
+        recalled: list[Recall],
+        log: RunLog,
+        pace: Pace = REAL_TIME,
+    ) -> None:
         self.order = order
         self.run: Final = order.run
         self.token: Final = order.token
         self.job = job
-        self.pass_ = Pass({each.step: memo_of(each) for each in recalled})
+        self.pace = pace
+        self.pass_ = Pass({each.step: memo_of(each) for each in recalled}, pace.clock)
         self.log = log
         self.waiting: set[str] = set()
         self.open: dict[str, OpenStep] = {}

@@ -84,6 +84,12 @@ def load(
     # Which of the two was meant is not for the order of file names to say.
     for name in ambiguous:
         registry.pop(name, None)
+    return described(failed), failed
+
+
+def described(failed: list[FailedModule]) -> list[JobFacts]:
+    """What there is to say of all jobs; those of which nothing can be said are taken out, and told
+    in `failed`."""
     facts: list[JobFacts] = []
     for job in list(registry.values()):
         try:
@@ -96,7 +102,7 @@ def load(
             del registry[job.name]
             file = Path(getattr(sys.modules.get(job.module), "__file__", "") or job.module)
             failed.append(_failure(Source(job.module, file), error))
-    return facts, failed
+    return facts
 
 
 def _facts(job: Job) -> JobFacts:

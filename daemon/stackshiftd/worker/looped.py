@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import itertools
-import time
 from collections.abc import Callable, Coroutine
 from contextvars import ContextVar, copy_context
 from types import CoroutineType, GeneratorType
@@ -23,7 +22,6 @@ from stackshift_jobs.handler_scope import current_step, in_handler
 from stackshiftd.core import commands as c
 from stackshiftd.worker.execution import (
     DRAINED,
-    KEEP_SECONDS,
     WAITS,
     Execution,
     answer_of,
@@ -90,7 +88,8 @@ class LoopedExecution(Execution):
         """Something began to wait: look, a moment from now, whether all of it waits."""
         if not self.checking:
             self.checking = True
-            loop.call_later(KEEP_SECONDS if self._may_end_soon() else 0.001, self._check, loop)
+            soon = self.pace.keep_seconds if self._may_end_soon() else 0.001
+            loop.call_later(soon, self._check, loop)
 
     def _check(self, loop: asyncio.AbstractEventLoop) -> None:
         self.checking = False
@@ -99,20 +98,15 @@ class LoopedExecution(Execution):
         if self.open or self.told or not all(map(self._is_parked, self.tasks)):
             # What it does now may never pass here again: look again later.
             self.checking = True
-            loop.call_later(KEEP_SECONDS, self._check, loop)
+            loop.call_later(self.pace.look_seconds, self._check, loop)
         else:
             self.leave(WAITS)
 
     def _may_end_soon(self) -> bool:
-        now_us = time.time() * 1e6
-        return (
-            any(
-                not (memo := self.pass_.memos.get(step))
-                or not memo.due_us
-                or memo.due_us - now_us < KEEP_SECONDS * 1e6
-                for step in self.parked
-            )
-            and not self.soonest_us > now_us + KEEP_SECONDS * 1e6
+        pace, memos = self.pace, self.pass_.memos
+        return pace.may_be_soon(self.soonest_us) and any(
+            (memo := memos.get(step)) is None or pace.may_be_soon(memo.due_us)
+            for step in self.parked
         )
 
     def _is_parked(self, task: asyncio.Task[Any]) -> bool:
@@ -126,7 +120,11 @@ class LoopedExecution(Execution):
             return True
         children = getattr(waits_for, "_children", None)
         if children is not None:  # asyncio.gather
-            return all(child in self.tasks or child in self.parked.values() for child in children)
+            # One that is done is among the tasks no more, and nothing that is waited for.
+            return all(
+                child.done() or child in self.tasks or child in self.parked.values()
+                for child in children
+            )
         return _waits_for_tasks(task)
 
 

@@ -91,6 +91,12 @@ class Pipe:
                     # The loop that reads has made the socket non-blocking: wait here instead.
                     self._writable.poll()
 
+    def hang_up(self) -> None:
+        """From any thread: as if this process had died. What is sent after goes nowhere; the loop
+        sees the end of the connection, and so does the daemon."""
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+
     def _readable(self) -> None:
         try:
             data = self._sock.recv(READ_BYTES, socket.MSG_DONTWAIT)

@@ -24,7 +24,7 @@ from stackshift_jobs.steps import Limits, error_json
 from stackshiftd.core import commands as c
 from stackshiftd.core.records import Error
 from stackshiftd.worker import loader, output
-from stackshiftd.worker.execution import DRAINED, Execution, memo_of
+from stackshiftd.worker.execution import DRAINED, REAL_TIME, Execution, Pace, memo_of
 from stackshiftd.worker.frames import (
     BEAT_SECONDS,
     Beat,
@@ -54,11 +54,16 @@ GC_THRESHOLD: Final = (5_000, 20, 20)
 
 
 class Worker:
-    """Everything of one worker process."""
+    """Everything of one worker process. Where it is a process of its own is in `_enter`, `_gone`
+    and `main`: a test's worker, which shares the process with its test, says otherwise."""
+
+    pace: Pace = REAL_TIME
 
     def __init__(self, sock: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._pipe = Pipe(sock, self._on_line, lambda: os._exit(0))
+        self._over = threading.Event()
+        """Set when no more beats are due."""
+        self._pipe = Pipe(sock, self._on_line, self._gone)
         self._hello: Hello | None = None
         self._logs = Path()
         self._threads = Threads(self._ended)
@@ -113,8 +118,12 @@ class Worker:
         # For `def` steps of async handlers, which may be several at a time in each.
         threads = max(32, 2 * hello.slots)
         self._loop.set_default_executor(ThreadPoolExecutor(threads, "step"))
-        project = Path(hello.project)
         self._logs = Path(hello.logs)
+        self._pipe.post(self._enter(hello))
+
+    def _enter(self, hello: Hello) -> Greeting:
+        """Make this process one of the project's, import its jobs, and say which there are."""
+        project = Path(hello.project)
         os.chdir(project)
         sys.path.insert(0, hello.project)
         output.install()
@@ -125,8 +134,11 @@ class Worker:
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLD)
-        terms = loader.queue_terms()
-        self._pipe.post(Greeting(os.getpid(), sys.executable, jobs, failed, terms))
+        return Greeting(os.getpid(), sys.executable, jobs, failed, loader.queue_terms())
+
+    def _gone(self) -> None:
+        """The daemon is gone: end at once."""
+        os._exit(0)
 
     def _execute(self, order: Execute) -> None:
         assert self._hello is not None
@@ -137,20 +149,21 @@ class Worker:
             self._pipe.post(c.FailAttempt(order.run, order.token, error, retryable=False))
             return
         made = LoopedExecution if job.is_async else ThreadedExecution
-        execution: Any = made(order, job, recalled, None)
+        execution: Any = made(order, job, recalled, None, self.pace)
         execution.log = RunLog(self._logs, order.run, order.attempt, execution.pass_)
         self._executions[order.run] = execution
         if job.is_async:
-            port = LoopPort(execution, self._pipe, self._calls, self._loop)
-            call_handler(execution, port, self._pipe, self._ended, self._loop)
+            call_handler(execution, self._loop_port(execution), self._pipe, self._ended, self._loop)
         else:
-            self._threads.submit(
-                execution,
-                ThreadPort(execution, self._pipe, self._calls, self._threads),
-                self._pipe,
-            )
+            self._threads.submit(execution, self._thread_port(execution), self._pipe)
         if self._draining:
             execution.leave(DRAINED)
+
+    def _thread_port(self, execution: ThreadedExecution) -> ThreadPort:
+        return ThreadPort(execution, self._pipe, self._calls, self._threads)
+
+    def _loop_port(self, execution: LoopedExecution) -> LoopPort:
+        return LoopPort(execution, self._pipe, self._calls, self._loop)
 
     def _ended(self, execution: Execution) -> None:
         """The handler has left (called on any thread)."""
@@ -166,7 +179,7 @@ class Worker:
         """Tell that the process lives, and what is slow: from a thread, since a handler may block
         the loop for longer than a heartbeat may be missing."""
         next_beat = 0.0
-        while True:
+        while not self._over.is_set():
             now = time.monotonic()
             if now >= next_beat:
                 self._pipe.send(Beat())
@@ -175,7 +188,7 @@ class Worker:
                 execution.note_slow(now, SLOW_SECONDS, self._pipe.send)
                 if isinstance(execution, ThreadedExecution):
                     self._fail_overdue(execution, now)
-            time.sleep(SLOW_SECONDS / 2)
+            self._over.wait(SLOW_SECONDS / 2)
 
     def _fail_overdue(self, execution: ThreadedExecution, now: float) -> None:
         """A `def` function cannot be interrupted: record its timeout on its behalf, and have the

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import threading
-import time
 from collections.abc import Callable
 from contextvars import Context
 from queue import SimpleQueue
@@ -22,7 +21,6 @@ from stackshift_jobs.replay import Unwinding
 from stackshiftd.core import commands as c
 from stackshiftd.worker.execution import (
     DRAINED,
-    KEEP_SECONDS,
     WAITS,
     Execution,
     answer_of,
@@ -169,8 +167,8 @@ class ThreadPort:
             memo = execution.pass_.memos.get(op.step)
             if memo is not None and memo.phase not in ("waiting", "retrying"):
                 event.set()
-        soon = not op.due_us or op.due_us / 1e6 - time.time() < KEEP_SECONDS
-        event.wait(KEEP_SECONDS * 1.5 if soon else 0)
+        pace = execution.pace
+        event.wait(pace.keep_seconds * 1.5 if pace.may_be_soon(op.due_us) else 0)
         with execution.guard:
             del execution.parked[op.step]
             self._execution.refuse_unwinding()
@@ -214,7 +212,7 @@ class Threads:
 
     def __init__(self, on_end: Callable[[Execution], None]) -> None:
         self._on_end = on_end
-        self._work: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._idle = 0
         self._started = 0
         self.active = 0
@@ -235,9 +233,16 @@ class Threads:
                 ).start()
         self._work.put(lambda: self._call(execution, port, pipe))
 
+    def close(self) -> None:
+        """Have the threads end that serve nothing any more; nothing is submitted after this."""
+        for _ in range(self._started):
+            self._work.put(None)
+
     def _serve(self) -> None:
         while True:
             work = self._work.get()
+            if work is None:
+                return
             # A context of its own: nothing a handler sets is seen by the next one.
             Context().run(work)
             with self._lock:

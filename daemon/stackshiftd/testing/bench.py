@@ -1,0 +1,319 @@
+"""A daemon in the test's process, and the test's hand on it.
+
+Owns the thread that the daemon's loop runs on, the clock, and the one rule of this package: **the
+clock moves only when no handler executes**. Everything that happens at a time happens at once, in
+the order in which it was asked for; then the clock moves to the next thing that is due, and no
+further than it was told to. Ids are counted, so that what comes of them (the jitter of a retry) is
+the same each time.
+
+Invariants: the test's thread waits for the daemon, never the other way round; nothing is written to
+the disk; no process is started.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+import time
+from collections.abc import Coroutine
+from concurrent.futures import Future, wait
+from typing import Any, Final, TypeVar
+
+import msgspec
+from msgspec import Raw
+
+from stackshift_jobs.clock import Clock
+from stackshift_jobs.config import Config
+from stackshift_jobs.errors import StackshiftError, from_json
+from stackshiftd.core.image import state_hash
+from stackshiftd.core.records import Entry
+from stackshiftd.daemon import Daemon
+from stackshiftd.journal.memory import MemoryJournal
+from stackshiftd.shell.engine import Engine
+from stackshiftd.shell.ids import Ids
+from stackshiftd.testing.hanging import interrupt, told_of
+from stackshiftd.testing.jobs import Jobs
+from stackshiftd.testing.worker import Home, LocalProcess
+from stackshiftd.worker.execution import Pace
+from stackshiftd.worker.frames import encode
+
+T = TypeVar("T")
+LOOK_SECONDS: Final = 0.001
+"""How often it is looked whether all is quiet, where no record says that something happened."""
+WATCH_SECONDS: Final = 0.05
+"""How often it is looked whether a call of the test gets anywhere."""
+STUCK_SECONDS: Final = 1.0
+"""How long it is waited for what hangs to end, once the test has failed for it."""
+
+
+class TestFailure(AssertionError):
+    """What fails a test: the message is all that there is to say."""
+
+    __test__ = False
+
+
+class TestClock(Clock):
+    """Stands still until it is moved. Durations are measured on it too, so that they are the same
+    each time."""
+
+    __test__ = False
+
+    def __init__(self, start_us: int) -> None:
+        self.us = start_us
+
+    def now_us(self) -> int:
+        return self.us
+
+    def seconds(self) -> float:
+        return self.us / 1e6
+
+
+class _Daemon(Daemon):
+    """Says when something was recorded."""
+
+    stirred: asyncio.Event
+
+    def published(self, entries: list[Entry]) -> None:
+        super().published(entries)
+        self.stirred.set()
+
+
+class _Asked:
+    """A question and, once it is there, its answer."""
+
+    def __init__(self) -> None:
+        self.answered = False
+        self._answer: Any = None
+
+    def __call__(self, answer: Any) -> None:
+        self.answered = True
+        self._answer = answer
+
+    def result(self) -> Any:
+        """The answer as it is read back from JSON; raises it if it is an error."""
+        if isinstance(self._answer, StackshiftError):
+            self._answer.fields.pop("rpc", None)
+            raise from_json(self._answer.as_json())
+        return msgspec.json.decode(msgspec.json.encode(self._answer))
+
+
+class Bench:
+    """One daemon and its worker; `close` ends both. All calls are those of the test's thread, but
+    for `call`, which handlers make too."""
+
+    def __init__(self, config: Config, jobs: Jobs, start_us: int, patience: float) -> None:
+        self._config = config
+        self._jobs = jobs
+        self._patience = patience
+        self.clock = TestClock(start_us)
+        # A wait is left at once, however soon it may end: each is replayed, and always alike.
+        pace = Pace(self.clock, keep_seconds=0.0, look_seconds=LOOK_SECONDS)
+        self.home = Home(pace, jobs.greeting, patience)
+        count = itertools.count(1)
+        self._ids = Ids(self.clock.now_us, lambda: next(count))
+        self._journal = MemoryJournal()
+        self._stuck = False
+        self._failure: BaseException | None = None
+        self._loop = asyncio.new_event_loop()
+        self._loop.set_exception_handler(self._broke)
+        self._thread = threading.Thread(target=self._run, name="stackshift-daemon", daemon=True)
+        self._thread.start()
+        self._daemon: _Daemon
+        self.do(self._open(self._journal))
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_forever()
+        finally:
+            self._loop.close()
+
+    def _broke(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if isinstance(error, Exception):
+            self._failure = error
+        loop.default_exception_handler(context)
+
+    async def _open(self, journal: MemoryJournal) -> None:
+        self._journal = journal
+        daemon = _Daemon(
+            self._config, journal, clock=self.clock.now_us, ids=self._ids,
+            launch=lambda config, theirs: LocalProcess(self.home, theirs), in_memory=True,
+        )  # fmt: skip
+        daemon.stirred = asyncio.Event()
+        self._daemon = daemon
+        await daemon.recover()
+        await daemon.employ()
+        await self._settled()
+
+    # --- The test's thread -----------------------------------------------------------------
+
+    def do(self, work: Coroutine[Any, Any, T]) -> T:
+        """What `work` comes to, on the daemon's loop. Fails the test when nothing has happened for
+        as long as its patience lasts."""
+        __tracebackhide__ = True
+        future: Future[T] = asyncio.run_coroutine_threadsafe(work, self._loop)
+        seen, since = self._progress(), time.monotonic()
+        while not wait([future], WATCH_SECONDS).done:
+            now = self._progress()
+            if now != seen:
+                seen, since = now, time.monotonic()
+            elif time.monotonic() - since > self._patience:
+                self._stuck = True
+                future.cancel()
+                raise TestFailure(told_of(self.home.workers, self._patience))
+        return future.result()
+
+    def _progress(self) -> tuple[int, int]:
+        daemon = getattr(self, "_daemon", None)
+        return (daemon.engine.state.seq if daemon is not None else 0, self.clock.us)
+
+    def ask(self, method: str, params: bytes, until_us: int | None = None) -> Any:
+        """The answer to a method of the protocol. What follows from it happens before this returns;
+        where the answer comes only when something else has happened, the clock moves on to that,
+        but not past `until_us`. Raises `LookupError` where no answer comes by itself, or by then;
+        nothing waits for it any more."""
+        __tracebackhide__ = True
+        self.refresh()
+        asked = self.do(self._ask(method, params, until_us))
+        if not asked.answered:
+            raise LookupError(method)
+        return asked.result()
+
+    def call(self, method: str, params: bytes) -> Any:
+        """The answer to a handler's step: nothing is waited for but that."""
+        return self.do(self._answered(method, params)).result()
+
+    def refresh(self) -> None:
+        """Tell the daemon of jobs that were defined since."""
+        if self._jobs.changed:
+            self.do(self._greet())
+
+    def advance(self, until_us: int) -> None:
+        """Move the clock; all that is due on the way happens, each at its time."""
+        __tracebackhide__ = True
+        self.refresh()
+        self.do(self._advance(until_us))
+
+    def advance_to_next(self) -> bool:
+        """Move the clock to what is due next; False if nothing is."""
+        return self.do(self._advance_to_next(None))
+
+    def restart(self, down_us: int) -> None:
+        """Kill the daemon, let the clock move while there is none, and start it anew."""
+        self.do(self._restart(down_us))
+
+    def close(self) -> None:
+        """End the daemon and its worker. One that hangs stays behind, on threads that the process
+        does not wait for."""
+        if self._stuck:
+            self._patience = self.home.patience = STUCK_SECONDS
+            interrupt(self.home.workers)
+        try:
+            self.do(self._close())
+        except TestFailure:
+            if not self._stuck:
+                raise
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(self._patience)
+        if not self._stuck and self._failure is not None:
+            raise TestFailure(f"the daemon failed: {self._failure!r}") from self._failure
+
+    # --- The daemon's loop -----------------------------------------------------------------
+
+    async def _ask(self, method: str, params: bytes, until_us: int | None) -> _Asked:
+        # A client of its own, so that what it waits for in vain can be taken back.
+        client = object()
+        asked = self._begun(method, params, client)
+        await self._settled()
+        while not asked.answered and await self._advance_to_next(until_us):
+            pass
+        if not asked.answered:
+            self._daemon.control.closed(client)  # type: ignore[arg-type]  # compared, not spoken to
+            await self._settled()
+        return asked
+
+    async def _answered(self, method: str, params: bytes) -> _Asked:
+        asked = self._begun(method, params, object())
+        while not asked.answered:
+            await self._stirred()
+        return asked
+
+    def _begun(self, method: str, params: bytes, client: object) -> _Asked:
+        asked = _Asked()
+        try:
+            # The client is compared and kept, never spoken to.
+            self._daemon.control.call(client, method, Raw(params), asked)  # type: ignore[arg-type]
+        except StackshiftError as refused:
+            asked(refused)
+        return asked
+
+    async def _settled(self) -> None:
+        """Returns when nothing happens any more at the time that it is."""
+        while not self._is_quiet():
+            await self._stirred()
+
+    def _is_quiet(self) -> bool:
+        failure = self._failure or self.home.broken
+        if failure is not None:
+            raise TestFailure(f"the daemon failed: {failure!r}") from failure
+        daemon = self._daemon
+        engine = daemon.engine
+        due_us = daemon.next_due_us()
+        return (
+            engine.idle
+            and daemon.pool.whole
+            and not any(engine.state.executions.values())
+            and (due_us is None or due_us > self.clock.us)
+        )
+
+    async def _stirred(self) -> None:
+        stirred = self._daemon.stirred
+        look = self._loop.call_later(LOOK_SECONDS, stirred.set)
+        await stirred.wait()
+        look.cancel()
+        stirred.clear()
+
+    async def _greet(self) -> None:
+        line = encode(self._jobs.greeting())
+        for link in list(self._daemon.pool.links.values()):
+            self._daemon.pool.heard(link, line)
+        await self._settled()
+
+    async def _advance(self, until_us: int) -> None:
+        while await self._advance_to_next(until_us):
+            pass
+        self.clock.us = max(self.clock.us, until_us)
+        self._daemon.ring()
+        await self._settled()
+
+    async def _advance_to_next(self, until_us: int | None) -> bool:
+        """Move to what is due next, if that is by `until_us`."""
+        due_us = self._daemon.next_due_us()
+        if due_us is None or (until_us is not None and due_us > until_us):
+            return False
+        self.clock.us = max(self.clock.us, due_us)
+        self._daemon.ring()
+        await self._settled()
+        return True
+
+    async def _restart(self, down_us: int) -> None:
+        before = state_hash(self._daemon.engine.state)
+        journal = self._journal.reopened()
+        await self._daemon.end()
+        replayed = Engine(journal)
+        await replayed.replay(0)
+        if state_hash(replayed.state) != before:
+            raise TestFailure("the state read back from the journal is not the one that was killed")
+        self.clock.us += down_us
+        await self._open(journal)
+
+    async def _close(self) -> None:
+        await self._daemon.end()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        await self._loop.shutdown_default_executor()

@@ -1,0 +1,70 @@
+"""The SDK's client, of which the daemon is in the same process."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping
+from typing import Any, Final
+
+from stackshift_jobs.batches import Batch
+from stackshift_jobs.default_client import DefaultClient
+from stackshift_jobs.durations import MAX_DURATION_MS
+from stackshift_jobs.handler_scope import in_handler
+from stackshift_jobs.link import Flight, Link
+from stackshift_jobs.project import Project
+from stackshift_jobs.request import encode
+from stackshiftd.testing.bench import Bench, TestFailure
+
+_PATIENCE: Final = {"run.wait": "timeout_ms", "lock.acquire": "wait_ms"}
+"""Methods that wait, and where they say for how long at most."""
+
+
+class LocalClient(DefaultClient):
+    """Asks a bench. When the test itself asks, what follows happens before it is answered; a wait
+    moves the clock."""
+
+    def __init__(self, project: Project, bench: Bench) -> None:
+        super().__init__(project, timeout=None)
+        self._bench = bench
+        self._of_the_test = threading.get_ident()
+
+    def ask(self, method: str, params: Mapping[str, Any]) -> Any:
+        """As `call`; what fails a test is told of where the test stands."""
+        __tracebackhide__ = True
+        self._check(method)
+        return self._ask(method, encode(self.project, params), True, None)
+
+    def _ask(self, method: str, body: bytes, repeatable: bool, deadline: float | None) -> Any:
+        __tracebackhide__ = True
+        if in_handler.get() is not None or threading.get_ident() != self._of_the_test:
+            return self._bench.call(method, body)
+        if method not in _PATIENCE:
+            return self._bench.ask(method, body)
+        # The time that is waited is the bench's, and not that of a timer of the daemon.
+        params = json.loads(body)
+        wait_ms = params.get(_PATIENCE[method])
+        until_us = None if wait_ms is None else self._bench.clock.us + wait_ms * 1000
+        if wait_ms:
+            params[_PATIENCE[method]] = MAX_DURATION_MS
+        try:
+            return self._bench.ask(method, json.dumps(params).encode(), until_us)
+        except LookupError:
+            if until_us is None:
+                raise TestFailure(self._never(params["run"])) from None
+        self._bench.advance(until_us)
+        if method == "run.wait":
+            return {"timed_out": True}
+        params[_PATIENCE[method]] = 0  # it is refused at once, with who holds it now
+        return self._bench.ask(method, json.dumps(params).encode())
+
+    def _never(self, run: str) -> str:
+        why = self._bench.ask("run.why", json.dumps({"run": run}).encode())
+        return f"{run} does not end by itself: {why['why'] or why['status']}"
+
+    def _reach(self, deadline: float | None) -> Link:
+        """See `start_many`: it makes sure that there is a daemon, and uses no link here."""
+        return None  # type: ignore[return-value]
+
+    def _launch(self, batch: Batch) -> tuple[Link, Flight] | None:
+        return None

@@ -1,0 +1,63 @@
+"""Where a worker is to die: at which step, before or after what."""
+
+from __future__ import annotations
+
+import threading
+from typing import Final
+
+BEFORE_STEP: Final = "before_step"
+BEFORE_RECORD: Final = "before_record"
+AFTER_RECORD: Final = "after_record"
+PLACES: Final = (BEFORE_STEP, BEFORE_RECORD, AFTER_RECORD)
+
+
+class Crash:
+    """A worker dies the next `times` times that it comes by the place."""
+
+    def __init__(self, step: str, when: str, job: str | None, times: int) -> None:
+        self.step = step
+        self.when = when
+        self.job = job
+        self.times = times
+        self.happened = 0
+
+    def __str__(self) -> str:
+        job = f" of {self.job}" if self.job else ""
+        return f"{self.when} of step {self.step!r}{job}"
+
+
+class Crashes:
+    """Those that are to happen. Asked by the worker's threads."""
+
+    def __init__(self) -> None:
+        self._armed: list[Crash] = []
+        self._lock = threading.Lock()
+
+    def arm(self, crash: Crash) -> None:
+        """It is to happen from now on."""
+        with self._lock:
+            self._armed.append(crash)
+
+    def disarm(self, crash: Crash) -> None:
+        """It is not to happen any more."""
+        with self._lock:
+            self._armed.remove(crash)
+
+    def concerns(self, step: str) -> bool:
+        """Is something to happen at this step?"""
+        with self._lock:
+            return any(crash.step == step for crash in self._armed)
+
+    def strike(self, job: str, step: str, when: str) -> bool:
+        """Does a worker that is at this place die here?"""
+        with self._lock:
+            for crash in self._armed:
+                if (
+                    crash.step == step
+                    and crash.when == when
+                    and crash.job in (None, job)
+                    and crash.happened < crash.times
+                ):
+                    crash.happened += 1
+                    return True
+        return False

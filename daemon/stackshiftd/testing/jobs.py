@@ -1,0 +1,147 @@
+"""Which jobs there are in a test: those of the project, of the test's module, and of the test.
+
+Job modules are imported once and stay imported, so that a module is the same object to the test
+that patches it and to the handler that calls it. What is a test's own is the register: it is put
+back when the test is over. A project's modules and jobs are set aside while a test of another
+project runs: both may have a module `jobs.media`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Final
+
+import msgspec
+
+from stackshift_jobs.project import project_above
+from stackshift_jobs.registry import Job, QueueLimits, TwoJobsOneName, queues, registry
+from stackshiftd.worker import loader
+from stackshiftd.worker.frames import FailedModule, Greeting
+
+_aside: Final[dict[Path, dict[str, ModuleType]]] = {}
+"""Modules of the projects that are not the present one."""
+_aside_jobs: Final[dict[Path, tuple[dict[str, Job], dict[str, QueueLimits]]]] = {}
+_present: dict[Path, set[str]] = {}
+"""Empty or one: the project whose modules are imported, and the names of what lies in its root."""
+
+
+class Jobs:
+    """The jobs of one test. `changed` when some were defined since they were last told of."""
+
+    def __init__(
+        self, project: Path | None, entries: tuple[str, ...], own: str, schedules: bool
+    ) -> None:
+        self._project = project
+        self._entries = list(entries)
+        self._own = own
+        self._schedules = schedules
+        self._failed: list[FailedModule] = []
+        self._told: list[int] = []
+
+    @contextmanager
+    def registered(self, of_the_module: Mapping[str, Job]) -> Iterator[None]:
+        """Have the register hold the jobs of the project, and `of_the_module` of the test."""
+        if self._project is not None:
+            _bring_in(self._project, self._entries)
+        before, queues_before = dict(registry), dict(queues)
+        try:
+            if self._project is not None:
+                _, self._failed = loader.load(self._project, self._entries)
+                before, queues_before = dict(registry), dict(queues)
+            self._leave_out_others()
+            for name, job in of_the_module.items():
+                if name in registry:
+                    raise TwoJobsOneName(
+                        f"two jobs are named {name!r}: one of {registry[name].module}, and one of "
+                        f"{self._own}",
+                        hint="give the one in the test another name",
+                        job=name,
+                    )
+                registry[name] = job
+            yield
+        finally:
+            # What an import has registered stays: it will not be imported again.
+            imported = {
+                name: job
+                for name, job in registry.items()
+                if job.module != self._own and name not in before
+            }
+            registry.clear()
+            registry.update(before | imported)
+            queues.clear()
+            queues.update(queues_before)
+
+    def _leave_out_others(self) -> None:
+        """Jobs that something imported from another project are not of this test."""
+        for name, job in list(registry.items()):
+            home = _project_of(getattr(sys.modules.get(job.module), "__file__", None))
+            if home is not None and home != self._project and job.module != self._own:
+                del registry[name]
+
+    @property
+    def changed(self) -> bool:
+        return self._told != _identities()
+
+    def greeting(self) -> Greeting:
+        """What a worker would say of them."""
+        failed = list(self._failed)
+        facts = loader.described(failed)
+        if not self._schedules:
+            facts = [msgspec.structs.replace(each, schedule=None) for each in facts]
+        self._told = _identities()
+        return Greeting(os.getpid(), sys.executable, facts, failed, loader.queue_terms())
+
+
+def _identities() -> list[int]:
+    return [*map(id, registry.values()), *map(id, queues.values())]
+
+
+def _bring_in(project: Path, entries: list[str]) -> None:
+    """Make `project` the one whose modules are imported."""
+    if project not in _present:
+        for other in list(_present):
+            _set_aside(other, _present.pop(other))
+        _present[project] = {entry.name.removesuffix(".py") for entry in project.iterdir()}
+        sys.modules.update(_aside.pop(project, {}))
+        jobs, limits = _aside_jobs.pop(project, ({}, {}))
+        registry.update(jobs)
+        queues.update(limits)
+    root = str(project)
+    if sys.path[:1] != [root]:
+        if root in sys.path:
+            sys.path.remove(root)
+        sys.path.insert(0, root)
+
+
+def _set_aside(project: Path, tops: set[str]) -> None:
+    if str(project) in sys.path:
+        sys.path.remove(str(project))
+    modules = {
+        name: module
+        for name, module in list(sys.modules.items())
+        if name.partition(".")[0] in tops and _is_under(module, project)
+    }
+    jobs = {name: job for name, job in registry.items() if job.module in modules}
+    for name in modules:
+        del sys.modules[name]
+    for name in jobs:
+        del registry[name]
+    _aside[project] = modules
+    _aside_jobs[project] = (jobs, dict(queues))
+    queues.clear()
+
+
+def _is_under(module: ModuleType, project: Path) -> bool:
+    places = [getattr(module, "__file__", None), *getattr(module, "__path__", ())]
+    return any(place and Path(place).resolve().is_relative_to(project) for place in places)
+
+
+def _project_of(file: str | None) -> Path | None:
+    """The project that a module's file lies in."""
+    found = project_above(str(Path(file).resolve().parent)) if file else None
+    return Path(found) if found is not None else None

@@ -1,0 +1,198 @@
+"""The worker for tests: the real one, on a thread of the test's process.
+
+It speaks to the daemon over a socket pair, in the frames that all workers speak. Two things are its
+own: it is told which jobs there are, instead of importing them as a process does; and it can die. A
+death is what it is for a process as far as the daemon can see: the socket closes, and nothing that
+is said later is heard. Its handlers are unwound then, as they are at every wait, and its place is
+taken by another only when all of them have left: two lives of a run never overlap.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any, Final
+
+from stackshift_jobs import ops
+from stackshift_jobs.replay import Unwinding
+from stackshiftd.testing.crashes import AFTER_RECORD, BEFORE_RECORD, BEFORE_STEP, Crashes
+from stackshiftd.worker.execution import Execution, Pace
+from stackshiftd.worker.frames import Greeting, Hello
+from stackshiftd.worker.looped import LoopedExecution, LoopPort, task_factory
+from stackshiftd.worker.process import Worker
+from stackshiftd.worker.threaded import ThreadedExecution, ThreadPort
+
+KILLED: Final = "killed"
+"""Why a pass is left when its worker dies."""
+SIGNALLED: Final = -9
+LEAVING_SECONDS: Final = 0.001
+"""How often it is looked whether the handlers of a dead worker have left."""
+
+
+class Home:
+    """What the workers of one test share."""
+
+    def __init__(self, pace: Pace, greet: Callable[[], Greeting], patience: float) -> None:
+        self.pace = pace
+        self.greet = greet
+        self.patience = patience
+        """Seconds that a dead worker's handlers are waited for."""
+        self.crashes = Crashes()
+        self.workers: list[LocalWorker] = []
+        self.broken: BaseException | None = None
+        """A mistake of ours on a worker's loop."""
+
+
+class LocalWorker(Worker):
+    """One worker, on the loop of its own thread."""
+
+    def __init__(self, sock: socket.socket, loop: asyncio.AbstractEventLoop, home: Home) -> None:
+        self.pace = home.pace
+        self.dead = False
+        self._home = home
+        super().__init__(sock, loop)
+
+    def _enter(self, hello: Hello) -> Greeting:
+        return self._home.greet()
+
+    def die(self) -> None:
+        """Die now; from any thread."""
+        self.dead = True
+        self._pipe.hang_up()
+
+    def _gone(self) -> None:
+        self.dead = True
+        self._over.set()
+        for execution in list(self._executions.values()):
+            execution.leave(KILLED)
+        self._stop_when_left()
+
+    def _stop_when_left(self) -> None:
+        if self._executions or self._threads.active:
+            self._loop.call_later(LEAVING_SECONDS, self._stop_when_left)
+        else:
+            self._threads.close()
+            self._loop.stop()
+
+    def strike(self, execution: Execution, step: str, when: str) -> None:
+        """Die, if this is where that is to happen."""
+        if self._home.crashes.strike(execution.order.job, step, when):
+            execution.pass_.unwinding = KILLED
+            self.die()
+            raise Unwinding(KILLED)
+
+    def may_die(self, step: str) -> bool:
+        """Is there a place at this step where it may die?"""
+        return self._home.crashes.concerns(step)
+
+    @property
+    def executing(self) -> list[LoopedExecution | ThreadedExecution]:
+        """What it executes now."""
+        return list(self._executions.values())
+
+    def _thread_port(self, execution: ThreadedExecution) -> ThreadPort:
+        return _MortalThreadPort(self, execution, self._pipe, self._calls, self._threads)
+
+    def _loop_port(self, execution: LoopedExecution) -> LoopPort:
+        return _MortalLoopPort(self, execution, self._pipe, self._calls, self._loop)
+
+
+class _MortalThreadPort(ThreadPort):
+    """Passes by the places where its worker may die."""
+
+    def __init__(self, worker: LocalWorker, *rest: Any) -> None:
+        super().__init__(*rest)
+        self._worker = worker
+
+    def perform(self, op: ops.Perform) -> Any:
+        self._worker.strike(self._execution, op.step, BEFORE_STEP)
+        return super().perform(op)
+
+    def tell(self, op: ops.Tell) -> ops.Recorded:
+        self._worker.strike(self._execution, op.step, BEFORE_RECORD)
+        recorded = super().tell(op)
+        self._worker.strike(self._execution, op.step, AFTER_RECORD)
+        return recorded
+
+
+class _MortalLoopPort(LoopPort):
+    """The same, awaited. A handler that is being left is cancelled, so that is how it dies here."""
+
+    def __init__(self, worker: LocalWorker, *rest: Any) -> None:
+        super().__init__(*rest)
+        self._worker = worker
+
+    def _strike(self, step: str, when: str) -> None:
+        try:
+            self._worker.strike(self._execution, step, when)
+        except Unwinding as dying:
+            raise asyncio.CancelledError from dying
+
+    async def perform(self, op: ops.Perform) -> Any:
+        self._strike(op.step, BEFORE_STEP)
+        return await super().perform(op)
+
+    def tell(self, op: ops.Tell) -> asyncio.Future[ops.Recorded]:
+        self._strike(op.step, BEFORE_RECORD)
+        if not self._worker.may_die(op.step):
+            return super().tell(op)
+        return self._loop.create_task(self._told(op.step, super().tell(op)))
+
+    async def _told(self, step: str, answer: asyncio.Future[ops.Recorded]) -> ops.Recorded:
+        recorded = await answer
+        self._strike(step, AFTER_RECORD)
+        return recorded
+
+
+class LocalProcess:
+    """A `pool.Process` that is a thread."""
+
+    def __init__(self, home: Home, theirs: socket.socket) -> None:
+        self.pid = os.getpid()
+        self._home = home
+        self._sock = theirs.dup()
+        self._loop = asyncio.new_event_loop()
+        self._loop.set_task_factory(task_factory)  # type: ignore[arg-type]
+        self._loop.set_exception_handler(self._broke)
+        self._worker = LocalWorker(self._sock, self._loop, home)
+        home.workers.append(self._worker)
+        self._worker.start()
+        self._thread = threading.Thread(target=self._run, name="stackshift-worker", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_forever()
+            left = asyncio.all_tasks(self._loop)
+            for task in left:
+                task.cancel()
+            self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            self._loop.run_until_complete(self._loop.shutdown_default_executor())
+        finally:
+            self._home.workers.remove(self._worker)
+            asyncio.set_event_loop(None)
+            self._loop.close()
+            self._sock.close()
+
+    def _broke(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if isinstance(error, Exception) and context.get("task") is None:
+            self._home.broken = error
+        loop.default_exception_handler(context)
+
+    def poll(self) -> int | None:
+        return SIGNALLED if self._worker.dead else None
+
+    def wait(self) -> int:
+        """Wait until all of its handlers have left; one that does not within the patience stays
+        behind, with nobody listening to it."""
+        self._thread.join(self._home.patience)
+        return SIGNALLED
+
+    def kill(self) -> None:
+        self._worker.die()

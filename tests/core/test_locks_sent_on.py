@@ -1,0 +1,107 @@
+"""Blocks of locks and what is tried anew: code that runs again in a block has its lock again."""
+
+from __future__ import annotations
+
+from core.story import ONCE, Story
+from stackshiftd.core import commands as c
+from stackshiftd.core.effects import Sent
+from stackshiftd.core.image import state_hash
+from stackshiftd.core.state import Phase
+
+LOCK = "[lock k]"
+
+
+def takes(story: Story, run: str, step: str = LOCK, *, wait_ms: int | None = None) -> None:
+    story.do(
+        c.TakeLock(run=run, token=story.token(run), call=1, step=step, key="k", wait_ms=wait_ms)
+    )
+
+
+def leaves(story: Story, run: str, step: str = LOCK, *, raised: bool = False) -> None:
+    story.do(c.ReleaseLock(run=run, token=story.token(run), call=2, lock=step, raised=raised))
+
+
+def begin(story: Story) -> str:
+    """A run that has recorded a before a block, b and c within it, and d after it."""
+    run = story.start(retry=ONCE)
+    story.assign()
+    story.step_done(run, "a")
+    takes(story, run)
+    story.step_done(run, "b")
+    story.step_done(run, "c")
+    leaves(story, run)
+    story.step_done(run, "d")
+    return run
+
+
+def same_from_the_journal(story: Story) -> None:
+    assert state_hash(story.replayed()) == state_hash(story.state)
+
+
+def test_retry_from_within_a_block_takes_its_lock_anew() -> None:
+    """What happens again there must not happen without it."""
+    story = Story()
+    run = begin(story)
+    story.fails(run)
+    assert story.retry(run, from_step="c") == Sent(run, ["a", "b"], ["c", LOCK, "d"])
+    same_from_the_journal(story)
+
+
+def test_retry_from_behind_a_block_does_not_take_its_lock_again() -> None:
+    """The block is answered from the record; another may have the lock by now."""
+    story = Story()
+    run = begin(story)
+    story.fails(run)
+    assert story.retry(run, from_step="d") == Sent(run, ["a", "b", "c", LOCK], ["d"])
+    assert story.run(run).steps[LOCK].phase is Phase.LEFT
+    same_from_the_journal(story)
+
+
+def test_replaced_result_within_a_block_takes_its_lock_anew() -> None:
+    """The code may go another way from there, and makes calls that are not on record."""
+    story = Story()
+    run = begin(story)
+    story.fails(run)
+    assert story.retry(run, replaced={"b": 7}) == Sent(run, ["a", "c", "d"], [LOCK])
+    assert LOCK not in story.run(run).steps
+    same_from_the_journal(story)
+
+
+def test_failure_of_a_step_in_a_block_that_was_left_takes_its_lock_anew() -> None:
+    """A handler may catch it within the block and raise it again behind it: the next attempt runs
+    the step again."""
+    story = Story()
+    run = story.start()
+    story.assign()
+    takes(story, run)
+    story.step_done(run, "b")
+    story.step_fails(run, "c")
+    leaves(story, run)
+    story.step_done(run, "d")
+    story.fails(run, step="c")
+    assert set(story.run(run).steps) == {"b", "d"}
+    same_from_the_journal(story)
+
+
+def test_failure_of_a_step_behind_a_block_leaves_the_block_as_it_was() -> None:
+    """Its lock is not needed again."""
+    story = Story()
+    run = story.start()
+    story.assign()
+    takes(story, run)
+    story.step_done(run, "b")
+    leaves(story, run)
+    story.step_fails(run, "d")
+    story.fails(run, step="d")
+    assert set(story.run(run).steps) == {LOCK, "b"}
+    same_from_the_journal(story)
+
+
+def test_fork_from_within_a_block_takes_its_lock_anew() -> None:
+    """It never had it."""
+    story = Story()
+    run = begin(story)
+    story.completes(run)
+    assert story.fork(run, from_step="b").repeated == ["b", "c", LOCK, "d"]
+    assert story.fork(run, from_step="d").repeated == ["d"]
+    same_from_the_journal(story)

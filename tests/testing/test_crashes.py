@@ -1,0 +1,197 @@
+"""A worker dies where the test says, and the run goes on as after a real loss."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from stackshift_jobs import AsyncJobContext, JobContext, Retry
+from stackshift_jobs.errors import Usage
+from stackshift_jobs.testing import Stackshift
+
+Context = JobContext[Any]
+AsyncContext = AsyncJobContext[Any]
+PLACES = ["before_step", "before_record", "after_record"]
+
+
+class Till:
+    """What the steps of a job have done."""
+
+    def __init__(self) -> None:
+        self.did: Counter[str] = Counter()
+
+    def do(self, what: str) -> str:
+        self.did[what] += 1
+        return what
+
+
+@pytest.fixture
+def till(stackshift: Stackshift) -> Till:
+    """Two jobs that do the same, and what they have done."""
+    made = Till()
+
+    @stackshift.job("pay")
+    def pay(ctx: Context) -> list[str]:
+        first = ctx.step.run("reserve", made.do, "reserve")
+        second = ctx.step.run("charge", made.do, "charge")
+        ctx.step.sleep("settle", "1h")
+        return [first, second, *ctx.step.map("mail", made.do, ["a", "b"])]
+
+    @stackshift.job("payAsync")
+    async def pay_async(ctx: AsyncContext) -> list[str]:
+        first = await ctx.step.run("reserve", made.do, "reserve")
+        second = await ctx.step.run("charge", made.do, "charge")
+        await ctx.step.sleep("settle", "1h")
+        return [first, second, *await ctx.step.map("mail", made.do, ["a", "b"])]
+
+    return made
+
+
+@pytest.mark.parametrize("job", ["pay", "payAsync"])
+@pytest.mark.parametrize("when", PLACES)
+def test_what_is_on_record_is_not_done_again(
+    stackshift: Stackshift, till: Till, job: str, when: str
+) -> None:
+    """A step runs again only if its worker died between the act and the record."""
+    with stackshift.crashing("charge", when) as crash:
+        run = stackshift.start(job)
+    assert crash.happened == 1
+    assert (run.status, run.attempt) == ("waiting", 1)
+    assert run.finish().result == ["reserve", "charge", "a", "b"]
+    assert till.did == {
+        "reserve": 1, "charge": 2 if when == "before_record" else 1, "a": 1, "b": 1,
+    }  # fmt: skip
+    lost = [each for each in run.timeline if each["kind"] == "attempt.lost"]
+    assert [each["reason"] for each in lost] == ["the worker process died (signal 9)"]
+
+
+@pytest.mark.parametrize("job", ["pay", "payAsync"])
+@pytest.mark.parametrize("when", ["before_record", "after_record"])
+def test_worker_may_die_at_a_wait(stackshift: Stackshift, till: Till, job: str, when: str) -> None:
+    """Before it is recorded the wait begins anew; after that it goes on."""
+    with stackshift.crashing("settle", when):
+        run = stackshift.start(job)
+    assert run.waiting_for is not None
+    assert run.waiting_for["until"] == "2026-01-05T10:00:00.000000Z"
+    assert run.finish().status == "completed"
+    assert run.kinds.count("wait.started") == 1
+    assert till.did["charge"] == 1
+
+
+@pytest.mark.parametrize("job", ["pay", "payAsync"])
+@pytest.mark.parametrize("when", PLACES)
+def test_worker_may_die_at_an_item_of_a_map(
+    stackshift: Stackshift, till: Till, job: str, when: str
+) -> None:
+    """Each item is a step."""
+    with stackshift.crashing("mail[1]", when):
+        run = stackshift.start(job).finish()
+    assert run.result == ["reserve", "charge", "a", "b"]
+    assert till.did["b"] == (2 if when == "before_record" else 1)
+
+
+def test_other_branches_die_with_the_worker(stackshift: Stackshift) -> None:
+    """What they have recorded stays; nothing of the old life acts when the new one has begun."""
+    did: list[str] = []
+
+    async def slow(name: str) -> str:
+        did.append(f"begin {name}")
+        await asyncio.sleep(0.01)
+        did.append(f"end {name}")
+        return name
+
+    @stackshift.job("branches")
+    async def branches(ctx: AsyncContext) -> list[str]:
+        return list(
+            await asyncio.gather(
+                ctx.step.run("slow", slow, "slow"), ctx.step.run("quick", lambda: "quick")
+            )
+        )
+
+    with stackshift.crashing("quick", "after_record"):
+        run = stackshift.start("branches")
+    assert run.result == ["slow", "quick"]
+    assert did == ["begin slow", "begin slow", "end slow"]
+
+
+def test_child_is_called_once_though_the_worker_dies(stackshift: Stackshift, till: Till) -> None:
+    """The start of a run is a record of its parent's."""
+
+    @stackshift.job("parent")
+    def parent(ctx: Context) -> Any:
+        return ctx.step.call("pay")
+
+    with stackshift.crashing("pay", "after_record", job="parent"):
+        run = stackshift.start("parent")
+    assert run.finish().result == ["reserve", "charge", "a", "b"]
+    assert len(run.children) == 1
+    assert till.did["charge"] == 1
+
+
+def test_failed_try_is_counted_once_it_is_recorded(stackshift: Stackshift) -> None:
+    """A death before the record of a failure takes the failure back."""
+    tries: list[int] = []
+
+    def broken() -> None:
+        tries.append(1)
+        raise ValueError("no good")
+
+    @stackshift.job("broken", retry=Retry(max_attempts=2, backoff="1m"))
+    def handler(ctx: Context) -> None:
+        ctx.step.run("break", broken)
+
+    with stackshift.crashing("break", "before_record"):
+        run = stackshift.start("broken")
+    assert (run.status, run.attempt, len(tries)) == ("retrying", 1, 2)
+    assert (run.finish().attempt, len(tries)) == (2, 3)
+
+
+def test_only_the_job_that_is_meant_takes_its_worker_down(
+    stackshift: Stackshift, till: Till
+) -> None:
+    """A step of that name in another job is none of it."""
+    with stackshift.crashing("charge", job="payAsync"):
+        untouched = stackshift.start("pay")
+        touched = stackshift.start("payAsync")
+    assert "attempt.lost" not in untouched.kinds
+    assert "attempt.lost" in touched.kinds
+
+
+def test_worker_that_dies_again_and_again_takes_the_run_with_it(
+    stackshift: Stackshift, till: Till
+) -> None:
+    """Three deaths without anything new, one more with nothing else in the worker: poisonous."""
+    with stackshift.crashing("charge", times=4):
+        run = stackshift.start("pay")
+    assert run.status == "failed"
+    assert run.error is not None
+    assert run.error["type"] == "WorkerDied"
+    other = stackshift.start("pay")
+    assert other.finish().status == "completed"
+
+
+def test_crash_that_does_not_happen_fails_the_test(stackshift: Stackshift, till: Till) -> None:
+    """Else a test of a crash would pass once its step has got another name."""
+    with (
+        pytest.raises(AssertionError, match=r"before_record of step 'chargr', and did 0 time\(s\)"),
+        stackshift.crashing("chargr"),
+    ):
+        stackshift.start("pay")
+    with pytest.raises(Usage, match="no place to crash at"), stackshift.crashing("x", "later"):
+        pytest.fail("not reached")
+
+
+def test_failure_in_the_block_is_what_is_told(stackshift: Stackshift, till: Till) -> None:
+    """And not that the worker has not died for it."""
+    with pytest.raises(ZeroDivisionError), stackshift.crashing("charge"):
+        raise ZeroDivisionError
+
+
+def test_nothing_dies_after_the_block(stackshift: Stackshift, till: Till) -> None:
+    """A crash is of its block."""
+    with stackshift.crashing("charge"):
+        stackshift.start("pay")
+    assert "attempt.lost" not in stackshift.start("pay").kinds
