@@ -46,7 +46,7 @@ lint: $(VENV)/dev.stamp
 
 types: $(VENV)/dev.stamp
 	$(BIN)/mypy --strict $(PACKAGES)
-	MYPYPATH=$(EXAMPLE) $(BIN)/mypy --strict $(EXAMPLE)/jobs
+	MYPYPATH=$(EXAMPLE) $(BIN)/mypy --strict $(EXAMPLE)/jobs $(EXAMPLE)/tests
 
 man:
 	@sh .ci/man $(wildcard man/*.[1-8])

@@ -108,6 +108,25 @@ def pytest_make_collect_report(
     return report
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that fails says what its runs have done."""
+    report = yield
+    made = getattr(item, "funcargs", {}).get("stackshift")
+    fixture = sys.modules.get("stackshiftd.testing.fixture")
+    if (
+        report.when == "call"
+        and report.failed
+        and fixture is not None
+        and isinstance(made, fixture.Stackshift)
+        and (text := made.told())
+    ):
+        report.sections.append(("runs of stackshift", text))
+    return report
+
+
 def _project_of(config: pytest.Config, test: Path) -> Path | None:
     """The project whose jobs a test in the file `test` is about."""
     found = project_above(str(test.resolve().parent))

@@ -19,6 +19,7 @@ LARGE = {"customer": "cus_9", "amount_cents": 250_000}
 def test_money_moves_once_though_the_worker_dies(
     stackshift: Stackshift, out: Path, step: str, when: str
 ) -> None:
+    """One charge, one entry in the revenue, one event, wherever it happens."""
     with stackshift.crashing(step, when):
         run = stackshift.start("billing", ORDER).finish()
     assert run.status == "completed"
@@ -30,6 +31,7 @@ def test_money_moves_once_though_the_worker_dies(
 
 
 def test_refused_card_is_not_tried_again(stackshift: Stackshift, out: Path) -> None:
+    """The bank would say it again."""
     run = stackshift.start("billing", ORDER | {"card": "4000000000000002"})
     assert (run.status, run.attempt) == ("failed", 1)
     assert run.error is not None
@@ -43,6 +45,7 @@ def test_refused_card_is_not_tried_again(stackshift: Stackshift, out: Path) -> N
 def test_large_order_waits_for_a_person(
     stackshift: Stackshift, out: Path, decision: str, charged: bool
 ) -> None:
+    """Nothing is charged before, and only if they approve."""
     run = stackshift.start("billing", LARGE)
     stackshift.advance("1d")
     assert (run.status, out.exists()) == ("waiting", False)
@@ -52,12 +55,14 @@ def test_large_order_waits_for_a_person(
 
 
 def test_large_order_that_nobody_looks_at_is_cancelled(stackshift: Stackshift, out: Path) -> None:
+    """After two days."""
     run = stackshift.start("billing", LARGE)
     stackshift.advance("2d")
     assert (run.status, out.exists()) == ("cancelled", False)
 
 
 def test_one_key_makes_one_payment(stackshift: Stackshift) -> None:
+    """The second start finds the run of the first."""
     first = stackshift.start("billing", ORDER, idempotency_key="order:1")
     second = stackshift.start("billing", ORDER, idempotency_key="order:1")
     assert (second, second.reused) == (first, True)

@@ -9,6 +9,7 @@ REPORT = {"rows": 24, "imported": 22, "rejected": ["cus_005", "cus_018"]}
 
 
 def test_import_reads_every_row_through_child_runs(stackshift: Stackshift) -> None:
+    """Each child asks twice for its rows; what they count comes together."""
     run = stackshift.start("import")
     assert [child.steps["parse"].status for child in run.children] == ["retrying"] * 3
     assert run.finish().result == REPORT
@@ -18,6 +19,7 @@ def test_import_reads_every_row_through_child_runs(stackshift: Stackshift) -> No
 
 
 def test_imports_of_one_file_take_turns(stackshift: Stackshift) -> None:
+    """The lock is for a file; another file is imported meanwhile."""
     first, second = stackshift.start("import"), stackshift.start("import")
     other = stackshift.start("import", {"file": "data/../data/customers.csv"})
     assert second.waiting_for is not None
@@ -28,6 +30,7 @@ def test_imports_of_one_file_take_turns(stackshift: Stackshift) -> None:
 
 
 def test_lock_is_given_back_by_an_import_that_is_cancelled(stackshift: Stackshift) -> None:
+    """With the child runs that it called."""
     first, second = stackshift.start("import"), stackshift.start("import")
     assert first.cancel()
     assert [child.status for child in first.children] == ["cancelled"] * 3
@@ -35,6 +38,7 @@ def test_lock_is_given_back_by_an_import_that_is_cancelled(stackshift: Stackshif
 
 
 def test_rows_are_counted_once_though_the_worker_dies(stackshift: Stackshift) -> None:
+    """A counter that many runs write to is right to the row."""
     with stackshift.crashing(f"[state.increment {FILE}:rows]", "after_record", times=3):
         stackshift.start("import").finish()
     assert stackshift.state.get(f"{FILE}:rows") == 24

@@ -13,6 +13,7 @@ AVATAR = {"imageId": "img_123", "sizes": [64, 128]}
 
 
 def test_every_size_is_made(stackshift: Stackshift, out: Path) -> None:
+    """And a manifest that names the files."""
     run = stackshift.start("resizeAvatar", AVATAR)
     assert run.result["files"] == [
         "out/img_123/64.png", "out/img_123/128.png", "out/img_123/manifest.json",
@@ -24,6 +25,7 @@ def test_every_size_is_made(stackshift: Stackshift, out: Path) -> None:
 def test_sizes_that_are_done_stay_done(
     stackshift: Stackshift, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Each picture is resized once, also by a run that lost its worker."""
     from jobs import media
 
     resize, made = media.resize, []
@@ -40,6 +42,7 @@ def test_sizes_that_are_done_stay_done(
 
 
 def test_picture_that_does_not_exist_is_not_looked_for_again(stackshift: Stackshift) -> None:
+    """And an id that is no text makes no run."""
     run = stackshift.start("resizeAvatar", {"imageId": "img_none"})
     assert (run.status, run.attempt) == ("failed", 1)
     with pytest.raises(PayloadRefused):

@@ -19,6 +19,7 @@ def verify(stackshift: Stackshift, run: Run) -> list[str]:
 
 
 def test_onboarding_fails_without_the_event(stackshift: Stackshift) -> None:
+    """A day without the event, and the account stays locked."""
     run = stackshift.start("userOnboarding", ADA)
     assert run.status == "waiting"
     assert run.waiting_for is not None
@@ -33,6 +34,7 @@ def test_onboarding_fails_without_the_event(stackshift: Stackshift) -> None:
 
 
 def test_onboarding_goes_on_with_the_event(stackshift: Stackshift) -> None:
+    """It resumes the run that waits for it, at the time when it comes."""
     run = stackshift.start("userOnboarding", ADA)
     stackshift.advance("2h")
     assert verify(stackshift, run) == [run.id]
@@ -42,6 +44,7 @@ def test_onboarding_goes_on_with_the_event(stackshift: Stackshift) -> None:
 
 
 def test_waiting_survives_a_restart(stackshift: Stackshift) -> None:
+    """The daemon was down for three hours, and nothing is lost."""
     run = stackshift.start("userOnboarding", ADA)
     stackshift.restart(down_for="3h")
     assert run.status == "waiting"

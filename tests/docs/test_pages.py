@@ -16,7 +16,9 @@ from docs.terminal import Terminal
 from helpers.project import REPOSITORY
 
 DOCS = REPOSITORY / "docs"
-TAUGHT = ("queues", "schedules", "dead-letter", "state", "events", "idempotency")
+TAUGHT = (
+    "queues", "schedules", "dead-letter", "state", "events", "idempotency", "testing",
+)  # fmt: skip
 GUIDES = [*DOCS.glob("guide-*.md"), *(DOCS / f"{name}.md" for name in TAUGHT)]
 PAGES = [REPOSITORY / "README.md", *sorted(GUIDES)]
 EXAMPLE = REPOSITORY / "jobs.example"

@@ -99,7 +99,8 @@ def test_other_branches_die_with_the_worker(stackshift: Stackshift) -> None:
 
     async def slow(name: str) -> str:
         did.append(f"begin {name}")
-        await asyncio.sleep(0.01)
+        if len(did) == 1:
+            await asyncio.Event().wait()  # until its worker dies
         did.append(f"end {name}")
         return name
 

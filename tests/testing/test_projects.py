@@ -177,6 +177,10 @@ def test_taken(stackshift):
     @stackshift.job("userOnboarding")
     def other(ctx): ...
 
+def test_shows_its_runs(stackshift):
+    run = stackshift.start("userOnboarding", {"email": "ada"})
+    assert run.status == "completed"
+
 @pytest.mark.stackshift(patiense="1s")
 def test_option(stackshift): ...
 
@@ -186,7 +190,7 @@ def test_project(stackshift): ...
         },
     )
     result = pytester.runpytest_subprocess("-p", "no:cacheprovider", timeout=60)
-    result.assert_outcomes(passed=1, failed=6, errors=2)
+    result.assert_outcomes(passed=1, failed=7, errors=2)
     result.stdout.fnmatch_lines_random(
         [
             "E*BadConfiguration: no job 'userOnboardin', and 1 module(s) did not import: "
@@ -200,6 +204,9 @@ def test_project(stackshift): ...
             "E*the worker was to die 1 time(s) before_record of step 'nowhere', and did 0 time(s)",
             "E*TwoJobsOneName: two jobs are named 'userOnboarding': *",
             "E*pytest.mark.stackshift has no 'patiense'; it has project, now, schedules, patience",
+            "*- runs of stackshift -*",
+            "Run run_* userOnboarding waiting: sleeping until 2026-01-08T09:00:00Z*",
+            "    2026-01-05T09:00:00Z step.completed step=create-user attempt=1 result=ada",
             "E*elsewhere is no StackShift project: it has no stackshift.toml",
         ]
     )

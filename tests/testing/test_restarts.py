@@ -92,6 +92,19 @@ def test_missed_tick_is_caught_up(stackshift: Stackshift) -> None:
     assert [run.result for run in stackshift.runs] == ["10:00", "13:00", "14:00"]
 
 
+def test_journal_shows_every_record(stackshift: Stackshift, jobs: list[str]) -> None:
+    """Each once, in order, over a restart too."""
+    run = stackshift.start("waits")
+    stackshift.state.set("color", "blue")
+    stackshift.restart()
+    records = stackshift.journal
+    assert [record["seq"] for record in records] == list(range(1, len(records) + 1))
+    assert [record for record in records if record.get("run") == run.id] == run.timeline
+    kinds = [record["kind"] for record in records]
+    assert kinds.count("journal.opened") == 2
+    assert kinds.count("state.set") == 1
+
+
 def test_restart_and_crash_together(stackshift: Stackshift, jobs: list[str]) -> None:
     """A run that lost its worker and then its daemon is in the same attempt still."""
     with stackshift.crashing("before", "after_record"):

@@ -312,11 +312,14 @@ class History:
 
     def close(self) -> None:
         """Write what waits, and close."""
+        if self._task is not None:
+            self._task.cancel()
         rows = self._pending()
         with contextlib.suppress(sqlite3.Error):
             if rows:
                 self.write(rows, self._waiting_seq)
-            self._db.close()
+            with self._lock:  # a batch may be under way yet, on its thread
+                self._db.close()
 
 
 Found = Callable[[str], RunRow | None]

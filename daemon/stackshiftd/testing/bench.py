@@ -23,15 +23,17 @@ from typing import Any, Final, TypeVar
 import msgspec
 from msgspec import Raw
 
-from stackshift_jobs.clock import Clock
 from stackshift_jobs.config import Config
-from stackshift_jobs.errors import StackshiftError, from_json
+from stackshift_jobs.errors import StackshiftError
 from stackshiftd.core.image import state_hash
-from stackshiftd.core.records import Entry
+from stackshiftd.core.records import Entry, entry_json
 from stackshiftd.daemon import Daemon
 from stackshiftd.journal.memory import MemoryJournal
+from stackshiftd.shell.connection import WAITS
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.ids import Ids
+from stackshiftd.testing.asked import Asked, TestFailure
+from stackshiftd.testing.clock import TestClock
 from stackshiftd.testing.hanging import interrupt, told_of
 from stackshiftd.testing.jobs import Jobs
 from stackshiftd.testing.worker import Home, LocalProcess
@@ -43,59 +45,27 @@ LOOK_SECONDS: Final = 0.001
 """How often it is looked whether all is quiet, where no record says that something happened."""
 WATCH_SECONDS: Final = 0.05
 """How often it is looked whether a call of the test gets anywhere."""
+_WAITS: Final = WAITS | {"lock.acquire"}
+"""Methods that may be answered only when something else has happened."""
+MAX_RECORDS: Final = 50_000
+"""Of what may follow from one thing at one time."""
 STUCK_SECONDS: Final = 1.0
 """How long it is waited for what hangs to end, once the test has failed for it."""
 
 
-class TestFailure(AssertionError):
-    """What fails a test: the message is all that there is to say."""
-
-    __test__ = False
-
-
-class TestClock(Clock):
-    """Stands still until it is moved. Durations are measured on it too, so that they are the same
-    each time."""
-
-    __test__ = False
-
-    def __init__(self, start_us: int) -> None:
-        self.us = start_us
-
-    def now_us(self) -> int:
-        return self.us
-
-    def seconds(self) -> float:
-        return self.us / 1e6
-
-
 class _Daemon(Daemon):
-    """Says when something was recorded."""
+    """Says when something was recorded, and when nothing can be any more."""
 
     stirred: asyncio.Event
+    failure: BaseException | None = None
 
     def published(self, entries: list[Entry]) -> None:
         super().published(entries)
         self.stirred.set()
 
-
-class _Asked:
-    """A question and, once it is there, its answer."""
-
-    def __init__(self) -> None:
-        self.answered = False
-        self._answer: Any = None
-
-    def __call__(self, answer: Any) -> None:
-        self.answered = True
-        self._answer = answer
-
-    def result(self) -> Any:
-        """The answer as it is read back from JSON; raises it if it is an error."""
-        if isinstance(self._answer, StackshiftError):
-            self._answer.fields.pop("rpc", None)
-            raise from_json(self._answer.as_json())
-        return msgspec.json.decode(msgspec.json.encode(self._answer))
+    def failed(self, error: BaseException) -> None:
+        super().failed(error)
+        self.failure = error
 
 
 class Bench:
@@ -113,7 +83,8 @@ class Bench:
         count = itertools.count(1)
         self._ids = Ids(self.clock.now_us, lambda: next(count))
         self._journal = MemoryJournal()
-        self._stuck = False
+        self.is_stuck = False
+        """Does a handler hang, for which the test has failed?"""
         self._failure: BaseException | None = None
         self._loop = asyncio.new_event_loop()
         self._loop.set_exception_handler(self._broke)
@@ -160,7 +131,7 @@ class Bench:
             if now != seen:
                 seen, since = now, time.monotonic()
             elif time.monotonic() - since > self._patience:
-                self._stuck = True
+                self.is_stuck = True
                 future.cancel()
                 raise TestFailure(told_of(self.home.workers, self._patience))
         return future.result()
@@ -171,8 +142,8 @@ class Bench:
 
     def ask(self, method: str, params: bytes, until_us: int | None = None) -> Any:
         """The answer to a method of the protocol. What follows from it happens before this returns;
-        where the answer comes only when something else has happened, the clock moves on to that,
-        but not past `until_us`. Raises `LookupError` where no answer comes by itself, or by then;
+        where it waits for something else to happen, the clock moves on to that, but not past
+        `until_us`. Raises `LookupError` where no answer comes by itself, or by then;
         nothing waits for it any more."""
         __tracebackhide__ = True
         self.refresh()
@@ -185,6 +156,10 @@ class Bench:
         """The answer to a handler's step: nothing is waited for but that."""
         return self.do(self._answered(method, params)).result()
 
+    def records(self) -> list[dict[str, Any]]:
+        """The journal. Nothing is under way when the test looks, so it is complete."""
+        return [msgspec.json.decode(entry_json(entry)) for _, entry in self._journal.read(1)]
+
     def refresh(self) -> None:
         """Tell the daemon of jobs that were defined since."""
         if self._jobs.changed:
@@ -196,10 +171,6 @@ class Bench:
         self.refresh()
         self.do(self._advance(until_us))
 
-    def advance_to_next(self) -> bool:
-        """Move the clock to what is due next; False if nothing is."""
-        return self.do(self._advance_to_next(None))
-
     def restart(self, down_us: int) -> None:
         """Kill the daemon, let the clock move while there is none, and start it anew."""
         self.do(self._restart(down_us))
@@ -207,23 +178,27 @@ class Bench:
     def close(self) -> None:
         """End the daemon and its worker. One that hangs stays behind, on threads that the process
         does not wait for."""
-        if self._stuck:
+        if self.is_stuck:
             self._patience = self.home.patience = STUCK_SECONDS
             interrupt(self.home.workers)
         try:
             self.do(self._close())
         except TestFailure:
-            if not self._stuck:
+            if not self.is_stuck:
                 raise
         finally:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(self._patience)
-        if not self._stuck and self._failure is not None:
+        if not self.is_stuck and self._failure is not None:
             raise TestFailure(f"the daemon failed: {self._failure!r}") from self._failure
 
     # --- The daemon's loop -----------------------------------------------------------------
 
-    async def _ask(self, method: str, params: bytes, until_us: int | None) -> _Asked:
+    async def _ask(self, method: str, params: bytes, until_us: int | None) -> Asked:
+        if method not in _WAITS:
+            asked = await self._answered(method, params)
+            await self._settled()
+            return asked
         # A client of its own, so that what it waits for in vain can be taken back.
         client = object()
         asked = self._begun(method, params, client)
@@ -235,14 +210,14 @@ class Bench:
             await self._settled()
         return asked
 
-    async def _answered(self, method: str, params: bytes) -> _Asked:
+    async def _answered(self, method: str, params: bytes) -> Asked:
         asked = self._begun(method, params, object())
         while not asked.answered:
             await self._stirred()
         return asked
 
-    def _begun(self, method: str, params: bytes, client: object) -> _Asked:
-        asked = _Asked()
+    def _begun(self, method: str, params: bytes, client: object) -> Asked:
+        asked = Asked()
         try:
             # The client is compared and kept, never spoken to.
             self._daemon.control.call(client, method, Raw(params), asked)  # type: ignore[arg-type]
@@ -252,11 +227,16 @@ class Bench:
 
     async def _settled(self) -> None:
         """Returns when nothing happens any more at the time that it is."""
+        began_seq = self._daemon.engine.state.seq
         while not self._is_quiet():
+            if self._daemon.engine.state.seq - began_seq > MAX_RECORDS:
+                raise TestFailure(
+                    f"{MAX_RECORDS} records at one moment, and no end: does a job start itself?"
+                )
             await self._stirred()
 
     def _is_quiet(self) -> bool:
-        failure = self._failure or self.home.broken
+        failure = self._failure or self.home.broken or self._daemon.failure
         if failure is not None:
             raise TestFailure(f"the daemon failed: {failure!r}") from failure
         daemon = self._daemon

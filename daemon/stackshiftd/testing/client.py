@@ -14,7 +14,8 @@ from stackshift_jobs.handler_scope import in_handler
 from stackshift_jobs.link import Flight, Link
 from stackshift_jobs.project import Project
 from stackshift_jobs.request import encode
-from stackshiftd.testing.bench import Bench, TestFailure
+from stackshiftd.testing.asked import TestFailure
+from stackshiftd.testing.bench import Bench
 
 _PATIENCE: Final = {"run.wait": "timeout_ms", "lock.acquire": "wait_ms"}
 """Methods that wait, and where they say for how long at most."""

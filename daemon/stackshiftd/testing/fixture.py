@@ -22,17 +22,20 @@ from stackshift_jobs.project import CONFIG_FILE, Project
 from stackshift_jobs.registry import Job, job, registry
 from stackshift_jobs.request import StartOptions, start_params
 from stackshift_jobs.steps import Limits
-from stackshiftd.testing.bench import Bench, TestFailure
+from stackshiftd.testing.asked import TestFailure
+from stackshiftd.testing.bench import Bench
 from stackshiftd.testing.client import LocalClient
 from stackshiftd.testing.crashes import BEFORE_RECORD, PLACES, Crash
 from stackshiftd.testing.jobs import Jobs
 from stackshiftd.testing.runs import Run
+from stackshiftd.testing.telling import told
 
 START: Final = "2026-01-05T09:00:00Z"
 """When a test begins, unless it says otherwise: a Monday morning."""
 PATIENCE_SECONDS: Final = 10.0
 """Real time for which nothing may happen while a handler executes."""
-GRACE_MS: Final = 1000
+GRACE_MS: Final = 100
+"""Real time that a step past its timeout gets before its worker is replaced."""
 EVERY_RUN: Final = 1000
 
 
@@ -88,6 +91,12 @@ class Stackshift:
             cursor = page["cursor"]
             if cursor is None:
                 return found[::-1]
+
+    @property
+    def journal(self) -> list[dict[str, Any]]:
+        """Every record that there is, in order: those of runs, and of all else (state, events,
+        queues, schedules)."""
+        return self._bench.records()
 
     def runs_of(self, job: str | Callable[..., Any]) -> list[Run]:
         """All runs of a job, oldest first."""
@@ -160,6 +169,11 @@ class Stackshift:
         then is what the journal says. Fails the test if that is not all that was known before."""
         __tracebackhide__ = True
         self._bench.restart(milliseconds(down_for) * 1000)
+
+    def told(self) -> str:
+        """What there is to say of all runs, for a test that has failed; nothing where a handler
+        hangs."""
+        return "" if self._bench.is_stuck else told(self.runs)
 
     # --- All else --------------------------------------------------------------------------
 

@@ -47,7 +47,7 @@ class Jobs:
     def registered(self, of_the_module: Mapping[str, Job]) -> Iterator[None]:
         """Have the register hold the jobs of the project, and `of_the_module` of the test."""
         if self._project is not None:
-            _bring_in(self._project, self._entries)
+            _bring_in(self._project, self._own)
         before, queues_before = dict(registry), dict(queues)
         try:
             if self._project is not None:
@@ -101,11 +101,12 @@ def _identities() -> list[int]:
     return [*map(id, registry.values()), *map(id, queues.values())]
 
 
-def _bring_in(project: Path, entries: list[str]) -> None:
-    """Make `project` the one whose modules are imported."""
+def _bring_in(project: Path, own: str) -> None:
+    """Make `project` the one whose modules are imported; the test's module `own` stays where it
+    is."""
     if project not in _present:
         for other in list(_present):
-            _set_aside(other, _present.pop(other))
+            _set_aside(other, _present.pop(other), own)
         _present[project] = {entry.name.removesuffix(".py") for entry in project.iterdir()}
         sys.modules.update(_aside.pop(project, {}))
         jobs, limits = _aside_jobs.pop(project, ({}, {}))
@@ -118,13 +119,15 @@ def _bring_in(project: Path, entries: list[str]) -> None:
         sys.path.insert(0, root)
 
 
-def _set_aside(project: Path, tops: set[str]) -> None:
+def _set_aside(project: Path, tops: set[str], own: str) -> None:
     if str(project) in sys.path:
         sys.path.remove(str(project))
     modules = {
         name: module
         for name, module in list(sys.modules.items())
-        if name.partition(".")[0] in tops and _is_under(module, project)
+        if name.partition(".")[0] in tops
+        and not f"{own}.".startswith(f"{name}.")
+        and _is_under(module, project)
     }
     jobs = {name: job for name, job in registry.items() if job.module in modules}
     for name in modules:
