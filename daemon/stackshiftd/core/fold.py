@@ -309,6 +309,9 @@ def _dispatched(state: State, entry: r.Entry, record: r.AttemptStarted | r.Attem
     if new:
         run.spent_us = 0
         run.retry_us = 0
+        # What a lock protected is entered again: so one that is gone is taken again.
+        for name in [name for name, step in run.steps.items() if step.phase is Phase.GONE]:
+            del run.steps[name]
         locked.renew(state, run, entry.seq)
     if run.timeout_ms:
         left_us = run.timeout_ms * 1000 - run.spent_us
@@ -328,9 +331,6 @@ def _attempt_failed(state: State, entry: r.Entry, record: r.AttemptFailed) -> No
         _release(state, run, entry.at_us)
     if record.step is not None:
         run.steps.pop(record.step, None)
-    # What a lock protected is entered again: so the lock is taken again.
-    for name in [name for name, step in run.steps.items() if step.phase is Phase.GONE]:
-        del run.steps[name]
     run.failed_step = record.step
     run.error = record.error
     run.next_is_new = True
