@@ -102,7 +102,9 @@ def _released(state: State, entry: r.Entry, record: r.LockReleased) -> None:
     run.locks = tuple(key for key in run.locks if key != record.key)
     step = run.steps.get(record.step)
     if step is not None:
-        step.phase = Phase.LEFT if record.reason == "left" else Phase.GONE
+        step.phase = Phase.GONE
+        if record.reason == "left":
+            step.phase, step.left_seq = Phase.LEFT, entry.seq
         run.progressed = True
 
 
