@@ -74,6 +74,8 @@ def _repeats(state: State, step: Step, since: int | None) -> bool:
         return True
     if step.kind is Memo.EVENT and step.phase in PENDING:
         return True  # what came meanwhile is kept: only a wait that begins now can get it
+    if step.kind is Memo.EVENT and step.child_status and step.wait is not None:
+        return step.wait.on_timeout == "cancel"  # its time has passed, which ended the run
     if step.kind is Memo.CHILD and step.phase in PENDING:
         child = state.runs.get(step.child or "")
         return child is None or child.finished
