@@ -17,7 +17,7 @@ _BRACKETED: Final = re.compile(r"\[(.*)\](#\d+)?", re.DOTALL)
 
 
 class About:
-    """The words, and the fields of the record that they tell."""
+    """The words, and the fields of the record that they tell or that tell nobody anything."""
 
     __slots__ = ("fields", "words")
 
@@ -39,7 +39,7 @@ def about(record: Mapping[str, Any]) -> About:
         return About(f"lock {record.get('key')}", "key", "asker")
     if noun == "event":
         words = event(record.get("name"), record.get("correlation_key"))
-        return About(words, "name", "correlation_key")
+        return About(words, "name", "correlation_key", "digest", "key_ttl_ms")
     if noun == "state" and verb == "set":
         told = compact(record.get("value"))
         return About(f"state {record.get('key')} = {told}", "key", "value")

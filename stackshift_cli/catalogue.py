@@ -171,8 +171,7 @@ _EVENT_COMMANDS: Final = (
     Command(("event", "list"), "List the events that are kept, newest first.", "events:list_", (
         Option("name", ("--name",), "Of this name.", "NAME"),
         Option("correlation_key", ("--correlation-key",), "With this correlation key.", "K"),
-        Option("limit", ("--limit",), "At most N (default 50).", "N"),
-        Option("cursor", ("--cursor",), "Go on after the event C.", "C"),
+        _LIMIT._replace(help="At most N (default 50)."),
     )),
     Command(("event", "tail"), "Follow events as they come and go.", "events_follow:tail", (
         _SINCE,

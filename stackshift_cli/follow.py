@@ -1,8 +1,9 @@
 """Following records as they become durable, across restarts of the daemon.
 
 After a lost connection the feed is opened again behind the last sequence number that was handed
-out, so that a follower sees each record once: no gap, no duplicate. The daemon is not started by a
-follower: it waits for one to come back, and gives up after a minute.
+out, so that a follower sees each record once: no gap, no duplicate. A follower waits for the daemon
+to come back and gives up after a minute. One that was killed, and that nobody has started again
+within ten seconds, it starts itself; one that was stopped in good order was meant to stop.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ TICK_SECONDS: Final = 0.25
 """How often a follower that has nothing new is woken: it redraws clocks and looks at deadlines."""
 _PATIENCE_SECONDS: Final = 60.0
 _RETRY_SECONDS: Final = 0.1
+REVIVE_SECONDS: Final = 10.0
+"""How long whoever watches over the daemon has to start it again after it was killed."""
 PASSING: Final = frozenset((BROKEN, NOT_RUNNING, STALE))
 
 
@@ -121,16 +124,22 @@ def _if_ended(session: Session, seen: _Seen) -> dict[str, Any] | None:
 
 
 def until_back(session: Session, bad: DaemonUnavailable) -> Iterator[Tick]:
-    """Wait until a daemon answers again; raises `bad` if none does for a minute."""
+    """Wait until a daemon answers again, or can be started in place of one that was killed; raises
+    `bad` if none does for a minute."""
     session.say("the daemon is gone; waiting for it to come back")
-    deadline = monotonic() + _PATIENCE_SECONDS
+    began = monotonic()
     while True:
+        waited = monotonic() - began
         try:
             session.reconnect()
             return
         except DaemonUnavailable as still:
-            if still.fields.get("reason") not in PASSING or monotonic() > deadline:
+            reason = still.fields.get("reason")
+            if reason not in PASSING or waited > _PATIENCE_SECONDS:
                 raise still from bad
+        if reason == STALE and waited >= REVIVE_SECONDS and session.may_start:
+            session.start_daemon()
+            return
         yield Tick()
         select.select([], [], [], _RETRY_SECONDS)
 

@@ -108,10 +108,17 @@ class Session:
 
             if not self.may_start or not autostart.absent(bad):
                 raise
-        connection, pid = autostart.start_and_open(self.project, self.say)
+        return self.start_daemon()
+
+    def start_daemon(self) -> Connection:
+        """Start the daemon, wait until it is ready, and say so; the connection to it, or to one
+        that somebody else has started meanwhile."""
+        from stackshift_cli import autostart
+
+        self._connection, pid = autostart.start_and_open(self.project, self.say)
         if pid is not None:
             self.say(f"started stackshiftd (pid {pid})")
-        return connection
+        return self._connection
 
 
 def _default_project() -> str | None:

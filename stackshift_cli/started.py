@@ -57,7 +57,7 @@ def _check(given: Given) -> None:
 
 def _would(reply: dict[str, Any], job: str) -> str:
     if reply["reused"]:
-        return f"dry run: would reuse {reply['id'] or reply['run']['id']} ({reply['status']})"
+        return f"dry run: would reuse {reply['id'] or reply['run']['id']} ({_status(reply)})"
     from stackshift_cli.safe_text import safe
 
     queue = safe(str(reply["run"]["queue"]))
@@ -65,6 +65,11 @@ def _would(reply: dict[str, Any], job: str) -> str:
 
 
 def _say_reused(session: Session, reply: dict[str, Any]) -> None:
-    session.say(f"reused {reply['id']} ({reply['status']}), which has this idempotency key")
+    session.say(f"reused {reply['id']} ({_status(reply)}), which has this idempotency key")
     if reply["status"] in ("failed", "cancelled"):
         session.say(f"hint: stackshift runs retry {reply['id']}")
+
+
+def _status(reply: dict[str, Any]) -> str:
+    """The status of the run; there is none of one that is past the journal's retention."""
+    return str(reply["status"] or "not kept any more")

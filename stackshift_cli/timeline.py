@@ -234,7 +234,7 @@ class _Telling:
         row.tries.append(
             Try(
                 number=len(row.tries) + 1,
-                type=str(error.get("type") or "error"),
+                type=str(error.get("type") or error.get("code") or "error"),
                 message=str(error.get("message") or ""),
                 took_ms=took_ms,
                 retry_ms=None,
@@ -304,12 +304,18 @@ class _Telling:
 
     def call_refused(self, record: dict[str, Any], at_us: int) -> None:
         if step := record.get("step"):
-            error = record.get("error") or {}
             self.close(step, at_us)
             row = self.row(step)
             row.status = "failed"
-            row.note = f"{error.get('code')}: {error.get('message')}"
+            self.failed_try(row, record, 0)
             self.add(row.key, Kind.FAILED, at_us, at_us)
+
+    def state_written(self, record: dict[str, Any], at_us: int) -> None:
+        # Only where it was refused before, and so has a row.
+        if (row := self.rows.get(str(record.get("step")))) is not None:
+            self.close(row.key, at_us)
+            row.status = "completed"
+            self.add(row.key, Kind.WORK, at_us, at_us)
 
     def child_started(self, record: dict[str, Any], at_us: int) -> None:
         row = self.row(record["step"])
@@ -405,4 +411,6 @@ _HANDLERS: Final = {
     "lock.released": _Telling.lock_released,
     "event.received": _Telling.event_sent,
     "call.refused": _Telling.call_refused,
+    "state.set": _Telling.state_written,
+    "state.deleted": _Telling.state_written,
 }

@@ -109,7 +109,7 @@ class AsyncStepCalls:
     def _called(self, key: str, made: Steps) -> Coroutine[Any, Any, Any]:
         """The call, to be awaited; until it is, it stands among those that were forgotten."""
         self._pass.unawaited.add(key)
-        return drive_awaited(made, self._port, self._pass, key)
+        return drive_awaited(made, self._port, self._pass.unawaited, key)
 
     async def _typed(self, call: Coroutine[Any, Any, Any], returns: Any) -> Any:
         return convert(await call, returns)

@@ -1,8 +1,8 @@
 """`ctx.state` and `ctx.events` of an `async def` handler: `handler_state`, awaited.
 
 The identity of a call is taken when it is called, not when it is awaited. A `def` function of a
-step runs on a thread, where nothing can be awaited: there the client (`stackshift.state`) is right,
-which acts at once as these would.
+step runs on a thread, where nothing can be awaited: it may return such a call, to be awaited for
+it; otherwise the client (`stackshift.state`) is right there, which acts at once as these would.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from stackshift_jobs.errors import StackshiftError, Usage
 from stackshift_jobs.handler_scope import current_step
 from stackshift_jobs.handler_state import Block
 from stackshift_jobs.ops import Steps
-from stackshift_jobs.replay import Pass, written_as
+from stackshift_jobs.replay import Pass, told, written_as
 from stackshift_jobs.state_calls import Call
 from stackshift_jobs.values import SentEvent, StateChange, StateEntry
 
@@ -39,33 +39,40 @@ class _Calls:
     ) -> Coroutine[Any, Any, Any]:
         """`call`, about `subject`; gives what `give` makes of its result."""
         step = _identify(self._pass, call[0], subject)
-        return _called(self._pass, self._port, step, given(ask(self._pass, step, call), give))
+        made = given(ask(self._pass, step, call), give)
+        return _called(self._pass, self._port, step, subject, call[0], made)
 
 
 def _identify(pass_: Pass, method: str, subject: str) -> str:
-    """As `Pass.identify_call`. Raises `Usage` in a `def` function of a step, where what the call
-    gives could not be awaited."""
+    """As `Pass.identify_call`. Raises `Usage` within another event loop than the handler's, where
+    the call could not be awaited."""
     step = pass_.identify_call(method, subject)
-    if step:
-        return step
-    try:
-        loop = asyncio.get_running_loop()
-    except RuntimeError:
-        loop = None
-    if loop is None or loop is not (pass_.loop or loop):
-        written = written_as(method)
+    if not step and pass_.loop is not None and _running_loop() not in (None, pass_.loop):
         raise Usage(
-            f"{written} of an `async def` handler was called in a `def` function (of step "
+            f"{written_as(method)} was called in an event loop of its own (in step "
             f"{current_step.get()!r}), where it cannot be awaited",
-            hint=f"make the function `async def`, or use stackshift.{written.removeprefix('ctx.')}",
+            hint=f"use stackshift.{written_as(method).removeprefix('ctx.')} there",
         )
     return step
 
 
-def _called(pass_: Pass, port: AsyncPort, step: str, made: Steps) -> Coroutine[Any, Any, Any]:
-    shown = step or f"a call in step {current_step.get()}"
-    pass_.unawaited.add(shown)
-    return drive_awaited(made, port, pass_, shown)
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None  # a `def` function on a thread: what it returns is awaited on the loop
+
+
+def _called(
+    pass_: Pass, port: AsyncPort, step: str, subject: str, method: str, made: Steps
+) -> Coroutine[Any, Any, Any]:
+    if step:
+        pass_.unawaited.add(step)
+        return drive_awaited(made, port, pass_.unawaited, step)
+    within = pass_.forgotten.setdefault(current_step.get() or "", set())
+    shown = told(written_as(method), subject)
+    within.add(shown)
+    return drive_awaited(made, port, within, shown)
 
 
 class AsyncRunState(_Calls):
@@ -112,13 +119,13 @@ class AsyncRunState(_Calls):
         """The last changes of `key`, newest first, as far back as the journal is kept."""
         step = _identify(self._pass, "state.history", key)
         made = ask_all(self._pass, step, state_calls.history(key, limit))
-        return _called(self._pass, self._port, step, made)
+        return _called(self._pass, self._port, step, key, "state.history", made)
 
     def list(self, prefix: str = "") -> Coroutine[Any, Any, list[StateEntry]]:
         """All entries whose key begins with `prefix`, in the order of their keys."""
         step = _identify(self._pass, "state.list", prefix)
         made = ask_all(self._pass, step, state_calls.listing(prefix))
-        return _called(self._pass, self._port, step, made)
+        return _called(self._pass, self._port, step, prefix, "state.list", made)
 
     def lock(
         self, key: str, *, ttl: Duration | None = None, wait: Duration | None = None
@@ -176,4 +183,5 @@ class AsyncRunLock(Block):
     def extend(self, ttl: Duration) -> Coroutine[Any, Any, None]:
         """Hold it for `ttl` from now on. Raises `LockLost` if the run has lost it."""
         step = _identify(self._pass, "lock.extend", self.key)
-        return _called(self._pass, self._port, step, self._extending(step, ttl))
+        made = self._extending(step, ttl)
+        return _called(self._pass, self._port, step, self.key, "lock.extend", made)

@@ -10,7 +10,6 @@ from collections.abc import Awaitable
 from typing import Any, Protocol
 
 from stackshift_jobs.ops import Memo, Park, Perform, Recorded, Steps, Tell
-from stackshift_jobs.replay import Pass
 
 
 class Port(Protocol):
@@ -61,12 +60,12 @@ def drive(made: Steps, port: Port) -> Any:
 
 
 async def drive_awaited(
-    made: Steps, port: AsyncPort, pass_: Pass | None = None, key: str = ""
+    made: Steps, port: AsyncPort, unawaited: set[str] | None = None, key: str = ""
 ) -> Any:
-    """Answer each op of a call with `port` until it returns. `key`: the call is among those of the
-    pass that nobody has awaited; it is no more."""
-    if pass_ is not None:
-        pass_.unawaited.discard(key)
+    """Answer each op of a call with `port` until it returns. Until now the call `key` was among
+    those that nobody has awaited."""
+    if unawaited is not None:
+        unawaited.discard(key)
     try:
         op = next(made)
         while True:

@@ -48,8 +48,8 @@ class Pass:
     """
 
     __slots__ = (
-        "_branches", "_counts", "_lock", "calls", "clock", "loop", "memos", "unawaited",
-        "unwinding",
+        "_branches", "_counts", "_lock", "calls", "clock", "forgotten", "loop", "memos",
+        "unawaited", "unwinding",
     )  # fmt: skip
 
     def __init__(self, memos: dict[str, Memo], clock: Clock = WALL) -> None:
@@ -63,6 +63,8 @@ class Pass:
         call costs a system call."""
         self.unawaited: set[str] = set()
         """Calls of an `async def` handler that nobody has awaited yet."""
+        self.forgotten: dict[str, set[str]] = {}
+        """Those that were made in the functions of its steps, by step."""
         self._counts: dict[str, int] = {}
         self._branches: dict[str, Any] = {}
         self._lock = threading.Lock()
@@ -156,6 +158,11 @@ _METHODS: Final = {
 }  # fmt: skip
 
 
+def told(method: str, subject: str) -> str:
+    """A call for people: `ctx.state.set of 'k'`."""
+    return f"{method} of {subject!r}" if subject else method
+
+
 def _in_two_branches(name: str) -> ReplayError:
     method, subject = _written(name)
     if method == "ctx.step":
@@ -163,10 +170,9 @@ def _in_two_branches(name: str) -> ReplayError:
             f"the name {name!r} is used from two tasks or threads of the handler",
             hint="put the key into the name, or use step.map",
         )
-    told = f"{method} of {subject!r}" if subject else method
     return ReplayError(
-        f"{told} is called from two tasks or threads of the handler: which call is which could "
-        "not be told on a replay",
+        f"{told(method, subject)} is called from two tasks or threads of the handler: which call "
+        "is which could not be told on a replay",
         hint="call it from one of them, or in the function of a step",
     )
 

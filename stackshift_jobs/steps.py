@@ -113,8 +113,11 @@ def run_step(
         began = clock()
         try:
             value = yield Perform(key, fn, args, kwargs, timeout_ms, tried, terms, input)
+            if pass_.forgotten:
+                _refuse_forgotten(pass_, key)
             text = dumps(value, Limits.value_bytes)
         except Exception as error:
+            pass_.forgotten.pop(key, None)
             recorded: Recorded = yield RecordFailure(
                 step=key,
                 error=error_json(error),
@@ -131,6 +134,16 @@ def run_step(
         else:
             yield RecordResult(key, text, _ms(clock() - began), tried, input)
             return read_back(value, text)
+
+
+def _refuse_forgotten(pass_: Pass, key: str) -> None:
+    """Raise `Usage` if the step's function has made calls that nobody has awaited."""
+    calls = pass_.forgotten.pop(key, None)
+    if calls:
+        raise Usage(
+            f"step {key!r} called {', '.join(sorted(calls))} and never awaited it",
+            hint="await it; a `def` function returns it, or uses stackshift.state or .events",
+        )
 
 
 def _step_failed(key: str, error: dict[str, Any] | None) -> StepFailed:

@@ -48,11 +48,11 @@ def _did(sent: dict[str, Any]) -> str:
     elif runs:
         did = f"resumed {', '.join(runs)}"
     elif sent["kept_until"]:
-        did = f"kept until {sent['kept_until']}: nothing waits for it yet"
+        did = f"kept until {sent['kept_until']} for the first that waits for it"
     else:
         did = "nothing waited for it, and it is not kept"
     if sent["reused"]:
-        return f"reused {sent['id']}, which has this idempotency key; it was sent before: {did}"
+        return f"reused {sent['id']}, which has this idempotency key; when it was sent: {did}"
     return did
 
 
@@ -62,9 +62,9 @@ def list_(session: Session, given: Given) -> int:
     from stackshift_cli.terminal import draws
 
     limit = given.whole("limit", 1, 10_000_000) or 50
-    names = ("name", "correlation_key", "cursor")
+    names = ("name", "correlation_key")
     params = {name: text for name in names if (text := given.text(name)) is not None}
-    events, cursor = _pages(session, params, limit)
+    events, is_cut = _pages(session, params, limit)
     if session.json:
         talk.data(talk.compact(events))
     elif draws(session.options):
@@ -74,18 +74,18 @@ def list_(session: Session, given: Given) -> int:
             print_events(session.options, events)
         else:
             session.say("no events are kept")
-        if cursor:
-            session.say(f"more: --cursor {cursor}")
     else:
         for event in events:
             talk.data(lines.columns(event, lines.EVENT_COLUMNS))
+    if is_cut:
+        session.say(f"these are the newest {limit}; --limit N shows more")
     return 0
 
 
 def _pages(
     session: Session, params: dict[str, Any], limit: int
-) -> tuple[list[dict[str, Any]], str | None]:
-    """At most `limit` events, and the cursor to go on from."""
+) -> tuple[list[dict[str, Any]], bool]:
+    """At most `limit` events; may there be more?"""
     events: list[dict[str, Any]] = []
     while True:
         left = min(limit - len(events), _PAGE)
@@ -93,5 +93,5 @@ def _pages(
         events += page["events"]
         cursor: str | None = page["cursor"]
         if cursor is None or len(events) >= limit:
-            return events, cursor
+            return events, cursor is not None
         params = {**params, "cursor": cursor}

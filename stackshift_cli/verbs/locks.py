@@ -33,14 +33,15 @@ def lock(session: Session, given: Given) -> int:
         from stackshift_cli.holding import run_holding
 
         ttl_ms = _COMMAND_TTL_MS if ttl_ms is None else ttl_ms
-        return run_holding(
-            session, _acquired(session, given, key, ttl_ms, command[0]), ttl_ms, command
-        )
+        held = _acquired(session, given, key, ttl_ms, _holder_of(command[0]))
+        return run_holding(session, held, ttl_ms, command)
     if ttl_ms is None:
         raise Usage(
             "a lock that no command holds needs an end", hint="add --ttl 30s, or -- COMMAND"
         )
-    return _print(session, _acquired(session, given, key, ttl_ms, "stackshift state lock"))
+    # Who holds it is the script that called us: we are gone when somebody looks.
+    holder = f"stackshift state lock, for pid {os.getppid()}"
+    return _print(session, _acquired(session, given, key, ttl_ms, holder))
 
 
 def unlock(session: Session, given: Given) -> int:
@@ -76,16 +77,19 @@ def _print(session: Session, held: dict[str, Any]) -> int:
     return 0
 
 
-def _acquired(
-    session: Session, given: Given, key: str, ttl_ms: int, program: str
-) -> dict[str, Any]:
+def _holder_of(program: str) -> str:
+    """`import.sh (pid 4711)`: the pid is ours, since the program has none yet."""
+    name = "".join(c if c.isprintable() else "?" for c in os.path.basename(program))  # noqa: PTH119
+    return f"{name[: MAX_HOLDER - 20]} (pid {os.getpid()})"
+
+
+def _acquired(session: Session, given: Given, key: str, ttl_ms: int, holder: str) -> dict[str, Any]:
     """Take the lock, waiting for it if asked, also across a restart of the daemon."""
     wait_ms = given.duration_ms("wait") or 0
-    holder = "".join(c if c.isprintable() else "?" for c in os.path.basename(program))  # noqa: PTH119
     params = {
         "key": key,
         "ttl_ms": ttl_ms,
-        "holder": f"{holder[: MAX_HOLDER - 20]} (pid {os.getpid()})",
+        "holder": holder,
         # The same for all that is asked here: a lock that was given before the connection broke is
         # given again, and not to somebody else.
         "asker": os.urandom(16).hex(),

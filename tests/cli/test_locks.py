@@ -41,7 +41,7 @@ def test_lock_prints_its_token(shell: Shell, daemon: FakeDaemon) -> None:
     """stdout is the token alone; `--json`: `{key, token, expires_at}`."""
     assert shell("state", "lock", "k", "--ttl", "30s") == ("7\n", f"k is held until {LATER}\n", 0)
     asked = daemon.params("lock.acquire")
-    assert asked.pop("holder").startswith("stackshift state lock (pid ")
+    assert asked.pop("holder").startswith("stackshift state lock, for pid ")
     assert len(asked.pop("asker")) == 32
     assert asked == {"key": "k", "ttl_ms": 30_000, "wait_ms": 0}
     told = shell("state", "lock", "other", "--ttl", "30s", "--json")

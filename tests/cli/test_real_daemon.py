@@ -83,3 +83,47 @@ def test_job_that_does_not_exist_is_exit_4_with_a_near_name(real: Shell) -> None
     told = real("start", "helo")
     assert (told.stdout, told.code) == ("", 4)
     assert "did you mean hello?" in told.stderr
+
+
+def test_state_events_and_locks_from_the_shell(real: Shell) -> None:
+    """Each verb does what it says, and its conflicts are exit 5."""
+    assert real("state", "set", "k", '{"a": 1}', "--if-absent").stdout == "1\n"
+    assert real("state", "set", "k", "2", "--if-absent").code == 5
+    assert real("state", "set", "k", "2", "--if-version", "1").stdout == "2\n"
+    assert real("state", "increment", "k", "--by", "0.5").stdout == "2.5\n"
+    assert real("state", "get", "k").stdout == "2.5\n"
+    assert [line.split("\t")[:3] for line in real("state", "list").stdout.splitlines()] == [
+        ["k", "3", "2.5"]
+    ]
+    assert real("state", "delete", "k").code == 0
+    assert real("state", "get", "k").code == 4
+    changes = real("state", "history", "k", "--limit", "3").stdout.splitlines()
+    assert [line.split("\t")[2] for line in changes] == ["deleted", "incremented", "set"]
+    token = real("state", "lock", "import", "--ttl", "1h").stdout.strip()
+    told = real("state", "lock", "import", "--wait", "50ms", "--", "echo", "ran")
+    assert (told.stdout, told.code) == ("", 5)
+    assert "is held by stackshift state lock, for pid" in told.stderr
+    assert real("state", "lock", "import", "--ttl", "2h", "--token", token).stdout == f"{token}\n"
+    assert real("state", "unlock", "import", "--token", token).code == 0
+    sent = real("event", "send", "paid", "-F", "a=b", "--idempotency-key", "k")
+    again = real("event", "send", "paid", "-F", "a=b", "--idempotency-key", "k")
+    assert sent.stdout == again.stdout
+    told = real("event", "send", "paid", "-F", "a=c", "--idempotency-key", "k")
+    assert (told.code, '  $.a: "b" → "c"' in told.stderr) == (5, True)
+    (listed,) = real("event", "list").stdout.splitlines()
+    assert listed.split("\t")[:3] == [sent.stdout.strip(), "paid", ""]
+    (tailed,) = real("event", "tail", "--no-follow", "-n", "1").stdout.splitlines()
+    assert tailed.split("\t")[2] == "event.received"
+
+
+def test_lock_is_held_over_a_killed_daemon_and_given_back(real: Shell) -> None:
+    """The journal knows whose it is; the command does not notice."""
+    command = ("--", "sh", "-c", "echo ready; cat")
+    process = real.popen_with_input("state", "lock", "k", "--ttl", "9s", *command)
+    read_lines(process, 1)
+    pid = json.loads(real("daemon", "status", "--json").stdout)["pid"]
+    os.kill(pid, signal.SIGKILL)
+    assert real("state", "lock", "k", "--ttl", "1s").code == 5
+    out, _ = process.communicate(b"typed\n", timeout=60)
+    assert (out, process.returncode) == (b"typed\n", 0)
+    assert real("state", "lock", "k", "--ttl", "1s", "--", "true").code == 0

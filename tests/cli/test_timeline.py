@@ -461,8 +461,23 @@ def test_refused_call_is_a_failed_mark_with_its_reason() -> None:
     error = {"code": "conflict", "message": "k has version 3", "hint": ""}
     log.add(1, "call.refused", step="[state.set k]#2", error=error).add(2, "run.completed")
     row = rows(log.told())["state.set k#2"]
-    assert (row.status, row.note) == ("failed", "conflict: k has version 3")
-    assert spans(row) == [("failed", 1, 1)]
+    assert [(t.type, t.message, t.retry_ms) for t in row.tries] == [
+        ("conflict", "k has version 3", None)
+    ]
+    assert (row.status, spans(row)) == ("failed", [("failed", 1, 1)])
+
+
+def test_refused_call_that_ends_the_attempt_is_tried_again_on_its_row() -> None:
+    """Each refusal is a try; once it is not refused the row is as any other."""
+    error = {"code": "conflict", "message": "k has version 3", "hint": ""}
+    log = Log().add(0, "run.created").started(0)
+    log.add(1, "call.refused", step="[state.set k]", error=error)
+    log.add(1, "attempt.failed", attempt=1, step="[state.set k]", error=TIMEOUT, retry_at=at(3))
+    log.started(3, 2).add(3, "state.set", step="[state.set k]", key="k", value=1)
+    row = rows(log.add(3, "run.completed").told())["state.set k"]
+    assert [(t.number, t.type, t.retry_ms) for t in row.tries] == [(1, "conflict", 2000)]
+    assert [kind for kind, *_ in spans(row)] == ["failed", "backoff", "work"]
+    assert row.status == "completed"
 
 
 def test_steps_without_records_have_the_detail_that_the_daemon_tells() -> None:

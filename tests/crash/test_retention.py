@@ -7,6 +7,7 @@ import pytest
 from helpers.making import Make
 from helpers.project import Project, kinds, steps
 from helpers.waiting import wait_until
+from stackshift_jobs.errors import Conflict, LockHeld, NotFound
 
 JOBS = """
 @stackshift.job("quick")
@@ -73,3 +74,45 @@ def test_a_run_whose_first_segments_are_gone_goes_on(make_project: Make, killed:
     project.open("step")
     assert project.call("run.wait", run=waits, timeout_ms=20_000)["result"] == 11_000
     assert project.call("run.wait", run=project.begin("quick"))["status"] == "completed"
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_keys_state_and_events_outlive_the_records_that_told_of_them(
+    make_project: Make, killed: bool
+) -> None:
+    """Long after the run and all records of it are gone, its key starts nothing; state entries,
+    kept events and their keys are what they were."""
+    project = make_project(JOBS, CONFIG)
+    project.start()
+    run = project.finish(project.begin("quick", {"n": 1}, idempotency_key="once"))["id"]
+    entry = project.call("state.set", key="banner", value={"text": "hello"})
+    sent = project.call("event.send", name="paid", payload={"n": 7}, idempotency_key="evt")
+    lock = project.call("lock.acquire", key="deploy", ttl_ms=3_600_000, asker="a", holder="me")
+    last = project.call("journal.stats")["last_seq"]
+    wait_until(lambda: trimmed(project, last), "the segments to be removed")
+    if killed:
+        project.kill()
+        project.start()
+
+    with pytest.raises(NotFound):
+        project.get(run)
+    again = project.call(
+        "run.start", job="quick", payload={"n": 1.0}, idempotency_key="once", full=True
+    )
+    assert (again["id"], again["reused"], again["run"]["why_code"]) == (run, True, "removed")
+    with pytest.raises(Conflict) as refused:
+        project.begin("quick", {"n": 2}, idempotency_key="once")
+    assert (refused.value.owner, refused.value.difference) == (run, ["$.n: 1 → 2"])
+
+    assert project.call("state.get", key="banner") == entry
+    assert project.call("state.set", key="banner", value=2)["version"] == 2
+    assert project.call("event.list")["events"][0]["id"] == sent["id"]
+    twice = project.call("event.send", name="paid", payload={"n": 7}, idempotency_key="evt")
+    assert (twice["id"], twice["reused"], twice["kept_until"]) == (
+        sent["id"], True, sent["kept_until"],
+    )  # fmt: skip
+    with pytest.raises(LockHeld):
+        project.call("lock.acquire", key="deploy", ttl_ms=1000, asker="b")
+    project.call("lock.release", key="deploy", token=lock["token"])
+    later = project.call("lock.acquire", key="deploy", ttl_ms=1000, asker="b")
+    assert later["token"] > lock["token"]

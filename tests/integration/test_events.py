@@ -65,6 +65,40 @@ def collects(ctx):
             for _ in range(ctx.payload["times"])]
 
 
+@stackshift.job("looks")
+def looks(ctx):
+    found = []
+    while event := ctx.step.wait_for_event(
+        "post", correlation_key=ctx.payload["key"], timeout=0, on_timeout="continue"
+    ):
+        found.append(event.payload)
+    return found
+
+
+@stackshift.job("itself")
+async def itself(ctx):
+    async def sends():
+        await ctx.step.sleep("nap", "150ms")
+        return (await ctx.events.send("self", 1, correlation_key=ctx.run_id)).resumed
+
+    waits = ctx.step.wait_for_event("self", correlation_key=ctx.run_id)
+    event, resumed = await asyncio.gather(waits, sends())
+    return [event.payload, resumed == [ctx.run_id]]
+
+
+@stackshift.job("contradicts", retry=ONCE)
+def contradicts(ctx):
+    told = []
+    for amount in (1, 1, 2):
+        try:
+            sent = ctx.events.send("charge", {"amount": amount}, idempotency_key=ctx.run_id)
+            told.append(sent.reused)
+        except stackshift.Conflict as conflict:
+            told += [conflict.owner == sent.id, conflict.difference]
+    ctx.step.sleep("nap", "100ms")
+    return told
+
+
 @stackshift.job("sends", retry=FAST)
 def sends(ctx):
     sent = ctx.events.send("sent", {"by": ctx.run_id}, correlation_key=ctx.payload["key"])
@@ -231,6 +265,25 @@ def test_handler_sends_once_over_waits_and_attempts(project: Project) -> None:
     assert project.finish(waiting)["result"] == {"by": run["id"]}
     sent = [each for each in project.journal() if each["kind"] == "event.received"]
     assert [each["event"] for each in sent if each.get("run") == run["id"]] == [run["result"][0]]
+
+
+def test_wait_of_no_time_takes_what_is_kept(project: Project) -> None:
+    """So a handler empties a mailbox and goes on."""
+    for n in range(3):
+        project.call("event.send", name="post", payload=n, correlation_key="box")
+    assert project.finish(project.begin("looks", {"key": "box"}))["result"] == [0, 1, 2]
+
+
+def test_run_resumes_a_branch_of_its_own(project: Project) -> None:
+    """An event knows no sender: whoever waits gets it."""
+    assert project.finish(project.begin("itself"))["result"] == [1, True]
+
+
+def test_contradiction_under_an_idempotency_key_is_told_on_every_pass(project: Project) -> None:
+    """The same event again is the same event; another payload is a conflict, with what differs."""
+    told = project.finish(project.begin("contradicts"))["result"]
+    assert told[:3] == [False, True, True]
+    assert any("amount" in line for line in told[3])
 
 
 def test_runs_talk_to_each_other(project: Project) -> None:

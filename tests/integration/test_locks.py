@@ -139,6 +139,35 @@ def forgotten(ctx):
     ctx.state.lock("forgotten")
 
 
+@stackshift.job("failsWaiting", retry=ONCE)
+async def fails_waiting(ctx):
+    async def waits():
+        async with ctx.state.lock(ctx.payload["key"]):
+            note("had it", ctx.run_id)
+
+    async def fails():
+        await ctx.step.run("boom", agate, ctx.payload["gate"])
+        raise ValueError("boom")
+
+    await asyncio.gather(waits(), fails())
+
+
+@stackshift.job("failsHolding", retry=FAST)
+async def fails_holding(ctx):
+    async def holds():
+        async with ctx.state.lock(ctx.payload["key"]) as lock:
+            await ctx.step.run("first", note, "first", ctx.run_id)
+            await ctx.step.wait_for_event("go on", correlation_key=ctx.run_id)
+            return lock.token
+
+    async def fails():
+        await ctx.step.sleep("nap", "150ms")
+        if ctx.attempt < 3:
+            raise ValueError("boom")
+
+    return (await asyncio.gather(holds(), fails()))[0]
+
+
 @stackshift.job("turns")
 def turns(ctx):
     with ctx.state.lock(ctx.payload["key"]):
@@ -397,6 +426,37 @@ def test_attempt_past_its_timeout_is_followed_by_one_that_has_the_lock(
     made = project.finish(run)
     assert (made["status"], made["attempt"]) == ("completed", 2), made["error"]
     assert project.finish(follower)["result"] == "mine"
+
+
+def test_run_that_failed_while_it_waited_gets_no_lock(project: Project) -> None:
+    """Its place in the line is gone with it."""
+    holder = project.begin("holds", {"key": "dead", "gate": "dead"})
+    project.at("dead")
+    run = project.begin("failsWaiting", {"key": "dead", "gate": "boom"})
+    project.at("boom")
+    wait_until(lambda: "wait.started" in kinds(project.get(run)), "the run to stand in line")
+    follower = project.begin("tries", {"key": "dead", "wait": None})
+    waiting(project, follower)
+    project.open("boom")
+    assert project.finish(run)["status"] == "failed"
+    project.open("dead")
+    assert project.finish(holder)["status"] == "completed"
+    assert project.finish(follower)["result"] == "mine"
+    assert f"had it {run}" not in project.witness()
+
+
+def test_failure_of_another_branch_keeps_the_lock_for_the_next_attempt(project: Project) -> None:
+    """The block was not left: the next attempt goes on in it, by what is on record."""
+    run = project.begin("failsHolding", {"key": "branch"})
+    wait_until(lambda: project.get(run)["attempt"] == 3, "the third attempt")
+    assert project.finish(project.begin("tries", {"key": "branch", "wait": 0}))["result"] == [
+        run, "branch",
+    ]  # fmt: skip
+    project.call("event.send", name="go on", correlation_key=run)
+    made = project.finish(run)
+    assert made["status"] == "completed", made["error"]
+    assert kinds(made, "lock.acquired", "lock.released") == ["lock.acquired", "lock.released"]
+    assert project.witness().count(f"first {run}") == 1
 
 
 def test_step_that_is_tried_anew_in_a_block_that_was_left_has_its_lock_again(

@@ -108,6 +108,7 @@ async def in_steps(ctx):
         ctx.state.set("in:mistake", 3)
 
     told = [await ctx.step.run("awaited", awaited), await ctx.step.run("threaded", threaded)]
+    told.append(await ctx.step.run("returned", lambda: ctx.state.increment("in:lambda")))
     try:
         await ctx.step.run("mistaken", mistaken)
     except stackshift.StepFailed as failed:
@@ -221,12 +222,13 @@ def test_caught_refusal_is_the_same_on_every_pass(project: Project) -> None:
 
 
 def test_steps_write_at_once_by_ctx_or_by_the_client(project: Project) -> None:
-    """`ctx.state` is awaited in an `async def` function; a `def` one uses the client, and is told
-    so."""
+    """`ctx.state` is awaited in an `async def` function; what a `def` one returns is awaited;
+    one that does neither is told to use the client."""
     told = done(project, "inSteps")[1]
     assert told[0].startswith("run_")
     assert told[1] == "client"
-    assert "cannot be awaited" in told[2]
+    assert told[2] == 1
+    assert "ctx.state.set of 'in:mistake' and never awaited it" in told[3]
     assert project.call("state.get", key="in:mistake") is None
 
 

@@ -4,8 +4,11 @@ function they act at once. The same for `def` and `async def` handlers."""
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context, copy_context
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -19,12 +22,15 @@ from stackshift_jobs import (
     JobContext,
     PayloadRefused,
     ReplayError,
+    Retry,
     SentEvent,
     StateChange,
     StateEntry,
+    StepFailed,
     Usage,
 )
-from stackshift_jobs.ops import Ask, Memo
+from stackshift_jobs.handler_scope import current_step
+from stackshift_jobs.ops import Ask, Memo, Recorded, RecordFailure, Tell
 from stackshift_jobs.steps import Limits
 
 KINDS = pytest.mark.parametrize("kind", ["def", "async def"])
@@ -99,7 +105,8 @@ CASES = {
     ),
     "history": Case(
         lambda ctx: ctx.state.history("k", limit=5),
-        "[state.history k]", "state.history", {"key": "k", "limit": 5}, {"history": [CHANGE], "next": None},
+        "[state.history k]", "state.history", {"key": "k", "limit": 5},
+        {"history": [CHANGE], "next": None},
         [StateChange(9, AT, "set", 3, 1, None, "client")],
     ),
     "send": Case(
@@ -426,19 +433,94 @@ def test_value_is_sent_as_json_holds_it() -> None:
     assert json.loads(op.params)["value"].startswith("2026-11-22T06:57:11")
 
 
-def test_async_call_in_a_def_function_of_a_step_says_what_to_use() -> None:
-    """There is nothing there that could await it; silently it would do nothing."""
+@pytest.mark.parametrize("kind", ["def", "async def"])
+def test_call_that_a_step_does_not_await_fails_the_step(kind: str) -> None:
+    """Silently it would have done nothing; the error says which, and what to use on a thread."""
+    record = Record()
+    record.answers["state.get"] = None
+
+    async def handler(ctx: AsyncJobContext[Any]) -> None:
+        def forgets() -> None:
+            ctx.state.set("k", 1)
+            ctx.events.send("paid")
+
+        async def awaits() -> None:
+            forgets()
+            await ctx.state.get("k")
+
+        await ctx.step.run("s", forgets if kind == "def" else awaits)
+
+    with pytest.warns(RuntimeWarning, match="never awaited"):
+        failed = play_async(handler, record).error
+        gc.collect()
+    assert isinstance(failed, StepFailed)
+    assert (failed.type, failed.retryable) == ("Usage", False)
+    assert "ctx.events.send of 'paid', ctx.state.set of 'k'" in failed.message
+    assert "state.set" not in [method for _, method, _ in record.asked()]
+
+
+def test_try_of_a_step_that_awaits_its_calls_is_not_blamed_for_an_earlier_one() -> None:
+    """What a failed try has left behind is its own."""
+
+    class Soon(Record):
+        def take(self, op: Tell) -> Recorded:
+            answer = super().take(op)
+            if isinstance(op, RecordFailure):
+                self.ends(op.step)  # the backoff is over at once: both tries are of one pass
+            return answer
+
+    record = Soon()
+
+    async def handler(ctx: AsyncJobContext[Any]) -> Any:
+        async def work() -> Any:
+            if len(record.performed) == 1:
+                forgotten.append(ctx.state.set("k", 1))
+                raise ValueError("first try")
+            return await ctx.state.entry("other")
+
+        forgotten: list[Any] = []
+        try:
+            return await ctx.step.run("s", work, retry=Retry(max_attempts=2))
+        finally:
+            for call in forgotten:
+                call.close()
+
+    record.answers["state.get"] = None
+    assert play_async(handler, record) == Ended(None)
+    assert record.calls() == ["s", "s"]
+
+
+def test_call_that_a_def_function_of_a_step_returns_is_awaited() -> None:
+    """`lambda: ctx.state.get("k")` is the usual way to poll."""
+    record = Record()
+    record.answers["state.get"] = ENTRY
+
+    async def handler(ctx: AsyncJobContext[Any]) -> Any:
+        return await ctx.step.run("poll", lambda: ctx.state.get("k"))
+
+    assert play_async(handler, record) == play_async(handler, record) == Ended([1])
+    assert record.asked() == [("", "state.get", {"key": "k"})]
+
+
+def test_call_in_an_event_loop_of_its_own_says_what_to_use() -> None:
+    """What the daemon answers comes on the handler's loop."""
     record = Record()
 
     async def handler(ctx: AsyncJobContext[Any]) -> None:
-        def work() -> None:
-            with pytest.raises(Usage, match="cannot be awaited") as caught:
-                ctx.state.set("k", 1)
+        async def elsewhere() -> None:
+            with pytest.raises(Usage, match="an event loop of its own") as caught:
+                await ctx.state.set("k", 1)
             assert "stackshift.state.set" in caught.value.hint
-            with pytest.raises(Usage, match=r"ctx\.events\.send"):
-                ctx.events.send("paid")
 
-        await ctx.step.run("s", asyncio.to_thread, work)
+        def inside(context: Context, work: Callable[[], Any]) -> None:
+            context.run(current_step.set, "s")
+            context.run(asyncio.run, work())
+
+        assert record.passing is not None
+        record.passing.loop = asyncio.get_running_loop()
+        with ThreadPoolExecutor(1) as thread:
+            context = copy_context()
+            await ctx.step.run("s", lambda: thread.submit(inside, context, elsewhere).result())
 
     assert play_async(handler, record) == Ended()
     assert [type(op).__name__ for op in record.told] == ["RecordResult"]

@@ -227,9 +227,11 @@ def sent_json(record: r.EventReceived) -> bytes:
     )  # fmt: skip
 
 
-def sent_again_json(sent: SentKey, kept: Kept | None) -> bytes:
-    """What the sender is told of an event that was sent before."""
-    until = rfc3339(kept.expires_us) if kept is not None else None
+def sent_again_json(sent: SentKey, kept: Kept | None, now_us: int) -> bytes:
+    """What the sender is told of an event that was sent before, and is `kept` still."""
+    until = None
+    if kept is not None and kept.expires_us > now_us:
+        until = rfc3339(kept.expires_us)
     return encode(
         SentJson(sent.event, sent.name, sent.correlation_key or None, sent.resumed, until, True)
     )

@@ -309,6 +309,9 @@ def _dispatched(state: State, entry: r.Entry, record: r.AttemptStarted | r.Attem
     if new:
         run.spent_us = 0
         run.retry_us = 0
+        # What a lock protected is entered again: so one that is gone is taken again.
+        for name in [name for name, step in run.steps.items() if step.phase is Phase.GONE]:
+            del run.steps[name]
         locked.renew(state, run, entry.seq)
     if run.timeout_ms:
         left_us = run.timeout_ms * 1000 - run.spent_us
@@ -327,11 +330,8 @@ def _attempt_failed(state: State, entry: r.Entry, record: r.AttemptFailed) -> No
     if record.stopped:
         _release(state, run, entry.at_us)
     failed = run.steps.pop(record.step, None) if record.step is not None else None
-    # What a lock protected is entered again: so the lock is taken again.
-    again = [name for name, step in run.steps.items() if step.phase is Phase.GONE]
-    if failed is not None:
-        again += locked.left_since(run, failed.seq)
-    for name in again:
+    # What failed happens again; it may have been in the block of a lock that was left since.
+    for name in locked.left_since(run, failed.seq) if failed is not None else ():
         del run.steps[name]
     run.failed_step = record.step
     run.error = record.error

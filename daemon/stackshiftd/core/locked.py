@@ -102,15 +102,16 @@ def _released(state: State, entry: r.Entry, record: r.LockReleased) -> None:
     run.locks = tuple(key for key in run.locks if key != record.key)
     step = run.steps.get(record.step)
     if step is not None:
-        step.phase = Phase.LEFT if record.reason == "left" else Phase.GONE
-        step.seq = entry.seq
+        step.phase = Phase.GONE
+        if record.reason == "left":
+            step.phase, step.left_seq = Phase.LEFT, entry.seq
         run.progressed = True
 
 
 def left_since(run: Run, seq: int) -> list[str]:
     """The calls whose locks' blocks were left after the record `seq`. What was recorded by it may
     have been within them: if it happens again, they are entered again."""
-    return [name for name, step in run.steps.items() if step.phase is Phase.LEFT and step.seq > seq]
+    return [name for name, step in run.steps.items() if step.left_seq > seq]
 
 
 def renew(state: State, run: Run, seq: int) -> None:

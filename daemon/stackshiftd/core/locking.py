@@ -164,10 +164,13 @@ def decide_release(state: State, command: c.ReleaseLock, now_us: int) -> Decisio
         body = encode({"key": command.key, "token": holding.token})
         return who.told(body, tuple(handing.records), tuple(handing.effects))
     key = _held_by(state, who.run, command.lock)
-    if key is None or state.locks[key].held(now_us) is None:
+    if key is None:
         return who.told(b'{"held":false}')
-    handing.release(key, "raised" if command.raised else "left")
-    return who.told(b'{"held":true}', tuple(handing.records), tuple(handing.effects))
+    # That it ran out is on record before the handler knows: a later pass is told the same.
+    held = state.locks[key].held(now_us) is not None
+    handing.release(key, ("raised" if command.raised else "left") if held else "expired")
+    body = b'{"held":true}' if held else b'{"held":false}'
+    return who.told(body, tuple(handing.records), tuple(handing.effects))
 
 
 def decide_check(state: State, command: c.CheckLock, now_us: int) -> Decision:

@@ -26,10 +26,11 @@ class Plan(NamedTuple):
 def plan(state: State, run: Run, from_step: str | None, replaced: frozenset[str]) -> Plan:
     """What a retry or fork of `run` reuses and what happens again.
 
-    With `from_step`, that step and all recorded after it (in journal order) happen again. Waits for
-    events, locks, and runs that are not under way any more always begin anew, and what ended the
-    run is tried anew whether it is named or not. A lock is taken anew if its block was left after
-    what happens again, or gets another result. Raises `NotFound` for a step that is not recorded.
+    With `from_step`, that step and all recorded after it (in journal order) happen again, under the
+    locks that it happened under. Waits for events, locks, and runs that are not under way any more
+    always begin anew, and what ended the run is tried anew whether it is named or not. A lock is
+    taken anew if its block was left after what happens again, or gets another result. Raises
+    `NotFound` for a step that is not recorded.
     """
     ended = run.failed_step if run.status is not Status.COMPLETED else None
     if from_step is not None and from_step not in run.steps and from_step != ended:
@@ -71,14 +72,16 @@ def fork_plan(state: State, source: Run, from_step: str | None, new_payload: boo
 
 
 def _repeats(state: State, step: Step, since: int | None) -> bool:
-    if since is not None and step.seq >= since:
+    if since is not None and max(step.seq, step.left_seq) >= since:
         return True
     if step.phase in (Phase.OPEN, Phase.GONE):
         return True
-    if step.kind is Memo.LOCK and step.phase is not Phase.LEFT:
+    if step.kind is Memo.LOCK and step.phase in (Phase.WAITING, Phase.COMPLETED):
         return True
     if step.kind is Memo.EVENT and step.phase in PENDING:
         return True  # what came meanwhile is kept: only a wait that begins now can get it
+    if step.kind is Memo.EVENT and step.child_status and step.wait is not None:
+        return step.wait.on_timeout == "cancel"  # its time has passed, which ended the run
     if step.kind is Memo.CHILD and step.phase in PENDING:
         child = state.runs.get(step.child or "")
         return child is None or child.finished

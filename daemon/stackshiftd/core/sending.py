@@ -31,7 +31,7 @@ def decide_send(state: State, command: c.SendEvent, now_us: int) -> Decision:
     if sent is not None and sent.digest != command.digest:
         return who.refused(_conflict(command, sent))
     if sent is not None:
-        return who.read(sent_again_json(sent, state.events.kept.get(sent.event)))
+        return who.read(sent_again_json(sent, state.events.kept.get(sent.event), now_us))
     ended: list[r.AnyRecord] = []
     effects: list[Effect] = []
     address = address_of(command.name, command.correlation_key)

@@ -124,6 +124,9 @@ class Step(msgspec.Struct):
     child_status: str = ""
     input: str = ""
     wait: WaitTerms | None = None
+    left_seq: int = 0
+    """Of the record by which the block of a lock was left: what happens again before it, happens
+    again under the lock."""
 
 
 class Run(msgspec.Struct):

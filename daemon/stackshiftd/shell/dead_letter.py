@@ -125,7 +125,7 @@ class DeadLetter:
         run_id = self._lookup.resolve(name)
         run = self._engine.state.runs.get(run_id)
         if run is None or not is_dead(self._engine.state, run):
-            raise not_dead(run_id, self._view.status(run_id))
+            raise not_dead(run_id, self._view.status(run_id) or "not kept any more")
         return run_id
 
 

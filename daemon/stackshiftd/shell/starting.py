@@ -11,6 +11,7 @@ from stackshift_jobs.durations import rfc3339
 from stackshift_jobs.errors import Conflict, StackshiftError, Usage
 from stackshift_jobs.strict import difference, loads
 from stackshiftd.core import commands as c
+from stackshiftd.core.state import KeyEntry
 from stackshiftd.shell.catalog import Catalog, StartParams
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.params import Answer, Params, Table
@@ -43,9 +44,11 @@ class Starting:
             return
 
         owner = self._owner(command)
-        seen: dict[str, Any] = {"status": self._view.status(owner)} if owner else {}
-        if owner and params.full:
-            seen["run"] = self._view.run(owner)
+        seen: dict[str, Any] = {}
+        if owner is not None:
+            seen["status"] = self._view.status(owner.run)
+            if params.full:
+                seen["run"] = self._view.owner(command.key or "", owner)
 
         def started(reply: Any) -> None:
             if isinstance(reply, StackshiftError):
@@ -54,29 +57,28 @@ class Starting:
                 answer({"id": reply.run, "reused": reply.reused} | seen)
 
         self._engine.submit(command, started)
-        if not owner and command.run in self._engine.state.runs:
+        if owner is None and command.run in self._engine.state.runs:
             seen["status"] = first_status(command, self._engine.now_us())
             if params.full:
                 seen["run"] = self._view.run(command.run)
 
-    def _owner(self, command: c.StartRun) -> str | None:
-        """The run that the command's key belongs to already."""
+    def _owner(self, command: c.StartRun) -> KeyEntry | None:
+        """Who owns the command's key already."""
         if command.key is None:
             return None
-        owner = self._engine.state.key_owner(command.key, self._engine.now_us())
-        return owner.run if owner is not None else None
+        return self._engine.state.key_owner(command.key, self._engine.now_us())
 
     def _dry_start(self, command: c.StartRun, answer: Answer) -> None:
         """What a start would do; nothing is created."""
         key = command.key
-        owner = self._engine.state.key_owner(key, self._engine.now_us()) if key else None
+        owner = self._owner(command)
         if owner is not None and (owner.job != command.job or owner.digest != command.digest):
             error = Conflict(
                 f"idempotency key {key!r} belongs to {owner.run}", hint="", owner=owner.run
             )
             self._engine.when_durable(answer, self._explained(command, error))
             return
-        run = self._view.run(owner.run) if owner is not None else self._would_be(command)
+        run = self._view.owner(key or "", owner) if owner else self._would_be(command)
         result = {
             "id": None, "reused": owner is not None, "status": run["status"], "run": run,
         }  # fmt: skip
@@ -127,13 +129,15 @@ class Starting:
             except StackshiftError as refused:
                 results[index] = {"error": refused.as_json()}
             else:
-                status = first_status(command, self._engine.now_us())
+                status: str | None = first_status(command, self._engine.now_us())
                 if (owner := self._owner(command)) is not None:
-                    status = self._view.status(owner)
+                    status = self._view.status(owner.run)
                 self._engine.submit(command, self._collect(results, index, command, status))
         self._engine.when_durable(answer, {"results": results})
 
-    def _collect(self, results: list[Any], index: int, command: c.StartRun, status: str) -> Answer:
+    def _collect(
+        self, results: list[Any], index: int, command: c.StartRun, status: str | None
+    ) -> Answer:
         def collect(reply: Any) -> None:
             if isinstance(reply, StackshiftError):
                 results[index] = {"error": self._explained(command, reply).as_json()}

@@ -11,7 +11,7 @@ from stackshift_jobs.durations import rfc3339
 from stackshiftd.core import records as r
 from stackshiftd.core.dead import is_dead
 from stackshiftd.core.records import Entry, entry_from_json
-from stackshiftd.core.state import Run, Status
+from stackshiftd.core.state import KeyEntry, Run, Status
 from stackshiftd.core.why import Fleet, Why, shown_status, why
 from stackshiftd.history.rows import RunRow
 from stackshiftd.shell.bodies import Bodies
@@ -65,13 +65,28 @@ class View:
         fleet: Fleet = self._fleet(state.pool_of(run.queue))
         return why(state, run, fleet, self._engine.now_us())
 
-    def status(self, run_id: str) -> str:
-        """The status of a run that is known to exist."""
+    def status(self, run_id: str) -> str | None:
+        """The status of a run; None where it has finished and nothing else is known of it."""
         live = self._lookup.live(run_id)
         if live is not None:
             return shown_status(live).value
         row = self._lookup.row(run_id)
-        return row.status if row is not None else "completed"
+        return row.status if row is not None else None
+
+    def owner(self, key: str, entry: KeyEntry) -> dict[str, Any]:
+        """The run object of the run that owns `key`; what the key tells of it, where it was removed
+        or is past the journal's retention."""
+        if self.status(entry.run) is not None:
+            return self.run(entry.run)
+        return dict.fromkeys(RUN_FIELDS) | {
+            "id": entry.run,
+            "job": entry.job,
+            "payload": Raw(entry.payload) if entry.payload else None,
+            "idempotency_key": key,
+            "why": "it has finished and is not kept any more; its key still stands for it",
+            "why_code": "removed",
+            "dead": False,
+        }
 
     def outcome(self, run: Run) -> dict[str, Any]:
         """How a run in memory has ended."""
