@@ -459,6 +459,15 @@ def test_failure_of_another_branch_keeps_the_lock_for_the_next_attempt(project: 
     assert project.witness().count(f"first {run}") == 1
 
 
+def test_branch_that_fails_as_the_others_wait_ends_the_attempt(project: Project) -> None:
+    """Many at once: none is set aside with a failure that nobody has heard of yet."""
+    runs = [project.begin("failsHolding", {"key": f"branch-{index}"}) for index in range(48)]
+    for run in runs:
+        wait_until(lambda run=run: project.get(run)["attempt"] == 3, "the third attempt")
+        project.call("event.send", name="go on", correlation_key=run)
+    assert {project.finish(run)["status"] for run in runs} == {"completed"}
+
+
 def test_step_that_is_tried_anew_in_a_block_that_was_left_has_its_lock_again(
     project: Project,
 ) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import itertools
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from contextvars import ContextVar, copy_context
 from types import CoroutineType, GeneratorType
 from typing import Any, Final
@@ -53,6 +53,8 @@ class LoopedExecution(Execution):
         """Ends what the handler left behind, while that takes time."""
         self.soonest_us = 0
         self.checking = False
+        self.doubtful: frozenset[int] = frozenset()
+        """Gathers that had a part that failed when it was last looked at them."""
 
     def leave(self, reason: str) -> None:
         """Cancel all of its tasks; at a drain only once none of its steps executes."""
@@ -98,6 +100,7 @@ class LoopedExecution(Execution):
         if self.open or self.told or not all(map(self._is_parked, self.tasks)):
             # What it does now may never pass here again: look again later.
             self.checking = True
+            self.doubtful = frozenset(self._gathers())
             loop.call_later(self.pace.look_seconds, self._check, loop)
         else:
             self.leave(WAITS)
@@ -110,22 +113,39 @@ class LoopedExecution(Execution):
         )
 
     def _is_parked(self, task: asyncio.Task[Any]) -> bool:
-        """Does the task wait for nothing but durable waits and tasks of this execution?"""
+        """Does the task wait for nothing but durable waits and tasks of this execution?
+
+        One that is done and still among the tasks is not: whoever waits for it is about to hear of
+        it. Nor is one whose wait is over, and that is about to run.
+        """
         waits_for = getattr(task, "_fut_waiter", None)
-        if waits_for is None:
-            return task.done()
-        if isinstance(waits_for, asyncio.Task):
-            return waits_for in self.tasks
-        if any(waits_for is future for future in self.parked.values()):
+        if waits_for is None or waits_for.done():
+            return False
+        return self._is_waited_for(waits_for) or _waits_for_tasks(task)
+
+    def _is_waited_for(self, future: asyncio.Future[Any]) -> bool:
+        """Is it a durable wait, a task of this execution, or a gather of such?"""
+        if future in self.tasks or any(future is parked for parked in self.parked.values()):
             return True
-        children = getattr(waits_for, "_children", None)
-        if children is not None:  # asyncio.gather
-            # One that is done is among the tasks no more, and nothing that is waited for.
-            return all(
-                child.done() or child in self.tasks or child in self.parked.values()
-                for child in children
-            )
-        return _waits_for_tasks(task)
+        children: list[asyncio.Future[Any]] | None = getattr(future, "_children", None)
+        if children is None:
+            return False
+        left = [child for child in children if not child.done()]
+        if not left or not all(map(self._is_waited_for, left)):
+            return False
+        # A part that failed ends the gather in a moment; or never, if it is to return exceptions.
+        return not any(map(_has_failed, children)) or id(future) in self.doubtful
+
+    def _gathers(self) -> Iterator[int]:
+        """Those that are waited for and have a part that failed."""
+        for task in self.tasks:
+            waits_for = getattr(task, "_fut_waiter", None)
+            if any(map(_has_failed, getattr(waits_for, "_children", ()))):
+                yield id(waits_for)
+
+
+def _has_failed(future: asyncio.Future[Any]) -> bool:
+    return future.done() and (future.cancelled() or getattr(future, "_exception", None) is not None)
 
 
 def _waits_for_tasks(task: asyncio.Task[Any]) -> bool:
