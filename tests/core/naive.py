@@ -1,0 +1,387 @@
+"""State entries, locks, events and keys as the specification tells of them, written for nothing but
+to be read: what the engine says and does is compared with this.
+
+A caller tells of each thing that is asked, and gets what the answer must be; it also tells of what
+happens by itself (an entry expires, a wait is over, a run ends), which is checked to be right at
+that time. Everything that follows from it (whose turn it is, who is resumed) is worked out here.
+Times are µs since 1970, 0 for none.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+Who = tuple[str, str]
+"""A run and its call; or a client, with no call."""
+
+
+class Refused(NamedTuple):
+    """The answer is an error with this code."""
+
+    code: str
+
+
+class Value(NamedTuple):
+    value: Any
+    version: int
+    expires_us: int
+    by: str
+
+
+class Held(NamedTuple):
+    who: Who
+    expires_us: int
+    fence: int
+    """Grows with each holder, and each time that a holder is another execution."""
+
+
+class Waiter(NamedTuple):
+    who: Who
+    ttl_us: int
+    until_us: int
+
+
+class Event(NamedTuple):
+    id: str
+    address: tuple[str, str]
+    payload: Any
+    expires_us: int
+
+
+class Wait(NamedTuple):
+    addresses: tuple[tuple[str, str], ...]
+    due_us: int
+    on_timeout: str
+
+
+class Sent(NamedTuple):
+    event: str
+    content: Any
+    until_us: int
+    resumed: tuple[str, ...]
+
+
+class Start(NamedTuple):
+    run: str
+    content: Any
+    until_us: int
+
+
+class Naive:
+    """What there is."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, Value] = {}
+        self.versions: dict[str, tuple[int, int]] = {}
+        """Of keys that are gone: the last version, and until when it is remembered."""
+        self.holders: dict[str, Held] = {}
+        self.lines: dict[str, list[Waiter]] = {}
+        self.fence = 0
+        self.kept: list[Event] = []
+        self.fates: dict[str, str] = {}
+        """What became of each event that there ever was."""
+        self.waits: dict[Who, Wait] = {}
+        self.sent: dict[str, Sent] = {}
+        self.starts: dict[str, Start] = {}
+        self.unfinished: set[str] = set()
+        self.unsure: set[tuple[str, str]] = set()
+        """(run, key) of locks that a run which was sent on still holds by its old handler."""
+        self.told: dict[str, dict[str, Any]] = {}
+        """Run → call → what it was told, in the order of the records: what every pass is told."""
+
+    # --- What handlers know ----------------------------------------------------------------
+
+    def tell(self, run: str, step: str, answer: Any) -> None:
+        """The answer of a call is on record, once."""
+        told = self.told.setdefault(run, {})
+        assert step not in told, f"{run} {step} happens twice: {told[step]}, then {answer}"
+        told[step] = answer
+
+    def forget(self, run: str, steps: list[str]) -> None:
+        for step in steps:
+            self.told.get(run, {}).pop(step, None)
+
+    # --- State -----------------------------------------------------------------------------
+
+    def read(self, key: str, now_us: int) -> Value | None:
+        found = self.values.get(key)
+        if found is not None and 0 < found.expires_us <= now_us:
+            return None
+        return found
+
+    def _next_version(self, key: str, now_us: int) -> int:
+        if key in self.values:
+            return self.values[key].version + 1
+        version, until_us = self.versions.get(key, (0, 0))
+        return version + 1 if until_us > now_us else 1
+
+    def set(
+        self, key: str, value: Any, by: str, now_us: int, *, ttl_us: int | None = None,
+        if_version: int | None = None, if_absent: bool = False,
+    ) -> Value | Refused:  # fmt: skip
+        found = self.read(key, now_us)
+        if found is not None and (if_absent or if_version == 0):
+            return Refused("conflict")
+        if if_version and (found is None or found.version != if_version):
+            return Refused("conflict")
+        expires_us = now_us + ttl_us if ttl_us is not None else 0
+        made = Value(value, self._next_version(key, now_us), expires_us, by)
+        self.values[key] = made
+        return made
+
+    def increment(
+        self, key: str, number: int, by: str, now_us: int, ttl_us: int | None = None
+    ) -> Value | Refused:
+        found = self.read(key, now_us)
+        if found is not None and type(found.value) is not int:
+            return Refused("conflict")
+        expires_us = found.expires_us if found is not None else 0
+        if ttl_us is not None:
+            expires_us = now_us + ttl_us
+        value = (found.value if found is not None else 0) + number
+        made = Value(value, self._next_version(key, now_us), expires_us, by)
+        self.values[key] = made
+        return made
+
+    def delete(self, key: str, now_us: int, until_us: int) -> int | None:
+        found = self.read(key, now_us)
+        if found is None:
+            return None
+        del self.values[key]
+        self.versions[key] = (found.version + 1, until_us)
+        return found.version + 1
+
+    def expire(self, key: str, now_us: int, until_us: int) -> None:
+        """It is on record that the time of an entry has passed."""
+        found = self.values.pop(key)
+        assert 0 < found.expires_us <= now_us, f"{key} expires early: {found}"
+        self.versions[key] = (found.version, until_us)
+
+    # --- Locks -----------------------------------------------------------------------------
+
+    def holder(self, key: str, now_us: int) -> Held | None:
+        """Who holds it: its time has not passed."""
+        found = self.holders.get(key)
+        if found is not None and 0 < found.expires_us <= now_us:
+            return None
+        return found
+
+    def _first(self, key: str, now_us: int) -> Waiter | None:
+        in_time = (w for w in self.lines.get(key, ()) if not 0 < w.until_us <= now_us)
+        return next(in_time, None)
+
+    def _hold(self, key: str, who: Who, ttl_us: int, now_us: int) -> Held:
+        self.fence += 1
+        self.holders[key] = Held(who, now_us + ttl_us if ttl_us else 0, self.fence)
+        return self.holders[key]
+
+    def let_go(self, key: str, now_us: int) -> None:
+        """Nobody holds it; the first in line who still waits does then."""
+        del self.holders[key]
+        following = self._first(key, now_us)
+        if following is not None:
+            self._leave_line(key, following.who)
+            self._hold(key, following.who, following.ttl_us, now_us)
+
+    def run_out(self, key: str, now_us: int) -> None:
+        """It is on record that the time of its holder has passed."""
+        held = self.holders[key]
+        assert 0 < held.expires_us <= now_us, f"{key} runs out early: {held}"
+        self.let_go(key, now_us)
+
+    def _leave_line(self, key: str, who: Who) -> None:
+        self.lines[key] = [waiter for waiter in self.lines[key] if waiter.who != who]
+
+    def take(
+        self, key: str, who: Who, ttl_us: int, wait_us: int | None, now_us: int
+    ) -> Held | Refused | None:
+        """None: it waits."""
+        line = self.lines.setdefault(key, [])
+        known = [self.holders[key].who] if key in self.holders else []
+        known += [waiter.who for waiter in line]
+        if who[1] and any(other[0] == who[0] for other in known):
+            return Refused("usage")
+        held = self.holder(key, now_us)
+        if not who[1] and held is not None and held.who == who:
+            return held
+        if not who[1] and any(waiter.who == who for waiter in line):
+            return None
+        if held is None and self._first(key, now_us) is None:
+            self.holders.pop(key, None)
+            return self._hold(key, who, ttl_us, now_us)
+        # The refusal of a client records nothing, not even that another's time has passed.
+        if held is None and key in self.holders and (who[1] or wait_us != 0):
+            self.run_out(key, now_us)
+        if wait_us == 0:
+            return Refused("lock_held")
+        until_us = now_us + wait_us if wait_us is not None and who[1] else 0
+        self.lines[key] = [*self.lines[key], Waiter(who, ttl_us, until_us)]
+        return None
+
+    def extend(self, key: str, who: Who, ttl_us: int, now_us: int) -> Held | Refused:
+        held = self.holder(key, now_us)
+        if held is None or held.who[0] != who[0]:
+            code = "lock_held" if held is not None else "not_found"
+            return Refused("lock_lost" if who[1] else code)
+        self.holders[key] = held._replace(expires_us=now_us + ttl_us)
+        return self.holders[key]
+
+    def release(self, key: str, asker: str, now_us: int) -> Refused | None:
+        """A client lets its lock go."""
+        held = self.holder(key, now_us)
+        if held is None:
+            return Refused("not_found")
+        if held.who != (asker, ""):
+            return Refused("lock_held")
+        self.let_go(key, now_us)
+        return None
+
+    def leave(self, who: Who, now_us: int) -> bool:
+        """The block of a handler's lock is left; did it hold it until now?"""
+        for key, held in self.holders.items():
+            if held.who == who:
+                lives = self.holder(key, now_us) is not None
+                self.let_go(key, now_us)
+                return lives
+        return False
+
+    def check(self, who: Who, now_us: int) -> Refused | None:
+        """Does the handler still hold what it took by that call?"""
+        for key, held in self.holders.items():
+            if held.who == who:
+                if self.holder(key, now_us) is not None:
+                    return None
+                self.let_go(key, now_us)
+                break
+        return Refused("lock_lost")
+
+    def withdraw(self, key: str, asker: str) -> None:
+        if key in self.lines:
+            self._leave_line(key, (asker, ""))
+
+    def renew(self, run: str) -> None:
+        """Another execution of the run goes on: what the last one did with its tokens is over."""
+        for key, held in self.holders.items():
+            if held.who[0] == run:
+                self.fence += 1
+                self.holders[key] = held._replace(fence=self.fence)
+
+    def lose_clients(self) -> None:
+        """The daemon went away: nobody can be told any more."""
+        for key, line in self.lines.items():
+            self.lines[key] = [waiter for waiter in line if waiter.who[1]]
+
+    # --- Events ----------------------------------------------------------------------------
+
+    def send(
+        self, event: Event, now_us: int, once: str | None = None, once_us: int = 0
+    ) -> tuple[str, tuple[str, ...], int] | Refused:
+        """(id, runs resumed, kept until) of the event that there is now."""
+        content = (event.address, event.payload)
+        owner = self.sent.get(once) if once is not None else None
+        if owner is not None and owner.until_us > now_us:
+            if owner.content != content:
+                return Refused("conflict")
+            found = [kept for kept in self.kept if kept.id == owner.event]
+            until_us = found[0].expires_us if found and found[0].expires_us > now_us else 0
+            return owner.event, owner.resumed, until_us
+        waiting = [
+            who
+            for who, wait in self.waits.items()
+            if event.address in wait.addresses and not 0 < wait.due_us <= now_us
+        ]
+        assert event.id not in self.fates
+        for who in waiting:
+            self._get(who, event)
+        resumed = tuple(dict.fromkeys(run for run, _ in waiting))
+        keeps = not waiting and event.expires_us > now_us
+        if keeps:
+            self.kept.append(event)
+        self.fates[event.id] = "kept" if keeps else "resumed" if waiting else "for nobody"
+        if once is not None:
+            self.sent[once] = Sent(event.id, content, now_us + once_us, resumed)
+        return event.id, resumed, event.expires_us if keeps else 0
+
+    def _get(self, who: Who, event: Event) -> None:
+        self.waits.pop(who, None)
+        self.tell(*who, (event.id, event.address, event.payload, False))
+
+    def wait(self, who: Who, wait: Wait, now_us: int) -> Event | None:
+        """The oldest kept event, which nobody else gets; or None, and it waits."""
+        self.waits[who] = wait
+        for event in self.kept:
+            if event.address in wait.addresses and event.expires_us > now_us:
+                assert self.fates[event.id] == "kept"
+                self.fates[event.id] = f"consumed by {who}"
+                self.kept.remove(event)
+                self._get(who, event)
+                for key, sent in self.sent.items():
+                    if sent.event == event.id:
+                        self.sent[key] = sent._replace(resumed=(who[0],))
+                return event
+        return None
+
+    def lapse(self, event: str, now_us: int) -> None:
+        """It is on record that a kept event has expired."""
+        (found,) = (kept for kept in self.kept if kept.id == event)
+        assert found.expires_us <= now_us, f"{found} expires early"
+        assert self.fates[event] == "kept"
+        self.fates[event] = "expired"
+        self.kept.remove(found)
+
+    def time_out(self, who: Who, now_us: int) -> None:
+        """It is on record that the time of a wait for an event or a lock has passed."""
+        wait = self.waits.pop(who, None)
+        if wait is not None:
+            assert 0 < wait.due_us <= now_us, f"{who} waits in vain too early: {wait}"
+            if wait.on_timeout != "fail":
+                self.tell(*who, (None, wait.addresses[0], None, True))
+            return
+        for key, line in self.lines.items():
+            for waiter in line:
+                if waiter.who == who:
+                    assert 0 < waiter.until_us <= now_us, f"{waiter} is refused too early"
+                    self._leave_line(key, who)
+                    return
+        raise AssertionError(f"{who} does not wait")
+
+    # --- Runs ------------------------------------------------------------------------------
+
+    def start(
+        self, run: str, content: Any, key: str | None, ttl_us: int, now_us: int
+    ) -> str | Refused:
+        """The run that there is now."""
+        owner = self.starts.get(key) if key is not None else None
+        if owner is not None and (owner.until_us > now_us or owner.run in self.unfinished):
+            return owner.run if owner.content == content else Refused("conflict")
+        self.unfinished.add(run)
+        if key is not None:
+            self.starts[key] = Start(run, content, now_us + ttl_us)
+        return run
+
+    def send_on(self, run: str, forgotten: list[str], now_us: int) -> None:
+        """A person sent a finished run on."""
+        self.forget(run, forgotten)
+        for key, start in list(self.starts.items()):
+            if start.run == run and start.until_us <= now_us:
+                del self.starts[key]
+        self.unfinished.add(run)
+        self.unsure |= {(run, key) for key, held in self.holders.items() if held.who[0] == run}
+
+    def end(self, runs: list[str], executing: set[str], now_us: int) -> None:
+        """These runs have ended together. The handlers of `executing` have not stopped yet."""
+        self.unfinished -= set(runs)
+        for who in [who for who in self.waits if who[0] in runs]:
+            del self.waits[who]
+        for key, line in self.lines.items():
+            self.lines[key] = [waiter for waiter in line if waiter.who[0] not in runs]
+        for run in runs:
+            if run not in executing:
+                self.stopped(run, now_us)
+
+    def stopped(self, run: str, now_us: int) -> None:
+        """Nothing executes for the run: what it holds and has no right to any more goes on."""
+        for key, held in list(self.holders.items()):
+            if held.who[0] == run and (run not in self.unfinished or (run, key) in self.unsure):
+                self.let_go(key, now_us)
+        self.unsure = {(other, key) for other, key in self.unsure if other != run}
