@@ -25,7 +25,7 @@ MAX_UNREAD: Final = 8 << 20
 MAX_DUE: Final = 256
 """So many requests of one client are worked on at a time; those of `WAITS`, which may take for
 ever, do not count. What the answers hold until their records are durable is bounded by it."""
-WAITS: Final = frozenset(("run.wait", "queue.drain"))
+WAITS: Final = frozenset(("run.wait", "queue.drain", "lock.acquire"))
 TURN_BYTES: Final = 32 << 10
 """Once requests of so many bytes were begun in one turn of the loop, others have theirs: the lines
 of a `run.start_many` cost tens of milliseconds when several of them arrive at once."""

@@ -45,8 +45,6 @@ LOOK_SECONDS: Final = 0.001
 """How often it is looked whether all is quiet, where no record says that something happened."""
 WATCH_SECONDS: Final = 0.05
 """How often it is looked whether a call of the test gets anywhere."""
-_WAITS: Final = WAITS | {"lock.acquire"}
-"""Methods that may be answered only when something else has happened."""
 MAX_RECORDS: Final = 50_000
 """Of what may follow from one thing at one time."""
 STUCK_SECONDS: Final = 1.0
@@ -195,7 +193,7 @@ class Bench:
     # --- The daemon's loop -----------------------------------------------------------------
 
     async def _ask(self, method: str, params: bytes, until_us: int | None) -> Asked:
-        if method not in _WAITS:
+        if method not in WAITS:
             asked = await self._answered(method, params)
             await self._settled()
             return asked
