@@ -1,31 +1,46 @@
 """`lock.*`: locks as clients take, extend and release them.
 
 A client that waits stands in the line of the core, and is taken out of it when its time passes or
-its connection is gone. One that was given the lock when it was gone already gives it back.
+its connection is gone. Invariants:
+
+- Nobody holds a lock without having been told: who was given one when its connection was gone gives
+  it back. But whoever asks for it meanwhile as the same `asker` is the same client on another
+  connection: it is told that it holds it, and then that is so.
+- An asker waits for a key once, on the connection on which it asked last.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 from msgspec import Raw
 
-from stackshift_jobs.errors import Busy, StackshiftError, from_json
+from stackshift_jobs.errors import Busy, DiskFull, StackshiftError, from_json
 from stackshiftd.core import commands as c
-from stackshiftd.core.effects import Granted, Queued
+from stackshiftd.core.effects import Answered, Granted, Queued
 from stackshiftd.shell.asks import AcquireLock, Asks, ExtendLock, ReleaseLock, answered
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.params import Answer, BoundTable, Table
 
 MAX_WAITS: Final = 1000
 """Of one connection at a time."""
+AGAIN_SECONDS: Final = 1.0
+"""Between two tries of what could not be recorded for want of room."""
+
+Place = tuple[str, str]
+"""A key, and who asks for it."""
+
+
+class Owner(Protocol):
+    """A client's connection."""
+
+    gone: bool
 
 
 class _Wait(NamedTuple):
-    owner: object
-    key: str
+    owner: Owner
     answer: Answer
     refusal: Raw
 
@@ -37,25 +52,37 @@ class Locks:
         self._engine = engine
         self._asks = asks
         self._loop = asyncio.get_running_loop()
-        self._waiting: dict[str, _Wait] = {}
+        self._asked: dict[Place, int] = {}
+        """How many requests are decided, and not durable yet."""
+        self._waiting: dict[Place, _Wait] = {}
+        self._of: dict[Owner, set[Place]] = {}
+        """Where each connection waits."""
+        self._unwanted: set[Place] = set()
+        """Held by clients that are gone, and could not be given back yet."""
         self.table: Table = {
             "lock.extend": (ExtendLock, self.extend),
             "lock.release": (ReleaseLock, self.release),
         }
         self.bound: BoundTable = {"lock.acquire": (AcquireLock, self.acquire)}
 
-    def acquire(self, owner: object, params: AcquireLock, answer: Answer) -> None:
+    def acquire(self, owner: Owner, params: AcquireLock, answer: Answer) -> None:
         command = self._asks.acquire(params)
-        if sum(wait.owner is owner for wait in self._waiting.values()) >= MAX_WAITS:
+        if len(self._of.get(owner, ())) >= MAX_WAITS:
             raise Busy(f"{MAX_WAITS} waits on one connection", hint="use another connection")
+        place = (command.key, command.asker)
+        self._asked[place] = self._asked.get(place, 0) + 1
+        self._unwanted.discard(place)
 
         def replied(reply: Any) -> None:
-            if not isinstance(reply, Queued):
-                answered(answer)(reply)
+            self._asked[place] -= 1
+            if not self._asked[place]:
+                del self._asked[place]
+            if isinstance(reply, Queued):
+                self._wait(place, _Wait(owner, answer, reply.refusal), command.wait_ms)
                 return
-            self._waiting[command.asker] = _Wait(owner, command.key, answer, reply.refusal)
-            if command.wait_ms is not None:
-                self._loop.call_later(command.wait_ms / 1000, self._give_up, command.asker, answer)
+            answered(answer)(reply)
+            if owner.gone and isinstance(reply, Answered):
+                self._give_back(place, reply.body)
 
         self._engine.submit(command, replied)
 
@@ -67,31 +94,77 @@ class Locks:
 
     def granted(self, effect: Granted) -> None:
         """A client that waited holds the lock."""
-        wait = self._waiting.pop(effect.asker, None)
+        place = (msgspec.json.decode(effect.body)["key"], effect.asker)
+        wait = self._take(place)
         if wait is not None:
             wait.answer(effect.body)
-            return
-        held = msgspec.json.decode(effect.body)
-        self._engine.submit(c.ReleaseLock(key=held["key"], lock_token=held["token"]), _ignored)
+        else:
+            self._give_back(place, effect.body)
 
-    def forget(self, owner: object) -> None:
+    def forget(self, owner: Owner) -> None:
         """The connection is gone."""
-        for asker, wait in list(self._waiting.items()):
-            if wait.owner is owner:
-                del self._waiting[asker]
-                self._engine.submit(c.WithdrawLock(wait.key, asker))
+        for place in list(self._of.get(owner, ())):
+            self._take(place)
+            self._withdraw(place)
 
-    def _give_up(self, asker: str, answer: Answer) -> None:
-        wait = self._waiting.get(asker)
-        if wait is None or wait.answer is not answer:
+    # --- Waiting ---------------------------------------------------------------------------
+
+    def _wait(self, place: Place, wait: _Wait, wait_ms: int | None) -> None:
+        if wait.owner.gone:
+            if place not in self._waiting:
+                self._withdraw(place)
             return
-        if asker not in getattr(self._engine.state.locks.get(wait.key), "line", ()):
-            return  # It has been given the lock just now, and is about to be told.
-        del self._waiting[asker]
-        self._engine.submit(c.WithdrawLock(wait.key, asker))
+        self._take(place)
+        self._waiting[place] = wait
+        self._of.setdefault(wait.owner, set()).add(place)
+        if wait_ms is not None:
+            self._loop.call_later(wait_ms / 1000, self._give_up, place, wait)
+
+    def _take(self, place: Place) -> _Wait | None:
+        """Take a wait out, if there is one."""
+        wait = self._waiting.pop(place, None)
+        if wait is not None:
+            owned = self._of[wait.owner]
+            owned.discard(place)
+            if not owned:
+                del self._of[wait.owner]
+        return wait
+
+    def _withdraw(self, place: Place) -> None:
+        """Leave the line, unless somebody is about to hear that it stands there."""
+        if place not in self._asked:
+            self._engine.submit(c.WithdrawLock(*place))
+
+    def _give_up(self, place: Place, wait: _Wait) -> None:
+        if self._waiting.get(place) is not wait:
+            return
+        key, asker = place
+        if asker not in getattr(self._engine.state.locks.get(key), "line", ()):
+            # It has been given the lock just now, and is about to be told; or that comes to
+            # nothing for want of room, and it stands in the line again.
+            self._loop.call_later(AGAIN_SECONDS, self._give_up, place, wait)
+            return
+        self._take(place)
+        self._withdraw(place)
         refusal: StackshiftError = from_json(msgspec.json.decode(wait.refusal))
         self._engine.when_durable(wait.answer, refusal)
 
+    # --- Giving back -----------------------------------------------------------------------
 
-def _ignored(reply: Any) -> None:
-    """Whether it was still held makes no difference to a client that is gone."""
+    def _give_back(self, place: Place, body: Raw) -> None:
+        """Nobody was told of the lock that `body` tells of."""
+        if place not in self._asked:
+            self._unwanted.add(place)
+            self._let_go(place, msgspec.json.decode(body)["token"])
+
+    def _let_go(self, place: Place, token: int) -> None:
+        if place not in self._unwanted:
+            return
+
+        def replied(reply: Any) -> None:
+            if isinstance(reply, DiskFull):
+                self._loop.call_later(AGAIN_SECONDS, self._let_go, place, token)
+            else:  # Whether it was still held makes no difference to a client that is gone.
+                self._unwanted.discard(place)
+
+        self._engine.submit(c.ReleaseLock(key=place[0], lock_token=token), replied)
