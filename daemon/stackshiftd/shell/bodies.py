@@ -30,12 +30,24 @@ class Bodies:
 
     def of(self, run: Run, body: Body) -> bytes:
         """The JSON text of `body`, which belongs to `run`."""
-        if isinstance(body, bytes):
-            return body
-        for entry in self._entries(run.id):
-            if entry.seq == body.seq:
-                return bytes(body_of(entry.record, run, body.seq))
-        raise LookupError(f"record {body.seq} of {run.id} is not in the journal")
+        return self.reader(run)(body)
+
+    def reader(self, run: Run) -> Callable[[Body], bytes]:
+        """What gives the JSON texts of several bodies of `run`. Its entries are read once, and not
+        once for each: those of a long run take long."""
+        found: dict[int, Entry] = {}
+
+        def read(body: Body) -> bytes:
+            if isinstance(body, bytes):
+                return body
+            if not found:
+                found.update((entry.seq, entry) for entry in self._entries(run.id))
+            entry = found.get(body.seq)
+            if entry is None:
+                raise LookupError(f"record {body.seq} of {run.id} is not in the journal")
+            return bytes(body_of(entry.record, run, body.seq))
+
+        return read
 
 
 def body_of(record: r.AnyRecord, run: Run, seq: int) -> Raw:

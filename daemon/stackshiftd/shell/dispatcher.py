@@ -136,8 +136,9 @@ class Dispatcher:
             self._engine.when_durable(lambda _: self.dispatch(effect), None)
             return
         link.executed += 1
+        read = self._bodies.reader(run)
         for name, step in run.steps.items():
-            link.post(self._recall(run, name, step))
+            link.post(_recall(run, name, step, read))
         link.post(
             Execute(
                 run=run.id,
@@ -145,30 +146,12 @@ class Dispatcher:
                 job=run.job,
                 queue=run.queue,
                 attempt=run.attempt,
-                payload=Raw(self._bodies.of(run, run.payload)),
+                payload=Raw(read(run.payload)),
                 labels=run.labels,
                 key=run.key,
                 scheduled_at_us=run.scheduled_us,
             )
         )
-
-    def _recall(self, run: Run, name: str, step: Step) -> Recall:
-        return Recall(
-            run=run.id,
-            step=name,
-            kind=step.kind.value,
-            phase=step.phase.value,
-            body=self._raw(run, step.body),
-            error=step.error,
-            tried=step.tried,
-            due_us=step.due_us,
-            child=step.child or "",
-            child_status=step.child_status,
-            input=step.input,
-        )
-
-    def _raw(self, run: Run, body: Body | None) -> Raw:
-        return NULL if body is None else Raw(self._bodies.of(run, body))
 
     # --- Bringing back ---------------------------------------------------------------------
 
@@ -192,7 +175,7 @@ class Dispatcher:
                     step=effect.step,
                     kind=step.kind.value,
                     phase=step.phase.value,
-                    body=self._raw(run, step.body),
+                    body=_raw(step.body, self._bodies.reader(run)),
                     error=step.error,
                     tried=step.tried,
                     child=step.child or "",
@@ -365,3 +348,23 @@ class Dispatcher:
                 link.post(Refused(command.call, "usage", str(answer)))
 
         return refuse
+
+
+def _recall(run: Run, name: str, step: Step, read: Callable[[Body], bytes]) -> Recall:
+    return Recall(
+        run=run.id,
+        step=name,
+        kind=step.kind.value,
+        phase=step.phase.value,
+        body=_raw(step.body, read),
+        error=step.error,
+        tried=step.tried,
+        due_us=step.due_us,
+        child=step.child or "",
+        child_status=step.child_status,
+        input=step.input,
+    )
+
+
+def _raw(body: Body | None, read: Callable[[Body], bytes]) -> Raw:
+    return NULL if body is None else Raw(read(body))

@@ -100,6 +100,7 @@ class View:
     def of_run(self, run: Run) -> dict[str, Any]:
         """The run object of a run in memory."""
         told = self.why(run)
+        read = self._bodies.reader(run)
         done = run.finished
         return {
             "id": run.id,
@@ -109,8 +110,8 @@ class View:
             "attempt": run.attempt,
             "max_attempts": run.retry.max_attempts,
             "priority": run.priority,
-            "payload": Raw(self._bodies.of(run, run.payload)),
-            "result": Raw(self._bodies.of(run, run.result)) if run.result is not None else None,
+            "payload": Raw(read(run.payload)),
+            "result": Raw(read(run.result)) if run.result is not None else None,
             "error": error_object(run.error) if run.status is Status.FAILED else None,
             "idempotency_key": run.key,
             "labels": run.labels,
