@@ -190,7 +190,7 @@ class Asks:
             key=check_key(params.key, "a state key"),
             value=self._json(params.value, strict),
             ttl_ms=_ttl(params.ttl_ms),
-            expires_us=parse_time(params.expires_at) if params.expires_at is not None else 0,
+            expires_us=_moment(params.expires_at) if params.expires_at is not None else 0,
             if_version=params.if_version,
             if_absent=params.if_absent,
         )
@@ -299,6 +299,11 @@ def within(value: int, least: int, most: int, what: str) -> int:
 
 def _ttl(ttl_ms: int | None, what: str = "ttl_ms") -> int | None:
     return within(ttl_ms, 0, MAX_DURATION_MS, what) if ttl_ms is not None else None
+
+
+def _moment(text: str) -> int:
+    """A time; the very first one, which stands for none elsewhere, is as long past as the next."""
+    return max(1, parse_time(text))
 
 
 def _correlation(key: str | None) -> str:

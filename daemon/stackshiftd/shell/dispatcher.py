@@ -316,6 +316,9 @@ class Dispatcher:
             raise Usage(f"{command.method}: {bad}") from bad
 
         def told(body: Any) -> None:
+            if isinstance(body, StackshiftError):
+                self._refuser(link, command)(body)
+                return
             text = Raw(msgspec.json.encode(body))
             if command.step:
                 value = c.RecordValue(

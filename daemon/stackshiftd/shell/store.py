@@ -10,6 +10,7 @@ from typing import Any, Final
 from msgspec import Raw
 
 from stackshift_jobs.durations import rfc3339
+from stackshift_jobs.errors import StackshiftError
 from stackshift_jobs.names import check_key
 from stackshiftd.core import records as r
 from stackshiftd.core.commands import Tick
@@ -123,7 +124,13 @@ class Store:
         long journal does not keep all else waiting."""
         check_key(params.key, "a state key")
         within(params.limit, 1, MAX_HISTORY, "limit")
-        self._track(self._look_back(params, answer))
+        self._track(self._answered(params, answer))
+
+    async def _answered(self, params: StateHistory, answer: Answer) -> None:
+        try:
+            await self._look_back(params, answer)
+        except StackshiftError as damaged:
+            answer(damaged)
 
     async def _look_back(self, params: StateHistory, answer: Answer) -> None:
         durable = asyncio.Event()
