@@ -14,6 +14,7 @@ from stackshift_jobs.errors import Conflict
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
 from stackshiftd.core.effects import Acknowledge, Resolve, Stop
+from stackshiftd.core.events import Events, Kept
 from stackshiftd.core.fold import fold
 from stackshiftd.core.image import load
 from stackshiftd.core.state import Spilled, State, Status
@@ -600,3 +601,28 @@ def test_kept_events_come_back_from_a_snapshot_in_order() -> None:
     assert state.events.bytes == story.state.events.bytes
     assert state.next_due_us() == START_US + 2 * 3_600_000_000
     assert [event.id for event in state.events.at("a\n")] == ids[::2][::-1]
+
+
+class Compared(str):
+    """An id that counts how often it is compared."""
+
+    count = 0
+    __slots__ = ()
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        Compared.count += 1
+        return str.__eq__(self, other)
+
+
+def test_event_that_expires_is_not_looked_for_among_the_others() -> None:
+    """Those that are to be kept longer came before it, a great many of them at the same address."""
+    events = Events()
+    ids = [Compared(f"evt_{at}") for at in range(1000)]
+    for at, event in enumerate(ids):
+        events.keep(Kept(event, at, "a\n", b"1", 1, 2, None))
+    Compared.count = 0
+    for event in ids[500:]:
+        assert events.drop(event) is not None
+    assert Compared.count < 1000
+    assert [kept.id for kept in events.at("a\n")] == ids[499::-1]

@@ -10,7 +10,7 @@ Laws:
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from heapq import heapify, heappop, heappush
 from typing import Final
@@ -75,8 +75,9 @@ class Events:
     def __init__(self) -> None:
         self.kept: dict[str, Kept] = {}
         """By id, oldest first."""
-        self._at: dict[str, str | deque[str]] = {}
-        """Ids by address, oldest first: one alone, as nearly always, or several."""
+        self._at: dict[str, str | OrderedDict[str, None]] = {}
+        """Ids by address, oldest first: one alone, as nearly always, or several. (A plain dict is
+        slow to tell its first key when many before it are gone.)"""
         self.bytes = 0
         """Of the kept ones: payloads, names and keys."""
         self.listening: dict[str, dict[tuple[str, str], None]] = {}
@@ -94,9 +95,9 @@ class Events:
         if found is None:
             self._at[event.address] = event.id
         elif isinstance(found, str):
-            self._at[event.address] = deque((found, event.id))
+            self._at[event.address] = OrderedDict.fromkeys((found, event.id))
         else:
-            found.append(event.id)
+            found[event.id] = None
 
     def drop(self, event_id: str) -> Kept | None:
         """It is consumed, or has expired; it, if it was kept."""
@@ -105,8 +106,8 @@ class Events:
             return None
         self.bytes -= _size(event)
         found = self._at[event.address]
-        if isinstance(found, deque):
-            found.remove(event_id)  # nearly always the first one
+        if isinstance(found, OrderedDict):
+            del found[event_id]
         if isinstance(found, str) or not found:
             del self._at[event.address]
         return event
