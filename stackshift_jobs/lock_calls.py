@@ -92,6 +92,18 @@ def acquiring(call: Call, clock: Callable[[], float]) -> Generator[Call, Any, He
     raise AssertionError("the last try returns or raises")
 
 
+def withdrawing(call: Call) -> Generator[Call, Any, None]:
+    """Give up what `call` (of `acquire`) asks for, wherever it stands: in the line no more, nor
+    holding a lock that nobody knows of."""
+    method, params = call
+    try:
+        # Asked once more by the same asker, it waits no longer than this says.
+        taken = held((yield method, {**params, "wait_ms": 0}))
+        yield release(taken.key, taken.token)
+    except (LockHeld, NotFound):
+        return
+
+
 def extending(key: str, token: int, ttl: Duration) -> Generator[Call, Any, Held]:
     """Hold it for `ttl` from now on; raises `LockLost` if it is ours no longer."""
     try:

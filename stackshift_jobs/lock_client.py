@@ -4,16 +4,19 @@ Nothing renews it: who works longer than its `ttl` calls `extend`, or loses it. 
 tell late writes of one who has lost it by the fencing token, which grows with each holder.
 
 Invariants: one object is one acquisition; a broken connection takes it once and gives it back once
-(`lock_calls`); a lock that was lost is never left without a word.
+(`lock_calls`); a lock that was lost is never left without a word; who gives up waiting for one
+(cancelled, Ctrl-C) stands in its line no more.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from datetime import datetime
 from time import monotonic
 from types import TracebackType
+from typing import Any, Final
 
 from stackshift_jobs import lock_calls
 from stackshift_jobs.calling import AsyncCaller, Caller, Calls, drive, drive_awaited
@@ -53,6 +56,9 @@ class _Holding:
             raise Usage(f"the lock {self.key!r} was entered twice", hint="make another")
         return lock_calls.acquiring(self._asked, monotonic)
 
+    def _withdrawing(self) -> Calls[None]:
+        return lock_calls.withdrawing(self._asked)
+
     def _extending(self, ttl: Duration) -> Calls[lock_calls.Held]:
         if self._is_left:
             raise Usage(f"the lock {self.key!r} was given back")
@@ -78,7 +84,13 @@ class Lock(_Holding):
         self._caller = caller
 
     def __enter__(self) -> Lock:
-        self._take(drive(self._acquiring(), self._caller), self._asked[1]["ttl_ms"])
+        try:
+            held = drive(self._acquiring(), self._caller)
+        except (TimeoutError, KeyboardInterrupt):
+            with suppress(StackshiftError, TimeoutError):
+                drive(self._withdrawing(), self._caller)
+            raise
+        self._take(held, self._asked[1]["ttl_ms"])
         return self
 
     def __exit__(
@@ -104,9 +116,27 @@ class AsyncLock(_Holding):
         self._caller = caller
 
     async def __aenter__(self) -> AsyncLock:
-        held = await drive_awaited(self._acquiring(), self._caller)
+        try:
+            held = await drive_awaited(self._acquiring(), self._caller)
+        except StackshiftError:
+            raise
+        except BaseException:
+            self._give_up_beside()
+            raise
         self._take(held, self._asked[1]["ttl_ms"])
         return self
+
+    def _give_up_beside(self) -> None:
+        """In a task of its own: who was cancelled is not kept by it."""
+        import asyncio  # Is there already, where anything is awaited; a program's start is not.
+
+        task = asyncio.get_running_loop().create_task(self._withdraw())
+        _withdrawing.add(task)
+        task.add_done_callback(_withdrawing.discard)
+
+    async def _withdraw(self) -> None:
+        with suppress(StackshiftError, TimeoutError):
+            await drive_awaited(self._withdrawing(), self._caller)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, bad: BaseException | None, at: TracebackType | None
@@ -121,6 +151,10 @@ class AsyncLock(_Holding):
         """Hold it for `ttl` from now on; see `Lock.extend`."""
         held = await drive_awaited(self._extending(ttl), self._caller)
         self._take(held, lock_calls.lifetime_ms(ttl))
+
+
+_withdrawing: Final[set[Any]] = set()
+"""Tasks under way: their loop does not hold on to them."""
 
 
 def _this_program() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from collections.abc import Iterator
@@ -11,8 +12,8 @@ import pytest
 
 from helpers.making import Make
 from helpers.project import Project, kinds
-from helpers.waiting import wait_until
-from stackshift_jobs import Client
+from helpers.waiting import until, wait_until
+from stackshift_jobs import AsyncClient, Client
 from stackshift_jobs.errors import LockHeld
 
 JOBS = """
@@ -506,6 +507,11 @@ def test_mistake_with_a_lock_fails_the_run_at_once(
     assert message in run["error"]["message"]
 
 
+def records(project: Project, kind: str) -> list[Any]:
+    """The journal's records of this kind."""
+    return [each for each in project.journal() if each["kind"] == kind]
+
+
 # --- With clients --------------------------------------------------------------------------
 
 
@@ -524,6 +530,33 @@ def test_clients_and_runs_stand_in_one_line(project: Project) -> None:
         project.open("mixed")
         with client.state.lock("mixed", ttl="1m", wait="20s") as after:
             assert after.token > project.finish(run)["result"] > lock.token
+
+
+def test_task_that_is_cancelled_as_it_waits_leaves_the_line(project: Project) -> None:
+    """Its connection goes on: nothing else would tell that nobody waits any more."""
+
+    async def give_up(client: AsyncClient) -> None:
+        requested = len(records(project, "lock.requested"))
+
+        async def wait() -> None:
+            async with client.state.lock("given up", ttl="1h", wait="1h"):
+                raise AssertionError("another has it")
+
+        task = asyncio.create_task(wait())
+        await until(lambda: len(records(project, "lock.requested")) > requested, "it to wait")
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert task.cancelled()
+        await until(lambda: records(project, "lock.withdrawn"), "it to leave the line")
+
+    async def play() -> None:
+        async with AsyncClient(project.root) as client:
+            async with client.state.lock("given up", ttl="1h"):
+                await give_up(client)
+            async with client.state.lock("given up", ttl="1h"):
+                pass
+
+    asyncio.run(play())
 
 
 # --- Killed --------------------------------------------------------------------------------
