@@ -397,17 +397,19 @@ def drawn(chance: random.Random, depth: int = 2) -> list[list[Op]]:
     return [_ops(chance, depth, 5) for _ in range(many)]
 
 
-def _ops(chance: random.Random, depth: int, most: int) -> list[Op]:
-    return [_op(chance, depth) for _ in range(chance.randint(1, most))]
+def _ops(chance: random.Random, depth: int, most: int, fails: bool = True) -> list[Op]:
+    """Not `fails`: what is caught does not depend on the attempt, or a later attempt would take
+    another way through a block that was left."""
+    return [_op(chance, depth, fails) for _ in range(chance.randint(1, most))]
 
 
-def _op(chance: random.Random, depth: int) -> Op:
+def _op(chance: random.Random, depth: int, fails: bool) -> Op:
     at = chance.randrange(2)
     ttl_ms = chance.choice((None, None, *SPANS_MS))
     verbs = ["increment"] * 5 + ["set", "set", "get", "delete", "send", "send", "wait", "sleep"]
-    verbs += ["step", "step", "fail"]
+    verbs += ["step", "step", *(["fail"] if fails else [])]
     if depth:
-        verbs += ["lock"] * 5 + ["try", "try"] + (["call"] if depth == 2 else [])
+        verbs += ["lock"] * 5 + ["try", "try", "call"]
     else:
         verbs += ["extend"]
     match chance.choice(verbs):
@@ -433,14 +435,17 @@ def _op(chance: random.Random, depth: int) -> Op:
         case "fail":
             return ("fail", chance.choice((1, 2, 2, 3, 99)), chance.random() < 0.8)
         case "lock":
-            wait_ms = chance.choice((None, None, 0, 1000, 10_000))
-            ttl_ms = chance.choice((0, 0, 1000, 10_000))
-            ops = _ops(chance, depth - 1, 3)
+            at = chance.choice((0, 0, 0, 1))
+            wait_ms = chance.choice((None, None, None, 0, 1000, 10_000))
+            ttl_ms = chance.choice((0, 0, 0, 1000, 10_000))
+            ops = _ops(chance, depth - 1, 3, fails)
+            if chance.random() < 0.4:
+                ops.append(("sleep", 1000))
             if chance.random() < 0.3:
                 ops.insert(0, ("extend", at, chance.choice(SPANS_MS[1:])))
             return ("lock", at, ttl_ms, wait_ms, ops)
         case "try":
-            return ("try", _ops(chance, depth - 1, 3))
+            return ("try", _ops(chance, depth - 1, 3, False))
         case "call":
             return ("call", drawn(chance, 1))
         case verb:

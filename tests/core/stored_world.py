@@ -266,13 +266,18 @@ class Lived(Story):
             if ask.expect is None:
                 return
             (answer,) = self.effects(Acknowledge)
+            told = self.naive.told.setdefault(played.run, {})
+            before = len(told)
             expected = ask.expect(self.naive, now_us)
             agree(ask, json.loads(bytes(answer.body)), json.loads(bytes(answer.error)), expected)
             self._tell(played.run, ask, expected)
+            # Waits of its own that an event ends, end by records after that of the event.
+            for name in list(told)[before:-1] if ask.command is c.SendEvent and ask.step else ():
+                told[name] = told.pop(name)
 
-        told = self.submit(command, expect)
-        assert isinstance(told, Decision), told
-        self.let_go(told, execution, at)
+        decision = self.submit(command, expect)
+        assert isinstance(decision, Decision), decision
+        self.let_go(decision, execution, at)
 
     def _tell(self, run: str, ask: Ask, expected: Any) -> None:
         """What is on record of a call, by what the model says."""
