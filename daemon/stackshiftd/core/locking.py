@@ -24,7 +24,7 @@ from stackshiftd.core.effects import (
     Resolve,
 )
 from stackshiftd.core.handing import Handing
-from stackshiftd.core.locks import Holding, Lock, token_json
+from stackshiftd.core.locks import Holding, Lock, place_of, token_json
 from stackshiftd.core.state import Run, State, Status
 
 EMPTY: Final = Lock()
@@ -91,7 +91,7 @@ def _stand(who: Asker, command: c.TakeLock, lock: Lock, handing: Handing, now_us
 def _twice(state: State, run: Run, key: str) -> Usage | None:
     """A run that waited for a lock which it holds would wait for ever."""
     lock = state.locks.get(key, EMPTY)
-    if key not in run.locks and not any(each.run == run.id for each in lock.line.values()):
+    if key not in run.locks and place_of(run.id) not in lock.line:
         return None
     return Usage(
         f"this run has lock {key!r} already, or waits for it",
