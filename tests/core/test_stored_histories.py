@@ -18,9 +18,9 @@ import hypothesis.strategies as st
 from hypothesis import HealthCheck, seed, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from core import scripts
 from core.scripts import RETENTION_MS, SPANS_MS
-from core.stored_world import Lived
+from core.scripts_drawn import drawn as script
+from core.stored_people import Lived
 from core.story import kind
 from stackshift_jobs.strict import dumps
 from stackshiftd.core import commands as c
@@ -53,7 +53,7 @@ class Histories(RuleBasedStateMachine):
     def begin(self, drawn: int) -> None:
         chance = random.Random(drawn)
         self.lived.begins(
-            scripts.drawn(chance), chance.randrange(2), chance.choice((None, None, "k1", "k2")),
+            script(chance), chance.randrange(2), chance.choice((None, None, "k1", "k2")),
             chance.choice(SPANS_MS), chance.choice((0, 0, 0, 10_000)),
         )  # fmt: skip
 

@@ -1,7 +1,8 @@
 """`lock.*`: locks as clients take, extend and release them.
 
 A client that waits stands in the line of the core, and is taken out of it when its time passes or
-its connection is gone. One that was given the lock when it was gone already gives it back.
+its connection is gone. One that was given the lock when it was gone already gives it back. Whoever
+asks is known here from then on until it is answered: its connection may go at any time between.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from msgspec import Raw
 
-from stackshift_jobs.errors import Busy, StackshiftError, from_json
+from stackshift_jobs.errors import Busy
 from stackshiftd.core import commands as c
-from stackshiftd.core.effects import Granted, Queued
+from stackshiftd.core.effects import Answered, Granted, Queued
+from stackshiftd.core.locking import held_error
 from stackshiftd.shell.asks import AcquireLock, Asks, ExtendLock, ReleaseLock, answered
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.params import Answer, BoundTable, Table
@@ -27,7 +29,6 @@ class _Wait(NamedTuple):
     owner: object
     key: str
     answer: Answer
-    refusal: Raw
 
 
 class Locks:
@@ -49,13 +50,20 @@ class Locks:
         if sum(wait.owner is owner for wait in self._waiting.values()) >= MAX_WAITS:
             raise Busy(f"{MAX_WAITS} waits on one connection", hint="use another connection")
 
+        asker, wait = command.asker, _Wait(owner, command.key, answer)
+        self._waiting[asker] = wait
+
         def replied(reply: Any) -> None:
-            if not isinstance(reply, Queued):
-                answered(answer)(reply)
+            here = self._waiting.get(asker)
+            if isinstance(reply, Queued):
+                if here is wait and command.wait_ms is not None:
+                    self._loop.call_later(command.wait_ms / 1000, self._give_up, asker, wait)
                 return
-            self._waiting[command.asker] = _Wait(owner, command.key, answer, reply.refusal)
-            if command.wait_ms is not None:
-                self._loop.call_later(command.wait_ms / 1000, self._give_up, command.asker, answer)
+            if here is wait:
+                del self._waiting[asker]
+            answered(answer)(reply)
+            if here is None and isinstance(reply, Answered):
+                self._give_back(reply.body)
 
         self._engine.submit(command, replied)
 
@@ -70,8 +78,12 @@ class Locks:
         wait = self._waiting.pop(effect.asker, None)
         if wait is not None:
             wait.answer(effect.body)
-            return
-        held = msgspec.json.decode(effect.body)
+        else:
+            self._give_back(effect.body)
+
+    def _give_back(self, body: Raw) -> None:
+        """Let go of what a client was given that is gone."""
+        held = msgspec.json.decode(body)
         self._engine.submit(c.ReleaseLock(key=held["key"], lock_token=held["token"]), _ignored)
 
     def forget(self, owner: object) -> None:
@@ -81,15 +93,15 @@ class Locks:
                 del self._waiting[asker]
                 self._engine.submit(c.WithdrawLock(wait.key, asker))
 
-    def _give_up(self, asker: str, answer: Answer) -> None:
-        wait = self._waiting.get(asker)
-        if wait is None or wait.answer is not answer:
+    def _give_up(self, asker: str, wait: _Wait) -> None:
+        if self._waiting.get(asker) is not wait:
             return
-        if asker not in getattr(self._engine.state.locks.get(wait.key), "line", ()):
+        lock = self._engine.state.locks.get(wait.key)
+        if lock is None or asker not in lock.line:
             return  # It has been given the lock just now, and is about to be told.
         del self._waiting[asker]
+        refusal = held_error(wait.key, lock, self._engine.now_us())
         self._engine.submit(c.WithdrawLock(wait.key, asker))
-        refusal: StackshiftError = from_json(msgspec.json.decode(wait.refusal))
         self._engine.when_durable(wait.answer, refusal)
 
 
