@@ -51,6 +51,20 @@ def five_sync(ctx: JobContext):
     return ctx.payload
 
 @stackshift.job
+async def waits(ctx: AsyncJobContext):
+    await ctx.step.wait_for_event("go", correlation_key=ctx.payload["key"])
+
+@stackshift.job
+async def steps(ctx: AsyncJobContext):
+    for i in range(ctx.payload["calls"]):
+        await ctx.step.run(f"s{i}", give, i)
+
+@stackshift.job
+async def increments(ctx: AsyncJobContext):
+    for i in range(ctx.payload["calls"]):
+        await ctx.state.increment("all")
+
+@stackshift.job
 async def five_timed(ctx: AsyncJobContext):
     took = []
     for i in range(5):

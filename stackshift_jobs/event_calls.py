@@ -24,7 +24,7 @@ def send(
     idempotency_ttl: Duration | None = None,
     ttl: Duration | None = None,
 ) -> Call:
-    """Result: `sent`."""
+    """Result: `sent`. No payload means `{}`, as with a start."""
     params: dict[str, Any] = {"name": check_name(name, "event")}
     if payload is not None:
         params["payload"] = payload

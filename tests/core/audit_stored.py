@@ -92,7 +92,7 @@ def _audit_line(state: State, key: str, lock: Lock) -> None:
             assert place == waiting.asker
             assert waiting.ttl_ms > 0
             continue
-        assert place == place_of(waiting.run, waiting.step)
+        assert place == place_of(waiting.run)
         run = state.runs[waiting.run]
         step = run.steps[waiting.step]
         assert not run.finished, f"{run.id} has ended and waits for {key}"
@@ -112,7 +112,7 @@ def _audit_lock_steps(state: State, run: Run, holds: dict[str, Holding]) -> None
             assert name in by_step, f"{run.id} takes {name} for held"
         elif step.phase is Phase.WAITING and not run.finished:
             assert step.wait is not None
-            assert place_of(run.id, name) in state.locks[step.wait.lock].line
+            assert state.locks[step.wait.lock].line[place_of(run.id)].step == name
 
 
 # --- Events --------------------------------------------------------------------------------

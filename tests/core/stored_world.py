@@ -15,35 +15,30 @@ import random
 from collections.abc import Callable
 from typing import Any, Final
 
-from core import scripts
 from core.audit import audit
-from core.naive import Event, Held, Naive, Refused, Value
+from core.naive import Naive, Refused
 from core.scripts import RETENTION_MS, Answer, Ask, Branch, Failed, Memo, Op, Park, Pass
+from core.stored_compared import Tokens, agree, compare, remembered, told_by
 from core.story import Story
-from stackshift_jobs.durations import from_rfc3339, rfc3339
+from stackshift_jobs.durations import from_rfc3339
 from stackshift_jobs.errors import StackshiftError
-from stackshift_jobs.strict import dumps
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
 from stackshiftd.core.effects import (
     Acknowledge,
-    Answered,
     Decision,
     Dispatch,
     Granted,
-    Queued,
     Resolve,
-    Started,
     Stop,
 )
 from stackshiftd.core.image import load, state_hash
 from stackshiftd.core.state import Memo as Kind
-from stackshiftd.core.state import Phase, State, Status, Step
+from stackshiftd.core.state import State, Status, Step
 
 SLOTS: Final = 4
 TERMS: Final = r.RetryTerms(max_attempts=3, backoff_ms=1000, jitter=0.0)
 ENDS: Final = (r.RunCompleted, r.RunFailed, r.RunCancelled)
-ANSWERS: Final = (Kind.VALUE, Kind.REFUSED)
 
 
 class Execution:
@@ -72,8 +67,8 @@ class Execution:
         )
 
 
-class Lived(Story):
-    """One history. A scripted handler is stepped by `step`, a client acts by `client_...`."""
+class World(Story):
+    """An engine, its workers, time, and crashes; `stored_people` adds who uses it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -84,8 +79,7 @@ class Lived(Story):
         """Of handlers whose worker is taken for dead, and which live on."""
         self.tries: dict[tuple[str, str], int] = {}
         """How often a step's function has run: the world does not forget."""
-        self.tokens: dict[str, tuple[int, int]] = {}
-        """Key → (fence, token) of its last holder."""
+        self.tokens: Tokens = {}
         self.clients: dict[tuple[str, str], int] = {}
         """(asker, key) → the token that it knows; 0 while it waits for an answer."""
         self.unsynced: list[Callable[[], None]] = []
@@ -130,7 +124,7 @@ class Lived(Story):
             if isinstance(record, r.AttemptStopped):
                 self.naive.stopped(record.run, self.now_us)
         if records:
-            self.compare()
+            compare(self.state, self.naive, self.tokens)
             self.marks.append(self._mark())
 
     def sync(self) -> None:
@@ -266,13 +260,18 @@ class Lived(Story):
             if ask.expect is None:
                 return
             (answer,) = self.effects(Acknowledge)
+            told = self.naive.told.setdefault(played.run, {})
+            before = len(told)
             expected = ask.expect(self.naive, now_us)
             agree(ask, json.loads(bytes(answer.body)), json.loads(bytes(answer.error)), expected)
             self._tell(played.run, ask, expected)
+            # Waits of its own that an event ends, end by records after that of the event.
+            for name in list(told)[before:-1] if ask.command is c.SendEvent and ask.step else ():
+                told[name] = told.pop(name)
 
-        told = self.submit(command, expect)
-        assert isinstance(told, Decision), told
-        self.let_go(told, execution, at)
+        decision = self.submit(command, expect)
+        assert isinstance(decision, Decision), decision
+        self.let_go(decision, execution, at)
 
     def _tell(self, run: str, ask: Ask, expected: Any) -> None:
         """What is on record of a call, by what the model says."""
@@ -331,150 +330,6 @@ class Lived(Story):
         if execution.ready and not execution.over and not self.is_current(execution):
             at = chance.choice(list(execution.ready))
             self._go_on(execution, at, execution.ready.pop(at))
-
-    # --- Clients ---------------------------------------------------------------------------
-
-    def client(self, command: c.Asking, expect: Callable[[Naive, int], Any]) -> Any:
-        """A client asks; what it was told, for a lock's sake."""
-        now_us = self.now_us
-        told: Any = None
-        try:
-            told = self.do(command)
-            answer = told.reply
-        except StackshiftError as refused:
-            answer = refused
-        expected = expect(self.naive, now_us)
-        ask = Ask(type(command), {}, "", None)
-        if isinstance(answer, StackshiftError):
-            agree(ask, None, answer.as_json(), expected)
-        elif isinstance(answer, Queued):
-            agree(ask, None, None, expected)
-        else:
-            assert isinstance(answer, Answered)
-            agree(ask, json.loads(bytes(answer.body)), None, expected)
-        if isinstance(told, Decision):
-            self.settle(told.records)
-            self.let_go(told, None, 0)
-        return answer
-
-    def acquires(self, asker: str, key: str, ttl_ms: int, wait_ms: int | None) -> None:
-        if self.clients.get((asker, key)) == 0:
-            return  # it waits for an answer
-        command = c.TakeLock(key=key, ttl_ms=ttl_ms, wait_ms=wait_ms, asker=asker)
-        wait_us = wait_ms * 1000 if wait_ms is not None else None
-        answer = self.client(
-            command,
-            lambda naive, now_us: naive.take(key, (asker, ""), ttl_ms * 1000, wait_us, now_us),
-        )
-        self.clients[asker, key] = 0
-
-        def told() -> None:
-            if isinstance(answer, Answered):
-                self.clients[asker, key] = json.loads(bytes(answer.body))["token"]
-            elif not isinstance(answer, Queued):
-                self.clients.pop((asker, key), None)
-
-        self.unsynced.append(told)
-
-    def releases(self, asker: str, key: str) -> None:
-        if token := self.clients.get((asker, key)):
-            command = c.ReleaseLock(key=key, lock_token=token)
-            self.client(command, lambda naive, now_us: naive.release(key, asker, now_us))
-
-    def extends(self, asker: str, key: str, ttl_ms: int) -> None:
-        if token := self.clients.get((asker, key)):
-            self.client(
-                c.ExtendLock(key=key, lock_token=token, ttl_ms=ttl_ms),
-                lambda naive, now_us: naive.extend(key, (asker, ""), ttl_ms * 1000, now_us),
-            )
-
-    def withdraws(self, asker: str, key: str) -> None:
-        waits = any(waiter.who == (asker, "") for waiter in self.naive.lines.get(key, ()))
-        told = self.submit(c.WithdrawLock(key, asker), lambda: self.naive.withdraw(key, asker))
-        assert isinstance(told, Decision)
-        assert bool(told.records) == waits
-        if waits:
-            self.clients.pop((asker, key), None)
-
-    def sends(self, at: int, payload: int, ttl_ms: int, once: str | None) -> None:
-        event = self.new_event()
-        self.client(
-            c.SendEvent(**scripts.sent(event, at, payload, ttl_ms, once)),
-            scripts.sends(event, at, payload, ttl_ms, once),
-        )
-
-    def begins(
-        self, script: list[list[Op]], payload: int, key: str | None, ttl_ms: int, timeout_ms: int
-    ) -> None:
-        run = self.new_id()
-        self.scripts[run] = script
-        self.jobs["scripted"] = "code-1"
-        now_us = self.now_us
-        command = c.StartRun(
-            run=run, job="scripted", queue="media", payload=dumps(payload), retry=TERMS,
-            timeout_ms=timeout_ms, key=key, key_ttl_ms=ttl_ms, digest=str(payload),
-        )  # fmt: skip
-        expected: Any = None
-
-        def expect() -> None:
-            nonlocal expected
-            expected = self.naive.start(run, payload, key, ttl_ms * 1000, now_us)
-
-        told = self.submit(command, expect)
-        if isinstance(told, StackshiftError):
-            assert expected == Refused(told.code), f"{told} for {expected}"
-            return
-        assert isinstance(told.reply, Started)
-        assert told.reply == Started(expected, expected != run)
-        self.let_go(told, None, 0)
-
-    # --- People ----------------------------------------------------------------------------
-
-    def sends_on(self, run: str, from_step: str | None) -> None:
-        restored = () if run in self.state.runs else self.lines(run)
-        now_us = self.now_us
-        known = list(self.naive.told.get(run, {}))
-        try:
-            self.do(c.RetryRun(run, from_step, {}, restored))
-        except StackshiftError:
-            return
-        (record,) = self.decision.records
-        assert isinstance(record, r.RunRetried)
-        self._check_forgotten(known, record.forgotten, from_step)
-        self.naive.send_on(run, record.forgotten, now_us)
-        self.settle(self.decision.records)
-        self.let_go(self.decision, None, 0)
-
-    def forks(self, source: str, from_step: str | None) -> None:
-        run = self.new_id()
-        known = self.naive.told.get(source, {})
-        try:
-            self.do(c.ForkRun(run, source, self.lines(source), from_step))
-        except StackshiftError:
-            return
-        (record,) = self.decision.records
-        assert isinstance(record, r.RunCreated)
-        self._check_forgotten(list(known), record.forgotten, from_step)
-        self.scripts[run] = self.scripts[source]
-        self.naive.start(run, None, None, 0, self.now_us)
-        self.naive.told[run] = dict(known)
-        self.naive.forget(run, record.forgotten)
-        self.settle(self.decision.records)
-        self.let_go(self.decision, None, 0)
-
-    def _check_forgotten(self, known: list[str], forgotten: list[str], step: str | None) -> None:
-        """What was told from that step on is forgotten; what was told before it is not, but for
-        waits whose time had passed and ended the run."""
-        since = known.index(step) if step in known else len(known)
-        assert set(known[since:]) <= set(forgotten), f"{step} is repeated, and not all after it"
-        if step is None or step in known:
-            before = set(known[:since]) & set(forgotten)
-            assert all(name.startswith("wait") for name in before), f"{before} happen again"
-
-    def cancels(self, run: str) -> None:
-        told = self.submit(c.CancelRun(run))
-        assert isinstance(told, Decision)
-        self.let_go(told, None, 0)
 
     # --- Time ------------------------------------------------------------------------------
 
@@ -545,7 +400,7 @@ class Lived(Story):
         self.state = self.rebuilt(chance)
         assert not lossless or state_hash(self.state) == live
         audit(self.state)
-        self.compare()
+        compare(self.state, self.naive, self.tokens)
         self.marks = [self._mark()]
         self.claims()
 
@@ -563,80 +418,6 @@ class Lived(Story):
         self.naive.lose_clients()
         self.settle(tuple(entry.record for entry in self.entries[before:]))
         self.sync()
-
-    # --- The comparison --------------------------------------------------------------------
-
-    def compare(self) -> None:
-        """The state and the model say the same."""
-        state, naive, now_us = self.state, self.naive, self.state.now_us
-        assert {
-            key: Value(json.loads(v.body), v.version, v.expires_us, v.updated_by)
-            for key, v in state.values.by_key.items()
-            if v.lives
-        } == {key: v._replace(by=v.by or "client") for key, v in naive.values.items()}
-        for key, (version, until_us) in naive.versions.items():
-            if until_us > now_us and key not in naive.values:
-                assert state.values.version(key, now_us) == version
-        self._compare_locks()
-        assert [
-            Event(e.id, (e.name, e.correlation_key), json.loads(e.payload), e.expires_us)
-            for e in state.events.kept.values()
-        ] == naive.kept
-        assert {who for waits in state.events.listening.values() for who in waits} == set(
-            naive.waits
-        )
-        self._compare_keys(now_us)
-        self._compare_answers()
-
-    def _compare_locks(self) -> None:
-        naive = self.naive
-        held = {key: k.holding for key, k in self.state.locks.items() if k.holding is not None}
-        assert {key: (h.run or h.asker, h.step, h.expires_us) for key, h in held.items()} == {
-            key: (*h.who, h.expires_us) for key, h in naive.holders.items()
-        }
-        for key, holding in held.items():
-            fence, token = self.tokens.get(key, (0, 0))
-            now_fence = naive.holders[key].fence
-            assert holding.token == token if now_fence == fence else holding.token > token, (
-                f"the token of {key} goes from {token} to {holding.token}"
-            )
-            self.tokens[key] = (now_fence, holding.token)
-        lines = {
-            key: [
-                ((w.run or w.asker), w.step, w.ttl_ms * 1000, w.until_us) for w in k.line.values()
-            ]
-            for key, k in self.state.locks.items()
-            if k.line
-        }
-        assert lines == {
-            key: [(*waiter.who, waiter.ttl_us, waiter.until_us) for waiter in line]
-            for key, line in naive.lines.items()
-            if line
-        }
-
-    def _compare_keys(self, now_us: int) -> None:
-        for key, start in self.naive.starts.items():
-            lives = start.until_us > now_us or start.run in self.naive.unfinished
-            owner = self.state.key_owner(key, now_us)
-            assert (owner.run if owner is not None else None) == (start.run if lives else None)
-        for key, sent in self.naive.sent.items():
-            known = self.state.events.owner(key, now_us)
-            told = (known.event, tuple(known.resumed)) if known is not None else None
-            assert told == ((sent.event, sent.resumed) if sent.until_us > now_us else None)
-
-    def _compare_answers(self) -> None:
-        """Runs remember what they were told, and nothing else."""
-        for run in self.state.runs.values():
-            known = {
-                name: told_by(json.loads(step.body))
-                for name, step in run.steps.items()
-                if isinstance(step.body, bytes)
-                and (
-                    step.kind in ANSWERS
-                    or (step.kind is Kind.EVENT and step.phase is Phase.COMPLETED)
-                )
-            }
-            assert known == self.naive.told.get(run.id, {}), run.id
 
     # --- The end ---------------------------------------------------------------------------
 
@@ -666,73 +447,3 @@ def memo_of(step: Step) -> Memo:
     if step.kind is Kind.RUN:
         body = step.tried
     return Memo(step.kind.value, step.phase.value, body, step.due_us)
-
-
-def agree(ask: Ask, body: Any, error: Any, expected: Any) -> None:
-    """The answer is what the model says."""
-    if isinstance(expected, Refused) or error is not None:
-        code = error["code"] if error is not None else f"answered {body}"
-        assert isinstance(expected, Refused), f"{ask.command.__name__} {code}, not {expected}"
-        assert code == expected.code, f"{ask.command.__name__} {code}, not {expected.code}"
-        return
-    told = shown(ask.command, expected)
-    if ask.command is c.TakeLock and expected is not None:
-        assert body["expires_at"] == told["expires_at"]
-    elif told is not None and isinstance(body, dict):
-        assert {name: told[name] for name in body if name in told} == {
-            name: value for name, value in body.items() if name in told
-        }, f"{ask.command.__name__}: {body}, not {told}"
-    elif ask.command not in (c.CheckLock, c.AwaitEvent) and not isinstance(body, dict):
-        assert body == told, f"{ask.command.__name__}: {body}, not {told}"
-
-
-def shown(command: Any, expected: Any) -> Any:
-    """What the model says, as an answer is written."""
-
-    def until(expires_us: int) -> str | None:
-        return rfc3339(expires_us) if expires_us else None
-
-    if isinstance(expected, Value):
-        return {
-            "value": expected.value, "version": expected.version,
-            "expires_at": until(expected.expires_us), "updated_by": expected.by or "client",
-        }  # fmt: skip
-    if isinstance(expected, Held):
-        return {"expires_at": until(expected.expires_us)}
-    if command is c.DeleteState:
-        return {"deleted": expected is not None, "version": expected}
-    if command is c.SendEvent:
-        event, resumed, until_us = expected
-        return {"id": event, "resumed": list(resumed), "kept_until": until(until_us)}
-    if command is c.ReleaseLock and isinstance(expected, bool):
-        return {"held": expected}
-    return None if command is c.ReleaseLock else expected
-
-
-def told_by(body: Any) -> Any:
-    """An answer as the model remembers it: what must be the same on every pass."""
-    if not isinstance(body, dict):
-        return body
-    if "code" in body:
-        return body["code"]
-    if "timed_out" in body:
-        address = (body["name"], body["correlation_key"] or "")
-        return (body["id"], address, body["payload"], body["timed_out"])
-    names = ("value", "version", "deleted", "id", "expires_at")
-    return {name: body[name] for name in names if name in body}
-
-
-REMEMBERED: Final = {
-    c.SetState: ("version",),
-    c.IncrementState: ("value", "version"),
-    c.ReadState: ("value", "version", "expires_at"),
-    c.DeleteState: ("deleted", "version"),
-    c.SendEvent: ("id",),
-    c.ExtendLock: ("expires_at",),
-}
-
-
-def remembered(command: Any, expected: Any) -> Any:
-    """What a run remembers of an answer, by what the model says."""
-    told = shown(command, expected)
-    return {name: told[name] for name in REMEMBERED[command]} if told is not None else None

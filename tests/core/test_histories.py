@@ -427,6 +427,26 @@ def from_worker(run: str, token: int) -> list[c.Command]:
         c.FailAttempt(run, token, r.Error("E", "late"), step="a"),
         c.ConfirmStop(run, token),
         c.ReportProgress(run, token, 1.0),
+        *asked_by(run, token, "[call]"),
+        *asked_by(run, token, ""),
+    ]
+
+
+def asked_by(run: str, token: int, step: str) -> list[c.Command]:
+    """All that a handler may ask for like a client; with no `step`, within a step's function."""
+    who: dict[str, Any] = {"run": run, "token": token, "call": 7, "step": step}
+    return [
+        c.ReadState(**who, key="k"),
+        c.ListState(**who),
+        c.SetState(**who, key="k", value=b"1"),
+        c.DeleteState(**who, key="k", remember_ms=1000),
+        c.IncrementState(**who, key="k"),
+        c.TakeLock(**who, key="k"),
+        c.ExtendLock(**who, key="k", ttl_ms=1000),
+        c.ReleaseLock(**who, lock="[lock k]"),
+        c.CheckLock(**who, lock="[lock k]"),
+        c.SendEvent(**who, event="evt_late", name="late", payload=b"1"),
+        c.AwaitEvent(**who, events=[("late", "")], timeout_ms=1000),
     ]
 
 

@@ -341,6 +341,17 @@ def test_versions_that_are_forgotten_leave_memory_and_snapshots() -> None:
     story.told_again()
 
 
+def test_key_that_comes_and_goes_costs_memory_once() -> None:
+    """A version is remembered for a month; a key that is set and deleted each second is one key."""
+    story = Stored()
+    for _ in range(500):
+        story.do(c.SetState(key="k", value=b"1"))
+        story.do(c.DeleteState(key="k", remember_ms=86_400_000))
+    assert len(story.state.values.by_key) == 1
+    assert len(story.state.values._forgotten) < 200
+    assert story.set("k", 1)["version"] == 1001
+
+
 def test_snapshot_holds_values_of_every_kind() -> None:
     """Text of any alphabet, big numbers, nested objects; what is read back is the same state."""
     story = Stored()

@@ -11,15 +11,17 @@ from __future__ import annotations
 import os
 import random
 from collections import Counter
+from collections.abc import Callable
 from typing import Final
 
 import hypothesis.strategies as st
 from hypothesis import HealthCheck, seed, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from core import scripts
 from core.scripts import RETENTION_MS, SPANS_MS
-from core.stored_world import Lived
+from core.scripts_drawn import drawn as script
+from core.stored_people import Lived
+from core.story import kind
 from stackshift_jobs.strict import dumps
 from stackshiftd.core import commands as c
 
@@ -51,7 +53,7 @@ class Histories(RuleBasedStateMachine):
     def begin(self, drawn: int) -> None:
         chance = random.Random(drawn)
         self.lived.begins(
-            scripts.drawn(chance), chance.randrange(2), chance.choice((None, None, "k1", "k2")),
+            script(chance), chance.randrange(2), chance.choice((None, None, "k1", "k2")),
             chance.choice(SPANS_MS), chance.choice((0, 0, 0, 10_000)),
         )  # fmt: skip
 
@@ -122,10 +124,18 @@ class Histories(RuleBasedStateMachine):
     @rule(drawn=seeds)
     def lock(self, drawn: int) -> None:
         chance, lived = random.Random(drawn), self.lived
-        asker, key = chance.choice(CLIENTS), chance.choice(KEYS)
+        asker, key = chance.choice(CLIENTS), chance.choice(("a", "a", "b", "c", "c", "d"))
+        waiting = [
+            (waiter.who[0], key)
+            for key, line in lived.naive.lines.items()
+            for waiter in line
+            if not waiter.who[1]
+        ]
         match chance.randrange(6):
+            case 0 if waiting:
+                lived.withdraws(*chance.choice(waiting))
             case 0 | 1 | 2:
-                wait_ms = chance.choice((0, None, 1000))
+                wait_ms = chance.choice((0, None, None))
                 lived.acquires(asker, key, chance.choice(SPANS_MS[1:]), wait_ms)
             case 3:
                 lived.releases(asker, key)
@@ -196,19 +206,32 @@ class Histories(RuleBasedStateMachine):
     def crash(self, drawn: int) -> None:
         self.lived.crashes(random.Random(drawn))
 
+    @rule(drawn=seeds)
+    def live(self, drawn: int) -> None:
+        """A bit of everything, as often as it is in life."""
+        chance = random.Random(drawn)
+        for act in chance.choices(tuple(LIFE), tuple(LIFE.values()), k=8):
+            act(self, chance.randrange(2**32))
+            if chance.random() < 0.3:
+                self.time(chance.choice(SPANS_MS), chance.choice((0, 1, 2, 1000)))
+            if chance.random() < 0.2:
+                self.due(chance.choice((-1, 0, 0, 1)))
+
     def teardown(self) -> None:
         if len(self.lived.entries) > 2:
             self.lived.ends_well(random.Random(len(self.lived.entries)))
-            SEEN.update(str(e.record.__struct_config__.tag) for e in self.lived.entries)
 
 
-SEEN: Counter[str] = Counter()
-"""What happened in all histories."""
+LIFE: Final[dict[Callable[[Histories, int], None], int]] = {
+    Histories.begin: 2, Histories.work: 8, Histories.kill: 1, Histories.haunt: 1,
+    Histories.write: 2, Histories.lock: 3, Histories.send: 2, Histories.decide: 1,
+    Histories.crash: 1,
+}  # fmt: skip
 
 TestHistories = (seed(int(SEED)) if SEED else lambda case: case)(Histories.TestCase)
 TestHistories.settings = settings(
-    max_examples=10_000 if LONG else 60,
-    stateful_step_count=30,
+    max_examples=10_000 if LONG else 100,
+    stateful_step_count=20,
     derandomize=not LONG and not SEED,
     deadline=None,
     database=None,
@@ -218,23 +241,20 @@ TestHistories.settings = settings(
 
 def test_histories_are_worth_their_time() -> None:
     """Everything that the model is about happens in them, and often."""
-    chance = random.Random(1)
-    for _ in range(0 if SEEN else 20):
+    seen: Counter[str] = Counter()
+    for number in range(50):
         machine = Histories()
-        machine.open(chance.randrange(1000))
-        for _ in range(30):
-            act = chance.choice(
-                (machine.begin, machine.work, machine.work, machine.write, machine.lock,
-                 machine.send, machine.kill, machine.decide, machine.crash)
-            )  # fmt: skip
-            act(chance.randrange(1000))
-            machine.time(chance.choice(SPANS_MS), 1000)
+        machine.open(number)
+        for part in range(4):
+            machine.live(4 * number + part)
         machine.teardown()
-    for kind in (
-        "state.set", "state.deleted", "state.expired", "lock.requested", "lock.withdrawn",
-        "lock.acquired", "lock.extended", "lock.released", "event.received", "event.expired",
-        "wait.started", "wait.ended", "call.refused", "attempt.lost", "attempt.stopped",
-        "attempt.suspended", "run.retried", "run.completed", "run.failed", "run.cancelled",
-        "journal.opened",
+        seen.update(kind(entry.record) for entry in machine.lived.entries)
+    for each in (
+        "state.set", "state.deleted", "state.expired", "lock.requested", "lock.acquired",
+        "lock.extended", "lock.released", "event.received", "event.expired", "wait.started",
+        "wait.ended", "call.refused", "value.recorded", "attempt.lost", "attempt.suspended",
+        "attempt.resumed", "run.completed", "run.failed", "run.cancelled", "journal.opened",
     ):  # fmt: skip
-        assert SEEN[kind] >= 10, f"{kind}: {SEEN[kind]}"
+        assert seen[each] >= 10, f"{each}: {seen[each]}"
+    for each in ("lock.withdrawn", "attempt.stopped", "run.retried", "run.removed"):
+        assert seen[each], each

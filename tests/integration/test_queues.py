@@ -228,3 +228,11 @@ def test_module_that_does_not_import_takes_no_limit_back(make_project: Make) -> 
     module.write_text(text.replace("3", "4"))
     project.start()
     assert queue(project, "mail")["concurrency"] == 4
+
+
+def test_job_shows_what_bounds_its_runs(project: Project) -> None:
+    """Its concurrency key is the template, and its keys live as long as it or the default says."""
+    told = project.call("job.get", job="synced")
+    assert (told["queue"], told["concurrency_key"]) == ("crm", "customer:{customer}")
+    assert told["idempotency_ttl_ms"] == 30 * 86_400_000
+    assert project.call("job.get", job="quick")["concurrency_key"] is None

@@ -28,7 +28,6 @@ class Client:
     """One connection, and what it was answered."""
 
     def __init__(self, shop: Shop) -> None:
-        self.gone = False
         self.answers: list[Any] = []
         self._shop = shop
 
@@ -37,7 +36,6 @@ class Client:
         self._shop.locks.acquire(self, params, self.answers.append)
 
     def leave(self) -> None:
-        self.gone = True
         self._shop.locks.forget(self)
 
     @property

@@ -120,11 +120,9 @@ class Answered(msgspec.Struct, frozen=True):
 
 
 class Queued(msgspec.Struct, frozen=True):
-    """Reply to a client that asked for a lock: it waits, as `asker`; `Granted` follows. `refusal`
-    is what it is told if its time passes before."""
+    """Reply to a client that asked for a lock: it waits, as `asker`; `Granted` follows."""
 
     asker: str
-    refusal: Raw
 
 
 class Decision(msgspec.Struct, frozen=True):

@@ -226,7 +226,7 @@ def _forget_wait(state: State, run: Run, name: str, step: Step) -> None:
     if step.kind is Memo.EVENT and step.wait is not None:
         state.events.hush(step.wait.addresses, run.id, name)
     elif step.kind is Memo.LOCK and step.wait is not None:
-        locked.leave_line(state, run, name, step.wait.lock)
+        locked.leave_line(state, run, step.wait.lock)
     elif step.kind is Memo.CHILD:
         waiters = state.awaited.get(step.child or "", [])
         if (run.id, name) in waiters:

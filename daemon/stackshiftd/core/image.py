@@ -298,7 +298,7 @@ def _restore(state: State, lines: list[ValueLine | LockLine | KeptLine | SentKey
         if isinstance(line, ValueLine):
             _restore_value(state, line)
         elif isinstance(line, LockLine):
-            waiting = {each.asker or place_of(each.run, each.step): each for each in line.waiting}
+            waiting = {each.asker or place_of(each.run): each for each in line.waiting}
             state.locks[line.key] = Lock(line.holding, waiting)
             if line.holding is not None and line.holding.expires_us:
                 state.set_expiry(line.holding.expires_us, LOCK, line.key)

@@ -12,7 +12,7 @@ Laws:
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from heapq import heappop, heappush, nsmallest
+from heapq import nsmallest
 from typing import Final
 
 import msgspec
@@ -20,6 +20,7 @@ from msgspec import Raw
 
 from stackshift_jobs.durations import rfc3339
 from stackshiftd.core import records as r
+from stackshiftd.core.heap import Heap
 
 CLIENT: Final = "client"
 """Who wrote it, where it was no run."""
@@ -69,7 +70,8 @@ class Values:
         self.shape = 0
         """Grows whenever a key comes or goes: what was learnt of their order is good as long as it
         stays."""
-        self._forgotten: list[tuple[int, str]] = []
+        self._forgotten: Heap[tuple[int, str]] = Heap()
+        """When which version is forgotten."""
 
     def get(self, key: str, now_us: int) -> Value | None:
         """The entry under `key` at `now_us`, if there is one."""
@@ -93,17 +95,20 @@ class Values:
         self.shape += (before is not None and before.lives) is not value.lives
         self.by_key[key] = value
         if not value.lives:
-            heappush(self._forgotten, (value.expires_us, key))
+            self._forgotten.add((value.expires_us, key), self._is_forgotten)
         # Two looks for one write: what is remembered shrinks while there is anything to forget.
         # When it is forgotten does not show: past its time it is neither found nor part of the
         # state's hash.
         for _ in range(2):
+            self._forgotten.settle(self._is_forgotten)
             if not self._forgotten or self._forgotten[0][0] > now_us:
                 return
-            until_us, old = heappop(self._forgotten)
-            kept = self.by_key.get(old)
-            if kept is not None and not kept.lives and kept.expires_us == until_us:
-                del self.by_key[old]
+            del self.by_key[self._forgotten[0][1]]
+
+    def _is_forgotten(self, item: tuple[int, str]) -> bool:
+        """Is the version under a key one that is forgotten then?"""
+        found = self.by_key.get(item[1])
+        return found is not None and not found.lives and found.expires_us == item[0]
 
     def _count(self, key: str, value: Value | None, sign: int) -> None:
         if value is not None and value.lives:

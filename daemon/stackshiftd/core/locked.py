@@ -36,13 +36,13 @@ def stand_in_line(state: State, run: Run, name: str) -> None:
     step = run.steps[name]
     assert step.wait is not None
     waiting = Waiting(step.seq, step.wait.ttl_ms, step.due_us, run.id, name)
-    _lock(state, step.wait.lock).line[place_of(run.id, name)] = waiting
+    _lock(state, step.wait.lock).line[place_of(run.id)] = waiting
 
 
-def leave_line(state: State, run: Run, name: str, key: str) -> None:
-    """The call `name` of the run waits no more."""
+def leave_line(state: State, run: Run, key: str) -> None:
+    """The run waits for this lock no more."""
     lock = state.locks.get(key)
-    if lock is not None and lock.line.pop(place_of(run.id, name), None) is not None:
+    if lock is not None and lock.line.pop(place_of(run.id), None) is not None:
         _settle(state, key)
 
 
@@ -69,7 +69,7 @@ def _acquired(state: State, entry: r.Entry, record: r.LockAcquired) -> None:
     if record.run is None:
         lock.line.pop(record.asker, None)
         return
-    lock.line.pop(place_of(record.run, record.step), None)
+    lock.line.pop(place_of(record.run), None)
     run = state.runs[record.run]
     run.locks = (*run.locks, record.key)
     body = token_json(record.key, entry.seq, expires_us)

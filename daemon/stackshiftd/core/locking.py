@@ -24,7 +24,7 @@ from stackshiftd.core.effects import (
     Resolve,
 )
 from stackshiftd.core.handing import Handing
-from stackshiftd.core.locks import Holding, Lock, token_json
+from stackshiftd.core.locks import Holding, Lock, place_of, token_json
 from stackshiftd.core.state import Run, State, Status
 
 EMPTY: Final = Lock()
@@ -47,7 +47,7 @@ def decide_take(state: State, command: c.TakeLock, now_us: int) -> Decision:
     if who.run is None and holding is not None and holding.asker == command.asker:
         return who.told(token_json(command.key, holding.token, holding.expires_us))
     if who.run is None and command.asker in lock.line:
-        return Decision(reply=Queued(command.asker, _refusal(command.key, lock, now_us)))
+        return Decision(reply=Queued(command.asker))
     if holding is None and not given and lock.next(now_us) is None:
         return _take(state, who, command, handing, now_us)
     if command.wait_ms == 0:
@@ -78,8 +78,7 @@ def _stand(who: Asker, command: c.TakeLock, lock: Lock, handing: Handing, now_us
     records, effects = tuple(handing.records), tuple(handing.effects)
     if who.run is None:
         asked = r.LockRequested(command.key, command.asker, command.ttl_ms, command.holder)
-        queued = Queued(command.asker, _refusal(command.key, lock, now_us))
-        return Decision((*records, asked), effects, queued)
+        return Decision((*records, asked), effects, Queued(command.asker))
     due_us = now_us + command.wait_ms * 1000 if command.wait_ms is not None else 0
     waits = r.WaitStarted(
         who.run.id, who.attempt, who.step, "lock", rfc3339(due_us) if due_us else None,
@@ -91,7 +90,7 @@ def _stand(who: Asker, command: c.TakeLock, lock: Lock, handing: Handing, now_us
 def _twice(state: State, run: Run, key: str) -> Usage | None:
     """A run that waited for a lock which it holds would wait for ever."""
     lock = state.locks.get(key, EMPTY)
-    if key not in run.locks and not any(each.run == run.id for each in lock.line.values()):
+    if key not in run.locks and place_of(run.id) not in lock.line:
         return None
     return Usage(
         f"this run has lock {key!r} already, or waits for it",

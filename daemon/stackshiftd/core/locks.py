@@ -49,7 +49,7 @@ class Waiting(msgspec.Struct, frozen=True):
 
 
 class Lock(msgspec.Struct):
-    """One lock; `line` by run and step, or by asker."""
+    """One lock; `line` by run (which stands in it once at most) or asker, as `place_of` says."""
 
     holding: Holding | None = None
     line: dict[str, Waiting] = {}
@@ -67,9 +67,9 @@ class Lock(msgspec.Struct):
         return None
 
 
-def place_of(run: str, step: str) -> str:
-    """Where the call of a run stands in the line: no step's name has a line break."""
-    return f"{run}\n{step}"
+def place_of(run: str) -> str:
+    """Where a run stands in the line: no asker's name has a line break."""
+    return f"{run}\n"
 
 
 def token_json(key: str, token: int, expires_us: int) -> bytes:

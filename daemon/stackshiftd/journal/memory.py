@@ -182,9 +182,10 @@ class MemoryJournal:
             follower.set()
 
     def search(self, words: Sequence[bytes]) -> Iterator[tuple[Place, Entry] | None]:
-        for place, line in reversed(list(enumerate(self._lines, self._first_seq))):
-            if all(word in line for word in words):
-                yield place, decode(line)
+        lines = reversed(list(enumerate(self._lines, self._first_seq)))
+        return (
+            (place, decode(line)) for place, line in lines if all(word in line for word in words)
+        )
 
     def fetch(self, places: Sequence[Place]) -> list[Entry]:
         return [

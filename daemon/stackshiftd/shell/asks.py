@@ -64,7 +64,7 @@ class IncrementState(Params):
 
 class SendEvent(Params):
     name: str
-    payload: Raw = Raw(b"null")
+    payload: Raw = Raw(b"{}")
     correlation_key: str | None = None
     idempotency_key: str | None = None
     idempotency_ttl_ms: int | None = None

@@ -155,11 +155,16 @@ class Catalog:
         """How often the job is tried: what it says, else what the project says."""
         return job.retry if job.retry is not None else self._terms
 
+    def key_ttl_ms(self, job: JobFacts) -> int:
+        """How long the key of a start lives that does not say: what the job says, else 30 days."""
+        ttl_ms = job.idempotency_ttl_ms
+        return KEY_TTL_MS if ttl_ms is None else ttl_ms
+
     def _key_ttl(self, job: JobFacts, params: StartParams) -> int:
-        for ttl in (params.idempotency_ttl_ms, job.idempotency_ttl_ms):
-            if ttl is not None:
-                return _within(ttl, 0, MAX_DURATION_MS, "idempotency_ttl_ms")
-        return KEY_TTL_MS
+        ttl_ms = params.idempotency_ttl_ms
+        if ttl_ms is None:
+            ttl_ms = self.key_ttl_ms(job)
+        return _within(ttl_ms, 0, MAX_DURATION_MS, "idempotency_ttl_ms")
 
     def _payload(self, job: JobFacts, raw: Raw, needed: bool) -> tuple[bytes, Any]:
         """The payload, checked, as ASCII JSON; and its value where something needs it."""

@@ -12,14 +12,15 @@ its connection is gone. Invariants:
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final
 
 import msgspec
 from msgspec import Raw
 
-from stackshift_jobs.errors import Busy, DiskFull, StackshiftError, from_json
+from stackshift_jobs.errors import Busy, DiskFull
 from stackshiftd.core import commands as c
 from stackshiftd.core.effects import Answered, Granted, Queued
+from stackshiftd.core.locking import held_error
 from stackshiftd.shell.asks import AcquireLock, Asks, ExtendLock, ReleaseLock, answered
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.params import Answer, BoundTable, Table
@@ -33,16 +34,16 @@ Place = tuple[str, str]
 """A key, and who asks for it."""
 
 
-class Owner(Protocol):
-    """A client's connection."""
+class _Ask:
+    """One request: of which connection, and whether that is gone."""
 
-    gone: bool
+    __slots__ = ("answer", "gone", "owner", "place")
 
-
-class _Wait(NamedTuple):
-    owner: Owner
-    answer: Answer
-    refusal: Raw
+    def __init__(self, owner: object, place: Place, answer: Answer) -> None:
+        self.owner = owner
+        self.place = place
+        self.answer = answer
+        self.gone = False
 
 
 class Locks:
@@ -52,11 +53,11 @@ class Locks:
         self._engine = engine
         self._asks = asks
         self._loop = asyncio.get_running_loop()
+        self._of: dict[object, set[_Ask]] = {}
+        """What each connection is not answered yet."""
         self._asked: dict[Place, int] = {}
         """How many requests are decided, and not durable yet."""
-        self._waiting: dict[Place, _Wait] = {}
-        self._of: dict[Owner, set[Place]] = {}
-        """Where each connection waits."""
+        self._waiting: dict[Place, _Ask] = {}
         self._unwanted: set[Place] = set()
         """Held by clients that are gone, and could not be given back yet."""
         self.table: Table = {
@@ -65,11 +66,13 @@ class Locks:
         }
         self.bound: BoundTable = {"lock.acquire": (AcquireLock, self.acquire)}
 
-    def acquire(self, owner: Owner, params: AcquireLock, answer: Answer) -> None:
+    def acquire(self, owner: object, params: AcquireLock, answer: Answer) -> None:
         command = self._asks.acquire(params)
         if len(self._of.get(owner, ())) >= MAX_WAITS:
             raise Busy(f"{MAX_WAITS} waits on one connection", hint="use another connection")
         place = (command.key, command.asker)
+        ask = _Ask(owner, place, answer)
+        self._of.setdefault(owner, set()).add(ask)
         self._asked[place] = self._asked.get(place, 0) + 1
         self._unwanted.discard(place)
 
@@ -78,10 +81,11 @@ class Locks:
             if not self._asked[place]:
                 del self._asked[place]
             if isinstance(reply, Queued):
-                self._wait(place, _Wait(owner, answer, reply.refusal), command.wait_ms)
+                self._wait(ask, command.wait_ms)
                 return
+            self._close(ask)
             answered(answer)(reply)
-            if owner.gone and isinstance(reply, Answered):
+            if ask.gone and isinstance(reply, Answered):
                 self._give_back(place, reply.body)
 
         self._engine.submit(command, replied)
@@ -95,59 +99,66 @@ class Locks:
     def granted(self, effect: Granted) -> None:
         """A client that waited holds the lock."""
         place = (msgspec.json.decode(effect.body)["key"], effect.asker)
-        wait = self._take(place)
-        if wait is not None:
-            wait.answer(effect.body)
+        ask = self._take(place)
+        if ask is not None:
+            ask.answer(effect.body)
         else:
             self._give_back(place, effect.body)
 
-    def forget(self, owner: Owner) -> None:
+    def forget(self, owner: object) -> None:
         """The connection is gone."""
-        for place in list(self._of.get(owner, ())):
-            self._take(place)
-            self._withdraw(place)
+        for ask in self._of.pop(owner, set()):
+            ask.gone = True
+            if self._waiting.get(ask.place) is ask:
+                del self._waiting[ask.place]
+                self._withdraw(ask.place)
+
+    def _close(self, ask: _Ask) -> None:
+        """It is answered, or is not to be."""
+        owned = self._of.get(ask.owner)
+        if owned is not None:
+            owned.discard(ask)
+            if not owned:
+                del self._of[ask.owner]
 
     # --- Waiting ---------------------------------------------------------------------------
 
-    def _wait(self, place: Place, wait: _Wait, wait_ms: int | None) -> None:
-        if wait.owner.gone:
-            if place not in self._waiting:
-                self._withdraw(place)
+    def _wait(self, ask: _Ask, wait_ms: int | None) -> None:
+        if ask.gone:
+            if ask.place not in self._waiting:
+                self._withdraw(ask.place)
             return
-        self._take(place)
-        self._waiting[place] = wait
-        self._of.setdefault(wait.owner, set()).add(place)
+        self._take(ask.place)
+        self._waiting[ask.place] = ask
         if wait_ms is not None:
-            self._loop.call_later(wait_ms / 1000, self._give_up, place, wait)
+            self._loop.call_later(wait_ms / 1000, self._give_up, ask)
 
-    def _take(self, place: Place) -> _Wait | None:
-        """Take a wait out, if there is one."""
-        wait = self._waiting.pop(place, None)
-        if wait is not None:
-            owned = self._of[wait.owner]
-            owned.discard(place)
-            if not owned:
-                del self._of[wait.owner]
-        return wait
+    def _take(self, place: Place) -> _Ask | None:
+        """Who waits there, and does so no more."""
+        ask = self._waiting.pop(place, None)
+        if ask is not None:
+            self._close(ask)
+        return ask
 
     def _withdraw(self, place: Place) -> None:
         """Leave the line, unless somebody is about to hear that it stands there."""
         if place not in self._asked:
             self._engine.submit(c.WithdrawLock(*place))
 
-    def _give_up(self, place: Place, wait: _Wait) -> None:
-        if self._waiting.get(place) is not wait:
+    def _give_up(self, ask: _Ask) -> None:
+        if self._waiting.get(ask.place) is not ask:
             return
-        key, asker = place
-        if asker not in getattr(self._engine.state.locks.get(key), "line", ()):
+        key, asker = ask.place
+        lock = self._engine.state.locks.get(key)
+        if lock is None or asker not in lock.line:
             # It has been given the lock just now, and is about to be told; or that comes to
             # nothing for want of room, and it stands in the line again.
-            self._loop.call_later(AGAIN_SECONDS, self._give_up, place, wait)
+            self._loop.call_later(AGAIN_SECONDS, self._give_up, ask)
             return
-        self._take(place)
-        self._withdraw(place)
-        refusal: StackshiftError = from_json(msgspec.json.decode(wait.refusal))
-        self._engine.when_durable(wait.answer, refusal)
+        refusal = held_error(key, lock, self._engine.now_us())
+        self._take(ask.place)
+        self._withdraw(ask.place)
+        self._engine.when_durable(ask.answer, refusal)
 
     # --- Giving back -----------------------------------------------------------------------
 

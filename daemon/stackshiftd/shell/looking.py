@@ -208,6 +208,8 @@ class Looking:
                 "doc": job.doc,
                 "priority": job.priority,
                 "retry": msgspec.to_builtins(self._catalog.terms(job)),
+                "concurrency_key": job.concurrency_key or None,
+                "idempotency_ttl_ms": self._catalog.key_ttl_ms(job),
                 "schedule": job.schedule and shown_terms(job.schedule),
             }
         )
