@@ -129,6 +129,31 @@ def test_feed_begins_where_it_is_told(project: Project) -> None:
         assert seqs(up_to(connection, last)) == in_journal(project, timeline[1]["seq"], last)
 
 
+def test_feed_of_some_kinds_begins_where_it_is_told(project: Project) -> None:
+    """So many records of these kinds back, whatever else was written since; a payload that looks
+    like one is none."""
+    for n in range(3):
+        project.call("event.send", name="told", payload=n)
+        project.call("state.set", key="k", value={"kind": "event.received"})
+    project.finish(project.begin("steps"))
+    records = project.journal()
+    first = [each for each in records if each["kind"] == "event.received"][-2]
+    fourth = [each for each in records if each["kind"][:6] in ("event.", "state.")][-4]
+    with project.connect() as connection:
+        for told, params in (
+            (first["seq"], {"kinds": ["event."], "last": 2}),
+            (fourth["seq"], {"kinds": ["event.", "state."], "last": 4}),
+            (1, {"kinds": ["event."], "last": 10_000}),
+            (first["seq"], {"kinds": ["event."], "since": first["at"]}),
+            (records[-1]["seq"], {"last": 1}),
+            (1, {"since": records[0]["at"]}),
+        ):
+            opened = connection.call("feed.open", params, timeout=SECONDS)
+            assert opened["next_seq"] == told, params
+        opened = connection.call("feed.open", {"since": "2199-01-01T00:00:00Z"}, timeout=SECONDS)
+        assert opened["next_seq"] > records[-1]["seq"]
+
+
 def test_feed_from_the_future_or_of_nothing_is_told_so(project: Project) -> None:
     """A number that is not reached yet begins now; an unknown run is `not_found`; two begins are
     refused."""

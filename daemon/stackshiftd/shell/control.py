@@ -189,13 +189,20 @@ class Control:
         if params.last is not None and params.last < 0:
             raise Usage(f"last is {params.last}")
 
+        def begin(next_seq: Any) -> None:
+            if isinstance(next_seq, StackshiftError):
+                answer(next_seq)
+                return
+            number = self._feeds.open(connection, run, next_seq, kinds)
+            answer({"feed": number, "next_seq": next_seq})
+
         def settled(error: Any) -> None:
             if isinstance(error, StackshiftError):
                 answer(error)
-                return
-            next_seq = self._first_seq(run, params, since_us)
-            number = self._feeds.open(connection, run, next_seq, kinds)
-            answer({"feed": number, "next_seq": next_seq})
+            elif run is None and params.last is not None:
+                self._feeds.last_seq(params.last, self._feeds.published_seq + 1, kinds, begin)
+            else:
+                begin(self._first_seq(run, params, since_us))
 
         self._engine.when_durable(settled, None)
 
@@ -210,10 +217,8 @@ class Control:
             elif since_us is not None:
                 entries = [entry for entry in entries if entry.at_us >= since_us]
             return entries[0].seq if entries else next_seq
-        if params.last is not None:
-            return self._feeds.last_seqs(params.last, next_seq, tuple(params.kinds or ()))
         if since_us is not None:
-            return first_seq_since(self._engine.journal.read(1), since_us) or next_seq
+            return first_seq_since(self._engine.journal, since_us, next_seq)
         return next_seq
 
     def close_feed(self, connection: Connection, params: CloseFeed, answer: Answer) -> None:

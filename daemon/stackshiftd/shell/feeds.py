@@ -8,13 +8,17 @@ has caught up. So no feed makes the daemon hold records, and none misses or repe
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+import sys
+from bisect import bisect_left
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Final, Protocol
 
 from msgspec import Raw
 
+from stackshift_jobs.errors import StackshiftError
 from stackshiftd.core import records as r
 from stackshiftd.core.records import Entry, entry_json
+from stackshiftd.journal.contract import Journal
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.lookup import Lookup
 
@@ -99,24 +103,41 @@ class Feeds:
         self._catch_up(feed)
         return feed.number
 
-    def last_seqs(self, count: int, next_seq: int, kinds: tuple[str, ...] = ()) -> int:
-        """Where to begin so that `count` records (those that feeds show) come before
-        `next_seq`."""
-        if count == 0:
+    def last_seq(
+        self, count: int, next_seq: int, kinds: tuple[str, ...], found: Callable[[Any], None]
+    ) -> None:
+        """Tell `found` where to begin so that `count` records (those that feeds show) come before
+        `next_seq`; or an error, where the journal cannot be read. A long journal is looked through
+        a part at a time, so that it does not keep all else waiting."""
+        self._begin(self._tell_last_seq(count, next_seq, kinds, found))
+
+    async def _tell_last_seq(
+        self, count: int, next_seq: int, kinds: tuple[str, ...], found: Callable[[Any], None]
+    ) -> None:
+        try:
+            found(await self._last_seq(count, next_seq, kinds or ("",)))
+        except StackshiftError as damaged:
+            found(damaged)
+
+    async def _last_seq(self, count: int, next_seq: int, kinds: tuple[str, ...]) -> int:
+        seqs: set[int] = set()
+        for kind in kinds if count else ():
+            of_kind = 0
+            for part in self._engine.journal.search((b'"kind":"%s' % kind.encode(),)):
+                if part is None:
+                    await asyncio.sleep(0)
+                    continue
+                entry = part[1]
+                shown = type(entry.record) not in _QUIET and _is_of(entry.record, (kind,))
+                if shown and entry.seq < next_seq:
+                    seqs.add(entry.seq)
+                    of_kind += 1
+                    if of_kind == count:
+                        break
+        last = sorted(seqs)[-count:] if count else []
+        if not last:
             return next_seq
-        reach = count
-        while True:
-            first = max(1, next_seq - reach)
-            shown = [
-                entry.seq
-                for _, entry in self._engine.journal.read(first)
-                if type(entry.record) not in _QUIET and _is_of(entry.record, kinds)
-            ]
-            if len(shown) >= count:
-                return shown[-count]
-            if first == 1:
-                return 1
-            reach *= 2
+        return last[0] if len(last) == count else 1
 
     def close(self, number: int, reader: Reader) -> bool:
         """End a feed of this reader; was there one?"""
@@ -153,7 +174,10 @@ class Feeds:
                     break
 
     def _catch_up(self, feed: Feed) -> None:
-        task = asyncio.get_running_loop().create_task(self._read_on(feed))
+        self._begin(self._read_on(feed))
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -227,6 +251,14 @@ def _is_of(record: r.AnyRecord, kinds: tuple[str, ...]) -> bool:
     return not kinds or str(record.__struct_config__.tag).startswith(kinds)
 
 
-def first_seq_since(entries: Iterator[tuple[int, Entry]], since_us: int) -> int | None:
-    """The first entry not older than `since_us`."""
-    return next((entry.seq for _, entry in entries if entry.at_us >= since_us), None)
+def first_seq_since(journal: Journal, since_us: int, next_seq: int) -> int:
+    """The first entry not older than `since_us`; `next_seq` if there is none. Found by halves,
+    since time does not run backwards in a journal."""
+    return 1 + bisect_left(
+        range(1, next_seq), True, key=lambda seq: _at_us(journal, seq) >= since_us
+    )
+
+
+def _at_us(journal: Journal, seq: int) -> int:
+    """The time of the first entry from `seq` on that is kept."""
+    return next((entry.at_us for _, entry in journal.read(seq)), sys.maxsize)
