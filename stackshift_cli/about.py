@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from stackshift_cli.talk import compact
 
-_BRACKETED: Final = re.compile(r"\[(.*)\](#\d+)?", re.DOTALL)
+_BRACKETED: Final = re.compile(r"\[(.*)\](?:\.([^\[\]#]*))?(#\d+)?", re.DOTALL)
 
 
 class About:
@@ -55,9 +55,13 @@ def event(name: object, correlation_key: object) -> str:
 
 
 def call(step: str) -> str:
-    """How a call is named that is no step: `lock index`, for `[lock index]`; else as it is."""
+    """How a call is named that is no step: `lock index`, for `[lock index]`, and `lock index
+    (left)` for `[lock index].left`; else as it is."""
     found = _BRACKETED.fullmatch(step)
-    return f"{found[1]}{found[2] or ''}" if found else step
+    if found is None:
+        return step
+    name = f" ({found[2]})" if found[2] else ""
+    return f"{found[1]}{name}{found[3] or ''}"
 
 
 def _wait(record: Mapping[str, Any]) -> About:

@@ -273,7 +273,7 @@ class _Telling:
         row, status = self.row(record["step"]), str(record.get("status") or "completed")
         if status == "timed_out":
             row.status = _TIMED_OUT.get(self.on_timeout.get(row.key, ""), "failed")
-            row.note = f"{row.note}, timed out".lstrip(", ")
+            row.note = f"timed out: {row.note}".removesuffix(": ")
             return
         row.status = status if status in FINISHED else "completed"
         if words := about(record).words:

@@ -19,7 +19,7 @@ from stackshift_jobs.driving import AsyncPort, drive_awaited
 from stackshift_jobs.durations import Duration
 from stackshift_jobs.errors import StackshiftError, Usage
 from stackshift_jobs.handler_scope import current_step
-from stackshift_jobs.handler_state import Block
+from stackshift_jobs.handler_state import Block, sent_subject
 from stackshift_jobs.ops import Steps
 from stackshift_jobs.replay import Pass, told, written_as
 from stackshift_jobs.state_calls import Call
@@ -35,18 +35,18 @@ class _Calls:
         self._port = port
 
     def _ask(
-        self, subject: str, call: Call, give: Callable[[Any], Any]
+        self, subject: str, call: Call, give: Callable[[Any], Any], name: str | None
     ) -> Coroutine[Any, Any, Any]:
         """`call`, about `subject`; gives what `give` makes of its result."""
-        step = _identify(self._pass, call[0], subject)
+        step = _identify(self._pass, call[0], subject, name)
         made = given(ask(self._pass, step, call), give)
         return _called(self._pass, self._port, step, subject, call[0], made)
 
 
-def _identify(pass_: Pass, method: str, subject: str) -> str:
+def _identify(pass_: Pass, method: str, subject: str, name: str | None = None) -> str:
     """As `Pass.identify_call`. Raises `Usage` within another event loop than the handler's, where
     the call could not be awaited."""
-    step = pass_.identify_call(method, subject)
+    step = pass_.identify_call(method, subject, name=name)
     if not step and pass_.loop is not None and _running_loop() not in (None, pass_.loop):
         raise Usage(
             f"{written_as(method)} was called in an event loop of its own (in step "
@@ -78,15 +78,17 @@ def _called(
 class AsyncRunState(_Calls):
     """The project's durable entries; see `RunState` for what each call does."""
 
-    def get(self, key: str, default: Any = None) -> Coroutine[Any, Any, Any]:
+    def get(
+        self, key: str, default: Any = None, *, name: str | None = None
+    ) -> Coroutine[Any, Any, Any]:
         """The value of `key`, `default` if there is none."""
         return self._ask(
-            key, state_calls.get(key), lambda result: state_calls.value(result, default)
+            key, state_calls.get(key), lambda result: state_calls.value(result, default), name
         )
 
-    def entry(self, key: str) -> Coroutine[Any, Any, StateEntry | None]:
+    def entry(self, key: str, *, name: str | None = None) -> Coroutine[Any, Any, StateEntry | None]:
         """The entry of `key`: its value, and its version, to be given as `if_version`."""
-        return self._ask(key, state_calls.get(key), state_calls.entry)
+        return self._ask(key, state_calls.get(key), state_calls.entry, name)
 
     def set(
         self,
@@ -97,41 +99,58 @@ class AsyncRunState(_Calls):
         expires_at: datetime | str | None = None,
         if_version: int | None = None,
         if_absent: bool = False,
+        name: str | None = None,
     ) -> Coroutine[Any, Any, int]:
         """Write `value`; its version. Raises `Conflict`; see `RunState.set`."""
         call = state_calls.set_(
             key, value, ttl=ttl, expires_at=expires_at, if_version=if_version, if_absent=if_absent
         )
-        return self._ask(key, call, state_calls.version)
+        return self._ask(key, call, state_calls.version, name)
 
-    def delete(self, key: str, *, if_version: int | None = None) -> Coroutine[Any, Any, bool]:
+    def delete(
+        self, key: str, *, if_version: int | None = None, name: str | None = None
+    ) -> Coroutine[Any, Any, bool]:
         """Remove the entry; was there one? Raises `Conflict` if its version is not `if_version`."""
         call = state_calls.delete(key, if_version=if_version)
-        return self._ask(key, call, state_calls.existed)
+        return self._ask(key, call, state_calls.existed, name)
 
     def increment(
-        self, key: str, by: int | float = 1, *, ttl: Duration | None = None
+        self,
+        key: str,
+        by: int | float = 1,
+        *,
+        ttl: Duration | None = None,
+        name: str | None = None,
     ) -> Coroutine[Any, Any, int | float]:
         """Add `by` to the number at `key`; the new number. See `RunState.increment`."""
-        return self._ask(key, state_calls.increment(key, by, ttl=ttl), state_calls.number)
+        return self._ask(key, state_calls.increment(key, by, ttl=ttl), state_calls.number, name)
 
-    def history(self, key: str, limit: int = 50) -> Coroutine[Any, Any, list[StateChange]]:
+    def history(
+        self, key: str, limit: int = 50, *, name: str | None = None
+    ) -> Coroutine[Any, Any, list[StateChange]]:
         """The last changes of `key`, newest first, as far back as the journal is kept."""
-        step = _identify(self._pass, "state.history", key)
+        step = _identify(self._pass, "state.history", key, name)
         made = ask_all(self._pass, step, state_calls.history(key, limit))
         return _called(self._pass, self._port, step, key, "state.history", made)
 
-    def list(self, prefix: str = "") -> Coroutine[Any, Any, list[StateEntry]]:
+    def list(
+        self, prefix: str = "", *, name: str | None = None
+    ) -> Coroutine[Any, Any, list[StateEntry]]:
         """All entries whose key begins with `prefix`, in the order of their keys."""
-        step = _identify(self._pass, "state.list", prefix)
+        step = _identify(self._pass, "state.list", prefix, name)
         made = ask_all(self._pass, step, state_calls.listing(prefix))
         return _called(self._pass, self._port, step, prefix, "state.list", made)
 
     def lock(
-        self, key: str, *, ttl: Duration | None = None, wait: Duration | None = None
+        self,
+        key: str,
+        *,
+        ttl: Duration | None = None,
+        wait: Duration | None = None,
+        name: str | None = None,
     ) -> AsyncRunLock:
         """The lock `key`, for an `async with` block; see `RunState.lock`."""
-        return AsyncRunLock(self._pass, self._port, key, ttl, wait)
+        return AsyncRunLock(self._pass, self._port, key, ttl, wait, name)
 
 
 class AsyncRunEvents(_Calls):
@@ -146,22 +165,30 @@ class AsyncRunEvents(_Calls):
         idempotency_key: str | None = None,
         idempotency_ttl: Duration | None = None,
         ttl: Duration | None = None,
+        call_name: str | None = None,
     ) -> Coroutine[Any, Any, SentEvent]:
         """Send an event to the runs that wait for it; see `RunEvents.send`."""
         call = event_calls.send(
             name, payload, correlation_key=correlation_key, idempotency_key=idempotency_key,
             idempotency_ttl=idempotency_ttl, ttl=ttl,
         )  # fmt: skip
-        return self._ask(name, call, event_calls.sent)
+        subject = sent_subject(name, correlation_key)
+        return self._ask(subject, call, event_calls.sent, call_name)
 
 
 class AsyncRunLock(Block):
     """`RunLock`, awaited."""
 
     def __init__(
-        self, pass_: Pass, port: AsyncPort, key: str, ttl: Duration | None, wait: Duration | None
+        self,
+        pass_: Pass,
+        port: AsyncPort,
+        key: str,
+        ttl: Duration | None,
+        wait: Duration | None,
+        name: str | None,
     ) -> None:
-        super().__init__(pass_, key, ttl, wait)
+        super().__init__(pass_, key, ttl, wait, name)
         self._port = port
 
     async def __aenter__(self) -> AsyncRunLock:

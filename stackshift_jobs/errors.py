@@ -71,6 +71,11 @@ class Conflict(StackshiftError):
         """Lines that tell what is different, by JSON path."""
         return list(self.fields.get("difference", ()))
 
+    @property
+    def version(self) -> int | None:
+        """The version of a state entry that is there; None where there is none."""
+        return self.fields.get("version")
+
 
 class LockHeld(Conflict):
     """The lock is held by another owner."""

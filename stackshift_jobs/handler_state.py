@@ -28,20 +28,21 @@ class RunState:
     """The project's durable entries: `key → value`, each with a version and perhaps an expiry.
 
     Keys are 1 to 512 bytes of text. An entry that has expired is as one that is not there. A read
-    is recorded like a write: to see how an entry changes, read it inside a step.
+    is recorded like a write: to see how an entry changes, read it inside a step. Calls about one
+    key in several tasks or threads of a handler need a `name` each, as steps do.
     """
 
     def __init__(self, pass_: Pass, port: Port) -> None:
         self._pass = pass_
         self._port = port
 
-    def get(self, key: str, default: Any = None) -> Any:
+    def get(self, key: str, default: Any = None, *, name: str | None = None) -> Any:
         """The value of `key`, `default` if there is none."""
-        return state_calls.value(self._ask(key, state_calls.get(key)), default)
+        return state_calls.value(self._ask(key, state_calls.get(key), name), default)
 
-    def entry(self, key: str) -> StateEntry | None:
+    def entry(self, key: str, *, name: str | None = None) -> StateEntry | None:
         """The entry of `key`: its value, and its version, to be given as `if_version`."""
-        return state_calls.entry(self._ask(key, state_calls.get(key)))
+        return state_calls.entry(self._ask(key, state_calls.get(key), name))
 
     def set(
         self,
@@ -52,6 +53,7 @@ class RunState:
         expires_at: datetime | str | None = None,
         if_version: int | None = None,
         if_absent: bool = False,
+        name: str | None = None,
     ) -> int:
         """Write `value`; its version. Without `ttl` or `expires_at` it stays until it is written
         again.
@@ -62,34 +64,44 @@ class RunState:
         call = state_calls.set_(
             key, value, ttl=ttl, expires_at=expires_at, if_version=if_version, if_absent=if_absent
         )
-        return state_calls.version(self._ask(key, call))
+        return state_calls.version(self._ask(key, call, name))
 
-    def delete(self, key: str, *, if_version: int | None = None) -> bool:
+    def delete(self, key: str, *, if_version: int | None = None, name: str | None = None) -> bool:
         """Remove the entry; was there one? Raises `Conflict` if its version is not `if_version`."""
         call = state_calls.delete(key, if_version=if_version)
-        return state_calls.existed(self._ask(key, call))
+        return state_calls.existed(self._ask(key, call, name))
 
     def increment(
-        self, key: str, by: int | float = 1, *, ttl: Duration | None = None
+        self,
+        key: str,
+        by: int | float = 1,
+        *,
+        ttl: Duration | None = None,
+        name: str | None = None,
     ) -> int | float:
         """Add `by` to the number at `key` (0 if there is none); the new number. Without `ttl` its
         expiry stays. Raises `Conflict` if something else than a number is there."""
-        return state_calls.number(self._ask(key, state_calls.increment(key, by, ttl=ttl)))
+        return state_calls.number(self._ask(key, state_calls.increment(key, by, ttl=ttl), name))
 
-    def history(self, key: str, limit: int = 50) -> list[StateChange]:
+    def history(self, key: str, limit: int = 50, *, name: str | None = None) -> list[StateChange]:
         """The last changes of `key`, newest first, as far back as the journal is kept."""
-        step = self._pass.identify_call("state.history", key)
+        step = self._pass.identify_call("state.history", key, name=name)
         calls = state_calls.history(key, limit)
         return cast("list[StateChange]", drive(ask_all(self._pass, step, calls), self._port))
 
-    def list(self, prefix: str = "") -> list[StateEntry]:
+    def list(self, prefix: str = "", *, name: str | None = None) -> list[StateEntry]:
         """All entries whose key begins with `prefix`, in the order of their keys."""
-        step = self._pass.identify_call("state.list", prefix)
+        step = self._pass.identify_call("state.list", prefix, name=name)
         calls = state_calls.listing(prefix)
         return cast("list[StateEntry]", drive(ask_all(self._pass, step, calls), self._port))
 
     def lock(
-        self, key: str, *, ttl: Duration | None = None, wait: Duration | None = None
+        self,
+        key: str,
+        *,
+        ttl: Duration | None = None,
+        wait: Duration | None = None,
+        name: str | None = None,
     ) -> RunLock:
         """The lock `key`, for a `with` block. The run holds it until it leaves the block for good,
         also while it waits in it; with `ttl` no longer than that.
@@ -97,10 +109,10 @@ class RunState:
         Waits for it durably, first come first served: as long as it takes, or up to `wait` and
         then raises `LockHeld`. Not to be had inside a step, nor twice at a time in one run.
         """
-        return RunLock(self._pass, self._port, key, ttl, wait)
+        return RunLock(self._pass, self._port, key, ttl, wait, name)
 
-    def _ask(self, key: str, call: Call) -> Any:
-        step = self._pass.identify_call(call[0], key)
+    def _ask(self, key: str, call: Call, name: str | None) -> Any:
+        step = self._pass.identify_call(call[0], key, name=name)
         return drive(ask(self._pass, step, call), self._port)
 
 
@@ -120,28 +132,43 @@ class RunEvents:
         idempotency_key: str | None = None,
         idempotency_ttl: Duration | None = None,
         ttl: Duration | None = None,
+        call_name: str | None = None,
     ) -> SentEvent:
         """Send an event to the runs that wait for it; nobody waiting, it is kept for `ttl` (7 days
         if none is given) for the first that will. No `idempotency_key` is needed for it to be sent
-        once: that is for senders who do not know of each other."""
+        once: that is for senders who do not know of each other. `call_name` tells sends of one name
+        and correlation key in branches of a handler apart."""
         call = event_calls.send(
             name, payload, correlation_key=correlation_key, idempotency_key=idempotency_key,
             idempotency_ttl=idempotency_ttl, ttl=ttl,
         )  # fmt: skip
-        step = self._pass.identify_call("event.send", name)
+        subject = sent_subject(name, correlation_key)
+        step = self._pass.identify_call("event.send", subject, name=call_name)
         return event_calls.sent(drive(ask(self._pass, step, call), self._port))
+
+
+def sent_subject(name: str, correlation_key: str | None) -> str:
+    """What the call that sends an event is about: `email.verified [user:1]`."""
+    return f"{name} [{correlation_key}]" if correlation_key else name
 
 
 class Block:
     """What the locks of both kinds of handler know: what is asked for, and what is held. One object
     is one acquisition; its identity is taken when it is made."""
 
-    def __init__(self, pass_: Pass, key: str, ttl: Duration | None, wait: Duration | None) -> None:
+    def __init__(
+        self,
+        pass_: Pass,
+        key: str,
+        ttl: Duration | None,
+        wait: Duration | None,
+        name: str | None,
+    ) -> None:
         self.key = check_key(key, "the key of a lock")
         self._ttl_ms = 0 if ttl is None else lifetime_ms(ttl)
         self._wait_ms = None if wait is None else milliseconds(wait)
         self._pass = pass_
-        self._step = pass_.identify_call("lock", key, "lock")
+        self._step = pass_.identify_call("lock", key, "lock", name)
         self._held: holding.Held | None = None
         pass_.unawaited.add(self._step)
 
@@ -194,9 +221,15 @@ class RunLock(Block):
     unless another exception is on its way; so does each call on `ctx` within it."""
 
     def __init__(
-        self, pass_: Pass, port: Port, key: str, ttl: Duration | None, wait: Duration | None
+        self,
+        pass_: Pass,
+        port: Port,
+        key: str,
+        ttl: Duration | None,
+        wait: Duration | None,
+        name: str | None,
     ) -> None:
-        super().__init__(pass_, key, ttl, wait)
+        super().__init__(pass_, key, ttl, wait, name)
         self._port = port
 
     def __enter__(self) -> RunLock:

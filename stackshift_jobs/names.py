@@ -20,7 +20,7 @@ def check_name(name: object, what: str) -> str:
     """`name`, if it can name a `what`: 1 to 128 printable characters. Raises `Usage`."""
     if not isinstance(name, str) or not 1 <= len(name) <= MAX_NAME or not name.isprintable():
         raise Usage(
-            f"{name!r} cannot name a {what}", hint=f"use 1 to {MAX_NAME} printable characters"
+            f"{name!r} cannot name {_a(what)}", hint=f"use 1 to {MAX_NAME} printable characters"
         )
     if what == "step" and not RESERVED.isdisjoint(name):
         raise Usage(f"{name!r} cannot name a step", hint="leave out # [ ] and =")
@@ -41,3 +41,7 @@ def check_key(key: object, what: str) -> str:
             hint=f"use 1 to {MAX_KEY_BYTES} bytes of text without control characters",
         )
     return key
+
+
+def _a(what: str) -> str:
+    return f"an {what}" if what[0] in "aeiou" else f"a {what}"

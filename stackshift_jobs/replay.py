@@ -83,12 +83,17 @@ class Pass:
         """The identity of a read such as `ctx.now()`; cannot collide with any step's."""
         return self._identity(f"[{name}]", "value")
 
-    def identify_call(self, method: str, subject: str, kind: str = "value") -> str:
-        """The identity of a call such as `ctx.state.set(subject, …)`; cannot collide with any
-        step's. Empty inside a step's function, where such a call is part of the step."""
+    def identify_call(
+        self, method: str, subject: str, kind: str = "value", name: str | None = None
+    ) -> str:
+        """The identity of a call such as `ctx.state.set(subject, …)`, with the `name` that tells it
+        from those of other branches; cannot collide with any step's. Empty inside a step's
+        function, where such a call is part of the step. Raises as `identify`."""
         if current_step.get() is not None and kind == "value":
             return ""
-        return self._identity(f"[{method} {subject}]", kind)
+        if name is None:
+            return self._identity(f"[{method} {subject}]", kind)
+        return self._identity(f"[{method} {subject}].{check_name(name, 'step')}", kind)
 
     def identify_item(self, name: str, index: int) -> str:
         """The identity of one item of a map whose own identity is `name`."""
@@ -144,7 +149,7 @@ def _written(name: str) -> tuple[str, str]:
     """What the code says that makes a call named `name`: the method, and what it is about."""
     if not name.startswith("["):
         return "ctx.step", name
-    method, _, subject = name[1:-1].partition(" ")
+    method, _, subject = name[1 : name.rindex("]")].partition(" ")
     return written_as(method), subject
 
 
@@ -168,12 +173,12 @@ def _in_two_branches(name: str) -> ReplayError:
     if method == "ctx.step":
         return ReplayError(
             f"the name {name!r} is used from two tasks or threads of the handler",
-            hint="put the key into the name, or use step.map",
+            hint="put the key into the name (name=...), or use step.map",
         )
     return ReplayError(
         f"{told(method, subject)} is called from two tasks or threads of the handler: which call "
         "is which could not be told on a replay",
-        hint="call it from one of them, or in the function of a step",
+        hint="give each a name of its own, name=..., or call it in the function of a step",
     )
 
 

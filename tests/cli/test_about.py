@@ -47,6 +47,8 @@ def test_detail_says_what_it_is_about_first(kind: str, fields: dict[str, Any], t
 def test_calls_that_are_no_steps_lose_their_brackets() -> None:
     """The number of the occurrence stays; steps are called as they are."""
     assert call("[lock a]b]#2") == "lock a]b#2"
+    assert call("[state.increment n].left#2") == "state.increment n (left)#2"
+    assert call("[event.send paid [user:1]]") == "event.send paid [user:1]"
     assert call("[now]") == "now"
     assert call("resize[0]") == "resize[0]"
     assert call("page#2") == "page#2"

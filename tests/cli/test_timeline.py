@@ -403,7 +403,7 @@ def test_wait_that_timed_out_ends_as_its_code_says() -> None:
         waits(log, 1, "paid", ("paid", None), on_timeout=on_timeout)
         log.add(3, "wait.ended", step="paid", status="timed_out")
         row = rows(log.told(4))["paid"]
-        assert (row.status, row.note) == (status, "event paid, timed out")
+        assert (row.status, row.note) == (status, "timed out: event paid")
 
 
 def test_lock_is_waited_for_and_held() -> None:

@@ -109,9 +109,14 @@ CASES = {
         {"history": [CHANGE], "next": None},
         [StateChange(9, AT, "set", 3, 1, None, "client")],
     ),
+    "named": Case(
+        lambda ctx: ctx.state.increment("k", name="left"),
+        "[state.increment k].left", "state.increment", {"key": "k", "by": 1},
+        {"value": 1, "version": 1}, 1,
+    ),
     "send": Case(
         lambda ctx: ctx.events.send("paid", {"id": 1}, correlation_key="user:1", ttl="1d"),
-        "[event.send paid]", "event.send",
+        "[event.send paid [user:1]]", "event.send",
         {"name": "paid", "payload": {"id": 1}, "correlation_key": "user:1", "ttl_ms": 86_400_000},
         SENT, SentEvent("evt_1", "paid", None, ["run_2"], None, False),
     ),
@@ -349,6 +354,30 @@ def test_one_key_from_two_tasks_is_refused_and_the_error_says_what_to_do() -> No
     assert isinstance(error, ReplayError)
     assert "ctx.state.increment of 'k'" in error.message
     assert "in the function of a step" in error.hint
+
+
+def test_branches_with_names_of_their_own_may_ask_about_one_key() -> None:
+    """As with steps: the name says which call is which, whoever comes first on a later pass."""
+    record = Record()
+    for side in ("left", "right"):
+        record.answers[f"[state.increment n].{side}"] = {"value": 1, "version": 1}
+        record.answers[f"[event.send done [{side}]]"] = SENT
+
+    async def branch(ctx: AsyncJobContext[Any], side: str) -> None:
+        await ctx.step.run(side, int)
+        await ctx.state.increment("n", name=side)
+        await ctx.events.send("done", correlation_key=side)
+
+    async def handler(ctx: AsyncJobContext[Any]) -> None:
+        await asyncio.gather(branch(ctx, "left"), branch(ctx, "right"))
+
+    async def other_way_round(ctx: AsyncJobContext[Any]) -> None:
+        await asyncio.gather(branch(ctx, "right"), branch(ctx, "left"))
+
+    assert play_async(handler, record).error is None
+    told = len(record.told)
+    assert play_async(other_way_round, record).error is None
+    assert len(record.told) == told
 
 
 def test_calls_made_in_one_task_and_gathered_are_told_apart() -> None:

@@ -128,7 +128,7 @@ def wait_is_over(state: State, run: Run, name: str, now_us: int) -> Decision:
 
 def _told(events: list[tuple[str, str]]) -> str:
     named = " or ".join(f"{name} [{key}]" if key else name for name, key in events)
-    return f"no event {named} came in time"
+    return f"no event came in time: {named}"
 
 
 def _fail(

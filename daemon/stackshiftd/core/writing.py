@@ -136,7 +136,7 @@ def _sum(command: c.IncrementState, found: Value | None) -> bytes | StackshiftEr
             hint=f"stackshift state get {command.key}",
         )  # fmt: skip
     if isinstance(by, bool) or not isinstance(by, int | float):
-        return PayloadRefused(f"{_kind(by)} cannot be added, only a number", path="$")
+        return PayloadRefused(f"{_kind(by)} cannot be added: only a number can", path="$")
     try:
         summed = old + by
         if isinstance(summed, float) and not isfinite(summed):

@@ -243,7 +243,9 @@ class Asks:
         within(len(params.events), 1, MAX_EVENTS, "the number of events")
         if params.on_timeout not in ON_TIMEOUT:
             raise Usage(f"on_timeout is {params.on_timeout!r}", hint=", ".join(ON_TIMEOUT))
-        events = [(check_name(name, "event"), _correlation(key)) for name, key in params.events]
+        events = [
+            (check_name(name, "event"), _correlation(key or None)) for name, key in params.events
+        ]
         return c.AwaitEvent(
             events=events, timeout_ms=_ttl(params.timeout_ms, "timeout_ms"),
             on_timeout=params.on_timeout,
@@ -307,8 +309,9 @@ def _moment(text: str) -> int:
 
 
 def _correlation(key: str | None) -> str:
-    """A correlation key; the empty one stands for none."""
-    return check_key(key, "correlation key") if key else ""
+    """A correlation key, as the core has it: empty for none. Raises `Usage` for one that is given
+    and empty, which a script may have meant to fill."""
+    return "" if key is None else check_key(key, "correlation key")
 
 
 def answered(answer: Callable[[Any], None]) -> Callable[[Any], None]:

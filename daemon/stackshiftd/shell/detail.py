@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from stackshift_jobs.durations import from_rfc3339, rfc3339
+from stackshift_jobs.errors import BY_CODE, StackshiftError
 from stackshiftd.core import records as r
 from stackshiftd.core.events import sent_json
 from stackshiftd.core.keyvalue import written_json
@@ -120,7 +121,9 @@ class _Teller:
                 step |= {
                     "status": "failed",
                     "error": {
-                        "type": told["code"], "message": told["message"], "traceback": "",
+                        "type": BY_CODE.get(told["code"], StackshiftError).__name__,
+                        "message": told["message"],
+                        "traceback": "",
                     },
                 }  # fmt: skip
                 self._finish(step, at, entry.at_us)
@@ -175,7 +178,7 @@ class _Teller:
                 "error": {"type": "LockHeld", "message": told["message"], "traceback": ""},
             }
         elif record.status == "timed_out":
-            step["detail"] = f"{step['detail']}, timed out"
+            step["detail"] = f"timed out: {step['detail']}"
         self._finish(step, at, at_us)
 
     def _finish(self, step: dict[str, Any], at: str, at_us: int) -> None:
