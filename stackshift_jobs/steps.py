@@ -12,7 +12,7 @@ from collections.abc import Callable
 from hashlib import sha256
 from typing import Any, Final
 
-from stackshift_jobs.answers import read, recalled
+from stackshift_jobs.answers import granted, read, recalled
 from stackshift_jobs.durations import Duration, milliseconds
 from stackshift_jobs.errors import (
     ChildFailed,
@@ -71,7 +71,8 @@ def error_json(error: BaseException) -> dict[str, Any]:
 
 def retries(error: BaseException) -> bool:
     """May what raised `error` be tried again? A mistake in the call itself comes back each time."""
-    return not isinstance(error, _FINAL)
+    refused = isinstance(error, StackshiftError) and error.fields.get("final")
+    return not refused and not isinstance(error, _FINAL)
 
 
 _FINAL: Final = (NonRetryable, PayloadRefused, Usage, InsideHandler)
@@ -196,8 +197,9 @@ def start_child(
         text = dumps({} if payload is None else payload, Limits.value_bytes)
         if inside.get():
             yield from guard(pass_, key)
-        recorded: Recorded = yield StartChild(
-            key, job, text, wait, cancel_with_parent, start_options(options)
+        recorded = granted(
+            key,
+            (yield StartChild(key, job, text, wait, cancel_with_parent, start_options(options))),
         )
         if not wait:
             return recorded.child

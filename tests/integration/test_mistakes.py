@@ -65,3 +65,47 @@ def test_call_that_can_never_work_is_not_tried_again(
     project.start()
     run = project.finish(project.begin(job))
     assert (run["status"], run["attempt"], run["error"]["type"]) == ("failed", 1, error)
+
+
+REFUSED = """
+import stackshift_jobs as stackshift
+from stackshift_jobs import Conflict, NotFound
+
+@stackshift.job("quick")
+def quick(ctx):
+    return 1
+
+@stackshift.job("catches")
+async def catches(ctx):
+    told = []
+    try:
+        await ctx.step.start("quick", {"n": 2}, idempotency_key="mine")
+    except Conflict as conflict:
+        told += [conflict.owner, conflict.hint != ""]
+    try:
+        await ctx.step.start("nowhere", name="nowhere")
+    except NotFound as missing:
+        told.append(str(missing))
+    await ctx.step.wait_for_event("go")
+    return told
+"""
+
+
+def test_refused_start_is_refused_on_every_later_pass(make_project: Callable[..., Project]) -> None:
+    """The handler took the branch of a conflict and of a job that is not there; it takes it again,
+    although the key is free by then and the daemon was killed meanwhile."""
+    project = make_project(REFUSED)
+    project.start()
+    # The key lives as long as its run has not finished, and no longer.
+    owner = project.begin(
+        "quick", {"n": 1}, idempotency_key="mine", idempotency_ttl_ms=0, delay_ms=3_600_000
+    )
+    run = project.begin("catches")
+    project.until_status(run, "waiting")
+    project.call("run.cancel", run=owner)
+    project.kill()
+    project.start()
+    project.call("event.send", name="go")
+    made = project.finish(run)
+    assert made["result"] == [owner, True, "no job is named 'nowhere'"], made["error"]
+    assert [each["kind"] for each in made["timeline"]].count("call.refused") == 2

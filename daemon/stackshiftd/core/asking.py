@@ -22,6 +22,11 @@ from stackshiftd.core.state import Run, State
 encode: Final = msgspec.json.Encoder().encode
 
 
+def refusal_json(error: StackshiftError, *, final: bool = False) -> Raw:
+    """The refusal of a call, as it is recorded and told. `final`: it would be refused again."""
+    return Raw(encode(error.as_json() | ({"final": True} if final else {})))
+
+
 class Asker(msgspec.Struct, frozen=True):
     """Who asks: a run by a call of its handler (`step`), by a step's function (no `step`), or a
     client (no `run`)."""
@@ -66,7 +71,7 @@ class Asker(msgspec.Struct, frozen=True):
         if self.run is None:
             assert not records
             raise error
-        body = Raw(encode(error.as_json()))
+        body = refusal_json(error)
         if self.step:
             records = (*records, r.CallRefused(self.run.id, self.attempt, self.step, body))
         return Decision(records, (Acknowledge(self.call, error=body), *effects))

@@ -417,6 +417,17 @@ class Ask(Command, frozen=True):
     params: Raw
 
 
+class RefuseCall(Command, frozen=True):
+    """What a handler's call asks for cannot be had; the shell knows. `error`: `{code, message, …}`.
+    Nothing is recorded for an empty `step`."""
+
+    run: str
+    token: int
+    call: int
+    step: str
+    error: Raw
+
+
 class AwaitRun(Command, frozen=True):
     """Wait for a run. `status`, `result`, `error` tell how it ended, where it has left memory."""
 
@@ -491,6 +502,7 @@ FromBoth = (
 )  # fmt: skip
 FromShell = (
     StartChild
+    | RefuseCall
     | WithdrawLock
     | Claimed
     | Assign

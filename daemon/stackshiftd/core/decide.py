@@ -18,6 +18,7 @@ from stackshift_jobs.errors import Conflict
 from stackshiftd.core import commands as c
 from stackshiftd.core import locking, sending, writing
 from stackshiftd.core import records as r
+from stackshiftd.core.asking import refusal_json
 from stackshiftd.core.dead import decide_discard
 from stackshiftd.core.effects import (
     NOTHING,
@@ -220,7 +221,12 @@ def _start_child(state: State, command: c.StartChild, now_us: int) -> Decision:
     over = over_limit(state, run, command.step, 0, now_us)
     if over is not None:
         return over
-    started = _start(state, command.start, now_us)
+    try:
+        started = _start(state, command.start, now_us)
+    except Conflict as conflict:
+        error = refusal_json(conflict, final=True)
+        refused = c.RefuseCall(command.run, command.token, command.call, command.step, error)
+        return _refuse_call(state, refused, now_us)
     assert isinstance(started.reply, Started)
     child = started.reply.run
     records = tuple(_adopted(record, run, command) for record in started.records)
@@ -230,6 +236,17 @@ def _start_child(state: State, command: c.StartChild, now_us: int) -> Decision:
         return Decision((*records, told), effects)
     waits = r.WaitStarted(run.id, run.attempt, command.step, "child", None, child)
     return Decision((*records, waits), effects)
+
+
+def _refuse_call(state: State, command: c.RefuseCall, now_us: int) -> Decision:
+    run = current(state, command.run, command.token)
+    if run is None:
+        return NOTHING
+    acknowledge = Acknowledge(command.call, error=command.error)
+    if not command.step:
+        return Decision((), (acknowledge,))
+    refused = r.CallRefused(run.id, run.attempt, command.step, command.error)
+    return Decision((refused,), (acknowledge,))
 
 
 def _adopted(record: r.AnyRecord, parent: Run, command: c.StartChild) -> r.AnyRecord:
@@ -392,6 +409,7 @@ _BY_TYPE: Final[dict[type[c.Command], Callable[[State, Any, int], Decision]]] = 
     c.RecordValue: _record_value,
     c.BeginSleep: _begin_sleep,
     c.StartChild: _start_child,
+    c.RefuseCall: _refuse_call,
     c.AwaitRun: _await_run,
     c.Suspend: _suspend,
     c.CompleteRun: decide_complete,

@@ -350,7 +350,8 @@ class WaitEnded(Record, frozen=True, tag="wait.ended"):
 
 class CallRefused(Record, frozen=True, tag="call.refused"):
     """A call on `ctx` was refused (a version that is not there, a lock that another holds or that
-    ran out); it replays as this `error`: `{code, message, hint, …}`."""
+    ran out, a job that is not there); it replays as this `error`: `{code, message, hint, …}`, with
+    `final` where it would be refused again."""
 
     run: str
     attempt: int

@@ -14,6 +14,7 @@ from msgspec import Raw
 from stackshift_jobs.config import Config
 from stackshift_jobs.errors import StackshiftError, Usage
 from stackshiftd.core import commands as c
+from stackshiftd.core.asking import refusal_json
 from stackshiftd.core.effects import Acknowledge, Dispatch, Resolve, Stop
 from stackshiftd.core.records import NULL, QueueTerms
 from stackshiftd.core.state import Body, Run, Step
@@ -31,7 +32,6 @@ from stackshiftd.worker.frames import (
     Outcome,
     Recall,
     Recorded,
-    Refused,
 )
 
 log = logging.getLogger("stackshiftd.dispatcher")
@@ -251,7 +251,7 @@ class Dispatcher:
         elif isinstance(command, c.Ask):
             self._ask(link, command)
         elif isinstance(command, c.AwaitRun):
-            self._engine.submit(self._with_outcome(command), self._refuser(link, command), link)
+            self._engine.submit(self._with_outcome(command), source=link)
         else:
             self._engine.submit(command, source=link)
         if link.stopping:
@@ -284,20 +284,23 @@ class Dispatcher:
             start = self._catalog.start_command(
                 params, self._engine.ids.run(), self._engine.now_us()
             )
-        except (StackshiftError, msgspec.ValidationError) as refused:
-            self._engine.when_durable(self._refuser(link, command), refused)
+        except msgspec.ValidationError as bad:
+            self._refuse(link, command, Usage(str(bad)))
+            return
+        except StackshiftError as refused:
+            self._refuse(link, command, refused)
             return
         ended = self._lookup.ended_owner(start) if command.wait else None
         if ended is not None:
             # The key's run has finished long ago: there is only its result to have.
             awaited = c.AwaitRun(command.run, command.token, command.call, command.step, ended)
-            self._engine.submit(self._with_outcome(awaited), self._refuser(link, command), link)
+            self._engine.submit(self._with_outcome(awaited), source=link)
             return
         child = c.StartChild(
             command.run, command.token, command.call, command.step, start, command.wait,
             command.cancel_with_parent,
         )  # fmt: skip
-        self._engine.submit(child, self._refuser(link, command), link)
+        self._engine.submit(child, source=link)
 
     def _ask(self, link: Link, command: c.Ask) -> None:
         """A handler's call that clients can make too."""
@@ -307,7 +310,7 @@ class Dispatcher:
             else:
                 self._engine.submit(self._asks.of_handler(command), source=link)
         except StackshiftError as refused:
-            self._engine.when_durable(self._refuser(link, command), refused)
+            self._refuse(link, command, refused)
 
     def _look_back(self, link: Link, command: c.Ask) -> None:
         try:
@@ -317,7 +320,7 @@ class Dispatcher:
 
         def told(body: Any) -> None:
             if isinstance(body, StackshiftError):
-                self._refuser(link, command)(body)
+                self._refuse(link, command, body)
                 return
             text = Raw(msgspec.json.encode(body))
             if command.step:
@@ -341,16 +344,11 @@ class Dispatcher:
             command, status=ended.status, result=ended.result, error=ended.error
         )
 
-    def _refuser(self, link: Link, command: Any) -> Any:
-        """A reply that tells the worker of a refusal (and of nothing else)."""
-
-        def refuse(answer: Any) -> None:
-            if isinstance(answer, StackshiftError):
-                link.post(Refused(command.call, answer.code, answer.message, answer.hint))
-            elif isinstance(answer, msgspec.ValidationError):
-                link.post(Refused(command.call, "usage", str(answer)))
-
-        return refuse
+    def _refuse(self, link: Link, command: c.CallJob | c.Ask, error: StackshiftError) -> None:
+        """Tell the worker that its call cannot be granted, and would not be another time."""
+        body = refusal_json(error, final=True)
+        refused = c.RefuseCall(command.run, command.token, command.call, command.step, body)
+        self._engine.submit(refused, source=link)
 
 
 def _recall(run: Run, name: str, step: Step, read: Callable[[Body], bytes]) -> Recall:

@@ -52,7 +52,7 @@ IDLE_SECONDS: Final = 5.0
 _KEPT_FROM_WORKERS: Final = (
     c.CompleteStep, c.FailStep, c.OpenStep, c.RecordValue, c.BeginSleep, c.StartChild, c.AwaitRun,
     c.Suspend, c.CompleteRun, c.FailAttempt, c.ConfirmStop, c.LoseExecution, c.DefineJobs,
-    c.DefineSchedules, c.Claimed, c.WithdrawLock,
+    c.DefineSchedules, c.Claimed, c.WithdrawLock, c.RefuseCall,
 )  # fmt: skip
 """What must not be lost while there is no room: it cannot be asked for again."""
 

@@ -20,7 +20,6 @@ from stackshift_jobs.clock import WALL, Clock
 from stackshift_jobs.context import Facts
 from stackshift_jobs.durations import to_datetime
 from stackshift_jobs.errors import (
-    NonRetryable,
     ReplayError,
     RetryAfter,
     StackshiftError,
@@ -274,13 +273,6 @@ def _forgotten(calls: set[str]) -> ReplayError:
     if all(each.startswith("[lock ") for each in calls):
         return ReplayError(f"the handler called {names} and has no `with` for it")
     return ReplayError(f"the handler called {names} and never awaited it")
-
-
-def refusal(code: str, message: str, hint: str) -> StackshiftError:
-    """What a handler gets for a call that the daemon refused. It would be refused again."""
-    error = NonRetryable(message, hint=hint)
-    error.fields["code"] = code
-    return error
 
 
 def _scheduled(us: int) -> datetime | None:

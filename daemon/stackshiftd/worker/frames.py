@@ -1,7 +1,7 @@
 """What daemon and worker say to each other over their socket pair: one JSON object a line.
 
 From the daemon: `Hello` once, then for each execution `Recall` frames (its record, one call each)
-and `Execute`; `Recorded` or `Refused` answers a command by its `call`; `Outcome` ends a wait; `End`
+and `Execute`; `Recorded` answers a command by its `call`; `Outcome` ends a wait; `End`
 asks an execution to stop; `Drain` asks all to stop at their next step.
 
 From the worker: `Importing` before each of its modules, `Greeting` once they are imported, a
@@ -71,23 +71,14 @@ class Execute(Frame, frozen=True):
 
 
 class Recorded(Frame, frozen=True):
-    """It is durable. `body` is what was asked for, `error` why it is refused (and recorded so):
-    `{code, message, hint, …}`."""
+    """It is durable. `body` is what was asked for, `error` why it is refused (which is
+    recorded too): `{code, message, hint, …}`."""
 
     call: int
     due_us: int = 0
     child: str = ""
     body: Raw = NULL
     error: Raw = NULL
-
-
-class Refused(Frame, frozen=True):
-    """The daemon will not do it: a conflict, an unknown job."""
-
-    call: int
-    code: str
-    message: str
-    hint: str = ""
 
 
 class Outcome(Frame, frozen=True):
@@ -117,7 +108,7 @@ class Drain(Frame, frozen=True):
     """Leave every handler at its next step and hand its run back."""
 
 
-FromDaemon = Hello | Recall | Execute | Recorded | Refused | Outcome | End | Drain
+FromDaemon = Hello | Recall | Execute | Recorded | Outcome | End | Drain
 
 # --- From the worker -----------------------------------------------------------------------
 

@@ -26,9 +26,8 @@ from stackshiftd.worker.execution import (
     Execution,
     answer_of,
     command_of,
-    refusal,
 )
-from stackshiftd.worker.frames import Frame, Recorded, Refused, Stuck
+from stackshiftd.worker.frames import Frame, Recorded, Stuck
 from stackshiftd.worker.output import current_log
 from stackshiftd.worker.pipe import Pipe
 
@@ -66,14 +65,11 @@ class LoopedExecution(Execution):
         for task in list(self.tasks):
             task.cancel()
 
-    def answered(self, call: int, answer: Recorded | Refused) -> None:
+    def answered(self, call: int, answer: Recorded) -> None:
         """The daemon's answer to a call."""
         future = self.told.pop(call, None)
         if future is not None and not future.done():
-            if isinstance(answer, Refused):
-                future.set_exception(refusal(answer.code, answer.message, answer.hint))
-            else:
-                future.set_result(answer_of(answer))
+            future.set_result(answer_of(answer))
         if self.pass_.unwinding == DRAINED and not self.open and not self.told:
             self.leave(DRAINED)
 

@@ -37,7 +37,6 @@ from stackshiftd.worker.frames import (
     Outcome,
     Recall,
     Recorded,
-    Refused,
     Stuck,
     decode_from_daemon,
 )
@@ -82,8 +81,8 @@ class Worker:
     def _on_line(self, line: bytes) -> None:
         frame = decode_from_daemon(line)
         kind = type(frame)
-        if kind is Recorded or kind is Refused:
-            assert isinstance(frame, Recorded | Refused)
+        if kind is Recorded:
+            assert isinstance(frame, Recorded)
             execution = self._calls.pop(frame.call, None)
             if execution is not None:
                 execution.answered(frame.call, frame)  # type: ignore[attr-defined]

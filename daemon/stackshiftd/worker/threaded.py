@@ -25,13 +25,11 @@ from stackshiftd.worker.execution import (
     Execution,
     answer_of,
     command_of,
-    refusal,
 )
-from stackshiftd.worker.frames import Recorded, Refused
+from stackshiftd.worker.frames import Recorded
 from stackshiftd.worker.output import current_log
 from stackshiftd.worker.pipe import Pipe
 
-Answer = Recorded | Refused
 _calls: Final = itertools.count(1, 2)
 """Odd numbers; the loop's calls have the even ones."""
 
@@ -44,7 +42,7 @@ class Waiter:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.lock.acquire()
-        self.answer: Answer | None = None
+        self.answer: Recorded | None = None
 
 
 class ThreadedExecution(Execution):
@@ -70,7 +68,7 @@ class ThreadedExecution(Execution):
         for event in events:
             event.set()
 
-    def answered(self, call: int, answer: Answer) -> None:
+    def answered(self, call: int, answer: Recorded) -> None:
         """The daemon's answer to a call."""
         waiter = self.waiters.pop(call, None)
         if waiter is not None:
@@ -153,8 +151,6 @@ class ThreadPort:
         answer = waiter.answer
         if answer is None:
             raise Unwinding(self._execution.pass_.unwinding)
-        if isinstance(answer, Refused):
-            raise refusal(answer.code, answer.message, answer.hint)
         return answer_of(answer)
 
     def park(self, op: ops.Park) -> ops.Memo:
