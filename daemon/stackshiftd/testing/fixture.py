@@ -139,7 +139,7 @@ class Stackshift:
     ) -> Iterator[Crash]:
         """The worker dies the first time (`times` times) that a handler comes by a place:
 
-        - `before_step`: before the step's function is called,
+        - `before_step`: before the step's function is called (other calls have none),
         - `before_record`: when it has returned, before its result is recorded,
         - `after_record`: when it is recorded, before the handler goes on.
 
