@@ -61,8 +61,8 @@ class Session:
         return self._connection is not None
 
     def reconnect(self) -> Connection:
-        """A new connection after the old one broke; starts nothing: who stopped the daemon meant
-        it. Raises `DaemonUnavailable`."""
+        """A new connection after the old one broke. Starts nothing: who stopped the daemon meant
+        it; where it was killed, the caller may `start_daemon`. Raises `DaemonUnavailable`."""
         self.hang_up()
         self._connection = Connection.open(self.project.data_dir_text)
         return self._connection

@@ -87,9 +87,10 @@ How scripts share state, and exclude each other
 
 holds the lock while ./import.sh runs and gives it back at its end, whatever that is. Exit 5 and
 nothing is run where another holds it, at once or after --wait. It is renewed while the command
-runs, over restarts of the daemon. Should it be lost all the same, the command gets TERM, 10 seconds
-later KILL, and the status is 5. STACKSHIFT_LOCK_TOKEN grows with every holder: what is written to
-can refuse a lower one than it has seen.
+runs, over restarts of the daemon; one that was killed is started again at once. Should the lock be
+lost all the same, the command gets TERM, 10 seconds later KILL, and the status is 5. While the
+command is stopped (Ctrl-Z) the lock is not renewed. STACKSHIFT_LOCK_TOKEN grows with every holder:
+what is written to can refuse a lower one than it has seen.
 
 By hand: token=$(stackshift state lock KEY --ttl 30s), extended with state lock KEY --token $token
 --ttl 30s, given back with state unlock KEY --token $token. Without that it ends after its --ttl.

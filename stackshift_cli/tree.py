@@ -53,7 +53,20 @@ def parse(argv: list[str], run: Run) -> int:
         raise
     except Exception as bad:
         raise _usage(bad, argv) from bad
-    return run(*called[0]) if called else int(status or 0)
+    if not called:
+        return int(status or 0)
+    command, _, values = called[0]
+    if argv[-1] == "--":
+        _refuse_nothing(command, values)
+    return run(*called[0])
+
+
+def _refuse_nothing(command: Command, values: Values) -> None:
+    """Nothing stands behind the `--`, which announced all of an argument: what was to stand there
+    got lost (`-- $COMMAND`), and to do something else instead would be wrong."""
+    for parameter in command.parameters:
+        if isinstance(parameter, Argument) and parameter.many and not values[parameter.name]:
+            raise Usage(f"there is no {parameter.metavar.removesuffix('...')} behind --")
 
 
 def execute(command: Command, globals_: Values, values: Values) -> int:

@@ -108,6 +108,8 @@ def test_lock_of_a_run_names_the_run(shell: Shell, daemon: FakeDaemon) -> None:
         ["lock", "k", "--token", "7", "--ttl", "1s", "--", "true"],
         ["lock", "k", "--token", "7", "--ttl", "1s", "--wait", "1s"],
         ["lock", "k", "--ttl", "soon"],
+        ["lock", "k", "--"],
+        ["lock", "k", "--ttl", "10m", "--"],
         ["lock", "--ttl", "1s"],
         ["unlock", "k"],
         ["unlock", "k", "--token", "x"],

@@ -127,3 +127,29 @@ def test_lock_is_held_over_a_killed_daemon_and_given_back(real: Shell) -> None:
     out, _ = process.communicate(b"typed\n", timeout=60)
     assert (out, process.returncode) == (b"typed\n", 0)
     assert real("state", "lock", "k", "--ttl", "1s", "--", "true").code == 0
+
+
+def test_holder_starts_a_killed_daemon_and_none_that_was_stopped(real: Shell) -> None:
+    """Whether it renews or gives back; nobody else asks for the daemon meanwhile."""
+    assert real("daemon", "start").code == 0
+    command = ("--ttl", "30s", "--", "sh", "-c", "echo ready; cat")
+    process = real.popen_with_input("state", "lock", "k", *command)
+    read_lines(process, 1)
+    first = json.loads(real("daemon", "status", "--json").stdout)["pid"]
+    os.kill(first, signal.SIGKILL)
+    assert process.stderr is not None
+    while "started stackshiftd (pid" not in (said := process.stderr.readline().decode()):
+        assert said
+    second = json.loads(real("--no-start", "daemon", "status", "--json").stdout)["pid"]
+    assert real("--no-start", "state", "lock", "k", "--ttl", "1s").code == 5
+    os.kill(second, signal.SIGKILL)
+    process.communicate(b"", timeout=60)
+    assert process.returncode == 0
+    assert real("--no-start", "state", "lock", "k", "--ttl", "1s", "--", "true").code == 0
+    process = real.popen_with_input("state", "lock", "k", *command)
+    read_lines(process, 1)
+    assert real("daemon", "stop").code == 0
+    _, err = process.communicate(b"", timeout=60)
+    assert process.returncode == 0
+    assert "the lock was not given back, and ends with its ttl" in err.decode()
+    assert real("--no-start", "state", "list").code == 3
