@@ -139,7 +139,7 @@ class Daemon:
             Schedules(self.engine, self._catalog, self._ticking).table,
             store.table,
             self._locks.table,
-            Events(self.engine, asks).table,
+            Events(self.engine, asks, self._track).table,
         ]
         facts = {
             "pid": os.getpid(),

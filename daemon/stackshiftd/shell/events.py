@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Final
+import asyncio
+from bisect import bisect_left
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final
 
 from msgspec import Raw
 
@@ -16,6 +18,8 @@ from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.params import Answer, Params, Table
 
 MAX_LIST: Final = 1000
+LOOKS: Final = 5000
+"""Events that are looked at in one turn of the loop."""
 
 
 class ListEvents(Params):
@@ -28,9 +32,12 @@ class ListEvents(Params):
 class Events:
     """Sends events and lists the ones that wait for somebody."""
 
-    def __init__(self, engine: Engine, asks: Asks) -> None:
+    def __init__(
+        self, engine: Engine, asks: Asks, track: Callable[[Coroutine[Any, Any, None]], None]
+    ) -> None:
         self._engine = engine
         self._asks = asks
+        self._track = track
         self.table: Table = {
             "event.send": (SendEvent, self.send),
             "event.list": (ListEvents, self.list),
@@ -45,35 +52,45 @@ class Events:
             check_name(params.name, "event")
         if params.correlation_key:
             check_key(params.correlation_key, "correlation key")
+        before = self._before(params.cursor)
+        if params.name is not None and params.correlation_key is not None:
+            address = address_of(params.name, params.correlation_key)
+            candidates = list(self._engine.state.events.at(address))[::-1]
+        else:
+            candidates = list(self._engine.state.events.kept.values())
+        self._track(self._list(params, candidates, before, answer))
+
+    async def _list(
+        self, params: ListEvents, candidates: Sequence[Kept], before: int | None, answer: Answer
+    ) -> None:
+        """A page of `candidates`, which are in order of their numbers. Of a great many that do not
+        match, only some are looked at before others have their turn."""
+        now_us = self._engine.now_us()
         found: list[Kept] = []
         size = 0
         cursor = None
-        for event in self._matching(params):
+        first = len(candidates)
+        if before is not None:
+            first = bisect_left(candidates, before, key=lambda event: event.seq)
+        for looked, at in enumerate(range(first - 1, -1, -1), 1):
+            if looked % LOOKS == 0:
+                await asyncio.sleep(0)
+            event = candidates[at]
+            if not (
+                event.expires_us > now_us
+                and params.name in (None, event.name)
+                and params.correlation_key in (None, event.correlation_key)
+            ):
+                continue
             found.append(event)
             size += len(event.payload)
             if len(found) == params.limit or size > PAGE_BYTES:
                 cursor = str(event.seq)
                 break
-        body = {"events": [Raw(kept_json(event)) for event in found], "cursor": cursor}
-        self._engine.when_durable(answer, body)
-
-    def _matching(self, params: ListEvents) -> Iterator[Kept]:
-        """The newest first."""
-        events = self._engine.state.events
-        now_us = self._engine.now_us()
-        before = self._before(params.cursor)
-        if params.name is not None and params.correlation_key is not None:
-            found = events.at(address_of(params.name, params.correlation_key))
-        else:
-            found = iter(reversed(events.kept.values()))
-        for event in found:
-            if (
-                event.expires_us > now_us
-                and (before is None or event.seq < before)
-                and params.name in (None, event.name)
-                and params.correlation_key in (None, event.correlation_key)
-            ):
-                yield event
+        # Meanwhile some may have been consumed, or have come to nothing for want of room.
+        kept = self._engine.state.events.kept
+        told = [Raw(kept_json(event)) for event in found if event.id in kept]
+        self._engine.when_durable(answer, {"events": told, "cursor": cursor})
 
     def _before(self, cursor: str | None) -> int | None:
         if cursor is None:
