@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +22,6 @@ from stackshiftd.shell.dispatcher import Dispatcher
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.ids import Ids
 from stackshiftd.shell.store import StateHistory, Store
-from stackshiftd.worker.frames import Refused
 
 
 class Damaged(MemoryJournal):
@@ -46,10 +46,11 @@ def look_back(asks: Asks) -> tuple[Any, Any]:
         tasks = list[Any]()
         told, posted = list[Any](), list[Any]()
         engine = Engine(Damaged())
+        engine.submit = lambda command, *_, **__: posted.append(command)  # type: ignore[method-assign]
         store = Store(engine, asks, lambda work: tasks.append(asyncio.ensure_future(work)))
         made = Dispatcher(*cast(Any, (engine, None, None, None, None, asks, store)))
         store.history(StateHistory("k"), told.append)
-        link = SimpleNamespace(post=posted.append, stopping=())
+        link = SimpleNamespace(stopping=())
         asked = c.Ask("run_1", 1, 7, "[state.history k]", "state.history", Raw(b'{"key":"k"}'))
         made.heard(cast(Any, link), asked)
         await until(lambda: told and posted, "both to be told")
@@ -62,8 +63,8 @@ def test_history_that_cannot_be_read_is_told_as_such(asks: Asks) -> None:
     """Nobody waits for ever for what a damaged journal does not say."""
     told, posted = look_back(asks)
     assert isinstance(told, JournalDamaged)
-    assert isinstance(posted, Refused)
-    assert (posted.call, posted.code) == (7, told.code)
+    assert isinstance(posted, c.RefuseCall)
+    assert (posted.call, json.loads(bytes(posted.error))["code"]) == (7, told.code)
 
 
 def test_entry_that_expired_at_the_beginning_of_time_has_expired(asks: Asks) -> None:
