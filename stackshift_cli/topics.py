@@ -49,7 +49,7 @@ pictures; in a pipe there is one line an entry, tab-separated, nothing cut, no h
   state list            key version value updated_at expires_at
   state history         seq at kind version value expires_at by
   event list            id name correlation_key received_at kept_until
-  event tail            as runs tail
+  event tail            as runs tail; wait.ended tells who consumed a kept event
 
 Columns are only ever appended. --json prints one object, an array for lists, or one object a line
 for tail and logs; times are RFC 3339 in UTC, durations whole numbers in fields ending in _ms.
