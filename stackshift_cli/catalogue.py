@@ -175,7 +175,7 @@ _EVENT_COMMANDS: Final = (
     )),
     Command(("event", "tail"), "Follow events as they come and go.", "events_follow:tail", (
         _SINCE,
-        Option("lines", ("-n", "--lines"), "Begin with the last N.", "N"),
+        Option("lines", ("-n", "--lines"), "Begin with the last N that came or expired.", "N"),
         Option("no_follow", ("--no-follow",), "Print what is there and stop."),
     )),
 )  # fmt: skip

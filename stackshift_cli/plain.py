@@ -50,10 +50,25 @@ def merge(before: Values, after: Values) -> Values:
     }
 
 
+def is_negative_number(word: str) -> bool:
+    """Is `word` a value, though it begins as options do? No option begins with a digit."""
+    if word[:1] != "-" or not word[1:2].isdigit():
+        return False
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
 def _nothing(parameter: Parameter) -> Any:
     if parameter.many:
         return []
     return False if isinstance(parameter, Option) and not parameter.metavar else None
+
+
+def _looks_like_option(word: str) -> bool:
+    return word[:1] == "-" and word != "-" and not is_negative_number(word)
 
 
 class _Reader:
@@ -69,7 +84,7 @@ class _Reader:
         """Read from `argv[at]` on; the index of what was not read."""
         while at < len(argv) and not self.strange:
             word = argv[at]
-            if word[:1] != "-" or word == "-":
+            if not _looks_like_option(word):
                 if stop_at_word:
                     return at
                 self.words.append(word)
@@ -90,7 +105,7 @@ class _Reader:
         if equals:
             self._keep(option, attached)
             return at + 1
-        if at + 1 == len(argv) or (argv[at + 1][:1] == "-" and argv[at + 1] != "-"):
+        if at + 1 == len(argv) or _looks_like_option(argv[at + 1]):
             self.strange = True
             return at
         self._keep(option, argv[at + 1])

@@ -99,18 +99,24 @@ def _field(text: str) -> tuple[str, Any]:
     return key, value
 
 
-def value_given(text: str) -> Any:
-    """The value that the argument VALUE stands for: `-` and `@FILE` hold JSON, as of a payload;
-    any other text is JSON where it can be read as such, and else itself."""
-    if text == "-" or text.startswith("@"):
-        return _load(_read(text, "the value"), "the value")
+def value_given(text: str) -> tuple[Any, bool]:
+    """The value that the argument VALUE stands for, and whether it is text for not being JSON,
+    though it begins as an object or a list does. `-` stands for what standard input holds, without
+    the end of its last line."""
+    if text == "-":
+        data = _read(text, "the value")
+        try:
+            text = data.decode("utf-8").removesuffix("\n")
+        except UnicodeDecodeError:
+            return _load(data, "the value"), False
     try:
-        return json.loads(text, object_pairs_hook=_object, parse_constant=_no_constant)
+        made = json.loads(text, object_pairs_hook=_object, parse_constant=_no_constant)
     except (json.JSONDecodeError, _NoNumber):
-        return text
+        return text, text.lstrip()[:1] in ("{", "[")
     except (ValueError, RecursionError):
         # JSON that we do not take: a key that stands twice, an endless number. Not text by mistake.
-        return _load(text.encode("utf-8", "surrogateescape"), "the value")
+        return _load(text.encode("utf-8", "surrogateescape"), "the value"), False
+    return made, False
 
 
 def number_given(name: str, text: str) -> int | float:

@@ -65,9 +65,13 @@ def _would(reply: dict[str, Any], job: str) -> str:
 
 
 def _say_reused(session: Session, reply: dict[str, Any]) -> None:
-    session.say(f"reused {reply['id']} ({_status(reply)}), which has this idempotency key")
+    told = f"reused {reply['id']} ({_status(reply)}), which has this idempotency key"
     if reply["status"] in ("failed", "cancelled"):
-        session.say(f"hint: stackshift runs retry {reply['id']}")
+        # Also with --quiet: nothing was started, and nothing that was started before has worked.
+        talk.say(told)
+        talk.say(f"hint: stackshift runs retry {reply['id']}")
+    else:
+        session.say(told)
 
 
 def _status(reply: dict[str, Any]) -> str:

@@ -121,7 +121,7 @@ STATE_SET: Final = Command(
     "state:set_",
     (
         KEY,
-        Argument("value", "The value: JSON, else text; @FILE, or - for standard input.", "VALUE"),
+        Argument("value", "The value: JSON, else text; - for standard input.", "VALUE"),
         TTL,
         IF_VERSION,
         Option("if_absent", ("--if-absent",), "Only if there is none."),

@@ -49,7 +49,7 @@ pictures; in a pipe there is one line an entry, tab-separated, nothing cut, no h
   state list            key version value updated_at expires_at
   state history         seq at kind version value expires_at by
   event list            id name correlation_key received_at kept_until
-  event tail            as runs tail
+  event tail            as runs tail; wait.ended tells who consumed a kept event
 
 Columns are only ever appended. --json prints one object, an array for lists, or one object a line
 for tail and logs; times are RFC 3339 in UTC, durations whole numbers in fields ending in _ms.
@@ -78,8 +78,9 @@ state lock KEY -- COMMAND ends with the status of COMMAND: 126 or 127 where it c
     "locks": """\
 How scripts share state, and exclude each other
 
-  stackshift state increment sent --by 3            a counter: prints the new number
-  stackshift state set cursor '"2026-05-06"'        JSON; what is no JSON is text
+  stackshift state increment sent --by 3            a counter: prints the new number; --by -2
+  stackshift state set cursor '"2026-05-06"'        JSON; what is no JSON is text: @me too
+  stackshift state set offset -5                    a number; - alone is standard input
   stackshift state get cursor --raw --default none  exit 4 where there is none
   stackshift state set leader "$HOSTNAME" --if-absent --ttl 1m    exit 5 where there is one
 

@@ -19,7 +19,7 @@ from typer.core import TyperGroup
 from stackshift_cli import talk
 from stackshift_cli.catalogue import ALIASES, COMMANDS, GROUPS
 from stackshift_cli.given import Given, Globals
-from stackshift_cli.plain import Values, blank, merge
+from stackshift_cli.plain import Values, blank, is_negative_number, merge
 from stackshift_cli.session import Session
 from stackshift_cli.table import GLOBALS, Argument, Command, Option, Parameter
 from stackshift_cli.user_config import preferred
@@ -29,6 +29,8 @@ from stackshift_jobs.version import __version__
 PROGRAM = "stackshift"
 _SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
 _VERSION = Option("version", ("--version",), "Print the version.")
+_MARK = "\0"
+"""Stands before negative numbers while Typer has them: nothing that can be given contains it."""
 Run = Callable[[Command, Values, Values], int]
 Calls = list[tuple[Command, Values, Values]]
 
@@ -48,7 +50,9 @@ def parse(argv: list[str], run: Run) -> int:
     called: Calls = []
     app = _application(called, ALIASES.get(wanted or "", wanted))
     try:
-        status = app(argv, prog_name=PROGRAM, standalone_mode=False)
+        # To Typer `-5` is an option; so marked it is a value like any other.
+        words = [_MARK + word if is_negative_number(word) else word for word in argv]
+        status = app(words, prog_name=PROGRAM, standalone_mode=False)
     except StackshiftError:
         raise
     except Exception as bad:
@@ -90,7 +94,8 @@ def _usage(bad: Exception, argv: list[str]) -> Exception:
     if told is None:
         return bad
     words = " ".join(w for w in _words(argv)[:2])
-    return Usage(str(told()).rstrip("."), hint=f"{PROGRAM} {words}".rstrip() + " --help")
+    message = str(told()).replace(_MARK, "").replace(repr(_MARK)[1:-1], "").rstrip(".")
+    return Usage(message, hint=f"{PROGRAM} {words}".rstrip() + " --help")
 
 
 def _words(argv: Iterable[str]) -> list[str]:
@@ -106,8 +111,8 @@ class _Group(TyperGroup):
     """A group that names near commands for one it does not know."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        name = args[0]
-        if not name.startswith("-") and self.get_command(ctx, name) is None:
+        name = args[0].removeprefix(_MARK)
+        if not args[0].startswith("-") and self.get_command(ctx, name) is None:
             path = " ".join([*ctx.command_path.split()[1:], name])
             shown = [n for n in self.list_commands(ctx) if n not in ALIASES]
             raise unknown(path, name, shown)
@@ -237,6 +242,13 @@ def _annotation(parameter: Parameter) -> Any:
 
 
 def _cleaned(given: Values, parameters: tuple[Parameter, ...]) -> Values:
-    """What Typer gives, as `plain` would: names without their tail, an empty list for nothing."""
+    """What Typer gives, as `plain` would: names without their tail, an empty list for nothing,
+    numbers without their mark."""
     values = {name.removesuffix(_TAIL): value for name, value in given.items()}
-    return {p.name: list(values[p.name] or ()) if p.many else values[p.name] for p in parameters}
+    return {p.name: _unmarked(values[p.name], p.many) for p in parameters}
+
+
+def _unmarked(value: Any, many: bool) -> Any:
+    if many:
+        return [_unmarked(each, False) for each in value or ()]
+    return value.removeprefix(_MARK) if isinstance(value, str) else value

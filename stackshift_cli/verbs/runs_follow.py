@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any, Final
 
 from stackshift_cli import lines, talk
@@ -12,10 +13,10 @@ from stackshift_cli.session import Session
 from stackshift_cli.terminal import draws
 from stackshift_cli.verbs.runs import since_time
 from stackshift_cli.watch import exit_of, print_record, show_until_end
-from stackshift_jobs.errors import DaemonUnavailable
+from stackshift_jobs.errors import DaemonUnavailable, Usage
 
 _SILENCE_SECONDS: Final = 1.0
-_TAIL_RECORDS: Final = 10
+TAIL_RECORDS: Final = 10
 """What `tail --no-follow` shows where nothing says how much."""
 
 
@@ -30,6 +31,8 @@ def tail(session: Session, given: Given) -> int:
 
 def opening_given(session: Session, given: Given) -> dict[str, Any]:
     """Where a feed is to begin: `--since` and `-n`."""
+    if given.text("since") is not None and given.text("lines") is not None:
+        raise Usage("--since and -n exclude each other")
     opening: dict[str, Any] = {}
     if (since := since_time(session, given)) is not None:
         opening["since"] = since
@@ -38,13 +41,21 @@ def opening_given(session: Session, given: Given) -> dict[str, Any]:
     return opening
 
 
-def tail_records(session: Session, opening: dict[str, Any], no_follow: bool, detached: str) -> int:
+def tail_records(
+    session: Session,
+    opening: dict[str, Any],
+    no_follow: bool,
+    detached: str,
+    is_shown: Callable[[dict[str, Any]], bool] = lambda _: True,
+) -> int:
     """Print the records of the feed opened with `opening` as they become durable, or those that are
-    there. `detached` is said where Ctrl-C ends it."""
+    there, if they are to be shown. `detached` is said where Ctrl-C ends it."""
     if not no_follow:
-        return _tail_all(session, opening, detached)
-    begins = opening.keys() & {"since", "last"}
-    return _print_recent(session, opening if begins else {**opening, "last": _TAIL_RECORDS})
+        return _tail_all(session, opening, detached, is_shown)
+    begins = opening.keys() & {"since", "since_seq", "last"}
+    if not begins:
+        opening = {**opening, "last": TAIL_RECORDS}
+    return _print_recent(session, opening, is_shown)
 
 
 def _tail_run(session: Session, given: Given, run: str, opening: dict[str, Any]) -> int:
@@ -65,10 +76,15 @@ def _tail_run(session: Session, given: Given, run: str, opening: dict[str, Any])
     return status
 
 
-def _tail_all(session: Session, opening: dict[str, Any], detached: str) -> int:
+def _tail_all(
+    session: Session,
+    opening: dict[str, Any],
+    detached: str,
+    is_shown: Callable[[dict[str, Any]], bool],
+) -> int:
     try:
         for happening in follow(session, opening):
-            if isinstance(happening, Record):
+            if isinstance(happening, Record) and is_shown(happening.body):
                 print_record(session, happening.body)
     except KeyboardInterrupt:
         talk.say(detached)
@@ -76,7 +92,9 @@ def _tail_all(session: Session, opening: dict[str, Any], detached: str) -> int:
     return 0
 
 
-def _print_recent(session: Session, opening: dict[str, Any]) -> int:
+def _print_recent(
+    session: Session, opening: dict[str, Any], is_shown: Callable[[dict[str, Any]], bool]
+) -> int:
     """What is there now, and no more: up to the newest durable record."""
     newest = int(session.call("journal.stats")["durable_seq"])
     silence = 0
@@ -88,7 +106,7 @@ def _print_recent(session: Session, opening: dict[str, Any]) -> int:
                 return 0
             continue
         silence = 0
-        if int(happening.body["seq"]) <= newest:
+        if int(happening.body["seq"]) <= newest and is_shown(happening.body):
             print_record(session, happening.body)
         if int(happening.body["seq"]) >= newest:
             return 0

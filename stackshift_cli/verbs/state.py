@@ -29,7 +29,7 @@ def get(session: Session, given: Given) -> int:
         default = given.text("default")
         if default is None:
             raise _nothing(key)
-        entry = {"key": key, "value": value_given(default), **_NONE}
+        entry = {"key": key, "value": value_given(default)[0], **_NONE}
     if session.json:
         talk.data(talk.compact(entry))
     elif given.flag("raw") and isinstance(entry["value"], str):
@@ -43,7 +43,10 @@ def set_(session: Session, given: Given) -> int:
     """`state set KEY VALUE`: the version that it has now (`--json`: the entry)."""
     if given.text("if_version") is not None and given.flag("if_absent"):
         raise Usage("--if-version and --if-absent exclude each other")
-    params: dict[str, Any] = {"key": given.word("key"), "value": value_given(given.word("value"))}
+    value, is_odd = value_given(given.word("value"))
+    if is_odd:
+        session.say("the value is not JSON, and is stored as text")
+    params: dict[str, Any] = {"key": given.word("key"), "value": value}
     _add_ttl(given, params)
     _add_version(given, params)
     if given.flag("if_absent"):

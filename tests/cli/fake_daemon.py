@@ -432,7 +432,10 @@ class _Connection:
             if body["method"] == "feed.open":
                 self._open_feed(body)
                 return
-            told = {"result": self._daemon.answer(body["method"], body["params"])}
+            if body["method"] == "feed.close":
+                told = {"result": self._close_feed(body["params"])}
+            else:
+                told = {"result": self._daemon.answer(body["method"], body["params"])}
         except StackshiftError as bad:
             told = {"error": {"code": -32000, "message": bad.message, "data": bad.as_json()}}
         self._send({"jsonrpc": "2.0", "id": body["id"], **told})
@@ -456,13 +459,18 @@ class _Connection:
                 after = left[-1]["seq"] if left else 0
             else:
                 after = 0 if run else newest
-            feed = len(self._feeds) + 1
+            feed = max(self._feeds, default=0) + 1
             self._feeds[feed] = {"run": run, "after": after, "ended": False, "kinds": kinds}
             reply = {"feed": feed, "next_seq": after + 1}
             self._send({"jsonrpc": "2.0", "id": body["id"], "result": reply})
             self._daemon.feeds += 1
             self._daemon._changed.notify_all()
             self.publish()
+
+    def _close_feed(self, params: dict[str, Any]) -> dict[str, Any]:
+        with self._daemon._changed:
+            del self._feeds[params["feed"]]
+        return {}
 
     def publish(self) -> None:
         """Send what each feed has not had yet, and its end."""

@@ -158,7 +158,7 @@ def test_tail_prints_what_is_there(shell: Shell, daemon: FakeDaemon) -> None:
         f'event={event_id(1)} payload={{"a":1}} resumed=["{run_id(1)}"]',
         f"3\t2026-05-06T09:00:03.000000Z\tevent.expired\t\t\t\tevent old\\x1b event={event_id(2)}",
     ]
-    assert daemon.params("feed.open") == {"kinds": ["event."], "last": 10}
+    assert daemon.params("feed.open") == {"kinds": ["event.", "wait.ended"], "since_seq": 0}
     told = shell("event", "tail", "--no-follow", "--json", "-n", "1")
     assert [json.loads(line) for line in told.stdout.splitlines()] == [EVENTS[2]]
 
@@ -175,8 +175,45 @@ def test_tail_follows_over_a_restart_without_gap_or_duplicate(
     daemon.append(*EVENTS[1:])
     daemon.start()
     assert read_lines(process, 1)[0].startswith("3\t")
-    assert daemon.params("feed.open") == {"kinds": ["event."], "since_seq": 1}
+    assert daemon.params("feed.open") == {
+        "kinds": ["event.", "wait.ended"], "since_seq": 1,
+    }  # fmt: skip
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=20)
     assert (out, process.returncode) == (b"", 130)
     assert err.decode().splitlines()[-1] == "Detached"
+
+
+def test_tail_tells_who_consumed_a_kept_event(shell: Shell, daemon: FakeDaemon) -> None:
+    """By the end of the wait, which nothing else tells; other ends of waits are not of events. And
+    `-n` counts events, however many waits have ended since."""
+    received = record(1, "event.received", event=event_id(1), name="paid", correlation_key=None)
+    at_once = record(3, "event.received", event=event_id(2), name="paid", correlation_key="o:1",
+                     resumed=[run_id(2)])  # fmt: skip
+    consumed = record(5, "wait.ended", run_id(1), step="[wait]", event=event_id(1), name="paid",
+                      correlation_key="", received_at=received["at"])  # fmt: skip
+    daemon.append(
+        received,
+        record(2, "wait.ended", run_id(3), step="[sleep]"),
+        at_once,
+        record(4, "wait.ended", run_id(2), step="[wait]", event=event_id(2), name="paid",
+               correlation_key="o:1", received_at=at_once["at"]) | {"at": at_once["at"]},
+        consumed,
+        *(record(n, "wait.ended", run_id(4), step="[sleep]") for n in range(6, 40)),
+    )  # fmt: skip
+    told = shell("event", "tail", "--no-follow", "--json", "-n", "2")
+    assert [json.loads(line) for line in told.stdout.splitlines()] == [received, at_once, consumed]
+    told = shell("event", "tail", "--no-follow", "-n", "1")
+    first, second = told.stdout.splitlines()
+    assert first.startswith(f"3\t{at_once['at']}\tevent.received\t")
+    assert second.startswith(f"5\t{consumed['at']}\twait.ended\t{run_id(1)}\t")
+    assert event_id(1) in second
+    assert shell("event", "tail", "--no-follow", "--since", received["at"]).stdout.count("\n") == 3
+
+
+@pytest.mark.parametrize("verb", ["event", "runs"])
+def test_tail_begins_at_one_place(shell: Shell, daemon: FakeDaemon, verb: str) -> None:
+    """`--since` and `-n` are two."""
+    told = shell(verb, "tail", "--since", "1h", "-n", "1")
+    assert told == ("", "error[usage]: --since and -n exclude each other\n", 2)
+    assert daemon.requests == []

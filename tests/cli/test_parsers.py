@@ -14,10 +14,10 @@ from stackshift_cli.table import GLOBALS, SHORT, START, Command, Option
 
 OF_EACH = [(c, o) for c in SHORT for o in (*GLOBALS, *c.parameters) if isinstance(o, Option)]
 WORDS = st.sampled_from(
-    ["hello", "resizeAvatar", "-", "a=b", "n:=1", "{}", "10m", "", "start", "7"]
+    ["hello", "resizeAvatar", "-", "a=b", "n:=1", "{}", "10m", "", "start", "7", "-1"]
 )
 STRANGE = st.sampled_from(
-    ["--", "-x", "--nope", "-qv", "-p{}", "--wait=1", "-1", "--help", "--que"]
+    ["--", "-x", "--nope", "-qv", "-p{}", "--wait=1", "-1x", "-.5", "--help", "--que"]
 )
 
 
@@ -103,7 +103,7 @@ def test_every_option_of_the_table_is_plain(command: Command, option: Option, be
         ["start", "j", "--", "x"],
         ["start", "a", "b"],
         ["start", "j", "-p"],
-        ["start", "j", "--delay", "-5"],
+        ["start", "j", "--delay", "-x"],
         ["start", "j", "--wait=1"],
         ["start", "j", "--nope"],
         ["daemon", "start"],
@@ -121,7 +121,7 @@ def test_what_is_not_plain_is_left_to_typer(argv: list[str]) -> None:
     "argv",
     [
         ["state", "set", "k"],
-        ["state", "set", "k", "-5"],
+        ["state", "set", "k", "-x"],
         ["state", "set", "k", "--", "-5"],
         ["state", "get", "k", "extra"],
         ["states", "get", "k"],

@@ -89,8 +89,23 @@ def test_reused_failed_run_is_said_with_a_hint(shell: Shell, daemon: FakeDaemon)
 
 def test_quiet_leaves_out_the_talk(shell: Shell, daemon: FakeDaemon) -> None:
     """With `-q` stderr is for errors alone."""
-    daemon.answers["run.start"] = lambda _: {"id": run_id(7), "reused": True, "status": "failed"}
+    daemon.answers["run.start"] = lambda _: {"id": run_id(7), "reused": True, "status": "completed"}
     assert shell("start", "hello", "-q") == (f"{run_id(7)}\n", "", 0)
+
+
+@pytest.mark.parametrize("status", ["failed", "cancelled"])
+def test_quiet_leaves_in_that_nothing_was_started_in_place_of_what_failed(
+    shell: Shell, daemon: FakeDaemon, status: str
+) -> None:
+    """The status is 0, so nothing else would tell."""
+    daemon.answers["run.start"] = lambda _: {"id": run_id(7), "reused": True, "status": status}
+    for argv in (["start", "hello", "-q"], ["--quiet", "start", "hello"]):
+        told = shell(*argv)
+        assert (told.stdout, told.code) == (f"{run_id(7)}\n", 0)
+        assert told.stderr.splitlines() == [
+            f"reused {run_id(7)} ({status}), which has this idempotency key",
+            f"hint: stackshift runs retry {run_id(7)}",
+        ]
 
 
 def test_dry_run_starts_nothing(shell: Shell, daemon: FakeDaemon) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -75,41 +74,73 @@ def test_default_in_json_is_an_entry_with_version_0(shell: Shell, daemon: FakeDa
         ("", ""),
         ("9007199254740993000001", 9007199254740993000001),
         ('"@file"', "@file"),
+        ("@handle", "@handle"),
+        ("@", "@"),
+        ("-5", -5),
+        ("-0.5e3", -500.0),
     ],
 )
 def test_set_takes_json_else_text(shell: Shell, daemon: FakeDaemon, given: str, value: Any) -> None:
     """What is JSON is the value; any other text is itself."""
-    assert shell("state", "set", "k", given) == ("1\n", "", 0)
+    note = "the value is not JSON, and is stored as text\n" if given == "{half" else ""
+    assert shell("state", "set", "k", given) == ("1\n", note, 0)
     assert daemon.params("state.set") == {"key": "k", "value": value}
 
 
-def test_set_reads_json_from_a_file_or_standard_input(
-    shell: Shell, daemon: FakeDaemon, project: Path
+@pytest.mark.parametrize(
+    ("stdin", "value"),
+    [
+        ("[2]\n", [2]),
+        ("not json\n", "not json"),
+        ("two\nlines\n\n", "two\nlines\n"),
+        ("-5", -5),
+        ("@file", "@file"),
+        ("[half", "[half"),
+        (b" \xc3\xa9", " é"),
+    ],
+)
+def test_set_reads_standard_input_as_it_reads_its_argument(
+    shell: Shell, daemon: FakeDaemon, stdin: str | bytes, value: Any
 ) -> None:
-    """As the payload of a start is read; what is not JSON there is refused."""
-    (project / "v.json").write_text('{"a": 1}')
-    assert shell("state", "set", "k", "@v.json").code == 0
-    assert daemon.params("state.set")["value"] == {"a": 1}
-    assert shell("state", "set", "k", "-", stdin="[2]\n").code == 0
-    assert daemon.params("state.set")["value"] == [2]
+    """JSON, else the text without the end of its last line."""
+    told = shell("state", "set", "k", "-", stdin=stdin)
+    assert (told.stdout, told.code) == ("1\n", 0)
+    assert ("stored as text" in told.stderr) is (stdin == "[half")
+    assert daemon.params("state.set")["value"] == value
+
+
+def test_what_cannot_be_a_value_is_refused(shell: Shell, daemon: FakeDaemon) -> None:
+    """JSON that we do not take is not taken for text, and nothing is not the empty text."""
     for told in (
-        shell("state", "set", "k", "-", stdin="not json"),
         shell("state", "set", "k", "-"),
+        shell("state", "set", "k", "-", stdin=b"\xff"),
         shell("state", "set", "k", '{"a": 1, "a": 2}'),
         shell("state", "set", "k", "[" * 100 + "]" * 100),
     ):
         assert (told.stdout, told.code) == ("", 6)
         assert told.stderr.startswith("error[payload_refused]: ")
-    assert shell("state", "set", "k", "@none.json").code == 2
-    assert daemon.asked("state.set") == 2
+    assert daemon.requests == []
 
 
-def test_negative_value_stands_behind_two_dashes(shell: Shell, daemon: FakeDaemon) -> None:
-    """As everywhere in a shell; `--by` takes it as it is."""
-    assert shell("state", "set", "k", "--", "-5").stdout == "1\n"
+@pytest.mark.parametrize("typer", [[], ["-qv"]])
+def test_negative_number_is_a_value(shell: Shell, daemon: FakeDaemon, typer: list[str]) -> None:
+    """To both parsers; other text that begins so stands behind two dashes."""
+    assert shell("state", "set", "k", "-5", *typer).stdout == "1\n"
     assert daemon.params("state.set")["value"] == -5
-    assert shell("state", "set", "k", "-5").code == 2
-    assert shell("state", "increment", "k", "--by", "-2").stdout == "-7\n"
+    assert shell("state", "set", "k", *typer, "--", "-5").stdout == "2\n"
+    assert shell("state", "increment", "k", "--by", "-2", *typer).stdout == "-7\n"
+    assert shell("state", "increment", "k", "--by=-2", *typer).stdout == "-9\n"
+    told = shell("state", "set", "k", "-x", *typer)
+    assert (told.stdout, told.code) == ("", 2)
+    assert shell("state", "set", "k", *typer, "--", "-x").code == 0
+    assert daemon.params("state.set")["value"] == "-x"
+
+
+def test_negative_number_in_a_mistake_is_shown_as_it_is(shell: Shell, daemon: FakeDaemon) -> None:
+    """And reaches commands under a lock so."""
+    assert shell("-5").stderr.startswith("error[usage]: there is no command '-5'")
+    assert "(-6)" in shell("state", "set", "k", "-5", "-6").stderr
+    assert shell("state", "lock", "k", "--", "echo", "-5").stdout == "-5\n"
 
 
 def test_set_sends_its_conditions(shell: Shell, daemon: FakeDaemon) -> None:
