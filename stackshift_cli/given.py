@@ -65,7 +65,10 @@ class Given:
             return None
         from stackshift_jobs.durations import milliseconds
 
-        return milliseconds(text)
+        try:
+            return milliseconds(text)
+        except Usage as bad:
+            raise Usage(f"{option(name)}: {bad.message}", hint=bad.hint) from bad
 
     def pairs(self, name: str) -> dict[str, str]:
         """`k=v` texts given for `name` as an object; the last of a key wins."""

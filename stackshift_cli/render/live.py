@@ -23,6 +23,9 @@ from stackshift_jobs.errors import DaemonUnavailable
 _FRAME_SECONDS: Final = 0.25
 _CLOCK_SECONDS: Final = 1.0
 """How often it is redrawn where nothing but the time has changed."""
+_ECHO_CELLS: Final = 2
+"""The cursor stands behind the last line, where the terminal shows `^C`: were there no room, that
+line would become two, and be on the screen twice."""
 
 
 def draw_until_end(session: Session, run_id: str, deadline: Deadline) -> dict[str, Any]:
@@ -42,7 +45,7 @@ def draw_until_end(session: Session, run_id: str, deadline: Deadline) -> dict[st
             deadline.check(run_id)
     finally:
         drawing.live.stop()
-        drawing.screen.print(drawing.frame())
+        drawing.screen.print(drawing.frame(drawing.screen.width))
     raise AssertionError("a feed of a run ends with the run")
 
 
@@ -55,7 +58,9 @@ class _Drawing:
         self.screen = console(session.options)
         # Asked now: once it is live, stdout is Rich's and no longer says what it can show.
         self._marks = glyphs()
-        self.live = Live(self.frame(), console=self.screen, auto_refresh=False, transient=True)
+        self.live = Live(
+            self._live_frame(), console=self.screen, auto_refresh=False, transient=True
+        )
         self._changed = True
         self._drawn_at = 0.0
 
@@ -78,10 +83,13 @@ class _Drawing:
         with contextlib.suppress(DaemonUnavailable):
             told = self.session.call("run.why", {"run": self.run["id"]})
             self.run.update({name: told[name] for name in ("status", "why", "waiting_for")})
-        self.live.update(self.frame(), refresh=True)
+        self.live.update(self._live_frame(), refresh=True)
         self._changed, self._drawn_at = False, time.monotonic()
 
-    def frame(self) -> Group:
-        """The picture as of now."""
+    def _live_frame(self) -> Group:
+        return self.frame(self.screen.width - _ECHO_CELLS)
+
+    def frame(self, width: int) -> Group:
+        """The picture as of now, `width` cells wide."""
         now_us = time.time_ns() // 1000
-        return picture(self.run, [], False, now_us, self.screen.width, self._marks)
+        return picture(self.run, [], False, now_us, width, self._marks)

@@ -27,6 +27,8 @@ def lock(session: Session, given: Given) -> int:
     """`state lock KEY`: the token; with `--token` it is extended; with COMMAND, its status."""
     key, command = given.word("key"), given.texts("command")
     ttl_ms = given.duration_ms("ttl")
+    if ttl_ms == 0:
+        raise Usage("--ttl cannot be 0: a lock is held for some time", hint="write 30s")
     if given.text("token") is not None:
         return _extend(session, given, key, ttl_ms)
     if command:
@@ -49,7 +51,7 @@ def unlock(session: Session, given: Given) -> int:
     key, token = given.word("key"), given.whole("token", 0, _MAX_TOKEN)
     if token is None:
         raise Usage("--token is missing", hint="it is what state lock has printed")
-    released = session.call("lock.release", {"key": key, "token": token})
+    released = _by_token(session, "lock.release", {"key": key, "token": token})
     if session.json:
         talk.data(talk.compact(released))
     else:
@@ -63,9 +65,20 @@ def _extend(session: Session, given: Given, key: str, ttl_ms: int | None) -> int
     if ttl_ms is None:
         raise Usage("how long is it to be held from now on?", hint="add --ttl 30s")
     token = given.whole("token", 0, _MAX_TOKEN)
-    return _print(
-        session, session.call("lock.extend", {"key": key, "token": token, "ttl_ms": ttl_ms})
-    )
+    params = {"key": key, "token": token, "ttl_ms": ttl_ms}
+    return _print(session, _by_token(session, "lock.extend", params))
+
+
+def _by_token(session: Session, method: str, params: dict[str, Any]) -> dict[str, Any]:
+    """What the daemon does with the lock that has this token. Where it has another there is nothing
+    to wait for, as there is for who wants to take it."""
+    try:
+        done: dict[str, Any] = session.call(method, params)
+        return done
+    except LockHeld as bad:
+        owner = bad.fields.get("owner")
+        hint = f"stackshift runs show {owner}" if owner else "it ran out, and another took it"
+        raise LockHeld(bad.message, hint=hint, **bad.fields) from bad
 
 
 def _print(session: Session, held: dict[str, Any]) -> int:

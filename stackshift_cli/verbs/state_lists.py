@@ -49,7 +49,8 @@ def _entries(session: Session, prefix: str, limit: int | None) -> Iterator[dict[
 def history(session: Session, given: Given) -> int:
     """`state history KEY`: its changes, as far back as the journal goes."""
     key = given.word("key")
-    changes = _changes(session, key, given.whole("limit", 1, _MOST) or _CHANGES)
+    limit = given.whole("limit", 1, _MOST) or _CHANGES
+    changes, is_cut = _changes(session, key, limit)
     if not changes:
         raise NotFound(
             f"nothing is known of an entry {key!r}", hint="stackshift state list", key=key
@@ -63,11 +64,13 @@ def history(session: Session, given: Given) -> int:
     else:
         for change in changes:
             talk.data(lines.valued(change, lines.CHANGE_COLUMNS))
+    if is_cut:
+        session.say(f"these are the newest {limit}; --limit N shows more")
     return 0
 
 
-def _changes(session: Session, key: str, limit: int) -> list[dict[str, Any]]:
-    """Page by page."""
+def _changes(session: Session, key: str, limit: int) -> tuple[list[dict[str, Any]], bool]:
+    """At most `limit` of them, page by page; are there more?"""
     found: list[dict[str, Any]] = []
     params: dict[str, Any] = {"key": key}
     while True:
@@ -75,5 +78,5 @@ def _changes(session: Session, key: str, limit: int) -> list[dict[str, Any]]:
         page = session.call("state.history", asked)
         found += page["history"]
         if page["next"] is None or len(found) >= limit:
-            return found
+            return found, page["next"] is not None
         params["before_seq"] = page["next"]

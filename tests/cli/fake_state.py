@@ -106,8 +106,9 @@ class FakeState:
         if there is None:
             raise NotFound(f"nobody holds the lock {params['key']!r}")
         if there["token"] != params["token"]:
-            raise LockHeld(f"{params['key']!r} is held with another token", owner=None,
-                           holder=there["holder"], expires_at=there["expires_at"])  # fmt: skip
+            raise LockHeld(f"{params['key']!r} is held with another token",
+                           hint="wait for it: --wait 1m", owner=None, holder=there["holder"],
+                           expires_at=there["expires_at"])  # fmt: skip
         return there
 
     def on_lock_extend(self, params: dict[str, Any]) -> Any:

@@ -52,7 +52,9 @@ def test_lock_prints_its_token(shell: Shell, daemon: FakeDaemon) -> None:
 def test_unlock_gives_it_back(shell: Shell, daemon: FakeDaemon) -> None:
     """By its token; one that nobody holds is exit 4, with another token exit 5."""
     shell("state", "lock", "k", "--ttl", "30s")
-    assert shell("state", "unlock", "k", "--token", "6").code == 5
+    told = shell("state", "unlock", "k", "--token", "6")
+    assert told.code == 5
+    assert "--wait" not in told.stderr
     assert shell("state", "unlock", "k", "--token", "7") == ("", "k released\n", 0)
     told = shell("state", "unlock", "k", "--token", "7")
     assert (told.stdout, told.code) == ("", 4)
@@ -67,7 +69,9 @@ def test_lock_with_a_token_is_extended(shell: Shell, daemon: FakeDaemon) -> None
     told = shell("state", "lock", "k", "--token", "7", "--ttl", "1h")
     assert (told.stdout, told.code) == ("7\n", 0)
     assert daemon.params("lock.extend") == {"key": "k", "token": 7, "ttl_ms": 3_600_000}
-    assert shell("state", "lock", "k", "--token", "6", "--ttl", "1h").code == 5
+    told = shell("state", "lock", "k", "--token", "6", "--ttl", "1h")
+    assert told.code == 5
+    assert "--wait" not in told.stderr
     assert shell("state", "lock", "none", "--token", "7", "--ttl", "1h").code == 4
 
 
@@ -108,6 +112,8 @@ def test_lock_of_a_run_names_the_run(shell: Shell, daemon: FakeDaemon) -> None:
         ["lock", "k", "--token", "7", "--ttl", "1s", "--", "true"],
         ["lock", "k", "--token", "7", "--ttl", "1s", "--wait", "1s"],
         ["lock", "k", "--ttl", "soon"],
+        ["lock", "k", "--ttl", "0"],
+        ["lock", "k", "--ttl", "0", "--", "true"],
         ["lock", "k", "--"],
         ["lock", "k", "--ttl", "10m", "--"],
         ["lock", "--ttl", "1s"],
@@ -120,6 +126,16 @@ def test_mistakes_are_usage(shell: Shell, daemon: FakeDaemon, argv: list[str]) -
     told = shell("state", *argv)
     assert (told.stdout, told.code) == ("", 2)
     assert daemon.requests == []
+
+
+@pytest.mark.parametrize("option", ["--ttl", "--wait"])
+@pytest.mark.parametrize("text", ["soon", "-1s", "20000d"])
+def test_duration_that_is_none_is_told_by_its_option(
+    shell: Shell, daemon: FakeDaemon, option: str, text: str
+) -> None:
+    """There may be several of them on a line."""
+    told = shell("state", "lock", "k", f"{option}={text}", "--", "true")
+    assert told.stderr.startswith(f"error[usage]: {option}: ")
 
 
 def test_waiting_goes_on_over_a_restart_as_the_same_asker(shell: Shell, daemon: FakeDaemon) -> None:

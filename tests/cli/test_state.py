@@ -249,7 +249,10 @@ def test_history_is_a_line_a_change(shell: Shell, daemon: FakeDaemon) -> None:
         f'9\t{AT}\tdeleted\t3\tnull\t\trun_1\n4\t{AT}\tset\t2\t"x"\t{LATER}\tclient\n'
     )
     assert daemon.params("state.history") == {"key": "k", "limit": 50}
-    assert shell("state", "history", "k", "--limit", "1").stdout.count("\n") == 1
+    told = shell("state", "history", "k", "--limit", "1")
+    assert told.stdout.count("\n") == 1
+    assert told.stderr == "these are the newest 1; --limit N shows more\n"
+    assert shell("state", "history", "k", "--limit", "2").stderr == ""
     assert json.loads(shell("state", "history", "k", "--json").stdout) == daemon.history
     daemon.history = []
     assert shell("state", "history", "k").code == 4

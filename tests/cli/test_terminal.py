@@ -242,6 +242,16 @@ def test_ctrl_c_leaves_the_last_frame_and_detaches(terminal: Terminal, daemon: F
     assert code == 130
 
 
+def test_live_picture_leaves_room_for_what_is_typed(terminal: Terminal, daemon: FakeDaemon) -> None:
+    """`^C` behind its last line does not make two lines of it."""
+    run = daemon.add(run_object(1, status="waiting", why="sleeping " + "x" * 200))
+    daemon.append(record(0, "run.created", run["id"]))
+    child = terminal("runs", "tail", "@last", cells=60)
+    child.expect(r"\n([^\n]*sleeping x+…)")
+    assert child.match is not None
+    assert len(plain(str(child.match[1])).lstrip("\r")) == 58
+
+
 def test_rm_asks(terminal: Terminal, daemon: FakeDaemon) -> None:
     """Anything but a yes does nothing."""
     daemon.add(run_object(1))
