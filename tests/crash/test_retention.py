@@ -103,6 +103,7 @@ def test_keys_state_and_events_outlive_the_records_that_told_of_them(
     with pytest.raises(Conflict) as refused:
         project.begin("quick", {"n": 2}, idempotency_key="once")
     assert (refused.value.owner, refused.value.difference) == (run, ["$.n: 1 → 2"])
+    assert "runs show" not in refused.value.hint
 
     assert project.call("state.get", key="banner") == entry
     assert project.call("state.set", key="banner", value=2)["version"] == 2

@@ -104,6 +104,8 @@ class Starting:
         """A conflict with the difference of the payloads, where the owner's is known."""
         if isinstance(error, Conflict) and command.key is not None:
             owner = self._engine.state.keys.get(command.key)
+            if owner is not None and self._view.status(owner.run) is None:
+                error.hint = "start with another key; that run has finished and is not kept any more"
             if owner is not None and owner.payload and owner.job == command.job:
                 error.fields["difference"] = difference(
                     loads(owner.payload), loads(command.payload, self._payload_bytes)
