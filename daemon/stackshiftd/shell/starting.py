@@ -105,7 +105,7 @@ class Starting:
         if isinstance(error, Conflict) and command.key is not None:
             owner = self._engine.state.keys.get(command.key)
             if owner is not None and self._view.status(owner.run) is None:
-                error.hint = "start with another key; that run has finished and is not kept any more"
+                error.hint = "start with another key; that run is not kept any more"
             if owner is not None and owner.payload and owner.job == command.job:
                 error.fields["difference"] = difference(
                     loads(owner.payload), loads(command.payload, self._payload_bytes)
