@@ -10,9 +10,10 @@ import pytest
 from core.stored import Stored
 from core.story import ONCE, START_US
 from stackshift_jobs.durations import rfc3339
-from stackshift_jobs.errors import Conflict
+from stackshift_jobs.errors import Conflict, PayloadRefused
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
+from stackshiftd.core import sending
 from stackshiftd.core.effects import Acknowledge, Resolve, Stop
 from stackshiftd.core.events import Events, Kept
 from stackshiftd.core.fold import fold
@@ -36,6 +37,20 @@ def waiting(story: Stored, *events: Any, **options: Any) -> str:
     assert story.waits(run, *(events or (VERIFIED,)), **options) is None
     story.suspends(run)
     return run
+
+
+def test_event_too_large_for_all_who_wait_is_refused_and_nothing_is_stored(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What one append may hold is bounded; whoever waits goes on waiting, for one that is not."""
+    monkeypatch.setattr(sending, "MAX_RESUMED_BYTES", 12)
+    story = Stored()
+    runs = [waiting(story), waiting(story)]
+    before = story.state.seq
+    with pytest.raises(PayloadRefused, match="2 waits"):
+        story.send(VERIFIED, "12345")
+    assert story.state.seq == before
+    assert story.send(VERIFIED, "1234")["resumed"] == runs
 
 
 # --- Before and after the wait -------------------------------------------------------------

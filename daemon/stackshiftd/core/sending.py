@@ -6,11 +6,13 @@ consumes: no event is lost, and none is consumed twice.
 
 from __future__ import annotations
 
+from typing import Final
+
 from msgspec import Raw
 from msgspec.json import decode
 
 from stackshift_jobs.durations import rfc3339
-from stackshift_jobs.errors import Conflict
+from stackshift_jobs.errors import Conflict, PayloadRefused
 from stackshift_jobs.strict import difference
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
@@ -19,6 +21,9 @@ from stackshiftd.core.effects import NOTHING, Acknowledge, Decision, Effect, Fin
 from stackshiftd.core.ending import cancel, end_wait, finish
 from stackshiftd.core.events import Kept, SentKey, address_of, sent_again_json, sent_json
 from stackshiftd.core.state import Run, State, Status
+
+MAX_RESUMED_BYTES: Final = 256 << 20
+"""Each wait that an event ends has its payload on record: so much of it in one append."""
 
 
 def decide_send(state: State, command: c.SendEvent, now_us: int) -> Decision:
@@ -47,6 +52,8 @@ def decide_send(state: State, command: c.SendEvent, now_us: int) -> Decision:
         ended.extend(told.records)
         effects.extend(told.effects)
     kept = not ended and command.ttl_ms > 0
+    if len(ended) * len(command.payload) > MAX_RESUMED_BYTES:
+        return who.refused(_too_large(len(ended), len(command.payload)))
     received = r.EventReceived(
         event=command.event,
         name=command.name,
@@ -62,6 +69,14 @@ def decide_send(state: State, command: c.SendEvent, now_us: int) -> Decision:
         step=who.step,
     )
     return who.told(sent_json(received), (received, *ended), tuple(effects))
+
+
+def _too_large(runs: int, size: int) -> PayloadRefused:
+    return PayloadRefused(
+        f"{runs} waits would end with a payload of {size} bytes each, more than "
+        f"{MAX_RESUMED_BYTES} in all",
+        hint="put it into state, and send its key", path="$",
+    )  # fmt: skip
 
 
 def _conflict(command: c.SendEvent, sent: SentKey) -> Conflict:
