@@ -7,25 +7,23 @@ from __future__ import annotations
 
 from typing import Final
 
-from msgspec import Raw
 from msgspec.json import decode
 
 from stackshift_jobs.durations import rfc3339
 from stackshift_jobs.errors import LockHeld, LockLost, NotFound, Usage
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
-from stackshiftd.core.asking import Asker, asker, encode
+from stackshiftd.core.asking import Asker, asker, encode, refusal_json
 from stackshiftd.core.effects import (
     NOTHING,
     Acknowledge,
     Decision,
-    Effect,
     Queued,
-    Resolve,
 )
+from stackshiftd.core.ending import end_wait
 from stackshiftd.core.handing import Handing
 from stackshiftd.core.locks import Holding, Lock, place_of, token_json
-from stackshiftd.core.state import Run, State, Status
+from stackshiftd.core.state import Run, State
 
 EMPTY: Final = Lock()
 """One that nobody holds or waits for."""
@@ -112,20 +110,13 @@ def held_error(key: str, lock: Lock, now_us: int) -> LockHeld:
     )  # fmt: skip
 
 
-def _refusal(key: str, lock: Lock, now_us: int) -> Raw:
-    return Raw(encode(held_error(key, lock, now_us).as_json()))
-
-
 def wait_is_over(state: State, run: Run, name: str, now_us: int) -> Decision:
     """The time of a call that waits for a lock has passed: it is refused."""
     terms = run.steps[name].wait
     assert terms is not None
     lock = state.locks.get(terms.lock, EMPTY)
-    ended = r.WaitEnded(run.id, name, "timed_out", _refusal(terms.lock, lock, now_us))
-    effects: tuple[Effect, ...] = ()
-    if run.token and run.status is Status.RUNNING:
-        effects = (Resolve(run.id, run.token, name),)
-    return Decision((ended,), effects)
+    refusal = refusal_json(held_error(terms.lock, lock, now_us))
+    return end_wait(state, run, r.WaitEnded(run.id, name, "timed_out", refusal))
 
 
 # --- Holding -------------------------------------------------------------------------------

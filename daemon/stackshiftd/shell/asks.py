@@ -21,10 +21,9 @@ from stackshift_jobs.names import check_key, check_name
 from stackshift_jobs.strict import canonical, dumps, loads
 from stackshiftd.core import commands as c
 from stackshiftd.shell.ids import Ids
-from stackshiftd.shell.params import Params
+from stackshiftd.shell.params import KEY_TTL_MS, Params, within
 
 EVENT_TTL_MS: Final = 7 * 86_400_000
-KEY_TTL_MS: Final = 30 * 86_400_000
 MAX_PAGE: Final = 1000
 MAX_EVENTS: Final = 32
 """Events that one wait may name."""
@@ -290,13 +289,6 @@ class Asks:
         if not strict:
             return bytes(raw)
         return dumps(loads(bytes(raw), self._value_bytes), self._value_bytes)
-
-
-def within(value: int, least: int, most: int, what: str) -> int:
-    """`value`, if it lies there. Raises `Usage`."""
-    if not least <= value <= most:
-        raise Usage(f"{what} is {value}", hint=f"{least} to {most}")
-    return value
 
 
 def _ttl(ttl_ms: int | None, what: str = "ttl_ms") -> int | None:

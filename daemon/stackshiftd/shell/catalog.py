@@ -25,9 +25,9 @@ from stackshiftd.core.records import (
     RetryTerms,
     RunLimits,
 )
+from stackshiftd.shell.params import KEY_TTL_MS, within
 from stackshiftd.worker.frames import FailedModule, JobFacts
 
-KEY_TTL_MS: Final = 30 * 86_400_000
 MAX_ATTEMPTS: Final = 1_000_000
 MAX_PRIORITY: Final = 1_000_000
 MAX_LABELS: Final = 32
@@ -124,10 +124,10 @@ class Catalog:
             raise Usage("idempotency_ttl_ms is given without an idempotency_key")
         terms = self.terms(job)
         if params.max_attempts is not None:
-            _within(params.max_attempts, 1, MAX_ATTEMPTS, "max_attempts")
+            within(params.max_attempts, 1, MAX_ATTEMPTS, "max_attempts")
             terms = msgspec.structs.replace(terms, max_attempts=params.max_attempts)
         priority = job.priority if params.priority is None else params.priority
-        _within(priority, -MAX_PRIORITY, MAX_PRIORITY, "priority")
+        within(priority, -MAX_PRIORITY, MAX_PRIORITY, "priority")
         return StartRun(
             run=run,
             job=job.name,
@@ -164,7 +164,7 @@ class Catalog:
         ttl_ms = params.idempotency_ttl_ms
         if ttl_ms is None:
             ttl_ms = self.key_ttl_ms(job)
-        return _within(ttl_ms, 0, MAX_DURATION_MS, "idempotency_ttl_ms")
+        return within(ttl_ms, 0, MAX_DURATION_MS, "idempotency_ttl_ms")
 
     def _payload(self, job: JobFacts, raw: Raw, needed: bool) -> tuple[bytes, Any]:
         """The payload, checked, as ASCII JSON; and its value where something needs it."""
@@ -254,16 +254,10 @@ def _due(params: StartParams, now_us: int) -> int:
     if params.delay_ms is not None and params.scheduled_at is not None:
         raise Usage("delay_ms and scheduled_at exclude each other")
     if params.delay_ms is not None:
-        return now_us + _within(params.delay_ms, 0, MAX_DURATION_MS, "delay_ms") * 1000
+        return now_us + within(params.delay_ms, 0, MAX_DURATION_MS, "delay_ms") * 1000
     if params.scheduled_at is None:
         return 0
     due_us = parse_time(params.scheduled_at)
     if due_us > now_us + MAX_DURATION_MS * 1000:
         raise Usage(f"scheduled_at {params.scheduled_at} is over 10 years away")
     return max(due_us, 1)
-
-
-def _within(value: int, low: int, high: int, name: str) -> int:
-    if not low <= value <= high:
-        raise Usage(f"{name} is {value}", hint=f"{low} to {high}")
-    return value

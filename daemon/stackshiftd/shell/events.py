@@ -13,9 +13,9 @@ from stackshift_jobs.errors import Usage
 from stackshift_jobs.names import check_key, check_name
 from stackshiftd.core.events import Kept, address_of, kept_json
 from stackshiftd.core.keyvalue import PAGE_BYTES
-from stackshiftd.shell.asks import Asks, SendEvent, answered, within
+from stackshiftd.shell.asks import Asks, SendEvent, answered
 from stackshiftd.shell.engine import Engine
-from stackshiftd.shell.params import Answer, Params, Table
+from stackshiftd.shell.params import Answer, Params, Table, within
 
 MAX_LIST: Final = 1000
 LOOKS: Final = 5000

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import msgspec
+
+from stackshift_jobs.errors import Usage
+
+KEY_TTL_MS: Final = 30 * 86_400_000
+"""How long the idempotency key of a start or an event lives, where nobody says."""
 
 Answer = Callable[[Any], None]
 """Gets a result, or a `StackshiftError`; on the loop, at once or when it is durable."""
@@ -30,3 +35,10 @@ Table = dict[str, tuple[type[msgspec.Struct], Callable[[Any, Answer], None]]]
 """Method → its params and what does it."""
 BoundTable = dict[str, tuple[type[msgspec.Struct], Callable[[Any, Any, Answer], None]]]
 """The same for methods that are given their connection first: what they begin ends with it."""
+
+
+def within(value: int, least: int, most: int, what: str) -> int:
+    """`value`, if it lies there. Raises `Usage`."""
+    if not least <= value <= most:
+        raise Usage(f"{what} is {value}", hint=f"{least} to {most}")
+    return value

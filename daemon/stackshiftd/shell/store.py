@@ -25,10 +25,9 @@ from stackshiftd.shell.asks import (
     ListState,
     SetState,
     answered,
-    within,
 )
 from stackshiftd.shell.engine import Engine
-from stackshiftd.shell.params import Answer, Params, Table
+from stackshiftd.shell.params import Answer, Params, Table, within
 
 MAX_HISTORY: Final = 1000
 
