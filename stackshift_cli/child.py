@@ -122,11 +122,18 @@ class Child:
         """What stopped it and was not told yet; else, was it continued?"""
         assert self._process is not None
         stopped_by, continued = None, False
-        with contextlib.suppress(ChildProcessError):
-            what = os.WSTOPPED | os.WCONTINUED | os.WNOHANG
-            while (told := os.waitid(os.P_PID, self._process.pid, what)) is not None:
-                continued = told.si_code == os.CLD_CONTINUED
-                stopped_by = None if continued else told.si_status
+        what = os.WUNTRACED | os.WCONTINUED | os.WNOHANG
+        while self._process.returncode is None:
+            # Not `waitid`, which would leave its end to `poll`: macOS has it since Python 3.13.
+            pid, told = os.waitpid(self._process.pid, what)
+            if not pid:
+                break
+            if os.WIFSTOPPED(told):
+                stopped_by, continued = os.WSTOPSIG(told), False
+            elif os.WIFCONTINUED(told):
+                stopped_by, continued = None, True
+            else:
+                self._process.returncode = os.waitstatus_to_exitcode(told)
         return stopped_by, continued
 
     def _send(self, number: int) -> None:
