@@ -20,11 +20,11 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, Final
 
+from stackshift_cli.daemon.connection import Connection
 from stackshift_cli.logfile import LogFile
 from stackshift_jobs.errors import DaemonUnavailable, from_json
-from stackshift_jobs.no_daemon import NOT_RUNNING, STALE, unavailable
-from stackshift_jobs.project import Project
-from stackshift_jobs.rpc import Connection
+from stackshift_jobs.project.locate import Project
+from stackshift_jobs.wire.unavailable import NOT_RUNNING, STALE, unavailable
 
 LOG_FILE: Final = "daemon.log"
 _READY_SECONDS: Final = 60.0

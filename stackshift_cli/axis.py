@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from stackshift_cli.spans import Kind, Span, covered_us
-from stackshift_jobs.durations import format_ms
+from stackshift_jobs.values.durations import format_ms
 
 CODES: Final = {
     Kind.HOLD: "=", Kind.WAIT: "-", Kind.BACKOFF: ".", Kind.FAILED: "x", Kind.WORK: "#",

@@ -23,13 +23,13 @@ from typing import Any, Final
 from stackshift_cli.batch_input import BatchInput, Line
 from stackshift_cli.batch_line import MAX_LINE, Entry, entry
 from stackshift_cli.batch_report import Report, lines
+from stackshift_cli.daemon.connection import Connection
 from stackshift_cli.follow import until_back
 from stackshift_cli.session import Session
 from stackshift_cli.streams import standard_input
 from stackshift_jobs.errors import DaemonUnavailable, StackshiftError, Usage, from_json
-from stackshift_jobs.frames import Reply
-from stackshift_jobs.no_daemon import NO_ANSWER, unavailable
-from stackshift_jobs.rpc import Connection
+from stackshift_jobs.wire.jsonrpc import Reply
+from stackshift_jobs.wire.unavailable import NO_ANSWER, unavailable
 
 CHUNK_RUNS: Final = 500
 """Runs in one request; the protocol allows 1,000, and others wait while one is dealt with."""

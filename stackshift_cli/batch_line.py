@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import Any, Final, NamedTuple
 
 from stackshift_cli.request import MAX_PAYLOAD_BYTES, moment
-from stackshift_jobs import strict
-from stackshift_jobs.durations import milliseconds
+from stackshift_jobs.calls.runs import encode
 from stackshift_jobs.errors import PayloadRefused, Usage
-from stackshift_jobs.project import Project
-from stackshift_jobs.request import encode
+from stackshift_jobs.project.locate import Project
+from stackshift_jobs.values import strict_json
+from stackshift_jobs.values.durations import milliseconds
 
 MAX_LINE: Final = MAX_PAYLOAD_BYTES + 65_536
 _FIELDS: Final = frozenset((
@@ -36,7 +36,7 @@ def entry(project: Project, number: int, line: bytes | None) -> Entry:
     """What is sent for a line; raises what is wrong with it."""
     if line is None:
         raise PayloadRefused(f"the line is over {MAX_LINE} bytes", path="$")
-    given = strict.loads(line, MAX_LINE)
+    given = strict_json.loads(line, MAX_LINE)
     if not isinstance(given, dict):
         raise Usage("not an object", hint='write {"job": ..., "payload": ...} a line')
     if not given.keys() <= _FIELDS:

@@ -98,7 +98,7 @@ class Report:
         self.wipe()
         more = self.reused or self.bad or self.unknown
         if self._draws or (more and not self._session.json):
-            from stackshift_jobs.durations import format_ms
+            from stackshift_jobs.values.durations import format_ms
 
             took = format_ms(round((monotonic() - self._began) * 1000))
             self._session.say(f"{self._counts()} in {took}")

@@ -126,8 +126,8 @@ def _keys(typed: str) -> list[str]:
 
 def _ask(method: str, params: dict[str, Any]) -> dict[str, Any]:
     """The answer of a daemon, if one runs that gives it at once."""
-    from stackshift_jobs.project import find_project
-    from stackshift_jobs.rpc import Connection
+    from stackshift_cli.daemon.connection import Connection
+    from stackshift_jobs.project.locate import find_project
 
     try:
         with Connection.open(

@@ -17,7 +17,7 @@ from stackshift_cli.failures import TimedOut
 from stackshift_cli.rows import FINISHED
 from stackshift_cli.session import Session
 from stackshift_jobs.errors import DaemonUnavailable
-from stackshift_jobs.no_daemon import BROKEN, NOT_RUNNING, STALE
+from stackshift_jobs.wire.unavailable import BROKEN, NOT_RUNNING, STALE
 
 TICK_SECONDS: Final = 0.25
 """How often a follower that has nothing new is woken: it redraws clocks and looks at deadlines."""
@@ -162,7 +162,7 @@ class Deadline:
 
     def passed(self, waited_for: str) -> TimedOut:
         """The error that says so."""
-        from stackshift_jobs.durations import format_ms
+        from stackshift_jobs.values.durations import format_ms
 
         return TimedOut(
             f"{waited_for} has not ended within {format_ms(self._ms or 0)}; it goes on",

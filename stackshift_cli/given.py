@@ -63,7 +63,7 @@ class Given:
         text = self.text(name)
         if text is None:
             return None
-        from stackshift_jobs.durations import milliseconds
+        from stackshift_jobs.values.durations import milliseconds
 
         try:
             return milliseconds(text)

@@ -12,12 +12,12 @@ from __future__ import annotations
 from time import monotonic
 from typing import Final
 
+from stackshift_cli.daemon.connection import Connection
 from stackshift_cli.failures import LockGone
 from stackshift_cli.session import Session
+from stackshift_jobs.calls.locks import extend, release
 from stackshift_jobs.errors import DaemonUnavailable, LockHeld, NotFound, StackshiftError
-from stackshift_jobs.lock_calls import extend, release
-from stackshift_jobs.no_daemon import STALE, unavailable
-from stackshift_jobs.rpc import Connection
+from stackshift_jobs.wire.unavailable import STALE, unavailable
 
 _RETRY_SECONDS: Final = 0.5
 """Between two tries of what failed."""

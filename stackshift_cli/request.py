@@ -60,7 +60,7 @@ def moment(text: str) -> tuple[str, list[str]]:
     """The time `text` in UTC, and the note that it was taken as local time, where it was."""
     from datetime import datetime
 
-    from stackshift_jobs.durations import parse_time, rfc3339
+    from stackshift_jobs.values.durations import parse_time, rfc3339
 
     at = rfc3339(parse_time(text))
     local = datetime.fromisoformat(text).tzinfo is None
@@ -168,9 +168,9 @@ def _load(data: bytes, what: str) -> Any:
     except (ValueError, RecursionError):
         # Not plain: `strict` judges it and words the error. Importing it takes as long as the rest
         # of a start, and a payload that gets past here is judged again when it is encoded.
-        from stackshift_jobs import strict
+        from stackshift_jobs.values import strict_json
     try:
-        return strict.loads(data, MAX_PAYLOAD_BYTES)
+        return strict_json.loads(data, MAX_PAYLOAD_BYTES)
     except StackshiftError as bad:
         raise PayloadRefused(
             f"{what}: {bad.message}", hint="it must be JSON; quote it for the shell", **bad.fields

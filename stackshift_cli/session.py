@@ -13,11 +13,11 @@ from functools import cached_property
 from typing import Any, Final
 
 from stackshift_cli import talk
+from stackshift_cli.daemon.connection import Connection
 from stackshift_cli.given import Globals
 from stackshift_jobs.errors import DaemonUnavailable
-from stackshift_jobs.no_daemon import unavailable
-from stackshift_jobs.project import Project, find_project
-from stackshift_jobs.rpc import Connection
+from stackshift_jobs.project.locate import Project, find_project
+from stackshift_jobs.wire.unavailable import unavailable
 
 _ANSWER_SECONDS: Final = 60.0
 """What a daemon that is well may take for anything but waiting."""

@@ -20,7 +20,7 @@ from typing import Any, Final
 from stackshift_cli.about import about
 from stackshift_cli.rows import FINISHED, HANDLER, NO_STEP, QUEUED, SCHEDULED, Row, Timeline, Try
 from stackshift_cli.spans import Kind, Span, Stretch, covered_us, joined, without
-from stackshift_jobs.durations import from_rfc3339
+from stackshift_jobs.values.durations import from_rfc3339
 
 _SHOWN_AFTER_US: Final = 250_000
 """A step is recorded as started once it has run for this long."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from stackshift_cli.given import Globals
 from stackshift_jobs.errors import BadConfiguration
-from stackshift_jobs.project import parse_toml, read_config_text
+from stackshift_jobs.project.locate import parse_toml, read_config_text
 
 if TYPE_CHECKING:
     from pathlib import Path

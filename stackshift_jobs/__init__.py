@@ -22,12 +22,9 @@ from typing import TYPE_CHECKING, Any
 from stackshift_jobs.version import __version__
 
 if TYPE_CHECKING:
-    from stackshift_jobs.async_client import AsyncClient
-    from stackshift_jobs.async_context import AsyncJobContext
-    from stackshift_jobs.client import Client, RunHandle
-    from stackshift_jobs.command import CommandResult
-    from stackshift_jobs.context import JobContext
-    from stackshift_jobs.default_client import events, queue, runs, start, start_many, state
+    from stackshift_jobs.client.awaited import AsyncClient
+    from stackshift_jobs.client.blocking import Client, RunHandle
+    from stackshift_jobs.client.default import events, queue, runs, start, start_many, state
     from stackshift_jobs.errors import (
         BadConfiguration,
         Busy,
@@ -49,48 +46,51 @@ if TYPE_CHECKING:
         StepFailed,
         Usage,
     )
-    from stackshift_jobs.policy import Retry
+    from stackshift_jobs.handler.async_context import AsyncJobContext
+    from stackshift_jobs.handler.command import CommandResult
+    from stackshift_jobs.handler.context import JobContext
     from stackshift_jobs.registry import job
-    from stackshift_jobs.values import Event, SentEvent, StateChange, StateEntry
+    from stackshift_jobs.retry import Retry
+    from stackshift_jobs.values.stored import Event, SentEvent, StateChange, StateEntry
 
 _HOME = {
-    "AsyncClient": "async_client",
-    "AsyncJobContext": "async_context",
+    "AsyncClient": "client.awaited",
+    "AsyncJobContext": "handler.async_context",
     "BadConfiguration": "errors",
     "Busy": "errors",
     "ChildFailed": "errors",
-    "Client": "client",
+    "Client": "client.blocking",
     "CommandFailed": "errors",
-    "CommandResult": "command",
+    "CommandResult": "handler.command",
     "Conflict": "errors",
     "DaemonUnavailable": "errors",
-    "Event": "values",
+    "Event": "values.stored",
     "InsideHandler": "errors",
-    "JobContext": "context",
+    "JobContext": "handler.context",
     "LockHeld": "errors",
     "LockLost": "errors",
     "NonRetryable": "errors",
     "NotFound": "errors",
     "PayloadRefused": "errors",
     "ReplayError": "errors",
-    "Retry": "policy",
+    "Retry": "retry",
     "RetryAfter": "errors",
     "RunCancelled": "errors",
     "RunFailed": "errors",
-    "RunHandle": "client",
-    "SentEvent": "values",
+    "RunHandle": "client.blocking",
+    "SentEvent": "values.stored",
     "StackshiftError": "errors",
-    "StateChange": "values",
-    "StateEntry": "values",
+    "StateChange": "values.stored",
+    "StateEntry": "values.stored",
     "StepFailed": "errors",
     "Usage": "errors",
-    "events": "default_client",
+    "events": "client.default",
     "job": "registry",
-    "queue": "default_client",
-    "runs": "default_client",
-    "start": "default_client",
-    "start_many": "default_client",
-    "state": "default_client",
+    "queue": "client.default",
+    "runs": "client.default",
+    "start": "client.default",
+    "start_many": "client.default",
+    "state": "client.default",
 }
 """Public name → module that defines it."""
 

@@ -154,7 +154,7 @@ class RetryAfter(StackshiftError):
     exit_status = 1
 
     def __init__(self, delay: Any, message: str = "") -> None:
-        from stackshift_jobs.durations import milliseconds
+        from stackshift_jobs.values.durations import milliseconds
 
         self.delay_ms = milliseconds(delay)
         super().__init__(message or f"asked to be tried again in {self.delay_ms} ms")

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar, overload
 
-from stackshift_jobs.durations import Duration, milliseconds
 from stackshift_jobs.errors import BadConfiguration, Usage
-from stackshift_jobs.names import check_name
-from stackshift_jobs.policy import Retry
-from stackshift_jobs.setting_kinds import Rate, parse_rate
-from stackshift_jobs.templates import fields_of
+from stackshift_jobs.project.settings import Rate, parse_rate
+from stackshift_jobs.retry import Retry
+from stackshift_jobs.values.durations import Duration, milliseconds
+from stackshift_jobs.values.names import check_name
+from stackshift_jobs.values.templates import fields_of
 
 Handler = Callable[..., Any]
 H = TypeVar("H", bound=Handler)

@@ -38,7 +38,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from stackshift_jobs.project import CONFIG_FILE, project_above
+from stackshift_jobs.project.locate import CONFIG_FILE, project_above
 
 if TYPE_CHECKING:
     from stackshift_jobs.registry import Job
@@ -146,7 +146,7 @@ def _named(project: Path) -> Path:
 def stackshift(request: pytest.FixtureRequest) -> Iterator[Stackshift]:
     """A StackShift daemon in this test's process, with a clock that only the test moves; see
     `stackshift_jobs.testing`."""
-    from stackshift_jobs.durations import milliseconds
+    from stackshift_jobs.values.durations import milliseconds
     from stackshiftd.testing.fixture import START, opened
 
     marker = request.node.get_closest_marker("stackshift")

@@ -19,9 +19,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from stackshift_jobs.config import IDLE, Config, load_config
 from stackshift_jobs.errors import BadConfiguration, DiskFull, StackshiftError
-from stackshift_jobs.project import CONFIG_FILE
+from stackshift_jobs.project.config import IDLE, Config, load_config
+from stackshift_jobs.project.locate import CONFIG_FILE
 from stackshift_jobs.version import __version__
 
 log = logging.getLogger("stackshiftd")

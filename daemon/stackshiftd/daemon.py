@@ -12,10 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from stackshift_jobs.config import Config
-from stackshift_jobs.discovery import DaemonInfo, remove_daemon, socket_path, write_daemon
-from stackshift_jobs.durations import rfc3339
 from stackshift_jobs.errors import BadConfiguration, StackshiftError
+from stackshift_jobs.project.config import Config
+from stackshift_jobs.project.discovery import DaemonInfo, remove_daemon, socket_path, write_daemon
+from stackshift_jobs.values.durations import rfc3339
 from stackshift_jobs.version import PROTOCOL, __version__
 from stackshiftd.core import commands as c
 from stackshiftd.core.effects import (

@@ -13,8 +13,8 @@ from stackshift_cli.render.columns import Column, column, excess, narrowed, prin
 from stackshift_cli.render.console import STATUS_STYLES, Glyphs, console, glyphs, short_id
 from stackshift_cli.rows import FINISHED
 from stackshift_cli.safe_text import safe
-from stackshift_jobs.durations import format_ms, from_rfc3339
-from stackshift_jobs.setting_kinds import format_size
+from stackshift_jobs.project.settings import format_size
+from stackshift_jobs.values.durations import format_ms, from_rfc3339
 
 _LEAST_WHY: Final = 12
 """The cells of WHY that are worth more than the columns that give way after it."""

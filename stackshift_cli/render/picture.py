@@ -40,7 +40,7 @@ from stackshift_cli.rows import Row, Timeline, Try
 from stackshift_cli.safe_text import safe, safe_lines
 from stackshift_cli.talk import shown
 from stackshift_cli.timeline import FORGOTTEN, build, is_forgotten, where
-from stackshift_jobs.durations import format_ms
+from stackshift_jobs.values.durations import format_ms
 
 _RUN_ID: Final = re.compile(r"run_[0-9a-z]{26}")
 _NAME_CELLS: Final = (10, 28)

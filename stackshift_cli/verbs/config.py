@@ -17,9 +17,9 @@ from stackshift_cli import lines, talk, user_config
 from stackshift_cli.given import Given
 from stackshift_cli.safe_text import safe
 from stackshift_cli.session import Session
-from stackshift_jobs.config import IDLE, KEYS, QUEUES, Key, find_key, load_config
 from stackshift_jobs.errors import BadConfiguration
-from stackshift_jobs.project import parse_toml, read_config_text
+from stackshift_jobs.project.config import IDLE, KEYS, QUEUES, Key, find_key, load_config
+from stackshift_jobs.project.locate import parse_toml, read_config_text
 
 
 class _Setting(NamedTuple):

@@ -8,13 +8,13 @@ import sys
 from typing import Any, Final
 
 from stackshift_cli import autostart, lines, talk
+from stackshift_cli.daemon.connection import Connection
 from stackshift_cli.given import Given
 from stackshift_cli.logfile import LogFile
 from stackshift_cli.safe_text import safe
 from stackshift_cli.session import Session
 from stackshift_cli.terminal import draws
 from stackshift_jobs.errors import DaemonUnavailable
-from stackshift_jobs.rpc import Connection
 
 _POLL_SECONDS: Final = 0.1
 _LOG_LINES: Final = 50
@@ -54,7 +54,7 @@ def stop(session: Session, given: Given) -> int:
 def restart(session: Session, given: Given) -> int:
     """`daemon restart`: also the way to a daemon of another version. With settings that the new one
     would refuse, the old one stays."""
-    from stackshift_jobs.config import load_config
+    from stackshift_jobs.project.config import load_config
 
     load_config(session.project.root)
     pid = _stop(session, drain=False)
@@ -140,7 +140,7 @@ def _stop_other_version(session: Session) -> int | None:
     connection: it was accepted at the socket that `daemon.json` names, by our own user."""
     import signal
 
-    from stackshift_jobs.discovery import read_daemon
+    from stackshift_jobs.project.discovery import read_daemon
 
     info = read_daemon(session.project.data_dir)
     if info is None:

@@ -84,7 +84,7 @@ def _module_line(module: dict[str, Any]) -> str:
 
 
 def _check(session: Session) -> list[dict[str, Any]]:
-    from stackshift_jobs.config import load_config
+    from stackshift_jobs.project.config import load_config
 
     root = session.project.root
     python = worker_python(root, load_config(root).workers.python)

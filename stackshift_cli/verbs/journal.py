@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from stackshift_cli import autostart, lines, talk
 from stackshift_cli.ask import confirmed
+from stackshift_cli.daemon.connection import Connection
 from stackshift_cli.failures import DaemonRunning
 from stackshift_cli.follow import Record, follow
 from stackshift_cli.given import Given
@@ -29,7 +30,6 @@ from stackshift_jobs.errors import (
     Usage,
     from_json,
 )
-from stackshift_jobs.rpc import Connection
 
 _ERROR: Final = re.compile(r"error\[(\w+)\]: (.*)")
 

@@ -15,8 +15,8 @@ from stackshift_cli.follow import PASSING, until_back
 from stackshift_cli.given import Given
 from stackshift_cli.safe_text import safe
 from stackshift_cli.session import Session
+from stackshift_jobs.calls.locks import MAX_HOLDER
 from stackshift_jobs.errors import DaemonUnavailable, LockHeld, Usage
-from stackshift_jobs.lock_calls import MAX_HOLDER
 
 _MAX_TOKEN: Final = 2**63 - 1
 _COMMAND_TTL_MS: Final = 30_000

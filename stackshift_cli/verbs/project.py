@@ -11,10 +11,10 @@ from stackshift_cli.given import Given
 from stackshift_cli.safe_text import safe
 from stackshift_cli.session import Session
 from stackshift_jobs.errors import Conflict, StackshiftError
-from stackshift_jobs.project import CONFIG_FILE, DEFAULT_DATA_DIR
+from stackshift_jobs.project.locate import CONFIG_FILE, DEFAULT_DATA_DIR
 
 if TYPE_CHECKING:
-    from stackshift_jobs.config import Key
+    from stackshift_jobs.project.config import Key
 
 HELLO: Final = '''\
 """A job to begin with: `stackshift start hello -F name=World --wait`."""
@@ -62,7 +62,7 @@ def init(session: Session, given: Given) -> int:
 
 def commented_settings() -> str:
     """A `stackshift.toml` that sets nothing and shows every setting that has an effect."""
-    from stackshift_jobs.config import IDLE, KEYS, QUEUES
+    from stackshift_jobs.project.config import IDLE, KEYS, QUEUES
 
     offered = [key for key in KEYS if key.path not in IDLE]
     written = ["# All settings, at their defaults. Remove the # of a line to change it.", ""]

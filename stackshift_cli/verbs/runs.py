@@ -80,7 +80,7 @@ def _pages(
 
 def since_time(session: Session, given: Given) -> str | None:
     """`--since`, a duration back from now or a time, as a time."""
-    from stackshift_jobs.durations import milliseconds, rfc3339
+    from stackshift_jobs.values.durations import milliseconds, rfc3339
 
     text = given.text("since")
     if text is None:
@@ -119,7 +119,7 @@ def _print_entries(run: dict[str, Any], logs: list[dict[str, Any]]) -> None:
     """Records and log lines in the order in which they happened; last, why it does not go on, or
     that its records are gone."""
     from stackshift_cli.timeline import FORGOTTEN, is_forgotten
-    from stackshift_jobs.durations import format_ms
+    from stackshift_jobs.values.durations import format_ms
 
     entries = [(record["at"], lines.record(record)) for record in run["timeline"]]
     entries += [

@@ -12,8 +12,8 @@ from stackshift_cli.request import NO_PAYLOAD, payload_given
 from stackshift_cli.safe_text import safe
 from stackshift_cli.session import Session
 from stackshift_cli.terminal import draws
-from stackshift_jobs import strict
 from stackshift_jobs.errors import PayloadRefused, StackshiftError, Usage
+from stackshift_jobs.values import strict_json
 
 _ALREADY: Final = {
     "completed": "had completed",
@@ -86,7 +86,7 @@ def _replacement(text: str) -> tuple[str, Any]:
     if not step or not equals:
         raise Usage(f"--set takes STEP=JSON, not {text!r}")
     try:
-        return step, strict.loads(value)
+        return step, strict_json.loads(value)
     except PayloadRefused as bad:
         raise PayloadRefused(
             f"--set {step}: {bad.message}", hint="it must be JSON; quote it for the shell",

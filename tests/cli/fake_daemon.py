@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from cli.fake_state import FakeState
-from stackshift_jobs.discovery import DaemonInfo, remove_daemon, socket_path, write_daemon
 from stackshift_jobs.errors import Conflict, NotFound, StackshiftError, Usage
+from stackshift_jobs.project.discovery import DaemonInfo, remove_daemon, socket_path, write_daemon
 from stackshift_jobs.version import PROTOCOL
 
 Answer = Callable[[dict[str, Any]], Any]

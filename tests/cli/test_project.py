@@ -52,7 +52,7 @@ def test_init_overwrites_nothing(shell: Shell, tmp_path: Path, there: str) -> No
 def test_every_setting_of_the_commented_file_is_one(shell: Shell, tmp_path: Path) -> None:
     """With the comments taken away, each line with a default is accepted."""
     from stackshift_cli.verbs.project import commented_settings
-    from stackshift_jobs.config import IDLE, KEYS, load_config
+    from stackshift_jobs.project.config import IDLE, KEYS, load_config
 
     text = commented_settings()
     lines = [

@@ -87,7 +87,7 @@ def test_big_integers_are_kept_exactly() -> None:
 )
 def test_payloads_that_are_not_strict_json_are_refused(text: str) -> None:
     """Loose JSON is refused before anything is sent, or by the encoder that sends it."""
-    from stackshift_jobs.frames import encode_params
+    from stackshift_jobs.wire.jsonrpc import encode_params
 
     with pytest.raises(PayloadRefused):
         encode_params(params("-p", text))

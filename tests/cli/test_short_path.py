@@ -13,8 +13,8 @@ from cli.fake_daemon import FakeDaemon
 SLOW = {
     "typer", "click", "rich", "platformdirs", "pydantic", "dataclasses", "inspect", "tomllib",
     "msgspec", "asyncio", "subprocess", "stackshiftd", "stackshift_cli.catalogue",
-    "stackshift_cli.tree", "stackshift_jobs.strict", "stackshift_jobs.config",
-    "stackshift_jobs.durations", "stackshift_jobs.client",
+    "stackshift_cli.tree", "stackshift_jobs.values.strict_json", "stackshift_jobs.project.config",
+    "stackshift_jobs.values.durations", "stackshift_jobs.client.blocking",
 }  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from stackshift_cli.axis import Axis, lay_out, short, strip, ticks
 from stackshift_cli.rows import Row, Timeline
 from stackshift_cli.spans import Kind
 from stackshift_cli.timeline import build
-from stackshift_jobs.durations import rfc3339
+from stackshift_jobs.values.durations import rfc3339
 
 T0_US = 1_800_000_000_000_000
 TIMEOUT = {

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from client.fake_daemon import DEADLINE, FakeDaemon
-from stackshift_jobs.async_client import AsyncClient
-from stackshift_jobs.project import Project
+from stackshift_jobs.client.awaited import AsyncClient
+from stackshift_jobs.project.locate import Project
 
 
 def run(project: Project, story: Callable[[AsyncClient], Awaitable[None]], **options: Any) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from client.fake_daemon import FakeDaemon
-from stackshift_jobs.client import Client
-from stackshift_jobs.project import Project
-from stackshift_jobs.rpc import Connection
+from stackshift_cli.daemon.connection import Connection
+from stackshift_jobs.client.blocking import Client
+from stackshift_jobs.project.locate import Project
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from stackshift_jobs import discovery
 from stackshift_jobs.errors import NotFound, StackshiftError
+from stackshift_jobs.project import discovery
 from stackshift_jobs.version import PROTOCOL
 
 DEADLINE = 20.0

@@ -10,7 +10,7 @@ import pytest
 
 from client.awaited import run, until
 from client.fake_daemon import FakeDaemon, Peer, hang_up, silence
-from stackshift_jobs.async_client import AsyncClient, AsyncRunHandle
+from stackshift_jobs.client.awaited import AsyncClient, AsyncRunHandle
 from stackshift_jobs.errors import (
     DaemonUnavailable,
     NotFound,
@@ -20,7 +20,7 @@ from stackshift_jobs.errors import (
     StackshiftError,
     Usage,
 )
-from stackshift_jobs.project import Project
+from stackshift_jobs.project.locate import Project
 
 
 def test_surface_is_that_of_the_blocking_client(project: Project, daemon: FakeDaemon) -> None:

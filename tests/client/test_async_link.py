@@ -10,10 +10,10 @@ import pytest
 
 from client.awaited import run, until
 from client.fake_daemon import DEADLINE, FakeDaemon, Peer, silence
-from stackshift_jobs.async_client import AsyncClient
-from stackshift_jobs.async_link import AsyncLink
+from stackshift_jobs.client.awaited import AsyncClient
 from stackshift_jobs.errors import Busy, DaemonUnavailable, PayloadRefused
-from stackshift_jobs.project import Project
+from stackshift_jobs.project.locate import Project
+from stackshift_jobs.wire.async_link import AsyncLink
 
 
 def test_requests_are_in_flight_together_on_one_connection(

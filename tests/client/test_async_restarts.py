@@ -11,10 +11,10 @@ import pytest
 
 from client.awaited import run
 from client.fake_daemon import DEADLINE, FakeDaemon, Peer, hang_up
-from stackshift_jobs.async_client import AsyncClient
+from stackshift_jobs.client.awaited import AsyncClient
 from stackshift_jobs.errors import Busy, DaemonUnavailable
-from stackshift_jobs.project import Project
-from stackshift_jobs.repeating import MAX_LOSSES
+from stackshift_jobs.project.locate import Project
+from stackshift_jobs.wire.retransmit import MAX_LOSSES
 
 
 def test_client_connects_again_after_a_restart(project: Project, daemon: FakeDaemon) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from client.fake_daemon import DEADLINE, FakeDaemon, Peer, silence
-from stackshift_jobs.client import Client
+from stackshift_jobs.client.blocking import Client
 from stackshift_jobs.errors import (
     DaemonUnavailable,
     NotFound,
@@ -22,7 +22,7 @@ from stackshift_jobs.errors import (
     StackshiftError,
     Usage,
 )
-from stackshift_jobs.project import Project
+from stackshift_jobs.project.locate import Project
 
 # --- The surface ---------------------------------------------------------------------------
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from stackshift_jobs import config
-from stackshift_jobs.config import KEYS, Config, find_key, load_config
 from stackshift_jobs.errors import BadConfiguration
-from stackshift_jobs.setting_kinds import Rate, format_size, parse_size
+from stackshift_jobs.project import config
+from stackshift_jobs.project.config import KEYS, Config, find_key, load_config
+from stackshift_jobs.project.settings import Rate, format_size, parse_size
 
 CLASSES: dict[str, type[Any]] = {
     "project": config.ProjectSection,

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from client.fake_daemon import FakeDaemon
-from stackshift_jobs import discovery, no_daemon
+from stackshift_cli.daemon.connection import Connection
 from stackshift_jobs.errors import BadConfiguration, DaemonUnavailable
-from stackshift_jobs.project import Project
-from stackshift_jobs.rpc import Connection
+from stackshift_jobs.project import discovery
+from stackshift_jobs.project.locate import Project
+from stackshift_jobs.wire import unavailable
 
 
 def reason(raised: pytest.ExceptionInfo[DaemonUnavailable]) -> Any:
@@ -24,7 +25,7 @@ def test_no_daemon_says_how_to_start_one(project: Project) -> None:
     """No `daemon.json`: exit status 3, and the hint `stackshift daemon start`."""
     with pytest.raises(DaemonUnavailable) as raised:
         Connection.open(project.data_dir)
-    assert reason(raised) == no_daemon.NOT_RUNNING
+    assert reason(raised) == unavailable.NOT_RUNNING
     assert raised.value.hint == "stackshift daemon start"
     assert raised.value.exit_status == 3
 
@@ -36,7 +37,7 @@ def test_stale_daemon_file_is_told_by_a_socket_that_is_dead(daemon: FakeDaemon) 
     for _ in ("no socket", "a socket that nobody listens at"):
         with pytest.raises(DaemonUnavailable, match="is gone") as raised:
             Connection.open(daemon.data_dir)
-        assert reason(raised) == no_daemon.STALE
+        assert reason(raised) == unavailable.STALE
         assert raised.value.hint == "stackshift daemon start"
         with socket.socket(socket.AF_UNIX) as left:
             path.unlink(missing_ok=True)
@@ -50,7 +51,7 @@ def test_daemon_of_another_protocol_is_not_spoken_to(daemon: FakeDaemon) -> None
     daemon.start()
     with pytest.raises(DaemonUnavailable, match="speaks protocol") as raised:
         Connection.open(daemon.data_dir)
-    assert reason(raised) == no_daemon.OTHER_PROTOCOL
+    assert reason(raised) == unavailable.OTHER_PROTOCOL
     assert raised.value.hint == "stackshift daemon restart"
     assert daemon.seen == []
 
@@ -63,7 +64,7 @@ def test_dead_daemon_of_another_protocol_is_just_dead(daemon: FakeDaemon) -> Non
     daemon.stop(clean=False)
     with pytest.raises(DaemonUnavailable) as raised:
         Connection.open(daemon.data_dir)
-    assert reason(raised) == no_daemon.STALE
+    assert reason(raised) == unavailable.STALE
 
 
 def test_daemon_of_another_user_is_not_spoken_to(
@@ -74,7 +75,7 @@ def test_daemon_of_another_user_is_not_spoken_to(
     monkeypatch.setattr(os, "geteuid", lambda: uid + 1)
     with pytest.raises(DaemonUnavailable, match=f"served by user {uid}") as raised:
         Connection.open(daemon.data_dir)
-    assert reason(raised) == no_daemon.OTHER_USER
+    assert reason(raised) == unavailable.OTHER_USER
     assert daemon.seen == []
 
 
@@ -94,8 +95,8 @@ def test_daemon_that_accepts_nobody_is_given_up(project: Project) -> None:
         for one in held:
             one.close()
     assert reason(raised) in (
-        no_daemon.NO_ANSWER,
-        no_daemon.STALE,
+        unavailable.NO_ANSWER,
+        unavailable.STALE,
     )  # Linux waits; macOS refuses at once
 
 

@@ -10,21 +10,21 @@ from typing import Any
 import pytest
 
 from client.fake_daemon import FakeDaemon
-from stackshift_jobs import default_client
-from stackshift_jobs.client import RunHandle
-from stackshift_jobs.default_client import events, queue, runs, start, start_many, state
+from stackshift_jobs.client import default
+from stackshift_jobs.client.blocking import RunHandle
+from stackshift_jobs.client.default import events, queue, runs, start, start_many, state
 from stackshift_jobs.errors import BadConfiguration, InsideHandler
-from stackshift_jobs.handler_scope import in_handler
-from stackshift_jobs.project import Project
+from stackshift_jobs.handler.scope import in_handler
+from stackshift_jobs.project.locate import Project
 
 
 @pytest.fixture(autouse=True)
 def clean(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv("STACKSHIFT_PROJECT", raising=False)
     monkeypatch.delenv("STACKSHIFT_DATA_DIR", raising=False)
-    default_client.reset_default_client()
+    default.reset_default_client()
     yield
-    default_client.reset_default_client()
+    default.reset_default_client()
 
 
 @pytest.fixture

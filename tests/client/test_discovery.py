@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from stackshift_jobs import discovery
-from stackshift_jobs.discovery import (
+from stackshift_jobs.errors import BadConfiguration
+from stackshift_jobs.project import discovery
+from stackshift_jobs.project.discovery import (
     DaemonInfo,
     read_daemon,
     remove_daemon,
     socket_path,
     write_daemon,
 )
-from stackshift_jobs.errors import BadConfiguration
 
 INFO = DaemonInfo(4711, "/run/x/daemon.sock", "0.1.0", 1, "2026-11-22T06:57:11.000000Z")
 

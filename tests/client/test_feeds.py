@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from client.fake_daemon import DEADLINE, FakeDaemon, Peer, silence
-from stackshift_jobs import rpc
+from stackshift_cli.daemon import connection as connection_module
+from stackshift_cli.daemon.connection import Connection
 from stackshift_jobs.errors import DaemonUnavailable
-from stackshift_jobs.rpc import Connection
 
 
 def record(n: int) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def test_records_that_nobody_reads_do_not_fill_the_memory(
     connection: Connection, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A call that waits while a feed runs holds a bounded number of records."""
-    monkeypatch.setattr(rpc, "_MAX_HELD", 10_000)
+    monkeypatch.setattr(connection_module, "_MAX_HELD", 10_000)
 
     def flood(peer: Peer, id: int, params: dict[str, Any]) -> None:
         for n in range(1000):

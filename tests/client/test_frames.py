@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from stackshift_jobs import frames, strict
 from stackshift_jobs.errors import DaemonUnavailable, PayloadRefused
+from stackshift_jobs.values import strict_json
+from stackshift_jobs.wire import jsonrpc
 
 PLAIN: list[Any] = [
     None, True, 0, -1, 2**80, 1.5, 1e300, "", "ü\n\x1b\u202e", "\U0001f600", [], {}, [[{"a": [1]}]],
@@ -19,7 +20,7 @@ PLAIN: list[Any] = [
 @pytest.mark.parametrize("value", PLAIN, ids=repr)
 def test_value_is_written_as_strict_writes_it(value: Any) -> None:
     """The quick way and the checked one give the same bytes."""
-    assert frames.encode_value(value, "payload") == strict.dumps(value)
+    assert jsonrpc.encode_value(value, "payload") == strict_json.dumps(value)
 
 
 def nested(depth: int) -> Any:
@@ -41,24 +42,24 @@ def nested(depth: int) -> Any:
 def test_value_that_json_cannot_hold_is_refused_before_it_is_sent(wrap: Any, value: Any) -> None:
     """With the parameter that it is in; nothing depends on the daemon to notice."""
     with pytest.raises(PayloadRefused, match=r"^payload: "):
-        frames.encode_params({"job": "j", "payload": wrap(value)})
+        jsonrpc.encode_params({"job": "j", "payload": wrap(value)})
 
 
 def test_refusal_names_the_path_within_the_parameter() -> None:
     """As the daemon does, and with the item where there are many."""
     with pytest.raises(PayloadRefused) as refused:
-        frames.encode_params({"payload": {"sizes": [1, float("nan")]}})
+        jsonrpc.encode_params({"payload": {"sizes": [1, float("nan")]}})
     assert refused.value.path == "$.sizes[1]"
     assert refused.value.message.startswith("payload: at $.sizes[1]: ")
     with pytest.raises(PayloadRefused) as refused:
-        frames.encode_params({"runs": [{"job": "a"}, {"job": "b", "payload": {"x": b""}}]})
+        jsonrpc.encode_params({"runs": [{"job": "a"}, {"job": "b", "payload": {"x": b""}}]})
     assert refused.value.path == "$.x"
     assert refused.value.fields["parameter"] == "runs[1].payload"
 
 
 def test_request_is_one_line_of_ascii() -> None:
     """Whatever is in it."""
-    line = frames.encode_request(7, "run.start", frames.encode_params({"payload": "ü\n\r"}))
+    line = jsonrpc.encode_request(7, "run.start", jsonrpc.encode_params({"payload": "ü\n\r"}))
     assert line.isascii()
     assert line.count(b"\n") == 1
     assert line.endswith(b"\n")
@@ -70,14 +71,14 @@ def test_request_is_one_line_of_ascii() -> None:
 def test_value_over_sixteen_mebibytes_is_refused() -> None:
     """No project can allow more, so the daemon need not be asked."""
     with pytest.raises(PayloadRefused, match="the limit is 16777216"):
-        frames.encode_params({"payload": "x" * frames.MAX_PAYLOAD})
+        jsonrpc.encode_params({"payload": "x" * jsonrpc.MAX_PAYLOAD})
 
 
 @pytest.mark.parametrize("cut", [1, 2, 3, 7, 100])
 def test_lines_are_put_together_from_any_pieces(cut: int) -> None:
     """Wherever the stream was cut."""
     stream = b'{"a":1}\n\n{"b":22}\n{"c":333}\nrest'
-    lines = frames.Lines()
+    lines = jsonrpc.Lines()
     got = [line for i in range(0, len(stream), cut) for line in lines.feed(stream[i : i + cut])]
     assert got == [b'{"a":1}', b"", b'{"b":22}', b'{"c":333}']
 
@@ -85,7 +86,7 @@ def test_lines_are_put_together_from_any_pieces(cut: int) -> None:
 @pytest.mark.parametrize("pieces", [[b"x" * 11], [b"x" * 6, b"x" * 6], [b"x" * 11 + b"\n"]])
 def test_line_without_end_is_not_gathered(pieces: list[bytes]) -> None:
     """Memory is bounded by the limit, ended or not."""
-    lines = frames.Lines(limit=10)
+    lines = jsonrpc.Lines(limit=10)
     assert lines.feed(b"y" * 10 + b"\n") == [b"y" * 10]
     with pytest.raises(DaemonUnavailable, match="over 10 bytes"):
         for piece in pieces:

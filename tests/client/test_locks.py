@@ -10,9 +10,9 @@ import pytest
 
 from client.awaited import run
 from client.fake_daemon import FakeDaemon, Peer, hang_up
-from stackshift_jobs import lock_client
-from stackshift_jobs.async_client import AsyncClient
-from stackshift_jobs.client import Client
+from stackshift_jobs.client import locks as client_locks
+from stackshift_jobs.client.awaited import AsyncClient
+from stackshift_jobs.client.blocking import Client
 from stackshift_jobs.errors import (
     DaemonUnavailable,
     LockHeld,
@@ -21,7 +21,7 @@ from stackshift_jobs.errors import (
     StackshiftError,
     Usage,
 )
-from stackshift_jobs.project import Project
+from stackshift_jobs.project.locate import Project
 
 UNTIL = "2026-05-06T09:00:00.000000Z"
 Answer = Callable[[Peer, int, dict[str, Any]], None]
@@ -158,7 +158,7 @@ def test_release_whose_reply_was_lost_after_the_ttl_is_a_loss(
 ) -> None:
     """It cannot be told whether it ran out before: who might have lost it is told so."""
     now = [100.0]
-    monkeypatch.setattr(lock_client, "monotonic", lambda: now[0])
+    monkeypatch.setattr(client_locks, "monotonic", lambda: now[0])
     locks.on("lock.release", lost_once(refused(NotFound("nobody holds k"))))
     with pytest.raises(LockLost), client.state.lock("k", ttl="30s"):
         now[0] += 31.0

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from stackshift_jobs.errors import BadConfiguration
-from stackshift_jobs.project import Project, data_dir_of, find_project
+from stackshift_jobs.project.locate import Project, data_dir_of, find_project
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -210,18 +210,21 @@ def test_short_commands_import_little(tmp_path: Path) -> None:
     make(tmp_path / "p", "[workers]\nslots = 4\n")
     heavy = [
         "asyncio", "contextlib", "dataclasses", "inspect", "tomllib", "hashlib", "threading",
-        "logging", "pathlib", "typing", "stackshift_jobs.strict",
+        "logging", "pathlib", "typing", "stackshift_jobs.values.strict_json",
     ]  # fmt: skip
     # A package without its `__init__`, which is loaded for all programs and answers for itself.
     code = (
         "import sys\n"
         "sys.modules['stackshift_jobs'] = package = type(sys)('stackshift_jobs')\n"
         f"package.__path__ = [{str(REPOSITORY / 'stackshift_jobs')!r}]\n"
-        "from stackshift_jobs import errors, frames, project, rpc\n"
-        "found = project.find_project()\n"
-        "frames.encode_params({'job': 'j', 'payload': {'a': [1, 2.5, None, 'x']}})\n"
+        "from stackshift_cli.daemon.connection import Connection\n"
+        "from stackshift_jobs import errors\n"
+        "from stackshift_jobs.project import locate\n"
+        "from stackshift_jobs.wire import jsonrpc\n"
+        "found = locate.find_project()\n"
+        "jsonrpc.encode_params({'job': 'j', 'payload': {'a': [1, 2.5, None, 'x']}})\n"
         "try:\n"
-        "    rpc.Connection.open(found.data_dir_text)\n"
+        "    Connection.open(found.data_dir_text)\n"
         "except errors.DaemonUnavailable as bad:\n"
         f"    print(bad.fields['reason'], [m for m in {heavy!r} if m in sys.modules])\n"
     )

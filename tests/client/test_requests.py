@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from stackshift_jobs.batches import Batch, batches
+from stackshift_jobs.calls.runs import LINE_SLACK, encode, item_params, start_params
+from stackshift_jobs.client.batches import Batch, batches
 from stackshift_jobs.errors import PayloadRefused, StackshiftError, Usage
-from stackshift_jobs.frames import encode_params
-from stackshift_jobs.project import Project
-from stackshift_jobs.repeating import may_repeat
-from stackshift_jobs.request import LINE_SLACK, encode, item_params, start_params
+from stackshift_jobs.project.locate import Project
+from stackshift_jobs.wire.jsonrpc import encode_params
+from stackshift_jobs.wire.retransmit import may_repeat
 
 
 def test_options_become_params() -> None:

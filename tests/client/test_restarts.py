@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from client.fake_daemon import DEADLINE, FakeDaemon, Peer, hang_up, silence
-from stackshift_jobs import repeating
-from stackshift_jobs.client import Client
+from stackshift_jobs.client.blocking import Client
 from stackshift_jobs.errors import Busy, DaemonUnavailable, PayloadRefused
-from stackshift_jobs.project import Project
+from stackshift_jobs.project.locate import Project
+from stackshift_jobs.wire import retransmit
 
 
 def once(then: Callable[[], None] | None = None) -> Callable[[Peer, int, dict[str, Any]], None]:
@@ -126,7 +126,7 @@ def test_daemon_that_always_hangs_up_is_not_asked_for_ever(
     daemon.on("run.get", hang_up)
     with Client(project, patience=patience) as client, pytest.raises(DaemonUnavailable):
         client.runs.get("r")
-    assert daemon.methods() == ["run.get"] * repeating.MAX_LOSSES
+    assert daemon.methods() == ["run.get"] * retransmit.MAX_LOSSES
 
 
 def test_daemon_of_another_protocol_is_not_waited_for(client: Client, daemon: FakeDaemon) -> None:

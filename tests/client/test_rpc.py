@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from client.fake_daemon import DEADLINE, FakeDaemon, Peer, hang_up
-from stackshift_jobs import frames, no_daemon, rpc
+from stackshift_cli.daemon import connection as connection_module
+from stackshift_cli.daemon.connection import Connection
 from stackshift_jobs.errors import (
     BadConfiguration,
     Busy,
@@ -20,7 +21,7 @@ from stackshift_jobs.errors import (
     StackshiftError,
     Usage,
 )
-from stackshift_jobs.rpc import Connection
+from stackshift_jobs.wire import jsonrpc, unavailable
 
 
 def test_call_returns_the_result(connection: Connection, daemon: FakeDaemon) -> None:
@@ -131,17 +132,17 @@ def test_sender_takes_in_replies_though_nothing_blocks_it(
         answered.release()
 
     daemon.on("small", small)
-    for _ in range(rpc._READ_WHILE_SENDING):
+    for _ in range(connection_module._READ_WHILE_SENDING):
         connection.send("small")
         assert answered.acquire(timeout=DEADLINE)
     assert connection._replies == {}
     connection.send("small")
-    assert len(connection._replies) == rpc._READ_WHILE_SENDING
+    assert len(connection._replies) == connection_module._READ_WHILE_SENDING
 
 
 def test_long_line_passes_both_ways(connection: Connection) -> None:
     """A payload at the limit, in pieces that no buffer holds at once."""
-    text = "x" * (frames.MAX_PAYLOAD - 2)
+    text = "x" * (jsonrpc.MAX_PAYLOAD - 2)
     assert connection.call("echo", {"payload": text}, timeout=DEADLINE) == {"payload": text}
 
 
@@ -150,7 +151,7 @@ def test_oversized_reply_ends_the_connection(connection: Connection, daemon: Fak
 
     def flood(peer: Peer, id: int, params: dict[str, Any]) -> None:
         piece = b"x" * (1 << 20)
-        for _ in range(frames.MAX_REPLY // len(piece) + 1):
+        for _ in range(jsonrpc.MAX_REPLY // len(piece) + 1):
             peer.write(piece)
 
     daemon.on("flood", flood)
@@ -173,7 +174,7 @@ def test_peer_that_closes_within_a_reply_is_a_broken_connection(
     daemon.on("half", half)
     with pytest.raises(DaemonUnavailable, match="closed the connection") as raised:
         connection.call("half")
-    assert raised.value.fields["reason"] == no_daemon.BROKEN
+    assert raised.value.fields["reason"] == unavailable.BROKEN
 
 
 def test_reply_sent_before_the_hang_up_still_counts(

@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 
 from client.fake_daemon import FakeDaemon, Peer
-from stackshift_jobs import batches
-from stackshift_jobs.client import Client, RunHandle
+from stackshift_jobs.client import batches
+from stackshift_jobs.client.blocking import Client, RunHandle
 from stackshift_jobs.errors import (
     DaemonUnavailable,
     NotFound,
     PayloadRefused,
     StackshiftError,
 )
-from stackshift_jobs.project import Project
+from stackshift_jobs.project.locate import Project
 
 
 def test_start_many_answers_for_each_item_in_order(client: Client, daemon: FakeDaemon) -> None:

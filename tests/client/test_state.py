@@ -9,11 +9,11 @@ import pytest
 
 from client.awaited import run
 from client.fake_daemon import FakeDaemon, Peer, hang_up
-from stackshift_jobs.async_client import AsyncClient
-from stackshift_jobs.client import Client
+from stackshift_jobs.client.awaited import AsyncClient
+from stackshift_jobs.client.blocking import Client
 from stackshift_jobs.errors import Conflict, DaemonUnavailable, PayloadRefused, Usage
-from stackshift_jobs.project import Project
-from stackshift_jobs.values import Event, SentEvent, StateChange, StateEntry
+from stackshift_jobs.project.locate import Project
+from stackshift_jobs.values.stored import Event, SentEvent, StateChange, StateEntry
 
 NINE = datetime(2026, 5, 6, 9, tzinfo=UTC)
 

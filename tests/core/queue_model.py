@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from math import ceil
 
-from stackshift_jobs.durations import from_rfc3339
+from stackshift_jobs.values.durations import from_rfc3339
 from stackshiftd.core import records as r
 
 LAYERS = ("person", "file", "code")

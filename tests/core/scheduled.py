@@ -12,8 +12,8 @@ from typing import Any
 from msgspec import Raw
 
 from core.story import ONCE, Story
-from stackshift_jobs.durations import milliseconds, rfc3339, to_us
-from stackshift_jobs.strict import dumps
+from stackshift_jobs.values.durations import milliseconds, rfc3339, to_us
+from stackshift_jobs.values.strict_json import dumps
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
 from stackshiftd.core.effects import Switched

@@ -13,8 +13,8 @@ from collections.abc import Callable, Generator
 from typing import Any, Final, NamedTuple, Protocol
 
 from core.naive import Event, Naive, Wait
-from stackshift_jobs.durations import from_rfc3339
-from stackshift_jobs.strict import canonical, dumps
+from stackshift_jobs.values.durations import from_rfc3339
+from stackshift_jobs.values.strict_json import canonical, dumps
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
 

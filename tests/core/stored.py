@@ -12,9 +12,9 @@ from typing import Any, Final
 import msgspec
 
 from core.story import Story
-from stackshift_jobs.durations import milliseconds
 from stackshift_jobs.errors import from_json
-from stackshift_jobs.strict import canonical, dumps
+from stackshift_jobs.values.durations import milliseconds
+from stackshift_jobs.values.strict_json import canonical, dumps
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
 from stackshiftd.core.effects import Acknowledge, Answered, Decision, Granted, Queued

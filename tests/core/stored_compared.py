@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from core.naive import Event, Held, Naive, Refused, Value
 from core.scripts import Ask
-from stackshift_jobs.durations import rfc3339
+from stackshift_jobs.values.durations import rfc3339
 from stackshiftd.core import commands as c
 from stackshiftd.core.state import Memo, Phase, State
 

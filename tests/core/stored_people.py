@@ -12,7 +12,7 @@ from core.scripts import Ask, Op
 from core.stored_compared import agree
 from core.stored_world import TERMS, World
 from stackshift_jobs.errors import StackshiftError
-from stackshift_jobs.strict import dumps
+from stackshift_jobs.values.strict_json import dumps
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
 from stackshiftd.core.effects import Answered, Decision, Queued, Started

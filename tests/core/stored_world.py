@@ -20,8 +20,8 @@ from core.naive import Naive, Refused
 from core.scripts import RETENTION_MS, Answer, Ask, Branch, Failed, Memo, Op, Park, Pass
 from core.stored_compared import Tokens, agree, compare, remembered, told_by
 from core.story import Story
-from stackshift_jobs.durations import from_rfc3339
 from stackshift_jobs.errors import StackshiftError
+from stackshift_jobs.values.durations import from_rfc3339
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
 from stackshiftd.core.effects import (

@@ -14,8 +14,8 @@ from typing import Any, Final
 from msgspec import Raw
 
 from core.audit import audit, audit_waits
-from stackshift_jobs.durations import milliseconds
-from stackshift_jobs.strict import canonical, dumps
+from stackshift_jobs.values.durations import milliseconds
+from stackshift_jobs.values.strict_json import canonical, dumps
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
 from stackshiftd.core.decide import decide

@@ -9,8 +9,8 @@ import pytest
 
 from core.stored import Stored
 from core.story import ONCE, START_US
-from stackshift_jobs.durations import rfc3339
 from stackshift_jobs.errors import Conflict, PayloadRefused
+from stackshift_jobs.values.durations import rfc3339
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
 from stackshiftd.core import sending

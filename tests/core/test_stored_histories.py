@@ -22,7 +22,7 @@ from core.scripts import RETENTION_MS, SPANS_MS
 from core.scripts_drawn import drawn as script
 from core.stored_people import Lived
 from core.story import kind
-from stackshift_jobs.strict import dumps
+from stackshift_jobs.values.strict_json import dumps
 from stackshiftd.core import commands as c
 
 LONG: Final = os.environ.get("STACKSHIFT_LONG") == "1"

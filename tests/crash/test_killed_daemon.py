@@ -21,8 +21,8 @@ from helpers.making import Make
 from helpers.processes import serving, wait_gone
 from helpers.project import Json, Project
 from helpers.waiting import wait_until
+from stackshift_cli.daemon.connection import Connection
 from stackshift_jobs.errors import StackshiftError
-from stackshift_jobs.rpc import Connection
 
 KILLS = 200 if os.environ.get("STACKSHIFT_LONG") == "1" else 15
 STEPS = 20

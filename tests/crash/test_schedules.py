@@ -16,8 +16,8 @@ from helpers.inside import FaultyFileSystem, InsideDaemon
 from helpers.making import Make
 from helpers.project import Json, Project
 from helpers.waiting import wait_until
-from stackshift_jobs.durations import from_rfc3339, parse_time
 from stackshift_jobs.errors import DiskFull
+from stackshift_jobs.values.durations import from_rfc3339, parse_time
 
 KILLS = 40 if os.environ.get("STACKSHIFT_LONG") == "1" else 6
 SECOND = 1_000_000

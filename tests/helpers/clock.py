@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 
-from stackshift_jobs.durations import milliseconds
+from stackshift_jobs.values.durations import milliseconds
 
 
 class WallClock:

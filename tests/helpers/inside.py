@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from helpers.project import Project
 from helpers.waiting import SECONDS, wait_until
-from stackshift_jobs.config import load_config
+from stackshift_jobs.project.config import load_config
 from stackshiftd.daemon import Daemon
 from stackshiftd.journal.files import FileJournal
 from stackshiftd.journal.filesystem import Buffer, RealFileSystem

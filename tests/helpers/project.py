@@ -18,9 +18,9 @@ from typing import Any, Final
 from helpers import scenery
 from helpers.processes import clear, serving, wait_gone
 from helpers.waiting import SECONDS, wait_until
-from stackshift_jobs.discovery import socket_path
+from stackshift_cli.daemon.connection import Connection
 from stackshift_jobs.errors import DaemonUnavailable
-from stackshift_jobs.rpc import Connection
+from stackshift_jobs.project.discovery import socket_path
 from stackshiftd.journal import tools
 
 REPOSITORY: Final = Path(__file__).parents[2]

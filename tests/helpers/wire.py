@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from helpers.waiting import SECONDS
-from stackshift_jobs.discovery import socket_path
+from stackshift_jobs.project.discovery import socket_path
 
 
 class Wire:

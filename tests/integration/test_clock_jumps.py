@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from stackshift_jobs.durations import milliseconds
+from stackshift_jobs.values.durations import milliseconds
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
 from stackshiftd.core.effects import Effect

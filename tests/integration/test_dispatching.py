@@ -10,7 +10,7 @@ from typing import Any
 
 from msgspec import Raw
 
-from stackshift_jobs.config import load_config
+from stackshift_jobs.project.config import load_config
 from stackshiftd.core import commands as c
 from stackshiftd.core.effects import Dispatch, Effect, Resolve
 from stackshiftd.core.records import AttemptResumed, Entry

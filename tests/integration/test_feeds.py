@@ -10,8 +10,8 @@ import pytest
 from helpers.making import Make
 from helpers.project import Project, kinds
 from helpers.waiting import SECONDS
+from stackshift_cli.daemon.connection import Connection
 from stackshift_jobs.errors import NotFound, Usage
-from stackshift_jobs.rpc import Connection
 
 JOBS = """
 @stackshift.job("steps")

@@ -13,8 +13,8 @@ from helpers.making import Make
 from helpers.processes import alive, wait_gone
 from helpers.project import Project, kinds
 from helpers.waiting import wait_until
-from stackshift_jobs.discovery import read_daemon
 from stackshift_jobs.errors import Conflict
+from stackshift_jobs.project.discovery import read_daemon
 
 JOBS = """
 @stackshift.job("quick")

@@ -351,7 +351,7 @@ def test_list_of_large_runs_reaches_a_client_that_reads(project: Project) -> Non
 
 def test_socket_is_the_users_alone(project: Project) -> None:
     """Socket 0600, in a directory 0700."""
-    from stackshift_jobs.discovery import socket_path
+    from stackshift_jobs.project.discovery import socket_path
 
     path = socket_path(project.data_dir)
     assert path.stat().st_mode & 0o777 == 0o600

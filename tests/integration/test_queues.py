@@ -10,9 +10,9 @@ from helpers import scenery
 from helpers.making import Make
 from helpers.project import Project
 from helpers.waiting import wait_until
-from stackshift_jobs.durations import from_rfc3339
+from stackshift_cli.daemon.connection import Connection
 from stackshift_jobs.errors import NotFound, PayloadRefused, Usage
-from stackshift_jobs.rpc import Connection
+from stackshift_jobs.values.durations import from_rfc3339
 
 JOBS = """
 stackshift.queue("crm", key_concurrency=1, concurrency=9)

@@ -11,7 +11,7 @@ import pytest
 
 from helpers import scenery
 from helpers.project import Json, Project, steps
-from stackshift_jobs.durations import from_rfc3339
+from stackshift_jobs.values.durations import from_rfc3339
 
 JOBS = """
 def fails(*words):

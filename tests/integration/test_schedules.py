@@ -12,8 +12,8 @@ from helpers.inside import InsideDaemon
 from helpers.making import Make
 from helpers.project import Json, Project
 from helpers.waiting import wait_until
-from stackshift_jobs.durations import parse_time
 from stackshift_jobs.errors import BadConfiguration, Conflict, NotFound, Usage
+from stackshift_jobs.values.durations import parse_time
 
 NIGHTLY = """
 @stackshift.job("nightly", schedule="0 9 * * *", schedule_payload={"all": True}{options})

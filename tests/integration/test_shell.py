@@ -17,7 +17,7 @@ from helpers.making import Make
 from helpers.processes import alive, serving, working_in
 from helpers.project import Project
 from helpers.waiting import wait_until
-from stackshift_jobs.discovery import read_daemon
+from stackshift_jobs.project.discovery import read_daemon
 
 JOBS = """
 @stackshift.job("resizeAvatar")

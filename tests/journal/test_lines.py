@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from journal.builders import START_US, entries, queued, step
-from stackshift_jobs.durations import rfc3339
 from stackshift_jobs.errors import JournalDamaged, NewerFormat
+from stackshift_jobs.values.durations import rfc3339
 from stackshiftd.core.records import BY_KIND, Entry, JournalOpened, RunCreated
 from stackshiftd.journal import lines
 

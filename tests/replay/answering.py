@@ -6,10 +6,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from stackshift_jobs import ops
-from stackshift_jobs.durations import rfc3339
 from stackshift_jobs.errors import LockLost, StackshiftError
-from stackshift_jobs.strict import dumps
+from stackshift_jobs.handler import ops
+from stackshift_jobs.values.durations import rfc3339
+from stackshift_jobs.values.strict_json import dumps
 
 if TYPE_CHECKING:
     from replay.passes import Record

@@ -14,14 +14,14 @@ from contextvars import copy_context
 from typing import Any, NamedTuple
 
 from replay.answering import answer
-from stackshift_jobs import ops
-from stackshift_jobs.async_context import AsyncJobContext
-from stackshift_jobs.clock import Clock
-from stackshift_jobs.context import Facts, JobContext
 from stackshift_jobs.errors import StackshiftError
-from stackshift_jobs.handler_scope import current_step
-from stackshift_jobs.replay import Pass, Unwinding
-from stackshift_jobs.strict import dumps
+from stackshift_jobs.handler import ops
+from stackshift_jobs.handler.async_context import AsyncJobContext
+from stackshift_jobs.handler.clock import Clock
+from stackshift_jobs.handler.context import Facts, JobContext
+from stackshift_jobs.handler.replay import Pass, Unwinding
+from stackshift_jobs.handler.scope import current_step
+from stackshift_jobs.values.strict_json import dumps
 
 START_US = 1_795_000_000_000_000
 PENDING = ("waiting", "retrying")

@@ -29,9 +29,9 @@ from stackshift_jobs import (
     StepFailed,
     Usage,
 )
-from stackshift_jobs.handler_scope import current_step
-from stackshift_jobs.ops import Ask, Memo, Recorded, RecordFailure, Tell
-from stackshift_jobs.steps import Limits
+from stackshift_jobs.handler.ops import Ask, Memo, Recorded, RecordFailure, Tell
+from stackshift_jobs.handler.scope import current_step
+from stackshift_jobs.handler.steps import Limits
 
 KINDS = pytest.mark.parametrize("kind", ["def", "async def"])
 AT = datetime(2026, 11, 22, 6, 57, 11, tzinfo=UTC)

@@ -14,7 +14,7 @@ import pytest
 
 from replay.passes import Ended, Record, play
 from stackshift_jobs import CommandFailed, JobContext, StepFailed
-from stackshift_jobs.command import TAIL_BYTES
+from stackshift_jobs.handler.command import TAIL_BYTES
 
 Context = JobContext[Any]
 

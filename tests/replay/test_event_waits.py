@@ -11,7 +11,7 @@ import pytest
 
 from replay.passes import START_US, Ended, Record, play, play_async, play_either
 from stackshift_jobs import AsyncJobContext, Event, JobContext, ReplayError, Usage
-from stackshift_jobs.ops import Ask
+from stackshift_jobs.handler.ops import Ask
 
 KINDS = pytest.mark.parametrize("kind", ["def", "async def"])
 AT = datetime(2026, 11, 22, 6, 57, 11, tzinfo=UTC)

@@ -25,8 +25,8 @@ from stackshift_jobs import (
     StepFailed,
     Usage,
 )
-from stackshift_jobs.ops import Memo, RecordResult
-from stackshift_jobs.strict import dumps
+from stackshift_jobs.handler.ops import Memo, RecordResult
+from stackshift_jobs.values.strict_json import dumps
 
 Context = JobContext[Any]
 ASKED = ("[lock k]", "lock.acquire", {"key": "k", "ttl_ms": 0, "wait_ms": None})

@@ -16,8 +16,8 @@ import pytest
 from replay.passes import Ended, Record, play
 from stackshift_jobs import JobContext, NonRetryable, Retry, RetryAfter, StepFailed
 from stackshift_jobs.errors import ReplayError
-from stackshift_jobs.ops import RecordFailure, RecordResult
-from stackshift_jobs.steps import Limits
+from stackshift_jobs.handler.ops import RecordFailure, RecordResult
+from stackshift_jobs.handler.steps import Limits
 
 Context = JobContext[Any]
 

@@ -11,8 +11,8 @@ import pytest
 from replay.passes import Ended, Record, play
 from stackshift_jobs import ChildFailed, JobContext
 from stackshift_jobs.errors import NonRetryable, Usage
-from stackshift_jobs.ops import AwaitRun, Sleep, StartChild
-from stackshift_jobs.replay import Unwinding
+from stackshift_jobs.handler.ops import AwaitRun, Sleep, StartChild
+from stackshift_jobs.handler.replay import Unwinding
 
 Context = JobContext[Any]
 

@@ -13,7 +13,7 @@ from typing import Any, cast
 import pytest
 
 from helpers.waiting import until
-from stackshift_jobs.config import load_config
+from stackshift_jobs.project.config import load_config
 from stackshiftd.core.effects import Effect, Granted
 from stackshiftd.journal.contract import Full, Owner
 from stackshiftd.journal.memory import MemoryJournal

@@ -13,8 +13,8 @@ import pytest
 from msgspec import Raw
 
 from helpers.waiting import until
-from stackshift_jobs.config import load_config
 from stackshift_jobs.errors import JournalDamaged
+from stackshift_jobs.project.config import load_config
 from stackshiftd.core import commands as c
 from stackshiftd.journal.memory import MemoryJournal
 from stackshiftd.shell.asks import Asks, SetState

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stackshift_jobs.durations import (
+from stackshift_jobs.errors import Usage
+from stackshift_jobs.values.durations import (
     MAX_DURATION_MS,
     MAX_TIME_US,
     format_ms,
@@ -21,7 +22,6 @@ from stackshift_jobs.durations import (
     to_datetime,
     to_us,
 )
-from stackshift_jobs.errors import Usage
 
 WRITTEN: list[tuple[Any, int]] = [
     ("250ms", 250),

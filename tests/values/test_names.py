@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from stackshift_jobs.errors import Usage
-from stackshift_jobs.names import check_key, check_name
+from stackshift_jobs.values.names import check_key, check_name
 
 
 @pytest.mark.parametrize("name", ["a", "resizeAvatar", "email.verified", "Zoë", "a b", "x" * 128])

@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stackshift_jobs.errors import PayloadRefused
-from stackshift_jobs.strict import MAX_DEPTH, canonical, difference, dumps, loads, plain, same
+from stackshift_jobs.values.strict_json import (
+    MAX_DEPTH,
+    canonical,
+    difference,
+    dumps,
+    loads,
+    plain,
+    same,
+)
 
 numbers = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
 texts = st.text(st.characters(exclude_categories=["Cs"]))

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from stackshift_jobs.default_client import queue
+from stackshift_jobs.client.default import queue
 from stackshift_jobs.errors import BadConfiguration, PayloadRefused, Usage
+from stackshift_jobs.project.settings import Rate
 from stackshift_jobs.registry import declare_queue, job, queues, registry
-from stackshift_jobs.setting_kinds import Rate
-from stackshift_jobs.templates import fields_of, fill
+from stackshift_jobs.values.templates import fields_of, fill
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ import pytest
 
 from stackshift_jobs import AsyncJobContext, JobContext
 from stackshift_jobs.errors import PayloadRefused
-from stackshift_jobs.strict import plain
-from stackshift_jobs.typed import convert, payload_type, schema
+from stackshift_jobs.values.payload_types import convert, payload_type, schema
+from stackshift_jobs.values.strict_json import plain
 
 
 @dataclass

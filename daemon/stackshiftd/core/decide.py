@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from msgspec import Raw
 
-from stackshift_jobs.durations import from_rfc3339, rfc3339
 from stackshift_jobs.errors import Conflict
+from stackshift_jobs.values.durations import from_rfc3339, rfc3339
 from stackshiftd.core import commands as c
 from stackshiftd.core import locking, sending, writing
 from stackshiftd.core import records as r

@@ -18,7 +18,7 @@ from typing import Final
 import msgspec
 from msgspec import Raw
 
-from stackshift_jobs.durations import rfc3339
+from stackshift_jobs.values.durations import rfc3339
 from stackshiftd.core import records as r
 
 encode: Final = msgspec.json.Encoder().encode

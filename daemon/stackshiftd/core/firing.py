@@ -11,8 +11,8 @@ from typing import Final
 
 import msgspec
 
-from stackshift_jobs.durations import rfc3339
 from stackshift_jobs.errors import NotFound
+from stackshift_jobs.values.durations import rfc3339
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
 from stackshiftd.core.effects import NOTHING, Decision, Started, Switched

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from msgspec import Raw
 
-from stackshift_jobs.durations import from_rfc3339
+from stackshift_jobs.values.durations import from_rfc3339
 from stackshiftd.core import locked, received, schedules, written
 from stackshiftd.core import records as r
 from stackshiftd.core.events import event_json

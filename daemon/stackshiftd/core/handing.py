@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from msgspec import Raw
 
-from stackshift_jobs.durations import rfc3339
+from stackshift_jobs.values.durations import rfc3339
 from stackshiftd.core import records as r
 from stackshiftd.core.effects import Effect, Granted, Resolve
 from stackshiftd.core.locks import Waiting, token_json

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from stackshift_jobs.durations import from_rfc3339
+from stackshift_jobs.values.durations import from_rfc3339
 from stackshiftd.core import records as r
 from stackshiftd.core.expiry import LOCK
 from stackshiftd.core.locks import Holding, Lock, Waiting, place_of, token_json

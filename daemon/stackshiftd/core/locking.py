@@ -9,8 +9,8 @@ from typing import Final
 
 from msgspec.json import decode
 
-from stackshift_jobs.durations import rfc3339
 from stackshift_jobs.errors import LockHeld, LockLost, NotFound, Usage
+from stackshift_jobs.values.durations import rfc3339
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
 from stackshiftd.core.asking import Asker, asker, encode, refusal_json

@@ -17,7 +17,7 @@ from typing import Final
 
 import msgspec
 
-from stackshift_jobs.durations import rfc3339
+from stackshift_jobs.values.durations import rfc3339
 
 encode: Final = msgspec.json.Encoder().encode
 

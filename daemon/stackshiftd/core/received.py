@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from stackshift_jobs.durations import from_rfc3339
+from stackshift_jobs.values.durations import from_rfc3339
 from stackshiftd.core import records as r
 from stackshiftd.core.events import MAX_KEPT_PAYLOAD, Kept, SentKey, address_of, sent_json
 from stackshiftd.core.expiry import EVENT

@@ -18,7 +18,7 @@ from typing import Any, Final, get_args
 import msgspec
 from msgspec import Raw
 
-from stackshift_jobs.durations import from_rfc3339, rfc3339
+from stackshift_jobs.values.durations import from_rfc3339, rfc3339
 
 NULL: Final = Raw(b"null")
 """No body. (`Raw` cannot be one of several types of a field, so that there is no `None` for it.)"""

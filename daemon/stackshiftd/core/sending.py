@@ -11,9 +11,9 @@ from typing import Final
 from msgspec import Raw
 from msgspec.json import decode
 
-from stackshift_jobs.durations import rfc3339
 from stackshift_jobs.errors import Conflict, PayloadRefused
-from stackshift_jobs.strict import difference
+from stackshift_jobs.values.durations import rfc3339
+from stackshift_jobs.values.strict_json import difference
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
 from stackshiftd.core.asking import Asker, asker

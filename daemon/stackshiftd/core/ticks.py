@@ -20,8 +20,8 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from cronsim import CronSim, CronSimError
 
-from stackshift_jobs.durations import MAX_TIME_US, milliseconds, rfc3339, to_datetime, to_us
 from stackshift_jobs.errors import Usage
+from stackshift_jobs.values.durations import MAX_TIME_US, milliseconds, rfc3339, to_datetime, to_us
 
 EVERY: Final = "@every "
 ALIASES: Final = {

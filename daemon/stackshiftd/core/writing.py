@@ -7,8 +7,8 @@ from math import isfinite
 
 from msgspec import Raw
 
-from stackshift_jobs.durations import rfc3339
 from stackshift_jobs.errors import Conflict, PayloadRefused, StackshiftError
+from stackshift_jobs.values.durations import rfc3339
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
 from stackshiftd.core.asking import Asker, asker

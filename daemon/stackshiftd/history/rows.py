@@ -6,7 +6,7 @@ from array import array
 
 import msgspec
 
-from stackshift_jobs.durations import from_rfc3339
+from stackshift_jobs.values.durations import from_rfc3339
 from stackshiftd.core import records as r
 from stackshiftd.core.state import Run
 

@@ -24,8 +24,8 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from stackshift_jobs.durations import rfc3339, to_us
 from stackshift_jobs.errors import JournalDamaged, NewerFormat
+from stackshift_jobs.values.durations import rfc3339, to_us
 from stackshiftd.core.records import VERSIONS, AnyRecord, Entry
 
 PREFIX: Final = b'{"crc":"'

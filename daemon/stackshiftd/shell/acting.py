@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Raw
 
 from stackshift_jobs.errors import StackshiftError
-from stackshift_jobs.strict import dumps, loads
+from stackshift_jobs.values.strict_json import dumps, loads
 from stackshiftd.core import commands as c
 from stackshiftd.core.decide import decide
 from stackshiftd.core.effects import Cancelled, Sent

@@ -14,11 +14,11 @@ import msgspec
 from msgspec import Raw
 from msgspec.json import Decoder
 
-from stackshift_jobs.config import Config
-from stackshift_jobs.durations import MAX_DURATION_MS, parse_time
 from stackshift_jobs.errors import Usage
-from stackshift_jobs.names import check_key, check_name
-from stackshift_jobs.strict import canonical, dumps, loads
+from stackshift_jobs.project.config import Config
+from stackshift_jobs.values.durations import MAX_DURATION_MS, parse_time
+from stackshift_jobs.values.names import check_key, check_name
+from stackshift_jobs.values.strict_json import canonical, dumps, loads
 from stackshiftd.core import commands as c
 from stackshiftd.shell.ids import Ids
 from stackshiftd.shell.params import KEY_TTL_MS, Params, within

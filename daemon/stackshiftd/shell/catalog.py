@@ -11,12 +11,12 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw
 
-from stackshift_jobs.config import Config
-from stackshift_jobs.durations import MAX_DURATION_MS, parse_time
 from stackshift_jobs.errors import BadConfiguration, Busy, NotFound, PayloadRefused, Usage
-from stackshift_jobs.names import check_key, check_name
-from stackshift_jobs.strict import canonical, dumps, loads
-from stackshift_jobs.templates import fill
+from stackshift_jobs.project.config import Config
+from stackshift_jobs.values.durations import MAX_DURATION_MS, parse_time
+from stackshift_jobs.values.names import check_key, check_name
+from stackshift_jobs.values.strict_json import canonical, dumps, loads
+from stackshift_jobs.values.templates import fill
 from stackshiftd.core.commands import StartRun
 from stackshiftd.core.records import (
     DEFAULT_LIMITS,

@@ -11,8 +11,8 @@ import msgspec
 from msgspec import Raw
 from msgspec.json import Decoder
 
-from stackshift_jobs.durations import parse_time
 from stackshift_jobs.errors import DiskFull, StackshiftError, Usage
+from stackshift_jobs.values.durations import parse_time
 from stackshift_jobs.version import PROTOCOL, __version__
 from stackshiftd.shell.catalog import Catalog
 from stackshiftd.shell.connection import Connection

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from stackshift_jobs.durations import parse_time, rfc3339
 from stackshift_jobs.errors import StackshiftError, Usage
+from stackshift_jobs.values.durations import parse_time, rfc3339
 from stackshiftd.core import commands as c
 from stackshiftd.core.dead import is_dead, not_dead
 from stackshiftd.core.state import Run

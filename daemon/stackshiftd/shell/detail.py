@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import msgspec
 
-from stackshift_jobs.durations import from_rfc3339, rfc3339
 from stackshift_jobs.errors import BY_CODE, StackshiftError
+from stackshift_jobs.values.durations import from_rfc3339, rfc3339
 from stackshiftd.core import records as r
 from stackshiftd.core.events import sent_json
 from stackshiftd.core.keyvalue import written_json

@@ -11,8 +11,8 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw
 
-from stackshift_jobs.config import Config
 from stackshift_jobs.errors import StackshiftError, Usage
+from stackshift_jobs.project.config import Config
 from stackshiftd.core import commands as c
 from stackshiftd.core.asking import refusal_json
 from stackshiftd.core.effects import Acknowledge, Dispatch, Resolve, Stop

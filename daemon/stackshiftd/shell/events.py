@@ -10,7 +10,7 @@ from typing import Any, Final
 from msgspec import Raw
 
 from stackshift_jobs.errors import Usage
-from stackshift_jobs.names import check_key, check_name
+from stackshift_jobs.values.names import check_key, check_name
 from stackshiftd.core.events import Kept, address_of, kept_json
 from stackshiftd.core.keyvalue import PAGE_BYTES
 from stackshiftd.shell.asks import Asks, SendEvent, answered

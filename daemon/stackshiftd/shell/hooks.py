@@ -27,9 +27,9 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from stackshift_jobs.config import Config
 from stackshift_jobs.errors import StackshiftError
-from stackshift_jobs.project import DATA_DIR_VARIABLE, PROJECT_VARIABLE
+from stackshift_jobs.project.config import Config
+from stackshift_jobs.project.locate import DATA_DIR_VARIABLE, PROJECT_VARIABLE
 from stackshiftd.history.rows import RunRow
 from stackshiftd.shell.pipes import Tail, Teller
 from stackshiftd.shell.pool import environment

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import msgspec
 
-from stackshift_jobs.durations import parse_time
 from stackshift_jobs.errors import Usage
+from stackshift_jobs.values.durations import parse_time
 from stackshiftd.core.state import Status
 from stackshiftd.core.why import shown_status
 from stackshiftd.history.index import History

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from msgspec import Raw
 
 from stackshift_jobs.errors import NotFound, Usage
-from stackshift_jobs.names import RUN_ID
+from stackshift_jobs.values.names import RUN_ID
 from stackshiftd.core import records as r
 from stackshiftd.core.commands import StartRun
 from stackshiftd.core.image import entries_of

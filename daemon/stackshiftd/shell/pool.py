@@ -21,8 +21,8 @@ from typing import Any, Final, Protocol, cast
 
 import msgspec
 
-from stackshift_jobs.config import Config
 from stackshift_jobs.errors import BadConfiguration
+from stackshift_jobs.project.config import Config
 from stackshiftd.core import commands as c
 from stackshiftd.shell.tuning import Tuning
 from stackshiftd.worker.frames import (

@@ -10,11 +10,11 @@ import asyncio
 import difflib
 from typing import Any, Final
 
-from stackshift_jobs.config import Config
-from stackshift_jobs.durations import rfc3339
 from stackshift_jobs.errors import NotFound, StackshiftError, Usage
-from stackshift_jobs.project import CONFIG_FILE
-from stackshift_jobs.setting_kinds import parse_rate
+from stackshift_jobs.project.config import Config
+from stackshift_jobs.project.locate import CONFIG_FILE
+from stackshift_jobs.project.settings import parse_rate
+from stackshift_jobs.values.durations import rfc3339
 from stackshiftd.core import commands as c
 from stackshiftd.core.effects import Cancelled, QueueSet
 from stackshiftd.core.queues import LAYERS, Queue, origin_of

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from msgspec import Raw
 
-from stackshift_jobs.durations import rfc3339, to_datetime
 from stackshift_jobs.errors import Conflict, NotFound, StackshiftError, Usage
+from stackshift_jobs.values.durations import rfc3339, to_datetime
 from stackshiftd.core import commands as c
 from stackshiftd.core.schedules import Schedule
 from stackshiftd.core.ticks import clock_of, zone_of

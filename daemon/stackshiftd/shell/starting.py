@@ -7,9 +7,9 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw
 
-from stackshift_jobs.durations import rfc3339
 from stackshift_jobs.errors import Conflict, StackshiftError, Usage
-from stackshift_jobs.strict import difference, loads
+from stackshift_jobs.values.durations import rfc3339
+from stackshift_jobs.values.strict_json import difference, loads
 from stackshiftd.core import commands as c
 from stackshiftd.core.state import KeyEntry
 from stackshiftd.shell.catalog import Catalog, StartParams

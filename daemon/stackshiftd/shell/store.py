@@ -9,9 +9,9 @@ from typing import Any, Final
 
 from msgspec import Raw
 
-from stackshift_jobs.durations import rfc3339
 from stackshift_jobs.errors import StackshiftError
-from stackshift_jobs.names import check_key
+from stackshift_jobs.values.durations import rfc3339
+from stackshift_jobs.values.names import check_key
 from stackshiftd.core import records as r
 from stackshiftd.core.commands import Tick
 from stackshiftd.core.keyvalue import CLIENT, PAGE_BYTES, entry_json, page_json

@@ -16,8 +16,8 @@ from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from stackshift_jobs.config import Config
 from stackshift_jobs.errors import Busy, StackshiftError
+from stackshift_jobs.project.config import Config
 from stackshiftd.core import commands as c
 from stackshiftd.core.records import RunRemoved
 from stackshiftd.history.index import History

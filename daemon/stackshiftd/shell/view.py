@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from msgspec import Raw
 
-from stackshift_jobs.durations import rfc3339
+from stackshift_jobs.values.durations import rfc3339
 from stackshiftd.core import records as r
 from stackshiftd.core.dead import is_dead
 from stackshiftd.core.records import Entry, entry_from_json

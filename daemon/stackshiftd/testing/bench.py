@@ -23,8 +23,8 @@ from typing import Any, Final, TypeVar
 import msgspec
 from msgspec import Raw
 
-from stackshift_jobs.config import Config
 from stackshift_jobs.errors import StackshiftError
+from stackshift_jobs.project.config import Config
 from stackshiftd.core.image import state_hash
 from stackshiftd.core.records import Entry, entry_json
 from stackshiftd.daemon import Daemon

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stackshift_jobs.clock import Clock
+from stackshift_jobs.handler.clock import Clock
 
 
 class TestClock(Clock):

@@ -12,16 +12,16 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Unpack
 
-from stackshift_jobs.client import Client
-from stackshift_jobs.config import Config, HooksSection, load_config
-from stackshift_jobs.context import instant_us
-from stackshift_jobs.default_client import queue, use_client
-from stackshift_jobs.durations import Duration, milliseconds, to_datetime
+from stackshift_jobs.calls.runs import StartOptions, start_params
+from stackshift_jobs.client.blocking import Client
+from stackshift_jobs.client.default import queue, use_client
 from stackshift_jobs.errors import Usage
-from stackshift_jobs.project import CONFIG_FILE, Project
+from stackshift_jobs.handler.context import instant_us
+from stackshift_jobs.handler.steps import Limits
+from stackshift_jobs.project.config import Config, HooksSection, load_config
+from stackshift_jobs.project.locate import CONFIG_FILE, Project
 from stackshift_jobs.registry import Job, job, registry
-from stackshift_jobs.request import StartOptions, start_params
-from stackshift_jobs.steps import Limits
+from stackshift_jobs.values.durations import Duration, milliseconds, to_datetime
 from stackshiftd.testing.asked import TestFailure
 from stackshiftd.testing.bench import Bench
 from stackshiftd.testing.client import LocalClient

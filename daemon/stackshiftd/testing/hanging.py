@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import stackshift_jobs
 import stackshiftd
-from stackshift_jobs.replay import Unwinding
+from stackshift_jobs.handler.replay import Unwinding
 from stackshiftd.testing.worker import LocalWorker
 from stackshiftd.worker.execution import Execution
 from stackshiftd.worker.looped import LoopedExecution

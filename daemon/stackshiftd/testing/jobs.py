@@ -18,7 +18,7 @@ from typing import Final
 
 import msgspec
 
-from stackshift_jobs.project import project_above
+from stackshift_jobs.project.locate import project_above
 from stackshift_jobs.registry import Job, QueueLimits, TwoJobsOneName, queues, registry
 from stackshiftd.worker import loader
 from stackshiftd.worker.frames import FailedModule, Greeting

@@ -16,8 +16,8 @@ import threading
 from collections.abc import Callable
 from typing import Any, Final
 
-from stackshift_jobs import ops
-from stackshift_jobs.replay import Unwinding
+from stackshift_jobs.handler import ops
+from stackshift_jobs.handler.replay import Unwinding
 from stackshiftd.testing.crashes import AFTER_RECORD, BEFORE_RECORD, BEFORE_STEP, Crashes
 from stackshiftd.worker.execution import Execution, Pace
 from stackshiftd.worker.frames import Greeting, Hello

@@ -7,8 +7,8 @@ import os
 import sys
 from pathlib import Path
 
-from stackshift_jobs.config import load_config
 from stackshift_jobs.errors import StackshiftError
+from stackshift_jobs.project.config import load_config
 from stackshiftd.worker import loader
 
 

@@ -15,21 +15,21 @@ from typing import Any, Final, NamedTuple
 
 from msgspec import Raw
 
-from stackshift_jobs import ops
-from stackshift_jobs.clock import WALL, Clock
-from stackshift_jobs.context import Facts
-from stackshift_jobs.durations import to_datetime
 from stackshift_jobs.errors import (
     ReplayError,
     RetryAfter,
     StackshiftError,
     StepFailed,
 )
+from stackshift_jobs.handler import ops
+from stackshift_jobs.handler.clock import WALL, Clock
+from stackshift_jobs.handler.context import Facts
+from stackshift_jobs.handler.replay import Pass, Unwinding
+from stackshift_jobs.handler.steps import Limits, error_json, retries
 from stackshift_jobs.registry import Job
-from stackshift_jobs.replay import Pass, Unwinding
-from stackshift_jobs.steps import Limits, error_json, retries
-from stackshift_jobs.strict import dumps
-from stackshift_jobs.typed import convert
+from stackshift_jobs.values.durations import to_datetime
+from stackshift_jobs.values.payload_types import convert
+from stackshift_jobs.values.strict_json import dumps
 from stackshiftd.core import commands as c
 from stackshiftd.core.records import NULL, Error, RetryTerms
 from stackshiftd.worker.frames import Execute, Frame, HandBack, Outcome, Recall, Recorded

@@ -41,7 +41,7 @@ class Hello(Frame, frozen=True):
 
 
 class Recall(Frame, frozen=True):
-    """One recorded call of the execution that follows; see `stackshift_jobs.ops.Memo`."""
+    """One recorded call of the execution that follows; see `stackshift_jobs.handler.ops.Memo`."""
 
     run: str
     step: str

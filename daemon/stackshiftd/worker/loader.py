@@ -17,10 +17,10 @@ from typing import Final, NamedTuple
 
 from msgspec import Raw
 
-from stackshift_jobs import typed
 from stackshift_jobs.errors import BadConfiguration, PayloadRefused, StackshiftError
 from stackshift_jobs.registry import Job, TwoJobsOneName, queues, registry
-from stackshift_jobs.strict import dumps, loads
+from stackshift_jobs.values import payload_types
+from stackshift_jobs.values.strict_json import dumps, loads
 from stackshiftd.core.commands import ScheduleTerms
 from stackshiftd.core.records import QueueTerms, RetryTerms
 from stackshiftd.core.ticks import clock_of
@@ -95,7 +95,7 @@ def described(failed: list[FailedModule]) -> list[JobFacts]:
         try:
             # Resolved once: an execution must not look at annotations again.
             job = registry[job.name] = replace(
-                job, payload_type=typed.payload_type(job.handler, job.payload_type)
+                job, payload_type=payload_types.payload_type(job.handler, job.payload_type)
             )
             facts.append(_facts(job))
         except Exception as error:
@@ -117,7 +117,7 @@ def _facts(job: Job) -> JobFacts:
         priority=job.priority,
         concurrency_key=job.concurrency_key,
         idempotency_ttl_ms=job.idempotency_ttl_ms,
-        schema=typed.schema(job.payload_type),
+        schema=payload_types.schema(job.payload_type),
         schedule=_schedule(job),
     )
 
@@ -135,7 +135,7 @@ def _schedule(job: Job) -> ScheduleTerms | None:
         raise BadConfiguration(told) from bad
     try:
         payload = dumps(named.payload, MAX_SCHEDULE_PAYLOAD)
-        typed.convert(loads(payload), job.payload_type)
+        payload_types.convert(loads(payload), job.payload_type)
     except PayloadRefused as bad:
         raise BadConfiguration(f"job {job.name!r}: schedule_payload: {bad.message}") from bad
     return ScheduleTerms(

@@ -16,9 +16,9 @@ from contextvars import ContextVar, copy_context
 from types import CoroutineType, GeneratorType
 from typing import Any, Final
 
-from stackshift_jobs import ops
-from stackshift_jobs.async_context import AsyncJobContext
-from stackshift_jobs.handler_scope import current_step, in_handler
+from stackshift_jobs.handler import ops
+from stackshift_jobs.handler.async_context import AsyncJobContext
+from stackshift_jobs.handler.scope import current_step, in_handler
 from stackshiftd.core import commands as c
 from stackshiftd.worker.execution import (
     DRAINED,
@@ -166,7 +166,7 @@ def _waits_for_tasks(task: asyncio.Task[Any]) -> bool:
 
 class LoopPort:
     """Drives the calls of one execution on the loop; see
-    `stackshift_jobs.driving.AsyncPort`."""
+    `stackshift_jobs.handler.ports.AsyncPort`."""
 
     def __init__(
         self,

@@ -26,9 +26,9 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Final, NamedTuple, TextIO
 
-from stackshift_jobs.durations import rfc3339
-from stackshift_jobs.handler_scope import current_step
-from stackshift_jobs.replay import Pass
+from stackshift_jobs.handler.replay import Pass
+from stackshift_jobs.handler.scope import current_step
+from stackshift_jobs.values.durations import rfc3339
 
 MAX_BYTES: Final = 1 << 20
 MAX_LINE: Final = 16 * 1024

@@ -19,8 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
+from stackshift_jobs.handler.steps import Limits, error_json
 from stackshift_jobs.registry import registry
-from stackshift_jobs.steps import Limits, error_json
 from stackshiftd.core import commands as c
 from stackshiftd.core.records import Error
 from stackshiftd.worker import loader, output

@@ -14,10 +14,10 @@ from contextvars import Context
 from queue import SimpleQueue
 from typing import Any, Final
 
-from stackshift_jobs import ops
-from stackshift_jobs.context import JobContext
-from stackshift_jobs.handler_scope import current_step, in_handler
-from stackshift_jobs.replay import Unwinding
+from stackshift_jobs.handler import ops
+from stackshift_jobs.handler.context import JobContext
+from stackshift_jobs.handler.replay import Unwinding
+from stackshift_jobs.handler.scope import current_step, in_handler
 from stackshiftd.core import commands as c
 from stackshiftd.worker.execution import (
     DRAINED,
@@ -86,7 +86,7 @@ class ThreadedExecution(Execution):
 
 
 class ThreadPort:
-    """Drives the calls of one threaded execution; see `stackshift_jobs.driving.Port`."""
+    """Drives the calls of one threaded execution; see `stackshift_jobs.handler.ports.Port`."""
 
     def __init__(
         self,

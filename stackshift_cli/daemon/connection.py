@@ -1,0 +1,251 @@
+"""A blocking connection to the daemon, for one thread: a command, or a program that follows a feed.
+
+Owns `Connection`; `frames` says what goes over it and `connecting` how it is made. It never starts
+a daemon and never sends anything twice.
+
+Invariants: a connection whose frames are in doubt is closed and stays closed; every wait has a
+deadline if its caller gave one; what has arrived and was not asked for yet is bounded.
+"""
+
+from __future__ import annotations
+
+import select
+from collections import deque
+from time import monotonic
+
+from stackshift_jobs.errors import StackshiftError, Usage, from_json
+from stackshift_jobs.wire.jsonrpc import (
+    Lines,
+    Notification,
+    Reply,
+    encode_params,
+    encode_request,
+    parse,
+)
+from stackshift_jobs.wire.unavailable import BROKEN, NO_ANSWER, unavailable
+from stackshift_jobs.wire.unix_socket import connect
+
+TYPE_CHECKING = False  # See `errors`: loading `typing` takes too long here.
+if TYPE_CHECKING:
+    import os
+    import socket
+    from collections.abc import Iterator, Mapping
+    from typing import Any, Final
+
+_MAX_HELD: Final = 64 << 20
+"""Bytes of messages that may wait here for somebody to ask for them."""
+_RECEIVE_BYTES: Final = 1 << 18
+_READ_WHILE_SENDING: Final = 64
+"""With this many replies due, each send takes in what has come: the daemon cuts off a client that
+lets 8 MiB wait."""
+
+
+class Connection:
+    """A connection for one thread: ask and wait (`call`), send ahead (`send`, `receive`), follow
+    (`notifications`). All of these may be mixed."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
+        self._lines = Lines()
+        self._next_id = 1
+        self._due: set[int] = set()
+        self._given_up: set[int] = set()
+        self._replies: dict[int, tuple[Reply, int]] = {}
+        self._notes: deque[tuple[Notification, int]] = deque()
+        self._held = 0
+        self._end: StackshiftError | None = None
+
+    @classmethod
+    def open(cls, data_dir: str | os.PathLike[str], *, connect_timeout: float = 5.0) -> Connection:
+        """Connect to the daemon of `data_dir`; raises what `connect` raises."""
+        return cls(connect(data_dir, connect_timeout))
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Hang up; what is under way in the daemon goes on."""
+        self._finish(unavailable("the connection was closed", BROKEN, ""))
+
+    def fileno(self) -> int:
+        """For `select` and its kin."""
+        return self._sock.fileno()
+
+    def call(
+        self, method: str, params: Mapping[str, Any] | None = None, timeout: float | None = None
+    ) -> Any:
+        """The result of `method`.
+
+        Raises the error that the daemon answers with, `DaemonUnavailable` if the connection breaks,
+        `TimeoutError` after `timeout` seconds (the request may still take effect; the connection
+        stays usable)."""
+        deadline = None if timeout is None else monotonic() + timeout
+        id = self._send(method, params or {}, deadline)
+        try:
+            while id not in self._replies:
+                self._read(deadline, method)
+        except BaseException:  # Ctrl-C too: the next reply must not be taken for this one
+            self._due.discard(id)
+            self._given_up.add(id)
+            raise
+        return self._take(id).value()
+
+    def send(self, method: str, params: Mapping[str, Any] | None = None) -> int:
+        """Send a request without waiting for its reply; its id."""
+        return self._send(method, params or {}, None)
+
+    def send_encoded(self, method: str, params: bytes) -> int:
+        """Like `send`, for params that are encoded already. Where it raises `DaemonUnavailable` the
+        request was not executed: its last byte was not sent."""
+        return self._send_encoded(method, params, None)
+
+    def receive(self, timeout: float | None = None) -> Reply:
+        """The next reply to a `send`, in the order in which they come. Raises like `call`, but an
+        error that the daemon answered with is in the reply."""
+        deadline = None if timeout is None else monotonic() + timeout
+        while not self._replies:
+            if not self._due and self._end is None:
+                raise Usage("no reply is due on this connection")
+            self._read(deadline, "receive")
+        return self._take(next(iter(self._replies)))
+
+    def arrived(self) -> list[Reply]:
+        """The replies to `send`s that are there, without waiting, in the order in which they came.
+        Raises like `receive` once the connection has ended and all of them were handed out."""
+        if self._end is None and self._poll.poll(0):
+            self._take_in()
+        if self._end is not None and not self._replies:
+            raise self._again()
+        return [self._take(id) for id in list(self._replies)]
+
+    def notifications(self, timeout: float | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
+        """What feeds send, as `(method, params)`, for as long as the connection lives. Raises
+        `TimeoutError` where none comes for `timeout` seconds: then ask for a new iterator."""
+        while True:
+            deadline = None if timeout is None else monotonic() + timeout
+            while not self._notes:
+                self._read(deadline, "feed")
+            note, size = self._notes.popleft()
+            self._held -= size
+            yield note.method, note.params
+
+    def _send(self, method: str, params: Mapping[str, Any], deadline: float | None) -> int:
+        return self._send_encoded(method, encode_params(params), deadline)
+
+    def _send_encoded(self, method: str, params: bytes, deadline: float | None) -> int:
+        if self._end is not None:
+            raise self._again()
+        id = self._next_id
+        line = memoryview(encode_request(id, method, params))
+        self._next_id += 1
+        if len(self._due) >= _READ_WHILE_SENDING:
+            self._take_in()
+        self._due.add(id)
+        self._transmit(line, method, deadline)
+        return id
+
+    def _transmit(self, line: memoryview, method: str, deadline: float | None) -> None:
+        """Write all of `line`, reading what comes meanwhile: two ends that both only write would
+        wait for each other for ever."""
+        while line:
+            try:
+                line = line[self._sock.send(line) :]
+            except BlockingIOError:
+                self._poll.modify(self._sock, select.POLLIN | select.POLLOUT)
+                try:
+                    self._wait(deadline, method)
+                except TimeoutError:
+                    # Part of a line is out; no other may follow it.
+                    self._finish(unavailable("a request could not be sent in full", NO_ANSWER))
+                    raise
+                finally:
+                    if self._end is None:
+                        self._poll.modify(self._sock, select.POLLIN)
+                self._take_in()
+            except OSError:
+                self._hear_out()
+                raise self._again() from None
+
+    def _read(self, deadline: float | None, what: str) -> None:
+        """Wait for the daemon to say something and take it in."""
+        if self._end is not None:
+            raise self._again()
+        self._wait(deadline, what)
+        self._take_in()
+
+    def _wait(self, deadline: float | None, what: str) -> None:
+        while True:
+            left = None if deadline is None else max(0.0, deadline - monotonic())
+            # Rounded up: a wait that ends early would spin. A day at most: it becomes a C int.
+            if self._poll.poll(None if left is None else int(min(left, 86_400.0) * 1000) + 1):
+                return
+            if deadline is not None and monotonic() >= deadline:
+                raise TimeoutError(f"{what}: the daemon did not answer in time")
+
+    def _take_in(self) -> None:
+        """File all that has arrived."""
+        try:
+            data = self._sock.recv(_RECEIVE_BYTES)
+        except BlockingIOError:
+            return
+        except OSError as bad:
+            self._finish(unavailable(f"the daemon's connection broke: {bad.strerror}", BROKEN))
+            return
+        if not data:
+            self._finish(unavailable("the daemon closed the connection", BROKEN))
+            return
+        try:
+            for line in self._lines.feed(data):
+                self._file(parse(line), len(line))
+            if self._held > _MAX_HELD:
+                raise unavailable(f"over {_MAX_HELD} bytes wait to be read", BROKEN, "")
+        except StackshiftError as bad:
+            self._finish(bad)
+
+    def _file(self, message: Reply | Notification, size: int) -> None:
+        if isinstance(message, Notification):
+            self._notes.append((message, size))
+        elif message.id is None:
+            # Said of the whole connection (too many of them, a line too long), which then closes.
+            raise message.error or unavailable("the daemon ended the connection", BROKEN)
+        elif message.id in self._given_up:
+            self._given_up.discard(message.id)
+            return
+        elif message.id in self._due:
+            self._due.discard(message.id)
+            self._replies[message.id] = (message, size)
+        else:
+            raise unavailable(f"a reply to request {message.id}, which is not due", BROKEN)
+        self._held += size
+
+    def _take(self, id: int) -> Reply:
+        reply, size = self._replies.pop(id)
+        self._held -= size
+        return reply
+
+    def _hear_out(self) -> None:
+        """The daemon takes nothing more: read what it said before it hung up, which may be why."""
+        while self._end is None:
+            try:
+                self._wait(monotonic() + 1.0, "the end of the connection")
+            except TimeoutError:
+                self._finish(unavailable("the daemon's connection broke", BROKEN))
+                return
+            self._take_in()
+
+    def _finish(self, why: StackshiftError) -> None:
+        if self._end is None:
+            self._end = why
+            self._sock.close()
+
+    def _again(self) -> StackshiftError:
+        """Why this connection ended, as an error of its own: one that is raised twice would carry
+        both tracebacks."""
+        assert self._end is not None
+        return from_json(self._end.as_json())

@@ -1,0 +1,1 @@
+"""The clients for applications, blocking and awaited: runs, state, events, locks."""

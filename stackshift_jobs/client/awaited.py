@@ -1,0 +1,295 @@
+"""The client for applications, awaited. The same surface and the same rules as `Client`.
+
+Owns `AsyncClient` and the handles that it gives out; a request is made, sent and repeated by the
+same modules as there, over an `async_link`. For one event loop: a second one is refused, since
+replies would wake the wrong one.
+
+A call that is cancelled is given up, not taken back: what it asked for may still happen, and its
+reply is dropped when it comes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from time import monotonic
+from typing import Any, Unpack
+
+from stackshift_jobs.calls.runs import (
+    RunPage,
+    StartOptions,
+    encode,
+    list_params,
+    outcome,
+    start_params,
+)
+from stackshift_jobs.client.batches import IN_FLIGHT, Batch, batch_failed, batch_results, batches
+from stackshift_jobs.client.events import AsyncEvents
+from stackshift_jobs.client.state import AsyncState
+from stackshift_jobs.errors import Busy, DaemonUnavailable, StackshiftError, Usage, from_json
+from stackshift_jobs.project.locate import Project, find_project
+from stackshift_jobs.values.durations import Duration, milliseconds
+from stackshift_jobs.values.names import check_name
+from stackshift_jobs.wire.async_link import AsyncLink
+from stackshift_jobs.wire.retransmit import (
+    MAX_LOSSES,
+    PAUSE,
+    RESTARTING,
+    SOON,
+    Lost,
+    bound,
+    may_repeat,
+    timed_out,
+    uncertain,
+)
+from stackshift_jobs.wire.unix_socket import connect
+
+
+class AsyncRunHandle:
+    """A run that was started; see `RunHandle`."""
+
+    def __init__(self, client: AsyncClient, id: str, reused: bool = False) -> None:
+        self._client = client
+        self.id = id
+        self.reused = reused
+
+    def __repr__(self) -> str:
+        return f"<AsyncRunHandle {self.id}>"
+
+    async def status(self) -> str:
+        """Its status now, such as `running`."""
+        return str((await self._client.runs.get(self.id))["status"])
+
+    async def result(self, timeout: Duration | None = None) -> Any:
+        """Wait until it is finished; what its handler returned. Raises `RunFailed`, `RunCancelled`,
+        or `TimeoutError` after `timeout`; the run goes on then."""
+        params: dict[str, Any] = {"run": self.id}
+        seconds = None
+        if timeout is not None:
+            params["timeout_ms"] = milliseconds(timeout)
+            seconds = params["timeout_ms"] / 1000
+        try:
+            run = await self._client.call("run.wait", params, timeout=seconds)
+        except TimeoutError:
+            run = {"timed_out": True}
+        return outcome(run, self.id)
+
+    async def cancel(self) -> bool:
+        """Cancel it, for good; False if it was finished before."""
+        return bool((await self._client.call("run.cancel", {"run": self.id}))["changed"])
+
+    async def timeline(self) -> list[dict[str, Any]]:
+        """Its journal records."""
+        return list((await self._client.runs.get(self.id, detail=True))["timeline"])
+
+
+class AsyncQueue:
+    """A queue by its name."""
+
+    def __init__(self, client: AsyncClient, name: str) -> None:
+        self._client = client
+        self.name = check_name(name, "queue")
+
+    async def enqueue(
+        self, job: str, payload: Any = None, **options: Unpack[StartOptions]
+    ) -> AsyncRunHandle:
+        """Like `AsyncClient.start`, on this queue."""
+        options["queue"] = self.name
+        return await self._client.start(job, payload, **options)
+
+
+class AsyncRuns:
+    """The project's runs."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        self._client = client
+
+    async def get(self, id: str, detail: bool = False) -> dict[str, Any]:
+        """The run object; see `Runs.get`."""
+        return dict(await self._client.call("run.get", {"run": id, "detail": detail}))
+
+    async def list(
+        self,
+        *,
+        job: str | None = None,
+        status: str | None = None,
+        queue: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        since: datetime | str | None = None,
+        limit: int | None = None,
+        cursor: str | None = None,
+        dead: bool | None = None,
+    ) -> RunPage:
+        """One page of run objects, newest first; see `Runs.list`."""
+        filters = {name: value for name, value in locals().items() if name != "self"}
+        answer = await self._client.call("run.list", list_params(filters))
+        page = RunPage(answer["runs"])
+        page.cursor = answer["cursor"]
+        return page
+
+
+class AsyncClient:
+    """A project's daemon, for programs on one event loop; arguments as of `Client`."""
+
+    def __init__(
+        self,
+        project: Project | str | os.PathLike[str] | None = None,
+        *,
+        timeout: float | None = 60.0,
+        patience: float = 5.0,
+    ) -> None:
+        if not isinstance(project, Project):
+            project = find_project(None if project is None else os.fspath(project))
+        self.project = project
+        self.runs = AsyncRuns(self)
+        self.state = AsyncState(self)
+        self.events = AsyncEvents(self)
+        self._timeout = timeout
+        self._patience = patience
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._link: AsyncLink | None = None
+        self._connecting: asyncio.Task[AsyncLink] | None = None
+        self._lost_at: float | None = None
+        self._closed = False
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Hang up, for good. Runs go on; calls under way raise `DaemonUnavailable`."""
+        self._closed = True
+        if self._connecting is not None:
+            await asyncio.wait((self._connecting,))
+        link, self._link = self._link, None
+        if link is not None:
+            await link.close()
+
+    async def start(
+        self, job: str, payload: Any = None, **options: Unpack[StartOptions]
+    ) -> AsyncRunHandle:
+        """Start a run of `job`; it is durable when this returns. Raises as `Client.start` does."""
+        answer = await self.call("run.start", start_params(job, payload, options))
+        return AsyncRunHandle(self, answer["id"], bool(answer["reused"]))
+
+    async def start_many(self, items: Iterable[Any]) -> list[AsyncRunHandle | StackshiftError]:
+        """Start many runs; see `Client.start_many`."""
+        refused: dict[int, StackshiftError] = {}
+        results: dict[int, AsyncRunHandle | StackshiftError] = {}
+        room = asyncio.Semaphore(IN_FLIGHT)
+        plan = batches(self.project, items, refused)
+        first = next(plan, None)
+        if first is not None:
+            await self._reach()
+            async with asyncio.TaskGroup() as group:
+                for batch in itertools.chain((first,), plan):
+                    await room.acquire()
+                    group.create_task(self._start_batch(batch, results, room))
+        results.update(refused)
+        return [results[place] for place in sorted(results)]
+
+    async def _start_batch(
+        self,
+        batch: Batch,
+        results: dict[int, AsyncRunHandle | StackshiftError],
+        room: asyncio.Semaphore,
+    ) -> None:
+        """Start the runs of one batch and note what became of each."""
+        method = "run.start_many"
+        try:
+            answer = await self._in_time(method, batch.body, batch.repeatable, self._timeout)
+        except (StackshiftError, TimeoutError) as bad:
+            results.update(batch_failed(batch, bad))
+        else:
+            for place, (id, reused, error) in batch_results(batch, answer):
+                results[place] = error or AsyncRunHandle(self, id, reused)
+        finally:
+            room.release()
+
+    def queue(self, name: str) -> AsyncQueue:
+        """The queue `name`, to start runs on."""
+        return AsyncQueue(self, name)
+
+    async def call(
+        self, method: str, params: Mapping[str, Any], *, timeout: float | None = None
+    ) -> Any:
+        """The result of any method of the protocol; `timeout` as of `Client.call`."""
+        body = encode(self.project, params)
+        if timeout is None:
+            timeout = bound(method, params, self._timeout)
+        return await self._in_time(method, body, may_repeat(method, params), timeout)
+
+    async def _in_time(
+        self, method: str, body: bytes, repeatable: bool, timeout: float | None
+    ) -> Any:
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._ask(method, body, repeatable)
+        except TimeoutError:
+            raise timed_out(method) from None
+
+    async def _ask(self, method: str, body: bytes, repeatable: bool) -> Any:
+        """Send and wait; again on a new connection where that is safe."""
+        losses = 0
+        while True:
+            link, asked_at = await self._reach(), monotonic()
+            try:
+                return await link.ask(method, body)
+            except Lost as lost:
+                if lost.sent and not repeatable:
+                    raise uncertain(method, lost.why) from lost
+                if isinstance(lost.why, Busy):
+                    raise from_json(lost.why.as_json()) from lost
+                # A daemon that hangs up on this request again and again is not restarting.
+                losses = losses + 1 if monotonic() - asked_at < SOON else 1
+                if losses == MAX_LOSSES or self._closed:
+                    raise from_json(lost.why.as_json()) from lost
+
+    async def _reach(self) -> AsyncLink:
+        """The connection; where it was lost just now, wait for the daemon to come back."""
+        while True:
+            try:
+                return await self._connect()
+            except DaemonUnavailable as gone:
+                lately = self._lost_at is not None and monotonic() - self._lost_at < self._patience
+                if not lately or gone.fields.get("reason") not in RESTARTING:
+                    raise
+                await asyncio.sleep(PAUSE)
+
+    async def _connect(self) -> AsyncLink:
+        """The living connection, made if there is none; all who need it wait for the same one."""
+        loop = asyncio.get_running_loop()
+        if self._closed:
+            raise Usage("this client was closed")
+        if self._loop not in (None, loop):
+            raise Usage("an AsyncClient serves one event loop", hint="make one in each loop")
+        self._loop = loop
+        if self._link is not None:
+            if self._link.alive:
+                return self._link
+            self._lost_at, self._link = self._link.ended_at or monotonic(), None
+        if self._connecting is None:
+            self._connecting = loop.create_task(self._open())
+            self._connecting.add_done_callback(self._opened)
+        # Shielded: one caller that is cancelled must not take the connection from the others.
+        return await asyncio.shield(self._connecting)
+
+    async def _open(self) -> AsyncLink:
+        sock = await asyncio.to_thread(connect, self.project.data_dir)
+        try:
+            _, link = await asyncio.get_running_loop().create_unix_connection(AsyncLink, sock=sock)
+        except BaseException:
+            sock.close()
+            raise
+        self._link = link
+        return link
+
+    def _opened(self, task: asyncio.Task[AsyncLink]) -> None:
+        self._connecting = None
+        if not task.cancelled():
+            task.exception()  # seen, also where nobody waits for it any more

@@ -1,0 +1,325 @@
+"""The client for applications: start runs, wait for them, look at them; from any thread.
+
+Owns `Client` and the handles that it gives out. It never starts a daemon. What is asked is
+`request`'s and `batches`', how it goes there is `link`'s, whether it may go twice `repeating`'s.
+
+Invariant: at any time at most one connection, which all threads share; a forked child has its own.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from time import monotonic
+from typing import Any, Unpack
+
+from stackshift_jobs.calls.runs import (
+    RunPage,
+    StartOptions,
+    encode,
+    list_params,
+    outcome,
+    start_params,
+)
+from stackshift_jobs.client.batches import IN_FLIGHT, Batch, batch_failed, batch_results, batches
+from stackshift_jobs.client.events import Events
+from stackshift_jobs.client.state import State
+from stackshift_jobs.errors import Busy, DaemonUnavailable, StackshiftError, Usage, from_json
+from stackshift_jobs.project.locate import Project, find_project
+from stackshift_jobs.values.durations import Duration, milliseconds
+from stackshift_jobs.values.names import check_name
+from stackshift_jobs.wire.link import Flight, Link
+from stackshift_jobs.wire.retransmit import (
+    MAX_LOSSES,
+    PAUSE,
+    RESTARTING,
+    SOON,
+    Lost,
+    bound,
+    may_repeat,
+    uncertain,
+)
+from stackshift_jobs.wire.unavailable import BROKEN, unavailable
+from stackshift_jobs.wire.unix_socket import connect
+
+__all__ = ["Client", "Queue", "RunHandle", "RunPage", "Runs", "StartOptions"]
+
+
+class RunHandle:
+    """A run that was started. `reused`: its idempotency key belonged to it already (also where a
+    start was repeated after a broken connection and the first one had arrived)."""
+
+    def __init__(self, client: Client, id: str, reused: bool = False) -> None:
+        self._client = client
+        self.id = id
+        self.reused = reused
+
+    def __repr__(self) -> str:
+        return f"<RunHandle {self.id}>"
+
+    def status(self) -> str:
+        """Its status now, such as `running`."""
+        return str(self._client.runs.get(self.id)["status"])
+
+    def result(self, timeout: Duration | None = None) -> Any:
+        """Wait until it is finished; what its handler returned. Raises `RunFailed`, `RunCancelled`,
+        or `TimeoutError` after `timeout`; the run goes on then."""
+        params: dict[str, Any] = {"run": self.id}
+        seconds = None
+        if timeout is not None:
+            params["timeout_ms"] = milliseconds(timeout)
+            seconds = params["timeout_ms"] / 1000
+        try:
+            run = self._client.call("run.wait", params, timeout=seconds)
+        except TimeoutError:
+            run = {"timed_out": True}
+        return outcome(run, self.id)
+
+    def cancel(self) -> bool:
+        """Cancel it, for good; False if it was finished before."""
+        return bool(self._client.call("run.cancel", {"run": self.id})["changed"])
+
+    def timeline(self) -> list[dict[str, Any]]:
+        """Its journal records."""
+        return list(self._client.runs.get(self.id, detail=True)["timeline"])
+
+
+class Queue:
+    """A queue by its name."""
+
+    def __init__(self, client: Client, name: str) -> None:
+        self._client = client
+        self.name = check_name(name, "queue")
+
+    def enqueue(self, job: str, payload: Any = None, **options: Unpack[StartOptions]) -> RunHandle:
+        """Like `Client.start`, on this queue."""
+        options["queue"] = self.name
+        return self._client.start(job, payload, **options)
+
+
+class Runs:
+    """The project's runs."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def get(self, id: str, detail: bool = False) -> dict[str, Any]:
+        """The run object; with `detail` also its steps, attempts and timeline. `id` may be a unique
+        suffix, `@last` or `@failed`. Raises `NotFound`."""
+        return dict(self._client.call("run.get", {"run": id, "detail": detail}))
+
+    def list(
+        self,
+        *,
+        job: str | None = None,
+        status: str | None = None,
+        queue: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        since: datetime | str | None = None,
+        limit: int | None = None,
+        cursor: str | None = None,
+        dead: bool | None = None,
+    ) -> RunPage:
+        """One page of run objects, newest first: 50, or `limit` (at most 1000)."""
+        filters = {name: value for name, value in locals().items() if name != "self"}
+        answer = self._client.call("run.list", list_params(filters))
+        page = RunPage(answer["runs"])
+        page.cursor = answer["cursor"]
+        return page
+
+
+class Client:
+    """A project's daemon, for applications. Safe for threads and across `fork`; connects when it is
+    first needed, and again when the daemon was restarted.
+
+    `timeout` bounds each request in seconds (waits for results aside). `patience`: for how long
+    after a connection was lost its daemon is taken to be restarting.
+    """
+
+    def __init__(
+        self,
+        project: Project | str | os.PathLike[str] | None = None,
+        *,
+        timeout: float | None = 60.0,
+        patience: float = 5.0,
+    ) -> None:
+        if not isinstance(project, Project):
+            project = find_project(None if project is None else os.fspath(project))
+        self.project = project
+        self.runs = Runs(self)
+        self.state = State(self)
+        self.events = Events(self)
+        self._timeout = timeout
+        self._patience = patience
+        self._lock = threading.Lock()  # of what follows
+        self._link: Link | None = None
+        self._lost_at: float | None = None
+        self._closed = threading.Event()
+        _clients.add(self)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Hang up, for good. Runs go on; calls under way raise `DaemonUnavailable`."""
+        self._closed.set()
+        with self._lock:
+            link, self._link = self._link, None
+        if link is not None:
+            link.close()
+            link.join()
+
+    def __del__(self) -> None:
+        # The reader thread knows the link only, so a client that nobody holds ends here.
+        link = getattr(self, "_link", None)
+        if link is not None:
+            link.close()
+
+    def start(self, job: str, payload: Any = None, **options: Unpack[StartOptions]) -> RunHandle:
+        """Start a run of `job`; it is durable when this returns.
+
+        Raises `NotFound` (no such job), `Conflict` (the idempotency key is another run's),
+        `PayloadRefused`, `Usage`, `Busy`, or `DaemonUnavailable`, which says so if the start may
+        have happened all the same.
+        """
+        answer = self.call("run.start", start_params(job, payload, options))
+        return RunHandle(self, answer["id"], bool(answer["reused"]))
+
+    def start_many(self, items: Iterable[Any]) -> list[RunHandle | StackshiftError]:
+        """Start many runs; for each item, in order, its handle or why it was not started.
+
+        An item is a dict with the arguments of `start`, or `(job, payload)`. Raises
+        `DaemonUnavailable` only if nothing was sent at all; later, it stands in the list.
+        """
+        self._check("run.start_many")
+        refused: dict[int, StackshiftError] = {}
+        results: dict[int, RunHandle | StackshiftError] = {}
+        window: deque[tuple[Batch, tuple[Link, Flight] | None]] = deque()
+        for batch in batches(self.project, items, refused):
+            if not results and not window:
+                self._reach(self._deadline(self._timeout))
+            if len(window) == IN_FLIGHT:
+                results.update(self._land(*window.popleft()))
+            window.append((batch, self._launch(batch)))
+        while window:
+            results.update(self._land(*window.popleft()))
+        results.update(refused)
+        return [results[place] for place in sorted(results)]
+
+    def queue(self, name: str) -> Queue:
+        """The queue `name`, to start runs on."""
+        return Queue(self, name)
+
+    def call(self, method: str, params: Mapping[str, Any], *, timeout: float | None = None) -> Any:
+        """The result of any method of the protocol. `timeout` in seconds; without one the client's
+        (a wait for a lock comes on top), and none for `run.wait`, which has its own."""
+        self._check(method)
+        body = encode(self.project, params)
+        if timeout is None:
+            timeout = bound(method, params, self._timeout)
+        return self._ask(method, body, may_repeat(method, params), self._deadline(timeout))
+
+    def _check(self, method: str) -> None:
+        """A hook: raise here to refuse `method` where the caller stands."""
+
+    @staticmethod
+    def _deadline(timeout: float | None) -> float | None:
+        return None if timeout is None else monotonic() + timeout
+
+    def _ask(self, method: str, body: bytes, repeatable: bool, deadline: float | None) -> Any:
+        """Send and wait; again on a new connection where that is safe."""
+        losses = 0
+        while True:
+            link, asked_at = self._reach(deadline), monotonic()
+            try:
+                return link.wait(link.send(method, body, deadline), deadline, method)
+            except Lost as lost:
+                if lost.sent and not repeatable:
+                    raise uncertain(method, lost.why) from lost
+                if isinstance(lost.why, Busy):
+                    raise from_json(lost.why.as_json()) from lost
+                # A daemon that hangs up on this request again and again is not restarting.
+                losses = losses + 1 if monotonic() - asked_at < SOON else 1
+                if losses == MAX_LOSSES or self._closed.is_set():
+                    raise from_json(lost.why.as_json()) from lost
+
+    def _reach(self, deadline: float | None) -> Link:
+        """The connection; where it was lost just now, wait for the daemon to come back."""
+        while True:
+            try:
+                return self._connect()
+            except DaemonUnavailable as gone:
+                lately = self._lost_at is not None and monotonic() - self._lost_at < self._patience
+                if not lately or gone.fields.get("reason") not in RESTARTING:
+                    raise
+                if deadline is not None and monotonic() >= deadline:
+                    raise
+                self._closed.wait(PAUSE)
+
+    def _connect(self) -> Link:
+        """The living connection, made if there is none."""
+        with self._lock:
+            if self._closed.is_set():
+                raise Usage("this client was closed")
+            if self._link is not None:
+                if self._link.end is None:
+                    return self._link
+                self._lost_at, self._link = self._link.ended_at, None
+            self._link = Link(connect(self.project.data_dir))
+            return self._link
+
+    def _launch(self, batch: Batch) -> tuple[Link, Flight] | None:
+        """Send a batch ahead; None if it could not be sent, which is for `_land` to see to."""
+        try:
+            link = self._connect()
+            deadline = self._deadline(self._timeout)
+            return link, link.send("run.start_many", batch.body, deadline)
+        except (Lost, StackshiftError, TimeoutError):
+            return None
+
+    def _land(
+        self, batch: Batch, launched: tuple[Link, Flight] | None
+    ) -> Iterator[tuple[int, RunHandle | StackshiftError]]:
+        """What became of the items of a batch, by their places."""
+        method, deadline = "run.start_many", self._deadline(self._timeout)
+        try:
+            try:
+                if launched is None:
+                    raise Lost(unavailable("not sent", BROKEN), sent=False)
+                answer = launched[0].wait(launched[1], deadline, method)
+            except Lost as lost:
+                if lost.sent and not batch.repeatable:
+                    raise uncertain(method, lost.why) from lost
+                answer = self._ask(method, batch.body, batch.repeatable, deadline)
+        except (StackshiftError, TimeoutError) as bad:
+            yield from batch_failed(batch, bad)
+            return
+        for place, (id, reused, error) in batch_results(batch, answer):
+            yield place, error or RunHandle(self, id, reused)
+
+    def _forked(self) -> None:
+        """In the child of a fork: locks may be held by threads that do not exist here."""
+        self._lock = threading.Lock()
+        if not self._closed.is_set():
+            self._closed = threading.Event()
+        link, self._link = self._link, None
+        if link is not None:
+            link.forget()
+
+
+_clients: weakref.WeakSet[Client] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for client in list(_clients):
+        client._forked()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,67 @@
+"""`events` for applications: what a client's `.events` is, blocking and awaited.
+
+What is asked and what the answer means is `event_calls`'.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stackshift_jobs.calls import events
+from stackshift_jobs.calls.drive import AsyncCaller, Caller
+from stackshift_jobs.values.durations import Duration
+from stackshift_jobs.values.stored import SentEvent
+
+
+class Events:
+    """The project's events."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    def send(
+        self,
+        name: str,
+        payload: Any = None,
+        *,
+        correlation_key: str | None = None,
+        idempotency_key: str | None = None,
+        idempotency_ttl: Duration | None = None,
+        ttl: Duration | None = None,
+    ) -> SentEvent:
+        """Send an event; it is durable when this returns, and the answer says what it did.
+
+        It resumes all runs that wait for `name` with this `correlation_key`. If none does it is
+        kept for `ttl` (default 7d; 0: not at all), for the first that will. The same
+        `idempotency_key` is the same event for `idempotency_ttl` (default 30d); raises `Conflict`
+        if it had another name, correlation key or payload.
+        """
+        call = events.send(
+            name, payload, correlation_key=correlation_key, idempotency_key=idempotency_key,
+            idempotency_ttl=idempotency_ttl, ttl=ttl,
+        )  # fmt: skip
+        return events.sent(self._caller.call(*call))
+
+
+class AsyncEvents:
+    """`Events`, awaited."""
+
+    def __init__(self, caller: AsyncCaller) -> None:
+        self._caller = caller
+
+    async def send(
+        self,
+        name: str,
+        payload: Any = None,
+        *,
+        correlation_key: str | None = None,
+        idempotency_key: str | None = None,
+        idempotency_ttl: Duration | None = None,
+        ttl: Duration | None = None,
+    ) -> SentEvent:
+        """Send an event; see `Events.send`."""
+        call = events.send(
+            name, payload, correlation_key=correlation_key, idempotency_key=idempotency_key,
+            idempotency_ttl=idempotency_ttl, ttl=ttl,
+        )  # fmt: skip
+        return events.sent(await self._caller.call(*call))

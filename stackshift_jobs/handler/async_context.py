@@ -1,0 +1,246 @@
+"""What an `async def` handler gets: `AsyncJobContext`. Everything that talks to the daemon is
+awaited; a call's identity is taken when it is called, not when it is awaited."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from datetime import datetime
+from typing import Any, Generic, TypeVar, overload
+from uuid import UUID, uuid4
+
+from stackshift_jobs.handler import steps, waits
+from stackshift_jobs.handler.async_state import AsyncRunEvents, AsyncRunState
+from stackshift_jobs.handler.command import CommandResult, run_command
+from stackshift_jobs.handler.context import Facts, instant_us
+from stackshift_jobs.handler.ops import Steps
+from stackshift_jobs.handler.ports import AsyncPort, drive_awaited
+from stackshift_jobs.handler.replay import Pass
+from stackshift_jobs.handler.waits import OnTimeout
+from stackshift_jobs.retry import Retry
+from stackshift_jobs.values.durations import Duration, milliseconds, to_datetime
+from stackshift_jobs.values.payload_types import convert
+from stackshift_jobs.values.stored import Event
+
+P = TypeVar("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+class AsyncJobContext(Generic[P]):
+    """The run, as its `async def` handler sees it. See `JobContext`."""
+
+    def __init__(self, facts: Facts[P], pass_: Pass, port: AsyncPort) -> None:
+        self.payload = facts.payload
+        self.run_id = facts.run_id
+        self.job = facts.job
+        self.queue = facts.queue
+        self.attempt = facts.attempt
+        self.labels = facts.labels
+        self.idempotency_key = facts.idempotency_key
+        self.scheduled_at = facts.scheduled_at
+        self.log = facts.log
+        self.step = AsyncStepCalls(facts.run_id, pass_, port)
+        self.state = AsyncRunState(pass_, port)
+        self.events = AsyncRunEvents(pass_, port)
+        self._pass = pass_
+        self._port = port
+
+    async def now(self) -> datetime:
+        """The time (UTC) of the first pass that asked here."""
+        key = self._pass.identify_read("now")
+        made = steps.read_value(self._pass, key, self._pass.clock.now_us)
+        return to_datetime(await drive_awaited(made, self._port))
+
+    async def uuid(self) -> UUID:
+        """A random UUID; the same on every pass."""
+        key = self._pass.identify_read("uuid")
+        made = steps.read_value(self._pass, key, lambda: str(uuid4()))
+        return UUID(await drive_awaited(made, self._port))
+
+    async def progress(self, done: float, total: float | None = None, message: str = "") -> None:
+        """Show how far the run is, in its timeline."""
+        if not self._pass.replaying:
+            self._port.progress(done, total, message)
+
+
+class AsyncStepCalls:
+    """`ctx.step` of an `async def` handler; see `StepCalls` for what each call does."""
+
+    def __init__(self, run_id: str, pass_: Pass, port: AsyncPort) -> None:
+        self._run_id = run_id
+        self._pass = pass_
+        self._port = port
+
+    @overload
+    def run(
+        self, name: str, fn: Callable[..., Coroutine[Any, Any, R]], *args: Any,
+        retry: Retry | None = None, timeout: Duration | None = None, returns: Any = None,
+        **kwargs: Any,
+    ) -> Coroutine[Any, Any, R]: ...  # fmt: skip
+    @overload
+    def run(
+        self, name: str, fn: Callable[..., R], *args: Any,
+        retry: Retry | None = None, timeout: Duration | None = None, returns: Any = None,
+        **kwargs: Any,
+    ) -> Coroutine[Any, Any, R]: ...  # fmt: skip
+    def run(
+        self,
+        name: str,
+        fn: Callable[..., Any],
+        *args: Any,
+        retry: Retry | None = None,
+        timeout: Duration | None = None,
+        returns: Any = None,
+        **kwargs: Any,
+    ) -> Coroutine[Any, Any, Any]:
+        """Run `fn` once; an `async def` one on the loop, a `def` one on a thread."""
+        key = self._pass.identify(name, "run")
+        made = steps.run_step(
+            self._pass, key, fn, args, kwargs, retry=retry,
+            timeout_ms=steps.timeout_ms(timeout), clock=self._pass.clock.seconds,
+        )  # fmt: skip
+        return (
+            self._called(key, made)
+            if returns is None
+            else self._typed(self._called(key, made), returns)
+        )
+
+    def _called(self, key: str, made: Steps) -> Coroutine[Any, Any, Any]:
+        """The call, to be awaited; until it is, it stands among those that were forgotten."""
+        self._pass.unawaited.add(key)
+        return drive_awaited(made, self._port, self._pass.unawaited, key)
+
+    async def _typed(self, call: Coroutine[Any, Any, Any], returns: Any) -> Any:
+        return convert(await call, returns)
+
+    def map(
+        self,
+        name: str,
+        fn: Callable[[T], Any],
+        items: Iterable[T],
+        *,
+        concurrency: int = 8,
+        retry: Retry | None = None,
+        timeout: Duration | None = None,
+        returns: Any = None,
+    ) -> Coroutine[Any, Any, list[Any]]:
+        """One step an item (`name[0]`, …), `concurrency` at a time; results in order."""
+        lanes = steps.check_concurrency(concurrency)
+        base = self._pass.identify(name, "map")
+        listed = list(items)
+        left = iter(enumerate(listed))
+        outcomes: list[Any] = [None] * len(listed)
+
+        async def lane() -> None:
+            for index, item in left:
+                key = self._pass.identify_item(base, index)
+                made = steps.run_step(
+                    self._pass, key, fn, (item,), {}, retry=retry,
+                    timeout_ms=steps.timeout_ms(timeout), clock=self._pass.clock.seconds,
+                    input=steps.digest(item),
+                )  # fmt: skip
+                try:
+                    outcomes[index] = convert(await drive_awaited(made, self._port), returns)
+                except Exception as error:
+                    outcomes[index] = error
+
+        async def every() -> list[Any]:
+            # Lanes rather than a semaphore: a lane that waits durably is seen to wait.
+            await asyncio.gather(*(lane() for _ in range(min(lanes, len(listed)))))
+            for outcome in outcomes:
+                if isinstance(outcome, Exception):
+                    raise outcome
+            return outcomes
+
+        return every()
+
+    def command(
+        self,
+        name: str,
+        argv: Sequence[str],
+        *,
+        timeout: Duration | None = None,
+        env: dict[str, str] | None = None,
+        check: bool = True,
+        retry: Retry | None = None,
+    ) -> Coroutine[Any, Any, CommandResult]:
+        """Run a program as a step; see `StepCalls.command`."""
+        limit_ms = steps.timeout_ms(timeout)
+        return self.run(name, run_command, list(argv), limit_ms, env, check, retry=retry)
+
+    def sleep(self, name: str, duration: Duration) -> Coroutine[Any, Any, None]:
+        """Wait durably for `duration`."""
+        key = self._pass.identify(name, "sleep")
+        return self._called(key, steps.sleep(self._pass, key, milliseconds(duration), None))
+
+    def sleep_until(self, name: str, when: datetime | str) -> Coroutine[Any, Any, None]:
+        """Wait durably until `when`."""
+        key = self._pass.identify(name, "sleep")
+        return self._called(key, steps.sleep(self._pass, key, None, instant_us(when)))
+
+    def start(
+        self,
+        job: str,
+        payload: Any = None,
+        *,
+        name: str | None = None,
+        cancel_with_parent: bool = False,
+        **options: Any,
+    ) -> Coroutine[Any, Any, str]:
+        """Start an independent run exactly once; gives its id."""
+        key = self._pass.identify(name or job, "start")
+        made = steps.start_child(
+            self._pass, key, job, payload, wait=False,
+            cancel_with_parent=cancel_with_parent, options=options,
+        )  # fmt: skip
+        return self._called(key, made)
+
+    def call(
+        self, job: str, payload: Any = None, *, name: str | None = None, **options: Any
+    ) -> Coroutine[Any, Any, Any]:
+        """Start a run and wait for its result. Raises `ChildFailed`."""
+        key = self._pass.identify(name or job, "child")
+        made = steps.start_child(
+            self._pass, key, job, payload, wait=True, cancel_with_parent=True, options=options
+        )
+        return self._called(key, made)
+
+    def result(self, run_id: str, *, name: str = "result") -> Coroutine[Any, Any, Any]:
+        """Wait durably for the result of a run. Raises `ChildFailed`."""
+        key = self._pass.identify(name, "child")
+        return self._called(key, steps.await_run(self._pass, key, run_id))
+
+    def wait_for_event(
+        self,
+        event: str,
+        *,
+        correlation_key: str | None = None,
+        timeout: Duration | None = None,
+        on_timeout: OnTimeout = "fail",
+        name: str | None = None,
+    ) -> Coroutine[Any, Any, Event]:
+        """Wait durably for an event; see `StepCalls.wait_for_event`."""
+        return self.wait_for_any(
+            [(event, correlation_key)],
+            name=waits.name_of(event, name),
+            timeout=timeout,
+            on_timeout=on_timeout,
+        )
+
+    def wait_for_any(
+        self,
+        events: Iterable[tuple[str, str | None]],
+        *,
+        name: str,
+        timeout: Duration | None = None,
+        on_timeout: OnTimeout = "fail",
+    ) -> Coroutine[Any, Any, Event]:
+        """Wait durably for the first of some events; see `StepCalls.wait_for_any`."""
+        key = self._pass.identify(name, "event")
+        terms = waits.terms(events, timeout, on_timeout)
+        return self._called(key, waits.wait_for_event(self._pass, key, terms))
+
+    def key(self, name: str) -> str:
+        """Text that is stable for this run and step."""
+        return f"{self._run_id}/{name}"

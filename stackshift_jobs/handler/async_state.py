@@ -1,0 +1,212 @@
+"""`ctx.state` and `ctx.events` of an `async def` handler: `handler_state`, awaited.
+
+The identity of a call is taken when it is called, not when it is awaited. A `def` function of a
+step runs on a thread, where nothing can be awaited: it may return such a call, to be awaited for
+it; otherwise the client (`stackshift.state`) is right there, which acts at once as these would.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from datetime import datetime
+from types import TracebackType
+from typing import Any
+
+from stackshift_jobs.calls import events, state
+from stackshift_jobs.calls.state import Call
+from stackshift_jobs.errors import StackshiftError, Usage
+from stackshift_jobs.handler.ops import Steps
+from stackshift_jobs.handler.ports import AsyncPort, drive_awaited
+from stackshift_jobs.handler.replay import Pass, told, written_as
+from stackshift_jobs.handler.requests import ask, ask_all, given
+from stackshift_jobs.handler.scope import current_step
+from stackshift_jobs.handler.state import Block, sent_subject
+from stackshift_jobs.values.durations import Duration
+from stackshift_jobs.values.stored import SentEvent, StateChange, StateEntry
+
+
+class _Calls:
+    """Makes calls that are to be awaited; until they are, they stand among those that were
+    forgotten."""
+
+    def __init__(self, pass_: Pass, port: AsyncPort) -> None:
+        self._pass = pass_
+        self._port = port
+
+    def _ask(
+        self, subject: str, call: Call, give: Callable[[Any], Any], name: str | None
+    ) -> Coroutine[Any, Any, Any]:
+        """`call`, about `subject`; gives what `give` makes of its result."""
+        step = _identify(self._pass, call[0], subject, name)
+        made = given(ask(self._pass, step, call), give)
+        return _called(self._pass, self._port, step, subject, call[0], made)
+
+
+def _identify(pass_: Pass, method: str, subject: str, name: str | None = None) -> str:
+    """As `Pass.identify_call`. Raises `Usage` within another event loop than the handler's, where
+    the call could not be awaited."""
+    step = pass_.identify_call(method, subject, name=name)
+    if not step and pass_.loop is not None and _running_loop() not in (None, pass_.loop):
+        raise Usage(
+            f"{written_as(method)} was called in an event loop of its own (in step "
+            f"{current_step.get()!r}), where it cannot be awaited",
+            hint=f"use stackshift.{written_as(method).removeprefix('ctx.')} there",
+        )
+    return step
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None  # a `def` function on a thread: what it returns is awaited on the loop
+
+
+def _called(
+    pass_: Pass, port: AsyncPort, step: str, subject: str, method: str, made: Steps
+) -> Coroutine[Any, Any, Any]:
+    if step:
+        pass_.unawaited.add(step)
+        return drive_awaited(made, port, pass_.unawaited, step)
+    within = pass_.forgotten.setdefault(current_step.get() or "", set())
+    shown = told(written_as(method), subject)
+    within.add(shown)
+    return drive_awaited(made, port, within, shown)
+
+
+class AsyncRunState(_Calls):
+    """The project's durable entries; see `RunState` for what each call does."""
+
+    def get(
+        self, key: str, default: Any = None, *, name: str | None = None
+    ) -> Coroutine[Any, Any, Any]:
+        """The value of `key`, `default` if there is none."""
+        return self._ask(key, state.get(key), lambda result: state.value(result, default), name)
+
+    def entry(self, key: str, *, name: str | None = None) -> Coroutine[Any, Any, StateEntry | None]:
+        """The entry of `key`: its value, and its version, to be given as `if_version`."""
+        return self._ask(key, state.get(key), state.entry, name)
+
+    def set(
+        self,
+        key: str,
+        value: Any,
+        *,
+        ttl: Duration | None = None,
+        expires_at: datetime | str | None = None,
+        if_version: int | None = None,
+        if_absent: bool = False,
+        name: str | None = None,
+    ) -> Coroutine[Any, Any, int]:
+        """Write `value`; its version. Raises `Conflict`; see `RunState.set`."""
+        call = state.set_(
+            key, value, ttl=ttl, expires_at=expires_at, if_version=if_version, if_absent=if_absent
+        )
+        return self._ask(key, call, state.version, name)
+
+    def delete(
+        self, key: str, *, if_version: int | None = None, name: str | None = None
+    ) -> Coroutine[Any, Any, bool]:
+        """Remove the entry; was there one? Raises `Conflict` if its version is not `if_version`."""
+        call = state.delete(key, if_version=if_version)
+        return self._ask(key, call, state.existed, name)
+
+    def increment(
+        self,
+        key: str,
+        by: int | float = 1,
+        *,
+        ttl: Duration | None = None,
+        name: str | None = None,
+    ) -> Coroutine[Any, Any, int | float]:
+        """Add `by` to the number at `key`; the new number. See `RunState.increment`."""
+        return self._ask(key, state.increment(key, by, ttl=ttl), state.number, name)
+
+    def history(
+        self, key: str, limit: int = 50, *, name: str | None = None
+    ) -> Coroutine[Any, Any, list[StateChange]]:
+        """The last changes of `key`, newest first, as far back as the journal is kept."""
+        step = _identify(self._pass, "state.history", key, name)
+        made = ask_all(self._pass, step, state.history(key, limit))
+        return _called(self._pass, self._port, step, key, "state.history", made)
+
+    def list(
+        self, prefix: str = "", *, name: str | None = None
+    ) -> Coroutine[Any, Any, list[StateEntry]]:
+        """All entries whose key begins with `prefix`, in the order of their keys."""
+        step = _identify(self._pass, "state.list", prefix, name)
+        made = ask_all(self._pass, step, state.listing(prefix))
+        return _called(self._pass, self._port, step, prefix, "state.list", made)
+
+    def lock(
+        self,
+        key: str,
+        *,
+        ttl: Duration | None = None,
+        wait: Duration | None = None,
+        name: str | None = None,
+    ) -> AsyncRunLock:
+        """The lock `key`, for an `async with` block; see `RunState.lock`."""
+        return AsyncRunLock(self._pass, self._port, key, ttl, wait, name)
+
+
+class AsyncRunEvents(_Calls):
+    """Events that the handler sends, each once."""
+
+    def send(
+        self,
+        name: str,
+        payload: Any = None,
+        *,
+        correlation_key: str | None = None,
+        idempotency_key: str | None = None,
+        idempotency_ttl: Duration | None = None,
+        ttl: Duration | None = None,
+        call_name: str | None = None,
+    ) -> Coroutine[Any, Any, SentEvent]:
+        """Send an event to the runs that wait for it; see `RunEvents.send`."""
+        call = events.send(
+            name, payload, correlation_key=correlation_key, idempotency_key=idempotency_key,
+            idempotency_ttl=idempotency_ttl, ttl=ttl,
+        )  # fmt: skip
+        subject = sent_subject(name, correlation_key)
+        return self._ask(subject, call, events.sent, call_name)
+
+
+class AsyncRunLock(Block):
+    """`RunLock`, awaited."""
+
+    def __init__(
+        self,
+        pass_: Pass,
+        port: AsyncPort,
+        key: str,
+        ttl: Duration | None,
+        wait: Duration | None,
+        name: str | None,
+    ) -> None:
+        super().__init__(pass_, key, ttl, wait, name)
+        self._port = port
+
+    async def __aenter__(self) -> AsyncRunLock:
+        self._enter(await drive_awaited(self._taking(), self._port))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, bad: BaseException | None, at: TracebackType | None
+    ) -> None:
+        leaving = self._leaving(bad)
+        if leaving is None:
+            return
+        try:
+            await drive_awaited(leaving, self._port)
+        except StackshiftError:
+            if bad is None:
+                raise
+
+    def extend(self, ttl: Duration) -> Coroutine[Any, Any, None]:
+        """Hold it for `ttl` from now on. Raises `LockLost` if the run has lost it."""
+        step = _identify(self._pass, "lock.extend", self.key)
+        made = self._extending(step, ttl)
+        return _called(self._pass, self._port, step, self.key, "lock.extend", made)

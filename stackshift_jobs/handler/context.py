@@ -1,0 +1,286 @@
+"""What a `def` handler gets: `JobContext`, and `ctx.step`.
+
+Each call blocks until its outcome is durable. The rules are in `steps`; here they are driven, one
+op after another, on the thread that calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
+from datetime import datetime
+from logging import Logger
+from typing import Any, Generic, TypeVar, cast
+from uuid import UUID, uuid4
+
+from stackshift_jobs.handler import steps, waits
+from stackshift_jobs.handler.command import CommandResult, run_command
+from stackshift_jobs.handler.ports import Port, drive
+from stackshift_jobs.handler.replay import Pass, Unwinding
+from stackshift_jobs.handler.state import RunEvents, RunState
+from stackshift_jobs.handler.waits import OnTimeout
+from stackshift_jobs.retry import Retry
+from stackshift_jobs.values.durations import (
+    Duration,
+    milliseconds,
+    moment_us,
+    parse_time,
+    to_datetime,
+)
+from stackshift_jobs.values.payload_types import convert
+from stackshift_jobs.values.stored import Event
+
+P = TypeVar("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+class Facts(Generic[P]):
+    """What is known of a run when its handler is called; the same on every pass of an attempt."""
+
+    def __init__(
+        self,
+        *,
+        payload: P,
+        run_id: str,
+        job: str,
+        queue: str,
+        attempt: int,
+        labels: dict[str, str],
+        idempotency_key: str | None,
+        scheduled_at: datetime | None,
+        log: Logger,
+    ) -> None:
+        self.payload: P = payload
+        """The run's payload, as the type that the handler's annotation names."""
+        self.run_id = run_id
+        self.job = job
+        self.queue = queue
+        self.attempt = attempt
+        """Which try this is, from 1; resuming after a wait is the same attempt."""
+        self.labels = labels
+        self.idempotency_key = idempotency_key
+        self.scheduled_at = scheduled_at
+        self.log = log
+        """Kept with the run; see `stackshift runs logs`."""
+
+
+class JobContext(Generic[P]):
+    """The run, as its `def` handler sees it.
+
+    Every call is recorded once and answered from the record on every later pass.
+    """
+
+    def __init__(self, facts: Facts[P], pass_: Pass, port: Port) -> None:
+        self.payload = facts.payload
+        self.run_id = facts.run_id
+        self.job = facts.job
+        self.queue = facts.queue
+        self.attempt = facts.attempt
+        self.labels = facts.labels
+        self.idempotency_key = facts.idempotency_key
+        self.scheduled_at = facts.scheduled_at
+        self.log = facts.log
+        self.step = StepCalls(facts.run_id, pass_, port)
+        self.state = RunState(pass_, port)
+        self.events = RunEvents(pass_, port)
+        self._pass = pass_
+        self._port = port
+
+    def now(self) -> datetime:
+        """The time (UTC) of the first pass that asked here."""
+        key = self._pass.identify_read("now")
+        made = steps.read_value(self._pass, key, self._pass.clock.now_us)
+        return to_datetime(drive(made, self._port))
+
+    def uuid(self) -> UUID:
+        """A random UUID; the same on every pass."""
+        key = self._pass.identify_read("uuid")
+        return UUID(drive(steps.read_value(self._pass, key, lambda: str(uuid4())), self._port))
+
+    def progress(self, done: float, total: float | None = None, message: str = "") -> None:
+        """Show how far the run is, in its timeline."""
+        if not self._pass.replaying:
+            self._port.progress(done, total, message)
+
+
+class StepCalls:
+    """`ctx.step` of a `def` handler. Step names: 1 to 128 printable characters but `# [ ] =`."""
+
+    def __init__(self, run_id: str, pass_: Pass, port: Port) -> None:
+        self._run_id = run_id
+        self._pass = pass_
+        self._port = port
+
+    def run(
+        self,
+        name: str,
+        fn: Callable[..., R],
+        *args: Any,
+        retry: Retry | None = None,
+        timeout: Duration | None = None,
+        returns: Any = None,
+        **kwargs: Any,
+    ) -> R:
+        """Run `fn(*args, **kwargs)` once: recorded, it never runs again; a crash before that
+        repeats it. Returns the result as read back from JSON, or as the type `returns`.
+
+        Without `retry` a step has one try an attempt of the run. Raises `StepFailed` on this and
+        every later pass once it has failed for good.
+        """
+        key = self._pass.identify(name, "run")
+        made = steps.run_step(
+            self._pass, key, fn, args, kwargs, retry=retry,
+            timeout_ms=steps.timeout_ms(timeout), clock=self._pass.clock.seconds,
+        )  # fmt: skip
+        return cast(R, convert(drive(made, self._port), returns))
+
+    def map(
+        self,
+        name: str,
+        fn: Callable[[T], R],
+        items: Iterable[T],
+        *,
+        concurrency: int = 8,
+        retry: Retry | None = None,
+        timeout: Duration | None = None,
+        returns: Any = None,
+    ) -> list[R]:
+        """One step an item (`name[0]`, …), `concurrency` at a time on threads; results in order.
+
+        If items fail the others finish, then the lowest index raises.
+        """
+        lanes = steps.check_concurrency(concurrency)
+        base = self._pass.identify(name, "map")
+        listed = list(items)
+
+        def one(index: int, item: T) -> R:
+            key = self._pass.identify_item(base, index)
+            made = steps.run_step(
+                self._pass, key, fn, (item,), {}, retry=retry,
+                timeout_ms=steps.timeout_ms(timeout), clock=self._pass.clock.seconds,
+                input=steps.digest(item),
+            )  # fmt: skip
+            return cast(R, convert(drive(made, self._port), returns))
+
+        with ThreadPoolExecutor(min(lanes, len(listed)) or 1, f"map-{name}") as pool:
+            futures = [
+                pool.submit(copy_context().run, one, index, item)
+                for index, item in enumerate(listed)
+            ]
+        return _settled(futures)
+
+    def command(
+        self,
+        name: str,
+        argv: Sequence[str],
+        *,
+        timeout: Duration | None = None,
+        env: dict[str, str] | None = None,
+        check: bool = True,
+        retry: Retry | None = None,
+    ) -> CommandResult:
+        """Run a program as a step, in a process group of its own: `{exit_code, stdout, stderr}`,
+        the last 64 KiB of each. A timeout kills the group; with `check`, a status other than 0
+        raises `CommandFailed` in the step."""
+        limit_ms = steps.timeout_ms(timeout)
+        return self.run(name, run_command, list(argv), limit_ms, env, check, retry=retry)
+
+    def sleep(self, name: str, duration: Duration) -> None:
+        """Wait durably for `duration`; no process waits with you."""
+        key = self._pass.identify(name, "sleep")
+        drive(steps.sleep(self._pass, key, milliseconds(duration), None), self._port)
+
+    def sleep_until(self, name: str, when: datetime | str) -> None:
+        """Wait durably until `when` (an aware `datetime`, or RFC 3339 text)."""
+        key = self._pass.identify(name, "sleep")
+        drive(steps.sleep(self._pass, key, None, instant_us(when)), self._port)
+
+    def start(
+        self,
+        job: str,
+        payload: Any = None,
+        *,
+        name: str | None = None,
+        cancel_with_parent: bool = False,
+        **options: Any,
+    ) -> str:
+        """Start an independent run exactly once; returns its id. Options are those of a start."""
+        key = self._pass.identify(name or job, "start")
+        made = steps.start_child(
+            self._pass, key, job, payload, wait=False,
+            cancel_with_parent=cancel_with_parent, options=options,
+        )  # fmt: skip
+        return str(drive(made, self._port))
+
+    def call(
+        self, job: str, payload: Any = None, *, name: str | None = None, **options: Any
+    ) -> Any:
+        """Start a run and wait for its result; it is cancelled with this one. Raises
+        `ChildFailed` if it failed or was cancelled."""
+        key = self._pass.identify(name or job, "child")
+        made = steps.start_child(
+            self._pass, key, job, payload, wait=True, cancel_with_parent=True, options=options
+        )
+        return drive(made, self._port)
+
+    def result(self, run_id: str, *, name: str = "result") -> Any:
+        """Wait durably for the result of a run. Raises `ChildFailed`."""
+        key = self._pass.identify(name, "child")
+        return drive(steps.await_run(self._pass, key, run_id), self._port)
+
+    def wait_for_event(
+        self,
+        event: str,
+        *,
+        correlation_key: str | None = None,
+        timeout: Duration | None = None,
+        on_timeout: OnTimeout = "fail",
+        name: str | None = None,
+    ) -> Event:
+        """Wait durably for an event of this name and correlation key: the oldest that is kept, or
+        the next one to come.
+
+        When `timeout` has passed, the run fails (`fail`: it is not retried) or is cancelled
+        (`cancel`), or goes on with an event that is falsy (`continue`).
+        """
+        return self.wait_for_any(
+            [(event, correlation_key)],
+            name=waits.name_of(event, name),
+            timeout=timeout,
+            on_timeout=on_timeout,
+        )
+
+    def wait_for_any(
+        self,
+        events: Iterable[tuple[str, str | None]],
+        *,
+        name: str,
+        timeout: Duration | None = None,
+        on_timeout: OnTimeout = "fail",
+    ) -> Event:
+        """Wait durably for the first of some events, each given by name and correlation key; the
+        others are left to who waits for them. See `wait_for_event`."""
+        key = self._pass.identify(name, "event")
+        terms = waits.terms(events, timeout, on_timeout)
+        made: Event = drive(waits.wait_for_event(self._pass, key, terms), self._port)
+        return made
+
+    def key(self, name: str) -> str:
+        """Text that is stable for this run and step: the idempotency key for outside systems."""
+        return f"{self._run_id}/{name}"
+
+
+def _settled(futures: list[Future[R]]) -> list[R]:
+    """All results in order, or what the lowest index raised; a wait of any outranks both, since
+    what waits is not yet decided."""
+    for future in futures:
+        if isinstance(error := future.exception(), Unwinding):
+            raise error
+    return [future.result() for future in futures]
+
+
+def instant_us(when: datetime | str) -> int:
+    """Microseconds since 1970; a `datetime` without an offset is local time."""
+    return parse_time(when) if isinstance(when, str) else moment_us(when)

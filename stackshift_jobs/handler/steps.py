@@ -1,0 +1,275 @@
+"""The rules of recording and replay, each call of `ctx.step` as a generator of `ops`.
+
+A generator first asks the record; only what is not on record is yielded to the driver. The value a
+call gives is the value as read back from JSON, on the first pass too. No clock, no thread and no
+socket here: the driver has them.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from hashlib import sha256
+from typing import Any, Final
+
+from stackshift_jobs.errors import (
+    ChildFailed,
+    InsideHandler,
+    NonRetryable,
+    PayloadRefused,
+    ReplayError,
+    RetryAfter,
+    StackshiftError,
+    StepFailed,
+    Usage,
+)
+from stackshift_jobs.handler.locks import guard, inside
+from stackshift_jobs.handler.ops import (
+    AwaitRun,
+    Memo,
+    Park,
+    Perform,
+    Recorded,
+    RecordFailure,
+    RecordResult,
+    RecordValue,
+    Sleep,
+    StartChild,
+    Steps,
+)
+from stackshift_jobs.handler.outcomes import granted, read, recalled
+from stackshift_jobs.handler.replay import Pass
+from stackshift_jobs.retry import Retry
+from stackshift_jobs.values.durations import Duration, milliseconds
+from stackshift_jobs.values.strict_json import canonical, dumps, plain, read_back
+
+MAX_TRACEBACK: int = 8192
+MAX_MESSAGE: int = 4096
+
+
+class Limits:
+    """Bounds of one value, in bytes of JSON; the worker sets it from `[limits] payload`."""
+
+    value_bytes: int = 1 << 20
+
+
+def error_json(error: BaseException) -> dict[str, Any]:
+    """`{type, message, traceback, retryable}` of an exception, bounded; frames of ours are left
+    out."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [
+        f for f in frames if "stackshift_jobs" not in f.filename and "stackshiftd" not in f.filename
+    ]
+    text = "".join(traceback.format_list(own or frames))
+    return {
+        "type": type(error).__name__,
+        "message": str(error)[:MAX_MESSAGE],
+        "traceback": text[-MAX_TRACEBACK:],
+        "retryable": retries(error),
+    }
+
+
+def retries(error: BaseException) -> bool:
+    """May what raised `error` be tried again? A mistake in the call itself comes back each time."""
+    refused = isinstance(error, StackshiftError) and error.fields.get("final")
+    return not refused and not isinstance(error, _FINAL)
+
+
+_FINAL: Final = (NonRetryable, PayloadRefused, Usage, InsideHandler)
+
+
+def run_step(
+    pass_: Pass,
+    key: str,
+    fn: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    *,
+    retry: Retry | None,
+    timeout_ms: int | None,
+    clock: Callable[[], float],
+    input: str = "",
+) -> Steps:
+    """Run `fn` unless its result is on record; returns the result. Raises `StepFailed`."""
+    memo = recalled(pass_, key)
+    tried = 0
+    if memo is not None:
+        if input and memo.input and memo.input != input:
+            raise ReplayError(
+                f"the item of {key!r} is not the one on record",
+                hint="step.map needs the same items on every pass: make the list in a step",
+            )
+        if memo.phase == "completed":
+            return read(memo.body)
+        if memo.phase == "failed":
+            raise _step_failed(key, memo.error)
+        tried = memo.tried
+        if memo.phase == "retrying":
+            yield Park(key, memo.due_us)
+    terms = retry.as_json() if retry is not None else None
+    while True:
+        if inside.get():
+            yield from guard(pass_, key)
+        tried += 1
+        began = clock()
+        try:
+            value = yield Perform(key, fn, args, kwargs, timeout_ms, tried, terms, input)
+            if pass_.forgotten:
+                _refuse_forgotten(pass_, key)
+            text = dumps(value, Limits.value_bytes)
+        except Exception as error:
+            pass_.forgotten.pop(key, None)
+            recorded: Recorded = yield RecordFailure(
+                step=key,
+                error=error_json(error),
+                duration_ms=_ms(clock() - began),
+                tried=tried,
+                retryable=retries(error),
+                retry=terms,
+                retry_after_ms=error.delay_ms if isinstance(error, RetryAfter) else None,
+                input=input,
+            )
+            if not recorded.due_us:
+                raise _step_failed(key, error_json(error)) from error
+            yield Park(key, recorded.due_us)
+        else:
+            yield RecordResult(key, text, _ms(clock() - began), tried, input)
+            return read_back(value, text)
+
+
+def _refuse_forgotten(pass_: Pass, key: str) -> None:
+    """Raise `Usage` if the step's function has made calls that nobody has awaited."""
+    calls = pass_.forgotten.pop(key, None)
+    if calls:
+        raise Usage(
+            f"step {key!r} called {', '.join(sorted(calls))} and never awaited it",
+            hint="await it; a `def` function returns it, or uses stackshift.state or .events",
+        )
+
+
+def _step_failed(key: str, error: dict[str, Any] | None) -> StepFailed:
+    told = error or {}
+    failed = StepFailed(
+        key, told.get("type", ""), told.get("message", ""), told.get("traceback", "")
+    )
+    failed.retryable = told.get("retryable", True)
+    return failed
+
+
+def read_value(pass_: Pass, key: str, make: Callable[[], Any]) -> Steps:
+    """What `make` gave the first time."""
+    memo = recalled(pass_, key)
+    if memo is not None:
+        return read(memo.body)
+    if inside.get():
+        yield from guard(pass_, key)
+    text = dumps(make())
+    yield RecordValue(key, text)
+    return read(text)
+
+
+def sleep(pass_: Pass, key: str, delay_ms: int | None, until_us: int | None) -> Steps:
+    """Wait durably; nothing is in memory meanwhile."""
+    memo = recalled(pass_, key)
+    if memo is None:
+        if inside.get():
+            yield from guard(pass_, key)
+        recorded: Recorded = yield Sleep(key, delay_ms, until_us)
+        yield Park(key, recorded.due_us)
+    elif memo.phase != "completed":
+        yield Park(key, memo.due_us)
+    return None
+
+
+def start_child(
+    pass_: Pass,
+    key: str,
+    job: str,
+    payload: Any,
+    *,
+    wait: bool,
+    cancel_with_parent: bool,
+    options: dict[str, Any],
+) -> Steps:
+    """Start a run exactly once; its id, or with `wait` its result. Raises `ChildFailed`."""
+    memo = recalled(pass_, key)
+    if memo is None:
+        text = dumps({} if payload is None else payload, Limits.value_bytes)
+        if inside.get():
+            yield from guard(pass_, key)
+        recorded = granted(
+            key,
+            (yield StartChild(key, job, text, wait, cancel_with_parent, start_options(options))),
+        )
+        if not wait:
+            return recorded.child
+        memo = yield Park(key)
+    elif not wait:
+        return memo.child
+    elif memo.phase != "completed":
+        memo = yield Park(key)
+    return _child_result(key, memo)
+
+
+def await_run(pass_: Pass, key: str, run: str) -> Steps:
+    """The result of a run. Raises `ChildFailed`."""
+    memo = recalled(pass_, key)
+    if memo is None:
+        if inside.get():
+            yield from guard(pass_, key)
+        yield AwaitRun(key, run)
+        memo = yield Park(key)
+    elif memo.phase != "completed":
+        memo = yield Park(key)
+    return _child_result(key, memo)
+
+
+def _child_result(key: str, memo: Memo) -> Any:
+    if memo.child_status == "completed":
+        return read(memo.body)
+    failed = ChildFailed(memo.child, memo.child_status, memo.error)
+    # Not caught, it ends the run: `runs retry` then calls anew, rather than read this outcome
+    # again.
+    failed.fields["step"] = key
+    raise failed
+
+
+def start_options(options: dict[str, Any]) -> dict[str, Any]:
+    """The options of a start as the wire holds them. Raises `TypeError` for one not known."""
+    made: dict[str, Any] = {}
+    for name, value in options.items():
+        if value is None:
+            continue
+        if name in ("queue", "idempotency_key", "priority", "max_attempts", "labels"):
+            made[name] = value
+        elif name in ("delay", "idempotency_ttl"):
+            made[f"{name}_ms"] = milliseconds(value)
+        elif name == "scheduled_at":
+            made[name] = plain(value)
+        else:
+            raise TypeError(f"a start has no option {name!r}")
+    return made
+
+
+def check_concurrency(concurrency: int) -> int:
+    """How many items of a map may run at a time. Raises `Usage` for none."""
+    if concurrency < 1:
+        raise Usage(f"concurrency is {concurrency}", hint="at least 1")
+    return concurrency
+
+
+def digest(item: Any) -> str:
+    """A short digest of a mapped item; empty where JSON cannot hold it (then it is not checked)."""
+    try:
+        return sha256(canonical(plain(item))).hexdigest()[:12]
+    except (StackshiftError, TypeError, ValueError):
+        return ""
+
+
+def _ms(seconds: float) -> int:
+    return max(0, round(seconds * 1000))
+
+
+def timeout_ms(timeout: Duration | None) -> int | None:
+    """A timeout in milliseconds, if there is one."""
+    return None if timeout is None else milliseconds(timeout)

@@ -1,0 +1,80 @@
+"""`ctx.step.wait_for_event` and `wait_for_any`: a durable wait for the first of some events.
+
+What becomes of the run when the time has passed is the daemon's to do: a handler that waits with
+`on_timeout="fail"` or `"cancel"` never hears of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any, Final, Literal
+
+from stackshift_jobs.errors import Usage
+from stackshift_jobs.handler.locks import guard, inside
+from stackshift_jobs.handler.ops import Ask, Park, Recorded, Steps
+from stackshift_jobs.handler.outcomes import granted, read, recalled
+from stackshift_jobs.handler.replay import Pass
+from stackshift_jobs.values.durations import MAX_TIME_US, Duration, milliseconds
+from stackshift_jobs.values.names import RESERVED, check_key, check_name
+from stackshift_jobs.values.stored import Event
+from stackshift_jobs.values.strict_json import dumps
+
+OnTimeout = Literal["fail", "continue", "cancel"]
+_ON_TIMEOUT: Final = ("fail", "continue", "cancel")
+MAX_EVENTS: Final = 32
+"""Events that one wait may be for."""
+SOME_DAY_US: Final = MAX_TIME_US
+"""When a wait without a timeout is due: nothing says that the event comes soon, so the pass is not
+kept for it."""
+
+
+def terms(
+    events: Iterable[tuple[str, str | None]], timeout: Duration | None, on_timeout: OnTimeout
+) -> dict[str, Any]:
+    """The params of a wait. Raises `Usage`."""
+    wanted = [
+        [check_name(name, "event"), "" if key is None else check_key(key, "correlation key")]
+        for name, key in events
+    ]
+    if not 1 <= len(wanted) <= MAX_EVENTS:
+        raise Usage(f"a wait for {len(wanted)} events", hint=f"1 to {MAX_EVENTS}")
+    if on_timeout not in _ON_TIMEOUT:
+        raise Usage(f"on_timeout is {on_timeout!r}", hint=f"one of {', '.join(_ON_TIMEOUT)}")
+    timeout_ms = None if timeout is None else milliseconds(timeout)
+    return {"events": wanted, "timeout_ms": timeout_ms, "on_timeout": on_timeout}
+
+
+def name_of(event: str, name: str | None) -> str:
+    """The name of a wait: the event's, if none is given. Raises `Usage`."""
+    if name is None and isinstance(event, str) and not RESERVED.isdisjoint(event):
+        raise Usage(
+            f"{event!r} cannot name a step", hint="give the wait a name without # [ ] =: name=..."
+        )
+    return event if name is None else name
+
+
+def wait_for_event(pass_: Pass, key: str, params: dict[str, Any]) -> Steps:
+    """The first `Event` that comes, or that was kept; falsy if the time has passed."""
+    memo = recalled(pass_, key)
+    if memo is None:
+        if inside.get():
+            yield from guard(pass_, key)
+        answer: Recorded = yield Ask(key, "event.wait", dumps(params))
+        granted(key, answer)
+        memo = yield Park(key, answer.due_us or SOME_DAY_US)
+    elif memo.phase != "completed":
+        memo = yield Park(key, memo.due_us or SOME_DAY_US)
+    return _event(read(memo.body), params["events"])
+
+
+def _event(body: dict[str, Any], events: list[list[str]]) -> Event:
+    if body["timed_out"]:
+        return Event(events[0][0] if len(events) == 1 else "", timed_out=True)
+    return Event(
+        name=body["name"],
+        payload=body["payload"],
+        correlation_key=body["correlation_key"] or None,
+        id=body["id"],
+        received_at=datetime.fromisoformat(body["received_at"]),
+    )

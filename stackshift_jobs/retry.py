@@ -1,0 +1,42 @@
+"""How often a job or a step is tried."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stackshift_jobs.errors import Usage
+from stackshift_jobs.values.durations import Duration, milliseconds
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Exponential backoff: `backoff * factor ** (n - 1)` after the n-th failure, at most
+    `max_backoff`, moved by up to ±`jitter` of itself. `max_attempts` counts the first try.
+
+    Raises `Usage` for values that make no sense.
+    """
+
+    max_attempts: int = 3
+    backoff: Duration = "1s"
+    factor: float = 2.0
+    max_backoff: Duration = "1h"
+    jitter: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.max_attempts <= 1_000_000:
+            raise Usage(f"max_attempts is {self.max_attempts}", hint="at least 1")
+        if not 1.0 <= self.factor <= 100.0:
+            raise Usage(f"factor is {self.factor}", hint="1 to 100")
+        if not 0.0 <= self.jitter <= 1.0:
+            raise Usage(f"jitter is {self.jitter}", hint="0 to 1")
+        self.as_json()
+
+    def as_json(self) -> dict[str, int | float]:
+        """The terms as the wire and the journal hold them."""
+        return {
+            "max_attempts": self.max_attempts,
+            "backoff_ms": milliseconds(self.backoff),
+            "factor": self.factor,
+            "max_backoff_ms": milliseconds(self.max_backoff),
+            "jitter": self.jitter,
+        }

@@ -1,0 +1,1 @@
+"""Values and what they may hold: JSON, durations, names, templates, types."""

@@ -1,0 +1,180 @@
+"""The frames of JSON-RPC with the daemon: what a request looks like, and what a line from it says.
+
+    → {"jsonrpc":"2.0","id":1,"method":"run.get","params":{"run":"@last"}}
+    ← {"jsonrpc":"2.0","id":1,"result":{…}}
+
+Owns encoding, the cutting of bytes into lines, and parsing; it has no socket. What cannot be sent
+is refused here, before any of it is on the way, and no line is held that is longer than a daemon
+of ours would send.
+
+Imported by every command, so it imports little: `strict` (12 ms) is asked only about a value that
+is not plainly JSON already.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from stackshift_jobs.errors import PayloadRefused, StackshiftError, from_json
+from stackshift_jobs.wire.unavailable import BROKEN, RESTART, unavailable
+
+TYPE_CHECKING = False  # See `errors`: loading `typing` takes too long here.
+if TYPE_CHECKING:
+    from typing import Any, Final
+
+MAX_PAYLOAD: Final = 16 << 20
+"""The most that `[limits] payload` can be; the daemon knows the project's own limit."""
+MAX_LINE: Final = MAX_PAYLOAD + (64 << 10)
+MAX_REPLY: Final = 256 << 20
+"""A run with all of its steps and records may be larger than anything that is sent."""
+
+_encode: Final = json.JSONEncoder(
+    ensure_ascii=True, allow_nan=False, separators=(",", ":"), check_circular=False
+).encode
+_SURE: Final = frozenset((str, int, bool, type(None)))
+_SURE_DEPTH: Final = 32
+"""Well under what `strict` allows; what is deeper is its to judge."""
+
+
+def _surely_plain(value: Any, depth: int = 0) -> bool:
+    """Is `value` JSON as it stands, without asking `strict`? False only means: ask."""
+    kind = type(value)
+    if kind in _SURE:
+        return True
+    if kind is float:
+        return bool(value - value == 0.0)
+    if depth >= _SURE_DEPTH:
+        return False
+    if kind is dict:
+        return all(type(k) is str and _surely_plain(v, depth + 1) for k, v in value.items())
+    return kind is list and all(_surely_plain(v, depth + 1) for v in value)
+
+
+def encode_value(value: Any, place: str) -> bytes:
+    """`value` as `strict.dumps` writes it; raises `PayloadRefused` whose path counts from `value`
+    and whose message begins with `place`, the parameter that it is."""
+    try:
+        if _surely_plain(value):
+            text = _encode(value)
+            # An escape of that kind may be half a character; rare enough to let strict look.
+            if "\\ud" not in text and len(text) <= MAX_PAYLOAD:
+                return text.encode("ascii")
+        from stackshift_jobs.values import strict_json
+
+        return strict_json.dumps(value, MAX_PAYLOAD)
+    except PayloadRefused as refused:
+        raise PayloadRefused(
+            f"{place}: {refused.message}", hint=refused.hint, path=refused.path, parameter=place
+        ) from None
+    except (ValueError, RecursionError) as bad:  # an integer too long to write, a cycle
+        raise PayloadRefused(f"{place}: {bad}", path="$", parameter=place) from bad
+
+
+def encode_params(params: Mapping[str, Any], place: str = "") -> bytes:
+    """The `params` object; each parameter is checked as a value of its own, and each of
+    `run.start_many`'s runs as the params of a `run.start`."""
+    parts = []
+    for name, value in params.items():
+        if name == "runs" and isinstance(value, list):
+            inner = b",".join(
+                encode_params(run, f"runs[{i}].")
+                if isinstance(run, Mapping)
+                else encode_value(run, f"runs[{i}]")
+                for i, run in enumerate(value)
+            )
+            encoded = b"[" + inner + b"]"
+        else:
+            encoded = encode_value(value, place + name)
+        parts.append(_encode(name).encode("ascii") + b":" + encoded)
+    return b"{" + b",".join(parts) + b"}"
+
+
+def encode_request(id: int, method: str, params: bytes) -> bytes:
+    """The line of a request; `params` is an encoded object. Raises `PayloadRefused` if it is longer
+    than any daemon takes."""
+    line = b'{"jsonrpc":"2.0","id":%d,"method":%s,"params":%s}\n' % (
+        id,
+        _encode(method).encode("utf-8"),
+        params,
+    )
+    if len(line) > MAX_LINE:
+        raise PayloadRefused(
+            f"{method}: a request of {len(line)} bytes; at most {MAX_LINE} fit a line", path="$"
+        )
+    return line
+
+
+class Reply:
+    """The answer to request `id`; None where the daemon speaks of the connection as a whole."""
+
+    __slots__ = ("error", "id", "result")
+
+    def __init__(self, id: int | None, result: Any, error: StackshiftError | None) -> None:
+        self.id = id
+        self.result = result
+        self.error = error
+
+    def value(self) -> Any:
+        """The result; raises the error if there is one."""
+        if self.error is not None:
+            raise self.error
+        return self.result
+
+
+class Notification:
+    """What the daemon says unasked: a feed's record, its end."""
+
+    __slots__ = ("method", "params")
+
+    def __init__(self, method: str, params: dict[str, Any]) -> None:
+        self.method = method
+        self.params = params
+
+
+def parse(line: bytes) -> Reply | Notification:
+    """The message in `line`; raises `DaemonUnavailable` for what no daemon of ours sends."""
+    try:
+        body = json.loads(line)
+        if "method" in body:
+            return Notification(str(body["method"]), dict(body.get("params") or {}))
+        id, error = body["id"], body.get("error")
+        if type(id) is not int and id is not None:
+            raise TypeError("an id that we never sent")
+        return Reply(id, body.get("result"), None if error is None else _error(error))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as bad:
+        raise unavailable(
+            f"the daemon sent what is no message: {line[:80]!r}",
+            BROKEN,
+            RESTART,
+        ) from bad
+
+
+def _error(error: dict[str, Any]) -> StackshiftError:
+    """The error of a reply, as the class of its code."""
+    data = error.get("data")
+    if isinstance(data, dict):
+        return from_json({"message": error.get("message", ""), **data})
+    return StackshiftError(str(error.get("message", "")))
+
+
+class Lines:
+    """Bytes in, whole lines out; never holds more than one line of at most `limit` bytes."""
+
+    def __init__(self, limit: int = MAX_REPLY) -> None:
+        self._limit = limit
+        self._parts: list[bytes] = []
+        self._held = 0
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The lines that `data` completes, without their ends. Raises `DaemonUnavailable` for a
+        line that is too long: its sender is not to be trusted with memory."""
+        *lines, rest = data.split(b"\n")
+        if lines:
+            lines[0] = b"".join(self._parts) + lines[0]
+            self._parts, self._held = [], 0
+        self._parts.append(rest)
+        self._held += len(rest)
+        if self._held > self._limit or any(len(line) > self._limit for line in lines):
+            raise unavailable(f"the daemon sent a line of over {self._limit} bytes", BROKEN)
+        return lines
