@@ -15,10 +15,10 @@ _SHORT = {"start", "state", "event"}
 
 def main() -> int:
     """Run the command line in `sys.argv`; the exit status."""
-    from stackshift_cli.streams import open_closed
+    from stackshift_cli.output.streams import open_closed
 
     open_closed()
-    from stackshift_cli.ending import ended
+    from stackshift_cli.exit import ended
 
     return ended(_run, _errors_as_json, bool({"-v", "--verbose"} & set(_own())))
 
@@ -45,15 +45,15 @@ def _errors_as_json() -> bool:
 def _run() -> int:
     argv = sys.argv[1:]
     if not _SHORT.isdisjoint(argv[:4]):
-        from stackshift_cli import shortpath
+        from stackshift_cli import fast_path
 
-        status = shortpath.run(argv)
+        status = fast_path.run(argv)
         if status is not None:
             return status
     if argv[:1] == ["__complete"]:
-        from stackshift_cli import completion
+        from stackshift_cli.commands import completion
 
         return completion.complete(argv[1:])
-    from stackshift_cli import tree
+    from stackshift_cli.commands import typer_app
 
-    return tree.run(argv)
+    return typer_app.run(argv)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from stackshift_cli.given import Globals
+from stackshift_cli.arguments import Globals
 from stackshift_jobs.errors import BadConfiguration
 from stackshift_jobs.project.locate import parse_toml, read_config_text
 

@@ -1,1 +1,1 @@
-"""The daemon as the command line meets it: its connection, its start, its feeds, its log."""
+"""The daemon as the command line meets it: connection, start, feed, log."""

@@ -7,8 +7,8 @@ from typing import Final, NamedTuple, TextIO
 
 from rich.console import Console
 
-from stackshift_cli.given import Globals
-from stackshift_cli.terminal import shows_unicode, wants_color
+from stackshift_cli.arguments import Globals
+from stackshift_cli.output.terminal import shows_unicode, wants_color
 
 
 class Glyphs(NamedTuple):

@@ -8,10 +8,10 @@ from typing import Any, Final
 
 from rich._export_format import CONSOLE_SVG_FORMAT
 
+from stackshift_cli.daemon.session import Session
+from stackshift_cli.output.safe_text import safe
 from stackshift_cli.render.console import UNICODE
 from stackshift_cli.render.picture import picture, recording_console
-from stackshift_cli.safe_text import safe
-from stackshift_cli.session import Session
 from stackshift_jobs.errors import Usage
 
 _WIDTH: Final = 120

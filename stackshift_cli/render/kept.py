@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from stackshift_cli.given import Globals
+from stackshift_cli.arguments import Globals
+from stackshift_cli.output.messages import shown
+from stackshift_cli.output.safe_text import safe
 from stackshift_cli.render.columns import Column, column, excess, print_columns, squeezed
 from stackshift_cli.render.console import console, glyphs, short_id
-from stackshift_cli.safe_text import safe
-from stackshift_cli.talk import shown
 
 _LEAST: Final = 8
 """Cells that a value or a key is not cut below while others can give way."""

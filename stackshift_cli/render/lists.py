@@ -7,12 +7,12 @@ from typing import Any, Final
 from rich.table import Table
 from rich.text import Text
 
-from stackshift_cli.about import call
-from stackshift_cli.given import Globals
+from stackshift_cli.arguments import Globals
+from stackshift_cli.output.safe_text import safe
 from stackshift_cli.render.columns import Column, column, excess, narrowed, print_columns, squeezed
 from stackshift_cli.render.console import STATUS_STYLES, Glyphs, console, glyphs, short_id
-from stackshift_cli.rows import FINISHED
-from stackshift_cli.safe_text import safe
+from stackshift_cli.timeline.describe import call
+from stackshift_cli.timeline.model import FINISHED
 from stackshift_jobs.project.settings import format_size
 from stackshift_jobs.values.durations import format_ms, from_rfc3339
 

@@ -13,11 +13,11 @@ from typing import Any, Final
 from rich.console import Group
 from rich.live import Live
 
-from stackshift_cli.follow import Deadline, End, Record, follow
+from stackshift_cli.daemon.feed import Deadline, End, Record, follow
+from stackshift_cli.daemon.session import Session
 from stackshift_cli.render.console import console, glyphs
 from stackshift_cli.render.picture import picture
-from stackshift_cli.rows import FINISHED
-from stackshift_cli.session import Session
+from stackshift_cli.timeline.model import FINISHED
 from stackshift_jobs.errors import DaemonUnavailable
 
 _FRAME_SECONDS: Final = 0.25

@@ -25,8 +25,9 @@ from rich.cells import cell_len
 from rich.console import Console, Group
 from rich.text import Text
 
-from stackshift_cli.axis import lay_out, strip, ticks
-from stackshift_cli.given import Globals
+from stackshift_cli.arguments import Globals
+from stackshift_cli.output.messages import shown
+from stackshift_cli.output.safe_text import safe, safe_lines
 from stackshift_cli.render.columns import cut_line, filled
 from stackshift_cli.render.console import (
     BAR_STYLES,
@@ -36,10 +37,9 @@ from stackshift_cli.render.console import (
     glyphs,
     short_id,
 )
-from stackshift_cli.rows import Row, Timeline, Try
-from stackshift_cli.safe_text import safe, safe_lines
-from stackshift_cli.talk import shown
-from stackshift_cli.timeline import FORGOTTEN, build, is_forgotten, where
+from stackshift_cli.timeline.axis import lay_out, strip, ticks
+from stackshift_cli.timeline.build import FORGOTTEN, build, is_forgotten, where
+from stackshift_cli.timeline.model import Row, Timeline, Try
 from stackshift_jobs.values.durations import format_ms
 
 _RUN_ID: Final = re.compile(r"run_[0-9a-z]{26}")

@@ -13,10 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from stackshift_cli import lines, talk, user_config
-from stackshift_cli.given import Given
-from stackshift_cli.safe_text import safe
-from stackshift_cli.session import Session
+from stackshift_cli import user_config
+from stackshift_cli.arguments import Given
+from stackshift_cli.daemon.session import Session
+from stackshift_cli.output import messages
+from stackshift_cli.output.safe_text import safe
+from stackshift_cli.render import tsv
 from stackshift_jobs.errors import BadConfiguration
 from stackshift_jobs.project.config import IDLE, KEYS, QUEUES, Key, find_key, load_config
 from stackshift_jobs.project.locate import parse_toml, read_config_text
@@ -39,7 +41,7 @@ def get(session: Session, given: Given) -> int:
         key = find_key(wanted)
         found = {setting.path: setting.value for setting in _project_settings(session)}
         value = found.get(wanted, key.default)
-    talk.data(talk.compact(value) if session.json else _shown(value))
+    messages.data(messages.compact(value) if session.json else _shown(value))
     return 0
 
 
@@ -70,7 +72,7 @@ def set_(session: Session, given: Given) -> int:
 def path(session: Session, given: Given) -> int:
     """`config path`: the file of the project, or of the user."""
     file = user_config.path() if given.flag("user") else session.project.config_file
-    talk.data(talk.compact({"path": str(file)}) if session.json else safe(str(file)))
+    messages.data(messages.compact({"path": str(file)}) if session.json else safe(str(file)))
     return 0
 
 
@@ -81,11 +83,11 @@ def show(session: Session, given: Given) -> int:
     if session.json:
         told = {s.path: {"value": s.value, "origin": s.origin} for s in settings}
         plain = {s.path: s.value for s in settings}
-        talk.data(talk.compact(told if with_origin else plain))
+        messages.data(messages.compact(told if with_origin else plain))
         return 0
     for setting in settings:
         shown = (setting.path, _shown(setting.value))
-        talk.data(lines.tabbed((*shown, setting.origin) if with_origin else shown))
+        messages.data(tsv.tabbed((*shown, setting.origin) if with_origin else shown))
     return 0
 
 
@@ -122,7 +124,7 @@ def _user_settings() -> Iterator[_Setting]:
 def _shown(value: Any) -> str:
     if value is None:
         return ""
-    return safe(value) if isinstance(value, str) else talk.compact(value)
+    return safe(value) if isinstance(value, str) else messages.compact(value)
 
 
 def _value(key: Key, path: str, text: str) -> Any:

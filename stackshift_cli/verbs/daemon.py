@@ -7,13 +7,15 @@ import select
 import sys
 from typing import Any, Final
 
-from stackshift_cli import autostart, lines, talk
+from stackshift_cli.arguments import Given
+from stackshift_cli.daemon import autostart
 from stackshift_cli.daemon.connection import Connection
-from stackshift_cli.given import Given
-from stackshift_cli.logfile import LogFile
-from stackshift_cli.safe_text import safe
-from stackshift_cli.session import Session
-from stackshift_cli.terminal import draws
+from stackshift_cli.daemon.log import LogFile
+from stackshift_cli.daemon.session import Session
+from stackshift_cli.output import messages
+from stackshift_cli.output.safe_text import safe
+from stackshift_cli.output.terminal import draws
+from stackshift_cli.render import tsv
 from stackshift_jobs.errors import DaemonUnavailable
 
 _POLL_SECONDS: Final = 0.1
@@ -45,7 +47,7 @@ def stop(session: Session, given: Given) -> int:
     """`daemon stop`: returns when it has gone; 0 also where none runs."""
     pid = _stop(session, drain=given.flag("drain"))
     if session.json:
-        talk.data(talk.compact({"pid": pid, "stopped": pid is not None}))
+        messages.data(messages.compact({"pid": pid, "stopped": pid is not None}))
     else:
         session.say("no daemon runs" if pid is None else f"stopped stackshiftd (pid {pid})")
     return 0
@@ -68,16 +70,16 @@ def status(session: Session, given: Given) -> int:
     with Connection.open(session.project.data_dir) as connection:
         told = connection.call("daemon.status", {}, 60.0)
     if session.json:
-        talk.data(talk.compact(told))
+        messages.data(messages.compact(told))
     elif draws(session.options):
         from stackshift_cli.render.lists import print_status
 
         print_status(session.options, told)
     else:
         for name, value in told.items():
-            talk.data(lines.tabbed((name, value)))
+            messages.data(tsv.tabbed((name, value)))
     for module in told["failed_modules"]:
-        session.say(f"does not import: {safe(talk.failed_module(module))}")
+        session.say(f"does not import: {safe(messages.failed_module(module))}")
     return 0
 
 
@@ -96,7 +98,7 @@ def logs(session: Session, given: Given) -> int:
 
 def _print_lines(session: Session, written: list[str]) -> None:
     for line in written:
-        talk.data(talk.compact({"line": line}) if session.json else safe(line))
+        messages.data(messages.compact({"line": line}) if session.json else safe(line))
     sys.stdout.flush()
 
 
@@ -112,7 +114,7 @@ def _running(session: Session) -> Connection | None:
 
 def _say_started(session: Session, pid: int, started: bool) -> None:
     if session.json:
-        talk.data(talk.compact({"pid": pid, "started": started}))
+        messages.data(messages.compact({"pid": pid, "started": started}))
     else:
         session.say(
             f"{'started stackshiftd' if started else 'stackshiftd runs already'} (pid {pid})"

@@ -10,10 +10,10 @@ import sys
 from collections.abc import Iterator
 from typing import Any, Final
 
-from stackshift_cli import talk
-from stackshift_cli.ask import can_ask, confirmed
-from stackshift_cli.given import Given
-from stackshift_cli.session import Session
+from stackshift_cli.arguments import Given
+from stackshift_cli.daemon.session import Session
+from stackshift_cli.output import messages
+from stackshift_cli.output.confirm import can_ask, confirmed
 from stackshift_cli.verbs.runs import listed
 from stackshift_jobs.errors import StackshiftError, Usage, from_json
 
@@ -48,7 +48,7 @@ def _act(session: Session, given: Given, method: str, verb: str, done: str, *, a
         if counted["count"] == 0 and (given.flag("yes") or can_ask()):
             session.say("nothing of that is in the dead letter" if filters else _NOTHING)
             if session.json:
-                talk.data("[]")
+                messages.data("[]")
             return 0
     if asks and not confirmed(f"{verb} {_runs(counted['count'])}", given.flag("yes")):
         return 0
@@ -117,15 +117,15 @@ class _Told:
                 continue
             self.done.append(result)
             if not self._session.json:
-                talk.data(result["id"])
+                messages.data(result["id"])
         sys.stdout.flush()
 
     def _fail(self, bad: StackshiftError) -> None:
-        status = talk.error(bad, self._session.json)
+        status = messages.error(bad, self._session.json)
         self.status = self.status or status
         self.refused = self.refused or status == _TEMPORARY
 
     def end(self) -> None:
         """Also of what was interrupted: what is done is done."""
         if self._session.json:
-            talk.data(talk.compact(self.done))
+            messages.data(messages.compact(self.done))

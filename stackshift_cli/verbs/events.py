@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from stackshift_cli import talk
-from stackshift_cli.given import Given
-from stackshift_cli.request import NO_PAYLOAD, payload_given
-from stackshift_cli.session import Session
+from stackshift_cli.arguments import Given
+from stackshift_cli.daemon.session import Session
+from stackshift_cli.flows.start_params import NO_PAYLOAD, payload_given
+from stackshift_cli.output import messages
 from stackshift_jobs.errors import Usage
 
 _TOLD_RUNS: Final = 5
@@ -33,9 +33,9 @@ def send(session: Session, given: Given) -> int:
         params["payload"] = payload
     sent = session.call("event.send", params)
     if session.json:
-        talk.data(talk.compact(sent))
+        messages.data(messages.compact(sent))
     else:
-        talk.data(str(sent["id"]))
+        messages.data(str(sent["id"]))
         session.say(_did(sent))
     return 0
 
@@ -58,15 +58,15 @@ def _did(sent: dict[str, Any]) -> str:
 
 def list_(session: Session, given: Given) -> int:
     """`event list`: those that are kept, newest first."""
-    from stackshift_cli import lines
-    from stackshift_cli.terminal import draws
+    from stackshift_cli.output.terminal import draws
+    from stackshift_cli.render import tsv
 
     limit = given.whole("limit", 1, 10_000_000) or 50
     names = ("name", "correlation_key")
     params = {name: text for name in names if (text := given.text(name)) is not None}
     events, is_cut = _pages(session, params, limit)
     if session.json:
-        talk.data(talk.compact(events))
+        messages.data(messages.compact(events))
     elif draws(session.options):
         from stackshift_cli.render.kept import print_events
 
@@ -76,7 +76,7 @@ def list_(session: Session, given: Given) -> int:
             session.say("no events are kept")
     else:
         for event in events:
-            talk.data(lines.columns(event, lines.EVENT_COLUMNS))
+            messages.data(tsv.columns(event, tsv.EVENT_COLUMNS))
     if is_cut:
         session.say(f"these are the newest {limit}; --limit N shows more")
     return 0

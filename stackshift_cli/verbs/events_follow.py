@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from stackshift_cli.given import Given
-from stackshift_cli.session import Session
-from stackshift_cli.verbs.runs_follow import TAIL_RECORDS, opening_given, tail_records
+from stackshift_cli.arguments import Given
+from stackshift_cli.daemon.session import Session
+from stackshift_cli.verbs.run_feeds import TAIL_RECORDS, opening_given, tail_records
 
 _EVENTS: Final = "event."
 _CONSUMED: Final = "wait.ended"

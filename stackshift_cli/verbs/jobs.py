@@ -9,11 +9,12 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-from stackshift_cli import lines, talk
-from stackshift_cli.given import Given
-from stackshift_cli.safe_text import safe
-from stackshift_cli.session import Session
-from stackshift_cli.terminal import draws
+from stackshift_cli.arguments import Given
+from stackshift_cli.daemon.session import Session
+from stackshift_cli.output import messages
+from stackshift_cli.output.safe_text import safe
+from stackshift_cli.output.terminal import draws
+from stackshift_cli.render import tsv
 from stackshift_jobs.errors import BadConfiguration, StackshiftError, from_json
 
 _CHECK_SECONDS: Final = 300
@@ -24,16 +25,16 @@ def list_(session: Session, given: Given) -> int:
     """`jobs list`."""
     told = session.call("job.list")
     for module in told["failed_modules"]:
-        session.say(f"does not import: {safe(talk.failed_module(module))}")
+        session.say(f"does not import: {safe(messages.failed_module(module))}")
     if session.json:
-        talk.data(talk.compact(told["jobs"]))
+        messages.data(messages.compact(told["jobs"]))
     elif draws(session.options):
         from stackshift_cli.render.lists import print_jobs
 
         print_jobs(session.options, told["jobs"])
     else:
         for job in told["jobs"]:
-            talk.data(lines.columns(job, lines.JOB_COLUMNS))
+            messages.data(tsv.columns(job, tsv.JOB_COLUMNS))
     return 0
 
 
@@ -41,18 +42,18 @@ def show(session: Session, given: Given) -> int:
     """`jobs show JOB`: all that is known of it, a line a field."""
     job = session.call("job.get", {"job": given.word("job")})
     if session.json:
-        talk.data(talk.compact(job))
+        messages.data(messages.compact(job))
         return 0
     for name, value in job.items():
         if value is not None:
-            talk.data(lines.tabbed((name, value)))
+            messages.data(tsv.tabbed((name, value)))
     return 0
 
 
 def schema(session: Session, given: Given) -> int:
     """`jobs schema JOB`: the JSON Schema of its payload; `null` where it takes anything."""
     found = session.call("job.get", {"job": given.word("job")})["schema"]
-    talk.data(talk.compact(found) if session.json else json.dumps(found, indent=2))
+    messages.data(messages.compact(found) if session.json else json.dumps(found, indent=2))
     return 0
 
 
@@ -61,15 +62,15 @@ def check(session: Session, given: Given) -> int:
     modules = _check(session)
     failed = [module for module in modules if module["error"]]
     if session.json:
-        talk.data(talk.compact({"modules": modules}))
+        messages.data(messages.compact({"modules": modules}))
     else:
         for module in modules:
-            talk.data(_module_line(module))
+            messages.data(_module_line(module))
     if failed:
         session.say(f"{len(failed)} of {len(modules)} modules failed")
     has_schedules = any(module.get("schedules") for module in modules)
     if has_schedules and not session.options.quiet:
-        from stackshift_cli.boot import boot_hint
+        from stackshift_cli.daemon.boot import boot_hint
 
         if hint := boot_hint(session.project.root):
             session.say(f"hint: {safe(hint)}")
@@ -78,9 +79,9 @@ def check(session: Session, given: Given) -> int:
 
 def _module_line(module: dict[str, Any]) -> str:
     if (error := module["error"]) is None:
-        return lines.tabbed(("ok", module["module"], ", ".join(module["jobs"])))
-    told = talk.failed_module({"file": module["file"], **error})
-    return lines.tabbed(("failed", module["module"], told))
+        return tsv.tabbed(("ok", module["module"], ", ".join(module["jobs"])))
+    told = messages.failed_module({"file": module["file"], **error})
+    return tsv.tabbed(("failed", module["module"], told))
 
 
 def _check(session: Session) -> list[dict[str, Any]]:

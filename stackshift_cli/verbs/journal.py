@@ -15,14 +15,16 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-from stackshift_cli import autostart, lines, talk
-from stackshift_cli.ask import confirmed
+from stackshift_cli.arguments import Given
+from stackshift_cli.daemon import autostart
 from stackshift_cli.daemon.connection import Connection
-from stackshift_cli.failures import DaemonRunning
-from stackshift_cli.follow import Record, follow
-from stackshift_cli.given import Given
-from stackshift_cli.safe_text import safe
-from stackshift_cli.session import Session
+from stackshift_cli.daemon.feed import Record, follow
+from stackshift_cli.daemon.session import Session
+from stackshift_cli.errors import DaemonRunning
+from stackshift_cli.output import messages
+from stackshift_cli.output.confirm import confirmed
+from stackshift_cli.output.safe_text import safe
+from stackshift_cli.render import tsv
 from stackshift_jobs.errors import (
     DaemonUnavailable,
     JournalDamaged,
@@ -38,12 +40,12 @@ def verify(session: Session, given: Given) -> int:
     """`journal verify`: 0 if every record is what was written, else 78 and the places."""
     report = _tool(session, "verify")
     if session.json:
-        talk.data(talk.compact(report))
+        messages.data(messages.compact(report))
         return 0 if report["ok"] else JournalDamaged.exit_status
-    counts = lines.tabbed((report["records"], "records", report["segments"], "segments"))
-    talk.data(("ok\t" if report["ok"] else "damaged\t") + counts)
+    counts = tsv.tabbed((report["records"], "records", report["segments"], "segments"))
+    messages.data(("ok\t" if report["ok"] else "damaged\t") + counts)
     for problem in report["problems"]:
-        talk.data(lines.columns(problem, ("file", "offset", "seq", "message")))
+        messages.data(tsv.columns(problem, ("file", "offset", "seq", "message")))
     return 0 if report["ok"] else JournalDamaged.exit_status
 
 
@@ -58,7 +60,7 @@ def cat(session: Session, given: Given) -> int:
         assert tool.stdout is not None and tool.stderr is not None
         for line in tool.stdout:
             # A line of the journal is ASCII, so it is safe to print as it is.
-            talk.data(line.decode("ascii", "backslashreplace").rstrip("\n"))
+            messages.data(line.decode("ascii", "backslashreplace").rstrip("\n"))
             newest = _seq(line, newest)
         said = tool.stderr.read()
     if tool.returncode:
@@ -80,7 +82,7 @@ def _follow(newest: int, session: Session) -> None:
     sys.stdout.flush()
     for happening in follow(session, {"since_seq": newest}):
         if isinstance(happening, Record):
-            talk.data(talk.compact(happening.body))
+            messages.data(messages.compact(happening.body))
             sys.stdout.flush()
 
 
@@ -140,10 +142,10 @@ def restore(session: Session, given: Given) -> int:
 
 def _print_object(session: Session, told: dict[str, Any]) -> None:
     if session.json:
-        talk.data(talk.compact(told))
+        messages.data(messages.compact(told))
         return
     for name, value in told.items():
-        talk.data(lines.tabbed((name, value)))
+        messages.data(tsv.tabbed((name, value)))
 
 
 def _command(session: Session, verb: str, *more: str) -> list[str]:

@@ -10,11 +10,11 @@ import os
 from time import monotonic
 from typing import Any, Final
 
-from stackshift_cli import talk
-from stackshift_cli.follow import PASSING, until_back
-from stackshift_cli.given import Given
-from stackshift_cli.safe_text import safe
-from stackshift_cli.session import Session
+from stackshift_cli.arguments import Given
+from stackshift_cli.daemon.feed import PASSING, until_back
+from stackshift_cli.daemon.session import Session
+from stackshift_cli.output import messages
+from stackshift_cli.output.safe_text import safe
 from stackshift_jobs.calls.locks import MAX_HOLDER
 from stackshift_jobs.errors import DaemonUnavailable, LockHeld, Usage
 
@@ -32,7 +32,7 @@ def lock(session: Session, given: Given) -> int:
     if given.text("token") is not None:
         return _extend(session, given, key, ttl_ms)
     if command:
-        from stackshift_cli.holding import run_holding
+        from stackshift_cli.flows.lock_hold import run_holding
 
         ttl_ms = _COMMAND_TTL_MS if ttl_ms is None else ttl_ms
         held = _acquired(session, given, key, ttl_ms, _holder_of(command[0]))
@@ -53,7 +53,7 @@ def unlock(session: Session, given: Given) -> int:
         raise Usage("--token is missing", hint="it is what state lock has printed")
     released = _by_token(session, "lock.release", {"key": key, "token": token})
     if session.json:
-        talk.data(talk.compact(released))
+        messages.data(messages.compact(released))
     else:
         session.say(f"{safe(key)} released")
     return 0
@@ -83,9 +83,9 @@ def _by_token(session: Session, method: str, params: dict[str, Any]) -> dict[str
 
 def _print(session: Session, held: dict[str, Any]) -> int:
     if session.json:
-        talk.data(talk.compact(held))
+        messages.data(messages.compact(held))
     else:
-        talk.data(str(held["token"]))
+        messages.data(str(held["token"]))
         session.say(f"{safe(held['key'])} is held until {held['expires_at']}")
     return 0
 

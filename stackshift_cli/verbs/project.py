@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from stackshift_cli import talk
-from stackshift_cli.given import Given
-from stackshift_cli.safe_text import safe
-from stackshift_cli.session import Session
+from stackshift_cli.arguments import Given
+from stackshift_cli.daemon.session import Session
+from stackshift_cli.output import messages
+from stackshift_cli.output.safe_text import safe
 from stackshift_jobs.errors import Conflict, StackshiftError
 from stackshift_jobs.project.locate import CONFIG_FILE, DEFAULT_DATA_DIR
 
@@ -52,9 +52,9 @@ def init(session: Session, given: Given) -> int:
         raise StackshiftError(f"cannot write {bad.filename}: {bad.strerror}") from bad
     made = [str(path.relative_to(root)) for path in (config, job)]
     if session.json:
-        talk.data(talk.compact({"project": str(root), "files": made}))
+        messages.data(messages.compact({"project": str(root), "files": made}))
     else:
-        talk.data(safe(str(root)))
+        messages.data(safe(str(root)))
         session.say(f"wrote {', '.join(made)}")
         session.say("hint: stackshift start hello -F name=World --wait")
     return 0

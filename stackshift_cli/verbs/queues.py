@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from stackshift_cli import lines, talk
-from stackshift_cli.ask import confirmed
-from stackshift_cli.follow import Deadline, until_back
-from stackshift_cli.given import Given
-from stackshift_cli.safe_text import safe
-from stackshift_cli.session import Session
-from stackshift_cli.terminal import draws
+from stackshift_cli.arguments import Given
+from stackshift_cli.daemon.feed import Deadline, until_back
+from stackshift_cli.daemon.session import Session
+from stackshift_cli.output import messages
+from stackshift_cli.output.confirm import confirmed
+from stackshift_cli.output.safe_text import safe
+from stackshift_cli.output.terminal import draws
+from stackshift_cli.render import tsv
 from stackshift_jobs.errors import DaemonUnavailable, Usage
 
 _MOST: Final = 1_000_000
@@ -21,14 +22,14 @@ def list_(session: Session, given: Given) -> int:
     """`queues list`."""
     queues = session.call("queue.list")["queues"]
     if session.json:
-        talk.data(talk.compact(queues))
+        messages.data(messages.compact(queues))
     elif draws(session.options):
         from stackshift_cli.render.lists import print_queues
 
         print_queues(session.options, queues)
     else:
         for queue in queues:
-            talk.data(lines.columns({**queue, "status": _status(queue)}, lines.QUEUE_COLUMNS))
+            messages.data(tsv.columns({**queue, "status": _status(queue)}, tsv.QUEUE_COLUMNS))
     return 0
 
 
@@ -36,18 +37,18 @@ def show(session: Session, given: Given) -> int:
     """`queues show Q`: a line a field, and where each limit is from."""
     queue = session.call("queue.show", {"queue": given.word("queue")})
     if session.json:
-        talk.data(talk.compact(queue))
+        messages.data(messages.compact(queue))
         return 0
     sources = queue.pop("sources")
     keys = queue.pop("busy_keys")
     for name, value in queue.items():
         if name in sources:
             told = "none" if value is None else value
-            talk.data(lines.tabbed((name, told, f"({sources[name]})")))
+            messages.data(tsv.tabbed((name, told, f"({sources[name]})")))
         elif value is not None:
-            talk.data(lines.tabbed((name, value)))
+            messages.data(tsv.tabbed((name, value)))
     for key in keys:
-        talk.data(lines.tabbed(("key", key["key"], f"{key['running']} running")))
+        messages.data(tsv.tabbed(("key", key["key"], f"{key['running']} running")))
     return 0
 
 
@@ -116,16 +117,16 @@ def purge(session: Session, given: Given) -> int:
         return 0
     reply = session.wait("queue.purge", {"queue": name})
     if session.json:
-        talk.data(talk.compact({"queue": reply["queue"], "cancelled": reply["cancelled"]}))
+        messages.data(messages.compact({"queue": reply["queue"], "cancelled": reply["cancelled"]}))
     else:
-        talk.data(str(reply["cancelled"]))
+        messages.data(str(reply["cancelled"]))
         session.say(f"{safe(name)}: {reply['cancelled']} cancelled")
     return 0
 
 
 def _told(session: Session, queue: dict[str, Any], text: str) -> int:
     if session.json:
-        talk.data(talk.compact(queue))
+        messages.data(messages.compact(queue))
     else:
         session.say(text)
     return 0

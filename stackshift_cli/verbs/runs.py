@@ -7,13 +7,14 @@ import sys
 import time
 from typing import Any, Final
 
-from stackshift_cli import lines, talk
-from stackshift_cli.given import Given
-from stackshift_cli.request import moment
-from stackshift_cli.safe_text import safe, safe_lines
-from stackshift_cli.session import Session
-from stackshift_cli.terminal import draws
-from stackshift_cli.watch import detaching
+from stackshift_cli.arguments import Given
+from stackshift_cli.daemon.session import Session
+from stackshift_cli.flows.start_params import moment
+from stackshift_cli.flows.watch import detaching
+from stackshift_cli.output import messages
+from stackshift_cli.output.safe_text import safe, safe_lines
+from stackshift_cli.output.terminal import draws
+from stackshift_cli.render import tsv
 from stackshift_jobs.errors import Usage
 
 _MOST_AT_ONCE: Final = 1000
@@ -40,7 +41,7 @@ def listed(session: Session, given: Given, params: dict[str, Any]) -> int:
         params["since"] = since
     runs, cursor = _pages(session, params, limit)
     if session.json:
-        talk.data(talk.compact(runs))
+        messages.data(messages.compact(runs))
     elif draws(session.options):
         from stackshift_cli.render.lists import print_runs
 
@@ -52,7 +53,7 @@ def listed(session: Session, given: Given, params: dict[str, Any]) -> int:
             session.say(f"more: --cursor {cursor}")
     else:
         for run in runs:
-            talk.data(lines.columns(run, lines.RUN_COLUMNS))
+            messages.data(tsv.columns(run, tsv.RUN_COLUMNS))
     return 0
 
 
@@ -105,7 +106,7 @@ def show(session: Session, given: Given) -> int:
 
         return export(session, run, logs, given.flag("compact"), svg, html, _now_us())
     if session.json:
-        talk.data(talk.compact({**run, "logs": logs} if given.flag("logs") else run))
+        messages.data(messages.compact({**run, "logs": logs} if given.flag("logs") else run))
     elif draws(session.options):
         from stackshift_cli.render.picture import print_run
 
@@ -118,33 +119,33 @@ def show(session: Session, given: Given) -> int:
 def _print_entries(run: dict[str, Any], logs: list[dict[str, Any]]) -> None:
     """Records and log lines in the order in which they happened; last, why it does not go on, or
     that its records are gone."""
-    from stackshift_cli.timeline import FORGOTTEN, is_forgotten
+    from stackshift_cli.timeline.build import FORGOTTEN, is_forgotten
     from stackshift_jobs.values.durations import format_ms
 
-    entries = [(record["at"], lines.record(record)) for record in run["timeline"]]
+    entries = [(record["at"], tsv.record(record)) for record in run["timeline"]]
     entries += [
-        (line["at"], lines.tabbed((None, line["at"], f"log.{line['stream']}", run["id"],
+        (line["at"], tsv.tabbed((None, line["at"], f"log.{line['stream']}", run["id"],
                                    line["attempt"], line["step"], line["message"])))
         for line in logs
     ]  # fmt: skip
     for _, text in sorted(entries, key=lambda entry: entry[0]):
-        talk.data(text)
+        messages.data(text)
     if is_forgotten(run):
         took = "" if run["duration_ms"] is None else f" in {format_ms(run['duration_ms'])}"
         told = f"{run['status']}{took}; {FORGOTTEN}"
         line = (None, run["finished_at"], "end", run["id"], run["attempt"], None, told)
-        talk.data(lines.tabbed(line))
+        messages.data(tsv.tabbed(line))
     if run.get("why") and run["finished_at"] is None:
-        talk.data(lines.tabbed((None, None, "why", run["id"], run["attempt"], None, run["why"])))
+        messages.data(tsv.tabbed((None, None, "why", run["id"], run["attempt"], None, run["why"])))
 
 
 def why(session: Session, given: Given) -> int:
     """`runs why`: the one sentence."""
     told = session.call("run.why", {"run": given.word("run")})
     if session.json:
-        talk.data(talk.compact(told))
+        messages.data(messages.compact(told))
     else:
-        talk.data(safe(told["why"] or f"it is {told['status']}"))
+        messages.data(safe(told["why"] or f"it is {told['status']}"))
     return 0
 
 
@@ -182,12 +183,12 @@ def _all_logs(session: Session, run: str) -> list[dict[str, Any]]:
 
 def _print_log_line(session: Session, line: dict[str, Any]) -> None:
     if session.json:
-        talk.data(talk.compact(line))
+        messages.data(messages.compact(line))
     elif draws(session.options):
         step = f"{safe(line['step'])} " if line.get("step") else ""
-        talk.data(f"{line['at'][11:23]} {step}| {safe_lines(line['message'])}")
+        messages.data(f"{line['at'][11:23]} {step}| {safe_lines(line['message'])}")
     else:
-        talk.data(lines.columns(line, lines.LOG_COLUMNS))
+        messages.data(tsv.columns(line, tsv.LOG_COLUMNS))
 
 
 def _now_us() -> int:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from stackshift_cli import lines, talk
-from stackshift_cli.boot import boot_hint
-from stackshift_cli.given import Given
-from stackshift_cli.safe_text import safe
-from stackshift_cli.session import Session
-from stackshift_cli.terminal import draws
+from stackshift_cli.arguments import Given
+from stackshift_cli.daemon.boot import boot_hint
+from stackshift_cli.daemon.session import Session
+from stackshift_cli.output import messages
+from stackshift_cli.output.safe_text import safe
+from stackshift_cli.output.terminal import draws
+from stackshift_cli.render import tsv
 
 _MAX_SHOWN: Final = 1000
 
@@ -18,14 +19,14 @@ def list_(session: Session, given: Given) -> int:
     """`schedules list`."""
     schedules = session.call("schedule.list")["schedules"]
     if session.json:
-        talk.data(talk.compact(schedules))
+        messages.data(messages.compact(schedules))
     elif draws(session.options):
         from stackshift_cli.render.lists import print_schedules
 
         print_schedules(session.options, schedules)
     else:
         for each in schedules:
-            talk.data(lines.columns(each, lines.SCHEDULE_COLUMNS))
+            messages.data(tsv.columns(each, tsv.SCHEDULE_COLUMNS))
     for each in schedules:
         if each["problem"]:
             session.say(f"{safe(each['job'])} cannot start: {safe(each['problem'])}")
@@ -43,14 +44,14 @@ def next_(session: Session, given: Given) -> int:
         params["job"] = job
     ticks = session.call("schedule.next", params)["ticks"]
     if session.json:
-        talk.data(talk.compact(ticks))
+        messages.data(messages.compact(ticks))
     elif ticks and draws(session.options):
         from stackshift_cli.render.lists import print_ticks
 
         print_ticks(session.options, ticks)
     else:
         for tick in ticks:
-            talk.data(lines.columns(tick, lines.TICK_COLUMNS))
+            messages.data(tsv.columns(tick, tsv.TICK_COLUMNS))
     if not ticks:
         session.say("nothing will come" if job is None else f"{safe(job)} has no tick to come")
     return 0
@@ -77,10 +78,10 @@ def resume(session: Session, given: Given) -> int:
 def trigger(session: Session, given: Given) -> int:
     """`schedules trigger JOB`: a run now, with the schedule's payload; no tick is used up."""
     reply = session.call("schedule.trigger", {"job": given.word("job")})
-    talk.data(talk.compact(reply) if session.json else reply["id"])
+    messages.data(messages.compact(reply) if session.json else reply["id"])
     return 0
 
 
 def _told(session: Session, reply: dict[str, Any]) -> int:
-    talk.data(talk.compact(reply) if session.json else safe(reply["job"]))
+    messages.data(messages.compact(reply) if session.json else safe(reply["job"]))
     return 0

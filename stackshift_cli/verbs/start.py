@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from stackshift_cli import talk
-from stackshift_cli.follow import Deadline
-from stackshift_cli.given import Given
-from stackshift_cli.session import Session
-from stackshift_cli.started import ask, run_with_reused, start_one
-from stackshift_cli.watch import exit_of, finish, show_until_end, wait_until_end
+from stackshift_cli.arguments import Given
+from stackshift_cli.daemon.feed import Deadline
+from stackshift_cli.daemon.session import Session
+from stackshift_cli.flows.start import ask, run_with_reused, start_one
+from stackshift_cli.flows.watch import exit_of, finish, show_until_end, wait_until_end
+from stackshift_cli.output import messages
 from stackshift_jobs.errors import Usage
 
 
@@ -20,7 +20,7 @@ def start(session: Session, given: Given) -> int:
                 f"--batch takes everything from its lines; leave out {', '.join(others)}",
                 hint='write {"job": ..., "payload": ..., "queue": ...} a line',
             )
-        from stackshift_cli.batch import start_batch
+        from stackshift_cli.flows.batch import start_batch
 
         return start_batch(session, given.text("batch") or "-")
     if given.flag("wait"):
@@ -37,9 +37,9 @@ def _wait(session: Session, given: Given) -> int:
     session.say(reply["id"])
     run = wait_until_end(session, reply["id"], deadline)
     if session.json:
-        talk.data(talk.compact(run_with_reused({**reply, "run": run})))
+        messages.data(messages.compact(run_with_reused({**reply, "run": run})))
     elif run["status"] == "completed":
-        talk.data(talk.compact(run["result"]))
+        messages.data(messages.compact(run["result"]))
     return finish(run)
 
 
@@ -50,5 +50,5 @@ def _follow(session: Session, given: Given) -> int:
     session.say(reply["id"])
     run = show_until_end(session, reply["id"], {"run": reply["id"]}, deadline)
     if session.json:
-        talk.data(talk.compact(run_with_reused({**reply, "run": run})))
+        messages.data(messages.compact(run_with_reused({**reply, "run": run})))
     return exit_of(run)

@@ -8,10 +8,10 @@ from __future__ import annotations
 import sys
 from typing import Any, Final
 
-from stackshift_cli import talk
-from stackshift_cli.given import Given
-from stackshift_cli.request import number_given, value_given
-from stackshift_cli.session import Session
+from stackshift_cli.arguments import Given
+from stackshift_cli.daemon.session import Session
+from stackshift_cli.flows.start_params import number_given, value_given
+from stackshift_cli.output import messages
 from stackshift_jobs.errors import NotFound, Usage
 
 _MAX_VERSION: Final = 2**63 - 1
@@ -31,11 +31,11 @@ def get(session: Session, given: Given) -> int:
             raise _nothing(key)
         entry = {"key": key, "value": value_given(default)[0], **_NONE}
     if session.json:
-        talk.data(talk.compact(entry))
+        messages.data(messages.compact(entry))
     elif given.flag("raw") and isinstance(entry["value"], str):
-        talk.data(_raw(entry["value"]))
+        messages.data(_raw(entry["value"]))
     else:
-        talk.data(talk.compact(entry["value"]))
+        messages.data(messages.compact(entry["value"]))
     return 0
 
 
@@ -52,7 +52,7 @@ def set_(session: Session, given: Given) -> int:
     if given.flag("if_absent"):
         params["if_absent"] = True
     entry = session.call("state.set", params)
-    talk.data(talk.compact(entry) if session.json else str(entry["version"]))
+    messages.data(messages.compact(entry) if session.json else str(entry["version"]))
     return 0
 
 
@@ -63,13 +63,13 @@ def increment(session: Session, given: Given) -> int:
         params["by"] = number_given("by", by)
     _add_ttl(given, params)
     entry = session.call("state.increment", params)
-    talk.data(talk.compact(entry if session.json else entry["value"]))
+    messages.data(messages.compact(entry if session.json else entry["value"]))
     return 0
 
 
 def delete(session: Session, given: Given) -> int:
     """`state delete KEY`: 4 if there is nothing to delete."""
-    from stackshift_cli.safe_text import safe
+    from stackshift_cli.output.safe_text import safe
 
     key = given.word("key")
     params: dict[str, Any] = {"key": key}
@@ -78,7 +78,7 @@ def delete(session: Session, given: Given) -> int:
     if not gone["deleted"]:
         raise _nothing(key)
     if session.json:
-        talk.data(talk.compact(gone))
+        messages.data(messages.compact(gone))
     else:
         session.say(f"{safe(key)} deleted")
     return 0
@@ -100,10 +100,10 @@ def _add_version(given: Given, params: dict[str, Any]) -> None:
 
 def _raw(text: str) -> str:
     """`text` as it is, for programs; a terminal gets its control characters escaped."""
-    from stackshift_cli.terminal import is_terminal
+    from stackshift_cli.output.terminal import is_terminal
 
     if not is_terminal(sys.stdout):
         return text
-    from stackshift_cli.safe_text import safe_lines
+    from stackshift_cli.output.safe_text import safe_lines
 
     return safe_lines(text)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-from stackshift_cli import lines, talk
-from stackshift_cli.given import Given
-from stackshift_cli.session import Session
-from stackshift_cli.terminal import draws
+from stackshift_cli.arguments import Given
+from stackshift_cli.daemon.session import Session
+from stackshift_cli.output import messages
+from stackshift_cli.output.terminal import draws
+from stackshift_cli.render import tsv
 from stackshift_jobs.errors import NotFound
 
 _PAGE: Final = 1000
@@ -20,7 +21,7 @@ def list_(session: Session, given: Given) -> int:
     """`state list [PREFIX]`: all of them, a page at a time, so that none is held up."""
     found = _entries(session, given.text("prefix") or "", given.whole("limit", 1, _MOST))
     if session.json:
-        talk.data(talk.compact(list(found)))
+        messages.data(messages.compact(list(found)))
     elif draws(session.options):
         from stackshift_cli.render.kept import print_entries
 
@@ -30,7 +31,7 @@ def list_(session: Session, given: Given) -> int:
             session.say("no entries")
     else:
         for entry in found:
-            talk.data(lines.valued(entry, lines.STATE_COLUMNS))
+            messages.data(tsv.valued(entry, tsv.STATE_COLUMNS))
     return 0
 
 
@@ -56,14 +57,14 @@ def history(session: Session, given: Given) -> int:
             f"nothing is known of an entry {key!r}", hint="stackshift state list", key=key
         )
     if session.json:
-        talk.data(talk.compact(changes))
+        messages.data(messages.compact(changes))
     elif draws(session.options):
         from stackshift_cli.render.kept import print_changes
 
         print_changes(session.options, changes)
     else:
         for change in changes:
-            talk.data(lines.valued(change, lines.CHANGE_COLUMNS))
+            messages.data(tsv.valued(change, tsv.CHANGE_COLUMNS))
     if is_cut:
         session.say(f"these are the newest {limit}; --limit N shows more")
     return 0

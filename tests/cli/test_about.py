@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from stackshift_cli.about import call
-from stackshift_cli.lines import detail
+from stackshift_cli.render.tsv import detail
+from stackshift_cli.timeline.describe import call
 
 
 @pytest.mark.parametrize(

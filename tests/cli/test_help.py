@@ -10,10 +10,10 @@ import pytest
 
 from cli.conftest import REPOSITORY, Shell
 from cli.fake_daemon import FakeDaemon
-from stackshift_cli.catalogue import ALIASES, COMMANDS, GROUPS
-from stackshift_cli.completion import SCRIPTS, candidates
-from stackshift_cli.table import GLOBALS, Option
-from stackshift_cli.topics import TOPICS
+from stackshift_cli.commands.catalogue import ALIASES, COMMANDS, GROUPS
+from stackshift_cli.commands.completion import SCRIPTS, candidates
+from stackshift_cli.commands.help_topics import TOPICS
+from stackshift_cli.commands.spec import GLOBALS, Option
 from stackshift_jobs.version import __version__
 
 CRON_LINE = re.compile(r"\s*(?:\.Dl )?(?:(?:[\d*/,-]+)\s+){5}stackshift .*")
@@ -73,11 +73,11 @@ def test_every_command_has_help_with_all_its_options(
     command: object, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """`COMMAND --help` names each option and argument."""
-    from stackshift_cli import tree
-    from stackshift_cli.table import Command
+    from stackshift_cli.commands import typer_app
+    from stackshift_cli.commands.spec import Command
 
     assert isinstance(command, Command)
-    assert tree.run([*command.path, "--help"]) == 0
+    assert typer_app.run([*command.path, "--help"]) == 0
     told = capsys.readouterr().out
     for parameter in (*command.parameters, *GLOBALS):
         named = parameter.flags[-1] if isinstance(parameter, Option) else parameter.metavar
@@ -89,7 +89,7 @@ def test_every_command_can_be_called(command: object) -> None:
     """The function that the table names exists."""
     import importlib
 
-    from stackshift_cli.table import Command
+    from stackshift_cli.commands.spec import Command
 
     assert isinstance(command, Command)
     module, _, function = command.run.partition(":")
@@ -109,7 +109,7 @@ def test_help_on_topics_and_commands(shell: Shell) -> None:
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda c: " ".join(c.path))
 def test_man_page_tells_of_every_command_and_option(command: object) -> None:
     """The man page is complete."""
-    from stackshift_cli.table import Command
+    from stackshift_cli.commands.spec import Command
 
     assert isinstance(command, Command)
     text = (REPOSITORY / "man/stackshift.1").read_text().replace("\\-", "-")

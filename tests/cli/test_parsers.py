@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stackshift_cli import tree
-from stackshift_cli.plain import Values, parse
-from stackshift_cli.table import GLOBALS, SHORT, START, Command, Option
+from stackshift_cli.commands import typer_app
+from stackshift_cli.commands.small_parser import Values, parse
+from stackshift_cli.commands.spec import GLOBALS, SHORT, START, Command, Option
 
 OF_EACH = [(c, o) for c in SHORT for o in (*GLOBALS, *c.parameters) if isinstance(o, Option)]
 WORDS = st.sampled_from(
@@ -59,7 +59,7 @@ def typer_answer(argv: list[str], of: Command) -> tuple[Values, Values]:
         seen.append((globals_, values))
         return 0
 
-    assert tree.parse(argv, run) == 0
+    assert typer_app.parse(argv, run) == 0
     return seen[0]
 
 

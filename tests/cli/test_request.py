@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from stackshift_cli.given import Given
-from stackshift_cli.plain import parse
-from stackshift_cli.request import start_params
-from stackshift_cli.table import START
+from stackshift_cli.arguments import Given
+from stackshift_cli.commands.small_parser import parse
+from stackshift_cli.commands.spec import START
+from stackshift_cli.flows.start_params import start_params
 from stackshift_jobs.errors import PayloadRefused, StackshiftError, Usage
 
 

@@ -7,7 +7,7 @@ import unicodedata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stackshift_cli.safe_text import safe, safe_lines
+from stackshift_cli.output.safe_text import safe, safe_lines
 
 BIDI = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 ANY = st.text(st.characters(exclude_categories=()))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from stackshift_cli.axis import Axis, lay_out, short, strip, ticks
-from stackshift_cli.rows import Row, Timeline
-from stackshift_cli.spans import Kind
-from stackshift_cli.timeline import build
+from stackshift_cli.timeline.axis import Axis, lay_out, short, strip, ticks
+from stackshift_cli.timeline.build import build
+from stackshift_cli.timeline.intervals import Kind
+from stackshift_cli.timeline.model import Row, Timeline
 from stackshift_jobs.values.durations import rfc3339
 
 T0_US = 1_800_000_000_000_000
@@ -357,7 +357,7 @@ def test_durations_of_the_axis_are_short() -> None:
 
 def test_kinds_have_codes() -> None:
     """Each kind of span is told apart."""
-    from stackshift_cli.axis import CODES
+    from stackshift_cli.timeline.axis import CODES
 
     assert len({CODES[kind] for kind in Kind}) == len(Kind)
 

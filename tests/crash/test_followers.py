@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from helpers.making import Make
-from stackshift_cli import follow
-from stackshift_cli.given import Globals
-from stackshift_cli.session import Session
+from stackshift_cli.arguments import Globals
+from stackshift_cli.daemon import feed
+from stackshift_cli.daemon.session import Session
 from stackshift_jobs.errors import DaemonUnavailable
 
 JOBS = """
@@ -20,7 +20,7 @@ def quick(ctx):
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody else watches over the daemon."""
-    monkeypatch.setattr(follow, "REVIVE_SECONDS", 0.0)
+    monkeypatch.setattr(feed, "REVIVE_SECONDS", 0.0)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -33,7 +33,7 @@ def test_follower_starts_a_daemon_that_was_killed(make_project: Make) -> None:
     before = session.call("daemon.status")["pid"]
     project.kill()
 
-    list(follow.until_back(session, DaemonUnavailable("gone")))
+    list(feed.until_back(session, DaemonUnavailable("gone")))
 
     assert session.call("daemon.status")["pid"] != before
     assert session.call("run.get", {"run": run})["status"] == "completed"
@@ -46,7 +46,7 @@ def test_follower_starts_none_that_was_meant_to_stop(
     make_project: Make, monkeypatch: pytest.MonkeyPatch, killed: bool, no_start: bool
 ) -> None:
     """A daemon that was stopped in good order, or `--no-start`: it waits, and gives up."""
-    monkeypatch.setattr(follow, "_PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(feed, "_PATIENCE_SECONDS", 0.0)
     project = make_project(JOBS)
     project.start()
     session = Session(Globals(project=str(project.root), quiet=True, no_start=no_start))
@@ -57,5 +57,5 @@ def test_follower_starts_none_that_was_meant_to_stop(
         project.stop()
 
     with pytest.raises(DaemonUnavailable):
-        list(follow.until_back(session, DaemonUnavailable("gone")))
+        list(feed.until_back(session, DaemonUnavailable("gone")))
     assert project.daemon is None

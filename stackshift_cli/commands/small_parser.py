@@ -1,0 +1,132 @@
+"""The small parser: plain command lines of one command, without Typer.
+
+It accepts a subset of what Typer accepts and gives the same values for it; for anything else (help,
+an unknown option, clusters like `-qv`, a value that looks like an option, a mistake) it gives None
+and the caller lets Typer have it, which also words the error. A test holds the two to that.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from stackshift_cli.commands.spec import GLOBALS, Argument, Command, Option, Parameter
+
+Values = dict[str, Any]
+"""By parameter name: text, a list of texts, a bool, or None where not given."""
+
+
+class Parsed(NamedTuple):
+    """The global options and the command's own."""
+
+    globals: Values
+    values: Values
+
+
+def parse(argv: list[str], command: Command) -> Parsed | None:
+    """What `argv` (without the program's name) gives `command`; None if it is not plain, or is for
+    another command."""
+    before = _Reader(GLOBALS)
+    verb = before.read(argv, 0, stop_at_word=True)
+    start = verb + len(command.path)
+    if before.strange or tuple(argv[verb:start]) != command.path:
+        return None
+    after = _Reader((*GLOBALS, *command.parameters))
+    after.read(argv, start)
+    if after.strange or not after.place(command.parameters):
+        return None
+    own = {p.name: after.values[p.name] for p in command.parameters}
+    return Parsed(merge(before.values, after.values), own)
+
+
+def blank(parameters: tuple[Parameter, ...]) -> Values:
+    """The values of `parameters` where none was given."""
+    return {p.name: _nothing(p) for p in parameters}
+
+
+def merge(before: Values, after: Values) -> Values:
+    """The global options of a command line: those after the verb win over those before it."""
+    return {
+        o.name: before[o.name] if after[o.name] in (None, False) else after[o.name] for o in GLOBALS
+    }
+
+
+def is_negative_number(word: str) -> bool:
+    """Is `word` a value, though it begins as options do? No option begins with a digit."""
+    if word[:1] != "-" or not word[1:2].isdigit():
+        return False
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def _nothing(parameter: Parameter) -> Any:
+    if parameter.many:
+        return []
+    return False if isinstance(parameter, Option) and not parameter.metavar else None
+
+
+def _looks_like_option(word: str) -> bool:
+    return word[:1] == "-" and word != "-" and not is_negative_number(word)
+
+
+class _Reader:
+    """Reads words into `values`; `strange` once there was one that Typer should see."""
+
+    def __init__(self, parameters: tuple[Parameter, ...]) -> None:
+        self.values = blank(parameters)
+        self.words: list[str] = []
+        self.strange = False
+        self._options = {flag: p for p in parameters if isinstance(p, Option) for flag in p.flags}
+
+    def read(self, argv: list[str], at: int, stop_at_word: bool = False) -> int:
+        """Read from `argv[at]` on; the index of what was not read."""
+        while at < len(argv) and not self.strange:
+            word = argv[at]
+            if not _looks_like_option(word):
+                if stop_at_word:
+                    return at
+                self.words.append(word)
+                at += 1
+            else:
+                at = self._option(argv, at)
+        return at
+
+    def _option(self, argv: list[str], at: int) -> int:
+        flag, equals, attached = argv[at].partition("=")
+        option = self._options.get(flag)
+        if option is None or (equals and (not option.metavar or flag[:2] != "--")):
+            self.strange = True
+            return at
+        if not option.metavar:
+            self.values[option.name] = True
+            return at + 1
+        if equals:
+            self._keep(option, attached)
+            return at + 1
+        if at + 1 == len(argv) or _looks_like_option(argv[at + 1]):
+            self.strange = True
+            return at
+        self._keep(option, argv[at + 1])
+        return at + 2
+
+    def _keep(self, option: Option, text: str) -> None:
+        if option.many:
+            self.values[option.name].append(text)
+        else:
+            self.values[option.name] = text
+
+    def place(self, parameters: tuple[Parameter, ...]) -> bool:
+        """Give the words read to the arguments; false if they do not fit."""
+        words = self.words
+        for argument in parameters:
+            if not isinstance(argument, Argument):
+                continue
+            if argument.many:
+                self.values[argument.name], words = words, []
+            elif words:
+                self.values[argument.name], words = words[0], words[1:]
+            if argument.required and not self.values[argument.name]:
+                return False
+        return not words

@@ -1,0 +1,254 @@
+"""The Typer application, made from the tables.
+
+Every command takes its own parameters and the global options; all values arrive as text and mean
+what `given` says. Usage errors are ours in form and status: `error[usage]: …`, exit 2. Only the
+family that is called is built in full, since Typer takes a while for each parameter.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from stackshift_cli.arguments import Given, Globals
+from stackshift_cli.commands.catalogue import ALIASES, COMMANDS, GROUPS
+from stackshift_cli.commands.small_parser import Values, blank, is_negative_number, merge
+from stackshift_cli.commands.spec import GLOBALS, Argument, Command, Option, Parameter
+from stackshift_cli.daemon.session import Session
+from stackshift_cli.output import messages
+from stackshift_cli.user_config import preferred
+from stackshift_jobs.errors import StackshiftError, Usage
+from stackshift_jobs.version import __version__
+
+PROGRAM = "stackshift"
+_SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
+_VERSION = Option("version", ("--version",), "Print the version.")
+_MARK = "\0"
+"""Stands before negative numbers while Typer has them: nothing that can be given contains it."""
+Run = Callable[[Command, Values, Values], int]
+Calls = list[tuple[Command, Values, Values]]
+
+
+def run(argv: list[str]) -> int:
+    """Parse `argv` and do what it says; the exit status."""
+    return parse(argv, execute)
+
+
+def parse(argv: list[str], run: Run) -> int:
+    """Parse `argv` and hand the command, the global options and its values to `run`; what that
+    returns. Help and `--version` are printed here.
+
+    Typer has returned before `run` is called: it has its own ideas of Ctrl-C and closed pipes.
+    """
+    wanted = next((word for word in argv if ALIASES.get(word, word) in GROUPS), None)
+    called: Calls = []
+    app = _application(called, ALIASES.get(wanted or "", wanted))
+    try:
+        # To Typer `-5` is an option; so marked it is a value like any other.
+        words = [_MARK + word if is_negative_number(word) else word for word in argv]
+        status = app(words, prog_name=PROGRAM, standalone_mode=False)
+    except StackshiftError:
+        raise
+    except Exception as bad:
+        raise _usage(bad, argv) from bad
+    if not called:
+        return int(status or 0)
+    command, _, values = called[0]
+    if argv[-1] == "--":
+        _refuse_nothing(command, values)
+    return run(*called[0])
+
+
+def _refuse_nothing(command: Command, values: Values) -> None:
+    """Nothing stands behind the `--`, which announced all of an argument: what was to stand there
+    got lost (`-- $COMMAND`), and to do something else instead would be wrong."""
+    for parameter in command.parameters:
+        if isinstance(parameter, Argument) and parameter.many and not values[parameter.name]:
+            raise Usage(f"there is no {parameter.metavar.removesuffix('...')} behind --")
+
+
+def execute(command: Command, globals_: Values, values: Values) -> int:
+    """Do what `command` is for."""
+    options = preferred(Globals(**globals_))
+    if options.color not in (None, "auto", "always", "never"):
+        raise Usage(f"--color {options.color!r} is none of auto, always and never")
+    module, _, function = command.run.partition(":")
+    verb = getattr(importlib.import_module(f"stackshift_cli.verbs.{module}"), function)
+    session = Session(options)
+    try:
+        return int(verb(session, Given(values)))
+    finally:
+        session.hang_up()
+
+
+def _usage(bad: Exception, argv: list[str]) -> Exception:
+    """What the parser says of a wrong command line, in our form. Its classes moved between Typer's
+    versions, so they are told by what they can do; anything else is not about usage."""
+    told = getattr(bad, "format_message", None)
+    if told is None:
+        return bad
+    words = " ".join(w for w in _words(argv)[:2])
+    message = str(told()).replace(_MARK, "").replace(repr(_MARK)[1:-1], "").rstrip(".")
+    return Usage(message, hint=f"{PROGRAM} {words}".rstrip() + " --help")
+
+
+def _words(argv: Iterable[str]) -> list[str]:
+    """The leading words of a command line that name a command."""
+    known = {word for command in COMMANDS for word in command.path} | set(ALIASES)
+    return [word for word in argv if word in known]
+
+
+# --- Groups --------------------------------------------------------------------------------
+
+
+class _Group(TyperGroup):
+    """A group that names near commands for one it does not know."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name = args[0].removeprefix(_MARK)
+        if not args[0].startswith("-") and self.get_command(ctx, name) is None:
+            path = " ".join([*ctx.command_path.split()[1:], name])
+            shown = [n for n in self.list_commands(ctx) if n not in ALIASES]
+            raise unknown(path, name, shown)
+        return super().resolve_command(ctx, args)
+
+
+def unknown(path: str, name: str, names: list[str]) -> Usage:
+    """The error for a command that does not exist, with the nearest ones that do."""
+    near = difflib.get_close_matches(name, names, 3, 0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"one of: {', '.join(sorted(names))}"
+    return Usage(f"there is no command {path!r}", hint=hint, near=near)
+
+
+def _application(called: Calls, family: str | None) -> typer.Typer:
+    before = blank(GLOBALS)
+    app = _group("Durable jobs: start them, follow them, see what happened.")
+    _callback(app, before, is_root=True)
+    for command in COMMANDS:
+        if len(command.path) == 1:
+            _add(app, command, before, called)
+    names = {**{name: name for name in GROUPS}, **ALIASES}
+    for name, group in names.items():
+        sub = _group(GROUPS[group])
+        _callback(sub, before, is_root=False)
+        if group == family:
+            for command in COMMANDS:
+                if command.path[0] == group:
+                    _add(sub, command, before, called)
+        app.add_typer(sub, name=name, help=GROUPS[group], hidden=name in ALIASES)
+    return app
+
+
+def _group(help: str) -> typer.Typer:
+    return typer.Typer(
+        cls=_Group,
+        help=help,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings=_SETTINGS,
+    )
+
+
+def _callback(app: typer.Typer, before: Values, is_root: bool) -> None:
+    """What happens before the verb: global options are kept; without a verb, help is shown."""
+
+    accepted = (*GLOBALS, _VERSION) if is_root else GLOBALS
+
+    def callback(ctx: typer.Context, **given: Any) -> None:
+        cleaned = _cleaned(given, accepted)
+        before.update(merge(before, cleaned))
+        if cleaned.get("version"):
+            messages.data(f"{PROGRAM} {__version__}")
+            raise typer.Exit(0)
+        if ctx.invoked_subcommand is None:
+            messages.data(ctx.get_help())
+
+    parameters = [
+        inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context),
+        *map(_parameter, accepted),
+    ]
+    _sign(callback, parameters)
+    app.callback(invoke_without_command=True)(callback)
+
+
+def _add(app: typer.Typer, command: Command, before: Values, called: Calls) -> None:
+    """Add `command` to `app`, with the global options behind its own; a call is put in `called`."""
+
+    def call(**given: Any) -> None:
+        own = _cleaned(given, command.parameters)
+        called.append((command, merge(before, _cleaned(given, GLOBALS)), own))
+
+    _sign(call, [*map(_parameter, command.parameters), *map(_parameter, GLOBALS)])
+    call.__doc__ = command.help
+    app.command(command.path[-1], context_settings=_SETTINGS)(call)
+
+
+# --- Parameters ----------------------------------------------------------------------------
+
+
+def _sign(function: Callable[..., Any], parameters: list[inspect.Parameter]) -> None:
+    """Give `function` the signature that Typer reads."""
+    function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    function.__annotations__ = {p.name: p.annotation for p in parameters}
+
+
+def _parameter(parameter: Parameter) -> inspect.Parameter:
+    # `from` and its like are no Python names; the flags decide what is written anyway.
+    return inspect.Parameter(
+        parameter.name + _TAIL,
+        inspect.Parameter.KEYWORD_ONLY,
+        annotation=_annotation(parameter),
+        default=inspect.Parameter.empty if _is_required(parameter) else _default(parameter),
+    )
+
+
+_TAIL = "_"
+"""Ends the names that Typer sees, so that none is a keyword of Python."""
+
+
+def _is_required(parameter: Parameter) -> bool:
+    return isinstance(parameter, Argument) and parameter.required
+
+
+def _default(parameter: Parameter) -> Any:
+    is_flag = isinstance(parameter, Option) and not parameter.metavar
+    return False if is_flag else None
+
+
+def _annotation(parameter: Parameter) -> Any:
+    if isinstance(parameter, Argument):
+        # Typer adds the dots itself.
+        metavar = parameter.metavar.removesuffix("...")
+        argument = typer.Argument(metavar=metavar, help=parameter.help, show_default=False)
+        if parameter.many:
+            return Annotated[list[str] if parameter.required else list[str] | None, argument]
+        return Annotated[str if parameter.required else str | None, argument]
+    shown = typer.Option(
+        *parameter.flags,
+        help=parameter.help,
+        metavar=parameter.metavar or None,
+        show_default=False,
+    )
+    if not parameter.metavar:
+        return Annotated[bool, shown]
+    return Annotated[list[str] | None if parameter.many else str | None, shown]
+
+
+def _cleaned(given: Values, parameters: tuple[Parameter, ...]) -> Values:
+    """What Typer gives, as `plain` would: names without their tail, an empty list for nothing,
+    numbers without their mark."""
+    values = {name.removesuffix(_TAIL): value for name, value in given.items()}
+    return {p.name: _unmarked(values[p.name], p.many) for p in parameters}
+
+
+def _unmarked(value: Any, many: bool) -> Any:
+    if many:
+        return [_unmarked(each, False) for each in value or ()]
+    return value.removeprefix(_MARK) if isinstance(value, str) else value

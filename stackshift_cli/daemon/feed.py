@@ -1,0 +1,170 @@
+"""Following records as they become durable, across restarts of the daemon.
+
+After a lost connection the feed is opened again behind the last sequence number that was handed
+out, so that a follower sees each record once: no gap, no duplicate. A follower waits for the daemon
+to come back and gives up after a minute. One that was killed, and that nobody has started again
+within ten seconds, it starts itself; one that was stopped in good order was meant to stop.
+"""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Iterator
+from time import monotonic
+from typing import Any, Final, NamedTuple
+
+from stackshift_cli.daemon.session import Session
+from stackshift_cli.errors import TimedOut
+from stackshift_cli.timeline.model import FINISHED
+from stackshift_jobs.errors import DaemonUnavailable
+from stackshift_jobs.wire.unavailable import BROKEN, NOT_RUNNING, STALE
+
+TICK_SECONDS: Final = 0.25
+"""How often a follower that has nothing new is woken: it redraws clocks and looks at deadlines."""
+_PATIENCE_SECONDS: Final = 60.0
+_RETRY_SECONDS: Final = 0.1
+REVIVE_SECONDS: Final = 10.0
+"""How long whoever watches over the daemon has to start it again after it was killed."""
+PASSING: Final = frozenset((BROKEN, NOT_RUNNING, STALE))
+
+
+class Tick(NamedTuple):
+    """Nothing new; time has passed."""
+
+
+class Record(NamedTuple):
+    """A durable record."""
+
+    body: dict[str, Any]
+
+
+class End(NamedTuple):
+    """The followed run has ended; the run object."""
+
+    run: dict[str, Any]
+
+
+Happening = Tick | Record | End
+
+
+def follow(session: Session, params: dict[str, Any]) -> Iterator[Happening]:
+    """What the feed opened with `params` (those of `feed.open`) brings, and a `Tick` every quarter
+    of a second without anything; ends after an `End`."""
+    seen = _Seen(params)
+    while True:
+        try:
+            yield from _one_connection(session, seen)
+            return
+        except DaemonUnavailable as bad:
+            if bad.fields.get("reason") not in PASSING:
+                raise
+            yield from until_back(session, bad)
+
+
+class _Seen:
+    """How far a follower has come, and so how it must open its feed."""
+
+    def __init__(self, params: dict[str, Any]) -> None:
+        self._first = params
+        self.run: str | None = params.get("run")
+        self.seq: int | None = params.get("since_seq")
+
+    def opening(self) -> dict[str, Any]:
+        """The params to open the feed with now."""
+        if self.seq is None:
+            return self._first
+        kept = {k: v for k, v in self._first.items() if k not in ("since", "last")}
+        return {**kept, "since_seq": self.seq}
+
+    def opened(self, reply: dict[str, Any]) -> None:
+        """A feed that begins now has seen all that was before it, records or not."""
+        if self.seq is None and not self._first.keys() & {"run", "since", "last"}:
+            self.seq = int(reply["next_seq"]) - 1
+
+    def is_new(self, seq: int) -> bool:
+        """Is `seq` not handed out yet? It counts as handed out from here on."""
+        if self.seq is not None and seq <= self.seq:
+            return False
+        self.seq = seq
+        return True
+
+
+def _one_connection(session: Session, seen: _Seen) -> Iterator[Happening]:
+    connection = session.connection()
+    opened = session.call("feed.open", seen.opening())
+    seen.opened(opened)
+    ended: dict[str, Any] | None = None
+    idle = False
+    while True:
+        try:
+            for method, params in connection.notifications(TICK_SECONDS):
+                if params.get("feed") != opened["feed"]:
+                    continue
+                if method == "feed.record" and seen.is_new(int(params["record"]["seq"])):
+                    yield Record(params["record"])
+                elif method == "feed.end":
+                    yield End(params["run"])
+                    return
+        except TimeoutError:
+            if not idle:
+                idle, ended = True, _if_ended(session, seen)
+            if ended is not None:
+                yield End(ended)
+                return
+            yield Tick()
+
+
+def _if_ended(session: Session, seen: _Seen) -> dict[str, Any] | None:
+    """The followed run if it has ended: where the connection broke between its last record and the
+    word that it has ended, no other word comes."""
+    if seen.run is None:
+        return None
+    run: dict[str, Any] = session.call("run.get", {"run": seen.run})
+    return run if run["status"] in FINISHED else None
+
+
+def until_back(session: Session, bad: DaemonUnavailable) -> Iterator[Tick]:
+    """Wait until a daemon answers again, or can be started in place of one that was killed; raises
+    `bad` if none does for a minute."""
+    session.say("the daemon is gone; waiting for it to come back")
+    began = monotonic()
+    while True:
+        waited = monotonic() - began
+        try:
+            session.reconnect()
+            return
+        except DaemonUnavailable as still:
+            reason = still.fields.get("reason")
+            if reason not in PASSING or waited > _PATIENCE_SECONDS:
+                raise still from bad
+        if reason == STALE and waited >= REVIVE_SECONDS and session.may_start:
+            session.start_daemon()
+            return
+        yield Tick()
+        select.select([], [], [], _RETRY_SECONDS)
+
+
+class Deadline:
+    """The `--timeout` of a command that waits for the run `run_id`."""
+
+    def __init__(self, timeout_ms: int | None) -> None:
+        self._ms = timeout_ms
+        self._at = None if timeout_ms is None else monotonic() + timeout_ms / 1000
+
+    def left(self) -> float | None:
+        """Seconds left; None for ever."""
+        return None if self._at is None else max(0.0, self._at - monotonic())
+
+    def check(self, waited_for: str) -> None:
+        """Raise `TimedOut` if the time has passed."""
+        if self._at is not None and monotonic() >= self._at:
+            raise self.passed(waited_for)
+
+    def passed(self, waited_for: str) -> TimedOut:
+        """The error that says so."""
+        from stackshift_jobs.values.durations import format_ms
+
+        return TimedOut(
+            f"{waited_for} has not ended within {format_ms(self._ms or 0)}; it goes on",
+            hint=f"stackshift runs tail {waited_for}" if waited_for.startswith("run_") else "",
+        )

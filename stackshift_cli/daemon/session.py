@@ -1,0 +1,127 @@
+"""One command's way to its project and its daemon.
+
+Owns the order of things: find the project, connect, start the daemon if there is none (unless that
+is switched off), say so once. Everything is done on first use, so that a command that needs no
+daemon needs no project either.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, Final
+
+from stackshift_cli.arguments import Globals
+from stackshift_cli.daemon.connection import Connection
+from stackshift_cli.output import messages
+from stackshift_jobs.errors import DaemonUnavailable
+from stackshift_jobs.project.locate import Project, find_project
+from stackshift_jobs.wire.unavailable import unavailable
+
+_ANSWER_SECONDS: Final = 60.0
+"""What a daemon that is well may take for anything but waiting."""
+
+
+class Session:
+    """What the functions of the verbs work with."""
+
+    def __init__(self, options: Globals) -> None:
+        self.options = options
+        self._connection: Connection | None = None
+
+    @property
+    def json(self) -> bool:
+        """Was `--json` given?"""
+        return self.options.json
+
+    @cached_property
+    def project(self) -> Project:
+        """The project that is meant; raises `BadConfiguration` if there is none."""
+        return find_project(self.options.project, default_project=_default_project)
+
+    @property
+    def may_start(self) -> bool:
+        """May the daemon be started if there is none?"""
+        return not self.options.no_start and os.environ.get("STACKSHIFT_NO_START") in (
+            None,
+            "",
+            "0",
+        )
+
+    def connection(self) -> Connection:
+        """The command's connection, opened on first use."""
+        if self._connection is None:
+            self._connection = self._open()
+        return self._connection
+
+    @property
+    def is_connected(self) -> bool:
+        """Is there a connection, as far as is known?"""
+        return self._connection is not None
+
+    def reconnect(self) -> Connection:
+        """A new connection after the old one broke. Starts nothing: who stopped the daemon meant
+        it; where it was killed, the caller may `start_daemon`. Raises `DaemonUnavailable`."""
+        self.hang_up()
+        self._connection = Connection.open(self.project.data_dir_text)
+        return self._connection
+
+    def hang_up(self) -> None:
+        """Close the connection, if there is one."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def call(
+        self, method: str, params: Mapping[str, Any] | None = None, patience: float = 0.0
+    ) -> Any:
+        """The daemon's answer, given within a minute; `patience`: and so many seconds, for what it
+        was asked to wait for."""
+        return self._answer(method, params, patience + _ANSWER_SECONDS)
+
+    def wait(self, method: str, params: Mapping[str, Any] | None = None) -> Any:
+        """The daemon's answer, however long it takes."""
+        return self._answer(method, params, None)
+
+    def _answer(self, method: str, params: Mapping[str, Any] | None, seconds: float | None) -> Any:
+        try:
+            return self.connection().call(method, params, seconds)
+        except TimeoutError as bad:
+            raise unavailable(
+                f"the daemon did not answer {method} within {seconds:g} s",
+                "no_answer",
+                "stackshift daemon status, then stackshift daemon restart",
+            ) from bad
+
+    def say(self, text: str) -> None:
+        """A line for the person, unless they asked for quiet."""
+        if not self.options.quiet:
+            messages.say(text)
+
+    def _open(self) -> Connection:
+        data_dir = self.project.data_dir_text
+        try:
+            return Connection.open(data_dir)
+        except DaemonUnavailable as bad:
+            from stackshift_cli.daemon import autostart
+
+            if not self.may_start or not autostart.absent(bad):
+                raise
+        return self.start_daemon()
+
+    def start_daemon(self) -> Connection:
+        """Start the daemon, wait until it is ready, and say so; the connection to it, or to one
+        that somebody else has started meanwhile."""
+        from stackshift_cli.daemon import autostart
+
+        self._connection, pid = autostart.start_and_open(self.project, self.say)
+        if pid is not None:
+            self.say(f"started stackshiftd (pid {pid})")
+        return self._connection
+
+
+def _default_project() -> str | None:
+    from stackshift_cli import user_config
+
+    return user_config.load().default_project

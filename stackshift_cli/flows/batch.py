@@ -1,0 +1,308 @@
+"""`start --batch`: a stream of starts, one JSON object a line, over one connection.
+
+Lines are read as they come and sent in chunks, several before the first is answered, so that the
+daemon is never idle between two; where a pipe pauses, what was read is sent without waiting for
+more. So many chunks are under way at most, and nothing is read while there is no use for it: memory
+does not grow with the batch. Good lines are kept whatever becomes of the others, and ids come out
+in the order of the lines.
+
+Invariant: a line is started once or its number is told. When the daemon is lost with chunks under
+way, lines with an idempotency key are sent again to the one that comes back; those without one may
+have been started, so they are never sent again but named. What the daemon has no room or no worker
+for ends the batch, with the number of the first line that was not started.
+"""
+
+from __future__ import annotations
+
+import select
+import sys
+from collections import deque
+from time import monotonic
+from typing import Any, Final
+
+from stackshift_cli.daemon.connection import Connection
+from stackshift_cli.daemon.feed import until_back
+from stackshift_cli.daemon.session import Session
+from stackshift_cli.flows.batch_input import BatchInput, Line
+from stackshift_cli.flows.batch_line import MAX_LINE, Entry, entry
+from stackshift_cli.flows.batch_report import Report, lines
+from stackshift_cli.output.streams import standard_input
+from stackshift_jobs.errors import DaemonUnavailable, StackshiftError, Usage, from_json
+from stackshift_jobs.wire.jsonrpc import Reply
+from stackshift_jobs.wire.unavailable import NO_ANSWER, unavailable
+
+CHUNK_RUNS: Final = 500
+"""Runs in one request; the protocol allows 1,000, and others wait while one is dealt with."""
+CHUNK_BYTES: Final = 60 << 10
+"""Together at most this, unless one is larger; so it fits, whatever `[limits] payload` is."""
+UNDER_WAY: Final = 4
+"""Chunks that are not answered yet, at most."""
+_ANSWER_SECONDS: Final = 60.0
+_REFUSED: Final = 6
+_UNKNOWN: Final = 3
+_TEMPORARY: Final = frozenset(("disk_full", "busy"))
+"""Refusals that are not about the line: the next one would meet the same."""
+
+
+def start_batch(session: Session, source: str) -> int:
+    """Start a run for each line of the file `source` (`-`: standard input); 6 if any was bad, 3 if
+    of any it is not known whether it was started."""
+    if source == "-":
+        return _Batch(session, standard_input("the batch").fileno()).run()
+    try:
+        file = open(source, "rb", buffering=0)  # noqa: PTH123, SIM115 - closed below
+    except OSError as bad:
+        raise Usage(f"cannot read {source}: {bad.strerror}") from bad
+    with file:
+        return _Batch(session, file.fileno()).run()
+
+
+class _Chunk:
+    """Lines that go together. `id` is that of their request on the connection there is now, 0 while
+    they are to be sent; `sent`: they were once."""
+
+    def __init__(self, entries: list[Entry]) -> None:
+        self.entries = entries
+        self.id = 0
+        self.sent = False
+        self.results: list[dict[str, Any]] | None = None
+
+    @property
+    def waits(self) -> bool:
+        """Is it to be sent (again)?"""
+        return not self.id and self.results is None
+
+    def answer(self, results: list[dict[str, Any]]) -> None:
+        """Keep what became of the lines until it is their turn to be told."""
+        self.results, self.id = results, 0
+
+
+class _Batch:
+    """The state of one batch: lines read, chunks under way, and why it stops early."""
+
+    def __init__(self, session: Session, fd: int) -> None:
+        self._session = session
+        self._input = BatchInput(fd, MAX_LINE)
+        self._report = Report(session)
+        self._connection: Connection | None = None
+        self._gone: DaemonUnavailable | None = None
+        """How the last connection broke, while there is no other."""
+        self._gathered: deque[Entry] = deque()
+        self._gathered_bytes = 0
+        self._chunks: deque[_Chunk] = deque()
+        self._heard_at = 0.0
+        self._stopped_by: StackshiftError | None = None
+        self._left: list[int] = []
+        """Lines that the daemon refused for the time being."""
+        self._noted = False
+
+    def run(self) -> int:
+        """Do it; the exit status."""
+        try:
+            while not self._finished():
+                self._go_on()
+        except StackshiftError as bad:
+            self._report.summary()
+            raise self._ended_by(bad) from bad
+        except KeyboardInterrupt:
+            self._report.say("; ".join(("interrupted", *self._where())))
+            self._report.summary()
+            raise
+        finally:
+            self._report.wipe()
+        self._report.summary()
+        if self._stopped_by is not None:
+            raise self._ended_by(self._stopped_by)
+        if self._report.unknown:
+            return _UNKNOWN
+        return _REFUSED if self._report.bad else 0
+
+    def _finished(self) -> bool:
+        nothing_left = self._input.ended and not self._gathered
+        return not self._chunks and (nothing_left or self._stopped_by is not None)
+
+    def _go_on(self) -> None:
+        """Send what can be sent, or wait for what comes next and take it in."""
+        if any(chunk.waits for chunk in self._chunks):
+            self._send_waiting()
+            return
+        goes_on = self._stopped_by is None
+        full = len(self._gathered) >= CHUNK_RUNS or self._gathered_bytes >= CHUNK_BYTES
+        sends = goes_on and bool(self._gathered) and len(self._chunks) < UNDER_WAY
+        if sends and (full or self._input.ended):
+            self._make_chunk()
+            return
+        reads = goes_on and not full and not self._input.ended
+        answered, readable = self._wait(reads, 0.0 if sends else _ANSWER_SECONDS)
+        if answered:
+            self._take_answers()
+        if readable:
+            self._read()
+        elif sends and not answered:
+            self._make_chunk()  # the pipe pauses
+
+    def _wait(self, reads: bool, seconds: float) -> tuple[bool, bool]:
+        """Wait for an answer, or for input if that is wanted; which of them is there."""
+        poll = select.poll()
+        answers = -1
+        if self._chunks:
+            assert self._connection is not None
+            answers = self._connection.fileno()
+            poll.register(answers, select.POLLIN)
+        if reads:
+            poll.register(self._input.fd, select.POLLIN)
+        ready = {fd for fd, _ in poll.poll(seconds * 1000)}
+        if self._chunks and answers not in ready and monotonic() - self._heard_at > _ANSWER_SECONDS:
+            raise unavailable(
+                f"the daemon did not answer run.start_many within {_ANSWER_SECONDS:g} s",
+                NO_ANSWER,
+            )
+        return answers in ready, reads and self._input.fd in ready
+
+    # --- Lines in --------------------------------------------------------------------------
+
+    def _read(self) -> None:
+        try:
+            for line in self._input.read():
+                self._take(line)
+        except OSError as bad:
+            raise Usage(f"the batch cannot be read: {bad.strerror}") from bad
+
+    def _take(self, line: Line) -> None:
+        try:
+            made = entry(self._session.project, line.number, line.text)
+        except StackshiftError as bad:
+            self._report.refused(line.number, bad)
+            return
+        if made.notes and not self._noted:
+            self._noted = True  # once: it is the same with all others
+            self._report.note(f"line {line.number}: {made.notes[0]}")
+        self._gathered.append(made)
+        self._gathered_bytes += len(made.body)
+
+    def _make_chunk(self) -> None:
+        """Put the oldest lines gathered, as many as go together, among those to be sent."""
+        entries: list[Entry] = []
+        size = 0
+        while self._gathered and len(entries) < CHUNK_RUNS:
+            size += len(self._gathered[0].body) + 1
+            if entries and size > CHUNK_BYTES:
+                break
+            entries.append(self._gathered.popleft())
+            self._gathered_bytes -= len(entries[-1].body)
+        if not self._chunks:
+            self._heard_at = monotonic()
+        self._chunks.append(_Chunk(entries))
+
+    # --- The daemon ------------------------------------------------------------------------
+
+    def _send_waiting(self) -> None:
+        """Send all chunks that wait for it, to a daemon that was lost once it is back."""
+        if self._connection is None:
+            if self._gone is not None:
+                self._report.wipe()
+                for _ in until_back(self._session, self._gone):
+                    pass
+            self._connection, self._gone = self._session.connection(), None
+            self._heard_at = monotonic()
+        for chunk in self._chunks:
+            if not chunk.waits:
+                continue
+            body = b'{"runs":[' + b",".join(each.body for each in chunk.entries) + b"]}"
+            try:
+                chunk.id = self._connection.send_encoded("run.start_many", body)
+            except DaemonUnavailable as bad:  # its last byte was not sent: it was not executed
+                self._lost(bad)
+                return
+            chunk.sent = True
+
+    def _lost(self, bad: DaemonUnavailable) -> None:
+        """The connection broke: lines that may not be sent again are told, the others wait."""
+        self._connection, self._gone = None, bad
+        uncertain: list[int] = []
+        for chunk in self._chunks:
+            if not chunk.id:
+                continue
+            uncertain += [each.number for each in chunk.entries if not each.keyed]
+            chunk.entries = [each for each in chunk.entries if each.keyed]
+            chunk.id = 0
+            if not chunk.entries:
+                chunk.answer([])
+        if uncertain:
+            self._report.uncertain(uncertain, bad)
+        self._tell()
+
+    def _take_answers(self) -> None:
+        assert self._connection is not None
+        try:
+            while self._chunks and (replies := self._connection.arrived()):
+                for reply in replies:
+                    self._file(reply)
+                self._tell()
+        except DaemonUnavailable as bad:
+            self._lost(bad)
+        sys.stdout.flush()
+        self._report.progress()
+
+    def _file(self, reply: Reply) -> None:
+        self._heard_at = monotonic()
+        chunk = next(each for each in self._chunks if each.id == reply.id)
+        if reply.error is None:
+            chunk.answer(reply.result["results"])
+        elif reply.error.code in _TEMPORARY:
+            chunk.answer([{"error": reply.error.as_json()}] * len(chunk.entries))
+        else:
+            self._report.uncertain([each.number for each in chunk.entries], reply.error)
+            chunk.entries = []
+            chunk.answer([])
+            self._stopped_by = self._stopped_by or reply.error
+
+    def _tell(self) -> None:
+        """Say what became of the lines of all chunks that are answered, in order."""
+        while self._chunks and (results := self._chunks[0].results) is not None:
+            for each, result in zip(self._chunks.popleft().entries, results, strict=True):
+                if "error" not in result:
+                    self._report.done(each.number, result)
+                    continue
+                bad = from_json(result["error"])
+                if bad.code in _TEMPORARY:
+                    self._stopped_by = self._stopped_by or bad
+                    self._left.append(each.number)
+                else:
+                    self._report.refused(each.number, bad)
+
+    # --- The end ---------------------------------------------------------------------------
+
+    def _ended_by(self, bad: StackshiftError) -> StackshiftError:
+        """`bad`, with where the batch stands; `line` is the first that is not known to be done."""
+        where = self._where()
+        body = bad.as_json() | {"message": "; ".join((bad.message, *where))}
+        if where:
+            body["line"] = self._first_left()
+            hint = "give again all lines with an idempotency key, and of the others what is left"
+            body["hint"] = "; ".join(filter(None, (bad.hint, hint)))
+        return from_json(body)
+
+    def _where(self) -> list[str]:
+        """Which lines are not done, or not known to be."""
+        told = []
+        if sent := [each.number for c in self._chunks if c.sent for each in c.entries]:
+            told.append(f"{lines(sent)} may or may not have been started")
+        if self._left:
+            told.append(f"{lines(self._left)} not started")
+        if (behind := self._first_unsent()) is not None:
+            told.append(f"nothing from line {behind} on was sent")
+        return told
+
+    def _first_unsent(self) -> int | None:
+        for chunk in self._chunks:
+            if not chunk.sent:
+                return chunk.entries[0].number
+        if self._gathered:
+            return self._gathered[0].number
+        return None if self._input.ended else self._input.next_number
+
+    def _first_left(self) -> int | None:
+        sent = [each.number for chunk in self._chunks for each in chunk.entries]
+        unsent = self._first_unsent()
+        return min([*sent, *self._left, *([] if unsent is None else [unsent])], default=None)

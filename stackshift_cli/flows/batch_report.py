@@ -1,0 +1,132 @@
+"""What a batch says while it goes on and at its end: ids on stdout, all else on stderr.
+
+Owns the counts. On a terminal, unless `-q` was given, a line that is drawn anew a few times a
+second tells how far it is; it is wiped before anything else is said.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from time import monotonic
+from typing import Any, Final
+
+from stackshift_cli.daemon.session import Session
+from stackshift_cli.output import messages
+from stackshift_cli.output.safe_text import safe
+from stackshift_cli.output.terminal import is_terminal
+from stackshift_jobs.errors import StackshiftError
+
+_DRAW_SECONDS: Final = 0.25
+
+
+class Report:
+    """Tells what became of each line."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._draws = is_terminal(sys.stderr) and not session.options.quiet
+        self._mixes = self._draws and is_terminal(sys.stdout)
+        self._drawn_at = 0.0
+        self._drawn = False
+        self._began = monotonic()
+        self.started = 0
+        self.reused = 0
+        self.bad = 0
+        self.unknown = 0
+
+    def done(self, number: int, result: dict[str, Any]) -> None:
+        """The line has a run: its id, or with `--json` an object."""
+        if self._mixes:
+            self.wipe()
+        if result["reused"]:
+            self.reused += 1
+        else:
+            self.started += 1
+        if self._session.json:
+            messages.data(messages.compact({"line": number, **result}))
+        else:
+            messages.data(result["id"])
+
+    def refused(self, number: int, bad: StackshiftError) -> None:
+        """The line is no start, or the daemon does not take it."""
+        self.bad += 1
+        self.say(f"line {number}: error[{bad.code}]: {safe(bad.message)}")
+        if self._session.json:
+            messages.say(messages.compact({"line": number, "error": bad.as_json()}))
+
+    def uncertain(self, numbers: list[int], bad: StackshiftError) -> None:
+        """These lines were under way when the daemon was lost, and may not be sent again."""
+        self.unknown += len(numbers)
+        self.say(
+            f"{lines(numbers)}: error[{bad.code}]: {safe(bad.message)}; "
+            "may or may not have been started, and not sent again without an idempotency key"
+        )
+        if self._session.json:
+            for number in numbers:
+                body = bad.as_json() | {"may_have_happened": True}
+                messages.say(messages.compact({"line": number, "error": body}))
+
+    def note(self, text: str) -> None:
+        """Something for the person, unless they asked for quiet."""
+        self.wipe()
+        self._session.say(text)
+
+    def say(self, text: str) -> None:
+        """Something that must be said."""
+        self.wipe()
+        messages.say(text)
+
+    def progress(self) -> None:
+        """Draw how far it is, if it is time to."""
+        now = monotonic()
+        if self._draws and now - self._drawn_at >= _DRAW_SECONDS:
+            self._drawn_at, self._drawn = now, True
+            sys.stderr.write(f"\r{self._counts()}\x1b[K")
+            sys.stderr.flush()
+
+    def wipe(self) -> None:
+        """Take the drawn line away."""
+        if self._drawn:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+            self._drawn = False
+
+    def summary(self) -> None:
+        """The counts; where nobody watches, only if there is more to tell than the ids do, and not
+        among JSON."""
+        self.wipe()
+        more = self.reused or self.bad or self.unknown
+        if self._draws or (more and not self._session.json):
+            from stackshift_jobs.values.durations import format_ms
+
+            took = format_ms(round((monotonic() - self._began) * 1000))
+            self._session.say(f"{self._counts()} in {took}")
+
+    def _counts(self) -> str:
+        told = [f"{self.started:,} started"]
+        for count, word in (
+            (self.reused, "reused"), (self.bad, "bad"), (self.unknown, "unknown"),
+        ):  # fmt: skip
+            if count:
+                told.append(f"{count:,} {word}")
+        return ", ".join(told)
+
+
+def lines(numbers: Iterable[int]) -> str:
+    """Ascending line numbers, for people: `line 7`, `lines 3-5, 9`."""
+    ranges = [str(a) if a == b else f"{a}-{b}" for a, b in _ranges(numbers)]
+    one = len(ranges) == 1 and "-" not in ranges[0]
+    return ("line " if one else "lines ") + ", ".join(ranges)
+
+
+def _ranges(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
+    first = last = 0
+    for number in numbers:
+        if first and number != last + 1:
+            yield first, last
+            first = number
+        first = first or number
+        last = number
+    if first:
+        yield first, last

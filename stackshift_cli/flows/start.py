@@ -1,0 +1,79 @@
+"""`start` once its options are understood: one request, and what is printed of the answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stackshift_cli.arguments import Given
+from stackshift_cli.daemon.session import Session
+from stackshift_cli.flows.start_params import start_params
+from stackshift_cli.output import messages
+from stackshift_jobs.errors import Usage
+
+
+def start_one(session: Session, given: Given) -> int:
+    """Start one run and print its id (`--json`: the run, with `reused`); 0."""
+    reply = ask(session, given, full=session.json)
+    if session.json:
+        messages.data(messages.compact(run_with_reused(reply)))
+    elif reply["id"]:
+        messages.data(str(reply["id"]))
+    return 0
+
+
+def ask(session: Session, given: Given, full: bool) -> dict[str, Any]:
+    """Send `run.start` and say on stderr what a person should know of the reply."""
+    _check(given)
+    params, notes = start_params(given)
+    dry = given.flag("dry_run")
+    if dry:
+        params["dry_run"] = True
+    if full or dry:
+        params["full"] = True
+    for note in notes:
+        session.say(note)
+    reply: dict[str, Any] = session.call("run.start", params)
+    if dry:
+        session.say(_would(reply, params["job"]))
+    elif reply["reused"]:
+        _say_reused(session, reply)
+    return reply
+
+
+def run_with_reused(reply: dict[str, Any]) -> dict[str, Any]:
+    """What `start --json` prints: the run object and `reused`."""
+    return {**reply["run"], "reused": reply["reused"]}
+
+
+def _check(given: Given) -> None:
+    waits = given.flag("wait") or given.flag("follow")
+    if given.flag("wait") and given.flag("follow"):
+        raise Usage("--wait and --follow exclude each other")
+    if given.text("timeout") is not None and not waits:
+        raise Usage("--timeout is for --wait and --follow", hint="add --wait")
+    if given.flag("dry_run") and waits:
+        raise Usage("--dry-run starts nothing that one could wait for")
+
+
+def _would(reply: dict[str, Any], job: str) -> str:
+    if reply["reused"]:
+        return f"dry run: would reuse {reply['id'] or reply['run']['id']} ({_status(reply)})"
+    from stackshift_cli.output.safe_text import safe
+
+    queue = safe(str(reply["run"]["queue"]))
+    return f"dry run: would start {safe(job)} in queue {queue} ({reply['status']})"
+
+
+def _say_reused(session: Session, reply: dict[str, Any]) -> None:
+    told = f"reused {reply['id']} ({_status(reply)}), which has this idempotency key"
+    if reply["status"] in ("failed", "cancelled"):
+        # Also with --quiet: nothing was started, and nothing that was started before has worked.
+        messages.say(told)
+        messages.say(f"hint: stackshift runs retry {reply['id']}")
+    else:
+        session.say(told)
+
+
+def _status(reply: dict[str, Any]) -> str:
+    """The status of the run; there is none of one that is past the journal's retention."""
+    return str(reply["status"] or "not kept any more")

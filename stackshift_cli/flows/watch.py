@@ -1,0 +1,96 @@
+"""Being with a run until it ends: silently (`start --wait`) or showing it (`runs tail RUN`).
+
+Ctrl-C ends the watching, never the run: that is said, and the exit status is 130. What the run
+ended with decides the exit status otherwise: 0, 1 failed, 7 cancelled.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from stackshift_cli.daemon.feed import Deadline, End, Record, follow
+from stackshift_cli.daemon.session import Session
+from stackshift_cli.output import messages
+from stackshift_cli.output.safe_text import safe
+from stackshift_cli.output.terminal import draws
+from stackshift_cli.render import tsv
+from stackshift_jobs.errors import RunCancelled, RunFailed
+
+
+def exit_of(run: dict[str, Any]) -> int:
+    """The exit status that a finished run stands for."""
+    return {"failed": 1, "cancelled": 7}.get(str(run["status"]), 0)
+
+
+def finish(run: dict[str, Any]) -> int:
+    """0 if the run completed; raises `RunFailed` or `RunCancelled`, which say so, if not."""
+    if run["status"] == "failed":
+        raise RunFailed(run["id"], run.get("error") or {"type": "error", "message": ""})
+    if run["status"] == "cancelled":
+        raise RunCancelled(run["id"])
+    return 0
+
+
+@contextmanager
+def detaching(run_id: str) -> Iterator[None]:
+    """Ctrl-C in here says that the run goes on; the command then ends with 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        messages.say(f"Detached; {run_id} continues")
+        raise
+
+
+def wait_until_end(session: Session, run_id: str, deadline: Deadline) -> dict[str, Any]:
+    """The run object once the run `run_id` has ended; what it reports meanwhile is said."""
+    with detaching(run_id):
+        for happening in follow(session, {"run": run_id}):
+            if isinstance(happening, End):
+                return happening.run
+            if isinstance(happening, Record):
+                _say_progress(session, happening.body)
+            deadline.check(run_id)
+    raise AssertionError("a feed of a run ends with the run")
+
+
+def _say_progress(session: Session, record: dict[str, Any]) -> None:
+    if record["kind"] == "progress.reported":
+        done, total = record.get("done") or 0, record.get("total")
+        of = f"/{total:g}" if total else ""
+        session.say(f"{done:g}{of} {safe(str(record.get('message') or ''))}".rstrip())
+    elif record["kind"] in ("attempt.failed", "step.failed") and record.get("retry_at"):
+        what = record.get("step") or f"attempt {record.get('attempt')}"
+        error = record.get("error") or {}
+        told = safe(f"{what}: {error.get('type')}: {error.get('message')}")
+        session.say(f"{told}; again at {record['retry_at']}")
+
+
+def show_until_end(
+    session: Session, run_id: str, opening: dict[str, Any], deadline: Deadline
+) -> dict[str, Any]:
+    """Show the run `run_id` until it ends; the run object.
+
+    On a terminal its picture is redrawn in place; a pipe gets a line a record (with `--json` an
+    object a record), those that a feed opened with `opening` brings.
+    """
+    with detaching(run_id):
+        if draws(session.options):
+            from stackshift_cli.render.live import draw_until_end
+
+            return draw_until_end(session, run_id, deadline)
+        for happening in follow(session, opening):
+            if isinstance(happening, End):
+                return happening.run
+            if isinstance(happening, Record):
+                print_record(session, happening.body)
+            deadline.check(run_id)
+    raise AssertionError("a feed of a run ends with the run")
+
+
+def print_record(session: Session, record: dict[str, Any]) -> None:
+    """One line for one record, out at once."""
+    messages.data(messages.compact(record) if session.json else tsv.record(record))
+    sys.stdout.flush()

@@ -1,0 +1,1 @@
+"""What is printed, and where: messages, safe text, streams, the terminal."""

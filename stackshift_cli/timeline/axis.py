@@ -1,0 +1,173 @@
+"""Where moments lie on a line of character cells: to scale, long idle gaps compressed.
+
+Pure. A gap in which nothing executes is compressed when it lasts over 5 seconds and over twice all
+the work there is; it then takes a fixed number of cells, and the axis says how long it was. What is
+drawn are codes of one letter a cell, which `render` turns into glyphs:
+
+    WORK `#`   FAILED `x`   BACKOFF `.`   WAIT `-`   HOLD `=`   compressed `~`   nothing ` `
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from stackshift_cli.timeline.intervals import Kind, Span, covered_us
+from stackshift_jobs.values.durations import format_ms
+
+CODES: Final = {
+    Kind.HOLD: "=", Kind.WAIT: "-", Kind.BACKOFF: ".", Kind.FAILED: "x", Kind.WORK: "#",
+}  # fmt: skip
+GAP: Final = "~"
+_LONG_US: Final = 5_000_000
+_TICK_CELLS: Final = 9
+"""Ticks are at least this far apart, so that their labels do not meet."""
+_STEPS_MS: Final = (
+    1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 15_000, 30_000, 60_000,
+    120_000, 300_000, 600_000, 900_000, 1_800_000, 3_600_000, 7_200_000, 14_400_000, 43_200_000,
+    86_400_000, 172_800_000, 604_800_000, 2_592_000_000, 31_536_000_000,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A piece of the axis: time from..to on cells from..to; `compressed` is not to scale."""
+
+    start_us: int
+    end_us: int
+    start_cell: float
+    end_cell: float
+    compressed: bool
+
+    def cell(self, at_us: int) -> float:
+        """Where `at_us` lies on this piece."""
+        length = self.end_us - self.start_us
+        part = (at_us - self.start_us) / length if length else 0.0
+        return self.start_cell + part * (self.end_cell - self.start_cell)
+
+
+@dataclass(frozen=True)
+class Axis:
+    """The whole line, `width` cells wide."""
+
+    width: int
+    pieces: list[Piece]
+
+    def cell(self, at_us: int) -> float:
+        """Where the moment `at_us` lies, between 0 and `width`."""
+        for piece in self.pieces:
+            if at_us <= piece.end_us:
+                return max(0.0, piece.cell(at_us))
+        return float(self.width)
+
+
+def lay_out(spans: Iterable[Span], start_us: int, end_us: int, width: int) -> Axis:
+    """The axis for `spans` between `start_us` and `end_us` on `width` cells."""
+    end_us = max(end_us, start_us + 1)
+    gaps = _long_gaps(covered_us(spans, (Kind.WORK, Kind.FAILED)), start_us, end_us, width)
+    cells = sum(_gap_cells(gap) for gap in gaps)
+    to_scale = end_us - start_us - sum(b - a for a, b in gaps)
+    scale = (width - cells) / to_scale if to_scale > 0 else 0.0
+    pieces: list[Piece] = []
+    at_us, at_cell = start_us, 0.0
+    for gap in [*gaps, (end_us, end_us)]:
+        if gap[0] > at_us:
+            next_cell = at_cell + (gap[0] - at_us) * scale
+            pieces.append(Piece(at_us, gap[0], at_cell, next_cell, False))
+            at_cell = next_cell
+        if gap[1] > gap[0]:
+            pieces.append(Piece(*gap, at_cell, at_cell + _gap_cells(gap), True))
+            at_cell += _gap_cells(gap)
+        at_us = gap[1]
+    return Axis(width, pieces)
+
+
+def _long_gaps(
+    busy: list[tuple[int, int]], start_us: int, end_us: int, width: int
+) -> list[tuple[int, int]]:
+    """The idle gaps to compress, in order; the longest ones where not all have room."""
+    idle = zip([start_us, *(b for _, b in busy)], [*(a for a, _ in busy), end_us], strict=True)
+    least = max(_LONG_US, 2 * sum(b - a for a, b in busy))
+    chosen: list[tuple[int, int]] = []
+    room = width * 2 // 3 if busy else 0
+    for gap in sorted((g for g in idle if g[1] - g[0] > least), key=lambda g: g[0] - g[1]):
+        room -= _gap_cells(gap)
+        if room < 0:
+            break
+        chosen.append(gap)
+    return sorted(chosen)
+
+
+def _gap_cells(gap: tuple[int, int]) -> int:
+    return len(_gap_label(gap)) + 2
+
+
+def _gap_label(gap: tuple[int, int]) -> str:
+    return f"{GAP} {short(gap[1] - gap[0])} {GAP}"
+
+
+def short(us: int) -> str:
+    """A duration without the parts that are nought: `2h`, `5s`, `1m30s`."""
+    text = format_ms(us // 1000)
+    for nought in ("00s", "00m", "0h"):
+        if text.endswith(nought) and text[: -len(nought)][-1:].isalpha():
+            text = text[: -len(nought)]
+    return text.replace(".0s", "s")
+
+
+def strip(spans: Iterable[Span], axis: Axis) -> str:
+    """One code a cell for `spans`; what executes always has at least one cell."""
+    cells = [" "] * axis.width
+    for span in sorted(spans, key=lambda s: list(CODES).index(s.kind)):
+        first = min(int(axis.cell(span.start_us) + 1e-6), axis.width - 1)
+        last = min(max(first + 1, round(axis.cell(span.end_us))), axis.width)
+        cells[first:last] = CODES[span.kind] * (last - first)
+        if span.kind in (Kind.HOLD, Kind.WAIT, Kind.BACKOFF):
+            _mark_gaps(cells, span, axis)
+    return "".join(cells)
+
+
+def _mark_gaps(cells: list[str], span: Span, axis: Axis) -> None:
+    """Two marks in the middle of each compressed piece that `span` takes most of."""
+    for piece in axis.pieces:
+        shared = min(span.end_us, piece.end_us) - max(span.start_us, piece.start_us)
+        if piece.compressed and 2 * shared > piece.end_us - piece.start_us:
+            middle = int((piece.start_cell + piece.end_cell) / 2)
+            cells[middle - 1 : middle + 1] = [GAP, GAP]
+
+
+def ticks(axis: Axis) -> str:
+    """The line above the bars: `0s       5s       10s  ~ 2h ~  +2s`."""
+    line = [" "] * axis.width
+    for index, piece in enumerate(axis.pieces):
+        if piece.compressed:
+            label = _gap_label((piece.start_us, piece.end_us))
+            _write(line, int(piece.start_cell) + 1, label)
+        elif index == 0:
+            _write_ticks(line, piece)
+        else:
+            label = "+" + short(piece.end_us - piece.start_us)
+            _write(line, int(piece.start_cell), label)
+    return "".join(line)
+
+
+def _write_ticks(line: list[str], piece: Piece) -> None:
+    cells = piece.end_cell - piece.start_cell
+    length_ms = max(1, (piece.end_us - piece.start_us) // 1000)
+    fitting = [step for step in _STEPS_MS if step * cells / length_ms >= _TICK_CELLS]
+    step_ms = fitting[0] if fitting else _STEPS_MS[-1]
+    for at_ms in range(0, length_ms + 1, step_ms):
+        label = short(at_ms * 1000) if at_ms else "0s"
+        at = int(piece.start_cell + at_ms * cells / length_ms)
+        if at + len(label) <= piece.end_cell:
+            _write(line, at, label)
+
+
+def _write(line: list[str], at: int, text: str) -> None:
+    """Write `text` where it fits whole and touches nothing."""
+    if (
+        at + len(text) <= len(line)
+        and not "".join(line[max(0, at - 1) : at + len(text) + 1]).strip()
+    ):
+        line[at : at + len(text)] = text

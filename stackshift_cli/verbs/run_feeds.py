@@ -1,0 +1,159 @@
+"""`runs tail|wait`: being there while runs go on."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any, Final
+
+from stackshift_cli.arguments import Given
+from stackshift_cli.daemon.feed import TICK_SECONDS, Deadline, Record, follow
+from stackshift_cli.daemon.session import Session
+from stackshift_cli.flows.watch import exit_of, print_record, show_until_end
+from stackshift_cli.output import messages
+from stackshift_cli.output.terminal import draws
+from stackshift_cli.render import tsv
+from stackshift_cli.verbs.runs import since_time
+from stackshift_jobs.errors import DaemonUnavailable, Usage
+
+_SILENCE_SECONDS: Final = 1.0
+TAIL_RECORDS: Final = 10
+"""What `tail --no-follow` shows where nothing says how much."""
+
+
+def tail(session: Session, given: Given) -> int:
+    """`runs tail [RUN]`: records as they become durable."""
+    opening = opening_given(session, given)
+    run = given.text("run")
+    if run is not None:
+        return _tail_run(session, given, run, opening)
+    return tail_records(session, opening, given.flag("no_follow"), "Detached; all runs continue")
+
+
+def opening_given(session: Session, given: Given) -> dict[str, Any]:
+    """Where a feed is to begin: `--since` and `-n`."""
+    if given.text("since") is not None and given.text("lines") is not None:
+        raise Usage("--since and -n exclude each other")
+    opening: dict[str, Any] = {}
+    if (since := since_time(session, given)) is not None:
+        opening["since"] = since
+    if (last := given.whole("lines", 0, 1_000_000)) is not None:
+        opening["last"] = last
+    return opening
+
+
+def tail_records(
+    session: Session,
+    opening: dict[str, Any],
+    no_follow: bool,
+    detached: str,
+    is_shown: Callable[[dict[str, Any]], bool] = lambda _: True,
+) -> int:
+    """Print the records of the feed opened with `opening` as they become durable, or those that are
+    there, if they are to be shown. `detached` is said where Ctrl-C ends it."""
+    if not no_follow:
+        return _tail_all(session, opening, detached, is_shown)
+    begins = opening.keys() & {"since", "since_seq", "last"}
+    if not begins:
+        opening = {**opening, "last": TAIL_RECORDS}
+    return _print_recent(session, opening, is_shown)
+
+
+def _tail_run(session: Session, given: Given, run: str, opening: dict[str, Any]) -> int:
+    if given.flag("no_follow"):
+        found = session.call("run.get", {"run": run, "detail": True})
+        records = [r for r in found["timeline"] if r["at"] >= opening.get("since", "")]
+        for record in records[-opening["last"] or len(records) :] if "last" in opening else records:
+            print_record(session, record)
+        return 0
+    # The full id: `@last` would be another run after a reconnection.
+    run_id = session.call("run.get", {"run": run})["id"]
+    ended = show_until_end(session, run_id, {"run": run_id, **opening}, Deadline(None))
+    status = exit_of(ended)
+    if session.json:
+        messages.data(messages.compact({"run": ended, "exit": status}))
+    elif not draws(session.options):
+        messages.data(tsv.ending(ended, status))
+    return status
+
+
+def _tail_all(
+    session: Session,
+    opening: dict[str, Any],
+    detached: str,
+    is_shown: Callable[[dict[str, Any]], bool],
+) -> int:
+    try:
+        for happening in follow(session, opening):
+            if isinstance(happening, Record) and is_shown(happening.body):
+                print_record(session, happening.body)
+    except KeyboardInterrupt:
+        messages.say(detached)
+        raise
+    return 0
+
+
+def _print_recent(
+    session: Session, opening: dict[str, Any], is_shown: Callable[[dict[str, Any]], bool]
+) -> int:
+    """What is there now, and no more: up to the newest durable record."""
+    newest = int(session.call("journal.stats")["durable_seq"])
+    silence = 0
+    for happening in follow(session, opening):
+        if not isinstance(happening, Record):
+            # The newest record may be one that feeds leave out: then nothing more comes.
+            silence += 1
+            if silence * TICK_SECONDS >= _SILENCE_SECONDS:
+                return 0
+            continue
+        silence = 0
+        if int(happening.body["seq"]) <= newest and is_shown(happening.body):
+            print_record(session, happening.body)
+        if int(happening.body["seq"]) >= newest:
+            return 0
+    return 0
+
+
+def wait(session: Session, given: Given) -> int:
+    """`runs wait RUN...`: say of each run when it ends; failed outranks cancelled."""
+    deadline = Deadline(given.duration_ms("timeout"))
+    found = [session.call("run.get", {"run": run}) for run in given.texts("runs")]
+    left = dict.fromkeys(run["id"] for run in found)
+    statuses: set[int] = set()
+    try:
+        while left:
+            for run in _ended(session, list(left), deadline):
+                del left[run["id"]]
+                statuses.add(exit_of(run))
+                text = messages.compact(run) if session.json else f"{run['id']}\t{run['status']}"
+                messages.data(text)
+                sys.stdout.flush()
+                if given.flag("any"):
+                    return exit_of(run)
+    except KeyboardInterrupt:
+        messages.say(f"Detached; {', '.join(left)} continue{'s' if len(left) == 1 else ''}")
+        raise
+    return 1 if 1 in statuses else max(statuses, default=0)
+
+
+def _ended(session: Session, runs: list[str], deadline: Deadline) -> Any:
+    """The runs of `runs` as they end. If the connection breaks it stops early, with a new one."""
+    connection = session.connection()
+    try:
+        for run in runs:
+            connection.send("run.wait", {"run": run, "full": True})
+        for _ in runs:
+            yield connection.receive(deadline.left()).value()
+    except TimeoutError:
+        raise deadline.passed(", ".join(runs)) from None
+    except DaemonUnavailable as bad:
+        _wait_for_daemon(session, bad, deadline, runs)
+
+
+def _wait_for_daemon(
+    session: Session, bad: DaemonUnavailable, deadline: Deadline, runs: list[str]
+) -> None:
+    from stackshift_cli.daemon.feed import until_back
+
+    for _ in until_back(session, bad):
+        deadline.check(", ".join(runs))
