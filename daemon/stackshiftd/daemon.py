@@ -30,7 +30,7 @@ from stackshiftd.core.effects import (
     Stop,
 )
 from stackshiftd.core.records import Entry
-from stackshiftd.core.state import Run
+from stackshiftd.core.state.state import Run
 from stackshiftd.core.why import Fleet
 from stackshiftd.history.index import History
 from stackshiftd.history.rows import RunRow

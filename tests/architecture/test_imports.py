@@ -252,7 +252,7 @@ def test_reader_sees_imports_wherever_they_stand() -> None:
     assert [(each.target, each.late, each.checked) for each in found] == [
         ("os.path", False, False),
         ("stackshiftd.shell.sibling", False, False),
-        ("stackshiftd.core.state", False, False),
+        ("stackshiftd.core.state.state", False, False),
         ("random.choice", True, False),
         ("socket", True, False),
         ("typing", False, True),

@@ -13,7 +13,7 @@ from cli.fake_daemon import FakeDaemon
 SLOW = {
     "typer", "click", "rich", "platformdirs", "pydantic", "dataclasses", "inspect", "tomllib",
     "msgspec", "asyncio", "subprocess", "stackshiftd", "stackshift_cli.commands.catalogue",
-    "stackshift_cli.commands.typer_app", "stackshift_jobs.values.strict_json", 
+    "stackshift_cli.commands.typer_app", "stackshift_jobs.values.strict_json",
     "stackshift_jobs.project.config",
     "stackshift_jobs.values.durations", "stackshift_jobs.client.blocking",
 }  # fmt: skip

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 
 from core.audit_stored import audit_lines, audit_stored
-from stackshiftd.core.queues import Place, Queue, Turn
-from stackshiftd.core.state import PENDING, Memo, Phase, Run, State, Status, Timer
+from stackshiftd.core.state.queues import Place, Queue, Turn
+from stackshiftd.core.state.state import PENDING, Memo, Phase, Run, State, Status, Timer
 
 
 def audit(state: State) -> None:

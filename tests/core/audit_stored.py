@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from stackshiftd.core.events import Kept, address_of
-from stackshiftd.core.expiry import EVENT, LOCK, STATE, Expiry
-from stackshiftd.core.locks import Holding, Lock, place_of, token_json
-from stackshiftd.core.state import Memo, Phase, Run, State
+from stackshiftd.core.state.events import Kept, address_of
+from stackshiftd.core.state.expiry import EVENT, LOCK, STATE, Expiry
+from stackshiftd.core.state.locks import Holding, Lock, place_of, token_json
+from stackshiftd.core.state.state import Memo, Phase, Run, State
 
 
 def audit_stored(state: State) -> None:

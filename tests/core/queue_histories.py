@@ -17,10 +17,10 @@ from core.queue_model import Model
 from stackshift_jobs.errors import StackshiftError
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
-from stackshiftd.core.decide import decide
-from stackshiftd.core.fold import fold
-from stackshiftd.core.image import dump, load, state_hash
-from stackshiftd.core.state import PENDING, Run, State, Status
+from stackshiftd.core.decide.decide import decide
+from stackshiftd.core.fold.fold import fold
+from stackshiftd.core.snapshot import dump, load, state_hash
+from stackshiftd.core.state.state import PENDING, Run, State, Status
 
 START_US: Final = 1_795_000_000_000_000
 QUEUES: Final = ("a", "b", "c", "d")

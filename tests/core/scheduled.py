@@ -17,7 +17,7 @@ from stackshift_jobs.values.strict_json import dumps
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
 from stackshiftd.core.effects import Switched
-from stackshiftd.core.schedules import Schedule, ready
+from stackshiftd.core.state.schedules import Schedule, ready
 
 
 def at(text: str) -> int:

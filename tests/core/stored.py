@@ -18,7 +18,7 @@ from stackshift_jobs.values.strict_json import canonical, dumps
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
 from stackshiftd.core.effects import Acknowledge, Answered, Decision, Granted, Queued
-from stackshiftd.core.image import state_hash
+from stackshiftd.core.snapshot import state_hash
 
 MONTH_MS: Final = 30 * 86_400_000
 

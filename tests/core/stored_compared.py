@@ -9,7 +9,7 @@ from core.naive import Event, Held, Naive, Refused, Value
 from core.scripts import Ask
 from stackshift_jobs.values.durations import rfc3339
 from stackshiftd.core import commands as c
-from stackshiftd.core.state import Memo, Phase, State
+from stackshiftd.core.state.state import Memo, Phase, State
 
 ANSWERS: Final = (Memo.VALUE, Memo.REFUSED)
 Tokens = dict[str, tuple[int, int]]

@@ -32,9 +32,9 @@ from stackshiftd.core.effects import (
     Resolve,
     Stop,
 )
-from stackshiftd.core.image import load, state_hash
-from stackshiftd.core.state import Memo as Kind
-from stackshiftd.core.state import State, Status, Step
+from stackshiftd.core.snapshot import load, state_hash
+from stackshiftd.core.state.state import Memo as Kind
+from stackshiftd.core.state.state import State, Status, Step
 
 SLOTS: Final = 4
 TERMS: Final = r.RetryTerms(max_attempts=3, backoff_ms=1000, jitter=0.0)

@@ -18,11 +18,11 @@ from stackshift_jobs.values.durations import milliseconds
 from stackshift_jobs.values.strict_json import canonical, dumps
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
-from stackshiftd.core.decide import decide
+from stackshiftd.core.decide.decide import decide
 from stackshiftd.core.effects import Cancelled, Decision, Effect, Finished, QueueSet, Sent, Started
-from stackshiftd.core.fold import fold
-from stackshiftd.core.image import dump, load
-from stackshiftd.core.state import PENDING, Run, State, Status
+from stackshiftd.core.fold.fold import fold
+from stackshiftd.core.snapshot import dump, load
+from stackshiftd.core.state.state import PENDING, Run, State, Status
 
 START_US: Final = 1_795_000_000_000_000
 """2026-11-18T09:06:40Z; a whole second."""

@@ -9,10 +9,10 @@ import pytest
 from core.story import ONCE, Story
 from stackshift_jobs.errors import Conflict
 from stackshiftd.core import commands as c
-from stackshiftd.core.dead import is_dead
+from stackshiftd.core.decide.dead_letter import is_dead
 from stackshiftd.core.effects import Discarded, Sent
-from stackshiftd.core.image import state_hash
-from stackshiftd.core.state import Status
+from stackshiftd.core.snapshot import state_hash
+from stackshiftd.core.state.state import Status
 from stackshiftd.core.why import Fleet, why
 
 

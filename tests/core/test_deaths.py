@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from core.story import ONCE, Story
 from stackshiftd.core import records as r
-from stackshiftd.core.image import state_hash
-from stackshiftd.core.state import Status
+from stackshiftd.core.snapshot import state_hash
+from stackshiftd.core.state.state import Status
 
 
 def dies(story: Story, run: str, times: int) -> None:

@@ -12,8 +12,8 @@ from stackshift_jobs.errors import Conflict
 from stackshift_jobs.values.durations import rfc3339
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
-from stackshiftd.core.image import load, state_hash
-from stackshiftd.core.state import Status
+from stackshiftd.core.snapshot import load, state_hash
+from stackshiftd.core.state.state import Status
 
 
 def waiting(story: Stored, *events: Any, **options: Any) -> str:

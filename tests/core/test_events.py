@@ -13,12 +13,12 @@ from stackshift_jobs.errors import Conflict, PayloadRefused
 from stackshift_jobs.values.durations import rfc3339
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
-from stackshiftd.core import sending
+from stackshiftd.core.decide import events as event_decisions
 from stackshiftd.core.effects import Acknowledge, Resolve, Stop
-from stackshiftd.core.events import Events, Kept
-from stackshiftd.core.fold import fold
-from stackshiftd.core.image import load
-from stackshiftd.core.state import Spilled, State, Status
+from stackshiftd.core.fold.fold import fold
+from stackshiftd.core.snapshot import load
+from stackshiftd.core.state.events import Events, Kept
+from stackshiftd.core.state.state import Spilled, State, Status
 from stackshiftd.shell.bodies import Bodies
 
 VERIFIED = "email.verified"
@@ -43,7 +43,7 @@ def test_event_too_large_for_all_who_wait_is_refused_and_nothing_is_stored(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What one append may hold is bounded; whoever waits goes on waiting, for one that is not."""
-    monkeypatch.setattr(sending, "MAX_RESUMED_BYTES", 12)
+    monkeypatch.setattr(event_decisions, "MAX_RESUMED_BYTES", 12)
     story = Stored()
     runs = [waiting(story), waiting(story)]
     before = story.state.seq

@@ -8,8 +8,8 @@ from core.story import ONCE, Story, error
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
 from stackshiftd.core.effects import Acknowledge, Resolve, Stop
-from stackshiftd.core.image import state_hash
-from stackshiftd.core.state import Phase, Status
+from stackshiftd.core.snapshot import state_hash
+from stackshiftd.core.state.state import Phase, Status
 
 
 def parent_and_child(story: Story) -> tuple[str, str]:

@@ -10,10 +10,10 @@ import pytest
 from core.audit import audit
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
-from stackshiftd.core.decide import decide
-from stackshiftd.core.fold import fold
-from stackshiftd.core.heap import FEW, Heap
-from stackshiftd.core.state import State
+from stackshiftd.core.decide.decide import decide
+from stackshiftd.core.fold.fold import fold
+from stackshiftd.core.state.heap import FEW, Heap
+from stackshiftd.core.state.state import State
 
 ROUNDS = 5 * FEW
 

@@ -16,8 +16,8 @@ from core.story import ONCE, STEADY, Story
 from stackshift_jobs.errors import Conflict, NotFound
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
-from stackshiftd.core.image import load, state_hash
-from stackshiftd.core.state import PENDING, Memo, Phase, Run, Status
+from stackshiftd.core.snapshot import load, state_hash
+from stackshiftd.core.state.state import PENDING, Memo, Phase, Run, Status
 
 LONG: Final = os.environ.get("STACKSHIFT_LONG") == "1"
 WORKERS: Final = ("w1", "w2", "w3")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 from core.story import ONCE, Story
-from stackshiftd.core.image import dump, load, state_hash
-from stackshiftd.core.state import Spilled
+from stackshiftd.core.snapshot import dump, load, state_hash
+from stackshiftd.core.state.state import Spilled
 
 
 def test_snapshot_of_nothing_is_the_empty_state() -> None:

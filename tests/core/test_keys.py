@@ -9,8 +9,8 @@ import pytest
 from core.story import ONCE, Story
 from stackshift_jobs.errors import Conflict
 from stackshiftd.core.effects import Started
-from stackshiftd.core.image import state_hash
-from stackshiftd.core.state import Status
+from stackshiftd.core.snapshot import state_hash
+from stackshiftd.core.state.state import Status
 
 
 def test_same_key_job_and_payload_is_the_same_run() -> None:

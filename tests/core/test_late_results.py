@@ -7,8 +7,8 @@ import pytest
 from core.story import Story
 from core.test_histories import from_worker
 from stackshiftd.core import commands as c
-from stackshiftd.core.image import state_hash
-from stackshiftd.core.state import Status
+from stackshiftd.core.snapshot import state_hash
+from stackshiftd.core.state.state import Status
 
 NAMES = [type(command).__name__ for command in from_worker("", 0)]
 

@@ -7,7 +7,7 @@ import pytest
 from core.stored import Stored
 from core.story import ONCE
 from stackshift_jobs.errors import LockHeld, LockLost
-from stackshiftd.core.state import Phase, Status
+from stackshiftd.core.state.state import Phase, Status
 
 
 def begun(story: Stored, many: int = 1, **options: object) -> list[str]:

@@ -14,7 +14,7 @@ from stackshift_jobs.values.durations import rfc3339
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
 from stackshiftd.core.effects import Resolve
-from stackshiftd.core.state import Memo, Phase, Status
+from stackshiftd.core.state.state import Memo, Phase, Status
 
 
 def begun(story: Stored, many: int = 1, **options: object) -> list[str]:

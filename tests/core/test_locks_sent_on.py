@@ -5,8 +5,8 @@ from __future__ import annotations
 from core.story import ONCE, Story
 from stackshiftd.core import commands as c
 from stackshiftd.core.effects import Sent
-from stackshiftd.core.image import state_hash
-from stackshiftd.core.state import Phase
+from stackshiftd.core.snapshot import state_hash
+from stackshiftd.core.state.state import Phase
 
 LOCK = "[lock k]"
 

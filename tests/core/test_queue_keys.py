@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from core.story import Story
-from stackshiftd.core.heap import FEW
+from stackshiftd.core.state.heap import FEW
 
 
 def bound(story: Story, which: str, limit: int) -> None:

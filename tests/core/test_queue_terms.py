@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from core.story import Story
-from stackshiftd.core.queues import Limits, origin_of
 from stackshiftd.core.records import QueueTerms
+from stackshiftd.core.state.queues import Limits, origin_of
 
 
 def limits(story: Story) -> Limits:

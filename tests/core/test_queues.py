@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from core.story import Story
 from stackshiftd.core import commands as c
-from stackshiftd.core.state import Status
+from stackshiftd.core.state.state import Status
 
 
 def all_assigned(story: Story) -> list[str]:

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from core.story import ONCE, STEADY, Story
 from stackshiftd.core import records as r
+from stackshiftd.core.decide.backoff import delay_ms
 from stackshiftd.core.effects import Acknowledge
-from stackshiftd.core.retry import delay_ms
-from stackshiftd.core.state import Phase, Status
+from stackshiftd.core.state.state import Phase, Status
 
 TERMS = st.builds(
     r.RetryTerms,

@@ -14,11 +14,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from core.scheduled import ScheduledStory
 from stackshift_jobs.values.durations import from_rfc3339
 from stackshiftd.core import records as r
-from stackshiftd.core.fold import fold
-from stackshiftd.core.image import state_hash
-from stackshiftd.core.schedules import ready, waits
-from stackshiftd.core.state import State
-from stackshiftd.core.ticks import Clock, clock_of, count
+from stackshiftd.core.decide.ticks import Clock, clock_of, count
+from stackshiftd.core.fold.fold import fold
+from stackshiftd.core.snapshot import state_hash
+from stackshiftd.core.state.schedules import ready, waits
+from stackshiftd.core.state.state import State
 
 LONG: Final = os.environ.get("STACKSHIFT_LONG") == "1"
 JOBS: Final = ("resize", "report", "mail")

@@ -12,11 +12,11 @@ from msgspec import Raw
 from core.scheduled import ScheduledStory, at, minutes
 from stackshift_jobs.errors import NotFound
 from stackshiftd.core import commands as c
-from stackshiftd.core import firing
 from stackshiftd.core import records as r
-from stackshiftd.core.image import state_hash
-from stackshiftd.core.state import Status
-from stackshiftd.core.ticks import MAX_COUNTED
+from stackshiftd.core.decide import schedules
+from stackshiftd.core.decide.ticks import MAX_COUNTED
+from stackshiftd.core.snapshot import state_hash
+from stackshiftd.core.state.state import Status
 
 NINE = "0 9 * * *"
 
@@ -214,7 +214,7 @@ def test_ticks_that_are_caught_up_are_not_given_up_for_later_ones(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """`all`: those that were few enough keep their turn, also where more come due meanwhile."""
-    monkeypatch.setattr(firing, "MAX_CAUGHT_UP", 3)
+    monkeypatch.setattr(schedules, "MAX_CAUGHT_UP", 3)
     story = ScheduledStory()
     story.schedule("hourly", "0 * * * *", catch_up="all", overlap="queue")
     story.is_down("5h30m")
@@ -245,7 +245,7 @@ def test_more_missed_ticks_than_anyone_wants_are_passed_over(
 ) -> None:
     """`all` has an end: the newest so many get a run each, the older ones are told of; also where
     more come due before those are through."""
-    monkeypatch.setattr(firing, "MAX_CAUGHT_UP", 40)
+    monkeypatch.setattr(schedules, "MAX_CAUGHT_UP", 40)
     story = ScheduledStory()
     story.schedule("often", expression, catch_up="all", overlap="allow")
     story.is_down("60d")
@@ -508,7 +508,7 @@ def test_job_without_a_schedule_is_not_found(command: c.Command) -> None:
 def test_zones_are_known_without_those_of_the_system() -> None:
     """A small machine or container has no zone database of its own; ours comes with the package."""
     program = (
-        "from stackshiftd.core.ticks import clock_of, next_after\n"
+        "from stackshiftd.core.decide.ticks import clock_of, next_after\n"
         "print(next_after(clock_of('0 9 * * *', 'Europe/Berlin', 0), 1_795_000_000_000_000))"
     )
     told = subprocess.run(

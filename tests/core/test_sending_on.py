@@ -11,8 +11,8 @@ from core.story import ONCE, Story
 from stackshift_jobs.errors import Conflict, NotFound, Usage
 from stackshiftd.core import commands as c
 from stackshiftd.core.effects import Sent
-from stackshiftd.core.image import state_hash
-from stackshiftd.core.state import Status
+from stackshiftd.core.snapshot import state_hash
+from stackshiftd.core.state.state import Status
 
 
 def failed(story: Story, *, payload: object = None) -> str:

@@ -15,8 +15,8 @@ from stackshift_jobs.values.durations import rfc3339
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
 from stackshiftd.core.effects import Acknowledge
-from stackshiftd.core.image import load, state_hash
-from stackshiftd.core.state import Memo, Phase, Spilled, Status
+from stackshiftd.core.snapshot import load, state_hash
+from stackshiftd.core.state.state import Memo, Phase, Spilled, Status
 
 HUGE = 10**1000
 

@@ -8,8 +8,8 @@ from core.story import ONCE, START_US, STEADY, Story
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
 from stackshiftd.core.effects import Resolve, Stop
-from stackshiftd.core.image import state_hash
-from stackshiftd.core.state import Status
+from stackshiftd.core.snapshot import state_hash
+from stackshiftd.core.state.state import Status
 
 
 def running(story: Story, timeout: str | None = None, retry: r.RetryTerms = STEADY) -> str:

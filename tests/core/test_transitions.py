@@ -7,12 +7,12 @@ from collections.abc import Callable
 import pytest
 
 from core.story import ONCE, Story, error, kind
-from stackshiftd.core import fold as folding
-from stackshiftd.core import moves
 from stackshiftd.core import records as r
-from stackshiftd.core.fold import fold
-from stackshiftd.core.moves import MOVES
-from stackshiftd.core.state import Run, State, Status
+from stackshiftd.core.fold import fold as folding
+from stackshiftd.core.fold import transitions
+from stackshiftd.core.fold.fold import fold
+from stackshiftd.core.fold.transitions import MOVES
+from stackshiftd.core.state.state import Run, State, Status
 
 S = Status
 
@@ -119,7 +119,7 @@ def test_statuses_move_as_the_table_says(
 ) -> None:
     """Each row of the table is gone through by some command, and leads to the status it names."""
     seen: list[tuple[Status, str, Status]] = []
-    original = moves.move
+    original = transitions.move
 
     def watched(state: State, run: Run, kind: str) -> None:
         before = run.status
@@ -127,7 +127,7 @@ def test_statuses_move_as_the_table_says(
         seen.append((before, kind, run.status))
 
     monkeypatch.setattr(folding, "move", watched)
-    monkeypatch.setattr(moves, "move", watched)
+    monkeypatch.setattr(transitions, "move", watched)
     story = Story()
     run = begin(story)
     act(story, run)

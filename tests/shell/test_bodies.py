@@ -11,9 +11,9 @@ from msgspec import Raw
 
 from stackshiftd.core import records as r
 from stackshiftd.core.effects import Dispatch
-from stackshiftd.core.fold import fold
+from stackshiftd.core.fold.fold import fold
 from stackshiftd.core.records import Entry
-from stackshiftd.core.state import SPILL_BYTES, Spilled, State
+from stackshiftd.core.state.state import SPILL_BYTES, Spilled, State
 from stackshiftd.shell.bodies import Bodies
 from stackshiftd.shell.dispatcher import Dispatcher
 from stackshiftd.worker.frames import Recall

@@ -10,9 +10,9 @@ import pytest
 
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
-from stackshiftd.core.decide import decide
-from stackshiftd.core.fold import fold
-from stackshiftd.core.state import State
+from stackshiftd.core.decide.decide import decide
+from stackshiftd.core.fold.fold import fold
+from stackshiftd.core.state.state import State
 from stackshiftd.shell import dispatcher, queues
 from stackshiftd.shell.dispatcher import Dispatcher
 from stackshiftd.shell.queues import PurgeQueue, Queues

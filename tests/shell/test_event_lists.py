@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from stackshift_jobs.project.config import load_config
-from stackshiftd.core.events import Kept, address_of
+from stackshiftd.core.state.events import Kept, address_of
 from stackshiftd.journal.memory import MemoryJournal
 from stackshiftd.shell import events as shell_events
 from stackshiftd.shell.asks import Asks

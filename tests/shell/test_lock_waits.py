@@ -11,10 +11,10 @@ import pytest
 
 from stackshift_jobs.errors import LockHeld, StackshiftError
 from stackshiftd.core import records as r
-from stackshiftd.core.decide import decide
+from stackshiftd.core.decide.decide import decide
 from stackshiftd.core.effects import Granted
-from stackshiftd.core.fold import fold
-from stackshiftd.core.state import State
+from stackshiftd.core.fold.fold import fold
+from stackshiftd.core.state.state import State
 from stackshiftd.shell.asks import AcquireLock, Asks, ReleaseLock
 from stackshiftd.shell.locks import Locks
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from stackshift_jobs.values.durations import format_ms, rfc3339
-from stackshiftd.core.dead import is_dead
-from stackshiftd.core.state import PENDING, Memo, Phase, Run, State, Status, Step, WaitTerms
+from stackshiftd.core.decide.dead_letter import is_dead
+from stackshiftd.core.state.state import PENDING, Memo, Phase, Run, State, Status, Step, WaitTerms
 
 
 class Fleet(NamedTuple):

@@ -8,7 +8,7 @@ import msgspec
 
 from stackshift_jobs.values.durations import from_rfc3339
 from stackshiftd.core import records as r
-from stackshiftd.core.state import Run
+from stackshiftd.core.state.state import Run
 
 
 class RunRow(msgspec.Struct):

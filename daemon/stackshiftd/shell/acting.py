@@ -10,10 +10,10 @@ from msgspec import Raw
 from stackshift_jobs.errors import StackshiftError
 from stackshift_jobs.values.strict_json import dumps, loads
 from stackshiftd.core import commands as c
-from stackshiftd.core.decide import decide
+from stackshiftd.core.decide.decide import decide
+from stackshiftd.core.decide.rerun import Plan, fork_plan
 from stackshiftd.core.effects import Cancelled, Sent
-from stackshiftd.core.fold import rebuild
-from stackshiftd.core.send_on import Plan, fork_plan
+from stackshiftd.core.fold.fold import rebuild
 from stackshiftd.shell.catalog import Catalog
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.lookup import Lookup

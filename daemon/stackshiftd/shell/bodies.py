@@ -7,10 +7,10 @@ from collections.abc import Callable
 from msgspec import Raw
 
 from stackshiftd.core import records as r
-from stackshiftd.core.events import event_json, sent_json
-from stackshiftd.core.keyvalue import written_json
 from stackshiftd.core.records import Entry
-from stackshiftd.core.state import Body, Run
+from stackshiftd.core.state.entries import written_json
+from stackshiftd.core.state.events import event_json, sent_json
+from stackshiftd.core.state.state import Body, Run
 
 _FIELDS = {
     r.RunCreated: "payload",

@@ -14,10 +14,10 @@ from itertools import islice
 from pathlib import Path
 
 from stackshift_jobs.errors import JournalDamaged
-from stackshiftd.core.fold import fold
-from stackshiftd.core.image import Loaded, dump, load, state_hash
+from stackshiftd.core.fold.fold import fold
 from stackshiftd.core.records import Entry
-from stackshiftd.core.state import State
+from stackshiftd.core.snapshot import Loaded, dump, load, state_hash
+from stackshiftd.core.state.state import State
 from stackshiftd.journal import reading, snapshots
 from stackshiftd.journal.filesystem import FileSystem, RealFileSystem, read_file
 from stackshiftd.journal.layout import Layout

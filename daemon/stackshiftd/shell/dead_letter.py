@@ -12,8 +12,8 @@ from typing import Any, Final
 from stackshift_jobs.errors import StackshiftError, Usage
 from stackshift_jobs.values.durations import parse_time, rfc3339
 from stackshiftd.core import commands as c
-from stackshiftd.core.dead import is_dead, not_dead
-from stackshiftd.core.state import Run
+from stackshiftd.core.decide.dead_letter import is_dead, not_dead
+from stackshiftd.core.state.state import Run
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.lookup import Lookup
 from stackshiftd.shell.params import Answer, Params, Table

@@ -12,9 +12,9 @@ import msgspec
 from stackshift_jobs.errors import BY_CODE, StackshiftError
 from stackshift_jobs.values.durations import from_rfc3339, rfc3339
 from stackshiftd.core import records as r
-from stackshiftd.core.events import sent_json
-from stackshiftd.core.keyvalue import written_json
 from stackshiftd.core.records import Entry
+from stackshiftd.core.state.entries import written_json
+from stackshiftd.core.state.events import sent_json
 from stackshiftd.core.why import events_text
 
 

@@ -14,10 +14,10 @@ from msgspec import Raw
 from stackshift_jobs.errors import StackshiftError, Usage
 from stackshift_jobs.project.config import Config
 from stackshiftd.core import commands as c
-from stackshiftd.core.asking import refusal_json
+from stackshiftd.core.decide.replies import refusal_json
 from stackshiftd.core.effects import Acknowledge, Dispatch, Resolve, Stop
 from stackshiftd.core.records import NULL, QueueTerms
-from stackshiftd.core.state import Body, Run, Step
+from stackshiftd.core.state.state import Body, Run, Step
 from stackshiftd.shell.asks import Asks
 from stackshiftd.shell.bodies import Bodies
 from stackshiftd.shell.catalog import Catalog, StartParams

@@ -23,10 +23,9 @@ import msgspec
 
 from stackshift_jobs.errors import DiskFull, StackshiftError
 from stackshiftd.core import commands as c
-from stackshiftd.core.decide import decide
+from stackshiftd.core.decide.decide import decide
 from stackshiftd.core.effects import Discarded, Effect, Finished
-from stackshiftd.core.fold import fold
-from stackshiftd.core.image import load
+from stackshiftd.core.fold.fold import fold
 from stackshiftd.core.records import (
     AnyRecord,
     AttemptStopped,
@@ -37,7 +36,8 @@ from stackshiftd.core.records import (
     RunFailed,
     RunRemoved,
 )
-from stackshiftd.core.state import Run, State
+from stackshiftd.core.snapshot import load
+from stackshiftd.core.state.state import Run, State
 from stackshiftd.history.rows import RunRow, row_of
 from stackshiftd.journal.contract import Epoch, Full, Journal, Owner, Unknown
 from stackshiftd.shell.ids import Ids

@@ -11,8 +11,8 @@ from msgspec import Raw
 
 from stackshift_jobs.errors import Usage
 from stackshift_jobs.values.names import check_key, check_name
-from stackshiftd.core.events import Kept, address_of, kept_json
-from stackshiftd.core.keyvalue import PAGE_BYTES
+from stackshiftd.core.state.entries import PAGE_BYTES
+from stackshiftd.core.state.events import Kept, address_of, kept_json
 from stackshiftd.shell.asks import Asks, SendEvent, answered
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.params import Answer, Params, Table, within

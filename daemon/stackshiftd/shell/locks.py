@@ -19,8 +19,8 @@ from msgspec import Raw
 
 from stackshift_jobs.errors import Busy, DiskFull
 from stackshiftd.core import commands as c
+from stackshiftd.core.decide.locks import held_error
 from stackshiftd.core.effects import Answered, Granted, Queued
-from stackshiftd.core.locking import held_error
 from stackshiftd.shell.asks import AcquireLock, Asks, ExtendLock, ReleaseLock, answered
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.params import Answer, BoundTable, Table

@@ -13,7 +13,7 @@ import msgspec
 
 from stackshift_jobs.errors import Usage
 from stackshift_jobs.values.durations import parse_time
-from stackshiftd.core.state import Status
+from stackshiftd.core.state.state import Status
 from stackshiftd.core.why import shown_status
 from stackshiftd.history.index import History
 from stackshiftd.shell.catalog import Catalog

@@ -12,9 +12,9 @@ from stackshift_jobs.errors import NotFound, Usage
 from stackshift_jobs.values.names import RUN_ID
 from stackshiftd.core import records as r
 from stackshiftd.core.commands import StartRun
-from stackshiftd.core.image import entries_of
 from stackshiftd.core.records import Entry, Error, entry_from_json, entry_json
-from stackshiftd.core.state import Run, Status
+from stackshiftd.core.snapshot import entries_of
+from stackshiftd.core.state.state import Run, Status
 from stackshiftd.history.index import History
 from stackshiftd.history.rows import RunRow
 from stackshiftd.shell.engine import Engine

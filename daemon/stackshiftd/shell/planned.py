@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from stackshiftd.core.send_on import Plan
-from stackshiftd.core.state import Memo, Run, Step
+from stackshiftd.core.decide.rerun import Plan
+from stackshiftd.core.state.state import Memo, Run, Step
 
 _KINDS: Final = {Memo.CHILD: "call"}
 """Where `runs show` has another word for it."""

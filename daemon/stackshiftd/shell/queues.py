@@ -17,9 +17,9 @@ from stackshift_jobs.project.settings import parse_rate
 from stackshift_jobs.values.durations import rfc3339
 from stackshiftd.core import commands as c
 from stackshiftd.core.effects import Cancelled, QueueSet
-from stackshiftd.core.queues import LAYERS, Queue, origin_of
 from stackshiftd.core.records import QueueTerms
-from stackshiftd.core.state import Run, Status
+from stackshiftd.core.state.queues import LAYERS, Queue, origin_of
+from stackshiftd.core.state.state import Run, Status
 from stackshiftd.shell.catalog import Catalog
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.params import Answer, BoundTable, NoParams, Params, Table

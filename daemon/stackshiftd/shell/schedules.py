@@ -13,8 +13,8 @@ from msgspec import Raw
 from stackshift_jobs.errors import Conflict, NotFound, StackshiftError, Usage
 from stackshift_jobs.values.durations import rfc3339, to_datetime
 from stackshiftd.core import commands as c
-from stackshiftd.core.schedules import Schedule
-from stackshiftd.core.ticks import clock_of, zone_of
+from stackshiftd.core.decide.ticks import clock_of, zone_of
+from stackshiftd.core.state.schedules import Schedule
 from stackshiftd.shell.catalog import Catalog
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.params import Answer, NoParams, Params, Table

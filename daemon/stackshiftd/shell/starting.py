@@ -11,7 +11,7 @@ from stackshift_jobs.errors import Conflict, StackshiftError, Usage
 from stackshift_jobs.values.durations import rfc3339
 from stackshift_jobs.values.strict_json import difference, loads
 from stackshiftd.core import commands as c
-from stackshiftd.core.state import KeyEntry
+from stackshiftd.core.state.state import KeyEntry
 from stackshiftd.shell.catalog import Catalog, StartParams
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.params import Answer, Params, Table

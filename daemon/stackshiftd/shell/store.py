@@ -14,8 +14,8 @@ from stackshift_jobs.values.durations import rfc3339
 from stackshift_jobs.values.names import check_key
 from stackshiftd.core import records as r
 from stackshiftd.core.commands import Tick
-from stackshiftd.core.keyvalue import CLIENT, PAGE_BYTES, entry_json, page_json
 from stackshiftd.core.records import Entry
+from stackshiftd.core.state.entries import CLIENT, PAGE_BYTES, entry_json, page_json
 from stackshiftd.journal.lines import text_in_line
 from stackshiftd.shell.asks import (
     Asks,

@@ -9,9 +9,9 @@ from msgspec import Raw
 
 from stackshift_jobs.values.durations import rfc3339
 from stackshiftd.core import records as r
-from stackshiftd.core.dead import is_dead
+from stackshiftd.core.decide.dead_letter import is_dead
 from stackshiftd.core.records import Entry, entry_from_json
-from stackshiftd.core.state import KeyEntry, Run, Status
+from stackshiftd.core.state.state import KeyEntry, Run, Status
 from stackshiftd.core.why import Fleet, Why, shown_status, why
 from stackshiftd.history.rows import RunRow
 from stackshiftd.shell.bodies import Bodies

@@ -6,7 +6,7 @@ import asyncio
 from typing import Final, NamedTuple
 
 from stackshift_jobs.errors import Busy
-from stackshiftd.core.state import Run
+from stackshiftd.core.state.state import Run
 from stackshiftd.core.why import shown_status
 from stackshiftd.shell.params import Answer
 from stackshiftd.shell.view import View

@@ -25,8 +25,8 @@ from msgspec import Raw
 
 from stackshift_jobs.errors import StackshiftError
 from stackshift_jobs.project.config import Config
-from stackshiftd.core.image import state_hash
 from stackshiftd.core.records import Entry, entry_json
+from stackshiftd.core.snapshot import state_hash
 from stackshiftd.daemon import Daemon
 from stackshiftd.journal.memory import MemoryJournal
 from stackshiftd.shell.connection import WAITS

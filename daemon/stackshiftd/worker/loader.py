@@ -22,8 +22,8 @@ from stackshift_jobs.registry import Job, TwoJobsOneName, queues, registry
 from stackshift_jobs.values import payload_types
 from stackshift_jobs.values.strict_json import dumps, loads
 from stackshiftd.core.commands import ScheduleTerms
+from stackshiftd.core.decide.ticks import clock_of
 from stackshiftd.core.records import QueueTerms, RetryTerms
-from stackshiftd.core.ticks import clock_of
 from stackshiftd.worker.frames import FailedModule, JobFacts
 
 MAX_SCHEDULE_PAYLOAD: Final = 64 << 10

@@ -11,7 +11,7 @@ from stackshift_jobs.errors import Conflict
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
 from stackshiftd.core.effects import Decision, Discarded
-from stackshiftd.core.state import Run, State, Status
+from stackshiftd.core.state.state import Run, State, Status
 
 
 def is_dead(state: State, run: Run) -> bool:

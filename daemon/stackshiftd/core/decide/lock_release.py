@@ -11,8 +11,8 @@ from msgspec import Raw
 from stackshift_jobs.values.durations import rfc3339
 from stackshiftd.core import records as r
 from stackshiftd.core.effects import Effect, Granted, Resolve
-from stackshiftd.core.locks import Waiting, token_json
-from stackshiftd.core.state import Run, State, Status
+from stackshiftd.core.state.locks import Waiting, token_json
+from stackshiftd.core.state.state import Run, State, Status
 
 
 def holds(state: State, run: Run, key: str) -> bool:

@@ -15,10 +15,10 @@ from stackshift_jobs.errors import NotFound
 from stackshift_jobs.values.durations import rfc3339
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
+from stackshiftd.core.decide.ticks import clock_of, count, latest, newest, next_after, tick_key
 from stackshiftd.core.effects import NOTHING, Decision, Started, Switched
-from stackshiftd.core.schedules import LATE_US, Schedule, busy, ready
-from stackshiftd.core.state import State
-from stackshiftd.core.ticks import clock_of, count, latest, newest, next_after, tick_key
+from stackshiftd.core.state.schedules import LATE_US, Schedule, busy, ready
+from stackshiftd.core.state.state import State
 
 MAX_CAUGHT_UP: Final = 1000
 """So many missed ticks get a run each under `catch_up="all"`; older ones are passed over."""

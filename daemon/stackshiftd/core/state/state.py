@@ -20,15 +20,15 @@ from typing import Final
 
 import msgspec
 
-from stackshiftd.core.events import Events, address_of
-from stackshiftd.core.expiry import EVENT, LOCK, Expiry
-from stackshiftd.core.heap import Heap
-from stackshiftd.core.keyvalue import Values
-from stackshiftd.core.lines import Line
-from stackshiftd.core.locks import Lock
-from stackshiftd.core.queues import Place, Queue
 from stackshiftd.core.records import Error, QueueTerms, RetryTerms, RunLimits
-from stackshiftd.core.schedules import Schedule
+from stackshiftd.core.state.entries import Values
+from stackshiftd.core.state.events import Events, address_of
+from stackshiftd.core.state.expiry import EVENT, LOCK, Expiry
+from stackshiftd.core.state.heap import Heap
+from stackshiftd.core.state.locks import Lock
+from stackshiftd.core.state.queues import Place, Queue
+from stackshiftd.core.state.rotation import Line
+from stackshiftd.core.state.schedules import Schedule
 
 SPILL_BYTES: Final = 4096
 MAX_DEATHS: Final = 3

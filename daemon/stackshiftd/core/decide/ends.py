@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from stackshift_jobs.values.durations import rfc3339
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
+from stackshiftd.core.decide.backoff import delay_ms
+from stackshiftd.core.decide.lock_release import Handing, holds
 from stackshiftd.core.effects import (
     NOTHING,
     Cancelled,
@@ -20,9 +22,7 @@ from stackshiftd.core.effects import (
     Resolve,
     Stop,
 )
-from stackshiftd.core.handing import Handing, holds
-from stackshiftd.core.retry import delay_ms
-from stackshiftd.core.state import Run, State, Status
+from stackshiftd.core.state.state import Run, State, Status
 
 
 def current(state: State, run_id: str, token: int) -> Run | None:

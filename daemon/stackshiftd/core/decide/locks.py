@@ -13,17 +13,17 @@ from stackshift_jobs.errors import LockHeld, LockLost, NotFound, Usage
 from stackshift_jobs.values.durations import rfc3339
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
-from stackshiftd.core.asking import Asker, asker, encode, refusal_json
+from stackshiftd.core.decide.ends import end_wait
+from stackshiftd.core.decide.lock_release import Handing
+from stackshiftd.core.decide.replies import Asker, asker, encode, refusal_json
 from stackshiftd.core.effects import (
     NOTHING,
     Acknowledge,
     Decision,
     Queued,
 )
-from stackshiftd.core.ending import end_wait
-from stackshiftd.core.handing import Handing
-from stackshiftd.core.locks import Holding, Lock, place_of, token_json
-from stackshiftd.core.state import Run, State
+from stackshiftd.core.state.locks import Holding, Lock, place_of, token_json
+from stackshiftd.core.state.state import Run, State
 
 EMPTY: Final = Lock()
 """One that nobody holds or waits for."""

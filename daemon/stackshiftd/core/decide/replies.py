@@ -15,9 +15,9 @@ from msgspec import Raw
 from stackshift_jobs.errors import StackshiftError
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
+from stackshiftd.core.decide.ends import current, over_limit
 from stackshiftd.core.effects import Acknowledge, Answered, Decision, Effect
-from stackshiftd.core.ending import current, over_limit
-from stackshiftd.core.state import Run, State
+from stackshiftd.core.state.state import Run, State
 
 encode: Final = msgspec.json.Encoder().encode
 

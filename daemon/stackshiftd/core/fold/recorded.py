@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Raw
 
-from stackshiftd.core.state import Body, Memo, Phase, Run, Spilled, State, Step
+from stackshiftd.core.state.state import Body, Memo, Phase, Run, Spilled, State, Step
 
 
 def keep(state: State, raw: Raw, seq: int) -> Body:

@@ -7,10 +7,10 @@ from typing import Any, Final
 
 from stackshift_jobs.values.durations import from_rfc3339
 from stackshiftd.core import records as r
-from stackshiftd.core.expiry import STATE
-from stackshiftd.core.keyvalue import CLIENT, Value, written_json
-from stackshiftd.core.memos import remember
-from stackshiftd.core.state import State
+from stackshiftd.core.fold.recorded import remember
+from stackshiftd.core.state.entries import CLIENT, Value, written_json
+from stackshiftd.core.state.expiry import STATE
+from stackshiftd.core.state.state import State
 
 
 def _set(state: State, entry: r.Entry, record: r.StateSet) -> None:

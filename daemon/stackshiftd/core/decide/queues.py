@@ -7,8 +7,8 @@ import msgspec
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
 from stackshiftd.core.effects import Decision, QueueSet
-from stackshiftd.core.queues import UNSAID
-from stackshiftd.core.state import State
+from stackshiftd.core.state.queues import UNSAID
+from stackshiftd.core.state.state import State
 
 
 def decide_define_queues(state: State, command: c.DefineQueues, now_us: int) -> Decision:

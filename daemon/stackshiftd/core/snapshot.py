@@ -15,16 +15,16 @@ from typing import Any
 
 import msgspec
 
-from stackshiftd.core.events import Events, Kept, SentKey
-from stackshiftd.core.expiry import EVENT, LOCK, STATE
-from stackshiftd.core.fold import fold
-from stackshiftd.core.heap import Heap
-from stackshiftd.core.keyvalue import Value, Values
-from stackshiftd.core.locks import Holding, Lock, Waiting, place_of
-from stackshiftd.core.queues import Queue
+from stackshiftd.core.fold.fold import fold
 from stackshiftd.core.records import Entry, QueueTerms, entry_from_json, entry_json
-from stackshiftd.core.schedules import Schedule
-from stackshiftd.core.state import KeyEntry, State
+from stackshiftd.core.state.entries import Value, Values
+from stackshiftd.core.state.events import Events, Kept, SentKey
+from stackshiftd.core.state.expiry import EVENT, LOCK, STATE
+from stackshiftd.core.state.heap import Heap
+from stackshiftd.core.state.locks import Holding, Lock, Waiting, place_of
+from stackshiftd.core.state.queues import Queue
+from stackshiftd.core.state.schedules import Schedule
+from stackshiftd.core.state.state import KeyEntry, State
 
 _encode = msgspec.json.Encoder(order="sorted").encode
 

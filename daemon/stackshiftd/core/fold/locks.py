@@ -11,11 +11,11 @@ from typing import Any, Final
 
 from stackshift_jobs.values.durations import from_rfc3339
 from stackshiftd.core import records as r
-from stackshiftd.core.expiry import LOCK
-from stackshiftd.core.locks import Holding, Lock, Waiting, place_of, token_json
-from stackshiftd.core.memos import note, remember
-from stackshiftd.core.moves import wake
-from stackshiftd.core.state import Memo, Phase, Run, State, Step
+from stackshiftd.core.fold.recorded import note, remember
+from stackshiftd.core.fold.transitions import wake
+from stackshiftd.core.state.expiry import LOCK
+from stackshiftd.core.state.locks import Holding, Lock, Waiting, place_of, token_json
+from stackshiftd.core.state.state import Memo, Phase, Run, State, Step
 
 
 def _lock(state: State, key: str) -> Lock:

@@ -20,7 +20,7 @@ from msgspec import Raw
 
 from stackshift_jobs.values.durations import rfc3339
 from stackshiftd.core import records as r
-from stackshiftd.core.heap import Heap
+from stackshiftd.core.state.heap import Heap
 
 CLIENT: Final = "client"
 """Who wrote it, where it was no run."""

@@ -21,7 +21,7 @@ from stackshift_jobs.values.durations import from_rfc3339
 from stackshiftd.core import records as r
 
 if TYPE_CHECKING:
-    from stackshiftd.core.state import State
+    from stackshiftd.core.state.state import State
 
 LATE_US: Final = 60_000_000
 """A tick that is decided later than this was missed: the daemon was down, or the machine slept."""

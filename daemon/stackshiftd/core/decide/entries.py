@@ -11,10 +11,10 @@ from stackshift_jobs.errors import Conflict, PayloadRefused, StackshiftError
 from stackshift_jobs.values.durations import rfc3339
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
-from stackshiftd.core.asking import Asker, asker
+from stackshiftd.core.decide.replies import Asker, asker
 from stackshiftd.core.effects import Decision
-from stackshiftd.core.keyvalue import CLIENT, Value, entry_json, page_json, written_json
-from stackshiftd.core.state import State
+from stackshiftd.core.state.entries import CLIENT, Value, entry_json, page_json, written_json
+from stackshiftd.core.state.state import State
 
 MAX_DIGITS = 4000
 """Of a number: Python turns no longer ones into text (`sys.int_info`)."""

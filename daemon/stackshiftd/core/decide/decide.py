@@ -16,21 +16,11 @@ from msgspec import Raw
 from stackshift_jobs.errors import Conflict
 from stackshift_jobs.values.durations import from_rfc3339, rfc3339
 from stackshiftd.core import commands as c
-from stackshiftd.core import locking, sending, writing
 from stackshiftd.core import records as r
-from stackshiftd.core.asking import refusal_json
-from stackshiftd.core.dead import decide_discard
-from stackshiftd.core.effects import (
-    NOTHING,
-    Acknowledge,
-    Decision,
-    Dispatch,
-    Removed,
-    Resolve,
-    Started,
-    Stop,
-)
-from stackshiftd.core.ending import (
+from stackshiftd.core.decide import entries, events, locks
+from stackshiftd.core.decide.backoff import delay_ms
+from stackshiftd.core.decide.dead_letter import decide_discard
+from stackshiftd.core.decide.ends import (
     attempt_failed,
     current,
     decide_cancel,
@@ -42,12 +32,27 @@ from stackshiftd.core.ending import (
     end_wait,
     over_limit,
 )
-from stackshiftd.core.expiry import EVENT, LOCK
-from stackshiftd.core.firing import decide_define, decide_fire, decide_pause, decide_resume
-from stackshiftd.core.limiting import decide_change_queue, decide_define_queues
-from stackshiftd.core.retry import delay_ms
-from stackshiftd.core.send_on import decide_fork, decide_retry
-from stackshiftd.core.state import PENDING, Memo, Phase, Run, State, Status
+from stackshiftd.core.decide.queues import decide_change_queue, decide_define_queues
+from stackshiftd.core.decide.replies import refusal_json
+from stackshiftd.core.decide.rerun import decide_fork, decide_retry
+from stackshiftd.core.decide.schedules import (
+    decide_define,
+    decide_fire,
+    decide_pause,
+    decide_resume,
+)
+from stackshiftd.core.effects import (
+    NOTHING,
+    Acknowledge,
+    Decision,
+    Dispatch,
+    Removed,
+    Resolve,
+    Started,
+    Stop,
+)
+from stackshiftd.core.state.expiry import EVENT, LOCK
+from stackshiftd.core.state.state import PENDING, Memo, Phase, Run, State, Status
 
 
 def decide(state: State, command: c.AnyCommand, now_us: int) -> Decision:
@@ -315,19 +320,19 @@ def _tick(state: State, command: c.Tick, now_us: int) -> Decision:
 def _wait_is_over(state: State, run: Run, name: str, now_us: int) -> Decision:
     step = run.steps[name]
     if step.phase is Phase.WAITING and step.kind is Memo.EVENT:
-        return sending.wait_is_over(state, run, name, now_us)
+        return events.wait_is_over(state, run, name, now_us)
     if step.phase is Phase.WAITING and step.kind is Memo.LOCK:
-        return locking.wait_is_over(state, run, name, now_us)
+        return locks.wait_is_over(state, run, name, now_us)
     return end_wait(state, run, r.WaitEnded(run.id, name))
 
 
 def _expire(state: State, command: c.Tick, now_us: int) -> Decision:
     expiry = state.expiries[0]
     if expiry.what == EVENT:
-        return sending.decide_expire(state, expiry.key)
+        return events.decide_expire(state, expiry.key)
     if expiry.what == LOCK:
-        return locking.decide_expire(state, expiry.key, now_us)
-    return writing.decide_expire(state, expiry.key, now_us, command.remember_ms)
+        return locks.decide_expire(state, expiry.key, now_us)
+    return entries.decide_expire(state, expiry.key, now_us, command.remember_ms)
 
 
 # --- What a person asks --------------------------------------------------------------------
@@ -416,16 +421,16 @@ _BY_TYPE: Final[dict[type[c.Command], Callable[[State, Any, int], Decision]]] = 
     c.FailAttempt: decide_fail,
     c.ConfirmStop: decide_stopped,
     c.ReportProgress: _report_progress,
-    c.ReadState: writing.decide_read,
-    c.ListState: writing.decide_list,
-    c.SetState: writing.decide_set,
-    c.IncrementState: writing.decide_increment,
-    c.DeleteState: writing.decide_delete,
-    c.TakeLock: locking.decide_take,
-    c.ExtendLock: locking.decide_extend,
-    c.ReleaseLock: locking.decide_release,
-    c.CheckLock: locking.decide_check,
-    c.WithdrawLock: locking.decide_withdraw,
-    c.SendEvent: sending.decide_send,
-    c.AwaitEvent: sending.decide_await,
+    c.ReadState: entries.decide_read,
+    c.ListState: entries.decide_list,
+    c.SetState: entries.decide_set,
+    c.IncrementState: entries.decide_increment,
+    c.DeleteState: entries.decide_delete,
+    c.TakeLock: locks.decide_take,
+    c.ExtendLock: locks.decide_extend,
+    c.ReleaseLock: locks.decide_release,
+    c.CheckLock: locks.decide_check,
+    c.WithdrawLock: locks.decide_withdraw,
+    c.SendEvent: events.decide_send,
+    c.AwaitEvent: events.decide_await,
 }

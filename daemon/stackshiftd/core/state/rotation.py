@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stackshiftd.core.heap import Heap
-from stackshiftd.core.queues import Queue, Turn
+from stackshiftd.core.state.heap import Heap
+from stackshiftd.core.state.queues import Queue, Turn
 
 
 class Line:

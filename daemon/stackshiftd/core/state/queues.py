@@ -22,8 +22,8 @@ from collections.abc import Callable
 from heapq import heappop
 from typing import Final, NamedTuple
 
-from stackshiftd.core.heap import Heap
 from stackshiftd.core.records import QueueTerms
+from stackshiftd.core.state.heap import Heap
 
 Place = tuple[int, int, int, str, str]
 """Where a ready run stands: (-priority, due time in µs, sequence number of its creation, its id,

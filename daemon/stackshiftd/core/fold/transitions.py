@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from stackshiftd.core.state import Run, State, Status
+from stackshiftd.core.state.state import Run, State, Status
 
 S = Status
 

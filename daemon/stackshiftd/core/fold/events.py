@@ -10,10 +10,10 @@ import msgspec
 
 from stackshift_jobs.values.durations import from_rfc3339
 from stackshiftd.core import records as r
-from stackshiftd.core.events import MAX_KEPT_PAYLOAD, Kept, SentKey, address_of, sent_json
-from stackshiftd.core.expiry import EVENT
-from stackshiftd.core.memos import remember
-from stackshiftd.core.state import State
+from stackshiftd.core.fold.recorded import remember
+from stackshiftd.core.state.events import MAX_KEPT_PAYLOAD, Kept, SentKey, address_of, sent_json
+from stackshiftd.core.state.expiry import EVENT
+from stackshiftd.core.state.state import State
 
 
 def _received(state: State, entry: r.Entry, record: r.EventReceived) -> None:

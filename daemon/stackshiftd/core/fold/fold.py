@@ -15,12 +15,13 @@ from typing import Any, Final
 from msgspec import Raw
 
 from stackshift_jobs.values.durations import from_rfc3339
-from stackshiftd.core import locked, received, schedules, written
 from stackshiftd.core import records as r
-from stackshiftd.core.events import event_json
-from stackshiftd.core.memos import keep, note, size
-from stackshiftd.core.moves import move, wake
-from stackshiftd.core.state import (
+from stackshiftd.core.fold import entries, events, locks
+from stackshiftd.core.fold.recorded import keep, note, size
+from stackshiftd.core.fold.transitions import move, wake
+from stackshiftd.core.state import schedules
+from stackshiftd.core.state.events import event_json
+from stackshiftd.core.state.state import (
     PENDING,
     SPILL_BYTES,
     KeyEntry,
@@ -74,7 +75,7 @@ def _drop_finished(state: State, run: Run) -> None:
 
 def _opened(state: State, entry: r.Entry, record: r.JournalOpened) -> None:
     state.epoch = record.epoch
-    locked.forget_clients(state)
+    locks.forget_clients(state)
 
 
 def _nothing(state: State, entry: r.Entry, record: Any) -> None:
@@ -226,7 +227,7 @@ def _forget_wait(state: State, run: Run, name: str, step: Step) -> None:
     if step.kind is Memo.EVENT and step.wait is not None:
         state.events.hush(step.wait.addresses, run.id, name)
     elif step.kind is Memo.LOCK and step.wait is not None:
-        locked.leave_line(state, run, step.wait.lock)
+        locks.leave_line(state, run, step.wait.lock)
     elif step.kind is Memo.CHILD:
         waiters = state.awaited.get(step.child or "", [])
         if (run.id, name) in waiters:
@@ -312,7 +313,7 @@ def _dispatched(state: State, entry: r.Entry, record: r.AttemptStarted | r.Attem
         # What a lock protected is entered again: so one that is gone is taken again.
         for name in [name for name, step in run.steps.items() if step.phase is Phase.GONE]:
             del run.steps[name]
-        locked.renew(state, run, entry.seq)
+        locks.renew(state, run, entry.seq)
     if run.timeout_ms:
         left_us = run.timeout_ms * 1000 - run.spent_us
         state.set_timer(entry.at_us + max(left_us, 0), run.id, token=run.token)
@@ -331,7 +332,7 @@ def _attempt_failed(state: State, entry: r.Entry, record: r.AttemptFailed) -> No
         _release(state, run, entry.at_us)
     failed = run.steps.pop(record.step, None) if record.step is not None else None
     # What failed happens again; it may have been in the block of a lock that was left since.
-    for name in locked.left_since(run, failed.seq) if failed is not None else ():
+    for name in locks.left_since(run, failed.seq) if failed is not None else ():
         del run.steps[name]
     run.failed_step = record.step
     run.error = record.error
@@ -347,7 +348,7 @@ def _lost(state: State, entry: r.Entry, record: r.AttemptLost) -> None:
     run = state.runs[record.run]
     if not record.ours:
         run.deaths = 1 if run.progressed else run.deaths + 1
-    locked.renew(state, run, entry.seq)
+    locks.renew(state, run, entry.seq)
     _release(state, run, entry.at_us)
     move(state, run, "attempt.lost")
 
@@ -443,7 +444,7 @@ def _await_step(state: State, run: Run, name: str, step: Step) -> None:
     elif step.kind is Memo.EVENT and step.wait is not None:
         state.events.listen(step.wait.addresses, run.id, name)
     elif step.kind is Memo.LOCK and step.wait is not None:
-        locked.stand_in_line(state, run, name)
+        locks.stand_in_line(state, run, name)
 
 
 def _wait_ended(state: State, entry: r.Entry, record: r.WaitEnded) -> None:
@@ -466,7 +467,7 @@ def _wait_ended(state: State, entry: r.Entry, record: r.WaitEnded) -> None:
         step.child_status = record.status
         step.error = record.error
         if record.event:
-            received.consumed(state, run.id, record.event)
+            events.consumed(state, run.id, record.event)
     wake(state, run)
 
 
@@ -515,9 +516,9 @@ _BY_TYPE: Final[dict[type[r.Record], Callable[[State, r.Entry, Any], None]]] = {
     r.CallRefused: _call_refused,
     r.ProgressReported: _nothing,
     r.QueueChanged: _queue_changed,
-    **written.BY_TYPE,
-    **locked.BY_TYPE,
-    **received.BY_TYPE,
+    **entries.BY_TYPE,
+    **locks.BY_TYPE,
+    **events.BY_TYPE,
     **schedules.BY_TYPE,
 }
 

@@ -16,11 +16,11 @@ from stackshift_jobs.values.durations import rfc3339
 from stackshift_jobs.values.strict_json import difference
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
-from stackshiftd.core.asking import Asker, asker
+from stackshiftd.core.decide.ends import cancel, end_wait, finish
+from stackshiftd.core.decide.replies import Asker, asker
 from stackshiftd.core.effects import NOTHING, Acknowledge, Decision, Effect, Finished, Resolve, Stop
-from stackshiftd.core.ending import cancel, end_wait, finish
-from stackshiftd.core.events import Kept, SentKey, address_of, sent_again_json, sent_json
-from stackshiftd.core.state import Run, State, Status
+from stackshiftd.core.state.events import Kept, SentKey, address_of, sent_again_json, sent_json
+from stackshiftd.core.state.state import Run, State, Status
 
 MAX_RESUMED_BYTES: Final = 256 << 20
 """Each wait that an event ends has its payload on record: so much of it in one append."""

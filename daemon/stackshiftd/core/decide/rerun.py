@@ -11,9 +11,9 @@ from stackshift_jobs.errors import Conflict, NotFound, Usage
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
 from stackshiftd.core.effects import Decision, Sent
-from stackshiftd.core.fold import rebuild
-from stackshiftd.core.locked import left_since
-from stackshiftd.core.state import PENDING, Memo, Phase, Run, State, Status, Step
+from stackshiftd.core.fold.fold import rebuild
+from stackshiftd.core.fold.locks import left_since
+from stackshiftd.core.state.state import PENDING, Memo, Phase, Run, State, Status, Step
 
 
 class Plan(NamedTuple):

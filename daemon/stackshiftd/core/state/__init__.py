@@ -1,0 +1,1 @@
+"""What the fold of the journal leaves in memory: runs, entries, locks, events, queues."""
