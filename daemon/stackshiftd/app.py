@@ -120,7 +120,7 @@ def _of_the_disk(failed: OSError) -> StackshiftError:
 
 async def _serve(config: Config, ready: _Ready) -> None:
     from stackshiftd.daemon import Daemon
-    from stackshiftd.journal.files import FileJournal
+    from stackshiftd.journal.file_journal import FileJournal
 
     journal = FileJournal.open(
         config.data_dir,

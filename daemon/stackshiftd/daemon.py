@@ -34,7 +34,7 @@ from stackshiftd.core.state.state import Run
 from stackshiftd.core.why import Fleet
 from stackshiftd.history.index import History
 from stackshiftd.history.rows import RunRow
-from stackshiftd.journal.contract import Journal, Owner
+from stackshiftd.journal.interface import Journal, Owner
 from stackshiftd.shell.acting import Acting
 from stackshiftd.shell.asks import Asks
 from stackshiftd.shell.bodies import Bodies

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from stackshift_jobs.errors import DiskFull, Usage
-from stackshiftd.journal import tools
 from stackshiftd.journal.filesystem import NO_SPACE
+from stackshiftd.journal.offline import tools
 
 
 def run_verb(verb: str, data_dir: Path, file: Path | None, since_seq: int) -> int:

@@ -14,7 +14,7 @@ from helpers.making import Make
 from helpers.project import Project, kinds
 from helpers.waiting import wait_until
 from stackshift_jobs.errors import DaemonUnavailable, DiskFull, StackshiftError
-from stackshiftd.journal.contract import Unknown
+from stackshiftd.journal.interface import Unknown
 
 JOBS = """
 @stackshift.job("quick")

@@ -15,7 +15,7 @@ from helpers.project import Project
 from helpers.waiting import SECONDS, wait_until
 from stackshift_jobs.project.config import load_config
 from stackshiftd.daemon import Daemon
-from stackshiftd.journal.files import FileJournal
+from stackshiftd.journal.file_journal import FileJournal
 from stackshiftd.journal.filesystem import Buffer, RealFileSystem
 from stackshiftd.shell.tuning import Tuning
 

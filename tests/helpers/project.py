@@ -21,7 +21,7 @@ from helpers.waiting import SECONDS, wait_until
 from stackshift_cli.daemon.connection import Connection
 from stackshift_jobs.errors import DaemonUnavailable
 from stackshift_jobs.project.discovery import socket_path
-from stackshiftd.journal import tools
+from stackshiftd.journal.offline import tools
 
 REPOSITORY: Final = Path(__file__).parents[2]
 FINISHED: Final = ("completed", "failed", "cancelled")

@@ -16,7 +16,7 @@ from stackshiftd.core import records as r
 from stackshiftd.core.effects import Effect
 from stackshiftd.core.records import Entry
 from stackshiftd.core.state.state import Status
-from stackshiftd.journal.contract import Owner
+from stackshiftd.journal.interface import Owner
 from stackshiftd.journal.memory import MemoryJournal
 from stackshiftd.shell import timers as shell_timers
 from stackshiftd.shell.engine import Engine

@@ -14,7 +14,7 @@ from stackshift_jobs.project.config import load_config
 from stackshiftd.core import commands as c
 from stackshiftd.core.effects import Dispatch, Effect, Resolve
 from stackshiftd.core.records import AttemptResumed, Entry
-from stackshiftd.journal.contract import Epoch, Group, Owner, Place
+from stackshiftd.journal.interface import Epoch, Group, Owner, Place
 from stackshiftd.journal.memory import MemoryJournal
 from stackshiftd.shell.bodies import Bodies
 from stackshiftd.shell.catalog import Catalog

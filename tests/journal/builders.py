@@ -11,8 +11,8 @@ from msgspec import Raw
 
 from journal.disk import Disk
 from stackshiftd.core.records import AnyRecord, Entry, RunQueued, StepCompleted
-from stackshiftd.journal.contract import Claim, Journal, Owner
-from stackshiftd.journal.files import FileJournal
+from stackshiftd.journal.file_journal import FileJournal
+from stackshiftd.journal.interface import Claim, Journal, Owner
 
 ROOT = Path("/data")
 JOURNAL = "data/journal"

@@ -27,8 +27,8 @@ from journal.builders import (
 )
 from journal.disk import Disk
 from stackshiftd.core.records import JournalClosed
-from stackshiftd.journal.contract import Full, Unknown
-from stackshiftd.journal.files import FileJournal
+from stackshiftd.journal.file_journal import FileJournal
+from stackshiftd.journal.interface import Full, Unknown
 
 
 def failing_at(disk: Disk, call: str, code: int, after: int = 0) -> None:

@@ -24,7 +24,7 @@ from journal.builders import (
 from journal.disk import Disk, PowerCut
 from journal.filled import KEEPS, LONG, SEGMENT, damage, filled, segments, told
 from stackshift_jobs.errors import BadConfiguration, Conflict, DiskFull, JournalDamaged, Usage
-from stackshiftd.journal import tools
+from stackshiftd.journal.offline import tools
 from stackshiftd.journal_verbs import run_verb
 
 

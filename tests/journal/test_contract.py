@@ -22,7 +22,7 @@ from journal.builders import (
 )
 from journal.disk import Disk
 from stackshiftd.core.records import JournalOpened
-from stackshiftd.journal.contract import Epoch, Fenced, Full, Journal, Unknown
+from stackshiftd.journal.interface import Epoch, Fenced, Full, Journal, Unknown
 from stackshiftd.journal.memory import MemoryJournal
 
 Make = Callable[[], Journal]

@@ -19,7 +19,14 @@ from journal.builders import FIRST, ROOT, add, claimed, entries, opened, queued,
 from journal.disk import Disk
 from stackshift_jobs.errors import JournalDamaged, StackshiftError
 from stackshiftd.core.records import AnyRecord, StepCompleted
-from stackshiftd.journal.lines import CHECKED_FROM, PREFIX, encode_group, head, is_intact, sealed
+from stackshiftd.journal.line_format import (
+    CHECKED_FROM,
+    PREFIX,
+    encode_group,
+    head,
+    is_intact,
+    sealed,
+)
 from stackshiftd.journal.scan import Scan, scan
 
 LONG = os.environ.get("STACKSHIFT_LONG") == "1"

@@ -17,9 +17,9 @@ import pytest
 from journal.builders import OWNER, ROOT, START_US, entries, opened, queued, run, step, story
 from journal.disk import Disk, Keep, PowerCut
 from stackshiftd.core.records import Entry, JournalClosed, JournalOpened, JournalRecovered
-from stackshiftd.journal.contract import Full, Unknown
-from stackshiftd.journal.files import FileJournal
-from stackshiftd.journal.tools import verify
+from stackshiftd.journal.file_journal import FileJournal
+from stackshiftd.journal.interface import Full, Unknown
+from stackshiftd.journal.offline.tools import verify
 
 LONG = os.environ.get("STACKSHIFT_LONG") == "1"
 SEGMENT = 700

@@ -10,7 +10,7 @@ from typing import Any
 from journal.builders import FIRST, ROOT, opened
 from journal.disk import Disk
 from stackshiftd.core.records import BY_KIND
-from stackshiftd.journal.lines import encode_group
+from stackshiftd.journal.line_format import encode_group
 
 PAGE = (Path(__file__).parents[2] / "docs" / "journal.md").read_text(encoding="utf-8")
 

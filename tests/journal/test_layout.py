@@ -12,7 +12,7 @@ import pytest
 from journal.builders import ROOT, opened, written
 from journal.disk import Disk
 from stackshift_jobs.errors import BadConfiguration
-from stackshiftd.journal.files import FileJournal
+from stackshiftd.journal.file_journal import FileJournal
 from stackshiftd.journal.layout import DaemonRunning
 from stackshiftd.journal.mounts import is_network, type_in_mountinfo
 

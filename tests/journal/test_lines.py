@@ -14,11 +14,11 @@ from journal.builders import START_US, entries, queued, step
 from stackshift_jobs.errors import JournalDamaged, NewerFormat
 from stackshift_jobs.values.durations import rfc3339
 from stackshiftd.core.records import BY_KIND, Entry, JournalOpened, RunCreated
-from stackshiftd.journal import lines
+from stackshiftd.journal import line_format
 
 
 def one(entry: Entry, watermark: int = 0) -> bytes:
-    [line] = lines.encode_group([entry], watermark)
+    [line] = line_format.encode_group([entry], watermark)
     return line
 
 
@@ -35,7 +35,7 @@ def test_line_stands_as_documented() -> None:
 
 def test_line_is_json_that_any_program_reads() -> None:
     """A line is one JSON object with its record's fields beside its own."""
-    [first, second] = lines.encode_group(entries(7, [step("a", b'{"k":[1]}'), queued()]), 5)
+    [first, second] = line_format.encode_group(entries(7, [step("a", b'{"k":[1]}'), queued()]), 5)
     read = json.loads(first)
     assert list(read)[:6] == ["crc", "seq", "at", "wm", "part", "kind"]
     assert (read["seq"], read["wm"], read["part"]) == (7, 5, [1, 2])
@@ -64,7 +64,7 @@ def test_what_is_written_is_read_back(
     line = one(Entry(seq, at_us, created), watermark=seq - 1)
     assert line.isascii()
     assert line.index(b"\n") == len(line) - 1
-    back = lines.decode(line)
+    back = line_format.decode(line)
     assert (back.seq, back.at_us) == (seq, at_us)
     assert isinstance(back.record, RunCreated)
     assert (back.record.job, back.record.labels) == (text, labels)
@@ -86,11 +86,11 @@ def test_no_flipped_bit_is_read(bit: int) -> None:
         changed = bytearray(line)
         changed[at] ^= 1 << bit
         with pytest.raises(JournalDamaged):
-            lines.decode(bytes(changed))
+            line_format.decode(bytes(changed))
 
 
 def sealed_line(kind: str, extra: str = "") -> bytes:
-    return lines.sealed(
+    return line_format.sealed(
         b'"seq":9,"at":"2026-11-22T06:57:11.123456Z","wm":8,%b"kind":"%b","run":"run_1"}'
         % (extra.encode(), kind.encode())
     )
@@ -103,13 +103,13 @@ def sealed_line(kind: str, extra: str = "") -> bytes:
 def test_line_of_a_newer_stackshift_is_refused_as_such(kind: str, extra: str) -> None:
     """An intact line of an unknown kind, version or layout is no damage, and is never folded."""
     with pytest.raises(NewerFormat, match="written by a newer stackshift"):
-        lines.decode(sealed_line(kind, extra))
+        line_format.decode(sealed_line(kind, extra))
 
 
 def test_intact_line_that_holds_no_record_is_damage() -> None:
     """A right crc over a record that lacks its fields is reported, with its number."""
     with pytest.raises(JournalDamaged) as caught:
-        lines.decode(sealed_line("run.completed"))
+        line_format.decode(sealed_line("run.completed"))
     assert caught.value.fields["seq"] == 9
 
 

@@ -11,9 +11,9 @@ from journal.builders import FIRST, add, claimed, opened, queued, run, step, sto
 from journal.disk import Disk
 from stackshift_jobs.errors import JournalDamaged
 from stackshiftd.core.records import AnyRecord, Entry, StateSet
-from stackshiftd.journal import reading
-from stackshiftd.journal.contract import Journal, Place
-from stackshiftd.journal.lines import text_in_line
+from stackshiftd.journal import reader
+from stackshiftd.journal.interface import Journal, Place
+from stackshiftd.journal.line_format import text_in_line
 from stackshiftd.journal.memory import MemoryJournal
 
 Make = Callable[[], Journal]
@@ -90,7 +90,7 @@ def test_border_between_parts_of_a_file_hides_and_doubles_nothing(
     monkeypatch: pytest.MonkeyPatch, chunk: int
 ) -> None:
     """Wherever it falls: within a word, at a newline, within a line longer than a part."""
-    monkeypatch.setattr(reading, "CHUNK", chunk)
+    monkeypatch.setattr(reader, "CHUNK", chunk)
 
     async def work() -> None:
         journal = opened(Disk(), segment_size=3000)
@@ -111,7 +111,7 @@ def test_border_between_parts_of_a_file_hides_and_doubles_nothing(
 
 def test_long_search_gives_others_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """None comes after each part, also where nothing is found."""
-    monkeypatch.setattr(reading, "CHUNK", 500)
+    monkeypatch.setattr(reader, "CHUNK", 500)
 
     async def work() -> None:
         journal = opened(Disk(), segment_size=4000)

@@ -11,8 +11,8 @@ from journal.builders import ROOT, add, claimed, opened, queued, run, stories
 from journal.disk import Disk
 from stackshift_jobs.errors import JournalDamaged, NewerFormat
 from stackshiftd.journal import snapshots
-from stackshiftd.journal.contract import Full
-from stackshiftd.journal.files import FileJournal
+from stackshiftd.journal.file_journal import FileJournal
+from stackshiftd.journal.interface import Full
 
 OLDER = "data/snapshots/00000000000000000010.jsonl"
 NEWER = "data/snapshots/00000000000000000020.jsonl"

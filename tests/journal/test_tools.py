@@ -19,9 +19,9 @@ from journal.builders import (
 from journal.disk import Disk, PowerCut
 from journal.filled import SEGMENT, damage, filled, line_at, segments, told
 from stackshift_jobs.errors import BadConfiguration, JournalDamaged
-from stackshiftd.journal import tools
 from stackshiftd.journal.layout import DaemonRunning
-from stackshiftd.journal.tools import Lost
+from stackshiftd.journal.offline import tools
+from stackshiftd.journal.offline.tools import Lost
 
 # --- verify ------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ import pytest
 from helpers.waiting import until
 from stackshift_jobs.project.config import load_config
 from stackshiftd.core.effects import Effect, Granted
-from stackshiftd.journal.contract import Full, Owner
+from stackshiftd.journal.interface import Full, Owner
 from stackshiftd.journal.memory import MemoryJournal
 from stackshiftd.shell import locks as shell_locks
 from stackshiftd.shell.asks import AcquireLock, Asks, ReleaseLock

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any, Final
 
 from stackshiftd.core.records import Entry, JournalOpened
-from stackshiftd.journal.contract import (
+from stackshiftd.journal.interface import (
     Claim,
     Epoch,
     Fenced,
@@ -23,7 +23,7 @@ from stackshiftd.journal.contract import (
     Recovery,
     Unknown,
 )
-from stackshiftd.journal.lines import decode, encode_group
+from stackshiftd.journal.line_format import decode, encode_group
 
 _ROOM: Final = 1 << 40
 _SNAPSHOTS_KEPT: Final = 2

@@ -25,8 +25,8 @@ from pathlib import Path
 
 from stackshift_jobs.errors import JournalDamaged
 from stackshiftd.journal import snapshots
-from stackshiftd.journal.contract import Recovery, Torn
 from stackshiftd.journal.filesystem import FileSystem, put_file, read_file, read_range, write_all
+from stackshiftd.journal.interface import Recovery, Torn
 from stackshiftd.journal.layout import Layout
 from stackshiftd.journal.scan import Scan, known_durable, scan
 from stackshiftd.journal.segment import (

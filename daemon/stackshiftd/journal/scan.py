@@ -17,7 +17,7 @@ from typing import Final
 import msgspec
 
 from stackshiftd.core.records import JournalClosed, JournalRecovered
-from stackshiftd.journal.lines import PREFIX, Head, decode, head, is_intact
+from stackshiftd.journal.line_format import PREFIX, Head, decode, head, is_intact
 
 RECOVERED: Final = str(JournalRecovered.__struct_config__.tag)
 CLOSED: Final = str(JournalClosed.__struct_config__.tag)

@@ -26,7 +26,7 @@ from msgspec import Meta
 
 from stackshift_jobs.errors import JournalDamaged, NewerFormat
 from stackshiftd.journal.filesystem import Buffer, FileSystem, put_file, write_all
-from stackshiftd.journal.lines import CHECKED_FROM, NEWER_HINT, is_intact, sealed
+from stackshiftd.journal.line_format import CHECKED_FROM, NEWER_HINT, is_intact, sealed
 
 FORMAT: Final = 1
 NAME: Final = re.compile(r"([0-9]{20})\.jsonl")

@@ -22,7 +22,7 @@ import msgspec
 
 from stackshift_jobs.errors import NewerFormat
 from stackshiftd.journal.filesystem import FileSystem, put_file, read_file
-from stackshiftd.journal.lines import NEWER_HINT
+from stackshiftd.journal.line_format import NEWER_HINT
 
 FORMAT: Final = 1
 KEPT: Final = 2

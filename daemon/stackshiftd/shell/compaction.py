@@ -18,7 +18,7 @@ from stackshiftd.core.fold.fold import fold
 from stackshiftd.core.records import Entry
 from stackshiftd.core.snapshot import Loaded, dump, load, state_hash
 from stackshiftd.core.state.state import State
-from stackshiftd.journal import reading, snapshots
+from stackshiftd.journal import reader, snapshots
 from stackshiftd.journal.filesystem import FileSystem, RealFileSystem, read_file
 from stackshiftd.journal.layout import Layout
 from stackshiftd.journal.segment import NAME, read_header
@@ -37,7 +37,7 @@ def compact(data_dir: Path, upto_seq: int) -> dict[str, object]:
         assert not isinstance(read, str), read
         before = load(read[1])
     kept = _Kept(before)
-    entries = reading.read(fs, spans, before.state.seq + 1, end)
+    entries = reader.read(fs, spans, before.state.seq + 1, end)
     # Not one look further than needed: the daemon may be writing there.
     for place, entry in islice(entries, max(0, upto_seq - before.state.seq)):
         kept.take(place, entry)
@@ -84,9 +84,9 @@ class _Kept:
         return iter(found)
 
 
-def _spans(fs: FileSystem, layout: Layout) -> tuple[list[reading.Span], int, str]:
+def _spans(fs: FileSystem, layout: Layout) -> tuple[list[reader.Span], int, str]:
     """The segments, the place where the last one ends just now, and the journal's id."""
-    spans: list[reading.Span] = []
+    spans: list[reader.Span] = []
     journal_id, end = "", 0
     for name in sorted(fs.listdir(layout.journal)):
         if NAME.fullmatch(name):
@@ -94,7 +94,7 @@ def _spans(fs: FileSystem, layout: Layout) -> tuple[list[reading.Span], int, str
             data = read_file(fs, path)
             header, size = read_header(data, path)
             end = header.base + len(data)
-            spans.append(reading.Span(path, header.first_seq, header.base, size))
+            spans.append(reader.Span(path, header.first_seq, header.base, size))
             journal_id = header.journal
     return spans, end, journal_id
 

@@ -39,7 +39,7 @@ from stackshiftd.core.records import (
 from stackshiftd.core.snapshot import load
 from stackshiftd.core.state.state import Run, State
 from stackshiftd.history.rows import RunRow, row_of
-from stackshiftd.journal.contract import Epoch, Full, Journal, Owner, Unknown
+from stackshiftd.journal.interface import Epoch, Full, Journal, Owner, Unknown
 from stackshiftd.shell.ids import Ids
 
 Reply = Callable[[Any], None]

@@ -18,7 +18,7 @@ from msgspec import Raw
 from stackshift_jobs.errors import StackshiftError
 from stackshiftd.core import records as r
 from stackshiftd.core.records import Entry, entry_json
-from stackshiftd.journal.contract import Journal
+from stackshiftd.journal.interface import Journal
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.lookup import Lookup
 

@@ -16,7 +16,7 @@ from stackshiftd.core import records as r
 from stackshiftd.core.commands import Tick
 from stackshiftd.core.records import Entry
 from stackshiftd.core.state.entries import CLIENT, PAGE_BYTES, entry_json, page_json
-from stackshiftd.journal.lines import text_in_line
+from stackshiftd.journal.line_format import text_in_line
 from stackshiftd.shell.asks import (
     Asks,
     DeleteState,

@@ -22,7 +22,7 @@ from stackshiftd.core import commands as c
 from stackshiftd.core.records import RunRemoved
 from stackshiftd.history.index import History
 from stackshiftd.history.rows import RowBuilder, RunRow
-from stackshiftd.journal.contract import Journal
+from stackshiftd.journal.interface import Journal
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.params import Answer
 

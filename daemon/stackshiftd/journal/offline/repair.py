@@ -23,14 +23,14 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from stackshift_jobs.errors import JournalDamaged, NewerFormat
-from stackshiftd.journal import survey
 from stackshiftd.journal.filesystem import FileSystem, RealFileSystem, put_file, read_file
 from stackshiftd.journal.layout import HeldLock, Layout, prepare
-from stackshiftd.journal.lines import PREFIX, decode, head
+from stackshiftd.journal.line_format import PREFIX, decode, head
+from stackshiftd.journal.offline import inspect
+from stackshiftd.journal.offline.inspect import Look, Problem
 from stackshiftd.journal.recovery import remove_leftovers, set_aside
 from stackshiftd.journal.scan import scan
 from stackshiftd.journal.segment import FORMAT, Header, first_header, segment_name
-from stackshiftd.journal.survey import Look, Problem
 
 _ID: Final = re.compile(rb'"journal":"(jrn_[0-9a-z]+)"')
 
@@ -84,9 +84,9 @@ class _Repairing:
         self._layout = layout
         self._dry_run = dry_run
         self._report = Repair()
-        self._looks = survey.look_at_all(fs, layout)
-        self._snapshots, self._bad = survey.good_snapshots(
-            fs, layout, survey.journal_id(self._looks)
+        self._looks = inspect.look_at_all(fs, layout)
+        self._snapshots, self._bad = inspect.good_snapshots(
+            fs, layout, inspect.journal_id(self._looks)
         )
 
     @property
@@ -113,7 +113,7 @@ class _Repairing:
         return self._judged()
 
     def _flaws(self) -> dict[int, Problem]:
-        found = ((n, survey.flaw(self._looks, n, self._covered)) for n in range(len(self._looks)))
+        found = ((n, inspect.flaw(self._looks, n, self._covered)) for n in range(len(self._looks)))
         return {number: problem for number, problem in found if problem is not None}
 
     # --- 1. The header alone ---------------------------------------------------------------
@@ -131,7 +131,7 @@ class _Repairing:
         if len(line) != (len(data) if at is None else at):
             return  # What follows does not begin where it should: there is more wrong with it.
         whole = line + data[len(line) :]
-        again = survey.look(one.path, whole)
+        again = inspect.look(one.path, whole)
         self._report.problems.append(Problem(one.name, 0, one.first_seq, one.flaw))
         self._do(f"make the header line of {one.name} again")
         if not self._dry_run:
@@ -141,7 +141,7 @@ class _Repairing:
 
     def _expected_header(self, number: int, data: bytes, length: int) -> Header | None:
         """The header, of `length` bytes, that a segment must have had, if that can be told."""
-        journal = survey.journal_id(self._looks)
+        journal = inspect.journal_id(self._looks)
         if not journal and self._snapshots:
             journal = self._snapshots[-1].journal
         one = self._looks[number]
@@ -186,7 +186,7 @@ class _Repairing:
         whole = header.line() + rest
         if not self._dry_run:
             put_file(self._fs, path, [whole])
-        looks.insert(after, survey.look(path, whole))
+        looks.insert(after, inspect.look(path, whole))
         self._set_older_aside(after)
         return True
 
@@ -247,7 +247,7 @@ class _Repairing:
                 data = read_file(self._fs, one.path)
                 self._aside(one.path, found.end, data[found.end :])
                 put_file(self._fs, one.path, [data[: found.end]])
-                self._looks[number] = survey.look(one.path, data[: found.end])
+                self._looks[number] = inspect.look(one.path, data[: found.end])
         self._snapshots = usable
 
     def _follows(self, number: int) -> bool:

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from stackshift_jobs.errors import JournalDamaged
-from stackshiftd.journal import survey
 from stackshiftd.journal.filesystem import FileSystem, RealFileSystem, read_range
 from stackshiftd.journal.layout import Layout, check_root
-from stackshiftd.journal.lines import decode
+from stackshiftd.journal.line_format import decode
+from stackshiftd.journal.offline import inspect
+from stackshiftd.journal.offline.inspect import Look, Problem
 from stackshiftd.journal.scan import known_durable
-from stackshiftd.journal.survey import Look, Problem
 
 
 @dataclass(slots=True)
@@ -51,9 +51,9 @@ def verify(data_dir: Path, *, fs: FileSystem | None = None) -> Report:
         report.notes.append("there is no journal yet")
         return report
     # Snapshots first: one that a daemon makes meanwhile covers records that were not looked at yet.
-    snapshots, bad = survey.good_snapshots(fs, layout, "")
-    looks = survey.look_at_all(fs, layout)
-    report.journal = survey.journal_id(looks)
+    snapshots, bad = inspect.good_snapshots(fs, layout, "")
+    looks = inspect.look_at_all(fs, layout)
+    report.journal = inspect.journal_id(looks)
     for foreign in [s for s in snapshots if report.journal and s.journal != report.journal]:
         what = f"it belongs to journal {foreign.journal}"
         bad.append(Problem(f"snapshots/{foreign.path.name}", 0, foreign.seq, what))
@@ -73,7 +73,7 @@ def verify(data_dir: Path, *, fs: FileSystem | None = None) -> Report:
 
 def _judge(fs: FileSystem, report: Report, looks: list[Look], number: int, covered: int) -> None:
     one = looks[number]
-    problem = survey.flaw(looks, number, covered)
+    problem = inspect.flaw(looks, number, covered)
     if problem is not None:
         report.problems.append(problem)
     if one.segment is None or one.found is None:

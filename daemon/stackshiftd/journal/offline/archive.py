@@ -27,11 +27,11 @@ from typing import BinaryIO, Final, NamedTuple
 import msgspec
 
 from stackshift_jobs.errors import BadConfiguration, Conflict, JournalDamaged, NewerFormat, Usage
-from stackshiftd.journal import survey
 from stackshiftd.journal.filesystem import FileSystem, RealFileSystem, put_file, read_range
 from stackshiftd.journal.layout import HeldLock, Layout, check_root
-from stackshiftd.journal.lines import NEWER_HINT
-from stackshiftd.journal.verify import verify
+from stackshiftd.journal.line_format import NEWER_HINT
+from stackshiftd.journal.offline import inspect
+from stackshiftd.journal.offline.verify import verify
 
 FORMAT: Final = 1
 _MEMBER: Final = re.compile(r"(?:journal|snapshots)/[0-9]{20}\.jsonl")
@@ -84,13 +84,13 @@ def backup(data_dir: Path, file: Path, *, fs: FileSystem | None = None) -> Backu
 
 
 def _backup(fs: FileSystem, layout: Layout, file: Path) -> Backup:
-    good, _ = survey.good_snapshots(fs, layout, "")
-    looks = survey.look_at_all(fs, layout)
+    good, _ = inspect.good_snapshots(fs, layout, "")
+    looks = inspect.look_at_all(fs, layout)
     covered = good[-1].seq if good else 0
     if not looks:
         raise BadConfiguration(f"there is no journal in {layout.root}")
     for number in range(len(looks)):
-        if problem := survey.flaw(looks, number, covered):
+        if problem := inspect.flaw(looks, number, covered):
             raise JournalDamaged(
                 f"not backed up, the journal is damaged: {problem}",
                 hint="stackshift journal verify",
@@ -108,7 +108,7 @@ def _backup(fs: FileSystem, layout: Layout, file: Path) -> Backup:
     fd = _created(file, beside)
     try:
         with os.fdopen(fd, "wb", closefd=False) as out:
-            _write(fs, layout, out, sizes, survey.journal_id(looks), last.found.seq)
+            _write(fs, layout, out, sizes, inspect.journal_id(looks), last.found.seq)
         RealFileSystem().sync_data(fd)
         beside.replace(file)
     except BaseException:
@@ -118,7 +118,7 @@ def _backup(fs: FileSystem, layout: Layout, file: Path) -> Backup:
     finally:
         os.close(fd)
     RealFileSystem().sync_dir(file.absolute().parent)
-    return Backup(survey.journal_id(looks), last.found.seq, sum(sizes.values()))
+    return Backup(inspect.journal_id(looks), last.found.seq, sum(sizes.values()))
 
 
 def _created(file: Path, beside: Path) -> int:

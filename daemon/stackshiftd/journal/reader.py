@@ -16,9 +16,9 @@ from typing import Final, NamedTuple
 
 from stackshift_jobs.errors import JournalDamaged
 from stackshiftd.core.records import Entry
-from stackshiftd.journal.contract import Place
 from stackshiftd.journal.filesystem import CHUNK, FileSystem
-from stackshiftd.journal.lines import decode
+from stackshiftd.journal.interface import Place
+from stackshiftd.journal.line_format import decode
 
 _SEQ: Final = re.compile(rb'\{"crc":"[0-9a-f]{8}","seq":([0-9]{1,19}),')
 _GUESS: Final = 4096

@@ -23,20 +23,12 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from stackshiftd.core.records import Entry, JournalOpened
-from stackshiftd.journal import reading, snapshots
-from stackshiftd.journal.appending import Appender, full
-from stackshiftd.journal.contract import (
-    Claim,
-    Epoch,
-    Fenced,
-    Group,
-    Owner,
-    Place,
-    Recovery,
-)
+from stackshiftd.journal import reader, snapshots
 from stackshiftd.journal.filesystem import NO_SPACE, FileSystem, RealFileSystem
+from stackshiftd.journal.interface import Claim, Epoch, Fenced, Group, Owner, Place, Recovery
 from stackshiftd.journal.layout import HeldLock, Layout, prepare
 from stackshiftd.journal.recovery import Recovered, recover
+from stackshiftd.journal.writer import Appender, full
 
 SEGMENT_SIZE: Final = 64 << 20
 RESERVE_BYTES: Final = 16 << 20
@@ -210,14 +202,14 @@ class FileJournal:
 
     def read(self, from_seq: int) -> Iterator[tuple[Place, Entry]]:
         durable, spans = self._appender.durable, self._appender.spans
-        return reading.read(self._fs, spans, from_seq, durable.end)
+        return reader.read(self._fs, spans, from_seq, durable.end)
 
     def search(self, words: Sequence[bytes]) -> Iterator[tuple[Place, Entry] | None]:
         durable, spans = self._appender.durable, self._appender.spans
-        return reading.search(self._fs, spans, words, durable.end)
+        return reader.search(self._fs, spans, words, durable.end)
 
     def fetch(self, places: Sequence[Place]) -> list[Entry]:
-        return reading.fetch(self._fs, self._appender.spans, places, self._appender.written.end)
+        return reader.fetch(self._fs, self._appender.spans, places, self._appender.written.end)
 
     async def tail(self, from_seq: int) -> AsyncIterator[tuple[Place, Entry]]:
         """See the contract. Ends when the journal is closed; raises `Unknown` once it has failed
@@ -231,9 +223,9 @@ class FileJournal:
                 durable, spans = self._appender.durable, self._appender.spans
                 if durable.seq >= next_seq:
                     found = (
-                        reading.read(self._fs, spans, next_seq, durable.end)
+                        reader.read(self._fs, spans, next_seq, durable.end)
                         if start is None
-                        else reading.read_from(self._fs, spans, start, durable.end)
+                        else reader.read_from(self._fs, spans, start, durable.end)
                     )
                     for given, (place, entry) in enumerate(found, 1):
                         yield place, entry

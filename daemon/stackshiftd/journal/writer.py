@@ -17,11 +17,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from stackshiftd.journal.commit import CommitThread
-from stackshiftd.journal.contract import Full, Group, Place, Unknown
+from stackshiftd.journal.commit_thread import CommitThread
 from stackshiftd.journal.filesystem import NO_SPACE, FileSystem
-from stackshiftd.journal.lines import encode_group, encode_single
-from stackshiftd.journal.reading import Span
+from stackshiftd.journal.interface import Full, Group, Place, Unknown
+from stackshiftd.journal.line_format import encode_group, encode_single
+from stackshiftd.journal.reader import Span
 from stackshiftd.journal.recovery import Recovered
 from stackshiftd.journal.segment import Header, SegmentWriter, segment_name
 

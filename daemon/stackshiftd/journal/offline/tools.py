@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from stackshift_jobs.errors import JournalDamaged
-from stackshiftd.journal import survey
-from stackshiftd.journal.archive import Backup, backup, restore
 from stackshiftd.journal.filesystem import FileSystem, RealFileSystem, read_file, read_range
 from stackshiftd.journal.layout import Layout, check_root
-from stackshiftd.journal.lines import head
+from stackshiftd.journal.line_format import head
+from stackshiftd.journal.offline import inspect
+from stackshiftd.journal.offline.archive import Backup, backup, restore
+from stackshiftd.journal.offline.inspect import Problem
+from stackshiftd.journal.offline.repair import Lost, Repair, repair
+from stackshiftd.journal.offline.verify import Report, verify
 from stackshiftd.journal.recovery import Segment, list_segments
-from stackshiftd.journal.repair import Lost, Repair, repair
 from stackshiftd.journal.scan import scan
 from stackshiftd.journal.segment import REPAIR_HINT
-from stackshiftd.journal.survey import Problem
-from stackshiftd.journal.verify import Report, verify
 
 __all__ = [
     "Backup", "Lost", "Problem", "Repair", "Report", "backup", "cat", "repair", "restore", "stats",
@@ -87,7 +87,7 @@ def stats(data_dir: Path, *, fs: FileSystem | None = None) -> dict[str, Any]:
         }  # fmt: skip
     last = segments[-1]
     found = scan(read_file(fs, last.path), last.header_size, last.header.prev_seq)
-    good, _ = survey.good_snapshots(fs, layout, last.header.journal)
+    good, _ = inspect.good_snapshots(fs, layout, last.header.journal)
     kept = good[-1] if good else None
     return {
         "journal": last.header.journal,
