@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _compact(arguments: argparse.Namespace) -> int:
-    from stackshiftd.shell import compaction
+    from stackshiftd.shell.background import compaction
 
     return compaction.main(arguments.data_dir, arguments.upto_seq)
 

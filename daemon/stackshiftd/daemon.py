@@ -35,34 +35,34 @@ from stackshiftd.core.why import Fleet
 from stackshiftd.history.index import History
 from stackshiftd.history.rows import RunRow
 from stackshiftd.journal.interface import Journal, Owner
-from stackshiftd.shell.acting import Acting
-from stackshiftd.shell.asks import Asks
-from stackshiftd.shell.bodies import Bodies
+from stackshiftd.shell.background.hooks import Hooks
+from stackshiftd.shell.background.maintenance import Upkeep
+from stackshiftd.shell.background.schedule_timer import Ticking
+from stackshiftd.shell.background.timers import Timers
 from stackshiftd.shell.catalog import Catalog
-from stackshiftd.shell.connection import Connection
-from stackshiftd.shell.control import Control
-from stackshiftd.shell.dead_letter import DeadLetter
-from stackshiftd.shell.dispatcher import Dispatcher
 from stackshiftd.shell.engine import Engine
-from stackshiftd.shell.events import Events
-from stackshiftd.shell.feeds import Feeds
-from stackshiftd.shell.hooks import Hooks
 from stackshiftd.shell.ids import Ids
-from stackshiftd.shell.locks import Locks
-from stackshiftd.shell.looking import Looking
-from stackshiftd.shell.lookup import Lookup
+from stackshiftd.shell.methods.dead_letter import DeadLetter
+from stackshiftd.shell.methods.events import Events
+from stackshiftd.shell.methods.locks import Locks
+from stackshiftd.shell.methods.queues import Queues, file_terms
+from stackshiftd.shell.methods.run_changes import Acting
+from stackshiftd.shell.methods.run_queries import Looking
+from stackshiftd.shell.methods.schedules import Schedules
+from stackshiftd.shell.methods.start import Starting
+from stackshiftd.shell.methods.state import Store
+from stackshiftd.shell.methods.waiters import Waiters
 from stackshiftd.shell.params import Answer
-from stackshiftd.shell.pool import Launch, Pool, launch_process
-from stackshiftd.shell.queues import Queues, file_terms
-from stackshiftd.shell.schedules import Schedules
-from stackshiftd.shell.starting import Starting
-from stackshiftd.shell.store import Store
-from stackshiftd.shell.ticking import Ticking
-from stackshiftd.shell.timers import Timers
+from stackshiftd.shell.requests import Asks
+from stackshiftd.shell.server.connection import Connection
+from stackshiftd.shell.server.feeds import Feeds
+from stackshiftd.shell.server.router import Control
 from stackshiftd.shell.tuning import Tuning
-from stackshiftd.shell.upkeep import Upkeep
-from stackshiftd.shell.view import View
-from stackshiftd.shell.waiters import Waiters
+from stackshiftd.shell.views.bodies import Bodies
+from stackshiftd.shell.views.lookup import Lookup
+from stackshiftd.shell.views.run import View
+from stackshiftd.shell.workers.dispatcher import Dispatcher
+from stackshiftd.shell.workers.pool import Launch, Pool, launch_process
 
 log = logging.getLogger("stackshiftd")
 

@@ -19,7 +19,7 @@ from stackshiftd.core.fold.fold import fold
 from stackshiftd.core.snapshot import load
 from stackshiftd.core.state.events import Events, Kept
 from stackshiftd.core.state.state import Spilled, State, Status
-from stackshiftd.shell.bodies import Bodies
+from stackshiftd.shell.views.bodies import Bodies
 
 VERIFIED = "email.verified"
 

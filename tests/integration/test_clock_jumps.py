@@ -18,9 +18,9 @@ from stackshiftd.core.records import Entry
 from stackshiftd.core.state.state import Status
 from stackshiftd.journal.interface import Owner
 from stackshiftd.journal.memory import MemoryJournal
-from stackshiftd.shell import timers as shell_timers
+from stackshiftd.shell.background import timers as shell_timers
+from stackshiftd.shell.background.timers import MAX_SLEEP_SECONDS, Timers
 from stackshiftd.shell.engine import Engine
-from stackshiftd.shell.timers import MAX_SLEEP_SECONDS, Timers
 
 START_US = 1_795_000_000_000_000
 ONCE_AGAIN = r.RetryTerms(max_attempts=2, backoff_ms=60_000, jitter=0.0)

@@ -16,10 +16,10 @@ from stackshiftd.core.effects import Dispatch, Effect, Resolve
 from stackshiftd.core.records import AttemptResumed, Entry
 from stackshiftd.journal.interface import Epoch, Group, Owner, Place
 from stackshiftd.journal.memory import MemoryJournal
-from stackshiftd.shell.bodies import Bodies
 from stackshiftd.shell.catalog import Catalog
-from stackshiftd.shell.dispatcher import Dispatcher
 from stackshiftd.shell.engine import Engine
+from stackshiftd.shell.views.bodies import Bodies
+from stackshiftd.shell.workers.dispatcher import Dispatcher
 from stackshiftd.worker.frames import Execute, Recall
 
 CODES = {"parent": "1", "child": "1"}

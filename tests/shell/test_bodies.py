@@ -14,8 +14,8 @@ from stackshiftd.core.effects import Dispatch
 from stackshiftd.core.fold.fold import fold
 from stackshiftd.core.records import Entry
 from stackshiftd.core.state.state import SPILL_BYTES, Spilled, State
-from stackshiftd.shell.bodies import Bodies
-from stackshiftd.shell.dispatcher import Dispatcher
+from stackshiftd.shell.views.bodies import Bodies
+from stackshiftd.shell.workers.dispatcher import Dispatcher
 from stackshiftd.worker.frames import Recall
 
 STEPS = 40

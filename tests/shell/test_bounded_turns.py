@@ -13,9 +13,10 @@ from stackshiftd.core import records as r
 from stackshiftd.core.decide.decide import decide
 from stackshiftd.core.fold.fold import fold
 from stackshiftd.core.state.state import State
-from stackshiftd.shell import dispatcher, queues
-from stackshiftd.shell.dispatcher import Dispatcher
-from stackshiftd.shell.queues import PurgeQueue, Queues
+from stackshiftd.shell.methods import queues
+from stackshiftd.shell.methods.queues import PurgeQueue, Queues
+from stackshiftd.shell.workers import dispatcher
+from stackshiftd.shell.workers.dispatcher import Dispatcher
 
 
 class FakeEngine:

@@ -12,11 +12,11 @@ import pytest
 from stackshift_jobs.project.config import load_config
 from stackshiftd.core.state.events import Kept, address_of
 from stackshiftd.journal.memory import MemoryJournal
-from stackshiftd.shell import events as shell_events
-from stackshiftd.shell.asks import Asks
 from stackshiftd.shell.engine import Engine
-from stackshiftd.shell.events import Events, ListEvents
 from stackshiftd.shell.ids import Ids
+from stackshiftd.shell.methods import events as shell_events
+from stackshiftd.shell.methods.events import Events, ListEvents
+from stackshiftd.shell.requests import Asks
 
 MANY = 200
 List = Callable[..., tuple[int, Any]]

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from stackshiftd.core import records as r
 from stackshiftd.core.records import Entry
-from stackshiftd.shell.feeds import Feeds, first_seq_since
+from stackshiftd.shell.server.feeds import Feeds, first_seq_since
 
 PARTS = 50
 

@@ -17,11 +17,11 @@ from stackshift_jobs.project.config import load_config
 from stackshiftd.core.effects import Effect, Granted
 from stackshiftd.journal.interface import Full, Owner
 from stackshiftd.journal.memory import MemoryJournal
-from stackshiftd.shell import locks as shell_locks
-from stackshiftd.shell.asks import AcquireLock, Asks, ReleaseLock
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.ids import Ids
-from stackshiftd.shell.locks import Locks
+from stackshiftd.shell.methods import locks as shell_locks
+from stackshiftd.shell.methods.locks import Locks
+from stackshiftd.shell.requests import AcquireLock, Asks, ReleaseLock
 
 
 class Client:

@@ -15,8 +15,8 @@ from stackshiftd.core.decide.decide import decide
 from stackshiftd.core.effects import Granted
 from stackshiftd.core.fold.fold import fold
 from stackshiftd.core.state.state import State
-from stackshiftd.shell.asks import AcquireLock, Asks, ReleaseLock
-from stackshiftd.shell.locks import Locks
+from stackshiftd.shell.methods.locks import Locks
+from stackshiftd.shell.requests import AcquireLock, Asks, ReleaseLock
 
 
 class SlowEngine:

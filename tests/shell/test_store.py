@@ -17,11 +17,11 @@ from stackshift_jobs.errors import JournalDamaged
 from stackshift_jobs.project.config import load_config
 from stackshiftd.core import commands as c
 from stackshiftd.journal.memory import MemoryJournal
-from stackshiftd.shell.asks import Asks, SetState
-from stackshiftd.shell.dispatcher import Dispatcher
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.ids import Ids
-from stackshiftd.shell.store import StateHistory, Store
+from stackshiftd.shell.methods.state import StateHistory, Store
+from stackshiftd.shell.requests import Asks, SetState
+from stackshiftd.shell.workers.dispatcher import Dispatcher
 
 
 class Damaged(MemoryJournal):

@@ -29,9 +29,9 @@ from stackshiftd.core.records import Entry, entry_json
 from stackshiftd.core.snapshot import state_hash
 from stackshiftd.daemon import Daemon
 from stackshiftd.journal.memory import MemoryJournal
-from stackshiftd.shell.connection import WAITS
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.ids import Ids
+from stackshiftd.shell.server.connection import WAITS
 from stackshiftd.testing.asked import Asked, TestFailure
 from stackshiftd.testing.clock import TestClock
 from stackshiftd.testing.hanging import interrupt, told_of

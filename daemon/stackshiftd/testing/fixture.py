@@ -27,8 +27,8 @@ from stackshiftd.testing.bench import Bench
 from stackshiftd.testing.client import LocalClient
 from stackshiftd.testing.crashes import BEFORE_RECORD, PLACES, Crash
 from stackshiftd.testing.jobs import Jobs
+from stackshiftd.testing.report import told
 from stackshiftd.testing.runs import Run
-from stackshiftd.testing.telling import told
 
 START: Final = "2026-01-05T09:00:00Z"
 """When a test begins, unless it says otherwise: a Monday morning."""

@@ -17,7 +17,9 @@ from stackshiftd.core.commands import Tick
 from stackshiftd.core.records import Entry
 from stackshiftd.core.state.entries import CLIENT, PAGE_BYTES, entry_json, page_json
 from stackshiftd.journal.line_format import text_in_line
-from stackshiftd.shell.asks import (
+from stackshiftd.shell.engine import Engine
+from stackshiftd.shell.params import Answer, Params, Table, within
+from stackshiftd.shell.requests import (
     Asks,
     DeleteState,
     GetState,
@@ -26,8 +28,6 @@ from stackshiftd.shell.asks import (
     SetState,
     answered,
 )
-from stackshiftd.shell.engine import Engine
-from stackshiftd.shell.params import Answer, Params, Table, within
 
 MAX_HISTORY: Final = 1000
 

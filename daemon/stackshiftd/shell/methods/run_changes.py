@@ -16,10 +16,10 @@ from stackshiftd.core.effects import Cancelled, Sent
 from stackshiftd.core.fold.fold import rebuild
 from stackshiftd.shell.catalog import Catalog
 from stackshiftd.shell.engine import Engine
-from stackshiftd.shell.lookup import Lookup
 from stackshiftd.shell.params import Answer, NameRun, Params, Table
-from stackshiftd.shell.planned import planned_steps
-from stackshiftd.shell.view import View
+from stackshiftd.shell.views.dry_run import planned_steps
+from stackshiftd.shell.views.lookup import Lookup
+from stackshiftd.shell.views.run import View
 
 ABSENT: Final = Raw(b"")
 

@@ -20,7 +20,7 @@ from stackshiftd.core import records as r
 from stackshiftd.core.records import Entry, entry_json
 from stackshiftd.journal.interface import Journal
 from stackshiftd.shell.engine import Engine
-from stackshiftd.shell.lookup import Lookup
+from stackshiftd.shell.views.lookup import Lookup
 
 _CHUNK: Final = 256
 _CHUNK_BYTES: Final = 256 << 10

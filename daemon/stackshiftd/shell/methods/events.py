@@ -13,9 +13,9 @@ from stackshift_jobs.errors import Usage
 from stackshift_jobs.values.names import check_key, check_name
 from stackshiftd.core.state.entries import PAGE_BYTES
 from stackshiftd.core.state.events import Kept, address_of, kept_json
-from stackshiftd.shell.asks import Asks, SendEvent, answered
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.params import Answer, Params, Table, within
+from stackshiftd.shell.requests import Asks, SendEvent, answered
 
 MAX_LIST: Final = 1000
 LOOKS: Final = 5000

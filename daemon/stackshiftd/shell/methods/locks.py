@@ -21,9 +21,9 @@ from stackshift_jobs.errors import Busy, DiskFull
 from stackshiftd.core import commands as c
 from stackshiftd.core.decide.locks import held_error
 from stackshiftd.core.effects import Answered, Granted, Queued
-from stackshiftd.shell.asks import AcquireLock, Asks, ExtendLock, ReleaseLock, answered
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.params import Answer, BoundTable, Table
+from stackshiftd.shell.requests import AcquireLock, Asks, ExtendLock, ReleaseLock, answered
 
 MAX_WAITS: Final = 1000
 """Of one connection at a time."""

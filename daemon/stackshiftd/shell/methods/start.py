@@ -15,7 +15,7 @@ from stackshiftd.core.state.state import KeyEntry
 from stackshiftd.shell.catalog import Catalog, StartParams
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.params import Answer, Params, Table
-from stackshiftd.shell.view import RUN_FIELDS, View
+from stackshiftd.shell.views.run import RUN_FIELDS, View
 
 MAX_BATCH: Final = 1000
 

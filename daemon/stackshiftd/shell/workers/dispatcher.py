@@ -18,13 +18,13 @@ from stackshiftd.core.decide.replies import refusal_json
 from stackshiftd.core.effects import Acknowledge, Dispatch, Resolve, Stop
 from stackshiftd.core.records import NULL, QueueTerms
 from stackshiftd.core.state.state import Body, Run, Step
-from stackshiftd.shell.asks import Asks
-from stackshiftd.shell.bodies import Bodies
 from stackshiftd.shell.catalog import Catalog, StartParams
 from stackshiftd.shell.engine import Engine
-from stackshiftd.shell.lookup import Lookup
-from stackshiftd.shell.pool import Link, Pool
-from stackshiftd.shell.store import StateHistory, Store
+from stackshiftd.shell.methods.state import StateHistory, Store
+from stackshiftd.shell.requests import Asks
+from stackshiftd.shell.views.bodies import Bodies
+from stackshiftd.shell.views.lookup import Lookup
+from stackshiftd.shell.workers.pool import Link, Pool
 from stackshiftd.worker.frames import (
     End,
     Execute,

@@ -15,9 +15,9 @@ from stackshiftd.core import commands as c
 from stackshiftd.core.decide.dead_letter import is_dead, not_dead
 from stackshiftd.core.state.state import Run
 from stackshiftd.shell.engine import Engine
-from stackshiftd.shell.lookup import Lookup
 from stackshiftd.shell.params import Answer, Params, Table
-from stackshiftd.shell.view import View
+from stackshiftd.shell.views.lookup import Lookup
+from stackshiftd.shell.views.run import View
 
 MAX_PAGE: Final = 1000
 

@@ -14,10 +14,10 @@ from stackshiftd.core.records import Entry, entry_from_json
 from stackshiftd.core.state.state import KeyEntry, Run, Status
 from stackshiftd.core.why import Fleet, Why, shown_status, why
 from stackshiftd.history.rows import RunRow
-from stackshiftd.shell.bodies import Bodies
-from stackshiftd.shell.detail import detail, error_object
 from stackshiftd.shell.engine import Engine
-from stackshiftd.shell.lookup import Lookup, ended_by
+from stackshiftd.shell.views.bodies import Bodies
+from stackshiftd.shell.views.lookup import Lookup, ended_by
+from stackshiftd.shell.views.steps import detail, error_object
 
 RUN_FIELDS: Final = (
     "id", "job", "queue", "status", "attempt", "max_attempts", "priority", "payload", "result",

@@ -18,11 +18,11 @@ from stackshiftd.core.why import shown_status
 from stackshiftd.history.index import History
 from stackshiftd.shell.catalog import Catalog
 from stackshiftd.shell.engine import Engine
-from stackshiftd.shell.lookup import Lookup
+from stackshiftd.shell.methods.schedules import shown_terms
+from stackshiftd.shell.methods.waiters import Waiters
 from stackshiftd.shell.params import Answer, BoundTable, NameRun, NoParams, Params, Table
-from stackshiftd.shell.schedules import shown_terms
-from stackshiftd.shell.view import OUTCOME_FIELDS, View
-from stackshiftd.shell.waiters import Waiters
+from stackshiftd.shell.views.lookup import Lookup
+from stackshiftd.shell.views.run import OUTCOME_FIELDS, View
 
 MAX_LIST: Final = 1000
 STATUSES: Final = frozenset(status.value for status in Status)

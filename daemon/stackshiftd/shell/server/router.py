@@ -15,15 +15,15 @@ from stackshift_jobs.errors import DiskFull, StackshiftError, Usage
 from stackshift_jobs.values.durations import parse_time
 from stackshift_jobs.version import PROTOCOL, __version__
 from stackshiftd.shell.catalog import Catalog
-from stackshiftd.shell.connection import Connection
 from stackshiftd.shell.engine import Engine
-from stackshiftd.shell.feeds import Feeds, first_seq_since
-from stackshiftd.shell.locks import Locks
-from stackshiftd.shell.lookup import Lookup
+from stackshiftd.shell.methods.locks import Locks
+from stackshiftd.shell.methods.queues import Queues
+from stackshiftd.shell.methods.waiters import Waiters
 from stackshiftd.shell.params import Answer, BoundTable, NoParams, Params, Table
-from stackshiftd.shell.pool import Pool
-from stackshiftd.shell.queues import Queues
-from stackshiftd.shell.waiters import Waiters
+from stackshiftd.shell.server.connection import Connection
+from stackshiftd.shell.server.feeds import Feeds, first_seq_since
+from stackshiftd.shell.views.lookup import Lookup
+from stackshiftd.shell.workers.pool import Pool
 
 log = logging.getLogger("stackshiftd.control")
 

@@ -15,10 +15,10 @@ from stackshift_jobs.values.durations import rfc3339, to_datetime
 from stackshiftd.core import commands as c
 from stackshiftd.core.decide.ticks import clock_of, zone_of
 from stackshiftd.core.state.schedules import Schedule
+from stackshiftd.shell.background.schedule_timer import Ticking
 from stackshiftd.shell.catalog import Catalog
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.params import Answer, NoParams, Params, Table
-from stackshiftd.shell.ticking import Ticking
 
 MAX_SHOWN: Final = 1000
 

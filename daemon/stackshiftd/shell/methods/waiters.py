@@ -9,7 +9,7 @@ from stackshift_jobs.errors import Busy
 from stackshiftd.core.state.state import Run
 from stackshiftd.core.why import shown_status
 from stackshiftd.shell.params import Answer
-from stackshiftd.shell.view import View
+from stackshiftd.shell.views.run import View
 
 MAX_WAITS: Final = 10_000
 """Of one connection at a time."""

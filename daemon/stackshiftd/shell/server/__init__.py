@@ -1,0 +1,1 @@
+"""The daemon's side of the socket: connections, the router of requests, record feeds."""

@@ -1,0 +1,1 @@
+"""What is shown of runs: the run object, its steps, where it is found."""
