@@ -39,7 +39,6 @@ if TYPE_CHECKING:
         NotFound,
         PayloadRefused,
         ReplayError,
-        RetryAfter,
         RunCancelled,
         RunFailed,
         StackshiftError,
@@ -50,7 +49,7 @@ if TYPE_CHECKING:
     from stackshift_jobs.handler.command import CommandResult
     from stackshift_jobs.handler.context import JobContext
     from stackshift_jobs.registry import job
-    from stackshift_jobs.retry import Retry
+    from stackshift_jobs.retry import Retry, RetryAfter
     from stackshift_jobs.values.stored import Event, SentEvent, StateChange, StateEntry
 
 _HOME = {
@@ -74,7 +73,7 @@ _HOME = {
     "PayloadRefused": "errors",
     "ReplayError": "errors",
     "Retry": "retry",
-    "RetryAfter": "errors",
+    "RetryAfter": "retry",
     "RunCancelled": "errors",
     "RunFailed": "errors",
     "RunHandle": "client.blocking",

@@ -147,19 +147,6 @@ class NonRetryable(StackshiftError):
     exit_status = 1
 
 
-class RetryAfter(StackshiftError):
-    """Raise it in a handler or step to choose when the next try comes: `RetryAfter("30s")`."""
-
-    code = "retry_after"
-    exit_status = 1
-
-    def __init__(self, delay: Any, message: str = "") -> None:
-        from stackshift_jobs.values.durations import milliseconds
-
-        self.delay_ms = milliseconds(delay)
-        super().__init__(message or f"asked to be tried again in {self.delay_ms} ms")
-
-
 class StepFailed(StackshiftError):
     """A step has failed for good; the same on every pass.
 

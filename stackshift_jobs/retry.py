@@ -1,10 +1,10 @@
-"""How often a job or a step is tried."""
+"""When a job or a step is tried again: by its terms, or as an error asks for."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stackshift_jobs.errors import Usage
+from stackshift_jobs.errors import StackshiftError, Usage
 from stackshift_jobs.values.durations import Duration, milliseconds
 
 
@@ -40,3 +40,14 @@ class Retry:
             "max_backoff_ms": milliseconds(self.max_backoff),
             "jitter": self.jitter,
         }
+
+
+class RetryAfter(StackshiftError):
+    """Raise it in a handler or step to choose when the next try comes: `RetryAfter("30s")`."""
+
+    code = "retry_after"
+    exit_status = 1
+
+    def __init__(self, delay: Duration, message: str = "") -> None:
+        self.delay_ms = milliseconds(delay)
+        super().__init__(message or f"asked to be tried again in {self.delay_ms} ms")

@@ -59,6 +59,7 @@ from stackshiftd.shell.server.feeds import Feeds
 from stackshiftd.shell.server.router import Control
 from stackshiftd.shell.tuning import Tuning
 from stackshiftd.shell.views.bodies import Bodies
+from stackshiftd.shell.views.entry_history import EntryHistory
 from stackshiftd.shell.views.lookup import Lookup
 from stackshiftd.shell.views.run import View
 from stackshiftd.shell.workers.dispatcher import Dispatcher
@@ -104,10 +105,10 @@ class Daemon:
         bodies = Bodies(self._lookup.entries)
         self._catalog = Catalog(config)
         asks = Asks(config, self.engine.ids)
-        store = Store(self.engine, asks, self._track)
+        history = EntryHistory(self.engine, self._track)
         self._locks = Locks(self.engine, asks)
         self._dispatcher = Dispatcher(
-            self.engine, self._catalog, config, bodies, self._lookup, asks, store
+            self.engine, self._catalog, config, bodies, self._lookup, asks, history
         )
         self.pool = self._dispatcher.pool = Pool(
             config, logs, self._dispatcher, self._tuning,
@@ -137,7 +138,7 @@ class Daemon:
             Acting(self.engine, self._catalog, self._lookup, self._view, payload_bytes).table,
             DeadLetter(self.engine, self._lookup, self._view).table,
             Schedules(self.engine, self._catalog, self._ticking).table,
-            store.table,
+            Store(self.engine, asks, history).table,
             self._locks.table,
             Events(self.engine, asks, self._track).table,
         ]

@@ -173,7 +173,7 @@ _EVENT_COMMANDS: Final = (
         Option("correlation_key", ("--correlation-key",), "With this correlation key.", "K"),
         _LIMIT._replace(help="At most N (default 50)."),
     )),
-    Command(("event", "tail"), "Follow events as they come and go.", "events_follow:tail", (
+    Command(("event", "tail"), "Follow events as they come and go.", "event_feeds:tail", (
         _SINCE,
         Option("lines", ("-n", "--lines"), "Begin with the last N that came or expired.", "N"),
         Option("no_follow", ("--no-follow",), "Print what is there and stop."),

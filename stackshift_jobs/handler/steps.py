@@ -18,7 +18,6 @@ from stackshift_jobs.errors import (
     NonRetryable,
     PayloadRefused,
     ReplayError,
-    RetryAfter,
     StackshiftError,
     StepFailed,
     Usage,
@@ -39,7 +38,7 @@ from stackshift_jobs.handler.ops import (
 )
 from stackshift_jobs.handler.outcomes import granted, read, recalled
 from stackshift_jobs.handler.replay import Pass
-from stackshift_jobs.retry import Retry
+from stackshift_jobs.retry import Retry, RetryAfter
 from stackshift_jobs.values.durations import Duration, milliseconds
 from stackshift_jobs.values.strict_json import canonical, dumps, plain, read_back
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cli.conftest import PROGRAMS, Shell
-from cli.reading import read_lines
+from cli.live_output import read_lines
 
 
 @pytest.fixture

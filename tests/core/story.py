@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from msgspec import Raw
 
-from core.audit import audit, audit_waits
+from core.histories.audit import audit, audit_waits
 from stackshift_jobs.values.durations import milliseconds
 from stackshift_jobs.values.strict_json import canonical, dumps
 from stackshiftd.core import commands as c

@@ -15,10 +15,10 @@ from errno import ENOSPC
 
 import pytest
 
-from helpers.inside import FaultyFileSystem, InsideDaemon
-from helpers.making import Make
+from helpers.deadline import wait_until
+from helpers.inner_daemon import FaultyFileSystem, InsideDaemon
 from helpers.project import Project, environment
-from helpers.waiting import wait_until
+from helpers.project_factory import Make
 
 JOBS = """
 @stackshift.job("held")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from helpers.inside import FaultyFileSystem, InsideDaemon
-from helpers.making import Make
+from helpers.deadline import wait_until
+from helpers.inner_daemon import FaultyFileSystem, InsideDaemon
 from helpers.project import kinds
-from helpers.waiting import wait_until
+from helpers.project_factory import Make
 
 JOBS = """
 @stackshift.job("held")

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from helpers import failing_daemon
-from helpers.inside import FaultyFileSystem, InsideDaemon
-from helpers.making import Make
+from helpers.deadline import wait_until
+from helpers.inner_daemon import FaultyFileSystem, InsideDaemon
 from helpers.project import Project, kinds
-from helpers.waiting import wait_until
+from helpers.project_factory import Make
 from stackshift_jobs.errors import DaemonUnavailable, DiskFull, StackshiftError
 from stackshiftd.journal.interface import Unknown
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from helpers.making import Make
+from helpers.project_factory import Make
 from stackshift_cli.arguments import Globals
 from stackshift_cli.daemon import feed
 from stackshift_cli.daemon.session import Session

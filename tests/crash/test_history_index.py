@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from helpers.making import Make
+from helpers.deadline import wait_until
 from helpers.project import Project
-from helpers.waiting import wait_until
+from helpers.project_factory import Make
 from stackshift_jobs.errors import NotFound
 from stackshiftd.history.index import History
 from stackshiftd.history.rows import RunRow

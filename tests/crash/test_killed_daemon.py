@@ -17,10 +17,10 @@ from random import Random
 
 import pytest
 
-from helpers.making import Make
+from helpers.deadline import wait_until
 from helpers.processes import serving, wait_gone
 from helpers.project import Json, Project
-from helpers.waiting import wait_until
+from helpers.project_factory import Make
 from stackshift_cli.daemon.connection import Connection
 from stackshift_jobs.errors import StackshiftError
 

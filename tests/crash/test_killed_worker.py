@@ -10,10 +10,10 @@ import sys
 import pytest
 
 from helpers import scenery
-from helpers.making import Make
+from helpers.deadline import wait_until
 from helpers.processes import wait_gone
 from helpers.project import Project, kinds
-from helpers.waiting import wait_until
+from helpers.project_factory import Make
 
 JOBS = """
 import signal

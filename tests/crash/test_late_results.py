@@ -7,11 +7,11 @@ import signal
 
 import pytest
 
-from helpers.inside import InsideDaemon
-from helpers.making import Make
+from helpers.deadline import wait_until
+from helpers.inner_daemon import InsideDaemon
 from helpers.processes import wait_gone
 from helpers.project import kinds
-from helpers.waiting import wait_until
+from helpers.project_factory import Make
 from stackshiftd.shell.tuning import Tuning
 
 JOBS = """

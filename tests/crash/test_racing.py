@@ -14,9 +14,9 @@ import sys
 from contextlib import suppress
 from functools import partial
 
-from helpers.making import Make
+from helpers.deadline import SECONDS, wait_until
 from helpers.project import Project, environment
-from helpers.waiting import SECONDS, wait_until
+from helpers.project_factory import Make
 from stackshift_jobs.errors import DaemonUnavailable
 
 LONG = os.environ.get("STACKSHIFT_LONG") == "1"

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from helpers.clock import WallClock
-from helpers.inside import FaultyFileSystem, InsideDaemon
-from helpers.making import Make
+from helpers.deadline import wait_until
+from helpers.inner_daemon import FaultyFileSystem, InsideDaemon
 from helpers.project import Json, Project
-from helpers.waiting import wait_until
+from helpers.project_factory import Make
 from stackshift_jobs.errors import DiskFull
 from stackshift_jobs.values.durations import from_rfc3339, parse_time
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from helpers.deadline import SECONDS
 from helpers.project import Project, environment
-from helpers.waiting import SECONDS
 
 DAY = "2026-11-22"
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections import Counter
 
+from helpers.deadline import wait_until
 from helpers.project import Project, steps
-from helpers.waiting import wait_until
 
 WATCHED_MEDIA = """
 from jobs import _scenery as scene

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]  # its stubs are a package of their own
 
-from helpers.waiting import wait_until
+from helpers.deadline import wait_until
 
 
 def alive(pid: int) -> bool:

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from helpers import scenery
+from helpers.deadline import SECONDS, wait_until
 from helpers.processes import clear, serving, wait_gone
-from helpers.waiting import SECONDS, wait_until
 from stackshift_cli.daemon.connection import Connection
 from stackshift_jobs.errors import DaemonUnavailable
 from stackshift_jobs.project.discovery import socket_path

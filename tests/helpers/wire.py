@@ -7,7 +7,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from helpers.waiting import SECONDS
+from helpers.deadline import SECONDS
 from stackshift_jobs.project.discovery import socket_path
 
 

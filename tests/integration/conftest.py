@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-from helpers.making import make_project as make_project
+from helpers.project_factory import make_project as make_project

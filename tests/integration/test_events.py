@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from helpers.making import Make
+from helpers.deadline import wait_until
 from helpers.project import Project, kinds, steps
-from helpers.waiting import wait_until
+from helpers.project_factory import Make
 from stackshift_jobs import Client
 
 JOBS = """

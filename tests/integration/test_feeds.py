@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from helpers.making import Make
+from helpers.deadline import SECONDS
 from helpers.project import Project, kinds
-from helpers.waiting import SECONDS
+from helpers.project_factory import Make
 from stackshift_cli.daemon.connection import Connection
 from stackshift_jobs.errors import NotFound, Usage
 

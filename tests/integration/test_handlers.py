@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from helpers.deadline import wait_until
 from helpers.project import Project, kinds, steps
-from helpers.waiting import wait_until
 
 JOBS = """
 @stackshift.job("syncSteps")

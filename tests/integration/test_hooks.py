@@ -11,12 +11,12 @@ from typing import Any
 import psutil
 import pytest
 
-from helpers.inside import InsideDaemon
-from helpers.making import Make
+from helpers.deadline import wait_until
+from helpers.inner_daemon import InsideDaemon
 from helpers.processes import wait_gone
 from helpers.project import Project, kinds
+from helpers.project_factory import Make
 from helpers.scenery import CONFIG
-from helpers.waiting import wait_until
 from stackshiftd.shell.tuning import Tuning
 
 JOBS = """

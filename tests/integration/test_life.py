@@ -9,10 +9,10 @@ import sqlite3
 
 import pytest
 
-from helpers.making import Make
+from helpers.deadline import wait_until
 from helpers.processes import alive, wait_gone
 from helpers.project import Project, kinds
-from helpers.waiting import wait_until
+from helpers.project_factory import Make
 from stackshift_jobs.errors import Conflict
 from stackshift_jobs.project.discovery import read_daemon
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from helpers.making import Make
+from helpers.deadline import until, wait_until
 from helpers.project import Project, kinds
-from helpers.waiting import until, wait_until
+from helpers.project_factory import Make
 from stackshift_jobs import AsyncClient, Client
 from stackshift_jobs.errors import LockHeld
 

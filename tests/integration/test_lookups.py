@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from helpers import scenery
-from helpers.making import Make
+from helpers.deadline import wait_until
 from helpers.project import Project
-from helpers.waiting import wait_until
+from helpers.project_factory import Make
 
 JOBS = """
 @stackshift.job("quick")

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from helpers.inside import InsideDaemon
-from helpers.making import Make
+from helpers.deadline import wait_until
+from helpers.inner_daemon import InsideDaemon
 from helpers.project import Project
-from helpers.waiting import wait_until
+from helpers.project_factory import Make
 from stackshift_jobs.errors import BadConfiguration, Busy, NotFound
 from stackshiftd.shell.tuning import Tuning
 

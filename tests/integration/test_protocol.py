@@ -10,8 +10,8 @@ import psutil  # type: ignore[import-untyped]  # its stubs are a package of thei
 import pytest
 
 from helpers import scenery
+from helpers.deadline import wait_until
 from helpers.project import Project
-from helpers.waiting import wait_until
 from helpers.wire import Wire, request
 from stackshift_jobs.errors import Busy, Conflict, PayloadRefused, StackshiftError
 

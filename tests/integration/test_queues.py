@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from helpers import scenery
-from helpers.making import Make
+from helpers.deadline import wait_until
 from helpers.project import Project
-from helpers.waiting import wait_until
+from helpers.project_factory import Make
 from stackshift_cli.daemon.connection import Connection
 from stackshift_jobs.errors import NotFound, PayloadRefused, Usage
 from stackshift_jobs.values.durations import from_rfc3339

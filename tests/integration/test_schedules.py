@@ -8,10 +8,10 @@ from contextlib import contextmanager
 import pytest
 
 from helpers.clock import WallClock
-from helpers.inside import InsideDaemon
-from helpers.making import Make
+from helpers.deadline import wait_until
+from helpers.inner_daemon import InsideDaemon
 from helpers.project import Json, Project
-from helpers.waiting import wait_until
+from helpers.project_factory import Make
 from stackshift_jobs.errors import BadConfiguration, Conflict, NotFound, Usage
 from stackshift_jobs.values.durations import parse_time
 

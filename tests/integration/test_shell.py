@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 import pytest
 
-from helpers.making import Make
+from helpers.deadline import wait_until
 from helpers.processes import alive, serving, working_in
 from helpers.project import Project
-from helpers.waiting import wait_until
+from helpers.project_factory import Make
 from stackshift_jobs.project.discovery import read_daemon
 
 JOBS = """

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from helpers.making import Make
+from helpers.deadline import wait_until
 from helpers.project import Project, kinds, steps
-from helpers.waiting import wait_until
+from helpers.project_factory import Make
 
 JOBS = """
 @stackshift.job("asyncSlow", timeout="200ms", retry=ONCE)

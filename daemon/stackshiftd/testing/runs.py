@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from stackshiftd.testing.fixture import Stackshift
+
+class Daemon(Protocol):
+    """The daemon whose run it is, as the fixture gives access to it."""
+
+    def call(self, method: str, /, **params: Any) -> Any:
+        """The answer to a request."""
+
+    @property
+    def runs(self) -> list[Run]:
+        """All runs of the test, the oldest first."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +44,8 @@ class Run:
     """A run. Each attribute is read when it is asked for, so a run that is kept in a variable shows
     what has become of it. `reused`: it was there before, and its idempotency key found it."""
 
-    def __init__(self, stackshift: Stackshift, id: str, reused: bool = False) -> None:
-        self._stackshift = stackshift
+    def __init__(self, daemon: Daemon, id: str, reused: bool = False) -> None:
+        self._daemon = daemon
         self.id = id
         self.reused = reused
 
@@ -55,7 +63,7 @@ class Run:
     @property
     def json(self) -> dict[str, Any]:
         """The run object, as `stackshift runs show --json` prints it."""
-        return dict(self._stackshift.call("run.get", run=self.id, detail=True))
+        return dict(self._daemon.call("run.get", run=self.id, detail=True))
 
     @property
     def job(self) -> str:
@@ -129,23 +137,23 @@ class Run:
     @property
     def children(self) -> list[Run]:
         """The runs that its handler started or called, oldest first."""
-        return [each for each in self._stackshift.runs if each.json["parent"] == self.id]
+        return [each for each in self._daemon.runs if each.json["parent"] == self.id]
 
     def finish(self) -> Run:
         """Move the clock to whatever is due next until this run has ended, and return it. Fails the
         test if nothing is due any more: the run waits for something that does not come by itself.
         """
         __tracebackhide__ = True
-        self._stackshift.call("run.wait", run=self.id)
+        self._daemon.call("run.wait", run=self.id)
         return self
 
     def cancel(self) -> bool:
         """Cancel it, for good; False if it was finished before."""
-        return bool(self._stackshift.call("run.cancel", run=self.id)["changed"])
+        return bool(self._daemon.call("run.cancel", run=self.id)["changed"])
 
     def retry(self, from_step: str | None = None) -> Run:
         """Send a failed run on, as `stackshift runs retry` does, and return it; with `from_step`
         that step and all after it are done again."""
         given = {} if from_step is None else {"from_step": from_step}
-        self._stackshift.call("run.retry", run=self.id, **given)
+        self._daemon.call("run.retry", run=self.id, **given)
         return self

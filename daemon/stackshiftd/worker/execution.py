@@ -17,7 +17,6 @@ from msgspec import Raw
 
 from stackshift_jobs.errors import (
     ReplayError,
-    RetryAfter,
     StackshiftError,
     StepFailed,
 )
@@ -27,6 +26,7 @@ from stackshift_jobs.handler.context import Facts
 from stackshift_jobs.handler.replay import Pass, Unwinding
 from stackshift_jobs.handler.steps import Limits, error_json, retries
 from stackshift_jobs.registry import Job
+from stackshift_jobs.retry import RetryAfter
 from stackshift_jobs.values.durations import to_datetime
 from stackshift_jobs.values.payload_types import convert
 from stackshift_jobs.values.strict_json import dumps

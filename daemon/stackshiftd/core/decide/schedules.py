@@ -17,7 +17,7 @@ from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
 from stackshiftd.core.decide.ticks import clock_of, count, latest, newest, next_after, tick_key
 from stackshiftd.core.effects import NOTHING, Decision, Started, Switched
-from stackshiftd.core.state.schedules import LATE_US, Schedule, busy, ready
+from stackshiftd.core.state.schedules import LATE_US, Schedule
 from stackshiftd.core.state.state import State
 
 MAX_CAUGHT_UP: Final = 1000
@@ -173,3 +173,41 @@ def _known(state: State, job: str) -> Schedule:
 
 def _text(us: int | None) -> str | None:
     return rfc3339(us) if us else None
+
+
+# --- What is due ---------------------------------------------------------------------------
+
+
+def busy(state: State, schedule: Schedule) -> bool:
+    """Has the last run that a tick started not finished yet?"""
+    run = state.runs.get(schedule.last_run)
+    return run is not None and not run.finished
+
+
+def waits(state: State, schedule: Schedule, now_us: int) -> bool:
+    """Is a tick due which can only be decided once the last run has finished?
+
+    So are all ticks under `overlap="queue"` that are caught up one by one, and under `skip` those
+    that were missed, or found due together: they did not come while the last one ran.
+    """
+    if not schedule.lives or not busy(state, schedule):
+        return False
+    if schedule.held_us:
+        return not _is_due(schedule, now_us)
+    if schedule.catch_up != "all" or not _is_due(schedule, now_us):
+        return False
+    late = now_us - schedule.next_us > LATE_US or schedule.next_us <= schedule.counted_us
+    return schedule.overlap == "queue" or (schedule.overlap == "skip" and late)
+
+
+def ready(state: State, schedule: Schedule, now_us: int) -> bool:
+    """Is there something to decide at `now_us`?"""
+    if not schedule.lives:
+        return False
+    if _is_due(schedule, now_us):
+        return not waits(state, schedule, now_us)
+    return bool(schedule.held_us) and not busy(state, schedule)
+
+
+def _is_due(schedule: Schedule, now_us: int) -> bool:
+    return 0 < schedule.next_us <= now_us

@@ -16,10 +16,9 @@ from msgspec import Raw
 
 from stackshift_jobs.values.durations import from_rfc3339
 from stackshiftd.core import records as r
-from stackshiftd.core.fold import entries, events, locks
+from stackshiftd.core.fold import entries, events, locks, schedules
 from stackshiftd.core.fold.recorded import keep, note, size
 from stackshiftd.core.fold.transitions import move, wake
-from stackshiftd.core.state import schedules
 from stackshiftd.core.state.events import event_json
 from stackshiftd.core.state.state import (
     PENDING,

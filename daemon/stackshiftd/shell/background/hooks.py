@@ -32,8 +32,8 @@ from stackshift_jobs.project.config import Config
 from stackshift_jobs.project.locate import DATA_DIR_VARIABLE, PROJECT_VARIABLE
 from stackshiftd.history.rows import RunRow
 from stackshiftd.shell.background.pipes import Tail, Teller
+from stackshiftd.shell.environment import environment
 from stackshiftd.shell.tuning import Tuning
-from stackshiftd.shell.workers.pool import environment
 
 log = logging.getLogger("stackshiftd.hooks")
 

@@ -20,9 +20,9 @@ from stackshiftd.core.records import NULL, QueueTerms
 from stackshiftd.core.state.state import Body, Run, Step
 from stackshiftd.shell.catalog import Catalog, StartParams
 from stackshiftd.shell.engine import Engine
-from stackshiftd.shell.methods.state import StateHistory, Store
 from stackshiftd.shell.requests import Asks
 from stackshiftd.shell.views.bodies import Bodies
+from stackshiftd.shell.views.entry_history import EntryHistory, StateHistory
 from stackshiftd.shell.views.lookup import Lookup
 from stackshiftd.shell.workers.pool import Link, Pool
 from stackshiftd.worker.frames import (
@@ -52,7 +52,7 @@ class Dispatcher:
         bodies: Bodies,
         lookup: Lookup,
         asks: Asks,
-        store: Store,
+        history: EntryHistory,
     ) -> None:
         self._engine = engine
         self._catalog = catalog
@@ -60,7 +60,7 @@ class Dispatcher:
         self._bodies = bodies
         self._lookup = lookup
         self._asks = asks
-        self._store = store
+        self._history = history
         self._loop = asyncio.get_running_loop()
         self.pool: Pool
         self.first_worker: asyncio.Future[str] = self._loop.create_future()
@@ -331,7 +331,7 @@ class Dispatcher:
             else:
                 link.post(Recorded(command.call, body=text))
 
-        self._store.history(params, told)
+        self._history.answer(params, told)
 
     def _with_outcome(self, command: c.AwaitRun) -> c.AwaitRun:
         """Add how the awaited run ended, if it has left memory."""

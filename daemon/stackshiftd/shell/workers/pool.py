@@ -24,6 +24,7 @@ import msgspec
 from stackshift_jobs.errors import BadConfiguration
 from stackshift_jobs.project.config import Config
 from stackshiftd.core import commands as c
+from stackshiftd.shell.environment import environment
 from stackshiftd.shell.tuning import Tuning
 from stackshiftd.worker.frames import (
     Beat,
@@ -42,7 +43,6 @@ log = logging.getLogger("stackshiftd.pool")
 
 _DEATH_LOOKS: Final = 10
 _DEATH_LOOK_SECONDS: Final = 0.01
-KEPT_ENVIRONMENT: Final = ("HOME", "USER", "PATH", "LANG", "TZ")
 
 
 class Ears(Protocol):
@@ -428,35 +428,3 @@ def resident_bytes(pid: int) -> int:
         )
         return int(told.stdout) * 1024
     return 0
-
-
-def environment(config: Config) -> dict[str, str]:
-    """What workers see of the environment: the same whoever woke the daemon."""
-    inherited = config.workers.inherit_env
-    names = list(os.environ) if "*" in inherited else [*KEPT_ENVIRONMENT, *inherited]
-    made = {name: os.environ[name] for name in names if name in os.environ}
-    made.setdefault("PATH", os.defpath)
-    if config.project.env_file is not None:
-        path = config.root / config.project.env_file
-        try:
-            made |= read_env_file(path)
-        except (OSError, UnicodeDecodeError) as bad:
-            raise BadConfiguration(
-                f"[project] env_file {path} cannot be read: {bad}", hint="see stackshift.toml"
-            ) from bad
-    return made
-
-
-def read_env_file(path: Path) -> dict[str, str]:
-    """`NAME=value` lines; `#` comments, an `export` before the name and quotes around the value are
-    allowed. Raises `OSError` if it cannot be read."""
-    made: dict[str, str] = {}
-    for raw in path.read_text().splitlines():
-        line = raw.strip().removeprefix("export ")
-        name, equals, value = line.partition("=")
-        if not line.startswith("#") and equals:
-            value = value.strip()
-            if len(value) >= 2 and value[0] == value[-1] and value[0] in "'\"":
-                value = value[1:-1]
-            made[name.strip()] = value
-    return made

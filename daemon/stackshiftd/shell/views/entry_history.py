@@ -1,0 +1,94 @@
+"""What became of a state entry: its writes, found in the journal, the newest first."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+from stackshift_jobs.errors import StackshiftError
+from stackshift_jobs.values.durations import rfc3339
+from stackshift_jobs.values.names import check_key
+from stackshiftd.core import records as r
+from stackshiftd.core.records import Entry
+from stackshiftd.core.state.entries import CLIENT, PAGE_BYTES
+from stackshiftd.journal.line_format import text_in_line
+from stackshiftd.shell.engine import Engine
+from stackshiftd.shell.params import Answer, Params, within
+
+MAX_HISTORY: Final = 1000
+
+
+class StateHistory(Params):
+    key: str
+    limit: int = 50
+    before_seq: int | None = None
+
+
+class EntryHistory:
+    """Answers `state.history`, to clients and handlers alike."""
+
+    def __init__(self, engine: Engine, track: Callable[[Coroutine[Any, Any, None]], None]) -> None:
+        self._engine = engine
+        self._track = track
+
+    def answer(self, params: StateHistory, answer: Answer) -> None:
+        """Find the writes of a key in the journal, the newest first; a part at a time, so that a
+        long journal does not keep all else waiting."""
+        check_key(params.key, "a state key")
+        within(params.limit, 1, MAX_HISTORY, "limit")
+        self._track(self._answered(params, answer))
+
+    async def _answered(self, params: StateHistory, answer: Answer) -> None:
+        try:
+            await self._look_back(params, answer)
+        except StackshiftError as damaged:
+            answer(damaged)
+
+    async def _look_back(self, params: StateHistory, answer: Answer) -> None:
+        durable = asyncio.Event()
+        self._engine.when_durable(lambda _: durable.set(), None)
+        await durable.wait()
+        changes: list[dict[str, Any]] = []
+        size = 0
+        words = (b'"kind":"state.', b'"key":%s' % text_in_line(params.key))
+        for found in self._engine.journal.search(words):
+            if found is None:
+                await asyncio.sleep(0)
+                continue
+            change = _change(found[1], params.key)
+            if change is None:
+                continue
+            if params.before_seq is None or change["seq"] < params.before_seq:
+                changes.append(change)
+                size += len(bytes(change["value"] or b""))
+            # What comes before its first version is of an entry that is forgotten.
+            if change["version"] == 1 and change["kind"] != "expired":
+                break
+            if len(changes) >= params.limit or size > PAGE_BYTES:
+                answer({"history": changes, "next": changes[-1]["seq"]})
+                return
+        answer({"history": changes, "next": None})
+
+
+def _change(entry: Entry, key: str) -> dict[str, Any] | None:
+    """One change of the entry under `key`, as the protocol tells it."""
+    record = entry.record
+    told: dict[str, Any]
+    match record:
+        case r.StateSet():
+            kind = "incremented" if record.op == "increment" else "set"
+            told = {
+                "kind": kind, "value": record.value, "expires_at": record.expires_at,
+                "by": record.run or CLIENT,
+            }  # fmt: skip
+        case r.StateDeleted():
+            told = {"kind": "deleted", "value": None, "expires_at": None}
+            told["by"] = record.run or CLIENT
+        case r.StateExpired():
+            told = {"kind": "expired", "value": None, "expires_at": None, "by": None}
+        case _:
+            return None
+    if record.key != key:
+        return None
+    return {"seq": entry.seq, "at": rfc3339(entry.at_us), "version": record.version, **told}

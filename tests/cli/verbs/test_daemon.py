@@ -1,0 +1,208 @@
+"""The daemon as the command line starts, stops and asks it; here one that stands in for it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cli.conftest import Shell
+from cli.fake_daemon import FakeDaemon, run_id
+from cli.live_output import read_lines
+
+
+@pytest.fixture
+def stopped_after(shell: Shell) -> Iterator[None]:
+    """Whatever daemon the test started is stopped."""
+    yield
+    shell("daemon", "stop")
+
+
+@pytest.mark.usefixtures("stopped_after")
+def test_command_that_needs_the_daemon_starts_it_and_says_so_once(shell: Shell) -> None:
+    """The first command starts it, the second one finds it; stdout is the id alone."""
+    told = shell("start", "hello")
+    pid = json.loads((shell.directory / ".stackshift/daemon.json").read_text())["pid"]
+    assert told == (f"{run_id(1)}\n", f"started stackshiftd (pid {pid})\n", 0)
+    assert shell("runs", "list", "--json").stderr == ""
+
+
+@pytest.mark.usefixtures("stopped_after")
+def test_started_daemon_outlives_its_terminal(shell: Shell) -> None:
+    """It has a session of its own, no descriptor of ours, and its words go to its log."""
+    shell("start", "hello", "-q")
+    info = json.loads((shell.directory / ".stackshift/daemon.json").read_text())
+    assert os.getsid(info["pid"]) == info["pid"]
+    log = shell.directory / ".stackshift/daemon.log"
+    assert log.stat().st_mode & 0o777 == 0o600
+    assert log.parent.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("how", ["option", "variable"])
+def test_no_start_is_exit_3(shell: Shell, how: str) -> None:
+    """`--no-start` and `STACKSHIFT_NO_START=1` leave it alone."""
+    args = ["--no-start"] if how == "option" else []
+    told = shell("start", "hello", *args, **({} if args else {"STACKSHIFT_NO_START": "1"}))
+    assert (told.stdout, told.code) == ("", 3)
+    assert told.stderr.startswith("error[daemon_unavailable]: no daemon runs")
+    assert "hint: stackshift daemon start" in told.stderr
+    assert not (shell.directory / ".stackshift").exists()
+
+
+def test_daemon_that_refuses_to_start_says_why(shell: Shell) -> None:
+    """What the daemon says on its ready line is the error, with its own status."""
+    told = shell("start", "hello", FAKE_DAEMON="refuses")
+    assert told == ("", "error[configuration]: slots: 0 is too few\nhint: 1\n", 78)
+
+
+def test_daemon_that_dies_is_explained_by_its_log(shell: Shell) -> None:
+    """It ended without a word: the end of its log is shown, exit 3."""
+    told = shell("start", "hello", "--json", FAKE_DAEMON="dies")
+    assert told.code == 3
+    assert "the daemon ended before it was ready: RuntimeError: no good" in told.stderr
+    assert json.loads(told.stderr.splitlines()[-1])["error"]["log"] == [
+        "starting", "RuntimeError: no good",
+    ]  # fmt: skip
+
+
+def test_loser_of_a_race_uses_the_winners_daemon(shell: Shell) -> None:
+    """Two commands start a daemon at once: the second one's ends with `daemon_running`, and its
+    command connects to the first one's, which may take a moment to appear."""
+    losing = subprocess.Popen(
+        shell.command("start", "hello"), env=shell.env | {"FAKE_DAEMON": "loses"},
+        cwd=shell.directory, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    winner = FakeDaemon(shell.directory / ".stackshift").start()
+    try:
+        out, err = losing.communicate(timeout=20)
+    finally:
+        winner.stop()
+    assert (out.decode(), err, losing.returncode) == (f"{run_id(1)}\n", b"", 0)
+
+
+@pytest.mark.usefixtures("stopped_after")
+def test_stale_daemon_file_is_no_daemon(shell: Shell) -> None:
+    """A daemon that was killed leaves its file: another one is started."""
+    first = json.loads(shell("daemon", "start", "--json").stdout)
+    os.kill(first["pid"], signal.SIGKILL)
+    told = shell("start", "hello")
+    assert told.code == 0
+    assert told.stderr.startswith("started stackshiftd (pid ")
+
+
+@pytest.mark.usefixtures("stopped_after")
+def test_start_stop_restart_and_status(shell: Shell) -> None:
+    """Each says what it did; doing it twice is no error."""
+    pid = json.loads(shell("daemon", "start", "--json").stdout)["pid"]
+    again = shell("daemon", "start")
+    assert again == ("", f"stackshiftd runs already (pid {pid})\n", 0)
+    status = json.loads(shell("daemon", "status", "--json").stdout)
+    assert (status["pid"], status["queues"][0]["name"]) == (pid, "default")
+    told = shell("daemon", "restart")
+    assert told.stderr.startswith(f"stopped stackshiftd (pid {pid})\nstarted stackshiftd (pid ")
+    assert shell("daemon", "stop").stderr.startswith("stopped stackshiftd (pid ")
+    assert shell("daemon", "stop") == ("", "no daemon runs\n", 0)
+    assert json.loads(shell("daemon", "stop", "--json").stdout) == {"pid": None, "stopped": False}
+
+
+@pytest.mark.usefixtures("stopped_after")
+def test_restart_with_wrong_settings_stops_nothing(shell: Shell) -> None:
+    """What the new daemon would refuse is refused while the old one still runs."""
+    pid = json.loads(shell("daemon", "start", "--json").stdout)["pid"]
+    file = shell.directory / "stackshift.toml"
+    file.write_text("[workers]\nslot = 3\n")
+    told = shell("daemon", "restart")
+    assert (told.stdout, told.code) == ("", 78)
+    assert told.stderr.startswith("error[configuration]: ")
+    file.write_text("")
+    assert json.loads(shell("daemon", "status", "--json").stdout)["pid"] == pid
+
+
+def test_status_starts_nothing(shell: Shell) -> None:
+    """No daemon: exit 3."""
+    told = shell("daemon", "status")
+    assert (told.stdout, told.code) == ("", 3)
+    assert not (shell.directory / ".stackshift").exists()
+
+
+def test_status_in_a_pipe_is_a_line_a_field(shell: Shell, daemon: FakeDaemon) -> None:
+    """`name TAB value`."""
+    fields = dict(line.split("\t") for line in shell("daemon", "status").stdout.splitlines())
+    assert fields["uptime_ms"] == "61000"
+    assert json.loads(fields["workers"])[0]["id"] == "w1"
+
+
+def test_stop_drains(shell: Shell) -> None:
+    """`--drain` reaches the daemon."""
+    other = subprocess.Popen(["sleep", "1000"])
+    daemon = FakeDaemon(shell.directory / ".stackshift")
+    daemon.pid = other.pid
+    daemon.start()
+    other.kill()
+    other.wait()
+    assert shell("daemon", "stop", "--drain").stderr == f"stopped stackshiftd (pid {other.pid})\n"
+    assert daemon.params("daemon.stop") == {"drain": True}
+    daemon.stop()
+
+
+def test_daemon_of_another_version_can_be_stopped(shell: Shell) -> None:
+    """One that we cannot talk to is ended by a signal, so that `daemon restart` helps."""
+    other = subprocess.Popen(["sleep", "1000"])
+    daemon = FakeDaemon(shell.directory / ".stackshift")
+    daemon.pid, daemon.protocol = other.pid, 99
+    daemon.start()
+    assert "hint: stackshift daemon restart" in shell("daemon", "start").stderr
+    told = shell("daemon", "stop")
+    assert told == ("", f"stopped stackshiftd (pid {other.pid})\n", 0)
+    assert other.wait() == -signal.SIGTERM
+    assert daemon.requests == []
+    daemon.stop()
+
+
+def test_daemon_run_is_the_daemon(shell: Shell) -> None:
+    """`daemon run` becomes the daemon in the foreground, under the same process id."""
+    running = shell.popen("daemon", "run")
+    assert read_lines(running, 1) == ["in the foreground"]
+    info = json.loads((shell.directory / ".stackshift/daemon.json").read_text())
+    assert info["pid"] == running.pid
+    shell("daemon", "stop")
+    running.communicate(timeout=20)
+    assert running.returncode == 0
+
+
+def test_logs_are_the_last_lines(shell: Shell) -> None:
+    """`-n` lines, escaped; without a log, none."""
+    assert shell("daemon", "logs") == ("", "", 0)
+    log = _log(shell, "".join(f"line {n}\n" for n in range(100)) + "\x1b[2J\n")
+    assert shell("daemon", "logs", "-n", "2").stdout == "line 99\n\\x1b[2J\n"
+    assert len(shell("daemon", "logs").stdout.splitlines()) == 50
+    assert json.loads(shell("daemon", "logs", "-n", "1", "--json").stdout) == {"line": "\x1b[2J"}
+    assert log.exists()
+
+
+def test_logs_follow(shell: Shell) -> None:
+    """`-f` goes on with whole lines; Ctrl-C ends it."""
+    log = _log(shell, "one\n")
+    following = shell.popen("daemon", "logs", "-f")
+    assert read_lines(following, 1) == ["one"]
+    with log.open("a") as file:
+        file.write("two\nthr")
+        file.flush()
+        assert read_lines(following, 1) == ["two"]
+        file.write("ee\n")
+    assert read_lines(following, 1) == ["three"]
+    following.send_signal(signal.SIGINT)
+    assert following.communicate(timeout=20) == (b"", b"")
+    assert following.returncode == 130
+
+
+def _log(shell: Shell, text: str) -> Path:
+    log = shell.directory / ".stackshift/daemon.log"
+    log.parent.mkdir()
+    log.write_text(text)
+    return log

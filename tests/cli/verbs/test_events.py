@@ -1,0 +1,219 @@
+"""Transcripts of `event send|list|tail`."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.conftest import Shell
+from cli.fake_daemon import FakeDaemon, record, run_id
+from cli.fake_state import AT, LATER, event_id, event_object
+from cli.live_output import read_lines
+from stackshift_jobs.errors import Conflict
+
+
+def answer(daemon: FakeDaemon, **changed: Any) -> None:
+    """Answer a sending with this."""
+    daemon.answers["event.send"] = lambda _: {
+        "id": event_id(1), "name": "paid", "correlation_key": None, "resumed": [],
+        "kept_until": None, "reused": False, **changed,
+    }  # fmt: skip
+
+
+def test_send_prints_the_id_and_says_what_it_did(shell: Shell, daemon: FakeDaemon) -> None:
+    """stdout is the id alone; stderr says kept, resumed, nothing, or reused."""
+    told = shell("event", "send", "paid")
+    assert told == (f"{event_id(1)}\n", f"kept until {LATER} for the first that waits for it\n", 0)
+    assert daemon.params("event.send") == {"name": "paid"}
+    answer(daemon, resumed=[run_id(1), run_id(2)])
+    assert shell("events", "send", "paid").stderr == f"resumed {run_id(1)}, {run_id(2)}\n"
+    answer(daemon, resumed=[run_id(n) for n in range(100)])
+    assert shell("event", "send", "paid").stderr == "resumed 100 runs\n"
+    answer(daemon)
+    told = shell("event", "send", "paid", "--ttl", "0")
+    assert told.stderr == "nothing waited for it, and it is not kept\n"
+    answer(daemon, reused=True, resumed=[run_id(1)])
+    assert shell("event", "send", "paid").stderr == (
+        f"reused {event_id(1)}, which has this idempotency key; when it was sent: "
+        f"resumed {run_id(1)}\n"
+    )
+    assert shell("-q", "event", "send", "paid") == (f"{event_id(1)}\n", "", 0)
+
+
+def test_send_json_is_the_whole_answer(shell: Shell, daemon: FakeDaemon) -> None:
+    """`{id, name, correlation_key, resumed, kept_until, reused}`."""
+    answer(daemon, correlation_key="o:1", resumed=[run_id(1)])
+    told = shell("event", "send", "paid", "--json")
+    assert json.loads(told.stdout) == {
+        "id": event_id(1), "name": "paid", "correlation_key": "o:1", "resumed": [run_id(1)],
+        "kept_until": None, "reused": False,
+    }  # fmt: skip
+    assert told.stderr == ""
+
+
+def test_send_sends_what_was_given(shell: Shell, daemon: FakeDaemon, project: Path) -> None:
+    """The payload in all its forms, keys and durations."""
+    shell("event", "send", "paid", "-p", '{"a": 1}', "-F", "b=x", "--correlation-key", "o:1",
+          "--idempotency-key", "k", "--idempotency-ttl", "1d", "--ttl", "2h")  # fmt: skip
+    assert daemon.params("event.send") == {
+        "name": "paid", "payload": {"a": 1, "b": "x"}, "correlation_key": "o:1",
+        "idempotency_key": "k", "idempotency_ttl_ms": 86_400_000, "ttl_ms": 7_200_000,
+    }  # fmt: skip
+    shell("event", "send", "paid", "-p", "-", stdin="[1]")
+    assert daemon.params("event.send")["payload"] == [1]
+    (project / "p.json").write_text("null")
+    shell("event", "send", "paid", "-p", "@p.json")
+    assert daemon.params("event.send") == {"name": "paid", "payload": None}
+
+
+@pytest.mark.parametrize(
+    ("argv", "code"),
+    [
+        ([], 2),
+        (["paid", "extra"], 2),
+        (["paid", "--idempotency-ttl", "1d"], 2),
+        (["paid", "--ttl", "-1s"], 2),
+        (["paid", "-p", "{half"], 6),
+        (["paid", "-p", "[]", "-F", "a=b"], 2),
+    ],
+)
+def test_mistakes_send_nothing(
+    shell: Shell, daemon: FakeDaemon, argv: list[str], code: int
+) -> None:
+    """Exit 2, or 6 for a payload that is no JSON."""
+    told = shell("event", "send", *argv)
+    assert (told.stdout, told.code) == ("", code)
+    assert daemon.requests == []
+
+
+def test_conflict_shows_the_owner_and_the_difference(shell: Shell, daemon: FakeDaemon) -> None:
+    """One key, another payload: exit 5, a line a place."""
+
+    def refuse(_: dict[str, Any]) -> Any:
+        raise Conflict(
+            f"idempotency key 'k' belongs to {event_id(1)}, sent with another payload",
+            hint="send it with another key", owner=event_id(1),
+            difference=["$.total: 10 → 12", "$.by: absent → \"\\u001b\""],
+        )  # fmt: skip
+
+    daemon.answers["event.send"] = refuse
+    told = shell("event", "send", "paid", "-p", "{}", "--idempotency-key", "k")
+    assert (told.stdout, told.code) == ("", 5)
+    assert told.stderr.splitlines() == [
+        f"error[conflict]: idempotency key 'k' belongs to {event_id(1)}, sent with another payload",
+        "  $.total: 10 → 12",
+        '  $.by: absent → "\\u001b"',
+        "hint: send it with another key",
+    ]
+
+
+def test_list_is_a_line_an_event(shell: Shell, daemon: FakeDaemon) -> None:
+    """`id name correlation_key received_at kept_until`, newest first; JSON with the payload."""
+    daemon.events = [
+        event_object(1, correlation_key="o:1\t", payload={"a": 1}), event_object(2, "sent"),
+    ]  # fmt: skip
+    told = shell("event", "list")
+    assert told.stdout == (
+        f"{event_id(2)}\tsent\t\t{AT}\t{LATER}\n{event_id(1)}\tpaid\to:1\\t\t{AT}\t{LATER}\n"
+    )
+    assert json.loads(shell("event", "list", "--json").stdout) == daemon.events[::-1]
+    assert shell("event", "list", "--name", "sent").stdout.count("\n") == 1
+    assert shell("event", "list", "--correlation-key", "o:1\t").stdout.count("\n") == 1
+    assert shell("event", "list", "--name", "none") == ("", "", 0)
+
+
+def test_list_goes_on_over_pages_up_to_its_limit(shell: Shell, daemon: FakeDaemon) -> None:
+    """50 where nothing is said, and then it says so."""
+    daemon.events = [event_object(n) for n in range(1, 1501)]
+    ids = [event_id(n) for n in range(1500, 0, -1)]
+
+    def listed(*argv: str) -> list[str]:
+        return [line.split("\t")[0] for line in shell("event", "list", *argv).stdout.splitlines()]
+
+    assert listed() == ids[:50]
+    assert listed("--limit", "1200") == ids[:1200]
+    assert listed("--limit", "9999") == ids
+    assert shell("event", "list").stderr == "these are the newest 50; --limit N shows more\n"
+    assert shell("event", "list", "--limit", "9999").stderr == ""
+
+
+EVENTS = [
+    record(1, "event.received", event=event_id(1), name="paid", correlation_key="o:1",
+           payload={"a": 1}, resumed=[run_id(1)]),
+    record(2, "run.queued", run_id(1)),
+    record(3, "event.expired", event=event_id(2), name="old\x1b", correlation_key=None),
+]  # fmt: skip
+
+
+def test_tail_prints_what_is_there(shell: Shell, daemon: FakeDaemon) -> None:
+    """Records of events alone, in the columns of all records."""
+    daemon.append(*EVENTS)
+    told = shell("event", "tail", "--no-follow")
+    assert told.stdout.splitlines() == [
+        f"1\t2026-05-06T09:00:01.000000Z\tevent.received\t\t\t\tevent paid [o:1] "
+        f'event={event_id(1)} payload={{"a":1}} resumed=["{run_id(1)}"]',
+        f"3\t2026-05-06T09:00:03.000000Z\tevent.expired\t\t\t\tevent old\\x1b event={event_id(2)}",
+    ]
+    assert daemon.params("feed.open") == {"kinds": ["event.", "wait.ended"], "since_seq": 0}
+    told = shell("event", "tail", "--no-follow", "--json", "-n", "1")
+    assert [json.loads(line) for line in told.stdout.splitlines()] == [EVENTS[2]]
+
+
+def test_tail_follows_over_a_restart_without_gap_or_duplicate(
+    shell: Shell, daemon: FakeDaemon
+) -> None:
+    """It goes on behind the last record that it has seen."""
+    process = shell.popen("event", "tail", "-n", "5")
+    daemon.wait_for_feeds()
+    daemon.append(*EVENTS[:1])
+    assert read_lines(process, 1)[0].startswith("1\t")
+    daemon.stop()
+    daemon.append(*EVENTS[1:])
+    daemon.start()
+    assert read_lines(process, 1)[0].startswith("3\t")
+    assert daemon.params("feed.open") == {
+        "kinds": ["event.", "wait.ended"], "since_seq": 1,
+    }  # fmt: skip
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    assert (out, process.returncode) == (b"", 130)
+    assert err.decode().splitlines()[-1] == "Detached"
+
+
+def test_tail_tells_who_consumed_a_kept_event(shell: Shell, daemon: FakeDaemon) -> None:
+    """By the end of the wait, which nothing else tells; other ends of waits are not of events. And
+    `-n` counts events, however many waits have ended since."""
+    received = record(1, "event.received", event=event_id(1), name="paid", correlation_key=None)
+    at_once = record(3, "event.received", event=event_id(2), name="paid", correlation_key="o:1",
+                     resumed=[run_id(2)])  # fmt: skip
+    consumed = record(5, "wait.ended", run_id(1), step="[wait]", event=event_id(1), name="paid",
+                      correlation_key="", received_at=received["at"])  # fmt: skip
+    daemon.append(
+        received,
+        record(2, "wait.ended", run_id(3), step="[sleep]"),
+        at_once,
+        record(4, "wait.ended", run_id(2), step="[wait]", event=event_id(2), name="paid",
+               correlation_key="o:1", received_at=at_once["at"]) | {"at": at_once["at"]},
+        consumed,
+        *(record(n, "wait.ended", run_id(4), step="[sleep]") for n in range(6, 40)),
+    )  # fmt: skip
+    told = shell("event", "tail", "--no-follow", "--json", "-n", "2")
+    assert [json.loads(line) for line in told.stdout.splitlines()] == [received, at_once, consumed]
+    told = shell("event", "tail", "--no-follow", "-n", "1")
+    first, second = told.stdout.splitlines()
+    assert first.startswith(f"3\t{at_once['at']}\tevent.received\t")
+    assert second.startswith(f"5\t{consumed['at']}\twait.ended\t{run_id(1)}\t")
+    assert event_id(1) in second
+    assert shell("event", "tail", "--no-follow", "--since", received["at"]).stdout.count("\n") == 3
+
+
+@pytest.mark.parametrize("verb", ["event", "runs"])
+def test_tail_begins_at_one_place(shell: Shell, daemon: FakeDaemon, verb: str) -> None:
+    """`--since` and `-n` are two."""
+    told = shell(verb, "tail", "--since", "1h", "-n", "1")
+    assert told == ("", "error[usage]: --since and -n exclude each other\n", 2)
+    assert daemon.requests == []

@@ -1,0 +1,147 @@
+"""The laws of `State`: what its indexes must be, computed from the runs alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from core.histories.state_audit import audit_lines, audit_stored
+from stackshiftd.core.state.queues import Place, Queue, Turn
+from stackshiftd.core.state.state import PENDING, Memo, Phase, Run, State, Status, Timer
+
+
+def audit(state: State) -> None:
+    """Every index equals what the runs say. Holds after every record."""
+    runs = state.runs.values()
+    ready = [run for run in runs if run.status is Status.QUEUED and not run.token]
+
+    assert Counter(run.queue for run in ready) == _counts(state, "depth")
+    assert Counter(run.queue for run in runs if run.token) == _counts(state, "executing")
+    assert _executions(state) == {(run.worker, run.id, run.token) for run in runs if run.token}
+    assert sorted(state.suspects) == sorted(run.id for run in ready if run.suspect)
+    _audit_queues(state, [run for run in ready if not run.suspect])
+
+    due = {timer for run in runs for timer in _timers(run)}
+    assert due <= set(state.timers)
+    assert not state.timers or state.timers[0] in due, "the first timer must be live"
+
+    audit_stored(state)
+    assert state.dead == sum(run.status is Status.FAILED for run in runs)
+    for run in runs:
+        assert sorted(run.children) == sorted(
+            child.id
+            for child in runs
+            if child.parent == run.id and child.cancel_with_parent and not child.finished
+        ), f"{run.id} is the parent of {run.children}"
+        _audit_run(state, run)
+    for schedule in state.schedules.values():
+        assert schedule.lives or schedule.next_us == schedule.held_us == 0, schedule
+        decided_us = max(schedule.held_us, schedule.last_us)
+        assert decided_us <= state.now_us, schedule
+        assert schedule.next_us == 0 or schedule.next_us > decided_us, schedule
+    for job, held in state.held.items():
+        assert held
+        for run_id in held:
+            assert (state.runs[run_id].job, state.runs[run_id].status) == (job, Status.WAITING)
+
+
+def audit_waits(state: State) -> None:
+    """Who waits is woken by something. Holds after every append."""
+    audit_lines(state)
+    waits = [
+        (step.child, (run.id, name))
+        for run in state.runs.values()
+        if not run.finished
+        for name, step in run.steps.items()
+        if step.kind is Memo.CHILD and step.phase is Phase.WAITING
+    ]
+    indexed = [(child, waiter) for child, found in state.awaited.items() for waiter in found]
+    assert sorted(waits) == sorted(indexed)
+    for child, (waiter, step) in waits:
+        found = state.runs.get(child or "")
+        assert found is not None, f"{waiter} waits in {step} for {child}, which has left"
+        assert not found.finished, f"{waiter} waits in {step} for {child}, which has finished"
+    for run in state.runs.values():
+        if run.status is Status.WAITING and run.id not in state.held.get(run.job, ()):
+            assert any(step.phase in PENDING for step in run.steps.values()), f"{run.id} is stuck"
+
+
+def _counts(state: State, which: str) -> Counter[str]:
+    found = {name: getattr(queue, which) for name, queue in state.queues.items()}
+    assert all(count >= 0 for count in found.values()), found
+    return Counter({name: count for name, count in found.items() if count})
+
+
+def _executions(state: State) -> set[tuple[str, str, int]]:
+    return {
+        (worker, run, token)
+        for worker, executing in state.executions.items()
+        for run, token in executing.items()
+    }
+
+
+def _audit_queues(state: State, ready: list[Run]) -> None:
+    """A queue takes turns as long as a run of it is ready, and its head is the one to go first."""
+    for name, queue in state.queues.items():
+        mine = [run for run in ready if run.queue == name]
+        assert queue.oldest_us() == min((run.place_us for run in mine), default=None)
+        may = [run for run in mine if queue.has_room(run.concurrency_key)]
+        resumed = min((_place(run) for run in may if not run.next_is_new), default=None)
+        fresh = min((_place(run) for run in may if run.next_is_new), default=None)
+        assert (queue.resumed.heads or [None])[0] == resumed
+        assert (queue.fresh.heads or [None])[0] == fresh
+        for now_us in (state.now_us, queue.permit_us):
+            if now_us >= state.now_us:
+                goes = [resumed, fresh if queue.permit_us <= now_us else None]
+                assert queue.next(now_us) == min(filter(None, goes), default=None)
+        _audit_turn(state, name, queue, resumed is not None, fresh is not None)
+    assert {state.pool_of(name) for name in state.queues} <= state.lines.keys()
+    for name, line in state.lines.items():
+        for throttled, heap in ((False, line.turns), (True, line.throttled)):
+            if heap:  # the head is live
+                number, queue_name = heap[0]
+                assert state.queues[queue_name].turn == Turn(bool(name), throttled, number)
+                assert state.pool_of(queue_name) == name
+
+
+def _audit_turn(state: State, name: str, queue: Queue, resumed: bool, fresh: bool) -> None:
+    """A queue stands in its line as long as a run of it may go."""
+    turn = queue.turn
+    assert (turn is not None) == (queue.has_slot and (resumed or fresh))
+    assert turn == queue.turn_at(state.now_us)
+    if turn is not None:
+        line = state.lines[state.pool_of(name)]
+        assert turn.own == bool(state.pool_of(name))
+        assert (turn.number, name) in (line.throttled if turn.throttled else line.turns)
+        assert turn.throttled == (not resumed and queue.permit_us > state.now_us)
+        assert turn.number == (queue.permit_us if turn.throttled else queue.served)
+
+
+def _place(run: Run) -> Place:
+    return (-run.priority, run.place_us, run.created_seq, run.id, run.concurrency_key)
+
+
+def _timers(run: Run) -> list[Timer]:
+    """All that may come due of a run. (Between `attempt.failed` and `run.failed` nothing is.)"""
+    if run.finished:
+        return []
+    found = [
+        Timer(step.due_us, run.id, name)
+        for name, step in run.steps.items()
+        if step.phase in PENDING and step.due_us
+    ]
+    if run.status is Status.SCHEDULED:
+        found.append(Timer(run.scheduled_us, run.id))
+    if run.status is Status.RETRYING and run.retry_us:
+        found.append(Timer(run.retry_us, run.id))
+    if run.status is Status.RUNNING and run.timeout_ms:
+        left_us = max(0, run.timeout_ms * 1000 - run.spent_us)
+        found.append(Timer(run.since_us + left_us, run.id, token=run.token))
+    return found
+
+
+def _audit_run(state: State, run: Run) -> None:
+    assert not (run.token and run.status in (Status.SCHEDULED, Status.WAITING))
+    assert run.status is not Status.RUNNING or run.token
+    assert run.attempts_used >= 0
+    # A finished run stays for its handler, or in the dead letter; else it has left.
+    assert not run.finished or run.token or run.status is Status.FAILED

@@ -1,0 +1,387 @@
+"""Handlers as scripts: a `Pass` plays one as the SDK plays a handler, answering from memos what is
+on record.
+
+A pass is made of generators that yield what the handler asks (`Ask`) or waits for (`Park`), and are
+sent the answers. To drop a generator is what a crash or a suspension does to a handler: nothing
+more happens in it. What a script does, and in which order, depends on its memos and on the number
+of its attempt alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Any, Final, NamedTuple, Protocol
+
+from core.histories.naive_model import Event, Naive, Wait
+from stackshift_jobs.values.durations import from_rfc3339
+from stackshift_jobs.values.strict_json import canonical, dumps
+from stackshiftd.core import commands as c
+from stackshiftd.core import records as r
+
+KEYS: Final = (("a", "b"), ("c", "d"))
+"""Of entries and locks, by branch: one key is not used from two branches of a handler."""
+EVENTS: Final = (("go", ""), ("go", "k"), ("stop", "k"))
+SPANS_MS: Final = (0, 1, 1000, 10_000, 60_000)
+STEP_TERMS: Final = r.RetryTerms(max_attempts=3, backoff_ms=500, jitter=0.0)
+RETENTION_MS: Final = 30_000
+
+Op = tuple[Any, ...]
+
+
+class Memo(NamedTuple):
+    """A recorded call, as a worker is told of it."""
+
+    kind: str
+    phase: str
+    body: Any = None
+    due_us: int = 0
+
+
+class Failed(Exception):
+    """A call of the handler raised. `step` is the call that is tried anew if nobody catches it."""
+
+    def __init__(self, step: str = "", retryable: bool = True) -> None:
+        super().__init__(step)
+        self.step = step
+        self.retryable = retryable
+
+
+class Answer(NamedTuple):
+    body: Any = None
+    error: Any = None
+    due_us: int = 0
+
+
+class Ask(NamedTuple):
+    """A command to send; `expect` says what the naive model makes of it."""
+
+    command: Callable[..., c.Command]
+    fields: dict[str, Any]
+    step: str
+    expect: Callable[[Naive, int], Any] | None
+
+
+class Park(NamedTuple):
+    """Nothing goes on here until the call `step` has its answer."""
+
+    step: str
+
+
+Branch = Generator[Ask | Park, Any, None]
+
+
+class World(Protocol):
+    """What a pass may know of the world outside: nothing that a handler might not."""
+
+    now_us: int
+
+    def told_again(self, of: Pass, step: str, memo: Memo) -> None: ...
+    def failing(self, run: str, step: str, times: int) -> bool: ...
+    def new_event(self) -> str: ...
+    def child(self, script: list[list[Op]]) -> c.StartRun: ...
+
+
+class Pass:
+    """One pass of a handler."""
+
+    def __init__(
+        self, world: World, run: str, token: int, attempt: int, memos: dict[str, Memo]
+    ) -> None:
+        self.world = world
+        self.run = run
+        self.token = token
+        self.attempt = attempt
+        self.memos = memos
+        self._times: dict[str, int] = {}
+
+    def name(self, named: str) -> str:
+        times = self._times[named] = self._times.get(named, 0) + 1
+        return f"{named}#{times}" if times > 1 else named
+
+    def branch(self, number: int, ops: list[Op]) -> Branch:
+        return _Branch(self, number).play(ops)
+
+
+class _Branch:
+    """One branch of a pass, with the blocks of locks that it is in."""
+
+    def __init__(self, of: Pass, number: int) -> None:
+        self.of = of
+        self.number = number
+        self.blocks: list[str] = []
+        self.read: dict[str, int] = {}
+
+    def play(self, ops: list[Op]) -> Branch:
+        for verb, *args in ops:
+            yield from getattr(self, f"_{verb}")(*args)
+
+    # --- What is answered at once ----------------------------------------------------------
+
+    def recorded(
+        self,
+        named: str,
+        command: Callable[..., c.Command],
+        expect: Callable[[Naive, int], Any],
+        **fields: Any,
+    ) -> Generator[Ask | Park, Any, Any]:
+        """A call that is answered at once, and from its record ever after."""
+        of = self.of
+        name = of.name(named)
+        memo = of.memos.get(name)
+        if memo is None:
+            yield from self.check(name)
+            answer = yield Ask(command, fields, name, expect)
+            phase = "failed" if answer.error is not None else "completed"
+            memo = of.memos[name] = Memo("value", phase, answer.body)
+        else:
+            of.world.told_again(of, name, memo)
+        if memo.phase == "failed":
+            raise Failed(name)
+        return memo.body
+
+    def check(self, name: str) -> Branch:
+        """Before a call that is not on record: are the locks still held that surround it?"""
+        of = self.of
+        for lock in self.blocks:
+            memo = of.memos[lock]
+            assert memo.phase != "left", f"{of.run}: {name} happens in a block that was left"
+            if memo.phase == "gone" or 0 < memo.due_us <= of.world.now_us:
+                answer = yield Ask(
+                    c.CheckLock, {"lock": lock}, name,
+                    lambda naive, now_us, lock=lock: naive.check((of.run, lock), now_us),
+                )  # fmt: skip
+                if answer.error is not None:
+                    raise Failed(name)
+
+    def pass_on_refusal(self, name: str) -> None:
+        """What was refused, whatever was asked for, is refused on every pass."""
+        if self.of.memos[name].kind == "refused":
+            raise Failed(name)
+
+    def _set(self, at: int, value: Any, ttl_ms: int | None, condition: str) -> Branch:
+        key = KEYS[self.number][at]
+        terms: dict[str, Any] = {}
+        if condition == "absent":
+            terms = {"if_absent": True}
+        elif condition == "version":
+            terms = {"if_version": self.read.get(key, 0)}
+        yield from self.recorded(
+            f"[state.set {key}]", c.SetState,
+            lambda naive, now_us: naive.set(
+                key, value, self.of.run, now_us,
+                ttl_us=ttl_ms * 1000 if ttl_ms is not None else None, **terms,
+            ),
+            key=key, value=dumps(value), ttl_ms=ttl_ms, **terms,
+        )  # fmt: skip
+
+    def _increment(self, at: int, by: int, ttl_ms: int | None) -> Branch:
+        key = KEYS[self.number][at]
+        yield from self.recorded(
+            f"[state.increment {key}]", c.IncrementState,
+            lambda naive, now_us: naive.increment(
+                key, by, self.of.run, now_us, ttl_ms * 1000 if ttl_ms is not None else None
+            ),
+            key=key, by=dumps(by), ttl_ms=ttl_ms,
+        )  # fmt: skip
+
+    def _get(self, at: int) -> Branch:
+        key = KEYS[self.number][at]
+        entry = yield from self.recorded(
+            f"[state.get {key}]", c.ReadState, lambda naive, now_us: naive.read(key, now_us),
+            key=key,
+        )  # fmt: skip
+        self.read[key] = entry["version"] if entry is not None else 0
+
+    def _delete(self, at: int) -> Branch:
+        key = KEYS[self.number][at]
+        yield from self.recorded(
+            f"[state.delete {key}]", c.DeleteState,
+            lambda naive, now_us: naive.delete(key, now_us, now_us + RETENTION_MS * 1000),
+            key=key, remember_ms=RETENTION_MS,
+        )  # fmt: skip
+
+    def _send(self, at: int, payload: int, ttl_ms: int, once: str | None) -> Branch:
+        name = f"[event.send {EVENTS[at][0]}]b{self.number}"
+        event = self.of.world.new_event()
+        yield from self.recorded(
+            name, c.SendEvent, sends(event, at, payload, ttl_ms, once),
+            **sent(event, at, payload, ttl_ms, once),
+        )  # fmt: skip
+
+    # --- What is waited for ----------------------------------------------------------------
+
+    def _wait(self, ats: tuple[int, ...], timeout_ms: int | None, on_timeout: str) -> Branch:
+        of = self.of
+        name = of.name(f"wait{self.number}")
+        if name not in of.memos:
+            yield from self.check(name)
+            events = [EVENTS[at] for at in ats]
+
+            def expect(naive: Naive, now_us: int) -> Any:
+                due_us = now_us + timeout_ms * 1000 if timeout_ms is not None else 0
+                return naive.wait((of.run, name), Wait(tuple(events), due_us, on_timeout), now_us)
+
+            terms = {"events": events, "timeout_ms": timeout_ms, "on_timeout": on_timeout}
+            of.memos[name] = Memo("event", "waiting")
+            yield Ask(c.AwaitEvent, terms, name, expect)
+        if of.memos[name].phase == "waiting":
+            yield Park(name)
+        self.pass_on_refusal(name)
+        memo = of.memos[name]
+        of.world.told_again(of, name, memo)
+        assert not memo.body["timed_out"] or on_timeout == "continue"
+
+    def _sleep(self, delay_ms: int) -> Branch:
+        of = self.of
+        name = of.name(f"sleep{self.number}")
+        if name not in of.memos:
+            yield from self.check(name)
+            of.memos[name] = Memo("sleep", "waiting")
+            yield Ask(c.BeginSleep, {"delay_ms": delay_ms}, name, None)
+        if of.memos[name].phase == "waiting":
+            yield Park(name)
+        self.pass_on_refusal(name)
+
+    def _call(self, script: list[list[Op]]) -> Branch:
+        """Start a run and wait for it."""
+        of = self.of
+        name = of.name(f"child{self.number}")
+        if name not in of.memos:
+            yield from self.check(name)
+            of.memos[name] = Memo("child", "waiting")
+            yield Ask(c.StartChild, {"start": of.world.child(script), "wait": True}, name, None)
+        if of.memos[name].phase == "waiting":
+            yield Park(name)
+        self.pass_on_refusal(name)
+
+    def _lock(self, at: int, ttl_ms: int, wait_ms: int | None, ops: list[Op]) -> Branch:
+        of, key = self.of, KEYS[self.number][at]
+        name = of.name(f"[lock {key}]")
+        if name not in of.memos:
+            yield from self.check(name)
+            of.memos[name] = Memo("lock", "waiting")
+            answer = yield Ask(
+                c.TakeLock, {"key": key, "ttl_ms": ttl_ms, "wait_ms": wait_ms}, name,
+                lambda naive, now_us: naive.take(
+                    key, (of.run, name), ttl_ms * 1000,
+                    wait_ms * 1000 if wait_ms is not None else None, now_us,
+                ),
+            )  # fmt: skip
+            if answer.error is not None:
+                raise Failed(name)
+            if answer.body is not None:
+                until = answer.body["expires_at"]
+                due_us = from_rfc3339(until) if until else 0
+                of.memos[name] = Memo("lock", "completed", answer.body, due_us)
+        if of.memos[name].phase == "waiting":
+            yield Park(name)
+        if of.memos[name].phase == "failed":
+            raise Failed(name)
+        self.blocks.append(name)
+        try:
+            yield from self.play(ops)
+        except Failed:
+            self.blocks.pop()
+            yield from self._leave(name, raised=True)
+            raise
+        self.blocks.pop()
+        yield from self._leave(name, raised=False)
+
+    def _leave(self, name: str, *, raised: bool) -> Branch:
+        of = self.of
+        held = of.memos[name].phase == "completed"
+        if held:
+            answer = yield Ask(
+                c.ReleaseLock, {"lock": name, "raised": raised}, "",
+                lambda naive, now_us: naive.leave((of.run, name), now_us),
+            )  # fmt: skip
+            held = answer.body["held"]
+            left = held and not raised
+            of.memos[name] = of.memos[name]._replace(phase="left" if left else "gone")
+        if of.memos[name].phase == "gone" and not raised:
+            raise Failed
+
+    def _extend(self, at: int, ttl_ms: int) -> Branch:
+        key = KEYS[self.number][at]
+        yield from self.recorded(
+            f"[lock.extend {key}]", c.ExtendLock,
+            lambda naive, now_us: naive.extend(
+                key, (self.of.run, "a call"), ttl_ms * 1000, now_us
+            ),
+            key=key, ttl_ms=ttl_ms,
+        )  # fmt: skip
+
+    # --- Steps, and what goes wrong --------------------------------------------------------
+
+    def _step(self, ops: list[Op], fails: int, retried: bool) -> Branch:
+        """A function: its own writes act at once, and again each time that it is tried."""
+        of = self.of
+        name = of.name(f"step{self.number}")
+        while True:
+            memo = of.memos.get(name)
+            if memo is not None and memo.phase == "completed":
+                return
+            if memo is not None and memo.phase == "failed":
+                raise Failed(name)
+            if memo is not None and memo.phase == "retrying":
+                yield Park(name)
+                continue
+            yield from self.check(name)
+            for verb, *args in ops:
+                yield getattr(self, f"_act_{verb}")(*args)
+            tried = memo.body if memo is not None else 0
+            fields: dict[str, Any] = {"tried": (tried or 0) + 1}
+            if not of.world.failing(of.run, name, fails):
+                yield Ask(c.CompleteStep, fields | {"result": r.NULL}, name, None)
+                of.memos[name] = Memo("run", "completed")
+                return
+            fields |= {"error": r.Error("E", "boom"), "retry": STEP_TERMS if retried else None}
+            answer = yield Ask(c.FailStep, fields, name, None)
+            if name not in of.memos or of.memos[name].phase == "running":
+                phase = "retrying" if answer.due_us else "failed"
+                of.memos[name] = Memo("run", phase, fields["tried"])
+
+    def _act_increment(self, at: int, by: int) -> Ask:
+        key = KEYS[self.number][at]
+        return Ask(
+            c.IncrementState, {"key": key, "by": dumps(by)}, "",
+            lambda naive, now_us: naive.increment(key, by, self.of.run, now_us),
+        )  # fmt: skip
+
+    def _act_send(self, at: int, payload: int) -> Ask:
+        event = self.of.world.new_event()
+        return Ask(
+            c.SendEvent, sent(event, at, payload, 60_000, None), "",
+            sends(event, at, payload, 60_000, None),
+        )  # fmt: skip
+
+    def _fail(self, before: int, retryable: bool) -> Branch:
+        """Raise in the attempts before this one."""
+        if self.of.attempt < before:
+            raise Failed(retryable=retryable)
+        yield from ()
+
+    def _try(self, ops: list[Op]) -> Branch:
+        try:
+            yield from self.play(ops)
+        except Failed:
+            return
+
+
+def sent(event: str, at: int, payload: int, ttl_ms: int, once: str | None) -> dict[str, Any]:
+    """The fields of a command that sends an event."""
+    name, key = EVENTS[at]
+    return {
+        "event": event, "name": name, "correlation_key": key, "payload": dumps(payload),
+        "ttl_ms": ttl_ms, "key": once, "key_ttl_ms": 20_000 if once is not None else 0,
+        "digest": canonical([name, key, payload]).decode() if once is not None else "",
+    }  # fmt: skip
+
+
+def sends(
+    event: str, at: int, payload: int, ttl_ms: int, once: str | None
+) -> Callable[[Naive, int], Any]:
+    """What the naive model makes of it."""
+    return lambda naive, now_us: naive.send(
+        Event(event, EVENTS[at], payload, now_us + ttl_ms * 1000), now_us, once, 20_000_000
+    )

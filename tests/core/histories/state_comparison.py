@@ -1,0 +1,162 @@
+"""What the engine says and holds, compared with what the naive model says."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+from core.histories.naive_model import Event, Held, Naive, Refused, Value
+from core.histories.scripts import Ask
+from stackshift_jobs.values.durations import rfc3339
+from stackshiftd.core import commands as c
+from stackshiftd.core.state.state import Memo, Phase, State
+
+ANSWERS: Final = (Memo.VALUE, Memo.REFUSED)
+Tokens = dict[str, tuple[int, int]]
+"""Key of a lock → (fence in the model, token) of its last holder."""
+
+
+# --- The state -----------------------------------------------------------------------------
+
+
+def compare(state: State, naive: Naive, tokens: Tokens) -> None:
+    """The state and the model say the same."""
+    now_us = state.now_us
+    assert {
+        key: Value(json.loads(v.body), v.version, v.expires_us, v.updated_by)
+        for key, v in state.values.by_key.items()
+        if v.lives
+    } == {key: v._replace(by=v.by or "client") for key, v in naive.values.items()}
+    for key, (version, until_us) in naive.versions.items():
+        if until_us > now_us and key not in naive.values:
+            assert state.values.version(key, now_us) == version
+    _compare_locks(state, naive, tokens)
+    assert [
+        Event(e.id, (e.name, e.correlation_key), json.loads(e.payload), e.expires_us)
+        for e in state.events.kept.values()
+    ] == naive.kept
+    assert {who for waits in state.events.listening.values() for who in waits} == set(naive.waits)
+    _compare_keys(state, naive, now_us)
+    _compare_answers(state, naive)
+
+
+def _compare_locks(state: State, naive: Naive, tokens: Tokens) -> None:
+    held = {key: k.holding for key, k in state.locks.items() if k.holding is not None}
+    assert {key: (h.run or h.asker, h.step, h.expires_us) for key, h in held.items()} == {
+        key: (*h.who, h.expires_us) for key, h in naive.holders.items()
+    }
+    for key, holding in held.items():
+        fence, token = tokens.get(key, (0, 0))
+        now_fence = naive.holders[key].fence
+        assert holding.token == token if now_fence == fence else holding.token > token, (
+            f"the token of {key} goes from {token} to {holding.token}"
+        )
+        tokens[key] = (now_fence, holding.token)
+    lines = {
+        key: [((w.run or w.asker), w.step, w.ttl_ms * 1000, w.until_us) for w in k.line.values()]
+        for key, k in state.locks.items()
+        if k.line
+    }
+    assert lines == {
+        key: [(*waiter.who, waiter.ttl_us, waiter.until_us) for waiter in line]
+        for key, line in naive.lines.items()
+        if line
+    }
+
+
+def _compare_keys(state: State, naive: Naive, now_us: int) -> None:
+    for key, start in naive.starts.items():
+        lives = start.until_us > now_us or start.run in naive.unfinished
+        owner = state.key_owner(key, now_us)
+        assert (owner.run if owner is not None else None) == (start.run if lives else None)
+    for key, sent in naive.sent.items():
+        known = state.events.owner(key, now_us)
+        told = (known.event, tuple(known.resumed)) if known is not None else None
+        assert told == ((sent.event, sent.resumed) if sent.until_us > now_us else None)
+
+
+def _compare_answers(state: State, naive: Naive) -> None:
+    """Runs remember what they were told, and nothing else."""
+    for run in state.runs.values():
+        known = {
+            name: told_by(json.loads(step.body))
+            for name, step in run.steps.items()
+            if isinstance(step.body, bytes)
+            and (
+                step.kind in ANSWERS or (step.kind is Memo.EVENT and step.phase is Phase.COMPLETED)
+            )
+        }
+        assert known == naive.told.get(run.id, {}), run.id
+
+
+# --- Answers -------------------------------------------------------------------------------
+
+
+def agree(ask: Ask, body: Any, error: Any, expected: Any) -> None:
+    """The answer is what the model says."""
+    if isinstance(expected, Refused) or error is not None:
+        code = error["code"] if error is not None else f"answered {body}"
+        assert isinstance(expected, Refused), f"{ask.command.__name__} {code}, not {expected}"
+        assert code == expected.code, f"{ask.command.__name__} {code}, not {expected.code}"
+        return
+    told = shown(ask.command, expected)
+    if ask.command is c.TakeLock and expected is not None:
+        assert body["expires_at"] == told["expires_at"]
+    elif told is not None and isinstance(body, dict):
+        assert {name: told[name] for name in body if name in told} == {
+            name: value for name, value in body.items() if name in told
+        }, f"{ask.command.__name__}: {body}, not {told}"
+    elif ask.command not in (c.CheckLock, c.AwaitEvent) and not isinstance(body, dict):
+        assert body == told, f"{ask.command.__name__}: {body}, not {told}"
+
+
+def shown(command: Any, expected: Any) -> Any:
+    """What the model says, as an answer is written."""
+
+    def until(expires_us: int) -> str | None:
+        return rfc3339(expires_us) if expires_us else None
+
+    if isinstance(expected, Value):
+        return {
+            "value": expected.value, "version": expected.version,
+            "expires_at": until(expected.expires_us), "updated_by": expected.by or "client",
+        }  # fmt: skip
+    if isinstance(expected, Held):
+        return {"expires_at": until(expected.expires_us)}
+    if command is c.DeleteState:
+        return {"deleted": expected is not None, "version": expected}
+    if command is c.SendEvent:
+        event, resumed, until_us = expected
+        return {"id": event, "resumed": list(resumed), "kept_until": until(until_us)}
+    if command is c.ReleaseLock and isinstance(expected, bool):
+        return {"held": expected}
+    return None if command is c.ReleaseLock else expected
+
+
+def told_by(body: Any) -> Any:
+    """An answer as the model remembers it: what must be the same on every pass."""
+    if not isinstance(body, dict):
+        return body
+    if "code" in body:
+        return body["code"]
+    if "timed_out" in body:
+        address = (body["name"], body["correlation_key"] or "")
+        return (body["id"], address, body["payload"], body["timed_out"])
+    names = ("value", "version", "deleted", "id", "expires_at")
+    return {name: body[name] for name in names if name in body}
+
+
+REMEMBERED: Final = {
+    c.SetState: ("version",),
+    c.IncrementState: ("value", "version"),
+    c.ReadState: ("value", "version", "expires_at"),
+    c.DeleteState: ("deleted", "version"),
+    c.SendEvent: ("id",),
+    c.ExtendLock: ("expires_at",),
+}
+
+
+def remembered(command: Any, expected: Any) -> Any:
+    """What a run remembers of an answer, by what the model says."""
+    told = shown(command, expected)
+    return {name: told[name] for name in REMEMBERED[command]} if told is not None else None

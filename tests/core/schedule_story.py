@@ -1,0 +1,150 @@
+"""Stories with schedules: `story.schedule("nightly", "0 9 * * *")`, `story.goes_on("1d")`.
+
+Fires ticks as the daemon does: it looks whenever something happened, and at the time that is due
+next; a daemon that is down looks at nothing.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from msgspec import Raw
+
+from core.story import ONCE, Story
+from stackshift_jobs.values.durations import milliseconds, rfc3339, to_us
+from stackshift_jobs.values.strict_json import dumps
+from stackshiftd.core import commands as c
+from stackshiftd.core import records as r
+from stackshiftd.core.decide.schedules import ready
+from stackshiftd.core.effects import Switched
+from stackshiftd.core.state.schedules import Schedule
+
+
+def at(text: str) -> int:
+    """µs since 1970 of `2026-03-29 02:30`, in UTC."""
+    return to_us(datetime.fromisoformat(text).replace(tzinfo=UTC))
+
+
+class ScheduledStory(Story):
+    """A `Story` that begins at `begins` (UTC) and whose code has schedules."""
+
+    def __init__(self, begins: str = "2026-11-22 08:00") -> None:
+        super().__init__()
+        self.wall_us = at(begins)
+        self.code: dict[str, c.ScheduleTerms] = {}
+
+    # --- The code --------------------------------------------------------------------------
+
+    def schedule(
+        self,
+        job: str,
+        expression: str,
+        timezone: str = "UTC",
+        *,
+        catch_up: str = "once",
+        overlap: str = "skip",
+        payload: Any = None,
+    ) -> Schedule:
+        """The code of `job` gets this schedule, and the daemon learns of it."""
+        body = Raw(dumps({} if payload is None else payload))
+        self.code[job] = c.ScheduleTerms(expression, timezone, catch_up, overlap, body)
+        self.jobs.setdefault(job, "code-1")
+        self.learn()
+        return self.state.schedules[job]
+
+    def learn(self, *, complete: bool = True, without: str = "") -> None:
+        """Workers greet; the module of `without` does not import, if one is named."""
+        found = {job: terms for job, terms in self.code.items() if job != without}
+        jobs = frozenset(job for job in self.jobs if job != without)
+        self.do(c.DefineSchedules(found, jobs, complete and not without))
+
+    # --- Time ------------------------------------------------------------------------------
+
+    def look(self, *, without: str = "") -> list[str]:
+        """Decide all that is due now, as the daemon does; the runs that it started."""
+        started: list[str] = []
+        for job in list(self.state.schedules):
+            while job != without and ready(self.state, self.state.schedules[job], self.now_us):
+                before = self.state.seq
+                started += self.fire(job)
+                assert self.state.seq > before, "a tick that is due and comes to nothing"
+        return started
+
+    def fire(self, job: str) -> list[str]:
+        """Ask for the tick of `job`, due or not; the run that it started."""
+        payload = self.state.schedules[job].payload
+        run = self.new_id()
+        start = c.StartRun(
+            run=run, job=job, queue="media", payload=payload, retry=ONCE, key="schedule",
+            key_ttl_ms=milliseconds("30d"), digest=payload.decode(),
+        )  # fmt: skip
+        self.do(c.FireSchedule(job, start))
+        return [run] if any(isinstance(x, r.RunCreated) for x in self.decision.records) else []
+
+    def goes_on(self, duration: str) -> list[str]:
+        """Time passes, the daemon is up; the runs that were started."""
+        end_us = self.wall_us + milliseconds(duration) * 1000
+        started = self.look()
+        while True:
+            coming = [each.next_us for each in self.state.schedules.values()]
+            due_us = min((us for us in coming if us > self.wall_us), default=end_us + 1)
+            if due_us > end_us:
+                break
+            self.wall_us = due_us
+            started += self.look()
+        self.wall_us = end_us
+        return started
+
+    def is_down(self, duration: str) -> None:
+        """Time passes, the daemon is down; then it claims its journal and its workers greet."""
+        self.wall_us += milliseconds(duration) * 1000
+        self.claim()
+        self.learn()
+
+    def finish(self, *runs: str) -> None:
+        """These runs get a slot and complete."""
+        for _ in runs:
+            assert self.assign() in runs
+        for run in runs:
+            self.completes(run)
+
+    # --- A person --------------------------------------------------------------------------
+
+    def pause(self, job: str) -> bool:
+        """Pause; did it change anything?"""
+        return self._switch(c.PauseSchedule(job))
+
+    def resume(self, job: str) -> bool:
+        return self._switch(c.ResumeSchedule(job))
+
+    def _switch(self, command: c.Command) -> bool:
+        reply = self.do(command).reply
+        assert isinstance(reply, Switched)
+        return reply.changed
+
+    # --- Looking ---------------------------------------------------------------------------
+
+    def ticks(self, job: str) -> list[str]:
+        """The ticks that started a run, to the minute: `2026-11-22 09:00`."""
+        return [_minute(fired.tick) for fired in self.fired(job) if fired.started]
+
+    def fired(self, job: str) -> list[r.ScheduleFired]:
+        """All that became of ticks, in order."""
+        found = (entry.record for entry in self.entries)
+        return [x for x in found if isinstance(x, r.ScheduleFired) and x.job == job]
+
+    def created(self, run: str) -> r.RunCreated:
+        record = self.entries_of(run)[0].record
+        assert isinstance(record, r.RunCreated)
+        return record
+
+
+def _minute(text: str) -> str:
+    assert text.endswith(":00.000000Z"), text
+    return f"{text[:10]} {text[11:16]}"
+
+
+def minutes(*us: int | None) -> list[str]:
+    """Times to the minute, in UTC."""
+    return [_minute(rfc3339(each)) for each in us if each is not None]

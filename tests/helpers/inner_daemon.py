@@ -1,0 +1,98 @@
+"""The daemon as an object in the test's own process: where time, disk and kills are the test's.
+
+Workers are real processes. The loop that it runs on is a thread's, so that the test can block.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, Final
+
+from helpers.deadline import SECONDS, wait_until
+from helpers.project import Project
+from stackshift_jobs.project.config import load_config
+from stackshiftd.daemon import Daemon
+from stackshiftd.journal.file_journal import FileJournal
+from stackshiftd.journal.filesystem import Buffer, RealFileSystem
+from stackshiftd.shell.tuning import Tuning
+
+RESERVE: Final = 1 << 20
+
+
+class FaultyFileSystem(RealFileSystem):
+    """Real files, of which `fault` may fail any write or sync: given the call's name and the data,
+    an errno or None. `free` is what the disk says it has."""
+
+    def __init__(self) -> None:
+        self.fault: Callable[[str, bytes], int | None] = lambda call, data: None
+        self.free: int | None = None
+
+    def _may_fail(self, call: str, data: bytes) -> None:
+        code = self.fault(call, data)
+        if code is not None:
+            raise OSError(code, f"{call} was made to fail")
+
+    def pwrite(self, fd: int, data: Buffer, offset: int) -> int:
+        self._may_fail("pwrite", bytes(data))
+        return super().pwrite(fd, data, offset)
+
+    def sync_data(self, fd: int) -> None:
+        self._may_fail("sync_data", b"")
+        super().sync_data(fd)
+
+    def free_bytes(self, path: Any) -> int:
+        return super().free_bytes(path) if self.free is None else self.free
+
+
+class InsideDaemon:
+    """A daemon of `project` in a thread. Ends with `close`, which returns what `serve` raised."""
+
+    def __init__(
+        self,
+        project: Project,
+        tuning: Tuning | None = None,
+        fs: RealFileSystem | None = None,
+        clock: Callable[[], int] | None = None,
+    ) -> None:
+        self._project = project
+        self._tuning = tuning
+        self._fs = fs
+        self._clock = clock
+        self._ready = threading.Event()
+        self._daemon: Daemon | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._outcome: Future[BaseException | None] = Future()
+        threading.Thread(target=self._run, name="daemon", daemon=True).start()
+        wait_until(lambda: self._ready.is_set() or self._outcome.done(), "the daemon to be ready")
+        assert self._ready.is_set(), self._outcome.result()
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except BaseException as raised:  # whatever it is, the test is told
+            self._outcome.set_result(raised)
+        else:
+            self._outcome.set_result(None)
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        config = load_config(self._project.root)
+        journal = FileJournal.open(
+            config.data_dir, fs=self._fs, reserve_bytes=RESERVE if self._fs else 0
+        )
+        self._daemon = Daemon(config, journal, self._tuning, self._clock)
+        await self._daemon.serve(self._ready.set)
+
+    def ended(self) -> BaseException | None:
+        """Wait until it has ended by itself; what it raised."""
+        return self._outcome.result(SECONDS)
+
+    def close(self) -> BaseException | None:
+        """Stop it if it runs; what it raised."""
+        if not self._outcome.done():
+            assert self._loop is not None and self._daemon is not None
+            self._loop.call_soon_threadsafe(self._daemon.stop)
+        return self.ended()

@@ -1,0 +1,26 @@
+"""Stories told with the awaited client: a loop of their own, and a deadline."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from sdk.fake_daemon import DEADLINE, FakeDaemon
+from stackshift_jobs.client.awaited import AsyncClient
+from stackshift_jobs.project.locate import Project
+
+
+def run(project: Project, story: Callable[[AsyncClient], Awaitable[None]], **options: Any) -> None:
+    """Tell `story` with a client, on a loop of its own, within the deadline."""
+
+    async def told() -> None:
+        async with asyncio.timeout(DEADLINE), AsyncClient(project, **options) as client:
+            await story(client)
+
+    asyncio.run(told())
+
+
+async def until(daemon: FakeDaemon, condition: Callable[[], bool]) -> None:
+    """Wait until `condition` is true of what the daemon saw, without holding up the loop."""
+    await asyncio.to_thread(daemon.wait, condition)

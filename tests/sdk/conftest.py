@@ -1,0 +1,36 @@
+"""Fixtures of the client's tests: a project, and a daemon that listens for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sdk.fake_daemon import FakeDaemon
+from stackshift_jobs.client.blocking import Client
+from stackshift_jobs.project.locate import Project
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """An empty project; its path is resolved, as `find_project` would give it."""
+    root = tmp_path.resolve() / "p"
+    root.mkdir()
+    (root / "stackshift.toml").write_text("")
+    return Project(root, root / ".stackshift")
+
+
+@pytest.fixture
+def daemon(project: Project) -> Iterator[FakeDaemon]:
+    """A fake daemon of `project`, listening."""
+    fake = FakeDaemon(project.data_dir).start()
+    yield fake
+    fake.stop()
+
+
+@pytest.fixture
+def client(project: Project, daemon: FakeDaemon) -> Iterator[Client]:
+    """A client of the fake daemon's project."""
+    with Client(project) as made:
+        yield made

@@ -1,0 +1,275 @@
+"""Passes of a handler without a daemon: a record that outlives them, and ports that drive them.
+
+`play(handler, record)` is one pass, from the top, as a worker makes it: what is on record is
+answered from it, what is not is done and recorded, and a wait that is not over leaves the pass.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from contextvars import copy_context
+from typing import Any, NamedTuple
+
+from sdk.handler.daemon_answers import answer
+from stackshift_jobs.errors import StackshiftError
+from stackshift_jobs.handler import ops
+from stackshift_jobs.handler.async_context import AsyncJobContext
+from stackshift_jobs.handler.clock import Clock
+from stackshift_jobs.handler.context import Facts, JobContext
+from stackshift_jobs.handler.replay import Pass, Unwinding
+from stackshift_jobs.handler.scope import current_step
+from stackshift_jobs.values.strict_json import dumps
+
+START_US = 1_795_000_000_000_000
+PENDING = ("waiting", "retrying")
+
+
+class Hands(Clock):
+    """A clock that is moved by hand."""
+
+    def __init__(self) -> None:
+        self.us = START_US
+
+    def now_us(self) -> int:
+        return self.us
+
+    def pass_(self, seconds: float) -> None:
+        self.us += round(seconds * 1_000_000)
+
+
+class Record:
+    """What is kept of a run between passes. `told` is all that was recorded, in order; `performed`
+    names the steps whose function was called.
+
+    `answers` and `refusals` are what is asked for is given, by step (within a step's function by
+    method); `busy` are the locks that another holds.
+    """
+
+    def __init__(self, payload: Any = None) -> None:
+        self.payload = payload
+        self.clock = Hands()
+        self.answers: dict[str, Any] = {}
+        self.refusals: dict[str, StackshiftError] = {}
+        self.busy: set[str] = set()
+        self.passing: Pass | None = None
+        self.memos: dict[str, ops.Memo] = {}
+        self.told: list[ops.Tell] = []
+        self.performed: list[ops.Perform] = []
+        self.progress: list[float] = []
+
+    def take(self, op: ops.Tell) -> ops.Recorded:
+        """Record as the core does."""
+        self.told.append(op)
+        match op:
+            case ops.RecordResult():
+                memo = ops.Memo("run", "completed", op.result, tried=op.tried, input=op.input)
+            case ops.RecordFailure():
+                again = op.retryable and op.retry is not None
+                again = again and op.tried < (op.retry or {})["max_attempts"]
+                due_us = START_US + 1_000_000 if again else 0
+                phase = "retrying" if again else "failed"
+                memo = ops.Memo("run", phase, None, op.error, op.tried, due_us, input=op.input)
+            case ops.RecordValue():
+                memo = ops.Memo("value", "completed", op.value)
+            case ops.Sleep():
+                memo = ops.Memo("sleep", "waiting", due_us=START_US + 5_000_000)
+            case ops.StartChild():
+                child = f"run_of_{op.step}"
+                if op.wait:
+                    memo = ops.Memo("child", "waiting", child=child)
+                else:
+                    memo = ops.Memo("start", "completed", child=child)
+            case ops.AwaitRun():
+                memo = ops.Memo("child", "waiting", child=op.run)
+            case ops.Ask():
+                return answer(self, op)
+        self.memos[op.step] = memo
+        return ops.Recorded(memo.due_us, memo.child)
+
+    def ends(self, step: str, result: Any = None, *, status: str = "", error: str = "") -> None:
+        """What `step` waited for has come."""
+        memo = self.memos[step]
+        if memo.phase == "retrying":
+            self.memos[step] = memo._replace(phase="running")
+            return
+        assert memo.phase == "waiting", f"{step} waits for nothing"
+        if memo.kind == "child" and not status:
+            status = "completed"
+        told = {"type": "ValueError", "message": error, "traceback": ""} if error else None
+        self.memos[step] = memo._replace(
+            phase="completed", body=dumps(result), child_status=status, error=told
+        )
+
+    def settle(self, step: str, memo: ops.Memo) -> None:
+        """The daemon has this on record from now on, and tells a pass that is under way."""
+        self.memos[step] = memo
+        if self.passing is not None:
+            self.passing.memos[step] = memo
+
+    def asked(self) -> list[tuple[str, str, Any]]:
+        """All that was asked, and by which call: `(step, method, params)`."""
+        return [
+            (op.step, op.method, json.loads(op.params))
+            for op in self.told
+            if isinstance(op, ops.Ask)
+        ]
+
+    def calls(self) -> list[str]:
+        """The steps whose functions were called, in order."""
+        return [op.step for op in self.performed]
+
+    def kinds(self) -> list[str]:
+        return [type(op).__name__ for op in self.told]
+
+
+class Ended(NamedTuple):
+    """How a pass ended: it returned `value`, raised `error`, or waits for the steps `parked`."""
+
+    value: Any = None
+    error: BaseException | None = None
+    parked: tuple[str, ...] = ()
+
+
+class ThreadPort:
+    """Drives a `def` handler."""
+
+    def __init__(self, record: Record, pass_: Pass) -> None:
+        self._record = record
+        self._pass = pass_
+        self.parked: list[str] = []
+
+    def tell(self, op: ops.Tell) -> ops.Recorded:
+        self._refuse()
+        return self._record.take(op)
+
+    def park(self, op: ops.Park) -> ops.Memo:
+        self._refuse()
+        memo = self._record.memos[op.step]
+        if memo.phase not in PENDING:
+            self._record.settle(op.step, memo)
+            return memo
+        self.parked.append(op.step)
+        self._pass.unwinding = "waits"
+        raise Unwinding("waits")
+
+    def perform(self, op: ops.Perform) -> Any:
+        self._refuse()
+        self._record.performed.append(op)
+        inside = current_step.set(op.step)
+        try:
+            return op.fn(*op.args, **op.kwargs)
+        finally:
+            current_step.reset(inside)
+
+    def progress(self, done: float, total: float | None, message: str) -> None:
+        self._refuse()
+        self._record.progress.append(done)
+
+    def _refuse(self) -> None:
+        if self._pass.unwinding is not None:
+            raise Unwinding(self._pass.unwinding)
+
+
+class LoopPort:
+    """Drives an `async def` handler; a wait that is not over is never answered."""
+
+    def __init__(self, record: Record, pass_: Pass) -> None:
+        self._record = record
+        self._pass = pass_
+        self.parked: list[str] = []
+        self.answered = 0
+
+    async def tell(self, op: ops.Tell) -> ops.Recorded:
+        await asyncio.sleep(0)
+        self.answered += 1
+        return self._record.take(op)
+
+    async def park(self, op: ops.Park) -> ops.Memo:
+        memo = self._record.memos[op.step]
+        if memo.phase in PENDING:
+            self.parked.append(op.step)
+            await asyncio.get_running_loop().create_future()
+        return self._record.memos[op.step]
+
+    async def perform(self, op: ops.Perform) -> Any:
+        self._record.performed.append(op)
+        inside = current_step.set(op.step)
+        try:
+            value = op.fn(*op.args, **op.kwargs)
+            return await value if isinstance(value, Awaitable) else value
+        finally:
+            self.answered += 1
+            current_step.reset(inside)
+
+    def progress(self, done: float, total: float | None, message: str) -> None:
+        self._record.progress.append(done)
+
+
+def play(handler: Callable[[JobContext[Any]], Any], record: Record) -> Ended:
+    """One pass of a `def` handler."""
+    pass_ = record.passing = Pass(dict(record.memos), record.clock)
+    port = ThreadPort(record, pass_)
+    context = JobContext(facts(record), pass_, port)
+    try:
+        value = copy_context().run(handler, context)
+    except Unwinding:
+        return Ended(parked=tuple(port.parked))
+    except Exception as error:
+        return Ended(error=error)
+    return Ended(value)
+
+
+def play_async(handler: Callable[[AsyncJobContext[Any]], Awaitable[Any]], record: Record) -> Ended:
+    """One pass of an `async def` handler; it is left when nothing moves any more."""
+    pass_ = record.passing = Pass(dict(record.memos), record.clock)
+    port = LoopPort(record, pass_)
+    context = AsyncJobContext(facts(record), pass_, port)
+
+    async def work() -> Ended:
+        task = asyncio.ensure_future(handler(context))
+        still = 0
+        while not task.done() and still < 100:
+            before = port.answered
+            await asyncio.sleep(0)
+            still = still + 1 if port.answered == before else 0
+        if not task.done():
+            assert port.parked, "the handler stands still and waits for no step"
+            pass_.unwinding = "waits"
+            everyone = [each for each in asyncio.all_tasks() if each is not asyncio.current_task()]
+            for each in everyone:
+                each.cancel()
+            await asyncio.gather(*everyone, return_exceptions=True)
+            return Ended(parked=tuple(port.parked))
+        error = task.exception()
+        return Ended(error=error) if error is not None else Ended(task.result())
+
+    return asyncio.run(work())
+
+
+def facts(record: Record) -> Facts[Any]:
+    return Facts(
+        payload=record.payload,
+        run_id="run_1",
+        job="resize",
+        queue="media",
+        attempt=1,
+        labels={},
+        idempotency_key=None,
+        scheduled_at=None,
+        log=logging.getLogger("stackshift.resize"),
+    )
+
+
+def play_either(kind: str, call: Callable[[Any], Any], record: Record) -> Ended:
+    """One pass of a handler, `def` or `async def`, that makes the one `call` and returns what it
+    gives."""
+    if kind == "def":
+        return play(call, record)
+
+    async def handler(ctx: AsyncJobContext[Any]) -> Any:
+        return await call(ctx)
+
+    return play_async(handler, record)

@@ -1,0 +1,110 @@
+"""Who a call is: its name and occurrence, taken when it is called, one branch a name."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from sdk.handler.passes import Ended, Record, play
+from stackshift_jobs import JobContext
+from stackshift_jobs.errors import ReplayError, Usage
+
+Context = JobContext[Any]
+
+
+def test_name_that_recurs_is_known_by_occurrence() -> None:
+    """`page`, `page#2`, `page#3`, each with a result of its own."""
+    record = Record()
+
+    def handler(ctx: Context) -> list[Any]:
+        return [ctx.step.run("page", lambda n=n: n) for n in range(3)]
+
+    assert play(handler, record) == play(handler, record) == Ended([0, 1, 2])
+    assert list(record.memos) == ["page", "page#2", "page#3"]
+
+
+def test_loop_that_grew_runs_only_what_is_new() -> None:
+    """Earlier occurrences keep their results."""
+    record = Record()
+
+    def handler(count: int) -> Any:
+        return lambda ctx: [ctx.step.run("page", lambda n=n: n) for n in range(count)]
+
+    play(handler(2), record)
+    assert play(handler(4), record) == Ended([0, 1, 2, 3])
+    assert record.calls() == ["page", "page#2", "page#3", "page#4"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "told"),
+    [
+        ("run", "sleep", "on record as a step; the code now asks for a sleep"),
+        ("sleep", "run", "on record as a sleep; the code now asks for a step"),
+        ("start", "call", "the start of a run; the code now asks for a wait for a run"),
+        ("call", "start", "a wait for a run; the code now asks for the start of a run"),
+        ("run", "map", "on record as a step; the code now asks for a map"),
+    ],
+)
+def test_record_of_another_kind_is_refused(first: str, second: str, told: str) -> None:
+    """It says what is on record and what the code asks for; trying again would not help."""
+    ways: dict[str, Any] = {
+        "run": lambda ctx: ctx.step.run("a", int),
+        "sleep": lambda ctx: ctx.step.sleep("a", 1),
+        "start": lambda ctx: ctx.step.start("job", name="a"),
+        "call": lambda ctx: ctx.step.call("job", name="a"),
+        "map": lambda ctx: ctx.step.map("a", int, [1]),
+    }
+    record = Record()
+    play(ways[first], record)
+    before = dict(record.memos)
+    ended = play(ways[second], record)
+    assert isinstance(ended.error, ReplayError)
+    assert told in str(ended.error)
+    assert record.memos == before
+
+
+def test_name_used_from_two_threads_is_refused_at_once() -> None:
+    """Which of them came first would be chance."""
+    record = Record()
+    caught: list[BaseException] = []
+
+    def handler(ctx: Context) -> Any:
+        def other() -> None:
+            try:
+                ctx.step.run("page", int)
+            except ReplayError as error:
+                caught.append(error)
+
+        ctx.step.run("page", int)
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+
+    play(handler, record)
+    assert "two tasks or threads" in str(caught[0])
+    assert record.calls() == ["page"]
+
+
+def test_two_threads_with_names_of_their_own_are_fine() -> None:
+    """A branch is known by the names it uses."""
+    record = Record()
+
+    def handler(ctx: Context) -> Any:
+        threads = [threading.Thread(target=ctx.step.run, args=(f"page-{n}", int)) for n in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    assert play(handler, record).error is None
+    assert sorted(record.memos) == [f"page-{n}" for n in range(4)]
+
+
+@pytest.mark.parametrize("name", ["", "a#2", "a[0]", "a=b", "a\nb", "x" * 129, 7])
+def test_name_that_cannot_name_a_step_is_refused(name: Any) -> None:
+    """Before anything runs."""
+    record = Record()
+    assert isinstance(play(lambda ctx: ctx.step.run(name, int), record).error, Usage)
+    assert record.performed == []

@@ -1,0 +1,239 @@
+"""Which project is meant: the order of precedence, and what is said where there is none."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stackshift_jobs.errors import BadConfiguration
+from stackshift_jobs.project.locate import Project, data_dir_of, find_project
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+
+
+def make(path: Path, text: str = "") -> Path:
+    path.mkdir(parents=True)
+    (path / "stackshift.toml").write_text(text)
+    return path.resolve()
+
+
+def test_each_way_of_naming_a_project_outranks_the_next(tmp_path: Path) -> None:
+    """Asked for, then the environment, then the nearest parent, then the user's default."""
+    asked, env, near, default = (make(tmp_path / name) for name in ("a", "e", "n", "d"))
+    inside = near / "x" / "y"
+    inside.mkdir(parents=True)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    environ = {"STACKSHIFT_PROJECT": str(env)}
+
+    def find(explicit: str | None, cwd: Path, environ: dict[str, str]) -> Path:
+        return find_project(explicit, cwd=cwd, environ=environ, default_project=str(default)).root
+
+    assert find(str(asked), inside, environ) == asked
+    assert find(None, inside, environ) == env
+    assert find(None, inside, {}) == near
+    assert find(None, inside, {"STACKSHIFT_PROJECT": ""}) == near
+    assert find(None, outside, {}) == default
+
+
+def test_nearest_parent_wins_over_one_further_up(tmp_path: Path) -> None:
+    """A project inside a project is the one that is meant from within it."""
+    make(tmp_path / "outer")
+    inner = make(tmp_path / "outer" / "inner")
+    assert find_project(cwd=inner, environ={}).root == inner
+
+
+def test_relative_name_counts_from_the_working_directory(tmp_path: Path) -> None:
+    """`-C ../other` means what it says from where one stands."""
+    other = make(tmp_path / "other")
+    here = make(tmp_path / "here")
+    assert find_project("../other", cwd=here, environ={}).root == other
+
+
+def test_users_default_is_not_looked_up_unless_it_is_needed(tmp_path: Path) -> None:
+    """Reading the user's configuration costs time that a short command does not have."""
+
+    def never() -> str:
+        raise AssertionError("looked up")
+
+    here = make(tmp_path / "here")
+    assert find_project(cwd=here, environ={}, default_project=never).root == here
+
+
+def test_default_may_be_a_function(tmp_path: Path) -> None:
+    """It is called where nothing else names a project."""
+    there = make(tmp_path / "there")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    found = find_project(cwd=empty, environ={}, default_project=lambda: str(there))
+    assert found.root == there
+
+
+@pytest.mark.parametrize("by", ["explicit", "environment", "default"])
+def test_named_directory_that_is_no_project_is_refused(tmp_path: Path, by: str) -> None:
+    """Its parents are not searched: another project than the named one is never used."""
+    make(tmp_path / "p")
+    inside = tmp_path / "p" / "inside"
+    inside.mkdir()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    named = str(inside)
+    with pytest.raises(BadConfiguration) as refused:
+        find_project(
+            named if by == "explicit" else None,
+            cwd=elsewhere,
+            environ={"STACKSHIFT_PROJECT": named} if by == "environment" else {},
+            default_project=named if by == "default" else None,
+        )
+    assert str(inside) in refused.value.message
+    assert refused.value.hint.startswith("stackshift init")
+
+
+def test_no_project_at_all_says_how_to_make_one(tmp_path: Path) -> None:
+    """Exit status 78 and the hint `stackshift init`."""
+    with pytest.raises(BadConfiguration) as refused:
+        find_project(cwd=tmp_path, environ={}, default_project=lambda: None)
+    assert refused.value.exit_status == 78
+    assert refused.value.hint.startswith("stackshift init")
+
+
+def test_data_directory_is_environments_then_files_then_default(tmp_path: Path) -> None:
+    """A relative one counts from the project, so cron and a shell mean the same place."""
+    written = make(tmp_path / "w", '[project]\ndata_dir = "state"\n')
+    silent = make(tmp_path / "s", "# data_dir = 'not this'\n[queues.data_dir]\n")
+    absolute = str(tmp_path.resolve() / "abs")
+    assert find_project(cwd=written, environ={}).data_dir == written / "state"
+    assert find_project(cwd=silent, environ={}).data_dir == silent / ".stackshift"
+    assert data_dir_of(written, {"STACKSHIFT_DATA_DIR": absolute}) == Path(absolute)
+    assert data_dir_of(written, {"STACKSHIFT_DATA_DIR": "rel"}) == written / "rel"
+    assert data_dir_of(written, {"STACKSHIFT_DATA_DIR": ""}) == written / "state"
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ('[project]\ndata_dir = "x"\nname =\n', 3),
+        ('data_dir = """\n\nnever closed', 3),
+        ("# data_dir\r\n[project]\r\ndata_dir = oops\r\n", 3),
+    ],
+)
+def test_syntax_error_names_file_and_line(tmp_path: Path, text: str, line: int) -> None:
+    """Wherever the parser stumbles, also at the end of the file."""
+    root = tmp_path / "p"
+    root.mkdir()
+    (root / "stackshift.toml").write_bytes(text.encode())
+    with pytest.raises(BadConfiguration) as refused:
+        data_dir_of(root, {})
+    assert refused.value.message.startswith(f"{root}/stackshift.toml:{line}: ")
+
+
+@pytest.mark.parametrize("value", ["3", '""', "[1]", '"a\\u0000b"'])
+def test_data_directory_that_is_no_path_is_refused(tmp_path: Path, value: str) -> None:
+    """Not taken for text, and not silently replaced by the default."""
+    root = make(tmp_path / "p", f"[project]\ndata_dir = {value}\n")
+    with pytest.raises(BadConfiguration):
+        data_dir_of(root, {})
+
+
+def test_file_that_is_not_utf_8_names_the_line(tmp_path: Path) -> None:
+    """The line of the first byte that cannot be read."""
+    root = make(tmp_path / "p")
+    (root / "stackshift.toml").write_bytes(b"# fine\n# \xff\n")
+    with pytest.raises(BadConfiguration, match=r"stackshift\.toml:2: not valid UTF-8"):
+        data_dir_of(root, {})
+
+
+@pytest.mark.parametrize("name", ["circle", "~no-such-user-here/p", "a\0b"])
+def test_name_that_can_be_no_directory_is_refused(tmp_path: Path, name: str) -> None:
+    """Links in a circle, an unknown user's home, a NUL: told as a mistake, not as a crash."""
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    with pytest.raises(BadConfiguration, match="is not a usable path"):
+        find_project(name, cwd=tmp_path, environ={})
+
+
+def test_home_is_meant_by_a_tilde_and_a_name_that_has_one_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`~/p` as a setting or a variable, which no shell expands; `./~` is a name like any other."""
+    at_home, here = make(tmp_path / "home" / "p"), make(tmp_path / "here" / "~")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert find_project(environ={"STACKSHIFT_PROJECT": "~/p"}).root == at_home
+    assert find_project("./~", cwd=here.parent, environ={}).root == here
+
+
+def test_parent_above_a_link_is_the_real_one(tmp_path: Path) -> None:
+    """`..` after a link leads where the system goes, not where the text seems to lead."""
+    real = make(tmp_path / "real")
+    (real / "inside").mkdir()
+    make(tmp_path / "other")
+    (tmp_path / "other" / "link").symlink_to(real / "inside")
+    assert find_project("link/..", cwd=tmp_path / "other", environ={}).root == real
+    assert data_dir_of(tmp_path / "other" / "link" / "..", {}) == real / ".stackshift"
+
+
+def test_directory_that_may_not_be_looked_at_is_not_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The project further up is another one; that of an unreadable directory may be meant."""
+    make(tmp_path / "outer")
+    inner = make(tmp_path / "outer" / "inner")
+    stat = os.stat
+
+    def forbidden(path: Any, **options: Any) -> os.stat_result:
+        if path == str(inner / "stackshift.toml"):
+            raise PermissionError(13, "Permission denied")
+        return stat(path, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "stat", forbidden)
+        with pytest.raises(BadConfiguration, match=r"inner/stackshift\.toml: Permission denied"):
+            find_project(cwd=inner, environ={})
+
+
+def test_project_is_a_value(tmp_path: Path) -> None:
+    """The same directories, as paths or as text, are the same project."""
+    project = Project(tmp_path, tmp_path / "d")
+    same = Project(str(tmp_path), f"{tmp_path}/d")
+    assert project == same != Project(tmp_path, tmp_path / "e")
+    assert len({project, same}) == 1
+    assert (project.root, project.data_dir) == (tmp_path, tmp_path / "d")
+    assert (project.root_text, project.data_dir_text) == (str(tmp_path), f"{tmp_path}/d")
+
+
+def test_short_commands_import_little(tmp_path: Path) -> None:
+    """The way from a project to its daemon loads nothing that costs a shell loop its time."""
+    make(tmp_path / "p", "[workers]\nslots = 4\n")
+    heavy = [
+        "asyncio", "contextlib", "dataclasses", "inspect", "tomllib", "hashlib", "threading",
+        "logging", "pathlib", "typing", "stackshift_jobs.values.strict_json",
+    ]  # fmt: skip
+    # A package without its `__init__`, which is loaded for all programs and answers for itself.
+    code = (
+        "import sys\n"
+        "sys.modules['stackshift_jobs'] = package = type(sys)('stackshift_jobs')\n"
+        f"package.__path__ = [{str(REPOSITORY / 'stackshift_jobs')!r}]\n"
+        "from stackshift_cli.daemon.connection import Connection\n"
+        "from stackshift_jobs import errors\n"
+        "from stackshift_jobs.project import locate\n"
+        "from stackshift_jobs.wire import jsonrpc\n"
+        "found = locate.find_project()\n"
+        "jsonrpc.encode_params({'job': 'j', 'payload': {'a': [1, 2.5, None, 'x']}})\n"
+        "try:\n"
+        "    Connection.open(found.data_dir_text)\n"
+        "except errors.DaemonUnavailable as bad:\n"
+        f"    print(bad.fields['reason'], [m for m in {heavy!r} if m in sys.modules])\n"
+    )
+    # Without site: an editable install may itself import what is looked for.
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code],
+        cwd=tmp_path / "p",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "not_running []"

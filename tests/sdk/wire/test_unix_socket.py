@@ -1,0 +1,117 @@
+"""The way to the daemon: every way in which there can be none, and whose is not spoken to."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sdk.fake_daemon import FakeDaemon
+from stackshift_cli.daemon.connection import Connection
+from stackshift_jobs.errors import BadConfiguration, DaemonUnavailable
+from stackshift_jobs.project import discovery
+from stackshift_jobs.project.locate import Project
+from stackshift_jobs.wire import unavailable
+
+
+def reason(raised: pytest.ExceptionInfo[DaemonUnavailable]) -> Any:
+    return raised.value.fields["reason"]
+
+
+def test_no_daemon_says_how_to_start_one(project: Project) -> None:
+    """No `daemon.json`: exit status 3, and the hint `stackshift daemon start`."""
+    with pytest.raises(DaemonUnavailable) as raised:
+        Connection.open(project.data_dir)
+    assert reason(raised) == unavailable.NOT_RUNNING
+    assert raised.value.hint == "stackshift daemon start"
+    assert raised.value.exit_status == 3
+
+
+def test_stale_daemon_file_is_told_by_a_socket_that_is_dead(daemon: FakeDaemon) -> None:
+    """A daemon that was killed leaves both behind; they count as no daemon."""
+    path = discovery.socket_path(daemon.data_dir)
+    daemon.stop(clean=False)
+    for _ in ("no socket", "a socket that nobody listens at"):
+        with pytest.raises(DaemonUnavailable, match="is gone") as raised:
+            Connection.open(daemon.data_dir)
+        assert reason(raised) == unavailable.STALE
+        assert raised.value.hint == "stackshift daemon start"
+        with socket.socket(socket.AF_UNIX) as left:
+            path.unlink(missing_ok=True)
+            left.bind(str(path))
+
+
+def test_daemon_of_another_protocol_is_not_spoken_to(daemon: FakeDaemon) -> None:
+    """The hint is `stackshift daemon restart`, and nothing is sent to it."""
+    daemon.stop()
+    daemon.protocol += 1
+    daemon.start()
+    with pytest.raises(DaemonUnavailable, match="speaks protocol") as raised:
+        Connection.open(daemon.data_dir)
+    assert reason(raised) == unavailable.OTHER_PROTOCOL
+    assert raised.value.hint == "stackshift daemon restart"
+    assert daemon.seen == []
+
+
+def test_dead_daemon_of_another_protocol_is_just_dead(daemon: FakeDaemon) -> None:
+    """Restarting what does not run would be the wrong advice."""
+    daemon.stop()
+    daemon.protocol += 1
+    daemon.start()
+    daemon.stop(clean=False)
+    with pytest.raises(DaemonUnavailable) as raised:
+        Connection.open(daemon.data_dir)
+    assert reason(raised) == unavailable.STALE
+
+
+def test_daemon_of_another_user_is_not_spoken_to(
+    daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who listens is asked of the kernel."""
+    uid = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: uid + 1)
+    with pytest.raises(DaemonUnavailable, match=f"served by user {uid}") as raised:
+        Connection.open(daemon.data_dir)
+    assert reason(raised) == unavailable.OTHER_USER
+    assert daemon.seen == []
+
+
+def test_daemon_that_accepts_nobody_is_given_up(project: Project) -> None:
+    """A full queue of connections is waited for, as long as `connect_timeout` says."""
+    project.data_dir.mkdir(mode=0o700)
+    path = discovery.socket_path(project.data_dir)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen(0)
+        info = discovery.DaemonInfo(1, str(path), "1", 1, "now")
+        discovery.write_daemon(project.data_dir, info)
+        held = [Connection.open(project.data_dir)]
+        with pytest.raises(DaemonUnavailable) as raised:
+            for _ in range(8):
+                held.append(Connection.open(project.data_dir, connect_timeout=0.05))
+        for one in held:
+            one.close()
+    assert reason(raised) in (
+        unavailable.NO_ANSWER,
+        unavailable.STALE,
+    )  # Linux waits; macOS refuses at once
+
+
+def test_long_data_directory_is_reached_by_its_short_one(tmp_path: Path) -> None:
+    """And only as long as that is private: the client checks it too."""
+    data_dir = tmp_path.resolve() / ("long" * 30) / ".stackshift"
+    data_dir.parent.mkdir()
+    fake = FakeDaemon(data_dir).start()
+    private = discovery.socket_path(data_dir).parent
+    try:
+        assert private != data_dir
+        with Connection.open(data_dir) as opened:
+            assert opened.call("echo", {"a": 1}) == {"a": 1}
+        private.chmod(0o777)
+        with pytest.raises(BadConfiguration, match="mode is 0777"):
+            Connection.open(data_dir)
+    finally:
+        fake.stop()

@@ -1,0 +1,73 @@
+"""State entries as clients and handlers ask for them, where the journal or the clock is odd."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from msgspec import Raw
+
+from helpers.deadline import until
+from stackshift_jobs.errors import JournalDamaged
+from stackshift_jobs.project.config import load_config
+from stackshiftd.core import commands as c
+from stackshiftd.journal.memory import MemoryJournal
+from stackshiftd.shell.engine import Engine
+from stackshiftd.shell.ids import Ids
+from stackshiftd.shell.requests import Asks, SetState
+from stackshiftd.shell.views.entry_history import EntryHistory, StateHistory
+from stackshiftd.shell.workers.dispatcher import Dispatcher
+
+
+class Damaged(MemoryJournal):
+    """A journal that cannot be read back."""
+
+    def search(self, words: Any) -> Iterator[Any]:
+        raise JournalDamaged("no line lies there", hint="stackshift journal verify")
+        yield None
+
+
+@pytest.fixture
+def asks(tmp_path: Path) -> Asks:
+    """What reads the params."""
+    (tmp_path / "stackshift.toml").write_text("")
+    return Asks(load_config(tmp_path, {}), Ids())
+
+
+def look_back(asks: Asks) -> tuple[Any, Any]:
+    """What a client and a handler are told of a key whose history cannot be read."""
+
+    async def look() -> tuple[Any, Any]:
+        tasks = list[Any]()
+        told, posted = list[Any](), list[Any]()
+        engine = Engine(Damaged())
+        engine.submit = lambda command, *_, **__: posted.append(command)  # type: ignore[method-assign]
+        history = EntryHistory(engine, lambda work: tasks.append(asyncio.ensure_future(work)))
+        made = Dispatcher(*cast(Any, (engine, None, None, None, None, asks, history)))
+        history.answer(StateHistory("k"), told.append)
+        link = SimpleNamespace(stopping=())
+        asked = c.Ask("run_1", 1, 7, "[state.history k]", "state.history", Raw(b'{"key":"k"}'))
+        made.heard(cast(Any, link), asked)
+        await until(lambda: told and posted, "both to be told")
+        return told[0], posted[0]
+
+    return asyncio.run(look())
+
+
+def test_history_that_cannot_be_read_is_told_as_such(asks: Asks) -> None:
+    """Nobody waits for ever for what a damaged journal does not say."""
+    told, posted = look_back(asks)
+    assert isinstance(told, JournalDamaged)
+    assert isinstance(posted, c.RefuseCall)
+    assert (posted.call, json.loads(bytes(posted.error))["code"]) == (7, told.code)
+
+
+def test_entry_that_expired_at_the_beginning_of_time_has_expired(asks: Asks) -> None:
+    """Its zero is not the one that stands for no expiry."""
+    command = asks.set(SetState("k", Raw(b"1"), expires_at="1970-01-01T00:00:00Z"))
+    assert command.expires_us > 0
