@@ -185,8 +185,10 @@ def whole_command(rounds: int) -> dict[str, float]:
                 took[name].append(time.perf_counter() - began)
     start, nothing = _ms(took["start"]), _ms(took["pass"])
     return {
-        "stackshift start, ms": start, "python -c pass, ms": nothing, "ratio": start / nothing,
-    }  # fmt: skip
+        "stackshift start, ms": start,
+        "python -c pass, ms": nothing,
+        "ratio": start / nothing,
+    }
 
 
 def _started(argv: list[str]) -> subprocess.Popen[str]:
@@ -228,9 +230,11 @@ def main() -> None:
     for name in ours[0]:
         mine = statistics.median(each[name] for each in ours)
         other = statistics.median(each[name] for each in theirs) if theirs else float("nan")
-        ratio = statistics.median(
-            a[name] / b[name] for a, b in zip(ours, theirs, strict=True)
-        ) if theirs else float("nan")  # fmt: skip
+        ratio = (
+            statistics.median(a[name] / b[name] for a, b in zip(ours, theirs, strict=True))
+            if theirs
+            else float("nan")
+        )
         print(f"{name:28} {mine:10,.2f} {other:10,.2f} {ratio:6.2f}")
         figures[name] = {"ours": mine, "prototype": other, "ratio": ratio}
     for group in (memory(chosen.quick), whole_command(10 if chosen.quick else 30)):

@@ -90,11 +90,19 @@ class Project:
     def start(self) -> None:
         read, write = os.pipe()
         self.daemon = subprocess.Popen(
-            [sys.executable, "-m", "stackshiftd", "run", "--project", str(self.root),
-             "--ready-fd", str(write)],
+            [
+                sys.executable,
+                "-m",
+                "stackshiftd",
+                "run",
+                "--project",
+                str(self.root),
+                "--ready-fd",
+                str(write),
+            ],
             pass_fds=(write,),
             stderr=(self.root / "daemon.log").open("a"),
-        )  # fmt: skip
+        )
         os.close(write)
         with os.fdopen(read) as told:
             answer = json.loads(told.readline() or "{}")

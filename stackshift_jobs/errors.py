@@ -254,10 +254,21 @@ class NewerFormat(StackshiftError):
 BY_CODE: dict[str, type[StackshiftError]] = {
     cls.code: cls
     for cls in (
-        Usage, NotFound, Conflict, LockHeld, LockLost, PayloadRefused, BadConfiguration,
-        DaemonUnavailable, Busy, DiskFull, JournalDamaged, NewerFormat, StackshiftError,
+        Usage,
+        NotFound,
+        Conflict,
+        LockHeld,
+        LockLost,
+        PayloadRefused,
+        BadConfiguration,
+        DaemonUnavailable,
+        Busy,
+        DiskFull,
+        JournalDamaged,
+        NewerFormat,
+        StackshiftError,
     )
-}  # fmt: skip
+}
 """Those that cross the wire, by their code."""
 
 

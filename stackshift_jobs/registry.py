@@ -228,9 +228,11 @@ def _schedule(
     """The schedule that the options name; None where there is none."""
     if expression is None:
         others = {
-            "timezone": timezone, "catch_up": catch_up, "overlap": overlap,
+            "timezone": timezone,
+            "catch_up": catch_up,
+            "overlap": overlap,
             "schedule_payload": payload,
-        }  # fmt: skip
+        }
         for name, value in others.items():
             if value is not None:
                 raise Usage(f"{name} is of a schedule, and there is none", hint="give schedule=")

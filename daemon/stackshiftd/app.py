@@ -182,10 +182,17 @@ def _start_again(root: Path, restarted_at: float) -> None:
     os.execv(
         sys.executable,
         [
-            sys.executable, "-P", "-m", "stackshiftd", "run", "--project", str(root),
-            "--restarted-at", str(now),
+            sys.executable,
+            "-P",
+            "-m",
+            "stackshiftd",
+            "run",
+            "--project",
+            str(root),
+            "--restarted-at",
+            str(now),
         ],
-    )  # fmt: skip
+    )
 
 
 def _new_loop(work: Any) -> None:

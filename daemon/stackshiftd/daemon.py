@@ -111,25 +111,38 @@ class Daemon:
             self.engine, self._catalog, config, bodies, self._lookup, asks, history
         )
         self.pool = self._dispatcher.pool = Pool(
-            config, logs, self._dispatcher, self._tuning,
-            lambda worker: len(self.engine.state.executions.get(worker, ())), launch,
-        )  # fmt: skip
+            config,
+            logs,
+            self._dispatcher,
+            self._tuning,
+            lambda worker: len(self.engine.state.executions.get(worker, ())),
+            launch,
+        )
         self._view = View(self.engine, self._lookup, bodies, self._fleet)
         self._waiters = Waiters(self._view)
         self._feeds = Feeds(self.engine, self._lookup, self._view.run)
         self._hooks = Hooks(config, self._view.at_end, self._tuning)
         self._timers = Timers(self.engine, asks.remember_ms)
         self._upkeep = Upkeep(
-            self.engine, journal, self._history, config, lambda: self._feeds.published_seq,
+            self.engine,
+            journal,
+            self._history,
+            config,
+            lambda: self._feeds.published_seq,
             self._track,
-        )  # fmt: skip
+        )
         self._ticking = Ticking(self.engine, self._catalog)
         self._dispatcher.learned = self._ticking.learn
         payload_bytes = config.limits.payload_bytes
         looking = Looking(
-            self.engine, self._catalog, self._lookup, self._view, self._history, logs,
+            self.engine,
+            self._catalog,
+            self._lookup,
+            self._view,
+            self._history,
+            logs,
             self._waiters,
-        )  # fmt: skip
+        )
         self._queues = Queues(self.engine, self._catalog, config)
         tables = [
             self._queues.table,
@@ -148,10 +161,20 @@ class Daemon:
             "durability": config.journal.durability,
         }
         self.control = Control(
-            self.engine, tables, looking.bound | self._queues.bound | self._locks.bound,
-            self._waiters, self._queues, self._locks, self._feeds, self._lookup, self._catalog,
-            lambda: self.pool, self, facts, config.limits.connections,
-        )  # fmt: skip
+            self.engine,
+            tables,
+            looking.bound | self._queues.bound | self._locks.bound,
+            self._waiters,
+            self._queues,
+            self._locks,
+            self._feeds,
+            self._lookup,
+            self._catalog,
+            lambda: self.pool,
+            self,
+            facts,
+            config.limits.connections,
+        )
         self.engine.attach(self)
 
     # --- engine.Shell ----------------------------------------------------------------------
@@ -365,8 +388,10 @@ class Daemon:
         """When, in daemon time, something happens next by itself; it may be past."""
         state = self.engine.state
         found = (
-            state.next_due_us(), state.next_permit_us(self.engine.now_us()), self._ticking.next_us
-        )  # fmt: skip
+            state.next_due_us(),
+            state.next_permit_us(self.engine.now_us()),
+            self._ticking.next_us,
+        )
         return min((due_us for due_us in found if due_us is not None), default=None)
 
     def ring(self) -> None:

@@ -50,8 +50,10 @@ def billing(ctx: JobContext[Order]) -> dict[str, Any]:
         # Whatever comes first. If nobody looks at it for two days, the run is cancelled.
         decision = ctx.step.wait_for_any(
             [("payment.approved", about), ("payment.rejected", about)],
-            name="review", timeout="2d", on_timeout="cancel",
-        )  # fmt: skip
+            name="review",
+            timeout="2d",
+            on_timeout="cancel",
+        )
         if decision.name == "payment.rejected":
             return {"customer": order.customer, "plan": None, "charge": None}
 

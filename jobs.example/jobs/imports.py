@@ -76,9 +76,14 @@ def import_chunk(ctx: JobContext[Chunk]) -> dict[str, Any]:
 
     # The line is bad: four tries, and none of the rows is saved before all of them were read.
     rows = ctx.step.run(
-        "parse", _feed.read_rows, chunk.file, chunk.first, chunk.count,
-        request=ctx.step.key("parse"), retry=Retry(max_attempts=4, backoff="200ms"),
-    )  # fmt: skip
+        "parse",
+        _feed.read_rows,
+        chunk.file,
+        chunk.first,
+        chunk.count,
+        request=ctx.step.key("parse"),
+        retry=Retry(max_attempts=4, backoff="200ms"),
+    )
     saved = ctx.step.map("save", save, rows, concurrency=4)
     rejected = [row["id"] for row, good in zip(rows, saved, strict=True) if not good]
 

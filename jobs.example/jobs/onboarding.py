@@ -46,9 +46,11 @@ async def onboarding(ctx: AsyncJobContext[NewUser]) -> dict[str, Any]:
     # daemon or the machine was restarted meanwhile. The handler then runs from the top, and the
     # steps above answer from the record. Without the event the run fails when the time has passed.
     verified = await ctx.step.wait_for_event(
-        "email.verified", correlation_key=f"user:{user['id']}",
-        timeout=PATIENCE, on_timeout="fail",
-    )  # fmt: skip
+        "email.verified",
+        correlation_key=f"user:{user['id']}",
+        timeout=PATIENCE,
+        on_timeout="fail",
+    )
 
     account = await ctx.step.run("unlock-account", unlock, user["id"])
 

@@ -16,8 +16,10 @@ def test_every_size_is_made(stackshift: Stackshift, out: Path) -> None:
     """And a manifest that names the files."""
     run = stackshift.start("resizeAvatar", AVATAR)
     assert run.result["files"] == [
-        "out/img_123/64.png", "out/img_123/128.png", "out/img_123/manifest.json",
-    ]  # fmt: skip
+        "out/img_123/64.png",
+        "out/img_123/128.png",
+        "out/img_123/manifest.json",
+    ]
     with Image.open(out / "img_123" / "128.png") as picture:
         assert picture.size == (128, 128)
 

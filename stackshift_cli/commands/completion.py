@@ -19,8 +19,15 @@ WORD: Final = "__complete"
 _ANSWER_SECONDS: Final = 1.0
 _MOST_KEYS: Final = 100
 _STATUSES: Final = (
-    "scheduled", "queued", "running", "waiting", "retrying", "completed", "failed", "cancelled",
-)  # fmt: skip
+    "scheduled",
+    "queued",
+    "running",
+    "waiting",
+    "retrying",
+    "completed",
+    "failed",
+    "cancelled",
+)
 _VALUES: Final = {
     "color": ("auto", "always", "never"),
     "status": _STATUSES,

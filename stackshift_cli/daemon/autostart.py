@@ -46,8 +46,15 @@ def command(project: Project, *more: str) -> list[str]:
     """The command line of the daemon of `project`. `-P`: no file of the directory that it starts in
     can stand in for a module of ours or of the standard library."""
     return [
-        sys.executable, "-P", "-m", "stackshiftd", "run", "--project", str(project.root), *more,
-    ]  # fmt: skip
+        sys.executable,
+        "-P",
+        "-m",
+        "stackshiftd",
+        "run",
+        "--project",
+        str(project.root),
+        *more,
+    ]
 
 
 def start(project: Project, say: Callable[[str], None]) -> int | None:

@@ -26,9 +26,12 @@ def _in_crontab() -> bool:
     try:
         done = subprocess.run(
             ["crontab", "-l"],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            timeout=_SECONDS, check=False,
-        )  # fmt: skip
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=_SECONDS,
+            check=False,
+        )
     except (OSError, subprocess.TimeoutExpired):
         return False
     lines = done.stdout.decode("utf-8", "replace").splitlines()

@@ -16,10 +16,20 @@ from stackshift_jobs.values import strict_json
 from stackshift_jobs.values.durations import milliseconds
 
 MAX_LINE: Final = MAX_PAYLOAD_BYTES + 65_536
-_FIELDS: Final = frozenset((
-    "job", "payload", "queue", "idempotency_key", "idempotency_ttl", "delay", "scheduled_at",
-    "priority", "max_attempts", "labels",
-))  # fmt: skip
+_FIELDS: Final = frozenset(
+    (
+        "job",
+        "payload",
+        "queue",
+        "idempotency_key",
+        "idempotency_ttl",
+        "delay",
+        "scheduled_at",
+        "priority",
+        "max_attempts",
+        "labels",
+    )
+)
 
 
 class Entry(NamedTuple):

@@ -106,8 +106,10 @@ class Report:
     def _counts(self) -> str:
         told = [f"{self.started:,} started"]
         for count, word in (
-            (self.reused, "reused"), (self.bad, "bad"), (self.unknown, "unknown"),
-        ):  # fmt: skip
+            (self.reused, "reused"),
+            (self.bad, "bad"),
+            (self.unknown, "unknown"),
+        ):
             if count:
                 told.append(f"{count:,} {word}")
         return ", ".join(told)

@@ -25,27 +25,56 @@ class Glyphs(NamedTuple):
 UNICODE: Final = Glyphs(
     bars={"#": "█", "x": "▓", ".": "·", "-": "░", "=": "─", "~": "⌇"},
     statuses={
-        "completed": "✓", "failed": "✗", "cancelled": "⊘", "running": "●",
-        "waiting": "◌", "retrying": "↻", "queued": "○", "scheduled": "○",
+        "completed": "✓",
+        "failed": "✗",
+        "cancelled": "⊘",
+        "running": "●",
+        "waiting": "◌",
+        "retrying": "↻",
+        "queued": "○",
+        "scheduled": "○",
     },
-    branch="├", last_branch="└", dot="·", ellipsis="…",
-)  # fmt: skip
+    branch="├",
+    last_branch="└",
+    dot="·",
+    ellipsis="…",
+)
 ASCII: Final = Glyphs(
     bars={"#": "#", "x": "x", ".": ".", "-": "-", "=": "=", "~": "~"},
     statuses={
-        "completed": "+", "failed": "x", "cancelled": "/", "running": "*",
-        "waiting": "-", "retrying": "~", "queued": "o", "scheduled": "o",
+        "completed": "+",
+        "failed": "x",
+        "cancelled": "/",
+        "running": "*",
+        "waiting": "-",
+        "retrying": "~",
+        "queued": "o",
+        "scheduled": "o",
     },
-    branch="|", last_branch="`", dot="-", ellipsis="...",
-)  # fmt: skip
+    branch="|",
+    last_branch="`",
+    dot="-",
+    ellipsis="...",
+)
 
 STATUS_STYLES: Final = {
-    "completed": "green", "failed": "red", "cancelled": "yellow", "running": "cyan",
-    "waiting": "blue", "retrying": "magenta", "queued": "dim", "scheduled": "dim",
-}  # fmt: skip
+    "completed": "green",
+    "failed": "red",
+    "cancelled": "yellow",
+    "running": "cyan",
+    "waiting": "blue",
+    "retrying": "magenta",
+    "queued": "dim",
+    "scheduled": "dim",
+}
 BAR_STYLES: Final = {
-    "#": "green", "x": "red", ".": "magenta", "-": "blue", "=": "cyan", "~": "dim",
-}  # fmt: skip
+    "#": "green",
+    "x": "red",
+    ".": "magenta",
+    "-": "blue",
+    "=": "cyan",
+    "~": "dim",
+}
 
 
 def console(options: Globals, stream: TextIO | None = None) -> Console:

@@ -19,29 +19,40 @@ _VALUE_CHARACTERS: Final = 400
 
 def print_entries(options: Globals, entries: list[dict[str, Any]]) -> None:
     """`state list`."""
-    _print(options, ("value", "by", "key"), [
-        column("key", (safe(each["key"]) for each in entries)),
-        column("version", (str(each["version"]) for each in entries)),
-        column("value", _values(entries)),
-        column("updated", (_second(each["updated_at"]) for each in entries)),
-        column("expires", (_second(each["expires_at"]) for each in entries)),
-    ])  # fmt: skip
+    _print(
+        options,
+        ("value", "by", "key"),
+        [
+            column("key", (safe(each["key"]) for each in entries)),
+            column("version", (str(each["version"]) for each in entries)),
+            column("value", _values(entries)),
+            column("updated", (_second(each["updated_at"]) for each in entries)),
+            column("expires", (_second(each["expires_at"]) for each in entries)),
+        ],
+    )
 
 
 def print_changes(options: Globals, changes: list[dict[str, Any]]) -> None:
     """`state history`."""
-    _print(options, ("value", "by"), [
-        column("seq", (str(each["seq"]) for each in changes)),
-        column("at", (_second(each["at"]) for each in changes)),
-        column("what", (safe(each["kind"]) for each in changes)),
-        column("version", (str(each["version"]) for each in changes)),
-        column("value", (
-            "" if each["kind"] in ("deleted", "expired") else value
-            for each, value in zip(changes, _values(changes), strict=True)
-        )),
-        column("expires", (_second(each["expires_at"]) for each in changes)),
-        column("by", (safe(each["by"] or "") for each in changes)),
-    ])  # fmt: skip
+    _print(
+        options,
+        ("value", "by"),
+        [
+            column("seq", (str(each["seq"]) for each in changes)),
+            column("at", (_second(each["at"]) for each in changes)),
+            column("what", (safe(each["kind"]) for each in changes)),
+            column("version", (str(each["version"]) for each in changes)),
+            column(
+                "value",
+                (
+                    "" if each["kind"] in ("deleted", "expired") else value
+                    for each, value in zip(changes, _values(changes), strict=True)
+                ),
+            ),
+            column("expires", (_second(each["expires_at"]) for each in changes)),
+            column("by", (safe(each["by"] or "") for each in changes)),
+        ],
+    )
 
 
 def print_events(options: Globals, events: list[dict[str, Any]]) -> None:

@@ -191,7 +191,13 @@ def recording_console(width: int) -> Console:
     import io
 
     return Console(
-        file=io.StringIO(), record=True, width=width, force_terminal=True,
-        color_system="truecolor", highlight=False, markup=False, emoji=False,
+        file=io.StringIO(),
+        record=True,
+        width=width,
+        force_terminal=True,
+        color_system="truecolor",
+        highlight=False,
+        markup=False,
+        emoji=False,
         legacy_windows=False,
-    )  # fmt: skip
+    )

@@ -18,12 +18,27 @@ RUN_COLUMNS: Final = ("id", "status", "job", "queue", "attempt", "created_at", "
 RECORD_COLUMNS: Final = ("seq", "at", "kind", "run", "attempt", "step", "detail")
 JOB_COLUMNS: Final = ("name", "queue", "max_attempts", "timeout_ms", "module", "code")
 QUEUE_COLUMNS: Final = (
-    "name", "status", "depth", "running", "oldest_ms", "concurrency", "key_concurrency", "rate",
-)  # fmt: skip
+    "name",
+    "status",
+    "depth",
+    "running",
+    "oldest_ms",
+    "concurrency",
+    "key_concurrency",
+    "rate",
+)
 SCHEDULE_COLUMNS: Final = (
-    "job", "schedule", "timezone", "next_at", "last_at", "paused", "retired", "catch_up", "overlap",
+    "job",
+    "schedule",
+    "timezone",
+    "next_at",
+    "last_at",
+    "paused",
+    "retired",
+    "catch_up",
+    "overlap",
     "last_run",
-)  # fmt: skip
+)
 TICK_COLUMNS: Final = ("at", "job", "local")
 STATE_COLUMNS: Final = ("key", "version", "value", "updated_at", "expires_at")
 CHANGE_COLUMNS: Final = ("seq", "at", "kind", "version", "value", "expires_at", "by")
@@ -81,6 +96,13 @@ def detail(body: dict[str, Any]) -> str:
 def ending(run: dict[str, Any], exit_status: int) -> str:
     """The last line that a follower of a run prints, in the columns of a record."""
     return tabbed(
-        (None, run.get("finished_at"), "end", run["id"], run["attempt"], None,
-         f"{run['status']} exit={exit_status}")
-    )  # fmt: skip
+        (
+            None,
+            run.get("finished_at"),
+            "end",
+            run["id"],
+            run["attempt"],
+            None,
+            f"{run['status']} exit={exit_status}",
+        )
+    )

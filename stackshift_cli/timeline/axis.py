@@ -17,17 +17,48 @@ from stackshift_cli.timeline.intervals import Kind, Span, covered_us
 from stackshift_jobs.values.durations import format_ms
 
 CODES: Final = {
-    Kind.HOLD: "=", Kind.WAIT: "-", Kind.BACKOFF: ".", Kind.FAILED: "x", Kind.WORK: "#",
-}  # fmt: skip
+    Kind.HOLD: "=",
+    Kind.WAIT: "-",
+    Kind.BACKOFF: ".",
+    Kind.FAILED: "x",
+    Kind.WORK: "#",
+}
 GAP: Final = "~"
 _LONG_US: Final = 5_000_000
 _TICK_CELLS: Final = 9
 """Ticks are at least this far apart, so that their labels do not meet."""
 _STEPS_MS: Final = (
-    1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 15_000, 30_000, 60_000,
-    120_000, 300_000, 600_000, 900_000, 1_800_000, 3_600_000, 7_200_000, 14_400_000, 43_200_000,
-    86_400_000, 172_800_000, 604_800_000, 2_592_000_000, 31_536_000_000,
-)  # fmt: skip
+    1,
+    2,
+    5,
+    10,
+    20,
+    50,
+    100,
+    200,
+    500,
+    1000,
+    2000,
+    5000,
+    10_000,
+    15_000,
+    30_000,
+    60_000,
+    120_000,
+    300_000,
+    600_000,
+    900_000,
+    1_800_000,
+    3_600_000,
+    7_200_000,
+    14_400_000,
+    43_200_000,
+    86_400_000,
+    172_800_000,
+    604_800_000,
+    2_592_000_000,
+    31_536_000_000,
+)
 
 
 @dataclass(frozen=True)

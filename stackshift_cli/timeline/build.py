@@ -388,9 +388,17 @@ class _Telling:
         if is_forgotten(self.run) and self.run.get("duration_ms") is not None:
             total_ms = int(self.run["duration_ms"])
         return Timeline(
-            rows, self.start_us, end_us, str(self.run.get("status")), self.attempt, self.code,
-            active_ms, waiting_ms, total_ms, self.progress,
-        )  # fmt: skip
+            rows,
+            self.start_us,
+            end_us,
+            str(self.run.get("status")),
+            self.attempt,
+            self.code,
+            active_ms,
+            waiting_ms,
+            total_ms,
+            self.progress,
+        )
 
 
 def _first_moment(row: Row) -> float:

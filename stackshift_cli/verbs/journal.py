@@ -150,9 +150,16 @@ def _print_object(session: Session, told: dict[str, Any]) -> None:
 
 def _command(session: Session, verb: str, *more: str) -> list[str]:
     return [
-        sys.executable, "-P", "-m", "stackshiftd", "journal", verb, *more,
-        "--data-dir", str(session.project.data_dir),
-    ]  # fmt: skip
+        sys.executable,
+        "-P",
+        "-m",
+        "stackshiftd",
+        "journal",
+        verb,
+        *more,
+        "--data-dir",
+        str(session.project.data_dir),
+    ]
 
 
 def _tool(session: Session, verb: str, *more: str) -> dict[str, Any]:

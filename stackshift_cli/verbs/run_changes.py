@@ -90,9 +90,10 @@ def _replacement(text: str) -> tuple[str, Any]:
         return step, strict_json.loads(value)
     except PayloadRefused as bad:
         raise PayloadRefused(
-            f"--set {step}: {bad.message}", hint="it must be JSON; quote it for the shell",
+            f"--set {step}: {bad.message}",
+            hint="it must be JSON; quote it for the shell",
             **bad.fields,
-        ) from bad  # fmt: skip
+        ) from bad
 
 
 def _warn_of_unrecorded(session: Session, run: str, replaced: Iterable[str]) -> None:

@@ -124,10 +124,22 @@ def _print_entries(run: dict[str, Any], logs: list[dict[str, Any]]) -> None:
 
     entries = [(record["at"], tsv.record(record)) for record in run["timeline"]]
     entries += [
-        (line["at"], tsv.tabbed((None, line["at"], f"log.{line['stream']}", run["id"],
-                                   line["attempt"], line["step"], line["message"])))
+        (
+            line["at"],
+            tsv.tabbed(
+                (
+                    None,
+                    line["at"],
+                    f"log.{line['stream']}",
+                    run["id"],
+                    line["attempt"],
+                    line["step"],
+                    line["message"],
+                )
+            ),
+        )
         for line in logs
-    ]  # fmt: skip
+    ]
     for _, text in sorted(entries, key=lambda entry: entry[0]):
         messages.data(text)
     if is_forgotten(run):

@@ -16,8 +16,11 @@ from stackshift_jobs.errors import NotFound, Usage
 
 _MAX_VERSION: Final = 2**63 - 1
 _NONE: Final[dict[str, Any]] = {
-    "version": 0, "expires_at": None, "updated_at": None, "updated_by": None,
-}  # fmt: skip
+    "version": 0,
+    "expires_at": None,
+    "updated_at": None,
+    "updated_by": None,
+}
 """What there is of an entry where there is none; 0 is what `--if-version` takes for that."""
 
 

@@ -37,9 +37,13 @@ class Events:
         if it had another name, correlation key or payload.
         """
         call = events.send(
-            name, payload, correlation_key=correlation_key, idempotency_key=idempotency_key,
-            idempotency_ttl=idempotency_ttl, ttl=ttl,
-        )  # fmt: skip
+            name,
+            payload,
+            correlation_key=correlation_key,
+            idempotency_key=idempotency_key,
+            idempotency_ttl=idempotency_ttl,
+            ttl=ttl,
+        )
         return events.sent(self._caller.call(*call))
 
 
@@ -61,7 +65,11 @@ class AsyncEvents:
     ) -> SentEvent:
         """Send an event; see `Events.send`."""
         call = events.send(
-            name, payload, correlation_key=correlation_key, idempotency_key=idempotency_key,
-            idempotency_ttl=idempotency_ttl, ttl=ttl,
-        )  # fmt: skip
+            name,
+            payload,
+            correlation_key=correlation_key,
+            idempotency_key=idempotency_key,
+            idempotency_ttl=idempotency_ttl,
+            ttl=ttl,
+        )
         return events.sent(await self._caller.call(*call))

@@ -74,16 +74,26 @@ class AsyncStepCalls:
 
     @overload
     def run(
-        self, name: str, fn: Callable[..., Coroutine[Any, Any, R]], *args: Any,
-        retry: Retry | None = None, timeout: Duration | None = None, returns: Any = None,
+        self,
+        name: str,
+        fn: Callable[..., Coroutine[Any, Any, R]],
+        *args: Any,
+        retry: Retry | None = None,
+        timeout: Duration | None = None,
+        returns: Any = None,
         **kwargs: Any,
-    ) -> Coroutine[Any, Any, R]: ...  # fmt: skip
+    ) -> Coroutine[Any, Any, R]: ...
     @overload
     def run(
-        self, name: str, fn: Callable[..., R], *args: Any,
-        retry: Retry | None = None, timeout: Duration | None = None, returns: Any = None,
+        self,
+        name: str,
+        fn: Callable[..., R],
+        *args: Any,
+        retry: Retry | None = None,
+        timeout: Duration | None = None,
+        returns: Any = None,
         **kwargs: Any,
-    ) -> Coroutine[Any, Any, R]: ...  # fmt: skip
+    ) -> Coroutine[Any, Any, R]: ...
     def run(
         self,
         name: str,
@@ -97,9 +107,15 @@ class AsyncStepCalls:
         """Run `fn` once; an `async def` one on the loop, a `def` one on a thread."""
         key = self._pass.identify(name, "run")
         made = steps.run_step(
-            self._pass, key, fn, args, kwargs, retry=retry,
-            timeout_ms=steps.timeout_ms(timeout), clock=self._pass.clock.seconds,
-        )  # fmt: skip
+            self._pass,
+            key,
+            fn,
+            args,
+            kwargs,
+            retry=retry,
+            timeout_ms=steps.timeout_ms(timeout),
+            clock=self._pass.clock.seconds,
+        )
         return (
             self._called(key, made)
             if returns is None
@@ -136,10 +152,16 @@ class AsyncStepCalls:
             for index, item in left:
                 key = self._pass.identify_item(base, index)
                 made = steps.run_step(
-                    self._pass, key, fn, (item,), {}, retry=retry,
-                    timeout_ms=steps.timeout_ms(timeout), clock=self._pass.clock.seconds,
+                    self._pass,
+                    key,
+                    fn,
+                    (item,),
+                    {},
+                    retry=retry,
+                    timeout_ms=steps.timeout_ms(timeout),
+                    clock=self._pass.clock.seconds,
                     input=steps.digest(item),
-                )  # fmt: skip
+                )
                 try:
                     outcomes[index] = convert(await drive_awaited(made, self._port), returns)
                 except Exception as error:
@@ -191,9 +213,14 @@ class AsyncStepCalls:
         """Start an independent run exactly once; gives its id."""
         key = self._pass.identify(name or job, "start")
         made = steps.start_child(
-            self._pass, key, job, payload, wait=False,
-            cancel_with_parent=cancel_with_parent, options=options,
-        )  # fmt: skip
+            self._pass,
+            key,
+            job,
+            payload,
+            wait=False,
+            cancel_with_parent=cancel_with_parent,
+            options=options,
+        )
         return self._called(key, made)
 
     def call(

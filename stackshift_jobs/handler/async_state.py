@@ -167,9 +167,13 @@ class AsyncRunEvents(_Calls):
     ) -> Coroutine[Any, Any, SentEvent]:
         """Send an event to the runs that wait for it; see `RunEvents.send`."""
         call = events.send(
-            name, payload, correlation_key=correlation_key, idempotency_key=idempotency_key,
-            idempotency_ttl=idempotency_ttl, ttl=ttl,
-        )  # fmt: skip
+            name,
+            payload,
+            correlation_key=correlation_key,
+            idempotency_key=idempotency_key,
+            idempotency_ttl=idempotency_ttl,
+            ttl=ttl,
+        )
         subject = sent_subject(name, correlation_key)
         return self._ask(subject, call, events.sent, call_name)
 

@@ -131,9 +131,15 @@ class StepCalls:
         """
         key = self._pass.identify(name, "run")
         made = steps.run_step(
-            self._pass, key, fn, args, kwargs, retry=retry,
-            timeout_ms=steps.timeout_ms(timeout), clock=self._pass.clock.seconds,
-        )  # fmt: skip
+            self._pass,
+            key,
+            fn,
+            args,
+            kwargs,
+            retry=retry,
+            timeout_ms=steps.timeout_ms(timeout),
+            clock=self._pass.clock.seconds,
+        )
         return cast(R, convert(drive(made, self._port), returns))
 
     def map(
@@ -158,10 +164,16 @@ class StepCalls:
         def one(index: int, item: T) -> R:
             key = self._pass.identify_item(base, index)
             made = steps.run_step(
-                self._pass, key, fn, (item,), {}, retry=retry,
-                timeout_ms=steps.timeout_ms(timeout), clock=self._pass.clock.seconds,
+                self._pass,
+                key,
+                fn,
+                (item,),
+                {},
+                retry=retry,
+                timeout_ms=steps.timeout_ms(timeout),
+                clock=self._pass.clock.seconds,
                 input=steps.digest(item),
-            )  # fmt: skip
+            )
             return cast(R, convert(drive(made, self._port), returns))
 
         with ThreadPoolExecutor(min(lanes, len(listed)) or 1, f"map-{name}") as pool:
@@ -209,9 +221,14 @@ class StepCalls:
         """Start an independent run exactly once; returns its id. Options are those of a start."""
         key = self._pass.identify(name or job, "start")
         made = steps.start_child(
-            self._pass, key, job, payload, wait=False,
-            cancel_with_parent=cancel_with_parent, options=options,
-        )  # fmt: skip
+            self._pass,
+            key,
+            job,
+            payload,
+            wait=False,
+            cancel_with_parent=cancel_with_parent,
+            options=options,
+        )
         return str(drive(made, self._port))
 
     def call(

@@ -48,9 +48,17 @@ class Pass:
     """
 
     __slots__ = (
-        "_branches", "_counts", "_lock", "calls", "clock", "forgotten", "loop", "memos",
-        "unawaited", "unwinding",
-    )  # fmt: skip
+        "_branches",
+        "_counts",
+        "_lock",
+        "calls",
+        "clock",
+        "forgotten",
+        "loop",
+        "memos",
+        "unawaited",
+        "unwinding",
+    )
 
     def __init__(self, memos: dict[str, Memo], clock: Clock = WALL) -> None:
         self.memos = memos
@@ -159,8 +167,10 @@ def written_as(method: str) -> str:
 
 
 _METHODS: Final = {
-    "event.send": "ctx.events.send", "lock": "ctx.state.lock", "lock.extend": "lock.extend",
-}  # fmt: skip
+    "event.send": "ctx.events.send",
+    "lock": "ctx.state.lock",
+    "lock.extend": "lock.extend",
+}
 
 
 def told(method: str, subject: str) -> str:

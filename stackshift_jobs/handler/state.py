@@ -140,9 +140,13 @@ class RunEvents:
         once: that is for senders who do not know of each other. `call_name` tells sends of one name
         and correlation key in branches of a handler apart."""
         call = events.send(
-            name, payload, correlation_key=correlation_key, idempotency_key=idempotency_key,
-            idempotency_ttl=idempotency_ttl, ttl=ttl,
-        )  # fmt: skip
+            name,
+            payload,
+            correlation_key=correlation_key,
+            idempotency_key=idempotency_key,
+            idempotency_ttl=idempotency_ttl,
+            ttl=ttl,
+        )
         subject = sent_subject(name, correlation_key)
         step = self._pass.identify_call("event.send", subject, name=call_name)
         return events.sent(drive(ask(self._pass, step, call), self._port))

@@ -42,8 +42,15 @@ class Rate:
 
 _SIZE: Final = re.compile(r"(\d+)\s*(B|KiB|MiB|GiB|kB|MB|GB)?")
 _SIZE_UNIT: Final = {
-    None: 1, "B": 1, "KiB": KIB, "MiB": MIB, "GiB": GIB, "kB": 10**3, "MB": 10**6, "GB": 10**9,
-}  # fmt: skip
+    None: 1,
+    "B": 1,
+    "KiB": KIB,
+    "MiB": MIB,
+    "GiB": GIB,
+    "kB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+}
 _RATE: Final = re.compile(r"(\d+)\s*/\s*((?:\d+(?:\.\d+)?)?(?:ms|s|m|h|d|w))")
 
 

@@ -17,8 +17,13 @@ Duration = str | int | float | timedelta
 """`250ms 10s 5m 24h 7d 2w`, sums like `1h30m`, a number of seconds, or a `timedelta`."""
 
 _UNIT_MS: Final = {
-    "ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000,
-}  # fmt: skip
+    "ms": 1,
+    "s": 1000,
+    "m": 60_000,
+    "h": 3_600_000,
+    "d": 86_400_000,
+    "w": 604_800_000,
+}
 _PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
 _NUMBER: Final = re.compile(r"\d+(?:\.\d+)?")
 MAX_DURATION_MS: Final = 10 * 366 * 86_400_000

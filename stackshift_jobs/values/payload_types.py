@@ -72,9 +72,13 @@ def _closed(kind: Any, seen: dict[int, Any]) -> set[str]:
     if id(kind) in seen or not isinstance(kind, msgspec.Struct | tuple):
         return set()
     seen[id(kind)] = kind
-    parts = kind if isinstance(kind, tuple) else [
-        getattr(kind, name) for name in kind.__struct_fields__ if name not in ("cls", "default")
-    ]  # fmt: skip
+    parts = (
+        kind
+        if isinstance(kind, tuple)
+        else [
+            getattr(kind, name) for name in kind.__struct_fields__ if name not in ("cls", "default")
+        ]
+    )
     found = set().union(*(_closed(part, seen) for part in parts))
     if isinstance(kind, msgspec.inspect.DataclassType | msgspec.inspect.TypedDictType):
         found.add(kind.cls.__name__)

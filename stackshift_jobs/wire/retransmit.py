@@ -16,11 +16,29 @@ from stackshift_jobs.errors import DaemonUnavailable, StackshiftError
 from stackshift_jobs.wire.unavailable import BROKEN, NO_ANSWER, NOT_RUNNING, STALE
 
 READS: Final = frozenset(
-    ("run.get", "run.list", "run.why", "run.wait", "run.logs", "job.list", "job.get",
-     "daemon.status", "journal.stats", "queue.list", "queue.show", "queue.pause", "queue.resume",
-     "queue.limit", "queue.drain", "state.get", "state.list", "state.history", "event.list",
-     "lock.extend")
-)  # fmt: skip
+    (
+        "run.get",
+        "run.list",
+        "run.why",
+        "run.wait",
+        "run.logs",
+        "job.list",
+        "job.get",
+        "daemon.status",
+        "journal.stats",
+        "queue.list",
+        "queue.show",
+        "queue.pause",
+        "queue.resume",
+        "queue.limit",
+        "queue.drain",
+        "state.get",
+        "state.list",
+        "state.history",
+        "event.list",
+        "lock.extend",
+    )
+)
 """Methods that change nothing, or nothing more when they are asked twice."""
 _KEYED: Final = frozenset(("run.start", "event.send"))
 """Methods that an idempotency key makes the same when they are asked twice."""

@@ -55,8 +55,9 @@ def test_plugin_of_pytest_loads_the_daemon_when_a_test_asks_for_it() -> None:
     assert refused(iter(found), SDK, "pytest", f"{DAEMON}.testing") == []
     at_once = {each.target for each in found if not each.late and not each.checked}
     assert {name for name in at_once if name.startswith((SDK, DAEMON, CLI))} <= {
-        f"{SDK}.project.locate.CONFIG_FILE", f"{SDK}.project.locate.project_above",
-    }  # fmt: skip
+        f"{SDK}.project.locate.CONFIG_FILE",
+        f"{SDK}.project.locate.project_above",
+    }
     assert any(each.package == DAEMON for each in found)
     users = [each for each in (*imports(SDK), *imports(CLI)) if each.module != PLUGIN]
     assert [str(each) for each in users if each.package == "pytest"] == []
@@ -101,11 +102,28 @@ def test_fold_computes_no_ticks() -> None:
 
 WORLD = frozenset(
     (
-        "time", "os", "io", "socket", "select", "selectors", "random", "secrets", "uuid", "asyncio",
-        "threading", "multiprocessing", "subprocess", "pathlib", "shutil", "tempfile", "signal",
-        "sqlite3", "logging", "platform",
+        "time",
+        "os",
+        "io",
+        "socket",
+        "select",
+        "selectors",
+        "random",
+        "secrets",
+        "uuid",
+        "asyncio",
+        "threading",
+        "multiprocessing",
+        "subprocess",
+        "pathlib",
+        "shutil",
+        "tempfile",
+        "signal",
+        "sqlite3",
+        "logging",
+        "platform",
     )
-)  # fmt: skip
+)
 
 
 def test_core_knows_no_clock_file_socket_or_chance() -> None:
@@ -130,9 +148,17 @@ def test_shell_imports_core_journal_and_history() -> None:
     """And of the workers the frames that both speak."""
     shell = f"{DAEMON}.shell"
     allowed = (
-        shell, f"{DAEMON}.core", f"{DAEMON}.journal", f"{DAEMON}.history",
-        f"{DAEMON}.worker.frames", SDK, "msgspec", "fastjsonschema", "cronsim", "watchfiles",
-    )  # fmt: skip
+        shell,
+        f"{DAEMON}.core",
+        f"{DAEMON}.journal",
+        f"{DAEMON}.history",
+        f"{DAEMON}.worker.frames",
+        SDK,
+        "msgspec",
+        "fastjsonschema",
+        "cronsim",
+        "watchfiles",
+    )
     assert refused(imports(DAEMON, shell), *allowed) == []
 
 

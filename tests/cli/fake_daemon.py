@@ -28,24 +28,50 @@ FINISHED = ("completed", "failed", "cancelled")
 def run_object(number: int = 1, **changed: Any) -> dict[str, Any]:
     """A run object with all its fields; completed unless `changed` says otherwise."""
     run: dict[str, Any] = {
-        "id": run_id(number), "job": "hello", "queue": "default", "status": "completed",
-        "attempt": 1, "max_attempts": 3, "priority": 0, "payload": {}, "result": {"ok": True},
-        "error": None, "idempotency_key": None, "labels": {}, "created_at": T0,
-        "scheduled_at": None, "started_at": T0, "finished_at": T0, "duration_ms": 12,
-        "waiting_for": None, "why": None, "why_code": None, "code": "3f9c2a1d", "parent": None,
+        "id": run_id(number),
+        "job": "hello",
+        "queue": "default",
+        "status": "completed",
+        "attempt": 1,
+        "max_attempts": 3,
+        "priority": 0,
+        "payload": {},
+        "result": {"ok": True},
+        "error": None,
+        "idempotency_key": None,
+        "labels": {},
+        "created_at": T0,
+        "scheduled_at": None,
+        "started_at": T0,
+        "finished_at": T0,
+        "duration_ms": 12,
+        "waiting_for": None,
+        "why": None,
+        "why_code": None,
+        "code": "3f9c2a1d",
+        "parent": None,
         "dead": False,
-    }  # fmt: skip
+    }
     return run | changed
 
 
 def schedule_object(job: str = "hello", **changed: Any) -> dict[str, Any]:
     """A schedule as `schedule.list` tells it; daily at nine in Berlin unless `changed` says so."""
     made: dict[str, Any] = {
-        "job": job, "schedule": "0 9 * * *", "timezone": "Europe/Berlin",
-        "next_at": "2026-05-07T07:00:00.000000Z", "last_at": None, "paused": False,
-        "retired": False, "catch_up": "once", "overlap": "skip", "payload": {}, "last_run": None,
-        "waiting_tick": None, "problem": None,
-    }  # fmt: skip
+        "job": job,
+        "schedule": "0 9 * * *",
+        "timezone": "Europe/Berlin",
+        "next_at": "2026-05-07T07:00:00.000000Z",
+        "last_at": None,
+        "paused": False,
+        "retired": False,
+        "catch_up": "once",
+        "overlap": "skip",
+        "payload": {},
+        "last_run": None,
+        "waiting_tick": None,
+        "problem": None,
+    }
     return made | changed
 
 
@@ -204,14 +230,21 @@ class FakeDaemon(FakeState):
 
     def on_run_start(self, params: dict[str, Any]) -> Any:
         run = run_object(
-            len(self.runs) + 1, status="queued", result=None, started_at=None, finished_at=None,
+            len(self.runs) + 1,
+            status="queued",
+            result=None,
+            started_at=None,
+            finished_at=None,
             duration_ms=None,
             **{k: params[k] for k in ("job", "payload", "queue", "labels") if k in params},
-        )  # fmt: skip
+        )
         if not params.get("dry_run"):
             self.add(run)
-        told = {"id": None if params.get("dry_run") else run["id"], "reused": False,
-                "status": run["status"]}  # fmt: skip
+        told = {
+            "id": None if params.get("dry_run") else run["id"],
+            "reused": False,
+            "status": run["status"],
+        }
         return told | ({"run": run} if params.get("full") else {})
 
     def on_run_start_many(self, params: dict[str, Any]) -> Any:
@@ -269,15 +302,23 @@ class FakeDaemon(FakeState):
             planned("c", "repeat", "start", run_id(7)),
             planned("d", "repeat", None),
         ]
-        return {"id": run["id"], "reused_steps": ["a", "b"], "repeated_steps": ["c"],
-                "dry_run": dry} | ({"steps": steps} if dry else {})  # fmt: skip
+        return {
+            "id": run["id"],
+            "reused_steps": ["a", "b"],
+            "repeated_steps": ["c"],
+            "dry_run": dry,
+        } | ({"steps": steps} if dry else {})
 
     def on_run_fork(self, params: dict[str, Any]) -> Any:
         run = self.find(params["run"])
         dry = params.get("dry_run", False)
-        return {"id": None if dry else run_id(99), "forked_from": run["id"], "reused_steps": ["a"],
-                "repeated_steps": [], "dry_run": dry} | (
-                    {"steps": [planned("a", "reuse")]} if dry else {})  # fmt: skip
+        return {
+            "id": None if dry else run_id(99),
+            "forked_from": run["id"],
+            "reused_steps": ["a"],
+            "repeated_steps": [],
+            "dry_run": dry,
+        } | ({"steps": [planned("a", "reuse")]} if dry else {})
 
     def on_run_remove(self, params: dict[str, Any]) -> Any:
         run = self.find(params["run"])
@@ -326,8 +367,11 @@ class FakeDaemon(FakeState):
         run = self.find(params["run"])
         mine = [line for line in self.logs if params.get("step") in (None, line["step"])]
         page = mine[params["after"] :][: params["limit"]]
-        return {"lines": page, "next": params["after"] + len(page),
-                "finished": run["status"] in FINISHED}  # fmt: skip
+        return {
+            "lines": page,
+            "next": params["after"] + len(page),
+            "finished": run["status"] in FINISHED,
+        }
 
     def on_job_list(self, params: dict[str, Any]) -> Any:
         return {"jobs": [_JOB], "failed_modules": []}
@@ -344,18 +388,24 @@ class FakeDaemon(FakeState):
         """The schedule of the job that is named."""
         if params["job"] not in self.schedules:
             raise NotFound(
-                f"no job {params['job']!r} has a schedule", hint="did you mean hello?",
+                f"no job {params['job']!r} has a schedule",
+                hint="did you mean hello?",
                 near=["hello"],
-            )  # fmt: skip
+            )
         return self.schedules[params["job"]]
 
     def on_schedule_next(self, params: dict[str, Any]) -> Any:
         wanted = [self.schedule(params)] if "job" in params else list(self.schedules.values())
         ticks = [
-            {"at": f"2026-05-{day:02d}T07:00:00.000000Z", "job": each["job"],
-             "local": f"2026-05-{day:02d}T09:00:00+02:00"}
-            for day in range(7, 7 + params["count"]) for each in wanted if not each["paused"]
-        ]  # fmt: skip
+            {
+                "at": f"2026-05-{day:02d}T07:00:00.000000Z",
+                "job": each["job"],
+                "local": f"2026-05-{day:02d}T09:00:00+02:00",
+            }
+            for day in range(7, 7 + params["count"])
+            for each in wanted
+            if not each["paused"]
+        ]
         return {"ticks": ticks[: params["count"]]}
 
     def on_schedule_pause(self, params: dict[str, Any]) -> Any:
@@ -377,13 +427,21 @@ class FakeDaemon(FakeState):
 
     def on_daemon_status(self, params: dict[str, Any]) -> Any:
         return {
-            "version": "0.1.0", "protocol": 1, "pid": self.pid, "project": "/srv/shop",
+            "version": "0.1.0",
+            "protocol": 1,
+            "pid": self.pid,
+            "project": "/srv/shop",
             "uptime_ms": 61_000,
             "queues": [{"name": "default", "depth": 2, "oldest_ms": 1500, "running": 1}],
             "workers": [{"id": "w1", "pid": 4712, "slots": 16, "running": 1, "status": "ready"}],
-            "dead": 1, "journal_bytes": 5 << 20, "disk_free_bytes": 9 << 30, "failed_modules": [],
-            "durability": "always", "mode": "serving", "recovered": None,
-        }  # fmt: skip
+            "dead": 1,
+            "journal_bytes": 5 << 20,
+            "disk_free_bytes": 9 << 30,
+            "failed_modules": [],
+            "durability": "always",
+            "mode": "serving",
+            "recovered": None,
+        }
 
     def on_daemon_stop(self, params: dict[str, Any]) -> Any:
         threading.Thread(target=self._stop_soon, daemon=True).start()
@@ -394,20 +452,38 @@ class FakeDaemon(FakeState):
 
     def on_journal_stats(self, params: dict[str, Any]) -> Any:
         last = self.records[-1]["seq"] if self.records else 0
-        return {"journal": "j1", "first_seq": 1, "last_seq": last, "durable_seq": last,
-                "segments": [], "bytes": 512, "snapshot": None, "runs": len(self.runs), "keys": 0,
-                "dead": 0, "state_entries": len(self.entries), "state_bytes": 64,
-                "locks": len(self.locks), "events_kept": len(self.events),
-                "events_kept_bytes": 32, "event_keys": 0}  # fmt: skip
+        return {
+            "journal": "j1",
+            "first_seq": 1,
+            "last_seq": last,
+            "durable_seq": last,
+            "segments": [],
+            "bytes": 512,
+            "snapshot": None,
+            "runs": len(self.runs),
+            "keys": 0,
+            "dead": 0,
+            "state_entries": len(self.entries),
+            "state_bytes": 64,
+            "locks": len(self.locks),
+            "events_kept": len(self.events),
+            "events_kept_bytes": 32,
+            "event_keys": 0,
+        }
 
     def on_journal_compact(self, params: dict[str, Any]) -> Any:
         return {"seq": 17, "state_hash": "ab12", "bytes": 2048}
 
 
 _JOB: dict[str, Any] = {
-    "name": "hello", "module": "jobs.hello", "queue": "default", "max_attempts": 3,
-    "timeout_ms": 60_000, "code": "3f9c2a1d", "schema": {"type": "object"},
-}  # fmt: skip
+    "name": "hello",
+    "module": "jobs.hello",
+    "queue": "default",
+    "max_attempts": 3,
+    "timeout_ms": 60_000,
+    "code": "3f9c2a1d",
+    "schema": {"type": "object"},
+}
 
 
 class _Connection:
@@ -446,9 +522,10 @@ class _Connection:
             run = self._daemon.find(params["run"])["id"] if "run" in params else None
             kinds = tuple(params.get("kinds", ("",)))
             known = [
-                r for r in self._daemon.records
+                r
+                for r in self._daemon.records
                 if run in (None, r.get("run")) and r["kind"].startswith(kinds)
-            ]  # fmt: skip
+            ]
             newest = self._daemon.records[-1]["seq"] if self._daemon.records else 0
             if "since_seq" in params:
                 after = params["since_seq"]

@@ -12,15 +12,27 @@ LATER = "2026-05-06T10:00:00.000000Z"
 
 def entry_object(key: str, value: Any, version: int = 1, **changed: Any) -> dict[str, Any]:
     """An entry of state with all its fields."""
-    made: dict[str, Any] = {"key": key, "value": value, "version": version, "expires_at": None,
-                            "updated_at": AT, "updated_by": "client"}  # fmt: skip
+    made: dict[str, Any] = {
+        "key": key,
+        "value": value,
+        "version": version,
+        "expires_at": None,
+        "updated_at": AT,
+        "updated_by": "client",
+    }
     return made | changed
 
 
 def event_object(number: int, name: str = "paid", **changed: Any) -> dict[str, Any]:
     """A kept event with all its fields."""
-    made: dict[str, Any] = {"id": event_id(number), "name": name, "correlation_key": None,
-                            "payload": None, "received_at": AT, "kept_until": LATER}  # fmt: skip
+    made: dict[str, Any] = {
+        "id": event_id(number),
+        "name": name,
+        "correlation_key": None,
+        "payload": None,
+        "received_at": AT,
+        "kept_until": LATER,
+    }
     return made | changed
 
 
@@ -70,15 +82,20 @@ class FakeState:
 
     def on_state_delete(self, params: dict[str, Any]) -> Any:
         gone = self.entries.pop(params["key"], None)
-        return {"key": params["key"], "deleted": gone is not None,
-                "version": gone["version"] + 1 if gone else None}  # fmt: skip
+        return {
+            "key": params["key"],
+            "deleted": gone is not None,
+            "version": gone["version"] + 1 if gone else None,
+        }
 
     def on_state_list(self, params: dict[str, Any]) -> Any:
         keys = sorted(key for key in self.entries if key.startswith(params["prefix"]))
         keys = [key for key in keys if key > params.get("after", "")]
         page = keys[: params["limit"]]
-        return {"entries": [self.entries[key] for key in page],
-                "next": page[-1] if len(page) < len(keys) else None}  # fmt: skip
+        return {
+            "entries": [self.entries[key] for key in page],
+            "next": page[-1] if len(page) < len(keys) else None,
+        }
 
     def on_state_history(self, params: dict[str, Any]) -> Any:
         before = params.get("before_seq", 2**63)
@@ -96,8 +113,13 @@ class FakeState:
             )
         if not there:
             self._tokens += 1
-            there = {"key": params["key"], "token": self._tokens, "expires_at": LATER,
-                     "holder": params["holder"], "asker": params["asker"]}  # fmt: skip
+            there = {
+                "key": params["key"],
+                "token": self._tokens,
+                "expires_at": LATER,
+                "holder": params["holder"],
+                "asker": params["asker"],
+            }
             self.locks[params["key"]] = there
         return {name: there[name] for name in ("key", "token", "expires_at")}
 
@@ -106,9 +128,13 @@ class FakeState:
         if there is None:
             raise NotFound(f"nobody holds the lock {params['key']!r}")
         if there["token"] != params["token"]:
-            raise LockHeld(f"{params['key']!r} is held with another token",
-                           hint="wait for it: --wait 1m", owner=None, holder=there["holder"],
-                           expires_at=there["expires_at"])  # fmt: skip
+            raise LockHeld(
+                f"{params['key']!r} is held with another token",
+                hint="wait for it: --wait 1m",
+                owner=None,
+                holder=there["holder"],
+                expires_at=there["expires_at"],
+            )
         return there
 
     def on_lock_extend(self, params: dict[str, Any]) -> Any:
@@ -125,13 +151,22 @@ class FakeState:
     def on_event_send(self, params: dict[str, Any]) -> Any:
         kept_until = None if params.get("ttl_ms") == 0 else LATER
         event = event_object(
-            len(self.events) + 1, params["name"], payload=params.get("payload"),
-            correlation_key=params.get("correlation_key"), kept_until=kept_until,
-        )  # fmt: skip
+            len(self.events) + 1,
+            params["name"],
+            payload=params.get("payload"),
+            correlation_key=params.get("correlation_key"),
+            kept_until=kept_until,
+        )
         if kept_until:
             self.events.append(event)
-        return {"id": event["id"], "name": event["name"], "resumed": [], "reused": False,
-                "correlation_key": event["correlation_key"], "kept_until": kept_until}  # fmt: skip
+        return {
+            "id": event["id"],
+            "name": event["name"],
+            "resumed": [],
+            "reused": False,
+            "correlation_key": event["correlation_key"],
+            "kept_until": kept_until,
+        }
 
     def on_event_list(self, params: dict[str, Any]) -> Any:
         found = list(reversed(self.events))

@@ -11,12 +11,25 @@ from cli.conftest import Shell
 from cli.fake_daemon import FakeDaemon
 
 SLOW = {
-    "typer", "click", "rich", "platformdirs", "pydantic", "dataclasses", "inspect", "tomllib",
-    "msgspec", "asyncio", "subprocess", "stackshiftd", "stackshift_cli.commands.catalogue",
-    "stackshift_cli.commands.typer_app", "stackshift_jobs.values.strict_json",
+    "typer",
+    "click",
+    "rich",
+    "platformdirs",
+    "pydantic",
+    "dataclasses",
+    "inspect",
+    "tomllib",
+    "msgspec",
+    "asyncio",
+    "subprocess",
+    "stackshiftd",
+    "stackshift_cli.commands.catalogue",
+    "stackshift_cli.commands.typer_app",
+    "stackshift_jobs.values.strict_json",
     "stackshift_jobs.project.config",
-    "stackshift_jobs.values.durations", "stackshift_jobs.client.blocking",
-}  # fmt: skip
+    "stackshift_jobs.values.durations",
+    "stackshift_jobs.client.blocking",
+}
 
 
 def loaded(shell: Shell, *argv: str) -> set[str]:
@@ -29,8 +42,12 @@ def loaded(shell: Shell, *argv: str) -> set[str]:
     )
     done = subprocess.run(
         [sys.executable, "-S", "-c", script],
-        capture_output=True, cwd=shell.directory, env=shell.env, check=True, text=True,
-    )  # fmt: skip
+        capture_output=True,
+        cwd=shell.directory,
+        env=shell.env,
+        check=True,
+        text=True,
+    )
     assert done.stdout.strip()
     return set(done.stderr.split())
 
@@ -72,7 +89,10 @@ def test_start_with_a_typer_spelling_loads_typer(shell: Shell, daemon: FakeDaemo
         "from stackshift_cli import main\nmain()\nassert 'typer' in sys.modules"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=shell.directory, env=shell.env, check=False,
+        [sys.executable, "-c", script],
+        cwd=shell.directory,
+        env=shell.env,
+        check=False,
         capture_output=True,
-    )  # fmt: skip
+    )
     assert (done.returncode, done.stderr) == (0, b"")

@@ -76,9 +76,15 @@ class ScheduledStory(Story):
         payload = self.state.schedules[job].payload
         run = self.new_id()
         start = c.StartRun(
-            run=run, job=job, queue="media", payload=payload, retry=ONCE, key="schedule",
-            key_ttl_ms=milliseconds("30d"), digest=payload.decode(),
-        )  # fmt: skip
+            run=run,
+            job=job,
+            queue="media",
+            payload=payload,
+            retry=ONCE,
+            key="schedule",
+            key_ttl_ms=milliseconds("30d"),
+            digest=payload.decode(),
+        )
         self.do(c.FireSchedule(job, start))
         return [run] if any(isinstance(x, r.RunCreated) for x in self.decision.records) else []
 

@@ -236,10 +236,18 @@ class Story:
         after_ms = milliseconds(after) if after is not None else None
         return self.do(
             c.FailStep(
-                run, self.token(run), 7, step, error(), 5, self._tried(run, step), retryable,
-                retry, after_ms,
+                run,
+                self.token(run),
+                7,
+                step,
+                error(),
+                5,
+                self._tried(run, step),
+                retryable,
+                retry,
+                after_ms,
             )
-        )  # fmt: skip
+        )
 
     def step_opens(self, run: str, step: str) -> Decision:
         return self.do(c.OpenStep(run, self.token(run), step, self._tried(run, step)))
@@ -271,10 +279,15 @@ class Story:
     ) -> str:
         self.jobs.setdefault(job, "code-1")
         child = c.StartRun(
-            run=self.new_id(), job=job, queue="media", payload=b"{}", retry=ONCE, key=key,
+            run=self.new_id(),
+            job=job,
+            queue="media",
+            payload=b"{}",
+            retry=ONCE,
+            key=key,
             key_ttl_ms=milliseconds("1h") if key is not None else 0,
             digest="{}" if key is not None else "",
-        )  # fmt: skip
+        )
         self.do(c.StartChild(run, self.token(run), 7, step, child, wait, with_parent))
         owner = self.state.runs[run].steps[step].child
         assert owner is not None

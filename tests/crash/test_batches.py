@@ -39,11 +39,22 @@ class Batch:
         self._said = self._out.with_suffix(".err")
         with self._out.open("wb") as out, self._said.open("wb") as said:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "stackshift_cli", "--no-start", "start", "--batch",
-                 source],
-                stdin=subprocess.PIPE, stdout=out, stderr=said, cwd=project.root,
+                [
+                    sys.executable,
+                    "-P",
+                    "-m",
+                    "stackshift_cli",
+                    "--no-start",
+                    "start",
+                    "--batch",
+                    source,
+                ],
+                stdin=subprocess.PIPE,
+                stdout=out,
+                stderr=said,
+                cwd=project.root,
                 env=environment(),
-            )  # fmt: skip
+            )
 
     def give(self, data: bytes, *, all: bool = False) -> Batch:
         """Write lines to it; `all`: there are no more."""

@@ -213,8 +213,11 @@ def test_daemon_starts_again_into_recovery_after_a_failed_sync(make_project: Mak
     project = make_project(JOBS)
     flag = project.root / "fail-syncs"
     program = [
-        sys.executable, str(Path(failing_daemon.__file__)), str(flag), *project.command()[4:],
-    ]  # fmt: skip
+        sys.executable,
+        str(Path(failing_daemon.__file__)),
+        str(flag),
+        *project.command()[4:],
+    ]
     project.start(program)
     daemon = project.daemon
     assert daemon is not None

@@ -34,9 +34,26 @@ def fails(ctx):
 def row(number: int, finished_seq: int, status: str = "completed") -> RunRow:
     """A finished run that was created by the record `number`."""
     return RunRow(
-        f"run_{number:026d}", "quick", "default", status, 1, 3, 0, None, {}, None, "", number, 0,
-        number, finished_seq, number, finished_seq, 1, array("q", (number, finished_seq)),
-    )  # fmt: skip
+        f"run_{number:026d}",
+        "quick",
+        "default",
+        status,
+        1,
+        3,
+        0,
+        None,
+        {},
+        None,
+        "",
+        number,
+        0,
+        number,
+        finished_seq,
+        number,
+        finished_seq,
+        1,
+        array("q", (number, finished_seq)),
+    )
 
 
 def forget_index(project: Project) -> None:

@@ -63,16 +63,29 @@ def test_many_processes_that_start_with_one_key_get_one_run(make_project: Make) 
     """64 commands at once, with no daemon running: one of them starts it, one run comes of all."""
     project = make_project(JOBS, TWO)
     one = [
-        sys.executable, "-m", "stackshift_cli", "start", "counts", "-p", '{"times": 0}',
-        "--idempotency-key", "the only one", "-q",
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "stackshift_cli",
+        "start",
+        "counts",
+        "-p",
+        '{"times": 0}',
+        "--idempotency-key",
+        "the only one",
+        "-q",
+    ]
     racing = [
         subprocess.Popen(
-            one, cwd=project.root, env=environment(), stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            one,
+            cwd=project.root,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         for _ in range(RACERS)
-    ]  # fmt: skip
+    ]
     told = [process.communicate(timeout=4 * SECONDS) for process in racing]
 
     assert [process.returncode for process in racing] == [0] * RACERS, told
@@ -87,11 +100,12 @@ def test_increments_of_handlers_are_counted_once_under_kills(make_project: Make)
     project.start()
     started = [
         project.begin(
-            "countsAsync" if index % 2 else "counts", {"times": TIMES},
+            "countsAsync" if index % 2 else "counts",
+            {"times": TIMES},
             idempotency_key=f"racer {index}",
         )
         for index in range(RACERS)
-    ]  # fmt: skip
+    ]
     whole = RACERS * TIMES
     for kill in range(1, KILLS + 1):
         mark = whole * kill // (KILLS + 1)

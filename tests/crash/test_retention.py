@@ -110,8 +110,10 @@ def test_keys_state_and_events_outlive_the_records_that_told_of_them(
     assert project.call("event.list")["events"][0]["id"] == sent["id"]
     twice = project.call("event.send", name="paid", payload={"n": 7}, idempotency_key="evt")
     assert (twice["id"], twice["reused"], twice["kept_until"]) == (
-        sent["id"], True, sent["kept_until"],
-    )  # fmt: skip
+        sent["id"],
+        True,
+        sent["kept_until"],
+    )
     with pytest.raises(LockHeld):
         project.call("lock.acquire", key="deploy", ttl_ms=1000, asker="b")
     project.call("lock.release", key="deploy", token=lock["token"])

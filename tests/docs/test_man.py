@@ -14,9 +14,25 @@ from helpers.project import REPOSITORY
 
 DAEMON = REPOSITORY / "man" / "stackshiftd.8"
 MACROS = {
-    "TH", "SH", "SS", "PP", "TP", "RS", "RE", "nf", "fi", "br",
-    "B", "I", "BR", "BI", "RB", "RI", "IB", "IR",
-}  # fmt: skip
+    "TH",
+    "SH",
+    "SS",
+    "PP",
+    "TP",
+    "RS",
+    "RE",
+    "nf",
+    "fi",
+    "br",
+    "B",
+    "I",
+    "BR",
+    "BI",
+    "RB",
+    "RI",
+    "IB",
+    "IR",
+}
 SECTIONS = ["NAME", "SYNOPSIS", "DESCRIPTION", "FILES", "ENVIRONMENT", "EXIT STATUS", "SEE ALSO"]
 
 
@@ -25,9 +41,13 @@ def help_of(*verb: str) -> str:
     paths = os.pathsep.join(map(str, (REPOSITORY, REPOSITORY / "daemon")))
     done = subprocess.run(
         [sys.executable, "-P", "-m", "stackshiftd", *verb, "--help"],
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True, timeout=60,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
         env=os.environ | {"PYTHONPATH": paths},
-    )  # fmt: skip
+    )
     return done.stdout
 
 
@@ -52,8 +72,14 @@ def test_page_of_the_daemon_has_its_sections() -> None:
     found = re.findall(r'^\.SH "?([A-Z ]+?)"?$', DAEMON.read_text(), re.MULTILINE)
 
     assert [name for name in found if name in SECTIONS] == [
-        "NAME", "SYNOPSIS", "DESCRIPTION", "FILES", "ENVIRONMENT", "EXIT STATUS", "SEE ALSO",
-    ]  # fmt: skip
+        "NAME",
+        "SYNOPSIS",
+        "DESCRIPTION",
+        "FILES",
+        "ENVIRONMENT",
+        "EXIT STATUS",
+        "SEE ALSO",
+    ]
     assert {"SIGNALS", "RECOVERY", "EXAMPLES"} <= set(found)
 
 

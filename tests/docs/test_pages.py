@@ -17,8 +17,14 @@ from helpers.project import REPOSITORY
 
 DOCS = REPOSITORY / "docs"
 TAUGHT = (
-    "queues", "schedules", "dead-letter", "state", "events", "idempotency", "testing",
-)  # fmt: skip
+    "queues",
+    "schedules",
+    "dead-letter",
+    "state",
+    "events",
+    "idempotency",
+    "testing",
+)
 GUIDES = [*DOCS.glob("guide-*.md"), *(DOCS / f"{name}.md" for name in TAUGHT)]
 PAGES = [REPOSITORY / "README.md", *sorted(GUIDES)]
 EXAMPLE = REPOSITORY / "jobs.example"

@@ -45,8 +45,12 @@ def test_every_example_module_imports_and_says_what_it_does(serving: Project) ->
 
     assert told["failed_modules"] == []
     assert [job["name"] for job in told["jobs"]] == [
-        "billing", "import", "importChunk", "resizeAvatar", "userOnboarding",
-    ]  # fmt: skip
+        "billing",
+        "import",
+        "importChunk",
+        "resizeAvatar",
+        "userOnboarding",
+    ]
     for job in told["jobs"]:
         assert job["schema"], job["name"]
         assert serving.call("job.get", job=job["name"])["doc"], job["name"]
@@ -120,9 +124,12 @@ def test_onboarding_unlocks_the_account_once_the_address_is_confirmed(serving: P
 
     assert run["status"] == "completed", run["error"]
     assert list(steps(run)) == [
-        "create-user", "send-verification", "email.verified", "unlock-account",
+        "create-user",
+        "send-verification",
+        "email.verified",
+        "unlock-account",
         "[state.increment users:onboarded]",
-    ]  # fmt: skip
+    ]
     (user,) = rows(serving, "shop/users")
     assert user["unlocked"] is True
     assert user["id"] == run["result"]["user"]

@@ -92,9 +92,13 @@ def test_sizes_that_were_done_are_not_resized_again(shop: Project) -> None:
     assert ended["attempt"] == 1, "a lost daemon uses up no attempt"
     executed = Counter(line for line in shop.witness() if not line.startswith("at "))
     assert executed == {
-        "inspect": 1, "resize 64": 1, "resize 128": 1, "resize 256": 1, "resize 512": 2,
+        "inspect": 1,
+        "resize 64": 1,
+        "resize 128": 1,
+        "resize 256": 1,
+        "resize 512": 2,
         "publish": 1,
-    }  # fmt: skip
+    }
     made = sorted(file.name for file in (shop.root / "out" / "img_123").iterdir())
     assert made == ["128.png", "256.png", "512.png", "64.png", "manifest.json"]
     again = shop.begin("resizeAvatar", {"imageId": "img_123"}, idempotency_key="resize:img_123")

@@ -62,8 +62,15 @@ class Project:
     def command(self, *more: str) -> list[str]:
         """The command line of this project's daemon."""
         return [
-            sys.executable, "-P", "-m", "stackshiftd", "run", "--project", str(self.root), *more,
-        ]  # fmt: skip
+            sys.executable,
+            "-P",
+            "-m",
+            "stackshiftd",
+            "run",
+            "--project",
+            str(self.root),
+            *more,
+        ]
 
     def launch(self, program: list[str] | None = None) -> tuple[subprocess.Popen[bytes], int]:
         """Start a daemon and do not wait; the process, and where it will say that it is ready."""

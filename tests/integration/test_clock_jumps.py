@@ -261,8 +261,9 @@ def test_sleeps_and_backoffs_follow_the_same_clock() -> None:
         await machine.jumps("-1h")
         await machine.passes(40)
         assert [machine.status(each) for each in (sleeper, failer)] == [
-            Status.WAITING, Status.RETRYING,
-        ]  # fmt: skip
+            Status.WAITING,
+            Status.RETRYING,
+        ]
         await machine.jumps("2h")
         await machine.passes(1.1)
         assert [machine.status(each) for each in (sleeper, failer)] == [Status.QUEUED] * 2

@@ -56,8 +56,9 @@ def test_discarded_run_stays_in_lists_as_failed(make_project: Make) -> None:
     kept = dead(project)
     run = project.finish(project.begin("fails", idempotency_key="k"))["id"]
     assert project.call("dead.discard", runs=[run[-8:]]) == {
-        "results": [{"id": run}], "cursor": None,
-    }  # fmt: skip
+        "results": [{"id": run}],
+        "cursor": None,
+    }
     assert listed(project, dead=True) == [kept]
     assert listed(project, status="failed") == [run, kept]
     assert project.call("daemon.status")["dead"] == 1
@@ -127,11 +128,16 @@ def test_discarded_run_is_sent_on_from_the_history(make_project: Make, restarted
     assert project.call("run.retry", run=run)["reused_steps"] == ["first"]
     made = project.finish(run)
     assert (made["status"], made["result"], made["payload"]) == (
-        "completed", "x" * 5000, {"size": 5000},
-    )  # fmt: skip
+        "completed",
+        "x" * 5000,
+        {"size": 5000},
+    )
     assert kinds(made, "run.failed", "run.discarded", "run.retried", "run.completed") == [
-        "run.failed", "run.discarded", "run.retried", "run.completed",
-    ]  # fmt: skip
+        "run.failed",
+        "run.discarded",
+        "run.retried",
+        "run.completed",
+    ]
     assert steps(made)["first"]["status"] == "completed"
     assert project.witness() == [f"first {run}"]
     project.kill()
@@ -252,11 +258,17 @@ def test_all_leaves_what_failed_after_it_was_counted(make_project: Make) -> None
 @pytest.mark.parametrize(
     "params",
     [
-        {}, {"runs": ["@failed"], "all": True}, {"runs": ["@failed"], "queue": "q"},
-        {"all": True, "limit": 0}, {"all": True, "limit": 1001}, {"all": True, "cursor": "run_1"},
-        {"all": True, "until": "yesterday"}, {"runs": ["x" * 9] * 1001}, {"all": True, "more": 1},
+        {},
+        {"runs": ["@failed"], "all": True},
+        {"runs": ["@failed"], "queue": "q"},
+        {"all": True, "limit": 0},
+        {"all": True, "limit": 1001},
+        {"all": True, "cursor": "run_1"},
+        {"all": True, "until": "yesterday"},
+        {"runs": ["x" * 9] * 1001},
+        {"all": True, "more": 1},
     ],
-)  # fmt: skip
+)
 def test_what_makes_no_sense_is_refused_as_a_whole(
     make_project: Make, params: dict[str, object]
 ) -> None:

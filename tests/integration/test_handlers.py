@@ -216,8 +216,9 @@ def test_sync_steps_run_once_across_a_wait(project: Project) -> None:
     assert result == {"first": 42, "pages": [0, 1], "sizes": [[1, 1], [2, 2]]}
     told = project.witness()
     assert [line for line in told if line.startswith(f"page {run}")] == [
-        f"page {run} 0", f"page {run} 1",
-    ]  # fmt: skip
+        f"page {run} 0",
+        f"page {run} 1",
+    ]
     assert told.count(f"after nap {run}") == 1
 
 

@@ -99,9 +99,18 @@ def test_hook_of_a_completed_run_is_told_the_run(make_project: Make) -> None:
     assert env["STACKSHIFT_RUN"] == run
     assert env["STACKSHIFT_PROJECT"] == str(project.root)
     assert set(env) <= {
-        "HOME", "USER", "PATH", "LANG", "TZ", "PYTHONPATH", "STACKSHIFT_RUN",
-        "STACKSHIFT_PROJECT", "STACKSHIFT_NO_START", "LC_CTYPE", "PWD",
-    }  # fmt: skip
+        "HOME",
+        "USER",
+        "PATH",
+        "LANG",
+        "TZ",
+        "PYTHONPATH",
+        "STACKSHIFT_RUN",
+        "STACKSHIFT_PROJECT",
+        "STACKSHIFT_NO_START",
+        "LC_CTYPE",
+        "PWD",
+    }
     assert until_said(project, run, "on_completed", "ended with status 0")
 
 

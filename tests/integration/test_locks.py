@@ -406,8 +406,9 @@ def test_extended_lock_is_held(project: Project) -> None:
     run = project.begin("extends", {"key": "longer", "gate": "longer"})
     wait_until(lambda: project.witness().count(f"extended {run}") >= 8, "the lock to be extended")
     assert project.finish(project.begin("tries", {"key": "longer", "wait": 0}))["result"] == [
-        run, "longer",
-    ]  # fmt: skip
+        run,
+        "longer",
+    ]
     project.open("longer")
     assert project.finish(run)["result"] is True
     assert f"still {run}" in project.witness()
@@ -451,8 +452,9 @@ def test_failure_of_another_branch_keeps_the_lock_for_the_next_attempt(project: 
     run = project.begin("failsHolding", {"key": "branch"})
     wait_until(lambda: project.get(run)["attempt"] == 3, "the third attempt")
     assert project.finish(project.begin("tries", {"key": "branch", "wait": 0}))["result"] == [
-        run, "branch",
-    ]  # fmt: skip
+        run,
+        "branch",
+    ]
     project.call("event.send", name="go on", correlation_key=run)
     made = project.finish(run)
     assert made["status"] == "completed", made["error"]

@@ -102,8 +102,11 @@ def test_output_of_an_async_handler_knows_its_step(project: Project) -> None:
     """Prints of steps on the loop and on threads are told apart from the handler's."""
     run = project.finish(project.begin("talksAsync"))["id"]
     assert [(step, text) for _, step, _, text in printed(project, run)] == [
-        (None, "hello"), ("inner", "in step"), ("threaded", "in thread"), (None, "after nap"),
-    ]  # fmt: skip
+        (None, "hello"),
+        ("inner", "in step"),
+        ("threaded", "in thread"),
+        (None, "after nap"),
+    ]
 
 
 @pytest.mark.parametrize("job", ["shouts", "oneLine"])

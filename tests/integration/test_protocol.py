@@ -78,15 +78,22 @@ def runs(project: Project) -> int:
 
 DEEP = b"[" * 100_000
 NOT_JSON = [
-    b"{", b"", b"null null", b"{'a': 1}", b'{"jsonrpc":"2.0","id":1,"method":', b"\xff\xfe",
-    b'{"jsonrpc":"2.0","id":1,"method":"\xff","params":{}}', DEEP, b'{"id":' + DEEP,
+    b"{",
+    b"",
+    b"null null",
+    b"{'a': 1}",
+    b'{"jsonrpc":"2.0","id":1,"method":',
+    b"\xff\xfe",
+    b'{"jsonrpc":"2.0","id":1,"method":"\xff","params":{}}',
+    DEEP,
+    b'{"id":' + DEEP,
     request("run.start", b'{"job":"echo","payload":' + DEEP + b"}"),
     request("run.start", b'{"job":"echo","payload":NaN}'),
     request("run.start", b'{"job":"echo","payload":{"a":Infinity}}'),
     request("run.start", b'{"job":"echo","payload":{"a":-Infinity}}'),
     request("run.start", b'{"job":"echo","payload":"\\ud800"}'),
     request("run.start", b'{"job":"echo","payload":{"a":"\\udfff x"}}'),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("line", NOT_JSON, ids=lambda line: repr(line[:60]))
@@ -202,11 +209,16 @@ def test_payload_of_a_type_is_kept_as_it_was_given(project: Project) -> None:
 @pytest.mark.parametrize(
     "payload",
     [
-        b"%s%s" % (b"[" * 64, b"]" * 64), b'{"n":123456789012345678901234567890}', b'" \\u0000 "',
-        b'{"\\u00e9":"\xc3\xa9\xf0\x9f\x8e\x89"}', b"null", b"[1.5,true,-0]", b'{"":{"":[]}}',
+        b"%s%s" % (b"[" * 64, b"]" * 64),
+        b'{"n":123456789012345678901234567890}',
+        b'" \\u0000 "',
+        b'{"\\u00e9":"\xc3\xa9\xf0\x9f\x8e\x89"}',
+        b"null",
+        b"[1.5,true,-0]",
+        b'{"":{"":[]}}',
         b' { "a" : 1 } ',
     ],
-)  # fmt: skip
+)
 def test_payload_at_the_limits_of_json_comes_back_as_it_was(
     project: Project, wire: Wire, payload: bytes
 ) -> None:

@@ -84,15 +84,21 @@ def test_dry_run_tells_step_by_step_what_then_happens(
     earlier = project.witness()
     sent = project.call("run.retry", run=run, from_step=from_step)
     assert (sent["reused_steps"], sent["repeated_steps"]) == (
-        [name for name in ALL if name not in again], again,
-    )  # fmt: skip
+        [name for name in ALL if name not in again],
+        again,
+    )
     assert project.finish(run)["status"] == "completed"
     # The run that was started on its own may be later than its starter.
     happened = project.witness()[len(earlier) :]
     notes = {
-        "fetch": "fetch", "page": "page 0", "page#2": "page 1", "resize[0]": "resize 64",
-        "resize[1]": "resize 256", "ask": "noted call", "last": "last",
-    }  # fmt: skip
+        "fetch": "fetch",
+        "page": "page 0",
+        "page#2": "page 1",
+        "resize[0]": "resize 64",
+        "resize[1]": "resize 256",
+        "ask": "noted call",
+        "last": "last",
+    }
     expected = [notes[name] for name in again if name in notes]
     assert [note for note in happened if note != "noted start"] == expected
 
@@ -103,13 +109,20 @@ def test_children_are_told_with_the_runs_that_they_are(project: Project) -> None
     told = project.call("run.retry", run=run, from_step="tell", dry_run=True)["steps"]
     by_name = {step["name"]: step for step in told}
     assert [by_name[name]["kind"] for name in ("tell", "ask", "nap", "page#2")] == [
-        "start", "call", "sleep", "run",
-    ]  # fmt: skip
+        "start",
+        "call",
+        "sleep",
+        "run",
+    ]
     children = {name: by_name[name]["run"] for name in ("tell", "ask")}
     assert all(project.get(child)["job"] == "note" for child in children.values())
     assert by_name["last"] == {
-        "name": "last", "action": "repeat", "kind": None, "status": None, "run": None,
-    }  # fmt: skip
+        "name": "last",
+        "action": "repeat",
+        "kind": None,
+        "status": None,
+        "run": None,
+    }
     project.open("last")
     project.call("run.retry", run=run, from_step="tell")
     again = steps(project.finish(run))

@@ -207,7 +207,7 @@ def test_module_that_does_not_import_leaves_its_ticks_due(
         ('timezone="UTC"', "timezone is of a schedule, and there is none"),
         ('overlap="skip"', "overlap is of a schedule, and there is none"),
     ],
-)  # fmt: skip
+)
 def test_bad_schedule_makes_a_failed_module(make_project: Make, options: str, told: str) -> None:
     """With a message that says what is wrong; the other modules' jobs are there."""
     bad = f'@stackshift.job("bad", {options})\ndef bad(ctx):\n    return None\n'
@@ -226,11 +226,17 @@ def test_next_ticks_of_one_job_and_of_all(make_project: Make, clock: WallClock) 
     with serving(project, clock):
         told = project.call("schedule.next", job="weekly", count=2)["ticks"]
         assert told == [
-            {"at": "2026-11-28T23:00:00.000000Z", "job": "weekly",
-             "local": "2026-11-29T00:00:00+01:00"},
-            {"at": "2026-12-05T23:00:00.000000Z", "job": "weekly",
-             "local": "2026-12-06T00:00:00+01:00"},
-        ]  # fmt: skip
+            {
+                "at": "2026-11-28T23:00:00.000000Z",
+                "job": "weekly",
+                "local": "2026-11-29T00:00:00+01:00",
+            },
+            {
+                "at": "2026-12-05T23:00:00.000000Z",
+                "job": "weekly",
+                "local": "2026-12-06T00:00:00+01:00",
+            },
+        ]
         told = project.call("schedule.next", count=8)["ticks"]
         assert [tick["job"] for tick in told] == ["nightly"] * 7 + ["weekly"]
         project.call("schedule.pause", job="nightly")
@@ -287,6 +293,9 @@ def test_job_tells_its_schedule(make_project: Make, clock: WallClock) -> None:
     project = make_project(nightly())
     with serving(project, clock):
         assert project.call("job.get", job="nightly")["schedule"] == {
-            "schedule": "0 9 * * *", "timezone": "UTC", "catch_up": "once", "overlap": "skip",
+            "schedule": "0 9 * * *",
+            "timezone": "UTC",
+            "catch_up": "once",
+            "overlap": "skip",
             "payload": {"all": True},
-        }  # fmt: skip
+        }

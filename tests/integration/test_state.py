@@ -184,8 +184,19 @@ def test_every_call_happens_once_and_reads_the_same_on_every_pass(
     """Also across a wait, after which the handler is run again from the top."""
     run, told = done(project, job, {"key": job})
     assert told == [
-        "none", 1, {"n": 2**70}, 1, True, 5, 6, [job, f"{job}:n"], ["set"], True, False, None,
-    ]  # fmt: skip
+        "none",
+        1,
+        {"n": 2**70},
+        1,
+        True,
+        5,
+        6,
+        [job, f"{job}:n"],
+        ["set"],
+        True,
+        False,
+        None,
+    ]
     written = kinds(project.get(run), "state.set", "state.deleted")
     assert written == ["state.set"] * 3 + ["state.deleted"]
 
@@ -204,8 +215,10 @@ def test_uncaught_refusal_is_asked_anew_by_the_next_attempt(project: Project) ->
     assert version == 3
     seen = project.get(run)
     assert kinds(seen, "call.refused", "attempt.failed", "state.set") == [
-        "call.refused", "attempt.failed", "state.set",
-    ]  # fmt: skip
+        "call.refused",
+        "attempt.failed",
+        "state.set",
+    ]
     assert seen["attempts"][0]["error"]["type"] == "Conflict"
 
 

@@ -23,9 +23,13 @@ SEGMENT = 1300
 
 
 def filled(
-    disk: Disk, *, records: int = 40, snapshots: tuple[int, ...] = (), trim: int = 0,
+    disk: Disk,
+    *,
+    records: int = 40,
+    snapshots: tuple[int, ...] = (),
+    trim: int = 0,
     segment_size: int = SEGMENT,
-) -> list[tuple[int, int, str]]:  # fmt: skip
+) -> list[tuple[int, int, str]]:
     """A journal closed in good order, the last record `journal.closed`; what it holds."""
 
     async def work() -> list[tuple[int, int, str]]:

@@ -142,8 +142,10 @@ def calls_of_the_story() -> list[str]:
 
 CALLS = calls_of_the_story()
 KEEPS: list[tuple[Keep, int]] = [
-    ("synced", 0), ("all", 0), *[("random", seed) for seed in range(20 if LONG else 2)],
-]  # fmt: skip
+    ("synced", 0),
+    ("all", 0),
+    *[("random", seed) for seed in range(20 if LONG else 2)],
+]
 
 
 @pytest.mark.parametrize(("keep", "seed"), KEEPS)

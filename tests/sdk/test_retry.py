@@ -13,19 +13,31 @@ from stackshift_jobs.errors import Usage
 def test_defaults_are_those_of_the_guide() -> None:
     """Three attempts, 1 s doubled, an hour at most, a tenth of jitter."""
     assert Retry().as_json() == {
-        "max_attempts": 3, "backoff_ms": 1000, "factor": 2.0, "max_backoff_ms": 3_600_000,
+        "max_attempts": 3,
+        "backoff_ms": 1000,
+        "factor": 2.0,
+        "max_backoff_ms": 3_600_000,
         "jitter": 0.1,
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize(
     "options",
     [
-        {"max_attempts": 0}, {"max_attempts": -1}, {"max_attempts": 1_000_001}, {"backoff": "-1s"},
-        {"backoff": "soon"}, {"factor": 0.5}, {"factor": 101}, {"jitter": -0.1}, {"jitter": 1.1},
-        {"max_backoff": "11000w"}, {"factor": float("nan")}, {"jitter": float("nan")},
+        {"max_attempts": 0},
+        {"max_attempts": -1},
+        {"max_attempts": 1_000_001},
+        {"backoff": "-1s"},
+        {"backoff": "soon"},
+        {"factor": 0.5},
+        {"factor": 101},
+        {"jitter": -0.1},
+        {"jitter": 1.1},
+        {"max_backoff": "11000w"},
+        {"factor": float("nan")},
+        {"jitter": float("nan")},
     ],
-)  # fmt: skip
+)
 def test_terms_that_make_no_sense_are_refused_where_they_are_written(options: Any) -> None:
     """At import, not at the first failure."""
     with pytest.raises(Usage):

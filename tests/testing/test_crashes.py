@@ -62,8 +62,11 @@ def test_what_is_on_record_is_not_done_again(
     assert (run.status, run.attempt) == ("waiting", 1)
     assert run.finish().result == ["reserve", "charge", "a", "b"]
     assert till.did == {
-        "reserve": 1, "charge": 2 if when == "before_record" else 1, "a": 1, "b": 1,
-    }  # fmt: skip
+        "reserve": 1,
+        "charge": 2 if when == "before_record" else 1,
+        "a": 1,
+        "b": 1,
+    }
     lost = [each for each in run.timeline if each["kind"] == "attempt.lost"]
     assert [each["reason"] for each in lost] == ["the worker process died (signal 9)"]
 

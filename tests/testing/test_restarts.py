@@ -52,8 +52,12 @@ def test_everything_goes_on_after_a_restart(stackshift: Stackshift, jobs: list[s
     assert (failing.status, failing.attempt) == ("failed", 2)
     stackshift.restart()
     assert [run.status for run in stackshift.runs] == [
-        "completed", "completed", "completed", "failed", "completed",
-    ]  # fmt: skip
+        "completed",
+        "completed",
+        "completed",
+        "failed",
+        "completed",
+    ]
     assert jobs == ["before", "before", "before", "after", "after", "after"]
 
 

@@ -47,8 +47,12 @@ def test_start_returns_at_the_next_wait(stackshift: Stackshift, job: str) -> Non
     assert run.why_code == "sleeping"
     assert run.why.startswith("sleeping until 2026-01-05T10:00:00Z")
     assert run.kinds == [
-        "run.created", "attempt.started", "step.completed", "wait.started", "attempt.suspended",
-    ]  # fmt: skip
+        "run.created",
+        "attempt.started",
+        "step.completed",
+        "wait.started",
+        "attempt.suspended",
+    ]
 
 
 @BOTH

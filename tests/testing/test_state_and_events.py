@@ -116,8 +116,11 @@ def test_state_is_read_and_written_by_tests_and_jobs_alike(stackshift: Stackshif
     assert stackshift.state.get("last", "gone") == "gone"
     later = stackshift.start("counts", delay="1h")
     assert [each.kind for each in stackshift.state.history("hits")] == [
-        "incremented", "incremented", "incremented", "set",
-    ]  # fmt: skip
+        "incremented",
+        "incremented",
+        "incremented",
+        "set",
+    ]
     assert [each.key for each in stackshift.state.list()] == ["hits"]
     assert stackshift_jobs.state.get("hits") == 13
     assert later.status == "scheduled"  # to look moves no clock

@@ -482,9 +482,20 @@ class ReportProgress(Command, frozen=True):
 
 
 FromWorker = (
-    CompleteStep | FailStep | OpenStep | RecordValue | BeginSleep | CallJob | Ask | AwaitRun
-    | Suspend | CompleteRun | FailAttempt | ConfirmStop | ReportProgress
-)  # fmt: skip
+    CompleteStep
+    | FailStep
+    | OpenStep
+    | RecordValue
+    | BeginSleep
+    | CallJob
+    | Ask
+    | AwaitRun
+    | Suspend
+    | CompleteRun
+    | FailAttempt
+    | ConfirmStop
+    | ReportProgress
+)
 FromClient = (
     StartRun
     | CancelRun
@@ -497,9 +508,18 @@ FromClient = (
     | ResumeSchedule
 )
 FromBoth = (
-    ReadState | ListState | SetState | DeleteState | IncrementState | TakeLock | ExtendLock
-    | ReleaseLock | CheckLock | SendEvent | AwaitEvent
-)  # fmt: skip
+    ReadState
+    | ListState
+    | SetState
+    | DeleteState
+    | IncrementState
+    | TakeLock
+    | ExtendLock
+    | ReleaseLock
+    | CheckLock
+    | SendEvent
+    | AwaitEvent
+)
 FromShell = (
     StartChild
     | RefuseCall

@@ -556,15 +556,52 @@ class ScheduleResumed(Record, frozen=True, tag="schedule.resumed"):
 
 
 AnyRecord = (
-    JournalOpened | JournalRecovered | JournalWatermark | JournalClosed | SnapshotTaken
-    | RunCreated | RunQueued | RunHeld | RunCompleted | RunFailed | RunCancelled | RunRetried
-    | RunRemoved | RunDiscarded | AttemptStarted | AttemptResumed | AttemptSuspended
-    | AttemptFailed | AttemptLost | AttemptStopped | StepStarted | StepCompleted | StepFailed
-    | ValueRecorded | ChildStarted | WaitStarted | WaitEnded | CallRefused | ProgressReported
-    | StateSet | StateDeleted | StateExpired | LockRequested | LockWithdrawn | LockAcquired
-    | LockExtended | LockReleased | EventReceived | EventExpired | QueueChanged
-    | ScheduleDefined | ScheduleFired | ScheduleRetired | SchedulePaused | ScheduleResumed
-)  # fmt: skip
+    JournalOpened
+    | JournalRecovered
+    | JournalWatermark
+    | JournalClosed
+    | SnapshotTaken
+    | RunCreated
+    | RunQueued
+    | RunHeld
+    | RunCompleted
+    | RunFailed
+    | RunCancelled
+    | RunRetried
+    | RunRemoved
+    | RunDiscarded
+    | AttemptStarted
+    | AttemptResumed
+    | AttemptSuspended
+    | AttemptFailed
+    | AttemptLost
+    | AttemptStopped
+    | StepStarted
+    | StepCompleted
+    | StepFailed
+    | ValueRecorded
+    | ChildStarted
+    | WaitStarted
+    | WaitEnded
+    | CallRefused
+    | ProgressReported
+    | StateSet
+    | StateDeleted
+    | StateExpired
+    | LockRequested
+    | LockWithdrawn
+    | LockAcquired
+    | LockExtended
+    | LockReleased
+    | EventReceived
+    | EventExpired
+    | QueueChanged
+    | ScheduleDefined
+    | ScheduleFired
+    | ScheduleRetired
+    | SchedulePaused
+    | ScheduleResumed
+)
 
 VERSIONS: Final[dict[str, int]] = {str(cls.__struct_config__.tag): 1 for cls in get_args(AnyRecord)}
 """The highest version of each kind that this program folds."""
@@ -598,8 +635,10 @@ _decode_where: Final = msgspec.json.Decoder(_Where).decode
 def entry_json(entry: Entry) -> bytes:
     """An entry as a timeline shows it: `{"seq":17,"at":"…Z","kind":"step.completed","run":…}`."""
     return b'{"seq":%d,"at":"%s",%s' % (
-        entry.seq, rfc3339(entry.at_us).encode(), _encode(entry.record)[1:],
-    )  # fmt: skip
+        entry.seq,
+        rfc3339(entry.at_us).encode(),
+        _encode(entry.record)[1:],
+    )
 
 
 def entry_from_json(line: Any) -> Entry:

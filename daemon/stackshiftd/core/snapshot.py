@@ -211,10 +211,14 @@ def dump(state: State, entries: Iterable[tuple[int, Entry]]) -> Iterator[bytes]:
         if state.key_lives(entry, state.now_us):
             yield _encode(
                 KeyLine(
-                    key, entry.run, entry.job, entry.digest, entry.payload.decode("ascii"),
+                    key,
+                    entry.run,
+                    entry.job,
+                    entry.digest,
+                    entry.payload.decode("ascii"),
                     entry.expires_us,
                 )
-            )  # fmt: skip
+            )
     for name, queue in state.queues.items():
         yield _encode(_queue_line(name, queue))
     for schedule in state.schedules.values():
@@ -311,9 +315,14 @@ def _restore(state: State, lines: list[ValueLine | LockLine | KeptLine | SentKey
             state.set_expiry(line.expires_us, EVENT, line.id)
         else:
             keys[line.key] = SentKey(
-                line.event, line.name, line.correlation_key, line.digest,
-                line.payload.encode("ascii"), line.expires_us, line.resumed,
-            )  # fmt: skip
+                line.event,
+                line.name,
+                line.correlation_key,
+                line.digest,
+                line.payload.encode("ascii"),
+                line.expires_us,
+                line.resumed,
+            )
     state.events.restore_keys(keys)
 
 

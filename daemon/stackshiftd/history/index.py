@@ -328,9 +328,15 @@ Found = Callable[[str], RunRow | None]
 def _values(row: RunRow) -> tuple[Any, ...]:
     facts = _encode(msgspec.structs.astuple(row)[:-1])
     return (
-        row.created_seq, row.id[::-1], row.job, row.status, row.queue, row.created_us,
-        facts.decode(), row.places.tobytes(),
-    )  # fmt: skip
+        row.created_seq,
+        row.id[::-1],
+        row.job,
+        row.status,
+        row.queue,
+        row.created_us,
+        facts.decode(),
+        row.places.tobytes(),
+    )
 
 
 def _row(found: tuple[str, bytes]) -> RunRow:

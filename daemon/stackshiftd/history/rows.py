@@ -40,10 +40,26 @@ class RunRow(msgspec.Struct):
 def row_of(run: Run, seq: int, places: array[int]) -> RunRow:
     """The row of a run that the record `seq` has just finished."""
     return RunRow(
-        run.id, run.job, run.queue, run.status.value, run.attempt, run.retry.max_attempts,
-        run.priority, run.key, run.labels, run.parent, run.code, run.created_us, run.scheduled_us,
-        run.started_us, run.finished_us, run.created_seq, seq, len(places) - 1, places,
-    )  # fmt: skip
+        run.id,
+        run.job,
+        run.queue,
+        run.status.value,
+        run.attempt,
+        run.retry.max_attempts,
+        run.priority,
+        run.key,
+        run.labels,
+        run.parent,
+        run.code,
+        run.created_us,
+        run.scheduled_us,
+        run.started_us,
+        run.finished_us,
+        run.created_seq,
+        seq,
+        len(places) - 1,
+        places,
+    )
 
 
 _ENDS = {r.RunCompleted: "completed", r.RunFailed: "failed", r.RunCancelled: "cancelled"}
@@ -62,11 +78,26 @@ class RowBuilder:
         record = entry.record
         if isinstance(record, r.RunCreated):
             self._rows[record.run] = RunRow(
-                record.run, record.job, record.queue, "queued", 0, record.retry.max_attempts,
-                record.priority, record.key, record.labels, record.parent, "", entry.at_us,
-                from_rfc3339(record.scheduled_at) if record.scheduled_at else 0, 0, 0,
-                entry.seq, 0, 0, array("q", (place,)),
-            )  # fmt: skip
+                record.run,
+                record.job,
+                record.queue,
+                "queued",
+                0,
+                record.retry.max_attempts,
+                record.priority,
+                record.key,
+                record.labels,
+                record.parent,
+                "",
+                entry.at_us,
+                from_rfc3339(record.scheduled_at) if record.scheduled_at else 0,
+                0,
+                0,
+                entry.seq,
+                0,
+                0,
+                array("q", (place,)),
+            )
             return None
         row = self._rows.get(getattr(record, "run", ""))
         if row is None:

@@ -154,10 +154,13 @@ class FileJournal:
         spans, end = self._appender.spans, self._appender.written.end
         ends = [*(span.base for span in spans[1:]), end]
         segments = [
-            {"file": f"journal/{span.path.name}", "first_seq": span.first_seq,
-             "bytes": stop - span.base}
+            {
+                "file": f"journal/{span.path.name}",
+                "first_seq": span.first_seq,
+                "bytes": stop - span.base,
+            }
             for span, stop in zip(spans, ends, strict=True)
-        ]  # fmt: skip
+        ]
         kept = self._snapshot
         return {
             "journal": self.journal_id,

@@ -95,8 +95,10 @@ _FLAGS: Final[dict[How, int]] = {
     "lock": os.O_RDWR | os.O_CREAT,
 }
 _KINDS: Final[dict[int, Kind]] = {
-    stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "link",
-}  # fmt: skip
+    stat.S_IFREG: "file",
+    stat.S_IFDIR: "directory",
+    stat.S_IFLNK: "link",
+}
 
 
 class RealFileSystem:

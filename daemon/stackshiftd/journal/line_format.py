@@ -101,9 +101,15 @@ def head(buffer: bytes, start: int, stop: int) -> Head | None:
             kind=name,
         )
     return Head(
-        int(seq), second, int(micros), int(watermark), int(part or 1), int(parts or 1), name,
+        int(seq),
+        second,
+        int(micros),
+        int(watermark),
+        int(part or 1),
+        int(parts or 1),
+        name,
         found.end(),
-    )  # fmt: skip
+    )
 
 
 def decode(line: bytes) -> Entry:
@@ -154,8 +160,14 @@ def encode_single(entry: Entry, watermark: int, part: bytes = b"") -> bytes:
         body = body.replace(b"\n", b" ")
     seconds, micros = divmod(entry.at_us, 1_000_000)
     checked = b'"seq":%d,"at":"%b.%06dZ","wm":%d,%b%b%b' % (
-        entry.seq, _second_text(seconds), micros, watermark, part, _mark(body), body[1:],
-    )  # fmt: skip
+        entry.seq,
+        _second_text(seconds),
+        micros,
+        watermark,
+        part,
+        _mark(body),
+        body[1:],
+    )
     return b'{"crc":"%08x",%b\n' % (crc32(checked), checked)
 
 

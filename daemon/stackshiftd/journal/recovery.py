@@ -263,10 +263,11 @@ def _unreported(fs: FileSystem, layout: Layout, last: Segment, found: Scan) -> T
     owed = [
         (name, info.size)
         for name in sorted(fs.listdir(layout.quarantine))
-        if name.startswith(f"{last.path.stem}-") and name.endswith(".tail")
+        if name.startswith(f"{last.path.stem}-")
+        and name.endswith(".tail")
         and f"quarantine/{name}" not in found.reported
         and (info := fs.lstat(layout.quarantine / name)) is not None
-    ]  # fmt: skip
+    ]
     if not owed:
         return None
     return Torn(sum(size for _, size in owed), ", ".join(f"quarantine/{name}" for name, _ in owed))

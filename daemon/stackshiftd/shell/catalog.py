@@ -59,9 +59,12 @@ class Catalog:
         self._limits = DEFAULT_LIMITS if limits == DEFAULT_LIMITS else limits
         project = config.retry
         terms = RetryTerms(
-            project.max_attempts, project.backoff_ms, project.factor, project.max_backoff_ms,
+            project.max_attempts,
+            project.backoff_ms,
+            project.factor,
+            project.max_backoff_ms,
             project.jitter,
-        )  # fmt: skip
+        )
         self._terms = DEFAULT_TERMS if terms == DEFAULT_TERMS else terms
         self.jobs: dict[str, JobFacts] = {}
         self.codes: dict[str, str] = {}

@@ -50,10 +50,24 @@ IDLE_SECONDS: Final = 5.0
 """After this long without a record, one is written that carries the watermark."""
 
 _KEPT_FROM_WORKERS: Final = (
-    c.CompleteStep, c.FailStep, c.OpenStep, c.RecordValue, c.BeginSleep, c.StartChild, c.AwaitRun,
-    c.Suspend, c.CompleteRun, c.FailAttempt, c.ConfirmStop, c.LoseExecution, c.DefineJobs,
-    c.DefineSchedules, c.Claimed, c.WithdrawLock, c.RefuseCall,
-)  # fmt: skip
+    c.CompleteStep,
+    c.FailStep,
+    c.OpenStep,
+    c.RecordValue,
+    c.BeginSleep,
+    c.StartChild,
+    c.AwaitRun,
+    c.Suspend,
+    c.CompleteRun,
+    c.FailAttempt,
+    c.ConfirmStop,
+    c.LoseExecution,
+    c.DefineJobs,
+    c.DefineSchedules,
+    c.Claimed,
+    c.WithdrawLock,
+    c.RefuseCall,
+)
 """What must not be lost while there is no room: it cannot be asked for again."""
 
 _LEAVE: Final = frozenset((AttemptStopped, RunDiscarded, RunRemoved))

@@ -232,11 +232,13 @@ class Asks:
             ttl_ms=within(ttl_ms, 0, MAX_DURATION_MS, "ttl_ms"),
             key=key,
             key_ttl_ms=within(
-                KEY_TTL_MS if key_ttl_ms is None else key_ttl_ms, 0, MAX_DURATION_MS,
+                KEY_TTL_MS if key_ttl_ms is None else key_ttl_ms,
+                0,
+                MAX_DURATION_MS,
                 "idempotency_ttl_ms",
             ),
             digest=digest,
-        )  # fmt: skip
+        )
 
     def wait(self, params: AwaitEvent, strict: bool = True) -> c.AwaitEvent:
         within(len(params.events), 1, MAX_EVENTS, "the number of events")
@@ -246,9 +248,10 @@ class Asks:
             (check_name(name, "event"), _correlation(key or None)) for name, key in params.events
         ]
         return c.AwaitEvent(
-            events=events, timeout_ms=_ttl(params.timeout_ms, "timeout_ms"),
+            events=events,
+            timeout_ms=_ttl(params.timeout_ms, "timeout_ms"),
             on_timeout=params.on_timeout,
-        )  # fmt: skip
+        )
 
     # --- Locks -----------------------------------------------------------------------------
 

@@ -107,9 +107,13 @@ class Bench:
     async def _open(self, journal: MemoryJournal) -> None:
         self._journal = journal
         daemon = _Daemon(
-            self._config, journal, clock=self.clock.now_us, ids=self._ids,
-            launch=lambda config, theirs: LocalProcess(self.home, theirs), in_memory=True,
-        )  # fmt: skip
+            self._config,
+            journal,
+            clock=self.clock.now_us,
+            ids=self._ids,
+            launch=lambda config, theirs: LocalProcess(self.home, theirs),
+            in_memory=True,
+        )
         daemon.stirred = asyncio.Event()
         self._daemon = daemon
         await daemon.recover()

@@ -234,8 +234,14 @@ def _config(project: Path | None, scratch: Path) -> Config:
         config,
         data_dir=scratch,
         # One run at a time: what happens at the same time happens in the same order each time.
-        workers=replace(config.workers, processes=1, slots=1, grace_ms=GRACE_MS, recycle_runs=None,
-                        max_memory_bytes=None),
+        workers=replace(
+            config.workers,
+            processes=1,
+            slots=1,
+            grace_ms=GRACE_MS,
+            recycle_runs=None,
+            max_memory_bytes=None,
+        ),
         queues=MappingProxyType(queues),
         hooks=HooksSection(None, None),
-    )  # fmt: skip
+    )

@@ -232,9 +232,18 @@ def command_of(op: ops.Tell, run: str, token: int, call: int) -> c.Command:
         case ops.RecordFailure():
             terms = RetryTerms(**op.retry) if op.retry is not None else None
             return c.FailStep(
-                run, token, call, op.step, Error(**op.error), op.duration_ms, op.tried,
-                op.retryable, terms, op.retry_after_ms, op.input,
-            )  # fmt: skip
+                run,
+                token,
+                call,
+                op.step,
+                Error(**op.error),
+                op.duration_ms,
+                op.tried,
+                op.retryable,
+                terms,
+                op.retry_after_ms,
+                op.input,
+            )
         case ops.RecordValue():
             return c.RecordValue(run, token, call, op.step, Raw(op.value))
         case ops.Sleep():
@@ -243,9 +252,16 @@ def command_of(op: ops.Tell, run: str, token: int, call: int) -> c.Command:
             return c.AwaitRun(run, token, call, op.step, op.run)
         case ops.StartChild():
             return c.CallJob(
-                run, token, call, op.step, op.job, Raw(op.payload), op.wait,
-                op.cancel_with_parent, Raw(dumps(op.options)),
-            )  # fmt: skip
+                run,
+                token,
+                call,
+                op.step,
+                op.job,
+                Raw(op.payload),
+                op.wait,
+                op.cancel_with_parent,
+                Raw(dumps(op.options)),
+            )
         case ops.Ask():
             return c.Ask(run, token, call, op.step, op.method, Raw(op.params))
 

@@ -34,13 +34,17 @@ def test_call_returns_the_result(connection: Connection, daemon: FakeDaemon) -> 
 @pytest.mark.parametrize(
     "error",
     [
-        Usage("no such field", hint="look"), NotFound("no run"), Busy("later"), DiskFull("full"),
+        Usage("no such field", hint="look"),
+        NotFound("no run"),
+        Busy("later"),
+        DiskFull("full"),
         Conflict("owned", owner="run_1", difference=["$.a: 1 → 2"]),
         PayloadRefused("at $.x: no", path="$.x"),
-        BadConfiguration("no module", failed_modules=["jobs.a"]), StackshiftError("our bug"),
+        BadConfiguration("no module", failed_modules=["jobs.a"]),
+        StackshiftError("our bug"),
     ],
     ids=lambda error: error.code,
-)  # fmt: skip
+)
 def test_error_arrives_as_its_class(
     connection: Connection, daemon: FakeDaemon, error: StackshiftError
 ) -> None:
@@ -194,9 +198,19 @@ def test_reply_sent_before_the_hang_up_still_counts(
 
 @pytest.mark.parametrize(
     "line",
-    [b"nonsense", b"[]", b"3", b"{}", b'{"id":"a","result":1}', b'{"id":99,"result":1}', b"\xff",
-     b'{"id":1,"error":"text"}', b'{"method":"m","params":3}', b'{"id":1.5,"result":1}'],
-)  # fmt: skip
+    [
+        b"nonsense",
+        b"[]",
+        b"3",
+        b"{}",
+        b'{"id":"a","result":1}',
+        b'{"id":99,"result":1}',
+        b"\xff",
+        b'{"id":1,"error":"text"}',
+        b'{"method":"m","params":3}',
+        b'{"id":1.5,"result":1}',
+    ],
+)
 def test_what_is_no_message_ends_the_connection(
     connection: Connection, daemon: FakeDaemon, line: bytes
 ) -> None:

@@ -35,20 +35,33 @@ def test_fields_mean_what_the_options_mean(
     """A line has the fields of SPEC; durations are text or seconds."""
     file = tmp_path / "starts.jsonl"
     line = {
-        "job": "hello", "payload": None, "queue": "q", "idempotency_key": "k", "delay": "1m",
-        "idempotency_ttl": 5, "scheduled_at": None, "priority": 1, "max_attempts": 2,
+        "job": "hello",
+        "payload": None,
+        "queue": "q",
+        "idempotency_key": "k",
+        "delay": "1m",
+        "idempotency_ttl": 5,
+        "scheduled_at": None,
+        "priority": 1,
+        "max_attempts": 2,
         "labels": {"a": "b"},
-    }  # fmt: skip
+    }
     file.write_text(lines(line, {"job": "x", "scheduled_at": "2026-05-06T09:00:00+02:00"}) + "\n")
     assert shell("start", "--batch", str(file)).code == 0
     assert daemon.params("run.start_many")["runs"] == [
         {
-            "job": "hello", "payload": None, "queue": "q", "idempotency_key": "k",
-            "delay_ms": 60_000, "idempotency_ttl_ms": 5000, "priority": 1, "max_attempts": 2,
+            "job": "hello",
+            "payload": None,
+            "queue": "q",
+            "idempotency_key": "k",
+            "delay_ms": 60_000,
+            "idempotency_ttl_ms": 5000,
+            "priority": 1,
+            "max_attempts": 2,
             "labels": {"a": "b"},
         },
         {"job": "x", "scheduled_at": "2026-05-06T07:00:00.000000Z"},
-    ]  # fmt: skip
+    ]
 
 
 def test_bad_lines_are_named_by_number_and_the_others_start(
@@ -90,8 +103,11 @@ def test_json_gives_an_object_a_line(shell: Shell, daemon: FakeDaemon) -> None:
     """With `--json` each line of output names the line of input."""
     told = shell("--json", "start", "--batch", "-", stdin=lines({"job": "a"}, {"x": 1}))
     assert json.loads(told.stdout) == {
-        "line": 1, "id": run_id(1), "reused": False, "status": "queued",
-    }  # fmt: skip
+        "line": 1,
+        "id": run_id(1),
+        "reused": False,
+        "status": "queued",
+    }
     assert json.loads(told.stderr.splitlines()[-1])["line"] == 2
 
 
@@ -131,8 +147,10 @@ def test_lines_with_a_key_are_sent_again_once_the_daemon_is_back(
 
     daemon.answers["run.start_many"] = answer
     daemon.answers["run.start"] = lambda params: {
-        "id": run_id(params["payload"]), "reused": False, "status": "queued",
-    }  # fmt: skip
+        "id": run_id(params["payload"]),
+        "reused": False,
+        "status": "queued",
+    }
     keys = ({"idempotency_key": f"k{i}"} if i % 100 else {} for i in range(600))
     text = lines(*({"job": "j", "payload": i, **key} for i, key in enumerate(keys)))
     told = shell("start", "--batch", "-", stdin=text)
@@ -252,8 +270,10 @@ def test_local_times_are_said_once(shell: Shell, daemon: FakeDaemon) -> None:
 def test_reused_runs_are_counted(shell: Shell, daemon: FakeDaemon) -> None:
     """The ids are the same as ever; the summary says that nothing new was started."""
     daemon.answers["run.start"] = lambda params: {
-        "id": run_id(1), "reused": True, "status": "completed",
-    }  # fmt: skip
+        "id": run_id(1),
+        "reused": True,
+        "status": "completed",
+    }
     text = lines(*[{"job": "a", "idempotency_key": "k"}] * 3)
     told = shell("start", "--batch", "-", stdin=text)
     assert told.stdout.splitlines() == [run_id(1)] * 3

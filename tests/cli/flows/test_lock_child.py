@@ -23,9 +23,13 @@ STOPPED = ["sh", "-c", "echo first; kill -STOP $$; echo then"]
 def bash(shell: Shell) -> Iterator[pexpect.spawn[str]]:
     """A shell with job control on a terminal, which tells at once what becomes of its jobs."""
     child = pexpect.spawn(
-        "bash", ["--norc", "--noprofile", "-i"], cwd=str(shell.directory), encoding="utf-8",
-        env={**shell.env, "TERM": "dumb", "PS1": "> "}, timeout=SECONDS,
-    )  # fmt: skip
+        "bash",
+        ["--norc", "--noprofile", "-i"],
+        cwd=str(shell.directory),
+        encoding="utf-8",
+        env={**shell.env, "TERM": "dumb", "PS1": "> "},
+        timeout=SECONDS,
+    )
     child.sendline("set -b; stty -echo; echo rea''dy")
     child.expect("ready")
     yield child

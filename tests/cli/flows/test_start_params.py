@@ -36,13 +36,33 @@ def test_nothing_given_asks_for_the_job_alone() -> None:
 def test_every_option_becomes_its_param() -> None:
     """Durations are milliseconds, numbers numbers, labels an object."""
     made = params(
-        "--queue", "q", "--idempotency-key", "k", "--idempotency-ttl", "2d", "--delay", "1m30s",
-        "--priority", "7", "--max-attempts", "5", "--label", "a=1", "--label", "b=x=y",
-    )  # fmt: skip
+        "--queue",
+        "q",
+        "--idempotency-key",
+        "k",
+        "--idempotency-ttl",
+        "2d",
+        "--delay",
+        "1m30s",
+        "--priority",
+        "7",
+        "--max-attempts",
+        "5",
+        "--label",
+        "a=1",
+        "--label",
+        "b=x=y",
+    )
     assert made == {
-        "job": "hello", "queue": "q", "idempotency_key": "k", "idempotency_ttl_ms": 172_800_000,
-        "delay_ms": 90_000, "priority": 7, "max_attempts": 5, "labels": {"a": "1", "b": "x=y"},
-    }  # fmt: skip
+        "job": "hello",
+        "queue": "q",
+        "idempotency_key": "k",
+        "idempotency_ttl_ms": 172_800_000,
+        "delay_ms": 90_000,
+        "priority": 7,
+        "max_attempts": 5,
+        "labels": {"a": "1", "b": "x=y"},
+    }
 
 
 def test_fields_are_text_or_json_and_add_to_the_payload() -> None:

@@ -17,9 +17,15 @@ def closed(shell: Shell, redirections: str, *argv: str) -> tuple[str, str, int]:
     """`stackshift ARGV REDIRECTIONS`, as a shell runs it."""
     line = f"{shlex.join(shell.command(*argv))} {redirections}"
     done = subprocess.run(
-        ["sh", "-c", line], stdin=subprocess.DEVNULL, capture_output=True, text=True,
-        cwd=shell.directory, env=shell.env, timeout=SECONDS, check=False,
-    )  # fmt: skip
+        ["sh", "-c", line],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        cwd=shell.directory,
+        env=shell.env,
+        timeout=SECONDS,
+        check=False,
+    )
     return done.stdout, done.stderr, done.returncode
 
 

@@ -26,9 +26,14 @@ def terminal(shell: Shell) -> Iterator[Terminal]:
     def spawn(*args: str, cells: int = 100, **env: str) -> pexpect.spawn[str]:
         program, *rest = shell.command(*args)
         child = pexpect.spawn(
-            program, rest, cwd=str(shell.directory), dimensions=(30, cells), encoding="utf-8",
-            env={**shell.env, "TERM": "xterm-256color", **env}, timeout=20,
-        )  # fmt: skip
+            program,
+            rest,
+            cwd=str(shell.directory),
+            dimensions=(30, cells),
+            encoding="utf-8",
+            env={**shell.env, "TERM": "xterm-256color", **env},
+            timeout=20,
+        )
         opened.append(child)
         return child
 
@@ -52,17 +57,32 @@ def plain(text: str) -> str:
 
 def finished_run(daemon: FakeDaemon) -> dict[str, Any]:
     """A run with two steps, one of which was tried twice."""
-    run = daemon.add(run_object(1, job="resizeAvatar", queue="media", result={"é": "\x1b[2J"},
-                                created_at="2026-05-06T09:00:00.000000Z"))  # fmt: skip
+    run = daemon.add(
+        run_object(
+            1,
+            job="resizeAvatar",
+            queue="media",
+            result={"é": "\x1b[2J"},
+            created_at="2026-05-06T09:00:00.000000Z",
+        )
+    )
     daemon.append(
         record(0, "run.created", run["id"]),
         record(1, "attempt.started", run["id"], attempt=1, code="abc"),
         record(3, "step.completed", run["id"], step="download", duration_ms=2000, attempt=1),
-        record(5, "step.failed", run["id"], step="upload", duration_ms=2000, attempt=1, error=ERROR,
-               retry_at="2026-05-06T09:00:07.000000Z"),
+        record(
+            5,
+            "step.failed",
+            run["id"],
+            step="upload",
+            duration_ms=2000,
+            attempt=1,
+            error=ERROR,
+            retry_at="2026-05-06T09:00:07.000000Z",
+        ),
         record(9, "step.completed", run["id"], step="upload", duration_ms=2000, attempt=1),
         record(10, "run.completed", run["id"]) | {"at": "2026-05-06T09:00:09.000000Z"},
-    )  # fmt: skip
+    )
     return run
 
 
@@ -78,8 +98,10 @@ def test_show_draws_the_timeline(terminal: Terminal, daemon: FakeDaemon) -> None
     assert lines[1] == "  queue media · attempt 1/3 · code abc"
     assert lines[3].split() == ["STEP", "0s", "2s", "4s", "6s", "8s"]
     assert [line.split()[:2] for line in lines[4:7]] == [
-        ["✓", "queued"], ["✓", "download"], ["✓", "upload"],
-    ]  # fmt: skip
+        ["✓", "queued"],
+        ["✓", "download"],
+        ["✓", "upload"],
+    ]
     assert re.search(r"▓+·+█+ +6\.0s  attempt 2$", lines[6])
     assert lines[7] == "  └ 1 TimeoutError: PUT timed out (2.0s), retried after 2.0s"
     assert lines[8] == '  result {"é": "\\u001b[2J"}'
@@ -270,8 +292,16 @@ def test_rm_asks(terminal: Terminal, daemon: FakeDaemon) -> None:
 def test_logs_show_times_and_steps(terminal: Terminal, daemon: FakeDaemon) -> None:
     """For people the time of day is enough."""
     daemon.add(run_object(1))
-    daemon.logs.append({"at": "2026-05-06T09:00:01.500000Z", "attempt": 1, "step": "a",
-                        "stream": "stdout", "level": None, "message": "half\x1b[2J"})  # fmt: skip
+    daemon.logs.append(
+        {
+            "at": "2026-05-06T09:00:01.500000Z",
+            "attempt": 1,
+            "step": "a",
+            "stream": "stdout",
+            "level": None,
+            "message": "half\x1b[2J",
+        }
+    )
     text, _ = ended(terminal("runs", "logs", "@last"))
     assert text == "09:00:01.500 a | half\\x1b[2J\n"
     text, _ = ended(terminal("runs", "show", "@last", "--logs"))
@@ -325,14 +355,27 @@ def test_locks_and_events_are_drawn(terminal: Terminal, daemon: FakeDaemon) -> N
         record(0, "run.created", run["id"]),
         record(1, "attempt.started", run["id"], attempt=1, code="abc"),
         record(2, "lock.acquired", run["id"], step="[lock index\x1b]", key="index\x1b"),
-        record(3, "wait.started", run["id"], step="approve", wait="event",
-               events=[["avatar.approved", "img_1"]]),
-        record(5, "wait.ended", run["id"], step="approve", name="avatar.approved",
-               correlation_key="img_1", event="evt_1"),
+        record(
+            3,
+            "wait.started",
+            run["id"],
+            step="approve",
+            wait="event",
+            events=[["avatar.approved", "img_1"]],
+        ),
+        record(
+            5,
+            "wait.ended",
+            run["id"],
+            step="approve",
+            name="avatar.approved",
+            correlation_key="img_1",
+            event="evt_1",
+        ),
         record(7, "step.completed", run["id"], step="publish", duration_ms=2000, attempt=1),
         record(8, "lock.released", run["id"], key="index\x1b", reason="left"),
         record(9, "run.completed", run["id"]),
-    )  # fmt: skip
+    )
     text, code = ended(terminal("runs", "show", "@last"))
     assert code == 0
     assert re.search(r"✓ lock index\\x1b +─+ +6\.0s$", plain(text), re.MULTILINE)
@@ -351,9 +394,16 @@ def test_lists_of_state_and_events_are_tables(terminal: Terminal, daemon: FakeDa
     daemon.put("long", "x" * 500 + "\x1b")
     daemon.events = [event_object(1, correlation_key="o:1"), event_object(2)]
     daemon.history = [
-        {"seq": 9, "at": AT, "kind": "deleted", "version": 3, "value": None, "expires_at": None,
-         "by": "run_1"},
-    ]  # fmt: skip
+        {
+            "seq": 9,
+            "at": AT,
+            "kind": "deleted",
+            "version": 3,
+            "value": None,
+            "expires_at": None,
+            "by": "run_1",
+        },
+    ]
     lines = plain(ended(terminal("state", "list"))[0]).splitlines()
     assert lines[0].split() == ["KEY", "VERSION", "VALUE", "UPDATED", "EXPIRES"]
     assert lines[1].split() == ["counter", "1", "5", "2026-05-06T09:00:00Z"]
@@ -377,9 +427,14 @@ def test_ctrl_c_reaches_a_command_under_a_lock_once(terminal: Terminal, daemon: 
     """The terminal sends it to both; the command decides, and the lock is given back. It can read
     what is typed, too."""
     child = terminal(
-        "state", "lock", "k", "--", "sh", "-c",
+        "state",
+        "lock",
+        "k",
+        "--",
+        "sh",
+        "-c",
         "trap 'echo caught' INT; read line; echo \"got $line\"; read line; exit 4",
-    )  # fmt: skip
+    )
     child.sendline("typed")
     child.expect("got typed")
     child.sendintr()

@@ -68,9 +68,14 @@ def rows(timeline: Timeline) -> dict[str, Row]:
 def test_queue_and_steps_are_rows_in_the_order_in_which_they_begin() -> None:
     """The time in the queue and each step have a row; a step began when its duration says."""
     told = rows(
-        Log().add(0, "run.created").started(1).done(5, "b", 1000).done(6, "a", 5000)
-        .add(6, "run.completed").told()
-    )  # fmt: skip
+        Log()
+        .add(0, "run.created")
+        .started(1)
+        .done(5, "b", 1000)
+        .done(6, "a", 5000)
+        .add(6, "run.completed")
+        .told()
+    )
     assert list(told) == ["queued", "a", "b"]
     assert spans(told["queued"]) == [("wait", 0, 1)]
     assert spans(told["a"]) == [("work", 1, 6)]
@@ -80,14 +85,22 @@ def test_queue_and_steps_are_rows_in_the_order_in_which_they_begin() -> None:
 def test_tries_of_a_step_are_failed_spans_with_backoff_between() -> None:
     """Each failed try says how long it took and when the next one came."""
     row = rows(
-        Log().add(0, "run.created").started(0)
-        .failed(1, "upload", 1000, retry=3).failed(4, "upload", 500, retry=8)
-        .done(9, "upload", 800).add(9, "run.completed").told()
-    )["upload"]  # fmt: skip
+        Log()
+        .add(0, "run.created")
+        .started(0)
+        .failed(1, "upload", 1000, retry=3)
+        .failed(4, "upload", 500, retry=8)
+        .done(9, "upload", 800)
+        .add(9, "run.completed")
+        .told()
+    )["upload"]
     assert spans(row) == [
-        ("failed", 0, 1), ("backoff", 1, 3.5), ("failed", 3.5, 4), ("backoff", 4, 8.2),
+        ("failed", 0, 1),
+        ("backoff", 1, 3.5),
+        ("failed", 3.5, 4),
+        ("backoff", 4, 8.2),
         ("work", 8.2, 9),
-    ]  # fmt: skip
+    ]
     assert [(t.number, t.took_ms, t.retry_ms, t.where) for t in row.tries] == [
         (1, 1000, 2000, "media.py:48"),
         (2, 500, 4000, "media.py:48"),
@@ -98,10 +111,16 @@ def test_tries_of_a_step_are_failed_spans_with_backoff_between() -> None:
 def test_failure_of_an_attempt_backs_off_on_the_row_of_its_step() -> None:
     """Where a step's failure ends the attempt, the wait for the next attempt is drawn there."""
     row = rows(
-        Log().add(0, "run.created").started(0).failed(1, "pay", 1000)
+        Log()
+        .add(0, "run.created")
+        .started(0)
+        .failed(1, "pay", 1000)
         .add(1, "attempt.failed", attempt=1, step="pay", error=TIMEOUT, retry_at=at(3))
-        .started(3, 2).done(4, "pay", 1000).add(4, "run.completed").told()
-    )["pay"]  # fmt: skip
+        .started(3, 2)
+        .done(4, "pay", 1000)
+        .add(4, "run.completed")
+        .told()
+    )["pay"]
     assert spans(row) == [("failed", 0, 1), ("backoff", 1, 3), ("work", 3, 4)]
     assert [(t.number, t.retry_ms) for t in row.tries] == [(1, 2000)]
 
@@ -109,10 +128,14 @@ def test_failure_of_an_attempt_backs_off_on_the_row_of_its_step() -> None:
 def test_failure_outside_of_steps_has_a_row_of_its_own() -> None:
     """What the handler itself raised is shown as the handler's."""
     told = (
-        Log().add(0, "run.created").started(1).done(2, "a", 1000)
+        Log()
+        .add(0, "run.created")
+        .started(1)
+        .done(2, "a", 1000)
         .add(3, "attempt.failed", attempt=1, error=TIMEOUT)
-        .add(3, "run.failed", attempt=1, error=TIMEOUT).told()
-    )  # fmt: skip
+        .add(3, "run.failed", attempt=1, error=TIMEOUT)
+        .told()
+    )
     row = rows(told)["handler"]
     assert spans(row) == [("failed", 2, 3)]
     assert (row.status, row.tries[0].retry_ms) == ("failed", None)
@@ -140,12 +163,18 @@ def test_time_of_the_handler_between_steps_is_shown_where_it_is_long() -> None:
 def test_waits_are_rows_and_not_active_time() -> None:
     """A sleep is waiting; what executed before and after it is active."""
     told = (
-        Log().add(0, "run.created").started(0).done(2, "a", 2000)
+        Log()
+        .add(0, "run.created")
+        .started(0)
+        .done(2, "a", 2000)
         .add(2, "wait.started", step="nap", wait="sleep", until=at(100))
-        .add(2, "attempt.suspended").add(100, "wait.ended", step="nap")
-        .add(100, "attempt.resumed", attempt=1).done(103, "b", 3000)
-        .add(103, "run.completed").told()
-    )  # fmt: skip
+        .add(2, "attempt.suspended")
+        .add(100, "wait.ended", step="nap")
+        .add(100, "attempt.resumed", attempt=1)
+        .done(103, "b", 3000)
+        .add(103, "run.completed")
+        .told()
+    )
     assert spans(rows(told)["nap"]) == [("wait", 2, 100)]
     assert rows(told)["nap"].note == "sleep"
     assert (told.active_ms, told.waiting_ms) == (5000, 98_000)
@@ -170,10 +199,16 @@ def test_wait_in_the_future_is_scheduled() -> None:
 def test_lost_attempt_shows_where_it_was_and_why() -> None:
     """The step that was executing is a failed try that says that it was lost."""
     told = (
-        Log().add(0, "run.created").started(0).add(1, "step.started", step="a")
-        .add(5, "attempt.lost", attempt=1, reason="worker w1 died").add(6, "attempt.resumed")
-        .done(8, "a", 2000).add(8, "run.completed").told()
-    )  # fmt: skip
+        Log()
+        .add(0, "run.created")
+        .started(0)
+        .add(1, "step.started", step="a")
+        .add(5, "attempt.lost", attempt=1, reason="worker w1 died")
+        .add(6, "attempt.resumed")
+        .done(8, "a", 2000)
+        .add(8, "run.completed")
+        .told()
+    )
     row = rows(told)["a"]
     assert [(t.type, t.message) for t in row.tries] == [("lost", "worker w1 died")]
     assert [s[0] for s in spans(row)] == ["failed", "work"]
@@ -182,25 +217,32 @@ def test_lost_attempt_shows_where_it_was_and_why() -> None:
 def test_run_given_up_after_lost_attempts_failed_in_the_handler() -> None:
     """Nothing is left running, and nothing failed in the queue."""
     log = (
-        Log(status="failed").add(0, "run.created").started(1)
+        Log(status="failed")
+        .add(0, "run.created")
+        .started(1)
         .add(3, "attempt.lost", attempt=1, reason="worker w1 died")
-    )  # fmt: skip
+    )
     assert rows(log.told(now=4))["handler"].status == "retrying"
     log.started(5).add(6, "attempt.lost", attempt=2, reason="worker w2 died")
     told = rows(log.add(6, "run.failed", attempt=2, error=TIMEOUT).told())
     assert {name: row.status for name, row in told.items()} == {
-        "queued": "completed", "handler": "failed",
-    }  # fmt: skip
+        "queued": "completed",
+        "handler": "failed",
+    }
     assert spans(told["handler"]) == [("failed", 1, 3), ("failed", 5, 6)]
 
 
 def test_handler_that_was_lost_and_then_done_is_done() -> None:
     """The end of the run is the end of its handler."""
     told = rows(
-        Log(status="completed").add(0, "run.created").started(1)
-        .add(3, "attempt.lost", attempt=1, reason="worker w1 died").started(4)
-        .add(6, "run.completed").told()
-    )  # fmt: skip
+        Log(status="completed")
+        .add(0, "run.created")
+        .started(1)
+        .add(3, "attempt.lost", attempt=1, reason="worker w1 died")
+        .started(4)
+        .add(6, "run.completed")
+        .told()
+    )
     assert told["handler"].status == "completed"
 
 
@@ -213,9 +255,13 @@ def test_finished_run_without_records_lasted_as_long_as_it_says() -> None:
 def test_cancelled_run_ends_all_that_was_open() -> None:
     """Nothing of a run that has ended goes on."""
     told = (
-        Log().add(0, "run.created").started(0).add(1, "step.started", step="a")
-        .add(4, "run.cancelled", reason="requested").told(now=1000)
-    )  # fmt: skip
+        Log()
+        .add(0, "run.created")
+        .started(0)
+        .add(1, "step.started", step="a")
+        .add(4, "run.cancelled", reason="requested")
+        .told(now=1000)
+    )
     assert spans(rows(told)["a"]) == [("work", 0.75, 4)]
     assert (rows(told)["a"].status, told.end_us) == ("cancelled", T0_US + 4_000_000)
 
@@ -223,10 +269,14 @@ def test_cancelled_run_ends_all_that_was_open() -> None:
 def test_retried_run_goes_on_on_the_same_rows() -> None:
     """After `runs retry` the run has not ended yet, and its rows continue."""
     log = (
-        Log().add(0, "run.created").started(0).failed(1, "a", 1000)
+        Log()
+        .add(0, "run.created")
+        .started(0)
+        .failed(1, "a", 1000)
         .add(1, "attempt.failed", attempt=1, step="a", error=TIMEOUT)
-        .add(1, "run.failed", attempt=1, error=TIMEOUT).add(50, "run.retried", forgotten=["a"])
-    )  # fmt: skip
+        .add(1, "run.failed", attempt=1, error=TIMEOUT)
+        .add(50, "run.retried", forgotten=["a"])
+    )
     assert spans(rows(log.told(now=51))["queued"])[-1] == ("wait", 50, 51)
     told = log.started(52, 2).done(53, "a", 1000).add(53, "run.completed").told()
     assert [s[0] for s in spans(rows(told)["a"])] == ["failed", "work"]
@@ -236,18 +286,25 @@ def test_retried_run_goes_on_on_the_same_rows() -> None:
 def test_children_are_named() -> None:
     """A child's row says which run it is."""
     told = rows(
-        Log().add(0, "run.created").started(0)
+        Log()
+        .add(0, "run.created")
+        .started(0)
         .add(1, "child.started", step="call", child="run_y", job="pay")
         .add(1, "wait.started", step="call", wait="child", child="run_y")
-        .add(9, "wait.ended", step="call", status="failed").told(now=9)
-    )  # fmt: skip
+        .add(9, "wait.ended", step="call", status="failed")
+        .told(now=9)
+    )
     assert (told["call"].note, told["call"].status) == ("pay run_y", "failed")
 
 
 def test_steps_without_records_are_shown_as_reused() -> None:
     """What a fork took over has no records of its own, but a row."""
-    log = Log(steps=[{"name": "a", "status": "completed", "kind": "run"},
-                     {"name": "now", "status": "completed", "kind": "value"}])  # fmt: skip
+    log = Log(
+        steps=[
+            {"name": "a", "status": "completed", "kind": "run"},
+            {"name": "now", "status": "completed", "kind": "value"},
+        ]
+    )
     told = rows(log.add(0, "run.created").started(0).told(now=1))
     assert told["a"].note == "reused"
     assert "now" not in told
@@ -292,19 +349,31 @@ def drawn(told: Timeline, width: int = 40) -> list[str]:
 def test_bars_are_to_scale() -> None:
     """Half of the time is half of the cells."""
     told = (
-        Log().add(0, "run.created").started(0).done(5, "a", 5000).done(10, "b", 5000)
-        .add(10, "run.completed").told()
-    )  # fmt: skip
+        Log()
+        .add(0, "run.created")
+        .started(0)
+        .done(5, "a", 5000)
+        .done(10, "b", 5000)
+        .add(10, "run.completed")
+        .told()
+    )
     assert drawn(told)[1:] == ["#" * 20 + " " * 20, " " * 20 + "#" * 20]
 
 
 def test_long_idle_gap_is_compressed_and_marked() -> None:
     """A wait of hours takes a few cells, and the axis says how long it was."""
     told = (
-        Log().add(0, "run.created").started(0).done(10, "a", 10_000)
-        .add(10, "wait.started", step="nap", wait="sleep").add(7210, "wait.ended", step="nap")
-        .add(7210, "attempt.resumed").done(7220, "b", 10_000).add(7220, "run.completed").told()
-    )  # fmt: skip
+        Log()
+        .add(0, "run.created")
+        .started(0)
+        .done(10, "a", 10_000)
+        .add(10, "wait.started", step="nap", wait="sleep")
+        .add(7210, "wait.ended", step="nap")
+        .add(7210, "attempt.resumed")
+        .done(7220, "b", 10_000)
+        .add(7220, "run.completed")
+        .told()
+    )
     assert drawn(told)[1:] == [
         "################                        ",
         "                ---~~---                ",
@@ -316,18 +385,29 @@ def test_long_idle_gap_is_compressed_and_marked() -> None:
 def test_short_waits_are_to_scale() -> None:
     """A pause that the work can be seen beside is not compressed."""
     told = (
-        Log().add(0, "run.created").started(0).done(2, "a", 2000).done(6, "b", 1000)
-        .add(6, "run.completed").told()
-    )  # fmt: skip
+        Log()
+        .add(0, "run.created")
+        .started(0)
+        .done(2, "a", 2000)
+        .done(6, "b", 1000)
+        .add(6, "run.completed")
+        .told()
+    )
     assert "~" not in ticks(axis_of(told))
 
 
 def test_what_executes_is_never_invisible() -> None:
     """A step of no length has a cell."""
     told = (
-        Log().add(0, "run.created").started(0).done(0, "a", 0).done(100, "b", 100_000)
-        .add(100, "run.completed").done(100, "c", 0).told()
-    )  # fmt: skip
+        Log()
+        .add(0, "run.created")
+        .started(0)
+        .done(0, "a", 0)
+        .done(100, "b", 100_000)
+        .add(100, "run.completed")
+        .done(100, "c", 0)
+        .told()
+    )
     assert [row.count("#") for row in drawn(told)] == [0, 1, 40, 1]
 
 
@@ -378,10 +458,19 @@ def test_wait_for_an_event_says_which() -> None:
     told = rows(log.told(5))
     assert spans(told["approve"]) == [("wait", 1, 5)]
     assert (told["approve"].status, told["approve"].note) == (
-        "waiting", "event avatar.approved [img_123]",
-    )  # fmt: skip
-    log.add(9, "wait.ended", step="approve", status="", event="evt_1", name="avatar.approved",
-            correlation_key="img_123", result=None)  # fmt: skip
+        "waiting",
+        "event avatar.approved [img_123]",
+    )
+    log.add(
+        9,
+        "wait.ended",
+        step="approve",
+        status="",
+        event="evt_1",
+        name="avatar.approved",
+        correlation_key="img_123",
+        result=None,
+    )
     waits(log, 9, "decision", ("yes", "k"), ("no", None))
     row = rows(log.told(10))["decision"]
     assert row.note == "event yes [k], event no"
@@ -390,15 +479,18 @@ def test_wait_for_an_event_says_which() -> None:
     told = rows(log.told())
     assert spans(told["approve"]) == [("wait", 1, 9)]
     assert [(row.status, row.note) for row in (told["approve"], told["decision"])] == [
-        ("completed", "event avatar.approved [img_123]"), ("completed", "event no"),
-    ]  # fmt: skip
+        ("completed", "event avatar.approved [img_123]"),
+        ("completed", "event no"),
+    ]
 
 
 def test_wait_that_timed_out_ends_as_its_code_says() -> None:
     """Failed, gone on without it, or cancelled."""
     for on_timeout, status in (
-        ("fail", "failed"), ("continue", "completed"), ("cancel", "cancelled"),
-    ):  # fmt: skip
+        ("fail", "failed"),
+        ("continue", "completed"),
+        ("cancel", "cancelled"),
+    ):
         log = Log().add(0, "run.created").started(0)
         waits(log, 1, "paid", ("paid", None), on_timeout=on_timeout)
         log.add(3, "wait.ended", step="paid", status="timed_out")
@@ -419,16 +511,23 @@ def test_lock_is_waited_for_and_held() -> None:
     told = log.told()
     row = rows(told)["lock index"]
     assert (spans(row), row.status, row.note) == (
-        [("wait", 1, 3), ("hold", 3, 7)], "completed", "",
-    )  # fmt: skip
+        [("wait", 1, 3), ("hold", 3, 7)],
+        "completed",
+        "",
+    )
 
 
 def test_lock_without_a_wait_hides_nothing_that_the_handler_does() -> None:
     """What it does itself while it holds it has its row all the same."""
     told = (
-        Log().add(0, "run.created").started(0).add(0, "lock.acquired", step="[lock k]", key="k")
-        .add(4, "run.completed").add(4, "lock.released", key="k", reason="run").told()
-    )  # fmt: skip
+        Log()
+        .add(0, "run.created")
+        .started(0)
+        .add(0, "lock.acquired", step="[lock k]", key="k")
+        .add(4, "run.completed")
+        .add(4, "lock.released", key="k", reason="run")
+        .told()
+    )
     assert spans(rows(told)["lock k"]) == [("hold", 0, 4)]
     assert spans(rows(told)["handler"]) == [("work", 0, 4)]
     assert told.active_ms == 4000
@@ -446,8 +545,15 @@ def test_sending_is_a_mark_and_a_write_of_state_is_none() -> None:
     """State is read and written all the time; what wakes other runs is worth a row."""
     log = Log().add(0, "run.created").started(0)
     log.add(1, "state.set", step="[state.set k]", key="k", value=1, version=1)
-    log.add(2, "event.received", step="[event.send paid]", name="paid", correlation_key="o:1",
-            event="evt_1", resumed=["run_1", "run_2"])  # fmt: skip
+    log.add(
+        2,
+        "event.received",
+        step="[event.send paid]",
+        name="paid",
+        correlation_key="o:1",
+        event="evt_1",
+        resumed=["run_1", "run_2"],
+    )
     log.done(3, "a", 100).add(3, "run.completed")
     told = rows(log.told())
     assert spans(told["event.send paid"]) == [("work", 2, 2)]
@@ -483,17 +589,41 @@ def test_refused_call_that_ends_the_attempt_is_tried_again_on_its_row() -> None:
 def test_steps_without_records_have_the_detail_that_the_daemon_tells() -> None:
     """Bracketed ones only where they are locks."""
     steps = [
-        {"name": "approve", "kind": "event", "status": "completed", "started_at": at(1),
-         "finished_at": at(3), "detail": "event avatar.approved [img_123]"},
-        {"name": "[lock k]", "kind": "lock", "status": "completed", "started_at": at(3),
-         "finished_at": at(4), "detail": "lock k"},
-        {"name": "[event.send paid]", "kind": "event", "status": "completed",
-         "started_at": at(4), "finished_at": at(4)},
-        {"name": "[state.set k]", "kind": "value", "status": "completed", "started_at": at(4),
-         "finished_at": at(4)},
-    ]  # fmt: skip
+        {
+            "name": "approve",
+            "kind": "event",
+            "status": "completed",
+            "started_at": at(1),
+            "finished_at": at(3),
+            "detail": "event avatar.approved [img_123]",
+        },
+        {
+            "name": "[lock k]",
+            "kind": "lock",
+            "status": "completed",
+            "started_at": at(3),
+            "finished_at": at(4),
+            "detail": "lock k",
+        },
+        {
+            "name": "[event.send paid]",
+            "kind": "event",
+            "status": "completed",
+            "started_at": at(4),
+            "finished_at": at(4),
+        },
+        {
+            "name": "[state.set k]",
+            "kind": "value",
+            "status": "completed",
+            "started_at": at(4),
+            "finished_at": at(4),
+        },
+    ]
     told = rows(Log(steps=steps).add(0, "run.created").started(0).told(5))
     assert [(row.name, row.note) for row in told.values() if row.name != "handler"] == [
-        ("queued", ""), ("approve", "event avatar.approved [img_123]"), ("lock k", ""),
-    ]  # fmt: skip
+        ("queued", ""),
+        ("approve", "event avatar.approved [img_123]"),
+        ("lock k", ""),
+    ]
     assert spans(told["approve"]) == [("wait", 1, 3)]

@@ -13,32 +13,71 @@ from stackshift_cli.timeline.describe import call
 @pytest.mark.parametrize(
     ("kind", "fields", "told"),
     [
-        ("wait.started", {"wait": "event", "events": [["paid", "o:1"], ["gone", None]],
-                          "on_timeout": "fail", "until": "T"},
-         "event paid [o:1], event gone on_timeout=fail until=T"),
+        (
+            "wait.started",
+            {
+                "wait": "event",
+                "events": [["paid", "o:1"], ["gone", None]],
+                "on_timeout": "fail",
+                "until": "T",
+            },
+            "event paid [o:1], event gone on_timeout=fail until=T",
+        ),
         ("wait.started", {"wait": "lock", "lock": "index", "until": None}, "lock index"),
         ("wait.started", {"wait": "sleep", "until": "T"}, "wait=sleep until=T"),
-        ("wait.ended", {"status": "", "event": "evt_1", "name": "paid", "correlation_key": "o:1",
-                        "received_at": "T", "result": {"a": 1}},
-         'event paid [o:1] event=evt_1 received_at=T result={"a":1}'),
-        ("wait.ended", {"status": "timed_out", "name": "", "correlation_key": None},
-         "status=timed_out"),
-        ("lock.acquired", {"key": "index", "asker": "ab", "holder": "sync", "expires_at": "T"},
-         "lock index holder=sync expires_at=T"),
+        (
+            "wait.ended",
+            {
+                "status": "",
+                "event": "evt_1",
+                "name": "paid",
+                "correlation_key": "o:1",
+                "received_at": "T",
+                "result": {"a": 1},
+            },
+            'event paid [o:1] event=evt_1 received_at=T result={"a":1}',
+        ),
+        (
+            "wait.ended",
+            {"status": "timed_out", "name": "", "correlation_key": None},
+            "status=timed_out",
+        ),
+        (
+            "lock.acquired",
+            {"key": "index", "asker": "ab", "holder": "sync", "expires_at": "T"},
+            "lock index holder=sync expires_at=T",
+        ),
         ("lock.released", {"key": "index", "reason": "expired"}, "lock index reason=expired"),
-        ("state.set", {"key": "n", "value": 0, "version": 3, "op": "increment"},
-         "state n = 0 version=3 op=increment"),
+        (
+            "state.set",
+            {"key": "n", "value": 0, "version": 3, "op": "increment"},
+            "state n = 0 version=3 op=increment",
+        ),
         ("state.set", {"key": "n", "value": "5", "version": 1}, 'state n = "5" version=1'),
         ("state.deleted", {"key": "n", "version": 4}, "state n version=4"),
-        ("event.received", {"event": "evt_1", "name": "paid", "correlation_key": None,
-                            "payload": None, "resumed": ["run_1"]},
-         'event paid event=evt_1 resumed=["run_1"]'),
-        ("call.refused", {"error": {"code": "conflict", "message": "n has version 3", "hint": ""}},
-         "conflict: n has version 3"),
-        ("step.failed", {"error": {"type": "ValueError", "message": "no", "traceback": ""}},
-         "ValueError: no"),
+        (
+            "event.received",
+            {
+                "event": "evt_1",
+                "name": "paid",
+                "correlation_key": None,
+                "payload": None,
+                "resumed": ["run_1"],
+            },
+            'event paid event=evt_1 resumed=["run_1"]',
+        ),
+        (
+            "call.refused",
+            {"error": {"code": "conflict", "message": "n has version 3", "hint": ""}},
+            "conflict: n has version 3",
+        ),
+        (
+            "step.failed",
+            {"error": {"type": "ValueError", "message": "no", "traceback": ""}},
+            "ValueError: no",
+        ),
     ],
-)  # fmt: skip
+)
 def test_detail_says_what_it_is_about_first(kind: str, fields: dict[str, Any], told: str) -> None:
     """Then what else there is, field by field; nothing twice."""
     assert detail({"seq": 1, "at": "T", "kind": kind, "run": "run_1", **fields}) == told

@@ -66,17 +66,21 @@ def test_daemon_that_dies_is_explained_by_its_log(shell: Shell) -> None:
     assert told.code == 3
     assert "the daemon ended before it was ready: RuntimeError: no good" in told.stderr
     assert json.loads(told.stderr.splitlines()[-1])["error"]["log"] == [
-        "starting", "RuntimeError: no good",
-    ]  # fmt: skip
+        "starting",
+        "RuntimeError: no good",
+    ]
 
 
 def test_loser_of_a_race_uses_the_winners_daemon(shell: Shell) -> None:
     """Two commands start a daemon at once: the second one's ends with `daemon_running`, and its
     command connects to the first one's, which may take a moment to appear."""
     losing = subprocess.Popen(
-        shell.command("start", "hello"), env=shell.env | {"FAKE_DAEMON": "loses"},
-        cwd=shell.directory, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+        shell.command("start", "hello"),
+        env=shell.env | {"FAKE_DAEMON": "loses"},
+        cwd=shell.directory,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     winner = FakeDaemon(shell.directory / ".stackshift").start()
     try:
         out, err = losing.communicate(timeout=20)

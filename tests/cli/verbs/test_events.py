@@ -19,9 +19,14 @@ from stackshift_jobs.errors import Conflict
 def answer(daemon: FakeDaemon, **changed: Any) -> None:
     """Answer a sending with this."""
     daemon.answers["event.send"] = lambda _: {
-        "id": event_id(1), "name": "paid", "correlation_key": None, "resumed": [],
-        "kept_until": None, "reused": False, **changed,
-    }  # fmt: skip
+        "id": event_id(1),
+        "name": "paid",
+        "correlation_key": None,
+        "resumed": [],
+        "kept_until": None,
+        "reused": False,
+        **changed,
+    }
 
 
 def test_send_prints_the_id_and_says_what_it_did(shell: Shell, daemon: FakeDaemon) -> None:
@@ -49,20 +54,43 @@ def test_send_json_is_the_whole_answer(shell: Shell, daemon: FakeDaemon) -> None
     answer(daemon, correlation_key="o:1", resumed=[run_id(1)])
     told = shell("event", "send", "paid", "--json")
     assert json.loads(told.stdout) == {
-        "id": event_id(1), "name": "paid", "correlation_key": "o:1", "resumed": [run_id(1)],
-        "kept_until": None, "reused": False,
-    }  # fmt: skip
+        "id": event_id(1),
+        "name": "paid",
+        "correlation_key": "o:1",
+        "resumed": [run_id(1)],
+        "kept_until": None,
+        "reused": False,
+    }
     assert told.stderr == ""
 
 
 def test_send_sends_what_was_given(shell: Shell, daemon: FakeDaemon, project: Path) -> None:
     """The payload in all its forms, keys and durations."""
-    shell("event", "send", "paid", "-p", '{"a": 1}', "-F", "b=x", "--correlation-key", "o:1",
-          "--idempotency-key", "k", "--idempotency-ttl", "1d", "--ttl", "2h")  # fmt: skip
+    shell(
+        "event",
+        "send",
+        "paid",
+        "-p",
+        '{"a": 1}',
+        "-F",
+        "b=x",
+        "--correlation-key",
+        "o:1",
+        "--idempotency-key",
+        "k",
+        "--idempotency-ttl",
+        "1d",
+        "--ttl",
+        "2h",
+    )
     assert daemon.params("event.send") == {
-        "name": "paid", "payload": {"a": 1, "b": "x"}, "correlation_key": "o:1",
-        "idempotency_key": "k", "idempotency_ttl_ms": 86_400_000, "ttl_ms": 7_200_000,
-    }  # fmt: skip
+        "name": "paid",
+        "payload": {"a": 1, "b": "x"},
+        "correlation_key": "o:1",
+        "idempotency_key": "k",
+        "idempotency_ttl_ms": 86_400_000,
+        "ttl_ms": 7_200_000,
+    }
     shell("event", "send", "paid", "-p", "-", stdin="[1]")
     assert daemon.params("event.send")["payload"] == [1]
     (project / "p.json").write_text("null")
@@ -96,9 +124,10 @@ def test_conflict_shows_the_owner_and_the_difference(shell: Shell, daemon: FakeD
     def refuse(_: dict[str, Any]) -> Any:
         raise Conflict(
             f"idempotency key 'k' belongs to {event_id(1)}, sent with another payload",
-            hint="send it with another key", owner=event_id(1),
-            difference=["$.total: 10 → 12", "$.by: absent → \"\\u001b\""],
-        )  # fmt: skip
+            hint="send it with another key",
+            owner=event_id(1),
+            difference=["$.total: 10 → 12", '$.by: absent → "\\u001b"'],
+        )
 
     daemon.answers["event.send"] = refuse
     told = shell("event", "send", "paid", "-p", "{}", "--idempotency-key", "k")
@@ -114,8 +143,9 @@ def test_conflict_shows_the_owner_and_the_difference(shell: Shell, daemon: FakeD
 def test_list_is_a_line_an_event(shell: Shell, daemon: FakeDaemon) -> None:
     """`id name correlation_key received_at kept_until`, newest first; JSON with the payload."""
     daemon.events = [
-        event_object(1, correlation_key="o:1\t", payload={"a": 1}), event_object(2, "sent"),
-    ]  # fmt: skip
+        event_object(1, correlation_key="o:1\t", payload={"a": 1}),
+        event_object(2, "sent"),
+    ]
     told = shell("event", "list")
     assert told.stdout == (
         f"{event_id(2)}\tsent\t\t{AT}\t{LATER}\n{event_id(1)}\tpaid\to:1\\t\t{AT}\t{LATER}\n"
@@ -142,11 +172,18 @@ def test_list_goes_on_over_pages_up_to_its_limit(shell: Shell, daemon: FakeDaemo
 
 
 EVENTS = [
-    record(1, "event.received", event=event_id(1), name="paid", correlation_key="o:1",
-           payload={"a": 1}, resumed=[run_id(1)]),
+    record(
+        1,
+        "event.received",
+        event=event_id(1),
+        name="paid",
+        correlation_key="o:1",
+        payload={"a": 1},
+        resumed=[run_id(1)],
+    ),
     record(2, "run.queued", run_id(1)),
     record(3, "event.expired", event=event_id(2), name="old\x1b", correlation_key=None),
-]  # fmt: skip
+]
 
 
 def test_tail_prints_what_is_there(shell: Shell, daemon: FakeDaemon) -> None:
@@ -176,8 +213,9 @@ def test_tail_follows_over_a_restart_without_gap_or_duplicate(
     daemon.start()
     assert read_lines(process, 1)[0].startswith("3\t")
     assert daemon.params("feed.open") == {
-        "kinds": ["event.", "wait.ended"], "since_seq": 1,
-    }  # fmt: skip
+        "kinds": ["event.", "wait.ended"],
+        "since_seq": 1,
+    }
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=20)
     assert (out, process.returncode) == (b"", 130)
@@ -188,19 +226,42 @@ def test_tail_tells_who_consumed_a_kept_event(shell: Shell, daemon: FakeDaemon) 
     """By the end of the wait, which nothing else tells; other ends of waits are not of events. And
     `-n` counts events, however many waits have ended since."""
     received = record(1, "event.received", event=event_id(1), name="paid", correlation_key=None)
-    at_once = record(3, "event.received", event=event_id(2), name="paid", correlation_key="o:1",
-                     resumed=[run_id(2)])  # fmt: skip
-    consumed = record(5, "wait.ended", run_id(1), step="[wait]", event=event_id(1), name="paid",
-                      correlation_key="", received_at=received["at"])  # fmt: skip
+    at_once = record(
+        3,
+        "event.received",
+        event=event_id(2),
+        name="paid",
+        correlation_key="o:1",
+        resumed=[run_id(2)],
+    )
+    consumed = record(
+        5,
+        "wait.ended",
+        run_id(1),
+        step="[wait]",
+        event=event_id(1),
+        name="paid",
+        correlation_key="",
+        received_at=received["at"],
+    )
     daemon.append(
         received,
         record(2, "wait.ended", run_id(3), step="[sleep]"),
         at_once,
-        record(4, "wait.ended", run_id(2), step="[wait]", event=event_id(2), name="paid",
-               correlation_key="o:1", received_at=at_once["at"]) | {"at": at_once["at"]},
+        record(
+            4,
+            "wait.ended",
+            run_id(2),
+            step="[wait]",
+            event=event_id(2),
+            name="paid",
+            correlation_key="o:1",
+            received_at=at_once["at"],
+        )
+        | {"at": at_once["at"]},
         consumed,
         *(record(n, "wait.ended", run_id(4), step="[sleep]") for n in range(6, 40)),
-    )  # fmt: skip
+    )
     told = shell("event", "tail", "--no-follow", "--json", "-n", "2")
     assert [json.loads(line) for line in told.stdout.splitlines()] == [received, at_once, consumed]
     told = shell("event", "tail", "--no-follow", "-n", "1")

@@ -45,10 +45,16 @@ def test_version(shell: Shell) -> None:
     assert shell("--version") == (f"stackshift {__version__}\n", "", 0)
 
 
-@pytest.mark.parametrize(("argv", "near"), [
-    (["rns", "list"], "did you mean runs?"), (["runs", "lst"], "list"), (["statr", "x"], "start"),
-    (["ques", "list"], "queues"), (["zzz"], "one of: "),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("argv", "near"),
+    [
+        (["rns", "list"], "did you mean runs?"),
+        (["runs", "lst"], "list"),
+        (["statr", "x"], "start"),
+        (["ques", "list"], "queues"),
+        (["zzz"], "one of: "),
+    ],
+)
 def test_unknown_command_is_exit_2_with_near_names(
     shell: Shell, argv: list[str], near: str
 ) -> None:

@@ -9,9 +9,12 @@ from cli.conftest import Shell
 from cli.fake_daemon import FakeDaemon
 
 BROKEN = {
-    "module": "jobs.media", "file": "jobs/media.py", "line": 3, "type": "SyntaxError",
+    "module": "jobs.media",
+    "file": "jobs/media.py",
+    "line": 3,
+    "type": "SyntaxError",
     "message": "invalid\x1b syntax",
-}  # fmt: skip
+}
 
 
 def test_list_is_a_line_a_job(shell: Shell, daemon: FakeDaemon) -> None:
@@ -64,9 +67,12 @@ def test_check_names_each_module_with_its_jobs(shell: Shell) -> None:
 def test_check_hints_at_a_start_at_boot_where_there_are_schedules(shell: Shell) -> None:
     """As `schedules list` does; not with -q."""
     good = {
-        "module": "jobs.hello", "file": "jobs/hello.py", "jobs": ["a"], "schedules": ["a"],
+        "module": "jobs.hello",
+        "file": "jobs/hello.py",
+        "jobs": ["a"],
+        "schedules": ["a"],
         "error": None,
-    }  # fmt: skip
+    }
     shell.env["PATH"] = "/nowhere"  # no crontab to look into
     line = f"@reboot stackshift daemon start -C {shell.directory}"
     told = shell("jobs", "check", FAKE_CHECK=check(good))

@@ -33,8 +33,10 @@ def test_verify_of_a_damaged_journal_is_exit_78_and_the_places(shell: Shell) -> 
     report = {**GOOD, "ok": False, "problems": [PROBLEM]}
     told = shell("journal", "verify", FAKE_TOOL=json.dumps(report), FAKE_TOOL_STATUS="78")
     assert told == (
-        "damaged\t12\trecords\t1\tsegments\njournal/1.jsonl\t70\t3\tchecksum\\x1b\n", "", 78,
-    )  # fmt: skip
+        "damaged\t12\trecords\t1\tsegments\njournal/1.jsonl\t70\t3\tchecksum\\x1b\n",
+        "",
+        78,
+    )
     told = shell("journal", "verify", "--json", FAKE_TOOL=json.dumps(report), FAKE_TOOL_STATUS="78")
     assert (json.loads(told.stdout), told.code) == (report, 78)
 

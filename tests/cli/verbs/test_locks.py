@@ -24,8 +24,14 @@ SECONDS = 30
 
 def held_by(daemon: FakeDaemon, **fields: Any) -> None:
     """The lock `k` is another's."""
-    daemon.locks["k"] = {"key": "k", "token": 3, "expires_at": LATER, "holder": "sync (pid 7)",
-                         "asker": "another", **fields}  # fmt: skip
+    daemon.locks["k"] = {
+        "key": "k",
+        "token": 3,
+        "expires_at": LATER,
+        "holder": "sync (pid 7)",
+        "asker": "another",
+        **fields,
+    }
 
 
 def ended(process: subprocess.Popen[bytes]) -> Transcript:
@@ -171,9 +177,12 @@ def script(text: str) -> list[str]:
 def test_command_runs_under_the_lock(shell: Shell, daemon: FakeDaemon) -> None:
     """Its output and streams are its own, the lock is in its environment, and then given back."""
     told = shell(
-        "state", "lock", "k", *script('cat; echo "$STACKSHIFT_LOCK_KEY $STACKSHIFT_LOCK_TOKEN"'),
+        "state",
+        "lock",
+        "k",
+        *script('cat; echo "$STACKSHIFT_LOCK_KEY $STACKSHIFT_LOCK_TOKEN"'),
         stdin="in\n",
-    )  # fmt: skip
+    )
     assert told == ("in\nk 7\n", "", 0)
     asked = daemon.params("lock.acquire")
     assert asked["ttl_ms"] == 30_000
@@ -264,9 +273,13 @@ def test_lost_lock_ends_the_command_with_exit_5(
 
     daemon.answers["lock.extend"] = lost
     told = shell(
-        "state", "lock", "k", "--ttl", "300ms",
+        "state",
+        "lock",
+        "k",
+        "--ttl",
+        "300ms",
         *script('trap "echo cleaned up; exit 0" TERM; sleep 600 & wait'),
-    )  # fmt: skip
+    )
     assert (told.stdout, told.code) == ("cleaned up\n", 5)
     assert told.stderr.splitlines() == [
         f"error[lock_lost]: the lock 'k' was lost: {error}",
@@ -292,9 +305,13 @@ def test_command_that_does_not_end_is_killed_after_a_grace(
         "sys.exit(main())"
     )
     done = subprocess.run(
-        [sys.executable, "-P", "-c", code], cwd=shell.directory, env=shell.env, timeout=SECONDS,
-        capture_output=True, check=False,
-    )  # fmt: skip
+        [sys.executable, "-P", "-c", code],
+        cwd=shell.directory,
+        env=shell.env,
+        timeout=SECONDS,
+        capture_output=True,
+        check=False,
+    )
     assert (done.stdout, done.returncode) == (b"", 5)
 
 
@@ -366,9 +383,13 @@ def test_ignored_signals_stay_ignored(shell: Shell, daemon: FakeDaemon) -> None:
     inner = "echo ready; exec sleep 600"
     own = shlex.join(shell.command("state", "lock", "k", "--", "sh", "-c", inner))
     process = subprocess.Popen(
-        ["sh", "-c", f"trap '' HUP; exec {own}"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, cwd=shell.directory, env=shell.env,
-    )  # fmt: skip
+        ["sh", "-c", f"trap '' HUP; exec {own}"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=shell.directory,
+        env=shell.env,
+    )
     try:
         read_lines(process, 1)
         process.send_signal(signal.SIGHUP)

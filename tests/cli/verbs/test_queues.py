@@ -12,10 +12,19 @@ from cli.fake_daemon import FakeDaemon
 from stackshift_jobs.errors import NotFound
 
 MEDIA: dict[str, Any] = {
-    "name": "media", "depth": 3, "running": 2, "oldest_ms": 1500, "paused": False,
-    "paused_since": None, "concurrency": 2, "key_concurrency": None, "rate": "100/m",
-    "rate_burst": 5, "next_start_at": None, "processes": None,
-}  # fmt: skip
+    "name": "media",
+    "depth": 3,
+    "running": 2,
+    "oldest_ms": 1500,
+    "paused": False,
+    "paused_since": None,
+    "concurrency": 2,
+    "key_concurrency": None,
+    "rate": "100/m",
+    "rate_burst": 5,
+    "next_start_at": None,
+    "processes": None,
+}
 MAIL = MEDIA | {"name": "mail\x1b", "paused": True, "rate": None, "concurrency": None}
 
 

@@ -44,13 +44,33 @@ def test_names_of_others_make_no_columns_and_no_lines(shell: Shell, daemon: Fake
 
 def test_list_filters_are_sent(shell: Shell, daemon: FakeDaemon) -> None:
     """Every filter reaches the daemon under its name."""
-    argv = ["--job", "j", "--status", "failed", "--queue", "q", "--label", "a=b", "--label", "c=d",
-            "--since", "2026-05-06T09:00:00Z", "--limit", "7", "--dead"]  # fmt: skip
+    argv = [
+        "--job",
+        "j",
+        "--status",
+        "failed",
+        "--queue",
+        "q",
+        "--label",
+        "a=b",
+        "--label",
+        "c=d",
+        "--since",
+        "2026-05-06T09:00:00Z",
+        "--limit",
+        "7",
+        "--dead",
+    ]
     assert shell("run", "list", *argv).code == 0
     assert daemon.params("run.list") == {
-        "job": "j", "status": "failed", "queue": "q", "labels": {"a": "b", "c": "d"},
-        "since": "2026-05-06T09:00:00.000000Z", "limit": 7, "dead": True,
-    }  # fmt: skip
+        "job": "j",
+        "status": "failed",
+        "queue": "q",
+        "labels": {"a": "b", "c": "d"},
+        "since": "2026-05-06T09:00:00.000000Z",
+        "limit": 7,
+        "dead": True,
+    }
 
 
 def test_since_may_be_a_duration(shell: Shell, daemon: FakeDaemon) -> None:
@@ -84,13 +104,25 @@ def _told_run(daemon: FakeDaemon) -> dict[str, Any]:
     )
     daemon.append(
         record(1, "run.created", run["id"], job="hello"),
-        record(2, "step.failed", run["id"], attempt=1, step="a",
-               error={"type": "E", "message": "x\ty", "traceback": ""}),
-    )  # fmt: skip
+        record(
+            2,
+            "step.failed",
+            run["id"],
+            attempt=1,
+            step="a",
+            error={"type": "E", "message": "x\ty", "traceback": ""},
+        ),
+    )
     daemon.logs.append(
-        {"at": "2026-05-06T09:00:01.500000Z", "attempt": 1, "step": "a", "stream": "stdout",
-         "level": None, "message": "half\x1b way"}
-    )  # fmt: skip
+        {
+            "at": "2026-05-06T09:00:01.500000Z",
+            "attempt": 1,
+            "step": "a",
+            "stream": "stdout",
+            "level": None,
+            "message": "half\x1b way",
+        }
+    )
     return run
 
 
@@ -197,8 +229,9 @@ def test_logs_follow_until_the_run_ends(shell: Shell, daemon: FakeDaemon) -> Non
     daemon.finish(run, 3)
     out, _ = following.communicate(timeout=20)
     assert [line.split("\t")[4] for line in out.decode().splitlines()] == [
-        "half\\x1b way", "all the way",
-    ]  # fmt: skip
+        "half\\x1b way",
+        "all the way",
+    ]
     assert following.returncode == 0
 
 
@@ -224,8 +257,10 @@ def test_retry_prints_the_id_and_says_what_is_reused(shell: Shell, daemon: FakeD
     told = shell("runs", "retry", "@failed", "--from", "b", "--set", 'a={"x":1}')
     assert told == (f"{run_id(1)}\n", "2 recorded steps reused, 1 happens again\n", 0)
     assert daemon.params("run.retry") == {
-        "run": "@failed", "from_step": "b", "set": {"a": {"x": 1}},
-    }  # fmt: skip
+        "run": "@failed",
+        "from_step": "b",
+        "set": {"a": {"x": 1}},
+    }
 
 
 def test_retry_warns_of_a_step_that_is_not_recorded(shell: Shell, daemon: FakeDaemon) -> None:
@@ -253,8 +288,11 @@ def test_retry_dry_run_lists_steps(shell: Shell, daemon: FakeDaemon) -> None:
     assert told.code == 0
     as_json = shell("--json", "runs", "retry", "@last", "--dry-run")
     assert [step["action"] for step in json.loads(as_json.stdout)["steps"]] == [
-        "reuse", "reuse", "repeat", "repeat",
-    ]  # fmt: skip
+        "reuse",
+        "reuse",
+        "repeat",
+        "repeat",
+    ]
 
 
 @pytest.mark.parametrize(("given", "code"), [("a", 2), ("=1", 2), ("a={", 6)])
@@ -280,8 +318,10 @@ def test_fork_dry_run_makes_no_run(shell: Shell, daemon: FakeDaemon) -> None:
     """There is no id to print."""
     daemon.add(run_object(1))
     assert shell("runs", "fork", "@last", "--dry-run") == (
-        "reuse\ta\trun\tcompleted\t\n", "", 0,
-    )  # fmt: skip
+        "reuse\ta\trun\tcompleted\t\n",
+        "",
+        0,
+    )
 
 
 def test_rm_needs_a_yes_off_a_terminal(shell: Shell, daemon: FakeDaemon) -> None:
@@ -318,7 +358,10 @@ def test_full_disk_behind_a_redirection_is_an_error(shell: Shell, daemon: FakeDa
     # A file may not grow at all: every system has that, and few have /dev/full.
     done = subprocess.run(
         ["bash", "-c", f"ulimit -f 0; exec {command} > full"],
-        capture_output=True, cwd=shell.directory, env=shell.env, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        cwd=shell.directory,
+        env=shell.env,
+        check=False,
+    )
     assert done.returncode == 70
     assert done.stderr.startswith(b"error[internal]: File too large")

@@ -107,8 +107,11 @@ def test_pause_and_resume_print_the_job_and_say_what_was_so_already(
     assert shell("schedules", "resume", "hello") == ("hello\n", again, 0)
     told = shell("schedules", "pause", "hello", "--json")
     assert json.loads(told.stdout) == {
-        "job": "hello", "paused": True, "next_at": None, "changed": True,
-    }  # fmt: skip
+        "job": "hello",
+        "paused": True,
+        "next_at": None,
+        "changed": True,
+    }
 
 
 def test_trigger_prints_the_id_of_the_run(shell: Shell, hello: FakeDaemon) -> None:

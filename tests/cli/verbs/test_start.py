@@ -66,9 +66,16 @@ def test_both_parsers_send_the_same(shell: Shell, daemon: FakeDaemon) -> None:
     for argv in (plain, only_typer):
         assert shell(*argv).code == 0
     (_, first), (_, second) = [r for r in daemon.requests if r[0] == "run.start"]
-    assert first == second == {
-        "job": "hello", "payload": {"a": 1}, "queue": "q", "labels": {"x": "y"},
-    }  # fmt: skip
+    assert (
+        first
+        == second
+        == {
+            "job": "hello",
+            "payload": {"a": 1},
+            "queue": "q",
+            "labels": {"x": "y"},
+        }
+    )
 
 
 def test_payload_comes_from_standard_input(shell: Shell, daemon: FakeDaemon) -> None:
@@ -129,8 +136,10 @@ def test_wait_prints_the_result_as_one_line(shell: Shell, daemon: FakeDaemon) ->
     told = shell("start", "hello", "--wait")
     assert told.stdout == '{"a":[1,"\\u00e9\\u001b"]}\n'
     assert told.stderr.splitlines() == [
-        run["id"], "1/2 half", "a: ValueError: no; again at 2026-05-06T09:01:00Z",
-    ]  # fmt: skip
+        run["id"],
+        "1/2 half",
+        "a: ValueError: no; again at 2026-05-06T09:01:00Z",
+    ]
     assert told.code == 0
 
 
@@ -253,8 +262,9 @@ def test_conflict_names_the_owner_and_the_difference(shell: Shell, daemon: FakeD
     told = shell("start", "hello", "--idempotency-key", "k")
     assert told.code == 5
     assert told.stderr.splitlines() == [
-        f"error[conflict]: key k is {run_id(7)}'s", '  $.imageId: "a" → "b"',
-    ]  # fmt: skip
+        f"error[conflict]: key k is {run_id(7)}'s",
+        '  $.imageId: "a" → "b"',
+    ]
 
 
 def test_what_others_wrote_is_escaped(shell: Shell, daemon: FakeDaemon) -> None:

@@ -53,9 +53,13 @@ def test_default_in_json_is_an_entry_with_version_0(shell: Shell, daemon: FakeDa
     """Which is what `--if-version` takes where there is none; `--raw` text is as it is."""
     told = shell("state", "get", "gone", "--default", "x", "--json")
     assert json.loads(told.stdout) == {
-        "key": "gone", "value": "x", "version": 0, "expires_at": None, "updated_at": None,
+        "key": "gone",
+        "value": "x",
+        "version": 0,
+        "expires_at": None,
+        "updated_at": None,
         "updated_by": None,
-    }  # fmt: skip
+    }
     assert shell("state", "get", "gone", "--default", "x", "--raw").stdout == "x\n"
 
 
@@ -147,8 +151,11 @@ def test_set_sends_its_conditions(shell: Shell, daemon: FakeDaemon) -> None:
     """The version is printed (`--json`: the entry), and one that does not fit is exit 5."""
     assert shell("state", "set", "k", "1", "--ttl", "90s", "--if-absent").stdout == "1\n"
     assert daemon.params("state.set") == {
-        "key": "k", "value": 1, "ttl_ms": 90_000, "if_absent": True,
-    }  # fmt: skip
+        "key": "k",
+        "value": 1,
+        "ttl_ms": 90_000,
+        "if_absent": True,
+    }
     told = shell("state", "set", "k", "2", "--if-version", "1", "--json")
     assert json.loads(told.stdout) == entry_object("k", 2, version=2)
     assert daemon.params("state.set") == {"key": "k", "value": 2, "if_version": 1}
@@ -206,8 +213,10 @@ def test_delete_of_nothing_is_exit_4(shell: Shell, daemon: FakeDaemon) -> None:
     assert json.loads(told.stdout) == {"key": "k", "deleted": True, "version": 2}
     assert daemon.params("state.delete") == {"key": "k", "if_version": 1}
     assert shell("-q", "state", "delete", "k") == (
-        "", "error[not_found]: there is no entry 'k'\nhint: stackshift state list\n", 4
-    )  # fmt: skip
+        "",
+        "error[not_found]: there is no entry 'k'\nhint: stackshift state list\n",
+        4,
+    )
 
 
 def test_list_is_a_line_an_entry(shell: Shell, daemon: FakeDaemon) -> None:
@@ -220,8 +229,10 @@ def test_list_is_a_line_an_entry(shell: Shell, daemon: FakeDaemon) -> None:
     assert len(shell("states", "list").stdout.splitlines()) == 3
     assert shell("state", "list", "--limit", "1").stdout.startswith("c:1\t")
     assert [each["key"] for each in json.loads(shell("state", "list", "--json").stdout)] == [
-        "c:1", "c:2", "other",
-    ]  # fmt: skip
+        "c:1",
+        "c:2",
+        "other",
+    ]
     assert shell("state", "list", "none") == ("", "", 0)
     assert shell("state", "list", "none", "--json").stdout == "[]\n"
 
@@ -239,11 +250,25 @@ def test_list_goes_on_over_pages(shell: Shell, daemon: FakeDaemon) -> None:
 def test_history_is_a_line_a_change(shell: Shell, daemon: FakeDaemon) -> None:
     """`seq at kind version value expires_at by`, newest first; of nothing: exit 4."""
     daemon.history = [
-        {"seq": 9, "at": AT, "kind": "deleted", "version": 3, "value": None, "expires_at": None,
-         "by": "run_1"},
-        {"seq": 4, "at": AT, "kind": "set", "version": 2, "value": "x", "expires_at": LATER,
-         "by": "client"},
-    ]  # fmt: skip
+        {
+            "seq": 9,
+            "at": AT,
+            "kind": "deleted",
+            "version": 3,
+            "value": None,
+            "expires_at": None,
+            "by": "run_1",
+        },
+        {
+            "seq": 4,
+            "at": AT,
+            "kind": "set",
+            "version": 2,
+            "value": "x",
+            "expires_at": LATER,
+            "by": "client",
+        },
+    ]
     told = shell("state", "history", "k")
     assert told.stdout == (
         f'9\t{AT}\tdeleted\t3\tnull\t\trun_1\n4\t{AT}\tset\t2\t"x"\t{LATER}\tclient\n'
@@ -261,10 +286,17 @@ def test_history_is_a_line_a_change(shell: Shell, daemon: FakeDaemon) -> None:
 def test_history_goes_on_over_pages(shell: Shell, daemon: FakeDaemon) -> None:
     """Without a gap or a repetition where two changes have one version."""
     daemon.history = [
-        {"seq": seq, "at": AT, "kind": "set" if seq % 2 else "expired", "version": (seq + 1) // 2,
-         "value": seq, "expires_at": None, "by": "client"}
+        {
+            "seq": seq,
+            "at": AT,
+            "kind": "set" if seq % 2 else "expired",
+            "version": (seq + 1) // 2,
+            "value": seq,
+            "expires_at": None,
+            "by": "client",
+        }
         for seq in range(2500, 0, -1)
-    ]  # fmt: skip
+    ]
     printed = shell("state", "history", "k", "--limit", "2400").stdout.splitlines()
     assert [int(line.split("\t")[0]) for line in printed] == [*range(2500, 100, -1)]
 

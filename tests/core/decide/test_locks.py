@@ -214,8 +214,12 @@ def test_locks_pass_on_in_the_append_of_run_completed() -> None:
         story.takes(second, key)
     story.completes(first)
     assert story.told() == [
-        "lock.released", "lock.acquired", "lock.released", "lock.acquired", "run.completed",
-    ]  # fmt: skip
+        "lock.released",
+        "lock.acquired",
+        "lock.released",
+        "lock.acquired",
+        "run.completed",
+    ]
     assert story.run(second).locks == ("k", "l")
     assert story.got(second, "[lock l]")["token"] == story.fence("l")
     story.told_again()

@@ -129,8 +129,10 @@ def test_every_is_not_reset_by_restarts() -> None:
     story.is_down("5m")
     story.goes_on("1h")
     assert [fired.tick[11:19] for fired in story.fired("often")] == [
-        "08:40:01", "09:20:01", "10:00:01",
-    ]  # fmt: skip
+        "08:40:01",
+        "09:20:01",
+        "10:00:01",
+    ]
 
 
 # --- Missed ticks --------------------------------------------------------------------------
@@ -320,8 +322,11 @@ def test_one_tick_waits_at_most_and_it_is_the_latest() -> None:
     (run,) = story.goes_on("1h")
     story.goes_on("3h")
     assert [(x.reason, x.passed) for x in story.fired("hourly")] == [
-        ("", 0), ("waits", 0), ("waits", 1), ("waits", 1),
-    ]  # fmt: skip
+        ("", 0),
+        ("waits", 0),
+        ("waits", 1),
+        ("waits", 1),
+    ]
     story.claim()
     story.finish(run)
     assert len(story.look()) == 1
@@ -514,7 +519,9 @@ def test_zones_are_known_without_those_of_the_system() -> None:
     told = subprocess.run(
         [sys.executable, "-c", program],
         env={"PYTHONTZPATH": "", "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert told.stderr == ""
     assert minutes(int(told.stdout)) == ["2026-11-19 08:00"]

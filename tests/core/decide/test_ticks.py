@@ -56,12 +56,15 @@ def test_zone_says_whose_nine_it_is() -> None:
 def test_time_in_the_hour_that_is_left_out_comes_right_after_it() -> None:
     """29 March 2026: 02:00 to 03:00 does not exist; 02:30 is at 03:00, once, and not on no day."""
     assert coming("30 2 * * *", BERLIN, "2026-03-28 12:00") == [
-        "2026-03-29 01:00", "2026-03-30 00:30", "2026-03-31 00:30",
-    ]  # fmt: skip
+        "2026-03-29 01:00",
+        "2026-03-30 00:30",
+        "2026-03-31 00:30",
+    ]
     # Two times of that hour are one tick.
     assert coming("0,30 2 * * *", BERLIN, "2026-03-28 12:00", 2) == [
-        "2026-03-29 01:00", "2026-03-30 00:00",
-    ]  # fmt: skip
+        "2026-03-29 01:00",
+        "2026-03-30 00:00",
+    ]
 
 
 def test_time_in_the_hour_that_comes_twice_comes_once() -> None:
@@ -122,17 +125,28 @@ def test_what_is_no_schedule_is_refused(expression: str, timezone: str, told: st
 def test_near_names_are_hinted_at() -> None:
     """A slip of the finger is not a riddle."""
     for expression, timezone, near in (
-        ("@dayly", "UTC", "@daily"), ("@daily", "Europe/Berlim", "Europe/Berlin"),
-    ):  # fmt: skip
+        ("@dayly", "UTC", "@daily"),
+        ("@daily", "Europe/Berlim", "Europe/Berlin"),
+    ):
         with pytest.raises(Usage) as refused:
             clock_of(expression, timezone, 0)
         assert refused.value.hint == f"did you mean {near}?"
 
 
 EXPRESSIONS = st.sampled_from(
-    ["* * * * *", "30 2 * * *", "0,30 1-3 * * *", "@hourly", "*/7 */2 * * *", "0 0 29 2 *",
-     "59 23 28-31 * *", "@every 1h", "@every 47m", "0 12 * * 1#1"]
-)  # fmt: skip
+    [
+        "* * * * *",
+        "30 2 * * *",
+        "0,30 1-3 * * *",
+        "@hourly",
+        "*/7 */2 * * *",
+        "0 0 29 2 *",
+        "59 23 28-31 * *",
+        "@every 1h",
+        "@every 47m",
+        "0 12 * * 1#1",
+    ]
+)
 ZONES = st.sampled_from(["UTC", BERLIN, "America/Sao_Paulo", "Australia/Lord_Howe", "Asia/Kolkata"])
 TIMES = st.integers(at("1995-01-01 00:00"), at("2037-01-01 00:00"))
 

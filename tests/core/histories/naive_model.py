@@ -116,9 +116,16 @@ class Naive:
         return version + 1 if until_us > now_us else 1
 
     def set(
-        self, key: str, value: Any, by: str, now_us: int, *, ttl_us: int | None = None,
-        if_version: int | None = None, if_absent: bool = False,
-    ) -> Value | Refused:  # fmt: skip
+        self,
+        key: str,
+        value: Any,
+        by: str,
+        now_us: int,
+        *,
+        ttl_us: int | None = None,
+        if_version: int | None = None,
+        if_absent: bool = False,
+    ) -> Value | Refused:
         found = self.read(key, now_us)
         if found is not None and (if_absent or if_version == 0):
             return Refused("conflict")

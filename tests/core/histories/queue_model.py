@@ -235,9 +235,14 @@ class Model:
                 later = due_us > now_us
                 self.queue(record.queue)
                 self.runs[record.run] = MRun(
-                    record.run, record.queue, record.concurrency_key, record.priority, entry.seq,
-                    due_us if later else now_us, "scheduled" if later else "queued",
-                )  # fmt: skip
+                    record.run,
+                    record.queue,
+                    record.concurrency_key,
+                    record.priority,
+                    entry.seq,
+                    due_us if later else now_us,
+                    "scheduled" if later else "queued",
+                )
             case r.AttemptStarted() | r.AttemptResumed():
                 run = self.runs[record.run]
                 assert run.fresh == isinstance(record, r.AttemptStarted)

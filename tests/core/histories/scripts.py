@@ -147,9 +147,11 @@ class _Branch:
             assert memo.phase != "left", f"{of.run}: {name} happens in a block that was left"
             if memo.phase == "gone" or 0 < memo.due_us <= of.world.now_us:
                 answer = yield Ask(
-                    c.CheckLock, {"lock": lock}, name,
+                    c.CheckLock,
+                    {"lock": lock},
+                    name,
                     lambda naive, now_us, lock=lock: naive.check((of.run, lock), now_us),
-                )  # fmt: skip
+                )
                 if answer.error is not None:
                     raise Failed(name)
 
@@ -166,47 +168,64 @@ class _Branch:
         elif condition == "version":
             terms = {"if_version": self.read.get(key, 0)}
         yield from self.recorded(
-            f"[state.set {key}]", c.SetState,
+            f"[state.set {key}]",
+            c.SetState,
             lambda naive, now_us: naive.set(
-                key, value, self.of.run, now_us,
-                ttl_us=ttl_ms * 1000 if ttl_ms is not None else None, **terms,
+                key,
+                value,
+                self.of.run,
+                now_us,
+                ttl_us=ttl_ms * 1000 if ttl_ms is not None else None,
+                **terms,
             ),
-            key=key, value=dumps(value), ttl_ms=ttl_ms, **terms,
-        )  # fmt: skip
+            key=key,
+            value=dumps(value),
+            ttl_ms=ttl_ms,
+            **terms,
+        )
 
     def _increment(self, at: int, by: int, ttl_ms: int | None) -> Branch:
         key = KEYS[self.number][at]
         yield from self.recorded(
-            f"[state.increment {key}]", c.IncrementState,
+            f"[state.increment {key}]",
+            c.IncrementState,
             lambda naive, now_us: naive.increment(
                 key, by, self.of.run, now_us, ttl_ms * 1000 if ttl_ms is not None else None
             ),
-            key=key, by=dumps(by), ttl_ms=ttl_ms,
-        )  # fmt: skip
+            key=key,
+            by=dumps(by),
+            ttl_ms=ttl_ms,
+        )
 
     def _get(self, at: int) -> Branch:
         key = KEYS[self.number][at]
         entry = yield from self.recorded(
-            f"[state.get {key}]", c.ReadState, lambda naive, now_us: naive.read(key, now_us),
+            f"[state.get {key}]",
+            c.ReadState,
+            lambda naive, now_us: naive.read(key, now_us),
             key=key,
-        )  # fmt: skip
+        )
         self.read[key] = entry["version"] if entry is not None else 0
 
     def _delete(self, at: int) -> Branch:
         key = KEYS[self.number][at]
         yield from self.recorded(
-            f"[state.delete {key}]", c.DeleteState,
+            f"[state.delete {key}]",
+            c.DeleteState,
             lambda naive, now_us: naive.delete(key, now_us, now_us + RETENTION_MS * 1000),
-            key=key, remember_ms=RETENTION_MS,
-        )  # fmt: skip
+            key=key,
+            remember_ms=RETENTION_MS,
+        )
 
     def _send(self, at: int, payload: int, ttl_ms: int, once: str | None) -> Branch:
         name = f"[event.send {EVENTS[at][0]}]b{self.number}"
         event = self.of.world.new_event()
         yield from self.recorded(
-            name, c.SendEvent, sends(event, at, payload, ttl_ms, once),
+            name,
+            c.SendEvent,
+            sends(event, at, payload, ttl_ms, once),
             **sent(event, at, payload, ttl_ms, once),
-        )  # fmt: skip
+        )
 
     # --- What is waited for ----------------------------------------------------------------
 
@@ -261,12 +280,17 @@ class _Branch:
             yield from self.check(name)
             of.memos[name] = Memo("lock", "waiting")
             answer = yield Ask(
-                c.TakeLock, {"key": key, "ttl_ms": ttl_ms, "wait_ms": wait_ms}, name,
+                c.TakeLock,
+                {"key": key, "ttl_ms": ttl_ms, "wait_ms": wait_ms},
+                name,
                 lambda naive, now_us: naive.take(
-                    key, (of.run, name), ttl_ms * 1000,
-                    wait_ms * 1000 if wait_ms is not None else None, now_us,
+                    key,
+                    (of.run, name),
+                    ttl_ms * 1000,
+                    wait_ms * 1000 if wait_ms is not None else None,
+                    now_us,
                 ),
-            )  # fmt: skip
+            )
             if answer.error is not None:
                 raise Failed(name)
             if answer.body is not None:
@@ -292,9 +316,11 @@ class _Branch:
         held = of.memos[name].phase == "completed"
         if held:
             answer = yield Ask(
-                c.ReleaseLock, {"lock": name, "raised": raised}, "",
+                c.ReleaseLock,
+                {"lock": name, "raised": raised},
+                "",
                 lambda naive, now_us: naive.leave((of.run, name), now_us),
-            )  # fmt: skip
+            )
             held = answer.body["held"]
             left = held and not raised
             of.memos[name] = of.memos[name]._replace(phase="left" if left else "gone")
@@ -304,12 +330,12 @@ class _Branch:
     def _extend(self, at: int, ttl_ms: int) -> Branch:
         key = KEYS[self.number][at]
         yield from self.recorded(
-            f"[lock.extend {key}]", c.ExtendLock,
-            lambda naive, now_us: naive.extend(
-                key, (self.of.run, "a call"), ttl_ms * 1000, now_us
-            ),
-            key=key, ttl_ms=ttl_ms,
-        )  # fmt: skip
+            f"[lock.extend {key}]",
+            c.ExtendLock,
+            lambda naive, now_us: naive.extend(key, (self.of.run, "a call"), ttl_ms * 1000, now_us),
+            key=key,
+            ttl_ms=ttl_ms,
+        )
 
     # --- Steps, and what goes wrong --------------------------------------------------------
 
@@ -344,16 +370,20 @@ class _Branch:
     def _act_increment(self, at: int, by: int) -> Ask:
         key = KEYS[self.number][at]
         return Ask(
-            c.IncrementState, {"key": key, "by": dumps(by)}, "",
+            c.IncrementState,
+            {"key": key, "by": dumps(by)},
+            "",
             lambda naive, now_us: naive.increment(key, by, self.of.run, now_us),
-        )  # fmt: skip
+        )
 
     def _act_send(self, at: int, payload: int) -> Ask:
         event = self.of.world.new_event()
         return Ask(
-            c.SendEvent, sent(event, at, payload, 60_000, None), "",
+            c.SendEvent,
+            sent(event, at, payload, 60_000, None),
+            "",
             sends(event, at, payload, 60_000, None),
-        )  # fmt: skip
+        )
 
     def _fail(self, before: int, retryable: bool) -> Branch:
         """Raise in the attempts before this one."""
@@ -372,10 +402,15 @@ def sent(event: str, at: int, payload: int, ttl_ms: int, once: str | None) -> di
     """The fields of a command that sends an event."""
     name, key = EVENTS[at]
     return {
-        "event": event, "name": name, "correlation_key": key, "payload": dumps(payload),
-        "ttl_ms": ttl_ms, "key": once, "key_ttl_ms": 20_000 if once is not None else 0,
+        "event": event,
+        "name": name,
+        "correlation_key": key,
+        "payload": dumps(payload),
+        "ttl_ms": ttl_ms,
+        "key": once,
+        "key_ttl_ms": 20_000 if once is not None else 0,
         "digest": canonical([name, key, payload]).decode() if once is not None else "",
-    }  # fmt: skip
+    }
 
 
 def sends(

@@ -100,9 +100,16 @@ class Lived(World):
         self.jobs["scripted"] = "code-1"
         now_us = self.now_us
         command = c.StartRun(
-            run=run, job="scripted", queue="media", payload=dumps(payload), retry=TERMS,
-            timeout_ms=timeout_ms, key=key, key_ttl_ms=ttl_ms, digest=str(payload),
-        )  # fmt: skip
+            run=run,
+            job="scripted",
+            queue="media",
+            payload=dumps(payload),
+            retry=TERMS,
+            timeout_ms=timeout_ms,
+            key=key,
+            key_ttl_ms=ttl_ms,
+            digest=str(payload),
+        )
         expected: Any = None
 
         def expect() -> None:

@@ -118,9 +118,11 @@ def shown(command: Any, expected: Any) -> Any:
 
     if isinstance(expected, Value):
         return {
-            "value": expected.value, "version": expected.version,
-            "expires_at": until(expected.expires_us), "updated_by": expected.by or "client",
-        }  # fmt: skip
+            "value": expected.value,
+            "version": expected.version,
+            "expires_at": until(expected.expires_us),
+            "updated_by": expected.by or "client",
+        }
     if isinstance(expected, Held):
         return {"expires_at": until(expected.expires_us)}
     if command is c.DeleteState:

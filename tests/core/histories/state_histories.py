@@ -96,19 +96,27 @@ class Stored(Story):
     ) -> dict[str, Any] | None:
         """A handler takes a lock: what it holds, or None where it stands in line."""
         return self.ask(  # type: ignore[no-any-return]
-            c.TakeLock, f"[lock {key}]", run, key=key,
+            c.TakeLock,
+            f"[lock {key}]",
+            run,
+            key=key,
             ttl_ms=milliseconds(ttl) if ttl is not None else 0,
             wait_ms=milliseconds(wait) if wait is not None else None,
-        )  # fmt: skip
+        )
 
     def acquires(
         self, asker: str, key: str, *, ttl: str = "30s", wait: str | None = "0s"
     ) -> dict[str, Any] | None:
         """The client `asker` asks for a lock: what it holds, or None where it stands in line."""
         return self.ask(  # type: ignore[no-any-return]
-            c.TakeLock, "", key=key, ttl_ms=milliseconds(ttl), asker=asker, holder=f"{asker}@host",
+            c.TakeLock,
+            "",
+            key=key,
+            ttl_ms=milliseconds(ttl),
+            asker=asker,
+            holder=f"{asker}@host",
             wait_ms=milliseconds(wait) if wait is not None else None,
-        )  # fmt: skip
+        )
 
     def leaves(self, run: str, key: str, *, raised: bool = False, lock: str = "") -> bool:
         """The block of a handler's lock is left; did it still hold it?"""
@@ -174,13 +182,19 @@ class Stored(Story):
         """Send an event; `once` is its idempotency key."""
         self._made += 1
         return self.ask(
-            c.SendEvent, f"[event.send {name}]", run,
-            event=f"evt_{self._made:04d}", name=name, payload=dumps(payload), correlation_key=key,
-            ttl_ms=milliseconds(ttl), key=once,
+            c.SendEvent,
+            f"[event.send {name}]",
+            run,
+            event=f"evt_{self._made:04d}",
+            name=name,
+            payload=dumps(payload),
+            correlation_key=key,
+            ttl_ms=milliseconds(ttl),
+            key=once,
             key_ttl_ms=milliseconds(once_ttl),
             digest=canonical([name, key, payload]).decode() if once is not None else "",
             **who,
-        )  # fmt: skip
+        )
 
     def waits(
         self,
@@ -195,11 +209,15 @@ class Stored(Story):
         name = self.call(run, named or pairs[0][0])
         self.do(
             c.AwaitEvent(
-                run=run, token=self.token(run), call=7, step=name, events=pairs,
+                run=run,
+                token=self.token(run),
+                call=7,
+                step=name,
+                events=pairs,
                 timeout_ms=milliseconds(timeout) if timeout is not None else None,
                 on_timeout=on_timeout,
             )
-        )  # fmt: skip
+        )
         return self.got(run, name)
 
     def got(self, run: str, step: str) -> Any:

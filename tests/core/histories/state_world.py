@@ -142,9 +142,10 @@ class World(Story):
                 match effect:
                     case Acknowledge() if execution is not None:
                         execution.ready[at] = Answer(
-                            json.loads(bytes(effect.body)), json.loads(bytes(effect.error)),
+                            json.loads(bytes(effect.body)),
+                            json.loads(bytes(effect.error)),
                             effect.due_us,
-                        )  # fmt: skip
+                        )
                     case Dispatch():
                         self._begin(effect.run, effect.token)
                     case Resolve():
@@ -306,9 +307,12 @@ class World(Story):
         command: c.Command = c.CompleteRun(played.run, played.token, r.NULL)
         if failed is not None:
             command = c.FailAttempt(
-                played.run, played.token, r.Error("E", "boom"), failed.retryable,
+                played.run,
+                played.token,
+                r.Error("E", "boom"),
+                failed.retryable,
                 step=failed.step or None,
-            )  # fmt: skip
+            )
         self._say(execution, command)
 
     def stop(self, execution: Execution) -> None:

@@ -339,9 +339,20 @@ class Histories(RuleBasedStateMachine):
         assert step not in run.steps
 
     ACTS: Final[tuple[Callable[[Histories, Run, int], None], ...]] = (
-        step_ends, step_ends, step_ends, step_opens, sleeps, reads, has_child, has_child, awaits,
-        suspends, suspends, completes, fails,
-    )  # fmt: skip
+        step_ends,
+        step_ends,
+        step_ends,
+        step_opens,
+        sleeps,
+        reads,
+        has_child,
+        has_child,
+        awaits,
+        suspends,
+        suspends,
+        completes,
+        fails,
+    )
 
     @rule(pick=picks)
     def stops(self, pick: int) -> None:

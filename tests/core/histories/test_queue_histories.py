@@ -34,11 +34,22 @@ def test_histories_are_worth_their_time() -> None:
         history = tell(drawn(seed), seen.update)
         seen.update(str(entry.record.__struct_config__.tag) for entry in history.entries)
     for kind in (
-        "attempt.started", "attempt.resumed", "attempt.lost", "attempt.stopped", "run.held",
-        "run.retried", "queue.changed", "journal.opened", "waits for concurrency",
-        "waits for a key", "waits for the rate", "waits paused", "waits in a pool of its own",
-        "waits as a suspect", "waits for a slot",
-    ):  # fmt: skip
+        "attempt.started",
+        "attempt.resumed",
+        "attempt.lost",
+        "attempt.stopped",
+        "run.held",
+        "run.retried",
+        "queue.changed",
+        "journal.opened",
+        "waits for concurrency",
+        "waits for a key",
+        "waits for the rate",
+        "waits paused",
+        "waits in a pool of its own",
+        "waits as a suspect",
+        "waits for a slot",
+    ):
         assert seen[kind] >= 10, f"{kind}: {seen[kind]}"
 
 

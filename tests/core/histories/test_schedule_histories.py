@@ -127,9 +127,10 @@ class Schedules(RuleBasedStateMachine):
         scheduled = [x for x in created if x.key is not None]
         assert not [n for n in Counter(x.key for x in scheduled).values() if n > 1]
         fired = [
-            e.record for e in story.entries
+            e.record
+            for e in story.entries
             if isinstance(e.record, r.ScheduleFired) and e.record.started
-        ]  # fmt: skip
+        ]
         assert [(x.job, x.tick) for x in fired] == [(x.job, x.scheduled_at) for x in scheduled]
         for job in JOBS:
             self.every_tick_is_told_of(job)

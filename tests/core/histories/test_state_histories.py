@@ -53,9 +53,12 @@ class Histories(RuleBasedStateMachine):
     def begin(self, drawn: int) -> None:
         chance = random.Random(drawn)
         self.lived.begins(
-            script(chance), chance.randrange(2), chance.choice((None, None, "k1", "k2")),
-            chance.choice(SPANS_MS), chance.choice((0, 0, 0, 10_000)),
-        )  # fmt: skip
+            script(chance),
+            chance.randrange(2),
+            chance.choice((None, None, "k1", "k2")),
+            chance.choice(SPANS_MS),
+            chance.choice((0, 0, 0, 10_000)),
+        )
 
     @rule(drawn=seeds)
     def work(self, drawn: int) -> None:
@@ -148,9 +151,11 @@ class Histories(RuleBasedStateMachine):
     def send(self, drawn: int) -> None:
         chance = random.Random(drawn)
         self.lived.sends(
-            chance.randrange(3), chance.randrange(2), chance.choice(SPANS_MS),
+            chance.randrange(3),
+            chance.randrange(2),
+            chance.choice(SPANS_MS),
             chance.choice((None, None, "e1", "e2")),
-        )  # fmt: skip
+        )
 
     # --- People ----------------------------------------------------------------------------
 
@@ -223,10 +228,16 @@ class Histories(RuleBasedStateMachine):
 
 
 LIFE: Final[dict[Callable[[Histories, int], None], int]] = {
-    Histories.begin: 2, Histories.work: 8, Histories.kill: 1, Histories.haunt: 1,
-    Histories.write: 2, Histories.lock: 3, Histories.send: 2, Histories.decide: 1,
+    Histories.begin: 2,
+    Histories.work: 8,
+    Histories.kill: 1,
+    Histories.haunt: 1,
+    Histories.write: 2,
+    Histories.lock: 3,
+    Histories.send: 2,
+    Histories.decide: 1,
     Histories.crash: 1,
-}  # fmt: skip
+}
 
 TestHistories = (seed(int(SEED)) if SEED else lambda case: case)(Histories.TestCase)
 TestHistories.settings = settings(
@@ -250,11 +261,27 @@ def test_histories_are_worth_their_time() -> None:
         machine.teardown()
         seen.update(kind(entry.record) for entry in machine.lived.entries)
     for each in (
-        "state.set", "state.deleted", "state.expired", "lock.requested", "lock.acquired",
-        "lock.extended", "lock.released", "event.received", "event.expired", "wait.started",
-        "wait.ended", "call.refused", "value.recorded", "attempt.lost", "attempt.suspended",
-        "attempt.resumed", "run.completed", "run.failed", "run.cancelled", "journal.opened",
-    ):  # fmt: skip
+        "state.set",
+        "state.deleted",
+        "state.expired",
+        "lock.requested",
+        "lock.acquired",
+        "lock.extended",
+        "lock.released",
+        "event.received",
+        "event.expired",
+        "wait.started",
+        "wait.ended",
+        "call.refused",
+        "value.recorded",
+        "attempt.lost",
+        "attempt.suspended",
+        "attempt.resumed",
+        "run.completed",
+        "run.failed",
+        "run.cancelled",
+        "journal.opened",
+    ):
         assert seen[each] >= 10, f"{each}: {seen[each]}"
     for each in ("lock.withdrawn", "attempt.stopped", "run.retried", "run.removed"):
         assert seen[each], each

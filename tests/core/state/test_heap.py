@@ -54,10 +54,16 @@ class Engine:
         due_us = self.now_us + delay * 1_000_000 if delay else 0
         self.do(
             c.StartRun(
-                run, "resize", queue, b"{}", priority=priority, concurrency_key=key,
-                timeout_ms=3_600_000, due_us=due_us,
+                run,
+                "resize",
+                queue,
+                b"{}",
+                priority=priority,
+                concurrency_key=key,
+                timeout_ms=3_600_000,
+                due_us=due_us,
             )
-        )  # fmt: skip
+        )
         return run
 
     def assign(self) -> str:

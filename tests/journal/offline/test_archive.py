@@ -237,9 +237,17 @@ def test_restore_goes_beside_what_is_no_journal(tmp_path: Path) -> None:
         copy.put(f"data/{name}", b"1")
     tools.restore(file, ROOT, fs=copy)
     assert copy.names("data") == sorted(
-        ["daemon.log", "daemon.log.1", "daemon.sock", "lock", "logs",
-         "journal", "snapshots", "quarantine"]
-    )  # fmt: skip
+        [
+            "daemon.log",
+            "daemon.log.1",
+            "daemon.sock",
+            "lock",
+            "logs",
+            "journal",
+            "snapshots",
+            "quarantine",
+        ]
+    )
     assert copy.names("data/logs") == ["run_1.jsonl"]
     assert told(copy) == before
 
@@ -258,9 +266,9 @@ def test_restore_beside_anything_else_is_refused(tmp_path: Path, name: str) -> N
         copy.put(f"data/{path}", b"1")
     with pytest.raises(Conflict, match=f"not empty: it holds {name.split('/')[0]}$"):
         tools.restore(file, ROOT, fs=copy)
-    assert copy.names("data") == sorted({"history.db", "journal", "lock", "quarantine"} | {
-        name.split("/")[0]
-    })  # fmt: skip
+    assert copy.names("data") == sorted(
+        {"history.db", "journal", "lock", "quarantine"} | {name.split("/")[0]}
+    )
 
 
 def test_backup_to_a_path_that_cannot_be_written_says_so(tmp_path: Path) -> None:

@@ -24,16 +24,26 @@ def test_options_become_params() -> None:
         "j",
         {"a": 1},
         {
-            "queue": "media", "idempotency_key": "k", "idempotency_ttl": "1h30m",
-            "scheduled_at": datetime(2026, 5, 6, 9, 0, tzinfo=zone), "priority": 0,
-            "max_attempts": 5, "labels": {"team": "a"},
+            "queue": "media",
+            "idempotency_key": "k",
+            "idempotency_ttl": "1h30m",
+            "scheduled_at": datetime(2026, 5, 6, 9, 0, tzinfo=zone),
+            "priority": 0,
+            "max_attempts": 5,
+            "labels": {"team": "a"},
         },
-    )  # fmt: skip
+    )
     assert params == {
-        "job": "j", "payload": {"a": 1}, "queue": "media", "idempotency_key": "k",
-        "idempotency_ttl_ms": 5_400_000, "scheduled_at": "2026-05-06T07:00:00.000000Z",
-        "priority": 0, "max_attempts": 5, "labels": {"team": "a"},
-    }  # fmt: skip
+        "job": "j",
+        "payload": {"a": 1},
+        "queue": "media",
+        "idempotency_key": "k",
+        "idempotency_ttl_ms": 5_400_000,
+        "scheduled_at": "2026-05-06T07:00:00.000000Z",
+        "priority": 0,
+        "max_attempts": 5,
+        "labels": {"team": "a"},
+    }
     assert start_params("j", None, {"queue": None}) == {"job": "j"}
 
 
@@ -57,11 +67,17 @@ def test_time_without_an_offset_is_local() -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        {"delay": "1s", "scheduled_at": "2026-05-06T09:00:00Z"}, {"delay": -1}, {"delay": "soon"},
-        {"scheduled_at": "tomorrow"}, {"idempotency_key": ""}, {"idempotency_key": "a\nb"},
-        {"queue": ""}, {"que": "media"}, {"idempotency_ttl": "11000d"},
+        {"delay": "1s", "scheduled_at": "2026-05-06T09:00:00Z"},
+        {"delay": -1},
+        {"delay": "soon"},
+        {"scheduled_at": "tomorrow"},
+        {"idempotency_key": ""},
+        {"idempotency_key": "a\nb"},
+        {"queue": ""},
+        {"que": "media"},
+        {"idempotency_ttl": "11000d"},
     ],
-)  # fmt: skip
+)
 def test_option_that_cannot_be_is_refused_before_it_is_sent(options: dict[str, Any]) -> None:
     """A misspelt option is never silently without effect."""
     with pytest.raises(Usage):
@@ -78,12 +94,17 @@ def test_item_that_is_no_start_is_refused(item: Any) -> None:
 @pytest.mark.parametrize(
     ("method", "params", "safe"),
     [
-        ("run.get", {}, True), ("run.wait", {}, True), ("daemon.status", {}, True),
-        ("run.start", {"idempotency_key": "k"}, True), ("run.start", {}, False),
-        ("run.cancel", {}, False), ("run.retry", {}, False), ("daemon.stop", {}, False),
+        ("run.get", {}, True),
+        ("run.wait", {}, True),
+        ("daemon.status", {}, True),
+        ("run.start", {"idempotency_key": "k"}, True),
+        ("run.start", {}, False),
+        ("run.cancel", {}, False),
+        ("run.retry", {}, False),
+        ("daemon.stop", {}, False),
         ("run.get_and_remove", {"idempotency_key": "k"}, False),
     ],
-)  # fmt: skip
+)
 def test_only_reads_and_starts_with_a_key_may_be_sent_twice(
     method: str, params: dict[str, Any], safe: bool
 ) -> None:
@@ -119,8 +140,10 @@ def test_items_with_and_without_a_key_are_kept_apart(project: Project) -> None:
     keyed = {"job": "j", "idempotency_key": "k"}
     made, _ = plan(project, [("j", 1), ("j", 2), keyed, keyed, ("j", 3)])
     assert [(batch.places, batch.repeatable) for batch in made] == [
-        ([0, 1], False), ([2, 3], True), ([4], False),
-    ]  # fmt: skip
+        ([0, 1], False),
+        ([2, 3], True),
+        ([4], False),
+    ]
 
 
 def test_item_that_cannot_be_sent_does_not_hold_up_the_others(project: Project) -> None:

@@ -32,9 +32,16 @@ def test_start_gives_a_handle_to_the_run(client: Client, daemon: FakeDaemon) -> 
     run = client.start("resizeAvatar", {"imageId": "img_1"}, queue="media", delay="1s")
     assert (run.id, run.reused) == ("run_1", False)
     assert daemon.seen == [
-        ("run.start", {"job": "resizeAvatar", "payload": {"imageId": "img_1"}, "queue": "media",
-                       "delay_ms": 1000}),
-    ]  # fmt: skip
+        (
+            "run.start",
+            {
+                "job": "resizeAvatar",
+                "payload": {"imageId": "img_1"},
+                "queue": "media",
+                "delay_ms": 1000,
+            },
+        ),
+    ]
     assert run.status() == "running"
     assert run.result(timeout="5s") == 42
     assert run.cancel() is True

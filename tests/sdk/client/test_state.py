@@ -21,25 +21,39 @@ NINE = datetime(2026, 5, 6, 9, tzinfo=UTC)
 def entry(key: str = "k", value: Any = 1, version: int = 3) -> dict[str, Any]:
     """An entry as the daemon sends it."""
     return {
-        "key": key, "value": value, "version": version, "expires_at": None,
-        "updated_at": "2026-05-06T09:00:00.000000Z", "updated_by": "client",
-    }  # fmt: skip
+        "key": key,
+        "value": value,
+        "version": version,
+        "expires_at": None,
+        "updated_at": "2026-05-06T09:00:00.000000Z",
+        "updated_by": "client",
+    }
 
 
 def change(seq: int, version: int, kind: str = "set") -> dict[str, Any]:
     """A change as the daemon sends it."""
     return {
-        "seq": seq, "at": "2026-05-06T09:00:00.000000Z", "kind": kind, "version": version,
-        "value": seq, "expires_at": "2026-05-06T09:00:00.000000Z", "by": "client",
-    }  # fmt: skip
+        "seq": seq,
+        "at": "2026-05-06T09:00:00.000000Z",
+        "kind": kind,
+        "version": version,
+        "value": seq,
+        "expires_at": "2026-05-06T09:00:00.000000Z",
+        "by": "client",
+    }
 
 
 def sent(**more: Any) -> dict[str, Any]:
     """The answer to a sending."""
     return {
-        "id": "evt_1", "name": "paid", "correlation_key": "o:1", "resumed": ["run_1"],
-        "kept_until": None, "reused": False, **more,
-    }  # fmt: skip
+        "id": "evt_1",
+        "name": "paid",
+        "correlation_key": "o:1",
+        "resumed": ["run_1"],
+        "kept_until": None,
+        "reused": False,
+        **more,
+    }
 
 
 def answers(daemon: FakeDaemon, **results: Any) -> None:
@@ -73,14 +87,16 @@ def test_calls_of_state_ask_and_answer(client: Client, daemon: FakeDaemon) -> No
         ("state.get", {"key": "k"}),
         ("state.get", {"key": "k"}),
         ("state.set", {"key": "k", "value": {"a": [1]}, "ttl_ms": 3_600_000}),
-        ("state.set", {"key": "k", "value": 1, "expires_at": "2026-05-06T09:00:00.000000Z",
-                       "if_version": 0}),
+        (
+            "state.set",
+            {"key": "k", "value": 1, "expires_at": "2026-05-06T09:00:00.000000Z", "if_version": 0},
+        ),
         ("state.set", {"key": "k", "value": 1, "if_absent": True}),
         ("state.delete", {"key": "k"}),
         ("state.delete", {"key": "k", "if_version": 4}),
         ("state.increment", {"key": "k", "by": 1}),
         ("state.increment", {"key": "k", "by": -2.5, "ttl_ms": 1000}),
-    ]  # fmt: skip
+    ]
 
 
 def test_absent_entry_is_the_default(client: Client, daemon: FakeDaemon) -> None:
@@ -210,9 +226,11 @@ def test_send_tells_what_the_event_did(client: Client, daemon: FakeDaemon) -> No
     assert (again.resumed, again.kept_until, again.reused) == ([], NINE, True)
     assert daemon.seen == [
         ("event.send", {"name": "paid", "payload": {"a": 1}, "correlation_key": "o:1"}),
-        ("event.send", {"name": "paid", "idempotency_key": "x", "idempotency_ttl_ms": 86_400_000,
-                        "ttl_ms": 0}),
-    ]  # fmt: skip
+        (
+            "event.send",
+            {"name": "paid", "idempotency_key": "x", "idempotency_ttl_ms": 86_400_000, "ttl_ms": 0},
+        ),
+    ]
 
 
 def test_send_with_a_key_is_repeated_after_a_lost_connection(
@@ -265,6 +283,12 @@ def test_awaited_state_and_events_are_the_same(project: Project, daemon: FakeDae
 
     run(project, story)
     assert daemon.methods() == [
-        "state.get", "state.get", "state.set", "state.delete", "state.increment", "state.list",
-        "state.history", "event.send",
-    ]  # fmt: skip
+        "state.get",
+        "state.get",
+        "state.set",
+        "state.delete",
+        "state.increment",
+        "state.list",
+        "state.history",
+        "event.send",
+    ]

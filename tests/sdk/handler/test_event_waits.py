@@ -22,15 +22,23 @@ def came(
 ) -> dict[str, Any]:
     """What the daemon tells of an event that has come."""
     return {
-        "id": "evt_1", "name": name, "correlation_key": key, "payload": payload,
-        "received_at": "2026-11-22T06:57:11.000000Z", "timed_out": timed_out,
-    }  # fmt: skip
+        "id": "evt_1",
+        "name": name,
+        "correlation_key": key,
+        "payload": payload,
+        "received_at": "2026-11-22T06:57:11.000000Z",
+        "timed_out": timed_out,
+    }
 
 
 TIMED_OUT = {
-    "id": None, "name": "", "correlation_key": None, "payload": None, "received_at": None,
+    "id": None,
+    "name": "",
+    "correlation_key": None,
+    "payload": None,
+    "received_at": None,
     "timed_out": True,
-}  # fmt: skip
+}
 
 
 @KINDS

@@ -248,8 +248,9 @@ def test_lock_is_taken_again_after_it_was_left() -> None:
     assert play(handler, record) == first
     assert first.value == sorted(set(first.value))
     assert [step for step, method, _ in record.asked() if method == "lock.acquire"] == [
-        "[lock k]", "[lock k]#2",
-    ]  # fmt: skip
+        "[lock k]",
+        "[lock k]#2",
+    ]
 
 
 # --- Lost ----------------------------------------------------------------------------------

@@ -37,18 +37,31 @@ KINDS = pytest.mark.parametrize("kind", ["def", "async def"])
 AT = datetime(2026, 11, 22, 6, 57, 11, tzinfo=UTC)
 TIME = "2026-11-22T06:57:11.000000Z"
 ENTRY = {
-    "key": "k", "value": [1], "version": 3, "expires_at": None, "updated_at": TIME,
+    "key": "k",
+    "value": [1],
+    "version": 3,
+    "expires_at": None,
+    "updated_at": TIME,
     "updated_by": "run_1",
-}  # fmt: skip
+}
 STATE_ENTRY = StateEntry("k", [1], 3, None, AT, "run_1")
 CHANGE = {
-    "seq": 9, "at": TIME, "kind": "set", "version": 3, "value": 1, "expires_at": None,
+    "seq": 9,
+    "at": TIME,
+    "kind": "set",
+    "version": 3,
+    "value": 1,
+    "expires_at": None,
     "by": "client",
-}  # fmt: skip
+}
 SENT = {
-    "id": "evt_1", "name": "paid", "correlation_key": None, "resumed": ["run_2"],
-    "kept_until": None, "reused": False,
-}  # fmt: skip
+    "id": "evt_1",
+    "name": "paid",
+    "correlation_key": None,
+    "resumed": ["run_2"],
+    "kept_until": None,
+    "reused": False,
+}
 
 
 @dataclass
@@ -69,58 +82,88 @@ CASES = {
     ),
     "get nothing": Case(
         lambda ctx: ctx.state.get("k", "none"),
-        "[state.get k]", "state.get", {"key": "k"}, None, "none",
+        "[state.get k]",
+        "state.get",
+        {"key": "k"},
+        None,
+        "none",
     ),
     "entry": Case(
         lambda ctx: ctx.state.entry("k"),
-        "[state.get k]", "state.get", {"key": "k"}, ENTRY, STATE_ENTRY,
+        "[state.get k]",
+        "state.get",
+        {"key": "k"},
+        ENTRY,
+        STATE_ENTRY,
     ),
     "entry of nothing": Case(
         lambda ctx: ctx.state.entry("k"), "[state.get k]", "state.get", {"key": "k"}, None, None
     ),
     "set": Case(
         lambda ctx: ctx.state.set("k", (1, None), ttl="1h", if_version=2),
-        "[state.set k]", "state.set",
-        {"key": "k", "value": [1, None], "ttl_ms": 3_600_000, "if_version": 2}, {"version": 3}, 3,
+        "[state.set k]",
+        "state.set",
+        {"key": "k", "value": [1, None], "ttl_ms": 3_600_000, "if_version": 2},
+        {"version": 3},
+        3,
     ),
     "set until": Case(
         lambda ctx: ctx.state.set("k", None, expires_at=AT, if_absent=True),
-        "[state.set k]", "state.set",
-        {"key": "k", "value": None, "expires_at": TIME, "if_absent": True}, {"version": 1}, 1,
+        "[state.set k]",
+        "state.set",
+        {"key": "k", "value": None, "expires_at": TIME, "if_absent": True},
+        {"version": 1},
+        1,
     ),
     "delete": Case(
         lambda ctx: ctx.state.delete("k", if_version=3),
-        "[state.delete k]", "state.delete", {"key": "k", "if_version": 3},
-        {"deleted": True, "version": 4}, True,
+        "[state.delete k]",
+        "state.delete",
+        {"key": "k", "if_version": 3},
+        {"deleted": True, "version": 4},
+        True,
     ),
     "increment": Case(
         lambda ctx: ctx.state.increment("k", 2**70, ttl=1),
-        "[state.increment k]", "state.increment", {"key": "k", "by": 2**70, "ttl_ms": 1000},
-        {"value": 2**70 + 1, "version": 2}, 2**70 + 1,
+        "[state.increment k]",
+        "state.increment",
+        {"key": "k", "by": 2**70, "ttl_ms": 1000},
+        {"value": 2**70 + 1, "version": 2},
+        2**70 + 1,
     ),
     "list": Case(
         lambda ctx: ctx.state.list("u:"),
-        "[state.list u:]", "state.list", {"prefix": "u:", "limit": 1000},
-        {"entries": [ENTRY], "next": None}, [STATE_ENTRY],
+        "[state.list u:]",
+        "state.list",
+        {"prefix": "u:", "limit": 1000},
+        {"entries": [ENTRY], "next": None},
+        [STATE_ENTRY],
     ),
     "history": Case(
         lambda ctx: ctx.state.history("k", limit=5),
-        "[state.history k]", "state.history", {"key": "k", "limit": 5},
+        "[state.history k]",
+        "state.history",
+        {"key": "k", "limit": 5},
         {"history": [CHANGE], "next": None},
         [StateChange(9, AT, "set", 3, 1, None, "client")],
     ),
     "named": Case(
         lambda ctx: ctx.state.increment("k", name="left"),
-        "[state.increment k].left", "state.increment", {"key": "k", "by": 1},
-        {"value": 1, "version": 1}, 1,
+        "[state.increment k].left",
+        "state.increment",
+        {"key": "k", "by": 1},
+        {"value": 1, "version": 1},
+        1,
     ),
     "send": Case(
         lambda ctx: ctx.events.send("paid", {"id": 1}, correlation_key="user:1", ttl="1d"),
-        "[event.send paid [user:1]]", "event.send",
+        "[event.send paid [user:1]]",
+        "event.send",
         {"name": "paid", "payload": {"id": 1}, "correlation_key": "user:1", "ttl_ms": 86_400_000},
-        SENT, SentEvent("evt_1", "paid", None, ["run_2"], None, False),
+        SENT,
+        SentEvent("evt_1", "paid", None, ["run_2"], None, False),
     ),
-}  # fmt: skip
+}
 EVERY = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 
 
@@ -272,8 +315,10 @@ def test_calls_of_one_key_are_told_apart_by_occurrence_and_method() -> None:
     """`state.set k` twice is two calls; `state.get k` is another."""
     record = Record()
     record.answers = {
-        "[state.set k]": {"version": 1}, "[state.get k]": ENTRY, "[state.set k]#2": {"version": 2}
-    }  # fmt: skip
+        "[state.set k]": {"version": 1},
+        "[state.get k]": ENTRY,
+        "[state.set k]#2": {"version": 2},
+    }
 
     def handler(ctx: JobContext[Any]) -> list[Any]:
         return [ctx.state.set("k", 1), ctx.state.get("k"), ctx.state.set("k", 2)]
@@ -314,8 +359,10 @@ def test_every_page_of_a_list_is_a_call_of_its_own(kind: str) -> None:
         ended = play_either(kind, lambda ctx: ctx.state.list(), record)
         assert keys(ended.value) == ["k0", "k1", "k2"]
     assert [(step, params.get("after")) for step, _, params in record.asked()] == [
-        (pages[0], None), (pages[1], "k0"), (pages[2], "k1"),
-    ]  # fmt: skip
+        (pages[0], None),
+        (pages[1], "k0"),
+        (pages[2], "k1"),
+    ]
     passing = record.passing
     assert passing is not None
     assert passing.calls == len(record.memos) == 3

@@ -81,11 +81,18 @@ def test_removed_daemon_is_none_and_removing_twice_is_no_error(tmp_path: Path) -
 @pytest.mark.parametrize(
     "change",
     [
-        {"pid": "4711"}, {"pid": 0}, {"pid": True}, {"pid": None}, {"socket": "daemon.sock"},
-        {"socket": 3}, {"socket": "/a\0b"}, {"version": None}, {"protocol": "1"},
+        {"pid": "4711"},
+        {"pid": 0},
+        {"pid": True},
+        {"pid": None},
+        {"socket": "daemon.sock"},
+        {"socket": 3},
+        {"socket": "/a\0b"},
+        {"version": None},
+        {"protocol": "1"},
         {"started_at": 7},
     ],
-)  # fmt: skip
+)
 def test_file_with_a_field_that_is_wrong_counts_as_none(
     tmp_path: Path, change: dict[str, Any]
 ) -> None:

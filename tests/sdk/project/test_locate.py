@@ -209,9 +209,18 @@ def test_short_commands_import_little(tmp_path: Path) -> None:
     """The way from a project to its daemon loads nothing that costs a shell loop its time."""
     make(tmp_path / "p", "[workers]\nslots = 4\n")
     heavy = [
-        "asyncio", "contextlib", "dataclasses", "inspect", "tomllib", "hashlib", "threading",
-        "logging", "pathlib", "typing", "stackshift_jobs.values.strict_json",
-    ]  # fmt: skip
+        "asyncio",
+        "contextlib",
+        "dataclasses",
+        "inspect",
+        "tomllib",
+        "hashlib",
+        "threading",
+        "logging",
+        "pathlib",
+        "typing",
+        "stackshift_jobs.values.strict_json",
+    ]
     # A package without its `__init__`, which is loaded for all programs and answers for itself.
     code = (
         "import sys\n"

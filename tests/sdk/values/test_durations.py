@@ -51,9 +51,27 @@ def test_duration_is_a_whole_number_of_milliseconds(value: Any, ms: int) -> None
 
 
 BAD: list[Any] = [
-    "", "s", "10 s", "ten", "1h-5m", "-1s", "10sx", "1e3", -1, -0.001, float("nan"), float("inf"),
-    True, None, b"1s", [], timedelta(seconds=-1), "11w1y", "600w", MAX_DURATION_MS,
-]  # fmt: skip
+    "",
+    "s",
+    "10 s",
+    "ten",
+    "1h-5m",
+    "-1s",
+    "10sx",
+    "1e3",
+    -1,
+    -0.001,
+    float("nan"),
+    float("inf"),
+    True,
+    None,
+    b"1s",
+    [],
+    timedelta(seconds=-1),
+    "11w1y",
+    "600w",
+    MAX_DURATION_MS,
+]
 
 
 @pytest.mark.parametrize("value", BAD, ids=repr)
@@ -71,10 +89,17 @@ def test_binary_fractions_add_nothing(ms: int) -> None:
 
 
 SHOWN = [
-    (0, "0ms"), (999, "999ms"), (1000, "1.0s"), (2149, "2.1s"), (59_999, "59.9s"),
-    (60_000, "1m00s"), (72_000, "1m12s"), (7_200_000, "2h00m"), (86_399_999, "23h59m"),
+    (0, "0ms"),
+    (999, "999ms"),
+    (1000, "1.0s"),
+    (2149, "2.1s"),
+    (59_999, "59.9s"),
+    (60_000, "1m00s"),
+    (72_000, "1m12s"),
+    (7_200_000, "2h00m"),
+    (86_399_999, "23h59m"),
     (273_600_000, "3d4h"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("ms", "text"), SHOWN)
@@ -108,11 +133,20 @@ def test_time_without_an_offset_is_local_time() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "", "now", "tomorrow", "2026-13-01T00:00:00Z", "2026-02-30T00:00:00Z",
-        "0001-01-01T00:00:00", "0001-01-01T00:00:00Z", "1969-12-31T23:59:59Z",
-        "9999-12-31T23:59:59-10:00", "9999-12-31T23:59:59", 17, None,
+        "",
+        "now",
+        "tomorrow",
+        "2026-13-01T00:00:00Z",
+        "2026-02-30T00:00:00Z",
+        "0001-01-01T00:00:00",
+        "0001-01-01T00:00:00Z",
+        "1969-12-31T23:59:59Z",
+        "9999-12-31T23:59:59-10:00",
+        "9999-12-31T23:59:59",
+        17,
+        None,
     ],
-)  # fmt: skip
+)
 def test_what_is_no_time_is_refused(text: Any) -> None:
     """Also a time that could not be written back."""
     with pytest.raises(Usage):

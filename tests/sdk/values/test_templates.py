@@ -32,9 +32,14 @@ def test_fields_become_text(template: str, payload: Any, made: str) -> None:
 
 @pytest.mark.parametrize(
     ("payload", "path"),
-    [({}, "$.a.b"), ({"a": 1}, "$.a.b"), ({"a": {"b": None}}, "$.a.b"), ([], "$.a.b"),
-     ({"a": {"b": {"c": 1}}}, "$.a.b")],
-)  # fmt: skip
+    [
+        ({}, "$.a.b"),
+        ({"a": 1}, "$.a.b"),
+        ({"a": {"b": None}}, "$.a.b"),
+        ([], "$.a.b"),
+        ({"a": {"b": {"c": 1}}}, "$.a.b"),
+    ],
+)
 def test_what_is_not_there_is_named(payload: Any, path: str) -> None:
     """The error has the path of the field, as a refused payload's does."""
     with pytest.raises(PayloadRefused) as refused:

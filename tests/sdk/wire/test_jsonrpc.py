@@ -12,9 +12,23 @@ from stackshift_jobs.values import strict_json
 from stackshift_jobs.wire import jsonrpc
 
 PLAIN: list[Any] = [
-    None, True, 0, -1, 2**80, 1.5, 1e300, "", "ü\n\x1b\u202e", "\U0001f600", [], {}, [[{"a": [1]}]],
-    {"a": {"b": [None, "x", 2.0]}}, (1, 2), {1: "a", None: "b", False: "c"},
-]  # fmt: skip
+    None,
+    True,
+    0,
+    -1,
+    2**80,
+    1.5,
+    1e300,
+    "",
+    "ü\n\x1b\u202e",
+    "\U0001f600",
+    [],
+    {},
+    [[{"a": [1]}]],
+    {"a": {"b": [None, "x", 2.0]}},
+    (1, 2),
+    {1: "a", None: "b", False: "c"},
+]
 
 
 @pytest.mark.parametrize("value", PLAIN, ids=repr)
@@ -33,11 +47,20 @@ def nested(depth: int) -> Any:
 @pytest.mark.parametrize(
     "value",
     [
-        float("nan"), float("inf"), -float("inf"), b"x", {1, 2}, object(), "\ud800", {"\udfff": 1},
-        {1.5: 1}, nested(64), 10**5000,
+        float("nan"),
+        float("inf"),
+        -float("inf"),
+        b"x",
+        {1, 2},
+        object(),
+        "\ud800",
+        {"\udfff": 1},
+        {1.5: 1},
+        nested(64),
+        10**5000,
     ],
     ids=lambda value: type(value).__name__,
-)  # fmt: skip
+)
 @pytest.mark.parametrize("wrap", [lambda v: v, lambda v: {"a": [0, v]}], ids=["bare", "inside"])
 def test_value_that_json_cannot_hold_is_refused_before_it_is_sent(wrap: Any, value: Any) -> None:
     """With the parameter that it is in; nothing depends on the daemon to notice."""
@@ -64,8 +87,11 @@ def test_request_is_one_line_of_ascii() -> None:
     assert line.count(b"\n") == 1
     assert line.endswith(b"\n")
     assert json.loads(line) == {
-        "jsonrpc": "2.0", "id": 7, "method": "run.start", "params": {"payload": "ü\n\r"},
-    }  # fmt: skip
+        "jsonrpc": "2.0",
+        "id": 7,
+        "method": "run.start",
+        "params": {"payload": "ü\n\r"},
+    }
 
 
 def test_value_over_sixteen_mebibytes_is_refused() -> None:

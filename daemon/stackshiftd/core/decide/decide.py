@@ -141,9 +141,14 @@ def _complete_step(state: State, command: c.CompleteStep, now_us: int) -> Decisi
     if over is not None:
         return over
     record = r.StepCompleted(
-        run.id, run.attempt, command.step, command.result, command.duration_ms, command.tried,
+        run.id,
+        run.attempt,
+        command.step,
+        command.result,
+        command.duration_ms,
+        command.tried,
         command.input,
-    )  # fmt: skip
+    )
     return Decision((record,), (Acknowledge(command.call),))
 
 
@@ -161,9 +166,15 @@ def _fail_step(state: State, command: c.FailStep, now_us: int) -> Decision:
             wait_ms = delay_ms(terms, command.tried, f"{run.id}/{command.step}")
         retry_at = rfc3339(now_us + wait_ms * 1000)
     record = r.StepFailed(
-        run.id, run.attempt, command.step, command.error, command.duration_ms, command.tried,
-        retry_at, command.input,
-    )  # fmt: skip
+        run.id,
+        run.attempt,
+        command.step,
+        command.error,
+        command.duration_ms,
+        command.tried,
+        retry_at,
+        command.input,
+    )
     due_us = from_rfc3339(retry_at) if retry_at else 0
     return Decision((record,), (Acknowledge(command.call, due_us),))
 

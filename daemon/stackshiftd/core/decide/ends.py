@@ -56,9 +56,14 @@ def decide_fail(state: State, command: c.FailAttempt, now_us: int) -> Decision:
     if run is None:
         return decide_stopped(state, c.ConfirmStop(command.run, command.token), now_us)
     return attempt_failed(
-        state, run, command.error, now_us, retryable=command.retryable,
-        retry_after_ms=command.retry_after_ms, step=command.step,
-    )  # fmt: skip
+        state,
+        run,
+        command.error,
+        now_us,
+        retryable=command.retryable,
+        retry_after_ms=command.retry_after_ms,
+        step=command.step,
+    )
 
 
 def attempt_failed(
@@ -205,10 +210,15 @@ def cancel(state: State, run: Run, reason: str, now_us: int, before: int = 0) ->
     gone = frozenset(found.id for found in _with_children(state, run))
     for each in _with_children(state, run):
         ended = finish(
-            state, each, (r.RunCancelled(each.id, reason),),
-            Finished(each.id, "cancelled", r.NULL, None), now_us,
-            stopped=not each.token, gone=gone, before=before + len(records),
-        )  # fmt: skip
+            state,
+            each,
+            (r.RunCancelled(each.id, reason),),
+            Finished(each.id, "cancelled", r.NULL, None),
+            now_us,
+            stopped=not each.token,
+            gone=gone,
+            before=before + len(records),
+        )
         # A parent that is cancelled in this same append needs no word of its child.
         records.extend(
             record

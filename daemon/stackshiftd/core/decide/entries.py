@@ -95,9 +95,15 @@ def _write(
 ) -> Decision:
     version = state.values.version(key, now_us) + 1
     record = r.StateSet(
-        key, Raw(value), version, op, rfc3339(expires_us) if expires_us else None,
-        who.id, who.attempt, who.step,
-    )  # fmt: skip
+        key,
+        Raw(value),
+        version,
+        op,
+        rfc3339(expires_us) if expires_us else None,
+        who.id,
+        who.attempt,
+        who.step,
+    )
     if who.run is None:
         body = entry_json(key, Value(value, version, expires_us, now_us, CLIENT))
     else:
@@ -118,8 +124,10 @@ def _unmet(
         told = f"in version {version}" if version is not None else "absent"
         return Conflict(
             f"state key {key!r} is {told}, not in version {if_version}",
-            hint=f"read it again: stackshift state get {key}", key=key, version=version,
-        )  # fmt: skip
+            hint=f"read it again: stackshift state get {key}",
+            key=key,
+            version=version,
+        )
     return None
 
 
@@ -132,9 +140,10 @@ def _sum(command: c.IncrementState, found: Value | None) -> bytes | StackshiftEr
         return PayloadRefused(f"the number under {command.key!r} is too long to add to", path="$")
     if isinstance(old, bool) or not isinstance(old, int | float):
         return Conflict(
-            f"state key {command.key!r} holds {_kind(old)}, not a number", key=command.key,
+            f"state key {command.key!r} holds {_kind(old)}, not a number",
+            key=command.key,
             hint=f"stackshift state get {command.key}",
-        )  # fmt: skip
+        )
     if isinstance(by, bool) or not isinstance(by, int | float):
         return PayloadRefused(f"{_kind(by)} cannot be added: only a number can", path="$")
     try:

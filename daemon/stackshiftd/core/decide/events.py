@@ -45,9 +45,14 @@ def decide_send(state: State, command: c.SendEvent, now_us: int) -> Decision:
         if 0 < run.steps[name].due_us <= now_us:
             continue  # its time has passed, which its timer is about to record
         record = r.WaitEnded(
-            run_id, name, result=Raw(command.payload), event=command.event, name=command.name,
-            correlation_key=command.correlation_key, received_at=rfc3339(now_us),
-        )  # fmt: skip
+            run_id,
+            name,
+            result=Raw(command.payload),
+            event=command.event,
+            name=command.name,
+            correlation_key=command.correlation_key,
+            received_at=rfc3339(now_us),
+        )
         told = end_wait(state, run, record)
         ended.extend(told.records)
         effects.extend(told.effects)
@@ -75,8 +80,9 @@ def _too_large(runs: int, size: int) -> PayloadRefused:
     return PayloadRefused(
         f"{runs} waits would end with a payload of {size} bytes each, more than "
         f"{MAX_RESUMED_BYTES} in all",
-        hint="put it into state, and send its key", path="$",
-    )  # fmt: skip
+        hint="put it into state, and send its key",
+        path="$",
+    )
 
 
 def _conflict(command: c.SendEvent, sent: SentKey) -> Conflict:
@@ -91,8 +97,10 @@ def _conflict(command: c.SendEvent, sent: SentKey) -> Conflict:
     return Conflict(
         f"idempotency key {command.key!r} belongs to {sent.event}, "
         "another event than the one to be sent",
-        hint="send it with another key", owner=sent.event, difference=lines,
-    )  # fmt: skip
+        hint="send it with another key",
+        owner=sent.event,
+        difference=lines,
+    )
 
 
 def decide_await(state: State, command: c.AwaitEvent, now_us: int) -> Decision:
@@ -103,9 +111,14 @@ def decide_await(state: State, command: c.AwaitEvent, now_us: int) -> Decision:
     run = who.run
     due_us = now_us + command.timeout_ms * 1000 if command.timeout_ms is not None else 0
     waits = r.WaitStarted(
-        run.id, run.attempt, who.step, "event", rfc3339(due_us) if due_us else None,
-        events=command.events, on_timeout=command.on_timeout,
-    )  # fmt: skip
+        run.id,
+        run.attempt,
+        who.step,
+        "event",
+        rfc3339(due_us) if due_us else None,
+        events=command.events,
+        on_timeout=command.on_timeout,
+    )
     addresses = [address_of(name, key) for name, key in command.events]
     event = state.events.oldest(addresses, now_us)
     if event is None:
@@ -116,9 +129,14 @@ def decide_await(state: State, command: c.AwaitEvent, now_us: int) -> Decision:
 
 def _gets(run: Run, step: str, event: Kept) -> r.WaitEnded:
     return r.WaitEnded(
-        run.id, step, result=Raw(event.payload), event=event.id, name=event.name,
-        correlation_key=event.correlation_key, received_at=rfc3339(event.at_us),
-    )  # fmt: skip
+        run.id,
+        step,
+        result=Raw(event.payload),
+        event=event.id,
+        name=event.name,
+        correlation_key=event.correlation_key,
+        received_at=rfc3339(event.at_us),
+    )
 
 
 def decide_expire(state: State, event_id: str) -> Decision:

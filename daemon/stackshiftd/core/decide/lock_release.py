@@ -55,10 +55,15 @@ class Handing:
         run = self._state.runs.get(waiting.run)
         self.records.append(
             r.LockAcquired(
-                key, rfc3339(expires_us) if expires_us else None, waiting.run or None,
-                run.attempt if run is not None else 0, waiting.step, waiting.asker, waiting.holder,
+                key,
+                rfc3339(expires_us) if expires_us else None,
+                waiting.run or None,
+                run.attempt if run is not None else 0,
+                waiting.step,
+                waiting.asker,
+                waiting.holder,
             )
-        )  # fmt: skip
+        )
         if waiting.run:
             self._resolve(waiting.run, waiting.step)
         else:

@@ -56,9 +56,14 @@ def decide_take(state: State, command: c.TakeLock, now_us: int) -> Decision:
 def _take(state: State, who: Asker, command: c.TakeLock, handing: Handing, now_us: int) -> Decision:
     expires_us = now_us + command.ttl_ms * 1000 if command.ttl_ms else 0
     acquired = r.LockAcquired(
-        command.key, rfc3339(expires_us) if expires_us else None, who.id, who.attempt, who.step,
-        command.asker, command.holder,
-    )  # fmt: skip
+        command.key,
+        rfc3339(expires_us) if expires_us else None,
+        who.id,
+        who.attempt,
+        who.step,
+        command.asker,
+        command.holder,
+    )
     records = (*handing.records, acquired)
     body = token_json(command.key, state.seq + len(records), expires_us)
     return who.told(body, records, tuple(handing.effects))
@@ -79,9 +84,14 @@ def _stand(who: Asker, command: c.TakeLock, lock: Lock, handing: Handing, now_us
         return Decision((*records, asked), effects, Queued(command.asker))
     due_us = now_us + command.wait_ms * 1000 if command.wait_ms is not None else 0
     waits = r.WaitStarted(
-        who.run.id, who.attempt, who.step, "lock", rfc3339(due_us) if due_us else None,
-        lock=command.key, ttl_ms=command.ttl_ms,
-    )  # fmt: skip
+        who.run.id,
+        who.attempt,
+        who.step,
+        "lock",
+        rfc3339(due_us) if due_us else None,
+        lock=command.key,
+        ttl_ms=command.ttl_ms,
+    )
     return Decision((*records, waits), (Acknowledge(who.call, due_us), *effects))
 
 
@@ -106,8 +116,11 @@ def held_error(key: str, lock: Lock, now_us: int) -> LockHeld:
     return LockHeld(
         told + (f" until {until[:19]}Z" if until else ""),
         hint=f"stackshift runs why {holding.run}" if holding.run else "wait for it: --wait 1m",
-        key=key, owner=holding.run or None, holder=holding.holder, expires_at=until,
-    )  # fmt: skip
+        key=key,
+        owner=holding.run or None,
+        holder=holding.holder,
+        expires_at=until,
+    )
 
 
 def wait_is_over(state: State, run: Run, name: str, now_us: int) -> Decision:
@@ -199,9 +212,10 @@ def _lost(key: str, due_us: int = 0) -> LockLost:
     """`due_us`: when its time had passed, as far as is known."""
     when = f" at {rfc3339(due_us)[:19]}Z," if due_us else ""
     return LockLost(
-        f"lock {key!r} ran out{when} before this call", key=key,
+        f"lock {key!r} ran out{when} before this call",
+        key=key,
         hint="give it a longer ttl, or extend it: lock.extend(...)",
-    )  # fmt: skip
+    )
 
 
 def _clients(key: str, lock: Lock, token: int, now_us: int) -> Holding:

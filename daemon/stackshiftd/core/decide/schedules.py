@@ -74,9 +74,15 @@ def _definition(
         # No tick was decided before its time, so none of those comes again.
         next_us = next_after(clock_of(terms.schedule, terms.timezone, since_us), now_us)
     return r.ScheduleDefined(
-        job, terms.schedule, terms.timezone, rfc3339(since_us), terms.catch_up, terms.overlap,
-        terms.payload, _text(next_us),
-    )  # fmt: skip
+        job,
+        terms.schedule,
+        terms.timezone,
+        rfc3339(since_us),
+        terms.catch_up,
+        terms.overlap,
+        terms.payload,
+        _text(next_us),
+    )
 
 
 # --- A tick --------------------------------------------------------------------------------
@@ -104,9 +110,14 @@ def decide_fire(state: State, command: c.FireSchedule, now_us: int, start: Start
     if reason == "waits" and schedule.held_us:
         passed += 1
     fired = r.ScheduleFired(
-        command.job, rfc3339(tick_us), _text(next_after(clock, tick_us)), "", reason, passed,
+        command.job,
+        rfc3339(tick_us),
+        _text(next_after(clock, tick_us)),
+        "",
+        reason,
+        passed,
         counted,
-    )  # fmt: skip
+    )
     if reason:
         return Decision((fired,))
     return _with_run(state, fired, tick_us, command.start, now_us, start)

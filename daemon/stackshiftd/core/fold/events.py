@@ -27,10 +27,14 @@ def _received(state: State, entry: r.Entry, record: r.EventReceived) -> None:
         state.set_expiry(expires_us, EVENT, record.event)
     if record.key is not None:
         sent = SentKey(
-            record.event, record.name, record.correlation_key, record.digest,
+            record.event,
+            record.name,
+            record.correlation_key,
+            record.digest,
             payload if len(payload) <= MAX_KEPT_PAYLOAD else b"",
-            entry.at_us + record.key_ttl_ms * 1000, record.resumed,
-        )  # fmt: skip
+            entry.at_us + record.key_ttl_ms * 1000,
+            record.resumed,
+        )
         state.events.take_key(record.key, sent, entry.at_us)
     remember(state, record.run, record.step, entry.seq, sent_json(record))
 

@@ -414,8 +414,11 @@ def _child_started(state: State, entry: r.Entry, record: r.ChildStarted) -> None
 
 
 _WAITS: Final = {
-    "sleep": Memo.SLEEP, "child": Memo.CHILD, "event": Memo.EVENT, "lock": Memo.LOCK,
-}  # fmt: skip
+    "sleep": Memo.SLEEP,
+    "child": Memo.CHILD,
+    "event": Memo.EVENT,
+    "lock": Memo.LOCK,
+}
 
 
 def _wait_started(state: State, entry: r.Entry, record: r.WaitStarted) -> None:

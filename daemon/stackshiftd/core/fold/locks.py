@@ -61,9 +61,14 @@ def _acquired(state: State, entry: r.Entry, record: r.LockAcquired) -> None:
     expires_us = from_rfc3339(record.expires_at) if record.expires_at else 0
     lock = _lock(state, record.key)
     lock.holding = Holding(
-        entry.seq, expires_us, entry.at_us, record.run or "", record.step, record.asker,
+        entry.seq,
+        expires_us,
+        entry.at_us,
+        record.run or "",
+        record.step,
+        record.asker,
         record.holder,
-    )  # fmt: skip
+    )
     if expires_us:
         state.set_expiry(expires_us, LOCK, record.key)
     if record.run is None:

@@ -126,11 +126,14 @@ def entry_json(key: str, value: Value) -> bytes:
     """`{"key":…,"value":…,"version":…,"expires_at":…,"updated_at":…,"updated_by":…}`."""
     return encode(
         EntryJson(
-            key, Raw(value.body), value.version,
+            key,
+            Raw(value.body),
+            value.version,
             rfc3339(value.expires_us) if value.expires_us else None,
-            rfc3339(value.updated_us), value.updated_by,
+            rfc3339(value.updated_us),
+            value.updated_by,
         )
-    )  # fmt: skip
+    )
 
 
 def page_json(

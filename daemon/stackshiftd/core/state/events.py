@@ -222,10 +222,14 @@ def sent_json(record: r.EventReceived) -> bytes:
     """What the sender of a new event is told."""
     return encode(
         SentJson(
-            record.event, record.name, record.correlation_key or None, record.resumed,
-            record.kept_until, False,
+            record.event,
+            record.name,
+            record.correlation_key or None,
+            record.resumed,
+            record.kept_until,
+            False,
         )
-    )  # fmt: skip
+    )
 
 
 def sent_again_json(sent: SentKey, kept: Kept | None, now_us: int) -> bytes:
@@ -243,17 +247,25 @@ def event_json(record: r.WaitEnded) -> bytes:
     timed_out = record.status == "timed_out"
     return encode(
         EventJson(
-            record.event or None, record.name, record.correlation_key or None, record.result,
-            record.received_at or None, timed_out,
+            record.event or None,
+            record.name,
+            record.correlation_key or None,
+            record.result,
+            record.received_at or None,
+            timed_out,
         )
-    )  # fmt: skip
+    )
 
 
 def kept_json(event: Kept) -> bytes:
     """A kept event, as lists show it."""
     return encode(
         KeptJson(
-            event.id, event.name, event.correlation_key or None, Raw(event.payload),
-            rfc3339(event.at_us), rfc3339(event.expires_us),
+            event.id,
+            event.name,
+            event.correlation_key or None,
+            Raw(event.payload),
+            rfc3339(event.at_us),
+            rfc3339(event.expires_us),
         )
-    )  # fmt: skip
+    )

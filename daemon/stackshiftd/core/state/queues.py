@@ -34,8 +34,13 @@ LAYERS: Final = ("person", "file", "code")
 (`queues limit`), `stackshift.toml`, the job modules."""
 
 _UNITS: Final = (
-    ("w", 604_800_000), ("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1),
-)  # fmt: skip
+    ("w", 604_800_000),
+    ("d", 86_400_000),
+    ("h", 3_600_000),
+    ("m", 60_000),
+    ("s", 1000),
+    ("ms", 1),
+)
 UNSAID: Final = QueueTerms()
 
 
@@ -92,9 +97,20 @@ class Queue:
     """One queue. `live` tells whether a place still is one: `live(place, fresh)`."""
 
     __slots__ = (
-        "_arrivals", "_live", "busy", "depth", "executing", "fresh", "full_at", "limits",
-        "paused_us", "resumed", "said", "served", "turn",
-    )  # fmt: skip
+        "_arrivals",
+        "_live",
+        "busy",
+        "depth",
+        "executing",
+        "fresh",
+        "full_at",
+        "limits",
+        "paused_us",
+        "resumed",
+        "said",
+        "served",
+        "turn",
+    )
 
     def __init__(self, live: Callable[[Place, bool], bool]) -> None:
         self._live = live

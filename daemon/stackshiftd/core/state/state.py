@@ -222,10 +222,30 @@ class State:
     """Everything the core knows. Read it freely; only `fold` writes it."""
 
     __slots__ = (
-        "awaited", "dead", "epoch", "events", "executions", "expiries", "finished", "held",
-        "key_expiry", "keys", "lines", "locks", "now_us", "queues", "runs", "schedules",
-        "schedules_seq", "seq", "spill_bytes", "suspects", "throttled", "timers", "values",
-    )  # fmt: skip
+        "awaited",
+        "dead",
+        "epoch",
+        "events",
+        "executions",
+        "expiries",
+        "finished",
+        "held",
+        "key_expiry",
+        "keys",
+        "lines",
+        "locks",
+        "now_us",
+        "queues",
+        "runs",
+        "schedules",
+        "schedules_seq",
+        "seq",
+        "spill_bytes",
+        "suspects",
+        "throttled",
+        "timers",
+        "values",
+    )
 
     def __init__(self, spill_bytes: int = SPILL_BYTES) -> None:
         self.spill_bytes = spill_bytes

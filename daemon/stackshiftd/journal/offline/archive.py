@@ -94,8 +94,10 @@ def _backup(fs: FileSystem, layout: Layout, file: Path) -> Backup:
             raise JournalDamaged(
                 f"not backed up, the journal is damaged: {problem}",
                 hint="stackshift journal verify",
-                file=problem.file, offset=problem.offset, seq=problem.seq,
-            )  # fmt: skip
+                file=problem.file,
+                offset=problem.offset,
+                seq=problem.seq,
+            )
     last = looks[-1]
     assert last.found is not None
     # A daemon's trimming may have left less than the snapshots need; then it made a newer one.
@@ -134,9 +136,13 @@ def _created(file: Path, beside: Path) -> int:
 
 
 def _write(
-    fs: FileSystem, layout: Layout, out: io.BufferedWriter, sizes: dict[str, int], journal: str,
+    fs: FileSystem,
+    layout: Layout,
+    out: io.BufferedWriter,
+    sizes: dict[str, int],
+    journal: str,
     last_seq: int,
-) -> None:  # fmt: skip
+) -> None:
     files: dict[str, _Member] = {}
     with tarfile.open(fileobj=out, mode="w:gz", compresslevel=6) as tar:
         for name, size in sizes.items():

@@ -114,9 +114,11 @@ def _unlike_its_hash(this: Look, after: Look) -> Problem | None:
     if digest == after.segment.header.prev_hash:
         return None
     return Problem(
-        this.name, 0, this.first_seq,
+        this.name,
+        0,
+        this.first_seq,
         f"every line is intact, but it is not the file that {after.path.name} follows",
-    )  # fmt: skip
+    )
 
 
 def good_snapshots(

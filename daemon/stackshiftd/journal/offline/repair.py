@@ -205,9 +205,14 @@ class _Repairing:
         base = place
         for _ in range(4):  # The base is part of the header, and so of its length.
             header = Header(
-                FORMAT, self._snapshots[-1].journal, self._covered + 1, self._covered, "",
-                max(0, base), stands_for,
-            )  # fmt: skip
+                FORMAT,
+                self._snapshots[-1].journal,
+                self._covered + 1,
+                self._covered,
+                "",
+                max(0, base),
+                stands_for,
+            )
             if header.base + len(header.line()) == place:
                 return header
             base = place - len(header.line())

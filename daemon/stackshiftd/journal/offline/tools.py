@@ -24,9 +24,18 @@ from stackshiftd.journal.scan import scan
 from stackshiftd.journal.segment import REPAIR_HINT
 
 __all__ = [
-    "Backup", "Lost", "Problem", "Repair", "Report", "backup", "cat", "repair", "restore", "stats",
+    "Backup",
+    "Lost",
+    "Problem",
+    "Repair",
+    "Report",
+    "backup",
+    "cat",
+    "repair",
+    "restore",
+    "stats",
     "verify",
-]  # fmt: skip
+]
 
 
 def cat(data_dir: Path, since_seq: int = 0, *, fs: FileSystem | None = None) -> Iterator[bytes]:
@@ -82,9 +91,14 @@ def stats(data_dir: Path, *, fs: FileSystem | None = None) -> dict[str, Any]:
     segments = list_segments(fs, layout) if fs.lstat(layout.journal) is not None else []
     if not segments:
         return {
-            "journal": None, "first_seq": 1, "last_seq": 0, "durable_seq": 0, "segments": [],
-            "bytes": 0, "snapshot": None,
-        }  # fmt: skip
+            "journal": None,
+            "first_seq": 1,
+            "last_seq": 0,
+            "durable_seq": 0,
+            "segments": [],
+            "bytes": 0,
+            "snapshot": None,
+        }
     last = segments[-1]
     found = scan(read_file(fs, last.path), last.header_size, last.header.prev_seq)
     good, _ = inspect.good_snapshots(fs, layout, last.header.journal)

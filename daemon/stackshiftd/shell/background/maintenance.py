@@ -102,10 +102,18 @@ class Upkeep:
             upto = min(self._journal.durable_seq, self._published())
             await self._history.flushed(upto)
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-P", "-m", "stackshiftd", "compact",
-                "--data-dir", str(self._config.data_dir), "--upto-seq", str(upto),
-                stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
-            )  # fmt: skip
+                sys.executable,
+                "-P",
+                "-m",
+                "stackshiftd",
+                "compact",
+                "--data-dir",
+                str(self._config.data_dir),
+                "--upto-seq",
+                str(upto),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+            )
             out, _ = await process.communicate()
             if process.returncode != 0:
                 answer(

@@ -133,15 +133,20 @@ def _sent(reply: Any, dry_run: bool) -> Any:
     if not isinstance(reply, Sent):
         return reply
     return {
-        "id": reply.run, "reused_steps": reply.reused, "repeated_steps": reply.repeated,
+        "id": reply.run,
+        "reused_steps": reply.reused,
+        "repeated_steps": reply.repeated,
         "dry_run": dry_run,
-    }  # fmt: skip
+    }
 
 
 def _plan(
     run: str | None, reused: list[str], repeated: list[str], dry_run: bool, source: str
 ) -> dict[str, Any]:
     return {
-        "id": run, "forked_from": source, "reused_steps": reused, "repeated_steps": repeated,
+        "id": run,
+        "forked_from": source,
+        "reused_steps": reused,
+        "repeated_steps": repeated,
         "dry_run": dry_run,
-    }  # fmt: skip
+    }

@@ -133,9 +133,14 @@ class Looking:
                 found.append((run.created_seq, run))
         if not dead_only:
             rows = self._history.newest(
-                job=params.job, status=params.status, queue=params.queue, labels=params.labels,
-                since_us=since_us, before_seq=before, limit=params.limit,
-            )  # fmt: skip
+                job=params.job,
+                status=params.status,
+                queue=params.queue,
+                labels=params.labels,
+                since_us=since_us,
+                before_seq=before,
+                limit=params.limit,
+            )
             live = self._engine.state.runs
             found.extend((row.created_seq, row) for row in rows if row.id not in live)
         found.sort(key=lambda pair: -pair[0])

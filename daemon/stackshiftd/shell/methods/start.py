@@ -80,8 +80,11 @@ class Starting:
             return
         run = self._view.owner(key or "", owner) if owner else self._would_be(command)
         result = {
-            "id": None, "reused": owner is not None, "status": run["status"], "run": run,
-        }  # fmt: skip
+            "id": None,
+            "reused": owner is not None,
+            "status": run["status"],
+            "run": run,
+        }
         self._engine.when_durable(answer, result)
 
     def _would_be(self, command: c.StartRun) -> dict[str, Any]:

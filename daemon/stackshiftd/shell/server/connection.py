@@ -199,8 +199,9 @@ class Connection(asyncio.Protocol):
         number = value.get("id") if isinstance(value, dict) else None
         self._fail(
             number if isinstance(number, int | str) else None,
-            Usage(f"not a request: {bad}"), -32600,
-        )  # fmt: skip
+            Usage(f"not a request: {bad}"),
+            -32600,
+        )
 
     def _fail(self, number: Any, error: StackshiftError, code: int | None = None) -> None:
         if code is None:

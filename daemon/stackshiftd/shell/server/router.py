@@ -29,10 +29,24 @@ log = logging.getLogger("stackshiftd.control")
 
 
 _LOOKS: Final = frozenset(
-    ("run.get", "run.list", "run.why", "run.logs", "dead.count", "daemon.status", "journal.stats",
-     "queue.list", "queue.show", "schedule.list", "schedule.next", "state.get", "state.list",
-     "state.history", "event.list")
-)  # fmt: skip
+    (
+        "run.get",
+        "run.list",
+        "run.why",
+        "run.logs",
+        "dead.count",
+        "daemon.status",
+        "journal.stats",
+        "queue.list",
+        "queue.show",
+        "schedule.list",
+        "schedule.next",
+        "state.get",
+        "state.list",
+        "state.history",
+        "event.list",
+    )
+)
 """Methods that change nothing: they are answered also while there is no room."""
 
 
@@ -144,9 +158,10 @@ class Control:
         found = self._methods.get(method)
         if found is None:
             raise Usage(
-                f"unknown method {method!r}", hint="is the client newer than the daemon?",
+                f"unknown method {method!r}",
+                hint="is the client newer than the daemon?",
                 rpc="unknown_method",
-            )  # fmt: skip
+            )
         try:
             params = found.decode(raw)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as bad:

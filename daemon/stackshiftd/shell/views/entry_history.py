@@ -79,9 +79,11 @@ def _change(entry: Entry, key: str) -> dict[str, Any] | None:
         case r.StateSet():
             kind = "incremented" if record.op == "increment" else "set"
             told = {
-                "kind": kind, "value": record.value, "expires_at": record.expires_at,
+                "kind": kind,
+                "value": record.value,
+                "expires_at": record.expires_at,
                 "by": record.run or CLIENT,
-            }  # fmt: skip
+            }
         case r.StateDeleted():
             told = {"kind": "deleted", "value": None, "expires_at": None}
             told["by"] = record.run or CLIENT

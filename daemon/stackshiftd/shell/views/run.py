@@ -20,10 +20,30 @@ from stackshiftd.shell.views.lookup import Lookup, ended_by
 from stackshiftd.shell.views.steps import detail, error_object
 
 RUN_FIELDS: Final = (
-    "id", "job", "queue", "status", "attempt", "max_attempts", "priority", "payload", "result",
-    "error", "idempotency_key", "labels", "created_at", "scheduled_at", "started_at",
-    "finished_at", "duration_ms", "waiting_for", "why", "why_code", "code", "parent", "dead",
-)  # fmt: skip
+    "id",
+    "job",
+    "queue",
+    "status",
+    "attempt",
+    "max_attempts",
+    "priority",
+    "payload",
+    "result",
+    "error",
+    "idempotency_key",
+    "labels",
+    "created_at",
+    "scheduled_at",
+    "started_at",
+    "finished_at",
+    "duration_ms",
+    "waiting_for",
+    "why",
+    "why_code",
+    "code",
+    "parent",
+    "dead",
+)
 """Every field of a run object; all of them are always there."""
 OUTCOME_FIELDS: Final = ("id", "status", "result", "error")
 """Those that tell how it ended."""

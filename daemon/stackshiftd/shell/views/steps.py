@@ -69,8 +69,10 @@ class _Teller:
                 self._end_attempt("failed", at, record.error)
                 if record.step is not None and record.step in self.steps:
                     self.steps[record.step] |= {
-                        "status": "failed", "result": None, "error": error_object(record.error),
-                    }  # fmt: skip
+                        "status": "failed",
+                        "result": None,
+                        "error": error_object(record.error),
+                    }
             case r.RunCancelled():
                 self._end_attempt("cancelled", at)
                 for step in self.steps.values():
@@ -88,9 +90,11 @@ class _Teller:
                 began = _before(entry.at_us, record.duration_ms)
                 step = self._step(record.step, "run", began)
                 step |= {
-                    "status": "completed", "attempts": record.tried, "result": record.result,
+                    "status": "completed",
+                    "attempts": record.tried,
+                    "result": record.result,
                     "error": None,
-                }  # fmt: skip
+                }
                 self._finish(step, at, entry.at_us)
             case r.StepFailed():
                 began = _before(entry.at_us, record.duration_ms)
@@ -125,7 +129,7 @@ class _Teller:
                         "message": told["message"],
                         "traceback": "",
                     },
-                }  # fmt: skip
+                }
                 self._finish(step, at, entry.at_us)
             case r.LockAcquired() if record.run is not None:
                 step = self._step(record.step, "lock", at)
@@ -145,11 +149,18 @@ class _Teller:
         return self.steps.setdefault(
             name,
             {
-                "name": name, "kind": kind, "status": "running", "attempts": 1, "started_at": at,
-                "finished_at": None, "duration_ms": None, "result": None, "error": None,
+                "name": name,
+                "kind": kind,
+                "status": "running",
+                "attempts": 1,
+                "started_at": at,
+                "finished_at": None,
+                "duration_ms": None,
+                "result": None,
+                "error": None,
                 "detail": None,
             },
-        )  # fmt: skip
+        )
 
     def _wrote(self, name: str, at: str, at_us: int, result: Any) -> None:
         """A write of state, or a sent event, and what it gave."""
@@ -188,8 +199,10 @@ class _Teller:
     def _end_attempt(self, outcome: str, at: str, error: r.Error | None = None) -> None:
         if self.attempts and self.attempts[-1]["outcome"] is None:
             self.attempts[-1] |= {
-                "outcome": outcome, "finished_at": at, "error": error_object(error),
-            }  # fmt: skip
+                "outcome": outcome,
+                "finished_at": at,
+                "error": error_object(error),
+            }
 
 
 _KINDS: Final = {"sleep": "sleep", "event": "event", "lock": "lock"}

@@ -226,8 +226,12 @@ class Dispatcher:
         for failed in greeting.failed:
             log.error(
                 "%s does not import: %s:%d: %s: %s",
-                failed.module, failed.file, failed.line, failed.type, failed.message,
-            )  # fmt: skip
+                failed.module,
+                failed.file,
+                failed.line,
+                failed.type,
+                failed.message,
+            )
         self._engine.submit(c.DefineQueues("code", self._declared(greeting)))
         self._engine.submit(c.DefineJobs(self._catalog.codes))
         self.learned()
@@ -297,9 +301,14 @@ class Dispatcher:
             self._engine.submit(self._with_outcome(awaited), source=link)
             return
         child = c.StartChild(
-            command.run, command.token, command.call, command.step, start, command.wait,
+            command.run,
+            command.token,
+            command.call,
+            command.step,
+            start,
+            command.wait,
             command.cancel_with_parent,
-        )  # fmt: skip
+        )
         self._engine.submit(child, source=link)
 
     def _ask(self, link: Link, command: c.Ask) -> None:
