@@ -300,7 +300,10 @@ def test_command_that_does_not_end_is_killed_after_a_grace(
     daemon.answers["lock.extend"] = lost
     text = 'trap "" TERM; while :; do sleep 0.01; done'
     code = (
-        "import sys; from stackshift_cli import holding, main; holding.GRACE_SECONDS = 0.05\n"
+        "import sys\n"
+        "from stackshift_cli import main\n"
+        "from stackshift_cli.flows import lock_hold\n"
+        "lock_hold.GRACE_SECONDS = 0.05\n"
         f"sys.argv[1:] = ['state', 'lock', 'k', '--ttl', '300ms', '--', 'sh', '-c', {text!r}]\n"
         "sys.exit(main())"
     )
