@@ -36,8 +36,8 @@ from stackshiftd.history.index import History
 from stackshiftd.history.rows import RunRow
 from stackshiftd.journal.interface import Journal, Owner
 from stackshiftd.shell.background.hooks import Hooks
-from stackshiftd.shell.background.maintenance import Upkeep
-from stackshiftd.shell.background.schedule_timer import Ticking
+from stackshiftd.shell.background.maintenance import Maintenance
+from stackshiftd.shell.background.schedule_timer import ScheduleTimer
 from stackshiftd.shell.background.timers import Timers
 from stackshiftd.shell.catalog import Catalog
 from stackshiftd.shell.engine import Engine
@@ -46,17 +46,17 @@ from stackshiftd.shell.methods.dead_letter import DeadLetter
 from stackshiftd.shell.methods.events import Events
 from stackshiftd.shell.methods.locks import Locks
 from stackshiftd.shell.methods.queues import Queues, file_terms
-from stackshiftd.shell.methods.run_changes import Acting
-from stackshiftd.shell.methods.run_queries import Looking
+from stackshiftd.shell.methods.run_changes import RunChanges
+from stackshiftd.shell.methods.run_queries import RunQueries
 from stackshiftd.shell.methods.schedules import Schedules
-from stackshiftd.shell.methods.start import Starting
-from stackshiftd.shell.methods.state import Store
+from stackshiftd.shell.methods.start import Starts
+from stackshiftd.shell.methods.state import StateMethods
 from stackshiftd.shell.methods.waiters import Waiters
 from stackshiftd.shell.params import Answer
-from stackshiftd.shell.requests import Asks
+from stackshiftd.shell.requests import Requests
 from stackshiftd.shell.server.connection import Connection
 from stackshiftd.shell.server.feeds import Feeds
-from stackshiftd.shell.server.router import Control
+from stackshiftd.shell.server.router import Router
 from stackshiftd.shell.tuning import Tuning
 from stackshiftd.shell.views.bodies import Bodies
 from stackshiftd.shell.views.entry_history import EntryHistory
@@ -104,11 +104,11 @@ class Daemon:
         self._lookup = Lookup(self.engine, self._history)
         bodies = Bodies(self._lookup.entries)
         self._catalog = Catalog(config)
-        asks = Asks(config, self.engine.ids)
+        requests = Requests(config, self.engine.ids)
         history = EntryHistory(self.engine, self._track)
-        self._locks = Locks(self.engine, asks)
+        self._locks = Locks(self.engine, requests)
         self._dispatcher = Dispatcher(
-            self.engine, self._catalog, config, bodies, self._lookup, asks, history
+            self.engine, self._catalog, config, bodies, self._lookup, requests, history
         )
         self.pool = self._dispatcher.pool = Pool(
             config,
@@ -122,8 +122,8 @@ class Daemon:
         self._waiters = Waiters(self._view)
         self._feeds = Feeds(self.engine, self._lookup, self._view.run)
         self._hooks = Hooks(config, self._view.at_end, self._tuning)
-        self._timers = Timers(self.engine, asks.remember_ms)
-        self._upkeep = Upkeep(
+        self._timers = Timers(self.engine, requests.remember_ms)
+        self._upkeep = Maintenance(
             self.engine,
             journal,
             self._history,
@@ -131,10 +131,10 @@ class Daemon:
             lambda: self._feeds.published_seq,
             self._track,
         )
-        self._ticking = Ticking(self.engine, self._catalog)
-        self._dispatcher.learned = self._ticking.learn
+        self._schedule_timer = ScheduleTimer(self.engine, self._catalog)
+        self._dispatcher.learned = self._schedule_timer.learn
         payload_bytes = config.limits.payload_bytes
-        looking = Looking(
+        looking = RunQueries(
             self.engine,
             self._catalog,
             self._lookup,
@@ -146,21 +146,21 @@ class Daemon:
         self._queues = Queues(self.engine, self._catalog, config)
         tables = [
             self._queues.table,
-            Starting(self.engine, self._catalog, self._view, payload_bytes).table,
+            Starts(self.engine, self._catalog, self._view, payload_bytes).table,
             looking.table,
-            Acting(self.engine, self._catalog, self._lookup, self._view, payload_bytes).table,
+            RunChanges(self.engine, self._catalog, self._lookup, self._view, payload_bytes).table,
             DeadLetter(self.engine, self._lookup, self._view).table,
-            Schedules(self.engine, self._catalog, self._ticking).table,
-            Store(self.engine, asks, history).table,
+            Schedules(self.engine, self._catalog, self._schedule_timer).table,
+            StateMethods(self.engine, requests, history).table,
             self._locks.table,
-            Events(self.engine, asks, self._track).table,
+            Events(self.engine, requests, self._track).table,
         ]
         facts = {
             "pid": os.getpid(),
             "project": str(config.root),
             "durability": config.journal.durability,
         }
-        self.control = Control(
+        self.control = Router(
             self.engine,
             tables,
             looking.bound | self._queues.bound | self._locks.bound,
@@ -177,14 +177,14 @@ class Daemon:
         )
         self.engine.attach(self)
 
-    # --- engine.Shell ----------------------------------------------------------------------
+    # --- engine.EffectSink -----------------------------------------------------------------
 
     def fill_slots(self) -> None:
         self._dispatcher.fill_slots()
 
     def timers_moved(self) -> None:
         self._timers.rearm()
-        self._ticking.rearm()
+        self._schedule_timer.rearm()
 
     def perform(self, effect: Effect, source: Any) -> None:
         match effect:
@@ -223,7 +223,7 @@ class Daemon:
         if not self._stopping.done():
             self._stopping.set_result(False)
 
-    # --- control.House ---------------------------------------------------------------------
+    # --- router.DaemonControl --------------------------------------------------------------
 
     def stop(self, drain: bool = False) -> None:
         """Begin to stop: at once with a grace for what executes, or (`drain`) when it has ended."""
@@ -339,7 +339,7 @@ class Daemon:
     async def _wind_down(self, drain: bool) -> None:
         """Let what executes end or hand it back, then close the journal in good order."""
         self._dispatcher.draining = True
-        self._ticking.stop()  # What comes due from here on is for the next daemon.
+        self._schedule_timer.stop()  # What comes due from here on is for the next daemon.
         grace = self._config.workers.grace_ms / 1000
         if drain:
             await self._until_idle(None)
@@ -367,7 +367,7 @@ class Daemon:
         """End all of it at once, whatever is under way: what is durable is what the next one
         finds."""
         self._timers.stop()
-        self._ticking.stop()
+        self._schedule_timer.stop()
         if self._in_place():  # What lies there else is another daemon's.
             remove_daemon(self._data_dir)
             with contextlib.suppress(OSError):
@@ -390,7 +390,7 @@ class Daemon:
         found = (
             state.next_due_us(),
             state.next_permit_us(self.engine.now_us()),
-            self._ticking.next_us,
+            self._schedule_timer.next_us,
         )
         return min((due_us for due_us in found if due_us is not None), default=None)
 

@@ -32,7 +32,7 @@ class Tick(NamedTuple):
     """Nothing new; time has passed."""
 
 
-class Record(NamedTuple):
+class FeedRecord(NamedTuple):
     """A durable record."""
 
     body: dict[str, Any]
@@ -44,7 +44,7 @@ class End(NamedTuple):
     run: dict[str, Any]
 
 
-Happening = Tick | Record | End
+Happening = Tick | FeedRecord | End
 
 
 def follow(session: Session, params: dict[str, Any]) -> Iterator[Happening]:
@@ -101,7 +101,7 @@ def _one_connection(session: Session, seen: _Seen) -> Iterator[Happening]:
                 if params.get("feed") != opened["feed"]:
                     continue
                 if method == "feed.record" and seen.is_new(int(params["record"]["seq"])):
-                    yield Record(params["record"])
+                    yield FeedRecord(params["record"])
                 elif method == "feed.end":
                     yield End(params["run"])
                     return

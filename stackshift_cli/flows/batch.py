@@ -23,7 +23,7 @@ from typing import Any, Final
 from stackshift_cli.daemon.connection import Connection
 from stackshift_cli.daemon.feed import until_back
 from stackshift_cli.daemon.session import Session
-from stackshift_cli.flows.batch_input import BatchInput, Line
+from stackshift_cli.flows.batch_input import BatchInput, InputLine
 from stackshift_cli.flows.batch_line import MAX_LINE, Entry, entry
 from stackshift_cli.flows.batch_report import Report, lines
 from stackshift_cli.output.streams import standard_input
@@ -168,7 +168,7 @@ class _Batch:
         except OSError as bad:
             raise Usage(f"the batch cannot be read: {bad.strerror}") from bad
 
-    def _take(self, line: Line) -> None:
+    def _take(self, line: InputLine) -> None:
         try:
             made = entry(self._session.project, line.number, line.text)
         except StackshiftError as bad:

@@ -15,7 +15,7 @@ _READ_BYTES: Final = 1 << 16
 _BOM: Final = b"\xef\xbb\xbf"
 
 
-class Line(NamedTuple):
+class InputLine(NamedTuple):
     """A line that is not blank: its number, counted from 1, and its bytes; None for one that was
     too long to keep."""
 
@@ -40,7 +40,7 @@ class BatchInput:
         """Of the first line that was not given out yet."""
         return self._number + 1
 
-    def read(self) -> Iterator[Line]:
+    def read(self) -> Iterator[InputLine]:
         """The lines that the next read completes; waits if there is nothing to read."""
         try:
             data = os.read(self.fd, _READ_BYTES)
@@ -64,7 +64,7 @@ class BatchInput:
         elif part:
             self._parts.append(part)
 
-    def _line(self) -> Iterator[Line]:
+    def _line(self) -> Iterator[InputLine]:
         """The line that has ended here, unless it is blank."""
         self._number += 1
         text: bytes | None = b"".join(self._parts)
@@ -74,4 +74,4 @@ class BatchInput:
             text = None
         self._parts, self._held, self._skipping = [], 0, False
         if text is None or text.strip():
-            yield Line(self._number, text)
+            yield InputLine(self._number, text)

@@ -15,7 +15,7 @@ from typing import Final
 from stackshift_cli.daemon.connection import Connection
 from stackshift_cli.daemon.session import Session
 from stackshift_cli.errors import LockGone
-from stackshift_jobs.calls.locks import extend, release
+from stackshift_jobs.calls.locks import extend_call, release_call
 from stackshift_jobs.errors import DaemonUnavailable, LockHeld, NotFound, StackshiftError
 from stackshift_jobs.wire.unavailable import STALE, unavailable
 
@@ -79,7 +79,7 @@ class Renewal:
             self._asked = None
         connection = self._connection()
         now = monotonic()
-        method, params = extend(self._key, self._token, self._ttl_seconds)
+        method, params = extend_call(self._key, self._token, self._ttl_seconds)
         self._asked = connection.send(method, params), now
         self._due_at = now + self._ttl_seconds / 3
 
@@ -129,7 +129,7 @@ class Renewal:
     def release(self) -> LockGone | None:
         """Give it back; why it was lost, if it was. A daemon that cannot be reached is said to be
         so: the lock then ends with its ttl."""
-        method, params = release(self._key, self._token)
+        method, params = release_call(self._key, self._token)
         repeated = False
         while True:
             try:

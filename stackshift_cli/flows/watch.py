@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from stackshift_cli.daemon.feed import Deadline, End, Record, follow
+from stackshift_cli.daemon.feed import Deadline, End, FeedRecord, follow
 from stackshift_cli.daemon.session import Session
 from stackshift_cli.output import messages
 from stackshift_cli.output.safe_text import safe
@@ -50,7 +50,7 @@ def wait_until_end(session: Session, run_id: str, deadline: Deadline) -> dict[st
         for happening in follow(session, {"run": run_id}):
             if isinstance(happening, End):
                 return happening.run
-            if isinstance(happening, Record):
+            if isinstance(happening, FeedRecord):
                 _say_progress(session, happening.body)
             deadline.check(run_id)
     raise AssertionError("a feed of a run ends with the run")
@@ -84,7 +84,7 @@ def show_until_end(
         for happening in follow(session, opening):
             if isinstance(happening, End):
                 return happening.run
-            if isinstance(happening, Record):
+            if isinstance(happening, FeedRecord):
                 print_record(session, happening.body)
             deadline.check(run_id)
     raise AssertionError("a feed of a run ends with the run")

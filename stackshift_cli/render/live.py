@@ -13,7 +13,7 @@ from typing import Any, Final
 from rich.console import Group
 from rich.live import Live
 
-from stackshift_cli.daemon.feed import Deadline, End, Record, follow
+from stackshift_cli.daemon.feed import Deadline, End, FeedRecord, follow
 from stackshift_cli.daemon.session import Session
 from stackshift_cli.render.console import console, glyphs
 from stackshift_cli.render.picture import picture
@@ -39,7 +39,7 @@ def draw_until_end(session: Session, run_id: str, deadline: Deadline) -> dict[st
             if isinstance(happening, End):
                 drawing.run.update(happening.run)
                 return happening.run
-            if isinstance(happening, Record):
+            if isinstance(happening, FeedRecord):
                 drawing.take(happening.body)
             drawing.refresh()
             deadline.check(run_id)

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from stackshift_cli.timeline.intervals import Kind, Span, covered_us
+from stackshift_cli.timeline.intervals import Interval, Kind, covered_us
 from stackshift_jobs.values.durations import format_ms
 
 CODES: Final = {
@@ -93,7 +93,7 @@ class Axis:
         return float(self.width)
 
 
-def lay_out(spans: Iterable[Span], start_us: int, end_us: int, width: int) -> Axis:
+def lay_out(spans: Iterable[Interval], start_us: int, end_us: int, width: int) -> Axis:
     """The axis for `spans` between `start_us` and `end_us` on `width` cells."""
     end_us = max(end_us, start_us + 1)
     gaps = _long_gaps(covered_us(spans, (Kind.WORK, Kind.FAILED)), start_us, end_us, width)
@@ -147,7 +147,7 @@ def short(us: int) -> str:
     return text.replace(".0s", "s")
 
 
-def strip(spans: Iterable[Span], axis: Axis) -> str:
+def strip(spans: Iterable[Interval], axis: Axis) -> str:
     """One code a cell for `spans`; what executes always has at least one cell."""
     cells = [" "] * axis.width
     for span in sorted(spans, key=lambda s: list(CODES).index(s.kind)):
@@ -159,7 +159,7 @@ def strip(spans: Iterable[Span], axis: Axis) -> str:
     return "".join(cells)
 
 
-def _mark_gaps(cells: list[str], span: Span, axis: Axis) -> None:
+def _mark_gaps(cells: list[str], span: Interval, axis: Axis) -> None:
     """Two marks in the middle of each compressed piece that `span` takes most of."""
     for piece in axis.pieces:
         shared = min(span.end_us, piece.end_us) - max(span.start_us, piece.start_us)

@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from stackshift_cli.timeline.describe import about
-from stackshift_cli.timeline.intervals import Kind, Span, Stretch, covered_us, joined, without
+from stackshift_cli.timeline.intervals import Interval, Kind, Stretch, covered_us, joined, without
 from stackshift_cli.timeline.model import (
     FINISHED,
     HANDLER,
@@ -109,7 +109,7 @@ class _Telling:
 
     def add(self, name: str, kind: Kind, start_us: int, end_us: int) -> None:
         """A span that is over."""
-        self.row(name).spans.append(Span(kind, start_us, max(start_us, end_us)))
+        self.row(name).spans.append(Interval(kind, start_us, max(start_us, end_us)))
 
     # --- runs ---
 

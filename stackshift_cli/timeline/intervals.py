@@ -21,7 +21,7 @@ class Kind(Enum):
 
 
 @dataclass(frozen=True)
-class Span:
+class Interval:
     """A stretch of time, in microseconds since 1970."""
 
     kind: Kind
@@ -29,7 +29,7 @@ class Span:
     end_us: int
 
 
-def covered_us(spans: Iterable[Span], kinds: Iterable[Kind]) -> list[Stretch]:
+def covered_us(spans: Iterable[Interval], kinds: Iterable[Kind]) -> list[Stretch]:
     """The time that `spans` of these `kinds` cover, as stretches that do not touch."""
     wanted = set(kinds)
     return joined((s.start_us, s.end_us) for s in spans if s.kind in wanted)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from stackshift_cli.timeline.describe import call
-from stackshift_cli.timeline.intervals import Span
+from stackshift_cli.timeline.intervals import Interval
 
 FINISHED: Final = frozenset(("completed", "failed", "cancelled"))
 NO_STEP: Final = "\0"
@@ -37,7 +37,7 @@ class Row:
 
     key: str
     status: str = "running"
-    spans: list[Span] = field(default_factory=list)
+    spans: list[Interval] = field(default_factory=list)
     tries: list[Try] = field(default_factory=list)
     note: str = ""
 

@@ -18,7 +18,7 @@ from typing import Any, Final
 from stackshift_cli.arguments import Given
 from stackshift_cli.daemon import autostart
 from stackshift_cli.daemon.connection import Connection
-from stackshift_cli.daemon.feed import Record, follow
+from stackshift_cli.daemon.feed import FeedRecord, follow
 from stackshift_cli.daemon.session import Session
 from stackshift_cli.errors import DaemonRunning
 from stackshift_cli.output import messages
@@ -81,7 +81,7 @@ def _seq(line: bytes, otherwise: int) -> int:
 def _follow(newest: int, session: Session) -> None:
     sys.stdout.flush()
     for happening in follow(session, {"since_seq": newest}):
-        if isinstance(happening, Record):
+        if isinstance(happening, FeedRecord):
             messages.data(messages.compact(happening.body))
             sys.stdout.flush()
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from stackshift_cli.arguments import Given
-from stackshift_cli.daemon.feed import TICK_SECONDS, Deadline, Record, follow
+from stackshift_cli.daemon.feed import TICK_SECONDS, Deadline, FeedRecord, follow
 from stackshift_cli.daemon.session import Session
 from stackshift_cli.flows.watch import exit_of, print_record, show_until_end
 from stackshift_cli.output import messages
@@ -85,7 +85,7 @@ def _tail_all(
 ) -> int:
     try:
         for happening in follow(session, opening):
-            if isinstance(happening, Record) and is_shown(happening.body):
+            if isinstance(happening, FeedRecord) and is_shown(happening.body):
                 print_record(session, happening.body)
     except KeyboardInterrupt:
         messages.say(detached)
@@ -100,7 +100,7 @@ def _print_recent(
     newest = int(session.call("journal.stats")["durable_seq"])
     silence = 0
     for happening in follow(session, opening):
-        if not isinstance(happening, Record):
+        if not isinstance(happening, FeedRecord):
             # The newest record may be one that feeds leave out: then nothing more comes.
             silence += 1
             if silence * TICK_SECONDS >= _SILENCE_SECONDS:

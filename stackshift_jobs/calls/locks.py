@@ -26,7 +26,7 @@ MAX_TRIES: Final = 5
 """Of one request whose connection breaks each time."""
 
 
-class Held(NamedTuple):
+class HeldLock(NamedTuple):
     """A lock that was taken: its fencing token, and until when (by daemon time) it is ours."""
 
     key: str
@@ -34,7 +34,9 @@ class Held(NamedTuple):
     expires_at: datetime
 
 
-def acquire(key: str, *, ttl: Duration, wait: Duration | None, holder: str, asker: str) -> Call:
+def acquire_call(
+    key: str, *, ttl: Duration, wait: Duration | None, holder: str, asker: str
+) -> Call:
     """Result: `held`. Without `wait` it is refused at once where another holds it."""
     return "lock.acquire", {
         "key": _key(key),
@@ -45,19 +47,19 @@ def acquire(key: str, *, ttl: Duration, wait: Duration | None, holder: str, aske
     }
 
 
-def extend(key: str, token: int, ttl: Duration) -> Call:
+def extend_call(key: str, token: int, ttl: Duration) -> Call:
     """Result: `held`, from now on for `ttl`."""
     return "lock.extend", {"key": _key(key), "token": token, "ttl_ms": lifetime_ms(ttl)}
 
 
-def release(key: str, token: int) -> Call:
+def release_call(key: str, token: int) -> Call:
     """Give it back."""
     return "lock.release", {"key": _key(key), "token": token}
 
 
-def held(result: Mapping[str, Any]) -> Held:
+def held(result: Mapping[str, Any]) -> HeldLock:
     """What `lock.acquire` and `lock.extend` give."""
-    return Held(result["key"], result["token"], datetime.fromisoformat(result["expires_at"]))
+    return HeldLock(result["key"], result["token"], datetime.fromisoformat(result["expires_at"]))
 
 
 def lost(key: str, why: LockHeld | NotFound) -> LockLost:
@@ -77,8 +79,8 @@ def lifetime_ms(ttl: Duration) -> int:
     return ms
 
 
-def acquiring(call: Call, clock: Callable[[], float]) -> Generator[Call, Any, Held]:
-    """Take the lock that `call` (of `acquire`) asks for; raises `LockHeld`."""
+def acquire(call: Call, clock: Callable[[], float]) -> Generator[Call, Any, HeldLock]:
+    """Take the lock that `call` (of `acquire_call`) asks for; raises `LockHeld`."""
     method, params = call
     began = clock()
     for tries_left in reversed(range(MAX_TRIES)):
@@ -92,33 +94,33 @@ def acquiring(call: Call, clock: Callable[[], float]) -> Generator[Call, Any, He
     raise AssertionError("the last try returns or raises")
 
 
-def withdrawing(call: Call) -> Generator[Call, Any, None]:
-    """Give up what `call` (of `acquire`) asks for, wherever it stands: in the line no more, nor
-    holding a lock that nobody knows of."""
+def withdraw(call: Call) -> Generator[Call, Any, None]:
+    """Give up what `call` (of `acquire_call`) asks for: leave the line, and release the lock if it
+    was acquired in the meantime without anybody knowing."""
     method, params = call
     try:
         # Asked once more by the same asker, it waits no longer than this says.
         taken = held((yield method, {**params, "wait_ms": 0}))
-        yield release(taken.key, taken.token)
+        yield release_call(taken.key, taken.token)
     except (LockHeld, NotFound):
         return
 
 
-def extending(key: str, token: int, ttl: Duration) -> Generator[Call, Any, Held]:
+def extend(key: str, token: int, ttl: Duration) -> Generator[Call, Any, HeldLock]:
     """Hold it for `ttl` from now on; raises `LockLost` if it is ours no longer."""
     try:
-        return held((yield extend(key, token, ttl)))
+        return held((yield extend_call(key, token, ttl)))
     except (NotFound, LockHeld) as why:
         raise lost(key, why) from why
 
 
-def releasing(key: str, token: int, is_over: Callable[[], bool]) -> Generator[Call, Any, None]:
+def release(key: str, token: int, is_over: Callable[[], bool]) -> Generator[Call, Any, None]:
     """Give the lock back; raises `LockLost` if it was ours no longer. `is_over`: has its time
     passed, as far as one can tell here?"""
     repeated = False
     for tries_left in reversed(range(MAX_TRIES)):
         try:
-            yield release(key, token)
+            yield release_call(key, token)
             return
         except (NotFound, LockHeld) as why:
             # Within its time only we could give it back: so the try whose reply was lost has.

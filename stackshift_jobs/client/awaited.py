@@ -39,7 +39,7 @@ from stackshift_jobs.wire.retransmit import (
     PAUSE,
     RESTARTING,
     SOON,
-    Lost,
+    ConnectionLost,
     bound,
     may_repeat,
     timed_out,
@@ -240,7 +240,7 @@ class AsyncClient:
             link, asked_at = await self._reach(), monotonic()
             try:
                 return await link.ask(method, body)
-            except Lost as lost:
+            except ConnectionLost as lost:
                 if lost.sent and not repeatable:
                     raise uncertain(method, lost.why) from lost
                 if isinstance(lost.why, Busy):

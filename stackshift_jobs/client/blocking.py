@@ -38,7 +38,7 @@ from stackshift_jobs.wire.retransmit import (
     PAUSE,
     RESTARTING,
     SOON,
-    Lost,
+    ConnectionLost,
     bound,
     may_repeat,
     uncertain,
@@ -240,7 +240,7 @@ class Client:
             link, asked_at = self._reach(deadline), monotonic()
             try:
                 return link.wait(link.send(method, body, deadline), deadline, method)
-            except Lost as lost:
+            except ConnectionLost as lost:
                 if lost.sent and not repeatable:
                     raise uncertain(method, lost.why) from lost
                 if isinstance(lost.why, Busy):
@@ -281,7 +281,7 @@ class Client:
             link = self._connect()
             deadline = self._deadline(self._timeout)
             return link, link.send("run.start_many", batch.body, deadline)
-        except (Lost, StackshiftError, TimeoutError):
+        except (ConnectionLost, StackshiftError, TimeoutError):
             return None
 
     def _land(
@@ -292,9 +292,9 @@ class Client:
         try:
             try:
                 if launched is None:
-                    raise Lost(unavailable("not sent", BROKEN), sent=False)
+                    raise ConnectionLost(unavailable("not sent", BROKEN), sent=False)
                 answer = launched[0].wait(launched[1], deadline, method)
-            except Lost as lost:
+            except ConnectionLost as lost:
                 if lost.sent and not batch.repeatable:
                     raise uncertain(method, lost.why) from lost
                 answer = self._ask(method, batch.body, batch.repeatable, deadline)

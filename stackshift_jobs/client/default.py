@@ -77,7 +77,7 @@ class DefaultQueue:
         return start(job, payload, **options)
 
 
-class QueueLimits(TypedDict, total=False):
+class QueueOptions(TypedDict, total=False):
     """How a job module declares a queue to be limited."""
 
     concurrency: int
@@ -87,7 +87,7 @@ class QueueLimits(TypedDict, total=False):
     paused: bool
 
 
-def queue(name: str, **limits: Unpack[QueueLimits]) -> DefaultQueue:
+def queue(name: str, **limits: Unpack[QueueOptions]) -> DefaultQueue:
     """The queue `name`, to start runs on; nothing is connected before its first use.
 
     In a job module, `limits` declare how it is limited: `concurrency`, `key_concurrency`,
@@ -95,11 +95,11 @@ def queue(name: str, **limits: Unpack[QueueLimits]) -> DefaultQueue:
     """
     made = DefaultQueue(name)
     if limits:
-        for given in limits.keys() - QueueLimits.__annotations__.keys():
+        for given in limits.keys() - QueueOptions.__annotations__.keys():
             raise Usage(
                 f"{given} of queue {name!r} cannot be declared",
                 hint="processes are set in stackshift.toml; a queue has "
-                + ", ".join(QueueLimits.__annotations__),
+                + ", ".join(QueueOptions.__annotations__),
             )
         from stackshift_jobs.registry import declare_queue  # of job modules, not of clients
 

@@ -24,17 +24,17 @@ from stackshift_jobs.errors import StackshiftError, Usage
 from stackshift_jobs.values.durations import Duration
 
 
-class _Holding:
+class _ClientLock:
     """What both kinds of lock know: what is asked for, and what is held."""
 
     def __init__(self, key: str, ttl: Duration, wait: Duration | None) -> None:
-        self._asked = locks.acquire(
+        self._asked = locks.acquire_call(
             key, ttl=ttl, wait=wait, holder=_this_program(), asker=os.urandom(16).hex()
         )
         self.key = key
-        self._held: locks.Held | None = None
+        self._held: locks.HeldLock | None = None
         self._ends_at = 0.0
-        self._is_left = False
+        self._is_released = False
 
     @property
     def token(self) -> int:
@@ -46,34 +46,34 @@ class _Holding:
         """Until when it is held, by the daemon's time."""
         return self._mine().expires_at
 
-    def _mine(self) -> locks.Held:
+    def _mine(self) -> locks.HeldLock:
         if self._held is None:
             raise Usage(f"the lock {self.key!r} is not held", hint="with state.lock(...) as lock:")
         return self._held
 
-    def _acquiring(self) -> Calls[locks.Held]:
+    def _acquire_calls(self) -> Calls[locks.HeldLock]:
         if self._held is not None:
             raise Usage(f"the lock {self.key!r} was entered twice", hint="make another")
-        return locks.acquiring(self._asked, monotonic)
+        return locks.acquire(self._asked, monotonic)
 
-    def _withdrawing(self) -> Calls[None]:
-        return locks.withdrawing(self._asked)
+    def _withdraw_calls(self) -> Calls[None]:
+        return locks.withdraw(self._asked)
 
-    def _extending(self, ttl: Duration) -> Calls[locks.Held]:
-        if self._is_left:
+    def _extend_calls(self, ttl: Duration) -> Calls[locks.HeldLock]:
+        if self._is_released:
             raise Usage(f"the lock {self.key!r} was given back")
-        return locks.extending(self.key, self._mine().token, ttl)
+        return locks.extend(self.key, self._mine().token, ttl)
 
-    def _take(self, held: locks.Held, ttl_ms: int) -> None:
+    def _note_held(self, held: locks.HeldLock, ttl_ms: int) -> None:
         self._held = held
         self._ends_at = monotonic() + ttl_ms / 1000
 
-    def _releasing(self) -> Calls[None]:
-        self._is_left = True
-        return locks.releasing(self.key, self.token, lambda: monotonic() >= self._ends_at)
+    def _release_calls(self) -> Calls[None]:
+        self._is_released = True
+        return locks.release(self.key, self.token, lambda: monotonic() >= self._ends_at)
 
 
-class Lock(_Holding):
+class Lock(_ClientLock):
     """A lock of `State.lock`. Entering takes it, leaving gives it back.
 
     Leaving raises `LockLost` if it ran out meanwhile, unless another exception is on its way.
@@ -85,30 +85,30 @@ class Lock(_Holding):
 
     def __enter__(self) -> Lock:
         try:
-            held = drive(self._acquiring(), self._caller)
+            held = drive(self._acquire_calls(), self._caller)
         except (TimeoutError, KeyboardInterrupt):
             with suppress(StackshiftError, TimeoutError):
-                drive(self._withdrawing(), self._caller)
+                drive(self._withdraw_calls(), self._caller)
             raise
-        self._take(held, self._asked[1]["ttl_ms"])
+        self._note_held(held, self._asked[1]["ttl_ms"])
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, bad: BaseException | None, at: TracebackType | None
     ) -> None:
         try:
-            drive(self._releasing(), self._caller)
+            drive(self._release_calls(), self._caller)
         except (StackshiftError, TimeoutError):
             if bad is None:
                 raise
 
     def extend(self, ttl: Duration) -> None:
         """Hold it for `ttl` from now on. Raises `LockLost` if it is ours no longer."""
-        held = drive(self._extending(ttl), self._caller)
-        self._take(held, locks.lifetime_ms(ttl))
+        held = drive(self._extend_calls(ttl), self._caller)
+        self._note_held(held, locks.lifetime_ms(ttl))
 
 
-class AsyncLock(_Holding):
+class AsyncLock(_ClientLock):
     """`Lock`, awaited."""
 
     def __init__(self, caller: AsyncCaller, key: str, ttl: Duration, wait: Duration | None) -> None:
@@ -117,13 +117,13 @@ class AsyncLock(_Holding):
 
     async def __aenter__(self) -> AsyncLock:
         try:
-            held = await drive_awaited(self._acquiring(), self._caller)
+            held = await drive_awaited(self._acquire_calls(), self._caller)
         except StackshiftError:
             raise
         except BaseException:
             self._give_up_beside()
             raise
-        self._take(held, self._asked[1]["ttl_ms"])
+        self._note_held(held, self._asked[1]["ttl_ms"])
         return self
 
     def _give_up_beside(self) -> None:
@@ -136,21 +136,21 @@ class AsyncLock(_Holding):
 
     async def _withdraw(self) -> None:
         with suppress(StackshiftError, TimeoutError):
-            await drive_awaited(self._withdrawing(), self._caller)
+            await drive_awaited(self._withdraw_calls(), self._caller)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, bad: BaseException | None, at: TracebackType | None
     ) -> None:
         try:
-            await drive_awaited(self._releasing(), self._caller)
+            await drive_awaited(self._release_calls(), self._caller)
         except (StackshiftError, TimeoutError):
             if bad is None:
                 raise
 
     async def extend(self, ttl: Duration) -> None:
         """Hold it for `ttl` from now on; see `Lock.extend`."""
-        held = await drive_awaited(self._extending(ttl), self._caller)
-        self._take(held, locks.lifetime_ms(ttl))
+        held = await drive_awaited(self._extend_calls(ttl), self._caller)
+        self._note_held(held, locks.lifetime_ms(ttl))
 
 
 _withdrawing: Final[set[Any]] = set()

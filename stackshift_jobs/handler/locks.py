@@ -13,32 +13,32 @@ from datetime import datetime
 from typing import Any, Final
 
 from stackshift_jobs.errors import LockLost, ReplayError
-from stackshift_jobs.handler.ops import Ask, Memo, Park, Recorded, Steps
+from stackshift_jobs.handler.ops import Ask, Park, Recorded, RecordedCall, Steps
 from stackshift_jobs.handler.outcomes import granted, read, recalled, refusal
 from stackshift_jobs.handler.replay import Pass
 from stackshift_jobs.values.durations import rfc3339, to_us
 from stackshift_jobs.values.strict_json import dumps
 
 
-class Held:
+class LockBlock:
     """A lock within whose block the handler is. `step` is the call that took it, `due_us` when it
-    runs out (0: never), `was_left` that an earlier pass has left the block."""
+    runs out (0: never), `was_released` that an earlier pass has left the block."""
 
-    __slots__ = ("due_us", "expires_at", "is_open", "key", "step", "token", "was_left")
+    __slots__ = ("due_us", "expires_at", "is_open", "key", "step", "token", "was_released")
 
-    def __init__(self, key: str, step: str, memo: Memo) -> None:
+    def __init__(self, key: str, step: str, known: RecordedCall) -> None:
         self.key = key
         self.step = step
-        self.was_left = memo.phase == "left"
+        self.was_released = known.phase == "left"
         self.is_open = True
         self.token = 0
         self.expires_at: datetime | None = None
         self.due_us = 0
-        self.take(read(memo.body))
-        if memo.due_us:
-            self.due_us = memo.due_us  # it may have been extended since
+        self.update(read(known.body))
+        if known.due_us:
+            self.due_us = known.due_us  # it may have been extended since
 
-    def take(self, body: dict[str, Any]) -> None:
+    def update(self, body: dict[str, Any]) -> None:
         """What the daemon says of it now."""
         self.token = body["token"]
         until = body["expires_at"]
@@ -46,7 +46,7 @@ class Held:
         self.due_us = to_us(self.expires_at) if self.expires_at else 0
 
 
-inside: Final[ContextVar[tuple[Held, ...]]] = ContextVar("stackshift_locks", default=())
+inside: Final[ContextVar[tuple[LockBlock, ...]]] = ContextVar("stackshift_locks", default=())
 """The locks within whose blocks the code runs here. A context variable, so that tasks made within a
 block, and the functions of its steps, are held to it, and other branches are not."""
 
@@ -57,18 +57,18 @@ def guard(pass_: Pass, key: str) -> Steps:
     for held in inside.get():
         if not held.is_open:
             continue  # this task was made within the block and has outlived it
-        if held.was_left:
+        if held.was_released:
             raise ReplayError(
                 f"{key or 'a call'} is new within the block of lock {held.key!r}, which an "
                 "earlier pass has left: the code has changed",
                 hint="stackshift runs retry RUN --from the first step of the block",
             )
-        lost = pass_.memos[held.step].phase == "gone"
+        lost = pass_.recorded_calls[held.step].phase == "gone"
         if lost or 0 < held.due_us <= pass_.clock.now_us():
             yield from _check(pass_, key, held)
 
 
-def _check(pass_: Pass, key: str, held: Held) -> Steps:
+def _check(pass_: Pass, key: str, held: LockBlock) -> Steps:
     """Ask whether the run still holds it: only the daemon's time says that it ran out."""
     answer: Recorded = yield Ask(key, "lock.check", dumps({"lock": held.step}))
     if answer.error is not None:
@@ -76,51 +76,53 @@ def _check(pass_: Pass, key: str, held: Held) -> Steps:
         raise refusal(key, answer.error)
 
 
-def take(pass_: Pass, step: str, key: str, ttl_ms: int, wait_ms: int | None) -> Steps:
+def acquire(pass_: Pass, step: str, key: str, ttl_ms: int, wait_ms: int | None) -> Steps:
     """Take the lock `key`, and wait for it durably if another has it: `wait_ms`, or as long as it
-    takes. Returns `Held`. Raises `LockHeld`."""
-    memo = recalled(pass_, step)
-    if memo is None:
+    takes. Returns `LockBlock`. Raises `LockHeld`."""
+    known = recalled(pass_, step)
+    if known is None:
         if inside.get():
             yield from guard(pass_, step)
         asked = {"key": key, "ttl_ms": ttl_ms, "wait_ms": wait_ms}
         answer = granted(step, (yield Ask(step, "lock.acquire", dumps(asked))))
         if answer.body is None:
-            memo = yield Park(step, answer.due_us)
+            known = yield Park(step, answer.due_us)
         else:
             # It may have been lost by now, which the daemon has then told.
-            memo = pass_.memos.setdefault(step, Memo("lock", "completed", answer.body))
-    elif memo.phase == "waiting":
-        memo = yield Park(step, memo.due_us)
-    if memo.phase == "failed" or memo.kind == "refused":
-        raise refusal(step, read(memo.body))
-    return Held(key, step, memo)
+            known = pass_.recorded_calls.setdefault(
+                step, RecordedCall("lock", "completed", answer.body)
+            )
+    elif known.phase == "waiting":
+        known = yield Park(step, known.due_us)
+    if known.phase == "failed" or known.kind == "refused":
+        raise refusal(step, read(known.body))
+    return LockBlock(key, step, known)
 
 
-def extend(pass_: Pass, step: str, held: Held, ttl_ms: int) -> Steps:
+def extend(pass_: Pass, step: str, held: LockBlock, ttl_ms: int) -> Steps:
     """Hold it for `ttl_ms` from now on. Raises `LockLost`."""
-    memo = recalled(pass_, step) if step else None
-    if memo is not None:
+    known = recalled(pass_, step) if step else None
+    if known is not None:
         # Until when it is held now is known from the lock's own record.
         due_us = held.due_us
-        held.take(read(memo.body))
+        held.update(read(known.body))
         held.due_us = due_us
         return
     if inside.get():
         yield from guard(pass_, step)
     asked = {"key": held.key, "ttl_ms": ttl_ms}
     answer: Recorded = yield Ask(step, "lock.extend", dumps(asked))
-    held.take(read(granted(step, answer).body))
+    held.update(read(granted(step, answer).body))
 
 
-def leave(pass_: Pass, held: Held, *, raised: bool) -> Steps:
+def release(pass_: Pass, held: LockBlock, *, raised: bool) -> Steps:
     """Let go of it. Raises `LockLost` if the run had lost it by then, unless an exception is on its
     way (`raised`)."""
     held.is_open = False
-    phase = pass_.memos[held.step].phase
+    phase = pass_.recorded_calls[held.step].phase
     if phase == "completed":
         asked = {"lock": held.step, "raised": raised}
-        answer: Recorded = yield Ask("", "lock.leave", dumps(asked))
+        answer: Recorded = yield Ask("", "lock.release", dumps(asked))
         was_held = read(granted(held.step, answer).body)["held"]
         phase = "left" if was_held and not raised else "gone"
         _set_phase(pass_, held.step, phase)
@@ -136,4 +138,4 @@ def leave(pass_: Pass, held: Held, *, raised: bool) -> Steps:
 
 
 def _set_phase(pass_: Pass, step: str, phase: str) -> None:
-    pass_.memos[step] = pass_.memos[step]._replace(phase=phase)
+    pass_.recorded_calls[step] = pass_.recorded_calls[step]._replace(phase=phase)

@@ -29,8 +29,9 @@ class Perform(NamedTuple):
 
 
 class Park(NamedTuple):
-    """Wait until the daemon says how `step` ended; the answer is a `Memo`. It may take months: the
-    driver may drop the whole pass instead of answering. `due_us` is 0 where no time is known."""
+    """Wait until the daemon says how `step` ended; the answer is a `RecordedCall`. It may take
+    months: the driver may drop the whole pass instead of answering. `due_us` is 0 if no time is
+    known."""
 
     step: str
     due_us: int = 0
@@ -112,7 +113,7 @@ class Recorded(NamedTuple):
     error: dict[str, Any] | None = None
 
 
-class Memo(NamedTuple):
+class RecordedCall(NamedTuple):
     """A recorded call: its kind (`run value sleep start child event lock`; `refused` for what was
     refused, whatever it asked), how far it is (`running waiting retrying completed failed`), and
     what it gave (`body`: JSON, or None).

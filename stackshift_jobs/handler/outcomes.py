@@ -11,16 +11,16 @@ import json
 from typing import Any
 
 from stackshift_jobs.errors import StackshiftError, from_json
-from stackshift_jobs.handler.ops import Memo, Recorded
+from stackshift_jobs.handler.ops import Recorded, RecordedCall
 from stackshift_jobs.handler.replay import Pass
 
 
-def recalled(pass_: Pass, key: str) -> Memo | None:
+def recalled(pass_: Pass, key: str) -> RecordedCall | None:
     """What is on record of the call `key`. Raises the error that it was refused with."""
-    memo = pass_.memos.get(key)
-    if memo is not None and memo.kind == "refused":
-        raise refusal(key, read(memo.body))
-    return memo
+    known = pass_.recorded_calls.get(key)
+    if known is not None and known.kind == "refused":
+        raise refusal(key, read(known.body))
+    return known
 
 
 def granted(key: str, answer: Recorded) -> Recorded:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import Any, Protocol
 
-from stackshift_jobs.handler.ops import Memo, Park, Perform, Recorded, Steps, Tell
+from stackshift_jobs.handler.ops import Park, Perform, Recorded, RecordedCall, Steps, Tell
 
 
 class Port(Protocol):
@@ -18,7 +18,7 @@ class Port(Protocol):
     def tell(self, op: Tell) -> Recorded:
         """Returns when it is durable. Raises what the daemon refuses it with."""
 
-    def park(self, op: Park) -> Memo:
+    def park(self, op: Park) -> RecordedCall:
         """How the step ended, if it does so soon; else raises `Unwinding`."""
 
     def perform(self, op: Perform) -> Any:
@@ -33,7 +33,7 @@ class AsyncPort(Protocol):
     caller instead of returning: the pass is dropped."""
 
     def tell(self, op: Tell) -> Awaitable[Recorded]: ...
-    def park(self, op: Park) -> Awaitable[Memo]: ...
+    def park(self, op: Park) -> Awaitable[RecordedCall]: ...
     def perform(self, op: Perform) -> Awaitable[Any]: ...
     def progress(self, done: float, total: float | None, message: str) -> None: ...
 

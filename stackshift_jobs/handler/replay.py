@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from stackshift_jobs.errors import ReplayError
 from stackshift_jobs.handler.clock import WALL, Clock
-from stackshift_jobs.handler.ops import Memo
+from stackshift_jobs.handler.ops import RecordedCall
 from stackshift_jobs.handler.scope import current_step
 from stackshift_jobs.values.names import check_name
 
@@ -43,8 +43,8 @@ class Unwinding(BaseException):
 class Pass:
     """The record of one run as one pass of its handler sees it.
 
-    `memos` are the recorded calls by identity. `unwinding` is the reason why the pass is being
-    left, once it is.
+    `recorded_calls` are by identity. `unwinding` is the reason why the pass is being left, once it
+    is.
     """
 
     __slots__ = (
@@ -55,13 +55,13 @@ class Pass:
         "clock",
         "forgotten",
         "loop",
-        "memos",
+        "recorded_calls",
         "unawaited",
         "unwinding",
     )
 
-    def __init__(self, memos: dict[str, Memo], clock: Clock = WALL) -> None:
-        self.memos = memos
+    def __init__(self, recorded_calls: dict[str, RecordedCall], clock: Clock = WALL) -> None:
+        self.recorded_calls = recorded_calls
         self.clock = clock
         self.unwinding: str | None = None
         self.calls = 0
@@ -139,10 +139,10 @@ class Pass:
 
     def check_kind(self, key: str, kind: str) -> None:
         """Raise `ReplayError` if `key` is on record as something else than `kind`."""
-        memo = self.memos.get(key)
-        if memo is not None and memo.kind != kind and memo.kind != "refused":
+        known = self.recorded_calls.get(key)
+        if known is not None and known.kind != kind and known.kind != "refused":
             raise ReplayError(
-                f"{key!r} is on record as {_KIND_NAMES[memo.kind]}; "
+                f"{key!r} is on record as {_KIND_NAMES[known.kind]}; "
                 f"the code now asks for {_KIND_NAMES[kind]}",
                 hint="give the new call another name",
             )
@@ -150,7 +150,7 @@ class Pass:
     @property
     def replaying(self) -> bool:
         """May calls that were recorded by an earlier pass still lie ahead?"""
-        return self.calls < len(self.memos)
+        return self.calls < len(self.recorded_calls)
 
 
 def _written(name: str) -> tuple[str, str]:

@@ -25,9 +25,9 @@ _VALUES: Final = ("value", "payload")
 
 def ask(pass_: Pass, key: str, call: Call) -> Steps:
     """The result of `call`, as JSON gives it. Raises what it is refused with."""
-    memo = recalled(pass_, key) if key else None
-    if memo is not None:
-        return read(memo.body)
+    known = recalled(pass_, key) if key else None
+    if known is not None:
+        return read(known.body)
     method, params = call
     text = encode(params)
     if inside.get():

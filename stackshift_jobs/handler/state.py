@@ -174,7 +174,7 @@ class Block:
         self._wait_ms = None if wait is None else milliseconds(wait)
         self._pass = pass_
         self._step = pass_.identify_call("lock", key, "lock", name)
-        self._held: locks.Held | None = None
+        self._held: locks.LockBlock | None = None
         pass_.unawaited.add(self._step)
 
     @property
@@ -188,7 +188,7 @@ class Block:
         """Until when it is held, by the daemon's time; None without a ttl."""
         return self._mine().expires_at
 
-    def _mine(self) -> locks.Held:
+    def _mine(self) -> locks.LockBlock:
         if self._held is None:
             raise Usage(
                 f"the lock {self.key!r} is not held", hint="with ctx.state.lock(...) as lock:"
@@ -199,9 +199,9 @@ class Block:
         if self._held is not None:
             raise Usage(f"the lock {self.key!r} was entered twice", hint="make another")
         self._pass.unawaited.discard(self._step)
-        return locks.take(self._pass, self._step, self.key, self._ttl_ms, self._wait_ms)
+        return locks.acquire(self._pass, self._step, self.key, self._ttl_ms, self._wait_ms)
 
-    def _enter(self, held: locks.Held) -> None:
+    def _enter(self, held: locks.LockBlock) -> None:
         self._held = held
         locks.inside.set((*locks.inside.get(), held))
 
@@ -218,7 +218,7 @@ class Block:
         locks.inside.set(tuple(each for each in locks.inside.get() if each is not held))
         if self._pass.unwinding is not None:
             return None
-        return locks.leave(self._pass, held, raised=bad is not None)
+        return locks.release(self._pass, held, raised=bad is not None)
 
 
 class RunLock(Block):

@@ -25,10 +25,10 @@ from stackshift_jobs.errors import (
 from stackshift_jobs.handler.locks import guard, inside
 from stackshift_jobs.handler.ops import (
     AwaitRun,
-    Memo,
     Park,
     Perform,
     Recorded,
+    RecordedCall,
     RecordFailure,
     RecordResult,
     RecordValue,
@@ -90,21 +90,21 @@ def run_step(
     input: str = "",
 ) -> Steps:
     """Run `fn` unless its result is on record; returns the result. Raises `StepFailed`."""
-    memo = recalled(pass_, key)
+    known = recalled(pass_, key)
     tried = 0
-    if memo is not None:
-        if input and memo.input and memo.input != input:
+    if known is not None:
+        if input and known.input and known.input != input:
             raise ReplayError(
                 f"the item of {key!r} is not the one on record",
                 hint="step.map needs the same items on every pass: make the list in a step",
             )
-        if memo.phase == "completed":
-            return read(memo.body)
-        if memo.phase == "failed":
-            raise _step_failed(key, memo.error)
-        tried = memo.tried
-        if memo.phase == "retrying":
-            yield Park(key, memo.due_us)
+        if known.phase == "completed":
+            return read(known.body)
+        if known.phase == "failed":
+            raise _step_failed(key, known.error)
+        tried = known.tried
+        if known.phase == "retrying":
+            yield Park(key, known.due_us)
     terms = retry.as_json() if retry is not None else None
     while True:
         if inside.get():
@@ -157,9 +157,9 @@ def _step_failed(key: str, error: dict[str, Any] | None) -> StepFailed:
 
 def read_value(pass_: Pass, key: str, make: Callable[[], Any]) -> Steps:
     """What `make` gave the first time."""
-    memo = recalled(pass_, key)
-    if memo is not None:
-        return read(memo.body)
+    known = recalled(pass_, key)
+    if known is not None:
+        return read(known.body)
     if inside.get():
         yield from guard(pass_, key)
     text = dumps(make())
@@ -169,14 +169,14 @@ def read_value(pass_: Pass, key: str, make: Callable[[], Any]) -> Steps:
 
 def sleep(pass_: Pass, key: str, delay_ms: int | None, until_us: int | None) -> Steps:
     """Wait durably; nothing is in memory meanwhile."""
-    memo = recalled(pass_, key)
-    if memo is None:
+    known = recalled(pass_, key)
+    if known is None:
         if inside.get():
             yield from guard(pass_, key)
         recorded: Recorded = yield Sleep(key, delay_ms, until_us)
         yield Park(key, recorded.due_us)
-    elif memo.phase != "completed":
-        yield Park(key, memo.due_us)
+    elif known.phase != "completed":
+        yield Park(key, known.due_us)
     return None
 
 
@@ -191,8 +191,8 @@ def start_child(
     options: dict[str, Any],
 ) -> Steps:
     """Start a run exactly once; its id, or with `wait` its result. Raises `ChildFailed`."""
-    memo = recalled(pass_, key)
-    if memo is None:
+    known = recalled(pass_, key)
+    if known is None:
         text = dumps({} if payload is None else payload, Limits.value_bytes)
         if inside.get():
             yield from guard(pass_, key)
@@ -202,31 +202,31 @@ def start_child(
         )
         if not wait:
             return recorded.child
-        memo = yield Park(key)
+        known = yield Park(key)
     elif not wait:
-        return memo.child
-    elif memo.phase != "completed":
-        memo = yield Park(key)
-    return _child_result(key, memo)
+        return known.child
+    elif known.phase != "completed":
+        known = yield Park(key)
+    return _child_result(key, known)
 
 
 def await_run(pass_: Pass, key: str, run: str) -> Steps:
     """The result of a run. Raises `ChildFailed`."""
-    memo = recalled(pass_, key)
-    if memo is None:
+    known = recalled(pass_, key)
+    if known is None:
         if inside.get():
             yield from guard(pass_, key)
         yield AwaitRun(key, run)
-        memo = yield Park(key)
-    elif memo.phase != "completed":
-        memo = yield Park(key)
-    return _child_result(key, memo)
+        known = yield Park(key)
+    elif known.phase != "completed":
+        known = yield Park(key)
+    return _child_result(key, known)
 
 
-def _child_result(key: str, memo: Memo) -> Any:
-    if memo.child_status == "completed":
-        return read(memo.body)
-    failed = ChildFailed(memo.child, memo.child_status, memo.error)
+def _child_result(key: str, known: RecordedCall) -> Any:
+    if known.child_status == "completed":
+        return read(known.body)
+    failed = ChildFailed(known.child, known.child_status, known.error)
     # Not caught, it ends the run: `runs retry` then calls anew, rather than read this outcome
     # again.
     failed.fields["step"] = key

@@ -56,16 +56,16 @@ def name_of(event: str, name: str | None) -> str:
 
 def wait_for_event(pass_: Pass, key: str, params: dict[str, Any]) -> Steps:
     """The first `Event` that comes, or that was kept; falsy if the time has passed."""
-    memo = recalled(pass_, key)
-    if memo is None:
+    known = recalled(pass_, key)
+    if known is None:
         if inside.get():
             yield from guard(pass_, key)
         answer: Recorded = yield Ask(key, "event.wait", dumps(params))
         granted(key, answer)
-        memo = yield Park(key, answer.due_us or SOME_DAY_US)
-    elif memo.phase != "completed":
-        memo = yield Park(key, memo.due_us or SOME_DAY_US)
-    return _event(read(memo.body), params["events"])
+        known = yield Park(key, answer.due_us or SOME_DAY_US)
+    elif known.phase != "completed":
+        known = yield Park(key, known.due_us or SOME_DAY_US)
+    return _event(read(known.body), params["events"])
 
 
 def _event(body: dict[str, Any], events: list[list[str]]) -> Event:

@@ -4,7 +4,7 @@ Owns a transport until it ends; what `link` is for threads. It never sends a lin
 decides whether one may be.
 
 Invariants: what waits to be written is bounded by one request; every request that was written lands
-exactly once, with its reply or with `Lost`.
+exactly once, with its reply or with `ConnectionLost`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from stackshift_jobs.errors import Busy, DaemonUnavailable, StackshiftError, from_json
 from stackshift_jobs.wire.jsonrpc import Lines, Notification, Reply, encode_request, parse
-from stackshift_jobs.wire.retransmit import Lost
+from stackshift_jobs.wire.retransmit import ConnectionLost
 from stackshift_jobs.wire.unavailable import BROKEN, unavailable
 
 
@@ -40,11 +40,11 @@ class AsyncLink(asyncio.Protocol):
         return self.end is None and self._transport is not None and not self._transport.is_closing()
 
     async def ask(self, method: str, body: bytes) -> Any:
-        """Send a request and wait for its result; raises its error, or `Lost`."""
+        """Send a request and wait for its result; raises its error, or `ConnectionLost`."""
         while not self._writable.is_set():  # again: those before may have filled it
             await self._writable.wait()
         if self._transport is None or not self.alive:
-            raise Lost(self.end or _closed(), sent=False)
+            raise ConnectionLost(self.end or _closed(), sent=False)
         id = self._next_id
         line = encode_request(id, method, body)
         self._next_id += 1
@@ -58,8 +58,8 @@ class AsyncLink(asyncio.Protocol):
                 self._hear_out(self._transport)
             try:
                 reply = await future
-            except Lost as lost:
-                raise Lost(lost.why, lost.sent and sent) from None
+            except ConnectionLost as lost:
+                raise ConnectionLost(lost.why, lost.sent and sent) from None
         finally:
             self._flights.pop(id, None)
         return reply.value()
@@ -129,7 +129,7 @@ class AsyncLink(asyncio.Protocol):
             if isinstance(why, Busy) or future is culprit:
                 future.set_result(Reply(None, None, from_json(why.as_json())))
             else:
-                future.set_exception(Lost(why, sent=True))
+                future.set_exception(ConnectionLost(why, sent=True))
 
 
 def _closed(detail: str = "") -> DaemonUnavailable:

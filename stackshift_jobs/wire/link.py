@@ -4,7 +4,7 @@ Owns a socket from `connect` until it ends; one that ended stays ended, and its 
 another. It never sends a line twice and never decides whether one may be.
 
 Invariants: a line is written whole or is the last one; every request that was written lands exactly
-once, with its reply or with `Lost`.
+once, with its reply or with `ConnectionLost`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 from stackshift_jobs.errors import Busy, DaemonUnavailable, StackshiftError, from_json
 from stackshift_jobs.wire.jsonrpc import Lines, Notification, Reply, encode_request, parse
-from stackshift_jobs.wire.retransmit import Lost, timed_out
+from stackshift_jobs.wire.retransmit import ConnectionLost, timed_out
 from stackshift_jobs.wire.unavailable import BROKEN, unavailable
 
 
@@ -29,7 +29,7 @@ class Flight:
     def __init__(self, id: int, size: int) -> None:
         self.id = id
         self.landed = threading.Event()
-        self.outcome: Reply | Lost | None = None
+        self.outcome: Reply | ConnectionLost | None = None
         self.size = size
 
 
@@ -48,7 +48,7 @@ class Link:
         self._reader.start()
 
     def send(self, method: str, body: bytes, deadline: float | None) -> Flight:
-        """Write a request. Raises `Lost` (not sent) or `TimeoutError`."""
+        """Write a request. Raises `ConnectionLost` (not sent) or `TimeoutError`."""
         left = -1.0 if deadline is None else max(0.0, deadline - monotonic())
         if not self._sending.acquire(timeout=left):
             raise TimeoutError(f"{method}: not sent in time")
@@ -56,7 +56,7 @@ class Link:
         try:
             with self._lock:
                 if self.end is not None:
-                    raise Lost(self.end, sent=False)
+                    raise ConnectionLost(self.end, sent=False)
                 id = self._next_id
                 line = encode_request(id, method, body)
                 self._next_id += 1
@@ -83,10 +83,10 @@ class Link:
         if isinstance(flight.outcome, Reply):
             flight.outcome.value()  # the error: too many connections, or this line is too long
         why = self.end or unavailable(f"the connection broke: {failure.strerror}", BROKEN)
-        raise Lost(why, sent=False) from failure
+        raise ConnectionLost(why, sent=False) from failure
 
     def wait(self, flight: Flight, deadline: float | None, method: str) -> Any:
-        """The result of a request. Raises its error, `Lost` (sent) or `TimeoutError`."""
+        """The result of a request. Raises its error, `ConnectionLost` (sent) or `TimeoutError`."""
         left = None if deadline is None else max(0.0, deadline - monotonic())
         try:
             if not flight.landed.wait(left):
@@ -94,7 +94,7 @@ class Link:
         finally:
             with self._lock:  # given up, also by Ctrl-C: its reply is nobody's when it comes
                 self._flights.pop(flight.id, None)
-        if isinstance(flight.outcome, Lost):
+        if isinstance(flight.outcome, ConnectionLost):
             raise flight.outcome
         assert flight.outcome is not None
         return flight.outcome.value()
@@ -160,5 +160,5 @@ class Link:
             if isinstance(why, Busy) or flight is culprit:
                 flight.outcome = Reply(None, None, from_json(why.as_json()))
             else:
-                flight.outcome = Lost(why, sent=True)
+                flight.outcome = ConnectionLost(why, sent=True)
             flight.landed.set()

@@ -66,7 +66,7 @@ _LOOK: Final = {
 """By method, what to do if it may have happened."""
 
 
-class Lost(Exception):
+class ConnectionLost(Exception):
     """The connection ended under a request. `sent` is False if it was certainly not executed."""
 
     def __init__(self, why: StackshiftError, sent: bool) -> None:

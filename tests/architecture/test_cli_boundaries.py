@@ -26,7 +26,7 @@ def imported(file: Path) -> set[str]:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(PACKAGE)))
 def test_imports_stay_where_they_belong(file: Path) -> None:
-    """Never the daemon; Rich where something is drawn, Typer in its own file, and neither elsewhere."""
+    """Never the daemon; Rich only where something is drawn, Typer only in its own file."""
     where = str(file.relative_to(PACKAGE))
     packages = imported(file)
     assert "stackshiftd" not in packages

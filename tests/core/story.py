@@ -289,7 +289,7 @@ class Story:
             digest="{}" if key is not None else "",
         )
         self.do(c.StartChild(run, self.token(run), 7, step, child, wait, with_parent))
-        owner = self.state.runs[run].steps[step].child
+        owner = self.state.runs[run].calls[step].child
         assert owner is not None
         return owner
 
@@ -308,7 +308,7 @@ class Story:
 
     def suspends(self, run: str, *pending: str) -> Decision:
         """The handler left memory; it waits for `pending`, or for all that is pending."""
-        steps = self.run(run).steps
+        steps = self.run(run).calls
         names = list(pending) or [name for name, s in steps.items() if s.phase in PENDING]
         return self.do(c.Suspend(run, self.token(run), names))
 
@@ -353,14 +353,14 @@ class Story:
 
     def _tried(self, run: str, step: str) -> int:
         found = self.state.runs.get(run)
-        memo = found.steps.get(step) if found is not None else None
+        memo = found.calls.get(step) if found is not None else None
         return 1 + (memo.tried if memo is not None else 0)
 
     def steps(self, run: str) -> dict[str, Any]:
         """What each recorded step of a run holds; a step without a body its phase."""
         return {
             name: json.loads(step.body) if isinstance(step.body, bytes) else step.phase.value
-            for name, step in self.run(run).steps.items()
+            for name, step in self.run(run).calls.items()
         }
 
     def entries_of(self, run: str) -> list[r.Entry]:

@@ -61,7 +61,7 @@ def test_large_body_is_held_by_its_place() -> None:
     story.step_done(run, "a", "y" * 5000)
     for state in (story.state, story.replayed(), story.via_snapshot(story.state.seq)):
         assert state.runs[run].payload == Spilled(1, 5002)
-        assert state.runs[run].steps["a"].body == Spilled(3, 5002)
+        assert state.runs[run].calls["a"].body == Spilled(3, 5002)
 
 
 def test_state_hash_tells_states_apart() -> None:

@@ -63,7 +63,7 @@ class Machine:
         await self.settle()
         return self
 
-    # --- engine.Shell ---
+    # --- engine.EffectSink ---
 
     def timers_moved(self) -> None:
         self.timers.rearm()

@@ -19,7 +19,7 @@ from stackshiftd.journal.mounts import is_network, type_in_mountinfo
 HOLD = """
 import sys
 from pathlib import Path
-from stackshiftd.journal.files import FileJournal
+from stackshiftd.journal.file_journal import FileJournal
 journal = FileJournal.open(Path(sys.argv[1]))
 print("held", flush=True)
 sys.stdin.read()

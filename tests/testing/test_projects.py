@@ -224,7 +224,8 @@ from pathlib import Path
 def test_plain():
     loaded = {name for name in sys.modules if name.startswith("stackshift")}
     assert loaded <= {"stackshift_jobs", "stackshift_jobs.version", "stackshift_jobs.errors",
-                      "stackshift_jobs.testing", "stackshift_jobs.project.locate"}
+                      "stackshift_jobs.testing", "stackshift_jobs.project",
+                      "stackshift_jobs.project.locate"}
     assert "msgspec" not in sys.modules
 """
         },

@@ -156,7 +156,7 @@ class IncrementState(Asking, frozen=True, kw_only=True):
     ttl_ms: int | None = None
 
 
-class TakeLock(Asking, frozen=True, kw_only=True):
+class AcquireLock(Asking, frozen=True, kw_only=True):
     """Hold `key` for `ttl_ms` (0, of a run alone: until it is released). `wait_ms`: wait so long
     for it; None: as long as it takes. A client is known by `asker`, and told of as `holder`."""
 
@@ -513,7 +513,7 @@ FromBoth = (
     | SetState
     | DeleteState
     | IncrementState
-    | TakeLock
+    | AcquireLock
     | ExtendLock
     | ReleaseLock
     | CheckLock

@@ -9,7 +9,16 @@ from typing import NamedTuple
 
 from stackshift_jobs.values.durations import format_ms, rfc3339
 from stackshiftd.core.decide.dead_letter import is_dead
-from stackshiftd.core.state.state import PENDING, Memo, Phase, Run, State, Status, Step, WaitTerms
+from stackshiftd.core.state.state import (
+    PENDING,
+    Call,
+    CallKind,
+    Phase,
+    Run,
+    State,
+    Status,
+    WaitTerms,
+)
 
 
 class Fleet(NamedTuple):
@@ -37,7 +46,7 @@ class Why(NamedTuple):
 def shown_status(run: Run) -> Status:
     """The status that people see: a suspended run whose every wait is a step's backoff retries."""
     if run.status is Status.WAITING:
-        pending = [step.phase for step in run.steps.values() if step.phase in PENDING]
+        pending = [step.phase for step in run.calls.values() if step.phase in PENDING]
         if pending and all(phase is Phase.RETRYING for phase in pending):
             return Status.RETRYING
     return run.status
@@ -139,7 +148,7 @@ def _waiting(state: State, run: Run, now_us: int) -> Why:
             f"no worker has a job {run.job!r}: it was removed, or its module does not import "
             "(stackshift jobs check)",
         )
-    pending = [(name, step) for name, step in run.steps.items() if step.phase in PENDING]
+    pending = [(name, step) for name, step in run.calls.items() if step.phase in PENDING]
     if not pending:
         return Why("waiting", "waiting")
     name, step = min(pending, key=_soonest)
@@ -147,16 +156,16 @@ def _waiting(state: State, run: Run, now_us: int) -> Why:
     if step.phase is Phase.RETRYING:
         text = f"step {name} is tried again at {_at(step.due_us, now_us)}{more}"
         return Why("retrying", text, "retry", name, step.due_us)
-    if step.kind is Memo.CHILD:
+    if step.kind is CallKind.CHILD:
         child = state.runs.get(step.child or "")
         status = f" ({shown_status(child).value})" if child is not None else ""
         text = f"waiting for {step.child}{status}{more}"
         return Why("waiting_child", text, "child", name, 0, step.child or "")
-    if step.kind is Memo.EVENT and step.wait is not None:
+    if step.kind is CallKind.EVENT and step.wait is not None:
         until = f" until {_at(step.due_us, now_us)}" if step.due_us else ""
         text = f"waiting for {events_text(step.wait.events)}{until}{more}"
         return Why("waiting_event", text, "event", name, step.due_us, wait=step.wait)
-    if step.kind is Memo.LOCK and step.wait is not None:
+    if step.kind is CallKind.LOCK and step.wait is not None:
         return _locked(state, name, step, more, now_us)
     text = f"sleeping until {_at(step.due_us, now_us)}{more}"
     return Why("sleeping", text, "sleep", name, step.due_us)
@@ -167,7 +176,7 @@ def events_text(events: list[tuple[str, str]]) -> str:
     return "event " + " or ".join(f"{name} [{key}]" if key else name for name, key in events)
 
 
-def _locked(state: State, name: str, step: Step, more: str, now_us: int) -> Why:
+def _locked(state: State, name: str, step: Call, more: str, now_us: int) -> Why:
     assert step.wait is not None
     key = step.wait.lock
     lock = state.locks.get(key)
@@ -182,7 +191,7 @@ def _locked(state: State, name: str, step: Step, more: str, now_us: int) -> Why:
     return Why("waiting_lock", told + more, "lock", name, step.due_us, run_id, step.wait, owner)
 
 
-def _soonest(pending: tuple[str, Step]) -> int:
+def _soonest(pending: tuple[str, Call]) -> int:
     return pending[1].due_us or 1 << 62
 
 

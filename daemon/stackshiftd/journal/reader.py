@@ -27,7 +27,7 @@ _NEAR: Final = 1 << 16
 """A search by halves ends when this much is left to read through."""
 
 
-class Span(NamedTuple):
+class SegmentSpan(NamedTuple):
     """A segment as readers need it. Its lines lie from `base` + `header_size` on."""
 
     path: Path
@@ -37,7 +37,7 @@ class Span(NamedTuple):
 
 
 def read(
-    fs: FileSystem, spans: Sequence[Span], from_seq: int, end: Place
+    fs: FileSystem, spans: Sequence[SegmentSpan], from_seq: int, end: Place
 ) -> Iterator[tuple[Place, Entry]]:
     """The entries from `from_seq` on whose lines lie before the place `end`."""
     at = max(0, bisect_right(spans, from_seq, key=lambda span: span.first_seq) - 1)
@@ -50,7 +50,7 @@ def read(
 
 
 def read_from(
-    fs: FileSystem, spans: Sequence[Span], start: Place, end: Place
+    fs: FileSystem, spans: Sequence[SegmentSpan], start: Place, end: Place
 ) -> Iterator[tuple[Place, Entry]]:
     """The entries whose lines lie between the places `start` (a line's or segment's) and `end`."""
     at = max(0, bisect_right(spans, start, key=lambda span: span.base) - 1)
@@ -67,7 +67,7 @@ def read_from(
 
 
 def _read_span(
-    fs: FileSystem, span: Span, from_seq: int, stop: Place
+    fs: FileSystem, span: SegmentSpan, from_seq: int, stop: Place
 ) -> Iterator[tuple[Place, Entry]]:
     try:
         fd = fs.open(span.path, "read")
@@ -82,7 +82,7 @@ def _read_span(
 
 
 def _lines(
-    fs: FileSystem, fd: int, span: Span, start: int, stop: int
+    fs: FileSystem, fd: int, span: SegmentSpan, start: int, stop: int
 ) -> Iterator[tuple[Place, Entry]]:
     """The entries between two offsets of one file."""
     at = start
@@ -105,7 +105,7 @@ def _lines(
 
 
 def search(
-    fs: FileSystem, spans: Sequence[Span], words: Sequence[bytes], end: Place
+    fs: FileSystem, spans: Sequence[SegmentSpan], words: Sequence[bytes], end: Place
 ) -> Iterator[tuple[Place, Entry] | None]:
     """The entries before the place `end` whose lines hold all `words`, the newest first. None
     stands between them after each part of a file that was looked through."""
@@ -122,7 +122,7 @@ def search(
 
 
 def _search_span(
-    fs: FileSystem, fd: int, span: Span, words: Sequence[bytes], stop: int
+    fs: FileSystem, fd: int, span: SegmentSpan, words: Sequence[bytes], stop: int
 ) -> Iterator[tuple[Place, Entry] | None]:
     """Backwards, a chunk at a time; the line that a chunk begins within goes with the chunk before
     it."""
@@ -145,7 +145,7 @@ def _search_span(
         yield None
 
 
-def _all_of(fs: FileSystem, fd: int, span: Span, start: int, stop: int) -> bytes:
+def _all_of(fs: FileSystem, fd: int, span: SegmentSpan, start: int, stop: int) -> bytes:
     parts: list[bytes] = []
     while start < stop:
         parts.append(fs.pread(fd, stop - start, start))
@@ -166,7 +166,7 @@ def _lines_with(part: bytes, word: bytes, first: int) -> Iterator[tuple[bytes, i
         before = begin
 
 
-def _near(fs: FileSystem, fd: int, span: Span, target: int, stop: int) -> int:
+def _near(fs: FileSystem, fd: int, span: SegmentSpan, target: int, stop: int) -> int:
     """The offset of a line at or not far before record `target`.
 
     Search by halves over bytes: lines lie in order of their numbers, and each begins after a
@@ -204,7 +204,7 @@ def _next_line(fs: FileSystem, fd: int, offset: int, stop: int) -> int | None:
 
 
 def fetch(
-    fs: FileSystem, spans: Sequence[Span], places: Sequence[Place], end: Place
+    fs: FileSystem, spans: Sequence[SegmentSpan], places: Sequence[Place], end: Place
 ) -> list[Entry]:
     """The entries at `places` (before `end`) that are still kept, in the order asked for."""
     entries: list[Entry] = []
@@ -235,7 +235,7 @@ def _open_if_kept(fs: FileSystem, path: Path) -> int | None:
         return None
 
 
-def _entry_at(fs: FileSystem, fd: int, span: Span, offset: int, stop: int) -> Entry:
+def _entry_at(fs: FileSystem, fd: int, span: SegmentSpan, offset: int, stop: int) -> Entry:
     line, want = b"", _GUESS
     while (newline := line.find(b"\n")) < 0:
         more = fs.pread(fd, min(want, stop - offset - len(line)), offset + len(line))
@@ -248,7 +248,7 @@ def _entry_at(fs: FileSystem, fd: int, span: Span, offset: int, stop: int) -> En
         raise _damaged(span, offset, bad) from bad
 
 
-def _damaged(span: Span, offset: int, cause: JournalDamaged | None) -> JournalDamaged:
+def _damaged(span: SegmentSpan, offset: int, cause: JournalDamaged | None) -> JournalDamaged:
     why = cause.message if cause else "no line lies there"
     return JournalDamaged(
         f"{span.path.name} at byte {offset}: {why}",

@@ -21,7 +21,7 @@ from stackshiftd.journal.commit_thread import CommitThread
 from stackshiftd.journal.filesystem import NO_SPACE, FileSystem
 from stackshiftd.journal.interface import Full, Group, Place, Unknown
 from stackshiftd.journal.line_format import encode_group, encode_single
-from stackshiftd.journal.reader import Span
+from stackshiftd.journal.reader import SegmentSpan
 from stackshiftd.journal.recovery import Recovered
 from stackshiftd.journal.segment import Header, SegmentWriter, segment_name
 
@@ -66,7 +66,7 @@ class Appender:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._spans_lock = threading.Lock()  # Segments are added in one thread, dropped in another.
         self.spans = tuple(
-            Span(s.path, s.header.first_seq, s.header.base, s.header_size)
+            SegmentSpan(s.path, s.header.first_seq, s.header.base, s.header_size)
             for s in recovered.segments
         )
         self.journal_id = recovered.writer.header.journal
@@ -199,7 +199,9 @@ class Appender:
             # No room for even an empty file: it never got its name, and the old one goes on.
             raise full(failed) from failed
         self.durable = self.written = Mark(self.written.seq, self._writer.end)
-        span = Span(self._writer.path, header.first_seq, header.base, self._writer.header_size)
+        span = SegmentSpan(
+            self._writer.path, header.first_seq, header.base, self._writer.header_size
+        )
         with self._spans_lock:
             self.spans += (span,)
         old.close()

@@ -76,7 +76,7 @@ _LENGTHENS: Final = frozenset((AttemptStopped, RunDiscarded))
 """With these a run that finished before leaves memory."""
 
 
-class Caught(NamedTuple):
+class ReplayedHistory(NamedTuple):
     """What the journal's tail tells the history: the rows of runs that finished, in order; the
     records' places of finished runs that left memory later; ids of runs that were removed."""
 
@@ -85,17 +85,17 @@ class Caught(NamedTuple):
     removed: list[str]
 
 
-class Source(Protocol):
+class CommandSource(Protocol):
     """Where a worker's command came from, and its answer goes."""
 
 
-class Shell(Protocol):
+class EffectSink(Protocol):
     """Who carries effects out."""
 
     def fill_slots(self) -> None:
         """Submit an `Assign` for each free slot that a ready run could use."""
 
-    def perform(self, effect: Effect, source: Source | None) -> None:
+    def perform(self, effect: Effect, source: CommandSource | None) -> None:
         """Carry an effect out; its records are durable."""
 
     def published(self, entries: list[Entry]) -> None:
@@ -118,7 +118,7 @@ class Item(msgspec.Struct):
     """One command on its way: what to do once its entries are durable."""
 
     command: c.Command | None
-    source: Source | None
+    source: CommandSource | None
     reply: Reply | None
     answer: Any
     entries: Sequence[Entry]
@@ -151,31 +151,31 @@ class Engine:
         self.read_only = False
         self.roomy = True
         self._clock = clock or _wall_us
-        self._shell: Shell | None = None
+        self._shell: EffectSink | None = None
         self._loop = asyncio.get_running_loop()
         self._epoch = Epoch(0)
         self._gathering: list[Item] = []
         self._flying: list[Item] | None = None
         self._flush_due = False
-        self._parked: list[tuple[c.Command, Reply | None, Source | None]] = []
+        self._parked: list[tuple[c.Command, Reply | None, CommandSource | None]] = []
         self._dead = False
         self._last_append = 0.0
         self._idle_noted_seq = 0
         self._commits: set[asyncio.Task[None]] = set()
         self._drained: list[asyncio.Future[None]] = []
 
-    def attach(self, shell: Shell) -> None:
+    def attach(self, shell: EffectSink) -> None:
         """Carry effects out through `shell` from now on."""
         self._shell = shell
 
     # --- Opening ---------------------------------------------------------------------------
 
-    async def replay(self, covered_seq: int) -> Caught:
+    async def replay(self, covered_seq: int) -> ReplayedHistory:
         """Read snapshot and tail into the state; what the tail tells the history, which knows the
         runs that finished up to `covered_seq`."""
         return self._rebuild(await self.journal.get_snapshot(), covered_seq)
 
-    def _rebuild(self, found: tuple[int, list[bytes]] | None, covered_seq: int) -> Caught:
+    def _rebuild(self, found: tuple[int, list[bytes]] | None, covered_seq: int) -> ReplayedHistory:
         state = State()
         places: dict[str, array[int]] = {}
         if found is not None:
@@ -184,7 +184,7 @@ class Engine:
             self.snapshot_seq = found[0]
             for place, entry in loaded.entries:
                 _note_place(places, entry, place)
-        caught = Caught([], [], [])
+        caught = ReplayedHistory([], [], [])
         for place, entry in self.journal.read(state.seq + 1):
             run = state.runs.get(getattr(entry.record, "run", ""))
             fold(state, entry)
@@ -222,7 +222,7 @@ class Engine:
     # --- Commands --------------------------------------------------------------------------
 
     def submit(
-        self, command: c.Command, reply: Reply | None = None, source: Source | None = None
+        self, command: c.Command, reply: Reply | None = None, source: CommandSource | None = None
     ) -> None:
         """Decide and fold `command` now; reply and effects follow when its records are durable.
 
@@ -270,7 +270,7 @@ class Engine:
         reply: Reply | None,
         answer: Any,
         command: c.Command | None = None,
-        source: Source | None = None,
+        source: CommandSource | None = None,
     ) -> None:
         """Give `answer` to `reply` once everything that is folded now is durable. `command` is what
         it answers: a worker's is decided anew if what it was decided by comes to nothing."""
@@ -428,7 +428,7 @@ class Engine:
     # --- No room ---------------------------------------------------------------------------
 
     def _refused_or_parked(
-        self, command: c.Command, reply: Reply | None, source: Source | None
+        self, command: c.Command, reply: Reply | None, source: CommandSource | None
     ) -> bool:
         """Is `command` dealt with, there being no room?"""
         if isinstance(command, c.FromClient) or _asked_by_client(command):
@@ -458,7 +458,7 @@ class Engine:
                 raise
             gathered, self._gathering = [*(self._flying or ()), *self._gathering], []
             self._flying = None
-            parked: list[tuple[c.Command, Reply | None, Source | None]] = []
+            parked: list[tuple[c.Command, Reply | None, CommandSource | None]] = []
             for item in [*lost, *gathered]:
                 if _is_kept(item.command):
                     # Not refused: a worker's call waits until there is room.

@@ -102,7 +102,7 @@ class ReleaseLock(Params):
     token: int
 
 
-class LeaveLock(Params):
+class ReleaseOwnLock(Params):
     """Of a handler: the block is left that it entered by the call `lock`."""
 
     lock: str
@@ -115,7 +115,7 @@ class CheckLock(Params):
     lock: str
 
 
-class Asks:
+class Requests:
     """Makes commands of params."""
 
     def __init__(self, config: Config, ids: Ids) -> None:
@@ -132,7 +132,7 @@ class Asks:
             AwaitEvent: self.wait,
             AcquireLock: self.acquire,
             ExtendLock: self.extend,
-            LeaveLock: self.leave,
+            ReleaseOwnLock: self.release_own,
             CheckLock: self.check,
         }
         self._of_handlers = {
@@ -147,13 +147,13 @@ class Asks:
                 "event.wait": AwaitEvent,
                 "lock.acquire": AcquireLock,
                 "lock.extend": ExtendLock,
-                "lock.leave": LeaveLock,
+                "lock.release": ReleaseOwnLock,
                 "lock.check": CheckLock,
             }.items()
         }
 
     def of_handler(self, ask: c.Ask) -> c.Asking:
-        """The command for what a handler asks. Raises what is wrong with it."""
+        """The command for what a handler requests. Raises what is wrong with it."""
         found = self._of_handlers.get(ask.method)
         if found is None:
             raise Usage(f"{ask.method!r} is nothing that a handler can ask for")
@@ -255,14 +255,14 @@ class Asks:
 
     # --- Locks -----------------------------------------------------------------------------
 
-    def acquire(self, params: AcquireLock, strict: bool = True) -> c.TakeLock:
+    def acquire(self, params: AcquireLock, strict: bool = True) -> c.AcquireLock:
         if strict:
             within(params.ttl_ms, 1, MAX_DURATION_MS, "ttl_ms")
             check_key(params.asker, "the asker of a lock")
         wait_ms = _ttl(params.wait_ms, "wait_ms")
         if len(params.holder) > MAX_HOLDER:
             raise Usage(f"holder is over {MAX_HOLDER} characters")
-        return c.TakeLock(
+        return c.AcquireLock(
             key=check_key(params.key, "the key of a lock"),
             ttl_ms=within(params.ttl_ms, 0, MAX_DURATION_MS, "ttl_ms"),
             wait_ms=0 if strict and wait_ms is None else wait_ms,
@@ -281,7 +281,7 @@ class Asks:
         key = check_key(params.key, "the key of a lock")
         return c.ReleaseLock(key=key, lock_token=params.token)
 
-    def leave(self, params: LeaveLock, strict: bool = True) -> c.ReleaseLock:
+    def release_own(self, params: ReleaseOwnLock, strict: bool = True) -> c.ReleaseLock:
         return c.ReleaseLock(lock=params.lock, raised=params.raised)
 
     def check(self, params: CheckLock, strict: bool = True) -> c.CheckLock:

@@ -22,8 +22,8 @@ _PATIENCE: Final = {"run.wait": "timeout_ms", "lock.acquire": "wait_ms"}
 
 
 class LocalClient(DefaultClient):
-    """Asks a bench. When the test itself asks, what follows happens before it is answered; a wait
-    moves the clock."""
+    """Sends requests to a bench. When the test itself asks, all consequences have happened before
+    the answer comes; a wait moves the clock."""
 
     def __init__(self, project: Project, bench: Bench) -> None:
         super().__init__(project, timeout=None)

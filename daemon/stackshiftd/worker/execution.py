@@ -32,7 +32,7 @@ from stackshift_jobs.values.payload_types import convert
 from stackshift_jobs.values.strict_json import dumps
 from stackshiftd.core import commands as c
 from stackshiftd.core.records import NULL, Error, RetryTerms
-from stackshiftd.worker.frames import Execute, Frame, HandBack, Outcome, Recall, Recorded
+from stackshiftd.worker.frames import CallRecorded, Execute, Frame, HandBack, Outcome, Recall
 from stackshiftd.worker.output import RunLog
 
 WAITS: Final = "waits"
@@ -83,7 +83,7 @@ class Execution:
         self.token: Final = order.token
         self.job = job
         self.pace = pace
-        self.pass_ = Pass({each.step: memo_of(each) for each in recalled}, pace.clock)
+        self.pass_ = Pass({each.step: recorded_call(each) for each in recalled}, pace.clock)
         self.log = log
         self.waiting: set[str] = set()
         self.open: dict[str, OpenStep] = {}
@@ -121,7 +121,7 @@ class Execution:
     def failing(self, op: ops.Op) -> None:
         """A step has failed again: what was known of its earlier tries is no answer to this one."""
         if isinstance(op, ops.RecordFailure):
-            self.pass_.memos.pop(op.step, None)
+            self.pass_.recorded_calls.pop(op.step, None)
 
     # --- How it ends -----------------------------------------------------------------------
 
@@ -199,10 +199,10 @@ class Execution:
         self.noted.discard(op.step)
 
 
-def memo_of(frame: Recall | Outcome) -> ops.Memo:
+def recorded_call(frame: Recall | Outcome) -> ops.RecordedCall:
     """The SDK's form of a recorded call."""
     error = frame.error
-    return ops.Memo(
+    return ops.RecordedCall(
         kind=frame.kind,
         phase=frame.phase,
         body=bytes(frame.body),
@@ -269,7 +269,7 @@ def command_of(op: ops.Tell, run: str, token: int, call: int) -> c.Command:
 _RECORDED: Final = ops.Recorded()
 
 
-def answer_of(frame: Recorded) -> ops.Recorded:
+def answer_of(frame: CallRecorded) -> ops.Recorded:
     """The SDK's form of an answer."""
     if frame.body is NULL and frame.error is NULL:  # most are
         plain = not frame.due_us and not frame.child

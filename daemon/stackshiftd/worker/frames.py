@@ -1,7 +1,7 @@
 """What daemon and worker say to each other over their socket pair: one JSON object a line.
 
 From the daemon: `Hello` once, then for each execution `Recall` frames (its record, one call each)
-and `Execute`; `Recorded` answers a command by its `call`; `Outcome` ends a wait; `End`
+and `Execute`; `CallRecorded` answers a command by its `call`; `Outcome` ends a wait; `End`
 asks an execution to stop; `Drain` asks all to stop at their next step.
 
 From the worker: `Importing` before each of its modules, `Greeting` once they are imported, a
@@ -41,7 +41,7 @@ class Hello(Frame, frozen=True):
 
 
 class Recall(Frame, frozen=True):
-    """One recorded call of the execution that follows; see `stackshift_jobs.handler.ops.Memo`."""
+    """One recorded call of the execution that follows; see `handler.ops.RecordedCall`."""
 
     run: str
     step: str
@@ -70,7 +70,7 @@ class Execute(Frame, frozen=True):
     scheduled_at_us: int = 0
 
 
-class Recorded(Frame, frozen=True):
+class CallRecorded(Frame, frozen=True):
     """It is durable. `body` is what was asked for, `error` why it is refused (which is
     recorded too): `{code, message, hint, …}`."""
 
@@ -108,7 +108,7 @@ class Drain(Frame, frozen=True):
     """Leave every handler at its next step and hand its run back."""
 
 
-FromDaemon = Hello | Recall | Execute | Recorded | Outcome | End | Drain
+FromDaemon = Hello | Recall | Execute | CallRecorded | Outcome | End | Drain
 
 # --- From the worker -----------------------------------------------------------------------
 

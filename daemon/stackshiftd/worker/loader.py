@@ -30,24 +30,24 @@ MAX_SCHEDULE_PAYLOAD: Final = 64 << 10
 """The daemon keeps it in memory."""
 
 
-class Source(NamedTuple):
+class ModuleSource(NamedTuple):
     """A module by name, and its file."""
 
     module: str
     file: Path
 
 
-def sources(project: Path, jobs: list[str]) -> Iterator[Source]:
+def sources(project: Path, jobs: list[str]) -> Iterator[ModuleSource]:
     """The job modules of a project: each file named in `jobs`, and in each folder every `*.py`, but
     those (and folders) whose name begins with `_` or `.`."""
     for entry in jobs:
         place = project / entry
         if place.is_file():
-            yield Source(_module_name(project, place), place)
+            yield ModuleSource(_module_name(project, place), place)
             continue
         for file in sorted(place.rglob("*.py")):
             if not any(part.startswith(("_", ".")) for part in file.relative_to(place).parts):
-                yield Source(_module_name(project, file), file)
+                yield ModuleSource(_module_name(project, file), file)
 
 
 def _module_name(project: Path, file: Path) -> str:
@@ -101,7 +101,7 @@ def described(failed: list[FailedModule]) -> list[JobFacts]:
         except Exception as error:
             del registry[job.name]
             file = Path(getattr(sys.modules.get(job.module), "__file__", "") or job.module)
-            failed.append(_failure(Source(job.module, file), error))
+            failed.append(_failure(ModuleSource(job.module, file), error))
     return facts
 
 
@@ -167,7 +167,7 @@ def code_digest(job: Job) -> str:
         return ""
 
 
-def _failure(source: Source, error: BaseException) -> FailedModule:
+def _failure(source: ModuleSource, error: BaseException) -> FailedModule:
     file, line = str(source.file), 0
     if isinstance(error, SyntaxError) and error.filename:
         file, line = error.filename, error.lineno or 0

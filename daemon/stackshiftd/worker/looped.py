@@ -27,7 +27,7 @@ from stackshiftd.worker.execution import (
     answer_of,
     command_of,
 )
-from stackshiftd.worker.frames import Frame, Recorded, Stuck
+from stackshiftd.worker.frames import CallRecorded, Frame, Stuck
 from stackshiftd.worker.output import current_log
 from stackshiftd.worker.pipe import Pipe
 
@@ -47,7 +47,7 @@ class LoopedExecution(Execution):
         self.pass_.loop = asyncio.get_running_loop()
         self.tasks: set[asyncio.Task[Any]] = set()
         self.told: dict[int, asyncio.Future[ops.Recorded]] = {}
-        self.parked: dict[str, asyncio.Future[ops.Memo]] = {}
+        self.parked: dict[str, asyncio.Future[ops.RecordedCall]] = {}
         self.ending: asyncio.Task[None] | None = None
         """Ends what the handler left behind, while that takes time."""
         self.soonest_us = 0
@@ -65,7 +65,7 @@ class LoopedExecution(Execution):
         for task in list(self.tasks):
             task.cancel()
 
-    def answered(self, call: int, answer: Recorded) -> None:
+    def answered(self, call: int, answer: CallRecorded) -> None:
         """The daemon's answer to a call."""
         future = self.told.pop(call, None)
         if future is not None and not future.done():
@@ -73,12 +73,12 @@ class LoopedExecution(Execution):
         if self.pass_.unwinding == DRAINED and not self.open and not self.told:
             self.leave(DRAINED)
 
-    def resolved(self, step: str, memo: ops.Memo) -> None:
+    def resolved(self, step: str, known: ops.RecordedCall) -> None:
         """A wait has ended."""
-        self.pass_.memos[step] = memo
+        self.pass_.recorded_calls[step] = known
         future = self.parked.get(step)
         if future is not None and not future.done():
-            future.set_result(memo)
+            future.set_result(known)
 
     # --- Suspension ------------------------------------------------------------------------
 
@@ -102,9 +102,9 @@ class LoopedExecution(Execution):
             self.leave(WAITS)
 
     def _may_end_soon(self) -> bool:
-        pace, memos = self.pace, self.pass_.memos
+        pace, recorded_calls = self.pace, self.pass_.recorded_calls
         return pace.may_be_soon(self.soonest_us) and any(
-            (memo := memos.get(step)) is None or pace.may_be_soon(memo.due_us)
+            (known := recorded_calls.get(step)) is None or pace.may_be_soon(known.due_us)
             for step in self.parked
         )
 
@@ -191,22 +191,22 @@ class LoopPort:
         self._pipe.post(command_of(op, execution.run, execution.token, call))
         return future
 
-    async def park(self, op: ops.Park) -> ops.Memo:
+    async def park(self, op: ops.Park) -> ops.RecordedCall:
         execution = self._execution
         execution.refuse_unwinding()
-        memo = execution.pass_.memos.get(op.step)
-        if memo is not None and memo.phase not in ("waiting", "retrying"):
-            return memo
-        future: asyncio.Future[ops.Memo] = self._loop.create_future()
+        known = execution.pass_.recorded_calls.get(op.step)
+        if known is not None and known.phase not in ("waiting", "retrying"):
+            return known
+        future: asyncio.Future[ops.RecordedCall] = self._loop.create_future()
         execution.parked[op.step] = future
         execution.waiting.add(op.step)
         execution.soonest_us = op.due_us
         execution.consider(self._loop)
         # Left where it is when the pass is dropped: `waiting` then says what the run waits for.
-        memo = await future
+        known = await future
         execution.waiting.discard(op.step)
         del execution.parked[op.step]
-        return memo
+        return known
 
     async def perform(self, op: ops.Perform) -> Any:
         execution = self._execution

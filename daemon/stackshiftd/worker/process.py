@@ -24,10 +24,11 @@ from stackshift_jobs.registry import registry
 from stackshiftd.core import commands as c
 from stackshiftd.core.records import Error
 from stackshiftd.worker import loader, output
-from stackshiftd.worker.execution import DRAINED, REAL_TIME, Execution, Pace, memo_of
+from stackshiftd.worker.execution import DRAINED, REAL_TIME, Execution, Pace, recorded_call
 from stackshiftd.worker.frames import (
     BEAT_SECONDS,
     Beat,
+    CallRecorded,
     Drain,
     End,
     Execute,
@@ -36,7 +37,6 @@ from stackshiftd.worker.frames import (
     Importing,
     Outcome,
     Recall,
-    Recorded,
     Stuck,
     decode_from_daemon,
 )
@@ -81,8 +81,8 @@ class Worker:
     def _on_line(self, line: bytes) -> None:
         frame = decode_from_daemon(line)
         kind = type(frame)
-        if kind is Recorded:
-            assert isinstance(frame, Recorded)
+        if kind is CallRecorded:
+            assert isinstance(frame, CallRecorded)
             execution = self._calls.pop(frame.call, None)
             if execution is not None:
                 execution.answered(frame.call, frame)  # type: ignore[attr-defined]
@@ -93,7 +93,7 @@ class Worker:
         elif isinstance(frame, Outcome):
             resolved = self._current(frame.run, frame.token)
             if resolved is not None:
-                resolved.resolved(frame.step, memo_of(frame))
+                resolved.resolved(frame.step, recorded_call(frame))
         elif isinstance(frame, End):
             ended = self._current(frame.run, frame.token)
             if ended is not None:

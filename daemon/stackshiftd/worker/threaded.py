@@ -26,7 +26,7 @@ from stackshiftd.worker.execution import (
     answer_of,
     command_of,
 )
-from stackshiftd.worker.frames import Recorded
+from stackshiftd.worker.frames import CallRecorded
 from stackshiftd.worker.output import current_log
 from stackshiftd.worker.pipe import Pipe
 
@@ -42,7 +42,7 @@ class Waiter:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.lock.acquire()
-        self.answer: Recorded | None = None
+        self.answer: CallRecorded | None = None
 
 
 class ThreadedExecution(Execution):
@@ -68,7 +68,7 @@ class ThreadedExecution(Execution):
         for event in events:
             event.set()
 
-    def answered(self, call: int, answer: Recorded) -> None:
+    def answered(self, call: int, answer: CallRecorded) -> None:
         """The daemon's answer to a call."""
         waiter = self.waiters.pop(call, None)
         if waiter is not None:
@@ -76,10 +76,10 @@ class ThreadedExecution(Execution):
             if waiter.lock.locked():
                 waiter.lock.release()
 
-    def resolved(self, step: str, memo: ops.Memo) -> None:
+    def resolved(self, step: str, known: ops.RecordedCall) -> None:
         """A wait has ended."""
         with self.guard:
-            self.pass_.memos[step] = memo
+            self.pass_.recorded_calls[step] = known
             event = self.parked.get(step)
         if event is not None:
             event.set()
@@ -153,25 +153,25 @@ class ThreadPort:
             raise Unwinding(self._execution.pass_.unwinding)
         return answer_of(answer)
 
-    def park(self, op: ops.Park) -> ops.Memo:
+    def park(self, op: ops.Park) -> ops.RecordedCall:
         execution = self._execution
         event = threading.Event()
         with execution.guard:
             self._execution.refuse_unwinding()
             execution.waiting.add(op.step)
             execution.parked[op.step] = event
-            memo = execution.pass_.memos.get(op.step)
-            if memo is not None and memo.phase not in ("waiting", "retrying"):
+            known = execution.pass_.recorded_calls.get(op.step)
+            if known is not None and known.phase not in ("waiting", "retrying"):
                 event.set()
         pace = execution.pace
         event.wait(pace.keep_seconds * 1.5 if pace.may_be_soon(op.due_us) else 0)
         with execution.guard:
             del execution.parked[op.step]
             self._execution.refuse_unwinding()
-            memo = execution.pass_.memos.get(op.step)
-            if memo is not None and memo.phase not in ("waiting", "retrying"):
+            known = execution.pass_.recorded_calls.get(op.step)
+            if known is not None and known.phase not in ("waiting", "retrying"):
                 execution.waiting.discard(op.step)
-                return memo
+                return known
             execution.pass_.unwinding = WAITS
         raise Unwinding(WAITS)
 

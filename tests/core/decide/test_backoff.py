@@ -109,15 +109,15 @@ def test_step_with_terms_of_its_own_is_tried_again_within_the_attempt() -> None:
     story.step_fails(run, "a", retry=STEADY)
     due_us = story.now_us + 1_000_000
     assert story.effects(Acknowledge) == [Acknowledge(7, due_us)]
-    assert story.run(run).steps["a"].phase is Phase.RETRYING
+    assert story.run(run).calls["a"].phase is Phase.RETRYING
     assert story.tick(to="1s") == 1
-    assert story.run(run).steps["a"].phase is Phase.OPEN
+    assert story.run(run).calls["a"].phase is Phase.OPEN
     story.step_fails(run, "a", retry=STEADY)
     story.tick(to="2s")
     story.step_fails(run, "a", retry=STEADY)
     assert story.effects(Acknowledge) == [Acknowledge(7, 0)]
-    assert story.run(run).steps["a"].phase is Phase.FAILED
-    assert story.run(run).steps["a"].tried == 3
+    assert story.run(run).calls["a"].phase is Phase.FAILED
+    assert story.run(run).calls["a"].tried == 3
     assert story.run(run).attempt == 1
 
 
@@ -127,9 +127,9 @@ def test_step_obeys_what_its_function_asks_for() -> None:
     run = story.start()
     story.assign()
     story.step_fails(run, "a", retry=STEADY, retryable=False)
-    assert story.run(run).steps["a"].phase is Phase.FAILED
+    assert story.run(run).calls["a"].phase is Phase.FAILED
     story.step_fails(run, "b", retry=STEADY, after="1h")
-    assert story.run(run).steps["b"].due_us == story.now_us + 3_600_000_000
+    assert story.run(run).calls["b"].due_us == story.now_us + 3_600_000_000
 
 
 def test_suspended_run_resumes_for_the_next_try_of_a_step() -> None:
@@ -143,7 +143,7 @@ def test_suspended_run_resumes_for_the_next_try_of_a_step() -> None:
     story.tick(to="1h")
     assert story.assign() == run
     assert story.told() == ["attempt.resumed"]
-    assert story.run(run).steps["a"].tried == 1
+    assert story.run(run).calls["a"].tried == 1
 
 
 def test_step_failure_that_was_not_caught_forgets_that_step_alone() -> None:

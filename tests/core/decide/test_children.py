@@ -30,7 +30,7 @@ def test_child_and_the_record_of_its_start_are_one_append() -> None:
     assert story.told() == ["run.created", "child.started"]
     assert story.effects(Acknowledge) == [Acknowledge(7, 0, child)]
     assert (story.run(child).parent, story.run(child).parent_step) == (parent, "mail")
-    assert story.run(parent).steps["mail"].child == child
+    assert story.run(parent).calls["mail"].child == child
 
 
 def test_parent_learns_of_the_end_of_its_child_in_the_same_append() -> None:
@@ -41,7 +41,7 @@ def test_parent_learns_of_the_end_of_its_child_in_the_same_append() -> None:
     assert story.told() == ["run.completed", "wait.ended"]
     assert story.effects(Resolve) == [Resolve(parent, story.token(parent), "child")]
     assert story.steps(parent) == {"child": {"pages": 3}}
-    assert story.run(parent).steps["child"].child_status == "completed"
+    assert story.run(parent).calls["child"].child_status == "completed"
 
 
 def test_suspended_parent_is_queued_by_the_end_of_its_child() -> None:
@@ -52,7 +52,7 @@ def test_suspended_parent_is_queued_by_the_end_of_its_child() -> None:
     story.fails(child)
     assert story.told() == ["attempt.failed", "run.failed", "wait.ended"]
     assert story.effects(Resolve) == []
-    step = story.run(parent).steps["child"]
+    step = story.run(parent).calls["child"]
     assert (step.phase, step.child_status, step.error) == (Phase.COMPLETED, "failed", error())
     assert story.assign("w1") == parent
 
@@ -95,7 +95,7 @@ def test_cancelled_child_fails_its_parents_wait_and_not_its_parent() -> None:
     story.cancel(child)
     assert story.told() == ["run.cancelled", "wait.ended"]
     assert story.status(parent) is Status.RUNNING
-    assert story.run(parent).steps["child"].child_status == "cancelled"
+    assert story.run(parent).calls["child"].child_status == "cancelled"
 
 
 def test_finished_child_is_not_cancelled_with_its_parent() -> None:
@@ -132,7 +132,7 @@ def test_wait_for_a_run_that_has_ended_is_over_at_once() -> None:
         story.awaits(run, step, other)
         assert story.told() == ["wait.started", "wait.ended"]
         assert story.effects(Resolve) == [Resolve(run, story.token(run), step)]
-    steps = story.run(run).steps
+    steps = story.run(run).calls
     told = [steps[name].child_status for name in ("done", "dead", "stopping")]
     assert told == ["completed", "failed", "cancelled"]
     assert steps["done"].body == b"42"
@@ -146,7 +146,7 @@ def test_wait_for_a_run_that_never_was_fails() -> None:
     run = story.start()
     story.assign()
     story.do(c.AwaitRun(run, story.token(run), 7, "result", "run_none"))
-    step = story.run(run).steps["result"]
+    step = story.run(run).calls["result"]
     assert step.child_status == "failed"
     assert step.error is not None
     assert step.error.type == "NotFound"

@@ -134,12 +134,12 @@ def test_discard_wakes_nobody_and_what_comes_late_changes_nothing() -> None:
     story.assign()
     token = story.token(child)
     story.fails(child)
-    assert story.run(parent).steps["child"].child_status == "failed"
+    assert story.run(parent).calls["child"].child_status == "failed"
     story.discard(child)
     assert story.told() == ["run.discarded"]
     assert not story.do(c.ConfirmStop(child, token)).records
     story.awaits(parent, "again", child)
-    assert story.run(parent).steps["again"].phase.value == "completed"
+    assert story.run(parent).calls["again"].phase.value == "completed"
 
 
 def test_why_says_dead_letter_only_of_what_lies_there() -> None:

@@ -16,7 +16,7 @@ from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
 from stackshiftd.core.effects import Acknowledge
 from stackshiftd.core.snapshot import load, state_hash
-from stackshiftd.core.state.state import Memo, Phase, Spilled, Status
+from stackshiftd.core.state.state import CallKind, Phase, Spilled, Status
 
 HUGE = 10**1000
 
@@ -373,7 +373,7 @@ def test_handlers_write_and_the_fact_that_it_made_it_are_one_record() -> None:
     run = begun(story)
     assert story.set("k", {"a": 1}, run) == {"version": 1}
     assert story.told() == ["state.set"]
-    assert story.run(run).steps["[state.set k]"].kind is Memo.VALUE
+    assert story.run(run).calls["[state.set k]"].kind is CallKind.VALUE
     assert story.increment("n", 2, run) == 2
     assert story.increment("n", 2, run) == 4
     assert story.delete("k", run) == {"deleted": True, "version": 2}
@@ -410,8 +410,8 @@ def test_refusal_of_a_handlers_write_replays_as_that_refusal() -> None:
     with pytest.raises(Conflict) as refused:
         story.set("k", 2, run, if_absent=True)
     assert refused.value.fields["version"] == 1
-    step = story.run(run).steps["[state.set k]"]
-    assert (step.kind, step.phase) == (Memo.REFUSED, Phase.FAILED)
+    step = story.run(run).calls["[state.set k]"]
+    assert (step.kind, step.phase) == (CallKind.REFUSED, Phase.FAILED)
     assert story.steps(run)["[state.set k]"]["code"] == "conflict"
     assert story.told() == ["call.refused"]
     assert story.value("k") == 1
@@ -427,7 +427,7 @@ def test_refusal_that_ends_an_attempt_is_tried_anew_by_the_next() -> None:
     with pytest.raises(Conflict):
         story.set("k", 2, run, if_absent=True)
     story.fails(run, step="[state.set k]")
-    assert list(story.run(run).steps) == ["[state.increment n]"]
+    assert list(story.run(run).calls) == ["[state.increment n]"]
     story.delete("k")
     story.tick(to="1s")
     story.assign()
@@ -462,7 +462,7 @@ def test_write_within_a_step_acts_at_once_and_is_not_remembered() -> None:
     assert story.get("n", run, inside=True)["updated_by"] == run
     with pytest.raises(Conflict):
         story.set("n", 0, run, inside=True, if_absent=True)
-    assert story.run(run).steps == {}
+    assert story.run(run).calls == {}
     assert [record.step for record in story.records(r.StateSet)] == ["", ""]
     story.told_again()
 
@@ -558,7 +558,7 @@ def test_value_of_a_read_that_is_large_lies_in_the_journal() -> None:
     run = begun(story)
     story.set("k", "x" * 5000)
     story.get("k", run)
-    body = story.run(run).steps["[state.get k]"].body
+    body = story.run(run).calls["[state.get k]"].body
     assert isinstance(body, Spilled)
     assert body.seq == story.state.seq
     story.told_again()
@@ -584,7 +584,7 @@ def test_attempts_of_a_run_share_its_writes() -> None:
         assert story.assign() == run
         if attempt == 1:
             story.increment("n", 1, run)
-        assert "[state.increment n]" in story.run(run).steps
+        assert "[state.increment n]" in story.run(run).calls
         story.do(c.FailAttempt(run, story.token(run), error()))
     assert story.status(run) is Status.FAILED
     assert story.value("n") == 1

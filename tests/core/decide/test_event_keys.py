@@ -50,7 +50,7 @@ def test_event_that_was_consumed_is_not_sent_again() -> None:
     assert again == kept | {"resumed": [first], "kept_until": None, "reused": True}
     assert story.waits(first, "b") is None
     assert story.send("b", 1, once="k2")["resumed"] == [first]
-    assert story.run(first).steps["b#2"].body is None, "the second wait waits on"
+    assert story.run(first).calls["b#2"].body is None, "the second wait waits on"
     story.told_again()
 
 

@@ -189,7 +189,7 @@ def test_event_sent_within_a_step_is_not_remembered() -> None:
     (run,) = begun(story)
     for _ in range(2):
         story.send("ready", 1, run=run, inside=True)
-    assert story.run(run).steps == {}
+    assert story.run(run).calls == {}
     assert len(story.kept()) == 2
 
 
@@ -525,7 +525,7 @@ def test_fork_begins_waits_of_its_own() -> None:
     story.waits(run, "b")
     story.suspends(run)
     fork = story.fork(run).run
-    assert list(story.run(fork).steps) == ["a"]
+    assert list(story.run(fork).calls) == ["a"]
     assert story.send("b")["resumed"] == [run]
     story.assign()
     story.told_again()
@@ -617,9 +617,9 @@ def test_answer_that_lies_in_the_journal_is_read_back_as_it_was_given() -> None:
     by_seq = {entry.seq: entry.record for entry in story.entries}
     read = set()
     for held in (story.run(first), story.run(run)):
-        for name, step in small.runs[held.id].steps.items():
+        for name, step in small.runs[held.id].calls.items():
             if isinstance(step.body, Spilled):
-                assert bodies.of(held, step.body) == held.steps[name].body, name
+                assert bodies.of(held, step.body) == held.calls[name].body, name
                 read.add(type(by_seq[step.body.seq]))
     assert read == {r.ValueRecorded, r.StateSet, r.CallRefused, r.EventReceived, r.WaitEnded}
 

@@ -70,7 +70,7 @@ def test_handler_past_its_time_can_only_stop(name: str) -> None:
     story.do(of(run, story.token(run), name))
     stops = name in ("ConfirmStop", "CompleteRun", "FailAttempt")
     assert story.told() == (["attempt.stopped"] if stops else [])
-    assert story.run(run).steps == {}
+    assert story.run(run).calls == {}
     assert story.status(run) is Status.RETRYING
 
 

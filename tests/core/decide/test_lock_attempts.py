@@ -18,7 +18,7 @@ def begun(story: Stored, many: int = 1, **options: object) -> list[str]:
 
 
 def phase(story: Stored, run: str, step: str = "[lock k]") -> Phase | None:
-    found = story.run(run).steps.get(step)
+    found = story.run(run).calls.get(step)
     return found.phase if found is not None else None
 
 
@@ -35,7 +35,7 @@ def test_next_attempt_takes_anew_what_its_block_left_by_an_exception() -> None:
     story.fails(run)
     story.tick(to="1s")
     story.assign()
-    assert list(story.run(run).steps) == ["[lock left]", "a"]
+    assert list(story.run(run).calls) == ["[lock left]", "a"]
     assert story.takes(run, "k") is not None
     story.told_again()
 
@@ -106,7 +106,7 @@ def test_retry_from_a_step_within_a_block_takes_the_lock_of_the_block() -> None:
     sent = story.fork(run, from_step="[lock k]")
     assert sent.reused == ["before"]
     story.retry(run, from_step="b")
-    assert list(story.run(run).steps) == ["before", "a"]
+    assert list(story.run(run).calls) == ["before", "a"]
     story.told_again()
 
 
@@ -165,7 +165,7 @@ def test_fork_holds_nothing_of_its_source() -> None:
     story.takes(second, "k")
     for source in (first, second):
         fork = story.fork(source).run
-        assert (story.run(fork).locks, story.run(fork).steps) == ((), {})
+        assert (story.run(fork).locks, story.run(fork).calls) == ((), {})
     assert (story.owner("k"), story.line("k")) == (first, [second])
     story.told_again()
 

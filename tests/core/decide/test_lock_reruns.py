@@ -13,7 +13,7 @@ LOCK = "[lock k]"
 
 def takes(story: Story, run: str, step: str = LOCK, *, wait_ms: int | None = None) -> None:
     story.do(
-        c.TakeLock(run=run, token=story.token(run), call=1, step=step, key="k", wait_ms=wait_ms)
+        c.AcquireLock(run=run, token=story.token(run), call=1, step=step, key="k", wait_ms=wait_ms)
     )
 
 
@@ -53,7 +53,7 @@ def test_retry_from_behind_a_block_does_not_take_its_lock_again() -> None:
     run = begin(story)
     story.fails(run)
     assert story.retry(run, from_step="d") == Sent(run, ["a", LOCK, "b", "c"], ["d"])
-    assert story.run(run).steps[LOCK].phase is Phase.LEFT
+    assert story.run(run).calls[LOCK].phase is Phase.RELEASED
     same_from_the_journal(story)
 
 
@@ -63,7 +63,7 @@ def test_replaced_result_within_a_block_takes_its_lock_anew() -> None:
     run = begin(story)
     story.fails(run)
     assert story.retry(run, replaced={"b": 7}) == Sent(run, ["a", "c", "d"], [LOCK])
-    assert LOCK not in story.run(run).steps
+    assert LOCK not in story.run(run).calls
     same_from_the_journal(story)
 
 
@@ -79,7 +79,7 @@ def test_failure_of_a_step_in_a_block_that_was_left_takes_its_lock_anew() -> Non
     leaves(story, run)
     story.step_done(run, "d")
     story.fails(run, step="c")
-    assert set(story.run(run).steps) == {"b", "d"}
+    assert set(story.run(run).calls) == {"b", "d"}
     same_from_the_journal(story)
 
 
@@ -93,7 +93,7 @@ def test_failure_of_a_step_behind_a_block_leaves_the_block_as_it_was() -> None:
     leaves(story, run)
     story.step_fails(run, "d")
     story.fails(run, step="d")
-    assert set(story.run(run).steps) == {LOCK, "b"}
+    assert set(story.run(run).calls) == {LOCK, "b"}
     same_from_the_journal(story)
 
 

@@ -14,7 +14,7 @@ from stackshift_jobs.values.durations import rfc3339
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
 from stackshiftd.core.effects import Resolve
-from stackshiftd.core.state.state import Memo, Phase, Status
+from stackshiftd.core.state.state import CallKind, Phase, Status
 
 
 def begun(story: Stored, many: int = 1, **options: object) -> list[str]:
@@ -25,7 +25,7 @@ def begun(story: Stored, many: int = 1, **options: object) -> list[str]:
 
 
 def phase(story: Stored, run: str, step: str = "[lock k]") -> Phase | None:
-    found = story.run(run).steps.get(step)
+    found = story.run(run).calls.get(step)
     return found.phase if found is not None else None
 
 
@@ -180,7 +180,7 @@ def test_block_that_is_left_is_left_for_good() -> None:
     (run,) = begun(story)
     story.takes(run, "k")
     assert story.leaves(run, "k")
-    assert phase(story, run) is Phase.LEFT
+    assert phase(story, run) is Phase.RELEASED
     seq = story.state.seq
     assert not story.leaves(run, "k")
     assert story.state.seq == seq
@@ -488,7 +488,7 @@ def test_handler_without_its_lock_is_told_at_its_next_call() -> None:
     assert phase(story, run) is Phase.GONE
     with pytest.raises(LockLost):
         story.checks(run, "k", "write")
-    assert story.run(run).steps["write"].kind is Memo.REFUSED
+    assert story.run(run).calls["write"].kind is CallKind.REFUSED
     story.told_again()
 
 
@@ -653,7 +653,7 @@ def test_lost_execution_does_nothing_to_locks() -> None:
     story.assign()
     who = {"run": run, "token": token, "call": 7, "step": "s"}
     for late in (
-        c.TakeLock(**who, key="l"),
+        c.AcquireLock(**who, key="l"),
         c.ExtendLock(**who, key="k", ttl_ms=1),
         c.ReleaseLock(**who, lock="[lock k]"),
         c.CheckLock(**who, lock="[lock k]"),

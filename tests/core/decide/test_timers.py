@@ -107,7 +107,7 @@ def test_sleep_until_a_time_gone_by_ends_at_the_next_tick() -> None:
     story = Story()
     run = running(story)
     story.do(c.BeginSleep(run, story.token(run), 7, "nap", None, START_US - 1_000_000))
-    assert story.run(run).steps["nap"].due_us == story.now_us
+    assert story.run(run).calls["nap"].due_us == story.now_us
     assert story.tick() == 1
 
 
@@ -122,7 +122,7 @@ def test_clock_that_jumps_back_fires_nothing_twice() -> None:
     assert story.now_us == now_us
     assert story.assign() == run
     story.sleeps(run, "nap", "1m")
-    assert story.run(run).steps["nap"].due_us == now_us + 60_000_000
+    assert story.run(run).calls["nap"].due_us == now_us + 60_000_000
     assert story.tick(to="59m") == 0
     assert story.tick(to="2m") == 1
 

@@ -6,7 +6,7 @@ from collections import Counter
 
 from core.histories.state_audit import audit_lines, audit_stored
 from stackshiftd.core.state.queues import Place, Queue, Turn
-from stackshiftd.core.state.state import PENDING, Memo, Phase, Run, State, Status, Timer
+from stackshiftd.core.state.state import PENDING, CallKind, Phase, Run, State, Status, Timer
 
 
 def audit(state: State) -> None:
@@ -51,8 +51,8 @@ def audit_waits(state: State) -> None:
         (step.child, (run.id, name))
         for run in state.runs.values()
         if not run.finished
-        for name, step in run.steps.items()
-        if step.kind is Memo.CHILD and step.phase is Phase.WAITING
+        for name, step in run.calls.items()
+        if step.kind is CallKind.CHILD and step.phase is Phase.WAITING
     ]
     indexed = [(child, waiter) for child, found in state.awaited.items() for waiter in found]
     assert sorted(waits) == sorted(indexed)
@@ -62,7 +62,7 @@ def audit_waits(state: State) -> None:
         assert not found.finished, f"{waiter} waits in {step} for {child}, which has finished"
     for run in state.runs.values():
         if run.status is Status.WAITING and run.id not in state.held.get(run.job, ()):
-            assert any(step.phase in PENDING for step in run.steps.values()), f"{run.id} is stuck"
+            assert any(step.phase in PENDING for step in run.calls.values()), f"{run.id} is stuck"
 
 
 def _counts(state: State, which: str) -> Counter[str]:
@@ -126,7 +126,7 @@ def _timers(run: Run) -> list[Timer]:
         return []
     found = [
         Timer(step.due_us, run.id, name)
-        for name, step in run.steps.items()
+        for name, step in run.calls.items()
         if step.phase in PENDING and step.due_us
     ]
     if run.status is Status.SCHEDULED:

@@ -211,7 +211,7 @@ class History:
             run = running[pick % len(running)]
             nap = f"nap{self.state.seq}"
             self.do(c.BeginSleep(run.id, run.token, 7, nap, SPANS_US[more % 10] // 1000))
-            pending = [name for name, step in run.steps.items() if step.phase in PENDING]
+            pending = [name for name, step in run.calls.items() if step.phase in PENDING]
             self.do(c.Suspend(run.id, run.token, pending))
 
     def die(self, pick: int, more: int) -> None:

@@ -28,7 +28,7 @@ RETENTION_MS: Final = 30_000
 Op = tuple[Any, ...]
 
 
-class Memo(NamedTuple):
+class CallKind(NamedTuple):
     """A recorded call, as a worker is told of it."""
 
     kind: str
@@ -75,7 +75,7 @@ class World(Protocol):
 
     now_us: int
 
-    def told_again(self, of: Pass, step: str, memo: Memo) -> None: ...
+    def told_again(self, of: Pass, step: str, memo: CallKind) -> None: ...
     def failing(self, run: str, step: str, times: int) -> bool: ...
     def new_event(self) -> str: ...
     def child(self, script: list[list[Op]]) -> c.StartRun: ...
@@ -85,7 +85,7 @@ class Pass:
     """One pass of a handler."""
 
     def __init__(
-        self, world: World, run: str, token: int, attempt: int, memos: dict[str, Memo]
+        self, world: World, run: str, token: int, attempt: int, memos: dict[str, CallKind]
     ) -> None:
         self.world = world
         self.run = run
@@ -132,7 +132,7 @@ class _Branch:
             yield from self.check(name)
             answer = yield Ask(command, fields, name, expect)
             phase = "failed" if answer.error is not None else "completed"
-            memo = of.memos[name] = Memo("value", phase, answer.body)
+            memo = of.memos[name] = CallKind("value", phase, answer.body)
         else:
             of.world.told_again(of, name, memo)
         if memo.phase == "failed":
@@ -241,7 +241,7 @@ class _Branch:
                 return naive.wait((of.run, name), Wait(tuple(events), due_us, on_timeout), now_us)
 
             terms = {"events": events, "timeout_ms": timeout_ms, "on_timeout": on_timeout}
-            of.memos[name] = Memo("event", "waiting")
+            of.memos[name] = CallKind("event", "waiting")
             yield Ask(c.AwaitEvent, terms, name, expect)
         if of.memos[name].phase == "waiting":
             yield Park(name)
@@ -255,7 +255,7 @@ class _Branch:
         name = of.name(f"sleep{self.number}")
         if name not in of.memos:
             yield from self.check(name)
-            of.memos[name] = Memo("sleep", "waiting")
+            of.memos[name] = CallKind("sleep", "waiting")
             yield Ask(c.BeginSleep, {"delay_ms": delay_ms}, name, None)
         if of.memos[name].phase == "waiting":
             yield Park(name)
@@ -267,7 +267,7 @@ class _Branch:
         name = of.name(f"child{self.number}")
         if name not in of.memos:
             yield from self.check(name)
-            of.memos[name] = Memo("child", "waiting")
+            of.memos[name] = CallKind("child", "waiting")
             yield Ask(c.StartChild, {"start": of.world.child(script), "wait": True}, name, None)
         if of.memos[name].phase == "waiting":
             yield Park(name)
@@ -278,9 +278,9 @@ class _Branch:
         name = of.name(f"[lock {key}]")
         if name not in of.memos:
             yield from self.check(name)
-            of.memos[name] = Memo("lock", "waiting")
+            of.memos[name] = CallKind("lock", "waiting")
             answer = yield Ask(
-                c.TakeLock,
+                c.AcquireLock,
                 {"key": key, "ttl_ms": ttl_ms, "wait_ms": wait_ms},
                 name,
                 lambda naive, now_us: naive.take(
@@ -296,7 +296,7 @@ class _Branch:
             if answer.body is not None:
                 until = answer.body["expires_at"]
                 due_us = from_rfc3339(until) if until else 0
-                of.memos[name] = Memo("lock", "completed", answer.body, due_us)
+                of.memos[name] = CallKind("lock", "completed", answer.body, due_us)
         if of.memos[name].phase == "waiting":
             yield Park(name)
         if of.memos[name].phase == "failed":
@@ -359,13 +359,13 @@ class _Branch:
             fields: dict[str, Any] = {"tried": (tried or 0) + 1}
             if not of.world.failing(of.run, name, fails):
                 yield Ask(c.CompleteStep, fields | {"result": r.NULL}, name, None)
-                of.memos[name] = Memo("run", "completed")
+                of.memos[name] = CallKind("run", "completed")
                 return
             fields |= {"error": r.Error("E", "boom"), "retry": STEP_TERMS if retried else None}
             answer = yield Ask(c.FailStep, fields, name, None)
             if name not in of.memos or of.memos[name].phase == "running":
                 phase = "retrying" if answer.due_us else "failed"
-                of.memos[name] = Memo("run", phase, fields["tried"])
+                of.memos[name] = CallKind("run", phase, fields["tried"])
 
     def _act_increment(self, at: int, by: int) -> Ask:
         key = KEYS[self.number][at]

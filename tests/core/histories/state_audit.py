@@ -5,7 +5,7 @@ from __future__ import annotations
 from stackshiftd.core.state.events import Kept, address_of
 from stackshiftd.core.state.expiry import EVENT, LOCK, STATE, Expiry
 from stackshiftd.core.state.locks import Holding, Lock, place_of, token_json
-from stackshiftd.core.state.state import Memo, Phase, Run, State
+from stackshiftd.core.state.state import CallKind, Phase, Run, State
 
 
 def audit_stored(state: State) -> None:
@@ -75,11 +75,11 @@ def _audit_holding(state: State, key: str, holding: Holding) -> None:
         return
     run = state.runs[holding.run]
     assert not run.finished or run.token, f"{run.id} has ended and holds {key}"
-    step = run.steps.get(holding.step)
+    step = run.calls.get(holding.step)
     # Sent on while its handler still executes, a run forgets by which call it holds.
     assert step is not None or run.token, f"{run.id} does not know that it holds {key}"
     if step is not None:
-        assert (step.kind, step.phase) == (Memo.LOCK, Phase.COMPLETED)
+        assert (step.kind, step.phase) == (CallKind.LOCK, Phase.COMPLETED)
         assert step.body == token_json(key, holding.token, holding.expires_us)
         assert step.due_us == holding.expires_us
 
@@ -94,9 +94,9 @@ def _audit_line(state: State, key: str, lock: Lock) -> None:
             continue
         assert place == place_of(waiting.run)
         run = state.runs[waiting.run]
-        step = run.steps[waiting.step]
+        step = run.calls[waiting.step]
         assert not run.finished, f"{run.id} has ended and waits for {key}"
-        assert (step.kind, step.phase) == (Memo.LOCK, Phase.WAITING)
+        assert (step.kind, step.phase) == (CallKind.LOCK, Phase.WAITING)
         assert step.wait is not None
         assert (step.wait.lock, step.wait.ttl_ms) == (key, waiting.ttl_ms)
         assert step.due_us == waiting.until_us
@@ -105,8 +105,8 @@ def _audit_line(state: State, key: str, lock: Lock) -> None:
 def _audit_lock_steps(state: State, run: Run, holds: dict[str, Holding]) -> None:
     """A call that says it holds a lock does; one that waits for one stands in its line."""
     by_step = {holding.step for holding in holds.values()}
-    for name, step in run.steps.items():
-        if step.kind is not Memo.LOCK:
+    for name, step in run.calls.items():
+        if step.kind is not CallKind.LOCK:
             continue
         if step.phase is Phase.COMPLETED:
             assert name in by_step, f"{run.id} takes {name} for held"
@@ -122,8 +122,8 @@ def _audit_events(state: State) -> None:
     events = state.events
     listening: dict[str, set[tuple[str, str]]] = {}
     for run in state.runs.values():
-        for name, step in run.steps.items():
-            if step.kind is Memo.EVENT and step.phase is Phase.WAITING and not run.finished:
+        for name, step in run.calls.items():
+            if step.kind is CallKind.EVENT and step.phase is Phase.WAITING and not run.finished:
                 assert step.wait is not None
                 for address in step.wait.addresses:
                     listening.setdefault(address, set()).add((run.id, name))

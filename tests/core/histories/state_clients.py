@@ -49,7 +49,7 @@ class Lived(World):
     def acquires(self, asker: str, key: str, ttl_ms: int, wait_ms: int | None) -> None:
         if self.clients.get((asker, key)) == 0:
             return  # it waits for an answer
-        command = c.TakeLock(key=key, ttl_ms=ttl_ms, wait_ms=wait_ms, asker=asker)
+        command = c.AcquireLock(key=key, ttl_ms=ttl_ms, wait_ms=wait_ms, asker=asker)
         wait_us = wait_ms * 1000 if wait_ms is not None else None
         answer = self.client(
             command,

@@ -9,9 +9,9 @@ from core.histories.naive_model import Event, Held, Naive, Refused, Value
 from core.histories.scripts import Ask
 from stackshift_jobs.values.durations import rfc3339
 from stackshiftd.core import commands as c
-from stackshiftd.core.state.state import Memo, Phase, State
+from stackshiftd.core.state.state import CallKind, Phase, State
 
-ANSWERS: Final = (Memo.VALUE, Memo.REFUSED)
+ANSWERS: Final = (CallKind.VALUE, CallKind.REFUSED)
 Tokens = dict[str, tuple[int, int]]
 """Key of a lock → (fence in the model, token) of its last holder."""
 
@@ -80,10 +80,11 @@ def _compare_answers(state: State, naive: Naive) -> None:
     for run in state.runs.values():
         known = {
             name: told_by(json.loads(step.body))
-            for name, step in run.steps.items()
+            for name, step in run.calls.items()
             if isinstance(step.body, bytes)
             and (
-                step.kind in ANSWERS or (step.kind is Memo.EVENT and step.phase is Phase.COMPLETED)
+                step.kind in ANSWERS
+                or (step.kind is CallKind.EVENT and step.phase is Phase.COMPLETED)
             )
         }
         assert known == naive.told.get(run.id, {}), run.id
@@ -100,7 +101,7 @@ def agree(ask: Ask, body: Any, error: Any, expected: Any) -> None:
         assert code == expected.code, f"{ask.command.__name__} {code}, not {expected.code}"
         return
     told = shown(ask.command, expected)
-    if ask.command is c.TakeLock and expected is not None:
+    if ask.command is c.AcquireLock and expected is not None:
         assert body["expires_at"] == told["expires_at"]
     elif told is not None and isinstance(body, dict):
         assert {name: told[name] for name in body if name in told} == {

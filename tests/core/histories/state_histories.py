@@ -44,7 +44,7 @@ class Stored(Story):
 
     def call(self, run: str, named: str) -> str:
         """The identity of the next call `named` of the handler."""
-        steps = self.run(run).steps
+        steps = self.run(run).calls
         times = 1
         while (name := f"{named}#{times}" if times > 1 else named) in steps:
             times += 1
@@ -96,7 +96,7 @@ class Stored(Story):
     ) -> dict[str, Any] | None:
         """A handler takes a lock: what it holds, or None where it stands in line."""
         return self.ask(  # type: ignore[no-any-return]
-            c.TakeLock,
+            c.AcquireLock,
             f"[lock {key}]",
             run,
             key=key,
@@ -109,7 +109,7 @@ class Stored(Story):
     ) -> dict[str, Any] | None:
         """The client `asker` asks for a lock: what it holds, or None where it stands in line."""
         return self.ask(  # type: ignore[no-any-return]
-            c.TakeLock,
+            c.AcquireLock,
             "",
             key=key,
             ttl_ms=milliseconds(ttl),
@@ -222,7 +222,7 @@ class Stored(Story):
 
     def got(self, run: str, step: str) -> Any:
         """What the call `step` of a run has as its answer; None while it has none."""
-        body = self.run(run).steps[step].body
+        body = self.run(run).calls[step].body
         return json.loads(body) if isinstance(body, bytes) else None
 
     def kept(self) -> Any:

@@ -17,7 +17,17 @@ from typing import Any, Final
 
 from core.histories.audit import audit
 from core.histories.naive_model import Naive, Refused
-from core.histories.scripts import RETENTION_MS, Answer, Ask, Branch, Failed, Memo, Op, Park, Pass
+from core.histories.scripts import (
+    RETENTION_MS,
+    Answer,
+    Ask,
+    Branch,
+    CallKind,
+    Failed,
+    Op,
+    Park,
+    Pass,
+)
 from core.histories.state_comparison import Tokens, agree, compare, remembered, told_by
 from core.story import Story
 from stackshift_jobs.errors import StackshiftError
@@ -33,8 +43,8 @@ from stackshiftd.core.effects import (
     Stop,
 )
 from stackshiftd.core.snapshot import load, state_hash
-from stackshiftd.core.state.state import Memo as Kind
-from stackshiftd.core.state.state import State, Status, Step
+from stackshiftd.core.state.state import Call, State, Status
+from stackshiftd.core.state.state import CallKind as Kind
 
 SLOTS: Final = 4
 TERMS: Final = r.RetryTerms(max_attempts=3, backoff_ms=1000, jitter=0.0)
@@ -162,7 +172,7 @@ class World(Story):
         run = self.state.runs.get(run_id)
         if run is None or run.token != token:
             return
-        memos = {name: memo_of(step) for name, step in run.steps.items()}
+        memos = {name: memo_of(step) for name, step in run.calls.items()}
         played = Pass(self, run_id, token, run.attempt, memos)
         self.executions[run_id] = Execution(played, self.scripts[run_id])
 
@@ -171,8 +181,8 @@ class World(Story):
         run = self.state.runs.get(run_id)
         if execution is None or run is None or execution.played.token != token:
             return
-        if step in run.steps:
-            execution.played.memos[step] = memo_of(run.steps[step])
+        if step in run.calls:
+            execution.played.memos[step] = memo_of(run.calls[step])
             for at, parked in list(execution.parked.items()):
                 if parked == step:
                     del execution.parked[at]
@@ -180,7 +190,7 @@ class World(Story):
 
     # --- What a pass may know --------------------------------------------------------------
 
-    def told_again(self, of: Pass, step: str, memo: Memo) -> None:
+    def told_again(self, of: Pass, step: str, memo: CallKind) -> None:
         """A pass was told again what it was told; the model remembers what that was."""
         if self.token(of.run) == of.token:
             known = self.naive.told[of.run]
@@ -280,7 +290,7 @@ class World(Story):
             return
         if isinstance(expected, Refused):
             self.naive.tell(run, ask.step, expected.code)
-        elif ask.command not in (c.TakeLock, c.CheckLock):
+        elif ask.command not in (c.AcquireLock, c.CheckLock):
             self.naive.tell(run, ask.step, remembered(ask.command, expected))
 
     def is_current(self, execution: Execution) -> bool:
@@ -445,9 +455,9 @@ class World(Story):
         assert state_hash(load(self.snapshot(self.state.seq)).state) == live
 
 
-def memo_of(step: Step) -> Memo:
+def memo_of(step: Call) -> CallKind:
     """A step as a worker is told of it."""
     body: Any = json.loads(step.body) if isinstance(step.body, bytes) else None
     if step.kind is Kind.RUN:
         body = step.tried
-    return Memo(step.kind.value, step.phase.value, body, step.due_us)
+    return CallKind(step.kind.value, step.phase.value, body, step.due_us)

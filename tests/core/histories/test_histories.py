@@ -17,7 +17,7 @@ from stackshift_jobs.errors import Conflict, NotFound
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
 from stackshiftd.core.snapshot import load, state_hash
-from stackshiftd.core.state.state import PENDING, Memo, Phase, Run, Status
+from stackshiftd.core.state.state import PENDING, CallKind, Phase, Run, Status
 
 LONG: Final = os.environ.get("STACKSHIFT_LONG") == "1"
 WORKERS: Final = ("w1", "w2", "w3")
@@ -273,7 +273,7 @@ class Histories(RuleBasedStateMachine):
             return
         if pick % 3:
             self.story.step_done(run.id, step, "y" * SIZES[pick % 7 % 3])
-            assert run.steps[step].phase is Phase.COMPLETED
+            assert run.calls[step].phase is Phase.COMPLETED
         else:
             self.story.step_fails(
                 run.id,
@@ -288,8 +288,8 @@ class Histories(RuleBasedStateMachine):
         names = [
             name
             for name in STEPS
-            if name not in run.steps
-            or (run.steps[name].kind is Memo.RUN and run.steps[name].phase is Phase.OPEN)
+            if name not in run.calls
+            or (run.calls[name].kind is CallKind.RUN and run.calls[name].phase is Phase.OPEN)
         ]
         return names[pick % len(names)] if names else None
 
@@ -316,8 +316,8 @@ class Histories(RuleBasedStateMachine):
             self.story.awaits(run.id, f"result#{self.story.state.seq}", later[pick % len(later)])
 
     def suspends(self, run: Run, pick: int) -> None:
-        pending = [name for name, step in run.steps.items() if step.phase in PENDING]
-        over = [name for name, step in run.steps.items() if step.phase is Phase.COMPLETED]
+        pending = [name for name, step in run.calls.items() if step.phase in PENDING]
+        over = [name for name, step in run.calls.items() if step.phase is Phase.COMPLETED]
         if pending and pick % 3:
             self.story.suspends(run.id)
             assert run.status is Status.WAITING
@@ -332,11 +332,11 @@ class Histories(RuleBasedStateMachine):
             assert run.id not in self.story.state.runs
 
     def fails(self, run: Run, pick: int) -> None:
-        failed = [name for name, step in run.steps.items() if step.phase is Phase.FAILED]
+        failed = [name for name, step in run.calls.items() if step.phase is Phase.FAILED]
         step = failed[0] if failed else None
         after = SPANS[pick % 6] if pick % 7 == 0 else None
         self.story.fails(run.id, retryable=pick % 4 > 0, after=after, step=step)
-        assert step not in run.steps
+        assert step not in run.calls
 
     ACTS: Final[tuple[Callable[[Histories, Run, int], None], ...]] = (
         step_ends,
@@ -452,7 +452,7 @@ def asked_by(run: str, token: int, step: str) -> list[c.Command]:
         c.SetState(**who, key="k", value=b"1"),
         c.DeleteState(**who, key="k", remember_ms=1000),
         c.IncrementState(**who, key="k"),
-        c.TakeLock(**who, key="k"),
+        c.AcquireLock(**who, key="k"),
         c.ExtendLock(**who, key="k", ttl_ms=1000),
         c.ReleaseLock(**who, lock="[lock k]"),
         c.CheckLock(**who, lock="[lock k]"),

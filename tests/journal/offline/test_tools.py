@@ -21,7 +21,7 @@ from journal.journals import SEGMENT, damage, filled, line_at, segments, told
 from stackshift_jobs.errors import BadConfiguration, JournalDamaged
 from stackshiftd.journal.layout import DaemonRunning
 from stackshiftd.journal.offline import tools
-from stackshiftd.journal.offline.tools import Lost
+from stackshiftd.journal.offline.tools import LostRange
 
 # --- verify ------------------------------------------------------------------------------------
 
@@ -187,8 +187,8 @@ def test_repair_cuts_back_to_the_last_whole_append_and_names_what_is_lost() -> N
     assert broken - 3 <= kept < broken
     assert told(disk) == before[:kept]
     assert [lost.seq for lost in result.lost] == list(range(kept + 1, 41))
-    assert Lost(broken) in result.lost
-    assert Lost(40, "journal.closed", None) in result.lost
+    assert LostRange(broken) in result.lost
+    assert LostRange(40, "journal.closed", None) in result.lost
     known = {lost.seq for lost in result.lost if lost.kind}
     assert known == set(range(kept + 1, 41)) - {broken}
     aside = b"".join(bytes(disk.find(f"data/{name}").data) for name in result.quarantined)

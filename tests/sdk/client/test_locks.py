@@ -189,7 +189,7 @@ def test_lock_object_is_one_acquisition(client: Client, locks: FakeDaemon) -> No
 
 
 def test_awaited_lock_is_the_same(project: Project, locks: FakeDaemon) -> None:
-    """Held for the block, extended, lost with the same error."""
+    """HeldLock for the block, extended, lost with the same error."""
 
     async def story(client: AsyncClient) -> None:
         async with client.state.lock("k", ttl="30s") as lock:

@@ -23,7 +23,7 @@ def answer(record: Record, op: ops.Ask) -> ops.Recorded:
         return _refuse(record, op, refusal)
     if op.method == "lock.check":
         return _check(record, op, params["lock"])
-    if op.method == "lock.leave":
+    if op.method == "lock.release":
         return _leave(record, params["lock"], params["raised"])
     if op.method == "lock.acquire":
         return _acquire(record, op, params)
@@ -31,61 +31,61 @@ def answer(record: Record, op: ops.Ask) -> ops.Recorded:
         return _extend(record, op, params)
     if op.method == "event.wait":
         due_us = record.clock.us + params["timeout_ms"] * 1000 if params["timeout_ms"] else 0
-        record.memos[op.step] = ops.Memo("event", "waiting", due_us=due_us)
+        record.recorded_calls[op.step] = ops.RecordedCall("event", "waiting", due_us=due_us)
         return ops.Recorded(due_us)
     body = dumps(record.answers[op.step or op.method])
     if op.step:
-        record.memos[op.step] = ops.Memo("value", "completed", body)
+        record.recorded_calls[op.step] = ops.RecordedCall("value", "completed", body)
     return ops.Recorded(body=body)
 
 
 def _refuse(record: Record, op: ops.Ask, error: StackshiftError) -> ops.Recorded:
     if op.step:
         body = dumps(error.as_json())
-        record.memos[op.step] = ops.Memo("refused", "failed", body)
+        record.recorded_calls[op.step] = ops.RecordedCall("refused", "failed", body)
     return ops.Recorded(error=error.as_json())
 
 
-def token(record: Record, key: str, ttl_ms: int) -> ops.Memo:
+def token(record: Record, key: str, ttl_ms: int) -> ops.RecordedCall:
     """The record of a lock that is given now."""
     due_us = record.clock.us + ttl_ms * 1000 if ttl_ms else 0
     until = rfc3339(due_us) if due_us else None
     body = {"key": key, "token": len(record.told), "expires_at": until}
-    return ops.Memo("lock", "completed", dumps(body), due_us=due_us)
+    return ops.RecordedCall("lock", "completed", dumps(body), due_us=due_us)
 
 
 def _acquire(record: Record, op: ops.Ask, params: dict[str, Any]) -> ops.Recorded:
     if params["key"] in record.busy:
-        record.memos[op.step] = ops.Memo("lock", "waiting")
+        record.recorded_calls[op.step] = ops.RecordedCall("lock", "waiting")
         return ops.Recorded()
-    memo = record.memos[op.step] = token(record, params["key"], params["ttl_ms"])
-    return ops.Recorded(body=memo.body)
+    known = record.recorded_calls[op.step] = token(record, params["key"], params["ttl_ms"])
+    return ops.Recorded(body=known.body)
 
 
 def _extend(record: Record, op: ops.Ask, params: dict[str, Any]) -> ops.Recorded:
-    memo = token(record, params["key"], params["ttl_ms"])
+    known = token(record, params["key"], params["ttl_ms"])
     if op.step:
-        record.memos[op.step] = ops.Memo("value", "completed", memo.body)
+        record.recorded_calls[op.step] = ops.RecordedCall("value", "completed", known.body)
     lock = f"[lock {params['key']}]"
-    record.memos[lock] = memo
-    return ops.Recorded(body=memo.body)
+    record.recorded_calls[lock] = known
+    return ops.Recorded(body=known.body)
 
 
 def _held(record: Record, lock: str) -> bool:
-    memo = record.memos[lock]
-    return memo.phase == "completed" and not 0 < memo.due_us <= record.clock.us
+    known = record.recorded_calls[lock]
+    return known.phase == "completed" and not 0 < known.due_us <= record.clock.us
 
 
 def _check(record: Record, op: ops.Ask, lock: str) -> ops.Recorded:
     if _held(record, lock):
         return ops.Recorded(body=b"true")
-    memo = record.memos[lock] = record.memos[lock]._replace(phase="gone")
-    key = json.loads(memo.body or b"{}")["key"]
+    known = record.recorded_calls[lock] = record.recorded_calls[lock]._replace(phase="gone")
+    key = json.loads(known.body or b"{}")["key"]
     return _refuse(record, op, LockLost("it ran out", key=key))
 
 
 def _leave(record: Record, lock: str, raised: bool) -> ops.Recorded:
     held = _held(record, lock)
     phase = "left" if held and not raised else "gone"
-    record.memos[lock] = record.memos[lock]._replace(phase=phase)
+    record.recorded_calls[lock] = record.recorded_calls[lock]._replace(phase=phase)
     return ops.Recorded(body=dumps({"held": held}))

@@ -55,7 +55,7 @@ class Record:
         self.refusals: dict[str, StackshiftError] = {}
         self.busy: set[str] = set()
         self.passing: Pass | None = None
-        self.memos: dict[str, ops.Memo] = {}
+        self.recorded_calls: dict[str, ops.RecordedCall] = {}
         self.told: list[ops.Tell] = []
         self.performed: list[ops.Perform] = []
         self.progress: list[float] = []
@@ -65,49 +65,53 @@ class Record:
         self.told.append(op)
         match op:
             case ops.RecordResult():
-                memo = ops.Memo("run", "completed", op.result, tried=op.tried, input=op.input)
+                known = ops.RecordedCall(
+                    "run", "completed", op.result, tried=op.tried, input=op.input
+                )
             case ops.RecordFailure():
                 again = op.retryable and op.retry is not None
                 again = again and op.tried < (op.retry or {})["max_attempts"]
                 due_us = START_US + 1_000_000 if again else 0
                 phase = "retrying" if again else "failed"
-                memo = ops.Memo("run", phase, None, op.error, op.tried, due_us, input=op.input)
+                known = ops.RecordedCall(
+                    "run", phase, None, op.error, op.tried, due_us, input=op.input
+                )
             case ops.RecordValue():
-                memo = ops.Memo("value", "completed", op.value)
+                known = ops.RecordedCall("value", "completed", op.value)
             case ops.Sleep():
-                memo = ops.Memo("sleep", "waiting", due_us=START_US + 5_000_000)
+                known = ops.RecordedCall("sleep", "waiting", due_us=START_US + 5_000_000)
             case ops.StartChild():
                 child = f"run_of_{op.step}"
                 if op.wait:
-                    memo = ops.Memo("child", "waiting", child=child)
+                    known = ops.RecordedCall("child", "waiting", child=child)
                 else:
-                    memo = ops.Memo("start", "completed", child=child)
+                    known = ops.RecordedCall("start", "completed", child=child)
             case ops.AwaitRun():
-                memo = ops.Memo("child", "waiting", child=op.run)
+                known = ops.RecordedCall("child", "waiting", child=op.run)
             case ops.Ask():
                 return answer(self, op)
-        self.memos[op.step] = memo
-        return ops.Recorded(memo.due_us, memo.child)
+        self.recorded_calls[op.step] = known
+        return ops.Recorded(known.due_us, known.child)
 
     def ends(self, step: str, result: Any = None, *, status: str = "", error: str = "") -> None:
         """What `step` waited for has come."""
-        memo = self.memos[step]
-        if memo.phase == "retrying":
-            self.memos[step] = memo._replace(phase="running")
+        known = self.recorded_calls[step]
+        if known.phase == "retrying":
+            self.recorded_calls[step] = known._replace(phase="running")
             return
-        assert memo.phase == "waiting", f"{step} waits for nothing"
-        if memo.kind == "child" and not status:
+        assert known.phase == "waiting", f"{step} waits for nothing"
+        if known.kind == "child" and not status:
             status = "completed"
         told = {"type": "ValueError", "message": error, "traceback": ""} if error else None
-        self.memos[step] = memo._replace(
+        self.recorded_calls[step] = known._replace(
             phase="completed", body=dumps(result), child_status=status, error=told
         )
 
-    def settle(self, step: str, memo: ops.Memo) -> None:
+    def settle(self, step: str, known: ops.RecordedCall) -> None:
         """The daemon has this on record from now on, and tells a pass that is under way."""
-        self.memos[step] = memo
+        self.recorded_calls[step] = known
         if self.passing is not None:
-            self.passing.memos[step] = memo
+            self.passing.recorded_calls[step] = known
 
     def asked(self) -> list[tuple[str, str, Any]]:
         """All that was asked, and by which call: `(step, method, params)`."""
@@ -145,12 +149,12 @@ class ThreadPort:
         self._refuse()
         return self._record.take(op)
 
-    def park(self, op: ops.Park) -> ops.Memo:
+    def park(self, op: ops.Park) -> ops.RecordedCall:
         self._refuse()
-        memo = self._record.memos[op.step]
-        if memo.phase not in PENDING:
-            self._record.settle(op.step, memo)
-            return memo
+        known = self._record.recorded_calls[op.step]
+        if known.phase not in PENDING:
+            self._record.settle(op.step, known)
+            return known
         self.parked.append(op.step)
         self._pass.unwinding = "waits"
         raise Unwinding("waits")
@@ -187,12 +191,12 @@ class LoopPort:
         self.answered += 1
         return self._record.take(op)
 
-    async def park(self, op: ops.Park) -> ops.Memo:
-        memo = self._record.memos[op.step]
-        if memo.phase in PENDING:
+    async def park(self, op: ops.Park) -> ops.RecordedCall:
+        known = self._record.recorded_calls[op.step]
+        if known.phase in PENDING:
             self.parked.append(op.step)
             await asyncio.get_running_loop().create_future()
-        return self._record.memos[op.step]
+        return self._record.recorded_calls[op.step]
 
     async def perform(self, op: ops.Perform) -> Any:
         self._record.performed.append(op)
@@ -210,7 +214,7 @@ class LoopPort:
 
 def play(handler: Callable[[JobContext[Any]], Any], record: Record) -> Ended:
     """One pass of a `def` handler."""
-    pass_ = record.passing = Pass(dict(record.memos), record.clock)
+    pass_ = record.passing = Pass(dict(record.recorded_calls), record.clock)
     port = ThreadPort(record, pass_)
     context = JobContext(facts(record), pass_, port)
     try:
@@ -224,7 +228,7 @@ def play(handler: Callable[[JobContext[Any]], Any], record: Record) -> Ended:
 
 def play_async(handler: Callable[[AsyncJobContext[Any]], Awaitable[Any]], record: Record) -> Ended:
     """One pass of an `async def` handler; it is left when nothing moves any more."""
-    pass_ = record.passing = Pass(dict(record.memos), record.clock)
+    pass_ = record.passing = Pass(dict(record.recorded_calls), record.clock)
     port = LoopPort(record, pass_)
     context = AsyncJobContext(facts(record), pass_, port)
 

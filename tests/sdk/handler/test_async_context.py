@@ -25,7 +25,7 @@ def test_gathered_steps_of_one_name_keep_their_identity() -> None:
         return await asyncio.gather(*[ctx.step.run("page", fetch, n) for n in range(5)])
 
     assert play_async(handler, record) == Ended([0, 1, 2, 3, 4])
-    assert [record.memos[f"page#{n + 1}" if n else "page"].body for n in range(5)] == [
+    assert [record.recorded_calls[f"page#{n + 1}" if n else "page"].body for n in range(5)] == [
         b"%d" % n for n in range(5)
     ]
     assert play_async(handler, record) == Ended([0, 1, 2, 3, 4])
@@ -42,7 +42,7 @@ def test_steps_awaited_in_another_order_than_called_keep_their_identity() -> Non
         return [await second, await first]
 
     assert play_async(handler, record) == play_async(handler, record) == Ended([2, 1])
-    assert record.memos["page"].body == b"1"
+    assert record.recorded_calls["page"].body == b"1"
 
 
 def test_name_used_from_two_tasks_is_refused_at_once() -> None:
@@ -71,7 +71,7 @@ def test_branches_with_names_of_their_own_are_fine() -> None:
         return await asyncio.gather(branch("a"), branch("b"))
 
     assert play_async(handler, record) == play_async(handler, record) == Ended([[0, 1], [0, 1]])
-    assert sorted(record.memos) == ["a", "a#2", "b", "b#2"]
+    assert sorted(record.recorded_calls) == ["a", "a#2", "b", "b#2"]
 
 
 def test_async_and_plain_functions_are_steps() -> None:
@@ -157,7 +157,7 @@ def test_reads_are_awaited_and_replay() -> None:
 
     first, second = play_async(handler, record), play_async(handler, record)
     assert first == second
-    assert list(record.memos) == ["[now]", "[uuid]"]
+    assert list(record.recorded_calls) == ["[now]", "[uuid]"]
     assert record.progress == [1]
 
 

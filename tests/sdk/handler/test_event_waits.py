@@ -91,7 +91,7 @@ def test_wait_that_timed_out_gives_an_event_that_is_falsy(kind: str) -> None:
         return ctx.step.wait_for_event("paid", timeout=1, on_timeout="continue")
 
     play_either(kind, call, record)
-    assert record.memos["paid"].due_us == START_US + 1_000_000
+    assert record.recorded_calls["paid"].due_us == START_US + 1_000_000
     record.ends("paid", TIMED_OUT)
     for _ in range(2):
         event = play_either(kind, call, record).value

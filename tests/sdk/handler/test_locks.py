@@ -25,13 +25,13 @@ from stackshift_jobs import (
     StepFailed,
     Usage,
 )
-from stackshift_jobs.handler.ops import Memo, RecordResult
+from stackshift_jobs.handler.ops import RecordedCall, RecordResult
 from stackshift_jobs.values.strict_json import dumps
 
 Context = JobContext[Any]
 ASKED = ("[lock k]", "lock.acquire", {"key": "k", "ttl_ms": 0, "wait_ms": None})
-LEFT = ("", "lock.leave", {"lock": "[lock k]", "raised": False})
-RAISED = ("", "lock.leave", {"lock": "[lock k]", "raised": True})
+LEFT = ("", "lock.release", {"lock": "[lock k]", "raised": False})
+RAISED = ("", "lock.release", {"lock": "[lock k]", "raised": True})
 START = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=START_US)
 
 
@@ -54,7 +54,7 @@ def test_lock_is_taken_once_and_let_go_once() -> None:
     assert play(handler, record) == play(handler, record) == Ended((1, None, "k"))
     assert record.asked() == [ASKED, LEFT]
     assert record.calls() == ["s"]
-    assert record.memos["[lock k]"].phase == "left"
+    assert record.recorded_calls["[lock k]"].phase == "left"
 
 
 def test_async_lock_is_taken_once_and_let_go_once() -> None:
@@ -85,7 +85,7 @@ def test_lock_that_another_has_is_waited_for_durably() -> None:
     assert play(handler, record) == Ended(parked=("[lock k]",))
     assert record.asked() == [(*ASKED[:2], {**ASKED[2], "wait_ms": 300_000})]
     assert play(handler, record) == Ended(parked=("[lock k]",))
-    record.memos["[lock k]"] = token(record, "k", 0)
+    record.recorded_calls["[lock k]"] = token(record, "k", 0)
     assert play(handler, record) == play(handler, record) == Ended(1)
     assert record.asked()[1:] == [LEFT]
     assert record.calls() == ["s"]
@@ -102,7 +102,7 @@ def test_lock_that_was_not_had_in_time_raises_on_every_pass() -> None:
 
     play(handler, record)
     error = LockHeld("held by run_2", owner="run_2").as_json()
-    record.memos["[lock k]"] = Memo("lock", "failed", dumps(error))
+    record.recorded_calls["[lock k]"] = RecordedCall("lock", "failed", dumps(error))
     for _ in range(2):
         held = play(handler, record).error
         assert isinstance(held, LockHeld)
@@ -189,7 +189,7 @@ def test_lock_is_let_go_when_an_exception_leaves_its_block() -> None:
 
     assert isinstance(play(handler, record).error, StepFailed)
     assert record.asked() == [ASKED, RAISED]
-    assert record.memos["[lock k]"].phase == "gone"
+    assert record.recorded_calls["[lock k]"].phase == "gone"
 
 
 def test_exception_that_was_caught_outside_of_the_block_replays() -> None:
@@ -329,7 +329,7 @@ def test_lock_that_the_daemon_says_is_gone_is_lost_whatever_the_clock_says() -> 
     record = Record()
 
     def gone() -> None:
-        record.settle("[lock k]", record.memos["[lock k]"]._replace(phase="gone"))
+        record.settle("[lock k]", record.recorded_calls["[lock k]"]._replace(phase="gone"))
 
     def handler(ctx: Context) -> None:
         with ctx.state.lock("k", ttl="30s"):
@@ -346,7 +346,9 @@ def test_clock_that_is_ahead_of_the_daemons_loses_no_lock() -> None:
     record = Record()
 
     def ahead() -> None:
-        record.memos["[lock k]"] = record.memos["[lock k]"]._replace(due_us=START_US + 10**9)
+        record.recorded_calls["[lock k]"] = record.recorded_calls["[lock k]"]._replace(
+            due_us=START_US + 10**9
+        )
         record.clock.pass_(31)
 
     def handler(ctx: Context) -> str:
@@ -505,7 +507,7 @@ def test_task_that_outlives_the_block_is_not_held_to_the_lock() -> None:
         return await task
 
     assert play_async(handler, record) == Ended("done")
-    assert [method for _, method, _ in record.asked()] == ["lock.acquire", "lock.leave"]
+    assert [method for _, method, _ in record.asked()] == ["lock.acquire", "lock.release"]
 
 
 def test_call_that_is_new_in_a_block_that_was_left_is_an_error_that_says_so() -> None:

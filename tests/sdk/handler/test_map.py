@@ -38,7 +38,7 @@ def test_items_are_steps_and_results_come_in_order(mapped: Mapped) -> None:
     record = Record()
     items = list(range(20))
     assert mapped(record, double, items) == Ended([2 * n for n in items])
-    assert sorted(record.memos) == sorted(f"resize[{n}]" for n in items)
+    assert sorted(record.recorded_calls) == sorted(f"resize[{n}]" for n in items)
     assert mapped(record, double, items) == Ended([2 * n for n in items])
     assert len(record.calls()) == 20
 
@@ -55,7 +55,7 @@ def test_crash_runs_again_only_items_that_are_not_recorded(mapped: Mapped) -> No
     """What is on record stays."""
     record = Record()
     mapped(record, double, [1, 2, 3])
-    del record.memos["resize[1]"]
+    del record.recorded_calls["resize[1]"]
     assert mapped(record, double, [1, 2, 3]) == Ended([2, 4, 6])
     assert sorted(record.calls()) == ["resize[0]", "resize[1]", "resize[1]", "resize[2]"]
 
@@ -74,7 +74,7 @@ def test_items_that_fail_let_the_others_finish_then_the_lowest_raises(mapped: Ma
         failed = mapped(record, picky, range(6)).error
         assert isinstance(failed, StepFailed)
         assert (failed.step, failed.message) == ("resize[1]", "not 1")
-    assert len(record.memos) == 6
+    assert len(record.recorded_calls) == 6
     assert len(record.calls()) == 6
 
 
@@ -110,7 +110,7 @@ def test_second_map_of_the_name_has_items_of_its_own(mapped: Mapped) -> None:
             return [await ctx.step.map("m", double, [n]) for n in (1, 2)]
 
         play_async(handler, record)
-    assert sorted(record.memos) == ["m#2[0]", "m[0]"]
+    assert sorted(record.recorded_calls) == ["m#2[0]", "m[0]"]
 
 
 @both

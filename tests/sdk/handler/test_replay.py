@@ -22,7 +22,7 @@ def test_name_that_recurs_is_known_by_occurrence() -> None:
         return [ctx.step.run("page", lambda n=n: n) for n in range(3)]
 
     assert play(handler, record) == play(handler, record) == Ended([0, 1, 2])
-    assert list(record.memos) == ["page", "page#2", "page#3"]
+    assert list(record.recorded_calls) == ["page", "page#2", "page#3"]
 
 
 def test_loop_that_grew_runs_only_what_is_new() -> None:
@@ -58,11 +58,11 @@ def test_record_of_another_kind_is_refused(first: str, second: str, told: str) -
     }
     record = Record()
     play(ways[first], record)
-    before = dict(record.memos)
+    before = dict(record.recorded_calls)
     ended = play(ways[second], record)
     assert isinstance(ended.error, ReplayError)
     assert told in str(ended.error)
-    assert record.memos == before
+    assert record.recorded_calls == before
 
 
 def test_name_used_from_two_threads_is_refused_at_once() -> None:
@@ -99,7 +99,7 @@ def test_two_threads_with_names_of_their_own_are_fine() -> None:
             thread.join()
 
     assert play(handler, record).error is None
-    assert sorted(record.memos) == [f"page-{n}" for n in range(4)]
+    assert sorted(record.recorded_calls) == [f"page-{n}" for n in range(4)]
 
 
 @pytest.mark.parametrize("name", ["", "a#2", "a[0]", "a=b", "a\nb", "x" * 129, 7])

@@ -29,7 +29,7 @@ from stackshift_jobs import (
     StepFailed,
     Usage,
 )
-from stackshift_jobs.handler.ops import Ask, Memo, Recorded, RecordFailure, Tell
+from stackshift_jobs.handler.ops import Ask, Recorded, RecordedCall, RecordFailure, Tell
 from stackshift_jobs.handler.scope import current_step
 from stackshift_jobs.handler.steps import Limits
 
@@ -178,7 +178,7 @@ def test_call_is_asked_once_and_answered_from_the_record_ever_after(kind: str, c
     del record.answers[case.step]
     assert play_either(kind, case.call, record) == Ended(case.gives)
     assert len(record.told) == 1
-    assert set(record.memos) == {case.step}
+    assert set(record.recorded_calls) == {case.step}
 
 
 @KINDS
@@ -203,7 +203,7 @@ def test_call_in_a_step_acts_at_once_and_leaves_no_record(kind: str, case: Case)
         assert ended == Ended()
     assert given == [case.gives]
     assert record.asked() == [("", case.method, case.params)]
-    assert set(record.memos) == {"s"}
+    assert set(record.recorded_calls) == {"s"}
 
 
 @KINDS
@@ -250,7 +250,7 @@ def test_refusal_in_a_step_is_raised_into_its_function(kind: str) -> None:
 
     ended = play(handler, record) if kind == "def" else play_async(awaited, record)
     assert ended == Ended("{'version': 7}")
-    assert set(record.memos) == {"s"}
+    assert set(record.recorded_calls) == {"s"}
 
 
 def test_caught_refusal_takes_the_same_branch_on_every_pass() -> None:
@@ -272,7 +272,9 @@ def test_caught_refusal_takes_the_same_branch_on_every_pass() -> None:
     assert record.calls() == ["other"]
 
 
-REFUSED = Memo("refused", "failed", b'{"code":"lock_lost","message":"gone","hint":"","key":"k"}')
+REFUSED = RecordedCall(
+    "refused", "failed", b'{"code":"lock_lost","message":"gone","hint":"","key":"k"}'
+)
 OTHER_CALLS: dict[str, Callable[[Any], Any]] = {
     "run": lambda ctx: ctx.step.run("s", int),
     "sleep": lambda ctx: ctx.step.sleep("s", 1),
@@ -289,7 +291,7 @@ OTHER_CALLS: dict[str, Callable[[Any], Any]] = {
 def test_refusal_may_stand_under_the_name_of_any_call(kind: str, call: str) -> None:
     """A call that was refused because a lock was lost raises that again."""
     record = Record()
-    record.memos["s"] = REFUSED
+    record.recorded_calls["s"] = REFUSED
     error = play_either(kind, OTHER_CALLS[call], record).error
     assert (type(error).__name__, str(error)) == ("LockLost", "gone")
     assert record.told == []
@@ -365,7 +367,7 @@ def test_every_page_of_a_list_is_a_call_of_its_own(kind: str) -> None:
     ]
     passing = record.passing
     assert passing is not None
-    assert passing.calls == len(record.memos) == 3
+    assert passing.calls == len(record.recorded_calls) == 3
 
 
 def test_gathered_lists_of_one_prefix_keep_their_pages_apart() -> None:
@@ -605,7 +607,7 @@ def test_call_in_an_event_loop_of_its_own_says_what_to_use() -> None:
 def test_record_of_another_kind_is_an_error_that_says_so() -> None:
     """A key's call and a wait cannot take each other's record."""
     record = Record()
-    record.memos["paid"] = Memo("sleep", "completed")
+    record.recorded_calls["paid"] = RecordedCall("sleep", "completed")
     error = play(lambda ctx: ctx.step.wait_for_event("paid"), record).error
     assert isinstance(error, ReplayError)
     assert "a sleep" in error.message

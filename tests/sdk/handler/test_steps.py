@@ -53,7 +53,7 @@ def test_step_that_was_cut_off_before_its_record_runs_again() -> None:
         return ctx.step.run("a", int)
 
     play(handler, record)
-    del record.memos["a"]
+    del record.recorded_calls["a"]
     play(handler, record)
     assert record.calls() == ["a", "a"]
 
@@ -152,7 +152,7 @@ def test_value_that_json_cannot_hold_fails_the_step_for_good(value: Any, path: s
     assert ended.error.type == "PayloadRefused"
     assert getattr(ended.error.__cause__, "path", None) == path
     assert failure(record).retryable is False
-    assert record.memos["a"].phase == "failed"
+    assert record.recorded_calls["a"].phase == "failed"
 
 
 def test_limit_on_a_value_is_that_of_the_project(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,7 +231,7 @@ def test_step_with_terms_waits_and_is_tried_again() -> None:
 
     for _ in range(2):
         assert play(handler, record) == Ended(parked=("a",))
-        assert record.memos["a"].phase == "retrying"
+        assert record.recorded_calls["a"].phase == "retrying"
         record.ends("a")
     assert play(handler, record) == Ended("found")
     assert [op.tried for op in record.performed] == [1, 2, 3]
@@ -315,7 +315,7 @@ def test_time_and_uuids_are_those_of_the_first_pass() -> None:
     assert first == second
     assert first.value[0].tzinfo is UTC
     assert first.value[2] != first.value[3]
-    assert list(record.memos) == ["[now]", "[now]#2", "[uuid]", "[uuid]#2"]
+    assert list(record.recorded_calls) == ["[now]", "[now]#2", "[uuid]", "[uuid]#2"]
     assert record.kinds() == ["RecordValue"] * 4
 
 

@@ -221,11 +221,12 @@ def test_short_commands_import_little(tmp_path: Path) -> None:
         "typing",
         "stackshift_jobs.values.strict_json",
     ]
-    # A package without its `__init__`, which is loaded for all programs and answers for itself.
+    # The packages without their `__init__`, which are loaded for all programs and are tested alone.
     code = (
         "import sys\n"
-        "sys.modules['stackshift_jobs'] = package = type(sys)('stackshift_jobs')\n"
-        f"package.__path__ = [{str(REPOSITORY / 'stackshift_jobs')!r}]\n"
+        "for name in ('stackshift_jobs', 'stackshift_cli'):\n"
+        "    sys.modules[name] = type(sys)(name)\n"
+        f"    sys.modules[name].__path__ = [{str(REPOSITORY)!r} + '/' + name]\n"
         "from stackshift_cli.daemon.connection import Connection\n"
         "from stackshift_jobs import errors\n"
         "from stackshift_jobs.project import locate\n"

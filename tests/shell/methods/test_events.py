@@ -16,7 +16,7 @@ from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.ids import Ids
 from stackshiftd.shell.methods import events as shell_events
 from stackshiftd.shell.methods.events import Events, ListEvents
-from stackshiftd.shell.requests import Asks
+from stackshiftd.shell.requests import Requests
 
 MANY = 200
 List = Callable[..., tuple[int, Any]]
@@ -40,8 +40,8 @@ def list_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> List:
                     Kept(f"e{at}", at, address, b"1", 0, 4_000_000_000_000_000, None)
                 )
             tasks, pages = list[Any](), list[Any]()
-            asks = Asks(load_config(tmp_path, {}), Ids())
-            made = Events(engine, asks, lambda work: tasks.append(asyncio.ensure_future(work)))
+            requests = Requests(load_config(tmp_path, {}), Ids())
+            made = Events(engine, requests, lambda work: tasks.append(asyncio.ensure_future(work)))
             made.list(ListEvents(**params), pages.append)
             turns = 0
             while not pages and not any(task.done() and task.exception() for task in tasks):

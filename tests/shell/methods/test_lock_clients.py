@@ -21,7 +21,7 @@ from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.ids import Ids
 from stackshiftd.shell.methods import locks as shell_locks
 from stackshiftd.shell.methods.locks import Locks
-from stackshiftd.shell.requests import AcquireLock, Asks, ReleaseLock
+from stackshiftd.shell.requests import AcquireLock, ReleaseLock, Requests
 
 
 class Client:
@@ -45,12 +45,12 @@ class Client:
 
 
 class Shop:
-    """An engine with the clients of its locks, and nothing else. `engine.Shell`."""
+    """An engine with the clients of its locks, and nothing else. `engine.EffectSink`."""
 
     def __init__(self, root: Path) -> None:
         self.journal = MemoryJournal()
         self.engine = Engine(self.journal)
-        self.locks = Locks(self.engine, Asks(load_config(root, {}), Ids()))
+        self.locks = Locks(self.engine, Requests(load_config(root, {}), Ids()))
         self.engine.attach(cast(Any, self))
         self.on_published: Callable[[], None] = lambda: None
 

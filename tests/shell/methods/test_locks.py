@@ -16,7 +16,7 @@ from stackshiftd.core.effects import Granted
 from stackshiftd.core.fold.fold import fold
 from stackshiftd.core.state.state import State
 from stackshiftd.shell.methods.locks import Locks
-from stackshiftd.shell.requests import AcquireLock, Asks, ReleaseLock
+from stackshiftd.shell.requests import AcquireLock, ReleaseLock, Requests
 
 
 class SlowEngine:
@@ -74,8 +74,8 @@ def tell() -> Callable[[Callable[[SlowEngine], Coroutine[Any, Any, None]]], None
     def run(story: Callable[[SlowEngine], Coroutine[Any, Any, None]]) -> None:
         async def tell() -> None:
             engine = SlowEngine()
-            asks = Asks.__new__(Asks)
-            engine.locks = Locks(cast(Any, engine), asks)
+            requests = Requests.__new__(Requests)
+            engine.locks = Locks(cast(Any, engine), requests)
             await story(engine)
 
         asyncio.run(asyncio.wait_for(tell(), 30))

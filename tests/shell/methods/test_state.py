@@ -19,7 +19,7 @@ from stackshiftd.core import commands as c
 from stackshiftd.journal.memory import MemoryJournal
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.ids import Ids
-from stackshiftd.shell.requests import Asks, SetState
+from stackshiftd.shell.requests import Requests, SetState
 from stackshiftd.shell.views.entry_history import EntryHistory, StateHistory
 from stackshiftd.shell.workers.dispatcher import Dispatcher
 
@@ -33,13 +33,13 @@ class Damaged(MemoryJournal):
 
 
 @pytest.fixture
-def asks(tmp_path: Path) -> Asks:
+def requests(tmp_path: Path) -> Requests:
     """What reads the params."""
     (tmp_path / "stackshift.toml").write_text("")
-    return Asks(load_config(tmp_path, {}), Ids())
+    return Requests(load_config(tmp_path, {}), Ids())
 
 
-def look_back(asks: Asks) -> tuple[Any, Any]:
+def look_back(requests: Requests) -> tuple[Any, Any]:
     """What a client and a handler are told of a key whose history cannot be read."""
 
     async def look() -> tuple[Any, Any]:
@@ -48,7 +48,7 @@ def look_back(asks: Asks) -> tuple[Any, Any]:
         engine = Engine(Damaged())
         engine.submit = lambda command, *_, **__: posted.append(command)  # type: ignore[method-assign]
         history = EntryHistory(engine, lambda work: tasks.append(asyncio.ensure_future(work)))
-        made = Dispatcher(*cast(Any, (engine, None, None, None, None, asks, history)))
+        made = Dispatcher(*cast(Any, (engine, None, None, None, None, requests, history)))
         history.answer(StateHistory("k"), told.append)
         link = SimpleNamespace(stopping=())
         asked = c.Ask("run_1", 1, 7, "[state.history k]", "state.history", Raw(b'{"key":"k"}'))
@@ -59,15 +59,15 @@ def look_back(asks: Asks) -> tuple[Any, Any]:
     return asyncio.run(look())
 
 
-def test_history_that_cannot_be_read_is_told_as_such(asks: Asks) -> None:
+def test_history_that_cannot_be_read_is_told_as_such(requests: Requests) -> None:
     """Nobody waits for ever for what a damaged journal does not say."""
-    told, posted = look_back(asks)
+    told, posted = look_back(requests)
     assert isinstance(told, JournalDamaged)
     assert isinstance(posted, c.RefuseCall)
     assert (posted.call, json.loads(bytes(posted.error))["code"]) == (7, told.code)
 
 
-def test_entry_that_expired_at_the_beginning_of_time_has_expired(asks: Asks) -> None:
+def test_entry_that_expired_at_the_beginning_of_time_has_expired(requests: Requests) -> None:
     """Its zero is not the one that stands for no expiry."""
-    command = asks.set(SetState("k", Raw(b"1"), expires_at="1970-01-01T00:00:00Z"))
+    command = requests.set(SetState("k", Raw(b"1"), expires_at="1970-01-01T00:00:00Z"))
     assert command.expires_us > 0

@@ -36,7 +36,7 @@ def test_records_of_a_run_are_read_once_when_it_is_handed_out() -> None:
     for n in range(STEPS):
         add(r.StepCompleted("run_1", 1, f"s{n}", LARGE, 1, 1))
     run = state.runs["run_1"]
-    assert all(isinstance(step.body, Spilled) for step in run.steps.values())
+    assert all(isinstance(step.body, Spilled) for step in run.calls.values())
 
     read = list[str]()
     posted = list[Any]()

@@ -52,7 +52,7 @@ from stackshiftd.core.effects import (
     Stop,
 )
 from stackshiftd.core.state.expiry import EVENT, LOCK
-from stackshiftd.core.state.state import PENDING, Memo, Phase, Run, State, Status
+from stackshiftd.core.state.state import PENDING, CallKind, Phase, Run, State, Status
 
 
 def decide(state: State, command: c.AnyCommand, now_us: int) -> Decision:
@@ -127,7 +127,7 @@ def _define_jobs(state: State, command: c.DefineJobs, now_us: int) -> Decision:
 def _is_settled(run: Run, name: str) -> bool:
     """Has the step its one recorded result? A timeout may be told just after it; it changes
     nothing (promise 4)."""
-    step = run.steps.get(name)
+    step = run.calls.get(name)
     return step is not None and step.phase in (Phase.COMPLETED, Phase.FAILED)
 
 
@@ -183,7 +183,7 @@ def _open_step(state: State, command: c.OpenStep, now_us: int) -> Decision:
     run = current(state, command.run, command.token)
     if run is None:
         return NOTHING
-    step = run.steps.get(command.step)
+    step = run.calls.get(command.step)
     # Its result may have overtaken the note that it runs.
     if step is not None and step.phase is not Phase.OPEN:
         return NOTHING
@@ -301,7 +301,7 @@ def _suspend(state: State, command: c.Suspend, now_us: int) -> Decision:
     if run is None:
         return NOTHING
     suspended = r.AttemptSuspended(run.id, run.attempt)
-    steps = run.steps
+    steps = run.calls
     if all(name in steps and steps[name].phase in PENDING for name in command.pending):
         return Decision((suspended,))
     # What it waits for came while it was on its way out: it goes on at once.
@@ -329,10 +329,10 @@ def _tick(state: State, command: c.Tick, now_us: int) -> Decision:
 
 
 def _wait_is_over(state: State, run: Run, name: str, now_us: int) -> Decision:
-    step = run.steps[name]
-    if step.phase is Phase.WAITING and step.kind is Memo.EVENT:
+    step = run.calls[name]
+    if step.phase is Phase.WAITING and step.kind is CallKind.EVENT:
         return events.wait_is_over(state, run, name, now_us)
-    if step.phase is Phase.WAITING and step.kind is Memo.LOCK:
+    if step.phase is Phase.WAITING and step.kind is CallKind.LOCK:
         return locks.wait_is_over(state, run, name, now_us)
     return end_wait(state, run, r.WaitEnded(run.id, name))
 
@@ -437,7 +437,7 @@ _BY_TYPE: Final[dict[type[c.Command], Callable[[State, Any, int], Decision]]] = 
     c.SetState: entries.decide_set,
     c.IncrementState: entries.decide_increment,
     c.DeleteState: entries.decide_delete,
-    c.TakeLock: locks.decide_take,
+    c.AcquireLock: locks.decide_acquire,
     c.ExtendLock: locks.decide_extend,
     c.ReleaseLock: locks.decide_release,
     c.CheckLock: locks.decide_check,

@@ -12,7 +12,7 @@ from stackshift_jobs.values.durations import rfc3339
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
 from stackshiftd.core.decide.backoff import delay_ms
-from stackshiftd.core.decide.lock_release import Handing, holds
+from stackshiftd.core.decide.lock_release import LockRelease, holds
 from stackshiftd.core.effects import (
     NOTHING,
     Cancelled,
@@ -95,8 +95,8 @@ def attempt_failed(
 
 def over_limit(state: State, run: Run, step: str, size: int, now_us: int) -> Decision | None:
     """The failure of a run that would record more than it may; trying again would not help."""
-    if step not in run.steps and len(run.steps) >= run.limits.steps:
-        told = f"the run has recorded {len(run.steps)} calls, the limit is {run.limits.steps}"
+    if step not in run.calls and len(run.calls) >= run.limits.steps:
+        told = f"the run has recorded {len(run.calls)} calls, the limit is {run.limits.steps}"
     elif run.bytes_recorded + size > run.limits.bytes:
         told = f"the run's results are over {run.limits.bytes} bytes"
     else:
@@ -122,11 +122,11 @@ def finish(
     """`records` end the run: whoever waits for it learns of it in the same append, and its locks
     pass on (if its handler has `stopped`; else when it has). `gone` are the runs that end with it,
     `before` the records that stand before these."""
-    handing = Handing(state, now_us, gone)
+    release = LockRelease(state, now_us, gone)
     if stopped:
-        handing.release_all(run, before)
-    records = (*handing.records, *records)
-    effects: list[Effect] = [finished, *handing.effects]
+        release.release_all(run, before)
+    records = (*release.records, *records)
+    effects: list[Effect] = [finished, *release.effects]
     added: list[r.AnyRecord] = []
     for waiter_id, step in state.awaited.get(run.id, ()):
         ended = r.WaitEnded(waiter_id, step, finished.status, finished.result, finished.error)
@@ -149,12 +149,12 @@ def decide_stopped(state: State, command: c.ConfirmStop, now_us: int) -> Decisio
 def _stopped(state: State, run: Run, now_us: int, before: int = 0) -> Decision:
     """The locks of a run that has ended are given back only now that nothing executes for it; so
     are those of one that a person has sent on meanwhile: it takes them anew."""
-    handing = Handing(state, now_us)
+    release = LockRelease(state, now_us)
     for key in run.locks:
         if run.finished or not holds(state, run, key):
-            handing.release(key, "run", before)
+            release.release(key, "run", before)
     stopped = r.AttemptStopped(run.id, run.attempt)
-    return Decision((*handing.records, stopped), tuple(handing.effects))
+    return Decision((*release.records, stopped), tuple(release.effects))
 
 
 def decide_lost(state: State, command: c.LoseExecution, now_us: int) -> Decision:

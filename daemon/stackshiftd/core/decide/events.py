@@ -42,7 +42,7 @@ def decide_send(state: State, command: c.SendEvent, now_us: int) -> Decision:
     address = address_of(command.name, command.correlation_key)
     for run_id, name in state.events.listening.get(address, ()):
         run = state.runs[run_id]
-        if 0 < run.steps[name].due_us <= now_us:
+        if 0 < run.calls[name].due_us <= now_us:
             continue  # its time has passed, which its timer is about to record
         record = r.WaitEnded(
             run_id,
@@ -147,7 +147,7 @@ def decide_expire(state: State, event_id: str) -> Decision:
 
 def wait_is_over(state: State, run: Run, name: str, now_us: int) -> Decision:
     """The time of a wait has passed: the run goes on, fails or is cancelled, as it was asked."""
-    terms = run.steps[name].wait
+    terms = run.calls[name].wait
     assert terms is not None
     first, key = terms.events[0]
     ended = r.WaitEnded(run.id, name, "timed_out", name=first, correlation_key=key)

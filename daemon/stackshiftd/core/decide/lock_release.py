@@ -18,10 +18,10 @@ from stackshiftd.core.state.state import Run, State, Status
 def holds(state: State, run: Run, key: str) -> bool:
     """Does the run know of the lock that it holds, by a call that is on record?"""
     holding = state.locks[key].holding
-    return holding is not None and holding.step in run.steps
+    return holding is not None and holding.step in run.calls
 
 
-class Handing:
+class LockRelease:
     """Records and effects that let go of locks and give them on, one after the other."""
 
     def __init__(self, state: State, now_us: int, gone: frozenset[str] = frozenset()) -> None:

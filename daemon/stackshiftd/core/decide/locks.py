@@ -1,6 +1,6 @@
 """What is decided about locks: who gets one, and what becomes of it when it is let go.
 
-See `handing` for how one is let go of.
+See `release` for how one is let go of.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from stackshift_jobs.values.durations import rfc3339
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
 from stackshiftd.core.decide.ends import end_wait
-from stackshiftd.core.decide.lock_release import Handing
+from stackshiftd.core.decide.lock_release import LockRelease
 from stackshiftd.core.decide.replies import Asker, asker, encode, refusal_json
 from stackshiftd.core.effects import (
     NOTHING,
@@ -29,31 +29,36 @@ EMPTY: Final = Lock()
 """One that nobody holds or waits for."""
 
 
-def decide_take(state: State, command: c.TakeLock, now_us: int) -> Decision:
+def decide_acquire(state: State, command: c.AcquireLock, now_us: int) -> Decision:
     """Hold the lock, or stand in its line. Refuses with `LockHeld` who will not wait."""
     who = asker(state, command, 0, now_us)
     if not isinstance(who, Asker):
         return who
-    if who.run is not None and (mistake := _twice(state, who.run, command.key)) is not None:
+    if (
+        who.run is not None
+        and (mistake := _acquired_twice(state, who.run, command.key)) is not None
+    ):
         return who.refused(mistake)
     lock = state.locks.get(command.key, EMPTY)
-    handing = Handing(state, now_us)
+    release = LockRelease(state, now_us)
     if lock.holding is not None and lock.held(now_us) is None:
-        handing.release(command.key, "expired")
-    given = any(isinstance(each, r.LockAcquired) for each in handing.records)
+        release.release(command.key, "expired")
+    given = any(isinstance(each, r.LockAcquired) for each in release.records)
     holding = lock.held(now_us)
     if who.run is None and holding is not None and holding.asker == command.asker:
         return who.told(token_json(command.key, holding.token, holding.expires_us))
     if who.run is None and command.asker in lock.line:
         return Decision(reply=Queued(command.asker))
     if holding is None and not given and lock.next(now_us) is None:
-        return _take(state, who, command, handing, now_us)
+        return _acquire(state, who, command, release, now_us)
     if command.wait_ms == 0:
-        return _refuse(who, command, lock, handing, now_us)
-    return _stand(who, command, lock, handing, now_us)
+        return _refuse(who, command, lock, release, now_us)
+    return _join_line(who, command, lock, release, now_us)
 
 
-def _take(state: State, who: Asker, command: c.TakeLock, handing: Handing, now_us: int) -> Decision:
+def _acquire(
+    state: State, who: Asker, command: c.AcquireLock, release: LockRelease, now_us: int
+) -> Decision:
     expires_us = now_us + command.ttl_ms * 1000 if command.ttl_ms else 0
     acquired = r.LockAcquired(
         command.key,
@@ -64,21 +69,25 @@ def _take(state: State, who: Asker, command: c.TakeLock, handing: Handing, now_u
         command.asker,
         command.holder,
     )
-    records = (*handing.records, acquired)
+    records = (*release.records, acquired)
     body = token_json(command.key, state.seq + len(records), expires_us)
-    return who.told(body, records, tuple(handing.effects))
+    return who.told(body, records, tuple(release.effects))
 
 
-def _refuse(who: Asker, command: c.TakeLock, lock: Lock, handing: Handing, now_us: int) -> Decision:
+def _refuse(
+    who: Asker, command: c.AcquireLock, lock: Lock, release: LockRelease, now_us: int
+) -> Decision:
     error = held_error(command.key, lock, now_us)
-    if who.run is None and handing.records:
+    if who.run is None and release.records:
         # A refusal that is raised has no records: what has run out does so by its timer.
         raise error
-    return who.refused(error, tuple(handing.records), tuple(handing.effects))
+    return who.refused(error, tuple(release.records), tuple(release.effects))
 
 
-def _stand(who: Asker, command: c.TakeLock, lock: Lock, handing: Handing, now_us: int) -> Decision:
-    records, effects = tuple(handing.records), tuple(handing.effects)
+def _join_line(
+    who: Asker, command: c.AcquireLock, lock: Lock, release: LockRelease, now_us: int
+) -> Decision:
+    records, effects = tuple(release.records), tuple(release.effects)
     if who.run is None:
         asked = r.LockRequested(command.key, command.asker, command.ttl_ms, command.holder)
         return Decision((*records, asked), effects, Queued(command.asker))
@@ -95,7 +104,7 @@ def _stand(who: Asker, command: c.TakeLock, lock: Lock, handing: Handing, now_us
     return Decision((*records, waits), (Acknowledge(who.call, due_us), *effects))
 
 
-def _twice(state: State, run: Run, key: str) -> Usage | None:
+def _acquired_twice(state: State, run: Run, key: str) -> Usage | None:
     """A run that waited for a lock which it holds would wait for ever."""
     lock = state.locks.get(key, EMPTY)
     if key not in run.locks and place_of(run.id) not in lock.line:
@@ -125,7 +134,7 @@ def held_error(key: str, lock: Lock, now_us: int) -> LockHeld:
 
 def wait_is_over(state: State, run: Run, name: str, now_us: int) -> Decision:
     """The time of a call that waits for a lock has passed: it is refused."""
-    terms = run.steps[name].wait
+    terms = run.calls[name].wait
     assert terms is not None
     lock = state.locks.get(terms.lock, EMPTY)
     refusal = refusal_json(held_error(terms.lock, lock, now_us))
@@ -159,21 +168,21 @@ def decide_release(state: State, command: c.ReleaseLock, now_us: int) -> Decisio
     who = asker(state, command, 0, now_us)
     if not isinstance(who, Asker):
         return who
-    handing = Handing(state, now_us)
+    release = LockRelease(state, now_us)
     if who.run is None:
         lock = state.locks.get(command.key, EMPTY)
         holding = _clients(command.key, lock, command.lock_token, now_us)
-        handing.release(command.key, "client")
+        release.release(command.key, "client")
         body = encode({"key": command.key, "token": holding.token})
-        return who.told(body, tuple(handing.records), tuple(handing.effects))
+        return who.told(body, tuple(release.records), tuple(release.effects))
     key = _held_by(state, who.run, command.lock)
     if key is None:
         return who.told(b'{"held":false}')
     # That it ran out is on record before the handler knows: a later pass is told the same.
     held = state.locks[key].held(now_us) is not None
-    handing.release(key, ("raised" if command.raised else "left") if held else "expired")
+    release.release(key, ("raised" if command.raised else "left") if held else "expired")
     body = b'{"held":true}' if held else b'{"held":false}'
-    return who.told(body, tuple(handing.records), tuple(handing.effects))
+    return who.told(body, tuple(release.records), tuple(release.effects))
 
 
 def decide_check(state: State, command: c.CheckLock, now_us: int) -> Decision:
@@ -185,12 +194,14 @@ def decide_check(state: State, command: c.CheckLock, now_us: int) -> Decision:
     key = _held_by(state, who.run, command.lock)
     if key is not None and state.locks[key].held(now_us) is not None:
         return who.told(b"true")
-    handing = Handing(state, now_us)
+    release = LockRelease(state, now_us)
     if key is not None:
-        handing.release(key, "expired")
-    taken = who.run.steps.get(command.lock)
-    error = _lost(key or _taken_by(who.run, command.lock), taken.due_us if taken is not None else 0)
-    return who.refused(error, tuple(handing.records), tuple(handing.effects))
+        release.release(key, "expired")
+    acquired = who.run.calls.get(command.lock)
+    error = _lost(
+        key or _key_of(who.run, command.lock), acquired.due_us if acquired is not None else 0
+    )
+    return who.refused(error, tuple(release.records), tuple(release.effects))
 
 
 def decide_withdraw(state: State, command: c.WithdrawLock, now_us: int) -> Decision:
@@ -203,9 +214,9 @@ def decide_withdraw(state: State, command: c.WithdrawLock, now_us: int) -> Decis
 
 def decide_expire(state: State, key: str, now_us: int) -> Decision:
     """The time of the holder has passed."""
-    handing = Handing(state, now_us)
-    handing.release(key, "expired")
-    return Decision(tuple(handing.records), tuple(handing.effects))
+    release = LockRelease(state, now_us)
+    release.release(key, "expired")
+    return Decision(tuple(release.records), tuple(release.effects))
 
 
 def _lost(key: str, due_us: int = 0) -> LockLost:
@@ -228,9 +239,9 @@ def _clients(key: str, lock: Lock, token: int, now_us: int) -> Holding:
     return holding
 
 
-def _taken_by(run: Run, step: str) -> str:
+def _key_of(run: Run, step: str) -> str:
     """The key of the lock that the call `step` once took."""
-    found = run.steps.get(step)
+    found = run.calls.get(step)
     if found is None or not isinstance(found.body, bytes):
         return step
     return str(decode(found.body).get("key", step))

@@ -12,8 +12,8 @@ from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
 from stackshiftd.core.effects import Decision, Sent
 from stackshiftd.core.fold.fold import rebuild
-from stackshiftd.core.fold.locks import left_since
-from stackshiftd.core.state.state import PENDING, Memo, Phase, Run, State, Status, Step
+from stackshiftd.core.fold.locks import released_since
+from stackshiftd.core.state.state import PENDING, Call, CallKind, Phase, Run, State, Status
 
 
 class Plan(NamedTuple):
@@ -33,26 +33,26 @@ def plan(state: State, run: Run, from_step: str | None, replaced: frozenset[str]
     `NotFound` for a step that is not recorded.
     """
     ended = run.failed_step if run.status is not Status.COMPLETED else None
-    if from_step is not None and from_step not in run.steps and from_step != ended:
+    if from_step is not None and from_step not in run.calls and from_step != ended:
         raise NotFound(
             f"{run.id} has no recorded step {from_step!r}",
-            hint="its steps: " + (", ".join(run.steps) or "none"),
+            hint="its steps: " + (", ".join(run.calls) or "none"),
         )
     # What ended the run is not among its steps any more, and nothing was recorded after it.
-    since = run.steps[from_step].seq if from_step in run.steps else None
+    since = run.calls[from_step].seq if from_step in run.calls else None
     earliest = min(
-        (run.steps[name].seq for name in (*replaced, from_step) if name in run.steps), default=None
+        (run.calls[name].seq for name in (*replaced, from_step) if name in run.calls), default=None
     )
-    entered = left_since(run, earliest) if earliest is not None else []
-    in_order = sorted(run.steps, key=lambda name: run.steps[name].seq)
+    entered = released_since(run, earliest) if earliest is not None else []
+    in_order = sorted(run.calls, key=lambda name: run.calls[name].seq)
     repeated = [
         name
         for name in in_order
-        if name not in replaced and (name in entered or _repeats(state, run.steps[name], since))
+        if name not in replaced and (name in entered or _repeats(state, run.calls[name], since))
     ]
     again = frozenset(repeated)
     reused = [name for name in in_order if name not in again and name not in replaced]
-    if ended is not None and ended not in run.steps and ended not in replaced:
+    if ended is not None and ended not in run.calls and ended not in replaced:
         repeated.append(ended)
     return Plan(reused, repeated)
 
@@ -65,24 +65,24 @@ def fork_plan(state: State, source: Run, from_step: str | None, new_payload: boo
         return Plan([], [*made.reused, *made.repeated])
     # A wait under way belongs to the source; the fork begins its own.
     pending = [
-        name for name in made.reused if name in source.steps and source.steps[name].phase in PENDING
+        name for name in made.reused if name in source.calls and source.calls[name].phase in PENDING
     ]
     reused = [name for name in made.reused if name not in pending]
     return Plan(reused, [*made.repeated, *pending])
 
 
-def _repeats(state: State, step: Step, since: int | None) -> bool:
-    if since is not None and max(step.seq, step.left_seq) >= since:
+def _repeats(state: State, step: Call, since: int | None) -> bool:
+    if since is not None and max(step.seq, step.released_seq) >= since:
         return True
     if step.phase in (Phase.OPEN, Phase.GONE):
         return True
-    if step.kind is Memo.LOCK and step.phase in (Phase.WAITING, Phase.COMPLETED):
+    if step.kind is CallKind.LOCK and step.phase in (Phase.WAITING, Phase.COMPLETED):
         return True
-    if step.kind is Memo.EVENT and step.phase in PENDING:
+    if step.kind is CallKind.EVENT and step.phase in PENDING:
         return True  # what came meanwhile is kept: only a wait that begins now can get it
-    if step.kind is Memo.EVENT and step.child_status and step.wait is not None:
+    if step.kind is CallKind.EVENT and step.child_status and step.wait is not None:
         return step.wait.on_timeout == "cancel"  # its time has passed, which ended the run
-    if step.kind is Memo.CHILD and step.phase in PENDING:
+    if step.kind is CallKind.CHILD and step.phase in PENDING:
         child = state.runs.get(step.child or "")
         return child is None or child.finished
     return False
@@ -112,8 +112,8 @@ def decide_retry(state: State, command: c.RetryRun) -> Decision:
             owner=run.id,
         )
     for name in command.replaced:
-        step = run.steps.get(name)
-        if step is not None and step.kind is not Memo.RUN:
+        step = run.calls.get(name)
+        if step is not None and step.kind is not CallKind.RUN:
             raise Usage(
                 f"{name!r} is not a step with a function: its result cannot be replaced",
                 hint=f"stackshift runs retry {run.id} --from {name} does it again",

@@ -23,13 +23,13 @@ from stackshiftd.core.state.events import event_json
 from stackshiftd.core.state.state import (
     PENDING,
     SPILL_BYTES,
+    Call,
+    CallKind,
     KeyEntry,
-    Memo,
     Phase,
     Run,
     State,
     Status,
-    Step,
     WaitTerms,
 )
 
@@ -108,10 +108,10 @@ def _created(state: State, entry: r.Entry, record: r.RunCreated) -> None:
         scheduled_us=due_us,
         place_us=due_us if waits else entry.at_us,
         status=S.SCHEDULED if waits else S.QUEUED,
-        steps={},
+        calls={},
     )
     if record.restored:
-        run.steps = _without(rebuild(record.restored).steps, record.forgotten)
+        run.calls = _without(rebuild(record.restored).calls, record.forgotten)
     state.runs[run.id] = run
     if waits:
         state.queue(run.queue)
@@ -194,7 +194,7 @@ def _failed(state: State, entry: r.Entry, record: r.RunFailed) -> None:
     run = state.runs[record.run]
     run.error = record.error
     if record.step is not None:
-        run.steps.pop(record.step, None)
+        run.calls.pop(record.step, None)
         run.failed_step = record.step
     state.dead += 1
     _finish(state, run, entry, "run.failed")
@@ -216,18 +216,18 @@ def _finish(state: State, run: Run, entry: r.Entry, kind: str) -> None:
 
 def _forget_waits(state: State, run: Run) -> None:
     """A finished run waits for nothing any more."""
-    for name, step in run.steps.items():
+    for name, step in run.calls.items():
         if step.phase is Phase.WAITING:
             _forget_wait(state, run, name, step)
 
 
-def _forget_wait(state: State, run: Run, name: str, step: Step) -> None:
+def _forget_wait(state: State, run: Run, name: str, step: Call) -> None:
     """Take a wait out of the index of what it waits for."""
-    if step.kind is Memo.EVENT and step.wait is not None:
+    if step.kind is CallKind.EVENT and step.wait is not None:
         state.events.hush(step.wait.addresses, run.id, name)
-    elif step.kind is Memo.LOCK and step.wait is not None:
+    elif step.kind is CallKind.LOCK and step.wait is not None:
         locks.leave_line(state, run, step.wait.lock)
-    elif step.kind is Memo.CHILD:
+    elif step.kind is CallKind.CHILD:
         waiters = state.awaited.get(step.child or "", [])
         if (run.id, name) in waiters:
             waiters.remove((run.id, name))
@@ -251,28 +251,30 @@ def _retried(state: State, entry: r.Entry, record: r.RunRetried) -> None:
         state.queue(run.queue)
     _adopt(state, run)
     _lapse_key(state, run, entry.at_us)
-    run.steps = _without(run.steps, record.forgotten)
+    run.calls = _without(run.calls, record.forgotten)
     for name, value in record.replaced.items():
-        run.steps[name] = Step(
-            Memo.RUN, Phase.COMPLETED, entry.seq, keep(state, value, entry.seq), tried=1
+        run.calls[name] = Call(
+            CallKind.RUN, Phase.COMPLETED, entry.seq, keep(state, value, entry.seq), tried=1
         )
     run.attempts_before = run.attempt
     run.next_is_new = True
     run.finished_us = run.spent_us = run.deaths = 0
     run.error = run.result = None
     run.bytes_recorded = sum(
-        size(step.body) for step in run.steps.values() if step.kind in (Memo.RUN, Memo.VALUE)
+        size(step.body)
+        for step in run.calls.values()
+        if step.kind in (CallKind.RUN, CallKind.VALUE)
     )
     run.place_us = entry.at_us
     move(state, run, "run.retried")
     # A sleep under way when the run ended goes on; a child under way was cancelled or is awaited
     # anew.
-    for name, step in run.steps.items():
+    for name, step in run.calls.items():
         if step.phase in PENDING:
             _await_step(state, run, name, step)
 
 
-def _without(steps: dict[str, Step], forgotten: list[str]) -> dict[str, Step]:
+def _without(steps: dict[str, Call], forgotten: list[str]) -> dict[str, Call]:
     gone = frozenset(forgotten)
     return {name: step for name, step in steps.items() if name not in gone}
 
@@ -310,8 +312,8 @@ def _dispatched(state: State, entry: r.Entry, record: r.AttemptStarted | r.Attem
         run.spent_us = 0
         run.retry_us = 0
         # What a lock protected is entered again: so one that is gone is taken again.
-        for name in [name for name, step in run.steps.items() if step.phase is Phase.GONE]:
-            del run.steps[name]
+        for name in [name for name, step in run.calls.items() if step.phase is Phase.GONE]:
+            del run.calls[name]
         locks.renew(state, run, entry.seq)
     if run.timeout_ms:
         left_us = run.timeout_ms * 1000 - run.spent_us
@@ -329,10 +331,10 @@ def _attempt_failed(state: State, entry: r.Entry, record: r.AttemptFailed) -> No
     run = state.runs[record.run]
     if record.stopped:
         _release(state, run, entry.at_us)
-    failed = run.steps.pop(record.step, None) if record.step is not None else None
+    failed = run.calls.pop(record.step, None) if record.step is not None else None
     # What failed happens again; it may have been in the block of a lock that was left since.
-    for name in locks.left_since(run, failed.seq) if failed is not None else ():
-        del run.steps[name]
+    for name in locks.released_since(run, failed.seq) if failed is not None else ():
+        del run.calls[name]
     run.failed_step = record.step
     run.error = record.error
     run.next_is_new = True
@@ -365,9 +367,9 @@ def _stopped(state: State, entry: r.Entry, record: r.AttemptStopped) -> None:
 
 def _step_started(state: State, entry: r.Entry, record: r.StepStarted) -> None:
     run = state.runs[record.run]
-    step = run.steps.get(record.step)
+    step = run.calls.get(record.step)
     if step is None:
-        run.steps[record.step] = Step(Memo.RUN, Phase.OPEN, entry.seq, tried=record.tried - 1)
+        run.calls[record.step] = Call(CallKind.RUN, Phase.OPEN, entry.seq, tried=record.tried - 1)
     else:
         step.phase = Phase.OPEN
 
@@ -375,16 +377,25 @@ def _step_started(state: State, entry: r.Entry, record: r.StepStarted) -> None:
 def _step_completed(state: State, entry: r.Entry, record: r.StepCompleted) -> None:
     run = state.runs[record.run]
     kept = keep(state, record.result, entry.seq)
-    run.steps[record.step] = Step(
-        Memo.RUN, Phase.COMPLETED, entry.seq, kept, None, record.tried, 0, None, "", record.input
+    run.calls[record.step] = Call(
+        CallKind.RUN,
+        Phase.COMPLETED,
+        entry.seq,
+        kept,
+        None,
+        record.tried,
+        0,
+        None,
+        "",
+        record.input,
     )
     note(run, kept)
 
 
 def _step_failed(state: State, entry: r.Entry, record: r.StepFailed) -> None:
     run = state.runs[record.run]
-    step = Step(
-        Memo.RUN,
+    step = Call(
+        CallKind.RUN,
         Phase.RETRYING if record.retry_at else Phase.FAILED,
         entry.seq,
         error=record.error,
@@ -392,7 +403,7 @@ def _step_failed(state: State, entry: r.Entry, record: r.StepFailed) -> None:
         due_us=from_rfc3339(record.retry_at) if record.retry_at else 0,
         input=record.input,
     )
-    run.steps[record.step] = step
+    run.calls[record.step] = step
     if record.retry_at:
         _await_step(state, run, record.step, step)
     note(run, None)
@@ -401,29 +412,29 @@ def _step_failed(state: State, entry: r.Entry, record: r.StepFailed) -> None:
 def _value_recorded(state: State, entry: r.Entry, record: r.ValueRecorded) -> None:
     run = state.runs[record.run]
     kept = keep(state, record.value, entry.seq)
-    run.steps[record.step] = Step(Memo.VALUE, Phase.COMPLETED, entry.seq, kept)
+    run.calls[record.step] = Call(CallKind.VALUE, Phase.COMPLETED, entry.seq, kept)
     note(run, kept)
 
 
 def _child_started(state: State, entry: r.Entry, record: r.ChildStarted) -> None:
     run = state.runs[record.run]
-    run.steps[record.step] = Step(
-        Memo.START, Phase.COMPLETED, entry.seq, child=record.child, tried=1
+    run.calls[record.step] = Call(
+        CallKind.START, Phase.COMPLETED, entry.seq, child=record.child, tried=1
     )
     note(run, None)
 
 
 _WAITS: Final = {
-    "sleep": Memo.SLEEP,
-    "child": Memo.CHILD,
-    "event": Memo.EVENT,
-    "lock": Memo.LOCK,
+    "sleep": CallKind.SLEEP,
+    "child": CallKind.CHILD,
+    "event": CallKind.EVENT,
+    "lock": CallKind.LOCK,
 }
 
 
 def _wait_started(state: State, entry: r.Entry, record: r.WaitStarted) -> None:
     run = state.runs[record.run]
-    step = Step(
+    step = Call(
         _WAITS[record.wait],
         Phase.WAITING,
         entry.seq,
@@ -432,39 +443,39 @@ def _wait_started(state: State, entry: r.Entry, record: r.WaitStarted) -> None:
     )
     if record.wait in ("event", "lock"):
         step.wait = WaitTerms(record.events, record.on_timeout, record.lock, record.ttl_ms)
-    run.steps[record.step] = step
+    run.calls[record.step] = step
     _await_step(state, run, record.step, step)
     note(run, None)
 
 
-def _await_step(state: State, run: Run, name: str, step: Step) -> None:
+def _await_step(state: State, run: Run, name: str, step: Call) -> None:
     """Index what a pending step waits for."""
     if step.due_us:
         state.set_timer(step.due_us, run.id, name)
-    if step.kind is Memo.CHILD and step.child:
+    if step.kind is CallKind.CHILD and step.child:
         state.awaited.setdefault(step.child, []).append((run.id, name))
-    elif step.kind is Memo.EVENT and step.wait is not None:
+    elif step.kind is CallKind.EVENT and step.wait is not None:
         state.events.listen(step.wait.addresses, run.id, name)
-    elif step.kind is Memo.LOCK and step.wait is not None:
-        locks.stand_in_line(state, run, name)
+    elif step.kind is CallKind.LOCK and step.wait is not None:
+        locks.join_line(state, run, name)
 
 
 def _wait_ended(state: State, entry: r.Entry, record: r.WaitEnded) -> None:
     run = state.runs[record.run]
-    step = run.steps[record.step]
+    step = run.calls[record.step]
     # A run that has finished told its waiters and is out of the index; where it had done so before
     # the wait began, or is not part of a snapshot any more, this wait still stands there.
     _forget_wait(state, run, record.step, step)
     step.seq = entry.seq
     if step.phase is Phase.RETRYING:
         step.phase = Phase.OPEN
-    elif step.kind is Memo.LOCK:
+    elif step.kind is CallKind.LOCK:
         # It was refused: one that is given ends its wait with `lock.acquired`.
         step.phase = Phase.FAILED
         step.body = keep(state, record.result, entry.seq)
     else:
         step.phase = Phase.COMPLETED
-        body = Raw(event_json(record)) if step.kind is Memo.EVENT else record.result
+        body = Raw(event_json(record)) if step.kind is CallKind.EVENT else record.result
         step.body = keep(state, body, entry.seq)
         step.child_status = record.status
         step.error = record.error
@@ -476,7 +487,7 @@ def _wait_ended(state: State, entry: r.Entry, record: r.WaitEnded) -> None:
 def _call_refused(state: State, entry: r.Entry, record: r.CallRefused) -> None:
     run = state.runs[record.run]
     kept = keep(state, record.error, entry.seq)
-    run.steps[record.step] = Step(Memo.REFUSED, Phase.FAILED, entry.seq, kept)
+    run.calls[record.step] = Call(CallKind.REFUSED, Phase.FAILED, entry.seq, kept)
     note(run, kept)
 
 

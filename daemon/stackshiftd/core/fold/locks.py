@@ -15,7 +15,7 @@ from stackshiftd.core.fold.recorded import note, remember
 from stackshiftd.core.fold.transitions import wake
 from stackshiftd.core.state.expiry import LOCK
 from stackshiftd.core.state.locks import Holding, Lock, Waiting, place_of, token_json
-from stackshiftd.core.state.state import Memo, Phase, Run, State, Step
+from stackshiftd.core.state.state import Call, CallKind, Phase, Run, State
 
 
 def _lock(state: State, key: str) -> Lock:
@@ -31,9 +31,9 @@ def _settle(state: State, key: str) -> None:
         del state.locks[key]
 
 
-def stand_in_line(state: State, run: Run, name: str) -> None:
+def join_line(state: State, run: Run, name: str) -> None:
     """The call `name` of the run waits for a lock."""
-    step = run.steps[name]
+    step = run.calls[name]
     assert step.wait is not None
     waiting = Waiting(step.seq, step.wait.ttl_ms, step.due_us, run.id, name)
     _lock(state, step.wait.lock).line[place_of(run.id)] = waiting
@@ -78,7 +78,9 @@ def _acquired(state: State, entry: r.Entry, record: r.LockAcquired) -> None:
     run = state.runs[record.run]
     run.locks = (*run.locks, record.key)
     body = token_json(record.key, entry.seq, expires_us)
-    run.steps[record.step] = Step(Memo.LOCK, Phase.COMPLETED, entry.seq, body, due_us=expires_us)
+    run.calls[record.step] = Call(
+        CallKind.LOCK, Phase.COMPLETED, entry.seq, body, due_us=expires_us
+    )
     note(run, body)
     wake(state, run)
 
@@ -92,7 +94,7 @@ def _extended(state: State, entry: r.Entry, record: r.LockExtended) -> None:
         holding.expires_us = expires_us
         token = holding.token
         state.set_expiry(expires_us, LOCK, record.key)
-        _retell(state, record.key, holding)
+        _update_call(state, record.key, holding)
     remember(state, record.run, record.step, entry.seq, token_json(record.key, token, expires_us))
 
 
@@ -105,18 +107,18 @@ def _released(state: State, entry: r.Entry, record: r.LockReleased) -> None:
     if run is None:
         return
     run.locks = tuple(key for key in run.locks if key != record.key)
-    step = run.steps.get(record.step)
+    step = run.calls.get(record.step)
     if step is not None:
         step.phase = Phase.GONE
         if record.reason == "left":
-            step.phase, step.left_seq = Phase.LEFT, entry.seq
+            step.phase, step.released_seq = Phase.RELEASED, entry.seq
         run.progressed = True
 
 
-def left_since(run: Run, seq: int) -> list[str]:
+def released_since(run: Run, seq: int) -> list[str]:
     """The calls whose locks' blocks were left after the record `seq`. What was recorded by it may
     have been within them: if it happens again, they are entered again."""
-    return [name for name, step in run.steps.items() if step.left_seq > seq]
+    return [name for name, step in run.calls.items() if step.released_seq > seq]
 
 
 def renew(state: State, run: Run, seq: int) -> None:
@@ -125,13 +127,13 @@ def renew(state: State, run: Run, seq: int) -> None:
         holding = state.locks[key].holding
         if holding is not None and holding.run == run.id:
             holding.token = seq
-            _retell(state, key, holding)
+            _update_call(state, key, holding)
 
 
-def _retell(state: State, key: str, holding: Holding) -> None:
+def _update_call(state: State, key: str, holding: Holding) -> None:
     """The call by which a run holds the lock gives what holds now."""
     run = state.runs.get(holding.run)
-    step = run.steps.get(holding.step) if run is not None else None
+    step = run.calls.get(holding.step) if run is not None else None
     if step is not None:
         step.body = token_json(key, holding.token, holding.expires_us)
         step.due_us = holding.expires_us

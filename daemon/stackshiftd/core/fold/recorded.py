@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Raw
 
-from stackshiftd.core.state.state import Body, Memo, Phase, Run, Spilled, State, Step
+from stackshiftd.core.state.state import Body, Call, CallKind, Phase, Run, Spilled, State
 
 
 def keep(state: State, raw: Raw, seq: int) -> Body:
@@ -33,5 +33,5 @@ def remember(state: State, run_id: str | None, step: str, seq: int, body: bytes)
         return
     run = state.runs[run_id]
     kept = keep(state, Raw(body), seq)
-    run.steps[step] = Step(Memo.VALUE, Phase.COMPLETED, seq, kept)
+    run.calls[step] = Call(CallKind.VALUE, Phase.COMPLETED, seq, kept)
     note(run, kept)

@@ -17,7 +17,7 @@ from stackshiftd.core.state.heap import Heap
 from stackshiftd.core.state.queues import Queue, Turn
 
 
-class Line:
+class Rotation:
     """The queues that the workers of one pool serve; `own`: there is one, it has them for itself.
     The entries of both heaps are (number of its turn, name of the queue)."""
 

@@ -27,7 +27,7 @@ from stackshiftd.core.state.expiry import EVENT, LOCK, Expiry
 from stackshiftd.core.state.heap import Heap
 from stackshiftd.core.state.locks import Lock
 from stackshiftd.core.state.queues import Place, Queue
-from stackshiftd.core.state.rotation import Line
+from stackshiftd.core.state.rotation import Rotation
 from stackshiftd.core.state.schedules import Schedule
 
 SPILL_BYTES: Final = 4096
@@ -60,7 +60,7 @@ Body = bytes | Spilled
 """JSON text, or where it is."""
 
 
-class Memo(StrEnum):
+class CallKind(StrEnum):
     """What kind of call on `ctx` a step record answers."""
 
     RUN = "run"
@@ -84,7 +84,7 @@ class Phase(StrEnum):
     COMPLETED = "completed"
     """Of a lock: it is held."""
     FAILED = "failed"
-    LEFT = "left"
+    RELEASED = "released"
     """The block of a lock was left."""
     GONE = "gone"
     """A lock is not held any more, and its block was not left in good order."""
@@ -107,10 +107,10 @@ class WaitTerms(msgspec.Struct, frozen=True, gc=False):
         return [address_of(name, key) for name, key in self.events]
 
 
-class Step(msgspec.Struct):
+class Call(msgspec.Struct):
     """One recorded call of a run, under its name and occurrence."""
 
-    kind: Memo
+    kind: CallKind
     phase: Phase
     seq: int
     """Of the record that last changed it; the journal order that `runs retry --from` goes by."""
@@ -124,7 +124,7 @@ class Step(msgspec.Struct):
     child_status: str = ""
     input: str = ""
     wait: WaitTerms | None = None
-    left_seq: int = 0
+    released_seq: int = 0
     """Of the record by which the block of a lock was left: what happens again before it, happens
     again under the lock."""
 
@@ -155,7 +155,7 @@ class Run(msgspec.Struct):
     place_us: int
     """Its due time as the queue orders by it; a resumed run keeps it."""
     status: Status
-    steps: dict[str, Step]
+    calls: dict[str, Call]
     attempt: int = 0
     attempts_before: int = 0
     """Attempts made before a person last sent it on: they do not count against the budget."""
@@ -259,7 +259,7 @@ class State:
         self.keys: dict[str, KeyEntry] = {}
         self.key_expiry: list[tuple[int, str]] = []
         self.queues: dict[str, Queue] = {}
-        self.lines: dict[str, Line] = {"": Line(self.queues, False)}
+        self.lines: dict[str, Rotation] = {"": Rotation(self.queues, False)}
         """The queues by the workers that serve them: those of a queue's own, or all others. Every
         pool of workers that a queue names has one."""
         self.throttled = 0
@@ -402,12 +402,12 @@ class State:
         self.line_of(name)
         self.settle_queue(name)
 
-    def line_of(self, queue: str) -> Line:
+    def line_of(self, queue: str) -> Rotation:
         """The line that the queue stands in, or would; it exists once it is asked for."""
         pool = self.pool_of(queue)
         found = self.lines.get(pool)
         if found is None:
-            found = self.lines[pool] = Line(self.queues, bool(pool))
+            found = self.lines[pool] = Rotation(self.queues, bool(pool))
         return found
 
     def _is_ready(self, place: Place, fresh: bool) -> bool:
@@ -436,7 +436,7 @@ class State:
         if timer.token:
             return run.token == timer.token and run.status is Status.RUNNING
         if timer.step:
-            step = run.steps.get(timer.step)
+            step = run.calls.get(timer.step)
             return step is not None and step.phase in PENDING and step.due_us == timer.due_us
         if run.status is Status.SCHEDULED:
             return run.scheduled_us == timer.due_us

@@ -35,7 +35,7 @@ from stackshiftd.journal.segment import FORMAT, Header, first_header, segment_na
 _ID: Final = re.compile(rb'"journal":"(jrn_[0-9a-z]+)"')
 
 
-class Lost(NamedTuple):
+class LostRange(NamedTuple):
     """A record that the journal no longer has. One whose line is intact in quarantine has a `kind`,
     and the `run` it belonged to, if any; of the others only the number is known."""
 
@@ -53,7 +53,7 @@ class Repair:
     quarantined: list[str] = field(default_factory=list)
     kept_from: int = 0
     kept_to: int = 0
-    lost: list[Lost] = field(default_factory=list)
+    lost: list[LostRange] = field(default_factory=list)
     """Records whose effect on the state is gone."""
     history_lost: tuple[int, int] | None = None
     """First and last record that only the snapshot's state still reflects."""
@@ -262,7 +262,7 @@ class _Repairing:
 
     def _note_lost(self, kept_to: int, pieces: Iterable[Look]) -> None:
         """Which records go: all up to the highest that anything speaks of."""
-        readable: dict[int, Lost] = {}
+        readable: dict[int, LostRange] = {}
         highest = max([kept_to, *(s.seq for s in self._snapshots)])
         for piece in pieces:
             highest = max(highest, piece.found.watermark if piece.found else 0)
@@ -271,7 +271,7 @@ class _Repairing:
                     readable[lost.seq] = lost
         highest = max([highest, *readable])
         self._report.lost = [
-            readable.get(seq) or Lost(seq) for seq in range(kept_to + 1, highest + 1)
+            readable.get(seq) or LostRange(seq) for seq in range(kept_to + 1, highest + 1)
         ]
 
     # --- Doing it --------------------------------------------------------------------------
@@ -335,7 +335,7 @@ def _line_of(data: bytes, seq: int) -> int | None:
     return None
 
 
-def _readable(data: bytes) -> Iterable[Lost]:
+def _readable(data: bytes) -> Iterable[LostRange]:
     """The records of the intact lines in `data`."""
     for line in data.split(b"\n"):
         try:
@@ -343,4 +343,4 @@ def _readable(data: bytes) -> Iterable[Lost]:
         except (JournalDamaged, NewerFormat):
             continue  # Rubbish or a header; records of a newer program were refused before this.
         kind = str(type(entry.record).__struct_config__.tag)
-        yield Lost(entry.seq, kind, getattr(entry.record, "run", None))
+        yield LostRange(entry.seq, kind, getattr(entry.record, "run", None))

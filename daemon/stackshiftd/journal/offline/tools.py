@@ -17,7 +17,7 @@ from stackshiftd.journal.line_format import head
 from stackshiftd.journal.offline import inspect
 from stackshiftd.journal.offline.archive import Backup, backup, restore
 from stackshiftd.journal.offline.inspect import Problem
-from stackshiftd.journal.offline.repair import Lost, Repair, repair
+from stackshiftd.journal.offline.repair import LostRange, Repair, repair
 from stackshiftd.journal.offline.verify import Report, verify
 from stackshiftd.journal.recovery import Segment, list_segments
 from stackshiftd.journal.scan import scan
@@ -25,7 +25,7 @@ from stackshiftd.journal.segment import REPAIR_HINT
 
 __all__ = [
     "Backup",
-    "Lost",
+    "LostRange",
     "Problem",
     "Repair",
     "Report",

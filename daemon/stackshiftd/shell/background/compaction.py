@@ -84,9 +84,9 @@ class _Kept:
         return iter(found)
 
 
-def _spans(fs: FileSystem, layout: Layout) -> tuple[list[reader.Span], int, str]:
+def _spans(fs: FileSystem, layout: Layout) -> tuple[list[reader.SegmentSpan], int, str]:
     """The segments, the place where the last one ends just now, and the journal's id."""
-    spans: list[reader.Span] = []
+    spans: list[reader.SegmentSpan] = []
     journal_id, end = "", 0
     for name in sorted(fs.listdir(layout.journal)):
         if NAME.fullmatch(name):
@@ -94,7 +94,7 @@ def _spans(fs: FileSystem, layout: Layout) -> tuple[list[reader.Span], int, str]
             data = read_file(fs, path)
             header, size = read_header(data, path)
             end = header.base + len(data)
-            spans.append(reader.Span(path, header.first_seq, header.base, size))
+            spans.append(reader.SegmentSpan(path, header.first_seq, header.base, size))
             journal_id = header.journal
     return spans, end, journal_id
 

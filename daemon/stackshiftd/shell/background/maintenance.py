@@ -1,4 +1,4 @@
-"""Upkeep: the history brought up to date, snapshots taken, and what is too old dropped.
+"""Maintenance: the history brought up to date, snapshots taken, and what is too old dropped.
 
 Works beside the daemon and never in its way: the index is built on a thread, a snapshot is made by
 a process of its own. What it drops lies below the older of two snapshots, so that a run that is
@@ -32,7 +32,7 @@ PAUSE_SECONDS: Final = 10.0
 """Between two compactions that begin by themselves."""
 
 
-class Upkeep:
+class Maintenance:
     """`published` tells up to which record all is in the history; `track` runs work beside the
     daemon, until it ends."""
 

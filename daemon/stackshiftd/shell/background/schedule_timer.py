@@ -22,7 +22,7 @@ from stackshiftd.core.state.state import State
 from stackshiftd.shell.catalog import Catalog, StartParams
 from stackshiftd.shell.engine import Engine
 
-log = logging.getLogger("stackshiftd.ticking")
+log = logging.getLogger("stackshiftd.schedules")
 
 MAX_SLEEP_SECONDS: Final = 1.0
 """As of `timers`: then it is looked again, so that clock jumps and a sleep of the machine show."""
@@ -31,7 +31,7 @@ MAX_FIRED: Final = 64
 _NEVER_US: Final = 1 << 62
 
 
-class Ticking:
+class ScheduleTimer:
     """The alarm of all schedules."""
 
     def __init__(self, engine: Engine, catalog: Catalog) -> None:

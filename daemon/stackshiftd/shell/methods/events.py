@@ -15,7 +15,7 @@ from stackshiftd.core.state.entries import PAGE_BYTES
 from stackshiftd.core.state.events import Kept, address_of, kept_json
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.params import Answer, Params, Table, within
-from stackshiftd.shell.requests import Asks, SendEvent, answered
+from stackshiftd.shell.requests import Requests, SendEvent, answered
 
 MAX_LIST: Final = 1000
 LOOKS: Final = 5000
@@ -33,10 +33,10 @@ class Events:
     """Sends events and lists the ones that wait for somebody."""
 
     def __init__(
-        self, engine: Engine, asks: Asks, track: Callable[[Coroutine[Any, Any, None]], None]
+        self, engine: Engine, requests: Requests, track: Callable[[Coroutine[Any, Any, None]], None]
     ) -> None:
         self._engine = engine
-        self._asks = asks
+        self._requests = requests
         self._track = track
         self.table: Table = {
             "event.send": (SendEvent, self.send),
@@ -44,7 +44,7 @@ class Events:
         }
 
     def send(self, params: SendEvent, answer: Answer) -> None:
-        self._engine.submit(self._asks.send(params), answered(answer))
+        self._engine.submit(self._requests.send(params), answered(answer))
 
     def list(self, params: ListEvents, answer: Answer) -> None:
         within(params.limit, 1, MAX_LIST, "limit")

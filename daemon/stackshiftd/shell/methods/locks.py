@@ -23,7 +23,7 @@ from stackshiftd.core.decide.locks import held_error
 from stackshiftd.core.effects import Answered, Granted, Queued
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.params import Answer, BoundTable, Table
-from stackshiftd.shell.requests import AcquireLock, Asks, ExtendLock, ReleaseLock, answered
+from stackshiftd.shell.requests import AcquireLock, ExtendLock, ReleaseLock, Requests, answered
 
 MAX_WAITS: Final = 1000
 """Of one connection at a time."""
@@ -49,9 +49,9 @@ class _Ask:
 class Locks:
     """Answers each client that asks for a lock once."""
 
-    def __init__(self, engine: Engine, asks: Asks) -> None:
+    def __init__(self, engine: Engine, requests: Requests) -> None:
         self._engine = engine
-        self._asks = asks
+        self._requests = requests
         self._loop = asyncio.get_running_loop()
         self._of: dict[object, set[_Ask]] = {}
         """What each connection is not answered yet."""
@@ -67,7 +67,7 @@ class Locks:
         self.bound: BoundTable = {"lock.acquire": (AcquireLock, self.acquire)}
 
     def acquire(self, owner: object, params: AcquireLock, answer: Answer) -> None:
-        command = self._asks.acquire(params)
+        command = self._requests.acquire(params)
         if len(self._of.get(owner, ())) >= MAX_WAITS:
             raise Busy(f"{MAX_WAITS} waits on one connection", hint="use another connection")
         place = (command.key, command.asker)
@@ -91,10 +91,10 @@ class Locks:
         self._engine.submit(command, replied)
 
     def extend(self, params: ExtendLock, answer: Answer) -> None:
-        self._engine.submit(self._asks.extend(params), answered(answer))
+        self._engine.submit(self._requests.extend(params), answered(answer))
 
     def release(self, params: ReleaseLock, answer: Answer) -> None:
-        self._engine.submit(self._asks.release(params), answered(answer))
+        self._engine.submit(self._requests.release(params), answered(answer))
 
     def granted(self, effect: Granted) -> None:
         """A client that waited holds the lock."""

@@ -72,7 +72,7 @@ class Queues:
         }
         self.bound: BoundTable = {"queue.drain": (NameQueue, self.drain)}
 
-    # --- Looking ---------------------------------------------------------------------------
+    # --- RunQueries ---------------------------------------------------------------------------
 
     def names(self) -> list[str]:
         """All that are known, in order."""

@@ -38,7 +38,7 @@ class ForkParams(Params):
     dry_run: bool = False
 
 
-class Acting:
+class RunChanges:
     """Cancels runs and sends them on."""
 
     def __init__(

@@ -62,7 +62,7 @@ class NameJob(Params):
     job: str
 
 
-class Looking:
+class RunQueries:
     """Sees runs and jobs; changes nothing."""
 
     def __init__(

@@ -15,7 +15,7 @@ from stackshift_jobs.values.durations import rfc3339, to_datetime
 from stackshiftd.core import commands as c
 from stackshiftd.core.decide.ticks import clock_of, zone_of
 from stackshiftd.core.state.schedules import Schedule
-from stackshiftd.shell.background.schedule_timer import Ticking
+from stackshiftd.shell.background.schedule_timer import ScheduleTimer
 from stackshiftd.shell.catalog import Catalog
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.params import Answer, NoParams, Params, Table
@@ -35,10 +35,10 @@ class NextTicks(Params):
 class Schedules:
     """The schedules of all jobs, shown and acted on."""
 
-    def __init__(self, engine: Engine, catalog: Catalog, ticking: Ticking) -> None:
+    def __init__(self, engine: Engine, catalog: Catalog, schedule_timer: ScheduleTimer) -> None:
         self._engine = engine
         self._catalog = catalog
-        self._ticking = ticking
+        self._schedule_timer = schedule_timer
         self.table: Table = {
             "schedule.list": (NoParams, self.list),
             "schedule.next": (NextTicks, self.next),
@@ -74,7 +74,7 @@ class Schedules:
             return None
         if schedule.job not in self._catalog.jobs:
             return "no worker has the job"
-        return self._ticking.problems.get(schedule.job)
+        return self._schedule_timer.problems.get(schedule.job)
 
     def next(self, params: NextTicks, answer: Answer) -> None:
         if not 1 <= params.count <= MAX_SHOWN:
@@ -83,7 +83,9 @@ class Schedules:
         if params.job is not None:
             wanted = [self._find(params.job)]
         else:
-            wanted = [each for each in schedules.values() if each.job not in self._ticking.problems]
+            wanted = [
+                each for each in schedules.values() if each.job not in self._schedule_timer.problems
+            ]
         ticks = heapq.merge(*map(_coming, wanted))
         told = [
             {"at": rfc3339(us), "job": job, "local": _local(us, schedules[job].timezone)}
@@ -130,7 +132,7 @@ class Schedules:
             failed = isinstance(reply, StackshiftError)
             answer(reply if failed else {"id": reply.run, "job": schedule.job})
 
-        self._engine.submit(self._ticking.prepared(schedule), started)
+        self._engine.submit(self._schedule_timer.prepared(schedule), started)
 
     def _find(self, job: str) -> Schedule:
         """The schedule of that job. Raises `NotFound` with near names."""

@@ -24,7 +24,7 @@ class StartMany(Params):
     runs: list[Raw]
 
 
-class Starting:
+class Starts:
     """Creates runs, or finds those that own a key."""
 
     def __init__(self, engine: Engine, catalog: Catalog, view: View, payload_bytes: int) -> None:

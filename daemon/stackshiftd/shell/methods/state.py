@@ -14,23 +14,23 @@ from stackshiftd.journal.line_format import text_in_line
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.params import Answer, Table
 from stackshiftd.shell.requests import (
-    Asks,
     DeleteState,
     GetState,
     IncrementState,
     ListState,
+    Requests,
     SetState,
     answered,
 )
 from stackshiftd.shell.views.entry_history import EntryHistory, StateHistory
 
 
-class Store:
+class StateMethods:
     """Reads and writes state entries."""
 
-    def __init__(self, engine: Engine, asks: Asks, history: EntryHistory) -> None:
+    def __init__(self, engine: Engine, requests: Requests, history: EntryHistory) -> None:
         self._engine = engine
-        self._asks = asks
+        self._requests = requests
         self._sorted: list[str] = []
         self._sorted_of: tuple[int, int] = (-1, -1)
         self.table: Table = {
@@ -43,14 +43,14 @@ class Store:
         }
 
     def get(self, params: GetState, answer: Answer) -> None:
-        key = self._asks.get(params).key
+        key = self._requests.get(params).key
         self._note_expiry()
         found = self._engine.state.values.get(key, self._engine.now_us())
         body = Raw(entry_json(key, found)) if found is not None else None
         self._engine.when_durable(answer, body)
 
     def list(self, params: ListState, answer: Answer) -> None:
-        asked = self._asks.list(params)
+        asked = self._requests.list(params)
         self._note_expiry()
         values = self._engine.state.values
         keys = self._keys(asked.prefix, asked.after)
@@ -60,7 +60,7 @@ class Store:
         self._engine.when_durable(answer, Raw(page))
 
     def set(self, params: SetState, answer: Answer) -> None:
-        self._engine.submit(self._asks.set(params), answered(answer))
+        self._engine.submit(self._requests.set(params), answered(answer))
 
     def delete(self, params: DeleteState, answer: Answer) -> None:
         def deleted(reply: Any) -> None:
@@ -70,17 +70,17 @@ class Store:
             else:
                 answer(Raw(b'{"key":%s,%s' % (text_in_line(params.key), bytes(body)[1:])))
 
-        self._engine.submit(self._asks.delete(params), deleted)
+        self._engine.submit(self._requests.delete(params), deleted)
 
     def increment(self, params: IncrementState, answer: Answer) -> None:
-        self._engine.submit(self._asks.increment(params), answered(answer))
+        self._engine.submit(self._requests.increment(params), answered(answer))
 
     def _note_expiry(self) -> None:
         """What a reader sees to have expired stays so, also if the clock is set back and the daemon
         started anew: something is on record from then on."""
         expiries = self._engine.state.expiries
         if expiries and expiries[0].due_us <= self._engine.now_us():
-            self._engine.submit(Tick(self._asks.remember_ms))
+            self._engine.submit(Tick(self._requests.remember_ms))
 
     def _keys(self, prefix: str, after: str) -> Iterator[str]:
         """The keys that begin with `prefix` and come after `after`, in order. The order is kept for

@@ -25,7 +25,7 @@ from stackshiftd.shell.server.feeds import Feeds, first_seq_since
 from stackshiftd.shell.views.lookup import Lookup
 from stackshiftd.shell.workers.pool import Pool
 
-log = logging.getLogger("stackshiftd.control")
+log = logging.getLogger("stackshiftd.router")
 
 
 _LOOKS: Final = frozenset(
@@ -67,7 +67,7 @@ class CloseFeed(Params):
     feed: int
 
 
-class House(Protocol):
+class DaemonControl(Protocol):
     """The daemon as a whole."""
 
     def stop(self, drain: bool) -> None:
@@ -87,7 +87,7 @@ class _Method(NamedTuple):
     bound: bool = False
 
 
-class Control:
+class Router:
     """`connection.Methods`: finds the method, reads its params, lets it answer."""
 
     def __init__(
@@ -102,7 +102,7 @@ class Control:
         lookup: Lookup,
         catalog: Catalog,
         pool: Callable[[], Pool],
-        house: House,
+        house: DaemonControl,
         facts: dict[str, Any],
         max_connections: int,
     ) -> None:

@@ -53,7 +53,7 @@ class Bodies:
 def body_of(record: r.AnyRecord, run: Run, seq: int) -> Raw:
     """The body that a record carries."""
     if isinstance(record, r.RunRetried):
-        for name, step in run.steps.items():
+        for name, step in run.calls.items():
             if getattr(step.body, "seq", 0) == seq and name in record.replaced:
                 return record.replaced[name]
     if isinstance(record, r.WaitEnded) and (record.event or record.name):

@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from stackshiftd.core.decide.rerun import Plan
-from stackshiftd.core.state.state import Memo, Run, Step
+from stackshiftd.core.state.state import Call, CallKind, Run
 
-_KINDS: Final = {Memo.CHILD: "call"}
+_KINDS: Final = {CallKind.CHILD: "call"}
 """Where `runs show` has another word for it."""
 
 
@@ -22,12 +22,12 @@ def planned_steps(run: Run, plan: Plan, replaced: Iterable[str] = ()) -> list[di
     """
     actions = dict.fromkeys(plan.reused, "reuse") | dict.fromkeys(plan.repeated, "repeat")
     actions |= dict.fromkeys(replaced, "set")
-    in_order = sorted(run.steps, key=lambda name: run.steps[name].seq)
-    names = [*in_order, *(name for name in actions if name not in run.steps)]
-    return [_planned(name, actions[name], run.steps.get(name)) for name in names]
+    in_order = sorted(run.calls, key=lambda name: run.calls[name].seq)
+    names = [*in_order, *(name for name in actions if name not in run.calls)]
+    return [_planned(name, actions[name], run.calls.get(name)) for name in names]
 
 
-def _planned(name: str, action: str, step: Step | None) -> dict[str, Any]:
+def _planned(name: str, action: str, step: Call | None) -> dict[str, Any]:
     if step is None:
         return {"name": name, "action": action, "kind": None, "status": None, "run": None}
     return {

@@ -17,21 +17,21 @@ from stackshiftd.core import commands as c
 from stackshiftd.core.decide.replies import refusal_json
 from stackshiftd.core.effects import Acknowledge, Dispatch, Resolve, Stop
 from stackshiftd.core.records import NULL, QueueTerms
-from stackshiftd.core.state.state import Body, Run, Step
+from stackshiftd.core.state.state import Body, Call, Run
 from stackshiftd.shell.catalog import Catalog, StartParams
 from stackshiftd.shell.engine import Engine
-from stackshiftd.shell.requests import Asks
+from stackshiftd.shell.requests import Requests
 from stackshiftd.shell.views.bodies import Bodies
 from stackshiftd.shell.views.entry_history import EntryHistory, StateHistory
 from stackshiftd.shell.views.lookup import Lookup
-from stackshiftd.shell.workers.pool import Link, Pool
+from stackshiftd.shell.workers.pool import Pool, WorkerLink
 from stackshiftd.worker.frames import (
+    CallRecorded,
     End,
     Execute,
     Greeting,
     Outcome,
     Recall,
-    Recorded,
 )
 
 log = logging.getLogger("stackshiftd.dispatcher")
@@ -42,7 +42,7 @@ be held do not keep all else waiting. The commit of these is followed by a look 
 
 
 class Dispatcher:
-    """`pool.Ears`, and the part of `engine.Shell` that concerns workers."""
+    """`pool.WorkerListener`, and the part of `engine.EffectSink` that concerns workers."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class Dispatcher:
         config: Config,
         bodies: Bodies,
         lookup: Lookup,
-        asks: Asks,
+        requests: Requests,
         history: EntryHistory,
     ) -> None:
         self._engine = engine
@@ -59,7 +59,7 @@ class Dispatcher:
         self._config = config
         self._bodies = bodies
         self._lookup = lookup
-        self._asks = asks
+        self._requests = requests
         self._history = history
         self._loop = asyncio.get_running_loop()
         self.pool: Pool
@@ -111,7 +111,7 @@ class Dispatcher:
         alone = {link.id for link in links if self._has_suspect(link)}
         return {worker: slots for worker, slots in free.items() if slots and worker not in alone}
 
-    def _has_suspect(self, link: Link) -> bool:
+    def _has_suspect(self, link: WorkerLink) -> bool:
         runs = self._engine.state.runs
         executing = self._engine.state.executions.get(link.id, ())
         return len(executing) == 1 and any(runs[run].suspect for run in executing)
@@ -130,14 +130,14 @@ class Dispatcher:
         run = self._engine.state.runs.get(effect.run)
         if link is None or link.gone or run is None or run.token != effect.token:
             return  # Lost or cancelled since: the record that says so is on its way.
-        if any(step.seq > self._engine.durable_seq for step in run.steps.values()):
+        if any(step.seq > self._engine.durable_seq for step in run.calls.values()):
             # A wait has ended since it was handed out; no handler may act on that before it is
             # durable.
             self._engine.when_durable(lambda _: self.dispatch(effect), None)
             return
         link.executed += 1
         read = self._bodies.reader(run)
-        for name, step in run.steps.items():
+        for name, step in run.calls.items():
             link.post(_recall(run, name, step, read))
         link.post(
             Execute(
@@ -158,7 +158,9 @@ class Dispatcher:
     def acknowledge(self, effect: Acknowledge, link: Any) -> None:
         """Answer a worker's call: it is durable."""
         if effect.call:
-            link.post(Recorded(effect.call, effect.due_us, effect.child, effect.body, effect.error))
+            link.post(
+                CallRecorded(effect.call, effect.due_us, effect.child, effect.body, effect.error)
+            )
 
     def resolve(self, effect: Resolve) -> None:
         """Tell an execution how a step that it waits for has ended."""
@@ -166,7 +168,7 @@ class Dispatcher:
         if run is None or run.token != effect.token:
             return
         link = self.pool.links.get(run.worker)
-        step = run.steps.get(effect.step)
+        step = run.calls.get(effect.step)
         if link is not None and step is not None:
             link.post(
                 Outcome(
@@ -197,7 +199,7 @@ class Dispatcher:
             self._config.workers.grace_ms / 1000, self._force_stop, link, run.id, effect.token
         )
 
-    def _force_stop(self, link: Link, run_id: str, token: int) -> None:
+    def _force_stop(self, link: WorkerLink, run_id: str, token: int) -> None:
         run = self._engine.state.runs.get(run_id)
         if run is not None and run.token == token and not link.gone:
             log.warning("%s: %s did not stop within the grace", link.id, run_id)
@@ -205,11 +207,11 @@ class Dispatcher:
 
     # --- What workers say ------------------------------------------------------------------
 
-    def imports(self, link: Link, module: str) -> None:
+    def imports(self, link: WorkerLink, module: str) -> None:
         """A worker has begun to import this module: named, should it never come to an end."""
         self._catalog.importing = module
 
-    def greeted(self, link: Link, greeting: Greeting) -> None:
+    def greeted(self, link: WorkerLink, greeting: Greeting) -> None:
         """A worker is ready. Where its code is not that of the others, runs are given to the new
         code alone, and the others are replaced once they hold nothing; but a project that does not
         import as a whole any more goes on with the last good code, while a worker has it."""
@@ -248,7 +250,7 @@ class Dispatcher:
         before = {name: queue.said["code"] for name, queue in queues if "code" in queue.said}
         return before | self._catalog.queues
 
-    def heard(self, link: Link, command: c.Command) -> None:
+    def heard(self, link: WorkerLink, command: c.Command) -> None:
         """A worker's command: most go to the core as they are."""
         if isinstance(command, c.CallJob):
             self._start_child(link, command)
@@ -261,24 +263,24 @@ class Dispatcher:
         if link.stopping:
             self._forget_stopped(link)
 
-    def handed_back(self, link: Link, run: str, token: int) -> None:
+    def handed_back(self, link: WorkerLink, run: str, token: int) -> None:
         """A handler has left at a drain: its run goes on elsewhere."""
         self._engine.submit(c.LoseExecution(run, token, "handed back by a worker", True))
 
-    def lost(self, link: Link, reason: str, ours: bool) -> None:
+    def lost(self, link: WorkerLink, reason: str, ours: bool) -> None:
         """A worker is gone."""
         for run, token in list(self._engine.state.executions.get(link.id, {}).items()):
             self._engine.submit(c.LoseExecution(run, token, reason, ours))
         if not link.slots and not self.first_worker.done():
             self.first_worker.set_result(reason)
 
-    def _forget_stopped(self, link: Link) -> None:
+    def _forget_stopped(self, link: WorkerLink) -> None:
         executing = self._engine.state.executions.get(link.id, {})
         link.stopping.intersection_update(executing)
         if not link.stopping:
             self._engine.poke()
 
-    def _start_child(self, link: Link, command: c.CallJob) -> None:
+    def _start_child(self, link: WorkerLink, command: c.CallJob) -> None:
         """Resolve what the core cannot know: job, queue, terms, id."""
         try:
             options = msgspec.json.decode(bytes(command.options))
@@ -311,17 +313,17 @@ class Dispatcher:
         )
         self._engine.submit(child, source=link)
 
-    def _ask(self, link: Link, command: c.Ask) -> None:
+    def _ask(self, link: WorkerLink, command: c.Ask) -> None:
         """A handler's call that clients can make too."""
         try:
             if command.method == "state.history":
                 self._look_back(link, command)
             else:
-                self._engine.submit(self._asks.of_handler(command), source=link)
+                self._engine.submit(self._requests.of_handler(command), source=link)
         except StackshiftError as refused:
             self._refuse(link, command, refused)
 
-    def _look_back(self, link: Link, command: c.Ask) -> None:
+    def _look_back(self, link: WorkerLink, command: c.Ask) -> None:
         try:
             params = msgspec.json.decode(bytes(command.params), type=StateHistory)
         except msgspec.MsgspecError as bad:
@@ -338,7 +340,7 @@ class Dispatcher:
                 )
                 self._engine.submit(value, source=link)
             else:
-                link.post(Recorded(command.call, body=text))
+                link.post(CallRecorded(command.call, body=text))
 
         self._history.answer(params, told)
 
@@ -353,14 +355,14 @@ class Dispatcher:
             command, status=ended.status, result=ended.result, error=ended.error
         )
 
-    def _refuse(self, link: Link, command: c.CallJob | c.Ask, error: StackshiftError) -> None:
+    def _refuse(self, link: WorkerLink, command: c.CallJob | c.Ask, error: StackshiftError) -> None:
         """Tell the worker that its call cannot be granted, and would not be another time."""
         body = refusal_json(error, final=True)
         refused = c.RefuseCall(command.run, command.token, command.call, command.step, body)
         self._engine.submit(refused, source=link)
 
 
-def _recall(run: Run, name: str, step: Step, read: Callable[[Body], bytes]) -> Recall:
+def _recall(run: Run, name: str, step: Call, read: Callable[[Body], bytes]) -> Recall:
     return Recall(
         run=run.id,
         step=name,

@@ -45,22 +45,22 @@ _DEATH_LOOKS: Final = 10
 _DEATH_LOOK_SECONDS: Final = 0.01
 
 
-class Ears(Protocol):
+class WorkerListener(Protocol):
     """Who is told what workers say."""
 
-    def imports(self, link: Link, module: str) -> None:
+    def imports(self, link: WorkerLink, module: str) -> None:
         """A worker has begun to import this module."""
 
-    def greeted(self, link: Link, greeting: Greeting) -> None:
+    def greeted(self, link: WorkerLink, greeting: Greeting) -> None:
         """A worker has imported its modules and can be given work."""
 
-    def heard(self, link: Link, command: c.Command) -> None:
+    def heard(self, link: WorkerLink, command: c.Command) -> None:
         """A worker's command."""
 
-    def handed_back(self, link: Link, run: str, token: int) -> None:
+    def handed_back(self, link: WorkerLink, run: str, token: int) -> None:
         """A worker has left a handler at a drain."""
 
-    def lost(self, link: Link, reason: str, ours: bool) -> None:
+    def lost(self, link: WorkerLink, reason: str, ours: bool) -> None:
         """A worker is gone; whatever executed there executes no more."""
 
 
@@ -116,7 +116,7 @@ def _python(config: Config) -> str:
     return str(own) if has_us and own.exists() else sys.executable
 
 
-class Link(asyncio.Protocol):
+class WorkerLink(asyncio.Protocol):
     """The daemon's end of one worker."""
 
     def __init__(self, pool: Pool, worker: str, queue: str, process: Process) -> None:
@@ -194,7 +194,7 @@ class Pool:
         self,
         config: Config,
         logs: Path,
-        ears: Ears,
+        ears: WorkerListener,
         tuning: Tuning,
         executing: Callable[[str], int],
         launch: Launch = launch_process,
@@ -210,9 +210,9 @@ class Pool:
         self._early_deaths = 0
         self._closing = False
         self._tasks: set[asyncio.Task[Any]] = set()
-        self.links: dict[str, Link] = {}
+        self.links: dict[str, WorkerLink] = {}
 
-    # --- Starting --------------------------------------------------------------------------
+    # --- Starts --------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Start all workers; returns when they run, not when they are ready."""
@@ -234,7 +234,7 @@ class Pool:
             raise
         finally:
             theirs.close()
-        link = Link(self, worker, queue, process)
+        link = WorkerLink(self, worker, queue, process)
         self.links[worker] = link
         await self._loop.create_unix_connection(lambda: link, sock=ours)
         link.post(
@@ -255,7 +255,7 @@ class Pool:
 
     # --- Listening -------------------------------------------------------------------------
 
-    def heard(self, link: Link, line: bytes) -> None:
+    def heard(self, link: WorkerLink, line: bytes) -> None:
         """A line of a worker."""
         if link.gone:
             return
@@ -299,7 +299,7 @@ class Pool:
                 link.retired = True
         self._loop.call_later(min(1.0, self._tuning.heartbeat), self._listen)
 
-    def _worn_out(self, link: Link) -> str:
+    def _worn_out(self, link: WorkerLink) -> str:
         """Why a worker is due to be replaced (it finishes what it holds first), if it is."""
         workers = self._config.workers
         if workers.recycle_runs is not None and link.executed >= workers.recycle_runs:
@@ -312,7 +312,7 @@ class Pool:
 
     # --- Ending ----------------------------------------------------------------------------
 
-    def retire(self, link: Link, reason: str) -> None:
+    def retire(self, link: WorkerLink, reason: str) -> None:
         """Replace a worker: no new work, the grace to record what it holds, then the end."""
         if link.retired or link.gone:
             return
@@ -322,7 +322,7 @@ class Pool:
             self._config.workers.grace_ms / 1000, self._give_up, link, reason, True
         )
 
-    def replace(self, link: Link, reason: str) -> None:
+    def replace(self, link: WorkerLink, reason: str) -> None:
         """End a worker that had its grace: at once for the handler that would not stop, with a
         grace of their own for the others to record their step."""
         if len(link.stopping) >= self._executing(link.id):
@@ -330,7 +330,7 @@ class Pool:
         else:
             self.retire(link, reason)
 
-    def _give_up(self, link: Link, reason: str, ours: bool) -> None:
+    def _give_up(self, link: WorkerLink, reason: str, ours: bool) -> None:
         """Its executions are lost now; the process is killed after."""
         if link.gone:
             return
@@ -343,12 +343,12 @@ class Pool:
         else:
             self._kill(link)
 
-    def _kill(self, link: Link) -> None:
+    def _kill(self, link: WorkerLink) -> None:
         link.process.kill()
         link.gone = True
         link.close()
 
-    def ended(self, link: Link) -> None:
+    def ended(self, link: WorkerLink) -> None:
         """Its socket is closed: the process has ended, or is about to."""
         self.links.pop(link.id, None)
         unheard = not link.gone
@@ -359,7 +359,7 @@ class Pool:
             self._tell_lost(link, _DEATH_LOOKS)
         self._track(self._reap_and_replace(link))
 
-    def _tell_lost(self, link: Link, looks: int) -> None:
+    def _tell_lost(self, link: WorkerLink, looks: int) -> None:
         """Say that a worker is lost, and of what. Its socket closes a moment before there is a
         status to be had: that is looked for a few times, never waited for."""
         status = link.process.poll()
@@ -369,7 +369,7 @@ class Pool:
         reason = "the worker process died" if link.ready else "the worker did not start"
         self._ears.lost(link, reason + _manner(status), ours=self._closing)
 
-    async def _reap_and_replace(self, link: Link) -> None:
+    async def _reap_and_replace(self, link: WorkerLink) -> None:
         status = await asyncio.to_thread(link.process.wait)
         if self._closing:
             return
