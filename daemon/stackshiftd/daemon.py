@@ -18,17 +18,7 @@ from stackshift_jobs.project.discovery import DaemonInfo, remove_daemon, socket_
 from stackshift_jobs.values.durations import rfc3339
 from stackshift_jobs.version import PROTOCOL, __version__
 from stackshiftd.core import commands as c
-from stackshiftd.core.effects import (
-    Acknowledge,
-    Discarded,
-    Dispatch,
-    Effect,
-    Finished,
-    Granted,
-    Removed,
-    Resolve,
-    Stop,
-)
+from stackshiftd.core.effects import Acknowledge, Dispatch, Effect, Granted, Resolve, Stop
 from stackshiftd.core.records import Entry
 from stackshiftd.core.state.state import Run
 from stackshiftd.core.why import Fleet
@@ -198,12 +188,6 @@ class Daemon:
                 self._dispatcher.resolve(effect)
             case Stop():
                 self._dispatcher.stop(effect)
-            case Finished() | Discarded():
-                pass  # `finished` and `lengthened` below are told, with the run itself
-            case Removed():
-                self._history.remove(effect.run)
-                with contextlib.suppress(OSError):
-                    (self._data_dir / "logs" / f"{effect.run}.jsonl").unlink(missing_ok=True)
 
     def published(self, entries: list[Entry]) -> None:
         self._feeds.published(entries)
@@ -216,6 +200,11 @@ class Daemon:
 
     def lengthened(self, run: str, places: array[int]) -> None:
         self._history.lengthen(run, places)
+
+    def removed(self, run: str) -> None:
+        self._history.remove(run)
+        with contextlib.suppress(OSError):
+            (self._data_dir / "logs" / f"{run}.jsonl").unlink(missing_ok=True)
 
     def failed(self, error: BaseException) -> None:
         log.critical("the journal has failed, nothing more is acknowledged: %s", error)
@@ -264,13 +253,13 @@ class Daemon:
     async def recover(self) -> None:
         """Read the journal into the state, and become its writer."""
         engine = self.engine
-        caught = await engine.replay(self._history.covered_seq)
+        replayed = await engine.replay(self._history.covered_seq)
         self._upkeep.backfill_history()
-        for row in caught.rows:
+        for row in replayed.rows:
             self._history.add(row)
-        for run, places in caught.lengthened:
+        for run, places in replayed.lengthened:
             self._history.lengthen(run, places)
-        for run in caught.removed:
+        for run in replayed.removed:
             self._history.remove(run)
         self._feeds.published_seq = engine.state.seq
         await engine.claim(Owner(os.getpid(), __version__))

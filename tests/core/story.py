@@ -19,7 +19,7 @@ from stackshift_jobs.values.strict_json import canonical, dumps
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
 from stackshiftd.core.decide.decide import decide
-from stackshiftd.core.effects import Cancelled, Decision, Effect, Finished, QueueSet, Sent, Started
+from stackshiftd.core.effects import Cancelled, Decision, Effect, QueueSet, Sent, Started
 from stackshiftd.core.fold.fold import fold
 from stackshiftd.core.snapshot import dump, load
 from stackshiftd.core.state.state import PENDING, Run, State, Status
@@ -382,8 +382,12 @@ class Story:
         return [effect for effect in self.decision.effects if isinstance(effect, of)]
 
     def finished(self) -> dict[str, str]:
-        """Runs that the last command said are finished, with their status."""
-        return {effect.run: effect.status for effect in self.effects(Finished)}
+        """Runs that the last command ended, with their status."""
+        return {
+            record.run: kind(record).removeprefix("run.")
+            for record in self.decision.records
+            if isinstance(record, ENDS)
+        }
 
     # --- The same, told again --------------------------------------------------------------
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import msgspec
 from msgspec import Raw
 
-from stackshiftd.core.records import NULL, AnyRecord, Error
+from stackshiftd.core.records import NULL, AnyRecord
 
 
 class Dispatch(msgspec.Struct, frozen=True):
@@ -53,28 +53,7 @@ class Stop(msgspec.Struct, frozen=True):
     reason: str
 
 
-class Finished(msgspec.Struct, frozen=True):
-    """The run has finished: answer those who wait, enter it in the history."""
-
-    run: str
-    status: str
-    result: Raw
-    error: Error | None
-
-
-class Removed(msgspec.Struct, frozen=True):
-    """The run is to be taken out of the history."""
-
-    run: str
-
-
-class Discarded(msgspec.Struct, frozen=True):
-    """The run has left the dead letter, and memory: its history goes on without it."""
-
-    run: str
-
-
-Effect = Dispatch | Acknowledge | Granted | Resolve | Stop | Finished | Removed | Discarded
+Effect = Dispatch | Acknowledge | Granted | Resolve | Stop
 
 
 class Started(msgspec.Struct, frozen=True):

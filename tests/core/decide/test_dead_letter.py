@@ -10,7 +10,7 @@ from core.story import ONCE, Story
 from stackshift_jobs.errors import Conflict
 from stackshiftd.core import commands as c
 from stackshiftd.core.decide.dead_letter import is_dead
-from stackshiftd.core.effects import Discarded, Sent
+from stackshiftd.core.effects import Sent
 from stackshiftd.core.snapshot import state_hash
 from stackshiftd.core.state.state import Status
 from stackshiftd.core.why import Fleet, why
@@ -27,12 +27,12 @@ def dead(story: Story, *, key: str | None = None, timeout: str | None = None) ->
 
 
 def test_discarded_run_leaves_the_dead_letter_and_memory() -> None:
-    """One record, one effect; the others stay."""
+    """One record and no effect; the others stay."""
     story = Story()
     run, other = dead(story), dead(story)
     story.discard(run)
     assert story.told() == ["run.discarded"]
-    assert story.effects(Discarded) == [Discarded(run)]
+    assert story.decision.effects == ()
     assert list(story.state.runs) == [other]
     assert story.state.dead == 1
 

@@ -8,8 +8,7 @@ import pytest
 
 from core.story import ONCE, Story, error, kind
 from stackshiftd.core import records as r
-from stackshiftd.core.fold import fold as folding
-from stackshiftd.core.fold import transitions
+from stackshiftd.core.fold import attempts, runs, transitions
 from stackshiftd.core.fold.fold import fold
 from stackshiftd.core.fold.transitions import MOVES
 from stackshiftd.core.state.state import Run, State, Status
@@ -126,8 +125,8 @@ def test_statuses_move_as_the_table_says(
         original(state, run, kind)
         seen.append((before, kind, run.status))
 
-    monkeypatch.setattr(folding, "move", watched)
-    monkeypatch.setattr(transitions, "move", watched)
+    for module in (attempts, runs, transitions):
+        monkeypatch.setattr(module, "move", watched)
     story = Story()
     run = begin(story)
     act(story, run)

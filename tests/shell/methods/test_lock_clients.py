@@ -232,7 +232,7 @@ def test_lock_of_a_client_that_is_gone_is_given_back_when_there_is_room(play: Pl
         first.ask("a")
         first.leave()
         shop.on_published = lambda: shop.journal.fail_next(Full("no room"))
-        await until(lambda: shop.engine.read_only, "want of room")
+        await until(lambda: shop.engine.room.read_only, "want of room")
         await until(lambda: shop.holder, "the state to be back")
         shop.on_published = lambda: None
         shop.engine.look_for_room()

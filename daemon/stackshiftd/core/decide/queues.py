@@ -11,7 +11,7 @@ from stackshiftd.core.state.queues import UNSAID
 from stackshiftd.core.state.state import State
 
 
-def decide_define_queues(state: State, command: c.DefineQueues, now_us: int) -> Decision:
+def define(state: State, command: c.DefineQueues, now_us: int) -> Decision:
     """A record for each queue that is not said to be so yet; what is said no more is withdrawn."""
     names = sorted(
         {name for name, queue in state.queues.items() if command.by in queue.said}
@@ -30,7 +30,7 @@ def decide_define_queues(state: State, command: c.DefineQueues, now_us: int) -> 
     )
 
 
-def decide_change_queue(state: State, command: c.ChangeQueue, now_us: int) -> Decision:
+def change(state: State, command: c.ChangeQueue, now_us: int) -> Decision:
     """What a person says is put over what was said before."""
     queue = state.queues.get(command.queue)
     before = queue.said.get("person", UNSAID) if queue is not None else UNSAID

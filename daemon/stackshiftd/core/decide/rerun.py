@@ -88,7 +88,7 @@ def _repeats(state: State, step: Call, since: int | None) -> bool:
     return False
 
 
-def decide_retry(state: State, command: c.RetryRun) -> Decision:
+def retry(state: State, command: c.RetryRun, _now_us: int) -> Decision:
     """Send a failed or cancelled run on, from its recorded steps, with a new budget of attempts.
 
     A completed run only goes on with a step to repeat or replace. Raises `NotFound`, `Conflict`,
@@ -141,7 +141,7 @@ def _each_once(lines: tuple[bytes, ...]) -> list[Raw]:
     return found
 
 
-def decide_fork(state: State, command: c.ForkRun) -> Decision:
+def fork(state: State, command: c.ForkRun, _now_us: int) -> Decision:
     """Make a new run that reuses what another has recorded. Raises `NotFound`."""
     source = rebuild([Raw(line) for line in command.restored])
     made = fork_plan(state, source, command.from_step, command.payload is not None)

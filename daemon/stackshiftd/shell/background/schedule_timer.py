@@ -78,7 +78,7 @@ class ScheduleTimer:
         if is_fresh and not freed and now_us < self._due_us:
             if self._alarm is None:
                 self._set((self._due_us - now_us) / 1e6)
-        elif engine.read_only or not engine.roomy:
+        elif engine.room.is_short:
             self._set(MAX_SLEEP_SECONDS)  # No room for new runs: their ticks stay due.
         elif self._fire_all(now_us):
             self._look_ahead(now_us)

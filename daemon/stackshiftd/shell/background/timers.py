@@ -32,7 +32,7 @@ class Timers:
     def rearm(self) -> None:
         """Fire what is due, and set the alarm for what is next."""
         engine = self._engine
-        if engine.read_only:
+        if engine.room.read_only:
             return
         for _ in range(MAX_TICKS):
             due_us = engine.state.next_due_us()

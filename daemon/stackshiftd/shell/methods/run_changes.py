@@ -89,7 +89,7 @@ class RunChanges:
             self._engine.when_durable(answer, _sent(sent, True) | {"steps": steps})
             return
         if not in_memory:
-            self._engine.places[run_id] = self._lookup.places(run_id)[:]
+            self._engine.departures.places[run_id] = self._lookup.places(run_id)[:]
         self._engine.submit(command, lambda reply: answer(_sent(reply, False)))
 
     def fork(self, params: ForkParams, answer: Answer) -> None:

@@ -268,7 +268,7 @@ class Router:
             "journal_bytes": stats.get("bytes"),
             "disk_free_bytes": free,
             "failed_modules": [msgspec.to_builtins(each) for each in self._catalog.failed],
-            "mode": "read_only" if self._engine.read_only or not self._engine.roomy else "serving",
+            "mode": "read_only" if self._engine.room.is_short else "serving",
             "recovered": None
             if torn is None
             else {"dropped_bytes": torn.dropped_bytes, "quarantine": torn.quarantine},

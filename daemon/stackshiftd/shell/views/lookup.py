@@ -110,7 +110,7 @@ class Lookup:
 
     def places(self, run: str) -> array[int]:
         """Where the records of a run lie."""
-        live = self._engine.places.get(run)
+        live = self._engine.departures.places.get(run)
         if live is not None:
             return live
         row = self._history.find(run)
@@ -125,7 +125,7 @@ class Lookup:
 
     def live(self, run: str) -> Run | None:
         """The run, if it is in memory."""
-        return self._engine.state.runs.get(run) or self._engine.finishing.get(run)
+        return self._engine.state.runs.get(run) or self._engine.departures.finishing.get(run)
 
     def row(self, run: str) -> RunRow | None:
         """The history row of a finished run."""
@@ -134,7 +134,7 @@ class Lookup:
     def outcome(self, run: str) -> Ended | None:
         """How a finished run ended, from its last record; None for a run that is not finished or
         not known."""
-        if run in self._engine.finishing:
+        if run in self._engine.departures.finishing:
             told = ended_by(self._engine.pending(run))
             if told is not None:  # else it was discarded, and ended before
                 return told
