@@ -38,6 +38,7 @@ from stackshiftd.shell.methods.locks import Locks
 from stackshiftd.shell.methods.queues import Queues, file_terms
 from stackshiftd.shell.methods.run_changes import RunChanges
 from stackshiftd.shell.methods.run_queries import RunQueries
+from stackshiftd.shell.methods.run_waits import RunWaits
 from stackshiftd.shell.methods.schedules import Schedules
 from stackshiftd.shell.methods.start import Starts
 from stackshiftd.shell.methods.state import StateMethods
@@ -96,7 +97,8 @@ class Daemon:
         self._catalog = Catalog(config)
         requests = Requests(config, self.engine.ids)
         history = EntryHistory(self.engine, self._track)
-        self._locks = Locks(self.engine, requests)
+        waiters = Waiters()
+        self._locks = Locks(self.engine, requests, waiters)
         self._dispatcher = Dispatcher(
             self.engine, self._catalog, config, bodies, self._lookup, requests, history
         )
@@ -109,7 +111,7 @@ class Daemon:
             launch,
         )
         self._view = View(self.engine, self._lookup, bodies, self._fleet)
-        self._waiters = Waiters(self._view)
+        self._run_waits = RunWaits(self._view, waiters)
         self._feeds = Feeds(self.engine, self._lookup, self._view.run)
         self._hooks = Hooks(config, self._view.at_end, self._tuning)
         self._timers = Timers(self.engine, requests.remember_ms)
@@ -131,9 +133,9 @@ class Daemon:
             self._view,
             self._history,
             logs,
-            self._waiters,
+            self._run_waits,
         )
-        self._queues = Queues(self.engine, self._catalog, config)
+        self._queues = Queues(self.engine, self._catalog, config, waiters)
         tables = [
             self._queues.table,
             Starts(self.engine, self._catalog, self._view, payload_bytes).table,
@@ -154,9 +156,8 @@ class Daemon:
             self.engine,
             tables,
             looking.bound | self._queues.bound | self._locks.bound,
-            self._waiters,
+            waiters,
             self._queues,
-            self._locks,
             self._feeds,
             self._lookup,
             self._catalog,
@@ -195,7 +196,7 @@ class Daemon:
 
     def finished(self, run: Run, row: RunRow) -> None:
         self._history.add(row)
-        self._waiters.finished(run)
+        self._run_waits.finished(run)
         self._hooks.ended(row)
 
     def lengthened(self, run: str, places: array[int]) -> None:

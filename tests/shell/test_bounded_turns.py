@@ -15,6 +15,7 @@ from stackshiftd.core.fold.fold import fold
 from stackshiftd.core.state.state import State
 from stackshiftd.shell.methods import queues
 from stackshiftd.shell.methods.queues import PurgeQueue, Queues
+from stackshiftd.shell.methods.waiters import Waiters
 from stackshiftd.shell.workers import dispatcher
 from stackshiftd.shell.workers.dispatcher import Dispatcher
 
@@ -103,7 +104,7 @@ def test_purge_ends_where_others_were_quicker(engine: FakeEngine) -> None:
 
     async def purge() -> None:
         config = SimpleNamespace(queues={})
-        made = Queues(*cast(Any, (overtaken, SimpleNamespace(jobs={}), config)))
+        made = Queues(*cast(Any, (overtaken, SimpleNamespace(jobs={}), config, Waiters())))
         made.purge(PurgeQueue("media"), answers.append)
 
     asyncio.run(purge())

@@ -21,6 +21,7 @@ from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.ids import Ids
 from stackshiftd.shell.methods import locks as shell_locks
 from stackshiftd.shell.methods.locks import Locks
+from stackshiftd.shell.methods.waiters import Waiters
 from stackshiftd.shell.requests import AcquireLock, ReleaseLock, Requests
 
 
@@ -36,7 +37,7 @@ class Client:
         self._shop.locks.acquire(self, params, self.answers.append)
 
     def leave(self) -> None:
-        self._shop.locks.forget(self)
+        self._shop.waiters.forget(self)
 
     @property
     def token(self) -> int:
@@ -50,7 +51,8 @@ class Shop:
     def __init__(self, root: Path) -> None:
         self.journal = MemoryJournal()
         self.engine = Engine(self.journal)
-        self.locks = Locks(self.engine, Requests(load_config(root, {}), Ids()))
+        self.waiters = Waiters()
+        self.locks = Locks(self.engine, Requests(load_config(root, {}), Ids()), self.waiters)
         self.engine.attach(cast(Any, self))
         self.on_published: Callable[[], None] = lambda: None
 

@@ -16,6 +16,7 @@ from stackshiftd.core.effects import Granted
 from stackshiftd.core.fold.fold import fold
 from stackshiftd.core.state.state import State
 from stackshiftd.shell.methods.locks import Locks
+from stackshiftd.shell.methods.waiters import Waiters
 from stackshiftd.shell.requests import AcquireLock, ReleaseLock, Requests
 
 
@@ -27,6 +28,7 @@ class SlowEngine:
         self.us = 1_795_000_000_000_000
         self.held_back: list[Callable[[], None]] = []
         self.locks: Any = None
+        self.waiters = Waiters()
 
     def now_us(self) -> int:
         return self.us
@@ -75,7 +77,7 @@ def tell() -> Callable[[Callable[[SlowEngine], Coroutine[Any, Any, None]]], None
         async def tell() -> None:
             engine = SlowEngine()
             requests = Requests.__new__(Requests)
-            engine.locks = Locks(cast(Any, engine), requests)
+            engine.locks = Locks(cast(Any, engine), requests, engine.waiters)
             await story(engine)
 
         asyncio.run(asyncio.wait_for(tell(), 30))
@@ -100,7 +102,7 @@ def test_client_that_is_gone_before_it_stands_in_line_durably_leaves_it(tell: Te
         held = ask(engine, "c1", 1)
         engine.sync()
         gone = ask(engine, "c2", 2, wait_ms=60_000)
-        engine.locks.forget(2)
+        engine.waiters.forget(2)
         engine.sync()
         assert engine.line() == []
         engine.locks.release(ReleaseLock(key="k", token=held[0]["token"]), Answers())
@@ -117,12 +119,12 @@ def test_client_that_is_gone_before_it_holds_durably_gives_the_lock_back(tell: T
         ask(engine, "c1", 1)
         waits = ask(engine, "c2", 2, wait_ms=60_000)
         last = ask(engine, "c3", 3, wait_ms=60_000)
-        engine.locks.forget(1)
+        engine.waiters.forget(1)
         assert engine.owner() == "c1"
         engine.sync()
         assert (engine.owner(), waits[0]["key"]) == ("c2", "k")
         engine.locks.release(ReleaseLock(key="k", token=waits[0]["token"]), Answers())
-        engine.locks.forget(3)
+        engine.waiters.forget(3)
         engine.sync()
         assert (engine.owner(), last) == ("", [])
 
@@ -136,9 +138,9 @@ def test_client_that_comes_back_keeps_what_it_asked_for(tell: Tell) -> None:
         for noticed_first in (True, False):
             ask(engine, "c1", 1)
             if noticed_first:
-                engine.locks.forget(1)
+                engine.waiters.forget(1)
             again = ask(engine, "c1", 2)
-            engine.locks.forget(1)
+            engine.waiters.forget(1)
             engine.sync()
             assert engine.owner() == "c1"
             engine.locks.release(ReleaseLock(key="k", token=again[0]["token"]), Answers())
@@ -155,7 +157,7 @@ def test_client_that_comes_back_keeps_its_place(tell: Tell) -> None:
         first = ask(engine, "c2", 2, wait_ms=60_000)
         engine.sync()
         again = ask(engine, "c2", 3, wait_ms=60_000)
-        engine.locks.forget(2)
+        engine.waiters.forget(2)
         engine.sync()
         assert engine.line() == ["c2"]
         engine.locks.release(ReleaseLock(key="k", token=held[0]["token"]), Answers())

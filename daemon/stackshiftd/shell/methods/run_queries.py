@@ -18,8 +18,8 @@ from stackshiftd.core.why import shown_status
 from stackshiftd.history.index import History
 from stackshiftd.shell.catalog import Catalog
 from stackshiftd.shell.engine import Engine
+from stackshiftd.shell.methods.run_waits import RunWaits
 from stackshiftd.shell.methods.schedules import shown_terms
-from stackshiftd.shell.methods.waiters import Waiters
 from stackshiftd.shell.params import Answer, BoundTable, NameRun, NoParams, Params, Table
 from stackshiftd.shell.views.lookup import Lookup
 from stackshiftd.shell.views.run import OUTCOME_FIELDS, View
@@ -73,7 +73,7 @@ class RunQueries:
         view: View,
         history: History,
         logs: Path,
-        waiters: Waiters,
+        run_waits: RunWaits,
     ) -> None:
         self._engine = engine
         self._catalog = catalog
@@ -81,7 +81,7 @@ class RunQueries:
         self._view = view
         self._history = history
         self._logs = logs
-        self._waiters = waiters
+        self._run_waits = run_waits
         self.table: Table = {
             "run.get": (GetRun, self.get),
             "run.list": (ListRuns, self.list),
@@ -166,7 +166,7 @@ class RunQueries:
                 ended = {name: ended[name] for name in OUTCOME_FIELDS}
             self._engine.when_durable(answer, ended)
         else:
-            self._waiters.add(live, params.timeout_ms, params.full, answer, owner)
+            self._run_waits.add(live, params.timeout_ms, params.full, answer, owner)
 
     def logs(self, params: RunLogs, answer: Answer) -> None:
         run_id = self._lookup.resolve(params.run)

@@ -16,7 +16,6 @@ from stackshift_jobs.values.durations import parse_time
 from stackshift_jobs.version import PROTOCOL, __version__
 from stackshiftd.shell.catalog import Catalog
 from stackshiftd.shell.engine import Engine
-from stackshiftd.shell.methods.locks import Locks
 from stackshiftd.shell.methods.queues import Queues
 from stackshiftd.shell.methods.waiters import Waiters
 from stackshiftd.shell.params import Answer, BoundTable, NoParams, Params, Table
@@ -97,7 +96,6 @@ class Router:
         bound: BoundTable,
         waiters: Waiters,
         queues: Queues,
-        locks: Locks,
         feeds: Feeds,
         lookup: Lookup,
         catalog: Catalog,
@@ -110,7 +108,6 @@ class Router:
         self._feeds = feeds
         self._waiters = waiters
         self._queues = queues
-        self._locks = locks
         self._lookup = lookup
         self._catalog = catalog
         self._pool = pool
@@ -151,8 +148,6 @@ class Router:
         self.connections.discard(connection)
         self._feeds.close_all(connection)
         self._waiters.forget(connection)
-        self._queues.forget(connection)
-        self._locks.forget(connection)
 
     def call(self, connection: Connection, method: str, raw: Raw, answer: Answer) -> None:
         found = self._methods.get(method)
