@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import socket
-import struct
-import sys
 from typing import Any, Final, Protocol, cast
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from stackshift_jobs.errors import Busy, PayloadRefused, StackshiftError, Usage
+from stackshift_jobs.wire.peer import is_own_user, peer_uid
 
 log = logging.getLogger("stackshiftd.connection")
 
@@ -82,7 +79,7 @@ class Connection(asyncio.Protocol):
         # uvloop's transports are of no class of asyncio's.
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=FULL_AT, low=FULL_AT // 4)
-        if not is_own_peer(transport.get_extra_info("socket")):
+        if not is_own_user(peer_uid(transport.get_extra_info("socket"))):
             log.warning("refused a connection of another user")
             self._transport.abort()
         elif not self._methods.opened(self):
@@ -260,14 +257,3 @@ class Connection(asyncio.Protocol):
         self._flush()
         if self._transport is not None:
             self._transport.close()
-
-
-def is_own_peer(sock: Any) -> bool:
-    """Is the process at the other end of a Unix socket ours (the same user's)?"""
-    if sys.platform == "linux":
-        raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-        _, uid, _ = struct.unpack("3i", raw)
-    else:  # macOS: struct xucred, version and uid first
-        raw = sock.getsockopt(0, 1, 128)
-        _, uid = struct.unpack_from("Ii", raw)
-    return bool(uid == os.getuid())
