@@ -20,7 +20,6 @@ from typing import Any, Final
 from stackshift_cli.timeline.describe import about
 from stackshift_cli.timeline.intervals import Interval, Kind, Stretch, covered_us, joined, without
 from stackshift_cli.timeline.model import (
-    FINISHED,
     HANDLER,
     NO_STEP,
     QUEUED,
@@ -30,6 +29,7 @@ from stackshift_cli.timeline.model import (
     Try,
 )
 from stackshift_jobs.values.durations import from_rfc3339
+from stackshift_jobs.values.limits import FINISHED
 
 _SHOWN_AFTER_US: Final = 250_000
 """A step is recorded as started once it has run for this long."""
@@ -79,6 +79,10 @@ class _Telling:
         self.attempt = int(run.get("attempt") or 0)
         self.code = str(run.get("code") or "")
         self.progress = ""
+        self.cut_off: dict[str, tuple[str, Kind]] = {}
+        """What was waited for when the run ended: its status, and as what it is drawn."""
+        self.backing_off: str | None = None
+        """The row that the next attempt ends the backoff of."""
         self.on_timeout: dict[str, str] = {}
         self.lock_rows: dict[str, str] = {}
 
@@ -128,6 +132,12 @@ class _Telling:
         self.begin(QUEUED, Kind.WAIT, at_us).status = "waiting"
 
     def retried(self, record: dict[str, Any], at_us: int) -> None:
+        forgotten = frozenset(record.get("forgotten") or ())
+        for name, (status, kind) in self.cut_off.items():
+            if name not in forgotten:
+                # A wait or a backoff that was under way when the run ended goes on.
+                self.begin(name, kind, at_us).status = status
+        self.cut_off.clear()
         self.queued(record, at_us)
         for name in record.get("replaced") or ():
             row = self.row(name)
@@ -135,9 +145,12 @@ class _Telling:
 
     def run_ended(self, record: dict[str, Any], at_us: int) -> None:
         self.ended_us = at_us
+        self.backing_off = None
         self.stop_executing(at_us)
         ended = str(record["kind"]).removeprefix("run.")
-        for name in list(self.open):
+        for name, (kind, _) in list(self.open.items()):
+            if kind in (Kind.WAIT, Kind.BACKOFF) and name not in (QUEUED, SCHEDULED, HANDLER):
+                self.cut_off[name] = (self.row(name).status, kind)
             self.close(name, at_us)
         for row in self.rows.values():
             if row.status in FINISHED:
@@ -158,9 +171,10 @@ class _Telling:
         if QUEUED in self.open:
             self.close(QUEUED, at_us)
             self.row(QUEUED).status = "completed"
-        for name in [n for n, (kind, _) in self.open.items() if kind is Kind.BACKOFF]:
-            self.close(name, at_us)
-            self.row(name).status = "running"
+        if self.backing_off is not None:
+            self.close(self.backing_off, at_us)
+            self.row(self.backing_off).status = "running"
+            self.backing_off = None
         if HANDLER in self.rows:
             self.row(HANDLER).status = "running"
         self.busy_since_us = at_us
@@ -192,6 +206,7 @@ class _Telling:
             self.row(other).status = "failed"
         if retry_at:
             self.back_off(row, at_us, retry_at)
+            self.backing_off = row.key
 
     def attempt_lost(self, record: dict[str, Any], at_us: int) -> None:
         self.stop_executing(at_us)
@@ -278,8 +293,12 @@ class _Telling:
         row.note = "" if words == row.name else words
 
     def wait_ended(self, record: dict[str, Any], at_us: int) -> None:
+        was = self.open.get(record["step"])
         self.close(record["step"], at_us)
         row, status = self.row(record["step"]), str(record.get("status") or "completed")
+        if was is not None and was[0] is Kind.BACKOFF:
+            row.status = "running"  # The step is tried again.
+            return
         if status == "timed_out":
             row.status = _TIMED_OUT.get(self.on_timeout.get(row.key, ""), "failed")
             row.note = f"timed out: {row.note}".removesuffix(": ")

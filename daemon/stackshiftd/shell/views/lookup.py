@@ -4,32 +4,21 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator
-from typing import NamedTuple
-
-from msgspec import Raw
 
 from stackshift_jobs.errors import NotFound, Usage
 from stackshift_jobs.values.names import RUN_ID
 from stackshiftd.core import records as r
 from stackshiftd.core.commands import StartRun
-from stackshiftd.core.records import Entry, Error, entry_from_json, entry_json
+from stackshiftd.core.records import Entry, entry_from_json, entry_json
 from stackshiftd.core.snapshot import entries_of
 from stackshiftd.core.state.state import Run, Status
 from stackshiftd.history.index import History
-from stackshiftd.history.rows import RunRow
+from stackshiftd.history.rows import Ended, RunRow, ended
 from stackshiftd.shell.engine import Engine
 
 MIN_SUFFIX = 4
 LOOK_BACK = 100
 """How many failed runs that go on again `@failed` looks past."""
-
-
-class Ended(NamedTuple):
-    """How a run that has left memory ended."""
-
-    status: str
-    result: Raw
-    error: Error | None
 
 
 class Lookup:
@@ -155,13 +144,6 @@ class Lookup:
 
 
 def ended_by(entries: list[Entry]) -> Ended | None:
-    """The outcome that the last record of a run tells; a handler that stopped later says none."""
-    for entry in reversed(entries):
-        record = entry.record
-        if isinstance(record, r.RunCompleted):
-            return Ended("completed", record.result, None)
-        if isinstance(record, r.RunFailed):
-            return Ended("failed", r.NULL, record.error)
-        if isinstance(record, r.RunCancelled):
-            return Ended("cancelled", r.NULL, None)
-    return None
+    """The outcome that the last end among a run's records gives; None for a run without one."""
+    ends = (ended(entry.record) for entry in reversed(entries))
+    return next((end for end in ends if end is not None), None)
