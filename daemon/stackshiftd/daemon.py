@@ -10,12 +10,13 @@ import time
 from array import array
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from stackshift_jobs.errors import BadConfiguration, StackshiftError
 from stackshift_jobs.project.config import Config
 from stackshift_jobs.project.discovery import DaemonInfo, remove_daemon, socket_path, write_daemon
 from stackshift_jobs.values.durations import rfc3339
+from stackshift_jobs.values.limits import LINE_MARGIN
 from stackshift_jobs.version import PROTOCOL, __version__
 from stackshiftd.core import commands as c
 from stackshiftd.core.effects import Acknowledge, Dispatch, Effect, Granted, Resolve, Stop
@@ -57,8 +58,6 @@ from stackshiftd.shell.workers.dispatcher import Dispatcher
 from stackshiftd.shell.workers.pool import Launch, Pool, launch_process
 
 log = logging.getLogger("stackshiftd")
-
-LINE_MARGIN: Final = 64 * 1024
 
 
 class Daemon:
@@ -152,7 +151,7 @@ class Daemon:
             "project": str(config.root),
             "durability": config.journal.durability,
         }
-        self.control = Router(
+        self.router = Router(
             self.engine,
             tables,
             looking.bound | self._queues.bound | self._locks.bound,
@@ -282,7 +281,7 @@ class Daemon:
         before = os.umask(0o177)
         try:
             return await self._loop.create_unix_server(
-                lambda: Connection(self.control, max_line), path=str(path), backlog=512
+                lambda: Connection(self.router, max_line), path=str(path), backlog=512
             )
         finally:
             os.umask(before)
@@ -362,7 +361,7 @@ class Daemon:
             remove_daemon(self._data_dir)
             with contextlib.suppress(OSError):
                 socket_path(self._data_dir).unlink()
-        for connection in list(self.control.connections):
+        for connection in list(self.router.connections):
             connection.close()
         await self.pool.close()
         await self._hooks.close(0)

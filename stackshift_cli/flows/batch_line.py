@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
-from stackshift_cli.flows.start_params import MAX_PAYLOAD_BYTES, moment
-from stackshift_jobs.calls.runs import encode
+from stackshift_cli.flows.start_params import moment
 from stackshift_jobs.errors import PayloadRefused, Usage
 from stackshift_jobs.project.locate import Project
 from stackshift_jobs.values import strict_json
 from stackshift_jobs.values.durations import milliseconds
+from stackshift_jobs.values.limits import LINE_MARGIN, MAX_PAYLOAD_BYTES
+from stackshift_jobs.wire.request import encode
 
-MAX_LINE: Final = MAX_PAYLOAD_BYTES + 65_536
+MAX_LINE: Final = MAX_PAYLOAD_BYTES + LINE_MARGIN
 _FIELDS: Final = frozenset(
     (
         "job",

@@ -1,23 +1,18 @@
 """What an application asks of the daemon: arguments of Python become the params of a method.
 
-Owns the options of a start, how times and filters are written, the bounds that a request is held to
-before it is sent, and what the end of a run means to who waited for it. It knows no connection.
+Owns the options of a start, how times and filters are written, and what the end of a run means to
+whoever waited for it. It knows no connection.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Final, TypedDict
+from typing import Any, TypedDict
 
-from stackshift_jobs.errors import PayloadRefused, RunCancelled, RunFailed, Usage
-from stackshift_jobs.project.locate import Project
+from stackshift_jobs.errors import RunCancelled, RunFailed, Usage
 from stackshift_jobs.values.durations import Duration, milliseconds, moment_us, parse_time, rfc3339
 from stackshift_jobs.values.names import check_key, check_name
-from stackshift_jobs.wire.jsonrpc import encode_params
-
-LINE_SLACK: Final = (64 << 10) - 256
-"""A line may be longer than `[limits] payload` by 64 KiB; less what is around the params."""
 
 
 class StartOptions(TypedDict, total=False):
@@ -102,23 +97,6 @@ def list_params(filters: Mapping[str, Any]) -> dict[str, Any]:
     if "since" in params:
         params["since"] = wire_time(params["since"])
     return params
-
-
-def encode(project: Project, params: Mapping[str, Any]) -> bytes:
-    """`params` as sent. Raises `PayloadRefused`, also for a line that the daemon would not
-    take: that would end the connection, and with it what other threads have under way."""
-    body = encode_params(params)
-    if len(body) > LINE_SLACK:
-        from stackshift_jobs.project.config import load_config
-
-        limit = load_config(project.root).limits.payload_bytes
-        if len(body) > limit + LINE_SLACK:
-            raise PayloadRefused(
-                f"{len(body)} bytes of JSON; the limit is {limit}",
-                hint="store it elsewhere and pass where it is, or raise [limits] payload",
-                path="$",
-            )
-    return body
 
 
 def outcome(run: Mapping[str, Any], run_id: str) -> Any:

@@ -21,7 +21,6 @@ from typing import Any, Unpack
 from stackshift_jobs.calls.runs import (
     RunPage,
     StartOptions,
-    encode,
     list_params,
     outcome,
     start_params,
@@ -34,6 +33,7 @@ from stackshift_jobs.project.locate import Project, find_project
 from stackshift_jobs.values.durations import Duration, milliseconds
 from stackshift_jobs.values.names import check_name
 from stackshift_jobs.wire.async_link import AsyncLink
+from stackshift_jobs.wire.request import encode
 from stackshift_jobs.wire.retransmit import (
     MAX_LOSSES,
     PAUSE,

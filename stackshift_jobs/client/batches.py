@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
-from stackshift_jobs.calls.runs import encode, item_params
+from stackshift_jobs.calls.runs import item_params
 from stackshift_jobs.errors import DaemonUnavailable, StackshiftError, from_json
 from stackshift_jobs.project.locate import Project
+from stackshift_jobs.wire.request import encode
 from stackshift_jobs.wire.retransmit import may_repeat
 from stackshift_jobs.wire.unavailable import NO_ANSWER
 

@@ -208,7 +208,7 @@ class Bench:
         while not asked.answered and await self._advance_to_next(until_us):
             pass
         if not asked.answered:
-            self._daemon.control.closed(client)  # type: ignore[arg-type]  # compared, not spoken to
+            self._daemon.router.closed(client)  # type: ignore[arg-type]  # compared, not spoken to
             await self._settled()
         return asked
 
@@ -222,7 +222,7 @@ class Bench:
         asked = Asked()
         try:
             # The client is compared and kept, never spoken to.
-            self._daemon.control.call(client, method, Raw(params), asked)  # type: ignore[arg-type]
+            self._daemon.router.call(client, method, Raw(params), asked)  # type: ignore[arg-type]
         except StackshiftError as refused:
             asked(refused)
         return asked

@@ -7,13 +7,13 @@ import threading
 from collections.abc import Mapping
 from typing import Any, Final
 
-from stackshift_jobs.calls.runs import encode
 from stackshift_jobs.client.batches import Batch
 from stackshift_jobs.client.default import DefaultClient
 from stackshift_jobs.handler.scope import in_handler
 from stackshift_jobs.project.locate import Project
 from stackshift_jobs.values.durations import MAX_DURATION_MS
 from stackshift_jobs.wire.link import Flight, Link
+from stackshift_jobs.wire.request import encode
 from stackshiftd.testing.asked import TestFailure
 from stackshiftd.testing.bench import Bench
 

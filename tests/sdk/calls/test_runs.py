@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from stackshift_jobs.calls.runs import LINE_SLACK, encode, item_params, start_params
+from stackshift_jobs.calls.runs import item_params, start_params
 from stackshift_jobs.client.batches import Batch, batches
 from stackshift_jobs.errors import PayloadRefused, StackshiftError, Usage
 from stackshift_jobs.project.locate import Project
 from stackshift_jobs.wire.jsonrpc import encode_params
-from stackshift_jobs.wire.retransmit import may_repeat
+from stackshift_jobs.wire.request import LINE_SLACK, encode
 
 
 def test_options_become_params() -> None:
@@ -89,27 +89,6 @@ def test_item_that_is_no_start_is_refused(item: Any) -> None:
     """A dict with a job, or a tuple of job and payload."""
     with pytest.raises(Usage):
         item_params(item)
-
-
-@pytest.mark.parametrize(
-    ("method", "params", "safe"),
-    [
-        ("run.get", {}, True),
-        ("run.wait", {}, True),
-        ("daemon.status", {}, True),
-        ("run.start", {"idempotency_key": "k"}, True),
-        ("run.start", {}, False),
-        ("run.cancel", {}, False),
-        ("run.retry", {}, False),
-        ("daemon.stop", {}, False),
-        ("run.get_and_remove", {"idempotency_key": "k"}, False),
-    ],
-)
-def test_only_reads_and_starts_with_a_key_may_be_sent_twice(
-    method: str, params: dict[str, Any], safe: bool
-) -> None:
-    """A method that is not known to be safe is not."""
-    assert may_repeat(method, params) is safe
 
 
 def plan(project: Project, items: list[Any]) -> tuple[list[Batch], dict[int, Any]]:

@@ -76,11 +76,14 @@ def test_daemon_that_stays_away_is_not_waited_for_for_ever(
     assert len(daemon.started) == 1
 
 
-def test_read_is_asked_again_after_a_broken_connection(client: Client, daemon: FakeDaemon) -> None:
+@pytest.mark.parametrize("method", ["run.why", "dead.count", "schedule.list", "schedule.next"])
+def test_read_is_asked_again_after_a_broken_connection(
+    client: Client, daemon: FakeDaemon, method: str
+) -> None:
     """Twice asked is the same as once."""
-    daemon.on("run.why", once())
-    assert client.call("run.why", {"run": "r"}) == "again"
-    assert daemon.methods() == ["run.why", "run.why"]
+    daemon.on(method, once())
+    assert client.call(method, {}) == "again"
+    assert daemon.methods() == [method, method]
 
 
 def test_start_with_a_key_is_sent_again_and_is_one_run(client: Client, daemon: FakeDaemon) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 from msgspec import Raw
 from msgspec.json import Decoder
 
+from stackshift_jobs.calls.methods import METHODS
 from stackshift_jobs.errors import DiskFull, StackshiftError, Usage
 from stackshift_jobs.values.durations import parse_time
 from stackshift_jobs.version import PROTOCOL, __version__
@@ -25,28 +26,6 @@ from stackshiftd.shell.views.lookup import Lookup
 from stackshiftd.shell.workers.pool import Pool
 
 log = logging.getLogger("stackshiftd.router")
-
-
-_LOOKS: Final = frozenset(
-    (
-        "run.get",
-        "run.list",
-        "run.why",
-        "run.logs",
-        "dead.count",
-        "daemon.status",
-        "journal.stats",
-        "queue.list",
-        "queue.show",
-        "schedule.list",
-        "schedule.next",
-        "state.get",
-        "state.list",
-        "state.history",
-        "event.list",
-    )
-)
-"""Methods that change nothing: they are answered also while there is no room."""
 
 
 class StopParams(Params):
@@ -77,12 +56,12 @@ class DaemonControl(Protocol):
 
 
 class _Method(NamedTuple):
-    """One method: its params, what does it, whether it only looks, and whether it is given its
-    connection first."""
+    """One method: its params, what does it, whether it only reads (it is then answered also while
+    there is no room), and whether it is given its connection first."""
 
     decode: Callable[[Raw], Any]
     do: Callable[..., None]
-    looks: bool
+    reads: bool
     bound: bool = False
 
 
@@ -128,8 +107,12 @@ class Router:
             "feed.open": (OpenFeed, self.open_feed),
             "feed.close": (CloseFeed, self.close_feed),
         }
+        self.params: dict[str, type[msgspec.Struct]] = {
+            name: params for name, (params, _) in (plain | bound).items()
+        }
+        """The params of each method."""
         self._methods = {
-            name: _Method(Decoder(params).decode, do, name in _LOOKS)
+            name: _Method(Decoder(params).decode, do, METHODS[name].reads)
             for name, (params, do) in plain.items()
         } | {
             name: _Method(Decoder(params).decode, do, False, bound=True)
@@ -164,7 +147,7 @@ class Router:
         try:
             if found.bound:
                 found.do(connection, params, answer)
-            elif found.looks:
+            elif found.reads:
                 found.do(params, self._anew(found.do, params, answer))
             else:
                 found.do(params, answer)
