@@ -1,7 +1,6 @@
-"""Asking a client for calls that are made elsewhere: one, or several that depend on each other.
+"""Sending the calls of a generator, one after the other: `calls.locks` has such generators.
 
-`state_calls`, `lock_calls` and `event_calls` say what is asked; a client sends it. Each error goes
-back into the generator that asked, which may ask again.
+Each result is sent into the generator, and each error thrown into it, after which it may ask again.
 """
 
 from __future__ import annotations

@@ -184,7 +184,7 @@ def test_lock_object_is_one_acquisition(client: Client, locks: FakeDaemon) -> No
         pass
     with pytest.raises(Usage, match="twice"), lock:
         pytest.fail("entered")
-    with pytest.raises(Usage, match="given back"):
+    with pytest.raises(Usage, match="was released"):
         lock.extend("1s")
 
 
