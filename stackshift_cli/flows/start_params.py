@@ -10,10 +10,9 @@ from typing import Any, Final
 
 from stackshift_cli.arguments import Given
 from stackshift_jobs.errors import PayloadRefused, StackshiftError, Usage
+from stackshift_jobs.values.limits import MAX_PAYLOAD_BYTES, MAX_PRIORITY
 
-MAX_PAYLOAD_BYTES: Final = 16 << 20
 """The highest value that `[limits] payload` can have; more is not even read from a file."""
-_MAX_PRIORITY: Final = 1_000_000
 _MAX_ATTEMPTS: Final = 1_000_000
 
 
@@ -34,7 +33,7 @@ def start_params(given: Given) -> tuple[dict[str, Any], list[str]]:
             params[f"{name}_ms"] = ms
     if "idempotency_ttl_ms" in params and "idempotency_key" not in params:
         raise Usage("--idempotency-ttl is for a start with a key", hint="add --idempotency-key K")
-    if (priority := given.whole("priority", -_MAX_PRIORITY, _MAX_PRIORITY)) is not None:
+    if (priority := given.whole("priority", -MAX_PRIORITY, MAX_PRIORITY)) is not None:
         params["priority"] = priority
     if (attempts := given.whole("max_attempts", 1, _MAX_ATTEMPTS)) is not None:
         params["max_attempts"] = attempts

@@ -12,9 +12,9 @@ from stackshift_cli.output.safe_text import safe
 from stackshift_cli.render.columns import Column, column, excess, narrowed, print_columns, squeezed
 from stackshift_cli.render.console import STATUS_STYLES, Glyphs, console, glyphs, short_id
 from stackshift_cli.timeline.describe import call
-from stackshift_cli.timeline.model import FINISHED
 from stackshift_jobs.project.settings import format_size
 from stackshift_jobs.values.durations import format_ms, from_rfc3339
+from stackshift_jobs.values.limits import FINISHED
 
 _LEAST_WHY: Final = 12
 """The cells of WHY that are worth more than the columns that give way after it."""

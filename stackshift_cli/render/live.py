@@ -17,8 +17,8 @@ from stackshift_cli.daemon.feed import Deadline, End, FeedRecord, follow
 from stackshift_cli.daemon.session import Session
 from stackshift_cli.render.console import console, glyphs
 from stackshift_cli.render.picture import picture
-from stackshift_cli.timeline.model import FINISHED
 from stackshift_jobs.errors import DaemonUnavailable
+from stackshift_jobs.values.limits import FINISHED
 
 _FRAME_SECONDS: Final = 0.25
 _CLOCK_SECONDS: Final = 1.0

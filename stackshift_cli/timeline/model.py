@@ -10,8 +10,8 @@ from typing import Final
 
 from stackshift_cli.timeline.describe import call
 from stackshift_cli.timeline.intervals import Interval
+from stackshift_jobs.values.limits import FINISHED
 
-FINISHED: Final = frozenset(("completed", "failed", "cancelled"))
 NO_STEP: Final = "\0"
 """Begins the keys of rows that are no steps: no step can be called so."""
 QUEUED: Final = NO_STEP + "queued"

@@ -40,6 +40,7 @@ from stackshift_jobs.handler.outcomes import granted, read, recalled
 from stackshift_jobs.handler.replay import Pass
 from stackshift_jobs.retry import Retry, RetryAfter
 from stackshift_jobs.values.durations import Duration, milliseconds
+from stackshift_jobs.values.limits import PAYLOAD_BYTES
 from stackshift_jobs.values.strict_json import canonical, dumps, plain, read_back
 
 MAX_TRACEBACK: int = 8192
@@ -49,7 +50,7 @@ MAX_MESSAGE: int = 4096
 class Limits:
     """Bounds of one value, in bytes of JSON; the worker sets it from `[limits] payload`."""
 
-    value_bytes: int = 1 << 20
+    value_bytes: int = PAYLOAD_BYTES
 
 
 def error_json(error: BaseException) -> dict[str, Any]:

@@ -16,13 +16,12 @@ from stackshift_jobs.handler.ops import Ask, Park, Recorded, Steps
 from stackshift_jobs.handler.outcomes import granted, read, recalled
 from stackshift_jobs.handler.replay import Pass
 from stackshift_jobs.values.durations import MAX_TIME_US, Duration, milliseconds
+from stackshift_jobs.values.limits import MAX_EVENTS, ON_TIMEOUT
 from stackshift_jobs.values.names import RESERVED, check_key, check_name
 from stackshift_jobs.values.stored import Event
 from stackshift_jobs.values.strict_json import dumps
 
 OnTimeout = Literal["fail", "continue", "cancel"]
-_ON_TIMEOUT: Final = ("fail", "continue", "cancel")
-MAX_EVENTS: Final = 32
 """Events that one wait may be for."""
 SOME_DAY_US: Final = MAX_TIME_US
 """When a wait without a timeout is due: nothing says that the event comes soon, so the pass is not
@@ -39,8 +38,8 @@ def terms(
     ]
     if not 1 <= len(wanted) <= MAX_EVENTS:
         raise Usage(f"a wait for {len(wanted)} events", hint=f"1 to {MAX_EVENTS}")
-    if on_timeout not in _ON_TIMEOUT:
-        raise Usage(f"on_timeout is {on_timeout!r}", hint=f"one of {', '.join(_ON_TIMEOUT)}")
+    if on_timeout not in ON_TIMEOUT:
+        raise Usage(f"on_timeout is {on_timeout!r}", hint=f"one of {', '.join(ON_TIMEOUT)}")
     timeout_ms = None if timeout is None else milliseconds(timeout)
     return {"events": wanted, "timeout_ms": timeout_ms, "on_timeout": on_timeout}
 

@@ -17,15 +17,15 @@ import json
 from collections.abc import Mapping
 
 from stackshift_jobs.errors import PayloadRefused, StackshiftError, from_json
+from stackshift_jobs.values.limits import LINE_MARGIN, MAX_PAYLOAD_BYTES
 from stackshift_jobs.wire.unavailable import BROKEN, RESTART, unavailable
 
 TYPE_CHECKING = False  # See `errors`: loading `typing` takes too long here.
 if TYPE_CHECKING:
     from typing import Any, Final
 
-MAX_PAYLOAD: Final = 16 << 20
 """The most that `[limits] payload` can be; the daemon knows the project's own limit."""
-MAX_LINE: Final = MAX_PAYLOAD + (64 << 10)
+MAX_LINE: Final = MAX_PAYLOAD_BYTES + LINE_MARGIN
 MAX_REPLY: Final = 256 << 20
 """A run with all of its steps and records may be larger than anything that is sent."""
 
@@ -58,11 +58,11 @@ def encode_value(value: Any, place: str) -> bytes:
         if _surely_plain(value):
             text = _encode(value)
             # An escape of that kind may be half a character; rare enough to let strict look.
-            if "\\ud" not in text and len(text) <= MAX_PAYLOAD:
+            if "\\ud" not in text and len(text) <= MAX_PAYLOAD_BYTES:
                 return text.encode("ascii")
         from stackshift_jobs.values import strict_json
 
-        return strict_json.dumps(value, MAX_PAYLOAD)
+        return strict_json.dumps(value, MAX_PAYLOAD_BYTES)
     except PayloadRefused as refused:
         raise PayloadRefused(
             f"{place}: {refused.message}", hint=refused.hint, path=refused.path, parameter=place

@@ -14,6 +14,7 @@ from msgspec import Raw
 from stackshift_jobs.errors import BadConfiguration, Busy, NotFound, PayloadRefused, Usage
 from stackshift_jobs.project.config import Config
 from stackshift_jobs.values.durations import MAX_DURATION_MS, parse_time
+from stackshift_jobs.values.limits import KEY_TTL_MS, MAX_PRIORITY
 from stackshift_jobs.values.names import check_key, check_name
 from stackshift_jobs.values.strict_json import canonical, dumps, loads
 from stackshift_jobs.values.templates import fill
@@ -25,11 +26,10 @@ from stackshiftd.core.records import (
     RetryTerms,
     RunLimits,
 )
-from stackshiftd.shell.params import KEY_TTL_MS, within
+from stackshiftd.shell.params import within
 from stackshiftd.worker.frames import FailedModule, JobFacts
 
 MAX_ATTEMPTS: Final = 1_000_000
-MAX_PRIORITY: Final = 1_000_000
 MAX_LABELS: Final = 32
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
 from stackshift_jobs.errors import Usage
 
-KEY_TTL_MS: Final = 30 * 86_400_000
 """How long the idempotency key of a start or an event lives, where nobody says."""
 
 Answer = Callable[[Any], None]

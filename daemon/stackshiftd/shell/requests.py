@@ -17,18 +17,20 @@ from msgspec.json import Decoder
 from stackshift_jobs.errors import Usage
 from stackshift_jobs.project.config import Config
 from stackshift_jobs.values.durations import MAX_DURATION_MS, parse_time
+from stackshift_jobs.values.limits import (
+    EVENT_TTL_MS,
+    KEY_TTL_MS,
+    MAX_EVENTS,
+    MAX_HOLDER,
+    ON_TIMEOUT,
+)
 from stackshift_jobs.values.names import check_key, check_name
 from stackshift_jobs.values.strict_json import canonical, dumps, loads
 from stackshiftd.core import commands as c
 from stackshiftd.shell.ids import Ids
-from stackshiftd.shell.params import KEY_TTL_MS, Params, within
+from stackshiftd.shell.params import Params, within
 
-EVENT_TTL_MS: Final = 7 * 86_400_000
 MAX_PAGE: Final = 1000
-MAX_EVENTS: Final = 32
-"""Events that one wait may name."""
-MAX_HOLDER: Final = 128
-ON_TIMEOUT: Final = ("fail", "continue", "cancel")
 
 
 class GetState(Params):

@@ -21,6 +21,7 @@ from stackshift_jobs.errors import (
     StackshiftError,
     Usage,
 )
+from stackshift_jobs.values.limits import MAX_PAYLOAD_BYTES
 from stackshift_jobs.wire import jsonrpc, unavailable
 
 
@@ -146,7 +147,7 @@ def test_sender_takes_in_replies_though_nothing_blocks_it(
 
 def test_long_line_passes_both_ways(connection: Connection) -> None:
     """A payload at the limit, in pieces that no buffer holds at once."""
-    text = "x" * (jsonrpc.MAX_PAYLOAD - 2)
+    text = "x" * (MAX_PAYLOAD_BYTES - 2)
     assert connection.call("echo", {"payload": text}, timeout=DEADLINE) == {"payload": text}
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from stackshift_jobs.errors import DaemonUnavailable, PayloadRefused
 from stackshift_jobs.values import strict_json
+from stackshift_jobs.values.limits import MAX_PAYLOAD_BYTES
 from stackshift_jobs.wire import jsonrpc
 
 PLAIN: list[Any] = [
@@ -97,7 +98,7 @@ def test_request_is_one_line_of_ascii() -> None:
 def test_value_over_sixteen_mebibytes_is_refused() -> None:
     """No project can allow more, so the daemon need not be asked."""
     with pytest.raises(PayloadRefused, match="the limit is 16777216"):
-        jsonrpc.encode_params({"payload": "x" * jsonrpc.MAX_PAYLOAD})
+        jsonrpc.encode_params({"payload": "x" * MAX_PAYLOAD_BYTES})
 
 
 @pytest.mark.parametrize("cut", [1, 2, 3, 7, 100])
