@@ -1,4 +1,5 @@
-"""Whatever happened to the bytes: no record that is known to have been durable is lost in silence.
+"""Whatever happened to the bytes: no record that is known to have been durable is lost in silence
+(guarantee: reported damage).
 
 One journal of 300 records is damaged in every way there is. Each time one of two things must come
 out: all that was known durable is there, or `JournalDamaged` with the place. What "known durable"

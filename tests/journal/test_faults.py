@@ -1,4 +1,5 @@
-"""Any single call to the file system may fail, or be the last one before the power goes.
+"""Any single call to the file system may fail, or be the last one before the power goes
+(guarantee: prefix recovery).
 
 A story of appends, snapshots and a trim over several segments is told again and again, each time
 with one call failing or cut off. Whatever came of it, the next start must find every record that

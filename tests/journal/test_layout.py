@@ -1,4 +1,5 @@
-"""One daemon per data directory, and only in a place that can be trusted."""
+"""One daemon per data directory, and only in a place that can be trusted
+(guarantee: one daemon)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text of others cannot move the terminal."""
+"""Text of others cannot move the terminal (guarantee: safe text)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A step's result is recorded once and reused ever after; so is its failure."""
+"""A step's result is recorded once and reused ever after; so is its failure
+(guarantee: recorded steps)."""
 
 from __future__ import annotations
 

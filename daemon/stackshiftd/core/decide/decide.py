@@ -3,7 +3,8 @@
 Pure: it reads the state and the command, knows the time as `now_us` and nothing else of the world,
 and changes nothing. It returns records and effects, or raises the error that the asker gets;
 `fold` of its records is what happens. Whose command it is (`guards`) is part of the table below, so
-that commands of an execution that is not the current one lead to nothing at all (promise 5).
+that commands of an execution that is not the current one lead to nothing at all (guarantee: late
+results).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 `decide`'s table is made of the tables of the subjects, each wrapped in the guard that its commands
 need. So no function of a subject can forget to ask whether the execution is the current one: a
-late result changes nothing (promise 5) because it never gets there.
+late result changes nothing because it never gets there (guarantee: late results).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def of_execution(table: dict[type[c.Command], OfRun]) -> dict[type[c.Command], D
 
 
 def of_step(table: dict[type[c.Command], OfRun]) -> dict[type[c.Command], Decide]:
-    """Results of a step. One that has its recorded result keeps it (promise 4): a timeout may be
+    """Results of a step. One that has its recorded result keeps it (guarantee: recorded steps): a timeout may be
     reported just after it, and is acknowledged without a record."""
 
     def guarded(decide: OfRun) -> OfRun:

@@ -2,7 +2,7 @@
 
 A client gets the answer as the reply to its request. A handler gets it as the answer to its call,
 and where the call has a `step` the answer is on record before it is given: what a pass was told,
-every later pass is told again, refusals included (promise 10).
+every later pass is told again, refusals included (guarantee: handler writes).
 """
 
 from __future__ import annotations
