@@ -2,8 +2,8 @@
 
 No increment is lost or doubled, no event is lost or consumed twice, a lock has one holder, a key
 one run; what a handler was told, every later pass is told (guarantee: handler writes).
-The long form (`STACKSHIFT_LONG=1`) lives through 10,000 histories, new ones each time; `STACKSHIFT_SEED=n` tells
-where it begins.
+The long form (`STACKSHIFT_LONG=1`) lives through 10,000 histories, new ones each time;
+`STACKSHIFT_SEED=n` says where it begins.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from stackshiftd.core.decide.backoff import delay_ms
 from stackshiftd.core.decide.lock_release import LockRelease, holds
 from stackshiftd.core.effects import (
     NOTHING,
-    Cancelled,
+    Changed,
     Decision,
     Effect,
     Resolve,
@@ -184,9 +184,9 @@ def cancel_run(state: State, command: c.CancelRun, now_us: int) -> Decision:
     """Final from here on, for the run and for those that it called."""
     run = state.runs.get(command.run)
     if run is None or run.finished:
-        return Decision(reply=Cancelled(command.run, False))
+        return Decision(reply=Changed(command.run, False))
     made = cancel(state, run, "requested", now_us)
-    return Decision(made.records, made.effects, Cancelled(run.id, True))
+    return Decision(made.records, made.effects, Changed(run.id, True))
 
 
 def cancel(state: State, run: Run, reason: str, now_us: int, before: int = 0) -> Decision:

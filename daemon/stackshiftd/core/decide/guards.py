@@ -48,8 +48,8 @@ def of_execution(table: dict[type[c.Command], OfRun]) -> dict[type[c.Command], D
 
 
 def of_step(table: dict[type[c.Command], OfRun]) -> dict[type[c.Command], Decide]:
-    """Results of a step. One that has its recorded result keeps it (guarantee: recorded steps): a timeout may be
-    reported just after it, and is acknowledged without a record."""
+    """Results of a step. One that has its recorded result keeps it (guarantee: recorded steps): a
+    timeout may be reported just after it, and is acknowledged without a record."""
 
     def guarded(decide: OfRun) -> OfRun:
         def decided(state: State, run: Run, command: Any, now_us: int) -> Decision:

@@ -6,7 +6,7 @@ import msgspec
 
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
-from stackshiftd.core.effects import Decision, QueueSet
+from stackshiftd.core.effects import Changed, Decision
 from stackshiftd.core.state.queues import UNSAID
 from stackshiftd.core.state.state import State
 
@@ -43,7 +43,7 @@ def change(state: State, command: c.ChangeQueue, now_us: int) -> Decision:
     if command.terms.rate is None:
         given.pop("rate_per_ms")
     terms = msgspec.structs.replace(kept, **given)
-    reply = QueueSet(command.queue, terms != before)
+    reply = Changed(command.queue, terms != before)
     if not reply.changed:
         return Decision(reply=reply)
     return Decision((r.QueueChanged(command.queue, "person", terms),), (), reply)

@@ -10,7 +10,7 @@ from msgspec import Raw
 from stackshift_jobs.errors import Conflict, NotFound, Usage
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
-from stackshiftd.core.effects import Decision, Sent
+from stackshiftd.core.effects import Decision, Rerun
 from stackshiftd.core.fold.fold import rebuild
 from stackshiftd.core.fold.locks import released_since
 from stackshiftd.core.state.state import PENDING, Call, CallKind, Phase, Run, State, Status
@@ -125,7 +125,7 @@ def retry(state: State, command: c.RetryRun, _now_us: int) -> Decision:
         replaced={name: Raw(value) for name, value in command.replaced.items()},
         restored=[] if run.id in state.runs else _each_once(command.restored),
     )
-    return Decision((record,), (), Sent(run.id, made.reused, made.repeated))
+    return Decision((record,), (), Rerun(run.id, made.reused, made.repeated))
 
 
 def _each_once(lines: tuple[bytes, ...]) -> list[Raw]:
@@ -163,4 +163,4 @@ def fork(state: State, command: c.ForkRun, _now_us: int) -> Decision:
         restored=_each_once(command.restored),
         forgotten=made.repeated,
     )
-    return Decision((record,), (), Sent(command.run, made.reused, made.repeated))
+    return Decision((record,), (), Rerun(command.run, made.reused, made.repeated))

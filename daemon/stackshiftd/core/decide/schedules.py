@@ -16,7 +16,7 @@ from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
 from stackshiftd.core.decide.runs import start
 from stackshiftd.core.decide.ticks import clock_of, count, latest, newest, next_after, tick_key
-from stackshiftd.core.effects import NOTHING, Decision, Started, Switched
+from stackshiftd.core.effects import NOTHING, Changed, Decision, Started
 from stackshiftd.core.state.schedules import LATE_US, Schedule
 from stackshiftd.core.state.state import State
 
@@ -155,21 +155,21 @@ def pause(state: State, command: c.PauseSchedule, now_us: int) -> Decision:
     """It ticks no more until it is resumed; a tick that is due or held is dropped."""
     schedule = _known(state, command.job)
     if schedule.paused_us:
-        return Decision(reply=Switched(command.job, False))
-    return Decision((r.SchedulePaused(command.job),), (), Switched(command.job, True))
+        return Decision(reply=Changed(command.job, False))
+    return Decision((r.SchedulePaused(command.job),), (), Changed(command.job, True))
 
 
 def resume(state: State, command: c.ResumeSchedule, now_us: int) -> Decision:
     """It ticks again from now on: the time that it was paused is not caught up."""
     schedule = _known(state, command.job)
     if not schedule.paused_us:
-        return Decision(reply=Switched(command.job, False))
+        return Decision(reply=Changed(command.job, False))
     next_us: int | None = None
     if not schedule.retired_us:
         clock = clock_of(schedule.expression, schedule.timezone, schedule.since_us)
         next_us = next_after(clock, now_us)
     resumed = r.ScheduleResumed(command.job, _text(next_us))
-    return Decision((resumed,), (), Switched(command.job, True))
+    return Decision((resumed,), (), Changed(command.job, True))
 
 
 def _known(state: State, job: str) -> Schedule:

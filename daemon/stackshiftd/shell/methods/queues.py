@@ -16,7 +16,7 @@ from stackshift_jobs.project.locate import CONFIG_FILE
 from stackshift_jobs.project.settings import parse_rate
 from stackshift_jobs.values.durations import rfc3339
 from stackshiftd.core import commands as c
-from stackshiftd.core.effects import Cancelled, QueueSet
+from stackshiftd.core.effects import Changed
 from stackshiftd.core.records import QueueTerms
 from stackshiftd.core.state.queues import LAYERS, Queue, origin_of
 from stackshiftd.core.state.state import Run, Status
@@ -154,7 +154,7 @@ class Queues:
         self._known(name)
 
         def changed(reply: Any) -> None:
-            if isinstance(reply, QueueSet):
+            if isinstance(reply, Changed):
                 answer(self.shown(name) | {"changed": reply.changed})
             else:
                 answer(reply)
@@ -213,7 +213,7 @@ class Queues:
         refused: list[StackshiftError] = []
 
         def cancelled(reply: Any) -> None:
-            if isinstance(reply, Cancelled):
+            if isinstance(reply, Changed):
                 counts["done"] += reply.changed
             else:
                 refused.append(reply)

@@ -12,7 +12,7 @@ from stackshift_jobs.values.strict_json import dumps, loads
 from stackshiftd.core import commands as c
 from stackshiftd.core.decide.decide import decide
 from stackshiftd.core.decide.rerun import Plan, fork_plan
-from stackshiftd.core.effects import Cancelled, Sent
+from stackshiftd.core.effects import Changed, Rerun
 from stackshiftd.core.fold.fold import rebuild
 from stackshiftd.shell.catalog import Catalog
 from stackshiftd.shell.engine import Engine
@@ -62,7 +62,7 @@ class RunChanges:
         before = self._view.status(run_id)
 
         def cancelled(reply: Any) -> None:
-            if isinstance(reply, Cancelled):
+            if isinstance(reply, Changed):
                 status = "cancelled" if reply.changed else before
                 answer({"id": run_id, "status": status, "changed": reply.changed})
             else:
@@ -82,7 +82,7 @@ class RunChanges:
         command = c.RetryRun(run_id, params.from_step, replaced, restored)
         if params.dry_run:
             sent = decide(self._engine.state, command, self._engine.now_us()).reply
-            assert isinstance(sent, Sent)
+            assert isinstance(sent, Rerun)
             lines = [Raw(line) for line in restored]
             run = self._engine.state.runs[run_id] if in_memory else rebuild(lines)
             steps = planned_steps(run, Plan(sent.reused, sent.repeated), replaced)
@@ -113,7 +113,7 @@ class RunChanges:
         )
 
         def forked(reply: Any) -> None:
-            if isinstance(reply, Sent):
+            if isinstance(reply, Rerun):
                 answer(_plan(reply.run, reply.reused, reply.repeated, False, source))
             else:
                 answer(reply)
@@ -130,7 +130,7 @@ class RunChanges:
 
 
 def _sent(reply: Any, dry_run: bool) -> Any:
-    if not isinstance(reply, Sent):
+    if not isinstance(reply, Rerun):
         return reply
     return {
         "id": reply.run,
