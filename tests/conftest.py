@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
+import pytest
 from hypothesis import settings
 
 # A suite that a shell put into the background is started with SIGINT ignored, and the programs
@@ -16,3 +17,8 @@ settings.register_profile(
     "stackshift", deadline=None, derandomize=os.environ.get("STACKSHIFT_LONG") != "1"
 )
 settings.load_profile("stackshift")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--rewrite`: the answers in transcripts of the core are updated."""
+    parser.addoption("--rewrite", action="store_true", help="update the transcripts of the core")
