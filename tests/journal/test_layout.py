@@ -78,7 +78,7 @@ def test_what_others_may_touch_is_refused(tmp_path: Path, path: str) -> None:
     target = data / path
     was = target.stat().st_mode & 0o777
     target.chmod(was | 0o040)
-    with pytest.raises(BadConfiguration, match="open to other users") as caught:
+    with pytest.raises(BadConfiguration, match="accessible to other users") as caught:
         FileJournal.open(data)
     assert caught.value.hint == f"chmod {was:o} {target}"
     target.chmod(was)

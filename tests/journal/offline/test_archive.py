@@ -264,7 +264,7 @@ def test_restore_beside_anything_else_is_refused(tmp_path: Path, name: str) -> N
         copy.mkdir(ROOT / folder)
     for path in (name, "history.db"):
         copy.put(f"data/{path}", b"1")
-    with pytest.raises(Conflict, match=f"not empty: it holds {name.split('/')[0]}$"):
+    with pytest.raises(Conflict, match=f"not empty: it contains {name.split('/')[0]}$"):
         tools.restore(file, ROOT, fs=copy)
     assert copy.names("data") == sorted(
         {"history.db", "journal", "lock", "quarantine"} | {name.split("/")[0]}

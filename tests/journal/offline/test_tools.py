@@ -71,7 +71,7 @@ def test_verify_beside_a_writer_takes_a_torn_tail_for_no_problem() -> None:
         report = tools.verify(ROOT, fs=disk)
         assert report.ok
         assert report.last_seq == 4
-        assert "no whole append" in report.notes[0]
+        assert "incomplete append" in report.notes[0]
         journal.close()
 
     run(work())

@@ -28,7 +28,7 @@ class Damaged(MemoryJournal):
     """A journal that cannot be read back."""
 
     def search(self, words: Any) -> Iterator[Any]:
-        raise JournalDamaged("no line lies there", hint="stackshift journal verify")
+        raise JournalDamaged("there is no complete line", hint="stackshift journal verify")
         yield None
 
 
