@@ -168,16 +168,16 @@ def encode_single(entry: Entry, watermark: int, part: bytes = b"") -> bytes:
     return b'{"crc":"%08x",%b\n' % (crc32(checked), checked)
 
 
-if any(_MARKS.values()):
+def _version_mark(body: bytes) -> bytes:
+    """The `v` key for the record `{"kind":"…`; empty for version 1."""
+    return _MARKS[body[9 : body.index(b'"', 9)].decode("ascii")]
 
-    def _mark(body: bytes) -> bytes:
-        """The `v` key for the record `{"kind":"…`; empty for version 1."""
-        return _MARKS[body[9 : body.index(b'"', 9)].decode("ascii")]
 
-else:
+def _no_mark(_body: bytes) -> bytes:
+    return b""
 
-    def _mark(_body: bytes) -> bytes:
-        return b""
+
+_mark: Final = _version_mark if any(_MARKS.values()) else _no_mark
 
 
 def text_in_line(text: str) -> bytes:
