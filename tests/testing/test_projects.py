@@ -195,13 +195,14 @@ def test_project(stackshift): ...
         [
             "E*BadConfiguration: no job 'userOnboardin', and 1 module(s) did not import: "
             "*broken.py:1: ModuleNotFoundError: No module named 'no_such_module'*",
-            "E*nothing has happened for 0.3 s of real time:",
-            "E*run_* (hangs) executes step 'never-ends', at *test_mistakes.py:15 in endless",
+            "E*nothing happened for 0.3 s of real time:",
+            "E*run_* (hangs) is executing step 'never-ends', at *test_mistakes.py:15 in endless",
             "E*run_* (hangs) is in its handler, outside of any step, at "
             "*test_mistakes.py:24 in hangs",
             "E*run_* (hangs) is in its handler, outside of any step, at "
             "*test_mistakes.py:15 in endless",
-            "E*the worker was to die 1 time(s) before_record of step 'nowhere', and did 0 time(s)",
+            "E*the worker should have died 1 time(s) before_record of step 'nowhere', but died 0 "
+            "time(s)",
             "E*TwoJobsOneName: two jobs are named 'userOnboarding': *",
             "E*pytest.mark.stackshift has no 'patiense'; it has project, now, schedules, patience",
             "*- runs of stackshift -*",
@@ -270,7 +271,7 @@ def test_one(stackshift, turn):
     def slow(ctx):
         time.sleep(5)
     if turn == 2:
-        with pytest.raises(AssertionError, match="nothing has happened for 0.2 s"):
+        with pytest.raises(AssertionError, match="nothing happened for 0.2 s"):
             stackshift.start("slow")
 
 @pytest.mark.stackshift(project="../two")

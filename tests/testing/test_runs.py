@@ -318,7 +318,7 @@ def test_bad_starts_are_refused_as_by_the_daemon(stackshift: Stackshift) -> None
         stackshift.start("typed", {"a": "one"})
     with pytest.raises(Usage):
         stackshift.start("typed", {}, dealy="1h")  # type: ignore[call-arg]
-    with pytest.raises(Usage, match="is no job here"):
+    with pytest.raises(Usage, match="is not a job of this test"):
         stackshift.start(print)
     assert stackshift.start(typed, {"a": 1, "b": 2}).result == 3
     assert len(stackshift.runs) == 1
