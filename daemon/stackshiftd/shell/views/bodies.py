@@ -1,4 +1,4 @@
-"""Bodies (payloads, results, values) that are not kept in memory: read from the journal on demand."""
+"""Bodies of runs (payloads, results) that are not in memory: read from the journal on demand."""
 
 from __future__ import annotations
 
