@@ -16,13 +16,14 @@ class TestFailure(AssertionError):
 
 
 class Asked:
-    """A request and, once it has come, its answer. Calling it with the answer stores that."""
+    """A request and, once it has come, its answer."""
 
     def __init__(self) -> None:
         self.answered = False
         self._answer: Any = None
 
     def __call__(self, answer: Any) -> None:
+        """Store the answer: a result or a `StackshiftError`."""
         self.answered = True
         self._answer = answer
 
