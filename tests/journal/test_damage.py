@@ -108,7 +108,7 @@ def sample() -> Sample:
     return made
 
 
-def reopened(sample: Sample, data: bytes) -> tuple[Disk, list[tuple[int, int, str]]]:
+def reopened(data: bytes) -> tuple[Disk, list[tuple[int, int, str]]]:
     """Open a journal whose file contains `data`; return disk and entries. Raises as `open` does."""
     disk = Disk()
     disk.mkdir(ROOT)
@@ -133,14 +133,14 @@ def check(sample: Sample, data: bytes, damaged: list[bool], *, whole: bool) -> N
         return
     if found.seq < known:
         with pytest.raises(JournalDamaged) as caught:
-            reopened(sample, data)
+            reopened(data)
         where = caught.value.fields
         assert where["seq"] == kept + 1
         assert where["file"].endswith("00000000000000000001.jsonl")
         assert data[where["offset"] :] != sample.data[where["offset"] :]
         assert "journal repair" in caught.value.hint
     else:
-        disk, told = reopened(sample, data)
+        disk, told = reopened(data)
         assert told == sample.stories[:kept]
         cut = data[found.end :]
         aside = [f"data/quarantine/{name}" for name in disk.names("data/quarantine")]
@@ -173,7 +173,7 @@ def test_journal_cut_within_its_header_is_damaged(sample: Sample) -> None:
     """A header is durable before its file has a name; a shorter file is never taken for empty."""
     for size in range(sample.header):
         with pytest.raises(JournalDamaged) as caught:
-            reopened(sample, sample.data[:size])
+            reopened(sample.data[:size])
         assert caught.value.fields["offset"] == 0
 
 
@@ -199,7 +199,7 @@ def test_flipped_bit_in_the_header_is_never_overlooked(sample: Sample) -> None:
         data = bytearray(sample.data)
         data[at] ^= 1 << (at % 8)
         with pytest.raises(StackshiftError) as caught:
-            reopened(sample, bytes(data))
+            reopened(bytes(data))
         assert caught.value.code == "journal_damaged"
 
 
@@ -232,7 +232,7 @@ def test_hole_in_the_last_append_is_a_torn_tail(sample: Sample) -> None:
     assert len(pending) >= 2, "the sample must end in an append of several records"
     hole = pending[0]
     data = sample.data[: hole.start] + bytes(hole.end - hole.start) + sample.data[hole.end :]
-    disk, told = reopened(sample, data)
+    disk, told = reopened(data)
     assert told == sample.stories[:last]
     [name] = disk.names("data/quarantine")
     assert bytes(disk.find(f"data/quarantine/{name}").data) == data[hole.start :]
@@ -246,7 +246,7 @@ def test_line_glued_to_a_hole_is_evidence(sample: Sample) -> None:
         middle = line.start + 5
         data = sample.data[:middle] + bytes(last.start - middle) + sample.data[last.start :]
         with pytest.raises(JournalDamaged) as caught:
-            reopened(sample, data)
+            reopened(data)
         assert caught.value.fields["offset"] == line.start
 
 
@@ -271,7 +271,7 @@ def test_line_lost_whole_is_a_gap(sample: Sample) -> None:
     for line in sample.lines[1:250:10]:
         data = sample.data[: line.start] + sample.data[line.end :]
         with pytest.raises(JournalDamaged) as caught:
-            reopened(sample, data)
+            reopened(data)
         assert caught.value.fields["offset"] == line.start or line.group_end != line.seq
 
 
