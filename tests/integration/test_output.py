@@ -120,7 +120,7 @@ def test_output_of_an_attempt_is_bounded(project: Project, job: str) -> None:
         last: list[Any] = []
         while lines := project.call("run.logs", run=run["id"], after=len(last))["lines"]:
             last += lines
-        assert "the rest is left out" in last[-1]["message"]
+        assert "the rest is dropped" in last[-1]["message"]
 
 
 def test_line_that_was_cut_says_so_and_by_how_much(project: Project) -> None:

@@ -164,7 +164,7 @@ def test_schedule_that_left_the_code_is_retired_until_it_is_back(
     with serving(project, clock):
         told = schedule(project)
         assert (told["retired"], told["next_at"]) == (True, None)
-        with pytest.raises(Conflict, match="not in the code any more"):
+        with pytest.raises(Conflict, match="no longer in the code"):
             project.call("schedule.trigger", job="nightly")
         assert project.call("schedule.next")["ticks"] == []
     project.write_module("story", head + nightly())

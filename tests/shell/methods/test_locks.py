@@ -1,4 +1,4 @@
-"""Clients that ask for locks are answered once, and leave nothing behind when they are gone."""
+"""Clients that request locks are answered once, and leave nothing behind when they disconnect."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from stackshiftd.shell.requests import AcquireLock, ReleaseLock, Requests
 
 
 class SlowEngine:
-    """Decides at once, and lets go of what follows when it is told to (`sync`)."""
+    """Decides at once, but delivers replies and effects only at the next `sync`."""
 
     def __init__(self) -> None:
         self.state = State()
@@ -31,9 +31,11 @@ class SlowEngine:
         self.waiters = Waiters()
 
     def now_us(self) -> int:
+        """The time, which the test sets."""
         return self.us
 
-    def submit(self, command: Any, reply: Any = None, source: Any = None) -> None:
+    def submit(self, command: Any, reply: Any = None, _source: Any = None) -> None:
+        """Decide and fold at once; hold back the reply and what follows."""
         try:
             decision = decide(self.state, command, self.us)
         except StackshiftError as refused:
@@ -47,31 +49,36 @@ class SlowEngine:
                 self.held_back.append(lambda effect=effect: self.locks.granted(effect))
 
     def when_durable(self, reply: Any, answer: Any) -> None:
+        """Hold back the reply."""
         if reply is not None:
             self.held_back.append(lambda: reply(answer))
 
     def sync(self) -> None:
+        """Deliver everything held back, and what follows from that."""
         while self.held_back:
             self.held_back.pop(0)()
 
     def owner(self, key: str = "k") -> str:
+        """The asker that holds the lock; empty if it is free."""
         lock = self.state.locks.get(key)
         return lock.holding.asker if lock is not None and lock.holding is not None else ""
 
     def line(self, key: str = "k") -> list[str]:
+        """The askers waiting for the lock, in order."""
         return list(self.state.locks[key].line) if key in self.state.locks else []
 
 
 class Answers(list[Any]):
-    """What one client was told: bodies, and codes of errors."""
+    """The answers to one client: bodies, and errors."""
 
     def __call__(self, answer: Any) -> None:
+        """Note an answer: an error as it is, a body as JSON values."""
         self.append(answer if isinstance(answer, StackshiftError) else json.loads(bytes(answer)))
 
 
 @pytest.fixture
 def tell() -> Callable[[Callable[[SlowEngine], Coroutine[Any, Any, None]]], None]:
-    """Runs a story in a loop, with locks beside an engine."""
+    """Runs a story in a loop, with locks on a slow engine."""
 
     def run(story: Callable[[SlowEngine], Coroutine[Any, Any, None]]) -> None:
         async def tell() -> None:
@@ -86,6 +93,7 @@ def tell() -> Callable[[Callable[[SlowEngine], Coroutine[Any, Any, None]]], None
 
 
 def ask(engine: SlowEngine, asker: str, owner: object, wait_ms: int = 0) -> Answers:
+    """Ask for the lock on the connection `owner`; return its answers."""
     answers = Answers()
     params = AcquireLock(key="k", ttl_ms=60_000, wait_ms=wait_ms, asker=asker, holder=asker)
     engine.locks.acquire(owner, params, answers)
@@ -96,7 +104,7 @@ Tell = Callable[[Callable[[SlowEngine], Coroutine[Any, Any, None]]], None]
 
 
 def test_client_that_is_gone_before_it_stands_in_line_durably_leaves_it(tell: Tell) -> None:
-    """The lock is not given to nobody, to be held until its time has passed."""
+    """Otherwise the lock would go to nobody, and be held until it expires."""
 
     async def story(engine: SlowEngine) -> None:
         held = ask(engine, "c1", 1)
@@ -113,7 +121,7 @@ def test_client_that_is_gone_before_it_stands_in_line_durably_leaves_it(tell: Te
 
 
 def test_client_that_is_gone_before_it_holds_durably_gives_the_lock_back(tell: Tell) -> None:
-    """At once, and from the line: the next has it."""
+    """The next client in line gets the lock, whether it was granted at once or after waiting."""
 
     async def story(engine: SlowEngine) -> None:
         ask(engine, "c1", 1)
@@ -132,7 +140,7 @@ def test_client_that_is_gone_before_it_holds_durably_gives_the_lock_back(tell: T
 
 
 def test_client_that_comes_back_keeps_what_it_asked_for(tell: Tell) -> None:
-    """On another connection, whether the end of the first one is noticed before or after."""
+    """It may be on another connection, whether the end of the first is noticed before or after."""
 
     async def story(engine: SlowEngine) -> None:
         for noticed_first in (True, False):
@@ -150,7 +158,7 @@ def test_client_that_comes_back_keeps_what_it_asked_for(tell: Tell) -> None:
 
 
 def test_client_that_comes_back_keeps_its_place(tell: Tell) -> None:
-    """And is answered on the connection that it has, once."""
+    """It is answered once, on its current connection."""
 
     async def story(engine: SlowEngine) -> None:
         held = ask(engine, "c1", 1)
@@ -168,7 +176,7 @@ def test_client_that_comes_back_keeps_its_place(tell: Tell) -> None:
 
 
 def test_client_whose_wait_is_over_is_told_who_holds_the_lock_then(tell: Tell) -> None:
-    """Not who held it when the wait began; and it stands in the line no more."""
+    """The error names the current holder, not that at the beginning; the client leaves the line."""
 
     async def story(engine: SlowEngine) -> None:
         held = ask(engine, "c1", 1)
