@@ -86,7 +86,7 @@ class LockHeld(Conflict):
 
 
 class PayloadRefused(StackshiftError):
-    """The value cannot be JSON, exceeds a limit, or does not match the type of the job's payload."""
+    """The value cannot be JSON, exceeds a limit, or does not fit the type of the job's payload."""
 
     code = "payload_refused"
     exit_status = 6

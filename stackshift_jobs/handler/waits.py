@@ -34,7 +34,7 @@ def terms(
 ) -> dict[str, Any]:
     """The params of a wait. Raises `Usage`."""
     wanted = [
-        [check_name(name, "event"), "" if key is None else check_key(key, "correlation key")]
+        [check_name(name, "event"), "" if key is None else check_key(key, "a correlation key")]
         for name, key in events
     ]
     if not 1 <= len(wanted) <= MAX_EVENTS:
@@ -49,7 +49,8 @@ def name_of(event: str, name: str | None) -> str:
     """The name of a wait: the event's, if none is given. Raises `Usage`."""
     if name is None and isinstance(event, str) and not RESERVED.isdisjoint(event):
         raise Usage(
-            f"{event!r} cannot name a step", hint="give the wait a name without # [ ] =: name=..."
+            f"{event!r} is not a valid step name",
+            hint="give the wait a name without # [ ] =: name=...",
         )
     return event if name is None else name
 

@@ -73,7 +73,7 @@ def test_values_of_different_kinds_are_not_the_same(a: Any, b: Any) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ('{"a":1,"a":2}', "'a' stands twice"),
+        ('{"a":1,"a":2}', "'a' occurs twice"),
         ("[NaN]", "NaN"),
         ("-Infinity", "Infinity"),
         ("1e999", "not a JSON number"),

@@ -140,7 +140,7 @@ class Connection(asyncio.Protocol):
         self._rest = b""
         error = PayloadRefused(
             f"a message is over {self._max_line} bytes",
-            hint="store it elsewhere and pass where it is, or raise [limits] payload",
+            hint="store it elsewhere and pass its location, or raise [limits] payload",
             path="$",
         )
         self._fail(None, error, -32600)
