@@ -114,6 +114,6 @@ def test_line_without_end_is_not_gathered(pieces: list[bytes]) -> None:
     """Memory is bounded by the limit, ended or not."""
     lines = jsonrpc.Lines(limit=10)
     assert lines.feed(b"y" * 10 + b"\n") == [b"y" * 10]
-    with pytest.raises(DaemonUnavailable, match="over 10 bytes"):
+    with pytest.raises(DaemonUnavailable, match="more than 10 bytes"):
         for piece in pieces:
             lines.feed(piece)
