@@ -40,11 +40,11 @@ def test_loop_that_grew_runs_only_what_is_new() -> None:
 @pytest.mark.parametrize(
     ("first", "second", "told"),
     [
-        ("run", "sleep", "on record as a step; the code now asks for a sleep"),
-        ("sleep", "run", "on record as a sleep; the code now asks for a step"),
+        ("run", "sleep", "recorded as a step; the code now asks for a sleep"),
+        ("sleep", "run", "recorded as a sleep; the code now asks for a step"),
         ("start", "call", "the start of a run; the code now asks for a wait for a run"),
         ("call", "start", "a wait for a run; the code now asks for the start of a run"),
-        ("run", "map", "on record as a step; the code now asks for a map"),
+        ("run", "map", "recorded as a step; the code now asks for a map"),
     ],
 )
 def test_record_of_another_kind_is_refused(first: str, second: str, told: str) -> None:
