@@ -131,6 +131,30 @@ class AsyncStepCalls:
     async def _typed(self, call: Coroutine[Any, Any, Any], returns: Any) -> Any:
         return convert(await call, returns)
 
+    @overload
+    def map(
+        self,
+        name: str,
+        fn: Callable[[T], Coroutine[Any, Any, R]],
+        items: Iterable[T],
+        *,
+        concurrency: int = 8,
+        retry: Retry | None = None,
+        timeout: Duration | None = None,
+        returns: Any = None,
+    ) -> Coroutine[Any, Any, list[R]]: ...
+    @overload
+    def map(
+        self,
+        name: str,
+        fn: Callable[[T], R],
+        items: Iterable[T],
+        *,
+        concurrency: int = 8,
+        retry: Retry | None = None,
+        timeout: Duration | None = None,
+        returns: Any = None,
+    ) -> Coroutine[Any, Any, list[R]]: ...
     def map(
         self,
         name: str,
