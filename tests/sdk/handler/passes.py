@@ -28,7 +28,7 @@ PENDING = ("waiting", "retrying")
 
 
 class Hands(Clock):
-    """A clock that is moved by hand."""
+    """A clock that moves only when a test says so."""
 
     def __init__(self) -> None:
         self.us = START_US
@@ -94,7 +94,7 @@ class Record:
         return ops.Recorded(known.due_us, known.child)
 
     def ends(self, step: str, result: Any = None, *, status: str = "", error: str = "") -> None:
-        """What `step` waited for has come."""
+        """What `step` waits for has arrived: end the step."""
         known = self.recorded_calls[step]
         if known.phase == "retrying":
             self.recorded_calls[step] = known._replace(phase="running")
@@ -108,13 +108,13 @@ class Record:
         )
 
     def settle(self, step: str, known: ops.RecordedCall) -> None:
-        """The daemon has this on record from now on, and tells a pass that is under way."""
+        """Put `known` on record, as the daemon does, also for a pass that is under way."""
         self.recorded_calls[step] = known
         if self.passing is not None:
             self.passing.recorded_calls[step] = known
 
     def asked(self) -> list[tuple[str, str, Any]]:
-        """All that was asked, and by which call: `(step, method, params)`."""
+        """All requests, and the calls that made them: `(step, method, params)`."""
         return [
             (op.step, op.method, json.loads(op.params))
             for op in self.told
@@ -130,7 +130,7 @@ class Record:
 
 
 class Ended(NamedTuple):
-    """How a pass ended: it returned `value`, raised `error`, or waits for the steps `parked`."""
+    """How a pass ended: it returned `value`, raised `error`, or waits for the steps in `parked`."""
 
     value: Any = None
     error: BaseException | None = None
@@ -178,7 +178,7 @@ class ThreadPort:
 
 
 class LoopPort:
-    """Drives an `async def` handler; a wait that is not over is never answered."""
+    """Drives an `async def` handler; never answers a wait that is not over."""
 
     def __init__(self, record: Record, pass_: Pass) -> None:
         self._record = record
@@ -213,7 +213,7 @@ class LoopPort:
 
 
 def play(handler: Callable[[JobContext[Any]], Any], record: Record) -> Ended:
-    """One pass of a `def` handler."""
+    """Run one pass of a `def` handler."""
     pass_ = record.passing = Pass(dict(record.recorded_calls), record.clock)
     port = ThreadPort(record, pass_)
     context = JobContext(facts(record), pass_, port)
@@ -227,7 +227,7 @@ def play(handler: Callable[[JobContext[Any]], Any], record: Record) -> Ended:
 
 
 def play_async(handler: Callable[[AsyncJobContext[Any]], Awaitable[Any]], record: Record) -> Ended:
-    """One pass of an `async def` handler; it is left when nothing moves any more."""
+    """Run one pass of an `async def` handler; it ends when all of its branches wait."""
     pass_ = record.passing = Pass(dict(record.recorded_calls), record.clock)
     port = LoopPort(record, pass_)
     context = AsyncJobContext(facts(record), pass_, port)
@@ -268,7 +268,7 @@ def facts(record: Record) -> Facts[Any]:
 
 
 def play_either(kind: str, call: Callable[[Any], Any], record: Record) -> Ended:
-    """One pass of a handler, `def` or `async def`, that makes the one `call` and returns what it
+    """Run one pass of a handler, `def` or `async def`, that makes one `call` and returns what it
     gives."""
     if kind == "def":
         return play(call, record)
