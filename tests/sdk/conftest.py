@@ -32,5 +32,6 @@ def daemon(project: Project) -> Iterator[FakeDaemon]:
 @pytest.fixture
 def client(project: Project, daemon: FakeDaemon) -> Iterator[Client]:
     """A client of the fake daemon's project."""
-    with Client(project) as made:
-        yield made
+    assert daemon.data_dir == project.data_dir  # it listens for this project
+    with Client(project) as connected:
+        yield connected

@@ -188,7 +188,7 @@ class FakeDaemon:
         return {"id": run, "reused": False, "status": "queued"}
 
 
-def hang_up(peer: Peer, id: int, params: dict[str, Any]) -> None:
+def hang_up(peer: Peer, _id: int, _params: dict[str, Any]) -> None:
     """Break the connection instead of answering."""
     peer.hang_up()
 

@@ -113,6 +113,7 @@ def test_only_reads_and_starts_with_a_key_may_be_sent_twice(
 
 
 def plan(project: Project, items: list[Any]) -> tuple[list[Batch], dict[int, Any]]:
+    """The batches of `items`, and the errors of those that were refused, by place."""
     refused: dict[int, StackshiftError] = {}
     return list(batches(project, items, refused)), refused
 

@@ -63,7 +63,7 @@ def test_result_of_a_run_that_did_not_complete_raises(
     if answer is None:
         daemon.on("run.wait", silence)
     else:
-        daemon.on("run.wait", lambda peer, id, params: peer.answer(id, answer))
+        daemon.on("run.wait", lambda peer, id, _params: peer.answer(id, answer))
 
     async def story(client: AsyncClient) -> None:
         handle = await client.start("j")
@@ -98,7 +98,7 @@ def test_cancelled_call_is_given_up_and_its_late_reply_dropped(
 ) -> None:
     """The connection stays open for other calls and for the next one."""
     held: list[tuple[Peer, int]] = []
-    daemon.on("slow", lambda peer, id, params: held.append((peer, id)))
+    daemon.on("slow", lambda peer, id, _params: held.append((peer, id)))
 
     async def story(client: AsyncClient) -> None:
         pending = asyncio.create_task(client.call("slow", {}))

@@ -51,7 +51,7 @@ def test_read_and_start_with_a_key_are_sent_again(project: Project, daemon: Fake
     """The run is started once, although the request was sent twice."""
 
     def lose(method: str) -> Callable[[Peer, int, dict[str, Any]], None]:
-        def answer(peer: Peer, id: int, params: dict[str, Any]) -> None:
+        def answer(peer: Peer, _id: int, params: dict[str, Any]) -> None:
             if method == "run.start":
                 daemon.begin(params)
             daemon.usual(method)

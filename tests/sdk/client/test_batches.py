@@ -80,7 +80,7 @@ def test_start_many_without_a_daemon_raises(project: Project) -> None:
 def test_broken_batch_is_sent_again_only_with_keys(client: Client, daemon: FakeDaemon) -> None:
     """If a batch may have been carried out, the errors of its items without a key say so."""
 
-    def lose(peer: Peer, id: int, params: dict[str, Any]) -> None:
+    def lose(peer: Peer, _id: int, params: dict[str, Any]) -> None:
         for run in params["runs"]:
             daemon.begin(run)
         daemon.usual("run.start_many")

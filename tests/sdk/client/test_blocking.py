@@ -91,7 +91,7 @@ def test_result_of_a_run_that_did_not_complete_raises(
     client: Client, daemon: FakeDaemon, answer: dict[str, Any], error: type[Exception]
 ) -> None:
     """Each ending has its own error."""
-    daemon.on("run.wait", lambda peer, id, params: peer.answer(id, answer))
+    daemon.on("run.wait", lambda peer, id, _params: peer.answer(id, answer))
     with pytest.raises(error, match="run_1"):
         client.start("j").result(timeout=5)
 
@@ -157,7 +157,7 @@ def test_broken_connection_reaches_every_thread_that_waits(
     """No thread waits forever."""
     arrived = threading.Barrier(2)
 
-    def break_at_ten(peer: Peer, id: int, params: dict[str, Any]) -> None:
+    def break_at_ten(peer: Peer, _id: int, params: dict[str, Any]) -> None:
         if params["run"] == "last":
             arrived.wait(DEADLINE)
             peer.hang_up()
@@ -186,7 +186,8 @@ def test_request_times_out_with_the_clients_timeout(project: Project, daemon: Fa
         assert client._connect()._flights == {}
 
 
-def test_closed_client_is_closed(client: Client, daemon: FakeDaemon) -> None:
+@pytest.mark.usefixtures("daemon")
+def test_closed_client_is_closed(client: Client) -> None:
     """Its thread has ended, and using it raises an error."""
     client.start("j")
     reader = client._connect()._reader
@@ -208,7 +209,8 @@ def test_closing_wakes_those_who_wait(client: Client, daemon: FakeDaemon) -> Non
         assert isinstance(waiting.exception(DEADLINE), StackshiftError)
 
 
-def test_client_that_is_garbage_collected_disconnects(project: Project, daemon: FakeDaemon) -> None:
+@pytest.mark.usefixtures("daemon")
+def test_client_that_is_garbage_collected_disconnects(project: Project) -> None:
     """Its connection and its thread end, too."""
     client = Client(project)
     client.start("j")

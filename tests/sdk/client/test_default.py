@@ -20,6 +20,7 @@ from stackshift_jobs.project.locate import Project
 
 @pytest.fixture(autouse=True)
 def clean(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Each test finds its project by itself, and leaves no client to the next one."""
     monkeypatch.delenv("STACKSHIFT_PROJECT", raising=False)
     monkeypatch.delenv("STACKSHIFT_DATA_DIR", raising=False)
     default.reset_default_client()
@@ -45,7 +46,7 @@ def test_functions_share_one_client_of_the_current_project(
     queue("emails").enqueue("send")
     assert runs.list() == [{"id": "run_1"}]
     assert runs.get("r")["id"] == "r"
-    daemon.on("state.get", lambda peer, id, params: peer.answer(id, None))
+    daemon.on("state.get", lambda peer, id, _params: peer.answer(id, None))
     assert state.get("k", "nothing") == "nothing"
     assert [run["job"] for run in daemon.started] == ["j", "j", "send"]
     assert len(daemon.peers) == 1

@@ -50,7 +50,7 @@ def locks(daemon: FakeDaemon) -> FakeDaemon:
 
 def refused(error: StackshiftError) -> Answer:
     """An answer that is `error`."""
-    return lambda peer, id, params: peer.refuse(id, error)
+    return lambda peer, id, _params: peer.refuse(id, error)
 
 
 def lost_once(then: Answer) -> Answer:
@@ -108,15 +108,15 @@ def test_acquisition_is_repeated_as_the_same_asker(client: Client, locks: FakeDa
     assert release == ("lock.release", {"key": "k", "token": 7})
 
 
-def test_two_locks_are_two_askers(client: Client, locks: FakeDaemon) -> None:
+@pytest.mark.usefixtures("locks")
+def test_two_locks_are_two_askers(client: Client) -> None:
     """Two threads of one program exclude each other, too."""
     with client.state.lock("a", ttl="1s") as one, client.state.lock("a", ttl="1s") as other:
         assert (one.token, other.token) == (7, 8)
 
 
-def test_waiting_for_a_lock_comes_on_top_of_the_clients_timeout(
-    project: Project, locks: FakeDaemon
-) -> None:
+@pytest.mark.usefixtures("locks")
+def test_waiting_for_a_lock_comes_on_top_of_the_clients_timeout(project: Project) -> None:
     """A daemon that answers only when it is our turn does not count as unresponsive."""
     with Client(project, timeout=0.001) as client:
         client._reach(None)
@@ -176,7 +176,8 @@ def test_daemon_that_always_hangs_up_on_a_lock_is_given_up(
     assert daemon.methods() == ["lock.acquire"] * 5
 
 
-def test_lock_object_is_one_acquisition(client: Client, locks: FakeDaemon) -> None:
+@pytest.mark.usefixtures("locks")
+def test_lock_object_is_one_acquisition(client: Client) -> None:
     """It has no token before its block, cannot be entered twice, and cannot be extended
     afterwards."""
     lock = client.state.lock("k", ttl="30s")

@@ -21,7 +21,7 @@ def once(then: Callable[[], None] | None = None) -> Callable[[Peer, int, dict[st
     later."""
     asked: list[int] = []
 
-    def answer(peer: Peer, id: int, params: dict[str, Any]) -> None:
+    def answer(peer: Peer, id: int, _params: dict[str, Any]) -> None:
         asked.append(id)
         if len(asked) > 1:
             peer.answer(id, "again")
@@ -88,7 +88,7 @@ def test_read_is_sent_again_after_a_broken_connection(client: Client, daemon: Fa
 def test_start_with_a_key_is_sent_again_and_is_one_run(client: Client, daemon: FakeDaemon) -> None:
     """The first request had been carried out, and only its reply was lost."""
 
-    def lose(peer: Peer, id: int, params: dict[str, Any]) -> None:
+    def lose(peer: Peer, _id: int, params: dict[str, Any]) -> None:
         daemon.begin(params)
         daemon.usual("run.start")
         peer.hang_up()
@@ -112,7 +112,7 @@ def test_result_is_waited_for_across_a_restart(client: Client, daemon: FakeDaemo
     """A wait counts as a read."""
     run = client.start("j")
 
-    def lose(peer: Peer, id: int, params: dict[str, Any]) -> None:
+    def lose(peer: Peer, _id: int, _params: dict[str, Any]) -> None:
         daemon.usual("run.wait")
         peer.hang_up()
 
@@ -148,7 +148,7 @@ def test_request_that_was_not_sent_in_full_may_go_again(client: Client, daemon: 
     once."""
     client.call("echo", {})
 
-    def cut(peer: Peer, id: int, params: dict[str, Any]) -> None:
+    def cut(peer: Peer, _id: int, _params: dict[str, Any]) -> None:
         daemon.usual("cut")
         peer.sock.recv(1000)
         peer.hang_up()
@@ -178,7 +178,7 @@ def test_too_many_connections_raise_busy(client: Client, daemon: FakeDaemon) -> 
 def test_busy_is_raised_by_all_requests_in_flight(client: Client, daemon: FakeDaemon) -> None:
     """As an error about the connection, it means that no request on it was carried out."""
 
-    def full(peer: Peer, id: int, params: dict[str, Any]) -> None:
+    def full(peer: Peer, _id: int, _params: dict[str, Any]) -> None:
         peer.refuse(None, Busy("256 connections are open"))
         peer.hang_up()
 
@@ -195,9 +195,9 @@ def test_busy_is_raised_by_all_requests_in_flight(client: Client, daemon: FakeDa
 def test_error_about_a_line_belongs_to_the_longest_one(client: Client, daemon: FakeDaemon) -> None:
     """The other requests on the connection are not to blame."""
     others: list[Peer] = []
-    daemon.on("run.cancel", lambda peer, id, params: others.append(peer))
+    daemon.on("run.cancel", lambda peer, _id, _params: others.append(peer))
 
-    def refuse(peer: Peer, id: int, params: dict[str, Any]) -> None:
+    def refuse(peer: Peer, _id: int, _params: dict[str, Any]) -> None:
         peer.refuse(None, PayloadRefused("the line is too long", path="$"))
         peer.hang_up()
 

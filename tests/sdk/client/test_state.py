@@ -61,7 +61,7 @@ def answers(daemon: FakeDaemon, **results: Any) -> None:
     for name, result in results.items():
         daemon.on(
             name.replace("_", ".", 1),
-            lambda peer, id, params, result=result: peer.answer(id, result),  # type: ignore[misc]
+            lambda peer, id, _params, result=result: peer.answer(id, result),  # type: ignore[misc]
         )
 
 
@@ -184,7 +184,7 @@ def test_value_that_json_cannot_hold_is_refused(client: Client, daemon: FakeDaem
 def test_condition_that_is_not_met_is_a_conflict(client: Client, daemon: FakeDaemon) -> None:
     """The error has the version of the entry."""
     conflict = Conflict("k has version 7", version=7)
-    daemon.on("state.set", lambda peer, id, params: peer.refuse(id, conflict))
+    daemon.on("state.set", lambda peer, id, _params: peer.refuse(id, conflict))
     with pytest.raises(Conflict) as raised:
         client.state.set("k", 1, if_version=3)
     assert raised.value.fields["version"] == 7
@@ -196,7 +196,7 @@ def test_reads_are_repeated_after_a_lost_connection_and_writes_are_not(
     """The error of a write that may have happened says so."""
     lost: list[int] = []
 
-    def first_lost(peer: Peer, id: int, params: dict[str, Any]) -> None:
+    def first_lost(peer: Peer, id: int, _params: dict[str, Any]) -> None:
         lost.append(id)
         peer.hang_up() if len(lost) == 1 else peer.answer(id, entry())
 
@@ -237,7 +237,7 @@ def test_send_with_a_key_is_repeated_after_a_lost_connection(
     """With a key it is the same event; without one, the error says that it may have been sent."""
     lost: list[int] = []
 
-    def first_lost(peer: Peer, id: int, params: dict[str, Any]) -> None:
+    def first_lost(peer: Peer, id: int, _params: dict[str, Any]) -> None:
         lost.append(id)
         peer.hang_up() if len(lost) == 1 else peer.answer(id, sent(reused=True))
 

@@ -34,9 +34,11 @@ class Hands(Clock):
         self.us = START_US
 
     def now_us(self) -> int:
+        """Microseconds since 1970, as set by the test."""
         return self.us
 
     def pass_(self, seconds: float) -> None:
+        """Let `seconds` pass."""
         self.us += round(seconds * 1_000_000)
 
 
@@ -126,6 +128,7 @@ class Record:
         return [op.step for op in self.performed]
 
     def kinds(self) -> list[str]:
+        """The names of the ops that were recorded, in order."""
         return [type(op).__name__ for op in self.told]
 
 
@@ -146,10 +149,12 @@ class ThreadPort:
         self.parked: list[str] = []
 
     def tell(self, op: ops.Tell) -> ops.Recorded:
+        """Record `op`; unwinds if the pass is being unwound, as the worker does."""
         self._refuse()
         return self._record.take(op)
 
     def park(self, op: ops.Park) -> ops.RecordedCall:
+        """The outcome of the step if it has one; otherwise unwinds the pass."""
         self._refuse()
         known = self._record.recorded_calls[op.step]
         if known.phase not in PENDING:
@@ -160,6 +165,7 @@ class ThreadPort:
         raise Unwinding("waits")
 
     def perform(self, op: ops.Perform) -> Any:
+        """Call the function of the step on this thread."""
         self._refuse()
         self._record.performed.append(op)
         inside = current_step.set(op.step)
@@ -168,7 +174,8 @@ class ThreadPort:
         finally:
             current_step.reset(inside)
 
-    def progress(self, done: float, total: float | None, message: str) -> None:
+    def progress(self, done: float, _total: float | None, _message: str) -> None:
+        """Note `done`; unwinds if the pass is being unwound."""
         self._refuse()
         self._record.progress.append(done)
 
@@ -187,11 +194,13 @@ class LoopPort:
         self.answered = 0
 
     async def tell(self, op: ops.Tell) -> ops.Recorded:
+        """Record `op` after a turn of the loop, as a worker that waits for the daemon."""
         await asyncio.sleep(0)
         self.answered += 1
         return self._record.take(op)
 
     async def park(self, op: ops.Park) -> ops.RecordedCall:
+        """The outcome of the step if it has one; otherwise never returns."""
         known = self._record.recorded_calls[op.step]
         if known.phase in PENDING:
             self.parked.append(op.step)
@@ -199,6 +208,7 @@ class LoopPort:
         return self._record.recorded_calls[op.step]
 
     async def perform(self, op: ops.Perform) -> Any:
+        """Call the function of the step on the loop, and await what it returns."""
         self._record.performed.append(op)
         inside = current_step.set(op.step)
         try:
@@ -208,7 +218,8 @@ class LoopPort:
             self.answered += 1
             current_step.reset(inside)
 
-    def progress(self, done: float, total: float | None, message: str) -> None:
+    def progress(self, done: float, _total: float | None, _message: str) -> None:
+        """Note `done`."""
         self._record.progress.append(done)
 
 
@@ -254,6 +265,7 @@ def play_async(handler: Callable[[AsyncJobContext[Any]], Awaitable[Any]], record
 
 
 def facts(record: Record) -> Facts[Any]:
+    """The facts of the run `run_1`, in its first attempt, with the payload of `record`."""
     return Facts(
         payload=record.payload,
         run_id="run_1",

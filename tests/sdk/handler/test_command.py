@@ -20,10 +20,12 @@ Context = JobContext[Any]
 
 
 def python(code: str) -> list[str]:
+    """The command that runs `code` with the interpreter of the tests."""
     return [sys.executable, "-c", code]
 
 
 def ran(code: str, record: Record | None = None, **options: Any) -> Ended:
+    """One pass of a handler that runs `code` as the command step `tool`."""
     return play(lambda ctx: ctx.step.command("tool", python(code), **options), record or Record())
 
 

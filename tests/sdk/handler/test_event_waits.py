@@ -65,6 +65,7 @@ class Kept(Record):
     """A daemon that has kept an event for the first wait."""
 
     def take(self, op: Any) -> Any:
+        """Record `op`; a wait ends at once with the event `paid`."""
         answer = super().take(op)
         if isinstance(op, Ask):
             self.ends(op.step, came("paid", 7))

@@ -36,6 +36,7 @@ START = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=START_US)
 
 
 def check(step: str) -> tuple[str, str, Any]:
+    """The request by which the call `step` checks that the lock `k` is still held."""
     return (step, "lock.check", {"lock": "[lock k]"})
 
 
@@ -299,7 +300,7 @@ def test_item_of_a_map_does_not_run_once_the_lock_is_lost() -> None:
 
     def handler(ctx: Context) -> None:
         with ctx.state.lock("k", ttl="30s"):
-            ctx.step.map("item", lambda n: record.clock.pass_(20), range(3), concurrency=1)
+            ctx.step.map("item", lambda _n: record.clock.pass_(20), range(3), concurrency=1)
 
     assert isinstance(play(handler, record).error, LockLost)
     assert record.calls() == ["item[0]", "item[1]"]

@@ -15,10 +15,13 @@ Mapped = Callable[..., Ended]
 
 
 def threads(record: Record, fn: Any, items: Iterable[Any], **options: Any) -> Ended:
+    """One pass of a `def` handler that maps `fn` over `items`."""
     return play(lambda ctx: ctx.step.map("resize", fn, items, **options), record)
 
 
 def tasks(record: Record, fn: Any, items: Iterable[Any], **options: Any) -> Ended:
+    """One pass of an `async def` handler that maps `fn` over `items`."""
+
     async def handler(ctx: Any) -> Any:
         return await ctx.step.map("resize", fn, items, **options)
 
@@ -29,6 +32,7 @@ both = pytest.mark.parametrize("mapped", [threads, tasks])
 
 
 def double(n: int) -> int:
+    """The function that most of the maps apply."""
     return 2 * n
 
 

@@ -74,11 +74,15 @@ def test_steps_can_be_moved_added_and_removed_between_versions() -> None:
 
 
 class Size(Enum):
+    """An enum, which JSON holds as its value."""
+
     SMALL = "small"
 
 
 @dataclass
 class Picture:
+    """A dataclass, which JSON holds as an object."""
+
     name: str
     size: Size
 
@@ -182,6 +186,7 @@ def test_returns_decodes_the_recorded_value_to_a_type() -> None:
 
 
 def fetch() -> None:
+    """The function of a step that always fails."""
     raise OSError("no route")
 
 
@@ -239,6 +244,7 @@ def test_step_with_a_policy_waits_and_is_tried_again() -> None:
 
 
 def failure_terms(record: Record) -> dict[str, Any] | None:
+    """The retry policy in the first recorded failure."""
     return next(op.retry for op in record.told if isinstance(op, RecordFailure))
 
 

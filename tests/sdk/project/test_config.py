@@ -68,11 +68,13 @@ def root(tmp_path: Path) -> Path:
 
 
 def load(root: Path, text: str, environ: dict[str, str] | None = None) -> Config:
+    """The configuration of the project at `root` whose `stackshift.toml` is `text`."""
     (root / "stackshift.toml").write_text(text, encoding="utf-8")
     return load_config(root, environ or {})
 
 
 def field(loaded: Config, section: str, name: str) -> Any:
+    """The value of a field; of a queue's, that of a queue the file does not mention."""
     part = loaded.queue("any") if section == config.QUEUES else getattr(loaded, section)
     return getattr(part, name)
 

@@ -122,7 +122,8 @@ def test_length_counts_bytes_not_characters(short_parent: Path) -> None:
     assert socket_path(Path("/" + "ü" * 60)).parent.parent == short_parent
 
 
-def test_long_path_gets_a_private_directory_of_its_own(short_parent: Path, far: Path) -> None:
+@pytest.mark.usefixtures("short_parent")
+def test_long_path_gets_a_private_directory_of_its_own(far: Path) -> None:
     """It has mode 0700, is short enough, always the same, and different for each data directory."""
     path = socket_path(far)
     assert path == socket_path(far)
@@ -131,7 +132,8 @@ def test_long_path_gets_a_private_directory_of_its_own(short_parent: Path, far: 
     assert socket_path(far.parent / "other").parent != path.parent
 
 
-def test_directory_that_others_can_enter_is_refused(short_parent: Path, far: Path) -> None:
+@pytest.mark.usefixtures("short_parent")
+def test_directory_that_others_can_enter_is_refused(far: Path) -> None:
     """It is not made private either, because its contents may be somebody else's."""
     directory = socket_path(far).parent
     directory.chmod(0o755)
@@ -140,9 +142,8 @@ def test_directory_that_others_can_enter_is_refused(short_parent: Path, far: Pat
     assert directory.stat().st_mode & 0o777 == 0o755
 
 
-def test_directory_of_another_user_is_refused(
-    short_parent: Path, far: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("short_parent")
+def test_directory_of_another_user_is_refused(far: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its owner could replace the socket."""
     directory = socket_path(far).parent
     uid = os.geteuid()
@@ -163,7 +164,8 @@ def test_symbolic_link_is_refused_even_to_a_directory_of_ours(
         socket_path(far)
 
 
-def test_file_in_its_place_is_refused(short_parent: Path, far: Path) -> None:
+@pytest.mark.usefixtures("short_parent")
+def test_file_in_its_place_is_refused(far: Path) -> None:
     """The error says what it is, and what to do."""
     directory = socket_path(far).parent
     directory.rmdir()

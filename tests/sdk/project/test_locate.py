@@ -17,6 +17,7 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 def make(path: Path, text: str = "") -> Path:
+    """Create a project at `path`; returns its resolved path."""
     path.mkdir(parents=True)
     (path / "stackshift.toml").write_text(text)
     return path.resolve()

@@ -19,39 +19,55 @@ from stackshift_jobs.values.strict_json import plain
 
 @dataclass
 class Side:
+    """The part of a payload, as a dataclass."""
+
     width: int
 
 
 @dataclass
 class AsDataclass:
+    """A payload as a dataclass, with a default."""
+
     image: str
     sizes: list[Side]
     at: datetime | None = None
 
 
 class SideDict(TypedDict):
+    """The part of a payload, as a TypedDict."""
+
     width: int
 
 
 class AsTypedDict(TypedDict):
+    """A payload as a TypedDict."""
+
     image: str
     sizes: list[SideDict]
 
 
 class SideStruct(msgspec.Struct):
+    """The part of a payload, as a msgspec.Struct."""
+
     width: int
 
 
 class AsStruct(msgspec.Struct):
+    """A payload as a msgspec.Struct."""
+
     image: str
     sizes: list[SideStruct]
 
 
 class SideModel(pydantic.BaseModel):
+    """The part of a payload, as a pydantic model."""
+
     width: int
 
 
 class AsModel(pydantic.BaseModel):
+    """A payload as a pydantic model."""
+
     image: str
     sizes: list[SideModel]
 

@@ -52,6 +52,7 @@ def test_digest_and_comparison_agree(a: Any, b: Any) -> None:
 
 
 def other_spelling(value: Any) -> Any:
+    """An equal value with the keys in reverse order, and integers as floats."""
     if isinstance(value, dict):
         return {key: other_spelling(value[key]) for key in reversed(value)}
     if isinstance(value, list):

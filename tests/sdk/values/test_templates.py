@@ -52,7 +52,7 @@ def test_invalid_template_is_recognized(bad: str) -> None:
     """Braces must come in pairs, around a path."""
     assert fields_of(bad) is None
     with pytest.raises(Usage):
-        job("templated", concurrency_key=bad)(lambda ctx: None)
+        job("templated", concurrency_key=bad)(lambda _ctx: None)
     assert "templated" not in registry
 
 

@@ -38,7 +38,8 @@ def test_requests_are_in_flight_together_on_one_connection(
     assert len(daemon.peers) == 1
 
 
-def test_large_requests_are_held_back_not_lost(project: Project, daemon: FakeDaemon) -> None:
+@pytest.mark.usefixtures("daemon")
+def test_large_requests_are_held_back_not_lost(project: Project) -> None:
     """Requests far larger than the transport's buffer are sent at once."""
     text = "x" * 500_000
 
@@ -53,7 +54,7 @@ def test_requests_wait_while_the_daemon_does_not_read(project: Project, daemon: 
     """The buffer is bounded by one request, however many there are."""
     gate = threading.Event()
 
-    def block(peer: Peer, id: int, params: dict[str, Any]) -> None:
+    def block(peer: Peer, id: int, _params: dict[str, Any]) -> None:
         gate.wait(DEADLINE)
         peer.answer(id, None)
 
@@ -86,7 +87,7 @@ class _Narrow(asyncio.Transport):
         self._link = link
         self.written = 0
 
-    def write(self, data: object) -> None:
+    def write(self, _data: object) -> None:
         self.written += 1
         self._link.pause_writing()
 
@@ -118,7 +119,7 @@ def test_room_for_one_request_wakes_one_that_waits() -> None:
 def test_busy_is_raised_by_all_requests_in_flight(project: Project, daemon: FakeDaemon) -> None:
     """As an error about the connection, it means that no request on it was carried out."""
 
-    def full(peer: Peer, id: int, params: dict[str, Any]) -> None:
+    def full(peer: Peer, _id: int, _params: dict[str, Any]) -> None:
         peer.refuse(None, Busy("256 connections are open"))
         peer.hang_up()
 
@@ -138,7 +139,7 @@ def test_error_about_a_line_belongs_to_the_longest_one(
 ) -> None:
     """The other requests on the connection are not to blame."""
 
-    def refuse(peer: Peer, id: int, params: dict[str, Any]) -> None:
+    def refuse(peer: Peer, _id: int, _params: dict[str, Any]) -> None:
         peer.refuse(None, PayloadRefused("the line is too long", path="$"))
         peer.hang_up()
 
@@ -172,12 +173,12 @@ def test_half_a_reply_and_nonsense_are_broken_connections(
 ) -> None:
     """Neither counts as a reply."""
 
-    def half(peer: Peer, id: int, params: dict[str, Any]) -> None:
+    def half(peer: Peer, id: int, _params: dict[str, Any]) -> None:
         peer.write(b'{"jsonrpc":"2.0","id":%d,"result":1}' % id)
         peer.hang_up()
 
     daemon.on("half", half)
-    daemon.on("junk", lambda peer, id, params: peer.write(b"junk\n"))
+    daemon.on("junk", lambda peer, _id, _params: peer.write(b"junk\n"))
 
     async def story(client: AsyncClient) -> None:
         for method in ("half", "junk"):

@@ -38,6 +38,7 @@ def test_value_is_written_as_strict_json_writes_it(value: Any) -> None:
 
 
 def nested(depth: int) -> Any:
+    """A list in a list, `depth` levels deep."""
     value: Any = []
     for _ in range(depth):
         value = [value]

@@ -18,6 +18,7 @@ from stackshift_jobs.wire import unavailable
 
 
 def reason(raised: pytest.ExceptionInfo[DaemonUnavailable]) -> Any:
+    """The word that says why there is no daemon."""
     return raised.value.fields["reason"]
 
 
