@@ -183,7 +183,7 @@ def _in_two_branches(name: str) -> ReplayError:
     if method == "ctx.step":
         return ReplayError(
             f"the name {name!r} is used from two tasks or threads of the handler",
-            hint="make the name unique in each, for example with a key, or use step.map",
+            hint="give each its own name, for example with a key in it, or use step.map",
         )
     return ReplayError(
         f"{told(method, subject)} is called from two tasks or threads of the handler: a replay "
