@@ -1,8 +1,8 @@
-"""The rules of recording and replay, each call of `ctx.step` as a generator of `ops`.
+"""The rules of recording and replay: each call of `ctx.step` as a generator of `ops`.
 
-A generator first asks the record; only what is not on record is yielded to the driver. The value a
-call gives is the value as read back from JSON, on the first pass too. No clock, no thread and no
-socket here: the driver has them.
+A generator looks at the record first, and yields to the driver only what is not recorded yet. The
+result of a call is the value as read back from JSON, on the first pass too. There is no clock, no
+thread and no socket here: the driver has them.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ MAX_MESSAGE: int = 4096
 
 
 class Limits:
-    """Bounds of one value, in bytes of JSON; the worker sets it from `[limits] payload`."""
+    """The largest value, in bytes of JSON; the worker sets it from `[limits] payload`."""
 
     value_bytes: int = PAYLOAD_BYTES
 
 
 def error_json(error: BaseException) -> dict[str, Any]:
-    """`{type, message, traceback, retryable}` of an exception, bounded; frames of ours are left
-    out."""
+    """`{type, message, traceback, retryable}` of an exception, with texts cut to a limit and
+    without frames of our own."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [
         f for f in frames if "stackshift_jobs" not in f.filename and "stackshiftd" not in f.filename
@@ -70,7 +70,7 @@ def error_json(error: BaseException) -> dict[str, Any]:
 
 
 def retries(error: BaseException) -> bool:
-    """May what raised `error` be tried again? A mistake in the call itself comes back each time."""
+    """Whether what raised `error` may be retried. A mistake in the call itself would fail again."""
     refused = isinstance(error, StackshiftError) and error.fields.get("final")
     return not refused and not isinstance(error, _FINAL)
 
@@ -90,13 +90,13 @@ def run_step(
     clock: Callable[[], float],
     input: str = "",
 ) -> Steps:
-    """Run `fn` unless its result is on record; returns the result. Raises `StepFailed`."""
+    """Run `fn` unless its result is recorded; returns the result. Raises `StepFailed`."""
     known = recalled(pass_, key)
     tried = 0
     if known is not None:
         if input and known.input and known.input != input:
             raise ReplayError(
-                f"the item of {key!r} is not the one on record",
+                f"the item of {key!r} is not the one that was recorded",
                 hint="step.map needs the same items on every pass: make the list in a step",
             )
         if known.phase == "completed":
@@ -138,26 +138,26 @@ def run_step(
 
 
 def _refuse_forgotten(pass_: Pass, key: str) -> None:
-    """Raise `Usage` if the step's function has made calls that nobody has awaited."""
+    """Raise `Usage` if the step's function made calls that nobody awaited."""
     calls = pass_.forgotten.pop(key, None)
     if calls:
         raise Usage(
             f"step {key!r} called {', '.join(sorted(calls))} and never awaited it",
-            hint="await it; a `def` function returns it, or uses stackshift.state or .events",
+            hint="await it; in a `def` function return it, or use stackshift.state or .events",
         )
 
 
 def _step_failed(key: str, error: dict[str, Any] | None) -> StepFailed:
-    told = error or {}
+    body = error or {}
     failed = StepFailed(
-        key, told.get("type", ""), told.get("message", ""), told.get("traceback", "")
+        key, body.get("type", ""), body.get("message", ""), body.get("traceback", "")
     )
-    failed.retryable = told.get("retryable", True)
+    failed.retryable = body.get("retryable", True)
     return failed
 
 
 def read_value(pass_: Pass, key: str, make: Callable[[], Any]) -> Steps:
-    """What `make` gave the first time."""
+    """The value that `make` returned on the first pass."""
     known = recalled(pass_, key)
     if known is not None:
         return read(known.body)
@@ -169,7 +169,7 @@ def read_value(pass_: Pass, key: str, make: Callable[[], Any]) -> Steps:
 
 
 def sleep(pass_: Pass, key: str, delay_ms: int | None, until_us: int | None) -> Steps:
-    """Wait durably; nothing is in memory meanwhile."""
+    """Wait durably, for `delay_ms` or until `until_us`; nothing need stay in memory meanwhile."""
     known = recalled(pass_, key)
     if known is None:
         if inside.get():
@@ -191,7 +191,8 @@ def start_child(
     cancel_with_parent: bool,
     options: dict[str, Any],
 ) -> Steps:
-    """Start a run exactly once; its id, or with `wait` its result. Raises `ChildFailed`."""
+    """Start a run exactly once; returns its id or, with `wait`, its result. Raises
+    `ChildFailed`."""
     known = recalled(pass_, key)
     if known is None:
         text = dumps({} if payload is None else payload, Limits.value_bytes)
@@ -212,7 +213,7 @@ def start_child(
 
 
 def await_run(pass_: Pass, key: str, run: str) -> Steps:
-    """The result of a run. Raises `ChildFailed`."""
+    """Wait for the result of a run. Raises `ChildFailed`."""
     known = recalled(pass_, key)
     if known is None:
         if inside.get():
@@ -228,14 +229,14 @@ def _child_result(key: str, known: RecordedCall) -> Any:
     if known.child_status == "completed":
         return read(known.body)
     failed = ChildFailed(known.child, known.child_status, known.error)
-    # Not caught, it ends the run: `runs retry` then calls anew, rather than read this outcome
-    # again.
+    # If it is not caught, it ends the run. `runs retry` then makes the call again instead of
+    # reading this outcome again.
     failed.fields["step"] = key
     raise failed
 
 
 def start_options(options: dict[str, Any]) -> dict[str, Any]:
-    """The options of a start as the wire holds them. Raises `TypeError` for one not known."""
+    """The options of a start as on the wire. Raises `TypeError` for an unknown one."""
     made: dict[str, Any] = {}
     for name, value in options.items():
         if value is None:
@@ -252,14 +253,15 @@ def start_options(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_concurrency(concurrency: int) -> int:
-    """How many items of a map may run at a time. Raises `Usage` for none."""
+    """`concurrency`, the number of items of a map that run at once. Raises `Usage` if it is 0 or
+    less."""
     if concurrency < 1:
-        raise Usage(f"concurrency is {concurrency}", hint="at least 1")
+        raise Usage(f"concurrency cannot be {concurrency}", hint="use 1 or more")
     return concurrency
 
 
 def digest(item: Any) -> str:
-    """A short digest of a mapped item; empty where JSON cannot hold it (then it is not checked)."""
+    """A short digest of an item of a map; empty if JSON cannot hold it (then it is not checked)."""
     try:
         return sha256(canonical(plain(item))).hexdigest()[:12]
     except (StackshiftError, TypeError, ValueError):
@@ -271,5 +273,5 @@ def _ms(seconds: float) -> int:
 
 
 def timeout_ms(timeout: Duration | None) -> int | None:
-    """A timeout in milliseconds, if there is one."""
+    """A timeout in milliseconds; None if there is none."""
     return None if timeout is None else milliseconds(timeout)

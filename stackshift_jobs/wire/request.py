@@ -10,12 +10,13 @@ from stackshift_jobs.project.locate import Project
 from stackshift_jobs.wire.jsonrpc import encode_params
 
 LINE_SLACK: Final = (64 << 10) - 256
-"""A line may be longer than `[limits] payload` by 64 KiB; less what is around the params."""
+"""Bytes by which the params may exceed `[limits] payload`: the daemon takes lines that exceed it by
+64 KiB, and the rest of the line needs some."""
 
 
 def encode(project: Project, params: Mapping[str, Any]) -> bytes:
-    """`params` as sent. Raises `PayloadRefused`, also for a line that the daemon would not take:
-    that would end the connection, and with it what other threads have under way."""
+    """`params` as they are sent. Raises `PayloadRefused`, also for a line too long for the daemon:
+    that would end the connection and, with it, the requests of other threads."""
     body = encode_params(params)
     if len(body) > LINE_SLACK:
         from stackshift_jobs.project.config import load_config
@@ -24,7 +25,7 @@ def encode(project: Project, params: Mapping[str, Any]) -> bytes:
         if len(body) > limit + LINE_SLACK:
             raise PayloadRefused(
                 f"{len(body)} bytes of JSON; the limit is {limit}",
-                hint="store it elsewhere and pass where it is, or raise [limits] payload",
+                hint="store it elsewhere and pass its location, or raise [limits] payload",
                 path="$",
             )
     return body

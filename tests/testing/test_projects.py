@@ -204,11 +204,12 @@ def test_project(stackshift): ...
             "E*the worker should have died 1 time(s) before_record of step 'nowhere', but died 0 "
             "time(s)",
             "E*TwoJobsOneName: two jobs are named 'userOnboarding': *",
-            "E*pytest.mark.stackshift has no 'patiense'; it has project, now, schedules, patience",
+            "E*pytest.mark.stackshift has no option 'patiense'; "
+            "the options are project, now, schedules, patience",
             "*- runs of stackshift -*",
             "Run run_* userOnboarding waiting: sleeping until 2026-01-08T09:00:00Z*",
             "    2026-01-05T09:00:00Z step.completed step=create-user attempt=1 result=ada",
-            "E*elsewhere is no StackShift project: it has no stackshift.toml",
+            "E*elsewhere is not a StackShift project: it has no stackshift.toml",
         ]
     )
     result.stdout.no_fnmatch_line("*daemon/stackshiftd/testing/*: TestFailure")

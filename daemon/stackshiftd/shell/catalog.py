@@ -129,7 +129,7 @@ class Catalog:
         needed = key is not None or bool(job.concurrency_key)
         payload, value = self._payload(job, params.payload, needed)
         if key is not None:
-            check_key(key, "idempotency key")
+            check_key(key, "an idempotency key")
         elif params.idempotency_ttl_ms is not None:
             raise Usage("idempotency_ttl_ms is given without an idempotency_key")
         terms = self.terms(job)
@@ -223,7 +223,7 @@ def concurrency_key(job: JobFacts, payload: Any) -> str:
         return ""
     key = fill(job.concurrency_key, payload)
     try:
-        return check_key(key, "concurrency key")
+        return check_key(key, "a concurrency key")
     except Usage as bad:
         raise PayloadRefused(
             f"the concurrency key {job.concurrency_key!r} with this payload: {bad.message[:200]}",
@@ -256,7 +256,7 @@ def _labels(labels: dict[str, str]) -> dict[str, str]:
     for name, text in labels.items():
         check_name(name, "label")
         if text:
-            check_key(text, "label's value")
+            check_key(text, "a label's value")
     return labels
 
 

@@ -246,7 +246,7 @@ class Requests:
         payload = self._json(params.payload, strict)
         digest = ""
         if key is not None:
-            check_key(key, "idempotency key")
+            check_key(key, "an idempotency key")
             known_by = [name, correlation_key, msgspec.json.decode(payload)]
             digest = sha256(canonical(known_by)).hexdigest()
         ttl_ms = EVENT_TTL_MS if params.ttl_ms is None else params.ttl_ms
@@ -336,7 +336,7 @@ def _moment(text: str) -> int:
 def _correlation(key: str | None) -> str:
     """A correlation key in the core's form, empty for none. Raises `Usage` for a key that is given
     but empty: a script probably meant to fill it."""
-    return "" if key is None else check_key(key, "correlation key")
+    return "" if key is None else check_key(key, "a correlation key")
 
 
 def answered(answer: Callable[[Any], None]) -> Callable[[Any], None]:

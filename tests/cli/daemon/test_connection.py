@@ -160,9 +160,9 @@ def test_oversized_reply_ends_the_connection(connection: Connection, daemon: Fak
             peer.write(piece)
 
     daemon.on("flood", flood)
-    with pytest.raises(DaemonUnavailable, match="a line of over"):
+    with pytest.raises(DaemonUnavailable, match="a line of more than"):
         connection.call("flood")
-    with pytest.raises(DaemonUnavailable, match="a line of over"):
+    with pytest.raises(DaemonUnavailable, match="a line of more than"):
         connection.call("echo")
     assert daemon.methods() == ["flood"]
 

@@ -217,7 +217,7 @@ def test_text_files_of_all_sorts_are_read(shell: Shell, daemon: FakeDaemon) -> N
     ("line", "said"),
     [
         (b'{"job": "\xff"}', "error[payload_refused]: not valid UTF-8 at byte 9"),
-        (b'{"job": "a", "job": "b"}', "error[payload_refused]: the key 'job' stands twice"),
+        (b'{"job": "a", "job": "b"}', "error[payload_refused]: the key 'job' occurs twice"),
         (b'{"job": "a", "payload": NaN}', "error[payload_refused]: NaN is not a JSON number"),
         (b"# not JSON", "error[payload_refused]: not valid JSON"),
         (b'{"job": 5}', "error[usage]: job is missing"),

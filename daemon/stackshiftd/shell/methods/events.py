@@ -56,7 +56,7 @@ class Events:
         if params.name is not None:
             check_name(params.name, "event")
         if params.correlation_key:
-            check_key(params.correlation_key, "correlation key")
+            check_key(params.correlation_key, "a correlation key")
         before = self._before(params.cursor)
         if params.name is not None and params.correlation_key is not None:
             address = address_of(params.name, params.correlation_key)

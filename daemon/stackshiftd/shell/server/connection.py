@@ -143,7 +143,7 @@ class Connection(asyncio.Protocol):
         self._rest = b""
         error = PayloadRefused(
             f"a message is longer than {self._max_line} bytes",
-            hint="store large data elsewhere and pass a reference, or raise [limits] payload",
+            hint="store it elsewhere and pass its location, or raise [limits] payload",
             path="$",
         )
         self._fail(None, error, -32600)
