@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from stackshift_jobs.errors import StackshiftError, Usage
 from stackshift_jobs.values.durations import Duration, milliseconds
+from stackshift_jobs.values.limits import MAX_ATTEMPTS, MAX_FACTOR
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +24,12 @@ class Retry:
     jitter: float = 0.1
 
     def __post_init__(self) -> None:
-        if not 1 <= self.max_attempts <= 1_000_000:
-            raise Usage(f"max_attempts cannot be {self.max_attempts}", hint="use 1 to 1,000,000")
-        if not 1.0 <= self.factor <= 100.0:
-            raise Usage(f"factor cannot be {self.factor}", hint="use 1 to 100")
+        if not 1 <= self.max_attempts <= MAX_ATTEMPTS:
+            raise Usage(
+                f"max_attempts cannot be {self.max_attempts}", hint=f"use 1 to {MAX_ATTEMPTS:,}"
+            )
+        if not 1.0 <= self.factor <= MAX_FACTOR:
+            raise Usage(f"factor cannot be {self.factor}", hint=f"use 1 to {MAX_FACTOR}")
         if not 0.0 <= self.jitter <= 1.0:
             raise Usage(f"jitter cannot be {self.jitter}", hint="use 0 to 1")
         self.as_json()

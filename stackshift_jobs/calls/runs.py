@@ -60,6 +60,15 @@ _START_PARAMS: Final[tuple[tuple[str, str, Callable[[Any], Any] | None], ...]] =
 
 def start_params(job: str, payload: Any, options: Mapping[str, Any]) -> dict[str, Any]:
     """The params of `run.start`; raises `Usage` for an invalid name, time or option."""
+    params: dict[str, Any] = {"job": check_name(job, "job")}
+    if payload is not None:
+        params["payload"] = payload
+    return params | option_params(options)
+
+
+def option_params(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a start as params, for clients and handlers alike; raises `Usage` for an
+    invalid name, time or option."""
     if unknown := options.keys() - StartOptions.__annotations__.keys():
         raise Usage(
             f"start has no option {min(unknown)!r}",
@@ -70,13 +79,11 @@ def start_params(job: str, payload: Any, options: Mapping[str, Any]) -> dict[str
         raise Usage("idempotency_ttl is given without an idempotency_key")
     if "delay" in given and "scheduled_at" in given:
         raise Usage("delay and scheduled_at are both given", hint="give one of them")
-    params: dict[str, Any] = {"job": check_name(job, "job")}
-    if payload is not None:
-        params["payload"] = payload
-    for option, param, convert in _START_PARAMS:
-        if option in given:
-            params[param] = given[option] if convert is None else convert(given[option])
-    return params
+    return {
+        param: given[option] if convert is None else convert(given[option])
+        for option, param, convert in _START_PARAMS
+        if option in given
+    }
 
 
 def item_params(item: Any) -> dict[str, Any]:

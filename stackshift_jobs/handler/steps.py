@@ -12,6 +12,7 @@ from collections.abc import Callable
 from hashlib import sha256
 from typing import Any, Final
 
+from stackshift_jobs.calls.runs import option_params
 from stackshift_jobs.errors import (
     ChildFailed,
     InsideHandler,
@@ -191,8 +192,8 @@ def start_child(
     cancel_with_parent: bool,
     options: dict[str, Any],
 ) -> Steps:
-    """Start a run exactly once; returns its id or, with `wait`, its result. Raises
-    `ChildFailed`."""
+    """Start a run exactly once; returns its id or, with `wait`, its result. Raises `ChildFailed`,
+    and `Usage` for an invalid option."""
     known = recalled(pass_, key)
     if known is None:
         text = dumps({} if payload is None else payload, Limits.value_bytes)
@@ -200,7 +201,7 @@ def start_child(
             yield from guard(pass_, key)
         recorded = granted(
             key,
-            (yield StartChild(key, job, text, wait, cancel_with_parent, start_options(options))),
+            (yield StartChild(key, job, text, wait, cancel_with_parent, option_params(options))),
         )
         if not wait:
             return recorded.child
@@ -233,23 +234,6 @@ def _child_result(key: str, known: RecordedCall) -> Any:
     # reading this outcome again.
     failed.fields["step"] = key
     raise failed
-
-
-def start_options(options: dict[str, Any]) -> dict[str, Any]:
-    """The options of a start as on the wire. Raises `TypeError` for an unknown one."""
-    made: dict[str, Any] = {}
-    for name, value in options.items():
-        if value is None:
-            continue
-        if name in ("queue", "idempotency_key", "priority", "max_attempts", "labels"):
-            made[name] = value
-        elif name in ("delay", "idempotency_ttl"):
-            made[f"{name}_ms"] = milliseconds(value)
-        elif name == "scheduled_at":
-            made[name] = plain(value)
-        else:
-            raise TypeError(f"a start has no option {name!r}")
-    return made
 
 
 def check_concurrency(concurrency: int) -> int:

@@ -47,6 +47,7 @@ from stackshift_jobs.project.settings import (
     size,
     whole,
 )
+from stackshift_jobs.values.limits import MAX_FACTOR
 from stackshift_jobs.values.names import check_name
 
 # --- The table -----------------------------------------------------------------------------
@@ -126,7 +127,7 @@ KEYS: Final[tuple[Key, ...]] = (
     _queues("processes", _PROCESSES, None, "Worker processes of its own.", "the shared ones"),
     _retry("max_attempts", _COUNT, 3, "Attempts of a run, including the first."),
     _retry("backoff", DURATION, "1s", "Delay before the second attempt."),
-    _retry("factor", number(1, 1000), 2.0, "How many times longer each delay is than the last."),
+    _retry("factor", number(1, MAX_FACTOR), 2.0, "How much longer each delay is than the last."),
     _retry("max_backoff", DURATION, "1h", "The longest delay."),
     _retry("jitter", number(0, 1), 0.1, "Fraction by which a delay varies, up or down."),
     _limits("payload", _PAYLOAD, "1MiB", "Largest payload, result, event or state value."),

@@ -16,6 +16,10 @@ PAYLOAD_BYTES: Final = 1 << 20
 LINE_MARGIN: Final = 64 << 10
 """How much longer than its payload a line of the protocol may be."""
 
+MAX_ATTEMPTS: Final = 1_000_000
+"""Attempts of a run, or tries of a step."""
+MAX_FACTOR: Final = 1000
+"""How many times longer each delay of a retry may be than the last."""
 MAX_PRIORITY: Final = 1_000_000
 """And, negative, the least."""
 

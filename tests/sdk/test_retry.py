@@ -30,7 +30,7 @@ def test_defaults_are_those_of_the_guide() -> None:
         {"backoff": "-1s"},
         {"backoff": "soon"},
         {"factor": 0.5},
-        {"factor": 101},
+        {"factor": 1001},
         {"jitter": -0.1},
         {"jitter": 1.1},
         {"max_backoff": "11000w"},

@@ -161,11 +161,22 @@ def test_no_payload_means_an_empty_object() -> None:
     assert record.told == [StartChild("mail", "mail", b"{}", False, False, {})]
 
 
-def test_unknown_option_of_a_start_is_refused() -> None:
-    """A misspelt option is never ignored silently."""
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"dealy": "10m"}, "start has no option 'dealy'"),
+        ({"idempotency_key": ""}, "idempotency key"),
+        ({"queue": "a\nb"}, "is not a valid queue name"),
+        ({"delay": "1m", "scheduled_at": "2026-05-06T09:00:00Z"}, "both given"),
+    ],
+)
+def test_child_is_started_by_the_rules_of_any_start(options: dict[str, Any], error: str) -> None:
+    """A handler had rules of its own: some mistakes went unnoticed until the daemon refused them,
+    and a time without an offset was sent as it was."""
     record = Record()
-    ended = play(lambda ctx: ctx.step.start("mail", dealy="10m"), record)
-    assert isinstance(ended.error, TypeError)
+    ended = play(lambda ctx: ctx.step.start("mail", **options), record)
+    assert isinstance(ended.error, Usage)
+    assert error in str(ended.error)
     assert record.told == []
 
 
