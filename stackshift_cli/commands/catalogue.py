@@ -23,52 +23,55 @@ from stackshift_cli.commands.spec import (
     option,
 )
 
-_RUN: Final = argument("RUN", "A run: its id, the end of it, @last or @failed.")
-_RUNS: Final = argument("RUN...", "Runs: ids, ends of ids, @last or @failed.", name="runs")
-_YES: Final = option("-y/--yes", "Do not ask.")
-_FROM: Final = option("--from S", "Forget step S and all recorded after it.")
-_SINCE: Final = option("--since D", "Since D ago, or since a time.")
-_DRY_RUN: Final = option("--dry-run", "Change nothing; tell what would be.")
+_RUN: Final = argument("RUN", "A run: its id, the end of its id, @last or @failed.")
+_RUNS: Final = argument(
+    "RUN...", "One or more runs: ids, ends of ids, @last or @failed.", name="runs"
+)
+_YES: Final = option("-y/--yes", "Do not ask for confirmation.")
+_FROM: Final = option("--from S", "Forget step S and everything recorded after it.")
+_SINCE: Final = option("--since D", "Only runs created since D, a duration ago or a time.")
+_FEED_SINCE: Final = _SINCE._replace(help="Start with records since D, a duration ago or a time.")
+_DRY_RUN: Final = option("--dry-run", "Change nothing; show what would happen.")
 _RUN_COMMANDS: Final = (
     command(
         "runs list",
         "runs:list_",
         "List runs, newest first.",
-        option("--job J", "Of this job."),
-        option("--status S", "With this status."),
-        option("--queue Q", "In this queue."),
-        option("--label K=V...", "With this label; may be repeated."),
+        option("--job J", "Only runs of job J."),
+        option("--status S", "Only runs with status S."),
+        option("--queue Q", "Only runs in queue Q."),
+        option("--label K=V...", "Only runs with this label; may be repeated."),
         _SINCE,
-        option("--limit N", "At most N (default 50)."),
-        option("--cursor C", "Go on after the run C."),
-        option("--dead", "Those in the dead letter."),
+        option("--limit N", "Show at most N (default 50)."),
+        option("--cursor C", "Continue after run C, the last of the previous page."),
+        option("--dead", "Only runs in the dead letter."),
     ),
     command(
         "runs show",
         "runs:show",
         "Show a run and its timeline.",
         _RUN,
-        option("--logs", "With what it printed and logged."),
-        option("--compact", "The bars alone."),
-        option("--svg F", "Write the picture to F as SVG."),
-        option("--html F", "Write the picture to F as HTML."),
+        option("--logs", "Include what the run printed and logged."),
+        option("--compact", "Show only the bars."),
+        option("--svg F", "Write the timeline to file F as SVG."),
+        option("--html F", "Write the timeline to file F as HTML."),
     ),
-    command("runs why", "runs:why", "Say why a run does not go on.", _RUN),
+    command("runs why", "runs:why", "Explain why a run is not progressing.", _RUN),
     command(
         "runs tail",
         "run_feeds:tail",
-        "Follow a run, or all that happens.",
-        argument("[RUN]", "A run; without one, everything."),
-        _SINCE,
-        option("-n/--lines N", "Begin with the last N records."),
-        option("--no-follow", "Print what is there and stop."),
+        "Follow a run, or everything that happens.",
+        argument("[RUN]", "The run to follow (default: everything)."),
+        _FEED_SINCE,
+        option("-n/--lines N", "Start with the last N records."),
+        option("--no-follow", "Print what there is and exit."),
     ),
     command(
         "runs wait",
         "run_feeds:wait",
         "Wait until runs have ended.",
         _RUNS,
-        option("--any", "Until the first of them has."),
+        option("--any", "Stop when the first of them has ended."),
         option("--timeout D", "Stop waiting after D (exit 124)."),
     ),
     command(
@@ -76,23 +79,23 @@ _RUN_COMMANDS: Final = (
         "runs:logs",
         "Print what a run printed and logged.",
         _RUN,
-        option("-f/--follow", "Go on until the run ends."),
-        option("--step S", "Of this step alone."),
+        option("-f/--follow", "Keep printing until the run ends."),
+        option("--step S", "Only the output of step S."),
     ),
     command("runs cancel", "run_changes:cancel", "Cancel runs.", _RUNS),
     command(
         "runs retry",
         "run_changes:retry",
-        "Send a finished run on again.",
+        "Retry a failed or cancelled run.",
         _RUN,
         _FROM,
-        option("--set S=JSON...", "Give step S this result; may be repeated."),
+        option("--set S=JSON...", "Use this result for step S; may be repeated."),
         _DRY_RUN,
     ),
     command(
         "runs fork",
         "run_changes:fork",
-        "Run it again as a new run, from a step on.",
+        "Start a new run that reuses the recorded steps of this one.",
         _RUN,
         _FROM,
         PAYLOAD,
@@ -103,21 +106,21 @@ _RUN_COMMANDS: Final = (
 )
 
 _SOME_RUNS: Final = _RUNS._replace(required=False)
-_OF_QUEUE: Final = option("--queue Q", "With --all: of this queue.")
-_OF_JOB: Final = option("--job J", "With --all: of this job.")
+_OF_QUEUE: Final = option("--queue Q", "With --all: only runs in queue Q.")
+_OF_JOB: Final = option("--job J", "With --all: only runs of job J.")
 _DEAD_COMMANDS: Final = (
     command(
         "dead list",
         "dead:list_",
-        "List the dead letter, newest first.",
+        "List the runs in the dead letter, newest first.",
         *(p for p in _RUN_COMMANDS[0].parameters if p.name not in ("status", "dead")),
     ),
     command(
         "dead retry",
         "dead:retry",
-        "Send runs of the dead letter on again.",
+        "Retry runs in the dead letter.",
         _SOME_RUNS,
-        option("--all", "All of them."),
+        option("--all", "Every run in the dead letter."),
         _OF_QUEUE,
         _OF_JOB,
         _YES,
@@ -125,78 +128,94 @@ _DEAD_COMMANDS: Final = (
     command(
         "dead discard",
         "dead:discard",
-        "Take runs out of the dead letter for good.",
+        "Remove runs from the dead letter without retrying them.",
         _SOME_RUNS,
-        option("--all", "All of them."),
+        option("--all", "Every run in the dead letter."),
         _OF_QUEUE,
         _OF_JOB,
         _YES,
     ),
 )
 
-_JOB: Final = argument("JOB", "Name of the job.")
+_JOB: Final = argument("JOB", "The name of the job.")
 _JOB_COMMANDS: Final = (
     command("jobs list", "jobs:list_", "List the project's jobs."),
-    command("jobs show", "jobs:show", "Show a job.", _JOB),
-    command("jobs check", "jobs:check", "Import all job modules and tell what fails."),
+    command("jobs show", "jobs:show", "Show the details of a job.", _JOB),
+    command("jobs check", "jobs:check", "Import all job modules and report the ones that fail."),
     command("jobs schema", "jobs:schema", "Print the JSON Schema of a job's payload.", _JOB),
 )
 
-_QUEUE: Final = argument("QUEUE", "Name of the queue.")
+_QUEUE: Final = argument("QUEUE", "The name of the queue.")
 _QUEUE_COMMANDS: Final = (
     command("queues list", "queues:list_", "List queues."),
-    command("queues show", "queues:show", "Show a queue, and where each limit is from.", _QUEUE),
-    command("queues pause", "queues:pause", "Start nothing more of a queue.", _QUEUE),
-    command("queues resume", "queues:resume", "Let a paused queue go on.", _QUEUE),
+    command(
+        "queues show",
+        "queues:show",
+        "Show a queue and where each of its limits comes from.",
+        _QUEUE,
+    ),
+    command("queues pause", "queues:pause", "Stop starting runs of a queue.", _QUEUE),
+    command("queues resume", "queues:resume", "Resume a paused queue.", _QUEUE),
     command(
         "queues limit",
         "queues:limit",
-        "Limit a queue, until it is changed again.",
+        "Change the limits of a queue.",
         _QUEUE,
-        option("--concurrency N", "N runs at once, or none."),
-        option("--key-concurrency N", "N at once for one key, or none."),
-        option("--rate R", "Attempts started in a time: 100/m, or none."),
-        option("--rate-burst N", "N at once after a lull."),
-        option("--reset", "Drop what was set by this command before."),
+        option("--concurrency N", "At most N runs at once; none: no limit."),
+        option(
+            "--key-concurrency N", "At most N runs at once per concurrency key; none: no limit."
+        ),
+        option("--rate R", "At most so many attempts per time, e.g. 100/m; none: no limit."),
+        option("--rate-burst N", "Allow N attempts at once after an idle period."),
+        option("--reset", "Remove all limits set by this command."),
     ),
     command(
         "queues drain",
         "queues:drain",
-        "Pause a queue and wait for what executes.",
+        "Pause a queue and wait until none of its runs is running.",
         _QUEUE,
         option("--timeout D", "Stop waiting after D (exit 124)."),
     ),
-    command("queues purge", "queues:purge", "Cancel what waits in a queue.", _QUEUE, _YES),
+    command(
+        "queues purge",
+        "queues:purge",
+        "Cancel the runs that are not running yet, or wait for a retry.",
+        _QUEUE,
+        _YES,
+    ),
 )
 
 _SCHEDULE_COMMANDS: Final = (
-    command("schedules list", "schedules:list_", "List the schedules of jobs."),
+    command("schedules list", "schedules:list_", "List the schedules of all jobs."),
     command(
         "schedules next",
         "schedules:next_",
-        "Tell when jobs will start.",
-        argument("[JOB]", "Name of the job; without one, all."),
-        option("-n/--number N", "The next N (default 5)."),
+        "Show when jobs will start next.",
+        argument("[JOB]", "The name of the job (default: all jobs)."),
+        option("-n/--number N", "Show the next N (default 5)."),
     ),
     command("schedules pause", "schedules:pause", "Pause a job's schedule.", _JOB),
     command("schedules resume", "schedules:resume", "Resume a job's schedule.", _JOB),
     command(
-        "schedules trigger", "schedules:trigger", "Start a job as its schedule does, now.", _JOB
+        "schedules trigger",
+        "schedules:trigger",
+        "Start a run now, with the schedule's payload.",
+        _JOB,
     ),
 )
 
-_LIMIT: Final = option("--limit N", "At most N (default: all).")
-_TOKEN: Final = option("--token N", "The token that the lock was taken with.")
+_LIMIT: Final = option("--limit N", "Show at most N (default: all).")
+_TOKEN: Final = option("--token N", "The token that was printed when the lock was acquired.")
 _STATE_COMMANDS: Final = (
     STATE_GET,
     STATE_SET,
-    command("state delete", "state:delete", "Remove a key.", KEY, IF_VERSION),
+    command("state delete", "state:delete", "Delete a key.", KEY, IF_VERSION),
     STATE_INCREMENT,
     command(
         "state list",
         "state_lists:list_",
-        "List entries, in the order of their keys.",
-        argument("[PREFIX]", "The beginning of their keys."),
+        "List entries, sorted by key.",
+        argument("[PREFIX]", "Only keys that begin with PREFIX."),
         _LIMIT,
     ),
     command(
@@ -204,19 +223,19 @@ _STATE_COMMANDS: Final = (
         "state_lists:history",
         "List the changes of a key, newest first.",
         KEY,
-        _LIMIT._replace(help="At most N (default 50)."),
+        _LIMIT._replace(help="Show at most N (default 50)."),
     ),
     command(
         "state lock",
         "locks:lock",
-        "Take a lock, or hold it while a command runs.",
+        "Acquire a lock, or hold it while a command runs.",
         KEY,
-        argument("[COMMAND...]", "The command, behind --."),
-        option("--ttl D", "Hold it for D (with COMMAND: 30s, and renewed)."),
-        option("--wait D", "Wait for it for up to D (default: not at all)."),
-        _TOKEN._replace(help="Extend the lock that was taken with token N."),
+        argument("[COMMAND...]", "The command to run, after --."),
+        option("--ttl D", "Hold the lock for D (with COMMAND: 30s by default, renewed)."),
+        option("--wait D", "Wait up to D for the lock (default: do not wait)."),
+        _TOKEN._replace(help="Extend the lock that has token N instead of acquiring it."),
     ),
-    command("state unlock", "locks:unlock", "Give a lock back.", KEY, _TOKEN),
+    command("state unlock", "locks:unlock", "Release a lock.", KEY, _TOKEN),
 )
 
 _EVENT_COMMANDS: Final = (
@@ -225,17 +244,17 @@ _EVENT_COMMANDS: Final = (
         "event list",
         "events:list_",
         "List the events that are kept, newest first.",
-        option("--name NAME", "Of this name."),
-        option("--correlation-key K", "With this correlation key."),
-        _LIMIT._replace(help="At most N (default 50)."),
+        option("--name NAME", "Only events named NAME."),
+        option("--correlation-key K", "Only events with correlation key K."),
+        _LIMIT._replace(help="Show at most N (default 50)."),
     ),
     command(
         "event tail",
         "event_feeds:tail",
-        "Follow events as they come and go.",
-        _SINCE,
-        option("-n/--lines N", "Begin with the last N that came or expired."),
-        option("--no-follow", "Print what is there and stop."),
+        "Follow events as they are received, consumed and expire.",
+        _FEED_SINCE,
+        option("-n/--lines N", "Start with the last N events received or expired."),
+        option("--no-follow", "Print what there is and exit."),
     ),
 )
 
@@ -248,41 +267,43 @@ _DAEMON_COMMANDS: Final = (
         "Stop the daemon.",
         option("--drain", "Wait until running attempts have ended."),
     ),
-    command("daemon restart", "daemon:restart", "Stop and start the daemon."),
-    command("daemon status", "daemon:status", "Show how the daemon is."),
+    command("daemon restart", "daemon:restart", "Restart the daemon."),
+    command("daemon status", "daemon:status", "Show the status of the daemon."),
     command(
         "daemon logs",
         "daemon:logs",
         "Print the daemon's log.",
-        option("-f/--follow", "Go on."),
-        option("-n/--lines N", "Begin with the last N lines (default 50)."),
+        option("-f/--follow", "Keep printing lines as they are written."),
+        option("-n/--lines N", "Start with the last N lines (default 50)."),
     ),
 )
 
-_FILE: Final = argument("FILE", "The file.")
+_FILE: Final = argument("FILE", "The backup file.")
 _JOURNAL_COMMANDS: Final = (
-    command("journal verify", "journal:verify", "Check every record of the journal."),
+    command("journal verify", "journal:verify", "Verify every record of the journal."),
     command(
         "journal cat",
         "journal:cat",
-        "Print the journal's lines.",
-        option("--since-seq N", "Those after the sequence number N."),
-        option("-f/--follow", "Go on with records as they become durable."),
+        "Print the lines of the journal.",
+        option("--since-seq N", "Only records after sequence number N."),
+        option("-f/--follow", "Keep printing records as they become durable."),
     ),
-    command("journal stats", "journal:stats", "Tell what the journal holds."),
-    command("journal compact", "journal:compact", "Take a snapshot now."),
-    command("journal repair", "journal:repair", "Move what is damaged aside.", _YES),
-    command("journal backup", "journal:backup", "Copy the journal to FILE.", _FILE, _YES),
-    command("journal restore", "journal:restore", "Put a backup in place.", _FILE, _YES),
+    command("journal stats", "journal:stats", "Show the size and contents of the journal."),
+    command("journal compact", "journal:compact", "Write a snapshot now."),
+    command(
+        "journal repair", "journal:repair", "Move the damaged part of the journal aside.", _YES
+    ),
+    command("journal backup", "journal:backup", "Back up the journal to FILE.", _FILE, _YES),
+    command("journal restore", "journal:restore", "Restore the journal from FILE.", _FILE, _YES),
 )
 
-_KEY: Final = argument("KEY", "A setting, such as workers.slots.")
+_KEY: Final = argument("KEY", "The name of a setting, such as workers.slots.")
 _OTHER_COMMANDS: Final = (
     command(
         "init",
         "project:init",
-        "Make a project.",
-        argument("[DIR]", "Where (default: here).", name="directory"),
+        "Create a project.",
+        argument("[DIR]", "The directory (default: the current one).", name="directory"),
     ),
     command("config get", "config:get", "Print a setting.", _KEY),
     command(
@@ -290,31 +311,31 @@ _OTHER_COMMANDS: Final = (
         "config:set_",
         "Change a setting.",
         _KEY,
-        argument("VALUE", "Its value, as in the file; else text."),
+        argument("VALUE", "The value as written in TOML, or text."),
     ),
     command(
         "config path",
         "config:path",
-        "Print where the settings are.",
-        option("--user", "The user's, not the project's."),
+        "Print the path of the project's settings file.",
+        option("--user", "The user's settings file instead."),
     ),
     command(
         "config show",
         "config:show",
-        "Print all settings.",
-        option("--origin", "And where each is from."),
+        "Print all settings in force.",
+        option("--origin", "Also show where each value comes from."),
     ),
     command(
         "completion",
         "help:completion",
-        "Print the completion script of a shell.",
+        "Print a shell completion script.",
         argument("SHELL", "bash, zsh or fish."),
     ),
     command(
         "help",
         "help:help_",
-        "Explain a command or a topic.",
-        argument("[TOPIC...]", "A command, or a topic."),
+        "Show help on a command or a topic.",
+        argument("[TOPIC...]", "A command or a topic."),
     ),
 )
 
@@ -333,16 +354,16 @@ COMMANDS: Final = (
 )
 
 GROUPS: Final = {
-    "runs": "Look at runs, wait for them, act on them.",
-    "dead": "Runs that failed for good, and await a person.",
-    "jobs": "The project's jobs.",
-    "queues": "When the runs of a queue go.",
-    "schedules": "What starts jobs by itself.",
-    "state": "Durable values, counters and locks.",
-    "event": "Events that runs wait for.",
-    "daemon": "The background daemon.",
-    "journal": "The log of everything.",
-    "config": "Settings.",
+    "runs": "List, inspect, follow, cancel and retry runs.",
+    "dead": "Retry or discard runs that failed for good.",
+    "jobs": "List, show and check the project's jobs.",
+    "queues": "Inspect, pause and limit queues.",
+    "schedules": "Inspect, pause and trigger the schedules of jobs.",
+    "state": "Read and write durable values, counters and locks.",
+    "event": "Send, list and follow events.",
+    "daemon": "Start, stop and inspect the background daemon.",
+    "journal": "Verify, print, back up and repair the journal.",
+    "config": "Read and change settings.",
 }
 ALIASES: Final = {
     "run": "runs",

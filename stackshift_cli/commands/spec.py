@@ -74,12 +74,12 @@ def command(path: str, run: str, help: str, *parameters: Parameter) -> Command:
 # --- The global options --------------------------------------------------------------------
 
 GLOBALS: Final = (
-    option("-C/--project DIR", "Work on the project in DIR."),
-    option("--json", "Print JSON; errors also as a JSON object on stderr."),
-    option("-q/--quiet", "Say nothing on stderr but errors."),
-    option("-v/--verbose", "Say more; show tracebacks of internal errors."),
-    option("--color WHEN", "Colour: auto, always or never."),
-    option("--no-start", "Do not start the daemon; exit 3 if it does not run."),
+    option("-C/--project DIR", "Use the project in DIR."),
+    option("--json", "Print JSON; errors also go to stderr as a JSON object."),
+    option("-q/--quiet", "Print nothing but errors on stderr."),
+    option("-v/--verbose", "Print more; show the traceback of an internal error."),
+    option("--color WHEN", "Use colour: auto (the default), always or never."),
+    option("--no-start", "Do not start the daemon; exit 3 if it is not running."),
 )
 """Accepted before and after the verb; after it they win."""
 
@@ -89,77 +89,77 @@ PAYLOAD: Final = option(
     "-p/--payload JSON|@FILE|-", "The payload: JSON, @FILE, or - for standard input."
 )
 FIELD: Final = option(
-    "-F/--field K=V|K:=JSON...", "A field of the payload: k=TEXT, or k:=JSON; may be repeated."
+    "-F/--field K=V|K:=JSON...", "A field of the payload: K=TEXT or K:=JSON; may be repeated."
 )
 
 START: Final = command(
     "start",
     "start:start",
     "Start a run of a job and print its id.",
-    argument("[JOB]", "Name of the job."),
+    argument("[JOB]", "The name of the job."),
     PAYLOAD,
     FIELD,
-    option("--queue Q", "Run it in queue Q."),
-    option("--idempotency-key K", "One run for all starts with key K."),
+    option("--queue Q", "Run in queue Q (default: the job's)."),
+    option("--idempotency-key K", "Start only one run, however often K is used."),
     option("--idempotency-ttl D", "Keep the key for D (default 30d)."),
-    option("--delay D", "Run it D from now."),
-    option("--at T", "Run it at the time T (RFC 3339)."),
-    option("--priority N", "Higher runs first (default: the job's)."),
-    option("--max-attempts N", "Try at most N times, the first included."),
-    option("--label K=V...", "A label of the run; may be repeated."),
-    option("--wait", "Wait for the end and print the result as one line of JSON."),
+    option("--delay D", "Run after D."),
+    option("--at T", "Run at time T (RFC 3339)."),
+    option("--priority N", "Run before runs of a lower priority (default: the job's)."),
+    option("--max-attempts N", "Make at most N attempts, including the first."),
+    option("--label K=V...", "Label the run; may be repeated."),
+    option("--wait", "Wait for the run to end and print its result as JSON."),
     option("--follow", "Follow the run's timeline until it ends."),
     option("--timeout D", "Stop waiting after D (exit 124); the run goes on."),
-    option("--dry-run", "Start nothing; tell what would be."),
-    option("--batch FILE|-", "Start one run for each JSON line of FILE."),
+    option("--dry-run", "Start nothing; show what would be started."),
+    option("--batch FILE|-", "Start one run for each line of JSON in FILE."),
 )
 
 KEY: Final = argument("KEY", "The key.")
-TTL: Final = option("--ttl D", "Let it expire after D (default: never).")
-IF_VERSION: Final = option("--if-version N", "Only if its version is N (0: if there is none).")
+TTL: Final = option("--ttl D", "Expire after D (default: never).")
+IF_VERSION: Final = option(
+    "--if-version N", "Only if the version is N (0: the key does not exist)."
+)
 
 STATE_GET: Final = command(
     "state get",
     "state:get",
     "Print the value of a key as JSON.",
     KEY,
-    option("--default V", "Print V where there is none (else exit 4)."),
-    option("--raw", "Print text as it is, without the quotes of JSON."),
+    option("--default V", "Print V if the key does not exist (otherwise exit 4)."),
+    option("--raw", "Print text without JSON quotes."),
 )
 
 STATE_SET: Final = command(
     "state set",
     "state:set_",
-    "Give a key a value and print its version.",
+    "Set the value of a key and print its new version.",
     KEY,
-    argument("VALUE", "The value: JSON, else text; - for standard input."),
+    argument("VALUE", "The value: JSON or text, or - for standard input."),
     TTL,
     IF_VERSION,
-    option("--if-absent", "Only if there is none."),
+    option("--if-absent", "Only if the key does not exist."),
 )
 
 STATE_INCREMENT: Final = command(
     "state increment",
     "state:increment",
-    "Add to the number at a key and print the new one.",
+    "Add to a number and print the result.",
     KEY,
     option("--by N", "Add N (default 1)."),
-    option("--ttl D", "Let it expire after D (default: as it was)."),
+    option("--ttl D", "Expire after D (default: unchanged)."),
 )
 
 EVENT_SEND: Final = command(
     "event send",
     "events:send",
     "Send an event and print its id.",
-    argument("NAME", "Name of the event."),
-    PAYLOAD._replace(help="The payload: JSON, @FILE, or - for standard input; else null."),
+    argument("NAME", "The name of the event."),
+    PAYLOAD._replace(help="The payload: JSON, @FILE, or - for standard input (default: {})."),
     FIELD,
-    option("--correlation-key K", "For those who wait with key K."),
-    option("--idempotency-key K", "One event for all with key K."),
+    option("--correlation-key K", "Resume runs that wait for correlation key K."),
+    option("--idempotency-key K", "Send only one event, however often K is used."),
     option("--idempotency-ttl D", "Keep the key for D (default 30d)."),
-    option(
-        "--ttl D", "Keep the event for D where nothing waits for it (default 7d; 0: not at all)."
-    ),
+    option("--ttl D", "Keep the event for D if no run waits for it (default 7d; 0: drop it)."),
 )
 
 SHORT: Final = (START, STATE_GET, STATE_SET, STATE_INCREMENT, EVENT_SEND)

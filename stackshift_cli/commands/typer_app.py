@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 
 from stackshift_cli.arguments import Given, Globals
 from stackshift_cli.commands.catalogue import ALIASES, COMMANDS, GROUPS
+from stackshift_cli.commands.help_page import CommandWithPage
 from stackshift_cli.commands.small_parser import Values, blank, is_negative_number, merge
 from stackshift_cli.commands.spec import GLOBALS, Argument, Command, Option, Parameter
 from stackshift_cli.daemon.session import Session
@@ -187,7 +188,8 @@ def _add(app: typer.Typer, command: Command, before: Values, called: Calls) -> N
 
     _sign(call, [*map(_parameter, command.parameters), *map(_parameter, GLOBALS)])
     call.__doc__ = command.help
-    app.command(command.path[-1], context_settings=_SETTINGS)(call)
+    page = type("_Command", (CommandWithPage,), {"spec": command})
+    app.command(command.path[-1], cls=page, context_settings=_SETTINGS)(call)
 
 
 # --- Parameters ----------------------------------------------------------------------------

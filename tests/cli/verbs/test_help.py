@@ -90,6 +90,15 @@ def test_every_command_has_help_with_all_its_options(
         assert named.removesuffix("...") in told
 
 
+def test_help_of_a_command_is_laid_out_by_us(shell: Shell) -> None:
+    """The page shows what the table says: arguments, own options, global options, and no types."""
+    told = shell("state", "lock", "--help").stdout
+    assert told.splitlines()[0] == "Usage: stackshift state lock [OPTIONS] KEY [-- COMMAND...]"
+    sections = ["Arguments:", "Options:", "Global options:"]
+    assert [line for line in told.splitlines() if line in sections] == sections
+    assert "<str>" not in told
+
+
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda c: " ".join(c.path))
 def test_every_command_can_be_called(command: object) -> None:
     """The function that the table names exists."""
