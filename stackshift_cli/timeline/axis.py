@@ -16,49 +16,22 @@ from typing import Final
 from stackshift_cli.timeline.intervals import Interval, Kind, covered_us
 from stackshift_jobs.values.durations import format_ms
 
-CODES: Final = {
-    Kind.HOLD: "=",
-    Kind.WAIT: "-",
-    Kind.BACKOFF: ".",
-    Kind.FAILED: "x",
-    Kind.WORK: "#",
-}
+_DRAWN: Final = (Kind.HOLD, Kind.WAIT, Kind.BACKOFF, Kind.FAILED, Kind.WORK)
+"""In the order in which they are drawn: later ones cover earlier ones."""
+CODES: Final = dict(zip(_DRAWN, "=-.x#", strict=True))
 GAP: Final = "~"
 _LONG_US: Final = 5_000_000
 _TICK_CELLS: Final = 9
-"""Ticks are at least this far apart, so that their labels do not meet."""
-_STEPS_MS: Final = (
-    1,
-    2,
-    5,
-    10,
-    20,
-    50,
-    100,
-    200,
-    500,
-    1000,
-    2000,
-    5000,
-    10_000,
-    15_000,
-    30_000,
-    60_000,
-    120_000,
-    300_000,
-    600_000,
-    900_000,
-    1_800_000,
-    3_600_000,
-    7_200_000,
-    14_400_000,
-    43_200_000,
-    86_400_000,
-    172_800_000,
-    604_800_000,
-    2_592_000_000,
-    31_536_000_000,
+"""Ticks are at least this far apart, so that their labels do not touch."""
+_STEPS: Final = (
+    (1, (1, 2, 5, 10, 20, 50, 100, 200, 500)),  # milliseconds
+    (1000, (1, 2, 5, 10, 15, 30)),  # seconds
+    (60_000, (1, 2, 5, 10, 15, 30)),  # minutes
+    (3_600_000, (1, 2, 4, 12)),  # hours
+    (86_400_000, (1, 2, 7, 30, 365)),  # days
 )
+"""The distances that ticks may have: the length of a unit, and how many of it."""
+_STEPS_MS: Final = tuple(unit_ms * count for unit_ms, counts in _STEPS for count in counts)
 
 
 @dataclass(frozen=True)
@@ -150,7 +123,7 @@ def short(us: int) -> str:
 def strip(spans: Iterable[Interval], axis: Axis) -> str:
     """One code a cell for `spans`; what executes always has at least one cell."""
     cells = [" "] * axis.width
-    for span in sorted(spans, key=lambda s: list(CODES).index(s.kind)):
+    for span in sorted(spans, key=lambda s: _DRAWN.index(s.kind)):
         first = min(int(axis.cell(span.start_us) + 1e-6), axis.width - 1)
         last = min(max(first + 1, round(axis.cell(span.end_us))), axis.width)
         cells[first:last] = CODES[span.kind] * (last - first)
