@@ -162,5 +162,5 @@ EVENT_SEND: Final = command(
     option("--ttl D", "Keep the event for D if no run waits for it (default 7d; 0: drop it)."),
 )
 
-SHORT: Final = (START, STATE_GET, STATE_SET, STATE_INCREMENT, EVENT_SEND)
+FAST: Final = (START, STATE_GET, STATE_SET, STATE_INCREMENT, EVENT_SEND)
 """The commands with a fast path."""

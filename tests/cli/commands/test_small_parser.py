@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from stackshift_cli.commands import typer_app
 from stackshift_cli.commands.small_parser import Values, parse
-from stackshift_cli.commands.spec import GLOBALS, SHORT, START, Command, Option
+from stackshift_cli.commands.spec import FAST, GLOBALS, START, Command, Option
 
-OF_EACH = [(c, o) for c in SHORT for o in (*GLOBALS, *c.parameters) if isinstance(o, Option)]
+OF_EACH = [(c, o) for c in FAST for o in (*GLOBALS, *c.parameters) if isinstance(o, Option)]
 WORDS = st.sampled_from(
     ["hello", "resizeAvatar", "-", "a=b", "n:=1", "{}", "10m", "", "start", "7", "-1"]
 )
@@ -64,7 +64,7 @@ def typer_answer(argv: list[str], of: Command) -> tuple[Values, Values]:
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.sampled_from(SHORT).flatmap(_lines))
+@given(st.sampled_from(FAST).flatmap(_lines))
 def test_what_the_small_parser_takes_typer_reads_the_same(line: tuple[Command, list[str]]) -> None:
     """For any command line the small parser gives Typer's values, or leaves it to Typer."""
     command, argv = line
@@ -132,4 +132,4 @@ def test_what_is_not_plain_is_left_to_typer(argv: list[str]) -> None:
 )
 def test_what_is_not_plain_of_state_and_events_is_left_to_typer(argv: list[str]) -> None:
     """No command with a short path takes what is another's."""
-    assert [parse(argv, command) for command in SHORT] == [None] * len(SHORT)
+    assert [parse(argv, command) for command in FAST] == [None] * len(FAST)
