@@ -224,8 +224,11 @@ def test_text_files_of_all_sorts_are_read(shell: Shell, daemon: FakeDaemon) -> N
         (b'{"job": "a", "delay": "10x"}', "error[usage]: delay: '10x' is not a duration"),
         (b'{"job": "a", "delay": true}', "error[usage]: delay: True is not a duration"),
         (b'{"job": "a", "scheduled_at": "soon"}', "error[usage]: 'soon' is not a time"),
-        (b'{"job": "a", "delay": 1, "scheduled_at": "2026-05-06T09:00:00Z"}', "exclude each other"),
-        (b'{"job": "a", "idempotency_ttl": "1d"}', "idempotency_ttl is for a start with an"),
+        (
+            b'{"job": "a", "delay": 1, "scheduled_at": "2026-05-06T09:00:00Z"}',
+            "cannot be used together",
+        ),
+        (b'{"job": "a", "idempotency_ttl": "1d"}', "idempotency_ttl requires idempotency_key"),
     ],
 )
 def test_each_mistake_of_a_line_is_told_with_its_number(
@@ -244,7 +247,7 @@ def test_line_that_is_too_long_is_one_bad_line(shell: Shell, daemon: FakeDaemon)
     told = shell("start", "--batch", "-", stdin=huge + b'{"job": "b"}\n{"jobs": 1}\n')
     assert told.stdout.splitlines() == [run_id(1)]
     first, second, _ = told.stderr.splitlines()
-    assert first.startswith("line 1: error[payload_refused]: the line is over ")
+    assert first.startswith("line 1: error[payload_refused]: the line is longer than ")
     assert second.startswith("line 3: error[usage]")
 
 
@@ -263,7 +266,8 @@ def test_local_times_are_said_once(shell: Shell, daemon: FakeDaemon) -> None:
     line = {"job": "a", "scheduled_at": "2026-05-06T09:00:00"}
     told = shell("start", "--batch", "-", stdin=lines(line, line), TZ="Europe/Berlin")
     assert told.stderr == (
-        "line 1: 2026-05-06T09:00:00 is taken as local time: 2026-05-06T07:00:00.000000Z\n"
+        "line 1: 2026-05-06T09:00:00 has no UTC offset; "
+        "taken as local time: 2026-05-06T07:00:00.000000Z\n"
     )
 
 

@@ -125,7 +125,9 @@ def test_time_without_an_offset_is_local_and_said_so(monkeypatch: pytest.MonkeyP
         monkeypatch.undo()
         time.tzset()
     assert made["scheduled_at"] == "2026-05-06T07:00:00.000000Z"
-    assert notes == ["2026-05-06T09:00:00 is taken as local time: 2026-05-06T07:00:00.000000Z"]
+    assert notes == [
+        "2026-05-06T09:00:00 has no UTC offset; taken as local time: 2026-05-06T07:00:00.000000Z"
+    ]
 
 
 def test_time_with_an_offset_needs_no_words() -> None:

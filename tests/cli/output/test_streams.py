@@ -78,4 +78,4 @@ def test_question_with_closed_standard_input_is_not_answered(
     daemon.add(run_object(1))
     out, err, code = closed(shell, "<&-", "runs", "rm", run_id(1))
     assert (out, code) == ("", 2)
-    assert "hint: add -y" in err
+    assert "hint: add --yes" in err

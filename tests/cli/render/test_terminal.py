@@ -281,7 +281,7 @@ def test_rm_asks(terminal: Terminal, daemon: FakeDaemon) -> None:
     child.expect(re.escape(f"remove {run_id(1)} (hello, completed)? [y/N] "))
     child.sendline("n")
     text, code = ended(child)
-    assert (code, daemon.asked("run.remove"), "nothing was done" in text) == (0, 0, True)
+    assert (code, daemon.asked("run.remove"), "nothing was changed" in text) == (0, 0, True)
     child = terminal("runs", "rm", "@last")
     child.expect("y/N")
     child.sendline("y")

@@ -64,7 +64,7 @@ def test_daemon_that_dies_is_explained_by_its_log(shell: Shell) -> None:
     """It ended without a word: the end of its log is shown, exit 3."""
     told = shell("start", "hello", "--json", FAKE_DAEMON="dies")
     assert told.code == 3
-    assert "the daemon ended before it was ready: RuntimeError: no good" in told.stderr
+    assert "the daemon exited before it was ready: RuntimeError: no good" in told.stderr
     assert json.loads(told.stderr.splitlines()[-1])["error"]["log"] == [
         "starting",
         "RuntimeError: no good",

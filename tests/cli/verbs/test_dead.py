@@ -98,7 +98,8 @@ def test_discard_needs_a_yes_off_a_terminal(shell: Shell, daemon: FakeDaemon) ->
         told = shell("dead", "discard", *args)
         assert told == (
             "",
-            f"error[usage]: discard {many} needs a yes, and nobody is there to ask\nhint: add -y\n",
+            f"error[usage]: discard {many}: confirmation is required, "
+            "and there is no terminal to ask on\nhint: add --yes\n",
             2,
         )
     assert daemon.asked("dead.discard") == 0
@@ -112,7 +113,7 @@ def test_all_needs_a_yes_and_takes_what_was_there(shell: Shell, daemon: FakeDaem
     fill(daemon, 1, queue="office")
     told = shell("dead", "retry", "--all", "--queue", "media")
     assert (told.stdout, told.code) == ("", 2)
-    assert told.stderr.startswith("error[usage]: retry 2 runs needs a yes")
+    assert told.stderr.startswith("error[usage]: retry 2 runs: confirmation is required")
     told = shell("dead", "retry", "--all", "--queue", "media", "--job", "hello", "-y")
     assert told == ("".join(f"{run}\n" for run in media), "2 runs retried\n", 0)
     assert daemon.params("dead.retry") == {
@@ -209,4 +210,4 @@ def test_on_a_terminal_it_asks(shell: Shell, daemon: FakeDaemon, answer: str, as
     terminal.close()
     assert terminal.exitstatus == 0
     assert daemon.asked("dead.discard") == asked
-    assert (b"nothing was done" in terminal.before) == (not asked)
+    assert (b"nothing was changed" in terminal.before) == (not asked)

@@ -76,7 +76,9 @@ def test_check_hints_at_a_start_at_boot_where_there_are_schedules(shell: Shell) 
     shell.env["PATH"] = "/nowhere"  # no crontab to look into
     line = f"@reboot stackshift daemon start -C {shell.directory}"
     told = shell("jobs", "check", FAKE_CHECK=check(good))
-    assert told.stderr == f"hint: start it at boot, e.g. {line} in your crontab\n"
+    assert (
+        told.stderr == f"hint: to start the daemon at boot, add this line to your crontab: {line}\n"
+    )
     assert shell("jobs", "check", "-q", FAKE_CHECK=check(good)).stderr == ""
 
 

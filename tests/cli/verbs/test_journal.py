@@ -86,7 +86,7 @@ def test_what_changes_the_journal_needs_a_yes(shell: Shell, verb: list[str]) -> 
     (shell.directory / "x").touch()
     told = shell("journal", *verb, FAKE_TOOL="{}")
     assert (told.stdout, told.code) == ("", 2)
-    assert "needs a yes" in told.stderr
+    assert "confirmation is required" in told.stderr
     assert not (shell.directory / ".stackshift").exists()
 
 

@@ -51,7 +51,7 @@ def test_list_hints_at_a_start_at_boot_where_nothing_would(shell: Shell, hello: 
     """One line on stderr that can be pasted; not with -q, and not without schedules."""
     crontab(shell, "5 6 * * * stackshift -C /srv/shop start sync")
     line = f"@reboot stackshift daemon start -C {shell.directory}"
-    hint = f"hint: start it at boot, e.g. {line} in your crontab\n"
+    hint = f"hint: to start the daemon at boot, add this line to your crontab: {line}\n"
     assert shell("schedules", "list").stderr == hint
     assert shell("schedules", "list", "-q").stderr == ""
     hello.schedules["hello"]["retired"] = True

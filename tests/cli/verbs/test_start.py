@@ -38,8 +38,8 @@ def test_empty_standard_input_is_no_payload(shell: Shell, daemon: FakeDaemon, gi
     told = shell("start", "hello", "-p", "-", stdin=given)
     assert (told.stdout, told.code) == ("", 6)
     assert told.stderr == (
-        "error[payload_refused]: standard input, which is to be the payload, is empty\n"
-        "hint: pass {}, or leave -p out where there is no payload\n"
+        "error[payload_refused]: cannot read the payload from standard input: it is empty\n"
+        "hint: pass {}, or remove -p if there is no payload\n"
     )
     assert daemon.requests == []
 
@@ -138,7 +138,7 @@ def test_wait_prints_the_result_as_one_line(shell: Shell, daemon: FakeDaemon) ->
     assert told.stderr.splitlines() == [
         run["id"],
         "1/2 half",
-        "a: ValueError: no; again at 2026-05-06T09:01:00Z",
+        "a: ValueError: no; retrying at 2026-05-06T09:01:00Z",
     ]
     assert told.code == 0
 
