@@ -125,7 +125,7 @@ def unknown(path: str, name: str, names: list[str]) -> Usage:
     """The error for a command that does not exist, with similar ones of `names` that do."""
     near = difflib.get_close_matches(name, names, 3, 0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"one of: {', '.join(sorted(names))}"
-    return Usage(f"there is no command {path!r}", hint=hint, near=near)
+    return Usage(f"unknown command {path!r}", hint=hint, near=near)
 
 
 def _application(called: Calls, family: str | None) -> typer.Typer:

@@ -80,6 +80,14 @@ def detail(body: dict[str, Any]) -> str:
     return " ".join(parts)
 
 
+def log_entry(run: dict[str, Any], line: dict[str, Any]) -> str:
+    """A line of the log of `run`, in the columns of a record."""
+    kind = f"log.{line['stream']}"
+    return tabbed(
+        (None, line["at"], kind, run["id"], line["attempt"], line["step"], line["message"])
+    )
+
+
 def ending(run: dict[str, Any], exit_status: int) -> str:
     """The last line for a follower of a run, in the columns of a record."""
     return end_line(run, "end", f"{run['status']} exit={exit_status}", run.get("finished_at"))

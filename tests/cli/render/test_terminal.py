@@ -345,7 +345,7 @@ def test_dry_run_of_a_retry_is_a_table_of_steps(terminal: Terminal, daemon: Fake
         f"c start completed starts a run again {run_id(7)}",
         "d is tried again",
     ]
-    assert counts == "dry run: 2 recorded steps reused, 1 happens again"
+    assert counts == "dry run: 2 recorded steps reused, 1 repeated"
 
 
 def test_locks_and_events_are_drawn(terminal: Terminal, daemon: FakeDaemon) -> None:
@@ -389,7 +389,7 @@ def test_locks_and_events_are_drawn(terminal: Terminal, daemon: FakeDaemon) -> N
 def test_lists_of_state_and_events_are_tables(terminal: Terminal, daemon: FakeDaemon) -> None:
     """With a header; what is too wide is cut, and says so where there is nothing."""
     assert ended(terminal("state", "list"))[0] == "no entries\n"
-    assert ended(terminal("event", "list"))[0] == "no events are kept\n"
+    assert ended(terminal("event", "list"))[0] == "no events\n"
     daemon.put("counter", 5)
     daemon.put("long", "x" * 500 + "\x1b")
     daemon.events = [event_object(1, correlation_key="o:1"), event_object(2)]
@@ -413,7 +413,7 @@ def test_lists_of_state_and_events_are_tables(terminal: Terminal, daemon: FakeDa
     assert lines[1].split() == ["9", "2026-05-06T09:00:00Z", "deleted", "3", "run_1"]
     text = plain(ended(terminal("event", "list", "--limit", "1"))[0])
     assert text.splitlines()[0].split() == ["ID", "NAME", "KEY", "RECEIVED", "KEPT", "UNTIL"]
-    assert text.splitlines()[2] == "these are the newest 1; --limit N shows more"
+    assert text.splitlines()[2] == "showing the newest 1; use --limit N to see more"
 
 
 def test_raw_text_cannot_move_the_terminal(terminal: Terminal, daemon: FakeDaemon) -> None:

@@ -49,7 +49,7 @@ def test_no_start_is_exit_3(shell: Shell, how: str) -> None:
     args = ["--no-start"] if how == "option" else []
     told = shell("start", "hello", *args, **({} if args else {"STACKSHIFT_NO_START": "1"}))
     assert (told.stdout, told.code) == ("", 3)
-    assert told.stderr.startswith("error[daemon_unavailable]: no daemon runs")
+    assert told.stderr.startswith("error[daemon_unavailable]: no daemon ")
     assert "hint: stackshift daemon start" in told.stderr
     assert not (shell.directory / ".stackshift").exists()
 
@@ -104,13 +104,13 @@ def test_start_stop_restart_and_status(shell: Shell) -> None:
     """Each says what it did; doing it twice is no error."""
     pid = json.loads(shell("daemon", "start", "--json").stdout)["pid"]
     again = shell("daemon", "start")
-    assert again == ("", f"stackshiftd runs already (pid {pid})\n", 0)
+    assert again == ("", f"stackshiftd is already running (pid {pid})\n", 0)
     status = json.loads(shell("daemon", "status", "--json").stdout)
     assert (status["pid"], status["queues"][0]["name"]) == (pid, "default")
     told = shell("daemon", "restart")
     assert told.stderr.startswith(f"stopped stackshiftd (pid {pid})\nstarted stackshiftd (pid ")
     assert shell("daemon", "stop").stderr.startswith("stopped stackshiftd (pid ")
-    assert shell("daemon", "stop") == ("", "no daemon runs\n", 0)
+    assert shell("daemon", "stop") == ("", "no daemon is running\n", 0)
     assert json.loads(shell("daemon", "stop", "--json").stdout) == {"pid": None, "stopped": False}
 
 

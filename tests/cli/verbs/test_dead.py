@@ -142,9 +142,9 @@ def test_many_go_page_by_page(shell: Shell, daemon: FakeDaemon) -> None:
 def test_empty_dead_letter_is_said(shell: Shell, daemon: FakeDaemon) -> None:
     """No error; but a script that forgot `-y` is told so before there is something to lose."""
     assert shell("dead", "list") == ("", "", 0)
-    assert shell("dead", "discard", "--all", "-y") == ("", "nothing is in the dead letter\n", 0)
+    assert shell("dead", "discard", "--all", "-y") == ("", "the dead letter is empty\n", 0)
     told = shell("dead", "retry", "--all", "-y", "--queue", "q", "--json")
-    assert told == ("[]\n", "nothing of that is in the dead letter\n", 0)
+    assert told == ("[]\n", "no matching runs in the dead letter\n", 0)
     assert shell("dead", "discard", "--all").code == 2
 
 

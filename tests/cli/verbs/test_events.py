@@ -32,7 +32,11 @@ def answer(daemon: FakeDaemon, **changed: Any) -> None:
 def test_send_prints_the_id_and_says_what_it_did(shell: Shell, daemon: FakeDaemon) -> None:
     """stdout is the id alone; stderr says kept, resumed, nothing, or reused."""
     told = shell("event", "send", "paid")
-    assert told == (f"{event_id(1)}\n", f"kept until {LATER} for the first that waits for it\n", 0)
+    assert told == (
+        f"{event_id(1)}\n",
+        f"kept until {LATER} for the first run that waits for it\n",
+        0,
+    )
     assert daemon.params("event.send") == {"name": "paid"}
     answer(daemon, resumed=[run_id(1), run_id(2)])
     assert shell("events", "send", "paid").stderr == f"resumed {run_id(1)}, {run_id(2)}\n"
@@ -40,10 +44,10 @@ def test_send_prints_the_id_and_says_what_it_did(shell: Shell, daemon: FakeDaemo
     assert shell("event", "send", "paid").stderr == "resumed 100 runs\n"
     answer(daemon)
     told = shell("event", "send", "paid", "--ttl", "0")
-    assert told.stderr == "nothing waited for it, and it is not kept\n"
+    assert told.stderr == "no run was waiting for it, and it was not kept\n"
     answer(daemon, reused=True, resumed=[run_id(1)])
     assert shell("event", "send", "paid").stderr == (
-        f"reused {event_id(1)}, which has this idempotency key; when it was sent: "
+        f"reused {event_id(1)}, which has this idempotency key; when it was first sent: "
         f"resumed {run_id(1)}\n"
     )
     assert shell("-q", "event", "send", "paid") == (f"{event_id(1)}\n", "", 0)
@@ -167,7 +171,7 @@ def test_list_goes_on_over_pages_up_to_its_limit(shell: Shell, daemon: FakeDaemo
     assert listed() == ids[:50]
     assert listed("--limit", "1200") == ids[:1200]
     assert listed("--limit", "9999") == ids
-    assert shell("event", "list").stderr == "these are the newest 50; --limit N shows more\n"
+    assert shell("event", "list").stderr == "showing the newest 50; use --limit N to see more\n"
     assert shell("event", "list", "--limit", "9999").stderr == ""
 
 
@@ -276,5 +280,5 @@ def test_tail_tells_who_consumed_a_kept_event(shell: Shell, daemon: FakeDaemon) 
 def test_tail_begins_at_one_place(shell: Shell, daemon: FakeDaemon, verb: str) -> None:
     """`--since` and `-n` are two."""
     told = shell(verb, "tail", "--since", "1h", "-n", "1")
-    assert told == ("", "error[usage]: --since and -n exclude each other\n", 2)
+    assert told == ("", "error[usage]: --since and -n cannot be used together\n", 2)
     assert daemon.requests == []

@@ -61,7 +61,7 @@ def test_unknown_command_is_exit_2_with_near_names(
     """Nothing is guessed; the nearest names are hinted at."""
     told = shell(*argv)
     assert (told.stdout, told.code) == ("", 2)
-    assert told.stderr.startswith("error[usage]: there is no command")
+    assert told.stderr.startswith("error[usage]: unknown command")
     assert near in told.stderr.splitlines()[1]
 
 

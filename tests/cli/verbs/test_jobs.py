@@ -28,7 +28,7 @@ def test_list_says_which_modules_do_not_import(shell: Shell, daemon: FakeDaemon)
     """A broken module is talk, not data; the others are listed."""
     daemon.answers["job.list"] = lambda _: {"jobs": [], "failed_modules": [BROKEN]}
     told = shell("jobs", "list")
-    assert told.stderr == "does not import: jobs/media.py:3: SyntaxError: invalid\\x1b syntax\n"
+    assert told.stderr == "failed to import: jobs/media.py:3: SyntaxError: invalid\\x1b syntax\n"
     assert (told.stdout, told.code) == ("", 0)
 
 
@@ -88,7 +88,7 @@ def test_check_fails_with_78_and_the_place(shell: Shell) -> None:
     told = shell("jobs", "check", FAKE_CHECK=check(bad), FAKE_CHECK_STATUS="78")
     assert told == (
         "failed\tjobs.media\tjobs/media.py:3: SyntaxError: invalid\\x1b syntax\n",
-        "1 of 1 modules failed\n",
+        "1 of 1 modules failed to import\n",
         78,
     )
     told = shell("jobs", "check", "--json", FAKE_CHECK=check(bad), FAKE_CHECK_STATUS="78")
@@ -99,7 +99,7 @@ def test_check_that_breaks_down_is_an_error(shell: Shell) -> None:
     """No answer is not a pass."""
     told = shell("jobs", "check", FAKE_CHECK="Killed", FAKE_CHECK_STATUS="9")
     assert (told.stdout, told.code) == ("", 70)
-    assert "the check ended with status 9: talk of a module" in told.stderr
+    assert "the check exited with status 9: talk of a module" in told.stderr
 
 
 def test_check_refuses_a_wrong_configuration(shell: Shell) -> None:

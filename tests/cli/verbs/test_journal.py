@@ -131,8 +131,8 @@ def test_restore_says_what_it_does_before_it_does_it(shell: Shell) -> None:
     """The question names the backup, the place, and what that must not hold."""
     (shell.directory / "b.tar").touch()
     told = shell("journal", "restore", "b.tar")
-    assert f"put the journal of the backup {shell.directory}/b.tar into " in told.stderr
-    assert f"{shell.directory}/.stackshift, which must not hold one yet" in told.stderr
+    assert f"restore the backup {shell.directory}/b.tar into " in told.stderr
+    assert f"{shell.directory}/.stackshift, which must not have a journal yet" in told.stderr
 
 
 def test_stats_ask_the_daemon_if_it_runs(shell: Shell, daemon: FakeDaemon) -> None:
@@ -161,4 +161,4 @@ def test_tool_that_breaks_down_is_an_error(shell: Shell) -> None:
     """No answer is not a success."""
     told = shell("journal", "verify", FAKE_TOOL_STDERR="Killed\n", FAKE_TOOL_STATUS="9")
     assert (told.stdout, told.code) == ("", 70)
-    assert "journal verify ended with status 9: Killed" in told.stderr
+    assert "journal verify exited with status 9: Killed" in told.stderr

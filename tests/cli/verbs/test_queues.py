@@ -61,7 +61,7 @@ def test_pause_and_resume_say_what_they_did(shell: Shell, daemon: FakeDaemon) ->
     daemon.answers["queue.pause"] = changed(paused=True)
     assert shell("queues", "pause", "media") == ("", "media paused\n", 0)
     daemon.answers["queue.pause"] = changed(False, paused=True)
-    assert shell("queues", "pause", "media").stderr == "media was paused already\n"
+    assert shell("queues", "pause", "media").stderr == "media is already paused\n"
     daemon.answers["queue.resume"] = changed()
     assert shell("queues", "resume", "media").stderr == "media resumed\n"
     daemon.answers["queue.resume"] = changed(False)
@@ -127,7 +127,7 @@ def test_drain_gives_up_after_its_timeout(shell: Shell, daemon: FakeDaemon) -> N
     told = shell("queues", "drain", "media", "--timeout", "50ms")
     assert (told.stdout, told.code) == ("", 124)
     assert told.stderr.startswith("media stays paused\n")
-    assert "what executes in media" in told.stderr
+    assert "work in queue media" in told.stderr
 
 
 def test_purge_needs_a_yes_off_a_terminal(shell: Shell, daemon: FakeDaemon) -> None:
@@ -141,7 +141,7 @@ def test_purge_needs_a_yes_off_a_terminal(shell: Shell, daemon: FakeDaemon) -> N
     daemon.answers["queue.purge"] = purged
     told = shell("queues", "purge", "media")
     assert (told.stdout, told.code) == ("", 2)
-    assert "cancel 12 runs that wait in media" in told.stderr
+    assert "cancel 12 queued, scheduled or retrying runs in media" in told.stderr
     assert daemon.asked("queue.purge") == 1
     assert asked == [True]
     assert shell("queues", "purge", "media", "-y") == ("12\n", "media: 12 cancelled\n", 0)

@@ -240,7 +240,7 @@ def test_cancel_prints_ids_and_says_what_was_over(shell: Shell, daemon: FakeDaem
     daemon.add(run_object(1))
     daemon.add(run_object(2, status="running"))
     told = shell("runs", "cancel", run_id(1), run_id(2))
-    assert told == (f"{run_id(1)}\n{run_id(2)}\n", f"{run_id(1)} had completed already\n", 0)
+    assert told == (f"{run_id(1)}\n{run_id(2)}\n", f"{run_id(1)} has already completed\n", 0)
 
 
 def test_cancel_goes_on_after_one_that_does_not_exist(shell: Shell, daemon: FakeDaemon) -> None:
@@ -255,7 +255,7 @@ def test_retry_prints_the_id_and_says_what_is_reused(shell: Shell, daemon: FakeD
     """`--from`, `--set` reach the daemon; steps are counted on stderr."""
     daemon.add(run_object(1, status="failed", steps=[{"name": "a"}, {"name": "b"}]))
     told = shell("runs", "retry", "@failed", "--from", "b", "--set", 'a={"x":1}')
-    assert told == (f"{run_id(1)}\n", "2 recorded steps reused, 1 happens again\n", 0)
+    assert told == (f"{run_id(1)}\n", "2 recorded steps reused, 1 repeated\n", 0)
     assert daemon.params("run.retry") == {
         "run": "@failed",
         "from_step": "b",
@@ -269,8 +269,8 @@ def test_retry_warns_of_a_step_that_is_not_recorded(shell: Shell, daemon: FakeDa
     told = shell("runs", "retry", "@failed", "--set", "aa=1", "--set", "b=2")
     assert (told.stdout, told.code) == (f"{run_id(1)}\n", 0)
     assert told.stderr.splitlines()[0] == (
-        f"warning: {run_id(1)} has not recorded a step 'aa' (its steps: a, b);"
-        " the result is for one that is yet to come"
+        f"warning: {run_id(1)} has not recorded a step 'aa' (recorded: a, b);"
+        " the result is kept in case it reaches that step"
     )
     assert "'b'" not in told.stderr
 
@@ -310,7 +310,7 @@ def test_fork_prints_the_new_id(shell: Shell, daemon: FakeDaemon) -> None:
     """`runs fork` with another payload."""
     daemon.add(run_object(1))
     told = shell("runs", "fork", "@last", "--from", "b", "-p", "null")
-    assert told == (f"{run_id(99)}\n", "1 recorded step reused, 0 happen again\n", 0)
+    assert told == (f"{run_id(99)}\n", "1 recorded step reused, 0 repeated\n", 0)
     assert daemon.params("run.fork") == {"run": "@last", "from_step": "b", "payload": None}
 
 
@@ -329,7 +329,7 @@ def test_rm_needs_a_yes_off_a_terminal(shell: Shell, daemon: FakeDaemon) -> None
     daemon.add(run_object(1))
     told = shell("runs", "rm", "@last")
     assert (told.stdout, told.code) == ("", 2)
-    assert "hint: add -y" in told.stderr
+    assert "hint: add --yes" in told.stderr
     assert daemon.asked("run.remove") == 0
     assert shell("runs", "rm", "@last", "-y") == (f"{run_id(1)}\n", "", 0)
     assert daemon.params("run.remove") == {"run": run_id(1)}

@@ -90,8 +90,8 @@ def test_next_is_a_line_a_tick(shell: Shell, hello: FakeDaemon) -> None:
 def test_next_of_a_paused_schedule_is_nothing(shell: Shell, hello: FakeDaemon) -> None:
     """No data, and a word why."""
     hello.schedules["hello"]["paused"] = True
-    assert shell("schedules", "next", "hello") == ("", "hello has no tick to come\n", 0)
-    assert shell("schedules", "next") == ("", "nothing will come\n", 0)
+    assert shell("schedules", "next", "hello") == ("", "hello has no upcoming ticks\n", 0)
+    assert shell("schedules", "next") == ("", "no upcoming ticks\n", 0)
 
 
 def test_pause_and_resume_print_the_job_and_say_what_was_so_already(
@@ -99,11 +99,11 @@ def test_pause_and_resume_print_the_job_and_say_what_was_so_already(
 ) -> None:
     """Both may be repeated: exit 0, and it is said."""
     assert shell("schedules", "pause", "hello") == ("hello\n", "", 0)
-    again = "the schedule of hello was paused already\n"
+    again = "the schedule of hello is already paused\n"
     assert shell("schedules", "pause", "hello") == ("hello\n", again, 0)
     told = shell("schedules", "resume", "hello")
     assert told == ("hello\n", "next at 2026-05-07T07:00:00.000000Z\n", 0)
-    again = "the schedule of hello was not paused\n"
+    again = "the schedule of hello is not paused\n"
     assert shell("schedules", "resume", "hello") == ("hello\n", again, 0)
     told = shell("schedules", "pause", "hello", "--json")
     assert json.loads(told.stdout) == {

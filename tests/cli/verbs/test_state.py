@@ -86,7 +86,7 @@ def test_default_in_json_is_an_entry_with_version_0(shell: Shell, daemon: FakeDa
 )
 def test_set_takes_json_else_text(shell: Shell, daemon: FakeDaemon, given: str, value: Any) -> None:
     """What is JSON is the value; any other text is itself."""
-    note = "the value is not JSON, and is stored as text\n" if given == "{half" else ""
+    note = "the value is not valid JSON and is stored as text\n" if given == "{half" else ""
     assert shell("state", "set", "k", given) == ("1\n", note, 0)
     assert daemon.params("state.set") == {"key": "k", "value": value}
 
@@ -142,7 +142,7 @@ def test_negative_number_is_a_value(shell: Shell, daemon: FakeDaemon, typer: lis
 
 def test_negative_number_in_a_mistake_is_shown_as_it_is(shell: Shell, daemon: FakeDaemon) -> None:
     """And reaches commands under a lock so."""
-    assert shell("-5").stderr.startswith("error[usage]: there is no command '-5'")
+    assert shell("-5").stderr.startswith("error[usage]: unknown command '-5'")
     assert "(-6)" in shell("state", "set", "k", "-5", "-6").stderr
     assert shell("state", "lock", "k", "--", "echo", "-5").stdout == "-5\n"
 
@@ -276,7 +276,7 @@ def test_history_is_a_line_a_change(shell: Shell, daemon: FakeDaemon) -> None:
     assert daemon.params("state.history") == {"key": "k", "limit": 50}
     told = shell("state", "history", "k", "--limit", "1")
     assert told.stdout.count("\n") == 1
-    assert told.stderr == "these are the newest 1; --limit N shows more\n"
+    assert told.stderr == "showing the newest 1; use --limit N to see more\n"
     assert shell("state", "history", "k", "--limit", "2").stderr == ""
     assert json.loads(shell("state", "history", "k", "--json").stdout) == daemon.history
     daemon.history = []
