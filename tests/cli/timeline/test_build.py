@@ -538,7 +538,7 @@ def test_lock_whose_ttl_passed_says_so() -> None:
     """It was lost there; what came after was not under it."""
     log = Log().add(0, "run.created").started(0).add(0, "lock.acquired", step="[lock k]", key="k")
     row = rows(log.add(3, "lock.released", key="k", reason="expired").told(9))["lock k"]
-    assert (spans(row), row.status, row.note) == ([("hold", 0, 3)], "failed", "its ttl passed")
+    assert (spans(row), row.status, row.note) == ([("hold", 0, 3)], "failed", "expired")
 
 
 def test_sending_is_a_mark_and_a_write_of_state_is_none() -> None:
