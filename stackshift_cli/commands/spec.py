@@ -109,7 +109,7 @@ START: Final = command(
     option("--label K=V...", "Label the run; may be repeated."),
     option("--wait", "Wait for the run to end and print its result as JSON."),
     option("--follow", "Follow the run's timeline until it ends."),
-    option("--timeout D", "Stop waiting after D (exit 124); the run goes on."),
+    option("--timeout D", "Stop waiting after D (exit 124); the run continues."),
     option("--dry-run", "Start nothing; show what would be started."),
     option("--batch FILE|-", "Start one run for each line of JSON in FILE."),
 )
