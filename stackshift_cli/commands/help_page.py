@@ -40,7 +40,7 @@ class CommandWithPage(TyperCommand):
         arguments = [_spelling(p) for p in self.spec.parameters if isinstance(p, Argument)]
         formatter.write_usage(ctx.command_path, " ".join(["[OPTIONS]", *arguments]))
 
-    def format_options(self, ctx: Any, formatter: Any) -> None:
+    def format_options(self, _ctx: Any, formatter: Any) -> None:
         """Write the arguments, the command's own options and the global ones."""
         own = [p for p in self.spec.parameters if isinstance(p, Option)]
         arguments = [p for p in self.spec.parameters if isinstance(p, Argument)]

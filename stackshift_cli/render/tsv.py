@@ -1,4 +1,4 @@
-"""Lists in a pipe: one line an entry, tab-separated, full width, nothing cut, no colour.
+"""Lists in a pipe: one line per entry, tab-separated, full width, nothing cut, no colour.
 
 The columns are a promise: later versions may only append to them. Times are RFC 3339 UTC as the
 daemon sent them, a null is empty, and everything passes `safe_text`, so that no tab or line break
