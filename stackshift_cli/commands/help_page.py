@@ -20,40 +20,35 @@ signature that was made for Typer alone (`KEY <str>  [required]`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
-
-from typer.core import TyperCommand
+from collections.abc import Iterable, Iterator
 
 from stackshift_cli.commands.spec import GLOBALS, Argument, Command, Option, Parameter
 
+Rows = list[tuple[str, str]]
 _HELP = Option("help", ("-h", "--help"), "Show this message and exit.")
 
 
-class CommandWithPage(TyperCommand):
-    """A Typer command that has the page of `spec`; subclasses set it."""
-
-    spec: Command
-
-    def format_usage(self, ctx: Any, formatter: Any) -> None:
-        """Write the usage line."""
-        arguments = [_spelling(p) for p in self.spec.parameters if isinstance(p, Argument)]
-        formatter.write_usage(ctx.command_path, " ".join(["[OPTIONS]", *arguments]))
-
-    def format_options(self, _ctx: Any, formatter: Any) -> None:
-        """Write the arguments, the command's own options and the global ones."""
-        own = [p for p in self.spec.parameters if isinstance(p, Option)]
-        arguments = [p for p in self.spec.parameters if isinstance(p, Argument)]
-        _section(formatter, "Arguments", arguments)
-        _section(formatter, "Options", own)
-        _section(formatter, "Global options", [*GLOBALS, _HELP])
+def usage(command: Command) -> str:
+    """What follows the command's path in its usage line: `[OPTIONS] KEY [-- COMMAND...]`."""
+    return " ".join(["[OPTIONS]", *map(_spelling, _arguments(command))])
 
 
-def _section(formatter: Any, title: str, parameters: Iterable[Parameter]) -> None:
-    rows = [(_label(parameter), parameter.help) for parameter in parameters]
-    if rows:
-        with formatter.section(title):
-            formatter.write_dl(rows)
+def sections(command: Command) -> Iterator[tuple[str, Rows]]:
+    """The title of each section that is not empty, and its rows: a parameter and its help."""
+    options = [p for p in command.parameters if isinstance(p, Option)]
+    if arguments := _arguments(command):
+        yield "Arguments", _rows(arguments)
+    if options:
+        yield "Options", _rows(options)
+    yield "Global options", _rows([*GLOBALS, _HELP])
+
+
+def _arguments(command: Command) -> list[Argument]:
+    return [p for p in command.parameters if isinstance(p, Argument)]
+
+
+def _rows(parameters: Iterable[Parameter]) -> Rows:
+    return [(_label(parameter), parameter.help) for parameter in parameters]
 
 
 def _label(parameter: Parameter) -> str:

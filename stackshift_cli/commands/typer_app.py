@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterable
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from stackshift_cli.arguments import Given, Globals
+from stackshift_cli.commands import help_page
 from stackshift_cli.commands.catalogue import ALIASES, COMMANDS, GROUPS
-from stackshift_cli.commands.help_page import CommandWithPage
 from stackshift_cli.commands.small_parser import Values, blank, is_negative_number, merge
 from stackshift_cli.commands.spec import GLOBALS, Argument, Command, Option, Parameter
 from stackshift_cli.daemon.session import Session
@@ -121,6 +121,22 @@ class _Group(TyperGroup):
         return super().resolve_command(ctx, args)
 
 
+class _CommandWithPage(TyperCommand):
+    """A command whose help is laid out by `help_page`; a subclass sets its `spec`."""
+
+    spec: Command
+
+    def format_usage(self, ctx: Any, formatter: Any) -> None:
+        """Write the usage line."""
+        formatter.write_usage(ctx.command_path, help_page.usage(self.spec))
+
+    def format_options(self, _ctx: Any, formatter: Any) -> None:
+        """Write the arguments and options."""
+        for title, rows in help_page.sections(self.spec):
+            with formatter.section(title):
+                formatter.write_dl(rows)
+
+
 def unknown(path: str, name: str, names: list[str]) -> Usage:
     """The error for a command that does not exist, with similar ones of `names` that do."""
     near = difflib.get_close_matches(name, names, 3, 0.5)
@@ -189,7 +205,7 @@ def _add(app: typer.Typer, command: Command, before: Values, called: Calls) -> N
 
     _sign(call, [*map(_parameter, command.parameters), *map(_parameter, GLOBALS)])
     call.__doc__ = command.help
-    page = type("_Command", (CommandWithPage,), {"spec": command})
+    page = type("_Command", (_CommandWithPage,), {"spec": command})
     app.command(command.path[-1], cls=page, context_settings=_SETTINGS)(call)
 
 
