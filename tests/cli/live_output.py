@@ -1,4 +1,4 @@
-"""Reading what a running command prints, with a deadline."""
+"""Read what a running command prints, with a deadline."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows and spans of a run's timeline, and where they lie on the axis: no terminal, no clock."""
+"""The rows and spans of a run's timeline, and the axis: no terminal, no clock."""
 
 from __future__ import annotations
 
@@ -31,27 +31,30 @@ class Log:
         self.records: list[dict[str, Any]] = []
 
     def add(self, seconds: float, kind: str, **more: Any) -> Log:
-        """One more record."""
+        """Add a record and return the log."""
         seq = len(self.records) + 1
         self.records.append({"seq": seq, "at": at(seconds), "kind": kind, "run": "run_x", **more})
         return self
 
     def started(self, seconds: float, attempt: int = 1) -> Log:
+        """An attempt starts."""
         return self.add(seconds, "attempt.started", attempt=attempt, code="abc", worker="w1")
 
     def done(self, seconds: float, step: str, ms: int, tried: int = 1) -> Log:
+        """A step completes after `ms` milliseconds."""
         return self.add(
             seconds, "step.completed", step=step, duration_ms=ms, tried=tried, attempt=1
         )
 
     def failed(self, seconds: float, step: str, ms: int, retry: float | None = None) -> Log:
+        """A try of a step fails; it is retried at `retry` seconds, if that is given."""
         more = {} if retry is None else {"retry_at": at(retry)}
         return self.add(
             seconds, "step.failed", step=step, duration_ms=ms, error=TIMEOUT, attempt=1, **more
         )
 
     def told(self, now: float = 0) -> Timeline:
-        """The timeline as of `now`."""
+        """The timeline at `now`, in seconds since the run was created."""
         return build(self.run | {"timeline": self.records}, T0_US + round(now * 1e6))
 
 
@@ -66,7 +69,8 @@ def rows(timeline: Timeline) -> dict[str, Row]:
 
 
 def test_queue_and_steps_are_rows_in_the_order_in_which_they_begin() -> None:
-    """The time in the queue and each step have a row; a step began when its duration says."""
+    """The time in the queue and each step have a row; the duration of a step gives its
+    beginning."""
     told = rows(
         Log()
         .add(0, "run.created")
@@ -83,7 +87,7 @@ def test_queue_and_steps_are_rows_in_the_order_in_which_they_begin() -> None:
 
 
 def test_tries_of_a_step_are_failed_spans_with_backoff_between() -> None:
-    """Each failed try says how long it took and when the next one came."""
+    """Each failed try has its duration, and the time until the next one."""
     row = rows(
         Log()
         .add(0, "run.created")
@@ -109,7 +113,7 @@ def test_tries_of_a_step_are_failed_spans_with_backoff_between() -> None:
 
 
 def test_failure_of_an_attempt_backs_off_on_the_row_of_its_step() -> None:
-    """Where a step's failure ends the attempt, the wait for the next attempt is drawn there."""
+    """If a step's failure ends the attempt, the wait for the next attempt is drawn in its row."""
     row = rows(
         Log()
         .add(0, "run.created")
@@ -126,7 +130,7 @@ def test_failure_of_an_attempt_backs_off_on_the_row_of_its_step() -> None:
 
 
 def test_failure_outside_of_steps_has_a_row_of_its_own() -> None:
-    """What the handler itself raised is shown as the handler's."""
+    """An error raised by the handler itself is drawn in the handler's row."""
     told = (
         Log()
         .add(0, "run.created")
@@ -142,7 +146,7 @@ def test_failure_outside_of_steps_has_a_row_of_its_own() -> None:
 
 
 def test_handler_without_steps_is_one_bar() -> None:
-    """What runs without steps is executing all the same."""
+    """A handler without steps has a row of its own."""
     told = Log(status="completed").add(0, "run.created").started(1).add(5, "run.completed").told()
     assert spans(rows(told)["handler"]) == [("work", 1, 5)]
     assert rows(told)["handler"].status == "completed"
@@ -150,7 +154,7 @@ def test_handler_without_steps_is_one_bar() -> None:
 
 
 def test_time_of_the_handler_between_steps_is_shown_where_it_is_long() -> None:
-    """Seconds of a handler's own are not an idle gap; a moment of it is not worth a row."""
+    """Seconds of the handler's own are not an idle gap; a moment is not worth a row."""
     log = Log().add(0, "run.created").started(0).done(1, "a", 1000)
     told = log.done(1.4, "b", 100).add(1.5, "run.completed").told()
     assert "handler" not in rows(told)
@@ -161,7 +165,7 @@ def test_time_of_the_handler_between_steps_is_shown_where_it_is_long() -> None:
 
 
 def test_waits_are_rows_and_not_active_time() -> None:
-    """A sleep is waiting; what executed before and after it is active."""
+    """A sleep counts as waiting; what executed before and after it counts as active."""
     told = (
         Log()
         .add(0, "run.created")
@@ -181,7 +185,7 @@ def test_waits_are_rows_and_not_active_time() -> None:
 
 
 def test_what_is_under_way_lasts_until_now() -> None:
-    """A step that was recorded as started is drawn up to the moment of looking."""
+    """A step that was recorded as started is drawn up to the present time."""
     told = Log().add(0, "run.created").started(0).add(1, "step.started", step="a").told(now=7)
     assert spans(rows(told)["a"]) == [("work", 0.75, 7)]
     assert (rows(told)["a"].status, told.finished) == ("running", False)
@@ -197,7 +201,7 @@ def test_wait_in_the_future_is_scheduled() -> None:
 
 
 def test_lost_attempt_shows_where_it_was_and_why() -> None:
-    """The step that was executing is a failed try that says that it was lost."""
+    """The step that was executing has a failed try that says that it was lost."""
     told = (
         Log()
         .add(0, "run.created")
@@ -215,7 +219,7 @@ def test_lost_attempt_shows_where_it_was_and_why() -> None:
 
 
 def test_run_given_up_after_lost_attempts_failed_in_the_handler() -> None:
-    """Nothing is left running, and nothing failed in the queue."""
+    """No row is left running, and the queue's row has not failed."""
     log = (
         Log(status="failed")
         .add(0, "run.created")
@@ -233,7 +237,7 @@ def test_run_given_up_after_lost_attempts_failed_in_the_handler() -> None:
 
 
 def test_handler_that_was_lost_and_then_done_is_done() -> None:
-    """The end of the run is the end of its handler."""
+    """The handler's row gets the status of the run."""
     told = rows(
         Log(status="completed")
         .add(0, "run.created")
@@ -247,13 +251,13 @@ def test_handler_that_was_lost_and_then_done_is_done() -> None:
 
 
 def test_finished_run_without_records_lasted_as_long_as_it_says() -> None:
-    """Not until now: the run object knows its end and its duration."""
+    """It does not last until now: the run object has its end and its duration."""
     told = Log(status="completed", finished_at=at(5), duration_ms=3000).told(now=1000)
     assert (told.total_ms, told.end_us) == (3000, T0_US + 5_000_000)
 
 
 def test_cancelled_run_ends_all_that_was_open() -> None:
-    """Nothing of a run that has ended goes on."""
+    """No row of an ended run goes on."""
     told = (
         Log()
         .add(0, "run.created")
@@ -284,7 +288,7 @@ def test_retried_run_goes_on_on_the_same_rows() -> None:
 
 
 def test_children_are_named() -> None:
-    """A child's row says which run it is."""
+    """The row of a child names its run."""
     told = rows(
         Log()
         .add(0, "run.created")
@@ -298,7 +302,7 @@ def test_children_are_named() -> None:
 
 
 def test_steps_without_records_are_shown_as_reused() -> None:
-    """What a fork took over has no records of its own, but a row."""
+    """Steps that a fork took over have no records, but a row."""
     log = Log(
         steps=[
             {"name": "a", "status": "completed", "kind": "run"},
@@ -320,13 +324,13 @@ def test_step_may_be_called_like_a_row_that_is_no_step() -> None:
 
 
 def test_kinds_that_are_not_known_change_nothing() -> None:
-    """A newer daemon's records do not break the picture."""
+    """Records of a newer daemon do not break the timeline."""
     log = Log().add(0, "run.created").started(0).add(1, "moon.risen", phase=3)
     assert [row.name for row in log.told(now=1).rows] == ["queued", "handler"]
 
 
 def test_progress_is_the_last_that_was_reported() -> None:
-    """Progress is told as done of total."""
+    """Progress is shown as done of total."""
     log = Log().add(0, "run.created").add(1, "progress.reported", done=1, total=8)
     told = log.add(2, "progress.reported", done=3, total=8, message="pages").told(now=2)
     assert told.progress == "3/8 pages"
@@ -347,7 +351,7 @@ def drawn(told: Timeline, width: int = 40) -> list[str]:
 
 
 def test_bars_are_to_scale() -> None:
-    """Half of the time is half of the cells."""
+    """Half of the time takes half of the cells."""
     told = (
         Log()
         .add(0, "run.created")
@@ -383,7 +387,7 @@ def test_long_idle_gap_is_compressed_and_marked() -> None:
 
 
 def test_short_waits_are_to_scale() -> None:
-    """A pause that the work can be seen beside is not compressed."""
+    """A pause is not compressed if the work is still visible beside it."""
     told = (
         Log()
         .add(0, "run.created")
@@ -397,7 +401,7 @@ def test_short_waits_are_to_scale() -> None:
 
 
 def test_what_executes_is_never_invisible() -> None:
-    """A step of no length has a cell."""
+    """A step without a duration has a cell."""
     told = (
         Log()
         .add(0, "run.created")
@@ -412,7 +416,7 @@ def test_what_executes_is_never_invisible() -> None:
 
 
 def test_many_gaps_leave_room_for_the_work() -> None:
-    """Only as many gaps are compressed as have room; the width is kept."""
+    """Only as many gaps are compressed as there is room for; the width is kept."""
     log = Log().add(0, "run.created").started(0)
     for day in range(30):
         log.done(day * 86_400 + 1, f"day{day}", 1000)
@@ -430,13 +434,13 @@ def test_run_without_work_has_an_axis() -> None:
 
 
 def test_durations_of_the_axis_are_short() -> None:
-    """Parts that are nought are left out."""
+    """Parts that are zero are left out."""
     texts = [short(s * 1_000_000) for s in (0, 5, 90, 7200, 7260, 172_800)]
     assert texts == ["0ms", "5s", "1m30s", "2h", "2h01m", "2d"]
 
 
 def test_kinds_have_codes() -> None:
-    """Each kind of span is told apart."""
+    """Each kind of span has a code of its own."""
     from stackshift_cli.timeline.axis import CODES
 
     assert len({CODES[kind] for kind in Kind}) == len(Kind)
@@ -452,7 +456,7 @@ def waits(log: Log, seconds: float, step: str, *events: tuple[str, str | None], 
 
 
 def test_wait_for_an_event_says_which() -> None:
-    """Its name and key; of several, those that may come, and then the one that did."""
+    """The note names the events that may arrive, and then the one that did."""
     log = Log().add(0, "run.created").started(0)
     waits(log, 1, "approve", ("avatar.approved", "img_123"))
     told = rows(log.told(5))
@@ -485,7 +489,7 @@ def test_wait_for_an_event_says_which() -> None:
 
 
 def test_wait_that_timed_out_ends_as_its_code_says() -> None:
-    """Failed, gone on without it, or cancelled."""
+    """`on_timeout` decides whether it failed, completed or was cancelled."""
     for on_timeout, status in (
         ("fail", "failed"),
         ("continue", "completed"),
@@ -499,7 +503,7 @@ def test_wait_that_timed_out_ends_as_its_code_says() -> None:
 
 
 def test_lock_is_waited_for_and_held() -> None:
-    """One row: the wait, then the hold until it is given back; neither is active time."""
+    """One row: the wait, then the hold until the lock is released; neither is active time."""
     log = Log().add(0, "run.created").started(0)
     log.add(1, "wait.started", step="[lock index]", wait="lock", lock="index")
     assert rows(log.told(2))["lock index"].status == "waiting"
@@ -518,7 +522,7 @@ def test_lock_is_waited_for_and_held() -> None:
 
 
 def test_lock_without_a_wait_hides_nothing_that_the_handler_does() -> None:
-    """What it does itself while it holds it has its row all the same."""
+    """What the handler does while it holds the lock still has its row."""
     told = (
         Log()
         .add(0, "run.created")
@@ -535,14 +539,14 @@ def test_lock_without_a_wait_hides_nothing_that_the_handler_does() -> None:
 
 
 def test_lock_whose_ttl_passed_says_so() -> None:
-    """It was lost there; what came after was not under it."""
+    """The lock was lost then, and later work was not under it."""
     log = Log().add(0, "run.created").started(0).add(0, "lock.acquired", step="[lock k]", key="k")
     row = rows(log.add(3, "lock.released", key="k", reason="expired").told(9))["lock k"]
-    assert (spans(row), row.status, row.note) == ([("hold", 0, 3)], "failed", "its ttl passed")
+    assert (spans(row), row.status, row.note) == ([("hold", 0, 3)], "failed", "expired")
 
 
 def test_sending_is_a_mark_and_a_write_of_state_is_none() -> None:
-    """State is read and written all the time; what wakes other runs is worth a row."""
+    """State is read and written all the time; an event wakes other runs and is worth a row."""
     log = Log().add(0, "run.created").started(0)
     log.add(1, "state.set", step="[state.set k]", key="k", value=1, version=1)
     log.add(
@@ -562,7 +566,7 @@ def test_sending_is_a_mark_and_a_write_of_state_is_none() -> None:
 
 
 def test_refused_call_is_a_failed_mark_with_its_reason() -> None:
-    """Whether or not the handler went on without it."""
+    """It has a row whether or not the handler went on without it."""
     log = Log().add(0, "run.created").started(0)
     error = {"code": "conflict", "message": "k has version 3", "hint": ""}
     log.add(1, "call.refused", step="[state.set k]#2", error=error).add(2, "run.completed")
@@ -574,7 +578,7 @@ def test_refused_call_is_a_failed_mark_with_its_reason() -> None:
 
 
 def test_refused_call_that_ends_the_attempt_is_tried_again_on_its_row() -> None:
-    """Each refusal is a try; once it is not refused the row is as any other."""
+    """Each refusal is a failed try; once the call succeeds, its row is like any other."""
     error = {"code": "conflict", "message": "k has version 3", "hint": ""}
     log = Log().add(0, "run.created").started(0)
     log.add(1, "call.refused", step="[state.set k]", error=error)
@@ -587,7 +591,7 @@ def test_refused_call_that_ends_the_attempt_is_tried_again_on_its_row() -> None:
 
 
 def test_steps_without_records_have_the_detail_that_the_daemon_tells() -> None:
-    """Bracketed ones only where they are locks."""
+    """Of calls in brackets only locks have a row."""
     steps = [
         {
             "name": "approve",

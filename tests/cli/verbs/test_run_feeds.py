@@ -20,7 +20,7 @@ def seqs(output: bytes | str) -> list[str]:
 
 
 def test_tail_of_a_run_ends_with_it_and_its_status(shell: Shell, daemon: FakeDaemon) -> None:
-    """From the run's first record to its end; the last line is the run's status and the exit."""
+    """From the run's first record to its end; the last line has its status and the exit status."""
     run = daemon.add(run_object(1, status="running"))
     daemon.append(record(1, "run.created", run["id"]), record(2, "run.created", run_id(9)))
     daemon.finish(run, 3, status="failed", error={"type": "E", "message": "x"})
@@ -37,7 +37,7 @@ def test_tail_of_a_run_ends_with_it_and_its_status(shell: Shell, daemon: FakeDae
 
 
 def test_tail_json_is_an_object_a_line_and_the_run_last(shell: Shell, daemon: FakeDaemon) -> None:
-    """`--json`: records as they are, then the run and its exit status."""
+    """`--json`: the records, then the run object and the exit status."""
     run = daemon.add(run_object(1, status="running"))
     daemon.append(record(1, "run.created", run["id"], payload={"a": 1}))
     daemon.finish(run, 2, status="cancelled")
@@ -48,7 +48,7 @@ def test_tail_json_is_an_object_a_line_and_the_run_last(shell: Shell, daemon: Fa
 
 
 def test_tail_follows_records_as_they_come(shell: Shell, daemon: FakeDaemon) -> None:
-    """Without RUN it begins now and shows everything; Ctrl-C detaches with 130."""
+    """Without RUN it starts now and shows everything; Ctrl-C detaches with 130."""
     daemon.append(record(1, "run.created", run_id(1)))
     tail = shell.popen("runs", "tail")
     daemon.wait_for_feeds()
@@ -73,7 +73,7 @@ def test_tail_follows_records_as_they_come(shell: Shell, daemon: FakeDaemon) -> 
 def test_tail_without_following_prints_what_is_there(
     shell: Shell, daemon: FakeDaemon, argv: list[str], wanted: list[str]
 ) -> None:
-    """`--no-follow`: the last records, those since a time, those of a run."""
+    """`--no-follow`: the last records, those since a time, or those of a run."""
     run = daemon.add(run_object(1))
     mine = (1, 5, 12)
     daemon.append(
@@ -87,7 +87,7 @@ def test_tail_without_following_prints_what_is_there(
 def test_restart_of_the_daemon_leaves_no_gap_and_no_duplicate(
     shell: Shell, daemon: FakeDaemon, argv: list[str]
 ) -> None:
-    """A follower opens its feed again behind the last record it printed."""
+    """A follower opens its feed again after the last record it printed."""
     run = daemon.add(run_object(1, status="running"))
     if argv:
         daemon.append(record(1, "run.created", run["id"]))
@@ -112,7 +112,7 @@ def test_restart_of_the_daemon_leaves_no_gap_and_no_duplicate(
 def test_follower_that_begins_now_misses_nothing_of_an_interruption(
     shell: Shell, daemon: FakeDaemon
 ) -> None:
-    """Also where it had not seen a record yet, it goes on from where it began."""
+    """Even if it had not seen a record yet, it continues from where it began."""
     daemon.append(record(1, "run.created", run_id(1)))
     tail = shell.popen("runs", "tail")
     daemon.wait_for_feeds()
@@ -127,7 +127,7 @@ def test_follower_that_begins_now_misses_nothing_of_an_interruption(
 def test_run_that_ended_while_the_daemon_was_away_ends_the_tail(
     shell: Shell, daemon: FakeDaemon
 ) -> None:
-    """The end is learnt from the run, where the word of it was lost with the connection."""
+    """The follower learns the end from the run if the message was lost with the connection."""
     run = daemon.add(run_object(1, status="running"))
     daemon.append(record(1, "run.created", run["id"]))
     tail = shell.popen("runs", "tail", run["id"])
@@ -167,7 +167,7 @@ def test_wait_ends_with_the_runs_status(
 
 
 def test_wait_any_ends_with_the_first(shell: Shell, daemon: FakeDaemon) -> None:
-    """`--any` leaves the others."""
+    """`--any` does not wait for the others."""
     daemon.add(run_object(1, status="running"))
     daemon.add(run_object(2, status="cancelled"))
     assert shell("runs", "wait", run_id(1), run_id(2), "--any") == (
@@ -178,7 +178,7 @@ def test_wait_any_ends_with_the_first(shell: Shell, daemon: FakeDaemon) -> None:
 
 
 def test_wait_times_out(shell: Shell, daemon: FakeDaemon) -> None:
-    """`--timeout`: exit 124; the run goes on."""
+    """`--timeout`: exit 124; the run continues."""
     daemon.add(run_object(1, status="running"))
     told = shell("runs", "wait", "@last", "--timeout", "50ms")
     assert (told.stdout, told.code) == ("", 124)
@@ -186,7 +186,7 @@ def test_wait_times_out(shell: Shell, daemon: FakeDaemon) -> None:
 
 
 def test_wait_for_a_run_that_does_not_exist(shell: Shell, daemon: FakeDaemon) -> None:
-    """Nothing is waited for if one of them is not found."""
+    """Nothing is waited for if one of the runs is not found."""
     daemon.add(run_object(1, status="running"))
     told = shell("runs", "wait", "@last", "nope")
     assert (told.stdout, told.code) == ("", 4)
@@ -194,7 +194,7 @@ def test_wait_for_a_run_that_does_not_exist(shell: Shell, daemon: FakeDaemon) ->
 
 
 def test_wait_survives_a_restart(shell: Shell, daemon: FakeDaemon) -> None:
-    """A run that ends after the daemon came back is still told."""
+    """A run that ends after the daemon came back is still reported."""
     run = daemon.add(run_object(1, status="running"))
     waiting = shell.popen("runs", "wait", run["id"])
     daemon.wait_for("run.wait")
