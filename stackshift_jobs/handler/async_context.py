@@ -21,6 +21,7 @@ from stackshift_jobs.retry import Retry
 from stackshift_jobs.values.durations import Duration, milliseconds, to_datetime
 from stackshift_jobs.values.payload_types import convert
 from stackshift_jobs.values.stored import Event
+from stackshift_jobs.values.text import readable
 
 P = TypeVar("P")
 R = TypeVar("R")
@@ -61,7 +62,7 @@ class AsyncJobContext(Generic[P]):
     async def progress(self, done: float, total: float | None = None, message: str = "") -> None:
         """Show the run's progress in its timeline: `done` of `total`, and a `message`."""
         if not self._pass.replaying:
-            self._port.progress(done, total, message)
+            self._port.progress(done, total, readable(message))
 
 
 class AsyncStepCalls:

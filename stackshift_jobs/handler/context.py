@@ -30,6 +30,7 @@ from stackshift_jobs.values.durations import (
 )
 from stackshift_jobs.values.payload_types import convert
 from stackshift_jobs.values.stored import Event
+from stackshift_jobs.values.text import readable
 
 P = TypeVar("P")
 R = TypeVar("R")
@@ -103,7 +104,7 @@ class JobContext(Generic[P]):
     def progress(self, done: float, total: float | None = None, message: str = "") -> None:
         """Show the run's progress in its timeline: `done` of `total`, and a `message`."""
         if not self._pass.replaying:
-            self._port.progress(done, total, message)
+            self._port.progress(done, total, readable(message))
 
 
 class StepCalls:

@@ -7,22 +7,19 @@ thread and no socket here: the driver has them.
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable
 from hashlib import sha256
-from typing import Any, Final
+from typing import Any
 
 from stackshift_jobs.calls.runs import option_params
 from stackshift_jobs.errors import (
     ChildFailed,
-    InsideHandler,
-    NonRetryable,
-    PayloadRefused,
     ReplayError,
     StackshiftError,
     StepFailed,
     Usage,
 )
+from stackshift_jobs.handler.failures import Failure, original
 from stackshift_jobs.handler.locks import guard, inside
 from stackshift_jobs.handler.ops import (
     AwaitRun,
@@ -39,44 +36,16 @@ from stackshift_jobs.handler.ops import (
 )
 from stackshift_jobs.handler.outcomes import granted, read, recalled
 from stackshift_jobs.handler.replay import Pass
-from stackshift_jobs.retry import Retry, RetryAfter
+from stackshift_jobs.retry import Retry
 from stackshift_jobs.values.durations import Duration, milliseconds
 from stackshift_jobs.values.limits import PAYLOAD_BYTES
 from stackshift_jobs.values.strict_json import canonical, dumps, plain, read_back
-
-MAX_TRACEBACK: int = 8192
-MAX_MESSAGE: int = 4096
 
 
 class Limits:
     """The largest value, in bytes of JSON; the worker sets it from `[limits] payload`."""
 
     value_bytes: int = PAYLOAD_BYTES
-
-
-def error_json(error: BaseException) -> dict[str, Any]:
-    """`{type, message, traceback, retryable}` of an exception, with texts cut to a limit and
-    without frames of our own."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [
-        f for f in frames if "stackshift_jobs" not in f.filename and "stackshiftd" not in f.filename
-    ]
-    text = "".join(traceback.format_list(own or frames))
-    return {
-        "type": type(error).__name__,
-        "message": str(error)[:MAX_MESSAGE],
-        "traceback": text[-MAX_TRACEBACK:],
-        "retryable": retries(error),
-    }
-
-
-def retries(error: BaseException) -> bool:
-    """Whether what raised `error` may be retried. A mistake in the call itself would fail again."""
-    refused = isinstance(error, StackshiftError) and error.fields.get("final")
-    return not refused and not isinstance(error, _FINAL)
-
-
-_FINAL: Final = (NonRetryable, PayloadRefused, Usage, InsideHandler)
 
 
 def run_step(
@@ -120,18 +89,19 @@ def run_step(
             text = dumps(value, Limits.value_bytes)
         except Exception as error:
             pass_.forgotten.pop(key, None)
+            failure = Failure.of(error)
             recorded: Recorded = yield RecordFailure(
                 step=key,
-                error=error_json(error),
+                error=failure.as_json(),
                 duration_ms=_ms(clock() - began),
                 tried=tried,
-                retryable=retries(error),
+                retryable=failure.retryable,
                 retry=terms,
-                retry_after_ms=error.delay_ms if isinstance(error, RetryAfter) else None,
+                retry_after_ms=failure.retry_after_ms,
                 input=input,
             )
             if not recorded.due_us:
-                raise _step_failed(key, error_json(error)) from error
+                raise _step_failed(key, failure.as_json()) from original(error)
             yield Park(key, recorded.due_us)
         else:
             yield RecordResult(key, text, _ms(clock() - began), tried, input)

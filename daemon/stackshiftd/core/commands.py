@@ -457,7 +457,8 @@ class CompleteRun(Command, frozen=True):
 
 
 class FailAttempt(Command, frozen=True):
-    """The handler raised. `step` is the step whose failure it did not catch."""
+    """The handler raised. `step` is the step whose failure it did not catch, `more_steps` are
+    others, if it raised a group."""
 
     run: str
     token: int
@@ -465,6 +466,7 @@ class FailAttempt(Command, frozen=True):
     retryable: bool = True
     retry_after_ms: int | None = None
     step: str | None = None
+    more_steps: list[str] = []
 
 
 class ConfirmStop(Command, frozen=True):

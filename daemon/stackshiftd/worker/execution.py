@@ -17,16 +17,14 @@ from msgspec import Raw
 
 from stackshift_jobs.errors import (
     ReplayError,
-    StackshiftError,
-    StepFailed,
 )
 from stackshift_jobs.handler import ops
 from stackshift_jobs.handler.clock import WALL, Clock
 from stackshift_jobs.handler.context import Facts
+from stackshift_jobs.handler.failures import Failure
 from stackshift_jobs.handler.replay import Pass, Unwinding
-from stackshift_jobs.handler.steps import Limits, error_json, retries
+from stackshift_jobs.handler.steps import Limits
 from stackshift_jobs.registry import Job
-from stackshift_jobs.retry import RetryAfter
 from stackshift_jobs.values.durations import to_datetime
 from stackshift_jobs.values.payload_types import convert
 from stackshift_jobs.values.strict_json import dumps
@@ -148,18 +146,34 @@ class Execution:
         reason = self.pass_.unwinding
         if reason is not None:
             return self._left(reason, swallowed=False)
-        told = error_json(error)
-        retryable = retries(error)
-        step = None
-        if isinstance(error, StepFailed):
-            step = error.step
-            told = {"type": error.type, "message": error.message, "traceback": error.traceback}
-            retryable = error.retryable
-        elif isinstance(error, StackshiftError):
-            step = error.fields.get("step")
-        asked = error if isinstance(error, RetryAfter) else error.__cause__
-        after_ms = asked.delay_ms if isinstance(asked, RetryAfter) else None
-        return c.FailAttempt(self.run, self.token, Error(**told), retryable, after_ms, step)
+        failure = Failure.of(error)
+        step, *others = failure.steps or (None,)
+        return c.FailAttempt(
+            self.run,
+            self.token,
+            Error(**failure.as_json()),
+            failure.retryable,
+            failure.retry_after_ms,
+            step,
+            [other for other in others if other is not None],
+        )
+
+    def last_frame(self, outcome: Callable[[], Any]) -> Frame | c.Command:
+        """The frame for what `outcome` returns or raises: whatever a handler raises ends only its
+        own attempt. Where even the frame cannot be made, it is a plain failure of the attempt: a
+        run whose end is not reported would be running for ever."""
+        try:
+            try:
+                value = outcome()
+            except BaseException as error:
+                return self.raised(error)
+            return self.returned(value)
+        except BaseException as bad:
+            return self._unreportable(bad)
+
+    def _unreportable(self, bad: BaseException) -> c.Command:
+        message = f"the outcome of the handler could not be reported: {type(bad).__name__}"
+        return c.FailAttempt(self.run, self.token, Error("InternalError", message))
 
     def _left(self, reason: str, *, swallowed: bool) -> Frame | c.Command:
         if reason == WAITS:
@@ -176,7 +190,7 @@ class Execution:
             "or `except BaseException:`) and returned",
             hint="catch Exception instead, or raise it again",
         )
-        return c.FailAttempt(self.run, self.token, Error(**error_json(error)), False)
+        return c.FailAttempt(self.run, self.token, Error(**Failure.of(error).as_json()), False)
 
     # --- What is slow ----------------------------------------------------------------------
 

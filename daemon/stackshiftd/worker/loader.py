@@ -18,9 +18,11 @@ from typing import Final, NamedTuple
 from msgspec import Raw
 
 from stackshift_jobs.errors import BadConfiguration, PayloadRefused, StackshiftError
+from stackshift_jobs.handler.failures import Failure
 from stackshift_jobs.registry import Job, TwoJobsOneName, queues, registry
 from stackshift_jobs.values import payload_types
 from stackshift_jobs.values.strict_json import dumps, loads
+from stackshift_jobs.values.text import readable
 from stackshiftd.core.commands import ScheduleTerms
 from stackshiftd.core.decide.ticks import clock_of
 from stackshiftd.core.records import QueueTerms, RetryTerms
@@ -177,5 +179,5 @@ def _failure(source: ModuleSource, error: BaseException) -> FailedModule:
         frames = traceback.extract_tb(error.__traceback__)
         lines = [frame.lineno for frame in frames if frame.filename == file]
         line = (lines[-1] or 0) if lines else 0
-    message = error.message if isinstance(error, StackshiftError) else str(error)
-    return FailedModule(source.module, file, line, type(error).__name__, message)
+    failure = Failure.of(error)
+    return FailedModule(source.module, readable(file), line, failure.type, failure.message)

@@ -18,6 +18,8 @@ from typing import Any, Final
 
 from stackshift_jobs.handler import ops
 from stackshift_jobs.handler.async_context import AsyncJobContext
+from stackshift_jobs.handler.failures import Escaped
+from stackshift_jobs.handler.replay import Unwinding
 from stackshift_jobs.handler.scope import current_step, in_handler
 from stackshiftd.core import commands as c
 from stackshiftd.worker.execution import (
@@ -233,9 +235,24 @@ class LoopPort:
                 if not limit.expired():
                     raise  # The function raised it itself.
                 raise TimeoutError(f"step {op.step!r} ran longer than {op.timeout_ms} ms") from late
+        except (Exception, Unwinding, GeneratorExit):
+            raise
+        except BaseException as error:  # SystemExit and its like are the step's failure.
+            if self._is_cancelled(error):
+                raise
+            raise Escaped(error) from error
         finally:
             execution.ended(op)
             current_step.reset(inside)
+
+    def _is_cancelled(self, error: BaseException) -> bool:
+        """Was the task cancelled, or did the function itself raise `CancelledError`?"""
+        if not isinstance(error, asyncio.CancelledError):
+            return False
+        task = asyncio.current_task()
+        return self._execution.pass_.unwinding is not None or (
+            task is not None and task.cancelling() > 0
+        )
 
     async def _thread(self, op: ops.Perform) -> Any:
         """Call the function on a thread: on this loop it would block every other handler."""
@@ -246,6 +263,10 @@ class LoopPort:
             running.append(True)
             try:
                 return context.run(op.fn, *op.args, **op.kwargs)
+            except StopIteration as error:  # Which a future refuses, and then never ends.
+                raise Escaped(error) from error
+            except asyncio.CancelledError as error:  # Which would cancel the future.
+                raise Escaped(error) from error
             finally:
                 running.clear()
 
@@ -280,8 +301,10 @@ def task_factory(
     loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any], **options: Any
 ) -> asyncio.Task[Any]:
     """Create a task that is registered with the execution it was created in, if any."""
-    task: asyncio.Task[Any] = asyncio.Task(coroutine, loop=loop, **options)
     execution = current_execution.get()
+    if execution is not None:
+        coroutine = _contained(coroutine)
+    task: asyncio.Task[Any] = asyncio.Task(coroutine, loop=loop, **options)
     if execution is not None:
         execution.tasks.add(task)
         task.add_done_callback(execution.tasks.discard)
@@ -302,8 +325,7 @@ def call_handler(
 
     def left(handler: asyncio.Task[Any]) -> None:
         execution.tasks.discard(handler)
-        error = asyncio.CancelledError() if handler.cancelled() else handler.exception()
-        last = execution.returned(handler.result()) if error is None else execution.raised(error)
+        last = execution.last_frame(handler.result)
         execution.pass_.unwinding = execution.pass_.unwinding or "ended"
         if execution.tasks:
             execution.ending = loop.create_task(_end_tasks(execution))
@@ -326,7 +348,16 @@ async def _handle(execution: LoopedExecution, port: LoopPort) -> Any:
     current_log.set(execution.log)
     in_handler.set("ctx")
     context: AsyncJobContext[Any] = AsyncJobContext(execution.facts(), execution.pass_, port)
-    return await execution.job.handler(context)
+    return await _contained(execution.job.handler(context))
+
+
+async def _contained(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Await code of a handler. What asyncio would let through the loop, and so through the worker
+    and everybody else's work, is carried out as an ordinary exception."""
+    try:
+        return await coroutine
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise Escaped(error) from error
 
 
 async def _end_tasks(execution: LoopedExecution) -> None:

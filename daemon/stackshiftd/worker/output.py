@@ -28,6 +28,7 @@ from typing import Final, NamedTuple, TextIO
 from stackshift_jobs.handler.replay import Pass
 from stackshift_jobs.handler.scope import current_step
 from stackshift_jobs.values.durations import rfc3339
+from stackshift_jobs.values.text import readable
 
 MAX_BYTES: Final = 1 << 20
 MAX_LINE: Final = 16 * 1024
@@ -119,7 +120,7 @@ class RunLog:
             "stream": stream,
             "level": level,
             "pos": position if step is None else None,
-            "message": text,
+            "message": readable(text),
         }
         written = json.dumps(line) + "\n"
         self._size += len(written)

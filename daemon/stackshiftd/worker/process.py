@@ -19,7 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
-from stackshift_jobs.handler.steps import Limits, error_json
+from stackshift_jobs.handler.failures import Failure
+from stackshift_jobs.handler.steps import Limits
 from stackshift_jobs.registry import registry
 from stackshiftd.core import commands as c
 from stackshiftd.core.records import Error
@@ -200,7 +201,8 @@ class Worker:
             late = TimeoutError(f"step {op.step!r} ran longer than {op.timeout_ms} ms")
             port = ThreadPort(execution, self._pipe, self._calls, self._threads)
             with contextlib.suppress(BaseException):
-                port.fail_overdue(op, error_json(late), round((now - opened.began) * 1000))
+                took_ms = round((now - opened.began) * 1000)
+                port.fail_overdue(op, Failure.of(late).as_json(), took_ms)
                 self._pipe.send(Stuck(execution.run, op.step))
 
 

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from stackshift_jobs.handler import ops
 from stackshift_jobs.handler.context import JobContext
+from stackshift_jobs.handler.failures import Escaped
 from stackshift_jobs.handler.replay import Unwinding
 from stackshift_jobs.handler.scope import current_step, in_handler
 from stackshiftd.core import commands as c
@@ -196,6 +197,10 @@ class ThreadPort:
         inside = current_step.set(op.step)
         try:
             value = op.fn(*op.args, **op.kwargs)
+        except (Exception, Unwinding):
+            raise
+        except BaseException as error:  # SystemExit and its like are the step's failure.
+            raise Escaped(error) from error
         finally:
             with execution.guard:
                 execution.ended(op)
@@ -266,13 +271,12 @@ class Threads:
     def _call(self, execution: ThreadedExecution, port: ThreadPort, pipe: Pipe) -> None:
         current_log.set(execution.log)
         in_handler.set("ctx")
-        try:
+
+        def handle() -> Any:
             context: JobContext[Any] = JobContext(execution.facts(), execution.pass_, port)
-            value = execution.job.handler(context)
-        except BaseException as error:  # Whatever a handler raises ends only its own attempt.
-            last = execution.raised(error)
-        else:
-            last = execution.returned(value)
+            return execution.job.handler(context)
+
+        last = execution.last_frame(handle)
         execution.log.close()
         self._on_end(execution)
         if self.active > 1:

@@ -6,7 +6,7 @@ append: nothing can come between.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from msgspec import Raw
@@ -58,6 +58,7 @@ def fail(state: State, run: Run, command: c.FailAttempt, now_us: int) -> Decisio
         retryable=command.retryable,
         retry_after_ms=command.retry_after_ms,
         step=command.step,
+        more_steps=command.more_steps,
     )
 
 
@@ -70,6 +71,7 @@ def attempt_failed(
     retryable: bool = True,
     retry_after_ms: int | None = None,
     step: str | None = None,
+    more_steps: Sequence[str] = (),
     stopped: bool = True,
 ) -> Decision:
     """The attempt is over; another comes, or the run has failed for good."""
@@ -79,9 +81,12 @@ def attempt_failed(
         if wait_ms is None:
             wait_ms = delay_ms(run.retry, used, run.id)
         retry_at = rfc3339(now_us + wait_ms * 1000)
-        return Decision((r.AttemptFailed(run.id, run.attempt, error, step, retry_at, stopped),))
+        failed = r.AttemptFailed(
+            run.id, run.attempt, error, step, retry_at, stopped, list(more_steps)
+        )
+        return Decision((failed,))
     records = (
-        r.AttemptFailed(run.id, run.attempt, error, step, None, stopped),
+        r.AttemptFailed(run.id, run.attempt, error, step, None, stopped, list(more_steps)),
         r.RunFailed(run.id, run.attempt, error, "attempts" if retryable else "non_retryable"),
     )
     return finish(state, run, records, End("failed", error=error), now_us, stopped=stopped)

@@ -50,10 +50,12 @@ def _failed(state: State, entry: r.Entry, record: r.AttemptFailed) -> None:
     run = state.runs[record.run]
     if record.stopped:
         free_slot(state, run, entry.at_us)
-    failed = run.calls.pop(record.step, None) if record.step is not None else None
+    names = (*((record.step,) if record.step is not None else ()), *record.more_steps)
+    failed = [call for name in names if (call := run.calls.pop(name, None)) is not None]
     # What failed happens again; it may have been in the block of a lock that was left since.
-    for name in locks.released_since(run, failed.seq) if failed is not None else ():
-        del run.calls[name]
+    if failed:
+        for name in locks.released_since(run, min(call.seq for call in failed)):
+            del run.calls[name]
     run.failed_step = record.step
     run.error = record.error
     run.next_is_new = True

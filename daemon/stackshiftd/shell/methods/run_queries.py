@@ -13,6 +13,7 @@ import msgspec
 
 from stackshift_jobs.errors import Usage
 from stackshift_jobs.values.durations import parse_time
+from stackshift_jobs.values.text import readable
 from stackshiftd.core.state.state import Status
 from stackshiftd.core.why import shown_status
 from stackshiftd.history.index import History
@@ -207,6 +208,7 @@ class RunQueries:
                 line = json.loads(raw)
             except ValueError:
                 continue  # Half a line, from a worker that was killed.
+            line["message"] = readable(line["message"])
             right_step = params.step in (None, line["step"])
             if right_step and params.attempt in (None, line["attempt"]):
                 del line["pos"]

@@ -115,8 +115,9 @@ def _attempt_resumed(steps: Steps, _entry: Entry, record: r.AttemptResumed) -> N
 
 def _attempt_failed(steps: Steps, entry: Entry, record: r.AttemptFailed) -> None:
     steps.end_attempt("failed", entry.at_us, record.error)
-    if record.step is not None and record.step in steps.by_name:
-        steps.by_name[record.step]["status"] = "failed"
+    for name in (record.step, *record.more_steps):
+        if name is not None and name in steps.by_name:
+            steps.by_name[name]["status"] = "failed"
 
 
 def _run_completed(steps: Steps, entry: Entry, _record: r.RunCompleted) -> None:
