@@ -208,9 +208,7 @@ class Worker:
 
 def main(fd: int) -> None:
     """Run the worker on the socket `fd` until the daemon closes it."""
-    # The daemon ends its workers itself; a Ctrl-C at its terminal is not meant for them.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    _disregard_signals()
     _die_with_parent()
     loop = _new_loop()
     asyncio.set_event_loop(loop)
@@ -219,6 +217,33 @@ def main(fd: int) -> None:
     worker = Worker(socket.socket(fileno=fd), loop)
     worker.start()
     loop.run_forever()
+
+
+def _disregard_signals() -> None:
+    """Do nothing on Ctrl-C and TERM: the daemon ends its workers itself.
+
+    A function that does nothing, and not `SIG_IGN`, which programs inherit that steps start: `exec`
+    resets a handler to the default. What is forked without `exec`, as by `multiprocessing`, is
+    reset here.
+    """
+    disregarded = (signal.SIGINT, signal.SIGTERM)
+    masks = threading.local()
+
+    # Held back while a thread forks, or a signal that comes before the reset would be lost.
+    def hold_back() -> None:
+        masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, disregarded)
+
+    def release() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, masks.before)
+
+    def reset() -> None:
+        for number in disregarded:
+            signal.signal(number, signal.SIG_DFL)
+        release()
+
+    for number in disregarded:
+        signal.signal(number, lambda _number, _frame: None)
+    os.register_at_fork(before=hold_back, after_in_parent=release, after_in_child=reset)
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
