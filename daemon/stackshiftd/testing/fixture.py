@@ -44,14 +44,15 @@ class Stackshift:
     test moves. What a call leads to has happened when it returns: every handler has come to its
     next wait, or to its end."""
 
-    job = staticmethod(job)
-    """`stackshift_jobs.job`: a job that is decorated in a test is there for that test alone."""
     queue = staticmethod(queue)
     """`stackshift_jobs.queue`: to start runs on a queue, and to declare how it is limited."""
 
     def __init__(self, bench: Bench, client: LocalClient) -> None:
         self._bench = bench
         self._client = client
+        # An attribute of the instance: type checkers take a `staticmethod` to have one signature.
+        self.job = job
+        """`stackshift_jobs.job`: a job that is decorated in a test is there for that test alone."""
         self.client: Client = client
         """The SDK's client for this daemon: all else that applications can do."""
         self.state = client.state
