@@ -83,7 +83,7 @@ async def story(root: Path) -> None:
     journal = SlowJournal()
     engine = Engine(journal, lambda: 1_795_000_000_000_000)
     shell = Shell(engine)
-    engine.attach(shell)  # type: ignore[arg-type]
+    engine.attach(shell)
     posted: list[Any] = []
     link = SimpleNamespace(gone=False, executed=0, post=posted.append)
     config = load_config(root)

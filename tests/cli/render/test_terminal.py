@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import pexpect  # type: ignore[import-untyped]  # it has no types
+import pexpect
 import pytest
 
 from cli.conftest import Shell
@@ -270,7 +270,7 @@ def test_live_picture_leaves_room_for_what_is_typed(terminal: Terminal, daemon: 
     daemon.append(record(0, "run.created", run["id"]))
     child = terminal("runs", "tail", "@last", cells=60)
     child.expect(r"\n([^\n]*sleeping x+…)")
-    assert child.match is not None
+    assert isinstance(child.match, re.Match)
     assert len(plain(str(child.match[1])).lstrip("\r")) == 58
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -598,9 +599,9 @@ def test_answer_that_lies_in_the_journal_is_read_back_as_it_was_given() -> None:
     story.takes(run, "lock", ttl="1h")
     story.extends(run, "lock", "2h")
     for ask in (
-        lambda: story.takes(first, "lock", wait="0s"),
-        lambda: story.send("größe", 2, "ключ", run, once="k"),
-        lambda: story.set("m", 1, run, if_version=7),
+        partial(story.takes, first, "lock", wait="0s"),
+        partial(story.send, "größe", 2, "ключ", run, once="k"),
+        partial(story.set, "m", 1, run, if_version=7),
     ):
         with pytest.raises(Conflict):
             ask()
@@ -638,12 +639,12 @@ def test_kept_events_come_back_from_a_snapshot_in_order() -> None:
 class Compared(str):
     """An id that counts how often it is compared."""
 
-    count = 0
+    compared = 0
     __slots__ = ()
     __hash__ = str.__hash__
 
     def __eq__(self, other: object) -> bool:
-        Compared.count += 1
+        Compared.compared += 1
         return str.__eq__(self, other)
 
 
@@ -653,8 +654,8 @@ def test_event_that_expires_is_not_looked_for_among_the_others() -> None:
     ids = [Compared(f"evt_{at}") for at in range(1000)]
     for at, event in enumerate(ids):
         events.keep(Kept(event, at, "a\n", b"1", 1, 2, None))
-    Compared.count = 0
+    Compared.compared = 0
     for event in ids[500:]:
         assert events.drop(event) is not None
-    assert Compared.count < 1000
+    assert Compared.compared < 1000
     assert [kept.id for kept in events.at("a\n")] == ids[499::-1]

@@ -10,9 +10,10 @@ of its attempt alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from functools import partial
 from typing import Any, Final, NamedTuple, Protocol
 
-from core.histories.naive_model import Event, Naive, Wait
+from core.histories.naive_model import Event, Naive, Wait, Who
 from stackshift_jobs.values.durations import from_rfc3339
 from stackshift_jobs.values.strict_json import canonical, dumps
 from stackshiftd.core import commands as c
@@ -73,8 +74,8 @@ Branch = Generator[Ask | Park, Any, None]
 class World(Protocol):
     """What a pass may know of the world outside: nothing that a handler might not."""
 
-    now_us: int
-
+    @property
+    def now_us(self) -> int: ...
     def told_again(self, of: Pass, step: str, memo: CallKind) -> None: ...
     def failing(self, run: str, step: str, times: int) -> bool: ...
     def new_event(self) -> str: ...
@@ -150,7 +151,7 @@ class _Branch:
                     c.CheckLock,
                     {"lock": lock},
                     name,
-                    lambda naive, now_us, lock=lock: naive.check((of.run, lock), now_us),
+                    partial(_checked, who=(of.run, lock)),
                 )
                 if answer.error is not None:
                     raise Failed(name)
@@ -396,6 +397,10 @@ class _Branch:
             yield from self.play(ops)
         except Failed:
             return
+
+
+def _checked(naive: Naive, now_us: int, who: Who) -> Any:
+    return naive.check(who, now_us)
 
 
 def sent(event: str, at: int, payload: int, ttl_ms: int, once: str | None) -> dict[str, Any]:

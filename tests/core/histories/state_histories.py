@@ -31,7 +31,9 @@ class Stored(Story):
     ) -> Any:
         """Ask for something, as the call `named` of a handler. None: the answer comes later."""
         step = self.call(run, named) if run and not inside else ""
-        who = {"run": run, "token": self.token(run), "call": 7, "step": step} if run else {}
+        who: dict[str, Any] = {}
+        if run:
+            who = {"run": run, "token": self.token(run), "call": 7, "step": step}
         decision = self.do(kind(**who, **fields))
         if isinstance(decision.reply, Queued):
             return None
@@ -91,11 +93,9 @@ class Stored(Story):
 
     # --- Locks -----------------------------------------------------------------------------
 
-    def takes(
-        self, run: str, key: str, *, ttl: str | None = None, wait: str | None = None
-    ) -> dict[str, Any] | None:
+    def takes(self, run: str, key: str, *, ttl: str | None = None, wait: str | None = None) -> Any:
         """A handler takes a lock: what it holds, or None where it stands in line."""
-        return self.ask(  # type: ignore[no-any-return]
+        return self.ask(
             c.AcquireLock,
             f"[lock {key}]",
             run,
@@ -104,11 +104,9 @@ class Stored(Story):
             wait_ms=milliseconds(wait) if wait is not None else None,
         )
 
-    def acquires(
-        self, asker: str, key: str, *, ttl: str = "30s", wait: str | None = "0s"
-    ) -> dict[str, Any] | None:
+    def acquires(self, asker: str, key: str, *, ttl: str = "30s", wait: str | None = "0s") -> Any:
         """The client `asker` asks for a lock: what it holds, or None where it stands in line."""
-        return self.ask(  # type: ignore[no-any-return]
+        return self.ask(
             c.AcquireLock,
             "",
             key=key,
@@ -120,7 +118,7 @@ class Stored(Story):
 
     def leaves(self, run: str, key: str, *, raised: bool = False, lock: str = "") -> bool:
         """The block of a handler's lock is left; did it still hold it?"""
-        who = {"run": run, "token": self.token(run), "call": 7}
+        who: dict[str, Any] = {"run": run, "token": self.token(run), "call": 7}
         self.do(c.ReleaseLock(**who, lock=lock or f"[lock {key}]", raised=raised))
         (answer,) = self.effects(Acknowledge)
         return bool(json.loads(bytes(answer.body))["held"])

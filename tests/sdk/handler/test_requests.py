@@ -437,7 +437,7 @@ def test_calls_made_in_one_task_and_gathered_are_told_apart() -> None:
         "[state.increment k]#2": {"value": 2, "version": 2},
     }
 
-    async def handler(ctx: AsyncJobContext[Any]) -> list[int]:
+    async def handler(ctx: AsyncJobContext[Any]) -> Any:
         return await asyncio.gather(ctx.state.increment("k"), ctx.state.increment("k"))
 
     assert play_async(handler, record) == play_async(handler, record) == Ended([1, 2])
@@ -448,7 +448,7 @@ def test_items_of_a_map_may_all_use_one_key() -> None:
     record = Record()
     record.answers["state.increment"] = {"value": 1, "version": 1}
 
-    def handler(ctx: JobContext[Any]) -> list[int]:
+    def handler(ctx: JobContext[Any]) -> list[int | float]:
         return ctx.step.map("item", lambda _: ctx.state.increment("k"), range(4))
 
     assert play(handler, record) == play(handler, record) == Ended([1, 1, 1, 1])
@@ -519,8 +519,8 @@ def test_call_that_a_step_does_not_await_fails_the_step(kind: str) -> None:
 
     async def handler(ctx: AsyncJobContext[Any]) -> None:
         def forgets() -> None:
-            ctx.state.set("k", 1)
-            ctx.events.send("paid")
+            ctx.state.set("k", 1)  # type: ignore[unused-coroutine]  # the mistake
+            ctx.events.send("paid")  # type: ignore[unused-coroutine]  # the mistake
 
         async def awaits() -> None:
             forgets()
