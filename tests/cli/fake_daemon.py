@@ -90,6 +90,12 @@ def record(seq: int, kind: str, run: str | None = None, **more: Any) -> dict[str
     return {"seq": seq, "at": at, "kind": kind, **({"run": run} if run else {}), **more}
 
 
+def log_line(message: str) -> dict[str, Any]:
+    """What the step `a` has written to standard output."""
+    written: dict[str, Any] = {"attempt": 1, "step": "a", "stream": "stdout", "level": None}
+    return {"at": "2026-05-06T09:00:01.500000Z", **written, "message": message}
+
+
 class FakeDaemon(FakeState):
     """Serves the data directory `data_dir` from threads of this process."""
 

@@ -16,6 +16,12 @@ def entry_object(key: str, value: Any, version: int = 1, **changed: Any) -> dict
     return made | {"updated_at": AT, "updated_by": "client"} | changed
 
 
+def change_object(seq: int, kind: str, version: int, value: Any, **changed: Any) -> dict[str, Any]:
+    """A change of an entry, as `state.history` tells it."""
+    made = {"seq": seq, "at": AT, "kind": kind, "version": version, "value": value}
+    return made | {"expires_at": None, "by": "client"} | changed
+
+
 def event_object(number: int, name: str = "paid", **changed: Any) -> dict[str, Any]:
     """A kept event with all its fields."""
     made = {"id": event_id(number), "name": name, "correlation_key": None, "payload": None}
