@@ -35,24 +35,9 @@ def test_nothing_given_asks_for_the_job_alone() -> None:
 
 def test_every_option_becomes_its_param() -> None:
     """Durations are milliseconds, numbers numbers, labels an object."""
-    made = params(
-        "--queue",
-        "q",
-        "--idempotency-key",
-        "k",
-        "--idempotency-ttl",
-        "2d",
-        "--delay",
-        "1m30s",
-        "--priority",
-        "7",
-        "--max-attempts",
-        "5",
-        "--label",
-        "a=1",
-        "--label",
-        "b=x=y",
-    )
+    line = """--queue q --idempotency-key k --idempotency-ttl 2d --delay 1m30s
+        --priority 7 --max-attempts 5 --label a=1 --label b=x=y"""
+    made = params(*line.split())
     assert made == {
         "job": "hello",
         "queue": "q",
