@@ -37,21 +37,9 @@ def test_list_is_runs_list_of_the_dead_letter(shell: Shell, daemon: FakeDaemon) 
 def test_list_hands_its_filters_on(shell: Shell, daemon: FakeDaemon) -> None:
     """Those of `runs list` but for the status, which all share."""
     fill(daemon, 1, queue="media")
-    told = shell(
-        "dead",
-        "list",
-        "--queue",
-        "media",
-        "--job",
-        "hello",
-        "--label",
-        "a=b",
-        "--since",
-        "2026-05-06T09:00:00Z",
-        "--limit",
-        "7",
-        "--cursor",
-        run_id(1),
+    told = shell.run(
+        f"""dead list --queue media --job hello --label a=b --since 2026-05-06T09:00:00Z
+        --limit 7 --cursor {run_id(1)}"""
     )
     assert told == ("", "", 0)
     assert daemon.params("run.list") == {
@@ -115,14 +103,9 @@ def test_all_needs_a_yes_and_takes_what_was_there(shell: Shell, daemon: FakeDaem
     assert told.stderr.startswith("error[usage]: retry 2 runs needs a yes")
     told = shell("dead", "retry", "--all", "--queue", "media", "--job", "hello", "-y")
     assert told == ("".join(f"{run}\n" for run in media), "2 runs retried\n", 0)
-    assert daemon.params("dead.retry") == {
-        "all": True,
-        "queue": "media",
-        "job": "hello",
-        "until": T0,
-        "limit": 500,
-    }
-    assert daemon.params("dead.count") == {"queue": "media", "job": "hello"}
+    which = {"queue": "media", "job": "hello"}
+    assert daemon.params("dead.retry") == {"all": True, **which, "until": T0, "limit": 500}
+    assert daemon.params("dead.count") == which
 
 
 def test_many_go_page_by_page(shell: Shell, daemon: FakeDaemon) -> None:
@@ -162,10 +145,8 @@ def test_full_disk_ends_it_once(shell: Shell, daemon: FakeDaemon) -> None:
     """What is refused for want of room is not asked for again, page after page."""
     runs = fill(daemon, 600)
     full = DiskFull("there is no room on the disk").as_json()
-    daemon.answers["dead.discard"] = lambda params: {
-        "results": [{"id": runs[0]}, {"run": runs[1], "error": full}],
-        "cursor": "2",
-    }
+    results = [{"id": runs[0]}, {"run": runs[1], "error": full}]
+    daemon.answers["dead.discard"] = lambda _: {"results": results, "cursor": "2"}
     told = shell("dead", "discard", "--all", "-y")
     assert (told.stdout, told.code) == (f"{runs[0]}\n", 75)
     assert daemon.asked("dead.discard") == 1
