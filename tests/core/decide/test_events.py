@@ -88,11 +88,8 @@ def test_event_that_comes_before_the_wait_makes_no_difference() -> None:
     got = story.waits(run, (VERIFIED, "user:1"))
     assert story.told() == ["wait.started", "wait.ended"]
     assert [effect.step for effect in story.effects(Resolve)] == [VERIFIED]
-    assert (got["id"], got["payload"], got["correlation_key"]) == (
-        sent["id"],
-        {"user": 1},
-        "user:1",
-    )
+    assert got["id"] == sent["id"]
+    assert (got["payload"], got["correlation_key"]) == ({"user": 1}, "user:1")
     assert got["received_at"] == rfc3339(START_US)
     assert story.kept() == []
     story.told_again()
@@ -101,12 +98,8 @@ def test_event_that_comes_before_the_wait_makes_no_difference() -> None:
 def test_matching_is_by_name_and_correlation_key() -> None:
     """No correlation key matches none, and nothing that only looks alike."""
     story = Stored()
-    runs = [
-        waiting(story, ("a", "")),
-        waiting(story, ("a", "k")),
-        waiting(story, ("b", "k")),
-        waiting(story, ("a", "k2")),
-    ]
+    addresses = (("a", ""), ("a", "k"), ("b", "k"), ("a", "k2"))
+    runs = [waiting(story, address) for address in addresses]
     assert story.send("a")["resumed"] == [runs[0]]
     assert story.send("a", key="k")["resumed"] == [runs[1]]
     assert story.send("c", key="k")["resumed"] == []
@@ -285,14 +278,9 @@ def test_timeout_that_continues_gives_an_event_that_says_so() -> None:
     assert story.tick(to="23h") == 0
     assert story.tick(to="1h") == 1
     assert story.told() == ["wait.ended"]
-    assert story.got(run, "w") == {
-        "id": None,
-        "name": "a",
-        "correlation_key": "k",
-        "payload": None,
-        "received_at": None,
-        "timed_out": True,
-    }
+    nothing = dict.fromkeys(("id", "payload", "received_at"))
+    told = {"name": "a", "correlation_key": "k", "timed_out": True}
+    assert story.got(run, "w") == nothing | told
     assert story.assign() == run
     assert story.send("a", key="k")["resumed"] == []
     story.told_again()
@@ -563,17 +551,8 @@ def test_event_that_fails_a_run_over_its_limit_is_not_sent() -> None:
     story = Stored()
     (run,) = begun(story, limits=r.RunLimits(steps=1), retry=ONCE)
     story.send("a", run=run)
-    story.do(
-        c.SendEvent(
-            run=run,
-            token=story.token(run),
-            call=7,
-            step="[event.send b]",
-            event="evt_b",
-            name="b",
-            payload=b"1",
-        )
-    )
+    who: dict[str, Any] = {"run": run, "token": story.token(run), "call": 7}
+    story.do(c.SendEvent(**who, step="[event.send b]", event="evt_b", name="b", payload=b"1"))
     assert story.status(run) is Status.FAILED
     assert story.effects(Acknowledge) == []
     assert len(story.kept()) == 1
