@@ -45,7 +45,7 @@ lint: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check .
 
 types: $(VENV)/dev.stamp
-	$(BIN)/mypy --strict $(PACKAGES)
+	$(BIN)/mypy --strict $(PACKAGES) tests benchmarks
 	MYPYPATH=$(EXAMPLE) $(BIN)/mypy --strict $(EXAMPLE)/jobs $(EXAMPLE)/tests
 
 man:

@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ class Prototype:
                     self._results.pop((kind, message.id)).set_result(message.r)
 
             _, self._lines[kind] = await loop.create_unix_connection(
-                lambda heard=heard: self._proto.Lines(heard), sock
+                partial(self._proto.Lines, heard), sock
             )
         await self._many("async", 300)
         await self._many("threads", 200)

@@ -101,28 +101,10 @@ def test_fold_computes_no_ticks() -> None:
 
 
 WORLD = frozenset(
-    (
-        "time",
-        "os",
-        "io",
-        "socket",
-        "select",
-        "selectors",
-        "random",
-        "secrets",
-        "uuid",
-        "asyncio",
-        "threading",
-        "multiprocessing",
-        "subprocess",
-        "pathlib",
-        "shutil",
-        "tempfile",
-        "signal",
-        "sqlite3",
-        "logging",
-        "platform",
-    )
+    """
+    time os io socket select selectors random secrets uuid asyncio threading multiprocessing
+    subprocess pathlib shutil tempfile signal sqlite3 logging platform
+    """.split()
 )
 
 
@@ -147,18 +129,9 @@ def test_journal_knows_records_of_the_core_and_no_more() -> None:
 def test_shell_imports_core_journal_and_history() -> None:
     """And of the workers the frames that both speak."""
     shell = f"{DAEMON}.shell"
-    allowed = (
-        shell,
-        f"{DAEMON}.core",
-        f"{DAEMON}.journal",
-        f"{DAEMON}.history",
-        f"{DAEMON}.worker.frames",
-        SDK,
-        "msgspec",
-        "fastjsonschema",
-        "cronsim",
-        "watchfiles",
-    )
+    ours = "core journal history worker.frames".split()
+    libraries = "msgspec fastjsonschema cronsim watchfiles".split()
+    allowed = (shell, SDK, *(f"{DAEMON}.{name}" for name in ours), *libraries)
     assert refused(imports(DAEMON, shell), *allowed) == []
 
 

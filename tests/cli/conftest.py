@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -57,6 +58,10 @@ class Shell:
             check=False,
         )
         return Transcript(done.stdout.decode(), done.stderr.decode(), done.returncode)
+
+    def run(self, line: str) -> Transcript:
+        """Run `stackshift LINE` to its end; a line is split as a shell does."""
+        return self(*shlex.split(line))
 
     def popen_with_input(self, *args: str) -> subprocess.Popen[bytes]:
         """Start `stackshift ARGS` with a pipe as its standard input."""

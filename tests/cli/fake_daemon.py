@@ -24,55 +24,51 @@ Answer = Callable[[dict[str, Any]], Any]
 T0 = "2026-05-06T09:00:00.000000Z"
 FINISHED = ("completed", "failed", "cancelled")
 
+# Objects as they are on the wire, in the order of docs/protocol.md.
+_RUN = """{
+    "id": "", "job": "hello", "queue": "default", "status": "completed",
+    "attempt": 1, "max_attempts": 3, "priority": 0,
+    "payload": {}, "result": {"ok": true}, "error": null, "idempotency_key": null, "labels": {},
+    "created_at": "", "scheduled_at": null, "started_at": "", "finished_at": "", "duration_ms": 12,
+    "waiting_for": null, "why": null, "why_code": null,
+    "code": "3f9c2a1d", "parent": null, "dead": false
+}"""
+_SCHEDULE = """{
+    "job": "", "schedule": "0 9 * * *", "timezone": "Europe/Berlin",
+    "next_at": "2026-05-07T07:00:00.000000Z", "last_at": null, "paused": false, "retired": false,
+    "catch_up": "once", "overlap": "skip", "payload": {},
+    "last_run": null, "waiting_tick": null, "problem": null
+}"""
+_JOB = """{
+    "name": "hello", "module": "jobs.hello", "queue": "default", "max_attempts": 3,
+    "timeout_ms": 60000, "code": "3f9c2a1d", "schema": {"type": "object"}
+}"""
+_STATUS = """{
+    "version": "0.1.0", "protocol": 1, "pid": 0, "project": "/srv/shop", "uptime_ms": 61000,
+    "queues": [{"name": "default", "depth": 2, "oldest_ms": 1500, "running": 1}],
+    "workers": [{"id": "w1", "pid": 4712, "slots": 16, "running": 1, "status": "ready"}],
+    "dead": 1, "journal_bytes": 5242880, "disk_free_bytes": 9663676416, "failed_modules": [],
+    "durability": "always", "mode": "serving", "recovered": null
+}"""
+_STATS = """{
+    "journal": "j1", "first_seq": 1, "last_seq": 0, "durable_seq": 0,
+    "segments": [], "bytes": 512, "snapshot": null, "runs": 0, "keys": 0, "dead": 0,
+    "state_entries": 0, "state_bytes": 64, "locks": 0,
+    "events_kept": 0, "events_kept_bytes": 32, "event_keys": 0
+}"""
+
 
 def run_object(number: int = 1, **changed: Any) -> dict[str, Any]:
     """A run object with all its fields; completed unless `changed` says otherwise."""
-    run: dict[str, Any] = {
-        "id": run_id(number),
-        "job": "hello",
-        "queue": "default",
-        "status": "completed",
-        "attempt": 1,
-        "max_attempts": 3,
-        "priority": 0,
-        "payload": {},
-        "result": {"ok": True},
-        "error": None,
-        "idempotency_key": None,
-        "labels": {},
-        "created_at": T0,
-        "scheduled_at": None,
-        "started_at": T0,
-        "finished_at": T0,
-        "duration_ms": 12,
-        "waiting_for": None,
-        "why": None,
-        "why_code": None,
-        "code": "3f9c2a1d",
-        "parent": None,
-        "dead": False,
-    }
-    return run | changed
+    times = {"created_at": T0, "started_at": T0, "finished_at": T0}
+    run: dict[str, Any] = json.loads(_RUN)
+    return run | times | {"id": run_id(number)} | changed
 
 
 def schedule_object(job: str = "hello", **changed: Any) -> dict[str, Any]:
     """A schedule as in `schedule.list`: daily at nine in Berlin unless `changed` says otherwise."""
-    made: dict[str, Any] = {
-        "job": job,
-        "schedule": "0 9 * * *",
-        "timezone": "Europe/Berlin",
-        "next_at": "2026-05-07T07:00:00.000000Z",
-        "last_at": None,
-        "paused": False,
-        "retired": False,
-        "catch_up": "once",
-        "overlap": "skip",
-        "payload": {},
-        "last_run": None,
-        "waiting_tick": None,
-        "problem": None,
-    }
-    return made | changed
+    made: dict[str, Any] = json.loads(_SCHEDULE)
+    return made | {"job": job} | changed
 
 
 def run_id(number: int) -> str:
@@ -92,6 +88,12 @@ def record(seq: int, kind: str, run: str | None = None, **more: Any) -> dict[str
     """A record as the feed sends it, `seq` seconds after `T0`."""
     at = f"2026-05-06T09:{seq // 60:02d}:{seq % 60:02d}.000000Z"
     return {"seq": seq, "at": at, "kind": kind, **({"run": run} if run else {}), **more}
+
+
+def log_line(message: str) -> dict[str, Any]:
+    """What the step `a` has written to standard output."""
+    written: dict[str, Any] = {"attempt": 1, "step": "a", "stream": "stdout", "level": None}
+    return {"at": "2026-05-06T09:00:01.500000Z", **written, "message": message}
 
 
 class FakeDaemon(FakeState):
@@ -230,22 +232,13 @@ class FakeDaemon(FakeState):
 
     def on_run_start(self, params: dict[str, Any]) -> Any:
         """`run.start`: a queued run, which is added unless it is a dry run."""
-        run = run_object(
-            len(self.runs) + 1,
-            status="queued",
-            result=None,
-            started_at=None,
-            finished_at=None,
-            duration_ms=None,
-            **{k: params[k] for k in ("job", "payload", "queue", "labels") if k in params},
-        )
+        given = {k: params[k] for k in ("job", "payload", "queue", "labels") if k in params}
+        later = dict.fromkeys(("result", "started_at", "finished_at", "duration_ms"))
+        run = run_object(len(self.runs) + 1, status="queued", **later, **given)
         if not params.get("dry_run"):
             self.add(run)
-        told = {
-            "id": None if params.get("dry_run") else run["id"],
-            "reused": False,
-            "status": run["status"],
-        }
+        id = None if params.get("dry_run") else run["id"]
+        told = {"id": id, "reused": False, "status": run["status"]}
         return told | ({"run": run} if params.get("full") else {})
 
     def on_run_start_many(self, params: dict[str, Any]) -> Any:
@@ -282,9 +275,8 @@ class FakeDaemon(FakeState):
     def on_run_why(self, params: dict[str, Any]) -> Any:
         """`run.why`: the fields of the run that say why."""
         run = self.find(params["run"])
-        return {"run": run["id"]} | {
-            k: run[k] for k in ("status", "why", "why_code", "waiting_for")
-        }
+        fields = ("status", "why", "why_code", "waiting_for")
+        return {"run": run["id"], **{name: run[name] for name in fields}}
 
     def on_run_wait(self, params: dict[str, Any]) -> Any:
         """`run.wait`: the run object once the run has ended."""
@@ -310,24 +302,16 @@ class FakeDaemon(FakeState):
             planned("c", "repeat", "start", run_id(7)),
             planned("d", "repeat", None),
         ]
-        return {
-            "id": run["id"],
-            "reused_steps": ["a", "b"],
-            "repeated_steps": ["c"],
-            "dry_run": dry,
-        } | ({"steps": steps} if dry else {})
+        told = {"id": run["id"], "reused_steps": ["a", "b"], "repeated_steps": ["c"]}
+        return told | {"dry_run": dry} | ({"steps": steps} if dry else {})
 
     def on_run_fork(self, params: dict[str, Any]) -> Any:
         """`run.fork`: changes nothing; the new run has the number 99."""
         run = self.find(params["run"])
         dry = params.get("dry_run", False)
-        return {
-            "id": None if dry else run_id(99),
-            "forked_from": run["id"],
-            "reused_steps": ["a"],
-            "repeated_steps": [],
-            "dry_run": dry,
-        } | ({"steps": [planned("a", "reuse")]} if dry else {})
+        told = {"id": None if dry else run_id(99), "forked_from": run["id"], "dry_run": dry}
+        told |= {"reused_steps": ["a"], "repeated_steps": []}
+        return told | ({"steps": [planned("a", "reuse")]} if dry else {})
 
     def on_run_remove(self, params: dict[str, Any]) -> Any:
         """`run.remove`: removes the run."""
@@ -382,21 +366,19 @@ class FakeDaemon(FakeState):
         run = self.find(params["run"])
         mine = [line for line in self.logs if params.get("step") in (None, line["step"])]
         page = mine[params["after"] :][: params["limit"]]
-        return {
-            "lines": page,
-            "next": params["after"] + len(page),
-            "finished": run["status"] in FINISHED,
-        }
+        after = params["after"] + len(page)
+        return {"lines": page, "next": after, "finished": run["status"] in FINISHED}
 
-    def on_job_list(self, _params: dict[str, Any]) -> Any:
+    def on_job_list(self, params: dict[str, Any]) -> Any:
         """`job.list`: the job hello."""
-        return {"jobs": [_JOB], "failed_modules": []}
+        return {"jobs": [json.loads(_JOB)], "failed_modules": []}
 
     def on_job_get(self, params: dict[str, Any]) -> Any:
         """`job.get`: the job hello with its details."""
         if params["job"] != "hello":
             raise NotFound(f"no job {params['job']!r}", hint="did you mean hello?", near=["hello"])
-        return {**_JOB, "doc": "Greet somebody.", "retry": {"max_attempts": 3}, "priority": 0}
+        more = {"doc": "Greet somebody.", "retry": {"max_attempts": 3}, "priority": 0}
+        return json.loads(_JOB) | more
 
     def on_schedule_list(self, _params: dict[str, Any]) -> Any:
         """`schedule.list`: all schedules."""
@@ -405,25 +387,19 @@ class FakeDaemon(FakeState):
     def schedule(self, params: dict[str, Any]) -> dict[str, Any]:
         """The schedule of the job in `params`; raises `NotFound`."""
         if params["job"] not in self.schedules:
-            raise NotFound(
-                f"no job {params['job']!r} has a schedule",
-                hint="did you mean hello?",
-                near=["hello"],
-            )
+            told = f"no job {params['job']!r} has a schedule"
+            raise NotFound(told, hint="did you mean hello?", near=["hello"])
         return self.schedules[params["job"]]
 
     def on_schedule_next(self, params: dict[str, Any]) -> Any:
         """`schedule.next`: a tick a day for each schedule that is not paused."""
-        schedules = [self.schedule(params)] if "job" in params else list(self.schedules.values())
+        wanted = [self.schedule(params)] if "job" in params else list(self.schedules.values())
+        days = [f"2026-05-{day:02d}" for day in range(7, 7 + params["count"])]
+        jobs = [each["job"] for each in wanted if not each["paused"]]
         ticks = [
-            {
-                "at": f"2026-05-{day:02d}T07:00:00.000000Z",
-                "job": schedule["job"],
-                "local": f"2026-05-{day:02d}T09:00:00+02:00",
-            }
-            for day in range(7, 7 + params["count"])
-            for schedule in schedules
-            if not schedule["paused"]
+            {"at": f"{day}T07:00:00.000000Z", "job": job, "local": f"{day}T09:00:00+02:00"}
+            for day in days
+            for job in jobs
         ]
         return {"ticks": ticks[: params["count"]]}
 
@@ -447,24 +423,9 @@ class FakeDaemon(FakeState):
         run = self.add(run_object(len(self.runs) + 1, job=found["job"], status="queued"))
         return {"id": run["id"], "job": found["job"]}
 
-    def on_daemon_status(self, _params: dict[str, Any]) -> Any:
+    def on_daemon_status(self, params: dict[str, Any]) -> Any:
         """`daemon.status`: the same numbers always."""
-        return {
-            "version": "0.1.0",
-            "protocol": 1,
-            "pid": self.pid,
-            "project": "/srv/shop",
-            "uptime_ms": 61_000,
-            "queues": [{"name": "default", "depth": 2, "oldest_ms": 1500, "running": 1}],
-            "workers": [{"id": "w1", "pid": 4712, "slots": 16, "running": 1, "status": "ready"}],
-            "dead": 1,
-            "journal_bytes": 5 << 20,
-            "disk_free_bytes": 9 << 30,
-            "failed_modules": [],
-            "durability": "always",
-            "mode": "serving",
-            "recovered": None,
-        }
+        return json.loads(_STATUS) | {"pid": self.pid}
 
     def on_daemon_stop(self, _params: dict[str, Any]) -> Any:
         """`daemon.stop`: answers, and stops soon after."""
@@ -477,39 +438,13 @@ class FakeDaemon(FakeState):
     def on_journal_stats(self, _params: dict[str, Any]) -> Any:
         """`journal.stats`: the numbers of records and entries there are."""
         last = self.records[-1]["seq"] if self.records else 0
-        return {
-            "journal": "j1",
-            "first_seq": 1,
-            "last_seq": last,
-            "durable_seq": last,
-            "segments": [],
-            "bytes": 512,
-            "snapshot": None,
-            "runs": len(self.runs),
-            "keys": 0,
-            "dead": 0,
-            "state_entries": len(self.entries),
-            "state_bytes": 64,
-            "locks": len(self.locks),
-            "events_kept": len(self.events),
-            "events_kept_bytes": 32,
-            "event_keys": 0,
-        }
+        counts = {"runs": len(self.runs), "state_entries": len(self.entries)}
+        counts |= {"locks": len(self.locks), "events_kept": len(self.events)}
+        return json.loads(_STATS) | {"last_seq": last, "durable_seq": last} | counts
 
     def on_journal_compact(self, _params: dict[str, Any]) -> Any:
         """`journal.compact`: a snapshot at sequence number 17."""
         return {"seq": 17, "state_hash": "ab12", "bytes": 2048}
-
-
-_JOB: dict[str, Any] = {
-    "name": "hello",
-    "module": "jobs.hello",
-    "queue": "default",
-    "max_attempts": 3,
-    "timeout_ms": 60_000,
-    "code": "3f9c2a1d",
-    "schema": {"type": "object"},
-}
 
 
 class _Connection:
@@ -547,11 +482,8 @@ class _Connection:
             params = body["params"]
             run = self._daemon.find(params["run"])["id"] if "run" in params else None
             kinds = tuple(params.get("kinds", ("",)))
-            known = [
-                r
-                for r in self._daemon.records
-                if run in (None, r.get("run")) and r["kind"].startswith(kinds)
-            ]
+            known = [r for r in self._daemon.records if run in (None, r.get("run"))]
+            known = [r for r in known if r["kind"].startswith(kinds)]
             newest = self._daemon.records[-1]["seq"] if self._daemon.records else 0
             if "since_seq" in params:
                 after = params["since_seq"]

@@ -12,33 +12,30 @@ LATER = "2026-05-06T10:00:00.000000Z"
 
 def entry_object(key: str, value: Any, version: int = 1, **changed: Any) -> dict[str, Any]:
     """An entry of state with all its fields."""
-    made: dict[str, Any] = {
-        "key": key,
-        "value": value,
-        "version": version,
-        "expires_at": None,
-        "updated_at": AT,
-        "updated_by": "client",
-    }
-    return made | changed
+    made = {"key": key, "value": value, "version": version, "expires_at": None}
+    return made | {"updated_at": AT, "updated_by": "client"} | changed
+
+
+def change_object(seq: int, kind: str, version: int, value: Any, **changed: Any) -> dict[str, Any]:
+    """A change of an entry, as `state.history` tells it."""
+    made = {"seq": seq, "at": AT, "kind": kind, "version": version, "value": value}
+    return made | {"expires_at": None, "by": "client"} | changed
 
 
 def event_object(number: int, name: str = "paid", **changed: Any) -> dict[str, Any]:
     """A kept event with all its fields."""
-    made: dict[str, Any] = {
-        "id": event_id(number),
-        "name": name,
-        "correlation_key": None,
-        "payload": None,
-        "received_at": AT,
-        "kept_until": LATER,
-    }
-    return made | changed
+    made = {"id": event_id(number), "name": name, "correlation_key": None, "payload": None}
+    return made | {"received_at": AT, "kept_until": LATER} | changed
 
 
 def event_id(number: int) -> str:
     """The id of the test's event `number`."""
     return f"evt_01kan5c8{number:018d}"
+
+
+def _holder(lock: dict[str, Any]) -> dict[str, Any]:
+    """What a refusal tells of who holds `lock`: never a run."""
+    return {"owner": None, "holder": lock["holder"], "expires_at": lock["expires_at"]}
 
 
 class FakeState:
@@ -69,12 +66,10 @@ class FakeState:
         version = there["version"] if there else None
         wanted = params.get("if_version")
         if (params.get("if_absent") and there) or wanted not in (None, version or 0):
-            raise Conflict(
-                f"state {params['key']!r} has version {version}, not {wanted}", version=version
-            )
-        return self.put(
-            params["key"], params["value"], expires_at=LATER if "ttl_ms" in params else None
-        )
+            told = f"state {params['key']!r} has version {version}, not {wanted}"
+            raise Conflict(told, version=version)
+        expires_at = LATER if "ttl_ms" in params else None
+        return self.put(params["key"], params["value"], expires_at=expires_at)
 
     def on_state_increment(self, params: dict[str, Any]) -> Any:
         """`state.increment`: adds to a number; text raises `Conflict`."""
@@ -86,21 +81,16 @@ class FakeState:
     def on_state_delete(self, params: dict[str, Any]) -> Any:
         """`state.delete`: deletes the entry if there is one."""
         gone = self.entries.pop(params["key"], None)
-        return {
-            "key": params["key"],
-            "deleted": gone is not None,
-            "version": gone["version"] + 1 if gone else None,
-        }
+        version = gone["version"] + 1 if gone else None
+        return {"key": params["key"], "deleted": gone is not None, "version": version}
 
     def on_state_list(self, params: dict[str, Any]) -> Any:
         """`state.list`: a page of the entries that begin with the prefix, by key."""
         keys = sorted(key for key in self.entries if key.startswith(params["prefix"]))
         keys = [key for key in keys if key > params.get("after", "")]
         page = keys[: params["limit"]]
-        return {
-            "entries": [self.entries[key] for key in page],
-            "next": page[-1] if len(page) < len(keys) else None,
-        }
+        after = page[-1] if len(page) < len(keys) else None
+        return {"entries": [self.entries[key] for key in page], "next": after}
 
     def on_state_history(self, params: dict[str, Any]) -> Any:
         """`state.history`: a page of `history`, which all keys share."""
@@ -115,18 +105,11 @@ class FakeState:
         """`lock.acquire`: the lock, or `LockHeld` if another asker has it."""
         there = self.locks.get(params["key"])
         if there and there["asker"] != params["asker"]:
-            raise LockHeld(
-                "it is held", owner=None, holder=there["holder"], expires_at=there["expires_at"]
-            )
+            raise LockHeld("it is held", **_holder(there))
         if not there:
             self._tokens += 1
-            there = {
-                "key": params["key"],
-                "token": self._tokens,
-                "expires_at": LATER,
-                "holder": params["holder"],
-                "asker": params["asker"],
-            }
+            there = {"key": params["key"], "token": self._tokens, "expires_at": LATER}
+            there |= {"holder": params["holder"], "asker": params["asker"]}
             self.locks[params["key"]] = there
         return {name: there[name] for name in ("key", "token", "expires_at")}
 
@@ -135,13 +118,8 @@ class FakeState:
         if there is None:
             raise NotFound(f"nobody holds the lock {params['key']!r}")
         if there["token"] != params["token"]:
-            raise LockHeld(
-                f"{params['key']!r} is held with another token",
-                hint="wait for it: --wait 1m",
-                owner=None,
-                holder=there["holder"],
-                expires_at=there["expires_at"],
-            )
+            told = f"{params['key']!r} is held with another token"
+            raise LockHeld(told, hint="wait for it: --wait 1m", **_holder(there))
         return there
 
     def on_lock_extend(self, params: dict[str, Any]) -> Any:
@@ -160,23 +138,12 @@ class FakeState:
     def on_event_send(self, params: dict[str, Any]) -> Any:
         """`event.send`: keeps the event unless its ttl is 0; resumes nothing."""
         kept_until = None if params.get("ttl_ms") == 0 else LATER
-        event = event_object(
-            len(self.events) + 1,
-            params["name"],
-            payload=params.get("payload"),
-            correlation_key=params.get("correlation_key"),
-            kept_until=kept_until,
-        )
+        given = {name: params.get(name) for name in ("payload", "correlation_key")}
+        event = event_object(len(self.events) + 1, params["name"], **given, kept_until=kept_until)
         if kept_until:
             self.events.append(event)
-        return {
-            "id": event["id"],
-            "name": event["name"],
-            "resumed": [],
-            "reused": False,
-            "correlation_key": event["correlation_key"],
-            "kept_until": kept_until,
-        }
+        fields = ("id", "name", "correlation_key", "kept_until")
+        return {name: event[name] for name in fields} | {"resumed": [], "reused": False}
 
     def on_event_list(self, params: dict[str, Any]) -> Any:
         """`event.list`: a page of the kept events that match, newest first."""

@@ -9,26 +9,14 @@ import pytest
 
 from cli.conftest import Shell
 
-SLOW = {
-    "typer",
-    "click",
-    "rich",
-    "platformdirs",
-    "pydantic",
-    "dataclasses",
-    "inspect",
-    "tomllib",
-    "msgspec",
-    "asyncio",
-    "subprocess",
-    "stackshiftd",
-    "stackshift_cli.commands.catalogue",
-    "stackshift_cli.commands.typer_app",
-    "stackshift_jobs.values.strict_json",
-    "stackshift_jobs.project.config",
-    "stackshift_jobs.values.durations",
-    "stackshift_jobs.client.blocking",
-}
+SLOW = set(
+    """
+    typer click rich platformdirs pydantic dataclasses inspect tomllib msgspec asyncio subprocess
+    stackshiftd stackshift_cli.commands.catalogue stackshift_cli.commands.typer_app
+    stackshift_jobs.values.strict_json stackshift_jobs.project.config
+    stackshift_jobs.values.durations stackshift_jobs.client.blocking
+    """.split()
+)
 
 
 def loaded(shell: Shell, *argv: str) -> set[str]:

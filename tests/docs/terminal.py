@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-import pexpect  # type: ignore[import-untyped]  # it has no types
+import pexpect
 
 from helpers.processes import clear
 from helpers.project import REPOSITORY
@@ -74,6 +74,7 @@ class Terminal:
             raise AssertionError(f"no end of {command!r} after: {self._shell.before!r}") from bad
         text = _ESCAPES.sub("", self._shell.before or "").replace("\r\n", "\n").replace("\r", "\n")
         text = text.replace(str(self.home), "/home/you")
+        assert isinstance(self._shell.match, re.Match)
         return text.strip("\n"), int(self._shell.match[1])
 
     def write(self, path: str, text: str) -> None:

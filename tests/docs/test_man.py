@@ -13,26 +13,7 @@ import pytest
 from helpers.project import REPOSITORY
 
 DAEMON = REPOSITORY / "man" / "stackshiftd.8"
-MACROS = {
-    "TH",
-    "SH",
-    "SS",
-    "PP",
-    "TP",
-    "RS",
-    "RE",
-    "nf",
-    "fi",
-    "br",
-    "B",
-    "I",
-    "BR",
-    "BI",
-    "RB",
-    "RI",
-    "IB",
-    "IR",
-}
+MACROS = set("TH SH SS PP TP RS RE nf fi br B I BR BI RB RI IB IR".split())
 SECTIONS = ["NAME", "SYNOPSIS", "DESCRIPTION", "FILES", "ENVIRONMENT", "EXIT STATUS", "SEE ALSO"]
 
 
@@ -71,15 +52,7 @@ def test_page_of_the_daemon_has_its_sections() -> None:
     """What an administrator looks for is where he looks for it."""
     found = re.findall(r'^\.SH "?([A-Z ]+?)"?$', DAEMON.read_text(), re.MULTILINE)
 
-    assert [name for name in found if name in SECTIONS] == [
-        "NAME",
-        "SYNOPSIS",
-        "DESCRIPTION",
-        "FILES",
-        "ENVIRONMENT",
-        "EXIT STATUS",
-        "SEE ALSO",
-    ]
+    assert [name for name in found if name in SECTIONS] == SECTIONS
     assert {"SIGNALS", "RECOVERY", "EXAMPLES"} <= set(found)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from helpers.deadline import wait_until
@@ -108,8 +110,12 @@ def test_discard_while_the_index_is_built_anew_is_in_it(make_project: Make) -> N
     project.start()
     project.call("dead.discard", runs=runs[:2])
     wait_until(lambda: len(listed(project)) == 3, "the index to be built")
+
+    def discarded(run: str) -> bool:
+        return kinds(project.get(run))[-1] == "run.discarded"
+
     for run in runs[:2]:
-        wait_until(lambda run=run: kinds(project.get(run))[-1] == "run.discarded", "its record")
+        wait_until(partial(discarded, run), "its record")
     assert listed(project, dead=True) == runs[2:]
 
 

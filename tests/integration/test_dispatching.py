@@ -70,6 +70,8 @@ class Shell:
 
     def lengthened(self, run: str, places: Any) -> None: ...
 
+    def removed(self, run: str) -> None: ...
+
     def timers_moved(self) -> None: ...
 
 
@@ -83,7 +85,7 @@ async def story(root: Path) -> None:
     journal = SlowJournal()
     engine = Engine(journal, lambda: 1_795_000_000_000_000)
     shell = Shell(engine)
-    engine.attach(shell)  # type: ignore[arg-type]
+    engine.attach(shell)
     posted: list[Any] = []
     link = SimpleNamespace(gone=False, executed=0, post=posted.append)
     config = load_config(root)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -369,11 +370,11 @@ def test_conversation_survives_kills_of_workers_and_daemon(make_project: Make) -
     payload = {"key": "k", "times": 60}
     runs = [project.begin("pongs", payload), project.begin("pings", payload)]
 
-    def exchanged() -> int:
-        return kinds(project.get(runs[0])).count("event.received")
+    def exchanged(times: int) -> bool:
+        return kinds(project.get(runs[0])).count("event.received") >= times
 
     for kill in range(1, 5):
-        wait_until(lambda kill=kill: exchanged() >= kill * 12, f"exchange {kill * 12}")
+        wait_until(partial(exchanged, kill * 12), f"exchange {kill * 12}")
         if kill % 2:
             os.kill(wait_until(project.workers, "a worker to serve")[0], signal.SIGKILL)
         else:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -465,8 +466,12 @@ def test_failure_of_another_branch_keeps_the_lock_for_the_next_attempt(project: 
 def test_branch_that_fails_as_the_others_wait_ends_the_attempt(project: Project) -> None:
     """Many at once: none is set aside with a failure that nobody has heard of yet."""
     runs = [project.begin("failsHolding", {"key": f"branch-{index}"}) for index in range(48)]
+
+    def at_its_third(run: str) -> bool:
+        return bool(project.get(run)["attempt"] == 3)
+
     for run in runs:
-        wait_until(lambda run=run: project.get(run)["attempt"] == 3, "the third attempt")
+        wait_until(partial(at_its_third, run), "the third attempt")
         project.call("event.send", name="go on", correlation_key=run)
     assert {project.finish(run)["status"] for run in runs} == {"completed"}
 
@@ -627,8 +632,11 @@ def test_what_a_lock_protects_is_exact_under_kills(make_project: Make) -> None:
         entry = project.call("state.get", key="sum")
         return entry["value"] if entry is not None else 0
 
+    def reached(number: int) -> bool:
+        return total() >= number
+
     for kill in range(1, 7):
-        wait_until(lambda kill=kill: total() >= kill * 10, f"the sum to be {kill * 10}")
+        wait_until(partial(reached, kill * 10), f"the sum to be {kill * 10}")
         if kill % 2:
             os.kill(wait_until(project.workers, "a worker to serve")[0], signal.SIGKILL)
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -319,8 +320,11 @@ def test_increments_are_exact_under_kills_of_workers_and_daemon(
         entry = project.call("state.get", key="n")
         return entry["value"] if entry is not None else 0
 
+    def reached(number: int) -> bool:
+        return count() >= number
+
     for kill in range(1, 9):
-        wait_until(lambda kill=kill: count() >= kill * 100, f"increment {kill * 100}")
+        wait_until(partial(reached, kill * 100), f"increment {kill * 100}")
         if kill % 2:
             os.kill(wait_until(project.workers, "a worker to serve")[0], signal.SIGKILL)
         else:

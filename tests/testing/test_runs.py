@@ -113,12 +113,12 @@ def test_failure_is_tried_again_after_its_backoff(stackshift: Stackshift, is_asy
     if is_async:
 
         @stackshift.job("flaky", retry=STEADY)
-        async def handler(ctx: AsyncContext) -> None:
+        async def awaits(ctx: AsyncContext) -> None:
             await ctx.step.run("call", flaky)
     else:
 
         @stackshift.job("flaky", retry=STEADY)
-        def handler(ctx: Context) -> None:
+        def blocks(ctx: Context) -> None:
             ctx.step.run("call", flaky)
 
     run = stackshift.start("flaky")

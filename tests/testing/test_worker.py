@@ -25,7 +25,7 @@ def test_values_go_through_json(stackshift: Stackshift) -> None:
 
     @stackshift.job("shapes", retry=ONCE)
     def shapes(ctx: Context) -> Any:
-        pair = ctx.step.run("pair", lambda: (1, {2: "two"}))
+        pair: Any = ctx.step.run("pair", lambda: (1, {2: "two"}))
         assert pair == [1, {"2": "two"}]
         return ctx.step.run("set", lambda: {1, 2})
 
@@ -71,7 +71,7 @@ def test_timeout_of_a_step_counts_real_time(stackshift: Stackshift, is_async: bo
     if is_async:
 
         @stackshift.job("slow")
-        async def handler(ctx: AsyncContext) -> str:
+        async def awaits(ctx: AsyncContext) -> str:
             try:
                 await ctx.step.run("slow", asyncio.sleep, 30, timeout="50ms")
             except StepFailed as failed:
@@ -80,7 +80,7 @@ def test_timeout_of_a_step_counts_real_time(stackshift: Stackshift, is_async: bo
     else:
 
         @stackshift.job("slow")
-        def handler(ctx: Context) -> str:
+        def blocks(ctx: Context) -> str:
             try:
                 ctx.step.run("slow", slow, timeout="50ms")
             except StepFailed as failed:

@@ -237,7 +237,7 @@ def test_causes_and_notes_are_in_the_traceback(stackshift: Stackshift) -> None:
     @stackshift.job("explains", retry=ONCE)
     def explains(ctx: JobContext[Any]) -> None:
         try:
-            {}["missing"]
+            dict[str, int]()["missing"]
         except KeyError as why:
             error = ValueError("no price")
             error.add_note("for the product p7")
@@ -372,7 +372,8 @@ def test_handler_that_exits_fails_alone(
 
         await asyncio.create_task(inner())
 
-    chosen: Callable[[Any], Any] = {"def": handler, "async def": looped, "task": in_task}[kind]
+    kinds: dict[str, Callable[[Any], Any]] = {"def": handler, "async def": looped, "task": in_task}
+    chosen = kinds[kind]
     other = stackshift.start(bystander)
     run = stackshift.start(stackshift.job("exits", retry=ONCE)(chosen))
     stackshift.advance("1h")

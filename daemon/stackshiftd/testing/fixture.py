@@ -45,14 +45,15 @@ class Stackshift:
     test moves. When a call returns, everything it leads to has happened: every handler has reached
     its next wait or its end."""
 
-    job = staticmethod(job)
-    """`stackshift_jobs.job`: a job decorated inside a test exists for that test only."""
     queue = staticmethod(queue)
     """`stackshift_jobs.queue`: to start runs on a queue, and to declare its limits."""
 
     def __init__(self, bench: Bench, client: LocalClient) -> None:
         self._bench = bench
         self._client = client
+        # An attribute of the instance: type checkers take a `staticmethod` to have one signature.
+        self.job = job
+        """`stackshift_jobs.job`: a job decorated inside a test exists for that test only."""
         self.client: Client = client
         """The SDK's client for this daemon, for everything else that applications can do."""
         self.state = client.state

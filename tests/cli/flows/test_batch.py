@@ -18,6 +18,11 @@ def lines(*objects: Any) -> str:
     return "".join(json.dumps(o) + "\n" for o in objects)
 
 
+def start_answer(number: int, reused: bool = False, status: str = "queued") -> dict[str, Any]:
+    """The answer to the start of the test's run `number`."""
+    return {"id": run_id(number), "reused": reused, "status": status}
+
+
 def test_an_id_a_line_in_order(shell: Shell, daemon: FakeDaemon) -> None:
     """1,234 lines give 1,234 ids, in three requests, in the order of the lines."""
     count = 1234
@@ -34,32 +39,13 @@ def test_fields_mean_what_the_options_mean(
 ) -> None:
     """A line has the same fields as the options; durations are text or seconds."""
     file = tmp_path / "starts.jsonl"
-    line = {
-        "job": "hello",
-        "payload": None,
-        "queue": "q",
-        "idempotency_key": "k",
-        "delay": "1m",
-        "idempotency_ttl": 5,
-        "scheduled_at": None,
-        "priority": 1,
-        "max_attempts": 2,
-        "labels": {"a": "b"},
-    }
+    same: dict[str, Any] = {"job": "hello", "payload": None, "queue": "q", "idempotency_key": "k"}
+    same |= {"priority": 1, "max_attempts": 2, "labels": {"a": "b"}}
+    line = same | {"delay": "1m", "idempotency_ttl": 5, "scheduled_at": None}
     file.write_text(lines(line, {"job": "x", "scheduled_at": "2026-05-06T09:00:00+02:00"}) + "\n")
     assert shell("start", "--batch", str(file)).code == 0
     assert daemon.params("run.start_many")["runs"] == [
-        {
-            "job": "hello",
-            "payload": None,
-            "queue": "q",
-            "idempotency_key": "k",
-            "delay_ms": 60_000,
-            "idempotency_ttl_ms": 5000,
-            "priority": 1,
-            "max_attempts": 2,
-            "labels": {"a": "b"},
-        },
+        same | {"delay_ms": 60_000, "idempotency_ttl_ms": 5000},
         {"job": "x", "scheduled_at": "2026-05-06T07:00:00.000000Z"},
     ]
 
@@ -103,12 +89,7 @@ def test_bad_lines_are_named_by_number_and_the_others_start(
 def test_json_gives_an_object_a_line(shell: Shell) -> None:
     """With `--json` each line of output has the number of its line of input."""
     told = shell("--json", "start", "--batch", "-", stdin=lines({"job": "a"}, {"x": 1}))
-    assert json.loads(told.stdout) == {
-        "line": 1,
-        "id": run_id(1),
-        "reused": False,
-        "status": "queued",
-    }
+    assert json.loads(told.stdout) == {"line": 1} | start_answer(1)
     assert json.loads(told.stderr.splitlines()[-1])["line"] == 2
 
 
@@ -120,7 +101,7 @@ def test_lines_without_a_key_are_named_and_not_sent_again_after_a_lost_connectio
     def answer(params: dict[str, Any]) -> Any:
         if params["runs"][0]["job"] == "j500":
             daemon.stop()
-        return {"results": [{"id": run_id(1), "reused": False, "status": "queued"}] * 500}
+        return {"results": [start_answer(1)] * 500}
 
     daemon.answers["run.start_many"] = answer
     text = lines(*({"job": f"j{i}"} for i in range(1000)))
@@ -147,11 +128,7 @@ def test_lines_with_a_key_are_sent_again_once_the_daemon_is_back(
         return daemon.on_run_start_many(params)
 
     daemon.answers["run.start_many"] = answer
-    daemon.answers["run.start"] = lambda params: {
-        "id": run_id(params["payload"]),
-        "reused": False,
-        "status": "queued",
-    }
+    daemon.answers["run.start"] = lambda params: start_answer(params["payload"])
     keys = ({"idempotency_key": f"k{i}"} if i % 100 else {} for i in range(600))
     text = lines(*({"job": "j", "payload": i, **key} for i, key in enumerate(keys)))
     told = shell("start", "--batch", "-", stdin=text)
@@ -278,11 +255,7 @@ def test_local_times_are_said_once(shell: Shell) -> None:
 
 def test_reused_runs_are_counted(shell: Shell, daemon: FakeDaemon) -> None:
     """The ids are the same as before; the summary says that nothing new was started."""
-    daemon.answers["run.start"] = lambda _params: {
-        "id": run_id(1),
-        "reused": True,
-        "status": "completed",
-    }
+    daemon.answers["run.start"] = lambda _: start_answer(1, reused=True, status="completed")
     text = lines(*[{"job": "a", "idempotency_key": "k"}] * 3)
     told = shell("start", "--batch", "-", stdin=text)
     assert told.stdout.splitlines() == [run_id(1)] * 3

@@ -7,7 +7,7 @@ import shlex
 import signal
 from collections.abc import Iterator
 
-import pexpect  # type: ignore[import-untyped]  # it has no types
+import pexpect
 import pytest
 
 from cli.conftest import Shell

@@ -35,24 +35,9 @@ def test_nothing_given_asks_for_the_job_alone() -> None:
 
 def test_every_option_becomes_its_param() -> None:
     """Durations become milliseconds, numbers become numbers, labels an object."""
-    made = params(
-        "--queue",
-        "q",
-        "--idempotency-key",
-        "k",
-        "--idempotency-ttl",
-        "2d",
-        "--delay",
-        "1m30s",
-        "--priority",
-        "7",
-        "--max-attempts",
-        "5",
-        "--label",
-        "a=1",
-        "--label",
-        "b=x=y",
-    )
+    line = """--queue q --idempotency-key k --idempotency-ttl 2d --delay 1m30s
+        --priority 7 --max-attempts 5 --label a=1 --label b=x=y"""
+    made = params(*line.split())
     assert made == {
         "job": "hello",
         "queue": "q",
@@ -91,7 +76,7 @@ def test_payload_is_read_from_standard_input(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("text", ["null", "0", '""', "[]"])
 def test_payloads_that_are_false_are_payloads(text: str) -> None:
-    """A payload of `null`, `0`, `""` or `[]` is sent: it is not the same as no payload."""
+    """A payload of `null`, `0` or `false` is sent; it is not the same as no payload."""
     assert "payload" in params("-p", text)
 
 

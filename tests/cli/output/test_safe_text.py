@@ -1,4 +1,4 @@
-"""Text that others wrote cannot control the terminal (guarantee: safe text)."""
+"""Text that others wrote cannot control the terminal."""
 
 from __future__ import annotations
 

@@ -7,12 +7,12 @@ import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import pexpect  # type: ignore[import-untyped]  # it has no types
+import pexpect
 import pytest
 
 from cli.conftest import Shell
-from cli.fake_daemon import FakeDaemon, record, run_id, run_object
-from cli.fake_state import AT, event_object
+from cli.fake_daemon import FakeDaemon, log_line, record, run_id, run_object
+from cli.fake_state import change_object, event_object
 
 ERROR = {"type": "TimeoutError", "message": "PUT timed out", "traceback": ""}
 Terminal = Callable[..., "pexpect.spawn[str]"]
@@ -57,30 +57,16 @@ def plain(text: str) -> str:
 
 def finished_run(daemon: FakeDaemon) -> dict[str, Any]:
     """A run with two steps, one of which was tried twice."""
-    run = daemon.add(
-        run_object(
-            1,
-            job="resizeAvatar",
-            queue="media",
-            result={"é": "\x1b[2J"},
-            created_at="2026-05-06T09:00:00.000000Z",
-        )
-    )
+    avatar = {"job": "resizeAvatar", "queue": "media", "result": {"é": "\x1b[2J"}}
+    run = daemon.add(run_object(1, **avatar, created_at="2026-05-06T09:00:00.000000Z"))
+    upload = {"step": "upload", "duration_ms": 2000, "attempt": 1}
+    retry_at = "2026-05-06T09:00:07.000000Z"
     daemon.append(
         record(0, "run.created", run["id"]),
         record(1, "attempt.started", run["id"], attempt=1, code="abc"),
         record(3, "step.completed", run["id"], step="download", duration_ms=2000, attempt=1),
-        record(
-            5,
-            "step.failed",
-            run["id"],
-            step="upload",
-            duration_ms=2000,
-            attempt=1,
-            error=ERROR,
-            retry_at="2026-05-06T09:00:07.000000Z",
-        ),
-        record(9, "step.completed", run["id"], step="upload", duration_ms=2000, attempt=1),
+        record(5, "step.failed", run["id"], **upload, error=ERROR, retry_at=retry_at),
+        record(9, "step.completed", run["id"], **upload),
         record(10, "run.completed", run["id"]) | {"at": "2026-05-06T09:00:09.000000Z"},
     )
     return run
@@ -97,11 +83,8 @@ def test_show_draws_the_timeline(terminal: Terminal, daemon: FakeDaemon) -> None
     )
     assert lines[1] == "  queue media · attempt 1/3 · code abc"
     assert lines[3].split() == ["STEP", "0s", "2s", "4s", "6s", "8s"]
-    assert [line.split()[:2] for line in lines[4:7]] == [
-        ["✓", "queued"],
-        ["✓", "download"],
-        ["✓", "upload"],
-    ]
+    marks = [line.split()[:2] for line in lines[4:7]]
+    assert marks == [["✓", "queued"], ["✓", "download"], ["✓", "upload"]]
     assert re.search(r"▓+·+█+ +6\.0s  attempt 2$", lines[6])
     assert lines[7] == "  └ 1 TimeoutError: PUT timed out (2.0s), retried after 2.0s"
     assert lines[8] == '  result {"é": "\\u001b[2J"}'
@@ -271,7 +254,7 @@ def test_live_picture_leaves_room_for_what_is_typed(terminal: Terminal, daemon: 
     daemon.append(record(0, "run.created", run["id"]))
     child = terminal("runs", "tail", "@last", cells=60)
     child.expect(r"\n([^\n]*sleeping x+…)")
-    assert child.match is not None
+    assert isinstance(child.match, re.Match)
     assert len(plain(str(child.match[1])).lstrip("\r")) == 58
 
 
@@ -293,16 +276,7 @@ def test_rm_asks(terminal: Terminal, daemon: FakeDaemon) -> None:
 def test_logs_show_times_and_steps(terminal: Terminal, daemon: FakeDaemon) -> None:
     """On a terminal, only the time of day is shown."""
     daemon.add(run_object(1))
-    daemon.logs.append(
-        {
-            "at": "2026-05-06T09:00:01.500000Z",
-            "attempt": 1,
-            "step": "a",
-            "stream": "stdout",
-            "level": None,
-            "message": "half\x1b[2J",
-        }
-    )
+    daemon.logs.append(log_line("half\x1b[2J"))
     text, _ = ended(terminal("runs", "logs", "@last"))
     assert text == "09:00:01.500 a | half\\x1b[2J\n"
     text, _ = ended(terminal("runs", "show", "@last", "--logs"))
@@ -353,27 +327,14 @@ def test_dry_run_of_a_retry_is_a_table_of_steps(terminal: Terminal, daemon: Fake
 def test_locks_and_events_are_drawn(terminal: Terminal, daemon: FakeDaemon) -> None:
     """Holding a lock looks different from waiting for it and from work."""
     run = daemon.add(run_object(1, created_at="2026-05-06T09:00:00.000000Z"))
+    awaited = [["avatar.approved", "img_1"]]
+    event = {"name": "avatar.approved", "correlation_key": "img_1"}
     daemon.append(
         record(0, "run.created", run["id"]),
         record(1, "attempt.started", run["id"], attempt=1, code="abc"),
         record(2, "lock.acquired", run["id"], step="[lock index\x1b]", key="index\x1b"),
-        record(
-            3,
-            "wait.started",
-            run["id"],
-            step="approve",
-            wait="event",
-            events=[["avatar.approved", "img_1"]],
-        ),
-        record(
-            5,
-            "wait.ended",
-            run["id"],
-            step="approve",
-            name="avatar.approved",
-            correlation_key="img_1",
-            event="evt_1",
-        ),
+        record(3, "wait.started", run["id"], step="approve", wait="event", events=awaited),
+        record(5, "wait.ended", run["id"], step="approve", **event, event="evt_1"),
         record(7, "step.completed", run["id"], step="publish", duration_ms=2000, attempt=1),
         record(8, "lock.released", run["id"], key="index\x1b", reason="left"),
         record(9, "run.completed", run["id"]),
@@ -395,17 +356,7 @@ def test_lists_of_state_and_events_are_tables(terminal: Terminal, daemon: FakeDa
     daemon.put("counter", 5)
     daemon.put("long", "x" * 500 + "\x1b")
     daemon.events = [event_object(1, correlation_key="o:1"), event_object(2)]
-    daemon.history = [
-        {
-            "seq": 9,
-            "at": AT,
-            "kind": "deleted",
-            "version": 3,
-            "value": None,
-            "expires_at": None,
-            "by": "run_1",
-        },
-    ]
+    daemon.history = [change_object(9, "deleted", 3, None, by="run_1")]
     lines = plain(ended(terminal("state", "list"))[0]).splitlines()
     assert lines[0].split() == ["KEY", "VERSION", "VALUE", "UPDATED", "EXPIRES"]
     assert lines[1].split() == ["counter", "1", "5", "2026-05-06T09:00:00Z"]
@@ -428,15 +379,8 @@ def test_raw_text_cannot_move_the_terminal(terminal: Terminal, daemon: FakeDaemo
 def test_ctrl_c_reaches_a_command_under_a_lock_once(terminal: Terminal, daemon: FakeDaemon) -> None:
     """The terminal sends it to both processes; the command decides what happens, and the lock is
     released. The command can read from the terminal too."""
-    child = terminal(
-        "state",
-        "lock",
-        "k",
-        "--",
-        "sh",
-        "-c",
-        "trap 'echo caught' INT; read line; echo \"got $line\"; read line; exit 4",
-    )
+    script = "trap 'echo caught' INT; read line; echo \"got $line\"; read line; exit 4"
+    child = terminal("state", "lock", "k", "--", "sh", "-c", script)
     child.sendline("typed")
     child.expect("got typed")
     child.sendintr()

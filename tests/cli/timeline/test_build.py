@@ -36,6 +36,10 @@ class Log:
         self.records.append({"seq": seq, "at": at(seconds), "kind": kind, "run": "run_x", **more})
         return self
 
+    def lost(self, seconds: float, attempt: int = 1) -> Log:
+        reason = f"worker w{attempt} died"
+        return self.add(seconds, "attempt.lost", attempt=attempt, reason=reason)
+
     def started(self, seconds: float, attempt: int = 1) -> Log:
         """An attempt starts."""
         return self.add(seconds, "attempt.started", attempt=attempt, code="abc", worker="w1")
@@ -53,9 +57,18 @@ class Log:
             seconds, "step.failed", step=step, duration_ms=ms, error=TIMEOUT, attempt=1, **more
         )
 
-    def told(self, now: float = 0) -> Timeline:
+    def timeline(self, now: float = 0) -> Timeline:
         """The timeline at `now`, in seconds since the run was created."""
         return build(self.run | {"timeline": self.records}, T0_US + round(now * 1e6))
+
+    def end(self, seconds: float) -> Timeline:
+        """The timeline of the run when it has completed."""
+        return self.add(seconds, "run.completed").timeline()
+
+
+def run_log(seconds: float = 0, **run: Any) -> Log:
+    """A run that was created at 0 and has left the queue `seconds` later."""
+    return Log(**run).add(0, "run.created").started(seconds)
 
 
 def spans(row: Row) -> list[tuple[str, float, float]]:
@@ -71,15 +84,7 @@ def rows(timeline: Timeline) -> dict[str, Row]:
 def test_queue_and_steps_are_rows_in_the_order_in_which_they_begin() -> None:
     """The time in the queue and each step have a row; the duration of a step gives its
     beginning."""
-    told = rows(
-        Log()
-        .add(0, "run.created")
-        .started(1)
-        .done(5, "b", 1000)
-        .done(6, "a", 5000)
-        .add(6, "run.completed")
-        .told()
-    )
+    told = rows(run_log(1).done(5, "b", 1000).done(6, "a", 5000).end(6))
     assert list(told) == ["queued", "a", "b"]
     assert spans(told["queued"]) == [("wait", 0, 1)]
     assert spans(told["a"]) == [("work", 1, 6)]
@@ -88,16 +93,8 @@ def test_queue_and_steps_are_rows_in_the_order_in_which_they_begin() -> None:
 
 def test_tries_of_a_step_are_failed_spans_with_backoff_between() -> None:
     """Each failed try has its duration, and the time until the next one."""
-    row = rows(
-        Log()
-        .add(0, "run.created")
-        .started(0)
-        .failed(1, "upload", 1000, retry=3)
-        .failed(4, "upload", 500, retry=8)
-        .done(9, "upload", 800)
-        .add(9, "run.completed")
-        .told()
-    )["upload"]
+    log = run_log().failed(1, "upload", 1000, retry=3).failed(4, "upload", 500, retry=8)
+    row = rows(log.done(9, "upload", 800).end(9))["upload"]
     assert spans(row) == [
         ("failed", 0, 1),
         ("backoff", 1, 3.5),
@@ -114,40 +111,24 @@ def test_tries_of_a_step_are_failed_spans_with_backoff_between() -> None:
 
 def test_failure_of_an_attempt_backs_off_on_the_row_of_its_step() -> None:
     """If a step's failure ends the attempt, the wait for the next attempt is drawn in its row."""
-    row = rows(
-        Log()
-        .add(0, "run.created")
-        .started(0)
-        .failed(1, "pay", 1000)
-        .add(1, "attempt.failed", attempt=1, step="pay", error=TIMEOUT, retry_at=at(3))
-        .started(3, 2)
-        .done(4, "pay", 1000)
-        .add(4, "run.completed")
-        .told()
-    )["pay"]
+    log = run_log().failed(1, "pay", 1000)
+    log.add(1, "attempt.failed", attempt=1, step="pay", error=TIMEOUT, retry_at=at(3))
+    row = rows(log.started(3, 2).done(4, "pay", 1000).end(4))["pay"]
     assert spans(row) == [("failed", 0, 1), ("backoff", 1, 3), ("work", 3, 4)]
     assert [(t.number, t.retry_ms) for t in row.tries] == [(1, 2000)]
 
 
 def test_failure_outside_of_steps_has_a_row_of_its_own() -> None:
     """An error raised by the handler itself is drawn in the handler's row."""
-    told = (
-        Log()
-        .add(0, "run.created")
-        .started(1)
-        .done(2, "a", 1000)
-        .add(3, "attempt.failed", attempt=1, error=TIMEOUT)
-        .add(3, "run.failed", attempt=1, error=TIMEOUT)
-        .told()
-    )
-    row = rows(told)["handler"]
+    log = run_log(1).done(2, "a", 1000).add(3, "attempt.failed", attempt=1, error=TIMEOUT)
+    row = rows(log.add(3, "run.failed", attempt=1, error=TIMEOUT).timeline())["handler"]
     assert spans(row) == [("failed", 2, 3)]
     assert (row.status, row.tries[0].retry_ms) == ("failed", None)
 
 
 def test_handler_without_steps_is_one_bar() -> None:
     """A handler without steps has a row of its own."""
-    told = Log(status="completed").add(0, "run.created").started(1).add(5, "run.completed").told()
+    told = run_log(1, status="completed").end(5)
     assert spans(rows(told)["handler"]) == [("work", 1, 5)]
     assert rows(told)["handler"].status == "completed"
     assert (told.active_ms, told.waiting_ms) == (4000, 1000)
@@ -155,30 +136,19 @@ def test_handler_without_steps_is_one_bar() -> None:
 
 def test_time_of_the_handler_between_steps_is_shown_where_it_is_long() -> None:
     """Seconds of the handler's own are not an idle gap; a moment is not worth a row."""
-    log = Log().add(0, "run.created").started(0).done(1, "a", 1000)
-    told = log.done(1.4, "b", 100).add(1.5, "run.completed").told()
+    told = run_log().done(1, "a", 1000).done(1.4, "b", 100).end(1.5)
     assert "handler" not in rows(told)
-    log = Log().add(0, "run.created").started(0).done(1, "a", 1000)
-    told = log.done(9, "b", 1000).add(9, "run.completed").told()
+    told = run_log().done(1, "a", 1000).done(9, "b", 1000).end(9)
     assert spans(rows(told)["handler"]) == [("work", 1, 8)]
     assert told.active_ms == 9000
 
 
 def test_waits_are_rows_and_not_active_time() -> None:
     """A sleep counts as waiting; what executed before and after it counts as active."""
-    told = (
-        Log()
-        .add(0, "run.created")
-        .started(0)
-        .done(2, "a", 2000)
-        .add(2, "wait.started", step="nap", wait="sleep", until=at(100))
-        .add(2, "attempt.suspended")
-        .add(100, "wait.ended", step="nap")
-        .add(100, "attempt.resumed", attempt=1)
-        .done(103, "b", 3000)
-        .add(103, "run.completed")
-        .told()
-    )
+    log = run_log().done(2, "a", 2000)
+    log.add(2, "wait.started", step="nap", wait="sleep", until=at(100)).add(2, "attempt.suspended")
+    log.add(100, "wait.ended", step="nap").add(100, "attempt.resumed", attempt=1)
+    told = log.done(103, "b", 3000).end(103)
     assert spans(rows(told)["nap"]) == [("wait", 2, 100)]
     assert rows(told)["nap"].note == "sleep"
     assert (told.active_ms, told.waiting_ms) == (5000, 98_000)
@@ -186,7 +156,7 @@ def test_waits_are_rows_and_not_active_time() -> None:
 
 def test_what_is_under_way_lasts_until_now() -> None:
     """A step that was recorded as started is drawn up to the present time."""
-    told = Log().add(0, "run.created").started(0).add(1, "step.started", step="a").told(now=7)
+    told = run_log().add(1, "step.started", step="a").timeline(now=7)
     assert spans(rows(told)["a"]) == [("work", 0.75, 7)]
     assert (rows(told)["a"].status, told.finished) == ("running", False)
 
@@ -194,78 +164,46 @@ def test_what_is_under_way_lasts_until_now() -> None:
 def test_wait_in_the_future_is_scheduled() -> None:
     """Before its time a run is scheduled, not queued."""
     log = Log().add(0, "run.created", scheduled_at=at(60))
-    assert [row.name for row in log.told(now=5).rows] == ["scheduled"]
-    told = log.add(60, "run.queued", reason="due").told(now=61)
+    assert [row.name for row in log.timeline(now=5).rows] == ["scheduled"]
+    told = log.add(60, "run.queued", reason="due").timeline(now=61)
     assert spans(rows(told)["scheduled"]) == [("wait", 0, 60)]
     assert spans(rows(told)["queued"]) == [("wait", 60, 61)]
 
 
 def test_lost_attempt_shows_where_it_was_and_why() -> None:
     """The step that was executing has a failed try that says that it was lost."""
-    told = (
-        Log()
-        .add(0, "run.created")
-        .started(0)
-        .add(1, "step.started", step="a")
-        .add(5, "attempt.lost", attempt=1, reason="worker w1 died")
-        .add(6, "attempt.resumed")
-        .done(8, "a", 2000)
-        .add(8, "run.completed")
-        .told()
-    )
-    row = rows(told)["a"]
+    log = run_log().add(1, "step.started", step="a").lost(5).add(6, "attempt.resumed")
+    row = rows(log.done(8, "a", 2000).end(8))["a"]
     assert [(t.type, t.message) for t in row.tries] == [("lost", "worker w1 died")]
     assert [s[0] for s in spans(row)] == ["failed", "work"]
 
 
 def test_run_given_up_after_lost_attempts_failed_in_the_handler() -> None:
     """No row is left running, and the queue's row has not failed."""
-    log = (
-        Log(status="failed")
-        .add(0, "run.created")
-        .started(1)
-        .add(3, "attempt.lost", attempt=1, reason="worker w1 died")
-    )
-    assert rows(log.told(now=4))["handler"].status == "retrying"
-    log.started(5).add(6, "attempt.lost", attempt=2, reason="worker w2 died")
-    told = rows(log.add(6, "run.failed", attempt=2, error=TIMEOUT).told())
-    assert {name: row.status for name, row in told.items()} == {
-        "queued": "completed",
-        "handler": "failed",
-    }
+    log = run_log(1, status="failed").lost(3)
+    assert rows(log.timeline(now=4))["handler"].status == "retrying"
+    told = rows(log.started(5).lost(6, 2).add(6, "run.failed", attempt=2, error=TIMEOUT).timeline())
+    statuses = {name: row.status for name, row in told.items()}
+    assert statuses == {"queued": "completed", "handler": "failed"}
     assert spans(told["handler"]) == [("failed", 1, 3), ("failed", 5, 6)]
 
 
 def test_handler_that_was_lost_and_then_done_is_done() -> None:
     """The handler's row gets the status of the run."""
-    told = rows(
-        Log(status="completed")
-        .add(0, "run.created")
-        .started(1)
-        .add(3, "attempt.lost", attempt=1, reason="worker w1 died")
-        .started(4)
-        .add(6, "run.completed")
-        .told()
-    )
+    told = rows(run_log(1, status="completed").lost(3).started(4).end(6))
     assert told["handler"].status == "completed"
 
 
 def test_finished_run_without_records_lasted_as_long_as_it_says() -> None:
     """It does not last until now: the run object has its end and its duration."""
-    told = Log(status="completed", finished_at=at(5), duration_ms=3000).told(now=1000)
+    told = Log(status="completed", finished_at=at(5), duration_ms=3000).timeline(now=1000)
     assert (told.total_ms, told.end_us) == (3000, T0_US + 5_000_000)
 
 
 def test_cancelled_run_ends_all_that_was_open() -> None:
     """No row of an ended run goes on."""
-    told = (
-        Log()
-        .add(0, "run.created")
-        .started(0)
-        .add(1, "step.started", step="a")
-        .add(4, "run.cancelled", reason="requested")
-        .told(now=1000)
-    )
+    log = run_log().add(1, "step.started", step="a")
+    told = log.add(4, "run.cancelled", reason="requested").timeline(now=1000)
     assert spans(rows(told)["a"]) == [("work", 0.75, 4)]
     assert (rows(told)["a"].status, told.end_us) == ("cancelled", T0_US + 4_000_000)
 
@@ -273,50 +211,37 @@ def test_cancelled_run_ends_all_that_was_open() -> None:
 def test_retried_run_goes_on_on_the_same_rows() -> None:
     """After `runs retry` the run has not ended yet, and its rows continue."""
     log = (
-        Log()
-        .add(0, "run.created")
-        .started(0)
-        .failed(1, "a", 1000)
-        .add(1, "attempt.failed", attempt=1, step="a", error=TIMEOUT)
-        .add(1, "run.failed", attempt=1, error=TIMEOUT)
-        .add(50, "run.retried", forgotten=["a"])
+        run_log().failed(1, "a", 1000).add(1, "attempt.failed", attempt=1, step="a", error=TIMEOUT)
     )
-    assert spans(rows(log.told(now=51))["queued"])[-1] == ("wait", 50, 51)
-    told = log.started(52, 2).done(53, "a", 1000).add(53, "run.completed").told()
+    log.add(1, "run.failed", attempt=1, error=TIMEOUT).add(50, "run.retried", forgotten=["a"])
+    assert spans(rows(log.timeline(now=51))["queued"])[-1] == ("wait", 50, 51)
+    told = log.started(52, 2).done(53, "a", 1000).end(53)
     assert [s[0] for s in spans(rows(told)["a"])] == ["failed", "work"]
     assert (rows(told)["a"].status, told.end_us) == ("completed", T0_US + 53_000_000)
 
 
 def test_children_are_named() -> None:
     """The row of a child names its run."""
-    told = rows(
-        Log()
-        .add(0, "run.created")
-        .started(0)
-        .add(1, "child.started", step="call", child="run_y", job="pay")
-        .add(1, "wait.started", step="call", wait="child", child="run_y")
-        .add(9, "wait.ended", step="call", status="failed")
-        .told(now=9)
-    )
+    log = run_log().add(1, "child.started", step="call", child="run_y", job="pay")
+    log.add(1, "wait.started", step="call", wait="child", child="run_y")
+    told = rows(log.add(9, "wait.ended", step="call", status="failed").timeline(now=9))
     assert (told["call"].note, told["call"].status) == ("pay run_y", "failed")
 
 
 def test_steps_without_records_are_shown_as_reused() -> None:
     """Steps that a fork took over have no records, but a row."""
-    log = Log(
-        steps=[
-            {"name": "a", "status": "completed", "kind": "run"},
-            {"name": "now", "status": "completed", "kind": "value"},
-        ]
-    )
-    told = rows(log.add(0, "run.created").started(0).told(now=1))
+    steps = [
+        {"name": "a", "status": "completed", "kind": "run"},
+        {"name": "now", "status": "completed", "kind": "value"},
+    ]
+    told = rows(run_log(steps=steps).timeline(now=1))
     assert told["a"].note == "reused"
     assert "now" not in told
 
 
 def test_step_may_be_called_like_a_row_that_is_no_step() -> None:
     """A step named `queued` is not the time in the queue."""
-    told = Log().add(0, "run.created").started(2).done(3, "queued", 1000).told(now=3)
+    told = run_log(2).done(3, "queued", 1000).timeline(now=3)
     assert [(row.name, spans(row)) for row in told.rows] == [
         ("queued", [("wait", 0, 2)]),
         ("queued", [("work", 2, 3)]),
@@ -325,14 +250,14 @@ def test_step_may_be_called_like_a_row_that_is_no_step() -> None:
 
 def test_kinds_that_are_not_known_change_nothing() -> None:
     """Records of a newer daemon do not break the timeline."""
-    log = Log().add(0, "run.created").started(0).add(1, "moon.risen", phase=3)
-    assert [row.name for row in log.told(now=1).rows] == ["queued", "handler"]
+    log = run_log().add(1, "moon.risen", phase=3)
+    assert [row.name for row in log.timeline(now=1).rows] == ["queued", "handler"]
 
 
 def test_progress_is_the_last_that_was_reported() -> None:
     """Progress is shown as done of total."""
     log = Log().add(0, "run.created").add(1, "progress.reported", done=1, total=8)
-    told = log.add(2, "progress.reported", done=3, total=8, message="pages").told(now=2)
+    told = log.add(2, "progress.reported", done=3, total=8, message="pages").timeline(now=2)
     assert told.progress == "3/8 pages"
 
 
@@ -352,32 +277,15 @@ def drawn(told: Timeline, width: int = 40) -> list[str]:
 
 def test_bars_are_to_scale() -> None:
     """Half of the time takes half of the cells."""
-    told = (
-        Log()
-        .add(0, "run.created")
-        .started(0)
-        .done(5, "a", 5000)
-        .done(10, "b", 5000)
-        .add(10, "run.completed")
-        .told()
-    )
+    told = run_log().done(5, "a", 5000).done(10, "b", 5000).end(10)
     assert drawn(told)[1:] == ["#" * 20 + " " * 20, " " * 20 + "#" * 20]
 
 
 def test_long_idle_gap_is_compressed_and_marked() -> None:
     """A wait of hours takes a few cells, and the axis says how long it was."""
-    told = (
-        Log()
-        .add(0, "run.created")
-        .started(0)
-        .done(10, "a", 10_000)
-        .add(10, "wait.started", step="nap", wait="sleep")
-        .add(7210, "wait.ended", step="nap")
-        .add(7210, "attempt.resumed")
-        .done(7220, "b", 10_000)
-        .add(7220, "run.completed")
-        .told()
-    )
+    log = run_log().done(10, "a", 10_000).add(10, "wait.started", step="nap", wait="sleep")
+    log.add(7210, "wait.ended", step="nap").add(7210, "attempt.resumed")
+    told = log.done(7220, "b", 10_000).end(7220)
     assert drawn(told)[1:] == [
         "################                        ",
         "                ---~~---                ",
@@ -388,39 +296,23 @@ def test_long_idle_gap_is_compressed_and_marked() -> None:
 
 def test_short_waits_are_to_scale() -> None:
     """A pause is not compressed if the work is still visible beside it."""
-    told = (
-        Log()
-        .add(0, "run.created")
-        .started(0)
-        .done(2, "a", 2000)
-        .done(6, "b", 1000)
-        .add(6, "run.completed")
-        .told()
-    )
+    told = run_log().done(2, "a", 2000).done(6, "b", 1000).end(6)
     assert "~" not in ticks(axis_of(told))
 
 
 def test_what_executes_is_never_invisible() -> None:
     """A step without a duration has a cell."""
-    told = (
-        Log()
-        .add(0, "run.created")
-        .started(0)
-        .done(0, "a", 0)
-        .done(100, "b", 100_000)
-        .add(100, "run.completed")
-        .done(100, "c", 0)
-        .told()
-    )
+    log = run_log().done(0, "a", 0).done(100, "b", 100_000)
+    told = log.add(100, "run.completed").done(100, "c", 0).timeline()
     assert [row.count("#") for row in drawn(told)] == [0, 1, 40, 1]
 
 
 def test_many_gaps_leave_room_for_the_work() -> None:
     """Only as many gaps are compressed as there is room for; the width is kept."""
-    log = Log().add(0, "run.created").started(0)
+    log = run_log()
     for day in range(30):
         log.done(day * 86_400 + 1, f"day{day}", 1000)
-    told = log.add(2_592_000, "run.completed").told()
+    told = log.end(2_592_000)
     axis = axis_of(told)
     assert len(ticks(axis)) == 40
     assert all(len(row) == 40 for row in drawn(told))
@@ -429,7 +321,7 @@ def test_many_gaps_leave_room_for_the_work() -> None:
 
 def test_run_without_work_has_an_axis() -> None:
     """A run that only waits is drawn to scale."""
-    told = Log().add(0, "run.created").told(now=3600)
+    told = Log().add(0, "run.created").timeline(now=3600)
     assert drawn(told) == ["-" * 40]
 
 
@@ -457,30 +349,19 @@ def waits(log: Log, seconds: float, step: str, *events: tuple[str, str | None], 
 
 def test_wait_for_an_event_says_which() -> None:
     """The note names the events that may arrive, and then the one that did."""
-    log = Log().add(0, "run.created").started(0)
+    log = run_log()
     waits(log, 1, "approve", ("avatar.approved", "img_123"))
-    told = rows(log.told(5))
+    told = rows(log.timeline(5))
     assert spans(told["approve"]) == [("wait", 1, 5)]
-    assert (told["approve"].status, told["approve"].note) == (
-        "waiting",
-        "event avatar.approved [img_123]",
-    )
-    log.add(
-        9,
-        "wait.ended",
-        step="approve",
-        status="",
-        event="evt_1",
-        name="avatar.approved",
-        correlation_key="img_123",
-        result=None,
-    )
+    assert told["approve"].status == "waiting"
+    assert told["approve"].note == "event avatar.approved [img_123]"
+    event = {"event": "evt_1", "name": "avatar.approved", "correlation_key": "img_123"}
+    log.add(9, "wait.ended", step="approve", status="", **event, result=None)
     waits(log, 9, "decision", ("yes", "k"), ("no", None))
-    row = rows(log.told(10))["decision"]
+    row = rows(log.timeline(10))["decision"]
     assert row.note == "event yes [k], event no"
     log.add(11, "wait.ended", step="decision", status="", event="evt_2", name="no")
-    log.add(12, "run.completed")
-    told = rows(log.told())
+    told = rows(log.end(12))
     assert spans(told["approve"]) == [("wait", 1, 9)]
     assert [(row.status, row.note) for row in (told["approve"], told["decision"])] == [
         ("completed", "event avatar.approved [img_123]"),
@@ -490,48 +371,34 @@ def test_wait_for_an_event_says_which() -> None:
 
 def test_wait_that_timed_out_ends_as_its_code_says() -> None:
     """`on_timeout` decides whether it failed, completed or was cancelled."""
-    for on_timeout, status in (
-        ("fail", "failed"),
-        ("continue", "completed"),
-        ("cancel", "cancelled"),
-    ):
-        log = Log().add(0, "run.created").started(0)
+    ends = {"fail": "failed", "continue": "completed", "cancel": "cancelled"}
+    for on_timeout, status in ends.items():
+        log = run_log()
         waits(log, 1, "paid", ("paid", None), on_timeout=on_timeout)
         log.add(3, "wait.ended", step="paid", status="timed_out")
-        row = rows(log.told(4))["paid"]
+        row = rows(log.timeline(4))["paid"]
         assert (row.status, row.note) == (status, "timed out: event paid")
 
 
 def test_lock_is_waited_for_and_held() -> None:
     """One row: the wait, then the hold until the lock is released; neither is active time."""
-    log = Log().add(0, "run.created").started(0)
+    log = run_log()
     log.add(1, "wait.started", step="[lock index]", wait="lock", lock="index")
-    assert rows(log.told(2))["lock index"].status == "waiting"
+    assert rows(log.timeline(2))["lock index"].status == "waiting"
     log.add(3, "wait.ended", step="[lock index]", status="")
     log.add(3, "lock.acquired", step="[lock index]", key="index")
     log.done(5, "a", 2000)
-    assert spans(rows(log.told(6))["lock index"]) == [("wait", 1, 3), ("hold", 3, 6)]
-    log.add(7, "lock.released", key="index", reason="left").add(7, "run.completed")
-    told = log.told()
+    assert spans(rows(log.timeline(6))["lock index"]) == [("wait", 1, 3), ("hold", 3, 6)]
+    told = log.add(7, "lock.released", key="index", reason="left").end(7)
     row = rows(told)["lock index"]
-    assert (spans(row), row.status, row.note) == (
-        [("wait", 1, 3), ("hold", 3, 7)],
-        "completed",
-        "",
-    )
+    assert spans(row) == [("wait", 1, 3), ("hold", 3, 7)]
+    assert (row.status, row.note) == ("completed", "")
 
 
 def test_lock_without_a_wait_hides_nothing_that_the_handler_does() -> None:
     """What the handler does while it holds the lock still has its row."""
-    told = (
-        Log()
-        .add(0, "run.created")
-        .started(0)
-        .add(0, "lock.acquired", step="[lock k]", key="k")
-        .add(4, "run.completed")
-        .add(4, "lock.released", key="k", reason="run")
-        .told()
-    )
+    log = run_log().add(0, "lock.acquired", step="[lock k]", key="k").add(4, "run.completed")
+    told = log.add(4, "lock.released", key="k", reason="run").timeline()
     assert spans(rows(told)["lock k"]) == [("hold", 0, 4)]
     assert spans(rows(told)["handler"]) == [("work", 0, 4)]
     assert told.active_ms == 4000
@@ -540,26 +407,18 @@ def test_lock_without_a_wait_hides_nothing_that_the_handler_does() -> None:
 
 def test_lock_whose_ttl_passed_says_so() -> None:
     """The lock was lost then, and later work was not under it."""
-    log = Log().add(0, "run.created").started(0).add(0, "lock.acquired", step="[lock k]", key="k")
-    row = rows(log.add(3, "lock.released", key="k", reason="expired").told(9))["lock k"]
-    assert (spans(row), row.status, row.note) == ([("hold", 0, 3)], "failed", "expired")
+    log = run_log().add(0, "lock.acquired", step="[lock k]", key="k")
+    row = rows(log.add(3, "lock.released", key="k", reason="expired").timeline(9))["lock k"]
+    assert (spans(row), row.status, row.note) == ([("hold", 0, 3)], "failed", "its ttl passed")
 
 
 def test_sending_is_a_mark_and_a_write_of_state_is_none() -> None:
     """State is read and written all the time; an event wakes other runs and is worth a row."""
-    log = Log().add(0, "run.created").started(0)
+    log = run_log()
     log.add(1, "state.set", step="[state.set k]", key="k", value=1, version=1)
-    log.add(
-        2,
-        "event.received",
-        step="[event.send paid]",
-        name="paid",
-        correlation_key="o:1",
-        event="evt_1",
-        resumed=["run_1", "run_2"],
-    )
-    log.done(3, "a", 100).add(3, "run.completed")
-    told = rows(log.told())
+    paid = {"event": "evt_1", "name": "paid", "correlation_key": "o:1"}
+    log.add(2, "event.received", step="[event.send paid]", **paid, resumed=["run_1", "run_2"])
+    told = rows(log.done(3, "a", 100).end(3))
     assert spans(told["event.send paid"]) == [("work", 2, 2)]
     assert told["event.send paid"].note == "event paid [o:1], resumed 2"
     assert not any("state" in name for name in told)
@@ -567,64 +426,43 @@ def test_sending_is_a_mark_and_a_write_of_state_is_none() -> None:
 
 def test_refused_call_is_a_failed_mark_with_its_reason() -> None:
     """It has a row whether or not the handler went on without it."""
-    log = Log().add(0, "run.created").started(0)
+    log = run_log()
     error = {"code": "conflict", "message": "k has version 3", "hint": ""}
-    log.add(1, "call.refused", step="[state.set k]#2", error=error).add(2, "run.completed")
-    row = rows(log.told())["state.set k#2"]
-    assert [(t.type, t.message, t.retry_ms) for t in row.tries] == [
-        ("conflict", "k has version 3", None)
-    ]
+    told = log.add(1, "call.refused", step="[state.set k]#2", error=error).end(2)
+    row = rows(told)["state.set k#2"]
+    tries = [(t.type, t.message, t.retry_ms) for t in row.tries]
+    assert tries == [("conflict", "k has version 3", None)]
     assert (row.status, spans(row)) == ("failed", [("failed", 1, 1)])
 
 
 def test_refused_call_that_ends_the_attempt_is_tried_again_on_its_row() -> None:
     """Each refusal is a failed try; once the call succeeds, its row is like any other."""
     error = {"code": "conflict", "message": "k has version 3", "hint": ""}
-    log = Log().add(0, "run.created").started(0)
+    log = run_log()
     log.add(1, "call.refused", step="[state.set k]", error=error)
     log.add(1, "attempt.failed", attempt=1, step="[state.set k]", error=TIMEOUT, retry_at=at(3))
     log.started(3, 2).add(3, "state.set", step="[state.set k]", key="k", value=1)
-    row = rows(log.add(3, "run.completed").told())["state.set k"]
+    row = rows(log.end(3))["state.set k"]
     assert [(t.number, t.type, t.retry_ms) for t in row.tries] == [(1, "conflict", 2000)]
     assert [kind for kind, *_ in spans(row)] == ["failed", "backoff", "work"]
     assert row.status == "completed"
 
 
+def completed(name: str, kind: str, start: float, end: float, **more: str) -> dict[str, str]:
+    """A step of the run object."""
+    times = {"started_at": at(start), "finished_at": at(end)}
+    return {"name": name, "kind": kind, "status": "completed", **times, **more}
+
+
 def test_steps_without_records_have_the_detail_that_the_daemon_tells() -> None:
     """Of calls in brackets only locks have a row."""
     steps = [
-        {
-            "name": "approve",
-            "kind": "event",
-            "status": "completed",
-            "started_at": at(1),
-            "finished_at": at(3),
-            "detail": "event avatar.approved [img_123]",
-        },
-        {
-            "name": "[lock k]",
-            "kind": "lock",
-            "status": "completed",
-            "started_at": at(3),
-            "finished_at": at(4),
-            "detail": "lock k",
-        },
-        {
-            "name": "[event.send paid]",
-            "kind": "event",
-            "status": "completed",
-            "started_at": at(4),
-            "finished_at": at(4),
-        },
-        {
-            "name": "[state.set k]",
-            "kind": "value",
-            "status": "completed",
-            "started_at": at(4),
-            "finished_at": at(4),
-        },
+        completed("approve", "event", 1, 3, detail="event avatar.approved [img_123]"),
+        completed("[lock k]", "lock", 3, 4, detail="lock k"),
+        completed("[event.send paid]", "event", 4, 4),
+        completed("[state.set k]", "value", 4, 4),
     ]
-    told = rows(Log(steps=steps).add(0, "run.created").started(0).told(5))
+    told = rows(run_log(steps=steps).timeline(5))
     assert [(row.name, row.note) for row in told.values() if row.name != "handler"] == [
         ("queued", ""),
         ("approve", "event avatar.approved [img_123]"),

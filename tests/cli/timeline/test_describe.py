@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -9,75 +11,49 @@ import pytest
 from stackshift_cli.render.tsv import detail
 from stackshift_cli.timeline.describe import call
 
+# A record as it is in the journal, then what is said of it.
+DETAILS = """
+wait.started {"wait": "event", "events": [["paid", "o:1"], ["gone", null]], "on_timeout": "fail", \
+"until": "T"}
+  event paid [o:1], event gone on_timeout=fail until=T
+wait.started {"wait": "lock", "lock": "index", "until": null}
+  lock index
+wait.started {"wait": "sleep", "until": "T"}
+  wait=sleep until=T
+wait.ended {"status": "", "event": "evt_1", "name": "paid", "correlation_key": "o:1", \
+"received_at": "T", "result": {"a": 1}}
+  event paid [o:1] event=evt_1 received_at=T result={"a":1}
+wait.ended {"status": "timed_out", "name": "", "correlation_key": null}
+  status=timed_out
+lock.acquired {"key": "index", "asker": "ab", "holder": "sync", "expires_at": "T"}
+  lock index holder=sync expires_at=T
+lock.released {"key": "index", "reason": "expired"}
+  lock index reason=expired
+state.set {"key": "n", "value": 0, "version": 3, "op": "increment"}
+  state n = 0 version=3 op=increment
+state.set {"key": "n", "value": "5", "version": 1}
+  state n = "5" version=1
+state.deleted {"key": "n", "version": 4}
+  state n version=4
+event.received {"event": "evt_1", "name": "paid", "correlation_key": null, "payload": null, \
+"resumed": ["run_1"]}
+  event paid event=evt_1 resumed=["run_1"]
+call.refused {"error": {"code": "conflict", "message": "n has version 3", "hint": ""}}
+  conflict: n has version 3
+step.failed {"error": {"type": "ValueError", "message": "no", "traceback": ""}}
+  ValueError: no
+"""
 
-@pytest.mark.parametrize(
-    ("kind", "fields", "told"),
-    [
-        (
-            "wait.started",
-            {
-                "wait": "event",
-                "events": [["paid", "o:1"], ["gone", None]],
-                "on_timeout": "fail",
-                "until": "T",
-            },
-            "event paid [o:1], event gone on_timeout=fail until=T",
-        ),
-        ("wait.started", {"wait": "lock", "lock": "index", "until": None}, "lock index"),
-        ("wait.started", {"wait": "sleep", "until": "T"}, "wait=sleep until=T"),
-        (
-            "wait.ended",
-            {
-                "status": "",
-                "event": "evt_1",
-                "name": "paid",
-                "correlation_key": "o:1",
-                "received_at": "T",
-                "result": {"a": 1},
-            },
-            'event paid [o:1] event=evt_1 received_at=T result={"a":1}',
-        ),
-        (
-            "wait.ended",
-            {"status": "timed_out", "name": "", "correlation_key": None},
-            "status=timed_out",
-        ),
-        (
-            "lock.acquired",
-            {"key": "index", "asker": "ab", "holder": "sync", "expires_at": "T"},
-            "lock index holder=sync expires_at=T",
-        ),
-        ("lock.released", {"key": "index", "reason": "expired"}, "lock index reason=expired"),
-        (
-            "state.set",
-            {"key": "n", "value": 0, "version": 3, "op": "increment"},
-            "state n = 0 version=3 op=increment",
-        ),
-        ("state.set", {"key": "n", "value": "5", "version": 1}, 'state n = "5" version=1'),
-        ("state.deleted", {"key": "n", "version": 4}, "state n version=4"),
-        (
-            "event.received",
-            {
-                "event": "evt_1",
-                "name": "paid",
-                "correlation_key": None,
-                "payload": None,
-                "resumed": ["run_1"],
-            },
-            'event paid event=evt_1 resumed=["run_1"]',
-        ),
-        (
-            "call.refused",
-            {"error": {"code": "conflict", "message": "n has version 3", "hint": ""}},
-            "conflict: n has version 3",
-        ),
-        (
-            "step.failed",
-            {"error": {"type": "ValueError", "message": "no", "traceback": ""}},
-            "ValueError: no",
-        ),
-    ],
-)
+
+def details() -> Iterator[tuple[str, dict[str, Any], str]]:
+    """The rows of `DETAILS`: kind, fields, and what is said."""
+    lines = DETAILS.strip().splitlines()
+    for record, told in zip(lines[::2], lines[1::2], strict=True):
+        kind, _, fields = record.partition(" ")
+        yield kind, json.loads(fields), told.strip()
+
+
+@pytest.mark.parametrize(("kind", "fields", "told"), list(details()))
 def test_detail_says_what_it_is_about_first(kind: str, fields: dict[str, Any], told: str) -> None:
     """The subject comes first, then the other fields; nothing is shown twice."""
     assert detail({"seq": 1, "at": "T", "kind": kind, "run": "run_1", **fields}) == told

@@ -8,7 +8,7 @@ import signal
 import threading
 from typing import Any
 
-import pexpect  # type: ignore[import-untyped]  # it has no types
+import pexpect
 import pytest
 
 from cli.conftest import SECONDS, Shell
@@ -37,21 +37,9 @@ def test_list_is_runs_list_of_the_dead_letter(shell: Shell, daemon: FakeDaemon) 
 def test_list_hands_its_filters_on(shell: Shell, daemon: FakeDaemon) -> None:
     """It takes the filters of `runs list`, except for the status, which is the same for all."""
     fill(daemon, 1, queue="media")
-    told = shell(
-        "dead",
-        "list",
-        "--queue",
-        "media",
-        "--job",
-        "hello",
-        "--label",
-        "a=b",
-        "--since",
-        "2026-05-06T09:00:00Z",
-        "--limit",
-        "7",
-        "--cursor",
-        run_id(1),
+    told = shell.run(
+        f"""dead list --queue media --job hello --label a=b --since 2026-05-06T09:00:00Z
+        --limit 7 --cursor {run_id(1)}"""
     )
     assert told == ("", "", 0)
     assert daemon.params("run.list") == {
@@ -116,14 +104,9 @@ def test_all_needs_a_yes_and_takes_what_was_there(shell: Shell, daemon: FakeDaem
     assert told.stderr.startswith("error[usage]: retry 2 runs: confirmation is required")
     told = shell("dead", "retry", "--all", "--queue", "media", "--job", "hello", "-y")
     assert told == ("".join(f"{run}\n" for run in media), "2 runs retried\n", 0)
-    assert daemon.params("dead.retry") == {
-        "all": True,
-        "queue": "media",
-        "job": "hello",
-        "until": T0,
-        "limit": 500,
-    }
-    assert daemon.params("dead.count") == {"queue": "media", "job": "hello"}
+    which = {"queue": "media", "job": "hello"}
+    assert daemon.params("dead.retry") == {"all": True, **which, "until": T0, "limit": 500}
+    assert daemon.params("dead.count") == which
 
 
 def test_many_go_page_by_page(shell: Shell, daemon: FakeDaemon) -> None:
@@ -164,10 +147,8 @@ def test_full_disk_ends_it_once(shell: Shell, daemon: FakeDaemon) -> None:
     """A refusal for lack of room is not repeated page after page."""
     runs = fill(daemon, 600)
     full = DiskFull("there is no room on the disk").as_json()
-    daemon.answers["dead.discard"] = lambda _params: {
-        "results": [{"id": runs[0]}, {"run": runs[1], "error": full}],
-        "cursor": "2",
-    }
+    results = [{"id": runs[0]}, {"run": runs[1], "error": full}]
+    daemon.answers["dead.discard"] = lambda _: {"results": results, "cursor": "2"}
     told = shell("dead", "discard", "--all", "-y")
     assert (told.stdout, told.code) == (f"{runs[0]}\n", 75)
     assert daemon.asked("dead.discard") == 1
@@ -211,4 +192,4 @@ def test_on_a_terminal_it_asks(shell: Shell, daemon: FakeDaemon, answer: str, as
     terminal.close()
     assert terminal.exitstatus == 0
     assert daemon.asked("dead.discard") == asked
-    assert (b"nothing was changed" in terminal.before) == (not asked)
+    assert (b"nothing was done" in (terminal.before or b"")) == (not asked)

@@ -15,18 +15,13 @@ from cli.fake_state import AT, LATER, event_id, event_object
 from cli.live_output import read_lines
 from stackshift_jobs.errors import Conflict
 
+ANSWER: dict[str, Any] = {"id": event_id(1), "name": "paid", "correlation_key": None}
+ANSWER |= {"resumed": [], "kept_until": None, "reused": False}
+
 
 def answer(daemon: FakeDaemon, **changed: Any) -> None:
-    """Have the daemon answer `event.send` with an event and these fields."""
-    daemon.answers["event.send"] = lambda _: {
-        "id": event_id(1),
-        "name": "paid",
-        "correlation_key": None,
-        "resumed": [],
-        "kept_until": None,
-        "reused": False,
-        **changed,
-    }
+    """The reply to `event.send`."""
+    daemon.answers["event.send"] = lambda _: ANSWER | changed
 
 
 def test_send_prints_the_id_and_says_what_it_did(shell: Shell, daemon: FakeDaemon) -> None:
@@ -57,35 +52,15 @@ def test_send_json_is_the_whole_answer(shell: Shell, daemon: FakeDaemon) -> None
     """`{id, name, correlation_key, resumed, kept_until, reused}`."""
     answer(daemon, correlation_key="o:1", resumed=[run_id(1)])
     told = shell("event", "send", "paid", "--json")
-    assert json.loads(told.stdout) == {
-        "id": event_id(1),
-        "name": "paid",
-        "correlation_key": "o:1",
-        "resumed": [run_id(1)],
-        "kept_until": None,
-        "reused": False,
-    }
+    assert json.loads(told.stdout) == ANSWER | {"correlation_key": "o:1", "resumed": [run_id(1)]}
     assert told.stderr == ""
 
 
 def test_send_sends_what_was_given(shell: Shell, daemon: FakeDaemon, project: Path) -> None:
     """The payload in all its forms, keys and durations."""
-    shell(
-        "event",
-        "send",
-        "paid",
-        "-p",
-        '{"a": 1}',
-        "-F",
-        "b=x",
-        "--correlation-key",
-        "o:1",
-        "--idempotency-key",
-        "k",
-        "--idempotency-ttl",
-        "1d",
-        "--ttl",
-        "2h",
+    shell.run(
+        """event send paid -p '{"a": 1}' -F b=x --correlation-key o:1
+        --idempotency-key k --idempotency-ttl 1d --ttl 2h"""
     )
     assert daemon.params("event.send") == {
         "name": "paid",
@@ -175,16 +150,20 @@ def test_list_goes_on_over_pages_up_to_its_limit(shell: Shell, daemon: FakeDaemo
     assert shell("event", "list", "--limit", "9999").stderr == ""
 
 
+def paid_event(seq: int, event: int, key: str | None, **more: Any) -> dict[str, Any]:
+    """The record of an event `paid`."""
+    fields = {"event": event_id(event), "name": "paid", "correlation_key": key}
+    return record(seq, "event.received", **fields, **more)
+
+
+def end_of_wait(seq: int, run: int, event: int, key: str, at: str) -> dict[str, Any]:
+    """The record that ends the wait of a run with an event `paid`, received at `at`."""
+    fields = {"event": event_id(event), "name": "paid", "correlation_key": key, "received_at": at}
+    return record(seq, "wait.ended", run_id(run), step="[wait]", **fields)
+
+
 EVENTS = [
-    record(
-        1,
-        "event.received",
-        event=event_id(1),
-        name="paid",
-        correlation_key="o:1",
-        payload={"a": 1},
-        resumed=[run_id(1)],
-    ),
+    paid_event(1, 1, "o:1", payload={"a": 1}, resumed=[run_id(1)]),
     record(2, "run.queued", run_id(1)),
     record(3, "event.expired", event=event_id(2), name="old\x1b", correlation_key=None),
 ]
@@ -216,10 +195,7 @@ def test_tail_follows_over_a_restart_without_gap_or_duplicate(
     daemon.append(*EVENTS[1:])
     daemon.start()
     assert read_lines(process, 1)[0].startswith("3\t")
-    assert daemon.params("feed.open") == {
-        "kinds": ["event.", "wait.ended"],
-        "since_seq": 1,
-    }
+    assert daemon.params("feed.open") == {"kinds": ["event.", "wait.ended"], "since_seq": 1}
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=20)
     assert (out, process.returncode) == (b"", 130)
@@ -229,40 +205,14 @@ def test_tail_follows_over_a_restart_without_gap_or_duplicate(
 def test_tail_tells_who_consumed_a_kept_event(shell: Shell, daemon: FakeDaemon) -> None:
     """The end of the wait says it, and nothing else does; the ends of other waits are not shown.
     `-n` counts events, however many waits have ended since."""
-    received = record(1, "event.received", event=event_id(1), name="paid", correlation_key=None)
-    at_once = record(
-        3,
-        "event.received",
-        event=event_id(2),
-        name="paid",
-        correlation_key="o:1",
-        resumed=[run_id(2)],
-    )
-    consumed = record(
-        5,
-        "wait.ended",
-        run_id(1),
-        step="[wait]",
-        event=event_id(1),
-        name="paid",
-        correlation_key="",
-        received_at=received["at"],
-    )
+    received = paid_event(1, 1, None)
+    at_once = paid_event(3, 2, "o:1", resumed=[run_id(2)])
+    consumed = end_of_wait(5, 1, 1, "", received["at"])
     daemon.append(
         received,
         record(2, "wait.ended", run_id(3), step="[sleep]"),
         at_once,
-        record(
-            4,
-            "wait.ended",
-            run_id(2),
-            step="[wait]",
-            event=event_id(2),
-            name="paid",
-            correlation_key="o:1",
-            received_at=at_once["at"],
-        )
-        | {"at": at_once["at"]},
+        end_of_wait(4, 2, 2, "o:1", at_once["at"]) | {"at": at_once["at"]},
         consumed,
         *(record(n, "wait.ended", run_id(4), step="[sleep]") for n in range(6, 40)),
     )

@@ -58,7 +58,7 @@ def test_unknown_job_is_exit_4_with_near_names(shell: Shell) -> None:
 
 
 def check(*modules: dict[str, Any]) -> str:
-    """The report of the worker's check for these modules."""
+    """Run `jobs check` with this report of the worker."""
     return json.dumps({"modules": modules})
 
 

@@ -24,14 +24,8 @@ SECONDS = 30
 
 def held_by(daemon: FakeDaemon, **fields: Any) -> None:
     """The lock `k` is another's."""
-    daemon.locks["k"] = {
-        "key": "k",
-        "token": 3,
-        "expires_at": LATER,
-        "holder": "sync (pid 7)",
-        "asker": "another",
-        **fields,
-    }
+    held = {"key": "k", "token": 3, "holder": "sync (pid 7)", "asker": "another"}
+    daemon.locks["k"] = held | {"expires_at": LATER} | fields
 
 
 def ended(process: subprocess.Popen[bytes]) -> Transcript:
@@ -196,13 +190,8 @@ def script(text: str) -> list[str]:
 
 def test_command_runs_under_the_lock(shell: Shell, daemon: FakeDaemon) -> None:
     """Its output and streams are its own, the lock is in its environment, and then given back."""
-    told = shell(
-        "state",
-        "lock",
-        "k",
-        *script('cat; echo "$STACKSHIFT_LOCK_KEY $STACKSHIFT_LOCK_TOKEN"'),
-        stdin="in\n",
-    )
+    command = script('cat; echo "$STACKSHIFT_LOCK_KEY $STACKSHIFT_LOCK_TOKEN"')
+    told = shell("state", "lock", "k", *command, stdin="in\n")
     assert told == ("in\nk 7\n", "", 0)
     asked = daemon.params("lock.acquire")
     assert asked["ttl_ms"] == 30_000
@@ -292,14 +281,8 @@ def test_lost_lock_ends_the_command_with_exit_5(
         raise error
 
     daemon.answers["lock.extend"] = lost
-    told = shell(
-        "state",
-        "lock",
-        "k",
-        "--ttl",
-        "300ms",
-        *script('trap "echo cleaned up; exit 0" TERM; sleep 600 & wait'),
-    )
+    command = script('trap "echo cleaned up; exit 0" TERM; sleep 600 & wait')
+    told = shell("state", "lock", "k", "--ttl", "300ms", *command)
     assert (told.stdout, told.code) == ("cleaned up\n", 5)
     assert told.stderr.splitlines() == [
         f"error[lock_lost]: the lock 'k' was lost: {error}",

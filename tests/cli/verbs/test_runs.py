@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cli.conftest import Shell
-from cli.fake_daemon import T0, FakeDaemon, record, run_id, run_object
+from cli.fake_daemon import T0, FakeDaemon, log_line, record, run_id, run_object
 
 
 def test_list_off_a_terminal_is_tab_separated_without_a_header(
@@ -44,24 +44,11 @@ def test_names_of_others_make_no_columns_and_no_lines(shell: Shell, daemon: Fake
 
 def test_list_filters_are_sent(shell: Shell, daemon: FakeDaemon) -> None:
     """Every filter is sent to the daemon under its name."""
-    argv = [
-        "--job",
-        "j",
-        "--status",
-        "failed",
-        "--queue",
-        "q",
-        "--label",
-        "a=b",
-        "--label",
-        "c=d",
-        "--since",
-        "2026-05-06T09:00:00Z",
-        "--limit",
-        "7",
-        "--dead",
-    ]
-    assert shell("run", "list", *argv).code == 0
+    told = shell.run(
+        """run list --job j --status failed --queue q --label a=b --label c=d
+        --since 2026-05-06T09:00:00Z --limit 7 --dead"""
+    )
+    assert told.code == 0
     assert daemon.params("run.list") == {
         "job": "j",
         "status": "failed",
@@ -103,27 +90,12 @@ def _told_run(daemon: FakeDaemon) -> dict[str, Any]:
     run = daemon.add(
         run_object(1, status="retrying", finished_at=None, why="retry 2/3 at 12:41:20")
     )
+    error = {"type": "E", "message": "x\ty", "traceback": ""}
     daemon.append(
         record(1, "run.created", run["id"], job="hello"),
-        record(
-            2,
-            "step.failed",
-            run["id"],
-            attempt=1,
-            step="a",
-            error={"type": "E", "message": "x\ty", "traceback": ""},
-        ),
+        record(2, "step.failed", run["id"], attempt=1, step="a", error=error),
     )
-    daemon.logs.append(
-        {
-            "at": "2026-05-06T09:00:01.500000Z",
-            "attempt": 1,
-            "step": "a",
-            "stream": "stdout",
-            "level": None,
-            "message": "half\x1b way",
-        }
-    )
+    daemon.logs.append(log_line("half\x1b way"))
     return run
 
 
@@ -214,7 +186,7 @@ def test_why_is_one_sentence(shell: Shell, daemon: FakeDaemon) -> None:
 
 
 def test_logs_are_lines_of_columns(shell: Shell, daemon: FakeDaemon) -> None:
-    """`at attempt step stream message`; `--step` filters; `--json` gives an object per line."""
+    """`at attempt step stream message`; `--step` filters; `--json` gives an object a line."""
     _told_run(daemon)
     line = "2026-05-06T09:00:01.500000Z\t1\ta\tstdout\thalf\\x1b way\n"
     assert shell("runs", "logs", "@last") == (line, "", 0)
@@ -230,10 +202,8 @@ def test_logs_follow_until_the_run_ends(shell: Shell, daemon: FakeDaemon) -> Non
     daemon.logs.append({**daemon.logs[0], "message": "all the way"})
     daemon.finish(run, 3)
     out, _ = following.communicate(timeout=20)
-    assert [line.split("\t")[4] for line in out.decode().splitlines()] == [
-        "half\\x1b way",
-        "all the way",
-    ]
+    messages = [line.split("\t")[4] for line in out.decode().splitlines()]
+    assert messages == ["half\\x1b way", "all the way"]
     assert following.returncode == 0
 
 
@@ -257,12 +227,9 @@ def test_retry_prints_the_id_and_says_what_is_reused(shell: Shell, daemon: FakeD
     """`--from` and `--set` are sent to the daemon; steps are counted on stderr."""
     daemon.add(run_object(1, status="failed", steps=[{"name": "a"}, {"name": "b"}]))
     told = shell("runs", "retry", "@failed", "--from", "b", "--set", 'a={"x":1}')
-    assert told == (f"{run_id(1)}\n", "2 recorded steps reused, 1 repeated\n", 0)
-    assert daemon.params("run.retry") == {
-        "run": "@failed",
-        "from_step": "b",
-        "set": {"a": {"x": 1}},
-    }
+    assert told == (f"{run_id(1)}\n", "2 recorded steps reused, 1 happens again\n", 0)
+    asked = daemon.params("run.retry")
+    assert asked == {"run": "@failed", "from_step": "b", "set": {"a": {"x": 1}}}
 
 
 def test_retry_warns_of_a_step_that_is_not_recorded(shell: Shell, daemon: FakeDaemon) -> None:
@@ -290,12 +257,8 @@ def test_retry_dry_run_lists_steps(shell: Shell, daemon: FakeDaemon) -> None:
     ]
     assert told.code == 0
     as_json = shell("--json", "runs", "retry", "@last", "--dry-run")
-    assert [step["action"] for step in json.loads(as_json.stdout)["steps"]] == [
-        "reuse",
-        "reuse",
-        "repeat",
-        "repeat",
-    ]
+    actions = [step["action"] for step in json.loads(as_json.stdout)["steps"]]
+    assert actions == ["reuse", "reuse", "repeat", "repeat"]
 
 
 @pytest.mark.parametrize(("given", "code"), [("a", 2), ("=1", 2), ("a={", 6)])
@@ -320,11 +283,7 @@ def test_fork_prints_the_new_id(shell: Shell, daemon: FakeDaemon) -> None:
 def test_fork_dry_run_makes_no_run(shell: Shell, daemon: FakeDaemon) -> None:
     """There is no id to print."""
     daemon.add(run_object(1))
-    assert shell("runs", "fork", "@last", "--dry-run") == (
-        "reuse\ta\trun\tcompleted\t\n",
-        "",
-        0,
-    )
+    assert shell("runs", "fork", "@last", "--dry-run") == ("reuse\ta\trun\tcompleted\t\n", "", 0)
 
 
 def test_rm_needs_a_yes_off_a_terminal(shell: Shell, daemon: FakeDaemon) -> None:

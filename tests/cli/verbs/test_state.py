@@ -9,7 +9,7 @@ import pytest
 
 from cli.conftest import Shell
 from cli.fake_daemon import FakeDaemon
-from cli.fake_state import AT, LATER, entry_object
+from cli.fake_state import AT, LATER, change_object, entry_object
 from stackshift_jobs.errors import LockHeld
 
 
@@ -54,14 +54,8 @@ def test_default_is_printed_as_a_value(
 def test_default_in_json_is_an_entry_with_version_0(shell: Shell) -> None:
     """That is what `--if-version` takes if there is no entry; `--raw` text is printed as it is."""
     told = shell("state", "get", "gone", "--default", "x", "--json")
-    assert json.loads(told.stdout) == {
-        "key": "gone",
-        "value": "x",
-        "version": 0,
-        "expires_at": None,
-        "updated_at": None,
-        "updated_by": None,
-    }
+    nothing = dict.fromkeys(("expires_at", "updated_at", "updated_by"))
+    assert json.loads(told.stdout) == {"key": "gone", "value": "x", "version": 0, **nothing}
     assert shell("state", "get", "gone", "--default", "x", "--raw").stdout == "x\n"
 
 
@@ -153,12 +147,8 @@ def test_negative_number_in_a_mistake_is_shown_as_it_is(shell: Shell) -> None:
 def test_set_sends_its_conditions(shell: Shell, daemon: FakeDaemon) -> None:
     """The version is printed (`--json`: the entry); a version that does not match is exit 5."""
     assert shell("state", "set", "k", "1", "--ttl", "90s", "--if-absent").stdout == "1\n"
-    assert daemon.params("state.set") == {
-        "key": "k",
-        "value": 1,
-        "ttl_ms": 90_000,
-        "if_absent": True,
-    }
+    asked = daemon.params("state.set")
+    assert asked == {"key": "k", "value": 1, "ttl_ms": 90_000, "if_absent": True}
     told = shell("state", "set", "k", "2", "--if-version", "1", "--json")
     assert json.loads(told.stdout) == entry_object("k", 2, version=2)
     assert daemon.params("state.set") == {"key": "k", "value": 2, "if_version": 1}
@@ -215,11 +205,8 @@ def test_delete_of_nothing_is_exit_4(shell: Shell, daemon: FakeDaemon) -> None:
     told = shell("state", "delete", "k", "--if-version", "1", "--json")
     assert json.loads(told.stdout) == {"key": "k", "deleted": True, "version": 2}
     assert daemon.params("state.delete") == {"key": "k", "if_version": 1}
-    assert shell("-q", "state", "delete", "k") == (
-        "",
-        "error[not_found]: there is no entry 'k'\nhint: stackshift state list\n",
-        4,
-    )
+    refusal = "error[not_found]: there is no entry 'k'\nhint: stackshift state list\n"
+    assert shell("-q", "state", "delete", "k") == ("", refusal, 4)
 
 
 def test_list_is_a_line_an_entry(shell: Shell, daemon: FakeDaemon) -> None:
@@ -231,11 +218,8 @@ def test_list_is_a_line_an_entry(shell: Shell, daemon: FakeDaemon) -> None:
     assert told == (f'c:1\t1\t{{"a":1}}\t{AT}\t\nc:2\t1\t"7\\t"\t{AT}\t{LATER}\n', "", 0)
     assert len(shell("states", "list").stdout.splitlines()) == 3
     assert shell("state", "list", "--limit", "1").stdout.startswith("c:1\t")
-    assert [each["key"] for each in json.loads(shell("state", "list", "--json").stdout)] == [
-        "c:1",
-        "c:2",
-        "other",
-    ]
+    listed = json.loads(shell("state", "list", "--json").stdout)
+    assert [each["key"] for each in listed] == ["c:1", "c:2", "other"]
     assert shell("state", "list", "none") == ("", "", 0)
     assert shell("state", "list", "none", "--json").stdout == "[]\n"
 
@@ -253,24 +237,8 @@ def test_list_goes_on_over_pages(shell: Shell, daemon: FakeDaemon) -> None:
 def test_history_is_a_line_a_change(shell: Shell, daemon: FakeDaemon) -> None:
     """`seq at kind version value expires_at by`, newest first; without a history: exit 4."""
     daemon.history = [
-        {
-            "seq": 9,
-            "at": AT,
-            "kind": "deleted",
-            "version": 3,
-            "value": None,
-            "expires_at": None,
-            "by": "run_1",
-        },
-        {
-            "seq": 4,
-            "at": AT,
-            "kind": "set",
-            "version": 2,
-            "value": "x",
-            "expires_at": LATER,
-            "by": "client",
-        },
+        change_object(9, "deleted", 3, None, by="run_1"),
+        change_object(4, "set", 2, "x", expires_at=LATER),
     ]
     told = shell("state", "history", "k")
     assert told.stdout == (
@@ -289,15 +257,7 @@ def test_history_is_a_line_a_change(shell: Shell, daemon: FakeDaemon) -> None:
 def test_history_goes_on_over_pages(shell: Shell, daemon: FakeDaemon) -> None:
     """There is no gap or repetition even if two changes have the same version."""
     daemon.history = [
-        {
-            "seq": seq,
-            "at": AT,
-            "kind": "set" if seq % 2 else "expired",
-            "version": (seq + 1) // 2,
-            "value": seq,
-            "expires_at": None,
-            "by": "client",
-        }
+        change_object(seq, "set" if seq % 2 else "expired", (seq + 1) // 2, seq)
         for seq in range(2500, 0, -1)
     ]
     printed = shell("state", "history", "k", "--limit", "2400").stdout.splitlines()

@@ -4,6 +4,7 @@ once (guarantee: handler writes)."""
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
 import pytest
@@ -87,13 +88,10 @@ def test_if_version_writes_over_that_version_alone() -> None:
     story.set("k", "a")
     story.set("k", "b", if_version=1)
     seq = story.state.seq
-    for write in (
-        lambda v: story.set("k", "c", if_version=v),
-        lambda v: story.delete("k", if_version=v),
-    ):
+    for write in (partial(story.set, "k", "c"), partial(story.delete, "k")):
         for wrong in (1, 3):
             with pytest.raises(Conflict) as refused:
-                write(wrong)
+                write(if_version=wrong)
             assert refused.value.fields["version"] == 2
     assert story.state.seq == seq
     assert story.delete("k", if_version=2)["deleted"]

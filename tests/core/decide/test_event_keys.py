@@ -83,7 +83,7 @@ def test_same_key_with_something_else_is_a_conflict_that_tells_the_difference(
 ) -> None:
     """Naming the event that owns the key; nothing is recorded."""
     story = Stored()
-    first = {"name": "paid", "payload": {"n": 1}, "key": "o:1"}
+    first: dict[str, Any] = {"name": "paid", "payload": {"n": 1}, "key": "o:1"}
     sent = story.send(**first, once="k")
     seq = story.state.seq
     with pytest.raises(Conflict) as refused:

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import pytest
 
@@ -17,9 +19,9 @@ from stackshiftd.core.effects import Resolve
 from stackshiftd.core.state.state import CallKind, Phase, Status
 
 
-def begun(story: Stored, many: int = 1, **options: object) -> list[str]:
+def begun(story: Stored, many: int = 1, **options: Any) -> list[str]:
     """Runs whose handlers execute."""
-    runs = [story.start("index", **options) for _ in range(many)]  # type: ignore[arg-type]
+    runs = [story.start("index", **options) for _ in range(many)]
     assert story.fill() == runs
     return runs
 
@@ -52,7 +54,7 @@ def test_lock_that_is_held_is_refused_to_who_does_not_wait() -> None:
     first, second = begun(story, 2)
     story.takes(first, "k")
     story.acquires("c1", "other")
-    for ask in (lambda: story.acquires("c2", "k"), lambda: story.takes(second, "k", wait="0s")):
+    for ask in (partial(story.acquires, "c2", "k"), partial(story.takes, second, "k", wait="0s")):
         with pytest.raises(LockHeld) as refused:
             ask()
         told = refused.value.fields
@@ -449,7 +451,7 @@ def test_lock_whose_time_has_passed_is_held_by_nobody_whatever_is_on_record() ->
     with pytest.raises(LockHeld):
         story.acquires("c2", "k")
     story.wall_us += 1
-    for late in (lambda: story.prolongs("k", token, "1m"), lambda: story.releases("k", token)):
+    for late in (partial(story.prolongs, "k", token, "1m"), partial(story.releases, "k", token)):
         with pytest.raises(NotFound):
             late()
     assert story.acquires("c2", "k")["token"] > token
@@ -651,7 +653,7 @@ def test_lost_execution_does_nothing_to_locks() -> None:
     token = story.token(run)
     story.lose(run)
     story.assign()
-    who = {"run": run, "token": token, "call": 7, "step": "s"}
+    who: dict[str, Any] = {"run": run, "token": token, "call": 7, "step": "s"}
     for late in (
         c.AcquireLock(**who, key="l"),
         c.ExtendLock(**who, key="k", ttl_ms=1),

@@ -9,6 +9,7 @@ Times are µs since 1970, 0 for none.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 Who = tuple[str, str]
@@ -375,9 +376,9 @@ class Naive:
         self.unfinished.add(run)
         self.unsure |= {(run, key) for key, held in self.holders.items() if held.who[0] == run}
 
-    def end(self, runs: list[str], executing: set[str], now_us: int) -> None:
+    def end(self, runs: list[str], executing: Collection[str], now_us: int) -> None:
         """These runs have ended together. The handlers of `executing` have not stopped yet."""
-        self.unfinished -= set(runs)
+        self.unfinished.difference_update(runs)
         for who in [who for who in self.waits if who[0] in runs]:
             del self.waits[who]
         for key, line in self.lines.items():

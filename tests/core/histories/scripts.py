@@ -10,9 +10,10 @@ of its attempt alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from functools import partial
 from typing import Any, Final, NamedTuple, Protocol
 
-from core.histories.naive_model import Event, Naive, Wait
+from core.histories.naive_model import Event, Naive, Wait, Who
 from stackshift_jobs.values.durations import from_rfc3339
 from stackshift_jobs.values.strict_json import canonical, dumps
 from stackshiftd.core import commands as c
@@ -73,8 +74,8 @@ Branch = Generator[Ask | Park, Any, None]
 class World(Protocol):
     """What a pass may know of the world outside: nothing that a handler might not."""
 
-    now_us: int
-
+    @property
+    def now_us(self) -> int: ...
     def told_again(self, of: Pass, step: str, memo: CallKind) -> None: ...
     def failing(self, run: str, step: str, times: int) -> bool: ...
     def new_event(self) -> str: ...
@@ -146,12 +147,8 @@ class _Branch:
             memo = of.memos[lock]
             assert memo.phase != "left", f"{of.run}: {name} happens in a block that was left"
             if memo.phase == "gone" or 0 < memo.due_us <= of.world.now_us:
-                answer = yield Ask(
-                    c.CheckLock,
-                    {"lock": lock},
-                    name,
-                    lambda naive, now_us, lock=lock: naive.check((of.run, lock), now_us),
-                )
+                expect = partial(_checked, who=(of.run, lock))
+                answer = yield Ask(c.CheckLock, {"lock": lock}, name, expect)
                 if answer.error is not None:
                     raise Failed(name)
 
@@ -167,65 +164,45 @@ class _Branch:
             terms = {"if_absent": True}
         elif condition == "version":
             terms = {"if_version": self.read.get(key, 0)}
-        yield from self.recorded(
-            f"[state.set {key}]",
-            c.SetState,
-            lambda naive, now_us: naive.set(
-                key,
-                value,
-                self.of.run,
-                now_us,
-                ttl_us=ttl_ms * 1000 if ttl_ms is not None else None,
-                **terms,
-            ),
-            key=key,
-            value=dumps(value),
-            ttl_ms=ttl_ms,
-            **terms,
-        )
+
+        def expect(naive: Naive, now_us: int) -> Any:
+            return naive.set(key, value, self.of.run, now_us, ttl_us=_us(ttl_ms), **terms)
+
+        fields = {"key": key, "value": dumps(value), "ttl_ms": ttl_ms, **terms}
+        yield from self.recorded(f"[state.set {key}]", c.SetState, expect, **fields)
 
     def _increment(self, at: int, by: int, ttl_ms: int | None) -> Branch:
         key = KEYS[self.number][at]
-        yield from self.recorded(
-            f"[state.increment {key}]",
-            c.IncrementState,
-            lambda naive, now_us: naive.increment(
-                key, by, self.of.run, now_us, ttl_ms * 1000 if ttl_ms is not None else None
-            ),
-            key=key,
-            by=dumps(by),
-            ttl_ms=ttl_ms,
-        )
+
+        def expect(naive: Naive, now_us: int) -> Any:
+            return naive.increment(key, by, self.of.run, now_us, _us(ttl_ms))
+
+        fields = {"key": key, "by": dumps(by), "ttl_ms": ttl_ms}
+        yield from self.recorded(f"[state.increment {key}]", c.IncrementState, expect, **fields)
 
     def _get(self, at: int) -> Branch:
         key = KEYS[self.number][at]
-        entry = yield from self.recorded(
-            f"[state.get {key}]",
-            c.ReadState,
-            lambda naive, now_us: naive.read(key, now_us),
-            key=key,
-        )
+
+        def expect(naive: Naive, now_us: int) -> Any:
+            return naive.read(key, now_us)
+
+        entry = yield from self.recorded(f"[state.get {key}]", c.ReadState, expect, key=key)
         self.read[key] = entry["version"] if entry is not None else 0
 
     def _delete(self, at: int) -> Branch:
         key = KEYS[self.number][at]
-        yield from self.recorded(
-            f"[state.delete {key}]",
-            c.DeleteState,
-            lambda naive, now_us: naive.delete(key, now_us, now_us + RETENTION_MS * 1000),
-            key=key,
-            remember_ms=RETENTION_MS,
-        )
+
+        def expect(naive: Naive, now_us: int) -> Any:
+            return naive.delete(key, now_us, now_us + RETENTION_MS * 1000)
+
+        fields = {"key": key, "remember_ms": RETENTION_MS}
+        yield from self.recorded(f"[state.delete {key}]", c.DeleteState, expect, **fields)
 
     def _send(self, at: int, payload: int, ttl_ms: int, once: str | None) -> Branch:
         name = f"[event.send {EVENTS[at][0]}]b{self.number}"
         event = self.of.world.new_event()
-        yield from self.recorded(
-            name,
-            c.SendEvent,
-            sends(event, at, payload, ttl_ms, once),
-            **sent(event, at, payload, ttl_ms, once),
-        )
+        terms = (event, at, payload, ttl_ms, once)
+        yield from self.recorded(name, c.SendEvent, sends(*terms), **sent(*terms))
 
     # --- What is waited for ----------------------------------------------------------------
 
@@ -279,18 +256,12 @@ class _Branch:
         if name not in of.memos:
             yield from self.check(name)
             of.memos[name] = CallKind("lock", "waiting")
-            answer = yield Ask(
-                c.AcquireLock,
-                {"key": key, "ttl_ms": ttl_ms, "wait_ms": wait_ms},
-                name,
-                lambda naive, now_us: naive.take(
-                    key,
-                    (of.run, name),
-                    ttl_ms * 1000,
-                    wait_ms * 1000 if wait_ms is not None else None,
-                    now_us,
-                ),
-            )
+
+            def expect(naive: Naive, now_us: int) -> Any:
+                return naive.take(key, (of.run, name), ttl_ms * 1000, _us(wait_ms), now_us)
+
+            fields = {"key": key, "ttl_ms": ttl_ms, "wait_ms": wait_ms}
+            answer = yield Ask(c.AcquireLock, fields, name, expect)
             if answer.error is not None:
                 raise Failed(name)
             if answer.body is not None:
@@ -315,12 +286,11 @@ class _Branch:
         of = self.of
         held = of.memos[name].phase == "completed"
         if held:
-            answer = yield Ask(
-                c.ReleaseLock,
-                {"lock": name, "raised": raised},
-                "",
-                lambda naive, now_us: naive.leave((of.run, name), now_us),
-            )
+
+            def expect(naive: Naive, now_us: int) -> Any:
+                return naive.leave((of.run, name), now_us)
+
+            answer = yield Ask(c.ReleaseLock, {"lock": name, "raised": raised}, "", expect)
             held = answer.body["held"]
             left = held and not raised
             of.memos[name] = of.memos[name]._replace(phase="left" if left else "gone")
@@ -329,13 +299,12 @@ class _Branch:
 
     def _extend(self, at: int, ttl_ms: int) -> Branch:
         key = KEYS[self.number][at]
-        yield from self.recorded(
-            f"[lock.extend {key}]",
-            c.ExtendLock,
-            lambda naive, now_us: naive.extend(key, (self.of.run, "a call"), ttl_ms * 1000, now_us),
-            key=key,
-            ttl_ms=ttl_ms,
-        )
+
+        def expect(naive: Naive, now_us: int) -> Any:
+            return naive.extend(key, (self.of.run, "a call"), ttl_ms * 1000, now_us)
+
+        fields = {"key": key, "ttl_ms": ttl_ms}
+        yield from self.recorded(f"[lock.extend {key}]", c.ExtendLock, expect, **fields)
 
     # --- Steps, and what goes wrong --------------------------------------------------------
 
@@ -369,21 +338,15 @@ class _Branch:
 
     def _act_increment(self, at: int, by: int) -> Ask:
         key = KEYS[self.number][at]
-        return Ask(
-            c.IncrementState,
-            {"key": key, "by": dumps(by)},
-            "",
-            lambda naive, now_us: naive.increment(key, by, self.of.run, now_us),
-        )
+
+        def expect(naive: Naive, now_us: int) -> Any:
+            return naive.increment(key, by, self.of.run, now_us)
+
+        return Ask(c.IncrementState, {"key": key, "by": dumps(by)}, "", expect)
 
     def _act_send(self, at: int, payload: int) -> Ask:
-        event = self.of.world.new_event()
-        return Ask(
-            c.SendEvent,
-            sent(event, at, payload, 60_000, None),
-            "",
-            sends(event, at, payload, 60_000, None),
-        )
+        terms = (self.of.world.new_event(), at, payload, 60_000, None)
+        return Ask(c.SendEvent, sent(*terms), "", sends(*terms))
 
     def _fail(self, before: int, retryable: bool) -> Branch:
         """Raise in the attempts before this one."""
@@ -396,6 +359,14 @@ class _Branch:
             yield from self.play(ops)
         except Failed:
             return
+
+
+def _us(ms: int | None) -> int | None:
+    return ms * 1000 if ms is not None else None
+
+
+def _checked(naive: Naive, now_us: int, who: Who) -> Any:
+    return naive.check(who, now_us)
 
 
 def sent(event: str, at: int, payload: int, ttl_ms: int, once: str | None) -> dict[str, Any]:

@@ -166,8 +166,3 @@ class Lived(World):
         if step is None or step in known:
             before = set(known[:since]) & set(forgotten)
             assert all(name.startswith("wait") for name in before), f"{before} happen again"
-
-    def cancels(self, run: str) -> None:
-        told = self.submit(c.CancelRun(run))
-        assert isinstance(told, Decision)
-        self.let_go(told, None, 0)

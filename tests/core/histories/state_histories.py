@@ -23,6 +23,10 @@ from stackshiftd.core.snapshot import state_hash
 MONTH_MS: Final = 30 * 86_400_000
 
 
+def _ms(duration: str | None) -> int | None:
+    return milliseconds(duration) if duration is not None else None
+
+
 class Stored(Story):
     """A story with verbs for all that lives under keys."""
 
@@ -31,7 +35,9 @@ class Stored(Story):
     ) -> Any:
         """Ask for something, as the call `named` of a handler. None: the answer comes later."""
         step = self.call(run, named) if run and not inside else ""
-        who = {"run": run, "token": self.token(run), "call": 7, "step": step} if run else {}
+        who: dict[str, Any] = {}
+        if run:
+            who = {"run": run, "token": self.token(run), "call": 7, "step": step}
         decision = self.do(kind(**who, **fields))
         if isinstance(decision.reply, Queued):
             return None
@@ -78,11 +84,9 @@ class Stored(Story):
         self, key: str, by: Any = 1, run: str = "", *, ttl: str | None = None, **who: Any
     ) -> Any:
         """The new number."""
-        ttl_ms = milliseconds(ttl) if ttl is not None else None
-        named = f"[state.increment {key}]"
-        return self.ask(c.IncrementState, named, run, key=key, by=dumps(by), ttl_ms=ttl_ms, **who)[
-            "value"
-        ]
+        fields: dict[str, Any] = {"key": key, "by": dumps(by), "ttl_ms": _ms(ttl)}
+        entry = self.ask(c.IncrementState, f"[state.increment {key}]", run, **fields, **who)
+        return entry["value"]
 
     def delete(self, key: str, run: str = "", *, remember: str = "30d", **fields: Any) -> Any:
         remember_ms = milliseconds(remember)
@@ -91,36 +95,20 @@ class Stored(Story):
 
     # --- Locks -----------------------------------------------------------------------------
 
-    def takes(
-        self, run: str, key: str, *, ttl: str | None = None, wait: str | None = None
-    ) -> dict[str, Any] | None:
+    def takes(self, run: str, key: str, *, ttl: str | None = None, wait: str | None = None) -> Any:
         """A handler takes a lock: what it holds, or None where it stands in line."""
-        return self.ask(  # type: ignore[no-any-return]
-            c.AcquireLock,
-            f"[lock {key}]",
-            run,
-            key=key,
-            ttl_ms=milliseconds(ttl) if ttl is not None else 0,
-            wait_ms=milliseconds(wait) if wait is not None else None,
-        )
+        ttl_ms = milliseconds(ttl) if ttl is not None else 0
+        fields: dict[str, Any] = {"key": key, "ttl_ms": ttl_ms, "wait_ms": _ms(wait)}
+        return self.ask(c.AcquireLock, f"[lock {key}]", run, **fields)
 
-    def acquires(
-        self, asker: str, key: str, *, ttl: str = "30s", wait: str | None = "0s"
-    ) -> dict[str, Any] | None:
+    def acquires(self, asker: str, key: str, *, ttl: str = "30s", wait: str | None = "0s") -> Any:
         """The client `asker` asks for a lock: what it holds, or None where it stands in line."""
-        return self.ask(  # type: ignore[no-any-return]
-            c.AcquireLock,
-            "",
-            key=key,
-            ttl_ms=milliseconds(ttl),
-            asker=asker,
-            holder=f"{asker}@host",
-            wait_ms=milliseconds(wait) if wait is not None else None,
-        )
+        fields: dict[str, Any] = {"key": key, "ttl_ms": milliseconds(ttl), "wait_ms": _ms(wait)}
+        return self.ask(c.AcquireLock, "", asker=asker, holder=f"{asker}@host", **fields)
 
     def leaves(self, run: str, key: str, *, raised: bool = False, lock: str = "") -> bool:
         """The block of a handler's lock is left; did it still hold it?"""
-        who = {"run": run, "token": self.token(run), "call": 7}
+        who: dict[str, Any] = {"run": run, "token": self.token(run), "call": 7}
         self.do(c.ReleaseLock(**who, lock=lock or f"[lock {key}]", raised=raised))
         (answer,) = self.effects(Acknowledge)
         return bool(json.loads(bytes(answer.body))["held"])
@@ -214,7 +202,7 @@ class Stored(Story):
                 call=7,
                 step=name,
                 events=pairs,
-                timeout_ms=milliseconds(timeout) if timeout is not None else None,
+                timeout_ms=_ms(timeout),
                 on_timeout=on_timeout,
             )
         )

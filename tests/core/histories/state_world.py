@@ -13,6 +13,7 @@ import json
 import pickle
 import random
 from collections.abc import Callable
+from inspect import GEN_CLOSED, getgeneratorstate
 from typing import Any, Final
 
 from core.histories.audit import audit
@@ -51,6 +52,10 @@ TERMS: Final = r.RetryTerms(max_attempts=3, backoff_ms=1000, jitter=0.0)
 ENDS: Final = (r.RunCompleted, r.RunFailed, r.RunCancelled)
 
 
+def _done(branch: Branch) -> bool:
+    return getgeneratorstate(branch) == GEN_CLOSED
+
+
 class Execution:
     """A handler in memory: a pass, and where each of its branches is."""
 
@@ -67,13 +72,13 @@ class Execution:
 
     @property
     def over(self) -> bool:
-        return self.failed is not None or all(branch.gi_frame is None for branch in self.branches)
+        return self.failed is not None or all(_done(branch) for branch in self.branches)
 
     @property
     def parks(self) -> bool:
         """Do all branches that are not done wait?"""
         return not self.over and all(
-            at in self.parked for at, branch in enumerate(self.branches) if branch.gi_frame
+            at in self.parked for at, branch in enumerate(self.branches) if not _done(branch)
         )
 
 
@@ -434,6 +439,11 @@ class World(Story):
         self.sync()
 
     # --- The end ---------------------------------------------------------------------------
+
+    def cancels(self, run: str) -> None:
+        told = self.submit(c.CancelRun(run))
+        assert isinstance(told, Decision)
+        self.let_go(told, None, 0)
 
     def ends_well(self, chance: random.Random) -> None:
         """Every run ends, by itself or by a person; nothing of it is left behind."""

@@ -250,6 +250,13 @@ TestHistories.settings = settings(
 )
 
 
+OFTEN: Final = """
+state.set state.deleted state.expired lock.requested lock.acquired lock.extended lock.released
+event.received event.expired wait.started wait.ended call.refused value.recorded attempt.lost
+attempt.suspended attempt.resumed run.completed run.failed run.cancelled journal.opened
+"""
+
+
 def test_histories_are_worth_their_time() -> None:
     """Everything that the model is about happens in them, and often."""
     seen: Counter[str] = Counter()
@@ -260,28 +267,7 @@ def test_histories_are_worth_their_time() -> None:
             machine.live(4 * number + part)
         machine.teardown()
         seen.update(kind(entry.record) for entry in machine.lived.entries)
-    for each in (
-        "state.set",
-        "state.deleted",
-        "state.expired",
-        "lock.requested",
-        "lock.acquired",
-        "lock.extended",
-        "lock.released",
-        "event.received",
-        "event.expired",
-        "wait.started",
-        "wait.ended",
-        "call.refused",
-        "value.recorded",
-        "attempt.lost",
-        "attempt.suspended",
-        "attempt.resumed",
-        "run.completed",
-        "run.failed",
-        "run.cancelled",
-        "journal.opened",
-    ):
+    for each in OFTEN.split():
         assert seen[each] >= 10, f"{each}: {seen[each]}"
     for each in ("lock.withdrawn", "attempt.stopped", "run.retried", "run.removed"):
         assert seen[each], each

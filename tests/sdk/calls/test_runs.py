@@ -20,30 +20,12 @@ from stackshift_jobs.wire.request import LINE_SLACK, encode
 def test_options_become_params() -> None:
     """Durations are in ms and times in UTC; options that were not given are not sent."""
     zone = timezone(timedelta(hours=2))
-    params = start_params(
-        "j",
-        {"a": 1},
-        {
-            "queue": "media",
-            "idempotency_key": "k",
-            "idempotency_ttl": "1h30m",
-            "scheduled_at": datetime(2026, 5, 6, 9, 0, tzinfo=zone),
-            "priority": 0,
-            "max_attempts": 5,
-            "labels": {"team": "a"},
-        },
-    )
-    assert params == {
-        "job": "j",
-        "payload": {"a": 1},
-        "queue": "media",
-        "idempotency_key": "k",
-        "idempotency_ttl_ms": 5_400_000,
-        "scheduled_at": "2026-05-06T07:00:00.000000Z",
-        "priority": 0,
-        "max_attempts": 5,
-        "labels": {"team": "a"},
-    }
+    same: dict[str, Any] = {"queue": "media", "idempotency_key": "k", "priority": 0}
+    same |= {"max_attempts": 5, "labels": {"team": "a"}}
+    nine = datetime(2026, 5, 6, 9, 0, tzinfo=zone)
+    params = start_params("j", {"a": 1}, same | {"idempotency_ttl": "1h30m", "scheduled_at": nine})
+    times = {"idempotency_ttl_ms": 5_400_000, "scheduled_at": "2026-05-06T07:00:00.000000Z"}
+    assert params == {"job": "j", "payload": {"a": 1}, **same, **times}
     assert start_params("j", None, {"queue": None}) == {"job": "j"}
 
 
@@ -119,11 +101,8 @@ def test_items_with_and_without_a_key_are_kept_apart(project: Project) -> None:
     """A batch may be sent again only if each of its items may be."""
     keyed = {"job": "j", "idempotency_key": "k"}
     made, _ = plan(project, [("j", 1), ("j", 2), keyed, keyed, ("j", 3)])
-    assert [(batch.places, batch.repeatable) for batch in made] == [
-        ([0, 1], False),
-        ([2, 3], True),
-        ([4], False),
-    ]
+    batches = [(batch.places, batch.repeatable) for batch in made]
+    assert batches == [([0, 1], False), ([2, 3], True), ([4], False)]
 
 
 def test_item_that_cannot_be_sent_does_not_hold_up_the_others(project: Project) -> None:

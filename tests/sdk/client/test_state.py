@@ -20,40 +20,20 @@ NINE = datetime(2026, 5, 6, 9, tzinfo=UTC)
 
 def entry(key: str = "k", value: Any = 1, version: int = 3) -> dict[str, Any]:
     """An entry as the daemon sends it."""
-    return {
-        "key": key,
-        "value": value,
-        "version": version,
-        "expires_at": None,
-        "updated_at": "2026-05-06T09:00:00.000000Z",
-        "updated_by": "client",
-    }
+    made = {"key": key, "value": value, "version": version, "expires_at": None}
+    return made | {"updated_at": "2026-05-06T09:00:00.000000Z", "updated_by": "client"}
 
 
 def change(seq: int, version: int, kind: str = "set") -> dict[str, Any]:
     """A change as the daemon sends it."""
-    return {
-        "seq": seq,
-        "at": "2026-05-06T09:00:00.000000Z",
-        "kind": kind,
-        "version": version,
-        "value": seq,
-        "expires_at": "2026-05-06T09:00:00.000000Z",
-        "by": "client",
-    }
+    times = dict.fromkeys(("at", "expires_at"), "2026-05-06T09:00:00.000000Z")
+    return {"seq": seq, "kind": kind, "version": version, "value": seq, "by": "client", **times}
 
 
 def sent(**more: Any) -> dict[str, Any]:
     """The reply to `event.send`."""
-    return {
-        "id": "evt_1",
-        "name": "paid",
-        "correlation_key": "o:1",
-        "resumed": ["run_1"],
-        "kept_until": None,
-        "reused": False,
-        **more,
-    }
+    made = {"id": "evt_1", "name": "paid", "correlation_key": "o:1"}
+    return made | {"resumed": ["run_1"], "kept_until": None, "reused": False} | more
 
 
 def answers(daemon: FakeDaemon, **results: Any) -> None:
@@ -280,13 +260,5 @@ def test_awaited_state_and_events_are_the_same(project: Project, daemon: FakeDae
         assert (await client.events.send("paid", 1)).resumed == ["run_1"]
 
     run(project, story)
-    assert daemon.methods() == [
-        "state.get",
-        "state.get",
-        "state.set",
-        "state.delete",
-        "state.increment",
-        "state.list",
-        "state.history",
-        "event.send",
-    ]
+    verbs = "get get set delete increment list history".split()
+    assert daemon.methods() == [*(f"state.{verb}" for verb in verbs), "event.send"]

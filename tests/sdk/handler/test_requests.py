@@ -36,132 +36,93 @@ from stackshift_jobs.handler.steps import Limits
 KINDS = pytest.mark.parametrize("kind", ["def", "async def"])
 AT = datetime(2026, 11, 22, 6, 57, 11, tzinfo=UTC)
 TIME = "2026-11-22T06:57:11.000000Z"
-ENTRY = {
-    "key": "k",
-    "value": [1],
-    "version": 3,
-    "expires_at": None,
-    "updated_at": TIME,
-    "updated_by": "run_1",
-}
+ENTRY: dict[str, Any] = {"key": "k", "value": [1], "version": 3}
+ENTRY |= {"expires_at": None, "updated_at": TIME, "updated_by": "run_1"}
 STATE_ENTRY = StateEntry("k", [1], 3, None, AT, "run_1")
-CHANGE = {
-    "seq": 9,
-    "at": TIME,
-    "kind": "set",
-    "version": 3,
-    "value": 1,
-    "expires_at": None,
-    "by": "client",
-}
-SENT = {
-    "id": "evt_1",
-    "name": "paid",
-    "correlation_key": None,
-    "resumed": ["run_2"],
-    "kept_until": None,
-    "reused": False,
-}
+CHANGE: dict[str, Any] = {"seq": 9, "at": TIME, "kind": "set", "version": 3, "value": 1}
+CHANGE |= {"expires_at": None, "by": "client"}
+SENT: dict[str, Any] = {"id": "evt_1", "name": "paid", "correlation_key": None}
+SENT |= {"resumed": ["run_2"], "kept_until": None, "reused": False}
 
 
 @dataclass
 class Case:
     """A call, its identity and request, the daemon's reply, and the result of the call."""
 
-    call: Callable[[Any], Any]
     step: str
-    method: str
     params: dict[str, Any]
     body: Any
     gives: Any
+    call: Callable[[Any], Any]
+
+    @property
+    def method(self) -> str:
+        """`state.get` of `[state.get k]`."""
+        return self.step[1:].partition(" ")[0]
 
 
+GET = "[state.get k]"
+K: dict[str, Any] = {"key": "k"}
 CASES = {
-    "get": Case(
-        lambda ctx: ctx.state.get("k"), "[state.get k]", "state.get", {"key": "k"}, ENTRY, [1]
-    ),
-    "get nothing": Case(
-        lambda ctx: ctx.state.get("k", "none"),
-        "[state.get k]",
-        "state.get",
-        {"key": "k"},
-        None,
-        "none",
-    ),
-    "entry": Case(
-        lambda ctx: ctx.state.entry("k"),
-        "[state.get k]",
-        "state.get",
-        {"key": "k"},
-        ENTRY,
-        STATE_ENTRY,
-    ),
-    "entry of nothing": Case(
-        lambda ctx: ctx.state.entry("k"), "[state.get k]", "state.get", {"key": "k"}, None, None
-    ),
+    "get": Case(GET, K, ENTRY, [1], lambda ctx: ctx.state.get("k")),
+    "get nothing": Case(GET, K, None, "none", lambda ctx: ctx.state.get("k", "none")),
+    "entry": Case(GET, K, ENTRY, STATE_ENTRY, lambda ctx: ctx.state.entry("k")),
+    "entry of nothing": Case(GET, K, None, None, lambda ctx: ctx.state.entry("k")),
     "set": Case(
-        lambda ctx: ctx.state.set("k", (1, None), ttl="1h", if_version=2),
         "[state.set k]",
-        "state.set",
-        {"key": "k", "value": [1, None], "ttl_ms": 3_600_000, "if_version": 2},
+        K | {"value": [1, None], "ttl_ms": 3_600_000, "if_version": 2},
         {"version": 3},
         3,
+        lambda ctx: ctx.state.set("k", (1, None), ttl="1h", if_version=2),
     ),
     "set until": Case(
-        lambda ctx: ctx.state.set("k", None, expires_at=AT, if_absent=True),
         "[state.set k]",
-        "state.set",
-        {"key": "k", "value": None, "expires_at": TIME, "if_absent": True},
+        K | {"value": None, "expires_at": TIME, "if_absent": True},
         {"version": 1},
         1,
+        lambda ctx: ctx.state.set("k", None, expires_at=AT, if_absent=True),
     ),
     "delete": Case(
-        lambda ctx: ctx.state.delete("k", if_version=3),
         "[state.delete k]",
-        "state.delete",
-        {"key": "k", "if_version": 3},
+        K | {"if_version": 3},
         {"deleted": True, "version": 4},
         True,
+        lambda ctx: ctx.state.delete("k", if_version=3),
     ),
     "increment": Case(
-        lambda ctx: ctx.state.increment("k", 2**70, ttl=1),
         "[state.increment k]",
-        "state.increment",
-        {"key": "k", "by": 2**70, "ttl_ms": 1000},
+        K | {"by": 2**70, "ttl_ms": 1000},
         {"value": 2**70 + 1, "version": 2},
         2**70 + 1,
+        lambda ctx: ctx.state.increment("k", 2**70, ttl=1),
     ),
     "list": Case(
-        lambda ctx: ctx.state.list("u:"),
         "[state.list u:]",
-        "state.list",
         {"prefix": "u:", "limit": 1000},
         {"entries": [ENTRY], "next": None},
         [STATE_ENTRY],
+        lambda ctx: ctx.state.list("u:"),
     ),
     "history": Case(
-        lambda ctx: ctx.state.history("k", limit=5),
         "[state.history k]",
-        "state.history",
-        {"key": "k", "limit": 5},
+        K | {"limit": 5},
         {"history": [CHANGE], "next": None},
         [StateChange(9, AT, "set", 3, 1, None, "client")],
+        lambda ctx: ctx.state.history("k", limit=5),
     ),
     "named": Case(
-        lambda ctx: ctx.state.increment("k", name="left"),
         "[state.increment k].left",
-        "state.increment",
-        {"key": "k", "by": 1},
+        K | {"by": 1},
         {"value": 1, "version": 1},
         1,
+        lambda ctx: ctx.state.increment("k", name="left"),
     ),
     "send": Case(
-        lambda ctx: ctx.events.send("paid", {"id": 1}, correlation_key="user:1", ttl="1d"),
         "[event.send paid [user:1]]",
-        "event.send",
         {"name": "paid", "payload": {"id": 1}, "correlation_key": "user:1", "ttl_ms": 86_400_000},
         SENT,
         SentEvent("evt_1", "paid", None, ["run_2"], None, False),
+        lambda ctx: ctx.events.send("paid", {"id": 1}, correlation_key="user:1", ttl="1d"),
     ),
 }
 EVERY = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
@@ -437,7 +398,7 @@ def test_calls_made_in_one_task_and_gathered_are_distinguished() -> None:
         "[state.increment k]#2": {"value": 2, "version": 2},
     }
 
-    async def handler(ctx: AsyncJobContext[Any]) -> list[int]:
+    async def handler(ctx: AsyncJobContext[Any]) -> Any:
         return await asyncio.gather(ctx.state.increment("k"), ctx.state.increment("k"))
 
     assert play_async(handler, record) == play_async(handler, record) == Ended([1, 2])
@@ -448,7 +409,7 @@ def test_items_of_a_map_may_all_use_one_key() -> None:
     record = Record()
     record.answers["state.increment"] = {"value": 1, "version": 1}
 
-    def handler(ctx: JobContext[Any]) -> list[int]:
+    def handler(ctx: JobContext[Any]) -> list[int | float]:
         return ctx.step.map("item", lambda _: ctx.state.increment("k"), range(4))
 
     assert play(handler, record) == play(handler, record) == Ended([1, 1, 1, 1])
@@ -519,8 +480,8 @@ def test_call_that_a_step_does_not_await_fails_the_step(kind: str) -> None:
 
     async def handler(ctx: AsyncJobContext[Any]) -> None:
         def forgets() -> None:
-            ctx.state.set("k", 1)
-            ctx.events.send("paid")
+            ctx.state.set("k", 1)  # type: ignore[unused-coroutine]  # the mistake
+            ctx.events.send("paid")  # type: ignore[unused-coroutine]  # the mistake
 
         async def awaits() -> None:
             forgets()

@@ -12,24 +12,9 @@ from stackshift_jobs.values import strict_json
 from stackshift_jobs.values.limits import MAX_PAYLOAD_BYTES
 from stackshift_jobs.wire import jsonrpc
 
-PLAIN: list[Any] = [
-    None,
-    True,
-    0,
-    -1,
-    2**80,
-    1.5,
-    1e300,
-    "",
-    "ü\n\x1b\u202e",
-    "\U0001f600",
-    [],
-    {},
-    [[{"a": [1]}]],
-    {"a": {"b": [None, "x", 2.0]}},
-    (1, 2),
-    {1: "a", None: "b", False: "c"},
-]
+SCALARS = [None, True, 0, -1, 2**80, 1.5, 1e300, "", "ü\n\x1b\u202e", "\U0001f600"]
+NESTED = [[], {}, [[{"a": [1]}]], {"a": {"b": [None, "x", 2.0]}}]
+PLAIN: list[Any] = [*SCALARS, *NESTED, (1, 2), {1: "a", None: "b", False: "c"}]
 
 
 @pytest.mark.parametrize("value", PLAIN, ids=repr)
@@ -46,23 +31,12 @@ def nested(depth: int) -> Any:
     return value
 
 
-@pytest.mark.parametrize(
-    "value",
-    [
-        float("nan"),
-        float("inf"),
-        -float("inf"),
-        b"x",
-        {1, 2},
-        object(),
-        "\ud800",
-        {"\udfff": 1},
-        {1.5: 1},
-        nested(64),
-        10**5000,
-    ],
-    ids=lambda value: type(value).__name__,
-)
+NUMBERS = [float("nan"), float("inf"), -float("inf"), 10**5000]
+TEXTS = ["\ud800", {"\udfff": 1}]
+REFUSED: list[Any] = [*NUMBERS, *TEXTS, b"x", {1, 2}, object(), {1.5: 1}, nested(64)]
+
+
+@pytest.mark.parametrize("value", REFUSED, ids=lambda value: type(value).__name__)
 @pytest.mark.parametrize("wrap", [lambda v: v, lambda v: {"a": [0, v]}], ids=["bare", "inside"])
 def test_value_that_json_cannot_hold_is_refused_before_it_is_sent(wrap: Any, value: Any) -> None:
     """The error names the parameter; the daemon need not notice it."""
@@ -88,12 +62,8 @@ def test_request_is_one_line_of_ascii() -> None:
     assert line.isascii()
     assert line.count(b"\n") == 1
     assert line.endswith(b"\n")
-    assert json.loads(line) == {
-        "jsonrpc": "2.0",
-        "id": 7,
-        "method": "run.start",
-        "params": {"payload": "ü\n\r"},
-    }
+    request = {"jsonrpc": "2.0", "id": 7, "method": "run.start"}
+    assert json.loads(line) == request | {"params": {"payload": "ü\n\r"}}
 
 
 def test_value_over_sixteen_mebibytes_is_refused() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -46,7 +47,10 @@ class SlowEngine:
         self.when_durable(reply, decision.reply)
         for effect in decision.effects:
             if isinstance(effect, Granted):
-                self.held_back.append(lambda effect=effect: self.locks.granted(effect))
+                self.held_back.append(partial(self._granted, effect))
+
+    def _granted(self, effect: Granted) -> None:
+        self.locks.granted(effect)
 
     def when_durable(self, reply: Any, answer: Any) -> None:
         """Hold back the reply."""
