@@ -409,7 +409,7 @@ def test_lock_whose_ttl_passed_says_so() -> None:
     """The lock was lost then, and later work was not under it."""
     log = run_log().add(0, "lock.acquired", step="[lock k]", key="k")
     row = rows(log.add(3, "lock.released", key="k", reason="expired").timeline(9))["lock k"]
-    assert (spans(row), row.status, row.note) == ([("hold", 0, 3)], "failed", "its ttl passed")
+    assert (spans(row), row.status, row.note) == ([("hold", 0, 3)], "failed", "expired")
 
 
 def test_sending_is_a_mark_and_a_write_of_state_is_none() -> None:

@@ -192,4 +192,4 @@ def test_on_a_terminal_it_asks(shell: Shell, daemon: FakeDaemon, answer: str, as
     terminal.close()
     assert terminal.exitstatus == 0
     assert daemon.asked("dead.discard") == asked
-    assert (b"nothing was done" in (terminal.before or b"")) == (not asked)
+    assert (b"nothing was changed" in (terminal.before or b"")) == (not asked)

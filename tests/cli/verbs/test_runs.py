@@ -227,7 +227,7 @@ def test_retry_prints_the_id_and_says_what_is_reused(shell: Shell, daemon: FakeD
     """`--from` and `--set` are sent to the daemon; steps are counted on stderr."""
     daemon.add(run_object(1, status="failed", steps=[{"name": "a"}, {"name": "b"}]))
     told = shell("runs", "retry", "@failed", "--from", "b", "--set", 'a={"x":1}')
-    assert told == (f"{run_id(1)}\n", "2 recorded steps reused, 1 happens again\n", 0)
+    assert told == (f"{run_id(1)}\n", "2 recorded steps reused, 1 repeated\n", 0)
     asked = daemon.params("run.retry")
     assert asked == {"run": "@failed", "from_step": "b", "set": {"a": {"x": 1}}}
 
