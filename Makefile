@@ -6,13 +6,18 @@
 #   make man      read the man pages for mistakes
 #   make bench    measure              make clean  remove what was made
 #
-# Another Python: make PYTHON=python3.13 test
+# Another Python: make PYTHON=python3.13 test. One test at a time: make PARALLEL= test
 
 SHELL := /bin/sh
+# Where it is set, each process compiles anew what it imports: 20 s of the tests.
+unexport PYTHONDONTWRITEBYTECODE
 VENV := .venv
 BIN := $(VENV)/bin
 EXAMPLE := jobs.example
 PACKAGES := stackshift_jobs stackshift_cli daemon/stackshiftd
+# How many processes is for tests/conftest.py to say. Not in pyproject.toml, so that pytest by hand
+# is one process, which --pdb and -s need.
+PARALLEL := -n auto --dist worksteal
 
 # The first of these that is new enough; if none is, the first, for the message below.
 ifndef PYTHON
@@ -35,10 +40,10 @@ demo: $(VENV)/examples.stamp
 	show stackshift runs show @last
 
 test: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest </dev/null
+	$(BIN)/python -m pytest $(PARALLEL) </dev/null
 
 long: $(VENV)/dev.stamp
-	STACKSHIFT_LONG=1 $(BIN)/python -m pytest </dev/null
+	STACKSHIFT_LONG=1 $(BIN)/python -m pytest $(PARALLEL) </dev/null
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
