@@ -217,7 +217,7 @@ def test_tail_follows_over_a_restart_without_gap_or_duplicate(
         "since_seq": 1,
     }
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=60)
     assert (out, process.returncode) == (b"", 130)
     assert err.decode().splitlines()[-1] == "Detached"
 
