@@ -2,6 +2,7 @@
 #
 #   make demo     run the example project and show what happened
 #   make test     all tests            make long   the long ones too (minutes)
+#   make quick    what a change usually breaks, in under a minute
 #   make lint     ruff                 make types  mypy --strict
 #   make man      read the man pages for mistakes
 #   make bench    measure              make clean  remove what was made
@@ -18,6 +19,12 @@ PACKAGES := stackshift_jobs stackshift_cli daemon/stackshiftd
 # How many processes is for tests/conftest.py to say. Not in pyproject.toml, so that pytest by hand
 # is one process, which --pdb and -s need.
 PARALLEL := -n auto --dist worksteal
+# The pure parts, the architecture, and a few tests of each kind that need a real daemon.
+QUICK := tests/architecture tests/core tests/sdk tests/shell \
+    tests/integration/test_handlers.py tests/integration/test_final_failures.py \
+    tests/integration/test_rerun.py \
+    tests/cli/test_real_daemon.py::test_project_made_by_init_runs_as_it_stands \
+    tests/examples/test_jobs.py::test_avatar_is_resized_to_every_size_and_published
 
 # The first of these that is new enough; if none is, the first, for the message below.
 ifndef PYTHON
@@ -26,7 +33,7 @@ PYTHON := $(shell for python in python3 python3.14 python3.13 python3.12 python3
     && { echo $$python; exit; }; done; echo python3)
 endif
 
-.PHONY: demo test long lint types man bench clean python
+.PHONY: demo test quick long lint types man bench clean python
 
 demo: $(VENV)/examples.stamp
 	@cd $(EXAMPLE) && exec </dev/null; \
@@ -41,6 +48,9 @@ demo: $(VENV)/examples.stamp
 
 test: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest $(PARALLEL) </dev/null
+
+quick: lint
+	$(BIN)/python -m pytest -q $(PARALLEL) $(QUICK) </dev/null
 
 long: $(VENV)/dev.stamp
 	STACKSHIFT_LONG=1 $(BIN)/python -m pytest $(PARALLEL) </dev/null
