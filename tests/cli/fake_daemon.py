@@ -138,14 +138,14 @@ class FakeDaemon(FakeState):
             self.append(record(seq, f"run.{run['status']}", run["id"]))
             self._changed.notify_all()
 
-    def wait_for(self, method: str, count: int = 1, seconds: float = 20.0) -> None:
+    def wait_for(self, method: str, count: int = 1, seconds: float = 60.0) -> None:
         """Return when `method` has been requested `count` times."""
         with self._changed:
             assert self._changed.wait_for(lambda: self.asked(method) >= count, seconds), (
                 f"{method} was not asked {count} times: {[m for m, _ in self.requests]}"
             )
 
-    def wait_for_feeds(self, count: int = 1, seconds: float = 20.0) -> None:
+    def wait_for_feeds(self, count: int = 1, seconds: float = 60.0) -> None:
         """Return when `count` feeds have been opened in total, and their requests answered."""
         with self._changed:
             assert self._changed.wait_for(lambda: self.feeds >= count, seconds), self.requests

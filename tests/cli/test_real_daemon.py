@@ -54,7 +54,7 @@ def test_killed_daemon_is_started_again_and_its_follower_misses_nothing(real: Sh
     assert real("start", "hello", "--wait").code == 0
     seen += _up_to_the_end_of_a_run(tail)
     tail.send_signal(signal.SIGINT)
-    tail.communicate(timeout=20)
+    tail.communicate(timeout=60)
     kinds = [line.split("\t")[2] for line in seen]
     assert (kinds.count("run.created"), kinds.count("run.completed")) == (2, 2)
     seqs = [int(line.split("\t")[0]) for line in seen]

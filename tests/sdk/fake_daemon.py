@@ -18,7 +18,7 @@ from stackshift_jobs.errors import NotFound, StackshiftError
 from stackshift_jobs.project import discovery
 from stackshift_jobs.version import PROTOCOL
 
-DEADLINE = 20.0
+DEADLINE = 60.0
 """Seconds after which a test that waits for a condition fails."""
 
 

@@ -32,7 +32,7 @@ def terminal(shell: Shell) -> Iterator[Terminal]:
             dimensions=(30, cells),
             encoding="utf-8",
             env={**shell.env, "TERM": "xterm-256color", **env},
-            timeout=20,
+            timeout=60,
         )
         opened.append(child)
         return child

@@ -83,7 +83,7 @@ def test_loser_of_a_race_uses_the_winners_daemon(shell: Shell) -> None:
     )
     winner = FakeDaemon(shell.directory / ".stackshift").start()
     try:
-        out, err = losing.communicate(timeout=20)
+        out, err = losing.communicate(timeout=60)
     finally:
         winner.stop()
     assert (out.decode(), err, losing.returncode) == (f"{run_id(1)}\n", b"", 0)
@@ -176,7 +176,7 @@ def test_daemon_run_is_the_daemon(shell: Shell) -> None:
     info = json.loads((shell.directory / ".stackshift/daemon.json").read_text())
     assert info["pid"] == running.pid
     shell("daemon", "stop")
-    running.communicate(timeout=20)
+    running.communicate(timeout=60)
     assert running.returncode == 0
 
 
@@ -202,7 +202,7 @@ def test_logs_follow(shell: Shell) -> None:
         file.write("ee\n")
     assert read_lines(following, 1) == ["three"]
     following.send_signal(signal.SIGINT)
-    assert following.communicate(timeout=20) == (b"", b"")
+    assert following.communicate(timeout=60) == (b"", b"")
     assert following.returncode == 130
 
 

@@ -197,7 +197,7 @@ def test_tail_follows_over_a_restart_without_gap_or_duplicate(
     assert read_lines(process, 1)[0].startswith("3\t")
     assert daemon.params("feed.open") == {"kinds": ["event.", "wait.ended"], "since_seq": 1}
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=60)
     assert (out, process.returncode) == (b"", 130)
     assert err.decode().splitlines()[-1] == "Detached"
 

@@ -58,7 +58,7 @@ def test_cat_follows_behind_the_last_line(shell: Shell, daemon: FakeDaemon) -> N
     daemon.append(record(19, "run.created", run_id(3)))
     assert json.loads(read_lines(cat, 1)[0])["seq"] == 19
     cat.send_signal(signal.SIGINT)
-    cat.communicate(timeout=20)
+    cat.communicate(timeout=60)
     assert cat.returncode == 130
 
 

@@ -55,7 +55,7 @@ def test_tail_follows_records_as_they_come(shell: Shell, daemon: FakeDaemon) -> 
     daemon.append(record(2, "run.created", run_id(2)), record(3, "run.completed", run_id(1)))
     assert seqs("\n".join(read_lines(tail, 2))) == ["2", "3"]
     tail.send_signal(signal.SIGINT)
-    _, err = tail.communicate(timeout=20)
+    _, err = tail.communicate(timeout=60)
     assert (err, tail.returncode) == (b"Detached; all runs continue\n", 130)
 
 
@@ -105,7 +105,7 @@ def test_restart_of_the_daemon_leaves_no_gap_and_no_duplicate(
     daemon.append(record(3, "attempt.lost", run["id"]))
     assert seqs("\n".join(read_lines(tail, 2))) == ["2", "3"]
     tail.send_signal(signal.SIGINT)
-    tail.communicate(timeout=20)
+    tail.communicate(timeout=60)
     assert tail.returncode == 130
 
 
@@ -121,7 +121,7 @@ def test_follower_that_begins_now_misses_nothing_of_an_interruption(
     daemon.start()
     assert seqs("\n".join(read_lines(tail, 1))) == ["2"]
     tail.send_signal(signal.SIGINT)
-    tail.communicate(timeout=20)
+    tail.communicate(timeout=60)
 
 
 def test_run_that_ended_while_the_daemon_was_away_ends_the_tail(
@@ -136,7 +136,7 @@ def test_run_that_ended_while_the_daemon_was_away_ends_the_tail(
     daemon.records += [record(2, "run.completed", run["id"])]
     run["status"] = "completed"
     daemon.start()
-    out, _ = tail.communicate(timeout=20)
+    out, _ = tail.communicate(timeout=60)
     assert seqs(out) == ["2", ""]
     assert tail.returncode == 0
 
@@ -151,7 +151,7 @@ def test_wait_prints_each_run_as_it_ends(shell: Shell, daemon: FakeDaemon) -> No
     daemon.finish(third, 2, status="failed")
     assert read_lines(waiting, 1) == [f"{third['id']}\tfailed"]
     daemon.finish(first, 3)
-    out, err = waiting.communicate(timeout=20)
+    out, err = waiting.communicate(timeout=60)
     assert (out.decode(), err, waiting.returncode) == (f"{first['id']}\tcompleted\n", b"", 1)
 
 
@@ -203,7 +203,7 @@ def test_wait_survives_a_restart(shell: Shell, daemon: FakeDaemon) -> None:
     daemon.start()
     daemon.wait_for("run.wait", 2)
     daemon.finish(run, 1)
-    out, err = waiting.communicate(timeout=20)
+    out, err = waiting.communicate(timeout=60)
     assert out.decode() == f"{run['id']}\tcompleted\n"
     assert err == b"the daemon is gone; waiting for it to come back\n"
     assert waiting.returncode == 0
@@ -215,5 +215,5 @@ def test_wait_detaches_on_ctrl_c(shell: Shell, daemon: FakeDaemon) -> None:
     waiting = shell.popen("runs", "wait", run["id"])
     daemon.wait_for("run.wait")
     waiting.send_signal(signal.SIGINT)
-    _, err = waiting.communicate(timeout=20)
+    _, err = waiting.communicate(timeout=60)
     assert (err.decode(), waiting.returncode) == (f"Detached; {run['id']} continues\n", 130)

@@ -201,7 +201,7 @@ def test_logs_follow_until_the_run_ends(shell: Shell, daemon: FakeDaemon) -> Non
     daemon.wait_for("run.logs", 2)
     daemon.logs.append({**daemon.logs[0], "message": "all the way"})
     daemon.finish(run, 3)
-    out, _ = following.communicate(timeout=20)
+    out, _ = following.communicate(timeout=60)
     messages = [line.split("\t")[4] for line in out.decode().splitlines()]
     assert messages == ["half\\x1b way", "all the way"]
     assert following.returncode == 0

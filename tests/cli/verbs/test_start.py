@@ -179,7 +179,7 @@ def test_ctrl_c_detaches(shell: Shell, daemon: FakeDaemon) -> None:
     waiting = shell.popen("start", "hello", "--wait")
     daemon.wait_for_feeds()
     waiting.send_signal(signal.SIGINT)
-    out, err = waiting.communicate(timeout=20)
+    out, err = waiting.communicate(timeout=60)
     assert (out, waiting.returncode) == (b"", 130)
     assert err.decode().splitlines() == [run_id(1), f"Detached; {run_id(1)} continues"]
     assert daemon.asked("run.cancel") == 0

@@ -110,9 +110,10 @@ def suspended(story: Story, run: str) -> None:
 
 
 WAYS.append((running, suspended, (S.RUNNING, "attempt.suspended")))
+NAMES = [f"{begin.__name__}-{kind}" for begin, _, (_, kind) in WAYS]
 
 
-@pytest.mark.parametrize(("begin", "act", "move"), WAYS, ids=lambda each: str(each))
+@pytest.mark.parametrize(("begin", "act", "move"), WAYS, ids=NAMES)
 def test_statuses_move_as_the_table_says(
     begin: Begin, act: Act, move: tuple[Status, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
