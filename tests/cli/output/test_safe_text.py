@@ -1,4 +1,4 @@
-"""Text that others wrote cannot control the terminal."""
+"""Text that others wrote cannot control the terminal (guarantee: safe text)."""
 
 from __future__ import annotations
 
