@@ -1,20 +1,21 @@
-"""The command line: parse, ask the daemon, show what it answers.
+"""The command line: parse, ask the daemon, show its answer.
 
-`main` is what `stackshift` runs. What shell loops call (`start`, `state get`, `event send`, …),
-where it is plain, takes the short path, which imports neither Typer nor Rich; all else goes to
-Typer. This package never imports the daemon: it starts it as a program and talks to its socket.
+`stackshift` runs `main`. Plain spellings of the commands that shell loops call (`start`,
+`state get`, `event send`, …) take the fast path, which imports neither Typer nor Rich; everything
+else goes to Typer. This package never imports the daemon: it starts it as a program and talks to
+its socket.
 """
 
 from __future__ import annotations
 
 import sys
 
-_SHORT = {"start", "state", "event"}
-"""First words of commands that have a short path."""
+_FAST = {"start", "state", "event"}
+"""First words of the commands that have a fast path."""
 
 
 def main() -> int:
-    """Run the command line in `sys.argv`; the exit status."""
+    """Run the command line in `sys.argv` and return the exit status."""
     from stackshift_cli.output.streams import open_closed
 
     open_closed()
@@ -24,13 +25,13 @@ def main() -> int:
 
 
 def _own() -> list[str]:
-    """The words that can be options of ours: behind `--` are those of a command that we run."""
+    """The words that can be our own options: those after `--` belong to a command that we run."""
     return sys.argv[1 : sys.argv.index("--")] if "--" in sys.argv else sys.argv[1:]
 
 
 def _errors_as_json() -> bool:
-    """Was JSON asked for, by option or by the user's settings? Only asked once there is an error,
-    which may be that those settings are wrong."""
+    """Do `--json` or the user's settings ask for JSON? Called only once there is an error, and that
+    may be that those settings are wrong."""
     if "--json" in _own():
         return True
     from stackshift_cli import user_config
@@ -44,7 +45,7 @@ def _errors_as_json() -> bool:
 
 def _run() -> int:
     argv = sys.argv[1:]
-    if not _SHORT.isdisjoint(argv[:4]):
+    if not _FAST.isdisjoint(argv[:4]):
         from stackshift_cli import fast_path
 
         status = fast_path.run(argv)

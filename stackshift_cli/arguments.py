@@ -1,7 +1,7 @@
-"""What was given on the command line, with its meaning: numbers, durations, times.
+"""The values given on the command line, as numbers, durations and pairs.
 
-Both parsers hand over texts; here, and nowhere else, they become values. A text that means nothing
-raises `Usage` that names the option.
+Both parsers hand over text; it becomes values here and nowhere else. A text that is not valid for
+its option raises `Usage`, which names the option.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from stackshift_jobs.errors import Usage
 
 
 class Globals(NamedTuple):
-    """The global options."""
+    """The global options; None or False where the command line does not give them."""
 
     project: str | None = None
     json: bool = False
@@ -23,13 +23,13 @@ class Globals(NamedTuple):
 
 
 class Given:
-    """The values of one command's own parameters, by name."""
+    """The values of one command's own parameters, by name (`max_attempts` for `--max-attempts`)."""
 
     def __init__(self, values: dict[str, Any]) -> None:
         self._values = values
 
     def text(self, name: str) -> str | None:
-        """The text given for `name`, or None."""
+        """The text given for `name`, or None if it was not given."""
         value = self._values[name]
         return None if value is None else str(value)
 
@@ -38,7 +38,7 @@ class Given:
         return str(self._values[name])
 
     def texts(self, name: str) -> list[str]:
-        """All texts given for `name`."""
+        """All texts given for `name`, which may be repeated, in their order."""
         return [str(value) for value in self._values[name]]
 
     def flag(self, name: str) -> bool:
@@ -46,7 +46,8 @@ class Given:
         return bool(self._values[name])
 
     def whole(self, name: str, low: int, high: int) -> int | None:
-        """The whole number given for `name`, or None; raises `Usage` outside of `low..high`."""
+        """The whole number given for `name`, or None; raises `Usage` if it is not one, or not
+        between `low` and `high`."""
         text = self.text(name)
         if text is None:
             return None
@@ -55,11 +56,12 @@ class Given:
             raise Usage(f"{option(name)} takes a whole number, not {text!r}")
         number = int(text)
         if not low <= number <= high:
-            raise Usage(f"{option(name)} {number} is out of range", hint=f"{low} to {high}")
+            raise Usage(f"{option(name)} {number} is out of range", hint=f"use {low} to {high}")
         return number
 
     def duration_ms(self, name: str) -> int | None:
-        """Milliseconds of the duration given for `name`, or None."""
+        """The duration given for `name` in milliseconds, or None; raises `Usage` if it is not
+        one."""
         text = self.text(name)
         if text is None:
             return None
@@ -71,16 +73,16 @@ class Given:
             raise Usage(f"{option(name)}: {bad.message}", hint=bad.hint) from bad
 
     def pairs(self, name: str) -> dict[str, str]:
-        """`k=v` texts given for `name` as an object; the last of a key wins."""
+        """The `K=V` texts given for `name` as an object; the last value of a key wins."""
         return dict(_pair(name, text) for text in self.texts(name))
 
     def given(self) -> list[str]:
-        """Names of all parameters that were given."""
+        """The names of all parameters that were given."""
         return [name for name, value in self._values.items() if value not in (None, False, [])]
 
 
 def option(name: str) -> str:
-    """How the option with the parameter name `name` is written."""
+    """How the option of the parameter `name` is spelled: `--max-attempts` for `max_attempts`."""
     return "--" + name.replace("_", "-")
 
 

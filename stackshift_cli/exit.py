@@ -1,7 +1,7 @@
-"""How a command ends, whatever happens in it: the exit status, and what is said.
+"""How a command ends, whatever happens in it: the exit status and the error message.
 
-Invariants: no traceback unless `-v` was given; a closed pipe ends quietly; what was printed is out
-before the status is returned, so a full disk behind a redirection is an error and not a success.
+Invariants: no traceback without `-v`; a closed pipe ends the command quietly; output is flushed
+before the status is returned, so a full disk behind a redirection is an error, not a success.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ INTERRUPTED: Final = 130
 
 
 def ended(command: Callable[[], int], as_json: Callable[[], bool], verbose: bool) -> int:
-    """Run `command` to its end; the exit status of the process."""
+    """Run `command`, report its error if it raises one, and return the process's exit status."""
     for stream in (sys.stdout, sys.stderr):
-        _show_what_it_can(stream)
+        _escape_unknown_characters(stream)
     try:
         status = command()
         sys.stdout.flush()
@@ -30,19 +30,19 @@ def ended(command: Callable[[], int], as_json: Callable[[], bool], verbose: bool
     except KeyboardInterrupt:
         return INTERRUPTED
     except StackshiftError as bad:
-        return _told(bad, as_json, verbose)
+        return _report(bad, as_json, verbose)
     except OSError as bad:
-        named = f": {bad.filename}" if bad.filename else ""
-        return _told(StackshiftError(f"{bad.strerror or bad}{named}"), as_json, verbose, bad)
+        file = f": {bad.filename}" if bad.filename else ""
+        return _report(StackshiftError(f"{bad.strerror or bad}{file}"), as_json, verbose, bad)
     except Exception as bad:
         hint = "this is a bug in stackshift; -v shows the traceback"
-        told = StackshiftError(f"{type(bad).__name__}: {bad}", hint=hint)
-        return _told(told, as_json, verbose, bad)
+        bug = StackshiftError(f"{type(bad).__name__}: {bad}", hint=hint)
+        return _report(bug, as_json, verbose, bad)
 
 
-def _show_what_it_can(stream: TextIO) -> None:
-    """What the locale cannot show is shown as escapes, instead of ending the program or reaching a
-    terminal as bytes that mean something else to it. Pipes get UTF-8 whatever the locale."""
+def _escape_unknown_characters(stream: TextIO) -> None:
+    """Print characters that the locale cannot show as escapes, so that they neither end the program
+    nor reach a terminal as bytes that mean something else. Pipes get UTF-8 in any locale."""
     if not hasattr(stream, "reconfigure"):
         return
     if stream.isatty():
@@ -53,10 +53,14 @@ def _show_what_it_can(stream: TextIO) -> None:
     stream.reconfigure(errors="backslashreplace")
 
 
-def _told(
-    error: StackshiftError, as_json: Callable[[], bool], verbose: bool, bug: Exception | None = None
+def _report(
+    error: StackshiftError,
+    as_json: Callable[[], bool],
+    verbose: bool,
+    cause: Exception | None = None,
 ) -> int:
-    """Say `error` after what was printed already; with `-v` the traceback of a bug too."""
+    """Print `error` after the output so far, and with `-v` the traceback of its `cause`; return its
+    exit status."""
     from stackshift_cli.output import messages
 
     try:
@@ -64,19 +68,20 @@ def _told(
     except OSError:
         _drop_output()
     try:
-        if verbose and bug is not None:
+        if verbose and cause is not None:
             import traceback
 
             from stackshift_cli.output.safe_text import safe_lines
 
-            messages.say(safe_lines("".join(traceback.format_exception(bug))).rstrip())
+            messages.say(safe_lines("".join(traceback.format_exception(cause))).rstrip())
         return messages.error(error, as_json())
     except BrokenPipeError:
         return error.exit_status
 
 
 def _drop_output() -> None:
-    """Nobody reads stdout: let the interpreter flush what is left of it into nothing."""
-    nothing = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, 1)
-    os.close(nothing)
+    """Point stdout, which nobody reads any more, at /dev/null, so that the interpreter's last flush
+    does not fail."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.close(null)

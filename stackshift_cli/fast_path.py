@@ -1,8 +1,8 @@
-"""`stackshift start JOB …` and its like at the speed that shell loops need.
+"""`stackshift start JOB …` and the like, as fast as shell loops need them.
 
-For a plain command line and a project whose daemon runs: parse with the small parser, one request
-over the socket, print the answer. Whatever is not plain goes to Typer, before anything has been
-said or sent; the meaning is the same, since both share `table`, `request` and what asks.
+A plain command line is read by the small parser, sent as one request, and its answer printed.
+Anything that is not plain goes to Typer before anything was printed or sent. Both paths mean the
+same, since they share the table of commands (`spec`) and the functions that do the work.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from __future__ import annotations
 from stackshift_cli import user_config
 from stackshift_cli.arguments import Given, Globals
 from stackshift_cli.commands.small_parser import Parsed, parse
-from stackshift_cli.commands.spec import EVENT_SEND, SHORT, START, Command
+from stackshift_cli.commands.spec import EVENT_SEND, FAST, START, Command
 from stackshift_cli.daemon.session import Session
 
 
 def run(argv: list[str]) -> int | None:
-    """Do what `argv` asks for; the exit status, or None if this is not ours to do."""
-    found = _plain(argv)
-    if found is None:
+    """Run the command in `argv` and return its exit status; None if Typer has to read it."""
+    plain = _plain(argv)
+    if plain is None:
         return None
-    command, parsed = found
+    command, parsed = plain
     options = Globals(**parsed.globals)
     if options.color not in (None, "auto", "always", "never"):
         return None
@@ -29,12 +29,13 @@ def run(argv: list[str]) -> int | None:
 
 
 def _plain(argv: list[str]) -> tuple[Command, Parsed] | None:
-    for command in SHORT:
+    for command in FAST:
         if command.path[-1] in argv and (parsed := parse(argv, command)) is not None:
-            takes_long = command is START and any(
+            # These take a while anyway: the time that Typer needs to load does not matter.
+            is_long = command is START and any(
                 parsed.values[name] for name in ("wait", "follow", "batch")
             )
-            return None if takes_long else (command, parsed)
+            return None if is_long else (command, parsed)
     return None
 
 

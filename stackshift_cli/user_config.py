@@ -1,8 +1,8 @@
 """The user's own settings, for all projects: `default_project`, `color`, `output`.
 
-A TOML file in the directory that the platform has for such things. A flag, the environment and the
-project outrank it. Read only by commands that need it: finding the directory takes longer than a
-whole `start`.
+They are in a TOML file in the platform's directory for configuration. Options, the environment and
+the project's settings take precedence. Only commands that need the file read it: finding the
+directory takes longer than a whole `start`.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 KEYS: Final = {
-    "default_project": "The project where no other is meant: an absolute path.",
-    "color": "auto, always or never.",
-    "output": "text or json.",
+    "default_project": "The project to use if no other is given: an absolute path.",
+    "color": "When to use colour: auto, always or never.",
+    "output": "The form of output: text or json.",
 }
 _CHOICES: Final = {"color": ("auto", "always", "never"), "output": ("text", "json")}
 _FILE: Final = "config.toml"
 
 
 class UserConfig(NamedTuple):
-    """The settings; None where the file does not say."""
+    """The settings; None where the file does not set one."""
 
     default_project: str | None = None
     color: str | None = None
@@ -35,7 +35,7 @@ class UserConfig(NamedTuple):
 
 
 def path() -> Path:
-    """Where the file is, or would be."""
+    """The path of the file, whether or not it exists."""
     from pathlib import Path
 
     import platformdirs
@@ -44,7 +44,7 @@ def path() -> Path:
 
 
 def load() -> UserConfig:
-    """The user's settings; raises `BadConfiguration` for a file that is wrong."""
+    """Read the user's settings; raises `BadConfiguration` if the file is not valid."""
     file = path()
     if not file.exists():
         return UserConfig()
@@ -53,10 +53,10 @@ def load() -> UserConfig:
 
 
 def check(name: str, value: Any, file: str) -> str:
-    """`value` if `name` may have it; raises `BadConfiguration`."""
+    """`value` if it is valid for the setting `name` in `file`; else raises `BadConfiguration`."""
     if name not in KEYS:
         raise BadConfiguration(
-            f"{file}: {name}: there is no such key", hint=f"one of: {', '.join(KEYS)}"
+            f"{file}: there is no setting {name!r}", hint=f"one of: {', '.join(KEYS)}"
         )
     choices = _CHOICES.get(name)
     if not isinstance(value, str) or not value or (choices and value not in choices):
@@ -66,7 +66,7 @@ def check(name: str, value: Any, file: str) -> str:
 
 
 def preferred(options: Globals) -> Globals:
-    """`options`, with what the user prefers where the command line does not say."""
+    """`options`, completed with the user's settings where the command line does not decide."""
     if not written():
         return options
     settings = load()
@@ -81,8 +81,8 @@ def may_want_json() -> bool:
 
 
 def written() -> bytes:
-    """What the user's file holds; empty where there is none. Told without the 38 ms that asking
-    platformdirs takes: the file can only be in one of two places."""
+    """The bytes of the user's file; empty if there is none. Importing platformdirs to find it would
+    take 38 ms, and it can only be in one of two places."""
     home = os.path.expanduser("~")  # noqa: PTH111
     for place in (
         os.environ.get("XDG_CONFIG_HOME") or os.path.join(home, ".config"),  # noqa: PTH118

@@ -10,8 +10,8 @@ def resize_avatar(ctx: JobContext):
     return {"sizes": ctx.step.map("resize", lambda size: resize(image, size), [64, 256])}
 ```
 
-Nothing outside the standard library is imported, and each name is loaded when it is first used, so
-that the command line, which shares this package, starts quickly.
+It imports nothing outside the standard library, and loads each name when it is first used, so that
+the command line, which shares this package, starts quickly.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ _HOME = {
     "start_many": "client.default",
     "state": "client.default",
 }
-"""Public name → module that defines it."""
+"""Public name → the module that defines it."""
 
 __all__ = [
     "AsyncClient",
@@ -139,9 +139,9 @@ def __getattr__(name: str) -> Any:
     home = _HOME.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = getattr(import_module(f"{__name__}.{home}"), name)
-    globals()[name] = found
-    return found
+    value = getattr(import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:

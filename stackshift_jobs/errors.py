@@ -1,24 +1,25 @@
 """Every error that StackShift raises, under one root.
 
-Four branches, since four different people act on them: the caller's mistake, the job's failure,
-damage in the world (disk, daemon), and our own bug. Each class has a stable `code`, the word that
-stands in `error[code]` on the command line and in `data.code` on the wire, and the exit status
-that the command line ends with.
+Four branches, because a different person acts on each: the caller's mistake, the job's failure,
+damage in the world (disk, daemon), and our own bug. Each class has a stable `code`, which appears
+as `error[code]` on the command line and as `data.code` on the wire, and the exit status of the
+command line.
 """
 
 from __future__ import annotations
 
-# Not imported: loading `typing` takes a tenth of a short command. Checkers take it as true.
+# `typing` is not imported here: loading it takes a tenth of a short command's time. Type checkers
+# treat this constant as true.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, ClassVar
 
 
 class StackshiftError(Exception):
-    """Root of all our errors.
+    """Root of all StackShift errors.
 
     `code` is stable, `exit_status` is the command line's, `hint` says what to do, and `fields`
-    holds what else travels on the wire (JSON values only).
+    holds everything else that goes over the wire (JSON values only).
     """
 
     code: ClassVar[str] = "internal"
@@ -34,7 +35,7 @@ class StackshiftError(Exception):
         return self.message
 
     def as_json(self) -> dict[str, Any]:
-        """The error as it stands on the wire: `{code, message, hint, ...fields}`."""
+        """The error as it is sent over the wire: `{code, message, hint, ...fields}`."""
         return {"code": self.code, "message": self.message, "hint": self.hint, **self.fields}
 
 
@@ -49,31 +50,32 @@ class Usage(StackshiftError):
 
 
 class NotFound(StackshiftError):
-    """The run, job, step or key that was named does not exist."""
+    """The run, job, step or key does not exist."""
 
     code = "not_found"
     exit_status = 4
 
 
 class Conflict(StackshiftError):
-    """Somebody else owns it: an idempotency key with another payload, a version, a lock."""
+    """The request conflicts with what exists: an idempotency key that has another payload, an entry
+    of another version, a lock that somebody holds."""
 
     code = "conflict"
     exit_status = 5
 
     @property
     def owner(self) -> str | None:
-        """Id of the run that owns what was asked for, where there is one."""
+        """Id of the run that owns the key or the lock, if a run does."""
         return self.fields.get("owner")
 
     @property
     def difference(self) -> list[str]:
-        """Lines that tell what is different, by JSON path."""
+        """What differs, one line for each JSON path."""
         return list(self.fields.get("difference", ()))
 
     @property
     def version(self) -> int | None:
-        """The version of a state entry that is there; None where there is none."""
+        """The current version of the state entry; None if there is no entry."""
         return self.fields.get("version")
 
 
@@ -84,14 +86,14 @@ class LockHeld(Conflict):
 
 
 class PayloadRefused(StackshiftError):
-    """A value that JSON cannot hold, that is over a limit, or that does not fit the job's type."""
+    """The value cannot be JSON, exceeds a limit, or does not fit the type of the job's payload."""
 
     code = "payload_refused"
     exit_status = 6
 
     @property
     def path(self) -> str:
-        """Where in the value, as a JSON path: `$.sizes[2]`."""
+        """Where in the value the problem is, as a JSON path: `$.sizes[2]`."""
         return str(self.fields.get("path", "$"))
 
 
@@ -103,7 +105,7 @@ class BadConfiguration(StackshiftError):
 
 
 class InsideHandler(StackshiftError):
-    """The client was called in a handler; the message names the `ctx` call to use."""
+    """The client was called inside a handler; the message names the `ctx` call to use instead."""
 
     code = "inside_handler"
     exit_status = 2
@@ -113,7 +115,7 @@ class InsideHandler(StackshiftError):
 
 
 class RunFailed(StackshiftError):
-    """The run that was waited for has failed. `.error` is `{type, message, traceback}`."""
+    """The run that the caller waited for failed. `.error` is `{type, message, traceback}`."""
 
     code = "run_failed"
     exit_status = 1
@@ -130,7 +132,7 @@ class RunFailed(StackshiftError):
 
 
 class RunCancelled(StackshiftError):
-    """The run that was waited for has been cancelled."""
+    """The run that the caller waited for was cancelled."""
 
     code = "run_cancelled"
     exit_status = 7
@@ -141,17 +143,17 @@ class RunCancelled(StackshiftError):
 
 
 class NonRetryable(StackshiftError):
-    """Raise it in a handler or step to fail without another try."""
+    """Raise this in a handler or a step to fail without a retry."""
 
     code = "non_retryable"
     exit_status = 1
 
 
 class StepFailed(StackshiftError):
-    """A step has failed for good; the same on every pass.
+    """A step failed for good; raised again on every later pass.
 
-    `.step` its name, `.type`, `.message` and `.traceback` of what its function raised. On the pass
-    on which it happened `__cause__` is the original exception.
+    `.step` is its name; `.type`, `.message` and `.traceback` describe what its function raised. On
+    the pass in which the step failed, `__cause__` is the original exception.
     """
 
     code = "step_failed"
@@ -170,20 +172,23 @@ class StepFailed(StackshiftError):
 
 
 class ChildFailed(NonRetryable):
-    """A run that a handler called has failed or was cancelled. `.run_id`, `.status`, `.error`."""
+    """A run whose result a handler waited for failed or was cancelled.
+
+    `.run_id` is its id, `.status` is `failed` or `cancelled`, `.error` is as in `RunFailed`.
+    """
 
     code = "child_failed"
 
     def __init__(self, run_id: str, status: str, error: dict[str, Any] | None) -> None:
-        told = f": {error.get('type')}: {error.get('message')}" if error else ""
-        super().__init__(f"child {run_id} {status}{told}", run=run_id)
+        reason = f": {error.get('type')}: {error.get('message')}" if error else ""
+        super().__init__(f"child {run_id} {status}{reason}", run=run_id)
         self.run_id = run_id
         self.status = status
         self.error = error
 
 
 class CommandFailed(StackshiftError):
-    """A program run by `step.command` ended with a status other than 0."""
+    """A program run by `step.command` exited with a status other than 0."""
 
     code = "command_failed"
     exit_status = 1
@@ -197,19 +202,19 @@ class CommandFailed(StackshiftError):
 
 
 class LockLost(StackshiftError):
-    """A lock with a ttl ran out before who held it was done with it."""
+    """A lock expired, or was lost in another way, before its holder was done with it."""
 
     code = "lock_lost"
     exit_status = 1
 
     @property
     def key(self) -> str:
-        """Which lock it is."""
+        """The key of the lock."""
         return str(self.fields.get("key", ""))
 
 
 class ReplayError(NonRetryable):
-    """The handler's code and its record do not fit together; trying again would not help."""
+    """The handler's code does not match the record of its run; a retry would not help."""
 
     code = "replay"
 
@@ -225,14 +230,14 @@ class DaemonUnavailable(StackshiftError):
 
 
 class Busy(StackshiftError):
-    """Refused for now: a limit was reached. Trying again later is right."""
+    """Refused for now because a limit was reached; the same request may succeed later."""
 
     code = "busy"
     exit_status = 75
 
 
 class DiskFull(Busy):
-    """There is no room to record what was asked; reads go on."""
+    """There is no disk space to record the request; reads still work."""
 
     code = "disk_full"
 
@@ -269,11 +274,11 @@ BY_CODE: dict[str, type[StackshiftError]] = {
         StackshiftError,
     )
 }
-"""Those that cross the wire, by their code."""
+"""The errors that cross the wire, by code."""
 
 
 def from_json(body: dict[str, Any]) -> StackshiftError:
-    """The error that the daemon sent, as the class of its code (the root for a code not known)."""
+    """The error that the daemon sent, in the class for its code (the root class if unknown)."""
     fields = {k: v for k, v in body.items() if k not in ("code", "message", "hint")}
     cls = BY_CODE.get(str(body.get("code")), StackshiftError)
     return cls(str(body.get("message", "")), hint=str(body.get("hint") or ""), **fields)

@@ -1,4 +1,4 @@
-"""`stackshift.job`: giving a handler a name, and the register of all that have one."""
+"""`stackshift.job`, and the registry of all jobs and declared queues of this process."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ OVERLAP: Final = ("allow", "skip", "queue")
 
 @dataclass(frozen=True)
 class Schedule:
-    """When a job is started by itself. Whether `expression` and `timezone` mean something is for
-    the worker to say, which knows cron and the zones."""
+    """When a job starts by itself. `expression` and `timezone` are not checked here: the worker
+    does that, because it knows cron and the time zones."""
 
     expression: str
     timezone: str
@@ -36,7 +36,8 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Job:
-    """A handler under its name, with its options; those not given are None."""
+    """A registered handler with its name and options. An option that was not given is None (a
+    concurrency key: empty)."""
 
     name: str
     handler: Handler
@@ -52,20 +53,22 @@ class Job:
 
     @property
     def module(self) -> str:
+        """The module that defines the handler: `jobs.media`."""
         return self.handler.__module__
 
     @property
     def doc(self) -> str:
+        """The handler's docstring without its indentation; empty if it has none."""
         return inspect.getdoc(self.handler) or ""
 
 
 class TwoJobsOneName(BadConfiguration):
-    """Two handlers have one name. Field: `job`."""
+    """Two handlers are registered under one name. Field: `job`, the name."""
 
 
 @dataclass(frozen=True)
 class QueueLimits:
-    """What a job module says of a queue; None: nothing."""
+    """The limits that a job module declares for a queue; None where it declares none."""
 
     concurrency: int | None = None
     key_concurrency: int | None = None
@@ -137,16 +140,21 @@ def job(
 ) -> Any:
     """Register a handler as a job: `@job`, `@job("resizeAvatar", …)` or `job("resizeAvatar", fn)`.
 
-    `timeout` is of an attempt and counts running time, not waits; `concurrency_key` is a template
-    over the payload (`"customer:{customerId}"`), of which its queue's `key_concurrency` bounds how
-    many execute at once; `payload` is the type of the payload where the handler's annotation does
-    not say it. `schedule` starts the job by itself: five fields as in a crontab, `@hourly @daily
-    @weekly @monthly @yearly`, or `@every 30m`, in the IANA zone `timezone` (default UTC).
-    `catch_up` says which ticks that were missed while the daemon was down get a run (`once`, the
-    default: the latest; `skip`; `all`), `overlap` what becomes of a tick while the last one's run
-    is unfinished (`skip`, the default; `allow`; `queue`). The handler is returned as it is, with
-    `.start(payload, **options)` added. Raises `Usage` for a bad name or option and
-    `BadConfiguration` for a name that another handler has.
+    `timeout` limits the running time of an attempt; waits do not count. `concurrency_key` is a
+    template over the payload (`"customer:{customerId}"`); the queue's `key_concurrency` limits how
+    many runs with the same key execute at once. `payload` is the type of the payload, for a handler
+    whose annotation does not give it. `idempotency_ttl` is how long idempotency keys of its starts
+    are kept, unless a start says otherwise.
+
+    `schedule` starts the job by itself: five fields as in a crontab, `@hourly @daily @weekly
+    @monthly @yearly`, or `@every 30m`, in the IANA time zone `timezone` (default UTC), with
+    `schedule_payload` (default `{}`). `catch_up` says which of the ticks missed while the daemon
+    was down get a run: `once` (the default: only the latest), `skip` or `all`. `overlap` says what
+    happens to a tick while the run of the previous one is unfinished: `skip` (the default), `allow`
+    or `queue`.
+
+    Returns the handler itself, with `.start(payload, **options)` added. Raises `Usage` for a bad
+    name or option, and `BadConfiguration` if another handler has the name.
     """
     scheduled = _schedule(schedule, timezone, catch_up, overlap, schedule_payload)
 
@@ -186,34 +194,40 @@ def declare_queue(
     rate_burst: int | None = None,
     paused: bool | None = None,
 ) -> None:
-    """Say how a queue is limited where neither `stackshift.toml` nor a person does. Raises `Usage`
-    for a bad limit and `BadConfiguration` where another declaration says otherwise."""
+    """Declare the limits of a queue, for those that neither `stackshift.toml` nor a person sets.
+
+    Raises `Usage` for a bad limit, and `BadConfiguration` if the queue was declared with others.
+    """
     for what, value in (
         ("concurrency", concurrency),
         ("key_concurrency", key_concurrency),
         ("rate_burst", rate_burst),
     ):
         if value is not None and (type(value) is not int or value < 1):
-            raise Usage(f"{what} of queue {name!r} is {value!r}", hint="a whole number from 1")
+            raise Usage(
+                f"{what} of queue {name!r} cannot be {value!r}",
+                hint="use a whole number, 1 or more",
+            )
     try:
         parsed = None if rate is None else parse_rate(rate)
     except ValueError as bad:
-        raise Usage(f"rate of queue {name!r} is {rate!r}, not {bad}") from None
-    made = QueueLimits(concurrency, key_concurrency, parsed, rate_burst, paused)
-    if queues.setdefault(name, made) != made:
+        raise Usage(f"rate of queue {name!r}: {rate!r} is not {bad}") from None
+    limits = QueueLimits(concurrency, key_concurrency, parsed, rate_burst, paused)
+    if queues.setdefault(name, limits) != limits:
         raise BadConfiguration(
-            f"queue {name!r} is declared twice, and not alike", hint="declare it in one module"
+            f"queue {name!r} is declared twice with different limits",
+            hint="declare it in one module",
         )
 
 
 def _template(text: str | None) -> str:
-    """A concurrency key's template, if it is one. Raises `Usage`."""
+    """The template of a concurrency key; empty for None. Raises `Usage` if it is not valid."""
     if text is None:
         return ""
     if not isinstance(text, str) or not text or fields_of(text) is None:
         raise Usage(
-            f"{text!r} is no template of a concurrency key",
-            hint='text with fields of the payload in braces: "customer:{customerId}"',
+            f"{text!r} is not a valid concurrency key template",
+            hint='write fields of the payload in braces: "customer:{customerId}"',
         )
     return text
 
@@ -225,7 +239,7 @@ def _schedule(
     overlap: str | None,
     payload: Any,
 ) -> Schedule | None:
-    """The schedule that the options name; None where there is none."""
+    """The schedule that the options describe; None if they describe none."""
     if expression is None:
         others = {
             "timezone": timezone,
@@ -235,11 +249,11 @@ def _schedule(
         }
         for name, value in others.items():
             if value is not None:
-                raise Usage(f"{name} is of a schedule, and there is none", hint="give schedule=")
+                raise Usage(f"{name} is given without a schedule", hint="add schedule=...")
         return None
-    for name, given in (("schedule", expression), ("timezone", timezone)):
-        if given is not None and not isinstance(given, str):
-            raise Usage(f"{name} takes text, not {given!r}")
+    for name, text in (("schedule", expression), ("timezone", timezone)):
+        if text is not None and not isinstance(text, str):
+            raise Usage(f"{name} must be text, not {text!r}")
     return Schedule(
         expression=" ".join(expression.split()),
         timezone="UTC" if timezone is None else timezone,
@@ -249,32 +263,33 @@ def _schedule(
     )
 
 
-def _one_of(name: str, given: str | None, words: tuple[str, ...], otherwise: str) -> str:
-    if given is None:
-        return otherwise
-    if given not in words:
-        raise Usage(f"{name} {given!r} is none of {', '.join(words)}")
-    return given
+def _one_of(name: str, word: str | None, words: tuple[str, ...], default: str) -> str:
+    if word is None:
+        return default
+    if word not in words:
+        raise Usage(f"{name} must be {', '.join(words[:-1])} or {words[-1]}, not {word!r}")
+    return word
 
 
-def _register(made: Job) -> None:
-    other = registry.get(made.name)
-    if other is not None and _place(other) != _place(made):
+def _register(new: Job) -> None:
+    other = registry.get(new.name)
+    if other is not None and _place(other) != _place(new):
         raise TwoJobsOneName(
-            f"two jobs are named {made.name!r}: {_place(other)} and {_place(made)}",
+            f"two jobs are named {new.name!r}: {_place(other)} and {_place(new)}",
             hint="give one of them another name",
-            job=made.name,
+            job=new.name,
         )
-    registry[made.name] = made
+    registry[new.name] = new
 
     def start(payload: Any = None, **options: Any) -> Any:
         """Start a run of this job; see `stackshift_jobs.start`."""
         from stackshift_jobs import start as start_run
 
-        return start_run(made.name, payload, **options)
+        return start_run(new.name, payload, **options)
 
-    made.handler.start = start  # type: ignore[attr-defined]
+    new.handler.start = start  # type: ignore[attr-defined]
 
 
-def _place(made: Job) -> str:
-    return f"{made.module}.{made.handler.__qualname__}"
+def _place(job: Job) -> str:
+    """Where the handler is defined: `jobs.media.resize_avatar`."""
+    return f"{job.module}.{job.handler.__qualname__}"

@@ -1,4 +1,4 @@
-"""When a job or a step is tried again: by its terms, or as an error asks for."""
+"""When a job or a step is retried: by its policy, or after the delay that an error asks for."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from dataclasses import dataclass
 
 from stackshift_jobs.errors import StackshiftError, Usage
 from stackshift_jobs.values.durations import Duration, milliseconds
+from stackshift_jobs.values.limits import MAX_ATTEMPTS, MAX_FACTOR
 
 
 @dataclass(frozen=True, slots=True)
 class Retry:
     """Exponential backoff: `backoff * factor ** (n - 1)` after the n-th failure, at most
-    `max_backoff`, moved by up to ±`jitter` of itself. `max_attempts` counts the first try.
+    `max_backoff`, varied by up to ±`jitter` of itself. `max_attempts` counts the first try.
 
-    Raises `Usage` for values that make no sense.
+    Raises `Usage` for a value that is out of range.
     """
 
     max_attempts: int = 3
@@ -23,16 +24,18 @@ class Retry:
     jitter: float = 0.1
 
     def __post_init__(self) -> None:
-        if not 1 <= self.max_attempts <= 1_000_000:
-            raise Usage(f"max_attempts is {self.max_attempts}", hint="at least 1")
-        if not 1.0 <= self.factor <= 100.0:
-            raise Usage(f"factor is {self.factor}", hint="1 to 100")
+        if not 1 <= self.max_attempts <= MAX_ATTEMPTS:
+            raise Usage(
+                f"max_attempts cannot be {self.max_attempts}", hint=f"use 1 to {MAX_ATTEMPTS:,}"
+            )
+        if not 1.0 <= self.factor <= MAX_FACTOR:
+            raise Usage(f"factor cannot be {self.factor}", hint=f"use 1 to {MAX_FACTOR}")
         if not 0.0 <= self.jitter <= 1.0:
-            raise Usage(f"jitter is {self.jitter}", hint="0 to 1")
+            raise Usage(f"jitter cannot be {self.jitter}", hint="use 0 to 1")
         self.as_json()
 
     def as_json(self) -> dict[str, int | float]:
-        """The terms as the wire and the journal hold them."""
+        """The policy as the wire and the journal hold it."""
         return {
             "max_attempts": self.max_attempts,
             "backoff_ms": milliseconds(self.backoff),
@@ -43,11 +46,14 @@ class Retry:
 
 
 class RetryAfter(StackshiftError):
-    """Raise it in a handler or step to choose when the next try comes: `RetryAfter("30s")`."""
+    """Raise this in a handler or a step to set the delay before the next try: `RetryAfter("30s")`.
+
+    `message` is the error's message in the timeline.
+    """
 
     code = "retry_after"
     exit_status = 1
 
     def __init__(self, delay: Duration, message: str = "") -> None:
         self.delay_ms = milliseconds(delay)
-        super().__init__(message or f"asked to be tried again in {self.delay_ms} ms")
+        super().__init__(message or f"asked to be retried in {self.delay_ms} ms")

@@ -1,4 +1,4 @@
-"""Tests of jobs, in milliseconds: the pytest fixture `stackshift`. See docs/testing.md.
+"""The pytest fixture `stackshift`, which tests jobs in milliseconds. See docs/testing.md.
 
 ```python
 def test_onboarding_fails_without_the_event(stackshift):
@@ -9,24 +9,24 @@ def test_onboarding_fails_without_the_event(stackshift):
     assert run.error["type"] == "TimeoutError"
 ```
 
-The fixture is the daemon itself (its core, its shell and its worker's code) in the process of the
-test, with a journal in memory and a clock that only the test moves. pytest finds it by itself where
-StackShift is installed. This module is what pytest loads at its start, so it imports nothing but
-pytest; the daemon's parts are imported when a test first asks for the fixture.
+The fixture is the daemon itself (its core, its shell and the worker's code) inside the test
+process, with a journal in memory and a clock that only the test moves. pytest finds it by itself
+where StackShift is installed. pytest loads this module at startup, so the module imports little but
+pytest; the daemon is imported when a test first asks for the fixture.
 
-Which jobs there are: those of the project (the nearest directory with a `stackshift.toml` above the
-test's file, else the ini option `stackshift_project`), those that the test's module decorates, and
-those that the test itself decorates. A test may say otherwise:
+A test sees the jobs of its project (the nearest directory above the test's file that contains a
+`stackshift.toml`, else the ini option `stackshift_project`), those that its module decorates, and
+those that the test itself decorates. A marker changes the defaults:
 
 ```python
 @pytest.mark.stackshift(now="2026-03-28T23:00:00Z", schedules=True)
 ```
 
-- `project`: another project, as a path from the test's file
-- `now`: the time at which the test begins (2026-01-05T09:00:00Z)
-- `schedules`: let schedules start runs; they do not unless a test asks for it
-- `patience`: for how long, in real time, a handler may do nothing before the test fails (10 s; the
-  ini option `stackshift_patience` says so for all tests)
+- `project`: another project, as a path relative to the test's file
+- `now`: the time at which the test begins (default 2026-01-05T09:00:00Z)
+- `schedules`: let schedules start runs; by default they do not
+- `patience`: how long, in real time, a handler may do nothing before the test fails (default 10 s;
+  the ini option `stackshift_patience` sets it for all tests)
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ _HOME: Final = {
     "Stackshift": "stackshiftd.testing.fixture",
     "Step": "stackshiftd.testing.runs",
 }
-"""Names for annotations → where they are defined."""
+"""Names for annotations → the modules that define them."""
 _OPTIONS: Final = ("project", "now", "schedules", "patience")
 _jobs_of: Final[dict[str, dict[str, Job]]] = {}
-"""What each test module decorates, by the module's name: jobs of its own tests alone."""
+"""The jobs that each test module decorates, by the module's name: visible to its own tests only."""
 
 
 def __getattr__(name: str) -> Any:
@@ -67,22 +67,24 @@ def __getattr__(name: str) -> Any:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the ini options `stackshift_project` and `stackshift_patience`."""
     parser.addini(
         "stackshift_project",
-        "the StackShift project of tests that lie in none, as a path from the rootdir",
+        "the StackShift project for tests outside of any, as a path relative to the rootdir",
         default="",
     )
     parser.addini(
         "stackshift_patience",
-        "for how long, in real time, a handler of a test of jobs may do nothing",
+        "how long, in real time, a handler may do nothing before its test fails",
         default="10s",
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    """Register the marker `stackshift`, so that `--strict-markers` accepts it."""
     config.addinivalue_line(
         "markers",
-        f"stackshift({', '.join(_OPTIONS)}): how the fixture `stackshift` is made for a test",
+        f"stackshift({', '.join(_OPTIONS)}): options of the fixture `stackshift` for a test",
     )
 
 
@@ -90,8 +92,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_make_collect_report(
     collector: pytest.Collector,
 ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-    """Around the import of a test module: it can import the project's modules as a worker does, and
-    keeps the jobs that it decorates to itself (another test module may have one of that name)."""
+    """Let a test module import the project's modules as a worker does, and keep the jobs that it
+    decorates to itself, since another test module may have a job of the same name."""
     if not isinstance(collector, pytest.Module):
         return (yield)
     project = _project_of(collector.config, collector.path)
@@ -101,9 +103,9 @@ def pytest_make_collect_report(
     jobs = sys.modules.get("stackshift_jobs.registry")
     if jobs is not None and report.passed:
         own = collector.obj.__name__
-        found = {name: job for name, job in jobs.registry.items() if job.module == own}
-        _jobs_of[own] = _jobs_of.get(own, {}) | found
-        for name in found:
+        decorated = {name: job for name, job in jobs.registry.items() if job.module == own}
+        _jobs_of[own] = _jobs_of.get(own, {}) | decorated
+        for name in decorated:
             del jobs.registry[name]
     return report
 
@@ -112,62 +114,63 @@ def pytest_make_collect_report(
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """A test that fails says what its runs have done."""
+    """Add what the runs did to the report of a failed test."""
     report = yield
-    made = getattr(item, "funcargs", {}).get("stackshift")
+    used = getattr(item, "funcargs", {}).get("stackshift")
     fixture = sys.modules.get("stackshiftd.testing.fixture")
     if (
         report.when == "call"
         and report.failed
         and fixture is not None
-        and isinstance(made, fixture.Stackshift)
-        and (text := made.told())
+        and isinstance(used, fixture.Stackshift)
+        and (text := used.told())
     ):
         report.sections.append(("runs of stackshift", text))
     return report
 
 
 def _project_of(config: pytest.Config, test: Path) -> Path | None:
-    """The project whose jobs a test in the file `test` is about."""
-    found = project_above(str(test.resolve().parent))
-    if found is not None:
-        return Path(found)
-    named = config.getini("stackshift_project")
-    return _named(config.rootpath / named) if named else None
+    """The project whose jobs the tests in the file `test` see; None if there is none."""
+    nearest = project_above(str(test.resolve().parent))
+    if nearest is not None:
+        return Path(nearest)
+    configured = config.getini("stackshift_project")
+    return _checked_project(config.rootpath / configured) if configured else None
 
 
-def _named(project: Path) -> Path:
+def _checked_project(project: Path) -> Path:
     if not (project / CONFIG_FILE).is_file():
-        raise pytest.UsageError(f"{project} is no StackShift project: it has no {CONFIG_FILE}")
+        raise pytest.UsageError(f"{project} is not a StackShift project: it has no {CONFIG_FILE}")
     return project.resolve()
 
 
 @pytest.fixture
 def stackshift(request: pytest.FixtureRequest) -> Iterator[Stackshift]:
-    """A StackShift daemon in this test's process, with a clock that only the test moves; see
+    """A StackShift daemon in the test process, with a clock that only the test moves; see
     `stackshift_jobs.testing`."""
     from stackshift_jobs.values.durations import milliseconds
     from stackshiftd.testing.fixture import START, opened
 
     marker = request.node.get_closest_marker("stackshift")
-    asked = dict(marker.kwargs) if marker is not None else {}
-    if unknown := [*asked.keys() - set(_OPTIONS), *(marker.args if marker is not None else ())]:
+    options = dict(marker.kwargs) if marker is not None else {}
+    if unknown := [*options.keys() - set(_OPTIONS), *(marker.args if marker is not None else ())]:
         raise pytest.UsageError(
-            f"pytest.mark.stackshift has no {unknown[0]!r}; it has {', '.join(_OPTIONS)}"
+            f"pytest.mark.stackshift has no option {unknown[0]!r}; "
+            f"the options are {', '.join(_OPTIONS)}"
         )
     project = (
-        _named(request.path.parent / asked["project"])
-        if "project" in asked
+        _checked_project(request.path.parent / options["project"])
+        if "project" in options
         else _project_of(request.config, request.path)
     )
-    patience = asked.get("patience", request.config.getini("stackshift_patience"))
+    patience = options.get("patience", request.config.getini("stackshift_patience"))
     own = request.module.__name__
     with opened(
         project,
         own_module=own,
         own_jobs=_jobs_of.get(own, {}),
-        start=asked.get("now", START),
+        start=options.get("now", START),
         patience=milliseconds(patience) / 1000,
-        schedules=asked.get("schedules", False),
-    ) as made:
-        yield made
+        schedules=options.get("schedules", False),
+    ) as opened_fixture:
+        yield opened_fixture

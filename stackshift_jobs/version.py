@@ -3,4 +3,4 @@
 __version__ = "0.1.0"
 
 PROTOCOL = 1
-"""Raised when a request or reply changes its meaning; both ends must agree (exit 3 otherwise)."""
+"""Increased when a request or reply changes its meaning; both ends must agree (else exit 3)."""

@@ -1,11 +1,16 @@
-"""For all tests: how programs are interrupted, and how hypothesis looks for examples."""
+"""For all tests: how programs are interrupted, how hypothesis looks for examples, and how many
+processes `-n auto` is."""
 
 from __future__ import annotations
 
 import os
 import signal
+from typing import Final
 
+import pytest
 from hypothesis import settings
+
+MOST_PROCESSES: Final = 16
 
 # A suite that a shell put into the background is started with SIGINT ignored, and the programs
 # that it starts would inherit that: a Ctrl-C sent to them would then do nothing.
@@ -16,3 +21,17 @@ settings.register_profile(
     "stackshift", deadline=None, derandomize=os.environ.get("STACKSHIFT_LONG") != "1"
 )
 settings.load_profile("stackshift")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--rewrite`: the answers in transcripts of the core are updated."""
+    parser.addoption("--rewrite", action="store_true", help="update the transcripts of the core")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Two a CPU: most of what a slow test does is wait, for a process, a timer or the disk. Each
+    may start a daemon and workers of its own, so a large machine is not filled."""
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
+    cpus = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return min(2 * cpus, MOST_PROCESSES)

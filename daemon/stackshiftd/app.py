@@ -1,7 +1,7 @@
 """`python -m stackshiftd`: the daemon's own command line, which the command line `stackshift` uses.
 
-`run --project DIR [--ready-fd N]` serves a project; `journal VERB --data-dir DATA …` looks after a
-journal without a daemon; `compact` is the daemon's own child.
+`run --project DIR [--ready-fd N]` serves a project; `journal VERB --data-dir DATA …` works on a
+journal without a daemon; `compact` is started by the daemon itself.
 """
 
 from __future__ import annotations
@@ -27,18 +27,19 @@ from stackshift_jobs.version import __version__
 log = logging.getLogger("stackshiftd")
 
 RESTART_PAUSE_SECONDS = 60.0
-"""A daemon whose journal failed starts again, into recovery; not twice within this time."""
-
+"""A daemon whose journal failed restarts, to recover; but not twice within this time."""
 
 GC_THRESHOLD = (20_000, 20, 50)
-"""Records and frames are not tracked; what is, lives as long as its run."""
+"""Records and frames are not tracked by the collector; objects that are live as long as a run."""
 SWITCH_SECONDS = 0.0005
-"""The commit thread needs the interpreter for a moment to say that the disk is done. At Python's
-default it would wait up to 5 ms for a busy loop to let go, and every acknowledgement with it."""
+"""The commit thread needs the interpreter for a moment to report that the disk is done. With
+Python's default, it would wait up to 5 ms for a busy loop to release it, and every acknowledgement
+would be delayed."""
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run; the exit status."""
+    """Parse `argv` (default: `sys.argv`), run the verb, and return the exit status. Errors are
+    printed as `error[code]: message` on standard error."""
     arguments = _parser().parse_args(argv)
     try:
         return int(arguments.call(arguments))
@@ -55,14 +56,14 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(required=True)
     run = verbs.add_parser("run", help="serve a project in the foreground")
     run.add_argument("--project", required=True, type=Path)
-    run.add_argument("--ready-fd", type=int, help="write one line of JSON there once it serves")
+    run.add_argument("--ready-fd", type=int, help="write one line of JSON there when ready")
     run.add_argument("--restarted-at", type=float, default=0.0, help=argparse.SUPPRESS)
     run.set_defaults(call=_run)
     compact = verbs.add_parser("compact")
     compact.add_argument("--data-dir", required=True, type=Path)
     compact.add_argument("--upto-seq", required=True, type=int)
     compact.set_defaults(call=_compact)
-    journal = verbs.add_parser("journal", help="look after a journal without a daemon")
+    journal = verbs.add_parser("journal", help="work on a journal without a daemon")
     journal.add_argument("verb", choices=["verify", "cat", "stats", "repair", "backup", "restore"])
     journal.add_argument("file", nargs="?", type=Path)
     journal.add_argument("--data-dir", required=True, type=Path)
@@ -98,7 +99,7 @@ def _run(arguments: argparse.Namespace) -> int:
             config = load_config(root)
             _new_loop(_serve(config, ready))
         except OSError as failed:
-            raise _of_the_disk(failed) from failed
+            raise _start_error(failed) from failed
     except StackshiftError as error:
         log.error("%s", error)
         ready.tell({"error": error.as_json()})
@@ -110,11 +111,11 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _of_the_disk(failed: OSError) -> StackshiftError:
-    """What the daemon ends with where the system refuses it a file or a directory."""
+def _start_error(failed: OSError) -> StackshiftError:
+    """The error for a file operation that the system refused while the daemon was starting."""
     where = f" ({failed.filename})" if failed.filename else ""
     if failed.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DiskFull(f"no room to start{where}: {failed.strerror}", hint="free some space")
+        return DiskFull(f"no space to start{where}: {failed.strerror}", hint="free some disk space")
     return BadConfiguration(f"cannot start{where}: {failed.strerror or failed}")
 
 
@@ -133,7 +134,7 @@ async def _serve(config: Config, ready: _Ready) -> None:
         loop.add_signal_handler(number, daemon.stop)
 
     def is_ready() -> None:
-        # What is loaded now stays: the collector need not look at it again, nor so often.
+        # What is loaded now stays loaded: the collector can ignore it, and run less often.
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLD)
@@ -148,8 +149,8 @@ async def _serve(config: Config, ready: _Ready) -> None:
 
 
 def idle_settings(config: Config) -> list[str]:
-    """Settings that are valid and have no effect in this version: said, so that nobody relies on
-    them in silence."""
+    """A note for each setting that is valid but has no effect in this version, so that nobody
+    relies on it unawares."""
     return [
         f"{path} in {CONFIG_FILE} has no effect in this version"
         for path in sorted(IDLE & config.origins.keys())
@@ -157,42 +158,31 @@ def idle_settings(config: Config) -> list[str]:
 
 
 class _Ready:
-    """Tells whoever started the daemon, once."""
+    """Reports to the process that started the daemon, at most once; to none without `fd`."""
 
     def __init__(self, fd: int | None) -> None:
         self._fd = fd
 
     def tell(self, what: dict[str, Any]) -> None:
+        """Write `what` as a line of JSON and close the descriptor."""
         if self._fd is not None:
             fd, self._fd = self._fd, None
             try:
                 os.write(fd, json.dumps(what).encode() + b"\n")
             except OSError:
-                log.warning("who started this daemon is gone")
+                log.warning("the process that started this daemon is gone")
             os.close(fd)
 
 
 def _start_again(root: Path, restarted_at: float) -> None:
-    """Replace this process by a new daemon, which recovers; not in a tight circle."""
+    """Replace this process with a new daemon, which recovers; but not in a tight loop."""
     now = time.time()
     if now - restarted_at < RESTART_PAUSE_SECONDS:
-        log.critical("the journal failed again so soon: not started once more")
+        log.critical("the journal failed again soon after a restart: not restarting")
         return
-    log.error("starting again, into recovery")
-    os.execv(
-        sys.executable,
-        [
-            sys.executable,
-            "-P",
-            "-m",
-            "stackshiftd",
-            "run",
-            "--project",
-            str(root),
-            "--restarted-at",
-            str(now),
-        ],
-    )
+    log.error("restarting, to recover the journal")
+    python = (sys.executable, "-P", "-m", "stackshiftd", "run")
+    os.execv(sys.executable, [*python, "--project", str(root), "--restarted-at", str(now)])
 
 
 def _new_loop(work: Any) -> None:

@@ -10,25 +10,16 @@ import time
 from array import array
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from stackshift_jobs.errors import BadConfiguration, StackshiftError
 from stackshift_jobs.project.config import Config
 from stackshift_jobs.project.discovery import DaemonInfo, remove_daemon, socket_path, write_daemon
 from stackshift_jobs.values.durations import rfc3339
+from stackshift_jobs.values.limits import LINE_MARGIN
 from stackshift_jobs.version import PROTOCOL, __version__
 from stackshiftd.core import commands as c
-from stackshiftd.core.effects import (
-    Acknowledge,
-    Discarded,
-    Dispatch,
-    Effect,
-    Finished,
-    Granted,
-    Removed,
-    Resolve,
-    Stop,
-)
+from stackshiftd.core.effects import Acknowledge, Dispatch, Effect, Granted, Resolve, Stop
 from stackshiftd.core.records import Entry
 from stackshiftd.core.state.state import Run
 from stackshiftd.core.why import Fleet
@@ -48,6 +39,7 @@ from stackshiftd.shell.methods.locks import Locks
 from stackshiftd.shell.methods.queues import Queues, file_terms
 from stackshiftd.shell.methods.run_changes import RunChanges
 from stackshiftd.shell.methods.run_queries import RunQueries
+from stackshiftd.shell.methods.run_waits import RunWaits
 from stackshiftd.shell.methods.schedules import Schedules
 from stackshiftd.shell.methods.start import Starts
 from stackshiftd.shell.methods.state import StateMethods
@@ -66,8 +58,6 @@ from stackshiftd.shell.workers.dispatcher import Dispatcher
 from stackshiftd.shell.workers.pool import Launch, Pool, launch_process
 
 log = logging.getLogger("stackshiftd")
-
-LINE_MARGIN: Final = 64 * 1024
 
 
 class Daemon:
@@ -106,7 +96,8 @@ class Daemon:
         self._catalog = Catalog(config)
         requests = Requests(config, self.engine.ids)
         history = EntryHistory(self.engine, self._track)
-        self._locks = Locks(self.engine, requests)
+        waiters = Waiters()
+        self._locks = Locks(self.engine, requests, waiters)
         self._dispatcher = Dispatcher(
             self.engine, self._catalog, config, bodies, self._lookup, requests, history
         )
@@ -119,7 +110,7 @@ class Daemon:
             launch,
         )
         self._view = View(self.engine, self._lookup, bodies, self._fleet)
-        self._waiters = Waiters(self._view)
+        self._run_waits = RunWaits(self._view, waiters)
         self._feeds = Feeds(self.engine, self._lookup, self._view.run)
         self._hooks = Hooks(config, self._view.at_end, self._tuning)
         self._timers = Timers(self.engine, requests.remember_ms)
@@ -141,9 +132,9 @@ class Daemon:
             self._view,
             self._history,
             logs,
-            self._waiters,
+            self._run_waits,
         )
-        self._queues = Queues(self.engine, self._catalog, config)
+        self._queues = Queues(self.engine, self._catalog, config, waiters)
         tables = [
             self._queues.table,
             Starts(self.engine, self._catalog, self._view, payload_bytes).table,
@@ -160,13 +151,12 @@ class Daemon:
             "project": str(config.root),
             "durability": config.journal.durability,
         }
-        self.control = Router(
+        self.router = Router(
             self.engine,
             tables,
             looking.bound | self._queues.bound | self._locks.bound,
-            self._waiters,
+            waiters,
             self._queues,
-            self._locks,
             self._feeds,
             self._lookup,
             self._catalog,
@@ -198,12 +188,6 @@ class Daemon:
                 self._dispatcher.resolve(effect)
             case Stop():
                 self._dispatcher.stop(effect)
-            case Finished() | Discarded():
-                pass  # `finished` and `lengthened` below are told, with the run itself
-            case Removed():
-                self._history.remove(effect.run)
-                with contextlib.suppress(OSError):
-                    (self._data_dir / "logs" / f"{effect.run}.jsonl").unlink(missing_ok=True)
 
     def published(self, entries: list[Entry]) -> None:
         self._feeds.published(entries)
@@ -211,11 +195,16 @@ class Daemon:
 
     def finished(self, run: Run, row: RunRow) -> None:
         self._history.add(row)
-        self._waiters.finished(run)
+        self._run_waits.finished(run)
         self._hooks.ended(row)
 
     def lengthened(self, run: str, places: array[int]) -> None:
         self._history.lengthen(run, places)
+
+    def removed(self, run: str) -> None:
+        self._history.remove(run)
+        with contextlib.suppress(OSError):
+            (self._data_dir / "logs" / f"{run}.jsonl").unlink(missing_ok=True)
 
     def failed(self, error: BaseException) -> None:
         log.critical("the journal has failed, nothing more is acknowledged: %s", error)
@@ -264,13 +253,13 @@ class Daemon:
     async def recover(self) -> None:
         """Read the journal into the state, and become its writer."""
         engine = self.engine
-        caught = await engine.replay(self._history.covered_seq)
+        replayed = await engine.replay(self._history.covered_seq)
         self._upkeep.backfill_history()
-        for row in caught.rows:
+        for row in replayed.rows:
             self._history.add(row)
-        for run, places in caught.lengthened:
+        for run, places in replayed.lengthened:
             self._history.lengthen(run, places)
-        for run in caught.removed:
+        for run in replayed.removed:
             self._history.remove(run)
         self._feeds.published_seq = engine.state.seq
         await engine.claim(Owner(os.getpid(), __version__))
@@ -292,7 +281,7 @@ class Daemon:
         before = os.umask(0o177)
         try:
             return await self._loop.create_unix_server(
-                lambda: Connection(self.control, max_line), path=str(path), backlog=512
+                lambda: Connection(self.router, max_line), path=str(path), backlog=512
             )
         finally:
             os.umask(before)
@@ -372,7 +361,7 @@ class Daemon:
             remove_daemon(self._data_dir)
             with contextlib.suppress(OSError):
                 socket_path(self._data_dir).unlink()
-        for connection in list(self.control.connections):
+        for connection in list(self.router.connections):
             connection.close()
         await self.pool.close()
         await self._hooks.close(0)

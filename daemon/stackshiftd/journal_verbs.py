@@ -1,5 +1,5 @@
-"""`python -m stackshiftd journal VERB`: the journal's tools as JSON lines on stdout, for the
-command line."""
+"""`python -m stackshiftd journal VERB`: the journal's tools for the command line, with JSON lines
+on standard output."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from stackshiftd.journal.offline import tools
 
 
 def run_verb(verb: str, data_dir: Path, file: Path | None, since_seq: int) -> int:
-    """Do it; the exit status. Raises what the tools raise, and `DiskFull`."""
+    """Run the verb and return the exit status. Raises what the tools raise, and `DiskFull`."""
     try:
         return _run(verb, data_dir, file, since_seq)
     except OSError as failed:
         if failed.errno not in NO_SPACE:
             raise
         raise DiskFull(
-            f"no room for journal {verb}: {failed.strerror}", hint="free some space, then try again"
+            f"no space for journal {verb}: {failed.strerror}",
+            hint="free some disk space, then try again",
         ) from failed
 
 
@@ -46,13 +47,13 @@ def _run(verb: str, data_dir: Path, file: Path | None, since_seq: int) -> int:
         case "repair":
             _print(_plain(tools.repair(data_dir)))
         case "backup":
-            _print(_plain(tools.backup(data_dir, _named(file, verb))))
+            _print(_plain(tools.backup(data_dir, _required(file, verb))))
         case "restore":
-            _print(_plain(tools.restore(_named(file, verb), data_dir)))
+            _print(_plain(tools.restore(_required(file, verb), data_dir)))
     return 0
 
 
-def _named(file: Path | None, verb: str) -> Path:
+def _required(file: Path | None, verb: str) -> Path:
     if file is None:
         raise Usage(f"journal {verb} needs a file")
     return file
@@ -69,7 +70,7 @@ def _plain(value: Any) -> Any:
             field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)
         }
     if hasattr(value, "_asdict"):
-        return {name: _plain(each) for name, each in value._asdict().items()}
+        return {name: _plain(field) for name, field in value._asdict().items()}
     if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
+        return [_plain(item) for item in value]
     return str(value) if isinstance(value, Path) else value

@@ -1,1 +1,1 @@
-"""What may be typed: the table of commands, the two parsers that read it, help."""
+"""The table of commands, the two parsers made from it, completion and help."""

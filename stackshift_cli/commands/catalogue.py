@@ -1,7 +1,7 @@
-"""All commands but those of `table`: what they accept and which function does them.
+"""All commands but those with a fast path (`spec` has them): what they accept and what does them.
 
-Read by `tree` (which makes the Typer commands), by completion, by `help`, and by the test that
-holds the man page to it. Nothing of what the commands do is imported here.
+Read by `typer_app` (which makes the Typer commands), by completion and by `help`. Nothing of what
+the commands do is imported here.
 """
 
 from __future__ import annotations
@@ -18,356 +18,324 @@ from stackshift_cli.commands.spec import (
     STATE_GET,
     STATE_INCREMENT,
     STATE_SET,
-    Argument,
-    Command,
-    Option,
+    argument,
+    command,
+    option,
 )
 
-_RUN: Final = Argument("run", "A run: its id, the end of it, @last or @failed.", "RUN")
-_RUNS: Final = Argument("runs", "Runs: ids, ends of ids, @last or @failed.", "RUN...", many=True)
-_YES: Final = Option("yes", ("-y", "--yes"), "Do not ask.")
-_FROM: Final = Option("from", ("--from",), "Forget step S and all recorded after it.", "S")
-_SINCE: Final = Option("since", ("--since",), "Since D ago, or since a time.", "D")
-_DRY_RUN: Final = Option("dry_run", ("--dry-run",), "Change nothing; tell what would be.")
-
+_RUN: Final = argument("RUN", "A run: its id, the end of its id, @last or @failed.")
+_RUNS: Final = argument(
+    "RUN...", "One or more runs: ids, ends of ids, @last or @failed.", name="runs"
+)
+_YES: Final = option("-y/--yes", "Do not ask for confirmation.")
+_FROM: Final = option("--from S", "Forget step S and everything recorded after it.")
+_SINCE: Final = option("--since D", "Only runs created since D, a duration ago or a time.")
+_FEED_SINCE: Final = _SINCE._replace(help="Start with records since D, a duration ago or a time.")
+_DRY_RUN: Final = option("--dry-run", "Change nothing; show what would happen.")
 _RUN_COMMANDS: Final = (
-    Command(
-        ("runs", "list"),
-        "List runs, newest first.",
+    command(
+        "runs list",
         "runs:list_",
-        (
-            Option("job", ("--job",), "Of this job.", "J"),
-            Option("status", ("--status",), "With this status.", "S"),
-            Option("queue", ("--queue",), "In this queue.", "Q"),
-            Option("label", ("--label",), "With this label; may be repeated.", "K=V", many=True),
-            _SINCE,
-            Option("limit", ("--limit",), "At most N (default 50).", "N"),
-            Option("cursor", ("--cursor",), "Go on after the run C.", "C"),
-            Option("dead", ("--dead",), "Those in the dead letter."),
-        ),
+        "List runs, newest first.",
+        option("--job J", "Only runs of job J."),
+        option("--status S", "Only runs with status S."),
+        option("--queue Q", "Only runs in queue Q."),
+        option("--label K=V...", "Only runs with this label; may be repeated."),
+        _SINCE,
+        option("--limit N", "Show at most N (default 50)."),
+        option("--cursor C", "Continue after run C, the last of the previous page."),
+        option("--dead", "Only runs in the dead letter."),
     ),
-    Command(
-        ("runs", "show"),
-        "Show a run and its timeline.",
+    command(
+        "runs show",
         "runs:show",
-        (
-            _RUN,
-            Option("logs", ("--logs",), "With what it printed and logged."),
-            Option("compact", ("--compact",), "The bars alone."),
-            Option("svg", ("--svg",), "Write the picture to F as SVG.", "F"),
-            Option("html", ("--html",), "Write the picture to F as HTML.", "F"),
-        ),
+        "Show a run and its timeline.",
+        _RUN,
+        option("--logs", "Include what the run printed and logged."),
+        option("--compact", "Show only the bars."),
+        option("--svg F", "Write the timeline to file F as SVG."),
+        option("--html F", "Write the timeline to file F as HTML."),
     ),
-    Command(("runs", "why"), "Say why a run does not go on.", "runs:why", (_RUN,)),
-    Command(
-        ("runs", "tail"),
-        "Follow a run, or all that happens.",
+    command("runs why", "runs:why", "Explain why a run is not progressing.", _RUN),
+    command(
+        "runs tail",
         "run_feeds:tail",
-        (
-            Argument("run", "A run; without one, everything.", "RUN", required=False),
-            _SINCE,
-            Option("lines", ("-n", "--lines"), "Begin with the last N records.", "N"),
-            Option("no_follow", ("--no-follow",), "Print what is there and stop."),
-        ),
+        "Follow a run, or everything that happens.",
+        argument("[RUN]", "The run to follow (default: everything)."),
+        _FEED_SINCE,
+        option("-n/--lines N", "Start with the last N records."),
+        option("--no-follow", "Print what there is and exit."),
     ),
-    Command(
-        ("runs", "wait"),
-        "Wait until runs have ended.",
+    command(
+        "runs wait",
         "run_feeds:wait",
-        (
-            _RUNS,
-            Option("any", ("--any",), "Until the first of them has."),
-            Option("timeout", ("--timeout",), "Stop waiting after D (exit 124).", "D"),
-        ),
+        "Wait until runs have ended.",
+        _RUNS,
+        option("--any", "Stop when the first of them has ended."),
+        option("--timeout D", "Stop waiting after D (exit 124)."),
     ),
-    Command(
-        ("runs", "logs"),
-        "Print what a run printed and logged.",
+    command(
+        "runs logs",
         "runs:logs",
-        (
-            _RUN,
-            Option("follow", ("-f", "--follow"), "Go on until the run ends."),
-            Option("step", ("--step",), "Of this step alone.", "S"),
-        ),
+        "Print what a run printed and logged.",
+        _RUN,
+        option("-f/--follow", "Keep printing until the run ends."),
+        option("--step S", "Only the output of step S."),
     ),
-    Command(("runs", "cancel"), "Cancel runs.", "run_changes:cancel", (_RUNS,)),
-    Command(
-        ("runs", "retry"),
-        "Send a finished run on again.",
+    command("runs cancel", "run_changes:cancel", "Cancel runs.", _RUNS),
+    command(
+        "runs retry",
         "run_changes:retry",
-        (
-            _RUN,
-            _FROM,
-            Option(
-                "set", ("--set",), "Give step S this result; may be repeated.", "S=JSON", many=True
-            ),
-            _DRY_RUN,
-        ),
+        "Retry a failed or cancelled run.",
+        _RUN,
+        _FROM,
+        option("--set S=JSON...", "Use this result for step S; may be repeated."),
+        _DRY_RUN,
     ),
-    Command(
-        ("runs", "fork"),
-        "Run it again as a new run, from a step on.",
+    command(
+        "runs fork",
         "run_changes:fork",
-        (
-            _RUN,
-            _FROM,
-            PAYLOAD,
-            FIELD,
-            _DRY_RUN,
-        ),
+        "Start a new run that reuses the recorded steps of this one.",
+        _RUN,
+        _FROM,
+        PAYLOAD,
+        FIELD,
+        _DRY_RUN,
     ),
-    Command(("runs", "rm"), "Remove a finished run from lists.", "run_changes:rm", (_RUN, _YES)),
+    command("runs rm", "run_changes:rm", "Remove a finished run from lists.", _RUN, _YES),
 )
 
 _SOME_RUNS: Final = _RUNS._replace(required=False)
-_OF_QUEUE: Final = Option("queue", ("--queue",), "With --all: of this queue.", "Q")
-_OF_JOB: Final = Option("job", ("--job",), "With --all: of this job.", "J")
+_OF_QUEUE: Final = option("--queue Q", "With --all: only runs in queue Q.")
+_OF_JOB: Final = option("--job J", "With --all: only runs of job J.")
 _DEAD_COMMANDS: Final = (
-    Command(
-        ("dead", "list"),
-        "List the dead letter, newest first.",
+    command(
+        "dead list",
         "dead:list_",
-        tuple(
-            parameter
-            for parameter in _RUN_COMMANDS[0].parameters
-            if parameter.name not in ("status", "dead")
-        ),
+        "List the runs in the dead letter, newest first.",
+        *(p for p in _RUN_COMMANDS[0].parameters if p.name not in ("status", "dead")),
     ),
-    Command(
-        ("dead", "retry"),
-        "Send runs of the dead letter on again.",
+    command(
+        "dead retry",
         "dead:retry",
-        (
-            _SOME_RUNS,
-            Option("all", ("--all",), "All of them."),
-            _OF_QUEUE,
-            _OF_JOB,
-            _YES,
-        ),
+        "Retry runs in the dead letter.",
+        _SOME_RUNS,
+        option("--all", "Every run in the dead letter."),
+        _OF_QUEUE,
+        _OF_JOB,
+        _YES,
     ),
-    Command(
-        ("dead", "discard"),
-        "Take runs out of the dead letter for good.",
+    command(
+        "dead discard",
         "dead:discard",
-        (
-            _SOME_RUNS,
-            Option("all", ("--all",), "All of them."),
-            _OF_QUEUE,
-            _OF_JOB,
-            _YES,
-        ),
+        "Remove runs from the dead letter without retrying them.",
+        _SOME_RUNS,
+        option("--all", "Every run in the dead letter."),
+        _OF_QUEUE,
+        _OF_JOB,
+        _YES,
     ),
 )
 
-_JOB: Final = Argument("job", "Name of the job.", "JOB")
+_JOB: Final = argument("JOB", "The name of the job.")
 _JOB_COMMANDS: Final = (
-    Command(("jobs", "list"), "List the project's jobs.", "jobs:list_"),
-    Command(("jobs", "show"), "Show a job.", "jobs:show", (_JOB,)),
-    Command(("jobs", "check"), "Import all job modules and tell what fails.", "jobs:check"),
-    Command(
-        ("jobs", "schema"), "Print the JSON Schema of a job's payload.", "jobs:schema", (_JOB,)
-    ),
+    command("jobs list", "jobs:list_", "List the project's jobs."),
+    command("jobs show", "jobs:show", "Show the details of a job.", _JOB),
+    command("jobs check", "jobs:check", "Import all job modules and report the ones that fail."),
+    command("jobs schema", "jobs:schema", "Print the JSON Schema of a job's payload.", _JOB),
 )
 
-_QUEUE: Final = Argument("queue", "Name of the queue.", "QUEUE")
+_QUEUE: Final = argument("QUEUE", "The name of the queue.")
 _QUEUE_COMMANDS: Final = (
-    Command(("queues", "list"), "List queues.", "queues:list_"),
-    Command(
-        ("queues", "show"), "Show a queue, and where each limit is from.", "queues:show", (_QUEUE,)
+    command("queues list", "queues:list_", "List queues."),
+    command(
+        "queues show",
+        "queues:show",
+        "Show a queue and where each of its limits comes from.",
+        _QUEUE,
     ),
-    Command(("queues", "pause"), "Start nothing more of a queue.", "queues:pause", (_QUEUE,)),
-    Command(("queues", "resume"), "Let a paused queue go on.", "queues:resume", (_QUEUE,)),
-    Command(
-        ("queues", "limit"),
-        "Limit a queue, until it is changed again.",
+    command("queues pause", "queues:pause", "Stop starting runs of a queue.", _QUEUE),
+    command("queues resume", "queues:resume", "Resume a paused queue.", _QUEUE),
+    command(
+        "queues limit",
         "queues:limit",
-        (
-            _QUEUE,
-            Option("concurrency", ("--concurrency",), "N runs at once, or none.", "N"),
-            Option(
-                "key_concurrency", ("--key-concurrency",), "N at once for one key, or none.", "N"
-            ),
-            Option("rate", ("--rate",), "Attempts started in a time: 100/m, or none.", "R"),
-            Option("rate_burst", ("--rate-burst",), "N at once after a lull.", "N"),
-            Option("reset", ("--reset",), "Drop what was set by this command before."),
+        "Change the limits of a queue.",
+        _QUEUE,
+        option("--concurrency N", "At most N runs at once; none: no limit."),
+        option(
+            "--key-concurrency N", "At most N runs at once per concurrency key; none: no limit."
         ),
+        option("--rate R", "At most so many attempts per time, e.g. 100/m; none: no limit."),
+        option("--rate-burst N", "Allow N attempts at once after an idle period."),
+        option("--reset", "Remove all limits set by this command."),
     ),
-    Command(
-        ("queues", "drain"),
-        "Pause a queue and wait for what executes.",
+    command(
+        "queues drain",
         "queues:drain",
-        (
-            _QUEUE,
-            Option("timeout", ("--timeout",), "Stop waiting after D (exit 124).", "D"),
-        ),
+        "Pause a queue and wait until none of its runs is running.",
+        _QUEUE,
+        option("--timeout D", "Stop waiting after D (exit 124)."),
     ),
-    Command(("queues", "purge"), "Cancel what waits in a queue.", "queues:purge", (_QUEUE, _YES)),
+    command(
+        "queues purge",
+        "queues:purge",
+        "Cancel the runs that are not running yet, or wait for a retry.",
+        _QUEUE,
+        _YES,
+    ),
 )
 
 _SCHEDULE_COMMANDS: Final = (
-    Command(("schedules", "list"), "List the schedules of jobs.", "schedules:list_"),
-    Command(
-        ("schedules", "next"),
-        "Tell when jobs will start.",
+    command("schedules list", "schedules:list_", "List the schedules of all jobs."),
+    command(
+        "schedules next",
         "schedules:next_",
-        (
-            Argument("job", "Name of the job; without one, all.", "JOB", required=False),
-            Option("number", ("-n", "--number"), "The next N (default 5).", "N"),
-        ),
+        "Show when jobs will start next.",
+        argument("[JOB]", "The name of the job (default: all jobs)."),
+        option("-n/--number N", "Show the next N (default 5)."),
     ),
-    Command(("schedules", "pause"), "Pause a job's schedule.", "schedules:pause", (_JOB,)),
-    Command(("schedules", "resume"), "Resume a job's schedule.", "schedules:resume", (_JOB,)),
-    Command(
-        ("schedules", "trigger"),
-        "Start a job as its schedule does, now.",
+    command("schedules pause", "schedules:pause", "Pause a job's schedule.", _JOB),
+    command("schedules resume", "schedules:resume", "Resume a job's schedule.", _JOB),
+    command(
+        "schedules trigger",
         "schedules:trigger",
-        (_JOB,),
+        "Start a run now, with the schedule's payload.",
+        _JOB,
     ),
 )
 
-_LIMIT: Final = Option("limit", ("--limit",), "At most N (default: all).", "N")
-_TOKEN: Final = Option("token", ("--token",), "The token that the lock was taken with.", "N")
+_LIMIT: Final = option("--limit N", "Show at most N (default: all).")
+_TOKEN: Final = option("--token N", "The token that was printed when the lock was acquired.")
 _STATE_COMMANDS: Final = (
     STATE_GET,
     STATE_SET,
-    Command(("state", "delete"), "Remove a key.", "state:delete", (KEY, IF_VERSION)),
+    command("state delete", "state:delete", "Delete a key.", KEY, IF_VERSION),
     STATE_INCREMENT,
-    Command(
-        ("state", "list"),
-        "List entries, in the order of their keys.",
+    command(
+        "state list",
         "state_lists:list_",
-        (
-            Argument("prefix", "The beginning of their keys.", "PREFIX", required=False),
-            _LIMIT,
-        ),
+        "List entries, sorted by key.",
+        argument("[PREFIX]", "Only keys that begin with PREFIX."),
+        _LIMIT,
     ),
-    Command(
-        ("state", "history"),
-        "List the changes of a key, newest first.",
+    command(
+        "state history",
         "state_lists:history",
-        (KEY, _LIMIT._replace(help="At most N (default 50).")),
+        "List the changes of a key, newest first.",
+        KEY,
+        _LIMIT._replace(help="Show at most N (default 50)."),
     ),
-    Command(
-        ("state", "lock"),
-        "Take a lock, or hold it while a command runs.",
+    command(
+        "state lock",
         "locks:lock",
-        (
-            KEY,
-            Argument("command", "The command, behind --.", "COMMAND...", required=False, many=True),
-            Option("ttl", ("--ttl",), "Hold it for D (with COMMAND: 30s, and renewed).", "D"),
-            Option("wait", ("--wait",), "Wait for it for up to D (default: not at all).", "D"),
-            _TOKEN._replace(help="Extend the lock that was taken with token N."),
-        ),
+        "Acquire a lock, or hold it while a command runs.",
+        KEY,
+        argument("[COMMAND...]", "The command to run, after --."),
+        option("--ttl D", "Hold the lock for D (with COMMAND: 30s by default, renewed)."),
+        option("--wait D", "Wait up to D for the lock (default: do not wait)."),
+        _TOKEN._replace(help="Extend the lock that has token N instead of acquiring it."),
     ),
-    Command(("state", "unlock"), "Give a lock back.", "locks:unlock", (KEY, _TOKEN)),
+    command("state unlock", "locks:unlock", "Release a lock.", KEY, _TOKEN),
 )
 
 _EVENT_COMMANDS: Final = (
     EVENT_SEND,
-    Command(
-        ("event", "list"),
-        "List the events that are kept, newest first.",
+    command(
+        "event list",
         "events:list_",
-        (
-            Option("name", ("--name",), "Of this name.", "NAME"),
-            Option("correlation_key", ("--correlation-key",), "With this correlation key.", "K"),
-            _LIMIT._replace(help="At most N (default 50)."),
-        ),
+        "List the events that are kept, newest first.",
+        option("--name NAME", "Only events named NAME."),
+        option("--correlation-key K", "Only events with correlation key K."),
+        _LIMIT._replace(help="Show at most N (default 50)."),
     ),
-    Command(
-        ("event", "tail"),
-        "Follow events as they come and go.",
+    command(
+        "event tail",
         "event_feeds:tail",
-        (
-            _SINCE,
-            Option("lines", ("-n", "--lines"), "Begin with the last N that came or expired.", "N"),
-            Option("no_follow", ("--no-follow",), "Print what is there and stop."),
-        ),
+        "Follow events as they are received, consumed and expire.",
+        _FEED_SINCE,
+        option("-n/--lines N", "Start with the last N events received or expired."),
+        option("--no-follow", "Print what there is and exit."),
     ),
 )
 
 _DAEMON_COMMANDS: Final = (
-    Command(("daemon", "run"), "Run the daemon in the foreground.", "daemon:run"),
-    Command(("daemon", "start"), "Start the daemon.", "daemon:start"),
-    Command(
-        ("daemon", "stop"),
-        "Stop the daemon.",
+    command("daemon run", "daemon:run", "Run the daemon in the foreground."),
+    command("daemon start", "daemon:start", "Start the daemon."),
+    command(
+        "daemon stop",
         "daemon:stop",
-        (Option("drain", ("--drain",), "Wait until running attempts have ended."),),
+        "Stop the daemon.",
+        option("--drain", "Wait until running attempts have ended."),
     ),
-    Command(("daemon", "restart"), "Stop and start the daemon.", "daemon:restart"),
-    Command(("daemon", "status"), "Show how the daemon is.", "daemon:status"),
-    Command(
-        ("daemon", "logs"),
-        "Print the daemon's log.",
+    command("daemon restart", "daemon:restart", "Restart the daemon."),
+    command("daemon status", "daemon:status", "Show the status of the daemon."),
+    command(
+        "daemon logs",
         "daemon:logs",
-        (
-            Option("follow", ("-f", "--follow"), "Go on."),
-            Option("lines", ("-n", "--lines"), "Begin with the last N lines (default 50).", "N"),
-        ),
+        "Print the daemon's log.",
+        option("-f/--follow", "Keep printing lines as they are written."),
+        option("-n/--lines N", "Start with the last N lines (default 50)."),
     ),
 )
 
-_FILE: Final = Argument("file", "The file.", "FILE")
+_FILE: Final = argument("FILE", "The backup file.")
 _JOURNAL_COMMANDS: Final = (
-    Command(("journal", "verify"), "Check every record of the journal.", "journal:verify"),
-    Command(
-        ("journal", "cat"),
-        "Print the journal's lines.",
+    command("journal verify", "journal:verify", "Verify every record of the journal."),
+    command(
+        "journal cat",
         "journal:cat",
-        (
-            Option("since_seq", ("--since-seq",), "Those after the sequence number N.", "N"),
-            Option("follow", ("-f", "--follow"), "Go on with records as they become durable."),
-        ),
+        "Print the lines of the journal.",
+        option("--since-seq N", "Only records after sequence number N."),
+        option("-f/--follow", "Keep printing records as they become durable."),
     ),
-    Command(("journal", "stats"), "Tell what the journal holds.", "journal:stats"),
-    Command(("journal", "compact"), "Take a snapshot now.", "journal:compact"),
-    Command(("journal", "repair"), "Move what is damaged aside.", "journal:repair", (_YES,)),
-    Command(("journal", "backup"), "Copy the journal to FILE.", "journal:backup", (_FILE, _YES)),
-    Command(("journal", "restore"), "Put a backup in place.", "journal:restore", (_FILE, _YES)),
+    command("journal stats", "journal:stats", "Show the size and contents of the journal."),
+    command("journal compact", "journal:compact", "Write a snapshot now."),
+    command(
+        "journal repair", "journal:repair", "Move the damaged part of the journal aside.", _YES
+    ),
+    command("journal backup", "journal:backup", "Back up the journal to FILE.", _FILE, _YES),
+    command("journal restore", "journal:restore", "Restore the journal from FILE.", _FILE, _YES),
 )
 
-_KEY: Final = Argument("key", "A setting, such as workers.slots.", "KEY")
+_KEY: Final = argument("KEY", "The name of a setting, such as workers.slots.")
 _OTHER_COMMANDS: Final = (
-    Command(
-        ("init",),
-        "Make a project.",
+    command(
+        "init",
         "project:init",
-        (Argument("directory", "Where (default: here).", "DIR", required=False),),
+        "Create a project.",
+        argument("[DIR]", "The directory (default: the current one).", name="directory"),
     ),
-    Command(("config", "get"), "Print a setting.", "config:get", (_KEY,)),
-    Command(
-        ("config", "set"),
-        "Change a setting.",
+    command("config get", "config:get", "Print a setting.", _KEY),
+    command(
+        "config set",
         "config:set_",
-        (
-            _KEY,
-            Argument("value", "Its value, as in the file; else text.", "VALUE"),
-        ),
+        "Change a setting.",
+        _KEY,
+        argument("VALUE", "The value as written in TOML, or text."),
     ),
-    Command(
-        ("config", "path"),
-        "Print where the settings are.",
+    command(
+        "config path",
         "config:path",
-        (Option("user", ("--user",), "The user's, not the project's."),),
+        "Print the path of the project's settings file.",
+        option("--user", "The user's settings file instead."),
     ),
-    Command(
-        ("config", "show"),
-        "Print all settings.",
+    command(
+        "config show",
         "config:show",
-        (Option("origin", ("--origin",), "And where each is from."),),
+        "Print all settings in force.",
+        option("--origin", "Also show where each value comes from."),
     ),
-    Command(
-        ("completion",),
-        "Print the completion script of a shell.",
+    command(
+        "completion",
         "help:completion",
-        (Argument("shell", "bash, zsh or fish.", "SHELL"),),
+        "Print a shell completion script.",
+        argument("SHELL", "bash, zsh or fish."),
     ),
-    Command(
-        ("help",),
-        "Explain a command or a topic.",
+    command(
+        "help",
         "help:help_",
-        (Argument("topic", "A command, or a topic.", "TOPIC", required=False, many=True),),
+        "Show help on a command or a topic.",
+        argument("[TOPIC...]", "A command or a topic."),
     ),
 )
 
@@ -386,16 +354,16 @@ COMMANDS: Final = (
 )
 
 GROUPS: Final = {
-    "runs": "Look at runs, wait for them, act on them.",
-    "dead": "Runs that failed for good, and await a person.",
-    "jobs": "The project's jobs.",
-    "queues": "When the runs of a queue go.",
-    "schedules": "What starts jobs by itself.",
-    "state": "Durable values, counters and locks.",
-    "event": "Events that runs wait for.",
-    "daemon": "The background daemon.",
-    "journal": "The log of everything.",
-    "config": "Settings.",
+    "runs": "List, inspect, follow, cancel and retry runs.",
+    "dead": "Retry or discard runs that failed for good.",
+    "jobs": "List, show and check the project's jobs.",
+    "queues": "Inspect, pause and limit queues.",
+    "schedules": "Inspect, pause and trigger the schedules of jobs.",
+    "state": "Read and write durable values, counters and locks.",
+    "event": "Send, list and follow events.",
+    "daemon": "Start, stop and inspect the background daemon.",
+    "journal": "Verify, print, back up and repair the journal.",
+    "config": "Read and change settings.",
 }
 ALIASES: Final = {
     "run": "runs",

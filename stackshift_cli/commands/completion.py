@@ -1,8 +1,8 @@
-"""Completing words on the command line: what may come next, and the scripts that ask.
+"""Completion of words on the command line: the candidates, and the scripts that ask for them.
 
 The scripts call `stackshift __complete WORD...` with the words typed so far, the one being typed
-last; what that prints, one candidate a line, comes from the tables. Names of jobs and keys of state
-are asked of the daemon if one runs; completion never starts one and never says anything else.
+last. It prints the candidates, one per line, from the table of commands. Names of jobs and keys of
+state come from the daemon if one is running; completion never starts it and prints no errors.
 """
 
 from __future__ import annotations
@@ -18,21 +18,12 @@ from stackshift_jobs.errors import StackshiftError
 WORD: Final = "__complete"
 _ANSWER_SECONDS: Final = 1.0
 _MOST_KEYS: Final = 100
-_STATUSES: Final = (
-    "scheduled",
-    "queued",
-    "running",
-    "waiting",
-    "retrying",
-    "completed",
-    "failed",
-    "cancelled",
-)
 _VALUES: Final = {
-    "color": ("auto", "always", "never"),
-    "status": _STATUSES,
-    "shell": ("bash", "zsh", "fish"),
+    "color": "auto always never",
+    "status": "scheduled queued running waiting retrying completed failed cancelled",
+    "shell": "bash zsh fish",
 }
+"""The values of parameters that have few."""
 
 
 def complete(words: list[str]) -> int:
@@ -43,23 +34,23 @@ def complete(words: list[str]) -> int:
 
 
 def candidates(words: list[str]) -> list[str]:
-    """What may stand for the last of `words`, given those before it."""
+    """The candidates for the last of `words`, given the words before it, sorted."""
     *before, typed = words or [""]
     command, rest = _command(before)
     options = (*GLOBALS, *(command.parameters if command else ()))
-    awaited = _awaiting_value(before, options)
-    if awaited is not None:
-        found = _values(awaited)
+    valued = _awaiting_value(before, options)
+    if valued is not None:
+        offered = _values(valued)
     elif typed.startswith("-"):
-        found = [f for p in options if isinstance(p, Option) for f in p.flags if f[:2] == "--"]
-        found.append("--help")
+        offered = [f for p in options if isinstance(p, Option) for f in p.flags if f[:2] == "--"]
+        offered.append("--help")
     elif command is None:
-        found = _next_words(rest)
+        offered = _next_words(rest)
     elif command.path[0] == "state" and "--" not in before:
-        found = _keys(typed)
+        offered = _keys(typed)
     else:
-        found = _arguments(command)
-    return sorted(word for word in found if word.startswith(typed))
+        offered = _arguments(command)
+    return sorted(word for word in offered if word.startswith(typed))
 
 
 def _words(before: list[str]) -> list[str]:
@@ -102,7 +93,7 @@ def _next_words(words: list[str]) -> list[str]:
 
 
 def _values(option: Option) -> list[str]:
-    return _jobs() if option.name == "job" else list(_VALUES.get(option.name, ()))
+    return _jobs() if option.name == "job" else _choices(option.name)
 
 
 def _arguments(command: Command) -> list[str]:
@@ -115,24 +106,28 @@ def _arguments(command: Command) -> list[str]:
         from stackshift_cli.commands.help_topics import TOPICS
 
         return [*TOPICS, *GROUPS]
-    return [value for name in names for value in _VALUES.get(name, ())]
+    return [value for name in names for value in _choices(name)]
+
+
+def _choices(name: str) -> list[str]:
+    return _VALUES.get(name, "").split()
 
 
 def _jobs() -> list[str]:
-    """Names of jobs."""
+    """The names of the project's jobs."""
     return [safe(str(job["name"])) for job in _ask("job.list", {}).get("jobs", ())]
 
 
 def _keys(typed: str) -> list[str]:
-    """Keys of state that begin with `typed`; those that a terminal would show otherwise cannot be
-    offered."""
-    told = _ask("state.list", {"prefix": typed, "limit": _MOST_KEYS})
-    keys = [str(entry["key"]) for entry in told.get("entries", ())]
+    """Keys of state that begin with `typed`, except those that a terminal would show escaped: the
+    shell would insert the escapes."""
+    reply = _ask("state.list", {"prefix": typed, "limit": _MOST_KEYS})
+    keys = [str(entry["key"]) for entry in reply.get("entries", ())]
     return [key for key in keys if safe(key) == key]
 
 
 def _ask(method: str, params: dict[str, Any]) -> dict[str, Any]:
-    """The answer of a daemon, if one runs that gives it at once."""
+    """The daemon's answer; empty if no daemon is running or it does not answer at once."""
     from stackshift_cli.daemon.connection import Connection
     from stackshift_jobs.project.locate import find_project
 
@@ -170,4 +165,4 @@ end
 complete -c stackshift -a '(__stackshift_complete)'
 """,
 }
-"""By shell. Where nothing is found the shell offers files, which is right for values of options."""
+"""By shell. Without candidates the shell offers files, which suits the values of most options."""

@@ -6,37 +6,40 @@ from typing import Final
 
 TOPICS: Final = {
     "runs": """\
-How a run is named, and what its statuses mean
+How to name a run, and what its statuses mean
 
   run_01kan5c8...   its id
-  7k2m9q            the end of its id, at least 4 characters, if no other run ends so
+  7k2m9q            the end of its id: at least 4 characters, unique among all runs
   @last             the newest run
-  @failed           the run that failed last
+  @failed           the run that failed most recently
 
-  scheduled   not due yet             completed   its result is kept
-  queued      waits for a slot        failed      for good, in the dead letter: dead retry
+  scheduled   not due yet             completed   succeeded; its result is kept
+  queued      waits for a slot        failed      failed for good; in the dead letter
   running     is being executed       cancelled   by a person, or with its parent
-  waiting     sleeps, or waits for an event, a lock or a child run; uses nothing
-  retrying    waits for its next try
+  waiting     sleeps, or waits for an event, a lock or a child run; uses no slot
+  retrying    waits before it is tried again
 
-A run that does not go on says why: stackshift runs why RUN
+To see why a run is not progressing: stackshift runs why RUN
+To retry runs that failed for good: stackshift dead retry
 """,
     "payload": """\
-How to give a payload
+How to pass a payload
 
   -p '{"imageId": "img_123"}'     JSON; quote it for the shell
   -p @order.json                  from a file
   -p -                            from standard input
-  -F name=World                   a field that is text
-  -F count:=3 -F tags:='["a"]'    a field that is JSON
+  -F name=World                   a field whose value is text
+  -F count:=3 -F tags:='["a"]'    fields whose values are JSON
 
--F may be repeated, and adds to the object that -p gives. Without any, the payload is {}.
+-F may be repeated; its fields are added to the object that -p gives. Without -p and -F the payload
+is {}.
 """,
     "output": """\
 What is printed where
 
-Data is on standard output, all else on standard error. On a terminal lists are tables and runs are
-pictures; in a pipe there is one line an entry, tab-separated, nothing cut, no header:
+Data goes to standard output, everything else to standard error. On a terminal, lists are tables and
+runs are drawn as timelines. In a pipe, each entry is one line of tab-separated columns, without a
+header, and nothing is cut off:
 
   runs list             id status job queue attempt created_at duration_ms
   runs show, runs tail  seq at kind run attempt step detail
@@ -49,73 +52,75 @@ pictures; in a pipe there is one line an entry, tab-separated, nothing cut, no h
   state list            key version value updated_at expires_at
   state history         seq at kind version value expires_at by
   event list            id name correlation_key received_at kept_until
-  event tail            as runs tail; wait.ended tells who consumed a kept event
+  event tail            as runs tail; wait.ended names the run that consumed a kept event
 
-Columns are only ever appended. --json prints one object, an array for lists, or one object a line
-for tail and logs; times are RFC 3339 in UTC, durations whole numbers in fields ending in _ms.
-Control and bidi characters in names, payloads and errors are printed as escapes.
+Later versions may add columns at the end of a line. --json prints one object, an array for lists,
+or one object per line for tail and logs. Times are RFC 3339 in UTC; durations are whole numbers in
+fields ending in _ms. Control and bidi characters in names, payloads and errors are escaped.
 """,
     "exit": """\
 Exit statuses
 
     0  done
     1  the run failed (--wait, --follow, runs wait, runs tail RUN)
-    2  usage
-    3  no daemon, or it did not start
+    2  usage error
+    3  no daemon is running, or it did not start
     4  not found
-    5  conflict: idempotency key, version, lock held; the lock was lost (state lock -- COMMAND)
+    5  conflict: idempotency key, version, lock held; or the lock was lost (state lock -- COMMAND)
     6  payload refused
     7  the run was cancelled
    70  internal error
    75  temporarily refused (limits, disk full): try again
    78  bad configuration, or a job module that does not import
-  124  --timeout passed; the run goes on
-  130  detached by Ctrl-C; the run goes on
+  124  --timeout passed; the run continues
+  130  detached by Ctrl-C; the run continues
 
-state lock KEY -- COMMAND ends with the status of COMMAND: 126 or 127 where it cannot be run, and
-128 + n where the signal n ended it.
+state lock KEY -- COMMAND exits with the status of COMMAND: 126 or 127 if it cannot be run, 128 + n
+if it was ended by signal n.
 """,
     "locks": """\
-How scripts share state, and exclude each other
+How scripts share state and exclude each other
 
   stackshift state increment sent --by 3            a counter: prints the new number; --by -2
-  stackshift state set cursor '"2026-05-06"'        JSON; what is no JSON is text: @me too
-  stackshift state set offset -5                    a number; - alone is standard input
-  stackshift state get cursor --raw --default none  exit 4 where there is none
-  stackshift state set leader "$HOSTNAME" --if-absent --ttl 1m    exit 5 where there is one
+  stackshift state set cursor '"2026-05-06"'        JSON; anything else is stored as text: @me
+  stackshift state set offset -5                    a number; a single - means standard input
+  stackshift state get cursor --raw --default none  without --default: exit 4 if there is none
+  stackshift state set leader "$HOSTNAME" --if-absent --ttl 1m    exit 5 if there is one
 
   stackshift state lock import --wait 10m -- ./import.sh
 
-holds the lock while ./import.sh runs and gives it back at its end, whatever that is. Exit 5 and
-nothing is run where another holds it, at once or after --wait. It is renewed while the command
-runs, over restarts of the daemon; one that was killed is started again at once. Should the lock be
-lost all the same, the command gets TERM, 10 seconds later KILL, and the status is 5. While the
-command is stopped (Ctrl-Z) the lock is not renewed. STACKSHIFT_LOCK_TOKEN grows with every holder:
-what is written to can refuse a lower one than it has seen.
+This holds the lock while ./import.sh runs and releases it when the command ends, however it ends.
+If another process or run holds the lock, nothing is run and the exit status is 5, at once or after
+--wait. The lock is renewed while the command runs, also across restarts of the daemon; a daemon
+that was killed is started again at once. If the lock is lost all the same, the command is sent
+TERM, and KILL 10 seconds later, and the exit status is 5. While the command is stopped (Ctrl-Z),
+the lock is not renewed. STACKSHIFT_LOCK_TOKEN grows with every holder: a system that the command
+writes to can refuse tokens lower than one it has seen.
 
-By hand: token=$(stackshift state lock KEY --ttl 30s), extended with state lock KEY --token $token
---ttl 30s, given back with state unlock KEY --token $token. Without that it ends after its --ttl.
+By hand: token=$(stackshift state lock KEY --ttl 30s) acquires a lock, state lock KEY --token $token
+--ttl 30s extends it, and state unlock KEY --token $token releases it. A lock that is not released
+expires after its --ttl.
 """,
     "environment": """\
-Variables
+Environment variables
 
-  STACKSHIFT_PROJECT    the project, where -C does not say
-  STACKSHIFT_DATA_DIR   where its data lies, in place of .stackshift
-  STACKSHIFT_NO_START   1: never start the daemon, as --no-start
-  NO_COLOR              no colour; CLICOLOR_FORCE=1: colour also where TERM is dumb
-  STACKSHIFT_LOCK_KEY, STACKSHIFT_LOCK_TOKEN   given to the command of state lock -- COMMAND
-  LC_ALL, LC_CTYPE, LANG   pictures are ASCII where they do not say UTF-8
+  STACKSHIFT_PROJECT    the project, unless -C is given
+  STACKSHIFT_DATA_DIR   the project's data directory (default: .stackshift)
+  STACKSHIFT_NO_START   1: never start the daemon, like --no-start
+  NO_COLOR              no colour; CLICOLOR_FORCE=1: colour even if TERM is dumb
+  STACKSHIFT_LOCK_KEY, STACKSHIFT_LOCK_TOKEN   set for the command of state lock -- COMMAND
+  LC_ALL, LC_CTYPE, LANG   timelines are drawn in ASCII unless these say UTF-8
 """,
     "cron": """\
-Starting runs from cron
+How to start runs from cron
 
   */5 * * * * stackshift -C /srv/shop start sync --idempotency-key "sync:$(date -u +\\%FT\\%H:\\%M)"
 
-Where the daemon is does not depend on the environment, so cron finds the one that runs, or starts
-it. With an idempotency key a line that runs twice starts one run. Keys are kept for 30 days, so the
-key has to name the date; % ends the command in a crontab, so it is written \\%.
+The daemon is found without any environment variables, so cron reaches the one that is running, or
+starts it. With an idempotency key, a line that runs twice starts one run. Keys are kept for 30
+days, so the key has to contain the date; % ends the command in a crontab, so it is written \\%.
 
-The daemon can start jobs by itself too: @stackshift.job(schedule="*/5 * * * *"), and then
-stackshift schedules list.
+The daemon can also start jobs by itself: declare a job with
+@stackshift.job(schedule="*/5 * * * *"), then run stackshift schedules list.
 """,
 }

@@ -1,8 +1,8 @@
-"""The small parser: plain command lines of one command, without Typer.
+"""The small parser: reads plain command lines of one command, without Typer.
 
-It accepts a subset of what Typer accepts and gives the same values for it; for anything else (help,
-an unknown option, clusters like `-qv`, a value that looks like an option, a mistake) it gives None
-and the caller lets Typer have it, which also words the error. A test holds the two to that.
+It accepts a subset of what Typer accepts, with the same values. For anything else (help, an unknown
+option, clusters like `-qv`, a value that looks like an option, a mistake) it returns None, and the
+caller leaves the command line to Typer, which also words the error. A test compares the two.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from typing import Any, NamedTuple
 from stackshift_cli.commands.spec import GLOBALS, Argument, Command, Option, Parameter
 
 Values = dict[str, Any]
-"""By parameter name: text, a list of texts, a bool, or None where not given."""
+"""By parameter name: text, a list of texts, a bool, or None if not given."""
 
 
 class Parsed(NamedTuple):
-    """The global options and the command's own."""
+    """The values of the global options, and of the command's own parameters."""
 
     globals: Values
     values: Values
 
 
 def parse(argv: list[str], command: Command) -> Parsed | None:
-    """What `argv` (without the program's name) gives `command`; None if it is not plain, or is for
-    another command."""
+    """The values that `argv` (without the program's name) gives `command`; None if it is not plain,
+    or calls another command."""
     before = _Reader(GLOBALS)
     verb = before.read(argv, 0, stop_at_word=True)
     start = verb + len(command.path)
@@ -39,19 +39,20 @@ def parse(argv: list[str], command: Command) -> Parsed | None:
 
 
 def blank(parameters: tuple[Parameter, ...]) -> Values:
-    """The values of `parameters` where none was given."""
+    """The values of `parameters` when none of them was given."""
     return {p.name: _nothing(p) for p in parameters}
 
 
 def merge(before: Values, after: Values) -> Values:
-    """The global options of a command line: those after the verb win over those before it."""
+    """The global options of a command line; those after the verb win over those before it."""
     return {
         o.name: before[o.name] if after[o.name] in (None, False) else after[o.name] for o in GLOBALS
     }
 
 
 def is_negative_number(word: str) -> bool:
-    """Is `word` a value, though it begins as options do? No option begins with a digit."""
+    """Is `word` a negative number, and so a value, though it begins like an option? No option
+    begins with a digit."""
     if word[:1] != "-" or not word[1:2].isdigit():
         return False
     try:
@@ -72,7 +73,7 @@ def _looks_like_option(word: str) -> bool:
 
 
 class _Reader:
-    """Reads words into `values`; `strange` once there was one that Typer should see."""
+    """Reads words into `values`; `strange` is set at the first word that Typer has to read."""
 
     def __init__(self, parameters: tuple[Parameter, ...]) -> None:
         self.values = blank(parameters)
@@ -81,7 +82,7 @@ class _Reader:
         self._options = {flag: p for p in parameters if isinstance(p, Option) for flag in p.flags}
 
     def read(self, argv: list[str], at: int, stop_at_word: bool = False) -> int:
-        """Read from `argv[at]` on; the index of what was not read."""
+        """Read from `argv[at]` on and return the index of the first word not read."""
         while at < len(argv) and not self.strange:
             word = argv[at]
             if not _looks_like_option(word):
@@ -118,7 +119,7 @@ class _Reader:
             self.values[option.name] = text
 
     def place(self, parameters: tuple[Parameter, ...]) -> bool:
-        """Give the words read to the arguments; false if they do not fit."""
+        """Assign the words read to the arguments of `parameters`; false if they do not fit."""
         words = self.words
         for argument in parameters:
             if not isinstance(argument, Argument):

@@ -1,12 +1,11 @@
-"""What the command line accepts: the kinds of its parameters, the global options, and the commands
-that shell loops call: `start`, `state get|set|increment`, `event send`.
+"""The vocabulary of the table of commands, and the part of the table that shell loops need.
 
-This table is the one place where an option of theirs is written down. The small parser (`plain`)
-and the Typer commands (`tree`) are both made from it, so that they cannot come to differ. All
-values are text here; what a text means is decided once, by `given` and `request`. The rest of the
-commands are in `catalogue`.
+Every option, argument and command is written once: here for the global options and for the commands
+with a fast path (`start`, `state get|set|increment`, `event send`), in `catalogue` for the rest.
+The small parser, the Typer commands, completion and help are all made from it, so they cannot come
+to differ. All values are text here; `arguments` and `start_params` decide what a text means.
 
-It is read by every `stackshift start`, so it imports nothing that costs time.
+Every `stackshift start` reads this module, so it must not import anything that costs time.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import Final, NamedTuple
 
 
 class Option(NamedTuple):
-    """An option: `metavar` is what stands for its value; without one it is a flag."""
+    """An option: `metavar` stands for its value; an option without one is a flag."""
 
     name: str
     flags: tuple[str, ...]
@@ -25,7 +24,7 @@ class Option(NamedTuple):
 
 
 class Argument(NamedTuple):
-    """A positional argument; `many` takes all that are left."""
+    """A positional argument; with `many` it takes all words that are left."""
 
     name: str
     help: str
@@ -46,118 +45,122 @@ class Command(NamedTuple):
     parameters: tuple[Parameter, ...] = ()
 
 
+# --- Spellings -----------------------------------------------------------------------------
+
+
+def option(spelling: str, help: str) -> Option:
+    """The option spelled `-n/--lines N`; `K=V...` may be repeated. Its name is `lines`, from the
+    last flag, with `_` for `-`."""
+    flags, _, metavar = spelling.partition(" ")
+    spellings = tuple(flags.split("/"))
+    name = spellings[-1].removeprefix("--").replace("-", "_")
+    many = metavar.endswith("...")
+    return Option(name, spellings, help, metavar.removesuffix("..."), many)
+
+
+def argument(spelling: str, help: str, name: str = "") -> Argument:
+    """The argument spelled `RUN`, `[RUN]` where it may be left out, `RUN...` or `[RUN...]` where it
+    takes all words that are left. Without a `name` of its own it is called `run`."""
+    metavar = spelling.strip("[]")
+    name = name or metavar.removesuffix("...").lower()
+    return Argument(name, help, metavar, metavar == spelling, metavar.endswith("..."))
+
+
+def command(path: str, run: str, help: str, *parameters: Parameter) -> Command:
+    """The command `runs list`, done by `run`."""
+    return Command(tuple(path.split()), help, run, parameters)
+
+
+# --- The global options --------------------------------------------------------------------
+
 GLOBALS: Final = (
-    Option("project", ("-C", "--project"), "Work on the project in DIR.", "DIR"),
-    Option("json", ("--json",), "Print JSON; errors also as a JSON object on stderr."),
-    Option("quiet", ("-q", "--quiet"), "Say nothing on stderr but errors."),
-    Option("verbose", ("-v", "--verbose"), "Say more; show tracebacks of internal errors."),
-    Option("color", ("--color",), "Colour: auto, always or never.", "WHEN"),
-    Option("no_start", ("--no-start",), "Do not start the daemon; exit 3 if it does not run."),
+    option("-C/--project DIR", "Use the project in DIR."),
+    option("--json", "Print JSON; errors also go to stderr as a JSON object."),
+    option("-q/--quiet", "Print nothing but errors on stderr."),
+    option("-v/--verbose", "Print more; show the traceback of an internal error."),
+    option("--color WHEN", "Use colour: auto (the default), always or never."),
+    option("--no-start", "Do not start the daemon; exit 3 if it is not running."),
 )
 """Accepted before and after the verb; after it they win."""
 
-PAYLOAD: Final = Option(
-    "payload",
-    ("-p", "--payload"),
-    "The payload: JSON, @FILE, or - for standard input.",
-    "JSON|@FILE|-",
+# --- Commands with a fast path -------------------------------------------------------------
+
+PAYLOAD: Final = option(
+    "-p/--payload JSON|@FILE|-", "The payload: JSON, @FILE, or - for standard input."
 )
-FIELD: Final = Option(
-    "field",
-    ("-F", "--field"),
-    "A field of the payload: k=TEXT, or k:=JSON; may be repeated.",
-    "K=V|K:=JSON",
-    many=True,
+FIELD: Final = option(
+    "-F/--field K=V|K:=JSON...", "A field of the payload: K=TEXT or K:=JSON; may be repeated."
 )
 
-START: Final = Command(
-    ("start",),
-    "Start a run of a job and print its id.",
+START: Final = command(
+    "start",
     "start:start",
-    (
-        Argument("job", "Name of the job.", "JOB", required=False),
-        PAYLOAD,
-        FIELD,
-        Option("queue", ("--queue",), "Run it in queue Q.", "Q"),
-        Option(
-            "idempotency_key", ("--idempotency-key",), "One run for all starts with key K.", "K"
-        ),
-        Option("idempotency_ttl", ("--idempotency-ttl",), "Keep the key for D (default 30d).", "D"),
-        Option("delay", ("--delay",), "Run it D from now.", "D"),
-        Option("at", ("--at",), "Run it at the time T (RFC 3339).", "T"),
-        Option("priority", ("--priority",), "Higher runs first (default: the job's).", "N"),
-        Option(
-            "max_attempts", ("--max-attempts",), "Try at most N times, the first included.", "N"
-        ),
-        Option("label", ("--label",), "A label of the run; may be repeated.", "K=V", many=True),
-        Option("wait", ("--wait",), "Wait for the end and print the result as one line of JSON."),
-        Option("follow", ("--follow",), "Follow the run's timeline until it ends."),
-        Option("timeout", ("--timeout",), "Stop waiting after D (exit 124); the run goes on.", "D"),
-        Option("dry_run", ("--dry-run",), "Start nothing; tell what would be."),
-        Option("batch", ("--batch",), "Start one run for each JSON line of FILE.", "FILE|-"),
-    ),
+    "Start a run of a job and print its id.",
+    argument("[JOB]", "The name of the job."),
+    PAYLOAD,
+    FIELD,
+    option("--queue Q", "Run in queue Q (default: the job's)."),
+    option("--idempotency-key K", "Start only one run, however often K is used."),
+    option("--idempotency-ttl D", "Keep the key for D (default 30d)."),
+    option("--delay D", "Run after D."),
+    option("--at T", "Run at time T (RFC 3339)."),
+    option("--priority N", "Run before runs of a lower priority (default: the job's)."),
+    option("--max-attempts N", "Make at most N attempts, including the first."),
+    option("--label K=V...", "Label the run; may be repeated."),
+    option("--wait", "Wait for the run to end and print its result as JSON."),
+    option("--follow", "Follow the run's timeline until it ends."),
+    option("--timeout D", "Stop waiting after D (exit 124); the run continues."),
+    option("--dry-run", "Start nothing; show what would be started."),
+    option("--batch FILE|-", "Start one run for each line of JSON in FILE."),
 )
 
-KEY: Final = Argument("key", "The key.", "KEY")
-TTL: Final = Option("ttl", ("--ttl",), "Let it expire after D (default: never).", "D")
-IF_VERSION: Final = Option(
-    "if_version", ("--if-version",), "Only if its version is N (0: if there is none).", "N"
+KEY: Final = argument("KEY", "The key.")
+TTL: Final = option("--ttl D", "Expire after D (default: never).")
+IF_VERSION: Final = option(
+    "--if-version N", "Only if the version is N (0: the key does not exist)."
 )
 
-STATE_GET: Final = Command(
-    ("state", "get"),
-    "Print the value of a key as JSON.",
+STATE_GET: Final = command(
+    "state get",
     "state:get",
-    (
-        KEY,
-        Option("default", ("--default",), "Print V where there is none (else exit 4).", "V"),
-        Option("raw", ("--raw",), "Print text as it is, without the quotes of JSON."),
-    ),
+    "Print the value of a key as JSON.",
+    KEY,
+    option("--default V", "Print V if the key does not exist (otherwise exit 4)."),
+    option("--raw", "Print text without JSON quotes."),
 )
 
-STATE_SET: Final = Command(
-    ("state", "set"),
-    "Give a key a value and print its version.",
+STATE_SET: Final = command(
+    "state set",
     "state:set_",
-    (
-        KEY,
-        Argument("value", "The value: JSON, else text; - for standard input.", "VALUE"),
-        TTL,
-        IF_VERSION,
-        Option("if_absent", ("--if-absent",), "Only if there is none."),
-    ),
+    "Set the value of a key and print its new version.",
+    KEY,
+    argument("VALUE", "The value: JSON or text, or - for standard input."),
+    TTL,
+    IF_VERSION,
+    option("--if-absent", "Only if the key does not exist."),
 )
 
-STATE_INCREMENT: Final = Command(
-    ("state", "increment"),
-    "Add to the number at a key and print the new one.",
+STATE_INCREMENT: Final = command(
+    "state increment",
     "state:increment",
-    (
-        KEY,
-        Option("by", ("--by",), "Add N (default 1).", "N"),
-        TTL._replace(help="Let it expire after D (default: as it was)."),
-    ),
+    "Add to a number and print the result.",
+    KEY,
+    option("--by N", "Add N (default 1)."),
+    option("--ttl D", "Expire after D (default: unchanged)."),
 )
 
-EVENT_SEND: Final = Command(
-    ("event", "send"),
-    "Send an event and print its id.",
+EVENT_SEND: Final = command(
+    "event send",
     "events:send",
-    (
-        Argument("name", "Name of the event.", "NAME"),
-        PAYLOAD._replace(help="The payload: JSON, @FILE, or - for standard input; else null."),
-        FIELD,
-        Option("correlation_key", ("--correlation-key",), "For those who wait with key K.", "K"),
-        Option("idempotency_key", ("--idempotency-key",), "One event for all with key K.", "K"),
-        Option("idempotency_ttl", ("--idempotency-ttl",), "Keep the key for D (default 30d).", "D"),
-        Option(
-            "ttl",
-            ("--ttl",),
-            "Keep the event for D where nothing waits for it (default 7d; 0: not at all).",
-            "D",
-        ),
-    ),
+    "Send an event and print its id.",
+    argument("NAME", "The name of the event."),
+    PAYLOAD._replace(help="The payload: JSON, @FILE, or - for standard input (default: {})."),
+    FIELD,
+    option("--correlation-key K", "Resume runs that wait for correlation key K."),
+    option("--idempotency-key K", "Send only one event, however often K is used."),
+    option("--idempotency-ttl D", "Keep the key for D (default 30d)."),
+    option("--ttl D", "Keep the event for D if no run waits for it (default 7d; 0: drop it)."),
 )
 
-SHORT: Final = (START, STATE_GET, STATE_SET, STATE_INCREMENT, EVENT_SEND)
-"""Those with a short path."""
+FAST: Final = (START, STATE_GET, STATE_SET, STATE_INCREMENT, EVENT_SEND)
+"""The commands with a fast path."""

@@ -1,8 +1,8 @@
-"""The Typer application, made from the tables.
+"""The Typer application, made from the table of commands.
 
-Every command takes its own parameters and the global options; all values arrive as text and mean
-what `given` says. Usage errors are ours in form and status: `error[usage]: …`, exit 2. Only the
-family that is called is built in full, since Typer takes a while for each parameter.
+Every command takes its own parameters and the global options. All values arrive as text, which
+`arguments` gives a meaning. Usage errors have our form and status: `error[usage]: …`, exit 2. Only
+the group that is called is built in full, since Typer takes a while for each parameter.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterable
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from stackshift_cli.arguments import Given, Globals
+from stackshift_cli.commands import help_page
 from stackshift_cli.commands.catalogue import ALIASES, COMMANDS, GROUPS
 from stackshift_cli.commands.small_parser import Values, blank, is_negative_number, merge
 from stackshift_cli.commands.spec import GLOBALS, Argument, Command, Option, Parameter
@@ -30,27 +31,27 @@ PROGRAM = "stackshift"
 _SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
 _VERSION = Option("version", ("--version",), "Print the version.")
 _MARK = "\0"
-"""Stands before negative numbers while Typer has them: nothing that can be given contains it."""
+"""Put before negative numbers while Typer reads them; no word of a command line can contain it."""
 Run = Callable[[Command, Values, Values], int]
 Calls = list[tuple[Command, Values, Values]]
 
 
 def run(argv: list[str]) -> int:
-    """Parse `argv` and do what it says; the exit status."""
+    """Parse `argv`, run its command and return the exit status."""
     return parse(argv, execute)
 
 
 def parse(argv: list[str], run: Run) -> int:
-    """Parse `argv` and hand the command, the global options and its values to `run`; what that
-    returns. Help and `--version` are printed here.
+    """Parse `argv`, call `run` with the command, the global options and the command's own values,
+    and return its result. Help and `--version` are printed here. Raises `Usage`.
 
     Typer has returned before `run` is called: it has its own ideas of Ctrl-C and closed pipes.
     """
-    wanted = next((word for word in argv if ALIASES.get(word, word) in GROUPS), None)
+    group = next((word for word in argv if ALIASES.get(word, word) in GROUPS), None)
     called: Calls = []
-    app = _application(called, ALIASES.get(wanted or "", wanted))
+    app = _application(called, ALIASES.get(group or "", group))
     try:
-        # To Typer `-5` is an option; so marked it is a value like any other.
+        # To Typer `-5` is an option; with the mark it is a value like any other.
         words = [_MARK + word if is_negative_number(word) else word for word in argv]
         status = app(words, prog_name=PROGRAM, standalone_mode=False)
     except StackshiftError:
@@ -61,23 +62,23 @@ def parse(argv: list[str], run: Run) -> int:
         return int(status or 0)
     command, _, values = called[0]
     if argv[-1] == "--":
-        _refuse_nothing(command, values)
+        _refuse_empty_tail(command, values)
     return run(*called[0])
 
 
-def _refuse_nothing(command: Command, values: Values) -> None:
-    """Nothing stands behind the `--`, which announced all of an argument: what was to stand there
-    got lost (`-- $COMMAND`), and to do something else instead would be wrong."""
+def _refuse_empty_tail(command: Command, values: Values) -> None:
+    """Raise `Usage` if nothing follows the final `--` though `command` takes words there: they got
+    lost (`-- $COMMAND` with an empty variable), and doing something else instead would be wrong."""
     for parameter in command.parameters:
         if isinstance(parameter, Argument) and parameter.many and not values[parameter.name]:
-            raise Usage(f"there is no {parameter.metavar.removesuffix('...')} behind --")
+            raise Usage(f"{parameter.metavar.removesuffix('...')} is missing after --")
 
 
 def execute(command: Command, globals_: Values, values: Values) -> int:
-    """Do what `command` is for."""
+    """Run the verb of `command` with a session of its own; its exit status."""
     options = preferred(Globals(**globals_))
     if options.color not in (None, "auto", "always", "never"):
-        raise Usage(f"--color {options.color!r} is none of auto, always and never")
+        raise Usage(f"--color takes auto, always or never, not {options.color!r}")
     module, _, function = command.run.partition(":")
     verb = getattr(importlib.import_module(f"stackshift_cli.verbs.{module}"), function)
     session = Session(options)
@@ -88,18 +89,18 @@ def execute(command: Command, globals_: Values, values: Values) -> int:
 
 
 def _usage(bad: Exception, argv: list[str]) -> Exception:
-    """What the parser says of a wrong command line, in our form. Its classes moved between Typer's
-    versions, so they are told by what they can do; anything else is not about usage."""
-    told = getattr(bad, "format_message", None)
-    if told is None:
+    """The parser's error `bad` in our form. Its classes moved between versions of Typer, so it is
+    recognised by a method; an exception without it is not about usage and is returned as it is."""
+    format_message = getattr(bad, "format_message", None)
+    if format_message is None:
         return bad
-    words = " ".join(w for w in _words(argv)[:2])
-    message = str(told()).replace(_MARK, "").replace(repr(_MARK)[1:-1], "").rstrip(".")
+    words = " ".join(_words(argv)[:2])
+    message = str(format_message()).replace(_MARK, "").replace(repr(_MARK)[1:-1], "").rstrip(".")
     return Usage(message, hint=f"{PROGRAM} {words}".rstrip() + " --help")
 
 
 def _words(argv: Iterable[str]) -> list[str]:
-    """The leading words of a command line that name a command."""
+    """The words of a command line that name a command."""
     known = {word for command in COMMANDS for word in command.path} | set(ALIASES)
     return [word for word in argv if word in known]
 
@@ -108,9 +109,10 @@ def _words(argv: Iterable[str]) -> list[str]:
 
 
 class _Group(TyperGroup):
-    """A group that names near commands for one it does not know."""
+    """A group of commands that suggests similar names for an unknown one."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command that `args` begin with; raises `Usage` with similar names."""
         name = args[0].removeprefix(_MARK)
         if not args[0].startswith("-") and self.get_command(ctx, name) is None:
             path = " ".join([*ctx.command_path.split()[1:], name])
@@ -119,16 +121,32 @@ class _Group(TyperGroup):
         return super().resolve_command(ctx, args)
 
 
+class _CommandWithPage(TyperCommand):
+    """A command whose help is laid out by `help_page`; a subclass sets its `spec`."""
+
+    spec: Command
+
+    def format_usage(self, ctx: Any, formatter: Any) -> None:
+        """Write the usage line."""
+        formatter.write_usage(ctx.command_path, help_page.usage(self.spec))
+
+    def format_options(self, _ctx: Any, formatter: Any) -> None:
+        """Write the arguments and options."""
+        for title, rows in help_page.sections(self.spec):
+            with formatter.section(title):
+                formatter.write_dl(rows)
+
+
 def unknown(path: str, name: str, names: list[str]) -> Usage:
-    """The error for a command that does not exist, with the nearest ones that do."""
+    """The error for a command that does not exist, with similar ones of `names` that do."""
     near = difflib.get_close_matches(name, names, 3, 0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"one of: {', '.join(sorted(names))}"
-    return Usage(f"there is no command {path!r}", hint=hint, near=near)
+    return Usage(f"unknown command {path!r}", hint=hint, near=near)
 
 
 def _application(called: Calls, family: str | None) -> typer.Typer:
     before = blank(GLOBALS)
-    app = _group("Durable jobs: start them, follow them, see what happened.")
+    app = _group("Durable jobs for Python: start them, follow them, see what happened.")
     _callback(app, before, is_root=True)
     for command in COMMANDS:
         if len(command.path) == 1:
@@ -157,8 +175,8 @@ def _group(help: str) -> typer.Typer:
 
 
 def _callback(app: typer.Typer, before: Values, is_root: bool) -> None:
-    """What happens before the verb: global options are kept; without a verb, help is shown."""
-
+    """Add what happens before the verb: keep the global options in `before`; without a verb, print
+    help."""
     accepted = (*GLOBALS, _VERSION) if is_root else GLOBALS
 
     def callback(ctx: typer.Context, **given: Any) -> None:
@@ -179,7 +197,7 @@ def _callback(app: typer.Typer, before: Values, is_root: bool) -> None:
 
 
 def _add(app: typer.Typer, command: Command, before: Values, called: Calls) -> None:
-    """Add `command` to `app`, with the global options behind its own; a call is put in `called`."""
+    """Add `command` to `app`, with the global options after its own; a call is put in `called`."""
 
     def call(**given: Any) -> None:
         own = _cleaned(given, command.parameters)
@@ -187,7 +205,8 @@ def _add(app: typer.Typer, command: Command, before: Values, called: Calls) -> N
 
     _sign(call, [*map(_parameter, command.parameters), *map(_parameter, GLOBALS)])
     call.__doc__ = command.help
-    app.command(command.path[-1], context_settings=_SETTINGS)(call)
+    page = type("_Command", (_CommandWithPage,), {"spec": command})
+    app.command(command.path[-1], cls=page, context_settings=_SETTINGS)(call)
 
 
 # --- Parameters ----------------------------------------------------------------------------
@@ -200,7 +219,7 @@ def _sign(function: Callable[..., Any], parameters: list[inspect.Parameter]) -> 
 
 
 def _parameter(parameter: Parameter) -> inspect.Parameter:
-    # `from` and its like are no Python names; the flags decide what is written anyway.
+    # The name is only seen by Typer; what is typed is decided by the flags.
     return inspect.Parameter(
         parameter.name + _TAIL,
         inspect.Parameter.KEYWORD_ONLY,
@@ -210,7 +229,7 @@ def _parameter(parameter: Parameter) -> inspect.Parameter:
 
 
 _TAIL = "_"
-"""Ends the names that Typer sees, so that none is a keyword of Python."""
+"""Ends the names that Typer sees, so that none is a Python keyword, as `from` would be."""
 
 
 def _is_required(parameter: Parameter) -> bool:
@@ -242,13 +261,13 @@ def _annotation(parameter: Parameter) -> Any:
 
 
 def _cleaned(given: Values, parameters: tuple[Parameter, ...]) -> Values:
-    """What Typer gives, as `plain` would: names without their tail, an empty list for nothing,
-    numbers without their mark."""
+    """Typer's values in the form of `small_parser`: names without their tail, an empty list for
+    nothing, numbers without their mark."""
     values = {name.removesuffix(_TAIL): value for name, value in given.items()}
     return {p.name: _unmarked(values[p.name], p.many) for p in parameters}
 
 
 def _unmarked(value: Any, many: bool) -> Any:
     if many:
-        return [_unmarked(each, False) for each in value or ()]
+        return [_unmarked(word, False) for word in value or ()]
     return value.removeprefix(_MARK) if isinstance(value, str) else value

@@ -1,1 +1,1 @@
-"""The daemon as the command line meets it: connection, start, feed, log."""
+"""The command line's side of the daemon: connection, session, start, feed, log."""

@@ -1,12 +1,11 @@
-"""Starting the daemon of a project, and waiting until it answers.
+"""Starting the daemon of a project and waiting until it answers.
 
-The daemon is a program of its own (`python -m stackshiftd run`), run by the interpreter that runs
-us, in a session of its own, so that no terminal's Ctrl-C or hang-up reaches it. It says over a
-pipe, in one line of JSON, that it is ready or why it is not; if it ends without a line, its log
-says why.
+The daemon is a separate program (`python -m stackshiftd run`), run by the same interpreter in a
+session of its own, so that a terminal's Ctrl-C or hang-up does not reach it. Over a pipe it reports
+that it is ready or why it is not, in one line of JSON; if it exits without one, its log says why.
 
-Two commands may start one at the same time. The journal's lock decides: the loser's daemon answers
-`daemon_running`, and the loser uses the winner's.
+Two commands may start a daemon at the same time. The journal's lock decides: the loser's daemon
+answers `daemon_running`, and the loser's command uses the winner's daemon.
 """
 
 from __future__ import annotations
@@ -28,23 +27,23 @@ from stackshift_jobs.wire.unavailable import NOT_RUNNING, STALE, unavailable
 
 LOG_FILE: Final = "daemon.log"
 _READY_SECONDS: Final = 60.0
-"""A daemon recovers its journal before it is ready; a long journal takes a while to read."""
+"""A daemon recovers its journal before it is ready; reading a long journal takes a while."""
 _RACE_SECONDS: Final = 60.0
-"""How long another daemon may take until it accepts connections, or has stopped."""
+"""How long another daemon may take until it accepts connections or has stopped."""
 _AGAIN_SECONDS: Final = 0.5
-"""How long to try to connect before it is tried to start one again."""
+"""How long to try to connect before another attempt to start a daemon."""
 _MAX_READY_BYTES: Final = 1 << 20
 _TAIL_LINES: Final = 10
 
 
 def absent(bad: DaemonUnavailable) -> bool:
-    """Does `bad` say that there is no daemon, rather than one that cannot be used?"""
+    """Does `bad` say that no daemon is running, rather than that one cannot be used?"""
     return bad.fields.get("reason") in (NOT_RUNNING, STALE)
 
 
 def command(project: Project, *more: str) -> list[str]:
-    """The command line of the daemon of `project`. `-P`: no file of the directory that it starts in
-    can stand in for a module of ours or of the standard library."""
+    """The command line of the daemon of `project`, with the arguments `more`. Because of `-P` no
+    file in its working directory can replace a module of ours or of the standard library."""
     return [
         sys.executable,
         "-P",
@@ -58,10 +57,10 @@ def command(project: Project, *more: str) -> list[str]:
 
 
 def start(project: Project, say: Callable[[str], None]) -> int | None:
-    """Start the daemon; its process id when it is ready, None if another one got there first.
+    """Start the daemon and return its process id when it is ready; None if another one was first.
 
-    `say` gets what the daemon has to note, such as a setting that has no effect. Raises what kept
-    it from starting, as the daemon says it.
+    `say` receives the daemon's notes, such as a setting that has no effect. Raises the error that
+    kept the daemon from starting, as the daemon reports it.
     """
     import subprocess
 
@@ -80,7 +79,7 @@ def start(project: Project, say: Callable[[str], None]) -> int | None:
             cwd=project.root,
             pass_fds=(ready_end,),
             start_new_session=True,
-        ).returncode = 0  # It outlives us: nobody waits for it, and none warns that nobody did.
+        ).returncode = 0  # It outlives us. With a status set, Popen does not warn that it runs.
     finally:
         os.close(ready_end)
         os.close(log_fd)
@@ -91,10 +90,10 @@ def start(project: Project, say: Callable[[str], None]) -> int | None:
 
 
 def start_and_open(project: Project, say: Callable[[str], None]) -> tuple[Connection, int | None]:
-    """A connection, and the process id of the daemon if it was started here.
+    """Start the daemon if none is running; a connection, and its process id if it was started here.
 
-    While another one holds the project it is either starting, and answers soon, or on its way out:
-    then its place is free soon.
+    A daemon that holds the project without answering is either starting, and will answer soon, or
+    stopping, and will release the project soon. Raises `DaemonUnavailable`.
     """
     deadline = monotonic() + _RACE_SECONDS
     while True:
@@ -110,7 +109,7 @@ def start_and_open(project: Project, say: Callable[[str], None]) -> tuple[Connec
 
 
 def _first_line(fd: int) -> bytes:
-    """What the daemon says, up to the end of its line; empty if it ended without a word."""
+    """The line that the daemon writes to `fd`; empty if it exited without one."""
     deadline = monotonic() + _READY_SECONDS
     said = b""
     while b"\n" not in said:
@@ -131,19 +130,19 @@ def _first_line(fd: int) -> bytes:
 
 
 def _outcome(line: bytes, log: Path, say: Callable[[str], None]) -> int | None:
-    said = _parsed(line)
-    if said is not None and said.get("ready"):
-        for note in said.get("notes", ()):
+    report = _parsed(line)
+    if report is not None and report.get("ready"):
+        for note in report.get("notes", ()):
             say(f"note: {note}")
-        return int(said["pid"])
-    if said is not None and isinstance(said.get("error"), dict):
-        if said["error"].get("code") == "daemon_running":
+        return int(report["pid"])
+    if report is not None and isinstance(report.get("error"), dict):
+        if report["error"].get("code") == "daemon_running":
             return None
-        raise from_json(said["error"])
-    written = LogFile(log)
-    tail = [line for line in (*written.last_lines(_TAIL_LINES), written.unfinished) if line]
+        raise from_json(report["error"])
+    log_file = LogFile(log)
+    tail = [line for line in (*log_file.last_lines(_TAIL_LINES), log_file.unfinished) if line]
     raise DaemonUnavailable(
-        "the daemon ended before it was ready" + (f": {tail[-1]}" if tail else ""),
+        "the daemon exited before it was ready" + (f": {tail[-1]}" if tail else ""),
         hint="stackshift daemon logs shows the rest" if len(tail) > 1 else "stackshift daemon run",
         log=tail,
         reason="died",
@@ -152,7 +151,7 @@ def _outcome(line: bytes, log: Path, say: Callable[[str], None]) -> int | None:
 
 def _parsed(line: bytes) -> dict[str, Any] | None:
     try:
-        said = json.loads(line)
+        report = json.loads(line)
     except ValueError:
         return None
-    return said if isinstance(said, dict) else None
+    return report if isinstance(report, dict) else None

@@ -1,5 +1,5 @@
-"""Would anything start the daemon when the machine does? Where nothing would, what is due while it
-is off waits for the next command that needs the daemon."""
+"""Is the daemon started when the machine boots? If not, runs that are due after a reboot wait until
+the next command that needs the daemon."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ _SECONDS: Final = 5.0
 
 
 def boot_hint(root: Path) -> str | None:
-    """What would have the daemon of the project `root` started at boot; None where something
-    does."""
+    """How to have the daemon of the project `root` started at boot, as a hint; None if the user's
+    crontab does it already."""
     if _in_crontab():
         return None
     line = f"@reboot stackshift daemon start -C {shlex.quote(str(root))}"
-    return f"start it at boot, e.g. {line} in your crontab"
+    return f"to start the daemon at boot, add this line to your crontab: {line}"
 
 
 def _in_crontab() -> bool:
-    """Does the user's crontab start a daemon of ours at boot? (Whose project it is for is the
-    person's business: the line may be a script, or several.)"""
+    """Does the user's crontab start a StackShift daemon at boot? It is not checked for which
+    project: the line may name a script that starts several."""
     try:
         done = subprocess.run(
             ["crontab", "-l"],

@@ -15,8 +15,8 @@ from typing import Any, Final, NamedTuple
 
 from stackshift_cli.daemon.session import Session
 from stackshift_cli.errors import TimedOut
-from stackshift_cli.timeline.model import FINISHED
 from stackshift_jobs.errors import DaemonUnavailable
+from stackshift_jobs.values.limits import FINISHED
 from stackshift_jobs.wire.unavailable import BROKEN, NOT_RUNNING, STALE
 
 TICK_SECONDS: Final = 0.25

@@ -1,7 +1,7 @@
-"""The daemon's log as somebody reads it: the last lines, then what is added.
+"""The daemon's log, read from its last lines on.
 
-Only whole lines are given, each once; what is still being written waits in `unfinished`. A log that
-became shorter was begun anew: all that is in it is new.
+Only whole lines are returned, each once; a line that is still being written stays in `unfinished`.
+A file that became shorter was truncated or replaced, so everything in it is new.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Final
 
 _LINE_BYTES: Final = 200
 _LEAST_BYTES: Final = 65_536
-"""How far back the last lines are looked for: so much a line, and at least so much."""
+"""How far back the last lines are searched for: `_LINE_BYTES` per line, at least `_LEAST_BYTES`."""
 
 
 class LogFile:
-    """A text file that grows; one that does not exist is empty."""
+    """A growing text file; one that does not exist reads as empty."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -25,18 +25,18 @@ class LogFile:
 
     @property
     def unfinished(self) -> str:
-        """The line without an end that the file ended with."""
+        """The last line of the file, if it has no line end yet; else empty."""
         return self._rest.decode("utf-8", "replace")
 
     def last_lines(self, count: int) -> list[str]:
-        """The last `count` whole lines; reading goes on behind them."""
+        """The last `count` whole lines; `new_lines` continues after them."""
         size = self._size()
         self._at = max(0, size - max(_LEAST_BYTES, count * _LINE_BYTES))
         lines = self.new_lines()
         return lines[-count:] if count else []
 
     def new_lines(self) -> list[str]:
-        """The whole lines that were written since."""
+        """The whole lines written since the last call."""
         size = self._size()
         if size < self._at:
             self._at, self._rest = 0, b""

@@ -1,8 +1,7 @@
-"""One command's way to its project and its daemon.
+"""A command's session: its project, its connection, and the daemon it starts if none is running.
 
-Owns the order of things: find the project, connect, start the daemon if there is none (unless that
-is switched off), say so once. Everything is done on first use, so that a command that needs no
-daemon needs no project either.
+Each is found, opened or started on first use, so that a command that needs no daemon needs no
+project either. That the daemon was started is said once; `--no-start` forbids it.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ from stackshift_jobs.project.locate import Project, find_project
 from stackshift_jobs.wire.unavailable import unavailable
 
 _ANSWER_SECONDS: Final = 60.0
-"""What a daemon that is well may take for anything but waiting."""
+"""The longest that a healthy daemon takes to answer a request that does not wait for anything."""
 
 
 class Session:
-    """What the functions of the verbs work with."""
+    """The options, project and connection that the functions of the verbs work with."""
 
     def __init__(self, options: Globals) -> None:
         self.options = options
@@ -32,17 +31,17 @@ class Session:
 
     @property
     def json(self) -> bool:
-        """Was `--json` given?"""
+        """Was JSON asked for?"""
         return self.options.json
 
     @cached_property
     def project(self) -> Project:
-        """The project that is meant; raises `BadConfiguration` if there is none."""
+        """The project that the command is about; raises `BadConfiguration` if there is none."""
         return find_project(self.options.project, default_project=_default_project)
 
     @property
     def may_start(self) -> bool:
-        """May the daemon be started if there is none?"""
+        """May the daemon be started if none is running?"""
         return not self.options.no_start and os.environ.get("STACKSHIFT_NO_START") in (
             None,
             "",
@@ -57,18 +56,19 @@ class Session:
 
     @property
     def is_connected(self) -> bool:
-        """Is there a connection, as far as is known?"""
+        """Is there a connection? It may be broken without our knowing it yet."""
         return self._connection is not None
 
     def reconnect(self) -> Connection:
-        """A new connection after the old one broke. Starts nothing: who stopped the daemon meant
-        it; where it was killed, the caller may `start_daemon`. Raises `DaemonUnavailable`."""
+        """A new connection after the old one broke. Does not start the daemon: it may have been
+        stopped on purpose, and if it was killed the caller may call `start_daemon`. Raises
+        `DaemonUnavailable`."""
         self.hang_up()
         self._connection = Connection.open(self.project.data_dir_text)
         return self._connection
 
     def hang_up(self) -> None:
-        """Close the connection, if there is one."""
+        """Close the connection if there is one."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -76,12 +76,12 @@ class Session:
     def call(
         self, method: str, params: Mapping[str, Any] | None = None, patience: float = 0.0
     ) -> Any:
-        """The daemon's answer, given within a minute; `patience`: and so many seconds, for what it
-        was asked to wait for."""
+        """Send a request and return the daemon's answer, which must come within a minute plus
+        `patience` seconds (for what the daemon is asked to wait for). Raises `StackshiftError`."""
         return self._answer(method, params, patience + _ANSWER_SECONDS)
 
     def wait(self, method: str, params: Mapping[str, Any] | None = None) -> Any:
-        """The daemon's answer, however long it takes."""
+        """Send a request and return the daemon's answer, however long it takes."""
         return self._answer(method, params, None)
 
     def _answer(self, method: str, params: Mapping[str, Any] | None, seconds: float | None) -> Any:
@@ -95,7 +95,7 @@ class Session:
             ) from bad
 
     def say(self, text: str) -> None:
-        """A line for the person, unless they asked for quiet."""
+        """Print a line on stderr unless `--quiet` was given."""
         if not self.options.quiet:
             messages.say(text)
 
@@ -111,8 +111,8 @@ class Session:
         return self.start_daemon()
 
     def start_daemon(self) -> Connection:
-        """Start the daemon, wait until it is ready, and say so; the connection to it, or to one
-        that somebody else has started meanwhile."""
+        """Start the daemon, wait until it is ready, and say so. Returns a connection to it, or to
+        one that another command has started meanwhile."""
         from stackshift_cli.daemon import autostart
 
         self._connection, pid = autostart.start_and_open(self.project, self.say)

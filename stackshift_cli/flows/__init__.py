@@ -1,1 +1,1 @@
-"""What takes more than one request: starts, batches, watching a run, a held lock."""
+"""What takes more than one step: starts, batches, watching a run, holding a lock."""

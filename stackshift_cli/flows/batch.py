@@ -1,15 +1,15 @@
-"""`start --batch`: a stream of starts, one JSON object a line, over one connection.
+"""`start --batch`: a stream of starts, one JSON object per line, over one connection.
 
-Lines are read as they come and sent in chunks, several before the first is answered, so that the
-daemon is never idle between two; where a pipe pauses, what was read is sent without waiting for
-more. So many chunks are under way at most, and nothing is read while there is no use for it: memory
-does not grow with the batch. Good lines are kept whatever becomes of the others, and ids come out
-in the order of the lines.
+Lines are read as they arrive and sent in chunks, several before the first is answered, so that the
+daemon is never idle between two. If a pipe pauses, what was read so far is sent without waiting for
+more. At most `IN_FLIGHT` chunks are unanswered, and nothing is read that cannot be sent soon, so
+memory does not grow with the batch. Good lines are started whatever happens to the others, and ids
+are printed in the order of the lines.
 
-Invariant: a line is started once or its number is told. When the daemon is lost with chunks under
-way, lines with an idempotency key are sent again to the one that comes back; those without one may
-have been started, so they are never sent again but named. What the daemon has no room or no worker
-for ends the batch, with the number of the first line that was not started.
+Invariant: a line is started once, or its number is reported. When the daemon is lost with chunks in
+flight, lines with an idempotency key are sent again once it is back. Those without a key may have
+been started, so they are never sent again, only reported. If the daemon has no room or no worker,
+the batch ends with the number of the first line that was not started.
 """
 
 from __future__ import annotations
@@ -32,21 +32,22 @@ from stackshift_jobs.wire.jsonrpc import Reply
 from stackshift_jobs.wire.unavailable import NO_ANSWER, unavailable
 
 CHUNK_RUNS: Final = 500
-"""Runs in one request; the protocol allows 1,000, and others wait while one is dealt with."""
+"""Runs per request. The protocol allows 1,000, but other clients wait while one is handled."""
 CHUNK_BYTES: Final = 60 << 10
-"""Together at most this, unless one is larger; so it fits, whatever `[limits] payload` is."""
-UNDER_WAY: Final = 4
-"""Chunks that are not answered yet, at most."""
+"""The most that the lines of a chunk have together, unless a single one is larger; a request then
+fits into a frame whatever `[limits] payload` is."""
+IN_FLIGHT: Final = 4
+"""The most chunks that are not answered yet."""
 _ANSWER_SECONDS: Final = 60.0
 _REFUSED: Final = 6
 _UNKNOWN: Final = 3
 _TEMPORARY: Final = frozenset(("disk_full", "busy"))
-"""Refusals that are not about the line: the next one would meet the same."""
+"""Refusals that are not about the line: the next line would be refused too."""
 
 
 def start_batch(session: Session, source: str) -> int:
-    """Start a run for each line of the file `source` (`-`: standard input); 6 if any was bad, 3 if
-    of any it is not known whether it was started."""
+    """Start a run for each line of the file `source` (`-`: standard input). The exit status is 6 if
+    a line was bad, 3 if it is not known of a line whether it was started."""
     if source == "-":
         return _Batch(session, standard_input("the batch").fileno()).run()
     try:
@@ -58,8 +59,8 @@ def start_batch(session: Session, source: str) -> int:
 
 
 class _Chunk:
-    """Lines that go together. `id` is that of their request on the connection there is now, 0 while
-    they are to be sent; `sent`: they were once."""
+    """Lines of one request. `id` is the request's id on the present connection, 0 while it is not
+    sent; `sent` stays true once it was sent on any connection."""
 
     def __init__(self, entries: list[Entry]) -> None:
         self.entries = entries
@@ -69,16 +70,16 @@ class _Chunk:
 
     @property
     def waits(self) -> bool:
-        """Is it to be sent (again)?"""
+        """Must it be sent, or sent again?"""
         return not self.id and self.results is None
 
     def answer(self, results: list[dict[str, Any]]) -> None:
-        """Keep what became of the lines until it is their turn to be told."""
+        """Keep the outcomes of the lines until it is their turn to be reported."""
         self.results, self.id = results, 0
 
 
 class _Batch:
-    """The state of one batch: lines read, chunks under way, and why it stops early."""
+    """The state of one batch: lines read, chunks in flight, and why it stops early."""
 
     def __init__(self, session: Session, fd: int) -> None:
         self._session = session
@@ -86,18 +87,18 @@ class _Batch:
         self._report = Report(session)
         self._connection: Connection | None = None
         self._gone: DaemonUnavailable | None = None
-        """How the last connection broke, while there is no other."""
+        """How the last connection broke; None once there is another."""
         self._gathered: deque[Entry] = deque()
         self._gathered_bytes = 0
         self._chunks: deque[_Chunk] = deque()
         self._heard_at = 0.0
         self._stopped_by: StackshiftError | None = None
         self._left: list[int] = []
-        """Lines that the daemon refused for the time being."""
+        """Numbers of lines that the daemon refused temporarily."""
         self._noted = False
 
     def run(self) -> int:
-        """Do it; the exit status."""
+        """Run the batch to its end and return the exit status; raises the error that ended it."""
         try:
             while not self._finished():
                 self._go_on()
@@ -122,13 +123,13 @@ class _Batch:
         return not self._chunks and (nothing_left or self._stopped_by is not None)
 
     def _go_on(self) -> None:
-        """Send what can be sent, or wait for what comes next and take it in."""
+        """Send what can be sent, or wait for an answer or a line and process it."""
         if any(chunk.waits for chunk in self._chunks):
             self._send_waiting()
             return
         goes_on = self._stopped_by is None
         full = len(self._gathered) >= CHUNK_RUNS or self._gathered_bytes >= CHUNK_BYTES
-        sends = goes_on and bool(self._gathered) and len(self._chunks) < UNDER_WAY
+        sends = goes_on and bool(self._gathered) and len(self._chunks) < IN_FLIGHT
         if sends and (full or self._input.ended):
             self._make_chunk()
             return
@@ -142,7 +143,8 @@ class _Batch:
             self._make_chunk()  # the pipe pauses
 
     def _wait(self, reads: bool, seconds: float) -> tuple[bool, bool]:
-        """Wait for an answer, or for input if that is wanted; which of them is there."""
+        """Wait for an answer, or also for input if `reads`; which of the two there is. Raises
+        `DaemonUnavailable` if the daemon has been silent for too long."""
         poll = select.poll()
         answers = -1
         if self._chunks:
@@ -166,22 +168,22 @@ class _Batch:
             for line in self._input.read():
                 self._take(line)
         except OSError as bad:
-            raise Usage(f"the batch cannot be read: {bad.strerror}") from bad
+            raise Usage(f"cannot read the batch: {bad.strerror}") from bad
 
     def _take(self, line: InputLine) -> None:
         try:
-            made = entry(self._session.project, line.number, line.text)
+            new = entry(self._session.project, line.number, line.text)
         except StackshiftError as bad:
             self._report.refused(line.number, bad)
             return
-        if made.notes and not self._noted:
-            self._noted = True  # once: it is the same with all others
-            self._report.note(f"line {line.number}: {made.notes[0]}")
-        self._gathered.append(made)
-        self._gathered_bytes += len(made.body)
+        if new.notes and not self._noted:
+            self._noted = True  # The other lines will most likely have the same note.
+            self._report.note(f"line {line.number}: {new.notes[0]}")
+        self._gathered.append(new)
+        self._gathered_bytes += len(new.body)
 
     def _make_chunk(self) -> None:
-        """Put the oldest lines gathered, as many as go together, among those to be sent."""
+        """Make a chunk of the oldest gathered lines, as many as fit, to be sent next."""
         entries: list[Entry] = []
         size = 0
         while self._gathered and len(entries) < CHUNK_RUNS:
@@ -197,7 +199,7 @@ class _Batch:
     # --- The daemon ------------------------------------------------------------------------
 
     def _send_waiting(self) -> None:
-        """Send all chunks that wait for it, to a daemon that was lost once it is back."""
+        """Send all chunks that wait to be sent; if the daemon was lost, once it is back."""
         if self._connection is None:
             if self._gone is not None:
                 self._report.wipe()
@@ -208,23 +210,23 @@ class _Batch:
         for chunk in self._chunks:
             if not chunk.waits:
                 continue
-            body = b'{"runs":[' + b",".join(each.body for each in chunk.entries) + b"]}"
+            body = b'{"runs":[' + b",".join(e.body for e in chunk.entries) + b"]}"
             try:
                 chunk.id = self._connection.send_encoded("run.start_many", body)
-            except DaemonUnavailable as bad:  # its last byte was not sent: it was not executed
+            except DaemonUnavailable as bad:  # Sent incompletely, so it was not executed.
                 self._lost(bad)
                 return
             chunk.sent = True
 
     def _lost(self, bad: DaemonUnavailable) -> None:
-        """The connection broke: lines that may not be sent again are told, the others wait."""
+        """Handle a broken connection: report lines that must not be sent again, keep the others."""
         self._connection, self._gone = None, bad
         uncertain: list[int] = []
         for chunk in self._chunks:
             if not chunk.id:
                 continue
-            uncertain += [each.number for each in chunk.entries if not each.keyed]
-            chunk.entries = [each for each in chunk.entries if each.keyed]
+            uncertain += [e.number for e in chunk.entries if not e.keyed]
+            chunk.entries = [e for e in chunk.entries if e.keyed]
             chunk.id = 0
             if not chunk.entries:
                 chunk.answer([])
@@ -246,53 +248,57 @@ class _Batch:
 
     def _file(self, reply: Reply) -> None:
         self._heard_at = monotonic()
-        chunk = next(each for each in self._chunks if each.id == reply.id)
+        chunk = next(c for c in self._chunks if c.id == reply.id)
         if reply.error is None:
             chunk.answer(reply.result["results"])
         elif reply.error.code in _TEMPORARY:
             chunk.answer([{"error": reply.error.as_json()}] * len(chunk.entries))
         else:
-            self._report.uncertain([each.number for each in chunk.entries], reply.error)
+            self._report.uncertain([e.number for e in chunk.entries], reply.error)
             chunk.entries = []
             chunk.answer([])
             self._stopped_by = self._stopped_by or reply.error
 
     def _tell(self) -> None:
-        """Say what became of the lines of all chunks that are answered, in order."""
+        """Report the lines of all answered chunks up to the first that is not answered."""
         while self._chunks and (results := self._chunks[0].results) is not None:
-            for each, result in zip(self._chunks.popleft().entries, results, strict=True):
+            for line, result in zip(self._chunks.popleft().entries, results, strict=True):
                 if "error" not in result:
-                    self._report.done(each.number, result)
+                    self._report.done(line.number, result)
                     continue
                 bad = from_json(result["error"])
                 if bad.code in _TEMPORARY:
                     self._stopped_by = self._stopped_by or bad
-                    self._left.append(each.number)
+                    self._left.append(line.number)
                 else:
-                    self._report.refused(each.number, bad)
+                    self._report.refused(line.number, bad)
 
     # --- The end ---------------------------------------------------------------------------
 
     def _ended_by(self, bad: StackshiftError) -> StackshiftError:
-        """`bad`, with where the batch stands; `line` is the first that is not known to be done."""
+        """`bad` with the progress of the batch added; its field `line` is the first line that may
+        not have been started."""
         where = self._where()
         body = bad.as_json() | {"message": "; ".join((bad.message, *where))}
         if where:
             body["line"] = self._first_left()
-            hint = "give again all lines with an idempotency key, and of the others what is left"
+            hint = (
+                "run it again with the lines that were not started,"
+                " and with any that have an idempotency key"
+            )
             body["hint"] = "; ".join(filter(None, (bad.hint, hint)))
         return from_json(body)
 
     def _where(self) -> list[str]:
-        """Which lines are not done, or not known to be."""
-        told = []
-        if sent := [each.number for c in self._chunks if c.sent for each in c.entries]:
-            told.append(f"{lines(sent)} may or may not have been started")
+        """Which lines were not started, or may not have been, in words."""
+        parts = []
+        if sent := [e.number for c in self._chunks if c.sent for e in c.entries]:
+            parts.append(f"{lines(sent)} may or may not have been started")
         if self._left:
-            told.append(f"{lines(self._left)} not started")
-        if (behind := self._first_unsent()) is not None:
-            told.append(f"nothing from line {behind} on was sent")
-        return told
+            parts.append(f"{lines(self._left)} not started")
+        if (unsent := self._first_unsent()) is not None:
+            parts.append(f"nothing from line {unsent} on was sent")
+        return parts
 
     def _first_unsent(self) -> int | None:
         for chunk in self._chunks:
@@ -303,6 +309,6 @@ class _Batch:
         return None if self._input.ended else self._input.next_number
 
     def _first_left(self) -> int | None:
-        sent = [each.number for chunk in self._chunks for each in chunk.entries]
+        sent = [e.number for c in self._chunks for e in c.entries]
         unsent = self._first_unsent()
         return min([*sent, *self._left, *([] if unsent is None else [unsent])], default=None)

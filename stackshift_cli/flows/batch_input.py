@@ -1,8 +1,8 @@
-"""The lines of a batch as they come: from a file, or from a pipe that may pause.
+"""The lines of a batch, from a file or from a pipe that may pause.
 
-Owns the descriptor's bytes until a line is whole, and the counting of lines. Holds one line at a
-time at most, and of one that is too long nothing: it is skipped to its end and reported. Whether
-there is something to read is for the caller to poll; a read here takes what is there.
+Owns the bytes of an incomplete line, and the line numbers. Holds at most one line at a time; a line
+that is too long is not held but skipped to its end and reported. The caller polls whether there is
+something to read; a read takes what is there.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ _BOM: Final = b"\xef\xbb\xbf"
 
 
 class InputLine(NamedTuple):
-    """A line that is not blank: its number, counted from 1, and its bytes; None for one that was
-    too long to keep."""
+    """A line that is not blank: its number, counted from 1, and its bytes (None: it was too long to
+    keep)."""
 
     number: int
     text: bytes | None
 
 
 class BatchInput:
-    """Cuts what the descriptor `fd` gives into lines of at most `most` bytes."""
+    """Splits what is read from the descriptor `fd` into lines of at most `most` bytes."""
 
     def __init__(self, fd: int, most: int) -> None:
         self.fd = fd
@@ -37,14 +37,15 @@ class BatchInput:
 
     @property
     def next_number(self) -> int:
-        """Of the first line that was not given out yet."""
+        """The number of the first line that was not returned yet."""
         return self._number + 1
 
     def read(self) -> Iterator[InputLine]:
-        """The lines that the next read completes; waits if there is nothing to read."""
+        """Read once and yield the lines that are complete then; waits if there is nothing to read.
+        Sets `ended` at the end of the input. Raises `OSError`."""
         try:
             data = os.read(self.fd, _READ_BYTES)
-        except BlockingIOError:  # somebody made it so; the next poll waits
+        except BlockingIOError:  # another process made it non-blocking; the next poll waits
             return
         if not data:
             self.ended = True
@@ -65,7 +66,7 @@ class BatchInput:
             self._parts.append(part)
 
     def _line(self) -> Iterator[InputLine]:
-        """The line that has ended here, unless it is blank."""
+        """The line that is complete now, unless it is blank."""
         self._number += 1
         text: bytes | None = b"".join(self._parts)
         if self._number == 1 and text is not None:

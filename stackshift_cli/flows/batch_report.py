@@ -1,7 +1,7 @@
-"""What a batch says while it goes on and at its end: ids on stdout, all else on stderr.
+"""The output of a batch: ids on stdout, everything else on stderr.
 
-Owns the counts. On a terminal, unless `-q` was given, a line that is drawn anew a few times a
-second tells how far it is; it is wiped before anything else is said.
+Owns the counts. On a terminal, unless `-q` was given, a progress line is redrawn a few times a
+second; it is erased before anything else is printed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _DRAW_SECONDS: Final = 0.25
 
 
 class Report:
-    """Tells what became of each line."""
+    """Prints the outcome of each line, the progress and the summary."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -36,7 +36,7 @@ class Report:
         self.unknown = 0
 
     def done(self, number: int, result: dict[str, Any]) -> None:
-        """The line has a run: its id, or with `--json` an object."""
+        """Print the run of a line: its id, or with `--json` an object."""
         if self._mixes:
             self.wipe()
         if result["reused"]:
@@ -49,18 +49,19 @@ class Report:
             messages.data(result["id"])
 
     def refused(self, number: int, bad: StackshiftError) -> None:
-        """The line is no start, or the daemon does not take it."""
+        """Print why a line was refused: it is not a valid start, or the daemon rejected it."""
         self.bad += 1
         self.say(f"line {number}: error[{bad.code}]: {safe(bad.message)}")
         if self._session.json:
             messages.say(messages.compact({"line": number, "error": bad.as_json()}))
 
     def uncertain(self, numbers: list[int], bad: StackshiftError) -> None:
-        """These lines were under way when the daemon was lost, and may not be sent again."""
+        """Print the numbers of lines whose outcome is unknown: their request failed with `bad`, and
+        without an idempotency key they must not be sent again."""
         self.unknown += len(numbers)
         self.say(
             f"{lines(numbers)}: error[{bad.code}]: {safe(bad.message)}; "
-            "may or may not have been started, and not sent again without an idempotency key"
+            "may or may not have been started; not sent again without an idempotency key"
         )
         if self._session.json:
             for number in numbers:
@@ -68,17 +69,17 @@ class Report:
                 messages.say(messages.compact({"line": number, "error": body}))
 
     def note(self, text: str) -> None:
-        """Something for the person, unless they asked for quiet."""
+        """Print a line on stderr unless `--quiet` was given."""
         self.wipe()
         self._session.say(text)
 
     def say(self, text: str) -> None:
-        """Something that must be said."""
+        """Print a line on stderr, even with `--quiet`."""
         self.wipe()
         messages.say(text)
 
     def progress(self) -> None:
-        """Draw how far it is, if it is time to."""
+        """Redraw the progress line, if it is time to."""
         now = monotonic()
         if self._draws and now - self._drawn_at >= _DRAW_SECONDS:
             self._drawn_at, self._drawn = now, True
@@ -86,15 +87,15 @@ class Report:
             sys.stderr.flush()
 
     def wipe(self) -> None:
-        """Take the drawn line away."""
+        """Erase the progress line."""
         if self._drawn:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
             self._drawn = False
 
     def summary(self) -> None:
-        """The counts; where nobody watches, only if there is more to tell than the ids do, and not
-        among JSON."""
+        """Print the counts. Off a terminal only if they say more than the ids do, and not with
+        `--json`."""
         self.wipe()
         more = self.reused or self.bad or self.unknown
         if self._draws or (more and not self._session.json):
@@ -104,19 +105,19 @@ class Report:
             self._session.say(f"{self._counts()} in {took}")
 
     def _counts(self) -> str:
-        told = [f"{self.started:,} started"]
+        counts = [f"{self.started:,} started"]
         for count, word in (
             (self.reused, "reused"),
             (self.bad, "bad"),
             (self.unknown, "unknown"),
         ):
             if count:
-                told.append(f"{count:,} {word}")
-        return ", ".join(told)
+                counts.append(f"{count:,} {word}")
+        return ", ".join(counts)
 
 
 def lines(numbers: Iterable[int]) -> str:
-    """Ascending line numbers, for people: `line 7`, `lines 3-5, 9`."""
+    """Ascending line numbers for people: `line 7`, `lines 3-5, 9`."""
     ranges = [str(a) if a == b else f"{a}-{b}" for a, b in _ranges(numbers)]
     one = len(ranges) == 1 and "-" not in ranges[0]
     return ("line " if one else "lines ") + ", ".join(ranges)

@@ -1,4 +1,4 @@
-"""Keeping a lock: extending it in time, over restarts of the daemon, and giving it back.
+"""Keeping a lock: extending it in time, over restarts of the daemon, and releasing it.
 
 Who uses it waits, on `sockets` and until `wake_at`, and then lets it `tend`. That waits for nothing
 but the start of a daemon in place of one that was killed: until it is ready nobody else can take
@@ -9,14 +9,17 @@ confirmed was sent.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from time import monotonic
-from typing import Final
+from typing import Any, Final
 
 from stackshift_cli.daemon.connection import Connection
 from stackshift_cli.daemon.session import Session
 from stackshift_cli.errors import LockGone
-from stackshift_jobs.calls.locks import extend_call, release_call
+from stackshift_jobs.calls.drive import drive
+from stackshift_jobs.calls.locks import extend_call, release
 from stackshift_jobs.errors import DaemonUnavailable, LockHeld, NotFound, StackshiftError
+from stackshift_jobs.wire.retransmit import uncertain
 from stackshift_jobs.wire.unavailable import STALE, unavailable
 
 _RETRY_SECONDS: Final = 0.5
@@ -24,6 +27,7 @@ _RETRY_SECONDS: Final = 0.5
 _START_SECONDS: Final = 5.0
 """Before a daemon is started again where one did not start."""
 _RELEASE_SECONDS: Final = 10.0
+_RELEASE_REQUESTS: Final = 2
 
 
 class Renewal:
@@ -119,6 +123,9 @@ class Renewal:
         self._session.hang_up()
         self._asked, self._due_at = None, monotonic() + pause
 
+    def _is_over(self) -> bool:
+        return monotonic() >= self._ends_at
+
     def _lost(self, why: str) -> LockGone:
         return LockGone(
             f"the lock {self._key!r} was lost: {why}",
@@ -127,21 +134,23 @@ class Renewal:
         )
 
     def release(self) -> LockGone | None:
-        """Give it back; why it was lost, if it was. A daemon that cannot be reached is said to be
-        so: the lock then ends with its ttl."""
-        method, params = release_call(self._key, self._token)
-        repeated = False
-        while True:
-            try:
-                self._connection().call(method, params, _RELEASE_SECONDS)
-                return None
-            except (NotFound, LockHeld) as bad:
-                # Asked again within its time, nobody but us can have given it back.
-                was_ours = repeated and monotonic() < self._ends_at
-                return None if was_ours else self._lost(bad.message)
-            except (StackshiftError, TimeoutError) as bad:
-                self._session.hang_up()
-                if repeated:
-                    self._session.say(f"the lock was not given back, and ends with its ttl: {bad}")
-                    return None
-                repeated = True
+        """Release it; why it was lost, if it was. A person reads that the lock expires with its ttl
+        if no daemon could be reached."""
+        try:
+            drive(release(self._key, self._token, self._is_over, _RELEASE_REQUESTS), self)
+        except (NotFound, LockHeld) as bad:
+            return self._lost(bad.message)
+        except (StackshiftError, TimeoutError) as bad:
+            why = bad.__cause__ or bad
+            self._session.say(f"the lock was not released, and expires with its ttl: {why}")
+        return None
+
+    def call(self, method: str, params: Mapping[str, Any], *, timeout: float | None = None) -> Any:
+        """Send a request of `release`, if need be over a new connection or to a new daemon."""
+        try:
+            return self._connection().call(method, params, timeout or _RELEASE_SECONDS)
+        except (NotFound, LockHeld):
+            raise
+        except (StackshiftError, TimeoutError) as bad:
+            self._session.hang_up()
+            raise uncertain(method, bad) from bad

@@ -1,4 +1,4 @@
-"""`start` once its options are understood: one request, and what is printed of the answer."""
+"""One start: its request, and what is printed of the answer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stackshift_jobs.errors import Usage
 
 
 def start_one(session: Session, given: Given) -> int:
-    """Start one run and print its id (`--json`: the run, with `reused`); 0."""
+    """Start one run and print its id (`--json`: the run object with `reused`); exit status 0."""
     reply = ask(session, given, full=session.json)
     if session.json:
         messages.data(messages.compact(run_with_reused(reply)))
@@ -22,7 +22,9 @@ def start_one(session: Session, given: Given) -> int:
 
 
 def ask(session: Session, given: Given, full: bool) -> dict[str, Any]:
-    """Send `run.start` and say on stderr what a person should know of the reply."""
+    """Send `run.start` and return the reply, with the run object if `full`. Says on stderr if a run
+    was reused, or with `--dry-run` what would be started. Raises `Usage`, `PayloadRefused` and the
+    daemon's errors."""
     _check(given)
     params, notes = start_params(given)
     dry = given.flag("dry_run")
@@ -41,18 +43,18 @@ def ask(session: Session, given: Given, full: bool) -> dict[str, Any]:
 
 
 def run_with_reused(reply: dict[str, Any]) -> dict[str, Any]:
-    """What `start --json` prints: the run object and `reused`."""
+    """What `start --json` prints: the run object of `reply`, and `reused`."""
     return {**reply["run"], "reused": reply["reused"]}
 
 
 def _check(given: Given) -> None:
     waits = given.flag("wait") or given.flag("follow")
     if given.flag("wait") and given.flag("follow"):
-        raise Usage("--wait and --follow exclude each other")
+        raise Usage("--wait and --follow cannot be used together")
     if given.text("timeout") is not None and not waits:
-        raise Usage("--timeout is for --wait and --follow", hint="add --wait")
+        raise Usage("--timeout requires --wait or --follow", hint="add --wait")
     if given.flag("dry_run") and waits:
-        raise Usage("--dry-run starts nothing that one could wait for")
+        raise Usage("--dry-run cannot be used with --wait or --follow")
 
 
 def _would(reply: dict[str, Any], job: str) -> str:
@@ -65,15 +67,15 @@ def _would(reply: dict[str, Any], job: str) -> str:
 
 
 def _say_reused(session: Session, reply: dict[str, Any]) -> None:
-    told = f"reused {reply['id']} ({_status(reply)}), which has this idempotency key"
+    note = f"reused {reply['id']} ({_status(reply)}), which has this idempotency key"
     if reply["status"] in ("failed", "cancelled"):
-        # Also with --quiet: nothing was started, and nothing that was started before has worked.
-        messages.say(told)
+        # Even with --quiet: no run was started, and the one from before did not succeed.
+        messages.say(note)
         messages.say(f"hint: stackshift runs retry {reply['id']}")
     else:
-        session.say(told)
+        session.say(note)
 
 
 def _status(reply: dict[str, Any]) -> str:
-    """The status of the run; there is none of one that is past the journal's retention."""
-    return str(reply["status"] or "not kept any more")
+    """The status of the run; it is not known if the run is older than the journal's retention."""
+    return str(reply["status"] or "no longer in the journal")

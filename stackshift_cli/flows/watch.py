@@ -1,7 +1,7 @@
-"""Being with a run until it ends: silently (`start --wait`) or showing it (`runs tail RUN`).
+"""Watching a run until it ends: silently (`start --wait`) or showing it (`runs tail RUN`).
 
-Ctrl-C ends the watching, never the run: that is said, and the exit status is 130. What the run
-ended with decides the exit status otherwise: 0, 1 failed, 7 cancelled.
+Ctrl-C ends the watching, never the run: a message says so, and the exit status is 130. Otherwise
+the status of the run decides: 0 completed, 1 failed, 7 cancelled.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from stackshift_jobs.errors import RunCancelled, RunFailed
 
 
 def exit_of(run: dict[str, Any]) -> int:
-    """The exit status that a finished run stands for."""
+    """The exit status for a finished run: 0 completed, 1 failed, 7 cancelled."""
     return {"failed": 1, "cancelled": 7}.get(str(run["status"]), 0)
 
 
 def finish(run: dict[str, Any]) -> int:
-    """0 if the run completed; raises `RunFailed` or `RunCancelled`, which say so, if not."""
+    """Return 0 if the run completed; otherwise raise `RunFailed` or `RunCancelled`."""
     if run["status"] == "failed":
         raise RunFailed(run["id"], run.get("error") or {"type": "error", "message": ""})
     if run["status"] == "cancelled":
@@ -36,7 +36,7 @@ def finish(run: dict[str, Any]) -> int:
 
 @contextmanager
 def detaching(run_id: str) -> Iterator[None]:
-    """Ctrl-C in here says that the run goes on; the command then ends with 130."""
+    """On Ctrl-C say that the run continues, and let the command end with exit status 130."""
     try:
         yield
     except KeyboardInterrupt:
@@ -45,7 +45,8 @@ def detaching(run_id: str) -> Iterator[None]:
 
 
 def wait_until_end(session: Session, run_id: str, deadline: Deadline) -> dict[str, Any]:
-    """The run object once the run `run_id` has ended; what it reports meanwhile is said."""
+    """Wait until the run `run_id` has ended and return the run object. Its progress and the retries
+    of its steps are printed on stderr meanwhile. Raises `TimedOut` at `deadline`."""
     with detaching(run_id):
         for happening in follow(session, {"run": run_id}):
             if isinstance(happening, End):
@@ -64,17 +65,18 @@ def _say_progress(session: Session, record: dict[str, Any]) -> None:
     elif record["kind"] in ("attempt.failed", "step.failed") and record.get("retry_at"):
         what = record.get("step") or f"attempt {record.get('attempt')}"
         error = record.get("error") or {}
-        told = safe(f"{what}: {error.get('type')}: {error.get('message')}")
-        session.say(f"{told}; again at {record['retry_at']}")
+        failure = safe(f"{what}: {error.get('type')}: {error.get('message')}")
+        session.say(f"{failure}; retrying at {record['retry_at']}")
 
 
 def show_until_end(
     session: Session, run_id: str, opening: dict[str, Any], deadline: Deadline
 ) -> dict[str, Any]:
-    """Show the run `run_id` until it ends; the run object.
+    """Show the run `run_id` until it ends and return the run object.
 
-    On a terminal its picture is redrawn in place; a pipe gets a line a record (with `--json` an
-    object a record), those that a feed opened with `opening` brings.
+    On a terminal its timeline is redrawn in place. A pipe gets one line per record (with `--json`
+    one object) of the feed that is opened with the params `opening`. Raises `TimedOut` at
+    `deadline`.
     """
     with detaching(run_id):
         if draws(session.options):
@@ -91,6 +93,6 @@ def show_until_end(
 
 
 def print_record(session: Session, record: dict[str, Any]) -> None:
-    """One line for one record, out at once."""
+    """Print one record as a line (with `--json` as an object) and flush it."""
     messages.data(messages.compact(record) if session.json else tsv.record(record))
     sys.stdout.flush()

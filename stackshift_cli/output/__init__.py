@@ -1,1 +1,1 @@
-"""What is printed, and where: messages, safe text, streams, the terminal."""
+"""Printing: messages, escaping, confirmation, the standard streams and the terminal."""

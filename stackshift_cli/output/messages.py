@@ -1,10 +1,11 @@
-"""What the command line says: data on stdout, talk on stderr, errors in their one form.
+"""The command line's messages: data on stdout, everything else on stderr, errors in one form.
 
     error[not_found]: no run ends in 9x2q
     hint: stackshift runs list
 
-Everything that others have named or written passes `safe_text` on its way out. Nothing else in the
-package writes to stderr, except the live picture that `render` draws.
+Names, payloads and errors, which others wrote, pass `safe_text` before they are printed. Nothing
+else in the package writes to stderr, except the live picture of `render`, the progress line of a
+batch and the question of `confirm`.
 """
 
 from __future__ import annotations
@@ -17,17 +18,18 @@ from stackshift_jobs.errors import StackshiftError
 
 
 def data(text: str) -> None:
-    """A line of data."""
+    """Print a line of data on stdout."""
     sys.stdout.write(text + "\n")
 
 
 def say(text: str) -> None:
-    """A line for the person."""
+    """Print a line for the person on stderr."""
     sys.stderr.write(text + "\n")
 
 
 def error(bad: StackshiftError, as_json: bool) -> int:
-    """Say what went wrong; the exit status that it ends with."""
+    """Print the error `bad` and its hint on stderr, with `as_json` also as a JSON object; return
+    its exit status."""
     from stackshift_cli.output.safe_text import safe
 
     say(f"error[{bad.code}]: {safe(bad.message)}")
@@ -44,19 +46,20 @@ def error(bad: StackshiftError, as_json: bool) -> int:
 
 
 def failed_module(module: dict[str, Any]) -> str:
-    """A module that did not import: `jobs/media.py:3: SyntaxError: invalid syntax`."""
+    """The line for a module that failed to import:
+    `jobs/media.py:3: SyntaxError: invalid syntax`."""
     place = str(module.get("file") or module.get("module"))
     line = f":{module['line']}" if module.get("line") else ""
     return f"{place}{line}: {module.get('type')}: {module.get('message')}"
 
 
 def compact(value: Any) -> str:
-    """`value` as one line of JSON, ASCII only, so that nothing in it can move a terminal."""
+    """`value` as one line of JSON in ASCII, so that nothing in it can control a terminal."""
     return json.dumps(value, separators=(",", ":"), default=str)
 
 
 def shown(value: Any) -> str:
-    """`value` as JSON for people: other scripts as they are."""
+    """`value` as JSON for people: text in any script is shown as it is."""
     from stackshift_cli.output.safe_text import safe
 
     return safe(json.dumps(value, ensure_ascii=False, default=str))

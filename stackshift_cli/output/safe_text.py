@@ -1,4 +1,4 @@
-"""Text of others made safe to print: names, payloads, errors and logs cannot move the terminal.
+"""Escaping of text that others wrote: names, payloads, errors and logs cannot control the terminal.
 
 Control characters (C0, DEL, C1), the bidi controls, the line and paragraph separators and lone
 surrogates are shown as escapes: `\\x1b`, `\\u202e`. All other text is left as it is.
@@ -32,12 +32,12 @@ _LINES: Final = {code: escape for code, escape in _ONE_LINE.items() if code not 
 
 
 def safe(text: str) -> str:
-    """`text` as one line that does nothing but show."""
+    """`text` as one line, with everything escaped that could control a terminal."""
     return _without_surrogates(text.translate(_ONE_LINE))
 
 
 def safe_lines(text: str) -> str:
-    """`text` with its line breaks and tabs kept, for tracebacks and logs."""
+    """Like `safe`, but with line breaks and tabs kept, for tracebacks and logs."""
     return _without_surrogates(text.translate(_LINES))
 
 

@@ -1,9 +1,10 @@
-"""The three standard streams, where who started us has closed some of them (`>&-`).
+"""The three standard streams, some of which the caller may have closed (`>&-`).
 
-Owns descriptors 0, 1 and 2: afterwards each is open, so that no file, pipe or socket opened later
-gets one of these numbers and is written to, or handed to the daemon, as a standard stream. What was
-closed reads as empty and takes all that is written. `sys.stdin` stays None where standard input was
-closed: reading a payload from it is a mistake that `standard_input` tells.
+Owns descriptors 0, 1 and 2: after `open_closed` each is open, so that no file, pipe or socket
+opened later gets one of these numbers and is written to, or handed to the daemon, as a standard
+stream. A stream that was closed reads as empty and discards what is written. `sys.stdin` stays None
+if standard input was closed: reading a payload from it is a mistake, which `standard_input`
+reports.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from stackshift_jobs.errors import Usage
 
 
 def open_closed() -> None:
-    """Open what is closed of the standard streams; must run before anything else is opened."""
+    """Open /dev/null for each closed standard stream; must run before anything else is opened."""
     for fd in (0, 1, 2):
         try:
             os.fstat(fd)
         except OSError:
-            # In ascending order, and POSIX gives the lowest free number: it is `fd` itself.
+            # POSIX gives the lowest free number; in ascending order that is `fd` itself.
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     if sys.stdout is None:
         sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
@@ -30,7 +31,7 @@ def open_closed() -> None:
 
 
 def standard_input(what: str) -> BinaryIO:
-    """Standard input, for reading `what`; raises `Usage` where it was closed."""
+    """Standard input, for reading `what` (`the payload`); raises `Usage` if it was closed."""
     if sys.stdin is None:
-        raise Usage(f"{what} is to be read from standard input, which is closed")
+        raise Usage(f"cannot read {what} from standard input: it is closed")
     return sys.stdin.buffer

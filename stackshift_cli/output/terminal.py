@@ -1,4 +1,4 @@
-"""What the terminal is: is there one, can it show more than ASCII, does it want colour."""
+"""The terminal: is there one, can it show more than ASCII, should there be colour?"""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stackshift_cli.arguments import Globals
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """Does a person look at `stream` (None: it was closed when we were started)?"""
+    """Is `stream` a terminal? None stands for a stream that was closed when we were started."""
     try:
         return stream is not None and stream.isatty()
     except ValueError:  # closed
@@ -18,23 +18,24 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 
 def draws(options: Globals) -> bool:
-    """Shall stdout get pictures (a terminal, and no JSON asked for)?"""
+    """Should lists and timelines be drawn: is stdout a terminal, and `--json` not given?"""
     return is_terminal(sys.stdout) and not options.json
 
 
 def shows_unicode(stream: TextIO | None = None) -> bool:
-    """Do the locale and the stream take more than ASCII?
+    """Can the locale and `stream` (default: stdout) show more than ASCII?
 
-    The variables are asked and not only the stream: Python makes its streams UTF-8 in the C locale.
+    The encoding of the stream is not enough: Python makes its streams UTF-8 in the C locale.
     """
-    named = next((v for n in ("LC_ALL", "LC_CTYPE", "LANG") if (v := os.environ.get(n))), "")
+    locale = next((v for n in ("LC_ALL", "LC_CTYPE", "LANG") if (v := os.environ.get(n))), "")
     encoding = (getattr(stream or sys.stdout, "encoding", None) or "ascii").lower()
     utf8 = ("utf-8", "utf8")
-    return encoding in utf8 and "utf8" in named.lower().replace("-", "")
+    return encoding in utf8 and "utf8" in locale.lower().replace("-", "")
 
 
 def wants_color(options: Globals, stream: TextIO | None = None) -> bool:
-    """`--color` decides; else NO_COLOR and CLICOLOR_FORCE; else whether it is a terminal."""
+    """Should output on `stream` be coloured? `--color` decides, then NO_COLOR and CLICOLOR_FORCE,
+    then whether it is a terminal."""
     if options.color in ("always", "never"):
         return options.color == "always"
     if os.environ.get("NO_COLOR"):

@@ -1,5 +1,5 @@
-"""Everything that draws. Only here is Rich imported, and only when something is drawn.
+"""Everything that draws. Rich is imported only here, and only when something is drawn.
 
-Nothing here asks the daemon, decides an exit status or knows where values come from, but for
-`live`, which draws while it follows.
+Nothing here asks the daemon, decides an exit status or knows where values come from. The exception
+is `live`, which draws while it follows a run.
 """

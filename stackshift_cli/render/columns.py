@@ -1,74 +1,98 @@
-"""Columns of a list on a terminal: as wide as what is in them, and what gives way in a narrow one.
+"""Lists on a terminal: columns as wide as their cells, and which give way when there is no room.
 
-What is cut ends in the ellipsis of the locale's glyphs. Rich's own cutting is not used: it knows
-one ellipsis, which is not in every locale.
+A cut cell ends in the ellipsis of the locale's glyphs. Rich's own cutting is not used: it knows one
+ellipsis, which not every locale can show.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
 
-from stackshift_cli.render.console import Glyphs
+from stackshift_cli.arguments import Globals
+from stackshift_cli.output.safe_text import safe
+from stackshift_cli.render.console import Glyphs, console, glyphs
+from stackshift_jobs.values.durations import format_ms
+
+Row = dict[str, Any]
+Cell = Callable[[Row], str | Text]
+Cells = Mapping[str, Cell]
+"""The columns of a list from left to right: by header, what makes a row's cell."""
 
 _GAP: Final = 2
+"""Cells between two columns."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """A header and a cell a row."""
+    """A header, and one cell for each row."""
 
     header: str
     cells: list[Text]
 
     @property
     def width(self) -> int:
-        """The cells that it takes."""
+        """The width of the widest cell or the header, in terminal cells."""
         return max(map(cell_len, (self.header, *(cell.plain for cell in self.cells))))
 
 
 def column(header: str, cells: Iterable[str | Text]) -> Column:
-    """A column; its header in capitals."""
-    made = [cell if isinstance(cell, Text) else Text(cell) for cell in cells]
-    return Column(header.upper(), made)
+    """A column, its header in capitals."""
+    return Column(header.upper(), [c if isinstance(c, Text) else Text(c) for c in cells])
+
+
+def columns_of(rows: Sequence[Row], cells: Cells) -> list[Column]:
+    """The columns that `cells` make of `rows`."""
+    return [column(header, map(cell, rows)) for header, cell in cells.items()]
 
 
 def excess(columns: Iterable[Column], room: int) -> int:
-    """By how many cells `columns` are wider than `room`; negative where some are left."""
-    widths = [each.width for each in columns]
+    """How many cells `columns` are wider than `room`; negative if there is room left."""
+    widths = [column.width for column in columns]
     return sum(widths) + _GAP * (len(widths) - 1) - room
 
 
-def narrowed(each: Column, width: int, marks: Glyphs) -> Column:
+def narrowed(whole: Column, width: int, marks: Glyphs) -> Column:
     """The column, cut to `width` cells where it is wider."""
-    cells = [cut_line(cell, width, marks) for cell in each.cells]
-    return Column(cut_line(Text(each.header), width, marks).plain, cells)
+    cells = [cut_line(cell, width, marks) for cell in whole.cells]
+    return Column(cut_line(Text(whole.header), width, marks).plain, cells)
 
 
 def squeezed(
     columns: Sequence[Column], headers: Iterable[str], least: int, room: int, marks: Glyphs
 ) -> list[Column]:
-    """`columns` with those called `headers` cut, in this order and to no less than `least` cells
-    each, until all fit into `room`."""
-    made = list(columns)
+    """`columns`, of which those called `headers` are cut, in this order and to no less than `least`
+    cells each, until all fit into `room`."""
+    fitted = list(columns)
     for header in headers:
-        for index, each in enumerate(made):
-            over = excess(made, room)
-            if each.header == header.upper() and over > 0:
-                made[index] = narrowed(each, max(min(least, each.width), each.width - over), marks)
-    return made
+        for index, whole in enumerate(fitted):
+            over = excess(fitted, room)
+            if whole.header == header.upper() and over > 0:
+                width = max(min(least, whole.width), whole.width - over)
+                fitted[index] = narrowed(whole, width, marks)
+    return fitted
+
+
+def print_table(
+    options: Globals, rows: Sequence[Row], cells: Cells, give_way: Iterable[str], least: int
+) -> None:
+    """Print `rows` as the columns that `cells` make of them. Those called `give_way` are cut, in
+    this order and to no less than `least` cells, where the terminal is too narrow."""
+    marks, screen = glyphs(), console(options)
+    columns = columns_of(rows, cells)
+    print_columns(screen, squeezed(columns, give_way, least, screen.width, marks), marks)
 
 
 def print_columns(screen: Console, columns: Sequence[Column], marks: Glyphs) -> None:
-    """Print a header and the rows; a line that is too long all the same is cut."""
-    rows = zip(*(each.cells for each in columns), strict=True)
-    widths = [each.width for each in columns]
-    for cells in ([Text(each.header, "dim") for each in columns], *rows):
+    """Print a header and the rows; a line that is still too long is cut."""
+    rows = zip(*(column.cells for column in columns), strict=True)
+    widths = [column.width for column in columns]
+    for cells in ([Text(column.header, "dim") for column in columns], *rows):
         line = Text()
         for cell, width in zip(cells, widths, strict=True):
             line.append_text(cell)
@@ -78,16 +102,34 @@ def print_columns(screen: Console, columns: Sequence[Column], marks: Glyphs) -> 
 
 
 def cut_line(text: Text, cells: int, marks: Glyphs) -> Text:
-    """`text`, which is one line, in at most `cells` cells; never wrapped when it is printed."""
-    made = text.copy()
-    if made.cell_len > cells:
+    """`text`, which is one line, in at most `cells` cells; it is not wrapped when printed."""
+    line = text.copy()
+    if line.cell_len > cells:
         mark = marks.ellipsis[:cells]
-        made.truncate(cells - cell_len(mark), overflow="crop")
-        made.append(mark)
-    made.no_wrap, made.overflow = True, "crop"
-    return made
+        line.truncate(cells - cell_len(mark), overflow="crop")
+        line.append(mark)
+    line.no_wrap, line.overflow = True, "crop"
+    return line
 
 
 def filled(text: str, cells: int, marks: Glyphs) -> str:
     """`text` in exactly `cells` cells."""
     return set_cell_size(cut_line(Text(text), cells, marks).plain, cells)
+
+
+# --- Cells ---------------------------------------------------------------------------------
+
+
+def field(name: str) -> Cell:
+    """Shows the field `name` as text; null is empty."""
+    return lambda row: "" if row[name] is None else safe(str(row[name]))
+
+
+def second(name: str) -> Cell:
+    """Shows the time in the field `name` to the second: `2026-11-22T09:00:00Z`."""
+    return lambda row: f"{row[name][:19]}Z" if row[name] else ""
+
+
+def duration(name: str) -> Cell:
+    """Shows the milliseconds in the field `name`: `1m30s`."""
+    return lambda row: "" if row[name] is None else format_ms(row[name])

@@ -1,4 +1,4 @@
-"""The console that pictures go to, and the glyphs and colours of statuses."""
+"""The console that lists and timelines are printed on, and the glyphs and colours of statuses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stackshift_cli.output.terminal import shows_unicode, wants_color
 
 
 class Glyphs(NamedTuple):
-    """What stands for what; one set for UTF-8 locales, one for the others."""
+    """What is drawn for a bar's code or a status: one set for UTF-8 locales, one for the others."""
 
     bars: dict[str, str]
     statuses: dict[str, str]
@@ -22,64 +22,57 @@ class Glyphs(NamedTuple):
     ellipsis: str
 
 
+class _Look(NamedTuple):
+    """How one thing is drawn in UTF-8, in ASCII, and in which colour."""
+
+    unicode: str
+    ascii: str
+    style: str
+
+
+_STATUSES: Final = {
+    "completed": _Look("✓", "+", "green"),
+    "failed": _Look("✗", "x", "red"),
+    "cancelled": _Look("⊘", "/", "yellow"),
+    "running": _Look("●", "*", "cyan"),
+    "waiting": _Look("◌", "-", "blue"),
+    "retrying": _Look("↻", "~", "magenta"),
+    "queued": _Look("○", "o", "dim"),
+    "scheduled": _Look("○", "o", "dim"),
+}
+_BARS: Final = {
+    "#": _Look("█", "#", "green"),
+    "x": _Look("▓", "x", "red"),
+    ".": _Look("·", ".", "magenta"),
+    "-": _Look("░", "-", "blue"),
+    "=": _Look("─", "=", "cyan"),
+    "~": _Look("⌇", "~", "dim"),
+}
+"""By the codes of `timeline.axis`."""
+
 UNICODE: Final = Glyphs(
-    bars={"#": "█", "x": "▓", ".": "·", "-": "░", "=": "─", "~": "⌇"},
-    statuses={
-        "completed": "✓",
-        "failed": "✗",
-        "cancelled": "⊘",
-        "running": "●",
-        "waiting": "◌",
-        "retrying": "↻",
-        "queued": "○",
-        "scheduled": "○",
-    },
+    bars={code: look.unicode for code, look in _BARS.items()},
+    statuses={status: look.unicode for status, look in _STATUSES.items()},
     branch="├",
     last_branch="└",
     dot="·",
     ellipsis="…",
 )
 ASCII: Final = Glyphs(
-    bars={"#": "#", "x": "x", ".": ".", "-": "-", "=": "=", "~": "~"},
-    statuses={
-        "completed": "+",
-        "failed": "x",
-        "cancelled": "/",
-        "running": "*",
-        "waiting": "-",
-        "retrying": "~",
-        "queued": "o",
-        "scheduled": "o",
-    },
+    bars={code: look.ascii for code, look in _BARS.items()},
+    statuses={status: look.ascii for status, look in _STATUSES.items()},
     branch="|",
     last_branch="`",
     dot="-",
     ellipsis="...",
 )
-
-STATUS_STYLES: Final = {
-    "completed": "green",
-    "failed": "red",
-    "cancelled": "yellow",
-    "running": "cyan",
-    "waiting": "blue",
-    "retrying": "magenta",
-    "queued": "dim",
-    "scheduled": "dim",
-}
-BAR_STYLES: Final = {
-    "#": "green",
-    "x": "red",
-    ".": "magenta",
-    "-": "blue",
-    "=": "cyan",
-    "~": "dim",
-}
+STATUS_STYLES: Final = {status: look.style for status, look in _STATUSES.items()}
+BAR_STYLES: Final = {code: look.style for code, look in _BARS.items()}
 
 
 def console(options: Globals, stream: TextIO | None = None) -> Console:
-    """A console on `stream` (stdout where not given) that does what `--color` and the environment
-    say, and interprets nothing in what it prints."""
+    """A console on `stream` (default: stdout) that follows `--color` and the environment, and
+    prints text as it is, without markup or highlighting."""
     color = wants_color(options, stream)
     return Console(
         file=stream or sys.stdout,
@@ -93,10 +86,10 @@ def console(options: Globals, stream: TextIO | None = None) -> Console:
 
 
 def glyphs(stream: TextIO | None = None) -> Glyphs:
-    """The set that the locale can show."""
+    """The glyphs that the locale can show."""
     return UNICODE if shows_unicode(stream) else ASCII
 
 
 def short_id(id: str, marks: Glyphs) -> str:
-    """`run_…7k2m9q`, `evt_…06pdwn`: the end of an id names a run."""
+    """`run_…7k2m9q`, `evt_…06pdwn`: the end of an id is enough to name a run."""
     return f"{id[:4]}{marks.ellipsis}{id[-6:]}" if len(id) > 16 else id

@@ -1,4 +1,4 @@
-"""`runs show --svg F | --html F`: the picture as a file that needs nothing from elsewhere."""
+"""`runs show --svg F | --html F`: the picture as a file that loads nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stackshift_cli.render.picture import picture, recording_console
 from stackshift_jobs.errors import Usage
 
 _WIDTH: Final = 120
-# Rich's own format fetches a font from a foreign server; the reader's monospace font does as well.
+# Rich's own format loads a font from a third party's server; any monospace font will do instead.
 _SVG_FORMAT: Final = re.sub(r"@font-face \{\{.*?\}\}", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
 
 
@@ -28,7 +28,8 @@ def export(
     html: str | None,
     now_us: int,
 ) -> int:
-    """Write the picture of `run` to the files asked for; 0."""
+    """Write the picture of `run`, with `logs`, to the files `svg` and `html` (None: not wanted).
+    The exit status 0; raises `Usage` if a file cannot be written."""
     screen = recording_console(_WIDTH)
     screen.print(picture(run, logs, compact, now_us, _WIDTH, UNICODE))
     title = safe(f"{run['job']} {run['id']}")

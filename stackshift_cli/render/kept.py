@@ -1,84 +1,78 @@
-"""Entries of state, their changes, and kept events, on a terminal: columns without boxes."""
+"""Entries of state, their changes, and kept events, listed on a terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, Final
 
 from stackshift_cli.arguments import Globals
 from stackshift_cli.output.messages import shown
-from stackshift_cli.output.safe_text import safe
-from stackshift_cli.render.columns import Column, column, excess, print_columns, squeezed
+from stackshift_cli.render.columns import (
+    Cells,
+    Row,
+    column,
+    columns_of,
+    excess,
+    field,
+    print_columns,
+    print_table,
+    second,
+    squeezed,
+)
 from stackshift_cli.render.console import console, glyphs, short_id
 
 _LEAST: Final = 8
-"""Cells that a value or a key is not cut below while others can give way."""
+"""A value or a key is not cut to fewer cells than this while others can give way."""
 _VALUE_CHARACTERS: Final = 400
-"""More than any terminal has in a line, less than the 16 MiB that a value may have."""
+"""More than any terminal shows in a line, less than the 16 MiB that a value may have."""
 
 
 def print_entries(options: Globals, entries: list[dict[str, Any]]) -> None:
     """`state list`."""
-    _print(
-        options,
-        ("value", "by", "key"),
-        [
-            column("key", (safe(each["key"]) for each in entries)),
-            column("version", (str(each["version"]) for each in entries)),
-            column("value", _values(entries)),
-            column("updated", (_second(each["updated_at"]) for each in entries)),
-            column("expires", (_second(each["expires_at"]) for each in entries)),
-        ],
-    )
+    print_table(options, entries, _ENTRY_CELLS, ("value", "key"), _LEAST)
 
 
 def print_changes(options: Globals, changes: list[dict[str, Any]]) -> None:
     """`state history`."""
-    _print(
-        options,
-        ("value", "by"),
-        [
-            column("seq", (str(each["seq"]) for each in changes)),
-            column("at", (_second(each["at"]) for each in changes)),
-            column("what", (safe(each["kind"]) for each in changes)),
-            column("version", (str(each["version"]) for each in changes)),
-            column(
-                "value",
-                (
-                    "" if each["kind"] in ("deleted", "expired") else value
-                    for each, value in zip(changes, _values(changes), strict=True)
-                ),
-            ),
-            column("expires", (_second(each["expires_at"]) for each in changes)),
-            column("by", (safe(each["by"] or "") for each in changes)),
-        ],
-    )
+    print_table(options, changes, _CHANGE_CELLS, ("value", "by"), _LEAST)
 
 
 def print_events(options: Globals, events: list[dict[str, Any]]) -> None:
-    """`event list`. Nothing takes an event's id: it is the first to give way."""
+    """`event list`. No command takes the id of an event, so ids are the first to be shortened."""
     marks, screen = glyphs(), console(options)
-    columns = [
-        column("id", (safe(each["id"]) for each in events)),
-        column("name", (safe(each["name"]) for each in events)),
-        column("key", (safe(each["correlation_key"] or "") for each in events)),
-        column("received", (_second(each["received_at"]) for each in events)),
-        column("kept until", (_second(each["kept_until"]) for each in events)),
-    ]
+    columns = columns_of(events, _EVENT_CELLS)
     if excess(columns, screen.width) > 0:
-        columns[0] = column("id", (short_id(each["id"], marks) for each in events))
+        columns[0] = column("id", (short_id(event["id"], marks) for event in events))
     print_columns(screen, squeezed(columns, ("key", "name"), _LEAST, screen.width, marks), marks)
 
 
-def _print(options: Globals, give_way: Iterable[str], columns: list[Column]) -> None:
-    marks, screen = glyphs(), console(options)
-    print_columns(screen, squeezed(columns, give_way, _LEAST, screen.width, marks), marks)
+def _value(row: Row) -> str:
+    return shown(row["value"])[:_VALUE_CHARACTERS]
 
 
-def _values(rows: list[dict[str, Any]]) -> list[str]:
-    return [shown(each["value"])[:_VALUE_CHARACTERS] for each in rows]
+def _new_value(change: Row) -> str:
+    return "" if change["kind"] in ("deleted", "expired") else _value(change)
 
 
-def _second(at: str | None) -> str:
-    """A time to the second: `2026-11-22T09:00:00Z`."""
-    return f"{at[:19]}Z" if at else ""
+_ENTRY_CELLS: Final[Cells] = {
+    "key": field("key"),
+    "version": field("version"),
+    "value": _value,
+    "updated": second("updated_at"),
+    "expires": second("expires_at"),
+}
+_CHANGE_CELLS: Final[Cells] = {
+    "seq": field("seq"),
+    "at": second("at"),
+    "what": field("kind"),
+    "version": field("version"),
+    "value": _new_value,
+    "expires": second("expires_at"),
+    "by": field("by"),
+}
+_EVENT_CELLS: Final[Cells] = {
+    "id": field("id"),
+    "name": field("name"),
+    "key": field("correlation_key"),
+    "received": second("received_at"),
+    "kept until": second("kept_until"),
+}

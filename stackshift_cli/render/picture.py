@@ -1,4 +1,4 @@
-"""The picture of a run: header, axis, one row a step, errors of tries, result.
+"""The picture of a run: header, axis, one row per step, errors of failed tries, result.
 
     ✓ run_…7k2m9q  resizeAvatar  completed in 2h00m  (active 14.0s · waiting 2h00m)
       queue media · key resize:img_123 · attempt 1/5 · code 3f9c2a1
@@ -10,8 +10,7 @@
       └ 2 TimeoutError: PUT timed out (1.1s), retried after 4.0s   media.py:48
       result {"sizes": [...]}
 
-`timeline` and `axis` say what there is and where it lies; this module chooses glyphs, colours and
-widths.
+`timeline` computes the rows and the axis; this module chooses glyphs, colours and widths.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ _NOTE_CELLS: Final = 34
 _BAR_CELLS: Final = (16, 120)
 _TOOK_CELLS: Final = 8
 _RESULT_CHARACTERS: Final = 4000
-"""More than any terminal has in a line, less than the 16 MiB that a result may have."""
+"""More than any terminal shows in a line, less than the 16 MiB that a result may have."""
 
 
 def print_run(
@@ -58,7 +57,8 @@ def print_run(
     compact: bool,
     now_us: int,
 ) -> None:
-    """Print the picture of `run` (the run object with detail) on stdout."""
+    """Print the picture of `run` (the run object with detail) on stdout, with lines of its log if
+    there are `logs`; `compact`: only the bars."""
     screen = console(options)
     screen.print(picture(run, logs, compact, now_us, screen.width, glyphs()))
 
@@ -71,7 +71,7 @@ def picture(
     width: int,
     marks: Glyphs,
 ) -> Group:
-    """The picture of `run`, `width` cells wide."""
+    """The picture of `run` at the time `now_us`, `width` cells wide."""
     line = build(run, now_us)
     parts: list[Text] = [*_header(run, line, marks), Text()]
     parts += _rows(line, compact, width, marks)
@@ -142,7 +142,7 @@ def _row(row: Row, codes: str, names: int, marks: Glyphs) -> Text:
 
 
 def _note(row: Row, marks: Glyphs) -> str:
-    return _RUN_ID.sub(lambda found: short_id(found[0], marks), safe(row.note))
+    return _RUN_ID.sub(lambda match: short_id(match[0], marks), safe(row.note))
 
 
 def _tries(row: Row, marks: Glyphs) -> Iterator[Text]:
@@ -156,13 +156,13 @@ def _tries(row: Row, marks: Glyphs) -> Iterator[Text]:
 
 
 def _try(failed: Try) -> str:
-    told = f"{failed.number} {failed.type}: {failed.message}".rstrip(": ")
+    error = f"{failed.number} {failed.type}: {failed.message}".rstrip(": ")
     after = "" if failed.retry_ms is None else f", retried after {format_ms(failed.retry_ms)}"
-    return f"{safe(told)} ({format_ms(failed.took_ms)}){after}"
+    return f"{safe(error)} ({format_ms(failed.took_ms)}){after}"
 
 
 def _ending(run: dict[str, Any], line: Timeline) -> Iterator[Text]:
-    """Result or error; last, why the run does not go on."""
+    """The result or the error; then why the run is not progressing."""
     if run.get("status") == "completed":
         yield Text("  result ", "dim").append(
             shown(run.get("result"))[:_RESULT_CHARACTERS], "default"
@@ -187,7 +187,7 @@ def _clamp(value: int, low: int, high: int) -> int:
 
 
 def recording_console(width: int) -> Console:
-    """A console that prints nowhere and remembers, for exports."""
+    """A console that prints nowhere and records what is printed, for exports."""
     import io
 
     return Console(

@@ -1,8 +1,8 @@
-"""What pipes get: one line an entry, tab-separated, full width, nothing cut, no colour.
+"""Lists in a pipe: one line per entry, tab-separated, full width, nothing cut, no colour.
 
-Columns are a promise: only ever appended. Times are RFC 3339 UTC as the daemon sent them, an absent
-value is empty, and everything passes `safe_text`, so that no tab or line break of others' text can
-make a column or a line.
+The columns are a promise: later versions may only append to them. Times are RFC 3339 UTC as the
+daemon sent them, a null is empty, and everything passes `safe_text`, so that no tab or line break
+in a name or a message can make a column or a line.
 """
 
 from __future__ import annotations
@@ -14,41 +14,28 @@ from stackshift_cli.output.messages import compact
 from stackshift_cli.output.safe_text import safe
 from stackshift_cli.timeline.describe import about
 
-RUN_COLUMNS: Final = ("id", "status", "job", "queue", "attempt", "created_at", "duration_ms")
-RECORD_COLUMNS: Final = ("seq", "at", "kind", "run", "attempt", "step", "detail")
-JOB_COLUMNS: Final = ("name", "queue", "max_attempts", "timeout_ms", "module", "code")
-QUEUE_COLUMNS: Final = (
-    "name",
-    "status",
-    "depth",
-    "running",
-    "oldest_ms",
-    "concurrency",
-    "key_concurrency",
-    "rate",
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+RUN_COLUMNS: Final = _names("id status job queue attempt created_at duration_ms")
+RECORD_COLUMNS: Final = _names("seq at kind run attempt step detail")
+JOB_COLUMNS: Final = _names("name queue max_attempts timeout_ms module code")
+QUEUE_COLUMNS: Final = _names(
+    "name status depth running oldest_ms concurrency key_concurrency rate"
 )
-SCHEDULE_COLUMNS: Final = (
-    "job",
-    "schedule",
-    "timezone",
-    "next_at",
-    "last_at",
-    "paused",
-    "retired",
-    "catch_up",
-    "overlap",
-    "last_run",
+SCHEDULE_COLUMNS: Final = _names(
+    "job schedule timezone next_at last_at paused retired catch_up overlap last_run"
 )
-TICK_COLUMNS: Final = ("at", "job", "local")
-STATE_COLUMNS: Final = ("key", "version", "value", "updated_at", "expires_at")
-CHANGE_COLUMNS: Final = ("seq", "at", "kind", "version", "value", "expires_at", "by")
-EVENT_COLUMNS: Final = ("id", "name", "correlation_key", "received_at", "kept_until")
-PLAN_COLUMNS: Final = ("action", "name", "kind", "status", "run")
-LOG_COLUMNS: Final = ("at", "attempt", "step", "stream", "message")
-_PLACED: Final = frozenset(
-    ("seq", "at", "kind", "run", "attempt", "step", "crc", "part", "restored")
-)
-"""What a column tells already, or nobody reads: of `restored` records the number is told."""
+TICK_COLUMNS: Final = _names("at job local")
+STATE_COLUMNS: Final = _names("key version value updated_at expires_at")
+CHANGE_COLUMNS: Final = _names("seq at kind version value expires_at by")
+EVENT_COLUMNS: Final = _names("id name correlation_key received_at kept_until")
+PLAN_COLUMNS: Final = _names("action name kind status run")
+LOG_COLUMNS: Final = _names("at attempt step stream message")
+_NOT_IN_DETAIL: Final = frozenset(_names("seq at kind run attempt step crc part restored error"))
+"""Fields that another column shows, that nobody reads, or that `detail` words by itself."""
 
 
 def columns(row: dict[str, Any], names: Iterable[str]) -> str:
@@ -62,7 +49,7 @@ def tabbed(values: Iterable[Any]) -> str:
 
 
 def valued(row: dict[str, Any], names: Iterable[str]) -> str:
-    """Like `columns`, where `value` is JSON: a text has its quotes, so that it is no number."""
+    """Like `columns`, with `value` as JSON: text has its quotes, which tell it from a number."""
     return columns({**row, "value": compact(row["value"])}, names)
 
 
@@ -71,7 +58,7 @@ def _text(value: Any) -> str:
 
 
 def record(body: dict[str, Any]) -> str:
-    """A record's line; `detail` is what this kind alone has, for people."""
+    """The line of a record; `detail` holds what only its kind has, for people to read."""
     return columns({**body, "detail": detail(body)}, RECORD_COLUMNS)
 
 
@@ -79,30 +66,33 @@ def detail(body: dict[str, Any]) -> str:
     """What a record says besides where and when: `TimeoutError: PUT timed out retry_at=…`,
     `event paid [order:1] until=…`."""
     subject, error = about(body), body.get("error")
-    told = [subject.words] if subject.words else []
+    parts = [subject.words] if subject.words else []
     if isinstance(error, dict):
-        told.append(f"{error.get('type') or error.get('code')}: {error.get('message')}")
-    told += [
+        parts.append(f"{error.get('type') or error.get('code')}: {error.get('message')}")
+    shown = body.keys() - _NOT_IN_DETAIL - subject.fields
+    parts += [
         f"{name}={_text(value)}"
         for name, value in body.items()
-        if not (name in _PLACED or name == "error" or name in subject.fields)
-        and value not in (None, "", [], {})
+        if name in shown and value not in (None, "", [], {})
     ]
     if restored := body.get("restored"):
-        told.append(f"restored={len(restored)}")
-    return " ".join(told)
+        parts.append(f"restored={len(restored)}")
+    return " ".join(parts)
+
+
+def log_entry(run: dict[str, Any], line: dict[str, Any]) -> str:
+    """A line of the log of `run`, in the columns of a record."""
+    kind = f"log.{line['stream']}"
+    return tabbed(
+        (None, line["at"], kind, run["id"], line["attempt"], line["step"], line["message"])
+    )
 
 
 def ending(run: dict[str, Any], exit_status: int) -> str:
-    """The last line that a follower of a run prints, in the columns of a record."""
-    return tabbed(
-        (
-            None,
-            run.get("finished_at"),
-            "end",
-            run["id"],
-            run["attempt"],
-            None,
-            f"{run['status']} exit={exit_status}",
-        )
-    )
+    """The last line for a follower of a run, in the columns of a record."""
+    return end_line(run, "end", f"{run['status']} exit={exit_status}", run.get("finished_at"))
+
+
+def end_line(run: dict[str, Any], kind: str, text: str, at: str | None = None) -> str:
+    """A line about `run` that is no record, in the columns of a record: `kind` and a `text`."""
+    return tabbed((None, at, kind, run["id"], run["attempt"], None, text))

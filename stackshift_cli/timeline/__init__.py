@@ -1,1 +1,1 @@
-"""A run's timeline as values: rows, intervals, an axis. Pure; `render` draws it."""
+"""The timeline of a run as values: rows, intervals, an axis. Pure; `render` draws it."""

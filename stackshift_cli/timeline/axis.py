@@ -1,8 +1,8 @@
-"""Where moments lie on a line of character cells: to scale, long idle gaps compressed.
+"""The time axis of a timeline: from moments to character cells, with long idle gaps compressed.
 
-Pure. A gap in which nothing executes is compressed when it lasts over 5 seconds and over twice all
-the work there is; it then takes a fixed number of cells, and the axis says how long it was. What is
-drawn are codes of one letter a cell, which `render` turns into glyphs:
+Pure. A gap in which nothing executes is compressed if it is longer than 5 seconds and than twice
+the time of all work; it then takes a fixed number of cells, and the axis says how long it was. Each
+cell has a code of one character, which `render` turns into a glyph:
 
     WORK `#`   FAILED `x`   BACKOFF `.`   WAIT `-`   HOLD `=`   compressed `~`   nothing ` `
 """
@@ -16,54 +16,27 @@ from typing import Final
 from stackshift_cli.timeline.intervals import Interval, Kind, covered_us
 from stackshift_jobs.values.durations import format_ms
 
-CODES: Final = {
-    Kind.HOLD: "=",
-    Kind.WAIT: "-",
-    Kind.BACKOFF: ".",
-    Kind.FAILED: "x",
-    Kind.WORK: "#",
-}
+_DRAWN: Final = (Kind.HOLD, Kind.WAIT, Kind.BACKOFF, Kind.FAILED, Kind.WORK)
+"""In the order in which they are drawn: later ones cover earlier ones."""
+CODES: Final = dict(zip(_DRAWN, "=-.x#", strict=True))
 GAP: Final = "~"
 _LONG_US: Final = 5_000_000
 _TICK_CELLS: Final = 9
-"""Ticks are at least this far apart, so that their labels do not meet."""
-_STEPS_MS: Final = (
-    1,
-    2,
-    5,
-    10,
-    20,
-    50,
-    100,
-    200,
-    500,
-    1000,
-    2000,
-    5000,
-    10_000,
-    15_000,
-    30_000,
-    60_000,
-    120_000,
-    300_000,
-    600_000,
-    900_000,
-    1_800_000,
-    3_600_000,
-    7_200_000,
-    14_400_000,
-    43_200_000,
-    86_400_000,
-    172_800_000,
-    604_800_000,
-    2_592_000_000,
-    31_536_000_000,
+"""Ticks are at least this far apart, so that their labels do not touch."""
+_STEPS: Final = (
+    (1, (1, 2, 5, 10, 20, 50, 100, 200, 500)),  # milliseconds
+    (1000, (1, 2, 5, 10, 15, 30)),  # seconds
+    (60_000, (1, 2, 5, 10, 15, 30)),  # minutes
+    (3_600_000, (1, 2, 4, 12)),  # hours
+    (86_400_000, (1, 2, 7, 30, 365)),  # days
 )
+"""The distances that ticks may have: the length of a unit, and how many of it."""
+_STEPS_MS: Final = tuple(unit_ms * count for unit_ms, counts in _STEPS for count in counts)
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A piece of the axis: time from..to on cells from..to; `compressed` is not to scale."""
+    """A piece of the axis: a stretch of time and its cells. A `compressed` one is not to scale."""
 
     start_us: int
     end_us: int
@@ -72,7 +45,7 @@ class Piece:
     compressed: bool
 
     def cell(self, at_us: int) -> float:
-        """Where `at_us` lies on this piece."""
+        """The position of the moment `at_us`, which is on this piece, in cells."""
         length = self.end_us - self.start_us
         part = (at_us - self.start_us) / length if length else 0.0
         return self.start_cell + part * (self.end_cell - self.start_cell)
@@ -86,7 +59,7 @@ class Axis:
     pieces: list[Piece]
 
     def cell(self, at_us: int) -> float:
-        """Where the moment `at_us` lies, between 0 and `width`."""
+        """The position of the moment `at_us`, between 0 and `width` cells."""
         for piece in self.pieces:
             if at_us <= piece.end_us:
                 return max(0.0, piece.cell(at_us))
@@ -94,7 +67,7 @@ class Axis:
 
 
 def lay_out(spans: Iterable[Interval], start_us: int, end_us: int, width: int) -> Axis:
-    """The axis for `spans` between `start_us` and `end_us` on `width` cells."""
+    """The axis for `spans` between `start_us` and `end_us`, `width` cells wide."""
     end_us = max(end_us, start_us + 1)
     gaps = _long_gaps(covered_us(spans, (Kind.WORK, Kind.FAILED)), start_us, end_us, width)
     cells = sum(_gap_cells(gap) for gap in gaps)
@@ -117,7 +90,7 @@ def lay_out(spans: Iterable[Interval], start_us: int, end_us: int, width: int) -
 def _long_gaps(
     busy: list[tuple[int, int]], start_us: int, end_us: int, width: int
 ) -> list[tuple[int, int]]:
-    """The idle gaps to compress, in order; the longest ones where not all have room."""
+    """The idle gaps to compress, in order; the longest ones if there is no room for all."""
     idle = zip([start_us, *(b for _, b in busy)], [*(a for a, _ in busy), end_us], strict=True)
     least = max(_LONG_US, 2 * sum(b - a for a, b in busy))
     chosen: list[tuple[int, int]] = []
@@ -139,18 +112,18 @@ def _gap_label(gap: tuple[int, int]) -> str:
 
 
 def short(us: int) -> str:
-    """A duration without the parts that are nought: `2h`, `5s`, `1m30s`."""
+    """A duration without the parts that are zero: `2h`, `5s`, `1m30s`."""
     text = format_ms(us // 1000)
-    for nought in ("00s", "00m", "0h"):
-        if text.endswith(nought) and text[: -len(nought)][-1:].isalpha():
-            text = text[: -len(nought)]
+    for zero in ("00s", "00m", "0h"):
+        if text.endswith(zero) and text[: -len(zero)][-1:].isalpha():
+            text = text[: -len(zero)]
     return text.replace(".0s", "s")
 
 
 def strip(spans: Iterable[Interval], axis: Axis) -> str:
-    """One code a cell for `spans`; what executes always has at least one cell."""
+    """The bar of `spans`: one code per cell. Each span has at least one cell; work covers waits."""
     cells = [" "] * axis.width
-    for span in sorted(spans, key=lambda s: list(CODES).index(s.kind)):
+    for span in sorted(spans, key=lambda s: _DRAWN.index(s.kind)):
         first = min(int(axis.cell(span.start_us) + 1e-6), axis.width - 1)
         last = min(max(first + 1, round(axis.cell(span.end_us))), axis.width)
         cells[first:last] = CODES[span.kind] * (last - first)
@@ -160,7 +133,7 @@ def strip(spans: Iterable[Interval], axis: Axis) -> str:
 
 
 def _mark_gaps(cells: list[str], span: Interval, axis: Axis) -> None:
-    """Two marks in the middle of each compressed piece that `span` takes most of."""
+    """Put two marks in the middle of each compressed piece that `span` covers most of."""
     for piece in axis.pieces:
         shared = min(span.end_us, piece.end_us) - max(span.start_us, piece.start_us)
         if piece.compressed and 2 * shared > piece.end_us - piece.start_us:
@@ -196,7 +169,7 @@ def _write_ticks(line: list[str], piece: Piece) -> None:
 
 
 def _write(line: list[str], at: int, text: str) -> None:
-    """Write `text` where it fits whole and touches nothing."""
+    """Write `text` at `at` if it fits completely and touches no other text."""
     if (
         at + len(text) <= len(line)
         and not "".join(line[max(0, at - 1) : at + len(text) + 1]).strip()

@@ -1,26 +1,25 @@
-"""A run's timeline as rows and spans of time, computed from the run object with detail.
+"""The timeline of a run as rows of spans, computed from the run object with detail.
 
-Pure: records in, values out; no clock (`now_us` is handed in), no terminal, no colour. The run's
-journal records are the source; `steps[]` only adds steps that left no record of their own (those a
-fork took over). Kinds of records that are not known are passed over, so that a newer daemon can be
-looked at.
+Pure: records in, values out; no clock (`now_us` is an argument), no terminal, no colour. The run's
+journal records are the source; `steps[]` only adds steps without a record in this run (those that a
+fork took over). Unknown kinds of records are skipped, so that a newer daemon's runs can be shown.
 
-A row is a step, or one of the rows that stand for what is not a step: `scheduled`, `queued`, and
-`handler` (what the handler did outside its steps, where that took a while, failed, or is all there
-is). Of calls that are no steps, locks, sendings and what was refused have rows; reads and writes of
-state have none, as `ctx.now()` has none.
+A row is a step, or stands for something that is not a step: `scheduled`, `queued`, and `handler`
+(the handler outside its steps, if that took a while, failed, or is all there is). Of the calls that
+are not steps, locks, sent events and refused calls have rows; reads and writes of state have none,
+like `ctx.now()`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, Final
 
 from stackshift_cli.timeline.describe import about
 from stackshift_cli.timeline.intervals import Interval, Kind, Stretch, covered_us, joined, without
 from stackshift_cli.timeline.model import (
-    FINISHED,
     HANDLER,
     NO_STEP,
     QUEUED,
@@ -30,39 +29,40 @@ from stackshift_cli.timeline.model import (
     Try,
 )
 from stackshift_jobs.values.durations import from_rfc3339
+from stackshift_jobs.values.limits import FINISHED
 
 _SHOWN_AFTER_US: Final = 250_000
-"""A step is recorded as started once it has run for this long."""
+"""A step is recorded as started when it has run for this long."""
 _HANDLER_SHOWN_US: Final = 500_000
-"""Stretches outside of steps that are shorter are not worth a row: more than a step that is not
-recorded as started yet can make of them."""
+"""Shorter stretches outside of steps get no row. More than `_SHOWN_AFTER_US`, since a step that is
+not recorded as started yet looks like such a stretch."""
 FORGOTTEN: Final = "its records are no longer in the journal"
 _TIMED_OUT: Final = {"continue": "completed", "cancel": "cancelled"}
-"""What becomes of a wait whose time has passed, by `on_timeout`; else it has failed."""
+"""The status of a wait that timed out, by its `on_timeout`; otherwise it has failed."""
 _FRAME: Final = re.compile(r'File "(?:[^"]*/)?([^"/]+)", line (\d+)')
 
 
 def build(run: dict[str, Any], now_us: int) -> Timeline:
-    """The timeline of `run` (the run object with detail) as of `now_us`."""
-    telling = _Telling(run)
+    """The timeline of `run` (the run object with detail) at the time `now_us`."""
+    fold = _Fold(run)
     for record in run.get("timeline") or ():
-        telling.tell(record)
-    telling.add_untold(run.get("steps") or ())
-    return telling.end(now_us)
+        fold.add_record(record)
+    fold.add_unrecorded(run.get("steps") or ())
+    return fold.end(now_us)
 
 
 def is_forgotten(run: dict[str, Any]) -> bool:
-    """Has `run` ended so long ago that nothing but the run object is left of it?"""
+    """Has `run` ended so long ago that only the run object is left of it, without records?"""
     return run.get("status") in FINISHED and not run.get("timeline")
 
 
 def where(traceback: str) -> str:
-    """`media.py:48`, the innermost place that `traceback` names, or nothing."""
+    """The innermost place that `traceback` names, as `media.py:48`; empty if it names none."""
     frames = _FRAME.findall(traceback)
     return ":".join(frames[-1]) if frames else ""
 
 
-class _Telling:
+class _Fold:
     """The fold of a run's records into rows."""
 
     def __init__(self, run: dict[str, Any]) -> None:
@@ -79,10 +79,14 @@ class _Telling:
         self.attempt = int(run.get("attempt") or 0)
         self.code = str(run.get("code") or "")
         self.progress = ""
+        self.cut_off: dict[str, tuple[str, Kind]] = {}
+        """What was waited for when the run ended: its status, and as what it is drawn."""
+        self.backing_off: str | None = None
+        """The row that the next attempt ends the backoff of."""
         self.on_timeout: dict[str, str] = {}
         self.lock_rows: dict[str, str] = {}
 
-    def tell(self, record: dict[str, Any]) -> None:
+    def add_record(self, record: dict[str, Any]) -> None:
         """Fold one record."""
         at_us = from_rfc3339(record["at"])
         if not self.start_us:
@@ -92,23 +96,24 @@ class _Telling:
             handle(self, record, at_us)
 
     def row(self, name: str) -> Row:
-        """The row `name`, made where it is new."""
+        """The row `name`, which is created if it is new."""
         return self.rows.setdefault(name, Row(name))
 
     def begin(self, name: str, kind: Kind, at_us: int) -> Row:
-        """From `at_us` on, `name` is in a span of `kind`."""
+        """Open a span of `kind` in the row `name` at `at_us`."""
         self.close(name, at_us)
         self.open[name] = (kind, at_us)
         return self.row(name)
 
     def close(self, name: str, at_us: int, kind: Kind | None = None) -> None:
-        """End the open span of `name`, if there is one, as `kind` or as what it was."""
+        """Close the open span of `name`, if there is one, as `kind` or as the kind it was opened
+        with."""
         if name in self.open:
-            was, start_us = self.open.pop(name)
-            self.add(name, kind or was, start_us, at_us)
+            open_kind, start_us = self.open.pop(name)
+            self.add(name, kind or open_kind, start_us, at_us)
 
     def add(self, name: str, kind: Kind, start_us: int, end_us: int) -> None:
-        """A span that is over."""
+        """Add a closed span to the row `name`."""
         self.row(name).spans.append(Interval(kind, start_us, max(start_us, end_us)))
 
     # --- runs ---
@@ -120,7 +125,7 @@ class _Telling:
         else:
             self.queued(record, at_us)
 
-    def queued(self, record: dict[str, Any], at_us: int) -> None:
+    def queued(self, _record: dict[str, Any], at_us: int) -> None:
         if SCHEDULED in self.open:
             self.close(SCHEDULED, at_us)
             self.row(SCHEDULED).status = "completed"
@@ -128,6 +133,12 @@ class _Telling:
         self.begin(QUEUED, Kind.WAIT, at_us).status = "waiting"
 
     def retried(self, record: dict[str, Any], at_us: int) -> None:
+        forgotten = frozenset(record.get("forgotten") or ())
+        for name, (status, kind) in self.cut_off.items():
+            if name not in forgotten:
+                # A wait or a backoff that was under way when the run ended goes on.
+                self.begin(name, kind, at_us).status = status
+        self.cut_off.clear()
         self.queued(record, at_us)
         for name in record.get("replaced") or ():
             row = self.row(name)
@@ -135,15 +146,18 @@ class _Telling:
 
     def run_ended(self, record: dict[str, Any], at_us: int) -> None:
         self.ended_us = at_us
+        self.backing_off = None
         self.stop_executing(at_us)
         ended = str(record["kind"]).removeprefix("run.")
-        for name in list(self.open):
+        for name, (kind, _) in list(self.open.items()):
+            if kind in (Kind.WAIT, Kind.BACKOFF) and name not in (QUEUED, SCHEDULED, HANDLER):
+                self.cut_off[name] = (self.row(name).status, kind)
             self.close(name, at_us)
         for row in self.rows.values():
             if row.status in FINISHED:
                 continue
             if row.key == QUEUED and ended == "failed":
-                # It was queued again when it was given up: nothing went wrong in the queue.
+                # It was queued again when it was given up; nothing failed in the queue.
                 row.status = "completed"
             elif row.key == HANDLER:
                 row.status = ended
@@ -158,20 +172,21 @@ class _Telling:
         if QUEUED in self.open:
             self.close(QUEUED, at_us)
             self.row(QUEUED).status = "completed"
-        for name in [n for n, (kind, _) in self.open.items() if kind is Kind.BACKOFF]:
-            self.close(name, at_us)
-            self.row(name).status = "running"
+        if self.backing_off is not None:
+            self.close(self.backing_off, at_us)
+            self.row(self.backing_off).status = "running"
+            self.backing_off = None
         if HANDLER in self.rows:
             self.row(HANDLER).status = "running"
         self.busy_since_us = at_us
         if self.executing_since_us is None:
             self.executing_since_us = at_us
 
-    def attempt_suspended(self, record: dict[str, Any], at_us: int) -> None:
+    def attempt_suspended(self, _record: dict[str, Any], at_us: int) -> None:
         self.stop_executing(at_us)
 
     def stop_executing(self, at_us: int) -> None:
-        """The handler is not in a worker any more."""
+        """Close the stretch in which the handler was in a worker."""
         if self.executing_since_us is not None:
             self.executed_us.append((self.executing_since_us, at_us))
             self.executing_since_us = None
@@ -192,6 +207,7 @@ class _Telling:
             self.row(other).status = "failed"
         if retry_at:
             self.back_off(row, at_us, retry_at)
+            self.backing_off = row.key
 
     def attempt_lost(self, record: dict[str, Any], at_us: int) -> None:
         self.stop_executing(at_us)
@@ -230,8 +246,8 @@ class _Telling:
     def executed(self, record: dict[str, Any], at_us: int, kind: Kind) -> Row:
         name = record["step"]
         start_us = at_us - int(record.get("duration_ms") or 0) * 1000
-        was = self.open.get(name)
-        if was and was[0] is not Kind.WORK:
+        span = self.open.get(name)
+        if span and span[0] is not Kind.WORK:
             self.close(name, start_us)
         self.open.pop(name, None)
         self.add(name, kind, start_us, at_us)
@@ -252,11 +268,8 @@ class _Telling:
         )
 
     def back_off(self, row: Row, at_us: int, retry_at: str) -> None:
-        last = row.tries[-1]
         retry_ms = (from_rfc3339(retry_at) - at_us) // 1000
-        row.tries[-1] = Try(
-            last.number, last.type, last.message, last.took_ms, retry_ms, last.where
-        )
+        row.tries[-1] = replace(row.tries[-1], retry_ms=retry_ms)
         row.status = "retrying"
         self.begin(row.key, Kind.BACKOFF, at_us)
 
@@ -274,12 +287,16 @@ class _Telling:
             self.on_timeout[row.key] = str(record.get("on_timeout") or "fail")
 
     def annotate(self, row: Row, words: str) -> None:
-        """Say what a row is about, where its name does not."""
+        """Note what a row is about, unless its name says so."""
         row.note = "" if words == row.name else words
 
     def wait_ended(self, record: dict[str, Any], at_us: int) -> None:
+        was = self.open.get(record["step"])
         self.close(record["step"], at_us)
         row, status = self.row(record["step"]), str(record.get("status") or "completed")
+        if was is not None and was[0] is Kind.BACKOFF:
+            row.status = "running"  # The step is tried again.
+            return
         if status == "timed_out":
             row.status = _TIMED_OUT.get(self.on_timeout.get(row.key, ""), "failed")
             row.note = f"timed out: {row.note}".removesuffix(": ")
@@ -300,7 +317,7 @@ class _Telling:
         if name is not None:
             self.close(name, at_us)
             if record.get("reason") == "expired":
-                self.row(name).status, self.row(name).note = "failed", "its ttl passed"
+                self.row(name).status, self.row(name).note = "failed", "expired"
 
     def event_sent(self, record: dict[str, Any], at_us: int) -> None:
         if (step := record.get("step")) and record.get("run") == self.run.get("id"):
@@ -320,7 +337,7 @@ class _Telling:
             self.add(row.key, Kind.FAILED, at_us, at_us)
 
     def state_written(self, record: dict[str, Any], at_us: int) -> None:
-        # Only where it was refused before, and so has a row.
+        # Only if it was refused before, and so has a row.
         if (row := self.rows.get(str(record.get("step")))) is not None:
             self.close(row.key, at_us)
             row.status = "completed"
@@ -332,15 +349,15 @@ class _Telling:
         row.note = f"{record.get('job')} {record.get('child')}"
         self.add(row.key, Kind.WORK, at_us, at_us)
 
-    def progressed(self, record: dict[str, Any], at_us: int) -> None:
+    def progressed(self, record: dict[str, Any], _at_us: int) -> None:
         done, total = record.get("done") or 0, record.get("total")
-        told = f"{done:g}/{total:g}" if total else f"{done:g}"
-        self.progress = f"{told} {record.get('message') or ''}".strip()
+        count = f"{done:g}/{total:g}" if total else f"{done:g}"
+        self.progress = f"{count} {record.get('message') or ''}".strip()
 
     # --- the end ---
 
-    def add_untold(self, steps: Iterable[dict[str, Any]]) -> None:
-        """Rows of steps whose records are not this run's: a fork's, or those no longer kept."""
+    def add_unrecorded(self, steps: Iterable[dict[str, Any]]) -> None:
+        """Add rows for steps without records in this run: a fork's, or those no longer kept."""
         for step in steps:
             kind = step.get("kind")
             is_call = step["name"].startswith("[") and kind != "lock"
@@ -355,18 +372,19 @@ class _Telling:
                 self.add(row.key, spent, from_rfc3339(started), from_rfc3339(finished))
 
     def add_handler(self) -> None:
-        """What the handler did outside of its steps, where it is worth a row."""
+        """Add a row for what the handler did outside of its steps, if it is worth one."""
         has_steps = any(not key.startswith(NO_STEP) for key in self.rows)
-        told = [span for key, row in self.rows.items() if key != QUEUED for span in row.spans]
-        # Beside a lock that it holds the handler may do anything.
-        spent = covered_us(told, (kind for kind in Kind if kind is not Kind.HOLD))
-        for start_us, end_us in without(self.executed_us, spent):
+        spans = [span for key, row in self.rows.items() if key != QUEUED for span in row.spans]
+        # While it holds a lock the handler may do anything, so that explains no time.
+        explained = covered_us(spans, (kind for kind in Kind if kind is not Kind.HOLD))
+        for start_us, end_us in without(self.executed_us, explained):
             if end_us - start_us >= _HANDLER_SHOWN_US or not has_steps:
                 if HANDLER not in self.rows:
                     self.row(HANDLER).status = str(self.run.get("status"))
                 self.add(HANDLER, Kind.WORK, start_us, end_us)
 
     def end(self, now_us: int) -> Timeline:
+        """Close what is open and return the timeline."""
         end_us = max(now_us, self.last_us)
         if self.ended_us is not None:
             end_us = self.ended_us
@@ -379,25 +397,25 @@ class _Telling:
         for row in self.rows.values():
             row.spans.sort(key=lambda span: span.start_us)
         rows = sorted(self.rows.values(), key=_first_moment)
-        every = [span for row in rows for span in row.spans]
-        stepped = covered_us(every, (Kind.WORK, Kind.FAILED, Kind.BACKOFF))
-        active = joined((*stepped, *self.executed_us))
+        spans = [span for row in rows for span in row.spans]
+        in_steps = covered_us(spans, (Kind.WORK, Kind.FAILED, Kind.BACKOFF))
+        active = joined((*in_steps, *self.executed_us))
         active_ms = sum(end - start for start, end in active) // 1000
         total_ms = max(0, end_us - self.start_us) // 1000
         waiting_ms = max(0, total_ms - active_ms)
         if is_forgotten(self.run) and self.run.get("duration_ms") is not None:
             total_ms = int(self.run["duration_ms"])
         return Timeline(
-            rows,
-            self.start_us,
-            end_us,
-            str(self.run.get("status")),
-            self.attempt,
-            self.code,
-            active_ms,
-            waiting_ms,
-            total_ms,
-            self.progress,
+            rows=rows,
+            start_us=self.start_us,
+            end_us=end_us,
+            status=str(self.run.get("status")),
+            attempt=self.attempt,
+            code=self.code,
+            active_ms=active_ms,
+            waiting_ms=waiting_ms,
+            total_ms=total_ms,
+            progress=self.progress,
         )
 
 
@@ -406,28 +424,28 @@ def _first_moment(row: Row) -> float:
 
 
 _HANDLERS: Final = {
-    "run.created": _Telling.created,
-    "run.queued": _Telling.queued,
-    "run.retried": _Telling.retried,
-    "run.completed": _Telling.run_ended,
-    "run.failed": _Telling.run_ended,
-    "run.cancelled": _Telling.run_ended,
-    "attempt.started": _Telling.attempt_started,
-    "attempt.resumed": _Telling.attempt_started,
-    "attempt.suspended": _Telling.attempt_suspended,
-    "attempt.failed": _Telling.attempt_failed,
-    "attempt.lost": _Telling.attempt_lost,
-    "step.started": _Telling.step_started,
-    "step.completed": _Telling.step_completed,
-    "step.failed": _Telling.step_failed,
-    "wait.started": _Telling.wait_started,
-    "wait.ended": _Telling.wait_ended,
-    "child.started": _Telling.child_started,
-    "progress.reported": _Telling.progressed,
-    "lock.acquired": _Telling.lock_acquired,
-    "lock.released": _Telling.lock_released,
-    "event.received": _Telling.event_sent,
-    "call.refused": _Telling.call_refused,
-    "state.set": _Telling.state_written,
-    "state.deleted": _Telling.state_written,
+    "run.created": _Fold.created,
+    "run.queued": _Fold.queued,
+    "run.retried": _Fold.retried,
+    "run.completed": _Fold.run_ended,
+    "run.failed": _Fold.run_ended,
+    "run.cancelled": _Fold.run_ended,
+    "attempt.started": _Fold.attempt_started,
+    "attempt.resumed": _Fold.attempt_started,
+    "attempt.suspended": _Fold.attempt_suspended,
+    "attempt.failed": _Fold.attempt_failed,
+    "attempt.lost": _Fold.attempt_lost,
+    "step.started": _Fold.step_started,
+    "step.completed": _Fold.step_completed,
+    "step.failed": _Fold.step_failed,
+    "wait.started": _Fold.wait_started,
+    "wait.ended": _Fold.wait_ended,
+    "child.started": _Fold.child_started,
+    "progress.reported": _Fold.progressed,
+    "lock.acquired": _Fold.lock_acquired,
+    "lock.released": _Fold.lock_released,
+    "event.received": _Fold.event_sent,
+    "call.refused": _Fold.call_refused,
+    "state.set": _Fold.state_written,
+    "state.deleted": _Fold.state_written,
 }

@@ -1,8 +1,8 @@
-"""What a record of a wait, a lock, an event or state is about, in a few words.
+"""The subject of a record of a wait, a lock, an event or state, in a few words.
 
     event avatar.approved [img_123]     lock index:customer_1     state counter = 5
 
-One wording for lines and pictures. Pure; the texts of others in it are not made safe here.
+Lists and timelines share this wording. Pure; names and values in it are not escaped here.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _BRACKETED: Final = re.compile(r"\[(.*)\](?:\.([^\[\]#]*))?(#\d+)?", re.DOTALL)
 
 
 class About:
-    """The words, and the fields of the record that they tell or that tell nobody anything."""
+    """The words, and the fields of the record that need not be shown besides them."""
 
     __slots__ = ("fields", "words")
 
@@ -27,7 +27,7 @@ class About:
 
 
 def about(record: Mapping[str, Any]) -> About:
-    """What `record` is about; no words for records of other kinds."""
+    """The subject of `record`; no words for records of other kinds."""
     kind = str(record.get("kind"))
     if kind == "wait.started":
         return _wait(record)
@@ -41,27 +41,27 @@ def about(record: Mapping[str, Any]) -> About:
         words = event(record.get("name"), record.get("correlation_key"))
         return About(words, "name", "correlation_key", "digest", "key_ttl_ms")
     if noun == "state" and verb == "set":
-        told = compact(record.get("value"))
-        return About(f"state {record.get('key')} = {told}", "key", "value")
+        value = compact(record.get("value"))
+        return About(f"state {record.get('key')} = {value}", "key", "value")
     if noun == "state":
         return About(f"state {record.get('key')}", "key")
     return About()
 
 
 def event(name: object, correlation_key: object) -> str:
-    """`event avatar.approved [img_123]`."""
+    """An event in words: `event avatar.approved [img_123]`."""
     key = "" if correlation_key is None else f" [{correlation_key}]"
     return f"event {name}{key}"
 
 
 def call(step: str) -> str:
-    """How a call is named that is no step: `lock index`, for `[lock index]`, and `lock index
-    (left)` for `[lock index].left`; else as it is."""
-    found = _BRACKETED.fullmatch(step)
-    if found is None:
+    """The name of a call in words: `lock index` for `[lock index]`, `lock index (left)` for
+    `[lock index].left`; the name of a step as it is."""
+    match = _BRACKETED.fullmatch(step)
+    if match is None:
         return step
-    name = f" ({found[2]})" if found[2] else ""
-    return f"{found[1]}{name}{found[3] or ''}"
+    name = f" ({match[2]})" if match[2] else ""
+    return f"{match[1]}{name}{match[3] or ''}"
 
 
 def _wait(record: Mapping[str, Any]) -> About:

@@ -1,4 +1,4 @@
-"""Stretches of time, and what of them is covered by what. Pure arithmetic, in microseconds."""
+"""Stretches of time: their union and difference. Pure arithmetic, in microseconds."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from enum import Enum
 
 Stretch = tuple[int, int]
-"""From and to, in microseconds since 1970."""
+"""Start and end, in microseconds since 1970."""
 
 
 class Kind(Enum):
     """What a stretch of time was spent on."""
 
-    HOLD = "hold"  # of a lock: beside what is done or waited for meanwhile
+    HOLD = "hold"  # of a lock; work and waits go on at the same time
     WAIT = "wait"
     BACKOFF = "backoff"
     FAILED = "failed"
@@ -22,7 +22,7 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class Interval:
-    """A stretch of time, in microseconds since 1970."""
+    """A stretch of time of one kind, in microseconds since 1970."""
 
     kind: Kind
     start_us: int
@@ -30,13 +30,14 @@ class Interval:
 
 
 def covered_us(spans: Iterable[Interval], kinds: Iterable[Kind]) -> list[Stretch]:
-    """The time that `spans` of these `kinds` cover, as stretches that do not touch."""
+    """The time covered by those of `spans` that are of these `kinds`, as stretches in order that do
+    not touch."""
     wanted = set(kinds)
     return joined((s.start_us, s.end_us) for s in spans if s.kind in wanted)
 
 
 def joined(stretches: Iterable[Stretch]) -> list[Stretch]:
-    """The same time as stretches that do not touch, in order."""
+    """The time covered by `stretches`, as stretches in order that do not touch."""
     merged: list[Stretch] = []
     for start, end in sorted(stretches):
         if merged and start <= merged[-1][1]:
@@ -47,7 +48,7 @@ def joined(stretches: Iterable[Stretch]) -> list[Stretch]:
 
 
 def without(stretches: Iterable[Stretch], covered: list[Stretch]) -> list[Stretch]:
-    """What of `stretches` is in none of `covered` (which do not touch, in order)."""
+    """The parts of `stretches` that are in none of `covered` (in order, not touching)."""
     left: list[Stretch] = []
     for start, end in stretches:
         at = start

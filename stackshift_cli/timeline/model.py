@@ -1,6 +1,6 @@
-"""A run's timeline as values: rows of spans, the tries that failed, and the sums of it all.
+"""The values of a timeline: rows of spans, failed tries, and totals.
 
-`timeline` makes them of a run's records, `axis` lays them out, `render` draws them.
+`build` makes them from a run's records, `axis` lays them out, `render` draws them.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from typing import Final
 
 from stackshift_cli.timeline.describe import call
 from stackshift_cli.timeline.intervals import Interval
+from stackshift_jobs.values.limits import FINISHED
 
-FINISHED: Final = frozenset(("completed", "failed", "cancelled"))
 NO_STEP: Final = "\0"
-"""Begins the keys of rows that are no steps: no step can be called so."""
+"""Begins the keys of rows that are not steps; no name of a step can contain it."""
 QUEUED: Final = NO_STEP + "queued"
 SCHEDULED: Final = NO_STEP + "scheduled"
 HANDLER: Final = NO_STEP + "handler"
@@ -21,7 +21,8 @@ HANDLER: Final = NO_STEP + "handler"
 
 @dataclass(frozen=True)
 class Try:
-    """A try that failed, and how long after it the next one came (None: never)."""
+    """A failed try, where its error was raised, and how long after it the next try began (None:
+    there was none)."""
 
     number: int
     type: str
@@ -33,7 +34,7 @@ class Try:
 
 @dataclass
 class Row:
-    """One line of the timeline; `note` says what a wait waits for."""
+    """One row of the timeline. `note` is shown after the bar, for example what a wait waits for."""
 
     key: str
     status: str = "running"
@@ -43,12 +44,13 @@ class Row:
 
     @property
     def name(self) -> str:
-        """The step's name, or the word for what is not a step."""
+        """The step's name, or the word for a row that is not a step."""
         return call(self.key.lstrip(NO_STEP))
 
     @property
     def duration_ms(self) -> int:
-        """From the first moment to the last; of `queued`, the time spent in the queue."""
+        """The time from the first span's start to the last one's end; for `queued`, the time spent
+        in the queue."""
         if not self.spans:
             return 0
         if self.key == QUEUED:
@@ -58,7 +60,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Timeline:
-    """All that a picture of a run needs besides the run object itself."""
+    """Everything that drawing a run needs besides the run object itself."""
 
     rows: list[Row]
     start_us: int

@@ -1,5 +1,5 @@
-"""What the commands do: one file a family, named as the command is.
+"""What the commands do: one file per group of commands, with the name of the group.
 
-Each function takes the session and what was given, and returns the exit status. `catalogue` and
-`table` say which function a command line comes to. Nothing here parses text, and nothing draws.
+Each function takes the session and the values given, and returns the exit status. The table of
+commands (`spec`, `catalogue`) names the function of each. Nothing here parses text or draws.
 """

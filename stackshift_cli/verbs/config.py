@@ -1,7 +1,7 @@
-"""`config get|set|path|show`: settings of the project, and the user's own.
+"""`config get|set|path|show`: the settings of the project, and the user's own.
 
-A value is shown and taken as it stands in the file (`"30d"`, not milliseconds). A file that a
-person wrote is edited in place: its comments and its order stay.
+A value is read and printed as written in the file (`"30d"`, not milliseconds). The file, which a
+person wrote, is edited in place: its comments and its order are kept.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from stackshift_jobs.project.locate import parse_toml, read_config_text
 
 
 class _Setting(NamedTuple):
-    """A setting in force, and where it is from."""
+    """A setting in force, and where its value comes from."""
 
     path: str
     value: Any
@@ -33,57 +33,58 @@ class _Setting(NamedTuple):
 
 
 def get(session: Session, given: Given) -> int:
-    """`config get KEY`: the value; an empty line (`null` in JSON) where it is not set."""
-    wanted = given.word("key")
-    if wanted in user_config.KEYS:
-        value: Any = getattr(user_config.load(), wanted)
+    """`config get KEY`: print the value; an empty line (`null` in JSON) if it is not set."""
+    name = given.word("key")
+    if name in user_config.KEYS:
+        value: Any = getattr(user_config.load(), name)
     else:
-        key = find_key(wanted)
-        found = {setting.path: setting.value for setting in _project_settings(session)}
-        value = found.get(wanted, key.default)
+        key = find_key(name)
+        settings = {setting.path: setting.value for setting in _project_settings(session)}
+        value = settings.get(name, key.default)
     messages.data(messages.compact(value) if session.json else _shown(value))
     return 0
 
 
 def set_(session: Session, given: Given) -> int:
-    """`config set KEY VALUE`."""
-    wanted, text = given.word("key"), given.word("value")
-    if wanted in user_config.KEYS:
+    """`config set KEY VALUE`: write it to the project's file, or to the user's; raises
+    `BadConfiguration` for an unknown setting or a value that is not valid."""
+    name, text = given.word("key"), given.word("value")
+    if name in user_config.KEYS:
         file = user_config.path()
-        value: Any = user_config.check(wanted, text, str(file))
+        value: Any = user_config.check(name, text, str(file))
         file.parent.mkdir(parents=True, exist_ok=True)
         section: tuple[str, ...] = ()
         idle = False
     else:
-        key, file = find_key(wanted), session.project.config_file
-        value = _value(key, wanted, text)
+        key, file = find_key(name), session.project.config_file
+        value = _value(key, name, text)
         idle = key.path in IDLE
-        name = wanted.rpartition(".")[0]
-        section = ("queues", name.removeprefix("queues.")) if key.section == QUEUES else (name,)
-    _edit(file, section, wanted.rpartition(".")[2], value)
-    session.say(f"{safe(wanted)} = {_shown(value)} in {safe(str(file))}")
+        table = name.rpartition(".")[0]
+        section = ("queues", table.removeprefix("queues.")) if key.section == QUEUES else (table,)
+    _edit(file, section, name.rpartition(".")[2], value)
+    session.say(f"{safe(name)} = {_shown(value)} in {safe(str(file))}")
     if idle:
-        session.say(f"note: {safe(wanted)} has no effect in this version")
-    elif wanted not in user_config.KEYS and (session.project.data_dir / "daemon.json").exists():
-        session.say("hint: stackshift daemon restart, so that it takes effect")
+        session.say(f"note: {safe(name)} has no effect in this version")
+    elif name not in user_config.KEYS and (session.project.data_dir / "daemon.json").exists():
+        session.say("hint: to apply it, run stackshift daemon restart")
     return 0
 
 
 def path(session: Session, given: Given) -> int:
-    """`config path`: the file of the project, or of the user."""
+    """`config path [--user]`: print the path of the project's file, or of the user's."""
     file = user_config.path() if given.flag("user") else session.project.config_file
     messages.data(messages.compact({"path": str(file)}) if session.json else safe(str(file)))
     return 0
 
 
 def show(session: Session, given: Given) -> int:
-    """`config show [--origin]`: all settings in force."""
+    """`config show [--origin]`: print all settings in force, and where each value comes from."""
     settings = [*_project_settings(session), *_user_settings()]
     with_origin = given.flag("origin")
     if session.json:
-        told = {s.path: {"value": s.value, "origin": s.origin} for s in settings}
-        plain = {s.path: s.value for s in settings}
-        messages.data(messages.compact(told if with_origin else plain))
+        values = {s.path: s.value for s in settings}
+        origins = {s.path: {"value": s.value, "origin": s.origin} for s in settings}
+        messages.data(messages.compact(origins if with_origin else values))
         return 0
     for setting in settings:
         shown = (setting.path, _shown(setting.value))
@@ -92,7 +93,8 @@ def show(session: Session, given: Given) -> int:
 
 
 def _project_settings(session: Session) -> Iterator[_Setting]:
-    """Every key of the project, as written or at its default; queues that are written of."""
+    """All settings of the project, as written or at their defaults; of queues, those that the file
+    names."""
     project = session.project
     config = load_config(project.root)
     written = parse_toml(read_config_text(project.config_file), project.config_file)
@@ -128,7 +130,8 @@ def _shown(value: Any) -> str:
 
 
 def _value(key: Key, path: str, text: str) -> Any:
-    """What `text` means for `key`: TOML if it is that and fits, else the text itself."""
+    """What `text` means for `key`: its value as TOML if that is valid for the key, else the text
+    itself. Raises `BadConfiguration` if neither is valid."""
     candidates: list[Any] = [text]
     with contextlib.suppress(tomllib.TOMLDecodeError):
         candidates.insert(0, tomllib.loads(f"value = {text}")["value"])
@@ -144,7 +147,7 @@ def _value(key: Key, path: str, text: str) -> Any:
 
 
 def _edit(file: Path, section: tuple[str, ...], name: str, value: Any) -> None:
-    """Set one value in a TOML file, atomically, keeping all else as it stands."""
+    """Set one value in a TOML file, atomically, and leave everything else as it is."""
     import tomlkit
 
     text = read_config_text(file) if file.exists() else ""

@@ -1,4 +1,4 @@
-"""`daemon run|start|stop|restart|status|logs`: the background daemon of a project."""
+"""`daemon run|start|stop|restart|status|logs`: the background daemon of the project."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _POLL_SECONDS: Final = 0.1
 _LOG_LINES: Final = 50
 
 
-def run(session: Session, given: Given) -> int:
-    """`daemon run`: become the daemon, in the foreground."""
+def run(session: Session, _given: Given) -> int:
+    """`daemon run`: replace this process with the daemon, in the foreground."""
     command = autostart.command(session.project)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -31,8 +31,8 @@ def run(session: Session, given: Given) -> int:
     os.execv(command[0], command)
 
 
-def start(session: Session, given: Given) -> int:
-    """`daemon start`: 0 also where one runs already."""
+def start(session: Session, _given: Given) -> int:
+    """`daemon start`: start it unless it is running already; 0 in both cases."""
     running = _running(session)
     pid = None
     if running is None:
@@ -44,18 +44,18 @@ def start(session: Session, given: Given) -> int:
 
 
 def stop(session: Session, given: Given) -> int:
-    """`daemon stop`: returns when it has gone; 0 also where none runs."""
+    """`daemon stop`: stop it and wait until it has exited; 0 also if none was running."""
     pid = _stop(session, drain=given.flag("drain"))
     if session.json:
         messages.data(messages.compact({"pid": pid, "stopped": pid is not None}))
     else:
-        session.say("no daemon runs" if pid is None else f"stopped stackshiftd (pid {pid})")
+        session.say("no daemon is running" if pid is None else f"stopped stackshiftd (pid {pid})")
     return 0
 
 
 def restart(session: Session, given: Given) -> int:
-    """`daemon restart`: also the way to a daemon of another version. With settings that the new one
-    would refuse, the old one stays."""
+    """`daemon restart`: stop it and start it, possibly in another version. The settings are checked
+    first: if the new daemon would refuse them, the old one keeps running."""
     from stackshift_jobs.project.config import load_config
 
     load_config(session.project.root)
@@ -65,26 +65,27 @@ def restart(session: Session, given: Given) -> int:
     return start(session, given)
 
 
-def status(session: Session, given: Given) -> int:
-    """`daemon status`: starts nothing; 3 where none runs."""
+def status(session: Session, _given: Given) -> int:
+    """`daemon status`: print its status; never starts it, and raises `DaemonUnavailable` (3) if
+    none is running."""
     with Connection.open(session.project.data_dir) as connection:
-        told = connection.call("daemon.status", {}, 60.0)
+        reply = connection.call("daemon.status", {}, 60.0)
     if session.json:
-        messages.data(messages.compact(told))
+        messages.data(messages.compact(reply))
     elif draws(session.options):
         from stackshift_cli.render.lists import print_status
 
-        print_status(session.options, told)
+        print_status(session.options, reply)
     else:
-        for name, value in told.items():
+        for name, value in reply.items():
             messages.data(tsv.tabbed((name, value)))
-    for module in told["failed_modules"]:
-        session.say(f"does not import: {safe(messages.failed_module(module))}")
+    for module in reply["failed_modules"]:
+        session.say(f"failed to import: {safe(messages.failed_module(module))}")
     return 0
 
 
 def logs(session: Session, given: Given) -> int:
-    """`daemon logs`: what the daemon wrote, also after it has ended."""
+    """`daemon logs [-f]`: print the last lines of its log, also after it has exited."""
     log = LogFile(session.project.data_dir / autostart.LOG_FILE)
     count = given.whole("lines", 0, 1_000_000)
     _print_lines(session, log.last_lines(_LOG_LINES if count is None else count))
@@ -96,14 +97,15 @@ def logs(session: Session, given: Given) -> int:
     return 0
 
 
-def _print_lines(session: Session, written: list[str]) -> None:
-    for line in written:
+def _print_lines(session: Session, lines: list[str]) -> None:
+    for line in lines:
         messages.data(messages.compact({"line": line}) if session.json else safe(line))
     sys.stdout.flush()
 
 
 def _running(session: Session) -> Connection | None:
-    """A connection to the daemon if one runs; raises if one runs that cannot be used."""
+    """A connection to the daemon, or None if none is running; raises `DaemonUnavailable` if one is
+    running that cannot be used."""
     try:
         return Connection.open(session.project.data_dir)
     except DaemonUnavailable as bad:
@@ -116,13 +118,12 @@ def _say_started(session: Session, pid: int, started: bool) -> None:
     if session.json:
         messages.data(messages.compact({"pid": pid, "started": started}))
     else:
-        session.say(
-            f"{'started stackshiftd' if started else 'stackshiftd runs already'} (pid {pid})"
-        )
+        did = "started stackshiftd" if started else "stackshiftd is already running"
+        session.say(f"{did} (pid {pid})")
 
 
 def _stop(session: Session, drain: bool) -> int | None:
-    """Stop the daemon and wait until it has gone; its process id, None if none ran."""
+    """Stop the daemon and wait until it has exited; its process id, None if none was running."""
     try:
         connection = _running(session)
     except DaemonUnavailable as bad:
@@ -138,8 +139,8 @@ def _stop(session: Session, drain: bool) -> int | None:
 
 
 def _stop_other_version(session: Session) -> int | None:
-    """End a daemon that we cannot talk to. That the process is the daemon was made sure of by the
-    connection: it was accepted at the socket that `daemon.json` names, by our own user."""
+    """Terminate a daemon whose protocol we do not speak. The process is the daemon: the connection
+    was accepted at the socket that `daemon.json` names, by a process of our own user."""
     import signal
 
     from stackshift_jobs.project.discovery import read_daemon
@@ -153,7 +154,7 @@ def _stop_other_version(session: Session) -> int | None:
 
 
 def _until_gone(pid: int) -> None:
-    """Wait until the process `pid` has ended: then the journal is free for the next one."""
+    """Wait until the process `pid` has exited; then the journal is free for the next daemon."""
     while _is_alive(pid):
         select.select([], [], [], 0.02)
 
@@ -166,7 +167,8 @@ def _is_alive(pid: int) -> bool:
     except PermissionError:
         return True
     try:
-        # A zombie whose parent does not look is gone for us. Linux tells; elsewhere init reaps it.
+        # A zombie whose parent does not reap it has exited too. Only Linux shows that; elsewhere
+        # init is the parent, and reaps it.
         with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123
             return file.read().rpartition(b")")[2].split()[0] != b"Z"
     except OSError:

@@ -1,7 +1,7 @@
-"""`dead list|retry|discard`: runs that failed for good, and what becomes of them.
+"""`dead list|retry|discard`: the dead letter, which holds the runs that failed for good.
 
-Many runs are acted on a page at a time, each page one request that is durable when it is answered;
-ids are printed as pages are done. Who interrupts it leaves some done, and the others as they were.
+Many runs are processed in pages. Each page is one request that is durable when it is answered, and
+its ids are printed then. An interrupted command leaves the remaining runs as they were.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from stackshift_jobs.errors import StackshiftError, Usage, from_json
 
 PAGE_RUNS: Final = 500
 _TEMPORARY: Final = 75
-"""What is refused for want of room is refused to all that would follow."""
+"""The exit status of a refusal for lack of room, which all following runs would get too."""
 
 
 def list_(session: Session, given: Given) -> int:
-    """`dead list`: as `runs list`."""
+    """`dead list`: like `runs list`, for the runs in the dead letter."""
     return listed(session, given, {"dead": True})
 
 
 def retry(session: Session, given: Given) -> int:
-    """`dead retry RUN...|--all`: send them on; all of them only after a yes."""
+    """`dead retry RUN...|--all`: retry them; `--all` asks for confirmation."""
     return _act(session, given, "dead.retry", "retry", "retried", asks=given.flag("all"))
 
 
 def discard(session: Session, given: Given) -> int:
-    """`dead discard RUN...|--all`: take them out of the dead letter, after a yes."""
+    """`dead discard RUN...|--all`: remove them from the dead letter, after confirmation."""
     return _act(session, given, "dead.discard", "discard", "discarded", asks=True)
 
 
@@ -42,42 +42,42 @@ def _act(session: Session, given: Given, method: str, verb: str, done: str, *, a
     everything = given.flag("all")
     _check(given, runs, everything)
     filters = {name: text for name in ("queue", "job") if (text := given.text(name)) is not None}
-    counted: dict[str, Any] = {"count": len(runs)}
+    total: dict[str, Any] = {"count": len(runs)}
     if everything:
-        counted = session.call("dead.count", filters)
-        if counted["count"] == 0 and (given.flag("yes") or can_ask()):
-            session.say("nothing of that is in the dead letter" if filters else _NOTHING)
+        total = session.call("dead.count", filters)
+        if total["count"] == 0 and (given.flag("yes") or can_ask()):
+            session.say("no matching runs in the dead letter" if filters else _EMPTY)
             if session.json:
                 messages.data("[]")
             return 0
-    if asks and not confirmed(f"{verb} {_runs(counted['count'])}", given.flag("yes")):
+    if asks and not confirmed(f"{verb} {_runs(total['count'])}", given.flag("yes")):
         return 0
     if everything:
-        # Those that were asked about, and not what fails in the meantime.
-        pages = _all(session, method, {**filters, "until": counted["at"]})
+        # Only the runs that were counted and confirmed, not those that fail in the meantime.
+        pages = _all(session, method, {**filters, "until": total["at"]})
     else:
         pages = _named(session, method, runs)
-    told = _Told(session)
+    outcome = _Outcome(session)
     try:
         for page in pages:
-            told.take(page)
-            if told.refused:
+            outcome.take(page)
+            if outcome.refused:
                 break
     finally:
-        told.end()
+        outcome.end()
     if everything:
-        session.say(f"{_runs(len(told.done))} {done}")
-    return told.status
+        session.say(f"{_runs(len(outcome.done))} {done}")
+    return outcome.status
 
 
-_NOTHING: Final = "nothing is in the dead letter"
+_EMPTY: Final = "the dead letter is empty"
 
 
 def _check(given: Given, runs: list[str], everything: bool) -> None:
     if everything == bool(runs):
-        raise Usage("name runs, or say --all", hint="stackshift dead list")
+        raise Usage("give either runs or --all", hint="stackshift dead list")
     if runs and (given.text("queue") is not None or given.text("job") is not None):
-        raise Usage("--queue and --job go with --all")
+        raise Usage("--queue and --job can only be used with --all")
 
 
 def _runs(count: int) -> str:
@@ -100,8 +100,8 @@ def _all(session: Session, method: str, params: dict[str, Any]) -> Iterator[list
             return
 
 
-class _Told:
-    """What became of the runs so far: each on its own; the first that could not be decides the
+class _Outcome:
+    """What happened to the runs so far. Each is independent; the first that failed decides the exit
     status."""
 
     def __init__(self, session: Session) -> None:
@@ -111,6 +111,7 @@ class _Told:
         self.refused = False
 
     def take(self, results: list[dict[str, Any]]) -> None:
+        """Print the results of a page, and keep them for `end`."""
         for result in results:
             if "error" in result:
                 self._fail(from_json(result["error"]))
@@ -126,6 +127,6 @@ class _Told:
         self.refused = self.refused or status == _TEMPORARY
 
     def end(self) -> None:
-        """Also of what was interrupted: what is done is done."""
+        """With `--json` print the runs done so far, even after an interruption."""
         if self._session.json:
             messages.data(messages.compact(self.done))

@@ -1,7 +1,7 @@
-"""`event tail`: being there while events come and go.
+"""`event tail`: follow events as they are received, expire and are consumed.
 
-An event comes by `event.received`. One that is kept goes by `event.expired`, or is consumed by a
-run that waits for it later: of that there is no record but the end of this wait.
+An event arrives with the record `event.received`. One that is kept ends with `event.expired`, or is
+consumed by a run that waits for it later; the only record of that is the end of the wait.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _CONSUMED: Final = "wait.ended"
 
 
 def tail(session: Session, given: Given) -> int:
-    """`event tail`: their records as they become durable: received, expired, consumed."""
+    """`event tail`: print the records of events as they become durable."""
     no_follow = given.flag("no_follow")
     opening = opening_given(session, given)
     if no_follow and not opening:
@@ -29,16 +29,16 @@ def tail(session: Session, given: Given) -> int:
 
 
 def is_of_events(record: dict[str, Any]) -> bool:
-    """Does `record` tell what became of an event? The end of a wait does if the event was kept
-    before; else the event's own record has told it."""
+    """Is `record` about an event? The end of a wait is, if the event was kept before it; otherwise
+    the event's own record has said the same already."""
     if record["kind"] != _CONSUMED:
         return True
     return bool(record.get("event")) and str(record.get("received_at")) < str(record["at"])
 
 
 def _before_last(session: Session, count: int) -> int:
-    """The sequence number before the last `count` records of events. Waits end by the thousand
-    without one: were they counted too, there could be any number of events among the last ten."""
-    found = session.call("feed.open", {"kinds": [_EVENTS], "last": count})
-    session.call("feed.close", {"feed": found["feed"]})
-    return int(found["next_seq"]) - 1
+    """The sequence number before the last `count` records of events. The ends of waits are not
+    counted: most have nothing to do with an event, and could make up all of the last `count`."""
+    feed = session.call("feed.open", {"kinds": [_EVENTS], "last": count})
+    session.call("feed.close", {"feed": feed["feed"]})
+    return int(feed["next_seq"]) - 1

@@ -1,6 +1,6 @@
-"""`event send|list`: sending an event, and those that wait to be waited for.
+"""`event send|list`: send an event, and list the events that are kept.
 
-`send` has a short path, so this imports nothing that costs time.
+`send` has a fast path, so this module imports nothing that costs time.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from stackshift_cli.flows.start_params import NO_PAYLOAD, payload_given
 from stackshift_cli.output import messages
 from stackshift_jobs.errors import Usage
 
-_TOLD_RUNS: Final = 5
-"""More runs than these are counted, not named, in a line for people."""
+_NAMED_RUNS: Final = 5
+"""Resumed runs are named in a message up to this number; more are counted."""
 _PAGE: Final = 1000
 
 
 def send(session: Session, given: Given) -> int:
-    """`event send NAME`: its id (`--json`: what became of it); on stderr what it did."""
+    """`event send NAME`: print its id (`--json`: an object with what it did), and on stderr what
+    it did. The event is durable when this returns."""
     params: dict[str, Any] = {"name": given.word("name")}
     for name in ("correlation_key", "idempotency_key"):
         if (text := given.text(name)) is not None:
@@ -28,7 +29,7 @@ def send(session: Session, given: Given) -> int:
         if (ms := given.duration_ms(name)) is not None:
             params[f"{name}_ms"] = ms
     if "idempotency_ttl_ms" in params and "idempotency_key" not in params:
-        raise Usage("--idempotency-ttl is for an event with a key", hint="add --idempotency-key K")
+        raise Usage("--idempotency-ttl requires --idempotency-key")
     if (payload := payload_given(given)) is not NO_PAYLOAD:
         params["payload"] = payload
     sent = session.call("event.send", params)
@@ -41,23 +42,23 @@ def send(session: Session, given: Given) -> int:
 
 
 def _did(sent: dict[str, Any]) -> str:
-    """`resumed run_…`, `kept until …`, or that nothing came of it."""
+    """`resumed run_…`, `kept until …`, or that it was not kept."""
     runs = sent["resumed"]
-    if len(runs) > _TOLD_RUNS:
+    if len(runs) > _NAMED_RUNS:
         did = f"resumed {len(runs)} runs"
     elif runs:
         did = f"resumed {', '.join(runs)}"
     elif sent["kept_until"]:
-        did = f"kept until {sent['kept_until']} for the first that waits for it"
+        did = f"kept until {sent['kept_until']} for the first run that waits for it"
     else:
-        did = "nothing waited for it, and it is not kept"
+        did = "no run was waiting for it, and it was not kept"
     if sent["reused"]:
-        return f"reused {sent['id']}, which has this idempotency key; when it was sent: {did}"
+        return f"reused {sent['id']}, which has this idempotency key; when it was first sent: {did}"
     return did
 
 
 def list_(session: Session, given: Given) -> int:
-    """`event list`: those that are kept, newest first."""
+    """`event list`: list the events that are kept, newest first."""
     from stackshift_cli.output.terminal import draws
     from stackshift_cli.render import tsv
 
@@ -73,19 +74,19 @@ def list_(session: Session, given: Given) -> int:
         if events:
             print_events(session.options, events)
         else:
-            session.say("no events are kept")
+            session.say("no events")
     else:
         for event in events:
             messages.data(tsv.columns(event, tsv.EVENT_COLUMNS))
     if is_cut:
-        session.say(f"these are the newest {limit}; --limit N shows more")
+        session.say(f"showing the newest {limit}; use --limit N to see more")
     return 0
 
 
 def _pages(
     session: Session, params: dict[str, Any], limit: int
 ) -> tuple[list[dict[str, Any]], bool]:
-    """At most `limit` events; may there be more?"""
+    """At most `limit` events, and whether there may be more."""
     events: list[dict[str, Any]] = []
     while True:
         left = min(limit - len(events), _PAGE)

@@ -1,4 +1,4 @@
-"""`completion SHELL` and `help TOPIC`: what helps in the shell."""
+"""`completion SHELL` and `help [COMMAND|TOPIC]`."""
 
 from __future__ import annotations
 
@@ -13,23 +13,25 @@ from stackshift_cli.output import messages
 from stackshift_jobs.errors import NotFound, Usage
 
 
-def completion(session: Session, given: Given) -> int:
-    """`completion SHELL`: a script for the shell to read."""
+def completion(_session: Session, given: Given) -> int:
+    """`completion SHELL`: print the script that the shell has to source."""
     shell = given.word("shell")
     if shell not in SCRIPTS:
-        raise Usage(f"no completion for {shell!r}", hint=f"one of: {', '.join(SCRIPTS)}")
+        raise Usage(
+            f"there is no completion script for {shell!r}", hint=f"one of: {', '.join(SCRIPTS)}"
+        )
     messages.data(SCRIPTS[shell].strip())
     return 0
 
 
-def help_(session: Session, given: Given) -> int:
-    """`help`: a command's help, a topic, or the list of both."""
+def help_(_session: Session, given: Given) -> int:
+    """`help [COMMAND|TOPIC]`: print the help of a command, a topic, or the list of both."""
     words = given.texts("topic")
     if not words:
         from stackshift_cli.commands import typer_app
 
         status = typer_app.run(["--help"])
-        messages.data("\nTopics (stackshift help TOPIC):")
+        messages.data("\nTopics (see stackshift help TOPIC):")
         for name, topic in TOPICS.items():
             messages.data(f"  {name:<12} {topic.splitlines()[0]}")
         return status
@@ -42,7 +44,7 @@ def help_(session: Session, given: Given) -> int:
         names = [*TOPICS, *(" ".join(p) for p in sorted(known))]
         near = difflib.get_close_matches(" ".join(words), names, 3, 0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else "stackshift help"
-        raise NotFound(f"no help on {' '.join(words)!r}", hint=hint, near=near)
+        raise NotFound(f"there is no help on {' '.join(words)!r}", hint=hint, near=near)
     from stackshift_cli.commands import typer_app
 
     return typer_app.run([*path, "--help"])

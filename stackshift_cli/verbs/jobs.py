@@ -21,25 +21,25 @@ _CHECK_SECONDS: Final = 300
 _FAILED: Final = BadConfiguration.exit_status
 
 
-def list_(session: Session, given: Given) -> int:
-    """`jobs list`."""
-    told = session.call("job.list")
-    for module in told["failed_modules"]:
-        session.say(f"does not import: {safe(messages.failed_module(module))}")
+def list_(session: Session, _given: Given) -> int:
+    """`jobs list`: list the jobs; on stderr the modules that failed to import."""
+    reply = session.call("job.list")
+    for module in reply["failed_modules"]:
+        session.say(f"failed to import: {safe(messages.failed_module(module))}")
     if session.json:
-        messages.data(messages.compact(told["jobs"]))
+        messages.data(messages.compact(reply["jobs"]))
     elif draws(session.options):
         from stackshift_cli.render.lists import print_jobs
 
-        print_jobs(session.options, told["jobs"])
+        print_jobs(session.options, reply["jobs"])
     else:
-        for job in told["jobs"]:
+        for job in reply["jobs"]:
             messages.data(tsv.columns(job, tsv.JOB_COLUMNS))
     return 0
 
 
 def show(session: Session, given: Given) -> int:
-    """`jobs show JOB`: all that is known of it, a line a field."""
+    """`jobs show JOB`: print everything that is known about it, one line per field."""
     job = session.call("job.get", {"job": given.word("job")})
     if session.json:
         messages.data(messages.compact(job))
@@ -51,14 +51,16 @@ def show(session: Session, given: Given) -> int:
 
 
 def schema(session: Session, given: Given) -> int:
-    """`jobs schema JOB`: the JSON Schema of its payload; `null` where it takes anything."""
-    found = session.call("job.get", {"job": given.word("job")})["schema"]
-    messages.data(messages.compact(found) if session.json else json.dumps(found, indent=2))
+    """`jobs schema JOB`: print the JSON Schema of its payload; `null` if it accepts anything."""
+    payload_schema = session.call("job.get", {"job": given.word("job")})["schema"]
+    messages.data(
+        messages.compact(payload_schema) if session.json else json.dumps(payload_schema, indent=2)
+    )
     return 0
 
 
-def check(session: Session, given: Given) -> int:
-    """`jobs check`: import every module as a worker would; 78 if any fails. No daemon is needed."""
+def check(session: Session, _given: Given) -> int:
+    """`jobs check`: import every module as a worker would, without a daemon; 78 if any fails."""
     modules = _check(session)
     failed = [module for module in modules if module["error"]]
     if session.json:
@@ -67,7 +69,7 @@ def check(session: Session, given: Given) -> int:
         for module in modules:
             messages.data(_module_line(module))
     if failed:
-        session.say(f"{len(failed)} of {len(modules)} modules failed")
+        session.say(f"{len(failed)} of {len(modules)} modules failed to import")
     has_schedules = any(module.get("schedules") for module in modules)
     if has_schedules and not session.options.quiet:
         from stackshift_cli.daemon.boot import boot_hint
@@ -80,11 +82,12 @@ def check(session: Session, given: Given) -> int:
 def _module_line(module: dict[str, Any]) -> str:
     if (error := module["error"]) is None:
         return tsv.tabbed(("ok", module["module"], ", ".join(module["jobs"])))
-    told = messages.failed_module({"file": module["file"], **error})
-    return tsv.tabbed(("failed", module["module"], told))
+    problem = messages.failed_module({"file": module["file"], **error})
+    return tsv.tabbed(("failed", module["module"], problem))
 
 
 def _check(session: Session) -> list[dict[str, Any]]:
+    """Each module as the worker's check reports it; raises the error that the check ended with."""
     from stackshift_jobs.project.config import load_config
 
     root = session.project.root
@@ -99,21 +102,22 @@ def _check(session: Session) -> list[dict[str, Any]]:
         check=False,
     )
     try:
-        told = json.loads(done.stdout)
-        if "error" in told:
-            raise from_json(told["error"])
-        return list(told["modules"])
+        report = json.loads(done.stdout)
+        if "error" in report:
+            raise from_json(report["error"])
+        return list(report["modules"])
     except (ValueError, KeyError, TypeError) as bad:
-        said = (done.stderr or b"").decode("utf-8", "replace").strip().splitlines()
+        output = (done.stderr or b"").decode("utf-8", "replace").strip().splitlines()
+        last = output[-1] if output else "no output"
         raise StackshiftError(
-            f"the check ended with status {done.returncode}: {said[-1] if said else 'no answer'}",
-            hint="-v shows all it said",
+            f"the check exited with status {done.returncode}: {last}",
+            hint="-v shows its full output",
         ) from bad
 
 
 def worker_python(root: Path, configured: str | None) -> str:
-    """The interpreter of the project's workers: the one configured, else that of its `.venv` if it
-    has stackshift-jobs, else ours."""
+    """The interpreter of the project's workers: the configured one, else that of its `.venv` if
+    stackshift-jobs is installed there, else ours."""
     if configured is not None:
         return str(root / os.path.expanduser(configured))  # noqa: PTH111 - `root /` takes either
     environment = root / ".venv"

@@ -1,8 +1,9 @@
-"""`journal verify|cat|stats|compact|repair|backup|restore`.
+"""`journal verify|cat|stats|compact|repair|backup|restore`: the files of the journal.
 
-Reading files is the daemon's business, so all but `compact` run its offline tools as a program:
-`python -m stackshiftd journal VERB --data-dir DATA`, which answers in JSON lines. They work whether
-or not a daemon runs; those that change the journal take its lock and refuse where one does.
+Only the daemon's code reads these files, so all commands but `compact` run its offline tools as a
+program: `python -m stackshiftd journal VERB --data-dir DATA`, which answers in lines of JSON. They
+work whether or not a daemon is running; those that change the journal take its lock, and refuse if
+a daemon holds it.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ from stackshift_jobs.errors import (
 _ERROR: Final = re.compile(r"error\[(\w+)\]: (.*)")
 
 
-def verify(session: Session, given: Given) -> int:
-    """`journal verify`: 0 if every record is what was written, else 78 and the places."""
+def verify(session: Session, _given: Given) -> int:
+    """`journal verify`: 0 if every record is as it was written; else print the places, and 78."""
     report = _tool(session, "verify")
     if session.json:
         messages.data(messages.compact(report))
@@ -50,8 +51,8 @@ def verify(session: Session, given: Given) -> int:
 
 
 def cat(session: Session, given: Given) -> int:
-    """`journal cat`: the lines as they stand in the files; with `-f` also the records that follow,
-    as the daemon sends them, which is without their checksums."""
+    """`journal cat`: print the lines as they are in the files; with `-f` also the records that
+    follow, as the daemon sends them, without their checksums."""
     newest = given.whole("since_seq", 0, 2**63 - 1) or 0
     command = _command(session, "cat", "--since-seq", str(newest))
     with subprocess.Popen(
@@ -59,19 +60,19 @@ def cat(session: Session, given: Given) -> int:
     ) as tool:
         assert tool.stdout is not None and tool.stderr is not None
         for line in tool.stdout:
-            # A line of the journal is ASCII, so it is safe to print as it is.
+            # Lines of the journal are ASCII, so they are safe to print as they are.
             messages.data(line.decode("ascii", "backslashreplace").rstrip("\n"))
             newest = _seq(line, newest)
-        said = tool.stderr.read()
+        errors = tool.stderr.read()
     if tool.returncode:
-        raise _failure("cat", tool.returncode, said)
+        raise _failure("cat", tool.returncode, errors)
     if given.flag("follow"):
         _follow(newest, session)
     return 0
 
 
 def _seq(line: bytes, otherwise: int) -> int:
-    """The sequence number of a journal's line."""
+    """The sequence number of a line of the journal; `otherwise` if it has none."""
     try:
         return int(json.loads(line)["seq"])
     except (ValueError, KeyError, TypeError):
@@ -86,8 +87,9 @@ def _follow(newest: int, session: Session) -> None:
             sys.stdout.flush()
 
 
-def stats(session: Session, given: Given) -> int:
-    """`journal stats`: from the daemon if one runs, else from the files."""
+def stats(session: Session, _given: Given) -> int:
+    """`journal stats`: print its size and counts, from the daemon if one is running, else from the
+    files."""
     _print_object(session, _stats(session))
     return 0
 
@@ -102,49 +104,50 @@ def _stats(session: Session) -> dict[str, Any]:
     return _tool(session, "stats")
 
 
-def compact(session: Session, given: Given) -> int:
-    """`journal compact`: returns when the snapshot is written."""
+def compact(session: Session, _given: Given) -> int:
+    """`journal compact`: have the daemon write a snapshot, and return when it is written."""
     _print_object(session, session.wait("journal.compact"))
     return 0
 
 
 def repair(session: Session, given: Given) -> int:
-    """`journal repair`: moves what is damaged, and all after it, aside."""
-    question = "move the damaged part of the journal, and all after it, aside"
+    """`journal repair`: move the damaged part, and everything after it, aside; asks first."""
+    question = "move the damaged part of the journal, and everything after it, aside"
     if confirmed(question, given.flag("yes")):
         _print_object(session, _tool(session, "repair"))
     return 0
 
 
 def backup(session: Session, given: Given) -> int:
-    """`journal backup FILE`: asks before it takes the place of a file that is there."""
+    """`journal backup FILE`: copy the journal to FILE; asks before it replaces a file."""
     file = Path(given.word("file")).absolute()
     if file.is_dir():
-        raise Usage(f"{file} is a directory", hint="name the file that the backup shall be")
+        raise Usage(f"{file} is a directory", hint="give the name of the backup file")
     if not file.parent.is_dir():
-        raise Usage(f"there is no directory {file.parent}", hint="make it first")
+        raise Usage(f"there is no directory {file.parent}", hint="create it first")
     if not os.path.lexists(file) or confirmed(f"replace the file {file}", given.flag("yes")):
         _print_object(session, _tool(session, "backup", str(file)))
     return 0
 
 
 def restore(session: Session, given: Given) -> int:
-    """`journal restore FILE`: into a data directory that holds none yet."""
+    """`journal restore FILE`: restore a backup into a data directory that has no journal yet; asks
+    first."""
     file = Path(given.word("file")).absolute()
     if not file.is_file():
-        raise Usage(f"there is no file {file}", hint="name one that journal backup wrote")
+        raise Usage(f"there is no file {file}", hint="give a file that journal backup wrote")
     place = session.project.data_dir
-    question = f"put the journal of the backup {file} into {place}, which must not hold one yet"
+    question = f"restore the backup {file} into {place}, which must not have a journal yet"
     if confirmed(question, given.flag("yes")):
         _print_object(session, _tool(session, "restore", str(file)))
     return 0
 
 
-def _print_object(session: Session, told: dict[str, Any]) -> None:
+def _print_object(session: Session, body: dict[str, Any]) -> None:
     if session.json:
-        messages.data(messages.compact(told))
+        messages.data(messages.compact(body))
         return
-    for name, value in told.items():
+    for name, value in body.items():
         messages.data(tsv.tabbed((name, value)))
 
 
@@ -163,37 +166,40 @@ def _command(session: Session, verb: str, *more: str) -> list[str]:
 
 
 def _tool(session: Session, verb: str, *more: str) -> dict[str, Any]:
-    """The object that the tool answers with; raises the error that it tells of."""
+    """Run an offline tool of the daemon and return the object that it answers with; raises the
+    error that it reports."""
     done = subprocess.run(
         _command(session, verb, *more),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         check=False,
     )
-    told = _last_object(done.stdout)
-    if told is None:
+    answer = _last_object(done.stdout)
+    if answer is None:
         raise _failure(verb, done.returncode, done.stderr)
-    return told
+    return answer
 
 
-def _failure(verb: str, status: int, said: bytes) -> StackshiftError:
-    """The error that a tool ended with: it says it on stderr in the form that we do."""
-    written = said.decode("utf-8", "replace").strip().splitlines()
-    for index, line in enumerate(written):
-        if found := _ERROR.fullmatch(line):
-            hint = written[index + 1] if index + 1 < len(written) else ""
+def _failure(verb: str, status: int, errors: bytes) -> StackshiftError:
+    """The error that a tool ended with. It reports it in `errors`, its stderr, in the form that the
+    command line uses too."""
+    lines = errors.decode("utf-8", "replace").strip().splitlines()
+    for index, line in enumerate(lines):
+        if error := _ERROR.fullmatch(line):
+            code, message = error.groups()
+            hint = lines[index + 1] if index + 1 < len(lines) else ""
             hint = hint.removeprefix("hint: ") if hint.startswith("hint: ") else ""
-            body = {"code": found[1], "message": found[2], "hint": hint}
-            is_held = found[1] == DaemonRunning.code
-            return DaemonRunning(found[2], hint=hint) if is_held else from_json(body)
-    last = safe(written[-1]) if written else "no answer"
-    return StackshiftError(f"journal {verb} ended with status {status}: {last}")
+            if code == DaemonRunning.code:
+                return DaemonRunning(message, hint=hint)
+            return from_json({"code": code, "message": message, "hint": hint})
+    last = safe(lines[-1]) if lines else "no output"
+    return StackshiftError(f"journal {verb} exited with status {status}: {last}")
 
 
 def _last_object(output: bytes) -> dict[str, Any] | None:
-    written = output.strip().splitlines()
+    lines = output.strip().splitlines()
     try:
-        told = json.loads(written[-1]) if written else None
+        last = json.loads(lines[-1]) if lines else None
     except ValueError:
         return None
-    return told if isinstance(told, dict) else None
+    return last if isinstance(last, dict) else None

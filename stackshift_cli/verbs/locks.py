@@ -1,12 +1,13 @@
-"""`state lock|unlock`: taking a lock, extending it and giving it back, by its token.
+"""`state lock|unlock`: acquiring a lock, extending it and releasing it, by its token.
 
-A lock that nobody renews ends with its ttl. `state lock KEY -- COMMAND` is `holding`'s, which does
-renew it.
+A lock that nobody renews expires with its ttl. `state lock KEY -- COMMAND` renews it
+(`flows.lock_hold`).
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import Any, Final
 
@@ -15,10 +16,20 @@ from stackshift_cli.daemon.feed import PASSING, until_back
 from stackshift_cli.daemon.session import Session
 from stackshift_cli.output import messages
 from stackshift_cli.output.safe_text import safe
-from stackshift_jobs.calls.locks import MAX_HOLDER
+from stackshift_jobs.calls.drive import drive
+from stackshift_jobs.calls.locks import (
+    acquire,
+    acquire_call,
+    extend_call,
+    release,
+)
 from stackshift_jobs.errors import DaemonUnavailable, LockHeld, Usage
+from stackshift_jobs.values.limits import MAX_HOLDER
+from stackshift_jobs.wire.retransmit import uncertain
 
 _MAX_TOKEN: Final = 2**63 - 1
+_MANY_REQUESTS: Final = 1000
+"""A command asks again after each restart of the daemon; waiting for one has a bound of its own."""
 _COMMAND_TTL_MS: Final = 30_000
 """How long a lock outlives a command whose `stackshift` was killed, where `--ttl` does not say."""
 
@@ -28,7 +39,7 @@ def lock(session: Session, given: Given) -> int:
     key, command = given.word("key"), given.texts("command")
     ttl_ms = given.duration_ms("ttl")
     if ttl_ms == 0:
-        raise Usage("--ttl cannot be 0: a lock is held for some time", hint="write 30s")
+        raise Usage("--ttl cannot be 0", hint="write 30s")
     if given.text("token") is not None:
         return _extend(session, given, key, ttl_ms)
     if command:
@@ -39,7 +50,8 @@ def lock(session: Session, given: Given) -> int:
         return run_holding(session, held, ttl_ms, command)
     if ttl_ms is None:
         raise Usage(
-            "a lock that no command holds needs an end", hint="add --ttl 30s, or -- COMMAND"
+            "a lock without a command needs --ttl, or it would never expire",
+            hint="add --ttl 30s, or -- COMMAND",
         )
     # Who holds it is the script that called us: we are gone when somebody looks.
     holder = f"stackshift state lock, for pid {os.getppid()}"
@@ -47,13 +59,15 @@ def lock(session: Session, given: Given) -> int:
 
 
 def unlock(session: Session, given: Given) -> int:
-    """`state unlock KEY --token N`: give it back."""
+    """`state unlock KEY --token N`: release it."""
     key, token = given.word("key"), given.whole("token", 0, _MAX_TOKEN)
     if token is None:
         raise Usage("--token is missing", hint="it is what state lock has printed")
-    released = _by_token(session, "lock.release", {"key": key, "token": token})
+    # Whether it expired meanwhile is not known here; either way it is not ours after a repeat.
+    calls = release(key, token, lambda: False, _MANY_REQUESTS)
+    _of_token(lambda: drive(calls, _Persistent(session)))
     if session.json:
-        messages.data(messages.compact(released))
+        messages.data(messages.compact({"key": key, "token": token}))
     else:
         session.say(f"{safe(key)} released")
     return 0
@@ -64,21 +78,40 @@ def _extend(session: Session, given: Given, key: str, ttl_ms: int | None) -> int
         raise Usage("--token extends a lock that is held; leave out COMMAND and --wait")
     if ttl_ms is None:
         raise Usage("how long is it to be held from now on?", hint="add --ttl 30s")
-    token = given.whole("token", 0, _MAX_TOKEN)
-    params = {"key": key, "token": token, "ttl_ms": ttl_ms}
-    return _print(session, _by_token(session, "lock.extend", params))
+    token = given.whole("token", 0, _MAX_TOKEN) or 0
+    call = extend_call(key, token, ttl_ms / 1000)
+    return _print(session, _of_token(lambda: session.call(*call)))
 
 
-def _by_token(session: Session, method: str, params: dict[str, Any]) -> dict[str, Any]:
-    """What the daemon does with the lock that has this token. Where it has another there is nothing
-    to wait for, as there is for who wants to take it."""
+def _of_token(ask: Callable[[], Any]) -> Any:
+    """What the daemon does with the lock that has this token. If another holder has it, waiting
+    would not help, as it does when acquiring."""
     try:
-        done: dict[str, Any] = session.call(method, params)
-        return done
+        return ask()
     except LockHeld as bad:
         owner = bad.fields.get("owner")
-        hint = f"stackshift runs show {owner}" if owner else "it ran out, and another took it"
+        hint = f"stackshift runs show {owner}" if owner else "it expired, and another holder has it"
         raise LockHeld(bad.message, hint=hint, **bad.fields) from bad
+
+
+class _Persistent:
+    """Sends lock requests, waiting for the daemon to come back where it restarts: the calls of
+    `calls.locks` are then repeated, and mean what they meant the first time."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        session.connection()  # Where there is none at first, there is none to wait for.
+
+    def call(self, method: str, params: Mapping[str, Any], *, timeout: float | None = None) -> Any:
+        """The result of a request; the time it waits for the lock comes on top of the usual."""
+        try:
+            return self._session.call(method, params, params.get("wait_ms", 0) / 1000)
+        except DaemonUnavailable as bad:
+            if bad.fields.get("reason") not in PASSING:
+                raise
+            for _ in until_back(self._session, bad):
+                pass
+            raise uncertain(method, bad) from bad
 
 
 def _print(session: Session, held: dict[str, Any]) -> int:
@@ -97,32 +130,16 @@ def _holder_of(program: str) -> str:
 
 
 def _acquired(session: Session, given: Given, key: str, ttl_ms: int, holder: str) -> dict[str, Any]:
-    """Take the lock, waiting for it if asked, also across a restart of the daemon."""
+    """Acquire the lock, waiting for it if asked, also across a restart of the daemon."""
     wait_ms = given.duration_ms("wait") or 0
-    params = {
-        "key": key,
-        "ttl_ms": ttl_ms,
-        "holder": holder,
-        # The same for all that is asked here: a lock that was given before the connection broke is
-        # given again, and not to somebody else.
-        "asker": os.urandom(16).hex(),
-    }
-    session.connection()  # Where there is none at first, there is none to wait for.
-    deadline = monotonic() + wait_ms / 1000
-    while True:
-        left_ms = max(0, round((deadline - monotonic()) * 1000)) if wait_ms else 0
-        try:
-            held: dict[str, Any] = session.call(
-                "lock.acquire", {**params, "wait_ms": left_ms}, left_ms / 1000
-            )
-            return held
-        except LockHeld as bad:
-            raise _held(key, bad, bool(wait_ms)) from bad
-        except DaemonUnavailable as bad:
-            if bad.fields.get("reason") not in PASSING:
-                raise
-            for _ in until_back(session, bad):
-                pass
+    # One asker for all requests: a lock that was granted before the connection broke is granted to
+    # it again, and not to somebody else.
+    asker = os.urandom(16).hex()
+    call = acquire_call(key, ttl=ttl_ms / 1000, wait=wait_ms / 1000, holder=holder, asker=asker)
+    try:
+        return dict(drive(acquire(call, monotonic, _MANY_REQUESTS), _Persistent(session)))
+    except LockHeld as bad:
+        raise _held(key, bad, bool(wait_ms)) from bad
 
 
 def _held(key: str, bad: LockHeld, waited: bool) -> LockHeld:

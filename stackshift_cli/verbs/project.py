@@ -1,4 +1,4 @@
-"""`init [DIR]`: a project with one job, ready to start."""
+"""`init [DIR]`: create a project with one job that is ready to start."""
 
 from __future__ import annotations
 
@@ -34,46 +34,48 @@ _IGNORED: Final = f"{DEFAULT_DATA_DIR}/"
 
 
 def init(session: Session, given: Given) -> int:
-    """Make the project; refuses to touch one that is there."""
-    # As for every command that takes -C: it says where one stands.
+    """`init [DIR]`: create the project and print its directory; raises `Conflict` if there is one
+    already."""
+    # As for every command, -C replaces the working directory.
     here = Path(session.options.project or ".")
     root = (here / (given.text("directory") or ".")).absolute()
     config, job = root / CONFIG_FILE, root / "jobs" / "hello.py"
     for file in (config, job):
         if os.path.lexists(file):
-            raise Conflict(f"{file} is there already", hint="choose another directory")
+            raise Conflict(f"{file} already exists", hint="choose another directory")
     try:
         job.parent.mkdir(parents=True, exist_ok=True)
         _write_new(job, HELLO)
         _ignore(root / ".gitignore")
-        # Last: with it the directory is a project.
+        # Last, since it makes the directory a project.
         _write_new(config, commented_settings())
     except OSError as bad:
         raise StackshiftError(f"cannot write {bad.filename}: {bad.strerror}") from bad
-    made = [str(path.relative_to(root)) for path in (config, job)]
+    files = [str(path.relative_to(root)) for path in (config, job)]
     if session.json:
-        messages.data(messages.compact({"project": str(root), "files": made}))
+        messages.data(messages.compact({"project": str(root), "files": files}))
     else:
         messages.data(safe(str(root)))
-        session.say(f"wrote {', '.join(made)}")
+        session.say(f"wrote {', '.join(files)}")
         session.say("hint: stackshift start hello -F name=World --wait")
     return 0
 
 
 def commented_settings() -> str:
-    """A `stackshift.toml` that sets nothing and shows every setting that has an effect."""
+    """The text of a `stackshift.toml` that sets nothing and shows, as comments, every setting that
+    has an effect."""
     from stackshift_jobs.project.config import IDLE, KEYS, QUEUES
 
-    offered = [key for key in KEYS if key.path not in IDLE]
-    written = ["# All settings, at their defaults. Remove the # of a line to change it.", ""]
-    for section in dict.fromkeys(key.section for key in offered):
-        # A table of that name would be a queue of that name.
-        written.append("# [queues.NAME]" if section == QUEUES else f"[{section}]")
-        for key in offered:
+    keys = [key for key in KEYS if key.path not in IDLE]
+    lines = ["# All settings, at their defaults. Remove the # of a line to change it.", ""]
+    for section in dict.fromkeys(key.section for key in keys):
+        # Without the # there would be a queue called NAME.
+        lines.append("# [queues.NAME]" if section == QUEUES else f"[{section}]")
+        for key in keys:
             if key.section == section:
-                written.append(f"# {key.name} = {_shown_default(key)}")
-        written.append("")
-    return "\n".join(written)
+                lines.append(f"# {key.name} = {_shown_default(key)}")
+        lines.append("")
+    return "\n".join(lines)
 
 
 def _shown_default(key: Key) -> str:
@@ -83,8 +85,8 @@ def _shown_default(key: Key) -> str:
 
 
 def _write_new(file: Path, text: str) -> None:
-    with file.open("x", encoding="utf-8") as made:
-        made.write(text)
+    with file.open("x", encoding="utf-8") as new:
+        new.write(text)
 
 
 def _ignore(file: Path) -> None:

@@ -1,4 +1,4 @@
-"""`queues list|show|pause|resume|limit|drain|purge`: when the runs of a queue go."""
+"""`queues list|show|pause|resume|limit|drain|purge`: inspect and control queues."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _MOST: Final = 1_000_000
 _LIMITS: Final = ("concurrency", "key_concurrency", "rate", "rate_burst")
 
 
-def list_(session: Session, given: Given) -> int:
-    """`queues list`."""
+def list_(session: Session, _given: Given) -> int:
+    """`queues list`: list all queues."""
     queues = session.call("queue.list")["queues"]
     if session.json:
         messages.data(messages.compact(queues))
@@ -34,7 +34,7 @@ def list_(session: Session, given: Given) -> int:
 
 
 def show(session: Session, given: Given) -> int:
-    """`queues show Q`: a line a field, and where each limit is from."""
+    """`queues show Q`: print its fields, one per line, and where each limit comes from."""
     queue = session.call("queue.show", {"queue": given.word("queue")})
     if session.json:
         messages.data(messages.compact(queue))
@@ -43,8 +43,8 @@ def show(session: Session, given: Given) -> int:
     keys = queue.pop("busy_keys")
     for name, value in queue.items():
         if name in sources:
-            told = "none" if value is None else value
-            messages.data(tsv.tabbed((name, told, f"({sources[name]})")))
+            shown = "none" if value is None else value
+            messages.data(tsv.tabbed((name, shown, f"({sources[name]})")))
         elif value is not None:
             messages.data(tsv.tabbed((name, value)))
     for key in keys:
@@ -53,21 +53,21 @@ def show(session: Session, given: Given) -> int:
 
 
 def pause(session: Session, given: Given) -> int:
-    """`queues pause Q`: what executes goes on, nothing else starts."""
+    """`queues pause Q`: start no more of its runs; those that are running continue."""
     queue = session.call("queue.pause", {"queue": given.word("queue")})
-    was = "paused" if queue["changed"] else "was paused already"
-    return _told(session, queue, f"{safe(queue['name'])} {was}")
+    outcome = "paused" if queue["changed"] else "is already paused"
+    return _report(session, queue, f"{safe(queue['name'])} {outcome}")
 
 
 def resume(session: Session, given: Given) -> int:
-    """`queues resume Q`."""
+    """`queues resume Q`: start its runs again."""
     queue = session.call("queue.resume", {"queue": given.word("queue")})
-    was = "resumed" if queue["changed"] else "was not paused"
-    return _told(session, queue, f"{safe(queue['name'])} {was}")
+    outcome = "resumed" if queue["changed"] else "is not paused"
+    return _report(session, queue, f"{safe(queue['name'])} {outcome}")
 
 
 def limit(session: Session, given: Given) -> int:
-    """`queues limit Q`: holds until it is changed again, also over a restart."""
+    """`queues limit Q`: change its limits until they are changed again, also across restarts."""
     params: dict[str, Any] = {"queue": given.word("queue")}
     for name in ("concurrency", "key_concurrency", "rate_burst"):
         if given.text(name) == "none":
@@ -80,15 +80,16 @@ def limit(session: Session, given: Given) -> int:
         params["reset"] = True
     if len(params) == 1:
         raise Usage(
-            "no limit was given", hint="--concurrency N, --rate 100/m, …, or --reset for none"
+            "no limit was given",
+            hint="give --concurrency N, --rate 100/m, …, or --reset to remove all of them",
         )
     queue = session.call("queue.limit", params)
-    bounds = [f"{name} {queue[name]}" for name in _LIMITS if _tells(queue, name)]
-    return _told(session, queue, f"{safe(queue['name'])}: {', '.join(bounds) or 'no limits'}")
+    bounds = [f"{name} {queue[name]}" for name in _LIMITS if _is_limited(queue, name)]
+    return _report(session, queue, f"{safe(queue['name'])}: {', '.join(bounds) or 'no limits'}")
 
 
 def drain(session: Session, given: Given) -> int:
-    """`queues drain Q`: pause it, and return when no run of it executes."""
+    """`queues drain Q`: pause it, and return when none of its runs is running."""
     name = given.word("queue")
     deadline = Deadline(given.duration_ms("timeout"))
     while True:
@@ -96,23 +97,23 @@ def drain(session: Session, given: Given) -> int:
             queue = session.connection().call("queue.drain", {"queue": name}, deadline.left())
         except TimeoutError:
             session.say(f"{safe(name)} stays paused")
-            raise deadline.passed(f"what executes in {safe(name)}") from None
+            raise deadline.passed(f"work in queue {safe(name)}") from None
         except KeyboardInterrupt:
             session.say(f"Detached; {safe(name)} stays paused")
             raise
         except DaemonUnavailable as bad:
             for _ in until_back(session, bad):
-                deadline.check(f"what executes in {safe(name)}")
+                deadline.check(f"work in queue {safe(name)}")
         else:
             depth = queue["depth"]
-            return _told(session, queue, f"{safe(name)} drained and paused, {depth} queued")
+            return _report(session, queue, f"{safe(name)} drained and paused, {depth} queued")
 
 
 def purge(session: Session, given: Given) -> int:
-    """`queues purge Q`: cancel what waits in it for a slot, for its time or for another try."""
+    """`queues purge Q`: cancel its runs that are queued, scheduled or waiting for a retry."""
     name = given.word("queue")
     count = session.call("queue.purge", {"queue": name, "dry_run": True})["cancelled"]
-    runs = "1 run that waits" if count == 1 else f"{count} runs that wait"
+    runs = f"{count} queued, scheduled or retrying run{'' if count == 1 else 's'}"
     if not confirmed(f"cancel {runs} in {name}", given.flag("yes")):
         return 0
     reply = session.wait("queue.purge", {"queue": name})
@@ -124,7 +125,7 @@ def purge(session: Session, given: Given) -> int:
     return 0
 
 
-def _told(session: Session, queue: dict[str, Any], text: str) -> int:
+def _report(session: Session, queue: dict[str, Any], text: str) -> int:
     if session.json:
         messages.data(messages.compact(queue))
     else:
@@ -136,8 +137,8 @@ def _status(queue: dict[str, Any]) -> str:
     return "paused" if queue["paused"] else "open"
 
 
-def _tells(queue: dict[str, Any], name: str) -> bool:
-    """Is there anything to say of a limit? A burst means nothing without a rate."""
+def _is_limited(queue: dict[str, Any], name: str) -> bool:
+    """Is the limit `name` set and effective? A burst has no effect without a rate."""
     if name == "rate_burst":
         return queue["rate"] is not None and queue[name] != 1
     return queue[name] is not None

@@ -1,4 +1,4 @@
-"""`runs cancel|retry|fork|rm`: acting on runs."""
+"""`runs cancel|retry|fork|rm`: commands that change runs."""
 
 from __future__ import annotations
 
@@ -16,15 +16,13 @@ from stackshift_cli.render import tsv
 from stackshift_jobs.errors import PayloadRefused, StackshiftError, Usage
 from stackshift_jobs.values import strict_json
 
-_ALREADY: Final = {
-    "completed": "had completed",
-    "failed": "had failed",
-    "cancelled": "was cancelled",
-}
+_ALREADY: Final = {"completed": "has already completed", "failed": "has already failed"}
+"""Why a run in this status is not cancelled; else it is already in its status."""
 
 
 def cancel(session: Session, given: Given) -> int:
-    """`runs cancel RUN...`: each on its own; the first that could not be decides the status."""
+    """`runs cancel RUN...`: cancel each; the first that could not be cancelled decides the exit
+    status."""
     done: list[dict[str, Any]] = []
     status = 0
     for run in given.texts("runs"):
@@ -37,8 +35,8 @@ def cancel(session: Session, given: Given) -> int:
             continue
         done.append(reply)
         if not reply["changed"]:
-            was = _ALREADY.get(reply["status"], f"is {reply['status']}")
-            session.say(f"{reply['id']} {was} already")
+            outcome = _ALREADY.get(reply["status"], f"is already {reply['status']}")
+            session.say(f"{reply['id']} {outcome}")
         if not session.json:
             messages.data(reply["id"])
     if session.json:
@@ -47,28 +45,28 @@ def cancel(session: Session, given: Given) -> int:
 
 
 def retry(session: Session, given: Given) -> int:
-    """`runs retry RUN`: send a finished run on again."""
+    """`runs retry RUN`: continue a failed or cancelled run from its recorded steps."""
     params: dict[str, Any] = {"run": given.word("run"), **_from_step(given)}
     if given.texts("set"):
         params["set"] = dict(_replacement(text) for text in given.texts("set"))
         _warn_of_unrecorded(session, params["run"], params["set"])
     if given.flag("dry_run"):
         params["dry_run"] = True
-    return _told(session, session.call("run.retry", params))
+    return _report(session, session.call("run.retry", params))
 
 
 def fork(session: Session, given: Given) -> int:
-    """`runs fork RUN`: the same as a new run."""
+    """`runs fork RUN`: start a new run that reuses the recorded steps of this one."""
     params: dict[str, Any] = {"run": given.word("run"), **_from_step(given)}
     if (payload := payload_given(given)) is not NO_PAYLOAD:
         params["payload"] = payload
     if given.flag("dry_run"):
         params["dry_run"] = True
-    return _told(session, session.call("run.fork", params))
+    return _report(session, session.call("run.fork", params))
 
 
 def rm(session: Session, given: Given) -> int:
-    """`runs rm RUN`: take a finished run out of lists and dead letter."""
+    """`runs rm RUN`: remove a finished run from lists and the dead letter, after confirmation."""
     run = session.call("run.get", {"run": given.word("run")})
     if not confirmed(f"remove {run['id']} ({run['job']}, {run['status']})", given.flag("yes")):
         return 0
@@ -91,13 +89,13 @@ def _replacement(text: str) -> tuple[str, Any]:
     except PayloadRefused as bad:
         raise PayloadRefused(
             f"--set {step}: {bad.message}",
-            hint="it must be JSON; quote it for the shell",
+            hint="pass JSON, quoted for the shell",
             **bad.fields,
         ) from bad
 
 
 def _warn_of_unrecorded(session: Session, run: str, replaced: Iterable[str]) -> None:
-    """Say which of the steps `replaced` the run has not recorded: most likely misspelt."""
+    """Warn of steps in `replaced` that the run has not recorded; they are probably misspelled."""
     detail = session.call("run.get", {"run": run, "detail": True})
     recorded = [str(step["name"]) for step in detail.get("steps") or ()]
     for name in replaced:
@@ -105,20 +103,19 @@ def _warn_of_unrecorded(session: Session, run: str, replaced: Iterable[str]) -> 
             known = safe(", ".join(recorded)) or "none"
             session.say(
                 f"warning: {detail['id']} has not recorded a step {safe(repr(name))}"
-                f" (its steps: {known}); the result is for one that is yet to come"
+                f" (recorded: {known}); the result is kept in case it reaches that step"
             )
 
 
-def _told(session: Session, reply: dict[str, Any]) -> int:
-    """Print the id; say which steps are reused and which happen again (`--dry-run`: as a list)."""
+def _report(session: Session, reply: dict[str, Any]) -> int:
+    """Print the id of the run, and on stderr how many steps are reused and repeated; with
+    `--dry-run` print the list of steps instead."""
     if session.json:
         messages.data(messages.compact(reply))
         return 0
     reused, again = len(reply["reused_steps"]), len(reply["repeated_steps"])
     steps = "step" if reused == 1 else "steps"
-    counts = (
-        f"{reused} recorded {steps} reused, {again} {'happens' if again == 1 else 'happen'} again"
-    )
+    counts = f"{reused} recorded {steps} reused, {again} repeated"
     if not reply["dry_run"]:
         messages.data(reply["id"])
         session.say(counts)

@@ -1,4 +1,4 @@
-"""`runs tail|wait`: being there while runs go on."""
+"""`runs tail|wait`: follow runs, and wait until they end."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from stackshift_jobs.errors import DaemonUnavailable, Usage
 
 _SILENCE_SECONDS: Final = 1.0
 TAIL_RECORDS: Final = 10
-"""What `tail --no-follow` shows where nothing says how much."""
+"""How many records `tail --no-follow` shows without `-n` or `--since`."""
 
 
 def tail(session: Session, given: Given) -> int:
-    """`runs tail [RUN]`: records as they become durable."""
+    """`runs tail [RUN]`: print the records of a run, or of all runs, as they become durable. The
+    end of the run RUN decides the exit status."""
     opening = opening_given(session, given)
     run = given.text("run")
     if run is not None:
@@ -31,9 +32,9 @@ def tail(session: Session, given: Given) -> int:
 
 
 def opening_given(session: Session, given: Given) -> dict[str, Any]:
-    """Where a feed is to begin: `--since` and `-n`."""
+    """The params of `feed.open` that say where the feed begins, from `--since` and `-n`."""
     if given.text("since") is not None and given.text("lines") is not None:
-        raise Usage("--since and -n exclude each other")
+        raise Usage("--since and -n cannot be used together")
     opening: dict[str, Any] = {}
     if (since := since_time(session, given)) is not None:
         opening["since"] = since
@@ -49,8 +50,8 @@ def tail_records(
     detached: str,
     is_shown: Callable[[dict[str, Any]], bool] = lambda _: True,
 ) -> int:
-    """Print the records of the feed opened with `opening` as they become durable, or those that are
-    there, if they are to be shown. `detached` is said where Ctrl-C ends it."""
+    """Print the records of the feed opened with `opening` for which `is_shown` is true: as they
+    become durable, or with `no_follow` those there are now. `detached` is the message on Ctrl-C."""
     if not no_follow:
         return _tail_all(session, opening, detached, is_shown)
     begins = opening.keys() & {"since", "since_seq", "last"}
@@ -61,12 +62,12 @@ def tail_records(
 
 def _tail_run(session: Session, given: Given, run: str, opening: dict[str, Any]) -> int:
     if given.flag("no_follow"):
-        found = session.call("run.get", {"run": run, "detail": True})
-        records = [r for r in found["timeline"] if r["at"] >= opening.get("since", "")]
+        detail = session.call("run.get", {"run": run, "detail": True})
+        records = [r for r in detail["timeline"] if r["at"] >= opening.get("since", "")]
         for record in records[-opening["last"] or len(records) :] if "last" in opening else records:
             print_record(session, record)
         return 0
-    # The full id: `@last` would be another run after a reconnection.
+    # The full id, since `@last` could name another run after a reconnection.
     run_id = session.call("run.get", {"run": run})["id"]
     ended = show_until_end(session, run_id, {"run": run_id, **opening}, Deadline(None))
     status = exit_of(ended)
@@ -96,12 +97,12 @@ def _tail_all(
 def _print_recent(
     session: Session, opening: dict[str, Any], is_shown: Callable[[dict[str, Any]], bool]
 ) -> int:
-    """What is there now, and no more: up to the newest durable record."""
+    """Print the feed up to the record that is the newest durable one now."""
     newest = int(session.call("journal.stats")["durable_seq"])
     silence = 0
     for happening in follow(session, opening):
         if not isinstance(happening, FeedRecord):
-            # The newest record may be one that feeds leave out: then nothing more comes.
+            # Feeds leave some records out. If the newest is one of them, nothing more arrives.
             silence += 1
             if silence * TICK_SECONDS >= _SILENCE_SECONDS:
                 return 0
@@ -115,10 +116,11 @@ def _print_recent(
 
 
 def wait(session: Session, given: Given) -> int:
-    """`runs wait RUN...`: say of each run when it ends; failed outranks cancelled."""
+    """`runs wait RUN...`: print id and status of each run as it ends. In the exit status, failed
+    outranks cancelled. Raises `TimedOut` after `--timeout`."""
     deadline = Deadline(given.duration_ms("timeout"))
-    found = [session.call("run.get", {"run": run}) for run in given.texts("runs")]
-    left = dict.fromkeys(run["id"] for run in found)
+    runs = [session.call("run.get", {"run": run}) for run in given.texts("runs")]
+    left = dict.fromkeys(run["id"] for run in runs)
     statuses: set[int] = set()
     try:
         while left:
@@ -137,7 +139,8 @@ def wait(session: Session, given: Given) -> int:
 
 
 def _ended(session: Session, runs: list[str], deadline: Deadline) -> Any:
-    """The runs of `runs` as they end. If the connection breaks it stops early, with a new one."""
+    """Yield those of `runs` that have ended, as they end. If the connection breaks, wait for a new
+    one and stop early."""
     connection = session.connection()
     try:
         for run in runs:

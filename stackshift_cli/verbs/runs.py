@@ -1,4 +1,4 @@
-"""`runs list|show|why|logs`: looking at runs. Nothing here changes one."""
+"""`runs list|show|why|logs`: inspect runs, without changing them."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from stackshift_cli.output.terminal import draws
 from stackshift_cli.render import tsv
 from stackshift_jobs.errors import Usage
 
-_MOST_AT_ONCE: Final = 1000
-"""What the daemon gives a page of, at most."""
+_PAGE: Final = 1000
+"""The most entries that the daemon returns in a page."""
 _POLL_SECONDS: Final = 0.3
 
 
 def list_(session: Session, given: Given) -> int:
-    """`runs list`: newest first."""
+    """`runs list`: list runs, newest first."""
     params: dict[str, Any] = {"dead": True} if given.flag("dead") else {}
     if (status := given.text("status")) is not None:
         params["status"] = status
@@ -31,7 +31,7 @@ def list_(session: Session, given: Given) -> int:
 
 
 def listed(session: Session, given: Given, params: dict[str, Any]) -> int:
-    """List the runs that fit `params` and what both `runs list` and `dead list` take."""
+    """List the runs that match `params` and the options that `runs list` and `dead list` share."""
     limit = given.whole("limit", 1, 10_000_000) or 50
     filters = {name: given.text(name) for name in ("job", "queue", "cursor")}
     params = params | {k: v for k, v in filters.items() if v is not None}
@@ -50,7 +50,7 @@ def listed(session: Session, given: Given, params: dict[str, Any]) -> int:
         else:
             session.say("no runs")
         if cursor:
-            session.say(f"more: --cursor {cursor}")
+            session.say(f"for more, add --cursor {cursor}")
     else:
         for run in runs:
             messages.data(tsv.columns(run, tsv.RUN_COLUMNS))
@@ -60,7 +60,7 @@ def listed(session: Session, given: Given, params: dict[str, Any]) -> int:
 def _pages(
     session: Session, params: dict[str, Any], limit: int
 ) -> tuple[list[dict[str, Any]], str | None]:
-    """At most `limit` runs, and the cursor to go on from."""
+    """At most `limit` runs, and the cursor of the next page."""
     runs: list[dict[str, Any]] = []
     cursor: str | None = params.get("cursor")
     while len(runs) < limit:
@@ -68,7 +68,7 @@ def _pages(
             "run.list",
             {
                 **params,
-                "limit": min(limit - len(runs), _MOST_AT_ONCE),
+                "limit": min(limit - len(runs), _PAGE),
                 **({"cursor": cursor} if cursor else {}),
             },
         )
@@ -80,7 +80,7 @@ def _pages(
 
 
 def since_time(session: Session, given: Given) -> str | None:
-    """`--since`, a duration back from now or a time, as a time."""
+    """The time that `--since` gives, as a time or as a duration before now; None without it."""
     from stackshift_jobs.values.durations import milliseconds, rfc3339
 
     text = given.text("since")
@@ -97,7 +97,8 @@ def since_time(session: Session, given: Given) -> str | None:
 
 
 def show(session: Session, given: Given) -> int:
-    """`runs show`: a picture on a terminal, one line an entry in a pipe."""
+    """`runs show RUN`: draw its timeline on a terminal or to a file; in a pipe print one line per
+    entry."""
     run = session.call("run.get", {"run": given.word("run"), "detail": True})
     logs = _all_logs(session, run["id"]) if given.flag("logs") else []
     svg, html = given.text("svg"), given.text("html")
@@ -117,52 +118,35 @@ def show(session: Session, given: Given) -> int:
 
 
 def _print_entries(run: dict[str, Any], logs: list[dict[str, Any]]) -> None:
-    """Records and log lines in the order in which they happened; last, why it does not go on, or
-    that its records are gone."""
+    """Print records and log lines in the order in which they happened; then why the run is not
+    progressing, or that its records are gone."""
     from stackshift_cli.timeline.build import FORGOTTEN, is_forgotten
     from stackshift_jobs.values.durations import format_ms
 
     entries = [(record["at"], tsv.record(record)) for record in run["timeline"]]
-    entries += [
-        (
-            line["at"],
-            tsv.tabbed(
-                (
-                    None,
-                    line["at"],
-                    f"log.{line['stream']}",
-                    run["id"],
-                    line["attempt"],
-                    line["step"],
-                    line["message"],
-                )
-            ),
-        )
-        for line in logs
-    ]
+    entries += [(line["at"], tsv.log_entry(run, line)) for line in logs]
     for _, text in sorted(entries, key=lambda entry: entry[0]):
         messages.data(text)
     if is_forgotten(run):
         took = "" if run["duration_ms"] is None else f" in {format_ms(run['duration_ms'])}"
-        told = f"{run['status']}{took}; {FORGOTTEN}"
-        line = (None, run["finished_at"], "end", run["id"], run["attempt"], None, told)
-        messages.data(tsv.tabbed(line))
+        text = f"{run['status']}{took}; {FORGOTTEN}"
+        messages.data(tsv.end_line(run, "end", text, run["finished_at"]))
     if run.get("why") and run["finished_at"] is None:
-        messages.data(tsv.tabbed((None, None, "why", run["id"], run["attempt"], None, run["why"])))
+        messages.data(tsv.end_line(run, "why", run["why"]))
 
 
 def why(session: Session, given: Given) -> int:
-    """`runs why`: the one sentence."""
-    told = session.call("run.why", {"run": given.word("run")})
+    """`runs why RUN`: print in one sentence why it is not progressing."""
+    reply = session.call("run.why", {"run": given.word("run")})
     if session.json:
-        messages.data(messages.compact(told))
+        messages.data(messages.compact(reply))
     else:
-        messages.data(safe(told["why"] or f"it is {told['status']}"))
+        messages.data(safe(reply["why"] or f"it is {reply['status']}"))
     return 0
 
 
 def logs(session: Session, given: Given) -> int:
-    """`runs logs`: what the handler printed and logged."""
+    """`runs logs RUN [-f]`: print what the handler printed and logged."""
     run = session.call("run.get", {"run": given.word("run")})["id"]
     params: dict[str, Any] = {"run": run}
     if (step := given.text("step")) is not None:
@@ -170,12 +154,12 @@ def logs(session: Session, given: Given) -> int:
     after = 0
     with detaching(run):
         while True:
-            page = session.call("run.logs", {**params, "after": after, "limit": _MOST_AT_ONCE})
+            page = session.call("run.logs", {**params, "after": after, "limit": _PAGE})
             for line in page["lines"]:
                 _print_log_line(session, line)
             sys.stdout.flush()
             after = page["next"]
-            if len(page["lines"]) == _MOST_AT_ONCE:
+            if len(page["lines"]) == _PAGE:
                 continue
             if page["finished"] or not given.flag("follow"):
                 return 0
@@ -183,14 +167,14 @@ def logs(session: Session, given: Given) -> int:
 
 
 def _all_logs(session: Session, run: str) -> list[dict[str, Any]]:
-    kept: list[dict[str, Any]] = []
+    lines: list[dict[str, Any]] = []
     after = 0
     while True:
-        page = session.call("run.logs", {"run": run, "after": after, "limit": _MOST_AT_ONCE})
-        kept += page["lines"]
+        page = session.call("run.logs", {"run": run, "after": after, "limit": _PAGE})
+        lines += page["lines"]
         after = page["next"]
-        if len(page["lines"]) < _MOST_AT_ONCE:
-            return kept
+        if len(page["lines"]) < _PAGE:
+            return lines
 
 
 def _print_log_line(session: Session, line: dict[str, Any]) -> None:

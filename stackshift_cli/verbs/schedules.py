@@ -1,4 +1,4 @@
-"""`schedules list|next|pause|resume|trigger`: what starts jobs by itself."""
+"""`schedules list|next|pause|resume|trigger`: inspect and control the schedules of jobs."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from stackshift_cli.render import tsv
 _MAX_SHOWN: Final = 1000
 
 
-def list_(session: Session, given: Given) -> int:
-    """`schedules list`."""
+def list_(session: Session, _given: Given) -> int:
+    """`schedules list`: list all schedules; on stderr what keeps them from starting runs."""
     schedules = session.call("schedule.list")["schedules"]
     if session.json:
         messages.data(messages.compact(schedules))
@@ -25,19 +25,19 @@ def list_(session: Session, given: Given) -> int:
 
         print_schedules(session.options, schedules)
     else:
-        for each in schedules:
-            messages.data(tsv.columns(each, tsv.SCHEDULE_COLUMNS))
-    for each in schedules:
-        if each["problem"]:
-            session.say(f"{safe(each['job'])} cannot start: {safe(each['problem'])}")
-    lives = any(not each["retired"] for each in schedules)
-    if lives and not session.options.quiet and (hint := boot_hint(session.project.root)):
+        for schedule in schedules:
+            messages.data(tsv.columns(schedule, tsv.SCHEDULE_COLUMNS))
+    for schedule in schedules:
+        if schedule["problem"]:
+            session.say(f"{safe(schedule['job'])} cannot start: {safe(schedule['problem'])}")
+    is_live = any(not schedule["retired"] for schedule in schedules)
+    if is_live and not session.options.quiet and (hint := boot_hint(session.project.root)):
         session.say(f"hint: {safe(hint)}")
     return 0
 
 
 def next_(session: Session, given: Given) -> int:
-    """`schedules next [JOB]`: the ticks to come, the next one first."""
+    """`schedules next [JOB] [-n N]`: print the upcoming ticks, the next one first."""
     params: dict[str, Any] = {"count": given.whole("number", 1, _MAX_SHOWN) or 5}
     job = given.text("job")
     if job is not None:
@@ -53,35 +53,36 @@ def next_(session: Session, given: Given) -> int:
         for tick in ticks:
             messages.data(tsv.columns(tick, tsv.TICK_COLUMNS))
     if not ticks:
-        session.say("nothing will come" if job is None else f"{safe(job)} has no tick to come")
+        session.say("no upcoming ticks" if job is None else f"{safe(job)} has no upcoming ticks")
     return 0
 
 
 def pause(session: Session, given: Given) -> int:
-    """`schedules pause JOB`."""
+    """`schedules pause JOB`: start no runs by its schedule until it is resumed."""
     reply = session.call("schedule.pause", {"job": given.word("job")})
     if not reply["changed"]:
-        session.say(f"the schedule of {safe(reply['job'])} was paused already")
-    return _told(session, reply)
+        session.say(f"the schedule of {safe(reply['job'])} is already paused")
+    return _report(session, reply)
 
 
 def resume(session: Session, given: Given) -> int:
-    """`schedules resume JOB`."""
+    """`schedules resume JOB`: start runs by its schedule again, from the next tick on."""
     reply = session.call("schedule.resume", {"job": given.word("job")})
     if not reply["changed"]:
-        session.say(f"the schedule of {safe(reply['job'])} was not paused")
+        session.say(f"the schedule of {safe(reply['job'])} is not paused")
     elif reply["next_at"] is not None:
         session.say(f"next at {reply['next_at']}")
-    return _told(session, reply)
+    return _report(session, reply)
 
 
 def trigger(session: Session, given: Given) -> int:
-    """`schedules trigger JOB`: a run now, with the schedule's payload; no tick is used up."""
+    """`schedules trigger JOB`: start a run now, with the schedule's payload, and print its id. The
+    next tick still happens."""
     reply = session.call("schedule.trigger", {"job": given.word("job")})
     messages.data(messages.compact(reply) if session.json else reply["id"])
     return 0
 
 
-def _told(session: Session, reply: dict[str, Any]) -> int:
+def _report(session: Session, reply: dict[str, Any]) -> int:
     messages.data(messages.compact(reply) if session.json else safe(reply["job"]))
     return 0

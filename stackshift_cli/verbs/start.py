@@ -1,8 +1,8 @@
-"""`start`: one run, waited for or followed if asked, or a batch of them."""
+"""`start`: start one run, and wait for it or follow it if asked; or start a batch of runs."""
 
 from __future__ import annotations
 
-from stackshift_cli.arguments import Given
+from stackshift_cli.arguments import Given, option
 from stackshift_cli.daemon.feed import Deadline
 from stackshift_cli.daemon.session import Session
 from stackshift_cli.flows.start import ask, run_with_reused, start_one
@@ -12,13 +12,14 @@ from stackshift_jobs.errors import Usage
 
 
 def start(session: Session, given: Given) -> int:
-    """Start what the command line asks for."""
+    """`start JOB`, or `start --batch FILE`: print the ids of the runs. With `--wait` or `--follow`
+    the end of the run decides the exit status."""
     if given.text("batch") is not None:
-        others = [name for name in given.given() if name != "batch"]
+        others = [_spelled(name) for name in given.given() if name != "batch"]
         if others:
             raise Usage(
-                f"--batch takes everything from its lines; leave out {', '.join(others)}",
-                hint='write {"job": ..., "payload": ..., "queue": ...} a line',
+                f"--batch cannot be used with {', '.join(others)}",
+                hint='each line is {"job": ..., "payload": ..., "queue": ..., ...}',
             )
         from stackshift_cli.flows.batch import start_batch
 
@@ -30,8 +31,13 @@ def start(session: Session, given: Given) -> int:
     return start_one(session, given)
 
 
+def _spelled(name: str) -> str:
+    """How the parameter `name` is spelled on the command line."""
+    return "JOB" if name == "job" else option(name)
+
+
 def _wait(session: Session, given: Given) -> int:
-    """The id on stderr, the result as one line of JSON on stdout."""
+    """Start a run and wait for it; its id on stderr, its result as one line of JSON on stdout."""
     deadline = Deadline(given.duration_ms("timeout"))
     reply = ask(session, given, full=False)
     session.say(reply["id"])
@@ -44,7 +50,7 @@ def _wait(session: Session, given: Given) -> int:
 
 
 def _follow(session: Session, given: Given) -> int:
-    """The id on stderr, the run's timeline on stdout, as `runs tail RUN` shows it."""
+    """Start a run and show it as `runs tail RUN` does; its id on stderr, its timeline on stdout."""
     deadline = Deadline(given.duration_ms("timeout"))
     reply = ask(session, given, full=False)
     session.say(reply["id"])

@@ -1,6 +1,6 @@
 """`state get|set|increment|delete`: one entry of the project's state.
 
-The first three have a short path, so this imports nothing that costs time.
+The first three have a fast path, so this module imports nothing that costs time.
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ _NONE: Final[dict[str, Any]] = {
     "updated_at": None,
     "updated_by": None,
 }
-"""What there is of an entry where there is none; 0 is what `--if-version` takes for that."""
+"""The fields of an entry that does not exist; `--if-version 0` means that too."""
 
 
 def get(session: Session, given: Given) -> int:
-    """`state get KEY`: its value as JSON; `--raw`: text as it is; `--json`: the entry."""
+    """`state get KEY`: print its value as JSON (`--raw`: text as it is; `--json`: the entry).
+    Raises `NotFound` if there is no entry and no `--default`."""
     key = given.word("key")
     entry: dict[str, Any] | None = session.call("state.get", {"key": key})
     if entry is None:
         default = given.text("default")
         if default is None:
-            raise _nothing(key)
+            raise _no_entry(key)
         entry = {"key": key, "value": value_given(default)[0], **_NONE}
     if session.json:
         messages.data(messages.compact(entry))
@@ -43,12 +44,12 @@ def get(session: Session, given: Given) -> int:
 
 
 def set_(session: Session, given: Given) -> int:
-    """`state set KEY VALUE`: the version that it has now (`--json`: the entry)."""
+    """`state set KEY VALUE`: set its value and print its new version (`--json`: the entry)."""
     if given.text("if_version") is not None and given.flag("if_absent"):
-        raise Usage("--if-version and --if-absent exclude each other")
+        raise Usage("--if-version and --if-absent cannot be used together")
     value, is_odd = value_given(given.word("value"))
     if is_odd:
-        session.say("the value is not JSON, and is stored as text")
+        session.say("the value is not valid JSON and is stored as text")
     params: dict[str, Any] = {"key": given.word("key"), "value": value}
     _add_ttl(given, params)
     _add_version(given, params)
@@ -60,7 +61,7 @@ def set_(session: Session, given: Given) -> int:
 
 
 def increment(session: Session, given: Given) -> int:
-    """`state increment KEY`: the new number (`--json`: the entry)."""
+    """`state increment KEY`: add to its number and print the result (`--json`: the entry)."""
     params: dict[str, Any] = {"key": given.word("key")}
     if (by := given.text("by")) is not None:
         params["by"] = number_given("by", by)
@@ -71,23 +72,23 @@ def increment(session: Session, given: Given) -> int:
 
 
 def delete(session: Session, given: Given) -> int:
-    """`state delete KEY`: 4 if there is nothing to delete."""
+    """`state delete KEY`: delete the entry; raises `NotFound` if there is none."""
     from stackshift_cli.output.safe_text import safe
 
     key = given.word("key")
     params: dict[str, Any] = {"key": key}
     _add_version(given, params)
-    gone = session.call("state.delete", params)
-    if not gone["deleted"]:
-        raise _nothing(key)
+    reply = session.call("state.delete", params)
+    if not reply["deleted"]:
+        raise _no_entry(key)
     if session.json:
-        messages.data(messages.compact(gone))
+        messages.data(messages.compact(reply))
     else:
         session.say(f"{safe(key)} deleted")
     return 0
 
 
-def _nothing(key: str) -> NotFound:
+def _no_entry(key: str) -> NotFound:
     return NotFound(f"there is no entry {key!r}", hint="stackshift state list", key=key)
 
 
@@ -102,7 +103,7 @@ def _add_version(given: Given, params: dict[str, Any]) -> None:
 
 
 def _raw(text: str) -> str:
-    """`text` as it is, for programs; a terminal gets its control characters escaped."""
+    """`text` as it is; on a terminal its control characters are escaped."""
     from stackshift_cli.output.terminal import is_terminal
 
     if not is_terminal(sys.stdout):

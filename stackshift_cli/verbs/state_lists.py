@@ -1,4 +1,4 @@
-"""`state list|history`: many entries, or what became of one."""
+"""`state list|history`: many entries, or the changes of one."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ _CHANGES: Final = 50
 
 
 def list_(session: Session, given: Given) -> int:
-    """`state list [PREFIX]`: all of them, a page at a time, so that none is held up."""
-    found = _entries(session, given.text("prefix") or "", given.whole("limit", 1, _MOST))
+    """`state list [PREFIX]`: list entries, sorted by key. They are requested in pages, so that the
+    daemon can serve others in between."""
+    entries = _entries(session, given.text("prefix") or "", given.whole("limit", 1, _MOST))
     if session.json:
-        messages.data(messages.compact(list(found)))
+        messages.data(messages.compact(list(entries)))
     elif draws(session.options):
         from stackshift_cli.render.kept import print_entries
 
-        if entries := list(found):
-            print_entries(session.options, entries)
+        if drawn := list(entries):
+            print_entries(session.options, drawn)
         else:
             session.say("no entries")
     else:
-        for entry in found:
+        for entry in entries:
             messages.data(tsv.valued(entry, tsv.STATE_COLUMNS))
     return 0
 
@@ -48,14 +49,13 @@ def _entries(session: Session, prefix: str, limit: int | None) -> Iterator[dict[
 
 
 def history(session: Session, given: Given) -> int:
-    """`state history KEY`: its changes, as far back as the journal goes."""
+    """`state history KEY`: list its changes, newest first, as far back as the journal goes; raises
+    `NotFound` if there is none."""
     key = given.word("key")
     limit = given.whole("limit", 1, _MOST) or _CHANGES
     changes, is_cut = _changes(session, key, limit)
     if not changes:
-        raise NotFound(
-            f"nothing is known of an entry {key!r}", hint="stackshift state list", key=key
-        )
+        raise NotFound(f"there is no history of {key!r}", hint="stackshift state list", key=key)
     if session.json:
         messages.data(messages.compact(changes))
     elif draws(session.options):
@@ -66,18 +66,18 @@ def history(session: Session, given: Given) -> int:
         for change in changes:
             messages.data(tsv.valued(change, tsv.CHANGE_COLUMNS))
     if is_cut:
-        session.say(f"these are the newest {limit}; --limit N shows more")
+        session.say(f"showing the newest {limit}; use --limit N to see more")
     return 0
 
 
 def _changes(session: Session, key: str, limit: int) -> tuple[list[dict[str, Any]], bool]:
-    """At most `limit` of them, page by page; are there more?"""
-    found: list[dict[str, Any]] = []
+    """At most `limit` changes of `key`, and whether there are more."""
+    changes: list[dict[str, Any]] = []
     params: dict[str, Any] = {"key": key}
     while True:
-        asked = {**params, "limit": min(_PAGE, limit - len(found))}
-        page = session.call("state.history", asked)
-        found += page["history"]
-        if page["next"] is None or len(found) >= limit:
-            return found, page["next"] is not None
+        params["limit"] = min(_PAGE, limit - len(changes))
+        page = session.call("state.history", params)
+        changes += page["history"]
+        if page["next"] is None or len(changes) >= limit:
+            return changes, page["next"] is not None
         params["before_seq"] = page["next"]

@@ -1,1 +1,1 @@
-"""What each request asks and what its answer means, written once for all clients."""
+"""What each request asks for and what its reply means, written once for all clients."""

@@ -1,7 +1,7 @@
-"""Asking a client for calls that are made elsewhere: one, or several that depend on each other.
+"""Sends a series of calls, each of which may depend on the result of the one before.
 
-`state_calls`, `lock_calls` and `event_calls` say what is asked; a client sends it. Each error goes
-back into the generator that asked, which may ask again.
+The generators of `calls.locks` yield what to ask for; a client sends it. An error is thrown into
+the generator that asked, which may ask again.
 """
 
 from __future__ import annotations
@@ -13,52 +13,53 @@ from stackshift_jobs.calls.state import Call
 
 T = TypeVar("T")
 Calls = Generator[Call, Any, T]
-"""Yields calls, is sent their results, returns what they come to."""
+"""Yields calls, receives their results, returns what they amount to."""
 
 
 class Caller(Protocol):
-    """What sends a call and waits for its result: `Client` is one."""
+    """Sends a call and waits for its result, as `Client` does."""
 
-    def call(
-        self, method: str, params: Mapping[str, Any], *, timeout: float | None = None
-    ) -> Any: ...
+    def call(self, method: str, params: Mapping[str, Any], *, timeout: float | None = None) -> Any:
+        """The result of `method`; raises the error of its reply, or `TimeoutError` after `timeout`
+        seconds."""
 
 
 class AsyncCaller(Protocol):
-    """The same, awaited: `AsyncClient` is one."""
+    """The same, awaited, as `AsyncClient` does."""
 
     async def call(
         self, method: str, params: Mapping[str, Any], *, timeout: float | None = None
-    ) -> Any: ...
+    ) -> Any:
+        """See `Caller.call`."""
 
 
 def drive(calls: Calls[T], caller: Caller) -> T:
-    """Have `caller` send each of `calls`; what they come to."""
+    """Send each of `calls` through `caller`; returns what they amount to."""
     try:
-        asked = next(calls)
+        call = next(calls)
         while True:
             try:
-                result = caller.call(*asked)
+                result = caller.call(*call)
             except Exception as bad:
-                asked = calls.throw(bad)
+                call = calls.throw(bad)
             else:
-                asked = calls.send(result)
+                call = calls.send(result)
     except StopIteration as done:
-        made: T = done.value
-        return made
+        value: T = done.value
+        return value
 
 
 async def drive_awaited(calls: Calls[T], caller: AsyncCaller) -> T:
     """The same, awaited."""
     try:
-        asked = next(calls)
+        call = next(calls)
         while True:
             try:
-                result = await caller.call(*asked)
+                result = await caller.call(*call)
             except Exception as bad:
-                asked = calls.throw(bad)
+                call = calls.throw(bad)
             else:
-                asked = calls.send(result)
+                call = calls.send(result)
     except StopIteration as done:
-        made: T = done.value
-        return made
+        value: T = done.value
+        return value

@@ -1,6 +1,6 @@
-"""Events over the wire: the method and params of a sending, and what its result means.
+"""Events over the wire: the method and params of a send, and what its result means.
 
-The one place that knows both, for the clients and for `ctx.events`; see `state_calls`.
+The only place that knows both, for the clients and for `ctx.events`; see `calls.state`.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ def send(
     idempotency_ttl: Duration | None = None,
     ttl: Duration | None = None,
 ) -> Call:
-    """Result: `sent`. No payload means `{}`, as with a start."""
+    """The call that sends an event; `sent` reads its result. Without a payload it sends `{}`."""
     params: dict[str, Any] = {"name": check_name(name, "event")}
     if payload is not None:
         params["payload"] = payload
     if correlation_key is not None:
-        params["correlation_key"] = check_key(correlation_key, "correlation key")
+        params["correlation_key"] = check_key(correlation_key, "a correlation key")
     if idempotency_key is not None:
-        params["idempotency_key"] = check_key(idempotency_key, "idempotency key")
+        params["idempotency_key"] = check_key(idempotency_key, "an idempotency key")
     if idempotency_ttl is not None:
         if idempotency_key is None:
             raise Usage("idempotency_ttl is given without an idempotency_key")
@@ -42,7 +42,7 @@ def send(
 
 
 def sent(result: Mapping[str, Any]) -> SentEvent:
-    """What `events.send` gives."""
+    """The result of `event.send`."""
     return SentEvent(
         id=result["id"],
         name=result["name"],

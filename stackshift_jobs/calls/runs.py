@@ -1,30 +1,25 @@
-"""What an application asks of the daemon: arguments of Python become the params of a method.
+"""Runs over the wire: arguments from Python become the params of a method.
 
-Owns the options of a start, how times and filters are written, the bounds that a request is held to
-before it is sent, and what the end of a run means to who waited for it. It knows no connection.
+Owns the options of a start, how times and filters are written, and what the end of a run means to a
+caller that waited for it. It knows nothing of connections.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Final, TypedDict
 
-from stackshift_jobs.errors import PayloadRefused, RunCancelled, RunFailed, Usage
-from stackshift_jobs.project.locate import Project
+from stackshift_jobs.errors import RunCancelled, RunFailed, Usage
 from stackshift_jobs.values.durations import Duration, milliseconds, moment_us, parse_time, rfc3339
 from stackshift_jobs.values.names import check_key, check_name
-from stackshift_jobs.wire.jsonrpc import encode_params
-
-LINE_SLACK: Final = (64 << 10) - 256
-"""A line may be longer than `[limits] payload` by 64 KiB; less what is around the params."""
 
 
 class StartOptions(TypedDict, total=False):
-    """How a run is started, all optional.
+    """The options of a start, all optional.
 
-    `idempotency_key`: the same key is the same run, for `idempotency_ttl`. `delay` or
-    `scheduled_at` (a `datetime`, local if naive, or RFC 3339 text): not before then.
+    `idempotency_key`: starts with the same key are one run, for `idempotency_ttl`. `delay` or
+    `scheduled_at` (a `datetime`, local if naive, or RFC 3339 text): do not run before then.
     """
 
     queue: str | None
@@ -38,62 +33,70 @@ class StartOptions(TypedDict, total=False):
 
 
 class RunPage(list[dict[str, Any]]):
-    """Run objects, newest first; `cursor` asks for the next page, None at the end."""
+    """Run objects, newest first. Pass `cursor` to get the next page; None on the last one."""
 
     cursor: str | None = None
 
 
+def wire_time(when: datetime | str) -> str:
+    """`when` as RFC 3339 in UTC; a naive time is local."""
+    if isinstance(when, datetime):
+        return rfc3339(moment_us(when))
+    return rfc3339(parse_time(when))
+
+
+_START_PARAMS: Final[tuple[tuple[str, str, Callable[[Any], Any] | None], ...]] = (
+    ("queue", "queue", lambda name: check_name(name, "queue")),
+    ("idempotency_key", "idempotency_key", lambda key: check_key(key, "an idempotency key")),
+    ("idempotency_ttl", "idempotency_ttl_ms", milliseconds),
+    ("delay", "delay_ms", milliseconds),
+    ("scheduled_at", "scheduled_at", wire_time),
+    ("priority", "priority", None),
+    ("max_attempts", "max_attempts", None),
+    ("labels", "labels", dict),
+)
+"""Each option of a start: its name, the param that it becomes, and what converts its value."""
+
+
 def start_params(job: str, payload: Any, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The params of `run.start`; raises `Usage` for a name, time or option that cannot be."""
-    if unknown := options.keys() - StartOptions.__annotations__.keys():
-        raise Usage(
-            f"start has no option {min(unknown)!r}",
-            hint="it has " + ", ".join(StartOptions.__annotations__),
-        )
-    given = {name: value for name, value in options.items() if value is not None}
+    """The params of `run.start`; raises `Usage` for an invalid name, time or option."""
     params: dict[str, Any] = {"job": check_name(job, "job")}
     if payload is not None:
         params["payload"] = payload
-    if "queue" in given:
-        params["queue"] = check_name(given["queue"], "queue")
-    if "idempotency_key" in given:
-        params["idempotency_key"] = check_key(given["idempotency_key"], "idempotency key")
-    if "idempotency_ttl" in given:
-        params["idempotency_ttl_ms"] = milliseconds(given["idempotency_ttl"])
-        if "idempotency_key" not in given:
-            raise Usage("idempotency_ttl is given without an idempotency_key")
+    return params | option_params(options)
+
+
+def option_params(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a start as params, for clients and handlers alike; raises `Usage` for an
+    invalid name, time or option."""
+    if unknown := options.keys() - StartOptions.__annotations__.keys():
+        raise Usage(
+            f"start has no option {min(unknown)!r}",
+            hint="the options are " + ", ".join(StartOptions.__annotations__),
+        )
+    given = {name: value for name, value in options.items() if value is not None}
+    if "idempotency_ttl" in given and "idempotency_key" not in given:
+        raise Usage("idempotency_ttl is given without an idempotency_key")
     if "delay" in given and "scheduled_at" in given:
         raise Usage("delay and scheduled_at are both given", hint="give one of them")
-    if "delay" in given:
-        params["delay_ms"] = milliseconds(given["delay"])
-    if "scheduled_at" in given:
-        params["scheduled_at"] = wire_time(given["scheduled_at"])
-    for name in ("priority", "max_attempts"):
-        if name in given:
-            params[name] = given[name]
-    if "labels" in given:
-        params["labels"] = dict(given["labels"])
-    return params
+    return {
+        param: given[option] if convert is None else convert(given[option])
+        for option, param, convert in _START_PARAMS
+        if option in given
+    }
 
 
 def item_params(item: Any) -> dict[str, Any]:
     """The params of one item of `start_many`: a dict with the arguments of `start`, or
-    `(job, payload)`."""
+    `(job, payload)`. Raises `Usage` for anything else."""
     if isinstance(item, Mapping):
         options = dict(item)
         if "job" not in options:
-            raise Usage("a start without a job", hint='write {"job": "resizeAvatar", ...}')
+            raise Usage("an item names no job", hint='write {"job": "resizeAvatar", ...}')
         return start_params(options.pop("job"), options.pop("payload", None), options)
     if isinstance(item, tuple) and len(item) == 2:
         return start_params(item[0], item[1], {})
-    raise Usage(f"{item!r:.80} is no start", hint="give dicts, or tuples of job and payload")
-
-
-def wire_time(when: datetime | str) -> str:
-    """RFC 3339 in UTC; a naive time is local."""
-    if isinstance(when, datetime):
-        return rfc3339(moment_us(when))
-    return rfc3339(parse_time(when))
+    raise Usage(f"{item!r:.80} is not a start", hint="use dicts, or (job, payload) tuples")
 
 
 def list_params(filters: Mapping[str, Any]) -> dict[str, Any]:
@@ -104,28 +107,11 @@ def list_params(filters: Mapping[str, Any]) -> dict[str, Any]:
     return params
 
 
-def encode(project: Project, params: Mapping[str, Any]) -> bytes:
-    """`params` as sent. Raises `PayloadRefused`, also for a line that the daemon would not
-    take: that would end the connection, and with it what other threads have under way."""
-    body = encode_params(params)
-    if len(body) > LINE_SLACK:
-        from stackshift_jobs.project.config import load_config
-
-        limit = load_config(project.root).limits.payload_bytes
-        if len(body) > limit + LINE_SLACK:
-            raise PayloadRefused(
-                f"{len(body)} bytes of JSON; the limit is {limit}",
-                hint="store it elsewhere and pass where it is, or raise [limits] payload",
-                path="$",
-            )
-    return body
-
-
 def outcome(run: Mapping[str, Any], run_id: str) -> Any:
-    """The result of a run that `run.wait` answered with; raises `RunFailed`, `RunCancelled`, or
+    """The result of the run in a reply to `run.wait`; raises `RunFailed`, `RunCancelled`, or
     `TimeoutError` if it is not finished."""
     if run.get("timed_out"):
-        raise TimeoutError(f"{run_id} is not finished; it goes on")
+        raise TimeoutError(f"{run_id} is not finished yet; it continues")
     if run["status"] == "failed":
         raise RunFailed(run_id, dict(run.get("error") or {}))
     if run["status"] == "cancelled":

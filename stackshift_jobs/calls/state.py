@@ -1,8 +1,8 @@
 """State over the wire: the method and params of each call, and what its result means.
 
-The one place that knows both, for the clients and for `ctx.state`. A call is `(method, params)`;
-what takes several is a generator that yields calls and is sent their results. Nothing here sends
-anything. Raises `Usage` for what cannot be asked, before it is.
+The only place that knows both, for the clients and for `ctx.state`. A call is `(method, params)`;
+an operation that takes several is a generator that yields calls and receives their results. Nothing
+here sends anything. An invalid request raises `Usage` before it is sent.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ Call = tuple[str, dict[str, Any]]
 """A method of the protocol and its params."""
 
 PAGE: Final = 1000
-"""Entries or changes in one answer, at most."""
+"""The most entries or changes in one reply."""
 
 
 def get(key: str) -> Call:
-    """Result: `entry`."""
+    """The call that reads an entry; `entry` or `value` reads its result."""
     return "state.get", {"key": _key(key)}
 
 
@@ -39,7 +39,7 @@ def set_(
     if_version: int | None = None,
     if_absent: bool = False,
 ) -> Call:
-    """Result: `entry`, whose version `state.set` gives."""
+    """The call that writes an entry; `version` reads its result."""
     params: dict[str, Any] = {"key": _key(key), "value": value}
     if ttl is not None and expires_at is not None:
         raise Usage("ttl and expires_at are both given", hint="give one of them")
@@ -57,7 +57,7 @@ def set_(
 
 
 def delete(key: str, *, if_version: int | None = None) -> Call:
-    """Result: `existed`."""
+    """The call that removes an entry; `existed` reads its result."""
     params: dict[str, Any] = {"key": _key(key)}
     if if_version is not None:
         params["if_version"] = _version(if_version)
@@ -65,9 +65,9 @@ def delete(key: str, *, if_version: int | None = None) -> Call:
 
 
 def increment(key: str, by: int | float = 1, *, ttl: Duration | None = None) -> Call:
-    """Result: `number`."""
+    """The call that adds to a number; `number` reads its result."""
     if isinstance(by, bool) or not isinstance(by, int | float) or not isfinite(by):
-        raise Usage(f"{by!r} is no number to increment by")
+        raise Usage(f"by cannot be {by!r}", hint="use a finite number")
     params: dict[str, Any] = {"key": _key(key), "by": by}
     if ttl is not None:
         params["ttl_ms"] = milliseconds(ttl)
@@ -77,59 +77,59 @@ def increment(key: str, by: int | float = 1, *, ttl: Duration | None = None) -> 
 def listing(prefix: str = "") -> Generator[Call, Mapping[str, Any], list[StateEntry]]:
     """All entries whose key begins with `prefix`, in the order of keys, page by page."""
     if prefix != "":
-        check_key(prefix, "the beginning of keys")
-    found: list[StateEntry] = []
+        check_key(prefix, "a prefix of state keys")
+    entries: list[StateEntry] = []
     params: dict[str, Any] = {"prefix": prefix, "limit": PAGE}
     while True:
         page = yield "state.list", dict(params)
-        found += [_entry(each) for each in page["entries"]]
+        entries += [_entry(item) for item in page["entries"]]
         if page["next"] is None:
-            return found
+            return entries
         params["after"] = page["next"]
 
 
 def history(key: str, limit: int = 50) -> Generator[Call, Mapping[str, Any], list[StateChange]]:
     """The last `limit` changes of an entry, newest first."""
     if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-        raise Usage(f"{limit!r} is no number of changes", hint="1 or more")
-    found: list[StateChange] = []
+        raise Usage(f"limit cannot be {limit!r}", hint="use a whole number, 1 or more")
+    changes: list[StateChange] = []
     params: dict[str, Any] = {"key": _key(key)}
     while True:
-        page = yield "state.history", {**params, "limit": min(PAGE, limit - len(found))}
-        found += [_change(each) for each in page["history"]]
-        if page["next"] is None or len(found) >= limit:
-            return found
+        page = yield "state.history", {**params, "limit": min(PAGE, limit - len(changes))}
+        changes += [_change(item) for item in page["history"]]
+        if page["next"] is None or len(changes) >= limit:
+            return changes
         params["before_seq"] = page["next"]
 
 
 def entry(result: Mapping[str, Any] | None) -> StateEntry | None:
-    """The entry that the daemon answered with; None where there is none."""
+    """The entry in a reply to `state.get`; None if there is none."""
     return None if result is None else _entry(result)
 
 
 def value(result: Mapping[str, Any] | None, default: Any) -> Any:
-    """What `state.get` gives: the entry's value, or `default` where there is no entry."""
+    """The value of the entry in a reply to `state.get`; `default` if there is no entry."""
     return default if result is None else result["value"]
 
 
 def version(result: Mapping[str, Any]) -> int:
-    """What `state.set` gives."""
+    """The new version of the entry, from a reply to `state.set`."""
     return int(result["version"])
 
 
 def existed(result: Mapping[str, Any]) -> bool:
-    """What `state.delete` gives."""
+    """Whether there was an entry, from a reply to `state.delete`."""
     return bool(result["deleted"])
 
 
 def number(result: Mapping[str, Any]) -> int | float:
-    """What `state.increment` gives."""
-    made: int | float = result["value"]
-    return made
+    """The new number, from a reply to `state.increment`."""
+    new: int | float = result["value"]
+    return new
 
 
 def moment(text: str | None) -> datetime | None:
-    """A time off the wire."""
+    """The `datetime` of a time on the wire; None if there is none."""
     return None if text is None else datetime.fromisoformat(text)
 
 
@@ -157,10 +157,10 @@ def _change(result: Mapping[str, Any]) -> StateChange:
 
 
 def _key(key: str) -> str:
-    return check_key(key, "a key of state")
+    return check_key(key, "a state key")
 
 
 def _version(version: int) -> int:
     if isinstance(version, bool) or not isinstance(version, int) or version < 0:
-        raise Usage(f"{version!r} is no version", hint="0 (there is none) or more")
+        raise Usage(f"if_version cannot be {version!r}", hint="use 0 (no entry yet) or more")
     return version

@@ -1,1 +1,1 @@
-"""The clients for applications, blocking and awaited: runs, state, events, locks."""
+"""The clients for applications, blocking and awaited: runs, queues, state, events, locks."""

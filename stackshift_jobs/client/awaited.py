@@ -1,11 +1,11 @@
-"""The client for applications, awaited. The same surface and the same rules as `Client`.
+"""The client for applications, awaited, with the same methods and the same rules as `Client`.
 
-Owns `AsyncClient` and the handles that it gives out; a request is made, sent and repeated by the
-same modules as there, over an `async_link`. For one event loop: a second one is refused, since
-replies would wake the wrong one.
+Owns `AsyncClient` and the handles that it returns. Requests are made and repeated by the same
+modules as there, and sent over an `async_link`. It serves one event loop; a second one is refused,
+because replies would wake the wrong loop.
 
-A call that is cancelled is given up, not taken back: what it asked for may still happen, and its
-reply is dropped when it comes.
+Cancelling a call abandons it but does not undo it: what it asked for may still happen, and its
+reply is dropped when it arrives.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from typing import Any, Unpack
 from stackshift_jobs.calls.runs import (
     RunPage,
     StartOptions,
-    encode,
     list_params,
     outcome,
     start_params,
@@ -34,6 +33,7 @@ from stackshift_jobs.project.locate import Project, find_project
 from stackshift_jobs.values.durations import Duration, milliseconds
 from stackshift_jobs.values.names import check_name
 from stackshift_jobs.wire.async_link import AsyncLink
+from stackshift_jobs.wire.request import encode
 from stackshift_jobs.wire.retransmit import (
     MAX_LOSSES,
     PAUSE,
@@ -49,7 +49,7 @@ from stackshift_jobs.wire.unix_socket import connect
 
 
 class AsyncRunHandle:
-    """A run that was started; see `RunHandle`."""
+    """A run that was started. See `RunHandle`."""
 
     def __init__(self, client: AsyncClient, id: str, reused: bool = False) -> None:
         self._client = client
@@ -60,12 +60,12 @@ class AsyncRunHandle:
         return f"<AsyncRunHandle {self.id}>"
 
     async def status(self) -> str:
-        """Its status now, such as `running`."""
+        """The run's current status, such as `running`."""
         return str((await self._client.runs.get(self.id))["status"])
 
     async def result(self, timeout: Duration | None = None) -> Any:
-        """Wait until it is finished; what its handler returned. Raises `RunFailed`, `RunCancelled`,
-        or `TimeoutError` after `timeout`; the run goes on then."""
+        """Wait until the run is finished; returns what its handler returned. Raises `RunFailed`,
+        `RunCancelled`, or `TimeoutError` after `timeout`, in which case the run continues."""
         params: dict[str, Any] = {"run": self.id}
         seconds = None
         if timeout is not None:
@@ -78,11 +78,11 @@ class AsyncRunHandle:
         return outcome(run, self.id)
 
     async def cancel(self) -> bool:
-        """Cancel it, for good; False if it was finished before."""
+        """Cancel the run for good; returns False if it was already finished."""
         return bool((await self._client.call("run.cancel", {"run": self.id}))["changed"])
 
     async def timeline(self) -> list[dict[str, Any]]:
-        """Its journal records."""
+        """The run's journal records, oldest first."""
         return list((await self._client.runs.get(self.id, detail=True))["timeline"])
 
 
@@ -96,7 +96,7 @@ class AsyncQueue:
     async def enqueue(
         self, job: str, payload: Any = None, **options: Unpack[StartOptions]
     ) -> AsyncRunHandle:
-        """Like `AsyncClient.start`, on this queue."""
+        """Start a run of `job` on this queue. See `Client.start`."""
         options["queue"] = self.name
         return await self._client.start(job, payload, **options)
 
@@ -108,7 +108,7 @@ class AsyncRuns:
         self._client = client
 
     async def get(self, id: str, detail: bool = False) -> dict[str, Any]:
-        """The run object; see `Runs.get`."""
+        """The run object; with `detail` also its steps, attempts and timeline. See `Runs.get`."""
         return dict(await self._client.call("run.get", {"run": id, "detail": detail}))
 
     async def list(
@@ -123,7 +123,7 @@ class AsyncRuns:
         cursor: str | None = None,
         dead: bool | None = None,
     ) -> RunPage:
-        """One page of run objects, newest first; see `Runs.list`."""
+        """One page of run objects, newest first. See `Runs.list`."""
         filters = {name: value for name, value in locals().items() if name != "self"}
         answer = await self._client.call("run.list", list_params(filters))
         page = RunPage(answer["runs"])
@@ -132,7 +132,7 @@ class AsyncRuns:
 
 
 class AsyncClient:
-    """A project's daemon, for programs on one event loop; arguments as of `Client`."""
+    """A connection to a project's daemon, for applications, on one event loop. See `Client`."""
 
     def __init__(
         self,
@@ -162,7 +162,7 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """Hang up, for good. Runs go on; calls under way raise `DaemonUnavailable`."""
+        """Disconnect for good. Runs continue; calls in flight raise `DaemonUnavailable`."""
         self._closed = True
         if self._connecting is not None:
             await asyncio.wait((self._connecting,))
@@ -173,12 +173,13 @@ class AsyncClient:
     async def start(
         self, job: str, payload: Any = None, **options: Unpack[StartOptions]
     ) -> AsyncRunHandle:
-        """Start a run of `job`; it is durable when this returns. Raises as `Client.start` does."""
+        """Start a run of `job`; it is durable when this returns. See `Client.start`."""
         answer = await self.call("run.start", start_params(job, payload, options))
         return AsyncRunHandle(self, answer["id"], bool(answer["reused"]))
 
     async def start_many(self, items: Iterable[Any]) -> list[AsyncRunHandle | StackshiftError]:
-        """Start many runs; see `Client.start_many`."""
+        """Start many runs; returns, for each item in order, its handle or why it was not started.
+        See `Client.start_many`."""
         refused: dict[int, StackshiftError] = {}
         results: dict[int, AsyncRunHandle | StackshiftError] = {}
         room = asyncio.Semaphore(IN_FLIGHT)
@@ -199,7 +200,7 @@ class AsyncClient:
         results: dict[int, AsyncRunHandle | StackshiftError],
         room: asyncio.Semaphore,
     ) -> None:
-        """Start the runs of one batch and note what became of each."""
+        """Start the runs of one batch and put the outcome of each in `results`."""
         method = "run.start_many"
         try:
             answer = await self._in_time(method, batch.body, batch.repeatable, self._timeout)
@@ -212,13 +213,14 @@ class AsyncClient:
             room.release()
 
     def queue(self, name: str) -> AsyncQueue:
-        """The queue `name`, to start runs on."""
+        """The queue `name`, to start runs on. Raises `Usage` for an invalid name."""
         return AsyncQueue(self, name)
 
     async def call(
         self, method: str, params: Mapping[str, Any], *, timeout: float | None = None
     ) -> Any:
-        """The result of any method of the protocol; `timeout` as of `Client.call`."""
+        """The result of any method of the protocol; raises the error of its reply. See
+        `Client.call`."""
         body = encode(self.project, params)
         if timeout is None:
             timeout = bound(method, params, self._timeout)
@@ -234,7 +236,8 @@ class AsyncClient:
             raise timed_out(method) from None
 
     async def _ask(self, method: str, body: bytes, repeatable: bool) -> Any:
-        """Send and wait; again on a new connection where that is safe."""
+        """Send a request and wait for its result; send it again on a new connection if that is
+        safe."""
         losses = 0
         while True:
             link, asked_at = await self._reach(), monotonic()
@@ -245,13 +248,13 @@ class AsyncClient:
                     raise uncertain(method, lost.why) from lost
                 if isinstance(lost.why, Busy):
                     raise from_json(lost.why.as_json()) from lost
-                # A daemon that hangs up on this request again and again is not restarting.
+                # A daemon that hangs up on this request every time is not restarting.
                 losses = losses + 1 if monotonic() - asked_at < SOON else 1
                 if losses == MAX_LOSSES or self._closed:
                     raise from_json(lost.why.as_json()) from lost
 
     async def _reach(self) -> AsyncLink:
-        """The connection; where it was lost just now, wait for the daemon to come back."""
+        """The connection; if it was lost just now, wait for the daemon to come back."""
         while True:
             try:
                 return await self._connect()
@@ -262,12 +265,12 @@ class AsyncClient:
                 await asyncio.sleep(PAUSE)
 
     async def _connect(self) -> AsyncLink:
-        """The living connection, made if there is none; all who need it wait for the same one."""
+        """The open connection; a new one if there is none. All callers wait for the same one."""
         loop = asyncio.get_running_loop()
         if self._closed:
-            raise Usage("this client was closed")
+            raise Usage("this client is closed")
         if self._loop not in (None, loop):
-            raise Usage("an AsyncClient serves one event loop", hint="make one in each loop")
+            raise Usage("an AsyncClient serves one event loop", hint="create one for each loop")
         self._loop = loop
         if self._link is not None:
             if self._link.alive:
@@ -276,7 +279,7 @@ class AsyncClient:
         if self._connecting is None:
             self._connecting = loop.create_task(self._open())
             self._connecting.add_done_callback(self._opened)
-        # Shielded: one caller that is cancelled must not take the connection from the others.
+        # Shielded: cancelling one caller must not take the connection from the others.
         return await asyncio.shield(self._connecting)
 
     async def _open(self) -> AsyncLink:
@@ -292,4 +295,4 @@ class AsyncClient:
     def _opened(self, task: asyncio.Task[AsyncLink]) -> None:
         self._connecting = None
         if not task.cancelled():
-            task.exception()  # seen, also where nobody waits for it any more
+            task.exception()  # retrieved, even if nobody waits for it any more

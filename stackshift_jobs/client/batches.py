@@ -1,7 +1,7 @@
-"""`start_many` in parts: which runs go together, and what became of each of them.
+"""`start_many` in batches: which runs are sent together, and the outcome of each.
 
 Invariants: every item is in one batch or refused, and keeps its place; a batch is sent again only
-if each of its runs has an idempotency key; its line fits, whatever the project's limit is.
+if each of its runs has an idempotency key; the line of a batch fits any project's limit.
 """
 
 from __future__ import annotations
@@ -9,18 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
-from stackshift_jobs.calls.runs import encode, item_params
+from stackshift_jobs.calls.runs import item_params
 from stackshift_jobs.errors import DaemonUnavailable, StackshiftError, from_json
 from stackshift_jobs.project.locate import Project
+from stackshift_jobs.wire.request import encode
 from stackshift_jobs.wire.retransmit import may_repeat
 from stackshift_jobs.wire.unavailable import NO_ANSWER
 
 BATCH: Final = 500
 """Runs in one `run.start_many`; the protocol allows 1,000."""
 BATCH_BYTES: Final = 60 << 10
-"""Together at most this, unless one is larger; so the line fits, whatever `[limits] payload` is."""
+"""The most that a batch of several runs holds, so that its line fits any `[limits] payload`."""
 IN_FLIGHT: Final = 8
-"""Batches that are under way at a time."""
+"""Batches in flight at a time."""
 
 
 class Batch(NamedTuple):
@@ -34,10 +35,11 @@ class Batch(NamedTuple):
 def batches(
     project: Project, items: Iterable[Any], refused: dict[int, StackshiftError]
 ) -> Iterator[Batch]:
-    """`items` in requests of at most `BATCH` runs and, unless one alone is larger, `BATCH_BYTES`.
+    """Divide `items` into batches of at most `BATCH` runs and, unless a single run is larger,
+    `BATCH_BYTES`.
 
-    Items with and without an idempotency key are kept apart, so that those with one can be sent
-    again. One that cannot be sent is put in `refused`, by its place.
+    Items with and without an idempotency key go into different batches, so that those with one can
+    be sent again. The error of an item that cannot be sent is put in `refused`, by its place.
     """
     places: list[int] = []
     parts: list[bytes] = []

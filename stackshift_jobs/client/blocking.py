@@ -1,9 +1,10 @@
-"""The client for applications: start runs, wait for them, look at them; from any thread.
+"""The client for applications: starts runs, waits for them and reads them, from any thread.
 
-Owns `Client` and the handles that it gives out. It never starts a daemon. What is asked is
-`request`'s and `batches`', how it goes there is `link`'s, whether it may go twice `repeating`'s.
+Owns `Client` and the handles that it returns. It never starts a daemon. `calls` and `batches` make
+the requests, `wire.link` sends them, and `wire.retransmit` decides whether one may be sent twice.
 
-Invariant: at any time at most one connection, which all threads share; a forked child has its own.
+Invariant: there is at most one connection at a time, which all threads share; a forked child has
+its own.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from typing import Any, Unpack
 from stackshift_jobs.calls.runs import (
     RunPage,
     StartOptions,
-    encode,
     list_params,
     outcome,
     start_params,
@@ -33,6 +33,7 @@ from stackshift_jobs.project.locate import Project, find_project
 from stackshift_jobs.values.durations import Duration, milliseconds
 from stackshift_jobs.values.names import check_name
 from stackshift_jobs.wire.link import Flight, Link
+from stackshift_jobs.wire.request import encode
 from stackshift_jobs.wire.retransmit import (
     MAX_LOSSES,
     PAUSE,
@@ -50,8 +51,8 @@ __all__ = ["Client", "Queue", "RunHandle", "RunPage", "Runs", "StartOptions"]
 
 
 class RunHandle:
-    """A run that was started. `reused`: its idempotency key belonged to it already (also where a
-    start was repeated after a broken connection and the first one had arrived)."""
+    """A run that was started. `reused` is true if the run had been started before with the same
+    idempotency key, perhaps by the first try of this start, if its connection broke."""
 
     def __init__(self, client: Client, id: str, reused: bool = False) -> None:
         self._client = client
@@ -62,12 +63,12 @@ class RunHandle:
         return f"<RunHandle {self.id}>"
 
     def status(self) -> str:
-        """Its status now, such as `running`."""
+        """The run's current status, such as `running`."""
         return str(self._client.runs.get(self.id)["status"])
 
     def result(self, timeout: Duration | None = None) -> Any:
-        """Wait until it is finished; what its handler returned. Raises `RunFailed`, `RunCancelled`,
-        or `TimeoutError` after `timeout`; the run goes on then."""
+        """Wait until the run is finished; returns what its handler returned. Raises `RunFailed`,
+        `RunCancelled`, or `TimeoutError` after `timeout`, in which case the run continues."""
         params: dict[str, Any] = {"run": self.id}
         seconds = None
         if timeout is not None:
@@ -80,11 +81,11 @@ class RunHandle:
         return outcome(run, self.id)
 
     def cancel(self) -> bool:
-        """Cancel it, for good; False if it was finished before."""
+        """Cancel the run for good; returns False if it was already finished."""
         return bool(self._client.call("run.cancel", {"run": self.id})["changed"])
 
     def timeline(self) -> list[dict[str, Any]]:
-        """Its journal records."""
+        """The run's journal records, oldest first."""
         return list(self._client.runs.get(self.id, detail=True)["timeline"])
 
 
@@ -96,7 +97,7 @@ class Queue:
         self.name = check_name(name, "queue")
 
     def enqueue(self, job: str, payload: Any = None, **options: Unpack[StartOptions]) -> RunHandle:
-        """Like `Client.start`, on this queue."""
+        """Start a run of `job` on this queue. See `Client.start`."""
         options["queue"] = self.name
         return self._client.start(job, payload, **options)
 
@@ -108,8 +109,8 @@ class Runs:
         self._client = client
 
     def get(self, id: str, detail: bool = False) -> dict[str, Any]:
-        """The run object; with `detail` also its steps, attempts and timeline. `id` may be a unique
-        suffix, `@last` or `@failed`. Raises `NotFound`."""
+        """The run object; with `detail` also its steps, attempts and timeline. `id` can be a unique
+        suffix of an id, `@last` or `@failed`. Raises `NotFound`."""
         return dict(self._client.call("run.get", {"run": id, "detail": detail}))
 
     def list(
@@ -124,7 +125,11 @@ class Runs:
         cursor: str | None = None,
         dead: bool | None = None,
     ) -> RunPage:
-        """One page of run objects, newest first: 50, or `limit` (at most 1000)."""
+        """One page of run objects, newest first: 50, or `limit` (at most 1000).
+
+        `since` selects runs created from then on, `dead` those in the dead letter. Pass the
+        `cursor` of a page to get the next one.
+        """
         filters = {name: value for name, value in locals().items() if name != "self"}
         answer = self._client.call("run.list", list_params(filters))
         page = RunPage(answer["runs"])
@@ -133,11 +138,11 @@ class Runs:
 
 
 class Client:
-    """A project's daemon, for applications. Safe for threads and across `fork`; connects when it is
-    first needed, and again when the daemon was restarted.
+    """A connection to a project's daemon, for applications. Safe for threads and across `fork`;
+    connects when it is first used, and again after the daemon was restarted.
 
-    `timeout` bounds each request in seconds (waits for results aside). `patience`: for how long
-    after a connection was lost its daemon is taken to be restarting.
+    `timeout` limits each request, in seconds, except waits for results. `patience` is how many
+    seconds after a lost connection the daemon is taken to be restarting.
     """
 
     def __init__(
@@ -155,7 +160,7 @@ class Client:
         self.events = Events(self)
         self._timeout = timeout
         self._patience = patience
-        self._lock = threading.Lock()  # of what follows
+        self._lock = threading.Lock()  # guards the fields below
         self._link: Link | None = None
         self._lost_at: float | None = None
         self._closed = threading.Event()
@@ -168,7 +173,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Hang up, for good. Runs go on; calls under way raise `DaemonUnavailable`."""
+        """Disconnect for good. Runs continue; calls in flight raise `DaemonUnavailable`."""
         self._closed.set()
         with self._lock:
             link, self._link = self._link, None
@@ -177,7 +182,8 @@ class Client:
             link.join()
 
     def __del__(self) -> None:
-        # The reader thread knows the link only, so a client that nobody holds ends here.
+        # The reader thread refers to the link only, so an abandoned client is collected and ends
+        # its connection here.
         link = getattr(self, "_link", None)
         if link is not None:
             link.close()
@@ -185,18 +191,18 @@ class Client:
     def start(self, job: str, payload: Any = None, **options: Unpack[StartOptions]) -> RunHandle:
         """Start a run of `job`; it is durable when this returns.
 
-        Raises `NotFound` (no such job), `Conflict` (the idempotency key is another run's),
-        `PayloadRefused`, `Usage`, `Busy`, or `DaemonUnavailable`, which says so if the start may
-        have happened all the same.
+        Raises `NotFound` (no such job), `Conflict` (the idempotency key belongs to a different
+        start), `PayloadRefused`, `Usage`, `Busy`, or `DaemonUnavailable`, which says so if the run
+        may have been started after all.
         """
         answer = self.call("run.start", start_params(job, payload, options))
         return RunHandle(self, answer["id"], bool(answer["reused"]))
 
     def start_many(self, items: Iterable[Any]) -> list[RunHandle | StackshiftError]:
-        """Start many runs; for each item, in order, its handle or why it was not started.
+        """Start many runs; returns, for each item in order, its handle or why it was not started.
 
         An item is a dict with the arguments of `start`, or `(job, payload)`. Raises
-        `DaemonUnavailable` only if nothing was sent at all; later, it stands in the list.
+        `DaemonUnavailable` only if nothing was sent at all; a later one is in the list.
         """
         self._check("run.start_many")
         refused: dict[int, StackshiftError] = {}
@@ -214,12 +220,15 @@ class Client:
         return [results[place] for place in sorted(results)]
 
     def queue(self, name: str) -> Queue:
-        """The queue `name`, to start runs on."""
+        """The queue `name`, to start runs on. Raises `Usage` for an invalid name."""
         return Queue(self, name)
 
     def call(self, method: str, params: Mapping[str, Any], *, timeout: float | None = None) -> Any:
-        """The result of any method of the protocol. `timeout` in seconds; without one the client's
-        (a wait for a lock comes on top), and none for `run.wait`, which has its own."""
+        """The result of any method of the protocol; raises the error of its reply.
+
+        `timeout` is in seconds. The default is the client's, plus the wait of a request for a lock;
+        `run.wait` has none, since its params limit it. Raises `TimeoutError` after it.
+        """
         self._check(method)
         body = encode(self.project, params)
         if timeout is None:
@@ -227,14 +236,15 @@ class Client:
         return self._ask(method, body, may_repeat(method, params), self._deadline(timeout))
 
     def _check(self, method: str) -> None:
-        """A hook: raise here to refuse `method` where the caller stands."""
+        """Override this to refuse `method`, by raising, depending on who calls."""
 
     @staticmethod
     def _deadline(timeout: float | None) -> float | None:
         return None if timeout is None else monotonic() + timeout
 
     def _ask(self, method: str, body: bytes, repeatable: bool, deadline: float | None) -> Any:
-        """Send and wait; again on a new connection where that is safe."""
+        """Send a request and wait for its result; send it again on a new connection if that is
+        safe."""
         losses = 0
         while True:
             link, asked_at = self._reach(deadline), monotonic()
@@ -245,13 +255,13 @@ class Client:
                     raise uncertain(method, lost.why) from lost
                 if isinstance(lost.why, Busy):
                     raise from_json(lost.why.as_json()) from lost
-                # A daemon that hangs up on this request again and again is not restarting.
+                # A daemon that hangs up on this request every time is not restarting.
                 losses = losses + 1 if monotonic() - asked_at < SOON else 1
                 if losses == MAX_LOSSES or self._closed.is_set():
                     raise from_json(lost.why.as_json()) from lost
 
     def _reach(self, deadline: float | None) -> Link:
-        """The connection; where it was lost just now, wait for the daemon to come back."""
+        """The connection; if it was lost just now, wait for the daemon to come back."""
         while True:
             try:
                 return self._connect()
@@ -264,10 +274,10 @@ class Client:
                 self._closed.wait(PAUSE)
 
     def _connect(self) -> Link:
-        """The living connection, made if there is none."""
+        """The open connection; a new one if there is none."""
         with self._lock:
             if self._closed.is_set():
-                raise Usage("this client was closed")
+                raise Usage("this client is closed")
             if self._link is not None:
                 if self._link.end is None:
                     return self._link
@@ -276,7 +286,8 @@ class Client:
             return self._link
 
     def _launch(self, batch: Batch) -> tuple[Link, Flight] | None:
-        """Send a batch ahead; None if it could not be sent, which is for `_land` to see to."""
+        """Send a batch without waiting for its reply; None if it could not be sent, in which case
+        `_land` sends it."""
         try:
             link = self._connect()
             deadline = self._deadline(self._timeout)
@@ -287,7 +298,7 @@ class Client:
     def _land(
         self, batch: Batch, launched: tuple[Link, Flight] | None
     ) -> Iterator[tuple[int, RunHandle | StackshiftError]]:
-        """What became of the items of a batch, by their places."""
+        """The outcome of each item of a batch, with its place."""
         method, deadline = "run.start_many", self._deadline(self._timeout)
         try:
             try:
@@ -305,7 +316,7 @@ class Client:
             yield place, error or RunHandle(self, id, reused)
 
     def _forked(self) -> None:
-        """In the child of a fork: locks may be held by threads that do not exist here."""
+        """For the child of a fork: replace locks that threads which do not exist here may hold."""
         self._lock = threading.Lock()
         if not self._closed.is_set():
             self._closed = threading.Event()

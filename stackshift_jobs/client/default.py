@@ -1,9 +1,9 @@
-"""The client of a program with one project: `start`, `start_many`, `queue`, `runs`, `state`,
+"""The client of a program with one project: `start`, `start_many`, `queue`, `runs`, `state` and
 `events`.
 
-Owns the one `Client` behind them, made at the first call from the environment and the working
-directory. In a handler they raise `InsideHandler` (a step's function may use them): a handler is
-replayed, and its starts must be recorded with it.
+Owns the one `Client` behind them, which the first call makes from the environment and the working
+directory. In a handler they raise `InsideHandler`, because a handler is replayed and its starts
+must be recorded with it; the function of a step can use them.
 """
 
 from __future__ import annotations
@@ -21,32 +21,33 @@ from stackshift_jobs.values.names import check_name
 
 
 class DefaultClient(Client):
-    """Refuses in handlers; the handles that it gives out do so through it."""
+    """A `Client` that refuses requests inside a handler, also those of its handles."""
 
     def _check(self, method: str) -> None:
         refuse_in_handler(method)
 
 
 _made: Final[dict[str, Client]] = {}
-"""Empty or one. A dict: `setdefault` and `pop` need no lock that a fork could leave held."""
+"""Empty, or the one client. A dict, because `setdefault` and `pop` need no lock, which a fork could
+leave held."""
 
 
 def default_client() -> Client:
     """The client behind the functions; raises `BadConfiguration` if there is no project."""
     client = _made.get("client")
-    # One that loses a race was never connected, so there is nothing in it to close.
+    # A client that loses the race was never connected, so it need not be closed.
     return client if client is not None else _made.setdefault("client", DefaultClient())
 
 
 def reset_default_client() -> None:
-    """Close it; the next call finds its project anew (after `chdir`, in tests)."""
+    """Close the client; the next call looks for its project again (after `chdir`, or in tests)."""
     client = _made.pop("client", None)
     if client is not None:
         client.close()
 
 
 def use_client(client: Client | None) -> Client | None:
-    """Put `client` behind the functions (None: one is made when it is needed); what was there."""
+    """Put `client` behind the functions (None: one is made when needed); returns the one before."""
     before = _made.pop("client", None)
     if client is not None:
         _made["client"] = client
@@ -54,31 +55,32 @@ def use_client(client: Client | None) -> Client | None:
 
 
 def start(job: str, payload: Any = None, **options: Unpack[StartOptions]) -> RunHandle:
-    """Start a run of `job`; see `Client.start`."""
+    """Start a run of `job`; it is durable when this returns. See `Client.start`."""
     refuse_in_handler("run.start")
     return default_client().start(job, payload, **options)
 
 
 def start_many(items: Iterable[Any]) -> list[RunHandle | StackshiftError]:
-    """Start many runs; see `Client.start_many`."""
+    """Start many runs; returns, for each item in order, its handle or why it was not started. See
+    `Client.start_many`."""
     refuse_in_handler("run.start_many")
     return default_client().start_many(items)
 
 
 class DefaultQueue:
-    """A queue by its name, on the default client."""
+    """A queue of the default client. See `Queue`."""
 
     def __init__(self, name: str) -> None:
         self.name = check_name(name, "queue")
 
     def enqueue(self, job: str, payload: Any = None, **options: Unpack[StartOptions]) -> RunHandle:
-        """Like `start`, on this queue."""
+        """Start a run of `job` on this queue. See `Client.start`."""
         options["queue"] = self.name
         return start(job, payload, **options)
 
 
 class QueueOptions(TypedDict, total=False):
-    """How a job module declares a queue to be limited."""
+    """The limits of a queue that a job module can declare, as in `[queues.NAME]`."""
 
     concurrency: int
     key_concurrency: int
@@ -88,30 +90,31 @@ class QueueOptions(TypedDict, total=False):
 
 
 def queue(name: str, **limits: Unpack[QueueOptions]) -> DefaultQueue:
-    """The queue `name`, to start runs on; nothing is connected before its first use.
+    """The queue `name`, to start runs on; connects when it is first used. See `Client.queue`.
 
-    In a job module, `limits` declare how it is limited: `concurrency`, `key_concurrency`,
-    `rate="100/m"`, `rate_burst`, `paused`. What `stackshift.toml` or a person says counts for more.
+    In a job module, `limits` declare the limits of the queue: `concurrency`, `key_concurrency`,
+    `rate="100/m"`, `rate_burst`, `paused`. `stackshift.toml` and commands override them. Raises
+    `Usage` for an unknown or invalid one.
     """
-    made = DefaultQueue(name)
+    default_queue = DefaultQueue(name)
     if limits:
-        for given in limits.keys() - QueueOptions.__annotations__.keys():
+        for unknown in limits.keys() - QueueOptions.__annotations__.keys():
             raise Usage(
-                f"{given} of queue {name!r} cannot be declared",
-                hint="processes are set in stackshift.toml; a queue has "
+                f"{unknown} of queue {name!r} cannot be declared in a module",
+                hint="set processes in stackshift.toml; a module can declare "
                 + ", ".join(QueueOptions.__annotations__),
             )
-        from stackshift_jobs.registry import declare_queue  # of job modules, not of clients
+        from stackshift_jobs.registry import declare_queue  # job modules need it, clients do not
 
         declare_queue(name, **limits)
-    return made
+    return default_queue
 
 
 class DefaultRuns:
-    """The project's runs, on the default client."""
+    """The runs of the default client's project. See `Runs`."""
 
     def get(self, id: str, detail: bool = False) -> dict[str, Any]:
-        """The run object; see `Runs.get`."""
+        """The run object; with `detail` also its steps, attempts and timeline. See `Runs.get`."""
         refuse_in_handler("run.get")
         return default_client().runs.get(id, detail)
 
@@ -127,7 +130,7 @@ class DefaultRuns:
         cursor: str | None = None,
         dead: bool | None = None,
     ) -> RunPage:
-        """One page of runs, newest first; see `Runs.list`."""
+        """One page of run objects, newest first. See `Runs.list`."""
         refuse_in_handler("run.list")
         return default_client().runs.list(
             job=job,
@@ -145,7 +148,7 @@ runs = DefaultRuns()
 
 
 class _Default:
-    """Whatever is the default client at the time of a call."""
+    """The default client at the time of each call, as a `Caller`."""
 
     def call(self, method: str, params: Mapping[str, Any], *, timeout: float | None = None) -> Any:
         refuse_in_handler(method)

@@ -1,6 +1,6 @@
-"""`events` for applications: what a client's `.events` is, blocking and awaited.
+"""A client's `.events`, blocking and awaited.
 
-What is asked and what the answer means is `event_calls`'.
+What is sent and what the reply means is defined in `calls.events`.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ class Events:
         idempotency_ttl: Duration | None = None,
         ttl: Duration | None = None,
     ) -> SentEvent:
-        """Send an event; it is durable when this returns, and the answer says what it did.
+        """Send an event; it is durable when this returns, and the result says what it did.
 
-        It resumes all runs that wait for `name` with this `correlation_key`. If none does it is
-        kept for `ttl` (default 7d; 0: not at all), for the first that will. The same
-        `idempotency_key` is the same event for `idempotency_ttl` (default 30d); raises `Conflict`
-        if it had another name, correlation key or payload.
+        It resumes all runs that are waiting for `name` with this `correlation_key`. If there are
+        none, it is kept for `ttl` (default 7d; 0: not at all) for the first later wait. Sends with
+        the same `idempotency_key` are one event for `idempotency_ttl` (default 30d). Raises
+        `Conflict` if that event had another name, correlation key or payload.
         """
         call = events.send(
             name,
@@ -63,7 +63,7 @@ class AsyncEvents:
         idempotency_ttl: Duration | None = None,
         ttl: Duration | None = None,
     ) -> SentEvent:
-        """Send an event; see `Events.send`."""
+        """Send an event. See `Events.send`."""
         call = events.send(
             name,
             payload,

@@ -1,18 +1,20 @@
 """A lock held by an application, for as long as a `with` block: `Lock`, and `AsyncLock`.
 
-Nothing renews it: who works longer than its `ttl` calls `extend`, or loses it. What it protects can
-tell late writes of one who has lost it by the fencing token, which grows with each holder.
+Nothing renews it: a block that works longer than its `ttl` calls `extend`, or loses the lock. What
+the lock protects can tell late writes of a former holder by the fencing token, which grows with
+each holder.
 
-Invariants: one object is one acquisition; a broken connection takes it once and gives it back once
-(`lock_calls`); a lock that was lost is never left without a word; who gives up waiting for one
-(cancelled, Ctrl-C) stands in its line no more.
+Invariants: one object is one acquisition; over a broken connection the lock is acquired once and
+released once (`calls.locks`); losing a lock is always an error by the end of the block; whoever
+gives up waiting for one (cancelled, Ctrl-C) leaves its line.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from time import monotonic
 from types import TracebackType
@@ -20,7 +22,7 @@ from typing import Any, Final
 
 from stackshift_jobs.calls import locks
 from stackshift_jobs.calls.drive import AsyncCaller, Caller, Calls, drive, drive_awaited
-from stackshift_jobs.errors import StackshiftError, Usage
+from stackshift_jobs.errors import LockHeld, NotFound, StackshiftError, Usage
 from stackshift_jobs.values.durations import Duration
 
 
@@ -28,7 +30,7 @@ class _ClientLock:
     """What both kinds of lock know: what is asked for, and what is held."""
 
     def __init__(self, key: str, ttl: Duration, wait: Duration | None) -> None:
-        self._asked = locks.acquire_call(
+        self._request = locks.acquire_call(
             key, ttl=ttl, wait=wait, holder=_this_program(), asker=os.urandom(16).hex()
         )
         self.key = key
@@ -39,44 +41,52 @@ class _ClientLock:
     @property
     def token(self) -> int:
         """The fencing token: higher than that of all who held the lock before."""
-        return self._mine().token
+        return self._holding().token
 
     @property
     def expires_at(self) -> datetime:
         """Until when it is held, by the daemon's time."""
-        return self._mine().expires_at
+        return self._holding().expires_at
 
-    def _mine(self) -> locks.HeldLock:
+    def _holding(self) -> locks.HeldLock:
         if self._held is None:
             raise Usage(f"the lock {self.key!r} is not held", hint="with state.lock(...) as lock:")
         return self._held
 
-    def _acquire_calls(self) -> Calls[locks.HeldLock]:
+    def _acquire_calls(self) -> Calls[Any]:
         if self._held is not None:
             raise Usage(f"the lock {self.key!r} was entered twice", hint="make another")
-        return locks.acquire(self._asked, monotonic)
+        return locks.acquire(self._request, monotonic)
 
     def _withdraw_calls(self) -> Calls[None]:
-        return locks.withdraw(self._asked)
+        return locks.withdraw(self._request)
 
-    def _extend_calls(self, ttl: Duration) -> Calls[locks.HeldLock]:
+    def _extend_call(self, ttl: Duration) -> tuple[str, dict[str, Any]]:
         if self._is_released:
-            raise Usage(f"the lock {self.key!r} was given back")
-        return locks.extend(self.key, self._mine().token, ttl)
-
-    def _note_held(self, held: locks.HeldLock, ttl_ms: int) -> None:
-        self._held = held
-        self._ends_at = monotonic() + ttl_ms / 1000
+            raise Usage(f"the lock {self.key!r} was released")
+        return locks.extend_call(self.key, self._holding().token, ttl)
 
     def _release_calls(self) -> Calls[None]:
         self._is_released = True
         return locks.release(self.key, self.token, lambda: monotonic() >= self._ends_at)
 
+    def _note_held(self, result: Any, ttl_ms: int) -> None:
+        self._held = locks.held(result)
+        self._ends_at = monotonic() + ttl_ms / 1000
+
+    @contextmanager
+    def _losing(self) -> Generator[None]:
+        """Raises `LockLost` if the daemon no longer knows the lock as ours."""
+        try:
+            yield
+        except (NotFound, LockHeld) as why:
+            raise locks.lost(self.key, why) from why
+
 
 class Lock(_ClientLock):
-    """A lock of `State.lock`. Entering takes it, leaving gives it back.
+    """A lock of `State.lock`. Entering acquires it, leaving releases it.
 
-    Leaving raises `LockLost` if it ran out meanwhile, unless another exception is on its way.
+    Leaving raises `LockLost` if it ran out meanwhile, unless another exception is being raised.
     """
 
     def __init__(self, caller: Caller, key: str, ttl: Duration, wait: Duration | None) -> None:
@@ -90,22 +100,24 @@ class Lock(_ClientLock):
             with suppress(StackshiftError, TimeoutError):
                 drive(self._withdraw_calls(), self._caller)
             raise
-        self._note_held(held, self._asked[1]["ttl_ms"])
+        self._note_held(held, self._request[1]["ttl_ms"])
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, bad: BaseException | None, at: TracebackType | None
     ) -> None:
         try:
-            drive(self._release_calls(), self._caller)
+            with self._losing():
+                drive(self._release_calls(), self._caller)
         except (StackshiftError, TimeoutError):
             if bad is None:
                 raise
 
     def extend(self, ttl: Duration) -> None:
         """Hold it for `ttl` from now on. Raises `LockLost` if it is ours no longer."""
-        held = drive(self._extend_calls(ttl), self._caller)
-        self._note_held(held, locks.lifetime_ms(ttl))
+        call = self._extend_call(ttl)
+        with self._losing():
+            self._note_held(self._caller.call(*call), locks.lifetime_ms(ttl))
 
 
 class AsyncLock(_ClientLock):
@@ -123,12 +135,12 @@ class AsyncLock(_ClientLock):
         except BaseException:
             self._give_up_beside()
             raise
-        self._note_held(held, self._asked[1]["ttl_ms"])
+        self._note_held(held, self._request[1]["ttl_ms"])
         return self
 
     def _give_up_beside(self) -> None:
-        """In a task of its own: who was cancelled is not kept by it."""
-        import asyncio  # Is there already, where anything is awaited; a program's start is not.
+        """In a task of its own, so that it does not hold up the cancellation."""
+        import asyncio  # Loaded wherever something is awaited; a program's start need not pay.
 
         task = asyncio.get_running_loop().create_task(self._withdraw())
         _withdrawing.add(task)
@@ -142,15 +154,17 @@ class AsyncLock(_ClientLock):
         self, kind: type[BaseException] | None, bad: BaseException | None, at: TracebackType | None
     ) -> None:
         try:
-            await drive_awaited(self._release_calls(), self._caller)
+            with self._losing():
+                await drive_awaited(self._release_calls(), self._caller)
         except (StackshiftError, TimeoutError):
             if bad is None:
                 raise
 
     async def extend(self, ttl: Duration) -> None:
         """Hold it for `ttl` from now on; see `Lock.extend`."""
-        held = await drive_awaited(self._extend_calls(ttl), self._caller)
-        self._note_held(held, locks.lifetime_ms(ttl))
+        call = self._extend_call(ttl)
+        with self._losing():
+            self._note_held(await self._caller.call(*call), locks.lifetime_ms(ttl))
 
 
 _withdrawing: Final[set[Any]] = set()

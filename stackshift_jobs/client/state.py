@@ -1,8 +1,8 @@
-"""`state` for applications: what a client's `.state` is, blocking and awaited.
+"""A client's `.state`, blocking and awaited.
 
-Every write here acts at once, and again if the program does it again; in a handler `ctx.state` is
-right, which does it once. What is asked and what the answers mean is `state_calls`' and
-`lock_calls`'.
+Every write acts at once, and acts again if the program repeats it; a handler uses `ctx.state`,
+which acts once. What is sent and what the replies mean is defined in `calls.state` and
+`calls.locks`.
 """
 
 from __future__ import annotations
@@ -20,18 +20,19 @@ from stackshift_jobs.values.stored import StateChange, StateEntry
 class State:
     """The project's durable entries: `key → value`, each with a version and perhaps an expiry.
 
-    Keys are 1 to 512 bytes of text. An entry that has expired is as one that is not there.
+    Keys are 1 to 512 bytes of text. An entry that has expired counts as absent.
     """
 
     def __init__(self, caller: Caller) -> None:
         self._caller = caller
 
     def get(self, key: str, default: Any = None) -> Any:
-        """The value of `key`, `default` if there is none."""
+        """The value at `key`; `default` if there is none."""
         return state.value(self._caller.call(*state.get(key)), default)
 
     def entry(self, key: str) -> StateEntry | None:
-        """The entry of `key`: its value, and its version, to be given as `if_version`."""
+        """The entry at `key`, with its value and its version (for `if_version`); None if there is
+        none."""
         return state.entry(self._caller.call(*state.get(key)))
 
     def set(
@@ -44,11 +45,11 @@ class State:
         if_version: int | None = None,
         if_absent: bool = False,
     ) -> int:
-        """Write `value`; its version. Without `ttl` or `expires_at` it stays until it is written
-        again.
+        """Write `value` at `key`; returns the entry's new version. Without `ttl` or `expires_at`
+        the entry does not expire.
 
-        Raises `Conflict` if the entry's version is not `if_version` (0: there is none), or if there
-        is one with `if_absent`; `PayloadRefused` for what JSON cannot hold.
+        Raises `Conflict` if the entry's version is not `if_version` (0: there is no entry), or if
+        there is an entry and `if_absent` is set; `PayloadRefused` for what JSON cannot hold.
         """
         call = state.set_(
             key, value, ttl=ttl, expires_at=expires_at, if_version=if_version, if_absent=if_absent
@@ -56,20 +57,22 @@ class State:
         return state.version(self._caller.call(*call))
 
     def delete(self, key: str, *, if_version: int | None = None) -> bool:
-        """Remove the entry; was there one? Raises `Conflict` if its version is not `if_version`."""
+        """Remove the entry at `key`; returns whether there was one. Raises `Conflict` if its
+        version is not `if_version`."""
         call = state.delete(key, if_version=if_version)
         return state.existed(self._caller.call(*call))
 
     def increment(
         self, key: str, by: int | float = 1, *, ttl: Duration | None = None
     ) -> int | float:
-        """Add `by` to the number at `key` (0 if there is none); the new number. Without `ttl` its
-        expiry stays. Raises `Conflict` if something else than a number is there."""
+        """Add `by` to the number at `key` (0 if there is none); returns the new number. Without
+        `ttl` its expiry stays the same. Raises `Conflict` if the value is not a number."""
         call = state.increment(key, by, ttl=ttl)
         return state.number(self._caller.call(*call))
 
     def history(self, key: str, limit: int = 50) -> list[StateChange]:
-        """The last changes of `key`, newest first, as far back as the journal is kept."""
+        """The last `limit` changes of the entry at `key`, newest first, as far back as the journal
+        goes."""
         return drive(state.history(key, limit), self._caller)
 
     def list(self, prefix: str = "") -> list[StateEntry]:
@@ -77,9 +80,12 @@ class State:
         return drive(state.listing(prefix), self._caller)
 
     def lock(self, key: str, *, ttl: Duration, wait: Duration | None = None) -> Lock:
-        """The lock `key`, for a `with` block: held for `ttl`, which nothing renews but
-        `Lock.extend`. Waits for it up to `wait`, in line with all others; raises `LockHeld` where
-        it is still another's then. Locks are apart from entries: both may have the same key."""
+        """The lock `key`, for a `with` block. It is held for `ttl`; only `Lock.extend` renews it.
+
+        Entering the block waits for the lock up to `wait`, first come, first served, and raises
+        `LockHeld` if somebody else still holds it then. Locks and entries are separate: both can
+        have the same key.
+        """
         return Lock(self._caller, key, ttl, wait)
 
 
@@ -90,11 +96,11 @@ class AsyncState:
         self._caller = caller
 
     async def get(self, key: str, default: Any = None) -> Any:
-        """The value of `key`, `default` if there is none."""
+        """The value at `key`; `default` if there is none."""
         return state.value(await self._caller.call(*state.get(key)), default)
 
     async def entry(self, key: str) -> StateEntry | None:
-        """The entry of `key`; see `State.entry`."""
+        """The entry at `key`; None if there is none. See `State.entry`."""
         return state.entry(await self._caller.call(*state.get(key)))
 
     async def set(
@@ -107,32 +113,32 @@ class AsyncState:
         if_version: int | None = None,
         if_absent: bool = False,
     ) -> int:
-        """Write `value`; its version. See `State.set`."""
+        """Write `value` at `key`; returns the entry's new version. See `State.set`."""
         call = state.set_(
             key, value, ttl=ttl, expires_at=expires_at, if_version=if_version, if_absent=if_absent
         )
         return state.version(await self._caller.call(*call))
 
     async def delete(self, key: str, *, if_version: int | None = None) -> bool:
-        """Remove the entry; was there one? See `State.delete`."""
+        """Remove the entry at `key`; returns whether there was one. See `State.delete`."""
         call = state.delete(key, if_version=if_version)
         return state.existed(await self._caller.call(*call))
 
     async def increment(
         self, key: str, by: int | float = 1, *, ttl: Duration | None = None
     ) -> int | float:
-        """Add `by` to the number at `key`; the new number. See `State.increment`."""
+        """Add `by` to the number at `key`; returns the new number. See `State.increment`."""
         call = state.increment(key, by, ttl=ttl)
         return state.number(await self._caller.call(*call))
 
     async def history(self, key: str, limit: int = 50) -> list[StateChange]:
-        """The last changes of `key`, newest first; see `State.history`."""
+        """The last `limit` changes of the entry at `key`, newest first. See `State.history`."""
         return await drive_awaited(state.history(key, limit), self._caller)
 
     async def list(self, prefix: str = "") -> list[StateEntry]:
-        """All entries whose key begins with `prefix`; see `State.list`."""
+        """All entries whose key begins with `prefix`, in the order of their keys."""
         return await drive_awaited(state.listing(prefix), self._caller)
 
     def lock(self, key: str, *, ttl: Duration, wait: Duration | None = None) -> AsyncLock:
-        """The lock `key`, for an `async with` block; see `State.lock`."""
+        """The lock `key`, for an `async with` block. See `State.lock`."""
         return AsyncLock(self._caller, key, ttl, wait)

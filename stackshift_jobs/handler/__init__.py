@@ -1,1 +1,1 @@
-"""What runs inside a handler: `ctx`, its steps and waits, and the rules of replay."""
+"""What a handler uses: `ctx`, its steps and waits, and the rules of replay."""

@@ -1,5 +1,5 @@
-"""What an `async def` handler gets: `AsyncJobContext`. Everything that talks to the daemon is
-awaited; a call's identity is taken when it is called, not when it is awaited."""
+"""`AsyncJobContext`, the `ctx` of an `async def` handler. Everything that talks to the daemon is
+awaited; a call gets its identity when it is called, not when it is awaited."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from stackshift_jobs.retry import Retry
 from stackshift_jobs.values.durations import Duration, milliseconds, to_datetime
 from stackshift_jobs.values.payload_types import convert
 from stackshift_jobs.values.stored import Event
+from stackshift_jobs.values.text import readable
 
 P = TypeVar("P")
 R = TypeVar("R")
@@ -28,7 +29,7 @@ T = TypeVar("T")
 
 
 class AsyncJobContext(Generic[P]):
-    """The run, as its `async def` handler sees it. See `JobContext`."""
+    """A run, as its `async def` handler sees it. See `JobContext`."""
 
     def __init__(self, facts: Facts[P], pass_: Pass, port: AsyncPort) -> None:
         self.payload = facts.payload
@@ -47,25 +48,25 @@ class AsyncJobContext(Generic[P]):
         self._port = port
 
     async def now(self) -> datetime:
-        """The time (UTC) of the first pass that asked here."""
+        """The time (UTC) at which this call was first made; the same on every later pass."""
         key = self._pass.identify_read("now")
         made = steps.read_value(self._pass, key, self._pass.clock.now_us)
         return to_datetime(await drive_awaited(made, self._port))
 
     async def uuid(self) -> UUID:
-        """A random UUID; the same on every pass."""
+        """A random UUID; the same on every later pass."""
         key = self._pass.identify_read("uuid")
         made = steps.read_value(self._pass, key, lambda: str(uuid4()))
         return UUID(await drive_awaited(made, self._port))
 
     async def progress(self, done: float, total: float | None = None, message: str = "") -> None:
-        """Show how far the run is, in its timeline."""
+        """Show the run's progress in its timeline: `done` of `total`, and a `message`."""
         if not self._pass.replaying:
-            self._port.progress(done, total, message)
+            self._port.progress(done, total, readable(message))
 
 
 class AsyncStepCalls:
-    """`ctx.step` of an `async def` handler; see `StepCalls` for what each call does."""
+    """`ctx.step` of an `async def` handler. See `StepCalls`."""
 
     def __init__(self, run_id: str, pass_: Pass, port: AsyncPort) -> None:
         self._run_id = run_id
@@ -104,7 +105,8 @@ class AsyncStepCalls:
         returns: Any = None,
         **kwargs: Any,
     ) -> Coroutine[Any, Any, Any]:
-        """Run `fn` once; an `async def` one on the loop, a `def` one on a thread."""
+        """Run `fn(*args, **kwargs)` once: on the event loop if it is `async def`, on a thread if it
+        is `def`. See `StepCalls.run`."""
         key = self._pass.identify(name, "run")
         made = steps.run_step(
             self._pass,
@@ -123,13 +125,37 @@ class AsyncStepCalls:
         )
 
     def _called(self, key: str, made: Steps) -> Coroutine[Any, Any, Any]:
-        """The call, to be awaited; until it is, it stands among those that were forgotten."""
+        """The call, for the handler to await; until then it counts as forgotten."""
         self._pass.unawaited.add(key)
         return drive_awaited(made, self._port, self._pass.unawaited, key)
 
     async def _typed(self, call: Coroutine[Any, Any, Any], returns: Any) -> Any:
         return convert(await call, returns)
 
+    @overload
+    def map(
+        self,
+        name: str,
+        fn: Callable[[T], Coroutine[Any, Any, R]],
+        items: Iterable[T],
+        *,
+        concurrency: int = 8,
+        retry: Retry | None = None,
+        timeout: Duration | None = None,
+        returns: Any = None,
+    ) -> Coroutine[Any, Any, list[R]]: ...
+    @overload
+    def map(
+        self,
+        name: str,
+        fn: Callable[[T], R],
+        items: Iterable[T],
+        *,
+        concurrency: int = 8,
+        retry: Retry | None = None,
+        timeout: Duration | None = None,
+        returns: Any = None,
+    ) -> Coroutine[Any, Any, list[R]]: ...
     def map(
         self,
         name: str,
@@ -141,7 +167,8 @@ class AsyncStepCalls:
         timeout: Duration | None = None,
         returns: Any = None,
     ) -> Coroutine[Any, Any, list[Any]]:
-        """One step an item (`name[0]`, …), `concurrency` at a time; results in order."""
+        """Run `fn(item)` as one step per item (`name[0]`, …), `concurrency` at a time; returns the
+        results in order. See `StepCalls.map`."""
         lanes = steps.check_concurrency(concurrency)
         base = self._pass.identify(name, "map")
         listed = list(items)
@@ -168,7 +195,7 @@ class AsyncStepCalls:
                     outcomes[index] = error
 
         async def every() -> list[Any]:
-            # Lanes rather than a semaphore: a lane that waits durably is seen to wait.
+            # Lanes rather than a semaphore, so that a lane in a durable wait is seen to wait.
             await asyncio.gather(*(lane() for _ in range(min(lanes, len(listed)))))
             for outcome in outcomes:
                 if isinstance(outcome, Exception):
@@ -187,17 +214,17 @@ class AsyncStepCalls:
         check: bool = True,
         retry: Retry | None = None,
     ) -> Coroutine[Any, Any, CommandResult]:
-        """Run a program as a step; see `StepCalls.command`."""
+        """Run a program as a step. See `StepCalls.command`."""
         limit_ms = steps.timeout_ms(timeout)
         return self.run(name, run_command, list(argv), limit_ms, env, check, retry=retry)
 
     def sleep(self, name: str, duration: Duration) -> Coroutine[Any, Any, None]:
-        """Wait durably for `duration`."""
+        """Wait durably for `duration`; no process is kept waiting."""
         key = self._pass.identify(name, "sleep")
         return self._called(key, steps.sleep(self._pass, key, milliseconds(duration), None))
 
     def sleep_until(self, name: str, when: datetime | str) -> Coroutine[Any, Any, None]:
-        """Wait durably until `when`."""
+        """Wait durably until `when`, a `datetime` (local if naive) or RFC 3339 text."""
         key = self._pass.identify(name, "sleep")
         return self._called(key, steps.sleep(self._pass, key, None, instant_us(when)))
 
@@ -210,7 +237,7 @@ class AsyncStepCalls:
         cancel_with_parent: bool = False,
         **options: Any,
     ) -> Coroutine[Any, Any, str]:
-        """Start an independent run exactly once; gives its id."""
+        """Start an independent run exactly once; returns its id. See `StepCalls.start`."""
         key = self._pass.identify(name or job, "start")
         made = steps.start_child(
             self._pass,
@@ -226,7 +253,7 @@ class AsyncStepCalls:
     def call(
         self, job: str, payload: Any = None, *, name: str | None = None, **options: Any
     ) -> Coroutine[Any, Any, Any]:
-        """Start a run and wait for its result. Raises `ChildFailed`."""
+        """Start a run and wait durably for its result. See `StepCalls.call`."""
         key = self._pass.identify(name or job, "child")
         made = steps.start_child(
             self._pass, key, job, payload, wait=True, cancel_with_parent=True, options=options
@@ -234,7 +261,8 @@ class AsyncStepCalls:
         return self._called(key, made)
 
     def result(self, run_id: str, *, name: str = "result") -> Coroutine[Any, Any, Any]:
-        """Wait durably for the result of a run. Raises `ChildFailed`."""
+        """Wait durably for the result of the run `run_id`. Raises `ChildFailed` if it failed or was
+        cancelled."""
         key = self._pass.identify(name, "child")
         return self._called(key, steps.await_run(self._pass, key, run_id))
 
@@ -247,7 +275,7 @@ class AsyncStepCalls:
         on_timeout: OnTimeout = "fail",
         name: str | None = None,
     ) -> Coroutine[Any, Any, Event]:
-        """Wait durably for an event; see `StepCalls.wait_for_event`."""
+        """Wait durably for an event. See `StepCalls.wait_for_event`."""
         return self.wait_for_any(
             [(event, correlation_key)],
             name=waits.name_of(event, name),
@@ -263,11 +291,12 @@ class AsyncStepCalls:
         timeout: Duration | None = None,
         on_timeout: OnTimeout = "fail",
     ) -> Coroutine[Any, Any, Event]:
-        """Wait durably for the first of some events; see `StepCalls.wait_for_any`."""
+        """Wait durably for the first of several events. See `StepCalls.wait_for_any`."""
         key = self._pass.identify(name, "event")
         terms = waits.terms(events, timeout, on_timeout)
         return self._called(key, waits.wait_for_event(self._pass, key, terms))
 
     def key(self, name: str) -> str:
-        """Text that is stable for this run and step."""
+        """A string that is stable for this run and step, to use as an idempotency key in other
+        systems."""
         return f"{self._run_id}/{name}"

@@ -1,8 +1,8 @@
-"""`ctx.state` and `ctx.events` of an `async def` handler: `handler_state`, awaited.
+"""`ctx.state` and `ctx.events` of an `async def` handler: `handler.state`, awaited.
 
-The identity of a call is taken when it is called, not when it is awaited. A `def` function of a
-step runs on a thread, where nothing can be awaited: it may return such a call, to be awaited for
-it; otherwise the client (`stackshift.state`) is right there, which acts at once as these would.
+A call gets its identity when it is called, not when it is awaited. The `def` function of a step
+runs on a thread, where it cannot await anything: it can return such a call, which is then awaited
+for it, or use the client (`stackshift.state`), which acts at once, as these calls do in a step.
 """
 
 from __future__ import annotations
@@ -27,8 +27,7 @@ from stackshift_jobs.values.stored import SentEvent, StateChange, StateEntry
 
 
 class _Calls:
-    """Makes calls that are to be awaited; until they are, they stand among those that were
-    forgotten."""
+    """Makes calls for the handler to await; until then they count as forgotten."""
 
     def __init__(self, pass_: Pass, port: AsyncPort) -> None:
         self._pass = pass_
@@ -37,19 +36,19 @@ class _Calls:
     def _ask(
         self, subject: str, call: Call, give: Callable[[Any], Any], name: str | None
     ) -> Coroutine[Any, Any, Any]:
-        """`call`, about `subject`; gives what `give` makes of its result."""
+        """`call`, about `subject`; returns its result, converted by `give`."""
         step = _identify(self._pass, call[0], subject, name)
         made = given(ask(self._pass, step, call), give)
         return _called(self._pass, self._port, step, subject, call[0], made)
 
 
 def _identify(pass_: Pass, method: str, subject: str, name: str | None = None) -> str:
-    """As `Pass.identify_call`. Raises `Usage` within another event loop than the handler's, where
-    the call could not be awaited."""
+    """As `Pass.identify_call`. Raises `Usage` in an event loop other than the handler's, where the
+    call could not be awaited."""
     step = pass_.identify_call(method, subject, name=name)
     if not step and pass_.loop is not None and _running_loop() not in (None, pass_.loop):
         raise Usage(
-            f"{written_as(method)} was called in an event loop of its own (in step "
+            f"{written_as(method)} was called in another event loop than the handler's (in step "
             f"{current_step.get()!r}), where it cannot be awaited",
             hint=f"use stackshift.{written_as(method).removeprefix('ctx.')} there",
         )
@@ -60,7 +59,7 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
     try:
         return asyncio.get_running_loop()
     except RuntimeError:
-        return None  # a `def` function on a thread: what it returns is awaited on the loop
+        return None  # a `def` function on a thread; what it returns is awaited on the loop
 
 
 def _called(
@@ -76,16 +75,17 @@ def _called(
 
 
 class AsyncRunState(_Calls):
-    """The project's durable entries; see `RunState` for what each call does."""
+    """The project's durable entries. See `RunState`."""
 
     def get(
         self, key: str, default: Any = None, *, name: str | None = None
     ) -> Coroutine[Any, Any, Any]:
-        """The value of `key`, `default` if there is none."""
+        """The value at `key`; `default` if there is none."""
         return self._ask(key, state.get(key), lambda result: state.value(result, default), name)
 
     def entry(self, key: str, *, name: str | None = None) -> Coroutine[Any, Any, StateEntry | None]:
-        """The entry of `key`: its value, and its version, to be given as `if_version`."""
+        """The entry at `key`, with its value and its version (for `if_version`); None if there is
+        none."""
         return self._ask(key, state.get(key), state.entry, name)
 
     def set(
@@ -99,7 +99,7 @@ class AsyncRunState(_Calls):
         if_absent: bool = False,
         name: str | None = None,
     ) -> Coroutine[Any, Any, int]:
-        """Write `value`; its version. Raises `Conflict`; see `RunState.set`."""
+        """Write `value` at `key`; returns the entry's new version. See `RunState.set`."""
         call = state.set_(
             key, value, ttl=ttl, expires_at=expires_at, if_version=if_version, if_absent=if_absent
         )
@@ -108,7 +108,8 @@ class AsyncRunState(_Calls):
     def delete(
         self, key: str, *, if_version: int | None = None, name: str | None = None
     ) -> Coroutine[Any, Any, bool]:
-        """Remove the entry; was there one? Raises `Conflict` if its version is not `if_version`."""
+        """Remove the entry at `key`; returns whether there was one. Raises `Conflict` if its
+        version is not `if_version`."""
         call = state.delete(key, if_version=if_version)
         return self._ask(key, call, state.existed, name)
 
@@ -120,13 +121,14 @@ class AsyncRunState(_Calls):
         ttl: Duration | None = None,
         name: str | None = None,
     ) -> Coroutine[Any, Any, int | float]:
-        """Add `by` to the number at `key`; the new number. See `RunState.increment`."""
+        """Add `by` to the number at `key`; returns the new number. See `RunState.increment`."""
         return self._ask(key, state.increment(key, by, ttl=ttl), state.number, name)
 
     def history(
         self, key: str, limit: int = 50, *, name: str | None = None
     ) -> Coroutine[Any, Any, list[StateChange]]:
-        """The last changes of `key`, newest first, as far back as the journal is kept."""
+        """The last `limit` changes of the entry at `key`, newest first, as far back as the journal
+        goes."""
         step = _identify(self._pass, "state.history", key, name)
         made = ask_all(self._pass, step, state.history(key, limit))
         return _called(self._pass, self._port, step, key, "state.history", made)
@@ -147,12 +149,12 @@ class AsyncRunState(_Calls):
         wait: Duration | None = None,
         name: str | None = None,
     ) -> AsyncRunLock:
-        """The lock `key`, for an `async with` block; see `RunState.lock`."""
+        """The lock `key`, for an `async with` block. See `RunState.lock`."""
         return AsyncRunLock(self._pass, self._port, key, ttl, wait, name)
 
 
 class AsyncRunEvents(_Calls):
-    """Events that the handler sends, each once."""
+    """Sends events, each exactly once."""
 
     def send(
         self,
@@ -165,7 +167,7 @@ class AsyncRunEvents(_Calls):
         ttl: Duration | None = None,
         call_name: str | None = None,
     ) -> Coroutine[Any, Any, SentEvent]:
-        """Send an event to the runs that wait for it; see `RunEvents.send`."""
+        """Send an event to the runs that are waiting for it. See `RunEvents.send`."""
         call = events.send(
             name,
             payload,
@@ -210,7 +212,7 @@ class AsyncRunLock(Block):
                 raise
 
     def extend(self, ttl: Duration) -> Coroutine[Any, Any, None]:
-        """Hold it for `ttl` from now on. Raises `LockLost` if the run has lost it."""
+        """Hold the lock for `ttl` from now on. Raises `LockLost` if the run has lost it."""
         step = _identify(self._pass, "lock.extend", self.key)
         made = self._extending(step, ttl)
         return _called(self._pass, self._port, step, self.key, "lock.extend", made)

@@ -1,8 +1,7 @@
-"""What time it is for handlers.
+"""The clock of handlers.
 
-Owns the one place where the SDK asks for the time of a run: what `ctx.now()` gives and how long a
-step took. A driver that has a time of its own (a test with a clock that moves when it is told to)
-hands in another `Clock`.
+The only place where the SDK reads the time for a run: for `ctx.now()` and for how long a step took.
+A driver with a time of its own, such as a test that moves its clock, passes another `Clock`.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ class Clock:
         return time.time_ns() // 1000
 
     def seconds(self) -> float:
-        """Seconds of a clock that never goes back, to measure by."""
+        """Seconds of a clock that never goes back, for measuring durations."""
         return time.monotonic()
 
 

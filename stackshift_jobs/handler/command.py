@@ -12,10 +12,13 @@ from typing import IO, Any, Final, TypedDict
 from stackshift_jobs.errors import CommandFailed
 
 TAIL_BYTES: Final = 64 * 1024
-"""How much of each stream is kept: the end of it, where programs say what went wrong."""
+"""How much of the end of each stream is kept, where programs usually say what went wrong."""
 
 
 class CommandResult(TypedDict):
+    """What a program did: its exit status (negative: killed by that signal), and the last 64 KiB of
+    its output, decoded as UTF-8."""
+
     exit_code: int
     stdout: str
     stderr: str
@@ -26,10 +29,10 @@ def run_command(
 ) -> CommandResult:
     """Run `argv` in a process group of its own, with `env` added to the environment.
 
-    Raises `CommandFailed` for a status other than 0 if `check`, and `TimeoutError` past
-    `timeout_ms`, when the whole group has been killed.
+    Raises `CommandFailed` for a status other than 0 if `check` is set, and `TimeoutError` after
+    `timeout_ms`, once the whole group has been killed.
     """
-    # Files, not pipes: a grandchild that keeps a pipe open would keep us waiting for its end.
+    # Files, not pipes: a grandchild that keeps a pipe open would make us wait until it ends.
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         process = subprocess.Popen(
             argv,

@@ -1,7 +1,7 @@
-"""What a `def` handler gets: `JobContext`, and `ctx.step`.
+"""`JobContext`, the `ctx` of a `def` handler, and its `ctx.step`.
 
 Each call blocks until its outcome is durable. The rules are in `steps`; here they are driven, one
-op after another, on the thread that calls.
+op after another, on the calling thread.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from stackshift_jobs.values.durations import (
 )
 from stackshift_jobs.values.payload_types import convert
 from stackshift_jobs.values.stored import Event
+from stackshift_jobs.values.text import readable
 
 P = TypeVar("P")
 R = TypeVar("R")
@@ -37,7 +38,8 @@ T = TypeVar("T")
 
 
 class Facts(Generic[P]):
-    """What is known of a run when its handler is called; the same on every pass of an attempt."""
+    """What is known about a run when its handler is called; the same on every pass of an
+    attempt."""
 
     def __init__(
         self,
@@ -53,23 +55,23 @@ class Facts(Generic[P]):
         log: Logger,
     ) -> None:
         self.payload: P = payload
-        """The run's payload, as the type that the handler's annotation names."""
+        """The run's payload, in the type that the handler's annotation names."""
         self.run_id = run_id
         self.job = job
         self.queue = queue
         self.attempt = attempt
-        """Which try this is, from 1; resuming after a wait is the same attempt."""
+        """The number of this attempt, from 1; resuming after a wait is the same attempt."""
         self.labels = labels
         self.idempotency_key = idempotency_key
         self.scheduled_at = scheduled_at
         self.log = log
-        """Kept with the run; see `stackshift runs logs`."""
+        """Its messages are kept with the run; see `stackshift runs logs`."""
 
 
 class JobContext(Generic[P]):
-    """The run, as its `def` handler sees it.
+    """A run, as its `def` handler sees it.
 
-    Every call is recorded once and answered from the record on every later pass.
+    Every call is recorded once, and answered from the record on every later pass.
     """
 
     def __init__(self, facts: Facts[P], pass_: Pass, port: Port) -> None:
@@ -89,24 +91,25 @@ class JobContext(Generic[P]):
         self._port = port
 
     def now(self) -> datetime:
-        """The time (UTC) of the first pass that asked here."""
+        """The time (UTC) at which this call was first made; the same on every later pass."""
         key = self._pass.identify_read("now")
         made = steps.read_value(self._pass, key, self._pass.clock.now_us)
         return to_datetime(drive(made, self._port))
 
     def uuid(self) -> UUID:
-        """A random UUID; the same on every pass."""
+        """A random UUID; the same on every later pass."""
         key = self._pass.identify_read("uuid")
         return UUID(drive(steps.read_value(self._pass, key, lambda: str(uuid4())), self._port))
 
     def progress(self, done: float, total: float | None = None, message: str = "") -> None:
-        """Show how far the run is, in its timeline."""
+        """Show the run's progress in its timeline: `done` of `total`, and a `message`."""
         if not self._pass.replaying:
-            self._port.progress(done, total, message)
+            self._port.progress(done, total, readable(message))
 
 
 class StepCalls:
-    """`ctx.step` of a `def` handler. Step names: 1 to 128 printable characters but `# [ ] =`."""
+    """`ctx.step` of a `def` handler. Step names are 1 to 128 printable characters without
+    `# [ ] =`."""
 
     def __init__(self, run_id: str, pass_: Pass, port: Port) -> None:
         self._run_id = run_id
@@ -123,11 +126,12 @@ class StepCalls:
         returns: Any = None,
         **kwargs: Any,
     ) -> R:
-        """Run `fn(*args, **kwargs)` once: recorded, it never runs again; a crash before that
-        repeats it. Returns the result as read back from JSON, or as the type `returns`.
+        """Run `fn(*args, **kwargs)` once: when its result is recorded, it never runs again; after a
+        crash before that, it does. Returns the result as read back from JSON, as the type `returns`
+        if given.
 
-        Without `retry` a step has one try an attempt of the run. Raises `StepFailed` on this and
-        every later pass once it has failed for good.
+        Without `retry` a step has one try in each attempt of the run. Raises `StepFailed` if the
+        step has failed for good, on this pass and every later one.
         """
         key = self._pass.identify(name, "run")
         made = steps.run_step(
@@ -153,9 +157,11 @@ class StepCalls:
         timeout: Duration | None = None,
         returns: Any = None,
     ) -> list[R]:
-        """One step an item (`name[0]`, …), `concurrency` at a time on threads; results in order.
+        """Run `fn(item)` as one step per item (`name[0]`, …), `concurrency` at a time on threads;
+        returns the results in order.
 
-        If items fail the others finish, then the lowest index raises.
+        If items fail, the others still finish; then the error with the lowest index is raised.
+        `items` must be the same on every pass.
         """
         lanes = steps.check_concurrency(concurrency)
         base = self._pass.identify(name, "map")
@@ -193,19 +199,22 @@ class StepCalls:
         check: bool = True,
         retry: Retry | None = None,
     ) -> CommandResult:
-        """Run a program as a step, in a process group of its own: `{exit_code, stdout, stderr}`,
-        the last 64 KiB of each. A timeout kills the group; with `check`, a status other than 0
-        raises `CommandFailed` in the step."""
+        """Run a program as a step, in a process group of its own; returns `{exit_code, stdout,
+        stderr}`, with the last 64 KiB of each stream.
+
+        `env` is added to the environment. A timeout kills the group; if `check` is set, a status
+        other than 0 raises `CommandFailed` in the step.
+        """
         limit_ms = steps.timeout_ms(timeout)
         return self.run(name, run_command, list(argv), limit_ms, env, check, retry=retry)
 
     def sleep(self, name: str, duration: Duration) -> None:
-        """Wait durably for `duration`; no process waits with you."""
+        """Wait durably for `duration`; no process is kept waiting."""
         key = self._pass.identify(name, "sleep")
         drive(steps.sleep(self._pass, key, milliseconds(duration), None), self._port)
 
     def sleep_until(self, name: str, when: datetime | str) -> None:
-        """Wait durably until `when` (an aware `datetime`, or RFC 3339 text)."""
+        """Wait durably until `when`, a `datetime` (local if naive) or RFC 3339 text."""
         key = self._pass.identify(name, "sleep")
         drive(steps.sleep(self._pass, key, None, instant_us(when)), self._port)
 
@@ -218,7 +227,10 @@ class StepCalls:
         cancel_with_parent: bool = False,
         **options: Any,
     ) -> str:
-        """Start an independent run exactly once; returns its id. Options are those of a start."""
+        """Start an independent run exactly once; returns its id.
+
+        With `cancel_with_parent` it is cancelled if this run is. `options` are those of a start.
+        """
         key = self._pass.identify(name or job, "start")
         made = steps.start_child(
             self._pass,
@@ -234,8 +246,10 @@ class StepCalls:
     def call(
         self, job: str, payload: Any = None, *, name: str | None = None, **options: Any
     ) -> Any:
-        """Start a run and wait for its result; it is cancelled with this one. Raises
-        `ChildFailed` if it failed or was cancelled."""
+        """Start a run and wait durably for its result; it is cancelled if this run is.
+
+        `options` are those of a start. Raises `ChildFailed` if it failed or was cancelled.
+        """
         key = self._pass.identify(name or job, "child")
         made = steps.start_child(
             self._pass, key, job, payload, wait=True, cancel_with_parent=True, options=options
@@ -243,7 +257,8 @@ class StepCalls:
         return drive(made, self._port)
 
     def result(self, run_id: str, *, name: str = "result") -> Any:
-        """Wait durably for the result of a run. Raises `ChildFailed`."""
+        """Wait durably for the result of the run `run_id`. Raises `ChildFailed` if it failed or was
+        cancelled."""
         key = self._pass.identify(name, "child")
         return drive(steps.await_run(self._pass, key, run_id), self._port)
 
@@ -256,11 +271,11 @@ class StepCalls:
         on_timeout: OnTimeout = "fail",
         name: str | None = None,
     ) -> Event:
-        """Wait durably for an event of this name and correlation key: the oldest that is kept, or
-        the next one to come.
+        """Wait durably for an event with this name and correlation key: the oldest one that is
+        kept, or the next one to arrive.
 
-        When `timeout` has passed, the run fails (`fail`: it is not retried) or is cancelled
-        (`cancel`), or goes on with an event that is falsy (`continue`).
+        After `timeout`, the run fails without a retry (`on_timeout="fail"`), is cancelled
+        (`"cancel"`), or continues with an event that is falsy (`"continue"`).
         """
         return self.wait_for_any(
             [(event, correlation_key)],
@@ -277,21 +292,22 @@ class StepCalls:
         timeout: Duration | None = None,
         on_timeout: OnTimeout = "fail",
     ) -> Event:
-        """Wait durably for the first of some events, each given by name and correlation key; the
-        others are left to who waits for them. See `wait_for_event`."""
+        """Wait durably for the first of several events, each given by name and correlation key; the
+        others are left for other waits. See `wait_for_event`."""
         key = self._pass.identify(name, "event")
         terms = waits.terms(events, timeout, on_timeout)
         made: Event = drive(waits.wait_for_event(self._pass, key, terms), self._port)
         return made
 
     def key(self, name: str) -> str:
-        """Text that is stable for this run and step: the idempotency key for outside systems."""
+        """A string that is stable for this run and step, to use as an idempotency key in other
+        systems."""
         return f"{self._run_id}/{name}"
 
 
 def _settled(futures: list[Future[R]]) -> list[R]:
-    """All results in order, or what the lowest index raised; a wait of any outranks both, since
-    what waits is not yet decided."""
+    """All results in order, or the error with the lowest index. If any item waits, its `Unwinding`
+    takes precedence, because its outcome is not known yet."""
     for future in futures:
         if isinstance(error := future.exception(), Unwinding):
             raise error
@@ -299,5 +315,5 @@ def _settled(futures: list[Future[R]]) -> list[R]:
 
 
 def instant_us(when: datetime | str) -> int:
-    """Microseconds since 1970; a `datetime` without an offset is local time."""
+    """Microseconds since 1970; a time without an offset is local time."""
     return parse_time(when) if isinstance(when, str) else moment_us(when)

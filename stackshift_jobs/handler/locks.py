@@ -1,9 +1,10 @@
-"""A lock that a handler holds: taken, checked, extended, let go, each as a generator of ops.
+"""A lock that a handler holds: acquired, checked, extended and released, each as a generator of
+ops.
 
-A lock belongs to the run, not to a pass: a pass that is dropped at a wait lets go of nothing, and
-the next one has the lock from the record. Laws: nothing is asked while a pass is being left; a call
-that is not on record is not made within the block of a lock that the run has lost; where no lock is
-held, none of this costs anything.
+A lock belongs to the run, not to a pass: a pass that is dropped at a wait releases nothing, and the
+next pass has the lock from the record. Invariants: nothing is asked while a pass is being unwound;
+a call that is not recorded yet is not made within the block of a lock that the run has lost; a
+handler that holds no lock pays nothing for this.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from stackshift_jobs.values.strict_json import dumps
 
 
 class LockBlock:
-    """A lock within whose block the handler is. `step` is the call that took it, `due_us` when it
-    runs out (0: never), `was_released` that an earlier pass has left the block."""
+    """A lock whose block the handler is in. `step` is the call that acquired it, `due_us` is when
+    it expires (0: never), and `was_released` says that an earlier pass has left the block."""
 
     __slots__ = ("due_us", "expires_at", "is_open", "key", "step", "token", "was_released")
 
@@ -36,10 +37,10 @@ class LockBlock:
         self.due_us = 0
         self.update(read(known.body))
         if known.due_us:
-            self.due_us = known.due_us  # it may have been extended since
+            self.due_us = known.due_us  # later, if it was extended
 
     def update(self, body: dict[str, Any]) -> None:
-        """What the daemon says of it now."""
+        """Take over what the daemon says of the lock now."""
         self.token = body["token"]
         until = body["expires_at"]
         self.expires_at = datetime.fromisoformat(until) if until else None
@@ -47,20 +48,20 @@ class LockBlock:
 
 
 inside: Final[ContextVar[tuple[LockBlock, ...]]] = ContextVar("stackshift_locks", default=())
-"""The locks within whose blocks the code runs here. A context variable, so that tasks made within a
-block, and the functions of its steps, are held to it, and other branches are not."""
+"""The locks whose blocks the running code is in. A context variable, so that it applies to tasks
+created within a block and to the functions of its steps, and not to other branches."""
 
 
 def guard(pass_: Pass, key: str) -> Steps:
-    """Before the call `key`, which is not on record: raises `LockLost` if a lock within whose block
-    it is made has been lost. Ask only `if inside.get()`."""
+    """Check, before the call `key` that is not recorded yet, that no lock whose block it is in has
+    been lost; raises `LockLost`. Only needed `if inside.get()`."""
     for held in inside.get():
         if not held.is_open:
-            continue  # this task was made within the block and has outlived it
+            continue  # this task was created within the block and has outlived it
         if held.was_released:
             raise ReplayError(
-                f"{key or 'a call'} is new within the block of lock {held.key!r}, which an "
-                "earlier pass has left: the code has changed",
+                f"{key or 'a call'} is new in the block of lock {held.key!r}, which an earlier "
+                "pass has left: the code has changed",
                 hint="stackshift runs retry RUN --from the first step of the block",
             )
         lost = pass_.recorded_calls[held.step].phase == "gone"
@@ -69,7 +70,7 @@ def guard(pass_: Pass, key: str) -> Steps:
 
 
 def _check(pass_: Pass, key: str, held: LockBlock) -> Steps:
-    """Ask whether the run still holds it: only the daemon's time says that it ran out."""
+    """Ask whether the run still holds the lock: only the daemon's clock decides that it expired."""
     answer: Recorded = yield Ask(key, "lock.check", dumps({"lock": held.step}))
     if answer.error is not None:
         _set_phase(pass_, held.step, "gone")
@@ -77,8 +78,8 @@ def _check(pass_: Pass, key: str, held: LockBlock) -> Steps:
 
 
 def acquire(pass_: Pass, step: str, key: str, ttl_ms: int, wait_ms: int | None) -> Steps:
-    """Take the lock `key`, and wait for it durably if another has it: `wait_ms`, or as long as it
-    takes. Returns `LockBlock`. Raises `LockHeld`."""
+    """Acquire the lock `key`; if it is held, wait for it durably, for `wait_ms` or (None) as long
+    as it takes. Returns a `LockBlock`. Raises `LockHeld`."""
     known = recalled(pass_, step)
     if known is None:
         if inside.get():
@@ -88,7 +89,7 @@ def acquire(pass_: Pass, step: str, key: str, ttl_ms: int, wait_ms: int | None) 
         if answer.body is None:
             known = yield Park(step, answer.due_us)
         else:
-            # It may have been lost by now, which the daemon has then told.
+            # The lock may have been lost by now; if so, the daemon has said it in the meantime.
             known = pass_.recorded_calls.setdefault(
                 step, RecordedCall("lock", "completed", answer.body)
             )
@@ -100,10 +101,10 @@ def acquire(pass_: Pass, step: str, key: str, ttl_ms: int, wait_ms: int | None) 
 
 
 def extend(pass_: Pass, step: str, held: LockBlock, ttl_ms: int) -> Steps:
-    """Hold it for `ttl_ms` from now on. Raises `LockLost`."""
+    """Hold the lock for `ttl_ms` from now on. Raises `LockLost`."""
     known = recalled(pass_, step) if step else None
     if known is not None:
-        # Until when it is held now is known from the lock's own record.
+        # The lock's own record says until when it is held now.
         due_us = held.due_us
         held.update(read(known.body))
         held.due_us = due_us
@@ -116,8 +117,8 @@ def extend(pass_: Pass, step: str, held: LockBlock, ttl_ms: int) -> Steps:
 
 
 def release(pass_: Pass, held: LockBlock, *, raised: bool) -> Steps:
-    """Let go of it. Raises `LockLost` if the run had lost it by then, unless an exception is on its
-    way (`raised`)."""
+    """Release the lock. Raises `LockLost` if the run had lost it by then, unless the block was left
+    by an exception (`raised`)."""
     held.is_open = False
     phase = pass_.recorded_calls[held.step].phase
     if phase == "completed":
@@ -130,7 +131,7 @@ def release(pass_: Pass, held: LockBlock, *, raised: bool) -> Steps:
         raise LockLost(
             f"the lock {held.key!r} ran out"
             + (f" at {rfc3339(held.due_us)}" if held.due_us else "")
-            + ", before its block was left",
+            + ", before the end of its block",
             hint="give it a longer ttl, or extend it: lock.extend(...)",
             key=held.key,
             step=held.step,

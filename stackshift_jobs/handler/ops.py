@@ -1,8 +1,8 @@
-"""What a step asks of whoever drives it: values, no behaviour.
+"""What a call on `ctx` asks of its driver: values without behaviour.
 
-A call on `ctx` is a generator (see `steps`, `asking`, `waiting`, `holding`) that yields these and
-is sent the answers. So the rules of recording and replay are written once, for `def` and
-`async def` handlers alike, and can be tested without a daemon, a thread or a loop.
+Such a call is a generator (see `steps`, `requests`, `waits`, `locks`) that yields these ops and
+receives the answers. So the rules of recording and replay are written once, for `def` and
+`async def` handlers, and can be tested without a daemon, a thread or an event loop.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 
 
 class Perform(NamedTuple):
-    """Run the step's function; the answer is what it returns, or its exception is thrown in.
+    """Run the step's function. Answer: what it returns; what it raises is thrown into the
+    generator.
 
-    `tried`, `retry` and `input` are those of the record that would follow, for a driver that has to
-    record the failure itself because the function does not come back in time.
+    `tried`, `retry` and `input` are those of the record that would follow, for a driver that must
+    record the failure itself because the function does not return in time.
     """
 
     step: str
@@ -29,16 +30,16 @@ class Perform(NamedTuple):
 
 
 class Park(NamedTuple):
-    """Wait until the daemon says how `step` ended; the answer is a `RecordedCall`. It may take
-    months: the driver may drop the whole pass instead of answering. `due_us` is 0 if no time is
-    known."""
+    """Wait until the daemon says how `step` ended. Answer: a `RecordedCall`. It may take months, so
+    the driver may drop the whole pass instead of answering. `due_us` is when the wait ends at the
+    latest, 0 if that is not known."""
 
     step: str
     due_us: int = 0
 
 
 class RecordResult(NamedTuple):
-    """Record the result (JSON) of a step. Answer: `Recorded`, when it is durable."""
+    """Record the result (JSON) of a step. Answer: `Recorded`, once it is durable."""
 
     step: str
     result: bytes
@@ -61,7 +62,7 @@ class RecordFailure(NamedTuple):
 
 
 class RecordValue(NamedTuple):
-    """Record what a read gave. Answer: `Recorded`."""
+    """Record the value (JSON) of a read. Answer: `Recorded`."""
 
     step: str
     value: bytes
@@ -87,16 +88,17 @@ class StartChild(NamedTuple):
 
 
 class AwaitRun(NamedTuple):
-    """Begin to wait for a run. Answer: `Recorded`."""
+    """Begin a wait for the end of a run. Answer: `Recorded`."""
 
     step: str
     run: str
 
 
 class Ask(NamedTuple):
-    """Ask what a client may ask too: a method of the protocol with its params (JSON). What it does
-    and that this call did it are one record, under `step`; within a step's function `step` is
-    empty, and it acts at once. Answer: `Recorded` with `body`, or with `error` if it is refused."""
+    """Call a method of the protocol, as a client can, with its params (JSON). Its effect and the
+    fact that this call caused it are one record, under `step`; within a step's function `step` is
+    empty and the method acts at once. Answer: `Recorded` with `body`, or with `error` if refused.
+    """
 
     step: str
     method: str
@@ -104,8 +106,8 @@ class Ask(NamedTuple):
 
 
 class Recorded(NamedTuple):
-    """It is durable. `body` (JSON) is what was asked for; `error` why it is refused, as the wire
-    has it: `{code, message, hint, …}`."""
+    """The answer that something is durable. `body` (JSON) is the result of an `Ask`; `error` says
+    why it was refused, as on the wire: `{code, message, hint, …}`."""
 
     due_us: int = 0
     child: str = ""
@@ -114,13 +116,14 @@ class Recorded(NamedTuple):
 
 
 class RecordedCall(NamedTuple):
-    """A recorded call: its kind (`run value sleep start child event lock`; `refused` for what was
-    refused, whatever it asked), how far it is (`running waiting retrying completed failed`), and
-    what it gave (`body`: JSON, or None).
+    """A recorded call: its kind (`run value sleep start child event lock`, or `refused` for a call
+    of any kind that was refused), its phase (`running waiting retrying completed failed`), and its
+    result (`body`: JSON, or None).
 
-    A lock is `completed` while it is held (`due_us`: when it runs out, 0 for never), `left` once
-    its block was left in good order, `gone` if it is not held for another reason, `failed` if it
-    was not had in time. The body of a refusal, and of such a lock, is the error as the wire has it.
+    A lock is `completed` while it is held (`due_us`: when it expires, 0 for never), `left` after
+    its block ended normally, `gone` if it is no longer held for another reason, and `failed` if it
+    was not acquired in time. The body of a refusal, and of a failed lock, is the error as on the
+    wire.
     """
 
     kind: str
@@ -137,4 +140,4 @@ class RecordedCall(NamedTuple):
 Tell = RecordResult | RecordFailure | RecordValue | Sleep | StartChild | AwaitRun | Ask
 Op = Perform | Park | Tell
 Steps = Generator[Op, Any, Any]
-"""A call on `ctx`: yields ops, is sent their answers, returns what the call gives."""
+"""A call on `ctx`: yields ops, receives their answers, returns the result of the call."""

@@ -1,8 +1,8 @@
-"""What a call on `ctx` was answered with, now or on an earlier pass: its record, or a refusal.
+"""The outcome of a call on `ctx`, from now or from an earlier pass: its record, or a refusal.
 
-A refusal is the daemon's, and may stand under the identity of any call. It is raised as the error
-that it was on the first pass, and knows its call: not caught, it fails the attempt, and the next
-attempt asks anew.
+The daemon can refuse any call, and the refusal is recorded under the identity of the call. Every
+pass raises it as the same error, which names the call: if it is not caught, the attempt fails, and
+the next attempt asks again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from stackshift_jobs.handler.replay import Pass
 
 
 def recalled(pass_: Pass, key: str) -> RecordedCall | None:
-    """What is on record of the call `key`. Raises the error that it was refused with."""
+    """The record of the call `key`; None if there is none. Raises the error of a refused call."""
     known = pass_.recorded_calls.get(key)
     if known is not None and known.kind == "refused":
         raise refusal(key, read(known.body))
@@ -24,14 +24,14 @@ def recalled(pass_: Pass, key: str) -> RecordedCall | None:
 
 
 def granted(key: str, answer: Recorded) -> Recorded:
-    """The answer to the call `key`. Raises the error that it is refused with."""
+    """The answer to the call `key`. Raises its error if the call was refused."""
     if answer.error is not None:
         raise refusal(key, answer.error)
     return answer
 
 
 def refusal(key: str, error: dict[str, Any]) -> StackshiftError:
-    """The error of a refused call."""
+    """The error of the refused call `key`, from its form on the wire."""
     refused = from_json(error)
     if key:
         refused.fields["step"] = key
@@ -39,5 +39,5 @@ def refusal(key: str, error: dict[str, Any]) -> StackshiftError:
 
 
 def read(body: bytes | None) -> Any:
-    """The value of a body: JSON, or none."""
+    """The value of a body, which is JSON; None if there is no body."""
     return json.loads(body) if body is not None else None

@@ -1,7 +1,7 @@
-"""Driving a call: each op that it yields is answered by a port, until the call returns.
+"""Drives a call on `ctx`: a port answers each op that it yields, until the call returns.
 
-A port knows how: the worker has one for threads and one for its loop, a test may have another.
-Nothing here knows what the ops mean.
+The port knows how: the worker has one for threads and one for its event loop, and tests have their
+own. Nothing here knows what the ops mean.
 """
 
 from __future__ import annotations
@@ -13,29 +13,36 @@ from stackshift_jobs.handler.ops import Park, Perform, Recorded, RecordedCall, S
 
 
 class Port(Protocol):
-    """What drives the calls of a `def` handler."""
+    """Answers the ops of a `def` handler."""
 
     def tell(self, op: Tell) -> Recorded:
-        """Returns when it is durable. Raises what the daemon refuses it with."""
+        """Returns once `op` is durable. Raises the error with which the daemon refuses it."""
 
     def park(self, op: Park) -> RecordedCall:
-        """How the step ended, if it does so soon; else raises `Unwinding`."""
+        """Returns how the step ended, if it ends soon; otherwise raises `Unwinding`."""
 
     def perform(self, op: Perform) -> Any:
-        """What the step's function returns; raises what it raises, `TimeoutError` past its time."""
+        """Returns what the step's function returns, or raises what it raises; `TimeoutError` when
+        its time is up."""
 
     def progress(self, done: float, total: float | None, message: str) -> None:
-        """Tell how far the handler is."""
+        """Report the handler's progress."""
 
 
 class AsyncPort(Protocol):
-    """What drives the calls of an `async def` handler; as `Port`, awaited. `park` may cancel the
-    caller instead of returning: the pass is dropped."""
+    """Answers the ops of an `async def` handler; like `Port`, awaited."""
 
-    def tell(self, op: Tell) -> Awaitable[Recorded]: ...
-    def park(self, op: Park) -> Awaitable[RecordedCall]: ...
-    def perform(self, op: Perform) -> Awaitable[Any]: ...
-    def progress(self, done: float, total: float | None, message: str) -> None: ...
+    def tell(self, op: Tell) -> Awaitable[Recorded]:
+        """See `Port.tell`."""
+
+    def park(self, op: Park) -> Awaitable[RecordedCall]:
+        """See `Port.park`; may cancel the caller instead of returning, to drop the pass."""
+
+    def perform(self, op: Perform) -> Awaitable[Any]:
+        """See `Port.perform`."""
+
+    def progress(self, done: float, total: float | None, message: str) -> None:
+        """See `Port.progress`."""
 
 
 def drive(made: Steps, port: Port) -> Any:
@@ -62,8 +69,8 @@ def drive(made: Steps, port: Port) -> Any:
 async def drive_awaited(
     made: Steps, port: AsyncPort, unawaited: set[str] | None = None, key: str = ""
 ) -> Any:
-    """Answer each op of a call with `port` until it returns. Until now the call `key` was among
-    those that nobody has awaited."""
+    """Answer each op of a call with `port` until it returns. The call `key`, which is being awaited
+    now, is removed from `unawaited`."""
     if unawaited is not None:
         unawaited.discard(key)
     try:

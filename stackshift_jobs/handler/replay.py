@@ -1,9 +1,9 @@
-"""One pass of a handler: who each call on `ctx` is, and whether it is on record.
+"""One pass of a handler: the identity of each call on `ctx`, and whether it is recorded.
 
-A call is known by its kind of name and by occurrence (`page`, `page#2`), never by its position
-among other calls, and its identity is taken at the call. Laws: one name belongs to one branch (task
-or thread) of a pass; a record answers only calls of its own kind; nothing is recorded by a pass
-that is being unwound.
+A call is identified by its name and occurrence (`page`, `page#2`), never by its position among
+other calls, and gets its identity when it is called. Invariants: a name belongs to one branch (task
+or thread) of a pass; a record answers only calls of its own kind; a pass that is being unwound
+records nothing.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ _KIND_NAMES: Final = {
 
 MAX_NAMES: Final = 10_000
 _NAMES: Final[set[str]] = set()
-"""Names of steps that were found to be good: the same ones come again with every run."""
+"""Step names that were checked and are valid: every run uses the same ones again."""
 
 
 class Unwinding(BaseException):
-    """Leaves a `def` handler at a wait or a stop. A `BaseException`, so that `except Exception`
+    """Unwinds a `def` handler at a wait or a stop. A `BaseException`, so that `except Exception`
     cannot swallow it."""
 
 
 class Pass:
-    """The record of one run as one pass of its handler sees it.
+    """The record of a run, as one pass of its handler sees it.
 
-    `recorded_calls` are by identity. `unwinding` is the reason why the pass is being left, once it
-    is.
+    `recorded_calls` maps identities to records. `unwinding` is None, or why the pass is being
+    unwound.
     """
 
     __slots__ = (
@@ -65,22 +65,22 @@ class Pass:
         self.clock = clock
         self.unwinding: str | None = None
         self.calls = 0
-        """How many calls the handler has made so far; places its output among them."""
+        """How many calls the handler has made so far; says where among them its output belongs."""
         self.loop: asyncio.AbstractEventLoop | None = None
-        """The loop that an `async def` handler runs on, where it is known: to find it at each
-        call costs a system call."""
+        """The event loop of an `async def` handler, if known: looking it up in every call would
+        cost a system call each."""
         self.unawaited: set[str] = set()
         """Calls of an `async def` handler that nobody has awaited yet."""
         self.forgotten: dict[str, set[str]] = {}
-        """Those that were made in the functions of its steps, by step."""
+        """Such calls made in the functions of its steps, by step."""
         self._counts: dict[str, int] = {}
         self._branches: dict[str, Any] = {}
         self._lock = threading.Lock()
 
     def identify(self, name: str, kind: str) -> str:
-        """The identity of a call of a step named `name`. Raises `Usage` for what cannot be a name,
+        """The identity of a call on `ctx.step` with this name. Raises `Usage` for an invalid name;
         `ReplayError` for a name used in two branches, a record of another kind, or a call inside a
-        step's function; unwinds again what is being unwound."""
+        step's function; and `Unwinding` if the pass is already being unwound."""
         if name not in _NAMES:
             check_name(name, "step")
             if len(_NAMES) < MAX_NAMES:
@@ -88,15 +88,15 @@ class Pass:
         return self._identity(name, kind)
 
     def identify_read(self, name: str) -> str:
-        """The identity of a read such as `ctx.now()`; cannot collide with any step's."""
+        """The identity of a read such as `ctx.now()`; never the same as a step's."""
         return self._identity(f"[{name}]", "value")
 
     def identify_call(
         self, method: str, subject: str, kind: str = "value", name: str | None = None
     ) -> str:
-        """The identity of a call such as `ctx.state.set(subject, …)`, with the `name` that tells it
-        from those of other branches; cannot collide with any step's. Empty inside a step's
-        function, where such a call is part of the step. Raises as `identify`."""
+        """The identity of a call such as `ctx.state.set(subject, …)`; never the same as a step's.
+        `name` distinguishes it from calls in other branches. Empty inside a step's function, where
+        such a call is part of the step. Raises the same errors as `identify`."""
         if current_step.get() is not None and kind == "value":
             return ""
         if name is None:
@@ -108,8 +108,8 @@ class Pass:
         return self._part(f"{name}[{index}]", "run")
 
     def identify_page(self, key: str, number: int) -> str:
-        """The identity of a further page of what the call `key` asks for. No other ends so: those
-        of calls end in `]`, or in `#` and their occurrence."""
+        """The identity of a further page of the list that the call `key` asks for. No other
+        identity ends like this: those of calls end in `]`, or in `#` and their occurrence."""
         return self._part(f"{key}@{number}", "value") if key else ""
 
     def _part(self, key: str, kind: str) -> str:
@@ -124,13 +124,13 @@ class Pass:
         if (inside := current_step.get()) is not None:
             raise ReplayError(
                 f"{_written(name)[0]} was used inside the function of step {inside!r}",
-                hint="call it from the handler: what a step does is recorded as one",
+                hint="call it in the handler: a step is recorded as a whole",
             )
         with self._lock:
             branch = _branch(self.loop)
             if self._branches.setdefault(name, branch) is not branch:
                 raise _in_two_branches(name)
-            # A map is not on record itself, its items are.
+            # A map has no record of its own, its items have.
             self.calls += kind != "map"
             count = self._counts[name] = self._counts.get(name, 0) + 1
         key = name if count == 1 else f"{name}#{count}"
@@ -138,23 +138,23 @@ class Pass:
         return key
 
     def check_kind(self, key: str, kind: str) -> None:
-        """Raise `ReplayError` if `key` is on record as something else than `kind`."""
+        """Raise `ReplayError` if `key` is recorded as another kind of call than `kind`."""
         known = self.recorded_calls.get(key)
         if known is not None and known.kind != kind and known.kind != "refused":
             raise ReplayError(
-                f"{key!r} is on record as {_KIND_NAMES[known.kind]}; "
+                f"{key!r} is recorded as {_KIND_NAMES[known.kind]}; "
                 f"the code now asks for {_KIND_NAMES[kind]}",
                 hint="give the new call another name",
             )
 
     @property
     def replaying(self) -> bool:
-        """May calls that were recorded by an earlier pass still lie ahead?"""
+        """Whether calls recorded by an earlier pass may still come."""
         return self.calls < len(self.recorded_calls)
 
 
 def _written(name: str) -> tuple[str, str]:
-    """What the code says that makes a call named `name`: the method, and what it is about."""
+    """How the code writes the call with this identity: the method, and its subject."""
     if not name.startswith("["):
         return "ctx.step", name
     method, _, subject = name[1 : name.rindex("]")].partition(" ")
@@ -162,7 +162,7 @@ def _written(name: str) -> tuple[str, str]:
 
 
 def written_as(method: str) -> str:
-    """How a handler's code calls `method`."""
+    """How the code of a handler writes `method`: `ctx.state.set`."""
     return _METHODS.get(method) or f"ctx.{method}"
 
 
@@ -174,7 +174,7 @@ _METHODS: Final = {
 
 
 def told(method: str, subject: str) -> str:
-    """A call for people: `ctx.state.set of 'k'`."""
+    """A call as messages show it: `ctx.state.set of 'k'`."""
     return f"{method} of {subject!r}" if subject else method
 
 
@@ -183,17 +183,17 @@ def _in_two_branches(name: str) -> ReplayError:
     if method == "ctx.step":
         return ReplayError(
             f"the name {name!r} is used from two tasks or threads of the handler",
-            hint="put the key into the name (name=...), or use step.map",
+            hint="give each its own name, for example with a key in it, or use step.map",
         )
     return ReplayError(
-        f"{told(method, subject)} is called from two tasks or threads of the handler: which call "
-        "is which could not be told on a replay",
-        hint="give each a name of its own, name=..., or call it in the function of a step",
+        f"{told(method, subject)} is called from two tasks or threads of the handler: a replay "
+        "could not distinguish the calls",
+        hint="give each call a name of its own with name=..., or call it in the function of a step",
     )
 
 
 def _branch(loop: asyncio.AbstractEventLoop | None) -> object:
-    """The task or thread that calls. The object itself, so that its id is not used again."""
+    """The calling task or thread; the object itself, since its id could be reused."""
     try:
         task = asyncio.current_task(loop)
     except RuntimeError:

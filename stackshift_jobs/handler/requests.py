@@ -1,9 +1,9 @@
-"""`ctx.state` and `ctx.events`: what a client may ask too, on record with the fact that it was.
+"""`ctx.state` and `ctx.events`: requests that a client can make too, recorded with their results.
 
-A write by the handler and the record that this call made it are one: it happens exactly once,
-however often the handler is replayed. Within a step's function (where the identity of a call is
-empty) it acts at once and is not recorded. The params and results are those of the protocol: see
-`state_calls` and `event_calls`.
+A write by the handler, and the fact that this call made it, are one record: it happens exactly
+once, however often the handler is replayed. Within a step's function (where the identity of a call
+is empty) it acts at once and is not recorded. The params and results are those of the protocol: see
+`calls.state` and `calls.events`.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from stackshift_jobs.handler.steps import Limits
 from stackshift_jobs.values.strict_json import dumps
 
 _VALUES: Final = ("value", "payload")
-"""Params that hold a value of the user's."""
+"""Params that contain a value of the user's."""
 
 
 def ask(pass_: Pass, key: str, call: Call) -> Steps:
-    """The result of `call`, as JSON gives it. Raises what it is refused with."""
+    """The result of `call`, as read from JSON. Raises its error if the call is refused."""
     known = recalled(pass_, key) if key else None
     if known is not None:
         return read(known.body)
@@ -36,12 +36,12 @@ def ask(pass_: Pass, key: str, call: Call) -> Steps:
 
 
 def given(made: Steps, give: Callable[[Any], Any]) -> Steps:
-    """What `give` makes of the result of a call."""
+    """The result of a call, converted by `give`."""
     return give((yield from made))
 
 
 def ask_all(pass_: Pass, key: str, calls: Generator[Call, Any, Any]) -> Steps:
-    """What several calls come to: the pages of one list. Each is recorded by itself."""
+    """The result of several calls, such as the pages of one list. Each is recorded separately."""
     number, step = 0, key
     try:
         call = next(calls)
@@ -55,12 +55,12 @@ def ask_all(pass_: Pass, key: str, calls: Generator[Call, Any, Any]) -> Steps:
 
 
 def encode(params: dict[str, Any]) -> bytes:
-    """The params as JSON. Raises `PayloadRefused`, by its path in it, for a value that JSON cannot
-    hold or that is over the limit."""
+    """The params as JSON. Raises `PayloadRefused`, with a path in the user's value, if JSON cannot
+    hold that or if it is over the limit."""
     for name in _VALUES:
         if name in params:
             value = dumps(params[name], Limits.value_bytes)
-            rest = dumps({each: params[each] for each in params if each != name})
+            rest = dumps({param: params[param] for param in params if param != name})
             comma = b"," if len(rest) > 2 else b""
             return b"%b%b%b:%b}" % (rest[:-1], comma, dumps(name), value)
     return dumps(params)

@@ -11,24 +11,12 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import Final
 
+from stackshift_jobs.calls import methods
 from stackshift_jobs.errors import InsideHandler
 
 in_handler: Final[ContextVar[str | None]] = ContextVar("stackshift_in_handler", default=None)
 current_step: Final[ContextVar[str | None]] = ContextVar("stackshift_step", default=None)
 """Name of the step whose function is running here, if one is."""
-
-_INSTEAD: Final = {
-    "run.start": ("start", "step.start"),
-    "run.start_many": ("start_many", "step.start"),
-    "run.wait": ("result", "step.result"),
-    **dict.fromkeys(("lock.acquire", "lock.extend", "lock.release"), ("state.lock", "state.lock")),
-    "event.send": ("events.send", "events.send"),
-    **{
-        f"state.{name}": (f"state.{name}", f"state.{name}")
-        for name in ("get", "set", "delete", "increment", "list", "history")
-    },
-}
-"""By the protocol's method: what the caller wrote, and what to write instead."""
 
 
 def refuse_in_handler(method: str) -> None:
@@ -39,7 +27,7 @@ def refuse_in_handler(method: str) -> None:
     context = in_handler.get()
     if context is None or current_step.get() is not None:
         return
-    called, instead = _INSTEAD.get(method, (method, "step.run"))
+    called, instead = methods.method(method).in_handler or (method, "step.run")
     raise InsideHandler(
         f"{called} was called in a handler, which runs again on every replay: "
         f"use {context}.{instead} instead",

@@ -1,8 +1,8 @@
 """`ctx.state` and `ctx.events` of a `def` handler.
 
 Each call of the handler happens exactly once and is answered from the record on every later pass;
-inside a step's function it acts at once, and again if the function runs again. What is asked is
-`state_calls`' and `event_calls`', how it is recorded `asking`'s, how locks are held `holding`'s.
+inside a step's function it acts at once, and again if the function runs again. `calls.state` and
+`calls.events` define what is sent, `requests` how it is recorded, `locks` how locks are held.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from stackshift_jobs.values.stored import SentEvent, StateChange, StateEntry
 class RunState:
     """The project's durable entries: `key → value`, each with a version and perhaps an expiry.
 
-    Keys are 1 to 512 bytes of text. An entry that has expired is as one that is not there. A read
-    is recorded like a write: to see how an entry changes, read it inside a step. Calls about one
-    key in several tasks or threads of a handler need a `name` each, as steps do.
+    Keys are 1 to 512 bytes of text. An entry that has expired counts as absent. A read is recorded
+    like a write: to see an entry change, read it inside a step. Calls for the same key in several
+    tasks or threads of a handler each need a `name`, as steps do.
     """
 
     def __init__(self, pass_: Pass, port: Port) -> None:
@@ -38,11 +38,12 @@ class RunState:
         self._port = port
 
     def get(self, key: str, default: Any = None, *, name: str | None = None) -> Any:
-        """The value of `key`, `default` if there is none."""
+        """The value at `key`; `default` if there is none."""
         return state.value(self._ask(key, state.get(key), name), default)
 
     def entry(self, key: str, *, name: str | None = None) -> StateEntry | None:
-        """The entry of `key`: its value, and its version, to be given as `if_version`."""
+        """The entry at `key`, with its value and its version (for `if_version`); None if there is
+        none."""
         return state.entry(self._ask(key, state.get(key), name))
 
     def set(
@@ -56,11 +57,11 @@ class RunState:
         if_absent: bool = False,
         name: str | None = None,
     ) -> int:
-        """Write `value`; its version. Without `ttl` or `expires_at` it stays until it is written
-        again.
+        """Write `value` at `key`; returns the entry's new version. Without `ttl` or `expires_at`
+        the entry does not expire.
 
-        Raises `Conflict` if the entry's version is not `if_version` (0: there is none), or if there
-        is one with `if_absent`; `PayloadRefused` for what JSON cannot hold.
+        Raises `Conflict` if the entry's version is not `if_version` (0: there is no entry), or if
+        there is an entry and `if_absent` is set; `PayloadRefused` for what JSON cannot hold.
         """
         call = state.set_(
             key, value, ttl=ttl, expires_at=expires_at, if_version=if_version, if_absent=if_absent
@@ -68,7 +69,8 @@ class RunState:
         return state.version(self._ask(key, call, name))
 
     def delete(self, key: str, *, if_version: int | None = None, name: str | None = None) -> bool:
-        """Remove the entry; was there one? Raises `Conflict` if its version is not `if_version`."""
+        """Remove the entry at `key`; returns whether there was one. Raises `Conflict` if its
+        version is not `if_version`."""
         call = state.delete(key, if_version=if_version)
         return state.existed(self._ask(key, call, name))
 
@@ -80,12 +82,13 @@ class RunState:
         ttl: Duration | None = None,
         name: str | None = None,
     ) -> int | float:
-        """Add `by` to the number at `key` (0 if there is none); the new number. Without `ttl` its
-        expiry stays. Raises `Conflict` if something else than a number is there."""
+        """Add `by` to the number at `key` (0 if there is none); returns the new number. Without
+        `ttl` its expiry stays the same. Raises `Conflict` if the value is not a number."""
         return state.number(self._ask(key, state.increment(key, by, ttl=ttl), name))
 
     def history(self, key: str, limit: int = 50, *, name: str | None = None) -> list[StateChange]:
-        """The last changes of `key`, newest first, as far back as the journal is kept."""
+        """The last `limit` changes of the entry at `key`, newest first, as far back as the journal
+        goes."""
         step = self._pass.identify_call("state.history", key, name=name)
         calls = state.history(key, limit)
         return cast("list[StateChange]", drive(ask_all(self._pass, step, calls), self._port))
@@ -105,10 +108,11 @@ class RunState:
         name: str | None = None,
     ) -> RunLock:
         """The lock `key`, for a `with` block. The run holds it until it leaves the block for good,
-        also while it waits in it; with `ttl` no longer than that.
+        also during waits inside it, but not longer than `ttl` if that is given.
 
-        Waits for it durably, first come first served: as long as it takes, or up to `wait` and
-        then raises `LockHeld`. Not to be had inside a step, nor twice at a time in one run.
+        Entering the block waits for the lock durably, first come, first served: as long as it
+        takes, or up to `wait`, and then raises `LockHeld`. A lock cannot be acquired inside a step,
+        nor twice at a time by one run.
         """
         return RunLock(self._pass, self._port, key, ttl, wait, name)
 
@@ -118,7 +122,7 @@ class RunState:
 
 
 class RunEvents:
-    """Events that the handler sends, each once."""
+    """Sends events, each exactly once."""
 
     def __init__(self, pass_: Pass, port: Port) -> None:
         self._pass = pass_
@@ -135,10 +139,13 @@ class RunEvents:
         ttl: Duration | None = None,
         call_name: str | None = None,
     ) -> SentEvent:
-        """Send an event to the runs that wait for it; nobody waiting, it is kept for `ttl` (7 days
-        if none is given) for the first that will. No `idempotency_key` is needed for it to be sent
-        once: that is for senders who do not know of each other. `call_name` tells sends of one name
-        and correlation key in branches of a handler apart."""
+        """Send an event to the runs that are waiting for it. If there are none, it is kept for
+        `ttl` (default 7d) for the first later wait.
+
+        The event is sent once even without an `idempotency_key`, which is for senders that do not
+        know of each other. `call_name` distinguishes sends with the same name and correlation key
+        in different branches of a handler.
+        """
         call = events.send(
             name,
             payload,
@@ -153,13 +160,13 @@ class RunEvents:
 
 
 def sent_subject(name: str, correlation_key: str | None) -> str:
-    """What the call that sends an event is about: `email.verified [user:1]`."""
+    """The subject of the call that sends an event: `email.verified [user:1]`."""
     return f"{name} [{correlation_key}]" if correlation_key else name
 
 
 class Block:
-    """What the locks of both kinds of handler know: what is asked for, and what is held. One object
-    is one acquisition; its identity is taken when it is made."""
+    """A lock and its block, for both kinds of handler: what is asked for, and what is held. An
+    object is one acquisition, and gets its identity when it is created."""
 
     def __init__(
         self,
@@ -179,13 +186,13 @@ class Block:
 
     @property
     def token(self) -> int:
-        """The fencing token: higher than that of all who held the lock before, and of this run
-        before it was lost in a crash."""
+        """The fencing token: higher than that of every earlier holder, including this run before it
+        lost the lock in a crash."""
         return self._mine().token
 
     @property
     def expires_at(self) -> datetime | None:
-        """Until when it is held, by the daemon's time; None without a ttl."""
+        """Until when the lock is held, by the daemon's clock; None without a ttl."""
         return self._mine().expires_at
 
     def _mine(self) -> locks.LockBlock:
@@ -197,7 +204,9 @@ class Block:
 
     def _taking(self) -> Steps:
         if self._held is not None:
-            raise Usage(f"the lock {self.key!r} was entered twice", hint="make another")
+            raise Usage(
+                f"the lock {self.key!r} was entered twice", hint="call ctx.state.lock(...) again"
+            )
         self._pass.unawaited.discard(self._step)
         return locks.acquire(self._pass, self._step, self.key, self._ttl_ms, self._wait_ms)
 
@@ -208,22 +217,22 @@ class Block:
     def _extending(self, step: str, ttl: Duration) -> Steps:
         held = self._mine()
         if not held.is_open:
-            raise Usage(f"the block of lock {self.key!r} was left")
+            raise Usage(f"the block of lock {self.key!r} has ended")
         return locks.extend(self._pass, step, held, lifetime_ms(ttl))
 
     def _leaving(self, bad: BaseException | None) -> Steps | None:
-        """What is to be done at the end of the block: nothing where the pass is left, since the run
-        goes on in it."""
+        """What to do at the end of the block; None if the pass is being unwound, because the run
+        is still in the block."""
         held = self._mine()
-        locks.inside.set(tuple(each for each in locks.inside.get() if each is not held))
+        locks.inside.set(tuple(block for block in locks.inside.get() if block is not held))
         if self._pass.unwinding is not None:
             return None
         return locks.release(self._pass, held, raised=bad is not None)
 
 
 class RunLock(Block):
-    """A lock of `ctx.state.lock`. Leaving its block raises `LockLost` if it ran out meanwhile,
-    unless another exception is on its way; so does each call on `ctx` within it."""
+    """A lock from `ctx.state.lock`. If it expires within its block, the next call on `ctx` there
+    raises `LockLost`, and so does leaving the block, unless another exception ends it."""
 
     def __init__(
         self,
@@ -254,6 +263,6 @@ class RunLock(Block):
                 raise
 
     def extend(self, ttl: Duration) -> None:
-        """Hold it for `ttl` from now on. Raises `LockLost` if the run has lost it."""
+        """Hold the lock for `ttl` from now on. Raises `LockLost` if the run has lost it."""
         step = self._pass.identify_call("lock.extend", self.key)
         drive(self._extending(step, ttl), self._port)

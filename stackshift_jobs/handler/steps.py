@@ -1,27 +1,25 @@
-"""The rules of recording and replay, each call of `ctx.step` as a generator of `ops`.
+"""The rules of recording and replay: each call of `ctx.step` as a generator of `ops`.
 
-A generator first asks the record; only what is not on record is yielded to the driver. The value a
-call gives is the value as read back from JSON, on the first pass too. No clock, no thread and no
-socket here: the driver has them.
+A generator looks at the record first, and yields to the driver only what is not recorded yet. The
+result of a call is the value as read back from JSON, on the first pass too. There is no clock, no
+thread and no socket here: the driver has them.
 """
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable
 from hashlib import sha256
-from typing import Any, Final
+from typing import Any
 
+from stackshift_jobs.calls.runs import option_params
 from stackshift_jobs.errors import (
     ChildFailed,
-    InsideHandler,
-    NonRetryable,
-    PayloadRefused,
     ReplayError,
     StackshiftError,
     StepFailed,
     Usage,
 )
+from stackshift_jobs.handler.failures import Failure, original
 from stackshift_jobs.handler.locks import guard, inside
 from stackshift_jobs.handler.ops import (
     AwaitRun,
@@ -38,43 +36,16 @@ from stackshift_jobs.handler.ops import (
 )
 from stackshift_jobs.handler.outcomes import granted, read, recalled
 from stackshift_jobs.handler.replay import Pass
-from stackshift_jobs.retry import Retry, RetryAfter
+from stackshift_jobs.retry import Retry
 from stackshift_jobs.values.durations import Duration, milliseconds
+from stackshift_jobs.values.limits import PAYLOAD_BYTES
 from stackshift_jobs.values.strict_json import canonical, dumps, plain, read_back
-
-MAX_TRACEBACK: int = 8192
-MAX_MESSAGE: int = 4096
 
 
 class Limits:
-    """Bounds of one value, in bytes of JSON; the worker sets it from `[limits] payload`."""
+    """The largest value, in bytes of JSON; the worker sets it from `[limits] payload`."""
 
-    value_bytes: int = 1 << 20
-
-
-def error_json(error: BaseException) -> dict[str, Any]:
-    """`{type, message, traceback, retryable}` of an exception, bounded; frames of ours are left
-    out."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [
-        f for f in frames if "stackshift_jobs" not in f.filename and "stackshiftd" not in f.filename
-    ]
-    text = "".join(traceback.format_list(own or frames))
-    return {
-        "type": type(error).__name__,
-        "message": str(error)[:MAX_MESSAGE],
-        "traceback": text[-MAX_TRACEBACK:],
-        "retryable": retries(error),
-    }
-
-
-def retries(error: BaseException) -> bool:
-    """May what raised `error` be tried again? A mistake in the call itself comes back each time."""
-    refused = isinstance(error, StackshiftError) and error.fields.get("final")
-    return not refused and not isinstance(error, _FINAL)
-
-
-_FINAL: Final = (NonRetryable, PayloadRefused, Usage, InsideHandler)
+    value_bytes: int = PAYLOAD_BYTES
 
 
 def run_step(
@@ -89,13 +60,13 @@ def run_step(
     clock: Callable[[], float],
     input: str = "",
 ) -> Steps:
-    """Run `fn` unless its result is on record; returns the result. Raises `StepFailed`."""
+    """Run `fn` unless its result is recorded; returns the result. Raises `StepFailed`."""
     known = recalled(pass_, key)
     tried = 0
     if known is not None:
         if input and known.input and known.input != input:
             raise ReplayError(
-                f"the item of {key!r} is not the one on record",
+                f"the item of {key!r} is not the one that was recorded",
                 hint="step.map needs the same items on every pass: make the list in a step",
             )
         if known.phase == "completed":
@@ -118,18 +89,19 @@ def run_step(
             text = dumps(value, Limits.value_bytes)
         except Exception as error:
             pass_.forgotten.pop(key, None)
+            failure = Failure.of(error)
             recorded: Recorded = yield RecordFailure(
                 step=key,
-                error=error_json(error),
+                error=failure.as_json(),
                 duration_ms=_ms(clock() - began),
                 tried=tried,
-                retryable=retries(error),
+                retryable=failure.retryable,
                 retry=terms,
-                retry_after_ms=error.delay_ms if isinstance(error, RetryAfter) else None,
+                retry_after_ms=failure.retry_after_ms,
                 input=input,
             )
             if not recorded.due_us:
-                raise _step_failed(key, error_json(error)) from error
+                raise _step_failed(key, failure.as_json()) from original(error)
             yield Park(key, recorded.due_us)
         else:
             yield RecordResult(key, text, _ms(clock() - began), tried, input)
@@ -137,26 +109,26 @@ def run_step(
 
 
 def _refuse_forgotten(pass_: Pass, key: str) -> None:
-    """Raise `Usage` if the step's function has made calls that nobody has awaited."""
+    """Raise `Usage` if the step's function made calls that nobody awaited."""
     calls = pass_.forgotten.pop(key, None)
     if calls:
         raise Usage(
             f"step {key!r} called {', '.join(sorted(calls))} and never awaited it",
-            hint="await it; a `def` function returns it, or uses stackshift.state or .events",
+            hint="await it; in a `def` function return it, or use stackshift.state or .events",
         )
 
 
 def _step_failed(key: str, error: dict[str, Any] | None) -> StepFailed:
-    told = error or {}
+    body = error or {}
     failed = StepFailed(
-        key, told.get("type", ""), told.get("message", ""), told.get("traceback", "")
+        key, body.get("type", ""), body.get("message", ""), body.get("traceback", "")
     )
-    failed.retryable = told.get("retryable", True)
+    failed.retryable = body.get("retryable", True)
     return failed
 
 
 def read_value(pass_: Pass, key: str, make: Callable[[], Any]) -> Steps:
-    """What `make` gave the first time."""
+    """The value that `make` returned on the first pass."""
     known = recalled(pass_, key)
     if known is not None:
         return read(known.body)
@@ -168,7 +140,7 @@ def read_value(pass_: Pass, key: str, make: Callable[[], Any]) -> Steps:
 
 
 def sleep(pass_: Pass, key: str, delay_ms: int | None, until_us: int | None) -> Steps:
-    """Wait durably; nothing is in memory meanwhile."""
+    """Wait durably, for `delay_ms` or until `until_us`; nothing need stay in memory meanwhile."""
     known = recalled(pass_, key)
     if known is None:
         if inside.get():
@@ -190,7 +162,8 @@ def start_child(
     cancel_with_parent: bool,
     options: dict[str, Any],
 ) -> Steps:
-    """Start a run exactly once; its id, or with `wait` its result. Raises `ChildFailed`."""
+    """Start a run exactly once; returns its id or, with `wait`, its result. Raises `ChildFailed`,
+    and `Usage` for an invalid option."""
     known = recalled(pass_, key)
     if known is None:
         text = dumps({} if payload is None else payload, Limits.value_bytes)
@@ -198,7 +171,7 @@ def start_child(
             yield from guard(pass_, key)
         recorded = granted(
             key,
-            (yield StartChild(key, job, text, wait, cancel_with_parent, start_options(options))),
+            (yield StartChild(key, job, text, wait, cancel_with_parent, option_params(options))),
         )
         if not wait:
             return recorded.child
@@ -211,7 +184,7 @@ def start_child(
 
 
 def await_run(pass_: Pass, key: str, run: str) -> Steps:
-    """The result of a run. Raises `ChildFailed`."""
+    """Wait for the result of a run. Raises `ChildFailed`."""
     known = recalled(pass_, key)
     if known is None:
         if inside.get():
@@ -227,38 +200,22 @@ def _child_result(key: str, known: RecordedCall) -> Any:
     if known.child_status == "completed":
         return read(known.body)
     failed = ChildFailed(known.child, known.child_status, known.error)
-    # Not caught, it ends the run: `runs retry` then calls anew, rather than read this outcome
-    # again.
+    # If it is not caught, it ends the run. `runs retry` then makes the call again instead of
+    # reading this outcome again.
     failed.fields["step"] = key
     raise failed
 
 
-def start_options(options: dict[str, Any]) -> dict[str, Any]:
-    """The options of a start as the wire holds them. Raises `TypeError` for one not known."""
-    made: dict[str, Any] = {}
-    for name, value in options.items():
-        if value is None:
-            continue
-        if name in ("queue", "idempotency_key", "priority", "max_attempts", "labels"):
-            made[name] = value
-        elif name in ("delay", "idempotency_ttl"):
-            made[f"{name}_ms"] = milliseconds(value)
-        elif name == "scheduled_at":
-            made[name] = plain(value)
-        else:
-            raise TypeError(f"a start has no option {name!r}")
-    return made
-
-
 def check_concurrency(concurrency: int) -> int:
-    """How many items of a map may run at a time. Raises `Usage` for none."""
+    """`concurrency`, the number of items of a map that run at once. Raises `Usage` if it is 0 or
+    less."""
     if concurrency < 1:
-        raise Usage(f"concurrency is {concurrency}", hint="at least 1")
+        raise Usage(f"concurrency cannot be {concurrency}", hint="use 1 or more")
     return concurrency
 
 
 def digest(item: Any) -> str:
-    """A short digest of a mapped item; empty where JSON cannot hold it (then it is not checked)."""
+    """A short digest of an item of a map; empty if JSON cannot hold it (then it is not checked)."""
     try:
         return sha256(canonical(plain(item))).hexdigest()[:12]
     except (StackshiftError, TypeError, ValueError):
@@ -270,5 +227,5 @@ def _ms(seconds: float) -> int:
 
 
 def timeout_ms(timeout: Duration | None) -> int | None:
-    """A timeout in milliseconds, if there is one."""
+    """A timeout in milliseconds; None if there is none."""
     return None if timeout is None else milliseconds(timeout)

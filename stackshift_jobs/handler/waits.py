@@ -1,7 +1,7 @@
-"""`ctx.step.wait_for_event` and `wait_for_any`: a durable wait for the first of some events.
+"""`ctx.step.wait_for_event` and `wait_for_any`: a durable wait for the first of several events.
 
-What becomes of the run when the time has passed is the daemon's to do: a handler that waits with
-`on_timeout="fail"` or `"cancel"` never hears of it.
+The daemon decides what happens to the run when the time is up: a handler that waits with
+`on_timeout="fail"` or `"cancel"` does not learn of it.
 """
 
 from __future__ import annotations
@@ -16,46 +16,48 @@ from stackshift_jobs.handler.ops import Ask, Park, Recorded, Steps
 from stackshift_jobs.handler.outcomes import granted, read, recalled
 from stackshift_jobs.handler.replay import Pass
 from stackshift_jobs.values.durations import MAX_TIME_US, Duration, milliseconds
+from stackshift_jobs.values.limits import MAX_EVENTS, ON_TIMEOUT
 from stackshift_jobs.values.names import RESERVED, check_key, check_name
 from stackshift_jobs.values.stored import Event
 from stackshift_jobs.values.strict_json import dumps
 
 OnTimeout = Literal["fail", "continue", "cancel"]
-_ON_TIMEOUT: Final = ("fail", "continue", "cancel")
-MAX_EVENTS: Final = 32
-"""Events that one wait may be for."""
 SOME_DAY_US: Final = MAX_TIME_US
-"""When a wait without a timeout is due: nothing says that the event comes soon, so the pass is not
-kept for it."""
+"""When a wait without a timeout is due: the event need not come soon, so the pass is not kept in
+memory for it."""
 
 
 def terms(
     events: Iterable[tuple[str, str | None]], timeout: Duration | None, on_timeout: OnTimeout
 ) -> dict[str, Any]:
-    """The params of a wait. Raises `Usage`."""
+    """The params of a wait. Raises `Usage` for an invalid name, key, number of events or option."""
     wanted = [
-        [check_name(name, "event"), "" if key is None else check_key(key, "correlation key")]
+        [check_name(name, "event"), "" if key is None else check_key(key, "a correlation key")]
         for name, key in events
     ]
     if not 1 <= len(wanted) <= MAX_EVENTS:
-        raise Usage(f"a wait for {len(wanted)} events", hint=f"1 to {MAX_EVENTS}")
-    if on_timeout not in _ON_TIMEOUT:
-        raise Usage(f"on_timeout is {on_timeout!r}", hint=f"one of {', '.join(_ON_TIMEOUT)}")
+        raise Usage(f"cannot wait for {len(wanted)} events", hint=f"use 1 to {MAX_EVENTS}")
+    if on_timeout not in ON_TIMEOUT:
+        raise Usage(
+            f"on_timeout cannot be {on_timeout!r}", hint=f"use one of {', '.join(ON_TIMEOUT)}"
+        )
     timeout_ms = None if timeout is None else milliseconds(timeout)
     return {"events": wanted, "timeout_ms": timeout_ms, "on_timeout": on_timeout}
 
 
 def name_of(event: str, name: str | None) -> str:
-    """The name of a wait: the event's, if none is given. Raises `Usage`."""
+    """The name of a wait: `name`, else the event's. Raises `Usage` if that cannot name a step."""
     if name is None and isinstance(event, str) and not RESERVED.isdisjoint(event):
         raise Usage(
-            f"{event!r} cannot name a step", hint="give the wait a name without # [ ] =: name=..."
+            f"{event!r} is not a valid step name",
+            hint="give the wait a name without # [ ] =: name=...",
         )
     return event if name is None else name
 
 
 def wait_for_event(pass_: Pass, key: str, params: dict[str, Any]) -> Steps:
-    """The first `Event` that comes, or that was kept; falsy if the time has passed."""
+    """Wait for the first of the events, or take one that was kept; returns an `Event`, which is
+    falsy if the time was up first."""
     known = recalled(pass_, key)
     if known is None:
         if inside.get():

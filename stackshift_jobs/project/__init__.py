@@ -1,1 +1,1 @@
-"""A project: which one is meant, what `stackshift.toml` says, where its daemon is."""
+"""A project: which one a program means, what its `stackshift.toml` says, where its daemon is."""

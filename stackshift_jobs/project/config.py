@@ -1,11 +1,11 @@
 """`stackshift.toml`: every key, and the values in force.
 
-Owns `KEYS`, the one table from which values are checked and the guide, the man page and `config`
-are made. It reads files and the environment and changes neither. A `Config` is complete and frozen:
-every key has a value in it, checked, durations in ms, sizes in bytes. A key that is not in the
-table is an error, so that a misspelt setting is never silently without effect.
+Owns `KEYS`, the only table of keys: values are checked by it, and `config` and the file that `init`
+writes are made from it. It reads files and the environment and changes neither. A `Config` is
+complete and frozen: it has a checked value for every key, durations in ms, sizes in bytes. A key
+that is not in the table is an error, so that a misspelt setting never goes unnoticed.
 
-Not on the path of short commands (it needs `dataclasses` and `tomllib`): those ask `project`.
+Short commands do not import it (it needs `dataclasses` and `tomllib`); they use `locate`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -46,6 +47,7 @@ from stackshift_jobs.project.settings import (
     size,
     whole,
 )
+from stackshift_jobs.values.limits import MAX_FACTOR
 from stackshift_jobs.values.names import check_name
 
 # --- The table -----------------------------------------------------------------------------
@@ -53,8 +55,8 @@ from stackshift_jobs.values.names import check_name
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One key: where it stands, what it holds, its default as one would write it (None: without a
-    value, which means `unset`), and a sentence for people."""
+    """One key: its place, its kind of value, its default as it would be written in the file (None:
+    no value, which means what `unset` says), and one sentence of help."""
 
     section: str
     name: str
@@ -70,12 +72,12 @@ class Key:
 
     @property
     def field(self) -> str:
-        """The name of its field in the section's class, which ends in the unit: `grace_ms`."""
+        """The name of its field in the section's class, which ends with the unit: `grace_ms`."""
         return self.name if self.name.endswith(self.kind.unit) else self.name + self.kind.unit
 
     @property
     def default_text(self) -> str:
-        """The default for people: as it would stand in the file, or what its absence means."""
+        """The default as it would be written in the file, or what having none means."""
         if self.default is None:
             return self.unset
         if isinstance(self.default, bool):
@@ -85,120 +87,60 @@ class Key:
         return str(self.default).replace("'", '"')
 
 
-_MANY: Final = 1_000_000
 QUEUES: Final = "queues.NAME"
+_project = partial(Key, "project")
+_journal = partial(Key, "journal")
+_workers = partial(Key, "workers")
+_queues = partial(Key, QUEUES)
+_retry = partial(Key, "retry")
+_limits = partial(Key, "limits")
+_hooks = partial(Key, "hooks")
+
+_COUNT: Final = whole(1, 1_000_000)
+_PROCESSES: Final = whole(1, 1024)
+_PAYLOAD: Final = size(1, 16 * MIB)
+_MEMORY: Final = size(16 * MIB, 1024 * GIB)
+_DURABILITY: Final = choice("always", "interval")
+_BEFORE_REPLY: Final = "Sync before each reply, or every 100 ms, which a power cut can lose."
+_OWN_PYTHON: Final = "the project's .venv if it has stackshift-jobs, else the daemon's"
 KEYS: Final[tuple[Key, ...]] = (
-    Key("project", "name", TEXT, None, "What the project is called.", "the folder's name"),
-    Key("project", "jobs", PATHS, ["jobs"], "Folders or files of job modules."),
-    Key(
-        "project",
-        "env_file",
-        PATH,
-        None,
-        "Environment of workers: a file of NAME=value lines.",
-        "none",
-    ),
-    Key("project", "data_dir", PATH, None, "Where journal, socket and logs lie.", ".stackshift"),
-    Key("project", "watch", FLAG, False, "Load changed job modules by itself."),
-    Key(
-        "journal",
-        "durability",
-        choice("always", "interval"),
-        "always",
-        "Acknowledge after the disk has it, or every 100 ms, which a power cut can lose.",
-    ),
-    Key("journal", "segment_size", size(4 * KIB, 4 * GIB), "64MiB", "Size of one journal file."),
-    Key(
-        "journal", "retention", DURATION, "30d", "How long finished runs and removed keys are kept."
-    ),
-    Key("workers", "processes", whole(1, 1024), None, "Worker processes.", "one a CPU"),
-    Key("workers", "slots", whole(1, 1024), 16, "Runs at a time in one process."),
-    Key(
-        "workers", "grace", DURATION, "10s", "Time to end in good order before a worker is killed."
-    ),
-    Key(
-        "workers",
-        "python",
-        PATH,
-        None,
-        "The interpreter of workers.",
-        "the project's .venv if it has stackshift-jobs, else the daemon's",
-    ),
-    Key("workers", "inherit_env", TEXTS, [], 'Variables handed on to workers; ["*"] for all.'),
-    Key(
-        "workers",
-        "recycle_runs",
-        whole(1, _MANY),
-        None,
-        "Replace a worker after so many runs.",
-        "never",
-    ),
-    Key(
-        "workers",
-        "max_memory",
-        size(16 * MIB, 1024 * GIB),
-        None,
-        "Replace a worker that holds more memory.",
-        "no limit",
-    ),
-    Key(
-        QUEUES, "concurrency", whole(1, _MANY), None, "Runs at once.", "as many as there are slots"
-    ),
-    Key(QUEUES, "rate", RATE, None, 'Attempts started in a time: "100/m".', "no limit"),
-    Key(QUEUES, "rate_burst", whole(1, _MANY), 1, "Attempts that may start at once after a lull."),
-    Key(
-        QUEUES,
-        "key_concurrency",
-        whole(1, _MANY),
-        None,
-        "Runs at once for one concurrency key.",
-        "no limit",
-    ),
-    Key(QUEUES, "paused", FLAG, False, "Start nothing."),
-    Key(
-        QUEUES,
-        "processes",
-        whole(1, 1024),
-        None,
-        "Worker processes for this queue alone.",
-        "shared ones",
-    ),
-    Key("retry", "max_attempts", whole(1, _MANY), 3, "Tries of a run, the first one counted."),
-    Key("retry", "backoff", DURATION, "1s", "Delay before the second try."),
-    Key("retry", "factor", number(1, 1000), 2.0, "By how much each delay is longer than the last."),
-    Key("retry", "max_backoff", DURATION, "1h", "The longest delay."),
-    Key("retry", "jitter", number(0, 1), 0.1, "Share by which a delay varies, up or down."),
-    Key(
-        "limits",
-        "payload",
-        size(1, 16 * MIB),
-        "1MiB",
-        "Size of a payload, result, event or state value.",
-    ),
-    Key("limits", "run_steps", whole(1, _MANY), 10_000, "Steps of one run."),
-    Key("limits", "run_bytes", size(1, 64 * GIB), "64MiB", "Size of all that one run records."),
-    Key("limits", "connections", whole(1, 65_536), 256, "Clients at a time."),
-    Key(
-        "hooks",
-        "on_failed",
-        COMMAND,
-        None,
-        "Command for a run that failed; its JSON on stdin.",
-        "none",
-    ),
-    Key(
-        "hooks",
-        "on_completed",
-        COMMAND,
-        None,
-        "Command for a run that completed; its JSON on stdin.",
-        "none",
-    ),
+    _project("name", TEXT, None, "Name of the project.", "the folder's name"),
+    _project("jobs", PATHS, ["jobs"], "Folders and files that contain job modules."),
+    _project("env_file", PATH, None, "File of NAME=value lines for the workers.", "none"),
+    _project("data_dir", PATH, None, "Where journal, socket and logs are.", ".stackshift"),
+    _project("watch", FLAG, False, "Reload job modules when they change."),
+    _journal("durability", _DURABILITY, "always", _BEFORE_REPLY),
+    _journal("segment_size", size(4 * KIB, 4 * GIB), "64MiB", "Size of one journal file."),
+    _journal("retention", DURATION, "30d", "How long finished runs and removed keys are kept."),
+    _workers("processes", _PROCESSES, None, "Worker processes.", "one per CPU"),
+    _workers("slots", whole(1, 1024), 16, "Runs at once in one process."),
+    _workers("grace", DURATION, "10s", "Time to shut down cleanly before a worker is killed."),
+    _workers("python", PATH, None, "Interpreter of the workers.", _OWN_PYTHON),
+    _workers("inherit_env", TEXTS, [], 'Variables passed on to the workers; ["*"] for all.'),
+    _workers("recycle_runs", _COUNT, None, "Replace a worker after this many runs.", "never"),
+    _workers("max_memory", _MEMORY, None, "Replace a worker that uses more memory.", "no limit"),
+    _queues("concurrency", _COUNT, None, "Runs at once.", "as many as there are slots"),
+    _queues("rate", RATE, None, 'Attempts started per unit of time: "100/m".', "no limit"),
+    _queues("rate_burst", _COUNT, 1, "Attempts that may start at once after a lull."),
+    _queues("key_concurrency", _COUNT, None, "Runs at once for one concurrency key.", "no limit"),
+    _queues("paused", FLAG, False, "Start no runs."),
+    _queues("processes", _PROCESSES, None, "Worker processes of its own.", "the shared ones"),
+    _retry("max_attempts", _COUNT, 3, "Attempts of a run, including the first."),
+    _retry("backoff", DURATION, "1s", "Delay before the second attempt."),
+    _retry("factor", number(1, MAX_FACTOR), 2.0, "How much longer each delay is than the last."),
+    _retry("max_backoff", DURATION, "1h", "The longest delay."),
+    _retry("jitter", number(0, 1), 0.1, "Fraction by which a delay varies, up or down."),
+    _limits("payload", _PAYLOAD, "1MiB", "Largest payload, result, event or state value."),
+    _limits("run_steps", _COUNT, 10_000, "Steps in one run."),
+    _limits("run_bytes", size(1, 64 * GIB), "64MiB", "Size of everything that one run records."),
+    _limits("connections", whole(1, 65_536), 256, "Clients connected at once."),
+    _hooks("on_failed", COMMAND, None, "Command on failure; the run's JSON on stdin.", "none"),
+    _hooks("on_completed", COMMAND, None, "Command on success; the run's JSON on stdin.", "none"),
 )
 
 IDLE: Final = frozenset(("project.watch",))
-"""Keys that are valid and have no effect in this version: a file that was written for a later one
-loads. Nothing offers them, and who sets one is told."""
+"""Keys that are valid but have no effect in this version, so that a file written for a later one
+loads. Nothing offers them, and setting one prints a warning."""
 _BY_PATH: Final = {key.path: key for key in KEYS}
 SECTIONS: Final = tuple(dict.fromkeys(key.section for key in KEYS))
 
@@ -207,7 +149,7 @@ SECTIONS: Final = tuple(dict.fromkeys(key.section for key in KEYS))
 
 @dataclass(frozen=True, slots=True)
 class ProjectSection:
-    """`[project]`; `jobs` are paths from the project's root."""
+    """`[project]`; `jobs` are paths relative to the project's root."""
 
     name: str
     jobs: tuple[str, ...]
@@ -227,7 +169,7 @@ class JournalSection:
 
 @dataclass(frozen=True, slots=True)
 class WorkersSection:
-    """`[workers]`; None: the daemon chooses (`python`), or no bound."""
+    """`[workers]`; None means that the daemon chooses (`python`), or that there is no limit."""
 
     processes: int
     slots: int
@@ -240,7 +182,7 @@ class WorkersSection:
 
 @dataclass(frozen=True, slots=True)
 class QueueSection:
-    """`[queues.NAME]`; None: no bound of its own."""
+    """`[queues.NAME]`; None means no limit, or no processes, of its own."""
 
     concurrency: int | None
     rate: Rate | None
@@ -252,7 +194,7 @@ class QueueSection:
 
 @dataclass(frozen=True, slots=True)
 class RetrySection:
-    """`[retry]`: the project's defaults; jobs and starts may say otherwise."""
+    """`[retry]`: the project's defaults, which jobs and starts can override."""
 
     max_attempts: int
     backoff_ms: int
@@ -263,7 +205,7 @@ class RetrySection:
 
 @dataclass(frozen=True, slots=True)
 class LimitsSection:
-    """`[limits]`."""
+    """`[limits]`, as in `KEYS`."""
 
     payload_bytes: int
     run_steps: int
@@ -273,7 +215,7 @@ class LimitsSection:
 
 @dataclass(frozen=True, slots=True)
 class HooksSection:
-    """`[hooks]`: argument lists."""
+    """`[hooks]`: the commands as argument lists; None means that there is no hook."""
 
     on_failed: tuple[str, ...] | None
     on_completed: tuple[str, ...] | None
@@ -281,8 +223,8 @@ class HooksSection:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """All settings of a project. `origins` says of each key that is not at its default where its
-    value is from; `written` is the file as parsed."""
+    """All settings of a project. `origins` has, for each key that is not at its default, the source
+    of its value: a file or an environment variable."""
 
     root: Path
     data_dir: Path
@@ -296,14 +238,14 @@ class Config:
     origins: Mapping[str, str]
 
     def queue(self, name: str) -> QueueSection:
-        """The settings of queue `name`: the defaults if the file does not speak of it."""
+        """The settings of queue `name`: the defaults if the file does not mention it."""
         return self.queues.get(name) or QueueSection(**_section(QUEUES, QUEUES, {}, ""))
 
 
 def load_config(root: str | os.PathLike[str], environ: Mapping[str, str] | None = None) -> Config:
     """The configuration of the project at `root`.
 
-    Raises `BadConfiguration` that names the file, and the line (syntax) or the key.
+    Raises `BadConfiguration`, which names the file and the line (of a syntax error) or the key.
     """
     path = Path(root, CONFIG_FILE)
     tables = parse_toml(read_config_text(path), path)
@@ -311,21 +253,21 @@ def load_config(root: str | os.PathLike[str], environ: Mapping[str, str] | None 
         if name not in SECTIONS and name != "queues":
             raise unknown_key(name, str(path))
     where = str(path)
-    made = {
+    fields = {
         name: _section(name, name, tables.get(name, {}), where)
         for name in SECTIONS
         if name != QUEUES
     }
     queues = _table(tables.get("queues", {}), "queues", where)
-    made["project"]["name"] = made["project"]["name"] or Path(root).resolve().name or "project"
-    made["workers"]["processes"] = made["workers"]["processes"] or cpu_count()
+    fields["project"]["name"] = fields["project"]["name"] or Path(root).resolve().name or "project"
+    fields["workers"]["processes"] = fields["workers"]["processes"] or cpu_count()
     env = os.environ if environ is None else environ
     return Config(
         root=Path(root),
         data_dir=data_dir_of(root, env),
-        project=ProjectSection(**made["project"]),
-        journal=JournalSection(**made["journal"]),
-        workers=WorkersSection(**made["workers"]),
+        project=ProjectSection(**fields["project"]),
+        journal=JournalSection(**fields["journal"]),
+        workers=WorkersSection(**fields["workers"]),
         queues=MappingProxyType(
             {
                 _queue_name(name, where): QueueSection(
@@ -334,16 +276,16 @@ def load_config(root: str | os.PathLike[str], environ: Mapping[str, str] | None 
                 for name, table in queues.items()
             }
         ),
-        retry=RetrySection(**made["retry"]),
-        limits=LimitsSection(**made["limits"]),
-        hooks=HooksSection(**made["hooks"]),
+        retry=RetrySection(**fields["retry"]),
+        limits=LimitsSection(**fields["limits"]),
+        hooks=HooksSection(**fields["hooks"]),
         origins=MappingProxyType(dict(_origins(tables, env))),
     )
 
 
 def find_key(path: str) -> Key:
-    """The key that `workers.slots` or `queues.emails.rate` names; raises `BadConfiguration` that
-    names the nearest one."""
+    """The key at a path such as `workers.slots` or `queues.emails.rate`; raises `BadConfiguration`,
+    which names the nearest key, if there is none."""
     section, _, name = path.rpartition(".")
     if section.startswith("queues."):
         section = QUEUES
@@ -353,10 +295,10 @@ def find_key(path: str) -> Key:
 
 
 def unknown_key(path: str, file: str) -> BadConfiguration:
-    """The error for a key or section that does not exist, with the nearest one that does."""
+    """The error for a key or section that does not exist; it suggests the nearest one that does."""
     near = _nearest(path)
     return BadConfiguration(
-        f"{file}{': ' if file else ''}{path}: there is no such key",
+        f"{file}{': ' if file else ''}{path}: no such key",
         hint=f"did you mean {near}?",
         file=file,
         key=path,
@@ -365,15 +307,15 @@ def unknown_key(path: str, file: str) -> BadConfiguration:
 
 
 def cpu_count() -> int:
-    """The CPUs that this process may use."""
+    """The number of CPUs that this process may use."""
     if sys.platform == "linux":
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def _nearest(path: str) -> str:
-    """The same name in another section outranks a like name: the heading is forgotten more often
-    than a key is misspelt."""
+    """The key or section that `path` most likely means. The same name in another section ranks
+    above a similar name: headings are forgotten more often than keys are misspelt."""
     section, _, name = path.rpartition(".")
     if section.startswith("queues"):
         section = QUEUES
@@ -389,7 +331,7 @@ def _nearest(path: str) -> str:
 
 
 def _section(section: str, shown: str, table: object, file: str) -> dict[str, Any]:
-    """The fields of a section, from its table in the file; `shown` is its name there."""
+    """The fields of a section, read from its table in the file; `shown` is its name there."""
     keys = {key.name: key for key in KEYS if key.section == section}
     written = _table(table, shown, file)
     for name in written:
@@ -428,7 +370,7 @@ def _queue_name(name: str, file: str) -> str:
 
 
 def _origins(tables: Mapping[str, Any], env: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Where each value that is no default is from."""
+    """Each key that is not at its default, and the source of its value."""
     for section, table in tables.items():
         if section == "queues":
             for queue, inner in table.items():

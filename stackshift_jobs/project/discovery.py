@@ -2,17 +2,17 @@
 
     {"pid": 4711, "socket": "/…/daemon.sock", "version": "0.1.0", "protocol": 1, "started_at": "…Z"}
 
-The file lies in the data directory, so that a shell, cron and an application find the same daemon
+The file is in the data directory, so that a shell, cron and an application find the same daemon
 whatever their environment. It is a hint, not a lock: a daemon that was killed leaves it behind,
-and only a socket that answers proves that one runs. It is replaced atomically, so a reader sees a
-whole file or none; anything else in it counts as none.
+and only a socket that answers proves that a daemon runs. It is replaced atomically, so a reader
+sees a whole file or none; a file with anything else in it counts as none.
 
-A socket's address is short. Where the data directory's path is too long for it, the socket lies
-in a directory under `/tmp` that nobody else can enter; it is checked before each use and never
-repaired, since one that is wrong was made by somebody else.
+The address of a socket must be short. If the path of the data directory is too long for it, the
+socket is in a directory under `/tmp` that nobody else can enter. That directory is checked before
+each use and never repaired, since a wrong one was made by somebody else.
 
-What every command does here (`read_daemon`, `check_private`) does without `pathlib`, whose loading
-takes 5 ms.
+The functions that every command calls (`read_daemon`, `check_private`) do without `pathlib`, which
+takes 5 ms to load.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class DaemonInfo:
 
 
 def read_daemon(data_dir: str | os.PathLike[str]) -> DaemonInfo | None:
-    """What is known of the daemon; None if `daemon.json` is missing or not what we write."""
+    """What `daemon.json` says of the daemon; None if it is missing or is not what we write."""
     try:
         with open(os.path.join(data_dir, DAEMON_FILE), "rb") as file:
             body = json.loads(file.read(_MAX_FILE_BYTES))
@@ -97,8 +97,8 @@ def read_daemon(data_dir: str | os.PathLike[str]) -> DaemonInfo | None:
 
 
 def write_daemon(data_dir: str | os.PathLike[str], info: DaemonInfo) -> None:
-    """Say where the daemon is (mode 0600, atomically). Only the daemon that holds the project's
-    lock may call it."""
+    """Write `daemon.json` (mode 0600, atomically). Only for the daemon that holds the project's
+    lock."""
     from pathlib import Path
 
     temporary = Path(data_dir, f"{DAEMON_FILE}.{os.getpid()}.tmp")
@@ -110,16 +110,15 @@ def write_daemon(data_dir: str | os.PathLike[str], info: DaemonInfo) -> None:
 
 
 def remove_daemon(data_dir: str | os.PathLike[str]) -> None:
-    """Say that no daemon runs any more; before the project's lock is given back. Nothing to remove
-    is no error."""
+    """Remove `daemon.json`, if it exists. Call it before the project's lock is released."""
     from pathlib import Path
 
     Path(data_dir, DAEMON_FILE).unlink(missing_ok=True)
 
 
 def socket_path(data_dir: str | os.PathLike[str]) -> Path:
-    """Where the daemon of `data_dir` listens: in it, or where that path is too long for a socket,
-    in a short private directory, which is made if it does not exist.
+    """The path at which the daemon of `data_dir` listens: in `data_dir` or, if that is too long for
+    a socket, in a short private directory, which is created if it does not exist.
 
     Raises `BadConfiguration` if that directory is not ours alone.
     """
@@ -139,17 +138,17 @@ def socket_path(data_dir: str | os.PathLike[str]) -> Path:
 def check_private(directory: str | os.PathLike[str]) -> None:
     """Raise `BadConfiguration` unless `directory` is a real directory, ours, with mode 0700."""
     try:
-        found = os.lstat(directory)
+        status = os.lstat(directory)
     except OSError as bad:
         raise BadConfiguration(f"{directory}: {bad.strerror}", directory=str(directory)) from bad
-    if stat.S_ISLNK(found.st_mode):
+    if stat.S_ISLNK(status.st_mode):
         wrong = "it is a symbolic link"
-    elif not stat.S_ISDIR(found.st_mode):
+    elif not stat.S_ISDIR(status.st_mode):
         wrong = "it is not a directory"
-    elif found.st_uid != os.geteuid():
-        wrong = f"it belongs to user {found.st_uid}"
-    elif stat.S_IMODE(found.st_mode) != 0o700:
-        wrong = f"its mode is {stat.S_IMODE(found.st_mode):04o}, not 0700"
+    elif status.st_uid != os.geteuid():
+        wrong = f"it belongs to user {status.st_uid}"
+    elif stat.S_IMODE(status.st_mode) != 0o700:
+        wrong = f"its mode is {stat.S_IMODE(status.st_mode):04o}, not 0700"
     else:
         return
     raise BadConfiguration(
@@ -160,7 +159,8 @@ def check_private(directory: str | os.PathLike[str]) -> None:
 
 
 def _short_directory(data_dir: str | os.PathLike[str]) -> Path:
-    """The same for every spelling of `data_dir`, another one for another user or directory."""
+    """The directory for the socket of `data_dir`: the same for every spelling of that path, and
+    different for each user and each directory."""
     import hashlib
     from pathlib import Path
 

@@ -1,9 +1,9 @@
-"""Which project a program means, and where its data lies.
+"""Which project a program means, and where its data is.
 
-Owns the order of precedence: what was asked for, `STACKSHIFT_PROJECT`, the nearest parent
-with a `stackshift.toml`, the user's default. It never creates anything and never talks to a
-daemon. Every command goes through here, so it reads one small file and parses it only when the
-word `data_dir` stands in it, and works on paths as text: loading `pathlib` takes 5 ms.
+Owns the order of precedence: an explicit argument, `STACKSHIFT_PROJECT`, the nearest parent with a
+`stackshift.toml`, the user's default. It never creates anything and never talks to a daemon. Every
+command uses it, so it reads one small file, parses that only if it contains the word `data_dir`,
+and handles paths as text: `pathlib` takes 5 ms to load.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ DATA_DIR_VARIABLE: Final = "STACKSHIFT_DATA_DIR"
 
 
 class Project:
-    """A directory with `stackshift.toml`, and the directory of its data; both absolute, as paths
-    and (`_text`) as text for those who cannot wait for `pathlib`."""
+    """A directory that contains `stackshift.toml`, and its data directory. Both are absolute, as
+    paths and (`_text`) as text for code that cannot wait for `pathlib`."""
 
     __slots__ = ("data_dir_text", "root_text")
 
@@ -51,14 +51,14 @@ class Project:
 
     @property
     def root(self) -> Path:
-        """The directory."""
+        """The directory that contains `stackshift.toml`."""
         from pathlib import Path
 
         return Path(self.root_text)
 
     @property
     def data_dir(self) -> Path:
-        """Where journal, socket and logs lie."""
+        """The directory of the journal, the socket and the logs."""
         from pathlib import Path
 
         return Path(self.data_dir_text)
@@ -76,33 +76,33 @@ def find_project(
     environ: Mapping[str, str] | None = None,
     default_project: Callable[[], str | None] | str | None = None,
 ) -> Project:
-    """The project that is meant; the first of these that says one:
+    """The project that a program means: the first that is given by one of
 
-    `explicit`, `STACKSHIFT_PROJECT`, the nearest of `cwd` and its parents that holds
-    `stackshift.toml`, `default_project` (a function is called only when it comes to that).
+    `explicit`, `STACKSHIFT_PROJECT`, the nearest of `cwd` and its parents that contains
+    `stackshift.toml`, `default_project` (a function is called only if it is needed).
 
-    Raises `BadConfiguration` if none does, or if the one that was named is no project.
+    Raises `BadConfiguration` if none gives one, or if the directory given is not a project.
     """
     env = os.environ if environ is None else environ
     here = _absolute(".", os.getcwd() if cwd is None else os.fspath(cwd))
     if explicit is not None:
-        return _named(os.fspath(explicit), here, "the project asked for", env)
-    if asked := env.get(PROJECT_VARIABLE):
-        return _named(asked, here, PROJECT_VARIABLE, env)
+        return _named(os.fspath(explicit), here, "the given project", env)
+    if directory := env.get(PROJECT_VARIABLE):
+        return _named(directory, here, PROJECT_VARIABLE, env)
     nearest = project_above(here)
     if nearest is not None:
         return Project(nearest, _data_dir(nearest, env))
     fallback = default_project() if callable(default_project) else default_project
     if fallback:
-        return _named(fallback, here, "default_project of the user's configuration", env)
+        return _named(fallback, here, "default_project in the user's configuration", env)
     raise BadConfiguration(
-        f"no {CONFIG_FILE} in {here} or above it",
+        f"no {CONFIG_FILE} in {here} or any directory above it",
         hint="stackshift init, or name a project with -C DIR or STACKSHIFT_PROJECT",
     )
 
 
 def project_above(directory: str) -> str | None:
-    """The nearest of `directory` and its parents that is a project."""
+    """The nearest of `directory` and its parents that is a project; None if none is."""
     while not _is_project(directory):
         above = os.path.dirname(directory)
         if above == directory:
@@ -112,8 +112,9 @@ def project_above(directory: str) -> str | None:
 
 
 def data_dir_of(root: str | os.PathLike[str], environ: Mapping[str, str] | None = None) -> Path:
-    """Where the data of the project at `root` lies: `STACKSHIFT_DATA_DIR`, else `[project]
-    data_dir`, else `.stackshift`. A relative one counts from the root, wherever one stands.
+    """The data directory of the project at `root`: `STACKSHIFT_DATA_DIR`, else `[project]
+    data_dir`, else `.stackshift`. A relative path is relative to the root, not to the working
+    directory.
 
     Raises `BadConfiguration` for a `stackshift.toml` that cannot be read.
     """
@@ -141,40 +142,40 @@ def read_config_text(path: str | os.PathLike[str]) -> str:
 
 
 def parse_toml(text: str, path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The tables in `text`; raises `BadConfiguration` that names file and line."""
+    """The tables in `text`; raises `BadConfiguration`, which names file and line."""
     import re
     import tomllib
 
     try:
-        # Line ends of other systems are line ends; tomllib itself takes them only from a file.
+        # Line ends of other systems count as well; tomllib itself takes them only from a file.
         return tomllib.loads(text.replace("\r\n", "\n"))
     except tomllib.TOMLDecodeError as bad:
-        told = str(bad)
-        at = re.search(r"at line (\d+)", told)
+        reason = str(bad)
+        at = re.search(r"at line (\d+)", reason)
         line = int(at[1]) if at else max(1, len(text.splitlines()))
-        raise BadConfiguration(f"{path}:{line}: {told}", file=str(path), line=line) from bad
+        raise BadConfiguration(f"{path}:{line}: {reason}", file=str(path), line=line) from bad
 
 
 def _absolute(written: str, base: str) -> str:
-    """The one absolute path of a directory written as `written`, seen from `base`."""
+    """The canonical absolute path of the directory `written`, which may be relative to `base`."""
     expanded = os.path.expanduser(written)
     if expanded.startswith("~"):
-        raise BadConfiguration(f"{written!r} is not a usable path: there is no such user")
+        raise BadConfiguration(f"{written!r} is not a usable path: no such user")
     try:
         path = os.path.realpath(os.path.join(base, expanded))
         os.stat(path)
     except ValueError as bad:  # a NUL
         raise BadConfiguration(f"{written!r} is not a usable path: {bad}") from bad
     except OSError as bad:
-        # It need not exist, but a circle of links never will.
+        # It need not exist yet, but a loop of links never will.
         if bad.errno == errno.ELOOP:
             raise BadConfiguration(f"{written!r} is not a usable path: {bad.strerror}") from bad
     return path
 
 
 def _is_project(directory: str) -> bool:
-    """Does `directory` hold a `stackshift.toml`? Raises `BadConfiguration` where that may not be
-    looked at: to pass over it could mean another project, further up."""
+    """Does `directory` contain a `stackshift.toml`? Raises `BadConfiguration` if we may not look at
+    it: skipping it could silently select another project further up."""
     path = os.path.join(directory, CONFIG_FILE)
     try:
         return stat.S_ISREG(os.stat(path).st_mode)
@@ -186,12 +187,12 @@ def _is_project(directory: str) -> bool:
         raise BadConfiguration(f"{path}: {bad.strerror}", file=path) from bad
 
 
-def _named(asked: str, here: str, by: str, env: Mapping[str, str]) -> Project:
-    """The project in the directory that `by` names; its parents are not searched."""
-    root = _absolute(asked, here)
+def _named(directory: str, here: str, source: str, env: Mapping[str, str]) -> Project:
+    """The project in `directory`, whose parents are not searched; `source` says who names it."""
+    root = _absolute(directory, here)
     if not _is_project(root):
         raise BadConfiguration(
-            f"{root} ({by}) has no {CONFIG_FILE}", hint=f"stackshift init {root}"
+            f"{root} ({source}) has no {CONFIG_FILE}", hint=f"stackshift init {root}"
         )
     return Project(root, _data_dir(root, env))
 
@@ -203,7 +204,7 @@ def _data_dir(root: str, env: Mapping[str, str]) -> str:
 
 
 def _written_data_dir(root: str) -> str | None:
-    """`[project] data_dir` as it stands in the file, if it does."""
+    """`[project] data_dir` as written in the file; None if it is not."""
     path = os.path.join(root, CONFIG_FILE)
     text = read_config_text(path)
     if "data_dir" not in text:

@@ -1,8 +1,8 @@
-"""What a setting can hold: sizes, durations, rates, commands, and the words for when it does not.
+"""The kinds of value that a setting can have: sizes, durations, rates, commands and others.
 
-Owns how a value in a `stackshift.toml` is read. Which key holds which kind is the table's in
-`config`. A reader gives the value in its final unit, or raises `ValueError` whose message goes on
-from “… is not”.
+Owns how a value in a `stackshift.toml` is read; the table in `config` says which key has which
+kind. A reader returns the value in its final unit, or raises a `ValueError` whose message completes
+the sentence “… is not”.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ GIB: Final = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A type of value: how it is called, what `read` makes of it (`ValueError` if it is not one),
-    and the unit that its field's name ends in."""
+    """A kind of value: its name, the function that reads one (`ValueError` if it is not valid), and
+    the unit with which the name of its field ends."""
 
     name: str
     read: Callable[[Any], Any]
@@ -34,7 +34,7 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """At most `count` starts in `per_ms`; written `100/m`, `5/10s`."""
+    """At most `count` starts per `per_ms` milliseconds; written `100/m`, `5/10s`."""
 
     count: int
     per_ms: int
@@ -58,22 +58,22 @@ def parse_size(value: object) -> int:
     """Bytes in `64MiB`, `1GB`, `512` or 512; raises `ValueError`."""
     if type(value) is int and value >= 0:
         return value
-    found = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
-    if found is None:
+    match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None:
         raise ValueError('a size, such as "64MiB"')
-    return int(found[1]) * _SIZE_UNIT[found[2]]
+    return int(match[1]) * _SIZE_UNIT[match[2]]
 
 
 def parse_rate(value: object) -> Rate:
-    """The rate that `100/m` or `5/10s` says; raises `ValueError`."""
-    found = _RATE.fullmatch(value.strip()) if isinstance(value, str) else None
-    if found is None or int(found[1]) < 1:
+    """The rate in `100/m` or `5/10s`; raises `ValueError`."""
+    match = _RATE.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None or int(match[1]) < 1:
         raise ValueError('a rate, such as "100/m" or "5/10s"')
-    per = found[2] if found[2][0].isdigit() else "1" + found[2]
+    per = match[2] if match[2][0].isdigit() else "1" + match[2]
     per_ms = _duration(per)
     if per_ms < 1:
-        raise ValueError('a rate over at least a millisecond, such as "100/m"')
-    return Rate(int(found[1]), per_ms)
+        raise ValueError('a rate per millisecond or longer, such as "100/m"')
+    return Rate(int(match[1]), per_ms)
 
 
 def _duration(value: object) -> int:
@@ -99,14 +99,14 @@ def _flag(value: object) -> bool:
 
 def _texts(value: object) -> tuple[str, ...]:
     if not isinstance(value, list):
-        raise ValueError("a list of texts")
-    return tuple(_text(one) for one in value)
+        raise ValueError("a list of strings")
+    return tuple(_text(item) for item in value)
 
 
 def _inside(value: object) -> tuple[str, ...]:
-    """Modules are imported by their path from the project's root, so they must lie under it."""
-    for one in (paths := _texts(value)):
-        path = PurePosixPath(one)
+    """Paths below the project's root: modules are imported by their path relative to it."""
+    for text in (paths := _texts(value)):
+        path = PurePosixPath(text)
         if path.is_absolute() or ".." in path.parts or path == PurePosixPath("."):
             raise ValueError("a list of folders or files inside the project")
     return paths
@@ -118,7 +118,7 @@ def _command(value: object) -> tuple[str, ...]:
     except ValueError:
         argv = ()
     if not argv:
-        raise ValueError('a command, as text or as a list: ["notify", "--failed"]')
+        raise ValueError('a command, as a string or as a list: ["notify", "--failed"]')
     return argv
 
 
@@ -150,10 +150,10 @@ def size(low: int, high: int) -> Kind:
     """A number of bytes from `low` to `high`."""
 
     def read(value: object) -> int:
-        read_bytes = parse_size(value)
-        if not low <= read_bytes <= high:
+        size_bytes = parse_size(value)
+        if not low <= size_bytes <= high:
             raise ValueError(f"a size from {format_size(low)} to {format_size(high)}")
-        return read_bytes
+        return size_bytes
 
     return Kind("size", read, "_bytes")
 
@@ -170,7 +170,7 @@ def choice(*words: str) -> Kind:
 
 
 def format_size(size: int) -> str:
-    """Bytes as one would write them: `64MiB`, `1000B`."""
+    """A number of bytes as it would be written in the file: `64MiB`, `1000B`."""
     for unit in ("GiB", "MiB", "KiB"):
         if size and size % _SIZE_UNIT[unit] == 0:
             return f"{size // _SIZE_UNIT[unit]}{unit}"
@@ -180,7 +180,7 @@ def format_size(size: int) -> str:
 TEXT: Final = Kind("text", _text)
 PATH: Final = Kind("path", _text)
 FLAG: Final = Kind("boolean", _flag)
-TEXTS: Final = Kind("list of texts", _texts)
+TEXTS: Final = Kind("list of strings", _texts)
 PATHS: Final = Kind("list of paths", _inside)
 DURATION: Final = Kind("duration", _duration, "_ms")
 RATE: Final = Kind("rate", parse_rate)

@@ -27,7 +27,7 @@ _UNIT_MS: Final = {
 _PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
 _NUMBER: Final = re.compile(r"\d+(?:\.\d+)?")
 MAX_DURATION_MS: Final = 10 * 366 * 86_400_000
-"""Ten years; a longer one is a mistake in the unit far more often than a wish."""
+"""Ten years; a longer one is far more often a mistake in the unit than what was meant."""
 
 
 def milliseconds(value: Duration) -> int:
@@ -45,8 +45,8 @@ def milliseconds(value: Duration) -> int:
         raise Usage(f"{value!r} is not a duration", hint="write 250ms, 10s, 5m, 24h, 7d or 2w")
     if not 0 <= exact <= MAX_DURATION_MS:
         raise Usage(f"duration {value!r} is out of range", hint="0 to 10 years")
-    # 2.007 * 1000 is a little over 2007: what binary fractions add (in ten years less than half a
-    # microsecond) is not rounded up.
+    # 2.007 * 1000 is a little over 2007. The error of binary fractions must not be rounded up; in
+    # ten years it is less than half a microsecond.
     return -int(-round(exact, 3) // 1)
 
 
@@ -99,14 +99,14 @@ def parse_time(text: str) -> int:
 
 
 MAX_TIME_US: Final = (datetime(9999, 1, 1, tzinfo=UTC) - _EPOCH) // _MICROSECOND
-"""Times from here on cannot be written as text in every time zone, nor can years before 1000."""
+"""From here on, times cannot be written as text in every time zone; nor can years before 1000."""
 
 
 def moment_us(when: datetime) -> int:
     """Microseconds since 1970 of any `datetime`; a naive one is local time.
 
-    Where clocks are changed, a time that comes twice is its first one, and one that is skipped is
-    as much later: never before it, as `astimezone` would have it."""
+    When the clocks change, a time that occurs twice means its first occurrence, and a skipped time
+    moves later by the length of the gap, never earlier, unlike with `astimezone`."""
     if when.tzinfo is not None:
         return to_us(when)
     return int(when.replace(microsecond=0).timestamp()) * 1_000_000 + when.microsecond
@@ -130,7 +130,7 @@ def rfc3339(us: int) -> str:
 
 @lru_cache(64)
 def _second(seconds: int) -> str:
-    """The text of a whole second: a busy daemon writes the same one thousands of times."""
+    """The text of a whole second. Cached: a busy daemon writes the same one thousands of times."""
     return (_EPOCH + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S")
 
 

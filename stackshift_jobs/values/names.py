@@ -1,4 +1,4 @@
-"""What may be called what: names of jobs, steps, queues and events, ids and keys."""
+"""What is valid as a name of a job, step, queue or event, as a run's id, and as a key."""
 
 from __future__ import annotations
 
@@ -10,26 +10,28 @@ from stackshift_jobs.errors import Usage
 MAX_NAME: Final = 128
 MAX_KEY_BYTES: Final = 512
 RUN_ID: Final = re.compile(r"run_[0-9a-hjkmnp-tv-z]{26}")
-"""`run_` and a ULID in lower case: 10 digits of time, 16 of chance (github.com/ulid/spec)."""
+"""`run_` and a ULID in lower case: 10 digits of time, 16 random ones (github.com/ulid/spec)."""
 
 RESERVED: Final = frozenset("#[]=")
-"""What names of steps are without."""
+"""Characters that the name of a step must not contain."""
 
 
 def check_name(name: object, what: str) -> str:
-    """`name`, if it can name a `what`: 1 to 128 printable characters. Raises `Usage`."""
+    """`name`, if it is a valid name of a `what` (`job`, `step`, …): 1 to 128 printable characters,
+    in a step's name none of `# [ ] =`. Raises `Usage` otherwise."""
     if not isinstance(name, str) or not 1 <= len(name) <= MAX_NAME or not name.isprintable():
         raise Usage(
-            f"{name!r} cannot name {_a(what)}", hint=f"use 1 to {MAX_NAME} printable characters"
+            f"{name!r} is not a valid {what} name",
+            hint=f"use 1 to {MAX_NAME} printable characters",
         )
     if what == "step" and not RESERVED.isdisjoint(name):
-        raise Usage(f"{name!r} cannot name a step", hint="leave out # [ ] and =")
+        raise Usage(f"{name!r} is not a valid step name", hint="leave out # [ ] and =")
     return name
 
 
 def check_key(key: object, what: str) -> str:
-    """`key`, if it is text of 1 to 512 bytes in UTF-8 without control characters. Raises
-    `Usage`."""
+    """`key`, if it is text of 1 to 512 bytes in UTF-8 without control characters. Raises `Usage`
+    otherwise; `what` says what it was for, with its article: `a state key`."""
     if (
         not isinstance(key, str)
         or not key
@@ -41,7 +43,3 @@ def check_key(key: object, what: str) -> str:
             hint=f"use 1 to {MAX_KEY_BYTES} bytes of text without control characters",
         )
     return key
-
-
-def _a(what: str) -> str:
-    return f"an {what}" if what[0] in "aeiou" else f"a {what}"

@@ -1,8 +1,8 @@
-"""Values as types: from JSON to dataclass, TypedDict, msgspec.Struct or pydantic model, and the
-JSON Schema of such a type.
+"""Converts JSON to a dataclass, TypedDict, msgspec.Struct or pydantic model, and makes the JSON
+Schema of such a type.
 
-msgspec does the work where it can be imported, which is so in every worker (the daemon's own
-dependency); it is imported when first needed, so that the SDK itself needs nothing.
+msgspec does the work. Every worker has it, because the daemon depends on it; it is imported when
+first needed, so that the SDK itself depends on nothing.
 """
 
 from __future__ import annotations
@@ -19,54 +19,54 @@ _PLACE = re.compile(r" - at `(\$[^`]*)`$")
 
 
 def convert(value: Any, to: Any) -> Any:
-    """`value` (plain JSON) as the type `to`; None and `Any` leave it as it is.
+    """Convert `value` (plain JSON) to the type `to`; None and `Any` leave it as it is.
 
-    Raises `PayloadRefused` with the path of what does not fit.
+    Raises `PayloadRefused` with the path of the part that does not fit.
     """
     if to is None or to is Any:
         return value
     if _is_pydantic(to):
         return _convert_pydantic(value, to)
     if to is timedelta and isinstance(value, int | float):
-        return timedelta(seconds=value)  # as `strict` writes it
+        return timedelta(seconds=value)  # as `strict_json` writes it
     import msgspec
 
     try:
         return msgspec.convert(value, to)
     except msgspec.ValidationError as bad:
-        told = str(bad)
-        place = _PLACE.search(told)
+        reason = str(bad)
+        place = _PLACE.search(reason)
         path = place[1] if place else "$"
-        raise PayloadRefused(f"at {path}: {_PLACE.sub('', told)}", path=path) from bad
+        raise PayloadRefused(f"at {path}: {_PLACE.sub('', reason)}", path=path) from bad
 
 
 def schema(of: Any) -> dict[str, Any] | None:
-    """The JSON Schema of a type, None where it has none.
+    """The JSON Schema of a type; None if it has none.
 
-    A dataclass and a TypedDict take no fields but their own: one that was misspelt would be lost
-    without a word. A `msgspec.Struct` (`forbid_unknown_fields`) and a pydantic model (`extra`) say
-    themselves whether they do.
+    A dataclass and a TypedDict allow no other fields than their own, because a misspelt one would
+    be dropped silently. A `msgspec.Struct` (`forbid_unknown_fields`) and a pydantic model (`extra`)
+    decide for themselves.
     """
     if of is None or of is Any:
         return None
     if _is_pydantic(of):
-        made: dict[str, Any] = of.model_json_schema()
-        return made
+        model_schema: dict[str, Any] = of.model_json_schema()
+        return model_schema
     import msgspec
 
     try:
-        found = msgspec.json.schema(of)
+        type_schema = msgspec.json.schema(of)
     except TypeError:
         return None
     closed = _closed(msgspec.inspect.type_info(of), {})
-    for node in (found, *found.get("$defs", {}).values()):
+    for node in (type_schema, *type_schema.get("$defs", {}).values()):
         if node.get("type") == "object" and node.get("title") in closed:
             node["additionalProperties"] = False
-    return found
+    return type_schema
 
 
 def _closed(kind: Any, seen: dict[int, Any]) -> set[str]:
-    """Names of the dataclasses and TypedDicts in a type, as `msgspec.inspect` tells it."""
+    """The names of the dataclasses and TypedDicts in a type, which `msgspec.inspect` describes."""
     import msgspec
 
     if id(kind) in seen or not isinstance(kind, msgspec.Struct | tuple):
@@ -79,14 +79,14 @@ def _closed(kind: Any, seen: dict[int, Any]) -> set[str]:
             getattr(kind, name) for name in kind.__struct_fields__ if name not in ("cls", "default")
         ]
     )
-    found = set().union(*(_closed(part, seen) for part in parts))
+    names = set().union(*(_closed(part, seen) for part in parts))
     if isinstance(kind, msgspec.inspect.DataclassType | msgspec.inspect.TypedDictType):
-        found.add(kind.cls.__name__)
-    return found
+        names.add(kind.cls.__name__)
+    return names
 
 
 def payload_type(handler: Callable[..., Any], declared: Any) -> Any:
-    """The type of a handler's payload: `declared`, else the `P` of `JobContext[P]`, else None."""
+    """The type of a handler's payload: `declared`, else the `P` in `JobContext[P]`, else None."""
     if declared is not None:
         return declared
     parameters = list(inspect.signature(handler).parameters)
@@ -108,5 +108,5 @@ def _convert_pydantic(value: Any, to: Any) -> Any:
         errors: list[Any] = getattr(bad, "errors", list)()
         where = errors[0]["loc"] if errors else ()
         path = "$" + "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in where)
-        told = errors[0]["msg"] if errors else str(bad)
-        raise PayloadRefused(f"at {path}: {told}", path=path) from bad
+        reason = errors[0]["msg"] if errors else str(bad)
+        raise PayloadRefused(f"at {path}: {reason}", path=path) from bad

@@ -1,6 +1,6 @@
-"""What state and events look like to a program: an entry, a change of one, an event, a sending.
+"""What state and events look like to a program: an entry, a change of one, an event, a sent event.
 
-Values only: who reads them off the wire is `state_calls` and `event_calls`. They are the same for
+Values only: `calls.state` and `calls.events` read them from the wire. They are the same for
 applications and for handlers. Times are aware, in UTC.
 """
 
@@ -15,8 +15,8 @@ from typing import Any
 class StateEntry:
     """An entry of the project's state, as it was when it was read.
 
-    `version` grows with every write of the key, also across deletion. `updated_by` is the run that
-    wrote it, or `client`.
+    `version` grows with every write of the key, even if it was deleted in between. `updated_by` is
+    the id of the run that wrote it, or `client`.
     """
 
     key: str
@@ -29,8 +29,8 @@ class StateEntry:
 
 @dataclass(frozen=True, slots=True)
 class StateChange:
-    """One change of an entry. `kind`: `set`, `incremented`, `deleted` or `expired`; `seq` is the
-    number of its record in the journal. `value` is None where the entry went."""
+    """One change of an entry. `kind` is `set`, `incremented`, `deleted` or `expired`; `seq` is the
+    number of its record in the journal. `value` is None if the change removed the entry."""
 
     seq: int
     at: datetime
@@ -43,10 +43,11 @@ class StateChange:
 
 @dataclass(frozen=True, slots=True)
 class SentEvent:
-    """What became of an event that was sent.
+    """An event that was sent, and what it did.
 
-    `resumed`: the runs that waited for it. `kept_until`: until when the first later wait can have
-    it; None where it is not kept. `reused`: its idempotency key had been used for it before.
+    `resumed`: ids of the runs that were waiting for it. `kept_until`: until when the event is kept
+    for the first later wait; None if it is not kept. `reused`: it had been sent before, with the
+    same idempotency key.
     """
 
     id: str
@@ -59,8 +60,8 @@ class SentEvent:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What a wait for an event gave. One that timed out (`on_timeout="continue"`) is falsy: it has
-    the name that was waited for (of several: none), and nothing else."""
+    """The event that ended a wait. If the wait timed out (`on_timeout="continue"`), it is falsy and
+    has only the name that was waited for (empty if there were several)."""
 
     name: str
     payload: Any = None

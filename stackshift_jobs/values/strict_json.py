@@ -4,9 +4,9 @@ RFC 8259 with the loose ends tied: no NaN or Infinity, no duplicate keys, text t
 Unicode, nesting of at most 64, a bound on the size. Integers of any size are kept exactly.
 Encoded text is ASCII, so that no payload can move a terminal or break a log line.
 
-Values that Python programs have and JSON has not are encoded by fixed rules: dataclasses as
-objects, datetimes as RFC 3339 text, UUIDs and Decimals as text, enums as their value, tuples as
-arrays. Bytes, sets and everything else are refused with the path of the place.
+Python values that JSON lacks are encoded by fixed rules: dataclasses as objects, datetimes as
+RFC 3339 text, UUIDs and Decimals as text, enums as their value, tuples as arrays. Bytes, sets and
+everything else are refused, with the path of the value.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from stackshift_jobs.errors import PayloadRefused
 
 MAX_DEPTH: Final = 64
 MAX_BYTES: Final = 1 << 20
-"""Default bound of one value, as encoded; `[limits] payload` changes it."""
+"""Default limit for the encoded size of one value; `[limits] payload` changes it."""
 
 _SCALARS: Final = frozenset((str, int, bool, type(None)))
 
 
 def refuse(path: str, why: str) -> PayloadRefused:
-    """The error for the place `path` in a value."""
+    """The error for the part of a value at `path`."""
     return PayloadRefused(f"at {path}: {why}", path=path)
 
 
 def plain(value: Any, path: str = "$", depth: int = 0) -> Any:
-    """`value` made of dict, list, str, int, float, bool and None only, as JSON would hold it.
+    """`value` as dict, list, str, int, float, bool and None only, as JSON would hold it.
 
-    Raises `PayloadRefused` that names the path of what JSON cannot hold.
+    Raises `PayloadRefused` with the path of what JSON cannot hold.
     """
     kind = type(value)
     if kind in _SCALARS:
@@ -45,13 +45,13 @@ def plain(value: Any, path: str = "$", depth: int = 0) -> Any:
     if depth >= MAX_DEPTH:
         raise refuse(path, f"nested deeper than {MAX_DEPTH}")
     if kind is dict:
-        made = {
+        members = {
             _key(k, path): v if type(v) in _SCALARS else plain(v, f"{path}.{k}", depth + 1)
             for k, v in value.items()
         }
-        if len(made) != len(value):
+        if len(members) != len(value):
             raise refuse(path, "two keys are the same text in JSON")
-        return made
+        return members
     if kind is list or kind is tuple:
         return [
             v if type(v) in _SCALARS else plain(v, f"{path}[{i}]", depth + 1)
@@ -67,8 +67,8 @@ def plain(value: Any, path: str = "$", depth: int = 0) -> Any:
 def _key(key: Any, path: str) -> str:
     if type(key) is str:
         return key
-    # As json does it: True is "true", 1 is "1". The value handed back is the one read from JSON,
-    # so that code cannot come to rely on an int key that a replay would lose.
+    # As `json` does: True becomes "true", 1 becomes "1". A step's value is what is read back from
+    # JSON, so code cannot come to rely on an int key that a replay would lose.
     if key is None or isinstance(key, bool):
         return {None: "null", True: "true", False: "false"}[key]
     if isinstance(key, Enum):
@@ -81,7 +81,7 @@ def _key(key: Any, path: str) -> str:
 
 
 def _encoded(value: Any, path: str, depth: int) -> Any:
-    """The JSON form of a value that is not JSON's own, or the refusal of it."""
+    """The JSON form of a value of another type; raises `PayloadRefused` if it has none."""
     if isinstance(value, Enum):
         return plain(value.value, path, depth)
     if isinstance(value, str):
@@ -96,6 +96,12 @@ def _encoded(value: Any, path: str, depth: int) -> Any:
         return value.total_seconds()
     if isinstance(value, UUID | Decimal):
         return str(value)
+    return _encoded_parts(value, path, depth)
+
+
+def _encoded_parts(value: Any, path: str, depth: int) -> Any:
+    """As `_encoded`, for a value that has parts: a dataclass, another kind of dict or list, a
+    msgspec.Struct or a pydantic model."""
     if is_dataclass(value) and not isinstance(value, type):
         return {
             f.name: plain(getattr(value, f.name), f"{path}.{f.name}", depth + 1)
@@ -114,7 +120,7 @@ def _encoded(value: Any, path: str, depth: int) -> Any:
         }
     if hasattr(type(value), "model_dump"):
         return plain(value.model_dump(mode="json"), path, depth)
-    raise refuse(path, f"a {type(value).__name__} cannot be held by JSON")
+    raise refuse(path, f"JSON cannot represent a {type(value).__name__}")
 
 
 _encoder = json.JSONEncoder(
@@ -126,14 +132,14 @@ def dumps(value: Any, max_bytes: int = MAX_BYTES) -> bytes:
     """`value` as ASCII JSON; raises `PayloadRefused` (with `.path`) for what JSON cannot hold, for
     text that is not valid Unicode, and for more than `max_bytes` bytes."""
     try:
-        # Integers are what most counters and ids are: a fifth of the cost.
+        # Most counters and ids are integers: this takes a fifth of the time.
         text = str(value) if type(value) is int else _encoder(plain(value))
     except ValueError as bad:
-        raise PayloadRefused(f"an integer that is too long: {bad}", path="$") from bad
+        raise PayloadRefused(f"an integer is too long: {bad}", path="$") from bad
     if len(text) > max_bytes:
         raise PayloadRefused(
             f"{len(text)} bytes of JSON; the limit is {max_bytes}",
-            hint="store it elsewhere and pass where it is, or raise [limits] payload",
+            hint="store it elsewhere and pass its location, or raise [limits] payload",
             path="$",
         )
     if "\\ud" in text:
@@ -142,8 +148,8 @@ def dumps(value: Any, max_bytes: int = MAX_BYTES) -> bytes:
 
 
 def _refuse_surrogates(value: Any) -> None:
-    """A lone surrogate is no Unicode text; `json` would write it as an escape that others
-    refuse."""
+    """Raise `PayloadRefused` if text in `value` contains a lone surrogate, which is not valid
+    Unicode: `json` would write it as an escape that other programs refuse."""
     try:
         json.dumps(plain(value), ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError as bad:
@@ -173,12 +179,12 @@ def loads(text: str | bytes, max_bytes: int = MAX_BYTES) -> Any:
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) != len(pairs):
+    members = dict(pairs)
+    if len(members) != len(pairs):
         seen: set[str] = set()
         twice = next(k for k, _ in pairs if k in seen or seen.add(k))  # type: ignore[func-returns-value]
-        raise PayloadRefused(f"the key {twice!r} stands twice in one object", path="$")
-    return made
+        raise PayloadRefused(f"the key {twice!r} occurs twice in one object", path="$")
+    return members
 
 
 def _no_constant(name: str) -> Any:
@@ -191,13 +197,14 @@ _decode: Final = json.JSONDecoder(
 
 
 def read_back(value: Any, text: bytes) -> Any:
-    """The value that `text`, which `dumps` made of `value`, gives when it is read: never a tuple,
-    an int key or a dataclass that a replay would lose."""
+    """The value that a replay will read from `text`, which `dumps` made of `value`: no tuple, int
+    key or dataclass, which the replay would lose."""
     return value if type(value) in _SCALARS else json.loads(text)
 
 
 def same(a: Any, b: Any) -> bool:
-    """Are `a` and `b` equal as JSON? Order of keys aside, numbers by value, `true` is not `1`."""
+    """Are `a` and `b` equal as JSON? The order of keys does not matter, numbers are compared by
+    value, and `true` is not `1`."""
     if isinstance(a, bool) or isinstance(b, bool):
         return a is b
     if isinstance(a, dict) and isinstance(b, dict):
@@ -210,9 +217,9 @@ def same(a: Any, b: Any) -> bool:
 
 
 def canonical(value: Any) -> bytes:
-    """One spelling for all values that `same` calls equal: sorted keys, whole floats as integers.
+    """The same bytes for all values that `same` finds equal: sorted keys, whole floats as integers.
 
-    What digests are made of. `value` is plain JSON.
+    Digests are made of it. `value` is plain JSON.
     """
     return _encoder(_settled(value)).encode("ascii")
 
@@ -228,9 +235,9 @@ def _settled(value: Any) -> Any:
 
 
 def difference(old: Any, new: Any, path: str = "$", limit: int = 10) -> list[str]:
-    """What changed between two JSON values, a line a place: `$.imageId: "a" → "b"`.
+    """What changed between two JSON values, one line for each path: `$.imageId: "a" → "b"`.
 
-    At most `limit` lines; the last one says so where there would be more.
+    At most `limit` lines; if there would be more, the last one says how many.
     """
     lines: list[str] = []
     _differ(old, new, path, lines)

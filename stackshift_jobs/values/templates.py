@@ -1,7 +1,7 @@
 """Templates over a payload: `customer:{customerId}`, `{account.id}/{region}`.
 
-Text with paths in braces; `{{` and `}}` stand for braces. What a path leads to is put in as text:
-strings as they are, numbers and booleans as JSON writes them.
+Text with paths in braces; `{{` and `}}` are literal braces. A path is replaced by the value that it
+leads to: a string as it is, a number or a boolean as in JSON.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ _PART: Final = re.compile(r"\{\{|\}\}|\{([^{}]+)\}|[^{}]+")
 
 
 def fields_of(template: str) -> list[str] | None:
-    """The paths that the template asks for; None if it is none."""
-    found: list[str] = []
+    """The paths in the template; None if the template is not valid."""
+    paths: list[str] = []
     end = 0
     for part in _PART.finditer(template):
         if part.start() != end:
@@ -26,13 +26,13 @@ def fields_of(template: str) -> list[str] | None:
         if part[1] is not None:
             if not all(part[1].split(".")):
                 return None
-            found.append(part[1])
-    return found if end == len(template) else None
+            paths.append(part[1])
+    return paths if end == len(template) else None
 
 
 def fill(template: str, payload: Any) -> str:
-    """The template with the payload's values in it. Raises `PayloadRefused` that names the path of
-    what is not there, or is no string, number or boolean."""
+    """The template with the payload's values filled in. Raises `PayloadRefused` with the path of a
+    value that is missing or is not a string, number or boolean."""
 
     def text(part: re.Match[str]) -> str:
         if part[1] is None:
@@ -46,7 +46,7 @@ def _value(payload: Any, path: str, template: str) -> str:
     value = payload
     for name in path.split("."):
         if not isinstance(value, dict) or name not in value:
-            raise _refused(path, template, "is not there")
+            raise _refused(path, template, "is missing")
         value = value[name]
     if isinstance(value, str):
         return value
@@ -57,7 +57,7 @@ def _value(payload: Any, path: str, template: str) -> str:
 
 def _refused(path: str, template: str, why: str) -> PayloadRefused:
     return PayloadRefused(
-        f"payload at $.{path}: {why}, and the concurrency key {template!r} needs its text",
-        hint="a string, a number or a boolean",
+        f"payload at $.{path} {why}, and the concurrency key {template!r} needs it",
+        hint="pass a string, a number or a boolean",
         path=f"$.{path}",
     )

@@ -1,1 +1,1 @@
-"""The bytes between client and daemon: frames, sockets, connections, repeats."""
+"""The bytes between client and daemon: frames, sockets, connections, retransmission."""

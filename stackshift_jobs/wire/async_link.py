@@ -1,10 +1,10 @@
 """One connection on an event loop: many tasks send, and each gets its own reply.
 
-Owns a transport until it ends; what `link` is for threads. It never sends a line twice and never
-decides whether one may be.
+Owns a transport until it ends, as `link` does for threads. It never sends a line twice and never
+decides whether a line may be sent twice.
 
-Invariants: what waits to be written is bounded by one request; every request that was written lands
-exactly once, with its reply or with `ConnectionLost`.
+Invariants: the write buffer exceeds its limit by at most one request; every request that was
+written lands exactly once, with its reply or with `ConnectionLost`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from stackshift_jobs.wire.unavailable import BROKEN, unavailable
 
 
 class AsyncLink(asyncio.Protocol):
-    """A connection and the requests under way on it."""
+    """A connection and the requests in flight on it."""
 
     def __init__(self) -> None:
         self._lines = Lines()
@@ -36,12 +36,12 @@ class AsyncLink(asyncio.Protocol):
 
     @property
     def alive(self) -> bool:
-        """Can it be written to?"""
+        """Whether requests can be sent on it."""
         return self.end is None and self._transport is not None and not self._transport.is_closing()
 
     async def ask(self, method: str, body: bytes) -> Any:
         """Send a request and wait for its result; raises its error, or `ConnectionLost`."""
-        while not self._writable.is_set():  # again: those before may have filled it
+        while not self._writable.is_set():  # in a loop: another task may have filled it first
             await self._writable.wait()
         if self._transport is None or not self.alive:
             raise ConnectionLost(self.end or _closed(), sent=False)
@@ -52,7 +52,7 @@ class AsyncLink(asyncio.Protocol):
         self._flights[id] = future, len(line)
         try:
             self._transport.write(line)
-            # A transport that closes under a write has not written all of it.
+            # A transport that closes during a write has not written all of it.
             sent = not self._transport.is_closing()
             if not sent:
                 self._hear_out(self._transport)
@@ -65,8 +65,8 @@ class AsyncLink(asyncio.Protocol):
         return reply.value()
 
     def _hear_out(self, transport: asyncio.Transport) -> None:
-        """A transport whose write failed reads no more: take in what the daemon said before it hung
-        up, which may be why."""
+        """Read what the daemon said before it hung up, which may be the reason: a transport whose
+        write failed does not read any more."""
         try:
             data = os.read(transport.get_extra_info("socket").fileno(), 1 << 16)
         except OSError:
@@ -74,16 +74,19 @@ class AsyncLink(asyncio.Protocol):
         self.data_received(data)
 
     async def close(self) -> None:
-        """Hang up, and wait until the transport has let go."""
+        """Close the connection, and wait until the transport has released it."""
         if self._transport is not None:
             self._transport.abort()
             await self._gone.wait()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the event loop once, with the transport of the connection."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
+        """Called by the event loop: deliver the replies that `data` completes. What no daemon of
+        ours sends ends the connection."""
         if self.end is not None:
             return
         try:
@@ -95,19 +98,22 @@ class AsyncLink(asyncio.Protocol):
             self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the event loop at the end: all requests in flight get `ConnectionLost`."""
         if self.end is None:
             self._land_all(_closed() if exc is None else _closed(f": {exc}"))
         self._gone.set()
 
     def pause_writing(self) -> None:
+        """Called by the event loop when the transport's buffer is full: further requests wait."""
         self._writable.clear()
 
     def resume_writing(self) -> None:
+        """Called by the event loop when the transport's buffer has room again."""
         self._writable.set()
 
     def _deliver(self, message: Reply | Notification) -> None:
         if isinstance(message, Notification):
-            return  # no feed is ever opened here
+            return  # the client never opens a feed
         if message.id is None:
             raise message.error or _closed()
         future, _ = self._flights.pop(message.id, (None, 0))
@@ -115,7 +121,7 @@ class AsyncLink(asyncio.Protocol):
             future.set_result(message)
 
     def _land_all(self, why: StackshiftError) -> None:
-        """Tell everybody who waits; whose error it is, as in the blocking client."""
+        """End every request in flight with `why`; which of them gets the error, see `Link`."""
         self.end, self.ended_at = why, monotonic()
         self._writable.set()
         flights = list(self._flights.values())

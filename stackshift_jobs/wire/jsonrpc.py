@@ -1,14 +1,14 @@
-"""The frames of JSON-RPC with the daemon: what a request looks like, and what a line from it says.
+"""The JSON-RPC frames between client and daemon: what a request and a reply look like.
 
     → {"jsonrpc":"2.0","id":1,"method":"run.get","params":{"run":"@last"}}
     ← {"jsonrpc":"2.0","id":1,"result":{…}}
 
-Owns encoding, the cutting of bytes into lines, and parsing; it has no socket. What cannot be sent
-is refused here, before any of it is on the way, and no line is held that is longer than a daemon
-of ours would send.
+Owns encoding, splitting bytes into lines, and parsing; it has no socket. A request that cannot be
+sent is refused here, before any part of it is sent, and no line is kept that is longer than a
+daemon of ours would send.
 
-Imported by every command, so it imports little: `strict` (12 ms) is asked only about a value that
-is not plainly JSON already.
+Every command imports this module, so it imports little: `strict_json` (12 ms) is only needed for a
+value that is not obviously JSON already.
 """
 
 from __future__ import annotations
@@ -17,28 +17,27 @@ import json
 from collections.abc import Mapping
 
 from stackshift_jobs.errors import PayloadRefused, StackshiftError, from_json
+from stackshift_jobs.values.limits import LINE_MARGIN, MAX_PAYLOAD_BYTES
 from stackshift_jobs.wire.unavailable import BROKEN, RESTART, unavailable
 
 TYPE_CHECKING = False  # See `errors`: loading `typing` takes too long here.
 if TYPE_CHECKING:
     from typing import Any, Final
 
-MAX_PAYLOAD: Final = 16 << 20
-"""The most that `[limits] payload` can be; the daemon knows the project's own limit."""
-MAX_LINE: Final = MAX_PAYLOAD + (64 << 10)
+MAX_LINE: Final = MAX_PAYLOAD_BYTES + LINE_MARGIN
 MAX_REPLY: Final = 256 << 20
-"""A run with all of its steps and records may be larger than anything that is sent."""
+"""A run with all of its steps and records can be larger than any request."""
 
 _encode: Final = json.JSONEncoder(
     ensure_ascii=True, allow_nan=False, separators=(",", ":"), check_circular=False
 ).encode
 _SURE: Final = frozenset((str, int, bool, type(None)))
 _SURE_DEPTH: Final = 32
-"""Well under what `strict` allows; what is deeper is its to judge."""
+"""Well below what `strict_json` allows; it judges whatever is nested deeper."""
 
 
 def _surely_plain(value: Any, depth: int = 0) -> bool:
-    """Is `value` JSON as it stands, without asking `strict`? False only means: ask."""
+    """Whether `value` is valid JSON beyond doubt; if False, `strict_json` must decide."""
     kind = type(value)
     if kind in _SURE:
         return True
@@ -52,17 +51,17 @@ def _surely_plain(value: Any, depth: int = 0) -> bool:
 
 
 def encode_value(value: Any, place: str) -> bytes:
-    """`value` as `strict.dumps` writes it; raises `PayloadRefused` whose path counts from `value`
-    and whose message begins with `place`, the parameter that it is."""
+    """`value` as `strict_json.dumps` writes it; raises `PayloadRefused`, whose path starts at
+    `value` and whose message begins with `place`, the name of the parameter."""
     try:
         if _surely_plain(value):
             text = _encode(value)
-            # An escape of that kind may be half a character; rare enough to let strict look.
-            if "\\ud" not in text and len(text) <= MAX_PAYLOAD:
+            # Such an escape may be half a character; rare enough to leave to `strict_json`.
+            if "\\ud" not in text and len(text) <= MAX_PAYLOAD_BYTES:
                 return text.encode("ascii")
         from stackshift_jobs.values import strict_json
 
-        return strict_json.dumps(value, MAX_PAYLOAD)
+        return strict_json.dumps(value, MAX_PAYLOAD_BYTES)
     except PayloadRefused as refused:
         raise PayloadRefused(
             f"{place}: {refused.message}", hint=refused.hint, path=refused.path, parameter=place
@@ -72,8 +71,8 @@ def encode_value(value: Any, place: str) -> bytes:
 
 
 def encode_params(params: Mapping[str, Any], place: str = "") -> bytes:
-    """The `params` object; each parameter is checked as a value of its own, and each of
-    `run.start_many`'s runs as the params of a `run.start`."""
+    """The encoded `params` object. Each parameter is checked as a value by itself, and each of the
+    runs of `run.start_many` as the params of a `run.start`."""
     parts = []
     for name, value in params.items():
         if name == "runs" and isinstance(value, list):
@@ -91,8 +90,8 @@ def encode_params(params: Mapping[str, Any], place: str = "") -> bytes:
 
 
 def encode_request(id: int, method: str, params: bytes) -> bytes:
-    """The line of a request; `params` is an encoded object. Raises `PayloadRefused` if it is longer
-    than any daemon takes."""
+    """The line of a request; `params` is an encoded object. Raises `PayloadRefused` if the line is
+    longer than any daemon accepts."""
     line = b'{"jsonrpc":"2.0","id":%d,"method":%s,"params":%s}\n' % (
         id,
         _encode(method).encode("utf-8"),
@@ -100,13 +99,13 @@ def encode_request(id: int, method: str, params: bytes) -> bytes:
     )
     if len(line) > MAX_LINE:
         raise PayloadRefused(
-            f"{method}: a request of {len(line)} bytes; at most {MAX_LINE} fit a line", path="$"
+            f"{method}: the request has {len(line)} bytes; the limit is {MAX_LINE}", path="$"
         )
     return line
 
 
 class Reply:
-    """The answer to request `id`; None where the daemon speaks of the connection as a whole."""
+    """The reply to request `id`; None if it is about the connection as a whole."""
 
     __slots__ = ("error", "id", "result")
 
@@ -123,7 +122,7 @@ class Reply:
 
 
 class Notification:
-    """What the daemon says unasked: a feed's record, its end."""
+    """A message that is not a reply: a record of a feed, or the end of a feed."""
 
     __slots__ = ("method", "params")
 
@@ -133,7 +132,7 @@ class Notification:
 
 
 def parse(line: bytes) -> Reply | Notification:
-    """The message in `line`; raises `DaemonUnavailable` for what no daemon of ours sends."""
+    """The message in `line`; raises `DaemonUnavailable` if it is not a valid one."""
     try:
         body = json.loads(line)
         if "method" in body:
@@ -144,14 +143,12 @@ def parse(line: bytes) -> Reply | Notification:
         return Reply(id, body.get("result"), None if error is None else _error(error))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as bad:
         raise unavailable(
-            f"the daemon sent what is no message: {line[:80]!r}",
-            BROKEN,
-            RESTART,
+            f"the daemon sent an invalid message: {line[:80]!r}", BROKEN, RESTART
         ) from bad
 
 
 def _error(error: dict[str, Any]) -> StackshiftError:
-    """The error of a reply, as the class of its code."""
+    """The error of a reply, in the class for its code."""
     data = error.get("data")
     if isinstance(data, dict):
         return from_json({"message": error.get("message", ""), **data})
@@ -159,7 +156,7 @@ def _error(error: dict[str, Any]) -> StackshiftError:
 
 
 class Lines:
-    """Bytes in, whole lines out; never holds more than one line of at most `limit` bytes."""
+    """Takes bytes and returns whole lines; never holds more than one line of `limit` bytes."""
 
     def __init__(self, limit: int = MAX_REPLY) -> None:
         self._limit = limit
@@ -167,8 +164,8 @@ class Lines:
         self._held = 0
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The lines that `data` completes, without their ends. Raises `DaemonUnavailable` for a
-        line that is too long: its sender is not to be trusted with memory."""
+        """The lines that `data` completes, without line ends. Raises `DaemonUnavailable` for a line
+        that is too long, so that its sender cannot use up the memory."""
         *lines, rest = data.split(b"\n")
         if lines:
             lines[0] = b"".join(self._parts) + lines[0]
@@ -176,5 +173,5 @@ class Lines:
         self._parts.append(rest)
         self._held += len(rest)
         if self._held > self._limit or any(len(line) > self._limit for line in lines):
-            raise unavailable(f"the daemon sent a line of over {self._limit} bytes", BROKEN)
+            raise unavailable(f"the daemon sent a line of more than {self._limit} bytes", BROKEN)
         return lines

@@ -1,10 +1,10 @@
 """One connection that many threads share: each sends, one thread reads, each gets its own reply.
 
-Owns a socket from `connect` until it ends; one that ended stays ended, and its client makes
-another. It never sends a line twice and never decides whether one may be.
+Owns a socket from `connect` until it ends. A connection that ended stays ended; its client makes
+another. It never sends a line twice and never decides whether a line may be sent twice.
 
-Invariants: a line is written whole or is the last one; every request that was written lands exactly
-once, with its reply or with `ConnectionLost`.
+Invariants: a line is written in full or is the last one; every request that was written lands
+exactly once, with its reply or with `ConnectionLost`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from stackshift_jobs.wire.unavailable import BROKEN, unavailable
 
 
 class Flight:
-    """A request under way: `landed` is set when its reply is there, or why there is none."""
+    """A request in flight. `landed` is set when `outcome` is: the reply, or why there is none."""
 
     __slots__ = ("id", "landed", "outcome", "size")
 
@@ -34,12 +34,12 @@ class Flight:
 
 
 class Link:
-    """A socket, the requests under way on it, and the thread that reads their replies."""
+    """A socket, the requests in flight on it, and the thread that reads their replies."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._sending = threading.Lock()
-        self._lock = threading.Lock()  # of what follows
+        self._lock = threading.Lock()  # guards the fields below
         self._next_id = 1
         self._flights: dict[int, Flight] = {}
         self.end: StackshiftError | None = None
@@ -64,7 +64,7 @@ class Link:
             try:
                 self._sock.sendall(line)
             except OSError as bad:
-                # Part of a line may be out, and nothing may follow it.
+                # Part of the line may have been sent, and nothing may follow it.
                 failure = bad
                 self._shut(socket.SHUT_WR)
         finally:
@@ -74,14 +74,14 @@ class Link:
         return flight
 
     def _not_sent(self, flight: Flight, failure: OSError) -> NoReturn:
-        """Say why a line could not be written: what the daemon said before it hung up is read by
-        then, or is not waited for any longer."""
+        """Raise the reason why a line could not be written: the daemon's last reply, if the reader
+        gets it within a second, or `ConnectionLost`."""
         self._reader.join(1.0)
         self._shut(socket.SHUT_RDWR)
         with self._lock:
             self._flights.pop(flight.id, None)
         if isinstance(flight.outcome, Reply):
-            flight.outcome.value()  # the error: too many connections, or this line is too long
+            flight.outcome.value()  # raises: too many connections, or this line was too long
         why = self.end or unavailable(f"the connection broke: {failure.strerror}", BROKEN)
         raise ConnectionLost(why, sent=False) from failure
 
@@ -92,7 +92,7 @@ class Link:
             if not flight.landed.wait(left):
                 raise timed_out(method)
         finally:
-            with self._lock:  # given up, also by Ctrl-C: its reply is nobody's when it comes
+            with self._lock:  # given up, perhaps by Ctrl-C: a late reply is dropped
                 self._flights.pop(flight.id, None)
         if isinstance(flight.outcome, ConnectionLost):
             raise flight.outcome
@@ -100,20 +100,20 @@ class Link:
         return flight.outcome.value()
 
     def close(self) -> None:
-        """End the connection; its reader then lets go of the socket and of all who wait."""
+        """End the connection; the reader then closes the socket and wakes all who wait."""
         self._shut(socket.SHUT_RDWR)
 
     def join(self) -> None:
-        """Wait until the reader is gone."""
+        """Wait, for at most 5 s, until the reader thread has ended."""
         if threading.current_thread() is not self._reader:
             self._reader.join(5.0)
 
     def _shut(self, how: int) -> None:
-        with contextlib.suppress(OSError):  # the other end was faster
+        with contextlib.suppress(OSError):  # the other end has closed it already
             self._sock.shutdown(how)
 
     def forget(self) -> None:
-        """In a forked child: the parent uses the connection, so only our handle on it is closed."""
+        """For a forked child: close our handle on the connection, which the parent still uses."""
         self._sock.close()
 
     def _read(self) -> None:
@@ -126,18 +126,18 @@ class Link:
         except StackshiftError as bad:
             why = bad
         except OSError as bad:
-            why = unavailable(f"the daemon's connection broke: {bad.strerror}", BROKEN)
+            why = unavailable(f"the connection to the daemon broke: {bad.strerror}", BROKEN)
         finally:
             self._land_all(why)
-            # Shut first, so that no sender is held up in it; closed when none is in it, since its
-            # number may be another file's a moment later.
+            # Shut down first, so that no sender blocks in it; closed only when no sender uses it,
+            # because its number may belong to another file a moment later.
             self._shut(socket.SHUT_RDWR)
             with self._sending:
                 self._sock.close()
 
     def _deliver(self, message: Reply | Notification) -> None:
         if isinstance(message, Notification):
-            return  # no feed is ever opened here
+            return  # the client never opens a feed
         if message.id is None:
             raise message.error or unavailable("the daemon ended the connection", BROKEN)
         with self._lock:
@@ -147,8 +147,9 @@ class Link:
             flight.landed.set()
 
     def _land_all(self, why: StackshiftError) -> None:
-        """Tell everybody who waits. An error about a line (too long) is the longest one's; one
-        about the connection (there are too many) means that nothing on it was carried out."""
+        """End every request in flight with `why`. An error about a line (it is too long) belongs to
+        the longest one; an error about the connection (there are too many) means that no request on
+        it was carried out."""
         with self._lock:
             self.end, self.ended_at = why, monotonic()
             flights = list(self._flights.values())

@@ -1,7 +1,7 @@
-"""No daemon to talk to: the words for why, and the error that carries one of them.
+"""Why there is no daemon to talk to: the reasons as words, and the error that carries one.
 
-Callers act on the word, never on the message: a daemon that is not running can be started, one
-that is restarting can be waited for, one of another user can be neither.
+Callers act on the word, never on the message: they can start a daemon that is not running, wait for
+one that is restarting, and do neither for another user's.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ OTHER_PROTOCOL: Final = "other_protocol"
 OTHER_USER: Final = "other_user"
 NO_ANSWER: Final = "no_answer"
 BROKEN: Final = "broken"
-"""What `DaemonUnavailable.fields["reason"]` can be."""
+"""The values of `DaemonUnavailable.fields["reason"]`."""
 
 START: Final = "stackshift daemon start"
 RESTART: Final = "stackshift daemon restart"
 DOCTOR: Final = "stackshift doctor"
-"""What the hint can be."""
+"""The usual hints."""
 
 
 def unavailable(message: str, reason: str, hint: str = START) -> DaemonUnavailable:
-    """`DaemonUnavailable` with its reason, one of the words above."""
+    """The `DaemonUnavailable` error with `reason`, one of the words above."""
     return DaemonUnavailable(message, hint=hint, reason=reason)

@@ -10,10 +10,10 @@ from __future__ import annotations
 import os
 import socket
 import struct
-import sys
 
 from stackshift_jobs.project import discovery
 from stackshift_jobs.version import PROTOCOL
+from stackshift_jobs.wire.peer import is_own_user, peer_uid
 from stackshift_jobs.wire.unavailable import (
     BROKEN,
     DOCTOR,
@@ -47,7 +47,7 @@ def connect(data_dir: str | os.PathLike[str], timeout: float = 5.0) -> socket.so
         limit = struct.pack("@ll", *divmod(max(1, int(timeout * 1e6)), 1_000_000))
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
         _reach(sock, info, timeout)
-        if (uid := peer_uid(sock)) != os.geteuid():
+        if not is_own_user(uid := peer_uid(sock)):
             raise unavailable(
                 f"{info.socket} is served by user {uid}, not by you",
                 OTHER_USER,
@@ -82,14 +82,3 @@ def _reach(sock: socket.socket, info: discovery.DaemonInfo, timeout: float) -> N
         ) from bad
     except OSError as bad:
         raise unavailable(f"{info.socket}: {bad.strerror or bad}", BROKEN, DOCTOR) from bad
-
-
-def peer_uid(sock: socket.socket) -> int:
-    """The user of the process that listens at the other end, as the kernel knows it."""
-    if sys.platform == "darwin":
-        # struct xucred of sys/ucred.h: version, uid, and groups that we do not need.
-        level, local_peercred, size = 0, 1, 76
-        _, uid = struct.unpack_from("II", sock.getsockopt(level, local_peercred, size))
-        return int(uid)
-    _, uid, _ = struct.unpack("iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    return int(uid)

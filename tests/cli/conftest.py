@@ -20,7 +20,7 @@ SECONDS = 60
 
 
 class Transcript(NamedTuple):
-    """What a command printed and how it ended."""
+    """What a command printed, and its exit status."""
 
     stdout: str
     stderr: str
@@ -46,7 +46,7 @@ class Shell:
         return [sys.executable, "-P", "-m", "stackshift_cli", *args]
 
     def __call__(self, *args: str, stdin: str | bytes = "", **env: str) -> Transcript:
-        """Run it to its end."""
+        """Run `stackshift ARGS` to its end, with `stdin` as its input and `env` added."""
         data = stdin.encode() if isinstance(stdin, str) else stdin
         done = subprocess.run(
             self.command(*args),
@@ -64,13 +64,13 @@ class Shell:
         return self(*shlex.split(line))
 
     def popen_with_input(self, *args: str) -> subprocess.Popen[bytes]:
-        """Run it beside the test, which writes to it."""
+        """Start `stackshift ARGS` with a pipe as its standard input."""
         return self.popen(*args, stdin=subprocess.PIPE)
 
     def popen(
         self, *args: str, stdin: int = subprocess.DEVNULL, **options: Any
     ) -> subprocess.Popen[bytes]:
-        """Run it beside the test, which it does not outlive."""
+        """Start `stackshift ARGS`; it is killed at the end of the test at the latest."""
         process = subprocess.Popen(
             self.command(*args),
             stdin=stdin,
@@ -84,7 +84,7 @@ class Shell:
         return process
 
     def close(self) -> None:
-        """End what runs beside the test."""
+        """Kill the processes that are still running."""
         for process in self._beside:
             process.kill()
             process.communicate()
@@ -101,7 +101,7 @@ def project(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def shell(project: Path, tmp_path: Path) -> Iterator[Shell]:
-    """`stackshift`, called in the project."""
+    """Runs `stackshift` in the project's directory."""
     home = tmp_path / "home"
     home.mkdir()
     made = Shell(project, home)

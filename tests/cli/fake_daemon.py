@@ -1,7 +1,7 @@
-"""A daemon that only speaks: docs/protocol.md over a socket, from runs that a test made up.
+"""A fake daemon: it speaks docs/protocol.md over a socket, and answers from runs that a test adds.
 
-It runs nothing and stores nothing. A test hands it runs, records and errors, looks at what was
-asked of it (`requests`), breaks its connections or takes it away and brings it back.
+It executes nothing and stores nothing. A test adds runs, records and errors, inspects the requests,
+breaks the connections, or stops the daemon and starts it again.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def run_object(number: int = 1, **changed: Any) -> dict[str, Any]:
 
 
 def schedule_object(job: str = "hello", **changed: Any) -> dict[str, Any]:
-    """A schedule as `schedule.list` tells it; daily at nine in Berlin unless `changed` says so."""
+    """A schedule as in `schedule.list`: daily at nine in Berlin unless `changed` says otherwise."""
     made: dict[str, Any] = json.loads(_SCHEDULE)
     return made | {"job": job} | changed
 
@@ -79,7 +79,7 @@ def run_id(number: int) -> str:
 def planned(
     name: str, action: str, kind: str | None = "run", run: str | None = None
 ) -> dict[str, Any]:
-    """A step of a dry run."""
+    """A step in the reply of a dry run."""
     status = "completed" if kind else None
     return {"name": name, "action": action, "kind": kind, "status": status, "run": run}
 
@@ -119,39 +119,39 @@ class FakeDaemon(FakeState):
     # --- What tests do ---
 
     def add(self, run: dict[str, Any]) -> dict[str, Any]:
-        """Know `run`; the newest is the last one added."""
+        """Add `run`, which is then the newest, and return it."""
         with self._changed:
             self.runs[run["id"]] = run
         return run
 
     def append(self, *records: dict[str, Any]) -> None:
-        """Records become durable: those who follow get them."""
+        """Append durable records and send them to all followers."""
         with self._changed:
             self.records += records
             for connection in self._connections:
                 connection.publish()
 
     def finish(self, run: dict[str, Any], seq: int, **changed: Any) -> None:
-        """`run` ends with its last record."""
+        """End `run` with a last record."""
         with self._changed:
             run.update({"status": "completed", **changed})
             self.append(record(seq, f"run.{run['status']}", run["id"]))
             self._changed.notify_all()
 
-    def wait_for(self, method: str, count: int = 1, seconds: float = 20.0) -> None:
-        """Return when `method` was asked `count` times."""
+    def wait_for(self, method: str, count: int = 1, seconds: float = 60.0) -> None:
+        """Return when `method` has been requested `count` times."""
         with self._changed:
             assert self._changed.wait_for(lambda: self.asked(method) >= count, seconds), (
                 f"{method} was not asked {count} times: {[m for m, _ in self.requests]}"
             )
 
-    def wait_for_feeds(self, count: int = 1, seconds: float = 20.0) -> None:
-        """Return when `count` feeds have been opened, ever, and their openers told so."""
+    def wait_for_feeds(self, count: int = 1, seconds: float = 60.0) -> None:
+        """Return when `count` feeds have been opened in total, and their requests answered."""
         with self._changed:
             assert self._changed.wait_for(lambda: self.feeds >= count, seconds), self.requests
 
     def asked(self, method: str) -> int:
-        """How often `method` was asked."""
+        """How often `method` was requested."""
         return sum(1 for name, _ in self.requests if name == method)
 
     def params(self, method: str) -> dict[str, Any]:
@@ -159,7 +159,7 @@ class FakeDaemon(FakeState):
         return next(params for name, params in reversed(self.requests) if name == method)
 
     def start(self) -> FakeDaemon:
-        """Listen, and say so in `daemon.json`."""
+        """Listen on the socket and write `daemon.json`."""
         self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = socket_path(self.data_dir)
         path.unlink(missing_ok=True)
@@ -172,7 +172,7 @@ class FakeDaemon(FakeState):
         return self
 
     def stop(self) -> None:
-        """Go away: no file, no socket, all connections broken."""
+        """Remove `daemon.json`, close the socket and break all connections."""
         remove_daemon(self.data_dir)
         if self._listener is not None:
             self._listener.shutdown(socket.SHUT_RDWR)
@@ -182,7 +182,7 @@ class FakeDaemon(FakeState):
         self.stopped.set()
 
     def break_connections(self) -> None:
-        """Hang up on everybody."""
+        """Break all connections."""
         with self._changed:
             connections, self._connections = self._connections, []
         for connection in connections:
@@ -202,13 +202,13 @@ class FakeDaemon(FakeState):
             threading.Thread(target=connection.serve, daemon=True).start()
 
     def note(self, method: str, params: dict[str, Any]) -> None:
-        """A request has come."""
+        """Note a request."""
         with self._changed:
             self.requests.append((method, params))
             self._changed.notify_all()
 
     def answer(self, method: str, params: dict[str, Any]) -> Any:
-        """The result of `method`, or the error it raises."""
+        """The result of `method`; raises its error."""
         if method in self.answers:
             return self.answers[method](params)
         handler = getattr(self, "on_" + method.replace(".", "_"), None)
@@ -218,7 +218,7 @@ class FakeDaemon(FakeState):
             return handler(params)
 
     def find(self, name: str) -> dict[str, Any]:
-        """The run that one of the forms of RUN names."""
+        """The run that `name`, one of the forms of RUN, stands for; raises `NotFound`."""
         runs = list(self.runs.values())
         if name == "@last" and runs:
             return runs[-1]
@@ -231,6 +231,7 @@ class FakeDaemon(FakeState):
         return runs[0]
 
     def on_run_start(self, params: dict[str, Any]) -> Any:
+        """`run.start`: a queued run, which is added unless it is a dry run."""
         given = {k: params[k] for k in ("job", "payload", "queue", "labels") if k in params}
         later = dict.fromkeys(("result", "started_at", "finished_at", "duration_ms"))
         run = run_object(len(self.runs) + 1, status="queued", **later, **given)
@@ -241,6 +242,7 @@ class FakeDaemon(FakeState):
         return told | ({"run": run} if params.get("full") else {})
 
     def on_run_start_many(self, params: dict[str, Any]) -> Any:
+        """`run.start_many`: a result or an error for each."""
         results: list[dict[str, Any]] = []
         for run in params["runs"]:
             try:
@@ -250,6 +252,7 @@ class FakeDaemon(FakeState):
         return {"results": results}
 
     def on_run_get(self, params: dict[str, Any]) -> Any:
+        """`run.get`: the run object, with its records if `detail` is set."""
         run = self.find(params["run"])
         if not params.get("detail"):
             return run
@@ -257,6 +260,7 @@ class FakeDaemon(FakeState):
         return {"steps": [], "attempts": [], "timeline": mine} | run
 
     def on_run_list(self, params: dict[str, Any]) -> Any:
+        """`run.list`: a page of the runs that match, newest first."""
         runs = list(reversed(self.runs.values()))
         for name in ("job", "status", "queue"):
             runs = [run for run in runs if params.get(name) in (None, run[name])]
@@ -269,16 +273,19 @@ class FakeDaemon(FakeState):
         return {"runs": page, "cursor": page[-1]["id"] if len(page) < len(runs) else None}
 
     def on_run_why(self, params: dict[str, Any]) -> Any:
+        """`run.why`: the fields of the run that say why."""
         run = self.find(params["run"])
         fields = ("status", "why", "why_code", "waiting_for")
         return {"run": run["id"], **{name: run[name] for name in fields}}
 
     def on_run_wait(self, params: dict[str, Any]) -> Any:
+        """`run.wait`: the run object once the run has ended."""
         run = self.find(params["run"])
         self._changed.wait_for(lambda: run["status"] in FINISHED or self.stopped.is_set())
         return run
 
     def on_run_cancel(self, params: dict[str, Any]) -> Any:
+        """`run.cancel`: cancels a run that has not ended."""
         run = self.find(params["run"])
         changed = run["status"] not in FINISHED
         if changed:
@@ -286,6 +293,7 @@ class FakeDaemon(FakeState):
         return {"id": run["id"], "status": run["status"], "changed": changed}
 
     def on_run_retry(self, params: dict[str, Any]) -> Any:
+        """`run.retry`: changes nothing; the same four steps for every run."""
         run = self.find(params["run"])
         dry = params.get("dry_run", False)
         steps = [
@@ -298,6 +306,7 @@ class FakeDaemon(FakeState):
         return told | {"dry_run": dry} | ({"steps": steps} if dry else {})
 
     def on_run_fork(self, params: dict[str, Any]) -> Any:
+        """`run.fork`: changes nothing; the new run has the number 99."""
         run = self.find(params["run"])
         dry = params.get("dry_run", False)
         told = {"id": None if dry else run_id(99), "forked_from": run["id"], "dry_run": dry}
@@ -305,6 +314,7 @@ class FakeDaemon(FakeState):
         return told | ({"steps": [planned("a", "reuse")]} if dry else {})
 
     def on_run_remove(self, params: dict[str, Any]) -> Any:
+        """`run.remove`: removes the run."""
         run = self.find(params["run"])
         return {"id": self.runs.pop(run["id"])["id"]}
 
@@ -315,10 +325,12 @@ class FakeDaemon(FakeState):
         return dead
 
     def on_dead_count(self, params: dict[str, Any]) -> Any:
+        """`dead.count`: how many runs in the dead letter match."""
         return {"count": len(self._dead(params)), "at": T0}
 
     def _act_on_dead(self, params: dict[str, Any], status: str) -> Any:
-        """A page of them, or those that are named; as `cursor` how many have been done."""
+        """Give a page of the dead letter, or the runs named, the status `status`. The cursor is the
+        number of runs done so far."""
         if "runs" not in params:
             page = self._dead(params)[: params["limit"]]
             more = len(page) == params["limit"]
@@ -342,12 +354,15 @@ class FakeDaemon(FakeState):
         return {"results": results, "cursor": None}
 
     def on_dead_retry(self, params: dict[str, Any]) -> Any:
+        """`dead.retry`: queues the runs."""
         return self._act_on_dead(params, "queued")
 
     def on_dead_discard(self, params: dict[str, Any]) -> Any:
+        """`dead.discard`: takes the runs out of the dead letter."""
         return self._act_on_dead(params, "failed")
 
     def on_run_logs(self, params: dict[str, Any]) -> Any:
+        """`run.logs`: a page of the log lines, which all runs share."""
         run = self.find(params["run"])
         mine = [line for line in self.logs if params.get("step") in (None, line["step"])]
         page = mine[params["after"] :][: params["limit"]]
@@ -355,25 +370,29 @@ class FakeDaemon(FakeState):
         return {"lines": page, "next": after, "finished": run["status"] in FINISHED}
 
     def on_job_list(self, params: dict[str, Any]) -> Any:
+        """`job.list`: the job hello."""
         return {"jobs": [json.loads(_JOB)], "failed_modules": []}
 
     def on_job_get(self, params: dict[str, Any]) -> Any:
+        """`job.get`: the job hello with its details."""
         if params["job"] != "hello":
             raise NotFound(f"no job {params['job']!r}", hint="did you mean hello?", near=["hello"])
         more = {"doc": "Greet somebody.", "retry": {"max_attempts": 3}, "priority": 0}
         return json.loads(_JOB) | more
 
-    def on_schedule_list(self, params: dict[str, Any]) -> Any:
+    def on_schedule_list(self, _params: dict[str, Any]) -> Any:
+        """`schedule.list`: all schedules."""
         return {"schedules": list(self.schedules.values())}
 
     def schedule(self, params: dict[str, Any]) -> dict[str, Any]:
-        """The schedule of the job that is named."""
+        """The schedule of the job in `params`; raises `NotFound`."""
         if params["job"] not in self.schedules:
             told = f"no job {params['job']!r} has a schedule"
             raise NotFound(told, hint="did you mean hello?", near=["hello"])
         return self.schedules[params["job"]]
 
     def on_schedule_next(self, params: dict[str, Any]) -> Any:
+        """`schedule.next`: a tick a day for each schedule that is not paused."""
         wanted = [self.schedule(params)] if "job" in params else list(self.schedules.values())
         days = [f"2026-05-{day:02d}" for day in range(7, 7 + params["count"])]
         jobs = [each["job"] for each in wanted if not each["paused"]]
@@ -385,9 +404,11 @@ class FakeDaemon(FakeState):
         return {"ticks": ticks[: params["count"]]}
 
     def on_schedule_pause(self, params: dict[str, Any]) -> Any:
+        """`schedule.pause`: pauses the schedule."""
         return self._switch(params, paused=True, next_at=None)
 
     def on_schedule_resume(self, params: dict[str, Any]) -> Any:
+        """`schedule.resume`: resumes the schedule."""
         return self._switch(params, paused=False, next_at="2026-05-07T07:00:00.000000Z")
 
     def _switch(self, params: dict[str, Any], paused: bool, next_at: str | None) -> Any:
@@ -397,32 +418,37 @@ class FakeDaemon(FakeState):
         return {"job": found["job"], "paused": paused, "next_at": next_at, "changed": changed}
 
     def on_schedule_trigger(self, params: dict[str, Any]) -> Any:
+        """`schedule.trigger`: adds a queued run of the job."""
         found = self.schedule(params)
         run = self.add(run_object(len(self.runs) + 1, job=found["job"], status="queued"))
         return {"id": run["id"], "job": found["job"]}
 
     def on_daemon_status(self, params: dict[str, Any]) -> Any:
+        """`daemon.status`: the same numbers always."""
         return json.loads(_STATUS) | {"pid": self.pid}
 
-    def on_daemon_stop(self, params: dict[str, Any]) -> Any:
+    def on_daemon_stop(self, _params: dict[str, Any]) -> Any:
+        """`daemon.stop`: answers, and stops soon after."""
         threading.Thread(target=self._stop_soon, daemon=True).start()
         return {"pid": self.pid}
 
     def _stop_soon(self) -> None:
         self.stop()
 
-    def on_journal_stats(self, params: dict[str, Any]) -> Any:
+    def on_journal_stats(self, _params: dict[str, Any]) -> Any:
+        """`journal.stats`: the numbers of records and entries there are."""
         last = self.records[-1]["seq"] if self.records else 0
         counts = {"runs": len(self.runs), "state_entries": len(self.entries)}
         counts |= {"locks": len(self.locks), "events_kept": len(self.events)}
         return json.loads(_STATS) | {"last_seq": last, "durable_seq": last} | counts
 
-    def on_journal_compact(self, params: dict[str, Any]) -> Any:
+    def on_journal_compact(self, _params: dict[str, Any]) -> Any:
+        """`journal.compact`: a snapshot at sequence number 17."""
         return {"seq": 17, "state_hash": "ab12", "bytes": 2048}
 
 
 class _Connection:
-    """One client: its requests are answered each in a thread, its feeds from `records`."""
+    """One client: each request is answered in a thread of its own, its feeds from `records`."""
 
     def __init__(self, daemon: FakeDaemon, sock: socket.socket) -> None:
         self._daemon = daemon
@@ -431,7 +457,7 @@ class _Connection:
         self._feeds: dict[int, dict[str, Any]] = {}
 
     def serve(self) -> None:
-        """Answer until the client hangs up."""
+        """Answer requests until the client hangs up."""
         with contextlib.suppress(OSError), self._sock.makefile("rb") as lines:
             for line in lines:
                 body = json.loads(line)
@@ -482,7 +508,7 @@ class _Connection:
         return {}
 
     def publish(self) -> None:
-        """Send what each feed has not had yet, and its end."""
+        """Send each feed the records it has not had yet, and its end."""
         for feed, place in self._feeds.items():
             for known in self._daemon.records:
                 if known["seq"] <= place["after"] or not known["kind"].startswith(place["kinds"]):

@@ -1,4 +1,4 @@
-"""State, locks and events of the fake daemon: enough of them to see what was asked."""
+"""State, locks and events of the fake daemon, as far as tests need them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _holder(lock: dict[str, Any]) -> dict[str, Any]:
 
 
 class FakeState:
-    """Its entries, locks and kept events; nothing of it expires by itself."""
+    """Entries, locks and kept events; nothing expires by itself."""
 
     def __init__(self) -> None:
         self.entries: dict[str, dict[str, Any]] = {}
@@ -51,15 +51,17 @@ class FakeState:
     # --- State ---
 
     def put(self, key: str, value: Any, **changed: Any) -> dict[str, Any]:
-        """An entry is there."""
+        """Set the entry `key`, with the next version, and return it."""
         version = self.entries[key]["version"] + 1 if key in self.entries else 1
         self.entries[key] = entry_object(key, value, version, **changed)
         return self.entries[key]
 
     def on_state_get(self, params: dict[str, Any]) -> Any:
+        """`state.get`: the entry, or null."""
         return self.entries.get(params["key"])
 
     def on_state_set(self, params: dict[str, Any]) -> Any:
+        """`state.set`: sets the entry if its version fits, else raises `Conflict`."""
         there = self.entries.get(params["key"])
         version = there["version"] if there else None
         wanted = params.get("if_version")
@@ -70,17 +72,20 @@ class FakeState:
         return self.put(params["key"], params["value"], expires_at=expires_at)
 
     def on_state_increment(self, params: dict[str, Any]) -> Any:
+        """`state.increment`: adds to a number; text raises `Conflict`."""
         there = self.entries.get(params["key"], {"value": 0})["value"]
         if isinstance(there, str):
             raise Conflict(f"state {params['key']!r} holds text, not a number")
         return self.put(params["key"], there + params.get("by", 1))
 
     def on_state_delete(self, params: dict[str, Any]) -> Any:
+        """`state.delete`: deletes the entry if there is one."""
         gone = self.entries.pop(params["key"], None)
         version = gone["version"] + 1 if gone else None
         return {"key": params["key"], "deleted": gone is not None, "version": version}
 
     def on_state_list(self, params: dict[str, Any]) -> Any:
+        """`state.list`: a page of the entries that begin with the prefix, by key."""
         keys = sorted(key for key in self.entries if key.startswith(params["prefix"]))
         keys = [key for key in keys if key > params.get("after", "")]
         page = keys[: params["limit"]]
@@ -88,14 +93,16 @@ class FakeState:
         return {"entries": [self.entries[key] for key in page], "next": after}
 
     def on_state_history(self, params: dict[str, Any]) -> Any:
+        """`state.history`: a page of `history`, which all keys share."""
         before = params.get("before_seq", 2**63)
-        found = [each for each in self.history if each["seq"] < before]
-        page = found[: params["limit"]]
-        return {"history": page, "next": page[-1]["seq"] if len(page) < len(found) else None}
+        changes = [change for change in self.history if change["seq"] < before]
+        page = changes[: params["limit"]]
+        return {"history": page, "next": page[-1]["seq"] if len(page) < len(changes) else None}
 
     # --- Locks ---
 
     def on_lock_acquire(self, params: dict[str, Any]) -> Any:
+        """`lock.acquire`: the lock, or `LockHeld` if another asker has it."""
         there = self.locks.get(params["key"])
         if there and there["asker"] != params["asker"]:
             raise LockHeld("it is held", **_holder(there))
@@ -116,10 +123,12 @@ class FakeState:
         return there
 
     def on_lock_extend(self, params: dict[str, Any]) -> Any:
+        """`lock.extend`: the lock as it is, if the token fits."""
         there = self._held(params)
         return {name: there[name] for name in ("key", "token", "expires_at")}
 
     def on_lock_release(self, params: dict[str, Any]) -> Any:
+        """`lock.release`: releases the lock if the token fits."""
         there = self._held(params)
         del self.locks[params["key"]]
         return {"key": there["key"], "token": there["token"]}
@@ -127,6 +136,7 @@ class FakeState:
     # --- Events ---
 
     def on_event_send(self, params: dict[str, Any]) -> Any:
+        """`event.send`: keeps the event unless its ttl is 0; resumes nothing."""
         kept_until = None if params.get("ttl_ms") == 0 else LATER
         given = {name: params.get(name) for name in ("payload", "correlation_key")}
         event = event_object(len(self.events) + 1, params["name"], **given, kept_until=kept_until)
@@ -136,10 +146,11 @@ class FakeState:
         return {name: event[name] for name in fields} | {"resumed": [], "reused": False}
 
     def on_event_list(self, params: dict[str, Any]) -> Any:
-        found = list(reversed(self.events))
+        """`event.list`: a page of the kept events that match, newest first."""
+        events = list(reversed(self.events))
         for name in ("name", "correlation_key"):
-            found = [each for each in found if params.get(name) in (None, each[name])]
+            events = [event for event in events if params.get(name) in (None, event[name])]
         if "cursor" in params:
-            found = found[[each["id"] for each in found].index(params["cursor"]) + 1 :]
-        page = found[: params["limit"]]
-        return {"events": page, "cursor": page[-1]["id"] if len(page) < len(found) else None}
+            events = events[[event["id"] for event in events].index(params["cursor"]) + 1 :]
+        page = events[: params["limit"]]
+        return {"events": page, "cursor": page[-1]["id"] if len(page) < len(events) else None}

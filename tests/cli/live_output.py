@@ -1,4 +1,4 @@
-"""Reading what a running command prints, with a deadline."""
+"""Read what a running command prints, with a deadline."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import time
 
 
 def read_lines(process: subprocess.Popen[bytes], count: int) -> list[str]:
-    """The next `count` lines that `process` prints, within 20 seconds."""
+    """The next `count` lines that `process` prints, within a minute."""
     assert process.stdout is not None
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     said = b""
     while said.count(b"\n") < count:
         left = deadline - time.monotonic()

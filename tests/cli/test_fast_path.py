@@ -1,4 +1,4 @@
-"""A plain `start`, `state get` or `event send` is quick because of what it does not load."""
+"""A plain `start`, `state get` or `event send` is fast because of the modules it does not load."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import sys
 import pytest
 
 from cli.conftest import Shell
-from cli.fake_daemon import FakeDaemon
 
 SLOW = set(
     """
@@ -21,7 +20,7 @@ SLOW = set(
 
 
 def loaded(shell: Shell, *argv: str) -> set[str]:
-    """The modules that `stackshift ARGV` has loaded when it ends; without `site`, which loads
+    """The modules that `stackshift ARGV` has loaded when it ends. Run without `site`, which loads
     some of its own in an editable install."""
     script = (
         f"import sys; sys.argv[1:] = {list(argv)!r}\n"
@@ -40,6 +39,7 @@ def loaded(shell: Shell, *argv: str) -> set[str]:
     return set(done.stderr.split())
 
 
+@pytest.mark.usefixtures("daemon")
 @pytest.mark.parametrize(
     "argv",
     [
@@ -64,15 +64,14 @@ def loaded(shell: Shell, *argv: str) -> set[str]:
         ["event", "send", "paid", "-F", "a=b", "--correlation-key", "o:1"],
     ],
 )
-def test_plain_command_loads_nothing_slow(
-    shell: Shell, daemon: FakeDaemon, argv: list[str]
-) -> None:
-    """Neither Typer nor Rich, nor any other module that takes longer than the request."""
+def test_plain_command_loads_nothing_slow(shell: Shell, argv: list[str]) -> None:
+    """Neither Typer nor Rich, nor any other module that takes longer to load than the request."""
     assert not loaded(shell, *argv) & SLOW
 
 
-def test_start_with_a_typer_spelling_loads_typer(shell: Shell, daemon: FakeDaemon) -> None:
-    """The test above can fail: what is not plain does load it."""
+@pytest.mark.usefixtures("daemon")
+def test_start_with_a_typer_spelling_loads_typer(shell: Shell) -> None:
+    """The test above can fail: a command line that is not plain loads Typer."""
     script = 'import sys; sys.argv[1:] = ["start", "hello", "-p1"]\n' + (
         "from stackshift_cli import main\nmain()\nassert 'typer' in sys.modules"
     )

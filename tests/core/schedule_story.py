@@ -17,7 +17,7 @@ from stackshift_jobs.values.strict_json import dumps
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
 from stackshiftd.core.decide.schedules import ready
-from stackshiftd.core.effects import Switched
+from stackshiftd.core.effects import Changed
 from stackshiftd.core.state.schedules import Schedule
 
 
@@ -126,7 +126,7 @@ class ScheduledStory(Story):
 
     def _switch(self, command: c.Command) -> bool:
         reply = self.do(command).reply
-        assert isinstance(reply, Switched)
+        assert isinstance(reply, Changed)
         return reply.changed
 
     # --- Looking ---------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from stackshift_jobs.values.strict_json import canonical, dumps
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
 from stackshiftd.core.decide.decide import decide
-from stackshiftd.core.effects import Cancelled, Decision, Effect, Finished, QueueSet, Sent, Started
+from stackshiftd.core.effects import Changed, Decision, Effect, Rerun, Started
 from stackshiftd.core.fold.fold import fold
 from stackshiftd.core.snapshot import dump, load
 from stackshiftd.core.state.state import PENDING, Run, State, Status
@@ -131,24 +131,24 @@ class Story:
     def cancel(self, run: str) -> bool:
         """Cancel; did it change anything?"""
         reply = self.do(c.CancelRun(run)).reply
-        assert isinstance(reply, Cancelled)
+        assert isinstance(reply, Changed)
         return reply.changed
 
     def retry(
         self, run: str, *, from_step: str | None = None, replaced: dict[str, Any] | None = None
-    ) -> Sent:
+    ) -> Rerun:
         """Send a finished run on, as the shell does: with its records if it has left memory."""
         values = {name: dumps(value) for name, value in (replaced or {}).items()}
         restored = () if run in self.state.runs else self.lines(run)
         reply = self.do(c.RetryRun(run, from_step, values, restored)).reply
-        assert isinstance(reply, Sent)
+        assert isinstance(reply, Rerun)
         return reply
 
-    def fork(self, source: str, *, from_step: str | None = None, payload: Any = None) -> Sent:
+    def fork(self, source: str, *, from_step: str | None = None, payload: Any = None) -> Rerun:
         text = dumps(payload) if payload is not None else None
         command = c.ForkRun(self.new_id(), source, self.lines(source), from_step, text)
         reply = self.do(command).reply
-        assert isinstance(reply, Sent)
+        assert isinstance(reply, Rerun)
         return reply
 
     def remove(self, run: str) -> None:
@@ -160,7 +160,7 @@ class Story:
     def limit(self, queue: str = "media", *, reset: bool = False, **terms: Any) -> bool:
         """A person limits a queue; did it change anything?"""
         reply = self.do(c.ChangeQueue(queue, r.QueueTerms(**terms), reset)).reply
-        assert isinstance(reply, QueueSet)
+        assert isinstance(reply, Changed)
         return reply.changed
 
     # --- The shell -------------------------------------------------------------------------
@@ -382,8 +382,12 @@ class Story:
         return [effect for effect in self.decision.effects if isinstance(effect, of)]
 
     def finished(self) -> dict[str, str]:
-        """Runs that the last command said are finished, with their status."""
-        return {effect.run: effect.status for effect in self.effects(Finished)}
+        """Runs that the last command ended, with their status."""
+        return {
+            record.run: kind(record).removeprefix("run.")
+            for record in self.decision.records
+            if isinstance(record, ENDS)
+        }
 
     # --- The same, told again --------------------------------------------------------------
 

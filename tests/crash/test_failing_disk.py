@@ -1,4 +1,5 @@
-"""A full disk refuses writes and loses nothing; a failed sync ends the daemon, which recovers."""
+"""A full disk refuses writes and loses nothing; a failed sync ends the daemon, which recovers
+(guarantee: failed sync)."""
 
 from __future__ import annotations
 

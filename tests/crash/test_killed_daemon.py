@@ -1,4 +1,5 @@
-"""The daemon is killed at random moments, again and again; nothing that was promised is lost.
+"""The daemon is killed at random moments, again and again; nothing that was promised is lost
+(guarantee: durable acknowledgement).
 
 The short form kills it 15 times, the long one (`STACKSHIFT_LONG=1`) 200 times.
 """

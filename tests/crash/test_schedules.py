@@ -1,5 +1,5 @@
 """One run a tick, wherever the daemon is killed: between tick and start, before either is on the
-disk, while it catches up."""
+disk, while it catches up (guarantee: schedule ticks)."""
 
 from __future__ import annotations
 

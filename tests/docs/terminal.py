@@ -47,8 +47,6 @@ class Terminal:
                 "TZ": "UTC",
                 "TERM": "xterm",
                 "NO_COLOR": "1",
-                # Of an editable install alone: its own module cannot be rewritten.
-                "PYTEST_ADDOPTS": "-W ignore::pytest.PytestAssertRewriteWarning",
                 "PS1": "",
                 "PS2": "",
             },

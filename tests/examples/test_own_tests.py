@@ -72,10 +72,16 @@ def told(run: Json) -> Json:
         "result": {k: v for k, v in (run["result"] or {}).items() if k != "charge"},
         "error": run["error"] and (run["error"]["type"], run["error"]["message"]),
         "steps": [(step["name"], step["status"], step["attempts"]) for step in in_order(run)],
-        "kinds": sorted(
-            record["kind"] for record in run["timeline"] if record["kind"] not in OF_THE_MACHINE
-        ),
+        "kinds": sorted(record["kind"] for record in run["timeline"] if not of_the_machine(record)),
     }
+
+
+def of_the_machine(record: Json) -> bool:
+    """Is it about how long something took? So is `run.queued` after a wait: it is recorded where
+    the wait has ended just as its attempt was being suspended."""
+    if record["kind"] == "run.queued":
+        return bool(record["reason"] == "wait")
+    return record["kind"] in OF_THE_MACHINE
 
 
 def in_order(run: Json) -> list[Json]:

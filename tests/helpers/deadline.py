@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 
 T = TypeVar("T")
 
-SECONDS: Final = 30.0
+SECONDS: Final = 60.0
 """Long enough for a loaded machine; a test that works takes milliseconds of it."""
 _LOOK_SECONDS: Final = 0.005
 

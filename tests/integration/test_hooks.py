@@ -297,7 +297,7 @@ def test_hooks_over_the_bound_are_dropped_and_named(make_project: Make) -> None:
     inside = InsideDaemon(project, Tuning(hooks_at_once=1, hooks_waiting=1))
     with logging_to(log):
         runs = [project.finish(project.begin("works"))["id"] for _ in range(3)]
-        until_said(project, runs[2], "on_completed is not run: 1 others wait")
+        until_said(project, runs[2], "on_completed is not run: 1 hooks are already waiting")
         project.open("hook")
         for run in runs[:2]:
             until_said(project, run, "ended with status 0")
@@ -333,8 +333,8 @@ def test_daemon_that_stops_kills_hooks_past_the_grace(make_project: Make) -> Non
     child = begun(project, "hangs")
     assert project.stop() == 0
     wait_gone([child], "the hook's child")
-    assert said(project, runs[0], "was killed: the daemon stops")
-    assert said(project, runs[4], "is not run: the daemon stops")
+    assert said(project, runs[0], "was killed: the daemon is stopping")
+    assert said(project, runs[4], "is not run: the daemon is stopping")
 
 
 def test_run_that_completes_while_the_daemon_stops_has_its_hook(make_project: Make) -> None:

@@ -9,7 +9,7 @@ import sqlite3
 
 import pytest
 
-from helpers.deadline import wait_until
+from helpers.deadline import SECONDS, wait_until
 from helpers.processes import alive, wait_gone
 from helpers.project import Project, kinds
 from helpers.project_factory import Make
@@ -63,7 +63,7 @@ def test_second_daemon_says_who_serves_and_ends(make_project: Make) -> None:
             said.append((process, json.loads(pipe.readline())))
     [(winner, _)] = [pair for pair in said if pair[1].get("ready")]
     [(loser, told)] = [pair for pair in said if not pair[1].get("ready")]
-    assert loser.wait(20) == 3
+    assert loser.wait(SECONDS) == 3
     assert told["error"]["code"] == "daemon_running"
     assert str(winner.pid) in told["error"]["message"]
     assert project.finish(project.begin("quick"))["status"] == "completed"

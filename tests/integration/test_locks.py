@@ -502,7 +502,7 @@ def test_step_that_is_tried_anew_in_a_block_that_was_left_has_its_lock_again(
     [
         ("twice", "has lock 'twice' already"),
         ("insideStep", "ctx.state.lock was used inside the function of step 's'"),
-        ("forgotten", "[lock forgotten] and has no `with` for it"),
+        ("forgotten", "[lock forgotten] without `with`"),
     ],
 )
 def test_mistake_with_a_lock_fails_the_run_at_once(

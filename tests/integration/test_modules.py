@@ -107,3 +107,28 @@ def test_run_of_a_removed_job_waits_and_says_why(make_project: Make) -> None:
     module.write_text(text)
     project.start()
     assert project.finish(run)["result"] == "good"
+
+
+def test_module_whose_error_has_no_readable_text_keeps_nothing_else_from_work(
+    make_project: Make,
+) -> None:
+    """The worker could not say what failed, was started again and again, and nothing ran."""
+    project = make_project(
+        GOOD,
+        odd='raise ValueError("no table \\udce9")\n',
+        textless=(
+            "class Broken(Exception):\n"
+            "    def __str__(self):\n"
+            "        return None\n"
+            "raise Broken()\n"
+        ),
+    )
+    project.start()
+    told = project.call("job.list")
+    assert {(each["module"], each["type"]) for each in told["failed_modules"]} == {
+        ("jobs.odd", "ValueError"),
+        ("jobs.textless", "Broken"),
+    }
+    [odd] = [each for each in told["failed_modules"] if each["module"] == "jobs.odd"]
+    assert odd["message"] == "no table \\udce9"
+    assert project.finish(project.begin("good"))["result"] == "good"

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from helpers.project import Project
+from helpers.project_factory import Make
 
 JOBS = """
 import logging
@@ -120,7 +121,7 @@ def test_output_of_an_attempt_is_bounded(project: Project, job: str) -> None:
         last: list[Any] = []
         while lines := project.call("run.logs", run=run["id"], after=len(last))["lines"]:
             last += lines
-        assert "the rest is left out" in last[-1]["message"]
+        assert "the rest is dropped" in last[-1]["message"]
 
 
 def test_line_that_was_cut_says_so_and_by_how_much(project: Project) -> None:
@@ -138,3 +139,31 @@ def test_output_outside_of_handlers_goes_to_the_daemons_log(project: Project) ->
     project.stop()
     project.start()
     assert "imported loudly" in project.log()
+
+
+def test_text_that_is_not_utf8_is_shown_escaped(make_project: Make) -> None:
+    """`runs logs` ended with an internal error for all lines of the run."""
+    project = make_project(
+        """
+import os
+
+NAME = os.fsdecode(b"caf\\xe9.csv")
+
+
+@stackshift.job("reads")
+def reads(ctx):
+    print("before")
+    print("reading", NAME)
+    ctx.log.info("read %s", NAME)
+    print("after")
+"""
+    )
+    project.start()
+    run = project.finish(project.begin("reads"))
+    lines = project.call("run.logs", run=run["id"])["lines"]
+    assert [line["message"] for line in lines] == [
+        "before",
+        "reading caf\\udce9.csv",
+        "read caf\\udce9.csv",
+        "after",
+    ]

@@ -164,7 +164,7 @@ def test_schedule_that_left_the_code_is_retired_until_it_is_back(
     with serving(project, clock):
         told = schedule(project)
         assert (told["retired"], told["next_at"]) == (True, None)
-        with pytest.raises(Conflict, match="not in the code any more"):
+        with pytest.raises(Conflict, match="no longer in the code"):
             project.call("schedule.trigger", job="nightly")
         assert project.call("schedule.next")["ticks"] == []
     project.write_module("story", head + nightly())
@@ -198,14 +198,14 @@ def test_module_that_does_not_import_leaves_its_ticks_due(
         ('schedule="61 * * * *"', "'61 * * * *' is no schedule: bad minute"),
         ('schedule="@every now"', "'now' is not a duration"),
         ('schedule="@daily", timezone="Mars/Olympus"', "'Mars/Olympus' is no time zone"),
-        ('schedule="@daily", catch_up="twice"', "catch_up 'twice' is none of skip, once, all"),
-        ('schedule="@daily", overlap="no"', "overlap 'no' is none of allow, skip, queue"),
+        ('schedule="@daily", catch_up="twice"', "catch_up must be skip, once or all, not 'twice'"),
+        ('schedule="@daily", overlap="no"', "overlap must be allow, skip or queue, not 'no'"),
         ('schedule="@daily", schedule_payload={1}', "schedule_payload: "),
         ('schedule="@daily", schedule_payload="x" * 70000', "schedule_payload: "),
         ('schedule="@daily", payload=dict[str, int], schedule_payload={"a": "b"}', "at $[...]"),
-        ("schedule=5", "schedule takes text, not 5"),
-        ('timezone="UTC"', "timezone is of a schedule, and there is none"),
-        ('overlap="skip"', "overlap is of a schedule, and there is none"),
+        ("schedule=5", "schedule must be text, not 5"),
+        ('timezone="UTC"', "timezone is given without a schedule"),
+        ('overlap="skip"', "overlap is given without a schedule"),
     ],
 )
 def test_bad_schedule_makes_a_failed_module(make_project: Make, options: str, told: str) -> None:

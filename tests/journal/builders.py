@@ -1,4 +1,4 @@
-"""Entries, groups and journals that read as a story: `[step("a")], [created(), started()]`."""
+"""Entries, groups and journals that read like a story: `[step("a")], [created(), started()]`."""
 
 from __future__ import annotations
 
@@ -23,22 +23,24 @@ T = TypeVar("T")
 
 
 def step(name: str = "download", result: bytes = b"1") -> AnyRecord:
+    """The record of a completed step."""
     return StepCompleted(run="run_1", attempt=1, step=name, result=Raw(result))
 
 
 def queued(run: str = "run_1") -> AnyRecord:
+    """The record of a run that became due."""
     return RunQueued(run=run, reason="due")
 
 
 def entries(first_seq: int, records: Sequence[AnyRecord]) -> list[Entry]:
-    """Records at their places, 1.5 ms apart."""
+    """Entries with these records, from `first_seq` on and 1.5 ms apart."""
     return [
         Entry(seq, START_US + seq * 1500, record) for seq, record in enumerate(records, first_seq)
     ]
 
 
 def story(entry: Entry) -> tuple[int, int, str]:
-    """An entry as a value that compares: `Raw` fields compare by their text."""
+    """An entry as a value for comparisons, in which `Raw` fields compare by their text."""
     record = entry.record
     fields = (
         bytes(value) if isinstance(value := getattr(record, name), Raw) else value
@@ -48,23 +50,27 @@ def story(entry: Entry) -> tuple[int, int, str]:
 
 
 def stories(journal: Journal, from_seq: int = 1) -> list[tuple[int, int, str]]:
+    """The `story` of each durable entry from `from_seq` on."""
     return [story(entry) for _, entry in journal.read(from_seq)]
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run `work` in a loop of its own, with a deadline."""
     return asyncio.run(asyncio.wait_for(work, 30))
 
 
 def opened(disk: Disk, **options: Any) -> FileJournal:
+    """The journal `jrn_test` on `disk`, opened."""
     return FileJournal.open(ROOT, fs=disk, journal_id_source=lambda: "jrn_test", **options)
 
 
 async def claimed(journal: Journal) -> Claim:
+    """Claim the journal after its last record."""
     return await journal.claim(OWNER, journal.last_seq, START_US)
 
 
 async def add(journal: Journal, claim: Claim, *groups: Sequence[AnyRecord]) -> list[Entry]:
-    """Append groups of records after the last one; their entries."""
+    """Append groups of records after the last one; return their entries."""
     seq = journal.last_seq
     made: list[list[Entry]] = []
     for records in groups:
@@ -75,7 +81,8 @@ async def add(journal: Journal, claim: Claim, *groups: Sequence[AnyRecord]) -> l
 
 
 def written(disk: Disk, appends: Sequence[Sequence[Sequence[AnyRecord]]], **options: Any) -> None:
-    """A journal on `disk` with these appends after its `journal.opened`, closed without a word."""
+    """Write a journal with these appends after its `journal.opened`, and without
+    `journal.closed`."""
 
     async def work() -> None:
         journal = opened(disk, **options)

@@ -1,9 +1,9 @@
-"""A disk in memory that tells what was written from what is on the platter.
+"""A disk in memory that distinguishes what was written from what is on the platter.
 
 The model: a write or a change of names is pending until the file, or the directory, is synced. A
-power cut keeps what was synced and, of the rest, whatever the test chooses: nothing, all, or
-sectors at random. A failed sync drops what was pending and keeps it readable, as operating systems
-do. Any single call can be made to fail, and the power can be cut in it.
+power cut keeps what was synced and, of the rest, whatever the test chooses: nothing, everything, or
+random sectors. A failed sync drops pending writes but keeps them readable, as operating systems do.
+Any single call can be made to fail, or the power be cut in it.
 """
 
 from __future__ import annotations
@@ -19,17 +19,19 @@ from typing import Literal
 from stackshiftd.journal.filesystem import Buffer, FileInfo, How
 
 SECTOR = 64
-"""Small, so that small journals have many."""
+"""Bytes; few, so that small journals have many sectors."""
 
 Keep = Literal["synced", "all", "random"]
 
 
 class PowerCut(BaseException):
-    """The machine is gone; every later call on this disk raises it too."""
+    """The machine lost power; every later call on this disk raises it too."""
 
 
 @dataclass(eq=False)
 class File:
+    """A file: what processes read, and what is on the platter."""
+
     data: bytearray = field(default_factory=bytearray)
     platter: bytearray = field(default_factory=bytearray)
     pending: list[tuple[int, bytes | None]] = field(default_factory=list)
@@ -38,13 +40,15 @@ class File:
 
 @dataclass(eq=False)
 class Folder:
+    """A directory: the names that processes see, and those on the platter."""
+
     names: dict[str, File | Folder] = field(default_factory=dict)
     platter: dict[str, File | Folder] = field(default_factory=dict)
     pending: list[tuple[str, File | Folder | None]] = field(default_factory=list)
 
 
 def apply(target: bytearray, offset: int, data: bytes | None) -> None:
-    """A write, or a truncation to `offset`."""
+    """Write `data` at `offset`, or truncate to `offset` if it is None."""
     if data is None:
         del target[offset:]
         return
@@ -54,15 +58,15 @@ def apply(target: bytearray, offset: int, data: bytes | None) -> None:
 
 
 class Disk:
-    """A `FileSystem`. `root` exists; everything else is made by who uses it."""
+    """A `FileSystem`. Only the root directory exists at first."""
 
     def __init__(self, root: Folder | None = None) -> None:
         self.top = root or Folder()
         self.calls: list[str] = []
-        self.fault: Callable[[int, str], int | None] = lambda number, name: None
-        """Given a call's number and name: an errno to fail with, -1 to cut the power, or None."""
+        self.fault: Callable[[int, str], int | None] = lambda _number, _name: None
+        """From a call's number and name: an errno to fail with, -1 to cut the power, or None."""
         self.room: int | None = None
-        """Bytes that may still be written; None: any number."""
+        """Bytes that may still be written; None means no limit."""
         self.longest_write: int | None = None
         self.mount = "ext4"
         self._open: dict[int, tuple[Path, File]] = {}
@@ -73,37 +77,40 @@ class Disk:
     # --- For tests -------------------------------------------------------------------------
 
     def after_power_cut(self, keep: Keep = "synced", seed: int = 0) -> Disk:
-        """The disk as the next start finds it."""
+        """The disk as the next start finds it after a power cut."""
         random = Random(seed)
         return Disk(_settled(self.top, keep, random))
 
     def after_kill(self) -> Disk:
-        """The same machine after the process was killed: its cache is warm, nothing is lost, and
-        nothing more has reached the platter."""
+        """The disk after the process was killed: nothing in the cache is lost, and nothing more
+        has reached the platter."""
         return Disk(self.top)
 
     def find(self, path: str) -> File:
+        """The existing file at `path`."""
         found = self._at(Path("/") / path)
         assert isinstance(found, File), path
         return found
 
     def put(self, path: str, data: bytes) -> None:
-        """Make the platter hold `data` at `path`, whatever was there."""
+        """Put a file with `data` at `path`, on the platter, replacing what was there."""
         parent = self._folder(Path("/") / Path(path).parent)
         made = File(bytearray(data), bytearray(data))
         parent.names[Path(path).name] = parent.platter[Path(path).name] = made
 
     def names(self, path: str) -> list[str]:
+        """The names in the directory, sorted."""
         return sorted(self._folder(Path("/") / path).names)
 
     def fail_once(self, number: int, code: int) -> None:
-        """Let call `number`, counted from here, fail with the errno `code`; -1 cuts the power."""
+        """Make call `number`, counted from now, fail with the errno `code`; -1 cuts the power."""
         first = len(self.calls)
-        self.fault = lambda n, name: code if n == first + number else None
+        self.fault = lambda n, _name: code if n == first + number else None
 
     # --- The contract ----------------------------------------------------------------------
 
     def open(self, path: Path, how: How) -> int:
+        """Open a file; the name of a created one is pending."""
         self._call("open")
         parent, found = self._folder(path.parent), self._at(path)
         if how == "create" and found is not None:
@@ -120,20 +127,23 @@ class Disk:
         return self._next_fd
 
     def close(self, fd: int) -> None:
+        """Close the descriptor, even if the call is made to fail."""
         self._locks.pop(fd, None)
         del self._open[fd]
         self._call("close")
 
     def pread(self, fd: int, size: int, offset: int) -> bytes:
+        """Read what processes see."""
         self._call("pread")
         return bytes(self._open[fd][1].data[offset : offset + size])
 
     def pwrite(self, fd: int, data: Buffer, offset: int) -> int:
+        """Write as much as `longest_write` and `room` allow; half of it if made to fail."""
         wanted = bytes(data)
         try:
             self._call("pwrite")
         except (OSError, PowerCut):
-            self._write(fd, wanted[: len(wanted) // 2], offset)  # It failed half-way.
+            self._write(fd, wanted[: len(wanted) // 2], offset)
             raise
         if self.longest_write is not None:
             wanted = wanted[: self.longest_write]
@@ -151,17 +161,19 @@ class Disk:
         file.pending.append((offset, data))
 
     def sync_data(self, fd: int) -> None:
+        """Apply pending writes to the platter; if made to fail, drop them."""
         file = self._open[fd][1]
         try:
             self._call("sync_data")
         except OSError:
-            file.pending.clear()  # Marked clean, and never written.
+            file.pending.clear()  # The pages are marked clean, but were never written.
             raise
         for offset, data in file.pending:
             apply(file.platter, offset, data)
         file.pending.clear()
 
     def truncate(self, fd: int, size: int) -> None:
+        """Truncate the file, which frees room; pending until the next sync."""
         self._call("truncate")
         file = self._open[fd][1]
         if self.room is not None:
@@ -170,10 +182,12 @@ class Disk:
         file.pending.append((size, None))
 
     def size(self, fd: int) -> int:
+        """The size that processes see."""
         self._call("size")
         return len(self._open[fd][1].data)
 
     def lock(self, fd: int) -> bool:
+        """Acquire the file's lock; false if another descriptor holds it."""
         self._call("lock")
         file = self._open[fd][1]
         if file in self._locks.values():
@@ -182,6 +196,7 @@ class Disk:
         return True
 
     def lstat(self, path: Path) -> FileInfo | None:
+        """What processes see at `path`: private files and directories of this user."""
         self._call("lstat")
         found = self._at(path)
         if found is None:
@@ -191,20 +206,24 @@ class Disk:
         return FileInfo("file", len(found.data), 0o600, os.geteuid())
 
     def listdir(self, path: Path) -> list[str]:
+        """The names that processes see, sorted."""
         self._call("listdir")
         return sorted(self._folder(path).names)
 
     def mkdir(self, path: Path) -> None:
+        """Create a directory; its name is pending."""
         self._call("mkdir")
         self._set(path, Folder())
 
     def rmdir(self, path: Path) -> None:
+        """Remove an empty directory; the removal is pending."""
         self._call("rmdir")
         if self._folder(path).names:
             raise _error(errno.ENOTEMPTY, path)
         self._set(path, None)
 
     def rename(self, old: Path, new: Path) -> None:
+        """Rename a file or directory; the new name and the removal are pending separately."""
         self._call("rename")
         found = self._at(old)
         if found is None:
@@ -213,22 +232,26 @@ class Disk:
         self._set(old, None)
 
     def unlink(self, path: Path) -> None:
+        """Remove a file's name; the removal is pending."""
         self._call("unlink")
         if not isinstance(self._at(path), File):
             raise _error(errno.ENOENT, path)
         self._set(path, None)
 
     def sync_dir(self, path: Path) -> None:
+        """Make all names in the directory durable."""
         self._call("sync_dir")
         folder = self._folder(path)
         folder.platter = dict(folder.names)
         folder.pending.clear()
 
-    def free_bytes(self, path: Path) -> int:
+    def free_bytes(self, _path: Path) -> int:
+        """The `room`, or very much if there is no limit."""
         self._call("free_bytes")
         return 1 << 40 if self.room is None else self.room
 
-    def mount_type(self, path: Path) -> str:
+    def mount_type(self, _path: Path) -> str:
+        """The `mount` that the test has set."""
         self._call("mount_type")
         return self.mount
 

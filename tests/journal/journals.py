@@ -1,4 +1,4 @@
-"""Journals for the tools to work on, in order or damaged."""
+"""Journals for the tools to work on, sound or damaged."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def filled(
     trim: int = 0,
     segment_size: int = SEGMENT,
 ) -> list[tuple[int, int, str]]:
-    """A journal closed in good order, the last record `journal.closed`; what it holds."""
+    """Write a journal that ends with `journal.closed`; return its entries as stories."""
 
     async def work() -> list[tuple[int, int, str]]:
         journal = opened(disk, segment_size=segment_size)
@@ -52,21 +52,24 @@ def filled(
 
 
 def damage(disk: Disk, path: str, at: int) -> None:
+    """Flip a bit of the byte `at` in the file."""
     data = bytearray(disk.find(path).data)
     data[at] ^= 1
     disk.put(path, bytes(data))
 
 
 def segments(disk: Disk) -> list[str]:
+    """The paths of all segments, oldest first."""
     return [f"{JOURNAL}/{name}" for name in disk.names(JOURNAL)]
 
 
 def line_at(disk: Disk, path: str, seq: int) -> int:
-    """Where the line of a record begins."""
+    """The offset of the line of record `seq`."""
     return bytes(disk.find(path).data).index(b'","seq":%d,' % seq) - len('{"crc":"xxxxxxxx')
 
 
 def told(disk: Disk) -> list[tuple[int, int, str]]:
+    """Open the journal, and return its entries as stories."""
     journal = opened(disk, segment_size=SEGMENT)
     try:
         return stories(journal)

@@ -1,8 +1,9 @@
-"""Whatever happened to the bytes: no record that is known to have been durable is lost in silence.
+"""Whatever happened to the bytes: no record known to have been durable is lost silently
+(guarantee: reported damage).
 
-One journal of 300 records is damaged in every way there is. Each time one of two things must come
-out: all that was known durable is there, or `JournalDamaged` with the place. What "known durable"
-means is computed here on its own, from the lines as they were before the damage.
+One journal of 300 records is damaged in every way there is. Each time there are two allowed
+outcomes: everything known to be durable is there, or `JournalDamaged` with the place. What is known
+to be durable is computed here independently, from the lines as they were before the damage.
 """
 
 from __future__ import annotations
@@ -33,26 +34,31 @@ LONG = os.environ.get("STACKSHIFT_LONG") == "1"
 
 
 class Line(NamedTuple):
+    """A line of the sample: its record, its bytes in the file, and its watermark."""
+
     seq: int
     start: int
     end: int
     watermark: int
     group_end: int
-    """Last record of the append that it is part of."""
+    """Last record of the append that the line is part of."""
 
 
 class Sample(NamedTuple):
+    """The undamaged journal: its bytes, header length, lines, and entries as `story` values."""
+
     data: bytes
     header: int
     lines: list[Line]
     stories: list[tuple[int, int, str]]
 
     def scan(self, data: bytes) -> Scan:
+        """Scan `data`, a damaged copy of the sample."""
         return scan(data, self.header, 0)
 
     def expected(self, damaged: Iterator[bool] | list[bool]) -> tuple[int, int]:
-        """Last record that must be kept, and highest that is known durable, if the lines so marked
-        are no longer intact."""
+        """The last record that must be kept, and the highest known to be durable, if the
+        marked lines are no longer intact."""
         whole, known, kept, broken = 0, 0, 0, False
         for line, bad in zip(self.lines, damaged, strict=True):
             if bad:
@@ -67,7 +73,7 @@ class Sample(NamedTuple):
 
 @pytest.fixture(scope="module")
 def sample() -> Sample:
-    """300 records: lone ones, pairs, a group of nine, several groups to an append."""
+    """300 records: single ones, pairs, a group of nine, and several groups in one append."""
 
     async def work() -> Sample:
         disk = Disk()
@@ -103,8 +109,8 @@ def sample() -> Sample:
     return made
 
 
-def reopened(sample: Sample, data: bytes) -> tuple[Disk, list[tuple[int, int, str]]]:
-    """Open a journal whose file holds `data`; what it then holds. Raises as `open` does."""
+def reopened(data: bytes) -> tuple[Disk, list[tuple[int, int, str]]]:
+    """Open a journal whose file contains `data`; return disk and entries. Raises as `open` does."""
     disk = Disk()
     disk.mkdir(ROOT)
     disk.mkdir(ROOT / "journal")
@@ -118,8 +124,8 @@ def reopened(sample: Sample, data: bytes) -> tuple[Disk, list[tuple[int, int, st
 
 
 def check(sample: Sample, data: bytes, damaged: list[bool], *, whole: bool) -> None:
-    """`data` must be judged as the lines that are still intact allow; with `whole`, by a real
-    opening too."""
+    """Assert that `data` is judged by the lines that are still intact; with `whole`, by really
+    opening it too."""
     kept, known = sample.expected(damaged)
     found = sample.scan(data)
     assert found.seq == kept
@@ -128,14 +134,14 @@ def check(sample: Sample, data: bytes, damaged: list[bool], *, whole: bool) -> N
         return
     if found.seq < known:
         with pytest.raises(JournalDamaged) as caught:
-            reopened(sample, data)
+            reopened(data)
         where = caught.value.fields
         assert where["seq"] == kept + 1
         assert where["file"].endswith("00000000000000000001.jsonl")
         assert data[where["offset"] :] != sample.data[where["offset"] :]
         assert "journal repair" in caught.value.hint
     else:
-        disk, told = reopened(sample, data)
+        disk, told = reopened(data)
         assert told == sample.stories[:kept]
         cut = data[found.end :]
         aside = [f"data/quarantine/{name}" for name in disk.names("data/quarantine")]
@@ -144,8 +150,8 @@ def check(sample: Sample, data: bytes, damaged: list[bool], *, whole: bool) -> N
 
 
 def test_journal_cut_at_every_byte_keeps_every_whole_append(sample: Sample) -> None:
-    """A file that ends anywhere is recovered to its last whole append, the rest put aside. In the
-    short form the lines long before the cut are left out, but for cuts near a line's end."""
+    """A file cut anywhere is recovered to its last whole append, and the rest is set aside. The
+    short form leaves out the lines long before the cut, except for cuts near a line's end."""
     before = begin = sample.header
     kept = after = 0
     for line in sample.lines:
@@ -165,15 +171,15 @@ def test_journal_cut_at_every_byte_keeps_every_whole_append(sample: Sample) -> N
 
 
 def test_journal_cut_within_its_header_is_damaged(sample: Sample) -> None:
-    """A header is durable before its file has a name; less than it is never taken for empty."""
+    """A header is durable before its file has a name; a shorter file is never taken for empty."""
     for size in range(sample.header):
         with pytest.raises(JournalDamaged) as caught:
-            reopened(sample, sample.data[:size])
+            reopened(sample.data[:size])
         assert caught.value.fields["offset"] == 0
 
 
 def test_one_flipped_bit_is_never_overlooked(sample: Sample) -> None:
-    """A bit changed at any byte stops the start, or costs only what was never known durable."""
+    """A flipped bit anywhere stops the start, or costs only what was never known to be durable."""
     random = Random(1)
     bits = range(8) if LONG else [None]
     for at in range(sample.header, len(sample.data), 1 if LONG else 41):
@@ -189,18 +195,18 @@ def test_one_flipped_bit_is_never_overlooked(sample: Sample) -> None:
 
 
 def test_flipped_bit_in_the_header_is_never_overlooked(sample: Sample) -> None:
-    """The header line is under a crc as well."""
+    """The header line is covered by a crc as well."""
     for at in range(sample.header):
         data = bytearray(sample.data)
         data[at] ^= 1 << (at % 8)
         with pytest.raises(StackshiftError) as caught:
-            reopened(sample, bytes(data))
+            reopened(bytes(data))
         assert caught.value.code == "journal_damaged"
 
 
 @pytest.mark.parametrize("keep_size", [True, False])
 def test_zeros_over_the_tail_are_a_torn_tail(sample: Sample, keep_size: bool) -> None:
-    """Blocks that were never written read as zeros, with the size right or grown beyond it."""
+    """Blocks never written read as zeros, whether the file has its size or grew beyond it."""
     for line in sample.lines[::7]:
         for start in (line.start, line.start + 1, (line.start + line.end) // 2, line.end - 1):
             size = len(sample.data) - start if keep_size else 4096
@@ -209,7 +215,7 @@ def test_zeros_over_the_tail_are_a_torn_tail(sample: Sample, keep_size: bool) ->
 
 
 def test_hole_with_good_lines_behind_it_is_damage_only_if_they_say_so(sample: Sample) -> None:
-    """Zeros in the middle: lines behind them are not kept, but their watermark counts."""
+    """With zeros in the middle, the lines after them are not kept, but their watermark counts."""
     random = Random(2)
     for _ in range(2000 if LONG else 250):
         start = random.randrange(sample.header, len(sample.data))
@@ -220,33 +226,33 @@ def test_hole_with_good_lines_behind_it_is_damage_only_if_they_say_so(sample: Sa
 
 
 def test_hole_in_the_last_append_is_a_torn_tail(sample: Sample) -> None:
-    """Several groups in one append: those before the hole stay, those behind it were never
-    acknowledged, intact as they are."""
+    """Of several groups in one append, those before the hole are kept; those after it were never
+    acknowledged, even if intact."""
     last = sample.lines[-1].watermark
     pending = [line for line in sample.lines if line.seq > last]
     assert len(pending) >= 2, "the sample must end in an append of several records"
     hole = pending[0]
     data = sample.data[: hole.start] + bytes(hole.end - hole.start) + sample.data[hole.end :]
-    disk, told = reopened(sample, data)
+    disk, told = reopened(data)
     assert told == sample.stories[:last]
     [name] = disk.names("data/quarantine")
     assert bytes(disk.find(f"data/quarantine/{name}").data) == data[hole.start :]
 
 
 def test_line_glued_to_a_hole_is_evidence(sample: Sample) -> None:
-    """Zeros right up to the beginning of the last line leave it without a newline before it; what
-    it says was durable must still be there."""
+    """Zeros up to the beginning of the last line leave no newline before it; what that line says
+    was durable must still be there."""
     last = sample.lines[-1]
     for line in sample.lines[100:280:20]:
         middle = line.start + 5
         data = sample.data[:middle] + bytes(last.start - middle) + sample.data[last.start :]
         with pytest.raises(JournalDamaged) as caught:
-            reopened(sample, data)
+            reopened(data)
         assert caught.value.fields["offset"] == line.start
 
 
 def test_append_whose_parts_do_not_fit_is_not_believed() -> None:
-    """An append that begins anew before it is complete, or in its middle, is no append."""
+    """An append that starts again before it is complete, or in its middle, is not accepted."""
     made = entries(1, [queued()] * 4)
     whole = encode_group(made[:2], 0)
     cases = [
@@ -262,16 +268,16 @@ def test_append_whose_parts_do_not_fit_is_not_believed() -> None:
 
 
 def test_line_lost_whole_is_a_gap(sample: Sample) -> None:
-    """Bytes missing from the middle, newline and all, are found by the sequence."""
+    """Bytes missing from the middle, including a newline, are detected by the sequence numbers."""
     for line in sample.lines[1:250:10]:
         data = sample.data[: line.start] + sample.data[line.end :]
         with pytest.raises(JournalDamaged) as caught:
-            reopened(sample, data)
+            reopened(data)
         assert caught.value.fields["offset"] == line.start or line.group_end != line.seq
 
 
 def test_payload_that_looks_like_a_line_is_no_evidence() -> None:
-    """What a user stores cannot pass for a line of the journal, nor raise the watermark."""
+    """A user's payload can neither pass for a line of the journal nor raise the watermark."""
     [line] = encode_group(entries(900, [queued()]), 899)
     around = b',"duration_ms":1}'
     forged = sealed(line[CHECKED_FROM:-1] + around)[: -1 - len(around)]

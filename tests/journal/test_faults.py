@@ -1,8 +1,9 @@
-"""Any single call to the file system may fail, or be the last one before the power goes.
+"""Any single call to the file system may fail, or be the last one before a power cut
+(guarantee: prefix recovery).
 
-A story of appends, snapshots and a trim over several segments is told again and again, each time
-with one call failing or cut off. Whatever came of it, the next start must find every record that
-was acknowledged, nothing that was never appended, and each append whole or not at all.
+A story of appends, snapshots and a trim over several segments is repeated, each time with another
+call failing or cut off. In every case the next start must find every acknowledged record, nothing
+that was never appended, and each append whole or not at all.
 """
 
 from __future__ import annotations
@@ -30,18 +31,18 @@ Told = tuple[int, int, str]
 
 @dataclass
 class Account:
-    """What the writer knows: what it may have written, and what it was promised."""
+    """What the writer knows: what it may have written, and what was acknowledged."""
 
     groups: list[list[Told]] = field(default_factory=list)
-    """All that may be in the journal, an atomic append each."""
+    """Everything that may be in the journal, one atomic append each."""
     acknowledged: int = 0
-    """Highest record that an append has returned for."""
+    """The highest record of an append that has returned."""
     snapshot: int = 0
-    """Newest snapshot that was acknowledged."""
+    """The newest acknowledged snapshot."""
     failed: BaseException | None = None
 
     def check(self, disk: Disk) -> None:
-        """The journal on `disk` holds what was promised, and can be used."""
+        """Assert that the journal on `disk` has everything acknowledged, and can be used."""
         journal = opened(disk, segment_size=SEGMENT)
         try:
             everything = [one for group in self.groups for one in group]
@@ -63,7 +64,7 @@ class Account:
         assert verify(ROOT, fs=disk).problems == []
 
     async def _go_on(self, journal: FileJournal) -> None:
-        """It takes appends again, and tells them."""
+        """Assert that it accepts appends again and reads them back."""
         claim = await journal.claim(OWNER, journal.last_seq, START_US)
         more = entries(claim.entry.seq + 1, [step("later")] * 4)
         places = await journal.append(claim.epoch, claim.entry.seq, [more])
@@ -71,7 +72,7 @@ class Account:
 
 
 async def tell(disk: Disk, account: Account) -> None:
-    """The story. Ends early where a call fails; `account` says how far it came."""
+    """Play the story. It ends early if a call fails; `account` says how far it came."""
     try:
         journal = opened(disk, segment_size=SEGMENT)
     except (OSError, PowerCut) as failed:
@@ -130,6 +131,7 @@ async def _tell(journal: FileJournal, account: Account) -> None:
 
 
 def calls_of_the_story() -> list[str]:
+    """The names of all calls to the file system in an undisturbed story."""
     disk, account = Disk(), Account()
     run(tell(disk, account))
     assert account.failed is None
@@ -150,7 +152,7 @@ KEEPS: list[tuple[Keep, int]] = [
 
 @pytest.mark.parametrize(("keep", "seed"), KEEPS)
 def test_power_cut_at_any_call_loses_nothing_acknowledged(keep: Keep, seed: int) -> None:
-    """The power goes in call n, for every n; the disk keeps what was synced, and maybe more."""
+    """The power is cut in call n, for every n; the disk keeps what was synced, and maybe more."""
     for number in range(len(CALLS)):
         disk, account = Disk(), Account()
         disk.fail_once(number, -1)
@@ -161,10 +163,10 @@ def test_power_cut_at_any_call_loses_nothing_acknowledged(keep: Keep, seed: int)
 @pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
 @pytest.mark.parametrize("keep", ["synced", "all"])
 def test_error_at_any_call_loses_nothing_acknowledged(code: int, keep: Keep) -> None:
-    """Call n fails, for every n, and the daemon ends some time after; with `all`, the cache of the
-    operating system survives it, pages that never reached the platter included."""
-    # In the short form no room is tried once at each call, and its second name at some: the two
-    # differ in one place.
+    """Call n fails, for every n, and the daemon ends some time later. With `all`, the operating
+    system's cache survives, including pages that never reached the platter."""
+    # In the short form ENOSPC is tried at every other call and EDQUOT at some: the two are treated
+    # differently in one place only.
     step = 1 if LONG else {errno.EIO: 1, errno.ENOSPC: 2, errno.EDQUOT: 8}[code]
     for number in range(1 if step > 1 and keep == "all" else 0, len(CALLS), step):
         disk, account = Disk(), Account()
@@ -175,14 +177,14 @@ def test_error_at_any_call_loses_nothing_acknowledged(code: int, keep: Keep) -> 
 
 
 def test_failed_sync_then_power_cut_loses_nothing_acknowledged_later() -> None:
-    """Pages that a failed sync marked clean are read by the next daemon, but are not on the disk:
-    what it acknowledges on top of them must survive the power cut that loses them."""
+    """Pages that a failed sync marked clean are read by the next daemon, but are not on disk: what
+    it acknowledges on top of them must survive the power cut that loses them."""
     syncs = [number for number, name in enumerate(CALLS) if name == "sync_data"]
     for number in syncs:
         disk, account = Disk(), Account()
         disk.fail_once(number, errno.EIO)
         run(tell(disk, account))
-        disk.fault = lambda n, name: None
+        disk.fault = lambda _number, _name: None
         journal = opened(disk, segment_size=SEGMENT)  # The same machine: its cache is warm.
         kept = journal.recovery.kept_seq
         told = [story(e) for _, e in journal.read(1)]
@@ -196,8 +198,8 @@ def test_failed_sync_then_power_cut_loses_nothing_acknowledged_later() -> None:
 
 
 def test_kill_at_any_call_and_a_power_cut_later_lose_nothing_acknowledged() -> None:
-    """A killed daemon's unsynced work is readable to the next one, names and contents. What that
-    one acknowledges on top of it must not stand on anything that a power cut can still take."""
+    """A killed daemon's unsynced names and contents are readable to the next one. What that one
+    acknowledges on top must not depend on anything that a power cut can still take away."""
     for number in range(len(CALLS)):
         disk, account = Disk(), Account()
         disk.fail_once(number, -1)
@@ -213,8 +215,8 @@ def test_kill_at_any_call_and_a_power_cut_later_lose_nothing_acknowledged() -> N
 
 
 def torn() -> tuple[Disk, Account]:
-    """A journal that needs every part of recovery: a torn tail, lines beyond the watermark, files
-    that never got their name."""
+    """A journal that needs every part of recovery: a torn tail, lines beyond the watermark, and
+    files that never got their name."""
     disk, account = Disk(), Account()
     writes = [number for number, name in enumerate(CALLS) if name == "pwrite"]
     disk.fail_once(writes[-1], -1)
@@ -226,8 +228,8 @@ def torn() -> tuple[Disk, Account]:
 
 
 def test_recovery_killed_at_any_call_recovers_the_next_time() -> None:
-    """Recovery is cut off at call n, for every n and with any part of its work lost: the next one
-    comes to the same end, and still has the torn tail to report."""
+    """Recovery is cut off at call n, for every n, with any part of its work lost: the next recovery
+    reaches the same result, and still has the torn tail to report."""
     before, account = torn()
     disk = before.after_power_cut("all")
     journal = opened(disk, segment_size=SEGMENT)
@@ -260,8 +262,8 @@ def test_recovery_killed_at_any_call_recovers_the_next_time() -> None:
 
 
 def test_torn_tail_is_reported_until_a_record_names_it() -> None:
-    """A daemon that dies before it has written `journal.recovered` leaves the report to the next;
-    once written, it is not told again."""
+    """A daemon that dies before writing `journal.recovered` leaves the report to the next one; once
+    written, it is not reported again."""
     disk, _ = torn()
     for _ in range(3):
         journal = opened(disk, segment_size=1 << 20)

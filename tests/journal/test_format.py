@@ -1,4 +1,4 @@
-"""The released format: what docs/journal.md shows is what is written and read, for ever."""
+"""The released format: what docs/journal.md shows is what is written and read, forever."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "journal.md").read_text(encoding="u
 
 
 def block(language: str) -> str:
+    """The page's block in this language."""
     found = re.search(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
     assert found is not None
     return found[1]
@@ -25,7 +26,7 @@ SAMPLE = block("jsonl").encode()
 
 
 def test_documented_segment_opens() -> None:
-    """A journal of the first release is read by every later one; this one never changes."""
+    """A journal of the first release is read by every later one; this sample never changes."""
     disk = Disk()
     disk.mkdir(ROOT)
     disk.mkdir(ROOT / "journal")
@@ -39,7 +40,7 @@ def test_documented_segment_opens() -> None:
 
 
 def test_documented_lines_are_those_that_are_written() -> None:
-    """The same entries give the same bytes."""
+    """The sample's entries are encoded to the same bytes again."""
     disk = Disk()
     disk.mkdir(ROOT)
     disk.mkdir(ROOT / "journal")
@@ -53,7 +54,7 @@ def test_documented_lines_are_those_that_are_written() -> None:
 
 
 def test_documented_reader_reads(tmp_path: Path) -> None:
-    """The reader on the page gives whole appends, and stops where the file is cut."""
+    """The reader shown on the page yields whole appends, and stops where the file is cut."""
     scope: dict[str, Any] = {}
     exec(block("python"), scope)
     read: Callable[[Path], Iterator[dict[str, Any]]] = scope["read"]

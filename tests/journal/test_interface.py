@@ -1,4 +1,4 @@
-"""What every journal keeps to, in files and in memory alike."""
+"""The contract of every journal, on files and in memory alike."""
 
 from __future__ import annotations
 
@@ -30,13 +30,14 @@ Make = Callable[[], Journal]
 
 @pytest.fixture(params=["files", "memory"])
 def make(request: pytest.FixtureRequest) -> Make:
+    """Creates an empty journal, of each kind in turn."""
     if request.param == "memory":
         return MemoryJournal
     return lambda: opened(Disk(), segment_size=600)
 
 
 def test_claim_writes_the_record_that_it_returns(make: Make) -> None:
-    """The epoch is the number of its own `journal.opened`, which is a record like any other."""
+    """The epoch is the sequence number of its `journal.opened`, which is an ordinary record."""
 
     async def work() -> None:
         journal = make()
@@ -53,7 +54,7 @@ def test_claim_writes_the_record_that_it_returns(make: Make) -> None:
 
 
 def test_claim_never_goes_back_in_time(make: Make) -> None:
-    """A clock that was set back cannot make a record older than the one before it."""
+    """Even if the clock was set back, no record is older than the one before it."""
 
     async def work() -> None:
         journal = make()
@@ -85,7 +86,7 @@ def test_older_epoch_is_fenced(make: Make) -> None:
 
 
 def test_read_begins_anywhere(make: Make) -> None:
-    """From each sequence number on, exactly the entries from there; beyond the end, none."""
+    """A read from any sequence number yields exactly the entries from there on."""
 
     async def work() -> None:
         journal = make()
@@ -102,7 +103,7 @@ def test_read_begins_anywhere(make: Make) -> None:
 
 
 def test_read_ends_where_the_journal_was_when_it_began(make: Make) -> None:
-    """A reader beside the writer sees a prefix, and never half an append."""
+    """A reader sees a prefix while the writer appends, and never half an append."""
 
     async def work() -> None:
         journal = make()
@@ -118,7 +119,7 @@ def test_read_ends_where_the_journal_was_when_it_began(make: Make) -> None:
 
 
 def test_fetch_gives_places_in_the_order_asked_for(make: Make) -> None:
-    """By place, in any order, also twice; places that are no longer kept are left out."""
+    """Entries are fetched by place, in any order, even twice; trimmed ones are left out."""
 
     async def work() -> None:
         journal = make()
@@ -143,7 +144,7 @@ def test_fetch_gives_places_in_the_order_asked_for(make: Make) -> None:
 
 
 def test_tail_gives_each_entry_once_as_it_becomes_durable(make: Make) -> None:
-    """What was there, then what comes, without gap or duplicate, until the journal is closed."""
+    """A tail yields existing entries, then new ones, with no gap or duplicate, until the close."""
 
     async def work() -> None:
         journal = make()
@@ -174,7 +175,7 @@ def test_tail_gives_each_entry_once_as_it_becomes_durable(make: Make) -> None:
 
 
 def test_snapshot_is_given_back_as_it_was_put(make: Make) -> None:
-    """The newest one, lines and all; none where there is none."""
+    """The newest snapshot is returned with all its lines, or None if there is none."""
 
     async def work() -> None:
         journal = make()
@@ -199,7 +200,7 @@ def test_snapshot_is_given_back_as_it_was_put(make: Make) -> None:
 
 
 def test_trim_keeps_what_the_older_snapshot_needs(make: Make) -> None:
-    """Entries are dropped only below the older of two snapshots; one alone drops nothing."""
+    """Entries are dropped only below the older of two snapshots; with a single one, none are."""
 
     async def work() -> None:
         journal = make()
@@ -222,7 +223,7 @@ def test_trim_keeps_what_the_older_snapshot_needs(make: Make) -> None:
 
 
 def test_closed_journal_takes_no_appends(make: Make) -> None:
-    """After `close`, an append is refused; closing twice is closing once."""
+    """After `close`, an append is refused; closing again does nothing."""
 
     async def work() -> None:
         journal = make()
@@ -236,7 +237,7 @@ def test_closed_journal_takes_no_appends(make: Make) -> None:
 
 
 def test_memory_journal_is_killed_with_appends_in_flight() -> None:
-    """What is held in flight is not there after `reopened`, and its writer is told `Unknown`."""
+    """An append held in flight is missing after `reopened`, and its writer gets `Unknown`."""
 
     async def work() -> None:
         journal = MemoryJournal()
@@ -256,7 +257,7 @@ def test_memory_journal_is_killed_with_appends_in_flight() -> None:
 
 @pytest.mark.parametrize("written", [True, False])
 def test_memory_journal_fails_on_request(written: bool) -> None:
-    """`Full` changes nothing; `Unknown` is final, and only a new start tells which it was."""
+    """`Full` changes nothing; `Unknown` is final, and only a new start shows what was kept."""
 
     async def work() -> None:
         journal = MemoryJournal()

@@ -1,4 +1,5 @@
-"""One daemon per data directory, and only in a place that can be trusted."""
+"""One daemon per data directory, and only in a place that can be trusted
+(guarantee: one daemon)."""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ sys.stdin.read()
 
 
 def test_second_opener_is_refused_and_told_who_holds_it(tmp_path: Path) -> None:
-    """The error names the holder's process; when that is killed, the directory is free at once."""
+    """The error names the holding process; when that is killed, the directory is free at once."""
     data = tmp_path / "data"
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(data)],
@@ -49,7 +50,7 @@ def test_second_opener_is_refused_and_told_who_holds_it(tmp_path: Path) -> None:
 
 
 def test_second_opener_in_the_same_process_is_refused() -> None:
-    """The lock belongs to the opening, not to the process."""
+    """The lock belongs to one opening of the journal, not to the process."""
     disk = Disk()
     first = opened(disk)
     with pytest.raises(DaemonRunning, match=str(os.getpid())):
@@ -59,7 +60,7 @@ def test_second_opener_in_the_same_process_is_refused() -> None:
 
 
 def test_failed_recovery_gives_the_lock_back() -> None:
-    """A damaged journal does not stay locked by the process that found it so."""
+    """A damaged journal does not stay locked by the process that found it damaged."""
     disk = Disk()
     written(disk, [])
     good = bytes(disk.find("data/journal/00000000000000000001.jsonl").data)
@@ -72,13 +73,13 @@ def test_failed_recovery_gives_the_lock_back() -> None:
 
 @pytest.mark.parametrize("path", ["", "journal", "lock", "journal/00000000000000000001.jsonl"])
 def test_what_others_may_touch_is_refused(tmp_path: Path, path: str) -> None:
-    """A mode that lets in group or others is refused, with the command that sets it right."""
+    """A mode that lets in group or others is refused, with the command that corrects it."""
     data = tmp_path / "data"
     FileJournal.open(data).close()
     target = data / path
     was = target.stat().st_mode & 0o777
     target.chmod(was | 0o040)
-    with pytest.raises(BadConfiguration, match="open to other users") as caught:
+    with pytest.raises(BadConfiguration, match="accessible to other users") as caught:
         FileJournal.open(data)
     assert caught.value.hint == f"chmod {was:o} {target}"
     target.chmod(was)
@@ -87,7 +88,7 @@ def test_what_others_may_touch_is_refused(tmp_path: Path, path: str) -> None:
 
 @pytest.mark.parametrize("path", ["", "journal", "lock", "journal/00000000000000000001.jsonl"])
 def test_symbolic_link_is_refused(tmp_path: Path, path: str) -> None:
-    """Nothing of the journal may lie elsewhere by a link that another could turn."""
+    """No part of the journal may be reached through a link that another user could redirect."""
     data = tmp_path / "data"
     FileJournal.open(data).close()
     target, elsewhere = data / path, tmp_path / "elsewhere"
@@ -98,17 +99,19 @@ def test_symbolic_link_is_refused(tmp_path: Path, path: str) -> None:
 
 
 def test_directory_of_another_user_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever owns the files could change them."""
+    """Files owned by another user are refused: that user could change them."""
     disk = Disk()
     written(disk, [])
     mine = os.geteuid()
     monkeypatch.setattr("stackshiftd.journal.layout.os", _Somebody(mine + 1))
-    with pytest.raises(BadConfiguration, match=f"belongs to user {mine}, not to user {mine + 1}"):
+    with pytest.raises(
+        BadConfiguration, match=f"belongs to user {mine}, but .* as user {mine + 1}"
+    ):
         opened(disk)
 
 
 class _Somebody:
-    """Stands in for `os` where only the user is asked for."""
+    """Replaces `os`, of which only the user's id is used."""
 
     def __init__(self, uid: int) -> None:
         self._uid = uid
@@ -119,7 +122,7 @@ class _Somebody:
 
 @pytest.mark.parametrize("kind", ["nfs4", "cifs", "9p", "fuse.sshfs"])
 def test_network_file_system_is_refused_with_the_reason(kind: str) -> None:
-    """Locks and syncs mean something else there; it says so and where to go."""
+    """Locks and syncs are unreliable there; the error says so, and what to configure."""
     disk = Disk()
     disk.mount = kind
     with pytest.raises(BadConfiguration, match=f"network file system \\({kind}\\)") as caught:
@@ -129,7 +132,7 @@ def test_network_file_system_is_refused_with_the_reason(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs", "zfs", "apfs", "tmpfs", "overlay", ""])
 def test_local_file_systems_are_not_refused(kind: str) -> None:
-    """What is not known to be a network is taken for local."""
+    """A file system not known to be a network one is taken for local."""
     assert not is_network(kind)
 
 
@@ -152,12 +155,12 @@ MOUNTS = r"""22 1 259:2 / / rw,relatime shared:1 - ext4 /dev/nvme0n1p2 rw
     ],
 )
 def test_file_system_is_that_of_the_nearest_mount(path: str, kind: str) -> None:
-    """The longest mount point wins, the later of two on one point, and escapes are read."""
+    """The longest mount point wins, and the later of two on one point; escapes are decoded."""
     assert type_in_mountinfo(MOUNTS, path) == kind
 
 
 def test_interrupted_restore_is_no_journal() -> None:
-    """What lies beside a restore that was killed is not opened."""
+    """A directory with an unfinished restore is not opened."""
     disk = Disk()
     written(disk, [])
     disk.mkdir(ROOT / "restore.tmp")

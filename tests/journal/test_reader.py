@@ -1,4 +1,4 @@
-"""Looking through the whole journal, backwards, for the lines that hold certain words."""
+"""Searching the whole journal, backwards, for lines that contain certain words."""
 
 from __future__ import annotations
 
@@ -22,27 +22,30 @@ KEYS = ("seen", "seen:1", 'a "quoted" \\ key', "größe", "ключ:😀", "x" *
 
 @pytest.fixture(params=["files", "memory"])
 def make(request: pytest.FixtureRequest) -> Make:
+    """Creates an empty journal, of each kind in turn."""
     if request.param == "memory":
         return MemoryJournal
     return lambda: opened(Disk(), segment_size=2000)
 
 
 def wrote(key: str, version: int, value: bytes = b"1") -> AnyRecord:
+    """A record of a write to a state entry."""
     return StateSet(key, Raw(value), version)
 
 
 def words_of(key: str) -> tuple[bytes, bytes]:
-    """What `state.history` looks for."""
+    """The words that `state.history` searches for."""
     return b'"kind":"state.', b'"key":%s' % text_in_line(key)
 
 
 def versions(found: Iterator[tuple[Place, Entry] | None]) -> list[tuple[str, int]]:
+    """Key and version of each write that a search found."""
     entries = [each[1].record for each in found if each is not None]
     return [(e.key, e.version) for e in entries if isinstance(e, StateSet)]
 
 
 async def filled(journal: Journal, times: int = 6) -> None:
-    """Every key written so often, one append after the other and several in one, with other records
+    """Write every key `times` times, in single appends and several in one, with other records in
     between."""
     claim = await claimed(journal)
     for version in range(1, times + 1):
@@ -52,8 +55,8 @@ async def filled(journal: Journal, times: int = 6) -> None:
 
 @pytest.mark.parametrize("key", KEYS)
 def test_search_gives_what_holds_all_words_newest_first(make: Make, key: str) -> None:
-    """Over all segments; a key is found as it is, in any alphabet, and not where it only begins
-    another."""
+    """All segments are searched; a key in any alphabet is found, but not where it is only the
+    beginning of another."""
 
     async def work() -> None:
         journal = make()
@@ -68,7 +71,7 @@ def test_search_gives_what_holds_all_words_newest_first(make: Make, key: str) ->
 
 
 def test_search_for_what_is_not_there_gives_nothing(make: Make) -> None:
-    """Nor does one word of two, or an empty journal."""
+    """Nothing is found if only one of two words matches, or in an empty journal."""
 
     async def work() -> None:
         journal = make()
@@ -89,7 +92,7 @@ def test_search_for_what_is_not_there_gives_nothing(make: Make) -> None:
 def test_border_between_parts_of_a_file_hides_and_doubles_nothing(
     monkeypatch: pytest.MonkeyPatch, chunk: int
 ) -> None:
-    """Wherever it falls: within a word, at a newline, within a line longer than a part."""
+    """A chunk may begin anywhere: in a word, at a newline, in a line longer than a chunk."""
     monkeypatch.setattr(reader, "CHUNK", chunk)
 
     async def work() -> None:
@@ -110,7 +113,7 @@ def test_border_between_parts_of_a_file_hides_and_doubles_nothing(
 
 
 def test_long_search_gives_others_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """None comes after each part, also where nothing is found."""
+    """None is yielded after each chunk, even if nothing is found."""
     monkeypatch.setattr(reader, "CHUNK", 500)
 
     async def work() -> None:
@@ -125,7 +128,7 @@ def test_long_search_gives_others_a_turn(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_search_ends_where_the_journal_was_when_it_was_called(make: Make) -> None:
-    """What is appended while somebody looks is not seen, whenever the look begins."""
+    """Entries appended after the call are not seen, even if iteration begins later."""
 
     async def work() -> None:
         journal = make()
@@ -144,7 +147,7 @@ def test_search_ends_where_the_journal_was_when_it_was_called(make: Make) -> Non
 
 
 def test_search_finds_what_is_still_kept(make: Make) -> None:
-    """Segments that were trimmed are passed by, also when that happens during the look."""
+    """Trimmed segments are skipped, even those trimmed during the search."""
 
     async def work() -> None:
         journal = make()
@@ -171,7 +174,7 @@ def test_search_finds_what_is_still_kept(make: Make) -> None:
 
 
 def test_damage_in_what_is_found_is_reported() -> None:
-    """And what is not looked for is not read: `journal verify` finds that."""
+    """Damage in other lines is not noticed by a search; `journal verify` finds that."""
 
     async def work() -> None:
         disk = Disk()

@@ -1,4 +1,4 @@
-"""Snapshots: good as a whole or not at all, and never the only copy."""
+"""Snapshots: valid as a whole or not at all, and never the only copy."""
 
 from __future__ import annotations
 
@@ -36,18 +36,19 @@ def with_snapshots(disk: Disk, *, trim: bool = False, records: int = 30) -> None
 
 
 def changed(disk: Disk, path: str, at: int = 60) -> None:
-    """Flip a bit of the file."""
+    """Flip a bit of the byte `at` in the file."""
     data = bytearray(disk.find(path).data)
     data[at] ^= 1
     disk.put(path, bytes(data))
 
 
 def snapshot_of(journal: FileJournal) -> tuple[int, list[bytes]] | None:
+    """The newest good snapshot."""
     return run(journal.get_snapshot())
 
 
 def test_file_stands_as_documented() -> None:
-    """Header, lines as given, and a footer with their number and the hash of all before it."""
+    """A file has a header, the unchanged lines, and a footer with their number and a hash."""
     disk = Disk()
     with_snapshots(disk)
     data = bytes(disk.find(NEWER).data)
@@ -59,7 +60,7 @@ def test_file_stands_as_documented() -> None:
 
 
 def test_two_generations_are_kept() -> None:
-    """A third snapshot removes the oldest; a fourth the next."""
+    """A third snapshot removes the oldest, a fourth the next oldest."""
     disk = Disk()
     with_snapshots(disk)
 
@@ -75,7 +76,7 @@ def test_two_generations_are_kept() -> None:
 
 
 def test_damage_anywhere_in_a_snapshot_falls_back_to_the_older_one() -> None:
-    """One changed byte, wherever it is, or a cut, and the file is not believed."""
+    """A file with one changed byte anywhere, or cut short, is not used."""
     disk = Disk()
     with_snapshots(disk)
     data = bytes(disk.find(NEWER).data)
@@ -92,14 +93,14 @@ def test_damage_anywhere_in_a_snapshot_falls_back_to_the_older_one() -> None:
 
 
 def put_by_another_process(disk: Disk, seq: int) -> str:
-    """A snapshot as the compaction process makes it, beside the open journal; its file."""
+    """Store a snapshot beside the open journal, as the compaction process does; return its file."""
     made = snapshots.put(disk, ROOT / "snapshots", "jrn_test", seq, [b'{"at":%d}' % seq], "hash")
     return str(made.path).removeprefix("/")
 
 
 def test_snapshot_of_another_process_is_adopted() -> None:
-    """Told apart from the last one by `stats` once adopted, its lines read at any time; the next
-    trim counts on it."""
+    """Once adopted it is shown by `stats` and the next trim relies on it; its lines can be read
+    even before."""
     disk = Disk()
     with_snapshots(disk)
 
@@ -122,7 +123,7 @@ def test_snapshot_of_another_process_is_adopted() -> None:
 
 
 def test_damaged_snapshot_of_another_process_is_not_adopted() -> None:
-    """The one before stays the newest, and none is none."""
+    """The snapshot before it stays the newest, or there is still none."""
     disk = Disk()
     with_snapshots(disk)
 
@@ -142,7 +143,7 @@ def test_damaged_snapshot_of_another_process_is_not_adopted() -> None:
 
 
 def test_without_any_good_snapshot_the_whole_journal_is_read() -> None:
-    """Snapshots are only a short cut as long as nothing was trimmed."""
+    """As long as nothing was trimmed, snapshots only save time."""
     disk = Disk()
     with_snapshots(disk)
     changed(disk, NEWER)
@@ -155,7 +156,7 @@ def test_without_any_good_snapshot_the_whole_journal_is_read() -> None:
 
 
 def test_trimmed_journal_without_a_good_snapshot_is_refused() -> None:
-    """Records that only the snapshots held are missing: it says which, and does not start."""
+    """Records that only the snapshots covered are missing: the error says which."""
     disk = Disk()
     with_snapshots(disk, trim=True)
     changed(disk, NEWER)
@@ -168,7 +169,7 @@ def test_trimmed_journal_without_a_good_snapshot_is_refused() -> None:
 
 
 def test_journal_that_ends_before_its_snapshot_is_refused() -> None:
-    """A snapshot says that all up to it was durable; a journal without that has lost records."""
+    """A snapshot proves that all records up to it were durable; a shorter journal has lost some."""
     disk = Disk()
     with_snapshots(disk)
     for name in disk.names("data/journal"):
@@ -179,7 +180,7 @@ def test_journal_that_ends_before_its_snapshot_is_refused() -> None:
 
 
 def test_snapshots_without_segments_are_no_new_journal() -> None:
-    """Somebody lost the journal folder: it is not taken for an empty project."""
+    """A lost journal folder is not mistaken for an empty project."""
     disk = Disk()
     with_snapshots(disk)
     for name in disk.names("data/journal"):
@@ -190,7 +191,7 @@ def test_snapshots_without_segments_are_no_new_journal() -> None:
 
 
 def test_snapshot_of_a_newer_stackshift_is_refused() -> None:
-    """It is not taken for damage, which would silently fall back to an older state."""
+    """It is not treated as damage, which would silently fall back to an older state."""
     disk = Disk()
     with_snapshots(disk)
     body = b'{"format":2,"journal":"jrn_test","seq":20}\n'
@@ -201,7 +202,7 @@ def test_snapshot_of_a_newer_stackshift_is_refused() -> None:
 
 
 def test_no_room_for_a_snapshot_keeps_those_there_are() -> None:
-    """A snapshot that does not fit is refused and leaves nothing behind."""
+    """A snapshot that does not fit on the disk is refused and leaves nothing behind."""
     disk = Disk()
     with_snapshots(disk)
 
@@ -219,16 +220,16 @@ def test_no_room_for_a_snapshot_keeps_those_there_are() -> None:
 
 @pytest.mark.parametrize("call", ["unlink", "sync_dir"])
 def test_trim_that_failed_can_be_done_again(call: str) -> None:
-    """A segment that could not be removed is removed first the next time, so no gap appears."""
+    """A segment that could not be removed is removed first next time, so that no gap appears."""
     disk = Disk()
     with_snapshots(disk)
 
     async def work() -> None:
         journal = opened(disk)
-        disk.fault = lambda number, name: errno.EIO if name == call else None
+        disk.fault = lambda _number, name: errno.EIO if name == call else None
         with pytest.raises(OSError):
             await journal.trim(31)
-        disk.fault = lambda number, name: None
+        disk.fault = lambda _number, _name: None
         await journal.trim(31)
         told = stories(journal)
         journal.close()
@@ -241,7 +242,7 @@ def test_trim_that_failed_can_be_done_again(call: str) -> None:
 
 
 def test_only_segments_beyond_the_newest_snapshot_are_read_at_the_start() -> None:
-    """Damage that a good snapshot covers does not stop the daemon; it is `verify` that tells it."""
+    """Damage that a good snapshot covers does not stop the daemon; `verify` reports it."""
     disk = Disk()
     with_snapshots(disk)
     changed(disk, "data/journal/00000000000000000001.jsonl", 400)
@@ -254,7 +255,7 @@ def test_only_segments_beyond_the_newest_snapshot_are_read_at_the_start() -> Non
 
 
 def test_damage_in_a_sealed_segment_beyond_the_snapshot_is_refused() -> None:
-    """Its hash stands in the next header: no changed byte passes, and nothing is taken for torn."""
+    """Its hash is in the next header: no changed byte passes, and nothing is taken for torn."""
     disk = Disk()
     with_snapshots(disk)
     sealed = disk.names("data/journal")[-2]
@@ -270,7 +271,7 @@ def test_damage_in_a_sealed_segment_beyond_the_snapshot_is_refused() -> None:
 
 @pytest.mark.parametrize("which", [0, 1, 2])
 def test_missing_segment_is_refused(which: int) -> None:
-    """A gap in the names of segments is found without reading them, whatever snapshots cover."""
+    """A missing segment is detected without reading the others, whatever snapshots cover."""
     disk = Disk()
     with_snapshots(disk)
     names = disk.names("data/journal")

@@ -32,10 +32,10 @@ from stackshiftd.journal.interface import Full, Unknown
 
 
 def failing_at(disk: Disk, call: str, code: int, after: int = 0) -> None:
-    """Let the next call of that name fail, or the one `after` as many."""
+    """Make the next call with this name fail, or the one after `after` more."""
     seen = 0
 
-    def fault(number: int, name: str) -> int | None:
+    def fault(_number: int, name: str) -> int | None:
         nonlocal seen
         if name == call:
             seen += 1
@@ -47,7 +47,7 @@ def failing_at(disk: Disk, call: str, code: int, after: int = 0) -> None:
 
 
 def test_append_is_on_the_platter_when_it_returns() -> None:
-    """The power may go the moment after: what was acknowledged is there."""
+    """After a power cut right after the append, what was acknowledged is there."""
 
     async def work() -> None:
         disk = Disk()
@@ -64,7 +64,7 @@ def test_append_is_on_the_platter_when_it_returns() -> None:
 
 
 def test_watermark_of_a_line_is_what_was_durable_before_it() -> None:
-    """Each line says how far the disk was known to be when it was made."""
+    """Each line says which record was last known to be on disk when the line was written."""
     disk = Disk()
     written(disk, [[[queued()], [queued()]], [[queued()]]])
     lines = bytes(disk.find(FIRST).data).splitlines()[1:]
@@ -72,7 +72,7 @@ def test_watermark_of_a_line_is_what_was_durable_before_it() -> None:
 
 
 def test_short_writes_are_carried_on() -> None:
-    """A file system that takes a few bytes at a time still gets all of them."""
+    """A file system that writes only a few bytes at a time still gets all of them."""
     disk = Disk()
     disk.longest_write = 7
     written(disk, [[[step(f"s{n}")] for n in range(20)]])
@@ -83,8 +83,8 @@ def test_short_writes_are_carried_on() -> None:
 
 
 def test_no_room_refuses_the_append_and_later_ones_succeed() -> None:
-    """A disk that is full half-way through an append gives back what it took; nothing of the append
-    is there, and when there is room again the same sequence numbers go on."""
+    """If the disk fills up half-way through an append, what was written is cut off; when there is
+    space again, the same sequence numbers are used."""
 
     async def work() -> None:
         disk = Disk()
@@ -111,7 +111,7 @@ def test_no_room_refuses_the_append_and_later_ones_succeed() -> None:
 
 
 def test_refused_append_does_not_come_back_after_a_power_cut() -> None:
-    """`Full` means that nothing of it is there, also where its first half had reached the disk."""
+    """`Full` means that nothing of the append is kept, even if half of it had reached the disk."""
 
     async def work() -> None:
         disk = Disk()
@@ -131,7 +131,7 @@ def test_refused_append_does_not_come_back_after_a_power_cut() -> None:
 
 
 def test_no_room_for_a_new_segment_keeps_the_old_one_in_use() -> None:
-    """Where not even a header fits, the append is refused and the segment before goes on later."""
+    """If not even a header fits, the append is refused and the old segment stays in use."""
 
     async def work() -> None:
         disk = Disk()
@@ -153,7 +153,7 @@ def test_no_room_for_a_new_segment_keeps_the_old_one_in_use() -> None:
 
 
 def test_no_room_to_cut_back_is_final() -> None:
-    """If what a failed write left cannot be taken out again, nothing is known any more."""
+    """If what a failed write left cannot be cut off, the outcome is unknown."""
 
     async def work() -> None:
         disk = Disk()
@@ -175,8 +175,8 @@ def test_no_room_to_cut_back_is_final() -> None:
     ("call", "code"), [("sync_data", errno.EIO), ("sync_data", errno.ENOSPC), ("pwrite", errno.EIO)]
 )
 def test_failed_sync_or_write_is_final(call: str, code: int) -> None:
-    """After it nothing is acknowledged, not even by a disk that seems well again; what was durable
-    before can still be read."""
+    """After a failed sync nothing is acknowledged, even if the disk seems to work again; what was
+    durable before can still be read."""
 
     async def work() -> None:
         disk = Disk()
@@ -199,7 +199,7 @@ def test_failed_sync_or_write_is_final(call: str, code: int) -> None:
 
 
 def test_append_of_no_records_changes_nothing() -> None:
-    """Empty groups write no line and wait for no disk."""
+    """Empty groups write no line and do not wait for the disk."""
 
     async def work() -> None:
         disk = Disk()
@@ -214,7 +214,7 @@ def test_append_of_no_records_changes_nothing() -> None:
 
 
 def test_second_append_in_flight_is_our_bug() -> None:
-    """The engine gathers while one is in flight; two at a time would race for sequence numbers."""
+    """A second append in flight is refused: the two would race for sequence numbers."""
 
     async def work() -> None:
         journal = opened(Disk())
@@ -230,7 +230,7 @@ def test_second_append_in_flight_is_our_bug() -> None:
 
 
 def test_append_at_a_wrong_place_is_our_bug() -> None:
-    """Sequence numbers and times that do not continue the journal are refused unwritten."""
+    """Sequence numbers and times that do not continue the journal are refused, unwritten."""
 
     async def work() -> None:
         disk = Disk()
@@ -249,7 +249,7 @@ def test_append_at_a_wrong_place_is_our_bug() -> None:
 
 
 def test_cancelled_caller_does_not_undo_an_append() -> None:
-    """Who stops waiting learns nothing, but the append goes on and the next one follows it."""
+    """Cancelling the caller does not stop the append, and the next one follows it."""
 
     async def work() -> None:
         disk = Disk()
@@ -270,7 +270,7 @@ def test_cancelled_caller_does_not_undo_an_append() -> None:
 
 
 def test_segments_follow_each_other_and_appends_stay_whole() -> None:
-    """A new segment begins between appends, also before one that is larger than a segment."""
+    """A new segment begins between appends, even before one that is larger than a segment."""
 
     async def work() -> None:
         disk = Disk()
@@ -299,7 +299,7 @@ def test_segments_follow_each_other_and_appends_stay_whole() -> None:
 
 
 def test_interval_durability_returns_before_the_sync_and_syncs_soon() -> None:
-    """With `interval` an append waits for no sync; readers see what is synced, and that follows."""
+    """With `interval` an append waits for no sync; readers see records once they are synced."""
 
     async def work() -> None:
         disk = Disk()
@@ -317,7 +317,7 @@ def test_interval_durability_returns_before_the_sync_and_syncs_soon() -> None:
 
 
 def test_interval_durability_shows_nothing_unsynced_and_syncs_at_the_end() -> None:
-    """Before the sync nothing is read; a clean close is a sync."""
+    """Before the sync nothing can be read; an orderly close syncs."""
 
     async def work() -> None:
         disk = Disk()
@@ -334,7 +334,7 @@ def test_interval_durability_shows_nothing_unsynced_and_syncs_at_the_end() -> No
 
 
 def test_interval_durability_makes_failed_syncs_final_too() -> None:
-    """A sync between appends that fails is told by the next append, and by the close."""
+    """A sync that fails between appends is reported by the next append, and by the close."""
 
     async def work() -> None:
         disk = Disk()
@@ -355,7 +355,7 @@ def test_interval_durability_makes_failed_syncs_final_too() -> None:
 
 
 def test_interval_durability_syncs_a_segment_before_the_next_one() -> None:
-    """Sealed segments are durable, whatever the setting: recovery takes them for that."""
+    """Sealed segments are durable, whatever the setting: recovery relies on that."""
 
     async def work() -> None:
         disk = Disk()
@@ -374,7 +374,7 @@ def test_interval_durability_syncs_a_segment_before_the_next_one() -> None:
 
 
 def test_records_beyond_the_watermark_are_written_anew_before_they_are_believed() -> None:
-    """A killed daemon leaves lines that no watermark covers: they are copied and synced."""
+    """Lines of a killed daemon that no watermark covers are copied and synced."""
     disk = Disk()
     written(disk, [[[queued()]]])
     before = disk.find(FIRST)
@@ -385,7 +385,7 @@ def test_records_beyond_the_watermark_are_written_anew_before_they_are_believed(
 
 
 def test_clean_stop_spares_the_copy() -> None:
-    """After `journal.closed` only that one line is written anew, in its place."""
+    """After `journal.closed` only that one line is rewritten, in place."""
     disk = Disk()
     written(disk, [[[queued()]], [[JournalClosed()]]])
     before = disk.find(FIRST)
@@ -395,7 +395,7 @@ def test_clean_stop_spares_the_copy() -> None:
 
 
 def test_journal_on_real_files(tmp_path: Path) -> None:
-    """The same on the operating system's files, with their modes."""
+    """The same works on the operating system's files, which have the right modes."""
 
     async def work() -> None:
         journal = FileJournal.open(tmp_path / "data", segment_size=2000)
@@ -423,7 +423,7 @@ def test_journal_on_real_files(tmp_path: Path) -> None:
 
 
 def test_empty_directory_is_a_new_journal() -> None:
-    """Nothing there: a journal with an id of its own, at record 0."""
+    """An empty directory becomes a journal with an id of its own, at record 0."""
     disk = Disk()
     journal = opened(disk)
     assert (journal.last_seq, journal.durable_seq, journal.last_at_us) == (0, 0, 0)

@@ -1,4 +1,4 @@
-"""Stories told with the awaited client: a loop of their own, and a deadline."""
+"""Runs a test with the awaited client, on an event loop of its own and with a deadline."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stackshift_jobs.project.locate import Project
 
 
 def run(project: Project, story: Callable[[AsyncClient], Awaitable[None]], **options: Any) -> None:
-    """Tell `story` with a client, on a loop of its own, within the deadline."""
+    """Run `story` with a client on an event loop of its own; fails the test after the deadline."""
 
     async def told() -> None:
         async with asyncio.timeout(DEADLINE), AsyncClient(project, **options) as client:
@@ -22,5 +22,5 @@ def run(project: Project, story: Callable[[AsyncClient], Awaitable[None]], **opt
 
 
 async def until(daemon: FakeDaemon, condition: Callable[[], bool]) -> None:
-    """Wait until `condition` is true of what the daemon saw, without holding up the loop."""
+    """Wait until `condition` is true of what the daemon saw, without blocking the loop."""
     await asyncio.to_thread(daemon.wait, condition)

@@ -1,4 +1,4 @@
-"""Fixtures of the client's tests: a project, and a daemon that listens for it."""
+"""Fixtures for the tests of the clients: a project, and a fake daemon that listens for it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stackshift_jobs.project.locate import Project
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
-    """An empty project; its path is resolved, as `find_project` would give it."""
+    """An empty project; its path is resolved, as `find_project` would return it."""
     root = tmp_path.resolve() / "p"
     root.mkdir()
     (root / "stackshift.toml").write_text("")
@@ -32,5 +32,6 @@ def daemon(project: Project) -> Iterator[FakeDaemon]:
 @pytest.fixture
 def client(project: Project, daemon: FakeDaemon) -> Iterator[Client]:
     """A client of the fake daemon's project."""
-    with Client(project) as made:
-        yield made
+    assert daemon.data_dir == project.data_dir  # it listens for this project
+    with Client(project) as connected:
+        yield connected

@@ -18,8 +18,8 @@ from stackshift_jobs.errors import NotFound, StackshiftError
 from stackshift_jobs.project import discovery
 from stackshift_jobs.version import PROTOCOL
 
-DEADLINE = 20.0
-"""Seconds after which a condition that a test waits for is taken never to come."""
+DEADLINE = 60.0
+"""Seconds after which a test that waits for a condition fails."""
 
 
 class Peer:
@@ -60,7 +60,7 @@ class Peer:
 
 
 Answer = Callable[[Peer, int, dict[str, Any]], None]
-"""Answers request `id` with these params on `peer`, now, later or never."""
+"""Answers request `id` with these params on `peer`: at once, later or never."""
 
 
 class FakeDaemon:
@@ -92,7 +92,7 @@ class FakeDaemon:
         return self
 
     def stop(self, *, clean: bool = True) -> None:
-        """Hang up on all; a stop that is not `clean` leaves `daemon.json` behind."""
+        """Hang up on everybody; unless `clean`, `daemon.json` is left behind."""
         if clean:
             discovery.remove_daemon(self.data_dir)
         if self._listener is not None:
@@ -112,7 +112,7 @@ class FakeDaemon:
         self._scripts[method] = answer
 
     def usual(self, method: str) -> None:
-        """Answer `method` as ever again."""
+        """Answer `method` in the normal way again."""
         self._scripts.pop(method, None)
 
     def wait(self, condition: Callable[[], bool]) -> None:
@@ -121,7 +121,7 @@ class FakeDaemon:
             assert self.changed.wait_for(condition, DEADLINE), f"never came; seen: {self.seen!r}"
 
     def methods(self) -> list[str]:
-        """What was asked, in order."""
+        """The requests that arrived, in order."""
         return [method for method, _ in self.seen]
 
     def _accept(self, listener: socket.socket) -> None:
@@ -177,7 +177,7 @@ class FakeDaemon:
             peer.answer(id, params)
 
     def begin(self, params: dict[str, Any]) -> dict[str, Any]:
-        """Carry out a start: one run, or the one that has its key."""
+        """Carry out a start: a new run, or the one that has its key already."""
         key = params.get("idempotency_key")
         if key in self.keys:
             return {"id": self.keys[key], "reused": True, "status": "queued"}
@@ -188,7 +188,7 @@ class FakeDaemon:
         return {"id": run, "reused": False, "status": "queued"}
 
 
-def hang_up(peer: Peer, id: int, params: dict[str, Any]) -> None:
+def hang_up(peer: Peer, _id: int, _params: dict[str, Any]) -> None:
     """Break the connection instead of answering."""
     peer.hang_up()
 

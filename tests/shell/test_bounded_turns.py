@@ -1,4 +1,4 @@
-"""What is a great deal of work is done in turns of the loop, and each of them ends."""
+"""Large amounts of work are done in several turns of the loop, and each turn ends."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from stackshiftd.core.fold.fold import fold
 from stackshiftd.core.state.state import State
 from stackshiftd.shell.methods import queues
 from stackshiftd.shell.methods.queues import PurgeQueue, Queues
+from stackshiftd.shell.methods.waiters import Waiters
 from stackshiftd.shell.workers import dispatcher
 from stackshiftd.shell.workers.dispatcher import Dispatcher
 
 
 class FakeEngine:
-    """State and clock of an engine; all is durable at once. With `deaf` it takes no commands."""
+    """State and clock of an engine; all is durable at once. With `deaf`, it ignores commands."""
 
     def __init__(self) -> None:
         self.state = State()
@@ -28,9 +29,11 @@ class FakeEngine:
         self.submitted = 0
 
     def now_us(self) -> int:
+        """A fixed time."""
         return 1_795_000_000_000_000
 
-    def submit(self, command: Any, reply: Any = None, source: Any = None) -> None:
+    def submit(self, command: Any, reply: Any = None, _source: Any = None) -> None:
+        """Count the command; unless `deaf`, decide and fold it, and reply."""
         self.submitted += 1
         if self.deaf:
             return
@@ -41,9 +44,11 @@ class FakeEngine:
             reply(decision.reply)
 
     def when_durable(self, reply: Any, answer: Any) -> None:
+        """Answer at once."""
         reply(answer)
 
     def start(self, count: int) -> None:
+        """Start runs of a job that no worker has."""
         for n in range(count):
             self.submit(c.StartRun(f"run_{n:06d}", "gone", "media", b"{}"))
         self.submitted = 0
@@ -51,14 +56,14 @@ class FakeEngine:
 
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
-    """An engine, and small bounds."""
+    """An engine, with small bounds on the work of a turn."""
     monkeypatch.setattr(dispatcher, "MAX_ASSIGNS", 20)
     monkeypatch.setattr(queues, "SLICE", 1)
     return FakeEngine()
 
 
 def fill_slots(engine: FakeEngine) -> None:
-    """As a dispatcher with one worker that has no job does it."""
+    """Fill slots as the dispatcher does, with one worker that has none of the jobs."""
 
     async def fill() -> None:
         made = Dispatcher(
@@ -72,7 +77,7 @@ def fill_slots(engine: FakeEngine) -> None:
 
 
 def test_runs_of_a_missing_job_are_held_in_turns(engine: FakeEngine) -> None:
-    """A hundred thousand of them do not keep all else waiting until the last is held."""
+    """Very many runs of a missing job are held a few per turn, so that others are not blocked."""
     engine.start(50)
     for held in (20, 40, 50, 50):
         fill_slots(engine)
@@ -80,7 +85,7 @@ def test_runs_of_a_missing_job_are_held_in_turns(engine: FakeEngine) -> None:
 
 
 def test_filling_slots_ends_where_nothing_comes_of_it(engine: FakeEngine) -> None:
-    """An engine that takes no commands any more leaves a run ready for ever."""
+    """Filling slots ends even if the engine ignores commands and the run stays ready."""
     engine.start(1)
     engine.deaf = True
     fill_slots(engine)
@@ -88,7 +93,7 @@ def test_filling_slots_ends_where_nothing_comes_of_it(engine: FakeEngine) -> Non
 
 
 def test_purge_ends_where_others_were_quicker(engine: FakeEngine) -> None:
-    """However many were cancelled or handed out between two of its turns, it answers."""
+    """A purge answers even if its runs were cancelled or assigned between two of its turns."""
     engine.start(2000)
     answers: list[Any] = []
 
@@ -103,7 +108,7 @@ def test_purge_ends_where_others_were_quicker(engine: FakeEngine) -> None:
 
     async def purge() -> None:
         config = SimpleNamespace(queues={})
-        made = Queues(*cast(Any, (overtaken, SimpleNamespace(jobs={}), config)))
+        made = Queues(*cast(Any, (overtaken, SimpleNamespace(jobs={}), config, Waiters())))
         made.purge(PurgeQueue("media"), answers.append)
 
     asyncio.run(purge())

@@ -1,4 +1,4 @@
-"""A worker dies where the test says, and the run goes on as after a real loss."""
+"""A worker dies where the test says, and the run continues as after a real crash."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ PLACES = ["before_step", "before_record", "after_record"]
 
 
 class Till:
-    """What the steps of a job have done."""
+    """Records what the steps of a job have done."""
 
     def __init__(self) -> None:
         self.did: Counter[str] = Counter()
 
     def do(self, what: str) -> str:
+        """Count and return `what`: the function of every step."""
         self.did[what] += 1
         return what
 
 
 @pytest.fixture
 def till(stackshift: Stackshift) -> Till:
-    """Two jobs that do the same, and what they have done."""
+    """Defines two jobs that do the same, one `def` and one `async def`; records what they do."""
     made = Till()
 
     @stackshift.job("pay")
@@ -55,7 +56,7 @@ def till(stackshift: Stackshift) -> Till:
 def test_what_is_on_record_is_not_done_again(
     stackshift: Stackshift, till: Till, job: str, when: str
 ) -> None:
-    """A step runs again only if its worker died between the act and the record."""
+    """A step runs again only if its worker died between its action and its record."""
     with stackshift.crashing("charge", when) as crash:
         run = stackshift.start(job)
     assert crash.happened == 1
@@ -74,7 +75,7 @@ def test_what_is_on_record_is_not_done_again(
 @pytest.mark.parametrize("job", ["pay", "payAsync"])
 @pytest.mark.parametrize("when", ["before_record", "after_record"])
 def test_worker_may_die_at_a_wait(stackshift: Stackshift, till: Till, job: str, when: str) -> None:
-    """Before it is recorded the wait begins anew; after that it goes on."""
+    """If the worker dies before the wait is recorded, it begins again; after that it continues."""
     with stackshift.crashing("settle", when):
         run = stackshift.start(job)
     assert run.waiting_for is not None
@@ -89,7 +90,7 @@ def test_worker_may_die_at_a_wait(stackshift: Stackshift, till: Till, job: str, 
 def test_worker_may_die_at_an_item_of_a_map(
     stackshift: Stackshift, till: Till, job: str, when: str
 ) -> None:
-    """Each item is a step."""
+    """Each item of a map is a step of its own."""
     with stackshift.crashing("mail[1]", when):
         run = stackshift.start(job).finish()
     assert run.result == ["reserve", "charge", "a", "b"]
@@ -97,7 +98,7 @@ def test_worker_may_die_at_an_item_of_a_map(
 
 
 def test_other_branches_die_with_the_worker(stackshift: Stackshift) -> None:
-    """What they have recorded stays; nothing of the old life acts when the new one has begun."""
+    """What they have recorded is kept; nothing of the old execution acts once the new one runs."""
     did: list[str] = []
 
     async def slow(name: str) -> str:
@@ -122,7 +123,7 @@ def test_other_branches_die_with_the_worker(stackshift: Stackshift) -> None:
 
 
 def test_child_is_called_once_though_the_worker_dies(stackshift: Stackshift, till: Till) -> None:
-    """The start of a run is a record of its parent's."""
+    """The start of a child is recorded once, in its parent."""
 
     @stackshift.job("parent")
     def parent(ctx: Context) -> Any:
@@ -136,7 +137,7 @@ def test_child_is_called_once_though_the_worker_dies(stackshift: Stackshift, til
 
 
 def test_failed_try_is_counted_once_it_is_recorded(stackshift: Stackshift) -> None:
-    """A death before the record of a failure takes the failure back."""
+    """If the worker dies before a failure is recorded, the failure does not count."""
     tries: list[int] = []
 
     def broken() -> None:
@@ -153,10 +154,9 @@ def test_failed_try_is_counted_once_it_is_recorded(stackshift: Stackshift) -> No
     assert (run.finish().attempt, len(tries)) == (2, 3)
 
 
-def test_only_the_job_that_is_meant_takes_its_worker_down(
-    stackshift: Stackshift, till: Till
-) -> None:
-    """A step of that name in another job is none of it."""
+@pytest.mark.usefixtures("till")
+def test_only_the_job_that_is_meant_takes_its_worker_down(stackshift: Stackshift) -> None:
+    """A step with the same name in another job does not crash the worker."""
     with stackshift.crashing("charge", job="payAsync"):
         untouched = stackshift.start("pay")
         touched = stackshift.start("payAsync")
@@ -164,10 +164,9 @@ def test_only_the_job_that_is_meant_takes_its_worker_down(
     assert "attempt.lost" in touched.kinds
 
 
-def test_worker_that_dies_again_and_again_takes_the_run_with_it(
-    stackshift: Stackshift, till: Till
-) -> None:
-    """Three deaths without anything new, one more with nothing else in the worker: poisonous."""
+@pytest.mark.usefixtures("till")
+def test_worker_that_dies_again_and_again_takes_the_run_with_it(stackshift: Stackshift) -> None:
+    """After three deaths without progress, and one more alone in a worker, the run fails."""
     with stackshift.crashing("charge", times=4):
         run = stackshift.start("pay")
     assert run.status == "failed"
@@ -177,25 +176,28 @@ def test_worker_that_dies_again_and_again_takes_the_run_with_it(
     assert other.finish().status == "completed"
 
 
-def test_crash_that_does_not_happen_fails_the_test(stackshift: Stackshift, till: Till) -> None:
-    """Else a test of a crash would pass once its step has got another name."""
+@pytest.mark.usefixtures("till")
+def test_crash_that_does_not_happen_fails_the_test(stackshift: Stackshift) -> None:
+    """Otherwise a test of a crash would still pass after its step was renamed."""
     with (
-        pytest.raises(AssertionError, match=r"before_record of step 'chargr', and did 0 time\(s\)"),
+        pytest.raises(AssertionError, match=r"before_record of step 'chargr', but died 0 time"),
         stackshift.crashing("chargr"),
     ):
         stackshift.start("pay")
-    with pytest.raises(Usage, match="no place to crash at"), stackshift.crashing("x", "later"):
+    with pytest.raises(Usage, match="not a place to crash at"), stackshift.crashing("x", "later"):
         pytest.fail("not reached")
 
 
-def test_failure_in_the_block_is_what_is_told(stackshift: Stackshift, till: Till) -> None:
-    """And not that the worker has not died for it."""
+@pytest.mark.usefixtures("till")
+def test_failure_in_the_block_is_what_is_told(stackshift: Stackshift) -> None:
+    """The test's own failure is reported, not that the worker has not died."""
     with pytest.raises(ZeroDivisionError), stackshift.crashing("charge"):
         raise ZeroDivisionError
 
 
-def test_nothing_dies_after_the_block(stackshift: Stackshift, till: Till) -> None:
-    """A crash is of its block."""
+@pytest.mark.usefixtures("till")
+def test_nothing_dies_after_the_block(stackshift: Stackshift) -> None:
+    """A crash can only happen inside its block."""
     with stackshift.crashing("charge"):
         stackshift.start("pay")
     assert "attempt.lost" not in stackshift.start("pay").kinds

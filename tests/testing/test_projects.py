@@ -1,4 +1,4 @@
-"""What pytest does with the plugin in a user's project: found by itself, and in nobody's way."""
+"""The plugin in a user's project: pytest finds it by itself, and it disturbs nothing."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def unlock(user):
 
 @pytest.fixture
 def pytester(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
-    """With the sources that are tested first among the imports."""
+    """Makes the sources under test the first on the import path."""
     monkeypatch.setenv("PYTHONPATH", environment()["PYTHONPATH"])
     return pytester
 
@@ -50,7 +50,7 @@ def write(root: Path, files: dict[str, str]) -> None:
 
 
 def test_plugin_is_found_by_pytest() -> None:
-    """Under the name of its module, so that `-p stackshift_jobs.testing` is no second one."""
+    """Its name is that of its module: `-p stackshift_jobs.testing` does not load it twice."""
     [found] = [each for each in entry_points(group="pytest11") if "stackshift" in each.value]
     assert found.name == found.value == "stackshift_jobs.testing"
 
@@ -58,8 +58,8 @@ def test_plugin_is_found_by_pytest() -> None:
 def test_project_is_found_and_its_modules_are_what_a_test_patches(
     pytester: pytest.Pytester,
 ) -> None:
-    """Above the test's file, from whatever directory pytest is called; relative paths of a job are
-    those of its project; what one test patches or defines, the next knows nothing of."""
+    """The project is the one above the test's file, wherever pytest is called; a job's relative
+    paths are relative to its project; what one test patches or defines, the next does not see."""
     write(
         pytester.path / "shop",
         {
@@ -127,8 +127,8 @@ def test_working_directory_is_put_back():
 
 
 def test_mistakes_fail_with_what_to_do(pytester: pytest.Pytester) -> None:
-    """No such job, a module that does not import, a handler that hangs, a crash that never came, a
-    name that is taken, an option that there is not."""
+    """An unknown job, a module that cannot be imported, a handler that hangs, a crash that never
+    happened, a name that is taken, an unknown option."""
     write(
         pytester.path,
         {
@@ -195,26 +195,28 @@ def test_project(stackshift): ...
         [
             "E*BadConfiguration: no job 'userOnboardin', and 1 module(s) did not import: "
             "*broken.py:1: ModuleNotFoundError: No module named 'no_such_module'*",
-            "E*nothing has happened for 0.3 s of real time:",
-            "E*run_* (hangs) executes step 'never-ends', at *test_mistakes.py:15 in endless",
+            "E*nothing happened for 0.3 s of real time:",
+            "E*run_* (hangs) is executing step 'never-ends', at *test_mistakes.py:15 in endless",
             "E*run_* (hangs) is in its handler, outside of any step, at "
             "*test_mistakes.py:24 in hangs",
             "E*run_* (hangs) is in its handler, outside of any step, at "
             "*test_mistakes.py:15 in endless",
-            "E*the worker was to die 1 time(s) before_record of step 'nowhere', and did 0 time(s)",
+            "E*the worker should have died 1 time(s) before_record of step 'nowhere', but died 0 "
+            "time(s)",
             "E*TwoJobsOneName: two jobs are named 'userOnboarding': *",
-            "E*pytest.mark.stackshift has no 'patiense'; it has project, now, schedules, patience",
+            "E*pytest.mark.stackshift has no option 'patiense'; "
+            "the options are project, now, schedules, patience",
             "*- runs of stackshift -*",
             "Run run_* userOnboarding waiting: sleeping until 2026-01-08T09:00:00Z*",
             "    2026-01-05T09:00:00Z step.completed step=create-user attempt=1 result=ada",
-            "E*elsewhere is no StackShift project: it has no stackshift.toml",
+            "E*elsewhere is not a StackShift project: it has no stackshift.toml",
         ]
     )
     result.stdout.no_fnmatch_line("*daemon/stackshiftd/testing/*: TestFailure")
 
 
 def test_tests_without_the_fixture_load_nothing_of_ours(pytester: pytest.Pytester) -> None:
-    """The plugin costs them the import of one small module."""
+    """The plugin only costs them the import of one small module."""
     write(
         pytester.path,
         {
@@ -235,8 +237,8 @@ def test_plain():
 
 
 def test_settings_name_project_and_patience(pytester: pytest.Pytester) -> None:
-    """For tests that lie outside of their project; two projects with modules of one name, and jobs
-    of one name, do not meet."""
+    """Tests outside of their project can name it; two projects with modules and jobs of the same
+    names do not interfere."""
     for name in ("one", "two"):
         write(
             pytester.path / name,
@@ -270,7 +272,7 @@ def test_one(stackshift, turn):
     def slow(ctx):
         time.sleep(5)
     if turn == 2:
-        with pytest.raises(AssertionError, match="nothing has happened for 0.2 s"):
+        with pytest.raises(AssertionError, match="nothing happened for 0.2 s"):
             stackshift.start("slow")
 
 @pytest.mark.stackshift(project="../two")

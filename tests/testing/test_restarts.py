@@ -1,4 +1,4 @@
-"""After a restart there is what the journal says, and that is all there was."""
+"""After a restart, the state is what the journal says, which is everything."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Context = JobContext[Any]
 
 @pytest.fixture
 def jobs(stackshift: Stackshift) -> list[str]:
-    """Jobs that wait; what their steps have done."""
+    """Defines jobs that wait; the list shows what their steps have done."""
     done: list[str] = []
 
     @stackshift.job("waits")
@@ -31,14 +31,14 @@ def jobs(stackshift: Stackshift) -> list[str]:
     @stackshift.job(
         "fails", retry=Retry(max_attempts=2, backoff="2h", max_backoff="1d", jitter=0.0)
     )
-    def fails(ctx: Context) -> None:
+    def fails(_ctx: Context) -> None:
         raise ValueError("no good")
 
     return done
 
 
 def test_everything_goes_on_after_a_restart(stackshift: Stackshift, jobs: list[str]) -> None:
-    """Waits, children, retries and what is over; nothing is done twice."""
+    """Waits, children, retries and finished steps survive; nothing is done twice."""
     child, parent, failing = (stackshift.start(job) for job in ("waits", "calls", "fails"))
     late = stackshift.start("waits", delay="30m")
     before = [run.json for run in stackshift.runs]
@@ -61,10 +61,9 @@ def test_everything_goes_on_after_a_restart(stackshift: Stackshift, jobs: list[s
     assert jobs == ["before", "before", "before", "after", "after", "after"]
 
 
-def test_what_came_due_while_it_was_down_happens_at_once(
-    stackshift: Stackshift, jobs: list[str]
-) -> None:
-    """Late, and never early."""
+@pytest.mark.usefixtures("jobs")
+def test_what_came_due_while_it_was_down_happens_at_once(stackshift: Stackshift) -> None:
+    """What came due meanwhile happens late, but never early."""
     run = stackshift.start("waits")
     stackshift.restart(down_for="59m")
     assert run.status == "waiting"
@@ -73,8 +72,9 @@ def test_what_came_due_while_it_was_down_happens_at_once(
     assert f"{stackshift.now:%H:%M}" == "12:59"
 
 
-def test_keys_are_known_after_a_restart(stackshift: Stackshift, jobs: list[str]) -> None:
-    """One key, one run."""
+@pytest.mark.usefixtures("jobs")
+def test_keys_are_known_after_a_restart(stackshift: Stackshift) -> None:
+    """An idempotency key still finds its run."""
     run = stackshift.start("waits", idempotency_key="k").finish()
     stackshift.restart()
     again = stackshift.start("waits", idempotency_key="k")
@@ -83,7 +83,7 @@ def test_keys_are_known_after_a_restart(stackshift: Stackshift, jobs: list[str])
 
 @pytest.mark.stackshift(schedules=True)
 def test_missed_tick_is_caught_up(stackshift: Stackshift) -> None:
-    """Once, as its job says."""
+    """A missed tick starts one run, as the job's `catch_up` says."""
 
     @stackshift.job("hourly", schedule="@hourly", catch_up="once")
     def hourly(ctx: Context) -> str:
@@ -96,8 +96,9 @@ def test_missed_tick_is_caught_up(stackshift: Stackshift) -> None:
     assert [run.result for run in stackshift.runs] == ["10:00", "13:00", "14:00"]
 
 
-def test_journal_shows_every_record(stackshift: Stackshift, jobs: list[str]) -> None:
-    """Each once, in order, over a restart too."""
+@pytest.mark.usefixtures("jobs")
+def test_journal_shows_every_record(stackshift: Stackshift) -> None:
+    """Each record appears once, in order, even after a restart."""
     run = stackshift.start("waits")
     stackshift.state.set("color", "blue")
     stackshift.restart()
@@ -110,7 +111,7 @@ def test_journal_shows_every_record(stackshift: Stackshift, jobs: list[str]) -> 
 
 
 def test_restart_and_crash_together(stackshift: Stackshift, jobs: list[str]) -> None:
-    """A run that lost its worker and then its daemon is in the same attempt still."""
+    """A run that lost its worker and then its daemon is still in the same attempt."""
     with stackshift.crashing("before", "after_record"):
         run = stackshift.start("waits")
     stackshift.restart()

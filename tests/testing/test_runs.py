@@ -1,4 +1,4 @@
-"""What the fixture shows of runs is what they did, to their next wait or their end."""
+"""The fixture shows what runs did, up to their next wait or their end."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ STEADY = Retry(max_attempts=3, backoff="1m", factor=2.0, jitter=0.0)
 
 @stackshift_jobs.job("greet")
 def greet(ctx: Context) -> dict[str, Any]:
+    """A step, then a sleep of an hour."""
     name = ctx.step.run("find-name", lambda: ctx.payload["name"].upper())
     ctx.step.sleep("breath", "1h")
     return {"said": f"Hello, {name}!"}
@@ -26,6 +27,7 @@ def greet(ctx: Context) -> dict[str, Any]:
 
 @stackshift_jobs.job("greetAsync")
 async def greet_async(ctx: AsyncContext) -> dict[str, Any]:
+    """The same as `greet`, awaited."""
     name = await ctx.step.run("find-name", lambda: ctx.payload["name"].upper())
     await ctx.step.sleep("breath", "1h")
     return {"said": f"Hello, {name}!"}
@@ -57,7 +59,7 @@ def test_start_returns_at_the_next_wait(stackshift: Stackshift, job: str) -> Non
 
 @BOTH
 def test_handler_goes_on_when_its_time_has_come(stackshift: Stackshift, job: str) -> None:
-    """And no moment before; what is on record is not done again."""
+    """The handler continues exactly then; what is recorded is not done again."""
     run = stackshift.start(job, {"name": "ada"})
     stackshift.advance("59m59s")
     assert run.status == "waiting"
@@ -68,7 +70,7 @@ def test_handler_goes_on_when_its_time_has_come(stackshift: Stackshift, job: str
 
 
 def test_run_says_who_it_is(stackshift: Stackshift) -> None:
-    """Payload, labels, queue and the rest are those of the start."""
+    """Payload, labels, queue and the other attributes are those given at the start."""
     run = stackshift.start(
         greet, {"name": "ada"}, queue="slow", labels={"of": "ada"}, idempotency_key="greet:ada"
     )
@@ -80,7 +82,7 @@ def test_run_says_who_it_is(stackshift: Stackshift) -> None:
 
 
 def test_runs_are_listed_oldest_first(stackshift: Stackshift) -> None:
-    """All of them, or those of a job."""
+    """All runs, or only those of one job, are listed oldest first."""
     first = stackshift.start("greet", {"name": "a"})
     second = stackshift.start("greetAsync", {"name": "b"})
     third = stackshift.start("greet", {"name": "c"}).finish()
@@ -89,7 +91,7 @@ def test_runs_are_listed_oldest_first(stackshift: Stackshift) -> None:
 
 
 def test_key_finds_its_run(stackshift: Stackshift) -> None:
-    """The same start again is the same run; with another payload it is a conflict."""
+    """The same start again returns the same run; with another payload it is a conflict."""
     run = stackshift.start("greet", {"name": "ada"}, idempotency_key="k")
     again = stackshift.start("greet", {"name": "ada"}, idempotency_key="k")
     assert (run.reused, again.reused, again) == (False, True, run)
@@ -101,7 +103,7 @@ def test_key_finds_its_run(stackshift: Stackshift) -> None:
 
 @pytest.mark.parametrize("is_async", [False, True])
 def test_failure_is_tried_again_after_its_backoff(stackshift: Stackshift, is_async: bool) -> None:
-    """Each attempt at its own time; the error of the last one stays."""
+    """Each attempt comes at its own time; the error of the last one is kept."""
     times: list[str] = []
 
     def flaky() -> None:
@@ -134,7 +136,7 @@ def test_failure_is_tried_again_after_its_backoff(stackshift: Stackshift, is_asy
 
 
 def test_step_with_terms_of_its_own_is_tried_in_one_attempt(stackshift: Stackshift) -> None:
-    """The clock moves between its tries, the attempt stays."""
+    """The clock moves between its tries, but the attempt is the same."""
     tries: list[str] = []
 
     def third_time() -> int:
@@ -155,7 +157,7 @@ def test_step_with_terms_of_its_own_is_tried_in_one_attempt(stackshift: Stackshi
 
 
 def test_children_run_and_their_results_come_back(stackshift: Stackshift) -> None:
-    """Also of several at a time, and through their own waits."""
+    """That works for several children at a time, and through their own waits."""
 
     @stackshift.job("both")
     async def both(ctx: AsyncContext) -> list[str]:
@@ -175,10 +177,10 @@ def test_children_run_and_their_results_come_back(stackshift: Stackshift) -> Non
 
 
 def test_failed_child_fails_its_parent(stackshift: Stackshift) -> None:
-    """As `ChildFailed`, unless it is caught."""
+    """The parent gets `ChildFailed`, which it may catch."""
 
     @stackshift.job("child", retry=ONCE)
-    def child(ctx: Context) -> None:
+    def child(_ctx: Context) -> None:
         raise ValueError("no good")
 
     @stackshift.job("parent")
@@ -200,7 +202,7 @@ def test_failed_child_fails_its_parent(stackshift: Stackshift) -> None:
 
 
 def test_started_run_is_independent(stackshift: Stackshift) -> None:
-    """`step.start` gives an id, and `step.result` waits for it."""
+    """`step.start` returns the child's id, and `step.result` waits for the child."""
 
     @stackshift.job("starter")
     def starter(ctx: Context) -> Any:
@@ -212,7 +214,7 @@ def test_started_run_is_independent(stackshift: Stackshift) -> None:
 
 
 def test_cancelled_run_stays_cancelled(stackshift: Stackshift) -> None:
-    """What would have come later does not."""
+    """What the run would have done later does not happen."""
     run = stackshift.start("greet", {"name": "ada"})
     assert run.cancel() is True
     stackshift.advance("2h")
@@ -220,7 +222,7 @@ def test_cancelled_run_stays_cancelled(stackshift: Stackshift) -> None:
 
 
 def test_failed_run_is_sent_on_from_where_it_was(stackshift: Stackshift) -> None:
-    """`retry` does again what failed, and what comes after a step that is named."""
+    """`retry` repeats what failed; with a step named, that step and all later ones."""
     done: list[str] = []
 
     @stackshift.job("fragile", retry=ONCE)
@@ -241,7 +243,7 @@ def test_failed_run_is_sent_on_from_where_it_was(stackshift: Stackshift) -> None
 
 
 def test_finish_fails_the_test_where_nothing_is_due(stackshift: Stackshift) -> None:
-    """A run that no time will end is told of with its reason."""
+    """If no amount of time will end the run, the failure says what it waits for."""
     stackshift.call("queue.pause", queue="default")
     run = stackshift.start("greet", {"name": "ada"})
     with pytest.raises(AssertionError, match=f"{run.id} does not end by itself: .*paused"):
@@ -251,7 +253,7 @@ def test_finish_fails_the_test_where_nothing_is_due(stackshift: Stackshift) -> N
 
 
 def test_queue_that_is_declared_in_a_test_is_limited(stackshift: Stackshift) -> None:
-    """Its rate lets runs go one by one, as the clock moves."""
+    """Its rate starts runs one by one, as the clock moves."""
     stackshift.queue("mail", rate="1/m")
     times: list[str] = []
 
@@ -268,7 +270,7 @@ def test_queue_that_is_declared_in_a_test_is_limited(stackshift: Stackshift) -> 
 
 
 def test_functions_of_the_sdk_reach_the_same_daemon(stackshift: Stackshift) -> None:
-    """In a test and in a step; a wait for a result moves the clock, and its timeout too."""
+    """They work in tests and steps; waiting for a result moves the clock, up to its timeout."""
     started: list[str] = []
 
     @stackshift.job("outer")
@@ -293,10 +295,10 @@ def test_functions_of_the_sdk_reach_the_same_daemon(stackshift: Stackshift) -> N
 
 
 def test_client_in_a_handler_is_refused_outside_of_steps(stackshift: Stackshift) -> None:
-    """As in a worker: it would act again on every replay."""
+    """As in a worker: the client's calls would be repeated on every replay."""
 
     @stackshift.job("careless")
-    def careless(ctx: Context) -> None:
+    def careless(_ctx: Context) -> None:
         stackshift_jobs.start("greet", {"name": "x"})
 
     run = stackshift.start("careless")
@@ -306,7 +308,7 @@ def test_client_in_a_handler_is_refused_outside_of_steps(stackshift: Stackshift)
 
 
 def test_bad_starts_are_refused_as_by_the_daemon(stackshift: Stackshift) -> None:
-    """No such job, with what it may have been; a payload that does not fit; a wrong option."""
+    """An unknown job (with similar names), a payload that does not fit, and a wrong option."""
 
     @stackshift.job("typed", payload=dict[str, int])
     def typed(ctx: JobContext[dict[str, int]]) -> int:
@@ -318,14 +320,14 @@ def test_bad_starts_are_refused_as_by_the_daemon(stackshift: Stackshift) -> None
         stackshift.start("typed", {"a": "one"})
     with pytest.raises(Usage):
         stackshift.start("typed", {}, dealy="1h")  # type: ignore[call-arg]
-    with pytest.raises(Usage, match="is no job here"):
+    with pytest.raises(Usage, match="is not a job of this test"):
         stackshift.start(print)
     assert stackshift.start(typed, {"a": 1, "b": 2}).result == 3
     assert len(stackshift.runs) == 1
 
 
 def test_large_values_come_back_whole(stackshift: Stackshift) -> None:
-    """Those that memory does not hold are read from the journal."""
+    """Values that are not kept in memory are read from the journal."""
     large = "x" * 100_000
 
     @stackshift.job("large")
@@ -340,7 +342,7 @@ def test_large_values_come_back_whole(stackshift: Stackshift) -> None:
 
 
 def test_gathered_wait_is_left_once_the_other_part_is_done(stackshift: Stackshift) -> None:
-    """A handler that waits for a step and a sleep is out of memory when only the sleep is left."""
+    """A handler that gathers a step and a sleep is suspended once only the sleep is left."""
     import asyncio
 
     @stackshift.job("gathers")

@@ -1,4 +1,4 @@
-"""State, locks and events in a test: the daemon's own, by the test's clock."""
+"""State, locks and events in a test: as in a daemon, but by the test's clock."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ AsyncContext = AsyncJobContext[Any]
 
 @stackshift_jobs.job("waits")
 def waits(ctx: Context) -> Any:
+    """Wait for an event; the payload is the `on_timeout`."""
     event = ctx.step.wait_for_event(
         "email.verified", correlation_key="user:1", timeout="24h", on_timeout=ctx.payload
     )
@@ -26,6 +27,7 @@ def waits(ctx: Context) -> Any:
 
 @stackshift_jobs.job("waitsAsync")
 async def waits_async(ctx: AsyncContext) -> Any:
+    """The same as `waits`, awaited."""
     event = await ctx.step.wait_for_event(
         "email.verified", correlation_key="user:1", timeout="24h", on_timeout=ctx.payload
     )
@@ -34,6 +36,7 @@ async def waits_async(ctx: AsyncContext) -> Any:
 
 @stackshift_jobs.job("counts")
 def counts(ctx: Context) -> Any:
+    """Write state before a pause, and read it afterwards."""
     for _ in range(3):
         ctx.state.increment("hits")
     ctx.state.set("last", ctx.run_id, ttl="1h")
@@ -43,6 +46,7 @@ def counts(ctx: Context) -> Any:
 
 @stackshift_jobs.job("locks")
 def locks(ctx: Context) -> str:
+    """Hold a lock for ten minutes; return the time at the end."""
     with ctx.state.lock("index"):
         ctx.step.sleep("work", "10m")
     return f"{ctx.now():%H:%M}"
@@ -53,7 +57,7 @@ BOTH = pytest.mark.parametrize("job", ["waits", "waitsAsync"])
 
 @BOTH
 def test_event_resumes_the_run_that_waits(stackshift: Stackshift, job: str) -> None:
-    """At once; the answer says which runs it resumed."""
+    """The run resumes at once, and the answer says which runs were resumed."""
     run = stackshift.start(job, "fail")
     assert run.waiting_for is not None
     assert run.waiting_for["kind"] == "event"
@@ -67,7 +71,7 @@ def test_event_resumes_the_run_that_waits(stackshift: Stackshift, job: str) -> N
 
 @BOTH
 def test_event_that_came_before_is_kept_for_its_wait(stackshift: Stackshift, job: str) -> None:
-    """Until it expires."""
+    """An event without a waiting run is kept for one until it expires."""
     sent = stackshift.events.send("email.verified", 1, correlation_key="user:1", ttl="1h")
     assert sent.kept_until == datetime(2026, 1, 5, 10, tzinfo=UTC)
     assert stackshift.start(job, "fail").result == {"payload": 1, "timed_out": False}
@@ -84,7 +88,7 @@ def test_event_that_came_before_is_kept_for_its_wait(stackshift: Stackshift, job
 def test_wait_times_out_at_its_time(
     stackshift: Stackshift, job: str, on_timeout: str, status: str
 ) -> None:
-    """And ends as it says."""
+    """A wait times out at its time, and then does what its `on_timeout` says."""
     run = stackshift.start(job, on_timeout)
     stackshift.advance("23h59m")
     assert run.status == "waiting"
@@ -99,7 +103,7 @@ def test_wait_times_out_at_its_time(
 
 
 def test_state_is_read_and_written_by_tests_and_jobs_alike(stackshift: Stackshift) -> None:
-    """With versions, conditions and expiries by the test's clock."""
+    """Versions, conditions and expiry work, by the test's clock."""
     stackshift.state.set("hits", 10)
     run = stackshift.start("counts")
     assert stackshift.state.get("hits") == 13
@@ -131,7 +135,7 @@ def test_state_is_read_and_written_by_tests_and_jobs_alike(stackshift: Stackshif
 def test_write_of_a_run_happens_once_though_its_worker_dies(
     stackshift: Stackshift, which: str, when: str
 ) -> None:
-    """Before its record it has not happened, after it it has."""
+    """A write happens exactly once, whether the worker dies before or after its record."""
     with stackshift.crashing(f"[state.increment hits]{which}", when):
         run = stackshift.start("counts")
     assert "attempt.lost" in run.kinds
@@ -144,7 +148,7 @@ def test_write_of_a_run_happens_once_though_its_worker_dies(
 def test_event_of_a_run_is_sent_once_though_its_worker_dies(
     stackshift: Stackshift, when: str
 ) -> None:
-    """The event and that this run sent it are one record."""
+    """The event and the fact that this run has sent it are a single record."""
 
     @stackshift.job("sends")
     async def sends(ctx: AsyncContext) -> Any:
@@ -162,7 +166,7 @@ def test_event_of_a_run_is_sent_once_though_its_worker_dies(
 
 
 def test_runs_that_want_one_lock_take_turns(stackshift: Stackshift) -> None:
-    """In the order in which they came; the clock moves from one to the next."""
+    """They get the lock in the order in which they asked, as the clock moves."""
     first, second, third = (stackshift.start("locks") for _ in range(3))
     assert second.waiting_for is not None
     assert (second.waiting_for["kind"], second.waiting_for["lock"]) == ("lock", "index")
@@ -173,7 +177,7 @@ def test_runs_that_want_one_lock_take_turns(stackshift: Stackshift) -> None:
 
 
 def test_test_waits_for_a_lock_by_its_own_clock(stackshift: Stackshift) -> None:
-    """As long as it says it would, and no longer than it has to."""
+    """It waits at most as long as it says, and no longer than necessary."""
     run = stackshift.start("locks")
     with pytest.raises(LockHeld), stackshift.state.lock("index", ttl="1m"):
         pytest.fail("not reached")
@@ -190,7 +194,7 @@ def test_test_waits_for_a_lock_by_its_own_clock(stackshift: Stackshift) -> None:
 
 
 def test_lock_of_a_test_runs_out(stackshift: Stackshift) -> None:
-    """Whoever waits for it gets it then, and the test is told."""
+    """The run that waits for it then gets it, and the test is told that its lock expired."""
     with pytest.raises(LockLost), stackshift.state.lock("index", ttl="1m"):
         run = stackshift.start("locks")
         stackshift.advance("1m")

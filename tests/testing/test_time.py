@@ -19,6 +19,7 @@ Context = JobContext[Any]
 
 @stackshift_jobs.job("naps")
 def naps(ctx: Context) -> list[str]:
+    """Sleep several times; return the times in between."""
     times = [f"{ctx.now():%H:%M:%S}"]
     for minutes in ctx.payload["minutes"]:
         ctx.step.sleep("nap", minutes * 60)
@@ -28,12 +29,13 @@ def naps(ctx: Context) -> list[str]:
 
 @stackshift_jobs.job("ticks", schedule="0 12 * * *", timezone="Europe/Berlin")
 def ticks(ctx: Context) -> str:
+    """Return the tick that started the run."""
     assert ctx.scheduled_at is not None
     return ctx.scheduled_at.isoformat()
 
 
 def test_test_begins_at_a_time_that_is_always_the_same(stackshift: Stackshift) -> None:
-    """And nothing but the test moves it."""
+    """The start time is fixed, and only the test moves the clock."""
     assert stackshift.now == datetime(2026, 1, 5, 9, tzinfo=UTC)
     stackshift.start("naps", {"minutes": []})
     assert stackshift.now == datetime(2026, 1, 5, 9, tzinfo=UTC)
@@ -44,7 +46,7 @@ def test_test_begins_at_a_time_that_is_always_the_same(stackshift: Stackshift) -
 
 @pytest.mark.stackshift(now="2027-02-28T12:00:00+01:00")
 def test_test_may_begin_at_another_time(stackshift: Stackshift) -> None:
-    """The marker says when."""
+    """The marker's `now` sets the start time."""
     assert stackshift.now == datetime(2027, 2, 28, 11, tzinfo=UTC)
     run = stackshift.start("naps", {"minutes": []})
     assert run.result == ["11:00:00"]
@@ -53,7 +55,7 @@ def test_test_may_begin_at_another_time(stackshift: Stackshift) -> None:
 
 
 def test_each_thing_happens_at_its_own_time(stackshift: Stackshift) -> None:
-    """Not at the end of the leap that brought it about; and runs take turns as they come due."""
+    """Things happen at their own times, not at the end of the advance; due runs take turns."""
     run = stackshift.start("naps", {"minutes": [10, 20, 5]})
     other = stackshift.start("naps", {"minutes": [15]})
     stackshift.advance("24h")
@@ -64,7 +66,7 @@ def test_each_thing_happens_at_its_own_time(stackshift: Stackshift) -> None:
 
 
 def test_sleeping_for_years_takes_no_time(stackshift: Stackshift) -> None:
-    """A leap costs what happens in it, and not its length."""
+    """Advancing the clock costs what happens meanwhile, not the length of time."""
     began = time.monotonic()
     run = stackshift.start("naps", {"minutes": [60 * 24 * 365] * 5})
     stackshift.advance_to(datetime(2031, 6, 1, tzinfo=UTC))
@@ -74,9 +76,9 @@ def test_sleeping_for_years_takes_no_time(stackshift: Stackshift) -> None:
 
 
 def test_time_does_not_go_back(stackshift: Stackshift) -> None:
-    """Not by a date, and not by a negative duration."""
+    """A time in the past and a negative duration are both refused."""
     stackshift.advance_to("2026-01-05T10:00:00Z")
-    with pytest.raises(Usage, match="is past"):
+    with pytest.raises(Usage, match="is in the past"):
         stackshift.advance_to("2026-01-05T09:59:59Z")
     with pytest.raises(Usage):
         stackshift.advance(-1)
@@ -84,7 +86,7 @@ def test_time_does_not_go_back(stackshift: Stackshift) -> None:
 
 
 def test_delayed_run_is_scheduled_until_it_is_due(stackshift: Stackshift) -> None:
-    """By a delay, and by a time."""
+    """A run may be delayed by a duration or to a time."""
     late = stackshift.start("naps", {"minutes": []}, delay="1h")
     later = stackshift.start("naps", {"minutes": []}, scheduled_at="2026-01-05T11:30:00Z")
     assert (late.status, later.status) == ("scheduled", "scheduled")
@@ -94,7 +96,7 @@ def test_delayed_run_is_scheduled_until_it_is_due(stackshift: Stackshift) -> Non
 
 
 def test_schedules_are_at_rest(stackshift: Stackshift) -> None:
-    """A test of one job is not a test of all that the project does by itself."""
+    """By default, schedules start nothing: a test of one job does not test all others."""
     stackshift.advance("7d")
     assert stackshift.runs == []
     assert stackshift.call("schedule.list")["schedules"] == []
@@ -102,7 +104,7 @@ def test_schedules_are_at_rest(stackshift: Stackshift) -> None:
 
 @pytest.mark.stackshift(schedules=True, now="2026-03-28T00:00:00Z")
 def test_schedules_tick_where_a_test_asks_for_it(stackshift: Stackshift) -> None:
-    """At noon in Berlin, where the clocks change on the second day."""
+    """Ticks are at noon in Berlin, where the clocks change on the second day."""
     stackshift.advance("2d")
     assert [run.result for run in stackshift.runs_of("ticks")] == [
         "2026-03-28T11:00:00+00:00",
@@ -112,7 +114,7 @@ def test_schedules_tick_where_a_test_asks_for_it(stackshift: Stackshift) -> None
 
 @pytest.mark.stackshift(schedules=True)
 def test_job_of_a_test_has_its_schedule_too(stackshift: Stackshift) -> None:
-    """It counts from when the test defines it."""
+    """Its schedule counts from when the test defines it."""
 
     @stackshift.job("often", schedule="@every 30m")
     def often(ctx: Context) -> None:
@@ -123,7 +125,7 @@ def test_job_of_a_test_has_its_schedule_too(stackshift: Stackshift) -> None:
 
 
 def test_durations_of_steps_are_of_the_same_clock(stackshift: Stackshift) -> None:
-    """A step takes no time: what it took for real would be another number each time."""
+    """A step takes no time by the test's clock; its real duration would differ each time."""
 
     @stackshift.job("works")
     def works(ctx: Context) -> None:
@@ -135,7 +137,7 @@ def test_durations_of_steps_are_of_the_same_clock(stackshift: Stackshift) -> Non
 
 
 def test_story_is_the_same_each_time() -> None:
-    """Ids, jitter, order and times: two tests of the same do not differ in a record."""
+    """Ids, jitter, order and times are the same: two runs of a test have equal records."""
     first, second = _told(), _told()
     assert first == second
     assert len(first) > 20

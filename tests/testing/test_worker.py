@@ -1,4 +1,4 @@
-"""What happens in handlers here is what happens in a worker."""
+"""Handlers behave in a test as they do in a worker."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ONCE = Retry(max_attempts=1)
 
 
 def test_values_go_through_json(stackshift: Stackshift) -> None:
-    """A tuple is a list on the first pass too, and what JSON cannot hold fails its step."""
+    """A tuple is a list even on the first pass, and a value that is not JSON fails its step."""
 
     @stackshift.job("shapes", retry=ONCE)
     def shapes(ctx: Context) -> Any:
@@ -36,7 +36,7 @@ def test_values_go_through_json(stackshift: Stackshift) -> None:
 
 
 def test_handler_that_does_not_survive_replay_fails(stackshift: Stackshift) -> None:
-    """Every wait is left and replayed, also the shortest."""
+    """Every wait suspends and replays the handler, even the shortest."""
     passes: list[int] = []
 
     @stackshift.job("swallows", retry=ONCE)
@@ -88,7 +88,7 @@ def test_timeout_of_a_step_counts_real_time(stackshift: Stackshift, is_async: bo
             return "not reached"
 
     @stackshift.job("quick")
-    def quick(ctx: Context) -> str:
+    def quick(_ctx: Context) -> str:
         return "yes"
 
     ending = threading.Timer(0.3, ends.set)
@@ -99,7 +99,7 @@ def test_timeout_of_a_step_counts_real_time(stackshift: Stackshift, is_async: bo
 
 
 def test_programs_and_threads_may_be_used(stackshift: Stackshift) -> None:
-    """`step.command` runs them; a map runs on threads."""
+    """`step.command` runs programs, and a map runs on threads."""
     seen: set[str] = set()
 
     def note(number: int) -> int:
@@ -117,7 +117,7 @@ def test_programs_and_threads_may_be_used(stackshift: Stackshift) -> None:
 
 
 def test_run_may_cancel_itself(stackshift: Stackshift) -> None:
-    """Through the client, in a step; it ends there."""
+    """A run that cancels itself through the client, in a step, ends there."""
     reached: list[str] = []
 
     @stackshift.job("quits")
@@ -126,7 +126,7 @@ def test_run_may_cancel_itself(stackshift: Stackshift) -> None:
         reached.append("on")
 
     @stackshift.job("lives")
-    def lives(ctx: Context) -> str:
+    def lives(_ctx: Context) -> str:
         return "yes"
 
     assert stackshift.start("quits").status == "cancelled"
@@ -137,7 +137,7 @@ def test_run_may_cancel_itself(stackshift: Stackshift) -> None:
 def test_output_is_pytest_s_to_capture(
     stackshift: Stackshift, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What handlers print and log."""
+    """What handlers print and log is captured by pytest."""
 
     @stackshift.job("talks")
     def talks(ctx: Context) -> None:
@@ -150,7 +150,7 @@ def test_output_is_pytest_s_to_capture(
 
 
 def test_fixture_works_in_a_test_that_has_a_loop(stackshift: Stackshift) -> None:
-    """Its own loops are on other threads."""
+    """The fixture's own loops are on other threads."""
 
     @stackshift.job("doubles")
     async def doubles(ctx: AsyncContext) -> int:
@@ -166,7 +166,7 @@ def test_fixture_works_in_a_test_that_has_a_loop(stackshift: Stackshift) -> None
 def test_job_that_starts_itself_without_end_fails_the_test(
     stackshift: Stackshift, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No time passes between them, so no wait for it would ever be over."""
+    """No time passes between its runs, so waiting for it would never end."""
     monkeypatch.setattr(bench, "MAX_RECORDS", 100)
 
     @stackshift.job("again")
@@ -178,7 +178,7 @@ def test_job_that_starts_itself_without_end_fails_the_test(
 
 
 def test_code_may_change_in_a_test(stackshift: Stackshift) -> None:
-    """A run in flight goes on with the new code: what is on record stays."""
+    """A run in progress continues with the new code; what is recorded stays."""
 
     def version(number: int) -> None:
         @stackshift.job("changes")
@@ -194,7 +194,7 @@ def test_code_may_change_in_a_test(stackshift: Stackshift) -> None:
 
 
 def test_nothing_is_left_behind() -> None:
-    """No thread, and no client of the functions: after a test all is as it was."""
+    """After a test no thread is left, and the SDK's functions have no client any more."""
     before = set(threading.enumerate())
     for _ in range(3):
         with opened(None, own_module=__name__, own_jobs={}) as stackshift:

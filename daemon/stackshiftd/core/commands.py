@@ -11,6 +11,7 @@ from __future__ import annotations
 import msgspec
 from msgspec import Raw
 
+from stackshift_jobs.values.limits import EVENT_TTL_MS, KEY_TTL_MS, VERSION_MEMORY_MS
 from stackshiftd.core.records import (
     DEFAULT_LIMITS,
     DEFAULT_TERMS,
@@ -206,9 +207,9 @@ class SendEvent(Asking, frozen=True, kw_only=True):
     name: str
     payload: bytes
     correlation_key: str = ""
-    ttl_ms: int = 7 * 86_400_000
+    ttl_ms: int = EVENT_TTL_MS
     key: str | None = None
-    key_ttl_ms: int = 30 * 86_400_000
+    key_ttl_ms: int = KEY_TTL_MS
     digest: str = ""
 
 
@@ -284,7 +285,7 @@ class Tick(Command, frozen=True):
     """The first timer may be due. `remember_ms`: how long the version of a state entry is
     remembered that expires."""
 
-    remember_ms: int = 30 * 86_400_000
+    remember_ms: int = VERSION_MEMORY_MS
 
 
 class LoseExecution(Command, frozen=True):
@@ -456,7 +457,8 @@ class CompleteRun(Command, frozen=True):
 
 
 class FailAttempt(Command, frozen=True):
-    """The handler raised. `step` is the step whose failure it did not catch."""
+    """The handler raised. `step` is the step whose failure it did not catch, `more_steps` are
+    others, if it raised a group."""
 
     run: str
     token: int
@@ -464,6 +466,7 @@ class FailAttempt(Command, frozen=True):
     retryable: bool = True
     retry_after_ms: int | None = None
     step: str | None = None
+    more_steps: list[str] = []
 
 
 class ConfirmStop(Command, frozen=True):

@@ -6,7 +6,7 @@ from __future__ import annotations
 import msgspec
 from msgspec import Raw
 
-from stackshiftd.core.records import NULL, AnyRecord, Error
+from stackshiftd.core.records import NULL, AnyRecord
 
 
 class Dispatch(msgspec.Struct, frozen=True):
@@ -53,28 +53,7 @@ class Stop(msgspec.Struct, frozen=True):
     reason: str
 
 
-class Finished(msgspec.Struct, frozen=True):
-    """The run has finished: answer those who wait, enter it in the history."""
-
-    run: str
-    status: str
-    result: Raw
-    error: Error | None
-
-
-class Removed(msgspec.Struct, frozen=True):
-    """The run is to be taken out of the history."""
-
-    run: str
-
-
-class Discarded(msgspec.Struct, frozen=True):
-    """The run has left the dead letter, and memory: its history goes on without it."""
-
-    run: str
-
-
-Effect = Dispatch | Acknowledge | Granted | Resolve | Stop | Finished | Removed | Discarded
+Effect = Dispatch | Acknowledge | Granted | Resolve | Stop
 
 
 class Started(msgspec.Struct, frozen=True):
@@ -84,33 +63,19 @@ class Started(msgspec.Struct, frozen=True):
     reused: bool
 
 
-class Cancelled(msgspec.Struct, frozen=True):
-    """Reply to a cancel: `changed` is false where the run was finished before."""
+class Changed(msgspec.Struct, frozen=True):
+    """Reply to a change of a run, a queue or a schedule: `changed` is false if it was so before."""
 
-    run: str
+    subject: str
     changed: bool
 
 
-class Sent(msgspec.Struct, frozen=True):
+class Rerun(msgspec.Struct, frozen=True):
     """Reply to a retry or fork: which recorded steps are reused, which happen again."""
 
     run: str
     reused: list[str]
     repeated: list[str]
-
-
-class QueueSet(msgspec.Struct, frozen=True):
-    """Reply to a change of a queue: `changed` is false where it was so before."""
-
-    queue: str
-    changed: bool
-
-
-class Switched(msgspec.Struct, frozen=True):
-    """Reply to a pause or resume of a schedule: `changed` is false where it was so before."""
-
-    job: str
-    changed: bool
 
 
 class Answered(msgspec.Struct, frozen=True):
@@ -131,7 +96,7 @@ class Decision(msgspec.Struct, frozen=True):
 
     records: tuple[AnyRecord, ...] = ()
     effects: tuple[Effect, ...] = ()
-    reply: Started | Cancelled | Sent | QueueSet | Switched | Answered | Queued | None = None
+    reply: Started | Changed | Rerun | Answered | Queued | None = None
 
 
 NOTHING = Decision()

@@ -229,8 +229,9 @@ class AttemptSuspended(Record, frozen=True, tag="attempt.suspended"):
 
 class AttemptFailed(Record, frozen=True, tag="attempt.failed"):
     """The handler raised, or ran out of time (`stopped` is false: it still executes until
-    `attempt.stopped`). `step` is the step whose failure it did not catch: it is forgotten.
-    `retry_at` is null where `run.failed` follows in the same append."""
+    `attempt.stopped`). `step` is the step whose failure it did not catch: it is forgotten,
+    and so are `more_steps`, if it raised a group. `retry_at` is null where `run.failed` follows in
+    the same append."""
 
     run: str
     attempt: int
@@ -238,6 +239,7 @@ class AttemptFailed(Record, frozen=True, tag="attempt.failed"):
     step: str | None = None
     retry_at: str | None = None
     stopped: bool = True
+    more_steps: list[str] = []
 
 
 class AttemptLost(Record, frozen=True, tag="attempt.lost"):

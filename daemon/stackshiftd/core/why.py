@@ -5,7 +5,7 @@ Pure: what it needs of the workers is handed in. Clock times are UTC.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from stackshift_jobs.values.durations import format_ms, rfc3339
 from stackshiftd.core.decide.dead_letter import is_dead
@@ -27,6 +27,10 @@ class Fleet(NamedTuple):
     workers: int
     slots: int
     executing: int
+
+
+WAITS_FOR: Final = ("sleep", "event", "lock", "child", "retry", "rate")
+"""What `Why.kind` can be, where there is something to wait for."""
 
 
 class Why(NamedTuple):

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
 
 import msgspec
+from msgspec import Raw
 
 from stackshift_jobs.values.durations import from_rfc3339
 from stackshiftd.core import records as r
 from stackshiftd.core.state.state import Run
+
+
+class Ended(NamedTuple):
+    """How a run ended."""
+
+    status: str
+    result: Raw
+    error: r.Error | None
 
 
 class RunRow(msgspec.Struct):
@@ -62,58 +73,120 @@ def row_of(run: Run, seq: int, places: array[int]) -> RunRow:
     )
 
 
-_ENDS = {r.RunCompleted: "completed", r.RunFailed: "failed", r.RunCancelled: "cancelled"}
-
-
 class RowBuilder:
-    """Makes rows from the records alone, for an index that is built anew. Records of runs whose
-    beginning was trimmed are passed over."""
+    """Makes rows from the records alone, for an index that is rebuilt.
+
+    A projection like `fold`, and held to it by a property test. Records of runs whose beginning was
+    trimmed are passed over, unless a retry brought the beginning along.
+    """
 
     def __init__(self) -> None:
         self._rows: dict[str, RunRow] = {}
 
     def add(self, place: int, entry: r.Entry) -> RunRow | None:
-        """Take in the next entry of the journal; the row of a run that it finishes (or whose
-        finished row it lengthens)."""
+        """Take in the next entry of the journal; the row of a run that it finishes, or whose
+        finished row it lengthens."""
         record = entry.record
+        run = getattr(record, "run", "")
+        row = self._rows.get(run)
         if isinstance(record, r.RunCreated):
-            self._rows[record.run] = RunRow(
-                record.run,
-                record.job,
-                record.queue,
-                "queued",
-                0,
-                record.retry.max_attempts,
-                record.priority,
-                record.key,
-                record.labels,
-                record.parent,
-                "",
-                entry.at_us,
-                from_rfc3339(record.scheduled_at) if record.scheduled_at else 0,
-                0,
-                0,
-                entry.seq,
-                0,
-                0,
-                array("q", (place,)),
-            )
+            self._rows[run] = _created(place, entry, record)
             return None
-        row = self._rows.get(getattr(record, "run", ""))
+        if row is None and isinstance(record, r.RunRetried) and record.restored:
+            row = self._rows[run] = _rebuilt(record)
         if row is None:
             return None
         row.places.append(place)
-        status = _ENDS.get(type(record))
-        if status is not None:
-            row.status = status
-            row.finished_us, row.finished_seq = entry.at_us, entry.seq
-            row.end = len(row.places) - 1
-            return row
-        if isinstance(record, r.AttemptStarted | r.AttemptResumed):
-            row.attempt, row.code = record.attempt, record.code
-            row.started_us = row.started_us or entry.at_us
-        elif isinstance(record, r.RunRemoved):
-            del self._rows[record.run]
-        elif isinstance(record, r.AttemptStopped | r.RunDiscarded):
-            return row if row.finished_us else None
-        return None
+        if isinstance(record, r.RunRemoved):
+            del self._rows[run]
+            return None
+        handle = _BY_TYPE.get(type(record))
+        if handle is None or not handle(row, entry, record):
+            return None
+        # A copy: it may be entered later than this row changes again.
+        return msgspec.structs.replace(row, places=row.places[:])
+
+
+def ended(record: r.AnyRecord) -> Ended | None:
+    """How the run ended, if `record` is its end."""
+    match record:
+        case r.RunCompleted():
+            return Ended("completed", record.result, None)
+        case r.RunFailed():
+            return Ended("failed", r.NULL, record.error)
+        case r.RunCancelled():
+            return Ended("cancelled", r.NULL, None)
+    return None
+
+
+def _created(place: int, entry: r.Entry, record: r.RunCreated) -> RunRow:
+    return RunRow(
+        id=record.run,
+        job=record.job,
+        queue=record.queue,
+        status="queued",
+        attempt=0,
+        max_attempts=record.retry.max_attempts,
+        priority=record.priority,
+        key=record.key,
+        labels=record.labels,
+        parent=record.parent,
+        code="",
+        created_us=entry.at_us,
+        scheduled_us=from_rfc3339(record.scheduled_at) if record.scheduled_at else 0,
+        started_us=0,
+        finished_us=0,
+        created_seq=entry.seq,
+        finished_seq=0,
+        end=0,
+        places=array("q", (place,)),
+    )
+
+
+def _rebuilt(record: r.RunRetried) -> RunRow:
+    """The row of a run that had left memory, from the records that its retry brought along. Where
+    those were written is not known any more: whoever reads the run finds them in the retry."""
+    builder = RowBuilder()
+    for line in record.restored:
+        builder.add(0, r.entry_from_json(line))
+    row = builder._rows[record.run]
+    row.places = array("q")
+    return row
+
+
+def _retried(row: RunRow, _entry: r.Entry, _record: r.RunRetried) -> bool:
+    row.status = "queued"
+    row.finished_us = row.finished_seq = 0
+    return False
+
+
+def _dispatched(row: RunRow, entry: r.Entry, record: r.AttemptStarted | r.AttemptResumed) -> bool:
+    row.attempt, row.code = record.attempt, record.code
+    row.started_us = row.started_us or entry.at_us
+    return False
+
+
+def _finished(row: RunRow, entry: r.Entry, record: r.AnyRecord) -> bool:
+    end = ended(record)
+    assert end is not None
+    row.status = end.status
+    row.finished_us, row.finished_seq = entry.at_us, entry.seq
+    row.end = len(row.places) - 1
+    return True
+
+
+def _lengthened(row: RunRow, _entry: r.Entry, _record: r.AnyRecord) -> bool:
+    return bool(row.finished_us)
+
+
+_BY_TYPE: Final[dict[type[r.Record], Callable[[RunRow, r.Entry, Any], bool]]] = {
+    r.RunRetried: _retried,
+    r.AttemptStarted: _dispatched,
+    r.AttemptResumed: _dispatched,
+    r.RunCompleted: _finished,
+    r.RunFailed: _finished,
+    r.RunCancelled: _finished,
+    r.AttemptStopped: _lengthened,
+    r.RunDiscarded: _lengthened,
+}
+"""By kind of record: changes the row, and tells whether it is to be entered."""

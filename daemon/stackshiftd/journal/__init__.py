@@ -1,1 +1,1 @@
-"""The journal: the log of everything, on files or in memory, behind the contract in `contract`."""
+"""The journal: the log of everything, on files or in memory, behind the contract in `interface`."""

@@ -1,8 +1,8 @@
-"""The one thread in which the journal's writes and syncs happen, one after the other.
+"""The single thread that performs the journal's writes and syncs, one after the other.
 
 Owns the hand-over between the event loop and the disk. Knows nothing of lines and segments: it runs
-what it is given, in order, and a chore at intervals. A thread of its own, not the loop's executor,
-since a commit must never queue behind somebody else's slow call.
+the submitted work in order, and a chore at intervals. It is a thread of its own, not the loop's
+executor, because a commit must never queue behind some other slow call.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _Job = tuple[Work, asyncio.AbstractEventLoop, Callable[[Any, BaseException | Non
 
 
 class CommitThread:
-    """Runs work in order; with `chore`, also that, about every `interval_s` seconds that had work.
+    """Runs work in order, and calls `chore` (if any) up to `interval_s` seconds after work ran.
 
-    `chore` must not raise.
+    The chore runs at most once per interval, and not at all while idle. It must not raise.
     """
 
     def __init__(self, chore: Callable[[], None] | None = None, interval_s: float = 0.1) -> None:
@@ -42,7 +42,7 @@ class CommitThread:
         self._queue.put((work, loop, done))
 
     def stop(self) -> None:
-        """Run what was submitted, then end; returns when the thread is gone."""
+        """Run everything that was submitted, then end the thread; return when it has ended."""
         self._queue.put(None)
         self._thread.join()
 
@@ -58,7 +58,7 @@ class CommitThread:
                 if job is None:
                     return
                 self._do(job)
-                job = None  # Its buffers need not wait for the next one.
+                job = None  # Frees its buffers now, not when the next job arrives.
                 if self._chore is not None and due is None:
                     due = time.monotonic() + self._interval_s
             if due is not None and self._chore is not None and time.monotonic() >= due:
@@ -71,7 +71,7 @@ class CommitThread:
         error: BaseException | None = None
         try:
             result = work()
-        except BaseException as failed:  # Handed to whoever awaits; this thread must live on.
+        except BaseException as failed:  # Passed to the awaiting caller; this thread must survive.
             error = failed
-        with suppress(RuntimeError):  # The loop is closed: nobody awaits any more.
+        with suppress(RuntimeError):  # The loop is closed: nobody is waiting any more.
             loop.call_soon_threadsafe(done, result, error)

@@ -1,14 +1,14 @@
-"""The journal on files: one directory, one writer, held by a lock.
+"""The journal on files: one directory, and one writer, which holds its lock.
 
-Owns who may append, what readers see, and which snapshots and segments are kept. The parts do the
-work: `layout` checks and locks, `recovery` decides what to trust, `appending` writes, `reading`
-reads, `snapshots` keeps states.
+Owns who may append, what readers see, and which snapshots and segments are kept. The other modules
+do the work: `layout` checks and locks, `recovery` decides what to trust, `writer` writes, `reader`
+reads, `snapshots` stores states.
 
 Invariants:
 
 - Nothing is readable, and no append returns, before it is durable (with `durability = "interval"`:
-  no append returns before it is written, and readers see what is synced).
-- After a failed sync, or a write that failed for another reason than room, every append raises
+  no append returns before it is written, and readers see only what is synced).
+- After a failed sync, or a write that failed for any reason but lack of space, every append raises
   `Unknown`; what was durable before can still be read.
 """
 
@@ -33,9 +33,9 @@ from stackshiftd.journal.writer import Appender, full
 SEGMENT_SIZE: Final = 64 << 20
 RESERVE_BYTES: Final = 16 << 20
 INTERVAL_S: Final = 0.1
-"""How long an acknowledged record may be off the disk with `durability = "interval"`."""
+"""How long an acknowledged record may stay unsynced with `durability = "interval"`."""
 _TAIL_BATCH: Final = 256
-"""Entries that a follower decodes before it lets others have the loop."""
+"""Entries that a follower decodes before it yields to the event loop."""
 
 
 def _new_journal_id() -> str:
@@ -43,7 +43,7 @@ def _new_journal_id() -> str:
 
 
 class FileJournal:
-    """A `Journal` in the directory `data_dir`. Made by `open`."""
+    """A `Journal` in a data directory. Created by `open`."""
 
     @classmethod
     def open(
@@ -57,10 +57,11 @@ class FileJournal:
         interval_s: float = INTERVAL_S,
         journal_id_source: Callable[[], str] = _new_journal_id,
     ) -> FileJournal:
-        """Lock, check and recover the journal in `data_dir`; an empty or absent one is made.
+        """Lock, check and recover the journal in `data_dir`; create it if it is empty or missing.
 
-        Raises `DaemonRunning` (who holds it), `BadConfiguration` (owner, modes, network file
-        system), `JournalDamaged` (where), `NewerFormat`; and `OSError` where the disk fails.
+        Raises `DaemonRunning` (with the holder's pid), `BadConfiguration` (owner, modes, network
+        file system), `JournalDamaged` (with the place), `NewerFormat`, and `OSError` if the disk
+        fails.
         """
         fs = fs or RealFileSystem()
         layout = Layout(data_dir)
@@ -103,26 +104,31 @@ class FileJournal:
         self._closed = False
         self._followers: set[asyncio.Event] = set()
 
-    # --- What it knows ---------------------------------------------------------------------
+    # --- State -----------------------------------------------------------------------------
 
     @property
     def journal_id(self) -> str:
+        """The `jrn_…` id in every segment's header."""
         return self._appender.journal_id
 
     @property
     def recovery(self) -> Recovery:
+        """What recovery kept and set aside in `open`."""
         return self._recovery
 
     @property
     def last_seq(self) -> int:
+        """The last record written, durable or not; 0 in a new journal."""
         return self._appender.written.seq
 
     @property
     def last_at_us(self) -> int:
+        """The time of the last record written; 0 in a new journal."""
         return self._appender.last_at_us
 
     @property
     def durable_seq(self) -> int:
+        """The last record that a sync has covered."""
         return self._appender.durable.seq
 
     @property
@@ -132,25 +138,28 @@ class FileJournal:
 
     @property
     def appending(self) -> bool:
-        """Is an append in flight?"""
+        """True while an append is in flight."""
         return self._appender.in_flight
 
     @property
     def failed(self) -> bool:
-        """Has a sync or a write failed for good? With `durability = "interval"` that can happen
-        between appends."""
+        """True once a sync or a write has failed for good.
+
+        With `durability = "interval"` that can happen between appends.
+        """
         return self._appender.failure is not None
 
     def newest_snapshot(self) -> tuple[int, Path] | None:
-        """Where the newest good snapshot stands, and its file."""
+        """The sequence number and file of the newest good snapshot; None if there is none."""
         return (self._snapshot.seq, self._snapshot.path) if self._snapshot else None
 
     def free_bytes(self) -> int:
+        """Bytes free on the disk, less the reserve for work in progress; never negative."""
         return max(0, self._fs.free_bytes(self._layout.root) - self._reserve_bytes)
 
     def stats(self) -> dict[str, Any]:
-        """`journal first_seq last_seq durable_seq segments[] bytes snapshot`, as the protocol's
-        `journal.stats` tells them; `bytes` counts segments and the newest snapshot."""
+        """`journal first_seq last_seq durable_seq segments[] bytes snapshot`, as in the protocol's
+        `journal.stats`; `bytes` counts the segments and the newest snapshot."""
         spans, end = self._appender.spans, self._appender.written.end
         ends = [*(span.base for span in spans[1:]), end]
         segments = [
@@ -175,7 +184,7 @@ class FileJournal:
     # --- Appending -------------------------------------------------------------------------
 
     async def claim(self, owner: Owner, seen_seq: int, at_us: int) -> Claim:
-        """Become the writer; see the contract. The lock has kept all others out since `open`."""
+        """Become the writer; see `Journal.claim`. The lock has kept all others out since `open`."""
         assert seen_seq == self.last_seq, f"claimed at {seen_seq}, journal is at {self.last_seq}"
         epoch = Epoch(seen_seq + 1)
         opened = JournalOpened(epoch=epoch, pid=owner.pid, version=owner.version)
@@ -187,10 +196,10 @@ class FileJournal:
     async def append(
         self, epoch: Epoch, expected_seq: int, groups: Sequence[Group]
     ) -> Sequence[Place]:
-        """Make all `groups` durable; see the contract.
+        """Make all `groups` durable; see `Journal.append`.
 
-        A caller that is cancelled meanwhile does not undo it: the append goes on, and the next one
-        must wait for it.
+        Cancelling the caller does not undo it: the append continues, and the next one must wait
+        for it.
         """
         self._appender.check()
         if self._closed:
@@ -204,19 +213,28 @@ class FileJournal:
     # --- Reading ---------------------------------------------------------------------------
 
     def read(self, from_seq: int) -> Iterator[tuple[Place, Entry]]:
+        """Read the durable entries from `from_seq` on; see `Journal.read`.
+
+        Raises `JournalDamaged` at the first line that is not intact.
+        """
         durable, spans = self._appender.durable, self._appender.spans
         return reader.read(self._fs, spans, from_seq, durable.end)
 
     def search(self, words: Sequence[bytes]) -> Iterator[tuple[Place, Entry] | None]:
+        """Search the durable entries, newest first; yields None after each chunk of a file."""
         durable, spans = self._appender.durable, self._appender.spans
         return reader.search(self._fs, spans, words, durable.end)
 
     def fetch(self, places: Sequence[Place]) -> list[Entry]:
+        """Read the written entries at `places`, durable or not; see `Journal.fetch`."""
         return reader.fetch(self._fs, self._appender.spans, places, self._appender.written.end)
 
     async def tail(self, from_seq: int) -> AsyncIterator[tuple[Place, Entry]]:
-        """See the contract. Ends when the journal is closed; raises `Unknown` once it has failed
-        and all that is durable was given."""
+        """Follow the durable entries; see `Journal.tail`.
+
+        Ends when the journal is closed. After a failure, raises `Unknown` once every durable entry
+        has been yielded.
+        """
         advanced = asyncio.Event()
         self._followers.add(advanced)
         try:
@@ -225,14 +243,14 @@ class FileJournal:
                 advanced.clear()
                 durable, spans = self._appender.durable, self._appender.spans
                 if durable.seq >= next_seq:
-                    found = (
+                    entries = (
                         reader.read(self._fs, spans, next_seq, durable.end)
                         if start is None
                         else reader.read_from(self._fs, spans, start, durable.end)
                     )
-                    for given, (place, entry) in enumerate(found, 1):
+                    for count, (place, entry) in enumerate(entries, 1):
                         yield place, entry
-                        if given % _TAIL_BATCH == 0:
+                        if count % _TAIL_BATCH == 0:
                             await asyncio.sleep(0)
                     next_seq, start = durable.seq + 1, durable.end
                     continue
@@ -250,8 +268,10 @@ class FileJournal:
     # --- Snapshots, trimming, the end ------------------------------------------------------
 
     async def put_snapshot(self, seq: int, lines: Sequence[bytes], state_hash: str = "") -> None:
-        """Keep a snapshot; see the contract. Raises `Full` where there is no room for it; the ones
-        there are kept as they are then."""
+        """Store a snapshot; see `Journal.put_snapshot`.
+
+        Raises `Full` if there is no space for it; the existing snapshots are then unchanged.
+        """
         assert seq <= self.durable_seq, f"snapshot at {seq}, durable up to {self.durable_seq}"
         folder, journal = self._layout.snapshots, self.journal_id
         try:
@@ -264,6 +284,7 @@ class FileJournal:
             raise
 
     async def get_snapshot(self) -> tuple[int, list[bytes]] | None:
+        """Load the newest good snapshot in a thread; damaged ones are skipped."""
         return await asyncio.to_thread(self._load_snapshot)
 
     def _load_snapshot(self) -> tuple[int, list[bytes]] | None:
@@ -274,17 +295,18 @@ class FileJournal:
         return None
 
     def snapshot_lines(self) -> list[bytes]:
+        """Load the lines of the newest good snapshot; blocks while it reads the file."""
         found = self._load_snapshot()
         return found[1] if found is not None else []
 
     async def adopt_snapshot(self) -> None:
-        """Take notice of a snapshot that the compaction process has put there."""
+        """Find the newest good snapshot again: the compaction process may have stored one."""
         self._snapshot, _ = await asyncio.to_thread(
             snapshots.newest, self._fs, self._layout.snapshots, self.journal_id
         )
 
     async def trim(self, below_seq: int) -> None:
-        """Drop whole segments, oldest first; see the contract."""
+        """Drop whole segments, oldest first; see `Journal.trim`."""
         kept = snapshots.listed(self._fs, self._layout.snapshots)
         if len(kept) < snapshots.KEPT:
             return  # One snapshot alone may turn out damaged; then only the journal has the state.
@@ -295,16 +317,16 @@ class FileJournal:
             appender.drop_oldest()
 
     def _drop(self, path: Path) -> None:
-        with suppress(FileNotFoundError):  # The last attempt came this far.
+        with suppress(FileNotFoundError):  # An earlier attempt got this far.
             self._fs.unlink(path)
-        # Each before the next: two removals that reach the disk in the wrong order leave a gap.
+        # Sync after each: two removals that reach the disk in the wrong order would leave a gap.
         self._fs.sync_dir(path.parent)
 
     def close(self) -> None:
-        """Make what was appended durable, end the thread, give back the lock; twice is once.
+        """Make all appends durable, end the thread and release the lock; idempotent.
 
-        Raises `Unknown` if what was written is not durable after all. Writes no record:
-        `journal.closed` is the engine's to append.
+        Raises `Unknown` if something written could not be made durable. Writes no record: appending
+        `journal.closed` is the engine's task.
         """
         if self._closed:
             return

@@ -1,10 +1,11 @@
-"""The few file operations that the journal stands on, as a contract, and the real ones.
+"""The few file operations that the journal needs: a contract, and its real implementation.
 
-Owns every call into the operating system that touches the data directory. Must never hold a
-decision of the journal: no retries, no names, no recovery. All else in this package goes through
-a `FileSystem`, so that a test can fail, shorten or cut off any single call.
+Owns every operating-system call that touches the data directory. Must never contain a decision of
+the journal: no retries, no names, no recovery. The rest of this package goes through a
+`FileSystem`, so that a test can make any single call fail, fall short, or be the last before a
+crash.
 
-Descriptors are plain integers. Errors are `OSError`, as the operating system gave them.
+Descriptors are plain integers. Errors are `OSError`, as raised by the operating system.
 """
 
 from __future__ import annotations
@@ -22,20 +23,20 @@ from typing import Final, Literal, NamedTuple, Protocol
 from stackshiftd.journal.mounts import mount_type
 
 How = Literal["read", "write", "create", "lock"]
-"""`read` and `write`: it must exist. `create`: it must not. `lock`: made if absent. No symbolic
-link is followed in the last place of the path."""
+"""`read` and `write`: the file must exist. `create`: it must not. `lock`: created if missing. A
+symbolic link as the last component of the path is not followed."""
 
 Buffer = bytes | bytearray | memoryview
 NO_SPACE: Final = frozenset((ENOSPC, EDQUOT))
 CHUNK: Final = 1 << 20
-"""Bytes read at a time where a file is read from end to end."""
+"""Bytes read at a time when a whole file is read."""
 
 
 Kind = Literal["file", "directory", "link", "other"]
 
 
 class FileInfo(NamedTuple):
-    """What `lstat` tells: `mode` holds the permission bits only."""
+    """The result of `lstat`; `size` in bytes, `mode` holds the permission bits only."""
 
     kind: Kind
     size: int
@@ -44,47 +45,74 @@ class FileInfo(NamedTuple):
 
 
 class FileSystem(Protocol):
-    """File operations; each is one call of the operating system, and may fail."""
+    """File operations. Each is one call to the operating system and may raise `OSError`."""
 
-    def open(self, path: Path, how: How) -> int: ...
-    def close(self, fd: int) -> None: ...
-    def pread(self, fd: int, size: int, offset: int) -> bytes: ...
+    def open(self, path: Path, how: How) -> int:
+        """Open `path` and return its descriptor, which no child process inherits."""
+        ...
+
+    def close(self, fd: int) -> None:
+        """Close the descriptor; a lock taken on it is released."""
+        ...
+
+    def pread(self, fd: int, size: int, offset: int) -> bytes:
+        """Read up to `size` bytes at `offset`; fewer is no error, none means end of file."""
+        ...
 
     def pwrite(self, fd: int, data: Buffer, offset: int) -> int:
-        """Write at `offset`; may write less than asked and returns how much."""
+        """Write at `offset`, possibly less than all of `data`; return the number of bytes."""
         ...
 
     def sync_data(self, fd: int) -> None:
-        """Contents and size reach the disk itself, not only its cache."""
+        """Bring contents and size to the disk itself, not only to its cache."""
         ...
 
-    def truncate(self, fd: int, size: int) -> None: ...
-    def size(self, fd: int) -> int: ...
+    def truncate(self, fd: int, size: int) -> None:
+        """Cut the file to `size` bytes; not durable until the next `sync_data`."""
+        ...
+
+    def size(self, fd: int) -> int:
+        """The current size of the open file, in bytes."""
+        ...
 
     def lock(self, fd: int) -> bool:
-        """Take the exclusive lock of the file without waiting; false if another has it."""
+        """Acquire the file's exclusive lock without waiting; false if another process holds it."""
         ...
 
     def lstat(self, path: Path) -> FileInfo | None:
-        """None where there is nothing at `path`."""
+        """What is at `path`, not following a symbolic link; None if there is nothing."""
         ...
 
-    def listdir(self, path: Path) -> list[str]: ...
-    def mkdir(self, path: Path) -> None: ...
-    def rmdir(self, path: Path) -> None: ...
-    def rename(self, old: Path, new: Path) -> None: ...
-    def unlink(self, path: Path) -> None: ...
+    def listdir(self, path: Path) -> list[str]:
+        """The names in the directory, sorted."""
+        ...
+
+    def mkdir(self, path: Path) -> None:
+        """Create one directory, private to the user; raises `FileExistsError` if it exists."""
+        ...
+
+    def rmdir(self, path: Path) -> None:
+        """Remove the empty directory."""
+        ...
+
+    def rename(self, old: Path, new: Path) -> None:
+        """Rename atomically, replacing a file at `new`; not durable until `sync_dir`."""
+        ...
+
+    def unlink(self, path: Path) -> None:
+        """Remove the file's name; not durable until `sync_dir`."""
+        ...
 
     def sync_dir(self, path: Path) -> None:
-        """Names made, changed and removed in the directory reach the disk."""
+        """Make creations, renames and removals in the directory durable."""
         ...
 
     def free_bytes(self, path: Path) -> int:
-        """Bytes that an unprivileged writer may still use there."""
+        """Bytes that an unprivileged writer may still use on the file system of `path`."""
         ...
 
     def mount_type(self, path: Path) -> str:
-        """Type of the file system that holds `path`, such as `ext4`; empty if not known."""
+        """Type of the file system that holds `path`, such as `ext4`; empty if unknown."""
         ...
 
 
@@ -102,26 +130,31 @@ _KINDS: Final[dict[int, Kind]] = {
 
 
 class RealFileSystem:
-    """The operating system's files. Files are made 0600, directories 0700, whatever the umask."""
+    """The operating system's files, created with mode 0600 and directories with 0700."""
 
     def open(self, path: Path, how: How) -> int:
+        """Open with `O_NOFOLLOW | O_CLOEXEC`; a created file has mode 0600 whatever the umask."""
         fd = os.open(path, _FLAGS[how] | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         if how == "create":
-            os.fchmod(fd, 0o600)  # A umask can only take bits away, and may have taken ours.
+            os.fchmod(fd, 0o600)  # The umask may have removed bits that the owner needs.
         return fd
 
     def close(self, fd: int) -> None:
+        """close(2)."""
         os.close(fd)
 
     def pread(self, fd: int, size: int, offset: int) -> bytes:
+        """pread(2)."""
         return os.pread(fd, size, offset)
 
     def pwrite(self, fd: int, data: Buffer, offset: int) -> int:
+        """pwrite(2)."""
         return os.pwrite(fd, data, offset)
 
     def sync_data(self, fd: int) -> None:
+        """fdatasync(2); on macOS `F_FULLFSYNC`, or fsync(2) on a file system that lacks it."""
         if sys.platform == "darwin":
-            # fsync on macOS hands the data to the drive, which may keep it in its cache.
+            # fsync on macOS only hands the data to the drive, which may keep it in its cache.
             try:
                 fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
             except OSError as failed:
@@ -132,12 +165,15 @@ class RealFileSystem:
             os.fdatasync(fd)
 
     def truncate(self, fd: int, size: int) -> None:
+        """ftruncate(2)."""
         os.ftruncate(fd, size)
 
     def size(self, fd: int) -> int:
+        """The size by fstat(2)."""
         return os.fstat(fd).st_size
 
     def lock(self, fd: int) -> bool:
+        """flock(2), so the lock belongs to the descriptor and ends with the process."""
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -145,29 +181,36 @@ class RealFileSystem:
         return True
 
     def lstat(self, path: Path) -> FileInfo | None:
+        """lstat(2); sockets, devices and pipes are all `other`."""
         try:
-            found = os.lstat(path)
+            info = os.lstat(path)
         except FileNotFoundError:
             return None
-        kind = _KINDS.get(stat.S_IFMT(found.st_mode), "other")
-        return FileInfo(kind, found.st_size, stat.S_IMODE(found.st_mode), found.st_uid)
+        kind = _KINDS.get(stat.S_IFMT(info.st_mode), "other")
+        return FileInfo(kind, info.st_size, stat.S_IMODE(info.st_mode), info.st_uid)
 
     def listdir(self, path: Path) -> list[str]:
+        """The names in the directory, sorted, `.` and `..` left out."""
         return sorted(entry.name for entry in path.iterdir())
 
     def mkdir(self, path: Path) -> None:
+        """mkdir(2) with mode 0700."""
         path.mkdir(mode=0o700)
 
     def rmdir(self, path: Path) -> None:
+        """rmdir(2)."""
         path.rmdir()
 
     def rename(self, old: Path, new: Path) -> None:
+        """rename(2)."""
         old.replace(new)
 
     def unlink(self, path: Path) -> None:
+        """unlink(2)."""
         path.unlink()
 
     def sync_dir(self, path: Path) -> None:
+        """fsync(2) of the directory itself."""
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(fd)
@@ -175,20 +218,22 @@ class RealFileSystem:
             os.close(fd)
 
     def free_bytes(self, path: Path) -> int:
-        found = os.statvfs(path)
-        return found.f_bavail * found.f_frsize
+        """Available blocks by statvfs(2), in bytes."""
+        info = os.statvfs(path)
+        return info.f_bavail * info.f_frsize
 
     def mount_type(self, path: Path) -> str:
+        """See `mounts.mount_type`."""
         return mount_type(path)
 
 
 def write_all(fs: FileSystem, fd: int, data: Buffer, offset: int) -> None:
-    """Write all of `data` at `offset`: short writes are carried on."""
+    """Write all of `data` at `offset`, continuing after short writes."""
     rest = memoryview(data)
     while rest:
         wrote = fs.pwrite(fd, rest, offset)
         if wrote <= 0:
-            raise OSError(EIO, "the file system took no bytes and gave no reason")
+            raise OSError(EIO, "the file system wrote no bytes and reported no error")
         rest, offset = rest[wrote:], offset + wrote
 
 
@@ -205,7 +250,7 @@ def read_range(fs: FileSystem, fd: int, start: int, stop: int) -> bytes:
 
 
 def read_file(fs: FileSystem, path: Path) -> bytes:
-    """All of a file, as long as it was when it was opened."""
+    """The contents of a file, up to the size it had when it was opened."""
     fd = fs.open(path, "read")
     try:
         return read_range(fs, fd, 0, fs.size(fd))
@@ -214,18 +259,19 @@ def read_file(fs: FileSystem, path: Path) -> bytes:
 
 
 def temporary(path: Path) -> Path:
-    """Where a file is written before it gets its name. Left over by a crash, it is nobody's."""
+    """The path where a file is written before it gets its name. After a crash it is garbage."""
     return path.with_name(path.name + ".tmp")
 
 
 def put_file(fs: FileSystem, path: Path, parts: Iterable[Buffer]) -> None:
     """Make `path` hold `parts`, all or nothing, durable when it returns.
 
-    Written beside, synced, renamed over what was there, directory synced. What is left of a
-    failure is the temporary file at most, and that is removed where possible.
+    The parts are written to a temporary file beside it, which is synced and renamed over `path`;
+    then the directory is synced. A failure leaves at most the temporary file, which is removed if
+    possible.
     """
     beside = temporary(path)
-    if fs.lstat(beside) is not None:  # Of an earlier failure; there is one writer at a time.
+    if fs.lstat(beside) is not None:  # Left by an earlier failure: there is one writer at a time.
         fs.unlink(beside)
     try:
         fd = fs.open(beside, "create")

@@ -1,10 +1,10 @@
-"""What the engine asks of a journal, so that the same engine can stand on files, on memory (tests)
-and on a shared database.
+"""What the engine needs from a journal, so that the same engine can run on files, in memory (for
+tests) or on a shared database.
 
 `append` returns when all of it is durable, or raises. An append is a list of groups; each group is
-one atomic request: all of its entries survive or none. Sequence numbers are the engine's: they
-start at `expected_seq + 1` and have no gaps, across groups too. One append is in flight at a time;
-the engine gathers the next one meanwhile.
+one atomic request: all of its entries survive, or none. The engine assigns the sequence numbers:
+they start at `expected_seq + 1` and have no gaps, across groups too. One append is in flight at a
+time; the engine gathers the next one meanwhile.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from stackshiftd.core.records import Entry
 
 Epoch = NewType("Epoch", int)
 Place = int
-"""Where an entry lies, as its journal knows it: opaque to all others, kept beside a run so that its
-timeline is read without a search."""
+"""Where an entry is stored. Only its journal can interpret it; the engine keeps it with a run so
+that the run's timeline can be read without a search."""
 Group = Sequence[Entry]
 
 
 class Owner(NamedTuple):
-    """Who claims: the daemon's process id and version."""
+    """The claiming daemon: its process id and version."""
 
     pid: int
     version: str
 
 
 class Claim(NamedTuple):
-    """What a claim gave: the right to append, and the durable `journal.opened` that says so.
+    """The result of a claim: the right to append, and the durable `journal.opened` entry.
 
-    The entry took the sequence number after `seen_seq`; it is the epoch too, since it only grows.
-    Fold it like any other; the first append expects its `seq`.
+    The entry has the sequence number after `seen_seq`, which is also the epoch, since it only
+    grows. Fold the entry like any other; the first append expects its `seq`.
     """
 
     epoch: Epoch
@@ -42,15 +42,21 @@ class Claim(NamedTuple):
 
 
 class Torn(NamedTuple):
-    """What recovery had to set aside. Owed to the journal as a `journal.recovered` record; reported
-    again at each start until one names `quarantine`."""
+    """What recovery had to set aside: how many bytes, and the quarantine files that hold them.
+
+    The engine must append it as a `journal.recovered` record; it is reported again at each start
+    until such a record names `quarantine`.
+    """
 
     dropped_bytes: int
     quarantine: str
 
 
 class Recovery(NamedTuple):
-    """How the journal was found: everything up to `kept_seq` is there and durable."""
+    """The outcome of recovery: everything up to `kept_seq` is present and durable.
+
+    `last_at_us` is the time of that record, 0 if there is none.
+    """
 
     kept_seq: int
     last_at_us: int
@@ -58,21 +64,21 @@ class Recovery(NamedTuple):
 
 
 class Fenced(StackshiftError):
-    """Another daemon has claimed the journal since."""
+    """Another daemon has claimed the journal since, or the journal is closed."""
 
     code = "fenced"
     exit_status = 3
 
 
 class Full(StackshiftError):
-    """No room. Nothing of this append is in the journal; a later one may succeed."""
+    """No space left. Nothing of this append is in the journal; a later one may succeed."""
 
     code = "disk_full"
     exit_status = 75
 
 
 class Unknown(StackshiftError):
-    """It may or may not be in the journal. Stop serving, claim again, replay."""
+    """The append may or may not be in the journal. Stop serving, claim again, replay."""
 
     code = "append_unknown"
     exit_status = 70
@@ -83,17 +89,17 @@ class Journal(Protocol):
 
     @property
     def journal_id(self) -> str:
-        """`jrn_…`, the same for the journal's whole life."""
+        """`jrn_…`, constant for the journal's whole life."""
         ...
 
     @property
     def recovery(self) -> Recovery:
-        """How it was found when it was opened."""
+        """What recovery kept and set aside when the journal was opened."""
         ...
 
     @property
     def last_seq(self) -> int:
-        """The last record that an append took."""
+        """The last record that was appended."""
         ...
 
     @property
@@ -103,72 +109,74 @@ class Journal(Protocol):
 
     @property
     def durable_seq(self) -> int:
-        """The last record known to be durable; smaller than `last_seq` with
-        `durability = "interval"` only."""
+        """The last record known to be durable; less than `last_seq` only with
+        `durability = "interval"`."""
         ...
 
     async def claim(self, owner: Owner, seen_seq: int, at_us: int) -> Claim:
-        """Become the one writer after having read up to `seen_seq`, which must be all there is;
-        fences the last one. `at_us` is daemon time. Raises `Full` or `Unknown`."""
+        """Become the only writer, and fence the previous one. The caller must have read up to
+        `seen_seq`, the last record. `at_us` is daemon time. Raises `Full` or `Unknown`."""
         ...
 
     async def append(
         self, epoch: Epoch, expected_seq: int, groups: Sequence[Group]
     ) -> Sequence[Place]:
-        """Make all `groups` durable; the places of their entries, in order. Raises `Fenced`, `Full`
-        or `Unknown`."""
+        """Make all `groups` durable and return the places of their entries, in order. Raises
+        `Fenced`, `Full` or `Unknown`."""
         ...
 
     def read(self, from_seq: int) -> Iterator[tuple[Place, Entry]]:
-        """The entries from `from_seq` on, up to what is known durable when it is called. Begins
-        with the oldest kept one where `from_seq` was trimmed."""
+        """The entries from `from_seq` on, up to the last one known to be durable at the call.
+        Begins with the oldest kept entry if `from_seq` was trimmed."""
         ...
 
     def search(self, words: Sequence[bytes]) -> Iterator[tuple[Place, Entry] | None]:
-        """The kept entries whose lines hold all `words`, the newest first, of what is known durable
-        when it is called. None stands between them now and then, so that a search which takes long
-        can be done by parts. A look through the whole journal: for people, not for programs."""
+        """The kept entries known to be durable at the call whose lines contain all `words`, newest
+        first. None is yielded now and then, so that a long search can be done in slices. It reads
+        the whole journal: for requests by people, not by programs."""
         ...
 
     def tail(self, from_seq: int) -> AsyncIterator[tuple[Place, Entry]]:
-        """Like `read`, and then each entry as it becomes durable."""
+        """Like `read`, followed by each new entry as it becomes durable."""
         ...
 
     def fetch(self, places: Sequence[Place]) -> list[Entry]:
-        """The entries at `places` that are still kept, in order (trimmed ones are left out)."""
+        """The entries at `places` that are still kept, in that order; trimmed ones are left out."""
         ...
 
     async def put_snapshot(self, seq: int, lines: Sequence[bytes], state_hash: str = "") -> None:
-        """Keep a snapshot of the state up to `seq`, the last record of an append; the last two are
-        kept. `lines` are ASCII JSON without newlines. Durable when it returns; raises `Full`."""
+        """Store a snapshot of the state up to `seq`, the last record of an append. The last two
+        snapshots are kept. `lines` are ASCII JSON without newlines. Durable when it returns; raises
+        `Full`."""
         ...
 
     async def get_snapshot(self) -> tuple[int, list[bytes]] | None:
-        """The newest good snapshot: where it stands, and its lines as they were put. Read on from
-        the record after it."""
+        """The newest good snapshot: its sequence number, and its lines as stored; None if there is
+        none. Replay continues with the record after it."""
         ...
 
     def snapshot_lines(self) -> list[bytes]:
-        """The lines of the newest good snapshot, read now; none where there is none."""
+        """The lines of the newest good snapshot, read synchronously; empty if there is none."""
         ...
 
     async def adopt_snapshot(self) -> None:
-        """Take notice of a snapshot that another process has put there."""
+        """Look for a newer snapshot that another process has stored."""
         ...
 
     async def trim(self, below_seq: int) -> None:
-        """Drop whole segments whose entries are all below `below_seq`; nothing that the older
-        snapshot would need."""
+        """Drop whole segments whose entries are all below `below_seq`, except what the older of the
+        two snapshots would need."""
         ...
 
     def free_bytes(self) -> int:
-        """Room for records, a reserve for work under way left out; 0 means: take no new work."""
+        """Bytes available for records, less a reserve for work in progress; 0 means: accept no new
+        work."""
         ...
 
     def stats(self) -> dict[str, Any]:
-        """Where it stands and how large it is, as `journal.stats` reports it."""
+        """Its range of records and its size, as `journal.stats` reports them."""
         ...
 
     def close(self) -> None:
-        """Make all that was appended durable and let go of it."""
+        """Make all appends durable and release the journal."""
         ...

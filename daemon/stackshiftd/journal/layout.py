@@ -1,7 +1,7 @@
-"""The data directory: what lies where, who may touch it, and who holds it.
+"""The data directory: its layout, who may access it, and which process holds it.
 
-Owns the checks made before anything is believed: owner, modes, no symbolic links, no network file
-system, one holder. Must never repair what it finds wrong: it says what to do and stops.
+Owns the checks made before anything in it is trusted: owner, modes, no symbolic links, no network
+file system, one holder. Must never repair what is wrong: it says what to do and stops.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from pathlib import Path
 from typing import ClassVar, Final
 
 from stackshift_jobs.errors import BadConfiguration, StackshiftError
-from stackshiftd.journal.filesystem import FileInfo, FileSystem, write_all
+from stackshiftd.journal.filesystem import FileInfo, FileSystem, Kind, write_all
 from stackshiftd.journal.mounts import is_network
 
 
 class DaemonRunning(StackshiftError):
-    """Another process holds the data directory. Field: `pid` (null where it is not known)."""
+    """Another process holds the data directory. Field: `pid` (null if unknown)."""
 
     code: ClassVar[str] = "daemon_running"
     exit_status: ClassVar[int] = 3
 
 
 class Layout:
-    """Where things lie in the data directory `root`."""
+    """The paths in the data directory `root`."""
 
     def __init__(self, root: Path) -> None:
         self.root: Final = root
@@ -33,23 +33,25 @@ class Layout:
         self.quarantine: Final = root / "quarantine"
         self.lock: Final = root / "lock"
         self.restoring: Final = root / "restore.tmp"
-        """There while a restore is under way; what lies beside it is no journal yet."""
+        """Exists while a restore is in progress: until it is gone, the directory is not yet a
+        journal."""
 
     @property
     def folders(self) -> tuple[Path, Path, Path]:
+        """The directories of segments, snapshots and quarantine."""
         return self.journal, self.snapshots, self.quarantine
 
 
 def prepare(fs: FileSystem, layout: Layout) -> None:
-    """Make what is missing of the data directory and check what is there.
+    """Create what is missing in the data directory and check what exists.
 
-    Raises `BadConfiguration` that says what is wrong with which path.
+    Raises `BadConfiguration`, which names the path and what is wrong with it.
     """
     _ensure(fs, layout.root)
     check_root(fs, layout)
     if fs.lstat(layout.restoring) is not None:
         raise BadConfiguration(
-            f"a restore into {layout.root} was not finished",
+            f"a restore into {layout.root} did not finish",
             hint="run `stackshift journal restore` again",
         )
     for folder in layout.folders:
@@ -61,14 +63,14 @@ def prepare(fs: FileSystem, layout: Layout) -> None:
             inside = fs.lstat(folder / name)
             if inside is not None and not name.startswith("."):
                 _check_private(folder / name, inside, "file")
-    # Always: who made them may have died before their names reached the disk.
+    # Always: a process that created them may have died before their names reached the disk.
     fs.sync_dir(layout.root)
     fs.sync_dir(layout.root.parent)
 
 
 def _ensure(fs: FileSystem, folder: Path) -> None:
     if fs.lstat(folder) is None:
-        # Before the lock: another daemon may be quicker. What it made is checked like our own.
+        # Without the lock, another daemon may be quicker. What it created is checked like our own.
         with suppress(FileExistsError):
             fs.mkdir(folder)
 
@@ -82,29 +84,37 @@ def check_root(fs: FileSystem, layout: Layout) -> None:
     kind = fs.mount_type(layout.root)
     if is_network(kind):
         raise BadConfiguration(
-            f"{layout.root} lies on a network file system ({kind}), which keeps neither locks nor "
-            "syncs reliably enough for a journal",
+            f"{layout.root} is on a network file system ({kind}), whose locks and syncs are not "
+            "reliable enough for a journal",
             hint="set [project] data_dir or STACKSHIFT_DATA_DIR to a directory on a local disk",
         )
 
 
 def _check_private(path: Path, info: FileInfo, kind: str) -> None:
     if info.kind != kind:
-        found = "a symbolic link" if info.kind == "link" else f"a {info.kind}"
         raise BadConfiguration(
-            f"{path} is {found}, and must be a {kind}", hint="move it away, then start again"
+            f"{path} is {_KIND_WORDS[info.kind]}; it must be a {kind}",
+            hint="move it away, then start again",
         )
     if info.uid != os.geteuid():
         raise BadConfiguration(
-            f"{path} belongs to user {info.uid}, not to user {os.geteuid()} who runs this",
-            hint="run it as the owner, or give the data directory back with chown",
+            f"{path} belongs to user {info.uid}, but this process runs as user {os.geteuid()}",
+            hint="run it as the owner, or change the owner with chown",
         )
     if info.mode & 0o077:
-        wanted = "700" if kind == "directory" else "600"
+        mode = "700" if kind == "directory" else "600"
         raise BadConfiguration(
-            f"{path} is open to other users (mode {info.mode:03o})",
-            hint=f"chmod {wanted} {path}",
+            f"{path} is accessible to other users (mode {info.mode:03o})",
+            hint=f"chmod {mode} {path}",
         )
+
+
+_KIND_WORDS: Final[dict[Kind, str]] = {
+    "file": "a file",
+    "directory": "a directory",
+    "link": "a symbolic link",
+    "other": "neither a file nor a directory",
+}
 
 
 class HeldLock:
@@ -116,7 +126,7 @@ class HeldLock:
 
     @classmethod
     def take(cls, fs: FileSystem, layout: Layout, pid: int) -> HeldLock:
-        """Take the lock and leave `pid` in it; raises `DaemonRunning` naming the holder."""
+        """Acquire the lock and write `pid` into it; raises `DaemonRunning`, naming the holder."""
         before = fs.lstat(layout.lock)
         if before is not None:
             _check_private(layout.lock, before, "file")
@@ -125,7 +135,7 @@ class HeldLock:
             if not fs.lock(fd):
                 raise _held(layout, fs.pread(fd, 32, 0))
             text = b"%d\n" % pid
-            # The pid is for people; who holds the lock is decided by flock alone.
+            # The pid is for people; flock alone decides who holds the lock.
             write_all(fs, fd, text, 0)
             fs.truncate(fd, len(text))
         except BaseException:
@@ -135,18 +145,17 @@ class HeldLock:
         return cls(fs, fd)
 
     def release(self) -> None:
-        """Give it back; doing so twice is once."""
+        """Release the lock; idempotent."""
         if self._fd is not None:
             fd, self._fd = self._fd, None
             self._fs.close(fd)
 
 
 def _held(layout: Layout, text: bytes) -> DaemonRunning:
-    known = text.strip().isdigit()
-    pid = int(text) if known else None
-    who = f"process {pid}" if known else "another process"
+    pid = int(text) if text.strip().isdigit() else None
+    holder = "another process" if pid is None else f"process {pid}"
     return DaemonRunning(
-        f"{layout.root} is in use by {who}",
+        f"{layout.root} is in use by {holder}",
         hint="stackshift daemon status, or stackshift daemon stop",
         pid=pid,
     )

@@ -2,15 +2,16 @@ r"""One line of the journal: its layout, written and read.
 
     {"crc":"a8f20a16","seq":17,"at":"2026-11-22T06:57:11.123456Z","wm":15,"part":[1,2],"kind":…}\n
 
-Owns the layout of a line; knows no file. The layout is fixed, key by key, so that a line is found,
-checked and placed without parsing its JSON; it is JSON all the same, for `jq` and people.
+Owns the layout of a line; knows no files. The order of the keys is fixed, so that a line can be
+found, checked and placed without parsing its JSON. It is valid JSON all the same, for `jq` and for
+people.
 
 - `crc` is crc32, eight lower-case hex digits, over the bytes after `{"crc":"xxxxxxxx",` up to the
-  newline: a line is checked before anything in it is believed.
-- `wm`, the watermark, is the highest sequence number known to be on disk when the line was made.
-- `part` stands in lines of an append of several: number and count, from 1.
-- `v` stands in lines of a kind whose version is over 1.
-- Then the record's own JSON, `kind` first. All of it is ASCII, and none of it holds a newline.
+  newline: a line is checked before anything in it is trusted.
+- `wm`, the watermark, is the highest sequence number known to be on disk when the line was written.
+- `part` is present in appends of several records: number and count, from 1.
+- `v` is present for kinds whose version is greater than 1.
+- Then follows the record's own JSON, `kind` first. All of it is ASCII and contains no newline.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from stackshiftd.core.records import VERSIONS, AnyRecord, Entry
 
 PREFIX: Final = b'{"crc":"'
 CHECKED_FROM: Final = len(PREFIX) + len('xxxxxxxx",')
-"""Where in a line the bytes that its crc covers begin."""
+"""Offset in a line of the first byte that its crc covers."""
 
 _LAYOUT: Final = re.compile(
     rb'"seq":([1-9][0-9]{0,18}),'
@@ -47,8 +48,8 @@ NEWER_HINT: Final = "install the newer version again, or restore a backup made b
 
 
 class Head(NamedTuple):
-    """What a line says about itself, its record aside. `body` is where in the buffer the record's
-    JSON begins, its opening brace left out."""
+    """Everything in a line but its record. `body` is the offset in the buffer where the record's
+    JSON begins, after its opening brace."""
 
     seq: int
     second: bytes
@@ -61,16 +62,17 @@ class Head(NamedTuple):
 
     @property
     def at_us(self) -> int:
+        """The record's time in microseconds since 1970."""
         return _second_us(self.second) + self.micros
 
 
 def sealed(checked: bytes) -> bytes:
-    """The line whose bytes after its crc are `checked`, newline and all."""
+    """The whole line, with its newline, whose bytes after the crc are `checked`."""
     return b'{"crc":"%08x",%b\n' % (crc32(checked), checked)
 
 
 def is_intact(buffer: bytes, start: int, stop: int) -> bool:
-    """Do the bytes from `start` up to `stop` (its newline left out) carry their own crc?"""
+    """True if the line from `start` up to `stop`, without its newline, matches its crc."""
     inside = start + CHECKED_FROM
     return (
         stop > inside
@@ -81,9 +83,9 @@ def is_intact(buffer: bytes, start: int, stop: int) -> bool:
 
 
 def head(buffer: bytes, start: int, stop: int) -> Head | None:
-    """The head of the line at `start`, or None where no intact line lies there.
+    """The head of the line at `start`, or None if there is no intact line.
 
-    Raises `NewerFormat` where it is intact, but of a layout, kind or version not known here.
+    Raises `NewerFormat` if the line is intact but has an unknown layout, kind or version.
     """
     if not is_intact(buffer, start, stop):
         return None
@@ -100,42 +102,37 @@ def head(buffer: bytes, start: int, stop: int) -> Head | None:
             seq=int(seq),
             kind=name,
         )
-    return Head(
-        int(seq),
-        second,
-        int(micros),
-        int(watermark),
-        int(part or 1),
-        int(parts or 1),
-        name,
-        found.end(),
-    )
+    append = int(part or 1), int(parts or 1)
+    return Head(int(seq), second, int(micros), int(watermark), *append, name, found.end())
 
 
 def decode(line: bytes) -> Entry:
-    """The entry that `line` (with or without its newline) holds.
+    """The entry in `line`, which may end with its newline.
 
-    `Raw` fields of the record are views that keep one copy of this line alive, and nothing larger;
-    whoever keeps a small `Raw` of a large line for long takes `.copy()` of it.
+    `Raw` fields of the record are views that keep one copy of this line alive, and nothing larger.
+    To keep a small `Raw` of a large line for long, take `.copy()` of it.
 
     Raises `NewerFormat`, and `JournalDamaged` (without a place) for a line that is not intact.
     """
     stop = len(line) - 1 if line.endswith(b"\n") else len(line)
     found = head(line, 0, stop)
     if found is None:
-        raise JournalDamaged("a line of the journal does not fit its crc")
+        raise JournalDamaged("a line of the journal does not match its crc")
     try:
         record = _decode_record(b"{" + line[found.body : stop])
     except msgspec.DecodeError as bad:
         raise JournalDamaged(
-            f"record {found.seq} ({found.kind}) has an intact crc, but is no such record: {bad}",
+            f"record {found.seq} matches its crc, but is not a valid {found.kind} record: {bad}",
             seq=found.seq,
         ) from bad
     return Entry(found.seq, _second_us(found.second) + found.micros, record)
 
 
 def encode_group(group: Sequence[Entry], watermark: int) -> list[bytes]:
-    """The lines of one atomic append, in order. `watermark`: the highest seq known on disk."""
+    """The lines of one atomic append, in order.
+
+    `watermark` is the highest sequence number known to be on disk.
+    """
     count = len(group)
     if count == 1:
         return [encode_single(group[0], watermark)]
@@ -151,12 +148,12 @@ _MARKS: Final = {
 
 
 def encode_single(entry: Entry, watermark: int, part: bytes = b"") -> bytes:
-    """The line of an append of one record."""
+    """The line of one record; `part` is its `part` key, empty in an append of one record."""
     body = _encode_record(entry.record)
     if not body.isascii():
         body = body.decode("utf-8").encode("ascii", _ESCAPE)
     if b"\n" in body:
-        # Strings hold it escaped, so this one is blank space in a `Raw` that somebody laid out.
+        # In strings a newline is escaped, so this one is white space in a `Raw` from outside.
         body = body.replace(b"\n", b" ")
     seconds, micros = divmod(entry.at_us, 1_000_000)
     checked = b'"seq":%d,"at":"%b.%06dZ","wm":%d,%b%b%b' % (
@@ -171,26 +168,26 @@ def encode_single(entry: Entry, watermark: int, part: bytes = b"") -> bytes:
     return b'{"crc":"%08x",%b\n' % (crc32(checked), checked)
 
 
-if any(_MARKS.values()):
+def _version_mark(body: bytes) -> bytes:
+    """The `v` key for the record `{"kind":"…`; empty for version 1."""
+    return _MARKS[body[9 : body.index(b'"', 9)].decode("ascii")]
 
-    def _mark(body: bytes) -> bytes:
-        """What tells the version of the record `{"kind":"…`; nothing for version 1."""
-        return _MARKS[body[9 : body.index(b'"', 9)].decode("ascii")]
 
-else:
+def _no_mark(_body: bytes) -> bytes:
+    return b""
 
-    def _mark(body: bytes) -> bytes:
-        return b""
+
+_mark: Final = _version_mark if any(_MARKS.values()) else _no_mark
 
 
 def text_in_line(text: str) -> bytes:
-    """How `text` stands in a line, quotes and all: what a search for it looks for."""
+    """`text` as it is written in a line, with its quotes: what a search for it looks for."""
     return _encode_record(text).decode("utf-8").encode("ascii", _ESCAPE)
 
 
 def _as_json_escapes(bad: UnicodeError) -> tuple[str, int]:
-    r"""Characters beyond ASCII as `\uXXXX`, in pairs where they lie beyond 16 bits. In JSON they
-    stand inside strings only, so the escape means the same."""
+    r"""Characters beyond ASCII as `\uXXXX`, in surrogate pairs above 16 bits. In JSON they occur
+    only inside strings, so the escape means the same."""
     if not isinstance(bad, UnicodeEncodeError):
         raise bad
     units = bad.object[bad.start : bad.end].encode("utf-16-be")
@@ -202,14 +199,14 @@ _ESCAPE: Final = "stackshift-json-escape"
 codecs.register_error(_ESCAPE, _as_json_escapes)
 
 
-# Lines come in order of time, so thousands in a row share their second: each direction keeps the
-# last one as a pair, replaced whole, which makes it safe to share between threads.
+# Lines are in order of time, so thousands in a row share their second. Each direction caches the
+# last one as a pair that is replaced whole, which makes it safe to share between threads.
 _last_text: tuple[int, bytes] = (-1, b"")
 _last_us: tuple[bytes, int] = (b"", 0)
 
 
 def _second_text(seconds: int) -> bytes:
-    """`2026-11-22T06:57:11` of a whole second since 1970."""
+    """A whole second since 1970 as `2026-11-22T06:57:11`."""
     global _last_text
     known = _last_text
     if known[0] != seconds:
@@ -218,7 +215,7 @@ def _second_text(seconds: int) -> bytes:
 
 
 def _second_us(text: bytes) -> int:
-    """Inverse of `_second_text`, in microseconds."""
+    """The inverse of `_second_text`, in microseconds."""
     global _last_us
     known = _last_us
     if known[0] != text:

@@ -1,8 +1,9 @@
-"""A journal in memory, of the same contract: for tests of the engine and of job authors.
+"""A journal in memory with the same contract: for tests of the engine and of jobs.
 
-Owns nothing that survives the process. Entries go through the same lines as in files, so that what
-cannot be written fails here too, and what is read back is as fresh as after a restart. Appends are
-held, refused or lost on request, so that a test can stand between an append and its outcome.
+Owns nothing that survives the process. Entries are encoded to the same lines as in files, so that
+what cannot be written fails here too, and what is read back is a new object, as after a restart.
+Appends can be held, refused or lost on request, so that a test can act between an append and its
+outcome.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class MemoryJournal:
         self._open_gate.set()
         self._followers: set[asyncio.Event] = set()
         self.free = _ROOM
-        """What `free_bytes` tells; a test may set it."""
+        """What `free_bytes` returns; a test may set it."""
 
     # --- For tests -------------------------------------------------------------------------
 
@@ -61,13 +62,18 @@ class MemoryJournal:
         self._open_gate.set()
 
     def fail_next(self, error: Full | Unknown, *, written: bool = False) -> None:
-        """The next append raises `error`. `Unknown` is final, as a failed sync is; `written` tells
-        whether its entries are there after `reopened`."""
+        """Make the next append raise `error`.
+
+        `Unknown` is final, like a failed sync. `written` says whether the append's entries exist
+        after `reopened`.
+        """
         self._fault = (error, written)
 
     def reopened(self) -> MemoryJournal:
-        """The journal as another process finds it after this one was killed: what is durable is
-        there, what is in flight is not, and this one is fenced."""
+        """The journal as the next process finds it after this one was killed.
+
+        What is durable is in it, what is in flight is not, and this journal is fenced.
+        """
         self._closed = True
         other = MemoryJournal(self._journal_id)
         other._lines, other._first_seq = list(self._lines), self._first_seq
@@ -81,25 +87,31 @@ class MemoryJournal:
 
     @property
     def journal_id(self) -> str:
+        """The id given to the constructor."""
         return self._journal_id
 
     @property
     def recovery(self) -> Recovery:
+        """Empty for a new journal; never torn."""
         return self._recovery
 
     @property
     def last_seq(self) -> int:
+        """The last record whose append has succeeded."""
         return self._first_seq + len(self._lines) - 1
 
     @property
     def last_at_us(self) -> int:
+        """The time of that record; 0 in an empty journal."""
         return self._last_at_us
 
     @property
     def durable_seq(self) -> int:
+        """The same as `last_seq`: every append is durable at once."""
         return self.last_seq
 
     async def claim(self, owner: Owner, seen_seq: int, at_us: int) -> Claim:
+        """Become the writer; see `Journal.claim`."""
         assert seen_seq == self.last_seq, f"claimed at {seen_seq}, journal is at {self.last_seq}"
         epoch = Epoch(seen_seq + 1)
         opened = JournalOpened(epoch=epoch, pid=owner.pid, version=owner.version)
@@ -111,8 +123,9 @@ class MemoryJournal:
     async def append(
         self, epoch: Epoch, expected_seq: int, groups: Sequence[Group]
     ) -> Sequence[Place]:
+        """Append `groups` once the gate is open; see `Journal.append`, `hold` and `fail_next`."""
         if self._broken:
-            raise Unknown("an append before failed; what is kept is not known")
+            raise Unknown("an earlier append failed; it is unknown what was kept")
         if self._closed or epoch != self._epoch:
             raise Fenced(f"epoch {epoch} was fenced by epoch {self._epoch}")
         assert not self._in_flight, "one append at a time"
@@ -120,7 +133,7 @@ class MemoryJournal:
         lines = self._encode(groups)
         self._in_flight = True
         try:
-            await asyncio.sleep(0)  # As with a disk, others get a turn while it is in flight.
+            await asyncio.sleep(0)  # As with a disk, other tasks run while it is in flight.
             await self._open_gate.wait()
         finally:
             self._in_flight = False
@@ -132,7 +145,7 @@ class MemoryJournal:
         for group in groups:
             for entry in group:
                 seq += 1
-                assert entry.seq == seq, f"record {entry.seq} where {seq} is due"
+                assert entry.seq == seq, f"record {entry.seq} where {seq} was expected"
                 assert entry.at_us >= at_us, f"record {seq} is older than the one before it"
                 at_us = entry.at_us
             if group:
@@ -140,7 +153,7 @@ class MemoryJournal:
         return lines
 
     def _settle(self, lines: list[bytes]) -> None:
-        """The outcome of an append, whether or not its caller still waits for it."""
+        """Apply the outcome of an append, whether or not its caller is still waiting."""
         if self._closed:
             raise Unknown("the process was killed while this was in flight")
         fault, self._fault = self._fault, None
@@ -154,11 +167,13 @@ class MemoryJournal:
         self._wake_followers()
 
     def read(self, from_seq: int) -> Iterator[tuple[Place, Entry]]:
+        """Decode the entries from `from_seq` on, as they are at the call."""
         first = max(from_seq, self._first_seq)
         lines = self._lines[first - self._first_seq :]
         return ((place, decode(line)) for place, line in enumerate(lines, first))
 
     async def tail(self, from_seq: int) -> AsyncIterator[tuple[Place, Entry]]:
+        """Follow the entries; ends when closed, raises `Unknown` after a final failure."""
         advanced = asyncio.Event()
         self._followers.add(advanced)
         try:
@@ -172,7 +187,7 @@ class MemoryJournal:
                 if self._closed:
                     return
                 if self._broken:
-                    raise Unknown("an append before failed; what is kept is not known")
+                    raise Unknown("an earlier append failed; it is unknown what was kept")
                 await advanced.wait()
         finally:
             self._followers.discard(advanced)
@@ -182,12 +197,14 @@ class MemoryJournal:
             follower.set()
 
     def search(self, words: Sequence[bytes]) -> Iterator[tuple[Place, Entry] | None]:
+        """Search the lines, newest first; never yields None."""
         lines = reversed(list(enumerate(self._lines, self._first_seq)))
         return (
             (place, decode(line)) for place, line in lines if all(word in line for word in words)
         )
 
     def fetch(self, places: Sequence[Place]) -> list[Entry]:
+        """The entries with the sequence numbers `places`; trimmed ones are left out."""
         return [
             decode(self._lines[place - self._first_seq])
             for place in places
@@ -195,33 +212,39 @@ class MemoryJournal:
         ]
 
     async def put_snapshot(self, seq: int, lines: Sequence[bytes], state_hash: str = "") -> None:
+        """Keep the snapshot and the one before it; its hash is not kept."""
+        del state_hash
         assert seq <= self.last_seq, f"snapshot at {seq}, journal is at {self.last_seq}"
         kept = [old for old in self._snapshots if old[0] < seq]
         self._snapshots = [*kept, (seq, list(lines))][-_SNAPSHOTS_KEPT:]
 
     async def get_snapshot(self) -> tuple[int, list[bytes]] | None:
+        """The newest snapshot, in a list of its own; None if there is none."""
         if not self._snapshots:
             return None
         seq, lines = self._snapshots[-1]
         return seq, list(lines)
 
     def snapshot_lines(self) -> list[bytes]:
+        """The lines of the newest snapshot; empty if there is none."""
         return list(self._snapshots[-1][1]) if self._snapshots else []
 
     async def adopt_snapshot(self) -> None:
-        """See the contract: no other process can put one here."""
+        """Do nothing: no other process can store a snapshot here."""
 
     async def trim(self, below_seq: int) -> None:
-        """Drop entries below `below_seq` that the older of two snapshots covers."""
+        """Drop the entries below `below_seq` that the older of two snapshots covers."""
         if len(self._snapshots) == _SNAPSHOTS_KEPT:
             keep_from = min(below_seq, self._snapshots[0][0] + 1, self.last_seq)
             gone = max(0, keep_from - self._first_seq)
             self._lines, self._first_seq = self._lines[gone:], self._first_seq + gone
 
     def free_bytes(self) -> int:
+        """The value of `free`."""
         return self.free
 
     def stats(self) -> dict[str, Any]:
+        """As `Journal.stats`, with a single segment named `memory`."""
         size = sum(map(len, self._lines))
         kept = self._snapshots[-1] if self._snapshots else None
         return {
@@ -235,5 +258,6 @@ class MemoryJournal:
         }
 
     def close(self) -> None:
+        """Fence later appends and end all followers."""
         self._closed = True
         self._wake_followers()

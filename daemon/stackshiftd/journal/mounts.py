@@ -1,8 +1,8 @@
-"""Which file systems a journal can stand on.
+"""Which file systems can hold a journal.
 
-Owns the answer to "is this directory on a network?". A network file system may hand one lock to
-two machines and may acknowledge a sync that another client's cache undoes; no promise of the
-journal holds there.
+Owns the answer to "is this directory on a network?". A network file system may grant one lock to
+two machines, and may acknowledge a sync that another client's cache undoes; there the journal
+cannot keep its promises.
 """
 
 from __future__ import annotations
@@ -14,56 +14,26 @@ import sys
 from pathlib import Path
 from typing import Final
 
-NETWORK: Final = frozenset(
-    (
-        "9p",
-        "acfs",
-        "afpfs",
-        "afs",
-        "beegfs",
-        "ceph",
-        "cifs",
-        "coda",
-        "davfs",
-        "fuse.ceph",
-        "fuse.cephfs",
-        "fuse.davfs",
-        "fuse.davfs2",
-        "fuse.gcsfuse",
-        "fuse.glusterfs",
-        "fuse.goofys",
-        "fuse.juicefs",
-        "fuse.rclone",
-        "fuse.s3fs",
-        "fuse.seaweedfs",
-        "fuse.smbnetfs",
-        "fuse.sshfs",
-        "glusterfs",
-        "gpfs",
-        "lustre",
-        "ncpfs",
-        "nfs",
-        "nfs4",
-        "orangefs",
-        "smb",
-        "smb2",
-        "smb3",
-        "smbfs",
-        "webdav",
-    )
+_NATIVE: Final = (
+    "9p acfs afpfs afs beegfs ceph cifs coda davfs glusterfs gpfs lustre ncpfs nfs nfs4 orangefs "
+    "smb smb2 smb3 smbfs webdav"
 )
+_FUSE: Final = (
+    "ceph cephfs davfs davfs2 gcsfuse glusterfs goofys juicefs rclone s3fs seaweedfs smbnetfs sshfs"
+)
+NETWORK: Final = frozenset(_NATIVE.split()) | {f"fuse.{name}" for name in _FUSE.split()}
 
 _OCTAL: Final = re.compile(r"\\([0-7]{3})")
 _MOUNTINFO: Final = Path("/proc/self/mountinfo")
 
 
 def is_network(kind: str) -> bool:
-    """Is a file system of this type one that lies on another machine?"""
+    """True if file systems of this type are stored on another machine."""
     return kind in NETWORK
 
 
 def mount_type(path: Path) -> str:
-    """Type of the file system that holds the existing `path`; empty where that cannot be told."""
+    """Type of the file system that holds the existing `path`; empty if it cannot be determined."""
     if sys.platform == "darwin":
         return _darwin_type(path)
     try:
@@ -74,10 +44,10 @@ def mount_type(path: Path) -> str:
 
 
 def type_in_mountinfo(table: str, real: str) -> str:
-    """Type of the mount that holds the path `real`, by the text of `/proc/self/mountinfo`.
+    """Type of the mount that holds the path `real`, from the text of `/proc/self/mountinfo`.
 
     A line: `36 35 98:0 / /home rw,noatime shared:1 - ext4 /dev/sda2 rw` (proc(5)). The longest
-    mount point wins, and of several mounts on one point the last, which covers the others.
+    mount point wins, and of several mounts on one point the last, since it covers the others.
     """
     best, kind = -1, ""
     for line in table.splitlines():
@@ -93,8 +63,8 @@ def type_in_mountinfo(table: str, real: str) -> str:
 
 
 def _darwin_type(path: Path) -> str:
-    """`f_fstypename` of statfs(2). The struct up to it: two 32-bit words, five 64-bit counts, the
-    64-bit fsid, four 32-bit words; 72 bytes, then 16 of name."""
+    """`f_fstypename` of statfs(2). Before it the struct has two 32-bit words, five 64-bit counts,
+    the 64-bit fsid and four 32-bit words: 72 bytes. The name has 16."""
     libc = ctypes.CDLL(None, use_errno=True)
     statfs = getattr(libc, "statfs$INODE64", None) or libc.statfs
     room = ctypes.create_string_buffer(4096)

@@ -1,8 +1,8 @@
-"""Reading entries back by sequence number or by place, beside the writer.
+"""Reads entries by sequence number or by place, while the writer appends.
 
-Owns the way from a place to an entry. Never reads beyond the end it is given, so that no reader
-sees what is not durable, and holds no file open between calls. A segment that was trimmed meanwhile
-is not an error: its entries are no longer kept.
+Owns the way from a place to an entry. Never reads beyond the given end, so that no reader sees what
+is not durable, and keeps no file open between calls. A segment that was trimmed meanwhile is not an
+error: its entries are no longer kept.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from stackshiftd.journal.line_format import decode
 
 _SEQ: Final = re.compile(rb'\{"crc":"[0-9a-f]{8}","seq":([0-9]{1,19}),')
 _GUESS: Final = 4096
-"""Bytes read first where one line is wanted; most are shorter."""
+"""Bytes read first for a single line; most lines are shorter."""
 _NEAR: Final = 1 << 16
-"""A search by halves ends when this much is left to read through."""
+"""The binary search ends when no more than this many bytes are left to scan."""
 
 
 class SegmentSpan(NamedTuple):
-    """A segment as readers need it. Its lines lie from `base` + `header_size` on."""
+    """A segment as readers need it. Its lines begin at the place `base` + `header_size`."""
 
     path: Path
     first_seq: int
@@ -39,7 +39,7 @@ class SegmentSpan(NamedTuple):
 def read(
     fs: FileSystem, spans: Sequence[SegmentSpan], from_seq: int, end: Place
 ) -> Iterator[tuple[Place, Entry]]:
-    """The entries from `from_seq` on whose lines lie before the place `end`."""
+    """The entries from `from_seq` on whose lines are before the place `end`."""
     at = max(0, bisect_right(spans, from_seq, key=lambda span: span.first_seq) - 1)
     for number in range(at, len(spans)):
         span = spans[number]
@@ -52,7 +52,7 @@ def read(
 def read_from(
     fs: FileSystem, spans: Sequence[SegmentSpan], start: Place, end: Place
 ) -> Iterator[tuple[Place, Entry]]:
-    """The entries whose lines lie between the places `start` (a line's or segment's) and `end`."""
+    """The entries whose lines are between the places `start` (a line's or segment's) and `end`."""
     at = max(0, bisect_right(spans, start, key=lambda span: span.base) - 1)
     for number in range(at, len(spans)):
         span = spans[number]
@@ -107,8 +107,8 @@ def _lines(
 def search(
     fs: FileSystem, spans: Sequence[SegmentSpan], words: Sequence[bytes], end: Place
 ) -> Iterator[tuple[Place, Entry] | None]:
-    """The entries before the place `end` whose lines hold all `words`, the newest first. None
-    stands between them after each part of a file that was looked through."""
+    """The entries before the place `end` whose lines contain all `words`, newest first. None is
+    yielded after each chunk of a file that was searched."""
     for number in range(len(spans) - 1, -1, -1):
         span = spans[number]
         stop = min(end, spans[number + 1].base) if number + 1 < len(spans) else end
@@ -124,8 +124,8 @@ def search(
 def _search_span(
     fs: FileSystem, fd: int, span: SegmentSpan, words: Sequence[bytes], stop: int
 ) -> Iterator[tuple[Place, Entry] | None]:
-    """Backwards, a chunk at a time; the line that a chunk begins within goes with the chunk before
-    it."""
+    """Search backwards, a chunk at a time. When a chunk begins inside a line, that line is searched
+    with the chunk before it."""
     rest = b""
     while stop > span.header_size:
         start = max(span.header_size, stop - CHUNK)
@@ -156,7 +156,7 @@ def _all_of(fs: FileSystem, fd: int, span: SegmentSpan, start: int, stop: int) -
 
 
 def _lines_with(part: bytes, word: bytes, first: int) -> Iterator[tuple[bytes, int]]:
-    """The lines of `part` from `first` on that hold `word`, the last one first, with their
+    """The lines of `part` from `first` on that contain `word`, the last one first, with their
     offsets."""
     before = len(part)
     while (found := part.rfind(word, first, before)) >= 0:
@@ -167,10 +167,10 @@ def _lines_with(part: bytes, word: bytes, first: int) -> Iterator[tuple[bytes, i
 
 
 def _near(fs: FileSystem, fd: int, span: SegmentSpan, target: int, stop: int) -> int:
-    """The offset of a line at or not far before record `target`.
+    """The offset of the line of record `target`, or of a line not far before it.
 
-    Search by halves over bytes: lines lie in order of their numbers, and each begins after a
-    newline, of which there is none inside a line.
+    A binary search over bytes: lines are in order of their sequence numbers, and each begins after
+    a newline, which never occurs inside a line.
     """
     low, high = span.header_size, stop
     while high - low > _NEAR:
@@ -190,7 +190,7 @@ def _near(fs: FileSystem, fd: int, span: SegmentSpan, target: int, stop: int) ->
 
 
 def _next_line(fs: FileSystem, fd: int, offset: int, stop: int) -> int | None:
-    """Where the first line after `offset` begins, if that is before `stop`."""
+    """The offset of the first line that begins after `offset`, if that is before `stop`."""
     while offset < stop:
         chunk = fs.pread(fd, min(_NEAR, stop - offset), offset)
         if not chunk:
@@ -206,7 +206,7 @@ def _next_line(fs: FileSystem, fd: int, offset: int, stop: int) -> int | None:
 def fetch(
     fs: FileSystem, spans: Sequence[SegmentSpan], places: Sequence[Place], end: Place
 ) -> list[Entry]:
-    """The entries at `places` (before `end`) that are still kept, in the order asked for."""
+    """The entries at `places` (all before `end`) that are still kept, in the order of `places`."""
     entries: list[Entry] = []
     opened: dict[Path, int | None] = {}
     try:
@@ -249,7 +249,7 @@ def _entry_at(fs: FileSystem, fd: int, span: SegmentSpan, offset: int, stop: int
 
 
 def _damaged(span: SegmentSpan, offset: int, cause: JournalDamaged | None) -> JournalDamaged:
-    why = cause.message if cause else "no line lies there"
+    why = cause.message if cause else "there is no complete line"
     return JournalDamaged(
         f"{span.path.name} at byte {offset}: {why}",
         hint="stackshift journal verify",

@@ -1,18 +1,19 @@
-"""From what a crash left to a journal that can be trusted: before anything is read or appended.
+"""Turns what a crash left into a journal that can be trusted, before anything is read or appended.
 
-Owns the decision what is kept. Holds the lock's word for it that nobody else writes. The rules:
+Owns the decision of what is kept. Relies on the lock: nobody else writes. The rules:
 
-1. Whatever is known to have been on the disk must be there, else `JournalDamaged` and nothing is
-   touched: all sealed segments (a segment is made after the one before is durable), and in the last
-   one all up to the highest watermark that any intact line carries or a snapshot covers.
-2. Beyond that the longest prefix of whole appends is kept. The rest was never acknowledged; it is
-   moved to quarantine as it is, never dropped, and reported until a record names it.
-3. What lies in the file beyond the watermark may never have reached the disk, even if it reads
+1. Everything known to have been on disk must be present, else `JournalDamaged` is raised and
+   nothing is touched. That is all sealed segments (a segment is created only after the one before
+   it is durable), and in the last one everything up to the highest watermark that any intact line
+   carries or that a snapshot covers.
+2. Beyond that, the longest prefix of whole appends is kept. The rest was never acknowledged; it is
+   moved to quarantine unchanged, never dropped, and reported until a record names it.
+3. What the file contains beyond the watermark may never have reached the disk, even if it reads
    well: a failed sync marks pages clean. So it is copied, and the copy synced, before anything
    relies on it.
 
-Killed at any point, it does the same again: a file in quarantine is named by what it holds, and the
-segment is replaced by one rename after that.
+If killed at any point, it does the same again: a quarantine file is named after its contents, and
+the segment is replaced afterwards, by a single rename.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from stackshiftd.journal.segment import (
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A segment file with a good header; `size` in bytes."""
+    """A segment file with a valid header; `size` in bytes."""
 
     path: Path
     header: Header
@@ -68,8 +69,8 @@ class Recovered:
 def recover(fs: FileSystem, layout: Layout, new_journal_id: Callable[[], str]) -> Recovered:
     """Bring the journal in `layout` (locked, checked) into a state that can be trusted.
 
-    Raises `JournalDamaged` (fields `file`, `offset`, `seq`) or `NewerFormat`; the files are as they
-    were then.
+    Raises `JournalDamaged` (fields `file`, `offset`, `seq`) or `NewerFormat`; the files are then
+    unchanged.
     """
     segments = list_segments(fs, layout)
     if not segments:
@@ -86,7 +87,8 @@ def recover(fs: FileSystem, layout: Layout, new_journal_id: Callable[[], str]) -
         raise damaged(last, found, covered)
     remove_leftovers(fs, layout)
     for folder in layout.folders:
-        # A name may be there for us, but not on the disk: its maker died before it synced it.
+        # A visible name may not be on disk: the process that created it may have died before
+        # syncing the directory.
         fs.sync_dir(folder)
     torn = _settle(fs, layout, last, data, found)
     kept = data[: found.end]
@@ -97,9 +99,9 @@ def recover(fs: FileSystem, layout: Layout, new_journal_id: Callable[[], str]) -
 
 
 def list_segments(fs: FileSystem, layout: Layout) -> list[Segment]:
-    """All segments by their headers, oldest first; their records are not looked at.
+    """All segments by their headers, oldest first; their records are not read.
 
-    Raises `JournalDamaged` where a header is damaged or does not follow from the one before.
+    Raises `JournalDamaged` if a header is damaged or does not continue the segment before it.
     """
     segments: list[Segment] = []
     for name in sorted(fs.listdir(layout.journal)):
@@ -119,7 +121,7 @@ def list_segments(fs: FileSystem, layout: Layout) -> list[Segment]:
 
 
 def open_segment(fs: FileSystem, path: Path) -> Segment:
-    """The segment at `path`, by its header."""
+    """The segment at `path`; only its header is read. Raises `JournalDamaged`, `NewerFormat`."""
     fd = fs.open(path, "read")
     try:
         header, header_size = read_header(read_range(fs, fd, 0, MAX_HEADER), path)
@@ -129,21 +131,22 @@ def open_segment(fs: FileSystem, path: Path) -> Segment:
 
 
 def breaks_chain(before: Segment, after: Segment) -> str:
-    """Why `after` cannot follow `before`, by their headers; empty if it can."""
+    """Why `after` cannot follow `before`, judging by their headers; empty if it can."""
     if after.header.journal != before.header.journal:
         return f"it belongs to another journal ({after.header.journal})"
     if after.header.base != before.end:
         return (
-            f"it says that {after.header.base} bytes come before it, but there are {before.end}: "
-            f"{before.path.name} changed its size, or a segment is missing"
+            f"its header says that {after.header.base} bytes precede it, but there are "
+            f"{before.end}: {before.path.name} changed size, or a segment is missing"
         )
     return ""
 
 
 def check_sealed(fs: FileSystem, segments: Sequence[Segment], covered: int) -> None:
-    """Check every segment before the last that holds records beyond `covered`.
+    """Check every segment before the last that has records beyond `covered`.
 
-    The hash in the next header covers each byte, so equal hashes need no further look.
+    The hash in the next header covers every byte, so if the hashes are equal, no scan is needed.
+    Raises `JournalDamaged`.
     """
     for segment, after in pairwise(segments):
         if after.header.prev_seq <= covered:
@@ -157,8 +160,8 @@ def check_sealed(fs: FileSystem, segments: Sequence[Segment], covered: int) -> N
             raise damaged(segment, found, after.header.prev_seq)
         if not segment.header.stands_for:
             raise JournalDamaged(
-                f"{segment.path.name}: every line is intact, but the file is not the one that "
-                f"{after.path.name} follows",
+                f"{segment.path.name}: every line is intact, but the file does not match the hash "
+                f"in {after.path.name}",
                 hint=REPAIR_HINT,
                 file=str(segment.path),
                 offset=0,
@@ -180,13 +183,13 @@ def _check_reach(segments: Sequence[Segment], covered: int) -> None:
 
 
 def damaged(segment: Segment, found: Scan, durable: int) -> JournalDamaged:
-    """The error for a segment that lacks records which were on the disk, up to `durable`."""
+    """The error for a segment that lacks records up to `durable`, which were on disk."""
     durable = known_durable(found, durable)
     offset = found.fault.offset if found.fault else found.size
     why = found.fault.why if found.fault else "the file ends"
     return JournalDamaged(
         f"{segment.path.name} is damaged at byte {offset}: {why}; record {found.seq + 1} is "
-        f"missed, and records up to {durable} were on the disk",
+        f"missing, although records up to {durable} were on disk",
         hint=REPAIR_HINT,
         file=str(segment.path),
         offset=offset,
@@ -197,7 +200,7 @@ def damaged(segment: Segment, found: Scan, durable: int) -> JournalDamaged:
 def _new_journal(fs: FileSystem, layout: Layout, new_journal_id: Callable[[], str]) -> Recovered:
     if snapshots.listed(fs, layout.snapshots):
         raise JournalDamaged(
-            f"{layout.journal} holds no segments, but there are snapshots",
+            f"{layout.journal} contains no segments, but there are snapshots",
             hint="stackshift journal restore, from a backup",
             file=str(layout.journal),
             offset=0,
@@ -210,7 +213,7 @@ def _new_journal(fs: FileSystem, layout: Layout, new_journal_id: Callable[[], st
 
 
 def remove_leftovers(fs: FileSystem, layout: Layout) -> None:
-    """Remove files that a crash kept from getting their name; nothing refers to them."""
+    """Remove temporary files that a crash left before their rename; nothing refers to them."""
     for folder in layout.folders:
         for name in fs.listdir(folder):
             if name.endswith(".tmp"):
@@ -218,7 +221,8 @@ def remove_leftovers(fs: FileSystem, layout: Layout) -> None:
 
 
 def _settle(fs: FileSystem, layout: Layout, last: Segment, data: bytes, found: Scan) -> Torn | None:
-    """Make the good prefix of the last segment durable, the rest set aside; what is to report."""
+    """Make the good prefix of the last segment durable, set the rest aside, and return what must be
+    reported."""
     if found.end < len(data):
         set_aside(fs, layout, last.path, found.end, data[found.end :])
         put_file(fs, last.path, [memoryview(data)[: found.end]])
@@ -230,8 +234,8 @@ def _settle(fs: FileSystem, layout: Layout, last: Segment, data: bytes, found: S
 
 
 def _rewrite_last_line(fs: FileSystem, path: Path, data: bytes, found: Scan) -> None:
-    # All but `journal.closed` is under the watermark. It alone may be a page that a failed sync
-    # marked clean; the same bytes written again make it dirty, and so reach the disk.
+    # All but `journal.closed` is below the watermark. Only its page may be one that a failed sync
+    # marked clean; writing the same bytes again makes it dirty, so that they reach the disk.
     fd = fs.open(path, "write")
     try:
         write_all(fs, fd, data[found.last_at : found.end], found.last_at)
@@ -243,23 +247,24 @@ def _rewrite_last_line(fs: FileSystem, path: Path, data: bytes, found: Scan) -> 
 def set_aside(
     fs: FileSystem, layout: Layout, segment: Path, offset: int, rest: bytes, ending: str = "tail"
 ) -> Path:
-    """Keep `rest`, cut off `segment` at `offset`, in quarantine; durable when it returns.
+    """Put `rest`, cut off `segment` at `offset`, into quarantine and return the file.
 
-    The name holds a digest of the contents, so that doing it again after a crash changes nothing.
-    `ending` is `tail` for what `journal.recovered` will report, and another word for the rest.
+    Durable when it returns. The name contains a digest of the contents, so that doing it again
+    after a crash changes nothing. `ending` is `tail` for what `journal.recovered` will report, and
+    another word otherwise.
     """
     digest = hashlib.sha256(rest).hexdigest()[:12]
     path = layout.quarantine / f"{segment.stem}-{offset}-{digest}.{ending}"
     if fs.lstat(path) is None:
         put_file(fs, path, [rest])
     else:
-        fs.sync_dir(layout.quarantine)  # Its name may be all that the crash kept from the disk.
+        fs.sync_dir(layout.quarantine)  # A crash may have come just before its name was synced.
     return path
 
 
 def _unreported(fs: FileSystem, layout: Layout, last: Segment, found: Scan) -> Torn | None:
-    """What was cut off the last segment and no `journal.recovered` record names yet: now, or by an
-    earlier recovery that was killed before its report was written."""
+    """What was cut off the last segment, now or by an earlier recovery that was killed before it
+    was reported, and is not yet named by a `journal.recovered` record."""
     owed = [
         (name, info.size)
         for name in sorted(fs.listdir(layout.quarantine))

@@ -1,11 +1,11 @@
-"""What a segment's bytes hold: how far they are good, and what they say must be there.
+"""What a segment's bytes contain: how far they are good, and what must have been on disk.
 
-Pure: bytes in, findings out; knows no file and decides nothing. Recovery, `verify` and `repair` all
-judge by the same scan, so that none of them can believe in a record that another would drop.
+Pure: bytes in, findings out; knows no files and decides nothing. Recovery, `verify` and `repair`
+all use the same scan, so that none of them can trust a record that another would drop.
 
 - The good prefix is the longest run of whole appends, in sequence, from the header on.
-- The watermark is the highest that any intact line carries, wherever it lies: also one behind a
-  hole, or glued to the rubbish before it. It is a lower bound of what was on the disk.
+- The watermark is the highest that any intact line carries, wherever that line is: it may follow a
+  hole, or be glued to garbage before it. It is a lower bound of what was on disk.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CLOSED: Final = str(JournalClosed.__struct_config__.tag)
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Where the good prefix ends before the bytes do, and why. `seq` is the record that is missed
+    """Where the good prefix ends before the bytes do, and why. `seq` is the record expected
     there."""
 
     offset: int
@@ -35,7 +35,7 @@ class Fault:
 
 @dataclass(slots=True)
 class Scan:
-    """Findings about one segment. Offsets are within its file."""
+    """Findings about one segment. Offsets are relative to its file."""
 
     size: int
     """Bytes in the file."""
@@ -44,9 +44,10 @@ class Scan:
     seq: int
     """Last record of the good prefix; `prev_seq` of the header if it has none."""
     watermark: int
-    """Highest known durable; at least `prev_seq`, since a segment is made after all before it."""
+    """Highest record known to be durable. At least `prev_seq`: a segment is created only when all
+    records before it are durable."""
     last_at: int = 0
-    """Where the last line of the good prefix begins; 0 if there is none."""
+    """Offset of the last line of the good prefix; 0 if there is none."""
     last: Head | None = None
     """Head of that line."""
     fault: Fault | None = None
@@ -57,19 +58,19 @@ class Scan:
 
     @property
     def closed(self) -> bool:
-        """Is the last thing in it that a daemon stopped in good order?"""
+        """True if the segment is intact and ends with the record of an orderly stop."""
         return self.fault is None and self.last is not None and self.last.kind == CLOSED
 
     @property
     def at_us(self) -> int | None:
-        """Time of the last record of the good prefix."""
+        """Time of the last record of the good prefix; None if it has none."""
         return None if self.last is None else self.last.at_us
 
 
 def scan(data: bytes, start: int, prev_seq: int) -> Scan:
     """Findings about a segment `data`, whose lines begin at `start` with record `prev_seq` + 1.
 
-    Raises `NewerFormat` for a record that this program does not know, wherever it lies.
+    Raises `NewerFormat` for an intact record of an unknown kind or version, wherever it is.
     """
     found = Scan(size=len(data), end=start, seq=prev_seq, watermark=prev_seq)
     walk = _Walk(found, prev_seq + 1)
@@ -86,18 +87,18 @@ def scan(data: bytes, start: int, prev_seq: int) -> Scan:
         else:
             found.watermark = max(found.watermark, line.watermark)
             if newline < 0:
-                walk.fail(at, "the last line has no end")
+                walk.fail(at, "the last line has no newline")
             if found.fault is not None or not walk.step(line, at, stop + 1, data):
                 found.beyond.append(line.seq)
         at = stop + 1
     if found.fault is None and found.end < len(data):
-        # Whole lines all, but the append that they are part of goes on.
-        walk.fail(found.end, "the last append is not complete")
+        # All lines are whole, but the last append has more parts than there are lines.
+        walk.fail(found.end, "the last append is incomplete")
     return found
 
 
 class _Walk:
-    """Follows the sequence and the parts of appends through good lines."""
+    """Follows the sequence and the parts of appends through intact lines."""
 
     def __init__(self, found: Scan, expected: int) -> None:
         self._found = found
@@ -106,14 +107,14 @@ class _Walk:
         self._pending: list[str] = []
 
     def fail(self, offset: int, why: str) -> None:
-        """The good prefix ended; only the first reason counts."""
+        """End the good prefix at `offset`; only the first reason counts."""
         if self._found.fault is None:
             self._found.fault = Fault(offset, self._expected, why)
 
     def step(self, line: Head, at: int, after: int, data: bytes) -> bool:
-        """Take the intact line at `at`, if it is what must come next."""
+        """Accept the intact line at `at` if it is the expected next one; false if it is not."""
         if line.seq != self._expected:
-            self.fail(at, f"record {line.seq} stands where {self._expected} must be")
+            self.fail(at, f"record {line.seq} is where record {self._expected} should be")
             return False
         if (line.part, line.parts) != self._due(line.parts) or line.watermark >= line.seq:
             self.fail(at, f"record {line.seq} does not continue the append before it")
@@ -140,11 +141,11 @@ class _Walk:
 
 
 def _glued(data: bytes, start: int, stop: int) -> Iterator[Head]:
-    """The head of a whole line that ends at `stop`, but has rubbish before it.
+    """The head of a whole line that ends at `stop` but has garbage before it.
 
-    A hole that swallowed a newline leaves the next line glued to it. A payload may itself hold what
-    looks like a line, even with a crc that fits; but at least one brace of the record around it
-    follows, so that it is no JSON up to the end.
+    A hole that swallowed a newline leaves the next line glued to it. A payload may itself contain
+    what looks like a line, even with a matching crc; but then at least one brace of the record
+    around it follows, so that the rest up to `stop` is not valid JSON.
     """
     at = data.find(PREFIX, start + 1, stop)
     while at >= 0:
@@ -165,6 +166,6 @@ def _is_json(text: bytes) -> bool:
 
 
 def known_durable(found: Scan, elsewhere: int) -> int:
-    """The highest record that was certainly on disk: by the lines, or as known from elsewhere (a
-    snapshot covers it)."""
+    """The highest record that was certainly on disk: by the scanned lines, or as known from
+    `elsewhere` (a snapshot covers it)."""
     return max(found.watermark, elsewhere)

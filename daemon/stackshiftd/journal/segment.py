@@ -1,16 +1,16 @@
-r"""One file of the journal: its name, its header line, and how it is made and written.
+r"""One file of the journal: its name, its header line, and how it is created and written.
 
     journal/00000000000000000018.jsonl
     {"crc":"5d3c…","format":1,"journal":"jrn_…","first_seq":18,"prev_seq":17,"prev_hash":"…","base":4711}\n
 
 Owns the header and the write path of one file; knows nothing of appends, watermarks or recovery.
 
-- A segment is named by the first sequence number that it may hold.
+- A segment is named after the first sequence number that it may contain.
 - `base` counts the bytes of all segments before it, so that `base` + offset is a position over the
   journal's whole life: a `Place`.
-- `prev_hash` is the sha256 of the whole segment before; empty in the first one.
-- A segment is complete and durable, name and header, before the first record goes into it; all
-  records of the one before are durable by then.
+- `prev_hash` is the sha256 of the whole segment before it; empty in the first one.
+- The name and header of a segment are durable before the first record is written to it, and so are
+  all records of the segment before it.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from stackshiftd.journal.line_format import CHECKED_FROM, NEWER_HINT, is_intact,
 FORMAT: Final = 1
 NAME: Final = re.compile(r"([0-9]{20})\.jsonl")
 MAX_HEADER: Final = 1024
-"""No header is longer; one that does not end within it is damaged."""
+"""Bytes. No header is longer; a header line that does not end within it is damaged."""
 REPAIR_HINT: Final = (
-    "`stackshift journal verify` shows the places; `stackshift journal repair` sets the damaged "
-    "part aside and says what that costs"
+    "`stackshift journal verify` shows where; `stackshift journal repair` sets the damaged part "
+    "aside and reports what is lost"
 )
-"""Names no records: what `repair` keeps depends on headers and snapshots that only it looks at."""
+"""Names no records: what `repair` can keep depends on headers and snapshots that only it reads."""
 
 Count = Annotated[int, Meta(ge=0)]
 
@@ -44,8 +44,8 @@ Count = Annotated[int, Meta(ge=0)]
 class Header(msgspec.Struct, frozen=True, omit_defaults=True):
     """The first line of a segment.
 
-    `stands_for` is set by `journal repair` only, on a segment that stands in for a damaged one: the
-    sha256 of the file it stands in for, which is what the next segment's `prev_hash` names.
+    `stands_for` is set only by `journal repair`, on a segment that replaces a damaged one: it is
+    the sha256 of the replaced file, which the next segment's `prev_hash` names.
     """
 
     format: int
@@ -57,7 +57,7 @@ class Header(msgspec.Struct, frozen=True, omit_defaults=True):
     stands_for: str = ""
 
     def line(self) -> bytes:
-        """The header as it stands in the file."""
+        """The header's line, with its crc and newline."""
         return sealed(msgspec.json.encode(self)[1:])
 
 
@@ -66,19 +66,20 @@ class _Format(msgspec.Struct):
 
 
 def first_header(journal: str) -> Header:
-    """The header of a journal's very first segment."""
+    """The header of the first segment of the new journal with the id `journal`."""
     return Header(FORMAT, journal, first_seq=1, prev_seq=0, prev_hash="", base=0)
 
 
 def segment_name(first_seq: int) -> str:
+    """The file name of the segment that begins with `first_seq`: 20 digits and `.jsonl`."""
     return f"{first_seq:020d}.jsonl"
 
 
 def read_header(data: bytes, path: Path) -> tuple[Header, int]:
-    """The header that `data` (the beginning of the file `path`) opens with, and its length.
+    """The header at the beginning of `data`, the first bytes of the file `path`, and its length.
 
-    Raises `NewerFormat` and `JournalDamaged`: a header is durable before its file has a name, so
-    one that is not intact is damage, whatever follows it.
+    Raises `NewerFormat` and `JournalDamaged`: a header is durable before its file has its name, so
+    a header that is not intact is always damage, never a torn write.
     """
     end = data.find(b"\n", 0, MAX_HEADER)
     if end < 0 or not is_intact(data, 0, end):
@@ -91,7 +92,7 @@ def read_header(data: bytes, path: Path) -> tuple[Header, int]:
             )
         header = msgspec.json.decode(body, type=Header)
     except msgspec.DecodeError as bad:
-        raise _damaged(path, f"its header line is not one ({bad})") from bad
+        raise _damaged(path, f"its header line is not a valid header ({bad})") from bad
     if path.name != segment_name(header.first_seq) or header.prev_seq + 1 != header.first_seq:
         raise _damaged(path, f"its header says that it begins with record {header.first_seq}")
     return header, end + 1
@@ -112,7 +113,7 @@ class SegmentWriter:
     """The segment that is appended to. Used by one thread at a time.
 
     `size` is the end of what was written in full, and `hasher` has seen exactly those bytes: a
-    write that failed leaves both as they were.
+    failed write changes neither.
     """
 
     __slots__ = ("_fd", "_fs", "hasher", "header", "header_size", "path", "size")
@@ -129,11 +130,11 @@ class SegmentWriter:
         self.hasher = hasher
         if fs.size(self._fd) != size:
             fs.close(self._fd)
-            raise OSError(EIO, "the file changed its size between recovery and use", str(path))
+            raise OSError(EIO, "the file changed size between recovery and use", str(path))
 
     @classmethod
     def create(cls, fs: FileSystem, folder: Path, header: Header) -> SegmentWriter:
-        """Make a segment and open it; it is durable, and holds its header only."""
+        """Create a segment that contains only its header, durably, and open it."""
         path = folder / segment_name(header.first_seq)
         line = header.line()
         put_file(fs, path, [line])
@@ -141,7 +142,7 @@ class SegmentWriter:
 
     @property
     def end(self) -> int:
-        """The place where the next line will lie."""
+        """The place of the next line."""
         return self.header.base + self.size
 
     def next_header(self, first_seq: int) -> Header:
@@ -151,19 +152,23 @@ class SegmentWriter:
         )
 
     def write(self, data: Buffer) -> None:
-        """Append `data`; it is not durable yet. What a failure leaves in the file lies beyond
-        `size`: cut it, or stop."""
+        """Append `data`, without making it durable.
+
+        A failed write may leave bytes beyond `size`: the caller must `cut` them or stop.
+        """
         write_all(self._fs, self._fd, data, self.size)
         self.hasher.update(data)
         self.size += len(data)
 
     def sync(self) -> None:
+        """Make everything written so far durable."""
         self._fs.sync_data(self._fd)
 
     def cut(self) -> None:
-        """Take out of the file, durably, what a failed write left in it."""
+        """Remove, durably, what a failed write left beyond `size`."""
         self._fs.truncate(self._fd, self.size)
         self._fs.sync_data(self._fd)
 
     def close(self) -> None:
+        """Close the file; does not sync."""
         self._fs.close(self._fd)

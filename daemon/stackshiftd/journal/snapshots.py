@@ -1,13 +1,13 @@
-r"""Snapshots: the state up to a record, in a file of its own, good as a whole or not at all.
+r"""Snapshots: the state up to a record, in a file of its own, valid as a whole or not at all.
 
     snapshots/00000000000000004711.jsonl
     {"format":1,"journal":"jrn_…","seq":4711,"state_hash":"…"}\n   header
-    …\n                                                            the state's lines, as given
+    …\n                                                            the state's lines, unchanged
     {"count":1234,"sha256":"…"}\n                                  footer: lines, hash of all above
 
-Owns the file's form and which snapshots are kept. Must never read what the lines mean. A snapshot
-is durable, under its own name, before an older one is removed; two generations are kept, so that
-one which turns out damaged costs only a longer replay.
+Owns the file's format and which snapshots are kept. Must never interpret the lines. A snapshot is
+durable, under its own name, before an older one is removed. Two generations are kept, so that a
+damaged one costs only a longer replay.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ NAME: Final = re.compile(r"([0-9]{20})\.jsonl")
 
 
 class Snapshot(NamedTuple):
-    """A good snapshot."""
+    """A snapshot that was checked and is good; `size` in bytes."""
 
     seq: int
     path: Path
@@ -52,19 +52,19 @@ class _Footer(msgspec.Struct, frozen=True):
 
 
 class _Damaged(Exception):
-    """This file is no good snapshot; another may be."""
+    """This file is not a good snapshot; another may be."""
 
 
 def put(
     fs: FileSystem, folder: Path, journal: str, seq: int, lines: Sequence[bytes], state_hash: str
 ) -> Snapshot:
-    """Keep `lines` (each one line of ASCII JSON without its newline) as the snapshot at `seq`.
+    """Store `lines` (each one line of ASCII JSON without its newline) as the snapshot at `seq`.
 
-    Durable when it returns; snapshots older than the one before are removed then.
+    Durable when it returns; then only it and the one before it remain.
     """
     header = msgspec.json.encode(_Header(FORMAT, journal, seq, state_hash)) + b"\n"
     body = b"\n".join((*lines, b""))
-    assert body.count(b"\n") == len(lines), "a snapshot's line holds a newline"
+    assert body.count(b"\n") == len(lines), "a snapshot's line contains a newline"
     hasher = hashlib.sha256(header)
     hasher.update(body)
     footer = msgspec.json.encode(_Footer(len(lines), hasher.hexdigest())) + b"\n"
@@ -76,7 +76,7 @@ def put(
 
 
 def listed(fs: FileSystem, folder: Path) -> list[tuple[int, Path]]:
-    """The snapshots there by name, oldest first, good or not."""
+    """Sequence number and path of every snapshot file, oldest first, good or not."""
     return [
         (int(found[1]), folder / name)
         for name in sorted(fs.listdir(folder))
@@ -87,12 +87,12 @@ def listed(fs: FileSystem, folder: Path) -> list[tuple[int, Path]]:
 def read(fs: FileSystem, path: Path, journal: str) -> tuple[Snapshot, list[bytes]] | str:
     """The snapshot at `path` and its lines, or a sentence that says what is wrong with it.
 
-    `journal` is the id it must belong to; empty takes any. Raises `NewerFormat`.
+    `journal` is the id of the journal it must belong to; empty accepts any. Raises `NewerFormat`.
     """
     try:
         data = read_file(fs, path)
     except FileNotFoundError:
-        return "it is gone"
+        return "it no longer exists"
     try:
         header, lines = _checked(data, path)
         if journal and header.journal != journal:
@@ -110,7 +110,7 @@ def _checked(data: bytes, path: Path) -> tuple[_Header, list[bytes]]:
     try:
         footer = msgspec.json.decode(data[body_end:], type=_Footer)
         if footer.sha256 != hashlib.sha256(memoryview(data)[:body_end]).hexdigest():
-            raise _Damaged("its contents do not fit its hash")
+            raise _Damaged("its contents do not match its hash")
         header = msgspec.json.decode(data[:first], type=_Header)
     except msgspec.DecodeError as bad:
         raise _Damaged(f"its header or footer is damaged ({bad})") from bad
@@ -122,14 +122,14 @@ def _checked(data: bytes, path: Path) -> tuple[_Header, list[bytes]]:
         )
     lines = data[first:body_end].split(b"\n")[:-1] if first < body_end else []
     if len(lines) != footer.count or path.name != f"{header.seq:020d}.jsonl":
-        raise _Damaged("its header or footer does not fit the file")
+        raise _Damaged("its header or footer does not match the file")
     return header, lines
 
 
 def newest(
     fs: FileSystem, folder: Path, journal: str
 ) -> tuple[Snapshot | None, list[tuple[Path, str]]]:
-    """The newest good snapshot, and those newer than it with what is wrong with them."""
+    """The newest good snapshot or None, and every newer file with what is wrong with it."""
     bad: list[tuple[Path, str]] = []
     for _, path in reversed(listed(fs, folder)):
         found = read(fs, path, journal)

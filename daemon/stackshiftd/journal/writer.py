@@ -1,12 +1,14 @@
-"""Appending: from entries to bytes on the disk, and what a failure on the way means.
+"""Appending: from entries to bytes on disk, and what a failure in between means.
 
-Owns the segment that is written to, and how far the journal goes. The loop's thread encodes; the
-commit thread writes, syncs and begins segments; only one append is under way at a time.
+Owns the segment that is written to, and how far the journal extends. The loop's thread encodes; the
+commit thread writes, syncs and starts new segments; only one append is in flight at a time.
 
-- `written` and `durable` change in the commit thread, each replaced whole, so that any thread reads
-  a consistent one. The writer is looked at by the loop's thread only while no append is in flight.
-- No room for an append: what it left in the file is cut off, durably, and a later one may succeed.
-- Any other failure is final: what the disk holds can then be told by recovery alone.
+- `written` and `durable` change in the commit thread. Each is replaced whole, so that any thread
+  reads a consistent value. The loop's thread uses the segment writer only while no append is in
+  flight.
+- If there is no space for an append, what it left in the file is cut off, durably, and a later one
+  may succeed.
+- Any other failure is final: only recovery can then determine what is on disk.
 """
 
 from __future__ import annotations
@@ -27,14 +29,15 @@ from stackshiftd.journal.segment import Header, SegmentWriter, segment_name
 
 
 class Mark(NamedTuple):
-    """How far something goes: the last record and the place after it."""
+    """How far the journal extends: the last record and the place after it."""
 
     seq: int
     end: Place
 
 
 class _Batch(NamedTuple):
-    """An append, encoded: the segment to begin for it (or none), its bytes, and where it ends."""
+    """An encoded append: the segment to start for it (or None), its bytes, where it ends and the
+    time of its last record."""
 
     roll: Header | None
     data: bytes
@@ -43,8 +46,10 @@ class _Batch(NamedTuple):
 
 
 class Appender:
-    """The writing end of a recovered journal; `advanced` is called in the loop's thread when
-    `durable` may have grown or everything has failed."""
+    """The writing end of a recovered journal.
+
+    `advanced` is called in the loop's thread when `durable` may have grown or writing has failed.
+    """
 
     def __init__(
         self,
@@ -79,10 +84,10 @@ class Appender:
     # --- In the loop's thread --------------------------------------------------------------
 
     async def append(self, groups: Sequence[Group]) -> Sequence[Place]:
-        """Make `groups`, which follow the last record, durable; the places of their entries. None
-        may be in flight.
+        """Make `groups`, which follow the last record, durable; return the places of their entries.
 
-        Raises `Full` or `Unknown`. A caller that is cancelled meanwhile does not undo it.
+        No other append may be in flight. Raises `Full` or `Unknown`. Cancelling the caller does not
+        undo it.
         """
         self.check()
         batch, places = self._encode(groups)
@@ -107,18 +112,18 @@ class Appender:
         return places
 
     def check(self) -> None:
-        """Raise `Unknown` once anything has failed for good."""
+        """Raise `Unknown` if a write or sync has failed for good."""
         if self.failure is not None:
             raise unknown(self.failure) from self.failure
 
     def _encode(self, groups: Sequence[Group]) -> tuple[_Batch, list[Place]]:
-        """Lines and places of an append; a mistake of ours is raised before anything is written."""
+        """Lines and places of an append; asserts the order of its entries before any is written."""
         seq, at_us, watermark = self.written.seq, self.last_at_us, self.durable.seq
         lines: list[bytes] = []
         for group in groups:
             for entry in group:
                 seq += 1
-                assert entry.seq == seq, f"record {entry.seq} where {seq} is due"
+                assert entry.seq == seq, f"record {entry.seq} where {seq} was expected"
                 assert entry.at_us >= at_us, f"record {seq} is older than the one before it"
                 at_us = entry.at_us
             if len(group) == 1:
@@ -138,12 +143,15 @@ class Appender:
         return _Batch(roll, data, Mark(seq, at), at_us), places
 
     def drop_oldest(self) -> None:
-        """Forget the oldest segment, whose file is gone."""
+        """Forget the oldest segment; its file was already removed."""
         with self._spans_lock:
             self.spans = self.spans[1:]
 
     def close(self) -> None:
-        """Finish what was submitted, make it durable, let go of the file. Raises `Unknown`."""
+        """Finish submitted appends, make them durable and close the file.
+
+        Raises `Unknown` if something written could not be made durable.
+        """
         self._thread.stop()
         try:
             if self.failure is None and self.durable != self.written:
@@ -165,7 +173,7 @@ class Appender:
                 self._writer.sync()
         except Full:
             raise
-        except BaseException as failed:  # Whatever it was, the file is in an unknown state now.
+        except BaseException as failed:  # Whatever it was, the file's state is now unknown.
             self.failure = failed
             raise unknown(failed) from failed
         self.written, self.last_at_us = batch.mark, batch.at_us
@@ -184,8 +192,8 @@ class Appender:
             raise full(failed) from failed
 
     def _roll(self, header: Header) -> None:
-        """Begin a new segment. All of the old one is durable first: that is what recovery takes a
-        sealed segment for."""
+        """Start a new segment, after making all of the old one durable: recovery relies on sealed
+        segments being complete."""
         old = self._writer
         if self.durable != self.written:
             old.sync()
@@ -196,7 +204,7 @@ class Appender:
             named = self._fs.lstat(self._folder / segment_name(header.first_seq)) is not None
             if failed.errno not in NO_SPACE or named:
                 raise
-            # No room for even an empty file: it never got its name, and the old one goes on.
+            # No space for even an empty file: it never got its name; the old one stays in use.
             raise full(failed) from failed
         self.durable = self.written = Mark(self.written.seq, self._writer.end)
         span = SegmentSpan(
@@ -207,7 +215,7 @@ class Appender:
         old.close()
 
     def _sync_chore(self) -> None:
-        """With `durability = "interval"`: sync what was written since the last time."""
+        """With `durability = "interval"`: sync what was written since the last sync."""
         if self.failure is None and self.durable != self.written:
             self._sync()
             loop = self._loop
@@ -223,16 +231,16 @@ class Appender:
 
 
 def full(cause: OSError) -> Full:
-    """The refusal for lack of room."""
+    """The error for an append or snapshot refused for lack of space."""
     return Full(
-        f"no room for the journal: {cause.strerror}",
-        hint="make room on the disk; it goes on by itself",
+        f"no space for the journal: {cause.strerror}",
+        hint="free some disk space; work then continues by itself",
     )
 
 
 def unknown(cause: BaseException) -> Unknown:
-    """The final failure."""
+    """The error for a final failure of writing, caused by `cause`."""
     return Unknown(
-        f"writing the journal failed ({cause}); what the disk holds is not known",
-        hint="the daemon must stop and recover from the journal when it starts again",
+        f"writing to the journal failed ({cause}); what is on disk is unknown",
+        hint="the daemon must stop; it recovers from the journal at its next start",
     )

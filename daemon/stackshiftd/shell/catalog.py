@@ -1,4 +1,4 @@
-"""What the daemon knows of jobs: what the workers' greetings say, and what a start makes of it."""
+"""The jobs that the daemon knows, from its workers' greetings, and what a start of one means."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from msgspec import Raw
 from stackshift_jobs.errors import BadConfiguration, Busy, NotFound, PayloadRefused, Usage
 from stackshift_jobs.project.config import Config
 from stackshift_jobs.values.durations import MAX_DURATION_MS, parse_time
+from stackshift_jobs.values.limits import KEY_TTL_MS, MAX_PRIORITY
 from stackshift_jobs.values.names import check_key, check_name
 from stackshift_jobs.values.strict_json import canonical, dumps, loads
 from stackshift_jobs.values.templates import fill
@@ -25,11 +26,10 @@ from stackshiftd.core.records import (
     RetryTerms,
     RunLimits,
 )
-from stackshiftd.shell.params import KEY_TTL_MS, within
+from stackshiftd.shell.params import within
 from stackshiftd.worker.frames import FailedModule, JobFacts
 
 MAX_ATTEMPTS: Final = 1_000_000
-MAX_PRIORITY: Final = 1_000_000
 MAX_LABELS: Final = 32
 
 
@@ -51,7 +51,7 @@ class StartParams(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Catalog:
-    """The jobs that can be started. Emptied never: what the last good workers said stays."""
+    """The jobs that can be started. It is never emptied: the last greeting stays in effect."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -69,11 +69,12 @@ class Catalog:
         self.jobs: dict[str, JobFacts] = {}
         self.codes: dict[str, str] = {}
         self.queues: dict[str, QueueTerms] = {}
-        """What the job modules say of queues."""
+        """The limits of queues that the job modules declare."""
         self.failed: list[FailedModule] = []
         self.greeted = False
+        """True once a worker has greeted."""
         self.importing = ""
-        """The module that a worker began to import last."""
+        """The module whose import a worker began last."""
         self._checks: dict[str, Callable[[Any], Any]] = {}
 
     def learn(
@@ -82,7 +83,7 @@ class Catalog:
         failed: list[FailedModule],
         queues: dict[str, QueueTerms] | None = None,
     ) -> None:
-        """What a worker's greeting says."""
+        """Replace everything with the contents of a worker's greeting."""
         self.greeted = True
         self.queues = queues or {}
         self.jobs = {job.name: job for job in jobs}
@@ -91,8 +92,11 @@ class Catalog:
         self._checks.clear()
 
     def find(self, name: str) -> JobFacts:
-        """The job of that name. Raises `NotFound` with near names, or `BadConfiguration` where it
-        may be missing because a module did not import."""
+        """The job with this name.
+
+        Raises `NotFound` with similar names, `BadConfiguration` if the job may be missing because a
+        module could not be imported, and `Busy` before the first greeting.
+        """
         job = self.jobs.get(name)
         if job is not None:
             return job
@@ -100,7 +104,7 @@ class Catalog:
             at = f": {self.importing} is being imported" if self.importing else ""
             raise Busy(
                 f"no worker has loaded the job modules yet{at}",
-                hint="try again; if it stays so: stackshift jobs check, stackshift daemon logs",
+                hint="try again; if this persists: stackshift jobs check, stackshift daemon logs",
             )
         near = difflib.get_close_matches(name, self.jobs, 3)
         if self.failed:
@@ -110,19 +114,22 @@ class Catalog:
                 f"{first.file}:{first.line}: {first.type}: {first.message}",
                 hint="stackshift jobs check",
                 near=near,
-                failed_modules=[msgspec.to_builtins(each) for each in self.failed],
+                failed_modules=[msgspec.to_builtins(module) for module in self.failed],
             )
         hint = f"did you mean {near[0]}?" if near else "stackshift jobs list"
         raise NotFound(f"no job is named {name!r}", hint=hint, near=near)
 
     def start_command(self, params: StartParams, run: str, now_us: int) -> StartRun:
-        """The command that a start stands for. Raises what is wrong with it."""
+        """The command that starts the run `run` with `params`.
+
+        Raises what `find` raises, `Usage`, and `PayloadRefused`.
+        """
         job = self.find(params.job)
         key = params.idempotency_key
         needed = key is not None or bool(job.concurrency_key)
         payload, value = self._payload(job, params.payload, needed)
         if key is not None:
-            check_key(key, "idempotency key")
+            check_key(key, "an idempotency key")
         elif params.idempotency_ttl_ms is not None:
             raise Usage("idempotency_ttl_ms is given without an idempotency_key")
         terms = self.terms(job)
@@ -149,17 +156,17 @@ class Catalog:
         )
 
     def key_of(self, job: str, payload: Any) -> str | None:
-        """The concurrency key of a payload of `job`; None where the job is not known any more.
-        Raises `PayloadRefused`."""
-        found = self.jobs.get(job)
-        return concurrency_key(found, payload) if found is not None else None
+        """The concurrency key of a payload for `job`; None if the job is no longer known. Raises
+        `PayloadRefused`."""
+        facts = self.jobs.get(job)
+        return concurrency_key(facts, payload) if facts is not None else None
 
     def terms(self, job: JobFacts) -> RetryTerms:
-        """How often the job is tried: what it says, else what the project says."""
+        """The retry terms of the job: its own, or else the project's."""
         return job.retry if job.retry is not None else self._terms
 
     def key_ttl_ms(self, job: JobFacts) -> int:
-        """How long the key of a start lives that does not say: what the job says, else 30 days."""
+        """How long idempotency keys live by default: as the job says, or else 30 days."""
         ttl_ms = job.idempotency_ttl_ms
         return KEY_TTL_MS if ttl_ms is None else ttl_ms
 
@@ -170,7 +177,7 @@ class Catalog:
         return within(ttl_ms, 0, MAX_DURATION_MS, "idempotency_ttl_ms")
 
     def _payload(self, job: JobFacts, raw: Raw, needed: bool) -> tuple[bytes, Any]:
-        """The payload, checked, as ASCII JSON; and its value where something needs it."""
+        """The checked payload as ASCII JSON, and its value (None unless `needed` or checked)."""
         text = bytes(raw)
         limit = self._config.limits.payload_bytes
         if not needed and job.schema is None and len(text) <= limit and _is_plainly_strict(text):
@@ -183,13 +190,13 @@ class Catalog:
         return dumps(value, limit * 6), value
 
     def _check(self, job: JobFacts, schema: dict[str, Any], value: Any) -> None:
-        """Does the payload fit the job's type? Raises `PayloadRefused` with path and what is
-        due."""
-        import fastjsonschema  # only where a job has a typed payload
+        """Check the payload against the job's type. Raises `PayloadRefused` with the path and what
+        is expected there."""
+        import fastjsonschema  # Only needed if a job has a typed payload.
 
         check = self._checks.get(job.name)
         if check is None:
-            # Defaults are the type's to fill in: a payload is kept, and compared, as it was given.
+            # The type fills in defaults later: a payload is stored, and compared, as it came.
             check = self._checks[job.name] = fastjsonschema.compile(schema, use_default=False)
         try:
             check(value)
@@ -197,26 +204,26 @@ class Catalog:
             path = "$" + "".join(
                 f"[{part}]" if part.isdigit() else f".{part}" for part in bad.path[1:]
             )
-            told = bad.message.removeprefix(bad.name or "").strip()
+            why = bad.message.removeprefix(bad.name or "").strip()
             if bad.rule == "additionalProperties" and bad.rule_definition is False:
                 own = sorted(bad.definition.get("properties", ()))
                 path += "." + min(bad.value.keys() - set(own))
-                told = "not a field of the payload; its fields: " + (", ".join(own) or "none")
+                why = "not a field of the payload; its fields: " + (", ".join(own) or "none")
             raise PayloadRefused(
-                f"payload of {job.name} at {path}: {told}",
+                f"payload of {job.name} at {path}: {why}",
                 hint=f"stackshift jobs schema {job.name}",
                 path=path,
             ) from bad
 
 
 def concurrency_key(job: JobFacts, payload: Any) -> str:
-    """The concurrency key of a run of `job`; nothing if the job has none. Raises `PayloadRefused`
-    for a payload that does not give one."""
+    """The concurrency key of a run of `job`; empty if the job has none. Raises `PayloadRefused` if
+    the payload does not give a valid key."""
     if not job.concurrency_key:
         return ""
-    made = fill(job.concurrency_key, payload)
+    key = fill(job.concurrency_key, payload)
     try:
-        return check_key(made, "concurrency key")
+        return check_key(key, "a concurrency key")
     except Usage as bad:
         raise PayloadRefused(
             f"the concurrency key {job.concurrency_key!r} with this payload: {bad.message[:200]}",
@@ -227,29 +234,29 @@ def concurrency_key(job: JobFacts, payload: Any) -> str:
 
 _PLAIN_BYTES: Final = 4096
 _HUGE: Final = re.compile(rb"[0-9.][eE]|[0-9]{300}")
-"""Digits that may be a number past what a float holds: `1e999` would be read as Infinity."""
+"""Digits that may be a number too large for a float: `1e999` would be read as Infinity."""
 
 
 def _is_plainly_strict(text: bytes) -> bool:
-    """Is it so simple that the parser which found it has checked all there is? One key cannot stand
-    twice, and without a second bracket nothing is nested."""
+    """True if the text is so simple that the parser of the request has already checked everything:
+    a single key cannot be a duplicate, and two brackets cannot nest too deeply."""
     return (
         len(text) <= _PLAIN_BYTES
         and text.isascii()
         and text.count(b":") <= 1
         and text.count(b"[") + text.count(b"{") <= 2
         and _HUGE.search(text) is None
-        and b"\\u" not in text  # may be half a character
+        and b"\\u" not in text  # May be an unpaired surrogate.
     )
 
 
 def _labels(labels: dict[str, str]) -> dict[str, str]:
     if len(labels) > MAX_LABELS:
-        raise Usage(f"{len(labels)} labels; the limit is {MAX_LABELS}")
+        raise Usage(f"there are {len(labels)} labels; the limit is {MAX_LABELS}")
     for name, text in labels.items():
         check_name(name, "label")
         if text:
-            check_key(text, "label's value")
+            check_key(text, "a label's value")
     return labels
 
 
@@ -262,5 +269,5 @@ def _due(params: StartParams, now_us: int) -> int:
         return 0
     due_us = parse_time(params.scheduled_at)
     if due_us > now_us + MAX_DURATION_MS * 1000:
-        raise Usage(f"scheduled_at {params.scheduled_at} is over 10 years away")
+        raise Usage(f"scheduled_at {params.scheduled_at} is more than 10 years away")
     return max(due_us, 1)

@@ -1,5 +1,5 @@
-"""Ids of runs and events: `run_` or `evt_` and a ULID in lower case, so that they sort by time of
-creation."""
+"""Ids of runs and events: `run_` or `evt_` and a ULID in lower case, so that ids sort by creation
+time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Final
 
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
-"""Crockford's: no i, l, o, u, which are misread."""
+"""Crockford's base 32: without i, l, o and u, which are easily misread."""
 _PAIRS: Final = [a + b for a in _ALPHABET for b in _ALPHABET]
 
 
@@ -23,7 +23,7 @@ def _chance() -> int:
 
 
 class Ids:
-    """Makes them: 48 bits of time in ms, 80 bits of chance (github.com/ulid/spec)."""
+    """Generates ids: 48 bits of time in ms, 80 random bits (github.com/ulid/spec)."""
 
     def __init__(
         self, clock_us: Callable[[], int] = _wall_us, chance: Callable[[], int] = _chance
@@ -32,11 +32,11 @@ class Ids:
         self._chance = chance
 
     def run(self) -> str:
-        """A new id of a run."""
+        """A new run id."""
         return f"run_{self._ulid()}"
 
     def event(self) -> str:
-        """A new id of an event."""
+        """A new event id."""
         return f"evt_{self._ulid()}"
 
     def _ulid(self) -> str:
@@ -53,5 +53,5 @@ class Ids:
 
 @lru_cache(4)
 def _time_digits(ms: int) -> str:
-    """Ten digits of base 32."""
+    """The time as ten base 32 digits."""
     return "".join(_ALPHABET[ms >> shift & 31] for shift in range(45, -1, -5))

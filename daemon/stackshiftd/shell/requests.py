@@ -1,7 +1,9 @@
-"""What clients and handlers may ask alike, from params to a command: state, locks, events.
+"""The requests that both clients and handlers can make, from params to a command: state, locks,
+events.
 
-One reading of each method's params, for requests on the socket and for calls of `ctx`. What a
-worker sends was checked by the SDK when it was encoded; what a client sends is checked here.
+Each method's params are read in one place, for requests on the socket and for calls of `ctx`.
+Values from a worker were checked by the SDK when they were encoded; those from a client are checked
+here (`strict`). All makers of commands raise `Usage`, those with values `PayloadRefused` too.
 """
 
 from __future__ import annotations
@@ -17,31 +19,39 @@ from msgspec.json import Decoder
 from stackshift_jobs.errors import Usage
 from stackshift_jobs.project.config import Config
 from stackshift_jobs.values.durations import MAX_DURATION_MS, parse_time
+from stackshift_jobs.values.limits import (
+    EVENT_TTL_MS,
+    KEY_TTL_MS,
+    MAX_EVENTS,
+    MAX_HOLDER,
+    ON_TIMEOUT,
+)
 from stackshift_jobs.values.names import check_key, check_name
 from stackshift_jobs.values.strict_json import canonical, dumps, loads
 from stackshiftd.core import commands as c
 from stackshiftd.shell.ids import Ids
-from stackshiftd.shell.params import KEY_TTL_MS, Params, within
+from stackshiftd.shell.params import Params, within
 
-EVENT_TTL_MS: Final = 7 * 86_400_000
 MAX_PAGE: Final = 1000
-MAX_EVENTS: Final = 32
-"""Events that one wait may name."""
-MAX_HOLDER: Final = 128
-ON_TIMEOUT: Final = ("fail", "continue", "cancel")
 
 
 class GetState(Params):
+    """The params of `state.get`."""
+
     key: str
 
 
 class ListState(Params):
+    """The params of `state.list`: a page of the keys with a prefix, beginning after `after`."""
+
     prefix: str = ""
     limit: int = MAX_PAGE
     after: str | None = None
 
 
 class SetState(Params):
+    """The params of `state.set`. Expiry is relative or absolute; `if_version` 0: only if absent."""
+
     key: str
     value: Raw
     ttl_ms: int | None = None
@@ -51,17 +61,23 @@ class SetState(Params):
 
 
 class DeleteState(Params):
+    """The params of `state.delete`."""
+
     key: str
     if_version: int | None = None
 
 
 class IncrementState(Params):
+    """The params of `state.increment`; `by` is a number."""
+
     key: str
     by: Raw = Raw(b"1")
     ttl_ms: int | None = None
 
 
 class SendEvent(Params):
+    """The params of `event.send`; `ttl_ms` is how long the event waits for a run."""
+
     name: str
     payload: Raw = Raw(b"{}")
     correlation_key: str | None = None
@@ -71,7 +87,8 @@ class SendEvent(Params):
 
 
 class AwaitEvent(Params):
-    """Of a handler alone. A pair is a name and a correlation key, empty for none."""
+    """The params of `event.wait`, for handlers only. Each event is a name and a correlation key,
+    empty for none."""
 
     events: list[tuple[str, str]]
     timeout_ms: int | None = None
@@ -79,8 +96,8 @@ class AwaitEvent(Params):
 
 
 class AcquireLock(Params):
-    """A client gives `ttl_ms` and `asker`; for a handler `ttl_ms` 0 is none, `wait_ms` None for
-    ever."""
+    """The params of `lock.acquire`. A client must give `ttl_ms` and `asker`. For a handler,
+    `ttl_ms` 0 means no expiry, and `wait_ms` None means to wait for ever."""
 
     key: str
     ttl_ms: int = 0
@@ -90,33 +107,37 @@ class AcquireLock(Params):
 
 
 class ExtendLock(Params):
+    """The params of `lock.extend`; a handler needs no `token`."""
+
     key: str
     ttl_ms: int
     token: int = 0
 
 
 class ReleaseLock(Params):
-    """Of a client."""
+    """The params of `lock.release` by a client."""
 
     key: str
     token: int
 
 
 class ReleaseOwnLock(Params):
-    """Of a handler: the block is left that it entered by the call `lock`."""
+    """The params of `lock.release` by a handler that leaves the block it entered with the call
+    `lock`; `raised` if by an exception."""
 
     lock: str
     raised: bool = False
 
 
 class CheckLock(Params):
-    """Of a handler: does it still hold what it took by the call `lock`?"""
+    """The params of `lock.check`, for handlers only: does it still hold the lock that it acquired
+    with the call `lock`?"""
 
     lock: str
 
 
 class Requests:
-    """Makes commands of params."""
+    """Turns params into commands."""
 
     def __init__(self, config: Config, ids: Ids) -> None:
         self._ids = ids
@@ -153,32 +174,35 @@ class Requests:
         }
 
     def of_handler(self, ask: c.Ask) -> c.Asking:
-        """The command for what a handler requests. Raises what is wrong with it."""
-        found = self._of_handlers.get(ask.method)
-        if found is None:
-            raise Usage(f"{ask.method!r} is nothing that a handler can ask for")
-        decode, make = found
+        """The command for a request by a handler. Raises `Usage`, also for an unknown method."""
+        method = self._of_handlers.get(ask.method)
+        if method is None:
+            raise Usage(f"{ask.method!r} is not a method for handlers")
+        decode, make = method
         try:
             params = decode(bytes(ask.params))
         except msgspec.MsgspecError as bad:
             raise Usage(f"{ask.method}: {bad}") from bad
-        made: c.Asking = make(params, False)
+        command: c.Asking = make(params, False)
         return msgspec.structs.replace(
-            made, run=ask.run, token=ask.token, call=ask.call, step=ask.step
+            command, run=ask.run, token=ask.token, call=ask.call, step=ask.step
         )
 
     # --- State -----------------------------------------------------------------------------
 
-    def get(self, params: GetState, strict: bool = True) -> c.ReadState:
+    def get(self, params: GetState, _strict: bool = True) -> c.ReadState:
+        """Read one entry."""
         return c.ReadState(key=check_key(params.key, "a state key"))
 
-    def list(self, params: ListState, strict: bool = True) -> c.ListState:
+    def list(self, params: ListState, _strict: bool = True) -> c.ListState:
+        """Read a page of at most `MAX_PAGE` entries."""
         if params.prefix:
             check_key(params.prefix, "a prefix of state keys")
         limit = within(params.limit, 1, MAX_PAGE, "limit")
         return c.ListState(prefix=params.prefix, after=params.after or "", limit=limit)
 
     def set(self, params: SetState, strict: bool = True) -> c.SetState:
+        """Write an entry, unless its version or existence is not as required."""
         if params.ttl_ms is not None and params.expires_at is not None:
             raise Usage("ttl_ms and expires_at exclude each other")
         if params.if_absent and params.if_version is not None:
@@ -194,7 +218,8 @@ class Requests:
             if_absent=params.if_absent,
         )
 
-    def delete(self, params: DeleteState, strict: bool = True) -> c.DeleteState:
+    def delete(self, params: DeleteState, _strict: bool = True) -> c.DeleteState:
+        """Delete an entry; its version is remembered for the journal's retention."""
         return c.DeleteState(
             key=check_key(params.key, "a state key"),
             remember_ms=self.remember_ms,
@@ -202,6 +227,7 @@ class Requests:
         )
 
     def increment(self, params: IncrementState, strict: bool = True) -> c.IncrementState:
+        """Add to a number; that `by` is one is for the core to check."""
         return c.IncrementState(
             key=check_key(params.key, "a state key"),
             by=self._json(params.by, strict),
@@ -211,6 +237,7 @@ class Requests:
     # --- Events ----------------------------------------------------------------------------
 
     def send(self, params: SendEvent, strict: bool = True) -> c.SendEvent:
+        """Send an event with a new id, kept for `EVENT_TTL_MS` by default."""
         key = params.idempotency_key
         if key is None and params.idempotency_ttl_ms is not None:
             raise Usage("idempotency_ttl_ms is given without an idempotency_key")
@@ -219,11 +246,13 @@ class Requests:
         payload = self._json(params.payload, strict)
         digest = ""
         if key is not None:
-            check_key(key, "idempotency key")
+            check_key(key, "an idempotency key")
             known_by = [name, correlation_key, msgspec.json.decode(payload)]
             digest = sha256(canonical(known_by)).hexdigest()
         ttl_ms = EVENT_TTL_MS if params.ttl_ms is None else params.ttl_ms
         key_ttl_ms = params.idempotency_ttl_ms
+        if key_ttl_ms is None:
+            key_ttl_ms = KEY_TTL_MS
         return c.SendEvent(
             event=self._ids.event(),
             name=name,
@@ -231,16 +260,12 @@ class Requests:
             correlation_key=correlation_key,
             ttl_ms=within(ttl_ms, 0, MAX_DURATION_MS, "ttl_ms"),
             key=key,
-            key_ttl_ms=within(
-                KEY_TTL_MS if key_ttl_ms is None else key_ttl_ms,
-                0,
-                MAX_DURATION_MS,
-                "idempotency_ttl_ms",
-            ),
+            key_ttl_ms=within(key_ttl_ms, 0, MAX_DURATION_MS, "idempotency_ttl_ms"),
             digest=digest,
         )
 
-    def wait(self, params: AwaitEvent, strict: bool = True) -> c.AwaitEvent:
+    def wait(self, params: AwaitEvent, _strict: bool = True) -> c.AwaitEvent:
+        """Wait for the first of 1 to `MAX_EVENTS` events."""
         within(len(params.events), 1, MAX_EVENTS, "the number of events")
         if params.on_timeout not in ON_TIMEOUT:
             raise Usage(f"on_timeout is {params.on_timeout!r}", hint=", ".join(ON_TIMEOUT))
@@ -256,12 +281,13 @@ class Requests:
     # --- Locks -----------------------------------------------------------------------------
 
     def acquire(self, params: AcquireLock, strict: bool = True) -> c.AcquireLock:
+        """Acquire a lock; a client that gives no `wait_ms` does not wait."""
         if strict:
             within(params.ttl_ms, 1, MAX_DURATION_MS, "ttl_ms")
             check_key(params.asker, "the asker of a lock")
         wait_ms = _ttl(params.wait_ms, "wait_ms")
         if len(params.holder) > MAX_HOLDER:
-            raise Usage(f"holder is over {MAX_HOLDER} characters")
+            raise Usage(f"holder is longer than {MAX_HOLDER} characters")
         return c.AcquireLock(
             key=check_key(params.key, "the key of a lock"),
             ttl_ms=within(params.ttl_ms, 0, MAX_DURATION_MS, "ttl_ms"),
@@ -270,7 +296,8 @@ class Requests:
             holder=params.holder if strict else "",
         )
 
-    def extend(self, params: ExtendLock, strict: bool = True) -> c.ExtendLock:
+    def extend(self, params: ExtendLock, _strict: bool = True) -> c.ExtendLock:
+        """Make a lock expire `ttl_ms` from now."""
         return c.ExtendLock(
             key=check_key(params.key, "the key of a lock"),
             ttl_ms=within(params.ttl_ms, 1, MAX_DURATION_MS, "ttl_ms"),
@@ -278,17 +305,20 @@ class Requests:
         )
 
     def release(self, params: ReleaseLock) -> c.ReleaseLock:
+        """Release a client's lock, by key and token."""
         key = check_key(params.key, "the key of a lock")
         return c.ReleaseLock(key=key, lock_token=params.token)
 
-    def release_own(self, params: ReleaseOwnLock, strict: bool = True) -> c.ReleaseLock:
+    def release_own(self, params: ReleaseOwnLock, _strict: bool = True) -> c.ReleaseLock:
+        """Release a handler's lock, by the call that acquired it."""
         return c.ReleaseLock(lock=params.lock, raised=params.raised)
 
-    def check(self, params: CheckLock, strict: bool = True) -> c.CheckLock:
+    def check(self, params: CheckLock, _strict: bool = True) -> c.CheckLock:
+        """Check that a handler still holds a lock, by the call that acquired it."""
         return c.CheckLock(lock=params.lock)
 
     def _json(self, raw: Raw, strict: bool) -> bytes:
-        """A value as ASCII JSON, checked."""
+        """A value as ASCII JSON; if `strict`, after checking it and its size."""
         if not strict:
             return bytes(raw)
         return dumps(loads(bytes(raw), self._value_bytes), self._value_bytes)
@@ -299,16 +329,16 @@ def _ttl(ttl_ms: int | None, what: str = "ttl_ms") -> int | None:
 
 
 def _moment(text: str) -> int:
-    """A time; the very first one, which stands for none elsewhere, is as long past as the next."""
+    """A time in microseconds, at least 1: elsewhere 0 means no time, and 1 is just as long past."""
     return max(1, parse_time(text))
 
 
 def _correlation(key: str | None) -> str:
-    """A correlation key, as the core has it: empty for none. Raises `Usage` for one that is given
-    and empty, which a script may have meant to fill."""
-    return "" if key is None else check_key(key, "correlation key")
+    """A correlation key in the core's form, empty for none. Raises `Usage` for a key that is given
+    but empty: a script probably meant to fill it."""
+    return "" if key is None else check_key(key, "a correlation key")
 
 
 def answered(answer: Callable[[Any], None]) -> Callable[[Any], None]:
-    """Gives the body of the core's reply to `answer`, or the error."""
+    """A callback that passes the body of the core's reply, or its error, to `answer`."""
     return lambda reply: answer(getattr(reply, "body", reply))

@@ -1,4 +1,4 @@
-"""Times that users have no need to set and tests do."""
+"""Times and bounds that tests need to set, but users do not."""
 
 from __future__ import annotations
 
@@ -6,15 +6,21 @@ from typing import NamedTuple
 
 
 class Tuning(NamedTuple):
-    """Seconds. A worker silent for `heartbeat` is lost; `kill_delay` puts off its kill, so that a
-    test can let it speak once more; `ready` bounds the wait for the first worker at start;
-    `hook_seconds` is the time that a hook has. How many hooks run at once, and how many wait."""
+    """Times are in seconds."""
 
     heartbeat: float = 15.0
+    """A worker that is silent for this long is lost."""
     kill_delay: float = 0.0
+    """Delays the kill of a lost worker, so that a test can let it send once more."""
     ready: float = 20.0
+    """The longest wait for the first worker when the daemon starts."""
     respawn_first: float = 0.1
+    """The pause after a worker died early; it doubles with each further early death."""
     respawn_most: float = 5.0
+    """The longest such pause."""
     hook_seconds: float = 60.0
+    """The time limit of a hook."""
     hooks_at_once: int = 4
+    """The most hooks that run at once."""
     hooks_waiting: int = 1000
+    """The most hooks that wait; more are dropped."""

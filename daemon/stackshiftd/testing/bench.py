@@ -1,13 +1,13 @@
-"""A daemon in the test's process, and the test's hand on it.
+"""A daemon in the test's process, and the test's control over it.
 
 Owns the thread that the daemon's loop runs on, the clock, and the one rule of this package: **the
-clock moves only when no handler executes**. Everything that happens at a time happens at once, in
-the order in which it was asked for; then the clock moves to the next thing that is due, and no
-further than it was told to. Ids are counted, so that what comes of them (the jitter of a retry) is
-the same each time.
+clock moves only while no handler is executing**. Everything due at one time happens without the
+clock moving, in the order in which it was requested; then the clock moves to whatever is due next,
+and never beyond the requested time. Ids are counted, so that what is derived from them (the jitter
+of a retry) is the same each time.
 
 Invariants: the test's thread waits for the daemon, never the other way round; nothing is written to
-the disk; no process is started.
+disk; no process is started.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from stackshiftd.shell.ids import Ids
 from stackshiftd.shell.server.connection import WAITS
 from stackshiftd.testing.asked import Asked, TestFailure
 from stackshiftd.testing.clock import TestClock
-from stackshiftd.testing.hanging import interrupt, told_of
+from stackshiftd.testing.hanging import hang_report, interrupt
 from stackshiftd.testing.jobs import Jobs
 from stackshiftd.testing.worker import Home, LocalProcess
 from stackshiftd.worker.execution import Pace
@@ -42,17 +42,17 @@ from stackshiftd.worker.frames import encode
 
 T = TypeVar("T")
 LOOK_SECONDS: Final = 0.001
-"""How often it is looked whether all is quiet, where no record says that something happened."""
+"""How often to check whether all is quiet, if no record signals a change."""
 WATCH_SECONDS: Final = 0.05
-"""How often it is looked whether a call of the test gets anywhere."""
+"""How often to check whether a call of the test is making progress."""
 MAX_RECORDS: Final = 50_000
-"""Of what may follow from one thing at one time."""
+"""The most records that may follow from one call without the clock moving."""
 STUCK_SECONDS: Final = 1.0
-"""How long it is waited for what hangs to end, once the test has failed for it."""
+"""How long to wait for a hanging handler to end, once the test has failed because of it."""
 
 
 class _Daemon(Daemon):
-    """Says when something was recorded, and when nothing can be any more."""
+    """Signals when something was recorded, and keeps the error after which nothing can be."""
 
     stirred: asyncio.Event
     failure: BaseException | None = None
@@ -67,22 +67,25 @@ class _Daemon(Daemon):
 
 
 class Bench:
-    """One daemon and its worker; `close` ends both. All calls are those of the test's thread, but
-    for `call`, which handlers make too."""
+    """One daemon and its worker; `close` ends both.
+
+    All methods are for the test's thread, except `call`, which handlers use too. `patience` is the
+    real time, in seconds, for which nothing may happen before the test fails.
+    """
 
     def __init__(self, config: Config, jobs: Jobs, start_us: int, patience: float) -> None:
         self._config = config
         self._jobs = jobs
         self._patience = patience
         self.clock = TestClock(start_us)
-        # A wait is left at once, however soon it may end: each is replayed, and always alike.
+        # Every wait suspends at once, however soon it may end, so that replay is always tested.
         pace = Pace(self.clock, keep_seconds=0.0, look_seconds=LOOK_SECONDS)
         self.home = Home(pace, jobs.greeting, patience)
         count = itertools.count(1)
         self._ids = Ids(self.clock.now_us, lambda: next(count))
         self._journal = MemoryJournal()
         self.is_stuck = False
-        """Does a handler hang, for which the test has failed?"""
+        """True once the test has failed because a handler hangs."""
         self._failure: BaseException | None = None
         self._loop = asyncio.new_event_loop()
         self._loop.set_exception_handler(self._broke)
@@ -111,7 +114,7 @@ class Bench:
             journal,
             clock=self.clock.now_us,
             ids=self._ids,
-            launch=lambda config, theirs: LocalProcess(self.home, theirs),
+            launch=lambda _config, theirs: LocalProcess(self.home, theirs),
             in_memory=True,
         )
         daemon.stirred = asyncio.Event()
@@ -123,8 +126,10 @@ class Bench:
     # --- The test's thread -----------------------------------------------------------------
 
     def do(self, work: Coroutine[Any, Any, T]) -> T:
-        """What `work` comes to, on the daemon's loop. Fails the test when nothing has happened for
-        as long as its patience lasts."""
+        """Run `work` on the daemon's loop and return its result.
+
+        Raises `TestFailure` if nothing happens for as long as the bench's patience.
+        """
         __tracebackhide__ = True
         future: Future[T] = asyncio.run_coroutine_threadsafe(work, self._loop)
         seen, since = self._progress(), time.monotonic()
@@ -135,7 +140,7 @@ class Bench:
             elif time.monotonic() - since > self._patience:
                 self.is_stuck = True
                 future.cancel()
-                raise TestFailure(told_of(self.home.workers, self._patience))
+                raise TestFailure(hang_report(self.home.workers, self._patience))
         return future.result()
 
     def _progress(self) -> tuple[int, int]:
@@ -143,10 +148,12 @@ class Bench:
         return (daemon.engine.state.seq if daemon is not None else 0, self.clock.us)
 
     def ask(self, method: str, params: bytes, until_us: int | None = None) -> Any:
-        """The answer to a method of the protocol. What follows from it happens before this returns;
-        where it waits for something else to happen, the clock moves on to that, but not past
-        `until_us`. Raises `LookupError` where no answer comes by itself, or by then;
-        nothing waits for it any more."""
+        """The answer to a method of the protocol, after all its consequences have happened.
+
+        If the method waits for something, the clock moves forward to it, but not past `until_us`.
+        Raises `LookupError` if no answer comes by then, or can ever come; the request is then
+        withdrawn.
+        """
         __tracebackhide__ = True
         self.refresh()
         asked = self.do(self._ask(method, params, until_us))
@@ -155,31 +162,36 @@ class Bench:
         return asked.result()
 
     def call(self, method: str, params: bytes) -> Any:
-        """The answer to a handler's step: nothing is waited for but that."""
+        """The answer to a request by a handler; its consequences are not waited for."""
         return self.do(self._answered(method, params)).result()
 
     def records(self) -> list[dict[str, Any]]:
-        """The journal. Nothing is under way when the test looks, so it is complete."""
+        """All records of the journal. It is complete: nothing is in progress between calls."""
         return [msgspec.json.decode(entry_json(entry)) for _, entry in self._journal.read(1)]
 
     def refresh(self) -> None:
-        """Tell the daemon of jobs that were defined since."""
+        """Tell the daemon about jobs that were defined since the last call."""
         if self._jobs.changed:
             self.do(self._greet())
 
     def advance(self, until_us: int) -> None:
-        """Move the clock; all that is due on the way happens, each at its time."""
+        """Move the clock to `until_us`; everything due until then happens, each at its time."""
         __tracebackhide__ = True
         self.refresh()
         self.do(self._advance(until_us))
 
     def restart(self, down_us: int) -> None:
-        """Kill the daemon, let the clock move while there is none, and start it anew."""
+        """Kill the daemon, move the clock by `down_us`, and start the daemon again.
+
+        Raises `TestFailure` if the state replayed from the journal differs from that before.
+        """
         self.do(self._restart(down_us))
 
     def close(self) -> None:
-        """End the daemon and its worker. One that hangs stays behind, on threads that the process
-        does not wait for."""
+        """End the daemon and its worker.
+
+        A worker that hangs is left behind, on threads that the process does not wait for.
+        """
         if self.is_stuck:
             self._patience = self.home.patience = STUCK_SECONDS
             interrupt(self.home.workers)
@@ -201,14 +213,14 @@ class Bench:
             asked = await self._answered(method, params)
             await self._settled()
             return asked
-        # A client of its own, so that what it waits for in vain can be taken back.
+        # A client of its own, so that a request that gets no answer can be withdrawn.
         client = object()
         asked = self._begun(method, params, client)
         await self._settled()
         while not asked.answered and await self._advance_to_next(until_us):
             pass
         if not asked.answered:
-            self._daemon.control.closed(client)  # type: ignore[arg-type]  # compared, not spoken to
+            self._daemon.router.closed(client)  # type: ignore[arg-type]  # only compared, not used
             await self._settled()
         return asked
 
@@ -221,19 +233,19 @@ class Bench:
     def _begun(self, method: str, params: bytes, client: object) -> Asked:
         asked = Asked()
         try:
-            # The client is compared and kept, never spoken to.
-            self._daemon.control.call(client, method, Raw(params), asked)  # type: ignore[arg-type]
+            # The client is only compared and stored; nothing is ever sent to it.
+            self._daemon.router.call(client, method, Raw(params), asked)  # type: ignore[arg-type]
         except StackshiftError as refused:
             asked(refused)
         return asked
 
     async def _settled(self) -> None:
-        """Returns when nothing happens any more at the time that it is."""
+        """Wait until nothing more happens without the clock moving."""
         began_seq = self._daemon.engine.state.seq
         while not self._is_quiet():
             if self._daemon.engine.state.seq - began_seq > MAX_RECORDS:
                 raise TestFailure(
-                    f"{MAX_RECORDS} records at one moment, and no end: does a job start itself?"
+                    f"{MAX_RECORDS} records without any time passing: does a job start itself?"
                 )
             await self._stirred()
 
@@ -272,7 +284,7 @@ class Bench:
         await self._settled()
 
     async def _advance_to_next(self, until_us: int | None) -> bool:
-        """Move to what is due next, if that is by `until_us`."""
+        """Move the clock to whatever is due next; false if nothing is due by `until_us`."""
         due_us = self._daemon.next_due_us()
         if due_us is None or (until_us is not None and due_us > until_us):
             return False
@@ -288,7 +300,9 @@ class Bench:
         replayed = Engine(journal)
         await replayed.replay(0)
         if state_hash(replayed.state) != before:
-            raise TestFailure("the state read back from the journal is not the one that was killed")
+            raise TestFailure(
+                "the state replayed from the journal differs from the state before the restart"
+            )
         self.clock.us += down_us
         await self._open(journal)
 

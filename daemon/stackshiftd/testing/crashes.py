@@ -1,4 +1,4 @@
-"""Where a worker is to die: at which step, before or after what."""
+"""The places where a worker must die: at which step, before or after what."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PLACES: Final = (BEFORE_STEP, BEFORE_RECORD, AFTER_RECORD)
 
 
 class Crash:
-    """A worker dies the next `times` times that it comes by the place."""
+    """Makes a worker die the next `times` times that it reaches a place, in any job or in `job`."""
 
     def __init__(self, step: str, when: str, job: str | None, times: int) -> None:
         self.step = step
@@ -27,29 +27,29 @@ class Crash:
 
 
 class Crashes:
-    """Those that are to happen. Asked by the worker's threads."""
+    """The crashes that are armed. Used from the worker's threads."""
 
     def __init__(self) -> None:
         self._armed: list[Crash] = []
         self._lock = threading.Lock()
 
     def arm(self, crash: Crash) -> None:
-        """It is to happen from now on."""
+        """Let the crash happen from now on."""
         with self._lock:
             self._armed.append(crash)
 
     def disarm(self, crash: Crash) -> None:
-        """It is not to happen any more."""
+        """Keep the crash from happening again."""
         with self._lock:
             self._armed.remove(crash)
 
     def concerns(self, step: str) -> bool:
-        """Is something to happen at this step?"""
+        """True if a crash is armed at any place of this step."""
         with self._lock:
             return any(crash.step == step for crash in self._armed)
 
     def strike(self, job: str, step: str, when: str) -> bool:
-        """Does a worker that is at this place die here?"""
+        """Count a visit to this place; true if the worker must die here."""
         with self._lock:
             for crash in self._armed:
                 if (

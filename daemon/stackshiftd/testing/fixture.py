@@ -1,4 +1,4 @@
-"""What a test holds in its hand: `Stackshift`."""
+"""`Stackshift`: the object that a test of jobs works with."""
 
 from __future__ import annotations
 
@@ -27,38 +27,39 @@ from stackshiftd.testing.bench import Bench
 from stackshiftd.testing.client import LocalClient
 from stackshiftd.testing.crashes import BEFORE_RECORD, PLACES, Crash
 from stackshiftd.testing.jobs import Jobs
-from stackshiftd.testing.report import told
+from stackshiftd.testing.report import run_report
 from stackshiftd.testing.runs import Run
 
 START: Final = "2026-01-05T09:00:00Z"
-"""When a test begins, unless it says otherwise: a Monday morning."""
+"""The time at the beginning of a test, unless it sets another: a Monday morning."""
 PATIENCE_SECONDS: Final = 10.0
-"""Real time for which nothing may happen while a handler executes."""
+"""Real time for which nothing may happen while a handler is executing."""
 GRACE_MS: Final = 100
-"""Real time that a step past its timeout gets before its worker is replaced."""
-EVERY_RUN: Final = 1000
+"""Real time that a step has after its timeout before its worker is replaced."""
+PAGE_RUNS: Final = 1000
+"""Runs that are listed with one request."""
 
 
 class Stackshift:
     """A project's daemon and its worker, in the process of the test, with a clock that only the
-    test moves. What a call leads to has happened when it returns: every handler has come to its
-    next wait, or to its end."""
+    test moves. When a call returns, everything it leads to has happened: every handler has reached
+    its next wait or its end."""
 
     queue = staticmethod(queue)
-    """`stackshift_jobs.queue`: to start runs on a queue, and to declare how it is limited."""
+    """`stackshift_jobs.queue`: to start runs on a queue, and to declare its limits."""
 
     def __init__(self, bench: Bench, client: LocalClient) -> None:
         self._bench = bench
         self._client = client
         # An attribute of the instance: type checkers take a `staticmethod` to have one signature.
         self.job = job
-        """`stackshift_jobs.job`: a job that is decorated in a test is there for that test alone."""
+        """`stackshift_jobs.job`: a job decorated inside a test exists for that test only."""
         self.client: Client = client
-        """The SDK's client for this daemon: all else that applications can do."""
+        """The SDK's client for this daemon, for everything else that applications can do."""
         self.state = client.state
-        """The project's entries and locks, as `stackshift_jobs.state` has them."""
+        """The project's entries and locks, like `stackshift_jobs.state`."""
         self.events = client.events
-        """`events.send`, as `stackshift_jobs.events` has it."""
+        """`events.send`, like `stackshift_jobs.events`."""
 
     # --- Runs ------------------------------------------------------------------------------
 
@@ -69,33 +70,33 @@ class Stackshift:
         **options: Unpack[StartOptions],
     ) -> Run:
         """Start a run of `job` (its name, or the decorated function) with the options of
-        `Client.start`. Its handler has come to its next wait, or to its end, when this returns.
-        Raises what `Client.start` raises."""
+        `Client.start`. When this returns, its handler has reached its next wait or its end. Raises
+        what `Client.start` raises."""
         __tracebackhide__ = True
         params = start_params(_name_of(job), payload, options)
         answer = self.call("run.start", **params)
         return Run(self, answer["id"], bool(answer["reused"]))
 
     def run(self, id: str) -> Run:
-        """The run with that id (or `@last`, `@failed`, or the end of an id)."""
+        """The run with this id, a unique suffix of an id, `@last` or `@failed`."""
         return Run(self, str(self.call("run.get", run=id)["id"]))
 
     @property
     def runs(self) -> list[Run]:
-        """All runs, oldest first; also those that handlers and schedules have started."""
-        found: list[Run] = []
+        """All runs, oldest first, including those started by handlers and schedules."""
+        runs: list[Run] = []
         cursor: str | None = None
         while True:
-            given = {} if cursor is None else {"cursor": cursor}
-            page = self.call("run.list", limit=EVERY_RUN, **given)
-            found += [Run(self, each["id"]) for each in page["runs"]]
+            position = {} if cursor is None else {"cursor": cursor}
+            page = self.call("run.list", limit=PAGE_RUNS, **position)
+            runs += [Run(self, run["id"]) for run in page["runs"]]
             cursor = page["cursor"]
             if cursor is None:
-                return found[::-1]
+                return runs[::-1]
 
     @property
     def journal(self) -> list[dict[str, Any]]:
-        """Every record that there is, in order: those of runs, and of all else (state, events,
+        """Every record in the journal, in order: those of runs, and all others (state, events,
         queues, schedules)."""
         return self._bench.records()
 
@@ -108,13 +109,13 @@ class Stackshift:
 
     @property
     def now(self) -> datetime:
-        """The time that it is, in UTC: what `ctx.now()` gives. `time.time()` and `datetime.now()`
-        know nothing of it."""
+        """The current time of the test, in UTC, as `ctx.now()` returns it. `time.time()` and
+        `datetime.now()` still return real time."""
         return to_datetime(self._bench.clock.us)
 
     def advance(self, duration: Duration) -> None:
-        """Let time pass (`"24h"`, `90`, `timedelta(days=1)`). All that is due on the way happens,
-        in order and each at its own time: sleeps end, waits time out, what failed is tried again.
+        """Let time pass (`"24h"`, `90`, `timedelta(days=1)`). Everything due meanwhile happens, in
+        order and each at its own time: sleeps end, waits time out, failed steps are tried again.
         """
         __tracebackhide__ = True
         self._bench.advance(self._bench.clock.us + milliseconds(duration) * 1000)
@@ -124,10 +125,10 @@ class Stackshift:
         __tracebackhide__ = True
         until_us = instant_us(when)
         if until_us < self._bench.clock.us:
-            raise Usage(f"{when} is past: it is {self.now.isoformat()}")
+            raise Usage(f"{when} is in the past: the time is {self.now.isoformat()}")
         self._bench.advance(until_us)
 
-    # --- What goes wrong -------------------------------------------------------------------
+    # --- Failures --------------------------------------------------------------------------
 
     @contextmanager
     def crashing(
@@ -138,20 +139,20 @@ class Stackshift:
         job: str | Callable[..., Any] | None = None,
         times: int = 1,
     ) -> Iterator[Crash]:
-        """The worker dies the first time (`times` times) that a handler comes by a place:
+        """Make the worker die the first `times` times that a handler reaches a place:
 
-        - `before_step`: before the step's function is called (other calls have none),
-        - `before_record`: when it has returned, before its result is recorded,
-        - `after_record`: when it is recorded, before the handler goes on.
+        - `before_step`: before the step's function is called (other calls have no function),
+        - `before_record`: after it has returned, before its result is recorded,
+        - `after_record`: after its result is recorded, before the handler continues.
 
-        `step` is the name of any call on `ctx` as the timeline has it: `charge-card`, `page#2`,
-        `resize[0]`. The run goes on by itself in another worker. Fails the test at the end of the
-        block if the worker did not come by as often.
+        `step` is the name of any call on `ctx` as the timeline shows it: `charge-card`, `page#2`,
+        `resize[0]`. The run continues by itself in another worker. At the end of the block, the
+        test fails if the worker reached the place fewer than `times` times.
         """
         __tracebackhide__ = True
         if when not in PLACES:
             raise Usage(
-                f"when={when!r} is no place to crash at", hint="one of " + ", ".join(PLACES)
+                f"when={when!r} is not a place to crash at", hint="one of " + ", ".join(PLACES)
             )
         crash = Crash(step, when, None if job is None else _name_of(job), times)
         crashes = self._bench.home.crashes
@@ -162,21 +163,21 @@ class Stackshift:
             crashes.disarm(crash)
         if crash.happened < times:
             raise TestFailure(
-                f"the worker was to die {times} time(s) {crash}, and did {crash.happened} time(s)"
+                f"the worker should have died {times} time(s) {crash}, but died {crash.happened} "
+                "time(s)"
             )
 
     def restart(self, down_for: Duration = 0) -> None:
-        """Kill the daemon and its worker and start them anew, `down_for` later: all that is known
-        then is what the journal says. Fails the test if that is not all that was known before."""
+        """Kill the daemon and its worker and start them again `down_for` later, with only the
+        journal to restore the state from. Fails the test if the restored state differs."""
         __tracebackhide__ = True
         self._bench.restart(milliseconds(down_for) * 1000)
 
     def told(self) -> str:
-        """What there is to say of all runs, for a test that has failed; nothing where a handler
-        hangs."""
-        return "" if self._bench.is_stuck else told(self.runs)
+        """A report on all runs, for a test that has failed; empty if a handler hangs."""
+        return "" if self._bench.is_stuck else run_report(self.runs)
 
-    # --- All else --------------------------------------------------------------------------
+    # --- Everything else -------------------------------------------------------------------
 
     def call(self, method: str, /, **params: Any) -> Any:
         """The result of any method of the protocol, as JSON values."""
@@ -187,10 +188,10 @@ class Stackshift:
 def _name_of(job: str | Callable[..., Any]) -> str:
     if isinstance(job, str):
         return job
-    for each in registry.values():
-        if each.handler is job:
-            return each.name
-    raise Usage(f"{job!r} is no job here", hint="decorate it with stackshift.job")
+    for registered in registry.values():
+        if registered.handler is job:
+            return registered.name
+    raise Usage(f"{job!r} is not a job of this test", hint="decorate it with stackshift.job")
 
 
 @contextmanager
@@ -203,8 +204,8 @@ def opened(
     patience: float = PATIENCE_SECONDS,
     schedules: bool = False,
 ) -> Iterator[Stackshift]:
-    """A `Stackshift` for one test of the project in the directory `project` (None: there are only
-    the jobs of the test). `own_jobs` are those of the test's module `own_module`."""
+    """A `Stackshift` for one test of the project in the directory `project`; None means that only
+    the test's own jobs exist. `own_jobs` are the jobs of the test's module `own_module`."""
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="stackshift-test-")))
         config = _config(project, scratch)
@@ -213,7 +214,7 @@ def opened(
         )
         if project is not None:
             stack.callback(os.chdir, Path.cwd())
-            os.chdir(project)  # as a worker does
+            os.chdir(project)  # As a worker does.
         stack.enter_context(jobs.registered(own_jobs))
         stack.callback(setattr, Limits, "value_bytes", Limits.value_bytes)
         bench = Bench(config, jobs, instant_us(start), patience)
@@ -225,7 +226,7 @@ def opened(
 
 
 def _config(project: Path | None, scratch: Path) -> Config:
-    """The project's settings, but for what is of processes, of other programs and of the disk."""
+    """The project's settings, except those about processes, other programs and the disk."""
     if project is None:
         project = scratch
         (scratch / CONFIG_FILE).touch()
@@ -234,7 +235,7 @@ def _config(project: Path | None, scratch: Path) -> Config:
     return replace(
         config,
         data_dir=scratch,
-        # One run at a time: what happens at the same time happens in the same order each time.
+        # One run at a time, so that simultaneous things happen in the same order each time.
         workers=replace(
             config.workers,
             processes=1,

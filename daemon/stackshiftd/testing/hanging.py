@@ -1,4 +1,4 @@
-"""What to say of a handler that does not come to an end."""
+"""Reports where a hanging handler is, and interrupts it."""
 
 from __future__ import annotations
 
@@ -28,47 +28,50 @@ _OURS: Final = tuple(
 """Folders of code that is not the user's."""
 
 
-def told_of(workers: Iterable[LocalWorker], seconds: float) -> str:
-    """A sentence for each run that executes, with the step and the line where it stands."""
-    told = [_told(execution) for worker in list(workers) for execution in worker.executing]
-    if not told:
-        return f"nothing has happened for {seconds:g} s, and no handler executes"
-    return "\n".join([f"nothing has happened for {seconds:g} s of real time:", *told])
+def hang_report(workers: Iterable[LocalWorker], seconds: float) -> str:
+    """A line for each executing run, with the step and the line of code where it is."""
+    lines = [_line(execution) for worker in list(workers) for execution in worker.executing]
+    if not lines:
+        return f"nothing happened for {seconds:g} s of real time, and no handler is executing"
+    return "\n".join([f"nothing happened for {seconds:g} s of real time:", *lines])
 
 
-def _told(execution: Execution) -> str:
-    who = f"{execution.run} ({execution.order.job})"
+def _line(execution: Execution) -> str:
+    run = f"{execution.run} ({execution.order.job})"
     steps = ", ".join(repr(step) for step in list(execution.open))
-    doing = f"executes step {steps}" if steps else "is in its handler, outside of any step"
+    activity = f"is executing step {steps}" if steps else "is in its handler, outside of any step"
     places = _places(execution)
     at = f", at {places[0]}" if places else ""
-    return f"  {who} {doing}{at}"
+    return f"  {run} {activity}{at}"
 
 
 def _places(execution: Execution) -> list[str]:
-    """Where code of the user's stands that belongs to the execution, innermost first."""
+    """The lines of the user's code that the execution is at, innermost first."""
     files = _files(execution)
-    found = [_place(next(filter(_is_own, frames))) for frames in threads_in(files).values()]
+    places = [_place(next(filter(_is_own, frames))) for frames in threads_in(files).values()]
     if isinstance(execution, LoopedExecution):
         for task in list(execution.tasks):
-            found += [_place(frame) for frame in _stack(task) if _is_own(frame)]
-    return found
+            places += [_place(frame) for frame in _stack(task) if _is_own(frame)]
+    return places
 
 
 def threads_in(files: set[str]) -> dict[int, list[FrameType]]:
-    """Other threads that stand in one of these files, with their frames, innermost first."""
-    found: dict[int, list[FrameType]] = {}
+    """The other threads that are executing code in one of `files`, with their frames, innermost
+    first."""
+    threads: dict[int, list[FrameType]] = {}
     for thread, top in sys._current_frames().items():
         frames = [frame for frame, _ in traceback.walk_stack(top)]
         mine = thread == threading.get_ident()
         if not mine and any(frame.f_code.co_filename in files for frame in frames):
-            found[thread] = frames
-    return found
+            threads[thread] = frames
+    return threads
 
 
 def interrupt(workers: Iterable[LocalWorker]) -> None:
-    """Have the threads that hang unwind where they stand, if they stand in Python: the
-    interpreter waits for some of them at its end."""
+    """Raise `Unwinding` in the hanging threads, which takes effect only in Python code.
+
+    Without this the interpreter would wait for some of them when it exits.
+    """
     for worker in list(workers):
         for execution in worker.executing:
             for thread in threads_in(_files(execution)):
@@ -78,14 +81,14 @@ def interrupt(workers: Iterable[LocalWorker]) -> None:
 
 
 def _files(execution: Execution) -> set[str]:
-    """Of the handler, and of the functions of its steps that are under way."""
-    functions = [execution.job.handler, *(each.op.fn for each in list(execution.open.values()))]
+    """The source files of the handler, and of the functions of its steps that are running."""
+    functions = [execution.job.handler, *(step.op.fn for step in list(execution.open.values()))]
     codes = [getattr(function, "__code__", None) for function in functions]
     return {code.co_filename for code in codes if code is not None}
 
 
 def _stack(task: asyncio.Task[Any]) -> list[FrameType]:
-    """The frames of what a task awaits, innermost first."""
+    """The frames of a task and of what it awaits, innermost first."""
     frames: list[FrameType] = []
     inner: Any = task.get_coro()
     while inner is not None:

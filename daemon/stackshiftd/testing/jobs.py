@@ -1,9 +1,9 @@
-"""Which jobs there are in a test: those of the project, of the test's module, and of the test.
+"""Which jobs exist in a test: those of the project, of the test's module, and of the test itself.
 
-Job modules are imported once and stay imported, so that a module is the same object to the test
-that patches it and to the handler that calls it. What is a test's own is the register: it is put
-back when the test is over. A project's modules and jobs are set aside while a test of another
-project runs: both may have a module `jobs.media`.
+Job modules are imported once and stay imported, so that a module is the same object for the test
+that patches it and for the handler that calls it. Only the registry belongs to a single test: it is
+restored when the test is over. A project's modules and jobs are set aside while a test of another
+project runs, since both may have a module `jobs.media`.
 """
 
 from __future__ import annotations
@@ -24,14 +24,16 @@ from stackshiftd.worker import loader
 from stackshiftd.worker.frames import FailedModule, Greeting
 
 _aside: Final[dict[Path, dict[str, ModuleType]]] = {}
-"""Modules of the projects that are not the present one."""
+"""Modules of all projects but the current one."""
 _aside_jobs: Final[dict[Path, tuple[dict[str, Job], dict[str, QueueLimits]]]] = {}
 _present: dict[Path, set[str]] = {}
-"""Empty or one: the project whose modules are imported, and the names of what lies in its root."""
+"""At most one entry: the project whose modules are imported, and the top-level module names in its
+root."""
 
 
 class Jobs:
-    """The jobs of one test. `changed` when some were defined since they were last told of."""
+    """The jobs of one test. `entries` are the project's job files and folders, `own` is the test's
+    module; `schedules` says whether the jobs' schedules are active."""
 
     def __init__(
         self, project: Path | None, entries: tuple[str, ...], own: str, schedules: bool
@@ -41,11 +43,14 @@ class Jobs:
         self._own = own
         self._schedules = schedules
         self._failed: list[FailedModule] = []
-        self._told: list[int] = []
+        self._greeted: list[int] = []
 
     @contextmanager
-    def registered(self, of_the_module: Mapping[str, Job]) -> Iterator[None]:
-        """Have the register hold the jobs of the project, and `of_the_module` of the test."""
+    def registered(self, own_jobs: Mapping[str, Job]) -> Iterator[None]:
+        """Fill the registry with the jobs of the project and `own_jobs`; restore it at the end.
+
+        Raises `TwoJobsOneName` if a job of the test has the name of one of the project's.
+        """
         if self._project is not None:
             _bring_in(self._project, self._own)
         before, queues_before = dict(registry), dict(queues)
@@ -54,18 +59,18 @@ class Jobs:
                 _, self._failed = loader.load(self._project, self._entries)
                 before, queues_before = dict(registry), dict(queues)
             self._leave_out_others()
-            for name, job in of_the_module.items():
+            for name, job in own_jobs.items():
                 if name in registry:
                     raise TwoJobsOneName(
-                        f"two jobs are named {name!r}: one of {registry[name].module}, and one of "
+                        f"two jobs are named {name!r}: one in {registry[name].module} and one in "
                         f"{self._own}",
-                        hint="give the one in the test another name",
+                        hint="give the job in the test another name",
                         job=name,
                     )
                 registry[name] = job
             yield
         finally:
-            # What an import has registered stays: it will not be imported again.
+            # What an import has registered must stay: the module will not be imported again.
             imported = {
                 name: job
                 for name, job in registry.items()
@@ -77,7 +82,7 @@ class Jobs:
             queues.update(queues_before)
 
     def _leave_out_others(self) -> None:
-        """Jobs that something imported from another project are not of this test."""
+        """Remove jobs that were registered by modules imported from another project."""
         for name, job in list(registry.items()):
             home = _project_of(getattr(sys.modules.get(job.module), "__file__", None))
             if home is not None and home != self._project and job.module != self._own:
@@ -85,15 +90,16 @@ class Jobs:
 
     @property
     def changed(self) -> bool:
-        return self._told != _identities()
+        """True if jobs or queues were defined or removed since the last `greeting`."""
+        return self._greeted != _identities()
 
     def greeting(self) -> Greeting:
-        """What a worker would say of them."""
+        """The greeting of a worker with these jobs."""
         failed = list(self._failed)
         facts = loader.described(failed)
         if not self._schedules:
-            facts = [msgspec.structs.replace(each, schedule=None) for each in facts]
-        self._told = _identities()
+            facts = [msgspec.structs.replace(job, schedule=None) for job in facts]
+        self._greeted = _identities()
         return Greeting(os.getpid(), sys.executable, facts, failed, loader.queue_terms())
 
 
@@ -102,8 +108,7 @@ def _identities() -> list[int]:
 
 
 def _bring_in(project: Path, own: str) -> None:
-    """Make `project` the one whose modules are imported; the test's module `own` stays where it
-    is."""
+    """Make `project` the one whose modules are imported. The test's module `own` stays imported."""
     if project not in _present:
         for other in list(_present):
             _set_aside(other, _present.pop(other), own)
@@ -145,6 +150,6 @@ def _is_under(module: ModuleType, project: Path) -> bool:
 
 
 def _project_of(file: str | None) -> Path | None:
-    """The project that a module's file lies in."""
+    """The project that contains a module's file; None if there is none."""
     found = project_above(str(Path(file).resolve().parent)) if file else None
     return Path(found) if found is not None else None

@@ -1,4 +1,4 @@
-"""What is said of the runs of a test that has failed: each with its records, a line a record."""
+"""The report on the runs of a failed test: each run with its records, one per line."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from stackshiftd.testing.runs import Run
 
 MAX_RUNS: Final = 20
 MAX_RECORDS: Final = 40
-"""Of one run; the last ones are told."""
+"""Records shown of one run: the last ones."""
 MAX_LINE: Final = 160
 _FACTS: Final = ("step", "wait", "attempt", "status", "reason", "error", "result")
 
 
-def told(runs: list[Run]) -> str:
-    """The last runs, oldest first."""
+def run_report(runs: list[Run]) -> str:
+    """The last `MAX_RUNS` of `runs` with their last records, oldest first."""
     lines: list[str] = []
     if len(runs) > MAX_RUNS:
         lines.append(f"({len(runs) - MAX_RUNS} earlier runs)")
@@ -35,7 +35,7 @@ def _line(record: dict[str, Any]) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A fact on one line; of an error its type and message."""
+    """A fact on one line; for an error its type and message."""
     if isinstance(value, dict) and "message" in value:
         value = f"{value.get('type', value.get('code', ''))}: {value['message']}"
     return str(value).replace("\n", " ")

@@ -1,4 +1,4 @@
-"""A run as a test sees it: always as it is now."""
+"""A run as a test sees it: always in its current state."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from typing import Any, Protocol
 
 
 class Daemon(Protocol):
-    """The daemon whose run it is, as the fixture gives access to it."""
+    """What a `Run` needs of its daemon; the fixture implements it."""
 
     def call(self, method: str, /, **params: Any) -> Any:
-        """The answer to a request."""
+        """The answer to a request, as JSON values; raises an answer that is an error."""
 
     @property
     def runs(self) -> list[Run]:
-        """All runs of the test, the oldest first."""
+        """All runs of the test, oldest first."""
 
 
 @dataclass(frozen=True)
 class Step:
     """A recorded call of a handler. `kind`: `run sleep event lock call start value`; `status`:
-    `running waiting retrying completed failed cancelled`; times are RFC 3339; `detail` says what a
-    wait is for."""
+    `running waiting retrying completed failed cancelled`; times are RFC 3339; `detail` says what it
+    waits for, if it is a wait."""
 
     name: str
     kind: str
@@ -35,14 +35,15 @@ class Step:
     detail: str | None
 
     @staticmethod
-    def of(told: dict[str, Any]) -> Step:
-        """What the run object says of it."""
-        return Step(**{field.name: told[field.name] for field in fields(Step)})
+    def of(step: dict[str, Any]) -> Step:
+        """The step from its object in the run object's `steps`."""
+        return Step(**{field.name: step[field.name] for field in fields(Step)})
 
 
 class Run:
-    """A run. Each attribute is read when it is asked for, so a run that is kept in a variable shows
-    what has become of it. `reused`: it was there before, and its idempotency key found it."""
+    """A run. Every attribute is read from the daemon when it is used, so a run kept in a variable
+    always shows its current state. `reused`: the start found this existing run by its idempotency
+    key."""
 
     def __init__(self, daemon: Daemon, id: str, reused: bool = False) -> None:
         self._daemon = daemon
@@ -51,8 +52,8 @@ class Run:
 
     def __repr__(self) -> str:
         run = self.json
-        told = f": {run['why']}" if run["why"] and run["why"] != run["status"] else ""
-        return f"<Run {run['id']} {run['job']} {run['status']}{told}>"
+        why = f": {run['why']}" if run["why"] and run["why"] != run["status"] else ""
+        return f"<Run {run['id']} {run['job']} {run['status']}{why}>"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Run) and other.id == self.id
@@ -72,6 +73,7 @@ class Run:
 
     @property
     def queue(self) -> str:
+        """The name of its queue."""
         return str(self.json["queue"])
 
     @property
@@ -81,48 +83,50 @@ class Run:
 
     @property
     def payload(self) -> Any:
+        """Its payload as JSON values, before any conversion to the job's type."""
         return self.json["payload"]
 
     @property
     def result(self) -> Any:
-        """What its handler returned; None before, and of a run that did not complete."""
+        """What its handler returned; None unless it has completed."""
         return self.json["result"]
 
     @property
     def error(self) -> dict[str, str] | None:
-        """`{type, message, traceback}` of a run that failed."""
+        """`{type, message, traceback}` of a failed run, else None."""
         error: dict[str, str] | None = self.json["error"]
         return error
 
     @property
     def attempt(self) -> int:
-        """Which attempt it is in, from 1; resuming after a wait or a crash is the same one."""
+        """Its current attempt, from 1; resuming after a wait or a crash continues the same one."""
         return int(self.json["attempt"])
 
     @property
     def waiting_for(self) -> dict[str, Any] | None:
-        """What it waits for: `kind`, `step`, `until` and what goes with the kind."""
-        found: dict[str, Any] | None = self.json["waiting_for"]
-        return found
+        """What it waits for: `kind`, `step`, `until` and fields by kind, or None."""
+        waiting_for: dict[str, Any] | None = self.json["waiting_for"]
+        return waiting_for
 
     @property
     def why(self) -> str:
-        """Why it is where it is, in a sentence."""
+        """Why it has its status, in a sentence."""
         return str(self.json["why"] or self.json["status"])
 
     @property
     def why_code(self) -> str:
-        """The same as a word that does not change between versions."""
+        """The same as a word, which is the same in all versions."""
         return str(self.json["why_code"])
 
     @property
     def labels(self) -> dict[str, str]:
+        """The labels it was started with."""
         return dict(self.json["labels"])
 
     @property
     def steps(self) -> dict[str, Step]:
         """Its recorded calls by name, in the order in which they began."""
-        return {each["name"]: Step.of(each) for each in self.json["steps"]}
+        return {step["name"]: Step.of(step) for step in self.json["steps"]}
 
     @property
     def timeline(self) -> list[dict[str, Any]]:
@@ -137,23 +141,23 @@ class Run:
     @property
     def children(self) -> list[Run]:
         """The runs that its handler started or called, oldest first."""
-        return [each for each in self._daemon.runs if each.json["parent"] == self.id]
+        return [run for run in self._daemon.runs if run.json["parent"] == self.id]
 
     def finish(self) -> Run:
-        """Move the clock to whatever is due next until this run has ended, and return it. Fails the
-        test if nothing is due any more: the run waits for something that does not come by itself.
-        """
+        """Keep moving the clock to whatever is due next until this run has ended, and return it.
+        Fails the test if nothing more is due: the run waits for something that will not happen by
+        itself."""
         __tracebackhide__ = True
         self._daemon.call("run.wait", run=self.id)
         return self
 
     def cancel(self) -> bool:
-        """Cancel it, for good; False if it was finished before."""
+        """Cancel it for good; False if it had already finished."""
         return bool(self._daemon.call("run.cancel", run=self.id)["changed"])
 
     def retry(self, from_step: str | None = None) -> Run:
-        """Send a failed run on, as `stackshift runs retry` does, and return it; with `from_step`
-        that step and all after it are done again."""
-        given = {} if from_step is None else {"from_step": from_step}
-        self._daemon.call("run.retry", run=self.id, **given)
+        """Retry a failed run, as `stackshift runs retry` does, and return it. With `from_step`,
+        that step and all later ones are executed again."""
+        options = {} if from_step is None else {"from_step": from_step}
+        self._daemon.call("run.retry", run=self.id, **options)
         return self

@@ -1,10 +1,10 @@
 """The worker for tests: the real one, on a thread of the test's process.
 
-It speaks to the daemon over a socket pair, in the frames that all workers speak. Two things are its
-own: it is told which jobs there are, instead of importing them as a process does; and it can die. A
-death is what it is for a process as far as the daemon can see: the socket closes, and nothing that
-is said later is heard. Its handlers are unwound then, as they are at every wait, and its place is
-taken by another only when all of them have left: two lives of a run never overlap.
+It uses the frames of all workers, over a socket pair. Two things differ: it is given its jobs,
+instead of importing them as a process does; and it can die. To the daemon its death looks like that
+of a process: the socket closes, and nothing sent later arrives. Its handlers are then unwound, as
+at every wait, and another worker replaces it only when all of them have ended: two executions of a
+run never overlap.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ from stackshiftd.worker.process import Worker
 from stackshiftd.worker.threaded import ThreadedExecution, ThreadPort
 
 KILLED: Final = "killed"
-"""Why a pass is left when its worker dies."""
+"""The reason to unwind a pass when its worker dies."""
 SIGNALLED: Final = -9
+"""The exit status of a process that SIGKILL ended, as `Popen.poll` returns it."""
 LEAVING_SECONDS: Final = 0.001
-"""How often it is looked whether the handlers of a dead worker have left."""
+"""How often to check whether the handlers of a dead worker have ended."""
 
 
 class Home:
@@ -39,11 +40,11 @@ class Home:
         self.pace = pace
         self.greet = greet
         self.patience = patience
-        """Seconds that a dead worker's handlers are waited for."""
+        """Seconds to wait for the handlers of a dead worker."""
         self.crashes = Crashes()
         self.workers: list[LocalWorker] = []
         self.broken: BaseException | None = None
-        """A mistake of ours on a worker's loop."""
+        """An internal error on a worker's loop."""
 
 
 class LocalWorker(Worker):
@@ -55,11 +56,11 @@ class LocalWorker(Worker):
         self._home = home
         super().__init__(sock, loop)
 
-    def _enter(self, hello: Hello) -> Greeting:
+    def _enter(self, _hello: Hello) -> Greeting:
         return self._home.greet()
 
     def die(self) -> None:
-        """Die now; from any thread."""
+        """Die now; may be called on any thread."""
         self.dead = True
         self._pipe.hang_up()
 
@@ -78,19 +79,19 @@ class LocalWorker(Worker):
             self._loop.stop()
 
     def strike(self, execution: Execution, step: str, when: str) -> None:
-        """Die, if this is where that is to happen."""
+        """Die and raise `Unwinding` if a crash is armed at this place."""
         if self._home.crashes.strike(execution.order.job, step, when):
             execution.pass_.unwinding = KILLED
             self.die()
             raise Unwinding(KILLED)
 
     def may_die(self, step: str) -> bool:
-        """Is there a place at this step where it may die?"""
+        """True if a crash is armed at any place of this step."""
         return self._home.crashes.concerns(step)
 
     @property
     def executing(self) -> list[LoopedExecution | ThreadedExecution]:
-        """What it executes now."""
+        """The executions in progress."""
         return list(self._executions.values())
 
     def _thread_port(self, execution: ThreadedExecution) -> ThreadPort:
@@ -101,7 +102,7 @@ class LocalWorker(Worker):
 
 
 class _MortalThreadPort(ThreadPort):
-    """Passes by the places where its worker may die."""
+    """A port that gives its worker the chance to die at each place."""
 
     def __init__(self, worker: LocalWorker, *rest: Any) -> None:
         super().__init__(*rest)
@@ -119,7 +120,7 @@ class _MortalThreadPort(ThreadPort):
 
 
 class _MortalLoopPort(LoopPort):
-    """The same, awaited. A handler that is being left is cancelled, so that is how it dies here."""
+    """The same for `async def` handlers, which unwind by cancellation."""
 
     def __init__(self, worker: LocalWorker, *rest: Any) -> None:
         super().__init__(*rest)
@@ -139,16 +140,16 @@ class _MortalLoopPort(LoopPort):
         self._strike(op.step, BEFORE_RECORD)
         if not self._worker.may_die(op.step):
             return super().tell(op)
-        return self._loop.create_task(self._told(op.step, super().tell(op)))
+        return self._loop.create_task(self._recorded(op.step, super().tell(op)))
 
-    async def _told(self, step: str, answer: asyncio.Future[ops.Recorded]) -> ops.Recorded:
+    async def _recorded(self, step: str, answer: asyncio.Future[ops.Recorded]) -> ops.Recorded:
         recorded = await answer
         self._strike(step, AFTER_RECORD)
         return recorded
 
 
 class LocalProcess:
-    """A `pool.Process` that is a thread."""
+    """A `pool.Process` that is a thread of this process."""
 
     def __init__(self, home: Home, theirs: socket.socket) -> None:
         self.pid = os.getpid()
@@ -186,13 +187,17 @@ class LocalProcess:
         loop.default_exception_handler(context)
 
     def poll(self) -> int | None:
+        """The exit status once the worker is dead, else None."""
         return SIGNALLED if self._worker.dead else None
 
     def wait(self) -> int:
-        """Wait until all of its handlers have left; one that does not within the patience stays
-        behind, with nobody listening to it."""
+        """Wait until all handlers have ended, and return the exit status.
+
+        A handler that does not end within the patience is left behind, its connection closed.
+        """
         self._thread.join(self._home.patience)
         return SIGNALLED
 
     def kill(self) -> None:
+        """Make the worker die, as SIGKILL does to a process."""
         self._worker.die()

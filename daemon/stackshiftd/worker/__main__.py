@@ -1,5 +1,5 @@
-"""`python -P -m stackshiftd.worker --fd N` (by the daemon) or `--check PROJECT` (by the command
-line)."""
+"""The entry point: `python -P -m stackshiftd.worker`, with `--fd N` from the daemon or `--check
+PROJECT` from the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""`stackshift jobs check`: import every job module once, here, and say what came of it."""
+"""`stackshift jobs check`: imports every job module once, in this process, and prints the result.
+
+A process of its own, so that a module that hangs or exits at import harms nobody.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +9,22 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from stackshift_jobs.errors import StackshiftError
 from stackshift_jobs.project.config import load_config
 from stackshiftd.worker import loader
+from stackshiftd.worker.frames import FailedModule, JobFacts
 
 
 def check(root: Path) -> int:
-    """Print one object `{modules: [{module, file, jobs, schedules, error}]}`; 78 if any module
-    failed."""
+    """Print one object `{modules: [{module, file, jobs, schedules, error}]}` on standard output.
+
+    Returns the exit status: 0, or 78 if any module failed. If the configuration is invalid, prints
+    `{error}` and returns that error's status.
+    """
     out = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what modules print at import is talk, not data
+    os.dup2(2, 1)  # What modules print at import goes to standard error; it is not data.
     try:
         jobs = list(load_config(root).project.jobs)
     except StackshiftError as bad:
@@ -25,27 +33,29 @@ def check(root: Path) -> int:
     os.chdir(root)
     sys.path.insert(0, str(root))
     facts, failed = loader.load(root, jobs)
-    errors = {each.module: each for each in failed}
-    found = {source.module: str(source.file) for source in loader.sources(root, jobs)}
+    errors = {failure.module: failure for failure in failed}
+    files = {source.module: str(source.file) for source in loader.sources(root, jobs)}
     modules = [
-        {
-            "module": module,
-            "file": found.get(module, module),
-            "jobs": sorted(each.name for each in facts if each.module == module),
-            "schedules": sorted(
-                each.name for each in facts if each.module == module and each.schedule
-            ),
-            "error": None
-            if module not in errors
-            else {
-                "type": errors[module].type,
-                "message": errors[module].message,
-                "file": errors[module].file,
-                "line": errors[module].line,
-            },
-        }
-        for module in [*found, *(name for name in errors if name not in found)]
+        _module_json(module, files.get(module, module), facts, errors.get(module))
+        for module in [*files, *(name for name in errors if name not in files)]
     ]
     print(json.dumps({"modules": modules}), file=out)
     out.flush()
     return 78 if failed else 0
+
+
+def _module_json(
+    module: str, file: str, facts: list[JobFacts], error: FailedModule | None
+) -> dict[str, Any]:
+    jobs = [job for job in facts if job.module == module]
+    return {
+        "module": module,
+        "file": file,
+        "jobs": sorted(job.name for job in jobs),
+        "schedules": sorted(job.name for job in jobs if job.schedule),
+        "error": None if error is None else _error_json(error),
+    }
+
+
+def _error_json(error: FailedModule) -> dict[str, Any]:
+    return {"type": error.type, "message": error.message, "file": error.file, "line": error.line}

@@ -1,7 +1,7 @@
-"""One execution of a handler in this process, and what all kinds of it share.
+"""One execution of a handler in this process, and what all kinds of executions share.
 
-An execution ends in exactly one frame: `CompleteRun`, `FailAttempt`, `Suspend`, `ConfirmStop` or
-`HandBack`. Which one is decided here, by how its handler left and by why it was asked to.
+An execution ends with exactly one frame: `CompleteRun`, `FailAttempt`, `Suspend`, `ConfirmStop` or
+`HandBack`. Which one is decided here, from how its handler ended and why it was asked to stop.
 """
 
 from __future__ import annotations
@@ -17,16 +17,14 @@ from msgspec import Raw
 
 from stackshift_jobs.errors import (
     ReplayError,
-    StackshiftError,
-    StepFailed,
 )
 from stackshift_jobs.handler import ops
 from stackshift_jobs.handler.clock import WALL, Clock
 from stackshift_jobs.handler.context import Facts
+from stackshift_jobs.handler.failures import Failure
 from stackshift_jobs.handler.replay import Pass, Unwinding
-from stackshift_jobs.handler.steps import Limits, error_json, retries
+from stackshift_jobs.handler.steps import Limits
 from stackshift_jobs.registry import Job
-from stackshift_jobs.retry import RetryAfter
 from stackshift_jobs.values.durations import to_datetime
 from stackshift_jobs.values.payload_types import convert
 from stackshift_jobs.values.strict_json import dumps
@@ -37,22 +35,23 @@ from stackshiftd.worker.output import RunLog
 
 WAITS: Final = "waits"
 DRAINED: Final = "drained"
-"""Why a pass is left, beside the reasons of `End`."""
+"""Reasons to unwind a pass, besides those of `End`."""
 
 KEEP_SECONDS: Final = 0.1
 
 
 class Pace(NamedTuple):
-    """How an execution deals with time."""
+    """The clock of an execution and its time limits, in seconds."""
 
     clock: Clock = WALL
     keep_seconds: float = KEEP_SECONDS
-    """A wait that may end this soon is kept in memory: leaving and coming back costs more."""
+    """A wait that may end this soon is kept in memory: to suspend and resume would cost more."""
     look_seconds: float = KEEP_SECONDS
-    """How often it is looked again whether all that an `async def` handler does is to wait."""
+    """How often to check again whether an `async def` handler is doing nothing but waiting."""
 
     def may_be_soon(self, due_us: int) -> bool:
-        """May a wait end so soon that it is kept? `due_us` is 0 where no time is known."""
+        """True if a wait due at `due_us` should be kept in memory; 0 means that no time is known,
+        which counts as soon."""
         return not due_us or due_us - self.clock.now_us() < self.keep_seconds * 1e6
 
 
@@ -60,15 +59,15 @@ REAL_TIME: Final = Pace()
 
 
 class OpenStep(NamedTuple):
-    """A step's function under way."""
+    """A step whose function is running; `began` in seconds of `time.monotonic`."""
 
     op: ops.Perform
     began: float
 
 
 class Execution:
-    """The state of one execution. `waiting` are the steps it waits for durably, `open` those whose
-    function runs, `outcomes` what ended before its waiter came."""
+    """The state of one execution. `waiting` are its durable waits, `open` the steps whose function
+    is running, `noted` those of them reported as slow."""
 
     def __init__(
         self,
@@ -90,10 +89,10 @@ class Execution:
         self.noted: set[str] = set()
 
     def facts(self) -> Facts[Any]:
-        """What the handler's context shows. Raises `PayloadRefused` for a payload not of its
-        type."""
+        """What the handler's context shows. Raises `PayloadRefused` if the payload does not fit the
+        job's type."""
         order = self.order
-        payload = json.loads(bytes(order.payload))  # the daemon has checked it, strictly
+        payload = json.loads(bytes(order.payload))  # The daemon has already checked it strictly.
         return Facts(
             payload=convert(payload, self.job.payload_type),
             run_id=order.run,
@@ -107,19 +106,23 @@ class Execution:
         )
 
     def refuse_unwinding(self, op: ops.Op | None = None) -> None:
-        """Raise `Unwinding` while the pass is being left. But what became of a function that has
-        run is recorded also at a wait (of another branch) or a drain: else it would run again."""
+        """Raise `Unwinding` while the pass unwinds.
+
+        At a wait (of another branch) or a drain, the result of a function that has already run is
+        still recorded; otherwise the function would run again.
+        """
         reason = self.pass_.unwinding
         if reason is None:
             return
         ran = isinstance(op, ops.RecordResult | ops.RecordFailure)
-        # So may a function go on that runs now (an `Ask` of no step): else it would be cut short.
+        # A function that is running may also continue (an `Ask` without a step), instead of being
+        # cut short.
         ran = ran or (isinstance(op, ops.Ask) and not op.step)
         if not (ran and reason in (WAITS, DRAINED)):
             raise Unwinding(reason)
 
     def failing(self, op: ops.Op) -> None:
-        """A step has failed again: what was known of its earlier tries is no answer to this one."""
+        """Forget the record of a step that fails again: an earlier try must not answer this one."""
         if isinstance(op, ops.RecordFailure):
             self.pass_.recorded_calls.pop(op.step, None)
 
@@ -143,18 +146,34 @@ class Execution:
         reason = self.pass_.unwinding
         if reason is not None:
             return self._left(reason, swallowed=False)
-        told = error_json(error)
-        retryable = retries(error)
-        step = None
-        if isinstance(error, StepFailed):
-            step = error.step
-            told = {"type": error.type, "message": error.message, "traceback": error.traceback}
-            retryable = error.retryable
-        elif isinstance(error, StackshiftError):
-            step = error.fields.get("step")
-        asked = error if isinstance(error, RetryAfter) else error.__cause__
-        after_ms = asked.delay_ms if isinstance(asked, RetryAfter) else None
-        return c.FailAttempt(self.run, self.token, Error(**told), retryable, after_ms, step)
+        failure = Failure.of(error)
+        step, *others = failure.steps or (None,)
+        return c.FailAttempt(
+            self.run,
+            self.token,
+            Error(**failure.as_json()),
+            failure.retryable,
+            failure.retry_after_ms,
+            step,
+            [other for other in others if other is not None],
+        )
+
+    def last_frame(self, outcome: Callable[[], Any]) -> Frame | c.Command:
+        """The frame for what `outcome` returns or raises: whatever a handler raises ends only its
+        own attempt. Where even the frame cannot be made, it is a plain failure of the attempt: a
+        run whose end is not reported would be running for ever."""
+        try:
+            try:
+                value = outcome()
+            except BaseException as error:
+                return self.raised(error)
+            return self.returned(value)
+        except BaseException as bad:
+            return self._unreportable(bad)
+
+    def _unreportable(self, bad: BaseException) -> c.Command:
+        message = f"the outcome of the handler could not be reported: {type(bad).__name__}"
+        return c.FailAttempt(self.run, self.token, Error("InternalError", message))
 
     def _left(self, reason: str, *, swallowed: bool) -> Frame | c.Command:
         if reason == WAITS:
@@ -167,23 +186,23 @@ class Execution:
 
     def _swallowed(self) -> c.Command:
         error = ReplayError(
-            "the handler caught what takes it out of memory at a wait (a bare `except:` or "
-            "`except BaseException:`) and returned",
-            hint="catch Exception, or raise it again",
+            "the handler caught the exception that suspends it at a wait (with a bare `except:` "
+            "or `except BaseException:`) and returned",
+            hint="catch Exception instead, or raise it again",
         )
-        return c.FailAttempt(self.run, self.token, Error(**error_json(error)), False)
+        return c.FailAttempt(self.run, self.token, Error(**Failure.of(error).as_json()), False)
 
     # --- What is slow ----------------------------------------------------------------------
 
     def note_slow(self, now: float, after: float, send: Callable[[c.Command], None]) -> None:
-        """Tell of steps that have been executing for `after` seconds, once each."""
+        """Send an `OpenStep` for each step that has been executing for `after` seconds, once."""
         for step, opened in list(self.open.items()):
             if step not in self.noted and now - opened.began >= after:
                 self.noted.add(step)
                 send(c.OpenStep(self.run, self.token, step, opened.op.tried))
 
     def overdue(self, now: float) -> list[OpenStep]:
-        """Steps past their timeout."""
+        """The steps that have exceeded their timeout."""
         return [
             opened
             for opened in list(self.open.values())
@@ -192,9 +211,11 @@ class Execution:
         ]
 
     def began(self, op: ops.Perform) -> None:
+        """Note that the step's function starts now, for `note_slow` and `overdue`."""
         self.open[op.step] = OpenStep(op, time.monotonic())
 
     def ended(self, op: ops.Perform) -> None:
+        """Note that the step's function has returned or raised."""
         self.open.pop(op.step, None)
         self.noted.discard(op.step)
 
@@ -223,7 +244,7 @@ def recorded_call(frame: Recall | Outcome) -> ops.RecordedCall:
 
 
 def command_of(op: ops.Tell, run: str, token: int, call: int) -> c.Command:
-    """The command that a call's op stands for."""
+    """The command that sends the call `op` to the daemon."""
     match op:
         case ops.RecordResult():
             return c.CompleteStep(
@@ -271,7 +292,7 @@ _RECORDED: Final = ops.Recorded()
 
 def answer_of(frame: CallRecorded) -> ops.Recorded:
     """The SDK's form of an answer."""
-    if frame.body is NULL and frame.error is NULL:  # most are
+    if frame.body is NULL and frame.error is NULL:  # As in most answers.
         plain = not frame.due_us and not frame.child
         return _RECORDED if plain else ops.Recorded(frame.due_us, frame.child)
     body, error = bytes(frame.body), bytes(frame.error)
@@ -284,10 +305,10 @@ def answer_of(frame: CallRecorded) -> ops.Recorded:
 
 
 def _forgotten(calls: set[str]) -> ReplayError:
-    """The handler has called something and gone on without it."""
+    """The error of a handler that ended without awaiting or entering these `calls`."""
     names = ", ".join(sorted(calls))
     if all(each.startswith("[lock ") for each in calls):
-        return ReplayError(f"the handler called {names} and has no `with` for it")
+        return ReplayError(f"the handler called {names} without `with`")
     return ReplayError(f"the handler called {names} and never awaited it")
 
 

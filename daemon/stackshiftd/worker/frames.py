@@ -1,12 +1,12 @@
-"""What daemon and worker say to each other over their socket pair: one JSON object a line.
+"""The protocol between daemon and worker on their socket pair: one JSON object per line.
 
-From the daemon: `Hello` once, then for each execution `Recall` frames (its record, one call each)
-and `Execute`; `CallRecorded` answers a command by its `call`; `Outcome` ends a wait; `End`
-asks an execution to stop; `Drain` asks all to stop at their next step.
+From the daemon: `Hello` once, then for each execution `Recall` frames (one per recorded call) and
+`Execute`; `CallRecorded` answers the command with the same `call`; `Outcome` ends a wait; `End`
+asks an execution to stop; `Drain` asks all of them to stop at their next step.
 
-From the worker: `Importing` before each of its modules, `Greeting` once they are imported, a
-`Beat` every 2 s from a thread of its own, `Stuck`, `HandBack`, and the commands of
-`core.commands.FromWorker` as they stand there.
+From the worker: `Importing` before each module, `Greeting` once all are imported, a `Beat` every
+`BEAT_SECONDS` from a thread of its own, `Stuck`, `HandBack`, and the commands of
+`core.commands.FromWorker` unchanged.
 """
 
 from __future__ import annotations
@@ -23,14 +23,16 @@ BEAT_SECONDS: Final = 2.0
 
 
 class Frame(msgspec.Struct, frozen=True, omit_defaults=True, gc=False, tag=True):
-    """Base of all frames; the tag is the class's name."""
+    """Base of all frames; the `type` field of the JSON object is the name of the class."""
 
 
 # --- From the daemon -----------------------------------------------------------------------
 
 
 class Hello(Frame, frozen=True):
-    """How this worker is to work. `jobs` are the folders and files of job modules."""
+    """The worker's settings. `worker` is its name, `jobs` are the folders and files of job modules,
+    `slots` is the most executions at a time, `logs` the folder of the runs' logs, `payload_bytes`
+    the largest value."""
 
     worker: str
     project: str
@@ -41,7 +43,8 @@ class Hello(Frame, frozen=True):
 
 
 class Recall(Frame, frozen=True):
-    """One recorded call of the execution that follows; see `handler.ops.RecordedCall`."""
+    """One recorded call of the execution that the next `Execute` starts; see
+    `handler.ops.RecordedCall`."""
 
     run: str
     step: str
@@ -57,7 +60,8 @@ class Recall(Frame, frozen=True):
 
 
 class Execute(Frame, frozen=True):
-    """Call the handler."""
+    """Start an execution: call the handler of `job`. `token` identifies it in all later frames;
+    `scheduled_at_us` is 0 for a run that no schedule started."""
 
     run: str
     token: int
@@ -71,8 +75,8 @@ class Execute(Frame, frozen=True):
 
 
 class CallRecorded(Frame, frozen=True):
-    """It is durable. `body` is what was asked for, `error` why it is refused (which is
-    recorded too): `{code, message, hint, …}`."""
+    """The answer to a command: its records are durable. `body` is the result, if the call has one;
+    `error` says why the call was refused (which is recorded too): `{code, message, hint, …}`."""
 
     call: int
     due_us: int = 0
@@ -82,7 +86,7 @@ class CallRecorded(Frame, frozen=True):
 
 
 class Outcome(Frame, frozen=True):
-    """A step that the execution waits for has ended."""
+    """A step that the execution is waiting for has ended."""
 
     run: str
     token: int
@@ -97,7 +101,7 @@ class Outcome(Frame, frozen=True):
 
 
 class End(Frame, frozen=True):
-    """The execution is not current any more: `reason` is `cancelled` or `timeout`."""
+    """The execution is no longer current and must stop: `reason` is `cancelled` or `timeout`."""
 
     run: str
     token: int
@@ -105,7 +109,7 @@ class End(Frame, frozen=True):
 
 
 class Drain(Frame, frozen=True):
-    """Leave every handler at its next step and hand its run back."""
+    """Stop every handler at its next step and hand its run back."""
 
 
 FromDaemon = Hello | Recall | Execute | CallRecorded | Outcome | End | Drain
@@ -114,7 +118,7 @@ FromDaemon = Hello | Recall | Execute | CallRecorded | Outcome | End | Drain
 
 
 class JobFacts(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What the daemon knows of a job. Options that the code does not give are None."""
+    """What the daemon knows about a job. Options that the code does not set are None."""
 
     name: str
     module: str
@@ -131,7 +135,7 @@ class JobFacts(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class FailedModule(msgspec.Struct, frozen=True):
-    """A job module that does not import."""
+    """A job module that cannot be imported; `line` is 0 if the error has none in its file."""
 
     module: str
     file: str
@@ -141,12 +145,15 @@ class FailedModule(msgspec.Struct, frozen=True):
 
 
 class Importing(Frame, frozen=True):
-    """This module is being imported: where that hangs, it can be named."""
+    """This module is about to be imported: if the import hangs, the daemon can name the module."""
 
     module: str
 
 
 class Greeting(Frame, frozen=True):
+    """The worker is ready: its process id and interpreter, the jobs and queues that its modules
+    declare, and the modules that failed."""
+
     pid: int
     python: str
     jobs: list[JobFacts]
@@ -155,18 +162,19 @@ class Greeting(Frame, frozen=True):
 
 
 class Beat(Frame, frozen=True):
-    """Still here."""
+    """The worker process is alive."""
 
 
 class Stuck(Frame, frozen=True):
-    """A `def` step is past its timeout and cannot be interrupted: the worker must be replaced."""
+    """A `def` step has exceeded its timeout and cannot be interrupted: the worker must be
+    replaced."""
 
     run: str
     step: str
 
 
 class HandBack(Frame, frozen=True):
-    """The handler has left at a drain; its run goes on elsewhere."""
+    """The handler has stopped because of `Drain`; its run can continue on another worker."""
 
     run: str
     token: int

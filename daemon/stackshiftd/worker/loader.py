@@ -1,7 +1,7 @@
-"""Importing the project's job modules, here in the worker and nowhere else.
+"""Imports the project's job modules, in the worker process and nowhere else.
 
-A module that does not import is told with file, line and message, leaves no job behind, and does
-not keep the others from being loaded.
+A module that cannot be imported is reported with file, line and message. It leaves no job behind
+and does not prevent the others from being loaded.
 """
 
 from __future__ import annotations
@@ -18,35 +18,37 @@ from typing import Final, NamedTuple
 from msgspec import Raw
 
 from stackshift_jobs.errors import BadConfiguration, PayloadRefused, StackshiftError
+from stackshift_jobs.handler.failures import Failure
 from stackshift_jobs.registry import Job, TwoJobsOneName, queues, registry
 from stackshift_jobs.values import payload_types
 from stackshift_jobs.values.strict_json import dumps, loads
+from stackshift_jobs.values.text import readable
 from stackshiftd.core.commands import ScheduleTerms
 from stackshiftd.core.decide.ticks import clock_of
 from stackshiftd.core.records import QueueTerms, RetryTerms
 from stackshiftd.worker.frames import FailedModule, JobFacts
 
 MAX_SCHEDULE_PAYLOAD: Final = 64 << 10
-"""The daemon keeps it in memory."""
+"""Bytes of a schedule's payload, which the daemon keeps in memory."""
 
 
 class ModuleSource(NamedTuple):
-    """A module by name, and its file."""
+    """A job module: its dotted name and its file."""
 
     module: str
     file: Path
 
 
 def sources(project: Path, jobs: list[str]) -> Iterator[ModuleSource]:
-    """The job modules of a project: each file named in `jobs`, and in each folder every `*.py`, but
-    those (and folders) whose name begins with `_` or `.`."""
+    """The job modules of a project: each file named in `jobs`, and every `*.py` below each folder
+    named there, except files and folders whose name begins with `_` or `.`."""
     for entry in jobs:
-        place = project / entry
-        if place.is_file():
-            yield ModuleSource(_module_name(project, place), place)
+        path = project / entry
+        if path.is_file():
+            yield ModuleSource(_module_name(project, path), path)
             continue
-        for file in sorted(place.rglob("*.py")):
-            if not any(part.startswith(("_", ".")) for part in file.relative_to(place).parts):
+        for file in sorted(path.rglob("*.py")):
+            if not any(part.startswith(("_", ".")) for part in file.relative_to(path).parts):
                 yield ModuleSource(_module_name(project, file), file)
 
 
@@ -55,10 +57,12 @@ def _module_name(project: Path, file: Path) -> str:
 
 
 def load(
-    project: Path, jobs: list[str], importing: Callable[[str], None] = lambda module: None
+    project: Path, jobs: list[str], importing: Callable[[str], None] = lambda _module: None
 ) -> tuple[list[JobFacts], list[FailedModule]]:
-    """Import all job modules of `project`: what jobs there are, and which modules failed.
-    `importing` is told the name of each before it is imported."""
+    """Import all job modules of `project`; return the facts of their jobs and the failed modules.
+
+    `importing` is called with the name of each module before it is imported.
+    """
     failed: list[FailedModule] = []
     ambiguous: set[str] = set()
     for entry in jobs:
@@ -73,7 +77,7 @@ def load(
             importlib.import_module(source.module)
         except KeyboardInterrupt:
             raise
-        except BaseException as error:  # a module may raise anything, SystemExit included
+        except BaseException as error:  # A module may raise anything, including SystemExit.
             registry.clear()
             registry.update(before)
             queues.clear()
@@ -81,19 +85,19 @@ def load(
             if isinstance(error, TwoJobsOneName):
                 ambiguous.add(str(error.fields["job"]))
             failed.append(_failure(source, error))
-    # Which of the two was meant is not for the order of file names to say.
+    # The order of file names must not decide which of the two is meant.
     for name in ambiguous:
         registry.pop(name, None)
     return described(failed), failed
 
 
 def described(failed: list[FailedModule]) -> list[JobFacts]:
-    """What there is to say of all jobs; those of which nothing can be said are taken out, and told
-    in `failed`."""
+    """The facts of all registered jobs. A job whose options are invalid is removed from the
+    registry, and a failure is added to `failed`."""
     facts: list[JobFacts] = []
     for job in list(registry.values()):
         try:
-            # Resolved once: an execution must not look at annotations again.
+            # Resolved once, so that executions need not look at annotations again.
             job = registry[job.name] = replace(
                 job, payload_type=payload_types.payload_type(job.handler, job.payload_type)
             )
@@ -123,28 +127,28 @@ def _facts(job: Job) -> JobFacts:
 
 
 def _schedule(job: Job) -> ScheduleTerms | None:
-    """The job's schedule, checked: its expression, its zone, and whether its payload fits. Raises
-    `BadConfiguration`."""
-    named = job.schedule
-    if named is None:
+    """The job's schedule, after checking its expression, its time zone, and that its payload fits
+    the job. Raises `BadConfiguration`."""
+    schedule = job.schedule
+    if schedule is None:
         return None
     try:
-        clock_of(named.expression, named.timezone, 0)
+        clock_of(schedule.expression, schedule.timezone, 0)
     except StackshiftError as bad:
-        told = f"job {job.name!r}: {bad.message}" + (f"; {bad.hint}" if bad.hint else "")
-        raise BadConfiguration(told) from bad
+        why = f"{bad.message}; {bad.hint}" if bad.hint else bad.message
+        raise BadConfiguration(f"job {job.name!r}: {why}") from bad
     try:
-        payload = dumps(named.payload, MAX_SCHEDULE_PAYLOAD)
+        payload = dumps(schedule.payload, MAX_SCHEDULE_PAYLOAD)
         payload_types.convert(loads(payload), job.payload_type)
     except PayloadRefused as bad:
         raise BadConfiguration(f"job {job.name!r}: schedule_payload: {bad.message}") from bad
     return ScheduleTerms(
-        named.expression, named.timezone, named.catch_up, named.overlap, Raw(payload)
+        schedule.expression, schedule.timezone, schedule.catch_up, schedule.overlap, Raw(payload)
     )
 
 
 def queue_terms() -> dict[str, QueueTerms]:
-    """What the loaded modules say of queues."""
+    """The limits of queues that the loaded modules declare, by queue name."""
     return {
         name: QueueTerms(
             concurrency=limits.concurrency,
@@ -159,7 +163,7 @@ def queue_terms() -> dict[str, QueueTerms]:
 
 
 def code_digest(job: Job) -> str:
-    """Seven hexadecimal digits that change when the file of the job's module does."""
+    """Seven hexadecimal digits that change with the file of the job's module; empty without one."""
     file = getattr(sys.modules.get(job.module), "__file__", None)
     try:
         return sha256(Path(file).read_bytes()).hexdigest()[:7] if file else ""
@@ -172,11 +176,8 @@ def _failure(source: ModuleSource, error: BaseException) -> FailedModule:
     if isinstance(error, SyntaxError) and error.filename:
         file, line = error.filename, error.lineno or 0
     else:
-        own = [
-            frame
-            for frame in traceback.extract_tb(error.__traceback__)
-            if frame.filename == str(source.file)
-        ]
-        line = (own[-1].lineno or 0) if own else 0
-    message = error.message if isinstance(error, StackshiftError) else str(error)
-    return FailedModule(source.module, file, line, type(error).__name__, message)
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == file]
+        line = (lines[-1] or 0) if lines else 0
+    failure = Failure.of(error)
+    return FailedModule(source.module, readable(file), line, failure.type, failure.message)

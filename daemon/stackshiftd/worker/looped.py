@@ -1,9 +1,9 @@
 """`async def` handlers: tasks on the worker's one loop.
 
-An execution is suspended when none of its steps executes, no call is unanswered, and every task of
-it waits for a durable wait or for another of its tasks: then its tasks are cancelled, and nothing
-of it stays in memory. A task that waits for anything else (a socket read outside a step, say) keeps
-the handler in memory; that costs a slot and is never wrong.
+An execution is suspended when none of its steps is executing, no call is unanswered, and every one
+of its tasks waits for a durable wait or for another of its tasks: then its tasks are cancelled, and
+nothing of it stays in memory. A task that waits for anything else (a socket read outside a step,
+say) keeps the handler in memory; that costs a slot, but is always correct.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from typing import Any, Final
 
 from stackshift_jobs.handler import ops
 from stackshift_jobs.handler.async_context import AsyncJobContext
+from stackshift_jobs.handler.failures import Escaped
+from stackshift_jobs.handler.replay import Unwinding
 from stackshift_jobs.handler.scope import current_step, in_handler
 from stackshiftd.core import commands as c
 from stackshiftd.worker.execution import (
@@ -33,14 +35,15 @@ from stackshiftd.worker.pipe import Pipe
 
 _calls: Final = itertools.count(2, 2)
 ABANDONED_SECONDS: Final = 0.02
-"""How often it is looked whether a thread that nobody waits for any more has come back."""
+"""How often to check whether a thread whose result is no longer wanted has finished."""
 current_execution: ContextVar[LoopedExecution | None] = ContextVar(
     "stackshift_execution", default=None
 )
 
 
 class LoopedExecution(Execution):
-    """An execution on the loop. `tasks` are all of its tasks, `told` its unanswered calls."""
+    """An execution on the loop. `tasks` are all of its tasks, `told` its unanswered calls, `parked`
+    its durable waits."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -49,14 +52,15 @@ class LoopedExecution(Execution):
         self.told: dict[int, asyncio.Future[ops.Recorded]] = {}
         self.parked: dict[str, asyncio.Future[ops.RecordedCall]] = {}
         self.ending: asyncio.Task[None] | None = None
-        """Ends what the handler left behind, while that takes time."""
+        """The task that ends the tasks which the handler left behind."""
         self.soonest_us = 0
         self.checking = False
         self.doubtful: frozenset[int] = frozenset()
-        """Gathers that had a part that failed when it was last looked at them."""
+        """Ids of the gathers that had a failed child at the last check."""
 
     def leave(self, reason: str) -> None:
-        """Cancel all of its tasks; at a drain only once none of its steps executes."""
+        """Cancel all tasks; with the reason `DRAINED`, only once no step is executing and no call
+        is unanswered."""
         if reason == DRAINED and (self.open or self.told):
             self.pass_.unwinding = self.pass_.unwinding or DRAINED
             return
@@ -66,7 +70,7 @@ class LoopedExecution(Execution):
             task.cancel()
 
     def answered(self, call: int, answer: CallRecorded) -> None:
-        """The daemon's answer to a call."""
+        """Pass the daemon's answer to the task that made the call, if it still waits."""
         future = self.told.pop(call, None)
         if future is not None and not future.done():
             future.set_result(answer_of(answer))
@@ -74,7 +78,7 @@ class LoopedExecution(Execution):
             self.leave(DRAINED)
 
     def resolved(self, step: str, known: ops.RecordedCall) -> None:
-        """A wait has ended."""
+        """Record that the wait `step` has ended with `known`, and wake its task."""
         self.pass_.recorded_calls[step] = known
         future = self.parked.get(step)
         if future is not None and not future.done():
@@ -83,7 +87,7 @@ class LoopedExecution(Execution):
     # --- Suspension ------------------------------------------------------------------------
 
     def consider(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Something began to wait: look, a moment from now, whether all of it waits."""
+        """Schedule a check, a moment from now, whether the whole execution is waiting."""
         if not self.checking:
             self.checking = True
             soon = self.pace.keep_seconds if self._may_end_soon() else 0.001
@@ -94,7 +98,7 @@ class LoopedExecution(Execution):
         if self.pass_.unwinding is not None or not self.parked:
             return
         if self.open or self.told or not all(map(self._is_parked, self.tasks)):
-            # What it does now may never pass here again: look again later.
+            # It may start to wait without another call of `consider`: check again later.
             self.checking = True
             self.doubtful = frozenset(self._gathers())
             loop.call_later(self.pace.look_seconds, self._check, loop)
@@ -109,10 +113,10 @@ class LoopedExecution(Execution):
         )
 
     def _is_parked(self, task: asyncio.Task[Any]) -> bool:
-        """Does the task wait for nothing but durable waits and tasks of this execution?
+        """True if the task waits only for durable waits and tasks of this execution.
 
-        One that is done and still among the tasks is not: whoever waits for it is about to hear of
-        it. Nor is one whose wait is over, and that is about to run.
+        False for a task that is done but still in `tasks`, since whatever waits for it is about to
+        run; and for one whose wait is over, which is about to run itself.
         """
         waits_for = getattr(task, "_fut_waiter", None)
         if waits_for is None or waits_for.done():
@@ -120,7 +124,7 @@ class LoopedExecution(Execution):
         return self._is_waited_for(waits_for) or _waits_for_tasks(task)
 
     def _is_waited_for(self, future: asyncio.Future[Any]) -> bool:
-        """Is it a durable wait, a task of this execution, or a gather of such?"""
+        """True for a durable wait, a task of this execution, or a gather of these."""
         if future in self.tasks or any(future is parked for parked in self.parked.values()):
             return True
         children: list[asyncio.Future[Any]] | None = getattr(future, "_children", None)
@@ -129,11 +133,11 @@ class LoopedExecution(Execution):
         left = [child for child in children if not child.done()]
         if not left or not all(map(self._is_waited_for, left)):
             return False
-        # A part that failed ends the gather in a moment; or never, if it is to return exceptions.
+        # A failed child ends the gather in a moment; or never, with `return_exceptions`.
         return not any(map(_has_failed, children)) or id(future) in self.doubtful
 
     def _gathers(self) -> Iterator[int]:
-        """Those that are waited for and have a part that failed."""
+        """Ids of the gathers that a task waits for and that have a failed child."""
         for task in self.tasks:
             waits_for = getattr(task, "_fut_waiter", None)
             if any(map(_has_failed, getattr(waits_for, "_children", ()))):
@@ -145,14 +149,14 @@ def _has_failed(future: asyncio.Future[Any]) -> bool:
 
 
 def _waits_for_tasks(task: asyncio.Task[Any]) -> bool:
-    """Is the innermost thing the task awaits a TaskGroup's end or `asyncio.wait`? Both wait for
-    tasks, which are looked at themselves."""
+    """True if the innermost thing the task awaits is the end of a TaskGroup or `asyncio.wait`. Both
+    wait for tasks, which are checked themselves."""
     inner: Any = task.get_coro()
     frame = None
     while inner is not None:
         frame = getattr(inner, "cr_frame", None) or getattr(inner, "gi_frame", None)
         below = getattr(inner, "cr_await", None) or getattr(inner, "gi_yieldfrom", None)
-        if not isinstance(below, CoroutineType | GeneratorType):  # a future's iterator has no frame
+        if not isinstance(below, CoroutineType | GeneratorType):  # A future's iterator: no frame.
             break
         inner = below
     if frame is None:
@@ -181,6 +185,7 @@ class LoopPort:
         self._loop = loop
 
     def tell(self, op: ops.Tell) -> asyncio.Future[ops.Recorded]:
+        """Send the call; the future ends when its records are durable. Raises `Unwinding`."""
         execution = self._execution
         execution.refuse_unwinding(op)
         execution.failing(op)
@@ -192,6 +197,7 @@ class LoopPort:
         return future
 
     async def park(self, op: ops.Park) -> ops.RecordedCall:
+        """Wait for the outcome of a durable wait; the task is cancelled if the run is suspended."""
         execution = self._execution
         execution.refuse_unwinding()
         known = execution.pass_.recorded_calls.get(op.step)
@@ -202,13 +208,17 @@ class LoopPort:
         execution.waiting.add(op.step)
         execution.soonest_us = op.due_us
         execution.consider(self._loop)
-        # Left where it is when the pass is dropped: `waiting` then says what the run waits for.
+        # Not removed if this task is cancelled: `waiting` then says what the run waits for.
         known = await future
         execution.waiting.discard(op.step)
         del execution.parked[op.step]
         return known
 
     async def perform(self, op: ops.Perform) -> Any:
+        """Call the step's function, a `def` one on a thread, and return its value.
+
+        Raises `TimeoutError` if it exceeds the step's timeout.
+        """
         execution = self._execution
         execution.refuse_unwinding()
         execution.began(op)
@@ -223,14 +233,29 @@ class LoopPort:
                     )
             except TimeoutError as late:
                 if not limit.expired():
-                    raise  # the function's own
+                    raise  # The function raised it itself.
                 raise TimeoutError(f"step {op.step!r} ran longer than {op.timeout_ms} ms") from late
+        except (Exception, Unwinding, GeneratorExit):
+            raise
+        except BaseException as error:  # SystemExit and its like are the step's failure.
+            if self._is_cancelled(error):
+                raise
+            raise Escaped(error) from error
         finally:
             execution.ended(op)
             current_step.reset(inside)
 
+    def _is_cancelled(self, error: BaseException) -> bool:
+        """Was the task cancelled, or did the function itself raise `CancelledError`?"""
+        if not isinstance(error, asyncio.CancelledError):
+            return False
+        task = asyncio.current_task()
+        return self._execution.pass_.unwinding is not None or (
+            task is not None and task.cancelling() > 0
+        )
+
     async def _thread(self, op: ops.Perform) -> Any:
-        """Call it on a thread: a `def` function would block every other handler on this loop."""
+        """Call the function on a thread: on this loop it would block every other handler."""
         context = copy_context()
         running: list[bool] = []
 
@@ -238,15 +263,19 @@ class LoopPort:
             running.append(True)
             try:
                 return context.run(op.fn, *op.args, **op.kwargs)
+            except StopIteration as error:  # Which a future refuses, and then never ends.
+                raise Escaped(error) from error
+            except asyncio.CancelledError as error:  # Which would cancel the future.
+                raise Escaped(error) from error
             finally:
                 running.clear()
 
         try:
             value = await self._loop.run_in_executor(None, work)
         except asyncio.CancelledError:
-            # It cannot be interrupted. A pass that is being left waits for it (the daemon's
-            # patience ends at the grace); a step past its timeout goes on without it, and the
-            # process is replaced if the function does not come back.
+            # The function cannot be interrupted. A pass that unwinds waits for it (the daemon
+            # waits no longer than the grace period). A step that timed out continues without it,
+            # and the process is replaced if the function does not return.
             if running and self._execution.pass_.unwinding is None:
                 self._pipe.post(Stuck(self._execution.run, op.step))
             while running and self._execution.pass_.unwinding is not None:
@@ -255,6 +284,7 @@ class LoopPort:
         return await value if inspect.isawaitable(value) else value
 
     def progress(self, done: float, total: float | None, message: str) -> None:
+        """Report progress, without waiting for an answer."""
         execution = self._execution
         execution.refuse_unwinding()
         self._pipe.post(
@@ -270,9 +300,11 @@ def _is_async(op: ops.Perform) -> bool:
 def task_factory(
     loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any], **options: Any
 ) -> asyncio.Task[Any]:
-    """Makes tasks that are known to the execution that made them."""
-    task: asyncio.Task[Any] = asyncio.Task(coroutine, loop=loop, **options)
+    """Create a task that is registered with the execution it was created in, if any."""
     execution = current_execution.get()
+    if execution is not None:
+        coroutine = _contained(coroutine)
+    task: asyncio.Task[Any] = asyncio.Task(coroutine, loop=loop, **options)
     if execution is not None:
         execution.tasks.add(task)
         task.add_done_callback(execution.tasks.discard)
@@ -288,13 +320,12 @@ def call_handler(
     on_end: Callable[[Execution], None],
     loop: asyncio.AbstractEventLoop,
 ) -> None:
-    """Call the handler in a task; its last frame is sent when that and all tasks that it made have
-    ended."""
+    """Call the handler in a task; its final frame is sent when this task and all tasks created in
+    it have ended."""
 
     def left(handler: asyncio.Task[Any]) -> None:
         execution.tasks.discard(handler)
-        error = asyncio.CancelledError() if handler.cancelled() else handler.exception()
-        last = execution.returned(handler.result()) if error is None else execution.raised(error)
+        last = execution.last_frame(handler.result)
         execution.pass_.unwinding = execution.pass_.unwinding or "ended"
         if execution.tasks:
             execution.ending = loop.create_task(_end_tasks(execution))
@@ -317,17 +348,27 @@ async def _handle(execution: LoopedExecution, port: LoopPort) -> Any:
     current_log.set(execution.log)
     in_handler.set("ctx")
     context: AsyncJobContext[Any] = AsyncJobContext(execution.facts(), execution.pass_, port)
-    return await execution.job.handler(context)
+    return await _contained(execution.job.handler(context))
+
+
+async def _contained(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Await code of a handler. What asyncio would let through the loop, and so through the worker
+    and everybody else's work, is carried out as an ordinary exception."""
+    try:
+        return await coroutine
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise Escaped(error) from error
 
 
 async def _end_tasks(execution: LoopedExecution) -> None:
-    """Tasks that the handler left behind do not outlive it."""
+    """Cancel the tasks that the handler left behind, until they have ended or none ends within a
+    second."""
     while tasks := list(execution.tasks):
         for task in tasks:
             task.cancel()
         done, _ = await asyncio.wait(tasks, timeout=1.0)
         for task in done:
             if not task.cancelled():
-                task.exception()  # looked at, so that the loop does not report it
+                task.exception()  # Retrieved, so that the loop does not report it.
         if not done:
             break

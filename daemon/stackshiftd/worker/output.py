@@ -1,14 +1,13 @@
-"""What a handler prints and logs, kept per run, attempt and step.
+"""What a handler prints and logs, stored by run, attempt and step.
 
-`sys.stdout`, `sys.stderr` and the root logger are replaced by routers: a line written while a
-handler runs goes to its run's log file, anything else to the worker's own stderr, which is the
-daemon's log. The files are JSON lines, not synced, and bounded: past `MAX_BYTES` an attempt's
-further output is dropped, and the last line says so; a line over `MAX_LINE` characters is cut, and
-says so too.
+`sys.stdout`, `sys.stderr` and the root logger are routed: a line written while a handler runs goes
+to its run's log file, anything else to the worker's own stderr, which is the daemon's log. The
+files are JSON lines, not synced, and bounded: after `MAX_BYTES` an attempt's further output is
+dropped, and the last line says so; a line longer than `MAX_LINE` characters is cut and marked.
 
-A handler that is replayed prints again what it printed before. Each line carries `pos`, the number
-of `ctx` calls made before it: on a later pass of an attempt, as many lines at each position as are
-there already are left out.
+A replayed handler prints its earlier output again. Each line has `pos`, the number of `ctx` calls
+made before it: on a later pass of an attempt, as many lines at each position are left out as are
+already in the file.
 """
 
 from __future__ import annotations
@@ -29,6 +28,7 @@ from typing import Final, NamedTuple, TextIO
 from stackshift_jobs.handler.replay import Pass
 from stackshift_jobs.handler.scope import current_step
 from stackshift_jobs.values.durations import rfc3339
+from stackshift_jobs.values.text import readable
 
 MAX_BYTES: Final = 1 << 20
 MAX_LINE: Final = 16 * 1024
@@ -37,13 +37,13 @@ current_log: ContextVar[RunLog | None] = ContextVar("stackshift_log", default=No
 
 
 class _Line(NamedTuple):
-    """The beginning of a line, at most `MAX_LINE` characters, and how many bytes more it had."""
+    """The beginning of a line, at most `MAX_LINE` characters, and how many bytes were cut off."""
 
     text: str = ""
     cut_bytes: int = 0
 
     def longer(self, more: str) -> _Line:
-        """The line with `more` at its end."""
+        """The line with `more` appended."""
         text = self.text + more
         if len(text) <= MAX_LINE:
             return _Line(text, self.cut_bytes)
@@ -51,12 +51,13 @@ class _Line(NamedTuple):
         return _Line(text[:MAX_LINE], self.cut_bytes + len(cut))
 
     def marked(self) -> str:
-        """Its text; where it was cut, with a mark that says by how much."""
+        """The text; if it was cut, with a mark that says by how many bytes."""
         return f"{self.text}… ({self.cut_bytes} bytes more)" if self.cut_bytes else self.text
 
 
 class RunLog:
-    """The log of one execution. Opened at the first line, so that a silent run leaves no file."""
+    """The log of one execution, used by any thread. The file is opened at the first line, so that a
+    silent run leaves none."""
 
     def __init__(self, folder: Path, run: str, attempt: int, pass_: Pass) -> None:
         self._folder = folder
@@ -70,7 +71,7 @@ class RunLog:
         self._partial: dict[tuple[str, str | None], _Line] = {}
 
     def write(self, stream: str, text: str) -> None:
-        """Text of a stream; whole lines are kept, the rest waits for its end."""
+        """Store the whole lines of `text`; the rest is held back until its newline or `close`."""
         key = (stream, current_step.get())
         with self._lock:
             line = self._partial.pop(key, _Line())
@@ -82,12 +83,12 @@ class RunLog:
                 self._partial[key] = line.longer(rest)
 
     def record(self, level: str, text: str) -> None:
-        """A record of `logging`."""
+        """Store a formatted record of `logging` as one line."""
         with self._lock:
             self._keep("log", current_step.get(), level, _Line().longer(text))
 
     def close(self) -> None:
-        """Keep what was printed without a newline, and close the file."""
+        """Store what was printed without a newline, and close the file."""
         with self._lock:
             for (stream, step), rest in self._partial.items():
                 self._keep(stream, step, "", rest)
@@ -98,7 +99,7 @@ class RunLog:
                 self._file = None
 
     def _keep(self, stream: str, step: str | None, level: str, line: _Line) -> None:
-        # A disk without room costs lines of a log, never the run that prints them.
+        # A full disk costs lines of the log, never the run that prints them.
         with contextlib.suppress(OSError):
             self._write(stream, step, level, line.marked())
 
@@ -119,12 +120,12 @@ class RunLog:
             "stream": stream,
             "level": level,
             "pos": position if step is None else None,
-            "message": text,
+            "message": readable(text),
         }
         written = json.dumps(line) + "\n"
         self._size += len(written)
         if self._size > MAX_BYTES:
-            line["message"] = f"… more than {MAX_BYTES} bytes in this attempt: the rest is left out"
+            line["message"] = f"… more than {MAX_BYTES} bytes in this attempt: the rest is dropped"
             line["level"] = "WARNING"
             written = json.dumps(line) + "\n"
         self._file.write(written)
@@ -139,7 +140,7 @@ class RunLog:
                 try:
                     line = json.loads(raw)
                 except ValueError:
-                    continue  # half a line of a worker that was killed
+                    continue  # Half a line, from a worker that was killed.
                 if line["attempt"] == self._attempt:
                     self._size += len(raw) + 1
                     if line["pos"] is not None:
@@ -155,16 +156,18 @@ def _private(path: str, flags: int) -> int:
 
 
 class Router(io.TextIOBase):
-    """Stands in for `sys.stdout` or `sys.stderr`."""
+    """Replaces `sys.stdout` or `sys.stderr`; `own` is where text outside of handlers goes."""
 
     def __init__(self, stream: str, own: TextIO) -> None:
         self._stream = stream
         self._own = own
 
     def writable(self) -> bool:
+        """Always true."""
         return True
 
     def write(self, text: str) -> int:
+        """Send `text` to the running handler's log, or else to the process's own stream."""
         log = current_log.get()
         if log is not None:
             log.write(self._stream, text)
@@ -174,13 +177,16 @@ class Router(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
+        """Flush the process's own stream; a log is flushed at each line."""
         self._own.flush()
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
+        """Always `utf-8`, the encoding of the logs."""
         return "utf-8"
 
     def fileno(self) -> int:
+        """The descriptor of the process's own stream: programs that are started write there."""
         return self._own.fileno()
 
 
@@ -188,6 +194,7 @@ class RunLogHandler(logging.Handler):
     """Sends `logging` records of a handler to its run's log, all others to stderr."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Write one record; outside of handlers with its level and logger's name."""
         log = current_log.get()
         text = self.format(record)
         if log is not None:
@@ -198,7 +205,7 @@ class RunLogHandler(logging.Handler):
 
 
 def install() -> None:
-    """Route this process's output from now on."""
+    """Route this process's output and `logging` from now on; records below INFO are dropped."""
     assert sys.__stderr__ is not None
     sys.stdout = Router("stdout", sys.__stderr__)
     sys.stderr = Router("stderr", sys.__stderr__)

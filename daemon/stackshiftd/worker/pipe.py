@@ -1,7 +1,7 @@
 """The worker's end of the socket pair: read on the loop, written from any thread.
 
-Frames sent on the loop's thread in one turn leave in one write. Writers wait for room in the
-socket: a worker that is ahead of the daemon waits, it does not pile up memory.
+Frames posted by the loop's thread in one turn leave in a single write. Writers wait until the
+socket accepts more: a worker that is ahead of the daemon waits instead of using up memory.
 """
 
 from __future__ import annotations
@@ -22,7 +22,11 @@ READ_BYTES: Final = 1 << 18
 
 
 class Pipe:
-    """`on_line` gets each line; `on_closed` is called once when the daemon is gone."""
+    """The worker's connection to its daemon.
+
+    Both callbacks run on the loop: `on_line` for each line, without its newline, and `on_closed`
+    once, when the daemon has closed the connection or died.
+    """
 
     def __init__(
         self,
@@ -43,24 +47,24 @@ class Pipe:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Read on `loop` from now on."""
+        """Start reading on `loop`."""
         self._loop = loop
         loop.add_reader(self._sock.fileno(), self._readable)
 
     def post(self, frame: Frame | msgspec.Struct) -> None:
-        """Send from the loop's thread, together with all that this turn sends."""
+        """Send from the loop's thread, in one write with everything else posted in this turn."""
         assert self._loop is not None
         if not self._gathered:
             self._loop.call_soon(self._flush)
         self._gathered.append(encode(frame))
 
     def send(self, frame: Frame | msgspec.Struct) -> None:
-        """Send from any thread, at once."""
+        """Send from any thread, at once; blocks while the socket is full."""
         self._write(encode(frame) + b"\n")
 
     def hand_over(self, frame: Frame | msgspec.Struct) -> None:
-        """Send from any thread, by way of the loop's: what many threads say at a time leaves in one
-        write, and none of them gives up the interpreter for it."""
+        """Send from any thread through the loop's thread: frames from many threads leave in one
+        write, and none of these threads has to release the interpreter for it."""
         assert self._loop is not None
         line = encode(frame)
         with self._handing:
@@ -81,19 +85,21 @@ class Pipe:
         self._write(b"\n".join(gathered))
 
     def _write(self, data: bytes) -> None:
-        # A daemon that is gone is noticed by the reader; there is nobody left to tell.
+        # If the daemon is gone, the reader notices; there is nobody left to report an error to.
         rest = memoryview(data)
         with self._lock, contextlib.suppress(OSError):
             while rest:
                 try:
                     rest = rest[self._sock.send(rest) :]
                 except BlockingIOError:
-                    # The loop that reads has made the socket non-blocking: wait here instead.
+                    # The reading loop has made the socket non-blocking: wait here instead.
                     self._writable.poll()
 
     def hang_up(self) -> None:
-        """From any thread: as if this process had died. What is sent after goes nowhere; the loop
-        sees the end of the connection, and so does the daemon."""
+        """Shut the connection down, from any thread, as if this process had died.
+
+        Later frames are lost; both the loop and the daemon see the end of the connection.
+        """
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
 

@@ -1,7 +1,7 @@
-"""The worker process: reads frames, calls handlers, keeps a heartbeat, dies with the daemon.
+"""The worker process: reads frames, calls handlers, sends a heartbeat, dies with the daemon.
 
-Owned by the loop's thread but for what `threaded` says. When the socket pair closes the process
-ends at once: without a daemon nothing it does could be recorded.
+Its state belongs to the loop's thread, except where `threaded` says otherwise. When the socket pair
+closes, the process ends at once: without a daemon, nothing it does could be recorded.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
-from stackshift_jobs.handler.steps import Limits, error_json
+from stackshift_jobs.handler.failures import Failure
+from stackshift_jobs.handler.steps import Limits
 from stackshift_jobs.registry import registry
 from stackshiftd.core import commands as c
 from stackshiftd.core.records import Error
@@ -46,22 +47,21 @@ from stackshiftd.worker.pipe import Pipe
 from stackshiftd.worker.threaded import ThreadedExecution, ThreadPort, Threads
 
 SLOW_SECONDS: Final = 0.25
-"""A step that has run for so long is recorded as started."""
-
+"""A step that has been running this long is recorded as started."""
 
 GC_THRESHOLD: Final = (5_000, 20, 20)
 
 
 class Worker:
-    """Everything of one worker process. Where it is a process of its own is in `_enter`, `_gone`
-    and `main`: a test's worker, which shares the process with its test, says otherwise."""
+    """The state of one worker process. `_enter`, `_gone` and `main` are for a process of its own; a
+    worker in a test, which shares the test's process, overrides them."""
 
     pace: Pace = REAL_TIME
 
     def __init__(self, sock: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._over = threading.Event()
-        """Set when no more beats are due."""
+        """Set to stop the heartbeat."""
         self._pipe = Pipe(sock, self._on_line, self._gone)
         self._hello: Hello | None = None
         self._logs = Path()
@@ -72,7 +72,7 @@ class Worker:
         self._draining = False
 
     def start(self) -> None:
-        """Read frames from now on."""
+        """Start reading frames and sending heartbeats."""
         self._pipe.attach(self._loop)
         threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
 
@@ -111,17 +111,17 @@ class Worker:
         return execution if execution is not None and execution.token == token else None
 
     def _begin(self, hello: Hello) -> None:
-        """Import the job modules and say what was found."""
+        """Apply the settings, import the job modules and send the `Greeting`."""
         self._hello = hello
         Limits.value_bytes = hello.payload_bytes
-        # For `def` steps of async handlers, which may be several at a time in each.
+        # For `def` steps of async handlers; each handler may run several at a time.
         threads = max(32, 2 * hello.slots)
         self._loop.set_default_executor(ThreadPoolExecutor(threads, "step"))
         self._logs = Path(hello.logs)
         self._pipe.post(self._enter(hello))
 
     def _enter(self, hello: Hello) -> Greeting:
-        """Make this process one of the project's, import its jobs, and say which there are."""
+        """Set this process up for the project, import its jobs, and return the `Greeting`."""
         project = Path(hello.project)
         os.chdir(project)
         sys.path.insert(0, hello.project)
@@ -129,14 +129,14 @@ class Worker:
         jobs, failed = loader.load(
             project, hello.jobs, lambda module: self._pipe.send(Importing(module))
         )
-        # What is loaded now stays: the collector need not look at it again, nor so often.
+        # What is loaded now stays loaded: the collector can ignore it, and run less often.
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLD)
         return Greeting(os.getpid(), sys.executable, jobs, failed, loader.queue_terms())
 
     def _gone(self) -> None:
-        """The daemon is gone: end at once."""
+        """End the process at once: the daemon is gone."""
         os._exit(0)
 
     def _execute(self, order: Execute) -> None:
@@ -165,7 +165,7 @@ class Worker:
         return LoopPort(execution, self._pipe, self._calls, self._loop)
 
     def _ended(self, execution: Execution) -> None:
-        """The handler has left (called on any thread)."""
+        """Forget an execution whose handler has ended; called on any thread."""
         if self._executions.get(execution.run) is execution:
             del self._executions[execution.run]
         unanswered = getattr(execution, "told", None) or getattr(execution, "waiters", {})
@@ -175,8 +175,10 @@ class Worker:
     # --- By the clock ----------------------------------------------------------------------
 
     def _beat(self) -> None:
-        """Tell that the process lives, and what is slow: from a thread, since a handler may block
-        the loop for longer than a heartbeat may be missing."""
+        """Send heartbeats and report slow steps.
+
+        On a thread, because a handler may block the loop for longer than heartbeats may be missing.
+        """
         next_beat = 0.0
         while not self._over.is_set():
             now = time.monotonic()
@@ -190,8 +192,8 @@ class Worker:
             self._over.wait(SLOW_SECONDS / 2)
 
     def _fail_overdue(self, execution: ThreadedExecution, now: float) -> None:
-        """A `def` function cannot be interrupted: record its timeout on its behalf, and have the
-        process replaced if it does not come back."""
+        """Record the timeouts of `def` functions, which cannot be interrupted, and have the process
+        replaced if one does not return."""
         for opened in execution.overdue(now):
             op = opened.op
             if op.step in execution.overdue_calls:
@@ -199,23 +201,49 @@ class Worker:
             late = TimeoutError(f"step {op.step!r} ran longer than {op.timeout_ms} ms")
             port = ThreadPort(execution, self._pipe, self._calls, self._threads)
             with contextlib.suppress(BaseException):
-                port.fail_overdue(op, error_json(late), round((now - opened.began) * 1000))
+                took_ms = round((now - opened.began) * 1000)
+                port.fail_overdue(op, Failure.of(late).as_json(), took_ms)
                 self._pipe.send(Stuck(execution.run, op.step))
 
 
 def main(fd: int) -> None:
-    """Run the worker on the socket `fd`, until the daemon closes it."""
-    # The daemon ends workers by itself; a Ctrl-C at its terminal is not for us.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    """Run the worker on the socket `fd` until the daemon closes it."""
+    _disregard_signals()
     _die_with_parent()
     loop = _new_loop()
     asyncio.set_event_loop(loop)
     loop.set_task_factory(task_factory)  # type: ignore[arg-type]
-    os.set_inheritable(fd, False)  # programs that handlers start have no part in it
+    os.set_inheritable(fd, False)  # Programs that handlers start must not inherit it.
     worker = Worker(socket.socket(fileno=fd), loop)
     worker.start()
     loop.run_forever()
+
+
+def _disregard_signals() -> None:
+    """Do nothing on Ctrl-C and TERM: the daemon ends its workers itself.
+
+    A function that does nothing, and not `SIG_IGN`, which programs inherit that steps start: `exec`
+    resets a handler to the default. What is forked without `exec`, as by `multiprocessing`, is
+    reset here.
+    """
+    disregarded = (signal.SIGINT, signal.SIGTERM)
+    masks = threading.local()
+
+    # Held back while a thread forks, or a signal that comes before the reset would be lost.
+    def hold_back() -> None:
+        masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, disregarded)
+
+    def release() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, masks.before)
+
+    def reset() -> None:
+        for number in disregarded:
+            signal.signal(number, signal.SIG_DFL)
+        release()
+
+    for number in disregarded:
+        signal.signal(number, lambda _number, _frame: None)
+    os.register_at_fork(before=hold_back, after_in_parent=release, after_in_child=reset)
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
@@ -227,8 +255,8 @@ def _new_loop() -> asyncio.AbstractEventLoop:
 
 
 def _die_with_parent() -> None:
-    """Linux: be killed when the daemon dies, also while a handler keeps the interpreter busy in a
-    call that never returns. Elsewhere the closed socket does it."""
+    """On Linux: be killed when the daemon dies, even while a handler keeps the interpreter busy in
+    a call that never returns. Elsewhere only the closed socket ends the process."""
     if sys.platform == "linux":
         import ctypes
 

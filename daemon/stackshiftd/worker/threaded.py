@@ -1,7 +1,7 @@
-"""`def` handlers: one thread each, blocked while the daemon records.
+"""`def` handlers: one thread each, which blocks while the daemon records a call.
 
-The loop's thread delivers answers and outcomes; a thread that waits for one holds a lock of its
-own, which costs less than any condition. While an execution is being left, every `ctx` call raises
+The loop's thread delivers answers and outcomes. A thread waits for its answer on a lock of its own,
+which costs less than a condition variable. While an execution is unwinding, every `ctx` call raises
 `Unwinding` again.
 """
 
@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from stackshift_jobs.handler import ops
 from stackshift_jobs.handler.context import JobContext
+from stackshift_jobs.handler.failures import Escaped
 from stackshift_jobs.handler.replay import Unwinding
 from stackshift_jobs.handler.scope import current_step, in_handler
 from stackshiftd.core import commands as c
@@ -31,11 +32,11 @@ from stackshiftd.worker.output import current_log
 from stackshiftd.worker.pipe import Pipe
 
 _calls: Final = itertools.count(1, 2)
-"""Odd numbers; the loop's calls have the even ones."""
+"""Odd numbers; calls of handlers on the loop have the even ones."""
 
 
 class Waiter:
-    """One thread that waits for one answer."""
+    """One thread waiting for one answer. Without an `answer`, its release means: unwind."""
 
     __slots__ = ("answer", "lock")
 
@@ -46,7 +47,8 @@ class Waiter:
 
 
 class ThreadedExecution(Execution):
-    """An execution on a thread. `waiters` are its unanswered calls, `parked` its durable waits."""
+    """An execution on a thread. `waiters` are its unanswered calls, `parked` its durable waits, and
+    `overdue_calls` the timeouts recorded for steps whose function is still running."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -56,7 +58,10 @@ class ThreadedExecution(Execution):
         self.guard = threading.Lock()
 
     def leave(self, reason: str) -> None:
-        """Make every call on `ctx`, also those that wait now, unwind."""
+        """Make every call on `ctx` raise `Unwinding`, including those waiting now.
+
+        With the reason `DRAINED`, calls that wait for an answer still receive it.
+        """
         with self.guard:
             if self.pass_.unwinding in (None, WAITS, DRAINED):
                 self.pass_.unwinding = reason
@@ -69,7 +74,7 @@ class ThreadedExecution(Execution):
             event.set()
 
     def answered(self, call: int, answer: CallRecorded) -> None:
-        """The daemon's answer to a call."""
+        """Pass the daemon's answer to the thread that made the call, if it still waits."""
         waiter = self.waiters.pop(call, None)
         if waiter is not None:
             waiter.answer = answer
@@ -77,7 +82,7 @@ class ThreadedExecution(Execution):
                 waiter.lock.release()
 
     def resolved(self, step: str, known: ops.RecordedCall) -> None:
-        """A wait has ended."""
+        """Record that the wait `step` has ended with `known`, and wake its thread."""
         with self.guard:
             self.pass_.recorded_calls[step] = known
             event = self.parked.get(step)
@@ -101,10 +106,11 @@ class ThreadPort:
         self._threads = threads
 
     def tell(self, op: ops.Tell) -> ops.Recorded:
+        """Send the call and block until its records are durable; raises `Unwinding`."""
         execution = self._execution
         overdue = execution.overdue_calls.pop(op.step, None)
         if overdue is not None:
-            # The timeout was recorded on this step's behalf while its function still ran.
+            # The step's timeout was recorded while its function was still running.
             return self._wait(overdue)
         execution.failing(op)
         call = next(_calls)
@@ -113,12 +119,14 @@ class ThreadPort:
         if self._threads.active > 1:
             self._pipe.hand_over(command)
         else:
-            self._pipe.send(command)  # nobody to share a write with: the shorter way
+            self._pipe.send(command)  # No other thread to share a write with: the shorter way.
         return self._wait(waiter)
 
     def fail_overdue(self, op: ops.Perform, error: dict[str, Any], duration_ms: int) -> None:
-        """Record that the step ran out of time while its function still runs; called on another
-        thread. When the function comes back, its call gets this answer."""
+        """Record that the step timed out while its function is still running.
+
+        Called on another thread. When the function returns, its call gets this answer.
+        """
         execution = self._execution
         call = next(_calls)
         failure = ops.RecordFailure(
@@ -126,8 +134,8 @@ class ThreadPort:
         )
         waiter = Waiter()
         with execution.guard:
-            # One of the two: either the function came back first, and its result counts, or it is
-            # past its time, and `perform` sees so.
+            # Under the guard it is one or the other: the function returned first, and its result
+            # counts; or it is overdue, and `perform` will see that.
             if op.step not in execution.open:
                 return
             execution.refuse_unwinding(failure)
@@ -138,7 +146,7 @@ class ThreadPort:
         self._pipe.send(command_of(failure, execution.run, execution.token, call))
 
     def register(self, call: int, op: ops.Tell) -> Waiter:
-        """A waiter for the answer to `call`."""
+        """Create the waiter for the answer to `call`; raises `Unwinding`."""
         waiter = Waiter()
         with self._execution.guard:
             self._execution.refuse_unwinding(op)
@@ -154,6 +162,8 @@ class ThreadPort:
         return answer_of(answer)
 
     def park(self, op: ops.Park) -> ops.RecordedCall:
+        """Wait for the outcome of a durable wait, if it may come soon; otherwise raise `Unwinding`
+        to suspend the run."""
         execution = self._execution
         event = threading.Event()
         with execution.guard:
@@ -176,12 +186,21 @@ class ThreadPort:
         raise Unwinding(WAITS)
 
     def perform(self, op: ops.Perform) -> Any:
+        """Call the step's function on this thread and return its value.
+
+        Raises `TimeoutError` if its timeout was recorded meanwhile, and `TypeError` if the value is
+        awaitable.
+        """
         execution = self._execution
         self._execution.refuse_unwinding()
         execution.began(op)
         inside = current_step.set(op.step)
         try:
             value = op.fn(*op.args, **op.kwargs)
+        except (Exception, Unwinding):
+            raise
+        except BaseException as error:  # SystemExit and its like are the step's failure.
+            raise Escaped(error) from error
         finally:
             with execution.guard:
                 execution.ended(op)
@@ -190,11 +209,13 @@ class ThreadPort:
             raise TimeoutError(f"step {op.step!r} ran longer than {op.timeout_ms} ms")
         if hasattr(value, "__await__"):
             raise TypeError(
-                f"step {op.step!r} has an async function; give it to an `async def` handler"
+                f"step {op.step!r} was given an async function, which only an `async def` handler "
+                "can run"
             )
         return value
 
     def progress(self, done: float, total: float | None, message: str) -> None:
+        """Report progress, without waiting for an answer."""
         execution = self._execution
         self._execution.refuse_unwinding()
         self._pipe.send(
@@ -203,8 +224,10 @@ class ThreadPort:
 
 
 class Threads:
-    """The threads that `def` handlers run on: started as needed, kept for the next. The daemon
-    hands out no more executions than there are slots, which bounds them."""
+    """The threads that `def` handlers run on, started as needed and reused.
+
+    Their number is bounded: the daemon assigns no more executions than the worker has slots.
+    """
 
     def __init__(self, on_end: Callable[[Execution], None]) -> None:
         self._on_end = on_end
@@ -212,25 +235,25 @@ class Threads:
         self._idle = 0
         self._started = 0
         self.active = 0
-        """Handlers that are under way."""
+        """The number of handlers that are running."""
         self._lock = threading.Lock()
 
     def submit(self, execution: ThreadedExecution, port: ThreadPort, pipe: Pipe) -> None:
-        """Call the handler on a thread; its last frame is sent when it has left."""
+        """Call the handler on a thread; its final frame is sent when it has returned or raised."""
         with self._lock:
             self.active += 1
             if self._idle > 0:
                 self._idle -= 1
             else:
                 self._started += 1
-                # Daemon threads: the process ends when the daemon says so, whatever a handler does.
+                # Daemon threads: no handler can keep the process alive when the daemon ends it.
                 threading.Thread(
                     target=self._serve, name=f"handler-{self._started}", daemon=True
                 ).start()
         self._work.put(lambda: self._call(execution, port, pipe))
 
     def close(self) -> None:
-        """Have the threads end that serve nothing any more; nothing is submitted after this."""
+        """End the threads as they become idle; nothing may be submitted afterwards."""
         for _ in range(self._started):
             self._work.put(None)
 
@@ -239,7 +262,7 @@ class Threads:
             work = self._work.get()
             if work is None:
                 return
-            # A context of its own: nothing a handler sets is seen by the next one.
+            # A context of its own: the next handler sees no context variables of this one.
             Context().run(work)
             with self._lock:
                 self.active -= 1
@@ -248,13 +271,12 @@ class Threads:
     def _call(self, execution: ThreadedExecution, port: ThreadPort, pipe: Pipe) -> None:
         current_log.set(execution.log)
         in_handler.set("ctx")
-        try:
+
+        def handle() -> Any:
             context: JobContext[Any] = JobContext(execution.facts(), execution.pass_, port)
-            value = execution.job.handler(context)
-        except BaseException as error:  # whatever a handler raises ends its attempt, nothing else
-            last = execution.raised(error)
-        else:
-            last = execution.returned(value)
+            return execution.job.handler(context)
+
+        last = execution.last_frame(handle)
         execution.log.close()
         self._on_end(execution)
         if self.active > 1:

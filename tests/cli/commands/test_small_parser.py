@@ -1,4 +1,4 @@
-"""Two parsers, one table: commands with a short path are read the same by both."""
+"""Two parsers, one table: both read commands with a fast path in the same way."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from stackshift_cli.commands import typer_app
 from stackshift_cli.commands.small_parser import Values, parse
-from stackshift_cli.commands.spec import GLOBALS, SHORT, START, Command, Option
+from stackshift_cli.commands.spec import FAST, GLOBALS, START, Command, Option
 
-OF_EACH = [(c, o) for c in SHORT for o in (*GLOBALS, *c.parameters) if isinstance(o, Option)]
+OF_EACH = [(c, o) for c in FAST for o in (*GLOBALS, *c.parameters) if isinstance(o, Option)]
 WORDS = st.sampled_from(
     ["hello", "resizeAvatar", "-", "a=b", "n:=1", "{}", "10m", "", "start", "7", "-1"]
 )
@@ -22,13 +22,13 @@ STRANGE = st.sampled_from(
 
 
 def options_of(command: Command) -> list[Option]:
-    """What `command` accepts, the global options too."""
+    """The options of `command`, including the global ones."""
     return [option for of, option in OF_EACH if of is command]
 
 
 @st.composite
 def _tokens(draw: st.DrawFn, command: Command) -> list[str]:
-    """An option (spaced or with `=`), a flag, a word or, seldom, something strange."""
+    """An option (with a space or with `=`), a flag, a word or, rarely, something strange."""
     kind = draw(st.integers(0, 9))
     if kind < 6:
         option = draw(st.sampled_from(options_of(command)))
@@ -51,7 +51,7 @@ def _lines(command: Command) -> st.SearchStrategy[tuple[Command, list[str]]]:
 
 
 def typer_answer(argv: list[str], of: Command) -> tuple[Values, Values]:
-    """What the Typer parser makes of `argv`."""
+    """The global options and values that the Typer parser reads from `argv`."""
     seen: list[tuple[Values, Values]] = []
 
     def run(command: Command, globals_: Values, values: Values) -> int:
@@ -64,9 +64,9 @@ def typer_answer(argv: list[str], of: Command) -> tuple[Values, Values]:
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.sampled_from(SHORT).flatmap(_lines))
+@given(st.sampled_from(FAST).flatmap(_lines))
 def test_what_the_small_parser_takes_typer_reads_the_same(line: tuple[Command, list[str]]) -> None:
-    """For any command line the small parser gives Typer's values, or leaves it to Typer."""
+    """For any command line the small parser returns Typer's values, or leaves it to Typer."""
     command, argv = line
     plain = parse(argv, command)
     if plain is not None:
@@ -78,7 +78,7 @@ def test_what_the_small_parser_takes_typer_reads_the_same(line: tuple[Command, l
 )
 @pytest.mark.parametrize("before", [False, True])
 def test_every_option_of_the_table_is_plain(command: Command, option: Option, before: bool) -> None:
-    """No option sends a plain command line to Typer, and its value arrives under its name."""
+    """Each option is read by the small parser, and its value is stored under its name."""
     value = ["hello"] if option.metavar else []
     expected: Any = ["hello"] if option.many else ("hello" if option.metavar else True)
     if before and option not in GLOBALS:
@@ -113,7 +113,7 @@ def test_every_option_of_the_table_is_plain(command: Command, option: Option, be
     ],
 )
 def test_what_is_not_plain_is_left_to_typer(argv: list[str]) -> None:
-    """Whatever could mean something else, or is a mistake, is not guessed at."""
+    """Anything ambiguous or wrong is left to Typer, not guessed."""
     assert parse(argv, START) is None
 
 
@@ -131,5 +131,5 @@ def test_what_is_not_plain_is_left_to_typer(argv: list[str]) -> None:
     ],
 )
 def test_what_is_not_plain_of_state_and_events_is_left_to_typer(argv: list[str]) -> None:
-    """No command with a short path takes what is another's."""
-    assert [parse(argv, command) for command in SHORT] == [None] * len(SHORT)
+    """No command with a fast path accepts the options of another."""
+    assert [parse(argv, command) for command in FAST] == [None] * len(FAST)

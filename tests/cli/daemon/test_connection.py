@@ -1,4 +1,4 @@
-"""The blocking connection: each answer reaches its question, and what is in doubt is closed."""
+"""The blocking connection: each reply reaches its request, and a connection in doubt is closed."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ from stackshift_jobs.errors import (
     StackshiftError,
     Usage,
 )
+from stackshift_jobs.values.limits import MAX_PAYLOAD_BYTES
 from stackshift_jobs.wire import jsonrpc, unavailable
 
 
 def test_call_returns_the_result(connection: Connection, daemon: FakeDaemon) -> None:
-    """And the daemon saw what was meant, once."""
+    """The daemon has seen the request once."""
     assert connection.call("echo", {"a": [1, "ü"]}) == {"a": [1, "ü"]}
     assert connection.call("echo") == {}
     assert daemon.seen == [("echo", {"a": [1, "ü"]}), ("echo", {})]
@@ -48,8 +49,8 @@ def test_call_returns_the_result(connection: Connection, daemon: FakeDaemon) -> 
 def test_error_arrives_as_its_class(
     connection: Connection, daemon: FakeDaemon, error: StackshiftError
 ) -> None:
-    """With its hint and its fields; the connection goes on."""
-    daemon.on("fail", lambda peer, id, params: peer.refuse(id, error))
+    """It has its hint and its fields, and the connection stays usable."""
+    daemon.on("fail", lambda peer, id, _params: peer.refuse(id, error))
     with pytest.raises(StackshiftError) as raised:
         connection.call("fail")
     assert type(raised.value) is type(error)
@@ -60,7 +61,7 @@ def test_error_arrives_as_its_class(
 def test_error_without_data_is_still_an_error(connection: Connection, daemon: FakeDaemon) -> None:
     """Its message is kept."""
     error = {"code": -32601, "message": "unknown method"}
-    daemon.on("fail", lambda peer, id, params: peer.send({"id": id, "error": error}))
+    daemon.on("fail", lambda peer, id, _params: peer.send({"id": id, "error": error}))
     with pytest.raises(StackshiftError, match="unknown method"):
         connection.call("fail")
 
@@ -68,14 +69,14 @@ def test_error_without_data_is_still_an_error(connection: Connection, daemon: Fa
 def test_call_gives_up_in_time_and_drops_the_late_reply(
     connection: Connection, daemon: FakeDaemon
 ) -> None:
-    """The late reply is not taken for the answer to the next call."""
+    """The late reply is not taken for the reply to the next call."""
     late: list[tuple[Peer, int]] = []
-    daemon.on("slow", lambda peer, id, params: late.append((peer, id)))
+    daemon.on("slow", lambda peer, id, _params: late.append((peer, id)))
     with pytest.raises(TimeoutError, match="slow"):
         connection.call("slow", timeout=0.01)
     daemon.wait(lambda: len(daemon.seen) == 1)
 
-    def answer_both(peer: Peer, id: int, params: dict[str, Any]) -> None:
+    def answer_both(peer: Peer, id: int, _params: dict[str, Any]) -> None:
         late[0][0].answer(late[0][1], "late")
         peer.answer(id, "mine")
 
@@ -84,10 +85,10 @@ def test_call_gives_up_in_time_and_drops_the_late_reply(
 
 
 def test_replies_come_in_any_order(connection: Connection, daemon: FakeDaemon) -> None:
-    """Each keeps the id of its request; a call among them takes its own."""
+    """Each has the id of its request; a call in between gets its own."""
     held: list[tuple[Peer, int]] = []
 
-    def hold(peer: Peer, id: int, params: dict[str, Any]) -> None:
+    def hold(peer: Peer, id: int, _params: dict[str, Any]) -> None:
         held.append((peer, id))
         if len(held) == 3:
             for held_peer, held_id in reversed(held):
@@ -103,10 +104,9 @@ def test_replies_come_in_any_order(connection: Connection, daemon: FakeDaemon) -
         connection.receive()
 
 
-def test_sending_ahead_without_end_does_not_lock_up(
-    connection: Connection, daemon: FakeDaemon
-) -> None:
-    """Both ends' buffers fill up many times over: replies are taken in while requests go out."""
+def test_sending_ahead_without_end_does_not_lock_up(connection: Connection) -> None:
+    """The buffers of both ends fill up many times over: replies are read while requests are
+    sent."""
     text = "x" * 4000
     ids = [connection.send("echo", {"n": n, "text": text}) for n in range(1500)]
     replies = [connection.receive(timeout=DEADLINE) for _ in ids]
@@ -117,7 +117,7 @@ def test_sending_ahead_without_end_does_not_lock_up(
 def test_large_reply_that_is_due_does_not_block_a_large_request(
     connection: Connection, daemon: FakeDaemon
 ) -> None:
-    """The daemon, busy writing, reads again once its reply is taken in."""
+    """The daemon, busy writing, reads again once its reply is read."""
     text = "x" * 2_000_000
     first = connection.send("echo", {"text": text})
     daemon.wait(lambda: len(daemon.seen) == 1)
@@ -128,10 +128,10 @@ def test_large_reply_that_is_due_does_not_block_a_large_request(
 def test_sender_takes_in_replies_though_nothing_blocks_it(
     connection: Connection, daemon: FakeDaemon
 ) -> None:
-    """The daemon would cut off a client that leaves its replies lying there."""
+    """The daemon would cut off a client that does not read its replies."""
     answered = threading.Semaphore(0)
 
-    def small(peer: Peer, id: int, params: dict[str, Any]) -> None:
+    def small(peer: Peer, id: int, _params: dict[str, Any]) -> None:
         peer.answer(id, None)
         answered.release()
 
@@ -145,23 +145,23 @@ def test_sender_takes_in_replies_though_nothing_blocks_it(
 
 
 def test_long_line_passes_both_ways(connection: Connection) -> None:
-    """A payload at the limit, in pieces that no buffer holds at once."""
-    text = "x" * (jsonrpc.MAX_PAYLOAD - 2)
+    """A payload at the limit, in pieces: no buffer holds it at once."""
+    text = "x" * (MAX_PAYLOAD_BYTES - 2)
     assert connection.call("echo", {"payload": text}, timeout=DEADLINE) == {"payload": text}
 
 
 def test_oversized_reply_ends_the_connection(connection: Connection, daemon: FakeDaemon) -> None:
-    """Before it is in memory; what follows cannot be told apart from it."""
+    """It ends before the reply is in memory; what follows cannot be told apart from it."""
 
-    def flood(peer: Peer, id: int, params: dict[str, Any]) -> None:
+    def flood(peer: Peer, _id: int, _params: dict[str, Any]) -> None:
         piece = b"x" * (1 << 20)
         for _ in range(jsonrpc.MAX_REPLY // len(piece) + 1):
             peer.write(piece)
 
     daemon.on("flood", flood)
-    with pytest.raises(DaemonUnavailable, match="a line of over"):
+    with pytest.raises(DaemonUnavailable, match="a line of more than"):
         connection.call("flood")
-    with pytest.raises(DaemonUnavailable, match="a line of over"):
+    with pytest.raises(DaemonUnavailable, match="a line of more than"):
         connection.call("echo")
     assert daemon.methods() == ["flood"]
 
@@ -169,9 +169,9 @@ def test_oversized_reply_ends_the_connection(connection: Connection, daemon: Fak
 def test_peer_that_closes_within_a_reply_is_a_broken_connection(
     connection: Connection, daemon: FakeDaemon
 ) -> None:
-    """Half a reply is no reply, even where it would parse."""
+    """Half a reply is not a reply, even if it can be parsed."""
 
-    def half(peer: Peer, id: int, params: dict[str, Any]) -> None:
+    def half(peer: Peer, id: int, _params: dict[str, Any]) -> None:
         peer.write(b'{"jsonrpc":"2.0","id":%d,"result":1}' % id)
         peer.hang_up()
 
@@ -184,9 +184,9 @@ def test_peer_that_closes_within_a_reply_is_a_broken_connection(
 def test_reply_sent_before_the_hang_up_still_counts(
     connection: Connection, daemon: FakeDaemon
 ) -> None:
-    """`daemon.stop` is answered and then the daemon is gone."""
+    """`daemon.stop` is answered, and then the daemon hangs up."""
 
-    def last(peer: Peer, id: int, params: dict[str, Any]) -> None:
+    def last(peer: Peer, id: int, _params: dict[str, Any]) -> None:
         peer.answer(id, {"pid": 1})
         peer.hang_up()
 
@@ -214,14 +214,14 @@ def test_reply_sent_before_the_hang_up_still_counts(
 def test_what_is_no_message_ends_the_connection(
     connection: Connection, daemon: FakeDaemon, line: bytes
 ) -> None:
-    """Never an error of ours, never a guess."""
-    daemon.on("m", lambda peer, id, params: peer.write(line + b"\n"))
+    """It is not an internal error, and nothing is guessed."""
+    daemon.on("m", lambda peer, _id, _params: peer.write(line + b"\n"))
     with pytest.raises(DaemonUnavailable):
         connection.call("m", timeout=DEADLINE)
 
 
 def test_one_connection_too_many_is_told_busy(daemon: FakeDaemon) -> None:
-    """What the daemon says before it hangs up is what the caller hears."""
+    """The error that the daemon sends before it hangs up is raised."""
 
     hung_up = threading.Event()
 
@@ -238,7 +238,7 @@ def test_one_connection_too_many_is_told_busy(daemon: FakeDaemon) -> None:
 
 
 def test_line_too_long_for_this_daemon_is_its_callers_mistake(daemon: FakeDaemon) -> None:
-    """The daemon says so and hangs up while the line is still being sent."""
+    """The daemon sends an error and hangs up while the line is still being sent."""
 
     def refuse(peer: Peer) -> None:
         peer.sock.recv(1000)
@@ -251,9 +251,9 @@ def test_line_too_long_for_this_daemon_is_its_callers_mistake(daemon: FakeDaemon
 
 
 def test_daemon_that_takes_nothing_is_given_up(connection: Connection, daemon: FakeDaemon) -> None:
-    """A deadline holds while sending too; part of a line is out, so the connection ends."""
+    """The deadline also holds while sending; part of a line was sent, so the connection ends."""
     gate = threading.Event()
-    daemon.on("block", lambda peer, id, params: (gate.wait(DEADLINE), None)[1])
+    daemon.on("block", lambda _peer, _id, _params: (gate.wait(DEADLINE), None)[1])
     connection.send("block")
     try:
         with pytest.raises(TimeoutError):
@@ -265,7 +265,7 @@ def test_daemon_that_takes_nothing_is_given_up(connection: Connection, daemon: F
 
 
 def test_closed_connection_says_so(connection: Connection) -> None:
-    """Twice closed is closed."""
+    """It can be closed twice."""
     connection.close()
     connection.close()
     with pytest.raises(DaemonUnavailable, match="was closed"):
@@ -275,7 +275,7 @@ def test_closed_connection_says_so(connection: Connection) -> None:
 def test_same_end_is_raised_as_a_new_error_each_time(
     connection: Connection, daemon: FakeDaemon
 ) -> None:
-    """An error that is raised twice would gather the tracebacks of both."""
+    """An error that is raised twice would collect the tracebacks of both."""
     daemon.on("x", hang_up)
     raised = []
     for _ in range(2):

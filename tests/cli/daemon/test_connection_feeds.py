@@ -13,18 +13,19 @@ from stackshift_jobs.errors import DaemonUnavailable
 
 
 def record(n: int) -> dict[str, Any]:
+    """The notification with the record number `n` of feed 1."""
     return {"method": "feed.record", "params": {"feed": 1, "record": {"seq": n}}}
 
 
 def test_feed_and_calls_share_a_connection(connection: Connection, daemon: FakeDaemon) -> None:
     """Records that come before, between and after replies are all seen, once, in order."""
 
-    def feed(peer: Peer, id: int, params: dict[str, Any]) -> None:
+    def feed(peer: Peer, id: int, _params: dict[str, Any]) -> None:
         peer.send(record(1))
         peer.answer(id, {"feed": 1, "next_seq": 1})
         peer.send(record(2))
 
-    def between(peer: Peer, id: int, params: dict[str, Any]) -> None:
+    def between(peer: Peer, id: int, _params: dict[str, Any]) -> None:
         peer.send(record(3))
         peer.answer(id, "reply")
         peer.send({"method": "feed.end", "params": {"feed": 1, "run": {}}})
@@ -45,9 +46,9 @@ def test_feed_and_calls_share_a_connection(connection: Connection, daemon: FakeD
 def test_records_that_came_before_the_end_are_still_given(
     connection: Connection, daemon: FakeDaemon
 ) -> None:
-    """A follower resumes after the last record it was given, so none may be lost on the way."""
+    """A follower resumes after the last record that it was given, so none may be lost."""
 
-    def feed(peer: Peer, id: int, params: dict[str, Any]) -> None:
+    def feed(peer: Peer, id: int, _params: dict[str, Any]) -> None:
         peer.answer(id, {})
         for n in range(3):
             peer.send(record(n))
@@ -65,10 +66,10 @@ def test_records_that_came_before_the_end_are_still_given(
 def test_records_that_nobody_reads_do_not_fill_the_memory(
     connection: Connection, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A call that waits while a feed runs holds a bounded number of records."""
+    """A call that waits while a feed is open holds a bounded number of records."""
     monkeypatch.setattr(connection_module, "_MAX_HELD", 10_000)
 
-    def flood(peer: Peer, id: int, params: dict[str, Any]) -> None:
+    def flood(peer: Peer, _id: int, _params: dict[str, Any]) -> None:
         for n in range(1000):
             peer.send(record(n))
 

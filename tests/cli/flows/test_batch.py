@@ -14,7 +14,7 @@ from stackshift_jobs.errors import DiskFull, NotFound
 
 
 def lines(*objects: Any) -> str:
-    """JSON lines."""
+    """The `entries` as lines of JSON."""
     return "".join(json.dumps(o) + "\n" for o in objects)
 
 
@@ -37,7 +37,7 @@ def test_an_id_a_line_in_order(shell: Shell, daemon: FakeDaemon) -> None:
 def test_fields_mean_what_the_options_mean(
     shell: Shell, daemon: FakeDaemon, tmp_path: Path
 ) -> None:
-    """A line has the fields of SPEC; durations are text or seconds."""
+    """A line has the same fields as the options; durations are text or seconds."""
     file = tmp_path / "starts.jsonl"
     same: dict[str, Any] = {"job": "hello", "payload": None, "queue": "q", "idempotency_key": "k"}
     same |= {"priority": 1, "max_attempts": 2, "labels": {"a": "b"}}
@@ -53,7 +53,7 @@ def test_fields_mean_what_the_options_mean(
 def test_bad_lines_are_named_by_number_and_the_others_start(
     shell: Shell, daemon: FakeDaemon
 ) -> None:
-    """Lines that are no start, and starts that the daemon refuses, do not stop the others."""
+    """Lines that are not valid, and starts that the daemon refuses, do not stop the others."""
 
     def start(params: dict[str, Any]) -> Any:
         if params["job"] == "nope":
@@ -85,8 +85,9 @@ def test_bad_lines_are_named_by_number_and_the_others_start(
     assert said["line 2"].startswith("error[payload_refused]: not valid JSON")
 
 
-def test_json_gives_an_object_a_line(shell: Shell, daemon: FakeDaemon) -> None:
-    """With `--json` each line of output names the line of input."""
+@pytest.mark.usefixtures("daemon")
+def test_json_gives_an_object_a_line(shell: Shell) -> None:
+    """With `--json` each line of output has the number of its line of input."""
     told = shell("--json", "start", "--batch", "-", stdin=lines({"job": "a"}, {"x": 1}))
     assert json.loads(told.stdout) == {"line": 1} | start_answer(1)
     assert json.loads(told.stderr.splitlines()[-1])["line"] == 2
@@ -95,7 +96,7 @@ def test_json_gives_an_object_a_line(shell: Shell, daemon: FakeDaemon) -> None:
 def test_lines_without_a_key_are_named_and_not_sent_again_after_a_lost_connection(
     shell: Shell, daemon: FakeDaemon
 ) -> None:
-    """What was not answered may have been started: its numbers are told, exit 3."""
+    """Lines that were not answered may have been started: their numbers are reported, exit 3."""
 
     def answer(params: dict[str, Any]) -> Any:
         if params["runs"][0]["job"] == "j500":
@@ -116,8 +117,8 @@ def test_lines_without_a_key_are_named_and_not_sent_again_after_a_lost_connectio
 def test_lines_with_a_key_are_sent_again_once_the_daemon_is_back(
     shell: Shell, daemon: FakeDaemon
 ) -> None:
-    """Of lines under way those with a key go again; only the others are in doubt. The rest goes
-    on, and ids keep the order of the lines."""
+    """Of the lines in flight, those with a key are sent again; only the others are uncertain. The
+    rest continues, and the ids keep the order of the lines."""
     lost: list[dict[str, Any]] = []
 
     def answer(params: dict[str, Any]) -> Any:
@@ -141,8 +142,9 @@ def test_lines_with_a_key_are_sent_again_once_the_daemon_is_back(
     assert unkeyed == [100]
 
 
-def test_pipe_that_pauses_keeps_no_line_waiting(shell: Shell, daemon: FakeDaemon) -> None:
-    """What was read is sent and its id printed while the writer thinks about the next line."""
+@pytest.mark.usefixtures("daemon")
+def test_pipe_that_pauses_keeps_no_line_waiting(shell: Shell) -> None:
+    """Lines are sent and their ids printed while the writer of the pipe pauses."""
     process = shell.popen_with_input("start", "--batch", "-")
     assert process.stdin is not None and process.stdout is not None
     for number in (1, 2):
@@ -159,8 +161,8 @@ def test_pipe_that_pauses_keeps_no_line_waiting(shell: Shell, daemon: FakeDaemon
 
 
 def test_what_the_daemon_has_no_room_for_ends_the_batch(shell: Shell, daemon: FakeDaemon) -> None:
-    """A full disk is not the line's fault: exit 75 with the first line that was not started, and
-    what follows is not sent."""
+    """A full disk is not the line's fault: exit 75 with the first line that was not started, and no
+    further line is sent."""
 
     def answer(params: dict[str, Any]) -> Any:
         if params["runs"][0]["payload"] >= 500:
@@ -181,8 +183,8 @@ def test_what_the_daemon_has_no_room_for_ends_the_batch(shell: Shell, daemon: Fa
 
 
 def test_text_files_of_all_sorts_are_read(shell: Shell, daemon: FakeDaemon) -> None:
-    """A byte order mark, CRLF, blank lines and a last line without an end are no mistakes, and
-    lines keep their numbers."""
+    """A byte order mark, CRLF, blank lines and a missing last line end are accepted, and lines keep
+    their numbers."""
     text = b'\xef\xbb\xbf{"job": "a"}\r\n\r\n   \n{"job": "\xc3\xa4"}\n\n[]\n{"job": "c"}'
     told = shell("start", "--batch", "-", stdin=text)
     assert told.stdout.splitlines() == [run_id(n) for n in (1, 2, 3)]
@@ -190,44 +192,49 @@ def test_text_files_of_all_sorts_are_read(shell: Shell, daemon: FakeDaemon) -> N
     assert [run["job"] for run in daemon.runs.values()] == ["a", "ä", "c"]
 
 
+@pytest.mark.usefixtures("daemon")
 @pytest.mark.parametrize(
     ("line", "said"),
     [
         (b'{"job": "\xff"}', "error[payload_refused]: not valid UTF-8 at byte 9"),
-        (b'{"job": "a", "job": "b"}', "error[payload_refused]: the key 'job' stands twice"),
+        (b'{"job": "a", "job": "b"}', "error[payload_refused]: the key 'job' occurs twice"),
         (b'{"job": "a", "payload": NaN}', "error[payload_refused]: NaN is not a JSON number"),
         (b"# not JSON", "error[payload_refused]: not valid JSON"),
         (b'{"job": 5}', "error[usage]: job is missing"),
         (b'{"job": "a", "delay": "10x"}', "error[usage]: delay: '10x' is not a duration"),
         (b'{"job": "a", "delay": true}', "error[usage]: delay: True is not a duration"),
         (b'{"job": "a", "scheduled_at": "soon"}', "error[usage]: 'soon' is not a time"),
-        (b'{"job": "a", "delay": 1, "scheduled_at": "2026-05-06T09:00:00Z"}', "exclude each other"),
-        (b'{"job": "a", "idempotency_ttl": "1d"}', "idempotency_ttl is for a start with an"),
+        (
+            b'{"job": "a", "delay": 1, "scheduled_at": "2026-05-06T09:00:00Z"}',
+            "cannot be used together",
+        ),
+        (b'{"job": "a", "idempotency_ttl": "1d"}', "idempotency_ttl requires idempotency_key"),
     ],
 )
 def test_each_mistake_of_a_line_is_told_with_its_number(
-    shell: Shell, daemon: FakeDaemon, line: bytes, said: str
+    shell: Shell, line: bytes, said: str
 ) -> None:
-    """The lines around it start."""
+    """A bad line is reported; the lines around it are started."""
     told = shell("start", "--batch", "-", stdin=b'{"job": "a"}\n' + line + b'\n{"job": "z"}\n')
     assert told.stdout.splitlines() == [run_id(1), run_id(2)]
     assert told.stderr.startswith("line 2: ") and said in told.stderr
     assert told.code == 6
 
 
-def test_line_that_is_too_long_is_one_bad_line(shell: Shell, daemon: FakeDaemon) -> None:
-    """However long it is, it is not kept, and the next line has the next number."""
+@pytest.mark.usefixtures("daemon")
+def test_line_that_is_too_long_is_one_bad_line(shell: Shell) -> None:
+    """A line of any length is skipped, and the next line has the next number."""
     huge = b'{"job": "a", "payload": "' + b"x" * (17 << 20) + b'"}\n'
     told = shell("start", "--batch", "-", stdin=huge + b'{"job": "b"}\n{"jobs": 1}\n')
     assert told.stdout.splitlines() == [run_id(1)]
     first, second, _ = told.stderr.splitlines()
-    assert first.startswith("line 1: error[payload_refused]: the line is over ")
+    assert first.startswith("line 1: error[payload_refused]: the line is longer than ")
     assert second.startswith("line 3: error[usage]")
 
 
 def test_long_lines_go_in_requests_that_fit(shell: Shell, daemon: FakeDaemon) -> None:
-    """A request stays under what a project with the smallest payloads takes, though JSON in ASCII
-    is longer than what was read."""
+    """A request stays below the smallest limit that a project can set, though JSON in ASCII is
+    longer than what was read."""
     text = lines(*({"job": "j", "payload": "ä" * 5000} for _ in range(10)))
     assert shell("start", "--batch", "-", stdin=text).code == 0
     sizes = [len(json.dumps(params)) for _, params in daemon.requests]
@@ -235,17 +242,19 @@ def test_long_lines_go_in_requests_that_fit(shell: Shell, daemon: FakeDaemon) ->
     assert max(sizes) < 64 << 10
 
 
-def test_local_times_are_said_once(shell: Shell, daemon: FakeDaemon) -> None:
-    """As with `--at`; what the first line means the others mean too."""
+@pytest.mark.usefixtures("daemon")
+def test_local_times_are_said_once(shell: Shell) -> None:
+    """A local time is noted as with `--at`, but only for the first line."""
     line = {"job": "a", "scheduled_at": "2026-05-06T09:00:00"}
     told = shell("start", "--batch", "-", stdin=lines(line, line), TZ="Europe/Berlin")
     assert told.stderr == (
-        "line 1: 2026-05-06T09:00:00 is taken as local time: 2026-05-06T07:00:00.000000Z\n"
+        "line 1: 2026-05-06T09:00:00 has no UTC offset; "
+        "taken as local time: 2026-05-06T07:00:00.000000Z\n"
     )
 
 
 def test_reused_runs_are_counted(shell: Shell, daemon: FakeDaemon) -> None:
-    """The ids are the same as ever; the summary says that nothing new was started."""
+    """The ids are the same as before; the summary says that nothing new was started."""
     daemon.answers["run.start"] = lambda _: start_answer(1, reused=True, status="completed")
     text = lines(*[{"job": "a", "idempotency_key": "k"}] * 3)
     told = shell("start", "--batch", "-", stdin=text)
@@ -261,6 +270,7 @@ def test_missing_file_is_usage(shell: Shell, daemon: FakeDaemon) -> None:
     assert daemon.requests == []
 
 
-def test_empty_input_starts_nothing(shell: Shell, daemon: FakeDaemon) -> None:
+@pytest.mark.usefixtures("daemon")
+def test_empty_input_starts_nothing(shell: Shell) -> None:
     """No lines: nothing printed, exit 0."""
     assert shell("start", "--batch", "-", stdin="") == ("", "", 0)

@@ -14,7 +14,7 @@ from cli.conftest import Shell
 from cli.fake_daemon import FakeDaemon
 from cli.live_output import read_lines
 
-SECONDS = 20
+SECONDS = 60
 STOPPED = ["sh", "-c", "echo first; kill -STOP $$; echo then"]
 """A command that stops itself in the middle."""
 

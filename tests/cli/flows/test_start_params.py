@@ -22,19 +22,19 @@ def params(*argv: str) -> dict[str, Any]:
 
 
 def noted(*argv: str) -> tuple[dict[str, Any], list[str]]:
-    """The same with what is said on the way."""
+    """The params and the notes for the person."""
     plain = parse(["start", "hello", *argv], START)
     assert plain is not None
     return start_params(Given(plain.values))
 
 
 def test_nothing_given_asks_for_the_job_alone() -> None:
-    """What is not given is not sent: the daemon knows the defaults."""
+    """Options that were not given are not sent: the daemon knows the defaults."""
     assert params() == {"job": "hello"}
 
 
 def test_every_option_becomes_its_param() -> None:
-    """Durations are milliseconds, numbers numbers, labels an object."""
+    """Durations become milliseconds, numbers become numbers, labels an object."""
     line = """--queue q --idempotency-key k --idempotency-ttl 2d --delay 1m30s
         --priority 7 --max-attempts 5 --label a=1 --label b=x=y"""
     made = params(*line.split())
@@ -51,7 +51,7 @@ def test_every_option_becomes_its_param() -> None:
 
 
 def test_fields_are_text_or_json_and_add_to_the_payload() -> None:
-    """`k=v` is text whatever it looks like, `k:=v` is JSON; later ones win."""
+    """`k=v` is always text, `k:=v` is JSON; later fields win."""
     made = params("-p", '{"a":1,"b":2}', "-F", "a=3", "-F", "c:=[1]", "-F", "d=x:=y", "-F", "e=")
     assert made["payload"] == {"a": "3", "b": 2, "c": [1], "d": "x:=y", "e": ""}
 
@@ -76,7 +76,7 @@ def test_payload_is_read_from_standard_input(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("text", ["null", "0", '""', "[]"])
 def test_payloads_that_are_false_are_payloads(text: str) -> None:
-    """A payload of `null` is not the absence of one."""
+    """A payload of `null`, `0` or `false` is sent; it is not the same as no payload."""
     assert "payload" in params("-p", text)
 
 
@@ -91,7 +91,7 @@ def test_big_integers_are_kept_exactly() -> None:
     "text", ["{", '{"a":1,"a":2}', "NaN", "[Infinity]", "", "'x'", "\udcff", "[" * 70 + "]" * 70]
 )
 def test_payloads_that_are_not_strict_json_are_refused(text: str) -> None:
-    """Loose JSON is refused before anything is sent, or by the encoder that sends it."""
+    """Loose JSON is refused before anything is sent, or by the encoder."""
     from stackshift_jobs.wire.jsonrpc import encode_params
 
     with pytest.raises(PayloadRefused):
@@ -99,7 +99,7 @@ def test_payloads_that_are_not_strict_json_are_refused(text: str) -> None:
 
 
 def test_time_without_an_offset_is_local_and_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is sent has an offset, and the person is told what it was taken for."""
+    """The time that is sent has an offset, and a note says how it was read."""
     import time
 
     monkeypatch.setenv("TZ", "Europe/Paris")
@@ -110,11 +110,13 @@ def test_time_without_an_offset_is_local_and_said_so(monkeypatch: pytest.MonkeyP
         monkeypatch.undo()
         time.tzset()
     assert made["scheduled_at"] == "2026-05-06T07:00:00.000000Z"
-    assert notes == ["2026-05-06T09:00:00 is taken as local time: 2026-05-06T07:00:00.000000Z"]
+    assert notes == [
+        "2026-05-06T09:00:00 has no UTC offset; taken as local time: 2026-05-06T07:00:00.000000Z"
+    ]
 
 
 def test_time_with_an_offset_needs_no_words() -> None:
-    """An exact time is taken as it is."""
+    """An exact time is taken as it is, without a note."""
     made, notes = noted("--at", "2026-05-06T09:00:00-02:00")
     assert made["scheduled_at"] == "2026-05-06T11:00:00.000000Z"
     assert notes == []
@@ -139,14 +141,14 @@ def test_time_with_an_offset_needs_no_words() -> None:
     ],
 )
 def test_values_that_mean_nothing_are_refused(argv: list[str], code: str) -> None:
-    """Each mistake has its code."""
+    """Each mistake has its error code."""
     with pytest.raises(StackshiftError) as caught:
         params(*argv)
     assert caught.value.code == code
 
 
 def test_start_needs_a_job() -> None:
-    """Without a job there is nothing to start."""
+    """Without the name of a job nothing is started."""
     plain = parse(["start"], START)
     assert plain is not None
     with pytest.raises(Usage):

@@ -1,4 +1,4 @@
-"""Standard streams that whoever called us has closed (`>&-`): statuses stay right, and no file or
+"""Standard streams that the caller has closed (`>&-`): the exit statuses are right, and no file or
 socket of ours takes their place."""
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def closed(shell: Shell, redirections: str, *argv: str) -> tuple[str, str, int]:
 def test_closed_stream_is_no_failure(
     shell: Shell, daemon: FakeDaemon, redirections: str, argv: list[str]
 ) -> None:
-    """The command is done all the same, and what still is open gets its text."""
+    """The command succeeds, and prints on the streams that are open."""
     daemon.add(run_object(1))
     out, err, code = closed(shell, redirections, *argv)
     assert (err, code) == ("", 0)
@@ -42,7 +42,7 @@ def test_closed_stream_is_no_failure(
 
 
 def test_error_that_nobody_can_read_keeps_its_status(shell: Shell, daemon: FakeDaemon) -> None:
-    """An unknown job is exit 4 without a stderr."""
+    """An unknown job is exit 4, even without stderr."""
 
     def refuse(_: object) -> None:
         raise NotFound("no job 'helo'")
@@ -52,7 +52,7 @@ def test_error_that_nobody_can_read_keeps_its_status(shell: Shell, daemon: FakeD
 
 
 def test_daemon_starts_from_closed_streams(shell: Shell) -> None:
-    """The pipe that it says ready on does not take the number of a standard stream."""
+    """The pipe for the daemon's ready line does not take the number of a standard stream."""
     try:
         assert closed(shell, "<&- >&- 2>&-", "start", "hello") == ("", "", 0)
         assert shell("runs", "list").stderr == ""
@@ -64,7 +64,7 @@ def test_daemon_starts_from_closed_streams(shell: Shell) -> None:
 def test_closed_standard_input_cannot_be_read(
     shell: Shell, daemon: FakeDaemon, argv: list[str]
 ) -> None:
-    """Not an empty payload and not an empty batch: exit 2, nothing sent."""
+    """It is not an empty payload or an empty batch: exit 2, nothing sent."""
     out, err, code = closed(shell, "<&-", *argv)
     assert (out, code) == ("", 2)
     assert err.startswith("error[usage]: ")
@@ -74,8 +74,8 @@ def test_closed_standard_input_cannot_be_read(
 def test_question_with_closed_standard_input_is_not_answered(
     shell: Shell, daemon: FakeDaemon
 ) -> None:
-    """Nobody is there to ask."""
+    """There is no terminal to ask on: exit 2."""
     daemon.add(run_object(1))
     out, err, code = closed(shell, "<&-", "runs", "rm", run_id(1))
     assert (out, code) == ("", 2)
-    assert "hint: add -y" in err
+    assert "hint: add --yes" in err

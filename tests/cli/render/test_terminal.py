@@ -1,4 +1,4 @@
-"""What a person at a terminal sees; the terminal is a pseudo-terminal of 100 by 30 cells."""
+"""What a person sees at a terminal: a pseudo-terminal of 100 by 30 cells."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def terminal(shell: Shell) -> Iterator[Terminal]:
             dimensions=(30, cells),
             encoding="utf-8",
             env={**shell.env, "TERM": "xterm-256color", **env},
-            timeout=20,
+            timeout=60,
         )
         opened.append(child)
         return child
@@ -43,7 +43,7 @@ def terminal(shell: Shell) -> Iterator[Terminal]:
 
 
 def ended(child: pexpect.spawn[str]) -> tuple[str, int]:
-    """All that is printed up to the end, and the exit status."""
+    """Everything that is printed until the command ends, and its exit status."""
     child.expect(pexpect.EOF)
     child.close()
     assert child.before is not None
@@ -73,7 +73,7 @@ def finished_run(daemon: FakeDaemon) -> dict[str, Any]:
 
 
 def test_show_draws_the_timeline(terminal: Terminal, daemon: FakeDaemon) -> None:
-    """Header, axis, a row a step to scale, the failed try, the result; escapes stay text."""
+    """Header, axis, a row per step to scale, the failed try, the result; escapes stay text."""
     finished_run(daemon)
     text, code = ended(terminal("runs", "show", "@last"))
     assert code == 0
@@ -92,7 +92,7 @@ def test_show_draws_the_timeline(terminal: Terminal, daemon: FakeDaemon) -> None
 
 
 def test_compact_is_the_bars_alone(terminal: Terminal, daemon: FakeDaemon) -> None:
-    """No tries, no result."""
+    """Only the bars: no tries, no result."""
     finished_run(daemon)
     text, _ = ended(terminal("runs", "show", "@last", "--compact"))
     assert "TimeoutError" not in text
@@ -101,7 +101,7 @@ def test_compact_is_the_bars_alone(terminal: Terminal, daemon: FakeDaemon) -> No
 
 
 def test_ascii_where_the_locale_is_not_utf8(terminal: Terminal, daemon: FakeDaemon) -> None:
-    """Not one character that the terminal could not show."""
+    """Every character is one that the terminal can show."""
     finished_run(daemon)
     text, code = ended(terminal("runs", "show", "@last", LC_ALL="C"))
     assert (text.isascii(), code) == (True, 0)
@@ -122,20 +122,21 @@ def test_ascii_where_the_locale_is_not_utf8(terminal: Terminal, daemon: FakeDaem
 def test_colour_is_what_was_asked_for(
     terminal: Terminal, daemon: FakeDaemon, argv: list[str], env: dict[str, str], colored: bool
 ) -> None:
-    """The option outranks the variables, and without colour there is no escape at all."""
+    """The option outranks the variables; without colour there is no escape sequence."""
     finished_run(daemon)
     text, _ = ended(terminal("runs", "show", "@last", *argv, **env))
     assert ("\x1b[" in text) is colored
 
 
-def test_list_that_finds_nothing_says_so(terminal: Terminal, daemon: FakeDaemon) -> None:
-    """But not to those who asked for quiet."""
+@pytest.mark.usefixtures("daemon")
+def test_list_that_finds_nothing_says_so(terminal: Terminal) -> None:
+    """An empty list says so, except with `--quiet`."""
     assert ended(terminal("runs", "list")) == ("no runs\n", 0)
     assert ended(terminal("-q", "runs", "list")) == ("", 0)
 
 
 def test_lists_are_tables(terminal: Terminal, daemon: FakeDaemon) -> None:
-    """With a header, without a box."""
+    """Lists have a header and no box."""
     daemon.add(run_object(1, status="failed", error={**ERROR, "message": "\x1b[31m"}))
     daemon.add(run_object(2, status="queued", why="queued 4m: media 4/4 busy"))
     text, code = ended(terminal("runs", "list"))
@@ -162,7 +163,7 @@ def test_lists_are_tables(terminal: Terminal, daemon: FakeDaemon) -> None:
 def test_narrow_list_keeps_mark_and_status(
     terminal: Terminal, daemon: FakeDaemon, cells: int, header: list[str]
 ) -> None:
-    """WHY is cut first, then columns go, then ids are shortened; no line is too long."""
+    """First WHY is cut, then columns are dropped, then ids are shortened; no line is too long."""
     daemon.add(run_object(1, status="failed", error={**ERROR, "message": "m" * 200}))
     text, code = ended(terminal("runs", "list", cells=cells))
     first, second = plain(text).splitlines()
@@ -177,7 +178,7 @@ def test_narrow_list_keeps_mark_and_status(
 def test_what_is_cut_ends_in_dots_where_the_locale_is_not_utf8(
     terminal: Terminal, daemon: FakeDaemon
 ) -> None:
-    """Not in the escape of a character that the terminal cannot show."""
+    """Cut text ends in three dots, not in an escape."""
     long = {**ERROR, "message": "m" * 200}
     daemon.add(run_object(1, status="failed", error=long, job="j" * 200))
     for argv in (["runs", "list"], ["runs", "show", "@last"]):
@@ -191,7 +192,7 @@ def test_what_is_cut_ends_in_dots_where_the_locale_is_not_utf8(
 def test_show_of_a_run_without_records_draws_what_it_knows(
     terminal: Terminal, daemon: FakeDaemon
 ) -> None:
-    """The run's own duration, not the time since then."""
+    """Its duration is that of the run object, not the time since then."""
     daemon.add(run_object(1, duration_ms=2000))
     text, code = ended(terminal("runs", "show", "@last"))
     lines = plain(text).splitlines()
@@ -202,7 +203,7 @@ def test_show_of_a_run_without_records_draws_what_it_knows(
 def test_tail_of_a_run_redraws_in_place_and_leaves_the_last_frame(
     terminal: Terminal, daemon: FakeDaemon
 ) -> None:
-    """No alternate screen; the last thing on the screen is the whole picture of the run's end."""
+    """No alternate screen; the last frame is the whole picture of the ended run."""
     run = daemon.add(run_object(1, status="running", result=None, why="running in worker w1"))
     daemon.append(record(0, "run.created", run["id"]), record(1, "attempt.started", run["id"]))
     child = terminal("runs", "tail", "@last")
@@ -233,7 +234,7 @@ def test_follow_draws_and_ends_with_the_runs_status(terminal: Terminal, daemon: 
 
 
 def test_ctrl_c_leaves_the_last_frame_and_detaches(terminal: Terminal, daemon: FakeDaemon) -> None:
-    """The picture stays, the cursor is back, the run goes on."""
+    """The picture stays, the cursor is back, and the run continues."""
     run = daemon.add(run_object(1, status="waiting", why="sleeping until 09:00"))
     daemon.append(record(0, "run.created", run["id"]))
     child = terminal("runs", "tail", "@last")
@@ -248,7 +249,7 @@ def test_ctrl_c_leaves_the_last_frame_and_detaches(terminal: Terminal, daemon: F
 
 
 def test_live_picture_leaves_room_for_what_is_typed(terminal: Terminal, daemon: FakeDaemon) -> None:
-    """`^C` behind its last line does not make two lines of it."""
+    """`^C` after the last line does not make it wrap."""
     run = daemon.add(run_object(1, status="waiting", why="sleeping " + "x" * 200))
     daemon.append(record(0, "run.created", run["id"]))
     child = terminal("runs", "tail", "@last", cells=60)
@@ -258,13 +259,13 @@ def test_live_picture_leaves_room_for_what_is_typed(terminal: Terminal, daemon: 
 
 
 def test_rm_asks(terminal: Terminal, daemon: FakeDaemon) -> None:
-    """Anything but a yes does nothing."""
+    """Nothing is removed without a yes."""
     daemon.add(run_object(1))
     child = terminal("runs", "rm", "@last")
     child.expect(re.escape(f"remove {run_id(1)} (hello, completed)? [y/N] "))
     child.sendline("n")
     text, code = ended(child)
-    assert (code, daemon.asked("run.remove"), "nothing was done" in text) == (0, 0, True)
+    assert (code, daemon.asked("run.remove"), "nothing was changed" in text) == (0, 0, True)
     child = terminal("runs", "rm", "@last")
     child.expect("y/N")
     child.sendline("y")
@@ -273,7 +274,7 @@ def test_rm_asks(terminal: Terminal, daemon: FakeDaemon) -> None:
 
 
 def test_logs_show_times_and_steps(terminal: Terminal, daemon: FakeDaemon) -> None:
-    """For people the time of day is enough."""
+    """On a terminal, only the time of day is shown."""
     daemon.add(run_object(1))
     daemon.logs.append(log_line("half\x1b[2J"))
     text, _ = ended(terminal("runs", "logs", "@last"))
@@ -282,11 +283,12 @@ def test_logs_show_times_and_steps(terminal: Terminal, daemon: FakeDaemon) -> No
     assert "  09:00:01.500 a | half\\x1b[2J" in plain(text)
 
 
+@pytest.mark.usefixtures("daemon")
 def test_batch_counts_on_a_terminal_and_ends_with_a_summary(
-    terminal: Terminal, daemon: FakeDaemon, shell: Shell
+    terminal: Terminal, shell: Shell
 ) -> None:
-    """The count is drawn in place and wiped; what stays is bad lines and one summary. Ids that go
-    elsewhere are not mixed with it."""
+    """The counts are redrawn in place and erased at the end; bad lines and one summary stay. Ids
+    that go elsewhere are not mixed with them."""
     good = '{"job": "a"}\n' * 1200
     (shell.directory / "starts.jsonl").write_text(good + "nonsense\n")
     child = terminal("start", "--batch", "starts.jsonl")
@@ -303,12 +305,12 @@ def test_batch_counts_on_a_terminal_and_ends_with_a_summary(
 
 
 def plain_of_erasure(text: str) -> str:
-    """`text` without what was drawn and then wiped."""
+    """`text` without what was drawn and then erased."""
     return re.sub(r"\r[^\r\n]*(?=\r\x1b\[K)", "", text).replace("\r\x1b[K", "")
 
 
 def test_dry_run_of_a_retry_is_a_table_of_steps(terminal: Terminal, daemon: FakeDaemon) -> None:
-    """Each recorded step with what becomes of it, and the counts below."""
+    """Each recorded step with what happens to it, and the counts below."""
     daemon.add(run_object(1, status="failed"))
     text, code = ended(terminal("runs", "retry", "@last", "--dry-run"))
     header, *rows, counts = [" ".join(line.split()) for line in plain(text).splitlines()]
@@ -319,11 +321,11 @@ def test_dry_run_of_a_retry_is_a_table_of_steps(terminal: Terminal, daemon: Fake
         f"c start completed starts a run again {run_id(7)}",
         "d is tried again",
     ]
-    assert counts == "dry run: 2 recorded steps reused, 1 happens again"
+    assert counts == "dry run: 2 recorded steps reused, 1 repeated"
 
 
 def test_locks_and_events_are_drawn(terminal: Terminal, daemon: FakeDaemon) -> None:
-    """A lock that is held differs from what is waited for and from work."""
+    """Holding a lock looks different from waiting for it and from work."""
     run = daemon.add(run_object(1, created_at="2026-05-06T09:00:00.000000Z"))
     awaited = [["avatar.approved", "img_1"]]
     event = {"name": "avatar.approved", "correlation_key": "img_1"}
@@ -348,9 +350,9 @@ def test_locks_and_events_are_drawn(terminal: Terminal, daemon: FakeDaemon) -> N
 
 
 def test_lists_of_state_and_events_are_tables(terminal: Terminal, daemon: FakeDaemon) -> None:
-    """With a header; what is too wide is cut, and says so where there is nothing."""
+    """They have a header, wide cells are cut, and an empty list says so."""
     assert ended(terminal("state", "list"))[0] == "no entries\n"
-    assert ended(terminal("event", "list"))[0] == "no events are kept\n"
+    assert ended(terminal("event", "list"))[0] == "no events\n"
     daemon.put("counter", 5)
     daemon.put("long", "x" * 500 + "\x1b")
     daemon.events = [event_object(1, correlation_key="o:1"), event_object(2)]
@@ -364,19 +366,19 @@ def test_lists_of_state_and_events_are_tables(terminal: Terminal, daemon: FakeDa
     assert lines[1].split() == ["9", "2026-05-06T09:00:00Z", "deleted", "3", "run_1"]
     text = plain(ended(terminal("event", "list", "--limit", "1"))[0])
     assert text.splitlines()[0].split() == ["ID", "NAME", "KEY", "RECEIVED", "KEPT", "UNTIL"]
-    assert text.splitlines()[2] == "these are the newest 1; --limit N shows more"
+    assert text.splitlines()[2] == "showing the newest 1; use --limit N to see more"
 
 
 def test_raw_text_cannot_move_the_terminal(terminal: Terminal, daemon: FakeDaemon) -> None:
-    """Its lines and tabs are kept, the rest is shown as escapes."""
+    """Line breaks and tabs are kept, everything else is escaped."""
     daemon.put("k", "a\tb\nc\x1b[2J")
     text, code = ended(terminal("state", "get", "k", "--raw"))
     assert (text.replace("\t", " ").split("\n"), code) == (["a b", "c\\x1b[2J", ""], 0)
 
 
 def test_ctrl_c_reaches_a_command_under_a_lock_once(terminal: Terminal, daemon: FakeDaemon) -> None:
-    """The terminal sends it to both; the command decides, and the lock is given back. It can read
-    what is typed, too."""
+    """The terminal sends it to both processes; the command decides what happens, and the lock is
+    released. The command can read from the terminal too."""
     script = "trap 'echo caught' INT; read line; echo \"got $line\"; read line; exit 4"
     child = terminal("state", "lock", "k", "--", "sh", "-c", script)
     child.sendline("typed")

@@ -1,4 +1,4 @@
-"""Rows and spans of a run's timeline, and where they lie on the axis: no terminal, no clock."""
+"""The rows and spans of a run's timeline, and the axis: no terminal, no clock."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Log:
         self.records: list[dict[str, Any]] = []
 
     def add(self, seconds: float, kind: str, **more: Any) -> Log:
-        """One more record."""
+        """Add a record and return the log."""
         seq = len(self.records) + 1
         self.records.append({"seq": seq, "at": at(seconds), "kind": kind, "run": "run_x", **more})
         return self
@@ -41,21 +41,24 @@ class Log:
         return self.add(seconds, "attempt.lost", attempt=attempt, reason=reason)
 
     def started(self, seconds: float, attempt: int = 1) -> Log:
+        """An attempt starts."""
         return self.add(seconds, "attempt.started", attempt=attempt, code="abc", worker="w1")
 
     def done(self, seconds: float, step: str, ms: int, tried: int = 1) -> Log:
+        """A step completes after `ms` milliseconds."""
         return self.add(
             seconds, "step.completed", step=step, duration_ms=ms, tried=tried, attempt=1
         )
 
     def failed(self, seconds: float, step: str, ms: int, retry: float | None = None) -> Log:
+        """A try of a step fails; it is retried at `retry` seconds, if that is given."""
         more = {} if retry is None else {"retry_at": at(retry)}
         return self.add(
             seconds, "step.failed", step=step, duration_ms=ms, error=TIMEOUT, attempt=1, **more
         )
 
     def timeline(self, now: float = 0) -> Timeline:
-        """The timeline as of `now`."""
+        """The timeline at `now`, in seconds since the run was created."""
         return build(self.run | {"timeline": self.records}, T0_US + round(now * 1e6))
 
     def end(self, seconds: float) -> Timeline:
@@ -79,7 +82,8 @@ def rows(timeline: Timeline) -> dict[str, Row]:
 
 
 def test_queue_and_steps_are_rows_in_the_order_in_which_they_begin() -> None:
-    """The time in the queue and each step have a row; a step began when its duration says."""
+    """The time in the queue and each step have a row; the duration of a step gives its
+    beginning."""
     told = rows(run_log(1).done(5, "b", 1000).done(6, "a", 5000).end(6))
     assert list(told) == ["queued", "a", "b"]
     assert spans(told["queued"]) == [("wait", 0, 1)]
@@ -88,7 +92,7 @@ def test_queue_and_steps_are_rows_in_the_order_in_which_they_begin() -> None:
 
 
 def test_tries_of_a_step_are_failed_spans_with_backoff_between() -> None:
-    """Each failed try says how long it took and when the next one came."""
+    """Each failed try has its duration, and the time until the next one."""
     log = run_log().failed(1, "upload", 1000, retry=3).failed(4, "upload", 500, retry=8)
     row = rows(log.done(9, "upload", 800).end(9))["upload"]
     assert spans(row) == [
@@ -106,7 +110,7 @@ def test_tries_of_a_step_are_failed_spans_with_backoff_between() -> None:
 
 
 def test_failure_of_an_attempt_backs_off_on_the_row_of_its_step() -> None:
-    """Where a step's failure ends the attempt, the wait for the next attempt is drawn there."""
+    """If a step's failure ends the attempt, the wait for the next attempt is drawn in its row."""
     log = run_log().failed(1, "pay", 1000)
     log.add(1, "attempt.failed", attempt=1, step="pay", error=TIMEOUT, retry_at=at(3))
     row = rows(log.started(3, 2).done(4, "pay", 1000).end(4))["pay"]
@@ -115,7 +119,7 @@ def test_failure_of_an_attempt_backs_off_on_the_row_of_its_step() -> None:
 
 
 def test_failure_outside_of_steps_has_a_row_of_its_own() -> None:
-    """What the handler itself raised is shown as the handler's."""
+    """An error raised by the handler itself is drawn in the handler's row."""
     log = run_log(1).done(2, "a", 1000).add(3, "attempt.failed", attempt=1, error=TIMEOUT)
     row = rows(log.add(3, "run.failed", attempt=1, error=TIMEOUT).timeline())["handler"]
     assert spans(row) == [("failed", 2, 3)]
@@ -123,7 +127,7 @@ def test_failure_outside_of_steps_has_a_row_of_its_own() -> None:
 
 
 def test_handler_without_steps_is_one_bar() -> None:
-    """What runs without steps is executing all the same."""
+    """A handler without steps has a row of its own."""
     told = run_log(1, status="completed").end(5)
     assert spans(rows(told)["handler"]) == [("work", 1, 5)]
     assert rows(told)["handler"].status == "completed"
@@ -131,7 +135,7 @@ def test_handler_without_steps_is_one_bar() -> None:
 
 
 def test_time_of_the_handler_between_steps_is_shown_where_it_is_long() -> None:
-    """Seconds of a handler's own are not an idle gap; a moment of it is not worth a row."""
+    """Seconds of the handler's own are not an idle gap; a moment is not worth a row."""
     told = run_log().done(1, "a", 1000).done(1.4, "b", 100).end(1.5)
     assert "handler" not in rows(told)
     told = run_log().done(1, "a", 1000).done(9, "b", 1000).end(9)
@@ -140,7 +144,7 @@ def test_time_of_the_handler_between_steps_is_shown_where_it_is_long() -> None:
 
 
 def test_waits_are_rows_and_not_active_time() -> None:
-    """A sleep is waiting; what executed before and after it is active."""
+    """A sleep counts as waiting; what executed before and after it counts as active."""
     log = run_log().done(2, "a", 2000)
     log.add(2, "wait.started", step="nap", wait="sleep", until=at(100)).add(2, "attempt.suspended")
     log.add(100, "wait.ended", step="nap").add(100, "attempt.resumed", attempt=1)
@@ -151,7 +155,7 @@ def test_waits_are_rows_and_not_active_time() -> None:
 
 
 def test_what_is_under_way_lasts_until_now() -> None:
-    """A step that was recorded as started is drawn up to the moment of looking."""
+    """A step that was recorded as started is drawn up to the present time."""
     told = run_log().add(1, "step.started", step="a").timeline(now=7)
     assert spans(rows(told)["a"]) == [("work", 0.75, 7)]
     assert (rows(told)["a"].status, told.finished) == ("running", False)
@@ -167,7 +171,7 @@ def test_wait_in_the_future_is_scheduled() -> None:
 
 
 def test_lost_attempt_shows_where_it_was_and_why() -> None:
-    """The step that was executing is a failed try that says that it was lost."""
+    """The step that was executing has a failed try that says that it was lost."""
     log = run_log().add(1, "step.started", step="a").lost(5).add(6, "attempt.resumed")
     row = rows(log.done(8, "a", 2000).end(8))["a"]
     assert [(t.type, t.message) for t in row.tries] == [("lost", "worker w1 died")]
@@ -175,7 +179,7 @@ def test_lost_attempt_shows_where_it_was_and_why() -> None:
 
 
 def test_run_given_up_after_lost_attempts_failed_in_the_handler() -> None:
-    """Nothing is left running, and nothing failed in the queue."""
+    """No row is left running, and the queue's row has not failed."""
     log = run_log(1, status="failed").lost(3)
     assert rows(log.timeline(now=4))["handler"].status == "retrying"
     told = rows(log.started(5).lost(6, 2).add(6, "run.failed", attempt=2, error=TIMEOUT).timeline())
@@ -185,19 +189,19 @@ def test_run_given_up_after_lost_attempts_failed_in_the_handler() -> None:
 
 
 def test_handler_that_was_lost_and_then_done_is_done() -> None:
-    """The end of the run is the end of its handler."""
+    """The handler's row gets the status of the run."""
     told = rows(run_log(1, status="completed").lost(3).started(4).end(6))
     assert told["handler"].status == "completed"
 
 
 def test_finished_run_without_records_lasted_as_long_as_it_says() -> None:
-    """Not until now: the run object knows its end and its duration."""
+    """It does not last until now: the run object has its end and its duration."""
     told = Log(status="completed", finished_at=at(5), duration_ms=3000).timeline(now=1000)
     assert (told.total_ms, told.end_us) == (3000, T0_US + 5_000_000)
 
 
 def test_cancelled_run_ends_all_that_was_open() -> None:
-    """Nothing of a run that has ended goes on."""
+    """No row of an ended run goes on."""
     log = run_log().add(1, "step.started", step="a")
     told = log.add(4, "run.cancelled", reason="requested").timeline(now=1000)
     assert spans(rows(told)["a"]) == [("work", 0.75, 4)]
@@ -217,7 +221,7 @@ def test_retried_run_goes_on_on_the_same_rows() -> None:
 
 
 def test_children_are_named() -> None:
-    """A child's row says which run it is."""
+    """The row of a child names its run."""
     log = run_log().add(1, "child.started", step="call", child="run_y", job="pay")
     log.add(1, "wait.started", step="call", wait="child", child="run_y")
     told = rows(log.add(9, "wait.ended", step="call", status="failed").timeline(now=9))
@@ -225,7 +229,7 @@ def test_children_are_named() -> None:
 
 
 def test_steps_without_records_are_shown_as_reused() -> None:
-    """What a fork took over has no records of its own, but a row."""
+    """Steps that a fork took over have no records, but a row."""
     steps = [
         {"name": "a", "status": "completed", "kind": "run"},
         {"name": "now", "status": "completed", "kind": "value"},
@@ -245,13 +249,13 @@ def test_step_may_be_called_like_a_row_that_is_no_step() -> None:
 
 
 def test_kinds_that_are_not_known_change_nothing() -> None:
-    """A newer daemon's records do not break the picture."""
+    """Records of a newer daemon do not break the timeline."""
     log = run_log().add(1, "moon.risen", phase=3)
     assert [row.name for row in log.timeline(now=1).rows] == ["queued", "handler"]
 
 
 def test_progress_is_the_last_that_was_reported() -> None:
-    """Progress is told as done of total."""
+    """Progress is shown as done of total."""
     log = Log().add(0, "run.created").add(1, "progress.reported", done=1, total=8)
     told = log.add(2, "progress.reported", done=3, total=8, message="pages").timeline(now=2)
     assert told.progress == "3/8 pages"
@@ -272,7 +276,7 @@ def drawn(told: Timeline, width: int = 40) -> list[str]:
 
 
 def test_bars_are_to_scale() -> None:
-    """Half of the time is half of the cells."""
+    """Half of the time takes half of the cells."""
     told = run_log().done(5, "a", 5000).done(10, "b", 5000).end(10)
     assert drawn(told)[1:] == ["#" * 20 + " " * 20, " " * 20 + "#" * 20]
 
@@ -291,20 +295,20 @@ def test_long_idle_gap_is_compressed_and_marked() -> None:
 
 
 def test_short_waits_are_to_scale() -> None:
-    """A pause that the work can be seen beside is not compressed."""
+    """A pause is not compressed if the work is still visible beside it."""
     told = run_log().done(2, "a", 2000).done(6, "b", 1000).end(6)
     assert "~" not in ticks(axis_of(told))
 
 
 def test_what_executes_is_never_invisible() -> None:
-    """A step of no length has a cell."""
+    """A step without a duration has a cell."""
     log = run_log().done(0, "a", 0).done(100, "b", 100_000)
     told = log.add(100, "run.completed").done(100, "c", 0).timeline()
     assert [row.count("#") for row in drawn(told)] == [0, 1, 40, 1]
 
 
 def test_many_gaps_leave_room_for_the_work() -> None:
-    """Only as many gaps are compressed as have room; the width is kept."""
+    """Only as many gaps are compressed as there is room for; the width is kept."""
     log = run_log()
     for day in range(30):
         log.done(day * 86_400 + 1, f"day{day}", 1000)
@@ -322,13 +326,13 @@ def test_run_without_work_has_an_axis() -> None:
 
 
 def test_durations_of_the_axis_are_short() -> None:
-    """Parts that are nought are left out."""
+    """Parts that are zero are left out."""
     texts = [short(s * 1_000_000) for s in (0, 5, 90, 7200, 7260, 172_800)]
     assert texts == ["0ms", "5s", "1m30s", "2h", "2h01m", "2d"]
 
 
 def test_kinds_have_codes() -> None:
-    """Each kind of span is told apart."""
+    """Each kind of span has a code of its own."""
     from stackshift_cli.timeline.axis import CODES
 
     assert len({CODES[kind] for kind in Kind}) == len(Kind)
@@ -344,7 +348,7 @@ def waits(log: Log, seconds: float, step: str, *events: tuple[str, str | None], 
 
 
 def test_wait_for_an_event_says_which() -> None:
-    """Its name and key; of several, those that may come, and then the one that did."""
+    """The note names the events that may arrive, and then the one that did."""
     log = run_log()
     waits(log, 1, "approve", ("avatar.approved", "img_123"))
     told = rows(log.timeline(5))
@@ -366,7 +370,7 @@ def test_wait_for_an_event_says_which() -> None:
 
 
 def test_wait_that_timed_out_ends_as_its_code_says() -> None:
-    """Failed, gone on without it, or cancelled."""
+    """`on_timeout` decides whether it failed, completed or was cancelled."""
     ends = {"fail": "failed", "continue": "completed", "cancel": "cancelled"}
     for on_timeout, status in ends.items():
         log = run_log()
@@ -377,7 +381,7 @@ def test_wait_that_timed_out_ends_as_its_code_says() -> None:
 
 
 def test_lock_is_waited_for_and_held() -> None:
-    """One row: the wait, then the hold until it is given back; neither is active time."""
+    """One row: the wait, then the hold until the lock is released; neither is active time."""
     log = run_log()
     log.add(1, "wait.started", step="[lock index]", wait="lock", lock="index")
     assert rows(log.timeline(2))["lock index"].status == "waiting"
@@ -392,7 +396,7 @@ def test_lock_is_waited_for_and_held() -> None:
 
 
 def test_lock_without_a_wait_hides_nothing_that_the_handler_does() -> None:
-    """What it does itself while it holds it has its row all the same."""
+    """What the handler does while it holds the lock still has its row."""
     log = run_log().add(0, "lock.acquired", step="[lock k]", key="k").add(4, "run.completed")
     told = log.add(4, "lock.released", key="k", reason="run").timeline()
     assert spans(rows(told)["lock k"]) == [("hold", 0, 4)]
@@ -402,14 +406,14 @@ def test_lock_without_a_wait_hides_nothing_that_the_handler_does() -> None:
 
 
 def test_lock_whose_ttl_passed_says_so() -> None:
-    """It was lost there; what came after was not under it."""
+    """The lock was lost then, and later work was not under it."""
     log = run_log().add(0, "lock.acquired", step="[lock k]", key="k")
     row = rows(log.add(3, "lock.released", key="k", reason="expired").timeline(9))["lock k"]
-    assert (spans(row), row.status, row.note) == ([("hold", 0, 3)], "failed", "its ttl passed")
+    assert (spans(row), row.status, row.note) == ([("hold", 0, 3)], "failed", "expired")
 
 
 def test_sending_is_a_mark_and_a_write_of_state_is_none() -> None:
-    """State is read and written all the time; what wakes other runs is worth a row."""
+    """State is read and written all the time; an event wakes other runs and is worth a row."""
     log = run_log()
     log.add(1, "state.set", step="[state.set k]", key="k", value=1, version=1)
     paid = {"event": "evt_1", "name": "paid", "correlation_key": "o:1"}
@@ -421,7 +425,7 @@ def test_sending_is_a_mark_and_a_write_of_state_is_none() -> None:
 
 
 def test_refused_call_is_a_failed_mark_with_its_reason() -> None:
-    """Whether or not the handler went on without it."""
+    """It has a row whether or not the handler went on without it."""
     log = run_log()
     error = {"code": "conflict", "message": "k has version 3", "hint": ""}
     told = log.add(1, "call.refused", step="[state.set k]#2", error=error).end(2)
@@ -432,7 +436,7 @@ def test_refused_call_is_a_failed_mark_with_its_reason() -> None:
 
 
 def test_refused_call_that_ends_the_attempt_is_tried_again_on_its_row() -> None:
-    """Each refusal is a try; once it is not refused the row is as any other."""
+    """Each refusal is a failed try; once the call succeeds, its row is like any other."""
     error = {"code": "conflict", "message": "k has version 3", "hint": ""}
     log = run_log()
     log.add(1, "call.refused", step="[state.set k]", error=error)
@@ -451,7 +455,7 @@ def completed(name: str, kind: str, start: float, end: float, **more: str) -> di
 
 
 def test_steps_without_records_have_the_detail_that_the_daemon_tells() -> None:
-    """Bracketed ones only where they are locks."""
+    """Of calls in brackets only locks have a row."""
     steps = [
         completed("approve", "event", 1, 3, detail="event avatar.approved [img_123]"),
         completed("[lock k]", "lock", 3, 4, detail="lock k"),

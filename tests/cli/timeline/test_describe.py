@@ -1,4 +1,4 @@
-"""What lines say of the records of waits, locks, events and state."""
+"""How lists describe the records of waits, locks, events and state."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ def details() -> Iterator[tuple[str, dict[str, Any], str]]:
 
 @pytest.mark.parametrize(("kind", "fields", "told"), list(details()))
 def test_detail_says_what_it_is_about_first(kind: str, fields: dict[str, Any], told: str) -> None:
-    """Then what else there is, field by field; nothing twice."""
+    """The subject comes first, then the other fields; nothing is shown twice."""
     assert detail({"seq": 1, "at": "T", "kind": kind, "run": "run_1", **fields}) == told
 
 
 def test_calls_that_are_no_steps_lose_their_brackets() -> None:
-    """The number of the occurrence stays; steps are called as they are."""
+    """The number of the occurrence stays; names of steps are not changed."""
     assert call("[lock a]b]#2") == "lock a]b#2"
     assert call("[state.increment n].left#2") == "state.increment n (left)#2"
     assert call("[event.send paid [user:1]]") == "event.send paid [user:1]"

@@ -1,4 +1,4 @@
-"""The daemon as the command line starts, stops and asks it; here one that stands in for it."""
+"""Starting, stopping and asking the daemon; a program of the tests stands in for it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cli.live_output import read_lines
 
 @pytest.fixture
 def stopped_after(shell: Shell) -> Iterator[None]:
-    """Whatever daemon the test started is stopped."""
+    """Stop the daemon that the test started, if any."""
     yield
     shell("daemon", "stop")
 
@@ -34,7 +34,7 @@ def test_command_that_needs_the_daemon_starts_it_and_says_so_once(shell: Shell) 
 
 @pytest.mark.usefixtures("stopped_after")
 def test_started_daemon_outlives_its_terminal(shell: Shell) -> None:
-    """It has a session of its own, no descriptor of ours, and its words go to its log."""
+    """It has its own session and none of our descriptors, and writes to its log."""
     shell("start", "hello", "-q")
     info = json.loads((shell.directory / ".stackshift/daemon.json").read_text())
     assert os.getsid(info["pid"]) == info["pid"]
@@ -45,26 +45,26 @@ def test_started_daemon_outlives_its_terminal(shell: Shell) -> None:
 
 @pytest.mark.parametrize("how", ["option", "variable"])
 def test_no_start_is_exit_3(shell: Shell, how: str) -> None:
-    """`--no-start` and `STACKSHIFT_NO_START=1` leave it alone."""
+    """`--no-start` and `STACKSHIFT_NO_START=1` do not start it."""
     args = ["--no-start"] if how == "option" else []
     told = shell("start", "hello", *args, **({} if args else {"STACKSHIFT_NO_START": "1"}))
     assert (told.stdout, told.code) == ("", 3)
-    assert told.stderr.startswith("error[daemon_unavailable]: no daemon runs")
+    assert told.stderr.startswith("error[daemon_unavailable]: no daemon ")
     assert "hint: stackshift daemon start" in told.stderr
     assert not (shell.directory / ".stackshift").exists()
 
 
 def test_daemon_that_refuses_to_start_says_why(shell: Shell) -> None:
-    """What the daemon says on its ready line is the error, with its own status."""
+    """The error in the daemon's ready line is reported, with its own status."""
     told = shell("start", "hello", FAKE_DAEMON="refuses")
     assert told == ("", "error[configuration]: slots: 0 is too few\nhint: 1\n", 78)
 
 
 def test_daemon_that_dies_is_explained_by_its_log(shell: Shell) -> None:
-    """It ended without a word: the end of its log is shown, exit 3."""
+    """It exited without a ready line: the end of its log is shown, exit 3."""
     told = shell("start", "hello", "--json", FAKE_DAEMON="dies")
     assert told.code == 3
-    assert "the daemon ended before it was ready: RuntimeError: no good" in told.stderr
+    assert "the daemon exited before it was ready: RuntimeError: no good" in told.stderr
     assert json.loads(told.stderr.splitlines()[-1])["error"]["log"] == [
         "starting",
         "RuntimeError: no good",
@@ -72,7 +72,7 @@ def test_daemon_that_dies_is_explained_by_its_log(shell: Shell) -> None:
 
 
 def test_loser_of_a_race_uses_the_winners_daemon(shell: Shell) -> None:
-    """Two commands start a daemon at once: the second one's ends with `daemon_running`, and its
+    """Two commands start a daemon at once: the second one's exits with `daemon_running`, and its
     command connects to the first one's, which may take a moment to appear."""
     losing = subprocess.Popen(
         shell.command("start", "hello"),
@@ -83,7 +83,7 @@ def test_loser_of_a_race_uses_the_winners_daemon(shell: Shell) -> None:
     )
     winner = FakeDaemon(shell.directory / ".stackshift").start()
     try:
-        out, err = losing.communicate(timeout=20)
+        out, err = losing.communicate(timeout=60)
     finally:
         winner.stop()
     assert (out.decode(), err, losing.returncode) == (f"{run_id(1)}\n", b"", 0)
@@ -91,7 +91,7 @@ def test_loser_of_a_race_uses_the_winners_daemon(shell: Shell) -> None:
 
 @pytest.mark.usefixtures("stopped_after")
 def test_stale_daemon_file_is_no_daemon(shell: Shell) -> None:
-    """A daemon that was killed leaves its file: another one is started."""
+    """A daemon that was killed leaves its file; another one is started."""
     first = json.loads(shell("daemon", "start", "--json").stdout)
     os.kill(first["pid"], signal.SIGKILL)
     told = shell("start", "hello")
@@ -101,22 +101,22 @@ def test_stale_daemon_file_is_no_daemon(shell: Shell) -> None:
 
 @pytest.mark.usefixtures("stopped_after")
 def test_start_stop_restart_and_status(shell: Shell) -> None:
-    """Each says what it did; doing it twice is no error."""
+    """Each says what it did; repeating it is not an error."""
     pid = json.loads(shell("daemon", "start", "--json").stdout)["pid"]
     again = shell("daemon", "start")
-    assert again == ("", f"stackshiftd runs already (pid {pid})\n", 0)
+    assert again == ("", f"stackshiftd is already running (pid {pid})\n", 0)
     status = json.loads(shell("daemon", "status", "--json").stdout)
     assert (status["pid"], status["queues"][0]["name"]) == (pid, "default")
     told = shell("daemon", "restart")
     assert told.stderr.startswith(f"stopped stackshiftd (pid {pid})\nstarted stackshiftd (pid ")
     assert shell("daemon", "stop").stderr.startswith("stopped stackshiftd (pid ")
-    assert shell("daemon", "stop") == ("", "no daemon runs\n", 0)
+    assert shell("daemon", "stop") == ("", "no daemon is running\n", 0)
     assert json.loads(shell("daemon", "stop", "--json").stdout) == {"pid": None, "stopped": False}
 
 
 @pytest.mark.usefixtures("stopped_after")
 def test_restart_with_wrong_settings_stops_nothing(shell: Shell) -> None:
-    """What the new daemon would refuse is refused while the old one still runs."""
+    """Settings that the new daemon would refuse are refused while the old one is still running."""
     pid = json.loads(shell("daemon", "start", "--json").stdout)["pid"]
     file = shell.directory / "stackshift.toml"
     file.write_text("[workers]\nslot = 3\n")
@@ -134,7 +134,8 @@ def test_status_starts_nothing(shell: Shell) -> None:
     assert not (shell.directory / ".stackshift").exists()
 
 
-def test_status_in_a_pipe_is_a_line_a_field(shell: Shell, daemon: FakeDaemon) -> None:
+@pytest.mark.usefixtures("daemon")
+def test_status_in_a_pipe_is_a_line_a_field(shell: Shell) -> None:
     """`name TAB value`."""
     fields = dict(line.split("\t") for line in shell("daemon", "status").stdout.splitlines())
     assert fields["uptime_ms"] == "61000"
@@ -142,7 +143,7 @@ def test_status_in_a_pipe_is_a_line_a_field(shell: Shell, daemon: FakeDaemon) ->
 
 
 def test_stop_drains(shell: Shell) -> None:
-    """`--drain` reaches the daemon."""
+    """`--drain` is sent to the daemon."""
     other = subprocess.Popen(["sleep", "1000"])
     daemon = FakeDaemon(shell.directory / ".stackshift")
     daemon.pid = other.pid
@@ -155,7 +156,7 @@ def test_stop_drains(shell: Shell) -> None:
 
 
 def test_daemon_of_another_version_can_be_stopped(shell: Shell) -> None:
-    """One that we cannot talk to is ended by a signal, so that `daemon restart` helps."""
+    """A daemon with another protocol is ended by a signal, so that `daemon restart` works."""
     other = subprocess.Popen(["sleep", "1000"])
     daemon = FakeDaemon(shell.directory / ".stackshift")
     daemon.pid, daemon.protocol = other.pid, 99
@@ -169,18 +170,18 @@ def test_daemon_of_another_version_can_be_stopped(shell: Shell) -> None:
 
 
 def test_daemon_run_is_the_daemon(shell: Shell) -> None:
-    """`daemon run` becomes the daemon in the foreground, under the same process id."""
+    """`daemon run` becomes the daemon in the foreground, with the same process id."""
     running = shell.popen("daemon", "run")
     assert read_lines(running, 1) == ["in the foreground"]
     info = json.loads((shell.directory / ".stackshift/daemon.json").read_text())
     assert info["pid"] == running.pid
     shell("daemon", "stop")
-    running.communicate(timeout=20)
+    running.communicate(timeout=60)
     assert running.returncode == 0
 
 
 def test_logs_are_the_last_lines(shell: Shell) -> None:
-    """`-n` lines, escaped; without a log, none."""
+    """`-n` lines, escaped; nothing if there is no log."""
     assert shell("daemon", "logs") == ("", "", 0)
     log = _log(shell, "".join(f"line {n}\n" for n in range(100)) + "\x1b[2J\n")
     assert shell("daemon", "logs", "-n", "2").stdout == "line 99\n\\x1b[2J\n"
@@ -190,7 +191,7 @@ def test_logs_are_the_last_lines(shell: Shell) -> None:
 
 
 def test_logs_follow(shell: Shell) -> None:
-    """`-f` goes on with whole lines; Ctrl-C ends it."""
+    """`-f` keeps printing whole lines; Ctrl-C ends it."""
     log = _log(shell, "one\n")
     following = shell.popen("daemon", "logs", "-f")
     assert read_lines(following, 1) == ["one"]
@@ -201,7 +202,7 @@ def test_logs_follow(shell: Shell) -> None:
         file.write("ee\n")
     assert read_lines(following, 1) == ["three"]
     following.send_signal(signal.SIGINT)
-    assert following.communicate(timeout=20) == (b"", b"")
+    assert following.communicate(timeout=60) == (b"", b"")
     assert following.returncode == 130
 
 

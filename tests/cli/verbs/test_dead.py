@@ -1,4 +1,4 @@
-"""`dead list|retry|discard` as transcripts: command, output, exit status."""
+"""Transcripts of `dead list|retry|discard`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from stackshift_jobs.errors import DiskFull
 
 
 def fill(daemon: FakeDaemon, count: int, **changed: Any) -> list[str]:
-    """Runs in the dead letter; their ids, newest first."""
+    """Add runs to the dead letter; their ids, newest first."""
     first = len(daemon.runs) + 1
     for number in range(first, first + count):
         daemon.add(run_object(number, status="failed", dead=True, **changed))
@@ -25,7 +25,7 @@ def fill(daemon: FakeDaemon, count: int, **changed: Any) -> list[str]:
 
 
 def test_list_is_runs_list_of_the_dead_letter(shell: Shell, daemon: FakeDaemon) -> None:
-    """The same columns, the same JSON."""
+    """It prints the same columns and the same JSON."""
     [run] = fill(daemon, 1, queue="media")
     daemon.add(run_object(2))
     line = f"{run}\tfailed\thello\tmedia\t1\t{T0}\t12\n"
@@ -35,7 +35,7 @@ def test_list_is_runs_list_of_the_dead_letter(shell: Shell, daemon: FakeDaemon) 
 
 
 def test_list_hands_its_filters_on(shell: Shell, daemon: FakeDaemon) -> None:
-    """Those of `runs list` but for the status, which all share."""
+    """It takes the filters of `runs list`, except for the status, which is the same for all."""
     fill(daemon, 1, queue="media")
     told = shell.run(
         f"""dead list --queue media --job hello --label a=b --since 2026-05-06T09:00:00Z
@@ -55,7 +55,7 @@ def test_list_hands_its_filters_on(shell: Shell, daemon: FakeDaemon) -> None:
 
 
 def test_retry_of_named_runs_asks_nobody(shell: Shell, daemon: FakeDaemon) -> None:
-    """It destroys nothing; a run that is named twice is sent on once."""
+    """It destroys nothing; a run that is named twice is retried once."""
     second, first = fill(daemon, 2)
     assert shell("dead", "retry", first, second, first) == (f"{first}\n{second}\n", "", 0)
     assert daemon.params("dead.retry") == {"runs": [first, second]}
@@ -65,7 +65,7 @@ def test_retry_of_named_runs_asks_nobody(shell: Shell, daemon: FakeDaemon) -> No
 def test_what_is_not_there_is_an_error_and_the_others_are_done(
     shell: Shell, daemon: FakeDaemon
 ) -> None:
-    """The first that could not be decides the status."""
+    """The first run that failed decides the exit status."""
     [run] = fill(daemon, 1)
     daemon.add(run_object(2))
     told = shell("dead", "retry", run_id(2), "nope", run)
@@ -80,13 +80,14 @@ def test_what_is_not_there_is_an_error_and_the_others_are_done(
 
 
 def test_discard_needs_a_yes_off_a_terminal(shell: Shell, daemon: FakeDaemon) -> None:
-    """Nobody can be asked: exit 2, and how many it would have been."""
+    """Without a terminal to ask on: exit 2, and how many runs it would have been."""
     second, first = fill(daemon, 2)
     for args, many in (((first,), "1 run"), ((first, second), "2 runs"), (("--all",), "2 runs")):
         told = shell("dead", "discard", *args)
         assert told == (
             "",
-            f"error[usage]: discard {many} needs a yes, and nobody is there to ask\nhint: add -y\n",
+            f"error[usage]: discard {many}: confirmation is required, "
+            "and there is no terminal to ask on\nhint: add --yes\n",
             2,
         )
     assert daemon.asked("dead.discard") == 0
@@ -95,12 +96,12 @@ def test_discard_needs_a_yes_off_a_terminal(shell: Shell, daemon: FakeDaemon) ->
 
 
 def test_all_needs_a_yes_and_takes_what_was_there(shell: Shell, daemon: FakeDaemon) -> None:
-    """Also to send on; filters count, and what fails after the count is left."""
+    """Retrying all asks too; filters apply, and runs that fail after the count are not touched."""
     media = fill(daemon, 2, queue="media")
     fill(daemon, 1, queue="office")
     told = shell("dead", "retry", "--all", "--queue", "media")
     assert (told.stdout, told.code) == ("", 2)
-    assert told.stderr.startswith("error[usage]: retry 2 runs needs a yes")
+    assert told.stderr.startswith("error[usage]: retry 2 runs: confirmation is required")
     told = shell("dead", "retry", "--all", "--queue", "media", "--job", "hello", "-y")
     assert told == ("".join(f"{run}\n" for run in media), "2 runs retried\n", 0)
     which = {"queue": "media", "job": "hello"}
@@ -109,7 +110,7 @@ def test_all_needs_a_yes_and_takes_what_was_there(shell: Shell, daemon: FakeDaem
 
 
 def test_many_go_page_by_page(shell: Shell, daemon: FakeDaemon) -> None:
-    """No request names more than a page, and none asks for one run."""
+    """No request names more than a page, and none is for a single run."""
     runs = fill(daemon, 1201)
     told = shell("dead", "discard", "--all", "-y", "-q")
     assert (told.stdout.split(), told.stderr, told.code) == (runs, "", 0)
@@ -121,12 +122,13 @@ def test_many_go_page_by_page(shell: Shell, daemon: FakeDaemon) -> None:
     assert sizes == [500, 1]
 
 
-def test_empty_dead_letter_is_said(shell: Shell, daemon: FakeDaemon) -> None:
-    """No error; but a script that forgot `-y` is told so before there is something to lose."""
+@pytest.mark.usefixtures("daemon")
+def test_empty_dead_letter_is_said(shell: Shell) -> None:
+    """It is not an error; but a script without `-y` fails before there is something to lose."""
     assert shell("dead", "list") == ("", "", 0)
-    assert shell("dead", "discard", "--all", "-y") == ("", "nothing is in the dead letter\n", 0)
+    assert shell("dead", "discard", "--all", "-y") == ("", "the dead letter is empty\n", 0)
     told = shell("dead", "retry", "--all", "-y", "--queue", "q", "--json")
-    assert told == ("[]\n", "nothing of that is in the dead letter\n", 0)
+    assert told == ("[]\n", "no matching runs in the dead letter\n", 0)
     assert shell("dead", "discard", "--all").code == 2
 
 
@@ -135,14 +137,14 @@ def test_empty_dead_letter_is_said(shell: Shell, daemon: FakeDaemon) -> None:
     "args", [(), ("@last", "--all"), ("@last", "--queue", "q"), ("@last", "--job", "j")]
 )
 def test_runs_or_all(shell: Shell, daemon: FakeDaemon, verb: str, args: tuple[str, ...]) -> None:
-    """One of both; filters go with `--all`."""
+    """Either runs or `--all`; filters only with `--all`."""
     told = shell("dead", verb, "-y", *args)
     assert (told.stdout, told.code) == ("", 2)
     assert not daemon.requests
 
 
 def test_full_disk_ends_it_once(shell: Shell, daemon: FakeDaemon) -> None:
-    """What is refused for want of room is not asked for again, page after page."""
+    """A refusal for lack of room is not repeated page after page."""
     runs = fill(daemon, 600)
     full = DiskFull("there is no room on the disk").as_json()
     results = [{"id": runs[0]}, {"run": runs[1], "error": full}]
@@ -156,7 +158,7 @@ def test_full_disk_ends_it_once(shell: Shell, daemon: FakeDaemon) -> None:
 def test_interrupted_it_has_told_what_is_done(
     shell: Shell, daemon: FakeDaemon, as_json: bool
 ) -> None:
-    """Ctrl-C between two pages: the first page's ids are out."""
+    """After Ctrl-C between two pages, the ids of the first page are printed."""
     held = threading.Event()
     first, second = run_id(1), run_id(2)
 
@@ -178,7 +180,7 @@ def test_interrupted_it_has_told_what_is_done(
 
 @pytest.mark.parametrize(("answer", "asked"), [("y", 1), ("n", 0), ("", 0)])
 def test_on_a_terminal_it_asks(shell: Shell, daemon: FakeDaemon, answer: str, asked: int) -> None:
-    """With the number of runs; without a yes nothing is done."""
+    """The question has the number of runs; without a yes nothing is changed."""
     fill(daemon, 3)
     command, *args = shell.command("dead", "discard", "--all")
     terminal = pexpect.spawn(
@@ -190,4 +192,4 @@ def test_on_a_terminal_it_asks(shell: Shell, daemon: FakeDaemon, answer: str, as
     terminal.close()
     assert terminal.exitstatus == 0
     assert daemon.asked("dead.discard") == asked
-    assert (b"nothing was done" in (terminal.before or b"")) == (not asked)
+    assert (b"nothing was changed" in (terminal.before or b"")) == (not asked)

@@ -20,14 +20,18 @@ ANSWER |= {"resumed": [], "kept_until": None, "reused": False}
 
 
 def answer(daemon: FakeDaemon, **changed: Any) -> None:
-    """Answer a sending with this."""
+    """The reply to `event.send`."""
     daemon.answers["event.send"] = lambda _: ANSWER | changed
 
 
 def test_send_prints_the_id_and_says_what_it_did(shell: Shell, daemon: FakeDaemon) -> None:
-    """stdout is the id alone; stderr says kept, resumed, nothing, or reused."""
+    """stdout is the id alone; stderr says kept, resumed, not kept, or reused."""
     told = shell("event", "send", "paid")
-    assert told == (f"{event_id(1)}\n", f"kept until {LATER} for the first that waits for it\n", 0)
+    assert told == (
+        f"{event_id(1)}\n",
+        f"kept until {LATER} for the first run that waits for it\n",
+        0,
+    )
     assert daemon.params("event.send") == {"name": "paid"}
     answer(daemon, resumed=[run_id(1), run_id(2)])
     assert shell("events", "send", "paid").stderr == f"resumed {run_id(1)}, {run_id(2)}\n"
@@ -35,10 +39,10 @@ def test_send_prints_the_id_and_says_what_it_did(shell: Shell, daemon: FakeDaemo
     assert shell("event", "send", "paid").stderr == "resumed 100 runs\n"
     answer(daemon)
     told = shell("event", "send", "paid", "--ttl", "0")
-    assert told.stderr == "nothing waited for it, and it is not kept\n"
+    assert told.stderr == "no run was waiting for it, and it was not kept\n"
     answer(daemon, reused=True, resumed=[run_id(1)])
     assert shell("event", "send", "paid").stderr == (
-        f"reused {event_id(1)}, which has this idempotency key; when it was sent: "
+        f"reused {event_id(1)}, which has this idempotency key; when it was first sent: "
         f"resumed {run_id(1)}\n"
     )
     assert shell("-q", "event", "send", "paid") == (f"{event_id(1)}\n", "", 0)
@@ -87,14 +91,14 @@ def test_send_sends_what_was_given(shell: Shell, daemon: FakeDaemon, project: Pa
 def test_mistakes_send_nothing(
     shell: Shell, daemon: FakeDaemon, argv: list[str], code: int
 ) -> None:
-    """Exit 2, or 6 for a payload that is no JSON."""
+    """Exit 2, or 6 for a payload that is not JSON."""
     told = shell("event", "send", *argv)
     assert (told.stdout, told.code) == ("", code)
     assert daemon.requests == []
 
 
 def test_conflict_shows_the_owner_and_the_difference(shell: Shell, daemon: FakeDaemon) -> None:
-    """One key, another payload: exit 5, a line a place."""
+    """The same key with another payload: exit 5, a line per difference."""
 
     def refuse(_: dict[str, Any]) -> Any:
         raise Conflict(
@@ -132,7 +136,7 @@ def test_list_is_a_line_an_event(shell: Shell, daemon: FakeDaemon) -> None:
 
 
 def test_list_goes_on_over_pages_up_to_its_limit(shell: Shell, daemon: FakeDaemon) -> None:
-    """50 where nothing is said, and then it says so."""
+    """The default is 50, and a message says that there are more."""
     daemon.events = [event_object(n) for n in range(1, 1501)]
     ids = [event_id(n) for n in range(1500, 0, -1)]
 
@@ -142,7 +146,7 @@ def test_list_goes_on_over_pages_up_to_its_limit(shell: Shell, daemon: FakeDaemo
     assert listed() == ids[:50]
     assert listed("--limit", "1200") == ids[:1200]
     assert listed("--limit", "9999") == ids
-    assert shell("event", "list").stderr == "these are the newest 50; --limit N shows more\n"
+    assert shell("event", "list").stderr == "showing the newest 50; use --limit N to see more\n"
     assert shell("event", "list", "--limit", "9999").stderr == ""
 
 
@@ -166,7 +170,7 @@ EVENTS = [
 
 
 def test_tail_prints_what_is_there(shell: Shell, daemon: FakeDaemon) -> None:
-    """Records of events alone, in the columns of all records."""
+    """Only records of events, in the columns of all records."""
     daemon.append(*EVENTS)
     told = shell("event", "tail", "--no-follow")
     assert told.stdout.splitlines() == [
@@ -182,7 +186,7 @@ def test_tail_prints_what_is_there(shell: Shell, daemon: FakeDaemon) -> None:
 def test_tail_follows_over_a_restart_without_gap_or_duplicate(
     shell: Shell, daemon: FakeDaemon
 ) -> None:
-    """It goes on behind the last record that it has seen."""
+    """It continues after the last record that it has seen."""
     process = shell.popen("event", "tail", "-n", "5")
     daemon.wait_for_feeds()
     daemon.append(*EVENTS[:1])
@@ -193,13 +197,13 @@ def test_tail_follows_over_a_restart_without_gap_or_duplicate(
     assert read_lines(process, 1)[0].startswith("3\t")
     assert daemon.params("feed.open") == {"kinds": ["event.", "wait.ended"], "since_seq": 1}
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=60)
     assert (out, process.returncode) == (b"", 130)
     assert err.decode().splitlines()[-1] == "Detached"
 
 
 def test_tail_tells_who_consumed_a_kept_event(shell: Shell, daemon: FakeDaemon) -> None:
-    """By the end of the wait, which nothing else tells; other ends of waits are not of events. And
+    """The end of the wait says it, and nothing else does; the ends of other waits are not shown.
     `-n` counts events, however many waits have ended since."""
     received = paid_event(1, 1, None)
     at_once = paid_event(3, 2, "o:1", resumed=[run_id(2)])
@@ -224,7 +228,7 @@ def test_tail_tells_who_consumed_a_kept_event(shell: Shell, daemon: FakeDaemon) 
 
 @pytest.mark.parametrize("verb", ["event", "runs"])
 def test_tail_begins_at_one_place(shell: Shell, daemon: FakeDaemon, verb: str) -> None:
-    """`--since` and `-n` are two."""
+    """`--since` and `-n` cannot be used together."""
     told = shell(verb, "tail", "--since", "1h", "-n", "1")
-    assert told == ("", "error[usage]: --since and -n exclude each other\n", 2)
+    assert told == ("", "error[usage]: --since and -n cannot be used together\n", 2)
     assert daemon.requests == []

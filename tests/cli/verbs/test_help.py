@@ -1,4 +1,4 @@
-"""Help, versions, completion, unknown commands, and the man page."""
+"""Help, version, completion, unknown commands, and the man page."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CRON_LINE = re.compile(r"\s*(?:\.Dl )?(?:(?:[\d*/,-]+)\s+){5}stackshift .*")
 
 
 def test_every_crontab_example_has_a_date_and_escapes_percent() -> None:
-    """Keys are kept for 30 days, so one without a date would start nothing the next day; and `%`
+    """Keys are kept for 30 days, so a key without a date would start nothing the next day; and `%`
     ends a command in a crontab."""
     man = (REPOSITORY / "man/stackshift.1").read_text().replace("\\e", "\\")
     texts = {"man": man, **TOPICS}
@@ -58,16 +58,16 @@ def test_version(shell: Shell) -> None:
 def test_unknown_command_is_exit_2_with_near_names(
     shell: Shell, argv: list[str], near: str
 ) -> None:
-    """Nothing is guessed; the nearest names are hinted at."""
+    """The command is not guessed; the hint has similar names."""
     told = shell(*argv)
     assert (told.stdout, told.code) == ("", 2)
-    assert told.stderr.startswith("error[usage]: there is no command")
+    assert told.stderr.startswith("error[usage]: unknown command")
     assert near in told.stderr.splitlines()[1]
 
 
 @pytest.mark.parametrize("argv", [[], ["-h"], ["--help"], ["help"]])
 def test_help_lists_all_commands(shell: Shell, argv: list[str]) -> None:
-    """Help is data: stdout, exit 0; aliases are not listed."""
+    """Help is data: stdout, exit 0. Aliases are not listed."""
     told = shell(*argv)
     assert (told.stderr, told.code) == ("", 0)
     listed = told.stdout.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()
@@ -90,6 +90,15 @@ def test_every_command_has_help_with_all_its_options(
         assert named.removesuffix("...") in told
 
 
+def test_help_of_a_command_is_laid_out_by_us(shell: Shell) -> None:
+    """The page has arguments, own options and global options, and no types."""
+    told = shell("state", "lock", "--help").stdout
+    assert told.splitlines()[0] == "Usage: stackshift state lock [OPTIONS] KEY [-- COMMAND...]"
+    sections = ["Arguments:", "Options:", "Global options:"]
+    assert [line for line in told.splitlines() if line in sections] == sections
+    assert "<str>" not in told
+
+
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda c: " ".join(c.path))
 def test_every_command_can_be_called(command: object) -> None:
     """The function that the table names exists."""
@@ -103,7 +112,7 @@ def test_every_command_can_be_called(command: object) -> None:
 
 
 def test_help_on_topics_and_commands(shell: Shell) -> None:
-    """`help TOPIC`, `help runs show`, and near names for what is neither."""
+    """`help TOPIC`, `help runs show`, and similar names for anything else."""
     for topic, text in TOPICS.items():
         assert shell("help", topic).stdout == text.strip() + "\n"
     assert shell("help", "run", "show").stdout.startswith("Usage: stackshift runs show")
@@ -145,14 +154,14 @@ def test_man_page_tells_of_every_command_and_option(command: object) -> None:
     ],
 )
 def test_completion_knows_what_may_come_next(words: list[str], wanted: list[str]) -> None:
-    """Commands, options, their values, forms of RUN."""
+    """It offers commands, options, their values, and forms of RUN."""
     assert candidates(words) == wanted
 
 
 def test_completion_asks_the_daemon_for_jobs_but_starts_none(
     shell: Shell, daemon: FakeDaemon
 ) -> None:
-    """Names of jobs and keys of state where a daemon runs; silence where none does."""
+    """It offers jobs and keys of state if a daemon is running, else nothing."""
     assert shell("__complete", "start", "h") == ("hello\n", "", 0)
     for key in ("c:1", "c:2", "c:\x1b", "other"):
         daemon.put(key, 1)
@@ -164,7 +173,7 @@ def test_completion_asks_the_daemon_for_jobs_but_starts_none(
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_completion_scripts_are_accepted_by_their_shell(shell: Shell, name: str) -> None:
-    """The script parses; where the shell is not installed, it is at least there."""
+    """The shell parses the script; without the shell it is only checked that there is one."""
     script = shell("completion", name).stdout
     assert "stackshift __complete" in script
     if shutil.which(name):
@@ -173,7 +182,7 @@ def test_completion_scripts_are_accepted_by_their_shell(shell: Shell, name: str)
 
 
 def test_completion_in_bash(shell: Shell) -> None:
-    """The function fills in what the tables say."""
+    """The function offers what the table says."""
     call = " ".join(shell.command())
     script = shell("completion", "bash").stdout.replace("$(stackshift", f"$({call}")
     script += "\nCOMP_WORDS=(stackshift runs w); COMP_CWORD=2; _stackshift; echo ${COMPREPLY[@]}"
@@ -184,14 +193,14 @@ def test_completion_in_bash(shell: Shell) -> None:
 
 
 def test_completion_for_an_unknown_shell_is_usage(shell: Shell) -> None:
-    """Exit 2 and the shells that there are."""
+    """Exit 2, with the shells that are supported."""
     told = shell("completion", "tcsh")
     assert (told.stdout, told.code) == ("", 2)
     assert "bash, zsh, fish" in told.stderr
 
 
 def test_singular_and_plural_name_one_group() -> None:
-    """No alias is itself a group, and each leads to one."""
+    """No alias is itself a group, and each stands for one."""
     assert not ALIASES.keys() & GROUPS.keys()
     assert set(ALIASES.values()) <= GROUPS.keys()
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
+
 from cli.conftest import Shell
 from cli.fake_daemon import FakeDaemon
 
@@ -17,7 +19,8 @@ BROKEN = {
 }
 
 
-def test_list_is_a_line_a_job(shell: Shell, daemon: FakeDaemon) -> None:
+@pytest.mark.usefixtures("daemon")
+def test_list_is_a_line_a_job(shell: Shell) -> None:
     """`name queue max_attempts timeout_ms module code`."""
     line = "hello\tdefault\t3\t60000\tjobs.hello\t3f9c2a1d\n"
     assert shell("jobs", "list") == (line, "", 0)
@@ -25,26 +28,29 @@ def test_list_is_a_line_a_job(shell: Shell, daemon: FakeDaemon) -> None:
 
 
 def test_list_says_which_modules_do_not_import(shell: Shell, daemon: FakeDaemon) -> None:
-    """A broken module is talk, not data; the others are listed."""
+    """Broken modules are named on stderr; the jobs of the others are listed."""
     daemon.answers["job.list"] = lambda _: {"jobs": [], "failed_modules": [BROKEN]}
     told = shell("jobs", "list")
-    assert told.stderr == "does not import: jobs/media.py:3: SyntaxError: invalid\\x1b syntax\n"
+    assert told.stderr == "failed to import: jobs/media.py:3: SyntaxError: invalid\\x1b syntax\n"
     assert (told.stdout, told.code) == ("", 0)
 
 
-def test_show_is_a_line_a_field(shell: Shell, daemon: FakeDaemon) -> None:
-    """All that is known of a job."""
+@pytest.mark.usefixtures("daemon")
+def test_show_is_a_line_a_field(shell: Shell) -> None:
+    """Everything that is known about a job."""
     told = shell("jobs", "show", "hello")
     assert "doc\tGreet somebody.\n" in told.stdout
     assert json.loads(shell("jobs", "show", "hello", "--json").stdout)["name"] == "hello"
 
 
-def test_schema_is_json(shell: Shell, daemon: FakeDaemon) -> None:
+@pytest.mark.usefixtures("daemon")
+def test_schema_is_json(shell: Shell) -> None:
     """The JSON Schema of the payload."""
     assert json.loads(shell("jobs", "schema", "hello").stdout) == {"type": "object"}
 
 
-def test_unknown_job_is_exit_4_with_near_names(shell: Shell, daemon: FakeDaemon) -> None:
+@pytest.mark.usefixtures("daemon")
+def test_unknown_job_is_exit_4_with_near_names(shell: Shell) -> None:
     """The hint names the nearest job."""
     told = shell("jobs", "show", "helo")
     assert (told.stdout, told.code) == ("", 4)
@@ -52,12 +58,12 @@ def test_unknown_job_is_exit_4_with_near_names(shell: Shell, daemon: FakeDaemon)
 
 
 def check(*modules: dict[str, Any]) -> str:
-    """What a check prints."""
+    """Run `jobs check` with this report of the worker."""
     return json.dumps({"modules": modules})
 
 
 def test_check_names_each_module_with_its_jobs(shell: Shell) -> None:
-    """All import: exit 0, and no daemon was started."""
+    """If all import: exit 0, and no daemon was started."""
     good = {"module": "jobs.hello", "file": "jobs/hello.py", "jobs": ["a", "b"], "error": None}
     told = shell("jobs", "check", FAKE_CHECK=check(good))
     assert told == ("ok\tjobs.hello\ta, b\n", "", 0)
@@ -65,7 +71,7 @@ def test_check_names_each_module_with_its_jobs(shell: Shell) -> None:
 
 
 def test_check_hints_at_a_start_at_boot_where_there_are_schedules(shell: Shell) -> None:
-    """As `schedules list` does; not with -q."""
+    """As `schedules list` does, except with `-q`."""
     good = {
         "module": "jobs.hello",
         "file": "jobs/hello.py",
@@ -76,17 +82,19 @@ def test_check_hints_at_a_start_at_boot_where_there_are_schedules(shell: Shell) 
     shell.env["PATH"] = "/nowhere"  # no crontab to look into
     line = f"@reboot stackshift daemon start -C {shell.directory}"
     told = shell("jobs", "check", FAKE_CHECK=check(good))
-    assert told.stderr == f"hint: start it at boot, e.g. {line} in your crontab\n"
+    assert (
+        told.stderr == f"hint: to start the daemon at boot, add this line to your crontab: {line}\n"
+    )
     assert shell("jobs", "check", "-q", FAKE_CHECK=check(good)).stderr == ""
 
 
 def test_check_fails_with_78_and_the_place(shell: Shell) -> None:
-    """A module that does not import is named with file, line and error."""
+    """A module that fails to import is named with file, line and error."""
     bad = {"module": "jobs.media", "file": "jobs/media.py", "jobs": [], "error": BROKEN}
     told = shell("jobs", "check", FAKE_CHECK=check(bad), FAKE_CHECK_STATUS="78")
     assert told == (
         "failed\tjobs.media\tjobs/media.py:3: SyntaxError: invalid\\x1b syntax\n",
-        "1 of 1 modules failed\n",
+        "1 of 1 modules failed to import\n",
         78,
     )
     told = shell("jobs", "check", "--json", FAKE_CHECK=check(bad), FAKE_CHECK_STATUS="78")
@@ -94,14 +102,14 @@ def test_check_fails_with_78_and_the_place(shell: Shell) -> None:
 
 
 def test_check_that_breaks_down_is_an_error(shell: Shell) -> None:
-    """No answer is not a pass."""
+    """A check without an answer has not passed."""
     told = shell("jobs", "check", FAKE_CHECK="Killed", FAKE_CHECK_STATUS="9")
     assert (told.stdout, told.code) == ("", 70)
-    assert "the check ended with status 9: talk of a module" in told.stderr
+    assert "the check exited with status 9: talk of a module" in told.stderr
 
 
 def test_check_refuses_a_wrong_configuration(shell: Shell) -> None:
-    """An unknown key in `stackshift.toml`: exit 78 and the nearest one."""
+    """An unknown setting in `stackshift.toml`: exit 78 and the nearest one."""
     (shell.directory / "stackshift.toml").write_text("[workers]\nslot = 3\n")
     told = shell("jobs", "check")
     assert told.code == 78

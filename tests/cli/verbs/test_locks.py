@@ -160,6 +160,26 @@ def test_waiting_goes_on_over_a_restart_as_the_same_asker(shell: Shell, daemon: 
     assert second["wait_ms"] <= first["wait_ms"] == 3_600_000
 
 
+def test_release_goes_on_over_a_restart(shell: Shell, daemon: FakeDaemon) -> None:
+    """If the request whose reply was lost released it, nobody holds it, and all is done."""
+    held_by(daemon, token=7)
+    waiting = threading.Event()
+
+    def lose(_: dict[str, Any]) -> Any:
+        waiting.wait(SECONDS)
+        return None
+
+    daemon.answers["lock.release"] = lose
+    process = shell.popen("state", "unlock", "k", "--token", "7", "--json")
+    daemon.wait_for("lock.release")
+    daemon.stop()
+    del daemon.answers["lock.release"], daemon.locks["k"]
+    daemon.start()
+    waiting.set()
+    assert ended(process).stdout == '{"key":"k","token":7}\n'
+    assert [m for m, _ in daemon.requests].count("lock.release") == 2
+
+
 # --- While a command runs ------------------------------------------------------------------
 
 

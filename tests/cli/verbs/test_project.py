@@ -13,7 +13,7 @@ from cli.conftest import Shell
 
 
 def test_init_makes_a_project_that_is_in_order(shell: Shell, tmp_path: Path) -> None:
-    """Settings that load and set nothing, a job that compiles, a line in `.gitignore`."""
+    """The settings load and set nothing, the job compiles, and `.gitignore` has a line."""
     shell.directory = tmp_path
     told = shell("init", "new/shop")
     root = tmp_path / "new/shop"
@@ -28,7 +28,7 @@ def test_init_makes_a_project_that_is_in_order(shell: Shell, tmp_path: Path) -> 
 
 
 def test_init_here_keeps_what_is_there(shell: Shell, tmp_path: Path) -> None:
-    """`.gitignore` gets one line more, once."""
+    """`.gitignore` gets one more line, once."""
     shell.directory = tmp_path / "here"
     shell.directory.mkdir()
     (shell.directory / ".gitignore").write_text("*.pyc")
@@ -38,7 +38,7 @@ def test_init_here_keeps_what_is_there(shell: Shell, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("there", ["stackshift.toml", "jobs/hello.py"])
 def test_init_overwrites_nothing(shell: Shell, tmp_path: Path, there: str) -> None:
-    """What is there stays as it is, and nothing is added to it: exit 5."""
+    """Existing files stay as they are, and none is added: exit 5."""
     shell.directory = tmp_path / "here"
     file = shell.directory / there
     file.parent.mkdir(parents=True)
@@ -49,8 +49,8 @@ def test_init_overwrites_nothing(shell: Shell, tmp_path: Path, there: str) -> No
     assert not (shell.directory / ".gitignore").exists()
 
 
-def test_every_setting_of_the_commented_file_is_one(shell: Shell, tmp_path: Path) -> None:
-    """With the comments taken away, each line with a default is accepted."""
+def test_every_setting_of_the_commented_file_is_one(tmp_path: Path) -> None:
+    """Without the comment signs, each line with a default is a valid setting."""
     from stackshift_cli.verbs.project import commented_settings
     from stackshift_jobs.project.config import IDLE, KEYS, load_config
 
@@ -70,7 +70,7 @@ def test_every_setting_of_the_commented_file_is_one(shell: Shell, tmp_path: Path
 
 
 def test_settings_without_effect_are_not_offered_and_setting_one_says_so(shell: Shell) -> None:
-    """Watching: not in the file that `init` writes; a note when it is set."""
+    """Watching is not in the file that `init` writes; setting it prints a note."""
     from stackshift_cli.verbs.project import commented_settings
 
     offered = commented_settings()
@@ -83,7 +83,7 @@ def test_settings_without_effect_are_not_offered_and_setting_one_says_so(shell: 
 
 
 def test_init_is_in_the_project_that_is_named(shell: Shell, tmp_path: Path) -> None:
-    """`-C DIR` says where one stands, with and without a directory behind `init`."""
+    """`-C DIR` replaces the working directory, with and without a directory after `init`."""
     assert shell("-C", str(tmp_path / "a"), "init").stdout == f"{tmp_path}/a\n"
     assert shell("-C", str(tmp_path / "b"), "init", "c").stdout == f"{tmp_path}/b/c\n"
     assert (tmp_path / "a/stackshift.toml").exists()
@@ -111,7 +111,7 @@ def test_config_set_keeps_comments_and_order(shell: Shell) -> None:
 def test_config_set_refuses_what_is_wrong_and_changes_nothing(
     shell: Shell, key: str, value: str
 ) -> None:
-    """An unknown key names the nearest; a wrong value says what it may be: exit 78."""
+    """An unknown setting names the nearest; a wrong value says what is valid: exit 78."""
     told = shell("config", "set", key, value)
     assert (told.stdout, told.code) == ("", 78)
     assert "hint: " in told.stderr
@@ -134,13 +134,13 @@ def test_config_show_says_where_each_value_is_from(shell: Shell) -> None:
 
 
 def test_config_path(shell: Shell) -> None:
-    """The file itself, for `$EDITOR "$(stackshift config path)"`."""
+    """The file alone, for `$EDITOR "$(stackshift config path)"`."""
     assert shell("config", "path").stdout == f"{shell.directory}/stackshift.toml\n"
     assert shell("config", "path", "--user").stdout.endswith("config.toml\n")
 
 
 def test_wrong_user_settings_are_said(shell: Shell) -> None:
-    """A key that does not exist in the user's file: exit 78 and the file."""
+    """An unknown setting in the user's file: exit 78 and the file."""
     file = Path(shell("config", "path", "--user").stdout.strip())
     file.parent.mkdir(parents=True)
     file.write_text('colour = "never"\n')

@@ -29,6 +29,7 @@ MAIL = MEDIA | {"name": "mail\x1b", "paused": True, "rate": None, "concurrency":
 
 
 def changed(changed: bool = True, **values: Any) -> Any:
+    """A reply with the queue `media` and these values, and whether it was changed."""
     return lambda _: MEDIA | values | {"changed": changed}
 
 
@@ -43,7 +44,7 @@ def test_list_is_a_line_a_queue(shell: Shell, daemon: FakeDaemon) -> None:
 
 
 def test_show_says_where_each_limit_is_from(shell: Shell, daemon: FakeDaemon) -> None:
-    """A line a field; a limit with its source, a busy key with its runs."""
+    """A line per field; a limit with its source, a busy key with its runs."""
     sources = dict.fromkeys(("key_concurrency", "rate_burst", "paused"), "default")
     sources |= {"concurrency": "queues limit", "rate": "stackshift.toml"}
     queue = MEDIA | {"sources": sources, "busy_keys": [{"key": "customer:1", "running": 2}]}
@@ -57,11 +58,11 @@ def test_show_says_where_each_limit_is_from(shell: Shell, daemon: FakeDaemon) ->
 
 
 def test_pause_and_resume_say_what_they_did(shell: Shell, daemon: FakeDaemon) -> None:
-    """Also where it was so before; on stderr, for people."""
+    """They say so on stderr, also if there was nothing to do."""
     daemon.answers["queue.pause"] = changed(paused=True)
     assert shell("queues", "pause", "media") == ("", "media paused\n", 0)
     daemon.answers["queue.pause"] = changed(False, paused=True)
-    assert shell("queues", "pause", "media").stderr == "media was paused already\n"
+    assert shell("queues", "pause", "media").stderr == "media is already paused\n"
     daemon.answers["queue.resume"] = changed()
     assert shell("queues", "resume", "media").stderr == "media resumed\n"
     daemon.answers["queue.resume"] = changed(False)
@@ -70,7 +71,7 @@ def test_pause_and_resume_say_what_they_did(shell: Shell, daemon: FakeDaemon) ->
 
 
 def test_unknown_queue_is_exit_4_with_near_names(shell: Shell, daemon: FakeDaemon) -> None:
-    """A misspelt name pauses nothing."""
+    """A misspelled name pauses nothing."""
 
     def missing(_: dict[str, Any]) -> Any:
         raise NotFound("there is no queue 'mdia'", hint="did you mean media?", near=["media"])
@@ -83,7 +84,7 @@ def test_unknown_queue_is_exit_4_with_near_names(shell: Shell, daemon: FakeDaemo
 
 
 def test_limit_sends_what_was_given(shell: Shell, daemon: FakeDaemon) -> None:
-    """Numbers, a rate, `none` for no limit, and what is in force afterwards."""
+    """It sends numbers, a rate, or `none`, and prints the limits in force afterwards."""
     seen: list[dict[str, Any]] = []
 
     def limited(params: dict[str, Any]) -> Any:
@@ -108,14 +109,14 @@ def test_limit_sends_what_was_given(shell: Shell, daemon: FakeDaemon) -> None:
 def test_limit_without_a_limit_is_exit_2(
     shell: Shell, daemon: FakeDaemon, given: tuple[str, ...]
 ) -> None:
-    """Nothing is asked of the daemon."""
+    """No request is sent to the daemon."""
     told = shell("queues", "limit", "media", *given)
     assert (told.stdout, told.code) == ("", 2)
     assert daemon.asked("queue.limit") == 0
 
 
 def test_drain_waits_and_says_what_is_left(shell: Shell, daemon: FakeDaemon) -> None:
-    """It returns when the daemon says that nothing executes."""
+    """It returns when the daemon says that no run is running."""
     daemon.answers["queue.drain"] = lambda _: MEDIA | {"paused": True, "running": 0}
     told = shell("queues", "drain", "media")
     assert told == ("", "media drained and paused, 3 queued\n", 0)
@@ -127,11 +128,12 @@ def test_drain_gives_up_after_its_timeout(shell: Shell, daemon: FakeDaemon) -> N
     told = shell("queues", "drain", "media", "--timeout", "50ms")
     assert (told.stdout, told.code) == ("", 124)
     assert told.stderr.startswith("media stays paused\n")
-    assert "what executes in media" in told.stderr
+    assert "work in queue media" in told.stderr
 
 
 def test_purge_needs_a_yes_off_a_terminal(shell: Shell, daemon: FakeDaemon) -> None:
-    """Exit 2 and nothing cancelled, also where there is nothing; with `-y` how many were."""
+    """Exit 2 and nothing cancelled, even if there is nothing to cancel; with `-y` the number of
+    runs."""
     asked: list[bool] = []
 
     def purged(params: dict[str, Any]) -> Any:
@@ -141,7 +143,7 @@ def test_purge_needs_a_yes_off_a_terminal(shell: Shell, daemon: FakeDaemon) -> N
     daemon.answers["queue.purge"] = purged
     told = shell("queues", "purge", "media")
     assert (told.stdout, told.code) == ("", 2)
-    assert "cancel 12 runs that wait in media" in told.stderr
+    assert "cancel 12 queued, scheduled or retrying runs in media" in told.stderr
     assert daemon.asked("queue.purge") == 1
     assert asked == [True]
     assert shell("queues", "purge", "media", "-y") == ("12\n", "media: 12 cancelled\n", 0)

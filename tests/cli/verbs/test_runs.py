@@ -35,7 +35,7 @@ def test_list_json_is_an_array_of_run_objects(shell: Shell, daemon: FakeDaemon) 
 
 
 def test_names_of_others_make_no_columns_and_no_lines(shell: Shell, daemon: FakeDaemon) -> None:
-    """A tab or a line break in a name is an escape."""
+    """A tab or a line break in a name is escaped."""
     daemon.add(run_object(1, job="a\tb\nc\x1b\u202e"))
     told = shell("runs", "list").stdout
     assert told.split("\t")[2] == r"a\tb\nc\x1b\u202e"
@@ -43,7 +43,7 @@ def test_names_of_others_make_no_columns_and_no_lines(shell: Shell, daemon: Fake
 
 
 def test_list_filters_are_sent(shell: Shell, daemon: FakeDaemon) -> None:
-    """Every filter reaches the daemon under its name."""
+    """Every filter is sent to the daemon under its name."""
     told = shell.run(
         """run list --job j --status failed --queue q --label a=b --label c=d
         --since 2026-05-06T09:00:00Z --limit 7 --dead"""
@@ -61,13 +61,13 @@ def test_list_filters_are_sent(shell: Shell, daemon: FakeDaemon) -> None:
 
 
 def test_since_may_be_a_duration(shell: Shell, daemon: FakeDaemon) -> None:
-    """`--since 1h` is a time, an hour back."""
+    """`--since 1h` is sent as a time, an hour ago."""
     assert shell("runs", "list", "--since", "1h").code == 0
     assert daemon.params("run.list")["since"].endswith("Z")
 
 
 def test_list_goes_on_from_page_to_page(shell: Shell, daemon: FakeDaemon) -> None:
-    """More than the daemon gives at once takes several requests; `--cursor` goes on later."""
+    """A long list takes several requests; `--cursor` continues it later."""
     for number in range(1, 1206):
         daemon.add(run_object(number))
     told = shell("runs", "list", "--limit", "1200")
@@ -79,9 +79,10 @@ def test_list_goes_on_from_page_to_page(shell: Shell, daemon: FakeDaemon) -> Non
     ]
 
 
+@pytest.mark.usefixtures("daemon")
 @pytest.mark.parametrize("argv", [["--limit", "0"], ["--limit", "x"], ["--label", "a"]])
-def test_wrong_filters_are_usage(shell: Shell, daemon: FakeDaemon, argv: list[str]) -> None:
-    """A filter that means nothing: exit 2."""
+def test_wrong_filters_are_usage(shell: Shell, argv: list[str]) -> None:
+    """A filter that is not valid: exit 2."""
     assert shell("runs", "list", *argv).code == 2
 
 
@@ -99,7 +100,7 @@ def _told_run(daemon: FakeDaemon) -> dict[str, Any]:
 
 
 def test_show_in_a_pipe_is_one_line_an_entry_and_why(shell: Shell, daemon: FakeDaemon) -> None:
-    """Records, one a line; the last line says why the run does not go on."""
+    """A line per record; the last line says why the run is not progressing."""
     run = _told_run(daemon)
     assert shell("runs", "show", "@last").stdout.splitlines() == [
         f"1\t2026-05-06T09:00:01.000000Z\trun.created\t{run['id']}\t\t\tjob=hello",
@@ -111,7 +112,7 @@ def test_show_in_a_pipe_is_one_line_an_entry_and_why(shell: Shell, daemon: FakeD
 def test_show_with_logs_puts_lines_where_they_were_printed(
     shell: Shell, daemon: FakeDaemon
 ) -> None:
-    """A log line stands between the records of its time."""
+    """Log lines are sorted among the records by time."""
     run = _told_run(daemon)
     kinds = [
         line.split("\t")[2] for line in shell("runs", "show", "@last", "--logs").stdout.splitlines()
@@ -124,7 +125,7 @@ def test_show_with_logs_puts_lines_where_they_were_printed(
 def test_show_of_a_run_without_records_says_that_they_are_gone(
     shell: Shell, daemon: FakeDaemon
 ) -> None:
-    """Its own duration, and why there is no more."""
+    """The run's own duration, and why there is nothing else."""
     run = daemon.add(run_object(1, duration_ms=2000))
     assert shell("runs", "show", "@last").stdout == (
         f"\t{T0}\tend\t{run['id']}\t1\t\t"
@@ -144,7 +145,7 @@ def test_show_json_has_the_detail(shell: Shell, daemon: FakeDaemon) -> None:
 def test_show_writes_a_picture_that_needs_nothing_from_elsewhere(
     shell: Shell, daemon: FakeDaemon, tmp_path: Path, form: str
 ) -> None:
-    """The file holds the picture, its texts escaped, and fetches no font."""
+    """The file holds the picture, with its texts escaped, and loads no font."""
     run = _told_run(daemon)
     run["job"] = "<script>x"
     file = tmp_path / "run"
@@ -163,7 +164,8 @@ def test_show_cannot_write_is_usage(shell: Shell, daemon: FakeDaemon) -> None:
     assert (told.stdout, told.code) == ("", 2)
 
 
-def test_unknown_run_is_exit_4(shell: Shell, daemon: FakeDaemon) -> None:
+@pytest.mark.usefixtures("daemon")
+def test_unknown_run_is_exit_4(shell: Shell) -> None:
     """Nothing on stdout, the error and its hint on stderr."""
     assert shell("runs", "show", "9x2q") == (
         "",
@@ -173,7 +175,7 @@ def test_unknown_run_is_exit_4(shell: Shell, daemon: FakeDaemon) -> None:
 
 
 def test_why_is_one_sentence(shell: Shell, daemon: FakeDaemon) -> None:
-    """`runs why` prints the sentence, `--json` the code too."""
+    """`runs why` prints the sentence, `--json` also the code."""
     daemon.add(
         run_object(1, status="queued", why="queued 4m: media 4/4 busy", why_code="queue_full")
     )
@@ -184,7 +186,7 @@ def test_why_is_one_sentence(shell: Shell, daemon: FakeDaemon) -> None:
 
 
 def test_logs_are_lines_of_columns(shell: Shell, daemon: FakeDaemon) -> None:
-    """`at attempt step stream message`; `--step` chooses; `--json` gives an object a line."""
+    """`at attempt step stream message`; `--step` filters; `--json` gives an object a line."""
     _told_run(daemon)
     line = "2026-05-06T09:00:01.500000Z\t1\ta\tstdout\thalf\\x1b way\n"
     assert shell("runs", "logs", "@last") == (line, "", 0)
@@ -193,28 +195,28 @@ def test_logs_are_lines_of_columns(shell: Shell, daemon: FakeDaemon) -> None:
 
 
 def test_logs_follow_until_the_run_ends(shell: Shell, daemon: FakeDaemon) -> None:
-    """`-f` prints what comes and ends with the run, without a line lost or doubled."""
+    """`-f` prints lines as they are written and ends with the run; no line is lost or repeated."""
     run = _told_run(daemon)
     following = shell.popen("runs", "logs", "@last", "-f")
     daemon.wait_for("run.logs", 2)
     daemon.logs.append({**daemon.logs[0], "message": "all the way"})
     daemon.finish(run, 3)
-    out, _ = following.communicate(timeout=20)
+    out, _ = following.communicate(timeout=60)
     messages = [line.split("\t")[4] for line in out.decode().splitlines()]
     assert messages == ["half\\x1b way", "all the way"]
     assert following.returncode == 0
 
 
 def test_cancel_prints_ids_and_says_what_was_over(shell: Shell, daemon: FakeDaemon) -> None:
-    """A finished run is no error: exit 0, and says so."""
+    """A finished run is not an error: exit 0, with a message."""
     daemon.add(run_object(1))
     daemon.add(run_object(2, status="running"))
     told = shell("runs", "cancel", run_id(1), run_id(2))
-    assert told == (f"{run_id(1)}\n{run_id(2)}\n", f"{run_id(1)} had completed already\n", 0)
+    assert told == (f"{run_id(1)}\n{run_id(2)}\n", f"{run_id(1)} has already completed\n", 0)
 
 
 def test_cancel_goes_on_after_one_that_does_not_exist(shell: Shell, daemon: FakeDaemon) -> None:
-    """The others are cancelled; the status says that one was not found."""
+    """The others are cancelled; the exit status says that one was not found."""
     run = daemon.add(run_object(2, status="running"))
     told = shell("runs", "cancel", "nope", run_id(2), "--json")
     assert (json.loads(told.stdout)[0]["id"], told.code) == (run_id(2), 4)
@@ -222,28 +224,29 @@ def test_cancel_goes_on_after_one_that_does_not_exist(shell: Shell, daemon: Fake
 
 
 def test_retry_prints_the_id_and_says_what_is_reused(shell: Shell, daemon: FakeDaemon) -> None:
-    """`--from`, `--set` reach the daemon; steps are counted on stderr."""
+    """`--from` and `--set` are sent to the daemon; steps are counted on stderr."""
     daemon.add(run_object(1, status="failed", steps=[{"name": "a"}, {"name": "b"}]))
     told = shell("runs", "retry", "@failed", "--from", "b", "--set", 'a={"x":1}')
-    assert told == (f"{run_id(1)}\n", "2 recorded steps reused, 1 happens again\n", 0)
+    assert told == (f"{run_id(1)}\n", "2 recorded steps reused, 1 repeated\n", 0)
     asked = daemon.params("run.retry")
     assert asked == {"run": "@failed", "from_step": "b", "set": {"a": {"x": 1}}}
 
 
 def test_retry_warns_of_a_step_that_is_not_recorded(shell: Shell, daemon: FakeDaemon) -> None:
-    """A result for a misspelt step is said on stderr, with the names that there are."""
+    """A result for a misspelled step is reported on stderr, with the names of the recorded
+    steps."""
     daemon.add(run_object(1, status="failed", steps=[{"name": "a"}, {"name": "b"}]))
     told = shell("runs", "retry", "@failed", "--set", "aa=1", "--set", "b=2")
     assert (told.stdout, told.code) == (f"{run_id(1)}\n", 0)
     assert told.stderr.splitlines()[0] == (
-        f"warning: {run_id(1)} has not recorded a step 'aa' (its steps: a, b);"
-        " the result is for one that is yet to come"
+        f"warning: {run_id(1)} has not recorded a step 'aa' (recorded: a, b);"
+        " the result is kept in case it reaches that step"
     )
     assert "'b'" not in told.stderr
 
 
 def test_retry_dry_run_lists_steps(shell: Shell, daemon: FakeDaemon) -> None:
-    """`--dry-run`: what would be reused and what would happen again, a line a step."""
+    """`--dry-run`: a line per step, with what would be reused and what repeated."""
     daemon.add(run_object(1, status="failed"))
     told = shell("runs", "retry", "@last", "--dry-run", "--set", "a=1")
     assert told.stdout.splitlines() == [
@@ -273,7 +276,7 @@ def test_fork_prints_the_new_id(shell: Shell, daemon: FakeDaemon) -> None:
     """`runs fork` with another payload."""
     daemon.add(run_object(1))
     told = shell("runs", "fork", "@last", "--from", "b", "-p", "null")
-    assert told == (f"{run_id(99)}\n", "1 recorded step reused, 0 happen again\n", 0)
+    assert told == (f"{run_id(99)}\n", "1 recorded step reused, 0 repeated\n", 0)
     assert daemon.params("run.fork") == {"run": "@last", "from_step": "b", "payload": None}
 
 
@@ -284,18 +287,18 @@ def test_fork_dry_run_makes_no_run(shell: Shell, daemon: FakeDaemon) -> None:
 
 
 def test_rm_needs_a_yes_off_a_terminal(shell: Shell, daemon: FakeDaemon) -> None:
-    """Nobody can be asked: exit 2 and nothing removed; with `-y` it is."""
+    """Without a terminal to ask on: exit 2 and nothing removed; with `-y` the run is removed."""
     daemon.add(run_object(1))
     told = shell("runs", "rm", "@last")
     assert (told.stdout, told.code) == ("", 2)
-    assert "hint: add -y" in told.stderr
+    assert "hint: add --yes" in told.stderr
     assert daemon.asked("run.remove") == 0
     assert shell("runs", "rm", "@last", "-y") == (f"{run_id(1)}\n", "", 0)
     assert daemon.params("run.remove") == {"run": run_id(1)}
 
 
 def test_closed_pipe_ends_quietly(shell: Shell, daemon: FakeDaemon) -> None:
-    """`runs list | head -1` says nothing about it."""
+    """`runs list | head -1` prints no error."""
     for number in range(1, 900):
         daemon.add(run_object(number, job="x" * 200))
     script = (
@@ -311,7 +314,7 @@ def test_closed_pipe_ends_quietly(shell: Shell, daemon: FakeDaemon) -> None:
 
 
 def test_full_disk_behind_a_redirection_is_an_error(shell: Shell, daemon: FakeDaemon) -> None:
-    """What could not be written was not done: not exit 0."""
+    """Output that could not be written is not a success: not exit 0."""
     daemon.add(run_object(1))
     command = shlex.join(shell.command("runs", "list"))
     # A file may not grow at all: every system has that, and few have /dev/full.

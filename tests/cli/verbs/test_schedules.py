@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -17,13 +16,13 @@ LINE = (
 
 @pytest.fixture
 def hello(daemon: FakeDaemon) -> FakeDaemon:
-    """A daemon that has the schedule of one job."""
+    """A daemon with the schedule of one job."""
     daemon.schedules["hello"] = schedule_object()
     return daemon
 
 
 def crontab(shell: Shell, text: str) -> None:
-    """Put a `crontab` on the PATH, whose user's table is `text`."""
+    """Put a `crontab` on the PATH that prints `text` as the user's table."""
     folder = shell.directory.parent / "programs"
     folder.mkdir(exist_ok=True)
     program = folder / "crontab"
@@ -32,15 +31,17 @@ def crontab(shell: Shell, text: str) -> None:
     shell.env["PATH"] = f"{folder}:{shell.env['PATH']}"
 
 
-def test_list_is_a_line_a_schedule(shell: Shell, hello: FakeDaemon) -> None:
+@pytest.mark.usefixtures("hello")
+def test_list_is_a_line_a_schedule(shell: Shell) -> None:
     """`job schedule timezone next_at last_at paused retired catch_up overlap last_run`."""
     told = shell("schedules", "list", "-q")
     assert told == (LINE, "", 0)
     assert shell("schedule", "list", "-q") == told
 
 
-def test_list_as_json_is_one_array(shell: Shell, hello: FakeDaemon) -> None:
-    """The fields that scripts rely on, and more."""
+@pytest.mark.usefixtures("hello")
+def test_list_as_json_is_one_array(shell: Shell) -> None:
+    """The array has the fields that scripts rely on."""
     told = json.loads(shell("schedules", "list", "--json").stdout)
     assert [each["job"] for each in told] == ["hello"]
     wanted = {"job", "schedule", "timezone", "next_at", "last_at", "paused"}
@@ -48,10 +49,10 @@ def test_list_as_json_is_one_array(shell: Shell, hello: FakeDaemon) -> None:
 
 
 def test_list_hints_at_a_start_at_boot_where_nothing_would(shell: Shell, hello: FakeDaemon) -> None:
-    """One line on stderr that can be pasted; not with -q, and not without schedules."""
+    """One line on stderr that can be pasted; not with `-q`, and not without schedules."""
     crontab(shell, "5 6 * * * stackshift -C /srv/shop start sync")
     line = f"@reboot stackshift daemon start -C {shell.directory}"
-    hint = f"hint: start it at boot, e.g. {line} in your crontab\n"
+    hint = f"hint: to start the daemon at boot, add this line to your crontab: {line}\n"
     assert shell("schedules", "list").stderr == hint
     assert shell("schedules", "list", "-q").stderr == ""
     hello.schedules["hello"]["retired"] = True
@@ -60,24 +61,24 @@ def test_list_hints_at_a_start_at_boot_where_nothing_would(shell: Shell, hello: 
     assert shell("schedules", "list") == ("", "", 0)
 
 
-def test_list_is_silent_where_the_crontab_starts_the_daemon(
-    shell: Shell, hello: FakeDaemon
-) -> None:
-    """Who has done it is not told again."""
+@pytest.mark.usefixtures("hello")
+def test_list_is_silent_where_the_crontab_starts_the_daemon(shell: Shell) -> None:
+    """There is no hint for those who have followed it."""
     crontab(shell, "# boot\n@reboot stackshift daemon start -C /srv/shop")
     assert shell("schedules", "list") == (LINE, "", 0)
 
 
 def test_list_tells_which_schedule_cannot_start(shell: Shell, hello: FakeDaemon) -> None:
-    """Talk, not data; escaped as all that others wrote."""
+    """The problem is on stderr, escaped like all text that others wrote."""
     hello.schedules["hello"]["problem"] = "no worker has\x1b the job"
     told = shell("schedules", "list")
     assert told.stderr.startswith("hello cannot start: no worker has\\x1b the job\n")
     assert told.stdout == LINE
 
 
-def test_next_is_a_line_a_tick(shell: Shell, hello: FakeDaemon) -> None:
-    """In UTC, and as the clocks of the zone show it; five unless `-n` says otherwise."""
+@pytest.mark.usefixtures("hello")
+def test_next_is_a_line_a_tick(shell: Shell) -> None:
+    """The time in UTC and in the schedule's time zone; five ticks unless `-n` says otherwise."""
     first = "2026-05-07T07:00:00.000000Z\thello\t2026-05-07T09:00:00+02:00\n"
     assert shell("schedules", "next", "hello", "-n", "1") == (first, "", 0)
     assert len(shell("schedules", "next").stdout.splitlines()) == 5
@@ -88,22 +89,21 @@ def test_next_is_a_line_a_tick(shell: Shell, hello: FakeDaemon) -> None:
 
 
 def test_next_of_a_paused_schedule_is_nothing(shell: Shell, hello: FakeDaemon) -> None:
-    """No data, and a word why."""
+    """Nothing on stdout, and a message."""
     hello.schedules["hello"]["paused"] = True
-    assert shell("schedules", "next", "hello") == ("", "hello has no tick to come\n", 0)
-    assert shell("schedules", "next") == ("", "nothing will come\n", 0)
+    assert shell("schedules", "next", "hello") == ("", "hello has no upcoming ticks\n", 0)
+    assert shell("schedules", "next") == ("", "no upcoming ticks\n", 0)
 
 
-def test_pause_and_resume_print_the_job_and_say_what_was_so_already(
-    shell: Shell, hello: FakeDaemon
-) -> None:
-    """Both may be repeated: exit 0, and it is said."""
+@pytest.mark.usefixtures("hello")
+def test_pause_and_resume_print_the_job_and_say_what_was_so_already(shell: Shell) -> None:
+    """Both may be repeated: exit 0, with a message."""
     assert shell("schedules", "pause", "hello") == ("hello\n", "", 0)
-    again = "the schedule of hello was paused already\n"
+    again = "the schedule of hello is already paused\n"
     assert shell("schedules", "pause", "hello") == ("hello\n", again, 0)
     told = shell("schedules", "resume", "hello")
     assert told == ("hello\n", "next at 2026-05-07T07:00:00.000000Z\n", 0)
-    again = "the schedule of hello was not paused\n"
+    again = "the schedule of hello is not paused\n"
     assert shell("schedules", "resume", "hello") == ("hello\n", again, 0)
     told = shell("schedules", "pause", "hello", "--json")
     assert json.loads(told.stdout) == {
@@ -114,22 +114,24 @@ def test_pause_and_resume_print_the_job_and_say_what_was_so_already(
     }
 
 
-def test_trigger_prints_the_id_of_the_run(shell: Shell, hello: FakeDaemon) -> None:
-    """And nothing else on stdout."""
+@pytest.mark.usefixtures("hello")
+def test_trigger_prints_the_id_of_the_run(shell: Shell) -> None:
+    """Nothing else is on stdout."""
     assert shell("schedules", "trigger", "hello") == (f"{run_id(1)}\n", "", 0)
     told = shell("schedules", "trigger", "hello", "--json")
     assert json.loads(told.stdout) == {"id": run_id(2), "job": "hello"}
 
 
+@pytest.mark.usefixtures("hello")
 @pytest.mark.parametrize("verb", ["pause", "resume", "trigger", "next"])
-def test_unknown_job_is_exit_4_with_near_names(shell: Shell, hello: FakeDaemon, verb: str) -> None:
-    """Nothing is guessed."""
+def test_unknown_job_is_exit_4_with_near_names(shell: Shell, verb: str) -> None:
+    """The hint has a similar name; nothing is done."""
     told = shell("schedules", verb, "helo")
     assert (told.stdout, told.code) == ("", 4)
     assert told.stderr.endswith("hint: did you mean hello?\n")
 
 
-def test_without_a_daemon_it_is_exit_3(shell: Shell, project: Path) -> None:
+def test_without_a_daemon_it_is_exit_3(shell: Shell) -> None:
     """`--no-start` keeps the list from starting one."""
     told = shell("schedules", "list", "--no-start")
     assert (told.stdout, told.code) == ("", 3)

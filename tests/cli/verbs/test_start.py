@@ -25,7 +25,7 @@ ERROR = {"type": "ValueError", "message": "no", "traceback": "Traceback…"}
 
 
 def test_ttl_of_no_key_is_a_mistake(shell: Shell, daemon: FakeDaemon) -> None:
-    """It would be without effect: exit 2, nothing sent."""
+    """It would have no effect: exit 2, nothing sent."""
     told = shell("start", "hello", "--idempotency-ttl", "1d")
     assert (told.stdout, told.code) == ("", 2)
     assert "--idempotency-key" in told.stderr
@@ -34,12 +34,13 @@ def test_ttl_of_no_key_is_a_mistake(shell: Shell, daemon: FakeDaemon) -> None:
 
 @pytest.mark.parametrize("given", ["", " \n"])
 def test_empty_standard_input_is_no_payload(shell: Shell, daemon: FakeDaemon, given: str) -> None:
-    """Most likely what should have written it failed: said so, with what to write instead."""
+    """The program that should have written it probably failed: an error, with what to pass
+    instead."""
     told = shell("start", "hello", "-p", "-", stdin=given)
     assert (told.stdout, told.code) == ("", 6)
     assert told.stderr == (
-        "error[payload_refused]: standard input, which is to be the payload, is empty\n"
-        "hint: pass {}, or leave -p out where there is no payload\n"
+        "error[payload_refused]: cannot read the payload from standard input: it is empty\n"
+        "hint: pass {}, or remove -p if there is no payload\n"
     )
     assert daemon.requests == []
 
@@ -50,7 +51,8 @@ def test_prints_the_id_and_nothing_else(shell: Shell, daemon: FakeDaemon) -> Non
     assert daemon.params("run.start") == {"job": "hello"}
 
 
-def test_json_prints_the_run_and_whether_it_was_reused(shell: Shell, daemon: FakeDaemon) -> None:
+@pytest.mark.usefixtures("daemon")
+def test_json_prints_the_run_and_whether_it_was_reused(shell: Shell) -> None:
     """`--json`, before or after the verb, prints the run object with `reused`."""
     for argv in (("--json", "start", "hello"), ("start", "hello", "--json")):
         told = shell(*argv)
@@ -60,7 +62,7 @@ def test_json_prints_the_run_and_whether_it_was_reused(shell: Shell, daemon: Fak
 
 
 def test_both_parsers_send_the_same(shell: Shell, daemon: FakeDaemon) -> None:
-    """What only Typer reads (an attached value) means what the plain spelling means."""
+    """An attached value, which only Typer reads, means the same as the plain spelling."""
     plain = ["start", "hello", "-p", '{"a":1}', "--queue", "q", "--label", "x=y", "-q"]
     only_typer = ["start", "hello", '-p{"a":1}', "--queue=q", "--label", "x=y", "-q"]
     for argv in (plain, only_typer):
@@ -85,7 +87,7 @@ def test_payload_comes_from_standard_input(shell: Shell, daemon: FakeDaemon) -> 
 
 
 def test_reused_failed_run_is_said_with_a_hint(shell: Shell, daemon: FakeDaemon) -> None:
-    """The id is data; that it is an old, failed run is talk."""
+    """The id is data; that it is an old, failed run is a message."""
     daemon.answers["run.start"] = lambda _: {"id": run_id(7), "reused": True, "status": "failed"}
     told = shell("start", "hello", "--idempotency-key", "k")
     assert told.stdout == f"{run_id(7)}\n"
@@ -95,7 +97,7 @@ def test_reused_failed_run_is_said_with_a_hint(shell: Shell, daemon: FakeDaemon)
 
 
 def test_quiet_leaves_out_the_talk(shell: Shell, daemon: FakeDaemon) -> None:
-    """With `-q` stderr is for errors alone."""
+    """With `-q` only errors are on stderr."""
     daemon.answers["run.start"] = lambda _: {"id": run_id(7), "reused": True, "status": "completed"}
     assert shell("start", "hello", "-q") == (f"{run_id(7)}\n", "", 0)
 
@@ -104,7 +106,7 @@ def test_quiet_leaves_out_the_talk(shell: Shell, daemon: FakeDaemon) -> None:
 def test_quiet_leaves_in_that_nothing_was_started_in_place_of_what_failed(
     shell: Shell, daemon: FakeDaemon, status: str
 ) -> None:
-    """The status is 0, so nothing else would tell."""
+    """The exit status is 0, so nothing else would show it."""
     daemon.answers["run.start"] = lambda _: {"id": run_id(7), "reused": True, "status": status}
     for argv in (["start", "hello", "-q"], ["--quiet", "start", "hello"]):
         told = shell(*argv)
@@ -116,7 +118,7 @@ def test_quiet_leaves_in_that_nothing_was_started_in_place_of_what_failed(
 
 
 def test_dry_run_starts_nothing(shell: Shell, daemon: FakeDaemon) -> None:
-    """`--dry-run` prints no id, since there is none, and says what would be."""
+    """`--dry-run` prints no id, since there is none, and says what would be started."""
     told = shell("start", "hello", "--dry-run")
     assert told == ("", "dry run: would start hello in queue default (queued)\n", 0)
     assert daemon.params("run.start")["dry_run"] is True
@@ -138,7 +140,7 @@ def test_wait_prints_the_result_as_one_line(shell: Shell, daemon: FakeDaemon) ->
     assert told.stderr.splitlines() == [
         run["id"],
         "1/2 half",
-        "a: ValueError: no; again at 2026-05-06T09:01:00Z",
+        "a: ValueError: no; retrying at 2026-05-06T09:01:00Z",
     ]
     assert told.code == 0
 
@@ -173,11 +175,11 @@ def test_timeout_passes_and_the_run_goes_on(shell: Shell, daemon: FakeDaemon) ->
 
 
 def test_ctrl_c_detaches(shell: Shell, daemon: FakeDaemon) -> None:
-    """Ctrl-C while waiting leaves the run alone, says so and ends with 130."""
+    """Ctrl-C while waiting leaves the run alone, says so and exits with 130."""
     waiting = shell.popen("start", "hello", "--wait")
     daemon.wait_for_feeds()
     waiting.send_signal(signal.SIGINT)
-    out, err = waiting.communicate(timeout=20)
+    out, err = waiting.communicate(timeout=60)
     assert (out, waiting.returncode) == (b"", 130)
     assert err.decode().splitlines() == [run_id(1), f"Detached; {run_id(1)} continues"]
     assert daemon.asked("run.cancel") == 0
@@ -214,7 +216,7 @@ def test_follow_prints_a_line_a_record_in_a_pipe(shell: Shell, daemon: FakeDaemo
 def test_wrong_usage_is_exit_2_and_sends_nothing(
     shell: Shell, daemon: FakeDaemon, argv: list[str]
 ) -> None:
-    """A mistake in the options is one line of error, and nothing has happened."""
+    """A mistake in the options is one line of error, and nothing is sent."""
     told = shell(*argv)
     assert (told.stdout, told.code) == ("", 2)
     assert told.stderr.startswith("error[usage]: ")
@@ -251,7 +253,7 @@ def test_errors_have_one_form_and_their_status(
 
 
 def test_conflict_names_the_owner_and_the_difference(shell: Shell, daemon: FakeDaemon) -> None:
-    """The same key with another payload: exit 5, and what is different."""
+    """The same key with another payload: exit 5, and the difference."""
 
     def refuse(_: object) -> None:
         raise Conflict(
@@ -268,7 +270,7 @@ def test_conflict_names_the_owner_and_the_difference(shell: Shell, daemon: FakeD
 
 
 def test_what_others_wrote_is_escaped(shell: Shell, daemon: FakeDaemon) -> None:
-    """An error's text cannot move the terminal."""
+    """An error's text cannot control the terminal."""
 
     def refuse(_: object) -> None:
         raise NotFound("no job '\x1b[2J\u202e'")
@@ -285,10 +287,9 @@ def test_no_project_is_exit_78_with_the_way_out(shell: Shell, tmp_path: Path) ->
     assert "hint: stackshift init" in told.stderr
 
 
-def test_project_is_found_by_option_variable_and_user_setting(
-    shell: Shell, daemon: FakeDaemon, tmp_path: Path
-) -> None:
-    """`-C`, `STACKSHIFT_PROJECT` and `default_project` lead to it from anywhere."""
+@pytest.mark.usefixtures("daemon")
+def test_project_is_found_by_option_variable_and_user_setting(shell: Shell, tmp_path: Path) -> None:
+    """`-C`, `STACKSHIFT_PROJECT` and `default_project` find it from anywhere."""
     root, shell.directory = shell.directory, tmp_path
     assert shell("-C", str(root), "start", "hello").code == 0
     assert shell("start", "hello", "-C", str(root)).code == 0
@@ -297,8 +298,9 @@ def test_project_is_found_by_option_variable_and_user_setting(
     assert shell("start", "hello") == (f"{run_id(4)}\n", "", 0)
 
 
-def test_user_may_prefer_json(shell: Shell, daemon: FakeDaemon) -> None:
-    """`output = "json"` in the user's settings is `--json`, on the short path too."""
+@pytest.mark.usefixtures("daemon")
+def test_user_may_prefer_json(shell: Shell) -> None:
+    """`output = "json"` in the user's settings means `--json`, also on the fast path."""
     assert shell("config", "set", "output", "json").code == 0
     assert json.loads(shell("start", "hello").stdout)["id"] == run_id(1)
     told = shell("runs", "why", "nope").stderr

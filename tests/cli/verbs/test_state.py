@@ -14,7 +14,7 @@ from stackshift_jobs.errors import LockHeld
 
 
 def test_get_prints_the_value_as_json(shell: Shell, daemon: FakeDaemon) -> None:
-    """A text too, in its quotes; `--raw` takes them away; `--json` prints the entry."""
+    """Text is printed in quotes, without them with `--raw`; `--json` prints the entry."""
     daemon.put("n", 7)
     daemon.put("text", 'a "b"\n\x1b')
     daemon.put("null", None)
@@ -27,8 +27,9 @@ def test_get_prints_the_value_as_json(shell: Shell, daemon: FakeDaemon) -> None:
     assert json.loads(shell("state", "get", "n", "--json").stdout) == entry_object("n", 7)
 
 
-def test_get_of_nothing_is_exit_4(shell: Shell, daemon: FakeDaemon) -> None:
-    """And nothing on stdout."""
+@pytest.mark.usefixtures("daemon")
+def test_get_of_nothing_is_exit_4(shell: Shell) -> None:
+    """Nothing is on stdout."""
     told = shell("state", "get", "gone")
     assert (told.stdout, told.code) == ("", 4)
     assert told.stderr == (
@@ -43,14 +44,15 @@ def test_get_of_nothing_is_exit_4(shell: Shell, daemon: FakeDaemon) -> None:
 def test_default_is_printed_as_a_value(
     shell: Shell, daemon: FakeDaemon, default: str, printed: str
 ) -> None:
-    """As `state set` would take it; only where there is none."""
+    """It is read like the value of `state set`, and only used if there is no entry."""
     assert shell("state", "get", "gone", "--default", default) == (printed, "", 0)
     daemon.put("there", 1)
     assert shell("state", "get", "there", "--default", default).stdout == "1\n"
 
 
-def test_default_in_json_is_an_entry_with_version_0(shell: Shell, daemon: FakeDaemon) -> None:
-    """Which is what `--if-version` takes where there is none; `--raw` text is as it is."""
+@pytest.mark.usefixtures("daemon")
+def test_default_in_json_is_an_entry_with_version_0(shell: Shell) -> None:
+    """That is what `--if-version` takes if there is no entry; `--raw` text is printed as it is."""
     told = shell("state", "get", "gone", "--default", "x", "--json")
     nothing = dict.fromkeys(("expires_at", "updated_at", "updated_by"))
     assert json.loads(told.stdout) == {"key": "gone", "value": "x", "version": 0, **nothing}
@@ -79,8 +81,8 @@ def test_default_in_json_is_an_entry_with_version_0(shell: Shell, daemon: FakeDa
     ],
 )
 def test_set_takes_json_else_text(shell: Shell, daemon: FakeDaemon, given: str, value: Any) -> None:
-    """What is JSON is the value; any other text is itself."""
-    note = "the value is not JSON, and is stored as text\n" if given == "{half" else ""
+    """JSON is the value; any other text is stored as text."""
+    note = "the value is not valid JSON and is stored as text\n" if given == "{half" else ""
     assert shell("state", "set", "k", given) == ("1\n", note, 0)
     assert daemon.params("state.set") == {"key": "k", "value": value}
 
@@ -100,7 +102,7 @@ def test_set_takes_json_else_text(shell: Shell, daemon: FakeDaemon, given: str, 
 def test_set_reads_standard_input_as_it_reads_its_argument(
     shell: Shell, daemon: FakeDaemon, stdin: str | bytes, value: Any
 ) -> None:
-    """JSON, else the text without the end of its last line."""
+    """JSON, else text without the end of its last line."""
     told = shell("state", "set", "k", "-", stdin=stdin)
     assert (told.stdout, told.code) == ("1\n", 0)
     assert ("stored as text" in told.stderr) is (stdin == "[half")
@@ -108,7 +110,7 @@ def test_set_reads_standard_input_as_it_reads_its_argument(
 
 
 def test_what_cannot_be_a_value_is_refused(shell: Shell, daemon: FakeDaemon) -> None:
-    """JSON that we do not take is not taken for text, and nothing is not the empty text."""
+    """JSON that we refuse is not stored as text, and an empty input is not an empty text."""
     for told in (
         shell("state", "set", "k", "-"),
         shell("state", "set", "k", "-", stdin=b"\xff"),
@@ -122,7 +124,7 @@ def test_what_cannot_be_a_value_is_refused(shell: Shell, daemon: FakeDaemon) -> 
 
 @pytest.mark.parametrize("typer", [[], ["-qv"]])
 def test_negative_number_is_a_value(shell: Shell, daemon: FakeDaemon, typer: list[str]) -> None:
-    """To both parsers; other text that begins so stands behind two dashes."""
+    """For both parsers; other text that begins with `-` is passed after `--`."""
     assert shell("state", "set", "k", "-5", *typer).stdout == "1\n"
     assert daemon.params("state.set")["value"] == -5
     assert shell("state", "set", "k", *typer, "--", "-5").stdout == "2\n"
@@ -134,15 +136,16 @@ def test_negative_number_is_a_value(shell: Shell, daemon: FakeDaemon, typer: lis
     assert daemon.params("state.set")["value"] == "-x"
 
 
-def test_negative_number_in_a_mistake_is_shown_as_it_is(shell: Shell, daemon: FakeDaemon) -> None:
-    """And reaches commands under a lock so."""
-    assert shell("-5").stderr.startswith("error[usage]: there is no command '-5'")
+@pytest.mark.usefixtures("daemon")
+def test_negative_number_in_a_mistake_is_shown_as_it_is(shell: Shell) -> None:
+    """Error messages, and commands under a lock, get the number without the mark."""
+    assert shell("-5").stderr.startswith("error[usage]: unknown command '-5'")
     assert "(-6)" in shell("state", "set", "k", "-5", "-6").stderr
     assert shell("state", "lock", "k", "--", "echo", "-5").stdout == "-5\n"
 
 
 def test_set_sends_its_conditions(shell: Shell, daemon: FakeDaemon) -> None:
-    """The version is printed (`--json`: the entry), and one that does not fit is exit 5."""
+    """The version is printed (`--json`: the entry); a version that does not match is exit 5."""
     assert shell("state", "set", "k", "1", "--ttl", "90s", "--if-absent").stdout == "1\n"
     asked = daemon.params("state.set")
     assert asked == {"key": "k", "value": 1, "ttl_ms": 90_000, "if_absent": True}
@@ -172,7 +175,7 @@ def test_set_sends_its_conditions(shell: Shell, daemon: FakeDaemon) -> None:
     ],
 )
 def test_mistakes_are_usage(shell: Shell, daemon: FakeDaemon, argv: list[str]) -> None:
-    """Exit 2, and nothing is asked."""
+    """Exit 2, and no request is sent."""
     told = shell("state", *argv)
     assert (told.stdout, told.code) == ("", 2)
     assert told.stderr.startswith("error[usage]: ")
@@ -180,7 +183,7 @@ def test_mistakes_are_usage(shell: Shell, daemon: FakeDaemon, argv: list[str]) -
 
 
 def test_increment_prints_the_new_number(shell: Shell, daemon: FakeDaemon) -> None:
-    """Exactly, whatever its size; text there is a conflict."""
+    """The number is exact, whatever its size; text is a conflict."""
     assert shell("state", "increment", "k") == ("1\n", "", 0)
     assert daemon.params("state.increment") == {"key": "k"}
     big = 10**30
@@ -194,7 +197,7 @@ def test_increment_prints_the_new_number(shell: Shell, daemon: FakeDaemon) -> No
 
 
 def test_delete_of_nothing_is_exit_4(shell: Shell, daemon: FakeDaemon) -> None:
-    """What was there is said to be gone; JSON tells the version."""
+    """A message confirms what was deleted; JSON has the version."""
     daemon.put("k\x1b", 1)
     assert shell("state", "delete", "k\x1b") == ("", "k\\x1b deleted\n", 0)
     assert shell("state", "delete", "k\x1b").code == 4
@@ -222,7 +225,7 @@ def test_list_is_a_line_an_entry(shell: Shell, daemon: FakeDaemon) -> None:
 
 
 def test_list_goes_on_over_pages(shell: Shell, daemon: FakeDaemon) -> None:
-    """All entries where no limit is given."""
+    """All entries are listed if no limit is given."""
     for number in range(2345):
         daemon.put(f"k:{number:04d}", number)
     printed = shell("state", "list").stdout.splitlines()
@@ -232,7 +235,7 @@ def test_list_goes_on_over_pages(shell: Shell, daemon: FakeDaemon) -> None:
 
 
 def test_history_is_a_line_a_change(shell: Shell, daemon: FakeDaemon) -> None:
-    """`seq at kind version value expires_at by`, newest first; of nothing: exit 4."""
+    """`seq at kind version value expires_at by`, newest first; without a history: exit 4."""
     daemon.history = [
         change_object(9, "deleted", 3, None, by="run_1"),
         change_object(4, "set", 2, "x", expires_at=LATER),
@@ -244,7 +247,7 @@ def test_history_is_a_line_a_change(shell: Shell, daemon: FakeDaemon) -> None:
     assert daemon.params("state.history") == {"key": "k", "limit": 50}
     told = shell("state", "history", "k", "--limit", "1")
     assert told.stdout.count("\n") == 1
-    assert told.stderr == "these are the newest 1; --limit N shows more\n"
+    assert told.stderr == "showing the newest 1; use --limit N to see more\n"
     assert shell("state", "history", "k", "--limit", "2").stderr == ""
     assert json.loads(shell("state", "history", "k", "--json").stdout) == daemon.history
     daemon.history = []
@@ -252,7 +255,7 @@ def test_history_is_a_line_a_change(shell: Shell, daemon: FakeDaemon) -> None:
 
 
 def test_history_goes_on_over_pages(shell: Shell, daemon: FakeDaemon) -> None:
-    """Without a gap or a repetition where two changes have one version."""
+    """There is no gap or repetition even if two changes have the same version."""
     daemon.history = [
         change_object(seq, "set" if seq % 2 else "expired", (seq + 1) // 2, seq)
         for seq in range(2500, 0, -1)
@@ -262,7 +265,7 @@ def test_history_goes_on_over_pages(shell: Shell, daemon: FakeDaemon) -> None:
 
 
 def test_errors_of_the_daemon_keep_their_status(shell: Shell, daemon: FakeDaemon) -> None:
-    """With `--json` also as an object, with all their fields."""
+    """With `--json` they are also printed as an object with all their fields."""
 
     def refuse(_: dict[str, Any]) -> Any:
         raise LockHeld("held", owner="run_1", expires_at=AT)
@@ -274,6 +277,6 @@ def test_errors_of_the_daemon_keep_their_status(shell: Shell, daemon: FakeDaemon
 
 
 def test_without_a_daemon_is_exit_3(shell: Shell) -> None:
-    """Where none may be started."""
+    """No daemon, and none may be started."""
     for argv in (["get", "k"], ["set", "k", "1"], ["list"], ["lock", "k", "--ttl", "1s"]):
         assert shell("--no-start", "state", *argv).code == 3

@@ -1,4 +1,5 @@
-"""Parents and children: started once, waited for, and cancelled together."""
+"""Parents and children: started once, waited for, and cancelled together
+(guarantee: child starts)."""
 
 from __future__ import annotations
 

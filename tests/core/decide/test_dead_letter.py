@@ -10,7 +10,7 @@ from core.story import ONCE, Story
 from stackshift_jobs.errors import Conflict
 from stackshiftd.core import commands as c
 from stackshiftd.core.decide.dead_letter import is_dead
-from stackshiftd.core.effects import Discarded, Sent
+from stackshiftd.core.effects import Rerun
 from stackshiftd.core.snapshot import state_hash
 from stackshiftd.core.state.state import Status
 from stackshiftd.core.why import Fleet, why
@@ -27,12 +27,12 @@ def dead(story: Story, *, key: str | None = None, timeout: str | None = None) ->
 
 
 def test_discarded_run_leaves_the_dead_letter_and_memory() -> None:
-    """One record, one effect; the others stay."""
+    """One record and no effect; the others stay."""
     story = Story()
     run, other = dead(story), dead(story)
     story.discard(run)
     assert story.told() == ["run.discarded"]
-    assert story.effects(Discarded) == [Discarded(run)]
+    assert story.decision.effects == ()
     assert list(story.state.runs) == [other]
     assert story.state.dead == 1
 
@@ -70,14 +70,14 @@ def test_discarded_run_is_retried_from_what_it_recorded() -> None:
     story = Story()
     run = dead(story)
     story.discard(run)
-    assert story.retry(run) == Sent(run, ["a", "b"], [])
+    assert story.retry(run) == Rerun(run, ["a", "b"], [])
     assert story.assign() == run
     assert story.steps(run) == {"a": 1, "b": 2}
     assert (story.run(run).attempt, story.run(run).attempts_used) == (2, 1)
     story.fails(run)
     assert story.state.dead == 1
     story.discard(run)
-    assert story.retry(run, from_step="b") == Sent(run, ["a"], ["b"])
+    assert story.retry(run, from_step="b") == Rerun(run, ["a"], ["b"])
     assert story.steps(run) == {"a": 1}
     assert state_hash(story.replayed()) == state_hash(story.state)
     assert state_hash(story.via_snapshot(story.state.seq)) == state_hash(story.state)

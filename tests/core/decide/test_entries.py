@@ -1,5 +1,5 @@
 """State entries: versions, conditions, expiry by recorded time, and writes of handlers that happen
-once (promises 9 and 10)."""
+once (guarantee: handler writes)."""
 
 from __future__ import annotations
 
@@ -433,7 +433,7 @@ def test_refusal_that_ends_an_attempt_is_tried_anew_by_the_next() -> None:
 
 
 def test_write_of_a_lost_execution_changes_nothing() -> None:
-    """Its worker may live on and say what it likes (promise 5)."""
+    """Its worker may live on and say what it likes (guarantee: late results)."""
     story = Stored()
     run = begun(story)
     token = story.token(run)

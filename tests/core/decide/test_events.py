@@ -1,5 +1,5 @@
 """Events: none is lost, none is consumed twice, and a time that has passed has passed
-(promise 7)."""
+(guarantee: events)."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ def test_event_sent_within_a_step_is_not_remembered() -> None:
 
 
 def test_event_of_a_lost_execution_is_not_sent() -> None:
-    """Nor does it wait for one (promise 5)."""
+    """Nor does it wait for one (guarantee: late results)."""
     story = Stored()
     (run,) = begun(story)
     token = story.token(run)

@@ -1,4 +1,4 @@
-"""A late result of a lost attempt changes nothing (promise 5)."""
+"""A late result of a lost attempt changes nothing (guarantee: late results)."""
 
 from __future__ import annotations
 

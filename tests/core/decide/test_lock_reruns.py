@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from core.story import ONCE, Story
 from stackshiftd.core import commands as c
-from stackshiftd.core.effects import Sent
+from stackshiftd.core.effects import Rerun
 from stackshiftd.core.snapshot import state_hash
 from stackshiftd.core.state.state import Phase
 
@@ -43,7 +43,7 @@ def test_retry_from_within_a_block_takes_its_lock_anew() -> None:
     story = Story()
     run = begin(story)
     story.fails(run)
-    assert story.retry(run, from_step="c") == Sent(run, ["a", "b"], [LOCK, "c", "d"])
+    assert story.retry(run, from_step="c") == Rerun(run, ["a", "b"], [LOCK, "c", "d"])
     same_from_the_journal(story)
 
 
@@ -52,7 +52,7 @@ def test_retry_from_behind_a_block_does_not_take_its_lock_again() -> None:
     story = Story()
     run = begin(story)
     story.fails(run)
-    assert story.retry(run, from_step="d") == Sent(run, ["a", LOCK, "b", "c"], ["d"])
+    assert story.retry(run, from_step="d") == Rerun(run, ["a", LOCK, "b", "c"], ["d"])
     assert story.run(run).calls[LOCK].phase is Phase.RELEASED
     same_from_the_journal(story)
 
@@ -62,7 +62,7 @@ def test_replaced_result_within_a_block_takes_its_lock_anew() -> None:
     story = Story()
     run = begin(story)
     story.fails(run)
-    assert story.retry(run, replaced={"b": 7}) == Sent(run, ["a", "c", "d"], [LOCK])
+    assert story.retry(run, replaced={"b": 7}) == Rerun(run, ["a", "c", "d"], [LOCK])
     assert LOCK not in story.run(run).calls
     same_from_the_journal(story)
 

@@ -1,5 +1,5 @@
 """Locks: one holder, tokens that only grow, first come first served, and nothing kept by the dead
-(promise 9)."""
+(guarantee: locks)."""
 
 from __future__ import annotations
 
@@ -646,7 +646,7 @@ def test_clients_lock_is_let_go_by_its_token_alone() -> None:
 
 
 def test_lost_execution_does_nothing_to_locks() -> None:
-    """It holds a token of long ago (promise 5)."""
+    """It holds a token of long ago (guarantee: late results)."""
     story = Stored()
     (run,) = begun(story)
     story.takes(run, "k")

@@ -10,7 +10,7 @@ import pytest
 from core.story import ONCE, Story
 from stackshift_jobs.errors import Conflict, NotFound, Usage
 from stackshiftd.core import commands as c
-from stackshiftd.core.effects import Sent
+from stackshiftd.core.effects import Rerun
 from stackshiftd.core.snapshot import state_hash
 from stackshiftd.core.state.state import Status
 
@@ -46,7 +46,7 @@ def test_retry_goes_on_from_what_is_recorded_with_a_new_budget(begin: Begin) -> 
     """Whether the run was in memory or had left it; `attempt` keeps counting."""
     story = Story()
     run = begin(story)
-    assert story.retry(run) == Sent(run, ["a", "b", "c"], [])
+    assert story.retry(run) == Rerun(run, ["a", "b", "c"], [])
     assert story.assign() == run
     assert story.told() == ["attempt.started"]
     assert (story.run(run).attempt, story.run(run).attempts_used) == (2, 1)
@@ -59,7 +59,7 @@ def test_retry_from_a_step_repeats_it_and_all_recorded_after_it(begin: Begin) ->
     """After it in the journal, not in the alphabet."""
     story = Story()
     run = begin(story)
-    assert story.retry(run, from_step="b") == Sent(run, ["a"], ["b", "c"])
+    assert story.retry(run, from_step="b") == Rerun(run, ["a"], ["b", "c"])
     assert story.steps(run) == {"a": "a1"}
 
 
@@ -72,7 +72,7 @@ def test_order_of_a_step_is_when_it_was_last_recorded() -> None:
     story.step_done(run, "a")
     story.tick(to="1s")
     story.fails(run)
-    assert story.retry(run, from_step="a") == Sent(run, [], ["a", "nap"])
+    assert story.retry(run, from_step="a") == Rerun(run, [], ["a", "nap"])
 
 
 @both
@@ -81,7 +81,7 @@ def test_replaced_step_has_the_result_that_was_given(begin: Begin) -> None:
     story = Story()
     run = begin(story)
     sent = story.retry(run, from_step="b", replaced={"b": {"by": "hand"}, "d": 4})
-    assert sent == Sent(run, ["a"], ["c"])
+    assert sent == Rerun(run, ["a"], ["c"])
     assert story.steps(run) == {"a": "a1", "b": {"by": "hand"}, "d": 4}
 
 
@@ -109,7 +109,7 @@ def test_step_whose_failure_ended_the_run_is_tried_anew() -> None:
     story.step_done(run, "a", 1)
     story.step_fails(run, "b")
     story.fails(run, step="b")
-    assert story.retry(run) == Sent(run, ["a"], ["b"])
+    assert story.retry(run) == Rerun(run, ["a"], ["b"])
     assert story.steps(run) == {"a": 1}
 
 
@@ -121,7 +121,7 @@ def test_step_that_was_executing_when_its_run_ended_happens_again() -> None:
     story.step_opens(run, "a")
     story.cancel(run)
     story.stops(run)
-    assert story.retry(run) == Sent(run, [], ["a"])
+    assert story.retry(run) == Rerun(run, [], ["a"])
 
 
 def test_sleep_under_way_goes_on_after_a_retry() -> None:
@@ -132,7 +132,7 @@ def test_sleep_under_way_goes_on_after_a_retry() -> None:
     story.sleeps(run, "nap", "1h")
     story.fails(run)
     story.tick(to="30m")
-    assert story.retry(run) == Sent(run, ["nap"], [])
+    assert story.retry(run) == Rerun(run, ["nap"], [])
     story.assign()
     assert story.tick(to="29m") == 0
     assert story.tick(to="1m") == 1
@@ -151,7 +151,7 @@ def test_wait_for_a_child_that_was_cancelled_with_its_parent_begins_anew() -> No
     story.cancel(run)
     story.stops(run)
     assert story.status(child) is Status.CANCELLED
-    assert story.retry(run) == Sent(run, ["other"], ["child"])
+    assert story.retry(run) == Rerun(run, ["other"], ["child"])
     story.assign("w2")
     story.assign("w2")
     story.completes(other, 5)
@@ -167,7 +167,7 @@ def test_completed_run_goes_on_only_with_something_to_repeat() -> None:
     story.completes(run)
     with pytest.raises(Conflict, match="has completed"):
         story.retry(run)
-    assert story.retry(run, from_step="a") == Sent(run, [], ["a"])
+    assert story.retry(run, from_step="a") == Rerun(run, [], ["a"])
     assert story.status(run) is Status.QUEUED
 
 

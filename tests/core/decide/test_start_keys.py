@@ -1,4 +1,4 @@
-"""One idempotency key, one run, whatever comes between (promise 6)."""
+"""One idempotency key, one run, whatever comes between (guarantee: one key, one run)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What is due by daemon time: it fires once, never early, also across restarts and clock jumps."""
+"""What is due by daemon time: it fires once, never early, also across restarts and clock jumps
+(guarantee: timers)."""
 
 from __future__ import annotations
 

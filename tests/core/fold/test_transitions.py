@@ -8,8 +8,7 @@ import pytest
 
 from core.story import ONCE, Story, error, kind
 from stackshiftd.core import records as r
-from stackshiftd.core.fold import fold as folding
-from stackshiftd.core.fold import transitions
+from stackshiftd.core.fold import attempts, runs, transitions
 from stackshiftd.core.fold.fold import fold
 from stackshiftd.core.fold.transitions import MOVES
 from stackshiftd.core.state.state import Run, State, Status
@@ -111,9 +110,10 @@ def suspended(story: Story, run: str) -> None:
 
 
 WAYS.append((running, suspended, (S.RUNNING, "attempt.suspended")))
+NAMES = [f"{begin.__name__}-{kind}" for begin, _, (_, kind) in WAYS]
 
 
-@pytest.mark.parametrize(("begin", "act", "move"), WAYS, ids=lambda each: str(each))
+@pytest.mark.parametrize(("begin", "act", "move"), WAYS, ids=NAMES)
 def test_statuses_move_as_the_table_says(
     begin: Begin, act: Act, move: tuple[Status, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,8 +126,8 @@ def test_statuses_move_as_the_table_says(
         original(state, run, kind)
         seen.append((before, kind, run.status))
 
-    monkeypatch.setattr(folding, "move", watched)
-    monkeypatch.setattr(transitions, "move", watched)
+    for module in (attempts, runs, transitions):
+        monkeypatch.setattr(module, "move", watched)
     story = Story()
     run = begin(story)
     act(story, run)

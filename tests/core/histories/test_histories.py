@@ -1,5 +1,5 @@
 """Random histories of many runs: whatever happens in whatever order, the laws of the state hold,
-and the journal tells the same state again."""
+and the journal tells the same state again (guarantee: deterministic replay)."""
 
 from __future__ import annotations
 

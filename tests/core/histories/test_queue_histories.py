@@ -1,4 +1,5 @@
-"""Promise 13, by random histories: work conserves, limits are never exceeded, order holds.
+"""By random histories: work is conserved, limits are never exceeded, order holds (guarantee: limits
+and work).
 
 The short form lives through 400 histories, the long one (`STACKSHIFT_LONG=1`) through 10,000. One
 that fails is told with its seed, cut down to what it takes; `STACKSHIFT_SEED=417` tells it alone.

@@ -1,9 +1,9 @@
 """State, locks, events and keys beside a naive model of them, in random histories with crashes.
 
 No increment is lost or doubled, no event is lost or consumed twice, a lock has one holder, a key
-one run; what a handler was told, every later pass is told (promises 5 to 10). The long form
-(`STACKSHIFT_LONG=1`) lives through 10,000 histories, new ones each time; `STACKSHIFT_SEED=n` tells
-where it begins.
+one run; what a handler was told, every later pass is told (guarantee: handler writes).
+The long form (`STACKSHIFT_LONG=1`) lives through 10,000 histories, new ones each time;
+`STACKSHIFT_SEED=n` says where it begins.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ from stackshiftd.journal_verbs import run_verb
 
 
 def test_backup_beside_a_daemon_restores_to_the_same_journal(tmp_path: Path) -> None:
-    """Taken while the journal is open and was trimmed: what was acknowledged is in it."""
+    """A backup of an open, trimmed journal contains everything acknowledged."""
     disk = Disk()
     filled(disk, snapshots=(10, 31), trim=40)
 
@@ -58,7 +58,7 @@ def test_backup_beside_a_daemon_restores_to_the_same_journal(tmp_path: Path) -> 
 
 
 def test_backup_leaves_out_what_is_no_whole_append(tmp_path: Path) -> None:
-    """A half-written append beside it is not in the archive."""
+    """A half-written append at the end is not in the archive."""
     disk = Disk()
     filled(disk, segment_size=1 << 20)
     disk.put(FIRST, bytes(disk.find(FIRST).data) + b'{"crc":"0000')
@@ -69,7 +69,7 @@ def test_backup_leaves_out_what_is_no_whole_append(tmp_path: Path) -> None:
 
 
 def test_damaged_journal_is_not_backed_up(tmp_path: Path) -> None:
-    """A backup of damage would be trusted; the one that is there is left as it is."""
+    """A damaged journal is not backed up, and an existing backup file is left unchanged."""
     disk = Disk()
     filled(disk)
     (tmp_path / "b.tar.gz").write_bytes(b"the old one")
@@ -81,7 +81,7 @@ def test_damaged_journal_is_not_backed_up(tmp_path: Path) -> None:
 
 
 def test_restore_into_a_used_directory_is_refused(tmp_path: Path) -> None:
-    """It never overwrites: whatever is there stays."""
+    """A restore never overwrites: existing files stay."""
     disk = Disk()
     before = filled(disk)
     tools.backup(ROOT, tmp_path / "b.tar.gz", fs=disk)
@@ -91,7 +91,7 @@ def test_restore_into_a_used_directory_is_refused(tmp_path: Path) -> None:
 
 
 def rewritten(file: Path, change: Callable[[dict[str, bytes]], None]) -> None:
-    """The archive with other members."""
+    """The archive with its members replaced."""
     with tarfile.open(file) as tar:
         members = {}
         for info in tar:
@@ -135,7 +135,7 @@ def test_changed_archive_is_refused(
 
 
 def test_archive_cut_short_is_refused_and_a_whole_one_restored_after_it(tmp_path: Path) -> None:
-    """A download that broke off at any point; the next try begins anew."""
+    """An archive cut off at any point is refused; the next try starts over."""
     disk = Disk()
     before = filled(disk)
     file = tmp_path / "b.tar.gz"
@@ -153,7 +153,7 @@ def test_archive_cut_short_is_refused_and_a_whole_one_restored_after_it(tmp_path
 
 
 def test_archive_with_any_damaged_byte_is_refused(tmp_path: Path) -> None:
-    """A changed byte is found before anything is unpacked, or makes no difference."""
+    """A changed byte is detected before anything is unpacked, or makes no difference."""
     disk = Disk()
     before = filled(disk)
     file = tmp_path / "b.tar.gz"
@@ -171,7 +171,7 @@ def test_archive_with_any_damaged_byte_is_refused(tmp_path: Path) -> None:
 
 
 def test_restore_of_a_file_that_cannot_be_read_changes_nothing(tmp_path: Path) -> None:
-    """A wrong name is the caller's mistake: an empty project stays one that can be used."""
+    """A wrong file name is a usage error, and an empty project stays usable."""
     disk = Disk()
     for wrong, why in (("none.tar.gz", "No such file or directory"), (".", "Is a directory")):
         with pytest.raises(Usage, match=f"cannot read .*: {why}") as caught:
@@ -182,7 +182,7 @@ def test_restore_of_a_file_that_cannot_be_read_changes_nothing(tmp_path: Path) -
 
 
 def test_unfinished_restore_is_left_to_a_good_archive(tmp_path: Path) -> None:
-    """Beside what a killed restore left, a bad archive changes nothing, and a good one ends it."""
+    """After a killed restore, a bad archive changes nothing, and a good one completes it."""
     disk = Disk()
     before = filled(disk)
     file = tmp_path / "b.tar.gz"
@@ -206,7 +206,7 @@ def test_unfinished_restore_is_left_to_a_good_archive(tmp_path: Path) -> None:
 
 
 def test_restore_without_room_leaves_the_directory_as_it_was(tmp_path: Path) -> None:
-    """The disk fills up half-way: what was unpacked is removed, and the next try has its room."""
+    """If the disk fills up half-way, unpacked files are removed, and the next try has the space."""
     disk = Disk()
     before = filled(disk)
     file = tmp_path / "b.tar.gz"
@@ -223,7 +223,7 @@ def test_restore_without_room_leaves_the_directory_as_it_was(tmp_path: Path) -> 
 
 
 def test_restore_goes_beside_what_is_no_journal(tmp_path: Path) -> None:
-    """Logs and a daemon's traces are no reason to refuse; an index of another journal goes."""
+    """Logs and leftovers of a daemon are allowed; the index of another journal is removed."""
     disk = Disk()
     before = filled(disk)
     file = tmp_path / "b.tar.gz"
@@ -254,7 +254,7 @@ def test_restore_goes_beside_what_is_no_journal(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["notes.txt", "history.old", "journal/x", "quarantine/x.tail"])
 def test_restore_beside_anything_else_is_refused(tmp_path: Path, name: str) -> None:
-    """What it does not know may be somebody's: it is named, and nothing is touched."""
+    """Unknown files are named in the error, and nothing is touched."""
     disk = Disk()
     filled(disk)
     file = tmp_path / "b.tar.gz"
@@ -264,7 +264,7 @@ def test_restore_beside_anything_else_is_refused(tmp_path: Path, name: str) -> N
         copy.mkdir(ROOT / folder)
     for path in (name, "history.db"):
         copy.put(f"data/{path}", b"1")
-    with pytest.raises(Conflict, match=f"not empty: it holds {name.split('/')[0]}$"):
+    with pytest.raises(Conflict, match=f"not empty: it contains {name.split('/')[0]}$"):
         tools.restore(file, ROOT, fs=copy)
     assert copy.names("data") == sorted(
         {"history.db", "journal", "lock", "quarantine"} | {name.split("/")[0]}
@@ -272,7 +272,7 @@ def test_restore_beside_anything_else_is_refused(tmp_path: Path, name: str) -> N
 
 
 def test_backup_to_a_path_that_cannot_be_written_says_so(tmp_path: Path) -> None:
-    """The caller's mistake, with the path and the reason; nothing is left there."""
+    """It is a usage error with the path and the reason; nothing is left there."""
     disk = Disk()
     filled(disk)
     (tmp_path / "file").write_bytes(b"1")
@@ -289,7 +289,7 @@ def test_backup_to_a_path_that_cannot_be_written_says_so(tmp_path: Path) -> None
 
 
 def test_verbs_name_a_full_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No room is an error with a code and a hint, not a traceback."""
+    """A full disk is an error with a code and a hint, not a traceback."""
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -300,7 +300,7 @@ def test_verbs_name_a_full_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 
 
 def test_restore_killed_at_any_call_is_no_journal_until_run_again(tmp_path: Path) -> None:
-    """At no point does a directory half restored pass for a journal, an empty one least of all."""
+    """A half restored directory never passes for a journal, least of all for an empty one."""
     disk = Disk()
     before = filled(disk, snapshots=(10, 19))
     file = tmp_path / "b.tar.gz"

@@ -1,4 +1,4 @@
-"""`stackshift journal verify|cat|stats|repair`, without a daemon and beside one."""
+"""`stackshift journal verify|cat|stats|repair`, with and without a daemon running."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from stackshiftd.journal.offline.tools import LostRange
 
 
 def test_verify_finds_a_sound_journal_sound() -> None:
-    """Counts, range and snapshots of what is there, no problem, and not a byte changed."""
+    """`verify` reports counts, range and snapshots, no problem, and changes no byte."""
     disk = Disk()
     filled(disk, snapshots=(10, 31))
     before = {path: bytes(disk.find(path).data) for path in segments(disk)}
@@ -41,7 +41,7 @@ def test_verify_finds_a_sound_journal_sound() -> None:
 
 
 def test_verify_finds_any_changed_byte() -> None:
-    """In any segment, sealed or last, header or line: the problem names file, offset and record."""
+    """Damage to a header or line of any segment is reported with file, offset and record."""
     disk = Disk()
     filled(disk)
     for path in segments(disk):
@@ -59,7 +59,7 @@ def test_verify_finds_any_changed_byte() -> None:
 
 
 def test_verify_beside_a_writer_takes_a_torn_tail_for_no_problem() -> None:
-    """What a daemon is writing meanwhile looks like a torn tail: a note, no damage, and no lock."""
+    """What a daemon is writing looks like a torn tail: a note, not damage; no lock is needed."""
 
     async def work() -> None:
         disk = Disk()
@@ -71,14 +71,14 @@ def test_verify_beside_a_writer_takes_a_torn_tail_for_no_problem() -> None:
         report = tools.verify(ROOT, fs=disk)
         assert report.ok
         assert report.last_seq == 4
-        assert "no whole append" in report.notes[0]
+        assert "incomplete append" in report.notes[0]
         journal.close()
 
     run(work())
 
 
 def test_verify_tells_of_each_bad_snapshot() -> None:
-    """A damaged snapshot stops nothing as long as there is another, but it is told."""
+    """A damaged snapshot stops nothing as long as there is another, but it is reported."""
     disk = Disk()
     filled(disk, snapshots=(10, 31))
     damage(disk, "data/snapshots/00000000000000000010.jsonl", 70)
@@ -87,7 +87,7 @@ def test_verify_tells_of_each_bad_snapshot() -> None:
 
 
 def test_verify_of_no_data_directory_says_so() -> None:
-    """A wrong path is not a sound journal."""
+    """A wrong path is an error, not a sound journal."""
     with pytest.raises(BadConfiguration):
         tools.verify(ROOT, fs=Disk())
 
@@ -96,7 +96,7 @@ def test_verify_of_no_data_directory_says_so() -> None:
 
 
 def test_cat_gives_the_lines_as_they_stand() -> None:
-    """Every record's line, oldest first, after any record; headers are left out."""
+    """`cat` shows every line after a given record, oldest first, without headers."""
     disk = Disk()
     filled(disk)
     lines = list(tools.cat(ROOT, fs=disk))
@@ -106,7 +106,7 @@ def test_cat_gives_the_lines_as_they_stand() -> None:
 
 
 def test_cat_beside_a_writer_shows_whole_durable_appends_only() -> None:
-    """Half an append is not shown, and what is shown cannot be taken back by a power cut."""
+    """Half an append is not shown, and a power cut cannot undo what is shown."""
 
     async def work() -> None:
         disk = Disk()
@@ -127,7 +127,7 @@ def test_cat_beside_a_writer_shows_whole_durable_appends_only() -> None:
 
 
 def test_cat_stops_at_damage_with_its_place() -> None:
-    """Lines up to the damage, then the error: it does not skip."""
+    """`cat` shows the lines up to the damage, then fails: it does not skip."""
     disk = Disk()
     filled(disk)
     path = segments(disk)[1]
@@ -141,7 +141,7 @@ def test_cat_stops_at_damage_with_its_place() -> None:
 
 
 def test_stats_are_those_that_the_journal_itself_tells() -> None:
-    """The same figures offline and from the open journal, the watermark aside."""
+    """`stats` gives the same figures offline as the open journal, except for the watermark."""
     disk = Disk()
     filled(disk, snapshots=(10, 31))
     offline = tools.stats(ROOT, fs=disk)
@@ -164,7 +164,7 @@ def _bare() -> Disk:
 
 
 def test_repair_of_a_sound_journal_does_nothing() -> None:
-    """No action, no loss, not a byte changed."""
+    """A sound journal is left unchanged, with nothing done and nothing lost."""
     disk = Disk()
     before = filled(disk)
     result = tools.repair(ROOT, fs=disk)
@@ -173,8 +173,8 @@ def test_repair_of_a_sound_journal_does_nothing() -> None:
 
 
 def test_repair_cuts_back_to_the_last_whole_append_and_names_what_is_lost() -> None:
-    """Damage in the middle: the prefix is kept, the rest is set aside, and each record that is gone
-    is named, with its run where its line can still be read."""
+    """With damage in the middle, the prefix is kept, the rest is set aside, and each lost record is
+    named, with its run if its line can still be read."""
     disk = Disk()
     before = filled(disk)
     path = segments(disk)[2]
@@ -198,7 +198,7 @@ def test_repair_cuts_back_to_the_last_whole_append_and_names_what_is_lost() -> N
 
 
 def test_dry_run_of_a_repair_tells_the_same_and_does_nothing() -> None:
-    """The plan is what would be done."""
+    """A dry run reports exactly what would be done, and changes nothing."""
     disk = Disk()
     filled(disk)
     path = segments(disk)[2]
@@ -213,7 +213,7 @@ def test_dry_run_of_a_repair_tells_the_same_and_does_nothing() -> None:
 
 
 def test_repair_makes_a_damaged_header_again_and_loses_nothing() -> None:
-    """All that a header says can be told from its neighbours."""
+    """A header can be rebuilt from its neighbours, with nothing lost."""
     for number in range(3):
         disk = Disk()
         before = filled(disk)
@@ -227,7 +227,7 @@ def test_repair_makes_a_damaged_header_again_and_loses_nothing() -> None:
 
 
 def test_repair_makes_the_header_of_a_lone_segment_again() -> None:
-    """Even where the journal's id stood nowhere else."""
+    """That works even if the journal's id was recorded nowhere else."""
     disk = Disk()
     before = filled(disk, segment_size=1 << 20)
     damage(disk, FIRST, 3)
@@ -237,7 +237,7 @@ def test_repair_makes_the_header_of_a_lone_segment_again() -> None:
 
 
 def test_repair_keeps_all_after_a_snapshot_that_covers_the_damage() -> None:
-    """The state loses nothing: the snapshot has it, and all after the snapshot is there."""
+    """The state loses nothing: the snapshot has it, and everything after the snapshot is kept."""
     disk = Disk()
     before = filled(disk, snapshots=(10, 31))
     path = segments(disk)[1]
@@ -255,8 +255,8 @@ def test_repair_keeps_all_after_a_snapshot_that_covers_the_damage() -> None:
 def test_hint_of_damage_promises_no_more_than_repair_does(
     snapshots: tuple[int, ...], at: int
 ) -> None:
-    """Whether repair makes a header again, goes on from a snapshot or cuts back, the error at the
-    start names the two commands, and no record as kept or lost: only the repair knows."""
+    """Whether repair will rebuild a header, continue from a snapshot or cut back: the error at the
+    start names the two commands, and no record as kept or lost, since only repair knows."""
     disk = Disk()
     filled(disk, snapshots=snapshots)
     damage(disk, segments(disk)[-1 if snapshots else 1], at)
@@ -269,7 +269,7 @@ def test_hint_of_damage_promises_no_more_than_repair_does(
 
 @pytest.mark.parametrize("segment_size", [SEGMENT * 3, 1 << 20])
 def test_repair_keeps_all_after_a_snapshot_in_the_middle_of_a_segment(segment_size: int) -> None:
-    """A new segment stands in for the damaged one, and every line keeps its place."""
+    """A new segment replaces the damaged one, and every line keeps its place."""
     disk = Disk()
     before = filled(disk, records=60, segment_size=segment_size, snapshots=(10, 31))
     journal = opened(disk, segment_size=segment_size)
@@ -292,7 +292,7 @@ def test_repair_keeps_all_after_a_snapshot_in_the_middle_of_a_segment(segment_si
 
 
 def test_repair_of_damage_before_and_after_a_snapshot_goes_back_to_what_is_whole() -> None:
-    """Where neither the prefix nor the snapshot reaches the end, the prefix is kept, and snapshots
+    """If neither the prefix nor the snapshot reaches the end, the prefix is kept, and snapshots
     beyond it are set aside with the rest."""
     disk = Disk()
     before = filled(disk, snapshots=(10, 31))
@@ -307,7 +307,7 @@ def test_repair_of_damage_before_and_after_a_snapshot_goes_back_to_what_is_whole
 
 
 def test_repair_sets_bad_snapshots_aside() -> None:
-    """A snapshot that is damaged is of no use; the other one stays."""
+    """A damaged snapshot is set aside; the other one stays."""
     disk = Disk()
     before = filled(disk, snapshots=(10, 31))
     damage(disk, "data/snapshots/00000000000000000031.jsonl", 70)
@@ -318,7 +318,7 @@ def test_repair_sets_bad_snapshots_aside() -> None:
 
 
 def test_repair_refuses_where_nothing_whole_would_be_left() -> None:
-    """A trimmed journal whose snapshots are gone has no beginning: that is for a backup."""
+    """A trimmed journal without snapshots cannot be repaired: only a backup helps."""
     disk = Disk()
     filled(disk, snapshots=(10, 31), trim=40)
     for name in disk.names("data/snapshots"):
@@ -330,7 +330,7 @@ def test_repair_refuses_where_nothing_whole_would_be_left() -> None:
 
 
 def test_repair_needs_the_lock() -> None:
-    """Beside a daemon it is refused, and the daemon is named."""
+    """Repair is refused while a daemon runs, and the error names the daemon."""
     disk = Disk()
     filled(disk)
     journal = opened(disk)
@@ -341,7 +341,7 @@ def test_repair_needs_the_lock() -> None:
 
 @pytest.mark.parametrize("snapshots", [(), (10, 19)])
 def test_repair_killed_at_any_call_can_be_run_again(snapshots: tuple[int, ...]) -> None:
-    """Whatever a killed repair had done, the next one ends where it would have ended."""
+    """Whatever a killed repair had done, the next one reaches the same result."""
 
     def broken() -> Disk:
         disk = Disk()

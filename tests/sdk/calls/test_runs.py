@@ -1,4 +1,4 @@
-"""What a start looks like on the wire, how many are sent together, and what may be sent twice."""
+"""Starts on the wire: their params, how they are put into batches, and which may be sent twice."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
-from stackshift_jobs.calls.runs import LINE_SLACK, encode, item_params, start_params
+from stackshift_jobs.calls.runs import item_params, start_params
 from stackshift_jobs.client.batches import Batch, batches
 from stackshift_jobs.errors import PayloadRefused, StackshiftError, Usage
 from stackshift_jobs.project.locate import Project
 from stackshift_jobs.wire.jsonrpc import encode_params
-from stackshift_jobs.wire.retransmit import may_repeat
+from stackshift_jobs.wire.request import LINE_SLACK, encode
 
 
 def test_options_become_params() -> None:
-    """Durations in ms, times in UTC; what is not given is not sent."""
+    """Durations are in ms and times in UTC; options that were not given are not sent."""
     zone = timezone(timedelta(hours=2))
     same: dict[str, Any] = {"queue": "media", "idempotency_key": "k", "priority": 0}
     same |= {"max_attempts": 5, "labels": {"team": "a"}}
@@ -33,12 +33,12 @@ def test_options_become_params() -> None:
     ("delay", "delay_ms"), [("10m", 600_000), (1.5, 1500), (timedelta(seconds=2), 2000)]
 )
 def test_delay_may_be_any_duration(delay: Any, delay_ms: int) -> None:
-    """Text, a number of seconds, or a `timedelta`."""
+    """It can be text, a number of seconds, or a `timedelta`."""
     assert start_params("j", None, {"delay": delay})["delay_ms"] == delay_ms
 
 
 def test_time_without_an_offset_is_local() -> None:
-    """As text and as a `datetime`."""
+    """Both as text and as a `datetime`."""
     naive = datetime(2026, 5, 6, 9, 0)  # noqa: DTZ001
     as_utc = naive.astimezone().astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     assert start_params("j", None, {"scheduled_at": naive})["scheduled_at"] == as_utc
@@ -60,42 +60,27 @@ def test_time_without_an_offset_is_local() -> None:
         {"idempotency_ttl": "11000d"},
     ],
 )
-def test_option_that_cannot_be_is_refused_before_it_is_sent(options: dict[str, Any]) -> None:
-    """A misspelt option is never silently without effect."""
+def test_invalid_option_is_refused_before_it_is_sent(options: dict[str, Any]) -> None:
+    """A misspelt option is never ignored silently."""
     with pytest.raises(Usage):
         start_params("j", None, options)
 
 
 @pytest.mark.parametrize("item", [{}, {"payload": 1}, ("j",), "j", ("j", 1, 2), {"job": ""}, None])
-def test_item_that_is_no_start_is_refused(item: Any) -> None:
-    """A dict with a job, or a tuple of job and payload."""
+def test_item_that_is_not_a_start_is_refused(item: Any) -> None:
+    """An item must be a dict with a job, or a tuple of job and payload."""
     with pytest.raises(Usage):
         item_params(item)
 
 
-@pytest.mark.parametrize(
-    ("method", "params", "safe"),
-    [
-        *((method, {}, True) for method in "run.get run.wait daemon.status".split()),
-        *((method, {}, False) for method in "run.start run.cancel run.retry daemon.stop".split()),
-        ("run.start", {"idempotency_key": "k"}, True),
-        ("run.get_and_remove", {"idempotency_key": "k"}, False),
-    ],
-)
-def test_only_reads_and_starts_with_a_key_may_be_sent_twice(
-    method: str, params: dict[str, Any], safe: bool
-) -> None:
-    """A method that is not known to be safe is not."""
-    assert may_repeat(method, params) is safe
-
-
 def plan(project: Project, items: list[Any]) -> tuple[list[Batch], dict[int, Any]]:
+    """The batches of `items`, and the errors of those that were refused, by place."""
     refused: dict[int, StackshiftError] = {}
     return list(batches(project, items, refused)), refused
 
 
 def test_batches_hold_every_item_once_in_order(project: Project) -> None:
-    """At most 500 each, places kept, and each batch is the params of `run.start_many`."""
+    """A batch has at most 500 items, keeps their places, and is the params of `run.start_many`."""
     made, refused = plan(project, [("j", n) for n in range(1203)])
     assert [len(batch.places) for batch in made] == [500, 500, 203]
     assert [place for batch in made for place in batch.places] == list(range(1203))
@@ -105,7 +90,7 @@ def test_batches_hold_every_item_once_in_order(project: Project) -> None:
 
 
 def test_batches_stay_under_the_smallest_line(project: Project) -> None:
-    """Unless one item alone is larger, which then goes alone."""
+    """An item that is larger by itself has a batch of its own."""
     sizes = [20_000, 20_000, 20_000, 100_000, 10, 50_000]
     made, _ = plan(project, [("j", "x" * size) for size in sizes])
     assert [batch.places for batch in made] == [[0, 1, 2], [3], [4, 5]]
@@ -113,7 +98,7 @@ def test_batches_stay_under_the_smallest_line(project: Project) -> None:
 
 
 def test_items_with_and_without_a_key_are_kept_apart(project: Project) -> None:
-    """A batch may be sent again only if all of it may be."""
+    """A batch may be sent again only if each of its items may be."""
     keyed = {"job": "j", "idempotency_key": "k"}
     made, _ = plan(project, [("j", 1), ("j", 2), keyed, keyed, ("j", 3)])
     batches = [(batch.places, batch.repeatable) for batch in made]
@@ -121,14 +106,14 @@ def test_items_with_and_without_a_key_are_kept_apart(project: Project) -> None:
 
 
 def test_item_that_cannot_be_sent_does_not_hold_up_the_others(project: Project) -> None:
-    """It is refused by its place."""
+    """It is refused under its place."""
     made, refused = plan(project, [("j", 1), ("j", float("nan")), ("", 1), ("j", 2)])
     assert [batch.places for batch in made] == [[0, 3]]
     assert {place: type(error) for place, error in refused.items()} == {1: PayloadRefused, 2: Usage}
 
 
 def test_line_that_the_daemon_would_not_take_is_not_sent(project: Project) -> None:
-    """It would end the connection for all who share it; `[limits] payload` is the measure."""
+    """It would end the connection for all who share it; `[limits] payload` decides."""
     params = {"job": "j", "payload": "x" * 200_000}
     encode(project, params)
     project.config_file.write_text('[limits]\npayload = "64KiB"\n')
@@ -137,7 +122,7 @@ def test_line_that_the_daemon_would_not_take_is_not_sent(project: Project) -> No
 
 
 def test_payload_may_be_a_dataclass() -> None:
-    """What the encoder knows, a start takes."""
+    """A start accepts whatever the encoder can encode."""
 
     @dataclass
     class Resize:

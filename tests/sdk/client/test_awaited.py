@@ -1,4 +1,4 @@
-"""The awaited client: the same surface as the blocking one, and cancellation."""
+"""The awaited client: it works like the blocking one, and calls can be cancelled."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from stackshift_jobs.project.locate import Project
 
 
 def test_surface_is_that_of_the_blocking_client(project: Project, daemon: FakeDaemon) -> None:
-    """Start, handle, queue, runs."""
+    """It starts runs, returns handles, and has queues and runs."""
 
     async def story(client: AsyncClient) -> None:
         handle = await client.start("j", {"a": 1}, delay="1s")
@@ -59,11 +59,11 @@ def test_surface_is_that_of_the_blocking_client(project: Project, daemon: FakeDa
 def test_result_of_a_run_that_did_not_complete_raises(
     project: Project, daemon: FakeDaemon, answer: Any, error: type[Exception]
 ) -> None:
-    """Also where the daemon does not answer at all."""
+    """Each ending has its own error, also if the daemon does not answer at all."""
     if answer is None:
         daemon.on("run.wait", silence)
     else:
-        daemon.on("run.wait", lambda peer, id, params: peer.answer(id, answer))
+        daemon.on("run.wait", lambda peer, id, _params: peer.answer(id, answer))
 
     async def story(client: AsyncClient) -> None:
         handle = await client.start("j")
@@ -74,7 +74,8 @@ def test_result_of_a_run_that_did_not_complete_raises(
 
 
 def test_failure_to_connect_that_nobody_waits_for_is_quiet(project: Project) -> None:
-    """The caller was cancelled; no complaint about an exception never retrieved comes later."""
+    """If the caller was cancelled, asyncio does not complain later about an exception never
+    retrieved."""
     complaints: list[dict[str, Any]] = []
 
     async def story(client: AsyncClient) -> None:
@@ -95,9 +96,9 @@ def test_failure_to_connect_that_nobody_waits_for_is_quiet(project: Project) -> 
 def test_cancelled_call_is_given_up_and_its_late_reply_dropped(
     project: Project, daemon: FakeDaemon
 ) -> None:
-    """The connection goes on, for others and for the next call."""
+    """The connection stays open for other calls and for the next one."""
     held: list[tuple[Peer, int]] = []
-    daemon.on("slow", lambda peer, id, params: held.append((peer, id)))
+    daemon.on("slow", lambda peer, id, _params: held.append((peer, id)))
 
     async def story(client: AsyncClient) -> None:
         pending = asyncio.create_task(client.call("slow", {}))
@@ -120,7 +121,7 @@ def test_cancelled_call_is_given_up_and_its_late_reply_dropped(
 def test_cancelled_first_call_does_not_take_the_connection_from_others(
     project: Project, daemon: FakeDaemon
 ) -> None:
-    """Both wait for the same connection to be made."""
+    """Both callers wait for the same connection."""
 
     async def story(client: AsyncClient) -> None:
         first = asyncio.create_task(client.call("echo", {"n": 1}))
@@ -135,8 +136,8 @@ def test_cancelled_first_call_does_not_take_the_connection_from_others(
     assert daemon.seen == [("echo", {"n": 2})]
 
 
-def test_no_daemon_is_told_to_all_who_wait(project: Project) -> None:
-    """And nothing is left over that nobody saw."""
+def test_every_waiting_call_learns_that_there_is_no_daemon(project: Project) -> None:
+    """No exception is left that nobody has seen."""
 
     async def story(client: AsyncClient) -> None:
         calls = [client.call("echo", {}) for _ in range(3)]
@@ -148,7 +149,7 @@ def test_no_daemon_is_told_to_all_who_wait(project: Project) -> None:
 
 
 def test_start_many_answers_for_each_item_in_order(project: Project, daemon: FakeDaemon) -> None:
-    """Over several batches, with one that cannot be sent among them."""
+    """The items take several batches, and one of them cannot be sent."""
     items: list[Any] = [{"job": "j", "payload": n} for n in range(1200)]
     items[600] = ("j", float("inf"))
 
@@ -167,7 +168,7 @@ def test_start_many_answers_for_each_item_in_order(project: Project, daemon: Fak
 
 
 def test_broken_batch_says_that_it_may_have_happened(project: Project, daemon: FakeDaemon) -> None:
-    """For each of its items; it is not sent again."""
+    """Each of its items has the error, and the batch is not sent again."""
     daemon.on("run.start_many", hang_up)
 
     async def story(client: AsyncClient) -> None:
@@ -183,7 +184,7 @@ def test_broken_batch_says_that_it_may_have_happened(project: Project, daemon: F
 
 
 def test_second_event_loop_is_refused(project: Project, daemon: FakeDaemon) -> None:
-    """Its replies would wake the wrong loop."""
+    """The replies would wake the wrong loop."""
     client = AsyncClient(project)
 
     async def first() -> None:
@@ -205,7 +206,7 @@ def test_second_event_loop_is_refused(project: Project, daemon: FakeDaemon) -> N
 
 
 def test_closing_wakes_those_who_wait(project: Project, daemon: FakeDaemon) -> None:
-    """And later calls are told that it is closed."""
+    """Later calls raise an error that says that it is closed."""
     daemon.on("run.wait", silence)
 
     async def story(client: AsyncClient) -> None:

@@ -1,4 +1,4 @@
-"""The awaited client under restarts and broken connections: nothing twice."""
+"""The awaited client during restarts and after broken connections: nothing is done twice."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from stackshift_jobs.wire.retransmit import MAX_LOSSES
 
 
 def test_client_connects_again_after_a_restart(project: Project, daemon: FakeDaemon) -> None:
-    """Also for a start without a key, and it waits until the daemon is back."""
+    """It waits until the daemon is back, also for a start without a key."""
 
     async def story(client: AsyncClient) -> None:
         await client.start("j", 1)
@@ -36,7 +36,7 @@ def test_client_connects_again_after_a_restart(project: Project, daemon: FakeDae
 def test_daemon_that_stays_away_is_not_waited_for_for_ever(
     project: Project, daemon: FakeDaemon
 ) -> None:
-    """After the client's patience."""
+    """The call fails when the client's patience is over."""
 
     async def story(client: AsyncClient) -> None:
         await client.start("j")
@@ -48,10 +48,10 @@ def test_daemon_that_stays_away_is_not_waited_for_for_ever(
 
 
 def test_read_and_start_with_a_key_are_sent_again(project: Project, daemon: FakeDaemon) -> None:
-    """The run is started once, though it was asked for twice."""
+    """The run is started once, although the request was sent twice."""
 
     def lose(method: str) -> Callable[[Peer, int, dict[str, Any]], None]:
-        def answer(peer: Peer, id: int, params: dict[str, Any]) -> None:
+        def answer(peer: Peer, _id: int, params: dict[str, Any]) -> None:
             if method == "run.start":
                 daemon.begin(params)
             daemon.usual(method)
@@ -97,8 +97,8 @@ def test_daemon_that_always_hangs_up_is_not_asked_for_ever(
     assert len(daemon.seen) == MAX_LOSSES
 
 
-def test_busy_daemon_is_told_as_busy(project: Project, daemon: FakeDaemon) -> None:
-    """Nothing was done, and the next call connects anew."""
+def test_too_many_connections_raise_busy(project: Project, daemon: FakeDaemon) -> None:
+    """Nothing was done, and the next call connects again."""
 
     connected, hung_up = threading.Event(), threading.Event()
 

@@ -1,4 +1,4 @@
-"""`start_many`: an answer for each item, in order, whatever batch it was in and what broke."""
+"""`start_many`: a result for each item, in order, whatever its batch and whatever broke."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from stackshift_jobs.project.locate import Project
 
 
 def test_start_many_answers_for_each_item_in_order(client: Client, daemon: FakeDaemon) -> None:
-    """Handles where it went well, the error where it did not, whatever batch it was in."""
+    """A handle for each item that was started and an error for each that was not, in any batch."""
 
     def begin(peer: Peer, id: int, params: dict[str, Any]) -> None:
         no_job = NotFound("no job no").as_json()
@@ -49,12 +49,12 @@ def test_start_many_answers_for_each_item_in_order(client: Client, daemon: FakeD
 
 
 def test_start_many_of_nothing_asks_nothing(project: Project) -> None:
-    """Not even for a daemon."""
+    """It does not even look for a daemon."""
     assert Client(project).start_many([]) == []
 
 
 def test_start_many_sends_ahead(client: Client, daemon: FakeDaemon) -> None:
-    """Several batches are under way before the first is answered, and no more than the bound."""
+    """Several batches are in flight before the first is answered, but no more than the limit."""
     held: list[tuple[Peer, int, dict[str, Any]]] = []
 
     def hold(peer: Peer, id: int, params: dict[str, Any]) -> None:
@@ -72,15 +72,15 @@ def test_start_many_sends_ahead(client: Client, daemon: FakeDaemon) -> None:
 
 
 def test_start_many_without_a_daemon_raises(project: Project) -> None:
-    """Nothing was sent, so there is nothing to tell item by item."""
+    """Nothing was sent, so there is no result for each item."""
     with pytest.raises(DaemonUnavailable):
         Client(project).start_many([("j", 1)])
 
 
 def test_broken_batch_is_sent_again_only_with_keys(client: Client, daemon: FakeDaemon) -> None:
-    """Of a batch that may have been carried out, the items without a key say so."""
+    """If a batch may have been carried out, the errors of its items without a key say so."""
 
-    def lose(peer: Peer, id: int, params: dict[str, Any]) -> None:
+    def lose(peer: Peer, _id: int, params: dict[str, Any]) -> None:
         for run in params["runs"]:
             daemon.begin(run)
         daemon.usual("run.start_many")

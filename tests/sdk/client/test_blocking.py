@@ -1,4 +1,4 @@
-"""The client for applications: what it asks and answers, from many threads, up to its end."""
+"""The client for applications: its requests and results, many threads, and how it ends."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from stackshift_jobs.project.locate import Project
 
 
 def test_start_gives_a_handle_to_the_run(client: Client, daemon: FakeDaemon) -> None:
-    """One request, and the handle asks about that run."""
+    """A start is one request, and the handle asks about the run that it started."""
     run = client.start("resizeAvatar", {"imageId": "img_1"}, queue="media", delay="1s")
     assert (run.id, run.reused) == ("run_1", False)
     assert daemon.seen == [
@@ -50,7 +50,7 @@ def test_start_gives_a_handle_to_the_run(client: Client, daemon: FakeDaemon) -> 
 
 
 def test_same_key_is_the_same_run_and_says_so(client: Client, daemon: FakeDaemon) -> None:
-    """`.reused` is the daemon's word."""
+    """The daemon says whether the handle is `.reused`."""
     first = client.start("j", idempotency_key="k")
     second = client.start("j", idempotency_key="k")
     assert (first.id, first.reused) == (second.id, not second.reused)
@@ -58,7 +58,7 @@ def test_same_key_is_the_same_run_and_says_so(client: Client, daemon: FakeDaemon
 
 
 def test_enqueue_starts_on_its_queue(client: Client, daemon: FakeDaemon) -> None:
-    """With the other options as in `start`."""
+    """The other options are those of `start`."""
     client.queue("emails").enqueue("send", {"to": "a"}, priority=3)
     assert daemon.started == [
         {"job": "send", "payload": {"to": "a"}, "queue": "emails", "priority": 3}
@@ -66,7 +66,7 @@ def test_enqueue_starts_on_its_queue(client: Client, daemon: FakeDaemon) -> None
 
 
 def test_runs_are_listed_and_looked_up(client: Client, daemon: FakeDaemon) -> None:
-    """Filters that are not given are not sent; the cursor leads to the next page."""
+    """Only filters that were given are sent, and the cursor gets the next page."""
     page = client.runs.list(status="failed", since="2026-05-06T09:00:00+02:00", limit=1)
     assert page == [{"id": "run_1"}]
     assert page.cursor == "run_1"
@@ -90,8 +90,8 @@ def test_runs_are_listed_and_looked_up(client: Client, daemon: FakeDaemon) -> No
 def test_result_of_a_run_that_did_not_complete_raises(
     client: Client, daemon: FakeDaemon, answer: dict[str, Any], error: type[Exception]
 ) -> None:
-    """Each ending as its own class."""
-    daemon.on("run.wait", lambda peer, id, params: peer.answer(id, answer))
+    """Each ending has its own error."""
+    daemon.on("run.wait", lambda peer, id, _params: peer.answer(id, answer))
     with pytest.raises(error, match="run_1"):
         client.start("j").result(timeout=5)
 
@@ -99,17 +99,17 @@ def test_result_of_a_run_that_did_not_complete_raises(
 def test_result_stops_waiting_in_time_even_if_the_daemon_does_not(
     client: Client, daemon: FakeDaemon
 ) -> None:
-    """The built-in `TimeoutError`; the connection goes on."""
+    """It raises the built-in `TimeoutError`, and the connection stays open."""
     daemon.on("run.wait", silence)
     run = client.start("j")
-    with pytest.raises(TimeoutError, match="it goes on"):
+    with pytest.raises(TimeoutError, match="it continues"):
         run.result(timeout="10ms")
     assert run.status() == "running"
     assert len(daemon.peers) == 1
 
 
 def test_payload_that_json_cannot_hold_is_never_sent(client: Client, daemon: FakeDaemon) -> None:
-    """Nor is a connection made for it."""
+    """The client does not even connect."""
     with pytest.raises(PayloadRefused) as refused:
         client.start("j", {"a": [float("nan")]})
     assert refused.value.path == "$.a[0]"
@@ -122,7 +122,7 @@ def test_payload_that_json_cannot_hold_is_never_sent(client: Client, daemon: Fak
 def test_twenty_threads_have_requests_in_flight_on_one_connection(
     client: Client, daemon: FakeDaemon
 ) -> None:
-    """The daemon answers nobody before all have asked, and then the last first: each thread gets
+    """The daemon answers only after all have asked, and the last one first: each thread gets
     its own answer."""
     held: list[tuple[Peer, int, Any]] = []
 
@@ -140,7 +140,7 @@ def test_twenty_threads_have_requests_in_flight_on_one_connection(
 
 
 def test_threads_never_get_each_others_answers(client: Client, daemon: FakeDaemon) -> None:
-    """Many small and large requests at once: every line arrives whole."""
+    """With many small and large requests at once, every line arrives intact."""
 
     def work(n: int) -> bool:
         text = str(n) * (1 if n % 5 else 30_000)
@@ -154,10 +154,10 @@ def test_threads_never_get_each_others_answers(client: Client, daemon: FakeDaemo
 def test_broken_connection_reaches_every_thread_that_waits(
     client: Client, daemon: FakeDaemon
 ) -> None:
-    """None is left waiting for ever."""
+    """No thread waits forever."""
     arrived = threading.Barrier(2)
 
-    def break_at_ten(peer: Peer, id: int, params: dict[str, Any]) -> None:
+    def break_at_ten(peer: Peer, _id: int, params: dict[str, Any]) -> None:
         if params["run"] == "last":
             arrived.wait(DEADLINE)
             peer.hang_up()
@@ -178,7 +178,7 @@ def test_broken_connection_reaches_every_thread_that_waits(
 
 
 def test_request_times_out_with_the_clients_timeout(project: Project, daemon: FakeDaemon) -> None:
-    """And says that it may happen all the same; nothing is left behind for its reply."""
+    """The error says that it may still happen, and nothing is kept for the late reply."""
     daemon.on("run.start", silence)
     with Client(project, timeout=0.01) as client:
         with pytest.raises(TimeoutError, match="may happen"):
@@ -186,8 +186,9 @@ def test_request_times_out_with_the_clients_timeout(project: Project, daemon: Fa
         assert client._connect()._flights == {}
 
 
-def test_closed_client_is_closed(client: Client, daemon: FakeDaemon) -> None:
-    """Its thread has ended, and who uses it is told."""
+@pytest.mark.usefixtures("daemon")
+def test_closed_client_is_closed(client: Client) -> None:
+    """Its thread has ended, and using it raises an error."""
     client.start("j")
     reader = client._connect()._reader
     client.close()
@@ -198,7 +199,7 @@ def test_closed_client_is_closed(client: Client, daemon: FakeDaemon) -> None:
 
 
 def test_closing_wakes_those_who_wait(client: Client, daemon: FakeDaemon) -> None:
-    """A program that ends is not held up by a run."""
+    """A run does not keep a program from exiting."""
     daemon.on("run.wait", silence)
     run = client.start("j")
     with ThreadPoolExecutor(1) as pool:
@@ -208,8 +209,9 @@ def test_closing_wakes_those_who_wait(client: Client, daemon: FakeDaemon) -> Non
         assert isinstance(waiting.exception(DEADLINE), StackshiftError)
 
 
-def test_client_that_nobody_holds_lets_go(project: Project, daemon: FakeDaemon) -> None:
-    """Its connection and its thread end with it."""
+@pytest.mark.usefixtures("daemon")
+def test_client_that_is_garbage_collected_disconnects(project: Project) -> None:
+    """Its connection and its thread end, too."""
     client = Client(project)
     client.start("j")
     reader = client._connect()._reader
@@ -220,8 +222,8 @@ def test_client_that_nobody_holds_lets_go(project: Project, daemon: FakeDaemon) 
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_forked_child_connects_anew(client: Client, daemon: FakeDaemon) -> None:
-    """Parent and child never share a connection, nor the answers on it."""
+def test_forked_child_has_a_connection_of_its_own(client: Client, daemon: FakeDaemon) -> None:
+    """Parent and child never share a connection, nor the replies on it."""
     client.start("j", "parent")
     pid = os.fork()
     if pid == 0:

@@ -1,4 +1,4 @@
-"""The functions of the package: one client behind them, and none of them in a handler."""
+"""The functions of the package: they share one client, and are refused in a handler."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from stackshift_jobs.project.locate import Project
 
 @pytest.fixture(autouse=True)
 def clean(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Each test finds its project by itself, and leaves no client to the next one."""
     monkeypatch.delenv("STACKSHIFT_PROJECT", raising=False)
     monkeypatch.delenv("STACKSHIFT_DATA_DIR", raising=False)
     default.reset_default_client()
@@ -29,23 +30,23 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def handler() -> Iterator[None]:
-    """The test runs as a handler would."""
+    """The test runs as if it were a handler."""
     token = in_handler.set("ctx")
     yield
     in_handler.reset(token)
 
 
-def test_functions_share_one_client_of_the_project_one_stands_in(
+def test_functions_share_one_client_of_the_current_project(
     project: Project, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing to set up, and one connection."""
+    """There is nothing to set up, and one connection serves all."""
     monkeypatch.chdir(project.root)
     assert start("j", {"a": 1}).result() == 42
     assert isinstance(start_many([("j", 2)])[0], RunHandle)
     queue("emails").enqueue("send")
     assert runs.list() == [{"id": "run_1"}]
     assert runs.get("r")["id"] == "r"
-    daemon.on("state.get", lambda peer, id, params: peer.answer(id, None))
+    daemon.on("state.get", lambda peer, id, _params: peer.answer(id, None))
     assert state.get("k", "nothing") == "nothing"
     assert [run["job"] for run in daemon.started] == ["j", "j", "send"]
     assert len(daemon.peers) == 1
@@ -54,7 +55,7 @@ def test_functions_share_one_client_of_the_project_one_stands_in(
 def test_threads_that_start_together_share_one_client(
     project: Project, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first use from many threads makes one connection."""
+    """Even if the first use comes from many threads at once, there is one connection."""
     monkeypatch.setenv("STACKSHIFT_PROJECT", str(project.root))
     together = threading.Barrier(8)
 
@@ -67,10 +68,10 @@ def test_threads_that_start_together_share_one_client(
     assert len(daemon.peers) == 1
 
 
-def test_no_project_is_told_at_the_first_use(
+def test_missing_project_is_an_error_at_the_first_use(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Importing the package, or naming a queue, needs none."""
+    """Importing the package, or naming a queue, needs no project."""
     monkeypatch.chdir(tmp_path)
     emails = queue("emails")
     with pytest.raises(BadConfiguration, match=r"no stackshift\.toml"):
@@ -114,7 +115,7 @@ def test_no_project_is_told_at_the_first_use(
 def test_client_in_a_handler_is_refused_and_names_what_to_use(
     call: Callable[[], object], instead: str
 ) -> None:
-    """Without looking for a project or a daemon."""
+    """It does so without looking for a project or a daemon."""
     with pytest.raises(InsideHandler) as refused:
         call()
     assert instead in refused.value.message
@@ -124,7 +125,7 @@ def test_client_in_a_handler_is_refused_and_names_what_to_use(
 def test_handle_made_outside_is_refused_in_a_handler_too(
     project: Project, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And works again in the function of a step, where the worker sets the name to None."""
+    """It works again inside the function of a step."""
     monkeypatch.chdir(project.root)
     run = start("j")
     token = in_handler.set("ctx")

@@ -1,4 +1,4 @@
-"""A client's lock: taken once and given back once, and never lost without a word."""
+"""A client's lock: acquired once, released once, and never lost silently."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ def locks(daemon: FakeDaemon) -> FakeDaemon:
 
 
 def refused(error: StackshiftError) -> Answer:
-    """Answer with `error`."""
-    return lambda peer, id, params: peer.refuse(id, error)
+    """An answer that is `error`."""
+    return lambda peer, id, _params: peer.refuse(id, error)
 
 
 def lost_once(then: Answer) -> Answer:
-    """Hang up on the first request, then go on with `then`."""
+    """An answer that hangs up on the first request, and is `then` for later ones."""
     asked: list[int] = []
 
     def answer(peer: Peer, id: int, params: dict[str, Any]) -> None:
@@ -65,7 +65,7 @@ def lost_once(then: Answer) -> Answer:
 
 
 def test_lock_is_held_for_the_block(client: Client, locks: FakeDaemon) -> None:
-    """Token and time are the daemon's; extending moves the time."""
+    """Token and expiry are those that the daemon sends, and extending moves the expiry."""
     with client.state.lock("k", ttl="30s", wait="5s") as lock:
         assert (lock.key, lock.token) == ("k", 7)
         assert lock.expires_at == datetime(2026, 5, 6, 9, tzinfo=UTC)
@@ -82,10 +82,10 @@ def test_lock_is_held_for_the_block(client: Client, locks: FakeDaemon) -> None:
     ]
 
 
-def test_lock_of_another_is_told_and_the_block_not_entered(
+def test_lock_of_another_raises_and_the_block_is_not_entered(
     client: Client, daemon: FakeDaemon
 ) -> None:
-    """With its holder and its time; nothing is given back."""
+    """The error has its holder and its expiry, and nothing is released."""
     held = LockHeld("k is held by run_1", owner="run_1", holder="sync", expires_at=UNTIL)
     daemon.on("lock.acquire", refused(held))
     with pytest.raises(LockHeld) as raised, client.state.lock("k", ttl="30s"):
@@ -96,7 +96,8 @@ def test_lock_of_another_is_told_and_the_block_not_entered(
 
 
 def test_acquisition_is_repeated_as_the_same_asker(client: Client, locks: FakeDaemon) -> None:
-    """So that a lock that was given before the connection broke is ours, and waited for once."""
+    """So a lock that was granted before the connection broke is ours, and waits in line only
+    once."""
     acquire = locks._scripts["lock.acquire"]
     locks.on("lock.acquire", lost_once(acquire))
     with client.state.lock("k", ttl="30s", wait="10s") as lock:
@@ -107,16 +108,16 @@ def test_acquisition_is_repeated_as_the_same_asker(client: Client, locks: FakeDa
     assert release == ("lock.release", {"key": "k", "token": 7})
 
 
-def test_two_locks_are_two_askers(client: Client, locks: FakeDaemon) -> None:
-    """Two threads of one program exclude each other."""
+@pytest.mark.usefixtures("locks")
+def test_two_locks_are_two_askers(client: Client) -> None:
+    """Two threads of one program exclude each other, too."""
     with client.state.lock("a", ttl="1s") as one, client.state.lock("a", ttl="1s") as other:
         assert (one.token, other.token) == (7, 8)
 
 
-def test_waiting_for_a_lock_comes_on_top_of_the_clients_timeout(
-    project: Project, locks: FakeDaemon
-) -> None:
-    """A daemon that answers when it is our turn is not taken for one that does not."""
+@pytest.mark.usefixtures("locks")
+def test_waiting_for_a_lock_comes_on_top_of_the_clients_timeout(project: Project) -> None:
+    """A daemon that answers only when it is our turn does not count as unresponsive."""
     with Client(project, timeout=0.001) as client:
         client._reach(None)
         with client.state.lock("k", ttl="30s", wait="1h") as lock:
@@ -128,7 +129,7 @@ def test_waiting_for_a_lock_comes_on_top_of_the_clients_timeout(
 def test_lock_that_ran_out_is_lost_at_the_latest_at_the_end(
     client: Client, locks: FakeDaemon, error: StackshiftError
 ) -> None:
-    """And at once where it is extended."""
+    """Extending it raises at once."""
     locks.on("lock.release", refused(error))
     with pytest.raises(LockLost, match="'k' was lost"), client.state.lock("k", ttl="30s"):
         pass
@@ -137,8 +138,8 @@ def test_lock_that_ran_out_is_lost_at_the_latest_at_the_end(
         lock.extend("30s")
 
 
-def test_exception_on_its_way_outranks_a_lost_lock(client: Client, locks: FakeDaemon) -> None:
-    """The lock is given back all the same."""
+def test_exception_in_the_block_outranks_a_lost_lock(client: Client, locks: FakeDaemon) -> None:
+    """The lock is still released."""
     locks.on("lock.release", refused(NotFound("nobody holds k")))
     with pytest.raises(ZeroDivisionError), client.state.lock("k", ttl="30s"):
         raise ZeroDivisionError
@@ -146,7 +147,7 @@ def test_exception_on_its_way_outranks_a_lost_lock(client: Client, locks: FakeDa
 
 
 def test_release_whose_reply_was_lost_is_a_release(client: Client, locks: FakeDaemon) -> None:
-    """Asked again, nobody holds the lock: that was us."""
+    """If nobody holds the lock when we ask again, the first request released it."""
     locks.on("lock.release", lost_once(refused(NotFound("nobody holds k"))))
     with client.state.lock("k", ttl="30s"):
         pass
@@ -156,7 +157,7 @@ def test_release_whose_reply_was_lost_is_a_release(client: Client, locks: FakeDa
 def test_release_whose_reply_was_lost_after_the_ttl_is_a_loss(
     client: Client, locks: FakeDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It cannot be told whether it ran out before: who might have lost it is told so."""
+    """Nobody can say whether it expired before, so the caller learns that it may have been lost."""
     now = [100.0]
     monkeypatch.setattr(client_locks, "monotonic", lambda: now[0])
     locks.on("lock.release", lost_once(refused(NotFound("nobody holds k"))))
@@ -164,10 +165,10 @@ def test_release_whose_reply_was_lost_after_the_ttl_is_a_loss(
         now[0] += 31.0
 
 
-def test_daemon_that_hangs_up_on_a_lock_again_and_again_is_given_up(
+def test_daemon_that_always_hangs_up_on_a_lock_is_given_up(
     client: Client, daemon: FakeDaemon
 ) -> None:
-    """And the caller told that it may have happened."""
+    """The error says that it may have happened."""
     daemon.on("lock.acquire", hang_up)
     with pytest.raises(DaemonUnavailable) as raised, client.state.lock("k", ttl="30s"):
         pytest.fail("entered")
@@ -175,8 +176,10 @@ def test_daemon_that_hangs_up_on_a_lock_again_and_again_is_given_up(
     assert daemon.methods() == ["lock.acquire"] * 5
 
 
-def test_lock_object_is_one_acquisition(client: Client, locks: FakeDaemon) -> None:
-    """It has no token before, cannot be entered again, and is not extended afterwards."""
+@pytest.mark.usefixtures("locks")
+def test_lock_object_is_one_acquisition(client: Client) -> None:
+    """It has no token before its block, cannot be entered twice, and cannot be extended
+    afterwards."""
     lock = client.state.lock("k", ttl="30s")
     with pytest.raises(Usage, match="not held"):
         _ = lock.token
@@ -184,7 +187,7 @@ def test_lock_object_is_one_acquisition(client: Client, locks: FakeDaemon) -> No
         pass
     with pytest.raises(Usage, match="twice"), lock:
         pytest.fail("entered")
-    with pytest.raises(Usage, match="given back"):
+    with pytest.raises(Usage, match="was released"):
         lock.extend("1s")
 
 

@@ -1,4 +1,4 @@
-"""The client under restarts and broken connections: nothing twice, nothing crossed."""
+"""The client during restarts and after broken connections: nothing is done twice or mixed up."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from stackshift_jobs.wire import retransmit
 
 
 def once(then: Callable[[], None] | None = None) -> Callable[[Peer, int, dict[str, Any]], None]:
-    """Break the connection at the first request, after `then`; answer `again` to later ones."""
+    """An answer that breaks the connection at the first request, after `then`, and is normal
+    later."""
     asked: list[int] = []
 
-    def answer(peer: Peer, id: int, params: dict[str, Any]) -> None:
+    def answer(peer: Peer, id: int, _params: dict[str, Any]) -> None:
         asked.append(id)
         if len(asked) > 1:
             peer.answer(id, "again")
@@ -33,7 +34,7 @@ def once(then: Callable[[], None] | None = None) -> Callable[[Peer, int, dict[st
 
 
 def test_client_connects_again_after_a_restart(client: Client, daemon: FakeDaemon) -> None:
-    """Also for a start without a key: it had not been sent to the daemon that went."""
+    """Also for a start without a key, because it was not sent to the daemon that stopped."""
     client.start("j", 1)
     daemon.stop()
     daemon.start()
@@ -45,7 +46,8 @@ def test_client_connects_again_after_a_restart(client: Client, daemon: FakeDaemo
 def test_client_waits_for_a_daemon_that_restarts(
     client: Client, daemon: FakeDaemon, clean: bool
 ) -> None:
-    """For a while after the connection was lost, no daemon means: not yet."""
+    """For a while after the connection was lost, a missing daemon counts as one that is
+    starting."""
     client.start("j", 1)
     daemon.stop(clean=clean)
     tried = threading.Event()
@@ -66,7 +68,7 @@ def test_client_waits_for_a_daemon_that_restarts(
 def test_daemon_that_stays_away_is_not_waited_for_for_ever(
     project: Project, daemon: FakeDaemon
 ) -> None:
-    """After the client's patience, and at once where there never was a connection."""
+    """It gives up when its patience is over, and at once if it was never connected."""
     with Client(project, patience=0.0) as client:
         client.start("j")
         daemon.stop()
@@ -76,17 +78,20 @@ def test_daemon_that_stays_away_is_not_waited_for_for_ever(
     assert len(daemon.started) == 1
 
 
-def test_read_is_asked_again_after_a_broken_connection(client: Client, daemon: FakeDaemon) -> None:
-    """Twice asked is the same as once."""
-    daemon.on("run.why", once())
-    assert client.call("run.why", {"run": "r"}) == "again"
-    assert daemon.methods() == ["run.why", "run.why"]
+@pytest.mark.parametrize("method", ["run.why", "dead.count", "schedule.list", "schedule.next"])
+def test_read_is_sent_again_after_a_broken_connection(
+    client: Client, daemon: FakeDaemon, method: str
+) -> None:
+    """A read that is sent twice does no harm."""
+    daemon.on(method, once())
+    assert client.call(method, {}) == "again"
+    assert daemon.methods() == [method, method]
 
 
 def test_start_with_a_key_is_sent_again_and_is_one_run(client: Client, daemon: FakeDaemon) -> None:
-    """The first one had been carried out; its reply was lost."""
+    """The first request had been carried out, and only its reply was lost."""
 
-    def lose(peer: Peer, id: int, params: dict[str, Any]) -> None:
+    def lose(peer: Peer, _id: int, params: dict[str, Any]) -> None:
         daemon.begin(params)
         daemon.usual("run.start")
         peer.hang_up()
@@ -107,10 +112,10 @@ def test_start_without_a_key_is_never_sent_twice(client: Client, daemon: FakeDae
 
 
 def test_result_is_waited_for_across_a_restart(client: Client, daemon: FakeDaemon) -> None:
-    """A wait is a read."""
+    """A wait counts as a read."""
     run = client.start("j")
 
-    def lose(peer: Peer, id: int, params: dict[str, Any]) -> None:
+    def lose(peer: Peer, _id: int, _params: dict[str, Any]) -> None:
         daemon.usual("run.wait")
         peer.hang_up()
 
@@ -130,7 +135,7 @@ def test_daemon_that_always_hangs_up_is_not_asked_for_ever(
 
 
 def test_daemon_of_another_protocol_is_not_waited_for(client: Client, daemon: FakeDaemon) -> None:
-    """An upgrade under a living client: it cannot come back by itself."""
+    """After an upgrade, the old client cannot recover by waiting."""
     client.start("j")
     daemon.stop()
     daemon.protocol += 1
@@ -142,10 +147,11 @@ def test_daemon_of_another_protocol_is_not_waited_for(client: Client, daemon: Fa
 
 
 def test_request_that_was_not_sent_in_full_may_go_again(client: Client, daemon: FakeDaemon) -> None:
-    """Its last byte makes it a request; without a key it is still started once."""
+    """Without its last byte it is not a request, so even a start without a key happens only
+    once."""
     client.call("echo", {})
 
-    def cut(peer: Peer, id: int, params: dict[str, Any]) -> None:
+    def cut(peer: Peer, _id: int, _params: dict[str, Any]) -> None:
         daemon.usual("cut")
         peer.sock.recv(1000)
         peer.hang_up()
@@ -157,8 +163,8 @@ def test_request_that_was_not_sent_in_full_may_go_again(client: Client, daemon: 
     assert len(daemon.started) == 1
 
 
-def test_busy_daemon_is_told_as_busy(client: Client, daemon: FakeDaemon) -> None:
-    """Too many connections: nothing was done, and it is for the caller to try again."""
+def test_too_many_connections_raise_busy(client: Client, daemon: FakeDaemon) -> None:
+    """Nothing was done, and the caller decides whether to try again."""
 
     def full(peer: Peer) -> None:
         daemon.greet = None
@@ -172,12 +178,10 @@ def test_busy_daemon_is_told_as_busy(client: Client, daemon: FakeDaemon) -> None
     assert client.start("j").id == "run_1"
 
 
-def test_busy_is_told_to_all_whose_requests_were_on_the_way(
-    client: Client, daemon: FakeDaemon
-) -> None:
-    """Said of the connection, it means that nothing on it was carried out."""
+def test_busy_is_raised_by_all_requests_in_flight(client: Client, daemon: FakeDaemon) -> None:
+    """As an error about the connection, it means that no request on it was carried out."""
 
-    def full(peer: Peer, id: int, params: dict[str, Any]) -> None:
+    def full(peer: Peer, _id: int, _params: dict[str, Any]) -> None:
         peer.refuse(None, Busy("256 connections are open"))
         peer.hang_up()
 
@@ -191,12 +195,12 @@ def test_busy_is_told_to_all_whose_requests_were_on_the_way(
         assert isinstance(other.exception(DEADLINE), Busy)
 
 
-def test_error_about_a_line_is_the_longest_ones(client: Client, daemon: FakeDaemon) -> None:
-    """The others on the connection had no part in it."""
+def test_error_about_a_line_belongs_to_the_longest_one(client: Client, daemon: FakeDaemon) -> None:
+    """The other requests on the connection are not to blame."""
     others: list[Peer] = []
-    daemon.on("run.cancel", lambda peer, id, params: others.append(peer))
+    daemon.on("run.cancel", lambda peer, _id, _params: others.append(peer))
 
-    def refuse(peer: Peer, id: int, params: dict[str, Any]) -> None:
+    def refuse(peer: Peer, _id: int, _params: dict[str, Any]) -> None:
         peer.refuse(None, PayloadRefused("the line is too long", path="$"))
         peer.hang_up()
 

@@ -1,4 +1,4 @@
-"""The client's state and events: what is asked, and what the answers become."""
+"""The client's state and events: what is sent, and what the replies become."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ def change(seq: int, version: int, kind: str = "set") -> dict[str, Any]:
 
 
 def sent(**more: Any) -> dict[str, Any]:
-    """The answer to a sending."""
+    """The reply to `event.send`."""
     made = {"id": "evt_1", "name": "paid", "correlation_key": "o:1"}
     return made | {"resumed": ["run_1"], "kept_until": None, "reused": False} | more
 
 
 def answers(daemon: FakeDaemon, **results: Any) -> None:
-    """Answer each method with this result; `state_get` stands for `state.get`."""
+    """Answer each method with this result; `state_get` means `state.get`."""
     for name, result in results.items():
         daemon.on(
             name.replace("_", ".", 1),
-            lambda peer, id, params, result=result: peer.answer(id, result),  # type: ignore[misc]
+            lambda peer, id, _params, result=result: peer.answer(id, result),  # type: ignore[misc]
         )
 
 
 def test_calls_of_state_ask_and_answer(client: Client, daemon: FakeDaemon) -> None:
-    """Each with the params of its method; what was not given is not sent."""
+    """Each call sends the params of its method, and none that were not given."""
     answers(
         daemon,
         state_get=entry(value=None),
@@ -80,7 +80,7 @@ def test_calls_of_state_ask_and_answer(client: Client, daemon: FakeDaemon) -> No
 
 
 def test_absent_entry_is_the_default(client: Client, daemon: FakeDaemon) -> None:
-    """And no entry."""
+    """`get` returns the default, and `entry` returns None."""
     answers(daemon, state_get=None)
     assert client.state.get("k") is None
     assert client.state.get("k", 0) == 0
@@ -88,7 +88,7 @@ def test_absent_entry_is_the_default(client: Client, daemon: FakeDaemon) -> None
 
 
 def test_list_asks_for_page_after_page(client: Client, daemon: FakeDaemon) -> None:
-    """Each after the last key of the one before."""
+    """Each page begins after the last key of the one before."""
 
     def page(peer: Peer, id: int, params: dict[str, Any]) -> None:
         if "after" not in params:
@@ -104,10 +104,8 @@ def test_list_asks_for_page_after_page(client: Client, daemon: FakeDaemon) -> No
     ]
 
 
-def test_history_goes_on_over_pages_without_gap_or_repetition(
-    client: Client, daemon: FakeDaemon
-) -> None:
-    """Also where a page ends between an expiry and the write whose version it has."""
+def test_history_spans_pages_without_gap_or_repetition(client: Client, daemon: FakeDaemon) -> None:
+    """Also if a page ends between an expiry and the write whose version it has."""
     every = [
         change(seq, (seq + 1) // 2, "set" if seq % 2 else "expired") for seq in range(3000, 0, -1)
     ]
@@ -148,15 +146,15 @@ def test_history_goes_on_over_pages_without_gap_or_repetition(
         lambda client: client.events.send("e", ttl="-1s"),
     ],
 )
-def test_what_cannot_be_asked_is_never_sent(client: Client, daemon: FakeDaemon, wrong: Any) -> None:
-    """A mistake in the call is told where it stands."""
+def test_invalid_request_is_never_sent(client: Client, daemon: FakeDaemon, wrong: Any) -> None:
+    """A mistake in a call is an error of that call."""
     with pytest.raises(Usage):
         wrong(client)
     assert daemon.seen == []
 
 
 def test_value_that_json_cannot_hold_is_refused(client: Client, daemon: FakeDaemon) -> None:
-    """With its place."""
+    """The error has the path of the value."""
     with pytest.raises(PayloadRefused) as refused:
         client.state.set("k", {"a": {1, 2}})
     assert refused.value.path == "$.a"
@@ -164,9 +162,9 @@ def test_value_that_json_cannot_hold_is_refused(client: Client, daemon: FakeDaem
 
 
 def test_condition_that_is_not_met_is_a_conflict(client: Client, daemon: FakeDaemon) -> None:
-    """With the version that is there."""
+    """The error has the version of the entry."""
     conflict = Conflict("k has version 7", version=7)
-    daemon.on("state.set", lambda peer, id, params: peer.refuse(id, conflict))
+    daemon.on("state.set", lambda peer, id, _params: peer.refuse(id, conflict))
     with pytest.raises(Conflict) as raised:
         client.state.set("k", 1, if_version=3)
     assert raised.value.fields["version"] == 7
@@ -175,10 +173,10 @@ def test_condition_that_is_not_met_is_a_conflict(client: Client, daemon: FakeDae
 def test_reads_are_repeated_after_a_lost_connection_and_writes_are_not(
     client: Client, daemon: FakeDaemon
 ) -> None:
-    """A write that may have happened says so."""
+    """The error of a write that may have happened says so."""
     lost: list[int] = []
 
-    def first_lost(peer: Peer, id: int, params: dict[str, Any]) -> None:
+    def first_lost(peer: Peer, id: int, _params: dict[str, Any]) -> None:
         lost.append(id)
         peer.hang_up() if len(lost) == 1 else peer.answer(id, entry())
 
@@ -192,8 +190,8 @@ def test_reads_are_repeated_after_a_lost_connection_and_writes_are_not(
     assert daemon.methods() == ["state.get", "state.get", "state.increment"]
 
 
-def test_send_tells_what_the_event_did(client: Client, daemon: FakeDaemon) -> None:
-    """Which runs it resumed, until when it is kept, and whether it was sent before."""
+def test_send_says_what_the_event_did(client: Client, daemon: FakeDaemon) -> None:
+    """The result has the runs it resumed, until when it is kept, and whether it was sent before."""
     answers(daemon, event_send=sent())
     assert client.events.send("paid", {"a": 1}, correlation_key="o:1") == SentEvent(
         "evt_1", "paid", "o:1", ["run_1"], None, False
@@ -216,10 +214,10 @@ def test_send_tells_what_the_event_did(client: Client, daemon: FakeDaemon) -> No
 def test_send_with_a_key_is_repeated_after_a_lost_connection(
     client: Client, daemon: FakeDaemon
 ) -> None:
-    """It is the same event; one without a key may have been sent."""
+    """With a key it is the same event; without one, the error says that it may have been sent."""
     lost: list[int] = []
 
-    def first_lost(peer: Peer, id: int, params: dict[str, Any]) -> None:
+    def first_lost(peer: Peer, id: int, _params: dict[str, Any]) -> None:
         lost.append(id)
         peer.hang_up() if len(lost) == 1 else peer.answer(id, sent(reused=True))
 
@@ -238,7 +236,7 @@ def test_event_that_timed_out_is_falsy() -> None:
 
 
 def test_awaited_state_and_events_are_the_same(project: Project, daemon: FakeDaemon) -> None:
-    """Method by method."""
+    """Each method behaves like that of the blocking client."""
     answers(
         daemon,
         state_get=entry(),

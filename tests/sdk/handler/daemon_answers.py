@@ -1,4 +1,4 @@
-"""What the daemon answers to an `Ask`, as far as a pass can tell: by the rules of the interface,
+"""The daemon's answers to an `Ask`, as far as a pass can see: by the rules of the interface,
 without any state of its own but the record."""
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def answer(record: Record, op: ops.Ask) -> ops.Recorded:
-    """Record what `op` asks for, and answer it."""
+    """Record what `op` asks for, and return the answer."""
     params = json.loads(op.params)
     refusal = record.refusals.get(op.step or op.method)
     if refusal is not None:
@@ -47,7 +47,7 @@ def _refuse(record: Record, op: ops.Ask, error: StackshiftError) -> ops.Recorded
 
 
 def token(record: Record, key: str, ttl_ms: int) -> ops.RecordedCall:
-    """The record of a lock that is given now."""
+    """The record of a lock that is acquired now."""
     due_us = record.clock.us + ttl_ms * 1000 if ttl_ms else 0
     until = rfc3339(due_us) if due_us else None
     body = {"key": key, "token": len(record.told), "expires_at": until}

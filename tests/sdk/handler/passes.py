@@ -28,15 +28,17 @@ PENDING = ("waiting", "retrying")
 
 
 class Hands(Clock):
-    """A clock that is moved by hand."""
+    """A clock that moves only when a test says so."""
 
     def __init__(self) -> None:
         self.us = START_US
 
     def now_us(self) -> int:
+        """Microseconds since 1970, as set by the test."""
         return self.us
 
     def pass_(self, seconds: float) -> None:
+        """Let `seconds` pass."""
         self.us += round(seconds * 1_000_000)
 
 
@@ -94,7 +96,7 @@ class Record:
         return ops.Recorded(known.due_us, known.child)
 
     def ends(self, step: str, result: Any = None, *, status: str = "", error: str = "") -> None:
-        """What `step` waited for has come."""
+        """What `step` waits for has arrived: end the step."""
         known = self.recorded_calls[step]
         if known.phase == "retrying":
             self.recorded_calls[step] = known._replace(phase="running")
@@ -108,13 +110,13 @@ class Record:
         )
 
     def settle(self, step: str, known: ops.RecordedCall) -> None:
-        """The daemon has this on record from now on, and tells a pass that is under way."""
+        """Put `known` on record, as the daemon does, also for a pass that is under way."""
         self.recorded_calls[step] = known
         if self.passing is not None:
             self.passing.recorded_calls[step] = known
 
     def asked(self) -> list[tuple[str, str, Any]]:
-        """All that was asked, and by which call: `(step, method, params)`."""
+        """All requests, and the calls that made them: `(step, method, params)`."""
         return [
             (op.step, op.method, json.loads(op.params))
             for op in self.told
@@ -126,11 +128,12 @@ class Record:
         return [op.step for op in self.performed]
 
     def kinds(self) -> list[str]:
+        """The names of the ops that were recorded, in order."""
         return [type(op).__name__ for op in self.told]
 
 
 class Ended(NamedTuple):
-    """How a pass ended: it returned `value`, raised `error`, or waits for the steps `parked`."""
+    """How a pass ended: it returned `value`, raised `error`, or waits for the steps in `parked`."""
 
     value: Any = None
     error: BaseException | None = None
@@ -146,10 +149,12 @@ class ThreadPort:
         self.parked: list[str] = []
 
     def tell(self, op: ops.Tell) -> ops.Recorded:
+        """Record `op`; unwinds if the pass is being unwound, as the worker does."""
         self._refuse()
         return self._record.take(op)
 
     def park(self, op: ops.Park) -> ops.RecordedCall:
+        """The outcome of the step if it has one; otherwise unwinds the pass."""
         self._refuse()
         known = self._record.recorded_calls[op.step]
         if known.phase not in PENDING:
@@ -160,6 +165,7 @@ class ThreadPort:
         raise Unwinding("waits")
 
     def perform(self, op: ops.Perform) -> Any:
+        """Call the function of the step on this thread."""
         self._refuse()
         self._record.performed.append(op)
         inside = current_step.set(op.step)
@@ -168,7 +174,8 @@ class ThreadPort:
         finally:
             current_step.reset(inside)
 
-    def progress(self, done: float, total: float | None, message: str) -> None:
+    def progress(self, done: float, _total: float | None, _message: str) -> None:
+        """Note `done`; unwinds if the pass is being unwound."""
         self._refuse()
         self._record.progress.append(done)
 
@@ -178,7 +185,7 @@ class ThreadPort:
 
 
 class LoopPort:
-    """Drives an `async def` handler; a wait that is not over is never answered."""
+    """Drives an `async def` handler; never answers a wait that is not over."""
 
     def __init__(self, record: Record, pass_: Pass) -> None:
         self._record = record
@@ -187,11 +194,13 @@ class LoopPort:
         self.answered = 0
 
     async def tell(self, op: ops.Tell) -> ops.Recorded:
+        """Record `op` after a turn of the loop, as a worker that waits for the daemon."""
         await asyncio.sleep(0)
         self.answered += 1
         return self._record.take(op)
 
     async def park(self, op: ops.Park) -> ops.RecordedCall:
+        """The outcome of the step if it has one; otherwise never returns."""
         known = self._record.recorded_calls[op.step]
         if known.phase in PENDING:
             self.parked.append(op.step)
@@ -199,6 +208,7 @@ class LoopPort:
         return self._record.recorded_calls[op.step]
 
     async def perform(self, op: ops.Perform) -> Any:
+        """Call the function of the step on the loop, and await what it returns."""
         self._record.performed.append(op)
         inside = current_step.set(op.step)
         try:
@@ -208,12 +218,13 @@ class LoopPort:
             self.answered += 1
             current_step.reset(inside)
 
-    def progress(self, done: float, total: float | None, message: str) -> None:
+    def progress(self, done: float, _total: float | None, _message: str) -> None:
+        """Note `done`."""
         self._record.progress.append(done)
 
 
 def play(handler: Callable[[JobContext[Any]], Any], record: Record) -> Ended:
-    """One pass of a `def` handler."""
+    """Run one pass of a `def` handler."""
     pass_ = record.passing = Pass(dict(record.recorded_calls), record.clock)
     port = ThreadPort(record, pass_)
     context = JobContext(facts(record), pass_, port)
@@ -227,7 +238,7 @@ def play(handler: Callable[[JobContext[Any]], Any], record: Record) -> Ended:
 
 
 def play_async(handler: Callable[[AsyncJobContext[Any]], Awaitable[Any]], record: Record) -> Ended:
-    """One pass of an `async def` handler; it is left when nothing moves any more."""
+    """Run one pass of an `async def` handler; it ends when all of its branches wait."""
     pass_ = record.passing = Pass(dict(record.recorded_calls), record.clock)
     port = LoopPort(record, pass_)
     context = AsyncJobContext(facts(record), pass_, port)
@@ -254,6 +265,7 @@ def play_async(handler: Callable[[AsyncJobContext[Any]], Awaitable[Any]], record
 
 
 def facts(record: Record) -> Facts[Any]:
+    """The facts of the run `run_1`, in its first attempt, with the payload of `record`."""
     return Facts(
         payload=record.payload,
         run_id="run_1",
@@ -268,7 +280,7 @@ def facts(record: Record) -> Facts[Any]:
 
 
 def play_either(kind: str, call: Callable[[Any], Any], record: Record) -> Ended:
-    """One pass of a handler, `def` or `async def`, that makes the one `call` and returns what it
+    """Run one pass of a handler, `def` or `async def`, that makes one `call` and returns what it
     gives."""
     if kind == "def":
         return play(call, record)

@@ -1,4 +1,4 @@
-"""What is particular to `async def` handlers: tasks, gather, and identity taken at the call."""
+"""What is special about `async def` handlers: tasks, gather, and the identity of calls."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Context = AsyncJobContext[Any]
 
 
 def test_gathered_steps_of_one_name_keep_their_identity() -> None:
-    """It is taken when `run` is called, not when the task gets its turn."""
+    """A step gets its identity when `run` is called, not when its task runs."""
     record = Record()
 
     async def fetch(n: int) -> int:
@@ -33,7 +33,7 @@ def test_gathered_steps_of_one_name_keep_their_identity() -> None:
 
 
 def test_steps_awaited_in_another_order_than_called_keep_their_identity() -> None:
-    """The second one called is `page#2`, whenever it is awaited."""
+    """The second one that is called is `page#2`, whenever it is awaited."""
     record = Record()
 
     async def handler(ctx: Context) -> list[int]:
@@ -46,7 +46,7 @@ def test_steps_awaited_in_another_order_than_called_keep_their_identity() -> Non
 
 
 def test_name_used_from_two_tasks_is_refused_at_once() -> None:
-    """Which of them comes first is chance; the error says what to do, and is not retryable."""
+    """Their order is random; the error says what to do, and is not retryable."""
     record = Record()
 
     async def handler(ctx: Context) -> Any:
@@ -61,7 +61,7 @@ def test_name_used_from_two_tasks_is_refused_at_once() -> None:
 
 
 def test_branches_with_names_of_their_own_are_fine() -> None:
-    """Each task keeps its count."""
+    """Each task counts its own occurrences."""
     record = Record()
 
     async def handler(ctx: Context) -> Any:
@@ -75,7 +75,7 @@ def test_branches_with_names_of_their_own_are_fine() -> None:
 
 
 def test_async_and_plain_functions_are_steps() -> None:
-    """Both are recorded alike."""
+    """Both are recorded in the same way."""
     record = Record()
 
     async def slow() -> tuple[int, int]:
@@ -88,8 +88,8 @@ def test_async_and_plain_functions_are_steps() -> None:
     assert play_async(handler, record) == play_async(handler, record) == Ended([[1, 2], [3]])
 
 
-def test_every_branch_waits_then_the_pass_is_left() -> None:
-    """Nothing of it stays; the next pass goes on with what has come."""
+def test_pass_ends_when_every_branch_waits() -> None:
+    """Nothing of it remains; the next pass continues with what has arrived."""
     record = Record()
 
     async def handler(ctx: Context) -> Any:
@@ -107,7 +107,7 @@ def test_every_branch_waits_then_the_pass_is_left() -> None:
 
 
 def test_failures_replay_alike() -> None:
-    """Of steps and of children."""
+    """Failures of steps and of children are the same on every pass."""
     record = Record()
     causes: list[BaseException | None] = []
 
@@ -130,8 +130,8 @@ def test_failures_replay_alike() -> None:
     assert record.calls() == ["a"]
 
 
-def test_cancelled_step_is_no_failure_of_it() -> None:
-    """A pass that is dropped records nothing more."""
+def test_cancelled_step_has_not_failed() -> None:
+    """A pass that is dropped records nothing further."""
     record = Record()
 
     async def act() -> None:
@@ -148,7 +148,7 @@ def test_cancelled_step_is_no_failure_of_it() -> None:
 
 
 def test_reads_are_awaited_and_replay() -> None:
-    """As those of a `def` handler, and under the same names."""
+    """They behave like those of a `def` handler, and are recorded under the same names."""
     record = Record()
 
     async def handler(ctx: Context) -> Any:
@@ -162,7 +162,7 @@ def test_reads_are_awaited_and_replay() -> None:
 
 
 def test_step_inside_a_step_is_refused() -> None:
-    """Also from a task that the step's function makes."""
+    """Also in a task that the step's function creates."""
     record = Record()
 
     async def handler(ctx: Context) -> Any:

@@ -20,15 +20,17 @@ Context = JobContext[Any]
 
 
 def python(code: str) -> list[str]:
+    """The command that runs `code` with the interpreter of the tests."""
     return [sys.executable, "-c", code]
 
 
 def ran(code: str, record: Record | None = None, **options: Any) -> Ended:
+    """One pass of a handler that runs `code` as the command step `tool`."""
     return play(lambda ctx: ctx.step.command("tool", python(code), **options), record or Record())
 
 
 def test_program_is_run_once_and_its_outcome_recorded() -> None:
-    """Exit code and both streams, the same on every pass."""
+    """The exit code and both streams are the same on every pass."""
     record = Record()
     code = "import sys; print('out'); print('err', file=sys.stderr)"
     expected = Ended({"exit_code": 0, "stdout": "out\n", "stderr": "err\n"})
@@ -37,7 +39,7 @@ def test_program_is_run_once_and_its_outcome_recorded() -> None:
 
 
 def test_status_other_than_zero_fails_the_step_unless_it_is_not_checked() -> None:
-    """What the program said is in the error."""
+    """The error contains what the program wrote."""
     code = "import sys; print('no such picture', file=sys.stderr); sys.exit(3)"
     failed = ran(code).error
     assert isinstance(failed, StepFailed)
@@ -48,40 +50,40 @@ def test_status_other_than_zero_fails_the_step_unless_it_is_not_checked() -> Non
     assert ran(code, check=False).value["exit_code"] == 3
 
 
-def test_program_that_is_not_there_fails_the_step() -> None:
-    """With the error of the system."""
+def test_missing_program_fails_the_step() -> None:
+    """The step fails with the system's error."""
     failed = play(lambda ctx: ctx.step.command("tool", ["/no/such/program"]), Record()).error
     assert isinstance(failed, StepFailed)
     assert failed.type == "FileNotFoundError"
 
 
 def test_environment_is_added_to() -> None:
-    """What is there stays."""
+    """The variables that exist stay."""
     code = "import os; print(os.environ['ADDED'], 'PATH' in os.environ)"
     assert ran(code, env={"ADDED": "yes"}).value["stdout"] == "yes True\n"
 
 
-def test_program_reads_nothing_of_ours() -> None:
+def test_program_cannot_read_our_standard_input() -> None:
     """Its standard input is empty."""
     assert ran("import sys; print(repr(sys.stdin.read()))").value["stdout"] == "''\n"
 
 
 def test_only_the_end_of_a_long_output_is_kept() -> None:
-    """There programs say what went wrong."""
+    """The end is where programs say what went wrong."""
     code = f"print('begin' + 'x' * {2 * TAIL_BYTES} + 'end')"
     told = ran(code).value["stdout"]
     assert len(told) == TAIL_BYTES
     assert told.endswith("end\n")
 
 
-def test_output_that_is_not_text_is_still_told() -> None:
-    """What is no UTF-8 is replaced, so that JSON can hold it."""
+def test_output_that_is_not_text_is_still_returned() -> None:
+    """Bytes that are not UTF-8 are replaced, so that JSON can hold the text."""
     code = "import sys; sys.stdout.buffer.write(b'a\\xffb')"
     assert ran(code).value["stdout"] == "a\ufffdb"
 
 
 def test_timeout_kills_the_whole_group(tmp_path: Path) -> None:
-    """Also what the program has started itself, which would go on else."""
+    """So programs that it has started itself do not continue."""
     told = tmp_path / "grandchild"
     script = f"sleep 600 & echo $! > {told}.new; mv {told}.new {told}; wait"
     failed = play(

@@ -1,4 +1,4 @@
-"""Waits for events: asked once, durable, and the same event on every later pass."""
+"""Waits for events: requested once, durable, and ended by the same event on every later pass."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ AT = datetime(2026, 11, 22, 6, 57, 11, tzinfo=UTC)
 def came(
     name: str, payload: Any = None, key: str | None = None, *, timed_out: bool = False
 ) -> dict[str, Any]:
-    """What the daemon tells of an event that has come."""
+    """The outcome of a wait, as the daemon sends it when the event has arrived."""
     return {
         "id": "evt_1",
         "name": name,
@@ -42,8 +42,8 @@ TIMED_OUT = {
 
 
 @KINDS
-def test_event_that_comes_later_ends_the_wait(kind: str) -> None:
-    """The pass is left meanwhile; every later one gets the same event and asks nothing."""
+def test_event_that_arrives_later_ends_the_wait(kind: str) -> None:
+    """The pass ends meanwhile; every later one gets the same event and asks for nothing."""
     record = Record()
 
     def call(ctx: Any) -> Any:
@@ -62,9 +62,10 @@ def test_event_that_comes_later_ends_the_wait(kind: str) -> None:
 
 
 class Kept(Record):
-    """A daemon that has kept an event for whoever waits first."""
+    """A daemon that has kept an event for the first wait."""
 
     def take(self, op: Any) -> Any:
+        """Record `op`; a wait ends at once with the event `paid`."""
         answer = super().take(op)
         if isinstance(op, Ask):
             self.ends(op.step, came("paid", 7))
@@ -72,8 +73,8 @@ class Kept(Record):
 
 
 @KINDS
-def test_event_that_came_before_is_given_at_once(kind: str) -> None:
-    """The pass goes on with it."""
+def test_event_that_arrived_before_is_returned_at_once(kind: str) -> None:
+    """The pass continues with it."""
     record = Kept()
     ended = play_either(kind, lambda ctx: ctx.step.wait_for_event("paid"), record)
     assert (ended.parked, ended.value.payload, ended.value.correlation_key) == ((), 7, None)
@@ -83,8 +84,8 @@ def test_event_that_came_before_is_given_at_once(kind: str) -> None:
 
 
 @KINDS
-def test_wait_that_timed_out_gives_an_event_that_is_falsy(kind: str) -> None:
-    """With the name that was waited for, and nothing else."""
+def test_wait_that_timed_out_returns_an_event_that_is_falsy(kind: str) -> None:
+    """It has the name that was waited for, and nothing else."""
     record = Record()
 
     def call(ctx: Any) -> Any:
@@ -101,7 +102,7 @@ def test_wait_that_timed_out_gives_an_event_that_is_falsy(kind: str) -> None:
 
 @KINDS
 def test_first_of_several_events_is_taken(kind: str) -> None:
-    """All are asked for in one wait; which it was can be told."""
+    """One wait is for all of them, and its result says which one arrived."""
     record = Record()
 
     def call(ctx: Any) -> Any:
@@ -117,7 +118,7 @@ def test_first_of_several_events_is_taken(kind: str) -> None:
 
 @KINDS
 def test_wait_for_several_that_timed_out_names_none(kind: str) -> None:
-    """It was not one of them more than another."""
+    """None of the events has priority."""
     record = Record()
 
     def call(ctx: Any) -> Any:
@@ -129,8 +130,8 @@ def test_wait_for_several_that_timed_out_names_none(kind: str) -> None:
     assert play_either(kind, call, record) == Ended(Event("", timed_out=True))
 
 
-def test_waits_for_one_event_are_told_apart_by_occurrence() -> None:
-    """A handler that waits in a loop gets one event after the other."""
+def test_waits_for_one_event_are_distinguished_by_occurrence() -> None:
+    """A handler that waits in a loop gets one event after another."""
     record = Record()
 
     def handler(ctx: JobContext[Any]) -> list[Any]:
@@ -143,8 +144,8 @@ def test_waits_for_one_event_are_told_apart_by_occurrence() -> None:
     assert play(handler, record) == Ended([1, 2])
 
 
-def test_name_of_a_wait_may_be_another_than_that_of_the_event() -> None:
-    """Two branches may so wait for one event."""
+def test_wait_can_have_another_name_than_its_event() -> None:
+    """So two branches can wait for the same event."""
     record = Record()
 
     async def handler(ctx: AsyncJobContext[Any]) -> Any:
@@ -159,8 +160,8 @@ def test_name_of_a_wait_may_be_another_than_that_of_the_event() -> None:
     assert play_async(handler, record) == Ended([0, 1])
 
 
-def test_wait_that_is_over_goes_on_while_another_branch_waits() -> None:
-    """Each branch has its own."""
+def test_branch_whose_wait_is_over_continues_while_another_waits() -> None:
+    """Each branch has a wait of its own."""
     record = Record()
 
     async def handler(ctx: AsyncJobContext[Any]) -> Any:
@@ -179,7 +180,7 @@ def test_wait_that_is_over_goes_on_while_another_branch_waits() -> None:
 
 
 def test_wait_inside_a_step_is_refused() -> None:
-    """A step's function is one act: it cannot be left and come back to."""
+    """A step's function cannot be suspended and resumed."""
     record = Record()
 
     def handler(ctx: JobContext[Any]) -> None:
@@ -207,14 +208,14 @@ MISTAKES: dict[str, Callable[[Any], Any]] = {
 @KINDS
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_mistake_in_a_wait_is_refused_before_it_begins(kind: str, mistake: str) -> None:
-    """Nothing is asked; it would come back each time."""
+    """Nothing is requested, and the error is not retryable."""
     record = Record()
     assert isinstance(play_either(kind, MISTAKES[mistake], record).error, Usage)
     assert record.told == []
 
 
-def test_event_whose_name_cannot_be_that_of_a_step_needs_a_name() -> None:
-    """The error says how to give one; with one it is waited for."""
+def test_wait_for_an_event_that_cannot_name_a_step_needs_a_name() -> None:
+    """The error says how to give one, and with one the wait begins."""
     record = Record()
     error = play(lambda ctx: ctx.step.wait_for_event("order#paid"), record).error
     assert isinstance(error, Usage)

@@ -1,4 +1,4 @@
-"""Locks that a handler holds: over passes, left in good order or not, and lost.
+"""Locks that a handler holds: across passes, after normal and other exits, and when lost.
 
 `record.busy` are locks that another has; `record.clock` is the time by which a lock runs out.
 """
@@ -36,14 +36,15 @@ START = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=START_US)
 
 
 def check(step: str) -> tuple[str, str, Any]:
+    """The request by which the call `step` checks that the lock `k` is still held."""
     return (step, "lock.check", {"lock": "[lock k]"})
 
 
 # --- Taken and left ------------------------------------------------------------------------
 
 
-def test_lock_is_taken_once_and_let_go_once() -> None:
-    """A pass after it asks for nothing, and has the same token."""
+def test_lock_is_acquired_once_and_released_once() -> None:
+    """A later pass asks for nothing, and has the same token."""
     record = Record()
 
     def handler(ctx: Context) -> Any:
@@ -57,8 +58,8 @@ def test_lock_is_taken_once_and_let_go_once() -> None:
     assert record.recorded_calls["[lock k]"].phase == "left"
 
 
-def test_async_lock_is_taken_once_and_let_go_once() -> None:
-    """As that of a `def` handler."""
+def test_async_lock_is_acquired_once_and_released_once() -> None:
+    """It behaves like that of a `def` handler."""
     record = Record()
 
     async def handler(ctx: AsyncJobContext[Any]) -> Any:
@@ -72,8 +73,8 @@ def test_async_lock_is_taken_once_and_let_go_once() -> None:
     assert record.asked() == [asked, LEFT]
 
 
-def test_lock_that_another_has_is_waited_for_durably() -> None:
-    """The pass is left; the lock comes with the record."""
+def test_wait_for_a_held_lock_is_durable() -> None:
+    """The pass ends, and the record brings the lock."""
     record = Record()
     record.busy.add("k")
 
@@ -91,8 +92,8 @@ def test_lock_that_another_has_is_waited_for_durably() -> None:
     assert record.calls() == ["s"]
 
 
-def test_lock_that_was_not_had_in_time_raises_on_every_pass() -> None:
-    """`LockHeld`, with who has it."""
+def test_lock_that_was_not_acquired_in_time_raises_on_every_pass() -> None:
+    """It raises `LockHeld`, which names the holder."""
     record = Record()
     record.busy.add("k")
 
@@ -111,7 +112,7 @@ def test_lock_that_was_not_had_in_time_raises_on_every_pass() -> None:
 
 
 def test_lock_that_is_not_waited_for_is_refused_at_once_and_on_every_pass() -> None:
-    """`wait=0`; the handler may do something else, and does so on a replay."""
+    """With `wait=0` the handler can do something else, and does the same on a replay."""
     record = Record()
     record.refusals["[lock k]"] = LockHeld("held by run_2", owner="run_2")
 
@@ -128,8 +129,8 @@ def test_lock_that_is_not_waited_for_is_refused_at_once_and_on_every_pass() -> N
     assert record.asked() == [(*ASKED[:2], {**ASKED[2], "wait_ms": 0})]
 
 
-def test_lock_is_kept_over_a_wait_within_its_block() -> None:
-    """Unwinding lets go of nothing, and asks nothing."""
+def test_lock_is_kept_during_a_wait_in_its_block() -> None:
+    """Unwinding releases nothing and asks for nothing."""
     record = Record()
 
     def handler(ctx: Context) -> str:
@@ -145,8 +146,8 @@ def test_lock_is_kept_over_a_wait_within_its_block() -> None:
     assert record.asked() == [ASKED, LEFT]
 
 
-def test_async_lock_is_kept_over_a_wait_within_its_block() -> None:
-    """Its tasks are cancelled, which is no way to leave a block for good."""
+def test_async_lock_is_kept_during_a_wait_in_its_block() -> None:
+    """Its tasks are cancelled, which does not leave the block for good."""
     record = Record()
 
     async def handler(ctx: AsyncJobContext[Any]) -> str:
@@ -161,8 +162,8 @@ def test_async_lock_is_kept_over_a_wait_within_its_block() -> None:
     assert record.asked() == [ASKED, LEFT]
 
 
-def test_block_of_a_lock_within_a_finally_asks_nothing_while_the_pass_is_left() -> None:
-    """Every call unwinds again, also that which takes a lock."""
+def test_lock_in_a_finally_asks_for_nothing_while_the_pass_is_unwound() -> None:
+    """Every call unwinds again, also one that acquires a lock."""
     record = Record()
 
     def handler(ctx: Context) -> None:
@@ -176,8 +177,8 @@ def test_block_of_a_lock_within_a_finally_asks_nothing_while_the_pass_is_left() 
     assert record.asked() == []
 
 
-def test_lock_is_let_go_when_an_exception_leaves_its_block() -> None:
-    """Nobody waits for the run's next attempt; the exception goes its way."""
+def test_lock_is_released_when_an_exception_leaves_its_block() -> None:
+    """Others need not wait for the run's next attempt, and the exception propagates."""
     record = Record()
 
     def fails() -> None:
@@ -193,7 +194,7 @@ def test_lock_is_let_go_when_an_exception_leaves_its_block() -> None:
 
 
 def test_exception_that_was_caught_outside_of_the_block_replays() -> None:
-    """The lock is not held any more, and what was recorded under it is answered all the same."""
+    """The lock is no longer held, but what was recorded under it is still answered."""
     record = Record()
 
     def fails() -> None:
@@ -211,7 +212,7 @@ def test_exception_that_was_caught_outside_of_the_block_replays() -> None:
     assert record.asked() == [ASKED, RAISED]
 
 
-def test_cancelled_task_lets_go_of_its_lock() -> None:
+def test_cancelled_task_releases_its_lock() -> None:
     """A branch that the handler itself cancels has left its block for good."""
     record = Record()
 
@@ -232,7 +233,7 @@ def test_cancelled_task_lets_go_of_its_lock() -> None:
     assert record.asked() == [ASKED, RAISED]
 
 
-def test_lock_is_taken_again_after_it_was_left() -> None:
+def test_lock_can_be_acquired_again_after_its_block() -> None:
     """The second time is another call."""
     record = Record()
 
@@ -275,7 +276,7 @@ CALLS: dict[str, tuple[str, Callable[[Any], Any]]] = {
 
 @pytest.mark.parametrize("name", CALLS)
 def test_first_call_after_the_lock_ran_out_raises_and_does_nothing(name: str) -> None:
-    """Whatever it is; and it raises again on every pass."""
+    """Whatever call it is, and on every later pass again."""
     step, call = CALLS[name]
     record = Record()
 
@@ -294,19 +295,19 @@ def test_first_call_after_the_lock_ran_out_raises_and_does_nothing(name: str) ->
 
 
 def test_item_of_a_map_does_not_run_once_the_lock_is_lost() -> None:
-    """Also on the threads of a map."""
+    """This holds on the threads of a map, too."""
     record = Record()
 
     def handler(ctx: Context) -> None:
         with ctx.state.lock("k", ttl="30s"):
-            ctx.step.map("item", lambda n: record.clock.pass_(20), range(3), concurrency=1)
+            ctx.step.map("item", lambda _n: record.clock.pass_(20), range(3), concurrency=1)
 
     assert isinstance(play(handler, record).error, LockLost)
     assert record.calls() == ["item[0]", "item[1]"]
 
 
 def test_step_is_not_tried_again_once_the_lock_is_lost() -> None:
-    """Its backoff may be longer than the lock was."""
+    """The backoff may be longer than the ttl of the lock."""
     record = Record()
 
     def handler(ctx: Context) -> None:
@@ -325,7 +326,7 @@ def test_step_is_not_tried_again_once_the_lock_is_lost() -> None:
 
 
 def test_lock_that_the_daemon_says_is_gone_is_lost_whatever_the_clock_says() -> None:
-    """The frame that tells so may come in the middle of a step."""
+    """The daemon may say so in the middle of a step."""
     record = Record()
 
     def gone() -> None:
@@ -342,7 +343,7 @@ def test_lock_that_the_daemon_says_is_gone_is_lost_whatever_the_clock_says() -> 
 
 
 def test_clock_that_is_ahead_of_the_daemons_loses_no_lock() -> None:
-    """The daemon is asked, and says that it is still held."""
+    """The daemon is asked, and says that the lock is still held."""
     record = Record()
 
     def ahead() -> None:
@@ -363,7 +364,7 @@ def test_clock_that_is_ahead_of_the_daemons_loses_no_lock() -> None:
 
 
 def test_lock_that_ran_out_within_its_block_raises_at_its_end_on_every_pass() -> None:
-    """What was done last may have been done by another too."""
+    """Another holder may have done the last thing as well."""
     record = Record()
 
     def handler(ctx: Context) -> str:
@@ -380,8 +381,8 @@ def test_lock_that_ran_out_within_its_block_raises_at_its_end_on_every_pass() ->
     assert record.asked()[1:] == [LEFT]
 
 
-def test_exception_on_its_way_is_not_replaced_by_the_loss_of_a_lock() -> None:
-    """It tells more."""
+def test_exception_in_the_block_is_not_replaced_by_the_loss_of_the_lock() -> None:
+    """The exception says more."""
     record = Record()
 
     def handler(ctx: Context) -> None:
@@ -393,8 +394,8 @@ def test_exception_on_its_way_is_not_replaced_by_the_loss_of_a_lock() -> None:
         assert isinstance(play(handler, record).error, ValueError)
 
 
-def test_calls_on_record_are_answered_also_after_the_lock_is_lost() -> None:
-    """A replay takes the way that the first pass took."""
+def test_recorded_calls_are_answered_even_after_the_lock_is_lost() -> None:
+    """A replay takes the same path as the first pass."""
     record = Record()
 
     def handler(ctx: Context) -> str:
@@ -414,8 +415,8 @@ def test_calls_on_record_are_answered_also_after_the_lock_is_lost() -> None:
     assert record.calls() == ["s", "long", "amends"]
 
 
-def test_lock_that_ran_out_over_a_wait_is_lost_at_the_next_call() -> None:
-    """The pass that comes back has the lock's end from the record."""
+def test_lock_that_ran_out_during_a_wait_is_lost_at_the_next_call() -> None:
+    """The next pass knows from the record when the lock ends."""
     record = Record()
 
     def handler(ctx: Context) -> None:
@@ -431,7 +432,7 @@ def test_lock_that_ran_out_over_a_wait_is_lost_at_the_next_call() -> None:
 
 
 def test_call_in_a_step_is_refused_once_the_lock_is_lost() -> None:
-    """A function that takes longer than the lock must not write over what the next has."""
+    """A function that outlasts the lock must not overwrite what the next holder wrote."""
     record = Record()
 
     def handler(ctx: Context) -> None:
@@ -448,8 +449,8 @@ def test_call_in_a_step_is_refused_once_the_lock_is_lost() -> None:
     assert record.asked() == [(*ASKED[:2], {**ASKED[2], "ttl_ms": 30_000}), check("")]
 
 
-def test_branch_outside_of_the_block_is_not_held_to_the_lock() -> None:
-    """Only what is called within the block depends on it."""
+def test_branch_outside_of_the_block_does_not_need_the_lock() -> None:
+    """Only calls within the block depend on the lock."""
     record = Record()
 
     async def handler(ctx: AsyncJobContext[Any]) -> str:
@@ -473,8 +474,8 @@ def test_branch_outside_of_the_block_is_not_held_to_the_lock() -> None:
     assert record.calls() == ["long", "other"]
 
 
-def test_tasks_made_within_the_block_are_held_to_the_lock() -> None:
-    """A gather within it is the usual way to work under a lock."""
+def test_tasks_created_in_the_block_need_the_lock() -> None:
+    """A gather in the block is the usual way to work under a lock."""
     record = Record()
 
     async def handler(ctx: AsyncJobContext[Any]) -> None:
@@ -489,8 +490,8 @@ def test_tasks_made_within_the_block_are_held_to_the_lock() -> None:
     assert record.calls() == ["long"]
 
 
-def test_task_that_outlives_the_block_is_not_held_to_the_lock() -> None:
-    """The block was left in good order; what comes then needs it no more."""
+def test_task_that_outlives_the_block_does_not_need_the_lock() -> None:
+    """The block ended normally, and what comes later does not need the lock."""
     record = Record()
 
     async def handler(ctx: AsyncJobContext[Any]) -> str:
@@ -510,8 +511,8 @@ def test_task_that_outlives_the_block_is_not_held_to_the_lock() -> None:
     assert [method for _, method, _ in record.asked()] == ["lock.acquire", "lock.release"]
 
 
-def test_call_that_is_new_in_a_block_that_was_left_is_an_error_that_says_so() -> None:
-    """The code has changed; doing it without the lock would be worse."""
+def test_new_call_in_a_block_that_was_left_is_an_error_that_says_so() -> None:
+    """The code has changed, and making the call without the lock would be worse."""
     record = Record()
 
     def old(ctx: Context) -> None:
@@ -532,8 +533,8 @@ def test_call_that_is_new_in_a_block_that_was_left_is_an_error_that_says_so() ->
     assert record.calls() == ["s"]
 
 
-def test_without_a_lock_nothing_is_asked_about_locks() -> None:
-    """What is not used costs nothing."""
+def test_handler_without_a_lock_asks_nothing_about_locks() -> None:
+    """A handler that does not use locks pays nothing for them."""
     record = Record()
 
     def handler(ctx: Context) -> None:
@@ -551,7 +552,7 @@ def test_without_a_lock_nothing_is_asked_about_locks() -> None:
 
 
 def test_extended_lock_is_held_for_longer() -> None:
-    """From now on for its new ttl; on record like any call."""
+    """It is held for the new ttl from now on, and the call is recorded like any other."""
     record = Record()
 
     def handler(ctx: Context) -> Any:
@@ -571,7 +572,7 @@ def test_extended_lock_is_held_for_longer() -> None:
 
 
 def test_replayed_extension_does_not_shorten_the_lock() -> None:
-    """It was extended once more since; the record of the lock says until when."""
+    """It may have been extended again since; the record of the lock says until when."""
     record = Record()
 
     def handler(ctx: Context) -> str:
@@ -591,7 +592,7 @@ def test_replayed_extension_does_not_shorten_the_lock() -> None:
 
 
 def test_lock_is_extended_from_within_a_step() -> None:
-    """At once and without a record: a long function keeps its lock so."""
+    """It takes effect at once and is not recorded, so that a long function can keep its lock."""
     record = Record()
 
     def handler(ctx: Context) -> str:
@@ -609,7 +610,7 @@ def test_lock_is_extended_from_within_a_step() -> None:
 
 
 def test_lost_lock_cannot_be_extended() -> None:
-    """It may be another's by now."""
+    """Somebody else may hold it by now."""
     record = Record()
 
     async def handler(ctx: AsyncJobContext[Any]) -> None:
@@ -626,7 +627,7 @@ def test_lost_lock_cannot_be_extended() -> None:
 
 
 def test_lock_inside_a_step_is_refused() -> None:
-    """A step is one act; what it needs, the handler takes around it."""
+    """The handler acquires the lock around the step."""
     record = Record()
 
     def handler(ctx: Context) -> None:
@@ -641,7 +642,7 @@ def test_lock_inside_a_step_is_refused() -> None:
 
 
 def test_lock_from_two_tasks_is_refused() -> None:
-    """Which of them had it could not be told on a replay."""
+    """A replay could not say which of them had it."""
 
     async def handler(ctx: AsyncJobContext[Any]) -> None:
         async def branch() -> None:
@@ -656,7 +657,7 @@ def test_lock_from_two_tasks_is_refused() -> None:
 
 
 def test_lock_object_is_one_acquisition() -> None:
-    """Entered again, it would be the first one's record."""
+    """Entered again, it would find the record of the first time."""
 
     def handler(ctx: Context) -> None:
         lock = ctx.state.lock("k")
@@ -668,8 +669,8 @@ def test_lock_object_is_one_acquisition() -> None:
     assert isinstance(play(handler, Record()).error, Usage)
 
 
-def test_token_is_there_within_the_block_alone() -> None:
-    """Before, there is none; and after it nothing may be extended."""
+def test_lock_has_a_token_in_its_block_only() -> None:
+    """Before the block there is none, and after it the lock cannot be extended."""
 
     def handler(ctx: Context) -> None:
         lock = ctx.state.lock("k", ttl=30)
@@ -684,8 +685,8 @@ def test_token_is_there_within_the_block_alone() -> None:
     assert not any(isinstance(op, RecordResult) for op in record.told)
 
 
-def test_lock_that_is_never_entered_stands_among_what_was_forgotten() -> None:
-    """A lock that nobody holds protects nothing."""
+def test_lock_that_is_never_entered_counts_as_forgotten() -> None:
+    """A lock that is never acquired protects nothing."""
     record = Record()
     play(lambda ctx: ctx.state.lock("k") and None, record)
     assert record.passing is not None

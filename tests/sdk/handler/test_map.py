@@ -1,4 +1,4 @@
-"""`step.map`: one step an item, in parallel, results in order; for both kinds of handlers."""
+"""`step.map`: one step per item, in parallel, results in order, for both kinds of handlers."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ Mapped = Callable[..., Ended]
 
 
 def threads(record: Record, fn: Any, items: Iterable[Any], **options: Any) -> Ended:
+    """One pass of a `def` handler that maps `fn` over `items`."""
     return play(lambda ctx: ctx.step.map("resize", fn, items, **options), record)
 
 
 def tasks(record: Record, fn: Any, items: Iterable[Any], **options: Any) -> Ended:
+    """One pass of an `async def` handler that maps `fn` over `items`."""
+
     async def handler(ctx: Any) -> Any:
         return await ctx.step.map("resize", fn, items, **options)
 
@@ -29,12 +32,13 @@ both = pytest.mark.parametrize("mapped", [threads, tasks])
 
 
 def double(n: int) -> int:
+    """The function that most of the maps apply."""
     return 2 * n
 
 
 @both
 def test_items_are_steps_and_results_come_in_order(mapped: Mapped) -> None:
-    """`resize[0]` and so on; nothing is recorded for the map itself."""
+    """They are named `resize[0]` and so on; nothing is recorded for the map itself."""
     record = Record()
     items = list(range(20))
     assert mapped(record, double, items) == Ended([2 * n for n in items])
@@ -46,13 +50,13 @@ def test_items_are_steps_and_results_come_in_order(mapped: Mapped) -> None:
 @both
 @pytest.mark.parametrize("items", [[], [1]])
 def test_few_items_are_fine(mapped: Mapped, items: list[int]) -> None:
-    """None at all too."""
+    """Also none at all."""
     assert mapped(Record(), double, items) == Ended([2 * n for n in items])
 
 
 @both
 def test_crash_runs_again_only_items_that_are_not_recorded(mapped: Mapped) -> None:
-    """What is on record stays."""
+    """The recorded results stay."""
     record = Record()
     mapped(record, double, [1, 2, 3])
     del record.recorded_calls["resize[1]"]
@@ -62,7 +66,7 @@ def test_crash_runs_again_only_items_that_are_not_recorded(mapped: Mapped) -> No
 
 @both
 def test_items_that_fail_let_the_others_finish_then_the_lowest_raises(mapped: Mapped) -> None:
-    """Whichever failed first in time."""
+    """Whichever item failed first."""
 
     def picky(n: int) -> int:
         if n in (1, 3):
@@ -80,7 +84,7 @@ def test_items_that_fail_let_the_others_finish_then_the_lowest_raises(mapped: Ma
 
 @both
 def test_items_that_changed_are_refused(mapped: Mapped) -> None:
-    """A recorded result would answer for another item."""
+    """The recorded result would be that of another item."""
     record = Record()
     mapped(record, double, [1, 2])
     ended = mapped(record, double, [1, 3])
@@ -91,7 +95,7 @@ def test_items_that_changed_are_refused(mapped: Mapped) -> None:
 
 @both
 def test_items_that_were_added_at_the_end_are_run(mapped: Mapped) -> None:
-    """Indexes on record keep their items."""
+    """The recorded indexes keep their items."""
     record = Record()
     mapped(record, double, [1, 2])
     assert mapped(record, double, [1, 2, 3]) == Ended([2, 4, 6])
@@ -100,7 +104,7 @@ def test_items_that_were_added_at_the_end_are_run(mapped: Mapped) -> None:
 
 @both
 def test_second_map_of_the_name_has_items_of_its_own(mapped: Mapped) -> None:
-    """By occurrence, as any step."""
+    """They are distinguished by occurrence, as for any step."""
     record = Record()
     if mapped is threads:
         play(lambda ctx: [ctx.step.map("m", double, [n]) for n in (1, 2)], record)
@@ -115,7 +119,8 @@ def test_second_map_of_the_name_has_items_of_its_own(mapped: Mapped) -> None:
 
 @both
 def test_item_that_waits_for_its_next_try_leaves_the_pass(mapped: Mapped) -> None:
-    """The others are recorded; the wait outranks what failed, since it is not decided yet."""
+    """The others are recorded; the wait outranks a failure, because its outcome is not known
+    yet."""
 
     def flaky(n: int) -> int:
         if n == 1 and not opened:
@@ -134,7 +139,7 @@ def test_item_that_waits_for_its_next_try_leaves_the_pass(mapped: Mapped) -> Non
 
 @both
 def test_item_that_waits_outranks_one_that_failed(mapped: Mapped) -> None:
-    """What waits is not decided yet: the map raises when all of it is."""
+    """The map raises only when the outcome of every item is known."""
 
     def act(n: int) -> int:
         if n == 0:
@@ -157,7 +162,7 @@ def test_item_that_waits_outranks_one_that_failed(mapped: Mapped) -> None:
 @both
 @pytest.mark.parametrize("concurrency", [0, -1])
 def test_map_of_no_lanes_is_refused(mapped: Mapped, concurrency: int) -> None:
-    """It would never run an item; nothing is made up in their place."""
+    """It would never run an item."""
     record = Record()
     assert isinstance(mapped(record, double, [1], concurrency=concurrency).error, Usage)
     assert record.told == []

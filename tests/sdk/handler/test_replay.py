@@ -1,4 +1,4 @@
-"""Who a call is: its name and occurrence, taken when it is called, one branch a name."""
+"""The identity of a call: its name and occurrence, when it is called; one branch per name."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from stackshift_jobs.errors import ReplayError, Usage
 Context = JobContext[Any]
 
 
-def test_name_that_recurs_is_known_by_occurrence() -> None:
-    """`page`, `page#2`, `page#3`, each with a result of its own."""
+def test_repeated_name_is_distinguished_by_occurrence() -> None:
+    """`page`, `page#2` and `page#3` each have a result of their own."""
     record = Record()
 
     def handler(ctx: Context) -> list[Any]:
@@ -40,15 +40,15 @@ def test_loop_that_grew_runs_only_what_is_new() -> None:
 @pytest.mark.parametrize(
     ("first", "second", "told"),
     [
-        ("run", "sleep", "on record as a step; the code now asks for a sleep"),
-        ("sleep", "run", "on record as a sleep; the code now asks for a step"),
+        ("run", "sleep", "recorded as a step; the code now asks for a sleep"),
+        ("sleep", "run", "recorded as a sleep; the code now asks for a step"),
         ("start", "call", "the start of a run; the code now asks for a wait for a run"),
         ("call", "start", "a wait for a run; the code now asks for the start of a run"),
-        ("run", "map", "on record as a step; the code now asks for a map"),
+        ("run", "map", "recorded as a step; the code now asks for a map"),
     ],
 )
 def test_record_of_another_kind_is_refused(first: str, second: str, told: str) -> None:
-    """It says what is on record and what the code asks for; trying again would not help."""
+    """The error says what is recorded and what the code asks for, and is not retryable."""
     ways: dict[str, Any] = {
         "run": lambda ctx: ctx.step.run("a", int),
         "sleep": lambda ctx: ctx.step.sleep("a", 1),
@@ -66,7 +66,7 @@ def test_record_of_another_kind_is_refused(first: str, second: str, told: str) -
 
 
 def test_name_used_from_two_threads_is_refused_at_once() -> None:
-    """Which of them came first would be chance."""
+    """Their order would be random."""
     record = Record()
     caught: list[BaseException] = []
 
@@ -88,7 +88,7 @@ def test_name_used_from_two_threads_is_refused_at_once() -> None:
 
 
 def test_two_threads_with_names_of_their_own_are_fine() -> None:
-    """A branch is known by the names it uses."""
+    """Each branch is identified by the names it uses."""
     record = Record()
 
     def handler(ctx: Context) -> Any:

@@ -1,4 +1,4 @@
-"""`ctx.state` and `ctx.events`: asked once, answered from the record ever after; within a step's
+"""`ctx.state` and `ctx.events`: requested once, then answered from the record; within a step's
 function they act at once. The same for `def` and `async def` handlers."""
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ SENT |= {"resumed": ["run_2"], "kept_until": None, "reused": False}
 
 @dataclass
 class Case:
-    """What a call asks under which identity, what it is answered, and what it then gives."""
+    """A call, its identity and request, the daemon's reply, and the result of the call."""
 
     step: str
     params: dict[str, Any]
@@ -130,8 +130,8 @@ EVERY = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 
 @KINDS
 @EVERY
-def test_call_is_asked_once_and_answered_from_the_record_ever_after(kind: str, case: Case) -> None:
-    """The second pass asks nothing, and gives the same."""
+def test_call_is_made_once_and_then_answered_from_the_record(kind: str, case: Case) -> None:
+    """The second pass asks for nothing, and the result is the same."""
     record = Record()
     record.answers[case.step] = case.body
     assert play_either(kind, case.call, record) == Ended(case.gives)
@@ -145,7 +145,7 @@ def test_call_is_asked_once_and_answered_from_the_record_ever_after(kind: str, c
 @KINDS
 @EVERY
 def test_call_in_a_step_acts_at_once_and_leaves_no_record(kind: str, case: Case) -> None:
-    """It is part of the step: a replay gives the step's result, and asks nothing."""
+    """It is part of the step: a replay returns the step's result, and asks for nothing."""
     record = Record()
     record.answers[case.method] = case.body
     given: list[Any] = []
@@ -170,7 +170,7 @@ def test_call_in_a_step_acts_at_once_and_leaves_no_record(kind: str, case: Case)
 @KINDS
 @EVERY
 def test_refusal_is_recorded_and_raised_again_on_every_pass(kind: str, case: Case) -> None:
-    """With its class and its fields, and the call that it belongs to."""
+    """It has its class and its fields, and names the call that it belongs to."""
     record = Record()
     record.refusals[case.step] = Conflict("another version", hint="read it", version=7)
     first = play_either(kind, case.call, record).error
@@ -185,7 +185,7 @@ def test_refusal_is_recorded_and_raised_again_on_every_pass(kind: str, case: Cas
 
 @KINDS
 def test_refusal_in_a_step_is_raised_into_its_function(kind: str) -> None:
-    """Nothing of it is recorded; the function may deal with it."""
+    """It is not recorded, and the function can handle it."""
     record = Record()
     record.refusals["state.set"] = Conflict("another version", version=7)
 
@@ -215,7 +215,7 @@ def test_refusal_in_a_step_is_raised_into_its_function(kind: str) -> None:
 
 
 def test_caught_refusal_takes_the_same_branch_on_every_pass() -> None:
-    """What was refused once stays refused, whatever is there by then."""
+    """What was refused once stays refused, whatever has changed by then."""
     record = Record()
     record.refusals["[state.set k]"] = Conflict("taken")
     record.answers["[state.set k#2]"] = {"version": 1}
@@ -249,8 +249,8 @@ OTHER_CALLS: dict[str, Callable[[Any], Any]] = {
 
 @KINDS
 @pytest.mark.parametrize("call", OTHER_CALLS)
-def test_refusal_may_stand_under_the_name_of_any_call(kind: str, call: str) -> None:
-    """A call that was refused because a lock was lost raises that again."""
+def test_refusal_can_be_recorded_for_any_call(kind: str, call: str) -> None:
+    """A call that was refused because a lock was lost raises the same error again."""
     record = Record()
     record.recorded_calls["s"] = REFUSED
     error = play_either(kind, OTHER_CALLS[call], record).error
@@ -259,7 +259,7 @@ def test_refusal_may_stand_under_the_name_of_any_call(kind: str, call: str) -> N
 
 
 def test_refused_call_of_an_async_handler_raises_when_it_is_awaited() -> None:
-    """Not when it is made: what stands between the two is done on every pass."""
+    """It does not raise when it is called: the code in between runs on every pass."""
     record = Record()
     record.refusals["[state.set k]"] = Conflict("taken")
     between: list[int] = []
@@ -274,7 +274,7 @@ def test_refused_call_of_an_async_handler_raises_when_it_is_awaited() -> None:
     assert between == [1, 1]
 
 
-def test_calls_of_one_key_are_told_apart_by_occurrence_and_method() -> None:
+def test_calls_for_one_key_are_distinguished_by_occurrence_and_method() -> None:
     """`state.set k` twice is two calls; `state.get k` is another."""
     record = Record()
     record.answers = {
@@ -290,8 +290,8 @@ def test_calls_of_one_key_are_told_apart_by_occurrence_and_method() -> None:
     assert [step for step, _, _ in record.asked()] == list(record.answers)
 
 
-def test_keys_that_look_like_identities_are_told_apart() -> None:
-    """A key may hold brackets and `#`; a step's name may not begin like a call."""
+def test_keys_that_look_like_identities_are_distinguished() -> None:
+    """A key may contain brackets and `#`; a step's name cannot look like a call."""
     record = Record()
     keys = ["k", "k]#2", "k]", "k]@1", "[k"]
     record.answers = {f"[state.set {key}]": {"version": n} for n, key in enumerate(keys)}
@@ -308,7 +308,7 @@ def test_keys_that_look_like_identities_are_told_apart() -> None:
 
 @KINDS
 def test_every_page_of_a_list_is_a_call_of_its_own(kind: str) -> None:
-    """So each is bounded, and all of them replay."""
+    """So each has a limited size, and all of them replay."""
     record = Record()
     pages = ["[state.list ]", "[state.list ]@1", "[state.list ]@2"]
     for n, page in enumerate(pages):
@@ -332,7 +332,7 @@ def test_every_page_of_a_list_is_a_call_of_its_own(kind: str) -> None:
 
 
 def test_gathered_lists_of_one_prefix_keep_their_pages_apart() -> None:
-    """The pages belong to their list, whichever task asks for them first."""
+    """Pages belong to their list, whichever task asks for them first."""
     record = Record()
     for call in ("[state.list ]", "[state.list ]#2"):
         record.answers[call] = {"entries": [{**ENTRY, "key": "a"}], "next": "a"}
@@ -350,7 +350,7 @@ def test_gathered_lists_of_one_prefix_keep_their_pages_apart() -> None:
 
 
 def test_one_key_from_two_tasks_is_refused_and_the_error_says_what_to_do() -> None:
-    """Which comes first is chance, so a replay could not tell them apart."""
+    """Their order is random, so a replay could not distinguish them."""
     record = Record()
     record.answers["[state.increment k]"] = {"value": 1, "version": 1}
 
@@ -366,8 +366,8 @@ def test_one_key_from_two_tasks_is_refused_and_the_error_says_what_to_do() -> No
     assert "in the function of a step" in error.hint
 
 
-def test_branches_with_names_of_their_own_may_ask_about_one_key() -> None:
-    """As with steps: the name says which call is which, whoever comes first on a later pass."""
+def test_branches_with_names_of_their_own_can_use_one_key() -> None:
+    """As with steps, the name identifies the call, whatever the order on a later pass."""
     record = Record()
     for side in ("left", "right"):
         record.answers[f"[state.increment n].{side}"] = {"value": 1, "version": 1}
@@ -390,8 +390,8 @@ def test_branches_with_names_of_their_own_may_ask_about_one_key() -> None:
     assert len(record.told) == told
 
 
-def test_calls_made_in_one_task_and_gathered_are_told_apart() -> None:
-    """Their identity is taken when they are made."""
+def test_calls_made_in_one_task_and_gathered_are_distinguished() -> None:
+    """They get their identity when they are made."""
     record = Record()
     record.answers = {
         "[state.increment k]": {"value": 1, "version": 1},
@@ -435,7 +435,7 @@ MISTAKES: dict[str, Callable[[Any], Any]] = {
 @KINDS
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_mistake_is_refused_before_anything_is_asked(kind: str, mistake: str) -> None:
-    """And is not tried again."""
+    """It is not retried."""
     record = Record()
     assert isinstance(play_either(kind, MISTAKES[mistake], record).error, Usage)
     assert record.told == []
@@ -443,7 +443,7 @@ def test_mistake_is_refused_before_anything_is_asked(kind: str, mistake: str) ->
 
 @KINDS
 def test_value_that_json_cannot_hold_is_refused_by_its_path(kind: str) -> None:
-    """The path is that in the value."""
+    """The path is relative to the value."""
     record = Record()
     ended = play_either(kind, lambda ctx: ctx.state.set("k", {"a": [b"raw"]}), record)
     assert isinstance(ended.error, PayloadRefused)
@@ -453,7 +453,7 @@ def test_value_that_json_cannot_hold_is_refused_by_its_path(kind: str) -> None:
 
 @KINDS
 def test_value_over_the_limit_is_refused(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The value alone counts, not what is around it."""
+    """Only the value counts, not what surrounds it."""
     monkeypatch.setattr(Limits, "value_bytes", 10)
     record = Record()
     record.answers["[event.send paid]"] = SENT
@@ -463,7 +463,7 @@ def test_value_over_the_limit_is_refused(kind: str, monkeypatch: pytest.MonkeyPa
 
 
 def test_value_is_sent_as_json_holds_it() -> None:
-    """Dataclasses, times and the like are encoded as everywhere."""
+    """Dataclasses, times and the like are encoded as everywhere else."""
     record = Record()
     record.answers["[state.set k]"] = {"version": 1}
     play(lambda ctx: ctx.state.set("k", {"at": AT, "k": Case}.get("at")), record)
@@ -474,7 +474,7 @@ def test_value_is_sent_as_json_holds_it() -> None:
 
 @pytest.mark.parametrize("kind", ["def", "async def"])
 def test_call_that_a_step_does_not_await_fails_the_step(kind: str) -> None:
-    """Silently it would have done nothing; the error says which, and what to use on a thread."""
+    """It would silently have had no effect; the error names it, and what to use on a thread."""
     record = Record()
     record.answers["state.get"] = None
 
@@ -499,7 +499,7 @@ def test_call_that_a_step_does_not_await_fails_the_step(kind: str) -> None:
 
 
 def test_try_of_a_step_that_awaits_its_calls_is_not_blamed_for_an_earlier_one() -> None:
-    """What a failed try has left behind is its own."""
+    """What a failed try forgot is not held against the next one."""
 
     class Soon(Record):
         def take(self, op: Tell) -> Recorded:
@@ -541,13 +541,13 @@ def test_call_that_a_def_function_of_a_step_returns_is_awaited() -> None:
     assert record.asked() == [("", "state.get", {"key": "k"})]
 
 
-def test_call_in_an_event_loop_of_its_own_says_what_to_use() -> None:
-    """What the daemon answers comes on the handler's loop."""
+def test_call_in_another_event_loop_says_what_to_use() -> None:
+    """The daemon's answers arrive on the handler's loop."""
     record = Record()
 
     async def handler(ctx: AsyncJobContext[Any]) -> None:
         async def elsewhere() -> None:
-            with pytest.raises(Usage, match="an event loop of its own") as caught:
+            with pytest.raises(Usage, match="in another event loop") as caught:
                 await ctx.state.set("k", 1)
             assert "stackshift.state.set" in caught.value.hint
 
@@ -566,7 +566,7 @@ def test_call_in_an_event_loop_of_its_own_says_what_to_use() -> None:
 
 
 def test_record_of_another_kind_is_an_error_that_says_so() -> None:
-    """A key's call and a wait cannot take each other's record."""
+    """A call for a key and a wait never use each other's record."""
     record = Record()
     record.recorded_calls["paid"] = RecordedCall("sleep", "completed")
     error = play(lambda ctx: ctx.step.wait_for_event("paid"), record).error

@@ -1,4 +1,5 @@
-"""A step's result is recorded once and reused ever after; so is its failure."""
+"""A step's result is recorded once and reused ever after, and so is its failure
+(guarantee: recorded steps)."""
 
 from __future__ import annotations
 
@@ -23,14 +24,14 @@ Context = JobContext[Any]
 
 
 def failure(record: Record) -> RecordFailure:
-    """The last thing recorded, which is a failure."""
+    """The last record, which must be a failure."""
     last = record.told[-1]
     assert isinstance(last, RecordFailure)
     return last
 
 
 def test_completed_step_is_not_run_again() -> None:
-    """The second pass asks nothing and calls nothing."""
+    """The second pass asks for nothing and calls no function."""
     record = Record()
 
     def handler(ctx: Context) -> Any:
@@ -46,7 +47,7 @@ def test_completed_step_is_not_run_again() -> None:
 
 
 def test_step_that_was_cut_off_before_its_record_runs_again() -> None:
-    """At least once: nothing says that it ran."""
+    """It runs at least once: no record says that it ran before."""
     record = Record()
 
     def handler(ctx: Context) -> Any:
@@ -58,8 +59,8 @@ def test_step_that_was_cut_off_before_its_record_runs_again() -> None:
     assert record.calls() == ["a", "a"]
 
 
-def test_steps_may_be_moved_added_and_removed_between_versions() -> None:
-    """Each is known by its name, never by its position."""
+def test_steps_can_be_moved_added_and_removed_between_versions() -> None:
+    """Each is identified by its name, never by its position."""
     record = Record()
 
     def first(ctx: Context) -> list[Any]:
@@ -74,11 +75,15 @@ def test_steps_may_be_moved_added_and_removed_between_versions() -> None:
 
 
 class Size(Enum):
+    """An enum, which JSON holds as its value."""
+
     SMALL = "small"
 
 
 @dataclass
 class Picture:
+    """A dataclass, which JSON holds as an object."""
+
     name: str
     size: Size
 
@@ -141,7 +146,7 @@ REFUSED: list[tuple[Any, str]] = [
 
 @pytest.mark.parametrize(("value", "path"), REFUSED, ids=range(len(REFUSED)))
 def test_value_that_json_cannot_hold_fails_the_step_for_good(value: Any, path: str) -> None:
-    """Not retryable, whatever the step's terms; the message names the place."""
+    """It is not retried, whatever the step's policy, and the message names the place."""
     record = Record()
 
     def handler(ctx: Context) -> None:
@@ -167,7 +172,7 @@ def test_limit_on_a_value_is_that_of_the_project(monkeypatch: pytest.MonkeyPatch
 
 
 def test_returns_decodes_the_recorded_value_to_a_type() -> None:
-    """On every pass."""
+    """It does so on every pass."""
     record = Record()
 
     def handler(ctx: Context) -> str:
@@ -182,11 +187,12 @@ def test_returns_decodes_the_recorded_value_to_a_type() -> None:
 
 
 def fetch() -> None:
+    """The function of a step that always fails."""
     raise OSError("no route")
 
 
 def test_failure_of_a_step_is_the_same_on_every_pass() -> None:
-    """Type, message and traceback replay; where it happened, the original is the cause."""
+    """Type, message and traceback replay; on the first pass, the original is the cause."""
     record = Record()
 
     def handler(ctx: Context) -> list[str]:
@@ -208,15 +214,15 @@ def test_failure_of_a_step_is_the_same_on_every_pass() -> None:
     assert record.calls() == ["fetch"]
 
 
-def test_step_without_terms_of_its_own_has_one_try_an_attempt() -> None:
-    """The attempt's policy is the run's."""
+def test_step_without_a_policy_has_one_try_per_attempt() -> None:
+    """The run's policy decides whether there is another attempt."""
     record = Record()
     assert isinstance(play(lambda ctx: ctx.step.run("a", fetch), record).error, StepFailed)
     assert (failure(record).retry, failure(record).tried) == (None, 1)
 
 
-def test_step_with_terms_waits_and_is_tried_again() -> None:
-    """The backoff is a durable wait: the pass is left, and a later one tries again."""
+def test_step_with_a_policy_waits_and_is_tried_again() -> None:
+    """The backoff is a durable wait: the pass ends, and a later one tries again."""
     record = Record()
     answers: list[Any] = [OSError("1"), OSError("2"), "found"]
 
@@ -239,6 +245,7 @@ def test_step_with_terms_waits_and_is_tried_again() -> None:
 
 
 def failure_terms(record: Record) -> dict[str, Any] | None:
+    """The retry policy in the first recorded failure."""
     return next(op.retry for op in record.told if isinstance(op, RecordFailure))
 
 
@@ -266,7 +273,7 @@ def test_step_that_is_out_of_tries_has_failed() -> None:
 def test_function_says_whether_and_when_it_is_tried_again(
     error: Exception, retryable: bool, after_ms: int | None
 ) -> None:
-    """What it raises is told along with the failure."""
+    """The failure is recorded with what the exception says."""
 
     def act() -> None:
         raise error
@@ -278,7 +285,7 @@ def test_function_says_whether_and_when_it_is_tried_again(
 
 
 def test_long_errors_are_bounded() -> None:
-    """A message of megabytes does not go into the journal."""
+    """A message of megabytes is not written to the journal."""
 
     def act() -> None:
         raise ValueError("x" * 1_000_000)
@@ -289,8 +296,8 @@ def test_long_errors_are_bounded() -> None:
     assert len(failure(record).error["traceback"]) <= 8192
 
 
-def test_interrupt_of_a_step_is_no_failure_of_it() -> None:
-    """What is no `Exception` passes through, and nothing is recorded."""
+def test_interrupted_step_has_not_failed() -> None:
+    """What is not an `Exception` propagates, and nothing is recorded."""
 
     def act() -> None:
         raise KeyboardInterrupt
@@ -305,7 +312,7 @@ def test_interrupt_of_a_step_is_no_failure_of_it() -> None:
 
 
 def test_time_and_uuids_are_those_of_the_first_pass() -> None:
-    """Each call is its own read, and replays as such."""
+    """Each call is a read of its own, and replays as such."""
     record = Record()
 
     def handler(ctx: Context) -> Any:
@@ -320,15 +327,15 @@ def test_time_and_uuids_are_those_of_the_first_pass() -> None:
 
 
 def test_key_of_a_step_is_stable_and_its_own() -> None:
-    """The idempotency key for outside systems: by run and step, and nothing is recorded for it."""
+    """It is an idempotency key for other systems, made from run and step, and not recorded."""
     record = Record()
     ended = play(lambda ctx: [ctx.step.key("charge"), ctx.step.key("refund")], record)
     assert ended == Ended(["run_1/charge", "run_1/refund"])
     assert record.told == []
 
 
-def test_progress_is_told_once() -> None:
-    """A replay does not tell again what an earlier pass told; behind a map it tells on."""
+def test_progress_is_reported_once() -> None:
+    """A replay does not repeat what an earlier pass reported; after a map it reports again."""
     record = Record()
 
     def handler(ctx: Context) -> None:
@@ -346,7 +353,7 @@ def test_progress_is_told_once() -> None:
 
 
 def test_step_inside_a_step_is_refused() -> None:
-    """What a step does is recorded as one; the error names the step, and is not retryable."""
+    """A step is recorded as a whole; the error names the step, and is not retryable."""
     record = Record()
 
     def handler(ctx: Context) -> Any:

@@ -1,4 +1,4 @@
-"""Durable waits of a `def` handler: the pass is left, and nothing can keep it."""
+"""Durable waits of a `def` handler: the pass ends, and the handler cannot prevent it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from stackshift_jobs.handler.replay import Unwinding
 Context = JobContext[Any]
 
 
-def test_sleep_leaves_the_pass_and_a_later_one_goes_on_behind_it() -> None:
-    """What was before it is not done again."""
+def test_sleep_ends_the_pass_and_a_later_one_continues_after_it() -> None:
+    """What was done before it is not repeated."""
     record = Record()
 
     def handler(ctx: Context) -> str:
@@ -45,7 +45,7 @@ def test_sleep_leaves_the_pass_and_a_later_one_goes_on_behind_it() -> None:
     ],
 )
 def test_sleep_until_takes_text_and_times_with_and_without_offset(when: Any) -> None:
-    """Without an offset it is local time."""
+    """A time without an offset is local."""
     record = Record()
     play(lambda ctx: ctx.step.sleep_until("nap", when), record)
     due = datetime(2027, 1, 1, 8, tzinfo=UTC) - datetime(1970, 1, 1, tzinfo=UTC)
@@ -60,7 +60,7 @@ def test_bad_duration_of_a_sleep_is_refused() -> None:
 
 
 def test_except_exception_does_not_swallow_a_wait() -> None:
-    """The way out is no `Exception`."""
+    """Unwinding is not an `Exception`."""
     record = Record()
 
     def handler(ctx: Context) -> str:
@@ -101,7 +101,7 @@ CALLS: dict[str, Callable[[Context], object]] = {
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_every_call_unwinds_again_while_the_pass_is_left(call: str) -> None:
+def test_every_call_unwinds_again_while_the_pass_is_unwound(call: str) -> None:
     """A `finally` that uses `ctx` records nothing and runs nothing."""
     record = Record()
     again: list[bool] = []
@@ -123,8 +123,8 @@ def test_every_call_unwinds_again_while_the_pass_is_left(call: str) -> None:
     assert record.progress == []
 
 
-def test_call_that_is_on_record_unwinds_too_while_the_pass_is_left() -> None:
-    """A `finally` must not act on an answer as if the handler went on."""
+def test_recorded_call_unwinds_too_while_the_pass_is_unwound() -> None:
+    """A `finally` must not act on an answer as if the handler continued."""
     record = Record()
     went_on: list[Any] = []
 
@@ -143,7 +143,7 @@ def test_call_that_is_on_record_unwinds_too_while_the_pass_is_left() -> None:
 
 
 def test_run_is_started_once_and_its_id_replays() -> None:
-    """With the options of a start, as the wire holds them."""
+    """The options of the start are as on the wire."""
     record = Record()
 
     def handler(ctx: Context) -> str:
@@ -155,22 +155,33 @@ def test_run_is_started_once_and_its_id_replays() -> None:
 
 
 def test_no_payload_means_an_empty_object() -> None:
-    """As everywhere."""
+    """As for any other start."""
     record = Record()
     play(lambda ctx: ctx.step.start("mail"), record)
     assert record.told == [StartChild("mail", "mail", b"{}", False, False, {})]
 
 
-def test_unknown_option_of_a_start_is_refused() -> None:
-    """A misspelt one is never silently without effect."""
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"dealy": "10m"}, "start has no option 'dealy'"),
+        ({"idempotency_key": ""}, "idempotency key"),
+        ({"queue": "a\nb"}, "is not a valid queue name"),
+        ({"delay": "1m", "scheduled_at": "2026-05-06T09:00:00Z"}, "both given"),
+    ],
+)
+def test_child_is_started_by_the_rules_of_any_start(options: dict[str, Any], error: str) -> None:
+    """A handler had rules of its own: some mistakes went unnoticed until the daemon refused them,
+    and a time without an offset was sent as it was."""
     record = Record()
-    ended = play(lambda ctx: ctx.step.start("mail", dealy="10m"), record)
-    assert isinstance(ended.error, TypeError)
+    ended = play(lambda ctx: ctx.step.start("mail", **options), record)
+    assert isinstance(ended.error, Usage)
+    assert error in str(ended.error)
     assert record.told == []
 
 
 def test_call_waits_for_the_result_of_its_child() -> None:
-    """It is tied to this run: cancelled with it."""
+    """The child is cancelled when this run is."""
     record = Record()
 
     def handler(ctx: Context) -> Any:
@@ -186,7 +197,7 @@ def test_call_waits_for_the_result_of_its_child() -> None:
 
 @pytest.mark.parametrize(("status", "error"), [("failed", "boom"), ("cancelled", "")])
 def test_child_that_did_not_complete_raises_the_same_on_every_pass(status: str, error: str) -> None:
-    """Not retried if it is not caught; it tells which call it was, for a retry to call anew."""
+    """It is not retried if uncaught, and names its call, so that a retry makes the call again."""
     record = Record()
 
     def handler(ctx: Context) -> Any:
@@ -204,7 +215,7 @@ def test_child_that_did_not_complete_raises_the_same_on_every_pass(status: str, 
 
 
 def test_result_waits_for_any_run() -> None:
-    """Each wait has a name; a second one is another call."""
+    """Each wait has a name, and a second one is another call."""
     record = Record()
 
     def handler(ctx: Context) -> list[Any]:

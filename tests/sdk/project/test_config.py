@@ -1,4 +1,4 @@
-"""`stackshift.toml`: every default, and that nothing misspelt or absurd is taken."""
+"""`stackshift.toml`: every default, and that nothing misspelt or absurd is accepted."""
 
 from __future__ import annotations
 
@@ -68,17 +68,20 @@ def root(tmp_path: Path) -> Path:
 
 
 def load(root: Path, text: str, environ: dict[str, str] | None = None) -> Config:
+    """The configuration of the project at `root` whose `stackshift.toml` is `text`."""
     (root / "stackshift.toml").write_text(text, encoding="utf-8")
     return load_config(root, environ or {})
 
 
 def field(loaded: Config, section: str, name: str) -> Any:
+    """The value of a field; of a queue's, that of a queue the file does not mention."""
     part = loaded.queue("any") if section == config.QUEUES else getattr(loaded, section)
     return getattr(part, name)
 
 
 def test_table_and_sections_agree() -> None:
-    """Each key of the table has its field and each field its key, so the guide leaves none out."""
+    """Each key of the table has a field, and each field a key, so no list of keys leaves one
+    out."""
     for section, cls in CLASSES.items():
         written = [key.field for key in KEYS if key.section == section]
         assert written == [f.name for f in dataclasses.fields(cls)]
@@ -95,7 +98,7 @@ def test_empty_file_gives_each_default(root: Path, key: config.Key) -> None:
 
 @pytest.mark.parametrize("key", KEYS, ids=lambda key: key.path)
 def test_default_can_be_written_as_the_table_shows_it(root: Path, key: config.Key) -> None:
-    """What the guide prints as the default means the same when it stands in the file."""
+    """The printed default means the same when it is written in the file."""
     assert key.help.endswith(".")
     assert key.default_text
     if key.default is not None:
@@ -104,8 +107,8 @@ def test_default_can_be_written_as_the_table_shows_it(root: Path, key: config.Ke
         assert field(loaded, key.section, key.field) == DEFAULTS[f"{key.section}.{key.field}"]
 
 
-def test_every_key_is_taken(root: Path) -> None:
-    """Units of all spellings, commands as text and as lists, queues by any name."""
+def test_every_key_is_accepted(root: Path) -> None:
+    """With all units, commands as strings and as lists, and queues of any name."""
     loaded = load(
         root,
         """
@@ -182,7 +185,7 @@ def test_every_key_is_taken(root: Path) -> None:
 def test_unknown_key_names_file_key_and_the_nearest(
     root: Path, text: str, key: str, near: str
 ) -> None:
-    """A misspelt setting is never silently without effect."""
+    """A misspelt setting is never ignored silently."""
     with pytest.raises(BadConfiguration) as refused:
         load(root, text)
     assert refused.value.message.startswith(f"{root}/stackshift.toml: {key}: ")
@@ -190,8 +193,8 @@ def test_unknown_key_names_file_key_and_the_nearest(
     assert near in refused.value.hint
 
 
-def test_name_like_nothing_still_names_some_key(root: Path) -> None:
-    """The nearest known key is always named, however far it is."""
+def test_name_unlike_any_key_still_suggests_one(root: Path) -> None:
+    """The error always names the nearest key, however different it is."""
     with pytest.raises(BadConfiguration) as refused:
         load(root, "[limits]\nqqqq = 1")
     assert refused.value.fields["near"] in {key.path for key in KEYS}
@@ -232,7 +235,7 @@ BAD_LINES = [
 
 
 @pytest.mark.parametrize("line", BAD_LINES)
-def test_value_that_cannot_be_names_file_and_key(root: Path, line: str) -> None:
+def test_invalid_value_names_file_and_key(root: Path, line: str) -> None:
     """Of another type or out of its range: refused, never bent into shape."""
     key = line.partition(" = ")[0]
     with pytest.raises(BadConfiguration) as refused:
@@ -245,27 +248,27 @@ def test_value_that_cannot_be_names_file_and_key(root: Path, line: str) -> None:
 @pytest.mark.parametrize(
     "text", ["queues = 3", "[queues]\nemails = 3", "workers = []", '[queues.""]\npaused = true']
 )
-def test_what_is_no_table_is_refused(root: Path, text: str) -> None:
-    """A heading that was forgotten, and a queue that has no name."""
+def test_section_that_is_not_a_table_is_refused(root: Path, text: str) -> None:
+    """The heading was forgotten, or a queue has no name."""
     with pytest.raises(BadConfiguration, match=r"stackshift\.toml: "):
         load(root, text)
 
 
 def test_syntax_error_names_file_and_line(root: Path) -> None:
-    """So that an editor can go there."""
+    """So an editor can jump there."""
     with pytest.raises(BadConfiguration, match=r"stackshift\.toml:3: ") as refused:
         load(root, "[project]\n\nname = \n")
     assert refused.value.fields["line"] == 3
 
 
 def test_missing_file_is_a_bad_configuration(root: Path) -> None:
-    """A project that was moved away is no internal error."""
+    """A project that was moved away is not an internal error."""
     with pytest.raises(BadConfiguration, match=r"stackshift\.toml"):
         load_config(root, {})
 
 
-def test_origins_tell_where_a_value_is_from(root: Path) -> None:
-    """What is not named is at its default; the environment outranks the file."""
+def test_origins_say_where_each_value_comes_from(root: Path) -> None:
+    """A key that is not listed is at its default; the environment outranks the file."""
     text = "[project]\ndata_dir = 'a'\n[workers]\nslots = 2\n[queues.q]\npaused = false\n"
     loaded = load(root, text, {"STACKSHIFT_DATA_DIR": "b"})
     assert loaded.data_dir == root / "b"
@@ -277,7 +280,7 @@ def test_origins_tell_where_a_value_is_from(root: Path) -> None:
 
 
 def test_configuration_cannot_be_changed(root: Path) -> None:
-    """Everyone who holds it may rely on it."""
+    """Whoever has it can rely on it."""
     loaded = load(root, "[queues.q]\n")
     with pytest.raises(dataclasses.FrozenInstanceError):
         loaded.workers.slots = 1  # type: ignore[misc]
@@ -286,7 +289,7 @@ def test_configuration_cannot_be_changed(root: Path) -> None:
 
 
 def test_key_is_found_by_its_path() -> None:
-    """As `config get` and `config set` name it, queues by their own name."""
+    """The path is that of `config get` and `config set`, with the name of the queue."""
     assert find_key("workers.slots").default == 16
     assert find_key("queues.e.mails.rate").path == "queues.NAME.rate"
     with pytest.raises(BadConfiguration, match="no such key") as refused:
@@ -295,7 +298,7 @@ def test_key_is_found_by_its_path() -> None:
 
 
 def test_processes_default_to_the_cpus_that_may_be_used() -> None:
-    """A container that is held to one CPU gets one process."""
+    """A container limited to one CPU gets one process."""
     count = os.cpu_count() or 1
     assert 1 <= config.cpu_count() <= count
 
@@ -304,6 +307,6 @@ def test_processes_default_to_the_cpus_that_may_be_used() -> None:
     ("size", "text"), [(0, "0B"), (1000, "1000B"), (2**10, "1KiB"), (3 * 2**20, "3MiB")]
 )
 def test_size_is_written_as_it_is_read(size: int, text: str) -> None:
-    """The shortest spelling that is exact."""
+    """It is written with the largest unit that is exact."""
     assert format_size(size) == text
     assert parse_size(text) == size

@@ -1,4 +1,4 @@
-"""Where the daemon is, and that nobody else's directory is used to reach it."""
+"""Finding the daemon, without ever going through a directory of somebody else."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ INFO = DaemonInfo(4711, "/run/x/daemon.sock", "0.1.0", 1, "2026-11-22T06:57:11.0
 
 @pytest.fixture
 def short_parent(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A directory with a short path that stands for `/tmp`."""
+    """A directory with a short path that takes the place of `/tmp`."""
     with tempfile.TemporaryDirectory(prefix="s", dir="/tmp") as made:
         monkeypatch.setattr(discovery, "_SHORT_PARENT", made)
         yield Path(made)
@@ -41,7 +41,7 @@ def far(tmp_path: Path) -> Path:
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
-    """Whole, private, and with nothing left beside it."""
+    """The file is complete and private, and no other file is left beside it."""
     write_daemon(tmp_path, INFO)
     assert read_daemon(tmp_path) == INFO
     assert (tmp_path / "daemon.json").stat().st_mode & 0o777 == 0o600
@@ -49,7 +49,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
 
 
 def test_writing_again_replaces_and_survives_an_interrupted_write(tmp_path: Path) -> None:
-    """A temporary file that an earlier process left behind is no hindrance."""
+    """A temporary file left behind by an earlier process does no harm."""
     (tmp_path / f"daemon.json.{os.getpid()}.tmp").write_text("half")
     write_daemon(tmp_path, INFO)
     another = DaemonInfo(1, INFO.socket, "0.2.0", 2, INFO.started_at)
@@ -64,14 +64,14 @@ def test_writing_again_replaces_and_survives_an_interrupted_write(tmp_path: Path
     ids=lambda change: next(iter(change)),
 )
 def test_daemon_that_differs_in_anything_is_another(change: dict[str, Any]) -> None:
-    """One that was restarted is not taken for the one before."""
+    """A restarted daemon is not mistaken for the one before."""
     assert DaemonInfo(**INFO.as_json()) == INFO
     assert hash(DaemonInfo(**INFO.as_json())) == hash(INFO)
     assert DaemonInfo(**{**INFO.as_json(), **change}) != INFO
 
 
 def test_removed_daemon_is_none_and_removing_twice_is_no_error(tmp_path: Path) -> None:
-    """A clean stop may come when the file is gone already."""
+    """The file may be gone already when a daemon stops."""
     write_daemon(tmp_path, INFO)
     remove_daemon(tmp_path)
     remove_daemon(tmp_path)
@@ -96,20 +96,20 @@ def test_removed_daemon_is_none_and_removing_twice_is_no_error(tmp_path: Path) -
 def test_file_with_a_field_that_is_wrong_counts_as_none(
     tmp_path: Path, change: dict[str, Any]
 ) -> None:
-    """What we did not write tells nothing of a daemon."""
+    """A file that we did not write says nothing about a daemon."""
     (tmp_path / "daemon.json").write_text(json.dumps({**INFO.as_json(), **change}))
     assert read_daemon(tmp_path) is None
 
 
 @pytest.mark.parametrize("raw", [b"", b"{", b"[]", b"null", b"\xff\xfe", b"[" * 60_000])
-def test_file_that_is_no_object_counts_as_none(tmp_path: Path, raw: bytes) -> None:
-    """Empty, half, not an object, not text, nested without end."""
+def test_file_that_is_not_an_object_counts_as_none(tmp_path: Path, raw: bytes) -> None:
+    """It may be empty, cut off, another value, not text, or nested too deeply."""
     (tmp_path / "daemon.json").write_bytes(raw)
     assert read_daemon(tmp_path) is None
 
 
-def test_socket_lies_in_the_data_directory_where_it_fits(short_parent: Path) -> None:
-    """Up to the last byte that an address holds, and nothing is made elsewhere."""
+def test_socket_is_in_the_data_directory_if_the_path_fits(short_parent: Path) -> None:
+    """Up to the last byte that an address holds; then nothing is created elsewhere."""
     room = discovery.MAX_SOCKET_BYTES - len("/daemon.sock")
     fitting = Path("/" + "d" * (room - 1))
     assert socket_path(fitting) == fitting / "daemon.sock"
@@ -118,12 +118,13 @@ def test_socket_lies_in_the_data_directory_where_it_fits(short_parent: Path) -> 
 
 
 def test_length_counts_bytes_not_characters(short_parent: Path) -> None:
-    """A path of umlauts is twice as long as it looks."""
+    """A path of umlauts is twice as long as it looks like."""
     assert socket_path(Path("/" + "ü" * 60)).parent.parent == short_parent
 
 
-def test_long_path_gets_a_private_directory_of_its_own(short_parent: Path, far: Path) -> None:
-    """Mode 0700, short enough, the same each time, another one for another data directory."""
+@pytest.mark.usefixtures("short_parent")
+def test_long_path_gets_a_private_directory_of_its_own(far: Path) -> None:
+    """It has mode 0700, is short enough, always the same, and different for each data directory."""
     path = socket_path(far)
     assert path == socket_path(far)
     assert path.parent.stat().st_mode & 0o777 == 0o700
@@ -131,8 +132,9 @@ def test_long_path_gets_a_private_directory_of_its_own(short_parent: Path, far: 
     assert socket_path(far.parent / "other").parent != path.parent
 
 
-def test_directory_that_others_can_enter_is_refused(short_parent: Path, far: Path) -> None:
-    """It is not made private either: what is in it by now is somebody else's."""
+@pytest.mark.usefixtures("short_parent")
+def test_directory_that_others_can_enter_is_refused(far: Path) -> None:
+    """It is not made private either, because its contents may be somebody else's."""
     directory = socket_path(far).parent
     directory.chmod(0o755)
     with pytest.raises(BadConfiguration, match="mode is 0755"):
@@ -140,10 +142,9 @@ def test_directory_that_others_can_enter_is_refused(short_parent: Path, far: Pat
     assert directory.stat().st_mode & 0o777 == 0o755
 
 
-def test_directory_of_another_user_is_refused(
-    short_parent: Path, far: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whoever owns it could replace the socket."""
+@pytest.mark.usefixtures("short_parent")
+def test_directory_of_another_user_is_refused(far: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its owner could replace the socket."""
     directory = socket_path(far).parent
     uid = os.geteuid()
     monkeypatch.setattr(discovery, "_short_directory", lambda _: directory)
@@ -155,7 +156,7 @@ def test_directory_of_another_user_is_refused(
 def test_symbolic_link_is_refused_even_to_a_directory_of_ours(
     short_parent: Path, far: Path
 ) -> None:
-    """A link could be turned elsewhere between the check and the use."""
+    """A link could be changed between the check and the use."""
     directory = socket_path(far).parent
     directory.rename(short_parent / "moved")
     directory.symlink_to(short_parent / "moved")
@@ -163,8 +164,9 @@ def test_symbolic_link_is_refused_even_to_a_directory_of_ours(
         socket_path(far)
 
 
-def test_file_in_its_place_is_refused(short_parent: Path, far: Path) -> None:
-    """Named as what it is, with what to do."""
+@pytest.mark.usefixtures("short_parent")
+def test_file_in_its_place_is_refused(far: Path) -> None:
+    """The error says what it is, and what to do."""
     directory = socket_path(far).parent
     directory.rmdir()
     directory.touch(mode=0o700)

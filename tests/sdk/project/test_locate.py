@@ -1,4 +1,4 @@
-"""Which project is meant: the order of precedence, and what is said where there is none."""
+"""Which project a program means: the order of precedence, and the error if there is none."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 def make(path: Path, text: str = "") -> Path:
+    """Create a project at `path`; returns its resolved path."""
     path.mkdir(parents=True)
     (path / "stackshift.toml").write_text(text)
     return path.resolve()
 
 
 def test_each_way_of_naming_a_project_outranks_the_next(tmp_path: Path) -> None:
-    """Asked for, then the environment, then the nearest parent, then the user's default."""
+    """The argument, then the environment, then the nearest parent, then the user's default."""
     asked, env, near, default = (make(tmp_path / name) for name in ("a", "e", "n", "d"))
     inside = near / "x" / "y"
     inside.mkdir(parents=True)
@@ -41,22 +42,22 @@ def test_each_way_of_naming_a_project_outranks_the_next(tmp_path: Path) -> None:
     assert find(None, outside, {}) == default
 
 
-def test_nearest_parent_wins_over_one_further_up(tmp_path: Path) -> None:
-    """A project inside a project is the one that is meant from within it."""
+def test_nearest_parent_outranks_one_further_up(tmp_path: Path) -> None:
+    """Inside a nested project, that project is used."""
     make(tmp_path / "outer")
     inner = make(tmp_path / "outer" / "inner")
     assert find_project(cwd=inner, environ={}).root == inner
 
 
-def test_relative_name_counts_from_the_working_directory(tmp_path: Path) -> None:
-    """`-C ../other` means what it says from where one stands."""
+def test_relative_path_is_relative_to_the_working_directory(tmp_path: Path) -> None:
+    """`-C ../other` means what it says."""
     other = make(tmp_path / "other")
     here = make(tmp_path / "here")
     assert find_project("../other", cwd=here, environ={}).root == other
 
 
 def test_users_default_is_not_looked_up_unless_it_is_needed(tmp_path: Path) -> None:
-    """Reading the user's configuration costs time that a short command does not have."""
+    """Reading the user's configuration takes too long for a short command."""
 
     def never() -> str:
         raise AssertionError("looked up")
@@ -65,8 +66,8 @@ def test_users_default_is_not_looked_up_unless_it_is_needed(tmp_path: Path) -> N
     assert find_project(cwd=here, environ={}, default_project=never).root == here
 
 
-def test_default_may_be_a_function(tmp_path: Path) -> None:
-    """It is called where nothing else names a project."""
+def test_default_can_be_a_function(tmp_path: Path) -> None:
+    """It is called if nothing else gives a project."""
     there = make(tmp_path / "there")
     empty = tmp_path / "empty"
     empty.mkdir()
@@ -75,8 +76,8 @@ def test_default_may_be_a_function(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("by", ["explicit", "environment", "default"])
-def test_named_directory_that_is_no_project_is_refused(tmp_path: Path, by: str) -> None:
-    """Its parents are not searched: another project than the named one is never used."""
+def test_named_directory_that_is_not_a_project_is_refused(tmp_path: Path, by: str) -> None:
+    """Its parents are not searched: no other project than the named one is ever used."""
     make(tmp_path / "p")
     inside = tmp_path / "p" / "inside"
     inside.mkdir()
@@ -95,15 +96,15 @@ def test_named_directory_that_is_no_project_is_refused(tmp_path: Path, by: str) 
 
 
 def test_no_project_at_all_says_how_to_make_one(tmp_path: Path) -> None:
-    """Exit status 78 and the hint `stackshift init`."""
+    """The exit status is 78, and the hint is `stackshift init`."""
     with pytest.raises(BadConfiguration) as refused:
         find_project(cwd=tmp_path, environ={}, default_project=lambda: None)
     assert refused.value.exit_status == 78
     assert refused.value.hint.startswith("stackshift init")
 
 
-def test_data_directory_is_environments_then_files_then_default(tmp_path: Path) -> None:
-    """A relative one counts from the project, so cron and a shell mean the same place."""
+def test_data_directory_is_from_environment_then_file_then_default(tmp_path: Path) -> None:
+    """A relative path is relative to the project, so cron and a shell mean the same place."""
     written = make(tmp_path / "w", '[project]\ndata_dir = "state"\n')
     silent = make(tmp_path / "s", "# data_dir = 'not this'\n[queues.data_dir]\n")
     absolute = str(tmp_path.resolve() / "abs")
@@ -123,7 +124,7 @@ def test_data_directory_is_environments_then_files_then_default(tmp_path: Path) 
     ],
 )
 def test_syntax_error_names_file_and_line(tmp_path: Path, text: str, line: int) -> None:
-    """Wherever the parser stumbles, also at the end of the file."""
+    """Wherever the parser stops, also at the end of the file."""
     root = tmp_path / "p"
     root.mkdir()
     (root / "stackshift.toml").write_bytes(text.encode())
@@ -133,15 +134,15 @@ def test_syntax_error_names_file_and_line(tmp_path: Path, text: str, line: int) 
 
 
 @pytest.mark.parametrize("value", ["3", '""', "[1]", '"a\\u0000b"'])
-def test_data_directory_that_is_no_path_is_refused(tmp_path: Path, value: str) -> None:
-    """Not taken for text, and not silently replaced by the default."""
+def test_data_directory_that_is_not_a_path_is_refused(tmp_path: Path, value: str) -> None:
+    """It is neither converted to text nor silently replaced by the default."""
     root = make(tmp_path / "p", f"[project]\ndata_dir = {value}\n")
     with pytest.raises(BadConfiguration):
         data_dir_of(root, {})
 
 
 def test_file_that_is_not_utf_8_names_the_line(tmp_path: Path) -> None:
-    """The line of the first byte that cannot be read."""
+    """It is the line of the first byte that cannot be decoded."""
     root = make(tmp_path / "p")
     (root / "stackshift.toml").write_bytes(b"# fine\n# \xff\n")
     with pytest.raises(BadConfiguration, match=r"stackshift\.toml:2: not valid UTF-8"):
@@ -149,17 +150,17 @@ def test_file_that_is_not_utf_8_names_the_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["circle", "~no-such-user-here/p", "a\0b"])
-def test_name_that_can_be_no_directory_is_refused(tmp_path: Path, name: str) -> None:
-    """Links in a circle, an unknown user's home, a NUL: told as a mistake, not as a crash."""
+def test_path_that_cannot_be_a_directory_is_refused(tmp_path: Path, name: str) -> None:
+    """A loop of links, the home of an unknown user or a NUL is a mistake, not a crash."""
     (tmp_path / "circle").symlink_to(tmp_path / "circle")
     with pytest.raises(BadConfiguration, match="is not a usable path"):
         find_project(name, cwd=tmp_path, environ={})
 
 
-def test_home_is_meant_by_a_tilde_and_a_name_that_has_one_is_not(
+def test_leading_tilde_is_the_home_and_one_in_a_name_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`~/p` as a setting or a variable, which no shell expands; `./~` is a name like any other."""
+    """No shell expands `~/p` in a setting or a variable; `./~` is a name like any other."""
     at_home, here = make(tmp_path / "home" / "p"), make(tmp_path / "here" / "~")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert find_project(environ={"STACKSHIFT_PROJECT": "~/p"}).root == at_home
@@ -176,10 +177,10 @@ def test_parent_above_a_link_is_the_real_one(tmp_path: Path) -> None:
     assert data_dir_of(tmp_path / "other" / "link" / "..", {}) == real / ".stackshift"
 
 
-def test_directory_that_may_not_be_looked_at_is_not_passed_over(
+def test_unreadable_directory_is_not_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The project further up is another one; that of an unreadable directory may be meant."""
+    """The unreadable directory may be the project that is meant, not one further up."""
     make(tmp_path / "outer")
     inner = make(tmp_path / "outer" / "inner")
     stat = os.stat
@@ -196,7 +197,7 @@ def test_directory_that_may_not_be_looked_at_is_not_passed_over(
 
 
 def test_project_is_a_value(tmp_path: Path) -> None:
-    """The same directories, as paths or as text, are the same project."""
+    """The same directories, as paths or as text, are equal projects."""
     project = Project(tmp_path, tmp_path / "d")
     same = Project(str(tmp_path), f"{tmp_path}/d")
     assert project == same != Project(tmp_path, tmp_path / "e")
@@ -206,7 +207,7 @@ def test_project_is_a_value(tmp_path: Path) -> None:
 
 
 def test_short_commands_import_little(tmp_path: Path) -> None:
-    """The way from a project to its daemon loads nothing that costs a shell loop its time."""
+    """Getting from a project to its daemon imports nothing that would slow down a shell loop."""
     make(tmp_path / "p", "[workers]\nslots = 4\n")
     heavy = [
         "asyncio",

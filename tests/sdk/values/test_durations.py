@@ -1,4 +1,4 @@
-"""Durations and times, as people write them."""
+"""Durations and times, as people write them and as they are stored."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ WRITTEN: list[tuple[Any, int]] = [
 
 @pytest.mark.parametrize(("value", "ms"), WRITTEN)
 def test_duration_is_a_whole_number_of_milliseconds(value: Any, ms: int) -> None:
-    """Rounded up: a wait is never shorter than what was asked for."""
+    """It is rounded up: a wait is never shorter than requested."""
     assert milliseconds(value) == ms
 
 
@@ -56,15 +56,15 @@ BAD: list[Any] = [*BAD_TEXTS, *BAD_NUMBERS, True, None, b"1s", [], timedelta(sec
 
 
 @pytest.mark.parametrize("value", BAD, ids=repr)
-def test_what_is_no_duration_is_refused(value: Any) -> None:
-    """Negative, absurd and ambiguous ones too; always as a `Usage`."""
+def test_invalid_duration_is_refused(value: Any) -> None:
+    """Negative, absurd and ambiguous ones, too, and always with `Usage`."""
     with pytest.raises(Usage):
         milliseconds(value)
 
 
 @given(st.integers(0, MAX_DURATION_MS))
 def test_binary_fractions_add_nothing(ms: int) -> None:
-    """2.007 s is 2007 ms, however a float writes it."""
+    """2.007 s is 2007 ms, whatever its binary fraction is."""
     assert milliseconds(ms / 1000) == milliseconds(f"{ms}ms") == ms
     assert milliseconds(f"{ms // 1000}.{ms % 1000:03d}s") == ms
 
@@ -84,14 +84,14 @@ SHOWN = [
 
 
 @pytest.mark.parametrize(("ms", "text"), SHOWN)
-def test_duration_is_shown_with_two_units_at_most(ms: int, text: str) -> None:
-    """And never as sixty of anything."""
+def test_duration_is_shown_with_at_most_two_units(ms: int, text: str) -> None:
+    """It is never shown as sixty of a unit."""
     assert format_ms(ms) == text
 
 
 @given(st.integers(0, MAX_TIME_US - 1))
 def test_time_survives_being_written_and_read(us: int) -> None:
-    """Every microsecond, in text that sorts as time does."""
+    """Every microsecond survives."""
     text = rfc3339(us)
     assert len(text) == 27
     assert from_rfc3339(text) == parse_time(text) == to_us(to_datetime(us)) == us
@@ -99,12 +99,12 @@ def test_time_survives_being_written_and_read(us: int) -> None:
 
 @given(st.lists(st.integers(0, MAX_TIME_US - 1), min_size=2, max_size=2))
 def test_times_sort_as_text(times: list[int]) -> None:
-    """So that `sort` and `jq` need no parser."""
+    """So `sort` and `jq` need no parser."""
     assert (times[0] < times[1]) == (rfc3339(times[0]) < rfc3339(times[1]))
 
 
 def test_time_without_an_offset_is_local_time() -> None:
-    """As a person means it."""
+    """That is what a person means."""
     local = datetime(2026, 11, 22, 9, 0).astimezone()
     assert parse_time("2026-11-22T09:00:00") == to_us(local)
     assert parse_time("2026-11-22T09:00:00Z") == to_us(datetime(2026, 11, 22, 9, tzinfo=UTC))
@@ -116,7 +116,7 @@ NO_TIMES = """now tomorrow 2026-13-01T00:00:00Z 2026-02-30T00:00:00Z 0001-01-01T
 
 
 @pytest.mark.parametrize("text", ["", *NO_TIMES.split(), 17, None])
-def test_what_is_no_time_is_refused(text: Any) -> None:
+def test_invalid_time_is_refused(text: Any) -> None:
     """Also a time that could not be written back."""
     with pytest.raises(Usage):
         parse_time(text)
@@ -134,10 +134,10 @@ def test_what_is_no_time_is_refused(text: Any) -> None:
         ("2026-10-25T03:00:00", "2026-10-25T02:00:00.000000Z"),
     ],
 )
-def test_local_time_where_clocks_are_changed(
+def test_local_time_when_the_clocks_change(
     monkeypatch: pytest.MonkeyPatch, local: str, utc: str
 ) -> None:
-    """In a zone with daylight-saving time each local time means one time, the same every time."""
+    """In a zone with daylight-saving time, each local time always means the same moment."""
     monkeypatch.setenv("TZ", "Europe/Berlin")
     time.tzset()
     try:

@@ -1,4 +1,4 @@
-"""What may be called what."""
+"""Which names and keys are valid."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stackshift_jobs.values.names import check_key, check_name
 
 @pytest.mark.parametrize("name", ["a", "resizeAvatar", "email.verified", "Zoë", "a b", "x" * 128])
 def test_printable_names_are_fine(name: str) -> None:
-    """1 to 128 characters."""
+    """They have 1 to 128 characters, in any script."""
     assert check_name(name, "job") == check_name(name, "step") == name
 
 
@@ -20,14 +20,14 @@ def test_printable_names_are_fine(name: str) -> None:
     "name", ["", "x" * 129, "a\nb", "\x1b[2J", "a\u202eb", "\u200b", "\ud800", None, 7, b"a"]
 )
 def test_names_that_could_move_a_terminal_are_refused(name: Any) -> None:
-    """Control and direction characters, and what is no text."""
+    """Control and direction characters are refused, and so is anything that is not text."""
     with pytest.raises(Usage):
         check_name(name, "job")
 
 
 @pytest.mark.parametrize("name", ["page#2", "resize[0]", "a=b", "]"])
 def test_step_names_leave_room_for_occurrences_and_items(name: str) -> None:
-    """A job may be called so, a step not."""
+    """Such a name is valid for a job, but not for a step."""
     assert check_name(name, "job") == name
     with pytest.raises(Usage, match="step"):
         check_name(name, "step")
@@ -35,7 +35,7 @@ def test_step_names_leave_room_for_occurrences_and_items(name: str) -> None:
 
 @pytest.mark.parametrize("key", ["order:42", "ключ", "x" * 512, "a b/c#[1]=?"])
 def test_keys_are_text_of_up_to_512_bytes(key: str) -> None:
-    """Whatever it says."""
+    """Any text is valid."""
     assert check_key(key, "idempotency key") == key
 
 
@@ -43,6 +43,6 @@ def test_keys_are_text_of_up_to_512_bytes(key: str) -> None:
     "key", ["", "x" * 513, "ключ" * 65, "a\tb", "\x7f", "\x85", "\x9b31m", "\ud800", None, 7]
 )
 def test_keys_with_control_characters_are_refused(key: Any) -> None:
-    """Those of eight bits too: 0x9b begins a terminal's command."""
+    """So are those with the eighth bit: 0x9b begins a terminal command."""
     with pytest.raises(Usage):
         check_key(key, "idempotency key")

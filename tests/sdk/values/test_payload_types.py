@@ -1,4 +1,4 @@
-"""Payloads as types, and the schema of a type."""
+"""Payloads as typed values, and the JSON Schema of a type."""
 
 from __future__ import annotations
 
@@ -19,39 +19,55 @@ from stackshift_jobs.values.strict_json import plain
 
 @dataclass
 class Side:
+    """The part of a payload, as a dataclass."""
+
     width: int
 
 
 @dataclass
 class AsDataclass:
+    """A payload as a dataclass, with a default."""
+
     image: str
     sizes: list[Side]
     at: datetime | None = None
 
 
 class SideDict(TypedDict):
+    """The part of a payload, as a TypedDict."""
+
     width: int
 
 
 class AsTypedDict(TypedDict):
+    """A payload as a TypedDict."""
+
     image: str
     sizes: list[SideDict]
 
 
 class SideStruct(msgspec.Struct):
+    """The part of a payload, as a msgspec.Struct."""
+
     width: int
 
 
 class AsStruct(msgspec.Struct):
+    """A payload as a msgspec.Struct."""
+
     image: str
     sizes: list[SideStruct]
 
 
 class SideModel(pydantic.BaseModel):
+    """The part of a payload, as a pydantic model."""
+
     width: int
 
 
 class AsModel(pydantic.BaseModel):
+    """A payload as a pydantic model."""
+
     image: str
     sizes: list[SideModel]
 
@@ -74,7 +90,7 @@ def checker(of: Any) -> Any:
 
 @pytest.mark.parametrize("to", TYPES)
 def test_payload_becomes_the_type_and_is_encoded_back(to: Any) -> None:
-    """Nothing is lost on the way."""
+    """Nothing is lost in either direction."""
     made = convert(GOOD, to)
     if to is AsTypedDict:
         assert made == GOOD
@@ -90,7 +106,7 @@ def test_payload_becomes_the_type_and_is_encoded_back(to: Any) -> None:
 def test_payload_that_does_not_fit_is_refused_with_its_place(
     to: Any, value: Any, path: str
 ) -> None:
-    """As a JSON path, whichever library looked."""
+    """The place is a JSON path, whichever library checks."""
     with pytest.raises(PayloadRefused) as refused:
         convert(value, to)
     assert refused.value.path == path
@@ -98,7 +114,7 @@ def test_payload_that_does_not_fit_is_refused_with_its_place(
 
 @pytest.mark.parametrize("to", TYPES)
 def test_missing_field_is_refused(to: Any) -> None:
-    """And named."""
+    """The error names the field."""
     with pytest.raises(PayloadRefused) as refused:
         convert({"image": "img_1"}, to)
     assert "sizes" in str(refused.value) + refused.value.path
@@ -106,7 +122,7 @@ def test_missing_field_is_refused(to: Any) -> None:
 
 @pytest.mark.parametrize("to", TYPES)
 def test_schema_says_what_the_type_says(to: Any) -> None:
-    """The daemon checks with it, and knows no Python types."""
+    """The daemon checks payloads with it and knows nothing of Python types."""
     check = checker(to)
     check(GOOD)
     for value, _ in (*BAD, ({"image": "img_1"}, "")):
@@ -124,14 +140,14 @@ def test_schema_says_what_the_type_says(to: Any) -> None:
         (dict[str, AsTypedDict], {"a": {"image": "i", "sizes": [{"width": 1, "x": 1}]}}),
     ],
 )
-def test_schema_of_a_dataclass_or_typed_dict_takes_no_other_fields(to: Any, value: Any) -> None:
-    """At any depth: a field that was misspelt is not lost without a word."""
+def test_schema_of_a_dataclass_or_typed_dict_allows_no_other_fields(to: Any, value: Any) -> None:
+    """At any depth, so that a misspelt field is not dropped silently."""
     with pytest.raises(fastjsonschema.JsonSchemaValueException):
         checker(to)(value)
 
 
-def test_struct_says_itself_whether_it_takes_other_fields() -> None:
-    """By msgspec's own setting, which its users know."""
+def test_struct_decides_itself_whether_it_allows_other_fields() -> None:
+    """It does so with msgspec's own setting, which its users know."""
 
     class Closed(msgspec.Struct, forbid_unknown_fields=True):
         image: str
@@ -143,13 +159,13 @@ def test_struct_says_itself_whether_it_takes_other_fields() -> None:
 
 @pytest.mark.parametrize("to", [None, Any])
 def test_no_type_leaves_the_value_as_it_is(to: Any) -> None:
-    """And has no schema."""
+    """Then there is no schema either."""
     assert convert(GOOD, to) is GOOD
     assert schema(to) is None
 
 
 def test_payload_type_is_read_from_the_annotation_or_declared() -> None:
-    """What is declared wins."""
+    """The declared type takes precedence."""
 
     def plain_handler(ctx: JobContext[AsStruct]) -> None: ...
     async def async_handler(ctx: AsyncJobContext[AsModel]) -> None: ...

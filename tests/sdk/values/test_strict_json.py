@@ -1,4 +1,4 @@
-"""What JSON may hold, and which of its spellings mean the same."""
+"""What JSON can hold, and which texts mean the same value."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ values = st.recursive(
 
 @given(values)
 def test_value_survives_being_written_and_read(value: Any) -> None:
-    """In ASCII, and by the rules that every JSON parser knows."""
+    """It is written in ASCII, as any JSON parser reads it."""
     text = dumps(value)
     assert text.isascii()
     assert same(loads(text), value)
@@ -40,18 +40,19 @@ def test_value_survives_being_written_and_read(value: Any) -> None:
 
 @given(values)
 def test_equal_values_have_one_canonical_spelling(value: Any) -> None:
-    """The order of keys and `1.0` for `1` do not show in a digest."""
+    """Neither the order of keys nor `1.0` for `1` changes a digest."""
     assert canonical(other_spelling(value)) == canonical(value)
     assert same(other_spelling(value), value)
 
 
 @given(values, values)
 def test_digest_and_comparison_agree(a: Any, b: Any) -> None:
-    """What is the same has the same spelling, and nothing else has."""
+    """Equal values have the same bytes, and different ones have not."""
     assert same(a, b) == (canonical(a) == canonical(b))
 
 
 def other_spelling(value: Any) -> Any:
+    """An equal value with the keys in reverse order, and integers as floats."""
     if isinstance(value, dict):
         return {key: other_spelling(value[key]) for key in reversed(value)}
     if isinstance(value, list):
@@ -65,7 +66,7 @@ def other_spelling(value: Any) -> Any:
     ("a", "b"), [(1, True), (0, False), ("1", 1), (None, 0), ([], {}), (2**53 + 1, float(2**53))]
 )
 def test_values_of_different_kinds_are_not_the_same(a: Any, b: Any) -> None:
-    """`true` is not `1`, whatever Python thinks."""
+    """`true` is not `1`, although Python says so."""
     assert not same(a, b)
     assert canonical(a) != canonical(b)
 
@@ -73,7 +74,7 @@ def test_values_of_different_kinds_are_not_the_same(a: Any, b: Any) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ('{"a":1,"a":2}', "'a' stands twice"),
+        ('{"a":1,"a":2}', "'a' occurs twice"),
         ("[NaN]", "NaN"),
         ("-Infinity", "Infinity"),
         ("1e999", "not a JSON number"),
@@ -94,13 +95,13 @@ def test_values_of_different_kinds_are_not_the_same(a: Any, b: Any) -> None:
     ids=range(17),
 )
 def test_text_that_is_not_strictly_json_is_refused(text: str | bytes, told: str) -> None:
-    """With the reason."""
+    """The error says why."""
     with pytest.raises(PayloadRefused, match=told):
         loads(text)
 
 
 def test_nesting_up_to_the_limit_is_fine_both_ways() -> None:
-    """And one level more is not; a value that holds itself is nested without end."""
+    """One more level is refused, and so is a value that contains itself."""
     deep: Any = 1
     for _ in range(MAX_DEPTH):
         deep = [deep]
@@ -114,26 +115,26 @@ def test_nesting_up_to_the_limit_is_fine_both_ways() -> None:
 
 
 def test_emoji_is_text() -> None:
-    """A pair of surrogates in an escape is one character."""
+    """An escaped pair of surrogates is one character."""
     assert loads('"\\ud83d\\ude00"') == "\U0001f600"
     assert loads(dumps("\U0001f600")) == "\U0001f600"
 
 
 def test_large_integers_are_kept_exactly() -> None:
-    """Beyond 2^53, and up to what Python reads."""
+    """Also beyond 2^53, up to what Python reads."""
     for number in (2**53 + 1, 10**4000, -(2**70)):
         assert loads(dumps(number)) == number
 
 
 def test_refusal_names_the_place() -> None:
-    """As a JSON path."""
+    """The place is a JSON path."""
     with pytest.raises(PayloadRefused) as refused:
         plain({"sizes": [1, {"width": float("nan")}]})
     assert refused.value.path == "$.sizes[1].width"
 
 
-def test_difference_tells_each_place_that_changed() -> None:
-    """A line a place, bounded."""
+def test_difference_lists_each_place_that_changed() -> None:
+    """One line for each place, up to a limit."""
     old = {"a": 1, "b": [1, 2], "c": "x", "same": 1}
     new = {"a": 2, "b": [1, 3], "d": "x" * 200, "same": 1.0}
     assert difference(old, new) == [
@@ -149,5 +150,5 @@ def test_difference_tells_each_place_that_changed() -> None:
 
 @given(values, values)
 def test_there_is_a_difference_exactly_where_values_are_not_the_same(a: Any, b: Any) -> None:
-    """A conflict can always be explained."""
+    """So a conflict can always be explained."""
     assert bool(difference(a, b)) == (not same(a, b))

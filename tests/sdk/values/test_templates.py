@@ -1,4 +1,4 @@
-"""Templates of concurrency keys: fields of a payload put into text."""
+"""Concurrency key templates, and the queues that a module declares."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from stackshift_jobs.values.templates import fields_of, fill
     ],
 )
 def test_fields_become_text(template: str, payload: Any, made: str) -> None:
-    """Strings as they are, numbers and booleans as JSON writes them, doubled braces as braces."""
+    """Strings stay as they are, numbers and booleans are as in JSON, doubled braces are braces."""
     assert fill(template, payload) == made
 
 
@@ -40,29 +40,29 @@ def test_fields_become_text(template: str, payload: Any, made: str) -> None:
         ({"a": {"b": {"c": 1}}}, "$.a.b"),
     ],
 )
-def test_what_is_not_there_is_named(payload: Any, path: str) -> None:
-    """The error has the path of the field, as a refused payload's does."""
+def test_missing_field_is_named(payload: Any, path: str) -> None:
+    """The error has the path of the field, as for any refused payload."""
     with pytest.raises(PayloadRefused) as refused:
         fill("x:{a.b}", payload)
     assert refused.value.fields["path"] == path
 
 
 @pytest.mark.parametrize("bad", ["{", "}", "{}", "a{b", "{a..b}", "{a{b}}", "{.a}"])
-def test_what_is_no_template_is_told_from_one(bad: str) -> None:
-    """Braces come in pairs, around a path."""
+def test_invalid_template_is_recognized(bad: str) -> None:
+    """Braces must come in pairs, around a path."""
     assert fields_of(bad) is None
     with pytest.raises(Usage):
-        job("templated", concurrency_key=bad)(lambda ctx: None)
+        job("templated", concurrency_key=bad)(lambda _ctx: None)
     assert "templated" not in registry
 
 
-def test_fields_are_told_in_order() -> None:
-    """Every path that the template asks for."""
+def test_fields_are_listed_in_order() -> None:
+    """Every path in the template is listed."""
     assert fields_of("a{b}{{c}}{d.e}") == ["b", "d.e"]
 
 
-def test_queue_declared_twice_alike_is_one_and_otherwise_an_error() -> None:
-    """Two modules may say the same; what one of them means is not for the order of imports."""
+def test_queue_declared_twice_with_other_limits_is_an_error() -> None:
+    """With the same limits it is fine; otherwise the order of imports would decide."""
     try:
         declare_queue("declared", concurrency=2, rate="100/m")
         declare_queue("declared", concurrency=2, rate="100/m")
@@ -73,7 +73,7 @@ def test_queue_declared_twice_alike_is_one_and_otherwise_an_error() -> None:
         queues.pop("declared", None)
 
 
-def test_what_only_the_file_may_say_is_refused_by_its_name() -> None:
+def test_limit_that_belongs_in_the_file_is_refused_by_its_name() -> None:
     """`processes` belongs to `stackshift.toml`: the hint says so."""
     with pytest.raises(Usage, match="processes of queue 'declared'") as refused:
         queue("declared", processes=2)  # type: ignore[call-arg]
@@ -85,7 +85,7 @@ def test_what_only_the_file_may_say_is_refused_by_its_name() -> None:
     "limits", [{"concurrency": 0}, {"key_concurrency": -1}, {"rate_burst": 1.5}, {"rate": "fast"}]
 )
 def test_bad_limit_of_a_declaration_is_refused(limits: dict[str, Any]) -> None:
-    """With its name and value; nothing is declared."""
+    """The error names the limit, and nothing is declared."""
     with pytest.raises(Usage, match=next(iter(limits))):
         declare_queue("declared", **limits)
     assert "declared" not in queues

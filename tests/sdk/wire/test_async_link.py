@@ -1,4 +1,4 @@
-"""An awaited connection: many requests at a time, each with its own answer, little held."""
+"""An awaited connection: many requests at once, each with its own reply, and a small buffer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from stackshift_jobs.wire.async_link import AsyncLink
 def test_requests_are_in_flight_together_on_one_connection(
     project: Project, daemon: FakeDaemon
 ) -> None:
-    """Nobody is answered before all have asked; each gets its own answer."""
+    """The daemon answers only after all have asked, and each gets its own reply."""
     held: list[tuple[Peer, int, Any]] = []
 
     def hold(peer: Peer, id: int, params: dict[str, Any]) -> None:
@@ -38,8 +38,9 @@ def test_requests_are_in_flight_together_on_one_connection(
     assert len(daemon.peers) == 1
 
 
-def test_large_requests_are_held_back_not_lost(project: Project, daemon: FakeDaemon) -> None:
-    """Far more than the transport wants to hold, all at once."""
+@pytest.mark.usefixtures("daemon")
+def test_large_requests_are_held_back_not_lost(project: Project) -> None:
+    """Requests far larger than the transport's buffer are sent at once."""
     text = "x" * 500_000
 
     async def story(client: AsyncClient) -> None:
@@ -50,10 +51,10 @@ def test_large_requests_are_held_back_not_lost(project: Project, daemon: FakeDae
 
 
 def test_requests_wait_while_the_daemon_does_not_read(project: Project, daemon: FakeDaemon) -> None:
-    """What is held for it is bounded by one request, not by how many there are."""
+    """The buffer is bounded by one request, however many there are."""
     gate = threading.Event()
 
-    def block(peer: Peer, id: int, params: dict[str, Any]) -> None:
+    def block(peer: Peer, id: int, _params: dict[str, Any]) -> None:
         gate.wait(DEADLINE)
         peer.answer(id, None)
 
@@ -86,7 +87,7 @@ class _Narrow(asyncio.Transport):
         self._link = link
         self.written = 0
 
-    def write(self, data: object) -> None:
+    def write(self, _data: object) -> None:
         self.written += 1
         self._link.pause_writing()
 
@@ -95,7 +96,7 @@ class _Narrow(asyncio.Transport):
 
 
 def test_room_for_one_request_wakes_one_that_waits() -> None:
-    """All those that wait are told of the room; the first to use it leaves none."""
+    """The waiting requests all wake up, and the first one fills the buffer again."""
 
     async def story() -> None:
         link = AsyncLink()
@@ -115,12 +116,10 @@ def test_room_for_one_request_wakes_one_that_waits() -> None:
     asyncio.run(story())
 
 
-def test_busy_is_told_to_all_whose_requests_were_on_the_way(
-    project: Project, daemon: FakeDaemon
-) -> None:
-    """Said of the connection, it means that nothing on it was carried out."""
+def test_busy_is_raised_by_all_requests_in_flight(project: Project, daemon: FakeDaemon) -> None:
+    """As an error about the connection, it means that no request on it was carried out."""
 
-    def full(peer: Peer, id: int, params: dict[str, Any]) -> None:
+    def full(peer: Peer, _id: int, _params: dict[str, Any]) -> None:
         peer.refuse(None, Busy("256 connections are open"))
         peer.hang_up()
 
@@ -135,10 +134,12 @@ def test_busy_is_told_to_all_whose_requests_were_on_the_way(
     run(project, story)
 
 
-def test_error_about_a_line_is_the_longest_ones(project: Project, daemon: FakeDaemon) -> None:
-    """The others on the connection had no part in it."""
+def test_error_about_a_line_belongs_to_the_longest_one(
+    project: Project, daemon: FakeDaemon
+) -> None:
+    """The other requests on the connection are not to blame."""
 
-    def refuse(peer: Peer, id: int, params: dict[str, Any]) -> None:
+    def refuse(peer: Peer, _id: int, _params: dict[str, Any]) -> None:
         peer.refuse(None, PayloadRefused("the line is too long", path="$"))
         peer.hang_up()
 
@@ -155,7 +156,7 @@ def test_error_about_a_line_is_the_longest_ones(project: Project, daemon: FakeDa
 
 
 def test_call_that_timed_out_leaves_nothing_behind(project: Project, daemon: FakeDaemon) -> None:
-    """The built-in `TimeoutError`, which says that it may happen all the same."""
+    """It raises the built-in `TimeoutError`, which says that the call may still happen."""
     daemon.on("run.start", silence)
 
     async def story(client: AsyncClient) -> None:
@@ -170,14 +171,14 @@ def test_call_that_timed_out_leaves_nothing_behind(project: Project, daemon: Fak
 def test_half_a_reply_and_nonsense_are_broken_connections(
     project: Project, daemon: FakeDaemon
 ) -> None:
-    """Neither is taken for an answer."""
+    """Neither counts as a reply."""
 
-    def half(peer: Peer, id: int, params: dict[str, Any]) -> None:
+    def half(peer: Peer, id: int, _params: dict[str, Any]) -> None:
         peer.write(b'{"jsonrpc":"2.0","id":%d,"result":1}' % id)
         peer.hang_up()
 
     daemon.on("half", half)
-    daemon.on("junk", lambda peer, id, params: peer.write(b"junk\n"))
+    daemon.on("junk", lambda peer, _id, _params: peer.write(b"junk\n"))
 
     async def story(client: AsyncClient) -> None:
         for method in ("half", "junk"):

@@ -1,4 +1,4 @@
-"""Frames: what is written is strict JSON on one line, and no line is put together wrongly."""
+"""Frames: requests are strict JSON on one line, and lines are put together correctly."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 from stackshift_jobs.errors import DaemonUnavailable, PayloadRefused
 from stackshift_jobs.values import strict_json
+from stackshift_jobs.values.limits import MAX_PAYLOAD_BYTES
 from stackshift_jobs.wire import jsonrpc
 
 SCALARS = [None, True, 0, -1, 2**80, 1.5, 1e300, "", "ü\n\x1b\u202e", "\U0001f600"]
@@ -17,12 +18,13 @@ PLAIN: list[Any] = [*SCALARS, *NESTED, (1, 2), {1: "a", None: "b", False: "c"}]
 
 
 @pytest.mark.parametrize("value", PLAIN, ids=repr)
-def test_value_is_written_as_strict_writes_it(value: Any) -> None:
-    """The quick way and the checked one give the same bytes."""
+def test_value_is_written_as_strict_json_writes_it(value: Any) -> None:
+    """The fast path and the checked one give the same bytes."""
     assert jsonrpc.encode_value(value, "payload") == strict_json.dumps(value)
 
 
 def nested(depth: int) -> Any:
+    """A list in a list, `depth` levels deep."""
     value: Any = []
     for _ in range(depth):
         value = [value]
@@ -37,13 +39,13 @@ REFUSED: list[Any] = [*NUMBERS, *TEXTS, b"x", {1, 2}, object(), {1.5: 1}, nested
 @pytest.mark.parametrize("value", REFUSED, ids=lambda value: type(value).__name__)
 @pytest.mark.parametrize("wrap", [lambda v: v, lambda v: {"a": [0, v]}], ids=["bare", "inside"])
 def test_value_that_json_cannot_hold_is_refused_before_it_is_sent(wrap: Any, value: Any) -> None:
-    """With the parameter that it is in; nothing depends on the daemon to notice."""
+    """The error names the parameter; the daemon need not notice it."""
     with pytest.raises(PayloadRefused, match=r"^payload: "):
         jsonrpc.encode_params({"job": "j", "payload": wrap(value)})
 
 
 def test_refusal_names_the_path_within_the_parameter() -> None:
-    """As the daemon does, and with the item where there are many."""
+    """As the daemon's errors do, and with the item if there are several."""
     with pytest.raises(PayloadRefused) as refused:
         jsonrpc.encode_params({"payload": {"sizes": [1, float("nan")]}})
     assert refused.value.path == "$.sizes[1]"
@@ -55,7 +57,7 @@ def test_refusal_names_the_path_within_the_parameter() -> None:
 
 
 def test_request_is_one_line_of_ascii() -> None:
-    """Whatever is in it."""
+    """Whatever it contains."""
     line = jsonrpc.encode_request(7, "run.start", jsonrpc.encode_params({"payload": "ü\n\r"}))
     assert line.isascii()
     assert line.count(b"\n") == 1
@@ -65,14 +67,14 @@ def test_request_is_one_line_of_ascii() -> None:
 
 
 def test_value_over_sixteen_mebibytes_is_refused() -> None:
-    """No project can allow more, so the daemon need not be asked."""
+    """No project can allow more, so there is no need to ask the daemon."""
     with pytest.raises(PayloadRefused, match="the limit is 16777216"):
-        jsonrpc.encode_params({"payload": "x" * jsonrpc.MAX_PAYLOAD})
+        jsonrpc.encode_params({"payload": "x" * MAX_PAYLOAD_BYTES})
 
 
 @pytest.mark.parametrize("cut", [1, 2, 3, 7, 100])
 def test_lines_are_put_together_from_any_pieces(cut: int) -> None:
-    """Wherever the stream was cut."""
+    """Wherever the stream is cut."""
     stream = b'{"a":1}\n\n{"b":22}\n{"c":333}\nrest'
     lines = jsonrpc.Lines()
     got = [line for i in range(0, len(stream), cut) for line in lines.feed(stream[i : i + cut])]
@@ -80,10 +82,10 @@ def test_lines_are_put_together_from_any_pieces(cut: int) -> None:
 
 
 @pytest.mark.parametrize("pieces", [[b"x" * 11], [b"x" * 6, b"x" * 6], [b"x" * 11 + b"\n"]])
-def test_line_without_end_is_not_gathered(pieces: list[bytes]) -> None:
-    """Memory is bounded by the limit, ended or not."""
+def test_line_over_the_limit_is_not_kept(pieces: list[bytes]) -> None:
+    """Memory is bounded by the limit, whether the line ends or not."""
     lines = jsonrpc.Lines(limit=10)
     assert lines.feed(b"y" * 10 + b"\n") == [b"y" * 10]
-    with pytest.raises(DaemonUnavailable, match="over 10 bytes"):
+    with pytest.raises(DaemonUnavailable, match="more than 10 bytes"):
         for piece in pieces:
             lines.feed(piece)

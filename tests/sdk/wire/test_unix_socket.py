@@ -1,4 +1,4 @@
-"""The way to the daemon: every way in which there can be none, and whose is not spoken to."""
+"""Connecting to the daemon: every reason why there is none, and whose daemon is not used."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from stackshift_jobs.wire import unavailable
 
 
 def reason(raised: pytest.ExceptionInfo[DaemonUnavailable]) -> Any:
+    """The word that says why there is no daemon."""
     return raised.value.fields["reason"]
 
 
 def test_no_daemon_says_how_to_start_one(project: Project) -> None:
-    """No `daemon.json`: exit status 3, and the hint `stackshift daemon start`."""
+    """Without `daemon.json` the exit status is 3, and the hint is `stackshift daemon start`."""
     with pytest.raises(DaemonUnavailable) as raised:
         Connection.open(project.data_dir)
     assert reason(raised) == unavailable.NOT_RUNNING
@@ -30,8 +31,8 @@ def test_no_daemon_says_how_to_start_one(project: Project) -> None:
     assert raised.value.exit_status == 3
 
 
-def test_stale_daemon_file_is_told_by_a_socket_that_is_dead(daemon: FakeDaemon) -> None:
-    """A daemon that was killed leaves both behind; they count as no daemon."""
+def test_stale_daemon_file_is_recognized_by_its_dead_socket(daemon: FakeDaemon) -> None:
+    """A daemon that was killed leaves both behind, and counts as not running."""
     path = discovery.socket_path(daemon.data_dir)
     daemon.stop(clean=False)
     for _ in ("no socket", "a socket that nobody listens at"):
@@ -45,7 +46,7 @@ def test_stale_daemon_file_is_told_by_a_socket_that_is_dead(daemon: FakeDaemon) 
 
 
 def test_daemon_of_another_protocol_is_not_spoken_to(daemon: FakeDaemon) -> None:
-    """The hint is `stackshift daemon restart`, and nothing is sent to it."""
+    """The hint is `stackshift daemon restart`, and nothing is sent to that daemon."""
     daemon.stop()
     daemon.protocol += 1
     daemon.start()
@@ -57,7 +58,7 @@ def test_daemon_of_another_protocol_is_not_spoken_to(daemon: FakeDaemon) -> None
 
 
 def test_dead_daemon_of_another_protocol_is_just_dead(daemon: FakeDaemon) -> None:
-    """Restarting what does not run would be the wrong advice."""
+    """Advising to restart a daemon that does not run would be wrong."""
     daemon.stop()
     daemon.protocol += 1
     daemon.start()
@@ -70,7 +71,7 @@ def test_dead_daemon_of_another_protocol_is_just_dead(daemon: FakeDaemon) -> Non
 def test_daemon_of_another_user_is_not_spoken_to(
     daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who listens is asked of the kernel."""
+    """The kernel says who listens."""
     uid = os.geteuid()
     monkeypatch.setattr(os, "geteuid", lambda: uid + 1)
     with pytest.raises(DaemonUnavailable, match=f"served by user {uid}") as raised:
@@ -80,7 +81,7 @@ def test_daemon_of_another_user_is_not_spoken_to(
 
 
 def test_daemon_that_accepts_nobody_is_given_up(project: Project) -> None:
-    """A full queue of connections is waited for, as long as `connect_timeout` says."""
+    """The client waits for room in the queue of connections, for `connect_timeout`."""
     project.data_dir.mkdir(mode=0o700)
     path = discovery.socket_path(project.data_dir)
     with socket.socket(socket.AF_UNIX) as listener:
@@ -101,7 +102,7 @@ def test_daemon_that_accepts_nobody_is_given_up(project: Project) -> None:
 
 
 def test_long_data_directory_is_reached_by_its_short_one(tmp_path: Path) -> None:
-    """And only as long as that is private: the client checks it too."""
+    """Only if that directory is private: the client checks it, too."""
     data_dir = tmp_path.resolve() / ("long" * 30) / ".stackshift"
     data_dir.parent.mkdir()
     fake = FakeDaemon(data_dir).start()

@@ -1,4 +1,4 @@
-"""Lists of kept events, while there are a great many of them and they come and go."""
+"""Lists of kept events, when there are very many of them and they come and go."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ List = Callable[..., tuple[int, Any]]
 
 @pytest.fixture
 def list_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> List:
-    """Lists events of `MANY` kept ones, calling `meanwhile` while it does so; how many turns others
-    had, and the page."""
+    """Lists some of `MANY` kept events, calling `meanwhile` during that; returns how many turns
+    other tasks got, and the page."""
     monkeypatch.setattr(shell_events, "LOOKS", 10)
     (tmp_path / "stackshift.toml").write_text("")
 
     def listed(
-        meanwhile: Callable[[Engine], None] = lambda engine: None, **params: Any
+        meanwhile: Callable[[Engine], None] = lambda _engine: None, **params: Any
     ) -> tuple[int, Any]:
         async def main() -> tuple[int, Any]:
             engine = Engine(MemoryJournal())
@@ -56,12 +56,12 @@ def list_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> List:
 
 
 def numbers(page: Any) -> list[int]:
-    """Of the events of a page."""
+    """The numbers of the events on a page."""
     return [int(bytes(each).split(b'"')[3][1:]) for each in page["events"]]
 
 
 def test_others_have_their_turn_while_events_are_looked_through(list_events: List) -> None:
-    """Where few of many match, or none."""
+    """Other tasks get turns even if few events match, or none."""
     turns, page = list_events(name="n1", correlation_key=None, limit=1000, cursor="100")
     assert numbers(page) == list(range(99, 0, -2))
     assert page["cursor"] is None
@@ -72,7 +72,7 @@ def test_others_have_their_turn_while_events_are_looked_through(list_events: Lis
 
 
 def test_pages_follow_each_other(list_events: List) -> None:
-    """Newest first, each once, by the cursor of the one before."""
+    """Following the cursors, every event is listed once, newest first."""
     seen, cursor = list[int](), None
     while True:
         _, page = list_events(limit=7, cursor=cursor)
@@ -84,7 +84,7 @@ def test_pages_follow_each_other(list_events: List) -> None:
 
 
 def test_event_that_is_gone_meanwhile_is_not_told(list_events: List) -> None:
-    """It was consumed, or came to nothing, while others were looked at."""
+    """An event that is consumed or undone during the search is not listed."""
 
     def consume(engine: Engine) -> None:
         engine.state.events.drop(f"e{MANY}")

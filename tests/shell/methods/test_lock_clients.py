@@ -1,5 +1,5 @@
-"""Clients that ask for a lock and are gone, at each moment of it; one that comes back is told what
-is so."""
+"""Clients that request a lock and disconnect, at every stage; one that reconnects is told the
+current state."""
 
 from __future__ import annotations
 
@@ -21,65 +21,81 @@ from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.ids import Ids
 from stackshiftd.shell.methods import locks as shell_locks
 from stackshiftd.shell.methods.locks import Locks
+from stackshiftd.shell.methods.waiters import Waiters
 from stackshiftd.shell.requests import AcquireLock, ReleaseLock, Requests
 
 
 class Client:
-    """One connection, and what it was answered."""
+    """One connection, and the answers it got."""
 
     def __init__(self, shop: Shop) -> None:
         self.answers: list[Any] = []
         self._shop = shop
 
     def ask(self, asker: str, wait_ms: int = 3_600_000, key: str = "k") -> None:
+        """Ask for the lock `key` as `asker`, by default for an hour."""
         params = AcquireLock(key, ttl_ms=3_600_000, wait_ms=wait_ms, asker=asker)
         self._shop.locks.acquire(self, params, self.answers.append)
 
     def leave(self) -> None:
-        self._shop.locks.forget(self)
+        """Disconnect."""
+        self._shop.waiters.forget(self)
 
     @property
     def token(self) -> int:
-        """Of the lock that it was told last that it holds."""
+        """The token in its last answer, which granted a lock."""
         return int(json.loads(bytes(self.answers[-1]))["token"])
 
 
 class Shop:
-    """An engine with the clients of its locks, and nothing else. `engine.EffectSink`."""
+    """An engine with its locks, and nothing else. Implements `engine.EffectSink`."""
 
     def __init__(self, root: Path) -> None:
         self.journal = MemoryJournal()
         self.engine = Engine(self.journal)
-        self.locks = Locks(self.engine, Requests(load_config(root, {}), Ids()))
+        self.waiters = Waiters()
+        self.locks = Locks(self.engine, Requests(load_config(root, {}), Ids()), self.waiters)
         self.engine.attach(cast(Any, self))
         self.on_published: Callable[[], None] = lambda: None
 
-    def perform(self, effect: Effect, source: Any) -> None:
+    def perform(self, effect: Effect, _source: Any) -> None:
+        """Pass grants on to the locks."""
         if isinstance(effect, Granted):
             self.locks.granted(effect)
 
-    def published(self, entries: Any) -> None:
+    def published(self, _entries: Any) -> None:
+        """Call what the test has set."""
         self.on_published()
 
-    def fill_slots(self) -> None: ...
-    def finished(self, run: Any, row: Any) -> None: ...
-    def lengthened(self, run: str, places: array[int]) -> None: ...
-    def timers_moved(self) -> None: ...
+    def fill_slots(self) -> None:
+        """There are no workers."""
+
+    def finished(self, run: Any, row: Any) -> None:
+        """There are no runs."""
+
+    def lengthened(self, run: str, places: array[int]) -> None:
+        """There is no history."""
+
+    def timers_moved(self) -> None:
+        """There is no alarm."""
+
     def failed(self, error: BaseException) -> None:
+        """Fail the test."""
         raise error
 
     def release(
-        self, token: int, answer: Callable[[Any], None] = lambda answer: None, key: str = "k"
+        self, token: int, answer: Callable[[Any], None] = lambda _answer: None, key: str = "k"
     ) -> None:
+        """Release the lock `key` as a client with its `token` does."""
         self.locks.release(ReleaseLock(key, token), answer)
 
     async def quiet(self) -> None:
-        """All is durable, and all that followed from that."""
+        """Wait until everything is durable, including what followed from that."""
         await until(lambda: self.engine.idle, "all to be durable")
 
     @property
     def holder(self) -> int:
-        """The token under which the lock is held; 0 where nobody holds it."""
+        """The token under which the lock is held; 0 if it is free."""
         lock = self.engine.state.locks.get("k")
         return lock.holding.token if lock is not None and lock.holding is not None else 0
 
@@ -89,7 +105,7 @@ Play = Callable[[Callable[[Shop], Awaitable[None]]], None]
 
 @pytest.fixture
 def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Play:
-    """Plays a scene in a shop."""
+    """Plays a scene in a new shop."""
     monkeypatch.setattr(shell_locks, "AGAIN_SECONDS", 0.01)
     (tmp_path / "stackshift.toml").write_text("")
 
@@ -106,7 +122,7 @@ def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Play:
 
 
 def test_lock_is_not_kept_for_a_client_that_left_before_it_was_told(play: Play) -> None:
-    """It was free, and is free again: nobody can know its token."""
+    """The lock was free and is free again: nobody can know its token."""
 
     async def scene(shop: Shop) -> None:
         first, other = Client(shop), Client(shop)
@@ -123,7 +139,7 @@ def test_lock_is_not_kept_for_a_client_that_left_before_it_was_told(play: Play) 
 
 
 def test_client_that_left_before_it_stood_in_the_line_does_not_stand_there(play: Play) -> None:
-    """That it had asked became durable when it was gone."""
+    """Its request became durable only after it had disconnected."""
 
     async def scene(shop: Shop) -> None:
         first, second, third = Client(shop), Client(shop), Client(shop)
@@ -143,7 +159,7 @@ def test_client_that_left_before_it_stood_in_the_line_does_not_stand_there(play:
 
 
 def test_client_that_comes_back_as_its_lock_is_given_has_it(play: Play) -> None:
-    """The word of it went to its old connection: it is not given back, since it hears of it."""
+    """The grant went to its old connection; the lock is kept, since the new one is told of it."""
 
     async def scene(shop: Shop) -> None:
         first, old, new = Client(shop), Client(shop), Client(shop)
@@ -162,7 +178,7 @@ def test_client_that_comes_back_as_its_lock_is_given_has_it(play: Play) -> None:
 
 
 def test_client_that_comes_back_before_it_is_missed_keeps_its_place(play: Play) -> None:
-    """Its old connection ends when the new one has asked, and takes nothing along."""
+    """Its old connection ends after the new one has asked, and removes nothing."""
 
     async def scene(shop: Shop) -> None:
         first, old, new = Client(shop), Client(shop), Client(shop)
@@ -183,7 +199,7 @@ def test_client_that_comes_back_before_it_is_missed_keeps_its_place(play: Play) 
 
 
 def test_asker_waits_for_several_locks(play: Play) -> None:
-    """The wait for one does not take the place of that for another."""
+    """A wait for one lock does not replace a wait for another."""
 
     async def scene(shop: Shop) -> None:
         first, both = Client(shop), Client(shop)
@@ -203,7 +219,7 @@ def test_asker_waits_for_several_locks(play: Play) -> None:
 
 
 def test_wait_whose_lock_came_to_nothing_for_want_of_room_ends_in_time(play: Play) -> None:
-    """Its time passed while it looked as if it were about to be told."""
+    """Its timeout passed while it seemed about to be granted the lock."""
 
     async def scene(shop: Shop) -> None:
         first, second = Client(shop), Client(shop)
@@ -225,14 +241,14 @@ def test_wait_whose_lock_came_to_nothing_for_want_of_room_ends_in_time(play: Pla
 
 
 def test_lock_of_a_client_that_is_gone_is_given_back_when_there_is_room(play: Play) -> None:
-    """Not for want of room alone is it kept for nobody."""
+    """A full disk only delays the release; the lock is not kept for nobody."""
 
     async def scene(shop: Shop) -> None:
         first = Client(shop)
         first.ask("a")
         first.leave()
         shop.on_published = lambda: shop.journal.fail_next(Full("no room"))
-        await until(lambda: shop.engine.read_only, "want of room")
+        await until(lambda: shop.engine.room.read_only, "want of room")
         await until(lambda: shop.holder, "the state to be back")
         shop.on_published = lambda: None
         shop.engine.look_for_room()

@@ -1,4 +1,4 @@
-"""Clients that ask for locks are answered once, and leave nothing behind when they are gone."""
+"""Clients that request locks are answered once, and leave nothing behind when they disconnect."""
 
 from __future__ import annotations
 
@@ -17,22 +17,26 @@ from stackshiftd.core.effects import Granted
 from stackshiftd.core.fold.fold import fold
 from stackshiftd.core.state.state import State
 from stackshiftd.shell.methods.locks import Locks
+from stackshiftd.shell.methods.waiters import Waiters
 from stackshiftd.shell.requests import AcquireLock, ReleaseLock, Requests
 
 
 class SlowEngine:
-    """Decides at once, and lets go of what follows when it is told to (`sync`)."""
+    """Decides at once, but delivers replies and effects only at the next `sync`."""
 
     def __init__(self) -> None:
         self.state = State()
         self.us = 1_795_000_000_000_000
         self.held_back: list[Callable[[], None]] = []
         self.locks: Any = None
+        self.waiters = Waiters()
 
     def now_us(self) -> int:
+        """The time, which the test sets."""
         return self.us
 
-    def submit(self, command: Any, reply: Any = None, source: Any = None) -> None:
+    def submit(self, command: Any, reply: Any = None, _source: Any = None) -> None:
+        """Decide and fold at once; hold back the reply and what follows."""
         try:
             decision = decide(self.state, command, self.us)
         except StackshiftError as refused:
@@ -49,37 +53,42 @@ class SlowEngine:
         self.locks.granted(effect)
 
     def when_durable(self, reply: Any, answer: Any) -> None:
+        """Hold back the reply."""
         if reply is not None:
             self.held_back.append(lambda: reply(answer))
 
     def sync(self) -> None:
+        """Deliver everything held back, and what follows from that."""
         while self.held_back:
             self.held_back.pop(0)()
 
     def owner(self, key: str = "k") -> str:
+        """The asker that holds the lock; empty if it is free."""
         lock = self.state.locks.get(key)
         return lock.holding.asker if lock is not None and lock.holding is not None else ""
 
     def line(self, key: str = "k") -> list[str]:
+        """The askers waiting for the lock, in order."""
         return list(self.state.locks[key].line) if key in self.state.locks else []
 
 
 class Answers(list[Any]):
-    """What one client was told: bodies, and codes of errors."""
+    """The answers to one client: bodies, and errors."""
 
     def __call__(self, answer: Any) -> None:
+        """Note an answer: an error as it is, a body as JSON values."""
         self.append(answer if isinstance(answer, StackshiftError) else json.loads(bytes(answer)))
 
 
 @pytest.fixture
 def tell() -> Callable[[Callable[[SlowEngine], Coroutine[Any, Any, None]]], None]:
-    """Runs a story in a loop, with locks beside an engine."""
+    """Runs a story in a loop, with locks on a slow engine."""
 
     def run(story: Callable[[SlowEngine], Coroutine[Any, Any, None]]) -> None:
         async def tell() -> None:
             engine = SlowEngine()
             requests = Requests.__new__(Requests)
-            engine.locks = Locks(cast(Any, engine), requests)
+            engine.locks = Locks(cast(Any, engine), requests, engine.waiters)
             await story(engine)
 
         asyncio.run(asyncio.wait_for(tell(), 30))
@@ -88,6 +97,7 @@ def tell() -> Callable[[Callable[[SlowEngine], Coroutine[Any, Any, None]]], None
 
 
 def ask(engine: SlowEngine, asker: str, owner: object, wait_ms: int = 0) -> Answers:
+    """Ask for the lock on the connection `owner`; return its answers."""
     answers = Answers()
     params = AcquireLock(key="k", ttl_ms=60_000, wait_ms=wait_ms, asker=asker, holder=asker)
     engine.locks.acquire(owner, params, answers)
@@ -98,13 +108,13 @@ Tell = Callable[[Callable[[SlowEngine], Coroutine[Any, Any, None]]], None]
 
 
 def test_client_that_is_gone_before_it_stands_in_line_durably_leaves_it(tell: Tell) -> None:
-    """The lock is not given to nobody, to be held until its time has passed."""
+    """Otherwise the lock would go to nobody, and be held until it expires."""
 
     async def story(engine: SlowEngine) -> None:
         held = ask(engine, "c1", 1)
         engine.sync()
         gone = ask(engine, "c2", 2, wait_ms=60_000)
-        engine.locks.forget(2)
+        engine.waiters.forget(2)
         engine.sync()
         assert engine.line() == []
         engine.locks.release(ReleaseLock(key="k", token=held[0]["token"]), Answers())
@@ -115,18 +125,18 @@ def test_client_that_is_gone_before_it_stands_in_line_durably_leaves_it(tell: Te
 
 
 def test_client_that_is_gone_before_it_holds_durably_gives_the_lock_back(tell: Tell) -> None:
-    """At once, and from the line: the next has it."""
+    """The next client in line gets the lock, whether it was granted at once or after waiting."""
 
     async def story(engine: SlowEngine) -> None:
         ask(engine, "c1", 1)
         waits = ask(engine, "c2", 2, wait_ms=60_000)
         last = ask(engine, "c3", 3, wait_ms=60_000)
-        engine.locks.forget(1)
+        engine.waiters.forget(1)
         assert engine.owner() == "c1"
         engine.sync()
         assert (engine.owner(), waits[0]["key"]) == ("c2", "k")
         engine.locks.release(ReleaseLock(key="k", token=waits[0]["token"]), Answers())
-        engine.locks.forget(3)
+        engine.waiters.forget(3)
         engine.sync()
         assert (engine.owner(), last) == ("", [])
 
@@ -134,15 +144,15 @@ def test_client_that_is_gone_before_it_holds_durably_gives_the_lock_back(tell: T
 
 
 def test_client_that_comes_back_keeps_what_it_asked_for(tell: Tell) -> None:
-    """On another connection, whether the end of the first one is noticed before or after."""
+    """It may be on another connection, whether the end of the first is noticed before or after."""
 
     async def story(engine: SlowEngine) -> None:
         for noticed_first in (True, False):
             ask(engine, "c1", 1)
             if noticed_first:
-                engine.locks.forget(1)
+                engine.waiters.forget(1)
             again = ask(engine, "c1", 2)
-            engine.locks.forget(1)
+            engine.waiters.forget(1)
             engine.sync()
             assert engine.owner() == "c1"
             engine.locks.release(ReleaseLock(key="k", token=again[0]["token"]), Answers())
@@ -152,14 +162,14 @@ def test_client_that_comes_back_keeps_what_it_asked_for(tell: Tell) -> None:
 
 
 def test_client_that_comes_back_keeps_its_place(tell: Tell) -> None:
-    """And is answered on the connection that it has, once."""
+    """It is answered once, on its current connection."""
 
     async def story(engine: SlowEngine) -> None:
         held = ask(engine, "c1", 1)
         first = ask(engine, "c2", 2, wait_ms=60_000)
         engine.sync()
         again = ask(engine, "c2", 3, wait_ms=60_000)
-        engine.locks.forget(2)
+        engine.waiters.forget(2)
         engine.sync()
         assert engine.line() == ["c2"]
         engine.locks.release(ReleaseLock(key="k", token=held[0]["token"]), Answers())
@@ -170,7 +180,7 @@ def test_client_that_comes_back_keeps_its_place(tell: Tell) -> None:
 
 
 def test_client_whose_wait_is_over_is_told_who_holds_the_lock_then(tell: Tell) -> None:
-    """Not who held it when the wait began; and it stands in the line no more."""
+    """The error names the current holder, not that at the beginning; the client leaves the line."""
 
     async def story(engine: SlowEngine) -> None:
         held = ask(engine, "c1", 1)

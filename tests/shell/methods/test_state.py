@@ -1,4 +1,4 @@
-"""State entries as clients and handlers ask for them, where the journal or the clock is odd."""
+"""State entries for clients and handlers, with a damaged journal or an odd clock."""
 
 from __future__ import annotations
 
@@ -25,22 +25,23 @@ from stackshiftd.shell.workers.dispatcher import Dispatcher
 
 
 class Damaged(MemoryJournal):
-    """A journal that cannot be read back."""
+    """A journal whose search fails because of damage."""
 
-    def search(self, words: Any) -> Iterator[Any]:
-        raise JournalDamaged("no line lies there", hint="stackshift journal verify")
+    def search(self, _words: Any) -> Iterator[Any]:
+        """Raise at the first step."""
+        raise JournalDamaged("there is no complete line", hint="stackshift journal verify")
         yield None
 
 
 @pytest.fixture
 def requests(tmp_path: Path) -> Requests:
-    """What reads the params."""
+    """Turns params into commands."""
     (tmp_path / "stackshift.toml").write_text("")
     return Requests(load_config(tmp_path, {}), Ids())
 
 
 def look_back(requests: Requests) -> tuple[Any, Any]:
-    """What a client and a handler are told of a key whose history cannot be read."""
+    """The answers to a client and a handler about a key whose history cannot be read."""
 
     async def look() -> tuple[Any, Any]:
         tasks = list[Any]()
@@ -60,7 +61,7 @@ def look_back(requests: Requests) -> tuple[Any, Any]:
 
 
 def test_history_that_cannot_be_read_is_told_as_such(requests: Requests) -> None:
-    """Nobody waits for ever for what a damaged journal does not say."""
+    """Client and handler get the error: neither waits forever because of a damaged journal."""
     told, posted = look_back(requests)
     assert isinstance(told, JournalDamaged)
     assert isinstance(posted, c.RefuseCall)
@@ -68,6 +69,6 @@ def test_history_that_cannot_be_read_is_told_as_such(requests: Requests) -> None
 
 
 def test_entry_that_expired_at_the_beginning_of_time_has_expired(requests: Requests) -> None:
-    """Its zero is not the one that stands for no expiry."""
+    """An expiry at time zero is not confused with the zero that means no expiry."""
     command = requests.set(SetState("k", Raw(b"1"), expires_at="1970-01-01T00:00:00Z"))
     assert command.expires_us > 0

@@ -1,4 +1,4 @@
-"""Where a feed begins is found without keeping all else waiting, however long the journal is."""
+"""Finding where a feed begins does not block other tasks, however long the journal is."""
 
 from __future__ import annotations
 
@@ -15,23 +15,25 @@ PARTS = 50
 
 
 class LongJournal:
-    """A journal of many parts, without what is looked for."""
+    """A journal of many chunks that does not contain what is searched for."""
 
     def __init__(self) -> None:
         self.read_from = list[int]()
 
-    def search(self, words: Any) -> Iterator[Any]:
+    def search(self, _words: Any) -> Iterator[Any]:
+        """Find nothing, chunk by chunk."""
         for _ in range(PARTS):
             yield None
 
     def read(self, from_seq: int) -> Iterator[tuple[int, Entry]]:
+        """Note the call, and yield entries 10 µs apart; the first two are trimmed."""
         self.read_from.append(from_seq)
         for seq in range(max(from_seq, 3), 100_000):
             yield seq, Entry(seq, 10 * seq, r.JournalClosed())
 
 
 def test_others_have_their_turn_while_records_of_some_kinds_are_looked_for() -> None:
-    """Between two parts of the journal, each."""
+    """Other tasks get a turn after each chunk of the journal."""
 
     async def look() -> tuple[int, list[Any]]:
         feeds = Feeds(*cast(Any, (SimpleNamespace(journal=LongJournal()), None, None)))
@@ -49,7 +51,7 @@ def test_others_have_their_turn_while_records_of_some_kinds_are_looked_for() -> 
 
 
 def test_time_to_begin_at_is_found_by_halves() -> None:
-    """The times of some records are looked at, not those of all; the first may be trimmed."""
+    """A binary search reads the times of only some records; the first ones may be trimmed."""
     journal = LongJournal()
     for since_us, seq in ((0, 1), (31, 4), (500_000, 50_000), (999_981, 99_999), (10**9, 100_000)):
         assert first_seq_since(cast(Any, journal), since_us, 100_000) == seq

@@ -1,4 +1,4 @@
-"""Bodies that memory does not hold are found without reading the same records again and again."""
+"""Bodies that are not in memory are found without reading the same records repeatedly."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ LARGE = Raw(json.dumps("x" * SPILL_BYTES).encode())
 
 
 def test_records_of_a_run_are_read_once_when_it_is_handed_out() -> None:
-    """However many of its steps have large results: reading them for each would take minutes where
-    there are thousands, and the daemon does nothing else meanwhile."""
+    """A run's records are read once, however many of its steps have large results: reading them for
+    each of thousands would block the daemon for minutes."""
     state, written = State(), list[Entry]()
 
     def add(record: r.AnyRecord) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from stackshift_jobs.errors import Conflict
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
-from stackshiftd.core.effects import Decision, Discarded
+from stackshiftd.core.effects import Decision
 from stackshiftd.core.state.state import Run, State, Status
 
 
@@ -34,7 +34,7 @@ def not_dead(run_id: str, status: str) -> Conflict:
     )
 
 
-def decide_discard(state: State, command: c.DiscardRun) -> Decision:
+def discard(state: State, command: c.DiscardRun, _now_us: int) -> Decision:
     """Take a run out of the dead letter, and out of memory. Raises `Conflict` for one that is not
     there, or whose handler, out of time, still executes: the record of its stop is yet to come."""
     run = state.runs.get(command.run)
@@ -46,4 +46,4 @@ def decide_discard(state: State, command: c.DiscardRun) -> Decision:
             hint="it is given [workers] grace to do so: try again",
             owner=run.id,
         )
-    return Decision((r.RunDiscarded(run.id),), (Discarded(run.id),))
+    return Decision((r.RunDiscarded(run.id),))

@@ -6,7 +6,10 @@ append: nothing can come between.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from msgspec import Raw
 
 from stackshift_jobs.values.durations import rfc3339
 from stackshiftd.core import commands as c
@@ -15,22 +18,21 @@ from stackshiftd.core.decide.backoff import delay_ms
 from stackshiftd.core.decide.lock_release import LockRelease, holds
 from stackshiftd.core.effects import (
     NOTHING,
-    Cancelled,
+    Changed,
     Decision,
     Effect,
-    Finished,
     Resolve,
     Stop,
 )
 from stackshiftd.core.state.state import Run, State, Status
 
 
-def current(state: State, run_id: str, token: int) -> Run | None:
-    """The run, if the execution `token` is its current one and it may still say something."""
-    run = state.runs.get(run_id)
-    if run is None or run.token != token or run.status is not Status.RUNNING:
-        return None
-    return run
+class End(NamedTuple):
+    """How a run ended, for all that wait for it."""
+
+    status: str
+    result: Raw = r.NULL
+    error: r.Error | None = None
 
 
 def end_wait(state: State, run: Run, record: r.WaitEnded) -> Decision:
@@ -40,21 +42,14 @@ def end_wait(state: State, run: Run, record: r.WaitEnded) -> Decision:
     return Decision((record,))
 
 
-def decide_complete(state: State, command: c.CompleteRun, now_us: int) -> Decision:
+def complete(state: State, run: Run, command: c.CompleteRun, now_us: int) -> Decision:
     """The handler has returned."""
-    run = current(state, command.run, command.token)
-    if run is None:
-        return decide_stopped(state, c.ConfirmStop(command.run, command.token), now_us)
     record = r.RunCompleted(run.id, run.attempt, command.result)
-    finished = Finished(run.id, "completed", command.result, None)
-    return finish(state, run, (record,), finished, now_us)
+    return finish(state, run, (record,), End("completed", command.result), now_us)
 
 
-def decide_fail(state: State, command: c.FailAttempt, now_us: int) -> Decision:
+def fail(state: State, run: Run, command: c.FailAttempt, now_us: int) -> Decision:
     """The handler has raised."""
-    run = current(state, command.run, command.token)
-    if run is None:
-        return decide_stopped(state, c.ConfirmStop(command.run, command.token), now_us)
     return attempt_failed(
         state,
         run,
@@ -63,6 +58,7 @@ def decide_fail(state: State, command: c.FailAttempt, now_us: int) -> Decision:
         retryable=command.retryable,
         retry_after_ms=command.retry_after_ms,
         step=command.step,
+        more_steps=command.more_steps,
     )
 
 
@@ -75,6 +71,7 @@ def attempt_failed(
     retryable: bool = True,
     retry_after_ms: int | None = None,
     step: str | None = None,
+    more_steps: Sequence[str] = (),
     stopped: bool = True,
 ) -> Decision:
     """The attempt is over; another comes, or the run has failed for good."""
@@ -84,13 +81,15 @@ def attempt_failed(
         if wait_ms is None:
             wait_ms = delay_ms(run.retry, used, run.id)
         retry_at = rfc3339(now_us + wait_ms * 1000)
-        return Decision((r.AttemptFailed(run.id, run.attempt, error, step, retry_at, stopped),))
+        failed = r.AttemptFailed(
+            run.id, run.attempt, error, step, retry_at, stopped, list(more_steps)
+        )
+        return Decision((failed,))
     records = (
-        r.AttemptFailed(run.id, run.attempt, error, step, None, stopped),
+        r.AttemptFailed(run.id, run.attempt, error, step, None, stopped, list(more_steps)),
         r.RunFailed(run.id, run.attempt, error, "attempts" if retryable else "non_retryable"),
     )
-    finished = Finished(run.id, "failed", r.NULL, error)
-    return finish(state, run, records, finished, now_us, stopped=stopped)
+    return finish(state, run, records, End("failed", error=error), now_us, stopped=stopped)
 
 
 def over_limit(state: State, run: Run, step: str, size: int, now_us: int) -> Decision | None:
@@ -112,7 +111,7 @@ def finish(
     state: State,
     run: Run,
     records: tuple[r.AnyRecord, ...],
-    finished: Finished,
+    end: End,
     now_us: int,
     *,
     stopped: bool = True,
@@ -126,21 +125,18 @@ def finish(
     if stopped:
         release.release_all(run, before)
     records = (*release.records, *records)
-    effects: list[Effect] = [finished, *release.effects]
+    effects: list[Effect] = [*release.effects]
     added: list[r.AnyRecord] = []
     for waiter_id, step in state.awaited.get(run.id, ()):
-        ended = r.WaitEnded(waiter_id, step, finished.status, finished.result, finished.error)
+        ended = r.WaitEnded(waiter_id, step, end.status, end.result, end.error)
         told = end_wait(state, state.runs[waiter_id], ended)
         added.extend(told.records)
         effects.extend(told.effects)
     return Decision((*records, *added), tuple(effects))
 
 
-def decide_stopped(state: State, command: c.ConfirmStop, now_us: int) -> Decision:
+def confirm_stop(state: State, run: Run, _command: c.ConfirmStop, now_us: int) -> Decision:
     """The handler of an attempt that was over has left; its slot is free."""
-    run = state.runs.get(command.run)
-    if run is None or not run.token or run.token != command.token:
-        return NOTHING
     if run.status is Status.RUNNING:
         return NOTHING
     return _stopped(state, run, now_us)
@@ -157,11 +153,8 @@ def _stopped(state: State, run: Run, now_us: int, before: int = 0) -> Decision:
     return Decision((*release.records, stopped), tuple(release.effects))
 
 
-def decide_lost(state: State, command: c.LoseExecution, now_us: int) -> Decision:
+def lose(state: State, run: Run, command: c.LoseExecution, now_us: int) -> Decision:
     """The worker of an execution is gone."""
-    run = state.runs.get(command.run)
-    if run is None or not run.token or run.token != command.token:
-        return NOTHING
     return _lost(state, run, command.reason, command.ours, now_us)
 
 
@@ -179,11 +172,10 @@ def _lost(
         f"the last with nothing else in it: {reason}",
     )
     records = (lost, r.RunFailed(run.id, run.attempt, error, "poisonous"))
-    finished = Finished(run.id, "failed", r.NULL, error)
-    return finish(state, run, records, finished, now_us)
+    return finish(state, run, records, End("failed", error=error), now_us)
 
 
-def decide_claimed(state: State, command: c.Claimed, now_us: int) -> Decision:
+def claimed(state: State, _command: c.Claimed, now_us: int) -> Decision:
     """No worker outlives its daemon: all that executed goes on under new tokens."""
     records: list[r.AnyRecord] = []
     for run in state.runs.values():
@@ -193,13 +185,13 @@ def decide_claimed(state: State, command: c.Claimed, now_us: int) -> Decision:
     return Decision(tuple(records))
 
 
-def decide_cancel(state: State, command: c.CancelRun, now_us: int) -> Decision:
+def cancel_run(state: State, command: c.CancelRun, now_us: int) -> Decision:
     """Final from here on, for the run and for those that it called."""
     run = state.runs.get(command.run)
     if run is None or run.finished:
-        return Decision(reply=Cancelled(command.run, False))
+        return Decision(reply=Changed(command.run, False))
     made = cancel(state, run, "requested", now_us)
-    return Decision(made.records, made.effects, Cancelled(run.id, True))
+    return Decision(made.records, made.effects, Changed(run.id, True))
 
 
 def cancel(state: State, run: Run, reason: str, now_us: int, before: int = 0) -> Decision:
@@ -213,7 +205,7 @@ def cancel(state: State, run: Run, reason: str, now_us: int, before: int = 0) ->
             state,
             each,
             (r.RunCancelled(each.id, reason),),
-            Finished(each.id, "cancelled", r.NULL, None),
+            End("cancelled"),
             now_us,
             stopped=not each.token,
             gone=gone,

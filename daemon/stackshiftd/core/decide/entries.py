@@ -11,7 +11,7 @@ from stackshift_jobs.errors import Conflict, PayloadRefused, StackshiftError
 from stackshift_jobs.values.durations import rfc3339
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
-from stackshiftd.core.decide.replies import Asker, asker
+from stackshiftd.core.decide.replies import Asker
 from stackshiftd.core.effects import Decision
 from stackshiftd.core.state.entries import CLIENT, Value, entry_json, page_json, written_json
 from stackshiftd.core.state.state import State
@@ -20,26 +20,19 @@ MAX_DIGITS = 4000
 """Of a number: Python turns no longer ones into text (`sys.int_info`)."""
 
 
-def decide_read(state: State, command: c.ReadState, now_us: int) -> Decision:
+def read(state: State, command: c.ReadState, now_us: int) -> bytes:
     """The entry under a key, or null."""
     found = state.values.get(command.key, now_us)
-    body = entry_json(command.key, found) if found is not None else b"null"
-    who = asker(state, command, len(body), now_us)
-    return who.read(body) if isinstance(who, Asker) else who
+    return entry_json(command.key, found) if found is not None else b"null"
 
 
-def decide_list(state: State, command: c.ListState, now_us: int) -> Decision:
+def page(state: State, command: c.ListState, now_us: int) -> bytes:
     """A page of entries, in order of their keys."""
-    body = page_json(state.values, None, command.prefix, command.after, command.limit, now_us)
-    who = asker(state, command, len(body), now_us)
-    return who.read(body) if isinstance(who, Asker) else who
+    return page_json(state.values, None, command.prefix, command.after, command.limit, now_us)
 
 
-def decide_set(state: State, command: c.SetState, now_us: int) -> Decision:
+def set_value(state: State, who: Asker, command: c.SetState, now_us: int) -> Decision:
     """Write a value, if its condition is met (else `Conflict`)."""
-    who = asker(state, command, 0, now_us)
-    if not isinstance(who, Asker):
-        return who
     found = state.values.get(command.key, now_us)
     refusal = _unmet(command.key, found, command.if_version, command.if_absent)
     if refusal is not None:
@@ -50,12 +43,9 @@ def decide_set(state: State, command: c.SetState, now_us: int) -> Decision:
     return _write(state, who, command.key, command.value, "set", expires_us, now_us)
 
 
-def decide_increment(state: State, command: c.IncrementState, now_us: int) -> Decision:
+def increment(state: State, who: Asker, command: c.IncrementState, now_us: int) -> Decision:
     """Add to a number; where there is none, to 0. Refuses with `Conflict` where something else is,
     with `PayloadRefused` a sum that is no number."""
-    who = asker(state, command, 0, now_us)
-    if not isinstance(who, Asker):
-        return who
     found = state.values.get(command.key, now_us)
     summed = _sum(command, found)
     if isinstance(summed, StackshiftError):
@@ -66,11 +56,8 @@ def decide_increment(state: State, command: c.IncrementState, now_us: int) -> De
     return _write(state, who, command.key, summed, "increment", expires_us, now_us)
 
 
-def decide_delete(state: State, command: c.DeleteState, now_us: int) -> Decision:
+def delete(state: State, who: Asker, command: c.DeleteState, now_us: int) -> Decision:
     """Delete an entry, if there is one and its condition is met (else `Conflict`)."""
-    who = asker(state, command, 0, now_us)
-    if not isinstance(who, Asker):
-        return who
     found = state.values.get(command.key, now_us)
     refusal = _unmet(command.key, found, command.if_version, False)
     if refusal is not None:
@@ -83,7 +70,7 @@ def decide_delete(state: State, command: c.DeleteState, now_us: int) -> Decision
     return who.told(b'{"deleted":true,"version":%d}' % version, (record,))
 
 
-def decide_expire(state: State, key: str, now_us: int, remember_ms: int) -> Decision:
+def expire(state: State, key: str, now_us: int, remember_ms: int) -> Decision:
     """The time of the entry has passed."""
     value = state.values.by_key[key]
     until = rfc3339(now_us + remember_ms * 1000)

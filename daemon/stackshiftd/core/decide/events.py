@@ -16,9 +16,9 @@ from stackshift_jobs.values.durations import rfc3339
 from stackshift_jobs.values.strict_json import difference
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
-from stackshiftd.core.decide.ends import cancel, end_wait, finish
-from stackshiftd.core.decide.replies import Asker, asker
-from stackshiftd.core.effects import NOTHING, Acknowledge, Decision, Effect, Finished, Resolve, Stop
+from stackshiftd.core.decide.ends import End, cancel, end_wait, finish
+from stackshiftd.core.decide.replies import Asker
+from stackshiftd.core.effects import Acknowledge, Decision, Effect, Resolve, Stop
 from stackshiftd.core.state.events import Kept, SentKey, address_of, sent_again_json, sent_json
 from stackshiftd.core.state.state import Run, State, Status
 
@@ -26,12 +26,9 @@ MAX_RESUMED_BYTES: Final = 256 << 20
 """Each wait that an event ends has its payload on record: so much of it in one append."""
 
 
-def decide_send(state: State, command: c.SendEvent, now_us: int) -> Decision:
+def send(state: State, who: Asker, command: c.SendEvent, now_us: int) -> Decision:
     """Resume every wait that is registered for it; if there is none, keep it. The same key is the
     same event, or else a `Conflict`."""
-    who = asker(state, command, 0, now_us)
-    if not isinstance(who, Asker):
-        return who
     sent = state.events.owner(command.key, now_us) if command.key is not None else None
     if sent is not None and sent.digest != command.digest:
         return who.refused(_conflict(command, sent))
@@ -103,17 +100,13 @@ def _conflict(command: c.SendEvent, sent: SentKey) -> Conflict:
     )
 
 
-def decide_await(state: State, command: c.AwaitEvent, now_us: int) -> Decision:
+def await_event(state: State, run: Run, command: c.AwaitEvent, now_us: int) -> Decision:
     """Wait for the first of several events; one that is kept already ends the wait at once."""
-    who = asker(state, command, 0, now_us)
-    if not isinstance(who, Asker) or who.run is None:
-        return who if not isinstance(who, Asker) else NOTHING
-    run = who.run
     due_us = now_us + command.timeout_ms * 1000 if command.timeout_ms is not None else 0
     waits = r.WaitStarted(
         run.id,
         run.attempt,
-        who.step,
+        command.step,
         "event",
         rfc3339(due_us) if due_us else None,
         events=command.events,
@@ -122,9 +115,9 @@ def decide_await(state: State, command: c.AwaitEvent, now_us: int) -> Decision:
     addresses = [address_of(name, key) for name, key in command.events]
     event = state.events.oldest(addresses, now_us)
     if event is None:
-        return Decision((waits,), (Acknowledge(who.call, due_us),))
-    resolve = Resolve(run.id, command.token, who.step)
-    return Decision((waits, _gets(run, who.step, event)), (Acknowledge(who.call), resolve))
+        return Decision((waits,), (Acknowledge(command.call, due_us),))
+    resolve = Resolve(run.id, command.token, command.step)
+    return Decision((waits, _gets(run, command.step, event)), (Acknowledge(command.call), resolve))
 
 
 def _gets(run: Run, step: str, event: Kept) -> r.WaitEnded:
@@ -139,7 +132,7 @@ def _gets(run: Run, step: str, event: Kept) -> r.WaitEnded:
     )
 
 
-def decide_expire(state: State, event_id: str) -> Decision:
+def expire(state: State, event_id: str) -> Decision:
     """Nobody waited for it in time."""
     event = state.events.kept[event_id]
     return Decision((r.EventExpired(event.id, event.name, event.correlation_key),))
@@ -175,6 +168,7 @@ def _fail(
         records.append(r.AttemptFailed(run.id, run.attempt, error, name, None, False))
         effects = (Stop(run.id, run.token, "timeout"),)
     records.append(r.RunFailed(run.id, run.attempt, error, "wait", name))
-    finished = Finished(run.id, "failed", r.NULL, error)
-    made = finish(state, run, tuple(records), finished, now_us, stopped=not run.token)
+    made = finish(
+        state, run, tuple(records), End("failed", error=error), now_us, stopped=not run.token
+    )
     return Decision(made.records, (*made.effects, *effects))

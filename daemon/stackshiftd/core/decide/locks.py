@@ -15,7 +15,7 @@ from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
 from stackshiftd.core.decide.ends import end_wait
 from stackshiftd.core.decide.lock_release import LockRelease
-from stackshiftd.core.decide.replies import Asker, asker, encode, refusal_json
+from stackshiftd.core.decide.replies import Asker, encode, refusal_json
 from stackshiftd.core.effects import (
     NOTHING,
     Acknowledge,
@@ -29,11 +29,8 @@ EMPTY: Final = Lock()
 """One that nobody holds or waits for."""
 
 
-def decide_acquire(state: State, command: c.AcquireLock, now_us: int) -> Decision:
+def acquire(state: State, who: Asker, command: c.AcquireLock, now_us: int) -> Decision:
     """Hold the lock, or stand in its line. Refuses with `LockHeld` who will not wait."""
-    who = asker(state, command, 0, now_us)
-    if not isinstance(who, Asker):
-        return who
     if (
         who.run is not None
         and (mistake := _acquired_twice(state, who.run, command.key)) is not None
@@ -144,12 +141,9 @@ def wait_is_over(state: State, run: Run, name: str, now_us: int) -> Decision:
 # --- Holding -------------------------------------------------------------------------------
 
 
-def decide_extend(state: State, command: c.ExtendLock, now_us: int) -> Decision:
+def extend(state: State, who: Asker, command: c.ExtendLock, now_us: int) -> Decision:
     """Hold it until `ttl_ms` from now. A handler that has it no more is refused with `LockLost`, a
     client with `NotFound` or `LockHeld`."""
-    who = asker(state, command, 0, now_us)
-    if not isinstance(who, Asker):
-        return who
     lock = state.locks.get(command.key, EMPTY)
     if who.run is None:
         holding = _clients(command.key, lock, command.lock_token, now_us)
@@ -162,12 +156,9 @@ def decide_extend(state: State, command: c.ExtendLock, now_us: int) -> Decision:
     return who.told(token_json(command.key, holding.token, expires_us), (record,))
 
 
-def decide_release(state: State, command: c.ReleaseLock, now_us: int) -> Decision:
+def release(state: State, who: Asker, command: c.ReleaseLock, now_us: int) -> Decision:
     """Let it go. For a handler, whether it still had it: `{"held":…}`; a client is refused as by
-    `decide_extend`."""
-    who = asker(state, command, 0, now_us)
-    if not isinstance(who, Asker):
-        return who
+    `extend`."""
     release = LockRelease(state, now_us)
     if who.run is None:
         lock = state.locks.get(command.key, EMPTY)
@@ -185,26 +176,22 @@ def decide_release(state: State, command: c.ReleaseLock, now_us: int) -> Decisio
     return who.told(body, tuple(release.records), tuple(release.effects))
 
 
-def decide_check(state: State, command: c.CheckLock, now_us: int) -> Decision:
-    """Whether the run still holds what it took by the call `lock`; if not, the call `step` that it
-    is about to make is refused with `LockLost`."""
-    who = asker(state, command, 0, now_us)
-    if not isinstance(who, Asker) or who.run is None:
-        return who if not isinstance(who, Asker) else NOTHING
-    key = _held_by(state, who.run, command.lock)
+def check(state: State, run: Run, command: c.CheckLock, now_us: int) -> Decision:
+    """Whether the run still holds what it acquired by the call `lock`; if not, the call `step` that
+    it is about to make is refused with `LockLost`."""
+    who = Asker(run, command.call, command.step)
+    key = _held_by(state, run, command.lock)
     if key is not None and state.locks[key].held(now_us) is not None:
         return who.told(b"true")
     release = LockRelease(state, now_us)
     if key is not None:
         release.release(key, "expired")
-    acquired = who.run.calls.get(command.lock)
-    error = _lost(
-        key or _key_of(who.run, command.lock), acquired.due_us if acquired is not None else 0
-    )
+    acquired = run.calls.get(command.lock)
+    error = _lost(key or _key_of(run, command.lock), acquired.due_us if acquired is not None else 0)
     return who.refused(error, tuple(release.records), tuple(release.effects))
 
 
-def decide_withdraw(state: State, command: c.WithdrawLock, now_us: int) -> Decision:
+def withdraw(state: State, command: c.WithdrawLock, now_us: int) -> Decision:
     """A client waits no more."""
     lock = state.locks.get(command.key, EMPTY)
     if command.asker not in lock.line:
@@ -212,7 +199,7 @@ def decide_withdraw(state: State, command: c.WithdrawLock, now_us: int) -> Decis
     return Decision((r.LockWithdrawn(command.key, command.asker),))
 
 
-def decide_expire(state: State, key: str, now_us: int) -> Decision:
+def expire(state: State, key: str, now_us: int) -> Decision:
     """The time of the holder has passed."""
     release = LockRelease(state, now_us)
     release.release(key, "expired")

@@ -6,12 +6,12 @@ import msgspec
 
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
-from stackshiftd.core.effects import Decision, QueueSet
+from stackshiftd.core.effects import Changed, Decision
 from stackshiftd.core.state.queues import UNSAID
 from stackshiftd.core.state.state import State
 
 
-def decide_define_queues(state: State, command: c.DefineQueues, now_us: int) -> Decision:
+def define(state: State, command: c.DefineQueues, now_us: int) -> Decision:
     """A record for each queue that is not said to be so yet; what is said no more is withdrawn."""
     names = sorted(
         {name for name, queue in state.queues.items() if command.by in queue.said}
@@ -30,7 +30,7 @@ def decide_define_queues(state: State, command: c.DefineQueues, now_us: int) -> 
     )
 
 
-def decide_change_queue(state: State, command: c.ChangeQueue, now_us: int) -> Decision:
+def change(state: State, command: c.ChangeQueue, now_us: int) -> Decision:
     """What a person says is put over what was said before."""
     queue = state.queues.get(command.queue)
     before = queue.said.get("person", UNSAID) if queue is not None else UNSAID
@@ -43,7 +43,7 @@ def decide_change_queue(state: State, command: c.ChangeQueue, now_us: int) -> De
     if command.terms.rate is None:
         given.pop("rate_per_ms")
     terms = msgspec.structs.replace(kept, **given)
-    reply = QueueSet(command.queue, terms != before)
+    reply = Changed(command.queue, terms != before)
     if not reply.changed:
         return Decision(reply=reply)
     return Decision((r.QueueChanged(command.queue, "person", terms),), (), reply)

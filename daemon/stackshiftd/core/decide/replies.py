@@ -2,7 +2,7 @@
 
 A client gets the answer as the reply to its request. A handler gets it as the answer to its call,
 and where the call has a `step` the answer is on record before it is given: what a pass was told,
-every later pass is told again, refusals included (promise 10).
+every later pass is told again, refusals included (guarantee: handler writes).
 """
 
 from __future__ import annotations
@@ -13,11 +13,9 @@ import msgspec
 from msgspec import Raw
 
 from stackshift_jobs.errors import StackshiftError
-from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
-from stackshiftd.core.decide.ends import current, over_limit
 from stackshiftd.core.effects import Acknowledge, Answered, Decision, Effect
-from stackshiftd.core.state.state import Run, State
+from stackshiftd.core.state.state import Run
 
 encode: Final = msgspec.json.Encoder().encode
 
@@ -75,19 +73,3 @@ class Asker(msgspec.Struct, frozen=True):
         if self.step:
             records = (*records, r.CallRefused(self.run.id, self.attempt, self.step, body))
         return Decision(records, (Acknowledge(self.call, error=body), *effects))
-
-
-def asker(state: State, command: c.Asking, size: int, now_us: int) -> Asker | Decision:
-    """Who asks; or, where it cannot be answered, what follows from that: nothing for an execution
-    that is not the current one, the end of a run that records more than it may (`size` bytes
-    now)."""
-    if not command.run:
-        return Asker(None, 0, "")
-    run = current(state, command.run, command.token)
-    if run is None:
-        return Decision()
-    if command.step:
-        over = over_limit(state, run, command.step, size, now_us)
-        if over is not None:
-            return over
-    return Asker(run, command.call, command.step)

@@ -10,7 +10,7 @@ from msgspec import Raw
 from stackshift_jobs.errors import Conflict, NotFound, Usage
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
-from stackshiftd.core.effects import Decision, Sent
+from stackshiftd.core.effects import Decision, Rerun
 from stackshiftd.core.fold.fold import rebuild
 from stackshiftd.core.fold.locks import released_since
 from stackshiftd.core.state.state import PENDING, Call, CallKind, Phase, Run, State, Status
@@ -88,7 +88,7 @@ def _repeats(state: State, step: Call, since: int | None) -> bool:
     return False
 
 
-def decide_retry(state: State, command: c.RetryRun) -> Decision:
+def retry(state: State, command: c.RetryRun, _now_us: int) -> Decision:
     """Send a failed or cancelled run on, from its recorded steps, with a new budget of attempts.
 
     A completed run only goes on with a step to repeat or replace. Raises `NotFound`, `Conflict`,
@@ -125,7 +125,7 @@ def decide_retry(state: State, command: c.RetryRun) -> Decision:
         replaced={name: Raw(value) for name, value in command.replaced.items()},
         restored=[] if run.id in state.runs else _each_once(command.restored),
     )
-    return Decision((record,), (), Sent(run.id, made.reused, made.repeated))
+    return Decision((record,), (), Rerun(run.id, made.reused, made.repeated))
 
 
 def _each_once(lines: tuple[bytes, ...]) -> list[Raw]:
@@ -141,7 +141,7 @@ def _each_once(lines: tuple[bytes, ...]) -> list[Raw]:
     return found
 
 
-def decide_fork(state: State, command: c.ForkRun) -> Decision:
+def fork(state: State, command: c.ForkRun, _now_us: int) -> Decision:
     """Make a new run that reuses what another has recorded. Raises `NotFound`."""
     source = rebuild([Raw(line) for line in command.restored])
     made = fork_plan(state, source, command.from_step, command.payload is not None)
@@ -163,4 +163,4 @@ def decide_fork(state: State, command: c.ForkRun) -> Decision:
         restored=_each_once(command.restored),
         forgotten=made.repeated,
     )
-    return Decision((record,), (), Sent(command.run, made.reused, made.repeated))
+    return Decision((record,), (), Rerun(command.run, made.reused, made.repeated))

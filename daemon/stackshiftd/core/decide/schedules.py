@@ -6,7 +6,6 @@ under a key made of job and tick. So a tick has one run at most, whatever crashe
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -15,8 +14,9 @@ from stackshift_jobs.errors import NotFound
 from stackshift_jobs.values.durations import rfc3339
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
+from stackshiftd.core.decide.runs import start
 from stackshiftd.core.decide.ticks import clock_of, count, latest, newest, next_after, tick_key
-from stackshiftd.core.effects import NOTHING, Decision, Started, Switched
+from stackshiftd.core.effects import NOTHING, Changed, Decision, Started
 from stackshiftd.core.state.schedules import LATE_US, Schedule
 from stackshiftd.core.state.state import State
 
@@ -24,13 +24,11 @@ MAX_CAUGHT_UP: Final = 1000
 """So many missed ticks get a run each under `catch_up="all"`; older ones are passed over."""
 _SECOND_US: Final = 1_000_000
 
-Start = Callable[[State, c.StartRun, int], Decision]
-
 
 # --- What the code says --------------------------------------------------------------------
 
 
-def decide_define(state: State, command: c.DefineSchedules, now_us: int) -> Decision:
+def define(state: State, command: c.DefineSchedules, now_us: int) -> Decision:
     """The schedules that are new, have changed, or are not in the code any more."""
     records: list[r.AnyRecord] = []
     for job, terms in sorted(command.schedules.items()):
@@ -88,14 +86,14 @@ def _definition(
 # --- A tick --------------------------------------------------------------------------------
 
 
-def decide_fire(state: State, command: c.FireSchedule, now_us: int, start: Start) -> Decision:
-    """What becomes of the tick that is due; nothing where none is. `start` decides a `StartRun`."""
+def fire(state: State, command: c.FireSchedule, now_us: int) -> Decision:
+    """What becomes of the tick that is due; nothing where none is."""
     schedule = state.schedules.get(command.job)
     if schedule is None or not ready(state, schedule, now_us):
         return NOTHING
     if schedule.held_us and not busy(state, schedule):
         fired = r.ScheduleFired(command.job, rfc3339(schedule.held_us), _text(schedule.next_us))
-        return _with_run(state, fired, schedule.held_us, command.start, now_us, start)
+        return _with_run(state, fired, schedule.held_us, command.start, now_us)
     clock = clock_of(schedule.expression, schedule.timezone, schedule.since_us)
     due_us, counted = schedule.next_us, ""
     if schedule.catch_up != "all":
@@ -120,7 +118,7 @@ def decide_fire(state: State, command: c.FireSchedule, now_us: int, start: Start
     )
     if reason:
         return Decision((fired,))
-    return _with_run(state, fired, tick_us, command.start, now_us, start)
+    return _with_run(state, fired, tick_us, command.start, now_us)
 
 
 def _why_none(state: State, schedule: Schedule, tick_us: int, now_us: int) -> str:
@@ -138,7 +136,6 @@ def _with_run(
     tick_us: int,
     prepared: c.StartRun,
     now_us: int,
-    start: Start,
 ) -> Decision:
     """`fired`, with the run that is the tick's: a new one, or the one that owns the tick's key."""
     key = tick_key(fired.job, tick_us)
@@ -154,25 +151,25 @@ def _with_run(
 # --- What a person asks --------------------------------------------------------------------
 
 
-def decide_pause(state: State, command: c.PauseSchedule, now_us: int) -> Decision:
+def pause(state: State, command: c.PauseSchedule, now_us: int) -> Decision:
     """It ticks no more until it is resumed; a tick that is due or held is dropped."""
     schedule = _known(state, command.job)
     if schedule.paused_us:
-        return Decision(reply=Switched(command.job, False))
-    return Decision((r.SchedulePaused(command.job),), (), Switched(command.job, True))
+        return Decision(reply=Changed(command.job, False))
+    return Decision((r.SchedulePaused(command.job),), (), Changed(command.job, True))
 
 
-def decide_resume(state: State, command: c.ResumeSchedule, now_us: int) -> Decision:
+def resume(state: State, command: c.ResumeSchedule, now_us: int) -> Decision:
     """It ticks again from now on: the time that it was paused is not caught up."""
     schedule = _known(state, command.job)
     if not schedule.paused_us:
-        return Decision(reply=Switched(command.job, False))
+        return Decision(reply=Changed(command.job, False))
     next_us: int | None = None
     if not schedule.retired_us:
         clock = clock_of(schedule.expression, schedule.timezone, schedule.since_us)
         next_us = next_after(clock, now_us)
     resumed = r.ScheduleResumed(command.job, _text(next_us))
-    return Decision((resumed,), (), Switched(command.job, True))
+    return Decision((resumed,), (), Changed(command.job, True))
 
 
 def _known(state: State, job: str) -> Schedule:

@@ -20,6 +20,7 @@ from typing import Final
 
 import msgspec
 
+from stackshift_jobs.values import limits
 from stackshiftd.core.records import Error, QueueTerms, RetryTerms, RunLimits
 from stackshiftd.core.state.entries import Values
 from stackshiftd.core.state.events import Events, address_of
@@ -46,7 +47,7 @@ class Status(StrEnum):
     CANCELLED = "cancelled"
 
 
-FINISHED: Final = frozenset((Status.COMPLETED, Status.FAILED, Status.CANCELLED))
+FINISHED: Final = frozenset(Status(name) for name in limits.FINISHED)
 
 
 class Spilled(msgspec.Struct, frozen=True, gc=False):

@@ -1,1 +1,1 @@
-"""The tools of `stackshift journal`, which work on the files beside or without a daemon."""
+"""The tools of `stackshift journal`, which work on the files, with or without a daemon running."""

@@ -1,13 +1,13 @@
 """`journal backup` and `journal restore`: a journal as one `.tar.gz`.
 
     snapshots/….jsonl
-    journal/….jsonl    the last one cut after its last whole append
+    journal/….jsonl    the last one ends after its last whole append
     manifest.json      {"format":1,"journal":"jrn_…","last_seq":4711,
                         "files":{"journal/….jsonl":{"bytes":4711,"sha256":"…"},…}}
 
-Owns the archive's form. A backup is made beside a running daemon, without its lock: what it holds
-is a sound journal whose every record was on the disk when it was read. A restore is all or nothing
-and never overwrites; one that is refused leaves the directory as it was.
+Owns the archive's format. A backup can be made while the daemon runs, without its lock: it contains
+a sound journal, of which every record was on disk when it was read. A restore is all or nothing and
+never overwrites; a restore that is refused leaves the directory unchanged.
 """
 
 from __future__ import annotations
@@ -38,11 +38,12 @@ _MEMBER: Final = re.compile(r"(?:journal|snapshots)/[0-9]{20}\.jsonl")
 _MANIFEST: Final = "manifest.json"
 _MAX_MANIFEST: Final = 16 << 20
 _TRIES: Final = 5
-"""Times that a backup begins again since the daemon trimmed what it was about to read."""
+"""How often a backup is tried when the daemon trims segments that it was about to read."""
 _DERIVED: Final = re.compile(r"history\.db.*|daemon\.json.*")
-"""Made again from the journal, or by the next daemon: of another journal after a restore."""
+"""Rebuilt from the journal or by the next daemon. A restore removes them: they belong to another
+journal."""
 _BESIDE: Final = re.compile(r"lock|logs|daemon\.log.*|daemon\.sock")
-"""May lie beside a journal that is restored, and stays."""
+"""May exist beside a restored journal; a restore keeps them."""
 
 
 class _Member(msgspec.Struct, frozen=True):
@@ -58,7 +59,7 @@ class _Manifest(msgspec.Struct, frozen=True):
 
 
 class Backup(NamedTuple):
-    """What was backed up, or restored: all records up to `last_seq`."""
+    """What was backed up or restored: all records up to `last_seq`; `bytes` before compression."""
 
     journal: str
     last_seq: int
@@ -68,8 +69,8 @@ class Backup(NamedTuple):
 def backup(data_dir: Path, file: Path, *, fs: FileSystem | None = None) -> Backup:
     """Write the journal in `data_dir` to `file`, which appears whole and durable or not at all.
 
-    Raises `JournalDamaged` where the journal is not sound: a backup of damage would be trusted;
-    `Usage` where `file` cannot be written.
+    Raises `JournalDamaged` if the journal is damaged, since its backup would be trusted later;
+    `Usage` if `file` cannot be written.
     """
     fs = fs or RealFileSystem()
     layout = Layout(data_dir)
@@ -92,7 +93,7 @@ def _backup(fs: FileSystem, layout: Layout, file: Path) -> Backup:
     for number in range(len(looks)):
         if problem := inspect.flaw(looks, number, covered):
             raise JournalDamaged(
-                f"not backed up, the journal is damaged: {problem}",
+                f"the journal is damaged and was not backed up: {problem}",
                 hint="stackshift journal verify",
                 file=problem.file,
                 offset=problem.offset,
@@ -100,7 +101,7 @@ def _backup(fs: FileSystem, layout: Layout, file: Path) -> Backup:
             )
     last = looks[-1]
     assert last.found is not None
-    # A daemon's trimming may have left less than the snapshots need; then it made a newer one.
+    # A daemon may have trimmed segments that these snapshots need; then there is a newer snapshot.
     if looks[0].first_seq > covered + 1:
         raise FileNotFoundError(looks[0].path)
     sizes = {f"snapshots/{one.path.name}": one.size for one in good}
@@ -124,7 +125,7 @@ def _backup(fs: FileSystem, layout: Layout, file: Path) -> Backup:
 
 
 def _created(file: Path, beside: Path) -> int:
-    """The new file `beside`, that is to become `file`, open for writing."""
+    """Create the file `beside`, which will be renamed to `file`, and open it for writing."""
     try:
         if file.is_dir():
             raise IsADirectoryError(EISDIR, os.strerror(EISDIR))
@@ -163,24 +164,24 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
 def _durable_prefix(fs: FileSystem, path: Path, size: int) -> bytes:
     fd = fs.open(path, "read")
     try:
-        # What was read may not be on the disk yet; a backup must not know more than the journal.
+        # What is read may not be on disk yet; a backup must not know more than the journal.
         fs.sync_data(fd)
         data = read_range(fs, fd, 0, size)
     finally:
         fs.close(fd)
     if len(data) != size:
-        raise FileNotFoundError(path)  # Replaced or cut meanwhile: begin again.
+        raise FileNotFoundError(path)  # Replaced or cut meanwhile: try again.
     return data
 
 
 def restore(file: Path, data_dir: Path, *, fs: FileSystem | None = None) -> Backup:
-    """Make `data_dir` hold the journal that `file` is a backup of; remove what was derived from
-    another one.
+    """Restore the journal backed up in `file` into `data_dir`; remove what was derived from another
+    journal.
 
-    Refused (`Conflict`) where the directory holds anything else. Checked as a whole before any of
-    it counts: a restore that is killed leaves a directory that no daemon takes for an empty
-    journal, one that fails leaves it as it was. Raises `Usage` where `file` cannot be read,
-    `JournalDamaged` for an archive that is not sound, `NewerFormat`.
+    The archive is checked as a whole before any of it takes effect: a restore that is killed leaves
+    a directory that no daemon mistakes for an empty journal, and one that fails leaves the
+    directory unchanged. Raises `Conflict` if the directory contains anything else, `Usage` if
+    `file` cannot be read, `JournalDamaged` if the archive is not sound, and `NewerFormat`.
     """
     fs = fs or RealFileSystem()
     layout = Layout(data_dir)
@@ -195,8 +196,8 @@ def restore(file: Path, data_dir: Path, *, fs: FileSystem | None = None) -> Back
                 _check_free(fs, layout)
             _read_through(archive, file)
             if unfinished:
-                # Of a restore that was killed. Nobody opens a journal beside it, so all here is
-                # its.
+                # Left by a restore that was killed. No journal is opened while it exists, so all
+                # of this belongs to that restore.
                 _remove_folders(fs, layout)
                 _remove_staged(fs, layout)
             manifest = _staged(fs, layout, archive, file)
@@ -216,23 +217,26 @@ def _opened(file: Path) -> BinaryIO:
 
 def _check_free(fs: FileSystem, layout: Layout) -> None:
     ours = {folder.name for folder in layout.folders}
-    found = [
+    foreign = [
         name
         for name in fs.listdir(layout.root)
         if not (_BESIDE.fullmatch(name) or _DERIVED.fullmatch(name))
-        # A daemon that was refused the lock may have made our folders, but nothing in them.
+        # A daemon that was refused the lock may have created our folders, but nothing in them.
         and not (name in ours and not fs.listdir(layout.root / name))
     ]
-    if found:
+    if foreign:
         raise Conflict(
-            f"{layout.root} is not empty: it holds {', '.join(found[:5])}",
+            f"{layout.root} is not empty: it contains {', '.join(foreign[:5])}",
             hint="restore into a new directory, or move this one away",
         )
 
 
 def _staged(fs: FileSystem, layout: Layout, archive: BinaryIO, file: Path) -> _Manifest:
-    """Unpack beside where it belongs and check the journal it makes; nothing is left of a failure
-    (but for what the disk refuses to remove, which the next restore does)."""
+    """Unpack into a staging directory and check the journal there.
+
+    A failure leaves nothing behind, except what the disk refuses to remove; the next restore
+    removes that.
+    """
     staged = Layout(layout.restoring)
     try:
         for folder in (staged.root, *staged.folders):
@@ -260,7 +264,7 @@ def _put_in_place(fs: FileSystem, layout: Layout) -> None:
         fs.sync_dir(old)
         fs.rename(old, new)
     fs.sync_dir(layout.root)
-    fs.rmdir(staged.root)  # From here on it is a journal.
+    fs.rmdir(staged.root)  # From here on the directory is a journal.
     fs.sync_dir(layout.root)
 
 
@@ -283,8 +287,8 @@ def _remove_folders(fs: FileSystem, layout: Layout) -> None:
 def _read_through(
     archive: BinaryIO, file: Path, into: tuple[FileSystem, Layout] | None = None
 ) -> _Manifest:
-    """Check that names, sizes and hashes are as the archive's manifest has them; put its files
-    `into` a directory meanwhile."""
+    """Check names, sizes and hashes against the archive's manifest; with `into`, also write the
+    files to that directory."""
     seen: dict[str, _Member] = {}
     manifest: _Manifest | None = None
     archive.seek(0)
@@ -302,18 +306,18 @@ def _read_through(
         if isinstance(bad, OSError) and bad.errno is not None:
             if into is None:
                 raise Usage(f"cannot read {file}: {bad.strerror}") from bad
-            raise  # The disk is full, or fails.
+            raise  # The disk is full or failing.
         raise _bad_archive(file, str(bad)) from bad
     if manifest is None or manifest.files != seen:
-        raise _bad_archive(file, "its contents are not those that its manifest lists")
+        raise _bad_archive(file, "its contents do not match its manifest")
     return manifest
 
 
 def _members(tar: tarfile.TarFile, file: Path) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
     for info in tar:
-        # Only our own names: an archive cannot place a file anywhere else.
+        # Only names of ours: an archive must not be able to place a file anywhere else.
         if not info.isreg() or not (info.name == _MANIFEST or _MEMBER.fullmatch(info.name)):
-            raise _bad_archive(file, f"{info.name!r} does not belong into one")
+            raise _bad_archive(file, f"{info.name!r} does not belong in a backup")
         body = tar.extractfile(info)
         assert body is not None
         yield info, body.read()
@@ -331,8 +335,8 @@ def _read_manifest(file: Path, data: bytes) -> _Manifest:
 
 def _bad_archive(file: Path, why: str) -> JournalDamaged:
     return JournalDamaged(
-        f"{file} is no good backup: {why}",
-        hint="take another backup",
+        f"{file} is not a valid backup: {why}",
+        hint="use another backup",
         file=str(file),
         offset=0,
         seq=0,

@@ -1,8 +1,8 @@
-"""A look at every segment of a journal as it lies there, damage and all; what `verify` tells and
-what `repair` plans by.
+"""A look at every segment of a journal as it is, with any damage: the basis of `verify`'s report
+and `repair`'s plan.
 
-Owns the judgement whether a segment is sound beside its neighbours. Changes nothing, needs no lock,
-and works beside a running daemon: what a writer is adding meanwhile is a torn tail, no flaw.
+Owns the judgement whether a segment is sound and fits its neighbours. Changes nothing, needs no
+lock, and works while a daemon runs: what a writer is adding meanwhile is a torn tail, not a flaw.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from stackshiftd.journal.segment import NAME, read_header
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that is wrong, and where."""
+    """Something wrong in a file of the journal: where, at or before which record, and what."""
 
     file: str
     offset: int
@@ -36,8 +36,8 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """One segment file as found. Without a good header, `segment` and `found` are None and `flaw`
-    says why."""
+    """One segment file as it is; `size` in bytes, `digest` its sha256. Without a valid header,
+    `segment` and `found` are None and `flaw` says why."""
 
     path: Path
     first_seq: int
@@ -49,11 +49,12 @@ class Look:
 
     @property
     def name(self) -> str:
+        """The path relative to the data directory."""
         return f"journal/{self.path.name}"
 
 
 def look(path: Path, data: bytes) -> Look:
-    """What the bytes of one segment file are."""
+    """Examine `data`, the bytes of the segment file `path`. Raises `NewerFormat`."""
     name = NAME.fullmatch(path.name)
     first_seq = int(name[1]) if name else 0
     digest = hashlib.sha256(data).hexdigest()
@@ -67,21 +68,24 @@ def look(path: Path, data: bytes) -> Look:
 
 
 def look_at_all(fs: FileSystem, layout: Layout) -> list[Look]:
-    """Every segment, oldest first. One that is trimmed meanwhile is left out."""
+    """Examine every segment, oldest first. Segments that are trimmed meanwhile are left out."""
     looks: list[Look] = []
     for name in sorted(fs.listdir(layout.journal)):
         if NAME.fullmatch(name):
             try:
                 data = read_file(fs, layout.journal / name)
             except FileNotFoundError:
-                looks.clear()  # Trimming drops the oldest first, so those before it are gone too.
+                looks.clear()  # Trimming starts with the oldest, so those before it are gone too.
                 continue
             looks.append(look(layout.journal / name, data))
     return looks
 
 
 def flaw(looks: Sequence[Look], number: int, covered: int) -> Problem | None:
-    """What is wrong with one segment beside its neighbours; `covered` by a good snapshot."""
+    """What is wrong with segment `number`, by itself or beside its neighbours; None if nothing.
+
+    `covered` is the last record that a good snapshot covers, 0 if there is none.
+    """
     this = looks[number]
     if this.segment is None or this.found is None:
         return Problem(this.name, 0, this.first_seq, this.flaw)
@@ -102,9 +106,7 @@ def flaw(looks: Sequence[Look], number: int, covered: int) -> Problem | None:
         return None
     why = found.fault.why if found.fault else "the file ends"
     offset = found.fault.offset if found.fault else found.size
-    return Problem(
-        this.name, offset, found.seq + 1, f"{why}; records up to {durable} were on the disk"
-    )
+    return Problem(this.name, offset, found.seq + 1, f"{why}; records up to {durable} were on disk")
 
 
 def _unlike_its_hash(this: Look, after: Look) -> Problem | None:
@@ -117,26 +119,26 @@ def _unlike_its_hash(this: Look, after: Look) -> Problem | None:
         this.name,
         0,
         this.first_seq,
-        f"every line is intact, but it is not the file that {after.path.name} follows",
+        f"every line is intact, but the file does not match the hash in {after.path.name}",
     )
 
 
 def good_snapshots(
     fs: FileSystem, layout: Layout, journal: str
 ) -> tuple[list[snapshots.Snapshot], list[Problem]]:
-    """The good snapshots, oldest first, and what is wrong with the others. An empty `journal` takes
-    those of any."""
+    """The good snapshots, oldest first, and what is wrong with the others. An empty `journal`
+    accepts snapshots of any journal."""
     good: list[snapshots.Snapshot] = []
     bad: list[Problem] = []
     for seq, path in snapshots.listed(fs, layout.snapshots):
         found = snapshots.read(fs, path, journal)
         if not isinstance(found, str):
             good.append(found[0])
-        elif fs.lstat(path) is not None:  # Else a newer one has replaced it meanwhile.
+        elif fs.lstat(path) is not None:  # Otherwise a newer one has replaced it meanwhile.
             bad.append(Problem(f"snapshots/{path.name}", 0, seq, found))
     return good, bad
 
 
 def journal_id(looks: Sequence[Look]) -> str:
-    """The journal's id, by the first good header; empty if there is none."""
+    """The journal's id, from the first valid header; empty if there is none."""
     return next((one.segment.header.journal for one in looks if one.segment), "")

@@ -1,15 +1,15 @@
-"""`journal repair`: from a damaged journal to one that opens, with as little lost as can be.
+"""`journal repair`: turns a damaged journal into one that opens, losing as little as possible.
 
-Owns the plan, and only a person starts it. Nothing is deleted: what cannot be kept goes to
-quarantine, and the report names every record that is lost. In order of preference:
+Owns the plan; only a person starts it. Nothing is deleted: what cannot be kept goes to quarantine,
+and the report names every record that is lost. In order of preference:
 
-1. A header line alone is damaged: it is made again from its neighbours. Nothing is lost.
-2. A good snapshot covers the damage, and all after the snapshot is sound: the records before are
-   set aside (history of finished runs), the state loses nothing. Where the snapshot stands in the
-   middle of a segment, a new one that begins after it stands in for it.
+1. Only a header line is damaged: it is rebuilt from its neighbours. Nothing is lost.
+2. A good snapshot covers the damage, and everything after the snapshot is sound: the records before
+   it are set aside (history of finished runs); the state loses nothing. If the snapshot ends in the
+   middle of a segment, that segment is replaced by a new one that begins after the snapshot.
 3. Otherwise the journal is cut back to the last whole append before the damage.
 
-Killed at any point it leaves a journal that is still damaged, and can be run again.
+If killed at any point, it leaves a journal that is still damaged, and can be run again.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ _ID: Final = re.compile(rb'"journal":"(jrn_[0-9a-z]+)"')
 
 
 class LostRange(NamedTuple):
-    """A record that the journal no longer has. One whose line is intact in quarantine has a `kind`,
-    and the `run` it belonged to, if any; of the others only the number is known."""
+    """A record that the journal no longer has. If its line is intact in quarantine, `kind` is set,
+    and `run` if it belonged to one; otherwise only the sequence number is known."""
 
     seq: int
     kind: str | None = None
@@ -46,7 +46,7 @@ class LostRange(NamedTuple):
 
 @dataclass(slots=True)
 class Repair:
-    """What was wrong, what was done (or, in a dry run, would be), and what it cost."""
+    """What was wrong, what was done (in a dry run: would be done), and what was lost."""
 
     problems: list[Problem] = field(default_factory=list)
     done: list[str] = field(default_factory=list)
@@ -60,9 +60,10 @@ class Repair:
 
 
 def repair(data_dir: Path, *, dry_run: bool = False, fs: FileSystem | None = None) -> Repair:
-    """Make the journal in `data_dir` open again; a sound one is left as it is.
+    """Repair the journal in `data_dir` so that it opens again; a sound journal is unchanged.
 
-    Raises `DaemonRunning`, `NewerFormat`, and `JournalDamaged` where no part of it can be kept.
+    With `dry_run`, only reports what would be done. Raises `DaemonRunning`, `NewerFormat`, and
+    `JournalDamaged` if no part of the journal can be kept.
     """
     fs = fs or RealFileSystem()
     layout = Layout(data_dir)
@@ -129,24 +130,24 @@ class _Repairing:
             return
         line = header.line()
         if len(line) != (len(data) if at is None else at):
-            return  # What follows does not begin where it should: there is more wrong with it.
+            return  # The first record is not where it should be: more than the header is wrong.
         whole = line + data[len(line) :]
         again = inspect.look(one.path, whole)
         self._report.problems.append(Problem(one.name, 0, one.first_seq, one.flaw))
-        self._do(f"make the header line of {one.name} again")
+        self._do(f"rebuild the header line of {one.name}")
         if not self._dry_run:
             self._aside(one.path, 0, data[: len(line)])
             put_file(self._fs, one.path, [whole])
         self._looks[number] = again
 
     def _expected_header(self, number: int, data: bytes, length: int) -> Header | None:
-        """The header, of `length` bytes, that a segment must have had, if that can be told."""
+        """The header, of `length` bytes, that a segment must have had; None if that is unknown."""
         journal = inspect.journal_id(self._looks)
         if not journal and self._snapshots:
             journal = self._snapshots[-1].journal
         one = self._looks[number]
         if number == 0 and one.first_seq > 1:
-            return None  # Where it began in the journal's life stood nowhere else.
+            return None  # Its base and previous hash were recorded nowhere else.
         if number == 0:
             return first_header(journal or _lone_id(data, length))
         before = self._looks[number - 1]
@@ -161,7 +162,7 @@ class _Repairing:
     # --- 2. A snapshot covers it -----------------------------------------------------------
 
     def _keep_after_snapshot(self, last_flawed: int) -> bool:
-        """Keep all after the newest good snapshot, if that is sound and the flaws lie before it."""
+        """Keep what follows the newest good snapshot; false unless the flaws are all before it."""
         looks, covered = self._looks, self._covered
         after = last_flawed + 1
         if after < len(looks) and looks[after].first_seq <= covered + 1:
@@ -177,7 +178,7 @@ class _Repairing:
         if after < len(looks):
             sound = found.fault is None and found.seq == looks[after].first_seq - 1
         else:
-            sound = found.seq >= found.watermark  # What is torn beyond it is recovery's business.
+            sound = found.seq >= found.watermark  # Recovery deals with a torn tail beyond it.
         header = self._stand_in_header(last_flawed, base + at)
         if not sound or header is None:
             return False
@@ -198,20 +199,15 @@ class _Repairing:
         return after.header.base - self._looks[number].size if after else None
 
     def _stand_in_header(self, number: int, place: int) -> Header | None:
-        """The header of a segment whose lines begin after the snapshot and lie at `place`, as they
-        did: every line keeps its place. None where no header is of the right length for that."""
+        """The header of a segment that begins after the snapshot and whose lines begin at `place`,
+        so that every line keeps its place. None if no header has the right length for that."""
         after = self._looks[number + 1].segment if number + 1 < len(self._looks) else None
         stands_for = after.header.prev_hash if after else ""
         base = place
-        for _ in range(4):  # The base is part of the header, and so of its length.
+        journal, covered = self._snapshots[-1].journal, self._covered
+        for _ in range(4):  # The base is part of the header, and so affects its length.
             header = Header(
-                FORMAT,
-                self._snapshots[-1].journal,
-                self._covered + 1,
-                self._covered,
-                "",
-                max(0, base),
-                stands_for,
+                FORMAT, journal, covered + 1, covered, "", max(0, base), stands_for=stands_for
             )
             if header.base + len(header.line()) == place:
                 return header
@@ -227,11 +223,11 @@ class _Repairing:
     # --- 3. Cut back -----------------------------------------------------------------------
 
     def _cut(self, number: int) -> None:
-        """Keep what lies before the first flaw, whole appends only."""
+        """Keep the whole appends before the first flaw."""
         looks = self._looks
         one = looks[number]
         found = one.found
-        # With a chain that is broken none of its lines has a safe place.
+        # If the chain is broken, the place of none of its lines is certain.
         within = found is not None and self._follows(number)
         if number == 0 and not within:
             raise self._hopeless(str(self._report.problems[-1]))
@@ -261,7 +257,7 @@ class _Repairing:
         return this is not None and (before is None or before.end == this.header.base)
 
     def _note_lost(self, kept_to: int, pieces: Iterable[Look]) -> None:
-        """Which records go: all up to the highest that anything speaks of."""
+        """Record which records are lost: all after `kept_to` up to the highest known to exist."""
         readable: dict[int, LostRange] = {}
         highest = max([kept_to, *(s.seq for s in self._snapshots)])
         for piece in pieces:
@@ -290,7 +286,7 @@ class _Repairing:
         self._do(f"move {path.parent.name}/{path.name} to quarantine/{name}")
         self._report.quarantined.append(f"quarantine/{name}")
         if not self._dry_run:
-            # Copied, then removed: a rename between two directories may reach the disk by halves.
+            # Copied, then removed: half of a rename between two directories may reach the disk.
             put_file(self._fs, self._layout.quarantine / name, [data])
             self._fs.unlink(path)
             self._fs.sync_dir(path.parent)
@@ -313,8 +309,8 @@ class _Repairing:
 
 
 def _lone_id(data: bytes, length: int) -> str:
-    """An id for a lone first segment whose header, of `length` bytes, is damaged: as it reads, or a
-    new one of the same length. It means nothing but "the same journal"."""
+    """A journal id for a lone first segment whose header, of `length` bytes, is damaged: the id in
+    it if readable, else a new one of the same length. An id only means "the same journal"."""
     room = length - len(first_header("").line())
     readable = _ID.search(data, 0, length)
     if readable and len(readable[1]) == room:
@@ -323,7 +319,7 @@ def _lone_id(data: bytes, length: int) -> str:
 
 
 def _line_of(data: bytes, seq: int) -> int | None:
-    """Where the intact line of record `seq` begins."""
+    """The offset of the intact line of record `seq`; None if there is none."""
     mark = b'","seq":%d,' % seq
     at = data.find(mark)
     while at >= 0:
@@ -341,6 +337,6 @@ def _readable(data: bytes) -> Iterable[LostRange]:
         try:
             entry = decode(line)
         except (JournalDamaged, NewerFormat):
-            continue  # Rubbish or a header; records of a newer program were refused before this.
+            continue  # Garbage or a header; records of a newer version were refused before this.
         kind = str(type(entry.record).__struct_config__.tag)
         yield LostRange(entry.seq, kind, getattr(entry.record, "run", None))

@@ -1,7 +1,8 @@
 """What `stackshift journal …` does to a journal without its daemon.
 
-`verify`, `cat`, `stats` and `backup` read only, need no lock and may run beside a daemon. `repair`
-and `restore` take the lock. None of them starts anything, and none prints: they return or raise.
+`verify`, `cat`, `stats` and `backup` only read, need no lock and may run while a daemon does.
+`repair` and `restore` acquire the lock. None of them starts anything or prints: they return or
+raise.
 """
 
 from __future__ import annotations
@@ -39,10 +40,10 @@ __all__ = [
 
 
 def cat(data_dir: Path, since_seq: int = 0, *, fs: FileSystem | None = None) -> Iterator[bytes]:
-    """The journal's lines after record `since_seq`, as they stand in the files, without newlines;
-    headers are left out. Ends with the last whole append, made durable first.
+    """The journal's lines after record `since_seq`, as they are in the files, without newlines and
+    without headers. Ends with the last whole append, which is made durable first.
 
-    Raises `JournalDamaged` at the first line that is not what was written.
+    Raises `JournalDamaged` at the first line that is damaged.
     """
     fs = fs or RealFileSystem()
     layout = Layout(data_dir)
@@ -62,7 +63,7 @@ def _lines(fs: FileSystem, segment: Segment, since_seq: int, last: bool) -> Iter
             found = scan(data, segment.header_size, segment.header.prev_seq)
             if found.seq >= found.watermark:
                 data = data[: found.end]
-            fs.sync_data(fd)  # No reader shows what a power cut could still take back.
+            fs.sync_data(fd)  # Nothing is shown that a power cut could still undo.
     finally:
         fs.close(fd)
     at = segment.header_size
@@ -83,22 +84,15 @@ def _lines(fs: FileSystem, segment: Segment, since_seq: int, last: bool) -> Iter
 
 
 def stats(data_dir: Path, *, fs: FileSystem | None = None) -> dict[str, Any]:
-    """Where the journal stands and how large it is, in the words of the protocol's
-    `journal.stats`; `durable_seq` is the watermark, the least that is certainly on the disk."""
+    """The journal's range of records and its size, with the fields of the protocol's
+    `journal.stats`; `durable_seq` is the watermark, the last record certainly on disk."""
     fs = fs or RealFileSystem()
     layout = Layout(data_dir)
     check_root(fs, layout)
     segments = list_segments(fs, layout) if fs.lstat(layout.journal) is not None else []
     if not segments:
-        return {
-            "journal": None,
-            "first_seq": 1,
-            "last_seq": 0,
-            "durable_seq": 0,
-            "segments": [],
-            "bytes": 0,
-            "snapshot": None,
-        }
+        seqs = {"first_seq": 1, "last_seq": 0, "durable_seq": 0}
+        return {"journal": None, **seqs, "segments": [], "bytes": 0, "snapshot": None}
     last = segments[-1]
     found = scan(read_file(fs, last.path), last.header_size, last.header.prev_seq)
     good, _ = inspect.good_snapshots(fs, layout, last.header.journal)

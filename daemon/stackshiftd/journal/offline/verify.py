@@ -1,6 +1,6 @@
 """`journal verify`: is every byte of the journal what was written?
 
-Owns the report. Reads all there is, changes nothing, needs no lock: it may run beside the daemon.
+Owns the report. Reads everything, changes nothing, needs no lock: it may run while the daemon does.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from stackshiftd.journal.scan import known_durable
 @dataclass(slots=True)
 class Report:
     """What `verify` found. `watermark` is the highest record that the journal itself says was
-    durable; `notes` are worth knowing, and no damage."""
+    durable; `notes` are worth knowing, but are not damage."""
 
     journal: str = ""
     first_seq: int = 0
@@ -35,13 +35,14 @@ class Report:
 
     @property
     def ok(self) -> bool:
+        """True if there are no problems; notes do not count."""
         return not self.problems
 
 
 def verify(data_dir: Path, *, fs: FileSystem | None = None) -> Report:
     """Check all segments (crc, gaps, parts, records, hash chain, watermark) and all snapshots.
 
-    Raises `NewerFormat`, and `BadConfiguration` where there is no data directory.
+    Raises `NewerFormat`, and `BadConfiguration` if there is no data directory.
     """
     fs = fs or RealFileSystem()
     layout = Layout(data_dir)
@@ -50,7 +51,7 @@ def verify(data_dir: Path, *, fs: FileSystem | None = None) -> Report:
     if fs.lstat(layout.journal) is None:
         report.notes.append("there is no journal yet")
         return report
-    # Snapshots first: one that a daemon makes meanwhile covers records that were not looked at yet.
+    # Snapshots first: one that a daemon makes meanwhile could cover records not yet examined.
     snapshots, bad = inspect.good_snapshots(fs, layout, "")
     looks = inspect.look_at_all(fs, layout)
     report.journal = inspect.journal_id(looks)
@@ -86,14 +87,14 @@ def _judge(fs: FileSystem, report: Report, looks: list[Look], number: int, cover
     report.problems += _undecodable(fs, one)
     if problem is None and found.fault is not None:
         report.notes.append(
-            f"{one.name} ends in {found.size - found.end} bytes that are no whole append (from "
-            f"byte {found.end}): one that is being written, or that a crash cut off; it was never "
+            f"{one.name} ends with {found.size - found.end} bytes of an incomplete append (from "
+            f"byte {found.end}): it is being written, or a crash cut it off; it was never "
             "acknowledged"
         )
 
 
 def _undecodable(fs: FileSystem, one: Look) -> list[Problem]:
-    """Lines whose crc is right, but that hold no record."""
+    """Lines that match their crc but are not valid records."""
     assert one.segment is not None and one.found is not None
     problems = []
     try:

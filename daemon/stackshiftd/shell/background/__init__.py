@@ -1,1 +1,1 @@
-"""What happens without a request: timers, schedules, compaction, hooks."""
+"""Work that no request asks for: timers, schedules, compaction, hooks."""

@@ -1,8 +1,8 @@
-"""Compaction, in a process of its own and of low priority: folds the previous snapshot and what
-followed it, writes the next one, loads that again and compares. So every compaction is also a test
-of replay; one that does not agree with itself is not kept.
+"""Compaction, in a process of its own with low priority: folds the previous snapshot and the
+records after it, loads the new snapshot again and compares, then stores it. So every compaction
+also tests replay; a snapshot that does not load to the same state is not stored.
 
-`python -m stackshiftd compact --data-dir DATA --upto-seq N`; prints `{seq, state_hash, bytes}`.
+`python -m stackshiftd compact --data-dir DATA --upto-seq N` prints `{seq, state_hash, bytes}`.
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ from stackshiftd.journal.segment import NAME, read_header
 
 
 def compact(data_dir: Path, upto_seq: int) -> dict[str, object]:
-    """Write the snapshot at `upto_seq`, which must be durable. Raises `JournalDamaged` where replay
-    does not give the same state twice, and keeps nothing then."""
+    """Write the snapshot at `upto_seq`, which must be durable; return `{seq, state_hash, bytes}`.
+
+    Raises `JournalDamaged` if the snapshot does not load to the same state; it is not stored then.
+    """
     fs = RealFileSystem()
     layout = Layout(data_dir)
     spans, end, journal_id = _spans(fs, layout)
@@ -38,7 +40,7 @@ def compact(data_dir: Path, upto_seq: int) -> dict[str, object]:
         before = load(read[1])
     kept = _Kept(before)
     entries = reader.read(fs, spans, before.state.seq + 1, end)
-    # Not one look further than needed: the daemon may be writing there.
+    # Must not read one entry further than needed: the daemon may be writing there.
     for place, entry in islice(entries, max(0, upto_seq - before.state.seq)):
         kept.take(place, entry)
     state = kept.state
@@ -47,8 +49,9 @@ def compact(data_dir: Path, upto_seq: int) -> dict[str, object]:
     digest = state_hash(state)
     if state_hash(load(lines).state) != digest:
         raise JournalDamaged(
-            f"the snapshot at {upto_seq} does not load to the state it was made from; not kept",
-            hint="please report this with `stackshift journal backup`",
+            f"the snapshot at {upto_seq} does not load to the state it was made from; it was not "
+            "stored",
+            hint="please report this, with a `stackshift journal backup`",
             seq=upto_seq,
         )
     snapshot = snapshots.put(fs, layout.snapshots, journal_id, upto_seq, lines, digest)
@@ -56,7 +59,7 @@ def compact(data_dir: Path, upto_seq: int) -> dict[str, object]:
 
 
 class _Kept:
-    """The state, and the entries of the runs that it holds."""
+    """The state, and the entries of the runs in it."""
 
     def __init__(self, before: Loaded) -> None:
         self.state = before.state
@@ -78,14 +81,14 @@ class _Kept:
             self._entries.pop(run, None)
 
     def entries(self) -> Iterator[tuple[int, Entry]]:
-        """In order of sequence number."""
-        found = [pair for entries in self._entries.values() for pair in entries]
-        found.sort(key=lambda pair: pair[1].seq)
-        return iter(found)
+        """Places and entries of all runs in the state, in order of sequence number."""
+        pairs = [pair for entries in self._entries.values() for pair in entries]
+        pairs.sort(key=lambda pair: pair[1].seq)
+        return iter(pairs)
 
 
 def _spans(fs: FileSystem, layout: Layout) -> tuple[list[reader.SegmentSpan], int, str]:
-    """The segments, the place where the last one ends just now, and the journal's id."""
+    """The segments, the place where the last one currently ends, and the journal's id."""
     spans: list[reader.SegmentSpan] = []
     journal_id, end = "", 0
     for name in sorted(fs.listdir(layout.journal)):
@@ -100,7 +103,7 @@ def _spans(fs: FileSystem, layout: Layout) -> tuple[list[reader.SegmentSpan], in
 
 
 def main(data_dir: Path, upto_seq: int) -> int:
-    """The process: lowest priority, one line of JSON on stdout."""
+    """Run with the lowest priority; print one line of JSON and return the exit status."""
     os.nice(19)
     print(json.dumps(compact(data_dir, upto_seq)))
     return 0

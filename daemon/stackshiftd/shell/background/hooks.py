@@ -1,15 +1,15 @@
-"""`[hooks] on_failed, on_completed`: commands that are run when a run has ended.
+"""`[hooks] on_failed, on_completed`: commands that run when a run has ended.
 
-Each gets the run's JSON as one line on standard input; what it prints and how it ends goes to the
-daemon's log. At most once an end: the journal is what is certain, and a hook whose daemon is killed
-at that moment is not run later. Invariants:
+A command gets the run's JSON as one line on standard input; its output and exit status go to the
+daemon's log. It runs at most once for each end of a run: only the journal is durable, so if the
+daemon is killed at that moment, the hook does not run later. Invariants:
 
-- A hook changes nothing of the run, and holds up neither the engine nor the loop: it is started
-  when the end is durable, its output is read a little at a time, and nobody waits for it.
-- All is bounded: hooks at a time, hooks that wait (what is over is dropped, and said), their time,
-  and what of their output is kept.
-- No hook outlives its time, nor a daemon that stops in good order. What it leaves in the background
-  when it ends by itself is its own affair.
+- A hook changes nothing about the run and delays neither the engine nor the loop: it starts when
+  the end is durable, its output is read in small pieces, and nothing waits for it.
+- Everything is bounded: the hooks running, the hooks waiting (more are dropped, with a warning),
+  their time, and how much of their output is kept.
+- No hook outlives its time limit, nor a daemon that stops in an orderly way. Processes that it
+  leaves in the background when it ends by itself are not tracked.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ log = logging.getLogger("stackshiftd.hooks")
 RUN_VARIABLE: Final = "STACKSHIFT_RUN"
 NO_START_VARIABLE: Final = "STACKSHIFT_NO_START"
 LINGER_SECONDS: Final = 0.5
-"""So long the rest of the output is waited for where something else holds the pipe open."""
+"""How long to wait for more output after the command has ended, if the pipe is still open."""
 KILLED_SECONDS: Final = 5.0
-"""So long a killed process is waited for."""
+"""How long to wait for a killed process to end."""
 _FIRST_LOOK_SECONDS: Final = 0.001
 _LOOK_SECONDS: Final = 0.05
 
 
 class Hook(NamedTuple):
-    """A command to be run for the end that `row` tells of. The run's JSON is made when its turn
-    comes, so that those that wait hold no payloads."""
+    """A command to run for the end of a run described by `row`. The run's JSON is built only when
+    the hook starts, so that waiting hooks hold no payloads."""
 
     name: str
     command: tuple[str, ...]
@@ -57,7 +57,7 @@ class Hook(NamedTuple):
 
 
 class Hooks:
-    """Runs the commands. `run_object` makes the run object of a run as it was at its end."""
+    """Runs the commands. `run_object` builds the run object of a run as it was when it ended."""
 
     def __init__(
         self,
@@ -81,15 +81,16 @@ class Hooks:
         self._closing = False
 
     def ended(self, row: RunRow) -> None:
-        """A run has ended, durably: have its command run, if there is one."""
-        found = self._commands.get(row.status)
-        if found is None:
+        """Queue the command for a run whose end is durable, if one is configured."""
+        command = self._commands.get(row.status)
+        if command is None:
             return
         if self._closing or len(self._waiting) >= self._tuning.hooks_waiting:
-            why = "the daemon stops" if self._closing else f"{len(self._waiting)} others wait"
-            log.warning("%s: hook %s is not run: %s", row.id, found[0], why)
+            limit = f"{len(self._waiting)} hooks are already waiting"
+            why = "the daemon is stopping" if self._closing else limit
+            log.warning("%s: hook %s is not run: %s", row.id, command[0], why)
             return
-        self._waiting.append(Hook(*found, row))
+        self._waiting.append(Hook(*command, row))
         self._start_next()
 
     def _start_next(self) -> None:
@@ -103,20 +104,20 @@ class Hooks:
     def _done(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
         if not task.cancelled() and task.exception() is not None:
-            log.error("a hook failed by our own mistake", exc_info=task.exception())
+            log.error("a hook failed because of an internal error", exc_info=task.exception())
         self._start_next()
 
     async def close(self, seconds: float) -> None:
-        """Let those that there are end, for at most so long; then kill what runs and drop what
-        waits. After that none is run any more."""
+        """Let the hooks finish, for at most `seconds`; then kill those running and drop those
+        waiting. No hook starts after that."""
         deadline = time.monotonic() + seconds
         while self._running and (left := deadline - time.monotonic()) > 0:
             await asyncio.wait(self._running, timeout=left, return_when=asyncio.FIRST_COMPLETED)
-            # Whose turn is next is taken up by a callback of the one that has ended.
+            # Let the callback of the hook that has ended start the next one.
             await asyncio.sleep(0)
         self._closing = True
         for hook in self._waiting:
-            log.warning("%s: hook %s is not run: the daemon stops", hook.row.id, hook.name)
+            log.warning("%s: hook %s is not run: the daemon is stopping", hook.row.id, hook.name)
         self._waiting.clear()
         if self._running:
             await asyncio.wait(self._running, timeout=KILLED_SECONDS)
@@ -126,7 +127,7 @@ class Hooks:
     async def _run(self, hook: Hook) -> None:
         run = hook.row.id
         try:
-            told = msgspec.json.encode(self._run_object(hook.row)) + b"\n"
+            text = msgspec.json.encode(self._run_object(hook.row)) + b"\n"
             process = subprocess.Popen(
                 hook.command,
                 stdin=subprocess.PIPE,
@@ -143,7 +144,7 @@ class Hooks:
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stderr is not None
-        teller = Teller(process.stdin, told)
+        teller = Teller(process.stdin, text)
         tails = {"stdout": Tail(process.stdout), "stderr": Tail(process.stderr)}
         try:
             killed = await self._end_of(process)
@@ -158,22 +159,23 @@ class Hooks:
         _log_end(run, hook.name, process, killed)
 
     def _environment(self, run: str) -> dict[str, str]:
-        """That of workers, and what leads a `stackshift` in it here. It does not start a daemon: if
-        this one is gone by then, somebody has stopped it."""
-        made = environment(self._config) | {
+        """The workers' environment, plus variables that point a `stackshift` command to this
+        project. Such a command must not start a daemon: if this one is gone, somebody stopped it.
+        """
+        variables = environment(self._config) | {
             RUN_VARIABLE: run,
             PROJECT_VARIABLE: str(self._config.root),
             NO_START_VARIABLE: "1",
         }
         if DATA_DIR_VARIABLE in os.environ:
-            made[DATA_DIR_VARIABLE] = str(self._config.data_dir)
-        return made
+            variables[DATA_DIR_VARIABLE] = str(self._config.data_dir)
+        return variables
 
     async def _end_of(self, process: subprocess.Popen[bytes]) -> str:
-        """Wait for the end of the process; why it was killed, if it was.
+        """Wait until the process has ended; return why it was killed, or an empty string.
 
-        It is looked at, and reaped, here alone, so that no signal can reach a stranger that has
-        got its number.
+        The process is polled and reaped only here, so that no signal can reach an unrelated process
+        that has got the same pid.
         """
         deadline = time.monotonic() + self._tuning.hook_seconds
         killed = ""
@@ -187,7 +189,7 @@ class Hooks:
 
     def _over(self, deadline: float) -> str:
         if self._closing:
-            return "the daemon stops"
+            return "the daemon is stopping"
         if time.monotonic() > deadline:
             return f"it ran longer than {self._tuning.hook_seconds:g} s"
         return ""
@@ -203,7 +205,7 @@ def _log_end(run: str, name: str, process: subprocess.Popen[bytes], killed: str)
     if killed:
         log.warning("%s: hook %s was killed: %s", run, name, killed)
     elif status < 0:
-        log.warning("%s: hook %s was ended by signal %d", run, name, -status)
+        log.warning("%s: hook %s was terminated by signal %d", run, name, -status)
     else:
         level = logging.WARNING if status else logging.INFO
         log.log(level, "%s: hook %s ended with status %d", run, name, status)

@@ -1,8 +1,8 @@
-"""Maintenance: the history brought up to date, snapshots taken, and what is too old dropped.
+"""Maintenance: brings the history up to date, takes snapshots, and drops what is too old.
 
-Works beside the daemon and never in its way: the index is built on a thread, a snapshot is made by
-a process of its own. What it drops lies below the older of two snapshots, so that a run that is
-still in memory never loses its records.
+Never blocks the daemon: the index is built on a thread, a snapshot is made by a separate process.
+Only records below the older of two snapshots are dropped, so that a run that is still in memory
+never loses its records.
 """
 
 from __future__ import annotations
@@ -29,12 +29,15 @@ from stackshiftd.shell.params import Answer
 log = logging.getLogger("stackshiftd")
 
 PAUSE_SECONDS: Final = 10.0
-"""Between two compactions that begin by themselves."""
+"""The least time between two automatic compactions."""
 
 
 class Maintenance:
-    """`published` tells up to which record all is in the history; `track` runs work beside the
-    daemon, until it ends."""
+    """The maintenance of one daemon's files.
+
+    `published` returns the record up to which everything is in the history; `track` runs a
+    coroutine as a background task of the daemon.
+    """
 
     def __init__(
         self,
@@ -55,15 +58,16 @@ class Maintenance:
         self._again_at = 0.0
 
     def compact(self, answer: Answer) -> None:
-        """Write a snapshot; answer when it is there. Raises `Busy` while one is being written."""
+        """Write a snapshot; answer `{seq, state_hash, bytes}` when it is stored. Raises `Busy`
+        while another one is being written."""
         if self._compacting:
-            raise Busy("a compaction is under way", hint="try again when it is done")
+            raise Busy("a compaction is already running", hint="try again when it is done")
         self._compacting = True
         self._track(self._compact(answer))
 
     def backfill_history(self) -> None:
-        """An index that lags behind the snapshot (or is new) is brought up from the journal, on a
-        thread: until that is done, lists show less."""
+        """If the history index is new or behind the snapshot, build it from the journal on a
+        thread. Until that is done, lists of runs are incomplete."""
         covered = self._history.covered_seq
         snapshot = self._engine.snapshot_seq
         if covered < snapshot:
@@ -87,30 +91,22 @@ class Maintenance:
         stats = self._journal.stats()
         snapshot = stats["snapshot"]
         base = snapshot["seq"] if snapshot else 0
-        sealed = [each for each in stats["segments"][:-1] if each["first_seq"] > base]
+        sealed = any(segment["first_seq"] > base for segment in stats["segments"][:-1])
         if sealed and not self._compacting and time.monotonic() >= self._again_at:
             self._compacting = True
-            # A compaction that fails is not tried again at once; one that succeeds has no work
-            # left.
+            # A failed compaction is not repeated at once; a successful one leaves nothing to do.
             self._again_at = time.monotonic() + PAUSE_SECONDS
             self._track(self._compact(_log_compaction))
 
     async def _compact(self, answer: Answer) -> None:
-        """Run the compaction process up to what is durable now, then drop what is too old."""
+        """Run the compaction process up to the last durable record, then drop what is too old."""
         try:
-            # Both ends are those of appends; what is published is in the history.
+            # Both are ends of appends; everything published is in the history.
             upto = min(self._journal.durable_seq, self._published())
             await self._history.flushed(upto)
+            python = (sys.executable, "-P", "-m", "stackshiftd", "compact")
             process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-P",
-                "-m",
-                "stackshiftd",
-                "compact",
-                "--data-dir",
-                str(self._config.data_dir),
-                "--upto-seq",
-                str(upto),
+                *(*python, "--data-dir", str(self._config.data_dir), "--upto-seq", str(upto)),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
             )
@@ -118,21 +114,22 @@ class Maintenance:
             if process.returncode != 0:
                 answer(
                     StackshiftError(
-                        f"the compaction process ended with {process.returncode}",
+                        f"the compaction process ended with status {process.returncode}",
                         hint="stackshift daemon logs",
                     )
                 )
                 return
-            made = json.loads(out)
+            snapshot = json.loads(out)
             await self._journal.adopt_snapshot()
-            self._engine.submit(c.NoteSnapshot(made["seq"], made["state_hash"]))
+            self._engine.submit(c.NoteSnapshot(snapshot["seq"], snapshot["state_hash"]))
             await self._retain()
-            self._engine.when_durable(answer, made)
+            self._engine.when_durable(answer, snapshot)
         finally:
             self._compacting = False
 
     async def _retain(self) -> None:
-        """Drop whole segments that are past `[journal] retention`, and their rows."""
+        """Drop segments that are entirely older than `[journal] retention`, with the rows and logs
+        of their runs."""
         cutoff_us = self._engine.now_us() - self._config.journal.retention_ms * 1000
         old: int | None = None
         for segment in self._journal.stats()["segments"]:
@@ -150,15 +147,16 @@ class Maintenance:
 
 
 def _drop_logs(folder: Path, kept: frozenset[str], cutoff: float) -> None:
-    """Remove the logs of runs that nothing was written to since `cutoff` (seconds since 1970)."""
+    """Remove the logs not written to since `cutoff` (seconds since 1970), except those of the runs
+    `kept`."""
     if folder.is_dir():
         for file in folder.iterdir():
             if file.stem not in kept and file.stat().st_mtime < cutoff:
                 file.unlink(missing_ok=True)
 
 
-def _log_compaction(made: Any) -> None:
-    if isinstance(made, StackshiftError):
-        log.error("%s", made)
+def _log_compaction(result: Any) -> None:
+    if isinstance(result, StackshiftError):
+        log.error("%s", result)
     else:
-        log.info("snapshot at record %d, %d bytes", made["seq"], made["bytes"])
+        log.info("snapshot at record %d, %d bytes", result["seq"], result["bytes"])

@@ -1,7 +1,7 @@
-"""Pipes to a program of somebody else: what it is told, and the end of what it prints.
+"""Pipes to a foreign program: writes its standard input, and keeps the end of its output.
 
-Read and written by hand, and not through a loop's transports: those of uvloop close a pipe's
-descriptor twice, the second time when the number may be that of another file.
+They are read and written directly, not through the loop's transports: those of uvloop close a
+pipe's descriptor twice, the second time when the number may already belong to another file.
 """
 
 from __future__ import annotations
@@ -12,18 +12,19 @@ from typing import IO, Final
 
 KEPT_BYTES: Final = 4096
 FREE_BYTES: Final = 1 << 20
-"""Read as it comes; what is beyond is read slowly, so that a program that prints without end has no
-more than a share of the loop."""
+"""Bytes that are read as they come. Anything beyond is read slowly, so that a program that prints
+without end takes only a share of the loop."""
 PAUSE_SECONDS: Final = 0.002
+"""The pause between two such slow reads."""
 _READ_BYTES: Final = 65_536
 
 
 class Teller:
-    """Writes `told` and closes. A program that does not read it ends all the same."""
+    """Writes `data` to the pipe in the background and closes it. A program need not read it all."""
 
-    def __init__(self, pipe: IO[bytes], told: bytes) -> None:
+    def __init__(self, pipe: IO[bytes], data: bytes) -> None:
         self._pipe = pipe
-        self._left = memoryview(told)
+        self._left = memoryview(data)
         self._loop = asyncio.get_running_loop()
         os.set_blocking(pipe.fileno(), False)
         self._loop.add_writer(pipe.fileno(), self._write)
@@ -39,14 +40,15 @@ class Teller:
             self.close()
 
     def close(self) -> None:
-        """Whoever still holds the pipe is told no more."""
+        """Stop writing and close the pipe; idempotent."""
         if not self._pipe.closed:
             self._loop.remove_writer(self._pipe.fileno())
             self._pipe.close()
 
 
 class Tail:
-    """Keeps the last `KEPT_BYTES`. `ended` is done when nobody holds the pipe any more."""
+    """Reads a pipe and keeps the last `KEPT_BYTES`. `size` counts all bytes; `ended` is done when
+    no process holds the other end any more."""
 
     def __init__(self, pipe: IO[bytes]) -> None:
         self._pipe = pipe
@@ -77,22 +79,23 @@ class Tail:
             self._loop.call_later(PAUSE_SECONDS, self._listen)
 
     def close(self) -> None:
-        """Whoever still holds the pipe is heard no more."""
+        """Stop reading and close the pipe; idempotent."""
         if not self._pipe.closed:
             self._loop.remove_reader(self._pipe.fileno())
             self._pipe.close()
 
     def text(self) -> str:
-        """What was kept, on one line that does nothing but show; what is not is counted."""
+        """What was kept, escaped, on one line; preceded by the number of bytes dropped, if any."""
         text = shown(self._kept.rstrip(b"\n"))
         left_out = self.size - len(self._kept)
         return f"({left_out} bytes) … {text}" if left_out else text
 
 
 def shown(data: bytes) -> str:
-    """Text of others with all that moves a terminal or breaks a line as escapes: `\\n`, `\\x1b`."""
+    """Foreign text with everything that controls a terminal or breaks a line escaped: `\\n`,
+    `\\x1b`."""
     text = data.decode("utf-8", "backslashreplace")
     return "".join(
-        each if each.isprintable() else each.encode("unicode_escape").decode("ascii")
-        for each in text
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
+        for char in text
     )

@@ -1,8 +1,9 @@
-"""Ringing when a schedule's tick is due, and telling the core which schedules the code has.
+"""The alarm for schedules: fires ticks when they are due, and tells the core which schedules the
+code declares.
 
-The core decides what becomes of a tick; here its run is prepared, since the core knows neither jobs
-nor ids, and here is the alarm. A tick of a job that no worker has just now, or that cannot be
-started for another reason, stays due: it is tried again when workers say anew what jobs there are.
+The core decides what happens with a tick. Its run is prepared here, since the core knows neither
+jobs nor ids. If no worker has the job at the moment, or its run cannot be started for another
+reason, the tick stays due: it is tried again after the next greeting of a worker.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ from stackshiftd.shell.engine import Engine
 log = logging.getLogger("stackshiftd.schedules")
 
 MAX_SLEEP_SECONDS: Final = 1.0
-"""As of `timers`: then it is looked again, so that clock jumps and a sleep of the machine show."""
+"""As in `timers`: the longest alarm, so that a jump of the clock or a suspended machine is noticed.
+"""
 MAX_FIRED: Final = 64
-"""Ticks decided in one turn of the loop."""
+"""The most ticks decided in one turn of the loop."""
 _NEVER_US: Final = 1 << 62
 
 
@@ -40,31 +42,31 @@ class ScheduleTimer:
         self._loop = asyncio.get_running_loop()
         self._alarm: asyncio.TimerHandle | None = None
         self.problems: dict[str, str] = {}
-        """Job → why its ticks cannot be started, since workers last said what there is."""
+        """Job → why its ticks cannot be started; cleared by the next greeting."""
         self._seen: tuple[State, int] | None = None
-        """The state, and its last change of a schedule, that the next two were computed for."""
+        """The state, and its last change of a schedule, for which the next two were computed."""
         self._due_us = _NEVER_US
         self._waiting: list[Schedule] = []
         self._stopped = False
 
     def learn(self) -> None:
-        """Workers have said what jobs there are: tell the core which schedules they have."""
+        """Tell the core which schedules the jobs in the catalog have; called after a greeting."""
         self.problems.clear()
         self._seen = None
-        found: dict[str, c.ScheduleTerms] = {}
+        schedules: dict[str, c.ScheduleTerms] = {}
         for job in self._catalog.jobs.values():
             if job.schedule is None:
                 continue
             try:
-                # The worker's interpreter may know more zones than ours.
+                # The worker's interpreter may know more time zones than the daemon's.
                 clock_of(job.schedule.schedule, job.schedule.timezone, 0)
             except StackshiftError as bad:
                 self._note(job.name, bad)
             else:
-                found[job.name] = job.schedule
+                schedules[job.name] = job.schedule
         jobs = frozenset(self._catalog.jobs).difference(self.problems)
         complete = not self._catalog.failed and not self.problems
-        self._engine.submit(c.DefineSchedules(found, jobs, complete))
+        self._engine.submit(c.DefineSchedules(schedules, jobs, complete))
         self.rearm()
 
     def rearm(self) -> None:
@@ -74,12 +76,12 @@ class ScheduleTimer:
             return
         now_us = engine.now_us()
         is_fresh = self._seen == (engine.state, engine.state.schedules_seq)
-        freed = any(not busy(engine.state, each) for each in self._waiting)
+        freed = any(not busy(engine.state, schedule) for schedule in self._waiting)
         if is_fresh and not freed and now_us < self._due_us:
             if self._alarm is None:
                 self._set((self._due_us - now_us) / 1e6)
-        elif engine.read_only or not engine.roomy:
-            self._set(MAX_SLEEP_SECONDS)  # No room for new runs: their ticks stay due.
+        elif engine.room.is_short:
+            self._set(MAX_SLEEP_SECONDS)  # No space for new runs: their ticks stay due.
         elif self._fire_all(now_us):
             self._look_ahead(now_us)
             self._set((self._due_us - now_us) / 1e6)
@@ -87,7 +89,7 @@ class ScheduleTimer:
             self._set(0.0)
 
     def _fire_all(self, now_us: int) -> bool:
-        """Decide what is due; False where more is left than fits one turn."""
+        """Decide all due ticks; false if more are left than may be decided in one turn."""
         left = MAX_FIRED
         for job in list(self._engine.state.schedules):
             while self._is_ready(job, now_us):
@@ -112,40 +114,44 @@ class ScheduleTimer:
         except StackshiftError as bad:
             self._note(job, bad)
             return
-        self._engine.submit(c.FireSchedule(job, start), lambda told: self._refused(job, told))
+        self._engine.submit(c.FireSchedule(job, start), lambda reply: self._replied(job, reply))
         if self._engine.state.seq == before and self._is_ready(job, self._engine.now_us()):
             self.problems[job] = "its tick was refused"
 
-    def _refused(self, job: str, told: Any) -> None:
-        # Where there was no room, the tick is due again and waits until there is.
-        if isinstance(told, StackshiftError) and not isinstance(told, DiskFull):
-            self._note(job, told)
+    def _replied(self, job: str, reply: Any) -> None:
+        # If there was no space, the tick is due again and waits until there is.
+        if isinstance(reply, StackshiftError) and not isinstance(reply, DiskFull):
+            self._note(job, reply)
 
     def _note(self, job: str, bad: StackshiftError) -> None:
         self.problems[job] = bad.message
         log.error("the schedule of %s: %s", job, bad.message)
 
     def prepared(self, schedule: Schedule, key: str | None = None) -> c.StartRun:
-        """The start of a run of the schedule; with `key`, as one that has a key."""
+        """The command that starts a run of the schedule, with the idempotency key `key` if given.
+
+        Raises what the catalog raises for a start.
+        """
         params = StartParams(schedule.job, Raw(schedule.payload), idempotency_key=key)
         return self._catalog.start_command(params, self._engine.ids.run(), self._engine.now_us())
 
     def _look_ahead(self, now_us: int) -> None:
-        """Note what comes next, so that the way of a run does not lead through all schedules."""
+        """Compute what comes next, so that not every run has to go through all schedules."""
         state = self._engine.state
         self._seen = (state, state.schedules_seq)
         self._due_us, self._waiting = _NEVER_US, []
-        for each in state.schedules.values():
-            if not each.lives or each.job in self.problems or each.job not in self._catalog.jobs:
+        startable = self._catalog.jobs.keys() - self.problems.keys()
+        for schedule in state.schedules.values():
+            if not schedule.lives or schedule.job not in startable:
                 continue
-            if waits(state, each, now_us):
-                self._waiting.append(each)
-            if each.next_us > now_us:
-                self._due_us = min(self._due_us, each.next_us)
+            if waits(state, schedule, now_us):
+                self._waiting.append(schedule)
+            if schedule.next_us > now_us:
+                self._due_us = min(self._due_us, schedule.next_us)
 
     @property
     def next_us(self) -> int | None:
-        """When the next tick is due."""
+        """When the next tick is due, in microseconds; None if there is none."""
         return self._due_us if self._due_us < _NEVER_US else None
 
     def _set(self, seconds: float) -> None:
@@ -159,7 +165,7 @@ class ScheduleTimer:
         self.rearm()
 
     def stop(self) -> None:
-        """Ring no more."""
+        """Stop the alarm for good."""
         self._stopped = True
         if self._alarm is not None:
             self._alarm.cancel()

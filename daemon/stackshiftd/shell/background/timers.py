@@ -1,8 +1,8 @@
-"""Waking when something is due.
+"""The alarm for timers.
 
-The core knows what is due when, in daemon time; here is only the alarm. It is set for at most a
-second, and then looked again: so it is right also when the wall clock jumps or the machine has
-slept.
+The core knows what is due when, in daemon time; only the alarm is here. It is set for at most a
+second and then checks again, so that it stays right when the wall clock jumps or the machine was
+suspended.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from stackshiftd.shell.engine import Engine
 
 MAX_SLEEP_SECONDS: Final = 1.0
 MAX_TICKS: Final = 512
-"""Timers fired in one turn of the loop, so that a great many due at once do not keep all else
-waiting."""
+"""The most timers fired in one turn of the loop, so that very many that are due at once do not
+block everything else."""
 
 
 class Timers:
-    """Submits a `Tick` for each timer that is due."""
+    """Submits a `Tick` for each timer that is due. `remember_ms` is how long the core remembers
+    the versions of expired state entries."""
 
     def __init__(self, engine: Engine, remember_ms: int) -> None:
         self._engine = engine
@@ -32,7 +33,7 @@ class Timers:
     def rearm(self) -> None:
         """Fire what is due, and set the alarm for what is next."""
         engine = self._engine
-        if engine.read_only:
+        if engine.room.read_only:
             return
         for _ in range(MAX_TICKS):
             due_us = engine.state.next_due_us()
@@ -44,7 +45,7 @@ class Timers:
         self._set(0, 0.0)
 
     def _sleep(self, due_us: int | None, now_us: int) -> None:
-        """Until a timer is due, or a queue's rate lets its next run go."""
+        """Set the alarm for the next timer, or for when a queue's rate allows its next run."""
         permit_us = self._engine.state.next_permit_us(now_us)
         next_us = min((us for us in (due_us, permit_us) if us is not None), default=None)
         if next_us is None:
@@ -62,7 +63,7 @@ class Timers:
     def _ring(self) -> None:
         self._alarm = None
         self._armed_us = 0
-        self._engine.poke()  # a rate may let a run go
+        self._engine.poke()  # A queue's rate may now allow a run.
         self.rearm()
 
     def _cancel(self) -> None:
@@ -72,5 +73,5 @@ class Timers:
             self._armed_us = 0
 
     def stop(self) -> None:
-        """Ring no more."""
+        """Cancel the alarm."""
         self._cancel()

@@ -1,1 +1,1 @@
-"""The methods of the protocol, a file a subject."""
+"""The methods of the protocol, one file per subject."""

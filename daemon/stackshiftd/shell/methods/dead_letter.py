@@ -1,8 +1,8 @@
 """What a person does with the dead letter: `dead.count retry discard`.
 
-A request acts on runs that it names, or, a page at a time, on all that lie there and fit. A page is
-answered when its records are durable, and is bounded, so that no request keeps the daemon from
-others; whoever stops asking between two pages leaves some done and the others as they were.
+A request acts on the runs that it names, or, page by page, on all dead runs that match. A page is
+answered when its records are durable, and it is bounded, so that no request blocks others. A client
+that stops between two pages leaves the remaining runs unchanged.
 """
 
 from __future__ import annotations
@@ -23,13 +23,15 @@ MAX_PAGE: Final = 1000
 
 
 class CountDead(Params):
+    """Which dead runs to count; None matches all."""
+
     queue: str | None = None
     job: str | None = None
 
 
 class ActOnDead(Params):
-    """Either `runs`, by any of their names, or `all` that fit the rest. `until`: only those that
-    had failed by then. `cursor` is that of the page before."""
+    """Either `runs`, by id, suffix or `@` name, or `all` that match the other params. `until`: only
+    runs that had failed by then. `cursor` comes from the previous page."""
 
     runs: list[str] | None = None
     all: bool = False
@@ -41,7 +43,7 @@ class ActOnDead(Params):
 
 
 class DeadLetter:
-    """Sends failed runs on, or discards them."""
+    """Retries or discards failed runs."""
 
     def __init__(self, engine: Engine, lookup: Lookup, view: View) -> None:
         self._engine = engine
@@ -54,19 +56,21 @@ class DeadLetter:
         }
 
     def count(self, params: CountDead, answer: Answer) -> None:
-        """How many lie there, and when that was."""
-        found = sum(
-            _fits(run, params.queue, params.job)
+        """Answer `{count, at}`: the number of dead runs, and the time of counting."""
+        count = sum(
+            _matches(run, params.queue, params.job)
             for run in self._engine.state.runs.values()
             if is_dead(self._engine.state, run)
         )
-        told = {"count": found, "at": rfc3339(self._engine.now_us())}
-        self._engine.when_durable(answer, told)
+        result = {"count": count, "at": rfc3339(self._engine.now_us())}
+        self._engine.when_durable(answer, result)
 
     def retry(self, params: ActOnDead, answer: Answer) -> None:
+        """Retry the runs; answer `{results[], cursor}`, per run `{id}` or `{run, error}`."""
         self._act(c.RetryRun, params, answer)
 
     def discard(self, params: ActOnDead, answer: Answer) -> None:
+        """Discard the runs; answer `{results[], cursor}`, per run `{id}` or `{run, error}`."""
         self._act(c.DiscardRun, params, answer)
 
     def _act(
@@ -84,58 +88,57 @@ class DeadLetter:
         self._engine.when_durable(answer, {"results": results, "cursor": cursor})
 
     def _chosen(self, params: ActOnDead) -> tuple[list[str], str | None]:
-        """The runs of this page, and the cursor of the next one, if there is one."""
+        """The runs of this page, and the cursor of the next one; None on the last page."""
         if not 1 <= params.limit <= MAX_PAGE:
             raise Usage(f"limit is {params.limit}", hint=f"1 to {MAX_PAGE}")
         filters = (params.queue, params.job, params.until, params.cursor)
         if params.runs is not None:
             if params.all or filters != (None,) * len(filters):
-                raise Usage("runs are named, or all that fit are meant; not both")
+                raise Usage("runs cannot be combined with all or with filters")
             if len(params.runs) > MAX_PAGE:
                 raise Usage(f"{len(params.runs)} runs in one request; the limit is {MAX_PAGE}")
             return params.runs, None
         if not params.all:
-            raise Usage("which runs?", hint="name them in runs, or say all")
+            raise Usage("no runs are given", hint="name them in runs, or set all")
         page = self._page(params)
         more = len(page) == params.limit
         return [run.id for run in page], str(page[-1].created_seq) if more else None
 
     def _page(self, params: ActOnDead) -> list[Run]:
-        """Newest first, each once: one that fails again meanwhile keeps its place before the
-        cursor."""
+        """The runs of the page, newest first. Each run comes once: a run that fails again meanwhile
+        keeps its place, which is before the cursor."""
         before = _sequence_number(params.cursor) if params.cursor is not None else None
         until_us = parse_time(params.until) if params.until is not None else None
         state = self._engine.state
-        found: list[Run] = []
+        runs: list[Run] = []
         for run in self._lookup.newest_first():
             if (
                 is_dead(state, run)
                 and (before is None or run.created_seq < before)
                 and (until_us is None or run.finished_us <= until_us)
-                and _fits(run, params.queue, params.job)
+                and _matches(run, params.queue, params.job)
             ):
-                found.append(run)
-                if len(found) == params.limit:
+                runs.append(run)
+                if len(runs) == params.limit:
                     break
-        return found
+        return runs
 
     def _dead(self, name: str) -> str:
-        """The id of the run in the dead letter that `name` stands for. Raises `NotFound`, `Usage`
-        or `Conflict`."""
+        """The id of the dead run called `name`. Raises `NotFound`, `Usage` or `Conflict`."""
         run_id = self._lookup.resolve(name)
         run = self._engine.state.runs.get(run_id)
         if run is None or not is_dead(self._engine.state, run):
-            raise not_dead(run_id, self._view.status(run_id) or "not kept any more")
+            raise not_dead(run_id, self._view.status(run_id) or "no longer kept")
         return run_id
 
 
-def _fits(run: Run, queue: str | None, job: str | None) -> bool:
+def _matches(run: Run, queue: str | None, job: str | None) -> bool:
     return queue in (None, run.queue) and job in (None, run.job)
 
 
 def _sequence_number(cursor: str) -> int:
     if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 20):
-        raise Usage(f"{cursor!r} is no cursor of a page before")
+        raise Usage(f"{cursor!r} is not a cursor of a previous page")
     return int(cursor)
 
 

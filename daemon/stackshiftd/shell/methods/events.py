@@ -1,4 +1,4 @@
-"""`event.*`: sending events, and those that are kept."""
+"""`event.*`: sends events, and lists those that are kept."""
 
 from __future__ import annotations
 
@@ -19,10 +19,13 @@ from stackshiftd.shell.requests import Requests, SendEvent, answered
 
 MAX_LIST: Final = 1000
 LOOKS: Final = 5000
-"""Events that are looked at in one turn of the loop."""
+"""Events that are examined in one turn of the loop."""
 
 
 class ListEvents(Params):
+    """Which events to list; an empty `correlation_key` matches only events without one. `cursor`
+    comes from the previous page."""
+
     name: str | None = None
     correlation_key: str | None = None
     limit: int = 100
@@ -30,7 +33,7 @@ class ListEvents(Params):
 
 
 class Events:
-    """Sends events and lists the ones that wait for somebody."""
+    """Sends events and lists those that no run has consumed yet."""
 
     def __init__(
         self, engine: Engine, requests: Requests, track: Callable[[Coroutine[Any, Any, None]], None]
@@ -44,14 +47,16 @@ class Events:
         }
 
     def send(self, params: SendEvent, answer: Answer) -> None:
+        """Send an event; answer `{id, name, correlation_key, resumed[], kept_until}`."""
         self._engine.submit(self._requests.send(params), answered(answer))
 
     def list(self, params: ListEvents, answer: Answer) -> None:
+        """Answer `{events[], cursor}`: a page of kept events, newest first."""
         within(params.limit, 1, MAX_LIST, "limit")
         if params.name is not None:
             check_name(params.name, "event")
         if params.correlation_key:
-            check_key(params.correlation_key, "correlation key")
+            check_key(params.correlation_key, "a correlation key")
         before = self._before(params.cursor)
         if params.name is not None and params.correlation_key is not None:
             address = address_of(params.name, params.correlation_key)
@@ -63,10 +68,10 @@ class Events:
     async def _list(
         self, params: ListEvents, candidates: Sequence[Kept], before: int | None, answer: Answer
     ) -> None:
-        """A page of `candidates`, which are in order of their numbers. Of a great many that do not
-        match, only some are looked at before others have their turn."""
+        """Answer a page of `candidates`, which are in order of sequence numbers. After every
+        `LOOKS` of them, other tasks get a turn."""
         now_us = self._engine.now_us()
-        found: list[Kept] = []
+        page: list[Kept] = []
         size = 0
         cursor = None
         first = len(candidates)
@@ -82,19 +87,19 @@ class Events:
                 and params.correlation_key in (None, event.correlation_key)
             ):
                 continue
-            found.append(event)
+            page.append(event)
             size += len(event.payload)
-            if len(found) == params.limit or size > PAGE_BYTES:
+            if len(page) == params.limit or size > PAGE_BYTES:
                 cursor = str(event.seq)
                 break
-        # Meanwhile some may have been consumed, or have come to nothing for want of room.
+        # Meanwhile some may have been consumed, or undone because the disk was full.
         kept = self._engine.state.events.kept
-        told = [Raw(kept_json(event)) for event in found if event.id in kept]
-        self._engine.when_durable(answer, {"events": told, "cursor": cursor})
+        events = [Raw(kept_json(event)) for event in page if event.id in kept]
+        self._engine.when_durable(answer, {"events": events, "cursor": cursor})
 
     def _before(self, cursor: str | None) -> int | None:
         if cursor is None:
             return None
         if not cursor.isascii() or not cursor.isdecimal() or len(cursor) > 19:
-            raise Usage(f"{cursor!r} is no cursor of this list")
+            raise Usage(f"{cursor!r} is not a cursor of this list")
         return int(cursor)

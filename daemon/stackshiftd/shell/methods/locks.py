@@ -1,11 +1,11 @@
-"""`lock.*`: locks as clients take, extend and release them.
+"""`lock.*`: locks as clients acquire, extend and release them.
 
-A client that waits stands in the line of the core, and is taken out of it when its time passes or
-its connection is gone. Invariants:
+A client that waits is in the line of the core, and is withdrawn from it when its time passes or its
+connection is gone. Invariants:
 
-- Nobody holds a lock without having been told: who was given one when its connection was gone gives
-  it back. But whoever asks for it meanwhile as the same `asker` is the same client on another
-  connection: it is told that it holds it, and then that is so.
+- Nobody holds a lock without knowing it: a lock that was granted to a client whose connection was
+  gone by then is released. But whoever asks for it meanwhile as the same `asker` is the same client
+  on another connection: the answer is that it holds the lock, and then it does.
 - An asker waits for a key once, on the connection on which it asked last.
 """
 
@@ -17,49 +17,35 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw
 
-from stackshift_jobs.errors import Busy, DiskFull
+from stackshift_jobs.errors import DiskFull
 from stackshiftd.core import commands as c
 from stackshiftd.core.decide.locks import held_error
 from stackshiftd.core.effects import Answered, Granted, Queued
 from stackshiftd.shell.engine import Engine
+from stackshiftd.shell.methods.waiters import Wait, Waiters
 from stackshiftd.shell.params import Answer, BoundTable, Table
 from stackshiftd.shell.requests import AcquireLock, ExtendLock, ReleaseLock, Requests, answered
 
-MAX_WAITS: Final = 1000
-"""Of one connection at a time."""
 AGAIN_SECONDS: Final = 1.0
-"""Between two tries of what could not be recorded for want of room."""
+"""Before what could not be recorded for want of room is tried again."""
 
 Place = tuple[str, str]
 """A key, and who asks for it."""
 
 
-class _Ask:
-    """One request: of which connection, and whether that is gone."""
-
-    __slots__ = ("answer", "gone", "owner", "place")
-
-    def __init__(self, owner: object, place: Place, answer: Answer) -> None:
-        self.owner = owner
-        self.place = place
-        self.answer = answer
-        self.gone = False
-
-
 class Locks:
     """Answers each client that asks for a lock once."""
 
-    def __init__(self, engine: Engine, requests: Requests) -> None:
+    def __init__(self, engine: Engine, requests: Requests, waiters: Waiters) -> None:
         self._engine = engine
         self._requests = requests
+        self._waiters = waiters
         self._loop = asyncio.get_running_loop()
-        self._of: dict[object, set[_Ask]] = {}
-        """What each connection is not answered yet."""
-        self._asked: dict[Place, int] = {}
+        self._undecided: dict[Place, int] = {}
         """How many requests are decided, and not durable yet."""
-        self._waiting: dict[Place, _Ask] = {}
+        self._in_line: dict[Place, Wait] = {}
         self._unwanted: set[Place] = set()
-        """Held by clients that are gone, and could not be given back yet."""
+        """Held by clients that are gone, and could not be released yet."""
         self.table: Table = {
             "lock.extend": (ExtendLock, self.extend),
             "lock.release": (ReleaseLock, self.release),
@@ -67,114 +53,106 @@ class Locks:
         self.bound: BoundTable = {"lock.acquire": (AcquireLock, self.acquire)}
 
     def acquire(self, owner: object, params: AcquireLock, answer: Answer) -> None:
+        """Answer when the lock is held, or when `wait_ms` has passed without it."""
         command = self._requests.acquire(params)
-        if len(self._of.get(owner, ())) >= MAX_WAITS:
-            raise Busy(f"{MAX_WAITS} waits on one connection", hint="use another connection")
         place = (command.key, command.asker)
-        ask = _Ask(owner, place, answer)
-        self._of.setdefault(owner, set()).add(ask)
-        self._asked[place] = self._asked.get(place, 0) + 1
+        wait = self._waiters.open(
+            "lock.acquire", owner, answer, lambda: self._owner_gone(place, wait)
+        )
+        self._undecided[place] = self._undecided.get(place, 0) + 1
         self._unwanted.discard(place)
 
         def replied(reply: Any) -> None:
-            self._asked[place] -= 1
-            if not self._asked[place]:
-                del self._asked[place]
+            self._undecided[place] -= 1
+            if not self._undecided[place]:
+                del self._undecided[place]
             if isinstance(reply, Queued):
-                self._wait(ask, command.wait_ms)
+                self._join_line(place, wait, command.wait_ms)
                 return
-            self._close(ask)
+            owner_is_there = wait.is_open
+            self._waiters.close(wait)
             answered(answer)(reply)
-            if ask.gone and isinstance(reply, Answered):
-                self._give_back(place, reply.body)
+            if not owner_is_there and isinstance(reply, Answered):
+                self._return_lock(place, reply.body)
 
         self._engine.submit(command, replied)
 
     def extend(self, params: ExtendLock, answer: Answer) -> None:
+        """Hold a lock for longer."""
         self._engine.submit(self._requests.extend(params), answered(answer))
 
     def release(self, params: ReleaseLock, answer: Answer) -> None:
+        """Give a lock to the next in its line."""
         self._engine.submit(self._requests.release(params), answered(answer))
 
     def granted(self, effect: Granted) -> None:
         """A client that waited holds the lock."""
         place = (msgspec.json.decode(effect.body)["key"], effect.asker)
-        ask = self._take(place)
-        if ask is not None:
-            ask.answer(effect.body)
+        wait = self._leave_line(place)
+        if wait is not None:
+            wait.answer(effect.body)
         else:
-            self._give_back(place, effect.body)
-
-    def forget(self, owner: object) -> None:
-        """The connection is gone."""
-        for ask in self._of.pop(owner, set()):
-            ask.gone = True
-            if self._waiting.get(ask.place) is ask:
-                del self._waiting[ask.place]
-                self._withdraw(ask.place)
-
-    def _close(self, ask: _Ask) -> None:
-        """It is answered, or is not to be."""
-        owned = self._of.get(ask.owner)
-        if owned is not None:
-            owned.discard(ask)
-            if not owned:
-                del self._of[ask.owner]
+            self._return_lock(place, effect.body)
 
     # --- Waiting ---------------------------------------------------------------------------
 
-    def _wait(self, ask: _Ask, wait_ms: int | None) -> None:
-        if ask.gone:
-            if ask.place not in self._waiting:
-                self._withdraw(ask.place)
+    def _join_line(self, place: Place, wait: Wait, wait_ms: int | None) -> None:
+        if not wait.is_open:
+            if place not in self._in_line:
+                self._withdraw(place)
             return
-        self._take(ask.place)
-        self._waiting[ask.place] = ask
+        self._leave_line(place)
+        self._in_line[place] = wait
         if wait_ms is not None:
-            self._loop.call_later(wait_ms / 1000, self._give_up, ask)
+            self._loop.call_later(wait_ms / 1000, self._time_out, place, wait)
 
-    def _take(self, place: Place) -> _Ask | None:
-        """Who waits there, and does so no more."""
-        ask = self._waiting.pop(place, None)
-        if ask is not None:
-            self._close(ask)
-        return ask
+    def _leave_line(self, place: Place) -> Wait | None:
+        """Who waited there, and does not any more."""
+        wait = self._in_line.pop(place, None)
+        if wait is not None:
+            self._waiters.close(wait)
+        return wait
+
+    def _owner_gone(self, place: Place, wait: Wait) -> None:
+        if self._in_line.get(place) is wait:
+            del self._in_line[place]
+            self._withdraw(place)
 
     def _withdraw(self, place: Place) -> None:
-        """Leave the line, unless somebody is about to hear that it stands there."""
-        if place not in self._asked:
+        """Leave the line in the core, unless another request of this asker is on its way there."""
+        if place not in self._undecided:
             self._engine.submit(c.WithdrawLock(*place))
 
-    def _give_up(self, ask: _Ask) -> None:
-        if self._waiting.get(ask.place) is not ask:
+    def _time_out(self, place: Place, wait: Wait) -> None:
+        if self._in_line.get(place) is not wait:
             return
-        key, asker = ask.place
+        key, asker = place
         lock = self._engine.state.locks.get(key)
         if lock is None or asker not in lock.line:
-            # It has been given the lock just now, and is about to be told; or that comes to
-            # nothing for want of room, and it stands in the line again.
-            self._loop.call_later(AGAIN_SECONDS, self._give_up, ask)
+            # It has just been granted the lock, and is about to hear of it; or, if there is no
+            # room to record that, it is in the line again.
+            self._loop.call_later(AGAIN_SECONDS, self._time_out, place, wait)
             return
         refusal = held_error(key, lock, self._engine.now_us())
-        self._take(ask.place)
-        self._withdraw(ask.place)
-        self._engine.when_durable(ask.answer, refusal)
+        self._leave_line(place)
+        self._withdraw(place)
+        self._engine.when_durable(wait.answer, refusal)
 
-    # --- Giving back -----------------------------------------------------------------------
+    # --- Locks of clients that are gone ----------------------------------------------------
 
-    def _give_back(self, place: Place, body: Raw) -> None:
-        """Nobody was told of the lock that `body` tells of."""
-        if place not in self._asked:
+    def _return_lock(self, place: Place, body: Raw) -> None:
+        """Nobody heard that the lock of `body` is held."""
+        if place not in self._undecided:
             self._unwanted.add(place)
-            self._let_go(place, msgspec.json.decode(body)["token"])
+            self._release_unwanted(place, msgspec.json.decode(body)["token"])
 
-    def _let_go(self, place: Place, token: int) -> None:
+    def _release_unwanted(self, place: Place, token: int) -> None:
         if place not in self._unwanted:
             return
 
         def replied(reply: Any) -> None:
             if isinstance(reply, DiskFull):
-                self._loop.call_later(AGAIN_SECONDS, self._let_go, place, token)
+                self._loop.call_later(AGAIN_SECONDS, self._release_unwanted, place, token)
             else:  # Whether it was still held makes no difference to a client that is gone.
                 self._unwanted.discard(place)
 

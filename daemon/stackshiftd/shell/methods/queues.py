@@ -16,12 +16,13 @@ from stackshift_jobs.project.locate import CONFIG_FILE
 from stackshift_jobs.project.settings import parse_rate
 from stackshift_jobs.values.durations import rfc3339
 from stackshiftd.core import commands as c
-from stackshiftd.core.effects import Cancelled, QueueSet
+from stackshiftd.core.effects import Changed
 from stackshiftd.core.records import QueueTerms
 from stackshiftd.core.state.queues import LAYERS, Queue, origin_of
 from stackshiftd.core.state.state import Run, Status
 from stackshiftd.shell.catalog import Catalog
 from stackshiftd.shell.engine import Engine
+from stackshiftd.shell.methods.waiters import Wait, Waiters
 from stackshiftd.shell.params import Answer, BoundTable, NoParams, Params, Table
 
 MANY: Final = 1_000_000
@@ -56,12 +57,13 @@ class PurgeQueue(Params):
 class Queues:
     """Shows queues and changes them. `noticed` is to be called after each commit."""
 
-    def __init__(self, engine: Engine, catalog: Catalog, config: Config) -> None:
+    def __init__(self, engine: Engine, catalog: Catalog, config: Config, waiters: Waiters) -> None:
         self._engine = engine
         self._catalog = catalog
         self._config = config
         self._loop = asyncio.get_running_loop()
-        self._draining: dict[Answer, tuple[str, object]] = {}
+        self._waiters = waiters
+        self._draining: dict[Wait, str] = {}
         self.table: Table = {
             "queue.list": (NoParams, self.all),
             "queue.show": (NameQueue, self.show),
@@ -72,7 +74,7 @@ class Queues:
         }
         self.bound: BoundTable = {"queue.drain": (NameQueue, self.drain)}
 
-    # --- RunQueries ---------------------------------------------------------------------------
+    # --- Queries ---------------------------------------------------------------------------
 
     def names(self) -> list[str]:
         """All that are known, in order."""
@@ -152,7 +154,7 @@ class Queues:
         self._known(name)
 
         def changed(reply: Any) -> None:
-            if isinstance(reply, QueueSet):
+            if isinstance(reply, Changed):
                 answer(self.shown(name) | {"changed": reply.changed})
             else:
                 answer(reply)
@@ -162,30 +164,32 @@ class Queues:
     # --- Draining and purging --------------------------------------------------------------
 
     def drain(self, owner: object, params: NameQueue, answer: Answer) -> None:
-        """Pause it, and answer when no run of it holds a slot any more."""
+        """Pause it, and answer when no run of it holds a slot any more. If the connection is gone
+        before, the queue stays paused."""
+
+        def gone() -> None:
+            self._draining.pop(wait, None)
+
+        wait = self._waiters.open("queue.drain", owner, answer, gone)
 
         def paused(reply: Any) -> None:
             if isinstance(reply, StackshiftError):
+                self._waiters.close(wait)
                 answer(reply)
-                return
-            self._draining[answer] = (params.queue, owner)
-            self.noticed()
+            elif wait.is_open:
+                self._draining[wait] = params.queue
+                self.noticed()
 
         self._change(params.queue, QueueTerms(paused=True), paused)
 
     def noticed(self) -> None:
         """Something is durable: answer who waits for a queue in which nothing executes now."""
-        for answer, (name, _) in list(self._draining.items()):
+        for wait, name in list(self._draining.items()):
             queue = self._engine.state.queues.get(name)
             if queue is None or not queue.executing:
-                del self._draining[answer]
-                self._engine.when_durable(answer, self.shown(name))
-
-    def forget(self, owner: object) -> None:
-        """The owner is gone; what it paused stays so."""
-        for answer, (_, whose) in list(self._draining.items()):
-            if whose is owner:
-                del self._draining[answer]
+                del self._draining[wait]
+                self._waiters.close(wait)
+                self._engine.when_durable(wait.answer, self.shown(name))
 
     def purge(self, params: PurgeQueue, answer: Answer) -> None:
         """Cancel each of its runs that waits for a slot, for its time or for its next attempt."""
@@ -209,7 +213,7 @@ class Queues:
         refused: list[StackshiftError] = []
 
         def cancelled(reply: Any) -> None:
-            if isinstance(reply, Cancelled):
+            if isinstance(reply, Changed):
                 counts["done"] += reply.changed
             else:
                 refused.append(reply)

@@ -12,7 +12,7 @@ from stackshift_jobs.values.strict_json import dumps, loads
 from stackshiftd.core import commands as c
 from stackshiftd.core.decide.decide import decide
 from stackshiftd.core.decide.rerun import Plan, fork_plan
-from stackshiftd.core.effects import Cancelled, Sent
+from stackshiftd.core.effects import Changed, Rerun
 from stackshiftd.core.fold.fold import rebuild
 from stackshiftd.shell.catalog import Catalog
 from stackshiftd.shell.engine import Engine
@@ -25,6 +25,9 @@ ABSENT: Final = Raw(b"")
 
 
 class RetryParams(Params):
+    """Retry from `from_step` on (None: from where the run failed), with the results in `set`, by
+    step, in place of the recorded ones."""
+
     run: str
     from_step: str | None = None
     set: dict[str, Raw] = msgspec.field(default_factory=dict)
@@ -32,6 +35,9 @@ class RetryParams(Params):
 
 
 class ForkParams(Params):
+    """Fork from `from_step` on (None: reuse all that is recorded; with another `payload`,
+    nothing)."""
+
     run: str
     from_step: str | None = None
     payload: Raw = ABSENT
@@ -39,7 +45,7 @@ class ForkParams(Params):
 
 
 class RunChanges:
-    """Cancels runs and sends them on."""
+    """Cancels, retries, forks and removes runs."""
 
     def __init__(
         self, engine: Engine, catalog: Catalog, lookup: Lookup, view: View, payload_bytes: int
@@ -57,12 +63,12 @@ class RunChanges:
         }
 
     def cancel(self, params: NameRun, answer: Answer) -> None:
+        """Cancel a run; answer `{id, status, changed}`, `changed` false if it had finished."""
         run_id = self._lookup.resolve(params.run)
-
         before = self._view.status(run_id)
 
         def cancelled(reply: Any) -> None:
-            if isinstance(reply, Cancelled):
+            if isinstance(reply, Changed):
                 status = "cancelled" if reply.changed else before
                 answer({"id": run_id, "status": status, "changed": reply.changed})
             else:
@@ -71,8 +77,10 @@ class RunChanges:
         self._engine.submit(c.CancelRun(run_id), cancelled)
 
     def retry(self, params: RetryParams, answer: Answer) -> None:
+        """Retry a run; answer `{id, reused_steps[], repeated_steps[], dry_run}`, and `steps[]` for
+        a dry run, which changes nothing."""
         run_id = self._lookup.resolve(params.run)
-        # One that is on its way out of memory brings its records along too.
+        # A run that is not in memory is restored from its records, which the command carries.
         in_memory = run_id in self._engine.state.runs
         restored = () if in_memory else self._lookup.lines(run_id)
         replaced = {
@@ -82,17 +90,19 @@ class RunChanges:
         command = c.RetryRun(run_id, params.from_step, replaced, restored)
         if params.dry_run:
             sent = decide(self._engine.state, command, self._engine.now_us()).reply
-            assert isinstance(sent, Sent)
+            assert isinstance(sent, Rerun)
             lines = [Raw(line) for line in restored]
             run = self._engine.state.runs[run_id] if in_memory else rebuild(lines)
             steps = planned_steps(run, Plan(sent.reused, sent.repeated), replaced)
             self._engine.when_durable(answer, _sent(sent, True) | {"steps": steps})
             return
         if not in_memory:
-            self._engine.places[run_id] = self._lookup.places(run_id)[:]
+            self._engine.departures.places[run_id] = self._lookup.places(run_id)[:]
         self._engine.submit(command, lambda reply: answer(_sent(reply, False)))
 
     def fork(self, params: ForkParams, answer: Answer) -> None:
+        """Fork a run; answer `{id, forked_from, reused_steps[], repeated_steps[], dry_run}`, and
+        `steps[]` for a dry run, which changes nothing."""
         source = self._lookup.resolve(params.run)
         payload = value = None
         if params.payload is not ABSENT:
@@ -101,9 +111,9 @@ class RunChanges:
         lines = self._lookup.lines(source)
         if params.dry_run:
             run = rebuild([Raw(line) for line in lines])
-            made = fork_plan(self._engine.state, run, params.from_step, payload is not None)
-            plan = _plan(None, made.reused, made.repeated, True, source)
-            self._engine.when_durable(answer, plan | {"steps": planned_steps(run, made)})
+            plan = fork_plan(self._engine.state, run, params.from_step, payload is not None)
+            result = _forked(None, plan.reused, plan.repeated, True, source)
+            self._engine.when_durable(answer, result | {"steps": planned_steps(run, plan)})
             return
         concurrency_key = None
         if payload is not None:
@@ -113,14 +123,15 @@ class RunChanges:
         )
 
         def forked(reply: Any) -> None:
-            if isinstance(reply, Sent):
-                answer(_plan(reply.run, reply.reused, reply.repeated, False, source))
+            if isinstance(reply, Rerun):
+                answer(_forked(reply.run, reply.reused, reply.repeated, False, source))
             else:
                 answer(reply)
 
         self._engine.submit(command, forked)
 
     def remove(self, params: NameRun, answer: Answer) -> None:
+        """Remove a finished run from the dead letter and from all lists; answer `{id}`."""
         run_id = self._lookup.resolve(params.run)
 
         def removed(reply: Any) -> None:
@@ -130,7 +141,7 @@ class RunChanges:
 
 
 def _sent(reply: Any, dry_run: bool) -> Any:
-    if not isinstance(reply, Sent):
+    if not isinstance(reply, Rerun):
         return reply
     return {
         "id": reply.run,
@@ -140,7 +151,7 @@ def _sent(reply: Any, dry_run: bool) -> Any:
     }
 
 
-def _plan(
+def _forked(
     run: str | None, reused: list[str], repeated: list[str], dry_run: bool, source: str
 ) -> dict[str, Any]:
     return {

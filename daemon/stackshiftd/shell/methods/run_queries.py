@@ -1,6 +1,6 @@
-"""What only looks: `run.get list why wait logs` and `job.*`.
+"""The methods that only read: `run.get list why wait logs` and `job.*`.
 
-Each answers with what was seen when it was asked, once all of that is durable.
+Each answers with the state at the time of the request, once all of that is durable.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ import msgspec
 
 from stackshift_jobs.errors import Usage
 from stackshift_jobs.values.durations import parse_time
+from stackshift_jobs.values.text import readable
 from stackshiftd.core.state.state import Status
 from stackshiftd.core.why import shown_status
 from stackshiftd.history.index import History
+from stackshiftd.history.rows import RunRow
 from stackshiftd.shell.catalog import Catalog
 from stackshiftd.shell.engine import Engine
+from stackshiftd.shell.methods.run_waits import RunWaits
 from stackshiftd.shell.methods.schedules import shown_terms
-from stackshiftd.shell.methods.waiters import Waiters
 from stackshiftd.shell.params import Answer, BoundTable, NameRun, NoParams, Params, Table
 from stackshiftd.shell.views.lookup import Lookup
 from stackshiftd.shell.views.run import OUTCOME_FIELDS, View
@@ -29,11 +31,16 @@ STATUSES: Final = frozenset(status.value for status in Status)
 
 
 class GetRun(Params):
+    """`detail` adds the run's `steps`, `attempts` and `timeline`."""
+
     run: str
     detail: bool = False
 
 
 class ListRuns(Params):
+    """Which runs to list. `since` is a time, `cursor` the id of the last run of the previous page,
+    `dead` limits the list to the dead letter."""
+
     job: str | None = None
     status: str | None = None
     queue: str | None = None
@@ -45,12 +52,17 @@ class ListRuns(Params):
 
 
 class WaitRun(Params):
+    """`full` asks for the whole run object, not only its outcome."""
+
     run: str
     timeout_ms: int | None = None
     full: bool = False
 
 
 class RunLogs(Params):
+    """At most `limit` lines of a run's log from line `after` + 1 on, of one step or attempt if
+    given."""
+
     run: str
     step: str | None = None
     attempt: int | None = None
@@ -59,11 +71,13 @@ class RunLogs(Params):
 
 
 class NameJob(Params):
+    """A job by its name."""
+
     job: str
 
 
 class RunQueries:
-    """Sees runs and jobs; changes nothing."""
+    """Reads runs and jobs; changes nothing."""
 
     def __init__(
         self,
@@ -73,7 +87,7 @@ class RunQueries:
         view: View,
         history: History,
         logs: Path,
-        waiters: Waiters,
+        run_waits: RunWaits,
     ) -> None:
         self._engine = engine
         self._catalog = catalog
@@ -81,7 +95,7 @@ class RunQueries:
         self._view = view
         self._history = history
         self._logs = logs
-        self._waiters = waiters
+        self._run_waits = run_waits
         self.table: Table = {
             "run.get": (GetRun, self.get),
             "run.list": (ListRuns, self.list),
@@ -93,14 +107,16 @@ class RunQueries:
         self.bound: BoundTable = {"run.wait": (WaitRun, self.wait)}
 
     def get(self, params: GetRun, answer: Answer) -> None:
+        """Answer the run object."""
         run = self._lookup.resolve(params.run)
         self._engine.when_durable(answer, self._view.run(run, with_detail=params.detail))
 
     def list(self, params: ListRuns, answer: Answer) -> None:
+        """Answer `{runs[], cursor}`: a page of run objects, newest first."""
         if not 1 <= params.limit <= MAX_LIST:
             raise Usage(f"limit is {params.limit}", hint=f"1 to {MAX_LIST}")
         if params.status is not None and params.status not in STATUSES:
-            raise Usage(f"{params.status!r} is no status", hint=", ".join(sorted(STATUSES)))
+            raise Usage(f"{params.status!r} is not a status", hint=", ".join(sorted(STATUSES)))
         since_us = parse_time(params.since) if params.since is not None else 0
         before = self._created_seq(params.cursor) if params.cursor is not None else None
         self._engine.when_durable(answer, self._listed(params, since_us, before))
@@ -116,7 +132,7 @@ class RunQueries:
     def _listed(self, params: ListRuns, since_us: int, before: int | None) -> dict[str, Any]:
         found: list[tuple[int, Any]] = []
         dead_only = params.dead
-        # Those that run are few, and the ones that wait behind them may be very many.
+        # Few runs are executing, but very many may be waiting behind them.
         running = params.status == Status.RUNNING.value
         lookup = self._lookup
         for run in lookup.executing_newest_first() if running else lookup.newest_first():
@@ -145,19 +161,22 @@ class RunQueries:
             found.extend((row.created_seq, row) for row in rows if row.id not in live)
         found.sort(key=lambda pair: -pair[0])
         runs = [
-            self._view.of_row(each) if hasattr(each, "places") else self._view.of_run(each)
-            for _, each in found[: params.limit]
+            self._view.of_row(run) if isinstance(run, RunRow) else self._view.of_run(run)
+            for _, run in found[: params.limit]
         ]
         more = len(runs) == params.limit
         return {"runs": runs, "cursor": runs[-1]["id"] if runs and more else None}
 
     def why(self, params: NameRun, answer: Answer) -> None:
+        """Answer `{run, status, why, why_code, waiting_for}`: why the run has its status."""
         run_id = self._lookup.resolve(params.run)
-        made = self._view.run(run_id)
-        told = {name: made[name] for name in ("status", "why", "why_code", "waiting_for")}
-        self._engine.when_durable(answer, {"run": run_id, **told})
+        run = self._view.run(run_id)
+        reason = {name: run[name] for name in ("status", "why", "why_code", "waiting_for")}
+        self._engine.when_durable(answer, {"run": run_id, **reason})
 
     def wait(self, owner: object, params: WaitRun, answer: Answer) -> None:
+        """Answer when the run has ended, or `{timed_out: true}` after its timeout. The wait ends
+        with the connection `owner`."""
         run_id = self._lookup.resolve(params.run)
         live = self._lookup.live(run_id)
         if live is None or live.finished:
@@ -166,9 +185,10 @@ class RunQueries:
                 ended = {name: ended[name] for name in OUTCOME_FIELDS}
             self._engine.when_durable(answer, ended)
         else:
-            self._waiters.add(live, params.timeout_ms, params.full, answer, owner)
+            self._run_waits.add(live, params.timeout_ms, params.full, answer, owner)
 
     def logs(self, params: RunLogs, answer: Answer) -> None:
+        """Answer `{lines[], next, finished}`; `next` is the `after` of the next request."""
         run_id = self._lookup.resolve(params.run)
         self._engine.when_durable(answer, self._logged(params, run_id))
 
@@ -187,25 +207,25 @@ class RunQueries:
             try:
                 line = json.loads(raw)
             except ValueError:
-                continue  # half a line of a worker that was killed
-            if params.step not in (None, line["step"]) or params.attempt not in (
-                None,
-                line["attempt"],
-            ):
-                continue
-            del line["pos"]
-            lines.append(line)
+                continue  # Half a line, from a worker that was killed.
+            line["message"] = readable(line["message"])
+            right_step = params.step in (None, line["step"])
+            if right_step and params.attempt in (None, line["attempt"]):
+                del line["pos"]
+                lines.append(line)
         return {"lines": lines, "next": number, "finished": live is None or live.finished}
 
-    def jobs(self, params: NoParams, answer: Answer) -> None:
+    def jobs(self, _params: NoParams, answer: Answer) -> None:
+        """Answer `{jobs[], failed_modules[]}`, the jobs by name."""
         answer(
             {
                 "jobs": [self._job(name) for name in sorted(self._catalog.jobs)],
-                "failed_modules": [msgspec.to_builtins(each) for each in self._catalog.failed],
+                "failed_modules": [msgspec.to_builtins(module) for module in self._catalog.failed],
             }
         )
 
     def job(self, params: NameJob, answer: Answer) -> None:
+        """Answer the job's object as in `jobs`, plus its documentation and all its options."""
         job = self._catalog.find(params.job)
         answer(
             self._job(job.name)

@@ -24,16 +24,20 @@ MAX_SHOWN: Final = 1000
 
 
 class NameSchedule(Params):
+    """A schedule, by the name of its job."""
+
     job: str
 
 
 class NextTicks(Params):
+    """The next `count` ticks of one job's schedule, or of all schedules."""
+
     job: str | None = None
     count: int = 5
 
 
 class Schedules:
-    """The schedules of all jobs, shown and acted on."""
+    """Shows, pauses, resumes and triggers the schedules of jobs."""
 
     def __init__(self, engine: Engine, catalog: Catalog, schedule_timer: ScheduleTimer) -> None:
         self._engine = engine
@@ -47,10 +51,11 @@ class Schedules:
             "schedule.trigger": (NameSchedule, self.trigger),
         }
 
-    def list(self, params: NoParams, answer: Answer) -> None:
+    def list(self, _params: NoParams, answer: Answer) -> None:
+        """Answer `{schedules[]}`, by name of the job."""
         state = self._engine.state
-        told = [self._shown(state.schedules[job]) for job in sorted(state.schedules)]
-        self._engine.when_durable(answer, {"schedules": told})
+        schedules = [self._shown(state.schedules[job]) for job in sorted(state.schedules)]
+        self._engine.when_durable(answer, {"schedules": schedules})
 
     def _shown(self, schedule: Schedule) -> dict[str, Any]:
         return {
@@ -77,26 +82,27 @@ class Schedules:
         return self._schedule_timer.problems.get(schedule.job)
 
     def next(self, params: NextTicks, answer: Answer) -> None:
+        """Answer `{ticks[]}`, each `{at, job, local}`, the soonest first."""
         if not 1 <= params.count <= MAX_SHOWN:
             raise Usage(f"count is {params.count}", hint=f"1 to {MAX_SHOWN}")
         schedules = self._engine.state.schedules
         if params.job is not None:
             wanted = [self._find(params.job)]
         else:
-            wanted = [
-                each for each in schedules.values() if each.job not in self._schedule_timer.problems
-            ]
-        ticks = heapq.merge(*map(_coming, wanted))
-        told = [
+            problems = self._schedule_timer.problems
+            wanted = [schedule for job, schedule in schedules.items() if job not in problems]
+        ticks = [
             {"at": rfc3339(us), "job": job, "local": _local(us, schedules[job].timezone)}
-            for us, job in islice(ticks, params.count)
+            for us, job in islice(heapq.merge(*map(_coming, wanted)), params.count)
         ]
-        self._engine.when_durable(answer, {"ticks": told})
+        self._engine.when_durable(answer, {"ticks": ticks})
 
     def pause(self, params: NameSchedule, answer: Answer) -> None:
+        """Pause a schedule; answer `{job, paused, next_at, changed}`."""
         self._switch(c.PauseSchedule(self._find(params.job).job), answer)
 
     def resume(self, params: NameSchedule, answer: Answer) -> None:
+        """Resume a schedule; answer `{job, paused, next_at, changed}`."""
         self._switch(c.ResumeSchedule(self._find(params.job).job), answer)
 
     def _switch(self, command: c.PauseSchedule | c.ResumeSchedule, answer: Answer) -> None:
@@ -107,24 +113,23 @@ class Schedules:
             answer(reply if failed else seen | {"changed": reply.changed})
 
         self._engine.submit(command, switched)
-        # What has changed is folded by now and is answered when it is durable; where nothing has,
-        # it may be answered already.
+        # A change is already folded here, but answered only when it is durable; if nothing has
+        # changed, the answer may already be out.
         seen |= self._switched(command.job)
 
     def _switched(self, job: str) -> dict[str, Any]:
         schedule = self._engine.state.schedules[job]
-        return {
-            "job": job,
-            "paused": bool(schedule.paused_us),
-            "next_at": _text(schedule.next_us),
-        }
+        paused = bool(schedule.paused_us)
+        return {"job": job, "paused": paused, "next_at": _text(schedule.next_us)}
 
     def trigger(self, params: NameSchedule, answer: Answer) -> None:
+        """Start a run of a schedule now; answer `{id, job}`. Raises `Conflict` if the schedule is
+        no longer in the code."""
         schedule = self._find(params.job)
         self._catalog.find(schedule.job)
         if schedule.retired_us:
             raise Conflict(
-                f"the schedule of {schedule.job} is not in the code any more",
+                f"the schedule of {schedule.job} is no longer in the code",
                 hint=f"stackshift start {schedule.job}",
             )
 
@@ -135,22 +140,22 @@ class Schedules:
         self._engine.submit(self._schedule_timer.prepared(schedule), started)
 
     def _find(self, job: str) -> Schedule:
-        """The schedule of that job. Raises `NotFound` with near names."""
+        """The schedule of the job. Raises `NotFound` with similar names."""
         schedules = self._engine.state.schedules
-        found = schedules.get(job)
-        if found is not None:
-            return found
+        schedule = schedules.get(job)
+        if schedule is not None:
+            return schedule
         if job in self._catalog.jobs:
             raise NotFound(f"job {job!r} has no schedule", hint="stackshift schedules list")
         if self._catalog.failed:
-            self._catalog.find(job)  # says which modules did not import
+            self._catalog.find(job)  # Raises an error that says which modules failed to import.
         near = difflib.get_close_matches(job, schedules, 3)
         hint = f"did you mean {near[0]}?" if near else "stackshift schedules list"
         raise NotFound(f"no job {job!r} has a schedule", hint=hint, near=near)
 
 
 def shown_terms(terms: c.ScheduleTerms) -> dict[str, Any]:
-    """What the code says of a schedule, defaults included."""
+    """The options of a schedule in the code, by name, including defaults."""
     return {name: getattr(terms, name) for name in terms.__struct_fields__}
 
 
@@ -159,7 +164,7 @@ def _text(us: int) -> str | None:
 
 
 def _coming(schedule: Schedule) -> Iterator[tuple[int, str]]:
-    """The next ticks of a schedule, with its job; none where it is paused or retired."""
+    """The next ticks of a schedule, each with its job; none if it is paused or retired."""
     if schedule.next_us:
         clock = clock_of(schedule.expression, schedule.timezone, schedule.since_us)
         yield schedule.next_us, schedule.job
@@ -168,5 +173,5 @@ def _coming(schedule: Schedule) -> Iterator[tuple[int, str]]:
 
 
 def _local(us: int, timezone: str) -> str:
-    """A tick as the clocks of its zone show it: `2026-03-29T03:00:00+02:00`."""
+    """A tick in local time of its time zone: `2026-03-29T03:00:00+02:00`."""
     return to_datetime(us).astimezone(zone_of(timezone)).isoformat()

@@ -21,11 +21,13 @@ MAX_BATCH: Final = 1000
 
 
 class StartMany(Params):
+    """Up to `MAX_BATCH` starts, each with the params of `run.start`; each is checked by itself."""
+
     runs: list[Raw]
 
 
 class Starts:
-    """Creates runs, or finds those that own a key."""
+    """Creates runs, or finds the runs that own an idempotency key."""
 
     def __init__(self, engine: Engine, catalog: Catalog, view: View, payload_bytes: int) -> None:
         self._engine = engine
@@ -38,6 +40,10 @@ class Starts:
         }
 
     def start(self, params: StartParams, answer: Answer) -> None:
+        """Start a run; answer `{id, reused, status}`, and `run` if `full`.
+
+        Raises what the catalog raises; answers a `Conflict` if the key belongs to another start.
+        """
         command = self._catalog.start_command(params, self._engine.ids.run(), self._engine.now_us())
         if params.dry_run:
             self._dry_start(command, answer)
@@ -63,13 +69,13 @@ class Starts:
                 seen["run"] = self._view.run(command.run)
 
     def _owner(self, command: c.StartRun) -> KeyEntry | None:
-        """Who owns the command's key already."""
+        """The entry of the command's idempotency key, if a run already owns it."""
         if command.key is None:
             return None
         return self._engine.state.key_owner(command.key, self._engine.now_us())
 
     def _dry_start(self, command: c.StartRun, answer: Answer) -> None:
-        """What a start would do; nothing is created."""
+        """Answer what a start would do; nothing is created."""
         key = command.key
         owner = self._owner(command)
         if owner is not None and (owner.job != command.job or owner.digest != command.digest):
@@ -79,12 +85,7 @@ class Starts:
             self._engine.when_durable(answer, self._explained(command, error))
             return
         run = self._view.owner(key or "", owner) if owner else self._would_be(command)
-        result = {
-            "id": None,
-            "reused": owner is not None,
-            "status": run["status"],
-            "run": run,
-        }
+        result = {"id": None, "reused": owner is not None, "status": run["status"], "run": run}
         self._engine.when_durable(answer, result)
 
     def _would_be(self, command: c.StartRun) -> dict[str, Any]:
@@ -104,11 +105,12 @@ class Starts:
         }
 
     def _explained(self, command: c.StartRun, error: StackshiftError) -> StackshiftError:
-        """A conflict with the difference of the payloads, where the owner's is known."""
+        """The error; if it is a conflict, with the difference of the payloads, if the owner's is
+        known."""
         if isinstance(error, Conflict) and command.key is not None:
             owner = self._engine.state.keys.get(command.key)
             if owner is not None and self._view.status(owner.run) is None:
-                error.hint = "start with another key; that run is not kept any more"
+                error.hint = "start with another key; that run is no longer kept"
             if owner is not None and owner.payload and owner.job == command.job:
                 error.fields["difference"] = difference(
                     loads(owner.payload), loads(command.payload, self._payload_bytes)
@@ -118,16 +120,18 @@ class Starts:
         return error
 
     def start_many(self, params: StartMany, answer: Answer) -> None:
+        """Start many runs; answer `{results[]}` in their order, each `{id, reused, status}` or
+        `{error}`."""
         if len(params.runs) > MAX_BATCH:
             raise Usage(f"{len(params.runs)} runs in one request; the limit is {MAX_BATCH}")
         results: list[Any] = [None] * len(params.runs)
         for index, raw in enumerate(params.runs):
             try:
-                each = msgspec.json.decode(raw, type=StartParams)
-                if each.dry_run or each.full:
-                    raise Usage("dry_run and full are of run.start alone")
+                start = msgspec.json.decode(raw, type=StartParams)
+                if start.dry_run or start.full:
+                    raise Usage("dry_run and full are only for run.start")
                 command = self._catalog.start_command(
-                    each, self._engine.ids.run(), self._engine.now_us()
+                    start, self._engine.ids.run(), self._engine.now_us()
                 )
             except msgspec.MsgspecError as bad:
                 results[index] = {"error": Usage(str(bad)).as_json()}
@@ -153,5 +157,5 @@ class Starts:
 
 
 def first_status(command: c.StartRun, now_us: int) -> str:
-    """The status that a new run begins with."""
+    """The status of the new run: `scheduled` if it is due later, else `queued`."""
     return "scheduled" if command.due_us > now_us else "queued"

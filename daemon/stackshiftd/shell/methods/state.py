@@ -1,4 +1,4 @@
-"""`state.*`: entries as clients read and write them."""
+"""`state.*`: reads and writes of state entries by clients."""
 
 from __future__ import annotations
 
@@ -43,6 +43,7 @@ class StateMethods:
         }
 
     def get(self, params: GetState, answer: Answer) -> None:
+        """Answer the entry, or null if there is none or it has expired."""
         key = self._requests.get(params).key
         self._note_expiry()
         found = self._engine.state.values.get(key, self._engine.now_us())
@@ -50,19 +51,22 @@ class StateMethods:
         self._engine.when_durable(answer, body)
 
     def list(self, params: ListState, answer: Answer) -> None:
-        asked = self._requests.list(params)
+        """Answer a page of entries in order of their keys, and the key to continue after."""
+        command = self._requests.list(params)
+        prefix, after = command.prefix, command.after
         self._note_expiry()
         values = self._engine.state.values
-        keys = self._keys(asked.prefix, asked.after)
-        page = page_json(
-            values, keys, asked.prefix, asked.after, asked.limit, self._engine.now_us()
-        )
+        keys = self._keys(prefix, after)
+        page = page_json(values, keys, prefix, after, command.limit, self._engine.now_us())
         self._engine.when_durable(answer, Raw(page))
 
     def set(self, params: SetState, answer: Answer) -> None:
+        """Write an entry; answer it as written, or a `Conflict` if its condition is not met."""
         self._engine.submit(self._requests.set(params), answered(answer))
 
     def delete(self, params: DeleteState, answer: Answer) -> None:
+        """Delete an entry; answer `{key, deleted, version}`, `deleted` false if there was none."""
+
         def deleted(reply: Any) -> None:
             body = getattr(reply, "body", None)
             if body is None:
@@ -73,18 +77,19 @@ class StateMethods:
         self._engine.submit(self._requests.delete(params), deleted)
 
     def increment(self, params: IncrementState, answer: Answer) -> None:
+        """Add to a number; answer the entry with its new value."""
         self._engine.submit(self._requests.increment(params), answered(answer))
 
     def _note_expiry(self) -> None:
-        """What a reader sees to have expired stays so, also if the clock is set back and the daemon
-        started anew: something is on record from then on."""
+        """Record entries that have expired before a reader sees that: so they stay expired, even if
+        the clock is set back and the daemon restarted."""
         expiries = self._engine.state.expiries
         if expiries and expiries[0].due_us <= self._engine.now_us():
             self._engine.submit(Tick(self._requests.remember_ms))
 
     def _keys(self, prefix: str, after: str) -> Iterator[str]:
-        """The keys that begin with `prefix` and come after `after`, in order. The order is kept for
-        the next page, as long as no key comes or goes."""
+        """The keys that begin with `prefix` and come after `after`, in order. The sorted keys are
+        cached for the next page, until a key is added or removed."""
         values = self._engine.state.values
         shape = (id(values), values.shape)
         if self._sorted_of != shape:

@@ -1,77 +1,76 @@
-"""Clients that wait for a run to finish."""
+"""Who waits on which connection: requests that are answered later, each once.
+
+The one register of them, whatever they wait for (the end of a run, a lock, a queue to drain). A
+method opens a wait when it is asked, closes it when it answers, and says what becomes of the wait
+when its connection is gone first. Invariant: a wait is open until it is closed or its connection is
+gone, and nothing is kept of it after that.
+"""
 
 from __future__ import annotations
 
-import asyncio
-from typing import Final, NamedTuple
+from collections.abc import Callable
+from typing import Final
 
 from stackshift_jobs.errors import Busy
-from stackshiftd.core.state.state import Run
-from stackshiftd.core.why import shown_status
 from stackshiftd.shell.params import Answer
-from stackshiftd.shell.views.run import View
 
-MAX_WAITS: Final = 10_000
-"""Of one connection at a time."""
+MAX_WAITS: Final = {"run.wait": 10_000, "lock.acquire": 1_000, "queue.drain": 1_000}
+"""Of one connection at a time, by method."""
 
 
-class _Wait(NamedTuple):
-    owner: object
-    full: bool
+class Wait:
+    """A request that is not answered yet: its method, its connection (`owner`), where the answer
+    goes, and what is done if the connection is gone before."""
+
+    __slots__ = ("answer", "is_open", "method", "on_gone", "owner")
+
+    def __init__(
+        self, method: str, owner: object, answer: Answer, on_gone: Callable[[], None]
+    ) -> None:
+        self.method = method
+        self.owner = owner
+        self.answer = answer
+        self.on_gone = on_gone
+        self.is_open = True
 
 
 class Waiters:
-    """Answers each waiter once: when its run has finished, or when its time has passed. Those of a
-    connection that is gone are forgotten with it."""
+    """The open waits of all connections."""
 
-    def __init__(self, view: View) -> None:
-        self._view = view
-        self._waiting: dict[str, dict[Answer, _Wait]] = {}
-        self._of: dict[object, dict[Answer, str]] = {}
-        self._loop = asyncio.get_running_loop()
+    def __init__(self) -> None:
+        self._open: dict[object, dict[str, set[Wait]]] = {}
 
-    def add(
-        self, run: Run, timeout_ms: int | None, full: bool, answer: Answer, owner: object
-    ) -> None:
-        """Answer `owner` with how `run` has ended when it has (`full`: the whole run object); after
-        `timeout_ms` say that it has not. Raises `Busy` for more than `MAX_WAITS` at a time."""
-        owned = self._of.setdefault(owner, {})
-        if len(owned) >= MAX_WAITS:
-            raise Busy(f"{MAX_WAITS} waits on one connection", hint="use another connection")
-        owned[answer] = run.id
-        self._waiting.setdefault(run.id, {})[answer] = _Wait(owner, full)
-        if timeout_ms is not None:
-            self._loop.call_later(timeout_ms / 1000, self._give_up, run, answer)
+    def open(self, method: str, owner: object, answer: Answer, on_gone: Callable[[], None]) -> Wait:
+        """A new wait; `on_gone` is called at most once, and only while it is open. Raises `Busy`
+        for more than `MAX_WAITS` of one connection."""
+        limit = MAX_WAITS[method]
+        waits = self._open.setdefault(owner, {}).setdefault(method, set())
+        if len(waits) >= limit:
+            raise Busy(
+                f"{limit} requests of {method} already wait on this connection",
+                hint="use another connection",
+            )
+        wait = Wait(method, owner, answer, on_gone)
+        waits.add(wait)
+        return wait
 
-    def finished(self, run: Run) -> None:
-        """The run has finished, durably."""
-        waiting = self._waiting.pop(run.id, None)
-        if waiting:
-            for answer, wait in waiting.items():
-                self._disown(wait.owner, answer)
-                answer(self._view.of_run(run) if wait.full else self._view.outcome(run))
+    def close(self, wait: Wait) -> None:
+        """It is answered, or never will be."""
+        wait.is_open = False
+        by_method = self._open.get(wait.owner)
+        if by_method is None:
+            return
+        waits = by_method.get(wait.method)
+        if waits is not None:
+            waits.discard(wait)
+            if not waits:
+                del by_method[wait.method]
+        if not by_method:
+            del self._open[wait.owner]
 
     def forget(self, owner: object) -> None:
-        """The owner is gone."""
-        for answer, run in self._of.pop(owner, {}).items():
-            self._take(run, answer)
-
-    def _give_up(self, run: Run, answer: Answer) -> None:
-        owner = self._take(run.id, answer)
-        if owner is not None:
-            self._disown(owner, answer)
-            answer({"timed_out": True, "run": run.id, "status": shown_status(run).value})
-
-    def _take(self, run: str, answer: Answer) -> object | None:
-        """Take a waiter out, if it is still there; whose it was."""
-        waiting = self._waiting.get(run, {})
-        wait = waiting.pop(answer, None)
-        if not waiting:
-            self._waiting.pop(run, None)
-        return wait.owner if wait is not None else None
-
-    def _disown(self, owner: object, answer: Answer) -> None:
-        owned = self._of.get(owner, {})
-        owned.pop(answer, None)
-        if not owned:
-            self._of.pop(owner, None)
+        """The connection is gone, and its waits with it."""
+        for waits in self._open.pop(owner, {}).values():
+            for wait in waits:
+                wait.is_open = False
+                wait.on_gone()

@@ -1,1 +1,1 @@
-"""The daemon's side of the socket: connections, the router of requests, record feeds."""
+"""The daemon's side of the socket: connections, the request router, record feeds."""

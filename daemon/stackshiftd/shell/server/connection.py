@@ -1,40 +1,37 @@
-"""One client's connection: JSON-RPC 2.0, a message a line, bounded both ways.
+"""One client's connection: JSON-RPC 2.0, one message per line, bounded in both directions.
 
 Replies come in any order and carry the request's id. A line over the limit, or a client that does
-not read, ends the connection; nothing it did is undone by that.
+not read, ends the connection; that undoes nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import socket
-import struct
-import sys
 from typing import Any, Final, Protocol, cast
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from stackshift_jobs.errors import Busy, PayloadRefused, StackshiftError, Usage
+from stackshift_jobs.wire.peer import is_own_user, peer_uid
 
 log = logging.getLogger("stackshiftd.connection")
 
 MAX_UNREAD: Final = 8 << 20
 MAX_DUE: Final = 256
-"""So many requests of one client are worked on at a time; those of `WAITS`, which may take for
-ever, do not count. What the answers hold until their records are durable is bounded by it."""
+"""The most unanswered requests of one client; those of `WAITS`, which may take for ever, do not
+count. This also bounds the memory for answers whose records are not yet durable."""
 WAITS: Final = frozenset(("run.wait", "queue.drain", "lock.acquire"))
 TURN_BYTES: Final = 32 << 10
-"""Once requests of so many bytes were begun in one turn of the loop, others have theirs: the lines
-of a `run.start_many` cost tens of milliseconds when several of them arrive at once."""
+"""Bytes of requests that are started in one turn of the loop before others get theirs: several
+`run.start_many` lines that arrive at once would cost tens of milliseconds."""
 FULL_AT: Final = 1 << 20
-"""With so much unread, a follower is no longer sent records as they come."""
+"""With more unread bytes than this, a follower no longer gets records as they come."""
 
 
 class Request(msgspec.Struct, forbid_unknown_fields=True):
-    """One request; without an id it is a notification, and gets no answer."""
+    """One request; without an id it is a notification and gets no answer."""
 
     method: str
     jsonrpc: str = "2.0"
@@ -50,17 +47,18 @@ class Methods(Protocol):
     """What a connection serves."""
 
     def call(self, connection: Connection, method: str, params: Raw, answer: Any) -> None:
-        """Do it, and give `answer` the result or a `StackshiftError`, now or later."""
+        """Call the method, and pass its result or a `StackshiftError` to `answer`, now or later.
+        Raises `StackshiftError` instead if it is refused at once."""
 
     def opened(self, connection: Connection) -> bool:
-        """A client has connected; False if there are too many."""
+        """Register a new connection; false if there are too many."""
 
     def closed(self, connection: Connection) -> None:
-        """It is gone."""
+        """Forget a connection that is closed, with everything it waits for."""
 
 
 class Connection(asyncio.Protocol):
-    """The daemon's end."""
+    """The daemon's end of a connection. `max_line` is the longest message, in bytes."""
 
     def __init__(self, methods: Methods, max_line: int) -> None:
         self._methods = methods
@@ -79,11 +77,12 @@ class Connection(asyncio.Protocol):
     # --- asyncio's side --------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports are of no class of asyncio's.
+        """Refuse another user's process, and connections over the limit."""
+        # uvloop's transports are not subclasses of asyncio's.
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=FULL_AT, low=FULL_AT // 4)
-        if not is_own_peer(transport.get_extra_info("socket")):
-            log.warning("refused a connection of another user")
+        if not is_own_user(peer_uid(transport.get_extra_info("socket"))):
+            log.warning("refused a connection from another user")
             self._transport.abort()
         elif not self._methods.opened(self):
             self._fail(None, Busy("too many connections", hint="raise [limits] connections"))
@@ -91,17 +90,21 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     def pause_writing(self) -> None:
+        """Note that more than `FULL_AT` bytes are unread."""
         self._room.clear()
 
     def resume_writing(self) -> None:
+        """Note that most of them have been read."""
         self._room.set()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, _exc: Exception | None) -> None:
+        """Forget the client; waiters of `room` then raise `ConnectionError`."""
         self.gone = True
         self._room.set()
         self._methods.closed(self)
 
     def data_received(self, data: bytes) -> None:
+        """Serve the whole lines; a line that grows over the limit ends the connection."""
         lines = (self._rest + data).split(b"\n")
         self._rest = lines.pop()
         if self._held:
@@ -123,14 +126,14 @@ class Connection(asyncio.Protocol):
                 self._held = lines[at:]
                 self._transport.pause_reading()
                 if self._due < MAX_DUE:
-                    self._loop.call_soon(self._go_on)
+                    self._loop.call_soon(self._continue)
                 return
             self._serve(line)
             served += len(line)
 
-    def _go_on(self) -> None:
-        """Take up what was held back, now that enough of what was asked before is answered, or that
-        others had their turn."""
+    def _continue(self) -> None:
+        """Serve the lines that were held back, now that enough earlier requests are answered, or
+        that others have had their turn."""
         held, self._held = self._held, []
         self._serve_all(held)
         if not self._held and not self.gone and self._transport is not None:
@@ -139,8 +142,8 @@ class Connection(asyncio.Protocol):
     def _too_long(self) -> None:
         self._rest = b""
         error = PayloadRefused(
-            f"a message is over {self._max_line} bytes",
-            hint="store it elsewhere and pass where it is, or raise [limits] payload",
+            f"a message is longer than {self._max_line} bytes",
+            hint="store it elsewhere and pass its location, or raise [limits] payload",
             path="$",
         )
         self._fail(None, error, -32600)
@@ -164,7 +167,7 @@ class Connection(asyncio.Protocol):
             if not waits:
                 self._due -= 1
                 if self._held and self._due == MAX_DUE // 2:
-                    self._loop.call_soon(self._go_on)
+                    self._loop.call_soon(self._continue)
             if number is UNSET:
                 return
             if isinstance(result, StackshiftError):
@@ -176,7 +179,7 @@ class Connection(asyncio.Protocol):
 
         if request.jsonrpc != "2.0":
             self._due -= not waits
-            self._fail(number, Usage('a request has "jsonrpc": "2.0"'), -32600)
+            self._fail(number, Usage('a request needs "jsonrpc": "2.0"'), -32600)
             return
         try:
             self._methods.call(self, request.method, request.params, answer)
@@ -215,17 +218,21 @@ class Connection(asyncio.Protocol):
     # --- Sending ---------------------------------------------------------------------------
 
     def notify(self, method: str, params: Any) -> None:
-        """Send a notification."""
+        """Send a notification; dropped if the client is gone."""
         self._send(
             b'{"jsonrpc":"2.0","method":%s,"params":%s}' % (_encode(method), _encode(params))
         )
 
     @property
     def full(self) -> bool:
+        """True while more than `FULL_AT` bytes are unread."""
         return not self._room.is_set()
 
     async def room(self) -> None:
-        """Returns when the client has read most of what it was sent."""
+        """Wait until the client has read most of what it was sent.
+
+        Raises `ConnectionError` if it is gone.
+        """
         await self._room.wait()
         if self.gone:
             raise ConnectionError("the client is gone")
@@ -236,8 +243,8 @@ class Connection(asyncio.Protocol):
         if self._gathered_bytes > FULL_AT:
             self._flush()
         if self._transport is not None and self._transport.get_write_buffer_size() > MAX_UNREAD:
-            # What waited before this message; a single long one is no reason to hang up.
-            log.warning("cut off a client that does not read")
+            # That was unread before this message; a single long message must not end a connection.
+            log.warning("disconnected a client that does not read")
             self.gone = True
             self._transport.abort()
             return
@@ -256,18 +263,7 @@ class Connection(asyncio.Protocol):
         transport.write(b"\n".join(gathered))
 
     def close(self) -> None:
-        """Send what is there, and close."""
+        """Send what is gathered, then close the connection."""
         self._flush()
         if self._transport is not None:
             self._transport.close()
-
-
-def is_own_peer(sock: Any) -> bool:
-    """Is the process at the other end of a Unix socket ours (the same user's)?"""
-    if sys.platform == "linux":
-        raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-        _, uid, _ = struct.unpack("3i", raw)
-    else:  # macOS: struct xucred, version and uid first
-        raw = sock.getsockopt(0, 1, 128)
-        _, uid = struct.unpack_from("Ii", raw)
-    return bool(uid == os.getuid())

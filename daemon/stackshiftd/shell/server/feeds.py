@@ -1,8 +1,8 @@
-"""Following: durable records as they come, to whoever asked, from wherever they left off.
+"""Feeds: send durable records to followers as they come, from any sequence number on.
 
-A feed is live while its reader keeps up. When its connection's buffer is full the feed only
-remembers the next sequence number; when there is room again it reads on from the journal until it
-has caught up. So no feed makes the daemon hold records, and none misses or repeats one.
+A feed is live while its reader keeps up. When its connection's buffer is full, the feed only
+remembers the next sequence number; when there is room again, it reads from the journal until it has
+caught up. So no feed makes the daemon hold records, and none misses or repeats one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from stackshiftd.shell.views.lookup import Lookup
 
 _CHUNK: Final = 256
 _CHUNK_BYTES: Final = 256 << 10
-"""So much is given to one feed before it is looked whether its reader takes it."""
+"""Bytes sent to one feed before checking whether its reader keeps up."""
 _SYNC_SECONDS: Final = 0.05
 _ENDS: Final = frozenset((r.RunCompleted, r.RunFailed, r.RunCancelled))
 _QUIET: Final = frozenset((r.JournalWatermark,))
@@ -38,14 +38,14 @@ class Reader(Protocol):
 
     @property
     def full(self) -> bool:
-        """Does it not read fast enough?"""
+        """True if the reader is too slow and much is unread."""
 
     async def room(self) -> None:
-        """Returns when it can take more; raises `ConnectionError` when it is gone."""
+        """Wait until it can take more; raises `ConnectionError` if it is gone."""
 
 
 class Feed:
-    """One follower of all records, of those of one run, or of some kinds."""
+    """One follower of all records, of those of one run, or of some kinds (by their beginnings)."""
 
     def __init__(
         self,
@@ -61,11 +61,12 @@ class Feed:
         self.next_seq = next_seq
         self.kinds = kinds
         self.live = False
-        self.given_bytes = 0
+        self.sent_bytes = 0
+        """Bytes sent since the last check whether the reader keeps up."""
 
-    def give(self, entry: Entry) -> bool:
-        """Send an entry if it is for this feed; True if it ends the followed run (which a person
-        may have sent on since)."""
+    def send(self, entry: Entry) -> bool:
+        """Send an entry if it is for this feed; true if it ends the followed run (which may have
+        been retried since)."""
         if entry.seq < self.next_seq:
             return False
         self.next_seq = entry.seq + 1
@@ -75,13 +76,13 @@ class Feed:
         if self.run is not None and getattr(record, "run", None) != self.run:
             return False
         line = entry_json(entry)
-        self.given_bytes += len(line)
+        self.sent_bytes += len(line)
         self.reader.notify("feed.record", {"feed": self.number, "record": Raw(line)})
         return self.run is not None and type(record) in _ENDS
 
 
 class Feeds:
-    """All followers."""
+    """All feeds. `published_seq` is the last record that was published to them."""
 
     def __init__(
         self, engine: Engine, lookup: Lookup, run_object: Callable[[str], dict[str, Any]]
@@ -97,7 +98,7 @@ class Feeds:
     def open(
         self, reader: Reader, run: str | None, next_seq: int, kinds: tuple[str, ...] = ()
     ) -> int:
-        """Begin a feed at `next_seq`; its number."""
+        """Begin a feed at the record `next_seq` and return its number."""
         self._count += 1
         feed = self._feeds[self._count] = Feed(self._count, reader, run, next_seq, kinds)
         self._catch_up(feed)
@@ -106,9 +107,10 @@ class Feeds:
     def last_seq(
         self, count: int, next_seq: int, kinds: tuple[str, ...], found: Callable[[Any], None]
     ) -> None:
-        """Tell `found` where to begin so that `count` records (those that feeds show) come before
-        `next_seq`; or an error, where the journal cannot be read. A long journal is looked through
-        a part at a time, so that it does not keep all else waiting."""
+        """Find where to begin so that `count` records (of those that feeds show) come before
+        `next_seq`. Calls `found` with that sequence number, or with an error if the journal cannot
+        be read. The journal is searched in slices, so that a long one does not block everything
+        else."""
         self._begin(self._tell_last_seq(count, next_seq, kinds, found))
 
     async def _tell_last_seq(
@@ -140,7 +142,7 @@ class Feeds:
         return last[0] if len(last) == count else 1
 
     def close(self, number: int, reader: Reader) -> bool:
-        """End a feed of this reader; was there one?"""
+        """End a feed of this reader; false if it has no such feed."""
         feed = self._feeds.get(number)
         if feed is None or feed.reader is not reader:
             return False
@@ -148,11 +150,11 @@ class Feeds:
         return True
 
     def close_all(self, reader: Reader) -> None:
-        """The reader is gone."""
+        """End all feeds of a reader that is gone."""
         self._feeds = {n: feed for n, feed in self._feeds.items() if feed.reader is not reader}
 
     def published(self, entries: list[Entry]) -> None:
-        """These entries are durable."""
+        """Send `entries`, which are durable now, to the live feeds."""
         if entries:
             self.published_seq = entries[-1].seq
         for feed in list(self._feeds.values()):
@@ -162,13 +164,13 @@ class Feeds:
                 feed.live = False
                 self._catch_up(feed)
                 continue
-            feed.given_bytes = 0
+            feed.sent_bytes = 0
             for entry in entries:
-                if feed.give(entry) and self._is_last(feed, entry):
+                if feed.send(entry) and self._is_last(feed, entry):
                     self._end(feed)
                     break
-                if feed.given_bytes > _CHUNK_BYTES:
-                    # A large batch is read on from the journal, as fast as the reader takes it.
+                if feed.sent_bytes > _CHUNK_BYTES:
+                    # The rest of a large batch is read from the journal, at the reader's pace.
                     feed.live = False
                     self._catch_up(feed)
                     break
@@ -182,27 +184,27 @@ class Feeds:
         task.add_done_callback(self._tasks.discard)
 
     async def _read_on(self, feed: Feed) -> None:
-        """Read from the journal until the feed is where the engine is."""
+        """Send entries from the journal until the feed has caught up with the engine."""
         try:
             while feed.number in self._feeds:
                 await feed.reader.room()
-                given = 0
+                sent = 0
                 for entry in self._entries(feed):
-                    if feed.give(entry) and self._is_last(feed, entry):
+                    if feed.send(entry) and self._is_last(feed, entry):
                         self._end(feed)
                         return
-                    given += 1
-                    if given % _CHUNK == 0 or feed.given_bytes > _CHUNK_BYTES:
-                        feed.given_bytes = 0
+                    sent += 1
+                    if sent % _CHUNK == 0 or feed.sent_bytes > _CHUNK_BYTES:
+                        feed.sent_bytes = 0
                         await asyncio.sleep(0)
                         await feed.reader.room()
                         if feed.number not in self._feeds:
                             return
                 behind = feed.next_seq <= self.published_seq
-                if feed.run is None and behind and not given:
-                    # Acknowledged but not synced yet (`durability = "interval"`): soon it is.
+                if feed.run is None and behind and not sent:
+                    # Acknowledged but not yet synced (`durability = "interval"`): it will be soon.
                     await asyncio.sleep(_SYNC_SECONDS)
-                elif not behind or not given:
+                elif not behind or not sent:
                     feed.next_seq = max(feed.next_seq, self.published_seq + 1)
                     feed.live = True
                     if self._is_over(feed):
@@ -212,7 +214,8 @@ class Feeds:
             self._feeds.pop(feed.number, None)
 
     def _entries(self, feed: Feed) -> Iterator[Entry]:
-        """What the feed has still to be given. Of one run, only its own records are read."""
+        """The published entries that the feed has not got yet. For a feed of one run, only that
+        run's records are read."""
         if feed.run is None:
             for _, entry in self._engine.journal.read(feed.next_seq):
                 if entry.seq > self.published_seq:
@@ -224,14 +227,15 @@ class Feeds:
                 yield entry
 
     def _is_over(self, feed: Feed) -> bool:
-        """Has the followed run ended before the feed began?"""
+        """True if the followed run had ended before the feed began."""
         if feed.run is None or self._lookup.row(feed.run) is None:
             return False
         live = self._lookup.live(feed.run)
         return live is None or live.finished
 
     def _is_last(self, feed: Feed, entry: Entry) -> bool:
-        """Did the followed run end for now with `entry`? Else somebody has sent it on since."""
+        """True if `entry` is the current end of the followed run; false if the run was retried
+        since."""
         assert feed.run is not None
         live = self._lookup.live(feed.run)
         if live is not None:
@@ -240,19 +244,19 @@ class Feeds:
         return row is None or entry.seq >= row.finished_seq
 
     def _end(self, feed: Feed) -> None:
-        """The followed run has ended: say how, and close."""
+        """Close a feed whose run has ended: send `feed.end` with the run object."""
         assert feed.run is not None
         self._feeds.pop(feed.number, None)
         feed.reader.notify("feed.end", {"feed": feed.number, "run": self._run_object(feed.run)})
 
 
 def _is_of(record: r.AnyRecord, kinds: tuple[str, ...]) -> bool:
-    """Is the record of one of these kinds, told by their beginnings? (Of none: of any.)"""
+    """True if the record's kind begins with one of `kinds`, or if `kinds` is empty."""
     return not kinds or str(record.__struct_config__.tag).startswith(kinds)
 
 
 def first_seq_since(journal: Journal, since_us: int, next_seq: int) -> int:
-    """The first entry not older than `since_us`; `next_seq` if there is none. Found by halves,
+    """The first entry not older than `since_us`; `next_seq` if there is none. A binary search,
     since time does not run backwards in a journal."""
     return 1 + bisect_left(
         range(1, next_seq), True, key=lambda seq: _at_us(journal, seq) >= since_us
@@ -260,5 +264,5 @@ def first_seq_since(journal: Journal, since_us: int, next_seq: int) -> int:
 
 
 def _at_us(journal: Journal, seq: int) -> int:
-    """The time of the first entry from `seq` on that is kept."""
+    """The time of the first kept entry from `seq` on."""
     return next((entry.at_us for _, entry in journal.read(seq)), sys.maxsize)

@@ -5,18 +5,18 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 from msgspec import Raw
 from msgspec.json import Decoder
 
+from stackshift_jobs.calls.methods import METHODS
 from stackshift_jobs.errors import DiskFull, StackshiftError, Usage
 from stackshift_jobs.values.durations import parse_time
 from stackshift_jobs.version import PROTOCOL, __version__
 from stackshiftd.shell.catalog import Catalog
 from stackshiftd.shell.engine import Engine
-from stackshiftd.shell.methods.locks import Locks
 from stackshiftd.shell.methods.queues import Queues
 from stackshiftd.shell.methods.waiters import Waiters
 from stackshiftd.shell.params import Answer, BoundTable, NoParams, Params, Table
@@ -26,28 +26,6 @@ from stackshiftd.shell.views.lookup import Lookup
 from stackshiftd.shell.workers.pool import Pool
 
 log = logging.getLogger("stackshiftd.router")
-
-
-_LOOKS: Final = frozenset(
-    (
-        "run.get",
-        "run.list",
-        "run.why",
-        "run.logs",
-        "dead.count",
-        "daemon.status",
-        "journal.stats",
-        "queue.list",
-        "queue.show",
-        "schedule.list",
-        "schedule.next",
-        "state.get",
-        "state.list",
-        "state.history",
-        "event.list",
-    )
-)
-"""Methods that change nothing: they are answered also while there is no room."""
 
 
 class StopParams(Params):
@@ -78,12 +56,12 @@ class DaemonControl(Protocol):
 
 
 class _Method(NamedTuple):
-    """One method: its params, what does it, whether it only looks, and whether it is given its
-    connection first."""
+    """One method: its params, what does it, whether it only reads (it is then answered also while
+    there is no room), and whether it is given its connection first."""
 
     decode: Callable[[Raw], Any]
     do: Callable[..., None]
-    looks: bool
+    reads: bool
     bound: bool = False
 
 
@@ -97,7 +75,6 @@ class Router:
         bound: BoundTable,
         waiters: Waiters,
         queues: Queues,
-        locks: Locks,
         feeds: Feeds,
         lookup: Lookup,
         catalog: Catalog,
@@ -110,7 +87,6 @@ class Router:
         self._feeds = feeds
         self._waiters = waiters
         self._queues = queues
-        self._locks = locks
         self._lookup = lookup
         self._catalog = catalog
         self._pool = pool
@@ -131,8 +107,12 @@ class Router:
             "feed.open": (OpenFeed, self.open_feed),
             "feed.close": (CloseFeed, self.close_feed),
         }
+        self.params: dict[str, type[msgspec.Struct]] = {
+            name: params for name, (params, _) in (plain | bound).items()
+        }
+        """The params of each method."""
         self._methods = {
-            name: _Method(Decoder(params).decode, do, name in _LOOKS)
+            name: _Method(Decoder(params).decode, do, METHODS[name].reads)
             for name, (params, do) in plain.items()
         } | {
             name: _Method(Decoder(params).decode, do, False, bound=True)
@@ -151,8 +131,6 @@ class Router:
         self.connections.discard(connection)
         self._feeds.close_all(connection)
         self._waiters.forget(connection)
-        self._queues.forget(connection)
-        self._locks.forget(connection)
 
     def call(self, connection: Connection, method: str, raw: Raw, answer: Answer) -> None:
         found = self._methods.get(method)
@@ -169,7 +147,7 @@ class Router:
         try:
             if found.bound:
                 found.do(connection, params, answer)
-            elif found.looks:
+            elif found.reads:
                 found.do(params, self._anew(found.do, params, answer))
             else:
                 found.do(params, answer)
@@ -268,7 +246,7 @@ class Router:
             "journal_bytes": stats.get("bytes"),
             "disk_free_bytes": free,
             "failed_modules": [msgspec.to_builtins(each) for each in self._catalog.failed],
-            "mode": "read_only" if self._engine.read_only or not self._engine.roomy else "serving",
+            "mode": "read_only" if self._engine.room.is_short else "serving",
             "recovered": None
             if torn is None
             else {"dropped_bytes": torn.dropped_bytes, "quarantine": torn.quarantine},

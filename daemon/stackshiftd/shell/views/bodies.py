@@ -1,4 +1,4 @@
-"""Bodies that memory does not hold: read from the journal when somebody needs them."""
+"""Bodies of runs (payloads, results) that are not in memory: read from the journal on demand."""
 
 from __future__ import annotations
 
@@ -23,26 +23,29 @@ _FIELDS = {
 
 
 class Bodies:
-    """Finds the JSON of spilled bodies among the entries of their run."""
+    """Finds the JSON text of spilled bodies among the entries of their run."""
 
     def __init__(self, entries: Callable[[str], list[Entry]]) -> None:
         self._entries = entries
 
     def of(self, run: Run, body: Body) -> bytes:
-        """The JSON text of `body`, which belongs to `run`."""
+        """The JSON text of `body`, which belongs to `run`. Raises as `reader` does."""
         return self.reader(run)(body)
 
     def reader(self, run: Run) -> Callable[[Body], bytes]:
-        """What gives the JSON texts of several bodies of `run`. Its entries are read once, and not
-        once for each: those of a long run take long."""
-        found: dict[int, Entry] = {}
+        """A function from bodies of `run` to their JSON texts. It reads the run's entries once, not
+        once per body: for a long run that takes long.
+
+        The function raises `LookupError` if the body's record is no longer in the journal.
+        """
+        entries: dict[int, Entry] = {}
 
         def read(body: Body) -> bytes:
             if isinstance(body, bytes):
                 return body
-            if not found:
-                found.update((entry.seq, entry) for entry in self._entries(run.id))
-            entry = found.get(body.seq)
+            if not entries:
+                entries.update((entry.seq, entry) for entry in self._entries(run.id))
+            entry = entries.get(body.seq)
             if entry is None:
                 raise LookupError(f"record {body.seq} of {run.id} is not in the journal")
             return bytes(body_of(entry.record, run, body.seq))
@@ -51,7 +54,7 @@ class Bodies:
 
 
 def body_of(record: r.AnyRecord, run: Run, seq: int) -> Raw:
-    """The body that a record carries."""
+    """The body in `record`, which has the sequence number `seq` and belongs to `run`."""
     if isinstance(record, r.RunRetried):
         for name, step in run.calls.items():
             if getattr(step.body, "seq", 0) == seq and name in record.replaced:

@@ -1,6 +1,6 @@
 """What a retry or a fork would do, step by step: the answer to a dry run.
 
-Pure: made from the run's recorded steps and the plan that the core made of them, in journal order.
+Pure: derived from the run's recorded steps, in journal order, and the plan made by the core.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from stackshiftd.core.decide.rerun import Plan
 from stackshiftd.core.state.state import Call, CallKind, Run
 
 _KINDS: Final = {CallKind.CHILD: "call"}
-"""Where `runs show` has another word for it."""
+"""Kinds for which `runs show` uses another word."""
 
 
 def planned_steps(run: Run, plan: Plan, replaced: Iterable[str] = ()) -> list[dict[str, Any]]:
-    """One object a step: `name`, `action` (`reuse`, `repeat` or `set`), `kind`, `status`, and
-    `run`, the run that it started or waited for. `kind` and `status` are null for one that is not
-    recorded: the step that ended the run, or one that gets its result before it was ever reached.
+    """One object per step: `name`, `action` (`reuse`, `repeat` or `set`), `kind`, `status`, and
+    `run`, the run that it started or waited for. `kind` and `status` are null for a step that is
+    not recorded: the step that ended the run, or one whose result is set before it was reached.
     """
     actions = dict.fromkeys(plan.reused, "reuse") | dict.fromkeys(plan.repeated, "repeat")
     actions |= dict.fromkeys(replaced, "set")

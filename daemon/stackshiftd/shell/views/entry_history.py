@@ -1,4 +1,4 @@
-"""What became of a state entry: its writes, found in the journal, the newest first."""
+"""The history of a state entry: its writes, found in the journal, newest first."""
 
 from __future__ import annotations
 
@@ -20,21 +20,26 @@ MAX_HISTORY: Final = 1000
 
 
 class StateHistory(Params):
+    """At most `limit` changes of `key`; with `before_seq`, only those before that record."""
+
     key: str
     limit: int = 50
     before_seq: int | None = None
 
 
 class EntryHistory:
-    """Answers `state.history`, to clients and handlers alike."""
+    """Answers `state.history`, for clients and handlers alike."""
 
     def __init__(self, engine: Engine, track: Callable[[Coroutine[Any, Any, None]], None]) -> None:
         self._engine = engine
         self._track = track
 
     def answer(self, params: StateHistory, answer: Answer) -> None:
-        """Find the writes of a key in the journal, the newest first; a part at a time, so that a
-        long journal does not keep all else waiting."""
+        """Answer `{history[], next}` with the writes of a key, newest first.
+
+        The journal is searched in slices, so that a long one does not block everything else. `next`
+        is the `before_seq` of the next page, null on the last. Raises `Usage`.
+        """
         check_key(params.key, "a state key")
         within(params.limit, 1, MAX_HISTORY, "limit")
         self._track(self._answered(params, answer))
@@ -52,17 +57,17 @@ class EntryHistory:
         changes: list[dict[str, Any]] = []
         size = 0
         words = (b'"kind":"state.', b'"key":%s' % text_in_line(params.key))
-        for found in self._engine.journal.search(words):
-            if found is None:
+        for hit in self._engine.journal.search(words):
+            if hit is None:
                 await asyncio.sleep(0)
                 continue
-            change = _change(found[1], params.key)
+            change = _change(hit[1], params.key)
             if change is None:
                 continue
             if params.before_seq is None or change["seq"] < params.before_seq:
                 changes.append(change)
                 size += len(bytes(change["value"] or b""))
-            # What comes before its first version is of an entry that is forgotten.
+            # Older writes belong to an earlier entry with this key, whose history is not kept.
             if change["version"] == 1 and change["kind"] != "expired":
                 break
             if len(changes) >= params.limit or size > PAGE_BYTES:
@@ -72,25 +77,21 @@ class EntryHistory:
 
 
 def _change(entry: Entry, key: str) -> dict[str, Any] | None:
-    """One change of the entry under `key`, as the protocol tells it."""
+    """The change that `entry` made to the state entry under `key`; None if it made none."""
     record = entry.record
-    told: dict[str, Any]
+    change: dict[str, Any]
     match record:
         case r.StateSet():
             kind = "incremented" if record.op == "increment" else "set"
-            told = {
-                "kind": kind,
-                "value": record.value,
-                "expires_at": record.expires_at,
-                "by": record.run or CLIENT,
-            }
+            change = {"kind": kind, "value": record.value, "expires_at": record.expires_at}
+            change["by"] = record.run or CLIENT
         case r.StateDeleted():
-            told = {"kind": "deleted", "value": None, "expires_at": None}
-            told["by"] = record.run or CLIENT
+            change = {"kind": "deleted", "value": None, "expires_at": None}
+            change["by"] = record.run or CLIENT
         case r.StateExpired():
-            told = {"kind": "expired", "value": None, "expires_at": None, "by": None}
+            change = {"kind": "expired", "value": None, "expires_at": None, "by": None}
         case _:
             return None
     if record.key != key:
         return None
-    return {"seq": entry.seq, "at": rfc3339(entry.at_us), "version": record.version, **told}
+    return {"seq": entry.seq, "at": rfc3339(entry.at_us), "version": record.version, **change}

@@ -4,32 +4,21 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator
-from typing import NamedTuple
-
-from msgspec import Raw
 
 from stackshift_jobs.errors import NotFound, Usage
 from stackshift_jobs.values.names import RUN_ID
 from stackshiftd.core import records as r
 from stackshiftd.core.commands import StartRun
-from stackshiftd.core.records import Entry, Error, entry_from_json, entry_json
+from stackshiftd.core.records import Entry, entry_from_json, entry_json
 from stackshiftd.core.snapshot import entries_of
 from stackshiftd.core.state.state import Run, Status
 from stackshiftd.history.index import History
-from stackshiftd.history.rows import RunRow
+from stackshiftd.history.rows import Ended, RunRow, ended
 from stackshiftd.shell.engine import Engine
 
 MIN_SUFFIX = 4
 LOOK_BACK = 100
 """How many failed runs that go on again `@failed` looks past."""
-
-
-class Ended(NamedTuple):
-    """How a run that has left memory ended."""
-
-    status: str
-    result: Raw
-    error: Error | None
 
 
 class Lookup:
@@ -110,7 +99,7 @@ class Lookup:
 
     def places(self, run: str) -> array[int]:
         """Where the records of a run lie."""
-        live = self._engine.places.get(run)
+        live = self._engine.departures.places.get(run)
         if live is not None:
             return live
         row = self._history.find(run)
@@ -125,7 +114,7 @@ class Lookup:
 
     def live(self, run: str) -> Run | None:
         """The run, if it is in memory."""
-        return self._engine.state.runs.get(run) or self._engine.finishing.get(run)
+        return self._engine.state.runs.get(run) or self._engine.departures.finishing.get(run)
 
     def row(self, run: str) -> RunRow | None:
         """The history row of a finished run."""
@@ -134,7 +123,7 @@ class Lookup:
     def outcome(self, run: str) -> Ended | None:
         """How a finished run ended, from its last record; None for a run that is not finished or
         not known."""
-        if run in self._engine.finishing:
+        if run in self._engine.departures.finishing:
             told = ended_by(self._engine.pending(run))
             if told is not None:  # else it was discarded, and ended before
                 return told
@@ -155,13 +144,6 @@ class Lookup:
 
 
 def ended_by(entries: list[Entry]) -> Ended | None:
-    """The outcome that the last record of a run tells; a handler that stopped later says none."""
-    for entry in reversed(entries):
-        record = entry.record
-        if isinstance(record, r.RunCompleted):
-            return Ended("completed", record.result, None)
-        if isinstance(record, r.RunFailed):
-            return Ended("failed", r.NULL, record.error)
-        if isinstance(record, r.RunCancelled):
-            return Ended("cancelled", r.NULL, None)
-    return None
+    """The outcome that the last end among a run's records gives; None for a run without one."""
+    ends = (ended(entry.record) for entry in reversed(entries))
+    return next((end for end in ends if end is not None), None)

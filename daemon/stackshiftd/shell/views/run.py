@@ -19,38 +19,19 @@ from stackshiftd.shell.views.bodies import Bodies
 from stackshiftd.shell.views.lookup import Lookup, ended_by
 from stackshiftd.shell.views.steps import detail, error_object
 
-RUN_FIELDS: Final = (
-    "id",
-    "job",
-    "queue",
-    "status",
-    "attempt",
-    "max_attempts",
-    "priority",
-    "payload",
-    "result",
-    "error",
-    "idempotency_key",
-    "labels",
-    "created_at",
-    "scheduled_at",
-    "started_at",
-    "finished_at",
-    "duration_ms",
-    "waiting_for",
-    "why",
-    "why_code",
-    "code",
-    "parent",
-    "dead",
+_FIELD_ORDER: Final = (
+    "id job queue status attempt max_attempts priority payload result error idempotency_key labels "
+    "created_at scheduled_at started_at finished_at duration_ms waiting_for why why_code code "
+    "parent dead"
 )
-"""Every field of a run object; all of them are always there."""
+RUN_FIELDS: Final = tuple(_FIELD_ORDER.split())
+"""Every field of a run object; all of them are always present."""
 OUTCOME_FIELDS: Final = ("id", "status", "result", "error")
-"""Those that tell how it ended."""
+"""The fields that say how a run ended."""
 
 
 class View:
-    """Makes run objects."""
+    """Builds run objects."""
 
     def __init__(self, engine: Engine, lookup: Lookup, bodies: Bodies, fleet: Any) -> None:
         self._engine = engine
@@ -59,34 +40,35 @@ class View:
         self._fleet = fleet
 
     def run(self, run_id: str, *, with_detail: bool = False) -> dict[str, Any]:
-        """The run object of an id that is known to exist."""
+        """The run object of an existing run; `with_detail` adds `steps`, `attempts` and
+        `timeline`."""
         live = self._lookup.live(run_id)
         if live is not None:
-            made = self.of_run(live)
+            shown = self.of_run(live)
         else:
             row = self._lookup.row(run_id)
             assert row is not None, f"{run_id} is neither in memory nor in the history"
-            made = self.of_row(row)
+            shown = self.of_row(row)
         if with_detail:
-            made |= detail(self._lookup.entries(run_id))
-        return made
+            shown |= detail(self._lookup.entries(run_id))
+        return shown
 
     def at_end(self, row: RunRow) -> dict[str, Any]:
-        """The run object as the run was when it came to the end that `row` tells of, whatever has
-        become of it since."""
+        """The run object as it was when the run ended as `row` says, even if it was retried
+        since."""
         live = self._lookup.live(row.id)
         if live is not None and live.finished and live.finished_us == row.finished_us:
             return self.of_run(live)
         return self.of_row(row)
 
     def why(self, run: Run) -> Why:
-        """Why a run in memory is where it is."""
+        """Why a run in memory has its status."""
         state = self._engine.state
         fleet: Fleet = self._fleet(state.pool_of(run.queue))
         return why(state, run, fleet, self._engine.now_us())
 
     def status(self, run_id: str) -> str | None:
-        """The status of a run; None where it has finished and nothing else is known of it."""
+        """The status of a run; None if it has finished and is no longer kept."""
         live = self._lookup.live(run_id)
         if live is not None:
             return shown_status(live).value
@@ -94,8 +76,8 @@ class View:
         return row.status if row is not None else None
 
     def owner(self, key: str, entry: KeyEntry) -> dict[str, Any]:
-        """The run object of the run that owns `key`; what the key tells of it, where it was removed
-        or is past the journal's retention."""
+        """The run object of the run that owns `key`. If that run was removed or is past the
+        journal's retention, only the fields that the key's entry has are set."""
         if self.status(entry.run) is not None:
             return self.run(entry.run)
         return dict.fromkeys(RUN_FIELDS) | {
@@ -103,13 +85,13 @@ class View:
             "job": entry.job,
             "payload": Raw(entry.payload) if entry.payload else None,
             "idempotency_key": key,
-            "why": "it has finished and is not kept any more; its key still stands for it",
+            "why": "it has finished and is no longer kept; its idempotency key is still in use",
             "why_code": "removed",
             "dead": False,
         }
 
     def outcome(self, run: Run) -> dict[str, Any]:
-        """How a run in memory has ended."""
+        """How a run in memory has ended: its `OUTCOME_FIELDS`."""
         return {
             "id": run.id,
             "status": run.status,
@@ -119,7 +101,7 @@ class View:
 
     def of_run(self, run: Run) -> dict[str, Any]:
         """The run object of a run in memory."""
-        told = self.why(run)
+        reason = self.why(run)
         read = self._bodies.reader(run)
         done = run.finished
         return {
@@ -140,9 +122,9 @@ class View:
             "started_at": _time(run.started_us),
             "finished_at": _time(run.finished_us) if done else None,
             "duration_ms": _duration(run.started_us, run.finished_us) if done else None,
-            "waiting_for": waiting_for(told),
-            "why": told.text,
-            "why_code": told.code,
+            "waiting_for": waiting_for(reason),
+            "why": reason.text,
+            "why_code": reason.code,
             "code": run.code or None,
             "parent": run.parent,
             "dead": is_dead(self._engine.state, run),
@@ -184,32 +166,33 @@ class View:
         }
 
 
-def waiting_for(told: Why) -> dict[str, Any] | None:
-    """What a waiting run waits for, as the run object has it."""
-    if not told.kind:
+def waiting_for(reason: Why) -> dict[str, Any] | None:
+    """The `waiting_for` object of a run: `{kind, step, until, run}` and, for an event, `event`,
+    `correlation_key` and `events[]`, or for a lock `lock` and `owner`. None if it is not waiting.
+    """
+    if not reason.kind:
         return None
-    made: dict[str, Any] = {
-        "kind": told.kind,
-        "step": told.step or None,
-        "until": _time(told.until_us),
-        "run": told.run or None,
+    wait = reason.wait
+    shown: dict[str, Any] = {
+        "kind": reason.kind,
+        "step": reason.step or None,
+        "until": _time(reason.until_us),
+        "run": reason.run or None,
     }
-    if told.wait is not None and told.kind == "event":
-        events = [{"name": name, "correlation_key": key or None} for name, key in told.wait.events]
-        made |= {
-            "event": events[0]["name"],
-            "correlation_key": events[0]["correlation_key"],
-            "events": events,
-        }
-    elif told.wait is not None:
-        made |= {"lock": told.wait.lock, "owner": told.owner or None}
-    return made
+    if wait is not None and reason.kind == "event":
+        events = [{"name": name, "correlation_key": key or None} for name, key in wait.events]
+        first = events[0]
+        shown |= {"event": first["name"], "correlation_key": first["correlation_key"]}
+        shown["events"] = events
+    elif wait is not None:
+        shown |= {"lock": wait.lock, "owner": reason.owner or None}
+    return shown
 
 
 def _created(entries: list[Entry]) -> r.RunCreated | None:
     record = entries[0].record if entries else None
     if isinstance(record, r.RunRetried) and record.restored:
-        # It had left memory when it was sent on, and brought its earlier records along.
+        # The run was no longer in memory when it was retried; the record carries its earlier ones.
         record = entry_from_json(record.restored[0]).record
     return record if isinstance(record, r.RunCreated) else None
 

@@ -1,10 +1,12 @@
-"""Steps and attempts of a run, told from its records: what `runs show` draws.
+"""Steps and attempts of a run, read from its records: what `runs show` draws.
 
-A pure reading of entries in order; the same for a run in flight and one of last month.
+A projection like `fold`: a table of what each kind of record says of them, applied to entries in
+order; the same for a run in flight and one of last month. A property test holds it to `fold`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -17,15 +19,21 @@ from stackshiftd.core.state.entries import written_json
 from stackshiftd.core.state.events import sent_json
 from stackshiftd.core.why import events_text
 
+KINDS: Final = ("run", "sleep", "event", "lock", "call", "start", "value")
+"""What a step can be: a function, a wait for a time, an event, a lock or a child (or another run),
+the start of a run, a recorded value (a read, a write, a sent event)."""
+_WAIT_KINDS: Final = {"sleep": "sleep", "event": "event", "lock": "lock", "child": "call"}
+_PENDING: Final = ("running", "waiting", "retrying")
+
 
 def detail(entries: list[Entry]) -> dict[str, Any]:
     """`steps`, `attempts` and `timeline` of the run object, as JSON values."""
-    teller = _Teller()
+    steps = Steps()
     for entry in entries:
-        teller.take(entry)
+        steps.add(entry)
     return {
-        "steps": list(teller.steps.values()),
-        "attempts": teller.attempts,
+        "steps": list(steps.by_name.values()),
+        "attempts": steps.attempts,
         "timeline": [msgspec.Raw(r.entry_json(entry)) for entry in entries],
     }
 
@@ -37,123 +45,31 @@ def error_object(error: r.Error | None) -> dict[str, str] | None:
     return {"type": error.type, "message": error.message, "traceback": error.traceback}
 
 
-class _Teller:
+class Steps:
+    """The steps and attempts of one run so far, as JSON values."""
+
     def __init__(self) -> None:
-        self.steps: dict[str, dict[str, Any]] = {}
+        self.by_name: dict[str, dict[str, Any]] = {}
         self.attempts: list[dict[str, Any]] = []
+        self.cancelled: dict[str, str] = {}
+        """What was under way when the run was cancelled, with its status then."""
 
-    def take(self, entry: Entry) -> None:
-        record = entry.record
-        at = rfc3339(entry.at_us)
-        match record:
-            case r.AttemptStarted():
-                self.attempts.append(
-                    {
-                        "number": record.attempt,
-                        "outcome": None,
-                        "started_at": at,
-                        "finished_at": None,
-                        "error": None,
-                        "code": record.code,
-                    }
-                )
-            case r.AttemptResumed() if self.attempts:
-                self.attempts[-1]["code"] = record.code
-            case r.AttemptFailed():
-                self._end_attempt("failed", at, record.error)
-                if record.step is not None and record.step in self.steps:
-                    self.steps[record.step]["status"] = "failed"
-            case r.RunCompleted():
-                self._end_attempt("completed", at)
-            case r.RunFailed():
-                self._end_attempt("failed", at, record.error)
-                if record.step is not None and record.step in self.steps:
-                    self.steps[record.step] |= {
-                        "status": "failed",
-                        "result": None,
-                        "error": error_object(record.error),
-                    }
-            case r.RunCancelled():
-                self._end_attempt("cancelled", at)
-                for step in self.steps.values():
-                    if step["status"] in ("running", "waiting", "retrying"):
-                        step |= {"status": "cancelled", "finished_at": at}
-            case r.RunRetried():
-                for name in record.forgotten:
-                    self.steps.pop(name, None)
-                for name, value in record.replaced.items():
-                    self._step(name, "run", at)
-                    self.steps[name] |= {"status": "completed", "result": value, "error": None}
-            case r.StepStarted():
-                self._step(record.step, "run", at)["status"] = "running"
-            case r.StepCompleted():
-                began = _before(entry.at_us, record.duration_ms)
-                step = self._step(record.step, "run", began)
-                step |= {
-                    "status": "completed",
-                    "attempts": record.tried,
-                    "result": record.result,
-                    "error": None,
-                }
-                self._finish(step, at, entry.at_us)
-            case r.StepFailed():
-                began = _before(entry.at_us, record.duration_ms)
-                step = self._step(record.step, "run", began)
-                step |= {
-                    "status": "retrying" if record.retry_at else "failed",
-                    "attempts": record.tried,
-                    "error": error_object(record.error),
-                }
-                if not record.retry_at:
-                    self._finish(step, at, entry.at_us)
-            case r.ValueRecorded():
-                step = self._step(record.step, "value", at)
-                step |= {"status": "completed", "result": record.value}
-                self._finish(step, at, entry.at_us)
-            case r.ChildStarted():
-                step = self._step(record.step, "start", at)
-                step |= {"status": "completed", "result": record.child}
-                self._finish(step, at, entry.at_us)
-            case r.WaitStarted():
-                step = self._step(record.step, _KINDS.get(record.wait, "call"), at)
-                step |= {"status": "waiting", "detail": _waited_for(record)}
-            case r.WaitEnded():
-                self._end_wait(record, at, entry.at_us)
-            case r.CallRefused():
-                told = msgspec.json.decode(record.error)
-                step = self._step(record.step, "value", at)
-                step |= {
-                    "status": "failed",
-                    "error": {
-                        "type": BY_CODE.get(told["code"], StackshiftError).__name__,
-                        "message": told["message"],
-                        "traceback": "",
-                    },
-                }
-                self._finish(step, at, entry.at_us)
-            case r.LockAcquired() if record.run is not None:
-                step = self._step(record.step, "lock", at)
-                step |= {"status": "completed", "detail": f"lock {record.key}"}
-                step["result"] = entry.seq
-                self._finish(step, at, entry.at_us)
-            case r.StateSet() if record.step:
-                self._wrote(record.step, at, entry.at_us, msgspec.Raw(written_json(record)))
-            case r.StateDeleted() if record.step:
-                self._wrote(record.step, at, entry.at_us, True)
-            case r.LockExtended() if record.step:
-                self._wrote(record.step, at, entry.at_us, record.expires_at)
-            case r.EventReceived() if record.step:
-                self._wrote(record.step, at, entry.at_us, msgspec.Raw(sent_json(record)))
+    def add(self, entry: Entry) -> None:
+        """The run's next entry."""
+        handle = _BY_TYPE.get(type(entry.record))
+        if handle is not None:
+            handle(self, entry, entry.record)
 
-    def _step(self, name: str, kind: str, at: str) -> dict[str, Any]:
-        return self.steps.setdefault(
+    def begin(self, name: str, kind: str, since_us: int) -> dict[str, Any]:
+        """The step `name`; a new one has been running since then."""
+        return self.by_name.setdefault(
             name,
             {
                 "name": name,
                 "kind": kind,
                 "status": "running",
                 "attempts": 1,
-                "started_at": at,
+                "started_at": rfc3339(since_us),
                 "finished_at": None,
                 "duration_ms": None,
                 "result": None,
@@ -162,58 +78,190 @@ class _Teller:
             },
         )
 
-    def _wrote(self, name: str, at: str, at_us: int, result: Any) -> None:
-        """A write of state, or a sent event, and what it gave."""
-        step = self._step(name, "value", at)
-        step |= {"status": "completed", "result": result}
-        self._finish(step, at, at_us)
-
-    def _end_wait(self, record: r.WaitEnded, at: str, at_us: int) -> None:
-        step = self.steps.get(record.step)
-        if step is None:
-            return
-        if step["status"] == "retrying":
-            step["status"] = "running"
-            return
-        failed = record.status in ("failed", "cancelled")
-        step |= {
-            "status": record.status if failed else "completed",
-            "result": record.result,
-            "error": error_object(record.error),
-        }
-        if record.status == "timed_out" and step["kind"] == "lock":
-            told = msgspec.json.decode(record.result)
-            step |= {
-                "status": "failed",
-                "result": None,
-                "error": {"type": "LockHeld", "message": told["message"], "traceback": ""},
-            }
-        elif record.status == "timed_out":
-            step["detail"] = f"timed out: {step['detail']}"
-        self._finish(step, at, at_us)
-
-    def _finish(self, step: dict[str, Any], at: str, at_us: int) -> None:
-        step["finished_at"] = at
+    def finish(self, name: str, kind: str, at_us: int, **facts: Any) -> None:
+        """The step is completed, unless `facts` say otherwise."""
+        step = self.begin(name, kind, at_us) | {"status": "completed"} | facts
+        step["finished_at"] = rfc3339(at_us)
         step["duration_ms"] = max(0, (at_us - from_rfc3339(step["started_at"])) // 1000)
+        self.by_name[name] |= step
 
-    def _end_attempt(self, outcome: str, at: str, error: r.Error | None = None) -> None:
+    def end_attempt(self, outcome: str, at_us: int, error: r.Error | None = None) -> None:
+        """The attempt is over, if one is under way."""
         if self.attempts and self.attempts[-1]["outcome"] is None:
             self.attempts[-1] |= {
                 "outcome": outcome,
-                "finished_at": at,
+                "finished_at": rfc3339(at_us),
                 "error": error_object(error),
             }
 
 
-_KINDS: Final = {"sleep": "sleep", "event": "event", "lock": "lock"}
+def _attempt_started(steps: Steps, entry: Entry, record: r.AttemptStarted) -> None:
+    steps.attempts.append(
+        {
+            "number": record.attempt,
+            "outcome": None,
+            "started_at": rfc3339(entry.at_us),
+            "finished_at": None,
+            "error": None,
+            "code": record.code,
+        }
+    )
 
 
-def _waited_for(record: r.WaitStarted) -> str | None:
+def _attempt_resumed(steps: Steps, _entry: Entry, record: r.AttemptResumed) -> None:
+    if steps.attempts:
+        steps.attempts[-1]["code"] = record.code
+
+
+def _attempt_failed(steps: Steps, entry: Entry, record: r.AttemptFailed) -> None:
+    steps.end_attempt("failed", entry.at_us, record.error)
+    for name in (record.step, *record.more_steps):
+        if name is not None and name in steps.by_name:
+            steps.by_name[name]["status"] = "failed"
+
+
+def _run_completed(steps: Steps, entry: Entry, _record: r.RunCompleted) -> None:
+    steps.end_attempt("completed", entry.at_us)
+
+
+def _run_failed(steps: Steps, entry: Entry, record: r.RunFailed) -> None:
+    steps.end_attempt("failed", entry.at_us, record.error)
+    if record.step is not None and record.step in steps.by_name:
+        steps.by_name[record.step] |= {
+            "status": "failed",
+            "result": None,
+            "error": error_object(record.error),
+        }
+
+
+def _run_cancelled(steps: Steps, entry: Entry, _record: r.RunCancelled) -> None:
+    steps.end_attempt("cancelled", entry.at_us)
+    for step in steps.by_name.values():
+        if step["status"] in _PENDING:
+            steps.cancelled[step["name"]] = step["status"]
+            step |= {"status": "cancelled", "finished_at": rfc3339(entry.at_us)}
+
+
+def _run_retried(steps: Steps, entry: Entry, record: r.RunRetried) -> None:
+    for name in record.forgotten:
+        steps.by_name.pop(name, None)
+    for name, status in steps.cancelled.items():
+        if name in steps.by_name:
+            steps.by_name[name] |= {"status": status, "finished_at": None}
+    steps.cancelled.clear()
+    for name, value in record.replaced.items():
+        step = steps.begin(name, "run", entry.at_us)
+        step |= {"status": "completed", "result": value, "error": None}
+
+
+def _step_started(steps: Steps, entry: Entry, record: r.StepStarted) -> None:
+    steps.begin(record.step, "run", entry.at_us)["status"] = "running"
+
+
+def _step_completed(steps: Steps, entry: Entry, record: r.StepCompleted) -> None:
+    steps.begin(record.step, "run", entry.at_us - record.duration_ms * 1000)
+    facts = {"attempts": record.tried, "result": record.result, "error": None}
+    steps.finish(record.step, "run", entry.at_us, **facts)
+
+
+def _step_failed(steps: Steps, entry: Entry, record: r.StepFailed) -> None:
+    step = steps.begin(record.step, "run", entry.at_us - record.duration_ms * 1000)
+    facts = {"attempts": record.tried, "error": error_object(record.error)}
+    if record.retry_at:
+        step |= {"status": "retrying", **facts}
+    else:
+        steps.finish(record.step, "run", entry.at_us, status="failed", **facts)
+
+
+def _value_recorded(steps: Steps, entry: Entry, record: r.ValueRecorded) -> None:
+    steps.finish(record.step, "value", entry.at_us, result=record.value)
+
+
+def _child_started(steps: Steps, entry: Entry, record: r.ChildStarted) -> None:
+    steps.finish(record.step, "start", entry.at_us, result=record.child)
+
+
+def _wait_started(steps: Steps, entry: Entry, record: r.WaitStarted) -> None:
+    step = steps.begin(record.step, _WAIT_KINDS[record.wait], entry.at_us)
+    step |= {"status": "waiting", "detail": _awaited(record)}
+
+
+def _wait_ended(steps: Steps, entry: Entry, record: r.WaitEnded) -> None:
+    step = steps.by_name.get(record.step)
+    if step is None:
+        return
+    if step["status"] == "retrying":
+        step["status"] = "running"
+        return
+    failed = record.status in ("failed", "cancelled")
+    facts: dict[str, Any] = {
+        "status": record.status if failed else "completed",
+        "result": record.result,
+        "error": error_object(record.error),
+    }
+    if record.status == "timed_out" and step["kind"] == "lock":
+        facts = {"status": "failed", "result": None, "error": _refusal(record.result)}
+    elif record.status == "timed_out":
+        facts["detail"] = f"timed out: {step['detail']}"
+    steps.finish(record.step, step["kind"], entry.at_us, **facts)
+
+
+def _call_refused(steps: Steps, entry: Entry, record: r.CallRefused) -> None:
+    error = _refusal(record.error)
+    steps.finish(record.step, "value", entry.at_us, status="failed", error=error)
+
+
+def _lock_acquired(steps: Steps, entry: Entry, record: r.LockAcquired) -> None:
+    if record.run is not None:
+        facts = {"detail": f"lock {record.key}", "result": entry.seq}
+        steps.finish(record.step, "lock", entry.at_us, **facts)
+
+
+def _written(
+    result: Callable[[Any], Any],
+) -> Callable[[Steps, Entry, Any], None]:
+    """A write of state, or a sent event, by a call of the handler; `result` is what it gave."""
+
+    def written(steps: Steps, entry: Entry, record: Any) -> None:
+        if record.step:
+            steps.finish(record.step, "value", entry.at_us, result=result(record))
+
+    return written
+
+
+_BY_TYPE: Final[dict[type[r.Record], Callable[[Steps, Entry, Any], None]]] = {
+    r.AttemptStarted: _attempt_started,
+    r.AttemptResumed: _attempt_resumed,
+    r.AttemptFailed: _attempt_failed,
+    r.RunCompleted: _run_completed,
+    r.RunFailed: _run_failed,
+    r.RunCancelled: _run_cancelled,
+    r.RunRetried: _run_retried,
+    r.StepStarted: _step_started,
+    r.StepCompleted: _step_completed,
+    r.StepFailed: _step_failed,
+    r.ValueRecorded: _value_recorded,
+    r.ChildStarted: _child_started,
+    r.WaitStarted: _wait_started,
+    r.WaitEnded: _wait_ended,
+    r.CallRefused: _call_refused,
+    r.LockAcquired: _lock_acquired,
+    r.LockExtended: _written(lambda record: record.expires_at),
+    r.StateSet: _written(lambda record: msgspec.Raw(written_json(record))),
+    r.StateDeleted: _written(lambda record: True),
+    r.EventReceived: _written(lambda record: msgspec.Raw(sent_json(record))),
+}
+
+
+def _refusal(error: msgspec.Raw) -> dict[str, str]:
+    """The error object of a refusal, which is recorded as the wire has it."""
+    body = msgspec.json.decode(error)
+    name = BY_CODE.get(body["code"], StackshiftError).__name__
+    return {"type": name, "message": body["message"], "traceback": ""}
+
+
+def _awaited(record: r.WaitStarted) -> str | None:
     """`event avatar.approved [img_123]`, `lock index:customer_1`."""
     if record.wait == "event":
         return events_text(record.events)
     return f"lock {record.lock}" if record.wait == "lock" else None
-
-
-def _before(at_us: int, duration_ms: int) -> str:
-    return rfc3339(at_us - duration_ms * 1000)

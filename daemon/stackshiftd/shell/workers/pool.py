@@ -212,7 +212,7 @@ class Pool:
         self._tasks: set[asyncio.Task[Any]] = set()
         self.links: dict[str, WorkerLink] = {}
 
-    # --- Starts --------------------------------------------------------------------------
+    # --- Starting -------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Start all workers; returns when they run, not when they are ready."""

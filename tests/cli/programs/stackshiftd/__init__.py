@@ -1,1 +1,1 @@
-"""Stands in for the daemon's package in tests of the command line: it is started as a program."""
+"""Stands in for the daemon's package in tests of the command line, which starts it as a program."""

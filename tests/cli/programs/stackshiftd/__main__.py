@@ -1,7 +1,7 @@
 """`python -m stackshiftd run|journal`, as the command line starts it.
 
-`FAKE_DAEMON` says how a start goes, `FAKE_TOOL` what a tool of the journal prints, and
-`FAKE_TOOL_STATUS` how that ends.
+`FAKE_DAEMON` says how a start goes, `FAKE_TOOL` what a journal tool prints, and `FAKE_TOOL_STATUS`
+its exit status.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def run(argv: list[str]) -> int:
 
 
 def journal(argv: list[str]) -> int:
-    """Print what the test wants printed; keep the arguments for it to look at."""
+    """Print the text that the test wants; keep the arguments for it to inspect."""
     data_dir = Path(argv[argv.index("--data-dir") + 1])
     data_dir.mkdir(exist_ok=True)
     (data_dir / "tool.json").write_text(json.dumps(argv))

@@ -1,1 +1,1 @@
-"""Stands in for the worker."""
+"""Stands in for the worker's package."""

@@ -1,4 +1,4 @@
-"""`python -m stackshiftd.worker --check ROOT`: prints what the test wants printed."""
+"""`python -m stackshiftd.worker --check ROOT`: prints the text that the test wants."""
 
 import os
 import sys

@@ -1,0 +1,80 @@
+"""What is decided about runs as a whole: their start, whose turn it is, what a worker can do."""
+
+from __future__ import annotations
+
+from msgspec import Raw
+
+from stackshift_jobs.errors import Conflict
+from stackshift_jobs.values.durations import rfc3339
+from stackshiftd.core import commands as c
+from stackshiftd.core import records as r
+from stackshiftd.core.effects import NOTHING, Decision, Dispatch, Started
+from stackshiftd.core.state.state import State
+
+
+def start(state: State, command: c.StartRun, now_us: int) -> Decision:
+    if command.key is not None and (owner := state.key_owner(command.key, now_us)) is not None:
+        if owner.job == command.job and owner.digest == command.digest:
+            return Decision(reply=Started(owner.run, True))
+        raise Conflict(
+            f"idempotency key {command.key!r} belongs to {owner.run} (job {owner.job}), "
+            + ("started with another payload" if owner.job == command.job else "another job"),
+            hint=f"stackshift runs show {owner.run}, or start with another key",
+            owner=owner.run,
+        )
+    created = r.RunCreated(
+        run=command.run,
+        job=command.job,
+        queue=command.queue,
+        payload=Raw(command.payload),
+        retry=command.retry,
+        limits=command.limits,
+        timeout_ms=command.timeout_ms,
+        priority=command.priority,
+        concurrency_key=command.concurrency_key,
+        labels=command.labels,
+        scheduled_at=rfc3339(command.due_us) if command.due_us else None,
+        key=command.key,
+        key_ttl_ms=command.key_ttl_ms,
+        payload_digest=command.digest,
+    )
+    return Decision((created,), (), Started(command.run, False))
+
+
+def assign(state: State, command: c.Assign, now_us: int) -> Decision:
+    run = state.next_suspect(now_us, command.pool) if command.alone else None
+    if run is None:
+        run = state.next_ready(now_us, command.pool)
+    if run is None:
+        return NOTHING
+    code = command.codes.get(run.job)
+    if code is None:
+        return Decision((r.RunHeld(run.id),))
+    record: r.AnyRecord
+    if run.next_is_new:
+        record = r.AttemptStarted(run.id, run.attempt + 1, command.worker, code)
+    else:
+        record = r.AttemptResumed(run.id, run.attempt, command.worker, code)
+    return Decision((record,), (Dispatch(run.id, state.seq + 1, command.worker),))
+
+
+def define_jobs(state: State, command: c.DefineJobs, now_us: int) -> Decision:
+    return Decision(
+        tuple(
+            r.RunQueued(run_id, "job")
+            for job, held in state.held.items()
+            if job in command.codes
+            for run_id in held
+        )
+    )
+
+
+def remove(state: State, command: c.RemoveRun, now_us: int) -> Decision:
+    run = state.runs.get(command.run)
+    if run is not None and not (run.finished and not run.token):
+        raise Conflict(
+            f"{run.id} is {run.status}; only a finished run can be removed",
+            hint=f"stackshift runs cancel {run.id}",
+            owner=run.id,
+        )
+    return Decision((r.RunRemoved(command.run),))

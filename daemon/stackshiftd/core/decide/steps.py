@@ -1,0 +1,80 @@
+"""What is decided about steps and values: results, failures, tries, refusals, progress."""
+
+from __future__ import annotations
+
+from stackshift_jobs.values.durations import from_rfc3339, rfc3339
+from stackshiftd.core import commands as c
+from stackshiftd.core import records as r
+from stackshiftd.core.decide.backoff import delay_ms
+from stackshiftd.core.decide.ends import over_limit
+from stackshiftd.core.effects import NOTHING, Acknowledge, Decision
+from stackshiftd.core.state.state import Phase, Run, State
+
+
+def complete_step(state: State, run: Run, command: c.CompleteStep, now_us: int) -> Decision:
+    over = over_limit(state, run, command.step, len(bytes(command.result)), now_us)
+    if over is not None:
+        return over
+    record = r.StepCompleted(
+        run.id,
+        run.attempt,
+        command.step,
+        command.result,
+        command.duration_ms,
+        command.tried,
+        command.input,
+    )
+    return Decision((record,), (Acknowledge(command.call),))
+
+
+def fail_step(state: State, run: Run, command: c.FailStep, now_us: int) -> Decision:
+    retry_at = None
+    terms = command.retry
+    if command.retryable and terms is not None and command.tried < terms.max_attempts:
+        wait_ms = command.retry_after_ms
+        if wait_ms is None:
+            wait_ms = delay_ms(terms, command.tried, f"{run.id}/{command.step}")
+        retry_at = rfc3339(now_us + wait_ms * 1000)
+    record = r.StepFailed(
+        run.id,
+        run.attempt,
+        command.step,
+        command.error,
+        command.duration_ms,
+        command.tried,
+        retry_at,
+        command.input,
+    )
+    due_us = from_rfc3339(retry_at) if retry_at else 0
+    return Decision((record,), (Acknowledge(command.call, due_us),))
+
+
+def open_step(state: State, run: Run, command: c.OpenStep, now_us: int) -> Decision:
+    step = run.calls.get(command.step)
+    # Its result may have overtaken the note that it runs.
+    if step is not None and step.phase is not Phase.OPEN:
+        return NOTHING
+    return Decision((r.StepStarted(run.id, run.attempt, command.step, command.tried),))
+
+
+def record_value(state: State, run: Run, command: c.RecordValue, now_us: int) -> Decision:
+    over = over_limit(state, run, command.step, len(bytes(command.value)), now_us)
+    if over is not None:
+        return over
+    record = r.ValueRecorded(run.id, run.attempt, command.step, command.value)
+    body = command.value if command.told else r.NULL
+    return Decision((record,), (Acknowledge(command.call, body=body),))
+
+
+def refuse_call(state: State, run: Run, command: c.RefuseCall, now_us: int) -> Decision:
+    acknowledge = Acknowledge(command.call, error=command.error)
+    if not command.step:
+        return Decision((), (acknowledge,))
+    refused = r.CallRefused(run.id, run.attempt, command.step, command.error)
+    return Decision((refused,), (acknowledge,))
+
+
+def report_progress(state: State, run: Run, command: c.ReportProgress, now_us: int) -> Decision:
+    return Decision(
+        (r.ProgressReported(run.id, run.attempt, command.done, command.total, command.message),)
+    )

@@ -1,0 +1,46 @@
+"""What is decided when the first timer or expiry is due."""
+
+from __future__ import annotations
+
+from stackshiftd.core import commands as c
+from stackshiftd.core import records as r
+from stackshiftd.core.decide import entries, events, locks
+from stackshiftd.core.decide.ends import attempt_failed, end_wait
+from stackshiftd.core.effects import NOTHING, Decision, Stop
+from stackshiftd.core.state.expiry import EVENT, LOCK
+from stackshiftd.core.state.state import CallKind, Phase, Run, State, Status
+
+
+def tick(state: State, command: c.Tick, now_us: int) -> Decision:
+    if state.expiries and state.expiries[0].due_us <= now_us:
+        return _expire(state, command, now_us)
+    if not state.timers or state.timers[0].due_us > now_us:
+        return NOTHING
+    timer = state.timers[0]
+    run = state.runs[timer.run]
+    if timer.step:
+        return _wait_is_over(state, run, timer.step, now_us)
+    if timer.token:
+        error = r.Error("TimeoutError", f"the attempt ran longer than {run.timeout_ms} ms")
+        failed = attempt_failed(state, run, error, now_us, stopped=False)
+        return Decision(failed.records, (*failed.effects, Stop(run.id, timer.token, "timeout")))
+    reason = "due" if run.status is Status.SCHEDULED else "retry"
+    return Decision((r.RunQueued(run.id, reason),))
+
+
+def _wait_is_over(state: State, run: Run, name: str, now_us: int) -> Decision:
+    step = run.calls[name]
+    if step.phase is Phase.WAITING and step.kind is CallKind.EVENT:
+        return events.wait_is_over(state, run, name, now_us)
+    if step.phase is Phase.WAITING and step.kind is CallKind.LOCK:
+        return locks.wait_is_over(state, run, name, now_us)
+    return end_wait(state, run, r.WaitEnded(run.id, name))
+
+
+def _expire(state: State, command: c.Tick, now_us: int) -> Decision:
+    expiry = state.expiries[0]
+    if expiry.what == EVENT:
+        return events.expire(state, expiry.key)
+    if expiry.what == LOCK:
+        return locks.expire(state, expiry.key, now_us)
+    return entries.expire(state, expiry.key, now_us, command.remember_ms)

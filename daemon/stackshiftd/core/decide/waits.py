@@ -1,0 +1,78 @@
+"""What is decided about sleeps and children, and about a handler that is suspended."""
+
+from __future__ import annotations
+
+from stackshift_jobs.errors import Conflict
+from stackshift_jobs.values.durations import rfc3339
+from stackshiftd.core import commands as c
+from stackshiftd.core import records as r
+from stackshiftd.core.decide.replies import refusal_json
+from stackshiftd.core.decide.runs import start
+from stackshiftd.core.decide.steps import refuse_call
+from stackshiftd.core.effects import Acknowledge, Decision, Resolve, Started
+from stackshiftd.core.state.state import PENDING, Run, State
+
+
+def begin_sleep(state: State, run: Run, command: c.BeginSleep, now_us: int) -> Decision:
+    until_us = command.until_us
+    if until_us is None:
+        until_us = now_us + (command.delay_ms or 0) * 1000
+    # A time that has passed is due at once, through the same timer as all others.
+    due_us = max(until_us, now_us)
+    record = r.WaitStarted(run.id, run.attempt, command.step, "sleep", rfc3339(due_us))
+    return Decision((record,), (Acknowledge(command.call, due_us),))
+
+
+def start_child(state: State, run: Run, command: c.StartChild, now_us: int) -> Decision:
+    try:
+        started = start(state, command.start, now_us)
+    except Conflict as conflict:
+        error = refusal_json(conflict, final=True)
+        refused = c.RefuseCall(command.run, command.token, command.call, command.step, error)
+        return refuse_call(state, run, refused, now_us)
+    assert isinstance(started.reply, Started)
+    child = started.reply.run
+    records = tuple(_adopted(record, run, command) for record in started.records)
+    effects = (Acknowledge(command.call, 0, child),)
+    if not command.wait:
+        told = r.ChildStarted(run.id, run.attempt, command.step, child, command.start.job)
+        return Decision((*records, told), effects)
+    waits = r.WaitStarted(run.id, run.attempt, command.step, "child", None, child)
+    return Decision((*records, waits), effects)
+
+
+def _adopted(record: r.AnyRecord, parent: Run, command: c.StartChild) -> r.AnyRecord:
+    """The child's `run.created`, which names its parent."""
+    assert isinstance(record, r.RunCreated)
+    fields = {name: getattr(record, name) for name in record.__struct_fields__}
+    fields |= {
+        "parent": parent.id,
+        "parent_step": command.step,
+        "cancel_with_parent": command.wait or command.cancel_with_parent,
+    }
+    return r.RunCreated(**fields)
+
+
+def await_run(state: State, run: Run, command: c.AwaitRun, now_us: int) -> Decision:
+    waits = r.WaitStarted(run.id, run.attempt, command.step, "child", None, command.child)
+    acknowledge = Acknowledge(command.call)
+    child = state.runs.get(command.child)
+    if child is not None and not child.finished:
+        return Decision((waits,), (acknowledge,))
+    if child is not None:
+        ended = r.WaitEnded(run.id, command.step, child.status, r.NULL, child.error)
+    elif command.status:
+        ended = r.WaitEnded(run.id, command.step, command.status, command.result, command.error)
+    else:
+        error = r.Error("NotFound", f"there is no run {command.child}")
+        ended = r.WaitEnded(run.id, command.step, "failed", r.NULL, error)
+    return Decision((waits, ended), (acknowledge, Resolve(run.id, command.token, command.step)))
+
+
+def suspend(state: State, run: Run, command: c.Suspend, now_us: int) -> Decision:
+    suspended = r.AttemptSuspended(run.id, run.attempt)
+    steps = run.calls
+    if all(name in steps and steps[name].phase in PENDING for name in command.pending):
+        return Decision((suspended,))
+    # What it waits for came while it was on its way out: it goes on at once.
+    return Decision((suspended, r.RunQueued(run.id, "wait")))

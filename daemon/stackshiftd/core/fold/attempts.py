@@ -1,0 +1,110 @@
+"""The fold of `attempt.*`: who executes a run, and what is free again when nobody does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from stackshift_jobs.values.durations import from_rfc3339
+from stackshiftd.core import records as r
+from stackshiftd.core.fold import locks
+from stackshiftd.core.fold.transitions import move
+from stackshiftd.core.state.state import Phase, Run, State, Status
+
+
+def _dispatched(state: State, entry: r.Entry, record: r.AttemptStarted | r.AttemptResumed) -> None:
+    run = state.runs[record.run]
+    new = type(record) is r.AttemptStarted
+    move(state, run, "attempt.started" if new else "attempt.resumed")
+    state.queues[run.queue].take(run.concurrency_key, new, entry.seq, entry.at_us)
+    state.settle_queue(run.queue)
+    run.attempt = record.attempt
+    run.token = entry.seq
+    run.worker = record.worker
+    state.executions.setdefault(run.worker, {})[run.id] = run.token
+    run.code = record.code
+    run.since_us = entry.at_us
+    run.started_us = run.started_us or entry.at_us
+    run.next_is_new = False
+    run.progressed = False
+    if new:
+        run.spent_us = 0
+        run.retry_us = 0
+        # What a lock protected is entered again: so one that is gone is taken again.
+        for name in [name for name, step in run.calls.items() if step.phase is Phase.GONE]:
+            del run.calls[name]
+        locks.renew(state, run, entry.seq)
+    if run.timeout_ms:
+        left_us = run.timeout_ms * 1000 - run.spent_us
+        state.set_timer(entry.at_us + max(left_us, 0), run.id, token=run.token)
+
+
+def _suspended(state: State, entry: r.Entry, record: r.AttemptSuspended) -> None:
+    run = state.runs[record.run]
+    free_slot(state, run, entry.at_us)
+    move(state, run, "attempt.suspended")
+    run.deaths = 0
+
+
+def _failed(state: State, entry: r.Entry, record: r.AttemptFailed) -> None:
+    run = state.runs[record.run]
+    if record.stopped:
+        free_slot(state, run, entry.at_us)
+    names = (*((record.step,) if record.step is not None else ()), *record.more_steps)
+    failed = [call for name in names if (call := run.calls.pop(name, None)) is not None]
+    # What failed happens again; it may have been in the block of a lock that was left since.
+    if failed:
+        for name in locks.released_since(run, min(call.seq for call in failed)):
+            del run.calls[name]
+    run.failed_step = record.step
+    run.error = record.error
+    run.next_is_new = True
+    run.deaths = 0
+    run.retry_us = from_rfc3339(record.retry_at) if record.retry_at else 0
+    move(state, run, "attempt.failed")
+    if run.retry_us:
+        state.set_timer(run.retry_us, run.id)
+
+
+def _lost(state: State, entry: r.Entry, record: r.AttemptLost) -> None:
+    run = state.runs[record.run]
+    if not record.ours:
+        run.deaths = 1 if run.progressed else run.deaths + 1
+    locks.renew(state, run, entry.seq)
+    free_slot(state, run, entry.at_us)
+    move(state, run, "attempt.lost")
+
+
+def _stopped(state: State, entry: r.Entry, record: r.AttemptStopped) -> None:
+    run = state.runs[record.run]
+    free_slot(state, run, entry.at_us)
+    if run.status is Status.QUEUED:
+        state.make_ready(run)
+    drop_finished(state, run)
+
+
+def free_slot(state: State, run: Run, at_us: int) -> None:
+    """No handler of the run executes any more."""
+    assert run.token, f"{run.id}: nothing executes"
+    run.spent_us += at_us - run.since_us
+    del state.executions[run.worker][run.id]
+    run.token = 0
+    run.worker = ""
+    state.queues[run.queue].release(run.concurrency_key)
+    state.settle_queue(run.queue)
+
+
+def drop_finished(state: State, run: Run) -> None:
+    """A finished run leaves memory once its handler has stopped, unless it lies in dead letter."""
+    if run.finished and not run.token and run.status is not Status.FAILED:
+        del state.runs[run.id]
+
+
+BY_TYPE: Final[dict[type[r.Record], Callable[[State, r.Entry, Any], None]]] = {
+    r.AttemptStarted: _dispatched,
+    r.AttemptResumed: _dispatched,
+    r.AttemptSuspended: _suspended,
+    r.AttemptFailed: _failed,
+    r.AttemptLost: _lost,
+    r.AttemptStopped: _stopped,
+}

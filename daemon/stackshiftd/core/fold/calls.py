@@ -1,0 +1,175 @@
+"""The fold of `step.*`, `wait.*` and their like: what a run remembers of its handler's calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from msgspec import Raw
+
+from stackshift_jobs.values.durations import from_rfc3339
+from stackshiftd.core import records as r
+from stackshiftd.core.fold import events, locks
+from stackshiftd.core.fold.recorded import keep, note
+from stackshiftd.core.fold.transitions import wake
+from stackshiftd.core.state.events import event_json
+from stackshiftd.core.state.state import Call, CallKind, Phase, Run, State, WaitTerms
+
+
+def _step_started(state: State, entry: r.Entry, record: r.StepStarted) -> None:
+    run = state.runs[record.run]
+    step = run.calls.get(record.step)
+    if step is None:
+        run.calls[record.step] = Call(CallKind.RUN, Phase.OPEN, entry.seq, tried=record.tried - 1)
+    else:
+        step.phase = Phase.OPEN
+
+
+def _step_completed(state: State, entry: r.Entry, record: r.StepCompleted) -> None:
+    run = state.runs[record.run]
+    kept = keep(state, record.result, entry.seq)
+    run.calls[record.step] = Call(
+        CallKind.RUN,
+        Phase.COMPLETED,
+        entry.seq,
+        kept,
+        None,
+        record.tried,
+        0,
+        None,
+        "",
+        record.input,
+    )
+    note(run, kept)
+
+
+def _step_failed(state: State, entry: r.Entry, record: r.StepFailed) -> None:
+    run = state.runs[record.run]
+    step = Call(
+        CallKind.RUN,
+        Phase.RETRYING if record.retry_at else Phase.FAILED,
+        entry.seq,
+        error=record.error,
+        tried=record.tried,
+        due_us=from_rfc3339(record.retry_at) if record.retry_at else 0,
+        input=record.input,
+    )
+    run.calls[record.step] = step
+    if record.retry_at:
+        await_call(state, run, record.step, step)
+    note(run, None)
+
+
+def _value_recorded(state: State, entry: r.Entry, record: r.ValueRecorded) -> None:
+    run = state.runs[record.run]
+    kept = keep(state, record.value, entry.seq)
+    run.calls[record.step] = Call(CallKind.VALUE, Phase.COMPLETED, entry.seq, kept)
+    note(run, kept)
+
+
+def _child_started(state: State, entry: r.Entry, record: r.ChildStarted) -> None:
+    run = state.runs[record.run]
+    run.calls[record.step] = Call(
+        CallKind.START, Phase.COMPLETED, entry.seq, child=record.child, tried=1
+    )
+    note(run, None)
+
+
+_WAITS: Final = {
+    "sleep": CallKind.SLEEP,
+    "child": CallKind.CHILD,
+    "event": CallKind.EVENT,
+    "lock": CallKind.LOCK,
+}
+
+
+def _wait_started(state: State, entry: r.Entry, record: r.WaitStarted) -> None:
+    run = state.runs[record.run]
+    step = Call(
+        _WAITS[record.wait],
+        Phase.WAITING,
+        entry.seq,
+        due_us=from_rfc3339(record.until) if record.until else 0,
+        child=record.child,
+    )
+    if record.wait in ("event", "lock"):
+        step.wait = WaitTerms(record.events, record.on_timeout, record.lock, record.ttl_ms)
+    run.calls[record.step] = step
+    await_call(state, run, record.step, step)
+    note(run, None)
+
+
+def _wait_ended(state: State, entry: r.Entry, record: r.WaitEnded) -> None:
+    run = state.runs[record.run]
+    step = run.calls[record.step]
+    # A run that has finished told its waiters and is out of the index; where it had done so before
+    # the wait began, or is not part of a snapshot any more, this wait still stands there.
+    _forget_wait(state, run, record.step, step)
+    step.seq = entry.seq
+    if step.phase is Phase.RETRYING:
+        step.phase = Phase.OPEN
+    elif step.kind is CallKind.LOCK:
+        # It was refused: one that is given ends its wait with `lock.acquired`.
+        step.phase = Phase.FAILED
+        step.body = keep(state, record.result, entry.seq)
+    else:
+        step.phase = Phase.COMPLETED
+        body = Raw(event_json(record)) if step.kind is CallKind.EVENT else record.result
+        step.body = keep(state, body, entry.seq)
+        step.child_status = record.status
+        step.error = record.error
+        if record.event:
+            events.consumed(state, run.id, record.event)
+    wake(state, run)
+
+
+def _call_refused(state: State, entry: r.Entry, record: r.CallRefused) -> None:
+    run = state.runs[record.run]
+    kept = keep(state, record.error, entry.seq)
+    run.calls[record.step] = Call(CallKind.REFUSED, Phase.FAILED, entry.seq, kept)
+    note(run, kept)
+
+
+def await_call(state: State, run: Run, name: str, step: Call) -> None:
+    """Index what a pending step waits for."""
+    if step.due_us:
+        state.set_timer(step.due_us, run.id, name)
+    if step.kind is CallKind.CHILD and step.child:
+        state.awaited.setdefault(step.child, []).append((run.id, name))
+    elif step.kind is CallKind.EVENT and step.wait is not None:
+        state.events.listen(step.wait.addresses, run.id, name)
+    elif step.kind is CallKind.LOCK and step.wait is not None:
+        locks.join_line(state, run, name)
+
+
+def forget_waits(state: State, run: Run) -> None:
+    """A finished run waits for nothing any more."""
+    for name, step in run.calls.items():
+        if step.phase is Phase.WAITING:
+            _forget_wait(state, run, name, step)
+
+
+def _forget_wait(state: State, run: Run, name: str, step: Call) -> None:
+    """Take a wait out of the index of what it waits for."""
+    if step.kind is CallKind.EVENT and step.wait is not None:
+        state.events.hush(step.wait.addresses, run.id, name)
+    elif step.kind is CallKind.LOCK and step.wait is not None:
+        locks.leave_line(state, run, step.wait.lock)
+    elif step.kind is CallKind.CHILD:
+        waiters = state.awaited.get(step.child or "", [])
+        if (run.id, name) in waiters:
+            waiters.remove((run.id, name))
+            if not waiters:
+                del state.awaited[step.child or ""]
+
+
+BY_TYPE: Final[dict[type[r.Record], Callable[[State, r.Entry, Any], None]]] = {
+    r.StepStarted: _step_started,
+    r.StepCompleted: _step_completed,
+    r.StepFailed: _step_failed,
+    r.ValueRecorded: _value_recorded,
+    r.ChildStarted: _child_started,
+    r.WaitStarted: _wait_started,
+    r.WaitEnded: _wait_ended,
+    r.CallRefused: _call_refused,
+}

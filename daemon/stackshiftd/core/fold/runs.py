@@ -1,0 +1,227 @@
+"""The fold of `run.*`: how runs begin, become ready, end, leave memory and are retried.
+
+A record that brings a run's own records along (`run.retried`, a fork's `run.created`) is folded
+with the run that they rebuild: `fold` makes it, since this file is only a part of that fold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from heapq import heappop, heappush
+from typing import Any, Final
+
+from stackshift_jobs.values.durations import from_rfc3339
+from stackshiftd.core import records as r
+from stackshiftd.core.fold.attempts import drop_finished, free_slot
+from stackshiftd.core.fold.calls import await_call, forget_waits
+from stackshiftd.core.fold.recorded import keep, size
+from stackshiftd.core.fold.transitions import move
+from stackshiftd.core.state.state import (
+    PENDING,
+    SPILL_BYTES,
+    Call,
+    CallKind,
+    KeyEntry,
+    Phase,
+    Run,
+    State,
+    Status,
+)
+
+
+def created(state: State, entry: r.Entry, record: r.RunCreated, source: Run | None) -> None:
+    """A new run; a fork of `source` has its recorded calls but for those that are forgotten."""
+    due_us = from_rfc3339(record.scheduled_at) if record.scheduled_at else 0
+    waits = due_us > entry.at_us
+    run = Run(
+        id=record.run,
+        job=record.job,
+        queue=record.queue,
+        payload=keep(state, record.payload, entry.seq),
+        retry=record.retry,
+        limits=record.limits,
+        timeout_ms=record.timeout_ms,
+        priority=record.priority,
+        concurrency_key=record.concurrency_key,
+        labels=record.labels,
+        key=record.key,
+        parent=record.parent,
+        parent_step=record.parent_step,
+        forked_from=record.forked_from,
+        cancel_with_parent=record.cancel_with_parent,
+        created_seq=entry.seq,
+        created_us=entry.at_us,
+        scheduled_us=due_us,
+        place_us=due_us if waits else entry.at_us,
+        status=Status.SCHEDULED if waits else Status.QUEUED,
+        calls={},
+    )
+    if source is not None:
+        run.calls = _without(source.calls, record.forgotten)
+    state.runs[run.id] = run
+    if waits:
+        state.queue(run.queue)
+        state.set_timer(due_us, run.id)
+    else:
+        state.make_ready(run)
+    _adopt(state, run)
+    if record.key is not None:
+        _keep_key(state, entry, record, record.key)
+
+
+def _adopt(state: State, run: Run) -> None:
+    """While it is unfinished, the run is cancelled with the one that started it."""
+    parent = state.runs.get(run.parent or "")
+    if parent is not None and run.cancel_with_parent:
+        parent.children.append(run.id)
+
+
+def _disown(state: State, run: Run) -> None:
+    """A finished run is nobody's to cancel."""
+    parent = state.runs.get(run.parent or "")
+    if parent is not None and run.cancel_with_parent:
+        parent.children.remove(run.id)
+
+
+def _keep_key(state: State, entry: r.Entry, record: r.RunCreated, key: str) -> None:
+    payload = bytes(record.payload)
+    state.keys[key] = KeyEntry(
+        run=record.run,
+        job=record.job,
+        digest=record.payload_digest,
+        payload=payload if len(payload) <= SPILL_BYTES else b"",
+        expires_us=entry.at_us + record.key_ttl_ms * 1000,
+    )
+    heappush(state.key_expiry, (state.keys[key].expires_us, key))
+    # Two looks for one new key: the heap shrinks while there is anything to forget. When a key is
+    # forgotten does not show: one past its time is neither found nor part of the state's hash.
+    for _ in range(2):
+        if not state.key_expiry or state.key_expiry[0][0] > entry.at_us:
+            break
+        _, old = heappop(state.key_expiry)
+        kept = state.keys.get(old)
+        if kept is not None and kept.expires_us <= entry.at_us:
+            if state.key_lives(kept, entry.at_us):
+                heappush(state.key_expiry, (entry.at_us + 3_600_000_000, old))
+            else:
+                del state.keys[old]
+
+
+def _lapse_key(state: State, run: Run, at_us: int) -> None:
+    """A key whose time has passed is gone, whether it was forgotten yet or not: its run, sent on,
+    does not take it back."""
+    entry = state.keys.get(run.key or "")
+    if entry is not None and entry.run == run.id and not state.key_lives(entry, at_us):
+        del state.keys[run.key or ""]
+
+
+def _queued(state: State, entry: r.Entry, record: r.RunQueued) -> None:
+    run = state.runs[record.run]
+    if run.status is Status.RETRYING and run.next_is_new:
+        run.place_us = run.retry_us
+    move(state, run, "run.queued")
+
+
+def _held(state: State, entry: r.Entry, record: r.RunHeld) -> None:
+    run = state.runs[record.run]
+    move(state, run, "run.held")
+    state.held.setdefault(run.job, {})[run.id] = None
+
+
+def _completed(state: State, entry: r.Entry, record: r.RunCompleted) -> None:
+    run = state.runs[record.run]
+    run.result = keep(state, record.result, entry.seq)
+    run.error = None
+    free_slot(state, run, entry.at_us)
+    _finish(state, run, entry, "run.completed")
+
+
+def _failed(state: State, entry: r.Entry, record: r.RunFailed) -> None:
+    run = state.runs[record.run]
+    run.error = record.error
+    if record.step is not None:
+        run.calls.pop(record.step, None)
+        run.failed_step = record.step
+    state.dead += 1
+    _finish(state, run, entry, "run.failed")
+
+
+def _cancelled(state: State, entry: r.Entry, record: r.RunCancelled) -> None:
+    _finish(state, state.runs[record.run], entry, "run.cancelled")
+
+
+def _finish(state: State, run: Run, entry: r.Entry, kind: str) -> None:
+    run.finished_us = entry.at_us
+    state.finished += 1
+    move(state, run, kind)
+    state.awaited.pop(run.id, None)
+    forget_waits(state, run)
+    _disown(state, run)
+    drop_finished(state, run)
+
+
+def retried(state: State, entry: r.Entry, record: r.RunRetried, rebuilt: Run | None) -> None:
+    """The run goes on with what it recorded; `rebuilt` is the run if it had left memory."""
+    run = state.runs.get(record.run)
+    if run is not None:
+        state.dead -= run.status is Status.FAILED
+    else:
+        assert rebuilt is not None, f"{record.run} is retried and its records are not here"
+        run = state.runs[record.run] = rebuilt
+        # Lists go through the runs by creation: one that comes back takes its old place.
+        state.runs = dict(sorted(state.runs.items(), key=lambda item: item[1].created_seq))
+        run.children = [
+            child.id
+            for child in state.runs.values()
+            if child.parent == run.id and child.cancel_with_parent and not child.finished
+        ]
+        state.queue(run.queue)
+    _adopt(state, run)
+    _lapse_key(state, run, entry.at_us)
+    run.calls = _without(run.calls, record.forgotten)
+    for name, value in record.replaced.items():
+        run.calls[name] = Call(
+            CallKind.RUN, Phase.COMPLETED, entry.seq, keep(state, value, entry.seq), tried=1
+        )
+    run.attempts_before = run.attempt
+    run.next_is_new = True
+    run.finished_us = run.spent_us = run.deaths = 0
+    run.error = run.result = None
+    run.bytes_recorded = sum(
+        size(step.body)
+        for step in run.calls.values()
+        if step.kind in (CallKind.RUN, CallKind.VALUE)
+    )
+    run.place_us = entry.at_us
+    move(state, run, "run.retried")
+    # A sleep under way when the run ended goes on; a child under way was cancelled or is awaited
+    # anew.
+    for name, step in run.calls.items():
+        if step.phase in PENDING:
+            await_call(state, run, name, step)
+
+
+def _without(steps: dict[str, Call], forgotten: list[str]) -> dict[str, Call]:
+    gone = frozenset(forgotten)
+    return {name: step for name, step in steps.items() if name not in gone}
+
+
+def _removed(state: State, entry: r.Entry, record: r.RunRemoved) -> None:
+    run = state.runs.pop(record.run, None)
+    if run is not None and run.status is Status.FAILED:
+        state.dead -= 1
+
+
+def _discarded(state: State, entry: r.Entry, record: r.RunDiscarded) -> None:
+    del state.runs[record.run]
+    state.dead -= 1
+
+
+BY_TYPE: Final[dict[type[r.Record], Callable[[State, r.Entry, Any], None]]] = {
+    r.RunQueued: _queued,
+    r.RunHeld: _held,
+    r.RunCompleted: _completed,
+    r.RunFailed: _failed,
+    r.RunCancelled: _cancelled,
+    r.RunRemoved: _removed,
+    r.RunDiscarded: _discarded,
+}

@@ -1,0 +1,181 @@
+"""Which runs leave memory, and what the history is told of them.
+
+A run leaves the state by a record: of its end, of the stop of its handler after that, of its
+discard or its removal. Until that record is durable the run can still be asked for (`finishing`),
+and until the run leaves, only `places` knows where its records are.
+
+Invariants:
+
+- `places` has the places of all durable records of each run that is in memory, in order.
+- The history is told of a run when the record is durable, in the order of the journal; so is the
+  rest of its records when its handler stops later.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Final, NamedTuple, Protocol
+
+from stackshiftd.core.fold.fold import fold
+from stackshiftd.core.records import (
+    AnyRecord,
+    AttemptStopped,
+    Entry,
+    RunCancelled,
+    RunCompleted,
+    RunDiscarded,
+    RunFailed,
+    RunRemoved,
+)
+from stackshiftd.core.snapshot import load
+from stackshiftd.core.state.state import Run, State
+from stackshiftd.history.rows import RunRow, row_of
+from stackshiftd.journal.interface import Journal
+
+_ENDS: Final = frozenset((RunCompleted, RunFailed, RunCancelled))
+_LENGTHENS: Final = frozenset((AttemptStopped, RunDiscarded))
+"""By these a run that finished before leaves memory: its row gets this record too."""
+_DEPARTS: Final = _ENDS | _LENGTHENS | {RunRemoved}
+_HELD: Final = _ENDS | {RunDiscarded}
+"""Before these are folded somebody takes hold of the run: it may leave the state by them."""
+_NO_RUNS: Final[Mapping[str, Run]] = MappingProxyType({})
+
+
+class HistorySink(Protocol):
+    """Who is told of runs that leave memory."""
+
+    def finished(self, run: Run, row: RunRow) -> None:
+        """A run has finished; its row belongs in the history."""
+
+    def lengthened(self, run: str, places: array[int]) -> None:
+        """A finished run has another record."""
+
+    def removed(self, run: str) -> None:
+        """A run is to be taken out of the history."""
+
+
+class Replay(NamedTuple):
+    """What the journal holds: the state, the places of the runs in it, and what its tail tells the
+    history. `rows` are of runs that finished, in order; `lengthened` are the places of finished
+    runs that left memory later; `removed` are ids. `snapshot_seq` is where the snapshot ends that
+    was read first, 0 for none."""
+
+    state: State
+    places: dict[str, array[int]]
+    snapshot_seq: int
+    rows: list[RunRow]
+    lengthened: list[tuple[str, array[int]]]
+    removed: list[str]
+
+
+def replay(journal: Journal, snapshot: tuple[int, list[bytes]] | None, covered_seq: int) -> Replay:
+    """Fold snapshot and tail. The history knows the runs that finished up to `covered_seq`."""
+    made = Replay(State(), {}, 0, [], [], [])
+    if snapshot is not None:
+        loaded = load(snapshot[1])
+        made = made._replace(state=loaded.state, snapshot_seq=snapshot[0])
+        for place, entry in loaded.entries:
+            _note_place(made.places, entry, place)
+    state, places = made.state, made.places
+    for place, entry in journal.read(state.seq + 1):
+        kind = type(entry.record)
+        run = state.runs.get(getattr(entry.record, "run", ""))
+        fold(state, entry)
+        _note_place(places, entry, place)
+        if run is not None and kind in _ENDS and entry.seq > covered_seq:
+            made.rows.append(row_of(run, entry.seq, array("q", places[run.id])))
+        if run is not None and run.id not in state.runs:
+            left = places.pop(run.id)
+            if kind in _LENGTHENS:
+                made.lengthened.append((run.id, left))
+        if isinstance(entry.record, RunRemoved):
+            made.removed.append(entry.record.run)
+            places.pop(entry.record.run, None)
+    return made
+
+
+class Departures:
+    """The runs in memory, as far as they are on their way out of it."""
+
+    def __init__(self) -> None:
+        self.places: dict[str, array[int]] = {}
+        """Where the entries of each run in memory lie."""
+        self.finishing: dict[str, Run] = {}
+        """Runs that have left the state and whose last record is not durable yet."""
+
+    def hold(self, state: State, records: Sequence[AnyRecord]) -> Mapping[str, Run]:
+        """The runs that `records`, which are not folded yet, end or discard."""
+        held: dict[str, Run] | None = None
+        for record in records:
+            if type(record) in _HELD:
+                held = held if held is not None else {}
+                held[_run_of(record)] = state.runs[_run_of(record)]
+        return held if held is not None else _NO_RUNS
+
+    def folded(self, state: State, held: Mapping[str, Run]) -> None:
+        """The records are folded: what has left the state is to be found here."""
+        for run in held.values():
+            if run.id not in state.runs:
+                self.finishing[run.id] = run
+
+    def durable(
+        self,
+        state: State,
+        entries: Sequence[Entry],
+        places: Iterator[int],
+        held: Mapping[str, Run],
+        sink: HistorySink,
+    ) -> list[Entry]:
+        """`entries` are durable, at `places`: tell the history who has finished. Returns those by
+        which runs leave memory, for `depart` once replies and effects are out."""
+        departing = []
+        for entry in entries:
+            _note_place(self.places, entry, next(places))
+            if type(entry.record) in _DEPARTS:
+                departing.append(entry)
+        for entry in departing:
+            run = held.get(_run_of(entry.record))
+            if run is None:
+                continue
+            if type(entry.record) in _ENDS:
+                self.finishing.pop(run.id, None)
+                sink.finished(run, self._row(state, run, entry.seq))
+            elif self.finishing.get(run.id) is run:  # and not what became of it since
+                del self.finishing[run.id]
+        return departing
+
+    def depart(self, state: State, departing: Sequence[Entry], sink: HistorySink) -> None:
+        """Forget what has left memory for good, and tell the history the rest of its records."""
+        for entry in departing:
+            record = entry.record
+            run_id = _run_of(record)
+            if isinstance(record, RunRemoved):
+                self.places.pop(run_id, None)
+                sink.removed(run_id)
+            elif type(record) in _LENGTHENS and run_id not in state.runs and run_id in self.places:
+                # The handler of a cancelled run has stopped, or a failed run was discarded.
+                sink.lengthened(run_id, self.places.pop(run_id))
+
+    def _row(self, state: State, run: Run, seq: int) -> RunRow:
+        """The history row of a run that the record `seq` finished; its places leave memory unless
+        it stays."""
+        stays = run.id in state.runs
+        places = self.places[run.id] if stays else self.places.pop(run.id)
+        return row_of(run, seq, array("q", places))
+
+
+def _run_of(record: AnyRecord) -> str:
+    """Whose record it is, of a record by which runs depart."""
+    run: str = record.run  # type: ignore[union-attr,assignment]  # which all of `_DEPARTS` name
+    return run
+
+
+def _note_place(places: dict[str, array[int]], entry: Entry, place: int) -> None:
+    run = getattr(entry.record, "run", None)
+    if run is not None:
+        found = places.get(run)
+        if found is None:
+            found = places[run] = array("q")
+        found.append(place)

@@ -1,0 +1,59 @@
+"""`run.wait`: clients that wait for a run to finish."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import NamedTuple
+
+from stackshiftd.core.state.state import Run
+from stackshiftd.core.why import shown_status
+from stackshiftd.shell.methods.waiters import Wait, Waiters
+from stackshiftd.shell.params import Answer
+from stackshiftd.shell.views.run import View
+
+
+class _RunWait(NamedTuple):
+    wait: Wait
+    full: bool
+    """Is the answer to be the whole run object?"""
+
+
+class RunWaits:
+    """Answers each wait once: when its run has finished, or when its time has passed."""
+
+    def __init__(self, view: View, waiters: Waiters) -> None:
+        self._view = view
+        self._waiters = waiters
+        self._by_run: dict[str, set[_RunWait]] = {}
+        self._loop = asyncio.get_running_loop()
+
+    def add(
+        self, run: Run, timeout_ms: int | None, full: bool, answer: Answer, owner: object
+    ) -> None:
+        """Answer `owner` with how `run` has ended when it has (`full`: the whole run object); after
+        `timeout_ms` say that it has not. Raises `Busy` for too many waits at a time."""
+        wait = self._waiters.open("run.wait", owner, answer, lambda: self._drop(run.id, run_wait))
+        run_wait = _RunWait(wait, full)
+        self._by_run.setdefault(run.id, set()).add(run_wait)
+        if timeout_ms is not None:
+            self._loop.call_later(timeout_ms / 1000, self._time_out, run, run_wait)
+
+    def finished(self, run: Run) -> None:
+        """The run has finished, durably."""
+        for wait, full in self._by_run.pop(run.id, ()):
+            self._waiters.close(wait)
+            wait.answer(self._view.of_run(run) if full else self._view.outcome(run))
+
+    def _time_out(self, run: Run, run_wait: _RunWait) -> None:
+        if run_wait.wait.is_open:
+            self._drop(run.id, run_wait)
+            self._waiters.close(run_wait.wait)
+            run_wait.wait.answer(
+                {"timed_out": True, "run": run.id, "status": shown_status(run).value}
+            )
+
+    def _drop(self, run: str, run_wait: _RunWait) -> None:
+        waits = self._by_run.get(run, set())
+        waits.discard(run_wait)
+        if not waits:
+            self._by_run.pop(run, None)

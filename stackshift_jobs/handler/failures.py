@@ -1,0 +1,175 @@
+"""What an exception means for a step, an attempt or a module, and how it is put on record.
+
+`Failure.of` takes any exception whatever: one whose text cannot be made or is not UTF-8, one with
+causes and notes, a group of groups. An exception that could not be recorded would leave its run
+running for ever, so nothing here raises.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple
+
+from stackshift_jobs.errors import (
+    InsideHandler,
+    NonRetryable,
+    PayloadRefused,
+    StackshiftError,
+    StepFailed,
+    Usage,
+)
+from stackshift_jobs.retry import RetryAfter
+from stackshift_jobs.values.text import readable
+
+MAX_TRACEBACK: Final = 8192
+MAX_MESSAGE: Final = 4096
+MAX_PARTS: Final = 100
+"""Exceptions of a group that are looked at; those beyond it only count as parts."""
+_NAMED_PARTS: Final = 5
+_FINAL: Final = (NonRetryable, PayloadRefused, Usage, InsideHandler)
+_OURS: Final = ("stackshift_jobs", "stackshiftd")
+
+
+class Escaped(Exception):
+    """Carries what is not an `Exception` (`SystemExit`, `KeyboardInterrupt`, …) or what Python does
+    not let pass through a future (`StopIteration`) from the function that raised it to its record.
+    """
+
+    def __init__(self, original: BaseException) -> None:
+        super().__init__(type(original).__name__)
+        self.original = original
+
+
+class Failure(NamedTuple):
+    """An exception as it is recorded. `retryable` is false if trying again would not help,
+    `retry_after_ms` is the delay that it asks for, and `steps` are the steps that failed."""
+
+    type: str
+    message: str
+    traceback: str
+    retryable: bool
+    retry_after_ms: int | None
+    steps: tuple[str, ...]
+
+    @classmethod
+    def of(cls, error: BaseException) -> Failure:
+        """What `error` means. The parts of a group count each: one that is final makes all of it
+        final, the longest delay that one asks for counts, and each failed step is tried again. A
+        group of one means what its part means."""
+        error = original(error)
+        parts = list(_parts(error))
+        shown = parts[0] if len(parts) == 1 else error
+        delays = [delay for part in parts if (delay := _delay_ms(part)) is not None]
+        steps = [step for part in parts if (step := _step_of(part)) is not None]
+        return cls(
+            type=_type_of(shown),
+            message=_message_of(shown, parts),
+            traceback=_traceback_of(shown, error),
+            retryable=all(map(_is_retryable, parts)),
+            retry_after_ms=max(delays, default=None),
+            steps=tuple(dict.fromkeys(steps)),
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """`{type, message, traceback, retryable}`."""
+        return {
+            "type": self.type,
+            "message": self.message,
+            "traceback": self.traceback,
+            "retryable": self.retryable,
+        }
+
+
+def original(error: BaseException) -> BaseException:
+    """The exception that was raised, if `error` carries it."""
+    return error.original if isinstance(error, Escaped) else error
+
+
+def _parts(error: BaseException) -> Iterator[BaseException]:
+    """The exceptions in a group, however deep; of another exception, itself."""
+    left = [error]
+    found = 0
+    while left and found < MAX_PARTS:
+        part = original(left.pop())
+        if isinstance(part, BaseExceptionGroup):
+            left.extend(reversed(part.exceptions))
+        else:
+            found += 1
+            yield part
+
+
+def _is_retryable(error: BaseException) -> bool:
+    if isinstance(error, StepFailed):
+        return error.retryable
+    refused = isinstance(error, StackshiftError) and error.fields.get("final")
+    return not refused and not isinstance(error, _FINAL)
+
+
+def _delay_ms(error: BaseException) -> int | None:
+    asked = error if isinstance(error, RetryAfter) else error.__cause__
+    return asked.delay_ms if isinstance(asked, RetryAfter) else None
+
+
+def _step_of(error: BaseException) -> str | None:
+    if isinstance(error, StepFailed):
+        return error.step
+    step = error.fields.get("step") if isinstance(error, StackshiftError) else None
+    return step if isinstance(step, str) else None
+
+
+def _type_of(error: BaseException) -> str:
+    return readable(error.type if isinstance(error, StepFailed) else type(error).__name__)
+
+
+def _message_of(error: BaseException, parts: list[BaseException]) -> str:
+    if isinstance(error, BaseExceptionGroup):
+        named = [f"{_type_of(part)}: {_text_of(part)}" for part in parts[:_NAMED_PARTS]]
+        more = ["…"] if len(parts) > _NAMED_PARTS else []
+        count = f"over {MAX_PARTS - 1}" if len(parts) == MAX_PARTS else str(len(parts))
+        return f"{count} errors: {'; '.join([*named, *more])}"[:MAX_MESSAGE]
+    return _text_of(error)
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        text = error.message if isinstance(error, StepFailed) else str(error)
+        return readable(text)[:MAX_MESSAGE]
+    except Exception as bad:
+        # It is the text that is missing; what happened is known by the type.
+        return f"({type(bad).__name__} in {type(error).__name__}.__str__)"
+
+
+def _traceback_of(shown: BaseException, error: BaseException) -> str:
+    """The frames of the user's code; with a cause, notes or parts, all of these as Python prints
+    them."""
+    if isinstance(shown, StepFailed):
+        return readable(shown.traceback)[-MAX_TRACEBACK:]
+    try:
+        whole = traceback.TracebackException.from_exception(error)
+        is_plain = not (
+            isinstance(error, BaseExceptionGroup)
+            or whole.__cause__
+            or (whole.__context__ and not whole.__suppress_context__)
+            or getattr(error, "__notes__", None)
+        )
+        _keep_users_frames(whole)
+        lines = traceback.format_list(whole.stack) if is_plain else list(whole.format())
+        return readable("".join(lines))[-MAX_TRACEBACK:]
+    except Exception:
+        return ""
+
+
+def _keep_users_frames(error: traceback.TracebackException) -> None:
+    """Leave frames of our own out, of causes and parts too."""
+    left = [error]
+    seen: set[int] = set()
+    while left:
+        each = left.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        users = [f for f in each.stack if not any(name in f.filename for name in _OURS)]
+        each.stack = traceback.StackSummary.from_list(users or list(each.stack))
+        left += [e for e in (each.__cause__, each.__context__) if e is not None]
+        left += getattr(each, "exceptions", None) or []

@@ -1,0 +1,115 @@
+"""What is read from a run's records agrees with their fold, over random histories of the core.
+
+Four places say what records mean: the fold, rows of the history, the steps of `runs show`, and the
+timeline that the command line draws. The last three know less than the fold, and must never say
+anything else.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+from hypothesis import HealthCheck, settings
+
+from core.histories.test_histories import LONG, Histories
+from history.test_rows import facts, live_rows, rows_of
+from stackshift_cli.timeline.build import build
+from stackshiftd.core import records as r
+from stackshiftd.core.state.state import PENDING, Call, CallKind, Phase, Run, Status
+from stackshiftd.shell.views.lookup import ended_by
+from stackshiftd.shell.views.steps import KINDS, Steps
+
+_STATUS: Final = {
+    Phase.OPEN: "running",
+    Phase.WAITING: "waiting",
+    Phase.RETRYING: "retrying",
+    Phase.COMPLETED: "completed",
+    Phase.FAILED: "failed",
+    Phase.RELEASED: "completed",
+    Phase.GONE: "completed",
+}
+_KIND: Final = {
+    CallKind.RUN: "run",
+    CallKind.VALUE: "value",
+    CallKind.SLEEP: "sleep",
+    CallKind.START: "start",
+    CallKind.CHILD: "call",
+    CallKind.EVENT: "event",
+    CallKind.LOCK: "lock",
+}
+
+
+def status_of(call: Call) -> str:
+    """How a recorded call is shown."""
+    if call.kind is CallKind.CHILD and call.child_status in ("failed", "cancelled"):
+        return call.child_status
+    return _STATUS[call.phase]
+
+
+class Projections(Histories):
+    """The histories of the core, read in all four ways at their end."""
+
+    def check_replay(self) -> None:
+        super().check_replay()
+        entries = self.story.entries
+        assert {run: facts(row) for run, row in rows_of(entries).items()} == {
+            run: facts(row) for run, row in live_rows(entries).items()
+        }
+        for run in self.story.state.runs.values():
+            if run.forked_from is None:
+                own = [e for e in entries if getattr(e.record, "run", None) == run.id]
+                self.check_steps(run, own)
+                self.check_timeline(run, own)
+                self.check_end(run, own)
+
+    def check_steps(self, run: Run, own: list[r.Entry]) -> None:
+        steps = Steps()
+        for entry in own:
+            steps.add(entry)
+        for name, call in run.calls.items():
+            step = steps.by_name[name]
+            expected = status_of(call)
+            if run.status is Status.CANCELLED and call.phase in (*PENDING, Phase.OPEN):
+                expected = "cancelled"
+            assert step["status"] == expected, (name, call)
+            assert step["kind"] == _KIND[call.kind]
+            assert step["kind"] in KINDS
+        starts = [e for e in own if isinstance(e.record, r.AttemptStarted)]
+        assert [attempt["number"] for attempt in steps.attempts] == [
+            e.record.attempt for e in starts if isinstance(e.record, r.AttemptStarted)
+        ]
+        open_attempts = [each for each in steps.attempts if each["outcome"] is None]
+        assert len(open_attempts) <= 1
+        if run.finished:
+            assert open_attempts == []
+
+    def check_timeline(self, run: Run, own: list[r.Entry]) -> None:
+        timeline = [json.loads(r.entry_json(entry)) for entry in own]
+        shown: dict[str, Any] = {"id": run.id, "status": run.status, "timeline": timeline}
+        rows = {row.key: row for row in build(shown, self.story.now_us).rows}
+        for name, call in run.calls.items():
+            if call.kind is CallKind.VALUE:
+                assert name not in rows
+            elif call.phase is Phase.OPEN and run.status is not Status.RUNNING:
+                # Cut off with its attempt: drawn as failed until it runs again.
+                assert rows[name].status in ("failed", "retrying", "running")
+            elif not run.finished:
+                assert rows[name].status == status_of(call), (name, call)
+
+    def check_end(self, run: Run, own: list[r.Entry]) -> None:
+        end = ended_by(own)
+        if run.finished:
+            assert end is not None
+            assert (end.status, end.error) == (run.status.value, run.error)
+
+
+TestProjections = Projections.TestCase
+TestProjections.settings = settings(
+    max_examples=200 if LONG else 40,
+    stateful_step_count=60,
+    derandomize=not LONG,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)

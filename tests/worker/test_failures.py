@@ -1,0 +1,384 @@
+"""Whatever a handler or a step raises is recorded, and ends only what it belongs to."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import sys
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from stackshift_jobs import (
+    AsyncJobContext,
+    ChildFailed,
+    JobContext,
+    NonRetryable,
+    Retry,
+    RetryAfter,
+    StepFailed,
+)
+from stackshift_jobs.testing import Stackshift
+
+THRICE = Retry(max_attempts=3, backoff="1s", jitter=0)
+ONCE = Retry(max_attempts=1)
+NOT_UTF8 = os.fsdecode(b"caf\xe9.csv")
+"""A file name that is not UTF-8, as `os.listdir` gives it."""
+
+
+class Flaky:
+    """A function that fails at its first call, and counts its calls by name."""
+
+    def __init__(self) -> None:
+        self.calls: Counter[str] = Counter()
+
+    def __call__(self, name: str) -> str:
+        self.calls[name] += 1
+        if self.calls[name] == 1:
+            raise ConnectionError(f"{name} is down for a moment")
+        return f"{name} is up"
+
+
+class Textless(Exception):
+    """Its text cannot be made."""
+
+    def __str__(self) -> str:
+        return None  # type: ignore[return-value]  # that is the point
+
+
+class Endless(Exception):
+    """Its text is far over any limit."""
+
+    def __str__(self) -> str:
+        return "x" * 10_000_000
+
+
+# --- Groups --------------------------------------------------------------------------------
+
+
+def test_failed_steps_of_a_task_group_are_tried_again_by_the_next_attempt(
+    stackshift: Stackshift,
+) -> None:
+    """As with `gather`: they were never tried again, since the group hid them."""
+    flaky = Flaky()
+
+    @stackshift.job("group", retry=THRICE)
+    async def group(ctx: AsyncJobContext[Any]) -> Any:
+        async with asyncio.TaskGroup() as tasks:
+            made = [tasks.create_task(ctx.step.run(name, flaky, name)) for name in ("a", "b")]
+        return [task.result() for task in made]
+
+    run = stackshift.start(group)
+    stackshift.advance("1m")
+    assert run.result == ["a is up", "b is up"]
+    assert run.attempt == 2
+    assert flaky.calls["a"] <= 2
+
+
+def test_group_of_one_is_recorded_as_its_part(stackshift: Stackshift) -> None:
+    """The original's type, message and place, as `gather` would give."""
+
+    def fetch() -> None:
+        raise ConnectionError("down")
+
+    @stackshift.job("group", retry=ONCE)
+    async def group(ctx: AsyncJobContext[Any]) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(ctx.step.run("fetch", fetch))
+
+    run = stackshift.start(group)
+    assert run.error is not None
+    assert (run.error["type"], run.error["message"]) == ("ConnectionError", "down")
+    assert "fetch" in run.error["traceback"]
+
+
+def test_group_of_several_names_its_parts(stackshift: Stackshift) -> None:
+    """In a message for people, and with the traceback of each."""
+
+    @stackshift.job("several", retry=ONCE)
+    def several(ctx: JobContext[Any]) -> None:
+        raise ExceptionGroup("all at once", [ValueError("no v"), OSError("no o")])
+
+    run = stackshift.start(several)
+    assert run.error is not None
+    assert run.error["type"] == "ExceptionGroup"
+    assert run.error["message"] == "2 errors: ValueError: no v; OSError: no o"
+    assert "ValueError: no v" in run.error["traceback"]
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_part_that_is_final_makes_the_group_final(stackshift: Stackshift, nested: bool) -> None:
+    """Another attempt would be refused, too."""
+
+    @stackshift.job("charges", retry=THRICE)
+    def charges(ctx: JobContext[Any]) -> None:
+        group = ExceptionGroup("g", [OSError("o"), NonRetryable("the card was refused")])
+        raise ExceptionGroup("outer", [group]) if nested else group
+
+    run = stackshift.start(charges)
+    assert (run.status, run.attempt) == ("failed", 1)
+
+
+def test_delay_that_a_part_asks_for_is_kept(stackshift: Stackshift) -> None:
+    """`RetryAfter` in a group was ignored."""
+
+    @stackshift.job("later", retry=THRICE)
+    def later(ctx: JobContext[Any]) -> str:
+        if ctx.attempt == 1:
+            raise ExceptionGroup("g", [RetryAfter("30s"), RetryAfter("10s"), OSError("o")])
+        return "done"
+
+    run = stackshift.start(later)
+    stackshift.advance("29s")
+    assert run.status == "retrying"
+    stackshift.advance("1s")
+    assert run.result == "done"
+
+
+def test_child_that_failed_in_a_group_is_not_called_again(stackshift: Stackshift) -> None:
+    """A failed child is not retried if uncaught, in a group either."""
+
+    @stackshift.job("child", retry=ONCE)
+    def child(ctx: JobContext[Any]) -> None:
+        raise ValueError("no")
+
+    @stackshift.job("parent", retry=THRICE)
+    async def parent(ctx: AsyncJobContext[Any]) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(ctx.step.call("child"))
+
+    run = stackshift.start(parent)
+    assert (run.status, run.attempt) == ("failed", 1)
+    assert run.error is not None
+    assert run.error["type"] == ChildFailed.__name__
+
+
+def test_group_that_a_step_raises_is_the_steps_failure(stackshift: Stackshift) -> None:
+    """With its parts in the message, and final if one of them is."""
+
+    def act() -> None:
+        raise ExceptionGroup("g", [NonRetryable("never"), OSError("o")])
+
+    @stackshift.job("acts", retry=ONCE)
+    def acts(ctx: JobContext[Any]) -> str:
+        try:
+            ctx.step.run("act", act, retry=THRICE)
+        except StepFailed as failed:
+            return failed.message
+        return "done"
+
+    run = stackshift.start(acts)
+    assert run.result == "2 errors: NonRetryable: never; OSError: o"
+    assert run.steps["act"].attempts == 1
+
+
+# --- Texts ---------------------------------------------------------------------------------
+
+ODD: dict[str, Callable[[], BaseException]] = {
+    "not UTF-8": lambda: ValueError(f"cannot read {NOT_UTF8}"),
+    "no text": Textless,
+    "endless": Endless,
+    "not UTF-8, final": lambda: NonRetryable(f"no such file: {NOT_UTF8}"),
+    "endless part": lambda: ExceptionGroup("g", [Endless(), Endless()]),
+    "odd group": lambda: ExceptionGroup(NOT_UTF8, [Textless(), ValueError(NOT_UTF8)]),
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("kind", ["def", "async def"])
+@pytest.mark.parametrize("place", ["handler", "step"])
+def test_error_with_any_text_is_recorded(
+    stackshift: Stackshift, odd: str, kind: str, place: str
+) -> None:
+    """Its run was running for ever, with a slot gone, since its end could not be reported."""
+
+    def fail() -> None:
+        raise ODD[odd]()
+
+    def handler(ctx: JobContext[Any]) -> Any:
+        return fail() if place == "handler" else ctx.step.run("fail", fail)
+
+    async def looped(ctx: AsyncJobContext[Any]) -> Any:
+        return fail() if place == "handler" else await ctx.step.run("fail", fail)
+
+    chosen: Callable[[Any], Any] = handler if kind == "def" else looped
+    run = stackshift.start(stackshift.job("odd", retry=ONCE)(chosen))
+    assert run.status == "failed"
+    assert run.error is not None
+    assert run.error["type"] == type(ODD[odd]()).__name__
+    assert len(run.error["message"]) <= 4096
+    run.error["message"].encode("utf-8")
+
+
+def test_text_that_is_not_utf8_is_escaped(stackshift: Stackshift) -> None:
+    """As the journal and the terminal do it."""
+
+    @stackshift.job("odd", retry=ONCE)
+    def odd(ctx: JobContext[Any]) -> str:
+        def read() -> None:
+            raise NonRetryable(f"no such file: {NOT_UTF8}")
+
+        ctx.progress(1, message=NOT_UTF8)
+        try:
+            ctx.step.run("read", read)
+        except StepFailed as failed:
+            return failed.message
+        return ""
+
+    assert stackshift.start(odd).result == "no such file: caf\\udce9.csv"
+
+
+def test_causes_and_notes_are_in_the_traceback(stackshift: Stackshift) -> None:
+    """What a person needs to find the reason."""
+
+    @stackshift.job("explains", retry=ONCE)
+    def explains(ctx: JobContext[Any]) -> None:
+        try:
+            dict[str, int]()["missing"]
+        except KeyError as why:
+            error = ValueError("no price")
+            error.add_note("for the product p7")
+            raise error from why
+
+    run = stackshift.start(explains)
+    assert run.error is not None
+    traceback = run.error["traceback"]
+    assert "KeyError: 'missing'" in traceback
+    assert "for the product p7" in traceback
+    assert "direct cause" in traceback
+    assert "stackshiftd" not in traceback
+
+
+# --- What is not an Exception ---------------------------------------------------------------
+
+
+def leave() -> None:
+    sys.exit(2)
+
+
+async def leave_async() -> None:
+    sys.exit(2)
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def cancel() -> None:
+    raise asyncio.CancelledError("as the library said")
+
+
+async def cancel_async() -> None:
+    raise asyncio.CancelledError("as the library said")
+
+
+def find() -> int:
+    return next(row for row in [1, 2, 3] if row > 5)
+
+
+ESCAPING: dict[str, tuple[Callable[[], Any], str]] = {
+    "exit": (leave, "SystemExit"),
+    "async exit": (leave_async, "SystemExit"),
+    "interrupt": (interrupt, "KeyboardInterrupt"),
+    "cancelled": (cancel, "CancelledError"),
+    "async cancelled": (cancel_async, "CancelledError"),
+    "stop iteration": (find, "StopIteration"),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        (name, kind)
+        for name in ESCAPING
+        for kind in ("def", "async def")
+        if kind == "async def" or not name.startswith("async")
+    ],
+)
+@pytest.mark.parametrize("mapped", [False, True])
+def test_what_a_step_raises_is_its_failure_and_is_tried_again(
+    stackshift: Stackshift, name: str, kind: str, mapped: bool
+) -> None:
+    """`SystemExit` and its like were neither recorded nor retried; in an `async def` handler they
+    ended the worker, and `StopIteration` hung the run."""
+    act, error = ESCAPING[name]
+    tries: list[int] = []
+
+    def counted(*_: int) -> Any:
+        tries.append(1)
+        return act()
+
+    async def counted_async(*_: int) -> Any:
+        tries.append(1)
+        return await act()
+
+    fn: Callable[..., Any] = counted_async if inspect.iscoroutinefunction(act) else counted
+
+    def handler(ctx: JobContext[Any]) -> str:
+        try:
+            if mapped:
+                ctx.step.map("act", fn, [1], retry=THRICE)
+            else:
+                ctx.step.run("act", fn, retry=THRICE)
+        except StepFailed as failed:
+            return failed.type
+        return "done"
+
+    async def looped(ctx: AsyncJobContext[Any]) -> str:
+        call: Awaitable[Any] = (
+            ctx.step.map("act", fn, [1], retry=THRICE)
+            if mapped
+            else ctx.step.run("act", fn, retry=THRICE)
+        )
+        try:
+            await call
+        except StepFailed as failed:
+            return failed.type
+        return "done"
+
+    chosen: Callable[[Any], Any] = handler if kind == "def" else looped
+    run = stackshift.start(stackshift.job("acts", retry=ONCE)(chosen))
+    stackshift.advance("1m")
+    assert run.result == error
+    assert len(tries) == 3
+
+
+@pytest.mark.parametrize("act", [leave, interrupt])
+@pytest.mark.parametrize("kind", ["def", "async def", "task"])
+def test_handler_that_exits_fails_alone(
+    stackshift: Stackshift, act: Callable[[], None], kind: str
+) -> None:
+    """The worker and its other runs go on: their steps happen once."""
+    mails: list[str] = []
+
+    @stackshift.job("bystander")
+    async def bystander(ctx: AsyncJobContext[Any]) -> str:
+        await ctx.step.run("mail", mails.append, "sent")
+        await ctx.step.sleep("rest", "1h")
+        return "done"
+
+    def handler(ctx: JobContext[Any]) -> None:
+        act()
+
+    async def looped(ctx: AsyncJobContext[Any]) -> None:
+        act()
+
+    async def in_task(ctx: AsyncJobContext[Any]) -> None:
+        async def inner() -> None:
+            act()
+
+        await asyncio.create_task(inner())
+
+    kinds: dict[str, Callable[[Any], Any]] = {"def": handler, "async def": looped, "task": in_task}
+    chosen = kinds[kind]
+    other = stackshift.start(bystander)
+    run = stackshift.start(stackshift.job("exits", retry=ONCE)(chosen))
+    stackshift.advance("1h")
+    assert run.status == "failed"
+    assert run.error is not None
+    assert run.error["type"] in ("SystemExit", "KeyboardInterrupt")
+    assert other.result == "done"
+    assert mails == ["sent"]
