@@ -217,6 +217,7 @@ def blocking_latencies(path: str, job: str, runs: int) -> list[float]:
 
 @contextmanager
 def running(project: Project) -> Iterator[Project]:
+    """The project with a daemon, which is stopped in the end."""
     project.start()
     try:
         yield project

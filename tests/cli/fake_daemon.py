@@ -369,7 +369,7 @@ class FakeDaemon(FakeState):
         after = params["after"] + len(page)
         return {"lines": page, "next": after, "finished": run["status"] in FINISHED}
 
-    def on_job_list(self, params: dict[str, Any]) -> Any:
+    def on_job_list(self, _params: dict[str, Any]) -> Any:
         """`job.list`: the job hello."""
         return {"jobs": [json.loads(_JOB)], "failed_modules": []}
 
@@ -423,7 +423,7 @@ class FakeDaemon(FakeState):
         run = self.add(run_object(len(self.runs) + 1, job=found["job"], status="queued"))
         return {"id": run["id"], "job": found["job"]}
 
-    def on_daemon_status(self, params: dict[str, Any]) -> Any:
+    def on_daemon_status(self, _params: dict[str, Any]) -> Any:
         """`daemon.status`: the same numbers always."""
         return json.loads(_STATUS) | {"pid": self.pid}
 

@@ -196,7 +196,7 @@ def test_full_disk_ends_a_batch_with_the_first_line_that_was_not_started(
     try:
         first = batch(project).give(text(MIXED, 1, 1000))
         ids = first.ids(at_least=1000)
-        disk.fault = lambda call, data: ENOSPC if call == "pwrite" else None
+        disk.fault = lambda call, _data: ENOSPC if call == "pwrite" else None
         with suppress(BrokenPipeError):  # it need not read to the end
             first.give(text(MIXED, 1001), all=True)
         assert first.ended() == 75
@@ -204,7 +204,7 @@ def test_full_disk_ends_a_batch_with_the_first_line_that_was_not_started(
         error = first.said().splitlines()[0]
         assert error.startswith("error[disk_full]: ")
         assert "; lines 1001-" in error and "not started" in error
-        disk.fault = lambda call, data: None
+        disk.fault = lambda _call, _data: None
         wait_until(
             lambda: project.call("daemon.status")["mode"] == "serving", "room on the disk again"
         )

@@ -47,12 +47,12 @@ def test_a_child_is_waited_for_though_the_disk_was_full(make_project: Make, job:
         other = project.finish(project.begin("child"))["id"]
         run = project.begin(job, {"run": other})
         project.at("call")
-        disk.fault = lambda call, data: ENOSPC if call == "pwrite" else None
+        disk.fault = lambda call, _data: ENOSPC if call == "pwrite" else None
         project.open("call")
         wait_until(
             lambda: project.call("daemon.status")["mode"] == "read_only", "the daemon to notice"
         )
-        disk.fault = lambda call, data: None
+        disk.fault = lambda _call, _data: None
         seen = project.finish(run)
         assert (seen["status"], seen["result"]) == ("completed", "child's")
         assert "attempt.failed" not in kinds(seen)
@@ -69,14 +69,14 @@ def test_a_refusal_of_a_call_that_waited_for_room_reaches_its_handler(make_proje
         project.finish(project.begin("child", {"n": 2}, idempotency_key="k"))
         run = project.begin("conflicts")
         project.at("call")
-        disk.fault = lambda call, data: ENOSPC if call == "pwrite" else None
+        disk.fault = lambda call, _data: ENOSPC if call == "pwrite" else None
         with pytest.raises(DiskFull):
             project.begin("child")
         wait_until(
             lambda: project.call("daemon.status")["mode"] == "read_only", "the daemon to notice"
         )
         project.open("call")
-        disk.fault = lambda call, data: None
+        disk.fault = lambda _call, _data: None
         seen = project.finish(run)
         assert seen["status"] == "failed"
         assert "idempotency key" in seen["error"]["message"]

@@ -28,7 +28,7 @@ def test_handler_that_ends_while_its_cancellation_is_on_its_way_loses_no_record(
         assert daemon._daemon is not None
         runs = daemon._daemon.engine
 
-        def slow(call: str, data: bytes) -> None:
+        def slow(_call: str, data: bytes) -> None:
             if b'"run.cancelled"' in data:
                 project.open("step")
                 wait_until(lambda: run not in runs.state.runs, "the handler to have ended")

@@ -36,12 +36,12 @@ def test_what_found_no_room_did_not_happen(make_project: Make, method: str) -> N
     try:
         run = project.finish(project.begin("fails"))["id"]
         before = project.get(run)
-        disk.fault = lambda call, data: ENOSPC if call == "pwrite" else None
+        disk.fault = lambda call, _data: ENOSPC if call == "pwrite" else None
         with pytest.raises(DiskFull):
             project.call(method, runs=[run])
         assert project.get(run) == before
         assert project.call("dead.count")["count"] == 1
-        disk.fault = lambda call, data: None
+        disk.fault = lambda _call, _data: None
         wait_until(lambda: project.call("daemon.status")["mode"] == "serving", "room")
         assert project.call(method, all=True)["results"] == [{"id": run}]
         wanted = "run.discarded" if method == "dead.discard" else "run.retried"
@@ -57,10 +57,10 @@ def test_all_of_a_page_found_no_room_or_none(make_project: Make) -> None:
     daemon = InsideDaemon(project, fs=disk)
     try:
         runs = [project.finish(project.begin("fails"))["id"] for _ in range(20)]
-        disk.fault = lambda call, data: ENOSPC if call == "pwrite" else None
+        disk.fault = lambda call, _data: ENOSPC if call == "pwrite" else None
         with pytest.raises(DiskFull):
             project.call("dead.discard", all=True)
-        disk.fault = lambda call, data: None
+        disk.fault = lambda _call, _data: None
         wait_until(lambda: project.call("daemon.status")["mode"] == "serving", "room")
         listed = project.call("run.list", dead=True)["runs"]
         assert [run["id"] for run in listed] == runs[::-1]

@@ -46,11 +46,11 @@ def naps(ctx):
 """
 
 
-def full(call: str, data: bytes) -> int | None:
+def full(call: str, _data: bytes) -> int | None:
     return ENOSPC if call == "pwrite" else None
 
 
-def works(call: str, data: bytes) -> int | None:
+def works(_call: str, _data: bytes) -> int | None:
     return None
 
 
@@ -160,7 +160,7 @@ def test_what_a_killed_daemon_left_executing_goes_on_though_the_disk_was_full_at
     project.kill()
     disk = FaultyFileSystem()
 
-    def full_after_the_claim(call: str, data: bytes) -> int | None:
+    def full_after_the_claim(_call: str, data: bytes) -> int | None:
         return ENOSPC if b'"attempt.lost"' in data else None
 
     disk.fault = full_after_the_claim
@@ -197,7 +197,7 @@ def test_nothing_is_acknowledged_after_a_failed_write_or_sync(
     disk = FaultyFileSystem()
     daemon = InsideDaemon(project, fs=disk)
     done = [project.finish(project.begin("quick"))["id"] for _ in range(3)]
-    disk.fault = lambda name, data: EIO if name == call else None
+    disk.fault = lambda name, _data: EIO if name == call else None
     with pytest.raises(DaemonUnavailable):
         project.begin("quick")
     raised = daemon.ended()

@@ -214,6 +214,7 @@ def test_rows_that_the_disk_refused_are_written_later(tmp_path: Path) -> None:
         write = history.write
 
         def full(rows: dict[str, RunRow | None], covered_seq: int) -> None:
+            del rows, covered_seq
             raise sqlite3.OperationalError("database or disk is full")
 
         history.write = full  # type: ignore[method-assign]

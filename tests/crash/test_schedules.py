@@ -109,7 +109,7 @@ def test_tick_that_finds_no_room_stays_due_until_there_is(make_project: Make, ho
     project.call("schedule.list")
     refused: list[str] = []
 
-    def full(call: str, data: bytes) -> int | None:
+    def full(call: str, _data: bytes) -> int | None:
         if call != "pwrite":
             return None
         refused.append(call)
@@ -129,7 +129,7 @@ def test_tick_that_finds_no_room_stays_due_until_there_is(make_project: Make, ho
         project.call("schedule.pause", job="nightly")
     [told] = project.call("schedule.list")["schedules"]
     assert (told["next_at"], told["last_run"]) == ("2026-11-22T09:00:00.000000Z", None)
-    fs.fault, fs.free = (lambda call, data: None), None
+    fs.fault, fs.free = (lambda _call, _data: None), None
     wait_until(project.witness, "the run of the tick")
     assert daemon.close() is None
     check_ticks(project)

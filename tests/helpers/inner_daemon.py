@@ -27,7 +27,7 @@ class FaultyFileSystem(RealFileSystem):
     an errno or None. `free` is what the disk says it has."""
 
     def __init__(self) -> None:
-        self.fault: Callable[[str, bytes], int | None] = lambda call, data: None
+        self.fault: Callable[[str, bytes], int | None] = lambda _call, _data: None
         self.free: int | None = None
 
     def _may_fail(self, call: str, data: bytes) -> None:

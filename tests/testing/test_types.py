@@ -13,18 +13,18 @@ def test_decorated_handler_keeps_its_type(stackshift: Stackshift) -> None:
     """With options and without, `def` and `async def`; a handler that is passed does, too."""
 
     @stackshift.job
-    def bare(ctx: JobContext[Any]) -> int:
+    def bare(_ctx: JobContext[Any]) -> int:
         return 1
 
     @stackshift.job("named", retry=Retry(max_attempts=1), schedule="@daily")
-    def named(ctx: JobContext[Any]) -> int:
+    def named(_ctx: JobContext[Any]) -> int:
         return 2
 
     @stackshift.job(queue="media")
-    async def awaits(ctx: AsyncJobContext[Any]) -> int:
+    async def awaits(_ctx: AsyncJobContext[Any]) -> int:
         return 3
 
-    passed = stackshift.job("passed", lambda ctx: 4)
+    passed = stackshift.job("passed", lambda _ctx: 4)
 
     async def checked(ctx: JobContext[Any], async_ctx: AsyncJobContext[Any]) -> None:
         assert_type(bare(ctx), int)

@@ -122,7 +122,7 @@ def test_group_of_several_names_its_parts(stackshift: Stackshift) -> None:
     """In a message for people, and with the traceback of each."""
 
     @stackshift.job("several", retry=ONCE)
-    def several(ctx: JobContext[Any]) -> None:
+    def several(_ctx: JobContext[Any]) -> None:
         raise ExceptionGroup("all at once", [ValueError("no v"), OSError("no o")])
 
     run = stackshift.start(several)
@@ -137,7 +137,7 @@ def test_part_that_is_final_makes_the_group_final(stackshift: Stackshift, nested
     """Another attempt would be refused, too."""
 
     @stackshift.job("charges", retry=THRICE)
-    def charges(ctx: JobContext[Any]) -> None:
+    def charges(_ctx: JobContext[Any]) -> None:
         group = ExceptionGroup("g", [OSError("o"), NonRetryable("the card was refused")])
         raise ExceptionGroup("outer", [group]) if nested else group
 
@@ -165,7 +165,7 @@ def test_child_that_failed_in_a_group_is_not_called_again(stackshift: Stackshift
     """A failed child is not retried if uncaught, in a group either."""
 
     @stackshift.job("child", retry=ONCE)
-    def child(ctx: JobContext[Any]) -> None:
+    def child(_ctx: JobContext[Any]) -> None:
         raise ValueError("no")
 
     @stackshift.job("parent", retry=THRICE)
@@ -258,7 +258,7 @@ def test_causes_and_notes_are_in_the_traceback(stackshift: Stackshift) -> None:
     """What a person needs to find the reason."""
 
     @stackshift.job("explains", retry=ONCE)
-    def explains(ctx: JobContext[Any]) -> None:
+    def explains(_ctx: JobContext[Any]) -> None:
         try:
             dict[str, int]()["missing"]
         except KeyError as why:
@@ -383,13 +383,13 @@ def test_handler_that_exits_fails_alone(
         await ctx.step.sleep("rest", "1h")
         return "done"
 
-    def handler(ctx: JobContext[Any]) -> None:
+    def handler(_ctx: JobContext[Any]) -> None:
         act()
 
-    async def looped(ctx: AsyncJobContext[Any]) -> None:
+    async def looped(_ctx: AsyncJobContext[Any]) -> None:
         act()
 
-    async def in_task(ctx: AsyncJobContext[Any]) -> None:
+    async def in_task(_ctx: AsyncJobContext[Any]) -> None:
         async def inner() -> None:
             act()
 

@@ -57,7 +57,8 @@ def test_signal_ends_a_command_that_is_stopped(
 
 
 @pytest.mark.parametrize("stop", ["STOP", "TSTP"])
-def test_continued_off_a_terminal_it_goes_on(shell: Shell, daemon: FakeDaemon, stop: str) -> None:
+@pytest.mark.usefixtures("daemon")
+def test_continued_off_a_terminal_it_goes_on(shell: Shell, stop: str) -> None:
     """What continues us continues the command."""
     text = f"echo first; kill -{stop} $$; echo then"
     process = shell.popen("state", "lock", "k", "--", "sh", "-c", text, start_new_session=True)

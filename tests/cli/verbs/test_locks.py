@@ -49,7 +49,8 @@ def test_lock_prints_its_token(shell: Shell, daemon: FakeDaemon) -> None:
     assert told.stderr == ""
 
 
-def test_unlock_gives_it_back(shell: Shell, daemon: FakeDaemon) -> None:
+@pytest.mark.usefixtures("daemon")
+def test_unlock_gives_it_back(shell: Shell) -> None:
     """By its token; one that nobody holds is exit 4, with another token exit 5."""
     shell("state", "lock", "k", "--ttl", "30s")
     told = shell("state", "unlock", "k", "--token", "6")
@@ -130,9 +131,8 @@ def test_mistakes_are_usage(shell: Shell, daemon: FakeDaemon, argv: list[str]) -
 
 @pytest.mark.parametrize("option", ["--ttl", "--wait"])
 @pytest.mark.parametrize("text", ["soon", "-1s", "20000d"])
-def test_duration_that_is_none_is_told_by_its_option(
-    shell: Shell, daemon: FakeDaemon, option: str, text: str
-) -> None:
+@pytest.mark.usefixtures("daemon")
+def test_duration_that_is_none_is_told_by_its_option(shell: Shell, option: str, text: str) -> None:
     """There may be several of them on a line."""
     told = shell("state", "lock", "k", f"{option}={text}", "--", "true")
     assert told.stderr.startswith(f"error[usage]: {option}: ")
@@ -224,7 +224,8 @@ def test_command_that_cannot_be_run_is_127_or_126(
     assert daemon.locks == {}
 
 
-def test_options_behind_the_dashes_are_the_commands(shell: Shell, daemon: FakeDaemon) -> None:
+@pytest.mark.usefixtures("daemon")
+def test_options_behind_the_dashes_are_the_commands(shell: Shell) -> None:
     """None of them is taken for ours."""
     told = shell("state", "lock", "k", "--", "echo", "--ttl", "1s", "--json", "--", "-h")
     assert told == ("--ttl 1s --json -- -h\n", "", 0)
@@ -260,9 +261,7 @@ def test_signal_that_ends_the_command_ends_what_it_started(
     assert daemon.locks == {}
 
 
-def test_lock_is_renewed_while_the_command_runs(
-    shell: Shell, daemon: FakeDaemon, project: Path
-) -> None:
+def test_lock_is_renewed_while_the_command_runs(shell: Shell, daemon: FakeDaemon) -> None:
     """At a third of its ttl, until the command has ended."""
     process = shell.popen_with_input("state", "lock", "k", "--ttl", "300ms", "--", "cat")
     daemon.wait_for("lock.extend", 3)
@@ -293,7 +292,7 @@ def test_lost_lock_ends_the_command_with_exit_5(
 
 
 def test_command_that_does_not_end_is_killed_after_a_grace(
-    shell: Shell, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+    shell: Shell, daemon: FakeDaemon
 ) -> None:
     """It must not go on beside the next holder."""
 
@@ -384,7 +383,8 @@ def test_daemon_that_cannot_record_for_a_moment_is_asked_again(
     assert told.stderr == "the lock could not be renewed yet: there is no room to record it\n" * 2
 
 
-def test_ignored_signals_stay_ignored(shell: Shell, daemon: FakeDaemon) -> None:
+@pytest.mark.usefixtures("daemon")
+def test_ignored_signals_stay_ignored(shell: Shell) -> None:
     """`nohup stackshift state lock … -- COMMAND` goes on after the terminal is closed."""
     inner = "echo ready; exec sleep 600"
     own = shlex.join(shell.command("state", "lock", "k", "--", "sh", "-c", inner))

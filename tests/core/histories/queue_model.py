@@ -258,7 +258,7 @@ class Model:
             case _:
                 self.see_of_run(entry)
 
-    def see_of_run(self, entry: r.Entry) -> None:
+    def see_of_run(self, entry: r.Entry) -> None:  # noqa: C901  # a case a record
         record = entry.record
         run = self.runs.get(getattr(record, "run", ""))
         if run is None:

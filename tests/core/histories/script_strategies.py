@@ -19,7 +19,7 @@ def _ops(chance: random.Random, depth: int, most: int, fails: bool = True) -> li
     return [_op(chance, depth, fails) for _ in range(chance.randint(1, most))]
 
 
-def _op(chance: random.Random, depth: int, fails: bool) -> Op:
+def _op(chance: random.Random, depth: int, fails: bool) -> Op:  # noqa: C901  # a case a verb
     at = chance.randrange(2)
     ttl_ms = chance.choice((None, None, *SPANS_MS))
     verbs = ["increment"] * 5 + ["set", "set", "get", "delete", "send", "send", "wait", "sleep"]
