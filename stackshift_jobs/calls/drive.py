@@ -1,6 +1,7 @@
-"""Sending the calls of a generator, one after the other: `calls.locks` has such generators.
+"""Making the calls that a generator yields, one after the other, such as those of `calls.locks`.
 
-Each result is sent into the generator, and each error thrown into it, after which it may ask again.
+Each result is sent into the generator, and each error is thrown into it; it may then yield another
+call.
 """
 
 from __future__ import annotations
@@ -12,52 +13,50 @@ from stackshift_jobs.calls.state import Call
 
 T = TypeVar("T")
 Calls = Generator[Call, Any, T]
-"""Yields calls, is sent their results, returns what they come to."""
+"""Yields calls, is sent their results, returns the overall result."""
 
 
 class Caller(Protocol):
-    """What sends a call and waits for its result: `Client` is one."""
+    """Makes calls and waits for their results: `Client` is one."""
 
-    def call(
-        self, method: str, params: Mapping[str, Any], *, timeout: float | None = None
-    ) -> Any: ...
+    def call(self, method: str, params: Mapping[str, Any]) -> Any:
+        """The result of `method`; raises the error that it is refused with."""
 
 
 class AsyncCaller(Protocol):
-    """The same, awaited: `AsyncClient` is one."""
+    """Like `Caller`, for asyncio: `AsyncClient` is one."""
 
-    async def call(
-        self, method: str, params: Mapping[str, Any], *, timeout: float | None = None
-    ) -> Any: ...
+    async def call(self, method: str, params: Mapping[str, Any]) -> Any:
+        """Like `Caller.call`, awaited."""
 
 
 def drive(calls: Calls[T], caller: Caller) -> T:
-    """Have `caller` send each of `calls`; what they come to."""
+    """Make each of `calls` by `caller`; returns what the generator returns."""
     try:
-        asked = next(calls)
+        call = next(calls)
         while True:
             try:
-                result = caller.call(*asked)
+                result = caller.call(*call)
             except Exception as bad:
-                asked = calls.throw(bad)
+                call = calls.throw(bad)
             else:
-                asked = calls.send(result)
+                call = calls.send(result)
     except StopIteration as done:
-        made: T = done.value
-        return made
+        value: T = done.value
+        return value
 
 
 async def drive_awaited(calls: Calls[T], caller: AsyncCaller) -> T:
-    """The same, awaited."""
+    """Like `drive`, awaited."""
     try:
-        asked = next(calls)
+        call = next(calls)
         while True:
             try:
-                result = await caller.call(*asked)
+                result = await caller.call(*call)
             except Exception as bad:
-                asked = calls.throw(bad)
+                call = calls.throw(bad)
             else:
-                asked = calls.send(result)
+                call = calls.send(result)
     except StopIteration as done:
-        made: T = done.value
-        return made
+        value: T = done.value
+        return value
