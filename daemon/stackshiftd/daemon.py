@@ -1,4 +1,4 @@
-"""The daemon: all parts put together, from recovery to a clean stop."""
+"""The daemon: puts all parts together, and runs them from recovery to a clean stop."""
 
 from __future__ import annotations
 
@@ -61,10 +61,10 @@ log = logging.getLogger("stackshiftd")
 
 
 class Daemon:
-    """One project's daemon, on a journal that is open. `serve` runs it until it is told to stop.
+    """One project's daemon, on a journal that is open. `serve` runs it until it is asked to stop.
 
-    What it takes from the world is handed in where a test has its own: the clock, the ids, how
-    workers are launched; `in_memory` leaves nothing on the disk.
+    A test can pass in its own clock, ids and launch of workers; `in_memory` leaves nothing on the
+    disk.
     """
 
     def __init__(
@@ -170,13 +170,16 @@ class Daemon:
     # --- engine.EffectSink -----------------------------------------------------------------
 
     def fill_slots(self) -> None:
+        """Submit an `Assign` for each free slot that a ready run could use."""
         self._dispatcher.fill_slots()
 
     def timers_moved(self) -> None:
+        """Set the timers again, because the next one may be due at another time."""
         self._timers.rearm()
         self._schedule_timer.rearm()
 
     def perform(self, effect: Effect, source: Any) -> None:
+        """Carry out an effect, whose records are durable."""
         match effect:
             case Acknowledge():
                 self._dispatcher.acknowledge(effect, source)
@@ -190,23 +193,28 @@ class Daemon:
                 self._dispatcher.stop(effect)
 
     def published(self, entries: list[Entry]) -> None:
+        """Send durable entries to the feeds, and answer the drains that have ended."""
         self._feeds.published(entries)
         self._queues.noticed()
 
     def finished(self, run: Run, row: RunRow) -> None:
+        """Add a finished run to the history, answer those who wait for it, and call the hooks."""
         self._history.add(row)
         self._run_waits.finished(run)
         self._hooks.ended(row)
 
     def lengthened(self, run: str, places: array[int]) -> None:
+        """Add the places of later records of a finished run to the history."""
         self._history.lengthen(run, places)
 
     def removed(self, run: str) -> None:
+        """Remove a run from the history, and delete its log."""
         self._history.remove(run)
         with contextlib.suppress(OSError):
             (self._data_dir / "logs" / f"{run}.jsonl").unlink(missing_ok=True)
 
     def failed(self, error: BaseException) -> None:
+        """Stop the daemon, because the journal has failed for good."""
         log.critical("the journal has failed, nothing more is acknowledged: %s", error)
         self._failure = error
         if not self._stopping.done():
@@ -215,26 +223,26 @@ class Daemon:
     # --- router.DaemonControl --------------------------------------------------------------
 
     def stop(self, drain: bool = False) -> None:
-        """Begin to stop: at once with a grace for what executes, or (`drain`) when it has ended."""
+        """Begin to stop: after the grace for executing runs, or (`drain`) when they have ended."""
         if not self._stopping.done():
             self._stopping.set_result(drain)
 
     def compact(self, answer: Answer) -> None:
-        """Write a snapshot; answer when it is there."""
+        """Write a snapshot; `answer` is called when it is written."""
         self._upkeep.compact(answer)
 
     # --- Life ------------------------------------------------------------------------------
 
     async def serve(self, ready: Callable[[], None]) -> None:
-        """Recover, serve, and stop when told. `ready` is called once everything serves.
+        """Recover, serve, and stop when asked to. `ready` is called once clients can connect.
 
-        Raises `Unknown` if the journal has failed meanwhile.
+        Raises the error that the journal has failed with, if it has.
         """
         await self.recover()
         server: asyncio.Server | None = None
         try:
             await self.employ()
-            # Only now: before jobs are known a start would be told that there is no such job.
+            # Only now: until jobs are known, a start would be refused because its job is not.
             server = await self._listen()
             self._announce()
             self._every_second()
@@ -267,7 +275,7 @@ class Daemon:
         self._feeds.published_seq = engine.state.seq
 
     async def employ(self) -> None:
-        """Start the workers; returns when jobs are known, or when that takes too long."""
+        """Start the workers. Returns when jobs are known, or when that takes too long."""
         await self.pool.start()
         problem = await self._first_worker()
         if problem:
@@ -287,7 +295,7 @@ class Daemon:
             os.umask(before)
 
     async def _first_worker(self) -> str:
-        """Wait until jobs are known; why not, if that takes too long."""
+        """Wait until jobs are known; returns the reason if they are not, else nothing."""
         try:
             return await asyncio.wait_for(
                 asyncio.shield(self._dispatcher.first_worker), self._tuning.ready
@@ -312,7 +320,7 @@ class Daemon:
             self.engine.fail(
                 BadConfiguration(
                     f"{self._data_dir} was moved or removed while the daemon was serving from it",
-                    hint="what was recorded went with it; another daemon may be started",
+                    hint="what was recorded was moved with it; another daemon can be started",
                 )
             )
             return
@@ -322,13 +330,13 @@ class Daemon:
             self._loop.call_later(1.0, self._every_second)
 
     def _in_place(self) -> bool:
-        """Is the data directory still the one that we hold the lock of?"""
+        """Is the data directory still the one whose lock this daemon holds?"""
         return _inode(self._data_dir / "lock") == self._lock_inode
 
     async def _wind_down(self, drain: bool) -> None:
-        """Let what executes end or hand it back, then close the journal in good order."""
+        """Let executing runs end or hand them back, then close the journal in good order."""
         self._dispatcher.draining = True
-        self._schedule_timer.stop()  # What comes due from here on is for the next daemon.
+        self._schedule_timer.stop()  # Ticks that come due from here on are for the next daemon.
         grace = self._config.workers.grace_ms / 1000
         if drain:
             await self._until_idle(None)
@@ -345,7 +353,7 @@ class Daemon:
         await self._hooks.close(grace)
 
     async def _until_idle(self, seconds: float | None) -> None:
-        """Wait until nothing executes, at most so long."""
+        """Wait until nothing executes, for at most `seconds` (None: without limit)."""
         deadline = None if seconds is None else time.monotonic() + seconds
         while any(self.engine.state.executions.values()):
             if deadline is not None and time.monotonic() > deadline:
@@ -353,11 +361,11 @@ class Daemon:
             await asyncio.sleep(0.02)
 
     async def end(self) -> None:
-        """End all of it at once, whatever is under way: what is durable is what the next one
-        finds."""
+        """Stop everything at once, whatever is under way: the next daemon continues from what is
+        durable."""
         self._timers.stop()
         self._schedule_timer.stop()
-        if self._in_place():  # What lies there else is another daemon's.
+        if self._in_place():  # Otherwise these files belong to another daemon.
             remove_daemon(self._data_dir)
             with contextlib.suppress(OSError):
                 socket_path(self._data_dir).unlink()
@@ -374,24 +382,25 @@ class Daemon:
     # --- Time ------------------------------------------------------------------------------
 
     def next_due_us(self) -> int | None:
-        """When, in daemon time, something happens next by itself; it may be past."""
+        """The daemon time at which something is next due by itself, which may have passed; None if
+        nothing is."""
         state = self.engine.state
-        found = (
+        times = (
             state.next_due_us(),
             state.next_permit_us(self.engine.now_us()),
             self._schedule_timer.next_us,
         )
-        return min((due_us for due_us in found if due_us is not None), default=None)
+        return min((due_us for due_us in times if due_us is not None), default=None)
 
     def ring(self) -> None:
-        """Look at once what has come due: the clock was moved."""
+        """Act on what is due by now, because a test has moved the clock."""
         self.timers_moved()
         self.engine.poke()
 
-    # --- Odds ------------------------------------------------------------------------------
+    # --- Workers and background tasks ------------------------------------------------------
 
     def _fleet(self, pool: str) -> Fleet:
-        """The workers of one queue, or those that all others share."""
+        """The usable workers of one queue, or (`pool` "") the shared ones."""
         links = [link for link in self.pool.links.values() if link.queue == pool and link.usable]
         executions = self.engine.state.executions
         executing = sum(len(executions.get(link.id, ())) for link in links)
@@ -409,7 +418,7 @@ class Daemon:
 
 
 def _inode(path: Path) -> int | None:
-    """The file's number; None if there is none (a journal in memory has no lock)."""
+    """The inode of a file; None if it does not exist (a journal in memory has no lock)."""
     try:
         return path.stat().st_ino
     except OSError:

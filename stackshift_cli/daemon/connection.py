@@ -1,10 +1,10 @@
 """A blocking connection to the daemon, for one thread: a command, or a program that follows a feed.
 
-Owns `Connection`; `frames` says what goes over it and `connecting` how it is made. It never starts
-a daemon and never sends anything twice.
+Owns `Connection`; `wire.jsonrpc` defines what is sent over it, and `wire.unix_socket` makes it. It
+never starts a daemon, and never sends anything twice.
 
-Invariants: a connection whose frames are in doubt is closed and stays closed; every wait has a
-deadline if its caller gave one; what has arrived and was not asked for yet is bounded.
+Invariants: a connection whose framing is in doubt is closed and stays closed; every wait has a
+deadline if its caller gave one; what has arrived but was not read yet is bounded.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
 _MAX_HELD: Final = 64 << 20
-"""Bytes of messages that may wait here for somebody to ask for them."""
+"""Bytes of messages that may wait here to be read by the caller."""
 _RECEIVE_BYTES: Final = 1 << 18
 _READ_WHILE_SENDING: Final = 64
-"""With this many replies due, each send takes in what has come: the daemon cuts off a client that
-lets 8 MiB wait."""
+"""With this many replies due, each send also receives what has arrived: the daemon disconnects a
+client that leaves 8 MiB unread."""
 
 
 class Connection:
-    """A connection for one thread: ask and wait (`call`), send ahead (`send`, `receive`), follow
-    (`notifications`). All of these may be mixed."""
+    """A connection for one thread: request and wait (`call`), pipeline requests (`send`,
+    `receive`), follow feeds (`notifications`). All of these can be mixed."""
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
@@ -60,7 +60,7 @@ class Connection:
 
     @classmethod
     def open(cls, data_dir: str | os.PathLike[str], *, connect_timeout: float = 5.0) -> Connection:
-        """Connect to the daemon of `data_dir`; raises what `connect` raises."""
+        """Connect to the daemon of `data_dir`; raises what `unix_socket.connect` raises."""
         return cls(connect(data_dir, connect_timeout))
 
     def __enter__(self) -> Connection:
@@ -70,11 +70,11 @@ class Connection:
         self.close()
 
     def close(self) -> None:
-        """Hang up; what is under way in the daemon goes on."""
+        """Close the connection; requests that the daemon has received still take effect."""
         self._finish(unavailable("the connection was closed", BROKEN, ""))
 
     def fileno(self) -> int:
-        """For `select` and its kin."""
+        """The socket's file descriptor, for `select` and the like."""
         return self._sock.fileno()
 
     def call(
@@ -90,24 +90,24 @@ class Connection:
         try:
             while id not in self._replies:
                 self._read(deadline, method)
-        except BaseException:  # Ctrl-C too: the next reply must not be taken for this one
+        except BaseException:  # Ctrl-C too: this reply must not be taken for the next one
             self._due.discard(id)
             self._given_up.add(id)
             raise
         return self._take(id).value()
 
     def send(self, method: str, params: Mapping[str, Any] | None = None) -> int:
-        """Send a request without waiting for its reply; its id."""
+        """Send a request without waiting for its reply; returns its id."""
         return self._send(method, params or {}, None)
 
     def send_encoded(self, method: str, params: bytes) -> int:
-        """Like `send`, for params that are encoded already. Where it raises `DaemonUnavailable` the
+        """Like `send`, for params that are encoded already. If it raises `DaemonUnavailable`, the
         request was not executed: its last byte was not sent."""
         return self._send_encoded(method, params, None)
 
     def receive(self, timeout: float | None = None) -> Reply:
-        """The next reply to a `send`, in the order in which they come. Raises like `call`, but an
-        error that the daemon answered with is in the reply."""
+        """The next reply to a `send`, in order of arrival. Raises like `call`, but an error that
+        the daemon answers with is in the reply. Raises `Usage` if no reply is due."""
         deadline = None if timeout is None else monotonic() + timeout
         while not self._replies:
             if not self._due and self._end is None:
@@ -116,8 +116,8 @@ class Connection:
         return self._take(next(iter(self._replies)))
 
     def arrived(self) -> list[Reply]:
-        """The replies to `send`s that are there, without waiting, in the order in which they came.
-        Raises like `receive` once the connection has ended and all of them were handed out."""
+        """The replies to `send`s that have arrived, in order of arrival, without waiting. Raises
+        like `receive` once the connection has ended and all replies were returned."""
         if self._end is None and self._poll.poll(0):
             self._take_in()
         if self._end is not None and not self._replies:
@@ -125,8 +125,8 @@ class Connection:
         return [self._take(id) for id in list(self._replies)]
 
     def notifications(self, timeout: float | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
-        """What feeds send, as `(method, params)`, for as long as the connection lives. Raises
-        `TimeoutError` where none comes for `timeout` seconds: then ask for a new iterator."""
+        """The notifications of feeds, as `(method, params)`, until the connection ends. Raises
+        `TimeoutError` if none arrives for `timeout` seconds: then create a new iterator."""
         while True:
             deadline = None if timeout is None else monotonic() + timeout
             while not self._notes:
@@ -151,8 +151,8 @@ class Connection:
         return id
 
     def _transmit(self, line: memoryview, method: str, deadline: float | None) -> None:
-        """Write all of `line`, reading what comes meanwhile: two ends that both only write would
-        wait for each other for ever."""
+        """Write all of `line`, reading what arrives meanwhile: two ends that both only write would
+        wait for each other forever."""
         while line:
             try:
                 line = line[self._sock.send(line) :]
@@ -161,7 +161,7 @@ class Connection:
                 try:
                     self._wait(deadline, method)
                 except TimeoutError:
-                    # Part of a line is out; no other may follow it.
+                    # Part of a line was sent; no other line can follow it.
                     self._finish(unavailable("a request could not be sent in full", NO_ANSWER))
                     raise
                 finally:
@@ -173,7 +173,7 @@ class Connection:
                 raise self._again() from None
 
     def _read(self, deadline: float | None, what: str) -> None:
-        """Wait for the daemon to say something and take it in."""
+        """Wait until the daemon sends something, and process it."""
         if self._end is not None:
             raise self._again()
         self._wait(deadline, what)
@@ -182,14 +182,15 @@ class Connection:
     def _wait(self, deadline: float | None, what: str) -> None:
         while True:
             left = None if deadline is None else max(0.0, deadline - monotonic())
-            # Rounded up: a wait that ends early would spin. A day at most: it becomes a C int.
+            # Rounded up, because a wait that ends early would spin; at most a day, because it
+            # becomes a C int.
             if self._poll.poll(None if left is None else int(min(left, 86_400.0) * 1000) + 1):
                 return
             if deadline is not None and monotonic() >= deadline:
                 raise TimeoutError(f"{what}: the daemon did not answer in time")
 
     def _take_in(self) -> None:
-        """File all that has arrived."""
+        """Receive and file what has arrived."""
         try:
             data = self._sock.recv(_RECEIVE_BYTES)
         except BlockingIOError:
@@ -204,7 +205,7 @@ class Connection:
             for line in self._lines.feed(data):
                 self._file(parse(line), len(line))
             if self._held > _MAX_HELD:
-                raise unavailable(f"over {_MAX_HELD} bytes wait to be read", BROKEN, "")
+                raise unavailable(f"more than {_MAX_HELD} bytes are unread", BROKEN, "")
         except StackshiftError as bad:
             self._finish(bad)
 
@@ -212,7 +213,7 @@ class Connection:
         if isinstance(message, Notification):
             self._notes.append((message, size))
         elif message.id is None:
-            # Said of the whole connection (too many of them, a line too long), which then closes.
+            # About the whole connection (too many of them, a line too long), which then closes.
             raise message.error or unavailable("the daemon ended the connection", BROKEN)
         elif message.id in self._given_up:
             self._given_up.discard(message.id)
@@ -221,7 +222,9 @@ class Connection:
             self._due.discard(message.id)
             self._replies[message.id] = (message, size)
         else:
-            raise unavailable(f"a reply to request {message.id}, which is not due", BROKEN)
+            raise unavailable(
+                f"the daemon sent a reply to request {message.id}, which is not due", BROKEN
+            )
         self._held += size
 
     def _take(self, id: int) -> Reply:
@@ -230,7 +233,7 @@ class Connection:
         return reply
 
     def _hear_out(self) -> None:
-        """The daemon takes nothing more: read what it said before it hung up, which may be why."""
+        """Read what the daemon sent before it closed the connection, which may be the reason."""
         while self._end is None:
             try:
                 self._wait(monotonic() + 1.0, "the end of the connection")
@@ -245,7 +248,7 @@ class Connection:
             self._sock.close()
 
     def _again(self) -> StackshiftError:
-        """Why this connection ended, as an error of its own: one that is raised twice would carry
-        both tracebacks."""
+        """Why this connection ended, as a new error: one that is raised twice would show both
+        tracebacks."""
         assert self._end is not None
         return from_json(self._end.as_json())

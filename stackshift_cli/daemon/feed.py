@@ -1,9 +1,9 @@
 """Following records as they become durable, across restarts of the daemon.
 
-After a lost connection the feed is opened again behind the last sequence number that was handed
-out, so that a follower sees each record once: no gap, no duplicate. A follower waits for the daemon
-to come back and gives up after a minute. One that was killed, and that nobody has started again
-within ten seconds, it starts itself; one that was stopped in good order was meant to stop.
+After a lost connection the feed is opened again after the last sequence number that was yielded, so
+that a follower sees each record once: no gap, no duplicate. A follower waits for the daemon to come
+back, and gives up after a minute. If the daemon was killed, and nobody has started it again within
+ten seconds, the follower starts it; a daemon that was stopped in good order is not started.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from stackshift_jobs.values.limits import FINISHED
 from stackshift_jobs.wire.unavailable import BROKEN, NOT_RUNNING, STALE
 
 TICK_SECONDS: Final = 0.25
-"""How often a follower that has nothing new is woken: it redraws clocks and looks at deadlines."""
+"""How often a follower is woken when nothing is new, to redraw clocks and check deadlines."""
 _PATIENCE_SECONDS: Final = 60.0
 _RETRY_SECONDS: Final = 0.1
 REVIVE_SECONDS: Final = 10.0
-"""How long whoever watches over the daemon has to start it again after it was killed."""
+"""How long a supervisor has to restart a daemon that was killed before a follower starts it."""
 PASSING: Final = frozenset((BROKEN, NOT_RUNNING, STALE))
 
 
 class Tick(NamedTuple):
-    """Nothing new; time has passed."""
+    """Nothing new has arrived, but time has passed."""
 
 
 class FeedRecord(NamedTuple):
@@ -39,7 +39,7 @@ class FeedRecord(NamedTuple):
 
 
 class End(NamedTuple):
-    """The followed run has ended; the run object."""
+    """The followed run has ended; `run` is the run object."""
 
     run: dict[str, Any]
 
@@ -48,8 +48,9 @@ Happening = Tick | FeedRecord | End
 
 
 def follow(session: Session, params: dict[str, Any]) -> Iterator[Happening]:
-    """What the feed opened with `params` (those of `feed.open`) brings, and a `Tick` every quarter
-    of a second without anything; ends after an `End`."""
+    """Follow the feed opened with `params` (those of `feed.open`). Yields a `Tick` after each
+    quarter of a second without a record; ends after an `End`. Raises `DaemonUnavailable` if the
+    daemon does not come back."""
     seen = _Seen(params)
     while True:
         try:
@@ -62,7 +63,7 @@ def follow(session: Session, params: dict[str, Any]) -> Iterator[Happening]:
 
 
 class _Seen:
-    """How far a follower has come, and so how it must open its feed."""
+    """How far a follower has come, and so how it must open its feed again."""
 
     def __init__(self, params: dict[str, Any]) -> None:
         self._first = params
@@ -77,12 +78,12 @@ class _Seen:
         return {**kept, "since_seq": self.seq}
 
     def opened(self, reply: dict[str, Any]) -> None:
-        """A feed that begins now has seen all that was before it, records or not."""
+        """Note the reply to `feed.open`: a feed of new records counts all earlier ones as seen."""
         if self.seq is None and not self._first.keys() & {"run", "since", "last"}:
             self.seq = int(reply["next_seq"]) - 1
 
     def is_new(self, seq: int) -> bool:
-        """Is `seq` not handed out yet? It counts as handed out from here on."""
+        """Is `seq` new to this follower? From now on it is not."""
         if self.seq is not None and seq <= self.seq:
             return False
         self.seq = seq
@@ -115,8 +116,8 @@ def _one_connection(session: Session, seen: _Seen) -> Iterator[Happening]:
 
 
 def _if_ended(session: Session, seen: _Seen) -> dict[str, Any] | None:
-    """The followed run if it has ended: where the connection broke between its last record and the
-    word that it has ended, no other word comes."""
+    """The followed run, if it has ended. If the connection broke between its last record and
+    `feed.end`, there is no other `feed.end`."""
     if seen.run is None:
         return None
     run: dict[str, Any] = session.call("run.get", {"run": seen.run})
@@ -124,8 +125,8 @@ def _if_ended(session: Session, seen: _Seen) -> dict[str, Any] | None:
 
 
 def until_back(session: Session, bad: DaemonUnavailable) -> Iterator[Tick]:
-    """Wait until a daemon answers again, or can be started in place of one that was killed; raises
-    `bad` if none does for a minute."""
+    """Wait until a daemon answers again, or start one in place of one that was killed. Raises
+    `DaemonUnavailable` if none answers for a minute."""
     session.say("the daemon is gone; waiting for it to come back")
     began = monotonic()
     while True:
@@ -145,14 +146,14 @@ def until_back(session: Session, bad: DaemonUnavailable) -> Iterator[Tick]:
 
 
 class Deadline:
-    """The `--timeout` of a command that waits for the run `run_id`."""
+    """The deadline set by the `--timeout` of a command that waits for runs."""
 
     def __init__(self, timeout_ms: int | None) -> None:
         self._ms = timeout_ms
         self._at = None if timeout_ms is None else monotonic() + timeout_ms / 1000
 
     def left(self) -> float | None:
-        """Seconds left; None for ever."""
+        """The seconds that are left; None without a timeout."""
         return None if self._at is None else max(0.0, self._at - monotonic())
 
     def check(self, waited_for: str) -> None:
@@ -161,7 +162,8 @@ class Deadline:
             raise self.passed(waited_for)
 
     def passed(self, waited_for: str) -> TimedOut:
-        """The error that says so."""
+        """The error of a timeout that has passed while waiting for `waited_for`, a run's id or
+        another description."""
         from stackshift_jobs.values.durations import format_ms
 
         return TimedOut(

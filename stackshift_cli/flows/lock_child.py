@@ -1,11 +1,12 @@
-"""The process of a command that is run under a lock, and what signals do to it and to us.
+"""The process of a command that runs under a lock, and the signals that reach it or us.
 
-A signal that is to end us reaches the command, followed by CONT: one that is stopped, because it
-read from a terminal in whose background it is for instance, would never hear of it. When it stops
-by itself we stop likewise, so that the shell that started us shows it and can send it on; what
-continues us continues it. Where no shell looks after us (there is no terminal) we only wait.
+A signal that should end us is forwarded to the command, followed by CONT, because a stopped command
+(for example one that read from its terminal in the background) would never receive it. When the
+command stops, we stop too, so that the shell that started us shows this and can continue us; when
+we are continued, the command is. Without a terminal there is no such shell, and we only wait.
 
-Knows nothing of locks: who uses it says what is done while it is stopped, and before it goes on.
+This module knows nothing about locks: the caller decides what happens while the command is stopped,
+and before it continues.
 """
 
 from __future__ import annotations
@@ -26,17 +27,17 @@ from stackshift_jobs.errors import StackshiftError
 
 _FORWARDED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 _OF_THE_TERMINAL: Final = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
-"""What a terminal sends to all processes in its foreground at once."""
+"""The signals that a terminal sends to all processes in its foreground at once."""
 _OF_JOB_CONTROL: Final = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
-"""The stops that have no effect where nobody is there to continue what they stop."""
+"""The stop signals that have no effect if nobody could continue the stopped process."""
 
 
 class Child:
-    """The command's process. Signals that reach us reach it; what it ends with is `status`.
+    """The command's process. Signals that reach us are forwarded to it; `status` is how it ended.
 
-    In the foreground of a terminal it stays in our process group, or it could not read from there;
-    and what is typed there (Ctrl-C) the terminal sends to both of us. Anywhere else it has a group
-    of its own, and signals reach what it has started too.
+    In the foreground of a terminal it stays in our process group, or it could not read from the
+    terminal; signals that are typed there (Ctrl-C) reach both of us. Otherwise it has a process
+    group of its own, and signals reach the processes that it has started too.
     """
 
     def __init__(self, command: list[str], held: dict[str, Any]) -> None:
@@ -50,14 +51,14 @@ class Child:
         self._process: subprocess.Popen[bytes] | None = None
         self._early: list[int] = []
         self._we_went_on = False
-        """We were continued, and the command is to be."""
+        """Were we continued, and the command not yet?"""
         self.is_stopped = False
-        """Is it, as far as is known?"""
+        """Is the command stopped, as far as is known?"""
         self._stack = contextlib.ExitStack()
 
     @property
     def status(self) -> int:
-        """What it ended with, as `subprocess` says it: negative for a signal."""
+        """Its exit status as `subprocess` has it: negative for a signal. Waits for its end."""
         assert self._process is not None
         return self._process.wait()
 
@@ -82,12 +83,13 @@ class Child:
         self._stack.close()
 
     def has_ended(self) -> bool:
-        """Has it? Its own process, not what it may have left in the background."""
+        """Has its own process ended? Processes that it left in the background do not count."""
         assert self._process is not None
         return self._process.poll() is not None
 
     def wait(self, until: float | None, sockets: list[int]) -> None:
-        """Until a signal comes (its end is one), one of `sockets` can be read, or then."""
+        """Wait for a signal (its end causes one), for one of `sockets` to be readable, or until the
+        time `until`."""
         left = None if until is None else max(0.0, until - monotonic())
         ready, _, _ = select.select([self._woken.fileno(), *sockets], [], [], left)
         if self._woken.fileno() in ready:
@@ -95,8 +97,8 @@ class Child:
                 self._woken.recv(4096)
 
     def stays_stopped(self) -> bool:
-        """Is it stopped, with nothing that says that it is to go on? We stop first, if it is new
-        that it is and if there is a shell; true then too where that had no effect."""
+        """Is it stopped, and have we not been continued? If it has just stopped and there is a
+        terminal, this first stops our own process; the result is true if that had no effect."""
         stopped_by, continued = self._news()
         if stopped_by is not None and not self._we_went_on:
             self.is_stopped = True
@@ -108,32 +110,34 @@ class Child:
         return self.is_stopped and not self._we_went_on
 
     def go_on(self) -> None:
-        """Continue it, if we were continued."""
+        """Continue the command, if we were continued."""
         if self._we_went_on:
             self._we_went_on = self.is_stopped = False
             self._send(signal.SIGCONT)
 
     def end(self, number: int) -> None:
-        """Send it a signal that it is to end by, unless it has."""
+        """Send it a signal to end it, even if it is stopped; does nothing if it has ended."""
         self._send(number)
         self._send(signal.SIGCONT)
 
     def _news(self) -> tuple[int | None, bool]:
-        """What stopped it and was not told yet; else, was it continued?"""
+        """What happened since the last call: the signal that stopped it, if it is stopped; and
+        whether it was continued."""
         assert self._process is not None
         stopped_by, continued = None, False
         what = os.WUNTRACED | os.WCONTINUED | os.WNOHANG
         while self._process.returncode is None:
-            # Not `waitid`, which would leave its end to `poll`: macOS has it since Python 3.13.
-            pid, told = os.waitpid(self._process.pid, what)
+            # `waitid` would leave the exit status for `poll`, but macOS has it only since Python
+            # 3.13.
+            pid, status = os.waitpid(self._process.pid, what)
             if not pid:
                 break
-            if os.WIFSTOPPED(told):
-                stopped_by, continued = os.WSTOPSIG(told), False
-            elif os.WIFCONTINUED(told):
+            if os.WIFSTOPPED(status):
+                stopped_by, continued = os.WSTOPSIG(status), False
+            elif os.WIFCONTINUED(status):
                 stopped_by, continued = None, True
             else:
-                self._process.returncode = os.waitstatus_to_exitcode(told)
+                self._process.returncode = os.waitstatus_to_exitcode(status)
         return stopped_by, continued
 
     def _send(self, number: int) -> None:
@@ -156,10 +160,10 @@ class Child:
 
 
 def _not_run(name: str, bad: OSError) -> StackshiftError:
-    told = f"cannot run {name!r}: {bad.strerror}"
+    text = f"cannot run {name!r}: {bad.strerror}"
     if isinstance(bad, FileNotFoundError):
-        return CommandNotFound(told, hint="commands of the shell need one: -- sh -c '...'")
-    return CommandNotRun(told)
+        return CommandNotFound(text, hint="for a shell command, start a shell: -- sh -c '...'")
+    return CommandNotRun(text)
 
 
 def _in_foreground() -> bool:
@@ -168,12 +172,12 @@ def _in_foreground() -> bool:
 
 
 def _has_terminal() -> bool:
-    """Have we a terminal, and so most likely a shell that looks after us?"""
+    """Is there a controlling terminal, and so most likely a shell with job control?"""
     return _foreground() is not None
 
 
 def _foreground() -> int | None:
-    """The process group in the foreground of our terminal; None where we have none."""
+    """The process group in the foreground of our terminal; None without a terminal."""
     try:
         terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY)
     except OSError:
@@ -188,9 +192,9 @@ def _foreground() -> int | None:
 
 @contextmanager
 def _wakened_by_signals(forward: Callable[[int], None]) -> Iterator[socket.socket]:
-    """A socket that can be read when a signal has come; `forward` is called with those to be
-    forwarded, and with CONT. What was ignored when we were started (`nohup`) stays so, for the
-    command too."""
+    """A socket that becomes readable when a signal arrives. `forward` is called with the signals to
+    forward, and with CONT. Signals that were ignored when we were started (`nohup`) stay ignored,
+    by the command too."""
     reading, writing = socket.socketpair()
     with reading, writing:
         reading.setblocking(False)

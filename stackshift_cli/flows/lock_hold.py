@@ -1,16 +1,16 @@
-"""A command that runs while a lock is held: `state lock KEY -- COMMAND...`.
+"""Running a command while a lock is held: `state lock KEY -- COMMAND...`.
 
-    acquired ─→ command runs ⟲ renewed at a third of its ttl ─→ command ended ─→ released
-                     │ not renewed in time, or another holds it
-                     └─→ TERM, after a grace KILL ─→ 5
+    acquired ─→ command runs ⟲ renewed after a third of its ttl ─→ command ended ─→ released
+                     │ not renewed in time, or another holder has the lock
+                     └─→ TERM, after a grace KILL ─→ status 5
 
-Owns the order of these. It takes no lock, which `verbs.locks` does; the command's process is
-`child`'s, the lock's renewal `renewal`'s.
+Owns the order of these. `verbs.locks` acquires the lock, `lock_child` runs the process of the
+command, `lock_renewal` renews and releases the lock.
 
 Invariants: while the command runs, the lock is ours as far as can be known, or the command is being
-ended; while it is stopped, the lock is not renewed, and it goes on only after that was looked at;
-what time is left is counted from when a renewal was asked for, never from its answer; the command's
-status is passed on unless the lock was lost.
+ended. While the command is stopped, the lock is not renewed, and the command continues only after
+the lock was checked. The remaining time is counted from when a renewal was sent, never from its
+answer. The command's status is returned unless the lock was lost.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from stackshift_cli.output import messages
 from stackshift_cli.output.safe_text import safe
 
 GRACE_SECONDS: Final = 10.0
-"""Between the TERM and the KILL of a command whose lock was lost."""
+"""The time between TERM and KILL for a command whose lock was lost."""
 
 
 def run_holding(session: Session, held: dict[str, Any], ttl_ms: int, command: list[str]) -> int:
-    """Run `command` while `held` (the answer to `lock.acquire`) is renewed; its exit status, 128+n
-    for a signal, or 5 if the lock was lost."""
+    """Run `command`, and renew `held` (the result of `lock.acquire`) meanwhile. Returns its exit
+    status, 128+n for a signal, or 5 if the lock was lost."""
     renewal = Renewal(session, held["key"], int(held["token"]), ttl_ms / 1000)
     try:
         with Child(command, held) as process:
@@ -47,7 +47,8 @@ def run_holding(session: Session, held: dict[str, Any], ttl_ms: int, command: li
 
 
 def _watch(session: Session, renewal: Renewal, process: Child) -> None:
-    """Return when the command has ended; renew the lock until then, but not while it is stopped."""
+    """Return when the command has ended. Until then renew the lock, except while the command is
+    stopped."""
     kill_at: float | None = None
     while not process.has_ended():
         if renewal.gone is not None:

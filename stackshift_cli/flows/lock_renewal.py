@@ -1,10 +1,10 @@
-"""Keeping a lock: extending it in time, over restarts of the daemon, and releasing it.
+"""Keeping a lock: renewing it in time, across restarts of the daemon, and releasing it.
 
-Who uses it waits, on `sockets` and until `wake_at`, and then lets it `tend`. That waits for nothing
-but the start of a daemon in place of one that was killed: until it is ready nobody else can take
-the lock either. One that was stopped in good order was meant to stop. The daemon decides whose the
-lock is; that it cannot be asked is no loss before the ttl has passed since the last renewal that it
-confirmed was sent.
+The caller waits on `sockets` and until `wake_at`, and then calls `tend`. That blocks only while it
+starts a daemon in place of one that was killed: until that is ready, nobody else can acquire the
+lock either. A daemon that was stopped in good order is not started again. The daemon decides who
+holds the lock; while it cannot be asked, the lock is lost only once the ttl has passed since the
+last confirmed renewal was sent.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from stackshift_jobs.wire.retransmit import uncertain
 from stackshift_jobs.wire.unavailable import STALE, unavailable
 
 _RETRY_SECONDS: Final = 0.5
-"""Between two tries of what failed."""
+"""The pause after a renewal that failed."""
 _START_SECONDS: Final = 5.0
-"""Before a daemon is started again where one did not start."""
+"""The pause after a daemon that did not start."""
 _RELEASE_SECONDS: Final = 10.0
 _RELEASE_REQUESTS: Final = 2
 
 
 class Renewal:
-    """A lock that was just taken for `ttl_seconds`; renewed after each third of that."""
+    """Renews a lock that was just acquired for `ttl_seconds`, after each third of that."""
 
     def __init__(self, session: Session, key: str, token: int, ttl_seconds: float) -> None:
         self._session = session
@@ -44,21 +44,22 @@ class Renewal:
         """The renewal under way: its id on the connection, and when it was sent."""
         self._said_gone = False
         self._start_at = 0.0
-        """Before this no daemon is started again."""
+        """No daemon is started before this time."""
         self.gone: LockGone | None = None
-        """Why the lock is not ours any more, once it is not."""
+        """Why the lock was lost; None while it is ours."""
 
     @property
     def wake_at(self) -> float:
-        """When `tend` has something to do, whatever comes before."""
+        """The time (`monotonic`) at which `tend` must be called at the latest."""
         return min(self._due_at, self._ends_at)
 
     def sockets(self) -> list[int]:
-        """What says that the daemon has answered, or has gone."""
+        """The descriptors that become readable when the daemon has answered, or is gone."""
         return [self._session.connection().fileno()] if self._session.is_connected else []
 
     def tend(self) -> LockGone | None:
-        """Do what is due; why the lock is lost, if it is."""
+        """Process answers, and renew the lock if that is due. Returns why the lock is lost; None if
+        it is not."""
         try:
             if self._session.is_connected:
                 self._hear()
@@ -71,14 +72,14 @@ class Renewal:
         except DaemonUnavailable as bad:
             self._try_later(bad)
         except StackshiftError as bad:
-            # It could not be recorded, for want of room for instance: it may be in a moment.
+            # The renewal could not be recorded, for example for lack of disk space: this may pass.
             self._session.say(f"the lock could not be renewed yet: {bad.message}")
             self._asked, self._due_at = None, monotonic() + _RETRY_SECONDS
         return self.gone
 
     def _ask(self) -> None:
         if self._asked is not None:
-            # No answer in all the time until the next renewal: this connection is of no use.
+            # There was no answer until the next renewal was due: give up this connection.
             self._session.hang_up()
             self._asked = None
         connection = self._connection()
@@ -88,7 +89,7 @@ class Renewal:
         self._due_at = now + self._ttl_seconds / 3
 
     def _connection(self) -> Connection:
-        """The connection, or a new one, if need be to a new daemon."""
+        """The connection; if it is lost a new one, to a new daemon if necessary."""
         if self._session.is_connected:
             return self._session.connection()
         try:
@@ -119,7 +120,7 @@ class Renewal:
         pause = _RETRY_SECONDS if self._said_gone else 0.0
         if not self._said_gone:
             self._said_gone = True
-            self._session.say(f"{bad.message}; the lock is ours for as long as it was renewed for")
+            self._session.say(f"{bad.message}; the lock is still held until its ttl has passed")
         self._session.hang_up()
         self._asked, self._due_at = None, monotonic() + pause
 
@@ -129,26 +130,26 @@ class Renewal:
     def _lost(self, why: str) -> LockGone:
         return LockGone(
             f"the lock {self._key!r} was lost: {why}",
-            hint="what the command did last may not have been under it",
+            hint="the command's last actions may not have been protected by it",
             key=self._key,
         )
 
     def release(self) -> LockGone | None:
-        """Release it; why it was lost, if it was. A person reads that the lock expires with its ttl
-        if no daemon could be reached."""
+        """Release the lock. Returns why it was lost; None if it was not. If no daemon can be
+        reached, says that the lock expires with its ttl."""
         try:
             drive(release(self._key, self._token, self._is_over, _RELEASE_REQUESTS), self)
         except (NotFound, LockHeld) as bad:
             return self._lost(bad.message)
         except (StackshiftError, TimeoutError) as bad:
             why = bad.__cause__ or bad
-            self._session.say(f"the lock was not released, and expires with its ttl: {why}")
+            self._session.say(f"the lock was not released and expires with its ttl: {why}")
         return None
 
-    def call(self, method: str, params: Mapping[str, Any], *, timeout: float | None = None) -> Any:
-        """Send a request of `release`, if need be over a new connection or to a new daemon."""
+    def call(self, method: str, params: Mapping[str, Any]) -> Any:
+        """Make a request of `release`, over a new connection or to a new daemon if necessary."""
         try:
-            return self._connection().call(method, params, timeout or _RELEASE_SECONDS)
+            return self._connection().call(method, params, _RELEASE_SECONDS)
         except (NotFound, LockHeld):
             raise
         except (StackshiftError, TimeoutError) as bad:

@@ -1,6 +1,6 @@
-"""`state lock|unlock`: acquiring a lock, extending it and releasing it, by its token.
+"""`state lock|unlock`: acquires a lock; extends and releases it by its token.
 
-A lock that nobody renews expires with its ttl. `state lock KEY -- COMMAND` renews it
+A lock that is not renewed expires with its ttl. `state lock KEY -- COMMAND` renews it
 (`flows.lock_hold`).
 """
 
@@ -29,13 +29,14 @@ from stackshift_jobs.wire.retransmit import uncertain
 
 _MAX_TOKEN: Final = 2**63 - 1
 _MANY_REQUESTS: Final = 1000
-"""A command asks again after each restart of the daemon; waiting for one has a bound of its own."""
+"""A request is repeated after each restart of the daemon; waiting for that has its own limit."""
 _COMMAND_TTL_MS: Final = 30_000
-"""How long a lock outlives a command whose `stackshift` was killed, where `--ttl` does not say."""
+"""How long a lock outlives a command whose `stackshift` was killed, without `--ttl`."""
 
 
 def lock(session: Session, given: Given) -> int:
-    """`state lock KEY`: the token; with `--token` it is extended; with COMMAND, its status."""
+    """`state lock KEY`: acquire the lock and print its token; with `--token`, extend the lock; with
+    COMMAND, run that under the lock and return its status."""
     key, command = given.word("key"), given.texts("command")
     ttl_ms = given.duration_ms("ttl")
     if ttl_ms == 0:
@@ -53,17 +54,17 @@ def lock(session: Session, given: Given) -> int:
             "a lock without a command needs --ttl, or it would never expire",
             hint="add --ttl 30s, or -- COMMAND",
         )
-    # Who holds it is the script that called us: we are gone when somebody looks.
+    # The holder is the script that called us: this process is gone when a person looks.
     holder = f"stackshift state lock, for pid {os.getppid()}"
     return _print(session, _acquired(session, given, key, ttl_ms, holder))
 
 
 def unlock(session: Session, given: Given) -> int:
-    """`state unlock KEY --token N`: release it."""
+    """`state unlock KEY --token N`: release the lock."""
     key, token = given.word("key"), given.whole("token", 0, _MAX_TOKEN)
     if token is None:
-        raise Usage("--token is missing", hint="it is what state lock has printed")
-    # Whether it expired meanwhile is not known here; either way it is not ours after a repeat.
+        raise Usage("--token is missing", hint="it is the number that state lock printed")
+    # It is not known here whether the lock has expired: after a repeat it is not ours either way.
     calls = release(key, token, lambda: False, _MANY_REQUESTS)
     _of_token(lambda: drive(calls, _Persistent(session)))
     if session.json:
@@ -77,15 +78,15 @@ def _extend(session: Session, given: Given, key: str, ttl_ms: int | None) -> int
     if given.texts("command") or given.text("wait") is not None:
         raise Usage("--token extends a lock that is held; leave out COMMAND and --wait")
     if ttl_ms is None:
-        raise Usage("how long is it to be held from now on?", hint="add --ttl 30s")
+        raise Usage("--token needs --ttl: how long to hold the lock from now on", hint="--ttl 30s")
     token = given.whole("token", 0, _MAX_TOKEN) or 0
     call = extend_call(key, token, ttl_ms / 1000)
     return _print(session, _of_token(lambda: session.call(*call)))
 
 
 def _of_token(ask: Callable[[], Any]) -> Any:
-    """What the daemon does with the lock that has this token. If another holder has it, waiting
-    would not help, as it does when acquiring."""
+    """The result of `ask`, a request that names the lock's token. If another holder has the lock,
+    the hint is not to wait, as it is when acquiring."""
     try:
         return ask()
     except LockHeld as bad:
@@ -95,15 +96,16 @@ def _of_token(ask: Callable[[], Any]) -> Any:
 
 
 class _Persistent:
-    """Sends lock requests, waiting for the daemon to come back where it restarts: the calls of
-    `calls.locks` are then repeated, and mean what they meant the first time."""
+    """Sends lock requests, and waits for the daemon to come back when it restarts. The calls of
+    `calls.locks` are then repeated, which has the effect of making them once."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        session.connection()  # Where there is none at first, there is none to wait for.
+        session.connection()  # If no daemon can be reached at first, do not wait for one.
 
-    def call(self, method: str, params: Mapping[str, Any], *, timeout: float | None = None) -> Any:
-        """The result of a request; the time it waits for the lock comes on top of the usual."""
+    def call(self, method: str, params: Mapping[str, Any]) -> Any:
+        """The result of a request. It may take as long as any request of the session, plus the time
+        that it waits for the lock."""
         try:
             return self._session.call(method, params, params.get("wait_ms", 0) / 1000)
         except DaemonUnavailable as bad:
@@ -124,16 +126,16 @@ def _print(session: Session, held: dict[str, Any]) -> int:
 
 
 def _holder_of(program: str) -> str:
-    """`import.sh (pid 4711)`: the pid is ours, since the program has none yet."""
+    """`import.sh (pid 4711)`: the pid is our own, because the program has none yet."""
     name = "".join(c if c.isprintable() else "?" for c in os.path.basename(program))  # noqa: PTH119
     return f"{name[: MAX_HOLDER - 20]} (pid {os.getpid()})"
 
 
 def _acquired(session: Session, given: Given, key: str, ttl_ms: int, holder: str) -> dict[str, Any]:
-    """Acquire the lock, waiting for it if asked, also across a restart of the daemon."""
+    """Acquire the lock; with `--wait`, wait for it, even across a restart of the daemon."""
     wait_ms = given.duration_ms("wait") or 0
-    # One asker for all requests: a lock that was granted before the connection broke is granted to
-    # it again, and not to somebody else.
+    # One asker for all requests: if the lock was granted before the connection broke, the repeated
+    # request finds that it holds the lock.
     asker = os.urandom(16).hex()
     call = acquire_call(key, ttl=ttl_ms / 1000, wait=wait_ms / 1000, holder=holder, asker=asker)
     try:
@@ -143,11 +145,11 @@ def _acquired(session: Session, given: Given, key: str, ttl_ms: int, holder: str
 
 
 def _held(key: str, bad: LockHeld, waited: bool) -> LockHeld:
-    """The error of a lock that is another's: who holds it, and until when."""
+    """The error for a lock that another holder has, with the holder and the expiry."""
     owner, until = bad.fields.get("owner"), bad.fields.get("expires_at")
     who = owner or bad.fields.get("holder")
     if not who:
         return bad
-    told = f"the lock {key!r} is held by {who}" + (f" until {until}" if until else "")
+    text = f"the lock {key!r} is held by {who}" + (f" until {until}" if until else "")
     hint = f"stackshift runs show {owner}" if owner else ""
-    return LockHeld(told, hint=hint if waited or owner else "--wait 30s waits for it", **bad.fields)
+    return LockHeld(text, hint=hint if waited or owner else "--wait 30s waits for it", **bad.fields)

@@ -1,7 +1,7 @@
-"""Sends a series of calls, each of which may depend on the result of the one before.
+"""Making the calls that a generator yields, one after the other, such as those of `calls.locks`.
 
-The generators of `calls.locks` yield what to ask for; a client sends it. An error is thrown into
-the generator that asked, which may ask again.
+Each result is sent into the generator, and each error is thrown into it; it may then yield another
+call.
 """
 
 from __future__ import annotations
@@ -13,28 +13,25 @@ from stackshift_jobs.calls.state import Call
 
 T = TypeVar("T")
 Calls = Generator[Call, Any, T]
-"""Yields calls, receives their results, returns what they amount to."""
+"""Yields calls, is sent their results, returns the overall result."""
 
 
 class Caller(Protocol):
-    """Sends a call and waits for its result, as `Client` does."""
+    """Makes calls and waits for their results: `Client` is one."""
 
-    def call(self, method: str, params: Mapping[str, Any], *, timeout: float | None = None) -> Any:
-        """The result of `method`; raises the error of its reply, or `TimeoutError` after `timeout`
-        seconds."""
+    def call(self, method: str, params: Mapping[str, Any]) -> Any:
+        """The result of `method`; raises the error that it is refused with."""
 
 
 class AsyncCaller(Protocol):
-    """The same, awaited, as `AsyncClient` does."""
+    """Like `Caller`, for asyncio: `AsyncClient` is one."""
 
-    async def call(
-        self, method: str, params: Mapping[str, Any], *, timeout: float | None = None
-    ) -> Any:
-        """See `Caller.call`."""
+    async def call(self, method: str, params: Mapping[str, Any]) -> Any:
+        """Like `Caller.call`, awaited."""
 
 
 def drive(calls: Calls[T], caller: Caller) -> T:
-    """Send each of `calls` through `caller`; returns what they amount to."""
+    """Make each of `calls` by `caller`; returns what the generator returns."""
     try:
         call = next(calls)
         while True:
@@ -50,7 +47,7 @@ def drive(calls: Calls[T], caller: Caller) -> T:
 
 
 async def drive_awaited(calls: Calls[T], caller: AsyncCaller) -> T:
-    """The same, awaited."""
+    """Like `drive`, awaited."""
     try:
         call = next(calls)
         while True:

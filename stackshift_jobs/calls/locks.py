@@ -1,13 +1,13 @@
-"""How a lock is acquired, extended and released, whatever happens to the connection on the way.
+"""How a lock is acquired, extended and released, even if the connection breaks meanwhile.
 
-The one place that knows it, for the clients and the command line alike; `ctx.state.lock` uses the
-params alone. What takes several requests is a generator that yields calls and is sent their
-results, or has the error thrown in that a request ended with. Nothing here sends anything or reads
-a clock that is not handed in.
+This is the one place that knows how, for the clients and the command line alike; `ctx.state.lock`
+uses only the params. What takes several requests is a generator that yields calls: the result of a
+request is sent into it, and an error is thrown into it. Nothing here sends anything, or reads a
+clock that is not passed in.
 
-Invariants: a request whose connection broke is repeated so that the lock is acquired once and
-released once: the daemon knows who asks by `asker`, and whose lock it is by its token. All requests
-together wait no longer than was asked.
+Invariants: a request whose connection broke is repeated in such a way that the lock is acquired
+once and released once: the daemon identifies the client by `asker`, and its lock by the token. All
+requests together wait no longer than the caller asked for.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from stackshift_jobs.values.limits import MAX_HOLDER
 from stackshift_jobs.values.names import check_key
 
 MAX_REQUESTS: Final = 5
-"""How often one thing is asked for, if the connection breaks each time."""
+"""How often a request is made at most, if the connection breaks each time."""
 
 
 class HeldLock(NamedTuple):
-    """A lock that is held: its fencing token, and until when (by daemon time)."""
+    """A lock that is held: its key, its fencing token, and its expiry (in daemon time)."""
 
     key: str
     token: int
@@ -37,8 +37,8 @@ class HeldLock(NamedTuple):
 def acquire_call(
     key: str, *, ttl: Duration, wait: Duration | None, holder: str, asker: str
 ) -> Call:
-    """The request for a lock, which `held` reads the result of. Without `wait` it is refused at
-    once if somebody else holds the lock."""
+    """The request to acquire a lock; `held` reads its result. Without `wait` it is refused at once
+    if another holder has the lock."""
     return "lock.acquire", {
         "key": _key(key),
         "ttl_ms": lifetime_ms(ttl),
@@ -49,7 +49,7 @@ def acquire_call(
 
 
 def extend_call(key: str, token: int, ttl: Duration) -> Call:
-    """The request to hold a lock for `ttl` from now on, which `held` reads the result of."""
+    """The request to hold a lock for `ttl` from now on; `held` reads its result."""
     return "lock.extend", {"key": _key(key), "token": token, "ttl_ms": lifetime_ms(ttl)}
 
 
@@ -59,15 +59,15 @@ def release_call(key: str, token: int) -> Call:
 
 
 def held(result: Mapping[str, Any]) -> HeldLock:
-    """The result of `lock.acquire` or `lock.extend`."""
+    """Read the result of `lock.acquire` or `lock.extend`."""
     return HeldLock(result["key"], result["token"], datetime.fromisoformat(result["expires_at"]))
 
 
 def lost(key: str, why: LockHeld | NotFound) -> LockLost:
-    """The error of a holder whose lock the daemon no longer knows as its own."""
+    """The error for a holder that, according to the daemon, no longer holds the lock."""
     return LockLost(
         f"the lock {key!r} was lost: {why.message}",
-        hint="what it protected may have been done by another meanwhile",
+        hint="another holder may have done what the lock protects at the same time",
         key=key,
     )
 
@@ -83,8 +83,8 @@ def lifetime_ms(ttl: Duration) -> int:
 def acquire(
     call: Call, clock: Callable[[], float], requests: int = MAX_REQUESTS
 ) -> Generator[Call, Any, Mapping[str, Any]]:
-    """Acquire the lock that `call` (of `acquire_call`) asks for, in at most so many requests; the
-    result, for `held`. `clock` is in seconds. Raises `LockHeld`."""
+    """Acquire the lock that `call` (from `acquire_call`) asks for, in at most `requests` requests.
+    Returns the result, for `held`. `clock` returns seconds. Raises `LockHeld`."""
     method, params = call
     began = clock()
     for left in reversed(range(requests)):
@@ -102,13 +102,13 @@ def acquire(
 
 
 def withdraw(call: Call) -> Generator[Call, Any, None]:
-    """Give up what `call` (of `acquire_call`) asks for: leave the line, and release the lock if it
-    was acquired in the meantime without anybody knowing."""
+    """Give up acquiring the lock that `call` (from `acquire_call`) asks for: leave the line, and
+    release the lock if it was acquired in the meantime."""
     method, params = call
     try:
-        # Asked once more by the same asker, it waits no longer than this says.
-        found = held((yield method, {**params, "wait_ms": 0}))
-        yield release_call(found.key, found.token)
+        # A repeated request by the same asker replaces its wait, and this one does not wait.
+        lock = held((yield method, {**params, "wait_ms": 0}))
+        yield release_call(lock.key, lock.token)
     except (LockHeld, NotFound):
         return
 
@@ -116,15 +116,15 @@ def withdraw(call: Call) -> Generator[Call, Any, None]:
 def release(
     key: str, token: int, is_over: Callable[[], bool], requests: int = MAX_REQUESTS
 ) -> Generator[Call, Any, None]:
-    """Release the lock, in at most so many requests. Raises `NotFound` or `LockHeld` if it was ours
-    no longer. `is_over`: has its time passed, as far as one can tell here?"""
+    """Release the lock, in at most `requests` requests. Raises `NotFound` or `LockHeld` if it was
+    no longer ours. `is_over`: has its ttl passed, as far as the client can tell?"""
     repeated = False
     for left in reversed(range(requests)):
         try:
             yield release_call(key, token)
             return
         except (NotFound, LockHeld):
-            # Within its time only we could release it: so the request whose reply was lost has.
+            # Within its ttl only we could release it, so the request whose reply was lost did.
             if repeated and not is_over():
                 return
             raise

@@ -1,9 +1,9 @@
-"""The methods of the protocol, and what may be done with a request of each: the one table.
+"""The one table of the protocol's methods, and of what may be done with a request of each.
 
-Clients look here whether a request may be sent again over a new connection, how long it may take,
-and what to tell whoever cannot know whether it happened; handlers look here what to call instead;
-the daemon looks here what only reads. `docs/protocol.md` says what their params and results are,
-and is held to this table by a test, as is the daemon's own table.
+It tells clients whether a request may be sent again over a new connection, whether its duration is
+bounded, and what to advise if it is not known whether it took effect. It tells handlers what to
+call instead, and the daemon which methods only read. `docs/protocol.md` describes their params and
+results; tests compare it, and the daemon's own table, with this one.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from typing import Final, NamedTuple
 READ: Final = "read"
 """Changes nothing."""
 SAFE: Final = "safe"
-"""Changes nothing more when it is asked twice."""
+"""Changes nothing more when it is requested again."""
 KEYED: Final = "keyed"
-"""Happens once however often it is asked, if it has an `idempotency_key`."""
+"""Takes effect once however often it is requested, if it has an `idempotency_key`."""
 ONCE: Final = "once"
-"""Happens again when it is asked again."""
+"""Takes effect again when it is requested again."""
 
-_STARTS: Final = "look with stackshift runs list; a start with an idempotency key can be repeated"
-_WRITES: Final = "look with stackshift state history; a write with if_version can be repeated"
+_STARTS: Final = "see stackshift runs list; a start with an idempotency key can be repeated"
+_WRITES: Final = "see stackshift state history; a write with if_version can be repeated"
 _EXPIRES: Final = "a lock that nobody releases expires with its ttl"
 
 
 class Method(NamedTuple):
-    """One method. `in_handler` is what the client's call is named and what to write instead of it
-    in a handler; `if_unsure` is what to do where it may have happened. `is_unbounded`: its answer
+    """One method. `in_handler` is the name of the client's call, and the call to use instead of it
+    in a handler; `if_unsure` is the advice if it may have taken effect. `is_unbounded`: its answer
     may take as long as what it waits for."""
 
     repeat: str
@@ -40,8 +40,9 @@ class Method(NamedTuple):
         return self.repeat == READ
 
 
-def _in_handler(called: str, instead: str = "") -> tuple[str, str]:
-    return called, instead or called
+def _in_handler(called: str) -> tuple[str, str]:
+    """`Method.in_handler` for a call that has the same name on `ctx`."""
+    return called, called
 
 
 METHODS: Final[dict[str, Method]] = {
@@ -75,7 +76,7 @@ METHODS: Final[dict[str, Method]] = {
     "event.send": Method(
         KEYED,
         _in_handler("events.send"),
-        "one with an idempotency key can be repeated, and is the same event",
+        "an event with an idempotency key can be sent again, and is then the same event",
     ),
     "event.list": Method(READ),
     "schedule.list": Method(READ),
@@ -97,9 +98,9 @@ METHODS: Final[dict[str, Method]] = {
 }
 
 UNKNOWN: Final = Method(ONCE)
-"""A method that only a newer daemon has."""
+"""Stands for any method that is not in the table: only a newer daemon has it."""
 
 
 def method(name: str) -> Method:
-    """What is known of the method `name`."""
+    """The entry of the method `name`, or `UNKNOWN`."""
     return METHODS.get(name, UNKNOWN)

@@ -1,12 +1,12 @@
-"""A lock held by an application, for as long as a `with` block: `Lock`, and `AsyncLock`.
+"""Locks that an application holds for the duration of a `with` block: `Lock` and `AsyncLock`.
 
-Nothing renews it: a block that works longer than its `ttl` calls `extend`, or loses the lock. What
-the lock protects can tell late writes of a former holder by the fencing token, which grows with
-each holder.
+Nothing renews them: a block that takes longer than the `ttl` must call `extend`, or it loses the
+lock. What the lock protects can recognize late writes of a former holder by the fencing token,
+which grows with each holder.
 
-Invariants: one object is one acquisition; over a broken connection the lock is acquired once and
-released once (`calls.locks`); losing a lock is always an error by the end of the block; whoever
-gives up waiting for one (cancelled, Ctrl-C) leaves its line.
+Invariants: an object acquires its lock only once; even if the connection breaks, the lock is
+acquired once and released once (`calls.locks`); losing a lock is always an error by the end of the
+block; a caller that gives up waiting (cancelled, Ctrl-C) leaves the line.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from stackshift_jobs.values.durations import Duration
 
 
 class _ClientLock:
-    """What both kinds of lock know: what is asked for, and what is held."""
+    """The common part of both kinds of lock: the request, and the lock once it is held."""
 
     def __init__(self, key: str, ttl: Duration, wait: Duration | None) -> None:
         self._request = locks.acquire_call(
@@ -40,12 +40,13 @@ class _ClientLock:
 
     @property
     def token(self) -> int:
-        """The fencing token: higher than that of all who held the lock before."""
+        """The fencing token: higher than those of all earlier holders. Raises `Usage` before the
+        lock is held."""
         return self._holding().token
 
     @property
     def expires_at(self) -> datetime:
-        """Until when it is held, by the daemon's time."""
+        """When it expires, in daemon time. Raises `Usage` before the lock is held."""
         return self._holding().expires_at
 
     def _holding(self) -> locks.HeldLock:
@@ -76,7 +77,7 @@ class _ClientLock:
 
     @contextmanager
     def _losing(self) -> Generator[None]:
-        """Raises `LockLost` if the daemon no longer knows the lock as ours."""
+        """Raise `LockLost` if the daemon says that the lock is no longer ours."""
         try:
             yield
         except (NotFound, LockHeld) as why:
@@ -84,9 +85,9 @@ class _ClientLock:
 
 
 class Lock(_ClientLock):
-    """A lock of `State.lock`. Entering acquires it, leaving releases it.
+    """A lock from `State.lock`. Entering acquires it, leaving releases it.
 
-    Leaving raises `LockLost` if it ran out meanwhile, unless another exception is being raised.
+    Leaving raises `LockLost` if it expired meanwhile, unless another exception is being raised.
     """
 
     def __init__(self, caller: Caller, key: str, ttl: Duration, wait: Duration | None) -> None:
@@ -114,14 +115,14 @@ class Lock(_ClientLock):
                 raise
 
     def extend(self, ttl: Duration) -> None:
-        """Hold it for `ttl` from now on. Raises `LockLost` if it is ours no longer."""
+        """Hold it for `ttl` from now on. Raises `LockLost` if it is no longer ours."""
         call = self._extend_call(ttl)
         with self._losing():
             self._note_held(self._caller.call(*call), locks.lifetime_ms(ttl))
 
 
 class AsyncLock(_ClientLock):
-    """`Lock`, awaited."""
+    """Like `Lock`, for `async with`."""
 
     def __init__(self, caller: AsyncCaller, key: str, ttl: Duration, wait: Duration | None) -> None:
         super().__init__(key, ttl, wait)
@@ -139,8 +140,8 @@ class AsyncLock(_ClientLock):
         return self
 
     def _give_up_beside(self) -> None:
-        """In a task of its own, so that it does not hold up the cancellation."""
-        import asyncio  # Loaded wherever something is awaited; a program's start need not pay.
+        """Leave the line in a separate task, so that this does not delay the cancellation."""
+        import asyncio  # Loaded already if this is awaited; other programs start faster without.
 
         task = asyncio.get_running_loop().create_task(self._withdraw())
         _withdrawing.add(task)
@@ -161,17 +162,17 @@ class AsyncLock(_ClientLock):
                 raise
 
     async def extend(self, ttl: Duration) -> None:
-        """Hold it for `ttl` from now on; see `Lock.extend`."""
+        """Hold it for `ttl` from now on. Raises `LockLost` if it is no longer ours."""
         call = self._extend_call(ttl)
         with self._losing():
             self._note_held(await self._caller.call(*call), locks.lifetime_ms(ttl))
 
 
 _withdrawing: Final[set[Any]] = set()
-"""Tasks under way: their loop does not hold on to them."""
+"""Tasks under way, because their loop keeps only weak references to them."""
 
 
 def _this_program() -> str:
-    """Who holds it, for people: `import.py (pid 4711)`."""
+    """A description of this program as a holder, for people: `import.py (pid 4711)`."""
     name = os.path.basename(sys.argv[0] if sys.argv else "") or "python"  # noqa: PTH119
     return f"{name[:100]} (pid {os.getpid()})"

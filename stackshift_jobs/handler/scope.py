@@ -1,9 +1,9 @@
-"""Whether the code that runs now is a handler, and whether it is between its steps.
+"""Whether the running code is a handler, and whether it is inside the function of a step.
 
-The worker sets `in_handler` around a handler to the name by which messages call its context
-(`ctx`), and `current_step` around the function of a step, where the client may be used. Context
-variables, since handlers share threads and event loops; `asyncio` tasks inherit them by themselves,
-a thread that the handler starts does only if its context is copied.
+While a handler runs, the worker sets `in_handler` to the name that messages use for its context
+(`ctx`); while the function of a step runs, where the client may be used, it sets `current_step`.
+They are context variables because handlers share threads and event loops. Tasks of `asyncio`
+inherit them; a thread that the handler starts does so only if the context is copied.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from stackshift_jobs.errors import InsideHandler
 
 in_handler: Final[ContextVar[str | None]] = ContextVar("stackshift_in_handler", default=None)
 current_step: Final[ContextVar[str | None]] = ContextVar("stackshift_step", default=None)
-"""Name of the step whose function is running here, if one is."""
+"""The name of the step whose function is running; None outside of one."""
 
 
 def refuse_in_handler(method: str) -> None:
     """Raise `InsideHandler`, naming the `ctx` call to use, if a handler calls this outside a step.
 
-    A handler is run again from the top after every wait: what the client did would be done again.
+    A handler runs again from the top after every wait, so the client's call would be repeated.
     """
     context = in_handler.get()
     if context is None or current_step.get() is not None:

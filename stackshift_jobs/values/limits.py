@@ -1,5 +1,7 @@
-"""Limits and defaults that both ends know: the daemon, which holds requests to them, and whoever
-makes the requests. Loaded by short commands, so it imports nothing that costs time."""
+"""Limits and defaults that both ends know: the daemon, which enforces them, and its clients.
+
+Short commands load this module, so it imports nothing that takes time.
+"""
 
 from __future__ import annotations
 
@@ -10,32 +12,33 @@ if TYPE_CHECKING:
 DAY_MS: Final = 86_400_000
 
 MAX_PAYLOAD_BYTES: Final = 16 << 20
-"""Of a payload, result, event or state value as JSON, whatever `[limits] payload` says."""
+"""The most that `[limits] payload` can allow for a payload, result, event or state value, as
+JSON."""
 PAYLOAD_BYTES: Final = 1 << 20
 """The default of `[limits] payload`."""
 LINE_MARGIN: Final = 64 << 10
-"""How much longer than its payload a line of the protocol may be."""
+"""How much longer than the payload in it a line of the protocol may be."""
 
 MAX_ATTEMPTS: Final = 1_000_000
 """Attempts of a run, or tries of a step."""
 MAX_FACTOR: Final = 1000
 """How many times longer each delay of a retry may be than the last."""
 MAX_PRIORITY: Final = 1_000_000
-"""And, negative, the least."""
+"""The highest priority; its negative is the lowest."""
 
 EVENT_TTL_MS: Final = 7 * DAY_MS
-"""How long an event is kept that nobody waits for, where its sender does not say."""
+"""How long an event that no run waits for is kept, by default."""
 KEY_TTL_MS: Final = 30 * DAY_MS
-"""How long an idempotency key is remembered, where nobody says."""
+"""How long an idempotency key is remembered, by default."""
 VERSION_MEMORY_MS: Final = 30 * DAY_MS
-"""How long the version of a deleted state entry is remembered: the default of `retention`."""
+"""How long the version of a deleted state entry is remembered, by default (`retention`)."""
 
 MAX_EVENTS: Final = 32
 """Events that one wait may name."""
 ON_TIMEOUT: Final = ("fail", "continue", "cancel")
-"""What a wait for events may do when its time has passed."""
+"""What can happen to a run whose wait for events times out."""
 MAX_HOLDER: Final = 128
-"""Characters of the text that tells people who holds a lock."""
+"""Characters of the text that describes the holder of a lock to people."""
 
 FINISHED: Final = frozenset(("completed", "failed", "cancelled"))
 """The statuses of a run that has ended."""

@@ -1,6 +1,6 @@
-"""Whose process is at the other end of a Unix socket, as the kernel knows it.
+"""Which user's process is at the other end of a Unix socket, according to the kernel.
 
-Client and daemon ask the same question, and refuse each other's strangers by the same answer.
+Client and daemon both use this to refuse processes of other users.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
     from typing import Any
 
 # struct ucred of sys/socket.h: pid, uid, gid. A uid is unsigned: there are users above 2^31, and
-# -1, which is 2^32 - 1, is nobody's.
+# -1, which is 2^32 - 1, belongs to no user.
 _UCRED = struct.Struct("iII")
-# struct xucred of macOS's sys/ucred.h: version, uid, and groups that are not needed here.
+# struct xucred of macOS's sys/ucred.h: version, uid, and groups, which are not needed here.
 _XUCRED = struct.Struct("II")
 _XUCRED_SIZE = 76
 _LOCAL_PEERCRED = 1
 
 
 def peer_uid(sock: Any) -> int:
-    """The user of the process at the other end of `sock` (a socket, or what has its `getsockopt`);
-    0 to 2^32 - 1."""
+    """The user id, 0 to 2^32 - 1, of the process at the other end of `sock` (a socket, or anything
+    with the `getsockopt` of one)."""
     if sys.platform == "darwin":
         _, uid = _XUCRED.unpack_from(sock.getsockopt(0, _LOCAL_PEERCRED, _XUCRED_SIZE))
     else:
@@ -35,5 +35,5 @@ def peer_uid(sock: Any) -> int:
 
 
 def is_own_user(uid: int) -> bool:
-    """Is it the user that this process acts as?"""
+    """Is `uid` the effective user of this process?"""
     return uid == os.geteuid()

@@ -1,4 +1,4 @@
-"""The params of a request as they are sent, held to what the daemon takes."""
+"""Encoding the params of a request, and checking them against the daemon's size limit."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from stackshift_jobs.project.locate import Project
 from stackshift_jobs.wire.jsonrpc import encode_params
 
 LINE_SLACK: Final = (64 << 10) - 256
-"""Bytes by which the params may exceed `[limits] payload`: the daemon takes lines that exceed it by
-64 KiB, and the rest of the line needs some."""
+"""A line may be 64 KiB longer than `[limits] payload`; this is what remains of that for the
+params."""
 
 
 def encode(project: Project, params: Mapping[str, Any]) -> bytes:
-    """`params` as they are sent. Raises `PayloadRefused`, also for a line too long for the daemon:
-    that would end the connection and, with it, the requests of other threads."""
+    """`params` as JSON. Raises `PayloadRefused` for what JSON cannot represent, and for a line that
+    the daemon would not accept: that would end the connection, and with it the requests that other
+    threads have under way."""
     body = encode_params(params)
     if len(body) > LINE_SLACK:
         from stackshift_jobs.project.config import load_config

@@ -1,10 +1,10 @@
-"""What becomes of a request whose connection breaks: is it asked again, or what is its caller told?
+"""What happens to a request whose connection breaks: is it sent again, or which error is raised?
 
-Both clients, the blocking one and the awaited one, leave that to this module.
+Both the blocking and the async client leave these decisions to this module.
 
 Invariants: a request that may have reached a daemon is sent again only if that cannot do anything
-twice. A line that could not be written in full was not executed, since its last byte makes it a
-request; so it may always go again.
+twice. A line that could not be written in full was not executed, since only its last byte makes it
+a request; so it may always be sent again.
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ from stackshift_jobs.errors import DaemonUnavailable, StackshiftError
 from stackshift_jobs.wire.unavailable import BROKEN, NO_ANSWER, NOT_RUNNING, STALE
 
 PAUSE: Final = 0.05
-"""Seconds between two tries to reach a daemon that is restarting."""
+"""Seconds between two attempts to reach a daemon that is restarting."""
 MAX_LOSSES: Final = 5
-"""Connections that one request may lose, one soon after the other."""
+"""Connections that one request may lose in quick succession."""
 SOON: Final = 5.0
-"""Seconds after being asked within which a lost connection looks like the request's own doing."""
+"""If a connection is lost within this many seconds after a request, the request may be the
+cause."""
 RESTARTING: Final = frozenset((NOT_RUNNING, STALE, BROKEN, NO_ANSWER))
-"""How a daemon that is about to come back can look."""
+"""The reasons for which a daemon that is restarting can be unavailable."""
 
 
 class ConnectionLost(Exception):
-    """The connection ended under a request. `sent` is False if it was certainly not executed."""
+    """The connection ended during a request. `sent` is false if it was certainly not executed."""
 
     def __init__(self, why: StackshiftError, sent: bool) -> None:
         super().__init__(str(why))
@@ -36,7 +37,7 @@ class ConnectionLost(Exception):
 
 
 def may_repeat(method: str, params: Mapping[str, Any]) -> bool:
-    """Is it the same to do this once or twice?"""
+    """Has this request the same effect whether it is carried out once or twice?"""
     repeat = methods.method(method).repeat
     return repeat in (methods.READ, methods.SAFE) or (
         repeat == methods.KEYED and "idempotency_key" in params
@@ -44,17 +45,18 @@ def may_repeat(method: str, params: Mapping[str, Any]) -> bool:
 
 
 def bound(method: str, params: Mapping[str, Any], seconds: float | None) -> float | None:
-    """Seconds that `method` may take where a client's requests may take `seconds`: one that waits
-    for something to end has no bound, and a wait for a lock comes on top."""
+    """Seconds that a request of `method` may take, if the client's requests may take `seconds`.
+    None for a method that waits for something to end; the time to wait for a lock is added."""
     if seconds is None or methods.method(method).is_unbounded:
         return None
     return seconds + float(params.get("wait_ms", 0)) / 1000
 
 
 def uncertain(method: str, why: Exception) -> DaemonUnavailable:
-    """The error for a request that may have been carried out, and may not be sent again."""
+    """The error for a request that may have been carried out, and must not be sent again."""
     return DaemonUnavailable(
-        f"{method}: the connection broke before the reply came ({why}); it may have happened",
+        f"{method}: the connection broke before the reply arrived ({why}); the request may have "
+        "taken effect",
         hint=methods.method(method).if_unsure,
         reason=BROKEN,
         may_have_happened=True,
@@ -62,6 +64,6 @@ def uncertain(method: str, why: Exception) -> DaemonUnavailable:
 
 
 def timed_out(method: str) -> TimeoutError:
-    """The error for a request whose reply did not come in time."""
-    caution = "" if methods.method(method).reads else "; it may happen all the same"
+    """The error for a request whose reply did not arrive in time."""
+    caution = "" if methods.method(method).reads else "; the request may still take effect"
     return TimeoutError(f"{method}: the daemon did not answer in time{caution}")

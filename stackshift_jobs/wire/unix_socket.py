@@ -1,8 +1,8 @@
-"""The way to the daemon: a socket that is connected, and that is known to be the right one.
+"""Connecting to the daemon's socket, and checking that it is the right one.
 
-Owns `connect`, which both the blocking connections and the awaited one begin with. It never starts
-a daemon, and it hands out no socket before the kernel has said that our own user listens at the
-other end and `daemon.json` has said that our protocol is spoken there.
+Owns `connect`, with which both the blocking and the async connections begin. It never starts a
+daemon, and it returns no socket before the kernel has confirmed that our own user listens at the
+other end, and `daemon.json` that the daemon speaks our protocol.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from stackshift_jobs.wire.unavailable import (
 
 
 def connect(data_dir: str | os.PathLike[str], timeout: float = 5.0) -> socket.socket:
-    """A blocking socket to the daemon of `data_dir`, after it has been made sure that the daemon is
-    our user's and speaks our protocol.
+    """Connect to the daemon of `data_dir`, and check that it belongs to our user and speaks our
+    protocol. Returns a blocking socket.
 
-    Sends on it fail after `timeout` seconds in which the daemon takes nothing. Raises
+    Sends on it fail after `timeout` seconds in which the daemon reads nothing. Raises
     `DaemonUnavailable`, or `BadConfiguration` for a socket in a directory that others can enter.
     """
     info = discovery.read_daemon(data_dir)
     if info is None:
-        raise unavailable(f"no daemon runs for {data_dir}", NOT_RUNNING)
+        raise unavailable(f"no daemon is running for {data_dir}", NOT_RUNNING)
     directory = os.path.dirname(info.socket)  # noqa: PTH120 - pathlib takes 5 ms to load
-    # Compared as written: where two spellings of one directory differ, it is merely checked too.
+    # Compared as text: if two spellings of one directory differ, it is merely checked as well.
     if directory != os.fspath(data_dir).rstrip("/") and os.path.exists(directory):  # noqa: PTH110
         discovery.check_private(directory)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -56,7 +56,7 @@ def connect(data_dir: str | os.PathLike[str], timeout: float = 5.0) -> socket.so
         if info.protocol != PROTOCOL:
             raise unavailable(
                 f"the daemon (version {info.version}) speaks protocol {info.protocol}, "
-                f"this program {PROTOCOL}",
+                f"this program speaks {PROTOCOL}",
                 OTHER_PROTOCOL,
                 RESTART,
             )
@@ -67,16 +67,16 @@ def connect(data_dir: str | os.PathLike[str], timeout: float = 5.0) -> socket.so
 
 
 def _reach(sock: socket.socket, info: discovery.DaemonInfo, timeout: float) -> None:
-    """Connect `sock`; every way in which that fails is `DaemonUnavailable`."""
+    """Connect `sock`; raises `DaemonUnavailable` for every way in which that can fail."""
     try:
         sock.connect(info.socket)
     except (ConnectionRefusedError, FileNotFoundError) as bad:
         raise unavailable(
-            f"the daemon (pid {info.pid}) is gone: nothing listens at {info.socket}", STALE
+            f"the daemon (pid {info.pid}) is gone: nothing listens on {info.socket}", STALE
         ) from bad
     except BlockingIOError as bad:
         raise unavailable(
-            f"the daemon (pid {info.pid}) took no connection for {timeout:g} s",
+            f"the daemon (pid {info.pid}) accepted no connection within {timeout:g} s",
             NO_ANSWER,
             "stackshift daemon status, then stackshift daemon restart",
         ) from bad

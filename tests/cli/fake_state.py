@@ -75,7 +75,7 @@ class FakeState:
         """`state.increment`: adds to a number; text raises `Conflict`."""
         there = self.entries.get(params["key"], {"value": 0})["value"]
         if isinstance(there, str):
-            raise Conflict(f"state {params['key']!r} holds text, not a number")
+            raise Conflict(f"state {params['key']!r} holds a string, not a number")
         return self.put(params["key"], there + params.get("by", 1))
 
     def on_state_delete(self, params: dict[str, Any]) -> Any:

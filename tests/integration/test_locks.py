@@ -370,7 +370,7 @@ def test_call_after_the_lock_ran_out_does_nothing(project: Project) -> None:
     key, message = project.finish(run)["result"]
     assert key == "short"
     acquired = next(e for e in project.get(run)["timeline"] if e["kind"] == "lock.acquired")
-    assert f"'short' ran out at {acquired['expires_at'][:19]}Z" in message
+    assert f"'short' expired at {acquired['expires_at'][:19]}Z" in message
     told = project.witness()
     assert told.count(f"lost {run}") == 1
     assert f"never {run}" not in told
@@ -500,7 +500,7 @@ def test_step_that_is_tried_anew_in_a_block_that_was_left_has_its_lock_again(
 @pytest.mark.parametrize(
     ("job", "message"),
     [
-        ("twice", "has lock 'twice' already"),
+        ("twice", "already holds lock 'twice'"),
         ("insideStep", "ctx.state.lock was used inside the function of step 's'"),
         ("forgotten", "[lock forgotten] without `with`"),
     ],

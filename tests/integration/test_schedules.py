@@ -195,9 +195,9 @@ def test_module_that_does_not_import_leaves_its_ticks_due(
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ('schedule="61 * * * *"', "'61 * * * *' is no schedule: bad minute"),
+        ('schedule="61 * * * *"', "'61 * * * *' is not a valid schedule: bad minute"),
         ('schedule="@every now"', "'now' is not a duration"),
-        ('schedule="@daily", timezone="Mars/Olympus"', "'Mars/Olympus' is no time zone"),
+        ('schedule="@daily", timezone="Mars/Olympus"', "'Mars/Olympus' is not a known time zone"),
         ('schedule="@daily", catch_up="twice"', "catch_up must be skip, once or all, not 'twice'"),
         ('schedule="@daily", overlap="no"', "overlap must be allow, skip or queue, not 'no'"),
         ('schedule="@daily", schedule_payload={1}', "schedule_payload: "),

@@ -1,9 +1,9 @@
-"""The commands: everything that may be asked of the core, one frozen value each.
+"""The commands: everything the core can be asked to do, one frozen type for each kind.
 
-Those under "From a worker" travel as frames from a worker as they stand here, tagged with their
-name; `call` is the worker's number for the answer, 0 where it waits for none. `token` is the
-sequence number that handed the run out: a command with another token comes from an execution that
-is no longer the current one and changes nothing.
+Those under "From a worker" are also the frames that a worker sends, tagged with their name. `call`
+is the worker's number for the answer, 0 if it waits for none. `token` is the sequence number of the
+record that dispatched the run: a command with another token comes from an execution that is no
+longer the current one, and changes nothing.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from stackshiftd.core.records import (
 
 
 class Command(msgspec.Struct, frozen=True, omit_defaults=True, gc=False, tag=True):
-    """Base of all commands; the tag is the class's name."""
+    """Base of all commands; the tag is the name of the class."""
 
 
 # --- From a client -------------------------------------------------------------------------
 
 
 class StartRun(Command, frozen=True):
-    """Create a run, or find the one that owns `key`. `digest` is that of the payload's canonical
-    JSON, given where there is a key; `due_us` is 0 for at once."""
+    """Create a run, or find the one that owns `key`. With a key, `digest` is that of the payload's
+    canonical JSON. `due_us` is 0 for at once."""
 
     run: str
     job: str
@@ -51,11 +51,14 @@ class StartRun(Command, frozen=True):
 
 
 class CancelRun(Command, frozen=True):
+    """Cancel a run and the runs that it called; a finished run stays as it is."""
+
     run: str
 
 
 class RetryRun(Command, frozen=True):
-    """Send a finished run on. `restored` are its records, where it has left memory."""
+    """Retry a finished run, from `from_step` if that is set. `replaced` maps steps to results
+    (JSON) to use instead. `restored` are the run's records if it has left memory."""
 
     run: str
     from_step: str | None = None
@@ -64,7 +67,8 @@ class RetryRun(Command, frozen=True):
 
 
 class ForkRun(Command, frozen=True):
-    """Make the run `run` from the records of another; `payload` None takes that one's."""
+    """Create the run `run` as a fork of `source`, whose records are `restored`. `payload` None
+    keeps the source's."""
 
     run: str
     source: str
@@ -72,12 +76,12 @@ class ForkRun(Command, frozen=True):
     from_step: str | None = None
     payload: bytes | None = None
     concurrency_key: str | None = None
-    """That of the new payload; None takes the source's."""
+    """The key of the new payload; None keeps the source's."""
 
 
 class ChangeQueue(Command, frozen=True):
-    """What a person says of a queue: `terms` where they are not None; with `reset` nothing else is
-    left of its limits that a person set."""
+    """Change what a person has set for a queue: the `terms` that are not None. With `reset`, first
+    clear all limits that a person has set."""
 
     queue: str
     terms: QueueTerms = QueueTerms()
@@ -85,21 +89,25 @@ class ChangeQueue(Command, frozen=True):
 
 
 class RemoveRun(Command, frozen=True):
-    """Forget a finished run: out of the dead letter and of every list."""
+    """Remove a finished run from the dead letter and from all lists."""
 
     run: str
 
 
 class PauseSchedule(Command, frozen=True):
+    """Stop the schedule of `job` from ticking until it is resumed."""
+
     job: str
 
 
 class ResumeSchedule(Command, frozen=True):
+    """Let the paused schedule of `job` tick again."""
+
     job: str
 
 
 class DiscardRun(Command, frozen=True):
-    """Take a failed run out of the dead letter for good; lists go on showing it."""
+    """Take a failed run out of the dead letter for good; lists still show it."""
 
     run: str
 
@@ -108,9 +116,10 @@ class DiscardRun(Command, frozen=True):
 
 
 class Asking(Command, frozen=True, kw_only=True):
-    """What clients and handlers ask alike. `run` and `token` are empty for a client. `step` is the
-    call of the handler that the answer is recorded for; empty within a step's function, where it
-    acts at once and nothing is remembered. `call` is the worker's number for the answer."""
+    """Base of the commands that both clients and handlers give. `run` and `token` are empty for a
+    client. `step` is the handler's call that the answer is recorded for; it is empty in the
+    function of a step, where the command acts at once and no answer is recorded. `call` is the
+    worker's number for the answer."""
 
     run: str = ""
     token: int = 0
@@ -119,11 +128,13 @@ class Asking(Command, frozen=True, kw_only=True):
 
 
 class ReadState(Asking, frozen=True, kw_only=True):
+    """Read the entry under `key`."""
+
     key: str
 
 
 class ListState(Asking, frozen=True, kw_only=True):
-    """The entries whose keys begin with `prefix` and come after `after`, at most `limit`."""
+    """List entries whose keys begin with `prefix` and sort after `after`, at most `limit`."""
 
     prefix: str = ""
     after: str = ""
@@ -131,7 +142,8 @@ class ListState(Asking, frozen=True, kw_only=True):
 
 
 class SetState(Asking, frozen=True, kw_only=True):
-    """`if_version`: only over this version (0: over nothing). `expires_us` 0: never."""
+    """Write `value`. `if_version`: only if the entry has this version (0: does not exist).
+    `expires_us` 0: never; `ttl_ms` overrides it."""
 
     key: str
     value: bytes
@@ -142,7 +154,7 @@ class SetState(Asking, frozen=True, kw_only=True):
 
 
 class DeleteState(Asking, frozen=True, kw_only=True):
-    """`remember_ms`: how long the version is remembered."""
+    """Delete the entry under `key`. `remember_ms` is how long its version is remembered."""
 
     key: str
     remember_ms: int
@@ -150,7 +162,7 @@ class DeleteState(Asking, frozen=True, kw_only=True):
 
 
 class IncrementState(Asking, frozen=True, kw_only=True):
-    """Add `by`, a number as JSON. Without `ttl_ms` it expires when it would have."""
+    """Add `by`, a number as JSON. Without `ttl_ms` the entry keeps its expiry."""
 
     key: str
     by: bytes = b"1"
@@ -158,8 +170,9 @@ class IncrementState(Asking, frozen=True, kw_only=True):
 
 
 class AcquireLock(Asking, frozen=True, kw_only=True):
-    """Hold `key` for `ttl_ms` (0, of a run alone: until it is released). `wait_ms`: wait so long
-    for it; None: as long as it takes. A client is known by `asker`, and told of as `holder`."""
+    """Acquire `key` for `ttl_ms` (0, for runs only: until it is released). `wait_ms` is how long to
+    wait for it; None: without limit. `asker` identifies a client, `holder` describes it to
+    people."""
 
     key: str
     ttl_ms: int = 0
@@ -169,7 +182,7 @@ class AcquireLock(Asking, frozen=True, kw_only=True):
 
 
 class ExtendLock(Asking, frozen=True, kw_only=True):
-    """Hold it for `ttl_ms` from now on. A client names its `lock_token`."""
+    """Hold a lock for `ttl_ms` from now on. A client identifies it by its `lock_token`."""
 
     key: str
     ttl_ms: int
@@ -177,8 +190,8 @@ class ExtendLock(Asking, frozen=True, kw_only=True):
 
 
 class ReleaseLock(Asking, frozen=True, kw_only=True):
-    """A client names its `lock_token`; a handler the call `lock` by which it took it, and whether
-    its block was left by an exception (`raised`)."""
+    """Release a lock. A client identifies it by its `lock_token`; a handler by `lock`, the call by
+    which it acquired it. `raised`: an exception left the block of the lock."""
 
     key: str = ""
     lock_token: int = 0
@@ -187,21 +200,22 @@ class ReleaseLock(Asking, frozen=True, kw_only=True):
 
 
 class CheckLock(Asking, frozen=True, kw_only=True):
-    """Does the run still hold what it took by the call `lock`? If not, `step` is refused."""
+    """Check that the run still holds the lock it acquired by the call `lock`; if not, the call
+    `step` is refused."""
 
     lock: str
 
 
 class WithdrawLock(Command, frozen=True):
-    """The client that waits as `asker` is gone, or its time has passed."""
+    """Take the client that waits as `asker` out of the line: it is gone, or has timed out."""
 
     key: str
     asker: str
 
 
 class SendEvent(Asking, frozen=True, kw_only=True):
-    """`event` is the id that it gets if it is a new one; `digest` that of all by which the same
-    event is known, given where there is a `key`."""
+    """Send an event. `event` is its id if it is a new one. With a `key`, `digest` covers everything
+    that a send with the same key must have in common."""
 
     event: str
     name: str
@@ -214,7 +228,7 @@ class SendEvent(Asking, frozen=True, kw_only=True):
 
 
 class AwaitEvent(Asking, frozen=True, kw_only=True):
-    """A handler waits for the first of `events` (names with correlation keys)."""
+    """Wait, in a handler, for the first of `events` (names with correlation keys)."""
 
     events: list[tuple[str, str]]
     timeout_ms: int | None = None
@@ -225,9 +239,9 @@ class AwaitEvent(Asking, frozen=True, kw_only=True):
 
 
 class ScheduleTerms(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """The schedule that a job's code names: an expression, the zone whose clock it reads, what
-    becomes of missed ticks and of those that come while the last run is under way, and the payload
-    of its runs."""
+    """The schedule that a job's code declares: an expression, its time zone, what happens to missed
+    ticks (`catch_up`) and to ticks while the last run is unfinished (`overlap`), and the payload of
+    its runs."""
 
     schedule: str
     timezone: str = "UTC"
@@ -237,8 +251,8 @@ class ScheduleTerms(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 class DefineSchedules(Command, frozen=True):
-    """Workers have these `jobs`, of which some have schedules. Not `complete`: some module did not
-    import, what is missing may be in it."""
+    """Set the schedules of the `jobs` that workers have. `complete` is false if a module did not
+    import: a job that is missing may be in that module."""
 
     schedules: dict[str, ScheduleTerms]
     jobs: frozenset[str] = frozenset()
@@ -246,21 +260,21 @@ class DefineSchedules(Command, frozen=True):
 
 
 class FireSchedule(Command, frozen=True):
-    """The tick of `job` may be due. `start` is its run, prepared; which tick it is for, and so its
-    time and key, is decided."""
+    """Decide the tick of `job`, if one is due. `start` is the prepared run; the decision fills in
+    the tick that it is for, and so its time and key."""
 
     job: str
     start: StartRun
 
 
 class Claimed(Command, frozen=True):
-    """The journal was claimed anew: whatever executed before executes no more."""
+    """Note that this daemon has claimed the journal: no earlier execution continues."""
 
 
 class Assign(Command, frozen=True):
-    """A slot in `worker` is free. `alone`: nothing else executes there, a suspect may be tried.
-    `codes`: the jobs that it has, with the digest of their code. `pool` is the queue that the
-    worker is for; none for all that have no workers of their own."""
+    """Dispatch a run to a free slot of `worker`. `alone`: nothing else executes there, so a suspect
+    may be tried. `codes`: the jobs that it has, with the digests of their code. `pool` is the queue
+    that the worker belongs to; empty if it serves all queues without workers of their own."""
 
     worker: str
     codes: dict[str, str]
@@ -269,27 +283,29 @@ class Assign(Command, frozen=True):
 
 
 class DefineQueues(Command, frozen=True):
-    """All that `by` (`file` or `code`) says of queues."""
+    """Set all terms of queues that the layer `by` (`file` or `code`) has."""
 
     by: str
     queues: dict[str, QueueTerms]
 
 
 class DefineJobs(Command, frozen=True):
-    """Workers have these jobs; runs held for want of one of them go on."""
+    """Queue the runs that were held because no worker had their job, if workers now have it.
+    `codes` maps jobs to the digests of their code."""
 
     codes: dict[str, str]
 
 
 class Tick(Command, frozen=True):
-    """The first timer may be due. `remember_ms`: how long the version of a state entry is
-    remembered that expires."""
+    """Act on the first timer or expiry, if it is due. `remember_ms` is how long the version of a
+    state entry that expires is remembered."""
 
     remember_ms: int = VERSION_MEMORY_MS
 
 
 class LoseExecution(Command, frozen=True):
-    """The worker that executed `run` under `token` is gone. `ours`: we ended it."""
+    """Give up the execution of `run` under `token`, whose worker is gone. `ours`: the daemon ended
+    it, as opposed to a crash of the worker."""
 
     run: str
     token: int
@@ -298,28 +314,35 @@ class LoseExecution(Command, frozen=True):
 
 
 class NoteSnapshot(Command, frozen=True):
+    """Record that a snapshot of the state up to `upto_seq` was written."""
+
     upto_seq: int
     state_hash: str
 
 
 class NoteRecovery(Command, frozen=True):
+    """Record that recovery moved a torn tail after `kept_seq` to the file `quarantine`."""
+
     kept_seq: int
     dropped_bytes: int
     quarantine: str
 
 
 class NoteWatermark(Command, frozen=True):
-    """Carry the watermark of all that is durable to the disk."""
+    """Record the watermark of everything that is durable now."""
 
 
 class Close(Command, frozen=True):
-    """The daemon stops in good order."""
+    """Record that the daemon stops in good order."""
 
 
 # --- From a worker -------------------------------------------------------------------------
 
 
 class CompleteStep(Command, frozen=True):
+    """Record the result of a step, at its try number `tried`. `input` is a digest of the item of a
+    `step.map`."""
+
     run: str
     token: int
     call: int
@@ -331,8 +354,9 @@ class CompleteStep(Command, frozen=True):
 
 
 class FailStep(Command, frozen=True):
-    """A try of a step raised. `retry` are the step's own terms, if it has any; `retry_after_ms` is
-    what the function asked for; not `retryable` ends it at once."""
+    """Record that a try of a step raised. `retry` are the step's own terms, if it has any;
+    `retry_after_ms` is the delay that its function asked for. A failure that is not `retryable` is
+    final."""
 
     run: str
     token: int
@@ -348,7 +372,7 @@ class FailStep(Command, frozen=True):
 
 
 class OpenStep(Command, frozen=True):
-    """A step has been executing for a while. No answer."""
+    """Record that a step has been executing for a while. There is no answer."""
 
     run: str
     token: int
@@ -357,7 +381,8 @@ class OpenStep(Command, frozen=True):
 
 
 class RecordValue(Command, frozen=True):
-    """What a read gave. `told`: the worker does not know it yet."""
+    """Record the result of a read. `told`: include it in the answer, because the worker does not
+    know it yet."""
 
     run: str
     token: int
@@ -368,7 +393,7 @@ class RecordValue(Command, frozen=True):
 
 
 class BeginSleep(Command, frozen=True):
-    """Wait until `until_us`, or for `delay_ms` from now on."""
+    """Sleep until `until_us`, or for `delay_ms` from now."""
 
     run: str
     token: int
@@ -392,8 +417,8 @@ class StartChild(Command, frozen=True):
 
 
 class CallJob(Command, frozen=True):
-    """A handler's wish to start a run. The shell makes a `StartChild` of it: the core knows neither
-    jobs nor ids. `options` is JSON, as of a start."""
+    """Start a run, at the request of a handler. The shell turns this into a `StartChild`, because
+    the core knows neither jobs nor ids. `options` is JSON, like the options of a start."""
 
     run: str
     token: int
@@ -407,8 +432,8 @@ class CallJob(Command, frozen=True):
 
 
 class Ask(Command, frozen=True):
-    """A handler asks for what a client may ask for too: the method and params of the protocol. The
-    shell makes a command of it (an `Asking`); `step` is empty within a step's function."""
+    """Do for a handler what a client can request too, by method and params of the protocol. The
+    shell turns this into an `Asking`. `step` is empty in the function of a step."""
 
     run: str
     token: int
@@ -419,8 +444,8 @@ class Ask(Command, frozen=True):
 
 
 class RefuseCall(Command, frozen=True):
-    """What a handler's call asks for cannot be had; the shell knows. `error`: `{code, message, …}`.
-    Nothing is recorded for an empty `step`."""
+    """Refuse a handler's call, for a reason that the shell knows. `error`: `{code, message, …}`.
+    Nothing is recorded if `step` is empty."""
 
     run: str
     token: int
@@ -430,7 +455,8 @@ class RefuseCall(Command, frozen=True):
 
 
 class AwaitRun(Command, frozen=True):
-    """Wait for a run. `status`, `result`, `error` tell how it ended, where it has left memory."""
+    """Wait for the run `child`. If it has left memory, `status`, `result` and `error` are how it
+    ended."""
 
     run: str
     token: int
@@ -443,7 +469,8 @@ class AwaitRun(Command, frozen=True):
 
 
 class Suspend(Command, frozen=True):
-    """The handler is out of memory; it waits for `pending` (names of steps) and nothing else."""
+    """Suspend the run: its handler has left memory and waits only for `pending` (names of
+    steps)."""
 
     run: str
     token: int
@@ -451,14 +478,16 @@ class Suspend(Command, frozen=True):
 
 
 class CompleteRun(Command, frozen=True):
+    """Complete the run: its handler returned `result`."""
+
     run: str
     token: int
     result: Raw
 
 
 class FailAttempt(Command, frozen=True):
-    """The handler raised. `step` is the step whose failure it did not catch, `more_steps` are
-    others, if it raised a group."""
+    """End the attempt: its handler raised. `step` is the step whose failure it did not catch, and
+    `more_steps` are others, if it raised a group."""
 
     run: str
     token: int
@@ -470,13 +499,15 @@ class FailAttempt(Command, frozen=True):
 
 
 class ConfirmStop(Command, frozen=True):
-    """The handler of a cancelled or timed-out attempt has stopped."""
+    """Confirm that the handler of a cancelled or timed-out attempt has stopped."""
 
     run: str
     token: int
 
 
 class ReportProgress(Command, frozen=True):
+    """Record how far a handler is: `done` of `total`, if that is known."""
+
     run: str
     token: int
     done: float

@@ -18,9 +18,9 @@ class Dispatch(msgspec.Struct, frozen=True):
 
 
 class Acknowledge(msgspec.Struct, frozen=True):
-    """Answer the call `call` of the worker that asked: it is recorded. `due_us` is when a sleep or
-    the next try is due, `child` the run that was started, `body` what was asked for (JSON), `error`
-    why it is refused (JSON: `{code, message, …}`)."""
+    """Answer the worker's call `call`, which is recorded. `due_us` is when a sleep or the next try
+    is due, `child` the run that was started, `body` the result (JSON), `error` why the call is
+    refused (JSON: `{code, message, …}`)."""
 
     call: int
     due_us: int = 0
@@ -30,14 +30,14 @@ class Acknowledge(msgspec.Struct, frozen=True):
 
 
 class Granted(msgspec.Struct, frozen=True):
-    """The client that waited as `asker` holds the lock."""
+    """Tell the client that waited as `asker` that it holds the lock; `body` is its answer."""
 
     asker: str
     body: Raw
 
 
 class Resolve(msgspec.Struct, frozen=True):
-    """A step that an execution waits for has got its outcome: tell the worker."""
+    """Tell the worker the outcome of a call that the execution waits for."""
 
     run: str
     token: int
@@ -45,8 +45,8 @@ class Resolve(msgspec.Struct, frozen=True):
 
 
 class Stop(msgspec.Struct, frozen=True):
-    """The execution is to end: ask, then after the grace kill. `reason` is `cancelled` or
-    `timeout`."""
+    """Stop an execution: ask it to, and kill its worker if it has not stopped after the grace.
+    `reason` is `cancelled`, `timeout` or `limit`."""
 
     run: str
     token: int
@@ -57,21 +57,22 @@ Effect = Dispatch | Acknowledge | Granted | Resolve | Stop
 
 
 class Started(msgspec.Struct, frozen=True):
-    """Reply to a start: the run's id; `reused` where the key had an owner."""
+    """Reply to a start: the run's id; `reused` if its key already had an owner."""
 
     run: str
     reused: bool
 
 
 class Changed(msgspec.Struct, frozen=True):
-    """Reply to a change of a run, a queue or a schedule: `changed` is false if it was so before."""
+    """Reply to a change of a run, a queue or a schedule; `changed` is false if nothing had to be
+    changed."""
 
     subject: str
     changed: bool
 
 
 class Rerun(msgspec.Struct, frozen=True):
-    """Reply to a retry or fork: which recorded steps are reused, which happen again."""
+    """Reply to a retry or fork: which recorded steps are reused, and which are repeated."""
 
     run: str
     reused: list[str]
@@ -79,13 +80,14 @@ class Rerun(msgspec.Struct, frozen=True):
 
 
 class Answered(msgspec.Struct, frozen=True):
-    """Reply to a client's question: the method's result, as JSON."""
+    """Reply to a client's request: the method's result, as JSON."""
 
     body: Raw
 
 
 class Queued(msgspec.Struct, frozen=True):
-    """Reply to a client that asked for a lock: it waits, as `asker`; `Granted` follows."""
+    """Reply to a client that asked for a lock and now waits for it, as `asker`; `Granted`
+    follows."""
 
     asker: str
 

@@ -1,13 +1,12 @@
-"""The records: everything that can ever have happened, one frozen value each.
+"""The records: everything that can happen, one frozen type for each kind.
 
-A record is past tense and complete: `fold` needs nothing but it. Where and when it happened (its
-sequence number and time) stand in its `Entry`, the same for all kinds. A run's timeline is the
-entries that carry its id.
+A record is in the past tense and complete: `fold` needs nothing else. Its sequence number and time
+are in its `Entry`, the same for all kinds. A run's timeline is the entries that contain its id.
 
-A field that a record holds as JSON of somebody else (payload, result) is `msgspec.Raw`: carried,
-never decoded here. Times inside records are RFC 3339 text, as `jq` and people read them.
+A field with a user's JSON (payload, result) is `msgspec.Raw`: passed along, never decoded here.
+Times inside records are RFC 3339 text, which people and `jq` can read.
 
-Adding a field with a default that means "as before" keeps the version of a kind. Anything else
+Adding a field with a default that means "as before" keeps the version of a kind. Any other change
 raises it in `VERSIONS`, and older daemons refuse the journal rather than fold it wrongly.
 """
 
@@ -21,7 +20,7 @@ from msgspec import Raw
 from stackshift_jobs.values.durations import from_rfc3339, rfc3339
 
 NULL: Final = Raw(b"null")
-"""No body. (`Raw` cannot be one of several types of a field, so that there is no `None` for it.)"""
+"""No body. (msgspec allows no `Raw | None`, so `None` cannot stand for it.)"""
 
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="kind", gc=False):
@@ -30,7 +29,7 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="kind", 
 
 class Error(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """What went wrong: an exception's type, message and traceback (text, bounded by the worker).
-    Not `retryable`: it would go the same way again."""
+    `retryable` is false if trying again would fail in the same way."""
 
     type: str
     message: str
@@ -39,7 +38,7 @@ class Error(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 class RetryTerms(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """How often and how soon to try again. `max_attempts` counts the first try."""
+    """How often and how soon to try again. `max_attempts` includes the first try."""
 
     max_attempts: int = 3
     backoff_ms: int = 1000
@@ -49,7 +48,7 @@ class RetryTerms(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 class RunLimits(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """How many calls a run may record, and how many bytes of results."""
+    """How many calls and how many bytes of results a run may record."""
 
     steps: int = 10_000
     bytes: int = 64 << 20
@@ -57,12 +56,13 @@ class RunLimits(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 DEFAULT_TERMS: Final = RetryTerms()
 DEFAULT_LIMITS: Final = RunLimits()
-"""These very objects are left out of lines, and stand for what is not in them."""
+"""A field that is this very object is omitted from the record's line, and a line without the field
+is decoded to it."""
 
 
 class QueueTerms(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """What somebody says of a queue; None: nothing. 0 takes a bound away that somebody else set:
-    no limit. `rate` new attempts may start in `rate_per_ms`."""
+    """The terms that one layer sets for a queue; None: not set here. 0 means no limit, which also
+    overrides a limit of a lower layer. `rate` new attempts may start per `rate_per_ms`."""
 
     concurrency: int | None = None
     key_concurrency: int | None = None
@@ -73,11 +73,11 @@ class QueueTerms(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     processes: int | None = None
 
 
-# --- The journal's own ---------------------------------------------------------------------
+# --- The journal itself --------------------------------------------------------------------
 
 
 class JournalOpened(Record, frozen=True, tag="journal.opened"):
-    """A daemon claimed the journal under a new `epoch`; all before it are fenced."""
+    """A daemon claimed the journal under a new `epoch`; all earlier daemons are fenced."""
 
     epoch: int
     pid: int
@@ -93,7 +93,7 @@ class JournalRecovered(Record, frozen=True, tag="journal.recovered"):
 
 
 class JournalWatermark(Record, frozen=True, tag="journal.watermark"):
-    """Nothing happened; its line carries the watermark of all before it to the disk."""
+    """Nothing happened; its line writes the watermark of everything before it to the disk."""
 
 
 class JournalClosed(Record, frozen=True, tag="journal.closed"):
@@ -111,9 +111,10 @@ class SnapshotTaken(Record, frozen=True, tag="snapshot.taken"):
 
 
 class RunCreated(Record, frozen=True, tag="run.created"):
-    """A run exists. Its terms are fixed here: a later change of the code does not move them.
+    """A run was created. Its terms are fixed here: a later change of the code does not affect them.
 
-    A fork brings the records of the run it was made from in `restored`, less the `forgotten` steps.
+    In a fork, `restored` contains the records of the source, and `forgotten` names the recorded
+    steps that the fork does not reuse.
     """
 
     run: str
@@ -139,28 +140,30 @@ class RunCreated(Record, frozen=True, tag="run.created"):
 
 
 class RunQueued(Record, frozen=True, tag="run.queued"):
-    """Its time has come. `reason`: `due` (was scheduled), `retry` (backoff is over), `wait` (what
-    it waited for came while it was suspended) or `job` (its job is defined again)."""
+    """It may execute now. `reason`: `due` (it was scheduled for this time), `retry` (its backoff is
+    over), `wait` (a wait ended while it was suspended) or `job` (its job is defined again)."""
 
     run: str
     reason: str
 
 
 class RunHeld(Record, frozen=True, tag="run.held"):
-    """Its turn had come, but no worker has its job any more; it waits until one has."""
+    """It was its turn, but no worker has its job any more; it waits until one does."""
 
     run: str
 
 
 class RunCompleted(Record, frozen=True, tag="run.completed"):
+    """The handler returned `result`; the run is finished."""
+
     run: str
     attempt: int
     result: Raw
 
 
 class RunFailed(Record, frozen=True, tag="run.failed"):
-    """For good: in its queue's dead letter. `reason`: `attempts non_retryable poisonous wait`.
-    `step` is the wait whose time had passed: it is forgotten."""
+    """The run failed for good and is in its queue's dead letter. `reason`: `attempts`,
+    `non_retryable`, `poisonous` or `wait`. `step` is the wait that timed out: it is forgotten."""
 
     run: str
     attempt: int
@@ -170,16 +173,16 @@ class RunFailed(Record, frozen=True, tag="run.failed"):
 
 
 class RunCancelled(Record, frozen=True, tag="run.cancelled"):
-    """Final from here on; `reason` is `requested`, `parent` or `timeout`."""
+    """The run was cancelled, which is final; `reason` is `requested`, `parent` or `timeout`."""
 
     run: str
     reason: str
 
 
 class RunRetried(Record, frozen=True, tag="run.retried"):
-    """A person sent it on again. `forgotten` names the steps that will happen again, `replaced`
-    gives steps a result by hand. `restored` holds the run's earlier records, where the run had
-    left the engine's memory."""
+    """A person retried the run. `forgotten` names the steps that will be repeated, `replaced` gives
+    steps the result that the person set. `restored` contains the run's earlier records if the run
+    had left the engine's memory."""
 
     run: str
     forgotten: list[str] = []
@@ -188,7 +191,7 @@ class RunRetried(Record, frozen=True, tag="run.retried"):
 
 
 class RunRemoved(Record, frozen=True, tag="run.removed"):
-    """A person removed a finished run from lists and dead letter; its key stays."""
+    """A person removed a finished run from lists and dead letter; its idempotency key stays."""
 
     run: str
 
@@ -203,7 +206,8 @@ class RunDiscarded(Record, frozen=True, tag="run.discarded"):
 
 
 class AttemptStarted(Record, frozen=True, tag="attempt.started"):
-    """Handed to `worker`. The sequence number of this record is the token of the execution."""
+    """A new attempt was dispatched to `worker`. The sequence number of this record is the token of
+    the execution."""
 
     run: str
     attempt: int
@@ -212,7 +216,7 @@ class AttemptStarted(Record, frozen=True, tag="attempt.started"):
 
 
 class AttemptResumed(Record, frozen=True, tag="attempt.resumed"):
-    """The same attempt goes on after a wait or a loss, in `worker`, under a new token."""
+    """The same attempt continues after a wait or a loss, in `worker`, under a new token."""
 
     run: str
     attempt: int
@@ -228,10 +232,10 @@ class AttemptSuspended(Record, frozen=True, tag="attempt.suspended"):
 
 
 class AttemptFailed(Record, frozen=True, tag="attempt.failed"):
-    """The handler raised, or ran out of time (`stopped` is false: it still executes until
-    `attempt.stopped`). `step` is the step whose failure it did not catch: it is forgotten,
-    and so are `more_steps`, if it raised a group. `retry_at` is null where `run.failed` follows in
-    the same append."""
+    """The handler raised, or ran out of time (then `stopped` is false, and it still executes until
+    `attempt.stopped`). `step` is the step whose failure it did not catch: it is forgotten, and so
+    are `more_steps`, if it raised a group. `retry_at` is null if `run.failed` follows in the same
+    append."""
 
     run: str
     attempt: int
@@ -243,7 +247,8 @@ class AttemptFailed(Record, frozen=True, tag="attempt.failed"):
 
 
 class AttemptLost(Record, frozen=True, tag="attempt.lost"):
-    """Its worker or the daemon is gone; it will go on under a new token. `ours`: we ended it."""
+    """Its worker or the daemon is gone; it will resume under a new token. `ours`: the daemon ended
+    it, as opposed to a crash of the worker."""
 
     run: str
     attempt: int
@@ -262,7 +267,8 @@ class AttemptStopped(Record, frozen=True, tag="attempt.stopped"):
 
 
 class StepStarted(Record, frozen=True, tag="step.started"):
-    """It has been executing for a while; written without waiting, so that a crash shows it."""
+    """The step has been executing for a while. Nothing waits for this record; it shows what was
+    under way at a crash."""
 
     run: str
     attempt: int
@@ -271,7 +277,7 @@ class StepStarted(Record, frozen=True, tag="step.started"):
 
 
 class StepCompleted(Record, frozen=True, tag="step.completed"):
-    """The one recorded result of a step. `input` is a digest of a mapped item."""
+    """The one recorded result of a step. `input` is a digest of the item of a `step.map`."""
 
     run: str
     attempt: int
@@ -283,8 +289,8 @@ class StepCompleted(Record, frozen=True, tag="step.completed"):
 
 
 class StepFailed(Record, frozen=True, tag="step.failed"):
-    """Try number `tried` of the step raised. With `retry_at` it will be tried again then; without,
-    it has failed for good and replays as failed."""
+    """Try number `tried` of the step raised. The step is tried again at `retry_at`; without
+    `retry_at` it has failed for good and replays as failed."""
 
     run: str
     attempt: int
@@ -297,7 +303,7 @@ class StepFailed(Record, frozen=True, tag="step.failed"):
 
 
 class ValueRecorded(Record, frozen=True, tag="value.recorded"):
-    """What a read such as `ctx.now()` gave, so that every pass sees the same."""
+    """The value that a read such as `ctx.now()` returned, so that every pass sees the same."""
 
     run: str
     attempt: int
@@ -316,10 +322,10 @@ class ChildStarted(Record, frozen=True, tag="child.started"):
 
 
 class WaitStarted(Record, frozen=True, tag="wait.started"):
-    """A branch waits durably: `wait` is `sleep`, `child` (for run `child`), `event` (for the first
-    of `events`, each a name and a correlation key; `on_timeout`: `fail continue cancel`) or `lock`
-    (for `lock`, to hold it for `ttl_ms`; 0 for as long as the run likes). `until` is when it is
-    over in any case."""
+    """A branch waits durably. `wait` is `sleep`, `child` (for the run `child`), `event` (for the
+    first of `events`, each a name and a correlation key; `on_timeout` is `fail`, `continue` or
+    `cancel`) or `lock` (for `lock`, to hold it for `ttl_ms`, or without expiry if that is 0).
+    `until` is when a sleep ends, or any other wait times out."""
 
     run: str
     attempt: int
@@ -334,10 +340,10 @@ class WaitStarted(Record, frozen=True, tag="wait.started"):
 
 
 class WaitEnded(Record, frozen=True, tag="wait.ended"):
-    """The wait is over, with what it gave: nothing for a sleep; for a child its `status` and
-    result or error; for an event which one it was, when it was received, and its payload. Its time
-    has passed: `status` is `timed_out`, `result` for a lock the refusal. (A lock that is given ends
-    its wait with `lock.acquired`.)"""
+    """The wait ended, with its result: nothing for a sleep; for a child its `status` and result or
+    error; for an event which one it was, when it was received, and its payload. If the wait timed
+    out, `status` is `timed_out`, and for a lock `result` is the refusal. (The wait for a lock that
+    was acquired ends with `lock.acquired`.)"""
 
     run: str
     step: str
@@ -351,9 +357,9 @@ class WaitEnded(Record, frozen=True, tag="wait.ended"):
 
 
 class CallRefused(Record, frozen=True, tag="call.refused"):
-    """A call on `ctx` was refused (a version that is not there, a lock that another holds or that
-    ran out, a job that is not there); it replays as this `error`: `{code, message, hint, …}`, with
-    `final` where it would be refused again."""
+    """A call on `ctx` was refused (another version of an entry, a lock that another holder has or
+    that expired, a job that does not exist). It replays as this `error`: `{code, message, hint,
+    …}`, with `final` if it would be refused again."""
 
     run: str
     attempt: int
@@ -362,7 +368,7 @@ class CallRefused(Record, frozen=True, tag="call.refused"):
 
 
 class ProgressReported(Record, frozen=True, tag="progress.reported"):
-    """What a handler says of how far it is; shown, never read back."""
+    """A handler reported how far it is; this is shown, never replayed."""
 
     run: str
     attempt: int
@@ -373,13 +379,13 @@ class ProgressReported(Record, frozen=True, tag="progress.reported"):
 
 # --- State ---------------------------------------------------------------------------------
 #
-# `run` is the run on whose behalf it was done, None for a client; `step` the call of its handler
-# that it answers, empty within a step's function. So a handler's write, and the fact that it made
-# it, are one record.
+# `run` is the run on whose behalf it was done, None for a client. `step` is the handler's call that
+# the record answers, empty in the function of a step. So a handler's write, and the fact that the
+# handler made it, are one record.
 
 
 class StateSet(Record, frozen=True, tag="state.set"):
-    """`key` has this value from now on. `op` is `set` or `increment`."""
+    """`key` was given this value. `op` is `set` or `increment`."""
 
     key: str
     value: Raw
@@ -392,7 +398,7 @@ class StateSet(Record, frozen=True, tag="state.set"):
 
 
 class StateDeleted(Record, frozen=True, tag="state.deleted"):
-    """There is nothing under `key`; its version is remembered until `remembered_until`."""
+    """The entry was deleted; its version is remembered until `remembered_until`."""
 
     key: str
     version: int
@@ -403,7 +409,7 @@ class StateDeleted(Record, frozen=True, tag="state.deleted"):
 
 
 class StateExpired(Record, frozen=True, tag="state.expired"):
-    """The time of the entry has passed; its version is remembered until `remembered_until`."""
+    """The entry expired; its version is remembered until `remembered_until`."""
 
     key: str
     version: int
@@ -414,8 +420,8 @@ class StateExpired(Record, frozen=True, tag="state.expired"):
 
 
 class LockRequested(Record, frozen=True, tag="lock.requested"):
-    """A client waits for the lock, as `asker`; it is forgotten when the daemon goes away. `holder`
-    says who it is."""
+    """A client waits for the lock, as `asker`; the wait ends with the daemon that recorded it.
+    `holder` is a description of the client for people."""
 
     key: str
     asker: str
@@ -424,16 +430,16 @@ class LockRequested(Record, frozen=True, tag="lock.requested"):
 
 
 class LockWithdrawn(Record, frozen=True, tag="lock.withdrawn"):
-    """The client waits no more."""
+    """The client gave up waiting for the lock."""
 
     key: str
     asker: str
 
 
 class LockAcquired(Record, frozen=True, tag="lock.acquired"):
-    """The run (or the client that asked as `asker`) holds the lock. The sequence number of this
-    record is the fencing token, until a later record of the run takes its place: one that hands it
-    out as a new attempt, or tells of its loss."""
+    """The run (or the client that asked as `asker`) acquired the lock. The sequence number of this
+    record is the fencing token, until an `attempt.started` or `attempt.lost` of the run renews the
+    token with its own."""
 
     key: str
     expires_at: str | None = None
@@ -445,7 +451,7 @@ class LockAcquired(Record, frozen=True, tag="lock.acquired"):
 
 
 class LockExtended(Record, frozen=True, tag="lock.extended"):
-    """Its holder holds it until `expires_at`. `step` is the call of a handler that asked so."""
+    """The holder extended the lock until `expires_at`. `step` is the call, if a handler made it."""
 
     key: str
     expires_at: str
@@ -455,8 +461,9 @@ class LockExtended(Record, frozen=True, tag="lock.extended"):
 
 
 class LockReleased(Record, frozen=True, tag="lock.released"):
-    """Nobody holds it. `reason`: `left` (its block), `raised` (out of its block), `run` (which has
-    ended), `expired` or `client`. `step` is the call by which the run had taken it."""
+    """The lock was released. `reason`: `left` (the handler left its block), `raised` (its block
+    raised), `run` (the run ended), `expired` or `client`. `step` is the call by which the run had
+    acquired it."""
 
     key: str
     reason: str
@@ -468,9 +475,10 @@ class LockReleased(Record, frozen=True, tag="lock.released"):
 
 
 class EventReceived(Record, frozen=True, tag="event.received"):
-    """An event has come: the waits of the runs `resumed` end in the same append; if there are none
-    it is kept until `kept_until`. `key` is its idempotency key, good for `key_ttl_ms`; `digest`
-    covers all by which the same event is known. `run` is the one that sent it."""
+    """An event was sent. The waits of the runs `resumed` end in the same append; if there are none,
+    the event is kept until `kept_until`. `key` is its idempotency key, valid for `key_ttl_ms`;
+    `digest` covers everything that a send with the same key must have in common. `run` is the
+    sender."""
 
     event: str
     name: str
@@ -487,7 +495,7 @@ class EventReceived(Record, frozen=True, tag="event.received"):
 
 
 class EventExpired(Record, frozen=True, tag="event.expired"):
-    """Nobody waited for it in time."""
+    """A kept event expired: no wait consumed it in time."""
 
     event: str
     name: str
@@ -498,8 +506,8 @@ class EventExpired(Record, frozen=True, tag="event.expired"):
 
 
 class QueueChanged(Record, frozen=True, tag="queue.changed"):
-    """What `by` (`person`, `file` or `code`; see `core.queues.LAYERS`) says of a queue from now on:
-    these terms and no others."""
+    """The layer `by` (`person`, `file` or `code`; see `core.state.queues.LAYERS`) now sets these
+    terms for a queue, and no others."""
 
     queue: str
     by: str
@@ -510,8 +518,8 @@ class QueueChanged(Record, frozen=True, tag="queue.changed"):
 
 
 class ScheduleDefined(Record, frozen=True, tag="schedule.defined"):
-    """The code of `job` has this schedule, new or changed. `since` is when its expression was first
-    seen; `next_at` its next tick, null while it is paused."""
+    """The code of `job` has a new or changed schedule. `since` is when its expression was first
+    seen; `next_at` is its next tick, null while it is paused."""
 
     job: str
     schedule: str
@@ -524,10 +532,10 @@ class ScheduleDefined(Record, frozen=True, tag="schedule.defined"):
 
 
 class ScheduleFired(Record, frozen=True, tag="schedule.fired"):
-    """The tick `tick` was decided: it started the run `started`, or none, for the `reason`
-    `overlap` (the last one still runs), `waits` (for the end of that one) or `missed` (it came
-    while the daemon was down). `passed` ticks before it were passed over. Ticks until `counted` are
-    caught up one by one; `next_at` is the tick that is due next."""
+    """The tick `tick` was decided. It started the run `started`, or none, for the `reason`
+    `overlap` (the last run is still unfinished), `waits` (it waits for that run to finish) or
+    `missed` (it was due while the daemon was down). `passed` earlier ticks were skipped. Ticks up
+    to `counted` are caught up one by one; `next_at` is the next tick."""
 
     job: str
     tick: str
@@ -539,19 +547,19 @@ class ScheduleFired(Record, frozen=True, tag="schedule.fired"):
 
 
 class ScheduleRetired(Record, frozen=True, tag="schedule.retired"):
-    """The code has this schedule no more."""
+    """The code no longer has this schedule."""
 
     job: str
 
 
 class SchedulePaused(Record, frozen=True, tag="schedule.paused"):
-    """A person paused it: it does not tick."""
+    """A person paused the schedule: it does not tick."""
 
     job: str
 
 
 class ScheduleResumed(Record, frozen=True, tag="schedule.resumed"):
-    """A person resumed it; its next tick is one to come."""
+    """A person resumed the schedule; its next tick is in the future."""
 
     job: str
     next_at: str | None = None
@@ -606,7 +614,7 @@ AnyRecord = (
 )
 
 VERSIONS: Final[dict[str, int]] = {str(cls.__struct_config__.tag): 1 for cls in get_args(AnyRecord)}
-"""The highest version of each kind that this program folds."""
+"""The highest version of each kind that this daemon folds."""
 
 BY_KIND: Final[dict[str, type[Record]]] = {
     str(cls.__struct_config__.tag): cls for cls in get_args(AnyRecord)
@@ -614,8 +622,8 @@ BY_KIND: Final[dict[str, type[Record]]] = {
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
-    """A record at its place: sequence number (gap-free) and daemon time (µs since 1970, never
-    smaller than the one before)."""
+    """A record with its sequence number (gap-free) and daemon time (µs since 1970, never smaller
+    than that of the entry before)."""
 
     seq: int
     at_us: int
@@ -644,6 +652,7 @@ def entry_json(entry: Entry) -> bytes:
 
 
 def entry_from_json(line: Any) -> Entry:
-    """Inverse of `entry_json`; `line` is bytes or anything with their buffer."""
+    """The inverse of `entry_json`; `line` is bytes or anything that supports the buffer
+    protocol."""
     where = _decode_where(line)
     return Entry(where.seq, from_rfc3339(where.at), _decode(line))

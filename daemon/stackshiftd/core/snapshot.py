@@ -1,9 +1,9 @@
-"""The state as lines and as a hash: what a snapshot holds, and what two states are compared by.
+"""The state as lines, for snapshots, and as a hash, for comparing states.
 
-A snapshot is not a dump of memory. It holds the entries of every run that is in memory, as they
-were written, and is loaded by folding them; only what outlives its runs (idempotency keys, queues,
-schedules, state entries, locks, kept events, counts) stands in lines of its own. So a snapshot
-survives any change of the classes in `state`.
+A snapshot is not a dump of memory. It contains the entries of every run that is in memory, as they
+were written, and is loaded by folding them. Only what outlives its runs (idempotency keys, queues,
+schedules, state entries, locks, kept events, counts) has lines of its own. So a snapshot survives
+any change of the classes in `state`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _encode = msgspec.json.Encoder(order="sorted").encode
 
 
 class Totals(msgspec.Struct, frozen=True, tag="totals", tag_field="line"):
-    """First line: where the snapshot stands."""
+    """The first line: the point in the journal that the snapshot covers, and totals."""
 
     seq: int
     now_us: int
@@ -50,8 +50,8 @@ class KeyLine(msgspec.Struct, frozen=True, tag="key", tag_field="line"):
 
 
 class QueueLine(msgspec.Struct, frozen=True, tag="queue", tag_field="line"):
-    """A queue: what is said of it, since when it is paused, the record that served it last, and
-    when its bucket is full again."""
+    """A queue: its terms by layer, when it was paused, the record that last served it, and when its
+    bucket is full again."""
 
     queue: str
     said: dict[str, QueueTerms]
@@ -80,7 +80,7 @@ class ScheduleLine(msgspec.Struct, frozen=True, tag="schedule", tag_field="line"
 
 
 class ValueLine(msgspec.Struct, frozen=True, tag="state", tag_field="line"):
-    """A state entry; or, with an empty value, the version that is remembered of one."""
+    """A state entry; or, with an empty value, the remembered version of a former one."""
 
     key: str
     value: str
@@ -91,7 +91,7 @@ class ValueLine(msgspec.Struct, frozen=True, tag="state", tag_field="line"):
 
 
 class LockLine(msgspec.Struct, frozen=True, tag="lock", tag_field="line"):
-    """Who holds a lock, and who waits for it in what order."""
+    """The holder of a lock and its line, in order."""
 
     key: str
     holding: Holding | None
@@ -144,8 +144,8 @@ _decode = msgspec.json.Decoder(
 
 
 def state_hash(state: State) -> str:
-    """SHA-256 over everything that the state means. Indexes, and keys whose time has passed, are
-    left out: they may differ between states that behave alike."""
+    """SHA-256 (hex) of everything that affects how the state behaves. Indexes, and keys whose time
+    has passed, are left out: they may differ between states that behave alike."""
     digest = hashlib.sha256()
     digest.update(_encode([state.seq, state.now_us, state.epoch, state.finished, state.dead]))
     for run_id in sorted(state.runs):
@@ -182,8 +182,8 @@ def _schedule(line: ScheduleLine) -> Schedule:
 
 
 def _stored(state: State, *, sort: bool) -> Iterator[msgspec.Struct]:
-    """The lines of state entries, locks, kept events and their keys; whose time has passed with
-    nothing more to be known of it, is left out."""
+    """The lines of state entries, locks, kept events and event keys, except versions and keys whose
+    time has passed."""
     now_us = state.now_us
     in_order: Callable[[Iterable[Any]], Iterable[Any]] = sorted if sort else iter
     for key, value in in_order(state.values.remembered(now_us)):
@@ -198,14 +198,14 @@ def _stored(state: State, *, sort: bool) -> Iterator[msgspec.Struct]:
 
 
 def _text(held: msgspec.Struct, body: str, name: str) -> dict[str, Any]:
-    """The fields of what is held in memory, its JSON as text under `name`."""
+    """The fields of `held`, with the JSON in the field `body` as text under `name`."""
     fields = msgspec.structs.asdict(held)
     return fields | {name: fields.pop(body).decode("ascii")}
 
 
 def dump(state: State, entries: Iterable[tuple[int, Entry]]) -> Iterator[bytes]:
-    """The lines of a snapshot of `state`; `entries` are those of its runs, with their places, in
-    order of sequence number."""
+    """The lines of a snapshot of `state`. `entries` are the entries of its runs with their places,
+    in order of sequence number."""
     yield _encode(Totals(state.seq, state.now_us, state.epoch, state.finished))
     for key, entry in state.keys.items():
         if state.key_lives(entry, state.now_us):
@@ -225,27 +225,27 @@ def dump(state: State, entries: Iterable[tuple[int, Entry]]) -> Iterator[bytes]:
         yield _encode(_schedule_line(schedule))
     for line in _stored(state, sort=False):
         yield _encode(line)
-    for place, found in entries:
-        yield _encode(EntryLine(place, msgspec.Raw(entry_json(found))))
+    for place, run_entry in entries:
+        yield _encode(EntryLine(place, msgspec.Raw(entry_json(run_entry))))
 
 
 class Loaded(msgspec.Struct):
-    """A state read from a snapshot, and where the entries of its runs lie."""
+    """A state read from a snapshot, and the entries of its runs with their places."""
 
     state: State
     entries: list[tuple[int, Entry]]
 
 
 def entries_of(lines: Iterable[bytes], run: str) -> list[Entry]:
-    """The entries of one run that a snapshot holds, in order."""
+    """The entries of one run in a snapshot, in order."""
     name = b'"%s"' % run.encode()
-    found: list[Entry] = []
+    entries: list[Entry] = []
     for raw in lines:
         if name in raw and isinstance(line := _decode(raw), EntryLine):
             entry = entry_from_json(line.entry)
             if getattr(entry.record, "run", None) == run:
-                found.append(entry)
-    return found
+                entries.append(entry)
+    return entries
 
 
 def load(lines: Iterable[bytes]) -> Loaded:
@@ -274,15 +274,15 @@ def load(lines: Iterable[bytes]) -> Loaded:
         else:
             entry = entry_from_json(line.entry)
             entries.append((line.place, entry))
-            # Entries of finished runs stand between them no more: the gap is meant.
+            # The gap is intended: a snapshot has no entries of runs that have left memory.
             state.seq = entry.seq - 1
             fold(state, entry)
     assert totals is not None, "a snapshot begins with its totals"
     state.seq, state.now_us = totals.seq, totals.now_us
     state.epoch, state.finished = totals.epoch, totals.finished
     state.keys = keys
-    for told in queues:
-        state.restore_queue(told.queue, told.said, told.paused_us, told.served, told.full_at)
+    for saved in queues:
+        state.restore_queue(saved.queue, saved.said, saved.paused_us, saved.served, saved.full_at)
     state.schedules, state.schedules_seq = schedules, totals.seq
     state.key_expiry = [(entry.expires_us, key) for key, entry in keys.items()]
     heapify(state.key_expiry)
@@ -291,8 +291,8 @@ def load(lines: Iterable[bytes]) -> Loaded:
 
 
 def _restore(state: State, lines: list[ValueLine | LockLine | KeptLine | SentKeyLine]) -> None:
-    """Entries of runs have told of some of this, as it was when they were written: only the lines
-    count."""
+    """Replace state entries, locks and events by those in `lines`. Folding the entries of runs has
+    produced some of them, as they were when those entries were written."""
     state.values, state.locks, state.expiries = Values(), {}, Heap()
     listening = state.events.listening
     state.events = Events()
@@ -302,8 +302,8 @@ def _restore(state: State, lines: list[ValueLine | LockLine | KeptLine | SentKey
         if isinstance(line, ValueLine):
             _restore_value(state, line)
         elif isinstance(line, LockLine):
-            waiting = {each.asker or place_of(each.run): each for each in line.waiting}
-            state.locks[line.key] = Lock(line.holding, waiting)
+            in_line = {w.asker or place_of(w.run): w for w in line.waiting}
+            state.locks[line.key] = Lock(line.holding, in_line)
             if line.holding is not None and line.holding.expires_us:
                 state.set_expiry(line.holding.expires_us, LOCK, line.key)
         elif isinstance(line, KeptLine):

@@ -1,6 +1,6 @@
-"""Why a run is not moving, in one sentence and one stable word.
+"""Why a run is not progressing, as one sentence and one stable code.
 
-Pure: what it needs of the workers is handed in. Clock times are UTC.
+Pure: what it needs to know about the workers is passed in. Times are UTC.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from stackshiftd.core.state.state import (
 
 
 class Fleet(NamedTuple):
-    """What is known of the workers: how many serve, their slots in all, and what is executing."""
+    """The ready workers of one pool: how many they are, their total slots, and how many runs they
+    are executing."""
 
     workers: int
     slots: int
@@ -30,12 +31,12 @@ class Fleet(NamedTuple):
 
 
 WAITS_FOR: Final = ("sleep", "event", "lock", "child", "retry", "rate")
-"""What `Why.kind` can be, where there is something to wait for."""
+"""The values of `Why.kind` if the run waits for something."""
 
 
 class Why(NamedTuple):
-    """`code` is stable; `step`, `until_us` and `run` tell what is waited for, where something
-    is."""
+    """An answer: `code` is stable, `text` is the sentence. `kind`, `step`, `until_us`, `run`,
+    `wait` and `owner` describe what the run waits for, if anything."""
 
     code: str
     text: str
@@ -48,7 +49,8 @@ class Why(NamedTuple):
 
 
 def shown_status(run: Run) -> Status:
-    """The status that people see: a suspended run whose every wait is a step's backoff retries."""
+    """The status that people see: a suspended run is `retrying` if all its waits are backoffs of
+    steps."""
     if run.status is Status.WAITING:
         pending = [step.phase for step in run.calls.values() if step.phase in PENDING]
         if pending and all(phase is Phase.RETRYING for phase in pending):
@@ -69,15 +71,15 @@ def why(state: State, run: Run, fleet: Fleet, now_us: int) -> Why:
         case Status.RETRYING:
             attempt = f"{run.attempts_used + 1}/{run.retry.max_attempts}"
             if run.token:
-                return Why("stopping", f"retry {attempt} once the attempt before it has stopped")
+                return Why("stopping", f"retry {attempt} once the previous attempt has stopped")
             return Why("retrying", f"retry {attempt} at {_at(run.retry_us, now_us)}")
         case Status.WAITING:
             return _waiting(state, run, now_us)
         case Status.FAILED:
             error = run.error
-            told = f": {error.type}: {error.message}" if error is not None else ""
+            reason = f": {error.type}: {error.message}" if error is not None else ""
             dead = f"; in the dead letter of queue {run.queue}" if is_dead(state, run) else ""
-            return Why("failed", f"failed{told}{dead}")
+            return Why("failed", f"failed{reason}{dead}")
         case _:
             return Why(run.status.value, run.status.value)
 
@@ -92,47 +94,48 @@ def _queued(state: State, run: Run, fleet: Fleet, now_us: int) -> Why:
     if run.suspect:
         return Why(
             "suspect",
-            f"{queued}: {run.deaths} workers died under it, it waits for a worker of its own",
+            f"{queued}: {run.deaths} workers died while executing it; it waits for a worker of its "
+            "own",
         )
     if not fleet.workers:
         return Why("no_worker", f"{queued}: no worker is ready yet")
     if fleet.executing >= fleet.slots:
-        ahead = state.queues[run.queue].depth - 1
+        others = _others(state.queues[run.queue].depth - 1)
         return Why(
             "slots_busy",
-            f"{queued}: {fleet.executing}/{fleet.slots} worker slots busy, {ahead} others queued "
+            f"{queued}: {fleet.executing}/{fleet.slots} worker slots busy, {others} queued "
             f"in {run.queue}",
         )
     return Why("starting", f"{queued}: about to start")
 
 
 def _held_by_queue(state: State, run: Run, now_us: int) -> Why | None:
-    """Why its queue does not let it go, if it is that."""
+    """Why its queue does not let the run start; None if it does."""
     queue = state.queues[run.queue]
     limits = queue.limits
     if limits.paused:
         since = f"{rfc3339(queue.paused_us)[:19]}Z"
-        return Why("queue_paused", f"queue {run.queue} is paused since {since}")
+        return Why("queue_paused", f"queue {run.queue} has been paused since {since}")
     if not queue.has_slot:
-        told = f"{run.queue} {queue.executing}/{limits.concurrency} busy"
-        return Why("queue_busy", told + _oldest(state, run.queue, "", now_us))
+        text = f"{run.queue} {queue.executing}/{limits.concurrency} busy"
+        return Why("queue_busy", text + _oldest(state, run.queue, "", now_us))
     key = run.concurrency_key
     if not queue.has_room(key):
-        told = f"{key} {queue.busy[key]}/{limits.key_concurrency} busy in {run.queue}"
-        return Why("key_busy", told + _oldest(state, run.queue, key, now_us))
+        text = f"{key} {queue.busy[key]}/{limits.key_concurrency} busy in {run.queue}"
+        return Why("key_busy", text + _oldest(state, run.queue, key, now_us))
     if run.next_is_new and queue.permit_us > now_us:
         until = _at(queue.permit_us, now_us)
         text = (
             f"{run.queue} starts {limits.rate_text}, the next at {until}, "
-            f"{queue.depth - 1} others queued"
+            f"{_others(queue.depth - 1)} queued"
         )
         return Why("rate_limited", text, "rate", "", queue.permit_us)
     return None
 
 
 def _oldest(state: State, queue: str, key: str, now_us: int) -> str:
-    """`, oldest run_… 11m`: who has held a slot of the queue (for `key`, if one is given)
-    longest."""
+    """`, oldest run_… 11m`: the run that has held a slot of the queue longest. `key` limits that to
+    runs with this concurrency key; "" does not."""
     holding = [
         run
         for executing in state.executions.values()
@@ -186,13 +189,17 @@ def _locked(state: State, name: str, step: Call, more: str, now_us: int) -> Why:
     lock = state.locks.get(key)
     holding = lock.held(now_us) if lock is not None else None
     owner = (holding.run or holding.holder or "a client") if holding is not None else ""
-    told = f"lock {key} is held by {owner}" if holding is not None else f"lock {key} is to be given"
-    ahead = len(lock.line) - 1 if lock is not None else 0
-    told += f", {ahead} others wait" if ahead > 0 else ""
+    held = f"is held by {owner}" if holding is not None else "is about to change hands"
+    others = len(lock.line) - 1 if lock is not None else 0
+    text = f"lock {key} {held}" + (f", {_others(others)} waiting" if others > 0 else "")
     if step.due_us:
-        told += f"; gives up at {_at(step.due_us, now_us)}"
+        text += f"; gives up at {_at(step.due_us, now_us)}"
     run_id = holding.run if holding is not None else ""
-    return Why("waiting_lock", told + more, "lock", name, step.due_us, run_id, step.wait, owner)
+    return Why("waiting_lock", text + more, "lock", name, step.due_us, run_id, step.wait, owner)
+
+
+def _others(count: int) -> str:
+    return "1 other" if count == 1 else f"{count} others"
 
 
 def _soonest(pending: tuple[str, Call]) -> int:

@@ -1,1 +1,1 @@
-"""The index of finished runs: derived from the journal, a cache. Delete it, it is rebuilt."""
+"""The index of finished runs: a cache that can be deleted and is rebuilt from the journal."""

@@ -1,12 +1,12 @@
-"""The index on SQLite: finished runs by id, by suffix, and newest first by job and status.
+"""The index, in SQLite: finished runs by id, by suffix, and newest first by job and status.
 
-Written behind the journal, in batches, on a thread of its own, never waited for: whatever a crash
-takes from it is put back from the journal, from `covered_seq` on. It holds nothing that the journal
-does not; a file that SQLite refuses, of another version, or that knows more than the journal (whose
-tail was torn or repaired) is thrown away and built anew.
+It is written after the journal, in batches, on a thread of its own, and nothing waits for it:
+whatever a crash takes from it is restored from the journal, from `covered_seq` on. It contains
+nothing that the journal does not. A file that SQLite refuses, that has another version, or that
+covers more than the journal (whose tail was torn or repaired) is deleted and rebuilt.
 
-`covered_seq` only grows once all up to it is in: while an index is built anew beside new rows, and
-where the disk refuses a batch (it is kept, and tried again), it stays where it was.
+`covered_seq` grows only once everything up to it has been written: it stays the same while an index
+is rebuilt beside new rows, and while the disk refuses a batch (which is kept and tried again).
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ log = logging.getLogger("stackshiftd.history")
 VERSION: Final = 1
 FLUSH_SECONDS: Final = 0.2
 RETRY_SECONDS: Final = 1.0
-"""After a batch that the disk refused."""
+"""The pause after a batch that the disk refused."""
 
-# `tail` is the id read backwards: one index finds a run by its id and by any end of it.
+# `tail` is the id reversed: one index finds a run by its id and by any suffix of it.
 _SCHEMA: Final = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE runs (
@@ -51,8 +51,8 @@ CREATE INDEX runs_job ON runs (job, created_seq);
 CREATE INDEX runs_status ON runs (status, created_seq);
 """
 _COLUMNS: Final = "facts, places"
-# The younger row of a run stands, and of one as young the longer: an index that is built anew comes
-# upon the older ones late.
+# The later row of a run wins; of two with the same end, the one with more records. While an index
+# is rebuilt, older rows are written after newer ones.
 _ENTER: Final = """
 INSERT INTO runs VALUES (?,?,?,?,?,?,?,?) ON CONFLICT (created_seq) DO UPDATE
 SET status = excluded.status, facts = excluded.facts, places = excluded.places
@@ -66,8 +66,8 @@ _decode: Final = msgspec.json.Decoder(list[Any]).decode
 
 
 class History:
-    """Finished runs. Rows that are not written yet are found all the same. Without a path it is in
-    memory, as the journal behind it may be."""
+    """Finished runs, including those whose rows are not written yet. Without a path it is in
+    memory, for a journal that is in memory too."""
 
     def __init__(self, path: Path | None, journal_id: str, last_seq: int) -> None:
         self._path = path
@@ -82,9 +82,9 @@ class History:
         self._refused = False
         self._building = False
         self._removed: set[str] = set()
-        """Runs that were removed while the index is built anew: their rows may come up yet."""
+        """Runs removed while the index is rebuilt: the rebuild may still write rows of them."""
         self._lengthened: dict[str, array[int]] = {}
-        """The same of those whose records have become more."""
+        """Places of runs that got more records while the index is rebuilt."""
         self._db = self._open()
 
     def _open(self) -> sqlite3.Connection:
@@ -101,8 +101,8 @@ class History:
         db = sqlite3.connect(
             self._path or ":memory:", check_same_thread=False, isolation_level=None
         )
-        # It can be built anew, so no commit waits for a sync; a power cut leaves it behind, not
-        # torn.
+        # It can be rebuilt, so no commit waits for a sync; a power cut can lose the last commits,
+        # but not tear the file.
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")
         version = db.execute("PRAGMA user_version").fetchone()[0]
@@ -117,35 +117,36 @@ class History:
         [covered] = db.execute("SELECT value FROM meta WHERE name = 'covered_seq'").fetchone()
         if int(covered) > self._last_seq:
             db.close()
-            raise ValueError("an index of records that the journal has not")
+            raise ValueError("an index that covers more than the journal")
         return db
 
     @property
     def covered_seq(self) -> int:
-        """All runs that were finished by a record up to here are in."""
+        """The index contains all runs that finished by a record up to this sequence number."""
         with self._lock:
-            found = self._db.execute("SELECT value FROM meta WHERE name = 'covered_seq'").fetchone()
-        return int(found[0])
+            row = self._db.execute("SELECT value FROM meta WHERE name = 'covered_seq'").fetchone()
+        return int(row[0])
 
     # --- Writing ---------------------------------------------------------------------------
 
     def add(self, row: RunRow) -> None:
-        """Enter a finished run; written soon, found at once."""
+        """Add a finished run; it is found at once, and written soon."""
         self._waiting[row.id] = row
         self._waiting_seq = max(self._waiting_seq, row.finished_seq)
         self._flush_soon()
 
     def lengthen(self, run: str, places: array[int]) -> None:
-        """A finished run has got more records; `places` are those of all of them, or of the last.
-        A run that is not in (retention has dropped it) stays out."""
+        """Add records to a finished run; `places` are those of all its records, or of the last
+        ones. Does nothing for a run that is not in the index (retention has dropped it)."""
         if self._building:
-            self._lengthened[run] = places  # Before it is looked for: its row may just come up.
+            self._lengthened[run] = places  # Before the lookup: the rebuild may write its row now.
         row = self._longer(run, places)
         if row is not None:
             self.add(row)
 
     def _longer(self, run: str, places: array[int]) -> RunRow | None:
-        """The row with those of the places that it has not, if there are any. They only grow."""
+        """The run's row with those of `places` that it lacks; None if it lacks none. Places only
+        grow."""
         row = self.find(run)
         if row is None or row.places[-1] >= places[-1]:
             return None
@@ -153,7 +154,7 @@ class History:
         return msgspec.structs.replace(row, places=row.places + added)
 
     def remove(self, run: str) -> None:
-        """Take a run out of all lists."""
+        """Remove a run from the index."""
         self._waiting[run] = None
         if self._building:
             self._removed.add(run)
@@ -176,18 +177,18 @@ class History:
                 self._refused = False
             except sqlite3.Error as refused:
                 if not self._refused:
-                    log.warning("the history index cannot be written, it will be: %s", refused)
+                    log.warning("cannot write the history index, trying again: %s", refused)
                 self._refused = True
                 self._waiting = self._pending()
             self._writing = {}
 
     async def flushed(self, covered_seq: int) -> None:
-        """Write all that was added until now, which is all up to `covered_seq`."""
+        """Write everything added so far, which covers the journal up to `covered_seq`."""
         self._waiting_seq = max(self._waiting_seq, covered_seq)
         await self._flush()
 
     def write(self, rows: dict[str, RunRow | None], covered_seq: int) -> None:
-        """Write `rows` (None: take out) and how far they go, in one transaction."""
+        """Write `rows` (None: remove the run) and `covered_seq`, in one transaction."""
         added = [_values(row) for row in rows.values() if row is not None]
         gone = [(run[::-1],) for run, row in rows.items() if row is None]
         if self._building:
@@ -202,8 +203,8 @@ class History:
             )
 
     def build(self, rows: Iterable[RunRow | str], until_seq: int) -> None:
-        """Enter `rows` (an id: that run was removed) in batches, and then that all up to
-        `until_seq` is covered; on any thread, beside new rows. `building` comes before."""
+        """Write `rows` (an id: that run was removed) in batches, and then set `covered_seq` to
+        `until_seq`. Runs on any thread, beside new rows; `building` must be called first."""
         batch: dict[str, RunRow | None] = {}
         for row in rows:
             if isinstance(row, str):
@@ -216,7 +217,8 @@ class History:
         self.write(batch, 0)
         longer = ((run, self._longer(run, places)) for run, places in (*self._lengthened.items(),))
         self.write({run: row for run, row in longer if row is not None}, 0)
-        # Those that were removed meanwhile may have come up again; later ones cannot any more.
+        # The batches above may have written runs that were removed meanwhile; from here on no
+        # removed run can be written again.
         self.write(dict.fromkeys(tuple(self._removed)), 0)
         self._building = False
         self._removed = set()
@@ -224,11 +226,11 @@ class History:
         self.write({}, until_seq)
 
     def building(self) -> None:
-        """From now on until `build` is done nothing counts as covered."""
+        """Announce `build`: nothing counts as covered until it is done."""
         self._building = True
 
     def forget_before(self, finished_us: int) -> int:
-        """Drop rows of runs that had finished before; how many."""
+        """Drop the rows of runs that finished before this time; returns their number."""
         with self._lock, self._db:
             return self._db.execute(
                 "DELETE FROM runs WHERE json_extract(facts, '$[14]') < ?", (finished_us,)
@@ -237,15 +239,15 @@ class History:
     # --- Reading ---------------------------------------------------------------------------
 
     def find(self, run: str) -> RunRow | None:
-        """The row of the run with this id."""
+        """The row of the run with this id; None if it is not in the index."""
         for pending in (self._waiting, self._writing):
             if run in pending:
                 return pending[run]
         with self._lock:
-            found = self._db.execute(
+            columns = self._db.execute(
                 f"SELECT {_COLUMNS} FROM runs WHERE tail = ?", (run[::-1],)
             ).fetchone()
-        return _row(found) if found else None
+        return _row(columns) if columns else None
 
     def ending_in(self, suffix: str, limit: int) -> list[str]:
         """Ids that end in `suffix`, at most `limit`."""
@@ -253,11 +255,11 @@ class History:
         ids = {run for run, row in pending.items() if row is not None and run.endswith(suffix)}
         low = suffix[::-1]
         with self._lock:
-            found = self._db.execute(
+            tails = self._db.execute(
                 "SELECT tail FROM runs WHERE tail >= ? AND tail < ? LIMIT ?",
                 (low, low + "\uffff", limit + len(pending)),
             ).fetchall()
-        written = (tail[::-1] for (tail,) in found)
+        written = (tail[::-1] for (tail,) in tails)
         ids.update(run for run in written if pending.get(run, run) is not None)
         return sorted(ids)[:limit]
 
@@ -272,7 +274,7 @@ class History:
         before_seq: int | None = None,
         limit: int = 50,
     ) -> list[RunRow]:
-        """Finished runs, newest (by creation) first, that fit all of what is given."""
+        """Finished runs that match all filters, newest (by creation) first, at most `limit`."""
 
         def fits(row: RunRow) -> bool:
             return (
@@ -298,12 +300,12 @@ class History:
             clauses.append("json_extract(facts, '$[8].' || ?) = ?")
             values.extend((json.dumps(name), text))  # type: ignore[arg-type]
         with self._lock:
-            found = self._db.execute(
+            written = self._db.execute(
                 f"SELECT {_COLUMNS} FROM runs WHERE {' AND '.join(clauses)} "
                 "ORDER BY created_seq DESC LIMIT ?",
                 (*values, limit + len(pending)),
             ).fetchall()
-        rows.extend(row for row in map(_row, found) if row.id not in pending)
+        rows.extend(row for row in map(_row, written) if row.id not in pending)
         rows.sort(key=lambda row: -row.created_seq)
         return rows[:limit]
 
@@ -311,14 +313,14 @@ class History:
         return {**self._writing, **self._waiting}
 
     def close(self) -> None:
-        """Write what waits, and close."""
+        """Write the rows that are waiting, and close the file."""
         if self._task is not None:
             self._task.cancel()
         rows = self._pending()
         with contextlib.suppress(sqlite3.Error):
             if rows:
                 self.write(rows, self._waiting_seq)
-            with self._lock:  # a batch may be under way yet, on its thread
+            with self._lock:  # a batch may still be under way on its thread
                 self._db.close()
 
 
@@ -339,7 +341,7 @@ def _values(row: RunRow) -> tuple[Any, ...]:
     )
 
 
-def _row(found: tuple[str, bytes]) -> RunRow:
+def _row(columns: tuple[str, bytes]) -> RunRow:
     places = array("q")
-    places.frombytes(found[1])
-    return RunRow(*[*_decode(found[0]), places])
+    places.frombytes(columns[1])
+    return RunRow(*[*_decode(columns[0]), places])

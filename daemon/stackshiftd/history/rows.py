@@ -1,4 +1,4 @@
-"""A finished run in one row: what lists show and filter by, and where its records lie."""
+"""A finished run as one row: what lists show and filter by, and where its records are."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Ended(NamedTuple):
 
 
 class RunRow(msgspec.Struct):
-    """A finished run. Times in µs since 1970, 0 for none. `places` are those of its records;
-    `end` is the index among them of the record that finished it. `places` stays the last field: the
-    index stores all the others as one JSON array."""
+    """A finished run. Times are in µs since 1970, 0 for none. `places` are those of its records;
+    `end` is the index in `places` of the record that finished it. `places` must stay the last
+    field: the index stores all the others as one JSON array."""
 
     id: str
     job: str
@@ -74,18 +74,18 @@ def row_of(run: Run, seq: int, places: array[int]) -> RunRow:
 
 
 class RowBuilder:
-    """Makes rows from the records alone, for an index that is rebuilt.
+    """Makes rows from the records alone, to rebuild the index.
 
-    A projection like `fold`, and held to it by a property test. Records of runs whose beginning was
-    trimmed are passed over, unless a retry brought the beginning along.
+    A projection like `fold`; a property test compares the two. Records of runs whose beginning was
+    trimmed are skipped, unless a retry contains the beginning.
     """
 
     def __init__(self) -> None:
         self._rows: dict[str, RunRow] = {}
 
     def add(self, place: int, entry: r.Entry) -> RunRow | None:
-        """Take in the next entry of the journal; the row of a run that it finishes, or whose
-        finished row it lengthens."""
+        """Process the next entry of the journal. Returns the row of the run if the entry finishes
+        it, or adds to a run that has finished; else None."""
         record = entry.record
         run = getattr(record, "run", "")
         row = self._rows.get(run)
@@ -103,12 +103,12 @@ class RowBuilder:
         handle = _BY_TYPE.get(type(record))
         if handle is None or not handle(row, entry, record):
             return None
-        # A copy: it may be entered later than this row changes again.
+        # A copy, because this row may change again before the copy is written.
         return msgspec.structs.replace(row, places=row.places[:])
 
 
 def ended(record: r.AnyRecord) -> Ended | None:
-    """How the run ended, if `record` is its end."""
+    """How the run ended, if `record` is its end; else None."""
     match record:
         case r.RunCompleted():
             return Ended("completed", record.result, None)
@@ -144,8 +144,8 @@ def _created(place: int, entry: r.Entry, record: r.RunCreated) -> RunRow:
 
 
 def _rebuilt(record: r.RunRetried) -> RunRow:
-    """The row of a run that had left memory, from the records that its retry brought along. Where
-    those were written is not known any more: whoever reads the run finds them in the retry."""
+    """The row of a run that had left memory, from the records that its retry contains. Their
+    places are no longer known: a reader of the run finds them in the retry."""
     builder = RowBuilder()
     for line in record.restored:
         builder.add(0, r.entry_from_json(line))
@@ -189,4 +189,4 @@ _BY_TYPE: Final[dict[type[r.Record], Callable[[RunRow, r.Entry, Any], bool]]] = 
     r.AttemptStopped: _lengthened,
     r.RunDiscarded: _lengthened,
 }
-"""By kind of record: changes the row, and tells whether it is to be entered."""
+"""By type of record: changes the row, and returns whether it is to be written."""

@@ -1,14 +1,14 @@
-"""Which runs leave memory, and what the history is told of them.
+"""Runs that leave memory, and what the history learns about them.
 
-A run leaves the state by a record: of its end, of the stop of its handler after that, of its
-discard or its removal. Until that record is durable the run can still be asked for (`finishing`),
-and until the run leaves, only `places` knows where its records are.
+A run leaves the state by a record: that of its end, of the stop of its handler after that, of its
+discard or its removal. Until that record is durable the run can still be queried (`finishing`), and
+until the run leaves, only `places` knows where its records are.
 
 Invariants:
 
-- `places` has the places of all durable records of each run that is in memory, in order.
-- The history is told of a run when the record is durable, in the order of the journal; so is the
-  rest of its records when its handler stops later.
+- `places` contains the places of all durable records of each run that is in memory, in order.
+- The history learns about a run when the record of its end is durable, in the order of the journal.
+  It learns about the remaining records when the handler stops later.
 """
 
 from __future__ import annotations
@@ -36,31 +36,31 @@ from stackshiftd.journal.interface import Journal
 
 _ENDS: Final = frozenset((RunCompleted, RunFailed, RunCancelled))
 _LENGTHENS: Final = frozenset((AttemptStopped, RunDiscarded))
-"""By these a run that finished before leaves memory: its row gets this record too."""
+"""Records by which a run that finished earlier leaves memory; its row gets their places too."""
 _DEPARTS: Final = _ENDS | _LENGTHENS | {RunRemoved}
 _HELD: Final = _ENDS | {RunDiscarded}
-"""Before these are folded somebody takes hold of the run: it may leave the state by them."""
+"""Records by which a run may leave the state: `hold` keeps the run before they are folded."""
 _NO_RUNS: Final[Mapping[str, Run]] = MappingProxyType({})
 
 
 class HistorySink(Protocol):
-    """Who is told of runs that leave memory."""
+    """Is notified of runs that leave memory."""
 
     def finished(self, run: Run, row: RunRow) -> None:
-        """A run has finished; its row belongs in the history."""
+        """Add the row of a run that has finished to the history."""
 
     def lengthened(self, run: str, places: array[int]) -> None:
-        """A finished run has another record."""
+        """Add the places of later records of a finished run to its row."""
 
     def removed(self, run: str) -> None:
-        """A run is to be taken out of the history."""
+        """Remove a run from the history."""
 
 
 class Replay(NamedTuple):
-    """What the journal holds: the state, the places of the runs in it, and what its tail tells the
-    history. `rows` are of runs that finished, in order; `lengthened` are the places of finished
-    runs that left memory later; `removed` are ids. `snapshot_seq` is where the snapshot ends that
-    was read first, 0 for none."""
+    """The contents of the journal: the state, the places of the runs in it, and what its tail
+    contains for the history. `rows` are those of runs that finished, in order; `lengthened` are the
+    places of finished runs that left memory later; `removed` are ids. `snapshot_seq` is the last
+    sequence number of the snapshot that was read first, 0 for none."""
 
     state: State
     places: dict[str, array[int]]
@@ -72,41 +72,41 @@ class Replay(NamedTuple):
 
 def replay(journal: Journal, snapshot: tuple[int, list[bytes]] | None, covered_seq: int) -> Replay:
     """Fold snapshot and tail. The history knows the runs that finished up to `covered_seq`."""
-    made = Replay(State(), {}, 0, [], [], [])
+    result = Replay(State(), {}, 0, [], [], [])
     if snapshot is not None:
         loaded = load(snapshot[1])
-        made = made._replace(state=loaded.state, snapshot_seq=snapshot[0])
+        result = result._replace(state=loaded.state, snapshot_seq=snapshot[0])
         for place, entry in loaded.entries:
-            _note_place(made.places, entry, place)
-    state, places = made.state, made.places
+            _note_place(result.places, entry, place)
+    state, places = result.state, result.places
     for place, entry in journal.read(state.seq + 1):
         kind = type(entry.record)
         run = state.runs.get(getattr(entry.record, "run", ""))
         fold(state, entry)
         _note_place(places, entry, place)
         if run is not None and kind in _ENDS and entry.seq > covered_seq:
-            made.rows.append(row_of(run, entry.seq, array("q", places[run.id])))
+            result.rows.append(row_of(run, entry.seq, array("q", places[run.id])))
         if run is not None and run.id not in state.runs:
             left = places.pop(run.id)
             if kind in _LENGTHENS:
-                made.lengthened.append((run.id, left))
+                result.lengthened.append((run.id, left))
         if isinstance(entry.record, RunRemoved):
-            made.removed.append(entry.record.run)
+            result.removed.append(entry.record.run)
             places.pop(entry.record.run, None)
-    return made
+    return result
 
 
 class Departures:
-    """The runs in memory, as far as they are on their way out of it."""
+    """Tracks where the records of the runs in memory are, and which runs are leaving memory."""
 
     def __init__(self) -> None:
         self.places: dict[str, array[int]] = {}
-        """Where the entries of each run in memory lie."""
+        """The places of the entries of each run in memory."""
         self.finishing: dict[str, Run] = {}
         """Runs that have left the state and whose last record is not durable yet."""
 
     def hold(self, state: State, records: Sequence[AnyRecord]) -> Mapping[str, Run]:
-        """The runs that `records`, which are not folded yet, end or discard."""
+        """The runs that `records` end or discard; called before these are folded."""
         held: dict[str, Run] | None = None
         for record in records:
             if type(record) in _HELD:
@@ -115,7 +115,7 @@ class Departures:
         return held if held is not None else _NO_RUNS
 
     def folded(self, state: State, held: Mapping[str, Run]) -> None:
-        """The records are folded: what has left the state is to be found here."""
+        """Keep the `held` runs that have left the state by records that are folded now."""
         for run in held.values():
             if run.id not in state.runs:
                 self.finishing[run.id] = run
@@ -128,8 +128,9 @@ class Departures:
         held: Mapping[str, Run],
         sink: HistorySink,
     ) -> list[Entry]:
-        """`entries` are durable, at `places`: tell the history who has finished. Returns those by
-        which runs leave memory, for `depart` once replies and effects are out."""
+        """Add the runs that `entries`, which are durable at `places`, have finished to the history.
+        Returns the entries by which runs leave memory, for `depart` once replies and effects are
+        sent."""
         departing = []
         for entry in entries:
             _note_place(self.places, entry, next(places))
@@ -142,12 +143,13 @@ class Departures:
             if type(entry.record) in _ENDS:
                 self.finishing.pop(run.id, None)
                 sink.finished(run, self._row(state, run, entry.seq))
-            elif self.finishing.get(run.id) is run:  # and not what became of it since
+            elif self.finishing.get(run.id) is run:  # and not the same run, retried since
                 del self.finishing[run.id]
         return departing
 
     def depart(self, state: State, departing: Sequence[Entry], sink: HistorySink) -> None:
-        """Forget what has left memory for good, and tell the history the rest of its records."""
+        """Forget runs that have left memory for good, and add the places of their last records to
+        the history."""
         for entry in departing:
             record = entry.record
             run_id = _run_of(record)
@@ -159,15 +161,15 @@ class Departures:
                 sink.lengthened(run_id, self.places.pop(run_id))
 
     def _row(self, state: State, run: Run, seq: int) -> RunRow:
-        """The history row of a run that the record `seq` finished; its places leave memory unless
-        it stays."""
+        """The history row of a run that the record `seq` finished. Its places are forgotten unless
+        the run stays in memory."""
         stays = run.id in state.runs
         places = self.places[run.id] if stays else self.places.pop(run.id)
         return row_of(run, seq, array("q", places))
 
 
 def _run_of(record: AnyRecord) -> str:
-    """Whose record it is, of a record by which runs depart."""
+    """The run of a record by which runs leave memory (one of `_DEPARTS`)."""
     run: str = record.run  # type: ignore[union-attr,assignment]  # which all of `_DEPARTS` name
     return run
 
@@ -175,7 +177,7 @@ def _run_of(record: AnyRecord) -> str:
 def _note_place(places: dict[str, array[int]], entry: Entry, place: int) -> None:
     run = getattr(entry.record, "run", None)
     if run is not None:
-        found = places.get(run)
-        if found is None:
-            found = places[run] = array("q")
-        found.append(place)
+        of_run = places.get(run)
+        if of_run is None:
+            of_run = places[run] = array("q")
+        of_run.append(place)

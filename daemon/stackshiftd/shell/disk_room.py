@@ -1,8 +1,9 @@
-"""What is done with commands while the disk has no room.
+"""What happens to commands while the disk has no room.
 
 While space is short, clients' writes are refused: the reserve is for work under way. Once a write
-has failed for want of space (`read_only`), workers' commands wait here, in order, since their
-results cannot be asked for again, and all else is dropped: it is asked again anyway.
+has failed for lack of space (`read_only`), workers' commands wait here, in order, because their
+results cannot be requested again. Everything else is dropped, because the shell submits it again
+anyway.
 """
 
 from __future__ import annotations
@@ -33,11 +34,11 @@ _KEPT: Final = (
     c.WithdrawLock,
     c.RefuseCall,
 )
-"""What must not be lost while there is no room: it cannot be asked for again."""
+"""Commands that must not be lost while there is no room: nobody would submit them again."""
 
 
 class Admission(Enum):
-    """What becomes of a command."""
+    """What happens to a command."""
 
     ADMITTED = "admitted"
     REFUSED = "refused"
@@ -58,18 +59,18 @@ class DiskRoom:
 
     def __init__(self) -> None:
         self.read_only = False
-        """A write has failed for want of space; nothing is appended until there is room."""
+        """Has a write failed for lack of space? Nothing is appended until there is room."""
         self.is_roomy = True
-        """Is there more than the reserve?"""
+        """Is there more free space than the reserve?"""
         self._waiting: list[Waiting] = []
 
     @property
     def is_short(self) -> bool:
-        """Does anything have to be held back?"""
+        """Do some commands have to be refused, kept or dropped?"""
         return self.read_only or not self.is_roomy
 
     def admission(self, command: c.Command) -> Admission:
-        """What becomes of `command` while room `is_short`."""
+        """What happens to `command` while room `is_short`."""
         if isinstance(command, c.FromClient) or (isinstance(command, c.Asking) and not command.run):
             return Admission.REFUSED
         if not self.read_only:
@@ -80,12 +81,13 @@ class DiskRoom:
         return Admission.ADMITTED if isinstance(command, c.NoteWatermark) else Admission.DROPPED
 
     def keep(self, command: c.Command, reply: Any, source: Any) -> None:
-        """Have it wait, behind all that waits already."""
+        """Let the command wait, behind all that are waiting already."""
         self._waiting.append(Waiting(command, reply, source))
 
     def rolled_back(self, lost: Iterable[tuple[c.Command | None, Any, Any]]) -> list[Any]:
-        """Nothing of `lost` (commands, replies, sources, in order) came to the journal: workers'
-        commands wait, before all that came since. Returns the replies that are to be refused."""
+        """Keep the workers' commands among `lost` (commands, replies, sources, in order), none of
+        which reached the journal, ahead of all that arrived since. Returns the replies to call with
+        a refusal."""
         first: list[Waiting] = []
         refused = []
         for command, reply, source in lost:
@@ -97,16 +99,16 @@ class DiskRoom:
         return refused
 
     def reopened(self) -> list[Waiting]:
-        """There is room again: what waited for it, in order."""
+        """Note that there is room again; returns the commands that waited for it, in order."""
         self.read_only = False
         waiting, self._waiting = self._waiting, []
         return waiting
 
 
 def no_room() -> DiskFull:
-    """The error of a write that is refused."""
+    """The error for a write that is refused."""
     return DiskFull(
-        "there is no room on the disk to record this; reads go on",
+        "there is no room on the disk to record this; reads still work",
         hint="free some space: the daemon resumes by itself",
     )
 

@@ -1,14 +1,14 @@
 """The engine: the one place where commands become records, and records become effects.
 
-A command is decided and folded at once; its records wait in a batch while the last batch is on its
-way to the disk (group commit), and its effects and replies are let go, in order, when the journal
-says that the batch is durable. Invariants:
+A command is decided and folded at once. Its records wait in a batch while the previous batch is
+being written (group commit). Its effects and replies are released, in order, once the journal
+reports that the batch is durable. Invariants:
 
-- Nothing leaves here, an error or a read included, that shows a record which is not yet durable.
+- Nothing is released, errors and reads included, that shows a record which is not yet durable.
 - One append is under way at a time; the next batch gathers behind it.
-- After a failed append with an unknown outcome nothing is let go ever again.
-- When an append finds no room, the state is rebuilt from the journal (`departures.replay`); what
-  becomes of commands meanwhile is for `disk_room` to say.
+- After a failed append with an unknown outcome nothing is ever released again.
+- When an append finds no room, the state is rebuilt from the journal (`departures.replay`);
+  `disk_room` decides what happens to commands meanwhile.
 """
 
 from __future__ import annotations
@@ -34,40 +34,40 @@ from stackshiftd.shell.disk_room import Admission, DiskRoom, no_room
 from stackshiftd.shell.ids import Ids
 
 Reply = Callable[[Any], None]
-"""Gets a decision's reply, or a `StackshiftError`."""
+"""Is called with a decision's reply, or with a `StackshiftError`."""
 
 PROBE_SECONDS: Final = 1.0
 IDLE_SECONDS: Final = 5.0
-"""After this long without a record, one is written that carries the watermark."""
+"""After this long without a record, one is written for the sake of its watermark."""
 
 _NO_RUNS: Final[Mapping[str, Run]] = MappingProxyType({})
 
 
 class CommandSource(Protocol):
-    """Where a worker's command came from, and its answer goes."""
+    """The connection that a worker's command came from, and that its answer goes to."""
 
 
 class EffectSink(HistorySink, Protocol):
-    """Who carries effects out, and is told what is durable."""
+    """Carries out effects, and is notified of what is durable."""
 
     def fill_slots(self) -> None:
         """Submit an `Assign` for each free slot that a ready run could use."""
 
     def perform(self, effect: Effect, source: CommandSource | None) -> None:
-        """Carry an effect out; its records are durable."""
+        """Carry out an effect, whose records are durable."""
 
     def published(self, entries: list[Entry]) -> None:
-        """These entries are durable, in order."""
+        """Publish these entries, which are durable and in order."""
 
     def timers_moved(self) -> None:
-        """The next timer may be due at another time."""
+        """Look again at when the next timer is due."""
 
     def failed(self, error: BaseException) -> None:
-        """The journal has failed for good: stop."""
+        """Stop, because the journal has failed for good."""
 
 
 class Item(msgspec.Struct):
-    """One command on its way: what to do once its entries are durable."""
+    """A command whose entries are not durable yet, and what to do once they are."""
 
     command: c.Command | None
     source: CommandSource | None
@@ -80,7 +80,7 @@ class Item(msgspec.Struct):
 
 
 class Engine:
-    """State and journal behind one door. Made by `open_engine`."""
+    """The state and the journal; everything that changes them goes through `submit`."""
 
     def __init__(
         self,
@@ -90,14 +90,14 @@ class Engine:
     ) -> None:
         self.journal = journal
         self.ids = ids or Ids()
-        """Makes the ids that the core is handed."""
+        """Creates the ids that are passed to the core."""
         self.state = State()
         self.departures = Departures()
         self.room = DiskRoom()
         self.durable_seq = 0
-        """What is let go now, and all before it, is durable."""
+        """Everything up to this sequence number is durable."""
         self.snapshot_seq = 0
-        """Where the snapshot stands that the state was read from; 0 for none."""
+        """The last sequence number of the snapshot that the state was read from; 0 for none."""
         self._clock = clock or _wall_us
         self._sink: EffectSink | None = None
         self._loop = asyncio.get_running_loop()
@@ -112,25 +112,25 @@ class Engine:
         self._drained: list[asyncio.Future[None]] = []
 
     def attach(self, sink: EffectSink) -> None:
-        """Carry effects out through `sink` from now on."""
+        """Set the sink for effects; call this before the first `submit`."""
         self._sink = sink
 
     # --- Opening ---------------------------------------------------------------------------
 
     async def replay(self, covered_seq: int) -> Replay:
-        """Read snapshot and tail into the state; what the tail tells the history, which knows the
-        runs that finished up to `covered_seq`."""
-        found = replay(self.journal, await self.journal.get_snapshot(), covered_seq)
-        self._adopt(found)
-        return found
+        """Read snapshot and tail into the state. Returns what the tail contains for the history,
+        which already knows the runs that finished up to `covered_seq`."""
+        replayed = replay(self.journal, await self.journal.get_snapshot(), covered_seq)
+        self._adopt(replayed)
+        return replayed
 
-    def _adopt(self, found: Replay) -> None:
-        self.state = found.state
-        self.departures.places = found.places
-        self.snapshot_seq = found.snapshot_seq
+    def _adopt(self, replayed: Replay) -> None:
+        self.state = replayed.state
+        self.departures.places = replayed.places
+        self.snapshot_seq = replayed.snapshot_seq
 
     async def claim(self, owner: Owner) -> None:
-        """Become the journal's writer; whatever executed before executes no more."""
+        """Become the journal's writer, and give up all earlier executions."""
         claim = await self.journal.claim(owner, self.state.seq, self.now_us())
         self._epoch = claim.epoch
         fold(self.state, claim.entry)
@@ -154,7 +154,7 @@ class Engine:
     ) -> None:
         """Decide and fold `command` now; reply and effects follow when its records are durable.
 
-        A refusal goes to `reply` too, not before what it is based on is durable.
+        A refusal goes to `reply` too, once everything that it is based on is durable.
         """
         if self._dead:
             return
@@ -190,8 +190,9 @@ class Engine:
         command: c.Command | None = None,
         source: CommandSource | None = None,
     ) -> None:
-        """Give `answer` to `reply` once everything that is folded now is durable. `command` is what
-        it answers: a worker's is decided anew if what it was decided by comes to nothing."""
+        """Call `reply` with `answer` once everything that is folded now is durable. `command` is
+        the command it answers: a worker's is decided again if what it was based on turns out not to
+        have been recorded."""
         if reply is None:
             return
         if not self._gathering and self._flying is None:
@@ -204,7 +205,7 @@ class Engine:
             self._flying.append(item)
 
     def pending(self, run: str) -> list[Entry]:
-        """Entries of a run that are folded and not yet durable."""
+        """The entries of a run that are folded and not yet durable."""
         return [
             entry
             for item in (*(self._flying or ()), *self._gathering)
@@ -219,14 +220,15 @@ class Engine:
             self._loop.call_soon(self._flush)
 
     def poke(self) -> None:
-        """Something else than a command (a new slot) may have made work possible."""
+        """Look for work, which something other than a command (a new slot) may have made
+        possible."""
         if not self._flush_due and self._flying is None:
             self._flush_due = True
             self._loop.call_soon(self._flush)
 
     @property
     def idle(self) -> bool:
-        """Is nothing on its way to the journal, and nothing about to be looked at?"""
+        """Is nothing being written to the journal, and no look for work scheduled?"""
         return self._flying is None and not self._gathering and not self._flush_due
 
     # --- Group commit ----------------------------------------------------------------------
@@ -237,7 +239,8 @@ class Engine:
             return
         assert self._sink is not None
         if not self.room.read_only:
-            # Here, and not at each command: a run that is started and assigned costs one commit.
+            # Here rather than after each command, so that starting and assigning a run costs one
+            # commit.
             self._sink.fill_slots()
         self._sink.timers_moved()
         if not self._gathering:
@@ -264,11 +267,11 @@ class Engine:
         assert self._sink is not None
         try:
             published = self._release(items, places)
-            # What asks to be told when all this is durable is told at once from here on.
+            # From here on, `when_durable` replies at once.
             self._flying = None
             self._sink.published(published)
         except BaseException as failed:
-            # Some effects are let go and some are not: only a new start sets that right.
+            # Some effects were carried out and some were not: only a restart can resolve that.
             self.fail(failed)
             raise
         if self._gathering:
@@ -278,7 +281,7 @@ class Engine:
             self._tell_drained()
 
     def fail(self, failed: BaseException) -> None:
-        """For good: nothing more is let go, and the daemon stops."""
+        """Stop the daemon; from now on nothing is released any more."""
         self._dead = True
         assert self._sink is not None
         self._sink.failed(failed)
@@ -290,14 +293,14 @@ class Engine:
         self._drained.clear()
 
     def _release(self, items: list[Item], places: Iterator[int]) -> list[Entry]:
-        """Let go what waited for these items to be durable; their entries."""
+        """Send the replies and effects of these items, which are durable; returns their entries."""
         sink = self._sink
         assert sink is not None
         published: list[Entry] = []
         self.durable_seq = max(
             [item.entries[-1].seq for item in items if item.entries], default=self.durable_seq
         )
-        # By index: a read that comes in meanwhile joins the end of this very list.
+        # By index, because a read that arrives meanwhile is appended to this very list.
         at = 0
         while at < len(items):
             item = items[at]
@@ -317,7 +320,8 @@ class Engine:
     def _is_admitted(
         self, command: c.Command, reply: Reply | None, source: CommandSource | None
     ) -> bool:
-        """Does `command` go on although room is short? If not, it is dealt with here."""
+        """Is `command` admitted although room is short? If not, it is refused, kept or dropped
+        here."""
         admission = self.room.admission(command)
         if admission is Admission.REFUSED:
             self.when_durable(reply, no_room())
@@ -326,13 +330,13 @@ class Engine:
         return admission is Admission.ADMITTED
 
     def _roll_back(self, items: list[Item]) -> None:
-        """Nothing of this batch is in the journal: the state becomes what the journal says."""
+        """Rebuild the state from the journal, which contains nothing of this batch."""
         self.room.read_only = True
         lost = [*items, *self._gathering]
         self._gathering = []
         self.departures.finishing.clear()
-        found = self._loop.create_task(self.journal.get_snapshot())
-        self._flying = []  # Nothing is appended until the state is back.
+        snapshot = self._loop.create_task(self.journal.get_snapshot())
+        self._flying = []  # Nothing is appended until the state is rebuilt.
 
         def rebuilt(task: asyncio.Task[tuple[int, list[bytes]] | None]) -> None:
             try:
@@ -347,10 +351,10 @@ class Engine:
                 reply(no_room())
             self._tell_drained()  # a daemon that stops does not wait for room
 
-        found.add_done_callback(rebuilt)
+        snapshot.add_done_callback(rebuilt)
 
     def look_for_room(self) -> None:
-        """Once a second: is there room? While there was none, try to write."""
+        """Check for room on the disk; while there was none, try to write. Called once a second."""
         free = getattr(self.journal, "free_bytes", None)
         room = self.room
         room.is_roomy = free is None or free() > 0
@@ -367,7 +371,7 @@ class Engine:
     # --- The end ---------------------------------------------------------------------------
 
     async def drained(self) -> None:
-        """Returns when everything submitted so far is durable and let go."""
+        """Return when everything submitted so far is durable and released."""
         if self._dead or self.room.read_only or (self._flying is None and not self._gathering):
             return
         waiter: asyncio.Future[None] = self._loop.create_future()

@@ -103,7 +103,7 @@ def test_conflict_shows_the_owner_and_the_difference(shell: Shell, daemon: FakeD
     def refuse(_: dict[str, Any]) -> Any:
         raise Conflict(
             f"idempotency key 'k' belongs to {event_id(1)}, sent with another payload",
-            hint="send it with another key",
+            hint="use another key",
             owner=event_id(1),
             difference=["$.total: 10 → 12", '$.by: absent → "\\u001b"'],
         )
@@ -115,7 +115,7 @@ def test_conflict_shows_the_owner_and_the_difference(shell: Shell, daemon: FakeD
         f"error[conflict]: idempotency key 'k' belongs to {event_id(1)}, sent with another payload",
         "  $.total: 10 → 12",
         '  $.by: absent → "\\u001b"',
-        "hint: send it with another key",
+        "hint: use another key",
     ]
 
 

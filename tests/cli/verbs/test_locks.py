@@ -285,7 +285,7 @@ def test_lost_lock_ends_the_command_with_exit_5(
     assert (told.stdout, told.code) == ("cleaned up\n", 5)
     assert told.stderr.splitlines() == [
         f"error[lock_lost]: the lock 'k' was lost: {error}",
-        "hint: what the command did last may not have been under it",
+        "hint: the command's last actions may not have been protected by it",
         "sh is being ended",
     ]
     assert daemon.asked("lock.release") == 0
@@ -356,7 +356,7 @@ def test_daemon_that_stays_away_for_the_ttl_loses_the_lock(
     daemon.stop()
     assert process.wait(SECONDS) == 5
     told = ended(process)
-    assert "the lock is ours for as long as it was renewed for" in told.stderr
+    assert "the lock is still held until its ttl has passed" in told.stderr
     assert "error[lock_lost]: the lock 'k' was lost: it could not be renewed in time" in told.stderr
 
 

@@ -70,7 +70,7 @@ def test_payloads_that_differ_as_json_are_a_conflict(first: Any, second: Any) ->
     story = Story()
     run = story.start("resize", first, key="k")
     seq = story.state.seq
-    with pytest.raises(Conflict, match="another payload") as refused:
+    with pytest.raises(Conflict, match="a different payload") as refused:
         story.start("resize", second, key="k")
     assert refused.value.owner == run
     assert story.state.seq == seq
@@ -80,7 +80,7 @@ def test_key_of_another_job_is_a_conflict() -> None:
     """Keys are per project: the same key for another job is a mistake, and is told as one."""
     story = Story()
     run = story.start("resize", key="k")
-    with pytest.raises(Conflict, match="another job") as refused:
+    with pytest.raises(Conflict, match="a different job") as refused:
         story.start("report", key="k")
     assert refused.value.owner == run
 

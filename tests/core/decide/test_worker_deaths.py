@@ -55,7 +55,7 @@ def test_run_that_kills_a_worker_of_its_own_is_poisonous() -> None:
     last = story.entries[-1].record
     assert isinstance(last, r.RunFailed)
     assert last.reason == "poisonous"
-    assert "4 workers died" in last.error.message
+    assert "4 workers in a row died" in last.error.message
 
 
 def test_suspect_that_records_something_is_none_any_more() -> None:

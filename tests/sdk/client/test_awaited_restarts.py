@@ -76,7 +76,7 @@ def test_start_without_a_key_is_never_sent_twice(project: Project, daemon: FakeD
     daemon.on("run.start", hang_up)
 
     async def story(client: AsyncClient) -> None:
-        with pytest.raises(DaemonUnavailable, match="may have happened"):
+        with pytest.raises(DaemonUnavailable, match="may have taken effect"):
             await client.start("j")
 
     run(project, story)

@@ -36,7 +36,7 @@ def test_waits_of_one_connection_are_bounded_by_method(method: str) -> None:
     waiters = Waiters()
     for _ in range(MAX_WAITS[method]):
         last = waiters.open(method, 1, print, print)
-    with pytest.raises(Busy, match=f"{MAX_WAITS[method]} requests of {method} already wait"):
+    with pytest.raises(Busy, match=f"{MAX_WAITS[method]} {method} requests are already waiting"):
         waiters.open(method, 1, print, print)
     waiters.open(method, 2, print, print)
     waiters.open(next(each for each in MAX_WAITS if each != method), 1, print, print)

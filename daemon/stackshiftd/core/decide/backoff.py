@@ -17,9 +17,9 @@ def delay_ms(terms: RetryTerms, failed: int, seed: str) -> int:
     # Bounded before the power is taken: 2.0 ** 5000 would overflow.
     exponent = min(failed - 1, 64)
     exact = min(terms.backoff_ms * terms.factor**exponent, float(terms.max_backoff_ms))
-    # Not a checksum: those of `resize[0]` and `resize[1]` lie close together, and the items of a
+    # Not a checksum: those of `resize[0]` and `resize[1]` are close together, so the items of a
     # map that failed together would be tried again together.
     text = f"{seed}:{failed}".encode("utf-8", "surrogatepass")
-    drawn = int.from_bytes(blake2b(text, digest_size=4).digest(), "big")
-    chance = drawn / 0xFFFFFFFF * 2 - 1
+    number = int.from_bytes(blake2b(text, digest_size=4).digest(), "big")
+    chance = number / 0xFFFFFFFF * 2 - 1
     return max(0, round(exact * (1 + terms.jitter * chance)))

@@ -1,8 +1,7 @@
-"""The dead letter: runs that failed for good and await a person, who sends them on or discards
-them.
+"""The dead letter: runs that failed for good and wait for a person to retry or discard them.
 
-A run lies there from `run.failed` until `run.retried`, `run.discarded` or `run.removed`, and is in
-memory all that time: nothing but its status says so, and nothing else has to be kept true.
+A run is in the dead letter from `run.failed` until `run.retried`, `run.discarded` or `run.removed`,
+and in memory all that time. Its status is the only sign of it, so nothing else can disagree.
 """
 
 from __future__ import annotations
@@ -15,16 +14,16 @@ from stackshiftd.core.state.state import Run, State, Status
 
 
 def is_dead(state: State, run: Run) -> bool:
-    """Does `run`, which may have left memory, lie in the dead letter?"""
+    """Is `run`, which may have left memory, in the dead letter?"""
     return run.status is Status.FAILED and state.runs.get(run.id) is run
 
 
 def not_dead(run_id: str, status: str) -> Conflict:
-    """What is answered to who asks for a run in the dead letter that is `status` and not there."""
+    """The error for a run that should be in the dead letter, but is `status` and not in it."""
     if status == Status.FAILED:
         return Conflict(
-            f"{run_id} was discarded; it is not in the dead letter any more",
-            hint=f"stackshift runs retry {run_id} sends it on all the same",
+            f"{run_id} was discarded and is no longer in the dead letter",
+            hint=f"to retry it anyway: stackshift runs retry {run_id}",
             owner=run_id,
         )
     return Conflict(
@@ -35,15 +34,15 @@ def not_dead(run_id: str, status: str) -> Conflict:
 
 
 def discard(state: State, command: c.DiscardRun, _now_us: int) -> Decision:
-    """Take a run out of the dead letter, and out of memory. Raises `Conflict` for one that is not
-    there, or whose handler, out of time, still executes: the record of its stop is yet to come."""
+    """Take a run out of the dead letter, and out of memory. Raises `Conflict` if it is not in the
+    dead letter, or if its handler, which ran out of time, has not stopped yet."""
     run = state.runs.get(command.run)
     if run is None or run.status is not Status.FAILED:
         raise not_dead(command.run, run.status if run is not None else "finished")
     if run.token:
         raise Conflict(
-            f"the handler of {run.id} has not stopped yet; only then can the run be discarded",
-            hint="it is given [workers] grace to do so: try again",
+            f"the handler of {run.id} has not stopped yet; the run can be discarded once it has",
+            hint="try again: it is ended after [workers] grace at the latest",
             owner=run.id,
         )
     return Decision((r.RunDiscarded(run.id),))

@@ -1,10 +1,10 @@
-"""`decide(state, command, now)`: what follows from a command.
+"""`decide(state, command, now_us)`: the records and effects that follow from a command.
 
-Pure: it reads the state and the command, knows the time as `now_us` and nothing else of the world,
-and changes nothing. It returns records and effects, or raises the error that the asker gets;
-`fold` of its records is what happens. Whose command it is (`guards`) is part of the table below, so
-that commands of an execution that is not the current one lead to nothing at all (guarantee: late
-results).
+Pure: it reads the state, the command and the time `now_us`, and nothing else; it changes nothing.
+It returns records and effects, or raises the error for whoever gave the command; only the `fold` of
+its records changes anything. The table below wraps each function in the guard that checks who gave
+the command (`guards`), so that nothing at all follows from the commands of an execution that is not
+the current one (guarantee: late results).
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ from stackshiftd.core.state.state import State
 
 
 def decide(state: State, command: c.AnyCommand, now_us: int) -> Decision:
-    """The records and effects that `command` leads to at daemon time `now_us` (µs since 1970, not
-    before `state.now_us`). Raises the error that a client's request is refused with."""
+    """The records and effects that follow from `command` at daemon time `now_us` (µs since 1970,
+    not before `state.now_us`). Raises a `StackshiftError` to refuse a client's request."""
     return _BY_TYPE[type(command)](state, command, now_us)
 
 

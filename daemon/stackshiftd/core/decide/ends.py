@@ -1,7 +1,7 @@
 """How executions and runs end: completed, failed, lost, stopped, cancelled.
 
-A run's end, the word of it to all that wait for it, and the locks that it gives back are one
-append: nothing can come between.
+The end of a run, the ends of all waits for it, and the release of its locks are one append: nothing
+can come between them.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ from stackshiftd.core.state.state import Run, State, Status
 
 
 class End(NamedTuple):
-    """How a run ended, for all that wait for it."""
+    """How a run ended, for the runs that wait for it."""
 
     status: str
     result: Raw = r.NULL
     error: r.Error | None = None
 
 
-def end_wait(state: State, run: Run, record: r.WaitEnded) -> Decision:
-    """The records and effects of a wait's end, whether the handler is in memory or not."""
+def end_wait(run: Run, record: r.WaitEnded) -> Decision:
+    """End a wait of `run`; if its handler is in memory, it is told the outcome."""
     if run.token and run.status is Status.RUNNING:
         return Decision((record,), (Resolve(run.id, run.token, record.step),))
     return Decision((record,))
 
 
 def complete(state: State, run: Run, command: c.CompleteRun, now_us: int) -> Decision:
-    """The handler has returned."""
+    """Complete the run: its handler has returned."""
     record = r.RunCompleted(run.id, run.attempt, command.result)
     return finish(state, run, (record,), End("completed", command.result), now_us)
 
 
 def fail(state: State, run: Run, command: c.FailAttempt, now_us: int) -> Decision:
-    """The handler has raised."""
+    """End the attempt: its handler has raised."""
     return attempt_failed(
         state,
         run,
@@ -74,7 +74,8 @@ def attempt_failed(
     more_steps: Sequence[str] = (),
     stopped: bool = True,
 ) -> Decision:
-    """The attempt is over; another comes, or the run has failed for good."""
+    """End an attempt that failed: another one is scheduled, or the run fails for good. `stopped` is
+    false while its handler still executes."""
     used = run.attempts_used
     if retryable and used < run.retry.max_attempts:
         wait_ms = retry_after_ms
@@ -93,15 +94,16 @@ def attempt_failed(
 
 
 def over_limit(state: State, run: Run, step: str, size: int, now_us: int) -> Decision | None:
-    """The failure of a run that would record more than it may; trying again would not help."""
+    """Fail the run for good if recording `size` more bytes under `step` would exceed its limits;
+    None if it would not. Trying again would not help."""
     if step not in run.calls and len(run.calls) >= run.limits.steps:
-        told = f"the run has recorded {len(run.calls)} calls, the limit is {run.limits.steps}"
+        excess = f"the run has recorded {len(run.calls)} calls, the limit is {run.limits.steps}"
     elif run.bytes_recorded + size > run.limits.bytes:
-        told = f"the run's results are over {run.limits.bytes} bytes"
+        excess = f"the run's results exceed {run.limits.bytes} bytes"
     else:
         return None
     error = r.Error(
-        "LimitExceeded", f"{told}: split the work into runs of its own, or raise [limits]"
+        "LimitExceeded", f"{excess}: split the work into several runs, or raise [limits]"
     )
     failed = attempt_failed(state, run, error, now_us, retryable=False, stopped=False)
     return Decision(failed.records, (*failed.effects, Stop(run.id, run.token, "limit")))
@@ -118,9 +120,9 @@ def finish(
     gone: frozenset[str] = frozenset(),
     before: int = 0,
 ) -> Decision:
-    """`records` end the run: whoever waits for it learns of it in the same append, and its locks
-    pass on (if its handler has `stopped`; else when it has). `gone` are the runs that end with it,
-    `before` the records that stand before these."""
+    """End the run by `records`. In the same append all waits for it end, and its locks are released
+    if its handler has `stopped` (otherwise they are released when it has). `gone` are the runs that
+    end with it; `before` is the number of records that precede these in the append."""
     release = LockRelease(state, now_us, gone)
     if stopped:
         release.release_all(run, before)
@@ -129,22 +131,22 @@ def finish(
     added: list[r.AnyRecord] = []
     for waiter_id, step in state.awaited.get(run.id, ()):
         ended = r.WaitEnded(waiter_id, step, end.status, end.result, end.error)
-        told = end_wait(state, state.runs[waiter_id], ended)
-        added.extend(told.records)
-        effects.extend(told.effects)
+        wait_end = end_wait(state.runs[waiter_id], ended)
+        added.extend(wait_end.records)
+        effects.extend(wait_end.effects)
     return Decision((*records, *added), tuple(effects))
 
 
 def confirm_stop(state: State, run: Run, _command: c.ConfirmStop, now_us: int) -> Decision:
-    """The handler of an attempt that was over has left; its slot is free."""
+    """Free the slot of an attempt that was over, now that its handler has stopped."""
     if run.status is Status.RUNNING:
         return NOTHING
     return _stopped(state, run, now_us)
 
 
 def _stopped(state: State, run: Run, now_us: int, before: int = 0) -> Decision:
-    """The locks of a run that has ended are given back only now that nothing executes for it; so
-    are those of one that a person has sent on meanwhile: it takes them anew."""
+    """Note that the handler of a run has stopped, and release its locks: only now does nothing
+    execute for it any more. If a person has retried the run meanwhile, it acquires them again."""
     release = LockRelease(state, now_us)
     for key in run.locks:
         if run.finished or not holds(state, run, key):
@@ -154,7 +156,7 @@ def _stopped(state: State, run: Run, now_us: int, before: int = 0) -> Decision:
 
 
 def lose(state: State, run: Run, command: c.LoseExecution, now_us: int) -> Decision:
-    """The worker of an execution is gone."""
+    """Give up an execution whose worker is gone."""
     return _lost(state, run, command.reason, command.ours, now_us)
 
 
@@ -168,50 +170,52 @@ def _lost(
         return Decision((lost,))
     error = r.Error(
         "WorkerDied",
-        f"{run.deaths + 1} workers died under this run without anything new recorded, "
-        f"the last with nothing else in it: {reason}",
+        f"{run.deaths + 1} workers in a row died while executing this run and recorded nothing "
+        f"new; the last one was executing nothing else: {reason}",
     )
     records = (lost, r.RunFailed(run.id, run.attempt, error, "poisonous"))
     return finish(state, run, records, End("failed", error=error), now_us)
 
 
 def claimed(state: State, _command: c.Claimed, now_us: int) -> Decision:
-    """No worker outlives its daemon: all that executed goes on under new tokens."""
+    """Give up all executions: no worker outlives its daemon, so their runs resume under new
+    tokens."""
     records: list[r.AnyRecord] = []
     for run in state.runs.values():
         if run.token:
-            told = _lost(state, run, "the daemon went away", True, now_us, len(records))
-            records.extend(told.records)
+            loss = _lost(state, run, "the daemon went away", True, now_us, len(records))
+            records.extend(loss.records)
     return Decision(tuple(records))
 
 
 def cancel_run(state: State, command: c.CancelRun, now_us: int) -> Decision:
-    """Final from here on, for the run and for those that it called."""
+    """Cancel the run, and those that it called. A finished or unknown run stays as it is."""
     run = state.runs.get(command.run)
     if run is None or run.finished:
         return Decision(reply=Changed(command.run, False))
-    made = cancel(state, run, "requested", now_us)
-    return Decision(made.records, made.effects, Changed(run.id, True))
+    decision = cancel(state, run, "requested", now_us)
+    return Decision(decision.records, decision.effects, Changed(run.id, True))
 
 
 def cancel(state: State, run: Run, reason: str, now_us: int, before: int = 0) -> Decision:
-    """Cancel an unfinished run, and those that it called. `before` records of the same append stand
-    before these."""
+    """Cancel an unfinished run, and those that it called. `before` is the number of records that
+    precede these in the append."""
     records: list[r.AnyRecord] = []
     effects: list[Effect] = []
-    gone = frozenset(found.id for found in _with_children(state, run))
-    for each in _with_children(state, run):
+    cancelled = list(_with_children(state, run))
+    gone = frozenset(ending.id for ending in cancelled)
+    for ending in cancelled:
         ended = finish(
             state,
-            each,
-            (r.RunCancelled(each.id, reason),),
+            ending,
+            (r.RunCancelled(ending.id, reason),),
             End("cancelled"),
             now_us,
-            stopped=not each.token,
+            stopped=not ending.token,
             gone=gone,
             before=before + len(records),
         )
-        # A parent that is cancelled in this same append needs no word of its child.
+        # The wait of a parent that is cancelled in this same append needs no end of its own.
         records.extend(
             record
             for record in ended.records
@@ -222,17 +226,17 @@ def cancel(state: State, run: Run, reason: str, now_us: int, before: int = 0) ->
             for effect in ended.effects
             if not (isinstance(effect, Resolve) and effect.run in gone)
         )
-        if each.token:
-            effects.append(Stop(each.id, each.token, "cancelled"))
+        if ending.token:
+            effects.append(Stop(ending.id, ending.token, "cancelled"))
         reason = "parent"
     return Decision(tuple(records), tuple(effects))
 
 
 def _with_children(state: State, run: Run) -> Iterator[Run]:
-    """The run, and below it all unfinished runs that are cancelled with it."""
+    """The run, followed by all unfinished runs below it that are cancelled with it."""
     left = [run]
     while left:
         run = left.pop()
         yield run
-        found = (state.runs.get(child) for child in run.children)
-        left.extend(child for child in found if child is not None and not child.finished)
+        children = (state.runs.get(child) for child in run.children)
+        left.extend(child for child in children if child is not None and not child.finished)

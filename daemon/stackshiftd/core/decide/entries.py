@@ -1,4 +1,4 @@
-"""What is decided about state entries: reads, writes, and the end of those that expire."""
+"""Decisions about state entries: reads, writes and expiry."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from stackshiftd.core.state.entries import CLIENT, Value, entry_json, page_json,
 from stackshiftd.core.state.state import State
 
 MAX_DIGITS = 4000
-"""Of a number: Python turns no longer ones into text (`sys.int_info`)."""
+"""In a number: Python refuses to turn longer integers into text (see `sys.int_info`)."""
 
 
 def read(state: State, command: c.ReadState, now_us: int) -> bytes:
-    """The entry under a key, or null."""
-    found = state.values.get(command.key, now_us)
-    return entry_json(command.key, found) if found is not None else b"null"
+    """The entry under a key, or null, as JSON."""
+    value = state.values.get(command.key, now_us)
+    return entry_json(command.key, value) if value is not None else b"null"
 
 
 def page(state: State, command: c.ListState, now_us: int) -> bytes:
-    """A page of entries, in order of their keys."""
+    """A page of entries, ordered by key; see `page_json`."""
     return page_json(state.values, None, command.prefix, command.after, command.limit, now_us)
 
 
 def set_value(state: State, who: Asker, command: c.SetState, now_us: int) -> Decision:
-    """Write a value, if its condition is met (else `Conflict`)."""
-    found = state.values.get(command.key, now_us)
-    refusal = _unmet(command.key, found, command.if_version, command.if_absent)
+    """Write a value. Refused with `Conflict` if its condition is not met."""
+    value = state.values.get(command.key, now_us)
+    refusal = _unmet(command.key, value, command.if_version, command.if_absent)
     if refusal is not None:
-        return who.refused(refusal)
+        return who.refuse(refusal)
     expires_us = command.expires_us
     if command.ttl_ms is not None:
         expires_us = now_us + command.ttl_ms * 1000
@@ -44,34 +44,34 @@ def set_value(state: State, who: Asker, command: c.SetState, now_us: int) -> Dec
 
 
 def increment(state: State, who: Asker, command: c.IncrementState, now_us: int) -> Decision:
-    """Add to a number; where there is none, to 0. Refuses with `Conflict` where something else is,
-    with `PayloadRefused` a sum that is no number."""
-    found = state.values.get(command.key, now_us)
-    summed = _sum(command, found)
+    """Add to a number, or to 0 if there is no entry. Refused with `Conflict` if the entry is not a
+    number, and with `PayloadRefused` if the sum is out of range."""
+    value = state.values.get(command.key, now_us)
+    summed = _sum(command, value)
     if isinstance(summed, StackshiftError):
-        return who.refused(summed)
-    expires_us = found.expires_us if found is not None else 0
+        return who.refuse(summed)
+    expires_us = value.expires_us if value is not None else 0
     if command.ttl_ms is not None:
         expires_us = now_us + command.ttl_ms * 1000
     return _write(state, who, command.key, summed, "increment", expires_us, now_us)
 
 
 def delete(state: State, who: Asker, command: c.DeleteState, now_us: int) -> Decision:
-    """Delete an entry, if there is one and its condition is met (else `Conflict`)."""
-    found = state.values.get(command.key, now_us)
-    refusal = _unmet(command.key, found, command.if_version, False)
+    """Delete an entry, if it exists. Refused with `Conflict` if its condition is not met."""
+    value = state.values.get(command.key, now_us)
+    refusal = _unmet(command.key, value, command.if_version, False)
     if refusal is not None:
-        return who.refused(refusal)
-    if found is None:
-        return who.read(b'{"deleted":false,"version":null}')
-    version = found.version + 1
+        return who.refuse(refusal)
+    if value is None:
+        return who.answer_read(b'{"deleted":false,"version":null}')
+    version = value.version + 1
     until = rfc3339(now_us + command.remember_ms * 1000)
     record = r.StateDeleted(command.key, version, until, who.id, who.attempt, who.step)
-    return who.told(b'{"deleted":true,"version":%d}' % version, (record,))
+    return who.answer(b'{"deleted":true,"version":%d}' % version, (record,))
 
 
 def expire(state: State, key: str, now_us: int, remember_ms: int) -> Decision:
-    """The time of the entry has passed."""
+    """Expire an entry whose time has passed; its version is remembered for `remember_ms`."""
     value = state.values.by_key[key]
     until = rfc3339(now_us + remember_ms * 1000)
     return Decision((r.StateExpired(key, value.version, until),))
@@ -95,22 +95,22 @@ def _write(
         body = entry_json(key, Value(value, version, expires_us, now_us, CLIENT))
     else:
         body = written_json(record)
-    return who.told(body, (record,))
+    return who.answer(body, (record,))
 
 
 def _unmet(
-    key: str, found: Value | None, if_version: int | None, if_absent: bool
+    key: str, value: Value | None, if_version: int | None, if_absent: bool
 ) -> Conflict | None:
-    """Why a write under this condition must not happen, if so."""
-    version = found.version if found is not None else None
-    if (if_absent or if_version == 0) and found is not None:
+    """The error of a write whose condition the present entry does not meet; None if it does."""
+    version = value.version if value is not None else None
+    if (if_absent or if_version == 0) and value is not None:
         return Conflict(
-            f"state key {key!r} is there, in version {version}", key=key, version=version
+            f"state key {key!r} already exists, at version {version}", key=key, version=version
         )
     if if_version and if_version != version:
-        told = f"in version {version}" if version is not None else "absent"
+        present = f"is at version {version}" if version is not None else "does not exist"
         return Conflict(
-            f"state key {key!r} is {told}, not in version {if_version}",
+            f"state key {key!r} {present}, expected version {if_version}",
             hint=f"read it again: stackshift state get {key}",
             key=key,
             version=version,
@@ -118,13 +118,15 @@ def _unmet(
     return None
 
 
-def _sum(command: c.IncrementState, found: Value | None) -> bytes | StackshiftError:
-    """The JSON of the new number, or why there is none."""
+def _sum(command: c.IncrementState, value: Value | None) -> bytes | StackshiftError:
+    """The JSON of the new number, or the error if there is none."""
     try:
-        old = json.loads(found.body) if found is not None else 0
+        old = json.loads(value.body) if value is not None else 0
         by = json.loads(command.by)
-    except ValueError:  # of more digits than Python reads
-        return PayloadRefused(f"the number under {command.key!r} is too long to add to", path="$")
+    except ValueError:  # it has more digits than Python reads
+        return PayloadRefused(
+            f"the number under {command.key!r} has too many digits to add to", path="$"
+        )
     if isinstance(old, bool) or not isinstance(old, int | float):
         return Conflict(
             f"state key {command.key!r} holds {_kind(old)}, not a number",
@@ -132,7 +134,7 @@ def _sum(command: c.IncrementState, found: Value | None) -> bytes | StackshiftEr
             hint=f"stackshift state get {command.key}",
         )
     if isinstance(by, bool) or not isinstance(by, int | float):
-        return PayloadRefused(f"{_kind(by)} cannot be added: only a number can", path="$")
+        return PayloadRefused(f"cannot add {_kind(by)}: only a number can be added", path="$")
     try:
         summed = old + by
         if isinstance(summed, float) and not isfinite(summed):
@@ -141,10 +143,10 @@ def _sum(command: c.IncrementState, found: Value | None) -> bytes | StackshiftEr
     except (OverflowError, ValueError):
         text = ""
     if not text or len(text) > MAX_DIGITS:
-        return PayloadRefused(f"the sum under {command.key!r} is no number JSON holds", path="$")
+        return PayloadRefused(f"the sum under {command.key!r} is out of range", path="$")
     return text.encode("ascii")
 
 
 def _kind(value: object) -> str:
-    names = {str: "text", bool: "true or false", dict: "an object", list: "an array"}
+    names = {str: "a string", bool: "a boolean", dict: "an object", list: "an array"}
     return names.get(type(value), "null")

@@ -1,7 +1,7 @@
-"""What is decided about events: whom one resumes, what a wait gets, and what a timeout does.
+"""Decisions about events: which runs one resumes, what a wait receives, what a timeout does.
 
-An event and the ends of all waits for it are one append, as are a wait and the kept event that it
-consumes: no event is lost, and none is consumed twice.
+An event and the ends of all waits for it are one append, and so are a wait and the kept event that
+it consumes: no event is lost, and none is consumed twice.
 """
 
 from __future__ import annotations
@@ -23,24 +23,25 @@ from stackshiftd.core.state.events import Kept, SentKey, address_of, sent_again_
 from stackshiftd.core.state.state import Run, State, Status
 
 MAX_RESUMED_BYTES: Final = 256 << 20
-"""Each wait that an event ends has its payload on record: so much of it in one append."""
+"""The payload is recorded once for each wait that an event ends; this bounds their total in one
+append."""
 
 
 def send(state: State, who: Asker, command: c.SendEvent, now_us: int) -> Decision:
-    """Resume every wait that is registered for it; if there is none, keep it. The same key is the
-    same event, or else a `Conflict`."""
+    """End every wait for the event; if there is none, keep it. An event whose idempotency key was
+    used before is the same event; if its content differs, it is refused with `Conflict`."""
     sent = state.events.owner(command.key, now_us) if command.key is not None else None
     if sent is not None and sent.digest != command.digest:
-        return who.refused(_conflict(command, sent))
+        return who.refuse(_conflict(command, sent))
     if sent is not None:
-        return who.read(sent_again_json(sent, state.events.kept.get(sent.event), now_us))
+        return who.answer_read(sent_again_json(sent, state.events.kept.get(sent.event), now_us))
     ended: list[r.AnyRecord] = []
     effects: list[Effect] = []
     address = address_of(command.name, command.correlation_key)
     for run_id, name in state.events.listening.get(address, ()):
         run = state.runs[run_id]
         if 0 < run.calls[name].due_us <= now_us:
-            continue  # its time has passed, which its timer is about to record
+            continue  # it has timed out, which its timer is about to record
         record = r.WaitEnded(
             run_id,
             name,
@@ -50,19 +51,19 @@ def send(state: State, who: Asker, command: c.SendEvent, now_us: int) -> Decisio
             correlation_key=command.correlation_key,
             received_at=rfc3339(now_us),
         )
-        told = end_wait(state, run, record)
-        ended.extend(told.records)
-        effects.extend(told.effects)
+        wait_end = end_wait(run, record)
+        ended.extend(wait_end.records)
+        effects.extend(wait_end.effects)
     kept = not ended and command.ttl_ms > 0
     if len(ended) * len(command.payload) > MAX_RESUMED_BYTES:
-        return who.refused(_too_large(len(ended), len(command.payload)))
+        return who.refuse(_too_large(len(ended), len(command.payload)))
     received = r.EventReceived(
         event=command.event,
         name=command.name,
         payload=Raw(command.payload),
         correlation_key=command.correlation_key,
         kept_until=rfc3339(now_us + command.ttl_ms * 1000) if kept else None,
-        resumed=list(dict.fromkeys(each.run for each in ended if isinstance(each, r.WaitEnded))),
+        resumed=list(dict.fromkeys(end.run for end in ended if isinstance(end, r.WaitEnded))),
         key=command.key,
         key_ttl_ms=command.key_ttl_ms if command.key is not None else 0,
         digest=command.digest,
@@ -70,14 +71,14 @@ def send(state: State, who: Asker, command: c.SendEvent, now_us: int) -> Decisio
         attempt=who.attempt,
         step=who.step,
     )
-    return who.told(sent_json(received), (received, *ended), tuple(effects))
+    return who.answer(sent_json(received), (received, *ended), tuple(effects))
 
 
 def _too_large(runs: int, size: int) -> PayloadRefused:
     return PayloadRefused(
-        f"{runs} waits would end with a payload of {size} bytes each, more than "
-        f"{MAX_RESUMED_BYTES} in all",
-        hint="put it into state, and send its key",
+        f"the event would end {runs} waits with a payload of {size} bytes each; the limit is "
+        f"{MAX_RESUMED_BYTES} bytes in total",
+        hint="store the payload in state, and send its key",
         path="$",
     )
 
@@ -92,16 +93,15 @@ def _conflict(command: c.SendEvent, sent: SentKey) -> Conflict:
     if sent.payload:
         lines += difference(decode(sent.payload), decode(command.payload))
     return Conflict(
-        f"idempotency key {command.key!r} belongs to {sent.event}, "
-        "another event than the one to be sent",
-        hint="send it with another key",
+        f"idempotency key {command.key!r} belongs to {sent.event}, a different event",
+        hint="use another key",
         owner=sent.event,
         difference=lines,
     )
 
 
 def await_event(state: State, run: Run, command: c.AwaitEvent, now_us: int) -> Decision:
-    """Wait for the first of several events; one that is kept already ends the wait at once."""
+    """Wait for the first of several events; an event that is kept already ends the wait at once."""
     due_us = now_us + command.timeout_ms * 1000 if command.timeout_ms is not None else 0
     waits = r.WaitStarted(
         run.id,
@@ -133,34 +133,34 @@ def _gets(run: Run, step: str, event: Kept) -> r.WaitEnded:
 
 
 def expire(state: State, event_id: str) -> Decision:
-    """Nobody waited for it in time."""
+    """Expire a kept event: no wait consumed it in time."""
     event = state.events.kept[event_id]
     return Decision((r.EventExpired(event.id, event.name, event.correlation_key),))
 
 
 def wait_is_over(state: State, run: Run, name: str, now_us: int) -> Decision:
-    """The time of a wait has passed: the run goes on, fails or is cancelled, as it was asked."""
+    """Time out a wait: the run continues, fails or is cancelled, as the wait's terms say."""
     terms = run.calls[name].wait
     assert terms is not None
     first, key = terms.events[0]
     ended = r.WaitEnded(run.id, name, "timed_out", name=first, correlation_key=key)
     if terms.on_timeout == "continue":
-        return end_wait(state, run, ended)
+        return end_wait(run, ended)
     if terms.on_timeout == "cancel":
         cancelled = cancel(state, run, "timeout", now_us, before=1)
         return Decision((ended, *cancelled.records), cancelled.effects)
-    return _fail(state, run, name, ended, _told(terms.events), now_us)
+    return _fail(state, run, name, ended, _timeout_text(terms.events), now_us)
 
 
-def _told(events: list[tuple[str, str]]) -> str:
-    named = " or ".join(f"{name} [{key}]" if key else name for name, key in events)
-    return f"no event came in time: {named}"
+def _timeout_text(events: list[tuple[str, str]]) -> str:
+    names = " or ".join(f"{name} [{key}]" if key else name for name, key in events)
+    return f"no event arrived in time: {names}"
 
 
 def _fail(
-    state: State, run: Run, name: str, ended: r.WaitEnded, told: str, now_us: int
+    state: State, run: Run, name: str, ended: r.WaitEnded, text: str, now_us: int
 ) -> Decision:
-    error = r.Error("TimeoutError", told, retryable=False)
+    error = r.Error("TimeoutError", text, retryable=False)
     records: list[r.AnyRecord] = [ended]
     effects: tuple[Effect, ...] = ()
     executes = bool(run.token) and run.status is Status.RUNNING
@@ -168,7 +168,7 @@ def _fail(
         records.append(r.AttemptFailed(run.id, run.attempt, error, name, None, False))
         effects = (Stop(run.id, run.token, "timeout"),)
     records.append(r.RunFailed(run.id, run.attempt, error, "wait", name))
-    made = finish(
+    failed = finish(
         state, run, tuple(records), End("failed", error=error), now_us, stopped=not run.token
     )
-    return Decision(made.records, (*made.effects, *effects))
+    return Decision(failed.records, (*failed.effects, *effects))

@@ -1,8 +1,8 @@
-"""Whose command it is: looked at here, once for each kind of command, before anything is decided.
+"""Guards: who gave a command is checked here, for each kind of command, before anything is decided.
 
-`decide`'s table is made of the tables of the subjects, each wrapped in the guard that its commands
-need. So no function of a subject can forget to ask whether the execution is the current one: a
-late result changes nothing because it never gets there (guarantee: late results).
+The table of `decide` wraps the functions of each subject in the guard that their commands need. So
+no function can forget to check whether the execution is the current one: a late result changes
+nothing because it never gets there (guarantee: late results).
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from stackshiftd.core.state.state import Phase, Run, State, Status
 Decide = Callable[[State, Any, int], Decision]
 """`(state, command, now_us)`."""
 OfRun = Callable[[State, Run, Any, int], Decision]
-"""`(state, run, command, now_us)`; the execution that commands is the run's current one."""
+"""`(state, run, command, now_us)`; the command came from the run's current execution."""
 OfAsker = Callable[[State, Asker, Any, int], Decision]
 """`(state, who, command, now_us)`."""
 Answer = Callable[[State, Any, int], bytes]
-"""`(state, command, now_us)`: the answer of a command that only reads, as JSON."""
+"""`(state, command, now_us)`: the answer to a command that only reads, as JSON."""
 
 
 def current(state: State, run_id: str, token: int) -> Run | None:
-    """The run, if the execution `token` is its current one and it may still say something."""
+    """The run, if `token` is its current execution and the attempt is not over; else None."""
     run = state.runs.get(run_id)
     if run is None or run.token != token or run.status is not Status.RUNNING:
         return None
@@ -35,7 +35,7 @@ def current(state: State, run_id: str, token: int) -> Run | None:
 
 
 def of_execution(table: dict[type[c.Command], OfRun]) -> dict[type[c.Command], Decide]:
-    """Commands of an execution. Nothing follows from one that is not the current one."""
+    """Guard the commands of an execution: nothing follows unless it is the current one."""
 
     def guarded(decide: OfRun) -> Decide:
         def decided(state: State, command: Any, now_us: int) -> Decision:
@@ -48,8 +48,8 @@ def of_execution(table: dict[type[c.Command], OfRun]) -> dict[type[c.Command], D
 
 
 def of_step(table: dict[type[c.Command], OfRun]) -> dict[type[c.Command], Decide]:
-    """Results of a step. One that has its recorded result keeps it (guarantee: recorded steps): a
-    timeout may be reported just after it, and is acknowledged without a record."""
+    """Guard the outcomes of a step: one with a recorded outcome keeps it (guarantee: recorded
+    steps). A timeout may be reported just after that, and is acknowledged without a record."""
 
     def guarded(decide: OfRun) -> OfRun:
         def decided(state: State, run: Run, command: Any, now_us: int) -> Decision:
@@ -64,8 +64,8 @@ def of_step(table: dict[type[c.Command], OfRun]) -> dict[type[c.Command], Decide
 
 
 def of_call(table: dict[type[c.Command], OfRun]) -> dict[type[c.Command], Decide]:
-    """Calls of a handler that are recorded under `step`. A run that records more calls than it may
-    fails."""
+    """Guard the calls of a handler that are recorded under `step`: a run that records more calls
+    than its limit fails."""
 
     def guarded(decide: OfRun) -> OfRun:
         def decided(state: State, run: Run, command: Any, now_us: int) -> Decision:
@@ -78,8 +78,8 @@ def of_call(table: dict[type[c.Command], OfRun]) -> dict[type[c.Command], Decide
 
 
 def of_handler(table: dict[type[c.Command], OfRun]) -> dict[type[c.Command], Decide]:
-    """The outcome of a handler. For a run whose attempt was over before (cancelled, out of time) it
-    only says that the handler has stopped."""
+    """Guard the outcome of a handler: if the attempt was over before (cancelled, out of time), it
+    only means that the handler has stopped."""
 
     def guarded(decide: OfRun) -> Decide:
         def decided(state: State, command: Any, now_us: int) -> Decision:
@@ -94,8 +94,8 @@ def of_handler(table: dict[type[c.Command], OfRun]) -> dict[type[c.Command], Dec
 
 
 def of_worker(table: dict[type[c.Command], OfRun]) -> dict[type[c.Command], Decide]:
-    """What becomes of an execution, whether its run may still say something or not. Nothing follows
-    for one that is over."""
+    """Guard the commands about an execution, whether its attempt is over or not: nothing follows if
+    it is not the run's current execution."""
 
     def guarded(decide: OfRun) -> Decide:
         def decided(state: State, command: Any, now_us: int) -> Decision:
@@ -113,8 +113,8 @@ stopping = of_worker({c.ConfirmStop: confirm_stop})[c.ConfirmStop]
 
 
 def of_asker(table: dict[type[c.Command], OfAsker]) -> dict[type[c.Command], Decide]:
-    """Requests that clients and handlers make alike. Nothing follows from one of an execution that
-    is not the current one; a run that records more calls than it may fails."""
+    """Guard the requests that both clients and handlers make: nothing follows from an execution
+    that is not the current one, and a run that records more calls than its limit fails."""
 
     def guarded(decide: OfAsker) -> Decide:
         def decided(state: State, command: Any, now_us: int) -> Decision:
@@ -129,16 +129,16 @@ def of_asker(table: dict[type[c.Command], OfAsker]) -> dict[type[c.Command], Dec
 
 
 def of_reader(table: dict[type[c.Command], Answer]) -> dict[type[c.Command], Decide]:
-    """Requests that change nothing, of clients and handlers alike. A handler's answer is recorded,
-    and counts towards what its run may record."""
+    """Guard the requests of clients and handlers that change nothing. The answer to a handler is
+    recorded, and counts towards the limits of its run."""
 
     def guarded(read: Answer) -> Decide:
         def decided(state: State, command: Any, now_us: int) -> Decision:
             if not command.run:
-                return CLIENT.read(read(state, command, now_us))
+                return CLIENT.answer_read(read(state, command, now_us))
             body = read(state, command, now_us)
             who = _asking_run(state, command, len(body), now_us)
-            return who.read(body) if isinstance(who, Asker) else who
+            return who.answer_read(body) if isinstance(who, Asker) else who
 
         return decided
 
@@ -146,11 +146,11 @@ def of_reader(table: dict[type[c.Command], Answer]) -> dict[type[c.Command], Dec
 
 
 CLIENT = Asker(None, 0, "")
-"""Who asks without a run."""
+"""The asker of every client's request."""
 
 
 def _asking_run(state: State, command: c.Asking, size: int, now_us: int) -> Asker | Decision:
-    """The run that asks; or what follows where it cannot be answered."""
+    """The run that asks; or, if it cannot be answered, what follows instead."""
     run = current(state, command.run, command.token)
     if run is None:
         return NOTHING

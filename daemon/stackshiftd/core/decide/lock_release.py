@@ -1,7 +1,7 @@
-"""How a lock passes from hand to hand.
+"""How a lock passes from one holder to the next.
 
-One that is let go is given to the next in its line in the same append: it is never free while
-somebody may have it.
+A lock that is released is given to the next in its line in the same append: it is never free while
+a wait for it has not timed out.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from stackshiftd.core.state.state import Run, State, Status
 
 
 def holds(state: State, run: Run, key: str) -> bool:
-    """Does the run know of the lock that it holds, by a call that is on record?"""
+    """Has the run still recorded the call by which it holds the lock?"""
     holding = state.locks[key].holding
     return holding is not None and holding.step in run.calls
 
 
 class LockRelease:
-    """Records and effects that let go of locks and give them on, one after the other."""
+    """Collects the records and effects that release locks and give them to the next in line."""
 
     def __init__(self, state: State, now_us: int, gone: frozenset[str] = frozenset()) -> None:
         self.records: list[r.AnyRecord] = []
@@ -30,14 +30,14 @@ class LockRelease:
         self._state = state
         self._now_us = now_us
         self._gone = gone
-        """Runs that end in this same append: they get nothing any more."""
+        """Runs that end in this same append: they are not given any lock."""
 
     def release(self, key: str, reason: str, before: int = 0) -> None:
-        """`key` is not held any more; the next in its line gets it. `before` records of the same
-        append stand before these."""
+        """Release the lock, and give it to the next in its line. `reason` is one of
+        `LockReleased`; `before` is the number of records that precede these in the append."""
         lock = self._state.locks[key]
         holding = lock.holding
-        assert holding is not None, f"lock {key} is let go and nobody holds it"
+        assert holding is not None, f"lock {key} is released and nobody holds it"
         self.records.append(r.LockReleased(key, reason, holding.run or None, holding.step))
         if reason == "expired" and holding.run:
             self._resolve(holding.run, holding.step)
@@ -46,7 +46,7 @@ class LockRelease:
             self._give(key, waiting, before)
 
     def release_all(self, run: Run, before: int = 0) -> None:
-        """The run has ended, and its handler has stopped."""
+        """Release all locks of a run that has ended and whose handler has stopped."""
         for key in run.locks:
             self.release(key, "run", before)
 

@@ -1,6 +1,6 @@
-"""What is decided about locks: who gets one, and what becomes of it when it is let go.
+"""Decisions about locks: acquiring, extending, checking and releasing them, and their expiry.
 
-See `release` for how one is let go of.
+`lock_release` decides who holds a lock next.
 """
 
 from __future__ import annotations
@@ -26,31 +26,32 @@ from stackshiftd.core.state.locks import Holding, Lock, place_of, token_json
 from stackshiftd.core.state.state import Run, State
 
 EMPTY: Final = Lock()
-"""One that nobody holds or waits for."""
+"""A lock that nobody holds or waits for."""
 
 
 def acquire(state: State, who: Asker, command: c.AcquireLock, now_us: int) -> Decision:
-    """Hold the lock, or stand in its line. Refuses with `LockHeld` who will not wait."""
+    """Acquire the lock, or join its line. Refused with `LockHeld` if the asker does not wait, and
+    with `Usage` if it is a run that already holds the lock or waits for it."""
     if (
         who.run is not None
         and (mistake := _acquired_twice(state, who.run, command.key)) is not None
     ):
-        return who.refused(mistake)
+        return who.refuse(mistake)
     lock = state.locks.get(command.key, EMPTY)
     release = LockRelease(state, now_us)
     if lock.holding is not None and lock.held(now_us) is None:
         release.release(command.key, "expired")
-    given = any(isinstance(each, r.LockAcquired) for each in release.records)
+    given = any(isinstance(record, r.LockAcquired) for record in release.records)
     holding = lock.held(now_us)
     if who.run is None and holding is not None and holding.asker == command.asker:
-        return who.told(token_json(command.key, holding.token, holding.expires_us))
+        return who.answer(token_json(command.key, holding.token, holding.expires_us))
     if who.run is None and command.asker in lock.line:
         return Decision(reply=Queued(command.asker))
     if holding is None and not given and lock.next(now_us) is None:
         return _acquire(state, who, command, release, now_us)
     if command.wait_ms == 0:
         return _refuse(who, command, lock, release, now_us)
-    return _join_line(who, command, lock, release, now_us)
+    return _join_line(who, command, release, now_us)
 
 
 def _acquire(
@@ -68,7 +69,7 @@ def _acquire(
     )
     records = (*release.records, acquired)
     body = token_json(command.key, state.seq + len(records), expires_us)
-    return who.told(body, records, tuple(release.effects))
+    return who.answer(body, records, tuple(release.effects))
 
 
 def _refuse(
@@ -76,14 +77,12 @@ def _refuse(
 ) -> Decision:
     error = held_error(command.key, lock, now_us)
     if who.run is None and release.records:
-        # A refusal that is raised has no records: what has run out does so by its timer.
+        # A refusal that is raised has no records: the expiry is left to its timer.
         raise error
-    return who.refused(error, tuple(release.records), tuple(release.effects))
+    return who.refuse(error, tuple(release.records), tuple(release.effects))
 
 
-def _join_line(
-    who: Asker, command: c.AcquireLock, lock: Lock, release: LockRelease, now_us: int
-) -> Decision:
+def _join_line(who: Asker, command: c.AcquireLock, release: LockRelease, now_us: int) -> Decision:
     records, effects = tuple(release.records), tuple(release.effects)
     if who.run is None:
         asked = r.LockRequested(command.key, command.asker, command.ttl_ms, command.holder)
@@ -102,25 +101,28 @@ def _join_line(
 
 
 def _acquired_twice(state: State, run: Run, key: str) -> Usage | None:
-    """A run that waited for a lock which it holds would wait for ever."""
+    """The error of a run that already holds the lock or waits for it: another wait would never
+    end. None if it does neither."""
     lock = state.locks.get(key, EMPTY)
     if key not in run.locks and place_of(run.id) not in lock.line:
         return None
     return Usage(
-        f"this run has lock {key!r} already, or waits for it",
-        hint="take it once, around all that needs it",
+        f"this run already holds lock {key!r}, or waits for it",
+        hint="acquire it once, around everything that needs it",
     )
 
 
 def held_error(key: str, lock: Lock, now_us: int) -> LockHeld:
-    """What somebody is told who does not get the lock."""
+    """The refusal of a lock that another holder has, or is about to acquire."""
     holding = lock.held(now_us)
     if holding is None:
-        return LockHeld(f"lock {key!r} is about to be given to another", owner=None, key=key)
+        return LockHeld(
+            f"lock {key!r} is about to be acquired by another holder", owner=None, key=key
+        )
     until = rfc3339(holding.expires_us) if holding.expires_us else None
-    told = f"lock {key!r} is held by {holding.run or holding.holder or 'a client'}"
+    text = f"lock {key!r} is held by {holding.run or holding.holder or 'a client'}"
     return LockHeld(
-        told + (f" until {until[:19]}Z" if until else ""),
+        text + (f" until {until[:19]}Z" if until else ""),
         hint=f"stackshift runs why {holding.run}" if holding.run else "wait for it: --wait 1m",
         key=key,
         owner=holding.run or None,
@@ -130,69 +132,69 @@ def held_error(key: str, lock: Lock, now_us: int) -> LockHeld:
 
 
 def wait_is_over(state: State, run: Run, name: str, now_us: int) -> Decision:
-    """The time of a call that waits for a lock has passed: it is refused."""
+    """Time out a call that waits for a lock: it is refused with `LockHeld`."""
     terms = run.calls[name].wait
     assert terms is not None
     lock = state.locks.get(terms.lock, EMPTY)
     refusal = refusal_json(held_error(terms.lock, lock, now_us))
-    return end_wait(state, run, r.WaitEnded(run.id, name, "timed_out", refusal))
+    return end_wait(run, r.WaitEnded(run.id, name, "timed_out", refusal))
 
 
 # --- Holding -------------------------------------------------------------------------------
 
 
 def extend(state: State, who: Asker, command: c.ExtendLock, now_us: int) -> Decision:
-    """Hold it until `ttl_ms` from now. A handler that has it no more is refused with `LockLost`, a
-    client with `NotFound` or `LockHeld`."""
+    """Extend the lock to `ttl_ms` from now. If it is no longer held, a handler is refused with
+    `LockLost`, and a client with `NotFound` or `LockHeld`."""
     lock = state.locks.get(command.key, EMPTY)
     if who.run is None:
-        holding = _clients(command.key, lock, command.lock_token, now_us)
-    elif (found := lock.held(now_us)) is not None and found.run == who.run.id:
-        holding = found
+        holding = _client_holding(command.key, lock, command.lock_token, now_us)
+    elif (present := lock.held(now_us)) is not None and present.run == who.run.id:
+        holding = present
     else:
-        return who.refused(_lost(command.key))
+        return who.refuse(_lost(command.key))
     expires_us = now_us + command.ttl_ms * 1000
     record = r.LockExtended(command.key, rfc3339(expires_us), who.id, who.attempt, who.step)
-    return who.told(token_json(command.key, holding.token, expires_us), (record,))
+    return who.answer(token_json(command.key, holding.token, expires_us), (record,))
 
 
 def release(state: State, who: Asker, command: c.ReleaseLock, now_us: int) -> Decision:
-    """Let it go. For a handler, whether it still had it: `{"held":…}`; a client is refused as by
-    `extend`."""
+    """Release the lock. The answer to a handler says whether it still held it: `{"held":…}`. A
+    client that no longer holds it is refused as by `extend`."""
     release = LockRelease(state, now_us)
     if who.run is None:
         lock = state.locks.get(command.key, EMPTY)
-        holding = _clients(command.key, lock, command.lock_token, now_us)
+        holding = _client_holding(command.key, lock, command.lock_token, now_us)
         release.release(command.key, "client")
         body = encode({"key": command.key, "token": holding.token})
-        return who.told(body, tuple(release.records), tuple(release.effects))
+        return who.answer(body, tuple(release.records), tuple(release.effects))
     key = _held_by(state, who.run, command.lock)
     if key is None:
-        return who.told(b'{"held":false}')
-    # That it ran out is on record before the handler knows: a later pass is told the same.
+        return who.answer(b'{"held":false}')
+    # An expiry is recorded before the handler learns of it, so a later pass gets the same answer.
     held = state.locks[key].held(now_us) is not None
     release.release(key, ("raised" if command.raised else "left") if held else "expired")
     body = b'{"held":true}' if held else b'{"held":false}'
-    return who.told(body, tuple(release.records), tuple(release.effects))
+    return who.answer(body, tuple(release.records), tuple(release.effects))
 
 
 def check(state: State, run: Run, command: c.CheckLock, now_us: int) -> Decision:
-    """Whether the run still holds what it acquired by the call `lock`; if not, the call `step` that
-    it is about to make is refused with `LockLost`."""
+    """Answer `true` if the run still holds the lock it acquired by the call `lock`. Otherwise the
+    call `step`, which it is about to make, is refused with `LockLost`."""
     who = Asker(run, command.call, command.step)
     key = _held_by(state, run, command.lock)
     if key is not None and state.locks[key].held(now_us) is not None:
-        return who.told(b"true")
+        return who.answer(b"true")
     release = LockRelease(state, now_us)
     if key is not None:
         release.release(key, "expired")
     acquired = run.calls.get(command.lock)
     error = _lost(key or _key_of(run, command.lock), acquired.due_us if acquired is not None else 0)
-    return who.refused(error, tuple(release.records), tuple(release.effects))
+    return who.refuse(error, tuple(release.records), tuple(release.effects))
 
 
-def withdraw(state: State, command: c.WithdrawLock, now_us: int) -> Decision:
-    """A client waits no more."""
+def withdraw(state: State, command: c.WithdrawLock, _now_us: int) -> Decision:
+    """Take a client that no longer waits out of the line."""
     lock = state.locks.get(command.key, EMPTY)
     if command.asker not in lock.line:
         return NOTHING
@@ -200,24 +202,25 @@ def withdraw(state: State, command: c.WithdrawLock, now_us: int) -> Decision:
 
 
 def expire(state: State, key: str, now_us: int) -> Decision:
-    """The time of the holder has passed."""
+    """Expire a lock that its holder has held for its ttl."""
     release = LockRelease(state, now_us)
     release.release(key, "expired")
     return Decision(tuple(release.records), tuple(release.effects))
 
 
 def _lost(key: str, due_us: int = 0) -> LockLost:
-    """`due_us`: when its time had passed, as far as is known."""
+    """The error for a lock that expired at `due_us`; 0 if that is not known."""
     when = f" at {rfc3339(due_us)[:19]}Z," if due_us else ""
     return LockLost(
-        f"lock {key!r} ran out{when} before this call",
+        f"lock {key!r} expired{when} before this call",
         key=key,
         hint="give it a longer ttl, or extend it: lock.extend(...)",
     )
 
 
-def _clients(key: str, lock: Lock, token: int, now_us: int) -> Holding:
-    """The holding of the client that knows its token."""
+def _client_holding(key: str, lock: Lock, token: int, now_us: int) -> Holding:
+    """The holding of a client that knows its token. Raises `NotFound` if nobody holds the lock, and
+    `LockHeld` if another holder does."""
     holding = lock.held(now_us)
     if holding is None:
         raise NotFound(f"nobody holds lock {key!r}", key=key)
@@ -227,15 +230,15 @@ def _clients(key: str, lock: Lock, token: int, now_us: int) -> Holding:
 
 
 def _key_of(run: Run, step: str) -> str:
-    """The key of the lock that the call `step` once took."""
-    found = run.calls.get(step)
-    if found is None or not isinstance(found.body, bytes):
+    """The key of the lock that the call `step` acquired, or else `step`."""
+    call = run.calls.get(step)
+    if call is None or not isinstance(call.body, bytes):
         return step
-    return str(decode(found.body).get("key", step))
+    return str(decode(call.body).get("key", step))
 
 
 def _held_by(state: State, run: Run, step: str) -> str | None:
-    """The key of the lock that the run holds by its call `step`."""
+    """The key of the lock that the run holds by its call `step`; None if it holds none by it."""
     for key in run.locks:
         holding = state.locks[key].holding
         if holding is not None and holding.run == run.id and holding.step == step:

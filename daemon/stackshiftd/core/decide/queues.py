@@ -1,4 +1,4 @@
-"""Changing queues: what the file, the job modules and a person say of them."""
+"""Decisions about queues: the terms set by `stackshift.toml`, by job modules and by a person."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from stackshiftd.core.state.queues import UNSAID
 from stackshiftd.core.state.state import State
 
 
-def define(state: State, command: c.DefineQueues, now_us: int) -> Decision:
-    """A record for each queue that is not said to be so yet; what is said no more is withdrawn."""
+def define(state: State, command: c.DefineQueues, _now_us: int) -> Decision:
+    """Set all terms of one layer. Records only what differs; queues that the layer no longer
+    mentions lose its terms."""
     names = sorted(
         {name for name, queue in state.queues.items() if command.by in queue.said}
         | command.queues.keys()
@@ -30,19 +31,19 @@ def define(state: State, command: c.DefineQueues, now_us: int) -> Decision:
     )
 
 
-def change(state: State, command: c.ChangeQueue, now_us: int) -> Decision:
-    """What a person says is put over what was said before."""
+def change(state: State, command: c.ChangeQueue, _now_us: int) -> Decision:
+    """Change some of the terms that a person has set for a queue; the others stay."""
     queue = state.queues.get(command.queue)
     before = queue.said.get("person", UNSAID) if queue is not None else UNSAID
     kept = r.QueueTerms(paused=before.paused) if command.reset else before
-    given = {
+    changes = {
         name: value
         for name in command.terms.__struct_fields__
         if (value := getattr(command.terms, name)) is not None
     }
     if command.terms.rate is None:
-        given.pop("rate_per_ms")
-    terms = msgspec.structs.replace(kept, **given)
+        changes.pop("rate_per_ms")
+    terms = msgspec.structs.replace(kept, **changes)
     reply = Changed(command.queue, terms != before)
     if not reply.changed:
         return Decision(reply=reply)

@@ -1,4 +1,4 @@
-"""Sending a finished run on: `runs retry` and `runs fork`, and what they reuse and repeat."""
+"""Retrying and forking finished runs, and which recorded steps that reuses and repeats."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class Plan(NamedTuple):
 
 
 def plan(state: State, run: Run, from_step: str | None, replaced: frozenset[str]) -> Plan:
-    """What a retry or fork of `run` reuses and what happens again.
+    """Which recorded steps a retry or fork of `run` reuses, and which it repeats.
 
-    With `from_step`, that step and all recorded after it (in journal order) happen again, under the
-    locks that it happened under. Waits for events, locks, and runs that are not under way any more
-    always begin anew, and what ended the run is tried anew whether it is named or not. A lock is
-    taken anew if its block was left after what happens again, or gets another result. Raises
-    `NotFound` for a step that is not recorded.
+    With `from_step`, that step and everything recorded after it (in journal order) are repeated,
+    under the locks that they ran under. These are always repeated: waits for events, for locks, and
+    for runs that are no longer under way; and what ended the run, whether it is named or not. A
+    lock is acquired again if its block was left after a step that is repeated or replaced. Raises
+    `NotFound` if `from_step` is not recorded.
     """
     ended = run.failed_step if run.status is not Status.COMPLETED else None
     if from_step is not None and from_step not in run.calls and from_step != ended:
@@ -38,7 +38,7 @@ def plan(state: State, run: Run, from_step: str | None, replaced: frozenset[str]
             f"{run.id} has no recorded step {from_step!r}",
             hint="its steps: " + (", ".join(run.calls) or "none"),
         )
-    # What ended the run is not among its steps any more, and nothing was recorded after it.
+    # What ended the run is no longer among its calls, and nothing was recorded after it.
     since = run.calls[from_step].seq if from_step in run.calls else None
     earliest = min(
         (run.calls[name].seq for name in (*replaced, from_step) if name in run.calls), default=None
@@ -58,17 +58,16 @@ def plan(state: State, run: Run, from_step: str | None, replaced: frozenset[str]
 
 
 def fork_plan(state: State, source: Run, from_step: str | None, new_payload: bool) -> Plan:
-    """What a fork of `source` reuses. With a new payload and no step to begin from that is nothing:
-    what was recorded came of another payload."""
-    made = plan(state, source, from_step, frozenset())
+    """Which recorded steps a fork of `source` reuses, and which it repeats. A new payload without
+    `from_step` reuses nothing: what was recorded resulted from another payload."""
+    reused, repeated = plan(state, source, from_step, frozenset())
     if new_payload and from_step is None:
-        return Plan([], [*made.reused, *made.repeated])
-    # A wait under way belongs to the source; the fork begins its own.
+        return Plan([], [*reused, *repeated])
+    # A wait that is under way belongs to the source; the fork begins its own.
     pending = [
-        name for name in made.reused if name in source.calls and source.calls[name].phase in PENDING
+        name for name in reused if name in source.calls and source.calls[name].phase in PENDING
     ]
-    reused = [name for name in made.reused if name not in pending]
-    return Plan(reused, [*made.repeated, *pending])
+    return Plan([name for name in reused if name not in pending], [*repeated, *pending])
 
 
 def _repeats(state: State, step: Call, since: int | None) -> bool:
@@ -79,9 +78,9 @@ def _repeats(state: State, step: Call, since: int | None) -> bool:
     if step.kind is CallKind.LOCK and step.phase in (Phase.WAITING, Phase.COMPLETED):
         return True
     if step.kind is CallKind.EVENT and step.phase in PENDING:
-        return True  # what came meanwhile is kept: only a wait that begins now can get it
+        return True  # an event sent since then is kept: only a new wait can consume it
     if step.kind is CallKind.EVENT and step.child_status and step.wait is not None:
-        return step.wait.on_timeout == "cancel"  # its time has passed, which ended the run
+        return step.wait.on_timeout == "cancel"  # it timed out, which ended the run
     if step.kind is CallKind.CHILD and step.phase in PENDING:
         child = state.runs.get(step.child or "")
         return child is None or child.finished
@@ -89,10 +88,11 @@ def _repeats(state: State, step: Call, since: int | None) -> bool:
 
 
 def retry(state: State, command: c.RetryRun, _now_us: int) -> Decision:
-    """Send a failed or cancelled run on, from its recorded steps, with a new budget of attempts.
+    """Retry a failed or cancelled run, from its recorded steps, with a new budget of attempts.
 
-    A completed run only goes on with a step to repeat or replace. Raises `NotFound`, `Conflict`,
-    and `Usage` for the replacement of a sleep or a wait: replay would refuse a result there.
+    A completed run can be retried only with a step to repeat or replace. Raises `NotFound` if there
+    is no such run, `Conflict` if it cannot be retried, and `Usage` for a replacement of anything
+    but a step with a function, because replay would refuse a result there.
     """
     run = state.runs.get(command.run)
     if run is None:
@@ -107,44 +107,46 @@ def retry(state: State, command: c.RetryRun, _now_us: int) -> Decision:
         )
     if run.status is Status.COMPLETED and command.from_step is None and not command.replaced:
         raise Conflict(
-            f"{run.id} has completed",
-            hint=f"name a step: stackshift runs retry {run.id} --from STEP; or runs fork {run.id}",
+            f"{run.id} has completed, so there is nothing to retry",
+            hint=f"to repeat it from a step: stackshift runs retry {run.id} --from STEP; "
+            f"to run it again: stackshift runs fork {run.id}",
             owner=run.id,
         )
     for name in command.replaced:
         step = run.calls.get(name)
         if step is not None and step.kind is not CallKind.RUN:
             raise Usage(
-                f"{name!r} is not a step with a function: its result cannot be replaced",
-                hint=f"stackshift runs retry {run.id} --from {name} does it again",
+                f"{name!r} is not a step with a function, so its result cannot be replaced",
+                hint=f"to repeat it: stackshift runs retry {run.id} --from {name}",
             )
-    made = plan(state, run, command.from_step, frozenset(command.replaced))
+    reused, repeated = plan(state, run, command.from_step, frozenset(command.replaced))
     record = r.RunRetried(
         run=run.id,
-        forgotten=made.repeated,
+        forgotten=repeated,
         replaced={name: Raw(value) for name, value in command.replaced.items()},
-        restored=[] if run.id in state.runs else _each_once(command.restored),
+        restored=[] if run.id in state.runs else _without_copies(command.restored),
     )
-    return Decision((record,), (), Rerun(run.id, made.reused, made.repeated))
+    return Decision((record,), (), Rerun(run.id, reused, repeated))
 
 
-def _each_once(lines: tuple[bytes, ...]) -> list[Raw]:
-    """A run's records; a retry among them does not repeat what stands before it, or they would
-    double each time that the run is sent on."""
-    found: list[Raw] = []
+def _without_copies(lines: tuple[bytes, ...]) -> list[Raw]:
+    """A run's records, without the copies of earlier records that a retry among them contains: the
+    records would otherwise double with each retry."""
+    records: list[Raw] = []
     for line in lines:
         entry = r.entry_from_json(line)
         if isinstance(entry.record, r.RunRetried) and entry.record.restored:
-            told = msgspec.structs.replace(entry.record, restored=[])
-            line = r.entry_json(r.Entry(entry.seq, entry.at_us, told))
-        found.append(Raw(line))
-    return found
+            bare = msgspec.structs.replace(entry.record, restored=[])
+            line = r.entry_json(r.Entry(entry.seq, entry.at_us, bare))
+        records.append(Raw(line))
+    return records
 
 
 def fork(state: State, command: c.ForkRun, _now_us: int) -> Decision:
-    """Make a new run that reuses what another has recorded. Raises `NotFound`."""
+    """Create a run that reuses what another has recorded. Raises `NotFound` if `from_step` is not
+    recorded."""
     source = rebuild([Raw(line) for line in command.restored])
-    made = fork_plan(state, source, command.from_step, command.payload is not None)
+    reused, repeated = fork_plan(state, source, command.from_step, command.payload is not None)
     assert isinstance(source.payload, bytes)
     record = r.RunCreated(
         run=command.run,
@@ -160,7 +162,7 @@ def fork(state: State, command: c.ForkRun, _now_us: int) -> Decision:
         else command.concurrency_key,
         labels=source.labels,
         forked_from=source.id,
-        restored=_each_once(command.restored),
-        forgotten=made.repeated,
+        restored=_without_copies(command.restored),
+        forgotten=repeated,
     )
-    return Decision((record,), (), Rerun(command.run, made.reused, made.repeated))
+    return Decision((record,), (), Rerun(command.run, reused, repeated))

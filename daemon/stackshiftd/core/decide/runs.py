@@ -1,4 +1,4 @@
-"""What is decided about runs as a whole: their start, whose turn it is, what a worker can do."""
+"""Decisions about runs as a whole: starting, dispatching and removing them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,18 @@ from stackshiftd.core.state.state import State
 
 
 def start(state: State, command: c.StartRun, now_us: int) -> Decision:
+    """Create a run, or reuse the one that owns the command's key. Raises `Conflict` if the owner
+    has another job or payload."""
     if command.key is not None and (owner := state.key_owner(command.key, now_us)) is not None:
         if owner.job == command.job and owner.digest == command.digest:
             return Decision(reply=Started(owner.run, True))
         raise Conflict(
             f"idempotency key {command.key!r} belongs to {owner.run} (job {owner.job}), "
-            + ("started with another payload" if owner.job == command.job else "another job"),
+            + (
+                "which was started with a different payload"
+                if owner.job == command.job
+                else "a different job"
+            ),
             hint=f"stackshift runs show {owner.run}, or start with another key",
             owner=owner.run,
         )
@@ -42,6 +48,7 @@ def start(state: State, command: c.StartRun, now_us: int) -> Decision:
 
 
 def assign(state: State, command: c.Assign, now_us: int) -> Decision:
+    """Dispatch the next run to a worker, or hold it if the worker does not have its job."""
     run = state.next_suspect(now_us, command.pool) if command.alone else None
     if run is None:
         run = state.next_ready(now_us, command.pool)
@@ -58,7 +65,8 @@ def assign(state: State, command: c.Assign, now_us: int) -> Decision:
     return Decision((record,), (Dispatch(run.id, state.seq + 1, command.worker),))
 
 
-def define_jobs(state: State, command: c.DefineJobs, now_us: int) -> Decision:
+def define_jobs(state: State, command: c.DefineJobs, _now_us: int) -> Decision:
+    """Queue the held runs of jobs that workers have now."""
     return Decision(
         tuple(
             r.RunQueued(run_id, "job")
@@ -69,7 +77,9 @@ def define_jobs(state: State, command: c.DefineJobs, now_us: int) -> Decision:
     )
 
 
-def remove(state: State, command: c.RemoveRun, now_us: int) -> Decision:
+def remove(state: State, command: c.RemoveRun, _now_us: int) -> Decision:
+    """Remove a finished run. Raises `Conflict` if it is unfinished or its handler still
+    executes."""
     run = state.runs.get(command.run)
     if run is not None and not (run.finished and not run.token):
         raise Conflict(

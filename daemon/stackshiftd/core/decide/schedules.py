@@ -1,7 +1,8 @@
-"""What is decided about schedules: which there are, and what becomes of a tick that is due.
+"""Decisions about schedules: which exist, and what happens at a tick.
 
-The decision about a tick is one append: `schedule.fired`, with the tick after it, and `run.created`
-under a key made of job and tick. So a tick has one run at most, whatever crashes in between.
+The decision about a tick is one append: `schedule.fired`, which contains the next tick, and
+`run.created` under a key made of job and tick. So a tick has at most one run, whatever crashes in
+between.
 """
 
 from __future__ import annotations
@@ -21,22 +22,22 @@ from stackshiftd.core.state.schedules import LATE_US, Schedule
 from stackshiftd.core.state.state import State
 
 MAX_CAUGHT_UP: Final = 1000
-"""So many missed ticks get a run each under `catch_up="all"`; older ones are passed over."""
+"""Under `catch_up="all"`, at most this many missed ticks get a run each; older ones are skipped."""
 _SECOND_US: Final = 1_000_000
 
 
-# --- What the code says --------------------------------------------------------------------
+# --- Definitions ---------------------------------------------------------------------------
 
 
 def define(state: State, command: c.DefineSchedules, now_us: int) -> Decision:
-    """The schedules that are new, have changed, or are not in the code any more."""
+    """Record the schedules that are new, have changed, or are no longer in the code."""
     records: list[r.AnyRecord] = []
     for job, terms in sorted(command.schedules.items()):
         known = state.schedules.get(job)
         if known is None or known.retired_us or _differs(known, terms):
             records.append(_definition(job, terms, known, now_us))
     for job, known in sorted(state.schedules.items()):
-        # Where a module does not import, a job that is missing may be in it: its ticks stay due.
+        # If a module does not import, a missing job may be in it, so its schedule stays.
         gone = job not in command.schedules and (command.complete or job in command.jobs)
         if gone and not known.retired_us:
             records.append(r.ScheduleRetired(job))
@@ -57,8 +58,9 @@ def _clock_differs(known: Schedule, terms: c.ScheduleTerms) -> bool:
 def _definition(
     job: str, terms: c.ScheduleTerms, known: Schedule | None, now_us: int
 ) -> r.ScheduleDefined:
-    """An expression that is the same goes on: its ticks are counted from when it was first seen,
-    and one that is due stays due. Else, and after it was retired, the next tick is one to come."""
+    """The definition of a new or changed schedule. If the expression is the same, its ticks are
+    still counted from when it was first seen, and one that is due stays due. Otherwise, or if the
+    schedule had been retired, the next tick is in the future."""
     if known is None or _clock_differs(known, terms):
         since_us = -(-now_us // _SECOND_US) * _SECOND_US
     else:
@@ -69,7 +71,7 @@ def _definition(
     elif known is not None and not known.retired_us and not _clock_differs(known, terms):
         next_us = known.next_us
     else:
-        # No tick was decided before its time, so none of those comes again.
+        # No tick was ever decided before its time, so none is repeated.
         next_us = next_after(clock_of(terms.schedule, terms.timezone, since_us), now_us)
     return r.ScheduleDefined(
         job,
@@ -83,11 +85,11 @@ def _definition(
     )
 
 
-# --- A tick --------------------------------------------------------------------------------
+# --- Ticks ---------------------------------------------------------------------------------
 
 
 def fire(state: State, command: c.FireSchedule, now_us: int) -> Decision:
-    """What becomes of the tick that is due; nothing where none is."""
+    """Decide the tick that is due; nothing follows if none is."""
     schedule = state.schedules.get(command.job)
     if schedule is None or not ready(state, schedule, now_us):
         return NOTHING
@@ -122,7 +124,7 @@ def fire(state: State, command: c.FireSchedule, now_us: int) -> Decision:
 
 
 def _why_none(state: State, schedule: Schedule, tick_us: int, now_us: int) -> str:
-    """Why the tick starts no run now; empty if it does."""
+    """The reason why the tick starts no run now, as in `ScheduleFired`; empty if it does."""
     if schedule.catch_up == "skip" and now_us - tick_us > LATE_US:
         return "missed"
     if schedule.overlap != "allow" and busy(state, schedule):
@@ -137,7 +139,7 @@ def _with_run(
     prepared: c.StartRun,
     now_us: int,
 ) -> Decision:
-    """`fired`, with the run that is the tick's: a new one, or the one that owns the tick's key."""
+    """`fired`, together with the tick's run: a new one, or the one that owns the tick's key."""
     key = tick_key(fired.job, tick_us)
     owner = state.key_owner(key, now_us)
     if owner is not None:
@@ -148,11 +150,12 @@ def _with_run(
     return Decision((fired, *started.records), started.effects, started.reply)
 
 
-# --- What a person asks --------------------------------------------------------------------
+# --- Pause and resume ----------------------------------------------------------------------
 
 
-def pause(state: State, command: c.PauseSchedule, now_us: int) -> Decision:
-    """It ticks no more until it is resumed; a tick that is due or held is dropped."""
+def pause(state: State, command: c.PauseSchedule, _now_us: int) -> Decision:
+    """Pause a schedule; a tick that is due or held is dropped. Raises `NotFound` if the job has
+    none."""
     schedule = _known(state, command.job)
     if schedule.paused_us:
         return Decision(reply=Changed(command.job, False))
@@ -160,7 +163,8 @@ def pause(state: State, command: c.PauseSchedule, now_us: int) -> Decision:
 
 
 def resume(state: State, command: c.ResumeSchedule, now_us: int) -> Decision:
-    """It ticks again from now on: the time that it was paused is not caught up."""
+    """Resume a paused schedule from now on; ticks during the pause are not caught up. Raises
+    `NotFound` if the job has none."""
     schedule = _known(state, command.job)
     if not schedule.paused_us:
         return Decision(reply=Changed(command.job, False))
@@ -183,20 +187,21 @@ def _text(us: int | None) -> str | None:
     return rfc3339(us) if us else None
 
 
-# --- What is due ---------------------------------------------------------------------------
+# --- Due ticks -----------------------------------------------------------------------------
 
 
 def busy(state: State, schedule: Schedule) -> bool:
-    """Has the last run that a tick started not finished yet?"""
+    """Is the last run that a tick started still unfinished?"""
     run = state.runs.get(schedule.last_run)
     return run is not None and not run.finished
 
 
 def waits(state: State, schedule: Schedule, now_us: int) -> bool:
-    """Is a tick due which can only be decided once the last run has finished?
+    """Is there a tick that can only be decided once the last run has finished?
 
-    So are all ticks under `overlap="queue"` that are caught up one by one, and under `skip` those
-    that were missed, or found due together: they did not come while the last one ran.
+    Under `overlap="queue"` these are all ticks that are caught up one by one. Under `skip` these
+    are the ticks that were missed or came due together: they were not due while the last run was
+    executing, so they must not be skipped because of it.
     """
     if not schedule.lives or not busy(state, schedule):
         return False

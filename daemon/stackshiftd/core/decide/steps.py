@@ -1,4 +1,4 @@
-"""What is decided about steps and values: results, failures, tries, refusals, progress."""
+"""Decisions about steps and values: results, failures, tries, refusals, progress."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from stackshiftd.core.state.state import Phase, Run, State
 
 
 def complete_step(state: State, run: Run, command: c.CompleteStep, now_us: int) -> Decision:
+    """Record the result of a step, or fail the run if that exceeds its limits."""
     over = over_limit(state, run, command.step, len(bytes(command.result)), now_us)
     if over is not None:
         return over
@@ -27,7 +28,8 @@ def complete_step(state: State, run: Run, command: c.CompleteStep, now_us: int) 
     return Decision((record,), (Acknowledge(command.call),))
 
 
-def fail_step(state: State, run: Run, command: c.FailStep, now_us: int) -> Decision:
+def fail_step(_state: State, run: Run, command: c.FailStep, now_us: int) -> Decision:
+    """Record a failed try, and when the step is tried again, if it is."""
     retry_at = None
     terms = command.retry
     if command.retryable and terms is not None and command.tried < terms.max_attempts:
@@ -49,15 +51,17 @@ def fail_step(state: State, run: Run, command: c.FailStep, now_us: int) -> Decis
     return Decision((record,), (Acknowledge(command.call, due_us),))
 
 
-def open_step(state: State, run: Run, command: c.OpenStep, now_us: int) -> Decision:
+def open_step(_state: State, run: Run, command: c.OpenStep, _now_us: int) -> Decision:
+    """Record that a step has been executing for a while, unless it has an outcome already."""
     step = run.calls.get(command.step)
-    # Its result may have overtaken the note that it runs.
+    # Its outcome may have overtaken this command.
     if step is not None and step.phase is not Phase.OPEN:
         return NOTHING
     return Decision((r.StepStarted(run.id, run.attempt, command.step, command.tried),))
 
 
 def record_value(state: State, run: Run, command: c.RecordValue, now_us: int) -> Decision:
+    """Record the result of a read, or fail the run if that exceeds its limits."""
     over = over_limit(state, run, command.step, len(bytes(command.value)), now_us)
     if over is not None:
         return over
@@ -66,7 +70,8 @@ def record_value(state: State, run: Run, command: c.RecordValue, now_us: int) ->
     return Decision((record,), (Acknowledge(command.call, body=body),))
 
 
-def refuse_call(state: State, run: Run, command: c.RefuseCall, now_us: int) -> Decision:
+def refuse_call(_state: State, run: Run, command: c.RefuseCall, _now_us: int) -> Decision:
+    """Refuse a handler's call; the refusal is recorded if the call has a `step`."""
     acknowledge = Acknowledge(command.call, error=command.error)
     if not command.step:
         return Decision((), (acknowledge,))
@@ -74,7 +79,8 @@ def refuse_call(state: State, run: Run, command: c.RefuseCall, now_us: int) -> D
     return Decision((refused,), (acknowledge,))
 
 
-def report_progress(state: State, run: Run, command: c.ReportProgress, now_us: int) -> Decision:
+def report_progress(_state: State, run: Run, command: c.ReportProgress, _now_us: int) -> Decision:
+    """Record the progress of a handler. There is no answer."""
     return Decision(
         (r.ProgressReported(run.id, run.attempt, command.done, command.total, command.message),)
     )

@@ -1,11 +1,11 @@
-"""When a schedule ticks: pure functions of its expression, its zone, and times that are handed in.
+"""When a schedule ticks: pure functions of its expression, its time zone and times passed in.
 
-The rules of cron are cronsim's, which are those of Debian's: see `docs/schedules.md`. The one
-thing that is not handed in is the zone database of the machine, which changes over the years. So
-only decisions look here; what they find stands in records, and `fold` never computes a tick.
+The cron rules are those of cronsim, which are Debian's: see `docs/schedules.md`. The one thing that
+is not passed in is the machine's time zone database, which changes over the years. So only
+decisions compute ticks; records contain the results, and `fold` never computes one.
 
-All ticks come in order, each later than the one before and later than the time asked about, also
-where the clocks of a zone go back.
+Ticks are in order: each is later than the one before and later than the time asked about, even when
+the clocks of a zone go back.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ALIASES: Final = {
 }
 MAX_EXPRESSION: Final = 256
 MAX_COUNTED: Final = 10_000
-"""Ticks that were passed over are counted so far; that many stand for as many or more."""
+"""Skipped ticks are counted up to this many; this number stands for as many or more."""
 _MINUTE_US: Final = 60_000_000
 _HINT: Final = 'five fields such as "0 9 * * 1-5", or @hourly @daily @weekly @monthly @yearly, '
 _FORMS: Final = _HINT + 'or "@every 30m"'
@@ -43,17 +43,18 @@ class Clock(Protocol):
     """The ticks of one schedule."""
 
     def after(self, us: int) -> Iterator[int]:
-        """Its ticks after the time `us`, in order (µs since 1970)."""
+        """The ticks after the time `us`, in order (µs since 1970)."""
 
 
 class Every:
-    """`@every 30m`: whole periods from `since_us` on, whatever happened meanwhile."""
+    """`@every 30m`: whole periods counted from `since_us`."""
 
     def __init__(self, period_us: int, since_us: int) -> None:
         self._period_us = period_us
         self._since_us = since_us
 
     def after(self, us: int) -> Iterator[int]:
+        """The ticks after the time `us`, in order (µs since 1970)."""
         passed = max(us - self._since_us, 0) // self._period_us
         tick = self._since_us + (passed + 1) * self._period_us
         while tick < MAX_TIME_US:
@@ -62,17 +63,19 @@ class Every:
 
 
 class Cron:
-    """Five fields, read as the wall clock of a zone shows them."""
+    """Five fields, matched against the wall clock of a time zone."""
 
     def __init__(self, fields: str, zone: tzinfo) -> None:
         self._fields = fields
         self._zone = zone
 
     def after(self, us: int) -> Iterator[int]:
+        """The ticks after the time `us`, in order (µs since 1970)."""
         newest = us
         for when in CronSim(self._fields, to_datetime(us).astimezone(self._zone)):
             tick = to_us(when)
-            # In the hour that comes twice cronsim finds the first one also from within the second.
+            # In the hour that occurs twice, cronsim returns ticks of its first occurrence even
+            # when it starts from within the second.
             if tick > newest:
                 newest = tick
                 yield tick
@@ -80,7 +83,7 @@ class Cron:
 
 def clock_of(expression: str, timezone: str, since_us: int) -> Clock:
     """The ticks of `expression` in `timezone`; `@every` counts from `since_us`. Raises `Usage` for
-    what is no expression, no zone, or never comes."""
+    an invalid expression, an unknown time zone, or an expression that never ticks."""
     period_us, fields, zone = _parsed(expression, timezone)
     return Every(period_us, since_us) if period_us else Cron(fields, zone)
 
@@ -94,14 +97,14 @@ def _parsed(expression: str, timezone: str) -> tuple[int, str, tzinfo]:
     if len(expression) > MAX_EXPRESSION or len(fields.split()) != 5:
         near = difflib.get_close_matches(expression, ALIASES, 1) if expression[:1] == "@" else []
         hint = f"did you mean {near[0]}?" if near else _FORMS
-        raise Usage(f"{expression[:MAX_EXPRESSION]!r} is no schedule", hint=hint)
+        raise Usage(f"{expression[:MAX_EXPRESSION]!r} is not a valid schedule", hint=hint)
     try:
-        comes = next(CronSim(fields, datetime(2024, 1, 1, tzinfo=UTC)), None)
+        first = next(CronSim(fields, datetime(2024, 1, 1, tzinfo=UTC)), None)
     except CronSimError as bad:
-        told = str(bad)[:1].lower() + str(bad)[1:]
-        raise Usage(f"{expression!r} is no schedule: {told}", hint=_FORMS) from bad
-    if comes is None:
-        raise Usage(f"the schedule {expression!r} never comes", hint=_FORMS)
+        reason = str(bad)[:1].lower() + str(bad)[1:]
+        raise Usage(f"{expression!r} is not a valid schedule: {reason}", hint=_FORMS) from bad
+    if first is None:
+        raise Usage(f"the schedule {expression!r} never ticks", hint=_FORMS)
     return 0, fields, zone
 
 
@@ -109,14 +112,16 @@ def _period_us(expression: str) -> int:
     try:
         period_us = milliseconds(expression.removeprefix(EVERY)) * 1000
     except Usage as bad:
-        raise Usage(f"{expression!r} is no schedule: {bad.message}", hint=bad.hint) from bad
+        raise Usage(
+            f"{expression!r} is not a valid schedule: {bad.message}", hint=bad.hint
+        ) from bad
     if period_us < 1_000_000:
-        raise Usage(f"{expression!r} is no schedule: it ticks more than once a second")
+        raise Usage(f"{expression!r} is not a valid schedule: it ticks more than once a second")
     return period_us
 
 
 def zone_of(name: str) -> tzinfo:
-    """The zone of that name. Raises `Usage` for one that is not known here."""
+    """The time zone `name`. Raises `Usage` for one that this machine does not know."""
     if name == "UTC":
         return UTC
     try:
@@ -128,21 +133,22 @@ def zone_of(name: str) -> tzinfo:
         if near:
             hint = f"did you mean {near[0]}?"
         elif not known:
-            hint = "this machine has no zone database: install tzdata (the system's, or PyPI's)"
-        raise Usage(f"{name!r} is no time zone", hint=hint) from bad
+            hint = "this machine has no time zone database: install tzdata, as a system package "
+            hint += "or from PyPI"
+        raise Usage(f"{name!r} is not a known time zone", hint=hint) from bad
 
 
-# --- Looking -------------------------------------------------------------------------------
+# --- Searching -----------------------------------------------------------------------------
 
 
 def next_after(clock: Clock, us: int) -> int | None:
-    """The first tick after `us`; None where there will be none."""
+    """The first tick after `us`; None if there is none."""
     return next(clock.after(us), None)
 
 
 def latest(clock: Clock, first_us: int, until_us: int) -> int:
-    """The last tick from the tick `first_us` to `until_us`, both included. Takes no longer for many
-    ticks than for a few: ticks keep their order, so it halves the time between."""
+    """The last tick from the tick `first_us` to `until_us`, both included. A binary search over
+    time, so it takes no longer for many ticks than for a few."""
     low_us, high_us = first_us, until_us
     while (tick := next_after(clock, low_us)) is not None and tick <= until_us:
         low_us = tick
@@ -156,21 +162,21 @@ def latest(clock: Clock, first_us: int, until_us: int) -> int:
 
 
 def count(clock: Clock, first_us: int, before_us: int, most: int = MAX_COUNTED) -> int:
-    """How many ticks there are from the tick `first_us` on and before `before_us`, at most
+    """The number of ticks from the tick `first_us`, included, to `before_us`, excluded; at most
     `most`."""
     if before_us <= first_us:
         return 0
-    found = 1
+    number = 1
     for _ in takewhile(lambda tick: tick < before_us, clock.after(first_us)):
-        if found >= most:
+        if number >= most:
             break
-        found += 1
-    return found
+        number += 1
+    return number
 
 
 def newest(clock: Clock, first_us: int, until_us: int, most: int) -> int:
-    """The tick from which on there are at most `most` until `until_us`: `first_us`, if that is few
-    enough."""
+    """The first of at most `most` ticks up to `until_us`: the tick `first_us` if there are no more
+    from it on, else the earliest one that a search by minutes finds."""
     if count(clock, first_us, until_us + 1, most + 1) <= most:
         return first_us
     low_us, high_us = first_us, until_us

@@ -1,4 +1,4 @@
-"""What is decided when the first timer or expiry is due."""
+"""Decisions at a time that has come: the first timer or expiry that is due."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from stackshiftd.core.state.state import CallKind, Phase, Run, State, Status
 
 
 def tick(state: State, command: c.Tick, now_us: int) -> Decision:
+    """Act on the first expiry that is due, or else the first timer; nothing follows if neither
+    is."""
     if state.expiries and state.expiries[0].due_us <= now_us:
         return _expire(state, command, now_us)
     if not state.timers or state.timers[0].due_us > now_us:
@@ -34,7 +36,7 @@ def _wait_is_over(state: State, run: Run, name: str, now_us: int) -> Decision:
         return events.wait_is_over(state, run, name, now_us)
     if step.phase is Phase.WAITING and step.kind is CallKind.LOCK:
         return locks.wait_is_over(state, run, name, now_us)
-    return end_wait(state, run, r.WaitEnded(run.id, name))
+    return end_wait(run, r.WaitEnded(run.id, name))
 
 
 def _expire(state: State, command: c.Tick, now_us: int) -> Decision:

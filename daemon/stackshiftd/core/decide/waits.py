@@ -1,4 +1,4 @@
-"""What is decided about sleeps and children, and about a handler that is suspended."""
+"""Decisions about sleeps, children, and handlers that are suspended."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from stackshiftd.core.effects import Acknowledge, Decision, Resolve, Started
 from stackshiftd.core.state.state import PENDING, Run, State
 
 
-def begin_sleep(state: State, run: Run, command: c.BeginSleep, now_us: int) -> Decision:
+def begin_sleep(_state: State, run: Run, command: c.BeginSleep, now_us: int) -> Decision:
+    """Begin a sleep; one whose time has passed already ends at once."""
     until_us = command.until_us
     if until_us is None:
         until_us = now_us + (command.delay_ms or 0) * 1000
@@ -24,6 +25,8 @@ def begin_sleep(state: State, run: Run, command: c.BeginSleep, now_us: int) -> D
 
 
 def start_child(state: State, run: Run, command: c.StartChild, now_us: int) -> Decision:
+    """Start a run for a handler, and wait for it if the command says so. A start whose key is taken
+    is refused with `Conflict`."""
     try:
         started = start(state, command.start, now_us)
     except Conflict as conflict:
@@ -35,14 +38,14 @@ def start_child(state: State, run: Run, command: c.StartChild, now_us: int) -> D
     records = tuple(_adopted(record, run, command) for record in started.records)
     effects = (Acknowledge(command.call, 0, child),)
     if not command.wait:
-        told = r.ChildStarted(run.id, run.attempt, command.step, child, command.start.job)
-        return Decision((*records, told), effects)
+        record = r.ChildStarted(run.id, run.attempt, command.step, child, command.start.job)
+        return Decision((*records, record), effects)
     waits = r.WaitStarted(run.id, run.attempt, command.step, "child", None, child)
     return Decision((*records, waits), effects)
 
 
 def _adopted(record: r.AnyRecord, parent: Run, command: c.StartChild) -> r.AnyRecord:
-    """The child's `run.created`, which names its parent."""
+    """The child's `run.created`, with its parent added."""
     assert isinstance(record, r.RunCreated)
     fields = {name: getattr(record, name) for name in record.__struct_fields__}
     fields |= {
@@ -53,7 +56,9 @@ def _adopted(record: r.AnyRecord, parent: Run, command: c.StartChild) -> r.AnyRe
     return r.RunCreated(**fields)
 
 
-def await_run(state: State, run: Run, command: c.AwaitRun, now_us: int) -> Decision:
+def await_run(state: State, run: Run, command: c.AwaitRun, _now_us: int) -> Decision:
+    """Wait for a run; the wait ends at once if that run has finished, and fails if it does not
+    exist."""
     waits = r.WaitStarted(run.id, run.attempt, command.step, "child", None, command.child)
     acknowledge = Acknowledge(command.call)
     child = state.runs.get(command.child)
@@ -69,10 +74,11 @@ def await_run(state: State, run: Run, command: c.AwaitRun, now_us: int) -> Decis
     return Decision((waits, ended), (acknowledge, Resolve(run.id, command.token, command.step)))
 
 
-def suspend(state: State, run: Run, command: c.Suspend, now_us: int) -> Decision:
+def suspend(_state: State, run: Run, command: c.Suspend, _now_us: int) -> Decision:
+    """Suspend the run, or queue it again at once if one of its waits has ended meanwhile."""
     suspended = r.AttemptSuspended(run.id, run.attempt)
     steps = run.calls
     if all(name in steps and steps[name].phase in PENDING for name in command.pending):
         return Decision((suspended,))
-    # What it waits for came while it was on its way out: it goes on at once.
+    # A wait ended while the handler was leaving memory: the run resumes at once.
     return Decision((suspended, r.RunQueued(run.id, "wait")))

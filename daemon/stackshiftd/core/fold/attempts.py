@@ -1,4 +1,4 @@
-"""The fold of `attempt.*`: who executes a run, and what is free again when nobody does."""
+"""The fold of `attempt.*`: which worker executes a run, and what is free when it stops."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _dispatched(state: State, entry: r.Entry, record: r.AttemptStarted | r.Attem
     if new:
         run.spent_us = 0
         run.retry_us = 0
-        # What a lock protected is entered again: so one that is gone is taken again.
+        # The blocks of lost locks are entered again, so those locks are acquired again.
         for name in [name for name, step in run.calls.items() if step.phase is Phase.GONE]:
             del run.calls[name]
         locks.renew(state, run, entry.seq)
@@ -52,7 +52,7 @@ def _failed(state: State, entry: r.Entry, record: r.AttemptFailed) -> None:
         free_slot(state, run, entry.at_us)
     names = (*((record.step,) if record.step is not None else ()), *record.more_steps)
     failed = [call for name in names if (call := run.calls.pop(name, None)) is not None]
-    # What failed happens again; it may have been in the block of a lock that was left since.
+    # A failed step is run again; it may have been in the block of a lock that was left since.
     if failed:
         for name in locks.released_since(run, min(call.seq for call in failed)):
             del run.calls[name]
@@ -84,7 +84,7 @@ def _stopped(state: State, entry: r.Entry, record: r.AttemptStopped) -> None:
 
 
 def free_slot(state: State, run: Run, at_us: int) -> None:
-    """No handler of the run executes any more."""
+    """Free the slot of a run whose handler no longer executes."""
     assert run.token, f"{run.id}: nothing executes"
     run.spent_us += at_us - run.since_us
     del state.executions[run.worker][run.id]
@@ -95,7 +95,8 @@ def free_slot(state: State, run: Run, at_us: int) -> None:
 
 
 def drop_finished(state: State, run: Run) -> None:
-    """A finished run leaves memory once its handler has stopped, unless it lies in dead letter."""
+    """Remove a finished run from memory once its handler has stopped, unless it is in the dead
+    letter."""
     if run.finished and not run.token and run.status is not Status.FAILED:
         del state.runs[run.id]
 

@@ -1,4 +1,4 @@
-"""The fold of `step.*`, `wait.*` and their like: what a run remembers of its handler's calls."""
+"""The fold of `step.*`, `wait.*` and the like: what a run remembers of its handler's calls."""
 
 from __future__ import annotations
 
@@ -102,14 +102,14 @@ def _wait_started(state: State, entry: r.Entry, record: r.WaitStarted) -> None:
 def _wait_ended(state: State, entry: r.Entry, record: r.WaitEnded) -> None:
     run = state.runs[record.run]
     step = run.calls[record.step]
-    # A run that has finished told its waiters and is out of the index; where it had done so before
-    # the wait began, or is not part of a snapshot any more, this wait still stands there.
+    # A run that has finished ended its waits and left the index. If it finished before this wait
+    # began, or is no longer part of the snapshot, this wait is still in the index.
     _forget_wait(state, run, record.step, step)
     step.seq = entry.seq
     if step.phase is Phase.RETRYING:
         step.phase = Phase.OPEN
     elif step.kind is CallKind.LOCK:
-        # It was refused: one that is given ends its wait with `lock.acquired`.
+        # It was refused: a wait that is granted the lock ends with `lock.acquired`.
         step.phase = Phase.FAILED
         step.body = keep(state, record.result, entry.seq)
     else:
@@ -131,7 +131,7 @@ def _call_refused(state: State, entry: r.Entry, record: r.CallRefused) -> None:
 
 
 def await_call(state: State, run: Run, name: str, step: Call) -> None:
-    """Index what a pending step waits for."""
+    """Enter a pending call into the index of what it waits for."""
     if step.due_us:
         state.set_timer(step.due_us, run.id, name)
     if step.kind is CallKind.CHILD and step.child:
@@ -143,14 +143,14 @@ def await_call(state: State, run: Run, name: str, step: Call) -> None:
 
 
 def forget_waits(state: State, run: Run) -> None:
-    """A finished run waits for nothing any more."""
+    """Remove all waits of a finished run from the indexes."""
     for name, step in run.calls.items():
         if step.phase is Phase.WAITING:
             _forget_wait(state, run, name, step)
 
 
 def _forget_wait(state: State, run: Run, name: str, step: Call) -> None:
-    """Take a wait out of the index of what it waits for."""
+    """Remove a wait from the index of what it waits for."""
     if step.kind is CallKind.EVENT and step.wait is not None:
         state.events.hush(step.wait.addresses, run.id, name)
     elif step.kind is CallKind.LOCK and step.wait is not None:

@@ -26,8 +26,8 @@ def _set(state: State, entry: r.Entry, record: r.StateSet) -> None:
 
 def _deleted(state: State, entry: r.Entry, record: r.StateDeleted) -> None:
     _bury(state, entry, record, record.run or CLIENT)
-    told = b'{"deleted":true,"version":%d}' % record.version
-    remember(state, record.run, record.step, entry.seq, told)
+    body = b'{"deleted":true,"version":%d}' % record.version
+    remember(state, record.run, record.step, entry.seq, body)
 
 
 def _expired(state: State, entry: r.Entry, record: r.StateExpired) -> None:

@@ -1,5 +1,5 @@
-"""The fold of `event.*`: what is kept, and what becomes of it. (That waits end is in the records of
-their runs.)"""
+"""The fold of `event.*`: which events are kept, and what happens to them. (The ends of waits are in
+the records of their runs.)"""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def _received(state: State, entry: r.Entry, record: r.EventReceived) -> None:
     remember(state, record.run, record.step, entry.seq, sent_json(record))
 
 
-def _expired(state: State, entry: r.Entry, record: r.EventExpired) -> None:
+def _expired(state: State, _entry: r.Entry, record: r.EventExpired) -> None:
     state.events.drop(record.event)
 
 
 def consumed(state: State, run: str, event_id: str) -> None:
-    """The run has got a kept event: nobody else gets it."""
+    """Remove a kept event, which the run has received, and note that under its key."""
     event = state.events.drop(event_id)
     if event is None or event.key is None:
         return

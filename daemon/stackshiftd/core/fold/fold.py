@@ -1,8 +1,8 @@
-"""`fold(state, entry)`: the one way in which state changes, live and at replay alike.
+"""`fold(state, entry)`: the only way in which state changes, in live operation and at replay alike.
 
-A fold never decides and never fails on a record that `decide` made: an assertion here is a bug of
-ours or a journal that is not ours. Statuses move by `transitions`; what else a record changes is in
-the small function of its kind, in the file of its subject.
+A fold never decides, and never fails on a record that `decide` made: an assertion here is a bug of
+ours or a journal that is not ours. Statuses change by the table in `transitions`; everything else
+that a record changes is in the small function of its kind, in the file of its subject.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from stackshiftd.core.state.state import Run, State
 
 
 def fold(state: State, entry: r.Entry) -> None:
-    """Apply one entry. Sequence numbers have no gap and time does not run backwards."""
+    """Apply one entry. Sequence numbers have no gaps and time does not go backwards."""
     assert entry.seq == state.seq + 1, f"gap: {state.seq} then {entry.seq}"
     assert entry.at_us >= state.now_us, f"time runs backwards at {entry.seq}"
     state.seq = entry.seq
@@ -77,19 +77,19 @@ _BY_TYPE: Final[dict[type[r.Record], Callable[[State, r.Entry, Any], None]]] = {
 
 
 def rebuild(lines: list[Raw]) -> Run:
-    """The finished run that its own records tell, for one that has left memory.
+    """Rebuild a finished run that has left memory from its own records.
 
     `lines` are the entries of one run as `records.entry_json` writes them.
     """
-    # Nothing is spilled: the records may be of another run (a fork), whose places are not this
-    # one's.
+    # Nothing is spilled: the records may belong to another run (the source of a fork), so their
+    # sequence numbers would not lead to records of this one.
     state = State(spill_bytes=sys.maxsize)
     run: Run | None = None
     for line in lines:
         entry = r.entry_from_json(line)
         state.seq = entry.seq - 1
         if run is not None:
-            state.runs[run.id] = run  # It left memory each time that it finished.
+            state.runs[run.id] = run  # It left memory each time it finished.
         fold(state, entry)
         run = run or state.runs[entry.record.run]  # type: ignore[union-attr,index]
     assert run is not None, "a run's records begin with run.created"

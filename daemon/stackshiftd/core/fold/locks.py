@@ -1,7 +1,7 @@
-"""The fold of `lock.*`: how records give locks and take them away, and who stands in line.
+"""The fold of `lock.*`: how records acquire and release locks, and who waits in line.
 
-A record of a run is also folded where the lock itself is not known (a run that is rebuilt from its
-own records, a snapshot that is being read): then it changes the run alone.
+A run's record is also folded where the lock itself is not known (when a run is rebuilt from its own
+records, or a snapshot is read): then it changes the run alone.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from stackshiftd.core.state.state import Call, CallKind, Phase, Run, State
 
 
 def _lock(state: State, key: str) -> Lock:
-    found = state.locks.get(key)
-    if found is None:
-        found = state.locks[key] = Lock()
-    return found
+    lock = state.locks.get(key)
+    if lock is None:
+        lock = state.locks[key] = Lock()
+    return lock
 
 
 def _settle(state: State, key: str) -> None:
@@ -32,7 +32,7 @@ def _settle(state: State, key: str) -> None:
 
 
 def join_line(state: State, run: Run, name: str) -> None:
-    """The call `name` of the run waits for a lock."""
+    """Put the run, whose call `name` waits for a lock, in that lock's line."""
     step = run.calls[name]
     assert step.wait is not None
     waiting = Waiting(step.seq, step.wait.ttl_ms, step.due_us, run.id, name)
@@ -40,7 +40,7 @@ def join_line(state: State, run: Run, name: str) -> None:
 
 
 def leave_line(state: State, run: Run, key: str) -> None:
-    """The run waits for this lock no more."""
+    """Take the run out of the line of this lock, if it is in it."""
     lock = state.locks.get(key)
     if lock is not None and lock.line.pop(place_of(run.id), None) is not None:
         _settle(state, key)
@@ -51,7 +51,7 @@ def _requested(state: State, entry: r.Entry, record: r.LockRequested) -> None:
     _lock(state, record.key).line[record.asker] = waiting
 
 
-def _withdrawn(state: State, entry: r.Entry, record: r.LockWithdrawn) -> None:
+def _withdrawn(state: State, _entry: r.Entry, record: r.LockWithdrawn) -> None:
     lock = state.locks.get(record.key)
     if lock is not None and lock.line.pop(record.asker, None) is not None:
         _settle(state, record.key)
@@ -116,13 +116,13 @@ def _released(state: State, entry: r.Entry, record: r.LockReleased) -> None:
 
 
 def released_since(run: Run, seq: int) -> list[str]:
-    """The calls whose locks' blocks were left after the record `seq`. What was recorded by it may
-    have been within them: if it happens again, they are entered again."""
+    """The lock calls whose blocks were left after the record `seq`. That record's step may have run
+    inside them, so repeating it means entering them again."""
     return [name for name, step in run.calls.items() if step.released_seq > seq]
 
 
 def renew(state: State, run: Run, seq: int) -> None:
-    """What executed for the run until now does so no more: its locks have new tokens."""
+    """Give the run's locks the new token `seq`, because its execution until now is over."""
     for key in run.locks:
         holding = state.locks[key].holding
         if holding is not None and holding.run == run.id:
@@ -131,7 +131,7 @@ def renew(state: State, run: Run, seq: int) -> None:
 
 
 def _update_call(state: State, key: str, holding: Holding) -> None:
-    """The call by which a run holds the lock gives what holds now."""
+    """Update the call by which a run holds the lock to its present token and expiry."""
     run = state.runs.get(holding.run)
     step = run.calls.get(holding.step) if run is not None else None
     if step is not None:
@@ -140,10 +140,10 @@ def _update_call(state: State, key: str, holding: Holding) -> None:
 
 
 def forget_clients(state: State) -> None:
-    """The daemon is another one: no connection is left on which a client could wait."""
+    """Remove clients from all lines: a new daemon has no connection on which one could wait."""
     for key in [key for key, lock in state.locks.items() if lock.line]:
         lock = state.locks[key]
-        lock.line = {place: each for place, each in lock.line.items() if each.run}
+        lock.line = {place: waiting for place, waiting in lock.line.items() if waiting.run}
         _settle(state, key)
 
 

@@ -8,27 +8,27 @@ from stackshiftd.core.state.state import Body, Call, CallKind, Phase, Run, Spill
 
 
 def keep(state: State, raw: Raw, seq: int) -> Body:
-    """What memory keeps of a JSON body: a copy, or where it lies if it is large."""
-    kept = bytes(raw)
-    return kept if len(kept) <= state.spill_bytes else Spilled(seq, len(kept))
+    """What memory keeps of a JSON body: a copy, or the record that contains it if it is large."""
+    copy = bytes(raw)
+    return copy if len(copy) <= state.spill_bytes else Spilled(seq, len(copy))
 
 
-def size(kept: Body | None) -> int:
-    """How many bytes of JSON it is."""
-    if kept is None:
+def size(body: Body | None) -> int:
+    """The size of a body in bytes of JSON."""
+    if body is None:
         return 0
-    return len(kept) if type(kept) is bytes else kept.size  # type: ignore[union-attr]
+    return len(body) if type(body) is bytes else body.size  # type: ignore[union-attr]
 
 
-def note(run: Run, kept: Body | None) -> None:
-    """Something of the run is on record that was not before."""
+def note(run: Run, body: Body | None) -> None:
+    """Note that the run has progressed, and count `body` towards its limit."""
     run.progressed = True
-    run.bytes_recorded += size(kept)
+    run.bytes_recorded += size(body)
 
 
 def remember(state: State, run_id: str | None, step: str, seq: int, body: bytes) -> None:
-    """The call `step` of a handler has its answer; for none (a client, a step's function) nothing
-    is remembered."""
+    """Remember `body` as the answer to a handler's call `step`. Does nothing for a client or for
+    the function of a step, which have no such call."""
     if run_id is None or not step:
         return
     run = state.runs[run_id]

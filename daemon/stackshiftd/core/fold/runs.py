@@ -1,7 +1,9 @@
 """The fold of `run.*`: how runs begin, become ready, end, leave memory and are retried.
 
-A record that brings a run's own records along (`run.retried`, a fork's `run.created`) is folded
-with the run that they rebuild: `fold` makes it, since this file is only a part of that fold."""
+A record that includes earlier records of a run (`run.retried`, a fork's `run.created`) is folded
+together with the run rebuilt from them. `fold.fold` does the rebuilding, since that takes the whole
+fold and not only this part of it.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,7 @@ from stackshiftd.core.state.state import (
 
 
 def created(state: State, entry: r.Entry, record: r.RunCreated, source: Run | None) -> None:
-    """A new run; a fork of `source` has its recorded calls but for those that are forgotten."""
+    """Create a run; a fork of `source` inherits its recorded calls except the forgotten ones."""
     due_us = from_rfc3339(record.scheduled_at) if record.scheduled_at else 0
     waits = due_us > entry.at_us
     run = Run(
@@ -69,14 +71,14 @@ def created(state: State, entry: r.Entry, record: r.RunCreated, source: Run | No
 
 
 def _adopt(state: State, run: Run) -> None:
-    """While it is unfinished, the run is cancelled with the one that started it."""
+    """Have an unfinished run cancelled together with its parent, if it is to be."""
     parent = state.runs.get(run.parent or "")
     if parent is not None and run.cancel_with_parent:
         parent.children.append(run.id)
 
 
 def _disown(state: State, run: Run) -> None:
-    """A finished run is nobody's to cancel."""
+    """Undo `_adopt` for a finished run."""
     parent = state.runs.get(run.parent or "")
     if parent is not None and run.cancel_with_parent:
         parent.children.remove(run.id)
@@ -92,8 +94,8 @@ def _keep_key(state: State, entry: r.Entry, record: r.RunCreated, key: str) -> N
         expires_us=entry.at_us + record.key_ttl_ms * 1000,
     )
     heappush(state.key_expiry, (state.keys[key].expires_us, key))
-    # Two looks for one new key: the heap shrinks while there is anything to forget. When a key is
-    # forgotten does not show: one past its time is neither found nor part of the state's hash.
+    # Up to two removals for one new key: the heap shrinks as long as any key is due. The moment of
+    # removal is not observable: a key past its time is neither found nor part of the state's hash.
     for _ in range(2):
         if not state.key_expiry or state.key_expiry[0][0] > entry.at_us:
             break
@@ -107,21 +109,21 @@ def _keep_key(state: State, entry: r.Entry, record: r.RunCreated, key: str) -> N
 
 
 def _lapse_key(state: State, run: Run, at_us: int) -> None:
-    """A key whose time has passed is gone, whether it was forgotten yet or not: its run, sent on,
-    does not take it back."""
+    """Forget the key of a run that is retried after the key's time has passed: the retry does not
+    make it valid again."""
     entry = state.keys.get(run.key or "")
     if entry is not None and entry.run == run.id and not state.key_lives(entry, at_us):
         del state.keys[run.key or ""]
 
 
-def _queued(state: State, entry: r.Entry, record: r.RunQueued) -> None:
+def _queued(state: State, _entry: r.Entry, record: r.RunQueued) -> None:
     run = state.runs[record.run]
     if run.status is Status.RETRYING and run.next_is_new:
         run.place_us = run.retry_us
     move(state, run, "run.queued")
 
 
-def _held(state: State, entry: r.Entry, record: r.RunHeld) -> None:
+def _held(state: State, _entry: r.Entry, record: r.RunHeld) -> None:
     run = state.runs[record.run]
     move(state, run, "run.held")
     state.held.setdefault(run.job, {})[run.id] = None
@@ -160,14 +162,15 @@ def _finish(state: State, run: Run, entry: r.Entry, kind: str) -> None:
 
 
 def retried(state: State, entry: r.Entry, record: r.RunRetried, rebuilt: Run | None) -> None:
-    """The run goes on with what it recorded; `rebuilt` is the run if it had left memory."""
+    """Queue a finished run again with what it recorded; `rebuilt` is the run if it had left
+    memory."""
     run = state.runs.get(record.run)
     if run is not None:
         state.dead -= run.status is Status.FAILED
     else:
-        assert rebuilt is not None, f"{record.run} is retried and its records are not here"
+        assert rebuilt is not None, f"{record.run} is retried without its records"
         run = state.runs[record.run] = rebuilt
-        # Lists go through the runs by creation: one that comes back takes its old place.
+        # Lists go through the runs by creation, so a run that returns takes its old place.
         state.runs = dict(sorted(state.runs.items(), key=lambda item: item[1].created_seq))
         run.children = [
             child.id
@@ -193,8 +196,8 @@ def retried(state: State, entry: r.Entry, record: r.RunRetried, rebuilt: Run | N
     )
     run.place_us = entry.at_us
     move(state, run, "run.retried")
-    # A sleep under way when the run ended goes on; a child under way was cancelled or is awaited
-    # anew.
+    # A sleep that was under way when the run ended continues. A child that was under way was
+    # cancelled with the run, or is awaited again.
     for name, step in run.calls.items():
         if step.phase in PENDING:
             await_call(state, run, name, step)
@@ -205,13 +208,13 @@ def _without(steps: dict[str, Call], forgotten: list[str]) -> dict[str, Call]:
     return {name: step for name, step in steps.items() if name not in gone}
 
 
-def _removed(state: State, entry: r.Entry, record: r.RunRemoved) -> None:
+def _removed(state: State, _entry: r.Entry, record: r.RunRemoved) -> None:
     run = state.runs.pop(record.run, None)
     if run is not None and run.status is Status.FAILED:
         state.dead -= 1
 
 
-def _discarded(state: State, entry: r.Entry, record: r.RunDiscarded) -> None:
+def _discarded(state: State, _entry: r.Entry, record: r.RunDiscarded) -> None:
     del state.runs[record.run]
     state.dead -= 1
 

@@ -1,4 +1,4 @@
-"""The fold of `schedule.*`: how records define schedules, move them on, pause and retire them."""
+"""The fold of `schedule.*`: how records define, advance, pause, resume and retire schedules."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from stackshiftd.core.state.schedules import Schedule
 from stackshiftd.core.state.state import State
 
 
-def _defined(state: State, entry: r.Entry, record: r.ScheduleDefined) -> None:
+def _defined(state: State, _entry: r.Entry, record: r.ScheduleDefined) -> None:
     before = state.schedules.get(record.job)
-    made = Schedule(
+    schedule = Schedule(
         job=record.job,
         expression=record.schedule,
         timezone=record.timezone,
@@ -24,14 +24,14 @@ def _defined(state: State, entry: r.Entry, record: r.ScheduleDefined) -> None:
         next_us=_time(record.next_at),
     )
     if before is not None:
-        made.held_us = before.held_us
-        made.counted_us = before.counted_us
-        made.last_us, made.last_run = before.last_us, before.last_run
-        made.paused_us = before.paused_us
-    state.schedules[record.job] = made
+        schedule.held_us = before.held_us
+        schedule.counted_us = before.counted_us
+        schedule.last_us, schedule.last_run = before.last_us, before.last_run
+        schedule.paused_us = before.paused_us
+    state.schedules[record.job] = schedule
 
 
-def _fired(state: State, entry: r.Entry, record: r.ScheduleFired) -> None:
+def _fired(state: State, _entry: r.Entry, record: r.ScheduleFired) -> None:
     schedule = state.schedules[record.job]
     tick_us = from_rfc3339(record.tick)
     schedule.next_us = _time(record.next_at)
@@ -56,7 +56,7 @@ def _paused(state: State, entry: r.Entry, record: r.SchedulePaused) -> None:
     schedule.next_us = schedule.held_us = 0
 
 
-def _resumed(state: State, entry: r.Entry, record: r.ScheduleResumed) -> None:
+def _resumed(state: State, _entry: r.Entry, record: r.ScheduleResumed) -> None:
     schedule = state.schedules[record.job]
     schedule.paused_us = 0
     schedule.next_us = _time(record.next_at)
@@ -67,7 +67,7 @@ def _time(text: str | None) -> int:
 
 
 def _moving(fold: Callable[[State, r.Entry, Any], None]) -> Callable[[State, r.Entry, Any], None]:
-    """The fold of a record that changes schedules, and notes that it did."""
+    """`fold`, which also notes that the record has changed a schedule."""
 
     def folded(state: State, entry: r.Entry, record: Any) -> None:
         fold(state, entry, record)

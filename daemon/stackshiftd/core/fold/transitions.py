@@ -1,4 +1,4 @@
-"""The statuses of runs and what moves them: a table."""
+"""The statuses of runs and the records that change them, as a table."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ MOVES: Final[dict[tuple[Status, str], Status]] = {
     (S.CANCELLED, "run.retried"): S.QUEUED,
     (S.COMPLETED, "run.retried"): S.QUEUED,
 }
-"""From a status, by a record, to a status; every other pair is impossible."""
+"""(status, kind of record) → new status; every other pair is impossible."""
 
 
 def move(state: State, run: Run, kind: str) -> None:
-    """Change the status by the table, keeping the ready index true."""
+    """Change the run's status by the table, and keep the indexes of ready and held runs correct."""
     target = MOVES.get((run.status, kind))
     assert target is not None, f"{run.id}: {kind} while {run.status}"
     was_ready = run.status is S.QUEUED and not run.token
@@ -50,7 +50,7 @@ def move(state: State, run: Run, kind: str) -> None:
 
 
 def wake(state: State, run: Run) -> None:
-    """A wait of `run` has ended: if it was out of memory, it goes on."""
+    """Note that a wait of `run` has ended: a suspended run is queued to resume."""
     run.progressed = True
     if run.status is S.WAITING:
         move(state, run, "run.queued")

@@ -1,1 +1,1 @@
-"""What the fold of the journal leaves in memory: runs, entries, locks, events, queues."""
+"""What the fold of the journal keeps in memory: runs, entries, locks, events, queues."""

@@ -1,11 +1,11 @@
-"""State entries as they are in the state: durable values under keys, with version and expiry.
+"""State entries in memory: durable values under keys, each with a version and an expiry.
 
 Laws:
 
-- A version grows with every write of its key, by one. It is remembered for a while after the entry
-  was deleted or has expired (a `Value` that does not live), so that nobody takes an entry that was
-  made anew for the one that he has read.
-- An entry whose time has passed is never read, whether `state.expired` is on record yet or not.
+- Every write of a key increments its version by one. The version is remembered for a while after
+  the entry was deleted or has expired (a `Value` that does not live), so that nobody mistakes an
+  entry that was created again for the one they read.
+- An entry past its expiry is never read, whether `state.expired` has been recorded or not.
 - A write by a handler is one record with the fact that this run made it.
 """
 
@@ -23,16 +23,16 @@ from stackshiftd.core import records as r
 from stackshiftd.core.state.heap import Heap
 
 CLIENT: Final = "client"
-"""Who wrote it, where it was no run."""
+"""The writer of an entry that no run wrote."""
 PAGE_BYTES: Final = 1 << 20
-"""A list that has come to so many bytes goes on in another page."""
+"""A page of a list ends once its values exceed this many bytes."""
 
 encode: Final = msgspec.json.Encoder().encode
 
 
 class Value(msgspec.Struct, frozen=True, gc=False):
-    """What is known of a key. `expires_us` is 0 for never; for one that does not live (its `body`
-    is empty) it is when its version is forgotten."""
+    """What is known about a key. `expires_us` is 0 for never. In a value that is not live (its
+    `body` is empty), `expires_us` is when its version is forgotten."""
 
     body: bytes
     version: int
@@ -42,11 +42,12 @@ class Value(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def lives(self) -> bool:
+        """Is there an entry, as opposed to the remembered version of one?"""
         return bool(self.body)
 
 
 class EntryJson(msgspec.Struct, frozen=True):
-    """An entry as it is told."""
+    """An entry as clients and handlers see it."""
 
     key: str
     value: Raw
@@ -57,38 +58,38 @@ class EntryJson(msgspec.Struct, frozen=True):
 
 
 class Values:
-    """All keys. Read it freely; only the fold writes it."""
+    """All state entries. Anyone may read it; only the fold changes it."""
 
     __slots__ = ("_forgotten", "by_key", "bytes", "live", "shape")
 
     def __init__(self) -> None:
         self.by_key: dict[str, Value] = {}
         self.live = 0
-        """How many of them live."""
+        """The number of live entries."""
         self.bytes = 0
-        """Of their keys and JSON."""
+        """The total size of their keys and JSON."""
         self.shape = 0
-        """Grows whenever a key comes or goes: what was learnt of their order is good as long as it
-        stays."""
+        """Grows whenever a key is added or removed: a sorted copy of the keys is valid until it
+        changes."""
         self._forgotten: Heap[tuple[int, str]] = Heap()
-        """When which version is forgotten."""
+        """When each remembered version is forgotten."""
 
     def get(self, key: str, now_us: int) -> Value | None:
         """The entry under `key` at `now_us`, if there is one."""
-        found = self.by_key.get(key)
-        if found is None or not found.lives or 0 < found.expires_us <= now_us:
+        value = self.by_key.get(key)
+        if value is None or not value.lives or 0 < value.expires_us <= now_us:
             return None
-        return found
+        return value
 
     def version(self, key: str, now_us: int) -> int:
         """The last version of `key` that is remembered at `now_us`; 0 for none."""
-        found = self.by_key.get(key)
-        if found is None or (not found.lives and found.expires_us <= now_us):
+        value = self.by_key.get(key)
+        if value is None or (not value.lives and value.expires_us <= now_us):
             return 0
-        return found.version
+        return value.version
 
     def put(self, key: str, value: Value, now_us: int) -> None:
-        """`value` is what is known of `key` from now on."""
+        """Store `value` under `key`, and forget up to two remembered versions that are due."""
         before = self.by_key.get(key)
         self._count(key, before, -1)
         self._count(key, value, 1)
@@ -96,9 +97,9 @@ class Values:
         self.by_key[key] = value
         if not value.lives:
             self._forgotten.add((value.expires_us, key), self._is_forgotten)
-        # Two looks for one write: what is remembered shrinks while there is anything to forget.
-        # When it is forgotten does not show: past its time it is neither found nor part of the
-        # state's hash.
+        # Up to two removals for one write: the remembered versions shrink as long as any is due.
+        # The moment of removal is not observable: a version past its time is neither found nor
+        # part of the state's hash.
         for _ in range(2):
             self._forgotten.settle(self._is_forgotten)
             if not self._forgotten or self._forgotten[0][0] > now_us:
@@ -106,9 +107,9 @@ class Values:
             del self.by_key[self._forgotten[0][1]]
 
     def _is_forgotten(self, item: tuple[int, str]) -> bool:
-        """Is the version under a key one that is forgotten then?"""
-        found = self.by_key.get(item[1])
-        return found is not None and not found.lives and found.expires_us == item[0]
+        """Is `item` (a time and a key) when the version under that key is forgotten?"""
+        value = self.by_key.get(item[1])
+        return value is not None and not value.lives and value.expires_us == item[0]
 
     def _count(self, key: str, value: Value | None, sign: int) -> None:
         if value is not None and value.lives:
@@ -116,7 +117,8 @@ class Values:
             self.bytes += sign * (len(key) + len(value.body))
 
     def remembered(self, now_us: int) -> Iterator[tuple[str, Value]]:
-        """All that is known at `now_us`: what a snapshot holds."""
+        """Everything that is known at `now_us`: live entries and remembered versions, which is
+        what a snapshot contains."""
         for key, value in self.by_key.items():
             if value.lives or value.expires_us > now_us:
                 yield key, value
@@ -139,9 +141,9 @@ def entry_json(key: str, value: Value) -> bytes:
 def page_json(
     values: Values, keys: Iterable[str] | None, prefix: str, after: str, limit: int, now_us: int
 ) -> bytes:
-    """`{"entries":[…],"next":key or null}`: entries in order of their keys, of those that begin
-    with `prefix` and come after `after`, at most `limit` and about `PAGE_BYTES`. `keys` are all
-    candidates in order, where the asker has them; else all keys are looked through."""
+    """`{"entries":[…],"next":key or null}`: the entries whose keys begin with `prefix` and sort
+    after `after`, ordered by key, at most `limit` and about `PAGE_BYTES`. `keys` are all candidates
+    in order, if the caller has them; otherwise all keys are searched."""
     if keys is None:
         keys = nsmallest(
             limit + 1,
@@ -151,23 +153,23 @@ def page_json(
                 if key > after and key.startswith(prefix) and values.get(key, now_us) is not None
             ),
         )
-    found: list[Raw] = []
+    entries: list[Raw] = []
     last = None
     size = 0
     for key in keys:
         value = values.get(key, now_us)
         if value is None:
             continue
-        if len(found) == limit or size > PAGE_BYTES:
-            return b'{"entries":%s,"next":%s}' % (encode(found), encode(last))
-        found.append(Raw(entry_json(key, value)))
+        if len(entries) == limit or size > PAGE_BYTES:
+            return b'{"entries":%s,"next":%s}' % (encode(entries), encode(last))
+        entries.append(Raw(entry_json(key, value)))
         size += len(value.body)
         last = key
-    return b'{"entries":%s,"next":null}' % encode(found)
+    return b'{"entries":%s,"next":null}' % encode(entries)
 
 
 def written_json(record: r.StateSet) -> bytes:
-    """What the handler that made this write was told, and is told again."""
+    """The answer to the handler that made this write, on this pass and on every later one."""
     if record.op == "increment":
         return b'{"value":%s,"version":%d}' % (bytes(record.value), record.version)
     return b'{"version":%d}' % record.version

@@ -1,11 +1,11 @@
-"""Events as they are in the state: those that are kept, who waits for which, and their keys.
+"""Events in memory: kept events, the waits for events, and idempotency keys.
 
 Laws:
 
-- An event that came while somebody waited for it is not kept. One that is kept is consumed by one
-  wait, the oldest first, or expires by a record.
-- Whoever waits is an index over the runs' calls; the events that are kept are not.
-- Memory holds what is unexpired and unconsumed, whole, and nothing else of events.
+- An event that arrives while a run waits for it is not kept. A kept event is consumed by one wait,
+  oldest event first, or expires by a record.
+- The waits are an index over the runs' calls; the kept events are not an index of anything.
+- Memory holds every event that is neither expired nor consumed, whole, and no other event.
 """
 
 from __future__ import annotations
@@ -24,22 +24,23 @@ from stackshiftd.core import records as r
 encode: Final = msgspec.json.Encoder().encode
 
 SEPARATOR: Final = "\n"
-"""Between a name and a correlation key: neither can hold it."""
+"""Between a name and a correlation key: neither can contain it."""
 MAX_KEPT_PAYLOAD: Final = 4096
-"""So much of a payload is kept with an idempotency key, to tell what is different."""
+"""Payloads up to this many bytes are kept with their idempotency key, so that a conflict can show
+the difference."""
 
 
 def address_of(name: str, correlation_key: str) -> str:
-    """What events and waits are matched by. No correlation key matches none."""
+    """What events and waits are matched by. An empty correlation key matches only an empty one."""
     return f"{name}{SEPARATOR}{correlation_key}"
 
 
 class Kept(msgspec.Struct, frozen=True, gc=False):
-    """An event that waits for somebody who waits for it."""
+    """An event that no run waited for, kept until a wait consumes it or it expires."""
 
     id: str
     seq: int
-    """Of the record that tells of it: which of two is the older."""
+    """Sequence number of its `event.received`; kept events are ordered by it."""
     address: str
     payload: bytes
     at_us: int
@@ -48,15 +49,18 @@ class Kept(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def name(self) -> str:
+        """The event's name, from its address."""
         return self.address.partition(SEPARATOR)[0]
 
     @property
     def correlation_key(self) -> str:
+        """Its correlation key, from its address; empty for none."""
         return self.address.partition(SEPARATOR)[2]
 
 
 class SentKey(msgspec.Struct, frozen=True):
-    """Which event an idempotency key stands for. `payload` is empty where it was too long."""
+    """The event that an idempotency key stands for. `payload` is empty if it was over
+    `MAX_KEPT_PAYLOAD`."""
 
     event: str
     name: str
@@ -68,7 +72,7 @@ class SentKey(msgspec.Struct, frozen=True):
 
 
 class Events:
-    """All of it. Read it freely; only the fold writes it."""
+    """All kept events, waits and keys. Anyone may read it; only the fold changes it."""
 
     __slots__ = ("_at", "_key_expiry", "bytes", "kept", "keys", "listening")
 
@@ -76,19 +80,19 @@ class Events:
         self.kept: dict[str, Kept] = {}
         """By id, oldest first."""
         self._at: dict[str, str | OrderedDict[str, None]] = {}
-        """Ids by address, oldest first: one alone, as nearly always, or several. (A plain dict is
-        slow to tell its first key when many before it are gone.)"""
+        """Ids by address, oldest first: a single id, as nearly always, or several. (A plain dict is
+        slow to find its first key after many deletions at its front.)"""
         self.bytes = 0
-        """Of the kept ones: payloads, names and keys."""
+        """Total size of the kept events: payloads, names and keys."""
         self.listening: dict[str, dict[tuple[str, str], None]] = {}
-        """Address → (run, step) that wait for it, in the order in which they came."""
+        """Address → (run, step) of the waits for it, in the order in which they began."""
         self.keys: dict[str, SentKey] = {}
         self._key_expiry: list[tuple[int, str]] = []
 
-    # --- Kept ones -------------------------------------------------------------------------
+    # --- Kept events -----------------------------------------------------------------------
 
     def keep(self, event: Kept) -> None:
-        """Keep it for whoever comes."""
+        """Keep the event for the next wait that matches."""
         self.kept[event.id] = event
         self.bytes += _size(event)
         found = self._at.get(event.address)
@@ -100,7 +104,8 @@ class Events:
             found[event.id] = None
 
     def drop(self, event_id: str) -> Kept | None:
-        """It is consumed, or has expired; it, if it was kept."""
+        """Remove an event that was consumed or has expired; returns it, or None if it was not
+        kept."""
         event = self.kept.pop(event_id, None)
         if event is None:
             return None
@@ -113,7 +118,7 @@ class Events:
         return event
 
     def oldest(self, addresses: Iterable[str], now_us: int) -> Kept | None:
-        """The oldest kept event at one of these addresses whose time has not passed."""
+        """The oldest kept event at any of these addresses that has not expired at `now_us`."""
         found = [self._first(address, now_us) for address in addresses]
         return min(
             (event for event in found if event is not None),
@@ -122,7 +127,7 @@ class Events:
         )
 
     def at(self, address: str) -> Iterator[Kept]:
-        """The events that are kept there, newest first."""
+        """The events kept at `address`, newest first."""
         found = self._at.get(address, ())
         for event_id in (found,) if isinstance(found, str) else reversed(found):
             yield self.kept[event_id]
@@ -135,15 +140,15 @@ class Events:
                 return event
         return None
 
-    # --- Who waits -------------------------------------------------------------------------
+    # --- Waits -----------------------------------------------------------------------------
 
     def listen(self, addresses: Iterable[str], run: str, step: str) -> None:
-        """The call `step` of the run waits for one of these."""
+        """Register the call `step` of the run as waiting for an event at any of these addresses."""
         for address in addresses:
             self.listening.setdefault(address, {})[(run, step)] = None
 
     def hush(self, addresses: Iterable[str], run: str, step: str) -> None:
-        """It waits no more."""
+        """Undo `listen`."""
         for address in addresses:
             waiting = self.listening.get(address)
             if waiting is not None:
@@ -154,15 +159,15 @@ class Events:
     # --- Keys ------------------------------------------------------------------------------
 
     def owner(self, key: str, now_us: int) -> SentKey | None:
-        """Which event the key stands for at `now_us`."""
-        found = self.keys.get(key)
-        return found if found is not None and found.expires_us > now_us else None
+        """The event that the key stands for at `now_us`, if any."""
+        sent = self.keys.get(key)
+        return sent if sent is not None and sent.expires_us > now_us else None
 
     def take_key(self, key: str, sent: SentKey, now_us: int) -> None:
-        """The key stands for this event."""
+        """Let the key stand for this event, and forget up to two keys that have expired."""
         self.keys[key] = sent
         heappush(self._key_expiry, (sent.expires_us, key))
-        # Two looks for one new key, as with those of runs: when it is forgotten does not show.
+        # Up to two removals for one new key, as with keys of runs: the moment is not observable.
         for _ in range(2):
             if not self._key_expiry or self._key_expiry[0][0] > now_us:
                 return
@@ -172,7 +177,7 @@ class Events:
                 del self.keys[old]
 
     def restore_keys(self, keys: dict[str, SentKey]) -> None:
-        """These are the keys, and no others."""
+        """Replace all keys by these."""
         self.keys = keys
         self._key_expiry = [(sent.expires_us, key) for key, sent in keys.items()]
         heapify(self._key_expiry)
@@ -182,11 +187,11 @@ def _size(event: Kept) -> int:
     return len(event.payload) + len(event.address)
 
 
-# --- What is told --------------------------------------------------------------------------
+# --- Answers -------------------------------------------------------------------------------
 
 
 class SentJson(msgspec.Struct, frozen=True):
-    """What a sender is told."""
+    """The answer to the sender of an event."""
 
     id: str
     name: str
@@ -197,7 +202,7 @@ class SentJson(msgspec.Struct, frozen=True):
 
 
 class EventJson(msgspec.Struct, frozen=True):
-    """What a handler gets that waited."""
+    """The event as a waiting handler receives it."""
 
     id: str | None
     name: str
@@ -219,7 +224,7 @@ class KeptJson(msgspec.Struct, frozen=True):
 
 
 def sent_json(record: r.EventReceived) -> bytes:
-    """What the sender of a new event is told."""
+    """The answer to the sender of a new event."""
     return encode(
         SentJson(
             record.event,
@@ -233,7 +238,7 @@ def sent_json(record: r.EventReceived) -> bytes:
 
 
 def sent_again_json(sent: SentKey, kept: Kept | None, now_us: int) -> bytes:
-    """What the sender is told of an event that was sent before, and is `kept` still."""
+    """The answer to a repeated send. `kept` is the event if it is still kept, else None."""
     until = None
     if kept is not None and kept.expires_us > now_us:
         until = rfc3339(kept.expires_us)
@@ -243,7 +248,7 @@ def sent_again_json(sent: SentKey, kept: Kept | None, now_us: int) -> bytes:
 
 
 def event_json(record: r.WaitEnded) -> bytes:
-    """What the handler gets whose wait for an event has ended."""
+    """What a handler receives when its wait for an event has ended."""
     timed_out = record.status == "timed_out"
     return encode(
         EventJson(

@@ -1,7 +1,8 @@
-"""What ends by itself at a time: state entries, locks, kept events.
+"""What expires at a fixed time: state entries, locks, kept events.
 
-An end is a record, written when the time has come, so that a replay ends the same. What is due and
-not on record yet counts as ended for everybody who asks: an expired entry is never read.
+Expiry is a record, written when the time has come, so that a replay expires the same things. What
+is due but not recorded yet already counts as expired for every reader: an expired entry is never
+read.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ EVENT: Final = "event"
 
 
 class Expiry(msgspec.Struct, frozen=True, order=True, gc=False):
-    """`what` (`STATE`, `LOCK`, `EVENT`) of the name `key` (an event's is its id) ends at
-    `due_us`."""
+    """The entry, lock or event (`what` is `STATE`, `LOCK` or `EVENT`) that `key` names expires at
+    `due_us`. The key of an event is its id."""
 
     due_us: int
     what: str

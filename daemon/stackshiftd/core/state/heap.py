@@ -1,14 +1,14 @@
-"""A heap that forgets lazily: what the core keeps its orders in.
+"""A heap with lazy deletion, in which the core keeps everything that is ordered.
 
-Nothing is searched for and taken out. An item that does not count any more is dropped when it comes
-to the head, or, where the head stays and stays, once so many have come that half of them may not
-count: a heap holds at most twice what it has held that counted, and a few.
+Items are never searched for and removed. An item that no longer counts is dropped when it comes to
+the head. If the head does not move for long, the heap is filtered once about half of its items may
+no longer count. So a heap holds at most twice the most items that counted at once, plus a few.
 
 Laws:
 
-- The caller tells what counts, and settles the heap after each change that may concern its head;
-  then the head counts, or the heap is empty.
-- An item may lie here twice. It counts once: equal items leave the head together.
+- The caller decides what counts, and settles the heap after each change that may affect its head.
+  After that the head counts, or the heap is empty.
+- An item may be in the heap twice. It counts once: equal items leave the head together.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any, Final, TypeVar
 T = TypeVar("T", bound=Any)
 
 FEW: Final = 64
-"""Items that are never worth a look at all of them."""
+"""A heap of up to this many items is never filtered."""
 
 
 class Heap(list[T]):
@@ -33,12 +33,12 @@ class Heap(list[T]):
         self._most = FEW
 
     def add(self, item: T, counts: Callable[[T], bool]) -> None:
-        """Put `item` in, and forget what does not count if there is much."""
+        """Push `item`; if the heap has grown large, drop all items that no longer count."""
         heappush(self, item)
         if len(self) > self._most:
-            # In order rather than as any heap: what is pushed next is later than all, as a rule.
+            # Sorted, not merely heapified: the next item pushed is usually later than all of these.
             self[:] = sorted(dict.fromkeys(filter(counts, self)))
-            # So many more must come before the next look that a look costs each of them little.
+            # The heap has to double before it is filtered again: amortized, a push stays cheap.
             self._most = max(FEW, 2 * len(self))
 
     def settle(self, counts: Callable[[T], bool]) -> None:

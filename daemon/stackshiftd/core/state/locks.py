@@ -1,14 +1,15 @@
-"""Locks as they are in the state: who holds one, and who waits for it in what order.
+"""Locks in memory: who holds each one, and who waits for it in what order.
 
 Laws:
 
-- One holder at any sequence number. Whoever waits stands in one line, runs and clients alike, in
-  the order in which they came.
-- A lock is here while somebody holds it or waits for it. When it is free, nobody in its line may
-  have it (the time of each has passed): the record that frees it gives it to the next.
-- The fencing token is the sequence number of the record by which it was given, or given anew: a
-  later holder, and a later execution of the same run after a loss, has a greater one.
-- A run holds a lock by one call (`step`), whose phase tells how it stands.
+- A lock has one holder at any sequence number. Runs and clients wait in one line, first come, first
+  served.
+- A lock is in memory while it has a holder or a line. If it has a line but no holder, every wait in
+  the line has timed out: the append that releases a lock also gives it to the next in line.
+- The fencing token is the sequence number of the record by which the lock was acquired, or by which
+  its token was renewed. A later holder, and a later execution of the same run after a loss, has a
+  greater one.
+- A run holds a lock by one call (`step`), whose phase says whether the lock is still held.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ encode: Final = msgspec.json.Encoder().encode
 
 
 class Holding(msgspec.Struct):
-    """Who holds a lock: a run by its call `step`, or the client `asker`. `expires_us` is 0 for
+    """The holder of a lock: a run, by its call `step`, or the client `asker`. `expires_us` is 0 for
     never."""
 
     token: int
@@ -33,11 +34,12 @@ class Holding(msgspec.Struct):
     step: str = ""
     asker: str = ""
     holder: str = ""
-    """Who that client is, for people."""
+    """A description of that client for people."""
 
 
 class Waiting(msgspec.Struct, frozen=True):
-    """Somebody in the line, to hold it for `ttl_ms`. Nobody after `until_us` (0: for ever)."""
+    """A run or client in the line, which will hold the lock for `ttl_ms`. Its wait times out at
+    `until_us`; 0 for never."""
 
     seq: int
     ttl_ms: int
@@ -49,18 +51,20 @@ class Waiting(msgspec.Struct, frozen=True):
 
 
 class Lock(msgspec.Struct):
-    """One lock; `line` by run (which stands in it once at most) or asker, as `place_of` says."""
+    """One lock. The keys of `line` are `place_of(run)` for a run, which is in it at most once, and
+    the asker for a client."""
 
     holding: Holding | None = None
     line: dict[str, Waiting] = {}
 
     def held(self, now_us: int) -> Holding | None:
-        """Who holds it at `now_us`: its time has not passed, whatever is on record."""
-        found = self.holding
-        return found if found is not None and not 0 < found.expires_us <= now_us else None
+        """The holder at `now_us`; None if there is none, or if its time has passed and only the
+        record of that is missing."""
+        holding = self.holding
+        return holding if holding is not None and not 0 < holding.expires_us <= now_us else None
 
     def next(self, now_us: int, gone: frozenset[str] = frozenset()) -> Waiting | None:
-        """Whose turn it is, runs that are `gone` aside."""
+        """The first in line whose wait has not timed out, except for the runs in `gone`."""
         for waiting in self.line.values():
             if waiting.run not in gone and not 0 < waiting.until_us <= now_us:
                 return waiting
@@ -68,7 +72,7 @@ class Lock(msgspec.Struct):
 
 
 def place_of(run: str) -> str:
-    """Where a run stands in the line: no asker's name has a line break."""
+    """A run's key in `Lock.line`; the line break keeps it apart from askers, which have none."""
     return f"{run}\n"
 
 

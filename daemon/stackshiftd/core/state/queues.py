@@ -1,19 +1,19 @@
-"""Queues: which of its ready runs goes next, and whether one may go now.
+"""Queues: which ready run of a queue is next, and whether one may start now.
 
-A queue's runs stand in two lanes: those that would begin a new attempt (`fresh`), which its rate
-counts, and those that go on with one (`resumed`), which it does not. In each lane a run with a
-concurrency key stands in the line of its key, and only the first of each line that has room stands
-among the `heads`. So neither a key that is full nor an empty bucket is ever searched through, and
-whatever may go is found at the head of a heap.
+A queue has two lanes of ready runs: those that would begin a new attempt (`fresh`), which count
+against its rate, and those that resume an attempt (`resumed`), which do not. In each lane, runs
+with a concurrency key wait in the line of their key, and only the first run of each line that has
+room is among the `heads`. So the runs behind a full key or an empty bucket are never searched: the
+run that may start is at the head of a heap.
 
 Laws:
 
-- Only `fold` changes a queue. What it left at the head of a lane is live until the next change.
-- The rate is a token bucket in whole numbers, told as the time at which it would be full again
+- Only `fold` changes a queue. The head of a lane, as `fold` left it, is live until the next change.
+- The rate is a token bucket in whole numbers, stored as the time at which it would be full again
   (GCRA, ITU-T I.371, annex A): at most burst + rate·t fresh starts in any window of length t. A
-  change of rate or burst neither makes tokens nor takes any but those that find no room.
-- Heaps forget lazily (`core.heap`): a place that is not live any more is dropped when it comes to
-  the head, or when there are too many of them.
+  change of rate or burst creates no tokens, and removes only those that no longer fit.
+- Heaps delete lazily (`state.heap`): a place that is no longer live is dropped when it comes to the
+  head, or when there are too many of them.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from stackshiftd.core.records import QueueTerms
 from stackshiftd.core.state.heap import Heap
 
 Place = tuple[int, int, int, str, str]
-"""Where a ready run stands: (-priority, due time in µs, sequence number of its creation, its id,
-its concurrency key or nothing). Smaller goes first."""
+"""The place of a ready run: (-priority, due time in µs, sequence number of its creation, its id,
+its concurrency key or ""). The smallest is first."""
 
 LAYERS: Final = ("person", "file", "code")
-"""Who may say how a queue is limited, the one that counts first: a person at run time
+"""Where a queue's limits can come from, highest precedence first: a person at run time
 (`queues limit`), `stackshift.toml`, the job modules."""
 
 _UNITS: Final = (
@@ -45,8 +45,8 @@ UNSAID: Final = QueueTerms()
 
 
 class Limits(NamedTuple):
-    """What is in force for a queue; None: no bound. A fresh start costs `per_us` of a bucket that
-    holds `burst` times as much and gains `rate` a microsecond."""
+    """The limits in force for a queue; None: no bound. A fresh start costs `per_us` units of a
+    bucket that holds `burst` times as many and gains `rate` units per microsecond."""
 
     concurrency: int | None = None
     key_concurrency: int | None = None
@@ -58,7 +58,7 @@ class Limits(NamedTuple):
 
     @property
     def rate_text(self) -> str | None:
-        """`100/m`, as it would stand in `stackshift.toml`."""
+        """The rate as `stackshift.toml` spells it: `100/m`."""
         if self.rate is None:
             return None
         per_ms = self.per_us // 1000
@@ -67,8 +67,9 @@ class Limits(NamedTuple):
 
 
 class Turn(NamedTuple):
-    """When a queue is served: in turn (`throttled` false) after those served before `number` (a
-    sequence number), or not before the time `number` (µs). `own`: by workers of its own."""
+    """When a queue is served: in turn (`throttled` false), after the queues that were last served
+    before `number` (a sequence number); or, throttled, not before the time `number` (µs). `own`: by
+    workers of its own."""
 
     own: bool
     throttled: bool
@@ -76,8 +77,8 @@ class Turn(NamedTuple):
 
 
 class Lane:
-    """Ready runs of one kind: those that begin an attempt (`fresh`), or those that go on with one.
-    `live` tells whether a place in it still is one."""
+    """Ready runs of one kind: those that begin an attempt (`fresh`), or those that resume one.
+    `live` is whether a place in the lane is still valid."""
 
     __slots__ = ("heads", "keyed", "live", "offered")
 
@@ -86,15 +87,15 @@ class Lane:
         self.heads: Heap[Place] = Heap()
         self.keyed: dict[str, Heap[Place]] = {}
         self.offered: dict[str, Place] = {}
-        """Key → the first of its line, while it stands among the heads."""
+        """Key → the first place of its line, while that is among the heads."""
 
     def leads(self, place: Place) -> bool:
-        """Does it stand among the heads by right?"""
+        """Does `place` belong among the heads?"""
         return self.live(place) and (not place[4] or self.offered.get(place[4]) == place)
 
 
 class Queue:
-    """One queue. `live` tells whether a place still is one: `live(place, fresh)`."""
+    """One queue. `live(place, fresh)` is whether a place in a lane is still valid."""
 
     __slots__ = (
         "_arrivals",
@@ -115,31 +116,32 @@ class Queue:
     def __init__(self, live: Callable[[Place, bool], bool]) -> None:
         self._live = live
         self.said: dict[str, QueueTerms] = {}
-        """What each of `LAYERS` says of it, where it says anything."""
+        """The terms from each of `LAYERS` that sets any."""
         self.limits = Limits()
         self.paused_us = 0
-        """Since when it has been paused; 0 if it is not."""
+        """When it was paused; 0 if it is not paused."""
         self.served = 0
-        """Sequence number of the record that last handed out a run of it."""
+        """Sequence number of the record that last dispatched one of its runs."""
         self.fresh = Lane(live, True)
         self.resumed = Lane(live, False)
         self.depth = 0
-        """How many of its runs are ready; those that must be tried alone stand in no lane."""
+        """How many of its runs are ready, including those that must be tried alone, which are in
+        no lane."""
         self.executing = 0
-        """How many hold a slot."""
+        """How many of its runs hold a slot."""
         self.busy: dict[str, int] = {}
-        """The same by concurrency key."""
+        """How many runs hold a slot, by concurrency key."""
         self.turn: Turn | None = None
-        """Where it stands among the queues; kept by `State`."""
+        """Its turn among the queues; maintained by `State`."""
         self._arrivals: Heap[tuple[int, Place, bool]] = Heap()
         self.full_at = 0
-        """When the bucket is full again, in µs times `limits.rate`: whole, however odd the rate."""
+        """When the bucket is full again, in µs times `limits.rate`: a whole number at any rate."""
 
-    # --- What others ask -------------------------------------------------------------------
+    # --- Queries ---------------------------------------------------------------------------
 
     @property
     def has_slot(self) -> bool:
-        """May one more of its runs execute, as far as pause and concurrency say?"""
+        """Do pause and concurrency allow one more of its runs to execute?"""
         limit = self.limits.concurrency
         return not self.limits.paused and (limit is None or self.executing < limit)
 
@@ -158,14 +160,14 @@ class Queue:
         return -((spare - self.full_at) // limits.rate)
 
     def next(self, now_us: int) -> Place | None:
-        """The run to go next at `now_us`, pause and concurrency aside."""
+        """The run that is next at `now_us`, regardless of pause and concurrency."""
         resumed, fresh = self.resumed.heads, self.fresh.heads
         if fresh and (self.limits.rate is None or self.permit_us <= now_us):
             return min(resumed[0], fresh[0]) if resumed else fresh[0]
         return resumed[0] if resumed else None
 
     def turn_at(self, now_us: int) -> Turn | None:
-        """Where it stands among the queues; None if nothing of it may go."""
+        """Its turn among the queues; None if none of its runs may start."""
         if not self.has_slot:
             return None
         own = self.limits.processes > 0
@@ -180,13 +182,13 @@ class Queue:
         return Turn(own, False, self.served)
 
     def oldest_us(self) -> int | None:
-        """The due time of the ready run that has been waiting longest."""
+        """The due time of the ready run that has waited longest; None if none is ready."""
         return self._arrivals[0][0] if self._arrivals else None
 
-    # --- Changes; by fold alone ------------------------------------------------------------
+    # --- Changes, by fold alone ------------------------------------------------------------
 
     def push(self, place: Place, fresh: bool) -> None:
-        """A run has become ready."""
+        """Add a run that has become ready."""
         self._arrivals.add((place[1], place, fresh), self._has_arrived)
         lane = self.fresh if fresh else self.resumed
         key = place[4]
@@ -200,12 +202,12 @@ class Queue:
         self._offer(lane, key)
 
     def leave(self, key: str) -> None:
-        """A run that was ready (with this key, or none) is so no more."""
+        """Note that a run with this concurrency key ("" for none) is no longer ready."""
         self._offer_next(key)
         self._settle()
 
     def take(self, key: str, fresh: bool, seq: int, now_us: int) -> None:
-        """A run has been handed out, by the record `seq`."""
+        """Note that the record `seq` has dispatched a run, which takes a slot."""
         self.served = seq
         self.executing += 1
         if key:
@@ -216,7 +218,7 @@ class Queue:
             self._settle()
 
     def release(self, key: str) -> None:
-        """A run holds its slot no more."""
+        """Note that a run has given up its slot."""
         self.executing -= 1
         if key:
             self.busy[key] -= 1
@@ -225,7 +227,7 @@ class Queue:
             self._offer_next(key)
 
     def limit(self, by: str, terms: QueueTerms, now_us: int) -> None:
-        """The layer `by` now says `terms`, and nothing else."""
+        """Replace the terms of the layer `by`."""
         if terms == UNSAID:
             self.said.pop(by, None)
         else:
@@ -244,16 +246,16 @@ class Queue:
             self._settle()
 
     def _pour(self, before: Limits, now_us: int) -> None:
-        """Pour the bucket of `before` into that of the limits in force now. A bucket where there
-        was none is full."""
+        """Carry the fill of the bucket over from the limits `before` to those in force now. A new
+        bucket is full."""
         now = self.limits
         if (now.rate, now.per_us, now.burst) == (before.rate, before.per_us, before.burst):
             return
         if now.rate is None or before.rate is None:
             self.full_at = 0
             return
-        # What is missing, in tokens and then in what a token costs now; rounded up, so that no
-        # change, however often it is repeated, makes a token.
+        # The missing tokens, converted to what a token costs now. Rounded up, so that no change,
+        # however often it is repeated, creates a token.
         missing = max(0, self.full_at - now_us * before.rate)
         lacking = -(-missing * now.per_us // before.per_us)
         grown = (now.burst - before.burst) * now.per_us
@@ -262,7 +264,7 @@ class Queue:
     def restore(
         self, said: dict[str, QueueTerms], paused_us: int, served: int, full_at: int
     ) -> None:
-        """Set what its runs do not tell; they stand in their lanes already."""
+        """Set everything that does not follow from its runs, which are in their lanes already."""
         for by, terms in said.items():
             self.limit(by, terms, paused_us)
         self.paused_us, self.served, self.full_at = paused_us, served, full_at
@@ -276,7 +278,7 @@ class Queue:
             self._offer(self.resumed, key)
 
     def _offer(self, lane: Lane, key: str) -> None:
-        """Put the first of the key's line among the heads, if there is room for it."""
+        """Put the first place of the key's line among the heads, if the key has room."""
         line = lane.keyed.get(key)
         if line is None:
             return
@@ -295,7 +297,7 @@ class Queue:
         return self._live(arrival[1], arrival[2])
 
     def _settle(self) -> None:
-        """Bring a live run to the head of each lane."""
+        """Bring a live place to the head of each lane."""
         self._settle_lane(self.fresh)
         self._settle_lane(self.resumed)
         self._arrivals.settle(self._has_arrived)
@@ -315,7 +317,7 @@ class Queue:
 
 
 def limits_of(said: dict[str, QueueTerms]) -> Limits:
-    """What is in force: of each term what the first of `LAYERS` says that says anything."""
+    """The limits in force: each term is taken from the first of `LAYERS` that sets it."""
 
     def first(name: str) -> int | None:
         for by in LAYERS:
@@ -337,7 +339,7 @@ def limits_of(said: dict[str, QueueTerms]) -> Limits:
 
 
 def origin_of(said: dict[str, QueueTerms], name: str) -> str:
-    """Which of `LAYERS` a term is from; `default` if none says it."""
+    """The one of `LAYERS` that a term comes from; `default` if none sets it."""
     for by in LAYERS:
         if getattr(said.get(by, UNSAID), name) is not None:
             return by

@@ -1,16 +1,16 @@
-"""The state of the engine: what a fold of the journal leaves in memory.
+"""The state of the engine: what a fold of the journal keeps in memory.
 
 Laws:
 
 - Only `fold` changes a `State`; everyone else reads it.
-- A run is here while it is unfinished, while its handler still executes, or while it lies in the
-  dead letter. All else of a finished run is in the journal alone.
+- A run is in memory while it is unfinished, while its handler still executes, or while it is in the
+  dead letter. Everything else about finished runs is in the journal alone.
 - `lines`, `timers`, `awaited`, `expiries`, `events.listening` and the lanes of `queues` are
   indexes: they can be computed from the rest, are not part of the state's hash, and exist so that
-  nothing on the way of one run scans all of them. The head of every heap is live; `fold` settles it
+  nothing done for one run has to scan all runs. The head of every heap is live; `fold` settles it
   after each change.
-- A queue stands in its line where `Queue.turn_at(now_us)` puts it, at the time of the last entry.
-- A body over `SPILL_BYTES` is not kept, only the sequence number of the record that holds it.
+- The place of a queue in its line is that of `Queue.turn_at`, at the time of the last entry.
+- A body over `SPILL_BYTES` is not kept, only the sequence number of the record that contains it.
 """
 
 from __future__ import annotations
@@ -33,10 +33,12 @@ from stackshiftd.core.state.schedules import Schedule
 
 SPILL_BYTES: Final = 4096
 MAX_DEATHS: Final = 3
-"""A worker that dies this often under a run without anything new recorded makes it a suspect."""
+"""A run whose worker died this many times in a row, with nothing new recorded, is a suspect."""
 
 
 class Status(StrEnum):
+    """The status of a run; `fold.transitions` is the table of what changes it."""
+
     SCHEDULED = "scheduled"
     QUEUED = "queued"
     RUNNING = "running"
@@ -51,44 +53,44 @@ FINISHED: Final = frozenset(Status(name) for name in limits.FINISHED)
 
 
 class Spilled(msgspec.Struct, frozen=True, gc=False):
-    """A body that lies in the journal only: in the record `seq`, `size` bytes long."""
+    """A body that is in the journal only: in the record `seq`, `size` bytes long."""
 
     seq: int
     size: int
 
 
 Body = bytes | Spilled
-"""JSON text, or where it is."""
+"""JSON text, or where to read it."""
 
 
 class CallKind(StrEnum):
-    """What kind of call on `ctx` a step record answers."""
+    """The kind of a recorded call on `ctx`."""
 
     RUN = "run"
     VALUE = "value"
     SLEEP = "sleep"
     START = "start"
     CHILD = "child"
-    """Waits for a run: `ctx.step.call` (which has started it) or `ctx.step.result`."""
+    """A wait for a run: `ctx.step.call` (which has started it) or `ctx.step.result`."""
     EVENT = "event"
     LOCK = "lock"
     REFUSED = "refused"
-    """Was refused, whatever it asked for."""
+    """A call of any kind that was refused."""
 
 
 class Phase(StrEnum):
-    """How far a recorded call is."""
+    """How far a recorded call has come."""
 
     OPEN = "running"
     WAITING = "waiting"
     RETRYING = "retrying"
     COMPLETED = "completed"
-    """Of a lock: it is held."""
+    """For a lock: it is held."""
     FAILED = "failed"
     RELEASED = "released"
     """The block of a lock was left."""
     GONE = "gone"
-    """A lock is not held any more, and its block was not left in good order."""
+    """A lock is no longer held, although its block was not left in good order."""
 
 
 PENDING: Final = frozenset((Phase.WAITING, Phase.RETRYING))
@@ -96,7 +98,7 @@ PENDING: Final = frozenset((Phase.WAITING, Phase.RETRYING))
 
 class WaitTerms(msgspec.Struct, frozen=True, gc=False):
     """What a call waits for: one of `events` (names with correlation keys; `on_timeout` is what
-    becomes of the run otherwise), or `lock`, to hold it for `ttl_ms`."""
+    happens to the run if none arrives in time), or `lock`, to hold it for `ttl_ms`."""
 
     events: list[tuple[str, str]] = []
     on_timeout: str = ""
@@ -105,6 +107,7 @@ class WaitTerms(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def addresses(self) -> list[str]:
+        """The addresses of `events`, in order; see `state.events.address_of`."""
         return [address_of(name, key) for name, key in self.events]
 
 
@@ -114,24 +117,24 @@ class Call(msgspec.Struct):
     kind: CallKind
     phase: Phase
     seq: int
-    """Of the record that last changed it; the journal order that `runs retry --from` goes by."""
+    """Sequence number of the record that last changed it; `runs retry --from` goes by this
+    order."""
     body: Body | None = None
     error: Error | None = None
     tried: int = 0
     due_us: int = 0
-    """When a wait is over in any case, or a retry is due, or a lock that is held runs out; 0 for
-    none."""
+    """When a wait times out, a retry is due, or a held lock expires; 0 for never."""
     child: str | None = None
     child_status: str = ""
     input: str = ""
     wait: WaitTerms | None = None
     released_seq: int = 0
-    """Of the record by which the block of a lock was left: what happens again before it, happens
-    again under the lock."""
+    """Sequence number of the record by which the block of a lock was left. If a step recorded
+    before it is repeated, it is repeated under the lock."""
 
 
 class Run(msgspec.Struct):
-    """One execution of a job, as far as it is decided."""
+    """One run, as the records so far describe it."""
 
     id: str
     job: str
@@ -142,7 +145,7 @@ class Run(msgspec.Struct):
     timeout_ms: int
     priority: int
     concurrency_key: str
-    """Bounded by its queue's `key_concurrency`; empty for none."""
+    """Limited by its queue's `key_concurrency`; empty for none."""
     labels: dict[str, str]
     key: str | None
     parent: str | None
@@ -152,21 +155,21 @@ class Run(msgspec.Struct):
     created_seq: int
     created_us: int
     scheduled_us: int
-    """When it is or was due; 0 where no time was asked for."""
+    """When it is or was due; 0 if no time was requested."""
     place_us: int
-    """Its due time as the queue orders by it; a resumed run keeps it."""
+    """The due time by which its queue orders it; a resumed run keeps it."""
     status: Status
     calls: dict[str, Call]
     attempt: int = 0
     attempts_before: int = 0
-    """Attempts made before a person last sent it on: they do not count against the budget."""
+    """Attempts before a person last retried the run: they do not count against the budget."""
     next_is_new: bool = True
-    """The next dispatch begins a new attempt; else it resumes this one."""
+    """Does the next dispatch begin a new attempt? Otherwise it resumes this one."""
     retry_us: int = 0
     started_us: int = 0
     finished_us: int = 0
     token: int = 0
-    """Sequence number of the record that handed it to a worker; 0 while no handler executes."""
+    """Sequence number of the record that dispatched it; 0 while no handler executes."""
     worker: str = ""
     code: str = ""
     since_us: int = 0
@@ -174,11 +177,11 @@ class Run(msgspec.Struct):
     """Running time of this attempt in earlier executions; waits do not count."""
     deaths: int = 0
     progressed: bool = False
-    """Something was recorded since it was last handed to a worker."""
+    """Was anything recorded since it was last dispatched?"""
     bytes_recorded: int = 0
     error: Error | None = None
     failed_step: str | None = None
-    """The step whose failure ended the last attempt; it is not among `steps` any more."""
+    """The step whose failure ended the last attempt; it is no longer among `calls`."""
     result: Body | None = None
     children: list[str] = []
     """Runs that are cancelled with this one."""
@@ -187,20 +190,22 @@ class Run(msgspec.Struct):
 
     @property
     def finished(self) -> bool:
+        """Has it completed, failed or been cancelled?"""
         return self.status in FINISHED
 
     @property
     def attempts_used(self) -> int:
+        """Attempts that count against its budget, `retry.max_attempts`."""
         return self.attempt - self.attempts_before
 
     @property
     def suspect(self) -> bool:
-        """Has it killed so many workers that it must be tried alone?"""
+        """Have so many workers died while executing it that it must be tried alone?"""
         return self.deaths >= MAX_DEATHS
 
 
 class KeyEntry(msgspec.Struct, frozen=True):
-    """Who owns an idempotency key. `payload` is empty where it was over 4 KiB."""
+    """The owner of an idempotency key. `payload` is empty if it was over 4 KiB."""
 
     run: str
     job: str
@@ -210,7 +215,7 @@ class KeyEntry(msgspec.Struct, frozen=True):
 
 
 class Timer(msgspec.Struct, frozen=True, order=True, gc=False):
-    """Something is due at `due_us`. `step` is empty for the run itself; `token` is 0 but for the
+    """Something is due at `due_us`. `step` is empty for the run itself; `token` is 0 except for the
     timeout of an execution."""
 
     due_us: int
@@ -220,7 +225,7 @@ class Timer(msgspec.Struct, frozen=True, order=True, gc=False):
 
 
 class State:
-    """Everything the core knows. Read it freely; only `fold` writes it."""
+    """Everything the core knows. Anyone may read it; only `fold` changes it."""
 
     __slots__ = (
         "awaited",
@@ -261,34 +266,34 @@ class State:
         self.key_expiry: list[tuple[int, str]] = []
         self.queues: dict[str, Queue] = {}
         self.lines: dict[str, Rotation] = {"": Rotation(self.queues, False)}
-        """The queues by the workers that serve them: those of a queue's own, or all others. Every
-        pool of workers that a queue names has one."""
+        """Pool → the line of the queues that its workers serve. Every queue that has workers of its
+        own has a pool of its name; "" is the pool that all others share."""
         self.throttled = 0
-        """How many queues only wait until their rate lets them go."""
+        """How many queues wait for their rate alone."""
         self.suspects: dict[str, None] = {}
-        """Ready runs that must be tried alone in a worker, in the order in which they came."""
+        """Ready runs that must be tried alone in a worker, in order of arrival."""
         self.timers: Heap[Timer] = Heap()
         self.awaited: dict[str, list[tuple[str, str]]] = {}
-        """Run waited for → (run, step) that wait for it."""
+        """Awaited run → (run, step) of the waits for it."""
         self.held: dict[str, dict[str, None]] = {}
         """Job that no worker has → runs that wait for it to be defined."""
         self.executions: dict[str, dict[str, int]] = {}
-        """Worker → run → token of what executes there."""
+        """Worker → run → token of the execution."""
         self.schedules: dict[str, Schedule] = {}
         """Job → its schedule, retired ones included."""
         self.schedules_seq = 0
-        """The last record that changed one."""
+        """Sequence number of the last record that changed a schedule."""
         self.values = Values()
         self.locks: dict[str, Lock] = {}
         self.events = Events()
         self.expiries: Heap[Expiry] = Heap()
-        """What of these three ends by itself."""
+        """When `values`, `locks` and `events` expire."""
 
-    # --- What others ask -------------------------------------------------------------------
+    # --- Queries ---------------------------------------------------------------------------
 
     def next_ready(self, now_us: int, pool: str = "") -> Run | None:
-        """The run whose turn it is at `now_us` among those that the workers of `pool` serve, if one
-        may go (suspects aside)."""
+        """The run that the workers of `pool` execute next at `now_us`, or None if none may start.
+        Suspects are not considered."""
         line = self.lines.get(pool)
         if line is None:
             return None
@@ -300,7 +305,7 @@ class State:
         return self.runs[place[3]]
 
     def next_suspect(self, now_us: int, pool: str = "") -> Run | None:
-        """A run to try alone in a worker of `pool`, if one may go."""
+        """A run to try alone in a worker of `pool`, or None if none may start."""
         for run_id in self.suspects:
             run = self.runs[run_id]
             queue = self.queues[run.queue]
@@ -314,42 +319,42 @@ class State:
         return None
 
     def next_permit_us(self, now_us: int) -> int | None:
-        """When, after `now_us`, the rate of a queue lets its next run go."""
-        found = [line.next_permit_us(now_us) for line in self.lines.values()]
-        return min((permit_us for permit_us in found if permit_us is not None), default=None)
+        """The earliest time after `now_us` at which a queue's rate allows its next run."""
+        permits = [line.next_permit_us(now_us) for line in self.lines.values()]
+        return min((permit_us for permit_us in permits if permit_us is not None), default=None)
 
     def pool_of(self, queue: str) -> str:
-        """Whose workers serve the queue: its own name, or nothing for those that all share."""
+        """The pool whose workers serve the queue: its own name, or "" for the shared one."""
         return queue if self.queues[queue].limits.processes else ""
 
     def next_due_us(self) -> int | None:
-        """When the next timer is due, or something expires."""
+        """When the next timer or expiry is due; None for never."""
         if not self.expiries:
             return self.timers[0].due_us if self.timers else None
         expires_us = self.expiries[0].due_us
         return min(expires_us, self.timers[0].due_us) if self.timers else expires_us
 
     def key_owner(self, key: str, now_us: int) -> KeyEntry | None:
-        """Who owns `key` at `now_us`: its time has not passed, or its run has not finished."""
+        """The owner of `key` at `now_us`, if the key is still valid."""
         entry = self.keys.get(key)
         return entry if entry is not None and self.key_lives(entry, now_us) else None
 
     def key_lives(self, entry: KeyEntry, now_us: int) -> bool:
-        """Is a key still good at `now_us`?"""
+        """Is the key still valid: its time has not passed, or its run has not finished?"""
         run = self.runs.get(entry.run)
         return now_us < entry.expires_us or (run is not None and not run.finished)
 
-    # --- Indexes; called by fold alone -----------------------------------------------------
+    # --- Indexes, changed by fold alone ----------------------------------------------------
 
     def queue(self, name: str) -> Queue:
-        """The queue of that name; it exists once it is named."""
-        found = self.queues.get(name)
-        if found is None:
-            found = self.queues[name] = Queue(self._is_ready)
-        return found
+        """The queue called `name`, created if it does not exist."""
+        queue = self.queues.get(name)
+        if queue is None:
+            queue = self.queues[name] = Queue(self._is_ready)
+        return queue
 
     def make_ready(self, run: Run) -> None:
-        """`run` has become QUEUED and no handler of it executes: put it where its turn comes."""
+        """Put `run`, which has become QUEUED and has no handler executing, into its queue."""
         queue = self.queue(run.queue)
         queue.depth += 1
         if run.suspect:
@@ -360,7 +365,7 @@ class State:
         self.settle_queue(run.queue)
 
     def unready(self, run: Run) -> None:
-        """`run`, which was ready, is so no more."""
+        """Take `run`, which is no longer ready, out of its queue."""
         queue = self.queues[run.queue]
         queue.depth -= 1
         if run.id in self.suspects:
@@ -370,7 +375,7 @@ class State:
             self.settle_queue(run.queue)
 
     def settle_queue(self, name: str) -> None:
-        """Put the queue where it stands among the others now."""
+        """Update the queue's turn, and with it its place in its line."""
         queue = self.queues[name]
         before, turn = queue.turn, queue.turn_at(self.now_us)
         if turn is before or turn == before:
@@ -384,13 +389,13 @@ class State:
             self.lines[name if before.own else ""].settle()
 
     def settle_throttled(self) -> None:
-        """Time has passed: queues whose rate lets them go by now take turns."""
+        """Move queues whose rate allows a run at `now_us` from the throttled to the turns."""
         for line in self.lines.values():
             while line.throttled and line.throttled[0][0] <= self.now_us:
                 self.settle_queue(line.throttled[0][1])
 
     def limit_queue(self, name: str, by: str, terms: QueueTerms) -> None:
-        """The layer `by` now says `terms` of the queue."""
+        """Replace the terms of the layer `by` for a queue."""
         self.queue(name).limit(by, terms, self.now_us)
         self.line_of(name)
         self.settle_queue(name)
@@ -398,18 +403,18 @@ class State:
     def restore_queue(
         self, name: str, said: dict[str, QueueTerms], paused_us: int, served: int, full_at: int
     ) -> None:
-        """Set what a snapshot tells of a queue beyond its runs."""
+        """Set what a snapshot contains about a queue apart from its runs."""
         self.queue(name).restore(said, paused_us, served, full_at)
         self.line_of(name)
         self.settle_queue(name)
 
     def line_of(self, queue: str) -> Rotation:
-        """The line that the queue stands in, or would; it exists once it is asked for."""
+        """The line that the queue belongs to, created if it does not exist."""
         pool = self.pool_of(queue)
-        found = self.lines.get(pool)
-        if found is None:
-            found = self.lines[pool] = Rotation(self.queues, bool(pool))
-        return found
+        line = self.lines.get(pool)
+        if line is None:
+            line = self.lines[pool] = Rotation(self.queues, bool(pool))
+        return line
 
     def _is_ready(self, place: Place, fresh: bool) -> bool:
         run = self.runs.get(place[3])
@@ -423,7 +428,7 @@ class State:
         )
 
     def set_timer(self, due_us: int, run: str, step: str = "", token: int = 0) -> None:
-        """Something of `run` is due at `due_us`."""
+        """Set a timer of `run` for `due_us`; see `Timer`."""
         self.timers.add(Timer(due_us, run, step, token), self._is_live)
 
     def settle_timers(self) -> None:
@@ -444,11 +449,11 @@ class State:
         return run.status is Status.RETRYING and run.retry_us == timer.due_us
 
     def set_expiry(self, due_us: int, what: str, key: str) -> None:
-        """`what` of the name `key` ends at `due_us`."""
+        """Let `what` (see `Expiry`) under `key` expire at `due_us`."""
         self.expiries.add(Expiry(due_us, what, key), self._ends)
 
     def settle_expiries(self) -> None:
-        """Bring to the head what does end then."""
+        """Bring a live expiry to the head."""
         self.expiries.settle(self._ends)
 
     def _ends(self, expiry: Expiry) -> bool:

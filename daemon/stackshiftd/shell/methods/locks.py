@@ -1,12 +1,12 @@
 """`lock.*`: locks as clients acquire, extend and release them.
 
-A client that waits is in the line of the core, and is withdrawn from it when its time passes or its
+A client that waits is in the core's line, and is withdrawn from it when it times out or its
 connection is gone. Invariants:
 
-- Nobody holds a lock without knowing it: a lock that was granted to a client whose connection was
-  gone by then is released. But whoever asks for it meanwhile as the same `asker` is the same client
-  on another connection: the answer is that it holds the lock, and then it does.
-- An asker waits for a key once, on the connection on which it asked last.
+- No client holds a lock without knowing it: a lock granted to a client whose connection was gone by
+  then is released. But a request by the same `asker` meanwhile comes from the same client on
+  another connection: it is answered that it holds the lock, and keeps it.
+- An asker waits for a key only once, on the connection on which it asked last.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from stackshiftd.shell.params import Answer, BoundTable, Table
 from stackshiftd.shell.requests import AcquireLock, ExtendLock, ReleaseLock, Requests, answered
 
 AGAIN_SECONDS: Final = 1.0
-"""Before what could not be recorded for want of room is tried again."""
+"""The pause before something that could not be recorded for lack of room is tried again."""
 
 Place = tuple[str, str]
-"""A key, and who asks for it."""
+"""The key of a lock, and an asker."""
 
 
 class Locks:
@@ -42,10 +42,10 @@ class Locks:
         self._waiters = waiters
         self._loop = asyncio.get_running_loop()
         self._undecided: dict[Place, int] = {}
-        """How many requests are decided, and not durable yet."""
+        """How many requests for the lock have been submitted and not answered yet."""
         self._in_line: dict[Place, Wait] = {}
         self._unwanted: set[Place] = set()
-        """Held by clients that are gone, and could not be released yet."""
+        """Locks of clients that are gone, which could not be released yet."""
         self.table: Table = {
             "lock.extend": (ExtendLock, self.extend),
             "lock.release": (ReleaseLock, self.release),
@@ -53,7 +53,7 @@ class Locks:
         self.bound: BoundTable = {"lock.acquire": (AcquireLock, self.acquire)}
 
     def acquire(self, owner: object, params: AcquireLock, answer: Answer) -> None:
-        """Answer when the lock is held, or when `wait_ms` has passed without it."""
+        """Acquire a lock; answers when it is held, or when `wait_ms` has passed."""
         command = self._requests.acquire(params)
         place = (command.key, command.asker)
         wait = self._waiters.open(
@@ -69,24 +69,25 @@ class Locks:
             if isinstance(reply, Queued):
                 self._join_line(place, wait, command.wait_ms)
                 return
-            owner_is_there = wait.is_open
+            owner_is_connected = wait.is_open
             self._waiters.close(wait)
             answered(answer)(reply)
-            if not owner_is_there and isinstance(reply, Answered):
+            if not owner_is_connected and isinstance(reply, Answered):
                 self._return_lock(place, reply.body)
 
         self._engine.submit(command, replied)
 
     def extend(self, params: ExtendLock, answer: Answer) -> None:
-        """Hold a lock for longer."""
+        """Extend a lock."""
         self._engine.submit(self._requests.extend(params), answered(answer))
 
     def release(self, params: ReleaseLock, answer: Answer) -> None:
-        """Give a lock to the next in its line."""
+        """Release a lock; the next in its line gets it."""
         self._engine.submit(self._requests.release(params), answered(answer))
 
     def granted(self, effect: Granted) -> None:
-        """A client that waited holds the lock."""
+        """Answer the client that waited and now holds the lock; release the lock if the client is
+        gone."""
         place = (msgspec.json.decode(effect.body)["key"], effect.asker)
         wait = self._leave_line(place)
         if wait is not None:
@@ -107,7 +108,7 @@ class Locks:
             self._loop.call_later(wait_ms / 1000, self._time_out, place, wait)
 
     def _leave_line(self, place: Place) -> Wait | None:
-        """Who waited there, and does not any more."""
+        """Close and return the wait of this place, if there is one."""
         wait = self._in_line.pop(place, None)
         if wait is not None:
             self._waiters.close(wait)
@@ -119,7 +120,7 @@ class Locks:
             self._withdraw(place)
 
     def _withdraw(self, place: Place) -> None:
-        """Leave the line in the core, unless another request of this asker is on its way there."""
+        """Leave the core's line, unless another request of this asker is under way."""
         if place not in self._undecided:
             self._engine.submit(c.WithdrawLock(*place))
 
@@ -129,8 +130,8 @@ class Locks:
         key, asker = place
         lock = self._engine.state.locks.get(key)
         if lock is None or asker not in lock.line:
-            # It has just been granted the lock, and is about to hear of it; or, if there is no
-            # room to record that, it is in the line again.
+            # The lock has just been granted, and the answer is about to be sent; or, if there is no
+            # room to record that, the client will be in the line again.
             self._loop.call_later(AGAIN_SECONDS, self._time_out, place, wait)
             return
         refusal = held_error(key, lock, self._engine.now_us())
@@ -141,7 +142,7 @@ class Locks:
     # --- Locks of clients that are gone ----------------------------------------------------
 
     def _return_lock(self, place: Place, body: Raw) -> None:
-        """Nobody heard that the lock of `body` is held."""
+        """Release the lock in `body`, which was granted to a client that is gone."""
         if place not in self._undecided:
             self._unwanted.add(place)
             self._release_unwanted(place, msgspec.json.decode(body)["token"])
@@ -153,7 +154,7 @@ class Locks:
         def replied(reply: Any) -> None:
             if isinstance(reply, DiskFull):
                 self._loop.call_later(AGAIN_SECONDS, self._release_unwanted, place, token)
-            else:  # Whether it was still held makes no difference to a client that is gone.
+            else:  # Released, or no longer held: the same to a client that is gone.
                 self._unwanted.discard(place)
 
         self._engine.submit(c.ReleaseLock(key=place[0], lock_token=token), replied)

@@ -1,7 +1,7 @@
-"""`queue.*`: what there is of queues, and what a person does to them.
+"""`queue.*`: showing queues, and changing them for a person.
 
-A queue is known once a run, a job, a declaration or `stackshift.toml` names it. What changes one is
-answered when it is durable, and holds until a person changes it again.
+A queue exists once a run, a job, a declaration or `stackshift.toml` names it. A change is answered
+when it is durable, and stays in force until a person changes it again.
 """
 
 from __future__ import annotations
@@ -35,11 +35,13 @@ _PURGED: Final = frozenset((Status.QUEUED, Status.SCHEDULED, Status.RETRYING))
 
 
 class NameQueue(Params):
+    """The name of a queue."""
+
     queue: str
 
 
 class LimitQueue(Params):
-    """A bound that is not given stays; 0 (for a rate: `none`) takes it away."""
+    """A limit that is not given stays; 0 (for a rate: `none`) removes it."""
 
     queue: str
     concurrency: int | None = None
@@ -50,12 +52,14 @@ class LimitQueue(Params):
 
 
 class PurgeQueue(Params):
+    """`dry_run`: only count the runs that would be cancelled."""
+
     queue: str
     dry_run: bool = False
 
 
 class Queues:
-    """Shows queues and changes them. `noticed` is to be called after each commit."""
+    """Shows queues and changes them. `noticed` must be called after each commit."""
 
     def __init__(self, engine: Engine, catalog: Catalog, config: Config, waiters: Waiters) -> None:
         self._engine = engine
@@ -77,19 +81,21 @@ class Queues:
     # --- Queries ---------------------------------------------------------------------------
 
     def names(self) -> list[str]:
-        """All that are known, in order."""
+        """The names of all queues, sorted."""
         named = {job.queue for job in self._catalog.jobs.values()}
         return sorted(named | self._engine.state.queues.keys() | self._config.queues.keys())
 
-    def all(self, params: NoParams, answer: Answer) -> None:
-        self._engine.when_durable(answer, {"queues": [self.shown(each) for each in self.names()]})
+    def all(self, _params: NoParams, answer: Answer) -> None:
+        """Answer with all queues: `{"queues": [queue, …]}`."""
+        self._engine.when_durable(answer, {"queues": [self.shown(name) for name in self.names()]})
 
     def show(self, params: NameQueue, answer: Answer) -> None:
-        made = self.shown(self._known(params.queue))
+        """Answer with one queue, where its limits come from, and its busiest concurrency keys."""
+        result = self.shown(self._known(params.queue))
         queue = self._engine.state.queues.get(params.queue)
         said = queue.said if queue is not None else {}
         busy = sorted(queue.busy.items(), key=lambda pair: -pair[1]) if queue is not None else []
-        made |= {
+        result |= {
             "sources": {
                 name: _SOURCES.get(origin_of(said, name), "default")
                 for name in ("concurrency", "key_concurrency", "rate", "rate_burst")
@@ -97,12 +103,12 @@ class Queues:
             | {"paused": _PAUSED_BY.get(origin_of(said, "paused"), "default")},
             "busy_keys": [{"key": key, "running": n} for key, n in busy[:SHOWN_KEYS]],
         }
-        self._engine.when_durable(answer, made)
+        self._engine.when_durable(answer, result)
 
     def shown(self, name: str) -> dict[str, Any]:
         """A queue as lists show it."""
         state = self._engine.state
-        queue = state.queues.get(name) or Queue(lambda place, fresh: False)
+        queue = state.queues.get(name) or Queue(lambda _place, _fresh: False)
         now_us = self._engine.now_us()
         limits = queue.limits
         oldest_us = queue.oldest_us()
@@ -123,7 +129,7 @@ class Queues:
         }
 
     def _known(self, name: str) -> str:
-        """`name`, if there is such a queue. Raises `NotFound` with near names."""
+        """`name`, if there is such a queue. Raises `NotFound` with similar names."""
         names = self.names()
         if name in names:
             return name
@@ -134,12 +140,15 @@ class Queues:
     # --- Changing --------------------------------------------------------------------------
 
     def pause(self, params: NameQueue, answer: Answer) -> None:
+        """Pause a queue; answers with it and whether this changed it."""
         self._change(params.queue, QueueTerms(paused=True), answer)
 
     def resume(self, params: NameQueue, answer: Answer) -> None:
+        """Resume a queue; answers like `pause`."""
         self._change(params.queue, QueueTerms(paused=False), answer)
 
     def limit(self, params: LimitQueue, answer: Answer) -> None:
+        """Change a queue's limits; answers like `pause`. Raises `Usage` for an invalid limit."""
         for name in ("concurrency", "key_concurrency", "rate_burst"):
             value = getattr(params, name)
             if value is not None and not 0 <= value <= MANY:
@@ -164,8 +173,8 @@ class Queues:
     # --- Draining and purging --------------------------------------------------------------
 
     def drain(self, owner: object, params: NameQueue, answer: Answer) -> None:
-        """Pause it, and answer when no run of it holds a slot any more. If the connection is gone
-        before, the queue stays paused."""
+        """Pause a queue, and answer when none of its runs holds a slot any more. If the connection
+        is gone before that, the queue stays paused."""
 
         def gone() -> None:
             self._draining.pop(wait, None)
@@ -183,7 +192,7 @@ class Queues:
         self._change(params.queue, QueueTerms(paused=True), paused)
 
     def noticed(self) -> None:
-        """Something is durable: answer who waits for a queue in which nothing executes now."""
+        """Answer the drains of queues in which nothing executes any more."""
         for wait, name in list(self._draining.items()):
             queue = self._engine.state.queues.get(name)
             if queue is None or not queue.executing:
@@ -192,7 +201,8 @@ class Queues:
                 self._engine.when_durable(wait.answer, self.shown(name))
 
     def purge(self, params: PurgeQueue, answer: Answer) -> None:
-        """Cancel each of its runs that waits for a slot, for its time or for its next attempt."""
+        """Cancel all runs of a queue that wait for a slot, for their time or for their next
+        attempt."""
         self._known(params.queue)
         runs = [
             run.id
@@ -207,7 +217,7 @@ class Queues:
             self._cancel_slice(params.queue, runs, 0, answer)
 
     def _cancel_slice(self, queue: str, left: list[str], done: int, answer: Answer) -> None:
-        """Cancel in slices, so that a great many do not keep all else waiting. `left` is taken
+        """Cancel in slices, so that very many runs do not block everything else. `left` is consumed
         from its end."""
         counts = {"done": done}
         refused: list[StackshiftError] = []
@@ -218,7 +228,7 @@ class Queues:
             else:
                 refused.append(reply)
 
-        def settled(reply: Any) -> None:
+        def settled(_reply: Any) -> None:
             if refused:
                 answer(refused[0])
             elif left:
@@ -226,13 +236,13 @@ class Queues:
             else:
                 answer({"queue": queue, "cancelled": counts["done"], "dry_run": False})
 
-        asked = 0
-        while left and asked < SLICE:
+        submitted = 0
+        while left and submitted < SLICE:
             run = self._engine.state.runs.get(left.pop())
-            # It may have been handed out since.
+            # It may have been dispatched since.
             if run is not None and _is_purged(run):
                 self._engine.submit(c.CancelRun(run.id), cancelled)
-                asked += 1
+                submitted += 1
         self._engine.when_durable(settled, None)
 
 
@@ -241,6 +251,7 @@ def _is_purged(run: Run) -> bool:
 
 
 def _rate(text: str | None) -> tuple[int | None, int]:
+    """`100/m` as a count and milliseconds; a count of 0 for none, None for not given."""
     if text is None:
         return None, 0
     if text in ("none", "0"):
@@ -248,18 +259,18 @@ def _rate(text: str | None) -> tuple[int | None, int]:
     try:
         rate = parse_rate(text)
     except ValueError as bad:
-        raise Usage(f"rate {text!r} is not {bad}, nor `none`") from None
+        raise Usage(f"rate {text!r} is neither {bad} nor `none`") from None
     return rate.count, rate.per_ms
 
 
 def file_terms(config: Config) -> dict[str, QueueTerms]:
-    """What `stackshift.toml` says of queues."""
-    found: dict[str, QueueTerms] = {}
+    """The terms that `stackshift.toml` sets for queues, by name."""
+    by_queue: dict[str, QueueTerms] = {}
     for name, section in config.queues.items():
         written = {
             key for key in ("paused", "rate_burst") if f"queues.{name}.{key}" in config.origins
         }
-        found[name] = QueueTerms(
+        by_queue[name] = QueueTerms(
             concurrency=section.concurrency,
             key_concurrency=section.key_concurrency,
             rate=section.rate.count if section.rate is not None else None,
@@ -268,4 +279,4 @@ def file_terms(config: Config) -> dict[str, QueueTerms]:
             paused=section.paused if "paused" in written else None,
             processes=section.processes,
         )
-    return found
+    return by_queue

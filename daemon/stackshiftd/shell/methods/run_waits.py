@@ -15,11 +15,11 @@ from stackshiftd.shell.views.run import View
 class _RunWait(NamedTuple):
     wait: Wait
     full: bool
-    """Is the answer to be the whole run object?"""
+    """Is the answer the whole run object?"""
 
 
 class RunWaits:
-    """Answers each wait once: when its run has finished, or when its time has passed."""
+    """Answers each wait once: when its run has finished, or when it times out."""
 
     def __init__(self, view: View, waiters: Waiters) -> None:
         self._view = view
@@ -30,8 +30,9 @@ class RunWaits:
     def add(
         self, run: Run, timeout_ms: int | None, full: bool, answer: Answer, owner: object
     ) -> None:
-        """Answer `owner` with how `run` has ended when it has (`full`: the whole run object); after
-        `timeout_ms` say that it has not. Raises `Busy` for too many waits at a time."""
+        """Answer with the outcome of `run` (`full`: with the whole run object) when it has
+        finished, or after `timeout_ms` with `{"timed_out": true, …}`. Raises `Busy` if the
+        connection `owner` has too many waits."""
         wait = self._waiters.open("run.wait", owner, answer, lambda: self._drop(run.id, run_wait))
         run_wait = _RunWait(wait, full)
         self._by_run.setdefault(run.id, set()).add(run_wait)
@@ -39,7 +40,7 @@ class RunWaits:
             self._loop.call_later(timeout_ms / 1000, self._time_out, run, run_wait)
 
     def finished(self, run: Run) -> None:
-        """The run has finished, durably."""
+        """Answer all waits for `run`, which has finished durably."""
         for wait, full in self._by_run.pop(run.id, ()):
             self._waiters.close(wait)
             wait.answer(self._view.of_run(run) if full else self._view.outcome(run))

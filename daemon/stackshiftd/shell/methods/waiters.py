@@ -1,9 +1,9 @@
-"""Who waits on which connection: requests that are answered later, each once.
+"""Waits: requests that are answered later, each once.
 
-The one register of them, whatever they wait for (the end of a run, a lock, a queue to drain). A
-method opens a wait when it is asked, closes it when it answers, and says what becomes of the wait
-when its connection is gone first. Invariant: a wait is open until it is closed or its connection is
-gone, and nothing is kept of it after that.
+This is the one register of them, whatever they wait for (the end of a run, a lock, a queue to
+drain). A method opens a wait when it is called, closes it when it answers, and says what to do with
+the wait if its connection is gone first. Invariant: a wait is open until it is closed or its
+connection is gone, and nothing is kept of it after that.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from stackshift_jobs.errors import Busy
 from stackshiftd.shell.params import Answer
 
 MAX_WAITS: Final = {"run.wait": 10_000, "lock.acquire": 1_000, "queue.drain": 1_000}
-"""Of one connection at a time, by method."""
+"""Method → how many waits one connection may have open."""
 
 
 class Wait:
     """A request that is not answered yet: its method, its connection (`owner`), where the answer
-    goes, and what is done if the connection is gone before."""
+    goes, and what to do if the connection is gone first."""
 
     __slots__ = ("answer", "is_open", "method", "on_gone", "owner")
 
@@ -41,13 +41,13 @@ class Waiters:
         self._open: dict[object, dict[str, set[Wait]]] = {}
 
     def open(self, method: str, owner: object, answer: Answer, on_gone: Callable[[], None]) -> Wait:
-        """A new wait; `on_gone` is called at most once, and only while it is open. Raises `Busy`
-        for more than `MAX_WAITS` of one connection."""
+        """Open a wait; `on_gone` is called at most once, and only while it is open. Raises `Busy`
+        if the connection has `MAX_WAITS` open waits of this method."""
         limit = MAX_WAITS[method]
         waits = self._open.setdefault(owner, {}).setdefault(method, set())
         if len(waits) >= limit:
             raise Busy(
-                f"{limit} requests of {method} already wait on this connection",
+                f"{limit} {method} requests are already waiting on this connection",
                 hint="use another connection",
             )
         wait = Wait(method, owner, answer, on_gone)
@@ -55,7 +55,7 @@ class Waiters:
         return wait
 
     def close(self, wait: Wait) -> None:
-        """It is answered, or never will be."""
+        """Close a wait that is answered, or that never will be."""
         wait.is_open = False
         by_method = self._open.get(wait.owner)
         if by_method is None:
@@ -69,7 +69,7 @@ class Waiters:
             del self._open[wait.owner]
 
     def forget(self, owner: object) -> None:
-        """The connection is gone, and its waits with it."""
+        """End all waits of a connection that is gone."""
         for waits in self._open.pop(owner, {}).values():
             for wait in waits:
                 wait.is_open = False

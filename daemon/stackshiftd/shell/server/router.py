@@ -1,4 +1,4 @@
-"""`daemon.*`, `journal.*` and `feed.*`, and the one table of all methods."""
+"""The table of all methods; and the methods `daemon.*`, `journal.*` and `feed.*`."""
 
 from __future__ import annotations
 
@@ -29,19 +29,26 @@ log = logging.getLogger("stackshiftd.router")
 
 
 class StopParams(Params):
+    """`drain`: let executing runs end first."""
+
     drain: bool = False
 
 
 class OpenFeed(Params):
+    """What to follow: one run or all records, from at most one of a sequence number (`since_seq`,
+    excluded), a time (`since`) and a number of last records; by default only new records."""
+
     run: str | None = None
     since_seq: int | None = None
     since: str | None = None
     last: int | None = None
     kinds: list[str] | None = None
-    """Beginnings of the kinds of records to follow, such as `event.`; None for all."""
+    """Prefixes of the kinds of records to follow, such as `event.`; None for all."""
 
 
 class CloseFeed(Params):
+    """The number of a feed of this connection."""
+
     feed: int
 
 
@@ -49,15 +56,15 @@ class DaemonControl(Protocol):
     """The daemon as a whole."""
 
     def stop(self, drain: bool) -> None:
-        """Begin to stop."""
+        """Begin to stop; with `drain` executing runs end first."""
 
     def compact(self, answer: Answer) -> None:
-        """Write a snapshot; answer when it is there."""
+        """Write a snapshot; `answer` is called when it is written."""
 
 
 class _Method(NamedTuple):
-    """One method: its params, what does it, whether it only reads (it is then answered also while
-    there is no room), and whether it is given its connection first."""
+    """One method: the decoder of its params, the function, whether it only reads (then it is
+    answered even while there is no room), and whether its first argument is the connection."""
 
     decode: Callable[[Raw], Any]
     do: Callable[..., None]
@@ -66,7 +73,7 @@ class _Method(NamedTuple):
 
 
 class Router:
-    """`connection.Methods`: finds the method, reads its params, lets it answer."""
+    """`connection.Methods`: finds the method, decodes its params and calls it."""
 
     def __init__(
         self,
@@ -122,60 +129,65 @@ class Router:
     # --- connection.Methods ----------------------------------------------------------------
 
     def opened(self, connection: Connection) -> bool:
+        """Register a new connection; false if there are too many."""
         if len(self.connections) >= self._max_connections:
             return False
         self.connections.add(connection)
         return True
 
     def closed(self, connection: Connection) -> None:
+        """Close the feeds and end the waits of a connection that is gone."""
         self.connections.discard(connection)
         self._feeds.close_all(connection)
         self._waiters.forget(connection)
 
     def call(self, connection: Connection, method: str, raw: Raw, answer: Answer) -> None:
-        found = self._methods.get(method)
-        if found is None:
+        """Call `method` with its params `raw` (JSON). A refusal by the method itself goes to
+        `answer`; raises `Usage` for an unknown method or params that do not fit."""
+        entry = self._methods.get(method)
+        if entry is None:
             raise Usage(
                 f"unknown method {method!r}",
                 hint="is the client newer than the daemon?",
                 rpc="unknown_method",
             )
         try:
-            params = found.decode(raw)
+            params = entry.decode(raw)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as bad:
             raise Usage(f"{method}: {bad}", rpc="bad_params") from bad
         try:
-            if found.bound:
-                found.do(connection, params, answer)
-            elif found.reads:
-                found.do(params, self._anew(found.do, params, answer))
+            if entry.bound:
+                entry.do(connection, params, answer)
+            elif entry.reads:
+                entry.do(params, self._reading_again(entry.do, params, answer))
             else:
-                found.do(params, answer)
+                entry.do(params, answer)
         except StackshiftError as refused:
-            # It may tell of what is decided and not durable yet.
+            # It may be based on something that is decided and not durable yet.
             self._engine.when_durable(answer, refused)
 
-    def _anew(self, look: Callable[..., None], params: Any, answer: Answer) -> Answer:
-        """The answer to what only looks. What it saw came to nothing where there was no room to
-        record that: then it looks again."""
+    def _reading_again(self, read: Callable[..., None], params: Any, answer: Answer) -> Answer:
+        """`answer`, for a method that only reads. If what it read could not be recorded for lack of
+        room, it reads again."""
 
-        def looked(result: Any) -> None:
+        def answered(result: Any) -> None:
             if not isinstance(result, DiskFull):
                 answer(result)
                 return
             try:
-                look(params, answer)
+                read(params, answer)
             except StackshiftError as refused:
                 answer(refused)
 
-        return looked
+        return answered
 
-    # --- Following -------------------------------------------------------------------------
+    # --- Feeds -----------------------------------------------------------------------------
 
     def open_feed(self, connection: Connection, params: OpenFeed, answer: Answer) -> None:
-        given = [params.since_seq, params.since, params.last]
-        if sum(each is not None for each in given) > 1:
-            raise Usage("since_seq, since and last exclude each other")
+        """Open a feed; answers with its number and the first sequence number it may send."""
+        beginnings = [params.since_seq, params.since, params.last]
+        if sum(beginning is not None for beginning in beginnings) > 1:
+            raise Usage("only one of since_seq, since and last can be given")
         run = self._lookup.resolve(params.run) if params.run is not None else None
         kinds = tuple(params.kinds) if params.kinds is not None else ()
         since_us = parse_time(params.since) if params.since is not None else None
@@ -215,11 +227,13 @@ class Router:
         return next_seq
 
     def close_feed(self, connection: Connection, params: CloseFeed, answer: Answer) -> None:
+        """Close a feed; answers whether it was open."""
         answer({"closed": self._feeds.close(params.feed, connection)})
 
     # --- Daemon ----------------------------------------------------------------------------
 
-    def status(self, params: NoParams, answer: Answer) -> None:
+    def status(self, _params: NoParams, answer: Answer) -> None:
+        """Answer with the daemon's version, queues, workers, disk space and mode."""
         state = self._engine.state
         journal = self._engine.journal
         torn = journal.recovery.torn
@@ -236,7 +250,7 @@ class Router:
             }
             for link in self._pool().links.values()
         ]
-        made = self._facts | {
+        result = self._facts | {
             "version": __version__,
             "protocol": PROTOCOL,
             "uptime_ms": round((time.monotonic() - self._began) * 1000),
@@ -245,19 +259,21 @@ class Router:
             "dead": state.dead,
             "journal_bytes": stats.get("bytes"),
             "disk_free_bytes": free,
-            "failed_modules": [msgspec.to_builtins(each) for each in self._catalog.failed],
+            "failed_modules": [msgspec.to_builtins(module) for module in self._catalog.failed],
             "mode": "read_only" if self._engine.room.is_short else "serving",
             "recovered": None
             if torn is None
             else {"dropped_bytes": torn.dropped_bytes, "quarantine": torn.quarantine},
         }
-        self._engine.when_durable(answer, made)
+        self._engine.when_durable(answer, result)
 
     def stop(self, params: StopParams, answer: Answer) -> None:
+        """Answer with the daemon's pid, and begin to stop."""
         answer({"pid": self._facts["pid"]})
         self._house.stop(params.drain)
 
-    def stats(self, params: NoParams, answer: Answer) -> None:
+    def stats(self, _params: NoParams, answer: Answer) -> None:
+        """Answer with the sizes of the journal and of what is in memory."""
         state = self._engine.state
         stats = self._engine.journal.stats()
         self._engine.when_durable(
@@ -276,5 +292,6 @@ class Router:
             },
         )
 
-    def compact(self, params: NoParams, answer: Answer) -> None:
+    def compact(self, _params: NoParams, answer: Answer) -> None:
+        """Write a snapshot; answers when it is written."""
         self._house.compact(answer)

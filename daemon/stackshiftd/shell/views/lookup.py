@@ -1,4 +1,4 @@
-"""Finding runs: in memory, in the history, by any of the names that a person may give them."""
+"""Finding runs, in memory or in the history, by any name that a person may use for them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from stackshiftd.shell.engine import Engine
 
 MIN_SUFFIX = 4
 LOOK_BACK = 100
-"""How many failed runs that go on again `@failed` looks past."""
+"""How many failed runs that were retried `@failed` skips at most."""
 
 
 class Lookup:
-    """Looks; changes nothing."""
+    """Finds runs and their records; changes nothing."""
 
     def __init__(self, engine: Engine, history: History) -> None:
         self._engine = engine
@@ -41,15 +41,15 @@ class Lookup:
             raise NotFound(f"there is no run {name}", hint="stackshift runs list")
         if len(name) < MIN_SUFFIX:
             raise Usage(f"{name!r} is too short for a run", hint="at least 4 characters of its end")
-        found = {run for run in self._engine.state.runs if run.endswith(name)}
-        found.update(self._history.ending_in(name, 5))
-        if not found:
+        matches = {run for run in self._engine.state.runs if run.endswith(name)}
+        matches.update(self._history.ending_in(name, 5))
+        if not matches:
             raise NotFound(f"no run ends in {name!r}", hint="stackshift runs list")
-        if len(found) > 1:
+        if len(matches) > 1:
             raise Usage(
-                f"{len(found)} runs end in {name!r}", hint="one of " + ", ".join(sorted(found))
+                f"{len(matches)} runs end in {name!r}", hint="one of " + ", ".join(sorted(matches))
             )
-        return found.pop()
+        return matches.pop()
 
     def _newest(self, name: str) -> str:
         failed = name == "@failed"
@@ -73,32 +73,34 @@ class Lookup:
         return reversed(self._engine.state.runs.values())
 
     def executing_newest_first(self) -> list[Run]:
-        """Those of them that a worker executes: no more than there are slots."""
+        """The runs that workers are executing, newest (by creation) first: no more than there are
+        slots."""
         state = self._engine.state
-        found = [state.runs[run] for held in state.executions.values() for run in held]
-        return sorted(found, key=lambda run: -run.created_seq)
+        executing = [state.runs[run] for runs in state.executions.values() for run in runs]
+        return sorted(executing, key=lambda run: -run.created_seq)
 
     def entries(self, run: str) -> list[Entry]:
         """The records of a run that are still kept, in order, each once."""
         places = self.places(run)
         kept = self._engine.journal.fetch(places)
         if len(kept) < len(places):
-            # Its first segments were trimmed: of a run that is not finished the snapshot has all.
+            # Its first segments were trimmed. If the run is unfinished, the snapshot contains all
+            # its entries.
             last = self._engine.journal.snapshot_lines()
             by_seq = {entry.seq: entry for entry in (*entries_of(last, run), *kept)}
             kept = [by_seq[seq] for seq in sorted(by_seq)]
-        found = [*kept, *self._engine.pending(run)]
+        own = [*kept, *self._engine.pending(run)]
         earlier: list[Entry] = []
-        for entry in found:
+        for entry in own:
             if isinstance(entry.record, r.RunRetried):
                 earlier.extend(entry_from_json(line) for line in entry.record.restored)
         if not earlier:
-            return found
-        by_seq = {entry.seq: entry for entry in (*earlier, *found)}
+            return own
+        by_seq = {entry.seq: entry for entry in (*earlier, *own)}
         return [by_seq[seq] for seq in sorted(by_seq)]
 
     def places(self, run: str) -> array[int]:
-        """Where the records of a run lie."""
+        """The places of a run's records in the journal; empty if the run is not known."""
         live = self._engine.departures.places.get(run)
         if live is not None:
             return live
@@ -106,7 +108,8 @@ class Lookup:
         return row.places if row is not None else array("q")
 
     def lines(self, run: str) -> tuple[bytes, ...]:
-        """The records of a run as JSON, for one that is sent on. Raises `NotFound`."""
+        """The records of a run as JSON, to retry or fork it. Raises `NotFound` if they are not all
+        kept."""
         entries = self.entries(run)
         if not entries or not isinstance(entries[0].record, r.RunCreated):
             raise NotFound(f"the records of {run} are not kept any more")
@@ -117,23 +120,23 @@ class Lookup:
         return self._engine.state.runs.get(run) or self._engine.departures.finishing.get(run)
 
     def row(self, run: str) -> RunRow | None:
-        """The history row of a finished run."""
+        """The history row of a finished run; None if it has none."""
         return self._history.find(run)
 
     def outcome(self, run: str) -> Ended | None:
         """How a finished run ended, from its last record; None for a run that is not finished or
         not known."""
         if run in self._engine.departures.finishing:
-            told = ended_by(self._engine.pending(run))
-            if told is not None:  # else it was discarded, and ended before
-                return told
+            end = ended_by(self._engine.pending(run))
+            if end is not None:  # else it was discarded, and had ended before
+                return end
         row = self._history.find(run)
         if row is None:
             return None
         return ended_by(self._engine.journal.fetch(row.places[row.end : row.end + 1]))
 
     def ended_owner(self, start: StartRun) -> str | None:
-        """The finished run that a start with a key would find."""
+        """The finished run that owns the key of `start`, if any, and that it would reuse."""
         if start.key is None:
             return None
         owner = self._engine.state.key_owner(start.key, self._engine.now_us())
@@ -144,6 +147,6 @@ class Lookup:
 
 
 def ended_by(entries: list[Entry]) -> Ended | None:
-    """The outcome that the last end among a run's records gives; None for a run without one."""
+    """How a run ended, by the last end among its records; None if there is none."""
     ends = (ended(entry.record) for entry in reversed(entries))
     return next((end for end in ends if end is not None), None)

@@ -1,7 +1,8 @@
-"""Steps and attempts of a run, read from its records: what `runs show` draws.
+"""Steps and attempts of a run, computed from its records, for `runs show`.
 
-A projection like `fold`: a table of what each kind of record says of them, applied to entries in
-order; the same for a run in flight and one of last month. A property test holds it to `fold`.
+A projection like `fold`: a table of what each kind of record does to them, applied to entries in
+order. It is the same for an unfinished run and for one of last month. A property test compares it
+with `fold`.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from stackshiftd.core.state.events import sent_json
 from stackshiftd.core.why import events_text
 
 KINDS: Final = ("run", "sleep", "event", "lock", "call", "start", "value")
-"""What a step can be: a function, a wait for a time, an event, a lock or a child (or another run),
-the start of a run, a recorded value (a read, a write, a sent event)."""
+"""What a step can be: a function; a wait for a time, an event, a lock, or a child (or another run);
+the start of a run; a recorded value (a read, a write, a sent event)."""
 _WAIT_KINDS: Final = {"sleep": "sleep", "event": "event", "lock": "lock", "child": "call"}
 _PENDING: Final = ("running", "waiting", "retrying")
 
@@ -52,16 +53,16 @@ class Steps:
         self.by_name: dict[str, dict[str, Any]] = {}
         self.attempts: list[dict[str, Any]] = []
         self.cancelled: dict[str, str] = {}
-        """What was under way when the run was cancelled, with its status then."""
+        """Step → its status when the run was cancelled, for steps that were under way then."""
 
     def add(self, entry: Entry) -> None:
-        """The run's next entry."""
+        """Apply the run's next entry."""
         handle = _BY_TYPE.get(type(entry.record))
         if handle is not None:
             handle(self, entry, entry.record)
 
     def begin(self, name: str, kind: str, since_us: int) -> dict[str, Any]:
-        """The step `name`; a new one has been running since then."""
+        """The step `name`, created as running since `since_us` if it does not exist."""
         return self.by_name.setdefault(
             name,
             {
@@ -79,14 +80,15 @@ class Steps:
         )
 
     def finish(self, name: str, kind: str, at_us: int, **facts: Any) -> None:
-        """The step is completed, unless `facts` say otherwise."""
+        """Finish the step `name`. `facts` are fields to set; its status is `completed` unless they
+        contain another."""
         step = self.begin(name, kind, at_us) | {"status": "completed"} | facts
         step["finished_at"] = rfc3339(at_us)
         step["duration_ms"] = max(0, (at_us - from_rfc3339(step["started_at"])) // 1000)
         self.by_name[name] |= step
 
     def end_attempt(self, outcome: str, at_us: int, error: r.Error | None = None) -> None:
-        """The attempt is over, if one is under way."""
+        """End the last attempt with `outcome`, if it is under way."""
         if self.attempts and self.attempts[-1]["outcome"] is None:
             self.attempts[-1] |= {
                 "outcome": outcome,
@@ -220,7 +222,8 @@ def _lock_acquired(steps: Steps, entry: Entry, record: r.LockAcquired) -> None:
 def _written(
     result: Callable[[Any], Any],
 ) -> Callable[[Steps, Entry, Any], None]:
-    """A write of state, or a sent event, by a call of the handler; `result` is what it gave."""
+    """Handles a write that a handler's call made (state, a lock, a sent event); `result` computes
+    the result of the call from the record."""
 
     def written(steps: Steps, entry: Entry, record: Any) -> None:
         if record.step:
@@ -248,13 +251,13 @@ _BY_TYPE: Final[dict[type[r.Record], Callable[[Steps, Entry, Any], None]]] = {
     r.LockAcquired: _lock_acquired,
     r.LockExtended: _written(lambda record: record.expires_at),
     r.StateSet: _written(lambda record: msgspec.Raw(written_json(record))),
-    r.StateDeleted: _written(lambda record: True),
+    r.StateDeleted: _written(lambda _record: True),
     r.EventReceived: _written(lambda record: msgspec.Raw(sent_json(record))),
 }
 
 
 def _refusal(error: msgspec.Raw) -> dict[str, str]:
-    """The error object of a refusal, which is recorded as the wire has it."""
+    """The error object of a refusal, which is recorded in the form of the protocol."""
     body = msgspec.json.decode(error)
     name = BY_CODE.get(body["code"], StackshiftError).__name__
     return {"type": name, "message": body["message"], "traceback": ""}

@@ -1,5 +1,5 @@
-"""Between engine and workers: fills free slots, hands runs out, brings answers and outcomes back,
-and sees to it that what must stop does stop."""
+"""Between engine and workers: fills free slots, dispatches runs, delivers answers and outcomes, and
+makes sure that executions stop when they must."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ from stackshiftd.worker.frames import (
 log = logging.getLogger("stackshiftd.dispatcher")
 
 MAX_ASSIGNS: Final = 1024
-"""Runs handed out, or held for want of their job, in one turn of the loop: a great many that are to
-be held do not keep all else waiting. The commit of these is followed by a look for more."""
+"""Runs dispatched, or held because no worker has their job, in one turn of the loop, so that very
+many of them do not block everything else. After their commit, `fill_slots` looks for more."""
 
 
 class Dispatcher:
@@ -67,9 +67,9 @@ class Dispatcher:
         """Done when the first worker is ready, or has failed to start (then with the reason)."""
         self.draining = False
         self.learned: Callable[[], None] = lambda: None
-        """Called when workers have said what jobs there are."""
+        """Called when workers have reported their jobs."""
 
-    # --- Giving out ------------------------------------------------------------------------
+    # --- Dispatching -----------------------------------------------------------------------
 
     def fill_slots(self) -> None:
         """Submit an `Assign` for each free slot that a ready run could use."""
@@ -78,7 +78,8 @@ class Dispatcher:
                 self._fill(pool)
 
     def _fill(self, pool: str) -> None:
-        """The slots of the workers that a queue has of its own, or of all others."""
+        """Fill the free slots of the workers of one pool: a queue's own, or "" for the shared
+        ones."""
         engine = self._engine
         state = engine.state
         now_us = engine.now_us()
@@ -99,8 +100,8 @@ class Dispatcher:
                 del free[worker]
 
     def _free(self, pool: str, suspect: bool) -> dict[str, int]:
-        """The free slots of workers that have some; while a suspect waits, one worker is left to
-        fall idle."""
+        """Worker → free slots, for workers that have any. While a suspect waits, one worker is left
+        out so that it becomes idle."""
         executions = self._engine.state.executions
         links = [link for link in self.pool.links.values() if link.usable and link.queue == pool]
         if suspect and len(links) > 1:
@@ -125,14 +126,14 @@ class Dispatcher:
                 return
 
     def dispatch(self, effect: Dispatch) -> None:
-        """Hand a run to its worker: its record a frame each, then the order to execute."""
+        """Send a run to its worker: a frame for each recorded call, then the one to execute it."""
         link = self.pool.links.get(effect.worker)
         run = self._engine.state.runs.get(effect.run)
         if link is None or link.gone or run is None or run.token != effect.token:
-            return  # Lost or cancelled since: the record that says so is on its way.
+            return  # Lost or cancelled since; the record of that is about to be durable.
         if any(step.seq > self._engine.durable_seq for step in run.calls.values()):
-            # A wait has ended since it was handed out; no handler may act on that before it is
-            # durable.
+            # A wait has ended since the dispatch was decided; no handler may act on that before it
+            # is durable.
             self._engine.when_durable(lambda _: self.dispatch(effect), None)
             return
         link.executed += 1
@@ -153,17 +154,17 @@ class Dispatcher:
             )
         )
 
-    # --- Bringing back ---------------------------------------------------------------------
+    # --- Answering -------------------------------------------------------------------------
 
     def acknowledge(self, effect: Acknowledge, link: Any) -> None:
-        """Answer a worker's call: it is durable."""
+        """Answer a worker's call, which is durable now."""
         if effect.call:
             link.post(
                 CallRecorded(effect.call, effect.due_us, effect.child, effect.body, effect.error)
             )
 
     def resolve(self, effect: Resolve) -> None:
-        """Tell an execution how a step that it waits for has ended."""
+        """Send an execution the outcome of a call that it waits for."""
         run = self._engine.state.runs.get(effect.run)
         if run is None or run.token != effect.token:
             return
@@ -186,7 +187,7 @@ class Dispatcher:
             )
 
     def stop(self, effect: Stop) -> None:
-        """Ask an execution to stop; replace its worker if it has not within the grace."""
+        """Ask an execution to stop; replace its worker if it has not stopped after the grace."""
         run = self._engine.state.runs.get(effect.run)
         if run is None or run.token != effect.token:
             return
@@ -205,26 +206,27 @@ class Dispatcher:
             log.warning("%s: %s did not stop within the grace", link.id, run_id)
             self.pool.replace(link, f"{run_id} did not stop within the grace")
 
-    # --- What workers say ------------------------------------------------------------------
+    # --- From workers ----------------------------------------------------------------------
 
-    def imports(self, link: WorkerLink, module: str) -> None:
-        """A worker has begun to import this module: named, should it never come to an end."""
+    def imports(self, _link: WorkerLink, module: str) -> None:
+        """Note the module that a worker begins to import, for messages in case that never ends."""
         self._catalog.importing = module
 
     def greeted(self, link: WorkerLink, greeting: Greeting) -> None:
-        """A worker is ready. Where its code is not that of the others, runs are given to the new
-        code alone, and the others are replaced once they hold nothing; but a project that does not
-        import as a whole any more goes on with the last good code, while a worker has it."""
+        """Give work to a worker that is ready. If its code differs from that of other workers, runs
+        go to the new code alone, and those workers are replaced once they have finished what they
+        hold. But if some module no longer imports, the last good code continues while a worker has
+        it."""
         link.codes = {job.name: job.code for job in greeting.jobs}
-        others = [each for each in self.pool.links.values() if each is not link and each.usable]
-        if greeting.failed and any(each.codes != link.codes for each in others):
+        others = [other for other in self.pool.links.values() if other is not link and other.usable]
+        if greeting.failed and any(other.codes != link.codes for other in others):
             link.outdated = True
             self._catalog.failed = greeting.failed
         else:
             self._catalog.learn(greeting.jobs, greeting.failed, greeting.queues)
-            for each in self.pool.links.values():
-                each.outdated = False
-                each.retired = each.retired or (each.ready and each.codes != link.codes)
+            for other in self.pool.links.values():
+                other.outdated = False
+                other.retired = other.retired or (other.ready and other.codes != link.codes)
         for failed in greeting.failed:
             log.error(
                 "%s does not import: %s:%d: %s: %s",
@@ -242,8 +244,8 @@ class Dispatcher:
             self.first_worker.set_result("")
 
     def _declared(self, greeting: Greeting) -> dict[str, QueueTerms]:
-        """What the code says of queues. A module that does not import takes nothing back: a limit
-        it declared holds for the runs of other modules too."""
+        """The terms of queues that the code declares. A module that no longer imports keeps what it
+        declared: its limits hold for the runs of other modules too."""
         if not greeting.failed:
             return self._catalog.queues
         queues = self._engine.state.queues.items()
@@ -251,7 +253,7 @@ class Dispatcher:
         return before | self._catalog.queues
 
     def heard(self, link: WorkerLink, command: c.Command) -> None:
-        """A worker's command: most go to the core as they are."""
+        """Submit a worker's command; most go to the core as they are."""
         if isinstance(command, c.CallJob):
             self._start_child(link, command)
         elif isinstance(command, c.Ask):
@@ -263,12 +265,12 @@ class Dispatcher:
         if link.stopping:
             self._forget_stopped(link)
 
-    def handed_back(self, link: WorkerLink, run: str, token: int) -> None:
-        """A handler has left at a drain: its run goes on elsewhere."""
+    def handed_back(self, _link: WorkerLink, run: str, token: int) -> None:
+        """Give up an execution whose handler left at a drain; its run resumes elsewhere."""
         self._engine.submit(c.LoseExecution(run, token, "handed back by a worker", True))
 
     def lost(self, link: WorkerLink, reason: str, ours: bool) -> None:
-        """A worker is gone."""
+        """Give up all executions of a worker that is gone."""
         for run, token in list(self._engine.state.executions.get(link.id, {}).items()):
             self._engine.submit(c.LoseExecution(run, token, reason, ours))
         if not link.slots and not self.first_worker.done():
@@ -281,7 +283,8 @@ class Dispatcher:
             self._engine.poke()
 
     def _start_child(self, link: WorkerLink, command: c.CallJob) -> None:
-        """Resolve what the core cannot know: job, queue, terms, id."""
+        """Turn a handler's start into a command: the core knows neither the job, its queue and
+        terms, nor an id for the run."""
         try:
             options = msgspec.json.decode(bytes(command.options))
             params = msgspec.convert(
@@ -298,7 +301,7 @@ class Dispatcher:
             return
         ended = self._lookup.ended_owner(start) if command.wait else None
         if ended is not None:
-            # The key's run has finished long ago: there is only its result to have.
+            # The run that owns the key has finished and left memory: only its result is needed.
             awaited = c.AwaitRun(command.run, command.token, command.call, command.step, ended)
             self._engine.submit(self._with_outcome(awaited), source=link)
             return
@@ -314,7 +317,7 @@ class Dispatcher:
         self._engine.submit(child, source=link)
 
     def _ask(self, link: WorkerLink, command: c.Ask) -> None:
-        """A handler's call that clients can make too."""
+        """Carry out a handler's call that clients can make too."""
         try:
             if command.method == "state.history":
                 self._look_back(link, command)
@@ -329,7 +332,7 @@ class Dispatcher:
         except msgspec.MsgspecError as bad:
             raise Usage(f"{command.method}: {bad}") from bad
 
-        def told(body: Any) -> None:
+        def answered(body: Any) -> None:
             if isinstance(body, StackshiftError):
                 self._refuse(link, command, body)
                 return
@@ -342,7 +345,7 @@ class Dispatcher:
             else:
                 link.post(CallRecorded(command.call, body=text))
 
-        self._history.answer(params, told)
+        self._history.answer(params, answered)
 
     def _with_outcome(self, command: c.AwaitRun) -> c.AwaitRun:
         """Add how the awaited run ended, if it has left memory."""
@@ -356,7 +359,7 @@ class Dispatcher:
         )
 
     def _refuse(self, link: WorkerLink, command: c.CallJob | c.Ask, error: StackshiftError) -> None:
-        """Tell the worker that its call cannot be granted, and would not be another time."""
+        """Refuse a worker's call for good: it would be refused again."""
         body = refusal_json(error, final=True)
         refused = c.RefuseCall(command.run, command.token, command.call, command.step, body)
         self._engine.submit(refused, source=link)

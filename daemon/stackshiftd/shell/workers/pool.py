@@ -1,8 +1,8 @@
-"""The worker processes: started by exec, greeted, listened to, replaced.
+"""The worker processes: starting them, listening to them, replacing them.
 
-Each has a socket pair; nothing else of the daemon reaches it. A worker that is silent for the
-heartbeat time, or whose process ends, is lost: its executions are given up first, then it is
-killed, so that nothing it may still say counts.
+Each worker has one end of a socket pair and inherits nothing else from the daemon. A worker that is
+silent for longer than the heartbeat, or whose process ends, is lost: its executions are given up
+first and then it is killed, so that nothing it may still send counts.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _DEATH_LOOK_SECONDS: Final = 0.01
 
 
 class WorkerListener(Protocol):
-    """Who is told what workers say."""
+    """Handles what workers report."""
 
     def imports(self, link: WorkerLink, module: str) -> None:
         """A worker has begun to import this module."""
@@ -55,30 +55,30 @@ class WorkerListener(Protocol):
         """A worker has imported its modules and can be given work."""
 
     def heard(self, link: WorkerLink, command: c.Command) -> None:
-        """A worker's command."""
+        """A worker has sent a command."""
 
     def handed_back(self, link: WorkerLink, run: str, token: int) -> None:
-        """A worker has left a handler at a drain."""
+        """A handler has left its worker at a drain, before its run had ended."""
 
     def lost(self, link: WorkerLink, reason: str, ours: bool) -> None:
-        """A worker is gone; whatever executed there executes no more."""
+        """A worker is gone, and nothing executes there any more."""
 
 
 class Process(Protocol):
-    """What runs a worker."""
+    """The process, or what stands in for it in a test, that a worker runs in."""
 
     @property
     def pid(self) -> int:
-        """Its number, as the system knows it."""
+        """Its process id."""
 
     def poll(self) -> int | None:
-        """How it ended; None while it runs."""
+        """Its exit status, or the negative number of a signal; None while it runs."""
 
     def wait(self) -> int:
-        """Wait for its end; how it ended."""
+        """Wait for its end; returns what `poll` returns after that."""
 
     def kill(self) -> None:
-        """End it, and all that it has started, at once; nothing if it has ended."""
+        """Kill it and everything that it has started; does nothing if it has ended."""
 
 
 Launch = Callable[[Config, socket.socket], Process]
@@ -89,6 +89,7 @@ class WorkerProcess(subprocess.Popen[bytes]):
     """A worker in a session of its own."""
 
     def kill(self) -> None:
+        """Kill all processes of the session's process group."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
 
@@ -101,13 +102,14 @@ def launch_process(config: Config, theirs: socket.socket) -> Process:
         stdin=subprocess.DEVNULL,
         cwd=config.root,
         env=environment(config),
-        # A Ctrl-C at the terminal of `daemon run` is the daemon's to handle.
+        # Ctrl-C in the terminal of `daemon run` is for the daemon to handle.
         start_new_session=True,
     )
 
 
 def _python(config: Config) -> str:
-    """`[workers] python`, else the project's own environment if it has us, else our own."""
+    """`[workers] python`; else the project's virtual environment, if StackShift is installed in it;
+    else the daemon's own interpreter."""
     chosen = config.workers.python
     if chosen is not None:
         return str(config.root / Path(chosen).expanduser())
@@ -122,20 +124,21 @@ class WorkerLink(asyncio.Protocol):
     def __init__(self, pool: Pool, worker: str, queue: str, process: Process) -> None:
         self.id = worker
         self.queue = queue
-        """The one that it is for; empty for all that have no workers of their own."""
+        """The queue that it belongs to; empty if it serves all queues without workers of their
+        own."""
         self.process = process
         self.slots = 0
         self.ready = False
         self.importing = ""
         """The module that it is importing; empty once it has greeted."""
         self.stopping: set[str] = set()
-        """Runs that were asked to stop and have not yet: no new work meanwhile."""
+        """Runs that were asked to stop and have not stopped yet; meanwhile it gets no new work."""
         self.codes: dict[str, str] = {}
-        """The jobs that it has, with the digest of their code."""
+        """The jobs that it has, with the digests of their code."""
         self.outdated = False
-        """Its code is not the one that runs are given to now."""
+        """Does it lack the code that runs are executed with now?"""
         self.retired = False
-        """It gets no new work any more."""
+        """Is it to be replaced, and gets no new work?"""
         self.gone = False
         self.silent_ticks = 0
         self.executed = 0
@@ -147,6 +150,7 @@ class WorkerLink(asyncio.Protocol):
 
     @property
     def usable(self) -> bool:
+        """Can it be given work, as far as it has free slots?"""
         return (
             self.ready
             and not self.stopping
@@ -156,7 +160,7 @@ class WorkerLink(asyncio.Protocol):
         )
 
     def post(self, frame: Frame | msgspec.Struct) -> None:
-        """Send, together with all that this turn of the loop sends."""
+        """Send a frame, in one write with all others that this turn of the loop sends."""
         if not self._gathered:
             self._loop.call_soon(self._flush)
         self._gathered.append(encode(frame))
@@ -168,27 +172,30 @@ class WorkerLink(asyncio.Protocol):
             self._transport.write(b"\n".join(gathered))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports are of no class of asyncio's.
+        """Keep the transport of the socket."""
+        # A cast, because the transports of uvloop do not inherit from those of asyncio.
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
+        """Pass the lines that are complete to the pool."""
         self.silent_ticks = 0
         lines = (self._rest + data).split(b"\n")
         self._rest = lines.pop()
         for line in lines:
             self._pool.heard(self, line)
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, _exc: Exception | None) -> None:
+        """Report the end of the worker to the pool."""
         self._pool.ended(self)
 
     def close(self) -> None:
-        """Close our end: the worker ends by itself."""
+        """Close the daemon's end, which makes the worker exit."""
         if self._transport is not None:
             self._transport.close()
 
 
 class Pool:
-    """`[workers] processes` workers and those that queues have of their own, kept up."""
+    """Keeps `[workers] processes` shared workers and the workers of single queues running."""
 
     def __init__(
         self,
@@ -215,7 +222,7 @@ class Pool:
     # --- Starting -------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Start all workers; returns when they run, not when they are ready."""
+        """Start all workers. Returns when their processes run, before they are ready."""
         for _ in range(self._config.workers.processes):
             await self._spawn("")
         for name, queue in self._config.queues.items():
@@ -250,13 +257,13 @@ class Pool:
 
     @property
     def whole(self) -> bool:
-        """Is every worker there that there is to be, and ready?"""
+        """Is every worker running and ready?"""
         return not self._tasks and all(link.usable for link in self.links.values())
 
     # --- Listening -------------------------------------------------------------------------
 
     def heard(self, link: WorkerLink, line: bytes) -> None:
-        """A line of a worker."""
+        """Handle a line that a worker has sent."""
         if link.gone:
             return
         frame = decode_from_worker(line)
@@ -280,8 +287,9 @@ class Pool:
             assert isinstance(frame, Beat)
 
     def _listen(self) -> None:
-        """Once a second: who has fallen silent? Counted in looks, not in seconds, so that a daemon
-        that was itself stopped for a while blames nobody."""
+        """Replace workers that are silent, worn out or retired. Called once a second. Silence is
+        counted in calls, not in seconds, so that a daemon that was itself stopped for a while does
+        not blame its workers."""
         if self._closing:
             return
         for link in list(self.links.values()):
@@ -300,7 +308,8 @@ class Pool:
         self._loop.call_later(min(1.0, self._tuning.heartbeat), self._listen)
 
     def _worn_out(self, link: WorkerLink) -> str:
-        """Why a worker is due to be replaced (it finishes what it holds first), if it is."""
+        """Why a worker is to be replaced, once it has finished what it holds; empty if it is
+        not."""
         workers = self._config.workers
         if workers.recycle_runs is not None and link.executed >= workers.recycle_runs:
             return f"it has executed {link.executed} runs"
@@ -313,7 +322,8 @@ class Pool:
     # --- Ending ----------------------------------------------------------------------------
 
     def retire(self, link: WorkerLink, reason: str) -> None:
-        """Replace a worker: no new work, the grace to record what it holds, then the end."""
+        """Replace a worker: it gets no new work, and is killed after the grace, in which it can
+        record what it holds."""
         if link.retired or link.gone:
             return
         link.retired = True
@@ -323,22 +333,22 @@ class Pool:
         )
 
     def replace(self, link: WorkerLink, reason: str) -> None:
-        """End a worker that had its grace: at once for the handler that would not stop, with a
-        grace of their own for the others to record their step."""
+        """Replace a worker whose handler did not stop within its grace. Other runs in it get a
+        grace of their own to record their steps."""
         if len(link.stopping) >= self._executing(link.id):
             self._give_up(link, reason, True)
         else:
             self.retire(link, reason)
 
     def _give_up(self, link: WorkerLink, reason: str, ours: bool) -> None:
-        """Its executions are lost now; the process is killed after."""
+        """Give up the executions of a worker, then kill it."""
         if link.gone:
             return
         link.ready = False
         link.retired = True
         self._ears.lost(link, reason, ours)
         if self._tuning.kill_delay:
-            # Its late results are heard meanwhile, and must change nothing.
+            # Its late results still arrive meanwhile, and must change nothing.
             self._loop.call_later(self._tuning.kill_delay, self._kill, link)
         else:
             self._kill(link)
@@ -349,19 +359,19 @@ class Pool:
         link.close()
 
     def ended(self, link: WorkerLink) -> None:
-        """Its socket is closed: the process has ended, or is about to."""
+        """Replace a worker whose socket is closed: its process has ended, or is about to."""
         self.links.pop(link.id, None)
-        unheard = not link.gone
-        self._kill(link)  # changes nothing in how a process ends that is ending
+        by_itself = not link.gone
+        self._kill(link)  # does not change the status of a process that is ending already
         if not link.ready and link.slots == 0:
             self._early_deaths += 1
-        if unheard:
+        if by_itself:
             self._tell_lost(link, _DEATH_LOOKS)
         self._track(self._reap_and_replace(link))
 
     def _tell_lost(self, link: WorkerLink, looks: int) -> None:
-        """Say that a worker is lost, and of what. Its socket closes a moment before there is a
-        status to be had: that is looked for a few times, never waited for."""
+        """Report a lost worker and how it died. Its socket closes a moment before its exit status
+        is available: that is polled a few times, never waited for."""
         status = link.process.poll()
         if status is None and looks and not self._closing:
             self._loop.call_later(_DEATH_LOOK_SECONDS, self._tell_lost, link, looks - 1)
@@ -383,7 +393,7 @@ class Pool:
                 await self._spawn(link.queue)
                 return
             except (OSError, BadConfiguration) as bad:
-                # An environment that is being built anew, no more processes: it may pass.
+                # This may pass: an environment that is being rebuilt, a limit on processes.
                 self._early_deaths += 1
                 log.error("a worker cannot be started: %s", bad)
 
@@ -393,13 +403,13 @@ class Pool:
         task.add_done_callback(self._tasks.discard)
 
     def drain(self) -> None:
-        """Have every worker hand its runs back."""
+        """Make every worker hand back its runs."""
         for link in self.links.values():
             link.retired = True
             link.post(Drain())
 
     async def close(self) -> None:
-        """End all workers now."""
+        """Kill all workers, and wait until they have ended."""
         self._closing = True
         links = list(self.links.values())
         for link in links:
@@ -411,20 +421,20 @@ class Pool:
 
 
 def _manner(status: int | None) -> str:
-    """How a process ended, in brackets; nothing where that is not known yet."""
+    """How a process ended, in parentheses; empty if that is not known yet."""
     if status is None:
         return ""
     return f" (signal {-status})" if status < 0 else f" (exit status {status})"
 
 
 def resident_bytes(pid: int) -> int:
-    """Resident memory of a process; 0 where it cannot be told."""
+    """Resident memory of a process in bytes; 0 if it cannot be determined."""
     with contextlib.suppress(OSError, ValueError, IndexError):
         if sys.platform == "linux":
             pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
             return pages * os.sysconf("SC_PAGE_SIZE")
-        told = subprocess.run(
+        result = subprocess.run(
             ["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, check=False
         )
-        return int(told.stdout) * 1024
+        return int(result.stdout) * 1024
     return 0
