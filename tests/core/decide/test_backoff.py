@@ -59,7 +59,7 @@ def test_run_is_tried_as_often_as_its_budget_says_then_is_dead() -> None:
             waits.append((story.run(run).retry_us - story.now_us) // 1000)
             assert story.tick(to=waits[-1] / 1000) == 1
     assert waits == [1000, 2000]
-    assert story.told() == ["attempt.failed", "run.failed"]
+    assert story.recorded() == ["attempt.failed", "run.failed"]
     assert story.finished() == {run: "failed"}
     assert (story.state.dead, story.assign()) == (1, None)
 
@@ -102,7 +102,7 @@ def test_handler_may_choose_when_it_is_tried_again() -> None:
 
 
 def test_step_with_terms_of_its_own_is_tried_again_within_the_attempt() -> None:
-    """The failed try, its backoff and the next try are recorded; the attempt goes on."""
+    """The failed try, its backoff and the next try are recorded; the attempt continues."""
     story = Story()
     run = story.start(retry=ONCE)
     story.assign()
@@ -142,7 +142,7 @@ def test_suspended_run_resumes_for_the_next_try_of_a_step() -> None:
     assert not story.token(run)
     story.tick(to="1h")
     assert story.assign() == run
-    assert story.told() == ["attempt.resumed"]
+    assert story.recorded() == ["attempt.resumed"]
     assert story.run(run).calls["a"].tried == 1
 
 
@@ -159,7 +159,8 @@ def test_step_failure_that_was_not_caught_forgets_that_step_alone() -> None:
 
 
 def test_step_has_at_most_one_recorded_result() -> None:
-    """A timeout that is told after the result came changes nothing, nor the other way round."""
+    """A timeout that is reported after the result changes nothing, nor does a result after the
+    timeout."""
     story = Story()
     run = story.start()
     story.assign()
@@ -199,7 +200,7 @@ def test_run_that_records_more_than_its_limit_fails_and_says_so() -> None:
     assert not story.token(run)
 
 
-def test_bytes_of_forgotten_results_do_not_count_against_a_run_sent_on() -> None:
+def test_bytes_of_forgotten_results_do_not_count_against_a_retried_run() -> None:
     """What happens again replaces what was recorded; it is not counted twice."""
     story = Story()
     run = story.start(limits=r.RunLimits(bytes=100))

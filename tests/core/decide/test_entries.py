@@ -31,7 +31,7 @@ def begun(story: Stored, job: str = "count") -> str:
 # --- What a client reads and writes --------------------------------------------------------
 
 
-def test_entry_tells_all_that_is_known_of_it() -> None:
+def test_entry_has_all_that_is_known_about_it() -> None:
     """Value, version, times and writer; reading changes nothing."""
     story = Stored()
     told = story.set("seen", {"a": [1, None]}, ttl="1h")
@@ -58,7 +58,7 @@ def test_version_grows_by_one_with_every_write() -> None:
     assert story.delete("n") == {"deleted": True, "version": 5}
     assert story.set("n", 0)["version"] == 6
     assert story.set("m", 0)["version"] == 1
-    story.told_again()
+    story.answered_again()
 
 
 def test_set_without_ttl_takes_the_expiry_away() -> None:
@@ -78,7 +78,7 @@ def test_expires_at_is_taken_as_it_is() -> None:
     story.set("k", 2, expires_us=story.now_us)
     assert story.get("k") is None
     assert story.tick() == 1
-    assert story.told() == ["state.expired"]
+    assert story.recorded() == ["state.expired"]
 
 
 def test_if_version_writes_over_that_version_alone() -> None:
@@ -113,8 +113,8 @@ def test_if_version_0_and_if_absent_write_over_nothing_alone(condition: dict[str
     assert story.set("k", 4, **condition)["version"] == 4
 
 
-def test_condition_on_what_is_not_there_tells_that_it_is_absent() -> None:
-    """A remembered version is no entry."""
+def test_condition_on_an_absent_entry_says_that_it_does_not_exist() -> None:
+    """A remembered version is not an entry."""
     story = Stored()
     story.set("k", 1)
     story.delete("k")
@@ -174,7 +174,7 @@ def test_increment_adds_numbers_of_any_size_exactly(first: Any, by: Any, sum_: A
     told = story.increment("n", by)
     assert (told, type(told)) == (sum_, type(sum_))
     assert story.value("n") == sum_
-    story.told_again()
+    story.answered_again()
 
 
 @pytest.mark.parametrize("other", ["1", True, None, [], {}])
@@ -201,7 +201,8 @@ def test_sum_that_is_no_number_is_refused(first: Any, by: Any) -> None:
 
 
 def test_number_too_long_to_be_read_is_refused_and_harms_nothing() -> None:
-    """Python reads no number of over 4300 digits; whoever wrote one is told, whoever adds too."""
+    """Python reads no number of over 4300 digits: writing one is refused, and so is adding to
+    one."""
     story = Stored()
     run = begun(story)
     long = b"1" * 5000
@@ -251,7 +252,7 @@ def test_expired_entry_is_never_read_to_the_microsecond() -> None:
         story.set("k", 1, if_version=1)
     assert story.increment("k", 2) == 2
     assert story.get("k")["version"] == 2
-    story.told_again()
+    story.answered_again()
 
 
 def test_expiry_is_a_record_at_its_time() -> None:
@@ -265,7 +266,7 @@ def test_expiry_is_a_record_at_its_time() -> None:
     assert (expired.key, expired.version) == ("k", 1)
     assert story.entries[-1].at_us == due_us
     assert story.state.next_due_us() is None
-    story.told_again()
+    story.answered_again()
 
 
 def test_entry_written_again_does_not_expire_at_its_old_time() -> None:
@@ -289,14 +290,14 @@ def test_clock_set_back_brings_no_expired_entry_back() -> None:
     story.wall_us -= 120_000_000
     assert story.get("k") is None
     assert story.get("k", begun(story)) is None
-    story.told_again()
+    story.answered_again()
 
 
 # --- Versions of what is gone --------------------------------------------------------------
 
 
 def test_version_of_a_deleted_key_is_remembered_for_a_time() -> None:
-    """Nobody takes an entry that was made anew for the one that he has read; then it is
+    """Nobody mistakes an entry that was created again for the one they read; later it is
     forgotten."""
     story = Stored()
     story.set("k", 1)
@@ -307,7 +308,7 @@ def test_version_of_a_deleted_key_is_remembered_for_a_time() -> None:
     story.delete("k", remember="1h")
     story.tick(to="1h")
     assert story.set("k", 4)["version"] == 1
-    story.told_again()
+    story.answered_again()
 
 
 def test_version_of_an_expired_key_is_remembered_too() -> None:
@@ -338,7 +339,7 @@ def test_versions_that_are_forgotten_leave_memory_and_snapshots() -> None:
     assert list(story.state.values.by_key) == ["other"]
     lines = [json.loads(line) for line in story.snapshot(story.state.seq)]
     assert [line["key"] for line in lines if line["line"] == "state"] == ["other"]
-    story.told_again()
+    story.answered_again()
 
 
 def test_key_that_comes_and_goes_costs_memory_once() -> None:
@@ -372,7 +373,7 @@ def test_handlers_write_and_the_fact_that_it_made_it_are_one_record() -> None:
     story = Stored()
     run = begun(story)
     assert story.set("k", {"a": 1}, run) == {"version": 1}
-    assert story.told() == ["state.set"]
+    assert story.recorded() == ["state.set"]
     assert story.run(run).calls["[state.set k]"].kind is CallKind.VALUE
     assert story.increment("n", 2, run) == 2
     assert story.increment("n", 2, run) == 4
@@ -384,10 +385,10 @@ def test_handlers_write_and_the_fact_that_it_made_it_are_one_record() -> None:
         "[state.delete k]": {"deleted": True, "version": 2},
     }
     assert story.get("n")["updated_by"] == run
-    story.told_again()
+    story.answered_again()
 
 
-def test_handlers_reads_are_recorded_and_told_again() -> None:
+def test_handlers_reads_are_recorded_and_answered_again() -> None:
     """Whatever is written meanwhile, a later pass reads what the first one read."""
     story = Stored()
     run = begun(story)
@@ -413,12 +414,12 @@ def test_refusal_of_a_handlers_write_replays_as_that_refusal() -> None:
     step = story.run(run).calls["[state.set k]"]
     assert (step.kind, step.phase) == (CallKind.REFUSED, Phase.FAILED)
     assert story.steps(run)["[state.set k]"]["code"] == "conflict"
-    assert story.told() == ["call.refused"]
+    assert story.recorded() == ["call.refused"]
     assert story.value("k") == 1
-    story.told_again()
+    story.answered_again()
 
 
-def test_refusal_that_ends_an_attempt_is_tried_anew_by_the_next() -> None:
+def test_refusal_that_ends_an_attempt_is_tried_again_by_the_next() -> None:
     """Uncaught, it is the step that failed; it alone is forgotten."""
     story = Stored()
     run = begun(story)
@@ -464,7 +465,7 @@ def test_write_within_a_step_acts_at_once_and_is_not_remembered() -> None:
         story.set("n", 0, run, inside=True, if_absent=True)
     assert story.run(run).calls == {}
     assert [record.step for record in story.records(r.StateSet)] == ["", ""]
-    story.told_again()
+    story.answered_again()
 
 
 def test_write_survives_the_loss_of_every_worker_and_daemon_once() -> None:
@@ -481,7 +482,7 @@ def test_write_survives_the_loss_of_every_worker_and_daemon_once() -> None:
     story.completes(run)
     assert story.value("n") == 1
     assert story.get("n")["updated_by"] == run
-    story.told_again()
+    story.answered_again()
 
 
 def test_increments_of_many_runs_are_each_counted_once() -> None:
@@ -513,7 +514,7 @@ def test_writes_of_a_run_beyond_its_limit_do_not_happen() -> None:
 
 @pytest.mark.parametrize("gone", [False, True])
 def test_retry_from_a_step_makes_the_writes_after_it_happen_again(gone: bool) -> None:
-    """And none before it; whether the run was in memory or had left it."""
+    """And none before it, whether the run was still in memory or not."""
     story = Stored()
     run = begun(story)
     story.increment("before", 1, run)
@@ -532,7 +533,7 @@ def test_retry_from_a_step_makes_the_writes_after_it_happen_again(gone: bool) ->
     assert story.steps(run) == {"[state.increment before]": {"value": 1, "version": 1}}
     story.increment("after", 1, run)
     assert (story.value("before"), story.value("after")) == (1, 2)
-    story.told_again()
+    story.answered_again()
 
 
 def test_fork_reuses_writes_without_making_them() -> None:
@@ -549,10 +550,10 @@ def test_fork_reuses_writes_without_making_them() -> None:
     story.assign()
     story.increment("n", 1, fork)
     assert story.value("n") == 3
-    story.told_again()
+    story.answered_again()
 
 
-def test_value_of_a_read_that_is_large_lies_in_the_journal() -> None:
+def test_large_value_of_a_read_is_kept_in_the_journal_alone() -> None:
     """Memory keeps where; the entry itself is held whole."""
     story = Stored()
     run = begun(story)
@@ -561,7 +562,7 @@ def test_value_of_a_read_that_is_large_lies_in_the_journal() -> None:
     body = story.run(run).calls["[state.get k]"].body
     assert isinstance(body, Spilled)
     assert body.seq == story.state.seq
-    story.told_again()
+    story.answered_again()
 
 
 def test_write_by_a_run_that_is_cancelled_meanwhile_does_not_happen() -> None:

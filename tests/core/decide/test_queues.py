@@ -8,10 +8,12 @@ from stackshiftd.core.state.queues import Limits, origin_of
 
 
 def limits(story: Story) -> Limits:
+    """The limits in force for the queue `media`."""
     return story.state.queues["media"].limits
 
 
 def origins(story: Story) -> dict[str, str]:
+    """Term → the layer that it comes from, for the queue `media`."""
     said = story.state.queues["media"].said
     return {name: origin_of(said, name) for name in ("concurrency", "key_concurrency", "rate")}
 
@@ -84,15 +86,15 @@ def test_definition_that_has_not_changed_is_no_record() -> None:
     """A daemon that starts a hundred times does not say a hundred times what is known."""
     story = Story()
     story.declare("file", media=QueueTerms(concurrency=1), office=QueueTerms())
-    assert story.told() == ["queue.changed", "queue.changed"]
+    assert story.recorded() == ["queue.changed", "queue.changed"]
     story.declare("file", media=QueueTerms(concurrency=1), office=QueueTerms())
-    assert story.told() == []
+    assert story.recorded() == []
     assert not story.limit(reset=True)
-    assert story.told() == []
+    assert story.recorded() == []
 
 
 def test_pause_and_resume_keep_the_order() -> None:
-    """What came meanwhile stands where it would have stood."""
+    """What arrived during the pause has the place that it would have had anyway."""
     story = Story()
     before = [story.start(priority=priority) for priority in (0, 1)]
     story.limit(paused=True)
@@ -103,7 +105,7 @@ def test_pause_and_resume_keep_the_order() -> None:
 
 
 def test_paused_queue_stays_paused_after_a_restart() -> None:
-    """Nothing of it is handed out, whether journal or snapshot tells of it."""
+    """None of its runs is dispatched, whether the pause is read from journal or snapshot."""
     story = Story()
     run = story.start()
     story.limit(paused=True)
@@ -115,7 +117,7 @@ def test_paused_queue_stays_paused_after_a_restart() -> None:
 
 
 def test_since_of_a_pause_survives_replay_and_snapshot() -> None:
-    """It is when it was paused first, whoever pauses it again and whatever else is changed."""
+    """It is the time of the first pause, even if it is paused again or another limit is changed."""
     story = Story()
     story.limit(concurrency=1)
     since_us = story.wall_us = story.wall_us + 5_000_000

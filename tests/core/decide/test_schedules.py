@@ -21,7 +21,7 @@ from stackshiftd.core.state.state import Status
 NINE = "0 9 * * *"
 
 
-def told_again(story: ScheduledStory) -> None:
+def answered_again(story: ScheduledStory) -> None:
     """Replay, and every snapshot with its tail, give the state that the story has."""
     wanted = state_hash(story.state)
     assert state_hash(story.replayed()) == wanted
@@ -33,13 +33,12 @@ def told_again(story: ScheduledStory) -> None:
 
 
 def test_tick_starts_one_run_in_one_append() -> None:
-    """At its time and not before, with tick, payload and key; the next tick stands in the
-    record."""
+    """At its time and not before, with tick, payload and key; the record contains the next tick."""
     story = ScheduledStory()
     story.schedule("nightly", NINE, payload={"all": True})
     assert story.goes_on("59m") == []
     (run,) = story.goes_on("1m")
-    assert story.told() == ["schedule.fired", "run.created"]
+    assert story.recorded() == ["schedule.fired", "run.created"]
     created = story.created(run)
     assert created.scheduled_at == "2026-11-22T09:00:00.000000Z"
     assert created.key == "schedule:nightly:2026-11-22T09:00:00Z"
@@ -48,7 +47,7 @@ def test_tick_starts_one_run_in_one_append() -> None:
     schedule = story.state.schedules["nightly"]
     assert minutes(schedule.next_us, schedule.last_us) == ["2026-11-23 09:00", "2026-11-22 09:00"]
     assert schedule.last_run == run
-    told_again(story)
+    answered_again(story)
 
 
 def test_tick_is_not_started_before_its_time_or_twice() -> None:
@@ -83,7 +82,7 @@ def test_clock_that_jumps_back_fires_no_tick_twice() -> None:
     again = story.ticks("often")
     assert again == sorted(set(again))
     assert again[6:] == ["2026-11-22 09:10"]
-    told_again(story)
+    answered_again(story)
 
 
 def test_key_that_has_an_owner_is_the_ticks_run() -> None:
@@ -109,7 +108,7 @@ def test_daily_run_comes_once_when_clocks_change(begins: str, wanted: list[str])
     story.schedule("nightly", "30 2 * * *", "Europe/Berlin", overlap="allow")
     story.goes_on("2d")
     assert story.ticks("nightly") == wanted
-    told_again(story)
+    answered_again(story)
 
 
 @pytest.mark.parametrize("begins", ["2026-03-28 23:30", "2026-10-24 22:30"])
@@ -139,6 +138,7 @@ def test_every_is_not_reset_by_restarts() -> None:
 
 
 def down_for_three_ticks(catch_up: str, overlap: str = "allow") -> ScheduledStory:
+    """A story with an hourly schedule whose daemon was down for three ticks."""
     story = ScheduledStory()
     story.schedule("hourly", "0 * * * *", catch_up=catch_up, overlap=overlap)
     story.is_down("3h30m")
@@ -146,14 +146,14 @@ def down_for_three_ticks(catch_up: str, overlap: str = "allow") -> ScheduledStor
 
 
 def test_missed_ticks_are_skipped() -> None:
-    """`skip`: no run, and the record tells of all of them; the next one is one to come."""
+    """`skip`: no run; one record counts all of them, and the next tick is in the future."""
     story = down_for_three_ticks("skip")
     assert story.look() == []
     (fired,) = story.fired("hourly")
     assert (fired.reason, fired.passed, fired.tick[11:16]) == ("missed", 2, "11:00")
     assert story.goes_on("1h") != []
     assert story.ticks("hourly") == ["2026-11-22 12:00"]
-    told_again(story)
+    answered_again(story)
 
 
 def test_missed_ticks_are_one_run() -> None:
@@ -171,7 +171,7 @@ def test_missed_ticks_are_a_run_each() -> None:
     assert len(story.look()) == 3
     assert story.ticks("hourly") == [f"2026-11-22 {hour:02d}:00" for hour in (9, 10, 11)]
     assert {fired.passed for fired in story.fired("hourly")} == {0}
-    told_again(story)
+    answered_again(story)
 
 
 def test_missed_ticks_that_may_not_overlap_run_one_after_another() -> None:
@@ -184,7 +184,7 @@ def test_missed_ticks_that_may_not_overlap_run_one_after_another() -> None:
             assert story.look() == []
             story.finish(run)
         assert story.look() == []
-        told_again(story)
+        answered_again(story)
 
 
 def test_ticks_found_due_together_run_one_after_another_however_late_they_are() -> None:
@@ -198,7 +198,7 @@ def test_ticks_found_due_together_run_one_after_another_however_late_they_are() 
         ran += 1
     assert ran == 7
     assert {fired.reason for fired in story.fired("often")} == {""}
-    told_again(story)
+    answered_again(story)
 
 
 def test_tick_on_time_does_not_wait_to_be_caught_up() -> None:
@@ -245,8 +245,8 @@ def test_tick_that_is_a_little_late_was_not_missed() -> None:
 def test_more_missed_ticks_than_anyone_wants_are_passed_over(
     expression: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`all` has an end: the newest so many get a run each, the older ones are told of; also where
-    more come due before those are through."""
+    """`all` is bounded: the newest ones get a run each and the older ones are counted; also if more
+    come due before those are done."""
     monkeypatch.setattr(schedules, "MAX_CAUGHT_UP", 40)
     story = ScheduledStory()
     story.schedule("often", expression, catch_up="all", overlap="allow")
@@ -266,7 +266,7 @@ def test_tick_of_a_job_whose_module_does_not_import_stays_due() -> None:
     story = ScheduledStory()
     story.schedule("nightly", NINE)
     story.learn(without="nightly")
-    assert story.told() == []
+    assert story.recorded() == []
     story.wall_us = at("2026-11-24 10:00")
     assert story.look(without="nightly") == []
     story.learn()
@@ -290,7 +290,7 @@ def test_tick_is_skipped_while_the_last_run_is_unfinished() -> None:
     assert [fired.reason for fired in story.fired("hourly")] == ["", "overlap", "overlap"]
     story.cancel(run)
     assert len(story.goes_on("1h")) == 1
-    told_again(story)
+    answered_again(story)
 
 
 def test_ticks_overlap_where_that_is_allowed() -> None:
@@ -312,7 +312,7 @@ def test_tick_waits_for_the_end_of_the_last_run() -> None:
     assert story.created(second).scheduled_at == "2026-11-22T10:00:00.000000Z"
     assert story.state.schedules["hourly"].held_us == 0
     assert minutes(story.state.schedules["hourly"].next_us) == ["2026-11-22 11:00"]
-    told_again(story)
+    answered_again(story)
 
 
 def test_one_tick_waits_at_most_and_it_is_the_latest() -> None:
@@ -331,11 +331,11 @@ def test_one_tick_waits_at_most_and_it_is_the_latest() -> None:
     story.finish(run)
     assert len(story.look()) == 1
     assert story.ticks("hourly") == ["2026-11-22 09:00", "2026-11-22 12:00"]
-    told_again(story)
+    answered_again(story)
 
 
-def test_run_that_is_sent_on_again_is_unfinished_again() -> None:
-    """A failed run does not stand in the way of the next tick; one that is retried does."""
+def test_run_that_is_retried_is_unfinished_again() -> None:
+    """A failed run does not hold up the next tick; one that is retried does."""
     story = ScheduledStory()
     story.schedule("hourly", "0 * * * *")
     (run,) = story.goes_on("1h")
@@ -356,18 +356,18 @@ def test_schedule_is_recorded_once_and_when_it_changes() -> None:
     story = ScheduledStory()
     story.schedule("nightly", NINE)
     story.learn()
-    assert story.told() == []
+    assert story.recorded() == []
     story.is_down("1m")
-    assert story.told() == []
+    assert story.recorded() == []
     story.schedule("nightly", NINE, payload={"x": 1})
-    assert story.told() == ["schedule.defined"]
+    assert story.recorded() == ["schedule.defined"]
     story.schedule("nightly", NINE, overlap="allow", payload={"x": 1})
-    assert story.told() == ["schedule.defined"]
-    told_again(story)
+    assert story.recorded() == ["schedule.defined"]
+    answered_again(story)
 
 
 def test_tick_that_is_due_survives_a_change_of_anything_but_its_time() -> None:
-    """Another payload does not lose a missed tick; another expression begins anew."""
+    """Another payload does not lose a missed tick; another expression begins again."""
     story = ScheduledStory()
     story.schedule("nightly", NINE)
     story.wall_us = at("2026-11-22 12:00")
@@ -391,7 +391,7 @@ def test_tick_that_waits_survives_a_change_of_the_code() -> None:
     (second,) = story.look()
     assert story.created(second).scheduled_at == "2026-11-22T10:00:00.000000Z"
     assert story.created(second).payload == Raw(b'{"x":1}')
-    told_again(story)
+    answered_again(story)
 
 
 def test_every_goes_on_from_first_sight_when_its_payload_changes() -> None:
@@ -412,19 +412,19 @@ def test_schedule_that_left_the_code_is_retired_until_it_is_back() -> None:
     story.goes_on("2h")
     terms = story.code.pop("nightly")
     story.learn()
-    assert story.told() == ["schedule.retired"]
+    assert story.recorded() == ["schedule.retired"]
     story.learn()
-    assert story.told() == []
+    assert story.recorded() == []
     assert story.state.schedules["nightly"].retired_us == story.now_us
     assert story.goes_on("3d") == []
     story.code["nightly"] = terms
     story.learn()
-    assert story.told() == ["schedule.defined"]
+    assert story.recorded() == ["schedule.defined"]
     schedule = story.state.schedules["nightly"]
     assert (schedule.retired_us, len(story.fired("nightly"))) == (0, 1)
     assert story.goes_on("1d") != []
     assert story.ticks("nightly")[1:] == ["2026-11-26 09:00"]
-    told_again(story)
+    answered_again(story)
 
 
 def test_job_that_lost_its_schedule_is_retired_whatever_else_is_broken() -> None:
@@ -451,10 +451,10 @@ def test_paused_schedule_does_not_tick_and_is_not_caught_up() -> None:
     assert story.look() == []
     assert story.resume("hourly")
     assert not story.resume("hourly")
-    assert story.told() == []
+    assert story.recorded() == []
     assert len(story.goes_on("1h")) == 1
     assert story.ticks("hourly") == ["2026-11-22 15:00"]
-    told_again(story)
+    answered_again(story)
 
 
 def test_pause_drops_a_tick_that_waits() -> None:
@@ -468,7 +468,7 @@ def test_pause_drops_a_tick_that_waits() -> None:
     assert story.look() == []
     story.resume("hourly")
     assert story.look() == []
-    told_again(story)
+    answered_again(story)
 
 
 def test_pause_outlives_changes_of_the_code() -> None:
@@ -483,7 +483,7 @@ def test_pause_outlives_changes_of_the_code() -> None:
     assert story.goes_on("3d") == []
     story.resume("nightly")
     assert story.goes_on("1d") != []
-    told_again(story)
+    answered_again(story)
 
 
 def test_resume_of_a_retired_schedule_takes_effect_when_it_is_back() -> None:
@@ -498,7 +498,7 @@ def test_resume_of_a_retired_schedule_takes_effect_when_it_is_back() -> None:
     story.code["nightly"] = terms
     story.learn()
     assert len(story.goes_on("1d")) == 1
-    told_again(story)
+    answered_again(story)
 
 
 @pytest.mark.parametrize("command", [c.PauseSchedule("nobody"), c.ResumeSchedule("nobody")])

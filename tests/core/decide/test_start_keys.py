@@ -77,7 +77,7 @@ def test_payloads_that_differ_as_json_are_a_conflict(first: Any, second: Any) ->
 
 
 def test_key_of_another_job_is_a_conflict() -> None:
-    """Keys are per project: the same key for another job is a mistake, and is told as one."""
+    """Keys are per project: the same key for another job is a mistake, and is refused as one."""
     story = Story()
     run = story.start("resize", key="k")
     with pytest.raises(Conflict, match="a different job") as refused:
@@ -86,6 +86,7 @@ def test_key_of_another_job_is_a_conflict() -> None:
 
 
 def finished(story: Story, ttl: str) -> str:
+    """A completed run that owns the key `k` for `ttl`."""
     run = story.start(key="k", key_ttl=ttl)
     story.assign()
     story.completes(run)
@@ -142,7 +143,7 @@ def test_key_survives_compaction_removal_and_restart() -> None:
         assert story.start(key="k") == run
 
 
-def test_key_of_a_large_payload_still_tells_a_conflict() -> None:
+def test_key_of_a_large_payload_still_detects_a_conflict() -> None:
     """The payload is not kept for the difference; its digest is."""
     story = Story()
     story.start("resize", "x" * 5000, key="k")
@@ -174,7 +175,7 @@ def test_child_with_a_key_that_is_in_use_is_the_run_that_owns_it() -> None:
     story.assign()
     owner = story.calls(first, "child", key="k")
     assert story.calls(second, "child", key="k") == owner
-    assert story.told() == ["wait.started"]
+    assert story.recorded() == ["wait.started"]
     story.cancel(second)
     assert story.status(owner) is Status.QUEUED
     story.assign()

@@ -115,7 +115,7 @@ def test_every_counts_from_first_sight_and_never_drifts() -> None:
         ("0 0 * * " + "1," * 200 + "1", "UTC", "is not a valid schedule"),
     ],
 )
-def test_what_is_no_schedule_is_refused(expression: str, timezone: str, told: str) -> None:
+def test_invalid_schedule_is_refused(expression: str, timezone: str, told: str) -> None:
     """With what is wrong, before anything ticks."""
     with pytest.raises(Usage) as refused:
         clock_of(expression, timezone, 0)

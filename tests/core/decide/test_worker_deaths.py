@@ -23,9 +23,9 @@ def test_worker_that_dies_fails_nothing_by_itself() -> None:
     story.assign()
     story.step_done(run, "a", 1)
     story.lose(run)
-    assert story.told() == ["attempt.lost"]
+    assert story.recorded() == ["attempt.lost"]
     assert story.assign("w2") == run
-    assert story.told() == ["attempt.resumed"]
+    assert story.recorded() == ["attempt.resumed"]
     assert story.run(run).attempt == 1
     assert story.steps(run) == {"a": 1}
 
@@ -50,7 +50,7 @@ def test_run_that_kills_a_worker_of_its_own_is_poisonous() -> None:
     dies(story, run, 3)
     story.assign("w2", alone=True)
     story.lose(run)
-    assert story.told() == ["attempt.lost", "run.failed"]
+    assert story.recorded() == ["attempt.lost", "run.failed"]
     assert story.finished() == {run: "failed"}
     last = story.entries[-1].record
     assert isinstance(last, r.RunFailed)
@@ -66,7 +66,7 @@ def test_suspect_that_records_something_is_none_any_more() -> None:
     story.assign("w2", alone=True)
     story.step_done(run, "a")
     story.lose(run)
-    assert story.told() == ["attempt.lost"]
+    assert story.recorded() == ["attempt.lost"]
     assert story.run(run).deaths == 1
     assert story.assign("w1") == run
 
@@ -84,7 +84,7 @@ def test_deaths_that_we_caused_do_not_count() -> None:
     dies(story, run, 3)
     story.assign("w2", alone=True)
     story.lose(run, ours=True)
-    assert story.told() == ["attempt.lost"]
+    assert story.recorded() == ["attempt.lost"]
     assert story.run(run).suspect
 
 
@@ -104,7 +104,7 @@ def test_suspect_can_be_cancelled_and_held() -> None:
     run = story.start()
     dies(story, run, 3)
     assert story.assign("w1", alone=True, without="resize") is None
-    assert story.told() == ["run.held"]
+    assert story.recorded() == ["run.held"]
     assert not story.state.suspects
     story.define("resize")
     assert list(story.state.suspects) == [run]
@@ -131,4 +131,4 @@ def test_poisonous_child_fails_its_parents_wait() -> None:
     dies(story, child, 3)
     story.assign("w2", alone=True)
     story.lose(child)
-    assert story.told() == ["attempt.lost", "run.failed", "wait.ended"]
+    assert story.recorded() == ["attempt.lost", "run.failed", "wait.ended"]

@@ -17,20 +17,24 @@ S = Status
 
 
 def queued(story: Story) -> str:
+    """A run that is queued."""
     return story.start()
 
 
 def scheduled(story: Story) -> str:
+    """A run that is due in an hour."""
     return story.start(delay="1h")
 
 
 def running(story: Story) -> str:
+    """A run that executes in w1."""
     run = story.start()
     story.assign()
     return run
 
 
 def waiting(story: Story) -> str:
+    """A run that is suspended in a sleep."""
     run = running(story)
     story.sleeps(run, "nap", "1h")
     story.suspends(run)
@@ -38,25 +42,28 @@ def waiting(story: Story) -> str:
 
 
 def retrying(story: Story) -> str:
+    """A run whose first attempt failed."""
     run = running(story)
     story.fails(run)
     return run
 
 
 def failed(story: Story) -> str:
+    """A run that failed for good."""
     run = running(story)
     story.fails(run, retryable=False)
     return run
 
 
 def lost(story: Story) -> str:
+    """A run that is queued again because its worker was stopped."""
     run = running(story)
     story.lose(run, ours=True)
     return run
 
 
 def dying(story: Story) -> str:
-    """Three workers died under it; the fourth tries it alone."""
+    """A run under which three workers died, tried alone in a fourth."""
     run = running(story)
     for _ in range(3):
         story.lose(run)
@@ -65,6 +72,7 @@ def dying(story: Story) -> str:
 
 
 def completed(story: Story) -> str:
+    """A run that completed with one recorded step."""
     run = running(story)
     story.step_done(run, "a")
     story.completes(run)
@@ -72,6 +80,7 @@ def completed(story: Story) -> str:
 
 
 def cancelled(story: Story) -> str:
+    """A run that was cancelled."""
     run = queued(story)
     story.cancel(run)
     return run
@@ -105,6 +114,7 @@ WAYS: list[tuple[Begin, Act, tuple[Status, str]]] = [
 
 
 def suspended(story: Story, run: str) -> None:
+    """Suspend the run in a sleep."""
     story.sleeps(run, "nap", "1h")
     story.suspends(run)
 

@@ -1,4 +1,5 @@
-"""Concurrency: of a queue, and of the runs with one key; who has no room keeps nobody else."""
+"""Concurrency of a queue, and of the runs with one key; a run without room keeps no other
+waiting."""
 
 from __future__ import annotations
 
@@ -11,11 +12,13 @@ from stackshiftd.core.state.heap import FEW
 
 
 def bound(story: Story, which: str, limit: int) -> None:
+    """Limit the queue by one term."""
     terms: dict[str, Any] = {which: limit}
     story.limit(**terms)
 
 
 def keyed(limit: int = 1) -> Story:
+    """A story whose queue `media` has a `key_concurrency`."""
     story = Story()
     story.limit(key_concurrency=limit)
     return story
@@ -95,7 +98,7 @@ def test_cancelled_run_counts_until_its_handler_has_stopped(which: str) -> None:
 
 @pytest.mark.parametrize("which", ["concurrency", "key_concurrency"])
 def test_limit_lowered_below_what_executes_stops_nothing_and_starts_nothing(which: str) -> None:
-    """Until so many have ended that there is room again."""
+    """Nothing starts until enough runs have ended that there is room again."""
     story = Story()
     bound(story, which, 3)
     runs = [story.start(concurrency_key="k") for _ in range(5)]
@@ -121,7 +124,7 @@ def test_raised_limit_wakes_the_parked(which: str, raised: int, go: int) -> None
 
 @pytest.mark.parametrize("which", ["concurrency", "key_concurrency"])
 def test_limits_hold_across_a_restart(which: str) -> None:
-    """What was lost goes on first, and no more of them than before."""
+    """Lost executions resume first, and no more of them than before."""
     story = Story()
     bound(story, which, 2)
     runs = [story.start(concurrency_key="k") for _ in range(4)]
@@ -133,7 +136,7 @@ def test_limits_hold_across_a_restart(which: str) -> None:
         story.claim()
 
 
-def test_run_sent_on_in_the_microsecond_in_which_it_came_is_not_lost() -> None:
+def test_run_retried_in_the_microsecond_in_which_it_arrived_is_not_lost() -> None:
     """Daemon time stands still while the clock is behind it: a place can come back as it was."""
     story = keyed()
     woken = story.start(concurrency_key="k")

@@ -50,7 +50,7 @@ def test_queue_that_moves_keeps_its_order_and_its_limits() -> None:
 
 
 def test_queue_that_moves_while_it_has_never_been_served_leaves_nothing_behind() -> None:
-    """Its number in the line does not change by the move; where it stands does."""
+    """The move does not change the number of its turn, only the line that it is in."""
     story = Story()
     runs = [story.start(), story.start()]
     story.declare("file", media=OWN)
@@ -127,7 +127,7 @@ def test_suspect_of_a_paused_queue_waits() -> None:
 
 
 def test_suspect_does_not_keep_its_queue() -> None:
-    """It stands in no lane: those behind it go."""
+    """It is in no lane: the runs behind it start."""
     story = Story()
     story.limit(key_concurrency=1)
     suspected(story, concurrency_key="k")
@@ -136,7 +136,7 @@ def test_suspect_does_not_keep_its_queue() -> None:
 
 
 def test_suspect_that_its_queue_keeps_says_so() -> None:
-    """Who asks why is told of the pause, not of a worker that it would not get either."""
+    """`why` names the pause, not a worker that it would not get either."""
     story = Story()
     run = suspected(story)
     fleet = Fleet(2, 8, 0)

@@ -44,7 +44,7 @@ ODD = pytest.mark.parametrize(
 
 @ODD
 def test_odd_rates_are_never_early_nor_late_by_a_microsecond(rate: int, per_ms: int) -> None:
-    """7 in 3 s is one each 428571 3/7 µs. Two never lie closer; the second is no µs later."""
+    """7 in 3 s is one each 428571 3/7 µs: no two are closer, and the second is not a µs later."""
     story = rated(rate, per_ms)
     for _ in range(30):
         story.start()
@@ -74,7 +74,7 @@ def test_burst_after_a_lull_is_no_more_than_the_burst() -> None:
 
 
 def test_resumed_run_passes_when_the_bucket_is_empty() -> None:
-    """The rate counts attempts, not the waits within them; nor one that goes on after a loss."""
+    """The rate counts attempts, neither the waits within them nor resuming after a loss."""
     story = rated(1, HOUR_US // 1000)
     run = story.start()
     story.start()
@@ -201,7 +201,7 @@ def test_clock_that_jumps_gives_no_extra_starts() -> None:
 
 
 def test_least_recently_served_of_those_whose_time_has_come_goes_first() -> None:
-    """However the times lie at which their rates let them go, and who came due first."""
+    """Whatever the times at which their rates allow them to start, and whichever came due first."""
     story = Story()
     for queue in ("a", "b", "c"):
         story.limit(queue, rate=1, rate_per_ms=1000)
@@ -217,7 +217,7 @@ def test_least_recently_served_of_those_whose_time_has_come_goes_first() -> None
 
 
 def test_busy_queues_do_not_starve_one_that_came_due() -> None:
-    """Those that are always ready stand behind it, once each was served."""
+    """Queues that are always ready come after it, once each was served."""
     story = Story()
     story.limit("slow", rate=1, rate_per_ms=1000)
     for _ in range(30):
@@ -230,8 +230,8 @@ def test_busy_queues_do_not_starve_one_that_came_due() -> None:
 
 
 def test_nobody_is_woken_for_a_queue_that_may_not_go() -> None:
-    """One that was paused while it waited for its rate stands nowhere, also behind another's
-    permit that has passed unused."""
+    """A queue that was paused while it waited for its rate is in no line, even behind another
+    queue's permit that has passed unused."""
     story = Story()
     for queue, per_ms in (("a", 1000), ("b", 2000), ("c", 3000)):
         story.limit(queue, rate=1, rate_per_ms=per_ms)

@@ -86,18 +86,18 @@ def test_ready_queues_take_turns() -> None:
 
 
 def test_no_run_of_a_missing_job_blocks_those_behind_it() -> None:
-    """It is held, says so in a record, and goes on when its job is there again."""
+    """It is held, which is recorded, and continues when its job exists again."""
     story = Story()
     gone = story.start("gone")
     run = story.start("resize")
     assert story.assign(without="gone") is None
-    assert story.told() == ["run.held"]
+    assert story.recorded() == ["run.held"]
     assert story.status(gone) is Status.WAITING
     assert story.assign(without="gone") == run
     story.define("resize")
-    assert story.told() == []
+    assert story.recorded() == []
     story.define("gone")
-    assert story.told() == ["run.queued"]
+    assert story.recorded() == ["run.queued"]
     assert story.assign() == gone
 
 
