@@ -192,7 +192,7 @@ class Story:
         found: list[str] = []
         while self.state.next_ready(self.now_us, pool) is not None:
             run = self.assign(pool=pool)
-            assert run is not None, "a run was told to be ready"
+            assert run is not None, "a run was reported as ready"
             found.append(run)
         return found
 

@@ -14,7 +14,7 @@ from stackshiftd.core.state.state import Phase, Status
 
 
 def parent_and_child(story: Story) -> tuple[str, str]:
-    """A parent in w1 that called a child, in w2."""
+    """A parent in w1 that has called a child, which executes in w2."""
     parent = story.start("report", retry=ONCE)
     story.assign("w1")
     child = story.calls(parent, "child")
@@ -35,7 +35,7 @@ def test_child_and_the_record_of_its_start_are_one_append() -> None:
 
 
 def test_parent_learns_of_the_end_of_its_child_in_the_same_append() -> None:
-    """With its result, and with a word to the handler if it is in memory."""
+    """With its result, and with an effect for the handler if it is in memory."""
     story = Story()
     parent, child = parent_and_child(story)
     story.completes(child, {"pages": 3})
@@ -59,7 +59,7 @@ def test_suspended_parent_is_queued_by_the_end_of_its_child() -> None:
 
 
 def test_all_who_wait_for_a_run_learn_of_its_end() -> None:
-    """A parent and two strangers, each once."""
+    """A parent and two unrelated runs, each once."""
     story = Story()
     parent, child = parent_and_child(story)
     strangers = [story.start(), story.start()]
@@ -142,7 +142,7 @@ def test_wait_for_a_run_that_has_ended_is_over_at_once() -> None:
 
 
 def test_wait_for_a_run_that_never_was_fails() -> None:
-    """It does not wait for ever."""
+    """It does not wait forever."""
     story = Story()
     run = story.start()
     story.assign()

@@ -1,5 +1,5 @@
-"""Events: none is lost, none is consumed twice, and a time that has passed has passed
-(guarantee: events)."""
+"""Events: none is lost, none is consumed twice, and a wait that has timed out stays so (guarantee:
+events)."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_event_resumes_the_runs_that_wait_and_says_so() -> None:
         "timed_out": False,
     }
     assert story.kept() == []
-    story.answered_again()
+    story.folds_alike()
 
 
 def test_event_that_comes_before_the_wait_makes_no_difference() -> None:
@@ -95,7 +95,7 @@ def test_event_that_comes_before_the_wait_makes_no_difference() -> None:
     )
     assert got["received_at"] == rfc3339(START_US)
     assert story.kept() == []
-    story.answered_again()
+    story.folds_alike()
 
 
 def test_matching_is_by_name_and_correlation_key() -> None:
@@ -113,11 +113,11 @@ def test_matching_is_by_name_and_correlation_key() -> None:
     assert story.send("ak")["resumed"] == []
     assert story.send("b", key="k")["resumed"] == [runs[2]]
     assert story.status(runs[3]) is Status.WAITING
-    story.answered_again()
+    story.folds_alike()
 
 
 def test_event_resumes_everybody_who_waits_for_it() -> None:
-    """Suspended or in memory, in the order in which they came; two waits of one run, once each."""
+    """Suspended or in memory, in order of arrival; a run with two waits is named once."""
     story = Stored()
     first, second, third = begun(story, 3)
     story.waits(first, "go")
@@ -131,7 +131,7 @@ def test_event_resumes_everybody_who_waits_for_it() -> None:
     assert [story.got(run, "go")["payload"] for run in (first, second, third)] == [7, 7, 7]
     assert story.got(third, "again")["id"] == sent["id"]
     assert story.kept() == []
-    story.answered_again()
+    story.folds_alike()
 
 
 def test_kept_events_are_consumed_oldest_first_and_once() -> None:
@@ -144,11 +144,11 @@ def test_kept_events_are_consumed_oldest_first_and_once() -> None:
     story.state = story.via_snapshot(story.state.seq)
     assert story.waits(run, "tick")["payload"] == 2
     assert story.waits(run, "tick") is None
-    story.answered_again()
+    story.folds_alike()
 
 
 def test_wait_for_any_takes_the_first_and_leaves_the_others() -> None:
-    """Of kept ones the oldest, wherever it is kept; of those that come the one that comes."""
+    """Of kept events the oldest, whichever name it has; otherwise the first that arrives."""
     story = Stored()
     later = story.send("rejected", 2, "k")["id"]
     first = story.send("approved", 1, "k")["id"]
@@ -164,7 +164,7 @@ def test_wait_for_any_takes_the_first_and_leaves_the_others() -> None:
     assert story.got(run, "decision#3")["name"] == "rejected"
     left = story.send("approved", 4, "k")
     assert (left["resumed"], story.kept()) == ([], [left["id"]])
-    story.answered_again()
+    story.folds_alike()
 
 
 def test_event_of_a_handler_and_the_fact_that_it_sent_it_are_one_record() -> None:
@@ -181,7 +181,7 @@ def test_event_of_a_handler_and_the_fact_that_it_sent_it_are_one_record() -> Non
     story.lose(run)
     story.assign()
     assert story.steps(run)["[event.send ready]"] == sent
-    story.answered_again()
+    story.folds_alike()
 
 
 def test_event_sent_within_a_step_is_not_remembered() -> None:
@@ -227,7 +227,7 @@ def test_kept_event_expires_by_a_record_at_its_time() -> None:
     story.tick(to="1h")
     (run,) = begun(story)
     assert story.waits(run, "a") is None
-    story.answered_again()
+    story.folds_alike()
 
 
 def test_expired_event_is_consumed_by_nobody_though_its_timer_is_late() -> None:
@@ -244,11 +244,11 @@ def test_expired_event_is_consumed_by_nobody_though_its_timer_is_late() -> None:
     assert story.kept() == [other["id"]]
     assert story.tick() == 1
     assert story.kept() == []
-    story.answered_again()
+    story.folds_alike()
 
 
 def test_event_without_a_time_is_only_for_who_waits_now() -> None:
-    """ttl 0: it resumes, and is not kept."""
+    """ttl 0: it resumes the runs that wait, and is not kept."""
     story = Stored()
     run = waiting(story, "a")
     assert story.send("a", ttl="0s")["resumed"] == [run]
@@ -256,7 +256,7 @@ def test_event_without_a_time_is_only_for_who_waits_now() -> None:
     assert (sent["resumed"], sent["kept_until"]) == ([], None)
     assert story.kept() == []
     assert story.state.next_due_us() is None
-    story.answered_again()
+    story.folds_alike()
 
 
 def test_memory_holds_what_is_unexpired_and_unconsumed_and_nothing_else() -> None:
@@ -272,14 +272,14 @@ def test_memory_holds_what_is_unexpired_and_unconsumed_and_nothing_else() -> Non
     events = story.state.events
     assert (events.kept, events._at, events.bytes, events.listening) == ({}, {}, 0, {})
     assert len(story.state.expiries) == 0
-    story.answered_again()
+    story.folds_alike()
 
 
 # --- Timeouts ------------------------------------------------------------------------------
 
 
 def test_timeout_that_continues_gives_an_event_that_says_so() -> None:
-    """The first of those that were waited for, with nothing in it."""
+    """The first of the events that were waited for, without a payload."""
     story = Stored()
     run = waiting(story, ("a", "k"), "b", named="w", timeout="24h", on_timeout="continue")
     assert story.tick(to="23h") == 0
@@ -295,12 +295,12 @@ def test_timeout_that_continues_gives_an_event_that_says_so() -> None:
     }
     assert story.assign() == run
     assert story.send("a", key="k")["resumed"] == []
-    story.answered_again()
+    story.folds_alike()
 
 
 @pytest.mark.parametrize("in_memory", [False, True])
 def test_timeout_that_fails_fails_the_run_for_good(in_memory: bool) -> None:
-    """It is not retried; a handler in memory is stopped, and its slot free when it has."""
+    """It is not retried; a handler in memory is stopped, and its slot is free once it has."""
     story = Stored()
     (run,) = begun(story)
     story.waits(run, VERIFIED, timeout="24h")
@@ -320,7 +320,7 @@ def test_timeout_that_fails_fails_the_run_for_good(in_memory: bool) -> None:
         story.stops(run)
     assert not story.token(run)
     assert story.send(VERIFIED)["resumed"] == []
-    story.answered_again()
+    story.folds_alike()
 
 
 @pytest.mark.parametrize("in_memory", [False, True])
@@ -339,7 +339,7 @@ def test_timeout_that_cancels_cancels_the_run_and_what_it_called(in_memory: bool
     if in_memory:
         story.stops(run)
     assert run not in story.state.runs
-    story.answered_again()
+    story.folds_alike()
 
 
 def test_locks_pass_on_with_the_timeout_that_ends_a_run() -> None:
@@ -354,11 +354,11 @@ def test_locks_pass_on_with_the_timeout_that_ends_a_run() -> None:
         story.tick(to="1h")
         assert story.owner("k") == "c1"
         assert story.granted()["c1"]["token"] == story.fence("k")
-        story.answered_again()
+        story.folds_alike()
 
 
 def test_event_that_comes_when_the_time_has_passed_is_kept() -> None:
-    """The wait is over though its timer is late; just before, it is not."""
+    """The wait has timed out even if its timer is late; just before, it has not."""
     story = Stored()
     late = waiting(story, "a", timeout="1h", on_timeout="continue")
     story.wall_us += 3_600_000_000
@@ -371,11 +371,11 @@ def test_event_that_comes_when_the_time_has_passed_is_kept() -> None:
     assert story.send("b", 1)["resumed"] == [intime]
     story.wall_us += 1
     assert story.tick() == 0
-    story.answered_again()
+    story.folds_alike()
 
 
 def test_one_waiter_in_time_is_resumed_beside_one_too_late() -> None:
-    """The event is not kept for anybody else then."""
+    """Then the event is not kept for another run."""
     story = Stored()
     late = waiting(story, "a", timeout="1h", on_timeout="continue")
     other = waiting(story, "a", timeout="2h")
@@ -384,11 +384,11 @@ def test_one_waiter_in_time_is_resumed_beside_one_too_late() -> None:
     story.tick()
     assert story.got(late, "a")["timed_out"]
     assert story.kept() == []
-    story.answered_again()
+    story.folds_alike()
 
 
 def test_wait_without_time_takes_what_is_kept_or_is_over_at_once() -> None:
-    """timeout 0: a look."""
+    """timeout 0 only looks for a kept event."""
     story = Stored()
     (run,) = begun(story)
     assert story.waits(run, "a", timeout="0s", on_timeout="continue") is None
@@ -397,11 +397,11 @@ def test_wait_without_time_takes_what_is_kept_or_is_over_at_once() -> None:
     story.send("a", 1)
     assert story.waits(run, "a", timeout="0s", on_timeout="continue")["payload"] == 1
     assert story.tick() == 0
-    story.answered_again()
+    story.folds_alike()
 
 
 def test_run_that_waits_between_attempts_gets_its_event() -> None:
-    """One branch failed, another waited: the next attempt finds what came."""
+    """One branch failed, another waited: the next attempt finds the event that arrived."""
     story = Stored()
     (run,) = begun(story)
     story.waits(run, "a")
@@ -411,12 +411,12 @@ def test_run_that_waits_between_attempts_gets_its_event() -> None:
     story.tick(to="1s")
     story.assign()
     assert story.got(run, "a")["payload"] == 1
-    story.answered_again()
+    story.folds_alike()
 
 
 @pytest.mark.parametrize("on_timeout", ["fail", "cancel"])
 def test_timeout_ends_a_run_whatever_it_is_doing(on_timeout: str) -> None:
-    """In its backoff, ready to go, out of time and not stopped yet."""
+    """In its backoff, ready to start, or out of time and not stopped yet."""
     for begin in ("backoff", "ready", "stopping"):
         story = Stored()
         (run,) = begun(story, timeout="30m" if begin == "stopping" else None)
@@ -431,14 +431,14 @@ def test_timeout_ends_a_run_whatever_it_is_doing(on_timeout: str) -> None:
         if begin == "stopping":
             story.stops(run)
         assert not story.token(run)
-        story.answered_again()
+        story.folds_alike()
 
 
 # --- Runs that end and go on ---------------------------------------------------------------
 
 
 def test_run_that_ends_waits_for_nothing_any_more() -> None:
-    """An event that comes then is kept for others."""
+    """An event that arrives then is kept for others."""
     story = Stored()
     for end in (
         lambda run: story.cancel(run),
@@ -452,7 +452,7 @@ def test_run_that_ends_waits_for_nothing_any_more() -> None:
             story.stops(run)
         assert story.state.events.listening == {}
     assert story.send("a")["resumed"] == []
-    story.answered_again()
+    story.folds_alike()
 
 
 def test_retry_waits_again_and_gets_what_came_meanwhile() -> None:
@@ -464,7 +464,7 @@ def test_retry_waits_again_and_gets_what_came_meanwhile() -> None:
     assert story.retry(run).repeated == ["a"]
     story.assign()
     assert story.waits(run, "a")["id"] == sent["id"]
-    story.answered_again()
+    story.folds_alike()
 
 
 @pytest.mark.parametrize("on_timeout", ["fail", "cancel"])
@@ -485,7 +485,7 @@ def test_retry_waits_again_if_a_timeout_ended_the_run(on_timeout: str, in_memory
     story.assign()
     assert story.waits(run, "a", timeout="1h", on_timeout=on_timeout) is None
     assert story.send("a")["resumed"] == [run]
-    story.answered_again()
+    story.folds_alike()
 
 
 def test_retry_reuses_a_timeout_that_was_reported() -> None:
@@ -512,7 +512,7 @@ def test_retry_from_a_wait_leaves_the_consumed_event_consumed() -> None:
     assert story.waits(run, "a") is None
     story.send("b", 2, run=run)
     assert len(story.kept()) == 2, "a send that is forgotten happens again"
-    story.answered_again()
+    story.folds_alike()
 
 
 def test_fork_begins_waits_of_its_own() -> None:
@@ -527,7 +527,7 @@ def test_fork_begins_waits_of_its_own() -> None:
     assert list(story.run(fork).calls) == ["a"]
     assert story.send("b")["resumed"] == [run]
     story.assign()
-    story.answered_again()
+    story.folds_alike()
 
 
 def test_run_that_left_memory_is_rebuilt_with_all_its_events() -> None:
@@ -553,11 +553,11 @@ def test_run_that_left_memory_is_rebuilt_with_all_its_events() -> None:
     story.retry(run, from_step="any")
     assert story.kept() == kept
     assert "any" not in story.steps(run)
-    story.answered_again()
+    story.folds_alike()
 
 
 def test_event_that_fails_a_run_over_its_limit_is_not_sent() -> None:
-    """Nor is anything of the call on record but the end."""
+    """Nothing of the call is recorded except the end of the run."""
     story = Stored()
     (run,) = begun(story, limits=r.RunLimits(steps=1), retry=ONCE)
     story.send("a", run=run)
@@ -581,8 +581,7 @@ def test_event_that_fails_a_run_over_its_limit_is_not_sent() -> None:
 
 
 def test_answer_kept_in_the_journal_alone_is_read_back_as_it_was_given() -> None:
-    """Of every call there is, by handlers alike whose answer memory holds: nothing shows where it
-    was kept."""
+    """For every kind of call, handlers see no difference to an answer that memory holds."""
     story, long = Stored(), "x" * 200
     first = waiting(story, ("größe", "ключ"))
     story.send("größe", {"ключ": long}, "ключ", once="k")
@@ -647,7 +646,7 @@ class Compared(str):
 
 
 def test_event_that_expires_is_not_looked_for_among_the_others() -> None:
-    """Those that are to be kept longer came before it, a great many of them at the same address."""
+    """Very many events that are kept longer arrived before it, at the same address."""
     events = Events()
     ids = [Compared(f"evt_{at}") for at in range(1000)]
     for at, event in enumerate(ids):

@@ -21,7 +21,7 @@ def of(run: str, token: int, name: str) -> c.Command:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("after", ["lost", "resumed", "suspended", "failed", "completed"])
 def test_command_under_an_old_token_changes_nothing(name: str, after: str) -> None:
-    """Whatever a worker says of an execution that is over: no record, no effect."""
+    """Whatever a worker sends for an execution that is over: no record, no effect."""
     story = Story()
     run = story.start()
     story.assign()
@@ -63,7 +63,7 @@ def test_cancelled_handler_can_only_stop(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_handler_past_its_time_can_only_stop(name: str) -> None:
-    """What it says after its timeout was recorded does not undo that."""
+    """Whatever it sends after its timeout was recorded does not undo that."""
     story = Story()
     run = story.start(timeout="1s")
     story.assign()
@@ -108,7 +108,7 @@ def test_new_daemon_takes_back_all_that_executed() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_token_of_nothing_is_no_token(name: str) -> None:
-    """A run that does not execute has the token 0; who speaks under it is not believed."""
+    """A run that does not execute has the token 0; a command under it is ignored."""
     story = Story()
     run = story.start()
     assert story.do(of(run, 0, name)).records == ()

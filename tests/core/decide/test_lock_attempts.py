@@ -24,7 +24,7 @@ def phase(story: Stored, run: str, step: str = "[lock k]") -> Phase | None:
 
 
 def test_next_attempt_acquires_again_a_lock_whose_block_raised() -> None:
-    """What a lock protected is entered again; blocks that were left in good order are not."""
+    """Blocks of lost locks are entered again; blocks that were left in good order are not."""
     story = Stored()
     (run,) = begun(story)
     story.takes(run, "left")
@@ -38,7 +38,7 @@ def test_next_attempt_acquires_again_a_lock_whose_block_raised() -> None:
     story.assign()
     assert list(story.run(run).calls) == ["[lock left]", "a"]
     assert story.takes(run, "k") is not None
-    story.answered_again()
+    story.folds_alike()
 
 
 def test_next_attempt_acquires_again_a_lock_that_expired_before_it_began() -> None:
@@ -55,7 +55,7 @@ def test_next_attempt_acquires_again_a_lock_that_expired_before_it_began() -> No
     assert story.recorded() == ["attempt.started"]
     assert phase(story, run) is None
     assert story.takes(run, "k") is not None
-    story.answered_again()
+    story.folds_alike()
 
 
 def test_resumed_attempt_knows_that_its_lock_ran_out() -> None:
@@ -86,7 +86,7 @@ def test_retry_of_an_ended_run_acquires_its_locks_again() -> None:
     assert story.retry(first).reused == ["[lock left]"]
     assert story.retry(second).repeated == ["[lock mine]", "[lock k]"]
     assert story.state.locks == {}
-    story.answered_again()
+    story.folds_alike()
 
 
 def test_retry_from_a_step_within_a_block_takes_the_lock_of_the_block() -> None:
@@ -108,11 +108,11 @@ def test_retry_from_a_step_within_a_block_takes_the_lock_of_the_block() -> None:
     assert sent.reused == ["before"]
     story.retry(run, from_step="b")
     assert list(story.run(run).calls) == ["before", "a"]
-    story.answered_again()
+    story.folds_alike()
 
 
 def test_retry_reuses_a_refusal_that_was_caught() -> None:
-    """The wait that was over took a branch; what is recorded after it belongs to that branch."""
+    """The handler took a branch because of it; what is recorded after it belongs to that branch."""
     story = Stored()
     first, second, third = begun(story, 3, retry=ONCE)
     story.takes(first, "k")
@@ -124,7 +124,7 @@ def test_retry_reuses_a_refusal_that_was_caught() -> None:
         story.step_done(run, "otherwise")
         story.fails(run)
         assert story.retry(run).reused == ["[lock k]", "otherwise"]
-    story.answered_again()
+    story.folds_alike()
 
 
 def test_retry_repeats_the_refused_call_that_ended_the_run() -> None:
@@ -155,11 +155,11 @@ def test_run_retried_while_its_handler_executes_releases_its_locks_first() -> No
     assert story.run(first).locks == ()
     story.assign()
     assert story.takes(first, "k") is None
-    story.answered_again()
+    story.folds_alike()
 
 
 def test_fork_holds_nothing_of_its_source() -> None:
-    """Not what the source holds, nor its place in a line."""
+    """Neither the source's locks nor its place in a line."""
     story = Stored()
     first, second = begun(story, 2)
     story.takes(first, "k")
@@ -168,7 +168,7 @@ def test_fork_holds_nothing_of_its_source() -> None:
         fork = story.fork(source).run
         assert (story.run(fork).locks, story.run(fork).calls) == ((), {})
     assert (story.owner("k"), story.line("k")) == (first, [second])
-    story.answered_again()
+    story.folds_alike()
 
 
 def test_run_that_left_memory_is_rebuilt_with_all_its_locks() -> None:
@@ -194,4 +194,4 @@ def test_run_that_left_memory_is_rebuilt_with_all_its_locks() -> None:
     assert sent.reused == ["[lock a]", "[lock.extend a]", "[lock busy]", "[lock busy]#2"]
     story.retry(run, from_step="[lock c]")
     assert story.run(run).locks == ()
-    story.answered_again()
+    story.folds_alike()

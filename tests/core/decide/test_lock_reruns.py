@@ -42,7 +42,7 @@ def same_from_the_journal(story: Story) -> None:
 
 
 def test_retry_from_within_a_block_acquires_its_lock_again() -> None:
-    """What happens again there must not happen without it."""
+    """What is repeated there must not run without the lock."""
     story = Story()
     run = begin(story)
     story.fails(run)
@@ -51,7 +51,7 @@ def test_retry_from_within_a_block_acquires_its_lock_again() -> None:
 
 
 def test_retry_from_behind_a_block_does_not_take_its_lock_again() -> None:
-    """The block is answered from the record; another may have the lock by now."""
+    """The block is answered from the record; another run may hold the lock by now."""
     story = Story()
     run = begin(story)
     story.fails(run)
@@ -61,7 +61,7 @@ def test_retry_from_behind_a_block_does_not_take_its_lock_again() -> None:
 
 
 def test_replaced_result_within_a_block_acquires_its_lock_again() -> None:
-    """The code may go another way from there, and makes calls that are not on record."""
+    """The code may take another path from there, and make calls that are not recorded."""
     story = Story()
     run = begin(story)
     story.fails(run)
@@ -71,8 +71,8 @@ def test_replaced_result_within_a_block_acquires_its_lock_again() -> None:
 
 
 def test_failure_of_a_step_in_a_block_that_was_left_acquires_its_lock_again() -> None:
-    """A handler may catch it within the block and raise it again behind it: the next attempt runs
-    the step again."""
+    """A handler may catch the failure in the block and raise it again after it: the next attempt
+    runs the step again."""
     story = Story()
     run = story.start()
     story.assign()

@@ -1,4 +1,4 @@
-"""What is said of a queue, by whom, and what of it is in force; pausing."""
+"""The terms of a queue, who sets them, and which are in force; pausing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def origins(story: Story) -> dict[str, str]:
 
 
 def test_a_person_outranks_the_file_and_the_file_the_code() -> None:
-    """Term by term: who says nothing of one leaves it to the next."""
+    """Term by term: a layer that does not set a term leaves it to the next."""
     story = Story()
     story.declare("code", media=QueueTerms(concurrency=1, key_concurrency=1, rate_burst=7))
     story.declare("file", media=QueueTerms(concurrency=2, rate=5, rate_per_ms=1000))
@@ -29,7 +29,7 @@ def test_a_person_outranks_the_file_and_the_file_the_code() -> None:
 
 
 def test_reset_leaves_what_file_and_code_say() -> None:
-    """But what is paused stays so: who takes a limit back does not start anything."""
+    """But a paused queue stays paused: removing limits starts nothing."""
     story = Story()
     story.declare("file", media=QueueTerms(concurrency=2))
     story.limit(concurrency=9, rate=1, rate_per_ms=1000)
@@ -48,7 +48,7 @@ def test_reset_can_set_at_once() -> None:
 
 
 def test_nought_lifts_a_bound_that_another_set() -> None:
-    """And is somebody's word, not none: `show` names who said it."""
+    """And it is a term of its own: `show` names the layer that set it."""
     story = Story()
     story.declare(
         "file", media=QueueTerms(concurrency=1, key_concurrency=1, rate=1, rate_per_ms=1000)
@@ -61,7 +61,7 @@ def test_nought_lifts_a_bound_that_another_set() -> None:
 
 
 def test_period_of_a_rate_is_of_who_said_the_rate() -> None:
-    """A person's 5 a minute is not made 5 a second by a file that says 9 a second."""
+    """A person's 5 a minute does not become 5 a second through a file that says 9 a second."""
     story = Story()
     story.limit(rate=5, rate_per_ms=60_000)
     story.declare("file", media=QueueTerms(rate=9, rate_per_ms=1000))
@@ -71,7 +71,7 @@ def test_period_of_a_rate_is_of_who_said_the_rate() -> None:
 
 
 def test_definition_that_disappears_is_withdrawn() -> None:
-    """What the file does not say any more does not hold any more; a person's word does."""
+    """A term that is no longer in the file is no longer in force; a person's term is."""
     story = Story()
     story.declare(
         "file", media=QueueTerms(concurrency=1, paused=True), office=QueueTerms(concurrency=1)
@@ -83,7 +83,7 @@ def test_definition_that_disappears_is_withdrawn() -> None:
 
 
 def test_definition_that_has_not_changed_is_no_record() -> None:
-    """A daemon that starts a hundred times does not say a hundred times what is known."""
+    """A daemon that starts a hundred times does not record the same terms a hundred times."""
     story = Story()
     story.declare("file", media=QueueTerms(concurrency=1), office=QueueTerms())
     assert story.recorded() == ["queue.changed", "queue.changed"]

@@ -26,7 +26,7 @@ def failed(story: Story, *, payload: object = None) -> str:
 
 
 def cancelled(story: Story) -> str:
-    """The same, cancelled: it has left memory."""
+    """The same run, cancelled: it has left memory."""
     run = story.start("resize")
     story.assign()
     for step in ("a", "b", "c"):
@@ -77,7 +77,7 @@ def test_order_of_a_step_is_when_it_was_last_recorded() -> None:
 
 @both
 def test_replaced_step_has_the_result_that_was_given(begin: Begin) -> None:
-    """It is neither reused nor repeated."""
+    """It counts neither as reused nor as repeated."""
     story = Story()
     run = begin(story)
     sent = story.retry(run, from_step="b", replaced={"b": {"by": "hand"}, "d": 4})
@@ -86,7 +86,7 @@ def test_replaced_step_has_the_result_that_was_given(begin: Begin) -> None:
 
 
 def test_only_the_result_of_a_step_can_be_replaced() -> None:
-    """A sleep, a wait or a read would not find its record again; nothing is changed."""
+    """A sleep, a wait or a read would not recognize its record; nothing is changed."""
     story = Story()
     run = story.start(retry=ONCE)
     story.assign()
@@ -159,7 +159,7 @@ def test_wait_for_a_child_that_was_cancelled_with_its_parent_begins_again() -> N
 
 
 def test_completed_run_is_retried_only_with_something_to_repeat() -> None:
-    """Else it is a mistake, and says what to write."""
+    """Otherwise it is refused, with a hint that says what to write."""
     story = Story()
     run = story.start()
     story.assign()
@@ -172,7 +172,7 @@ def test_completed_run_is_retried_only_with_something_to_repeat() -> None:
 
 
 def test_unfinished_run_cannot_be_retried() -> None:
-    """Nor can one that never was, nor from a step that is not recorded."""
+    """Nor one that never existed, nor from a step that is not recorded."""
     story = Story()
     dead = failed(story)
     run = story.start()
@@ -202,7 +202,7 @@ def test_run_that_left_memory_twice_keeps_what_its_second_life_recorded() -> Non
 
 
 def test_records_of_a_run_grow_with_what_happened_not_with_how_often_it_was_retried() -> None:
-    """A retry carries each earlier record once, however many retries it went through."""
+    """A retry contains each earlier record once, however many retries there were."""
     story = Story()
     run = cancelled(story)
     sizes = []
@@ -254,7 +254,7 @@ def test_fork_is_a_new_run_with_the_steps_of_another(begin: Begin) -> None:
 
 
 def test_fork_with_another_payload_keeps_the_steps() -> None:
-    """What changes is what was asked to change."""
+    """Only what was asked to change changes."""
     story = Story()
     source = failed(story, payload={"n": 1})
     assert story.run(story.fork(source).run).payload == b'{"n":1}'
@@ -278,7 +278,7 @@ def test_fork_of_a_run_under_way_begins_its_own_waits() -> None:
 
 
 def test_fork_of_a_fork_carries_what_both_recorded() -> None:
-    """Through snapshots too."""
+    """Also through snapshots."""
     story = Story()
     first = story.fork(failed(story)).run
     story.assign()
@@ -293,7 +293,7 @@ def test_fork_of_a_fork_carries_what_both_recorded() -> None:
 
 
 def test_only_a_finished_run_whose_handler_has_stopped_can_be_removed() -> None:
-    """What still executes is still there."""
+    """What still executes stays."""
     story = Story()
     run = story.start()
     story.assign()

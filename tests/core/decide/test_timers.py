@@ -34,7 +34,7 @@ def test_scheduled_run_starts_once_and_never_early() -> None:
 
 
 def test_tick_before_its_time_does_nothing() -> None:
-    """Whoever asks: the core looks at the time itself, to the microsecond."""
+    """Whoever asks: the core checks the time itself, to the microsecond."""
     story = Story()
     run = story.start(delay="1s")
     story.wall_us += 1_000_000 - 1
@@ -45,7 +45,7 @@ def test_tick_before_its_time_does_nothing() -> None:
 
 
 def test_time_that_has_passed_is_due_at_once() -> None:
-    """A run that is scheduled for now, or for a time gone by, is queued as it is created."""
+    """A run that is scheduled for now, or for a time in the past, is queued when it is created."""
     story = Story()
     story.do(c.StartRun("run_1", "resize", "media", b"{}", due_us=story.now_us))
     story.do(c.StartRun("run_2", "resize", "media", b"{}", due_us=START_US - 5))
@@ -94,7 +94,7 @@ def test_first_of_several_waits_resumes_the_run() -> None:
 
 
 def test_wait_that_ends_while_the_handler_leaves_is_not_missed() -> None:
-    """Suspended and queued again in one append: nobody would wake it later."""
+    """Suspended and queued again in one append: nothing would wake it later."""
     story = Story()
     run = running(story)
     story.sleeps(run, "nap", "1s")
@@ -130,7 +130,7 @@ def test_clock_that_jumps_back_fires_nothing_twice() -> None:
 
 
 def test_clock_that_jumps_ahead_fires_each_timer_once() -> None:
-    """All that is overdue fires in the order in which it was due."""
+    """Everything that is overdue fires in the order in which it was due."""
     story = Story()
     second = story.start(delay="2h")
     first = story.start(delay="1h")
@@ -216,7 +216,7 @@ def test_last_attempt_that_runs_too_long_fails_the_run() -> None:
 
 
 def test_timeout_counts_running_time_and_no_waits() -> None:
-    """6 s of work, an hour of sleep and 4 s of work make 10 s."""
+    """6 s of work, an hour of sleep and 4 s of work count as 10 s."""
     story = Story()
     run = running(story, timeout="10s")
     story.tick(to="6s")

@@ -1,4 +1,4 @@
-"""Runs under which workers die: put back, suspected, tried alone, and at last failed."""
+"""Runs under which workers die: queued again, suspected, tried alone, and finally failed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def dies(story: Story, run: str, times: int) -> None:
 
 
 def test_worker_that_dies_fails_nothing_by_itself() -> None:
-    """The run goes again, as the same attempt, from what it has recorded."""
+    """The run resumes, as the same attempt, from what it has recorded."""
     story = Story()
     run = story.start(retry=ONCE)
     story.assign()
@@ -31,7 +31,7 @@ def test_worker_that_dies_fails_nothing_by_itself() -> None:
 
 
 def test_run_that_killed_three_workers_is_tried_alone() -> None:
-    """It is ready, and no slot beside other runs is given to it."""
+    """It is ready, but gets no slot beside other runs."""
     story = Story()
     run = story.start()
     dies(story, run, 3)
@@ -59,7 +59,7 @@ def test_run_that_kills_a_worker_of_its_own_is_poisonous() -> None:
 
 
 def test_suspect_that_records_something_is_none_any_more() -> None:
-    """Deaths count in a row, and only without anything new between them."""
+    """Deaths count in a row, and only with nothing new recorded between them."""
     story = Story()
     run = story.start()
     dies(story, run, 3)
@@ -89,7 +89,7 @@ def test_deaths_that_we_caused_do_not_count() -> None:
 
 
 def test_handler_that_ends_its_attempt_or_waits_clears_the_suspicion() -> None:
-    """It came to an end without taking its worker along."""
+    """It came that far without its worker dying."""
     story = Story()
     run = story.start()
     dies(story, run, 2)
@@ -99,7 +99,7 @@ def test_handler_that_ends_its_attempt_or_waits_clears_the_suspicion() -> None:
 
 
 def test_suspect_can_be_cancelled_and_held() -> None:
-    """It is in no other queue than the one it is in, and leaves that one too."""
+    """It is in no queue but the one for suspects, and leaves that one too."""
     story = Story()
     run = story.start()
     dies(story, run, 3)
@@ -123,7 +123,7 @@ def test_suspicion_survives_a_restart() -> None:
 
 
 def test_poisonous_child_fails_its_parents_wait() -> None:
-    """Who waits for it learns of it in the same append."""
+    """The waiting parent learns of it in the same append."""
     story = Story()
     parent = story.start()
     story.assign("w0")

@@ -126,7 +126,7 @@ WAYS.append((running, suspended, (S.RUNNING, "attempt.suspended")))
 def test_statuses_move_as_the_table_says(
     begin: Begin, act: Act, move: tuple[Status, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each row of the table is gone through by some command, and leads to the status it names."""
+    """Each row of the table is used by some command, and leads to the status it names."""
     seen: list[tuple[Status, str, Status]] = []
     original = transitions.move
 
@@ -174,7 +174,7 @@ STATES: list[Begin] = [queued, scheduled, running, waiting, retrying, failed]
 @pytest.mark.parametrize("begin", STATES)
 @pytest.mark.parametrize("record", RECORDS, ids=kind)
 def test_no_record_moves_a_status_outside_the_table(begin: Begin, record: r.AnyRecord) -> None:
-    """A record that the table does not allow is refused loudly: that journal is not ours."""
+    """A record that the table does not allow fails an assertion: that journal is not ours."""
     story = Story()
     run = story.run(begin(story))
     status = run.status
@@ -199,7 +199,7 @@ def test_sequence_numbers_have_no_gap_and_time_never_runs_back() -> None:
 
 
 def test_completed_run_leaves_memory_and_failed_one_stays_in_dead_letter() -> None:
-    """Only what somebody must still look at is held."""
+    """Only runs that a person must still look at are kept."""
     story = Story()
     done = completed(story)
     dead = story.start(retry=ONCE)

@@ -236,7 +236,7 @@ class Stored(Story):
 
     # --- The same, replayed ------------------------------------------------------------------
 
-    def answered_again(self) -> None:
+    def folds_alike(self) -> None:
         """Replayed from all records, and from a snapshot at every append, the state is the same."""
         live = state_hash(self.state)
         assert state_hash(self.replayed()) == live

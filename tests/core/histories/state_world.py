@@ -363,10 +363,10 @@ class World(Story):
                 self.check_all_is_over()
                 return fired
             before = self.state.seq
-            told = self.submit(c.Tick(RETENTION_MS), self._ticked)
-            assert isinstance(told, Decision)
+            outcome = self.submit(c.Tick(RETENTION_MS), self._ticked)
+            assert isinstance(outcome, Decision)
             assert self.state.seq > before, "a timer that is due and does nothing fires for ever"
-            self.let_go(told, None, 0)
+            self.let_go(outcome, None, 0)
         return most
 
     def _ticked(self) -> None:

@@ -148,7 +148,7 @@ def past_the_oldest_of_the_queue(engine: Engine) -> Callable[[], None]:
 
 
 def by_a_queue_that_comes_and_goes(engine: Engine) -> Callable[[], None]:
-    """While no slot is free, another queue has the head of the line."""
+    """While no slot is free, another queue is at the head of the line."""
     engine.start(queue="before")
     return lambda: come_and_go(engine, queue="media")
 
@@ -166,7 +166,7 @@ def by_a_queue_that_is_paused_and_resumed(engine: Engine) -> Callable[[], None]:
 
 
 def by_a_throttled_queue_whose_rate_is_changed(engine: Engine) -> Callable[[], None]:
-    """While another waits for a rate that lets it go sooner."""
+    """While another queue waits for a rate that allows its run sooner."""
     for queue, per_ms in (("before", 60_000), ("media", 3_600_000)):
         engine.do(c.ChangeQueue(queue, r.QueueTerms(rate=1, rate_per_ms=per_ms)))
         for _ in range(2):
