@@ -77,9 +77,11 @@ class Batch:
         return self.process.wait(60)
 
     def said(self) -> str:
+        """Everything that the command wrote to standard error."""
         return self._said.read_text()
 
     def close(self) -> None:
+        """Kill the command."""
         self.process.kill()
         self.process.wait()
         assert self.process.stdin is not None
@@ -121,6 +123,7 @@ def created(project: Project) -> Counter[int]:
 
 
 def ids_by_line(project: Project) -> dict[int, str]:
+    """Line number → the run that was created for it."""
     return {
         record["payload"]: record["run"]
         for record in project.journal()

@@ -47,10 +47,12 @@ def naps(ctx):
 
 
 def full(call: str, data: bytes) -> int | None:
+    """Let every write fail as on a full disk."""
     return ENOSPC if call == "pwrite" else None
 
 
 def works(call: str, data: bytes) -> int | None:
+    """Let every call succeed."""
     return None
 
 

@@ -57,6 +57,7 @@ def row(number: int, finished_seq: int, status: str = "completed") -> RunRow:
 
 
 def forget_index(project: Project) -> None:
+    """Delete the index and its companion files."""
     for suffix in ("", "-wal", "-shm"):
         (project.data_dir / f"history.db{suffix}").unlink(missing_ok=True)
 

@@ -99,6 +99,7 @@ class Starter(threading.Thread):
         self.keyed: list[tuple[str, str]] = []
 
     def run(self) -> None:
+        """Start runs until the daemon is gone, and note the acknowledged ones."""
         with suppress(StackshiftError, TimeoutError), Connection.open(self._data_dir) as daemon:
             for number in range(10):
                 job = "starts" if number % 3 == 0 else "short"

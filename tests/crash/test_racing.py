@@ -56,6 +56,7 @@ def counted(project: Project) -> int:
 
 
 def reached(project: Project, mark: int) -> bool:
+    """Has the counter reached `mark`?"""
     return counted(project) >= mark
 
 
