@@ -280,7 +280,7 @@ End = Callable[[Stored, str], object]
         lambda story, run: story.lose(run),
         lambda story, run: story.completes(run),
         lambda story, run: story.fails(run),
-        lambda story, run: story.claim(),
+        lambda story, _run: story.claim(),
     ],
     ids=["its worker dies", "it returns", "it raises", "the daemon goes"],
 )

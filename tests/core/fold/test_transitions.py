@@ -90,11 +90,11 @@ Begin = Callable[[Story], str]
 Act = Callable[[Story, str], object]
 
 WAYS: list[tuple[Begin, Act, tuple[Status, str]]] = [
-    (scheduled, lambda s, run: s.tick(to="1h"), (S.SCHEDULED, "run.queued")),
+    (scheduled, lambda s, _run: s.tick(to="1h"), (S.SCHEDULED, "run.queued")),
     (scheduled, lambda s, run: s.cancel(run), (S.SCHEDULED, "run.cancelled")),
-    (queued, lambda s, run: s.assign(), (S.QUEUED, "attempt.started")),
-    (lost, lambda s, run: s.assign(), (S.QUEUED, "attempt.resumed")),
-    (queued, lambda s, run: s.assign(without="resize"), (S.QUEUED, "run.held")),
+    (queued, lambda s, _run: s.assign(), (S.QUEUED, "attempt.started")),
+    (lost, lambda s, _run: s.assign(), (S.QUEUED, "attempt.resumed")),
+    (queued, lambda s, _run: s.assign(without="resize"), (S.QUEUED, "run.held")),
     (queued, lambda s, run: s.cancel(run), (S.QUEUED, "run.cancelled")),
     (dying, lambda s, run: s.lose(run), (S.QUEUED, "run.failed")),
     (running, lambda s, run: s.sleeps(run, "nap", "1h"), (S.RUNNING, "wait.started")),
@@ -102,9 +102,9 @@ WAYS: list[tuple[Begin, Act, tuple[Status, str]]] = [
     (running, lambda s, run: s.fails(run), (S.RUNNING, "attempt.failed")),
     (running, lambda s, run: s.completes(run), (S.RUNNING, "run.completed")),
     (running, lambda s, run: s.cancel(run), (S.RUNNING, "run.cancelled")),
-    (waiting, lambda s, run: s.tick(to="1h"), (S.WAITING, "run.queued")),
+    (waiting, lambda s, _run: s.tick(to="1h"), (S.WAITING, "run.queued")),
     (waiting, lambda s, run: s.cancel(run), (S.WAITING, "run.cancelled")),
-    (retrying, lambda s, run: s.tick(to="1h"), (S.RETRYING, "run.queued")),
+    (retrying, lambda s, _run: s.tick(to="1h"), (S.RETRYING, "run.queued")),
     (running, lambda s, run: s.fails(run, retryable=False), (S.RETRYING, "run.failed")),
     (retrying, lambda s, run: s.cancel(run), (S.RETRYING, "run.cancelled")),
     (failed, lambda s, run: s.retry(run), (S.FAILED, "run.retried")),

@@ -32,7 +32,7 @@ def audit(state: State) -> None:
             for child in runs
             if child.parent == run.id and child.cancel_with_parent and not child.finished
         ), f"{run.id} is the parent of {run.children}"
-        _audit_run(state, run)
+        _audit_run(run)
     for schedule in state.schedules.values():
         assert schedule.lives or schedule.next_us == schedule.held_us == 0, schedule
         decided_us = max(schedule.held_us, schedule.last_us)
@@ -139,7 +139,7 @@ def _timers(run: Run) -> list[Timer]:
     return found
 
 
-def _audit_run(state: State, run: Run) -> None:
+def _audit_run(run: Run) -> None:
     assert not (run.token and run.status in (Status.SCHEDULED, Status.WAITING))
     assert run.status is not Status.RUNNING or run.token
     assert run.attempts_used >= 0

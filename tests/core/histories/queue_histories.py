@@ -244,18 +244,18 @@ class History:
             if pick % 3 == 0:
                 self.limit(pick, more)
 
-    def restart(self, pick: int, more: int) -> None:
+    def restart(self, pick: int, _more: int) -> None:
         """The daemon restarts."""
         self.append(r.JournalOpened(self.state.seq + 1, pick, "0.1.0"))
         self.do(c.Claimed())
         self.do(c.DefineQueues("file", self.file))
 
-    def cancel(self, pick: int, more: int) -> None:
+    def cancel(self, pick: int, _more: int) -> None:
         """A person cancels a run."""
         if self.state.runs:
             self.do(c.CancelRun(list(self.state.runs)[pick % len(self.state.runs)]))
 
-    def retry(self, pick: int, more: int) -> None:
+    def retry(self, pick: int, _more: int) -> None:
         """A person retries a failed run."""
         if failed := self.runs(Status.FAILED):
             self.do(c.RetryRun(failed[pick % len(failed)].id))
@@ -272,13 +272,13 @@ class History:
                 self.fill()
         self.wall_us = max(self.wall_us, end_us)
 
-    def permit(self, pick: int, more: int) -> None:
+    def permit(self, pick: int, _more: int) -> None:
         """To the microsecond at which a rate lets a run go, or just before, or after."""
         permit_us = self.state.next_permit_us(self.now_us)
         if permit_us is not None:
             self.wall_us = permit_us + pick % 3 - 1
 
-    def jump(self, pick: int, more: int) -> None:
+    def jump(self, pick: int, _more: int) -> None:
         """The wall clock jumps."""
         self.wall_us += (-86_400, -60, -1, 1, 60, 7200)[pick % 6] * 1_000_000
 
@@ -324,7 +324,7 @@ class History:
         self.missing = frozenset(JOBS[pick % 2 : pick % 2 + 1]) if more % 2 else frozenset()
         self.do(c.DefineJobs({job: "code" for job in JOBS if job not in self.missing}))
 
-    def snapshot(self, pick: int, more: int) -> None:
+    def snapshot(self, _pick: int, _more: int) -> None:
         """The daemon continues from a snapshot."""
         entries = sorted((e for found in self.kept.values() for e in found), key=lambda e: e.seq)
         lines = list(dump(self.state, [(entry.seq, entry) for entry in entries]))

@@ -241,7 +241,7 @@ class World(Story):
         elif execution.parks and chance.random() < 0.7:
             pending = list(execution.parked.values())
             self.executions.pop(run, None)
-            self._say(execution, c.Suspend(run, execution.played.token, pending))
+            self._say(c.Suspend(run, execution.played.token, pending))
 
     def _go_on(self, execution: Execution, at: int, answer: Any) -> None:
         played = execution.played
@@ -313,8 +313,8 @@ class World(Story):
         assert (outcome.records, outcome.effects) == ((), ()), f"{command} of a lost execution"
         assert state_hash(self.state) == before
 
-    def _say(self, execution: Execution, command: c.Command) -> None:
-        """Something of the run's own, that has no answer."""
+    def _say(self, command: c.Command) -> None:
+        """Submit a command of a run that has no answer."""
         outcome = self.submit(command)
         assert isinstance(outcome, Decision)
         self.let_go(outcome, None, 0)
@@ -331,12 +331,12 @@ class World(Story):
                 failed.retryable,
                 step=failed.step or None,
             )
-        self._say(execution, command)
+        self._say(command)
 
     def stop(self, execution: Execution) -> None:
         """A handler that was asked to stop has stopped."""
         self.executions.pop(execution.played.run, None)
-        self._say(execution, c.ConfirmStop(execution.played.run, execution.played.token))
+        self._say(c.ConfirmStop(execution.played.run, execution.played.token))
 
     def kill(self, execution: Execution, *, ours: bool, lives_on: bool) -> None:
         """The worker is gone, or is taken to be."""
@@ -344,7 +344,7 @@ class World(Story):
         self.executions.pop(played.run, None)
         if lives_on:
             self.passes.append(execution)
-        self._say(execution, c.LoseExecution(played.run, played.token, "gone", ours))
+        self._say(c.LoseExecution(played.run, played.token, "gone", ours))
 
     def haunt(self, chance: random.Random) -> None:
         """A handler that nobody waits for says something."""
