@@ -129,7 +129,7 @@ def release(pass_: Pass, held: LockBlock, *, raised: bool) -> Steps:
         _set_phase(pass_, held.step, phase)
     if phase == "gone" and not raised:
         raise LockLost(
-            f"the lock {held.key!r} ran out"
+            f"the lock {held.key!r} expired"
             + (f" at {rfc3339(held.due_us)}" if held.due_us else "")
             + ", before the end of its block",
             hint="give it a longer ttl, or extend it: lock.extend(...)",

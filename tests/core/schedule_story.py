@@ -1,7 +1,7 @@
 """Stories with schedules: `story.schedule("nightly", "0 9 * * *")`, `story.goes_on("1d")`.
 
-Fires ticks as the daemon does: it looks whenever something happened, and at the time that is due
-next; a daemon that is down looks at nothing.
+Ticks are fired as in the daemon, which looks after everything that happens and at the time of the
+next tick; a daemon that is down does not look.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class ScheduledStory(Story):
         overlap: str = "skip",
         payload: Any = None,
     ) -> Schedule:
-        """The code of `job` gets this schedule, and the daemon learns of it."""
+        """Give the code of `job` this schedule, and let the daemon learn of it."""
         body = Raw(dumps({} if payload is None else payload))
         self.code[job] = c.ScheduleTerms(expression, timezone, catch_up, overlap, body)
         self.jobs.setdefault(job, "code-1")
@@ -54,7 +54,7 @@ class ScheduledStory(Story):
         return self.state.schedules[job]
 
     def learn(self, *, complete: bool = True, without: str = "") -> None:
-        """Workers greet; the module of `without` does not import, if one is named."""
+        """Workers greet; the module of the job `without` does not import."""
         found = {job: terms for job, terms in self.code.items() if job != without}
         jobs = frozenset(job for job in self.jobs if job != without)
         self.do(c.DefineSchedules(found, jobs, complete and not without))
@@ -62,7 +62,8 @@ class ScheduledStory(Story):
     # --- Time ------------------------------------------------------------------------------
 
     def look(self, *, without: str = "") -> list[str]:
-        """Decide all that is due now, as the daemon does; the runs that it started."""
+        """Decide everything that is due now, as the daemon does; returns the runs that it
+        started."""
         started: list[str] = []
         for job in list(self.state.schedules):
             while job != without and ready(self.state, self.state.schedules[job], self.now_us):
@@ -72,7 +73,7 @@ class ScheduledStory(Story):
         return started
 
     def fire(self, job: str) -> list[str]:
-        """Ask for the tick of `job`, due or not; the run that it started."""
+        """Fire the tick of `job`, due or not; returns the run that it started, if any."""
         payload = self.state.schedules[job].payload
         run = self.new_id()
         start = c.StartRun(
@@ -89,7 +90,7 @@ class ScheduledStory(Story):
         return [run] if any(isinstance(x, r.RunCreated) for x in self.decision.records) else []
 
     def goes_on(self, duration: str) -> list[str]:
-        """Time passes, the daemon is up; the runs that were started."""
+        """Let time pass while the daemon is up; returns the runs that were started."""
         end_us = self.wall_us + milliseconds(duration) * 1000
         started = self.look()
         while True:
@@ -103,7 +104,8 @@ class ScheduledStory(Story):
         return started
 
     def is_down(self, duration: str) -> None:
-        """Time passes, the daemon is down; then it claims its journal and its workers greet."""
+        """Let time pass while the daemon is down; then it claims its journal and its workers
+        greet."""
         self.wall_us += milliseconds(duration) * 1000
         self.claim()
         self.learn()
@@ -118,10 +120,11 @@ class ScheduledStory(Story):
     # --- A person --------------------------------------------------------------------------
 
     def pause(self, job: str) -> bool:
-        """Pause; did it change anything?"""
+        """Pause a schedule; returns whether that changed anything."""
         return self._switch(c.PauseSchedule(job))
 
     def resume(self, job: str) -> bool:
+        """Resume a schedule; returns whether that changed anything."""
         return self._switch(c.ResumeSchedule(job))
 
     def _switch(self, command: c.Command) -> bool:
@@ -136,11 +139,12 @@ class ScheduledStory(Story):
         return [_minute(fired.tick) for fired in self.fired(job) if fired.started]
 
     def fired(self, job: str) -> list[r.ScheduleFired]:
-        """All that became of ticks, in order."""
+        """The decisions about ticks of `job`, in order."""
         found = (entry.record for entry in self.entries)
         return [x for x in found if isinstance(x, r.ScheduleFired) and x.job == job]
 
     def created(self, run: str) -> r.RunCreated:
+        """The `run.created` of a run."""
         record = self.entries_of(run)[0].record
         assert isinstance(record, r.RunCreated)
         return record

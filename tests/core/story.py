@@ -1,8 +1,8 @@
-"""Stories of the core, told by verbs: `run = story.start("resize"); story.assign("w1")`.
+"""Stories of the core, as verbs: `run = story.start("resize"); story.assign("w1")`.
 
 A `Story` is the engine without a daemon: it decides, folds and keeps the entries, with a clock that
-moves only when it is told to. After each record the indexes of the state are compared with what the
-runs say (`core.audit`), so that every test that tells a story tests them too.
+moves only when a test moves it. After each record the indexes of the state are compared with the
+runs (`core.histories.audit`), so that every test with a story tests them too.
 """
 
 from __future__ import annotations
@@ -35,10 +35,12 @@ ENDS: Final = (r.RunCompleted, r.RunFailed, r.RunCancelled)
 
 
 def error(message: str = "boom", type: str = "ValueError") -> r.Error:
+    """A failure with this message and type."""
     return r.Error(type, message)
 
 
 def raw(value: Any) -> Raw:
+    """`value` as JSON."""
     return Raw(dumps(value))
 
 
@@ -65,7 +67,7 @@ class Story:
         return max(self.wall_us, self.state.now_us)
 
     def do(self, command: c.Command) -> Decision:
-        """Decide `command`, fold what follows from it, and look whether the indexes hold."""
+        """Decide `command`, fold the records that follow, and audit the indexes."""
         self.decision = decide(self.state, command, self.now_us)  # type: ignore[arg-type]
         self._append(self.decision.records)
         return self.decision
@@ -99,7 +101,7 @@ class Story:
         priority: int = 0,
         concurrency_key: str = "",
     ) -> str:
-        """Start a run; the id of the run that there is now."""
+        """Start a run; returns its id, or that of the run that owns its key."""
         self.jobs.setdefault(job, "code-1")
         value = {} if payload is None else payload
         self.do(
@@ -124,12 +126,12 @@ class Story:
         return reply.run
 
     def new_id(self) -> str:
-        """An id; they sort in the order in which they were made."""
+        """A new id; ids sort in order of creation."""
         self._made += 1
         return f"run_{self._made:04d}"
 
     def cancel(self, run: str) -> bool:
-        """Cancel; did it change anything?"""
+        """Cancel a run; returns whether that changed anything."""
         reply = self.do(c.CancelRun(run)).reply
         assert isinstance(reply, Changed)
         return reply.changed
@@ -137,7 +139,7 @@ class Story:
     def retry(
         self, run: str, *, from_step: str | None = None, replaced: dict[str, Any] | None = None
     ) -> Rerun:
-        """Send a finished run on, as the shell does: with its records if it has left memory."""
+        """Retry a finished run as the shell does: with its records if it has left memory."""
         values = {name: dumps(value) for name, value in (replaced or {}).items()}
         restored = () if run in self.state.runs else self.lines(run)
         reply = self.do(c.RetryRun(run, from_step, values, restored)).reply
@@ -145,6 +147,7 @@ class Story:
         return reply
 
     def fork(self, source: str, *, from_step: str | None = None, payload: Any = None) -> Rerun:
+        """Fork a run from its records."""
         text = dumps(payload) if payload is not None else None
         command = c.ForkRun(self.new_id(), source, self.lines(source), from_step, text)
         reply = self.do(command).reply
@@ -152,13 +155,15 @@ class Story:
         return reply
 
     def remove(self, run: str) -> None:
+        """Remove a finished run."""
         self.do(c.RemoveRun(run))
 
     def discard(self, run: str) -> None:
+        """Discard a run from the dead letter."""
         self.do(c.DiscardRun(run))
 
     def limit(self, queue: str = "media", *, reset: bool = False, **terms: Any) -> bool:
-        """A person limits a queue; did it change anything?"""
+        """A person limits a queue; returns whether that changed anything."""
         reply = self.do(c.ChangeQueue(queue, r.QueueTerms(**terms), reset)).reply
         assert isinstance(reply, Changed)
         return reply.changed
@@ -166,14 +171,15 @@ class Story:
     # --- The shell -------------------------------------------------------------------------
 
     def declare(self, by: str, **queues: r.QueueTerms) -> None:
-        """`stackshift.toml` (`file`) or the job modules (`code`) say this of queues, no more."""
+        """Set all terms that `stackshift.toml` (`file`) or the job modules (`code`) have for
+        queues."""
         self.do(c.DefineQueues(by, queues))
 
     def assign(
         self, worker: str = "w1", *, alone: bool = False, without: str = "", pool: str = ""
     ) -> str | None:
-        """A slot in `worker`, one of `pool`, is free; the run that it got. `without` is a job it
-        does not have."""
+        """Dispatch to a free slot in `worker`, which belongs to `pool`; returns the run that it
+        got, if any. `without` is a job that the worker does not have."""
         codes = {job: code for job, code in self.jobs.items() if job != without}
         for record in self.do(c.Assign(worker, codes, alone, pool)).records:
             if isinstance(record, r.AttemptStarted | r.AttemptResumed):
@@ -181,31 +187,34 @@ class Story:
         return None
 
     def fill(self, pool: str = "") -> list[str]:
-        """There are slots enough: all that may go now, in the order in which they went."""
+        """Dispatch all runs that may start now, as if there were slots enough; returns them in
+        order."""
         found: list[str] = []
         while self.state.next_ready(self.now_us, pool) is not None:
             run = self.assign(pool=pool)
-            assert run is not None, "a run was told to be ready"
+            assert run is not None, "a run was reported as ready"
             found.append(run)
         return found
 
     def lose(self, run: str, *, ours: bool = False) -> None:
-        """The worker that executes `run` is gone; by our doing, if `ours`."""
+        """Lose the worker that executes `run`; `ours`: the daemon ended it."""
         self.do(c.LoseExecution(run, self.token(run), "exit status 9", ours))
 
     def define(self, *jobs: str) -> None:
+        """Workers have these jobs, with new code."""
         self.do(c.DefineJobs(dict.fromkeys(jobs, "code-2")))
 
     def claim(self) -> None:
-        """The daemon went away and another claims the journal."""
+        """The daemon is gone, and another one claims the journal."""
         self._claims += 1
         self._append([r.JournalOpened(self.state.seq + 1, self._claims, "0.1.0")])
         self.do(c.Claimed())
 
     def tick(self, *, to: str | float = 0) -> int:
-        """Move the clock on by `to` and fire all that is due by then; how many timers fired.
+        """Move the clock by `to` and fire everything that is due by then; returns how many timers
+        fired.
 
-        The clock stands at each timer's time as it fires, as it does in a daemon that is awake.
+        The clock is at each timer's time when it fires, as in a daemon that is awake.
         """
         end_us = self.wall_us + milliseconds(to) * 1000
         fired = 0
@@ -221,6 +230,7 @@ class Story:
     # --- A worker --------------------------------------------------------------------------
 
     def step_done(self, run: str, step: str, value: Any = None) -> Decision:
+        """The next try of a step returns `value`."""
         tried = self._tried(run, step)
         return self.do(c.CompleteStep(run, self.token(run), 7, step, raw(value), 5, tried))
 
@@ -233,6 +243,7 @@ class Story:
         retryable: bool = True,
         after: str | None = None,
     ) -> Decision:
+        """The next try of a step raises."""
         after_ms = milliseconds(after) if after is not None else None
         return self.do(
             c.FailStep(
@@ -250,21 +261,24 @@ class Story:
         )
 
     def step_opens(self, run: str, step: str) -> Decision:
+        """A step has been executing for a while."""
         return self.do(c.OpenStep(run, self.token(run), step, self._tried(run, step)))
 
     def reads(self, run: str, step: str, value: Any) -> Decision:
+        """A read of the handler gives `value`."""
         return self.do(c.RecordValue(run, self.token(run), 7, step, raw(value)))
 
     def sleeps(self, run: str, step: str, duration: str) -> Decision:
+        """The handler begins a sleep."""
         delay_ms = milliseconds(duration)
         return self.do(c.BeginSleep(run, self.token(run), 7, step, delay_ms))
 
     def starts(self, run: str, step: str, job: str = "child", *, with_parent: bool = False) -> str:
-        """The handler starts a run of its own; its id."""
+        """The handler starts a run; returns its id."""
         return self._child(run, step, job, wait=False, with_parent=with_parent)
 
     def calls(self, run: str, step: str, job: str = "child", *, key: str | None = None) -> str:
-        """The handler starts a run and waits for it; its id."""
+        """The handler starts a run and waits for it; returns its id."""
         return self._child(run, step, job, wait=True, key=key)
 
     def _child(
@@ -294,7 +308,8 @@ class Story:
         return owner
 
     def awaits(self, run: str, step: str, other: str) -> Decision:
-        """Wait for a run; where it has left memory it is told how it ended, as the shell does."""
+        """The handler waits for a run; if that has left memory, its end is looked up as the shell
+        does."""
         command = c.AwaitRun(run, self.token(run), 7, step, other)
         if other not in self.state.runs:
             last = [e.record for e in self.entries_of(other) if isinstance(e.record, ENDS)]
@@ -307,12 +322,13 @@ class Story:
         return self.do(command)
 
     def suspends(self, run: str, *pending: str) -> Decision:
-        """The handler left memory; it waits for `pending`, or for all that is pending."""
+        """The handler leaves memory; it waits for `pending`, or for everything that is pending."""
         steps = self.run(run).calls
         names = list(pending) or [name for name, s in steps.items() if s.phase in PENDING]
         return self.do(c.Suspend(run, self.token(run), names))
 
     def completes(self, run: str, result: Any = None) -> Decision:
+        """The handler returns."""
         return self.do(c.CompleteRun(run, self.token(run), raw(result)))
 
     def fails(
@@ -323,6 +339,7 @@ class Story:
         after: str | None = None,
         step: str | None = None,
     ) -> Decision:
+        """The handler raises."""
         after_ms = milliseconds(after) if after is not None else None
         return self.do(c.FailAttempt(run, self.token(run), error(), retryable, after_ms, step))
 
@@ -333,10 +350,11 @@ class Story:
     # --- Looking ---------------------------------------------------------------------------
 
     def run(self, run: str) -> Run:
+        """A run that is in memory."""
         return self.state.runs[run]
 
     def status(self, run: str) -> Status:
-        """Of any run that there ever was."""
+        """The status of any run that ever existed."""
         if run in self.state.runs:
             return self.state.runs[run].status
         ended = {
@@ -348,6 +366,7 @@ class Story:
         return ends[-1]
 
     def token(self, run: str) -> int:
+        """The token of a run's execution; 0 if nothing executes."""
         found = self.state.runs.get(run)
         return found.token if found is not None else 0
 
@@ -357,50 +376,52 @@ class Story:
         return 1 + (memo.tried if memo is not None else 0)
 
     def steps(self, run: str) -> dict[str, Any]:
-        """What each recorded step of a run holds; a step without a body its phase."""
+        """Step → its recorded result, or its phase if it has none."""
         return {
             name: json.loads(step.body) if isinstance(step.body, bytes) else step.phase.value
             for name, step in self.run(run).calls.items()
         }
 
     def entries_of(self, run: str) -> list[r.Entry]:
+        """The entries of a run, in order."""
         return [entry for entry in self.entries if getattr(entry.record, "run", None) == run]
 
     def lines(self, run: str) -> tuple[bytes, ...]:
-        """The records of a run as the shell hands them in for one that is sent on."""
+        """The records of a run as the shell passes them in to retry or fork it."""
         return tuple(r.entry_json(entry) for entry in self.entries_of(run))
 
     def kinds(self, run: str) -> list[str]:
+        """The kinds of a run's records, in order."""
         return [kind(entry.record) for entry in self.entries_of(run)]
 
-    def told(self) -> list[str]:
+    def recorded(self) -> list[str]:
         """The kinds of the records that the last command led to."""
         return [kind(record) for record in self.decision.records]
 
     def effects(self, of: type[Effect]) -> list[Any]:
-        """Those of a kind that the last command led to."""
+        """The effects of this type that the last command led to."""
         return [effect for effect in self.decision.effects if isinstance(effect, of)]
 
     def finished(self) -> dict[str, str]:
-        """Runs that the last command ended, with their status."""
+        """The runs that the last command ended, with their status."""
         return {
             record.run: kind(record).removeprefix("run.")
             for record in self.decision.records
             if isinstance(record, ENDS)
         }
 
-    # --- The same, told again --------------------------------------------------------------
+    # --- The same, replayed ------------------------------------------------------------------
 
     def replayed(self) -> State:
-        """The state that a daemon finds which reads the whole journal."""
+        """The state of a daemon that reads the whole journal."""
         state = State()
         for entry in self.entries:
             fold(state, entry)
         return state
 
     def via_snapshot(self, at: int) -> State:
-        """The state that a daemon finds which reads a snapshot at `at`, the last record of an
-        append, and what followed it."""
+        """The state of a daemon that reads a snapshot at `at`, the last record of an append, and
+        what followed it."""
         state = load(self.snapshot(at)).state
         for entry in self.entries[at:]:
             fold(state, entry)
@@ -408,7 +429,8 @@ class Story:
         return state
 
     def snapshot(self, at: int) -> list[bytes]:
-        """The lines that compaction writes at `at`: entries of a run go when it leaves memory."""
+        """The lines that compaction writes at `at`: a run's entries are dropped when it leaves
+        memory."""
         state = State()
         kept: dict[str, list[r.Entry]] = {}
         for entry in self.entries[:at]:
@@ -423,4 +445,5 @@ class Story:
 
 
 def kind(record: r.AnyRecord) -> str:
+    """The kind of a record."""
     return str(record.__struct_config__.tag)

@@ -10,7 +10,7 @@ from stackshiftd.core.state.state import Spilled
 
 
 def test_snapshot_of_nothing_is_the_empty_state() -> None:
-    """Its first line says where it stands."""
+    """Its first line is the point in the journal that it covers."""
     story = Story()
     lines = list(dump(story.state, ()))
     assert json.loads(lines[0])["line"] == "totals"
@@ -37,7 +37,7 @@ def test_snapshot_holds_what_is_unfinished_or_dead_and_nothing_else() -> None:
 
 
 def test_snapshot_is_ascii_lines() -> None:
-    """Whatever stands in payloads: a line is a line."""
+    """Whatever payloads contain, a line is a line."""
     story = Story()
     story.start("resize", {"name": "Zoë\n\u2028", "key": "ключ"}, key="ключ")
     for line in story.snapshot(story.state.seq):
@@ -54,7 +54,7 @@ def test_places_of_entries_come_back_with_them() -> None:
 
 
 def test_large_body_is_held_by_its_place() -> None:
-    """Memory keeps where it lies, and so does the state that is read back."""
+    """Memory keeps where to read it, and so does the state that is loaded."""
     story = Story()
     run = story.start("resize", "x" * 5000)
     story.assign()
@@ -64,7 +64,7 @@ def test_large_body_is_held_by_its_place() -> None:
         assert state.runs[run].calls["a"].body == Spilled(3, 5002)
 
 
-def test_state_hash_tells_states_apart() -> None:
+def test_state_hash_distinguishes_states() -> None:
     """One more step, another result, another time: another hash."""
     hashes = set()
     for value in (1, 2, None):

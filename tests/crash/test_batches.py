@@ -77,9 +77,11 @@ class Batch:
         return self.process.wait(60)
 
     def said(self) -> str:
+        """Everything that the command wrote to standard error."""
         return self._said.read_text()
 
     def close(self) -> None:
+        """Kill the command."""
         self.process.kill()
         self.process.wait()
         assert self.process.stdin is not None
@@ -121,6 +123,7 @@ def created(project: Project) -> Counter[int]:
 
 
 def ids_by_line(project: Project) -> dict[int, str]:
+    """Line number → the run that was created for it."""
     return {
         record["payload"]: record["run"]
         for record in project.journal()
@@ -143,7 +146,7 @@ def test_batch_outlives_a_killed_daemon_without_doubling_a_line(
     make_project: Make, batch: Begin, keyed: list[bool]
 ) -> None:
     """The daemon is killed with lines under way and comes back: each keyed line has one run; each
-    other has at most one, and exactly one unless its number was told as unknown."""
+    other has at most one, and exactly one unless its number was reported as unknown."""
     project = make_project(JOBS)
     project.start()
     half = LINES // 2
@@ -189,7 +192,7 @@ def test_batch_that_was_killed_goes_on_from_the_same_file(make_project: Make, ba
 def test_full_disk_ends_a_batch_with_the_first_line_that_was_not_started(
     make_project: Make, batch: Begin
 ) -> None:
-    """Exit 75. Lines before that one have runs, and lines told as not started have none."""
+    """Exit 75. Lines before that one have runs, and lines reported as not started have none."""
     project = make_project(JOBS)
     disk = FaultyFileSystem()
     daemon = InsideDaemon(project, fs=disk)

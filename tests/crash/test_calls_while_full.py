@@ -39,7 +39,8 @@ def conflicts(ctx):
 
 @pytest.mark.parametrize("job", ["calls", "awaits"])
 def test_a_child_is_waited_for_though_the_disk_was_full(make_project: Make, job: str) -> None:
-    """`step.call` and `step.result` whose records found no room fail nothing: they go on later."""
+    """`step.call` and `step.result` whose records found no room do not fail: they continue
+    later."""
     project = make_project(JOBS)
     disk = FaultyFileSystem()
     daemon = InsideDaemon(project, fs=disk)

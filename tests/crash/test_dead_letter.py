@@ -29,7 +29,7 @@ def awaits(ctx):
 
 @pytest.mark.parametrize("method", ["dead.discard", "dead.retry"])
 def test_what_found_no_room_did_not_happen(make_project: Make, method: str) -> None:
-    """The run lies in the dead letter as before, and is acted on once there is room."""
+    """The run is still in the dead letter, and can be retried or discarded once there is room."""
     project = make_project(JOBS)
     disk = FaultyFileSystem()
     daemon = InsideDaemon(project, fs=disk)

@@ -47,10 +47,12 @@ def naps(ctx):
 
 
 def full(call: str, _data: bytes) -> int | None:
+    """Let every write fail as on a full disk."""
     return ENOSPC if call == "pwrite" else None
 
 
 def works(_call: str, _data: bytes) -> int | None:
+    """Let every call succeed."""
     return None
 
 
@@ -64,8 +66,8 @@ def mode(project: Project) -> str:
 
 
 def test_full_disk_refuses_writes_serves_reads_and_keeps_results(make_project: Make) -> None:
-    """While there is no room: `disk_full` for every write, answers for every read, workers' results
-    kept. With room again it goes on by itself, and no step has run twice."""
+    """While there is no room, every write gets `disk_full`, every read is answered, and workers'
+    results are kept. With room again the daemon resumes by itself, and no step has run twice."""
     project = make_project(JOBS)
     disk = FaultyFileSystem()
     daemon = InsideDaemon(project, fs=disk)
@@ -175,7 +177,7 @@ def test_what_a_killed_daemon_left_executing_goes_on_though_the_disk_was_full_at
 
 
 def test_full_disk_does_not_keep_the_daemon_from_stopping(make_project: Make) -> None:
-    """A daemon that is told to stop while nothing can be written stops; the next one goes on."""
+    """A daemon that is asked to stop while nothing can be written stops; the next one continues."""
     project = make_project(JOBS)
     disk = FaultyFileSystem()
     daemon = InsideDaemon(project, fs=disk)

@@ -57,6 +57,7 @@ def row(number: int, finished_seq: int, status: str = "completed") -> RunRow:
 
 
 def forget_index(project: Project) -> None:
+    """Delete the index and its companion files."""
     for suffix in ("", "-wal", "-shm"):
         (project.data_dir / f"history.db{suffix}").unlink(missing_ok=True)
 
@@ -105,7 +106,7 @@ def test_a_removed_run_stays_removed(make_project: Make, index: str, snapshot: b
             project.call("run.get", run=run)
 
 
-def test_index_that_knows_more_than_the_journal_is_built_anew(make_project: Make) -> None:
+def test_index_that_knows_more_than_the_journal_is_rebuilt(make_project: Make) -> None:
     """A run whose records a torn tail took is in no list; the runs that took its numbers are."""
     project = make_project(JOBS)
     project.start()
@@ -127,7 +128,7 @@ def test_index_that_knows_more_than_the_journal_is_built_anew(make_project: Make
     assert [run["id"] for run in project.call("run.list")["runs"]] == [again, kept]
 
 
-def test_index_that_is_built_anew_covers_nothing_before_it_is_done(tmp_path: Path) -> None:
+def test_index_that_is_rebuilt_covers_nothing_before_it_is_done(tmp_path: Path) -> None:
     """Runs that finish meanwhile do not make it count as complete: killed, it is begun again."""
     path = tmp_path / "history.db"
 
@@ -155,8 +156,8 @@ def test_index_that_is_built_anew_covers_nothing_before_it_is_done(tmp_path: Pat
 
 
 def test_older_rows_that_are_read_late_do_not_replace_newer_ones(tmp_path: Path) -> None:
-    """A run that failed, was sent on and completed while the index was built anew has completed;
-    one that was removed meanwhile is gone."""
+    """A run that failed, was retried and completed while the index was rebuilt has completed; one
+    that was removed meanwhile is gone."""
 
     async def story(history: History) -> None:
         history.building()
@@ -173,9 +174,9 @@ def test_older_rows_that_are_read_late_do_not_replace_newer_ones(tmp_path: Path)
 
 
 def test_records_that_come_while_an_index_is_built_are_in_it(tmp_path: Path) -> None:
-    """Those of a run whose row comes up later, and of one whose row is there already; the row that
-    is read late is as young and shorter, and does not take them back. What the index does not know
-    when it is built stays out."""
+    """Both for a run whose row is read later and for one whose row exists already; the row that is
+    read late has the same end and fewer records, and does not replace it. A run that the index does
+    not contain when it is done stays out."""
 
     async def story(history: History) -> None:
         history.building()

@@ -99,6 +99,7 @@ class Starter(threading.Thread):
         self.keyed: list[tuple[str, str]] = []
 
     def run(self) -> None:
+        """Start runs until the daemon is gone, and note the acknowledged ones."""
         with suppress(StackshiftError, TimeoutError), Connection.open(self._data_dir) as daemon:
             for number in range(10):
                 job = "starts" if number % 3 == 0 else "short"
@@ -152,8 +153,8 @@ def live_and_die(project: Project, random: Random, starter: Starter) -> None:
 
 
 def test_runs_complete_however_often_the_daemon_is_killed(make_project: Make) -> None:
-    """Every acknowledged start is there and completes; every step ran, and none after it was on
-    record; a key made one run; the journal is whole."""
+    """Every acknowledged start exists and completes; every step ran, and none ran after it was
+    recorded; a key made one run; the journal is whole."""
     seed = int(os.environ.get("STACKSHIFT_SEED", "0")) or Random().randrange(1 << 30)
     print(f"STACKSHIFT_SEED={seed}")
     random = Random(seed)
@@ -214,7 +215,7 @@ def check_outcome(project: Project, finished: dict[str, Json], jobs: dict[str, s
 
 
 def check_keys(project: Project, keyed: list[tuple[str, str]]) -> None:
-    """One run a key, in what clients were told, in the journal, and still."""
+    """One run for each key, in the clients' answers, in the journal, and now."""
     owners = dict(keyed)
     assert [run for key, run in keyed if owners[key] != run] == []
     created = Counter(
@@ -258,7 +259,7 @@ async def busy_async(ctx):
 
 @pytest.mark.parametrize("when", ["waiting", "retrying", "scheduled"])
 def test_what_is_due_later_outlives_a_kill(make_project: Make, when: str) -> None:
-    """A sleep, a backoff and a delayed start go on after a kill, at their time."""
+    """A sleep, a backoff and a delayed start continue after a kill, and end at their time."""
     project = make_project(DUE_LATER)
     project.start()
     if when == "scheduled":

@@ -1,4 +1,5 @@
-"""Workers are killed under their runs; the runs go on, and what kills workers is found out."""
+"""Workers are killed under their runs: the runs resume, and a run that kills workers is
+identified."""
 
 from __future__ import annotations
 
@@ -207,8 +208,8 @@ def test_worker_that_cannot_start_is_tried_again(make_project: Make) -> None:
 
 
 def test_worker_whose_interpreter_was_away_for_a_while_comes_back(make_project: Make) -> None:
-    """A worker that cannot even be executed is tried again until it can: an environment that is
-    being built anew does not leave the daemon without workers for good."""
+    """A worker that cannot even be executed is started again until it can: an environment that is
+    being rebuilt does not leave the daemon without workers for good."""
     project = make_project(JOBS, scenery.CONFIG + 'python = "interpreter"\n')
     interpreter = project.root / "interpreter"
     interpreter.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')

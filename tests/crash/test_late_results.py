@@ -45,8 +45,8 @@ SILENCE = Tuning(heartbeat=3.0, kill_delay=3.0)
 
 @pytest.mark.parametrize("job", ["held", "heldAsync"])
 def test_result_of_a_worker_that_was_given_up_changes_nothing(make_project: Make, job: str) -> None:
-    """Stopped past its heartbeat, a worker loses its run; let go on before it is killed it delivers
-    its result, which is not taken. The run completes once, elsewhere."""
+    """A worker stopped past its heartbeat loses its run. Continued before it is killed, it delivers
+    its result, which is ignored. The run completes once, elsewhere."""
     project = make_project(JOBS, TWO)
     daemon = InsideDaemon(project, SILENCE)
     try:

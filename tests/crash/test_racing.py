@@ -56,6 +56,7 @@ def counted(project: Project) -> int:
 
 
 def reached(project: Project, mark: int) -> bool:
+    """Has the counter reached `mark`?"""
     return counted(project) >= mark
 
 
@@ -137,7 +138,7 @@ def test_increments_of_handlers_are_counted_once_under_kills(make_project: Make)
 
 
 def test_result_of_a_racer_names_what_it_saw(make_project: Make) -> None:
-    """Increments give every caller another number: none is told twice."""
+    """Increments answer every caller with another number: none is returned twice."""
     project = make_project(JOBS, TWO)
     project.start()
     runs = [project.begin("counts", {"times": 1}) for _ in range(8)]

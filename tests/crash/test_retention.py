@@ -57,7 +57,7 @@ def trimmed(project: Project, beyond: int, *, asked: bool = False) -> bool:
 @pytest.mark.parametrize("killed", [False, True])
 def test_a_run_whose_first_segments_are_gone_goes_on(make_project: Make, killed: bool) -> None:
     """A run that waits, and one in the dead letter, have their payloads, results and timelines in
-    the snapshot: they go on, also after a restart, and nothing else stands still."""
+    the snapshot: they can continue, also after a restart, and nothing else is held up."""
     project = make_project(JOBS, CONFIG)
     project.start()
     payload = {"text": "z" * 5000}
@@ -83,9 +83,7 @@ def test_a_run_whose_first_segments_are_gone_goes_on(make_project: Make, killed:
 
 
 @pytest.mark.parametrize("killed", [False, True])
-def test_keys_state_and_events_outlive_the_records_that_told_of_them(
-    make_project: Make, killed: bool
-) -> None:
+def test_keys_state_and_events_outlive_their_records(make_project: Make, killed: bool) -> None:
     """Long after the run and all records of it are gone, its key starts nothing; state entries,
     kept events and their keys are what they were."""
     project = make_project(JOBS, CONFIG)

@@ -46,7 +46,7 @@ def check_ticks(project: Project) -> None:
 
 
 def test_every_tick_has_one_run_however_often_the_daemon_is_killed(make_project: Make) -> None:
-    """Also those that came while it was down: in the end each second has had its run."""
+    """Also the ticks while it was down: in the end each second has had its run."""
     project = make_project(OFTEN)
     for _ in range(KILLS):
         until_ticked_again(project)

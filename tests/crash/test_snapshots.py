@@ -97,8 +97,8 @@ def told(project: Project) -> dict[str, Any]:
 
 @pytest.mark.parametrize("ending", ["kill", "stop"])
 def test_state_from_a_snapshot_is_the_state_it_was_made_of(make_project: Make, ending: str) -> None:
-    """After compaction and a kill: keys conflict as before, waits end, finished runs are listed
-    with all they had, the dead can be retried, and what executed goes on after its record."""
+    """After compaction and a kill, keys conflict as before, waits end, finished runs are listed in
+    full, the dead can be retried, and executing runs resume after their last record."""
     project = make_project(JOBS)
     project.start()
     runs = populate(project)
@@ -136,7 +136,7 @@ def test_state_from_a_snapshot_is_the_state_it_was_made_of(make_project: Make, e
 
 
 def test_snapshots_are_made_by_themselves_and_carry_on(make_project: Make) -> None:
-    """Sealed segments are folded into snapshots while runs go on; a daemon killed in between has
+    """Sealed segments are folded into snapshots while runs execute; a daemon killed in between has
     every run and every key."""
     project = make_project(JOBS, SMALL_SEGMENTS)
     project.start()

@@ -1,4 +1,4 @@
-"""The dead letter of a real daemon: listed, sent on, discarded, killed in between."""
+"""The dead letter of a real daemon: listed, retried, discarded, killed in between."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def forget_index(project: Project) -> None:
 
 
 def dead(project: Project, job: str = "fails", **payload: object) -> str:
-    """A run that lies in the dead letter."""
+    """A run that is in the dead letter."""
     run = project.finish(project.begin(job, payload))
     assert (run["status"], run["dead"]) == ("failed", True)
     return str(run["id"])
@@ -99,7 +99,7 @@ def test_discard_survives_kill_9(make_project: Make, index: str, snapshot: str) 
     assert project.get(run) == before
 
 
-def test_discard_while_the_index_is_built_anew_is_in_it(make_project: Make) -> None:
+def test_discard_while_the_index_is_rebuilt_is_in_it(make_project: Make) -> None:
     """The row that comes up late does not take the record back."""
     project = make_project(JOBS)
     project.start()
@@ -120,8 +120,8 @@ def test_discard_while_the_index_is_built_anew_is_in_it(make_project: Make) -> N
 
 
 @pytest.mark.parametrize("restarted", [False, True])
-def test_discarded_run_is_sent_on_from_the_history(make_project: Make, restarted: bool) -> None:
-    """`run.retry` goes on from the recorded steps; what it is afterwards is told in full, by this
+def test_discarded_run_is_retried_from_the_history(make_project: Make, restarted: bool) -> None:
+    """`run.retry` continues from the recorded steps; after that the run is shown in full, by this
     daemon and the next one."""
     project = make_project(JOBS)
     project.start()
@@ -152,7 +152,7 @@ def test_discarded_run_is_sent_on_from_the_history(make_project: Make, restarted
     project.verify()
 
 
-def test_run_sent_on_and_killed_before_its_end_is_told_in_full(make_project: Make) -> None:
+def test_run_retried_and_killed_before_its_end_is_shown_in_full(make_project: Make) -> None:
     """A run that a restart finds between its retry and its end keeps its payload in the history."""
     project = make_project(JOBS)
     project.start()

@@ -1,4 +1,4 @@
-"""`run.retry` and `run.fork` of real runs: the dry run tells what then happens."""
+"""`run.retry` and `run.fork` of real runs: the dry run lists what then happens."""
 
 from __future__ import annotations
 
@@ -70,11 +70,11 @@ def planned(project: Project, method: str, run: str, **params: object) -> dict[s
         ("tell", ALL[6:]),
     ],
 )
-def test_dry_run_tells_step_by_step_what_then_happens(
+def test_dry_run_lists_step_by_step_what_then_happens(
     project: Project, from_step: str, again: list[str]
 ) -> None:
-    """Occurrences, items of a map, sleeps and started runs: what is told as repeated happens again,
-    and nothing else does. The dry run itself changes nothing."""
+    """Occurrences, items of a map, sleeps and started runs: what is listed as repeated is repeated,
+    and nothing else is. The dry run itself changes nothing."""
     run = failed(project)
     before = (project.get(run), project.witness())
     plan = planned(project, "run.retry", run, from_step=from_step)
@@ -103,7 +103,7 @@ def test_dry_run_tells_step_by_step_what_then_happens(
     assert [note for note in happened if note != "noted start"] == expected
 
 
-def test_children_are_told_with_the_runs_that_they_are(project: Project) -> None:
+def test_started_runs_are_listed_with_their_ids(project: Project) -> None:
     """A step that starts a run, or calls one, starts another when it happens again."""
     run = failed(project)
     told = project.call("run.retry", run=run, from_step="tell", dry_run=True)["steps"]
@@ -145,8 +145,8 @@ def test_given_results_stand_while_all_around_them_is_repeated(project: Project)
     assert "page 1" not in happened and "last" not in happened and "page 0" in happened
 
 
-def test_dry_run_of_a_fork_tells_what_the_fork_would_reuse(project: Project) -> None:
-    """The source stays; the fork does what was told. Another payload reuses nothing."""
+def test_dry_run_of_a_fork_lists_what_the_fork_would_reuse(project: Project) -> None:
+    """The source stays as it is; the fork does what was listed. Another payload reuses nothing."""
     run = failed(project)
     plan = planned(project, "run.fork", run, from_step="nap")
     assert [name for name, action in plan.items() if action == "repeat"] == ALL[5:]
@@ -158,7 +158,7 @@ def test_dry_run_of_a_fork_tells_what_the_fork_would_reuse(project: Project) -> 
     assert project.witness().count("fetch") == 1
 
 
-def test_what_cannot_be_sent_on_is_refused_before_anything_happens(project: Project) -> None:
+def test_what_cannot_be_retried_is_refused_before_anything_happens(project: Project) -> None:
     """A run under way or completed: conflict. A result for a sleep, a started run or a call: usage.
     A step that there is not: not found, with those that there are."""
     held = project.begin("held")

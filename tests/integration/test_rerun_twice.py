@@ -1,4 +1,4 @@
-"""Runs that are sent on again and again: what they carry along, and what their followers see."""
+"""Runs that are retried again and again: what they carry along, and what their followers see."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def last_retry_bytes(project: Project) -> int:
 
 
 def test_each_retry_holds_what_came_before_it_once(make_project: Make) -> None:
-    """A completed run that is sent on many times brings its records along once each time: the
-    journal grows by what happened, and does not double."""
+    """Each retry of a completed run contains its earlier records once: the journal grows by what
+    happened, and does not double."""
     project = make_project(JOBS)
     project.start()
     run = project.finish(project.begin("steps"))["id"]
@@ -52,8 +52,8 @@ def test_each_retry_holds_what_came_before_it_once(make_project: Make) -> None:
 
 
 def test_follower_of_a_retried_run_sees_it_to_its_end(make_project: Make) -> None:
-    """A feed that begins at the first record goes on beyond the failure that was retried, and ends
-    with the run."""
+    """A feed that begins at the first record continues beyond the failure that was retried, and
+    ends with the run."""
     project = make_project(JOBS)
     project.start()
     run = project.finish(project.begin("fails"))["id"]

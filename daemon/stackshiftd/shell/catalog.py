@@ -262,7 +262,7 @@ def _labels(labels: dict[str, str]) -> dict[str, str]:
 
 def _due(params: StartParams, now_us: int) -> int:
     if params.delay_ms is not None and params.scheduled_at is not None:
-        raise Usage("delay_ms and scheduled_at exclude each other")
+        raise Usage("only one of delay_ms and scheduled_at can be given")
     if params.delay_ms is not None:
         return now_us + within(params.delay_ms, 0, MAX_DURATION_MS, "delay_ms") * 1000
     if params.scheduled_at is None:

@@ -204,9 +204,9 @@ class Requests:
     def set(self, params: SetState, strict: bool = True) -> c.SetState:
         """Write an entry, unless its version or existence is not as required."""
         if params.ttl_ms is not None and params.expires_at is not None:
-            raise Usage("ttl_ms and expires_at exclude each other")
+            raise Usage("only one of ttl_ms and expires_at can be given")
         if params.if_absent and params.if_version is not None:
-            raise Usage("if_absent and if_version exclude each other")
+            raise Usage("only one of if_absent and if_version can be given")
         if params.if_version is not None and params.if_version < 0:
             raise Usage(f"if_version is {params.if_version}", hint="0 means: only if absent")
         return c.SetState(

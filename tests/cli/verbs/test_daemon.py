@@ -49,7 +49,7 @@ def test_no_start_is_exit_3(shell: Shell, how: str) -> None:
     args = ["--no-start"] if how == "option" else []
     told = shell("start", "hello", *args, **({} if args else {"STACKSHIFT_NO_START": "1"}))
     assert (told.stdout, told.code) == ("", 3)
-    assert told.stderr.startswith("error[daemon_unavailable]: no daemon ")
+    assert told.stderr.startswith("error[daemon_unavailable]: no daemon is running")
     assert "hint: stackshift daemon start" in told.stderr
     assert not (shell.directory / ".stackshift").exists()
 

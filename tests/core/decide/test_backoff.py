@@ -25,20 +25,21 @@ TERMS = st.builds(
 def test_backoff_is_bounded_and_the_same_at_every_replay(
     terms: r.RetryTerms, failed: int, seed: str
 ) -> None:
-    """However often it failed: never under 0, never over the greatest backoff and its jitter."""
+    """However often it failed: never below 0, never above the longest backoff plus its jitter."""
     delay = delay_ms(terms, failed, seed)
     assert 0 <= delay <= terms.max_backoff_ms * (1 + terms.jitter) + 1
     assert delay == delay_ms(terms, failed, seed)
 
 
 def test_backoff_doubles_up_to_its_bound() -> None:
-    """Without jitter the delays are exactly those that the terms say."""
+    """Without jitter the delays are exactly those of the terms."""
     terms = r.RetryTerms(backoff_ms=1000, factor=2.0, max_backoff_ms=5000, jitter=0.0)
     assert [delay_ms(terms, n, "run") for n in range(1, 6)] == [1000, 2000, 4000, 5000, 5000]
 
 
 def test_jitter_spreads_runs_that_failed_together() -> None:
-    """The items of a map that failed at once are tried again all over the range of the jitter."""
+    """The items of a map that failed together are tried again over the whole range of the
+    jitter."""
     delays = [delay_ms(r.RetryTerms(), 1, f"run_1/resize[{n}]") for n in range(100)]
     assert all(900 <= delay <= 1100 for delay in delays)
     assert len(set(delays)) > 50
@@ -46,7 +47,8 @@ def test_jitter_spreads_runs_that_failed_together() -> None:
 
 
 def test_run_is_tried_as_often_as_its_budget_says_then_is_dead() -> None:
-    """Three attempts, 1 s and 2 s apart; after the third it is failed, and its error is kept."""
+    """Three attempts, 1 s and 2 s apart; after the third the run has failed, and its error is
+    kept."""
     story = Story()
     run = story.start(retry=STEADY)
     waits = []
@@ -59,7 +61,7 @@ def test_run_is_tried_as_often_as_its_budget_says_then_is_dead() -> None:
             waits.append((story.run(run).retry_us - story.now_us) // 1000)
             assert story.tick(to=waits[-1] / 1000) == 1
     assert waits == [1000, 2000]
-    assert story.told() == ["attempt.failed", "run.failed"]
+    assert story.recorded() == ["attempt.failed", "run.failed"]
     assert story.finished() == {run: "failed"}
     assert (story.state.dead, story.assign()) == (1, None)
 
@@ -102,7 +104,7 @@ def test_handler_may_choose_when_it_is_tried_again() -> None:
 
 
 def test_step_with_terms_of_its_own_is_tried_again_within_the_attempt() -> None:
-    """The failed try, its backoff and the next try are recorded; the attempt goes on."""
+    """The failed try, its backoff and the next try are recorded; the attempt continues."""
     story = Story()
     run = story.start(retry=ONCE)
     story.assign()
@@ -122,7 +124,8 @@ def test_step_with_terms_of_its_own_is_tried_again_within_the_attempt() -> None:
 
 
 def test_step_obeys_what_its_function_asks_for() -> None:
-    """Not retryable ends it on the first try; `RetryAfter` sets the time of the next."""
+    """A failure that is not retryable ends it on the first try; `RetryAfter` sets the time of the
+    next."""
     story = Story()
     run = story.start()
     story.assign()
@@ -142,12 +145,12 @@ def test_suspended_run_resumes_for_the_next_try_of_a_step() -> None:
     assert not story.token(run)
     story.tick(to="1h")
     assert story.assign() == run
-    assert story.told() == ["attempt.resumed"]
+    assert story.recorded() == ["attempt.resumed"]
     assert story.run(run).calls["a"].tried == 1
 
 
 def test_step_failure_that_was_not_caught_forgets_that_step_alone() -> None:
-    """The next attempt runs it again, and it alone."""
+    """The next attempt runs that step again, and no other."""
     story = Story()
     run = story.start()
     story.assign()
@@ -159,7 +162,8 @@ def test_step_failure_that_was_not_caught_forgets_that_step_alone() -> None:
 
 
 def test_step_has_at_most_one_recorded_result() -> None:
-    """A timeout that is told after the result came changes nothing, nor the other way round."""
+    """A timeout that is reported after the result changes nothing, nor does a result after the
+    timeout."""
     story = Story()
     run = story.start()
     story.assign()
@@ -172,7 +176,7 @@ def test_step_has_at_most_one_recorded_result() -> None:
 
 
 def test_note_that_a_step_runs_does_not_undo_its_result() -> None:
-    """The note is written without waiting: the result may overtake it."""
+    """Nothing waits for the note: the result may overtake it."""
     story = Story()
     run = story.start()
     story.assign()
@@ -199,8 +203,8 @@ def test_run_that_records_more_than_its_limit_fails_and_says_so() -> None:
     assert not story.token(run)
 
 
-def test_bytes_of_forgotten_results_do_not_count_against_a_run_sent_on() -> None:
-    """What happens again replaces what was recorded; it is not counted twice."""
+def test_bytes_of_forgotten_results_do_not_count_against_a_retried_run() -> None:
+    """Repeated steps replace what was recorded; it is not counted twice."""
     story = Story()
     run = story.start(limits=r.RunLimits(bytes=100))
     story.assign()

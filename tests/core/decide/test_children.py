@@ -14,7 +14,7 @@ from stackshiftd.core.state.state import Phase, Status
 
 
 def parent_and_child(story: Story) -> tuple[str, str]:
-    """A parent in w1 that called a child, in w2."""
+    """A parent in w1 that has called a child, which executes in w2."""
     parent = story.start("report", retry=ONCE)
     story.assign("w1")
     child = story.calls(parent, "child")
@@ -28,18 +28,18 @@ def test_child_and_the_record_of_its_start_are_one_append() -> None:
     parent = story.start()
     story.assign()
     child = story.starts(parent, "mail")
-    assert story.told() == ["run.created", "child.started"]
+    assert story.recorded() == ["run.created", "child.started"]
     assert story.effects(Acknowledge) == [Acknowledge(7, 0, child)]
     assert (story.run(child).parent, story.run(child).parent_step) == (parent, "mail")
     assert story.run(parent).calls["mail"].child == child
 
 
 def test_parent_learns_of_the_end_of_its_child_in_the_same_append() -> None:
-    """With its result, and with a word to the handler if it is in memory."""
+    """With its result, and with an effect for the handler if it is in memory."""
     story = Story()
     parent, child = parent_and_child(story)
     story.completes(child, {"pages": 3})
-    assert story.told() == ["run.completed", "wait.ended"]
+    assert story.recorded() == ["run.completed", "wait.ended"]
     assert story.effects(Resolve) == [Resolve(parent, story.token(parent), "child")]
     assert story.steps(parent) == {"child": {"pages": 3}}
     assert story.run(parent).calls["child"].child_status == "completed"
@@ -51,7 +51,7 @@ def test_suspended_parent_is_queued_by_the_end_of_its_child() -> None:
     parent, child = parent_and_child(story)
     story.suspends(parent)
     story.fails(child)
-    assert story.told() == ["attempt.failed", "run.failed", "wait.ended"]
+    assert story.recorded() == ["attempt.failed", "run.failed", "wait.ended"]
     assert story.effects(Resolve) == []
     step = story.run(parent).calls["child"]
     assert (step.phase, step.child_status, step.error) == (Phase.COMPLETED, "failed", error())
@@ -59,7 +59,7 @@ def test_suspended_parent_is_queued_by_the_end_of_its_child() -> None:
 
 
 def test_all_who_wait_for_a_run_learn_of_its_end() -> None:
-    """A parent and two strangers, each once."""
+    """A parent and two unrelated runs, each once."""
     story = Story()
     parent, child = parent_and_child(story)
     strangers = [story.start(), story.start()]
@@ -67,14 +67,14 @@ def test_all_who_wait_for_a_run_learn_of_its_end() -> None:
         story.assign()
         story.awaits(stranger, "result", child)
     story.completes(child, 1)
-    assert story.told().count("wait.ended") == 3
+    assert story.recorded().count("wait.ended") == 3
     for run in (parent, *strangers):
         assert list(story.steps(run).values()) == [1]
     assert story.state.awaited == {}
 
 
 def test_cancelling_a_parent_cancels_what_it_called_and_what_is_tied_to_it() -> None:
-    """Down to the grandchildren; what it only started goes on."""
+    """Down to the grandchildren; a run that it only started continues."""
     story = Story()
     parent, child = parent_and_child(story)
     free = story.starts(parent, "free")
@@ -83,18 +83,18 @@ def test_cancelling_a_parent_cancels_what_it_called_and_what_is_tied_to_it() -> 
     assert story.cancel(parent)
     cancelled = [rec.run for rec in story.decision.records if isinstance(rec, r.RunCancelled)]
     assert sorted(cancelled) == sorted([parent, child, tied, grandchild])
-    assert story.told() == ["run.cancelled"] * 4, "nobody among them needs word of another"
+    assert story.recorded() == ["run.cancelled"] * 4, "nobody among them needs word of another"
     assert {effect.run for effect in story.effects(Stop)} == {parent, child}
     assert story.finished() == dict.fromkeys(cancelled, "cancelled")
     assert story.status(free) is Status.QUEUED
 
 
 def test_cancelled_child_fails_its_parents_wait_and_not_its_parent() -> None:
-    """The parent is told `cancelled`; what it makes of it is its own business."""
+    """The parent's wait ends with `cancelled`; the handler decides what to make of it."""
     story = Story()
     parent, child = parent_and_child(story)
     story.cancel(child)
-    assert story.told() == ["run.cancelled", "wait.ended"]
+    assert story.recorded() == ["run.cancelled", "wait.ended"]
     assert story.status(parent) is Status.RUNNING
     assert story.run(parent).calls["child"].child_status == "cancelled"
 
@@ -105,12 +105,12 @@ def test_finished_child_is_not_cancelled_with_its_parent() -> None:
     parent, child = parent_and_child(story)
     story.completes(child)
     story.cancel(parent)
-    assert story.told() == ["run.cancelled"]
+    assert story.recorded() == ["run.cancelled"]
     assert story.status(child) is Status.COMPLETED
 
 
 def test_snapshot_taken_after_a_child_has_left_is_the_state_it_was_taken_of() -> None:
-    """The parent's memory holds nothing that its own records do not tell."""
+    """Nothing in the parent's memory depends on records other than its own."""
     story = Story()
     parent, child = parent_and_child(story)
     story.completes(child)
@@ -119,7 +119,7 @@ def test_snapshot_taken_after_a_child_has_left_is_the_state_it_was_taken_of() ->
 
 
 def test_wait_for_a_run_that_has_ended_is_over_at_once() -> None:
-    """Whether it has left memory, lies in the dead letter, or its handler is still stopping."""
+    """Whether that run has left memory, is in the dead letter, or its handler is still stopping."""
     story = Story()
     done, dead, stopping = story.start(), story.start(retry=ONCE), story.start()
     for _ in range(3):
@@ -131,7 +131,7 @@ def test_wait_for_a_run_that_has_ended_is_over_at_once() -> None:
     story.assign()
     for step, other in (("done", done), ("dead", dead), ("stopping", stopping)):
         story.awaits(run, step, other)
-        assert story.told() == ["wait.started", "wait.ended"]
+        assert story.recorded() == ["wait.started", "wait.ended"]
         assert story.effects(Resolve) == [Resolve(run, story.token(run), step)]
     steps = story.run(run).calls
     told = [steps[name].child_status for name in ("done", "dead", "stopping")]
@@ -142,7 +142,7 @@ def test_wait_for_a_run_that_has_ended_is_over_at_once() -> None:
 
 
 def test_wait_for_a_run_that_never_was_fails() -> None:
-    """It does not wait for ever."""
+    """It does not wait forever."""
     story = Story()
     run = story.start()
     story.assign()
@@ -154,8 +154,8 @@ def test_wait_for_a_run_that_never_was_fails() -> None:
 
 
 @pytest.mark.parametrize("restarted", [False, True])
-def test_wait_that_is_over_is_not_told_of_a_later_end(restarted: bool) -> None:
-    """A child that is sent on by hand ends again; its parent has had its answer."""
+def test_wait_that_is_over_ignores_a_later_end(restarted: bool) -> None:
+    """A child that a person retries ends again; its parent has its answer already."""
     story = Story()
     parent, child = parent_and_child(story)
     story.step_done(child, "a")
@@ -165,12 +165,12 @@ def test_wait_that_is_over_is_not_told_of_a_later_end(restarted: bool) -> None:
     story.retry(child, from_step="a")
     story.assign("w2")
     story.completes(child, 2)
-    assert story.told() == ["run.completed"]
+    assert story.recorded() == ["run.completed"]
     assert story.steps(parent) == {"child": 1}
 
 
-def test_parent_sent_on_is_still_cancelled_with_the_child_it_waits_for() -> None:
-    """The child outlived the parent's failure; the wait goes on, and the tie with it."""
+def test_retried_parent_is_still_cancelled_with_the_child_it_waits_for() -> None:
+    """The child outlived the parent's failure; the wait continues, and the tie with it."""
     story = Story()
     parent, child = parent_and_child(story)
     story.fails(parent)

@@ -1,4 +1,4 @@
-"""The dead letter: what lies there, and the ways out of it."""
+"""The dead letter: which runs are in it, and the ways out of it."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ def dead(story: Story, *, key: str | None = None, timeout: str | None = None) ->
 
 
 def test_discarded_run_leaves_the_dead_letter_and_memory() -> None:
-    """One record and no effect; the others stay."""
+    """One record and no effect; the other runs stay."""
     story = Story()
     run, other = dead(story), dead(story)
     story.discard(run)
-    assert story.told() == ["run.discarded"]
+    assert story.recorded() == ["run.discarded"]
     assert story.decision.effects == ()
     assert list(story.state.runs) == [other]
     assert story.state.dead == 1
 
 
-def test_discard_tells_the_same_state_again() -> None:
+def test_discard_folds_to_the_same_state_again() -> None:
     """Replayed, and from a snapshot before and after it; the snapshot after it has no line of the
     run."""
     story = Story()
@@ -56,7 +56,7 @@ def test_discard_tells_the_same_state_again() -> None:
 
 
 def test_key_of_a_discarded_run_stays() -> None:
-    """A start with it finds the discarded run until the key's time has passed."""
+    """A start with it finds the discarded run until the key has expired."""
     story = Story()
     run = dead(story, key="k")
     story.discard(run)
@@ -66,7 +66,7 @@ def test_key_of_a_discarded_run_stays() -> None:
 
 
 def test_discarded_run_is_retried_from_what_it_recorded() -> None:
-    """It goes on as one that had never been discarded, and can be discarded again."""
+    """It continues like a run that was never discarded, and can be discarded again."""
     story = Story()
     run = dead(story)
     story.discard(run)
@@ -84,7 +84,7 @@ def test_discarded_run_is_retried_from_what_it_recorded() -> None:
 
 
 def test_discarded_run_is_forked() -> None:
-    """Its records are as good as before."""
+    """Its records are still complete."""
     story = Story()
     run = dead(story)
     story.discard(run)
@@ -92,8 +92,8 @@ def test_discarded_run_is_forked() -> None:
 
 
 def test_only_what_is_in_the_dead_letter_is_discarded() -> None:
-    """A run that is under way, completed, cancelled, or discarded already: a conflict that says
-    so, and nothing is recorded."""
+    """A run that is unfinished, completed, cancelled or discarded already: a conflict that says so,
+    and nothing is recorded."""
     story = Story()
     done = story.start(retry=ONCE)
     story.assign()
@@ -112,7 +112,7 @@ def test_only_what_is_in_the_dead_letter_is_discarded() -> None:
 
 
 def test_run_is_not_discarded_before_its_handler_has_stopped() -> None:
-    """The record of the stop would have no run to belong to."""
+    """There would be no run for the record of the stop."""
     story = Story()
     run = story.start(retry=ONCE, timeout="1s")
     story.assign()
@@ -126,7 +126,8 @@ def test_run_is_not_discarded_before_its_handler_has_stopped() -> None:
 
 
 def test_discard_wakes_nobody_and_what_comes_late_changes_nothing() -> None:
-    """A parent was told when the run failed; a worker that speaks of it speaks to nobody."""
+    """A parent learned of the failure when the run failed; late commands of a worker are
+    ignored."""
     story = Story()
     parent = story.start()
     story.assign()
@@ -136,14 +137,14 @@ def test_discard_wakes_nobody_and_what_comes_late_changes_nothing() -> None:
     story.fails(child)
     assert story.run(parent).calls["child"].child_status == "failed"
     story.discard(child)
-    assert story.told() == ["run.discarded"]
+    assert story.recorded() == ["run.discarded"]
     assert not story.do(c.ConfirmStop(child, token)).records
     story.awaits(parent, "again", child)
     assert story.run(parent).calls["again"].phase.value == "completed"
 
 
-def test_why_says_dead_letter_only_of_what_lies_there() -> None:
-    """Also in the moment in which the run has left the state and is still looked at."""
+def test_why_names_the_dead_letter_only_for_runs_in_it() -> None:
+    """Also at the moment when the run has left the state and can still be queried."""
     story = Story()
     run = dead(story)
     found = story.run(run)

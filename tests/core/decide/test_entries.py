@@ -32,7 +32,7 @@ def begun(story: Stored, job: str = "count") -> str:
 # --- What a client reads and writes --------------------------------------------------------
 
 
-def test_entry_tells_all_that_is_known_of_it() -> None:
+def test_entry_has_all_that_is_known_about_it() -> None:
     """Value, version, times and writer; reading changes nothing."""
     story = Stored()
     told = story.set("seen", {"a": [1, None]}, ttl="1h")
@@ -51,7 +51,7 @@ def test_entry_tells_all_that_is_known_of_it() -> None:
 
 
 def test_version_grows_by_one_with_every_write() -> None:
-    """Sets, increments and deletes alike; of each key alone."""
+    """Sets, increments and deletes alike; for each key separately."""
     story = Stored()
     assert [story.set("n", i)["version"] for i in range(3)] == [1, 2, 3]
     story.increment("n")
@@ -59,11 +59,11 @@ def test_version_grows_by_one_with_every_write() -> None:
     assert story.delete("n") == {"deleted": True, "version": 5}
     assert story.set("n", 0)["version"] == 6
     assert story.set("m", 0)["version"] == 1
-    story.told_again()
+    story.folds_alike()
 
 
 def test_set_without_ttl_takes_the_expiry_away() -> None:
-    """What was to expire and is written again without a time does not."""
+    """An entry with an expiry that is written again without one does not expire."""
     story = Stored()
     story.set("k", 1, ttl="1s")
     assert story.set("k", 2)["expires_at"] is None
@@ -72,18 +72,18 @@ def test_set_without_ttl_takes_the_expiry_away() -> None:
 
 
 def test_expires_at_is_taken_as_it_is() -> None:
-    """A time that has passed already makes an entry that is never read."""
+    """A time in the past makes an entry that is never read."""
     story = Stored()
     story.set("k", 1, expires_us=story.now_us + 1)
     assert story.value("k") == 1
     story.set("k", 2, expires_us=story.now_us)
     assert story.get("k") is None
     assert story.tick() == 1
-    assert story.told() == ["state.expired"]
+    assert story.recorded() == ["state.expired"]
 
 
 def test_if_version_writes_over_that_version_alone() -> None:
-    """Any other is a conflict that names the version there is; nothing is recorded."""
+    """Any other version is a conflict that names it; nothing is recorded."""
     story = Stored()
     story.set("k", "a")
     story.set("k", "b", if_version=1)
@@ -99,7 +99,7 @@ def test_if_version_writes_over_that_version_alone() -> None:
 
 @pytest.mark.parametrize("condition", [{"if_version": 0}, {"if_absent": True}])
 def test_if_version_0_and_if_absent_write_over_nothing_alone(condition: dict[str, Any]) -> None:
-    """One of many that race gets through; after a delete or expiry there is nothing again."""
+    """One of many racing writes succeeds; after a delete or expiry the key is absent again."""
     story = Stored()
     assert story.set("k", 1, ttl="1s", **condition)["version"] == 1
     with pytest.raises(Conflict) as refused:
@@ -111,8 +111,8 @@ def test_if_version_0_and_if_absent_write_over_nothing_alone(condition: dict[str
     assert story.set("k", 4, **condition)["version"] == 4
 
 
-def test_condition_on_what_is_not_there_tells_that_it_is_absent() -> None:
-    """A remembered version is no entry."""
+def test_condition_on_an_absent_entry_says_that_it_does_not_exist() -> None:
+    """A remembered version is not an entry."""
     story = Stored()
     story.set("k", 1)
     story.delete("k")
@@ -165,19 +165,19 @@ def test_list_is_in_order_of_keys_and_comes_in_pages() -> None:
     ],
 )
 def test_increment_adds_numbers_of_any_size_exactly(first: Any, by: Any, sum_: Any) -> None:
-    """Whole numbers stay whole and exact; an absent one counts from 0."""
+    """Whole numbers stay whole and exact; an absent entry counts from 0."""
     story = Stored()
     if first is not None:
         story.set("n", first)
     told = story.increment("n", by)
     assert (told, type(told)) == (sum_, type(sum_))
     assert story.value("n") == sum_
-    story.told_again()
+    story.folds_alike()
 
 
 @pytest.mark.parametrize("other", ["1", True, None, [], {}])
 def test_increment_of_something_else_than_a_number_is_a_conflict(other: Any) -> None:
-    """`true` is no 1, and neither is `"1"`."""
+    """Neither `true` nor `"1"` counts as 1."""
     story = Stored()
     story.set("n", other)
     with pytest.raises(Conflict, match="not a number"):
@@ -190,7 +190,7 @@ def test_increment_of_something_else_than_a_number_is_a_conflict(other: Any) -> 
     [(1e308, 1e308), (10**400, 0.5), (10**3999, 10**3999 * 9), (1, True), (1, "1"), (1, None)],
 )
 def test_sum_that_is_no_number_is_refused(first: Any, by: Any) -> None:
-    """Infinity, a number too long to write, and what cannot be added: the entry stays."""
+    """Infinity, a number too long to write, and operands that cannot be added: the entry stays."""
     story = Stored()
     story.set("n", first)
     with pytest.raises(PayloadRefused):
@@ -199,7 +199,8 @@ def test_sum_that_is_no_number_is_refused(first: Any, by: Any) -> None:
 
 
 def test_number_too_long_to_be_read_is_refused_and_harms_nothing() -> None:
-    """Python reads no number of over 4300 digits; whoever wrote one is told, whoever adds too."""
+    """Python reads no number of over 4300 digits: writing one is refused, and so is adding to
+    one."""
     story = Stored()
     run = begun(story)
     long = b"1" * 5000
@@ -234,7 +235,7 @@ def test_increment_keeps_the_expiry_unless_it_gives_one() -> None:
 
 
 def test_expired_entry_is_never_read_to_the_microsecond() -> None:
-    """At its time it is gone for everybody who asks, on record or not; just before it is not."""
+    """At its time it is gone for every reader, recorded or not; just before, it is not."""
     story = Stored()
     story.set("k", 5, ttl="1s")
     story.wall_us += 999_999
@@ -249,11 +250,11 @@ def test_expired_entry_is_never_read_to_the_microsecond() -> None:
         story.set("k", 1, if_version=1)
     assert story.increment("k", 2) == 2
     assert story.get("k")["version"] == 2
-    story.told_again()
+    story.folds_alike()
 
 
 def test_expiry_is_a_record_at_its_time() -> None:
-    """It names the version that it ends, and fires once."""
+    """It names the version that expires, and fires once."""
     story = Stored()
     story.set("k", 1, ttl="1s")
     due_us = story.state.next_due_us()
@@ -263,7 +264,7 @@ def test_expiry_is_a_record_at_its_time() -> None:
     assert (expired.key, expired.version) == ("k", 1)
     assert story.entries[-1].at_us == due_us
     assert story.state.next_due_us() is None
-    story.told_again()
+    story.folds_alike()
 
 
 def test_entry_written_again_does_not_expire_at_its_old_time() -> None:
@@ -280,21 +281,21 @@ def test_entry_written_again_does_not_expire_at_its_old_time() -> None:
 
 
 def test_clock_set_back_brings_no_expired_entry_back() -> None:
-    """What is on record as expired stays so, whatever the wall clock says."""
+    """An expiry that is recorded stays, whatever the wall clock says."""
     story = Stored()
     story.set("k", 1, ttl="1m")
     story.tick(to="1m")
     story.wall_us -= 120_000_000
     assert story.get("k") is None
     assert story.get("k", begun(story)) is None
-    story.told_again()
+    story.folds_alike()
 
 
 # --- Versions of what is gone --------------------------------------------------------------
 
 
 def test_version_of_a_deleted_key_is_remembered_for_a_time() -> None:
-    """Nobody takes an entry that was made anew for the one that he has read; then it is
+    """Nobody mistakes an entry that was created again for the one they read; later it is
     forgotten."""
     story = Stored()
     story.set("k", 1)
@@ -305,11 +306,11 @@ def test_version_of_a_deleted_key_is_remembered_for_a_time() -> None:
     story.delete("k", remember="1h")
     story.tick(to="1h")
     assert story.set("k", 4)["version"] == 1
-    story.told_again()
+    story.folds_alike()
 
 
 def test_version_of_an_expired_key_is_remembered_too() -> None:
-    """From when its end was recorded, which may be late."""
+    """From when its expiry was recorded, which may be late."""
     story = Stored()
     story.set("k", 1, ttl="1s")
     story.wall_us += 3_600_000_000
@@ -324,7 +325,7 @@ def test_version_of_an_expired_key_is_remembered_too() -> None:
 
 
 def test_versions_that_are_forgotten_leave_memory_and_snapshots() -> None:
-    """A million keys that came and went cost nothing once their time has passed."""
+    """A million keys that were created and deleted cost nothing once their time has passed."""
     story = Stored()
     for at in range(50):
         story.set(f"k{at}", at)
@@ -336,7 +337,7 @@ def test_versions_that_are_forgotten_leave_memory_and_snapshots() -> None:
     assert list(story.state.values.by_key) == ["other"]
     lines = [json.loads(line) for line in story.snapshot(story.state.seq)]
     assert [line["key"] for line in lines if line["line"] == "state"] == ["other"]
-    story.told_again()
+    story.folds_alike()
 
 
 def test_key_that_comes_and_goes_costs_memory_once() -> None:
@@ -351,7 +352,7 @@ def test_key_that_comes_and_goes_costs_memory_once() -> None:
 
 
 def test_snapshot_holds_values_of_every_kind() -> None:
-    """Text of any alphabet, big numbers, nested objects; what is read back is the same state."""
+    """Text of any alphabet, big numbers, nested objects; the loaded state is the same."""
     story = Stored()
     for at, value in enumerate(("Zoë\n\u2028", HUGE, {"ключ": [1.5, None]}, "x" * 10_000, "")):
         story.set(f"ключ:{at}", value, ttl="1h" if at % 2 else None)
@@ -366,11 +367,11 @@ def test_snapshot_holds_values_of_every_kind() -> None:
 
 
 def test_handlers_write_and_the_fact_that_it_made_it_are_one_record() -> None:
-    """No crash can come between: there is nothing between."""
+    """No crash can come between them."""
     story = Stored()
     run = begun(story)
     assert story.set("k", {"a": 1}, run) == {"version": 1}
-    assert story.told() == ["state.set"]
+    assert story.recorded() == ["state.set"]
     assert story.run(run).calls["[state.set k]"].kind is CallKind.VALUE
     assert story.increment("n", 2, run) == 2
     assert story.increment("n", 2, run) == 4
@@ -382,10 +383,10 @@ def test_handlers_write_and_the_fact_that_it_made_it_are_one_record() -> None:
         "[state.delete k]": {"deleted": True, "version": 2},
     }
     assert story.get("n")["updated_by"] == run
-    story.told_again()
+    story.folds_alike()
 
 
-def test_handlers_reads_are_recorded_and_told_again() -> None:
+def test_handlers_reads_are_recorded_and_answered_again() -> None:
     """Whatever is written meanwhile, a later pass reads what the first one read."""
     story = Stored()
     run = begun(story)
@@ -411,12 +412,12 @@ def test_refusal_of_a_handlers_write_replays_as_that_refusal() -> None:
     step = story.run(run).calls["[state.set k]"]
     assert (step.kind, step.phase) == (CallKind.REFUSED, Phase.FAILED)
     assert story.steps(run)["[state.set k]"]["code"] == "conflict"
-    assert story.told() == ["call.refused"]
+    assert story.recorded() == ["call.refused"]
     assert story.value("k") == 1
-    story.told_again()
+    story.folds_alike()
 
 
-def test_refusal_that_ends_an_attempt_is_tried_anew_by_the_next() -> None:
+def test_refusal_that_ends_an_attempt_is_tried_again_by_the_next() -> None:
     """Uncaught, it is the step that failed; it alone is forgotten."""
     story = Stored()
     run = begun(story)
@@ -433,7 +434,7 @@ def test_refusal_that_ends_an_attempt_is_tried_anew_by_the_next() -> None:
 
 
 def test_write_of_a_lost_execution_changes_nothing() -> None:
-    """Its worker may live on and say what it likes (guarantee: late results)."""
+    """Its worker may still be alive and send commands (guarantee: late results)."""
     story = Stored()
     run = begun(story)
     token = story.token(run)
@@ -462,11 +463,11 @@ def test_write_within_a_step_acts_at_once_and_is_not_remembered() -> None:
         story.set("n", 0, run, inside=True, if_absent=True)
     assert story.run(run).calls == {}
     assert [record.step for record in story.records(r.StateSet)] == ["", ""]
-    story.told_again()
+    story.folds_alike()
 
 
 def test_write_survives_the_loss_of_every_worker_and_daemon_once() -> None:
-    """Whatever is lost, a recorded increment is on record and is not made again."""
+    """Whatever is lost, a recorded increment stays and is not made again."""
     story = Stored()
     run = begun(story)
     story.increment("n", 1, run)
@@ -479,11 +480,11 @@ def test_write_survives_the_loss_of_every_worker_and_daemon_once() -> None:
     story.completes(run)
     assert story.value("n") == 1
     assert story.get("n")["updated_by"] == run
-    story.told_again()
+    story.folds_alike()
 
 
 def test_increments_of_many_runs_are_each_counted_once() -> None:
-    """One after the other, as they come."""
+    """One after the other, in order of arrival."""
     story = Stored()
     runs = [story.start("count") for _ in range(20)]
     for run in story.fill():
@@ -494,7 +495,7 @@ def test_increments_of_many_runs_are_each_counted_once() -> None:
 
 
 def test_writes_of_a_run_beyond_its_limit_do_not_happen() -> None:
-    """The write that is over the limit of calls ends the run and leaves the entry alone."""
+    """The write that exceeds the limit of calls ends the run and leaves the entry alone."""
     story = Stored()
     run = story.start(limits=r.RunLimits(steps=2))
     story.assign()
@@ -511,7 +512,7 @@ def test_writes_of_a_run_beyond_its_limit_do_not_happen() -> None:
 
 @pytest.mark.parametrize("gone", [False, True])
 def test_retry_from_a_step_makes_the_writes_after_it_happen_again(gone: bool) -> None:
-    """And none before it; whether the run was in memory or had left it."""
+    """And none before it, whether the run was still in memory or not."""
     story = Stored()
     run = begun(story)
     story.increment("before", 1, run)
@@ -530,11 +531,11 @@ def test_retry_from_a_step_makes_the_writes_after_it_happen_again(gone: bool) ->
     assert story.steps(run) == {"[state.increment before]": {"value": 1, "version": 1}}
     story.increment("after", 1, run)
     assert (story.value("before"), story.value("after")) == (1, 2)
-    story.told_again()
+    story.folds_alike()
 
 
 def test_fork_reuses_writes_without_making_them() -> None:
-    """Its steps know the answers of the source; the entries are as they were."""
+    """Its steps have the answers of the source; the entries stay as they were."""
     story = Stored()
     run = begun(story)
     story.increment("n", 1, run)
@@ -547,11 +548,11 @@ def test_fork_reuses_writes_without_making_them() -> None:
     story.assign()
     story.increment("n", 1, fork)
     assert story.value("n") == 3
-    story.told_again()
+    story.folds_alike()
 
 
-def test_value_of_a_read_that_is_large_lies_in_the_journal() -> None:
-    """Memory keeps where; the entry itself is held whole."""
+def test_large_value_of_a_read_is_kept_in_the_journal_alone() -> None:
+    """Memory keeps the place of the answer; the entry itself is in memory whole."""
     story = Stored()
     run = begun(story)
     story.set("k", "x" * 5000)
@@ -559,11 +560,11 @@ def test_value_of_a_read_that_is_large_lies_in_the_journal() -> None:
     body = story.run(run).calls["[state.get k]"].body
     assert isinstance(body, Spilled)
     assert body.seq == story.state.seq
-    story.told_again()
+    story.folds_alike()
 
 
 def test_write_by_a_run_that_is_cancelled_meanwhile_does_not_happen() -> None:
-    """Cancelled is final from its record on, though the handler still executes."""
+    """Cancelled is final from its record on, although the handler still executes."""
     story = Stored()
     run = begun(story)
     story.cancel(run)

@@ -1,4 +1,5 @@
-"""One idempotency key, one event, for as long as the key lives; apart from the keys of starts."""
+"""One idempotency key, one event, for as long as the key lives; separate from the keys of
+starts."""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ def waiting(story: Stored, *events: Any, **options: Any) -> str:
 
 
 def test_same_key_name_and_payload_is_the_same_event() -> None:
-    """The second send records nothing, resumes nobody, and says what became of the first."""
+    """The second send records nothing, resumes no run, and says what happened to the first."""
     story = Stored()
     first = story.send("paid", {"a": 1, "b": 2}, "o:1", once="k")
     seq = story.state.seq
@@ -37,7 +38,7 @@ def test_same_key_name_and_payload_is_the_same_event() -> None:
 
 
 def test_event_that_was_consumed_is_not_sent_again() -> None:
-    """Whoever sends it again is told whom it resumed: at once, or later."""
+    """The repeated send is answered with the run it resumed: at once, or later."""
     story = Stored()
     first = waiting(story, "a")
     sent = story.send("a", 1, once="k1")
@@ -51,11 +52,11 @@ def test_event_that_was_consumed_is_not_sent_again() -> None:
     assert story.waits(first, "b") is None
     assert story.send("b", 1, once="k2")["resumed"] == [first]
     assert story.run(first).calls["b#2"].body is None, "the second wait waits on"
-    story.told_again()
+    story.folds_alike()
 
 
 def test_event_that_expired_is_not_sent_again_while_its_key_lives() -> None:
-    """It was sent, and nobody came: sending it again would make two of it."""
+    """It was sent, and no run waited: sending it again would duplicate it."""
     story = Stored()
     sent = story.send("a", 1, once="k", ttl="1h", once_ttl="2h")
     story.tick(to="1h")
@@ -65,7 +66,7 @@ def test_event_that_expired_is_not_sent_again_while_its_key_lives() -> None:
     story.tick(to="1h")
     new = story.send("a", 1, once="k")
     assert (new["reused"], story.kept()) == (False, [new["id"]])
-    story.told_again()
+    story.folds_alike()
 
 
 @pytest.mark.parametrize(
@@ -78,7 +79,7 @@ def test_event_that_expired_is_not_sent_again_while_its_key_lives() -> None:
         ({"payload": {"n": True}}, "$.n"),
     ],
 )
-def test_same_key_with_something_else_is_a_conflict_that_tells_the_difference(
+def test_same_key_with_something_else_is_a_conflict_that_shows_the_difference(
     change: dict[str, Any], told: str
 ) -> None:
     """Naming the event that owns the key; nothing is recorded."""
@@ -94,7 +95,7 @@ def test_same_key_with_something_else_is_a_conflict_that_tells_the_difference(
 
 
 def test_large_payload_with_the_same_key_is_known_by_its_digest() -> None:
-    """No difference is shown, and it is a conflict all the same."""
+    """No difference is shown, but it is still a conflict."""
     story = Stored()
     story.send("a", "x" * 5000, once="k")
     assert story.send("a", "x" * 5000, once="k")["reused"]
@@ -104,24 +105,24 @@ def test_large_payload_with_the_same_key_is_known_by_its_digest() -> None:
 
 
 def test_refused_send_of_a_handler_replays_as_that_refusal() -> None:
-    """And the answer for one that was sent before is on record too."""
+    """And the answer for an event that was sent before is recorded too."""
     story = Stored()
     story.send("a", 1, once="k")
     run = story.start("sender")
     story.assign()
     assert story.send("a", 1, run=run, once="k")["reused"]
-    assert story.told() == ["value.recorded"]
+    assert story.recorded() == ["value.recorded"]
     with pytest.raises(Conflict):
         story.send("a", 2, run=run, once="k")
-    assert story.told() == ["call.refused"]
+    assert story.recorded() == ["call.refused"]
     assert story.steps(run)["[event.send a]"]["reused"]
     assert story.steps(run)["[event.send a]#2"]["code"] == "conflict"
     assert len(story.kept()) == 1
-    story.told_again()
+    story.folds_alike()
 
 
 def test_key_lives_to_the_microsecond_from_when_the_event_came() -> None:
-    """Sending it again does not prolong it."""
+    """Sending the event again does not prolong it."""
     story = Stored()
     story.send("a", 1, once="k", once_ttl="1h")
     story.wall_us += 1_800_000_000
@@ -131,7 +132,7 @@ def test_key_lives_to_the_microsecond_from_when_the_event_came() -> None:
         story.send("a", 2, once="k")
     story.wall_us += 1
     assert not story.send("a", 2, once="k")["reused"]
-    story.told_again()
+    story.folds_alike()
 
 
 def test_key_without_a_time_is_no_key_for_long() -> None:
@@ -140,7 +141,7 @@ def test_key_without_a_time_is_no_key_for_long() -> None:
     story.send("a", 1, once="k", once_ttl="0s")
     assert not story.send("a", 2, once="k", once_ttl="0s")["reused"]
     assert len(story.kept()) == 2
-    story.told_again()
+    story.folds_alike()
 
 
 def test_keys_of_events_and_of_starts_are_apart() -> None:
@@ -178,7 +179,7 @@ def test_key_survives_the_run_that_sent_and_the_run_that_got_it(at_once: bool) -
     again = story.send("a", 1, once="k")
     assert (again["id"], again["reused"], again["resumed"]) == (sent["id"], True, [getter])
     assert story.kept() == []
-    story.told_again()
+    story.folds_alike()
 
 
 def test_keys_of_starts_survive_removal_until_their_time_has_passed() -> None:
@@ -194,11 +195,11 @@ def test_keys_of_starts_survive_removal_until_their_time_has_passed() -> None:
         story.start("a", 2, key="k")
     story.wall_us = START_US + 3_600_000_000
     assert story.start("a", 2, key="k") != run
-    story.told_again()
+    story.folds_alike()
 
 
 def test_keys_whose_time_has_passed_leave_memory_and_snapshots() -> None:
-    """New keys push them out; how soon does not show."""
+    """New keys displace them; how soon is not observable."""
     story = Stored()
     for at in range(30):
         story.send("a", at, once=f"k{at}", once_ttl="1h", ttl="0s")
@@ -209,11 +210,11 @@ def test_keys_whose_time_has_passed_leave_memory_and_snapshots() -> None:
     lines = story.snapshot(story.state.seq)
     assert sum(b'"line":"event_key"' in line for line in lines) == 15
     assert state_hash(load(lines).state) == state_hash(story.state)
-    story.told_again()
+    story.folds_alike()
 
 
-def test_key_taken_anew_is_not_forgotten_at_its_first_time() -> None:
-    """What is due then is another's time."""
+def test_key_taken_again_is_not_forgotten_at_its_first_time() -> None:
+    """Its first expiry no longer applies."""
     story = Stored()
     story.send("a", 1, once="k", once_ttl="1h")
     story.wall_us += 3_600_000_000
@@ -221,11 +222,11 @@ def test_key_taken_anew_is_not_forgotten_at_its_first_time() -> None:
     for at in range(5):
         story.send("other", at, once=f"k{at}")
     assert story.send("a", 1, once="k")["id"] == second["id"]
-    story.told_again()
+    story.folds_alike()
 
 
-def test_event_sent_anew_by_a_retry_from_before_it_is_the_same_event() -> None:
-    """The send happens again; its key makes it the one that there is."""
+def test_event_sent_again_by_a_retry_from_before_it_is_the_same_event() -> None:
+    """The send is repeated; its key makes it the same event."""
     story = Stored()
     run = story.start("sender")
     story.assign()
@@ -237,11 +238,11 @@ def test_event_sent_anew_by_a_retry_from_before_it_is_the_same_event() -> None:
     assert (again["id"], again["reused"]) == (sent["id"], True)
     assert len(story.records(r.EventReceived)) == 1
     assert story.status(run) is Status.RUNNING
-    story.told_again()
+    story.folds_alike()
 
 
-def test_event_whose_time_has_passed_is_told_as_kept_no_more() -> None:
-    """Whether it is on record yet or not."""
+def test_event_whose_time_has_passed_is_no_longer_reported_as_kept() -> None:
+    """Whether the expiry is recorded yet or not."""
     story = Stored()
     sent = story.send("a", 1, once="k", ttl="1h")
     assert sent["kept_until"] == rfc3339(START_US + 3_600_000_000)

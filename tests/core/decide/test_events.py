@@ -1,5 +1,5 @@
-"""Events: none is lost, none is consumed twice, and a time that has passed has passed
-(guarantee: events)."""
+"""Events: none is lost, none is consumed twice, and a wait that has timed out stays so (guarantee:
+events)."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ def waiting(story: Stored, *events: Any, **options: Any) -> str:
 def test_event_too_large_for_all_who_wait_is_refused_and_nothing_is_stored(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What one append may hold is bounded; whoever waits goes on waiting, for one that is not."""
+    """The size of one append is bounded; the runs keep waiting for an event that is not too
+    large."""
     monkeypatch.setattr(event_decisions, "MAX_RESUMED_BYTES", 12)
     story = Stored()
     runs = [waiting(story), waiting(story)]
@@ -57,12 +58,12 @@ def test_event_too_large_for_all_who_wait_is_refused_and_nothing_is_stored(
 # --- Before and after the wait -------------------------------------------------------------
 
 
-def test_event_resumes_who_waits_and_tells_so() -> None:
+def test_event_resumes_the_runs_that_wait_and_says_so() -> None:
     """The event and the end of the wait are one append; it is not kept."""
     story = Stored()
     run = waiting(story)
     sent = story.send(VERIFIED, {"user": 1})
-    assert story.told() == ["event.received", "wait.ended"]
+    assert story.recorded() == ["event.received", "wait.ended"]
     assert (sent["resumed"], sent["kept_until"], sent["reused"]) == ([run], None, False)
     assert story.status(run) is Status.QUEUED
     assert story.got(run, VERIFIED) == {
@@ -74,7 +75,7 @@ def test_event_resumes_who_waits_and_tells_so() -> None:
         "timed_out": False,
     }
     assert story.kept() == []
-    story.told_again()
+    story.folds_alike()
 
 
 def test_event_that_comes_before_the_wait_makes_no_difference() -> None:
@@ -86,13 +87,13 @@ def test_event_that_comes_before_the_wait_makes_no_difference() -> None:
     story.tick(to="1h")
     (run,) = begun(story)
     got = story.waits(run, (VERIFIED, "user:1"))
-    assert story.told() == ["wait.started", "wait.ended"]
+    assert story.recorded() == ["wait.started", "wait.ended"]
     assert [effect.step for effect in story.effects(Resolve)] == [VERIFIED]
     assert got["id"] == sent["id"]
     assert (got["payload"], got["correlation_key"]) == ({"user": 1}, "user:1")
     assert got["received_at"] == rfc3339(START_US)
     assert story.kept() == []
-    story.told_again()
+    story.folds_alike()
 
 
 def test_matching_is_by_name_and_correlation_key() -> None:
@@ -106,11 +107,11 @@ def test_matching_is_by_name_and_correlation_key() -> None:
     assert story.send("ak")["resumed"] == []
     assert story.send("b", key="k")["resumed"] == [runs[2]]
     assert story.status(runs[3]) is Status.WAITING
-    story.told_again()
+    story.folds_alike()
 
 
 def test_event_resumes_everybody_who_waits_for_it() -> None:
-    """Suspended or in memory, in the order in which they came; two waits of one run, once each."""
+    """Suspended or in memory, in order of arrival; a run with two waits is named once."""
     story = Stored()
     first, second, third = begun(story, 3)
     story.waits(first, "go")
@@ -124,7 +125,7 @@ def test_event_resumes_everybody_who_waits_for_it() -> None:
     assert [story.got(run, "go")["payload"] for run in (first, second, third)] == [7, 7, 7]
     assert story.got(third, "again")["id"] == sent["id"]
     assert story.kept() == []
-    story.told_again()
+    story.folds_alike()
 
 
 def test_kept_events_are_consumed_oldest_first_and_once() -> None:
@@ -137,11 +138,11 @@ def test_kept_events_are_consumed_oldest_first_and_once() -> None:
     story.state = story.via_snapshot(story.state.seq)
     assert story.waits(run, "tick")["payload"] == 2
     assert story.waits(run, "tick") is None
-    story.told_again()
+    story.folds_alike()
 
 
 def test_wait_for_any_takes_the_first_and_leaves_the_others() -> None:
-    """Of kept ones the oldest, wherever it is kept; of those that come the one that comes."""
+    """Of kept events the oldest, whichever name it has; otherwise the first that arrives."""
     story = Stored()
     later = story.send("rejected", 2, "k")["id"]
     first = story.send("approved", 1, "k")["id"]
@@ -157,7 +158,7 @@ def test_wait_for_any_takes_the_first_and_leaves_the_others() -> None:
     assert story.got(run, "decision#3")["name"] == "rejected"
     left = story.send("approved", 4, "k")
     assert (left["resumed"], story.kept()) == ([], [left["id"]])
-    story.told_again()
+    story.folds_alike()
 
 
 def test_event_of_a_handler_and_the_fact_that_it_sent_it_are_one_record() -> None:
@@ -167,14 +168,14 @@ def test_event_of_a_handler_and_the_fact_that_it_sent_it_are_one_record() -> Non
     other = waiting(story, "ready")
     story.waits(run, "ready", named="mine")
     sent = story.send("ready", 1, run=run)
-    assert story.told() == ["event.received", "wait.ended", "wait.ended"]
+    assert story.recorded() == ["event.received", "wait.ended", "wait.ended"]
     assert sent["resumed"] == [other, run]
     assert story.steps(run)["[event.send ready]"] == sent
     assert story.got(run, "mine")["id"] == sent["id"]
     story.lose(run)
     story.assign()
     assert story.steps(run)["[event.send ready]"] == sent
-    story.told_again()
+    story.folds_alike()
 
 
 def test_event_sent_within_a_step_is_not_remembered() -> None:
@@ -220,7 +221,7 @@ def test_kept_event_expires_by_a_record_at_its_time() -> None:
     story.tick(to="1h")
     (run,) = begun(story)
     assert story.waits(run, "a") is None
-    story.told_again()
+    story.folds_alike()
 
 
 def test_expired_event_is_consumed_by_nobody_though_its_timer_is_late() -> None:
@@ -237,11 +238,11 @@ def test_expired_event_is_consumed_by_nobody_though_its_timer_is_late() -> None:
     assert story.kept() == [other["id"]]
     assert story.tick() == 1
     assert story.kept() == []
-    story.told_again()
+    story.folds_alike()
 
 
 def test_event_without_a_time_is_only_for_who_waits_now() -> None:
-    """ttl 0: it resumes, and is not kept."""
+    """ttl 0: it resumes the runs that wait, and is not kept."""
     story = Stored()
     run = waiting(story, "a")
     assert story.send("a", ttl="0s")["resumed"] == [run]
@@ -249,7 +250,7 @@ def test_event_without_a_time_is_only_for_who_waits_now() -> None:
     assert (sent["resumed"], sent["kept_until"]) == ([], None)
     assert story.kept() == []
     assert story.state.next_due_us() is None
-    story.told_again()
+    story.folds_alike()
 
 
 def test_memory_holds_what_is_unexpired_and_unconsumed_and_nothing_else() -> None:
@@ -265,30 +266,30 @@ def test_memory_holds_what_is_unexpired_and_unconsumed_and_nothing_else() -> Non
     events = story.state.events
     assert (events.kept, events._at, events.bytes, events.listening) == ({}, {}, 0, {})
     assert len(story.state.expiries) == 0
-    story.told_again()
+    story.folds_alike()
 
 
 # --- Timeouts ------------------------------------------------------------------------------
 
 
 def test_timeout_that_continues_gives_an_event_that_says_so() -> None:
-    """The first of those that were waited for, with nothing in it."""
+    """The first of the events that were waited for, without a payload."""
     story = Stored()
     run = waiting(story, ("a", "k"), "b", named="w", timeout="24h", on_timeout="continue")
     assert story.tick(to="23h") == 0
     assert story.tick(to="1h") == 1
-    assert story.told() == ["wait.ended"]
+    assert story.recorded() == ["wait.ended"]
     nothing = dict.fromkeys(("id", "payload", "received_at"))
-    told = {"name": "a", "correlation_key": "k", "timed_out": True}
-    assert story.got(run, "w") == nothing | told
+    timeout = {"name": "a", "correlation_key": "k", "timed_out": True}
+    assert story.got(run, "w") == nothing | timeout
     assert story.assign() == run
     assert story.send("a", key="k")["resumed"] == []
-    story.told_again()
+    story.folds_alike()
 
 
 @pytest.mark.parametrize("in_memory", [False, True])
 def test_timeout_that_fails_fails_the_run_for_good(in_memory: bool) -> None:
-    """It is not retried; a handler in memory is stopped, and its slot free when it has."""
+    """It is not retried; a handler in memory is stopped, and its slot is free once it has."""
     story = Stored()
     (run,) = begun(story)
     story.waits(run, VERIFIED, timeout="24h")
@@ -301,14 +302,14 @@ def test_timeout_that_fails_fails_the_run_for_good(in_memory: bool) -> None:
     assert found is not None
     assert (found.type, found.retryable) == ("TimeoutError", False)
     assert VERIFIED in found.message
-    assert story.told()[-1] == "run.failed"
+    assert story.recorded()[-1] == "run.failed"
     assert len(story.effects(Stop)) == in_memory
     if in_memory:
         assert story.token(run)
         story.stops(run)
     assert not story.token(run)
     assert story.send(VERIFIED)["resumed"] == []
-    story.told_again()
+    story.folds_alike()
 
 
 @pytest.mark.parametrize("in_memory", [False, True])
@@ -327,11 +328,11 @@ def test_timeout_that_cancels_cancels_the_run_and_what_it_called(in_memory: bool
     if in_memory:
         story.stops(run)
     assert run not in story.state.runs
-    story.told_again()
+    story.folds_alike()
 
 
 def test_locks_pass_on_with_the_timeout_that_ends_a_run() -> None:
-    """In its append, under tokens that are told rightly."""
+    """In its append, and the tokens in the answers are right."""
     for on_timeout in ("fail", "cancel"):
         story = Stored()
         (run,) = begun(story)
@@ -342,11 +343,11 @@ def test_locks_pass_on_with_the_timeout_that_ends_a_run() -> None:
         story.tick(to="1h")
         assert story.owner("k") == "c1"
         assert story.granted()["c1"]["token"] == story.fence("k")
-        story.told_again()
+        story.folds_alike()
 
 
 def test_event_that_comes_when_the_time_has_passed_is_kept() -> None:
-    """The wait is over though its timer is late; just before, it is not."""
+    """The wait has timed out even if its timer is late; just before, it has not."""
     story = Stored()
     late = waiting(story, "a", timeout="1h", on_timeout="continue")
     story.wall_us += 3_600_000_000
@@ -359,11 +360,11 @@ def test_event_that_comes_when_the_time_has_passed_is_kept() -> None:
     assert story.send("b", 1)["resumed"] == [intime]
     story.wall_us += 1
     assert story.tick() == 0
-    story.told_again()
+    story.folds_alike()
 
 
 def test_one_waiter_in_time_is_resumed_beside_one_too_late() -> None:
-    """The event is not kept for anybody else then."""
+    """Then the event is not kept for another run."""
     story = Stored()
     late = waiting(story, "a", timeout="1h", on_timeout="continue")
     other = waiting(story, "a", timeout="2h")
@@ -372,11 +373,11 @@ def test_one_waiter_in_time_is_resumed_beside_one_too_late() -> None:
     story.tick()
     assert story.got(late, "a")["timed_out"]
     assert story.kept() == []
-    story.told_again()
+    story.folds_alike()
 
 
 def test_wait_without_time_takes_what_is_kept_or_is_over_at_once() -> None:
-    """timeout 0: a look."""
+    """timeout 0 only looks for a kept event."""
     story = Stored()
     (run,) = begun(story)
     assert story.waits(run, "a", timeout="0s", on_timeout="continue") is None
@@ -385,11 +386,11 @@ def test_wait_without_time_takes_what_is_kept_or_is_over_at_once() -> None:
     story.send("a", 1)
     assert story.waits(run, "a", timeout="0s", on_timeout="continue")["payload"] == 1
     assert story.tick() == 0
-    story.told_again()
+    story.folds_alike()
 
 
 def test_run_that_waits_between_attempts_gets_its_event() -> None:
-    """One branch failed, another waited: the next attempt finds what came."""
+    """One branch failed, another waited: the next attempt finds the event that arrived."""
     story = Stored()
     (run,) = begun(story)
     story.waits(run, "a")
@@ -399,12 +400,12 @@ def test_run_that_waits_between_attempts_gets_its_event() -> None:
     story.tick(to="1s")
     story.assign()
     assert story.got(run, "a")["payload"] == 1
-    story.told_again()
+    story.folds_alike()
 
 
 @pytest.mark.parametrize("on_timeout", ["fail", "cancel"])
 def test_timeout_ends_a_run_whatever_it_is_doing(on_timeout: str) -> None:
-    """In its backoff, ready to go, out of time and not stopped yet."""
+    """In its backoff, ready to start, or out of time and not stopped yet."""
     for begin in ("backoff", "ready", "stopping"):
         story = Stored()
         (run,) = begun(story, timeout="30m" if begin == "stopping" else None)
@@ -419,14 +420,14 @@ def test_timeout_ends_a_run_whatever_it_is_doing(on_timeout: str) -> None:
         if begin == "stopping":
             story.stops(run)
         assert not story.token(run)
-        story.told_again()
+        story.folds_alike()
 
 
 # --- Runs that end and go on ---------------------------------------------------------------
 
 
 def test_run_that_ends_waits_for_nothing_any_more() -> None:
-    """An event that comes then is kept for others."""
+    """An event that arrives then is kept for others."""
     story = Stored()
     for end in (
         lambda run: story.cancel(run),
@@ -440,10 +441,10 @@ def test_run_that_ends_waits_for_nothing_any_more() -> None:
             story.stops(run)
         assert story.state.events.listening == {}
     assert story.send("a")["resumed"] == []
-    story.told_again()
+    story.folds_alike()
 
 
-def test_retry_waits_anew_and_gets_what_came_meanwhile() -> None:
+def test_retry_waits_again_and_gets_what_came_meanwhile() -> None:
     """A wait under way when the run ended; the event was kept for it."""
     story = Stored()
     run = waiting(story, "a")
@@ -452,15 +453,13 @@ def test_retry_waits_anew_and_gets_what_came_meanwhile() -> None:
     assert story.retry(run).repeated == ["a"]
     story.assign()
     assert story.waits(run, "a")["id"] == sent["id"]
-    story.told_again()
+    story.folds_alike()
 
 
 @pytest.mark.parametrize("on_timeout", ["fail", "cancel"])
 @pytest.mark.parametrize("in_memory", [False, True])
-def test_retry_waits_anew_where_the_time_that_passed_ended_the_run(
-    on_timeout: str, in_memory: bool
-) -> None:
-    """What ended the run is tried anew, whether it failed or was cancelled by it."""
+def test_retry_waits_again_if_a_timeout_ended_the_run(on_timeout: str, in_memory: bool) -> None:
+    """What ended the run is tried again, whether the timeout failed or cancelled it."""
     story = Stored()
     (run,) = begun(story)
     story.step_done(run, "before")
@@ -475,11 +474,11 @@ def test_retry_waits_anew_where_the_time_that_passed_ended_the_run(
     story.assign()
     assert story.waits(run, "a", timeout="1h", on_timeout=on_timeout) is None
     assert story.send("a")["resumed"] == [run]
-    story.told_again()
+    story.folds_alike()
 
 
-def test_retry_reuses_a_time_that_passed_and_was_told() -> None:
-    """The handler went on with it: what is recorded after it belongs to that."""
+def test_retry_reuses_a_timeout_that_was_reported() -> None:
+    """The handler continued with it: what is recorded after it depends on it."""
     story = Stored()
     run = waiting(story, "a", timeout="1h", on_timeout="continue")
     story.tick(to="1h")
@@ -490,7 +489,7 @@ def test_retry_reuses_a_time_that_passed_and_was_told() -> None:
 
 
 def test_retry_from_a_wait_leaves_the_consumed_event_consumed() -> None:
-    """The wait begins anew; what is sent from then on, or is kept, ends it."""
+    """The wait begins again; an event that is sent from then on, or is kept, ends it."""
     story = Stored()
     (run,) = begun(story)
     story.send("a", 1)
@@ -502,11 +501,11 @@ def test_retry_from_a_wait_leaves_the_consumed_event_consumed() -> None:
     assert story.waits(run, "a") is None
     story.send("b", 2, run=run)
     assert len(story.kept()) == 2, "a send that is forgotten happens again"
-    story.told_again()
+    story.folds_alike()
 
 
 def test_fork_begins_waits_of_its_own() -> None:
-    """The source goes on waiting; events that it got, the fork has."""
+    """The source keeps waiting; the fork has the events that the source received."""
     story = Stored()
     story.send("a", 1)
     (run,) = begun(story)
@@ -517,11 +516,11 @@ def test_fork_begins_waits_of_its_own() -> None:
     assert list(story.run(fork).calls) == ["a"]
     assert story.send("b")["resumed"] == [run]
     story.assign()
-    story.told_again()
+    story.folds_alike()
 
 
 def test_run_that_left_memory_is_rebuilt_with_all_its_events() -> None:
-    """Sent, waited for, consumed, timed out: its records alone tell of it."""
+    """Sent, waited for, consumed, timed out: its records alone are enough."""
     story = Stored()
     story.send("kept", 1)
     (run,) = begun(story)
@@ -543,11 +542,11 @@ def test_run_that_left_memory_is_rebuilt_with_all_its_events() -> None:
     story.retry(run, from_step="any")
     assert story.kept() == kept
     assert "any" not in story.steps(run)
-    story.told_again()
+    story.folds_alike()
 
 
 def test_event_that_fails_a_run_over_its_limit_is_not_sent() -> None:
-    """Nor is anything of the call on record but the end."""
+    """Nothing of the call is recorded except the end of the run."""
     story = Stored()
     (run,) = begun(story, limits=r.RunLimits(steps=1), retry=ONCE)
     story.send("a", run=run)
@@ -561,9 +560,8 @@ def test_event_that_fails_a_run_over_its_limit_is_not_sent() -> None:
 # --- Large ones ----------------------------------------------------------------------------
 
 
-def test_answer_that_lies_in_the_journal_is_read_back_as_it_was_given() -> None:
-    """Of every call there is, by handlers alike whose answer memory holds: nothing shows where it
-    was kept."""
+def test_answer_kept_in_the_journal_alone_is_read_back_as_it_was_given() -> None:
+    """For every kind of call, handlers see no difference to an answer that memory holds."""
     story, long = Stored(), "x" * 200
     first = waiting(story, ("größe", "ключ"))
     story.send("größe", {"ключ": long}, "ключ", once="k")
@@ -628,7 +626,7 @@ class Compared(str):
 
 
 def test_event_that_expires_is_not_looked_for_among_the_others() -> None:
-    """Those that are to be kept longer came before it, a great many of them at the same address."""
+    """Very many events that are kept longer arrived before it, at the same address."""
     events = Events()
     ids = [Compared(f"evt_{at}") for at in range(1000)]
     for at, event in enumerate(ids):

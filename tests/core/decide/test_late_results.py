@@ -14,13 +14,14 @@ NAMES = [type(command).__name__ for command in from_worker("", 0)]
 
 
 def of(run: str, token: int, name: str) -> c.Command:
+    """The command called `name` among all that a worker can give for this execution."""
     return next(found for found in from_worker(run, token) if type(found).__name__ == name)
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("after", ["lost", "resumed", "suspended", "failed", "completed"])
 def test_command_under_an_old_token_changes_nothing(name: str, after: str) -> None:
-    """Whatever a worker says of an execution that is over: no record, no effect."""
+    """Whatever a worker sends for an execution that is over: no record, no effect."""
     story = Story()
     run = story.start()
     story.assign()
@@ -44,17 +45,17 @@ def test_command_under_an_old_token_changes_nothing(name: str, after: str) -> No
 
 @pytest.mark.parametrize("name", NAMES)
 def test_cancelled_handler_can_only_stop(name: str) -> None:
-    """Its results are ignored; its end, however it comes, gives the slot back and no more."""
+    """Its results are ignored; its end, of whatever kind, only frees the slot."""
     story = Story()
     run = story.start()
     story.assign()
     story.cancel(run)
     story.do(of(run, story.token(run), name))
     if name in ("ConfirmStop", "CompleteRun", "FailAttempt"):
-        assert story.told() == ["attempt.stopped"]
+        assert story.recorded() == ["attempt.stopped"]
         assert story.state.runs == {}
     else:
-        assert story.told() == []
+        assert story.recorded() == []
         assert story.token(run)
     assert story.status(run) is Status.CANCELLED
     assert story.finished() == {}
@@ -62,19 +63,19 @@ def test_cancelled_handler_can_only_stop(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_handler_past_its_time_can_only_stop(name: str) -> None:
-    """What it says after its timeout was recorded does not undo that."""
+    """Whatever it sends after its timeout was recorded does not undo that."""
     story = Story()
     run = story.start(timeout="1s")
     story.assign()
     story.tick(to="1s")
     story.do(of(run, story.token(run), name))
     stops = name in ("ConfirmStop", "CompleteRun", "FailAttempt")
-    assert story.told() == (["attempt.stopped"] if stops else [])
+    assert story.recorded() == (["attempt.stopped"] if stops else [])
     assert story.run(run).calls == {}
     assert story.status(run) is Status.RETRYING
 
 
-def test_loss_that_is_told_late_changes_nothing() -> None:
+def test_loss_that_is_reported_late_changes_nothing() -> None:
     """The run executes elsewhere by then."""
     story = Story()
     run = story.start()
@@ -87,7 +88,7 @@ def test_loss_that_is_told_late_changes_nothing() -> None:
 
 
 def test_new_daemon_takes_back_all_that_executed() -> None:
-    """No worker outlives its daemon; the attempts go on under new tokens and use up nothing."""
+    """No worker outlives its daemon; the attempts resume under new tokens and use up no budget."""
     story = Story()
     runs = [story.start(), story.start(timeout="1s"), story.start()]
     for _ in runs:
@@ -96,18 +97,18 @@ def test_new_daemon_takes_back_all_that_executed() -> None:
     story.cancel(runs[2])
     tokens = [story.token(run) for run in runs]
     story.claim()
-    assert story.told() == ["attempt.lost", "attempt.stopped", "attempt.stopped"]
+    assert story.recorded() == ["attempt.lost", "attempt.stopped", "attempt.stopped"]
     assert story.status(runs[0]) is Status.QUEUED
     assert story.status(runs[1]) is Status.RETRYING
     assert story.status(runs[2]) is Status.CANCELLED
     assert story.assign() == runs[0]
-    assert story.told() == ["attempt.resumed"]
+    assert story.recorded() == ["attempt.resumed"]
     assert story.token(runs[0]) not in tokens
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_token_of_nothing_is_no_token(name: str) -> None:
-    """A run that does not execute has the token 0; who speaks under it is not believed."""
+    """A run that does not execute has the token 0; a command under it is ignored."""
     story = Story()
     run = story.start()
     assert story.do(of(run, 0, name)).records == ()

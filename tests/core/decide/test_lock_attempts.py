@@ -1,4 +1,4 @@
-"""Locks over attempts, retries and forks: what is taken anew, and what is not."""
+"""Locks over attempts, retries and forks: which are acquired again, and which are not."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ def begun(story: Stored, many: int = 1, **options: object) -> list[str]:
 
 
 def phase(story: Stored, run: str, step: str = "[lock k]") -> Phase | None:
+    """The phase of the call by which the run acquired the lock; None if it is not recorded."""
     found = story.run(run).calls.get(step)
     return found.phase if found is not None else None
 
 
-def test_next_attempt_takes_anew_what_its_block_left_by_an_exception() -> None:
-    """What a lock protected is entered again; blocks that were left in good order are not."""
+def test_next_attempt_acquires_again_a_lock_whose_block_raised() -> None:
+    """Blocks of lost locks are entered again; blocks that were left in good order are not."""
     story = Stored()
     (run,) = begun(story)
     story.takes(run, "left")
@@ -37,11 +38,11 @@ def test_next_attempt_takes_anew_what_its_block_left_by_an_exception() -> None:
     story.assign()
     assert list(story.run(run).calls) == ["[lock left]", "a"]
     assert story.takes(run, "k") is not None
-    story.told_again()
+    story.folds_alike()
 
 
-def test_next_attempt_takes_anew_what_ran_out_before_it_began() -> None:
-    """It ran out while the run waited for its retry: that is no failure of the new attempt."""
+def test_next_attempt_acquires_again_a_lock_that_expired_before_it_began() -> None:
+    """It expired while the run waited for its retry: that is no failure of the new attempt."""
     story = Stored()
     (run,) = begun(story, timeout="10s")
     story.takes(run, "k", ttl="11s")
@@ -51,10 +52,10 @@ def test_next_attempt_takes_anew_what_ran_out_before_it_began() -> None:
     story.tick(to="2s")
     assert story.owner("k") == ""
     story.assign()
-    assert story.told() == ["attempt.started"]
+    assert story.recorded() == ["attempt.started"]
     assert phase(story, run) is None
     assert story.takes(run, "k") is not None
-    story.told_again()
+    story.folds_alike()
 
 
 def test_resumed_attempt_knows_that_its_lock_ran_out() -> None:
@@ -70,8 +71,8 @@ def test_resumed_attempt_knows_that_its_lock_ran_out() -> None:
         story.checks(run, "k", "write")
 
 
-def test_retry_of_an_ended_run_takes_its_locks_anew() -> None:
-    """But for blocks that were left; those it waits for are waited for anew."""
+def test_retry_of_an_ended_run_acquires_its_locks_again() -> None:
+    """Except for blocks that were left; locks that it waited for are waited for again."""
     story = Stored()
     first, second = begun(story, 2, retry=ONCE)
     story.takes(first, "left")
@@ -85,11 +86,11 @@ def test_retry_of_an_ended_run_takes_its_locks_anew() -> None:
     assert story.retry(first).reused == ["[lock left]"]
     assert story.retry(second).repeated == ["[lock mine]", "[lock k]"]
     assert story.state.locks == {}
-    story.told_again()
+    story.folds_alike()
 
 
 def test_retry_from_a_step_within_a_block_takes_the_lock_of_the_block() -> None:
-    """The step happens again, and happens under the lock, though its block had been left."""
+    """The step is repeated under the lock, although its block had been left."""
     story = Stored()
     (run,) = begun(story)
     story.step_done(run, "before")
@@ -107,11 +108,11 @@ def test_retry_from_a_step_within_a_block_takes_the_lock_of_the_block() -> None:
     assert sent.reused == ["before"]
     story.retry(run, from_step="b")
     assert list(story.run(run).calls) == ["before", "a"]
-    story.told_again()
+    story.folds_alike()
 
 
 def test_retry_reuses_a_refusal_that_was_caught() -> None:
-    """The wait that was over took a branch; what is recorded after it belongs to that branch."""
+    """The handler took a branch because of it; what is recorded after it belongs to that branch."""
     story = Stored()
     first, second, third = begun(story, 3, retry=ONCE)
     story.takes(first, "k")
@@ -123,10 +124,10 @@ def test_retry_reuses_a_refusal_that_was_caught() -> None:
         story.step_done(run, "otherwise")
         story.fails(run)
         assert story.retry(run).reused == ["[lock k]", "otherwise"]
-    story.told_again()
+    story.folds_alike()
 
 
-def test_retry_tries_anew_the_refusal_that_ended_the_run() -> None:
+def test_retry_repeats_the_refused_call_that_ended_the_run() -> None:
     """Uncaught, it is the step that failed."""
     story = Stored()
     first, second = begun(story, 2, retry=ONCE)
@@ -140,8 +141,8 @@ def test_retry_tries_anew_the_refusal_that_ended_the_run() -> None:
     assert story.takes(second, "k", wait="1s") is not None
 
 
-def test_run_sent_on_while_its_handler_executes_gives_its_locks_back_first() -> None:
-    """It takes them anew, as everybody does, behind those who wait."""
+def test_run_retried_while_its_handler_executes_releases_its_locks_first() -> None:
+    """It acquires them again like everyone else, behind those who wait."""
     story = Stored()
     first, second = begun(story, 2)
     story.takes(first, "k")
@@ -154,11 +155,11 @@ def test_run_sent_on_while_its_handler_executes_gives_its_locks_back_first() -> 
     assert story.run(first).locks == ()
     story.assign()
     assert story.takes(first, "k") is None
-    story.told_again()
+    story.folds_alike()
 
 
 def test_fork_holds_nothing_of_its_source() -> None:
-    """Not what the source holds, nor its place in a line."""
+    """Neither the source's locks nor its place in a line."""
     story = Stored()
     first, second = begun(story, 2)
     story.takes(first, "k")
@@ -167,11 +168,11 @@ def test_fork_holds_nothing_of_its_source() -> None:
         fork = story.fork(source).run
         assert (story.run(fork).locks, story.run(fork).calls) == ((), {})
     assert (story.owner("k"), story.line("k")) == (first, [second])
-    story.told_again()
+    story.folds_alike()
 
 
 def test_run_that_left_memory_is_rebuilt_with_all_its_locks() -> None:
-    """Taken, extended, lost, left, refused, waited for: its records alone tell of it."""
+    """Acquired, extended, lost, left, refused, waited for: its records alone are enough."""
     story = Stored()
     first, run = begun(story, 2)
     story.takes(first, "busy")
@@ -193,4 +194,4 @@ def test_run_that_left_memory_is_rebuilt_with_all_its_locks() -> None:
     assert sent.reused == ["[lock a]", "[lock.extend a]", "[lock busy]", "[lock busy]#2"]
     story.retry(run, from_step="[lock c]")
     assert story.run(run).locks == ()
-    story.told_again()
+    story.folds_alike()

@@ -1,4 +1,4 @@
-"""Blocks of locks and what is tried anew: code that runs again in a block has its lock again."""
+"""Blocks of locks and repeated steps: code that runs again inside a block holds its lock again."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ LOCK = "[lock k]"
 
 
 def takes(story: Story, run: str, step: str = LOCK, *, wait_ms: int | None = None) -> None:
+    """The run's handler acquires the lock `k` by the call `step`."""
     story.do(
         c.AcquireLock(run=run, token=story.token(run), call=1, step=step, key="k", wait_ms=wait_ms)
     )
 
 
 def leaves(story: Story, run: str, step: str = LOCK, *, raised: bool = False) -> None:
+    """The run's handler leaves the block of the lock, by an exception if `raised`."""
     story.do(c.ReleaseLock(run=run, token=story.token(run), call=2, lock=step, raised=raised))
 
 
@@ -35,11 +37,12 @@ def begin(story: Story) -> str:
 
 
 def same_from_the_journal(story: Story) -> None:
+    """The replayed state is the live state."""
     assert state_hash(story.replayed()) == state_hash(story.state)
 
 
-def test_retry_from_within_a_block_takes_its_lock_anew() -> None:
-    """What happens again there must not happen without it."""
+def test_retry_from_within_a_block_acquires_its_lock_again() -> None:
+    """What is repeated there must not run without the lock."""
     story = Story()
     run = begin(story)
     story.fails(run)
@@ -48,7 +51,7 @@ def test_retry_from_within_a_block_takes_its_lock_anew() -> None:
 
 
 def test_retry_from_behind_a_block_does_not_take_its_lock_again() -> None:
-    """The block is answered from the record; another may have the lock by now."""
+    """The block is answered from the record; another run may hold the lock by now."""
     story = Story()
     run = begin(story)
     story.fails(run)
@@ -57,8 +60,8 @@ def test_retry_from_behind_a_block_does_not_take_its_lock_again() -> None:
     same_from_the_journal(story)
 
 
-def test_replaced_result_within_a_block_takes_its_lock_anew() -> None:
-    """The code may go another way from there, and makes calls that are not on record."""
+def test_replaced_result_within_a_block_acquires_its_lock_again() -> None:
+    """The code may take another path from there, and make calls that are not recorded."""
     story = Story()
     run = begin(story)
     story.fails(run)
@@ -67,9 +70,9 @@ def test_replaced_result_within_a_block_takes_its_lock_anew() -> None:
     same_from_the_journal(story)
 
 
-def test_failure_of_a_step_in_a_block_that_was_left_takes_its_lock_anew() -> None:
-    """A handler may catch it within the block and raise it again behind it: the next attempt runs
-    the step again."""
+def test_failure_of_a_step_in_a_block_that_was_left_acquires_its_lock_again() -> None:
+    """A handler may catch the failure in the block and raise it again after it: the next attempt
+    runs the step again."""
     story = Story()
     run = story.start()
     story.assign()
@@ -97,8 +100,8 @@ def test_failure_of_a_step_behind_a_block_leaves_the_block_as_it_was() -> None:
     same_from_the_journal(story)
 
 
-def test_fork_from_within_a_block_takes_its_lock_anew() -> None:
-    """It never had it."""
+def test_fork_from_within_a_block_acquires_its_lock() -> None:
+    """The fork itself never held it."""
     story = Story()
     run = begin(story)
     story.completes(run)

@@ -1,5 +1,5 @@
-"""Locks: one holder, tokens that only grow, first come first served, and nothing kept by the dead
-(guarantee: locks)."""
+"""Locks: one holder, tokens that only grow, first come first served, and no lock kept by a dead
+holder (guarantee: locks)."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ def begun(story: Stored, many: int = 1, **options: Any) -> list[str]:
 
 
 def phase(story: Stored, run: str, step: str = "[lock k]") -> Phase | None:
+    """The phase of the call by which the run acquired the lock; None if it is not recorded."""
     found = story.run(run).calls.get(step)
     return found.phase if found is not None else None
 
@@ -35,21 +36,21 @@ def phase(story: Stored, run: str, step: str = "[lock k]") -> Phase | None:
 
 
 def test_free_lock_is_held_at_once_and_its_token_is_the_records_number() -> None:
-    """What holds is on record as one record, for handlers and clients alike."""
+    """It takes one record, for handlers and clients alike."""
     story = Stored()
     (run,) = begun(story)
     assert story.takes(run, "k") == {"key": "k", "token": story.state.seq, "expires_at": None}
-    assert story.told() == ["lock.acquired"]
+    assert story.recorded() == ["lock.acquired"]
     held = story.acquires("c1", "other", ttl="1s")
     until = rfc3339(START_US + 1_000_000)
     assert held == {"key": "other", "token": story.state.seq, "expires_at": until}
     assert (story.owner("k"), story.owner("other")) == (run, "c1")
     assert story.run(run).locks == ("k",)
-    story.told_again()
+    story.folds_alike()
 
 
 def test_lock_that_is_held_is_refused_to_who_does_not_wait() -> None:
-    """Telling who holds it and until when: a run by its id, a client by what it called itself."""
+    """The refusal names the holder and the expiry: a run by its id, a client by its description."""
     story = Stored()
     first, second = begun(story, 2)
     story.takes(first, "k")
@@ -66,11 +67,11 @@ def test_lock_that_is_held_is_refused_to_who_does_not_wait() -> None:
     assert told["expires_at"] == rfc3339(START_US + 30_000_000)
     assert story.steps(second)["[lock k]"]["code"] == "lock_held"
     assert (story.line("k"), story.line("other")) == ([], [])
-    story.told_again()
+    story.folds_alike()
 
 
 def test_lock_goes_to_who_waits_in_the_order_in_which_they_came() -> None:
-    """Runs and clients in one line; it is given on in the append that lets it go."""
+    """Runs and clients wait in one line; the append that releases the lock gives it to the next."""
     story = Stored()
     first, second, third = begun(story, 3)
     story.takes(first, "k")
@@ -80,7 +81,7 @@ def test_lock_goes_to_who_waits_in_the_order_in_which_they_came() -> None:
     assert story.takes(third, "k", ttl="5s") is None
     assert story.line("k") == ["c1", second, "c2", third]
     assert story.leaves(first, "k")
-    assert story.told() == ["lock.released", "lock.acquired"]
+    assert story.recorded() == ["lock.released", "lock.acquired"]
     assert story.granted()["c1"]["token"] == story.fence("k")
     story.releases("k", story.fence("k"))
     assert (story.owner("k"), story.granted()) == (second, {})
@@ -92,7 +93,7 @@ def test_lock_goes_to_who_waits_in_the_order_in_which_they_came() -> None:
     assert story.got(third, "[lock k]")["expires_at"] == rfc3339(START_US + 5_000_000)
     story.leaves(third, "k")
     assert "k" not in story.state.locks
-    story.told_again()
+    story.folds_alike()
 
 
 def test_tokens_only_grow() -> None:
@@ -115,11 +116,11 @@ def test_tokens_only_grow() -> None:
     story.leaves(second, "k")
     seen.append(story.acquires("c1", "k")["token"])
     assert seen == sorted(set(seen))
-    story.told_again()
+    story.folds_alike()
 
 
 def test_suspension_keeps_lock_and_token() -> None:
-    """The block is not left by it; a resumed execution fences nobody but itself."""
+    """A suspension does not leave the block; a resumed execution fences only itself."""
     story = Stored()
     (run,) = begun(story)
     token = story.takes(run, "k")["token"]
@@ -131,7 +132,7 @@ def test_suspension_keeps_lock_and_token() -> None:
 
 
 def test_new_attempt_that_still_holds_a_lock_has_a_new_token() -> None:
-    """What the attempt before it wrote with its token may come late."""
+    """What the previous attempt wrote with its token may arrive late."""
     story = Stored()
     (run,) = begun(story, timeout="10s")
     token = story.takes(run, "k")["token"]
@@ -144,11 +145,11 @@ def test_new_attempt_that_still_holds_a_lock_has_a_new_token() -> None:
     assert story.assign() == run
     assert story.fence("k") > token
     assert story.got(run, "[lock k]")["token"] == story.fence("k")
-    story.told_again()
+    story.folds_alike()
 
 
 def test_waiting_for_a_lock_holds_no_slot() -> None:
-    """The handler leaves memory; it goes on when it is its turn, and not before."""
+    """The handler leaves memory; it resumes when it is its turn, and not before."""
     story = Stored()
     first, second = begun(story, 2)
     story.takes(first, "k")
@@ -158,22 +159,22 @@ def test_waiting_for_a_lock_holds_no_slot() -> None:
     story.tick(to="30d")
     assert story.status(second) is Status.WAITING
     story.leaves(first, "k")
-    assert story.told() == ["lock.released", "lock.acquired"]
+    assert story.recorded() == ["lock.released", "lock.acquired"]
     assert story.status(second) is Status.QUEUED
     assert story.assign() == second
     assert phase(story, second) is Phase.COMPLETED
-    story.told_again()
+    story.folds_alike()
 
 
 def test_handler_that_suspends_as_it_is_given_the_lock_goes_on_at_once() -> None:
-    """The two cross on their way."""
+    """The suspension and the grant cross."""
     story = Stored()
     first, second = begun(story, 2)
     story.takes(first, "k")
     story.takes(second, "k")
     story.leaves(first, "k")
     story.suspends(second, "[lock k]")
-    assert story.told() == ["attempt.suspended", "run.queued"]
+    assert story.recorded() == ["attempt.suspended", "run.queued"]
 
 
 def test_block_that_is_left_is_left_for_good() -> None:
@@ -192,7 +193,7 @@ def test_block_that_is_left_is_left_for_good() -> None:
 
 
 def test_taking_a_lock_twice_in_one_run_is_an_error() -> None:
-    """Held or waited for: it would wait for itself for ever."""
+    """Whether it is held or waited for: the run would wait for itself forever."""
     story = Stored()
     first, second = begun(story, 2)
     story.takes(first, "k")
@@ -215,7 +216,7 @@ def test_locks_pass_on_in_the_append_of_run_completed() -> None:
         story.takes(first, key)
         story.takes(second, key)
     story.completes(first)
-    assert story.told() == [
+    assert story.recorded() == [
         "lock.released",
         "lock.acquired",
         "lock.released",
@@ -224,11 +225,11 @@ def test_locks_pass_on_in_the_append_of_run_completed() -> None:
     ]
     assert story.run(second).locks == ("k", "l")
     assert story.got(second, "[lock l]")["token"] == story.fence("l")
-    story.told_again()
+    story.folds_alike()
 
 
 def test_locks_pass_on_in_the_append_of_run_failed() -> None:
-    """And not with an attempt that is followed by another."""
+    """But not if the attempt is followed by another."""
     story = Stored()
     first, second = begun(story, 2, retry=r.RetryTerms(max_attempts=2, backoff_ms=1, jitter=0.0))
     story.takes(first, "k")
@@ -238,9 +239,9 @@ def test_locks_pass_on_in_the_append_of_run_failed() -> None:
     story.tick(to="1s")
     story.assign()
     story.fails(first)
-    assert story.told() == ["lock.released", "lock.acquired", "attempt.failed", "run.failed"]
+    assert story.recorded() == ["lock.released", "lock.acquired", "attempt.failed", "run.failed"]
     assert story.owner("k") == second
-    story.told_again()
+    story.folds_alike()
 
 
 def test_locks_of_a_waiting_run_pass_on_when_it_is_cancelled() -> None:
@@ -252,24 +253,24 @@ def test_locks_of_a_waiting_run_pass_on_when_it_is_cancelled() -> None:
     story.sleeps(first, "nap", "1h")
     story.suspends(first)
     story.cancel(first)
-    assert story.told() == ["lock.released", "lock.acquired", "run.cancelled"]
+    assert story.recorded() == ["lock.released", "lock.acquired", "run.cancelled"]
     assert story.owner("k") == second
-    story.told_again()
+    story.folds_alike()
 
 
 def test_locks_of_an_executing_run_pass_on_when_its_handler_has_stopped() -> None:
-    """Until then it may be writing to what the lock protects, whatever a person has decided."""
+    """Until then it may be writing to what the lock protects, whatever was decided."""
     story = Stored()
     first, second = begun(story, 2)
     story.takes(first, "k")
     story.takes(second, "k")
     story.cancel(first)
-    assert story.told() == ["run.cancelled"]
+    assert story.recorded() == ["run.cancelled"]
     assert story.owner("k") == first
     story.stops(first)
-    assert story.told() == ["lock.released", "lock.acquired", "attempt.stopped"]
+    assert story.recorded() == ["lock.released", "lock.acquired", "attempt.stopped"]
     assert story.owner("k") == second
-    story.told_again()
+    story.folds_alike()
 
 
 End = Callable[[Stored, str], object]
@@ -286,7 +287,7 @@ End = Callable[[Stored, str], object]
     ids=["its worker dies", "it returns", "it raises", "the daemon goes"],
 )
 def test_locks_of_a_cancelled_run_pass_on_however_its_handler_ends(end: End) -> None:
-    """Whatever says that nothing executes any more."""
+    """Any command that means nothing executes any more releases them."""
     story = Stored()
     first, second = begun(story, 2)
     story.takes(first, "k")
@@ -295,7 +296,7 @@ def test_locks_of_a_cancelled_run_pass_on_however_its_handler_ends(end: End) -> 
     end(story, first)
     assert story.owner("k") == second
     assert first not in story.state.runs
-    story.told_again()
+    story.folds_alike()
 
 
 def test_locks_of_a_run_out_of_time_for_good_pass_on_when_its_handler_has_stopped() -> None:
@@ -310,11 +311,11 @@ def test_locks_of_a_run_out_of_time_for_good_pass_on_when_its_handler_has_stoppe
     assert story.owner("k") == first
     story.stops(first)
     assert story.owner("k") == second
-    story.told_again()
+    story.folds_alike()
 
 
 def test_lost_worker_keeps_its_runs_locks() -> None:
-    """The run goes on where it was; nobody else comes between."""
+    """The run resumes where it was; no other holder comes between."""
     story = Stored()
     first, second = begun(story, 2)
     story.takes(first, "k")
@@ -325,7 +326,7 @@ def test_lost_worker_keeps_its_runs_locks() -> None:
 
 
 def test_poisonous_run_gives_its_locks_back() -> None:
-    """It fails because its workers die."""
+    """It fails because its workers died."""
     story = Stored()
     first, second = begun(story, 2)
     story.takes(first, "k")
@@ -338,11 +339,12 @@ def test_poisonous_run_gives_its_locks_back() -> None:
         story.assign(alone=True)
     assert story.status(first) is Status.FAILED
     assert story.owner("k") == second
-    story.told_again()
+    story.folds_alike()
 
 
 def test_cancelled_family_gives_nothing_to_its_own() -> None:
-    """A lock that the parent holds and its child waits for goes to the next of another house."""
+    """A lock that the parent holds and its child waits for goes to the next run outside the
+    family."""
     story = Stored()
     parent, other = begun(story, 2)
     child = story.calls(parent, "child")
@@ -354,12 +356,12 @@ def test_cancelled_family_gives_nothing_to_its_own() -> None:
     story.suspends(parent)
     story.cancel(parent)
     assert story.owner("k") == other
-    assert story.told().count("lock.acquired") == 1
-    story.told_again()
+    assert story.recorded().count("lock.acquired") == 1
+    story.folds_alike()
 
 
 def test_run_that_ends_leaves_every_line() -> None:
-    """It is given nothing any more."""
+    """It is given no lock after that."""
     story = Stored()
     first, second, third = begun(story, 3)
     story.takes(first, "k")
@@ -375,7 +377,7 @@ def test_run_that_ends_leaves_every_line() -> None:
 
 
 def test_wait_that_is_over_is_refused_with_who_holds_it() -> None:
-    """To the microsecond; the refusal is on record and replays."""
+    """To the microsecond; the refusal is recorded and replays."""
     story = Stored()
     first, second = begun(story, 2)
     story.takes(first, "k")
@@ -386,17 +388,17 @@ def test_wait_that_is_over_is_refused_with_who_holds_it() -> None:
     assert story.status(second) is Status.WAITING
     story.wall_us += 1
     story.do(c.Tick())
-    assert story.told() == ["wait.ended"]
+    assert story.recorded() == ["wait.ended"]
     assert story.status(second) is Status.QUEUED
     assert phase(story, second) is Phase.FAILED
     told = story.got(second, "[lock k]")
     assert (told["code"], told["owner"]) == ("lock_held", first)
     assert story.line("k") == []
-    story.told_again()
+    story.folds_alike()
 
 
 def test_lock_is_not_given_to_who_would_not_wait_so_long() -> None:
-    """Its timer is late, and it is another's turn."""
+    """Its timer is late, and it is already the next one's turn."""
     story = Stored()
     first, second, third = begun(story, 3)
     story.takes(first, "k")
@@ -407,11 +409,11 @@ def test_lock_is_not_given_to_who_would_not_wait_so_long() -> None:
     assert story.owner("k") == third
     story.tick()
     assert phase(story, second) is Phase.FAILED
-    story.told_again()
+    story.folds_alike()
 
 
 def test_lock_that_only_the_late_wait_for_is_free() -> None:
-    """Who comes now has it."""
+    """A new request acquires it."""
     story = Stored()
     first, second, third = begun(story, 3)
     story.takes(first, "k")
@@ -422,29 +424,29 @@ def test_lock_that_only_the_late_wait_for_is_free() -> None:
     assert story.takes(third, "k") is not None
     story.tick()
     assert story.line("k") == []
-    story.told_again()
+    story.folds_alike()
 
 
 # --- What runs out -------------------------------------------------------------------------
 
 
 def test_lock_runs_out_by_a_record_at_its_time_and_goes_to_the_next() -> None:
-    """Whoever waits has it then, with a time of its own."""
+    """The next in line holds it then, with its own ttl."""
     story = Stored()
     story.acquires("c1", "k", ttl="10s")
     assert story.acquires("c2", "k", ttl="5s", wait="1h") is None
     assert story.tick(to="9s") == 0
     assert story.owner("k") == "c1"
     assert story.tick(to="1s") == 1
-    assert story.told() == ["lock.released", "lock.acquired"]
+    assert story.recorded() == ["lock.released", "lock.acquired"]
     assert story.granted()["c2"]["expires_at"] == rfc3339(START_US + 15_000_000)
     assert story.tick(to="5s") == 1
     assert "k" not in story.state.locks
-    story.told_again()
+    story.folds_alike()
 
 
 def test_lock_whose_time_has_passed_is_held_by_nobody_whatever_is_on_record() -> None:
-    """To the microsecond; who takes it writes both records."""
+    """To the microsecond; the request that acquires it writes both records."""
     story = Stored()
     token = story.acquires("c1", "k", ttl="10s")["token"]
     story.wall_us += 9_999_999
@@ -455,14 +457,14 @@ def test_lock_whose_time_has_passed_is_held_by_nobody_whatever_is_on_record() ->
         with pytest.raises(NotFound):
             late()
     assert story.acquires("c2", "k")["token"] > token
-    assert story.told() == ["lock.released", "lock.acquired"]
+    assert story.recorded() == ["lock.released", "lock.acquired"]
     with pytest.raises(LockHeld):
         story.releases("k", token)
-    story.told_again()
+    story.folds_alike()
 
 
 def test_line_is_kept_when_somebody_comes_before_the_timer() -> None:
-    """It has run out: the first in line has it, and not who came just now."""
+    """The lock has expired: the first in line gets it, not the new request."""
     story = Stored()
     story.acquires("c1", "k", ttl="10s")
     (run,) = begun(story)
@@ -474,11 +476,11 @@ def test_line_is_kept_when_somebody_comes_before_the_timer() -> None:
     assert story.acquires("c4", "k", wait="1m") is None
     assert (story.owner("k"), story.line("k")) == (run, ["c4"])
     assert story.status(run) is Status.QUEUED
-    story.told_again()
+    story.folds_alike()
 
 
-def test_handler_without_its_lock_is_told_at_its_next_call() -> None:
-    """And where the lock holds still, goes on; nothing is recorded for that."""
+def test_handler_without_its_lock_learns_that_at_its_next_call() -> None:
+    """While the lock is still held the call proceeds, and nothing is recorded for the check."""
     story = Stored()
     (run,) = begun(story)
     story.takes(run, "k", ttl="10s")
@@ -491,11 +493,11 @@ def test_handler_without_its_lock_is_told_at_its_next_call() -> None:
     with pytest.raises(LockLost):
         story.checks(run, "k", "write")
     assert story.run(run).calls["write"].kind is CallKind.REFUSED
-    story.told_again()
+    story.folds_alike()
 
 
 def test_check_before_the_timer_finds_what_its_clock_says() -> None:
-    """The lock has run out by daemon time: it is so on record from then on."""
+    """The lock has expired by daemon time, and from then on that is recorded."""
     story = Stored()
     first, second = begun(story, 2)
     story.takes(first, "k", ttl="10s")
@@ -504,29 +506,29 @@ def test_check_before_the_timer_finds_what_its_clock_says() -> None:
     with pytest.raises(LockLost) as lost:
         story.checks(first, "k", "write")
     assert lost.value.fields["key"] == "k"
-    assert story.told() == ["lock.released", "lock.acquired", "call.refused"]
+    assert story.recorded() == ["lock.released", "lock.acquired", "call.refused"]
     assert (story.owner("k"), phase(story, first)) == (second, Phase.GONE)
-    story.told_again()
+    story.folds_alike()
 
 
 def test_leaving_a_block_whose_lock_ran_out_is_on_record_as_lost() -> None:
-    """What the handler is told then, every later pass is told, though the clock be set back."""
+    """Every later pass gets the answer that the handler got then, even if the clock is set back."""
     story = Stored()
     first, second = begun(story, 2)
     story.takes(first, "k", ttl="10s")
     story.takes(second, "k")
     story.wall_us += 10_000_000
     assert not story.leaves(first, "k")
-    assert story.told() == ["lock.released", "lock.acquired"]
+    assert story.recorded() == ["lock.released", "lock.acquired"]
     assert (phase(story, first), story.owner("k")) == (Phase.GONE, second)
     story.wall_us -= 60_000_000
     story.claim()
     assert phase(story, first) is Phase.GONE
-    story.told_again()
+    story.folds_alike()
 
 
 def test_lock_that_ran_out_in_one_block_can_be_taken_by_the_next() -> None:
-    """A handler that lost it, and caught that, does not hold it."""
+    """A handler that lost it, and caught the error, does not hold it."""
     story = Stored()
     (run,) = begun(story)
     story.takes(run, "k", ttl="10s")
@@ -534,11 +536,11 @@ def test_lock_that_ran_out_in_one_block_can_be_taken_by_the_next() -> None:
     story.leaves(run, "k", raised=True)
     assert story.takes(run, "k", ttl="10s") is not None
     assert phase(story, run, "[lock k]#2") is Phase.COMPLETED
-    story.told_again()
+    story.folds_alike()
 
 
 def test_extended_lock_holds_from_now_on_under_the_same_token() -> None:
-    """For handlers and clients; its old time means nothing any more."""
+    """For handlers and clients; its old expiry has no effect any more."""
     story = Stored()
     (run,) = begun(story)
     mine = story.takes(run, "k", ttl="10s")
@@ -554,11 +556,11 @@ def test_extended_lock_holds_from_now_on_under_the_same_token() -> None:
         story.extends(run, "k", "1m")
     with pytest.raises(NotFound):
         story.prolongs("l", other["token"], "1m")
-    story.told_again()
+    story.folds_alike()
 
 
 def test_lock_without_a_time_that_is_extended_gets_one() -> None:
-    """A handler may say so."""
+    """A handler may set one."""
     story = Stored()
     (run,) = begun(story)
     story.takes(run, "k")
@@ -568,13 +570,13 @@ def test_lock_without_a_time_that_is_extended_gets_one() -> None:
 
 
 def test_extension_that_shortens_holds_no_longer() -> None:
-    """It is from now on, whatever was said before."""
+    """The ttl counts from now, whatever it was before."""
     story = Stored()
     token = story.acquires("c1", "k", ttl="1h")["token"]
     story.prolongs("k", token, "1s")
     assert story.tick(to="1s") == 1
     assert "k" not in story.state.locks
-    story.told_again()
+    story.folds_alike()
 
 
 # --- Clients -------------------------------------------------------------------------------
@@ -612,7 +614,7 @@ def test_client_that_withdraws_is_given_nothing() -> None:
     assert not story.withdraws("c2", "other").records
     story.releases("k", token)
     assert "k" not in story.state.locks
-    story.told_again()
+    story.folds_alike()
 
 
 def test_clients_that_wait_are_forgotten_when_the_daemon_goes_away() -> None:
@@ -625,11 +627,11 @@ def test_clients_that_wait_are_forgotten_when_the_daemon_goes_away() -> None:
     story.acquires("c3", "k", wait="1h")
     story.claim()
     assert (story.owner("k"), story.line("k")) == ("c1", [run])
-    story.told_again()
+    story.folds_alike()
 
 
 def test_clients_lock_is_let_go_by_its_token_alone() -> None:
-    """Not by another, and no client lets a run's go."""
+    """Another token does not release it, and no client releases a run's lock."""
     story = Stored()
     (run,) = begun(story)
     token = story.acquires("c1", "k")["token"]
@@ -646,7 +648,7 @@ def test_clients_lock_is_let_go_by_its_token_alone() -> None:
 
 
 def test_lost_execution_does_nothing_to_locks() -> None:
-    """It holds a token of long ago (guarantee: late results)."""
+    """Its token is outdated (guarantee: late results)."""
     story = Stored()
     (run,) = begun(story)
     story.takes(run, "k")

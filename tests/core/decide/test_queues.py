@@ -1,4 +1,4 @@
-"""What is said of a queue, by whom, and what of it is in force; pausing."""
+"""The terms of a queue, who sets them, and which are in force; pausing."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from stackshiftd.core.state.queues import Limits, origin_of
 
 
 def limits(story: Story) -> Limits:
+    """The limits in force for the queue `media`."""
     return story.state.queues["media"].limits
 
 
 def origins(story: Story) -> dict[str, str]:
+    """Term → the layer that it comes from, for the queue `media`."""
     said = story.state.queues["media"].said
     return {name: origin_of(said, name) for name in ("concurrency", "key_concurrency", "rate")}
 
 
 def test_a_person_outranks_the_file_and_the_file_the_code() -> None:
-    """Term by term: who says nothing of one leaves it to the next."""
+    """Term by term: a layer that does not set a term leaves it to the next."""
     story = Story()
     story.declare("code", media=QueueTerms(concurrency=1, key_concurrency=1, rate_burst=7))
     story.declare("file", media=QueueTerms(concurrency=2, rate=5, rate_per_ms=1000))
@@ -27,7 +29,7 @@ def test_a_person_outranks_the_file_and_the_file_the_code() -> None:
 
 
 def test_reset_leaves_what_file_and_code_say() -> None:
-    """But what is paused stays so: who takes a limit back does not start anything."""
+    """But a paused queue stays paused: removing limits starts nothing."""
     story = Story()
     story.declare("file", media=QueueTerms(concurrency=2))
     story.limit(concurrency=9, rate=1, rate_per_ms=1000)
@@ -46,7 +48,7 @@ def test_reset_can_set_at_once() -> None:
 
 
 def test_nought_lifts_a_bound_that_another_set() -> None:
-    """And is somebody's word, not none: `show` names who said it."""
+    """And it is a term of its own: `show` names the layer that set it."""
     story = Story()
     story.declare(
         "file", media=QueueTerms(concurrency=1, key_concurrency=1, rate=1, rate_per_ms=1000)
@@ -59,7 +61,7 @@ def test_nought_lifts_a_bound_that_another_set() -> None:
 
 
 def test_period_of_a_rate_is_of_who_said_the_rate() -> None:
-    """A person's 5 a minute is not made 5 a second by a file that says 9 a second."""
+    """A person's 5 a minute does not become 5 a second through a file that says 9 a second."""
     story = Story()
     story.limit(rate=5, rate_per_ms=60_000)
     story.declare("file", media=QueueTerms(rate=9, rate_per_ms=1000))
@@ -69,7 +71,7 @@ def test_period_of_a_rate_is_of_who_said_the_rate() -> None:
 
 
 def test_definition_that_disappears_is_withdrawn() -> None:
-    """What the file does not say any more does not hold any more; a person's word does."""
+    """A term that is no longer in the file is no longer in force; a person's term is."""
     story = Story()
     story.declare(
         "file", media=QueueTerms(concurrency=1, paused=True), office=QueueTerms(concurrency=1)
@@ -81,18 +83,18 @@ def test_definition_that_disappears_is_withdrawn() -> None:
 
 
 def test_definition_that_has_not_changed_is_no_record() -> None:
-    """A daemon that starts a hundred times does not say a hundred times what is known."""
+    """A daemon that starts a hundred times does not record the same terms a hundred times."""
     story = Story()
     story.declare("file", media=QueueTerms(concurrency=1), office=QueueTerms())
-    assert story.told() == ["queue.changed", "queue.changed"]
+    assert story.recorded() == ["queue.changed", "queue.changed"]
     story.declare("file", media=QueueTerms(concurrency=1), office=QueueTerms())
-    assert story.told() == []
+    assert story.recorded() == []
     assert not story.limit(reset=True)
-    assert story.told() == []
+    assert story.recorded() == []
 
 
 def test_pause_and_resume_keep_the_order() -> None:
-    """What came meanwhile stands where it would have stood."""
+    """What arrived during the pause has the place that it would have had anyway."""
     story = Story()
     before = [story.start(priority=priority) for priority in (0, 1)]
     story.limit(paused=True)
@@ -103,7 +105,7 @@ def test_pause_and_resume_keep_the_order() -> None:
 
 
 def test_paused_queue_stays_paused_after_a_restart() -> None:
-    """Nothing of it is handed out, whether journal or snapshot tells of it."""
+    """None of its runs is dispatched, whether the pause is read from journal or snapshot."""
     story = Story()
     run = story.start()
     story.limit(paused=True)
@@ -115,7 +117,7 @@ def test_paused_queue_stays_paused_after_a_restart() -> None:
 
 
 def test_since_of_a_pause_survives_replay_and_snapshot() -> None:
-    """It is when it was paused first, whoever pauses it again and whatever else is changed."""
+    """It is the time of the first pause, even if it is paused again or another limit is changed."""
     story = Story()
     story.limit(concurrency=1)
     since_us = story.wall_us = story.wall_us + 5_000_000

@@ -26,7 +26,7 @@ def failed(story: Story, *, payload: object = None) -> str:
 
 
 def cancelled(story: Story) -> str:
-    """The same, cancelled: it has left memory."""
+    """The same run, cancelled: it has left memory."""
     run = story.start("resize")
     story.assign()
     for step in ("a", "b", "c"):
@@ -42,13 +42,13 @@ both = pytest.mark.parametrize("begin", [failed, cancelled])
 
 
 @both
-def test_retry_goes_on_from_what_is_recorded_with_a_new_budget(begin: Begin) -> None:
-    """Whether the run was in memory or had left it; `attempt` keeps counting."""
+def test_retry_continues_from_what_is_recorded_with_a_new_budget(begin: Begin) -> None:
+    """Whether the run was still in memory or not; `attempt` keeps counting."""
     story = Story()
     run = begin(story)
     assert story.retry(run) == Rerun(run, ["a", "b", "c"], [])
     assert story.assign() == run
-    assert story.told() == ["attempt.started"]
+    assert story.recorded() == ["attempt.started"]
     assert (story.run(run).attempt, story.run(run).attempts_used) == (2, 1)
     assert story.steps(run) == {"a": "a1", "b": "b1", "c": "c1"}
     assert (story.run(run).error, story.run(run).finished_us, story.state.dead) == (None, 0, 0)
@@ -77,7 +77,7 @@ def test_order_of_a_step_is_when_it_was_last_recorded() -> None:
 
 @both
 def test_replaced_step_has_the_result_that_was_given(begin: Begin) -> None:
-    """It is neither reused nor repeated."""
+    """It counts neither as reused nor as repeated."""
     story = Story()
     run = begin(story)
     sent = story.retry(run, from_step="b", replaced={"b": {"by": "hand"}, "d": 4})
@@ -86,7 +86,7 @@ def test_replaced_step_has_the_result_that_was_given(begin: Begin) -> None:
 
 
 def test_only_the_result_of_a_step_can_be_replaced() -> None:
-    """A sleep, a wait or a read would not find its record again; nothing is changed."""
+    """A sleep, a wait or a read would not recognize its record; nothing is changed."""
     story = Story()
     run = story.start(retry=ONCE)
     story.assign()
@@ -101,8 +101,8 @@ def test_only_the_result_of_a_step_can_be_replaced() -> None:
     assert story.state.seq == seq
 
 
-def test_step_whose_failure_ended_the_run_is_tried_anew() -> None:
-    """It was forgotten as the attempt failed, and is told among what happens again."""
+def test_step_whose_failure_ended_the_run_is_tried_again() -> None:
+    """It was forgotten when the attempt failed, and is listed as repeated."""
     story = Story()
     run = story.start(retry=ONCE)
     story.assign()
@@ -136,10 +136,10 @@ def test_sleep_under_way_goes_on_after_a_retry() -> None:
     story.assign()
     assert story.tick(to="29m") == 0
     assert story.tick(to="1m") == 1
-    assert story.told() == ["wait.ended"]
+    assert story.recorded() == ["wait.ended"]
 
 
-def test_wait_for_a_child_that_was_cancelled_with_its_parent_begins_anew() -> None:
+def test_wait_for_a_child_that_was_cancelled_with_its_parent_begins_again() -> None:
     """A child that is still under way is waited for; one that is not is started again."""
     story = Story()
     run = story.start()
@@ -158,8 +158,8 @@ def test_wait_for_a_child_that_was_cancelled_with_its_parent_begins_anew() -> No
     assert story.steps(run) == {"other": 5}
 
 
-def test_completed_run_goes_on_only_with_something_to_repeat() -> None:
-    """Else it is a mistake, and says what to write."""
+def test_completed_run_is_retried_only_with_something_to_repeat() -> None:
+    """Otherwise it is refused, with a hint that says what to write."""
     story = Story()
     run = story.start()
     story.assign()
@@ -171,8 +171,8 @@ def test_completed_run_goes_on_only_with_something_to_repeat() -> None:
     assert story.status(run) is Status.QUEUED
 
 
-def test_unfinished_run_cannot_be_sent_on() -> None:
-    """Nor can one that never was, nor from a step that is not recorded."""
+def test_unfinished_run_cannot_be_retried() -> None:
+    """Nor one that never existed, nor from a step that is not recorded."""
     story = Story()
     dead = failed(story)
     run = story.start()
@@ -185,7 +185,7 @@ def test_unfinished_run_cannot_be_sent_on() -> None:
 
 
 def test_run_that_left_memory_twice_keeps_what_its_second_life_recorded() -> None:
-    """Each life goes on from all that was recorded before it."""
+    """Each life continues from everything that was recorded before it."""
     story = Story()
     run = cancelled(story)
     for life in (2, 3, 4):
@@ -201,8 +201,8 @@ def test_run_that_left_memory_twice_keeps_what_its_second_life_recorded() -> Non
     assert state_hash(story.via_snapshot(story.state.seq)) == state_hash(story.state)
 
 
-def test_records_of_a_run_grow_with_what_happened_not_with_how_often_it_was_sent_on() -> None:
-    """A retry carries each earlier record once, however many retries it went through."""
+def test_records_of_a_run_grow_with_what_happened_not_with_how_often_it_was_retried() -> None:
+    """A retry contains each earlier record once, however many retries there were."""
     story = Story()
     run = cancelled(story)
     sizes = []
@@ -214,7 +214,7 @@ def test_records_of_a_run_grow_with_what_happened_not_with_how_often_it_was_sent
     assert max(growth) < 2 * min(growth)
 
 
-def test_run_sent_on_while_its_old_handler_stops_waits_for_that() -> None:
+def test_run_retried_while_its_old_handler_stops_waits_for_that() -> None:
     """Two handlers of one run never execute side by side."""
     story = Story()
     run = story.start()
@@ -254,14 +254,14 @@ def test_fork_is_a_new_run_with_the_steps_of_another(begin: Begin) -> None:
 
 
 def test_fork_with_another_payload_keeps_the_steps() -> None:
-    """What changes is what was asked to change."""
+    """Only what was asked to change changes."""
     story = Story()
     source = failed(story, payload={"n": 1})
     assert story.run(story.fork(source).run).payload == b'{"n":1}'
     assert story.run(story.fork(source, payload={"n": 2}).run).payload == b'{"n":2}'
 
 
-def test_fork_of_a_run_under_way_begins_its_waits_anew() -> None:
+def test_fork_of_a_run_under_way_begins_its_own_waits() -> None:
     """A wait belongs to the run that waits: neither sleep nor child is shared."""
     story = Story()
     source = story.start()
@@ -278,7 +278,7 @@ def test_fork_of_a_run_under_way_begins_its_waits_anew() -> None:
 
 
 def test_fork_of_a_fork_carries_what_both_recorded() -> None:
-    """Through snapshots too."""
+    """Also through snapshots."""
     story = Story()
     first = story.fork(failed(story)).run
     story.assign()
@@ -293,7 +293,7 @@ def test_fork_of_a_fork_carries_what_both_recorded() -> None:
 
 
 def test_only_a_finished_run_whose_handler_has_stopped_can_be_removed() -> None:
-    """What still executes is still there."""
+    """What still executes stays."""
     story = Story()
     run = story.start()
     story.assign()
@@ -304,4 +304,4 @@ def test_only_a_finished_run_whose_handler_has_stopped_can_be_removed() -> None:
         story.remove(run)
     story.stops(run)
     story.remove(run)
-    assert story.told() == ["run.removed"]
+    assert story.recorded() == ["run.removed"]

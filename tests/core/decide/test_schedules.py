@@ -1,4 +1,5 @@
-"""Schedules: one run a tick; what is missed, what overlaps, what a person and the code say."""
+"""Schedules: one run for each tick; missed ticks, overlaps, and what a person and the code
+change."""
 
 from __future__ import annotations
 
@@ -21,8 +22,8 @@ from stackshiftd.core.state.state import Status
 NINE = "0 9 * * *"
 
 
-def told_again(story: ScheduledStory) -> None:
-    """Replay, and every snapshot with its tail, give the state that the story has."""
+def folds_alike(story: ScheduledStory) -> None:
+    """Replay, and every snapshot with its tail, give the state of the story."""
     wanted = state_hash(story.state)
     assert state_hash(story.replayed()) == wanted
     for end in story.ends:
@@ -33,13 +34,12 @@ def told_again(story: ScheduledStory) -> None:
 
 
 def test_tick_starts_one_run_in_one_append() -> None:
-    """At its time and not before, with tick, payload and key; the next tick stands in the
-    record."""
+    """At its time and not before, with tick, payload and key; the record contains the next tick."""
     story = ScheduledStory()
     story.schedule("nightly", NINE, payload={"all": True})
     assert story.goes_on("59m") == []
     (run,) = story.goes_on("1m")
-    assert story.told() == ["schedule.fired", "run.created"]
+    assert story.recorded() == ["schedule.fired", "run.created"]
     created = story.created(run)
     assert created.scheduled_at == "2026-11-22T09:00:00.000000Z"
     assert created.key == "schedule:nightly:2026-11-22T09:00:00Z"
@@ -48,11 +48,11 @@ def test_tick_starts_one_run_in_one_append() -> None:
     schedule = story.state.schedules["nightly"]
     assert minutes(schedule.next_us, schedule.last_us) == ["2026-11-23 09:00", "2026-11-22 09:00"]
     assert schedule.last_run == run
-    told_again(story)
+    folds_alike(story)
 
 
 def test_tick_is_not_started_before_its_time_or_twice() -> None:
-    """Whoever asks, and however often: the core looks at the time itself, to the microsecond."""
+    """Whoever asks, and however often: the core checks the time itself, to the microsecond."""
     story = ScheduledStory()
     story.schedule("nightly", NINE)
     story.wall_us = at("2026-11-22 09:00") - 1
@@ -65,7 +65,7 @@ def test_tick_is_not_started_before_its_time_or_twice() -> None:
 
 def test_clock_that_jumps_back_fires_no_tick_twice() -> None:
     """Neither while the daemon is up, nor after a restart, nor for a schedule that was paused or
-    away meanwhile."""
+    retired meanwhile."""
     story = ScheduledStory()
     story.schedule("often", "*/10 * * * *", overlap="allow")
     story.goes_on("1h")
@@ -83,11 +83,11 @@ def test_clock_that_jumps_back_fires_no_tick_twice() -> None:
     again = story.ticks("often")
     assert again == sorted(set(again))
     assert again[6:] == ["2026-11-22 09:10"]
-    told_again(story)
+    folds_alike(story)
 
 
 def test_key_that_has_an_owner_is_the_ticks_run() -> None:
-    """Who started the tick by hand, under its key, has started it."""
+    """A run that was started by hand under the tick's key counts as the tick's run."""
     story = ScheduledStory()
     story.schedule("nightly", NINE)
     run = story.start("nightly", key="schedule:nightly:2026-11-22T09:00:00Z", payload={"x": 1})
@@ -109,7 +109,7 @@ def test_daily_run_comes_once_when_clocks_change(begins: str, wanted: list[str])
     story.schedule("nightly", "30 2 * * *", "Europe/Berlin", overlap="allow")
     story.goes_on("2d")
     assert story.ticks("nightly") == wanted
-    told_again(story)
+    folds_alike(story)
 
 
 @pytest.mark.parametrize("begins", ["2026-03-28 23:30", "2026-10-24 22:30"])
@@ -139,6 +139,7 @@ def test_every_is_not_reset_by_restarts() -> None:
 
 
 def down_for_three_ticks(catch_up: str, overlap: str = "allow") -> ScheduledStory:
+    """A story with an hourly schedule whose daemon was down for three ticks."""
     story = ScheduledStory()
     story.schedule("hourly", "0 * * * *", catch_up=catch_up, overlap=overlap)
     story.is_down("3h30m")
@@ -146,14 +147,14 @@ def down_for_three_ticks(catch_up: str, overlap: str = "allow") -> ScheduledStor
 
 
 def test_missed_ticks_are_skipped() -> None:
-    """`skip`: no run, and the record tells of all of them; the next one is one to come."""
+    """`skip`: no run; one record counts all of them, and the next tick is in the future."""
     story = down_for_three_ticks("skip")
     assert story.look() == []
     (fired,) = story.fired("hourly")
     assert (fired.reason, fired.passed, fired.tick[11:16]) == ("missed", 2, "11:00")
     assert story.goes_on("1h") != []
     assert story.ticks("hourly") == ["2026-11-22 12:00"]
-    told_again(story)
+    folds_alike(story)
 
 
 def test_missed_ticks_are_one_run() -> None:
@@ -166,12 +167,12 @@ def test_missed_ticks_are_one_run() -> None:
 
 
 def test_missed_ticks_are_a_run_each() -> None:
-    """`all`: in order, none passed over."""
+    """`all`: in order, none skipped."""
     story = down_for_three_ticks("all")
     assert len(story.look()) == 3
     assert story.ticks("hourly") == [f"2026-11-22 {hour:02d}:00" for hour in (9, 10, 11)]
     assert {fired.passed for fired in story.fired("hourly")} == {0}
-    told_again(story)
+    folds_alike(story)
 
 
 def test_missed_ticks_that_may_not_overlap_run_one_after_another() -> None:
@@ -184,11 +185,11 @@ def test_missed_ticks_that_may_not_overlap_run_one_after_another() -> None:
             assert story.look() == []
             story.finish(run)
         assert story.look() == []
-        told_again(story)
+        folds_alike(story)
 
 
 def test_ticks_found_due_together_run_one_after_another_however_late_they_are() -> None:
-    """`all` with `skip`: of ticks that are due at once, also the last ones have a run."""
+    """`all` with `skip`: of ticks that are due at once, even the last ones get a run."""
     story = ScheduledStory()
     story.schedule("often", "@every 10s", catch_up="all")
     story.wall_us += 75_000_000
@@ -198,11 +199,11 @@ def test_ticks_found_due_together_run_one_after_another_however_late_they_are() 
         ran += 1
     assert ran == 7
     assert {fired.reason for fired in story.fired("often")} == {""}
-    told_again(story)
+    folds_alike(story)
 
 
 def test_tick_on_time_does_not_wait_to_be_caught_up() -> None:
-    """`all` is about missed ticks: one that comes while the last run is at work overlaps."""
+    """`all` is about missed ticks: a tick on time, while the last run executes, overlaps."""
     story = ScheduledStory()
     story.schedule("hourly", "0 * * * *", catch_up="all")
     (run,) = story.goes_on("1h")
@@ -215,7 +216,7 @@ def test_tick_on_time_does_not_wait_to_be_caught_up() -> None:
 def test_ticks_that_are_caught_up_are_not_given_up_for_later_ones(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """`all`: those that were few enough keep their turn, also where more come due meanwhile."""
+    """`all`: those that were few enough keep their turn, even if more come due meanwhile."""
     monkeypatch.setattr(schedules, "MAX_CAUGHT_UP", 3)
     story = ScheduledStory()
     story.schedule("hourly", "0 * * * *", catch_up="all", overlap="queue")
@@ -230,7 +231,7 @@ def test_ticks_that_are_caught_up_are_not_given_up_for_later_ones(
 
 
 def test_tick_that_is_a_little_late_was_not_missed() -> None:
-    """A restart that takes a minute at most is no reason to skip what it came in between."""
+    """A restart that takes a minute at most is no reason to skip the ticks in between."""
     story = ScheduledStory("2026-11-22 08:59")
     story.schedule("nightly", NINE, catch_up="skip")
     story.is_down("2m")
@@ -245,8 +246,8 @@ def test_tick_that_is_a_little_late_was_not_missed() -> None:
 def test_more_missed_ticks_than_anyone_wants_are_passed_over(
     expression: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`all` has an end: the newest so many get a run each, the older ones are told of; also where
-    more come due before those are through."""
+    """`all` is bounded: the newest ones get a run each and the older ones are counted; also if more
+    come due before those are done."""
     monkeypatch.setattr(schedules, "MAX_CAUGHT_UP", 40)
     story = ScheduledStory()
     story.schedule("often", expression, catch_up="all", overlap="allow")
@@ -262,11 +263,11 @@ def test_more_missed_ticks_than_anyone_wants_are_passed_over(
 
 
 def test_tick_of_a_job_whose_module_does_not_import_stays_due() -> None:
-    """It is not retired, since it may be back with the next correction; then it is caught up."""
+    """It is not retired, because a correction may bring it back; then it is caught up."""
     story = ScheduledStory()
     story.schedule("nightly", NINE)
     story.learn(without="nightly")
-    assert story.told() == []
+    assert story.recorded() == []
     story.wall_us = at("2026-11-24 10:00")
     assert story.look(without="nightly") == []
     story.learn()
@@ -278,7 +279,7 @@ def test_tick_of_a_job_whose_module_does_not_import_stays_due() -> None:
 
 
 def test_tick_is_skipped_while_the_last_run_is_unfinished() -> None:
-    """`skip`: recorded, without a run; also while that one sleeps, or waits for its next try."""
+    """`skip`: recorded, without a run; also while that run sleeps, or waits for its next try."""
     story = ScheduledStory()
     story.schedule("hourly", "0 * * * *")
     (run,) = story.goes_on("1h")
@@ -290,7 +291,7 @@ def test_tick_is_skipped_while_the_last_run_is_unfinished() -> None:
     assert [fired.reason for fired in story.fired("hourly")] == ["", "overlap", "overlap"]
     story.cancel(run)
     assert len(story.goes_on("1h")) == 1
-    told_again(story)
+    folds_alike(story)
 
 
 def test_ticks_overlap_where_that_is_allowed() -> None:
@@ -312,11 +313,11 @@ def test_tick_waits_for_the_end_of_the_last_run() -> None:
     assert story.created(second).scheduled_at == "2026-11-22T10:00:00.000000Z"
     assert story.state.schedules["hourly"].held_us == 0
     assert minutes(story.state.schedules["hourly"].next_us) == ["2026-11-22 11:00"]
-    told_again(story)
+    folds_alike(story)
 
 
 def test_one_tick_waits_at_most_and_it_is_the_latest() -> None:
-    """`queue`: a later one takes the place of the one that waits, which is passed over."""
+    """`queue`: a later tick takes the place of the waiting one, which is skipped."""
     story = ScheduledStory()
     story.schedule("hourly", "0 * * * *", overlap="queue", catch_up="skip")
     (run,) = story.goes_on("1h")
@@ -331,11 +332,11 @@ def test_one_tick_waits_at_most_and_it_is_the_latest() -> None:
     story.finish(run)
     assert len(story.look()) == 1
     assert story.ticks("hourly") == ["2026-11-22 09:00", "2026-11-22 12:00"]
-    told_again(story)
+    folds_alike(story)
 
 
-def test_run_that_is_sent_on_again_is_unfinished_again() -> None:
-    """A failed run does not stand in the way of the next tick; one that is retried does."""
+def test_run_that_is_retried_is_unfinished_again() -> None:
+    """A failed run does not hold up the next tick; one that is retried does."""
     story = ScheduledStory()
     story.schedule("hourly", "0 * * * *")
     (run,) = story.goes_on("1h")
@@ -352,22 +353,22 @@ def test_run_that_is_sent_on_again_is_unfinished_again() -> None:
 
 
 def test_schedule_is_recorded_once_and_when_it_changes() -> None:
-    """Each worker greets and each daemon starts without a word; a change has its record."""
+    """Greetings of workers and starts of daemons record nothing; a change does."""
     story = ScheduledStory()
     story.schedule("nightly", NINE)
     story.learn()
-    assert story.told() == []
+    assert story.recorded() == []
     story.is_down("1m")
-    assert story.told() == []
+    assert story.recorded() == []
     story.schedule("nightly", NINE, payload={"x": 1})
-    assert story.told() == ["schedule.defined"]
+    assert story.recorded() == ["schedule.defined"]
     story.schedule("nightly", NINE, overlap="allow", payload={"x": 1})
-    assert story.told() == ["schedule.defined"]
-    told_again(story)
+    assert story.recorded() == ["schedule.defined"]
+    folds_alike(story)
 
 
 def test_tick_that_is_due_survives_a_change_of_anything_but_its_time() -> None:
-    """Another payload does not lose a missed tick; another expression begins anew."""
+    """Another payload does not lose a missed tick; another expression begins again."""
     story = ScheduledStory()
     story.schedule("nightly", NINE)
     story.wall_us = at("2026-11-22 12:00")
@@ -381,7 +382,7 @@ def test_tick_that_is_due_survives_a_change_of_anything_but_its_time() -> None:
 
 
 def test_tick_that_waits_survives_a_change_of_the_code() -> None:
-    """It has come, and its run is created when the last one has finished; as the code says now."""
+    """Its run is created when the last one has finished, with the terms of the new code."""
     story = ScheduledStory()
     story.schedule("hourly", "0 * * * *", overlap="queue")
     (run,) = story.goes_on("1h")
@@ -391,11 +392,11 @@ def test_tick_that_waits_survives_a_change_of_the_code() -> None:
     (second,) = story.look()
     assert story.created(second).scheduled_at == "2026-11-22T10:00:00.000000Z"
     assert story.created(second).payload == Raw(b'{"x":1}')
-    told_again(story)
+    folds_alike(story)
 
 
 def test_every_goes_on_from_first_sight_when_its_payload_changes() -> None:
-    """And from the change on when its period does."""
+    """But from the change on if its period changes."""
     story = ScheduledStory()
     story.schedule("often", "@every 1h")
     story.wall_us = at("2026-11-22 08:20")
@@ -406,29 +407,29 @@ def test_every_goes_on_from_first_sight_when_its_payload_changes() -> None:
 
 
 def test_schedule_that_left_the_code_is_retired_until_it_is_back() -> None:
-    """It stays visible, does not tick, and what came meanwhile is not caught up."""
+    """It stays visible and does not tick; ticks that it missed are not caught up."""
     story = ScheduledStory()
     story.schedule("nightly", NINE, catch_up="all", overlap="allow")
     story.goes_on("2h")
     terms = story.code.pop("nightly")
     story.learn()
-    assert story.told() == ["schedule.retired"]
+    assert story.recorded() == ["schedule.retired"]
     story.learn()
-    assert story.told() == []
+    assert story.recorded() == []
     assert story.state.schedules["nightly"].retired_us == story.now_us
     assert story.goes_on("3d") == []
     story.code["nightly"] = terms
     story.learn()
-    assert story.told() == ["schedule.defined"]
+    assert story.recorded() == ["schedule.defined"]
     schedule = story.state.schedules["nightly"]
     assert (schedule.retired_us, len(story.fired("nightly"))) == (0, 1)
     assert story.goes_on("1d") != []
     assert story.ticks("nightly")[1:] == ["2026-11-26 09:00"]
-    told_again(story)
+    folds_alike(story)
 
 
 def test_job_that_lost_its_schedule_is_retired_whatever_else_is_broken() -> None:
-    """Its module imports, so nothing is in doubt."""
+    """Its own module imports, so there is no doubt."""
     story = ScheduledStory()
     story.schedule("nightly", NINE)
     story.schedule("broken", NINE)
@@ -441,7 +442,8 @@ def test_job_that_lost_its_schedule_is_retired_whatever_else_is_broken() -> None
 
 
 def test_paused_schedule_does_not_tick_and_is_not_caught_up() -> None:
-    """Until it is resumed: then the next tick is one to come. Said twice it changes nothing."""
+    """When it is resumed, the next tick is in the future; pausing or resuming twice changes
+    nothing."""
     story = ScheduledStory()
     story.schedule("hourly", "0 * * * *", catch_up="all", overlap="allow")
     assert story.pause("hourly")
@@ -451,14 +453,14 @@ def test_paused_schedule_does_not_tick_and_is_not_caught_up() -> None:
     assert story.look() == []
     assert story.resume("hourly")
     assert not story.resume("hourly")
-    assert story.told() == []
+    assert story.recorded() == []
     assert len(story.goes_on("1h")) == 1
     assert story.ticks("hourly") == ["2026-11-22 15:00"]
-    told_again(story)
+    folds_alike(story)
 
 
 def test_pause_drops_a_tick_that_waits() -> None:
-    """What is paused starts nothing, also when the last run ends."""
+    """A paused schedule starts nothing, not even when the last run ends."""
     story = ScheduledStory()
     story.schedule("hourly", "0 * * * *", overlap="queue")
     (run,) = story.goes_on("1h")
@@ -468,11 +470,11 @@ def test_pause_drops_a_tick_that_waits() -> None:
     assert story.look() == []
     story.resume("hourly")
     assert story.look() == []
-    told_again(story)
+    folds_alike(story)
 
 
 def test_pause_outlives_changes_of_the_code() -> None:
-    """It was a person's word, and only a person takes it back."""
+    """A person paused it, and only a person resumes it."""
     story = ScheduledStory()
     story.schedule("nightly", NINE)
     story.pause("nightly")
@@ -483,11 +485,11 @@ def test_pause_outlives_changes_of_the_code() -> None:
     assert story.goes_on("3d") == []
     story.resume("nightly")
     assert story.goes_on("1d") != []
-    told_again(story)
+    folds_alike(story)
 
 
 def test_resume_of_a_retired_schedule_takes_effect_when_it_is_back() -> None:
-    """Nothing ticks that is not in the code."""
+    """A schedule that is not in the code does not tick."""
     story = ScheduledStory()
     story.schedule("nightly", NINE)
     story.pause("nightly")
@@ -498,7 +500,7 @@ def test_resume_of_a_retired_schedule_takes_effect_when_it_is_back() -> None:
     story.code["nightly"] = terms
     story.learn()
     assert len(story.goes_on("1d")) == 1
-    told_again(story)
+    folds_alike(story)
 
 
 @pytest.mark.parametrize("command", [c.PauseSchedule("nobody"), c.ResumeSchedule("nobody")])
@@ -511,7 +513,7 @@ def test_job_without_a_schedule_is_not_found(command: c.Command) -> None:
 
 
 def test_zones_are_known_without_those_of_the_system() -> None:
-    """A small machine or container has no zone database of its own; ours comes with the package."""
+    """A small machine or container may have no time zone database; the package includes one."""
     program = (
         "from stackshiftd.core.decide.ticks import clock_of, next_after\n"
         "print(next_after(clock_of('0 9 * * *', 'Europe/Berlin', 0), 1_795_000_000_000_000))"

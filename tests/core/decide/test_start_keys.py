@@ -14,7 +14,8 @@ from stackshiftd.core.state.state import Status
 
 
 def test_same_key_job_and_payload_is_the_same_run() -> None:
-    """The second start records nothing and says that it found a run; its other options are moot."""
+    """The second start records nothing and says that it found a run; its other options are
+    ignored."""
     story = Story()
     run = story.start("resize", {"id": 1}, key="k")
     assert story.start("resize", {"id": 1}, key="k", queue="other", priority=9) == run
@@ -24,7 +25,7 @@ def test_same_key_job_and_payload_is_the_same_run() -> None:
 
 @pytest.mark.parametrize("status", [Status.COMPLETED, Status.FAILED, Status.CANCELLED])
 def test_key_finds_its_run_whatever_became_of_it(status: Status) -> None:
-    """A finished run is found too: the work was asked for once."""
+    """A finished run is found too: the same work is not done twice."""
     story = Story()
     run = story.start(key="k", retry=ONCE)
     story.assign()
@@ -59,7 +60,7 @@ OTHER: list[tuple[Any, Any]] = [
 
 @pytest.mark.parametrize(("first", "second"), SAME)
 def test_payloads_that_are_equal_as_json_are_one_piece_of_work(first: Any, second: Any) -> None:
-    """The order of keys and the spelling of a number are not the payload."""
+    """The order of keys and the spelling of a number do not matter."""
     story = Story()
     assert story.start("resize", first, key="k") == story.start("resize", second, key="k")
 
@@ -77,7 +78,7 @@ def test_payloads_that_differ_as_json_are_a_conflict(first: Any, second: Any) ->
 
 
 def test_key_of_another_job_is_a_conflict() -> None:
-    """Keys are per project: the same key for another job is a mistake, and is told as one."""
+    """Keys are per project: the same key for another job is a mistake, and is refused as one."""
     story = Story()
     run = story.start("resize", key="k")
     with pytest.raises(Conflict, match="a different job") as refused:
@@ -86,6 +87,7 @@ def test_key_of_another_job_is_a_conflict() -> None:
 
 
 def finished(story: Story, ttl: str) -> str:
+    """A completed run that owns the key `k` for `ttl`."""
     run = story.start(key="k", key_ttl=ttl)
     story.assign()
     story.completes(run)
@@ -118,7 +120,7 @@ def test_key_outlives_its_time_while_its_run_is_not_finished() -> None:
 
 
 def test_keys_that_have_expired_are_forgotten_and_those_in_use_are_not() -> None:
-    """Memory does not grow with keys long gone."""
+    """Memory does not grow by keys that expired long ago."""
     story = Story()
     waiting = story.start(key="waiting", key_ttl="1s", delay="60d")
     for n in range(50):
@@ -133,7 +135,7 @@ def test_keys_that_have_expired_are_forgotten_and_those_in_use_are_not() -> None
 
 
 def test_key_survives_compaction_removal_and_restart() -> None:
-    """It outlives the run's place in memory and in lists."""
+    """It outlives its run in memory and in lists."""
     story = Story()
     run = finished(story, "30d")
     story.remove(run)
@@ -142,7 +144,7 @@ def test_key_survives_compaction_removal_and_restart() -> None:
         assert story.start(key="k") == run
 
 
-def test_key_of_a_large_payload_still_tells_a_conflict() -> None:
+def test_key_of_a_large_payload_still_detects_a_conflict() -> None:
     """The payload is not kept for the difference; its digest is."""
     story = Story()
     story.start("resize", "x" * 5000, key="k")
@@ -153,7 +155,7 @@ def test_key_of_a_large_payload_still_tells_a_conflict() -> None:
 
 
 def test_key_that_has_lapsed_does_not_come_back_with_its_run() -> None:
-    """Whether it was forgotten yet must not show: a snapshot leaves it out."""
+    """Whether it was forgotten already makes no difference: a snapshot leaves it out."""
     story = Story()
     run = story.start(key="k", key_ttl="1s", retry=ONCE)
     story.assign()
@@ -167,14 +169,14 @@ def test_key_that_has_lapsed_does_not_come_back_with_its_run() -> None:
 
 
 def test_child_with_a_key_that_is_in_use_is_the_run_that_owns_it() -> None:
-    """Nothing is created; the parent waits for the owner, which is not its to cancel."""
+    """Nothing is created; the parent waits for the owner, and does not cancel it."""
     story = Story()
     first, second = story.start(), story.start()
     story.assign()
     story.assign()
     owner = story.calls(first, "child", key="k")
     assert story.calls(second, "child", key="k") == owner
-    assert story.told() == ["wait.started"]
+    assert story.recorded() == ["wait.started"]
     story.cancel(second)
     assert story.status(owner) is Status.QUEUED
     story.assign()

@@ -43,7 +43,7 @@ def coming(expression: str, timezone: str, after: str, most: int = 3) -> list[st
     ],
 )
 def test_expressions_mean_what_cron_says(alias: str, wanted: list[str]) -> None:
-    """Five fields, or a word for them; a tick at the very time asked about has passed."""
+    """Five fields, or an alias for them; a tick at the very time asked about has passed."""
     assert coming(alias, "UTC", "2026-11-22 08:00", 2) == wanted
 
 
@@ -54,7 +54,7 @@ def test_zone_says_whose_nine_it_is() -> None:
 
 
 def test_time_in_the_hour_that_is_left_out_comes_right_after_it() -> None:
-    """29 March 2026: 02:00 to 03:00 does not exist; 02:30 is at 03:00, once, and not on no day."""
+    """29 March 2026: 02:00 to 03:00 does not exist; the tick of 02:30 is at 03:00, exactly once."""
     assert coming("30 2 * * *", BERLIN, "2026-03-28 12:00") == [
         "2026-03-29 01:00",
         "2026-03-30 00:30",
@@ -68,7 +68,8 @@ def test_time_in_the_hour_that_is_left_out_comes_right_after_it() -> None:
 
 
 def test_time_in_the_hour_that_comes_twice_comes_once() -> None:
-    """25 October 2026: 02:00 to 03:00 comes twice; 02:30 is in the first of the two."""
+    """25 October 2026: 02:00 to 03:00 occurs twice; the tick of 02:30 is in the first of the
+    two."""
     once = ["2026-10-25 00:30", "2026-10-26 01:30"]
     assert coming("30 2 * * *", BERLIN, "2026-10-24 12:00", 2) == once
     # Also asked from in between, and from within the second one.
@@ -79,7 +80,7 @@ def test_time_in_the_hour_that_comes_twice_comes_once() -> None:
 @pytest.mark.parametrize("night", ["2026-03-29", "2026-10-25"])
 @pytest.mark.parametrize("expression", ["@hourly", "0 * * * *", "15 */1 * * *"])
 def test_hourly_goes_on_hourly_when_clocks_change(night: str, expression: str) -> None:
-    """No hour is left out and none comes twice: it is an hour from tick to tick."""
+    """No hour is left out and none repeated: it is an hour from tick to tick."""
     clock = clock_of(expression, BERLIN, 0)
     ticks = list(islice(clock.after(at(f"{night} 00:00") - 3 * 60 * MINUTE), 8))
     assert {later - tick for tick, later in pairwise(ticks)} == {60 * MINUTE}
@@ -115,15 +116,15 @@ def test_every_counts_from_first_sight_and_never_drifts() -> None:
         ("0 0 * * " + "1," * 200 + "1", "UTC", "is not a valid schedule"),
     ],
 )
-def test_what_is_no_schedule_is_refused(expression: str, timezone: str, told: str) -> None:
-    """With what is wrong, before anything ticks."""
+def test_invalid_schedule_is_refused(expression: str, timezone: str, told: str) -> None:
+    """The error says what is wrong, before anything ticks."""
     with pytest.raises(Usage) as refused:
         clock_of(expression, timezone, 0)
     assert told in refused.value.message
 
 
 def test_near_names_are_hinted_at() -> None:
-    """A slip of the finger is not a riddle."""
+    """The hint for a typo names the nearest match."""
     for expression, timezone, near in (
         ("@dayly", "UTC", "@daily"),
         ("@daily", "Europe/Berlim", "Europe/Berlin"),
@@ -158,7 +159,7 @@ def test_ticks_come_in_order_and_after_what_was_asked(
 def test_last_and_number_of_missed_ticks_are_those_of_a_count(
     expression: str, timezone: str, after_us: int, missed: int, most: int
 ) -> None:
-    """The short ways to the last tick, and to the newest few, lead where counting leads."""
+    """The searches for the last tick, and for the newest few, agree with counting."""
     clock = clock_of(expression, timezone, at("1994-06-01 00:00"))
     ticks = list(islice(clock.after(after_us), missed + 2))
     first_us, until_us = ticks[0], ticks[-1] - 1
@@ -171,7 +172,7 @@ def test_last_and_number_of_missed_ticks_are_those_of_a_count(
 
 
 def test_years_of_missed_minutes_are_looked_through_at_once() -> None:
-    """The last of five million is found by halving, and the count of them has an end."""
+    """The last of five million is found by binary search, and the count is bounded."""
     clock = clock_of("* * * * *", BERLIN, 0)
     first_us, until_us = at("2016-01-01 00:00"), at("2026-01-01 00:00")
     assert latest(clock, first_us, until_us) == until_us

@@ -14,6 +14,7 @@ from stackshiftd.core.state.state import Status
 
 
 def running(story: Story, timeout: str | None = None, retry: r.RetryTerms = STEADY) -> str:
+    """A run that executes in w1."""
     run = story.start(timeout=timeout, retry=retry)
     story.assign()
     return run
@@ -27,13 +28,13 @@ def test_scheduled_run_starts_once_and_never_early() -> None:
     assert story.tick(to=599.999) == 0
     assert story.assign() is None
     assert story.tick(to="1ms") == 1
-    assert story.told() == ["run.queued"]
+    assert story.recorded() == ["run.queued"]
     assert story.assign() == run
     assert story.tick(to="10w") == 0
 
 
 def test_tick_before_its_time_does_nothing() -> None:
-    """Whoever asks: the core looks at the time itself, to the microsecond."""
+    """Whoever asks: the core checks the time itself, to the microsecond."""
     story = Story()
     run = story.start(delay="1s")
     story.wall_us += 1_000_000 - 1
@@ -44,7 +45,7 @@ def test_tick_before_its_time_does_nothing() -> None:
 
 
 def test_time_that_has_passed_is_due_at_once() -> None:
-    """A run that is scheduled for now, or for a time gone by, is queued as it is created."""
+    """A run that is scheduled for now, or for a time in the past, is queued when it is created."""
     story = Story()
     story.do(c.StartRun("run_1", "resize", "media", b"{}", due_us=story.now_us))
     story.do(c.StartRun("run_2", "resize", "media", b"{}", due_us=START_US - 5))
@@ -52,14 +53,14 @@ def test_time_that_has_passed_is_due_at_once() -> None:
     assert story.state.next_due_us() is None
 
 
-def test_sleep_ends_once_and_is_told_to_a_handler_in_memory() -> None:
-    """The wait's end is one record, and one word to the execution."""
+def test_sleep_ends_once_and_is_reported_to_a_handler_in_memory() -> None:
+    """The end of the wait is one record, and one effect for the execution."""
     story = Story()
     run = running(story)
     story.sleeps(run, "nap", "10s")
     assert story.tick(to=9.999) == 0
     assert story.tick(to="1ms") == 1
-    assert story.told() == ["wait.ended"]
+    assert story.recorded() == ["wait.ended"]
     assert story.decision.effects == (Resolve(run, story.token(run), "nap"),)
     assert story.tick(to="1h") == 0
 
@@ -74,7 +75,7 @@ def test_sleep_of_a_suspended_run_puts_it_in_the_queue() -> None:
     story.tick(to="60d")
     assert story.decision.effects == ()
     assert story.assign() == run
-    assert story.told() == ["attempt.resumed"]
+    assert story.recorded() == ["attempt.resumed"]
     assert story.run(run).attempt == 1
 
 
@@ -93,13 +94,13 @@ def test_first_of_several_waits_resumes_the_run() -> None:
 
 
 def test_wait_that_ends_while_the_handler_leaves_is_not_missed() -> None:
-    """Suspended and queued again in one append: nobody would wake it later."""
+    """Suspended and queued again in one append: nothing would wake it later."""
     story = Story()
     run = running(story)
     story.sleeps(run, "nap", "1s")
     story.tick(to="1s")
     story.suspends(run, "nap")
-    assert story.told() == ["attempt.suspended", "run.queued"]
+    assert story.recorded() == ["attempt.suspended", "run.queued"]
     assert story.assign() == run
 
 
@@ -129,7 +130,7 @@ def test_clock_that_jumps_back_fires_nothing_twice() -> None:
 
 
 def test_clock_that_jumps_ahead_fires_each_timer_once() -> None:
-    """All that is overdue fires in the order in which it was due."""
+    """Everything that is overdue fires in the order in which it was due."""
     story = Story()
     second = story.start(delay="2h")
     first = story.start(delay="1h")
@@ -139,7 +140,7 @@ def test_clock_that_jumps_ahead_fires_each_timer_once() -> None:
 
 
 def test_timers_survive_a_restart() -> None:
-    """What a restarted daemon finds due is what was due, no more and no less."""
+    """A restarted daemon finds exactly those timers due that were due."""
     story = Story()
     gone = story.start(delay="1h")
     story.cancel(gone)
@@ -177,7 +178,7 @@ def test_attempt_that_runs_too_long_is_stopped_and_tried_again() -> None:
     run = running(story, timeout="10s")
     token = story.token(run)
     assert story.tick(to="10s") == 1
-    assert story.told() == ["attempt.failed"]
+    assert story.recorded() == ["attempt.failed"]
     assert story.effects(Stop) == [Stop(run, token, "timeout")]
     assert story.status(run) is Status.RETRYING
     assert story.token(run) == token, "its handler still executes"
@@ -186,7 +187,7 @@ def test_attempt_that_runs_too_long_is_stopped_and_tried_again() -> None:
     assert story.status(run) is Status.QUEUED
     assert story.assign() is None, "not before the handler has stopped"
     story.stops(run)
-    assert story.told() == ["attempt.stopped"]
+    assert story.recorded() == ["attempt.stopped"]
     assert story.assign() == run
     assert story.run(run).attempt == 2
 
@@ -208,14 +209,14 @@ def test_last_attempt_that_runs_too_long_fails_the_run() -> None:
     story = Story()
     run = running(story, timeout="10s", retry=ONCE)
     story.tick(to="10s")
-    assert story.told() == ["attempt.failed", "run.failed"]
+    assert story.recorded() == ["attempt.failed", "run.failed"]
     assert story.status(run) is Status.FAILED
     story.stops(run)
     assert story.status(run) is Status.FAILED
 
 
 def test_timeout_counts_running_time_and_no_waits() -> None:
-    """6 s of work, an hour of sleep and 4 s of work make 10 s."""
+    """6 s of work, an hour of sleep and 4 s of work count as 10 s."""
     story = Story()
     run = running(story, timeout="10s")
     story.tick(to="6s")
@@ -226,10 +227,10 @@ def test_timeout_counts_running_time_and_no_waits() -> None:
     assert story.tick(to=3.999) == 0
     assert story.status(run) is Status.RUNNING
     assert story.tick(to="1ms") == 1
-    assert story.told() == ["attempt.failed"]
+    assert story.recorded() == ["attempt.failed"]
 
 
-def test_timeout_goes_on_after_a_lost_worker_and_begins_anew_with_an_attempt() -> None:
+def test_timeout_continues_after_a_lost_worker_and_begins_again_with_an_attempt() -> None:
     """A loss is the same attempt; a failure is not."""
     story = Story()
     run = running(story, timeout="10s")

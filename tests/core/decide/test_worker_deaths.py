@@ -1,4 +1,4 @@
-"""Runs under which workers die: put back, suspected, tried alone, and at last failed."""
+"""Runs under which workers die: queued again, suspected, tried alone, and finally failed."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ def dies(story: Story, run: str, times: int) -> None:
 
 
 def test_worker_that_dies_fails_nothing_by_itself() -> None:
-    """The run goes again, as the same attempt, from what it has recorded."""
+    """The run resumes, as the same attempt, from what it has recorded."""
     story = Story()
     run = story.start(retry=ONCE)
     story.assign()
     story.step_done(run, "a", 1)
     story.lose(run)
-    assert story.told() == ["attempt.lost"]
+    assert story.recorded() == ["attempt.lost"]
     assert story.assign("w2") == run
-    assert story.told() == ["attempt.resumed"]
+    assert story.recorded() == ["attempt.resumed"]
     assert story.run(run).attempt == 1
     assert story.steps(run) == {"a": 1}
 
 
 def test_run_that_killed_three_workers_is_tried_alone() -> None:
-    """It is ready, and no slot beside other runs is given to it."""
+    """It is ready, but gets no slot beside other runs."""
     story = Story()
     run = story.start()
     dies(story, run, 3)
@@ -50,7 +50,7 @@ def test_run_that_kills_a_worker_of_its_own_is_poisonous() -> None:
     dies(story, run, 3)
     story.assign("w2", alone=True)
     story.lose(run)
-    assert story.told() == ["attempt.lost", "run.failed"]
+    assert story.recorded() == ["attempt.lost", "run.failed"]
     assert story.finished() == {run: "failed"}
     last = story.entries[-1].record
     assert isinstance(last, r.RunFailed)
@@ -59,14 +59,14 @@ def test_run_that_kills_a_worker_of_its_own_is_poisonous() -> None:
 
 
 def test_suspect_that_records_something_is_none_any_more() -> None:
-    """Deaths count in a row, and only without anything new between them."""
+    """Deaths count in a row, and only with nothing new recorded between them."""
     story = Story()
     run = story.start()
     dies(story, run, 3)
     story.assign("w2", alone=True)
     story.step_done(run, "a")
     story.lose(run)
-    assert story.told() == ["attempt.lost"]
+    assert story.recorded() == ["attempt.lost"]
     assert story.run(run).deaths == 1
     assert story.assign("w1") == run
 
@@ -84,12 +84,12 @@ def test_deaths_that_we_caused_do_not_count() -> None:
     dies(story, run, 3)
     story.assign("w2", alone=True)
     story.lose(run, ours=True)
-    assert story.told() == ["attempt.lost"]
+    assert story.recorded() == ["attempt.lost"]
     assert story.run(run).suspect
 
 
 def test_handler_that_ends_its_attempt_or_waits_clears_the_suspicion() -> None:
-    """It came to an end without taking its worker along."""
+    """It came that far without its worker dying."""
     story = Story()
     run = story.start()
     dies(story, run, 2)
@@ -99,12 +99,12 @@ def test_handler_that_ends_its_attempt_or_waits_clears_the_suspicion() -> None:
 
 
 def test_suspect_can_be_cancelled_and_held() -> None:
-    """It is in no other queue than the one it is in, and leaves that one too."""
+    """It is in no queue but the one for suspects, and leaves that one too."""
     story = Story()
     run = story.start()
     dies(story, run, 3)
     assert story.assign("w1", alone=True, without="resize") is None
-    assert story.told() == ["run.held"]
+    assert story.recorded() == ["run.held"]
     assert not story.state.suspects
     story.define("resize")
     assert list(story.state.suspects) == [run]
@@ -123,7 +123,7 @@ def test_suspicion_survives_a_restart() -> None:
 
 
 def test_poisonous_child_fails_its_parents_wait() -> None:
-    """Who waits for it learns of it in the same append."""
+    """The waiting parent learns of it in the same append."""
     story = Story()
     parent = story.start()
     story.assign("w0")
@@ -131,4 +131,4 @@ def test_poisonous_child_fails_its_parents_wait() -> None:
     dies(story, child, 3)
     story.assign("w2", alone=True)
     story.lose(child)
-    assert story.told() == ["attempt.lost", "run.failed", "wait.ended"]
+    assert story.recorded() == ["attempt.lost", "run.failed", "wait.ended"]

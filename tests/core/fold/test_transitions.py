@@ -17,20 +17,24 @@ S = Status
 
 
 def queued(story: Story) -> str:
+    """A run that is queued."""
     return story.start()
 
 
 def scheduled(story: Story) -> str:
+    """A run that is due in an hour."""
     return story.start(delay="1h")
 
 
 def running(story: Story) -> str:
+    """A run that executes in w1."""
     run = story.start()
     story.assign()
     return run
 
 
 def waiting(story: Story) -> str:
+    """A run that is suspended in a sleep."""
     run = running(story)
     story.sleeps(run, "nap", "1h")
     story.suspends(run)
@@ -38,25 +42,28 @@ def waiting(story: Story) -> str:
 
 
 def retrying(story: Story) -> str:
+    """A run whose first attempt failed."""
     run = running(story)
     story.fails(run)
     return run
 
 
 def failed(story: Story) -> str:
+    """A run that failed for good."""
     run = running(story)
     story.fails(run, retryable=False)
     return run
 
 
 def lost(story: Story) -> str:
+    """A run that is queued again because its worker was stopped."""
     run = running(story)
     story.lose(run, ours=True)
     return run
 
 
 def dying(story: Story) -> str:
-    """Three workers died under it; the fourth tries it alone."""
+    """A run under which three workers died, tried alone in a fourth."""
     run = running(story)
     for _ in range(3):
         story.lose(run)
@@ -65,6 +72,7 @@ def dying(story: Story) -> str:
 
 
 def completed(story: Story) -> str:
+    """A run that completed with one recorded step."""
     run = running(story)
     story.step_done(run, "a")
     story.completes(run)
@@ -72,6 +80,7 @@ def completed(story: Story) -> str:
 
 
 def cancelled(story: Story) -> str:
+    """A run that was cancelled."""
     run = queued(story)
     story.cancel(run)
     return run
@@ -105,6 +114,7 @@ WAYS: list[tuple[Begin, Act, tuple[Status, str]]] = [
 
 
 def suspended(story: Story, run: str) -> None:
+    """Suspend the run in a sleep."""
     story.sleeps(run, "nap", "1h")
     story.suspends(run)
 
@@ -117,7 +127,7 @@ NAMES = [f"{begin.__name__}-{kind}" for begin, _, (_, kind) in WAYS]
 def test_statuses_move_as_the_table_says(
     begin: Begin, act: Act, move: tuple[Status, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each row of the table is gone through by some command, and leads to the status it names."""
+    """Each row of the table is used by some command, and leads to the status it names."""
     seen: list[tuple[Status, str, Status]] = []
     original = transitions.move
 
@@ -165,7 +175,7 @@ STATES: list[Begin] = [queued, scheduled, running, waiting, retrying, failed]
 @pytest.mark.parametrize("begin", STATES)
 @pytest.mark.parametrize("record", RECORDS, ids=kind)
 def test_no_record_moves_a_status_outside_the_table(begin: Begin, record: r.AnyRecord) -> None:
-    """A record that the table does not allow is refused loudly: that journal is not ours."""
+    """A record that the table does not allow fails an assertion: that journal is not ours."""
     story = Story()
     run = story.run(begin(story))
     status = run.status
@@ -190,7 +200,7 @@ def test_sequence_numbers_have_no_gap_and_time_never_runs_back() -> None:
 
 
 def test_completed_run_leaves_memory_and_failed_one_stays_in_dead_letter() -> None:
-    """Only what somebody must still look at is held."""
+    """Only runs that a person must still look at are kept."""
     story = Story()
     done = completed(story)
     dead = story.start(retry=ONCE)

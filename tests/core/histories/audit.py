@@ -104,7 +104,7 @@ def _audit_queues(state: State, ready: list[Run]) -> None:
 
 
 def _audit_turn(state: State, name: str, queue: Queue, resumed: bool, fresh: bool) -> None:
-    """A queue stands in its line as long as a run of it may go."""
+    """A queue is in its line as long as one of its runs may start."""
     turn = queue.turn
     assert (turn is not None) == (queue.has_slot and (resumed or fresh))
     assert turn == queue.turn_at(state.now_us)

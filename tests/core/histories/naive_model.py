@@ -1,10 +1,10 @@
-"""State entries, locks, events and keys as the specification tells of them, written for nothing but
-to be read: what the engine says and does is compared with this.
+"""State entries, locks, events and keys as the specification describes them, written only to be
+easy to read: what the engine says and does is compared with this.
 
-A caller tells of each thing that is asked, and gets what the answer must be; it also tells of what
-happens by itself (an entry expires, a wait is over, a run ends), which is checked to be right at
-that time. Everything that follows from it (whose turn it is, who is resumed) is worked out here.
-Times are µs since 1970, 0 for none.
+The caller passes in each request and gets the answer that the engine must give. It also passes in
+what happens by itself (an entry expires, a wait times out, a run ends), and the model checks that
+this is right at that time. Everything that follows from it (whose turn it is, who is resumed) is
+computed here. Times are µs since 1970, 0 for none.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ class Refused(NamedTuple):
 
 
 class Value(NamedTuple):
+    """A state entry."""
+
     value: Any
     version: int
     expires_us: int
@@ -30,6 +32,8 @@ class Value(NamedTuple):
 
 
 class Held(NamedTuple):
+    """The holder of a lock."""
+
     who: Who
     expires_us: int
     fence: int
@@ -37,12 +41,16 @@ class Held(NamedTuple):
 
 
 class Waiter(NamedTuple):
+    """A place in the line of a lock."""
+
     who: Who
     ttl_us: int
     until_us: int
 
 
 class Event(NamedTuple):
+    """A kept event."""
+
     id: str
     address: tuple[str, str]
     payload: Any
@@ -50,12 +58,16 @@ class Event(NamedTuple):
 
 
 class Wait(NamedTuple):
+    """A run's wait for events."""
+
     addresses: tuple[tuple[str, str], ...]
     due_us: int
     on_timeout: str
 
 
 class Sent(NamedTuple):
+    """The event that an idempotency key stands for."""
+
     event: str
     content: Any
     until_us: int
@@ -63,13 +75,15 @@ class Sent(NamedTuple):
 
 
 class Start(NamedTuple):
+    """The run that an idempotency key stands for."""
+
     run: str
     content: Any
     until_us: int
 
 
 class Naive:
-    """What there is."""
+    """Everything that exists, by the model."""
 
     def __init__(self) -> None:
         self.values: dict[str, Value] = {}
@@ -86,25 +100,27 @@ class Naive:
         self.starts: dict[str, Start] = {}
         self.unfinished: set[str] = set()
         self.unsure: set[tuple[str, str]] = set()
-        """(run, key) of locks that a run which was sent on still holds by its old handler."""
-        self.told: dict[str, dict[str, Any]] = {}
-        """Run → call → what it was told, in the order of the records: what every pass is told."""
+        """(run, key) of locks that a run which was retried still holds by its old handler."""
+        self.answers: dict[str, dict[str, Any]] = {}
+        """Run → call → its answer, the same on every pass, in the order of the records."""
 
     # --- What handlers know ----------------------------------------------------------------
 
     def tell(self, run: str, step: str, answer: Any) -> None:
-        """The answer of a call is on record, once."""
-        told = self.told.setdefault(run, {})
-        assert step not in told, f"{run} {step} happens twice: {told[step]}, then {answer}"
-        told[step] = answer
+        """The answer to a call is recorded, once."""
+        known = self.answers.setdefault(run, {})
+        assert step not in known, f"{run} {step} happens twice: {known[step]}, then {answer}"
+        known[step] = answer
 
     def forget(self, run: str, steps: list[str]) -> None:
+        """Forget the answers of these steps of a run."""
         for step in steps:
-            self.told.get(run, {}).pop(step, None)
+            self.answers.get(run, {}).pop(step, None)
 
     # --- State -----------------------------------------------------------------------------
 
     def read(self, key: str, now_us: int) -> Value | None:
+        """The entry under `key` at `now_us`, if there is one."""
         found = self.values.get(key)
         if found is not None and 0 < found.expires_us <= now_us:
             return None
@@ -127,6 +143,7 @@ class Naive:
         if_version: int | None = None,
         if_absent: bool = False,
     ) -> Value | Refused:
+        """What a write must answer."""
         found = self.read(key, now_us)
         if found is not None and (if_absent or if_version == 0):
             return Refused("conflict")
@@ -140,6 +157,7 @@ class Naive:
     def increment(
         self, key: str, number: int, by: str, now_us: int, ttl_us: int | None = None
     ) -> Value | Refused:
+        """What an increment must answer."""
         found = self.read(key, now_us)
         if found is not None and type(found.value) is not int:
             return Refused("conflict")
@@ -152,6 +170,7 @@ class Naive:
         return made
 
     def delete(self, key: str, now_us: int, until_us: int) -> int | None:
+        """The version that a delete must answer; None if there is no entry."""
         found = self.read(key, now_us)
         if found is None:
             return None
@@ -227,6 +246,7 @@ class Naive:
         return None
 
     def extend(self, key: str, who: Who, ttl_us: int, now_us: int) -> Held | Refused:
+        """What an extension of a lock must answer."""
         held = self.holder(key, now_us)
         if held is None or held.who[0] != who[0]:
             code = "lock_held" if held is not None else "not_found"
@@ -264,18 +284,19 @@ class Naive:
         return Refused("lock_lost")
 
     def withdraw(self, key: str, asker: str) -> None:
+        """The client leaves the line of a lock."""
         if key in self.lines:
             self._leave_line(key, (asker, ""))
 
     def renew(self, run: str) -> None:
-        """Another execution of the run goes on: what the last one did with its tokens is over."""
+        """A new execution of the run begins: the tokens of the last one are no longer valid."""
         for key, held in self.holders.items():
             if held.who[0] == run:
                 self.fence += 1
                 self.holders[key] = held._replace(fence=self.fence)
 
     def lose_clients(self) -> None:
-        """The daemon went away: nobody can be told any more."""
+        """The daemon is gone, and with it the clients that wait for locks."""
         for key, line in self.lines.items():
             self.lines[key] = [waiter for waiter in line if waiter.who[1]]
 
@@ -367,7 +388,7 @@ class Naive:
             self.starts[key] = Start(run, content, now_us + ttl_us)
         return run
 
-    def send_on(self, run: str, forgotten: list[str], now_us: int) -> None:
+    def retry(self, run: str, forgotten: list[str], now_us: int) -> None:
         """A person sent a finished run on."""
         self.forget(run, forgotten)
         for key, start in list(self.starts.items()):
@@ -388,7 +409,7 @@ class Naive:
                 self.stopped(run, now_us)
 
     def stopped(self, run: str, now_us: int) -> None:
-        """Nothing executes for the run: what it holds and has no right to any more goes on."""
+        """Nothing executes for the run: the locks that it has no right to any more pass on."""
         for key, held in list(self.holders.items()):
             if held.who[0] == run and (run not in self.unfinished or (run, key) in self.unsure):
                 self.let_go(key, now_us)

@@ -1,9 +1,9 @@
 """Random histories of queues: `run_history(seed)`.
 
-A history is a list of acts that is drawn from its seed, and told to an engine (state, decide,
+A history is a list of acts that is drawn from its seed and applied to an engine (state, decide,
 fold) whose free slots are filled as the dispatcher fills them. `core.queue_model` judges each
-record; after each act it is asked whether somebody waits who need not. A history that fails is cut
-down to the acts that it takes, and told with its seed.
+record; after each act it is asked whether any run waits that need not. A history that fails is
+reduced to the acts that it takes, and shown with its seed.
 """
 
 from __future__ import annotations
@@ -69,6 +69,7 @@ class History:
 
     @property
     def now_us(self) -> int:
+        """Daemon time: the later of the wall clock and the newest record's time."""
         return max(self.wall_us, self.state.now_us)
 
     # --- The engine ------------------------------------------------------------------------
@@ -84,6 +85,7 @@ class History:
         return len(decision.records)
 
     def append(self, record: r.AnyRecord) -> None:
+        """Fold a record, after the model has judged it."""
         entry = r.Entry(self.state.seq + 1, self.now_us, record)
         self.model.see(entry)
         self.entries.append(entry)
@@ -95,9 +97,11 @@ class History:
             self.kept.pop(run, None)
 
     def runs(self, *statuses: Status) -> list[Run]:
+        """The runs in memory with one of these statuses."""
         return [run for run in self.state.runs.values() if run.status in statuses]
 
     def executing(self) -> list[Run]:
+        """The runs that have an execution."""
         return [run for run in self.state.runs.values() if run.token]
 
     # --- The dispatcher --------------------------------------------------------------------
@@ -113,6 +117,7 @@ class History:
         raise AssertionError("filling slots does not end")
 
     def fill_pool(self, pool: str) -> None:
+        """Fill the slots of one pool, and compare each run with the model's choice."""
         codes = {job: "code" for job in JOBS if job not in self.missing}
         suspect = bool(self.state.suspects) and (
             self.state.next_suspect(self.now_us, pool) is not None
@@ -131,15 +136,18 @@ class History:
         raise AssertionError(f"filling the slots of {pool!r} does not end")
 
     def workers(self, pool: str) -> tuple[str, ...]:
+        """The workers of a pool."""
         return WORKERS.get(pool, ())
 
     def free(self, worker: str) -> int:
+        """The free slots of a worker; none while it executes a suspect."""
         executing = self.state.executions.get(worker, {})
         if len(executing) == 1 and any(self.state.runs[run].suspect for run in executing):
             return 0
         return SLOTS - len(executing)
 
     def freest(self, pool: str, suspect: bool) -> str | None:
+        """The worker with the most free slots, if any has one; one stays idle for a suspect."""
         workers = list(self.workers(pool))
         if suspect and len(workers) < 2:
             return None
@@ -174,6 +182,7 @@ class History:
     # --- Acts ------------------------------------------------------------------------------
 
     def start(self, pick: int, more: int) -> None:
+        """A client starts up to four runs."""
         for _ in range(1 + more % 4):
             self.made += 1
             self.do(
@@ -207,6 +216,7 @@ class History:
             pick //= 2
 
     def sleep(self, pick: int, more: int) -> None:
+        """A running handler sleeps and is suspended."""
         if running := self.runs(Status.RUNNING):
             run = running[pick % len(running)]
             nap = f"nap{self.state.seq}"
@@ -235,15 +245,18 @@ class History:
                 self.limit(pick, more)
 
     def restart(self, pick: int, _more: int) -> None:
+        """The daemon restarts."""
         self.append(r.JournalOpened(self.state.seq + 1, pick, "0.1.0"))
         self.do(c.Claimed())
         self.do(c.DefineQueues("file", self.file))
 
     def cancel(self, pick: int, _more: int) -> None:
+        """A person cancels a run."""
         if self.state.runs:
             self.do(c.CancelRun(list(self.state.runs)[pick % len(self.state.runs)]))
 
     def retry(self, pick: int, _more: int) -> None:
+        """A person retries a failed run."""
         if failed := self.runs(Status.FAILED):
             self.do(c.RetryRun(failed[pick % len(failed)].id))
 
@@ -266,6 +279,7 @@ class History:
             self.wall_us = permit_us + pick % 3 - 1
 
     def jump(self, pick: int, _more: int) -> None:
+        """The wall clock jumps."""
         self.wall_us += (-86_400, -60, -1, 1, 60, 7200)[pick % 6] * 1_000_000
 
     def terms(self, pick: int, more: int) -> r.QueueTerms:
@@ -280,11 +294,13 @@ class History:
         )
 
     def limit(self, pick: int, more: int) -> None:
+        """A person limits a queue."""
         reset = (pick + more) % 7 == 0
         queue = QUEUES[(pick + more) % 4]
         self.do(c.ChangeQueue(queue, self.terms(pick // 4, more // 2), reset))
 
     def pause(self, pick: int, more: int) -> None:
+        """A person pauses or resumes a queue."""
         self.do(c.ChangeQueue(QUEUES[pick % 4], r.QueueTerms(paused=more % 2 == 0)))
 
     def define(self, pick: int, more: int) -> None:
@@ -304,12 +320,12 @@ class History:
         self.do(c.DefineQueues("code", self.code))
 
     def jobs(self, pick: int, more: int) -> None:
-        """A job disappears from the code, or is there again."""
+        """A job disappears from the code, or returns."""
         self.missing = frozenset(JOBS[pick % 2 : pick % 2 + 1]) if more % 2 else frozenset()
         self.do(c.DefineJobs({job: "code" for job in JOBS if job not in self.missing}))
 
     def snapshot(self, _pick: int, _more: int) -> None:
-        """The daemon goes on from a snapshot."""
+        """The daemon continues from a snapshot."""
         entries = sorted((e for found in self.kept.values() for e in found), key=lambda e: e.seq)
         lines = list(dump(self.state, [(entry.seq, entry) for entry in entries]))
         loaded = load(lines).state
@@ -367,12 +383,12 @@ def tell(acts: list[Act], note: Callable[[list[str]], object] | None = None) -> 
 
 
 def run_history(seed: int) -> None:
-    """Live through the history `seed`. One that fails is told with the acts that it takes."""
+    """Live through the history `seed`; a failure is shown with the acts that it takes."""
     acts = drawn(seed)
     if failure(acts) is not None:
         acts = shrunk(acts, lambda fewer: failure(fewer) is not None)
-        told = "".join(f"\n    Act{tuple(act)}," for act in acts)
-        raise AssertionError(f"history {seed}: {failure(acts)!r}; it takes{told}") from failure(
+        shown = "".join(f"\n    Act{tuple(act)}," for act in acts)
+        raise AssertionError(f"history {seed}: {failure(acts)!r}; it takes{shown}") from failure(
             acts
         )
 

@@ -1,8 +1,8 @@
-"""What the limits of queues mean, told naively: the judge of `core.test_queue_limits`.
+"""What the limits of queues mean, computed naively: the judge of `core.test_queue_limits`.
 
-Knows nothing of the engine but the records. Every question is answered by a look at all runs, and
-a bucket is a fraction of tokens, not a time. `see` refuses an entry which hands out a run that may
-not go, or whose turn it is not.
+It knows nothing about the engine except its records. Every question is answered by looking at all
+runs, and a bucket is a fraction of tokens, not a time. `see` fails for an entry that dispatches a
+run which may not start, or whose turn it is not.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ DEATHS = 3
 
 @dataclass
 class MRun:
+    """A run as the records describe it."""
+
     id: str
     queue: str
     key: str
@@ -38,19 +40,24 @@ class MRun:
 
     @property
     def ready(self) -> bool:
+        """Is it queued, with no handler executing?"""
         return self.status == "queued" and not self.executing
 
     @property
     def suspect(self) -> bool:
+        """Must it be tried alone?"""
         return self.deaths >= DEATHS
 
     @property
     def rank(self) -> tuple[int, int, int]:
+        """Its order in its queue; the smallest is first."""
         return (-self.priority, self.place_us, self.created_seq)
 
 
 @dataclass
 class MQueue:
+    """A queue as the records describe it."""
+
     name: str
     said: dict[str, r.QueueTerms] = field(default_factory=dict)
     served: int = 0
@@ -61,6 +68,7 @@ class MQueue:
     paused_us: int = 0
 
     def term(self, name: str) -> int | None:
+        """The value of a term, from the first layer that sets it."""
         for by in LAYERS:
             value: int | None = getattr(self.said.get(by, r.QueueTerms()), name)
             if value is not None:
@@ -69,15 +77,17 @@ class MQueue:
 
     @property
     def paused(self) -> bool:
+        """Is it paused?"""
         return bool(self.term("paused"))
 
     @property
     def pool(self) -> str:
+        """The pool that serves it: its own name, or "" for the shared one."""
         return self.name if self.term("processes") else ""
 
     @property
     def rate(self) -> tuple[int, int, int] | None:
-        """(starts, in so many µs, burst)."""
+        """(starts, per this many µs, burst); None without a rate."""
         for by in LAYERS:
             terms = self.said.get(by, r.QueueTerms())
             if terms.rate is not None:
@@ -86,6 +96,7 @@ class MQueue:
         return None
 
     def tokens_at(self, now_us: int) -> Fraction:
+        """The tokens in the bucket at `now_us`."""
         assert self.rate is not None
         rate, per_us, burst = self.rate
         return min(
@@ -100,12 +111,13 @@ class MQueue:
         return self.tokens_us + ceil((1 - self.tokens) * per_us / rate)
 
     def has_token(self, now_us: int) -> bool:
+        """Does the rate allow a fresh start at `now_us`?"""
         return self.rate is None or self.tokens_at(now_us) >= 1
 
     def change(self, by: str, terms: r.QueueTerms, now_us: int) -> None:
-        """Tokens are neither made nor lost, but for those that find no room; what is missing is
-        rounded up to what comes in by one µs of so many as the rate counts. A new bucket is
-        full."""
+        """Change the terms of a layer. No token is created, and none is lost except those that no
+        longer fit; what is missing is rounded up to a multiple of 1/`per_us` of a token. A new
+        bucket is full."""
         before, was_paused = self.rate, self.paused
         tokens = self.tokens_at(now_us) if before is not None else None
         self.said[by] = terms
@@ -123,6 +135,7 @@ class MQueue:
             self.tokens_us = now_us
 
     def start(self, now_us: int) -> None:
+        """Take a token for a fresh start, and check that no window has too many."""
         if self.rate is None:
             return
         self.tokens = self.tokens_at(now_us) - 1
@@ -137,7 +150,7 @@ class MQueue:
 
 
 class Model:
-    """All runs and queues that `see` was told of."""
+    """All runs and queues, as the entries passed to `see` describe them."""
 
     def __init__(self) -> None:
         self.runs: dict[str, MRun] = {}
@@ -150,6 +163,7 @@ class Model:
     # --- Questions -------------------------------------------------------------------------
 
     def busy(self, queue: str) -> list[MRun]:
+        """The runs of a queue that hold a slot."""
         return [run for run in self.runs.values() if run.executing and run.queue == queue]
 
     def has_room(self, run: MRun) -> bool:
@@ -162,6 +176,7 @@ class Model:
         return not queue.paused and len(busy) < most and same < of_key
 
     def may_go(self, run: MRun, now_us: int) -> bool:
+        """May the run start at `now_us`?"""
         if not (run.ready and self.has_room(run)):
             return False
         return not run.fresh or self.queues[run.queue].has_token(now_us)
@@ -178,6 +193,7 @@ class Model:
         ]
 
     def suspects(self, pool: str, now_us: int) -> list[MRun]:
+        """The suspects that may be tried in a worker of `pool`."""
         return [
             run
             for run in self.runs.values()
@@ -222,6 +238,7 @@ class Model:
     # --- Records ---------------------------------------------------------------------------
 
     def queue(self, name: str) -> MQueue:
+        """The queue called `name`, created if it does not exist."""
         return self.queues.setdefault(name, MQueue(name))
 
     def see(self, entry: r.Entry) -> None:
@@ -259,6 +276,7 @@ class Model:
                 self.see_of_run(entry)
 
     def see_of_run(self, entry: r.Entry) -> None:  # noqa: C901  # a case a record
+        """Apply an entry to its run."""
         record = entry.record
         run = self.runs.get(getattr(record, "run", ""))
         if run is None:
@@ -312,4 +330,5 @@ class Model:
     # --- The whole -------------------------------------------------------------------------
 
     def executing(self) -> Counter[str]:
+        """Queue → how many of its runs execute."""
         return Counter(run.queue for run in self.runs.values() if run.executing)

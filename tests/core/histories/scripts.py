@@ -30,7 +30,7 @@ Op = tuple[Any, ...]
 
 
 class CallKind(NamedTuple):
-    """A recorded call, as a worker is told of it."""
+    """A recorded call, as it is sent to a worker."""
 
     kind: str
     phase: str
@@ -39,7 +39,7 @@ class CallKind(NamedTuple):
 
 
 class Failed(Exception):
-    """A call of the handler raised. `step` is the call that is tried anew if nobody catches it."""
+    """A call of the handler raised. `step` is the call that is tried again if nobody catches it."""
 
     def __init__(self, step: str = "", retryable: bool = True) -> None:
         super().__init__(step)
@@ -48,6 +48,8 @@ class Failed(Exception):
 
 
 class Answer(NamedTuple):
+    """The answer to a call: a result, an error, or when it is due."""
+
     body: Any = None
     error: Any = None
     due_us: int = 0
@@ -63,7 +65,7 @@ class Ask(NamedTuple):
 
 
 class Park(NamedTuple):
-    """Nothing goes on here until the call `step` has its answer."""
+    """The branch is blocked until the call `step` has its answer."""
 
     step: str
 
@@ -72,14 +74,23 @@ Branch = Generator[Ask | Park, Any, None]
 
 
 class World(Protocol):
-    """What a pass may know of the world outside: nothing that a handler might not."""
+    """What a pass can learn from outside: nothing that a handler could not."""
 
     @property
-    def now_us(self) -> int: ...
-    def told_again(self, of: Pass, step: str, memo: CallKind) -> None: ...
-    def failing(self, run: str, step: str, times: int) -> bool: ...
-    def new_event(self) -> str: ...
-    def child(self, script: list[list[Op]]) -> c.StartRun: ...
+    def now_us(self) -> int:
+        """The wall clock, in microseconds since 1970."""
+
+    def answered_again(self, of: Pass, step: str, memo: CallKind) -> None:
+        """Check an answer that is replayed to a pass against the model."""
+
+    def failing(self, run: str, step: str, times: int) -> bool:
+        """Does this try of the step fail, if its first `times` tries do?"""
+
+    def new_event(self) -> str:
+        """The id of a new event."""
+
+    def child(self, script: list[list[Op]]) -> c.StartRun:
+        """A run to start, whose handler plays `script`."""
 
 
 class Pass:
@@ -96,10 +107,12 @@ class Pass:
         self._times: dict[str, int] = {}
 
     def name(self, named: str) -> str:
+        """The name of the next call called `named`, with its occurrence."""
         times = self._times[named] = self._times.get(named, 0) + 1
         return f"{named}#{times}" if times > 1 else named
 
     def branch(self, number: int, ops: list[Op]) -> Branch:
+        """Begin the branch `number`, which plays `ops`."""
         return _Branch(self, number).play(ops)
 
 
@@ -135,7 +148,7 @@ class _Branch:
             phase = "failed" if answer.error is not None else "completed"
             memo = of.memos[name] = CallKind("value", phase, answer.body)
         else:
-            of.world.told_again(of, name, memo)
+            of.world.answered_again(of, name, memo)
         if memo.phase == "failed":
             raise Failed(name)
         return memo.body
@@ -224,7 +237,7 @@ class _Branch:
             yield Park(name)
         self.pass_on_refusal(name)
         memo = of.memos[name]
-        of.world.told_again(of, name, memo)
+        of.world.answered_again(of, name, memo)
         assert not memo.body["timed_out"] or on_timeout == "continue"
 
     def _sleep(self, delay_ms: int) -> Branch:

@@ -103,7 +103,7 @@ def _audit_line(state: State, key: str, lock: Lock) -> None:
 
 
 def _audit_lock_steps(state: State, run: Run, holds: dict[str, Holding]) -> None:
-    """A call that says it holds a lock does; one that waits for one stands in its line."""
+    """A call that says it holds a lock does; a call that waits for one is in its line."""
     by_step = {holding.step for holding in holds.values()}
     for name, step in run.calls.items():
         if step.kind is not CallKind.LOCK:

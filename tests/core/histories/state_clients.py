@@ -1,4 +1,5 @@
-"""Clients and people beside the handlers of a `World`: what they ask, and what they are told."""
+"""Clients and people beside the handlers of a `World`: what they ask, and what they are
+answered."""
 
 from __future__ import annotations
 
@@ -24,12 +25,12 @@ class Lived(World):
     # --- Clients ---------------------------------------------------------------------------
 
     def client(self, command: c.Asking, expect: Callable[[Naive, int], Any]) -> Any:
-        """A client asks; what it was told, for a lock's sake."""
+        """A client makes a request, which the model answers too; returns the answer."""
         now_us = self.now_us
-        told: Any = None
+        outcome: Any = None
         try:
-            told = self.do(command)
-            answer = told.reply
+            outcome = self.do(command)
+            answer = outcome.reply
         except StackshiftError as refused:
             answer = refused
         expected = expect(self.naive, now_us)
@@ -41,12 +42,13 @@ class Lived(World):
         else:
             assert isinstance(answer, Answered)
             agree(ask, json.loads(bytes(answer.body)), None, expected)
-        if isinstance(told, Decision):
-            self.settle(told.records)
-            self.let_go(told, None, 0)
+        if isinstance(outcome, Decision):
+            self.settle(outcome.records)
+            self.let_go(outcome, None, 0)
         return answer
 
     def acquires(self, asker: str, key: str, ttl_ms: int, wait_ms: int | None) -> None:
+        """A client asks for a lock, unless it waits for one already."""
         if self.clients.get((asker, key)) == 0:
             return  # it waits for an answer
         command = c.AcquireLock(key=key, ttl_ms=ttl_ms, wait_ms=wait_ms, asker=asker)
@@ -57,20 +59,22 @@ class Lived(World):
         )
         self.clients[asker, key] = 0
 
-        def told() -> None:
+        def note_answer() -> None:
             if isinstance(answer, Answered):
                 self.clients[asker, key] = json.loads(bytes(answer.body))["token"]
             elif not isinstance(answer, Queued):
                 self.clients.pop((asker, key), None)
 
-        self.unsynced.append(told)
+        self.unsynced.append(note_answer)
 
     def releases(self, asker: str, key: str) -> None:
+        """A client releases the lock that it holds, if any."""
         if token := self.clients.get((asker, key)):
             command = c.ReleaseLock(key=key, lock_token=token)
             self.client(command, lambda naive, now_us: naive.release(key, asker, now_us))
 
     def extends(self, asker: str, key: str, ttl_ms: int) -> None:
+        """A client extends the lock that it holds, if any."""
         if token := self.clients.get((asker, key)):
             self.client(
                 c.ExtendLock(key=key, lock_token=token, ttl_ms=ttl_ms),
@@ -78,14 +82,16 @@ class Lived(World):
             )
 
     def withdraws(self, asker: str, key: str) -> None:
+        """A client gives up waiting for a lock."""
         waits = any(waiter.who == (asker, "") for waiter in self.naive.lines.get(key, ()))
-        told = self.submit(c.WithdrawLock(key, asker), lambda: self.naive.withdraw(key, asker))
-        assert isinstance(told, Decision)
-        assert bool(told.records) == waits
+        outcome = self.submit(c.WithdrawLock(key, asker), lambda: self.naive.withdraw(key, asker))
+        assert isinstance(outcome, Decision)
+        assert bool(outcome.records) == waits
         if waits:
             self.clients.pop((asker, key), None)
 
     def sends(self, at: int, payload: int, ttl_ms: int, once: str | None) -> None:
+        """A client sends an event."""
         event = self.new_event()
         self.client(
             c.SendEvent(**scripts.sent(event, at, payload, ttl_ms, once)),
@@ -95,6 +101,7 @@ class Lived(World):
     def begins(
         self, script: list[list[Op]], payload: int, key: str | None, ttl_ms: int, timeout_ms: int
     ) -> None:
+        """A client starts a run whose handler plays `script`."""
         run = self.new_id()
         self.scripts[run] = script
         self.jobs["scripted"] = "code-1"
@@ -116,20 +123,21 @@ class Lived(World):
             nonlocal expected
             expected = self.naive.start(run, payload, key, ttl_ms * 1000, now_us)
 
-        told = self.submit(command, expect)
-        if isinstance(told, StackshiftError):
-            assert expected == Refused(told.code), f"{told} for {expected}"
+        outcome = self.submit(command, expect)
+        if isinstance(outcome, StackshiftError):
+            assert expected == Refused(outcome.code), f"{outcome} for {expected}"
             return
-        assert isinstance(told.reply, Started)
-        assert told.reply == Started(expected, expected != run)
-        self.let_go(told, None, 0)
+        assert isinstance(outcome.reply, Started)
+        assert outcome.reply == Started(expected, expected != run)
+        self.let_go(outcome, None, 0)
 
     # --- People ----------------------------------------------------------------------------
 
-    def sends_on(self, run: str, from_step: str | None) -> None:
+    def retries(self, run: str, from_step: str | None) -> None:
+        """A person retries a run, if it can be retried."""
         restored = () if run in self.state.runs else self.lines(run)
         now_us = self.now_us
-        known = list(self.naive.told.get(run, {}))
+        known = list(self.naive.answers.get(run, {}))
         try:
             self.do(c.RetryRun(run, from_step, {}, restored))
         except StackshiftError:
@@ -137,13 +145,14 @@ class Lived(World):
         (record,) = self.decision.records
         assert isinstance(record, r.RunRetried)
         self._check_forgotten(known, record.forgotten, from_step)
-        self.naive.send_on(run, record.forgotten, now_us)
+        self.naive.retry(run, record.forgotten, now_us)
         self.settle(self.decision.records)
         self.let_go(self.decision, None, 0)
 
     def forks(self, source: str, from_step: str | None) -> None:
+        """A person forks a run, if it can be forked."""
         run = self.new_id()
-        known = self.naive.told.get(source, {})
+        known = self.naive.answers.get(source, {})
         try:
             self.do(c.ForkRun(run, source, self.lines(source), from_step))
         except StackshiftError:
@@ -153,14 +162,14 @@ class Lived(World):
         self._check_forgotten(list(known), record.forgotten, from_step)
         self.scripts[run] = self.scripts[source]
         self.naive.start(run, None, None, 0, self.now_us)
-        self.naive.told[run] = dict(known)
+        self.naive.answers[run] = dict(known)
         self.naive.forget(run, record.forgotten)
         self.settle(self.decision.records)
         self.let_go(self.decision, None, 0)
 
     def _check_forgotten(self, known: list[str], forgotten: list[str], step: str | None) -> None:
-        """What was told from that step on is forgotten; what was told before it is not, but for
-        waits whose time had passed and ended the run."""
+        """Everything that was answered from that step on is forgotten; nothing answered before it
+        is, except waits whose timeout ended the run."""
         since = known.index(step) if step in known else len(known)
         assert set(known[since:]) <= set(forgotten), f"{step} is repeated, and not all after it"
         if step is None or step in known:

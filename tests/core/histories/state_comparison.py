@@ -71,15 +71,15 @@ def _compare_keys(state: State, naive: Naive, now_us: int) -> None:
         assert (owner.run if owner is not None else None) == (start.run if lives else None)
     for key, sent in naive.sent.items():
         known = state.events.owner(key, now_us)
-        told = (known.event, tuple(known.resumed)) if known is not None else None
-        assert told == ((sent.event, sent.resumed) if sent.until_us > now_us else None)
+        present = (known.event, tuple(known.resumed)) if known is not None else None
+        assert present == ((sent.event, sent.resumed) if sent.until_us > now_us else None)
 
 
 def _compare_answers(state: State, naive: Naive) -> None:
-    """Runs remember what they were told, and nothing else."""
+    """Runs remember the answers to their calls, and nothing else."""
     for run in state.runs.values():
         known = {
-            name: told_by(json.loads(step.body))
+            name: answer_from(json.loads(step.body))
             for name, step in run.calls.items()
             if isinstance(step.body, bytes)
             and (
@@ -87,7 +87,7 @@ def _compare_answers(state: State, naive: Naive) -> None:
                 or (step.kind is CallKind.EVENT and step.phase is Phase.COMPLETED)
             )
         }
-        assert known == naive.told.get(run.id, {}), run.id
+        assert known == naive.answers.get(run.id, {}), run.id
 
 
 # --- Answers -------------------------------------------------------------------------------
@@ -100,15 +100,15 @@ def agree(ask: Ask, body: Any, error: Any, expected: Any) -> None:
         assert isinstance(expected, Refused), f"{ask.command.__name__} {code}, not {expected}"
         assert code == expected.code, f"{ask.command.__name__} {code}, not {expected.code}"
         return
-    told = shown(ask.command, expected)
+    wanted = shown(ask.command, expected)
     if ask.command is c.AcquireLock and expected is not None:
-        assert body["expires_at"] == told["expires_at"]
-    elif told is not None and isinstance(body, dict):
-        assert {name: told[name] for name in body if name in told} == {
-            name: value for name, value in body.items() if name in told
-        }, f"{ask.command.__name__}: {body}, not {told}"
+        assert body["expires_at"] == wanted["expires_at"]
+    elif wanted is not None and isinstance(body, dict):
+        assert {name: wanted[name] for name in body if name in wanted} == {
+            name: value for name, value in body.items() if name in wanted
+        }, f"{ask.command.__name__}: {body}, not {wanted}"
     elif ask.command not in (c.CheckLock, c.AwaitEvent) and not isinstance(body, dict):
-        assert body == told, f"{ask.command.__name__}: {body}, not {told}"
+        assert body == wanted, f"{ask.command.__name__}: {body}, not {wanted}"
 
 
 def shown(command: Any, expected: Any) -> Any:
@@ -136,7 +136,7 @@ def shown(command: Any, expected: Any) -> Any:
     return None if command is c.ReleaseLock else expected
 
 
-def told_by(body: Any) -> Any:
+def answer_from(body: Any) -> Any:
     """An answer as the model remembers it: what must be the same on every pass."""
     if not isinstance(body, dict):
         return body
@@ -161,5 +161,5 @@ REMEMBERED: Final = {
 
 def remembered(command: Any, expected: Any) -> Any:
     """What a run remembers of an answer, by what the model says."""
-    told = shown(command, expected)
-    return {name: told[name] for name in REMEMBERED[command]} if told is not None else None
+    wanted = shown(command, expected)
+    return {name: wanted[name] for name in REMEMBERED[command]} if wanted is not None else None

@@ -68,12 +68,14 @@ class Stored(Story):
         return entry["value"] if entry is not None else None
 
     def list(self, prefix: str = "", run: str = "", after: str = "", limit: int = 1000) -> Any:
+        """A page of entries, for the run or a client."""
         named = f"[state.list {prefix}]"
         return self.ask(c.ListState, named, run, prefix=prefix, after=after, limit=limit)
 
     def set(
         self, key: str, value: Any, run: str = "", *, ttl: str | None = None, **fields: Any
     ) -> Any:
+        """Write a value, for the run or a client."""
         if ttl is not None:
             fields["ttl_ms"] = milliseconds(ttl)
         return self.ask(
@@ -89,6 +91,7 @@ class Stored(Story):
         return entry["value"]
 
     def delete(self, key: str, run: str = "", *, remember: str = "30d", **fields: Any) -> Any:
+        """Delete an entry, for the run or a client."""
         remember_ms = milliseconds(remember)
         named = f"[state.delete {key}]"
         return self.ask(c.DeleteState, named, run, key=key, remember_ms=remember_ms, **fields)
@@ -96,13 +99,13 @@ class Stored(Story):
     # --- Locks -----------------------------------------------------------------------------
 
     def takes(self, run: str, key: str, *, ttl: str | None = None, wait: str | None = None) -> Any:
-        """A handler takes a lock: what it holds, or None where it stands in line."""
+        """A handler acquires a lock: its answer, or None while it waits in line."""
         ttl_ms = milliseconds(ttl) if ttl is not None else 0
         fields: dict[str, Any] = {"key": key, "ttl_ms": ttl_ms, "wait_ms": _ms(wait)}
         return self.ask(c.AcquireLock, f"[lock {key}]", run, **fields)
 
     def acquires(self, asker: str, key: str, *, ttl: str = "30s", wait: str | None = "0s") -> Any:
-        """The client `asker` asks for a lock: what it holds, or None where it stands in line."""
+        """The client `asker` asks for a lock: its answer, or None while it waits in line."""
         fields: dict[str, Any] = {"key": key, "ttl_ms": milliseconds(ttl), "wait_ms": _ms(wait)}
         return self.ask(c.AcquireLock, "", asker=asker, holder=f"{asker}@host", **fields)
 
@@ -118,6 +121,7 @@ class Stored(Story):
         return self.ask(c.CheckLock, step, run, lock=f"[lock {key}]")
 
     def extends(self, run: str, key: str, ttl: str) -> Any:
+        """A handler extends the lock that it holds."""
         named = f"[lock.extend {key}]"
         return self.ask(c.ExtendLock, named, run, key=key, ttl_ms=milliseconds(ttl))
 
@@ -130,6 +134,7 @@ class Stored(Story):
         return self.ask(c.ReleaseLock, "", key=key, lock_token=token)
 
     def withdraws(self, asker: str, key: str) -> Decision:
+        """The client `asker` gives up waiting."""
         return self.do(c.WithdrawLock(key, asker))
 
     def owner(self, key: str) -> str:
@@ -150,7 +155,7 @@ class Stored(Story):
         return lock.holding.token if lock is not None and lock.holding is not None else 0
 
     def granted(self) -> dict[str, Any]:
-        """The clients that the last command gave a lock, with what they are told."""
+        """The clients to which the last command gave a lock, with their answers."""
         return {effect.asker: json.loads(bytes(effect.body)) for effect in self.effects(Granted)}
 
     # --- Events ----------------------------------------------------------------------------
@@ -217,9 +222,9 @@ class Stored(Story):
         """The ids of the kept events, oldest first."""
         return list(self.state.events.kept)
 
-    # --- The same, told again --------------------------------------------------------------
+    # --- The same, replayed ------------------------------------------------------------------
 
-    def told_again(self) -> None:
+    def folds_alike(self) -> None:
         """Replayed from all records, and from a snapshot at every append, the state is the same."""
         live = state_hash(self.state)
         assert state_hash(self.replayed()) == live

@@ -1,10 +1,10 @@
 """The engine beside the naive model: handlers that are scripts, clients, clocks, and crashes.
 
-What is decided is folded at once and let go when it is durable (`sync`), as in the daemon: answers
-and effects wait until then. A crash loses what is not durable, an append as a whole or not at all;
-workers die with all that they hold, at any point between two of their calls.
+As in the daemon, decisions are folded at once, and their answers and effects are released once they
+are durable (`sync`). A crash loses what is not durable, each append as a whole or not at all;
+workers die with everything they hold, at any point between two of their calls.
 
-After each append the state is compared with the model, and each answer with what the model says.
+After each append the state is compared with the model, and each answer with that of the model.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from core.histories.scripts import (
     Park,
     Pass,
 )
-from core.histories.state_comparison import Tokens, agree, compare, remembered, told_by
+from core.histories.state_comparison import Tokens, agree, answer_from, compare, remembered
 from core.story import Story
 from stackshift_jobs.errors import StackshiftError
 from stackshift_jobs.values.durations import from_rfc3339
@@ -72,6 +72,7 @@ class Execution:
 
     @property
     def over(self) -> bool:
+        """Has the pass failed, or have all its branches ended?"""
         return self.failed is not None or all(_done(branch) for branch in self.branches)
 
     @property
@@ -111,15 +112,15 @@ class World(Story):
         self, command: c.Command, expect: Callable[[], Any] | None = None
     ) -> Decision | StackshiftError:
         """Decide and fold; the model does the same, and agrees."""
-        told: Decision | StackshiftError
+        outcome: Decision | StackshiftError
         try:
-            told = self.do(command)
+            outcome = self.do(command)
         except StackshiftError as refused:
-            told = refused
+            outcome = refused
         if expect is not None:
             expect()
-        self.settle(told.records if isinstance(told, Decision) else ())
-        return told
+        self.settle(outcome.records if isinstance(outcome, Decision) else ())
+        return outcome
 
     def settle(self, records: tuple[r.AnyRecord, ...]) -> None:
         """The model learns what has become of runs, and is compared with the state."""
@@ -143,7 +144,7 @@ class World(Story):
             self.marks.append(self._mark())
 
     def sync(self) -> None:
-        """All that was appended is durable: answers and effects are let go."""
+        """Everything that was appended is durable: release answers and effects."""
         self.marks = self.marks[-1:]
         released, self.unsynced = self.unsynced, []
         for let_go in released:
@@ -195,22 +196,27 @@ class World(Story):
 
     # --- What a pass may know --------------------------------------------------------------
 
-    def told_again(self, of: Pass, step: str, memo: CallKind) -> None:
-        """A pass was told again what it was told; the model remembers what that was."""
+    def answered_again(self, of: Pass, step: str, memo: CallKind) -> None:
+        """Check an answer that is replayed to a pass against the one that the model remembers."""
         if self.token(of.run) == of.token:
-            known = self.naive.told[of.run]
+            known = self.naive.answers[of.run]
             assert step in known, f"{of.run}: {step} is on record, and never happened"
-            assert told_by(memo.body) == known[step], f"{of.run}: {step} is told otherwise"
+            assert answer_from(memo.body) == known[step], (
+                f"{of.run}: {step} is answered differently"
+            )
 
     def failing(self, run: str, step: str, times: int) -> bool:
+        """Does this try of the step fail, if its first `times` tries do?"""
         self.tries[run, step] = self.tries.get((run, step), 0) + 1
         return self.tries[run, step] <= times
 
     def new_event(self) -> str:
+        """The id of a new event."""
         self._made += 1
         return f"evt_{self._made:04d}"
 
     def child(self, script: list[list[Op]]) -> c.StartRun:
+        """A run to start, whose handler plays `script`."""
         run = self.new_id()
         self.scripts[run] = script
         self.jobs["child"] = "code-1"
@@ -219,17 +225,18 @@ class World(Story):
     # --- Workers ---------------------------------------------------------------------------
 
     def fill_slots(self) -> None:
+        """Dispatch runs until all slots are taken, or nothing more can be dispatched."""
         while sum(bool(run.token) for run in self.state.runs.values()) < SLOTS:
             before = self.state.seq
             codes = dict.fromkeys(self.jobs, "code-1")
-            told = self.submit(c.Assign("w1", codes, alone=not self.state.executions.get("w1")))
-            assert isinstance(told, Decision)
-            self.let_go(told, None, 0)
+            outcome = self.submit(c.Assign("w1", codes, alone=not self.state.executions.get("w1")))
+            assert isinstance(outcome, Decision)
+            self.let_go(outcome, None, 0)
             if self.state.seq == before:
                 return
 
     def step(self, execution: Execution, chance: random.Random) -> None:
-        """One branch of a handler goes on, to its next call."""
+        """Advance one branch of a handler to its next call."""
         run = execution.played.run
         if execution.over:
             self._end(execution)
@@ -276,14 +283,14 @@ class World(Story):
             if ask.expect is None:
                 return
             (answer,) = self.effects(Acknowledge)
-            told = self.naive.told.setdefault(played.run, {})
-            before = len(told)
+            answers = self.naive.answers.setdefault(played.run, {})
+            before = len(answers)
             expected = ask.expect(self.naive, now_us)
             agree(ask, json.loads(bytes(answer.body)), json.loads(bytes(answer.error)), expected)
             self._tell(played.run, ask, expected)
             # Waits of its own that an event ends, end by records after that of the event.
-            for name in list(told)[before:-1] if ask.command is c.SendEvent and ask.step else ():
-                told[name] = told.pop(name)
+            for name in list(answers)[before:-1] if ask.command is c.SendEvent and ask.step else ():
+                answers[name] = answers.pop(name)
 
         decision = self.submit(command, expect)
         assert isinstance(decision, Decision), decision
@@ -299,6 +306,7 @@ class World(Story):
             self.naive.tell(run, ask.step, remembered(ask.command, expected))
 
     def is_current(self, execution: Execution) -> bool:
+        """Is this the run's current execution?"""
         run = self.state.runs.get(execution.played.run)
         return (
             run is not None and run.token == execution.played.token and run.status is Status.RUNNING
@@ -306,15 +314,15 @@ class World(Story):
 
     def _said_in_vain(self, command: c.Command) -> None:
         before = state_hash(self.state)
-        told = self.do(command)
-        assert (told.records, told.effects) == ((), ()), f"{command} of a lost execution"
+        outcome = self.do(command)
+        assert (outcome.records, outcome.effects) == ((), ()), f"{command} of a lost execution"
         assert state_hash(self.state) == before
 
     def _say(self, command: c.Command) -> None:
-        """Something of the run's own, that has no answer."""
-        told = self.submit(command)
-        assert isinstance(told, Decision)
-        self.let_go(told, None, 0)
+        """Submit a command of a run that has no answer."""
+        outcome = self.submit(command)
+        assert isinstance(outcome, Decision)
+        self.let_go(outcome, None, 0)
 
     def _end(self, execution: Execution) -> None:
         played, failed = execution.played, execution.failed
@@ -360,10 +368,10 @@ class World(Story):
                 self.check_all_is_over()
                 return fired
             before = self.state.seq
-            told = self.submit(c.Tick(RETENTION_MS), self._ticked)
-            assert isinstance(told, Decision)
+            outcome = self.submit(c.Tick(RETENTION_MS), self._ticked)
+            assert isinstance(outcome, Decision)
             assert self.state.seq > before, "a timer that is due and does nothing fires for ever"
-            self.let_go(told, None, 0)
+            self.let_go(outcome, None, 0)
         return most
 
     def _ticked(self) -> None:
@@ -432,6 +440,7 @@ class World(Story):
         return loaded if chance.random() < 0.5 else replayed
 
     def claims(self) -> None:
+        """Another daemon claims the journal."""
         before = len(self.entries)
         self.claim()
         self.naive.lose_clients()
@@ -466,7 +475,7 @@ class World(Story):
 
 
 def memo_of(step: Call) -> CallKind:
-    """A step as a worker is told of it."""
+    """A call as it is sent to a worker."""
     body: Any = json.loads(step.body) if isinstance(step.body, bytes) else None
     if step.kind is Kind.RUN:
         body = step.tried

@@ -1,5 +1,5 @@
-"""Random histories of many runs: whatever happens in whatever order, the laws of the state hold,
-and the journal tells the same state again (guarantee: deterministic replay)."""
+"""Random histories of many runs: in whatever order things happen, the laws of the state hold, and
+the journal folds to the same state again (guarantee: deterministic replay)."""
 
 from __future__ import annotations
 
@@ -51,9 +51,11 @@ class Histories(RuleBasedStateMachine):
         """(run, token) of executions that are over."""
 
     def runs(self, *statuses: Status) -> list[Run]:
+        """The runs in memory with one of these statuses."""
         return [run for run in self.story.state.runs.values() if run.status in statuses]
 
     def executing(self) -> list[Run]:
+        """The runs that have an execution."""
         return [run for run in self.story.state.runs.values() if run.token]
 
     def note_over(self) -> None:
@@ -64,6 +66,7 @@ class Histories(RuleBasedStateMachine):
 
     @initialize(many=st.lists(picks, min_size=1, max_size=6))
     def open(self, many: list[int]) -> None:
+        """A daemon claims the journal, and some runs begin."""
         self.story.claim()
         for pick in many:
             self.begin(pick, None, None)
@@ -71,9 +74,11 @@ class Histories(RuleBasedStateMachine):
 
     @rule(pick=picks, key=st.none() | st.sampled_from(("k1", "k2")), delay=st.sampled_from(SPANS))
     def start(self, pick: int, key: str | None, delay: str) -> None:
+        """A client starts a run, at once or later."""
         self.begin(pick, key, delay if pick % 2 else None)
 
     def begin(self, pick: int, key: str | None, delay: str | None) -> None:
+        """Start a run; a key that is in use must lead to its owner or a conflict."""
         owner = self.story.state.key_owner(key, self.story.now_us) if key is not None else None
         try:
             run = self.story.start(
@@ -98,6 +103,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(pick=picks)
     def cancel(self, pick: int) -> None:
+        """A person cancels a run; a finished one stays as it is."""
         if self.started:
             run = self.started[pick % len(self.started)]
             found = self.story.state.runs.get(run)
@@ -105,11 +111,13 @@ class Histories(RuleBasedStateMachine):
             assert self.story.cancel(run) == alive
 
     def ended(self) -> list[str]:
+        """The runs that have ended, in memory or not."""
         runs = self.story.state.runs
         return [run for run in self.started if run not in runs or runs[run].finished]
 
     @rule(pick=picks, by_step=st.booleans(), replaced=st.booleans())
     def retry(self, pick: int, by_step: bool, replaced: bool) -> None:
+        """A person retries a run that has ended."""
         if not (ended := self.ended()):
             return
         run = ended[pick % len(ended)]
@@ -124,13 +132,14 @@ class Histories(RuleBasedStateMachine):
             assert self.story.run(run).status is Status.QUEUED
 
     def named(self, run: str, pick: int) -> str | None:
-        """A step that the run has, or had once."""
+        """A step that the run has, or once had."""
         steps = [getattr(entry.record, "step", None) for entry in self.story.entries_of(run)]
         names = [name for name in steps if isinstance(name, str)]
         return names[pick % len(names)] if names else None
 
     @rule(pick=picks, by_step=st.booleans())
     def fork(self, pick: int, by_step: bool) -> None:
+        """A person forks a run."""
         if not self.started:
             return
         source = self.started[pick % len(self.started)]
@@ -142,6 +151,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(pick=picks)
     def remove(self, pick: int) -> None:
+        """A person removes a finished run."""
         ended = [run for run in self.ended() if not self.story.token(run)]
         if ended and pick % 3 == 0:
             run = ended[pick % len(ended)]
@@ -150,6 +160,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(pick=picks)
     def discard(self, pick: int) -> None:
+        """A person discards a run, which must be in the dead letter."""
         if not self.started:
             return
         run = self.started[pick % len(self.started)]
@@ -173,6 +184,7 @@ class Histories(RuleBasedStateMachine):
         pool=st.sampled_from(("", "", "media")),
     )
     def assign(self, worker: str, times: int, without: str, pool: str = "") -> None:
+        """A worker has free slots."""
         worker += pool
         for _ in range(times):
             alone = not self.story.state.executions.get(worker)
@@ -222,25 +234,30 @@ class Histories(RuleBasedStateMachine):
 
     @rule(jobs=st.sets(st.sampled_from(JOBS), min_size=1))
     def define(self, jobs: set[str]) -> None:
+        """Workers have these jobs, so none of them is held any more."""
         self.story.define(*sorted(jobs))
         assert jobs.isdisjoint(self.story.state.held)
 
     @rule(pick=picks)
     def claim(self, pick: int) -> None:
+        """Another daemon claims the journal; nothing executes after that."""
         if pick % 5 == 0:
             self.story.claim()
             assert not self.executing()
 
     @rule(by=st.sampled_from(SPANS))
     def tick(self, by: str) -> None:
+        """Time passes, and fires what is due."""
         self.story.tick(to=by)
 
     @rule(seconds=st.sampled_from((-86_400, -60, -1, 1, 60, 86_400)))
     def jump(self, seconds: int) -> None:
+        """The wall clock jumps."""
         self.story.wall_us += seconds * 1_000_000
 
     @rule(pick=picks, ours=st.booleans())
     def lose(self, pick: int, ours: bool) -> None:
+        """A worker is lost."""
         if executing := self.executing():
             self.story.lose(executing[pick % len(executing)].id, ours=ours)
 
@@ -268,6 +285,7 @@ class Histories(RuleBasedStateMachine):
                 chance.choice(self.ACTS)(self, chance.choice(running), chance.randrange(1000))
 
     def step_ends(self, run: Run, pick: int) -> None:
+        """A try of a step completes or fails."""
         step = self.open_step(run, pick)
         if step is None:
             return
@@ -294,16 +312,20 @@ class Histories(RuleBasedStateMachine):
         return names[pick % len(names)] if names else None
 
     def step_opens(self, run: Run, pick: int) -> None:
+        """A step has been executing for a while."""
         self.story.step_opens(run.id, STEPS[pick % len(STEPS)])
 
     def sleeps(self, run: Run, pick: int) -> None:
+        """The handler sleeps."""
         self.story.sleeps(run.id, f"nap#{self.story.state.seq}", SPANS[pick % len(SPANS)])
 
     def reads(self, run: Run, pick: int) -> None:
+        """The handler records a value and reports progress."""
         self.story.reads(run.id, f"[now]#{self.story.state.seq}", pick)
         self.story.do(c.ReportProgress(run.id, run.token, 1.0))
 
     def has_child(self, run: Run, pick: int) -> None:
+        """The handler calls or starts a run."""
         name, job = f"child#{self.story.state.seq}", JOBS[pick % 3]
         if pick % 2:
             self.started.append(self.story.calls(run.id, name, job))
@@ -312,10 +334,12 @@ class Histories(RuleBasedStateMachine):
 
     def awaits(self, run: Run, pick: int) -> None:
         # Only runs made later are waited for: two that wait for each other never end, by right.
+        """The handler waits for a run."""
         if later := [each for each in self.started if each > run.id]:
             self.story.awaits(run.id, f"result#{self.story.state.seq}", later[pick % len(later)])
 
     def suspends(self, run: Run, pick: int) -> None:
+        """The handler leaves memory."""
         pending = [name for name, step in run.calls.items() if step.phase in PENDING]
         over = [name for name, step in run.calls.items() if step.phase is Phase.COMPLETED]
         if pending and pick % 3:
@@ -327,11 +351,13 @@ class Histories(RuleBasedStateMachine):
             assert run.status is Status.QUEUED
 
     def completes(self, run: Run, pick: int) -> None:
+        """The handler returns."""
         if pick % 3 == 0:
             self.story.completes(run.id, "z" * SIZES[pick % 7 % 3])
             assert run.id not in self.story.state.runs
 
     def fails(self, run: Run, pick: int) -> None:
+        """The handler raises."""
         failed = [name for name, step in run.calls.items() if step.phase is Phase.FAILED]
         step = failed[0] if failed else None
         after = SPANS[pick % 6] if pick % 7 == 0 else None
@@ -379,6 +405,7 @@ class Histories(RuleBasedStateMachine):
     # --- The end ---------------------------------------------------------------------------
 
     def teardown(self) -> None:
+        """Replay the history, let all runs end, and replay it again."""
         if self.story.entries:
             self.check_replay()
             self.let_all_end()

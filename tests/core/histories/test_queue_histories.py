@@ -1,8 +1,8 @@
-"""By random histories: work is conserved, limits are never exceeded, order holds (guarantee: limits
-and work).
+"""Random histories of queues: work is conserved, limits are never exceeded, order holds (guarantee:
+limits and work).
 
-The short form lives through 400 histories, the long one (`STACKSHIFT_LONG=1`) through 10,000. One
-that fails is told with its seed, cut down to what it takes; `STACKSHIFT_SEED=417` tells it alone.
+The short form runs 400 histories, the long one (`STACKSHIFT_LONG=1`) 10,000. A history that fails
+is shown with its seed, reduced to the acts that it takes; `STACKSHIFT_SEED=417` runs it alone.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def test_histories_are_worth_their_time() -> None:
 
 
 def test_history_that_fails_is_cut_down() -> None:
-    """What a failure does not need is left out before it is told."""
+    """What a failure does not need is removed before it is shown."""
     acts = drawn(1)
     found = shrunk(acts, lambda left: sum(act.name == "start" for act in left) > 1)
     assert [act.name for act in found] == ["start", "start"]

@@ -37,12 +37,14 @@ class Schedules(RuleBasedStateMachine):
 
     @initialize(pick=picks)
     def open(self, pick: int) -> None:
+        """A daemon claims the journal, and each job has a schedule."""
         self.story.claim()
         for number, job in enumerate(JOBS):
             self.story.jobs[job] = "code-1"
             self.define(job, pick + number)
 
     def define(self, job: str, pick: int) -> None:
+        """The code of a job gets another schedule."""
         self.story.schedule(
             job,
             EXPRESSIONS[pick % len(EXPRESSIONS)],
@@ -56,15 +58,18 @@ class Schedules(RuleBasedStateMachine):
 
     @rule(span=st.sampled_from(SPANS))
     def time_passes(self, span: str) -> None:
+        """Time passes while the daemon is up."""
         self.story.goes_on(span)
 
     @rule(span=st.sampled_from(SPANS))
     def daemon_is_down(self, span: str) -> None:
+        """Time passes while the daemon is down."""
         self.story.is_down(span)
         self.story.look()
 
     @rule(span=st.sampled_from(SPANS))
     def clock_is_set_back(self, span: str) -> None:
+        """The wall clock is set back."""
         self.story.wall_us -= {"1d": 3_600_000_000}.get(span, 60_000_000)
 
     @rule(lost=st.integers(1, 4))
@@ -84,6 +89,7 @@ class Schedules(RuleBasedStateMachine):
 
     @rule(pick=picks)
     def run_is_worked_on(self, pick: int) -> None:
+        """A run ends, or is dispatched."""
         story = self.story
         executing = [run for run in story.state.runs.values() if run.token]
         if executing and pick % 4:
@@ -97,17 +103,20 @@ class Schedules(RuleBasedStateMachine):
 
     @rule(pick=picks)
     def code_changes(self, pick: int) -> None:
+        """The schedule of a job changes."""
         self.define(JOBS[pick % 3], pick // 3)
         self.story.look()
 
     @rule(pick=picks)
     def code_goes(self, pick: int) -> None:
+        """A job disappears from the code."""
         self.story.code.pop(JOBS[pick % 3], None)
         self.story.learn(complete=bool(pick % 2))
         self.story.look()
 
     @rule(pick=picks)
     def person_switches(self, pick: int) -> None:
+        """A person pauses or resumes a schedule."""
         (self.story.pause, self.story.resume)[pick // 3 % 2](JOBS[pick % 3])
         self.story.look()
 
@@ -115,6 +124,7 @@ class Schedules(RuleBasedStateMachine):
 
     @invariant()
     def nothing_is_left_that_could_be_decided(self) -> None:
+        """Every tick that can be decided has been decided."""
         story = self.story
         for each in story.state.schedules.values():
             assert not ready(story.state, each, story.now_us)
@@ -122,6 +132,7 @@ class Schedules(RuleBasedStateMachine):
                 assert waits(story.state, each, story.now_us)
 
     def teardown(self) -> None:
+        """Every tick has at most one run, and none is missing."""
         story = self.story
         created = [e.record for e in story.entries if isinstance(e.record, r.RunCreated)]
         scheduled = [x for x in created if x.key is not None]
@@ -133,12 +144,12 @@ class Schedules(RuleBasedStateMachine):
         ]
         assert [(x.job, x.tick) for x in fired] == [(x.job, x.scheduled_at) for x in scheduled]
         for job in JOBS:
-            self.every_tick_is_told_of(job)
+            self.every_tick_is_recorded(job)
         wanted = state_hash(story.state)
         assert state_hash(story.replayed()) == wanted
         assert state_hash(story.via_snapshot(story.ends[len(story.ends) // 2])) == wanted
 
-    def every_tick_is_told_of(self, job: str) -> None:
+    def every_tick_is_recorded(self, job: str) -> None:
         """From the tick that a record calls the next, all that came are fired or passed over."""
         clock: Clock | None = None
         next_us, held = 0, ""

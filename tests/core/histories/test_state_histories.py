@@ -1,9 +1,9 @@
 """State, locks, events and keys beside a naive model of them, in random histories with crashes.
 
-No increment is lost or doubled, no event is lost or consumed twice, a lock has one holder, a key
-one run; what a handler was told, every later pass is told (guarantee: handler writes).
-The long form (`STACKSHIFT_LONG=1`) lives through 10,000 histories, new ones each time;
-`STACKSHIFT_SEED=n` says where it begins.
+No increment is lost or doubled, no event is lost or consumed twice, a lock has one holder and a key
+one run; what a handler was answered, it is answered on every later pass (guarantee: handler
+writes). The long form (`STACKSHIFT_LONG=1`) runs 10,000 histories, different ones each time;
+`STACKSHIFT_SEED=n` sets the first seed.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ class Histories(RuleBasedStateMachine):
 
     @initialize(drawn=seeds)
     def open(self, drawn: int) -> None:
+        """Three runs begin."""
         for _ in range(3):
             self.begin(drawn)
             drawn += 1
@@ -51,6 +52,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(drawn=seeds)
     def begin(self, drawn: int) -> None:
+        """A client starts a run with a random script."""
         chance = random.Random(drawn)
         self.lived.begins(
             script(chance),
@@ -62,7 +64,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(drawn=seeds)
     def work(self, drawn: int) -> None:
-        """Handlers go on for a while, one call after the other, now this one and now that."""
+        """Handlers advance for a while, one call at a time, in random order."""
         chance, lived = random.Random(drawn), self.lived
         for _ in range(chance.randint(5, 40)):
             if chance.random() < 0.6:
@@ -79,6 +81,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(drawn=seeds)
     def kill(self, drawn: int) -> None:
+        """A worker dies; its handler may live on unheard."""
         chance, lived = random.Random(drawn), self.lived
         if lived.executions:
             execution = chance.choice(list(lived.executions.values()))
@@ -87,6 +90,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(drawn=seeds)
     def haunt(self, drawn: int) -> None:
+        """Executions that are over still send commands."""
         chance = random.Random(drawn)
         for _ in range(5):
             if self.lived.passes:
@@ -96,6 +100,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(drawn=seeds)
     def write(self, drawn: int) -> None:
+        """A client reads or writes an entry."""
         chance, lived = random.Random(drawn), self.lived
         key = chance.choice(KEYS)
         ttl_ms = chance.choice((None, None, *SPANS_MS))
@@ -126,6 +131,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(drawn=seeds)
     def lock(self, drawn: int) -> None:
+        """A client acquires, extends, releases or gives up a lock."""
         chance, lived = random.Random(drawn), self.lived
         asker, key = chance.choice(CLIENTS), chance.choice(("a", "a", "b", "c", "c", "d"))
         waiting = [
@@ -149,6 +155,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(drawn=seeds)
     def send(self, drawn: int) -> None:
+        """A client sends an event."""
         chance = random.Random(drawn)
         self.lived.sends(
             chance.randrange(3),
@@ -175,7 +182,7 @@ class Histories(RuleBasedStateMachine):
             case 0 | 1:
                 lived.cancels(run)
             case 2 | 3:
-                lived.sends_on(run, step)
+                lived.retries(run, step)
             case 4:
                 lived.forks(run, step)
             case _:
@@ -205,10 +212,12 @@ class Histories(RuleBasedStateMachine):
 
     @rule()
     def sync(self) -> None:
+        """Everything that was appended becomes durable."""
         self.lived.sync()
 
     @rule(drawn=seeds)
     def crash(self, drawn: int) -> None:
+        """The daemon crashes."""
         self.lived.crashes(random.Random(drawn))
 
     @rule(drawn=seeds)
@@ -223,6 +232,7 @@ class Histories(RuleBasedStateMachine):
                 self.due(chance.choice((-1, 0, 0, 1)))
 
     def teardown(self) -> None:
+        """Let the history come to an end, and compare once more."""
         if len(self.lived.entries) > 2:
             self.lived.ends_well(random.Random(len(self.lived.entries)))
 

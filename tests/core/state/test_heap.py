@@ -1,4 +1,4 @@
-"""What is over leaves memory, also where nothing ever comes to the head of a heap."""
+"""What is over leaves memory, even if it never comes to the head of a heap."""
 
 from __future__ import annotations
 
@@ -44,11 +44,13 @@ class Engine:
         self.made = 0
 
     def do(self, command: c.Command) -> None:
+        """Decide and fold a command, a microsecond after the last one."""
         self.now_us += 1
         for record in decide(self.state, command, self.now_us).records:  # type: ignore[arg-type]
             fold(self.state, r.Entry(self.state.seq + 1, self.now_us, record))
 
     def start(self, priority: int = 0, key: str = "", queue: str = "media", delay: int = 0) -> str:
+        """Start a run; returns its id."""
         self.made += 1
         run = f"run_{self.made:06d}"
         due_us = self.now_us + delay * 1_000_000 if delay else 0
@@ -67,16 +69,18 @@ class Engine:
         return run
 
     def assign(self) -> str:
+        """Dispatch a run; returns its id."""
         before = {run for held in self.state.executions.values() for run in held}
         self.do(c.Assign("w1", {"resize": "code"}))
         (run,) = self.state.executions["w1"].keys() - before
         return run
 
     def complete(self, run: str) -> None:
+        """Complete a run that executes."""
         self.do(c.CompleteRun(run, self.state.runs[run].token, r.NULL))
 
     def lying(self) -> int:
-        """Items in all heaps there are."""
+        """The number of items in all heaps."""
         state = self.state
         count = len(state.timers)
         for line in state.lines.values():
@@ -90,32 +94,38 @@ class Engine:
 
 
 def come_and_go(engine: Engine, **how: int | str) -> None:
+    """Start a run and cancel it."""
     engine.do(c.CancelRun(engine.start(**how)))  # type: ignore[arg-type]
 
 
 def behind_one_that_waits(engine: Engine) -> Callable[[], None]:
+    """Behind a run that waits in the queue."""
     engine.start()
     return lambda: come_and_go(engine)
 
 
 def before_one_that_waits(engine: Engine) -> Callable[[], None]:
+    """Before a run that waits in the queue, by its priority."""
     engine.start(key="k")
     return lambda: come_and_go(engine, key="k", priority=1)
 
 
 def in_a_paused_queue(engine: Engine) -> Callable[[], None]:
+    """In a queue that is paused."""
     engine.start(key="k")
     engine.do(c.ChangeQueue("media", r.QueueTerms(paused=True)))
     return lambda: come_and_go(engine, key="k")
 
 
 def with_a_key_of_its_own(engine: Engine) -> Callable[[], None]:
+    """Each with its own concurrency key."""
     engine.do(c.ChangeQueue("media", r.QueueTerms(key_concurrency=1)))
     engine.start(key="k")
     return lambda: come_and_go(engine, key=f"k{engine.made}")
 
 
 def in_the_line_of_a_full_key(engine: Engine) -> Callable[[], None]:
+    """In the line of a concurrency key that has no room."""
     engine.do(c.ChangeQueue("media", r.QueueTerms(key_concurrency=1)))
     engine.start(key="k")
     engine.assign()
@@ -124,7 +134,7 @@ def in_the_line_of_a_full_key(engine: Engine) -> Callable[[], None]:
 
 
 def past_the_oldest_of_the_queue(engine: Engine) -> Callable[[], None]:
-    """One whose key is full stays, all others pass it."""
+    """The oldest run has a full key and stays, all others pass it."""
     engine.do(c.ChangeQueue("media", r.QueueTerms(key_concurrency=1)))
     engine.start(key="k")
     engine.assign()
@@ -138,12 +148,13 @@ def past_the_oldest_of_the_queue(engine: Engine) -> Callable[[], None]:
 
 
 def by_a_queue_that_comes_and_goes(engine: Engine) -> Callable[[], None]:
-    """While no slot is free, another queue has the head of the line."""
+    """While no slot is free, another queue is at the head of the line."""
     engine.start(queue="before")
     return lambda: come_and_go(engine, queue="media")
 
 
 def by_a_queue_that_is_paused_and_resumed(engine: Engine) -> Callable[[], None]:
+    """The queue is paused and resumed behind another at the head of the line."""
     engine.start(queue="before")
     engine.start()
 
@@ -155,7 +166,7 @@ def by_a_queue_that_is_paused_and_resumed(engine: Engine) -> Callable[[], None]:
 
 
 def by_a_throttled_queue_whose_rate_is_changed(engine: Engine) -> Callable[[], None]:
-    """While another waits for a rate that lets it go sooner."""
+    """While another queue waits for a rate that allows its run sooner."""
     for queue, per_ms in (("before", 60_000), ("media", 3_600_000)):
         engine.do(c.ChangeQueue(queue, r.QueueTerms(rate=1, rate_per_ms=per_ms)))
         for _ in range(2):
@@ -170,12 +181,13 @@ def by_a_throttled_queue_whose_rate_is_changed(engine: Engine) -> Callable[[], N
 
 
 def with_a_delay(engine: Engine) -> Callable[[], None]:
+    """Scheduled for later than another run."""
     engine.start(delay=1)
     return lambda: come_and_go(engine, delay=60)
 
 
 def with_a_timeout(engine: Engine) -> Callable[[], None]:
-    """One executes all the while; its timeout is the next timer."""
+    """A run executes all the while, and its timeout is the next timer."""
     engine.start()
     engine.assign()
 
@@ -203,7 +215,7 @@ def with_a_timeout(engine: Engine) -> Callable[[], None]:
     ],
 )
 def test_what_comes_and_goes_leaves_nothing(story: Callable[[Engine], Callable[[], None]]) -> None:
-    """Hundreds that came and went take no more memory than a few."""
+    """Hundreds of runs that came and went take no more memory than a few."""
     engine = Engine()
     happens = story(engine)
     most = 0

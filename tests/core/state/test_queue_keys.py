@@ -1,4 +1,5 @@
-"""Concurrency: of a queue, and of the runs with one key; who has no room keeps nobody else."""
+"""Concurrency of a queue, and of the runs with one key; a run without room keeps no other
+waiting."""
 
 from __future__ import annotations
 
@@ -11,11 +12,13 @@ from stackshiftd.core.state.heap import FEW
 
 
 def bound(story: Story, which: str, limit: int) -> None:
+    """Limit the queue by one term."""
     terms: dict[str, Any] = {which: limit}
     story.limit(**terms)
 
 
 def keyed(limit: int = 1) -> Story:
+    """A story whose queue `media` has a `key_concurrency`."""
     story = Story()
     story.limit(key_concurrency=limit)
     return story
@@ -33,7 +36,7 @@ def test_runs_of_a_key_go_in_the_order_of_their_queue() -> None:
 
 
 def test_full_key_keeps_nobody_of_another() -> None:
-    """Who is behind it in the queue goes, with another key or none."""
+    """Runs behind it in the queue start, with another key or none."""
     story = keyed()
     first, second = (story.start(concurrency_key="k", priority=5) for _ in range(2))
     others = [story.start(concurrency_key=key) for key in ("l", "", "")]
@@ -57,7 +60,7 @@ def test_urgent_run_takes_the_head_of_its_line_while_the_key_is_full() -> None:
 
 
 def test_keys_of_two_queues_are_not_one() -> None:
-    """The bound is a queue's."""
+    """The limit applies to each queue separately."""
     story = keyed()
     story.limit("office", key_concurrency=1)
     runs = [story.start(queue=queue, concurrency_key="k") for queue in ("media", "office")]
@@ -65,7 +68,7 @@ def test_keys_of_two_queues_are_not_one() -> None:
 
 
 def test_suspended_run_gives_its_key_up_and_waits_for_it_again() -> None:
-    """While it sleeps another goes; when it wakes it has the first claim."""
+    """While it sleeps another run starts; when it wakes it has the first claim."""
     story = keyed()
     first, second, third = (story.start(concurrency_key="k") for _ in range(3))
     assert story.fill() == [first]
@@ -82,7 +85,7 @@ def test_suspended_run_gives_its_key_up_and_waits_for_it_again() -> None:
 
 @pytest.mark.parametrize("which", ["concurrency", "key_concurrency"])
 def test_cancelled_run_counts_until_its_handler_has_stopped(which: str) -> None:
-    """A limit is about what executes, not about what is wanted."""
+    """A limit is about what executes, not about what was requested."""
     story = Story()
     bound(story, which, 1)
     first, second = (story.start(concurrency_key="k") for _ in range(2))
@@ -95,7 +98,7 @@ def test_cancelled_run_counts_until_its_handler_has_stopped(which: str) -> None:
 
 @pytest.mark.parametrize("which", ["concurrency", "key_concurrency"])
 def test_limit_lowered_below_what_executes_stops_nothing_and_starts_nothing(which: str) -> None:
-    """Until so many have ended that there is room again."""
+    """Nothing starts until enough runs have ended that there is room again."""
     story = Story()
     bound(story, which, 3)
     runs = [story.start(concurrency_key="k") for _ in range(5)]
@@ -110,7 +113,7 @@ def test_limit_lowered_below_what_executes_stops_nothing_and_starts_nothing(whic
 @pytest.mark.parametrize("which", ["concurrency", "key_concurrency"])
 @pytest.mark.parametrize(("raised", "go"), [(3, 2), (0, 4)])
 def test_raised_limit_wakes_the_parked(which: str, raised: int, go: int) -> None:
-    """At once, as many as there is room for now; all of them if the bound is lifted."""
+    """At once, as many as there is room for; all of them if the limit is removed."""
     story = Story()
     bound(story, which, 1)
     runs = [story.start(concurrency_key="k") for _ in range(5)]
@@ -121,7 +124,7 @@ def test_raised_limit_wakes_the_parked(which: str, raised: int, go: int) -> None
 
 @pytest.mark.parametrize("which", ["concurrency", "key_concurrency"])
 def test_limits_hold_across_a_restart(which: str) -> None:
-    """What was lost goes on first, and no more of them than before."""
+    """Lost executions resume first, and no more of them than before."""
     story = Story()
     bound(story, which, 2)
     runs = [story.start(concurrency_key="k") for _ in range(4)]
@@ -133,7 +136,7 @@ def test_limits_hold_across_a_restart(which: str) -> None:
         story.claim()
 
 
-def test_run_sent_on_in_the_microsecond_in_which_it_came_is_not_lost() -> None:
+def test_run_retried_in_the_microsecond_in_which_it_arrived_is_not_lost() -> None:
     """Daemon time stands still while the clock is behind it: a place can come back as it was."""
     story = keyed()
     woken = story.start(concurrency_key="k")

@@ -1,4 +1,5 @@
-"""Queues with workers of their own, and runs that must be tried alone: who gets what."""
+"""Queues with workers of their own, and runs that must be tried alone: which worker gets which
+run."""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ def suspected(story: Story, **start: Any) -> str:
 
 
 def test_queue_with_workers_of_its_own_is_served_by_them_alone() -> None:
-    """The shared ones do not take its runs, nor its own those of others."""
+    """The shared workers do not take its runs, nor do its own take those of others."""
     story = Story()
     story.declare("file", media=OWN)
     own, shared = story.start(queue="media"), story.start(queue="office")
@@ -34,7 +35,7 @@ def test_queue_with_workers_of_its_own_is_served_by_them_alone() -> None:
 
 
 def test_queue_that_moves_keeps_its_order_and_its_limits() -> None:
-    """To workers of its own and back: who is left behind hands out nothing of it."""
+    """To workers of its own and back: the workers it left dispatch none of its runs."""
     story = Story()
     story.limit(concurrency=4)
     runs = [story.start(priority=priority) for priority in (0, 3, 1, 2, 0)]
@@ -50,7 +51,7 @@ def test_queue_that_moves_keeps_its_order_and_its_limits() -> None:
 
 
 def test_queue_that_moves_while_it_has_never_been_served_leaves_nothing_behind() -> None:
-    """Its number in the line does not change by the move; where it stands does."""
+    """The move does not change the number of its turn, only the line that it is in."""
     story = Story()
     runs = [story.start(), story.start()]
     story.declare("file", media=OWN)
@@ -62,7 +63,7 @@ def test_queue_that_moves_while_it_has_never_been_served_leaves_nothing_behind()
 
 
 def test_queue_that_moves_and_is_paused_in_one_record_is_handed_out_nowhere() -> None:
-    """One section of the file may say both."""
+    """One section of the file may do both."""
     story = Story()
     run = story.start()
     story.declare("file", media=QueueTerms(processes=1, paused=True))
@@ -86,7 +87,7 @@ def test_throttled_queue_that_moves_wakes_its_own_workers() -> None:
 
 
 def test_suspect_of_a_queue_with_own_workers_is_found_after_a_restart() -> None:
-    """Its pool is known though nothing else of the queue is ready."""
+    """Its pool is known although nothing else of the queue is ready."""
     story = Story()
     story.declare("file", media=OWN)
     run = suspected(story)
@@ -100,7 +101,7 @@ def test_suspect_of_a_queue_with_own_workers_is_found_after_a_restart() -> None:
 
 @pytest.mark.parametrize("which", ["concurrency", "key_concurrency"])
 def test_suspect_obeys_limits(which: str) -> None:
-    """That it is tried alone gives it no slot that its queue does not have."""
+    """Being tried alone gives it no slot that its queue does not have."""
     story = Story()
     run = suspected(story, concurrency_key="k")
     other = story.start(concurrency_key="k")
@@ -117,7 +118,7 @@ def test_suspect_obeys_limits(which: str) -> None:
 
 
 def test_suspect_of_a_paused_queue_waits() -> None:
-    """Paused is paused; and it does not keep suspects of other queues."""
+    """And it does not hold up suspects of other queues."""
     story = Story()
     suspected(story)
     other = suspected(story, queue="office")
@@ -127,7 +128,7 @@ def test_suspect_of_a_paused_queue_waits() -> None:
 
 
 def test_suspect_does_not_keep_its_queue() -> None:
-    """It stands in no lane: those behind it go."""
+    """It is in no lane: the runs behind it start."""
     story = Story()
     story.limit(key_concurrency=1)
     suspected(story, concurrency_key="k")
@@ -136,7 +137,7 @@ def test_suspect_does_not_keep_its_queue() -> None:
 
 
 def test_suspect_that_its_queue_keeps_says_so() -> None:
-    """Who asks why is told of the pause, not of a worker that it would not get either."""
+    """`why` names the pause, not a worker that it would not get either."""
     story = Story()
     run = suspected(story)
     fleet = Fleet(2, 8, 0)

@@ -1,4 +1,4 @@
-"""The rate of a queue: a bucket of tokens, exact to the microsecond, that no change tricks."""
+"""The rate of a queue: a bucket of tokens, exact to the microsecond, that no change can trick."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ ODD = pytest.mark.parametrize(
 
 @ODD
 def test_odd_rates_are_never_early_nor_late_by_a_microsecond(rate: int, per_ms: int) -> None:
-    """7 in 3 s is one each 428571 3/7 µs. Two never lie closer; the second is no µs later."""
+    """7 in 3 s is one each 428571 3/7 µs: no two are closer, and the second is not a µs later."""
     story = rated(rate, per_ms)
     for _ in range(30):
         story.start()
@@ -74,7 +74,7 @@ def test_burst_after_a_lull_is_no_more_than_the_burst() -> None:
 
 
 def test_resumed_run_passes_when_the_bucket_is_empty() -> None:
-    """The rate counts attempts, not the waits within them; nor one that goes on after a loss."""
+    """The rate counts attempts, neither the waits within them nor resuming after a loss."""
     story = rated(1, HOUR_US // 1000)
     run = story.start()
     story.start()
@@ -89,7 +89,7 @@ def test_resumed_run_passes_when_the_bucket_is_empty() -> None:
 
 
 def test_retried_attempt_takes_a_token() -> None:
-    """A job that fails again and again does not go round the rate."""
+    """A job that fails again and again does not bypass the rate."""
     story = rated(1, 60_000)
     run = story.start()
     started_us = story.now_us
@@ -101,7 +101,7 @@ def test_retried_attempt_takes_a_token() -> None:
 
 
 def test_change_of_the_rate_gives_no_extra_starts() -> None:
-    """Up and down as often as one likes, no token is made of it."""
+    """Up and down as often as one likes, no token is created by it."""
     story = rated(1, 1000, burst=2)
     for _ in range(50):
         story.start()
@@ -117,7 +117,7 @@ def test_change_of_the_rate_gives_no_extra_starts() -> None:
 
 
 def test_raised_rate_wakes_those_who_wait() -> None:
-    """Who is asked for one in an hour and then for one in a second waits a second, not an hour."""
+    """A queue limited to one an hour and then to one a second waits a second, not an hour."""
     story = rated(1, 3_600_000)
     story.start()
     story.start()
@@ -129,7 +129,7 @@ def test_raised_rate_wakes_those_who_wait() -> None:
 
 
 def test_lowered_rate_does_not_let_a_bucket_fill_at_the_old_one() -> None:
-    """Nine starts that were used up under a quick rate come back at the slow one."""
+    """Nine starts that were used up under a fast rate come back at the slow one."""
     story = rated(10, 1000, burst=9)
     for _ in range(20):
         story.start()
@@ -139,7 +139,7 @@ def test_lowered_rate_does_not_let_a_bucket_fill_at_the_old_one() -> None:
 
 
 def test_lowered_burst_keeps_nobody_longer_than_one_period() -> None:
-    """What a greater bucket has let out is not asked back from a smaller one."""
+    """What a larger bucket allowed is not held against a smaller one."""
     story = rated(1, 1000, burst=50)
     for _ in range(53):
         story.start()
@@ -149,7 +149,7 @@ def test_lowered_burst_keeps_nobody_longer_than_one_period() -> None:
 
 
 def test_other_limits_leave_the_bucket_alone() -> None:
-    """Concurrency, keys and a pause may change as they like: not even a fraction of a µs moves."""
+    """Concurrency, keys and a pause may change freely: not even a fraction of a µs changes."""
     story = rated(7, 3000)
     story.start()
     story.start()
@@ -163,7 +163,7 @@ def test_other_limits_leave_the_bucket_alone() -> None:
 
 
 def test_rate_that_appears_has_a_full_bucket() -> None:
-    """What went before there was a rate does not count."""
+    """Starts before there was a rate do not count."""
     story = Story()
     for _ in range(5):
         story.start()
@@ -201,7 +201,7 @@ def test_clock_that_jumps_gives_no_extra_starts() -> None:
 
 
 def test_least_recently_served_of_those_whose_time_has_come_goes_first() -> None:
-    """However the times lie at which their rates let them go, and who came due first."""
+    """Whatever the times at which their rates allow them to start, and whichever came due first."""
     story = Story()
     for queue in ("a", "b", "c"):
         story.limit(queue, rate=1, rate_per_ms=1000)
@@ -217,7 +217,7 @@ def test_least_recently_served_of_those_whose_time_has_come_goes_first() -> None
 
 
 def test_busy_queues_do_not_starve_one_that_came_due() -> None:
-    """Those that are always ready stand behind it, once each was served."""
+    """Queues that are always ready come after it, once each was served."""
     story = Story()
     story.limit("slow", rate=1, rate_per_ms=1000)
     for _ in range(30):
@@ -230,8 +230,8 @@ def test_busy_queues_do_not_starve_one_that_came_due() -> None:
 
 
 def test_nobody_is_woken_for_a_queue_that_may_not_go() -> None:
-    """One that was paused while it waited for its rate stands nowhere, also behind another's
-    permit that has passed unused."""
+    """A queue that was paused while it waited for its rate is in no line, even behind another
+    queue's permit that has passed unused."""
     story = Story()
     for queue, per_ms in (("a", 1000), ("b", 2000), ("c", 3000)):
         story.limit(queue, rate=1, rate_per_ms=per_ms)

@@ -1,4 +1,4 @@
-"""Whose turn it is: priority, due time, arrival; turns between queues; no slot idle for nothing."""
+"""Order: priority, due time, arrival; turns between queues; no slot idle without reason."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def test_higher_priority_goes_first_then_who_came_first() -> None:
 
 
 def test_due_time_counts_before_arrival() -> None:
-    """A run scheduled for nine o'clock goes before one that came at half past, however late it
-    was looked at."""
+    """A run scheduled for nine o'clock starts before one that arrived at half past, however late
+    that is decided."""
     story = Story()
     scheduled = story.start(delay="1h")
     story.wall_us += 7_200_000_000
@@ -38,7 +38,7 @@ def test_due_time_counts_before_arrival() -> None:
 
 
 def test_resumed_run_keeps_its_place() -> None:
-    """After a wait or a loss it goes before those that came after it."""
+    """After a wait or a loss it starts before those that arrived after it."""
     story = Story()
     first = story.start()
     story.assign()
@@ -52,7 +52,7 @@ def test_resumed_run_keeps_its_place() -> None:
 
 
 def test_retried_attempt_takes_the_place_of_its_backoff() -> None:
-    """It goes by the time when its backoff is over: before who comes later, after who was there."""
+    """Its place is that of the end of its backoff: before later arrivals, after earlier ones."""
     story = Story()
     failing = story.start()
     story.assign()
@@ -65,7 +65,7 @@ def test_retried_attempt_takes_the_place_of_its_backoff() -> None:
 
 
 def test_place_of_a_retry_is_when_its_backoff_was_over_not_when_it_was_looked_at() -> None:
-    """A daemon that slept past it does not put it behind those who came meanwhile."""
+    """A daemon that slept past that time does not put it behind those that arrived meanwhile."""
     story = Story()
     failing = story.start()
     story.assign()
@@ -86,23 +86,23 @@ def test_ready_queues_take_turns() -> None:
 
 
 def test_no_run_of_a_missing_job_blocks_those_behind_it() -> None:
-    """It is held, says so in a record, and goes on when its job is there again."""
+    """It is held, which is recorded, and continues when its job exists again."""
     story = Story()
     gone = story.start("gone")
     run = story.start("resize")
     assert story.assign(without="gone") is None
-    assert story.told() == ["run.held"]
+    assert story.recorded() == ["run.held"]
     assert story.status(gone) is Status.WAITING
     assert story.assign(without="gone") == run
     story.define("resize")
-    assert story.told() == []
+    assert story.recorded() == []
     story.define("gone")
-    assert story.told() == ["run.queued"]
+    assert story.recorded() == ["run.queued"]
     assert story.assign() == gone
 
 
 def test_held_run_keeps_its_place_and_can_be_cancelled() -> None:
-    """Being held is no fault of its own."""
+    """Being held costs it nothing."""
     story = Story()
     held = [story.start("gone"), story.start("gone")]
     story.assign(without="gone")

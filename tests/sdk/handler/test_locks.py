@@ -376,7 +376,7 @@ def test_lock_that_ran_out_within_its_block_raises_at_its_end_on_every_pass() ->
         return "kept"
 
     first = play(handler, record)
-    assert "'k' ran out at 2026-11-18T" in first.value
+    assert "'k' expired at 2026-11-18T" in first.value
     assert play(handler, record) == first
     assert record.asked()[1:] == [LEFT]
 
