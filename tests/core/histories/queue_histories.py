@@ -1,7 +1,7 @@
 """Random histories of queues: `run_history(seed)`.
 
 A history is a list of acts that is drawn from its seed and applied to an engine (state, decide,
-fold) whose free slots are filled as the dispatcher fills them. `core.queue_model` judges each
+fold) whose free slots are filled as the dispatcher fills them. `queue_model` judges each
 record; after each act it is asked whether any run waits that need not. A history that fails is
 reduced to the acts that it takes, and shown with its seed.
 """

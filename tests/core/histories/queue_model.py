@@ -1,4 +1,4 @@
-"""What the limits of queues mean, computed naively: the judge of `core.test_queue_limits`.
+"""What the limits of queues mean, computed naively: the judge of `test_queue_limits`.
 
 It knows nothing about the engine except its records. Every question is answered by looking at all
 runs, and a bucket is a fraction of tokens, not a time. `see` fails for an entry that dispatches a
