@@ -2,7 +2,8 @@
 
 Every command takes its own parameters and the global options. All values arrive as text, which
 `arguments` gives a meaning. Usage errors have our form and status: `error[usage]: …`, exit 2. Only
-the group that is called is built in full, since Typer takes a while for each parameter.
+the groups that the command line names are built in full, since Typer takes a while for each
+parameter.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -47,9 +48,9 @@ def parse(argv: list[str], run: Run) -> int:
 
     Typer has returned before `run` is called: it has its own ideas of Ctrl-C and closed pipes.
     """
-    group = next((word for word in argv if ALIASES.get(word, word) in GROUPS), None)
     called: Calls = []
-    app = _application(called, ALIASES.get(group or "", group))
+    # A group's name may also be a value (`-C state runs list`): which one is called, Typer decides.
+    app = _application(called, {ALIASES.get(word, word) for word in argv})
     try:
         # To Typer `-5` is an option; with the mark it is a value like any other.
         words = [_MARK + word if is_negative_number(word) else word for word in argv]
@@ -57,7 +58,7 @@ def parse(argv: list[str], run: Run) -> int:
     except StackshiftError:
         raise
     except Exception as bad:
-        raise _usage(bad, argv) from bad
+        raise _usage(bad) from bad
     if not called:
         return int(status or 0)
     command, _, values = called[0]
@@ -88,21 +89,16 @@ def execute(command: Command, globals_: Values, values: Values) -> int:
         session.hang_up()
 
 
-def _usage(bad: Exception, argv: list[str]) -> Exception:
+def _usage(bad: Exception) -> Exception:
     """The parser's error `bad` in our form. Its classes moved between versions of Typer, so it is
     recognised by a method; an exception without it is not about usage and is returned as it is."""
     format_message = getattr(bad, "format_message", None)
     if format_message is None:
         return bad
-    words = " ".join(_words(argv)[:2])
+    ctx = getattr(bad, "ctx", None)
+    path = PROGRAM if ctx is None else ctx.command_path
     message = str(format_message()).replace(_MARK, "").replace(repr(_MARK)[1:-1], "").rstrip(".")
-    return Usage(message, hint=f"{PROGRAM} {words}".rstrip() + " --help")
-
-
-def _words(argv: Iterable[str]) -> list[str]:
-    """The words of a command line that name a command."""
-    known = {word for command in COMMANDS for word in command.path} | set(ALIASES)
-    return [word for word in argv if word in known]
+    return Usage(message, hint=f"{path} --help")
 
 
 # --- Groups --------------------------------------------------------------------------------
@@ -144,7 +140,7 @@ def unknown(path: str, name: str, names: list[str]) -> Usage:
     return Usage(f"unknown command {path!r}", hint=hint, near=near)
 
 
-def _application(called: Calls, family: str | None) -> typer.Typer:
+def _application(called: Calls, named: set[str]) -> typer.Typer:
     before = blank(GLOBALS)
     app = _group("Durable jobs for Python: start them, follow them, see what happened.")
     _callback(app, before, is_root=True)
@@ -155,7 +151,7 @@ def _application(called: Calls, family: str | None) -> typer.Typer:
     for name, group in names.items():
         sub = _group(GROUPS[group])
         _callback(sub, before, is_root=False)
-        if group == family:
+        if group in named:
             for command in COMMANDS:
                 if command.path[0] == group:
                     _add(sub, command, before, called)
