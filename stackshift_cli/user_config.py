@@ -5,7 +5,7 @@ the project's settings take precedence. Only commands that need the file read it
 directory takes longer than a whole `start`.
 """
 
-from __future__ import annotations
+# Without the `__future__` import of annotations, for the reason given in `arguments`.
 
 import os
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -34,7 +34,7 @@ class UserConfig(NamedTuple):
     output: str | None = None
 
 
-def path() -> Path:
+def path() -> "Path":
     """The path of the file, whether or not it exists."""
     from pathlib import Path
 

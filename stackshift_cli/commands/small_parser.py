@@ -5,7 +5,7 @@ option, clusters like `-qv`, a value that looks like an option, a mistake) it re
 caller leaves the command line to Typer, which also words the error. A test compares the two.
 """
 
-from __future__ import annotations
+# Without the `__future__` import of annotations, for the reason given in `arguments`.
 
 from typing import Any, NamedTuple
 

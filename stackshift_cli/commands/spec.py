@@ -8,7 +8,7 @@ to differ. All values are text here; `arguments` and `start_params` decide what 
 Every `stackshift start` reads this module, so it must not import anything that costs time.
 """
 
-from __future__ import annotations
+# Without the `__future__` import of annotations, for the reason given in `arguments`.
 
 from typing import Final, NamedTuple
 

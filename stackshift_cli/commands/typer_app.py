@@ -9,6 +9,7 @@ parameter.
 from __future__ import annotations
 
 import difflib
+import gc
 import importlib
 import inspect
 from collections.abc import Callable
@@ -82,6 +83,9 @@ def execute(command: Command, globals_: Values, values: Values) -> int:
         raise Usage(f"--color takes auto, always or never, not {options.color!r}")
     module, _, function = command.run.partition(":")
     verb = getattr(importlib.import_module(f"stackshift_cli.verbs.{module}"), function)
+    # A verb may run for days (`runs tail`). What the imports made is not worth looking through.
+    gc.freeze()
+    gc.enable()
     session = Session(options)
     try:
         return int(verb(session, Given(values)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 
 from stackshift_cli.commands import typer_app
@@ -42,3 +44,20 @@ def test_hint_names_the_command_that_was_called(argv: list[str], hint: str) -> N
     with pytest.raises(Usage) as refused:
         parsed(argv)
     assert refused.value.hint == hint
+
+
+def test_garbage_is_collected_while_a_verb_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The collector, which is off while the command line loads, works for the verb."""
+    seen: list[bool] = []
+
+    def verb(_session: object, _given: object) -> int:
+        seen.append(gc.isenabled())
+        return 0
+
+    monkeypatch.setattr("stackshift_cli.verbs.jobs.list_", verb)
+    gc.disable()
+    try:
+        assert typer_app.run(["jobs", "list"]) == 0
+    finally:
+        gc.enable()
+    assert seen == [True]
