@@ -62,7 +62,7 @@ def billing(ctx: JobContext[Order]) -> dict[str, Any]:
     key = ctx.step.key("charge-card")
     charge = ctx.step.run("charge-card", charge_card, order, key, retry=PATIENT)
 
-    # Tried anew without touching the charge above: its result is on record.
+    # Tried again without touching the charge above: its result is on record.
     ctx.step.run("provision-plan", provision, order, charge["id"], retry=PATIENT)
 
     # Both happen exactly once for this run: they are one record each with the fact that it did so.

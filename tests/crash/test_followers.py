@@ -1,4 +1,4 @@
-"""Whoever follows a run does not wait in vain for a daemon that was killed."""
+"""Whoever follows a run whose daemon was killed gets a new daemon, or an error in the end."""
 
 from __future__ import annotations
 

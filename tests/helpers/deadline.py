@@ -21,7 +21,7 @@ def wait_until(condition: Callable[[], T], what: str, seconds: float = SECONDS) 
         found = condition()
         if found:
             return found
-        assert time.monotonic() < deadline, f"waited {seconds:g} s in vain: {what}"
+        assert time.monotonic() < deadline, f"waited {seconds:g} s without success: {what}"
         time.sleep(_LOOK_SECONDS)
 
 
@@ -32,5 +32,5 @@ async def until(condition: Callable[[], T], what: str, seconds: float = SECONDS)
         found = condition()
         if found:
             return found
-        assert time.monotonic() < deadline, f"waited {seconds:g} s in vain: {what}"
+        assert time.monotonic() < deadline, f"waited {seconds:g} s without success: {what}"
         await asyncio.sleep(_LOOK_SECONDS)

@@ -1,4 +1,4 @@
-"""A worker is told of nothing that a power cut could still take back."""
+"""A worker learns nothing that a power cut could still undo."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ def test_hook_of_a_completed_run_is_told_the_run(make_project: Make) -> None:
 
 
 def test_hook_of_a_failed_run_is_called_when_it_has_failed_for_good(make_project: Make) -> None:
-    """Once after the last attempt, not for those before it; sent on and failed again: again."""
+    """It runs once after the last attempt, and again if a retried run fails again."""
     project = hooked(make_project, on_failed=TELLS)
     project.start()
     run = project.finish(project.begin("fails"))["id"]
@@ -338,7 +338,7 @@ def test_daemon_that_stops_kills_hooks_past_the_grace(make_project: Make) -> Non
 
 
 def test_run_that_completes_while_the_daemon_stops_has_its_hook(make_project: Make) -> None:
-    """What ended durably before the daemon did is told of."""
+    """Hooks run for what ended durably before the daemon did."""
     project = hooked(make_project, on_completed=TELLS)
     project.start()
     run = project.begin("held")

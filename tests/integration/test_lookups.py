@@ -98,7 +98,7 @@ def test_control_socket_is_not_inherited_by_programs(project: Project) -> None:
 
 
 def test_log_that_cannot_be_written_costs_no_run(project: Project) -> None:
-    """Where the log's folder cannot be used, handlers print in vain and complete."""
+    """If the log's folder cannot be used, handlers lose what they print, and complete."""
     logs = project.data_dir / "logs"
     wait_until(lambda: not logs.exists() or logs.is_dir(), "the folder of logs")
     if logs.exists():

@@ -114,7 +114,7 @@ def test_limit_at_run_time_outranks_the_file_over_a_restart_until_reset(project:
 
 
 def test_what_the_file_says_no_more_is_withdrawn(project: Project) -> None:
-    """The next daemon reads it anew."""
+    """The next daemon reads it again."""
     project.stop()
     (project.root / "stackshift.toml").write_text(scenery.CONFIG)
     project.start()

@@ -362,7 +362,7 @@ class Naive:
         """It is on record that the time of a wait for an event or a lock has passed."""
         wait = self.waits.pop(who, None)
         if wait is not None:
-            assert 0 < wait.due_us <= now_us, f"{who} waits in vain too early: {wait}"
+            assert 0 < wait.due_us <= now_us, f"{who} stops waiting too early: {wait}"
             if wait.on_timeout != "fail":
                 self.tell(*who, (None, wait.addresses[0], None, True))
             return

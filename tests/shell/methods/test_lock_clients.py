@@ -159,7 +159,7 @@ def test_client_that_left_before_it_stood_in_the_line_does_not_stand_there(play:
 
 
 def test_client_that_comes_back_as_its_lock_is_given_has_it(play: Play) -> None:
-    """The grant went to its old connection; the lock is kept, since the new one is told of it."""
+    """The grant went to its old connection; the lock is kept, since the new one learns of it."""
 
     async def scene(shop: Shop) -> None:
         first, old, new = Client(shop), Client(shop), Client(shop)
