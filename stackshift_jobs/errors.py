@@ -105,7 +105,9 @@ class BadConfiguration(StackshiftError):
 
 
 class InsideHandler(StackshiftError):
-    """The client was called inside a handler; the message names the `ctx` call to use instead."""
+    """A handler used what only steps may use: the client, whose calls have a twin on `ctx`, or in
+    an `async def` handler something of asyncio's that acts on the world. The message says which,
+    and what to use instead."""
 
     code = "inside_handler"
     exit_status = 2

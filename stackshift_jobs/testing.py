@@ -97,8 +97,12 @@ def pytest_make_collect_report(
     if not isinstance(collector, pytest.Module):
         return (yield)
     project = _project_of(collector.config, collector.path)
-    if project is not None and str(project) not in sys.path:
-        sys.path.insert(0, str(project))
+    if project is not None:
+        from stackshift_jobs.handler import asyncio_order
+
+        asyncio_order.install()  # as a worker does, before a module imports from asyncio
+        if str(project) not in sys.path:
+            sys.path.insert(0, str(project))
     report = yield
     jobs = sys.modules.get("stackshift_jobs.registry")
     if jobs is not None and report.passed:

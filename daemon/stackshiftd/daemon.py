@@ -178,11 +178,11 @@ class Daemon:
         self._timers.rearm()
         self._schedule_timer.rearm()
 
-    def perform(self, effect: Effect, source: Any) -> None:
-        """Carry out an effect, whose records are durable."""
+    def perform(self, effect: Effect, source: Any, at_us: int) -> None:
+        """Carry out an effect, whose records, of the time `at_us`, are durable."""
         match effect:
             case Acknowledge():
-                self._dispatcher.acknowledge(effect, source)
+                self._dispatcher.acknowledge(effect, source, at_us)
             case Dispatch():
                 self._dispatcher.dispatch(effect)
             case Granted():

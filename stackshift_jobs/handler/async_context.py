@@ -4,7 +4,7 @@ awaited; a call gets its identity when it is called, not when it is awaited."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from datetime import datetime
 from typing import Any, Generic, TypeVar, overload
 from uuid import UUID, uuid4
@@ -14,7 +14,8 @@ from stackshift_jobs.handler.async_state import AsyncRunEvents, AsyncRunState
 from stackshift_jobs.handler.command import CommandResult, run_command
 from stackshift_jobs.handler.context import Facts, instant_us
 from stackshift_jobs.handler.ops import Steps
-from stackshift_jobs.handler.ports import AsyncPort, drive_awaited
+from stackshift_jobs.handler.ports import AsyncPort, awaited
+from stackshift_jobs.handler.race import first_awaited
 from stackshift_jobs.handler.replay import Pass
 from stackshift_jobs.handler.waits import OnTimeout
 from stackshift_jobs.retry import Retry
@@ -51,13 +52,13 @@ class AsyncJobContext(Generic[P]):
         """The time (UTC) at which this call was first made; the same on every later pass."""
         key = self._pass.identify_read("now")
         made = steps.read_value(self._pass, key, self._pass.clock.now_us)
-        return to_datetime(await drive_awaited(made, self._port))
+        return to_datetime(await awaited(made, self._port, key))
 
     async def uuid(self) -> UUID:
         """A random UUID; the same on every later pass."""
         key = self._pass.identify_read("uuid")
         made = steps.read_value(self._pass, key, lambda: str(uuid4()))
-        return UUID(await drive_awaited(made, self._port))
+        return UUID(await awaited(made, self._port, key))
 
     async def progress(self, done: float, total: float | None = None, message: str = "") -> None:
         """Show the run's progress in its timeline: `done` of `total`, and a `message`."""
@@ -126,8 +127,9 @@ class AsyncStepCalls:
 
     def _called(self, key: str, made: Steps) -> Coroutine[Any, Any, Any]:
         """The call, for the handler to await; until then it counts as forgotten."""
-        self._pass.unawaited.add(key)
-        return drive_awaited(made, self._port, self._pass.unawaited, key)
+        unawaited = self._pass.unawaited
+        call = unawaited[key] = awaited(made, self._port, key, unawaited)
+        return call
 
     async def _typed(self, call: Coroutine[Any, Any, Any], returns: Any) -> Any:
         return convert(await call, returns)
@@ -190,19 +192,20 @@ class AsyncStepCalls:
                     input=steps.digest(item),
                 )
                 try:
-                    outcomes[index] = convert(await drive_awaited(made, self._port), returns)
+                    outcomes[index] = convert(await awaited(made, self._port, key), returns)
                 except Exception as error:
                     outcomes[index] = error
 
         async def every() -> list[Any]:
-            # Lanes rather than a semaphore, so that a lane in a durable wait is seen to wait.
+            self._pass.unawaited.pop(base, None)
             await asyncio.gather(*(lane() for _ in range(min(lanes, len(listed)))))
             for outcome in outcomes:
                 if isinstance(outcome, Exception):
                     raise outcome
             return outcomes
 
-        return every()
+        call = self._pass.unawaited[base] = every()
+        return call
 
     def command(
         self,
@@ -295,6 +298,13 @@ class AsyncStepCalls:
         key = self._pass.identify(name, "event")
         terms = waits.terms(events, timeout, on_timeout)
         return self._called(key, waits.wait_for_event(self._pass, key, terms))
+
+    def first(self, name: str, /, **calls: Awaitable[Any]) -> Coroutine[Any, Any, tuple[str, Any]]:
+        """The first of several calls to have an outcome, each given as a call on `ctx`
+        (`late=ctx.step.sleep("late", "1d")`) or another awaitable. See `StepCalls.first`."""
+        key = self._pass.identify(name, "value")
+        call = self._pass.unawaited[key] = first_awaited(self._pass, self._port, key, calls)
+        return call
 
     def key(self, name: str) -> str:
         """A string that is stable for this run and step, to use as an idempotency key in other

@@ -17,7 +17,7 @@ from stackshift_jobs.calls import events, state
 from stackshift_jobs.calls.state import Call
 from stackshift_jobs.errors import StackshiftError, Usage
 from stackshift_jobs.handler.ops import Steps
-from stackshift_jobs.handler.ports import AsyncPort, drive_awaited
+from stackshift_jobs.handler.ports import AsyncPort, awaited
 from stackshift_jobs.handler.replay import Pass, told, written_as
 from stackshift_jobs.handler.requests import ask, ask_all, given
 from stackshift_jobs.handler.scope import current_step
@@ -43,12 +43,12 @@ class _Calls:
 
 
 def _identify(pass_: Pass, method: str, subject: str, name: str | None = None) -> str:
-    """As `Pass.identify_call`. Raises `Usage` in an event loop other than the handler's, where the
-    call could not be awaited."""
+    """As `Pass.identify_call`. Raises `Usage` in an event loop of the step's own, where the call
+    could not be awaited."""
     step = pass_.identify_call(method, subject, name=name)
-    if not step and pass_.loop is not None and _running_loop() not in (None, pass_.loop):
+    if not step and pass_.step_loop is not None and _running_loop() not in (None, pass_.step_loop):
         raise Usage(
-            f"{written_as(method)} was called in another event loop than the handler's (in step "
+            f"{written_as(method)} was called in another event loop than the worker's (in step "
             f"{current_step.get()!r}), where it cannot be awaited",
             hint=f"use stackshift.{written_as(method).removeprefix('ctx.')} there",
         )
@@ -66,12 +66,12 @@ def _called(
     pass_: Pass, port: AsyncPort, step: str, subject: str, method: str, made: Steps
 ) -> Coroutine[Any, Any, Any]:
     if step:
-        pass_.unawaited.add(step)
-        return drive_awaited(made, port, pass_.unawaited, step)
-    within = pass_.forgotten.setdefault(current_step.get() or "", set())
+        call = pass_.unawaited[step] = awaited(made, port, step, pass_.unawaited)
+        return call
+    within = pass_.forgotten.setdefault(current_step.get() or "", {})
     shown = told(written_as(method), subject)
-    within.add(shown)
-    return drive_awaited(made, port, within, shown)
+    call = within[shown] = awaited(made, port, "", within, name=shown)
+    return call
 
 
 class AsyncRunState(_Calls):
@@ -196,7 +196,7 @@ class AsyncRunLock(Block):
         self._port = port
 
     async def __aenter__(self) -> AsyncRunLock:
-        self._enter(await drive_awaited(self._taking(), self._port))
+        self._enter(await awaited(self._taking(), self._port, self._step))
         return self
 
     async def __aexit__(
@@ -206,7 +206,7 @@ class AsyncRunLock(Block):
         if leaving is None:
             return
         try:
-            await drive_awaited(leaving, self._port)
+            await awaited(leaving, self._port, self._step, releases=True)
         except StackshiftError:
             if bad is None:
                 raise

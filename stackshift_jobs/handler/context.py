@@ -17,6 +17,7 @@ from uuid import UUID, uuid4
 from stackshift_jobs.handler import steps, waits
 from stackshift_jobs.handler.command import CommandResult, run_command
 from stackshift_jobs.handler.ports import Port, drive
+from stackshift_jobs.handler.race import first
 from stackshift_jobs.handler.replay import Pass, Unwinding
 from stackshift_jobs.handler.state import RunEvents, RunState
 from stackshift_jobs.handler.waits import OnTimeout
@@ -298,6 +299,18 @@ class StepCalls:
         terms = waits.terms(events, timeout, on_timeout)
         made: Event = drive(waits.wait_for_event(self._pass, key, terms), self._port)
         return made
+
+    def first(self, name: str, /, **calls: Callable[[], Any]) -> tuple[str, Any]:
+        """The first of several calls to have an outcome; returns its name and its result, or raises
+        its error. The others are withdrawn: they take no event and no lock, and a child that was
+        called is cancelled.
+
+        Each is a function without arguments that makes one call on `ctx`
+        (`late=lambda: ctx.step.sleep("late", "1d")`); it may be called several times. What executes
+        a function (`ctx.step.run`) keeps the others from being looked at until it has ended.
+        """
+        key = self._pass.identify(name, "value")
+        return first(self._pass, self._port, key, calls)
 
     def key(self, name: str) -> str:
         """A string that is stable for this run and step, to use as an idempotency key in other

@@ -30,7 +30,7 @@ class LockBlock:
     def __init__(self, key: str, step: str, known: RecordedCall) -> None:
         self.key = key
         self.step = step
-        self.was_released = known.phase == "left"
+        self.was_released = known.phase == "released"
         self.is_open = True
         self.token = 0
         self.expires_at: datetime | None = None
@@ -125,7 +125,7 @@ def release(pass_: Pass, held: LockBlock, *, raised: bool) -> Steps:
         asked = {"lock": held.step, "raised": raised}
         answer: Recorded = yield Ask("", "lock.release", dumps(asked))
         was_held = read(granted(held.step, answer).body)["held"]
-        phase = "left" if was_held and not raised else "gone"
+        phase = "released" if was_held and not raised else "gone"
         _set_phase(pass_, held.step, phase)
     if phase == "gone" and not raised:
         raise LockLost(

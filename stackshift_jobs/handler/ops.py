@@ -107,12 +107,14 @@ class Ask(NamedTuple):
 
 class Recorded(NamedTuple):
     """The answer that something is durable. `body` (JSON) is the result of an `Ask`; `error` says
-    why it was refused, as on the wire: `{code, message, hint, …}`."""
+    why it was refused, as on the wire: `{code, message, hint, …}`. `at_us` is when it was recorded.
+    """
 
     due_us: int = 0
     child: str = ""
     body: bytes | None = None
     error: dict[str, Any] | None = None
+    at_us: int = 0
 
 
 class RecordedCall(NamedTuple):
@@ -120,10 +122,13 @@ class RecordedCall(NamedTuple):
     of any kind that was refused), its phase (`running waiting retrying completed failed`), and its
     result (`body`: JSON, or None).
 
-    A lock is `completed` while it is held (`due_us`: when it expires, 0 for never), `left` after
-    its block ended normally, `gone` if it is no longer held for another reason, and `failed` if it
-    was not acquired in time. The body of a refusal, and of a failed lock, is the error as on the
-    wire.
+    A lock is `completed` while it is held (`due_us`: when it expires, 0 for never), `released`
+    after its block ended normally, `gone` if it is no longer held for another reason, and `failed`
+    if it was not acquired in time. The body of a refusal, and of a failed lock, is the error as on
+    the wire.
+
+    `seq` is the sequence number of the record of the outcome, `at_us` its time; `released_seq` is
+    that of the release of a lock. They are 0 while there is none, and in tests that need none.
     """
 
     kind: str
@@ -135,7 +140,17 @@ class RecordedCall(NamedTuple):
     child: str = ""
     child_status: str = ""
     input: str = ""
+    seq: int = 0
+    at_us: int = 0
+    released_seq: int = 0
 
+    @property
+    def has_ended(self) -> bool:
+        """Is there an outcome that the handler may see?"""
+        return self.phase not in _UNDER_WAY
+
+
+_UNDER_WAY = frozenset(("running", "waiting", "retrying"))
 
 Tell = RecordResult | RecordFailure | RecordValue | Sleep | StartChild | AwaitRun | Ask
 Op = Perform | Park | Tell

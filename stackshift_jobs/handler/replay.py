@@ -1,21 +1,25 @@
 """One pass of a handler: the identity of each call on `ctx`, and whether it is recorded.
 
-A call is identified by its name and occurrence (`page`, `page#2`), never by its position among
-other calls, and gets its identity when it is called. Invariants: a name belongs to one branch (task
-or thread) of a pass; a record answers only calls of its own kind; a pass that is being unwound
-records nothing.
+A call is identified by its branch, name and occurrence (`page`, `page#2`, `index/page`), never by
+its position among other calls, and gets its identity when it is called. The branches of an `async
+def` handler are its tasks, whose loop names them; those of a `def` handler are threads, which no
+replay can distinguish. Invariants: a name belongs to one thread of a `def` handler; a record
+answers only calls of its own kind; a pass that is being unwound records nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from typing import Any, Final
+from collections.abc import Callable, Coroutine
+from contextvars import ContextVar
+from typing import Any, Final, NamedTuple, NoReturn
 
 from stackshift_jobs.errors import ReplayError
 from stackshift_jobs.handler.clock import WALL, Clock
 from stackshift_jobs.handler.ops import RecordedCall
 from stackshift_jobs.handler.scope import current_step
+from stackshift_jobs.values.durations import format_ms
 from stackshift_jobs.values.names import check_name
 
 _KIND_NAMES: Final = {
@@ -30,9 +34,24 @@ _KIND_NAMES: Final = {
 }
 
 
+MAX_REFUSALS: Final = 100
 MAX_NAMES: Final = 10_000
 _NAMES: Final[set[str]] = set()
 """Step names that were checked and are valid: every run uses the same ones again."""
+
+
+class Identity(NamedTuple):
+    """The identity `key` that was given to a call called `name`."""
+
+    name: str
+    key: str
+    kind: str
+
+
+identified: Final[ContextVar[list[Identity] | None]] = ContextVar(
+    "stackshift_identified", default=None
+)
+"""Gets the identities that the running code is given, in a `def` handler."""
 
 
 class Unwinding(BaseException):
@@ -48,14 +67,17 @@ class Pass:
     """
 
     __slots__ = (
-        "_branches",
         "_counts",
         "_lock",
+        "_threads",
+        "abandon",
         "calls",
         "clock",
         "forgotten",
         "loop",
         "recorded_calls",
+        "refusals",
+        "step_loop",
         "unawaited",
         "unwinding",
     )
@@ -64,17 +86,22 @@ class Pass:
         self.recorded_calls = recorded_calls
         self.clock = clock
         self.unwinding: str | None = None
+        self.refusals = 0
+        self.abandon: Callable[[], None] | None = None
+        """Called by a thread of a `def` handler that does not let itself be unwound; it need not
+        return."""
         self.calls = 0
         """How many calls the handler has made so far; says where among them its output belongs."""
         self.loop: asyncio.AbstractEventLoop | None = None
-        """The event loop of an `async def` handler, if known: looking it up in every call would
-        cost a system call each."""
-        self.unawaited: set[str] = set()
-        """Calls of an `async def` handler that nobody has awaited yet."""
-        self.forgotten: dict[str, set[str]] = {}
-        """Such calls made in the functions of its steps, by step."""
+        """The event loop of an `async def` handler, whose tasks have the attribute `branch`."""
+        self.step_loop: asyncio.AbstractEventLoop | None = None
+        """The event loop on which the functions of its steps are awaited."""
+        self.unawaited: dict[str, Coroutine[Any, Any, Any] | None] = {}
+        """Calls that nobody has awaited or entered yet."""
+        self.forgotten: dict[str, dict[str, Coroutine[Any, Any, Any]]] = {}
+        """Such calls made in the functions of the steps of an `async def` handler, by step."""
         self._counts: dict[str, int] = {}
-        self._branches: dict[str, Any] = {}
+        self._threads: dict[str, threading.Thread] = {}
         self._lock = threading.Lock()
 
     def identify(self, name: str, kind: str) -> str:
@@ -86,6 +113,10 @@ class Pass:
             if len(_NAMES) < MAX_NAMES:
                 _NAMES.add(name)
         return self._identity(name, kind)
+
+    def identify_timer(self, delay_ms: int) -> str:
+        """The identity of a timer of asyncio's in an `async def` handler, set to `delay_ms`."""
+        return self._identity(f"[timer {format_ms(delay_ms)}]", "sleep")
 
     def identify_read(self, name: str) -> str:
         """The identity of a read such as `ctx.now()`; never the same as a step's."""
@@ -120,22 +151,49 @@ class Pass:
 
     def _identity(self, name: str, kind: str) -> str:
         if self.unwinding is not None:
-            raise Unwinding(self.unwinding)
+            if self.loop is None:
+                self.refuse()
+            return name  # of a call that never returns
         if (inside := current_step.get()) is not None:
             raise ReplayError(
                 f"{_written(name)[0]} was used inside the function of step {inside!r}",
                 hint="call it in the handler: a step is recorded as a whole",
             )
-        with self._lock:
-            branch = _branch(self.loop)
-            if self._branches.setdefault(name, branch) is not branch:
-                raise _in_two_branches(name)
-            # A map has no record of its own, its items have.
-            self.calls += kind != "map"
-            count = self._counts[name] = self._counts.get(name, 0) + 1
-        key = name if count == 1 else f"{name}#{count}"
+        if self.loop is not None:
+            name = getattr(asyncio.current_task(self.loop), "branch", "") + name
+            key = self._occurrence(name, kind)
+        else:
+            with self._lock:
+                # The thread itself, since its id could be reused.
+                thread = threading.current_thread()
+                if self._threads.setdefault(name, thread) is not thread:
+                    raise _in_two_threads(name)
+                key = self._occurrence(name, kind)
+            if (made := identified.get()) is not None:
+                made.append(Identity(name, key, kind))
         self.check_kind(key, kind)
         return key
+
+    def refuse(self) -> NoReturn:
+        """Raise `Unwinding`. A handler that catches it and goes on is refused each further call;
+        after `MAX_REFUSALS` it is abandoned, or it would go round in circles for ever."""
+        self.refusals += 1
+        if self.refusals > MAX_REFUSALS and self.abandon is not None:
+            self.abandon()
+        raise Unwinding(self.unwinding)
+
+    def unidentify(self, made: list[Identity]) -> None:
+        """Take identities back: the same calls are made again, and are to get the same ones."""
+        with self._lock:
+            for each in made:
+                self._counts[each.name] -= 1
+                self.calls -= each.kind != "map"
+
+    def _occurrence(self, name: str, kind: str) -> str:
+        # A map has no record of its own, its items have.
+        self.calls += kind != "map"
+        count = self._counts[name] = self._counts.get(name, 0) + 1
+        return name if count == 1 else f"{name}#{count}"
 
     def check_kind(self, key: str, kind: str) -> None:
         """Raise `ReplayError` if `key` is recorded as another kind of call than `kind`."""
@@ -178,24 +236,15 @@ def told(method: str, subject: str) -> str:
     return f"{method} of {subject!r}" if subject else method
 
 
-def _in_two_branches(name: str) -> ReplayError:
+def _in_two_threads(name: str) -> ReplayError:
     method, subject = _written(name)
     if method == "ctx.step":
         return ReplayError(
-            f"the name {name!r} is used from two tasks or threads of the handler",
+            f"the name {name!r} is used from two threads of the handler",
             hint="give each its own name, for example with a key in it, or use step.map",
         )
     return ReplayError(
-        f"{told(method, subject)} is called from two tasks or threads of the handler: a replay "
-        "could not distinguish the calls",
+        f"{told(method, subject)} is called from two threads of the handler: a replay could not "
+        "distinguish the calls",
         hint="give each call a name of its own with name=..., or call it in the function of a step",
     )
-
-
-def _branch(loop: asyncio.AbstractEventLoop | None) -> object:
-    """The calling task or thread; the object itself, since its id could be reused."""
-    try:
-        task = asyncio.current_task(loop)
-    except RuntimeError:
-        task = None
-    return task if task is not None else threading.current_thread()

@@ -182,7 +182,7 @@ class Block:
         self._pass = pass_
         self._step = pass_.identify_call("lock", key, "lock", name)
         self._held: locks.LockBlock | None = None
-        pass_.unawaited.add(self._step)
+        pass_.unawaited[self._step] = None
 
     @property
     def token(self) -> int:
@@ -207,7 +207,7 @@ class Block:
             raise Usage(
                 f"the lock {self.key!r} was entered twice", hint="call ctx.state.lock(...) again"
             )
-        self._pass.unawaited.discard(self._step)
+        self._pass.unawaited.pop(self._step, None)
         return locks.acquire(self._pass, self._step, self.key, self._ttl_ms, self._wait_ms)
 
     def _enter(self, held: locks.LockBlock) -> None:

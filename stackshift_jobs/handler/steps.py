@@ -112,6 +112,8 @@ def _refuse_forgotten(pass_: Pass, key: str) -> None:
     """Raise `Usage` if the step's function made calls that nobody awaited."""
     calls = pass_.forgotten.pop(key, None)
     if calls:
+        for call in calls.values():
+            call.close()  # this error says it; Python's warning need not
         raise Usage(
             f"step {key!r} called {', '.join(sorted(calls))} and never awaited it",
             hint="await it; in a `def` function return it, or use stackshift.state or .events",

@@ -53,7 +53,7 @@ class Shell:
         self.dispatcher: Dispatcher
         self.failure: BaseException | None = None
 
-    def perform(self, effect: Effect, _source: Any) -> None:
+    def perform(self, effect: Effect, _source: Any, _at_us: int) -> None:
         if isinstance(effect, Dispatch):
             self.dispatcher.dispatch(effect)
         elif isinstance(effect, Resolve):

@@ -249,7 +249,9 @@ def test_branches_wait_side_by_side_and_go_on_each_by_itself(project: Project) -
     run = project.begin("branches")
     suspended(project, run)
     project.call("event.send", name="right", payload="r", correlation_key=run)
-    wait_until(lambda: "after right" in steps(project.get(run)), "the right branch to go on")
+    wait_until(
+        lambda: "branch#2/after right" in steps(project.get(run)), "the right branch to go on"
+    )
     suspended(project, run)
     project.call("event.send", name="left", payload="l", correlation_key=run)
     assert project.finish(run)["result"] == ["l", "r"]

@@ -201,7 +201,7 @@ async def overstays_async(ctx):
     async with ctx.state.lock(ctx.payload["key"]) as lock:
         note("in", ctx.payload["key"], ctx.run_id)
         if ctx.attempt == 1:
-            await asyncio.sleep(3600)
+            await ctx.step.run("busy", asyncio.sleep, 3600)
         return lock.token
 
 

@@ -14,7 +14,7 @@ JOBS = """
 @stackshift.job("asyncSlow", timeout="200ms", retry=ONCE)
 async def async_slow(ctx):
     try:
-        await asyncio.sleep(3600)
+        await ctx.step.run("busy", asyncio.sleep, 3600)
     finally:
         note("left", ctx.run_id)
 

@@ -95,8 +95,10 @@ def parameters(of: Any, but: Any = ()) -> list[tuple[str, Any, Any, str]]:
 
 
 def unawaited(annotation: Any) -> str:
-    """An annotation as the blocking twin has it: without `Coroutine[...]` and `Async`."""
-    text = re.sub(r"^Coroutine\[Any, Any, (.*)\]$", r"\1", str(annotation))
+    """An annotation as the blocking twin has it: without `Coroutine[...]` and `Async`; what is
+    handed over to be awaited is called there."""
+    text = re.sub(r"^Awaitable\[(.*)\]$", r"Callable[[], \1]", str(annotation))
+    text = re.sub(r"^Coroutine\[Any, Any, (.*)\]$", r"\1", text)
     return re.sub(r"\bAsync([A-Z])", r"\1", text)
 
 

@@ -468,6 +468,16 @@ class AwaitRun(Command, frozen=True):
     error: Error | None = None
 
 
+class WithdrawCall(Command, frozen=True):
+    """Withdraw the call `step`: the handler has cancelled the task that waited for it. `body` is
+    the event that it had received, if it had and the handler has not seen it."""
+
+    run: str
+    token: int
+    step: str
+    body: Raw = NULL
+
+
 class Suspend(Command, frozen=True):
     """Suspend the run: its handler has left memory and waits only for `pending` (names of
     steps)."""
@@ -524,6 +534,7 @@ FromWorker = (
     | CallJob
     | Ask
     | AwaitRun
+    | WithdrawCall
     | Suspend
     | CompleteRun
     | FailAttempt

@@ -343,7 +343,7 @@ class WaitEnded(Record, frozen=True, tag="wait.ended"):
     """The wait ended, with its result: nothing for a sleep; for a child its `status` and result or
     error; for an event which one it was, when it was received, and its payload. If the wait timed
     out, `status` is `timed_out`, and for a lock `result` is the refusal. (The wait for a lock that
-    was acquired ends with `lock.acquired`.)"""
+    was acquired ends with `lock.acquired`.) An event is `shared` if it ended other waits too."""
 
     run: str
     step: str
@@ -354,6 +354,7 @@ class WaitEnded(Record, frozen=True, tag="wait.ended"):
     name: str = ""
     correlation_key: str = ""
     received_at: str = ""
+    shared: bool = False
 
 
 class CallRefused(Record, frozen=True, tag="call.refused"):
@@ -365,6 +366,15 @@ class CallRefused(Record, frozen=True, tag="call.refused"):
     attempt: int
     step: str
     error: Raw
+
+
+class CallWithdrawn(Record, frozen=True, tag="call.withdrawn"):
+    """The handler has cancelled the task that made the call `step`, before it saw an outcome: the
+    call waits for nothing any more, and the next pass makes it anew."""
+
+    run: str
+    attempt: int
+    step: str
 
 
 class ProgressReported(Record, frozen=True, tag="progress.reported"):
@@ -462,8 +472,8 @@ class LockExtended(Record, frozen=True, tag="lock.extended"):
 
 class LockReleased(Record, frozen=True, tag="lock.released"):
     """The lock was released. `reason`: `left` (the handler left its block), `raised` (its block
-    raised), `run` (the run ended), `expired` or `client`. `step` is the call by which the run had
-    acquired it."""
+    raised), `run` (the run ended), `withdrawn` (the handler had given up its wait for it),
+    `expired` or `client`. `step` is the call by which the run had acquired it."""
 
     key: str
     reason: str
@@ -492,6 +502,23 @@ class EventReceived(Record, frozen=True, tag="event.received"):
     run: str | None = None
     attempt: int = 0
     step: str = ""
+
+
+class EventReturned(Record, frozen=True, tag="event.returned"):
+    """The run had received an event by its call `step`, and withdrew that call before its handler
+    saw it: the event goes to the waits in `resumed`, or is kept again, ordered as of the record
+    `place`."""
+
+    event: str
+    name: str
+    payload: Raw
+    run: str
+    step: str
+    received_at: str
+    place: int
+    correlation_key: str = ""
+    kept_until: str | None = None
+    resumed: list[str] = []
 
 
 class EventExpired(Record, frozen=True, tag="event.expired"):
@@ -594,6 +621,7 @@ AnyRecord = (
     | WaitStarted
     | WaitEnded
     | CallRefused
+    | CallWithdrawn
     | ProgressReported
     | StateSet
     | StateDeleted
@@ -604,6 +632,7 @@ AnyRecord = (
     | LockExtended
     | LockReleased
     | EventReceived
+    | EventReturned
     | EventExpired
     | QueueChanged
     | ScheduleDefined

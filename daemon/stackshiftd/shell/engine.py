@@ -53,8 +53,8 @@ class EffectSink(HistorySink, Protocol):
     def fill_slots(self) -> None:
         """Submit an `Assign` for each free slot that a ready run could use."""
 
-    def perform(self, effect: Effect, source: CommandSource | None) -> None:
-        """Carry out an effect, whose records are durable."""
+    def perform(self, effect: Effect, source: CommandSource | None, at_us: int) -> None:
+        """Carry out an effect, whose records, of the time `at_us`, are durable."""
 
     def published(self, entries: list[Entry]) -> None:
         """Publish these entries, which are durable and in order."""
@@ -309,8 +309,10 @@ class Engine:
             published.extend(item.entries)
             if item.reply is not None:
                 item.reply(item.answer)
-            for effect in item.effects:
-                sink.perform(effect, item.source)
+            if item.effects:
+                at_us = item.entries[-1].at_us if item.entries else 0
+                for effect in item.effects:
+                    sink.perform(effect, item.source, at_us)
             if departing:
                 self.departures.depart(self.state, departing, sink)
         return published

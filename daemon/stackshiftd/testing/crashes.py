@@ -21,6 +21,14 @@ class Crash:
         self.times = times
         self.happened = 0
 
+    def is_at(self, job: str, step: str, when: str) -> bool:
+        """Count a visit to this place; true if it is the crash's, and has been left to happen."""
+        here = (self.step, self.when) == (step, when) and self.job in (None, job)
+        if not here or self.happened >= self.times:
+            return False
+        self.happened += 1
+        return True
+
     def __str__(self) -> str:
         job = f" of {self.job}" if self.job else ""
         return f"{self.when} of step {self.step!r}{job}"
@@ -43,21 +51,7 @@ class Crashes:
         with self._lock:
             self._armed.remove(crash)
 
-    def concerns(self, step: str) -> bool:
-        """True if a crash is armed at any place of this step."""
-        with self._lock:
-            return any(crash.step == step for crash in self._armed)
-
     def strike(self, job: str, step: str, when: str) -> bool:
         """Count a visit to this place; true if the worker must die here."""
         with self._lock:
-            for crash in self._armed:
-                if (
-                    crash.step == step
-                    and crash.when == when
-                    and crash.job in (None, job)
-                    and crash.happened < crash.times
-                ):
-                    crash.happened += 1
-                    return True
-        return False
+            return any(crash.is_at(job, step, when) for crash in self._armed)

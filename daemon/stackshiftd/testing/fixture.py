@@ -16,6 +16,7 @@ from stackshift_jobs.calls.runs import StartOptions, start_params
 from stackshift_jobs.client.blocking import Client
 from stackshift_jobs.client.default import queue, use_client
 from stackshift_jobs.errors import Usage
+from stackshift_jobs.handler import asyncio_order
 from stackshift_jobs.handler.context import instant_us
 from stackshift_jobs.handler.steps import Limits
 from stackshift_jobs.project.config import Config, HooksSection, load_config
@@ -206,6 +207,7 @@ def opened(
 ) -> Iterator[Stackshift]:
     """A `Stackshift` for one test of the project in the directory `project`; None means that only
     the test's own jobs exist. `own_jobs` are the jobs of the test's module `own_module`."""
+    asyncio_order.install()
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="stackshift-test-")))
         config = _config(project, scratch)

@@ -50,7 +50,8 @@ def _places(execution: Execution) -> list[str]:
     files = _files(execution)
     places = [_place(next(filter(_is_own, frames))) for frames in threads_in(files).values()]
     if isinstance(execution, LoopedExecution):
-        for task in list(execution.tasks):
+        functions = [running.task for running in list(execution.functions.values())]
+        for task in [*filter(None, functions), *list(execution.loop.tasks)]:
             places += [_place(frame) for frame in _stack(task) if _is_own(frame)]
     return places
 

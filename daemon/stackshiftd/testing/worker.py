@@ -19,10 +19,13 @@ from typing import Any, Final
 from stackshift_jobs.handler import ops
 from stackshift_jobs.handler.replay import Unwinding
 from stackshiftd.testing.crashes import AFTER_RECORD, BEFORE_RECORD, BEFORE_STEP, Crashes
+from stackshiftd.worker.async_calls import Call
 from stackshiftd.worker.execution import Execution, Pace
 from stackshiftd.worker.frames import Greeting, Hello
-from stackshiftd.worker.looped import LoopedExecution, LoopPort, task_factory
+from stackshiftd.worker.loop_port import LoopPort
+from stackshiftd.worker.looped import LoopedExecution
 from stackshiftd.worker.process import Worker
+from stackshiftd.worker.step_functions import Ended, task_factory
 from stackshiftd.worker.threaded import ThreadedExecution, ThreadPort
 
 KILLED: Final = "killed"
@@ -76,6 +79,8 @@ class LocalWorker(Worker):
             self._loop.call_later(LEAVING_SECONDS, self._stop_when_left)
         else:
             self._threads.close()
+            if self._hello is not None:
+                self._functions.close()
             self._loop.stop()
 
     def strike(self, execution: Execution, step: str, when: str) -> None:
@@ -84,10 +89,6 @@ class LocalWorker(Worker):
             execution.pass_.unwinding = KILLED
             self.die()
             raise Unwinding(KILLED)
-
-    def may_die(self, step: str) -> bool:
-        """True if a crash is armed at any place of this step."""
-        return self._home.crashes.concerns(step)
 
     @property
     def executing(self) -> list[LoopedExecution | ThreadedExecution]:
@@ -98,7 +99,7 @@ class LocalWorker(Worker):
         return _MortalThreadPort(self, execution, self._pipe, self._calls, self._threads)
 
     def _loop_port(self, execution: LoopedExecution) -> LoopPort:
-        return _MortalLoopPort(self, execution, self._pipe, self._calls, self._loop)
+        return _MortalLoopPort(self, execution, self._pipe, self._calls, self._functions)
 
 
 class _MortalThreadPort(ThreadPort):
@@ -120,32 +121,30 @@ class _MortalThreadPort(ThreadPort):
 
 
 class _MortalLoopPort(LoopPort):
-    """The same for `async def` handlers, which unwind by cancellation."""
+    """The same for `async def` handlers. What dies asks for nothing more; the worker's end drops
+    its pass."""
 
-    def __init__(self, worker: LocalWorker, *rest: Any) -> None:
-        super().__init__(*rest)
+    def __init__(self, worker: LocalWorker, execution: LoopedExecution, *rest: Any) -> None:
+        super().__init__(execution, *rest)
         self._worker = worker
+        self._mortal = execution
 
-    def _strike(self, step: str, when: str) -> None:
+    def _strikes(self, step: str, when: str) -> bool:
         try:
-            self._worker.strike(self._execution, step, when)
-        except Unwinding as dying:
-            raise asyncio.CancelledError from dying
+            self._worker.strike(self._mortal, step, when)
+        except Unwinding:
+            return True
+        return False
 
-    async def perform(self, op: ops.Perform) -> Any:
-        self._strike(op.step, BEFORE_STEP)
-        return await super().perform(op)
+    def perform(self, call: Call, op: ops.Perform) -> Ended | None:
+        return None if self._strikes(op.step, BEFORE_STEP) else super().perform(call, op)
 
-    def tell(self, op: ops.Tell) -> asyncio.Future[ops.Recorded]:
-        self._strike(op.step, BEFORE_RECORD)
-        if not self._worker.may_die(op.step):
-            return super().tell(op)
-        return self._loop.create_task(self._recorded(op.step, super().tell(op)))
+    def tell(self, call: Call, op: ops.Tell) -> None:
+        if not self._strikes(op.step, BEFORE_RECORD):
+            super().tell(call, op)
 
-    async def _recorded(self, step: str, answer: asyncio.Future[ops.Recorded]) -> ops.Recorded:
-        recorded = await answer
-        self._strike(step, AFTER_RECORD)
-        return recorded
+    def is_heard(self, call: Call) -> bool:
+        return not self._strikes(call.key, AFTER_RECORD)
 
 
 class LocalProcess:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from datetime import datetime
+from inspect import CORO_CREATED, getcoroutinestate
 from typing import Any, Final, NamedTuple
 
 from msgspec import Raw
@@ -22,7 +24,7 @@ from stackshift_jobs.handler import ops
 from stackshift_jobs.handler.clock import WALL, Clock
 from stackshift_jobs.handler.context import Facts
 from stackshift_jobs.handler.failures import Failure
-from stackshift_jobs.handler.replay import Pass, Unwinding
+from stackshift_jobs.handler.replay import Pass
 from stackshift_jobs.handler.steps import Limits
 from stackshift_jobs.registry import Job
 from stackshift_jobs.values.durations import to_datetime
@@ -59,7 +61,8 @@ REAL_TIME: Final = Pace()
 
 
 class OpenStep(NamedTuple):
-    """A step whose function is running; `began` in seconds of `time.monotonic`."""
+    """A step whose function is running; `began` in seconds of `time.monotonic`, infinite if it
+    still waits for a thread."""
 
     op: ops.Perform
     began: float
@@ -78,8 +81,8 @@ class Execution:
         pace: Pace = REAL_TIME,
     ) -> None:
         self.order = order
-        self.run: Final = order.run
-        self.token: Final = order.token
+        self.run = order.run
+        self.token = order.token
         self.job = job
         self.pace = pace
         self.pass_ = Pass({each.step: recorded_call(each) for each in recalled}, pace.clock)
@@ -119,12 +122,18 @@ class Execution:
         # cut short.
         ran = ran or (isinstance(op, ops.Ask) and not op.step)
         if not (ran and reason in (WAITS, DRAINED)):
-            raise Unwinding(reason)
+            self.pass_.refuse()
 
     def failing(self, op: ops.Op) -> None:
         """Forget the record of a step that fails again: an earlier try must not answer this one."""
         if isinstance(op, ops.RecordFailure):
             self.pass_.recorded_calls.pop(op.step, None)
+
+    def withdrawal(self, step: str) -> c.WithdrawCall:
+        """The command that withdraws a call, with the event that it has received unseen."""
+        known = self.pass_.recorded_calls.get(step)
+        body = known.body if known is not None and known.kind == "event" else None
+        return c.WithdrawCall(self.run, self.token, step, NULL if body is None else Raw(body))
 
     # --- How it ends -----------------------------------------------------------------------
 
@@ -133,8 +142,8 @@ class Execution:
         reason = self.pass_.unwinding
         if reason is not None:
             return self._left(reason, swallowed=True)
-        if self.pass_.unawaited:
-            return self.raised(_forgotten(self.pass_.unawaited))
+        if (unawaited := self.pass_.unawaited) and (forgotten := _forgotten(unawaited)):
+            return self.raised(forgotten)
         try:
             text = dumps(value, Limits.value_bytes)
         except Exception as error:
@@ -147,7 +156,7 @@ class Execution:
         if reason is not None:
             return self._left(reason, swallowed=False)
         failure = Failure.of(error)
-        step, *others = failure.steps or (None,)
+        step, *others = (*failure.steps, *self.timers_in(error)) or (None,)
         return c.FailAttempt(
             self.run,
             self.token,
@@ -157,6 +166,10 @@ class Execution:
             step,
             [other for other in others if other is not None],
         )
+
+    def timers_in(self, _error: BaseException) -> list[str]:
+        """The identities of recorded timers that raised `error`; a `def` handler has none."""
+        return []
 
     def last_frame(self, outcome: Callable[[], Any]) -> Frame | c.Command:
         """The frame for what `outcome` returns or raises: whatever a handler raises ends only its
@@ -169,9 +182,10 @@ class Execution:
                 return self.raised(error)
             return self.returned(value)
         except BaseException as bad:
-            return self._unreportable(bad)
+            return self.unreportable(bad)
 
-    def _unreportable(self, bad: BaseException) -> c.Command:
+    def unreportable(self, bad: BaseException) -> c.Command:
+        """The frame for an outcome of which no other frame can be made."""
         message = f"the outcome of the handler could not be reported: {type(bad).__name__}"
         return c.FailAttempt(self.run, self.token, Error("InternalError", message))
 
@@ -187,7 +201,7 @@ class Execution:
     def _swallowed(self) -> c.Command:
         error = ReplayError(
             "the handler caught the exception that suspends it at a wait (with a bare `except:` "
-            "or `except BaseException:`) and returned",
+            "or `except BaseException:`) and went on",
             hint="catch Exception instead, or raise it again",
         )
         return c.FailAttempt(self.run, self.token, Error(**Failure.of(error).as_json()), False)
@@ -214,6 +228,10 @@ class Execution:
         """Note that the step's function starts now, for `note_slow` and `overdue`."""
         self.open[op.step] = OpenStep(op, time.monotonic())
 
+    def awaits_thread(self, op: ops.Perform) -> None:
+        """Note that the step's function will start when a thread is free."""
+        self.open[op.step] = OpenStep(op, math.inf)
+
     def ended(self, op: ops.Perform) -> None:
         """Note that the step's function has returned or raised."""
         self.open.pop(op.step, None)
@@ -236,10 +254,13 @@ def recorded_call(frame: Recall | Outcome) -> ops.RecordedCall:
             "retryable": error.retryable,
         },
         tried=frame.tried,
-        due_us=getattr(frame, "due_us", 0),
+        due_us=frame.due_us,
         child=frame.child,
         child_status=frame.child_status,
         input=getattr(frame, "input", ""),
+        seq=frame.seq,
+        at_us=frame.at_us,
+        released_seq=frame.released_seq,
     )
 
 
@@ -304,8 +325,16 @@ def answer_of(frame: CallRecorded) -> ops.Recorded:
     )
 
 
-def _forgotten(calls: set[str]) -> ReplayError:
-    """The error of a handler that ended without awaiting or entering these `calls`."""
+def _forgotten(unawaited: dict[str, Coroutine[Any, Any, Any] | None]) -> ReplayError | None:
+    """The error of a handler that ended without awaiting or entering these calls; None if it has
+    closed them, or cancelled the tasks that should have made them."""
+    calls = [
+        name
+        for name, coroutine in unawaited.items()
+        if coroutine is None or getcoroutinestate(coroutine) == CORO_CREATED
+    ]
+    if not calls:
+        return None
     names = ", ".join(sorted(calls))
     if all(each.startswith("[lock ") for each in calls):
         return ReplayError(f"the handler called {names} without `with`")

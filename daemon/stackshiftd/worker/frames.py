@@ -44,7 +44,8 @@ class Hello(Frame, frozen=True):
 
 class Recall(Frame, frozen=True):
     """One recorded call of the execution that the next `Execute` starts; see
-    `handler.ops.RecordedCall`."""
+    `handler.ops.RecordedCall`. By `seq` a pass goes through the outcomes in the order of the
+    journal."""
 
     run: str
     step: str
@@ -57,11 +58,15 @@ class Recall(Frame, frozen=True):
     child: str = ""
     child_status: str = ""
     input: str = ""
+    seq: int = 0
+    at_us: int = 0
+    released_seq: int = 0
 
 
 class Execute(Frame, frozen=True):
     """Start an execution: call the handler of `job`. `token` identifies it in all later frames;
-    `scheduled_at_us` is 0 for a run that no schedule started."""
+    `scheduled_at_us` is 0 for a run that no schedule started; `attempt_us` is when its attempt
+    began."""
 
     run: str
     token: int
@@ -72,13 +77,16 @@ class Execute(Frame, frozen=True):
     labels: dict[str, str] = {}
     key: str | None = None
     scheduled_at_us: int = 0
+    attempt_us: int = 0
 
 
 class CallRecorded(Frame, frozen=True):
-    """The answer to a command: its records are durable. `body` is the result, if the call has one;
-    `error` says why the call was refused (which is recorded too): `{code, message, hint, …}`."""
+    """The answer to a command: its records are durable, as of `at_us`. `body` is the result, if the
+    call has one; `error` says why the call was refused (which is recorded too): `{code, message,
+    hint, …}`."""
 
     call: int
+    at_us: int = 0
     due_us: int = 0
     child: str = ""
     body: Raw = NULL
@@ -86,7 +94,7 @@ class CallRecorded(Frame, frozen=True):
 
 
 class Outcome(Frame, frozen=True):
-    """A step that the execution is waiting for has ended."""
+    """A call that the execution is waiting for has ended, or a lock that it holds is lost."""
 
     run: str
     token: int
@@ -96,8 +104,12 @@ class Outcome(Frame, frozen=True):
     body: Raw = NULL
     error: Error | None = None
     tried: int = 0
+    due_us: int = 0
     child: str = ""
     child_status: str = ""
+    seq: int = 0
+    at_us: int = 0
+    released_seq: int = 0
 
 
 class End(Frame, frozen=True):

@@ -1,316 +1,346 @@
-"""`async def` handlers: tasks on the worker's one loop.
+"""`async def` handlers: each on a loop of its own (`handler_loop`), which this module steps.
 
-An execution is suspended when none of its steps is executing, no call is unanswered, and every one
-of its tasks waits for a durable wait or for another of its tasks: then its tasks are cancelled, and
-nothing of it stays in memory. A task that waits for anything else (a socket read outside a step,
-say) keeps the handler in memory; that costs a slot, but is always correct.
+Laws, besides those of `async_calls`:
+
+- An outcome is let in only when the handler has come to rest after the one before.
+- Nothing is asked of the world (a step's function, a request to the daemon) until no outcome on
+  record is left to let in. So a pass that catches up repeats nothing that it is about to give up.
+- At rest without a step that executes or a request that is unanswered, the handler waits, whatever
+  its tasks wait for: the pass is dropped, and nothing of it stays in memory. If no durable wait is
+  left either, nothing can ever wake it, and the attempt fails.
 """
 
 from __future__ import annotations
 
 import asyncio
-import inspect
-import itertools
-from collections.abc import Callable, Coroutine, Iterator
-from contextvars import ContextVar, copy_context
-from types import CoroutineType, GeneratorType
+from collections.abc import Callable
+from contextvars import copy_context
 from typing import Any, Final
 
+from stackshift_jobs.errors import ReplayError
 from stackshift_jobs.handler import ops
 from stackshift_jobs.handler.async_context import AsyncJobContext
-from stackshift_jobs.handler.failures import Escaped
-from stackshift_jobs.handler.replay import Unwinding
-from stackshift_jobs.handler.scope import current_step, in_handler
+from stackshift_jobs.handler.scope import in_handler
 from stackshiftd.core import commands as c
-from stackshiftd.worker.execution import (
-    DRAINED,
-    WAITS,
-    Execution,
-    answer_of,
-    command_of,
-)
-from stackshiftd.worker.frames import CallRecorded, Frame, Stuck
+from stackshiftd.worker.async_calls import Arrival, AsyncCalls, Call
+from stackshiftd.worker.async_timers import AsyncTimers
+from stackshiftd.worker.execution import DRAINED, WAITS, Execution, answer_of
+from stackshiftd.worker.frames import CallRecorded, Frame
+from stackshiftd.worker.handler_loop import HandlerLoop, HandlerTask
+from stackshiftd.worker.loop_port import LoopPort
 from stackshiftd.worker.output import current_log
 from stackshiftd.worker.pipe import Pipe
+from stackshiftd.worker.step_functions import Running
 
-_calls: Final = itertools.count(2, 2)
-ABANDONED_SECONDS: Final = 0.02
-"""How often to check whether a thread whose result is no longer wanted has finished."""
-current_execution: ContextVar[LoopedExecution | None] = ContextVar(
-    "stackshift_execution", default=None
-)
+SLICE: Final = 1_000
+"""Callbacks of one handler that run before other handlers get their turn."""
+MAX_TURN: Final = 300_000
+"""Callbacks that may run without the handler coming to rest."""
 
 
 class LoopedExecution(Execution):
-    """An execution on the loop. `tasks` are all of its tasks, `told` its unanswered calls, `parked`
-    its durable waits."""
+    """An execution of an `async def` handler. All of it is for the thread of the worker's loop."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self.pass_.loop = asyncio.get_running_loop()
-        self.tasks: set[asyncio.Task[Any]] = set()
-        self.told: dict[int, asyncio.Future[ops.Recorded]] = {}
-        self.parked: dict[str, asyncio.Future[ops.RecordedCall]] = {}
-        self.ending: asyncio.Task[None] | None = None
-        """The task that ends the tasks which the handler left behind."""
-        self.soonest_us = 0
-        self.checking = False
-        self.doubtful: frozenset[int] = frozenset()
-        """Ids of the gathers that had a failed child at the last check."""
+        self.timers = AsyncTimers(self.pass_)
+        self.loop = HandlerLoop(  # type: ignore[abstract]  # what is not defined is refused
+            self.timers, self.order.attempt_us
+        )
+        self.calls = self.timers.calls = AsyncCalls(self.pass_, self.loop)
+        self.port: LoopPort
+        self.handler: HandlerTask
+        self.functions: dict[str, Running] = {}
+        self.strays: set[asyncio.Task[Any]] = set()
+        self._worker_loop = asyncio.get_running_loop()
+        self.pass_.loop, self.pass_.step_loop = self.loop, self._worker_loop
+        self._in_a_turn = 0
+        self._is_running = False
+        self._alarm: asyncio.TimerHandle | None = None
+        self._last: Frame | c.Command | None = None
+        self._on_end: Callable[[Frame | c.Command], None]
+
+    @property
+    def told(self) -> dict[int, Any]:
+        """Requests that are not answered, by number."""
+        return self.calls.told
+
+    @property
+    def is_over(self) -> bool:
+        """Has the handler left memory?"""
+        return self.loop.closed
+
+    # --- The handler's turn ----------------------------------------------------------------
+
+    def begin(self, port: LoopPort, on_end: Callable[[Frame | c.Command], None]) -> None:
+        """Call the handler; `on_end` gets the final frame once nothing of it executes any more."""
+        self.port = port
+        self._on_end = on_end
+        try:
+            self.handler = copy_context().run(self._called)
+        except BaseException as error:
+            self._end(self._failed(error))
+        else:
+            self._proceed()
+
+    def _called(self) -> HandlerTask:
+        current_log.set(self.log)
+        in_handler.set("ctx")
+        context: AsyncJobContext[Any] = AsyncJobContext(self.facts(), self.pass_, self.port)
+        # Not within a coroutine of ours: what the handler catches when it is dropped shows here.
+        return self.loop.create_task(self.job.handler(context))
+
+    def _proceed(self) -> None:
+        """Let the handler see all outcomes there are, one by one, and then ask for what it wants
+        next."""
+        if self._is_running:
+            return  # what called this is part of a turn
+        self._is_running = True
+        try:
+            loop, calls = self.loop, self.calls
+            while loop.at_rest or self._run_to_rest():
+                if not (calls.has_outcomes and calls.let_in()) and not self._ask_next():
+                    break
+        finally:
+            self._is_running = False
+        if self._last is None and self.pass_.unwinding in (None, DRAINED) and self.loop.at_rest:
+            self._consider()
+
+    def _run_to_rest(self) -> bool:
+        """Run the handler until it is at rest; false if others get a turn first, or if the pass has
+        ended."""
+        if self._last is not None or self.loop.closed:
+            return False
+        called = self.loop.run(SLICE)
+        if not self.loop.at_rest:
+            self._in_a_turn += called
+            if self._in_a_turn > MAX_TURN:
+                self._end(self._failed(_spinning()))
+            else:
+                self._worker_loop.call_soon(self._proceed)
+            return False
+        self._in_a_turn = 0
+        if self.handler.done():
+            self._returned()
+            return False
+        return True
+
+    def _ask_next(self) -> bool:
+        """Send what the handler asks for, and false; or true if something was answered at once."""
+        calls = self.calls
+        if calls.given_up:
+            self._withdraw()
+        while calls.asks:
+            call = calls.asks.popleft()
+            if not _ran(call.op) and (call.is_given_up or self.pass_.unwinding is not None):
+                continue
+            try:
+                if type(call.op) is not ops.Perform:
+                    self.port.tell(call, call.op)  # type: ignore[arg-type]  # it is a Tell
+                elif (ended := self.port.perform(call, call.op)) is not None:
+                    calls.advance(call, *ended)
+            except Exception as error:  # it cannot even be asked for
+                calls.advance(call, None, error)
+        return not self.loop.at_rest
+
+    def _withdraw(self) -> None:
+        given_up, self.calls.given_up = self.calls.given_up, []
+        for call in given_up:
+            self.port.withdraw(call)
+
+    # --- Calls -----------------------------------------------------------------------------
+
+    def call(self, key: str, made: ops.Steps, releases: bool) -> Call:
+        """Begin a call of the handler; one of a pass that is being dropped never ends."""
+        if self.pass_.unwinding is not None:
+            return self.calls.never(key, made)
+        return self.calls.begin(key, made, releases=releases)
+
+    def give_up(self, call: Call) -> None:
+        """The task that waited for `call` was cancelled."""
+        if self.pass_.unwinding is None:
+            self.calls.give_up(call)
+
+    def answered(self, number: int, answer: CallRecorded) -> None:
+        """Take the daemon's answer to a request."""
+        call = self.calls.told.pop(number, None)
+        if isinstance(call, asyncio.Future):  # a call in the function of a step
+            if not call.done():
+                call.set_result(answer_of(answer))
+        elif call is not None and not self.loop.closed and self.port.is_heard(call):
+            self._arrive(Arrival(call, answer_of(answer), None, answer.at_us))
+
+    def performed(self, call: Call, value: Any, error: BaseException | None) -> None:
+        """Take what the function of a step has returned or raised."""
+        if self.loop.closed:
+            self._ended_function()
+        else:
+            self._arrive(Arrival(call, value, error, 0))
+
+    def resolved(self, step: str, known: ops.RecordedCall) -> None:
+        """Take the outcome `known` of the wait `step`, or the loss of a lock."""
+        if not self.loop.closed:
+            self._arrive(Arrival(step, known, None, known.at_us))
+
+    def _arrive(self, arrival: Arrival) -> None:
+        self.calls.arrive(arrival)
+        self._proceed()
+
+    # --- Suspension ------------------------------------------------------------------------
+
+    def _consider(self) -> None:
+        """At rest: suspend the run if nothing is under way, at once or in a moment; otherwise wait
+        for the next timer."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        if self.open or self.told:
+            self._await_timers()
+        elif self.pass_.unwinding == DRAINED:
+            self.leave(DRAINED)
+        elif self.timers.record_due(None):
+            self._proceed()
+        elif not self.calls.parked:
+            self._end(self._failed(_stranded()))
+        elif self._may_end_soon():
+            self._alarm = self._worker_loop.call_later(self.pace.keep_seconds, self._suspend)
+        else:
+            self._suspend()
+
+    def _await_timers(self) -> None:
+        """Be here again when the first timer is due that is not on record."""
+        due_us = self.timers.next_us
+        if due_us is None:
+            return
+        now_us = self.pace.clock.now_us()
+        if self.timers.record_due(now_us):
+            self._proceed()
+        else:
+            seconds = (due_us - now_us) / 1e6
+            self._alarm = self._worker_loop.call_later(seconds, self._consider)
+
+    def _may_end_soon(self) -> bool:
+        """May a wait end so soon that to suspend the run would cost more than to keep it?"""
+        pace, recorded_calls = self.pace, self.pass_.recorded_calls
+        if not pace.keep_seconds:
+            return False
+        for step, call in self.calls.parked.items():
+            known = recorded_calls.get(step)
+            due_us = known.due_us if known is not None else 0
+            due_us = due_us or (call.op.due_us if isinstance(call.op, ops.Park) else 0)
+            if pace.may_be_soon(due_us):
+                return True
+        return False
+
+    def _suspend(self) -> None:
+        if self._last is None and not self.loop.closed:
+            self.leave(WAITS)
+
+    # --- The end ---------------------------------------------------------------------------
 
     def leave(self, reason: str) -> None:
-        """Cancel all tasks; with the reason `DRAINED`, only once no step is executing and no call
-        is unanswered."""
-        if reason == DRAINED and (self.open or self.told):
+        """Drop the pass; with the reason `DRAINED`, only once no step is executing and no call is
+        unanswered."""
+        if self._last is not None:
+            return
+        if reason == DRAINED and (self.open or self.told or not self.loop.at_rest):
             self.pass_.unwinding = self.pass_.unwinding or DRAINED
             return
         if self.pass_.unwinding in (None, WAITS, DRAINED):
             self.pass_.unwinding = reason
-        for task in list(self.tasks):
-            task.cancel()
+        if not self.loop.closed:
+            self.waiting = set(self.calls.parked)
+            self._drop()
+            self.port.functions.cancel(self)
+        self._ended_function()
 
-    def answered(self, call: int, answer: CallRecorded) -> None:
-        """Pass the daemon's answer to the task that made the call, if it still waits."""
-        future = self.told.pop(call, None)
-        if future is not None and not future.done():
-            future.set_result(answer_of(answer))
-        if self.pass_.unwinding == DRAINED and not self.open and not self.told:
-            self.leave(DRAINED)
+    def _drop(self) -> None:
+        """Drop what the handler has in memory."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+        if not self.loop.drop() and self.pass_.unwinding == WAITS:
+            self._last = self._left(WAITS, swallowed=True)
+        for never in self.pass_.unawaited.values():
+            if never is not None:
+                never.close()  # or it would be reported that nobody has awaited it
+        self.calls.clear()
 
-    def resolved(self, step: str, known: ops.RecordedCall) -> None:
-        """Record that the wait `step` has ended with `known`, and wake its task."""
-        self.pass_.recorded_calls[step] = known
-        future = self.parked.get(step)
-        if future is not None and not future.done():
-            future.set_result(known)
-
-    # --- Suspension ------------------------------------------------------------------------
-
-    def consider(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Schedule a check, a moment from now, whether the whole execution is waiting."""
-        if not self.checking:
-            self.checking = True
-            soon = self.pace.keep_seconds if self._may_end_soon() else 0.001
-            loop.call_later(soon, self._check, loop)
-
-    def _check(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.checking = False
-        if self.pass_.unwinding is not None or not self.parked:
+    def _ended_function(self) -> None:
+        """Send the last frame once no function of a step is executing any more."""
+        if self.open or not self.loop.closed:
             return
-        if self.open or self.told or not all(map(self._is_parked, self.tasks)):
-            # It may start to wait without another call of `consider`: check again later.
-            self.checking = True
-            self.doubtful = frozenset(self._gathers())
-            loop.call_later(self.pace.look_seconds, self._check, loop)
-        else:
-            self.leave(WAITS)
+        if self._last is None:
+            reason = self.pass_.unwinding
+            assert reason is not None
+            self._last = self._left(reason, swallowed=False)
+        last, on_end = self._last, self._on_end
+        self._on_end = _ignore
+        on_end(last)
 
-    def _may_end_soon(self) -> bool:
-        pace, recorded_calls = self.pace, self.pass_.recorded_calls
-        return pace.may_be_soon(self.soonest_us) and any(
-            (known := recorded_calls.get(step)) is None or pace.may_be_soon(known.due_us)
-            for step in self.parked
-        )
+    def _returned(self) -> None:
+        """End the attempt: the handler has returned or raised. Tasks that it has left behind are
+        given up."""
+        if self.pass_.unwinding == DRAINED:
+            self.pass_.unwinding = None  # it was faster
+        last = self.last_frame(self.handler.result)
+        if isinstance(last, c.CompleteRun):
+            self._give_up_all()
+        self._end(last)
 
-    def _is_parked(self, task: asyncio.Task[Any]) -> bool:
-        """True if the task waits only for durable waits and tasks of this execution.
+    def _give_up_all(self) -> None:
+        left = [task for task in self.loop.tasks if not task.done()]
+        for task in left:
+            task.cancel()
+        if left:
+            names = ", ".join(task.branch.rstrip("/") for task in left[:5])
+            more = ", …" if len(left) > 5 else ""
+            text = f"the handler returned before these of its tasks had ended: {names}{more}"
+            self.log.record("WARNING", text)
+            self.loop.run(SLICE)
+        self._withdraw()
 
-        False for a task that is done but still in `tasks`, since whatever waits for it is about to
-        run; and for one whose wait is over, which is about to run itself.
-        """
-        waits_for = getattr(task, "_fut_waiter", None)
-        if waits_for is None or waits_for.done():
-            return False
-        return self._is_waited_for(waits_for) or _waits_for_tasks(task)
+    def _failed(self, error: BaseException) -> Frame | c.Command:
+        try:
+            return self.raised(error)
+        except BaseException as bad:
+            return self.unreportable(bad)
 
-    def _is_waited_for(self, future: asyncio.Future[Any]) -> bool:
-        """True for a durable wait, a task of this execution, or a gather of these."""
-        if future in self.tasks or any(future is parked for parked in self.parked.values()):
-            return True
-        children: list[asyncio.Future[Any]] | None = getattr(future, "_children", None)
-        if children is None:
-            return False
-        left = [child for child in children if not child.done()]
-        if not left or not all(map(self._is_waited_for, left)):
-            return False
-        # A failed child ends the gather in a moment; or never, with `return_exceptions`.
-        return not any(map(_has_failed, children)) or id(future) in self.doubtful
+    def _end(self, last: Frame | c.Command) -> None:
+        self._last = last
+        self.pass_.unwinding = self.pass_.unwinding or "ended"
+        self._drop()
+        self.port.functions.cancel(self)
+        self._ended_function()
 
-    def _gathers(self) -> Iterator[int]:
-        """Ids of the gathers that a task waits for and that have a failed child."""
-        for task in self.tasks:
-            waits_for = getattr(task, "_fut_waiter", None)
-            if any(map(_has_failed, getattr(waits_for, "_children", ()))):
-                yield id(waits_for)
-
-
-def _has_failed(future: asyncio.Future[Any]) -> bool:
-    return future.done() and (future.cancelled() or getattr(future, "_exception", None) is not None)
+    def timers_in(self, error: BaseException) -> list[str]:
+        """The identities of the timers that raised `error`: the next attempt sets them anew."""
+        return self.timers.raised(error)
 
 
-def _waits_for_tasks(task: asyncio.Task[Any]) -> bool:
-    """True if the innermost thing the task awaits is the end of a TaskGroup or `asyncio.wait`. Both
-    wait for tasks, which are checked themselves."""
-    inner: Any = task.get_coro()
-    frame = None
-    while inner is not None:
-        frame = getattr(inner, "cr_frame", None) or getattr(inner, "gi_frame", None)
-        below = getattr(inner, "cr_await", None) or getattr(inner, "gi_yieldfrom", None)
-        if not isinstance(below, CoroutineType | GeneratorType):  # A future's iterator: no frame.
-            break
-        inner = below
-    if frame is None:
-        return False
-    code = frame.f_code
-    return bool(
-        code.co_filename.endswith("asyncio/taskgroups.py")
-        or (code.co_filename.endswith("asyncio/tasks.py") and code.co_name == "_wait")
+def _ignore(_last: Frame | c.Command) -> None:
+    """The execution has ended already."""
+
+
+def _ran(op: ops.Op | None) -> bool:
+    """Is it the outcome of a function that has run? That is recorded, or it would run again."""
+    return isinstance(op, ops.RecordResult | ops.RecordFailure)
+
+
+def _spinning() -> ReplayError:
+    return ReplayError(
+        f"the handler has run {MAX_TURN} callbacks without coming to rest",
+        hint="a loop that awaits nothing, or only asyncio.sleep(0), never ends: wait with "
+        "ctx.step.sleep or asyncio.sleep",
     )
 
 
-class LoopPort:
-    """Drives the calls of one execution on the loop; see
-    `stackshift_jobs.handler.ports.AsyncPort`."""
-
-    def __init__(
-        self,
-        execution: LoopedExecution,
-        pipe: Pipe,
-        calls: dict[int, Execution],
-        loop: asyncio.AbstractEventLoop,
-    ) -> None:
-        self._execution = execution
-        self._pipe = pipe
-        self._calls = calls
-        self._loop = loop
-
-    def tell(self, op: ops.Tell) -> asyncio.Future[ops.Recorded]:
-        """Send the call; the future ends when its records are durable. Raises `Unwinding`."""
-        execution = self._execution
-        execution.refuse_unwinding(op)
-        execution.failing(op)
-        call = next(_calls)
-        future: asyncio.Future[ops.Recorded] = self._loop.create_future()
-        execution.told[call] = future
-        self._calls[call] = execution
-        self._pipe.post(command_of(op, execution.run, execution.token, call))
-        return future
-
-    async def park(self, op: ops.Park) -> ops.RecordedCall:
-        """Wait for the outcome of a durable wait; the task is cancelled if the run is suspended."""
-        execution = self._execution
-        execution.refuse_unwinding()
-        known = execution.pass_.recorded_calls.get(op.step)
-        if known is not None and known.phase not in ("waiting", "retrying"):
-            return known
-        future: asyncio.Future[ops.RecordedCall] = self._loop.create_future()
-        execution.parked[op.step] = future
-        execution.waiting.add(op.step)
-        execution.soonest_us = op.due_us
-        execution.consider(self._loop)
-        # Not removed if this task is cancelled: `waiting` then says what the run waits for.
-        known = await future
-        execution.waiting.discard(op.step)
-        del execution.parked[op.step]
-        return known
-
-    async def perform(self, op: ops.Perform) -> Any:
-        """Call the step's function, a `def` one on a thread, and return its value.
-
-        Raises `TimeoutError` if it exceeds the step's timeout.
-        """
-        execution = self._execution
-        execution.refuse_unwinding()
-        execution.began(op)
-        inside = current_step.set(op.step)
-        try:
-            if op.timeout_ms is None:
-                return await (op.fn(*op.args, **op.kwargs) if _is_async(op) else self._thread(op))
-            try:
-                async with asyncio.timeout(op.timeout_ms / 1000) as limit:
-                    return await (
-                        op.fn(*op.args, **op.kwargs) if _is_async(op) else self._thread(op)
-                    )
-            except TimeoutError as late:
-                if not limit.expired():
-                    raise  # The function raised it itself.
-                raise TimeoutError(f"step {op.step!r} ran longer than {op.timeout_ms} ms") from late
-        except (Exception, Unwinding, GeneratorExit):
-            raise
-        except BaseException as error:  # SystemExit and its like are the step's failure.
-            if self._is_cancelled(error):
-                raise
-            raise Escaped(error) from error
-        finally:
-            execution.ended(op)
-            current_step.reset(inside)
-
-    def _is_cancelled(self, error: BaseException) -> bool:
-        """Was the task cancelled, or did the function itself raise `CancelledError`?"""
-        if not isinstance(error, asyncio.CancelledError):
-            return False
-        task = asyncio.current_task()
-        return self._execution.pass_.unwinding is not None or (
-            task is not None and task.cancelling() > 0
-        )
-
-    async def _thread(self, op: ops.Perform) -> Any:
-        """Call the function on a thread: on this loop it would block every other handler."""
-        context = copy_context()
-        running: list[bool] = []
-
-        def work() -> Any:
-            running.append(True)
-            try:
-                return context.run(op.fn, *op.args, **op.kwargs)
-            except StopIteration as error:  # Which a future refuses, and then never ends.
-                raise Escaped(error) from error
-            except asyncio.CancelledError as error:  # Which would cancel the future.
-                raise Escaped(error) from error
-            finally:
-                running.clear()
-
-        try:
-            value = await self._loop.run_in_executor(None, work)
-        except asyncio.CancelledError:
-            # The function cannot be interrupted. A pass that unwinds waits for it (the daemon
-            # waits no longer than the grace period). A step that timed out continues without it,
-            # and the process is replaced if the function does not return.
-            if running and self._execution.pass_.unwinding is None:
-                self._pipe.post(Stuck(self._execution.run, op.step))
-            while running and self._execution.pass_.unwinding is not None:
-                await asyncio.sleep(ABANDONED_SECONDS)
-            raise
-        return await value if inspect.isawaitable(value) else value
-
-    def progress(self, done: float, total: float | None, message: str) -> None:
-        """Report progress, without waiting for an answer."""
-        execution = self._execution
-        execution.refuse_unwinding()
-        self._pipe.post(
-            c.ReportProgress(execution.run, execution.token, float(done), total, message)
-        )
-
-
-def _is_async(op: ops.Perform) -> bool:
-    code = getattr(op.fn, "__code__", None)
-    return code is not None and bool(code.co_flags & inspect.CO_COROUTINE)
-
-
-def task_factory(
-    loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any], **options: Any
-) -> asyncio.Task[Any]:
-    """Create a task that is registered with the execution it was created in, if any."""
-    execution = current_execution.get()
-    if execution is not None:
-        coroutine = _contained(coroutine)
-    task: asyncio.Task[Any] = asyncio.Task(coroutine, loop=loop, **options)
-    if execution is not None:
-        execution.tasks.add(task)
-        task.add_done_callback(execution.tasks.discard)
-        if execution.pass_.unwinding is not None:
-            task.cancel()
-    return task
+def _stranded() -> ReplayError:
+    return ReplayError(
+        "the handler waits for something that nothing can bring: no call on ctx, no timer and no "
+        "task of its own is under way",
+        hint="what threads, sockets and other event loops bring has to be awaited in a step: "
+        "ctx.step.run(name, fn)",
+    )
 
 
 def call_handler(
@@ -318,57 +348,12 @@ def call_handler(
     port: LoopPort,
     pipe: Pipe,
     on_end: Callable[[Execution], None],
-    loop: asyncio.AbstractEventLoop,
 ) -> None:
-    """Call the handler in a task; its final frame is sent when this task and all tasks created in
-    it have ended."""
-
-    def left(handler: asyncio.Task[Any]) -> None:
-        execution.tasks.discard(handler)
-        last = execution.last_frame(handler.result)
-        execution.pass_.unwinding = execution.pass_.unwinding or "ended"
-        if execution.tasks:
-            execution.ending = loop.create_task(_end_tasks(execution))
-            execution.ending.add_done_callback(lambda _: ended(last))
-        else:
-            ended(last)
+    """Call the handler; its final frame is sent when nothing of it executes any more."""
 
     def ended(last: Frame | c.Command) -> None:
         execution.log.close()
         on_end(execution)
         pipe.post(last)
 
-    task = loop.create_task(_handle(execution, port))
-    execution.tasks.add(task)
-    task.add_done_callback(left)
-
-
-async def _handle(execution: LoopedExecution, port: LoopPort) -> Any:
-    current_execution.set(execution)
-    current_log.set(execution.log)
-    in_handler.set("ctx")
-    context: AsyncJobContext[Any] = AsyncJobContext(execution.facts(), execution.pass_, port)
-    return await _contained(execution.job.handler(context))
-
-
-async def _contained(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """Await code of a handler. What asyncio would let through the loop, and so through the worker
-    and everybody else's work, is carried out as an ordinary exception."""
-    try:
-        return await coroutine
-    except (SystemExit, KeyboardInterrupt) as error:
-        raise Escaped(error) from error
-
-
-async def _end_tasks(execution: LoopedExecution) -> None:
-    """Cancel the tasks that the handler left behind, until they have ended or none ends within a
-    second."""
-    while tasks := list(execution.tasks):
-        for task in tasks:
-            task.cancel()
-        done, _ = await asyncio.wait(tasks, timeout=1.0)
-        for task in done:
-            if not task.cancelled():
-                task.exception()  # Retrieved, so that the loop does not report it.
-        if not done:
-            break
+    execution.begin(port, ended)

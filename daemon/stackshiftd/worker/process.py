@@ -15,10 +15,10 @@ import socket
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
+from stackshift_jobs.handler import asyncio_order
 from stackshift_jobs.handler.failures import Failure
 from stackshift_jobs.handler.steps import Limits
 from stackshift_jobs.registry import registry
@@ -41,9 +41,11 @@ from stackshiftd.worker.frames import (
     Stuck,
     decode_from_daemon,
 )
-from stackshiftd.worker.looped import LoopedExecution, LoopPort, call_handler, task_factory
+from stackshiftd.worker.loop_port import LoopPort
+from stackshiftd.worker.looped import LoopedExecution, call_handler
 from stackshiftd.worker.output import RunLog
 from stackshiftd.worker.pipe import Pipe
+from stackshiftd.worker.step_functions import StepFunctions, task_factory
 from stackshiftd.worker.threaded import ThreadedExecution, ThreadPort, Threads
 
 SLOW_SECONDS: Final = 0.25
@@ -70,6 +72,7 @@ class Worker:
         self._recalled: dict[str, list[Recall]] = {}
         self._calls: dict[int, Execution] = {}
         self._draining = False
+        self._functions: StepFunctions
 
     def start(self) -> None:
         """Start reading frames and sending heartbeats."""
@@ -115,8 +118,7 @@ class Worker:
         self._hello = hello
         Limits.value_bytes = hello.payload_bytes
         # For `def` steps of async handlers; each handler may run several at a time.
-        threads = max(32, 2 * hello.slots)
-        self._loop.set_default_executor(ThreadPoolExecutor(threads, "step"))
+        self._functions = StepFunctions(self._loop, self._pipe, max(32, 2 * hello.slots))
         self._logs = Path(hello.logs)
         self._pipe.post(self._enter(hello))
 
@@ -126,6 +128,7 @@ class Worker:
         os.chdir(project)
         sys.path.insert(0, hello.project)
         output.install()
+        asyncio_order.install()
         jobs, failed = loader.load(
             project, hello.jobs, lambda module: self._pipe.send(Importing(module))
         )
@@ -152,7 +155,7 @@ class Worker:
         execution.log = RunLog(self._logs, order.run, order.attempt, execution.pass_)
         self._executions[order.run] = execution
         if job.is_async:
-            call_handler(execution, self._loop_port(execution), self._pipe, self._ended, self._loop)
+            call_handler(execution, self._loop_port(execution), self._pipe, self._ended)
         else:
             self._threads.submit(execution, self._thread_port(execution), self._pipe)
         if self._draining:
@@ -162,7 +165,7 @@ class Worker:
         return ThreadPort(execution, self._pipe, self._calls, self._threads)
 
     def _loop_port(self, execution: LoopedExecution) -> LoopPort:
-        return LoopPort(execution, self._pipe, self._calls, self._loop)
+        return LoopPort(execution, self._pipe, self._calls, self._functions)
 
     def _ended(self, execution: Execution) -> None:
         """Forget an execution whose handler has ended; called on any thread."""

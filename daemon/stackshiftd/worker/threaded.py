@@ -56,6 +56,7 @@ class ThreadedExecution(Execution):
         self.parked: dict[str, threading.Event] = {}
         self.overdue_calls: dict[str, Waiter] = {}
         self.guard = threading.Lock()
+        self.is_abandoned = False
 
     def leave(self, reason: str) -> None:
         """Make every call on `ctx` raise `Unwinding`, including those waiting now.
@@ -80,6 +81,11 @@ class ThreadedExecution(Execution):
             waiter.answer = answer
             if waiter.lock.locked():
                 waiter.lock.release()
+
+    def has_ended(self, park: ops.Park) -> bool:
+        """Is the outcome of this wait known?"""
+        known = self.pass_.recorded_calls.get(park.step)
+        return known is not None and known.phase not in ("waiting", "retrying")
 
     def resolved(self, step: str, known: ops.RecordedCall) -> None:
         """Record that the wait `step` has ended with `known`, and wake its thread."""
@@ -164,26 +170,37 @@ class ThreadPort:
     def park(self, op: ops.Park) -> ops.RecordedCall:
         """Wait for the outcome of a durable wait, if it may come soon; otherwise raise `Unwinding`
         to suspend the run."""
-        execution = self._execution
+        self.park_any([op])
+        return self._execution.pass_.recorded_calls[op.step]
+
+    def park_any(self, parks: list[ops.Park]) -> None:
+        """Wait until one of these durable waits has ended, if that may be soon; otherwise raise
+        `Unwinding` to suspend the run."""
+        execution, pace = self._execution, self._execution.pace
         event = threading.Event()
         with execution.guard:
             self._execution.refuse_unwinding()
-            execution.waiting.add(op.step)
-            execution.parked[op.step] = event
-            known = execution.pass_.recorded_calls.get(op.step)
-            if known is not None and known.phase not in ("waiting", "retrying"):
+            for op in parks:
+                execution.waiting.add(op.step)
+                execution.parked[op.step] = event
+            if any(map(execution.has_ended, parks)):
                 event.set()
-        pace = execution.pace
-        event.wait(pace.keep_seconds * 1.5 if pace.may_be_soon(op.due_us) else 0)
+        soon = any(pace.may_be_soon(op.due_us) for op in parks)
+        event.wait(pace.keep_seconds * 1.5 if soon else 0)
         with execution.guard:
-            del execution.parked[op.step]
+            for op in parks:
+                del execution.parked[op.step]
             self._execution.refuse_unwinding()
-            known = execution.pass_.recorded_calls.get(op.step)
-            if known is not None and known.phase not in ("waiting", "retrying"):
-                execution.waiting.discard(op.step)
-                return known
+            ended = list(filter(execution.has_ended, parks))
+            if ended:
+                execution.waiting.difference_update(op.step for op in parks)
+                return
             execution.pass_.unwinding = WAITS
         raise Unwinding(WAITS)
+
+    def withdraw(self, step: str) -> None:
+        """Tell the daemon that nobody waits for the call `step` any more."""
+        self._pipe.send(self._execution.withdrawal(step))
 
     def perform(self, op: ops.Perform) -> Any:
         """Call the step's function on this thread and return its value.
@@ -268,9 +285,23 @@ class Threads:
                 self.active -= 1
                 self._idle += 1
 
+    def _abandon(self, execution: ThreadedExecution, pipe: Pipe) -> None:
+        """End the execution of a handler that does not let itself be unwound; the thread that calls
+        this stands still from now on."""
+        if not execution.is_abandoned:
+            execution.is_abandoned = True
+            with self._lock:
+                self.active -= 1
+            execution.log.close()
+            self._on_end(execution)
+            pipe.send(execution.returned(None))
+        threading.Event().wait()
+
     def _call(self, execution: ThreadedExecution, port: ThreadPort, pipe: Pipe) -> None:
         current_log.set(execution.log)
         in_handler.set("ctx")
+
+        execution.pass_.abandon = lambda: self._abandon(execution, pipe)
 
         def handle() -> Any:
             context: JobContext[Any] = JobContext(execution.facts(), execution.pass_, port)

@@ -86,6 +86,6 @@ def _check(record: Record, op: ops.Ask, lock: str) -> ops.Recorded:
 
 def _leave(record: Record, lock: str, raised: bool) -> ops.Recorded:
     held = _held(record, lock)
-    phase = "left" if held and not raised else "gone"
+    phase = "released" if held and not raised else "gone"
     record.recorded_calls[lock] = record.recorded_calls[lock]._replace(phase=phase)
     return ops.Recorded(body=dumps({"held": held}))

@@ -19,6 +19,7 @@ from stackshift_jobs.handler import ops
 from stackshift_jobs.handler.async_context import AsyncJobContext
 from stackshift_jobs.handler.clock import Clock
 from stackshift_jobs.handler.context import Facts, JobContext
+from stackshift_jobs.handler.ports import AsyncCall
 from stackshift_jobs.handler.replay import Pass, Unwinding
 from stackshift_jobs.handler.scope import current_step
 from stackshift_jobs.values.strict_json import dumps
@@ -61,6 +62,7 @@ class Record:
         self.told: list[ops.Tell] = []
         self.performed: list[ops.Perform] = []
         self.progress: list[float] = []
+        self.withdrawn: list[str] = []
 
     def take(self, op: ops.Tell) -> ops.Recorded:
         """Record as the core does."""
@@ -164,6 +166,22 @@ class ThreadPort:
         self._pass.unwinding = "waits"
         raise Unwinding("waits")
 
+    def park_any(self, parks: list[ops.Park]) -> None:
+        """Returns if one of them has ended; otherwise unwinds the pass."""
+        self._refuse()
+        for op in parks:
+            known = self._record.recorded_calls[op.step]
+            if known.phase not in PENDING:
+                self._record.settle(op.step, known)
+                return
+        self.parked.extend(op.step for op in parks)
+        self._pass.unwinding = "waits"
+        raise Unwinding("waits")
+
+    def withdraw(self, step: str) -> None:
+        """Note that nobody waits for the call any more."""
+        self._record.withdrawn.append(step)
+
     def perform(self, op: ops.Perform) -> Any:
         """Call the function of the step on this thread."""
         self._refuse()
@@ -184,14 +202,48 @@ class ThreadPort:
             raise Unwinding(self._pass.unwinding)
 
 
+class Call(NamedTuple):
+    """A call that is under way."""
+
+    future: asyncio.Future[Any]
+
+
 class LoopPort:
-    """Drives an `async def` handler; never answers a wait that is not over."""
+    """Makes the calls of an `async def` handler; never answers a wait that is not over."""
 
     def __init__(self, record: Record, pass_: Pass) -> None:
         self._record = record
         self._pass = pass_
         self.parked: list[str] = []
         self.answered = 0
+
+    def call(self, key: str, made: ops.Steps, *, releases: bool = False) -> Call:
+        """Begin a call."""
+        assert key or not releases, "a lock is released without the call that acquired it"
+        return Call(asyncio.ensure_future(self.call_in_step(made)))
+
+    def give_up(self, _call: AsyncCall) -> None:
+        """Nothing is told of it."""
+
+    async def call_in_step(self, made: ops.Steps) -> Any:
+        """Answer the ops of a call until it returns."""
+        try:
+            op = next(made)
+            while True:
+                answer: Any
+                try:
+                    if isinstance(op, ops.Perform):
+                        answer = await self.perform(op)
+                    elif isinstance(op, ops.Park):
+                        answer = await self.park(op)
+                    else:
+                        answer = await self.tell(op)
+                except Exception as error:
+                    op = made.throw(error)
+                else:
+                    op = made.send(answer)
+        except StopIteration as done:
+            return done.value
 
     async def tell(self, op: ops.Tell) -> ops.Recorded:
         """Record `op` after a turn of the loop, as a worker that waits for the daemon."""

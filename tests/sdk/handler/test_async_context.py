@@ -45,21 +45,6 @@ def test_steps_awaited_in_another_order_than_called_keep_their_identity() -> Non
     assert record.recorded_calls["page"].body == b"1"
 
 
-def test_name_used_from_two_tasks_is_refused_at_once() -> None:
-    """Their order is random; the error says what to do, and is not retryable."""
-    record = Record()
-
-    async def handler(ctx: Context) -> Any:
-        async def branch() -> None:
-            await ctx.step.run("page", int)
-
-        await asyncio.gather(branch(), branch())
-
-    ended = play_async(handler, record)
-    assert isinstance(ended.error, ReplayError)
-    assert "step.map" in ended.error.hint
-
-
 def test_branches_with_names_of_their_own_are_fine() -> None:
     """Each task counts its own occurrences."""
     record = Record()

@@ -55,7 +55,7 @@ def test_lock_is_acquired_once_and_released_once() -> None:
     assert play(handler, record) == play(handler, record) == Ended((1, None, "k"))
     assert record.asked() == [ASKED, LEFT]
     assert record.calls() == ["s"]
-    assert record.recorded_calls["[lock k]"].phase == "left"
+    assert record.recorded_calls["[lock k]"].phase == "released"
 
 
 def test_async_lock_is_acquired_once_and_released_once() -> None:
@@ -641,21 +641,6 @@ def test_lock_inside_a_step_is_refused() -> None:
     assert record.asked() == []
 
 
-def test_lock_from_two_tasks_is_refused() -> None:
-    """A replay could not say which of them had it."""
-
-    async def handler(ctx: AsyncJobContext[Any]) -> None:
-        async def branch() -> None:
-            async with ctx.state.lock("k"):
-                await ctx.step.sleep("nap", 1)
-
-        await asyncio.gather(branch(), branch())
-
-    error = play_async(handler, Record()).error
-    assert isinstance(error, ReplayError)
-    assert "ctx.state.lock of 'k'" in error.message
-
-
 def test_lock_object_is_one_acquisition() -> None:
     """Entered again, it would find the record of the first time."""
 
@@ -690,4 +675,4 @@ def test_lock_that_is_never_entered_counts_as_forgotten() -> None:
     record = Record()
     play(lambda ctx: ctx.state.lock("k") and None, record)
     assert record.passing is not None
-    assert record.passing.unawaited == {"[lock k]"}
+    assert list(record.passing.unawaited) == ["[lock k]"]

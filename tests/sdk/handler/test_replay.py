@@ -83,7 +83,7 @@ def test_name_used_from_two_threads_is_refused_at_once() -> None:
         thread.join()
 
     play(handler, record)
-    assert "two tasks or threads" in str(caught[0])
+    assert "used from two threads" in str(caught[0])
     assert record.calls() == ["page"]
 
 

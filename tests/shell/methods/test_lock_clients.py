@@ -58,7 +58,7 @@ class Shop:
         self.engine.attach(cast(Any, self))
         self.on_published: Callable[[], None] = lambda: None
 
-    def perform(self, effect: Effect, _source: Any) -> None:
+    def perform(self, effect: Effect, _source: Any, _at_us: int) -> None:
         """Pass grants on to the locks."""
         if isinstance(effect, Granted):
             self.locks.granted(effect)

@@ -26,6 +26,7 @@ from stackshiftd.core.decide import (
     steps,
     timers,
     waits,
+    withdrawal,
 )
 from stackshiftd.core.decide.guards import (
     Decide,
@@ -104,6 +105,7 @@ _BY_TYPE: Final[dict[type[c.Command], Decide]] = {
             c.RefuseCall: steps.refuse_call,
             c.ReportProgress: steps.report_progress,
             c.AwaitRun: waits.await_run,
+            c.WithdrawCall: withdrawal.withdraw,
             c.Suspend: waits.suspend,
         }
     ),

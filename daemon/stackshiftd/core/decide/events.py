@@ -12,15 +12,23 @@ from msgspec import Raw
 from msgspec.json import decode
 
 from stackshift_jobs.errors import Conflict, PayloadRefused
-from stackshift_jobs.values.durations import rfc3339
+from stackshift_jobs.values.durations import from_rfc3339, rfc3339
+from stackshift_jobs.values.limits import EVENT_TTL_MS
 from stackshift_jobs.values.strict_json import difference
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
 from stackshiftd.core.decide.ends import End, cancel, end_wait, finish
 from stackshiftd.core.decide.replies import Asker
 from stackshiftd.core.effects import Acknowledge, Decision, Effect, Resolve, Stop
-from stackshiftd.core.state.events import Kept, SentKey, address_of, sent_again_json, sent_json
-from stackshiftd.core.state.state import Run, State, Status
+from stackshiftd.core.state.events import (
+    EventJson,
+    Kept,
+    SentKey,
+    address_of,
+    sent_again_json,
+    sent_json,
+)
+from stackshiftd.core.state.state import Call, Run, State, Status
 
 MAX_RESUMED_BYTES: Final = 256 << 20
 """The payload is recorded once for each wait that an event ends; this bounds their total in one
@@ -35,25 +43,9 @@ def send(state: State, who: Asker, command: c.SendEvent, now_us: int) -> Decisio
         return who.refuse(_conflict(command, sent))
     if sent is not None:
         return who.answer_read(sent_again_json(sent, state.events.kept.get(sent.event), now_us))
-    ended: list[r.AnyRecord] = []
-    effects: list[Effect] = []
     address = address_of(command.name, command.correlation_key)
-    for run_id, name in state.events.listening.get(address, ()):
-        run = state.runs[run_id]
-        if 0 < run.calls[name].due_us <= now_us:
-            continue  # it has timed out, which its timer is about to record
-        record = r.WaitEnded(
-            run_id,
-            name,
-            result=Raw(command.payload),
-            event=command.event,
-            name=command.name,
-            correlation_key=command.correlation_key,
-            received_at=rfc3339(now_us),
-        )
-        wait_end = end_wait(run, record)
-        ended.extend(wait_end.records)
-        effects.extend(wait_end.effects)
+    event = Kept(command.event, 0, address, command.payload, now_us, 0, command.key)
+    ended, effects = _deliver(state, event, now_us)
     kept = not ended and command.ttl_ms > 0
     if len(ended) * len(command.payload) > MAX_RESUMED_BYTES:
         return who.refuse(_too_large(len(ended), len(command.payload)))
@@ -63,7 +55,7 @@ def send(state: State, who: Asker, command: c.SendEvent, now_us: int) -> Decisio
         payload=Raw(command.payload),
         correlation_key=command.correlation_key,
         kept_until=rfc3339(now_us + command.ttl_ms * 1000) if kept else None,
-        resumed=list(dict.fromkeys(end.run for end in ended if isinstance(end, r.WaitEnded))),
+        resumed=_runs_of(ended),
         key=command.key,
         key_ttl_ms=command.key_ttl_ms if command.key is not None else 0,
         digest=command.digest,
@@ -72,6 +64,55 @@ def send(state: State, who: Asker, command: c.SendEvent, now_us: int) -> Decisio
         step=who.step,
     )
     return who.answer(sent_json(received), (received, *ended), tuple(effects))
+
+
+def _deliver(state: State, event: Kept, now_us: int) -> tuple[list[r.AnyRecord], list[Effect]]:
+    """End all waits for the event."""
+    waiting = [
+        (state.runs[run_id], name)
+        for run_id, name in state.events.listening.get(event.address, ())
+        # One that has timed out is about to be recorded as that by its timer.
+        if not 0 < state.runs[run_id].calls[name].due_us <= now_us
+    ]
+    ended: list[r.AnyRecord] = []
+    effects: list[Effect] = []
+    for run, name in waiting:
+        wait_end = end_wait(run, _gets(run, name, event, shared=len(waiting) > 1))
+        ended.extend(wait_end.records)
+        effects.extend(wait_end.effects)
+    return ended, effects
+
+
+def _runs_of(ended: list[r.AnyRecord]) -> list[str]:
+    return list(dict.fromkeys(end.run for end in ended if isinstance(end, r.WaitEnded)))
+
+
+def give_back(
+    state: State, run: Run, call: Call, withdrawn: r.CallWithdrawn, body: bytes, now_us: int
+) -> Decision:
+    """Withdraw a call that has received the event `body` (as a handler gets it), which the handler
+    has not seen: the event ends the waits for it, or is kept again. One that others have received
+    too is not given back."""
+    got = decode(body, type=EventJson)
+    if got.id is None or got.shared:
+        return Decision((withdrawn,))
+    address = address_of(got.name, got.correlation_key or "")
+    at_us = from_rfc3339(got.received_at or "")
+    event = Kept(got.id, call.seq, address, bytes(got.payload), at_us, 0, None)
+    ended, effects = _deliver(state, event, now_us)
+    returned = r.EventReturned(
+        event.id,
+        event.name,
+        got.payload,
+        run.id,
+        withdrawn.step,
+        got.received_at or "",
+        call.seq,
+        event.correlation_key,
+        None if ended else rfc3339(now_us + EVENT_TTL_MS * 1000),
+        _runs_of(ended),
+    )
+    return Decision((withdrawn, returned, *ended), tuple(effects))
 
 
 def _too_large(runs: int, size: int) -> PayloadRefused:
@@ -120,7 +161,7 @@ def await_event(state: State, run: Run, command: c.AwaitEvent, now_us: int) -> D
     return Decision((waits, _gets(run, command.step, event)), (Acknowledge(command.call), resolve))
 
 
-def _gets(run: Run, step: str, event: Kept) -> r.WaitEnded:
+def _gets(run: Run, step: str, event: Kept, *, shared: bool = False) -> r.WaitEnded:
     return r.WaitEnded(
         run.id,
         step,
@@ -129,6 +170,7 @@ def _gets(run: Run, step: str, event: Kept) -> r.WaitEnded:
         name=event.name,
         correlation_key=event.correlation_key,
         received_at=rfc3339(event.at_us),
+        shared=shared,
     )
 
 

@@ -44,7 +44,8 @@ def plan(state: State, run: Run, from_step: str | None, replaced: frozenset[str]
         (run.calls[name].seq for name in (*replaced, from_step) if name in run.calls), default=None
     )
     entered = released_since(run, earliest) if earliest is not None else []
-    in_order = sorted(run.calls, key=lambda name: run.calls[name].seq)
+    made = [name for name, call in run.calls.items() if call.phase is not Phase.WITHDRAWN]
+    in_order = sorted(made, key=lambda name: run.calls[name].seq)
     repeated = [
         name
         for name in in_order

@@ -28,6 +28,7 @@ def _dispatched(state: State, entry: r.Entry, record: r.AttemptStarted | r.Attem
     run.next_is_new = False
     run.progressed = False
     if new:
+        run.attempt_us = entry.at_us
         run.spent_us = 0
         run.retry_us = 0
         # The blocks of lost locks are entered again, so those locks are acquired again.

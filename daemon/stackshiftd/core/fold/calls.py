@@ -39,6 +39,7 @@ def _step_completed(state: State, entry: r.Entry, record: r.StepCompleted) -> No
         None,
         "",
         record.input,
+        at_us=entry.at_us,
     )
     note(run, kept)
 
@@ -53,6 +54,7 @@ def _step_failed(state: State, entry: r.Entry, record: r.StepFailed) -> None:
         tried=record.tried,
         due_us=from_rfc3339(record.retry_at) if record.retry_at else 0,
         input=record.input,
+        at_us=entry.at_us,
     )
     run.calls[record.step] = step
     if record.retry_at:
@@ -63,14 +65,21 @@ def _step_failed(state: State, entry: r.Entry, record: r.StepFailed) -> None:
 def _value_recorded(state: State, entry: r.Entry, record: r.ValueRecorded) -> None:
     run = state.runs[record.run]
     kept = keep(state, record.value, entry.seq)
-    run.calls[record.step] = Call(CallKind.VALUE, Phase.COMPLETED, entry.seq, kept)
+    run.calls[record.step] = Call(
+        CallKind.VALUE, Phase.COMPLETED, entry.seq, kept, at_us=entry.at_us
+    )
     note(run, kept)
 
 
 def _child_started(state: State, entry: r.Entry, record: r.ChildStarted) -> None:
     run = state.runs[record.run]
     run.calls[record.step] = Call(
-        CallKind.START, Phase.COMPLETED, entry.seq, child=record.child, tried=1
+        CallKind.START,
+        Phase.COMPLETED,
+        entry.seq,
+        child=record.child,
+        tried=1,
+        at_us=entry.at_us,
     )
     note(run, None)
 
@@ -105,7 +114,7 @@ def _wait_ended(state: State, entry: r.Entry, record: r.WaitEnded) -> None:
     # A run that has finished ended its waits and left the index. If it finished before this wait
     # began, or is no longer part of the snapshot, this wait is still in the index.
     _forget_wait(state, run, record.step, step)
-    step.seq = entry.seq
+    step.seq, step.at_us = entry.seq, entry.at_us
     if step.phase is Phase.RETRYING:
         step.phase = Phase.OPEN
     elif step.kind is CallKind.LOCK:
@@ -126,8 +135,22 @@ def _wait_ended(state: State, entry: r.Entry, record: r.WaitEnded) -> None:
 def _call_refused(state: State, entry: r.Entry, record: r.CallRefused) -> None:
     run = state.runs[record.run]
     kept = keep(state, record.error, entry.seq)
-    run.calls[record.step] = Call(CallKind.REFUSED, Phase.FAILED, entry.seq, kept)
+    run.calls[record.step] = Call(
+        CallKind.REFUSED, Phase.FAILED, entry.seq, kept, at_us=entry.at_us
+    )
     note(run, kept)
+
+
+def _call_withdrawn(state: State, entry: r.Entry, record: r.CallWithdrawn) -> None:
+    run = state.runs[record.run]
+    call = run.calls.get(record.step)
+    if call is None:
+        call = run.calls[record.step] = Call(CallKind.RUN, Phase.WITHDRAWN, entry.seq)
+    elif call.phase is Phase.WAITING:
+        _forget_wait(state, run, record.step, call)
+    call.phase = Phase.WITHDRAWN
+    call.seq, call.at_us, call.due_us = entry.seq, entry.at_us, 0
+    note(run, None)
 
 
 def await_call(state: State, run: Run, name: str, step: Call) -> None:
@@ -172,4 +195,5 @@ BY_TYPE: Final[dict[type[r.Record], Callable[[State, r.Entry, Any], None]]] = {
     r.WaitStarted: _wait_started,
     r.WaitEnded: _wait_ended,
     r.CallRefused: _call_refused,
+    r.CallWithdrawn: _call_withdrawn,
 }

@@ -21,13 +21,13 @@ def _set(state: State, entry: r.Entry, record: r.StateSet) -> None:
     state.values.put(record.key, value, entry.at_us)
     if expires_us:
         state.set_expiry(expires_us, STATE, record.key)
-    remember(state, record.run, record.step, entry.seq, written_json(record))
+    remember(state, record.run, record.step, entry, written_json(record))
 
 
 def _deleted(state: State, entry: r.Entry, record: r.StateDeleted) -> None:
     _bury(state, entry, record, record.run or CLIENT)
     body = b'{"deleted":true,"version":%d}' % record.version
-    remember(state, record.run, record.step, entry.seq, body)
+    remember(state, record.run, record.step, entry, body)
 
 
 def _expired(state: State, entry: r.Entry, record: r.StateExpired) -> None:

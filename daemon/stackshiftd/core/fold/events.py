@@ -36,7 +36,20 @@ def _received(state: State, entry: r.Entry, record: r.EventReceived) -> None:
             record.resumed,
         )
         state.events.take_key(record.key, sent, entry.at_us)
-    remember(state, record.run, record.step, entry.seq, sent_json(record))
+    remember(state, record.run, record.step, entry, sent_json(record))
+
+
+def _returned(state: State, _entry: r.Entry, record: r.EventReturned) -> None:
+    if record.kept_until is None:
+        return
+    expires_us = from_rfc3339(record.kept_until)
+    address = address_of(record.name, record.correlation_key)
+    at_us = from_rfc3339(record.received_at)
+    payload = bytes(record.payload)
+    state.events.keep_again(
+        Kept(record.event, record.place, address, payload, at_us, expires_us, None)
+    )
+    state.set_expiry(expires_us, EVENT, record.event)
 
 
 def _expired(state: State, _entry: r.Entry, record: r.EventExpired) -> None:
@@ -55,5 +68,6 @@ def consumed(state: State, run: str, event_id: str) -> None:
 
 BY_TYPE: Final[dict[type[r.Record], Callable[[State, r.Entry, Any], None]]] = {
     r.EventReceived: _received,
+    r.EventReturned: _returned,
     r.EventExpired: _expired,
 }

@@ -79,7 +79,7 @@ def _acquired(state: State, entry: r.Entry, record: r.LockAcquired) -> None:
     run.locks = (*run.locks, record.key)
     body = token_json(record.key, entry.seq, expires_us)
     run.calls[record.step] = Call(
-        CallKind.LOCK, Phase.COMPLETED, entry.seq, body, due_us=expires_us
+        CallKind.LOCK, Phase.COMPLETED, entry.seq, body, due_us=expires_us, at_us=entry.at_us
     )
     note(run, body)
     wake(state, run)
@@ -95,7 +95,7 @@ def _extended(state: State, entry: r.Entry, record: r.LockExtended) -> None:
         token = holding.token
         state.set_expiry(expires_us, LOCK, record.key)
         _update_call(state, record.key, holding)
-    remember(state, record.run, record.step, entry.seq, token_json(record.key, token, expires_us))
+    remember(state, record.run, record.step, entry, token_json(record.key, token, expires_us))
 
 
 def _released(state: State, entry: r.Entry, record: r.LockReleased) -> None:
@@ -109,9 +109,8 @@ def _released(state: State, entry: r.Entry, record: r.LockReleased) -> None:
     run.locks = tuple(key for key in run.locks if key != record.key)
     step = run.calls.get(record.step)
     if step is not None:
-        step.phase = Phase.GONE
-        if record.reason == "left":
-            step.phase, step.released_seq = Phase.RELEASED, entry.seq
+        step.phase = Phase.RELEASED if record.reason == "left" else Phase.GONE
+        step.released_seq = entry.seq
         run.progressed = True
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec import Raw
 
+from stackshiftd.core import records as r
 from stackshiftd.core.state.state import Body, Call, CallKind, Phase, Run, Spilled, State
 
 
@@ -26,12 +27,12 @@ def note(run: Run, body: Body | None) -> None:
     run.bytes_recorded += size(body)
 
 
-def remember(state: State, run_id: str | None, step: str, seq: int, body: bytes) -> None:
+def remember(state: State, run_id: str | None, step: str, entry: r.Entry, body: bytes) -> None:
     """Remember `body` as the answer to a handler's call `step`. Does nothing for a client or for
     the function of a step, which have no such call."""
     if run_id is None or not step:
         return
     run = state.runs[run_id]
-    kept = keep(state, Raw(body), seq)
-    run.calls[step] = Call(CallKind.VALUE, Phase.COMPLETED, seq, kept)
+    kept = keep(state, Raw(body), entry.seq)
+    run.calls[step] = Call(CallKind.VALUE, Phase.COMPLETED, entry.seq, kept, at_us=entry.at_us)
     note(run, kept)

@@ -182,9 +182,11 @@ def retried(state: State, entry: r.Entry, record: r.RunRetried, rebuilt: Run | N
     _lapse_key(state, run, entry.at_us)
     run.calls = _without(run.calls, record.forgotten)
     for name, value in record.replaced.items():
-        run.calls[name] = Call(
-            CallKind.RUN, Phase.COMPLETED, entry.seq, keep(state, value, entry.seq), tried=1
-        )
+        kept = keep(state, value, entry.seq)
+        before = run.calls.get(name)
+        # It keeps its place among the outcomes, by which races are decided.
+        seq, at_us = (before.seq, before.at_us) if before is not None else (entry.seq, entry.at_us)
+        run.calls[name] = Call(CallKind.RUN, Phase.COMPLETED, seq, kept, tried=1, at_us=at_us)
     run.attempts_before = run.attempt
     run.next_is_new = True
     run.finished_us = run.spent_us = run.deaths = 0

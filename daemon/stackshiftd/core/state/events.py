@@ -3,7 +3,8 @@
 Laws:
 
 - An event that arrives while a run waits for it is not kept. A kept event is consumed by one wait,
-  oldest event first, or expires by a record.
+  oldest event first, or expires by a record. If that wait is withdrawn before its handler saw the
+  event, it goes to the next wait or is kept again.
 - The waits are an index over the runs' calls; the kept events are not an index of anything.
 - Memory holds every event that is neither expired nor consumed, whole, and no other event.
 """
@@ -103,6 +104,15 @@ class Events:
         else:
             found[event.id] = None
 
+    def keep_again(self, event: Kept) -> None:
+        """Keep an event that was received before others that are kept, in its old place."""
+        self.keep(event)
+        self.kept = dict(sorted(self.kept.items(), key=_seq_of))
+        found = self._at[event.address]
+        if isinstance(found, OrderedDict):
+            ids = sorted(found, key=lambda event_id: self.kept[event_id].seq)
+            self._at[event.address] = OrderedDict.fromkeys(ids)
+
     def drop(self, event_id: str) -> Kept | None:
         """Remove an event that was consumed or has expired; returns it, or None if it was not
         kept."""
@@ -183,6 +193,10 @@ class Events:
         heapify(self._key_expiry)
 
 
+def _seq_of(item: tuple[str, Kept]) -> int:
+    return item[1].seq
+
+
 def _size(event: Kept) -> int:
     return len(event.payload) + len(event.address)
 
@@ -201,8 +215,8 @@ class SentJson(msgspec.Struct, frozen=True):
     reused: bool
 
 
-class EventJson(msgspec.Struct, frozen=True):
-    """The event as a waiting handler receives it."""
+class EventJson(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The event as a waiting handler receives it. `shared`: it ended other waits too."""
 
     id: str | None
     name: str
@@ -210,6 +224,7 @@ class EventJson(msgspec.Struct, frozen=True):
     payload: Raw
     received_at: str | None
     timed_out: bool
+    shared: bool = False
 
 
 class KeptJson(msgspec.Struct, frozen=True):
@@ -258,6 +273,7 @@ def event_json(record: r.WaitEnded) -> bytes:
             record.result,
             record.received_at or None,
             timed_out,
+            record.shared,
         )
     )
 

@@ -91,6 +91,9 @@ class Phase(StrEnum):
     """The block of a lock was left."""
     GONE = "gone"
     """A lock is no longer held, although its block was not left in good order."""
+    WITHDRAWN = "withdrawn"
+    """The handler has cancelled the task that made the call. To the next pass it is as if it had
+    never been made."""
 
 
 PENDING: Final = frozenset((Phase.WAITING, Phase.RETRYING))
@@ -129,8 +132,10 @@ class Call(msgspec.Struct):
     input: str = ""
     wait: WaitTerms | None = None
     released_seq: int = 0
-    """Sequence number of the record by which the block of a lock was left. If a step recorded
-    before it is repeated, it is repeated under the lock."""
+    """Sequence number of the record by which a lock was released or lost. If a step recorded before
+    it is repeated, it is repeated under the lock."""
+    at_us: int = 0
+    """When the record `seq` was written."""
 
 
 class Run(msgspec.Struct):
@@ -161,6 +166,8 @@ class Run(msgspec.Struct):
     status: Status
     calls: dict[str, Call]
     attempt: int = 0
+    attempt_us: int = 0
+    """When this attempt began."""
     attempts_before: int = 0
     """Attempts before a person last retried the run: they do not count against the budget."""
     next_is_new: bool = True

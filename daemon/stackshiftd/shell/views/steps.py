@@ -54,6 +54,7 @@ class Steps:
         self.attempts: list[dict[str, Any]] = []
         self.cancelled: dict[str, str] = {}
         """Step → its status when the run was cancelled, for steps that were under way then."""
+        self.withdrawn: set[str] = set()
 
     def add(self, entry: Entry) -> None:
         """Apply the run's next entry."""
@@ -62,7 +63,11 @@ class Steps:
             handle(self, entry, entry.record)
 
     def begin(self, name: str, kind: str, since_us: int) -> dict[str, Any]:
-        """The step `name`, created as running since `since_us` if it does not exist."""
+        """The step `name`, created as running since `since_us` if it does not exist, or was
+        withdrawn."""
+        if name in self.withdrawn:
+            self.withdrawn.discard(name)
+            del self.by_name[name]
         return self.by_name.setdefault(
             name,
             {
@@ -147,6 +152,7 @@ def _run_cancelled(steps: Steps, entry: Entry, _record: r.RunCancelled) -> None:
 def _run_retried(steps: Steps, entry: Entry, record: r.RunRetried) -> None:
     for name in record.forgotten:
         steps.by_name.pop(name, None)
+        steps.withdrawn.discard(name)
     for name, status in steps.cancelled.items():
         if name in steps.by_name:
             steps.by_name[name] |= {"status": status, "finished_at": None}
@@ -213,6 +219,12 @@ def _call_refused(steps: Steps, entry: Entry, record: r.CallRefused) -> None:
     steps.finish(record.step, "value", entry.at_us, status="failed", error=error)
 
 
+def _call_withdrawn(steps: Steps, entry: Entry, record: r.CallWithdrawn) -> None:
+    step = steps.begin(record.step, "run", entry.at_us)
+    steps.finish(record.step, step["kind"], entry.at_us, status="cancelled")
+    steps.withdrawn.add(record.step)
+
+
 def _lock_acquired(steps: Steps, entry: Entry, record: r.LockAcquired) -> None:
     if record.run is not None:
         facts = {"detail": f"lock {record.key}", "result": entry.seq}
@@ -248,6 +260,7 @@ _BY_TYPE: Final[dict[type[r.Record], Callable[[Steps, Entry, Any], None]]] = {
     r.WaitStarted: _wait_started,
     r.WaitEnded: _wait_ended,
     r.CallRefused: _call_refused,
+    r.CallWithdrawn: _call_withdrawn,
     r.LockAcquired: _lock_acquired,
     r.LockExtended: _written(lambda record: record.expires_at),
     r.StateSet: _written(lambda record: msgspec.Raw(written_json(record))),

@@ -17,7 +17,7 @@ from stackshiftd.core import commands as c
 from stackshiftd.core.decide.replies import refusal_json
 from stackshiftd.core.effects import Acknowledge, Dispatch, Resolve, Stop
 from stackshiftd.core.records import NULL, QueueTerms
-from stackshiftd.core.state.state import Body, Call, Run
+from stackshiftd.core.state.state import Body, Call, Phase, Run
 from stackshiftd.shell.catalog import Catalog, StartParams
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.requests import Requests
@@ -139,7 +139,8 @@ class Dispatcher:
         link.executed += 1
         read = self._bodies.reader(run)
         for name, step in run.calls.items():
-            link.post(_recall(run, name, step, read))
+            if step.phase is not Phase.WITHDRAWN:
+                link.post(_recall(run, name, step, read))
         link.post(
             Execute(
                 run=run.id,
@@ -151,16 +152,19 @@ class Dispatcher:
                 labels=run.labels,
                 key=run.key,
                 scheduled_at_us=run.scheduled_us,
+                attempt_us=run.attempt_us,
             )
         )
 
     # --- Answering -------------------------------------------------------------------------
 
-    def acknowledge(self, effect: Acknowledge, link: Any) -> None:
-        """Answer a worker's call, which is durable now."""
+    def acknowledge(self, effect: Acknowledge, link: Any, at_us: int) -> None:
+        """Answer a worker's call, which was recorded at `at_us` and is durable now."""
         if effect.call:
             link.post(
-                CallRecorded(effect.call, effect.due_us, effect.child, effect.body, effect.error)
+                CallRecorded(
+                    effect.call, at_us, effect.due_us, effect.child, effect.body, effect.error
+                )
             )
 
     def resolve(self, effect: Resolve) -> None:
@@ -181,8 +185,12 @@ class Dispatcher:
                     body=_raw(step.body, self._bodies.reader(run)),
                     error=step.error,
                     tried=step.tried,
+                    due_us=step.due_us,
                     child=step.child or "",
                     child_status=step.child_status,
+                    seq=step.seq,
+                    at_us=step.at_us,
+                    released_seq=step.released_seq,
                 )
             )
 
@@ -378,6 +386,9 @@ def _recall(run: Run, name: str, step: Call, read: Callable[[Body], bytes]) -> R
         child=step.child or "",
         child_status=step.child_status,
         input=step.input,
+        seq=step.seq,
+        at_us=step.at_us,
+        released_seq=step.released_seq,
     )
 
 

@@ -1,0 +1,78 @@
+"""asyncio's timers in an `async def` handler, as durable waits.
+
+A timer has an identity, like a call, but no record until it needs one: when the run is suspended
+with it, or when it is due. A timer that is set and cancelled in between costs nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+from heapq import heappop, heappush
+from traceback import walk_tb
+
+from stackshift_jobs.handler import steps
+from stackshift_jobs.handler.replay import Pass
+from stackshiftd.worker.async_calls import AsyncCalls
+from stackshiftd.worker.handler_loop import Timer
+
+
+class AsyncTimers:
+    """The timers of a pass. It is the `handler_loop.TimerOwner` of its loop."""
+
+    def __init__(self, pass_: Pass) -> None:
+        self._pass = pass_
+        self.calls: AsyncCalls
+        """The calls of the pass; set before the handler is called."""
+        self._unrecorded: list[tuple[int, int, Timer]] = []
+        """Timers that are not on record: a heap."""
+        self._recorded: list[Timer] = []
+        self._numbers = itertools.count()
+
+    def timer_set(self, timer: Timer, now_us: int) -> None:
+        """Keep a timer that the handler has set, under the identity that it has on every pass."""
+        if self._pass.unwinding is not None:
+            return
+        timer.key = self._pass.identify_timer(max(1, (timer.due_us - now_us) // 1000))
+        if timer.key in self._pass.recorded_calls:
+            self._record(timer)
+        else:
+            heappush(self._unrecorded, (timer.due_us, next(self._numbers), timer))
+
+    def timer_dropped(self, timer: Timer) -> None:
+        """Withdraw a timer that is on record."""
+        if timer.call is not None and self._pass.unwinding is None:
+            self.calls.give_up(timer.call)
+
+    @property
+    def next_us(self) -> int | None:
+        """When the first timer is due that is not on record; None for never."""
+        while self._unrecorded and self._unrecorded[0][2].cancelled():
+            heappop(self._unrecorded)
+        return self._unrecorded[0][0] if self._unrecorded else None
+
+    def record_due(self, now_us: int | None) -> bool:
+        """Begin the durable waits of the timers that are due at `now_us`, or of all (None); false
+        if there are none."""
+        found = False
+        while (due_us := self.next_us) is not None and (now_us is None or due_us <= now_us):
+            self._record(heappop(self._unrecorded)[2])
+            found = True
+        return found
+
+    def raised(self, error: BaseException) -> list[str]:
+        """The identities of the timers whose `asyncio.timeout` has raised `error`."""
+        owners = [
+            frame.f_locals.get("self")
+            for frame, _ in walk_tb(error.__traceback__)
+            if frame.f_globals.get("__name__") == "asyncio.timeouts"
+        ]
+        return [
+            timer.key
+            for timer in self._recorded
+            if any(getattr(timer.callback, "__self__", timer) is owner for owner in owners)
+        ]
+
+    def _record(self, timer: Timer) -> None:
+        self._recorded.append(timer)
+        made = steps.sleep(self._pass, timer.key, None, timer.due_us)
+        timer.call = self.calls.begin(timer.key, made, timer=timer)

@@ -1,0 +1,307 @@
+"""Calls the functions of the steps of `async def` handlers, outside of the handlers' own loops.
+
+An `async def` function runs in a task on the worker's loop, a `def` one on a thread. The threads
+are for this alone: a user's `asyncio.to_thread` cannot starve them. A timeout counts from when the
+function begins, not from when it waits for a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dis
+import inspect
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context, ContextVar
+from functools import lru_cache
+from types import CodeType
+from typing import Any, Final, Protocol
+
+from stackshift_jobs.handler import ops
+from stackshift_jobs.handler.failures import Escaped
+from stackshift_jobs.handler.scope import current_step
+from stackshiftd.worker.eager_tasks import started
+from stackshiftd.worker.frames import Stuck
+from stackshiftd.worker.pipe import Pipe
+
+_strays: Final[ContextVar[set[asyncio.Task[Any]] | None]] = ContextVar(
+    "stackshift_strays", default=None
+)
+"""The tasks that the functions of an execution's steps have created themselves."""
+
+
+Ended = tuple[Any, BaseException | None]
+"""What a function has returned, or what it has raised."""
+
+
+class Caller(Protocol):
+    """A call of a handler that runs a step; its function runs in a copy of its context."""
+
+    context: Context
+
+
+class Owner(Protocol):
+    """An execution, whose steps have functions."""
+
+    functions: dict[str, Running]
+    """Those that have been asked for and have not ended, by step."""
+    strays: set[asyncio.Task[Any]]
+    """Tasks that these have created themselves."""
+
+    @property
+    def run(self) -> str:
+        """The run's id."""
+
+    @property
+    def is_over(self) -> bool:
+        """Has the handler left memory?"""
+
+    def began(self, op: ops.Perform) -> None:
+        """The function begins."""
+
+    def awaits_thread(self, op: ops.Perform) -> None:
+        """The function is asked for, and begins when a thread is free."""
+
+    def ended(self, op: ops.Perform) -> None:
+        """The function has ended."""
+
+    def performed(self, call: Any, value: Any, error: BaseException | None) -> None:
+        """What the function returned or raised."""
+
+
+class Running:
+    """A function that has been asked for. `cancel` ends it, as far as that is possible."""
+
+    __slots__ = ("call", "cancel", "execution", "op", "task", "timer")
+
+    def __init__(self, execution: Owner, call: Caller, op: ops.Perform) -> None:
+        self.execution = execution
+        self.call = call
+        self.op = op
+        self.cancel: Callable[[], object]
+        self.task: asyncio.Task[Any] | None = None
+        """The task in which it is awaited, if it is."""
+        self.timer: asyncio.TimerHandle | None = None
+
+    def end(self, value: Any, error: BaseException | None) -> None:
+        """Report how the function ended; only the first report counts."""
+        running = self.execution.functions
+        if running.get(self.op.step) is not self:
+            return
+        del running[self.op.step]
+        if self.timer is not None:
+            self.timer.cancel()
+        self.execution.ended(self.op)
+        self.execution.performed(self.call, value, error)
+
+    def is_done(self, task: asyncio.Task[Any]) -> Ended:
+        """Note that the function has ended already, in `task`."""
+        del self.execution.functions[self.op.step]
+        self.execution.ended(self.op)
+        return _ended(task)
+
+
+class StepFunctions:
+    """The functions of all executions of a worker. All methods are for its loop's thread."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, pipe: Pipe, threads: int) -> None:
+        self._loop = loop
+        self._pipe = pipe
+        self._pool = ThreadPoolExecutor(threads, "step")
+
+    def close(self) -> None:
+        """End the threads as they become idle."""
+        self._pool.shutdown(wait=False)
+
+    def perform(self, execution: Owner, call: Caller, op: ops.Perform) -> Ended | None:
+        """Call the function. Returns how it has ended, if it did so at once; otherwise
+        `execution.performed` gets its result or error."""
+        context = call.context.copy()
+        context.run(_enter, op.step, execution.strays)
+        if not _is_async(op.fn):
+            running = execution.functions[op.step] = Running(execution, call, op)
+            execution.awaits_thread(op)
+            self._submit(running, context)
+            return None
+        if not _awaits(op.fn.__code__):
+            return context.run(_at_once, op)
+        running = execution.functions[op.step] = Running(execution, call, op)
+        execution.began(op)
+        return self._await(running, context, None, _seconds(op))
+
+    def cancel(self, execution: Owner, step: str | None = None) -> None:
+        """Cancel the function of a step, or all of an execution (None). One that runs on a thread
+        cannot be interrupted."""
+        for running in list(execution.functions.values()):
+            if step is None or running.op.step == step:
+                running.cancel()
+        if step is None:
+            for task in list(execution.strays):
+                task.cancel()
+
+    # --- On the loop -----------------------------------------------------------------------
+
+    def _await(
+        self,
+        running: Running,
+        context: Context,
+        value: Awaitable[Any] | None,
+        seconds: float | None,
+    ) -> Ended | None:
+        """Await `value`, or call the function first (None). Returns how that ended, if it did so at
+        once."""
+        task = started(_limited(value, running.op, seconds), self._loop, context)
+        if task.done():
+            return running.is_done(task)
+        running.task, running.cancel = task, task.cancel
+        task.add_done_callback(lambda task: running.end(*_ended(task)))
+        return None
+
+    # --- On a thread -----------------------------------------------------------------------
+
+    def _submit(self, running: Running, context: Context) -> None:
+        op, loop = running.op, self._loop
+        began: list[float] = []
+
+        def work() -> None:
+            running.execution.began(op)
+            began.append(time.monotonic())
+            if op.timeout_ms is not None:
+                loop.call_soon_threadsafe(self._limit, running)
+            value, error = None, None
+            try:
+                value = context.run(op.fn, *op.args, **op.kwargs)
+            except BaseException as raised:
+                error = _carried(raised)
+            loop.call_soon_threadsafe(ended, value, error)
+
+        def ended(value: Any, error: BaseException | None) -> None:
+            if error is None and inspect.isawaitable(value):
+                seconds = _seconds(op)
+                if seconds is not None:
+                    seconds = max(0.0, seconds - (time.monotonic() - began[0]))
+                at_once = self._await(running, context, value, seconds)
+                if at_once is not None:
+                    running.execution.performed(running.call, *at_once)
+            else:
+                running.end(value, error)
+
+        future = self._pool.submit(work)
+
+        def cancel() -> None:
+            if future.cancel():
+                # Not here: whoever cancels is in the middle of something.
+                loop.call_soon(running.end, None, Escaped(asyncio.CancelledError()))
+
+        running.cancel = cancel
+
+    def _limit(self, running: Running) -> None:
+        """Start the clock of a function that has begun on a thread."""
+        seconds = _seconds(running.op)
+        assert seconds is not None
+        running.timer = self._loop.call_later(seconds, self._overdue, running)
+
+    def _overdue(self, running: Running) -> None:
+        """Go on without the function; the process is replaced if it does not return."""
+        execution, op = running.execution, running.op
+        if execution.functions.get(op.step) is running and not execution.is_over:
+            self._pipe.post(Stuck(execution.run, op.step))
+            running.end(None, _late(op))
+
+
+def _enter(step: str, strays: set[asyncio.Task[Any]]) -> None:
+    current_step.set(step)
+    _strays.set(strays)
+
+
+def _ended(task: asyncio.Task[Any]) -> Ended:
+    if task.cancelled():
+        return None, Escaped(asyncio.CancelledError())
+    error = task.exception()
+    return (task.result() if error is None else None), error
+
+
+@lru_cache(4096)
+def _awaits(code: CodeType) -> bool:
+    """Does the code of an `async def` function await anything? Otherwise it needs no task."""
+    return any(each.opname == "SEND" for each in dis.get_instructions(code))
+
+
+def _at_once(op: ops.Perform) -> Ended:
+    """Call an `async def` function that awaits nothing."""
+    try:
+        op.fn(*op.args, **op.kwargs).send(None)
+    except StopIteration as done:
+        return done.value, None
+    except BaseException as error:
+        return None, _carried(error)
+    raise AssertionError("the function was said to await nothing")
+
+
+async def _limited(value: Awaitable[Any] | None, op: ops.Perform, seconds: float | None) -> Any:
+    """Await what a function has returned, or call it first (None), for `seconds`. Raises what it
+    raises, as an exception that a task may end with, and `TimeoutError`."""
+    try:
+        if value is None:
+            value = op.fn(*op.args, **op.kwargs)
+        if seconds is None:
+            return await value
+        try:
+            async with asyncio.timeout(seconds) as limit:
+                return await value
+        except TimeoutError as late:
+            if not limit.expired():
+                raise  # the function raised it itself
+            raise _late(op) from late
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling() > 0:
+            raise
+        raise Escaped(error) from error  # the function raised it itself
+    except BaseException as error:
+        carried = _carried(error)
+        if carried is error:
+            raise
+        raise carried from error
+
+
+def _carried(error: BaseException) -> BaseException:
+    """The error as one that futures, tasks and generators pass on like any other."""
+    if isinstance(error, Exception) and not isinstance(error, StopIteration):
+        return error
+    return Escaped(error)
+
+
+def _late(op: ops.Perform) -> TimeoutError:
+    return TimeoutError(f"step {op.step!r} ran longer than {op.timeout_ms} ms")
+
+
+def _seconds(op: ops.Perform) -> float | None:
+    return None if op.timeout_ms is None else op.timeout_ms / 1000
+
+
+def _is_async(fn: Callable[..., Any]) -> bool:
+    code = getattr(fn, "__code__", None)
+    return code is not None and bool(code.co_flags & inspect.CO_COROUTINE)
+
+
+def task_factory(
+    loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any], **options: Any
+) -> asyncio.Task[Any]:
+    """Create a task on the worker's loop. One that a step's function creates ends at the latest
+    with the execution, and cannot end the worker."""
+    strays = _strays.get()
+    if strays is None:
+        return asyncio.Task(coroutine, loop=loop, **options)
+    task = asyncio.Task(_contained(coroutine), loop=loop, **options)
+    strays.add(task)
+    task.add_done_callback(strays.discard)
+    return task
+
+
+async def _contained(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    try:
+        return await coroutine
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise Escaped(error) from error

@@ -1,0 +1,70 @@
+"""Functions of asyncio that would differ from pass to pass, or by the version of Python.
+
+- `asyncio.as_completed` makes tasks of coroutines in the order of a set of addresses. In a handler
+  they are created in the order in which they were given.
+- `asyncio.wait_for` runs a coroutine in a task of its own before Python 3.12, and so in a branch of
+  its own. In a handler it runs where it is awaited, on every version.
+
+Outside of handlers both are what they were.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import sys
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+
+def install() -> None:
+    """Put these functions in the place of asyncio's, for all modules imported from now on."""
+    if not hasattr(asyncio.as_completed, "__wrapped__"):
+        _replace("as_completed", _as_completed(asyncio.as_completed))
+    if sys.version_info < (3, 12) and not hasattr(asyncio.wait_for, "__wrapped__"):
+        _replace("wait_for", _wait_for(asyncio.wait_for))
+
+
+def _replace(name: str, function: Callable[..., Any]) -> None:
+    setattr(asyncio, name, function)
+    setattr(asyncio.tasks, name, function)
+
+
+def _in_handler() -> bool:
+    return getattr(asyncio._get_running_loop(), "is_of_handler", False)
+
+
+def _as_completed(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def as_completed(fs: Iterable[Awaitable[Any]], *, timeout: float | None = None) -> Any:
+        if _in_handler() and not asyncio.isfuture(fs) and not asyncio.iscoroutine(fs):
+            fs = [asyncio.ensure_future(each) for each in dict.fromkeys(fs)]
+        return original(fs, timeout=timeout)
+
+    return as_completed
+
+
+def _wait_for(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    async def wait_for(fut: Awaitable[Any], timeout: float | None) -> Any:
+        if not _in_handler():
+            return await original(fut, timeout)
+        if timeout is not None and timeout <= 0:
+            return await _now_or_never(fut)
+        async with asyncio.timeout(timeout):
+            return await fut
+
+    return wait_for
+
+
+async def _now_or_never(fut: Awaitable[Any]) -> Any:
+    """The result of `fut` if it is done; otherwise cancel it and raise `TimeoutError`."""
+    future = asyncio.ensure_future(fut)
+    if future.done():
+        return future.result()
+    future.cancel()
+    await asyncio.wait({future})
+    try:
+        return future.result()
+    except asyncio.CancelledError as cancelled:
+        raise TimeoutError from cancelled

@@ -1,0 +1,222 @@
+"""Random handlers decide alike on every pass, and as they would in plain asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import selectors
+from collections import Counter, deque
+from collections.abc import Awaitable, Coroutine, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from stackshift_jobs import AsyncJobContext, Retry
+from stackshift_jobs.testing import Stackshift
+from stackshift_jobs.values.limits import FINISHED
+from stackshiftd.testing.crashes import AFTER_RECORD, Crash
+from worker.random_handlers import Node, Play, distinct, millis, programs
+
+LONG = bool(os.environ.get("STACKSHIFT_LONG"))
+
+
+class EveryCall(Crash):
+    """The worker dies whenever it hears that anything is recorded, the first time for each run and
+    call."""
+
+    def __init__(self) -> None:
+        super().__init__("*", AFTER_RECORD, None, 0)
+        self.died_at: set[tuple[int, str]] = set()
+        self.run = 0
+
+    def is_at(self, _job: str, step: str, when: str) -> bool:
+        """Is this the first time that the worker comes here?"""
+        here = (self.run, step)
+        if when != AFTER_RECORD or here in self.died_at:
+            return False
+        self.died_at.add(here)
+        return True
+
+
+class Durable:
+    """The world of a run."""
+
+    def __init__(self, ctx: AsyncJobContext[Any]) -> None:
+        self._step = ctx.step
+
+    async def step(self, value: int) -> Any:
+        async def fn() -> int:
+            return value
+
+        return await (self._step.run("s", fn) if value % 2 else self._step.run("s", int, value))
+
+    async def fails(self) -> Any:
+        return await self._step.run("f", int, "no number", retry=Retry(max_attempts=2, backoff=1))
+
+    async def sleep(self, ms: int) -> None:
+        await self._step.sleep("z", f"{ms}ms")
+
+    async def event(self, ms: int) -> bool:
+        wait = self._step.wait_for_event("e", timeout=f"{ms}ms", on_timeout="continue")
+        return bool(await wait)
+
+    async def wait_for(self, awaitable: Awaitable[Any], seconds: float) -> Any:
+        return await asyncio.wait_for(awaitable, seconds)
+
+    def as_completed(self, coroutines: list[Coroutine[Any, Any, Any]]) -> Iterator[Awaitable[Any]]:
+        return iter(asyncio.as_completed(coroutines))
+
+
+class Plain:
+    """The world of asyncio alone; without steps, only time passes."""
+
+    async def step(self, value: int) -> Any:
+        raise NotImplementedError
+
+    async def fails(self) -> Any:
+        raise NotImplementedError
+
+    async def sleep(self, ms: int) -> None:
+        await asyncio.sleep(ms / 1000)
+
+    async def event(self, ms: int) -> bool:
+        raise NotImplementedError
+
+    async def wait_for(self, awaitable: Awaitable[Any], seconds: float) -> Any:
+        async with asyncio.timeout(seconds):
+            return await awaitable
+
+    def as_completed(self, coroutines: list[Coroutine[Any, Any, Any]]) -> Iterator[Awaitable[Any]]:
+        return iter(asyncio.as_completed([asyncio.ensure_future(each) for each in coroutines]))
+
+
+class Bench:
+    """A daemon with one job, `random`, and the traces of the passes of its last run."""
+
+    def __init__(self, stackshift: Stackshift) -> None:
+        self.stackshift = stackshift
+        self.passes: list[list[Any]] = []
+
+        @stackshift.job("random", retry=Retry(max_attempts=1))
+        async def random(ctx: AsyncJobContext[Any]) -> Any:
+            trace: list[Any] = []
+            self.passes.append(trace)
+            return await Play(Durable(ctx), trace).whole(ctx.payload)
+
+    def play(self, program: Node, events: list[int]) -> list[dict[str, Any]]:
+        """Run the program; the events are sent after so many milliseconds each. Returns the records
+        of its run."""
+        self.passes.clear()
+        run = self.stackshift.start("random", program)
+        for ms in events:
+            self.stackshift.advance(f"{ms}ms")
+            if run.status not in FINISHED:
+                self.stackshift.events.send("e", ttl=0)
+        while run.status not in FINISHED:
+            self.stackshift.advance("30d")
+        assert run.status == "completed", run.error
+        return [record for record in self.stackshift.journal if record.get("run") == run.id]
+
+
+@pytest.mark.parametrize("crashing", [False, True], ids=["whole", "crashing"])
+def test_every_pass_sees_what_the_one_before_saw(stackshift: Stackshift, crashing: bool) -> None:
+    """What a pass sees and decides begins with all that the pass before it saw and decided, also if
+    the worker dies whenever something is recorded, and no step is recorded twice
+    (guarantee: recorded order)."""
+    bench = Bench(stackshift)
+    crashes = EveryCall()
+    if crashing:
+        stackshift._bench.home.crashes.arm(crashes)
+
+    @settings(
+        max_examples=10_000 if LONG else 60,
+        deadline=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    )
+    @given(programs(with_steps=True), st.lists(millis(), max_size=2))
+    def hold(program: Node, events: list[int]) -> None:
+        crashes.run += 1
+        records = bench.play(program, events)
+        for before, after in zip(bench.passes, bench.passes[1:], strict=False):
+            assert after[: len(before)] == before
+        ended = Counter(
+            record["step"]
+            for record in records
+            if record["kind"] in ("step.completed", "wait.ended")
+        )
+        retried = {record["step"] for record in records if record["kind"] == "step.failed"}
+        assert {step for step, times in ended.items() if times > 1} <= retried
+
+    hold()
+
+
+def test_without_crashes_it_is_plain_asyncio(stackshift: Stackshift) -> None:
+    """The same program on asyncio's own loop, with a clock that jumps, sees the same."""
+    bench = Bench(stackshift)
+
+    @settings(
+        max_examples=10_000 if LONG else 60,
+        deadline=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    )
+    @given(programs(with_steps=False))
+    def hold(program: Node) -> None:
+        program = distinct(program)
+        bench.play(program, [])
+        assert bench.passes[-1] == in_plain_asyncio(program)
+
+    hold()
+
+
+def in_plain_asyncio(program: Node) -> list[Any]:
+    """What the program sees in asyncio."""
+    trace: list[Any] = []
+
+    async def main() -> None:
+        await Play(Plain(), trace).whole(program)
+
+    with asyncio.Runner(loop_factory=JumpingLoop) as runner:
+        runner.run(main())
+    return trace
+
+
+class NumberedTask(asyncio.Task[Any]):
+    """A task of which asyncio's sets are in the order of creation, and not of addresses."""
+
+    numbers = itertools.count()
+
+    def __new__(cls, *_arguments: Any, **_options: Any) -> NumberedTask:
+        made = super().__new__(cls)
+        made.number = next(cls.numbers)
+        return made
+
+    number: int
+
+    def __hash__(self) -> int:
+        return self.number
+
+
+class JumpingLoop(asyncio.SelectorEventLoop):
+    """asyncio's loop, whose clock jumps to the next timer instead of waiting for it."""
+
+    _scheduled: list[asyncio.TimerHandle]
+    _ready: deque[asyncio.Handle]
+
+    def __init__(self) -> None:
+        super().__init__(selectors.SelectSelector())
+        self.set_task_factory(
+            lambda loop, coro, **options: NumberedTask(coro, loop=loop, **options)
+        )
+        self._now = 0.0
+
+    def time(self) -> float:
+        return self._now
+
+    def _run_once(self) -> None:
+        timers = [timer for timer in self._scheduled if not timer.cancelled()]
+        if timers and not self._ready:
+            self._now = max(self._now, min(timer.when() for timer in timers))
+        super()._run_once()  # type: ignore[misc]
