@@ -129,6 +129,8 @@ class RecordedCall(NamedTuple):
 
     `seq` is the sequence number of the record of the outcome, `at_us` its time; `released_seq` is
     that of the release of a lock. They are 0 while there is none, and in tests that need none.
+
+    The `job` of a start or a call is empty if it is not known.
     """
 
     kind: str
@@ -143,6 +145,7 @@ class RecordedCall(NamedTuple):
     seq: int = 0
     at_us: int = 0
     released_seq: int = 0
+    job: str = ""
 
     @property
     def has_ended(self) -> bool:

@@ -164,9 +164,16 @@ def start_child(
     cancel_with_parent: bool,
     options: dict[str, Any],
 ) -> Steps:
-    """Start a run exactly once; returns its id or, with `wait`, its result. Raises `ChildFailed`,
-    and `Usage` for an invalid option."""
+    """Start a run exactly once; returns its id or, with `wait`, its result.
+
+    Raises `ChildFailed`; `ReplayError` if the record under `key` is that of another job; and
+    `Usage` for an invalid option."""
     known = recalled(pass_, key)
+    if known is not None and known.job not in ("", job):
+        raise ReplayError(
+            f"{key!r} is recorded as a call of job {known.job!r}; the code now calls {job!r}",
+            hint="give the new call another name: name=...",
+        )
     if known is None:
         text = dumps({} if payload is None else payload, Limits.value_bytes)
         if inside.get():
@@ -186,8 +193,14 @@ def start_child(
 
 
 def await_run(pass_: Pass, key: str, run: str) -> Steps:
-    """Wait for the result of a run. Raises `ChildFailed`."""
+    """Wait for the result of a run. Raises `ChildFailed`, and `ReplayError` if the record under
+    `key` is that of another run."""
     known = recalled(pass_, key)
+    if known is not None and known.child != run:
+        raise ReplayError(
+            f"{key!r} is recorded as a wait for {known.child}; the code now waits for {run}",
+            hint="give the new call another name: name=...",
+        )
     if known is None:
         if inside.get():
             yield from guard(pass_, key)

@@ -322,10 +322,10 @@ class ChildStarted(Record, frozen=True, tag="child.started"):
 
 
 class WaitStarted(Record, frozen=True, tag="wait.started"):
-    """A branch waits durably. `wait` is `sleep`, `child` (for the run `child`), `event` (for the
-    first of `events`, each a name and a correlation key; `on_timeout` is `fail`, `continue` or
-    `cancel`) or `lock` (for `lock`, to hold it for `ttl_ms`, or without expiry if that is 0).
-    `until` is when a sleep ends, or any other wait times out."""
+    """A branch waits durably. `wait` is `sleep`, `child` (for the run `child`; `job` is its job if
+    this call started it), `event` (for the first of `events`, each a name and a correlation key;
+    `on_timeout` is `fail`, `continue` or `cancel`) or `lock` (for `lock`, to hold it for `ttl_ms`,
+    or without expiry if that is 0). `until` is when a sleep ends, or any other wait times out."""
 
     run: str
     attempt: int
@@ -337,6 +337,7 @@ class WaitStarted(Record, frozen=True, tag="wait.started"):
     on_timeout: str = ""
     lock: str = ""
     ttl_ms: int = 0
+    job: str = ""
 
 
 class WaitEnded(Record, frozen=True, tag="wait.ended"):

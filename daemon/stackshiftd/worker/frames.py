@@ -61,6 +61,7 @@ class Recall(Frame, frozen=True):
     seq: int = 0
     at_us: int = 0
     released_seq: int = 0
+    job: str = ""
 
 
 class Execute(Frame, frozen=True):

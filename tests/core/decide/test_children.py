@@ -9,6 +9,7 @@ from core.story import ONCE, Story, error
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
 from stackshiftd.core.effects import Acknowledge, Resolve, Stop
+from stackshiftd.core.fold.fold import fold
 from stackshiftd.core.snapshot import state_hash
 from stackshiftd.core.state.state import Phase, Status
 
@@ -32,6 +33,24 @@ def test_child_and_the_record_of_its_start_are_one_append() -> None:
     assert story.effects(Acknowledge) == [Acknowledge(7, 0, child)]
     assert (story.run(child).parent, story.run(child).parent_step) == (parent, "mail")
     assert story.run(parent).calls["mail"].child == child
+
+
+def test_start_and_call_are_recorded_with_their_job() -> None:
+    """So that a later pass can tell that it asks for another one. Early journals do not say it of a
+    call, and are read."""
+    story = Story()
+    parent = story.start()
+    story.assign()
+    story.starts(parent, "mail", "sendMail")
+    story.calls(parent, "page", "makePage")
+    calls = story.run(parent).calls
+    assert {name: calls[name].job for name in calls} == {"mail": "sendMail", "page": "makePage"}
+    early = (
+        b'{"seq":7,"at":"2036-01-05T09:00:00.000000Z","kind":"wait.started","run":"%s",'
+        b'"attempt":1,"step":"early","wait":"child","child":"run_9"}' % parent.encode()
+    )
+    fold(story.state, r.entry_from_json(early))
+    assert (calls["early"].child, calls["early"].job) == ("run_9", "")
 
 
 def test_parent_learns_of_the_end_of_its_child_in_the_same_append() -> None:

@@ -87,9 +87,9 @@ class Record:
             case ops.StartChild():
                 child = f"run_of_{op.step}"
                 if op.wait:
-                    known = ops.RecordedCall("child", "waiting", child=child)
+                    known = ops.RecordedCall("child", "waiting", child=child, job=op.job)
                 else:
-                    known = ops.RecordedCall("start", "completed", child=child)
+                    known = ops.RecordedCall("start", "completed", child=child, job=op.job)
             case ops.AwaitRun():
                 known = ops.RecordedCall("child", "waiting", child=op.run)
             case ops.Ask():

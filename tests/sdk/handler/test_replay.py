@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sdk.handler.passes import Ended, Record, play
+from sdk.handler.passes import Ended, Record, play, play_either
 from stackshift_jobs import JobContext
 from stackshift_jobs.errors import ReplayError, Usage
 
@@ -108,3 +108,39 @@ def test_name_that_cannot_name_a_step_is_refused(name: Any) -> None:
     record = Record()
     assert isinstance(play(lambda ctx: ctx.step.run(name, int), record).error, Usage)
     assert record.performed == []
+
+
+@pytest.mark.parametrize("kind", ["def", "async def"])
+@pytest.mark.parametrize("method", ["call", "start"])
+def test_call_of_another_job_under_a_recorded_name_is_refused(kind: str, method: str) -> None:
+    """It would be given the result of the first job. The error names both, and a record that does
+    not say which job it was, from an early journal, answers any."""
+    record = Record()
+
+    def ask(job: str) -> Ended:
+        return play_either(kind, lambda ctx: getattr(ctx.step, method)(job, name="sub"), record)
+
+    first = ask("a")
+    assert first.error is None
+    told = list(record.told)
+    assert ask("a") == first
+    refused = ask("b").error
+    assert isinstance(refused, ReplayError)
+    assert str(refused) == "'sub' is recorded as a call of job 'a'; the code now calls 'b'"
+    record.recorded_calls["sub"] = record.recorded_calls["sub"]._replace(job="")
+    assert ask("b") == first
+    assert record.told == told
+
+
+@pytest.mark.parametrize("kind", ["def", "async def"])
+def test_wait_for_another_run_under_a_recorded_name_is_refused(kind: str) -> None:
+    """As is a wait, under the name of a call, for a run that it did not start."""
+    record = Record()
+
+    def ask(run: str) -> Ended:
+        return play_either(kind, lambda ctx: ctx.step.result(run), record)
+
+    assert ask("run_2") == ask("run_2") == Ended(parked=("result",))
+    refused = ask("run_3").error
+    assert isinstance(refused, ReplayError)
+    assert "is recorded as a wait for run_2; the code now waits for run_3" in str(refused)

@@ -40,7 +40,9 @@ def start_child(state: State, run: Run, command: c.StartChild, now_us: int) -> D
     if not command.wait:
         record = r.ChildStarted(run.id, run.attempt, command.step, child, command.start.job)
         return Decision((*records, record), effects)
-    waits = r.WaitStarted(run.id, run.attempt, command.step, "child", None, child)
+    waits = r.WaitStarted(
+        run.id, run.attempt, command.step, "child", child=child, job=command.start.job
+    )
     return Decision((*records, waits), effects)
 
 

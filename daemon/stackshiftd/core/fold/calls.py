@@ -80,6 +80,7 @@ def _child_started(state: State, entry: r.Entry, record: r.ChildStarted) -> None
         child=record.child,
         tried=1,
         at_us=entry.at_us,
+        job=record.job,
     )
     note(run, None)
 
@@ -100,6 +101,7 @@ def _wait_started(state: State, entry: r.Entry, record: r.WaitStarted) -> None:
         entry.seq,
         due_us=from_rfc3339(record.until) if record.until else 0,
         child=record.child,
+        job=record.job,
     )
     if record.wait in ("event", "lock"):
         step.wait = WaitTerms(record.events, record.on_timeout, record.lock, record.ttl_ms)

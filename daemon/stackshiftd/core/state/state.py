@@ -136,6 +136,9 @@ class Call(msgspec.Struct):
     it is repeated, it is repeated under the lock."""
     at_us: int = 0
     """When the record `seq` was written."""
+    job: str = ""
+    """The job of the run that the call started. Empty if it started none; early journals do not
+    say it of a run that was called."""
 
 
 class Run(msgspec.Struct):

@@ -389,6 +389,7 @@ def _recall(run: Run, name: str, step: Call, read: Callable[[Body], bytes]) -> R
         seq=step.seq,
         at_us=step.at_us,
         released_seq=step.released_seq,
+        job=step.job,
     )
 
 
