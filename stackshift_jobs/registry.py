@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar, overload
+from functools import partial
+from types import FunctionType
+from typing import Any, Final, TypeVar, cast, overload
 
+from stackshift_jobs import callables
 from stackshift_jobs.errors import BadConfiguration, Usage
 from stackshift_jobs.project.settings import Rate, parse_rate
 from stackshift_jobs.retry import Retry
@@ -54,12 +56,12 @@ class Job:
     @property
     def module(self) -> str:
         """The module that defines the handler: `jobs.media`."""
-        return self.handler.__module__
+        return str(callables.function_of(self.handler).__module__)
 
     @property
     def doc(self) -> str:
         """The handler's docstring without its indentation; empty if it has none."""
-        return inspect.getdoc(self.handler) or ""
+        return callables.doc_of(self.handler)
 
 
 class TwoJobsOneName(BadConfiguration):
@@ -140,6 +142,9 @@ def job(
 ) -> Any:
     """Register a handler as a job: `@job`, `@job("resizeAvatar", …)` or `job("resizeAvatar", fn)`.
 
+    A handler is called with `ctx`. It is `def` or `async def`: a function, a method that is bound
+    to its object, a static method, a partial, or an object with `__call__`.
+
     `timeout` limits the running time of an attempt; waits do not count. `concurrency_key` is a
     template over the payload (`"customer:{customerId}"`); the queue's `key_concurrency` limits how
     many runs with the same key execute at once. `payload` is the type of the payload, for a handler
@@ -153,17 +158,21 @@ def job(
     happens to a tick while the run of the previous one is unfinished: `skip` (the default), `allow`
     or `queue`.
 
-    Returns the handler itself, with `.start(payload, **options)` added. Raises `Usage` for a bad
-    name or option, and `BadConfiguration` if another handler has the name.
+    Returns the handler itself, with `.start(payload, **options)` added; for a bound method or an
+    object a `functools.partial` of it, because these have attributes of their own. Raises `Usage`
+    for a bad name or option, and `BadConfiguration` if another handler has the name, or if the
+    handler cannot be called with `ctx` alone.
     """
     scheduled = _schedule(schedule, timezone, catch_up, overlap, schedule_payload)
 
-    def register(fn: Handler) -> Handler:
-        if not callable(fn):
-            raise BadConfiguration(f"{fn!r} is not a function")
-        _register(
+    def register(given: Handler) -> Handler:
+        # In the body of a class, a static method is not a function yet.
+        fn = given.__func__ if isinstance(given, staticmethod) else given
+        own_name = check_name(name if isinstance(name, str) else callables.name_of(fn), "job")
+        _check_handler(fn, own_name)
+        startable = _register(
             Job(
-                name=check_name(name if isinstance(name, str) else fn.__name__, "job"),
+                name=own_name,
                 handler=fn,
                 queue=check_name(queue, "queue"),
                 retry=retry,
@@ -174,13 +183,13 @@ def job(
                 idempotency_ttl_ms=None
                 if idempotency_ttl is None
                 else milliseconds(idempotency_ttl),
-                is_async=inspect.iscoroutinefunction(fn),
+                is_async=callables.is_async(fn),
                 schedule=scheduled,
             )
         )
-        return fn
+        return startable if given is fn else given
 
-    if callable(name):
+    if callable(name) or isinstance(name, classmethod):
         return register(name)
     return register if handler is None else register(handler)
 
@@ -271,7 +280,20 @@ def _one_of(name: str, word: str | None, words: tuple[str, ...], default: str) -
     return word
 
 
-def _register(new: Job) -> None:
+def _check_handler(fn: object, job: str) -> None:
+    """Raise `BadConfiguration` if `fn` cannot be the handler of a job."""
+    if isinstance(fn, classmethod):
+        raise BadConfiguration(
+            f"the handler of job {job!r} is a class method, and its class does not exist yet: "
+            f"register it after the class, by stackshift.job({job!r}, Class.method)"
+        )
+    if not callable(fn):
+        raise BadConfiguration(f"{fn!r} is not a function")
+    callables.check_takes_context(fn, job)
+
+
+def _register(new: Job) -> Handler:
+    """Put the job into the registry; returns its handler, or a stand-in for it, with `start`."""
     other = registry.get(new.name)
     if other is not None and _place(other) != _place(new):
         raise TwoJobsOneName(
@@ -287,9 +309,12 @@ def _register(new: Job) -> None:
 
         return start_run(new.name, payload, **options)
 
-    new.handler.start = start  # type: ignore[attr-defined]
+    has_room = isinstance(new.handler, FunctionType | partial)
+    handler = new.handler if has_room else partial(new.handler)
+    cast(Any, handler).start = start
+    return handler
 
 
 def _place(job: Job) -> str:
     """Where the handler is defined: `jobs.media.resize_avatar`."""
-    return f"{job.module}.{job.handler.__qualname__}"
+    return f"{job.module}.{callables.function_of(job.handler).__qualname__}"

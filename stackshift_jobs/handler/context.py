@@ -121,6 +121,7 @@ class StepCalls:
         self,
         name: str,
         fn: Callable[..., R],
+        /,
         *args: Any,
         retry: Retry | None = None,
         timeout: Duration | None = None,
@@ -130,6 +131,10 @@ class StepCalls:
         """Run `fn(*args, **kwargs)` once: when its result is recorded, it never runs again; after a
         crash before that, it does. Returns the result as read back from JSON, as the type `returns`
         if given.
+
+        `fn` is a function, a bound method, a partial or an object with `__call__`. `retry`,
+        `timeout` and `returns` are always the step's own; pass what the function calls so by
+        `functools.partial(fn, timeout=7)`.
 
         Without `retry` a step has one try in each attempt of the run. Raises `StepFailed` if the
         step has failed for good, on this pass and every later one.

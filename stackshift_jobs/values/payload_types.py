@@ -7,11 +7,9 @@ first needed, so that the SDK itself depends on nothing.
 
 from __future__ import annotations
 
-import inspect
 import re
-from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 from stackshift_jobs.errors import PayloadRefused
 
@@ -83,18 +81,6 @@ def _closed(kind: Any, seen: dict[int, Any]) -> set[str]:
     if isinstance(kind, msgspec.inspect.DataclassType | msgspec.inspect.TypedDictType):
         names.add(kind.cls.__name__)
     return names
-
-
-def payload_type(handler: Callable[..., Any], declared: Any) -> Any:
-    """The type of a handler's payload: `declared`, else the `P` in `JobContext[P]`, else None."""
-    if declared is not None:
-        return declared
-    parameters = list(inspect.signature(handler).parameters)
-    if not parameters:
-        return None
-    hints = get_type_hints(handler)
-    arguments = get_args(hints.get(parameters[0]))
-    return arguments[0] if arguments else None
 
 
 def _is_pydantic(of: Any) -> bool:

@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 
 from msgspec import Raw
 
+from stackshift_jobs import callables
 from stackshift_jobs.errors import BadConfiguration, PayloadRefused, StackshiftError
 from stackshift_jobs.handler.failures import Failure
 from stackshift_jobs.registry import Job, TwoJobsOneName, queues, registry
@@ -92,21 +93,27 @@ def load(
 
 
 def described(failed: list[FailedModule]) -> list[JobFacts]:
-    """The facts of all registered jobs. A job whose options are invalid is removed from the
-    registry, and a failure is added to `failed`."""
+    """The facts of all registered jobs. A job whose options are invalid is removed
+    from the registry, and a failure with the place of its handler is added to `failed`."""
     facts: list[JobFacts] = []
     for job in list(registry.values()):
         try:
             # Resolved once, so that executions need not look at annotations again.
             job = registry[job.name] = replace(
-                job, payload_type=payload_types.payload_type(job.handler, job.payload_type)
+                job, payload_type=callables.payload_type(job.handler, job.payload_type)
             )
             facts.append(_facts(job))
         except Exception as error:
             del registry[job.name]
-            file = Path(getattr(sys.modules.get(job.module), "__file__", "") or job.module)
-            failed.append(_failure(ModuleSource(job.module, file), error))
+            failed.append(_invalid(job, error))
     return facts
+
+
+def _invalid(job: Job, error: Exception) -> FailedModule:
+    place = callables.place_of(job.handler)
+    file = place.file or getattr(sys.modules.get(job.module), "__file__", "") or job.module
+    failure = Failure.of(error)
+    return FailedModule(job.module, readable(file), place.line, failure.type, failure.message)
 
 
 def _facts(job: Job) -> JobFacts:

@@ -18,6 +18,7 @@ from functools import lru_cache
 from types import CodeType
 from typing import Any, Final, Protocol
 
+from stackshift_jobs.callables import is_async
 from stackshift_jobs.handler import ops
 from stackshift_jobs.handler.failures import Escaped
 from stackshift_jobs.handler.scope import current_step
@@ -119,12 +120,13 @@ class StepFunctions:
         `execution.performed` gets its result or error."""
         context = call.context.copy()
         context.run(_enter, op.step, execution.strays)
-        if not _is_async(op.fn):
+        if not is_async(op.fn):
             running = execution.functions[op.step] = Running(execution, call, op)
             execution.awaits_thread(op)
             self._submit(running, context)
             return None
-        if not _awaits(op.fn.__code__):
+        code = getattr(op.fn, "__code__", None)
+        if code is not None and not _awaits(code):
             return context.run(_at_once, op)
         running = execution.functions[op.step] = Running(execution, call, op)
         execution.began(op)
@@ -279,11 +281,6 @@ def _late(op: ops.Perform) -> TimeoutError:
 
 def _seconds(op: ops.Perform) -> float | None:
     return None if op.timeout_ms is None else op.timeout_ms / 1000
-
-
-def _is_async(fn: Callable[..., Any]) -> bool:
-    code = getattr(fn, "__code__", None)
-    return code is not None and bool(code.co_flags & inspect.CO_COROUTINE)
 
 
 def task_factory(

@@ -7,6 +7,7 @@ which costs less than a condition variable. While an execution is unwinding, eve
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import threading
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from contextvars import Context
 from queue import SimpleQueue
 from typing import Any, Final
 
+from stackshift_jobs.errors import Usage
 from stackshift_jobs.handler import ops
 from stackshift_jobs.handler.context import JobContext
 from stackshift_jobs.handler.failures import Escaped
@@ -205,7 +207,7 @@ class ThreadPort:
     def perform(self, op: ops.Perform) -> Any:
         """Call the step's function on this thread and return its value.
 
-        Raises `TimeoutError` if its timeout was recorded meanwhile, and `TypeError` if the value is
+        Raises `TimeoutError` if its timeout was recorded meanwhile, and `Usage` if the value is
         awaitable.
         """
         execution = self._execution
@@ -225,7 +227,9 @@ class ThreadPort:
         if op.step in execution.overdue_calls:
             raise TimeoutError(f"step {op.step!r} ran longer than {op.timeout_ms} ms")
         if hasattr(value, "__await__"):
-            raise TypeError(
+            if inspect.iscoroutine(value):
+                value.close()  # Never to be awaited, which Python would report.
+            raise Usage(
                 f"step {op.step!r} was given an async function, which only an `async def` handler "
                 "can run"
             )

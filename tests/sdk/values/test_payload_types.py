@@ -11,9 +11,8 @@ import msgspec
 import pydantic
 import pytest
 
-from stackshift_jobs import AsyncJobContext, JobContext
 from stackshift_jobs.errors import PayloadRefused
-from stackshift_jobs.values.payload_types import convert, payload_type, schema
+from stackshift_jobs.values.payload_types import convert, schema
 from stackshift_jobs.values.strict_json import plain
 
 
@@ -162,18 +161,3 @@ def test_no_type_leaves_the_value_as_it_is(to: Any) -> None:
     """Then there is no schema either."""
     assert convert(GOOD, to) is GOOD
     assert schema(to) is None
-
-
-def test_payload_type_is_read_from_the_annotation_or_declared() -> None:
-    """The declared type takes precedence."""
-
-    def plain_handler(ctx: JobContext[AsStruct]) -> None: ...
-    async def async_handler(ctx: AsyncJobContext[AsModel]) -> None: ...
-    def untyped(ctx: JobContext) -> None: ...  # type: ignore[type-arg]  # as people write it
-    def bare(ctx): ...  # type: ignore[no-untyped-def]  # likewise
-    def none() -> None: ...
-
-    assert payload_type(plain_handler, None) is AsStruct
-    assert payload_type(async_handler, None) is AsModel
-    assert payload_type(plain_handler, AsDataclass) is AsDataclass
-    assert [payload_type(each, None) for each in (untyped, bare, none)] == [None] * 3

@@ -1,0 +1,111 @@
+"""Handlers of every kind become jobs; what cannot be one is refused when it is registered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+
+import stackshift_jobs as stackshift
+from stackshift_jobs.errors import BadConfiguration
+from stackshift_jobs.registry import registry
+
+
+@pytest.fixture(autouse=True)
+def own_registry() -> Iterator[None]:
+    """The jobs of each test are gone after it."""
+    before = dict(registry)
+    registry.clear()
+    yield
+    registry.clear()
+    registry.update(before)
+
+
+class Service:
+    """A service that has a `start` of its own."""
+
+    def __init__(self) -> None:
+        self.started = False
+
+    def start(self) -> None:
+        self.started = True
+
+    def __call__(self, ctx: Any) -> list[Any]:
+        return ["called", ctx]
+
+    def method(self, ctx: Any) -> list[Any]:
+        """Do it."""
+        return ["method", ctx]
+
+    async def later(self, ctx: Any) -> list[Any]:
+        return ["later", ctx]
+
+    @classmethod
+    def of_class(cls, ctx: Any) -> list[Any]:
+        return [cls.__name__, ctx]
+
+    @stackshift.job("static", timeout="1s")
+    @staticmethod
+    def static(ctx: Any) -> list[Any]:
+        return ["static", ctx]
+
+
+static = registry["static"]
+
+
+def test_methods_objects_and_partials_are_handlers() -> None:
+    """What is registered calls them, and what is returned too, with `start` added."""
+    service = Service()
+    handlers: dict[str, Any] = {
+        "method": service.method,
+        "later": service.later,
+        "of_class": Service.of_class,
+        "object": service,
+        "partial": partial(lambda first, ctx: [first, ctx], "partial"),
+    }
+    for name, handler in handlers.items():
+        returned = stackshift.job(name, handler)
+        assert registry[name].handler is handler
+        assert callable(returned.start)
+        assert registry[name].module == __name__
+        assert registry[name].is_async is (name == "later")
+        if name != "later":
+            assert returned("ctx") == handler("ctx") == registry[name].handler("ctx")
+    assert registry["method"].doc == "Do it."
+    service.start()
+    assert service.started, "an object keeps its own attributes"
+
+
+def test_static_method_is_registered_in_the_body_of_its_class() -> None:
+    """As the function that it is, above the decorator or below it."""
+    assert static.handler("ctx") == Service.static("ctx") == ["static", "ctx"]
+    assert callable(Service.static.start)  # type: ignore[attr-defined]
+    assert static.timeout_ms == 1000
+
+
+def test_method_can_be_decorated_with_its_name_alone() -> None:
+    """`stackshift.job(obj.method)`: the method's name is the job's."""
+    stackshift.job(Service().method)
+    assert list(registry) == ["method"]
+
+
+def test_handler_without_a_context_is_refused_when_it_is_registered() -> None:
+    """And nothing is registered: the run of it could only fail."""
+    with pytest.raises(BadConfiguration, match=r"job 'h' .* takes no arguments"):
+
+        @stackshift.job("h")
+        def h() -> None: ...
+
+    with pytest.raises(BadConfiguration, match=r"job 'unbound' .* register the bound method"):
+        stackshift.job("unbound", Service.method)
+    with pytest.raises(BadConfiguration, match=r"job 'of_class' .* register it after the class"):
+        stackshift.job("of_class")(Service.__dict__["of_class"])
+    with pytest.raises(BadConfiguration, match="register it after the class"):
+        stackshift.job(Service.__dict__["of_class"])
+    with pytest.raises(BadConfiguration, match="3 is not a function"):
+        stackshift.job("three", 3)  # type: ignore[call-overload]  # which a type checker says, too
+    with pytest.raises(BadConfiguration, match="has no name of its own"):
+        stackshift.job(Service())
+    assert registry == {}
