@@ -1,45 +1,60 @@
-"""Converts JSON to a dataclass, TypedDict, msgspec.Struct or pydantic model, and makes the JSON
-Schema of such a type.
+"""Converts JSON to the types of a project, and makes the JSON Schema of such a type.
+
+What `encoding` has written is read back as its type, at any depth: dataclasses, TypedDicts,
+NamedTuples, msgspec structs, pydantic models, enums, times, and the built-in types.
 
 msgspec does the work. Every worker has it, because the daemon depends on it; it is imported when
-first needed, so that the SDK itself depends on nothing.
+first needed, so that the SDK itself depends on nothing. Two things are added to it. A number of
+seconds becomes a `timedelta`, which msgspec reads from text only. A part that is a pydantic model
+is read by the model.
 """
 
 from __future__ import annotations
 
 import re
-from datetime import timedelta
-from typing import Any
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import lru_cache
+from typing import Any, Final
 
-from stackshift_jobs.errors import PayloadRefused
+from stackshift_jobs.errors import PayloadRefused, Usage
+from stackshift_jobs.values import json_schema, pydantic_models
+from stackshift_jobs.values.timedeltas import with_timedeltas
 
-_PLACE = re.compile(r" - at `(\$[^`]*)`$")
+_PLACE: Final = re.compile(r" - at (`key` in )?`(\$[^`]*)`$")
+MAX_TYPES: Final = 256
+"""Types whose description is remembered."""
 
 
-def convert(value: Any, to: Any) -> Any:
+def convert(value: Any, to: Any, what: str = "") -> Any:
     """Convert `value` (plain JSON) to the type `to`; None and `Any` leave it as it is.
 
-    Raises `PayloadRefused` with the path of the part that does not fit.
+    Raises `PayloadRefused` with the path of the part that does not fit, and with `what` the value
+    is; and `Usage` if nothing can be made of JSON as this type.
     """
     if to is None or to is Any:
         return value
-    if _is_pydantic(to):
-        return _convert_pydantic(value, to)
-    if to is timedelta and isinstance(value, int | float):
-        return timedelta(seconds=value)  # as `strict_json` writes it
-    import msgspec
-
+    described = _description(to)
     try:
-        return msgspec.convert(value, to)
-    except msgspec.ValidationError as bad:
-        reason = str(bad)
-        place = _PLACE.search(reason)
-        path = place[1] if place else "$"
-        raise PayloadRefused(f"at {path}: {_PLACE.sub('', reason)}", path=path) from bad
+        if isinstance(described, _Msgspec):
+            return _read(value, to, described)
+        return pydantic_models.read_model(value, described)
+    except PayloadRefused as bad:
+        if not what:
+            raise
+        message = f"{what} does not fit its type {bad.message}"
+        raise PayloadRefused(message, path=bad.path) from bad
+
+
+def check_type(of: Any) -> None:
+    """Raise `Usage` if nothing can be made of JSON as the type `of`, and say why."""
+    if of is not None and of is not Any:
+        _description(of)
 
 
 def schema(of: Any) -> dict[str, Any] | None:
-    """The JSON Schema of a type; None if it has none.
+    """The JSON Schema of a type; None for `None` and `Any`. It accepts whatever `encoding` writes
+    for a value of the type. Raises `Usage` if nothing can be made of JSON as this type.
 
     A dataclass and a TypedDict allow no other fields than their own, because a misspelt one would
     be dropped silently. A `msgspec.Struct` (`forbid_unknown_fields`) and a pydantic model (`extra`)
@@ -47,52 +62,154 @@ def schema(of: Any) -> dict[str, Any] | None:
     """
     if of is None or of is Any:
         return None
-    if _is_pydantic(of):
-        model_schema: dict[str, Any] = of.model_json_schema()
-        return model_schema
+    described = _description(of)
+    try:
+        if isinstance(described, _Msgspec):
+            made = _schema_by_msgspec(of, described)
+        else:
+            made = pydantic_models.model_schema(described)
+    except Exception as bad:  # A model can raise anything when its schema is made.
+        raise _unreadable(of, bad) from bad
+    return json_schema.without_new_keywords(json_schema.allow_seconds(made))
+
+
+def _schema_by_msgspec(of: Any, described: _Msgspec) -> dict[str, Any]:
     import msgspec
 
+    models: dict[Any, str] = {}
+
+    def refer(custom: Any) -> dict[str, Any]:
+        if custom is object:
+            return {"$comment": "anything"}  # msgspec takes an empty schema for a missing one.
+        # The name of a generic model has brackets, which a reference would have to escape.
+        plain_name = re.sub(r"\W", "_", custom.__name__)
+        name = models.setdefault(custom, f"{plain_name}.{len(models) + 1}")
+        return {"$ref": f"#/$defs/{name}"}
+
+    made = msgspec.json.schema(of, schema_hook=refer)
+    json_schema.close(made, described.closed)
+    for model, name in models.items():
+        part = pydantic_models.model_schema(model, name)
+        inner = part.pop("$defs", {})
+        definitions = made.setdefault("$defs", {})
+        definitions[name] = part
+        definitions.update({f"{name}.{each}": inner[each] for each in inner})
+    return made
+
+
+# --- What a type is ------------------------------------------------------------------------
+
+
+class _Msgspec:
+    """A type that msgspec can read. `kind` is its description by `msgspec.inspect`, `closed` are
+    the names of the dataclasses and TypedDicts in it."""
+
+    def __init__(self, of: Any) -> None:
+        import msgspec
+
+        self.kind = msgspec.inspect.type_info(of)
+        kinds = list(_kinds(self.kind, set()))
+        for kind in kinds:
+            if isinstance(kind, msgspec.inspect.CustomType) and not _is_readable(kind.cls):
+                raise TypeError(f"{kind.cls.__qualname__} has no JSON form that could be read")
+        self.has_timedelta = any(isinstance(k, msgspec.inspect.TimeDeltaType) for k in kinds)
+        own = (msgspec.inspect.DataclassType, msgspec.inspect.TypedDictType)
+        self.closed = {kind.cls.__name__ for kind in kinds if isinstance(kind, own)}
+
+
+def _description(of: Any) -> Any:
+    """What reads the type: a `_Msgspec` or a pydantic model. Raises `Usage` if nothing does."""
     try:
-        type_schema = msgspec.json.schema(of)
-    except TypeError:
-        return None
-    closed = _closed(msgspec.inspect.type_info(of), {})
-    for node in (type_schema, *type_schema.get("$defs", {}).values()):
-        if node.get("type") == "object" and node.get("title") in closed:
-            node["additionalProperties"] = False
-    return type_schema
+        return _remembered(of)
+    except TypeError:  # It cannot be hashed: its annotations may hold anything.
+        return _described(of)
 
 
-def _closed(kind: Any, seen: dict[int, Any]) -> set[str]:
-    """The names of the dataclasses and TypedDicts in a type, which `msgspec.inspect` describes."""
+@lru_cache(MAX_TYPES)
+def _remembered(of: Any) -> Any:
+    return _described(of)
+
+
+def _described(of: Any) -> Any:
+    if pydantic_models.is_model(of):
+        return of
+    try:
+        return _Msgspec(of)
+    except Exception as bad:  # A name that annotations use and nobody defines is a `NameError`.
+        why = bad
+    with suppress(Exception):  # If neither can, msgspec gives its reason in fewer words.
+        if pydantic_models.mentions_models(of):
+            return pydantic_models.AnyModel(of)
+    raise _unreadable(of, why) from why
+
+
+def _unreadable(of: Any, why: Exception) -> Usage:
+    name = of.__qualname__ if isinstance(of, type) else str(of)
+    reason = str(why) if isinstance(why, TypeError) else f"{type(why).__name__}: {why}"
+    return Usage(f"nothing can be made of JSON as the type {name}: {reason}")
+
+
+def _is_readable(custom: Any) -> bool:
+    return custom is object or pydantic_models.is_model(custom)
+
+
+def _kinds(kind: Any, seen: set[int]) -> Iterator[Any]:
+    """The description of a type and those of all its parts, each once."""
     import msgspec
 
     if id(kind) in seen or not isinstance(kind, msgspec.Struct | tuple):
-        return set()
-    seen[id(kind)] = kind
-    parts = (
-        kind
-        if isinstance(kind, tuple)
-        else [
-            getattr(kind, name) for name in kind.__struct_fields__ if name not in ("cls", "default")
-        ]
-    )
-    names = set().union(*(_closed(part, seen) for part in parts))
-    if isinstance(kind, msgspec.inspect.DataclassType | msgspec.inspect.TypedDictType):
-        names.add(kind.cls.__name__)
-    return names
+        return
+    seen.add(id(kind))
+    if isinstance(kind, tuple):
+        parts = kind
+    else:
+        yield kind
+        names = (name for name in kind.__struct_fields__ if name not in ("cls", "default"))
+        parts = tuple(getattr(kind, name) for name in names)
+    for part in parts:
+        yield from _kinds(part, seen)
 
 
-def _is_pydantic(of: Any) -> bool:
-    return isinstance(of, type) and hasattr(of, "model_validate")
+# --- Reading -------------------------------------------------------------------------------
 
 
-def _convert_pydantic(value: Any, to: Any) -> Any:
+def _read(value: Any, to: Any, described: _Msgspec) -> Any:
+    import msgspec
+
     try:
-        return to.model_validate(value)
-    except ValueError as bad:
-        errors: list[Any] = getattr(bad, "errors", list)()
-        where = errors[0]["loc"] if errors else ()
-        path = "$" + "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in where)
-        reason = errors[0]["msg"] if errors else str(bad)
-        raise PayloadRefused(f"at {path}: {reason}", path=path) from bad
+        spelled = with_timedeltas(value, described.kind) if described.has_timedelta else value
+        return msgspec.convert(spelled, to, str_keys=True, dec_hook=_read_custom)
+    except msgspec.ValidationError as bad:
+        raise _refused(bad) from bad
+
+
+class _Inside(ValueError):
+    """A part that its own model refuses: msgspec adds where the part is."""
+
+    def __init__(self, refused: PayloadRefused) -> None:
+        super().__init__(refused.message)
+        self.refused = refused
+
+
+def _read_custom(to: Any, value: Any) -> Any:
+    """Read a part that msgspec does not know; called by msgspec."""
+    if to is object:
+        return value
+    try:
+        return pydantic_models.read_model(value, to)
+    except PayloadRefused as refused:
+        raise _Inside(refused) from refused
+
+
+def _refused(bad: Exception) -> PayloadRefused:
+    reason = str(bad)
+    place = _PLACE.search(reason)
+    path = place[2] if place else "$"
+    reason = reason[: place.start()] if place else reason
+    if place and place[1]:
+        reason = f"a key: {reason}"
+    if isinstance(bad.__cause__, _Inside):
+        inner = bad.__cause__.refused
+        path += inner.path.removeprefix("$")
+        reason = inner.message.removeprefix(f"at {inner.path}: ")
+    return PayloadRefused(f"at {path}: {reason}", path=path)

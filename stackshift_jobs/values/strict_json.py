@@ -4,23 +4,18 @@ RFC 8259 with the loose ends tied: no NaN or Infinity, no duplicate keys, text t
 Unicode, nesting of at most 64, a bound on the size. Integers of any size are kept exactly.
 Encoded text is ASCII, so that no payload can move a terminal or break a log line.
 
-Python values that JSON lacks are encoded by fixed rules: dataclasses as objects, datetimes as
-RFC 3339 text, UUIDs and Decimals as text, enums as their value, tuples as arrays. Bytes, sets and
-everything else are refused, with the path of the value.
+Python values that JSON lacks are encoded by the rules of `encoding`. Bytes, sets and everything
+else are refused, with the path of the value.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import fields, is_dataclass
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
-from enum import Enum
 from math import isfinite
 from typing import Any, Final
-from uuid import UUID
 
 from stackshift_jobs.errors import PayloadRefused
+from stackshift_jobs.values.encoding import NoJsonForm, json_form, json_key
 
 MAX_DEPTH: Final = 64
 MAX_BYTES: Final = 1 << 20
@@ -67,60 +62,18 @@ def plain(value: Any, path: str = "$", depth: int = 0) -> Any:
 def _key(key: Any, path: str) -> str:
     if type(key) is str:
         return key
-    # As `json` does: True becomes "true", 1 becomes "1". A step's value is what is read back from
-    # JSON, so code cannot come to rely on an int key that a replay would lose.
-    if key is None or isinstance(key, bool):
-        return {None: "null", True: "true", False: "false"}[key]
-    if isinstance(key, Enum):
-        return _key(key.value, path)
-    if isinstance(key, str):
-        return str(key)
-    if isinstance(key, int):
-        return str(int(key))
-    raise refuse(path, f"key {key!r} is a {type(key).__name__}, not text")
+    try:
+        return json_key(key)
+    except NoJsonForm as bad:
+        raise refuse(path, str(bad)) from None
 
 
 def _encoded(value: Any, path: str, depth: int) -> Any:
-    """The JSON form of a value of another type; raises `PayloadRefused` if it has none."""
-    if isinstance(value, Enum):
-        return plain(value.value, path, depth)
-    if isinstance(value, str):
-        return str(value)
-    if isinstance(value, int):
-        return int(value)
-    if isinstance(value, float):
-        return plain(float(value), path, depth)
-    if isinstance(value, datetime | date | time):
-        return value.isoformat()
-    if isinstance(value, timedelta):
-        return value.total_seconds()
-    if isinstance(value, UUID | Decimal):
-        return str(value)
-    return _encoded_parts(value, path, depth)
-
-
-def _encoded_parts(value: Any, path: str, depth: int) -> Any:
-    """As `_encoded`, for a value that has parts: a dataclass, another kind of dict or list, a
-    msgspec.Struct or a pydantic model."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return {
-            f.name: plain(getattr(value, f.name), f"{path}.{f.name}", depth + 1)
-            for f in fields(value)
-        }
-    if isinstance(value, dict):
-        return plain(dict(value), path, depth)
-    if isinstance(value, list | tuple):
-        return plain(list(value), path, depth)
-    # msgspec.Struct and pydantic models, without importing either.
-    if (names := getattr(type(value), "__struct_encode_fields__", None)) is not None:
-        attributes = type(value).__struct_fields__
-        return {
-            name: plain(getattr(value, attr), f"{path}.{name}", depth + 1)
-            for name, attr in zip(names, attributes, strict=True)
-        }
-    if hasattr(type(value), "model_dump"):
-        return plain(value.model_dump(mode="json"), path, depth)
-    raise refuse(path, f"JSON cannot represent a {type(value).__name__}")
+    try:
+        form = json_form(value)
+    except NoJsonForm as bad:
+        raise refuse(path, str(bad)) from None
+    return plain(form, path, depth)
 
 
 _encoder = json.JSONEncoder(

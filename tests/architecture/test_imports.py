@@ -18,6 +18,8 @@ from architecture.source import (
 )
 
 TYPES = f"{SDK}.values.payload_types"
+TIMEDELTAS = f"{SDK}.values.timedeltas"
+MODELS = f"{SDK}.values.pydantic_models"
 TICKS = f"{DAEMON}.core.decide.ticks"
 
 
@@ -29,11 +31,14 @@ def test_every_package_is_read() -> None:
 
 def test_sdk_imports_the_standard_library_alone() -> None:
     """It lives in other people's environments; what converts types is loaded when it is needed."""
-    others = (each for each in imports(SDK) if each.module not in (TYPES, PLUGIN))
+    others = (
+        each for each in imports(SDK) if each.module not in (TYPES, TIMEDELTAS, MODELS, PLUGIN)
+    )
     assert refused(others, SDK, "annotationlib") == []  # of the standard library since 3.14
-    typed = list(imports(SDK, TYPES))
-    assert refused(iter(typed), SDK, "msgspec", "pydantic") == []
-    assert [str(each) for each in typed if each.package == "msgspec" and not each.late] == []
+    for module, library in ((TYPES, "msgspec"), (TIMEDELTAS, "msgspec"), (MODELS, "pydantic")):
+        typed = list(imports(SDK, module))
+        assert refused(iter(typed), SDK, library) == []
+        assert {each.late for each in typed if each.package == library} == {True}
 
 
 def test_cli_and_daemon_never_import_each_other() -> None:

@@ -14,6 +14,7 @@ from msgspec import Raw
 from stackshift_jobs.errors import BadConfiguration, Busy, NotFound, PayloadRefused, Usage
 from stackshift_jobs.project.config import Config
 from stackshift_jobs.values.durations import MAX_DURATION_MS, parse_time
+from stackshift_jobs.values.json_schema import FORMATS
 from stackshift_jobs.values.limits import KEY_TTL_MS, MAX_PRIORITY
 from stackshift_jobs.values.names import check_key, check_name
 from stackshift_jobs.values.strict_json import canonical, dumps, loads
@@ -197,7 +198,9 @@ class Catalog:
         check = self._checks.get(job.name)
         if check is None:
             # The type fills in defaults later: a payload is stored, and compared, as it came.
-            check = self._checks[job.name] = fastjsonschema.compile(schema, use_default=False)
+            check = self._checks[job.name] = fastjsonschema.compile(
+                schema, use_default=False, formats=FORMATS
+            )
         try:
             check(value)
         except fastjsonschema.JsonSchemaValueException as bad:

@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from msgspec import Raw
 
 from stackshift_jobs import callables
-from stackshift_jobs.errors import BadConfiguration, PayloadRefused, StackshiftError
+from stackshift_jobs.errors import BadConfiguration, PayloadRefused, StackshiftError, Usage
 from stackshift_jobs.handler.failures import Failure
 from stackshift_jobs.registry import Job, TwoJobsOneName, queues, registry
 from stackshift_jobs.values import payload_types
@@ -93,7 +93,7 @@ def load(
 
 
 def described(failed: list[FailedModule]) -> list[JobFacts]:
-    """The facts of all registered jobs. A job whose options are invalid is removed
+    """The facts of all registered jobs. A job whose options or payload type are invalid is removed
     from the registry, and a failure with the place of its handler is added to `failed`."""
     facts: list[JobFacts] = []
     for job in list(registry.values()):
@@ -128,9 +128,18 @@ def _facts(job: Job) -> JobFacts:
         priority=job.priority,
         concurrency_key=job.concurrency_key,
         idempotency_ttl_ms=job.idempotency_ttl_ms,
-        schema=payload_types.schema(job.payload_type),
+        schema=_schema(job),
         schedule=_schedule(job),
     )
+
+
+def _schema(job: Job) -> dict[str, Any] | None:
+    """The JSON Schema of the job's payload; None if it has no type. Raises `BadConfiguration` for a
+    type of which nothing can be made: no payload would fit."""
+    try:
+        return payload_types.schema(job.payload_type)
+    except Usage as bad:
+        raise BadConfiguration(f"the payload of job {job.name!r}: {bad.message}") from bad
 
 
 def _schedule(job: Job) -> ScheduleTerms | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from enum import Enum
+from functools import partial
 from typing import Any, TypedDict
 
 import fastjsonschema
@@ -11,8 +13,8 @@ import msgspec
 import pydantic
 import pytest
 
-from stackshift_jobs.errors import PayloadRefused
-from stackshift_jobs.values.payload_types import convert, schema
+from stackshift_jobs.errors import PayloadRefused, Usage
+from stackshift_jobs.values.payload_types import check_type, convert, schema
 from stackshift_jobs.values.strict_json import plain
 
 
@@ -71,6 +73,15 @@ class AsModel(pydantic.BaseModel):
     sizes: list[SideModel]
 
 
+@dataclass
+class Shift:
+    """A time and a duration."""
+
+    begins: datetime
+    lasts: timedelta
+
+
+NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
 TYPES = [AsDataclass, AsTypedDict, AsStruct, AsModel]
 GOOD = {"image": "img_1", "sizes": [{"width": 64}]}
 BAD: list[tuple[Any, str]] = [
@@ -161,3 +172,75 @@ def test_no_type_leaves_the_value_as_it_is(to: Any) -> None:
     """Then there is no schema either."""
     assert convert(GOOD, to) is GOOD
     assert schema(to) is None
+
+
+def test_type_of_which_nothing_can_be_made_is_refused_with_its_name_and_reason() -> None:
+    """Before a value is at hand: both as the type of a payload and of a result."""
+
+    class Thing:
+        pass
+
+    class Weight(Enum):
+        HEAVY = 1.5
+
+    @dataclass
+    class Unknown:
+        part: Nowhere  # type: ignore[name-defined]  # noqa: F821  # as under `TYPE_CHECKING`
+
+    for of, reason in (
+        (list[Thing], "Thing has no JSON form"),
+        (Thing, "Thing has no JSON form"),
+        (dict[str, Weight], "all str or all int"),
+        (Unknown, "NameError: name 'Nowhere' is not defined"),
+        ("Side", "not supported"),
+    ):
+        for use in (check_type, schema, partial(convert, GOOD)):
+            with pytest.raises(Usage, match="nothing can be made of JSON") as refused:
+                use(of)
+            assert reason in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "to", "path", "reason"),
+    [
+        ({"a": [{"width": 1}, {"width": "x"}]}, dict[str, list[SideModel]], "$[...][1].width", ""),
+        ({"one": 1}, dict[int, int], "$", "a key: "),
+        ([1, "x"], list[timedelta], "$[1]", "duration"),
+        ([{"begins": 1}], list[Shift], "$[0].begins", "datetime"),
+        ([10**30], list[timedelta], "$[0]", "duration"),
+    ],
+    ids=lambda each: each if isinstance(each, str) else "",
+)
+def test_refusal_names_the_place_whoever_reads_it(
+    value: Any, to: Any, path: str, reason: str
+) -> None:
+    """A model within a list, a key, a number that is no duration."""
+    with pytest.raises(PayloadRefused) as refused:
+        convert(value, to, "the result of step 'a'")
+    assert refused.value.path == path
+    assert str(refused.value).startswith(
+        f"the result of step 'a' does not fit its type at {path}: "
+    )
+    assert reason in str(refused.value)
+
+
+def test_strict_model_reads_what_it_wrote() -> None:
+    """It is JSON, so a strict model takes text for a datetime."""
+
+    class Strict(pydantic.BaseModel):
+        model_config = pydantic.ConfigDict(strict=True)
+        at: datetime
+
+    assert convert(plain(Strict(at=NOON)), Strict) == Strict(at=NOON)
+
+
+def test_number_stays_a_number_in_a_union_with_durations() -> None:
+    """Nothing in the JSON says which of the two it was."""
+    assert convert([1.5, None], list[float | timedelta | None]) == [1.5, None]
+
+
+def test_object_and_any_take_everything() -> None:
+    """As type checkers have it."""
+    for to in (dict[str, object], dict[str, Any]):
+        assert convert(GOOD, to) == GOOD
+        checker(to)(GOOD)

@@ -1,0 +1,145 @@
+"""The JSON form of Python values that JSON lacks.
+
+`json_form` takes one step: a dataclass becomes a dict of its fields, whatever these are, and
+`strict_json.plain` goes on with the parts. What is written here is read back by `payload_types`, at
+any depth. Nothing is imported for it: numpy, msgspec and pydantic are recognized by the attributes
+that their values have.
+
+| Python | JSON |
+|---|---|
+| dataclass, `msgspec.Struct`, pydantic model | object (a Struct with `array_like`: array) |
+| tuple, NamedTuple | array |
+| enum | its value |
+| `datetime`, `date`, `time` | RFC 3339 text |
+| `timedelta` | number of seconds |
+| `UUID`, `Decimal` | text |
+| numpy scalar | number or boolean |
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import fields, is_dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from typing import Any, Final
+from uuid import UUID
+
+_NUMPY_KINDS: Final = frozenset("biuf")
+"""The letters of numpy's booleans, integers, unsigned integers and floats."""
+
+
+_BASES: Final[tuple[tuple[type, Callable[[Any], Any]], ...]] = (
+    (str, str),
+    (int, int),
+    (float, float),
+    (dict, dict),
+    (list, list),
+    (tuple, list),
+)
+"""What subclasses of the types that JSON has become."""
+
+
+class NoJsonForm(TypeError):
+    """JSON has no form for the value; the text says what it is, and what to do."""
+
+
+def json_form(value: Any) -> Any:
+    """`value`, one step nearer to JSON: a str, int, float, bool, None, list or dict whose parts may
+    be anything. Raises `NoJsonForm`."""
+    if isinstance(value, Enum):
+        return value.value
+    for base, make in _BASES:
+        if isinstance(value, base):
+            return make(value)
+    if isinstance(value, datetime):
+        return _in_whole_minutes(value).isoformat()
+    if isinstance(value, date | time):
+        return value.isoformat()
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, UUID | Decimal):
+        return str(value)
+    return _form_of_parts(value)
+
+
+def json_key(key: Any) -> str:
+    """The text of a key of an object: as `json` writes it, True is `true` and 1 is `1`. Raises
+    `NoJsonForm` for what is neither text, an integer, a boolean nor None."""
+    if isinstance(key, Enum):
+        return json_key(key.value)
+    if isinstance(key, str):
+        return str(key)
+    if key is None or isinstance(key, bool):
+        return {None: "null", True: "true", False: "false"}[key]
+    if isinstance(key, int):
+        return str(int(key))
+    if _is_numpy_scalar(key) and not isinstance(key.item(), float):
+        return json_key(key.item())
+    raise NoJsonForm(f"key {key!r} is a {type(key).__name__}, not text")
+
+
+def _in_whole_minutes(when: datetime) -> datetime:
+    """The same time with an offset that RFC 3339 can hold. Before about 1900, the offsets of many
+    zones had seconds."""
+    offset = when.utcoffset()
+    return when if offset is None or not offset.seconds % 60 else when.astimezone(UTC)
+
+
+def _form_of_parts(value: Any) -> Any:
+    kind = type(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        members = ((field.name, getattr(value, field.name)) for field in fields(value))
+        return dict(_given(members))
+    if hasattr(kind, "__struct_encode_fields__"):
+        return _form_of_struct(value)
+    if hasattr(kind, "model_dump"):
+        # By alias, as the model is read, and as its schema says.
+        return value.model_dump(mode="json", by_alias=True)
+    if _is_numpy_scalar(value):
+        return value.item()
+    raise NoJsonForm(_what_it_is(value))
+
+
+def _form_of_struct(value: Any) -> Any:
+    """A `msgspec.Struct` as msgspec itself encodes it: with its tag, which a union is read by."""
+    kind = type(value)
+    config = kind.__struct_config__
+    attributes = [getattr(value, name) for name in kind.__struct_fields__]
+    if config.array_like:
+        return attributes if config.tag is None else [config.tag, *attributes]
+    members = _given(zip(kind.__struct_encode_fields__, attributes, strict=True))
+    return dict(members) if config.tag is None else {config.tag_field: config.tag, **dict(members)}
+
+
+def _given(members: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """The members without those that are `msgspec.UNSET`, which means that they are absent."""
+    return ((name, value) for name, value in members if type(value).__name__ != "UnsetType")
+
+
+def _is_numpy_scalar(value: Any) -> bool:
+    kind = getattr(getattr(value, "dtype", None), "kind", None)
+    return (
+        kind in _NUMPY_KINDS
+        and getattr(value, "ndim", None) == 0
+        # The widest floats have no counterpart in Python: numpy returns them as they are.
+        and isinstance(value.item(), bool | int | float)
+    )
+
+
+def _what_it_is(value: Any) -> str:
+    if inspect.iscoroutine(value):
+        return (
+            f"this is the coroutine {value.__qualname__}, not its result: an `async def` function "
+            "was called and not awaited"
+        )
+    if inspect.isgenerator(value):
+        return f"this is the generator {value.__qualname__}, not its values: return list(...) of it"
+    if inspect.isasyncgen(value):
+        return (
+            f"this is the async generator {value.__qualname__}, not its values: return "
+            "[each async for each in ...]"
+        )
+    return f"JSON cannot represent a {type(value).__name__}"
