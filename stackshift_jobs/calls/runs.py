@@ -13,6 +13,7 @@ from typing import Any, Final, TypedDict
 from stackshift_jobs.errors import RunCancelled, RunFailed, Usage
 from stackshift_jobs.values.durations import Duration, milliseconds, moment_us, parse_time, rfc3339
 from stackshift_jobs.values.names import check_key, check_name
+from stackshift_jobs.values.payload_types import convert
 
 
 class StartOptions(TypedDict, total=False):
@@ -107,13 +108,13 @@ def list_params(filters: Mapping[str, Any]) -> dict[str, Any]:
     return params
 
 
-def outcome(run: Mapping[str, Any], run_id: str) -> Any:
-    """The result of the run in a reply to `run.wait`; raises `RunFailed`, `RunCancelled`, or
-    `TimeoutError` if it is not finished."""
+def outcome(run: Mapping[str, Any], run_id: str, returns: Any = None) -> Any:
+    """The result of the run in a reply to `run.wait`, as the type `returns`; raises `RunFailed`,
+    `RunCancelled`, `TimeoutError` if it is not finished, or `PayloadRefused` if it does not fit."""
     if run.get("timed_out"):
         raise TimeoutError(f"{run_id} is not finished yet; it continues")
     if run["status"] == "failed":
         raise RunFailed(run_id, dict(run.get("error") or {}))
     if run["status"] == "cancelled":
         raise RunCancelled(run_id)
-    return run.get("result")
+    return convert(run.get("result"), returns, f"the result of {run_id}")

@@ -16,6 +16,7 @@ from stackshift_jobs.calls.runs import wire_time
 from stackshift_jobs.errors import Usage
 from stackshift_jobs.values.durations import Duration, milliseconds
 from stackshift_jobs.values.names import check_key
+from stackshift_jobs.values.payload_types import check_type, convert
 from stackshift_jobs.values.stored import StateChange, StateEntry
 
 Call = tuple[str, dict[str, Any]]
@@ -107,9 +108,13 @@ def entry(result: Mapping[str, Any] | None) -> StateEntry | None:
     return None if result is None else _entry(result)
 
 
-def value(result: Mapping[str, Any] | None, default: Any) -> Any:
-    """The value of the entry in a reply to `state.get`; `default` if there is no entry."""
-    return default if result is None else result["value"]
+def value(result: Mapping[str, Any] | None, default: Any, returns: Any = None) -> Any:
+    """The value of the entry in a reply to `state.get`, as the type `returns`; `default` if there
+    is no entry. Raises `PayloadRefused` if the value does not fit, `Usage` for an invalid type."""
+    check_type(returns)
+    if result is None:
+        return default
+    return convert(result["value"], returns, f"the value of {result['key']!r}")
 
 
 def version(result: Mapping[str, Any]) -> int:

@@ -32,6 +32,7 @@ from stackshift_jobs.errors import Busy, DaemonUnavailable, StackshiftError, Usa
 from stackshift_jobs.project.locate import Project, find_project
 from stackshift_jobs.values.durations import Duration, milliseconds
 from stackshift_jobs.values.names import check_name
+from stackshift_jobs.values.payload_types import check_type
 from stackshift_jobs.wire.async_link import AsyncLink
 from stackshift_jobs.wire.request import encode
 from stackshift_jobs.wire.retransmit import (
@@ -63,9 +64,11 @@ class AsyncRunHandle:
         """The run's current status, such as `running`."""
         return str((await self._client.runs.get(self.id))["status"])
 
-    async def result(self, timeout: Duration | None = None) -> Any:
-        """Wait until the run is finished; returns what its handler returned. Raises `RunFailed`,
-        `RunCancelled`, or `TimeoutError` after `timeout`, in which case the run continues."""
+    async def result(self, timeout: Duration | None = None, *, returns: Any = None) -> Any:
+        """Wait until the run is finished; returns what its handler returned, as the type `returns`
+        if given. Raises `RunFailed`, `RunCancelled`, `PayloadRefused` if the result does not fit,
+        or `TimeoutError` after `timeout`, in which case the run continues."""
+        check_type(returns)
         params: dict[str, Any] = {"run": self.id}
         seconds = None
         if timeout is not None:
@@ -75,7 +78,7 @@ class AsyncRunHandle:
             run = await self._client.call("run.wait", params, timeout=seconds)
         except TimeoutError:
             run = {"timed_out": True}
-        return outcome(run, self.id)
+        return outcome(run, self.id, returns)
 
     async def cancel(self) -> bool:
         """Cancel the run for good; returns False if it was already finished."""

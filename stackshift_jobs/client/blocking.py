@@ -32,6 +32,7 @@ from stackshift_jobs.errors import Busy, DaemonUnavailable, StackshiftError, Usa
 from stackshift_jobs.project.locate import Project, find_project
 from stackshift_jobs.values.durations import Duration, milliseconds
 from stackshift_jobs.values.names import check_name
+from stackshift_jobs.values.payload_types import check_type
 from stackshift_jobs.wire.link import Flight, Link
 from stackshift_jobs.wire.request import encode
 from stackshift_jobs.wire.retransmit import (
@@ -66,9 +67,11 @@ class RunHandle:
         """The run's current status, such as `running`."""
         return str(self._client.runs.get(self.id)["status"])
 
-    def result(self, timeout: Duration | None = None) -> Any:
-        """Wait until the run is finished; returns what its handler returned. Raises `RunFailed`,
-        `RunCancelled`, or `TimeoutError` after `timeout`, in which case the run continues."""
+    def result(self, timeout: Duration | None = None, *, returns: Any = None) -> Any:
+        """Wait until the run is finished; returns what its handler returned, as the type `returns`
+        if given. Raises `RunFailed`, `RunCancelled`, `PayloadRefused` if the result does not fit,
+        or `TimeoutError` after `timeout`, in which case the run continues."""
+        check_type(returns)
         params: dict[str, Any] = {"run": self.id}
         seconds = None
         if timeout is not None:
@@ -78,7 +81,7 @@ class RunHandle:
             run = self._client.call("run.wait", params, timeout=seconds)
         except TimeoutError:
             run = {"timed_out": True}
-        return outcome(run, self.id)
+        return outcome(run, self.id, returns)
 
     def cancel(self) -> bool:
         """Cancel the run for good; returns False if it was already finished."""

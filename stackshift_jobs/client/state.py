@@ -26,9 +26,10 @@ class State:
     def __init__(self, caller: Caller) -> None:
         self._caller = caller
 
-    def get(self, key: str, default: Any = None) -> Any:
-        """The value at `key`; `default` if there is none."""
-        return state.value(self._caller.call(*state.get(key)), default)
+    def get(self, key: str, default: Any = None, *, returns: Any = None) -> Any:
+        """The value at `key`, as the type `returns` if given; `default` if there is none. Raises
+        `PayloadRefused` if the value does not fit."""
+        return state.value(self._caller.call(*state.get(key)), default, returns)
 
     def entry(self, key: str) -> StateEntry | None:
         """The entry at `key`, with its value and its version (for `if_version`); None if there is
@@ -95,9 +96,9 @@ class AsyncState:
     def __init__(self, caller: AsyncCaller) -> None:
         self._caller = caller
 
-    async def get(self, key: str, default: Any = None) -> Any:
-        """The value at `key`; `default` if there is none."""
-        return state.value(await self._caller.call(*state.get(key)), default)
+    async def get(self, key: str, default: Any = None, *, returns: Any = None) -> Any:
+        """The value at `key`; `default` if there is none. See `State.get`."""
+        return state.value(await self._caller.call(*state.get(key)), default, returns)
 
     async def entry(self, key: str) -> StateEntry | None:
         """The entry at `key`; None if there is none. See `State.entry`."""

@@ -20,7 +20,6 @@ from stackshift_jobs.handler.replay import Pass
 from stackshift_jobs.handler.waits import OnTimeout
 from stackshift_jobs.retry import Retry
 from stackshift_jobs.values.durations import Duration, milliseconds, to_datetime
-from stackshift_jobs.values.payload_types import convert
 from stackshift_jobs.values.stored import Event
 from stackshift_jobs.values.text import readable
 
@@ -121,21 +120,15 @@ class AsyncStepCalls:
             retry=retry,
             timeout_ms=steps.timeout_ms(timeout),
             clock=self._pass.clock.seconds,
+            returns=returns,
         )
-        return (
-            self._called(key, made)
-            if returns is None
-            else self._typed(self._called(key, made), returns)
-        )
+        return self._called(key, made)
 
     def _called(self, key: str, made: Steps) -> Coroutine[Any, Any, Any]:
         """The call, for the handler to await; until then it counts as forgotten."""
         unawaited = self._pass.unawaited
         call = unawaited[key] = awaited(made, self._port, key, unawaited)
         return call
-
-    async def _typed(self, call: Coroutine[Any, Any, Any], returns: Any) -> Any:
-        return convert(await call, returns)
 
     @overload
     def map(
@@ -193,9 +186,10 @@ class AsyncStepCalls:
                     timeout_ms=steps.timeout_ms(timeout),
                     clock=self._pass.clock.seconds,
                     input=steps.digest(item),
+                    returns=returns,
                 )
                 try:
-                    outcomes[index] = convert(await awaited(made, self._port, key), returns)
+                    outcomes[index] = await awaited(made, self._port, key)
                 except Exception as error:
                     outcomes[index] = error
 
@@ -257,20 +251,34 @@ class AsyncStepCalls:
         return self._called(key, made)
 
     def call(
-        self, job: str, payload: Any = None, *, name: str | None = None, **options: Any
+        self,
+        job: str,
+        payload: Any = None,
+        *,
+        name: str | None = None,
+        returns: Any = None,
+        **options: Any,
     ) -> Coroutine[Any, Any, Any]:
         """Start a run and wait durably for its result. See `StepCalls.call`."""
         key = self._pass.identify(name or job, "child")
         made = steps.start_child(
-            self._pass, key, job, payload, wait=True, cancel_with_parent=True, options=options
+            self._pass,
+            key,
+            job,
+            payload,
+            wait=True,
+            cancel_with_parent=True,
+            options=options,
+            returns=returns,
         )
         return self._called(key, made)
 
-    def result(self, run_id: str, *, name: str = "result") -> Coroutine[Any, Any, Any]:
-        """Wait durably for the result of the run `run_id`. Raises `ChildFailed` if it failed or was
-        cancelled."""
+    def result(
+        self, run_id: str, *, name: str = "result", returns: Any = None
+    ) -> Coroutine[Any, Any, Any]:
+        """Wait durably for the result of the run `run_id`. See `StepCalls.result`."""
         key = self._pass.identify(name, "child")
-        return self._called(key, steps.await_run(self._pass, key, run_id))
+        return self._called(key, steps.await_run(self._pass, key, run_id, returns))
 
     def wait_for_event(
         self,
@@ -280,6 +288,7 @@ class AsyncStepCalls:
         timeout: Duration | None = None,
         on_timeout: OnTimeout = "fail",
         name: str | None = None,
+        returns: Any = None,
     ) -> Coroutine[Any, Any, Event]:
         """Wait durably for an event. See `StepCalls.wait_for_event`."""
         return self.wait_for_any(
@@ -287,6 +296,7 @@ class AsyncStepCalls:
             name=waits.name_of(event, name),
             timeout=timeout,
             on_timeout=on_timeout,
+            returns=returns,
         )
 
     def wait_for_any(
@@ -296,11 +306,12 @@ class AsyncStepCalls:
         name: str,
         timeout: Duration | None = None,
         on_timeout: OnTimeout = "fail",
+        returns: Any = None,
     ) -> Coroutine[Any, Any, Event]:
         """Wait durably for the first of several events. See `StepCalls.wait_for_any`."""
         key = self._pass.identify(name, "event")
         terms = waits.terms(events, timeout, on_timeout)
-        return self._called(key, waits.wait_for_event(self._pass, key, terms))
+        return self._called(key, waits.wait_for_event(self._pass, key, terms, returns))
 
     def first(self, name: str, /, **calls: Awaitable[Any]) -> Coroutine[Any, Any, tuple[str, Any]]:
         """The first of several calls to have an outcome, each given as a call on `ctx`

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from datetime import datetime
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -78,10 +79,11 @@ class AsyncRunState(_Calls):
     """The project's durable entries. See `RunState`."""
 
     def get(
-        self, key: str, default: Any = None, *, name: str | None = None
+        self, key: str, default: Any = None, *, returns: Any = None, name: str | None = None
     ) -> Coroutine[Any, Any, Any]:
-        """The value at `key`; `default` if there is none."""
-        return self._ask(key, state.get(key), lambda result: state.value(result, default), name)
+        """The value at `key`; `default` if there is none. See `RunState.get`."""
+        give = partial(state.value, default=default, returns=returns)
+        return self._ask(key, state.get(key), give, name)
 
     def entry(self, key: str, *, name: str | None = None) -> Coroutine[Any, Any, StateEntry | None]:
         """The entry at `key`, with its value and its version (for `if_version`); None if there is

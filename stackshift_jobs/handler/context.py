@@ -29,7 +29,6 @@ from stackshift_jobs.values.durations import (
     parse_time,
     to_datetime,
 )
-from stackshift_jobs.values.payload_types import convert
 from stackshift_jobs.values.stored import Event
 from stackshift_jobs.values.text import readable
 
@@ -130,14 +129,15 @@ class StepCalls:
     ) -> R:
         """Run `fn(*args, **kwargs)` once: when its result is recorded, it never runs again; after a
         crash before that, it does. Returns the result as read back from JSON, as the type `returns`
-        if given.
+        if given; a result that does not fit it is a failure of the step.
 
         `fn` is a function, a bound method, a partial or an object with `__call__`. `retry`,
         `timeout` and `returns` are always the step's own; pass what the function calls so by
         `functools.partial(fn, timeout=7)`.
 
         Without `retry` a step has one try in each attempt of the run. Raises `StepFailed` if the
-        step has failed for good, on this pass and every later one.
+        step has failed for good, on this pass and every later one, and `ReplayError` if a recorded
+        result does not fit `returns`.
         """
         key = self._pass.identify(name, "run")
         made = steps.run_step(
@@ -149,8 +149,9 @@ class StepCalls:
             retry=retry,
             timeout_ms=steps.timeout_ms(timeout),
             clock=self._pass.clock.seconds,
+            returns=returns,
         )
-        return cast(R, convert(drive(made, self._port), returns))
+        return cast(R, drive(made, self._port))
 
     def map(
         self,
@@ -167,7 +168,7 @@ class StepCalls:
         returns the results in order.
 
         If items fail, the others still finish; then the error with the lowest index is raised.
-        `items` must be the same on every pass.
+        `items` must be the same on every pass. `returns` is the type of one result.
         """
         lanes = steps.check_concurrency(concurrency)
         base = self._pass.identify(name, "map")
@@ -185,8 +186,9 @@ class StepCalls:
                 timeout_ms=steps.timeout_ms(timeout),
                 clock=self._pass.clock.seconds,
                 input=steps.digest(item),
+                returns=returns,
             )
-            return cast(R, convert(drive(made, self._port), returns))
+            return cast(R, drive(made, self._port))
 
         with ThreadPoolExecutor(min(lanes, len(listed)) or 1, f"map-{name}") as pool:
             futures = [
@@ -250,23 +252,38 @@ class StepCalls:
         return str(drive(made, self._port))
 
     def call(
-        self, job: str, payload: Any = None, *, name: str | None = None, **options: Any
+        self,
+        job: str,
+        payload: Any = None,
+        *,
+        name: str | None = None,
+        returns: Any = None,
+        **options: Any,
     ) -> Any:
         """Start a run and wait durably for its result; it is cancelled if this run is.
 
-        `options` are those of a start. Raises `ChildFailed` if it failed or was cancelled.
+        `options` are those of a start. The result is of the type `returns`. Raises `ChildFailed` if
+        it failed or was cancelled, `PayloadRefused` if its result does not fit, and `ReplayError`
+        if the recorded call of this name was one of another job.
         """
         key = self._pass.identify(name or job, "child")
         made = steps.start_child(
-            self._pass, key, job, payload, wait=True, cancel_with_parent=True, options=options
+            self._pass,
+            key,
+            job,
+            payload,
+            wait=True,
+            cancel_with_parent=True,
+            options=options,
+            returns=returns,
         )
         return drive(made, self._port)
 
-    def result(self, run_id: str, *, name: str = "result") -> Any:
-        """Wait durably for the result of the run `run_id`. Raises `ChildFailed` if it failed or was
-        cancelled."""
+    def result(self, run_id: str, *, name: str = "result", returns: Any = None) -> Any:
+        """Wait durably for the result of the run `run_id`, of the type `returns`. Raises
+        `ChildFailed` if it failed or was cancelled, `PayloadRefused` if its result does not fit."""
         key = self._pass.identify(name, "child")
-        return drive(steps.await_run(self._pass, key, run_id), self._port)
+        return drive(steps.await_run(self._pass, key, run_id, returns), self._port)
 
     def wait_for_event(
         self,
@@ -276,18 +293,21 @@ class StepCalls:
         timeout: Duration | None = None,
         on_timeout: OnTimeout = "fail",
         name: str | None = None,
+        returns: Any = None,
     ) -> Event:
         """Wait durably for an event with this name and correlation key: the oldest one that is
         kept, or the next one to arrive.
 
         After `timeout`, the run fails without a retry (`on_timeout="fail"`), is cancelled
-        (`"cancel"`), or continues with an event that is falsy (`"continue"`).
+        (`"cancel"`), or continues with an event that is falsy (`"continue"`). The event's payload
+        is of the type `returns`; raises `PayloadRefused` if it does not fit.
         """
         return self.wait_for_any(
             [(event, correlation_key)],
             name=waits.name_of(event, name),
             timeout=timeout,
             on_timeout=on_timeout,
+            returns=returns,
         )
 
     def wait_for_any(
@@ -297,12 +317,13 @@ class StepCalls:
         name: str,
         timeout: Duration | None = None,
         on_timeout: OnTimeout = "fail",
+        returns: Any = None,
     ) -> Event:
         """Wait durably for the first of several events, each given by name and correlation key; the
         others are left for other waits. See `wait_for_event`."""
         key = self._pass.identify(name, "event")
         terms = waits.terms(events, timeout, on_timeout)
-        made: Event = drive(waits.wait_for_event(self._pass, key, terms), self._port)
+        made: Event = drive(waits.wait_for_event(self._pass, key, terms, returns), self._port)
         return made
 
     def first(self, name: str, /, **calls: Callable[[], Any]) -> tuple[str, Any]:

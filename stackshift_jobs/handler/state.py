@@ -37,9 +37,12 @@ class RunState:
         self._pass = pass_
         self._port = port
 
-    def get(self, key: str, default: Any = None, *, name: str | None = None) -> Any:
-        """The value at `key`; `default` if there is none."""
-        return state.value(self._ask(key, state.get(key), name), default)
+    def get(
+        self, key: str, default: Any = None, *, returns: Any = None, name: str | None = None
+    ) -> Any:
+        """The value at `key`, as the type `returns` if given; `default` if there is none. Raises
+        `PayloadRefused` if the value does not fit."""
+        return state.value(self._ask(key, state.get(key), name), default, returns)
 
     def entry(self, key: str, *, name: str | None = None) -> StateEntry | None:
         """The entry at `key`, with its value and its version (for `if_version`); None if there is

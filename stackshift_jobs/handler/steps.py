@@ -14,6 +14,7 @@ from typing import Any
 from stackshift_jobs.calls.runs import option_params
 from stackshift_jobs.errors import (
     ChildFailed,
+    PayloadRefused,
     ReplayError,
     StackshiftError,
     StepFailed,
@@ -39,6 +40,7 @@ from stackshift_jobs.handler.replay import Pass
 from stackshift_jobs.retry import Retry
 from stackshift_jobs.values.durations import Duration, milliseconds
 from stackshift_jobs.values.limits import PAYLOAD_BYTES
+from stackshift_jobs.values.payload_types import check_type, convert
 from stackshift_jobs.values.strict_json import canonical, dumps, plain, read_back
 
 
@@ -59,8 +61,13 @@ def run_step(
     timeout_ms: int | None,
     clock: Callable[[], float],
     input: str = "",
+    returns: Any = None,
 ) -> Steps:
-    """Run `fn` unless its result is recorded; returns the result. Raises `StepFailed`."""
+    """Run `fn` unless its result is recorded; returns the result, as the type `returns`.
+
+    Raises `StepFailed`; `ReplayError` for a record that does not fit the type; and `Usage` for a
+    type of which nothing can be made."""
+    check_type(returns)
     known = recalled(pass_, key)
     tried = 0
     if known is not None:
@@ -70,7 +77,7 @@ def run_step(
                 hint="step.map needs the same items on every pass: make the list in a step",
             )
         if known.phase == "completed":
-            return read(known.body)
+            return _recorded_result(key, read(known.body), returns)
         if known.phase == "failed":
             raise _step_failed(key, known.error)
         tried = known.tried
@@ -87,6 +94,7 @@ def run_step(
             if pass_.forgotten:
                 _refuse_forgotten(pass_, key)
             text = dumps(value, Limits.value_bytes)
+            result = convert(read_back(value, text), returns, f"the result of step {key!r}")
         except Exception as error:
             pass_.forgotten.pop(key, None)
             failure = Failure.of(error)
@@ -105,7 +113,20 @@ def run_step(
             yield Park(key, recorded.due_us)
         else:
             yield RecordResult(key, text, _ms(clock() - began), tried, input)
-            return read_back(value, text)
+            return result
+
+
+def _recorded_result(key: str, value: Any, returns: Any) -> Any:
+    """The recorded result of a step as the type `returns`. Raises `ReplayError`, with `path`, if it
+    does not fit: the type has changed since, or a person has set the result."""
+    try:
+        return convert(value, returns)
+    except PayloadRefused as bad:
+        raise ReplayError(
+            f"the recorded result of step {key!r} does not fit its type {bad.message}",
+            hint=f"let the type accept it, or repeat the step: runs retry RUN --from {key!r}",
+            path=bad.path,
+        ) from bad
 
 
 def _refuse_forgotten(pass_: Pass, key: str) -> None:
@@ -163,11 +184,13 @@ def start_child(
     wait: bool,
     cancel_with_parent: bool,
     options: dict[str, Any],
+    returns: Any = None,
 ) -> Steps:
-    """Start a run exactly once; returns its id or, with `wait`, its result.
+    """Start a run exactly once; returns its id or, with `wait`, its result as the type `returns`.
 
-    Raises `ChildFailed`; `ReplayError` if the record under `key` is that of another job; and
-    `Usage` for an invalid option."""
+    Raises `ChildFailed`; `PayloadRefused` for a result that does not fit; `ReplayError` if the
+    record under `key` is that of another job; and `Usage` for an invalid option or type."""
+    check_type(returns)
     known = recalled(pass_, key)
     if known is not None and known.job not in ("", job):
         raise ReplayError(
@@ -189,12 +212,15 @@ def start_child(
         return known.child
     elif known.phase != "completed":
         known = yield Park(key)
-    return _child_result(key, known)
+    return _child_result(key, known, returns)
 
 
-def await_run(pass_: Pass, key: str, run: str) -> Steps:
-    """Wait for the result of a run. Raises `ChildFailed`, and `ReplayError` if the record under
-    `key` is that of another run."""
+def await_run(pass_: Pass, key: str, run: str, returns: Any = None) -> Steps:
+    """Wait for the result of a run; returns it as the type `returns`.
+
+    Raises `ChildFailed`; `PayloadRefused` for a result that does not fit; `ReplayError` if the
+    record under `key` is that of another run; and `Usage` for an invalid type."""
+    check_type(returns)
     known = recalled(pass_, key)
     if known is not None and known.child != run:
         raise ReplayError(
@@ -208,12 +234,13 @@ def await_run(pass_: Pass, key: str, run: str) -> Steps:
         known = yield Park(key)
     elif known.phase != "completed":
         known = yield Park(key)
-    return _child_result(key, known)
+    return _child_result(key, known, returns)
 
 
-def _child_result(key: str, known: RecordedCall) -> Any:
+def _child_result(key: str, known: RecordedCall, returns: Any) -> Any:
     if known.child_status == "completed":
-        return read(known.body)
+        what = f"the result of {known.child} (call {key!r})"
+        return convert(read(known.body), returns, what)
     failed = ChildFailed(known.child, known.child_status, known.error)
     # If it is not caught, it ends the run. `runs retry` then makes the call again instead of
     # reading this outcome again.

@@ -18,6 +18,7 @@ from stackshift_jobs.handler.replay import Pass
 from stackshift_jobs.values.durations import MAX_TIME_US, Duration, milliseconds
 from stackshift_jobs.values.limits import MAX_EVENTS, ON_TIMEOUT
 from stackshift_jobs.values.names import RESERVED, check_key, check_name
+from stackshift_jobs.values.payload_types import check_type, convert
 from stackshift_jobs.values.stored import Event
 from stackshift_jobs.values.strict_json import dumps
 
@@ -55,9 +56,12 @@ def name_of(event: str, name: str | None) -> str:
     return event if name is None else name
 
 
-def wait_for_event(pass_: Pass, key: str, params: dict[str, Any]) -> Steps:
+def wait_for_event(pass_: Pass, key: str, params: dict[str, Any], returns: Any = None) -> Steps:
     """Wait for the first of the events, or take one that was kept; returns an `Event`, which is
-    falsy if the time was up first."""
+    falsy if the time was up first. Its payload is of the type `returns`.
+
+    Raises `PayloadRefused` for a payload that does not fit, `Usage` for an invalid type."""
+    check_type(returns)
     known = recalled(pass_, key)
     if known is None:
         if inside.get():
@@ -67,15 +71,16 @@ def wait_for_event(pass_: Pass, key: str, params: dict[str, Any]) -> Steps:
         known = yield Park(key, answer.due_us or SOME_DAY_US)
     elif known.phase != "completed":
         known = yield Park(key, known.due_us or SOME_DAY_US)
-    return _event(read(known.body), params["events"])
+    return _event(key, read(known.body), params["events"], returns)
 
 
-def _event(body: dict[str, Any], events: list[list[str]]) -> Event:
+def _event(key: str, body: dict[str, Any], events: list[list[str]], returns: Any) -> Event:
     if body["timed_out"]:
         return Event(events[0][0] if len(events) == 1 else "", timed_out=True)
+    what = f"the payload of event {body['name']!r} (wait {key!r})"
     return Event(
         name=body["name"],
-        payload=body["payload"],
+        payload=convert(body["payload"], returns, what),
         correlation_key=body["correlation_key"] or None,
         id=body["id"],
         received_at=datetime.fromisoformat(body["received_at"]),

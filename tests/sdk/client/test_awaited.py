@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -31,6 +32,7 @@ def test_surface_is_that_of_the_blocking_client(project: Project, daemon: FakeDa
         assert (handle.id, handle.reused) == ("run_1", False)
         assert await handle.status() == "running"
         assert await handle.result("5s") == 42
+        assert await handle.result(returns=timedelta) == timedelta(seconds=42)
         assert await handle.cancel() is True
         assert await handle.timeline() == [{"seq": 1}]
         assert (await client.queue("emails").enqueue("send")).id == "run_2"

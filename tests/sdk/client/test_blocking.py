@@ -7,6 +7,7 @@ import os
 import threading
 import traceback
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -47,6 +48,19 @@ def test_start_gives_a_handle_to_the_run(client: Client, daemon: FakeDaemon) -> 
     assert run.cancel() is True
     assert run.timeline() == [{"seq": 1}]
     assert daemon.seen[2] == ("run.wait", {"run": "run_1", "timeout_ms": 5000})
+
+
+def test_result_is_given_back_as_a_type(client: Client, daemon: FakeDaemon) -> None:
+    """One that does not fit is refused with its place, a type that nothing is made of before the
+    run is waited for."""
+    run = client.start("j")
+    assert run.result(returns=timedelta) == timedelta(seconds=42)
+    with pytest.raises(PayloadRefused, match=r"the result of run_1 does not fit its type at \$: "):
+        run.result(returns=str)
+    waited = len(daemon.seen)
+    with pytest.raises(Usage, match="nothing can be made of JSON as the type"):
+        run.result(returns=Client)
+    assert len(daemon.seen) == waited
 
 
 def test_same_key_is_the_same_run_and_says_so(client: Client, daemon: FakeDaemon) -> None:

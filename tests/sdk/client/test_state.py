@@ -235,6 +235,22 @@ def test_event_that_timed_out_is_falsy() -> None:
     assert not Event("paid", timed_out=True)
 
 
+def test_value_is_given_back_as_a_type(
+    project: Project, client: Client, daemon: FakeDaemon
+) -> None:
+    """Blocking and awaited; a value that does not fit is refused with its place."""
+    answers(daemon, state_get=entry(value=[90]))
+    assert client.state.get("k", returns=list[timedelta]) == [timedelta(seconds=90)]
+    with pytest.raises(PayloadRefused, match="the value of 'k' does not fit its type") as refused:
+        client.state.get("k", returns=list[str])
+    assert refused.value.path == "$[0]"
+
+    async def story(awaited: AsyncClient) -> None:
+        assert await awaited.state.get("k", returns=list[timedelta]) == [timedelta(seconds=90)]
+
+    run(project, story)
+
+
 def test_awaited_state_and_events_are_the_same(project: Project, daemon: FakeDaemon) -> None:
     """Each method behaves like that of the blocking client."""
     answers(
