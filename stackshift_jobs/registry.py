@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -51,12 +52,13 @@ class Job:
     payload_type: Any
     idempotency_ttl_ms: int | None
     is_async: bool
+    module: str
+    """The module that defines the handler: `jobs.media`. A method, an object or a partial is made
+    by the module that registers it, wherever its class comes from."""
+    place: str
+    """What distinguishes the handler from others: `jobs.media.resize_avatar` for a function, and
+    else where it is registered, `jobs.media:12`."""
     schedule: Schedule | None = None
-
-    @property
-    def module(self) -> str:
-        """The module that defines the handler: `jobs.media`."""
-        return str(callables.function_of(self.handler).__module__)
 
     @property
     def doc(self) -> str:
@@ -170,6 +172,7 @@ def job(
         fn = given.__func__ if isinstance(given, staticmethod) else given
         own_name = check_name(name if isinstance(name, str) else callables.name_of(fn), "job")
         _check_handler(fn, own_name)
+        module, place = _origin(fn)
         startable = _register(
             Job(
                 name=own_name,
@@ -184,6 +187,8 @@ def job(
                 if idempotency_ttl is None
                 else milliseconds(idempotency_ttl),
                 is_async=callables.is_async(fn),
+                module=module,
+                place=place,
                 schedule=scheduled,
             )
         )
@@ -295,9 +300,9 @@ def _check_handler(fn: object, job: str) -> None:
 def _register(new: Job) -> Handler:
     """Put the job into the registry; returns its handler, or a stand-in for it, with `start`."""
     other = registry.get(new.name)
-    if other is not None and _place(other) != _place(new):
+    if other is not None and other.place != new.place:
         raise TwoJobsOneName(
-            f"two jobs are named {new.name!r}: {_place(other)} and {_place(new)}",
+            f"two jobs are named {new.name!r}: {other.place} and {new.place}",
             hint="give one of them another name",
             job=new.name,
         )
@@ -315,6 +320,12 @@ def _register(new: Job) -> Handler:
     return handler
 
 
-def _place(job: Job) -> str:
-    """Where the handler is defined: `jobs.media.resize_avatar`."""
-    return f"{job.module}.{callables.function_of(job.handler).__qualname__}"
+def _origin(fn: Handler) -> tuple[str, str]:
+    """The `module` and the `place` of the job that `fn` handles; see `Job`."""
+    if isinstance(fn, FunctionType):
+        return fn.__module__, f"{fn.__module__}.{fn.__qualname__}"
+    frame = sys._getframe(1)
+    while frame.f_globals is globals() and frame.f_back is not None:
+        frame = frame.f_back
+    module = str(frame.f_globals.get("__name__"))
+    return module, f"{module}:{frame.f_lineno}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
+from zipfile import ZipFile
 
 import pytest
 
@@ -76,6 +77,34 @@ def test_methods_objects_and_partials_are_handlers() -> None:
     assert registry["method"].doc == "Do it."
     service.start()
     assert service.started, "an object keeps its own attributes"
+
+
+def test_two_objects_under_one_name_are_two_jobs() -> None:
+    """Although both have the same class. What is registered again by the same line is one job."""
+
+    def register(service: Service) -> None:
+        stackshift.job("mail", service.method)
+
+    register(Service())
+    again = Service()
+    register(again)
+    assert registry["mail"].handler == again.method
+    with pytest.raises(BadConfiguration, match=rf"two jobs are named 'mail': {__name__}:\d+ and"):
+        stackshift.job("mail", again.method)
+    with pytest.raises(BadConfiguration, match=rf"two jobs .* and {__name__}\.[\w.<>]*\.mail"):
+
+        @stackshift.job
+        def mail(ctx: Any) -> Any:
+            return ctx
+
+    assert registry["mail"].handler == again.method
+
+
+def test_method_belongs_to_the_module_that_registers_it() -> None:
+    """Its class may come from a library, which is no job module."""
+    stackshift.job("upper", "{}".format)
+    stackshift.job("path", partial(ZipFile.extractall, path="."))
+    assert [registry[name].module for name in ("upper", "path")] == [__name__] * 2
 
 
 def test_static_method_is_registered_in_the_body_of_its_class() -> None:
