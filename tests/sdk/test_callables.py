@@ -207,5 +207,7 @@ def test_annotation_is_read_without_the_future_import_too() -> None:
     names: dict[str, Any] = {"JobContext": JobContext, "Order": Order}
     exec("def plain(ctx: JobContext[list[Order]], more: 'Missing' = 1): ...", names)
     exec("def quoted(ctx: 'JobContext[Order]'): ...", names)
+    exec("def inside(ctx: JobContext['Order']): ...", names)
     assert callables.payload_type(names["plain"], None) == list[Order]
-    assert callables.payload_type(names["quoted"], None) is Order
+    for name in ("quoted", "inside"):
+        assert callables.payload_type(names[name], None) is Order
