@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 
 from helpers.deadline import wait_until
 from helpers.inner_daemon import InsideDaemon
-from helpers.project import Project
+from helpers.project import REPOSITORY, Project, environment
 from helpers.project_factory import Make
 from stackshift_jobs.errors import BadConfiguration, Busy, NotFound
 from stackshiftd.shell.tuning import Tuning
@@ -132,3 +135,36 @@ def test_module_whose_error_has_no_readable_text_keeps_nothing_else_from_work(
     [odd] = [each for each in told["failed_modules"] if each["module"] == "jobs.odd"]
     assert odd["message"] == "no table \\udce9"
     assert project.finish(project.begin("good"))["result"] == "good"
+
+
+PROGRAMS = {
+    "runs a loop": "import asyncio\n\n\nasync def ask():\n    return 1\n\n\nasyncio.run(ask())\n",
+    "looks for a loop": (
+        "import asyncio\n\n\ntry:\n    asyncio.get_running_loop()\nexcept RuntimeError:\n    pass\n"
+        "else:\n    raise AssertionError('a loop runs')\n"
+    ),
+    "imports its neighbour": "from jobs import good\n",
+}
+
+
+@pytest.mark.parametrize("text", PROGRAMS.values(), ids=PROGRAMS)
+def test_worker_imports_what_the_check_accepts(make_project: Make, text: str) -> None:
+    """A module is imported as any program is: outside of an event loop, so it may run one."""
+    project = make_project("", good=GOOD, other=text)
+    [checked] = [each for each in check(project)["modules"] if each["module"] == "jobs.other"]
+    project.start()
+    assert (checked["error"], failed(project.call("daemon.status"))) == (None, {})
+    assert project.finish(project.begin("good"))["result"] == "good"
+
+
+def check(project: Project) -> dict[str, Any]:
+    """The report of `jobs check`."""
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "stackshiftd.worker", "--check", str(project.root)],
+        env=environment(),
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        check=False,
+    )
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report

@@ -53,14 +53,22 @@ class Home:
 class LocalWorker(Worker):
     """One worker, on the loop of its own thread."""
 
-    def __init__(self, sock: socket.socket, loop: asyncio.AbstractEventLoop, home: Home) -> None:
+    def __init__(self, sock: socket.socket, home: Home) -> None:
         self.pace = home.pace
         self.dead = False
         self._home = home
-        super().__init__(sock, loop)
+        super().__init__(sock)
 
     def _enter(self, _hello: Hello) -> Greeting:
         return self._home.greet()
+
+    def greet(self) -> bool:
+        """As for a process; a worker that was never greeted has nothing to end but its threads."""
+        if super().greet():
+            return True
+        self.dead = True
+        self._over.set()
+        return False
 
     def die(self) -> None:
         """Die now; may be called on any thread."""
@@ -157,16 +165,17 @@ class LocalProcess:
         self._loop = asyncio.new_event_loop()
         self._loop.set_task_factory(task_factory)  # type: ignore[arg-type]
         self._loop.set_exception_handler(self._broke)
-        self._worker = LocalWorker(self._sock, self._loop, home)
+        self._worker = LocalWorker(self._sock, home)
         home.workers.append(self._worker)
-        self._worker.start()
         self._thread = threading.Thread(target=self._run, name="stackshift-worker", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
         try:
-            self._loop.run_forever()
+            if self._worker.greet():
+                self._worker.serve(self._loop)
+                self._loop.run_forever()
             left = asyncio.all_tasks(self._loop)
             for task in left:
                 task.cancel()

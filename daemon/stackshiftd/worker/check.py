@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +29,7 @@ def check(root: Path) -> int:
     except StackshiftError as bad:
         print(json.dumps({"error": bad.as_json()}), file=out)
         return bad.exit_status
-    os.chdir(root)
-    sys.path.insert(0, str(root))
-    facts, failed = loader.load(root, jobs)
+    facts, failed = loader.import_project(root, jobs)
     errors = {failure.module: failure for failure in failed}
     files = {source.module: str(source.file) for source in loader.sources(root, jobs)}
     modules = [

@@ -1,12 +1,14 @@
-"""Imports the project's job modules, in the worker process and nowhere else.
+"""Imports the job modules: in a worker, and for `jobs check` in a process like one.
 
-A module that cannot be imported is reported with file, line and message. It leaves no job behind
-and does not prevent the others from being loaded.
+Both call `import_project`, before any event loop exists, so that what the check accepts is what a
+worker can import. A module that cannot be imported is reported with file, line and message. It
+leaves no job behind and does not prevent the others from being loaded.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -19,6 +21,7 @@ from msgspec import Raw
 
 from stackshift_jobs import callables
 from stackshift_jobs.errors import BadConfiguration, PayloadRefused, StackshiftError, Usage
+from stackshift_jobs.handler import asyncio_order
 from stackshift_jobs.handler.failures import Failure
 from stackshift_jobs.registry import Job, TwoJobsOneName, queues, registry
 from stackshift_jobs.values import payload_types
@@ -27,6 +30,7 @@ from stackshift_jobs.values.text import readable
 from stackshiftd.core.commands import ScheduleTerms
 from stackshiftd.core.decide.ticks import clock_of
 from stackshiftd.core.records import QueueTerms, RetryTerms
+from stackshiftd.worker import output
 from stackshiftd.worker.frames import FailedModule, JobFacts
 
 MAX_SCHEDULE_PAYLOAD: Final = 64 << 10
@@ -55,6 +59,19 @@ def sources(project: Path, jobs: list[str]) -> Iterator[ModuleSource]:
 
 def _module_name(project: Path, file: Path) -> str:
     return ".".join(file.relative_to(project).with_suffix("").parts)
+
+
+def import_project(
+    project: Path, jobs: list[str], importing: Callable[[str], None] = lambda _module: None
+) -> tuple[list[JobFacts], list[FailedModule]]:
+    """Make `project` the working directory and the first place to import from, route what is
+    printed, prepare asyncio for handlers, and then `load` its modules. For a process of its own:
+    nothing of this is undone."""
+    os.chdir(project)
+    sys.path.insert(0, str(project))
+    output.install()
+    asyncio_order.install()
+    return load(project, jobs, importing)
 
 
 def load(

@@ -1,5 +1,7 @@
 """The worker's end of the socket pair: read on the loop, written from any thread.
 
+Before there is a loop, `first_line` waits for the first line.
+
 Frames posted by the loop's thread in one turn leave in a single write. Writers wait until the
 socket accepts more: a worker that is ahead of the daemon waits instead of using up memory.
 """
@@ -46,9 +48,20 @@ class Pipe:
         self._writable.register(sock.fileno(), select.POLLOUT)
         self._loop: asyncio.AbstractEventLoop | None = None
 
+    def first_line(self) -> bytes | None:
+        """Wait for a whole line and return it, without its newline; None if the daemon is gone."""
+        while b"\n" not in self._rest:
+            data = self._received(0)
+            if not data:
+                return None
+            self._rest += data
+        line, _, self._rest = self._rest.partition(b"\n")
+        return line
+
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Start reading on `loop`."""
         self._loop = loop
+        loop.call_soon(self._take, b"")  # Whole lines may have arrived behind the first one.
         loop.add_reader(self._sock.fileno(), self._readable)
 
     def post(self, frame: Frame | msgspec.Struct) -> None:
@@ -105,16 +118,26 @@ class Pipe:
 
     def _readable(self) -> None:
         try:
-            data = self._sock.recv(READ_BYTES, socket.MSG_DONTWAIT)
+            data = self._received(socket.MSG_DONTWAIT)
         except BlockingIOError:
             return
-        except OSError:
-            data = b""
         if not data:
             assert self._loop is not None
             self._loop.remove_reader(self._sock.fileno())
             self._on_closed()
             return
+        self._take(data)
+
+    def _received(self, flags: int) -> bytes:
+        """What has arrived; nothing if the daemon is gone. Raises `BlockingIOError`."""
+        try:
+            return self._sock.recv(READ_BYTES, flags)
+        except BlockingIOError:
+            raise
+        except OSError:
+            return b""
+
+    def _take(self, data: bytes) -> None:
         lines = (self._rest + data).split(b"\n")
         self._rest = lines.pop()
         for line in lines:

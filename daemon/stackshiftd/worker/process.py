@@ -18,13 +18,12 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from stackshift_jobs.handler import asyncio_order
 from stackshift_jobs.handler.failures import Failure
 from stackshift_jobs.handler.steps import Limits
 from stackshift_jobs.registry import registry
 from stackshiftd.core import commands as c
 from stackshiftd.core.records import Error
-from stackshiftd.worker import loader, output
+from stackshiftd.worker import loader
 from stackshiftd.worker.execution import DRAINED, REAL_TIME, Execution, Pace, recorded_call
 from stackshiftd.worker.frames import (
     BEAT_SECONDS,
@@ -60,12 +59,12 @@ class Worker:
 
     pace: Pace = REAL_TIME
 
-    def __init__(self, sock: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+    def __init__(self, sock: socket.socket) -> None:
+        self._loop: asyncio.AbstractEventLoop
         self._over = threading.Event()
         """Set to stop the heartbeat."""
         self._pipe = Pipe(sock, self._on_line, self._gone)
-        self._hello: Hello | None = None
+        self._hello: Hello
         self._logs = Path()
         self._threads = Threads(self._ended)
         self._executions: dict[str, LoopedExecution | ThreadedExecution] = {}
@@ -74,10 +73,31 @@ class Worker:
         self._draining = False
         self._functions: StepFunctions
 
-    def start(self) -> None:
-        """Start reading frames and sending heartbeats."""
-        self._pipe.attach(self._loop)
+    def greet(self) -> bool:
+        """Start the heartbeat, wait for the daemon's `Hello`, import the job modules and send the
+        `Greeting`; False if the daemon went away first.
+
+        No event loop exists yet: modules are imported as in any program, and may run loops.
+        """
         threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
+        line = self._pipe.first_line()
+        if line is None:
+            return False
+        hello = decode_from_daemon(line)
+        assert isinstance(hello, Hello)
+        self._hello = hello
+        self._logs = Path(hello.logs)
+        Limits.value_bytes = hello.payload_bytes
+        self._pipe.send(self._enter(hello))
+        return True
+
+    def serve(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Read frames on `loop`, which is about to run, and execute what they ask for."""
+        self._loop = loop
+        # For `def` steps of async handlers; each handler may run several at a time.
+        threads = max(32, 2 * self._hello.slots)
+        self._functions = StepFunctions(loop, self._pipe, threads)
+        self._pipe.attach(loop)
 
     # --- From the daemon -------------------------------------------------------------------
 
@@ -101,36 +121,20 @@ class Worker:
             ended = self._current(frame.run, frame.token)
             if ended is not None:
                 ended.leave(frame.reason)
-        elif isinstance(frame, Drain):
+        else:
+            assert isinstance(frame, Drain)
             self._draining = True
             for each in list(self._executions.values()):
                 each.leave(DRAINED)
-        else:
-            assert isinstance(frame, Hello)
-            self._begin(frame)
 
     def _current(self, run: str, token: int) -> LoopedExecution | ThreadedExecution | None:
         execution = self._executions.get(run)
         return execution if execution is not None and execution.token == token else None
 
-    def _begin(self, hello: Hello) -> None:
-        """Apply the settings, import the job modules and send the `Greeting`."""
-        self._hello = hello
-        Limits.value_bytes = hello.payload_bytes
-        # For `def` steps of async handlers; each handler may run several at a time.
-        self._functions = StepFunctions(self._loop, self._pipe, max(32, 2 * hello.slots))
-        self._logs = Path(hello.logs)
-        self._pipe.post(self._enter(hello))
-
     def _enter(self, hello: Hello) -> Greeting:
-        """Set this process up for the project, import its jobs, and return the `Greeting`."""
-        project = Path(hello.project)
-        os.chdir(project)
-        sys.path.insert(0, hello.project)
-        output.install()
-        asyncio_order.install()
-        jobs, failed = loader.load(
-            project, hello.jobs, lambda module: self._pipe.send(Importing(module))
+        """Import the project's jobs and return the `Greeting`."""
+        jobs, failed = loader.import_project(
+            Path(hello.project), hello.jobs, lambda module: self._pipe.send(Importing(module))
         )
         # What is loaded now stays loaded: the collector can ignore it, and run less often.
         gc.collect()
@@ -143,7 +147,6 @@ class Worker:
         os._exit(0)
 
     def _execute(self, order: Execute) -> None:
-        assert self._hello is not None
         recalled = self._recalled.pop(order.run, [])
         job = registry.get(order.job)
         if job is None:
@@ -213,12 +216,14 @@ def main(fd: int) -> None:
     """Run the worker on the socket `fd` until the daemon closes it."""
     _disregard_signals()
     _die_with_parent()
+    os.set_inheritable(fd, False)  # Programs that handlers start must not inherit it.
+    worker = Worker(socket.socket(fileno=fd))
+    if not worker.greet():
+        return
     loop = _new_loop()
     asyncio.set_event_loop(loop)
     loop.set_task_factory(task_factory)  # type: ignore[arg-type]
-    os.set_inheritable(fd, False)  # Programs that handlers start must not inherit it.
-    worker = Worker(socket.socket(fileno=fd), loop)
-    worker.start()
+    worker.serve(loop)
     loop.run_forever()
 
 
