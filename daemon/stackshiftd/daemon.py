@@ -26,6 +26,7 @@ from stackshiftd.core.why import Fleet
 from stackshiftd.history.index import History
 from stackshiftd.history.rows import RunRow
 from stackshiftd.journal.interface import Journal, Owner
+from stackshiftd.shell.background import daemon_log
 from stackshiftd.shell.background.hooks import Hooks
 from stackshiftd.shell.background.maintenance import Maintenance
 from stackshiftd.shell.background.schedule_timer import ScheduleTimer
@@ -55,7 +56,8 @@ from stackshiftd.shell.views.entry_history import EntryHistory
 from stackshiftd.shell.views.lookup import Lookup
 from stackshiftd.shell.views.run import View
 from stackshiftd.shell.workers.dispatcher import Dispatcher
-from stackshiftd.shell.workers.pool import Launch, Pool, launch_process
+from stackshiftd.shell.workers.pool import Pool
+from stackshiftd.shell.workers.process import Launch, launch_process
 
 log = logging.getLogger("stackshiftd")
 
@@ -324,6 +326,8 @@ class Daemon:
                 )
             )
             return
+        with contextlib.suppress(OSError):  # A log that cannot be emptied stops no work.
+            daemon_log.trim(self._data_dir)
         self.engine.look_for_room()
         self._upkeep.compact_if_due()
         if not self._stopping.done():

@@ -22,10 +22,10 @@ from typing import Any, Final
 from stackshift_cli.daemon.connection import Connection
 from stackshift_cli.daemon.log import LogFile
 from stackshift_jobs.errors import DaemonUnavailable, from_json
+from stackshift_jobs.project.discovery import LOG_FILE
 from stackshift_jobs.project.locate import Project
 from stackshift_jobs.wire.unavailable import NOT_RUNNING, STALE, unavailable
 
-LOG_FILE: Final = "daemon.log"
 _READY_SECONDS: Final = 60.0
 """A daemon recovers its journal before it is ready; reading a long journal takes a while."""
 _RACE_SECONDS: Final = 60.0

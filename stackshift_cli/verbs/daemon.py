@@ -17,6 +17,7 @@ from stackshift_cli.output.safe_text import safe
 from stackshift_cli.output.terminal import draws
 from stackshift_cli.render import tsv
 from stackshift_jobs.errors import DaemonUnavailable
+from stackshift_jobs.project.discovery import LOG_FILE
 
 _POLL_SECONDS: Final = 0.1
 _LOG_LINES: Final = 50
@@ -86,7 +87,7 @@ def status(session: Session, _given: Given) -> int:
 
 def logs(session: Session, given: Given) -> int:
     """`daemon logs [-f]`: print the last lines of its log, also after it has exited."""
-    log = LogFile(session.project.data_dir / autostart.LOG_FILE)
+    log = LogFile(session.project.data_dir / LOG_FILE)
     count = given.whole("lines", 0, 1_000_000)
     _print_lines(session, log.last_lines(_LOG_LINES if count is None else count))
     while given.flag("follow"):

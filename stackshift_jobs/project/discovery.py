@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 DAEMON_FILE: Final = "daemon.json"
 SOCKET_FILE: Final = "daemon.sock"
+LOG_FILE: Final = "daemon.log"
+"""Where a daemon that a command starts writes its standard error."""
 MAX_SOCKET_BYTES: Final = 103 if sys.platform == "darwin" else 107
 """`sun_path` without its final NUL: unix(7), and unix(4) on macOS."""
 _SHORT_PARENT: Final = "/tmp"

@@ -132,9 +132,9 @@ def test_journal_knows_records_of_the_core_and_no_more() -> None:
 
 
 def test_shell_imports_core_journal_and_history() -> None:
-    """And of the workers the frames that both speak."""
+    """And of the workers the frames that both speak, and the lines of the logs."""
     shell = f"{DAEMON}.shell"
-    ours = "core journal history worker.frames".split()
+    ours = "core journal history worker.frames worker.log_lines".split()
     libraries = "msgspec fastjsonschema cronsim watchfiles".split()
     allowed = (shell, SDK, *(f"{DAEMON}.{name}" for name in ours), *libraries)
     assert refused(imports(DAEMON, shell), *allowed) == []

@@ -1,5 +1,5 @@
-"""The entry point: `python -P -m stackshiftd.worker`, with `--fd N` from the daemon or `--check
-PROJECT` from the command line."""
+"""The entry point: `python -P -m stackshiftd.worker`, with descriptors from the daemon (`--fd
+N OUT ERR LOG`) or with `--check PROJECT` from the command line."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from pathlib import Path
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case ["--fd", fd]:
-            from stackshiftd.worker.process import main
+        case ["--fd", fd, out, err, log]:
+            from stackshiftd.worker.process import Outputs, main
 
-            main(int(fd))
+            main(int(fd), Outputs(int(out), int(err), int(log)))
         case ["--check", root]:
             from stackshiftd.worker.check import check
 
             sys.exit(check(Path(root)))
         case _:
-            sys.exit("usage: python -m stackshiftd.worker --fd N | --check PROJECT")
+            sys.exit(
+                "usage: python -m stackshiftd.worker --fd SOCKET OUT ERR LOG | --check PROJECT"
+            )

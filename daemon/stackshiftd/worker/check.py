@@ -14,6 +14,7 @@ from stackshift_jobs.errors import StackshiftError
 from stackshift_jobs.project.config import load_config
 from stackshiftd.worker import loader
 from stackshiftd.worker.frames import FailedModule, JobFacts
+from stackshiftd.worker.streams import OwnLog
 
 
 def check(root: Path) -> int:
@@ -29,7 +30,7 @@ def check(root: Path) -> int:
     except StackshiftError as bad:
         print(json.dumps({"error": bad.as_json()}), file=out)
         return bad.exit_status
-    facts, failed = loader.import_project(root, jobs)
+    facts, failed = loader.import_project(root, jobs, OwnLog(2))
     errors = {failure.module: failure for failure in failed}
     files = {source.module: str(source.file) for source in loader.sources(root, jobs)}
     modules = [

@@ -234,6 +234,7 @@ class Execution:
 
     def ended(self, op: ops.Perform) -> None:
         """Note that the step's function has returned or raised."""
+        self.log.catch_up()  # What was written until now is this step's.
         self.open.pop(op.step, None)
         self.noted.discard(op.step)
 

@@ -30,8 +30,9 @@ from stackshift_jobs.values.text import readable
 from stackshiftd.core.commands import ScheduleTerms
 from stackshiftd.core.decide.ticks import clock_of
 from stackshiftd.core.records import QueueTerms, RetryTerms
-from stackshiftd.worker import output
+from stackshiftd.worker import streams, thread_contexts
 from stackshiftd.worker.frames import FailedModule, JobFacts
+from stackshiftd.worker.streams import OwnLog
 
 MAX_SCHEDULE_PAYLOAD: Final = 64 << 10
 """Bytes of a schedule's payload, which the daemon keeps in memory."""
@@ -62,14 +63,18 @@ def _module_name(project: Path, file: Path) -> str:
 
 
 def import_project(
-    project: Path, jobs: list[str], importing: Callable[[str], None] = lambda _module: None
+    project: Path,
+    jobs: list[str],
+    own: OwnLog,
+    importing: Callable[[str], None] = lambda _module: None,
 ) -> tuple[list[JobFacts], list[FailedModule]]:
     """Make `project` the working directory and the first place to import from, route what is
-    printed, prepare asyncio for handlers, and then `load` its modules. For a process of its own:
-    nothing of this is undone."""
+    printed (outside of runs to `own`), prepare asyncio for handlers, and then `load` its modules.
+    For a process of its own: nothing of this is undone."""
     os.chdir(project)
     sys.path.insert(0, str(project))
-    output.install()
+    streams.install(own)
+    thread_contexts.install()
     asyncio_order.install()
     return load(project, jobs, importing)
 

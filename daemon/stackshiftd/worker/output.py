@@ -1,9 +1,9 @@
-"""What a handler prints and logs, stored by run, attempt and step.
+"""The log of a run: what is printed and logged while it executes, by attempt and step.
 
-`sys.stdout`, `sys.stderr` and the root logger are routed: a line written while a handler runs goes
-to its run's log file, anything else to the worker's own stderr, which is the daemon's log. The
-files are JSON lines, not synced, and bounded: after `MAX_BYTES` an attempt's further output is
-dropped, and the last line says so; a line longer than `MAX_LINE` characters is cut and marked.
+The files are JSON lines, not synced, and bounded: after `MAX_BYTES` an attempt's further output is
+dropped, and the last line says so; a line longer than `MAX_LINE` characters is cut and marked. What
+is flushed before its line has ended is stored at once, as a part of the line: parts and end have
+the same `line`, the end alone has `ended`. So it is seen while the handler runs, and survives it.
 
 A replayed handler prints its earlier output again. Each line has `pos`, the number of `ctx` calls
 made before it: on a later pass of an attempt, as many lines at each position are left out as are
@@ -13,202 +13,256 @@ already in the file.
 from __future__ import annotations
 
 import contextlib
-import io
 import json
-import logging
 import os
-import sys
 import threading
-import time
+from codecs import getincrementaldecoder
 from collections import Counter
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, NamedTuple, TextIO
+from typing import Any, Final, Protocol, TextIO
 
 from stackshift_jobs.handler.replay import Pass
 from stackshift_jobs.handler.scope import current_step
-from stackshift_jobs.values.durations import rfc3339
-from stackshift_jobs.values.text import readable
+from stackshiftd.worker.log_lines import NO_TEXT, Line, line_json, open_log
 
 MAX_BYTES: Final = 1 << 20
-MAX_LINE: Final = 16 * 1024
+MAX_PARTS: Final = 256
+"""Parts of one line that are stored before its end; what is flushed after that waits for it."""
 
 current_log: ContextVar[RunLog | None] = ContextVar("stackshift_log", default=None)
+_Decoder: Final = getincrementaldecoder("utf-8")
 
 
-class _Line(NamedTuple):
-    """The beginning of a line, at most `MAX_LINE` characters, and how many bytes were cut off."""
+class Source(Protocol):
+    """Where a log may find output that nobody has read yet."""
 
-    text: str = ""
-    cut_bytes: int = 0
+    def catch_up(self) -> None:
+        """Store what has been written so far."""
 
-    def longer(self, more: str) -> _Line:
-        """The line with `more` appended."""
-        text = self.text + more
-        if len(text) <= MAX_LINE:
-            return _Line(text, self.cut_bytes)
-        cut = text[MAX_LINE:].encode("utf-8", "surrogatepass")
-        return _Line(text[:MAX_LINE], self.cut_bytes + len(cut))
 
-    def marked(self) -> str:
-        """The text; if it was cut, with a mark that says by how many bytes."""
-        return f"{self.text}… ({self.cut_bytes} bytes more)" if self.cut_bytes else self.text
+@dataclass(slots=True)
+class _Writer:
+    """What one writer to a stream has not ended yet: its line, of which the first `stored`
+    characters are in the file, in `parts` parts, as the line `number`."""
+
+    decoder: Any = field(default_factory=lambda: _Decoder("backslashreplace"))
+    line: Line = NO_TEXT
+    stored: int = 0
+    parts: int = 0
+    number: str = ""
 
 
 class RunLog:
-    """The log of one execution, used by any thread. The file is opened at the first line, so that a
-    silent run leaves none."""
+    """The log of one execution, used by any thread, also after its end: a thread that it has left
+    behind may still print. The file is opened at the first line, so that a silent run leaves none.
+    """
 
-    def __init__(self, folder: Path, run: str, attempt: int, pass_: Pass) -> None:
-        self._folder = folder
-        self._run = run
+    def __init__(self, folder: Path, run: str, attempt: int, token: int, pass_: Pass) -> None:
+        self._path = folder / f"{run}.jsonl"
         self._attempt = attempt
+        self._token = str(token)
         self._pass = pass_
         self._lock = threading.Lock()
         self._file: TextIO | None = None
-        self._size = 0
+        self._closed = False
+        self._size = -1
+        """Bytes of this attempt in the file; -1 as long as it was not looked at."""
+        self._others = 0
+        """Bytes of other attempts in the file."""
+        self._forked = False
+        self._lines = 0
         self._printed: dict[int, int] = {}
-        self._partial: dict[tuple[str, str | None], _Line] = {}
+        self._writers: dict[tuple[str, str | None, int], _Writer] = {}
+        self.sources: list[Source] = []
+        """Looked at before anything else is stored, so that the order is kept."""
+
+    # --- What is printed -------------------------------------------------------------------
 
     def write(self, stream: str, text: str) -> None:
-        """Store the whole lines of `text`; the rest is held back until its newline or `close`."""
-        key = (stream, current_step.get())
+        """Store the whole lines of `text`, printed by the running step; the rest is held back until
+        its end, `flush` or `close`."""
+        self.catch_up()
         with self._lock:
-            line = self._partial.pop(key, _Line())
-            *ends, rest = text.split("\n")
-            for end in ends:
-                self._keep(stream, key[1], "", line.longer(end))
-                line = _Line()
-            if rest or line.text:
-                self._partial[key] = line.longer(rest)
+            self._add((stream, current_step.get(), 0), text)
+
+    def write_bytes(self, stream: str, data: bytes) -> None:
+        """As `write`, of bytes: UTF-8, anything else is escaped."""
+        self.catch_up()
+        with self._lock:
+            key = (stream, current_step.get(), 0)
+            self._add(key, self._writer(key).decoder.decode(data))
+
+    def flush(self, stream: str) -> None:
+        """Store what the running step has printed, though its line has not ended."""
+        with self._lock:
+            self._store_part((stream, current_step.get(), 0))
 
     def record(self, level: str, text: str) -> None:
         """Store a formatted record of `logging` as one line."""
+        self.catch_up()
         with self._lock:
-            self._keep("log", current_step.get(), level, _Line().longer(text))
+            self._keep("log", current_step.get(), level, NO_TEXT.longer(text).marked())
+
+    # --- What programs write ---------------------------------------------------------------
+
+    def take(self, stream: str, step: str | None, writer: int, data: bytes) -> None:
+        """Store what the program `writer` (not 0) has written, at once."""
+        key = (stream, step, writer)
+        with self._lock:
+            self._add(key, self._writer(key).decoder.decode(data))
+            self._store_part(key)
+
+    def end(self, stream: str, step: str | None, writer: int) -> None:
+        """Store the last line of a program that writes no more."""
+        with self._lock:
+            self._finish((stream, step, writer))
+
+    # --- Its end ---------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Store what was printed without a newline, and close the file."""
+        """Store what was printed without a line end, and close the file."""
+        self.catch_up()
         with self._lock:
-            for (stream, step), rest in self._partial.items():
-                self._keep(stream, step, "", rest)
-            self._partial.clear()
+            for key in list(self._writers):
+                self._finish(key)
+            self._closed = True
             if self._file is not None:
                 with contextlib.suppress(OSError):
                     self._file.close()
                 self._file = None
 
-    def _keep(self, stream: str, step: str | None, level: str, line: _Line) -> None:
+    def forked(self) -> None:
+        """Go on in a forked process, where other threads, which may hold the lock, are gone, and
+        whose parent reads the sources and ends the lines that it has begun."""
+        self._lock = threading.Lock()
+        self.sources = []
+        self._writers = {}
+        self._token = f"{self._token}.{os.getpid()}"
+        self._forked = True
+
+    def catch_up(self) -> None:
+        """Store what has been written to the sources so far."""
+        for source in list(self.sources):
+            source.catch_up()
+
+    # --- Lines -----------------------------------------------------------------------------
+
+    def _writer(self, key: tuple[str, str | None, int]) -> _Writer:
+        writer = self._writers.get(key)
+        if writer is None:
+            writer = self._writers[key] = _Writer()
+        return writer
+
+    def _add(self, key: tuple[str, str | None, int], text: str) -> None:
+        writer = self._writer(key)
+        *ends, rest = text.split("\n")
+        for end in ends:
+            writer.line = writer.line.longer(end)
+            self._end_line(key, writer)
+        if rest:
+            writer.line = writer.line.longer(rest)
+
+    def _end_line(self, key: tuple[str, str | None, int], writer: _Writer) -> None:
+        text = writer.line.marked()[writer.stored :]
+        self._keep(key[0], key[1], "", text, writer.number, ended=True)
+        writer.line, writer.stored, writer.parts, writer.number = NO_TEXT, 0, 0, ""
+
+    def _finish(self, key: tuple[str, str | None, int]) -> None:
+        writer = self._writers.pop(key, None)
+        if writer is None:
+            return
+        writer.line = writer.line.longer(writer.decoder.decode(b"", True))
+        if writer.line.text:
+            self._end_line(key, writer)
+
+    def _store_part(self, key: tuple[str, str | None, int]) -> None:
+        writer = self._writers.get(key)
+        if writer is None or writer.parts >= MAX_PARTS:
+            return
+        text = writer.line.text[writer.stored :]
+        if not text or (key[1] is None and self._repeats()):
+            return
+        if not writer.number:
+            self._lines += 1
+            writer.number = f"{self._token}.{self._lines}"
+        self._keep(key[0], key[1], "", text, writer.number)
+        writer.stored += len(text)
+        writer.parts += 1
+
+    def _repeats(self) -> bool:
+        """Are lines of an earlier pass still to come? Then the whole line is compared at its end.
+        One that the earlier pass did not end is stored again: it may end otherwise."""
+        self._look()
+        position = self._pass.calls
+        return any(left > 0 for at, left in self._printed.items() if at >= position)
+
+    # --- The file --------------------------------------------------------------------------
+
+    def _keep(
+        self,
+        stream: str,
+        step: str | None,
+        level: str,
+        text: str,
+        number: str = "",
+        *,
+        ended: bool = False,
+    ) -> None:
         # A full disk costs lines of the log, never the run that prints them.
         with contextlib.suppress(OSError):
-            self._write(stream, step, level, line.marked())
+            self._look()
+            position = self._pass.calls
+            if step is None and not number and self._printed.get(position, 0) > 0:
+                self._printed[position] -= 1
+                return
+            line = line_json(self._attempt, step, stream, text, level=level)
+            line["pos"] = position if step is None else None
+            if number:
+                line["line"] = number
+                if ended:
+                    line["ended"] = True
+            self._append(line)
 
-    def _write(self, stream: str, step: str | None, level: str, text: str) -> None:
-        if self._file is None:
-            self._open()
-        assert self._file is not None
-        position = self._pass.calls
-        if step is None and self._printed.get(position, 0) > 0:
-            self._printed[position] -= 1
-            return
+    def _append(self, line: dict[str, Any]) -> None:
         if self._size > MAX_BYTES:
             return
-        line = {
-            "at": rfc3339(time.time_ns() // 1000),
-            "attempt": self._attempt,
-            "step": step,
-            "stream": stream,
-            "level": level,
-            "pos": position if step is None else None,
-            "message": readable(text),
-        }
         written = json.dumps(line) + "\n"
+        if self._forked:  # Its processes share the bound, and only the file knows all of them.
+            with contextlib.suppress(FileNotFoundError):
+                self._size = self._path.stat().st_size - self._others
         self._size += len(written)
         if self._size > MAX_BYTES:
             line["message"] = f"… more than {MAX_BYTES} bytes in this attempt: the rest is dropped"
             line["level"] = "WARNING"
             written = json.dumps(line) + "\n"
+        if self._closed:
+            with open_log(self._path) as file:
+                file.write(written)
+            return
+        if self._file is None:
+            self._file = open_log(self._path)
         self._file.write(written)
         self._file.flush()
 
-    def _open(self) -> None:
-        path = self._folder / f"{self._run}.jsonl"
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    def _look(self) -> None:
+        """Once: see what earlier executions have stored."""
+        if self._size >= 0:
+            return
+        self._size = 0
         printed: Counter[int] = Counter()
-        if path.exists():
-            for raw in path.read_text().splitlines():
+        if self._path.exists():
+            for raw in self._path.read_text().splitlines():
                 try:
                     line = json.loads(raw)
                 except ValueError:
                     continue  # Half a line, from a worker that was killed.
-                if line["attempt"] == self._attempt:
-                    self._size += len(raw) + 1
-                    if line["pos"] is not None:
-                        printed[line["pos"]] += 1
+                if line["attempt"] != self._attempt:
+                    self._others += len(raw) + 1
+                    continue
+                self._size += len(raw) + 1
+                # The end of a line counts, not its parts; a line of one piece has no number.
+                if line["pos"] is not None and ("line" not in line or "ended" in line):
+                    printed[line["pos"]] += 1
         self._printed = printed
-        self._file = open(  # noqa: SIM115  # kept open for the execution
-            path, "a", encoding="utf-8", opener=_private
-        )
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
-
-
-class Router(io.TextIOBase):
-    """Replaces `sys.stdout` or `sys.stderr`; `own` is where text outside of handlers goes."""
-
-    def __init__(self, stream: str, own: TextIO) -> None:
-        self._stream = stream
-        self._own = own
-
-    def writable(self) -> bool:
-        """Always true."""
-        return True
-
-    def write(self, text: str) -> int:
-        """Send `text` to the running handler's log, or else to the process's own stream."""
-        log = current_log.get()
-        if log is not None:
-            log.write(self._stream, text)
-        else:
-            self._own.write(text)
-            self._own.flush()
-        return len(text)
-
-    def flush(self) -> None:
-        """Flush the process's own stream; a log is flushed at each line."""
-        self._own.flush()
-
-    @property
-    def encoding(self) -> str:  # type: ignore[override]
-        """Always `utf-8`, the encoding of the logs."""
-        return "utf-8"
-
-    def fileno(self) -> int:
-        """The descriptor of the process's own stream: programs that are started write there."""
-        return self._own.fileno()
-
-
-class RunLogHandler(logging.Handler):
-    """Sends `logging` records of a handler to its run's log, all others to stderr."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write one record; outside of handlers with its level and logger's name."""
-        log = current_log.get()
-        text = self.format(record)
-        if log is not None:
-            log.record(record.levelname, text)
-        else:
-            assert sys.__stderr__ is not None
-            sys.__stderr__.write(f"{record.levelname} {record.name}: {text}\n")
-
-
-def install() -> None:
-    """Route this process's output and `logging` from now on; records below INFO are dropped."""
-    assert sys.__stderr__ is not None
-    sys.stdout = Router("stdout", sys.__stderr__)
-    sys.stderr = Router("stderr", sys.__stderr__)
-    root = logging.getLogger()
-    root.addHandler(RunLogHandler())
-    root.setLevel(logging.INFO)

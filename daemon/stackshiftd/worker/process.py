@@ -16,14 +16,15 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from stackshift_jobs.handler.failures import Failure
 from stackshift_jobs.handler.steps import Limits
 from stackshift_jobs.registry import registry
 from stackshiftd.core import commands as c
 from stackshiftd.core.records import Error
-from stackshiftd.worker import loader
+from stackshiftd.worker import loader, program_output
+from stackshiftd.worker.event_loop import new_loop
 from stackshiftd.worker.execution import DRAINED, REAL_TIME, Execution, Pace, recorded_call
 from stackshiftd.worker.frames import (
     BEAT_SECONDS,
@@ -44,7 +45,9 @@ from stackshiftd.worker.loop_port import LoopPort
 from stackshiftd.worker.looped import LoopedExecution, call_handler
 from stackshiftd.worker.output import RunLog
 from stackshiftd.worker.pipe import Pipe
+from stackshiftd.worker.program_output import Programs
 from stackshiftd.worker.step_functions import StepFunctions, task_factory
+from stackshiftd.worker.streams import OwnLog
 from stackshiftd.worker.threaded import ThreadedExecution, ThreadPort, Threads
 
 SLOW_SECONDS: Final = 0.25
@@ -53,14 +56,25 @@ SLOW_SECONDS: Final = 0.25
 GC_THRESHOLD: Final = (5_000, 20, 20)
 
 
+class Outputs(NamedTuple):
+    """Descriptors: the reading ends of this process's standard output and error, and the daemon's
+    log."""
+
+    out: int
+    err: int
+    log: int
+
+
 class Worker:
     """The state of one worker process. `_enter`, `_gone` and `main` are for a process of its own; a
     worker in a test, which shares the test's process, overrides them."""
 
     pace: Pace = REAL_TIME
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, outputs: Outputs | None = None) -> None:
         self._loop: asyncio.AbstractEventLoop
+        self._outputs = outputs
+        self.programs = Programs()
         self._over = threading.Event()
         """Set to stop the heartbeat."""
         self._pipe = Pipe(sock, self._on_line, self._gone)
@@ -133,8 +147,13 @@ class Worker:
 
     def _enter(self, hello: Hello) -> Greeting:
         """Import the project's jobs and return the `Greeting`."""
+        assert self._outputs is not None
+        out, err, log = self._outputs
+        own = OwnLog(log, f"{hello.worker}: ")
+        self.programs.start(out, err, own, self._printing)
+        program_output.install(self.programs)
         jobs, failed = loader.import_project(
-            Path(hello.project), hello.jobs, lambda module: self._pipe.send(Importing(module))
+            Path(hello.project), hello.jobs, own, lambda module: self._pipe.send(Importing(module))
         )
         # What is loaded now stays loaded: the collector can ignore it, and run less often.
         gc.collect()
@@ -155,7 +174,9 @@ class Worker:
             return
         made = LoopedExecution if job.is_async else ThreadedExecution
         execution: Any = made(order, job, recalled, None, self.pace)
-        execution.log = RunLog(self._logs, order.run, order.attempt, execution.pass_)
+        log = RunLog(self._logs, order.run, order.attempt, order.token, execution.pass_)
+        execution.log = log
+        self.programs.watch(log)
         self._executions[order.run] = execution
         if job.is_async:
             call_handler(execution, self._loop_port(execution), self._pipe, self._ended)
@@ -177,6 +198,16 @@ class Worker:
         unanswered = getattr(execution, "told", None) or getattr(execution, "waiters", {})
         for call in list(unanswered):
             self._calls.pop(call, None)
+
+    def _printing(self) -> tuple[RunLog, str | None] | None:
+        """The only run that can be printing, and its step; None if there are several or none."""
+        executions = list(self._executions.values())
+        working = [execution for execution in executions if execution.open]
+        if len(working) != 1 and len(executions) != 1:
+            return None
+        [execution] = working if len(working) == 1 else executions
+        steps = list(execution.open)
+        return execution.log, steps[0] if len(steps) == 1 else None
 
     # --- By the clock ----------------------------------------------------------------------
 
@@ -212,15 +243,16 @@ class Worker:
                 self._pipe.send(Stuck(execution.run, op.step))
 
 
-def main(fd: int) -> None:
+def main(fd: int, outputs: Outputs) -> None:
     """Run the worker on the socket `fd` until the daemon closes it."""
     _disregard_signals()
     _die_with_parent()
-    os.set_inheritable(fd, False)  # Programs that handlers start must not inherit it.
-    worker = Worker(socket.socket(fileno=fd))
+    for each in (fd, *outputs):
+        os.set_inheritable(each, False)  # Programs that handlers start must not inherit it.
+    worker = Worker(socket.socket(fileno=fd), outputs)
     if not worker.greet():
         return
-    loop = _new_loop()
+    loop = new_loop(worker.programs)
     asyncio.set_event_loop(loop)
     loop.set_task_factory(task_factory)  # type: ignore[arg-type]
     worker.serve(loop)
@@ -252,14 +284,6 @@ def _disregard_signals() -> None:
     for number in disregarded:
         signal.signal(number, lambda _number, _frame: None)
     os.register_at_fork(before=hold_back, after_in_parent=release, after_in_child=reset)
-
-
-def _new_loop() -> asyncio.AbstractEventLoop:
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.new_event_loop()
-    return uvloop.new_event_loop()
 
 
 def _die_with_parent() -> None:

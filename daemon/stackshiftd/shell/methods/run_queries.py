@@ -5,7 +5,6 @@ Each answers with the state at the time of the request, once all of that is dura
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,7 +12,6 @@ import msgspec
 
 from stackshift_jobs.errors import Usage
 from stackshift_jobs.values.durations import parse_time
-from stackshift_jobs.values.text import readable
 from stackshiftd.core.state.state import Status
 from stackshiftd.core.why import shown_status
 from stackshiftd.history.index import History
@@ -23,6 +21,7 @@ from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.methods.run_waits import RunWaits
 from stackshiftd.shell.methods.schedules import shown_terms
 from stackshiftd.shell.params import Answer, BoundTable, NameRun, NoParams, Params, Table
+from stackshiftd.shell.views.log_lines import log_page
 from stackshiftd.shell.views.lookup import Lookup
 from stackshiftd.shell.views.run import OUTCOME_FIELDS, View
 
@@ -193,27 +192,10 @@ class RunQueries:
         self._engine.when_durable(answer, self._logged(params, run_id))
 
     def _logged(self, params: RunLogs, run_id: str) -> dict[str, Any]:
-        lines: list[Any] = []
-        number = 0
-        live = self._lookup.live(run_id)
         path = self._logs / f"{run_id}.jsonl"
-        text = path.read_text(encoding="utf-8") if path.exists() else ""
-        for number, raw in enumerate(text.split("\n")[:-1], 1):
-            if number <= params.after:
-                continue
-            if len(lines) >= params.limit:
-                number -= 1
-                break
-            try:
-                line = json.loads(raw)
-            except ValueError:
-                continue  # Half a line, from a worker that was killed.
-            line["message"] = readable(line["message"])
-            right_step = params.step in (None, line["step"])
-            if right_step and params.attempt in (None, line["attempt"]):
-                del line["pos"]
-                lines.append(line)
-        return {"lines": lines, "next": number, "finished": live is None or live.finished}
+        lines, read = log_page(path, params.after, params.limit, params.step, params.attempt)
+        live = self._lookup.live(run_id)
+        return {"lines": lines, "next": read, "finished": live is None or live.finished}
 
     def jobs(self, _params: NoParams, answer: Answer) -> None:
         """Answer `{jobs[], failed_modules[]}`, the jobs by name."""

@@ -33,6 +33,7 @@ from stackshiftd.worker.frames import (
     Outcome,
     Recall,
 )
+from stackshiftd.worker.log_lines import append_last_words
 
 log = logging.getLogger("stackshiftd.dispatcher")
 
@@ -279,10 +280,25 @@ class Dispatcher:
 
     def lost(self, link: WorkerLink, reason: str, ours: bool) -> None:
         """Give up all executions of a worker that is gone."""
-        for run, token in list(self._engine.state.executions.get(link.id, {}).items()):
+        executing = self._engine.state.executions.get(link.id, {})
+        self._keep_last_words(link, list(executing))
+        for run, token in list(executing.items()):
             self._engine.submit(c.LoseExecution(run, token, reason, ours))
         if not link.slots and not self.first_worker.done():
             self.first_worker.set_result(reason)
+
+    def _keep_last_words(self, link: WorkerLink, executing: list[str]) -> None:
+        """Store what a worker wrote just before it died: a crash of its interpreter says what it is
+        there. It is the run's, if there was only one."""
+        runs = self._engine.state.runs
+        for stream, data in link.last_words.items():
+            if len(executing) == 1:
+                [run] = executing
+                log_file = self.pool.logs / f"{run}.jsonl"
+                append_last_words(log_file, runs[run].attempt, stream, data)
+            else:
+                for line in data.decode("utf-8", "backslashreplace").splitlines():
+                    log.warning("%s: %s", link.id, line)
 
     def _forget_stopped(self, link: WorkerLink) -> None:
         executing = self._engine.state.executions.get(link.id, {})

@@ -8,13 +8,8 @@ first and then it is killed, so that nothing it may still send counts.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import os
-import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Protocol, cast
@@ -24,8 +19,8 @@ import msgspec
 from stackshift_jobs.errors import BadConfiguration
 from stackshift_jobs.project.config import Config
 from stackshiftd.core import commands as c
-from stackshiftd.shell.environment import environment
 from stackshiftd.shell.tuning import Tuning
+from stackshiftd.shell.workers.process import Launch, Process, launch_process, resident_bytes
 from stackshiftd.worker.frames import (
     Beat,
     Drain,
@@ -64,60 +59,6 @@ class WorkerListener(Protocol):
         """A worker is gone, and nothing executes there any more."""
 
 
-class Process(Protocol):
-    """The process, or what stands in for it in a test, that a worker runs in."""
-
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-
-    def poll(self) -> int | None:
-        """Its exit status, or the negative number of a signal; None while it runs."""
-
-    def wait(self) -> int:
-        """Wait for its end; returns what `poll` returns after that."""
-
-    def kill(self) -> None:
-        """Kill it and everything that it has started; does nothing if it has ended."""
-
-
-Launch = Callable[[Config, socket.socket], Process]
-"""Starts a worker at the other end of a socket pair. Raises `OSError` or `BadConfiguration`."""
-
-
-class WorkerProcess(subprocess.Popen[bytes]):
-    """A worker in a session of its own."""
-
-    def kill(self) -> None:
-        """Kill all processes of the session's process group."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
-
-
-def launch_process(config: Config, theirs: socket.socket) -> Process:
-    """Start a worker process by exec."""
-    return WorkerProcess(
-        [_python(config), "-P", "-m", "stackshiftd.worker", "--fd", str(theirs.fileno())],
-        pass_fds=(theirs.fileno(),),
-        stdin=subprocess.DEVNULL,
-        cwd=config.root,
-        env=environment(config),
-        # Ctrl-C in the terminal of `daemon run` is for the daemon to handle.
-        start_new_session=True,
-    )
-
-
-def _python(config: Config) -> str:
-    """`[workers] python`; else the project's virtual environment, if StackShift is installed in it;
-    else the daemon's own interpreter."""
-    chosen = config.workers.python
-    if chosen is not None:
-        return str(config.root / Path(chosen).expanduser())
-    own = config.root / ".venv" / "bin" / "python"
-    has_us = any(config.root.glob(".venv/lib/python3*/site-packages/stackshift_jobs*"))
-    return str(own) if has_us and own.exists() else sys.executable
-
-
 class WorkerLink(asyncio.Protocol):
     """The daemon's end of one worker."""
 
@@ -142,6 +83,8 @@ class WorkerLink(asyncio.Protocol):
         self.gone = False
         self.silent_ticks = 0
         self.executed = 0
+        self.last_words: dict[str, bytes] = {}
+        """What its process had written and not stored when it died by itself."""
         self._pool = pool
         self._transport: asyncio.Transport | None = None
         self._rest = b""
@@ -209,7 +152,7 @@ class Pool:
         self._executing = executing
         self._launch = launch
         self._config = config
-        self._logs = logs
+        self.logs = logs
         self._ears = ears
         self._tuning = tuning
         self._loop = asyncio.get_running_loop()
@@ -250,7 +193,7 @@ class Pool:
                 project=str(self._config.root),
                 jobs=list(self._config.project.jobs),
                 slots=self._config.workers.slots,
-                logs=str(self._logs),
+                logs=str(self.logs),
                 payload_bytes=self._config.limits.payload_bytes,
             )
         )
@@ -376,11 +319,13 @@ class Pool:
         if status is None and looks and not self._closing:
             self._loop.call_later(_DEATH_LOOK_SECONDS, self._tell_lost, link, looks - 1)
             return
+        link.last_words = link.process.last_words()
         reason = "the worker process died" if link.ready else "the worker did not start"
         self._ears.lost(link, reason + _manner(status), ours=self._closing)
 
     async def _reap_and_replace(self, link: WorkerLink) -> None:
         status = await asyncio.to_thread(link.process.wait)
+        link.process.last_words()  # Of one that was killed: nothing to be said of its run.
         if self._closing:
             return
         log.warning("%s (pid %d) ended with status %d", link.id, link.process.pid, status)
@@ -416,6 +361,7 @@ class Pool:
             self._kill(link)
         for link in links:
             await asyncio.to_thread(link.process.wait)
+            link.process.last_words()
         for task in list(self._tasks):
             task.cancel()
 
@@ -425,16 +371,3 @@ def _manner(status: int | None) -> str:
     if status is None:
         return ""
     return f" (signal {-status})" if status < 0 else f" (exit status {status})"
-
-
-def resident_bytes(pid: int) -> int:
-    """Resident memory of a process in bytes; 0 if it cannot be determined."""
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        if sys.platform == "linux":
-            pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-            return pages * os.sysconf("SC_PAGE_SIZE")
-        result = subprocess.run(
-            ["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, check=False
-        )
-        return int(result.stdout) * 1024
-    return 0

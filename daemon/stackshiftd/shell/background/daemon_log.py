@@ -1,0 +1,48 @@
+"""The daemon's log does not grow without end.
+
+The command that starts a daemon opens the log and hands it on as standard error; workers write
+there too, all of them by appending. So the file is not replaced but emptied, once it is full, after
+its end has been copied to `daemon.log.1`. Another standard error (a terminal, a service manager's)
+is left alone.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+from pathlib import Path
+from typing import Final
+
+from stackshift_jobs.project.discovery import LOG_FILE
+
+MAX_BYTES: Final = 8 << 20
+
+
+def trim(data_dir: Path, fd: int = 2, max_bytes: int = MAX_BYTES) -> bool:
+    """Empty the log of `data_dir`, which `fd` appends to, if it holds more than `max_bytes`; the
+    last of them stay in the other file. Returns whether that was done. Raises `OSError`."""
+    path = data_dir / LOG_FILE
+    opened = os.fstat(fd)
+    if opened.st_size <= max_bytes or not stat.S_ISREG(opened.st_mode):
+        return False
+    if not (fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_APPEND) or not _is(path, opened):
+        return False
+    with path.open("rb") as file:
+        file.seek(-max_bytes, os.SEEK_END)
+        _, _, end = file.read().partition(b"\n")
+    older = path.with_name(f"{LOG_FILE}.1")
+    written = path.with_name(f"{LOG_FILE}.new")
+    written.unlink(missing_ok=True)
+    with open(written, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        file.write(end)
+    written.replace(older)
+    os.ftruncate(fd, 0)
+    return True
+
+
+def _is(path: Path, opened: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(path.lstat(), opened)
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,125 @@
+"""The process of one worker, as the daemon sees it: how it is started, what it uses, how it ends.
+
+It inherits one end of a socket pair, its working directory and the documented environment. Its
+standard output and error are pipes that it reads itself (see `worker.program_output`); what it
+could not read before it died is read here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from stackshift_jobs.project.config import Config
+from stackshiftd.shell.environment import environment
+
+_PIPE_BYTES: Final = 1 << 20
+"""More than a pipe holds, unless somebody has asked for more."""
+
+
+class Process(Protocol):
+    """The process, or what stands in for it in a test, that a worker runs in."""
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+
+    def poll(self) -> int | None:
+        """Its exit status, or the negative number of a signal; None while it runs."""
+
+    def wait(self) -> int:
+        """Wait for its end; returns what `poll` returns after that."""
+
+    def kill(self) -> None:
+        """Kill it and everything that it has started; does nothing if it has ended."""
+
+    def last_words(self) -> dict[str, bytes]:
+        """What it had written to each of its streams and not stored when it ended; once."""
+
+
+Launch = Callable[[Config, socket.socket], Process]
+"""Starts a worker at the other end of a socket pair. Raises `OSError` or `BadConfiguration`."""
+
+
+class WorkerProcess(subprocess.Popen[bytes]):
+    """A worker in a session of its own. `outputs` are the reading ends of its standard output and
+    error: it reads them itself, and we what it could not."""
+
+    def __init__(self, *args: Any, outputs: dict[str, int], **options: Any) -> None:
+        self._outputs = outputs
+        super().__init__(*args, **options)
+
+    def kill(self) -> None:
+        """Kill all processes of the session's process group."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+
+    def last_words(self) -> dict[str, bytes]:
+        """What is left in the pipes, as much as a pipe holds."""
+        words: dict[str, bytes] = {}
+        outputs, self._outputs = self._outputs, {}
+        for stream, fd in outputs.items():
+            with contextlib.suppress(OSError):
+                os.set_blocking(fd, False)
+                words[stream] = os.read(fd, _PIPE_BYTES)
+            os.close(fd)
+        return {stream: data for stream, data in words.items() if data}
+
+
+def launch_process(config: Config, theirs: socket.socket) -> Process:
+    """Start a worker process by exec."""
+    out, out_end = os.pipe()
+    err, err_end = os.pipe()
+    log = os.dup(2)
+    passed = (theirs.fileno(), out, err, log)
+    try:
+        return WorkerProcess(
+            [_python(config), "-P", "-m", "stackshiftd.worker", "--fd", *map(str, passed)],
+            outputs={"stdout": out, "stderr": err},
+            pass_fds=passed,
+            stdin=subprocess.DEVNULL,
+            stdout=out_end,
+            stderr=err_end,
+            cwd=config.root,
+            env=environment(config),
+            # Ctrl-C in the terminal of `daemon run` is for the daemon to handle.
+            start_new_session=True,
+        )
+    except BaseException:
+        os.close(out)
+        os.close(err)
+        raise
+    finally:
+        for fd in (out_end, err_end, log):
+            os.close(fd)
+
+
+def _python(config: Config) -> str:
+    """`[workers] python`; else the project's virtual environment, if StackShift is installed in it;
+    else the daemon's own interpreter."""
+    chosen = config.workers.python
+    if chosen is not None:
+        return str(config.root / Path(chosen).expanduser())
+    own = config.root / ".venv" / "bin" / "python"
+    has_us = any(config.root.glob(".venv/lib/python3*/site-packages/stackshift_jobs*"))
+    return str(own) if has_us and own.exists() else sys.executable
+
+
+def resident_bytes(pid: int) -> int:
+    """Resident memory of a process in bytes; 0 if it cannot be determined."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        if sys.platform == "linux":
+            pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+            return pages * os.sysconf("SC_PAGE_SIZE")
+        result = subprocess.run(
+            ["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, check=False
+        )
+        return int(result.stdout) * 1024
+    return 0

@@ -1,0 +1,302 @@
+"""What programs, threads and unfinished lines print is in the log of their run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from helpers.deadline import wait_until
+from helpers.project import Project
+from helpers.project_factory import Make
+
+JOBS = r"""
+import asyncio
+import ctypes
+import multiprocessing
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+POOL = ThreadPoolExecutor(1)
+
+
+def programs():
+    print("first")
+    subprocess.run(["echo", "out"])
+    subprocess.run(["sh", "-c", "echo err >&2"], check=True)
+    subprocess.run(["sh", "-c", "echo into stdout; echo both >&2"], stdout=sys.stdout,
+                   stderr=subprocess.STDOUT)
+    subprocess.run(["printf", r"caf\351 without end"])
+    print("last")
+    return subprocess.run(["echo", "kept"], capture_output=True, text=True).stdout
+
+
+@stackshift.job("programs")
+def programs_(ctx):
+    return ctx.step.run("work", programs)
+
+
+@stackshift.job("beside")
+def beside(ctx):
+    def work():
+        subprocess.run(["echo", ctx.payload])
+        note("printed", ctx.payload)
+        gate("beside")
+    ctx.step.run("work", work)
+
+
+@stackshift.job("programsAsync")
+async def programs_async(ctx):
+    async def work():
+        process = await asyncio.create_subprocess_exec("echo", "out")
+        await process.wait()
+        process = await asyncio.create_subprocess_shell("echo err >&2")
+        await process.wait()
+        print("last")
+    await ctx.step.run("work", work)
+
+
+@stackshift.job("descriptors")
+def descriptors(ctx):
+    def work():
+        os.write(1, b"raw\n")
+        os.system("echo by system")
+        ctypes.CDLL(None).write(2, b"by c\n", 5)
+    ctx.step.run("work", work)
+
+
+@stackshift.job("threads")
+def threads(ctx):
+    def work():
+        thread = threading.Thread(target=print, args=("by a thread",))
+        thread.start()
+        thread.join()
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(print, "by a pool").result()
+        POOL.submit(print, "by a shared pool").result()
+        POOL.submit(subprocess.run, ["echo", "by a program of it"]).result()
+    ctx.step.run("work", work)
+
+
+@stackshift.job("threadsAsync")
+async def threads_async(ctx):
+    async def work():
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, print, "by the executor")
+        await asyncio.to_thread(print, "to a thread")
+    await ctx.step.run("work", work)
+
+
+def child(number):
+    print("by child", number)
+
+
+@stackshift.job("children")
+def children(ctx):
+    def work():
+        context = multiprocessing.get_context("fork")
+        process = context.Process(target=child, args=(1,))
+        process.start()
+        process.join()
+    ctx.step.run("work", work)
+
+
+@stackshift.job("unfinished")
+def unfinished(ctx):
+    def work():
+        print("50 %", end="", flush=True)
+        gate("unfinished")
+        print(", 100 %")
+        print("held back", end="")
+    ctx.step.run("work", work)
+
+
+@stackshift.job("lastWords")
+def last_words(ctx):
+    def work():
+        if noted("crashed"):
+            return "survived"
+        note("crashed")
+        print("last words", end="", flush=True)
+        os.write(2, b"Fatal error: by the interpreter\n")
+        os._exit(9)
+    return ctx.step.run("work", work)
+
+
+@stackshift.job("replays")
+def replays(ctx):
+    print("begins ", end="", flush=True)
+    ctx.step.run("one", note, "one")
+    print("goes on", flush=True)
+    ctx.step.sleep("nap", "300ms")
+    print("ends", end="", flush=True)
+    return True
+
+
+@stackshift.job("streams")
+def streams(ctx):
+    def work():
+        out = sys.stdout
+        out.buffer.write(b"bytes, caf\xc3\xa9, caf\xe9\n")
+        out.buffer.flush()
+        out.reconfigure(encoding="latin-1", errors="replace", line_buffering=True)
+        out.writelines(["many ", "lines\n"])
+        print("café")
+        with out:
+            print("closed by a job")
+        print("and open", file=sys.stderr)
+        return [out.name, out.errors, sys.stderr.encoding, out.isatty(), out.fileno(), out.closed]
+    return ctx.step.run("work", work)
+
+
+@stackshift.job("wrapped")
+def wrapped(ctx):
+    import io
+    out = io.TextIOWrapper(sys.stdout.buffer, encoding="utf-8", line_buffering=True)
+    print("café", file=out)
+    return True
+"""
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """One daemon for all of these."""
+    made = Project(tmp_path_factory.mktemp("programs") / "p", {"story": JOBS})
+    made.start()
+    yield made
+    made.close()
+
+
+def lines(project: Project, run: str) -> list[dict[str, Any]]:
+    """The lines of the run's log so far."""
+    found: list[dict[str, Any]] = project.call("run.logs", run=run)["lines"]
+    return found
+
+
+def printed(project: Project, job: str, payload: Any = None) -> list[tuple[str | None, str, str]]:
+    """`(step, stream, message)` of each line of a run of `job`, which completes."""
+    run = project.finish(project.begin(job, payload))
+    assert run["status"] == "completed", run["error"]
+    return [(x["step"], x["stream"], x["message"]) for x in lines(project, run["id"])]
+
+
+def test_programs_of_a_step_print_into_its_log(project: Project) -> None:
+    """In the order of the step's own lines, each with its stream; bytes that are not UTF-8 are
+    escaped, and what the step reads itself is not in the log."""
+    assert printed(project, "programs") == [
+        ("work", "stdout", "first"),
+        ("work", "stdout", "out"),
+        ("work", "stderr", "err"),
+        ("work", "stdout", "into stdout"),
+        ("work", "stdout", "both"),
+        ("work", "stdout", "caf\\xe9 without end"),
+        ("work", "stdout", "last"),
+    ]
+
+
+def test_programs_of_two_runs_are_told_apart(project: Project) -> None:
+    """Also while both execute in one worker."""
+    runs = {name: project.begin("beside", name) for name in ("a", "b")}
+    for name in runs:
+        wait_until(lambda name=name: f"printed {name}" in project.witness(), "both to print")  # type: ignore[misc]
+    project.open("beside")
+    for name, run in runs.items():
+        project.finish(run)
+        assert [line["message"] for line in lines(project, run)] == [name]
+
+
+def test_programs_of_an_async_step_print_into_its_log(project: Project) -> None:
+    """With the loop's own way of starting programs."""
+    assert printed(project, "programsAsync") == [
+        ("work", "stdout", "out"),
+        ("work", "stderr", "err"),
+        ("work", "stdout", "last"),
+    ]
+
+
+def test_descriptors_are_those_of_the_only_run_that_executes(project: Project) -> None:
+    """What is written past Python's streams belongs to the run that alone can have written it."""
+    assert sorted(printed(project, "descriptors")) == [
+        ("work", "stderr", "by c"),
+        ("work", "stdout", "by system"),
+        ("work", "stdout", "raw"),
+    ]
+
+
+def test_threads_of_a_step_print_into_its_log(project: Project) -> None:
+    """Threads, pools, and pools that outlive the run they were first used in."""
+    expected = ["by a thread", "by a pool", "by a shared pool", "by a program of it"]
+    for _ in range(2):
+        assert printed(project, "threads") == [("work", "stdout", text) for text in expected]
+
+
+def test_executors_of_an_async_step_print_into_its_log(project: Project) -> None:
+    """`run_in_executor` carries no context by itself."""
+    assert printed(project, "threadsAsync") == [
+        ("work", "stdout", "by the executor"),
+        ("work", "stdout", "to a thread"),
+    ]
+
+
+def test_forked_children_print_into_the_log(project: Project) -> None:
+    """With the step that forked them."""
+    assert printed(project, "children") == [("work", "stdout", "by child 1")]
+
+
+def test_flushed_line_is_seen_before_it_ends(project: Project) -> None:
+    """It is one line in the end; what is not flushed waits for its end."""
+    run = project.begin("unfinished")
+    project.at("unfinished")
+    [line] = lines(project, run)
+    assert (line["message"], line["unfinished"]) == ("50 %", True)
+    project.open("unfinished")
+    project.finish(run)
+    seen = [(line["message"], line["unfinished"]) for line in lines(project, run)]
+    assert seen == [("50 %, 100 %", False), ("held back", False)]
+
+
+def test_last_words_survive_a_crash(project: Project) -> None:
+    """What was flushed without a line end, and what the interpreter wrote to its descriptor."""
+    run = project.finish(project.begin("lastWords"))
+    assert run["result"] == "survived"
+    seen = {(line["stream"], line["message"]) for line in lines(project, run["id"])}
+    assert seen == {("stdout", "last words"), ("stderr", "Fatal error: by the interpreter")}
+
+
+def test_flushed_line_of_a_replayed_handler_is_kept_once(project: Project) -> None:
+    """Its parts are not stored again on a later pass."""
+    assert printed(project, "replays") == [
+        (None, "stdout", "begins goes on"),
+        (None, "stdout", "ends"),
+    ]
+
+
+def test_streams_of_a_job_are_whole(project: Project) -> None:
+    """They have bytes below them, can be reconfigured, and no job can close them."""
+    run = project.finish(project.begin("streams"))
+    assert run["result"] == ["<stdout>", "replace", "utf-8", False, 1, False]
+    assert [(line["stream"], line["message"]) for line in lines(project, run["id"])] == [
+        ("stdout", "bytes, café, caf\\xe9"),
+        ("stdout", "many lines"),
+        ("stdout", "café"),
+        ("stdout", "closed by a job"),
+        ("stderr", "and open"),
+    ]
+    assert printed(project, "wrapped") == [(None, "stdout", "café")]
+
+
+def test_streams_are_whole_at_import(make_project: Make) -> None:
+    """What is printed there is the worker's, and stands under its name in the daemon's log."""
+    project = make_project(
+        'import sys\nsys.stdout.reconfigure(encoding="utf-8")\n'
+        'sys.stdout.buffer.write(b"loud\\n")\n'
+        '@stackshift.job("quiet")\ndef quiet(ctx):\n    return True\n',
+        other='import subprocess\nsubprocess.run(["echo", "by a program"])\n',
+    )
+    project.start()
+    assert printed(project, "quiet") == []
+    wait_until(lambda: "w1: by a program\n" in project.log(), "the program's output")
+    assert "w1: loud\n" in project.log()

@@ -1,0 +1,46 @@
+"""The daemon's log is emptied when it is full, without losing its last lines."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from stackshiftd.shell.background.daemon_log import trim
+
+LINE = b"a line of the log\n"
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> int:
+    """The descriptor of a log with 100 lines, as the command line opens it."""
+    fd = os.open(tmp_path / "daemon.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.write(fd, LINE * 100)
+    return fd
+
+
+def test_full_log_is_emptied_and_its_last_lines_are_kept(log: int, tmp_path: Path) -> None:
+    """Whoever has it open goes on appending to it."""
+    os.write(log, b"the last line\n")
+    assert trim(tmp_path, log, max_bytes=500)
+    os.write(log, b"later\n")
+    assert (tmp_path / "daemon.log").read_bytes() == b"later\n"
+    kept = (tmp_path / "daemon.log.1").read_bytes()
+    assert kept.startswith(LINE) and kept.endswith(LINE + b"the last line\n")
+    assert len(kept) <= 500
+    assert (tmp_path / "daemon.log.1").stat().st_mode & 0o777 == 0o600
+    assert not trim(tmp_path, log, max_bytes=500)
+
+
+def test_other_files_are_left_alone(log: int, tmp_path: Path) -> None:
+    """Only the project's own log is emptied, and only if it is full and all append to it."""
+    before = LINE * 100
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    writing = os.open(tmp_path / "daemon.log", os.O_WRONLY)
+    assert not trim(elsewhere, log, max_bytes=500)
+    assert not trim(tmp_path, log, max_bytes=len(before))
+    assert not trim(tmp_path, writing, max_bytes=500)
+    assert (tmp_path / "daemon.log").read_bytes() == before
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["daemon.log", "elsewhere"]

@@ -1,0 +1,47 @@
+"""What is printed outside of runs: whole lines, after the worker's name, and not too many."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from stackshiftd.worker.log_lines import MAX_LINE
+from stackshiftd.worker.streams import MAX_OWN_BYTES, OwnLog
+
+
+@pytest.fixture
+def pipe() -> tuple[int, int]:
+    """The ends of a pipe that holds all that a test writes."""
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    return reading, writing
+
+
+def test_lines_have_the_workers_name_and_are_written_whole(pipe: tuple[int, int]) -> None:
+    """Streams do not mix; a line that is too long is cut, and `flush` ends one."""
+    reading, writing = pipe
+    own = OwnLog(writing, "w7: ")
+    own.write("stdout", b"one\ntw")
+    own.write("stderr", b"error\n")
+    own.write("stdout", b"o\nrest")
+    assert os.read(reading, 100) == b"w7: one\nw7: error\nw7: two\n"
+    own.flush("stdout")
+    own.flush("stdout")
+    assert os.read(reading, 100) == b"w7: rest\n"
+    own.write("stdout", b"x" * (MAX_LINE + 1))
+    assert os.read(reading, 1 << 16) == b"w7: " + b"x" * MAX_LINE + b"\n"
+
+
+def test_output_of_no_run_is_bounded(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The rest of what a module prints in a loop is dropped, and the log says so once."""
+    path = tmp_path_factory.mktemp("own") / "log"
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    own = OwnLog(fd)
+    for _ in range(3):
+        own.write("stdout", b"y" * 999 + b"\n")
+    for _ in range(3):
+        own.write("stdout", (b"z" * 999 + b"\n") * (MAX_OWN_BYTES // 1000))
+    lines = path.read_bytes().splitlines()
+    assert len(lines) == 4
+    assert lines[-1].endswith(b"the rest is dropped")
