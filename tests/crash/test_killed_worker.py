@@ -10,11 +10,13 @@ import sys
 
 import pytest
 
-from helpers import scenery
+from helpers import processes, scenery
 from helpers.deadline import wait_until
+from helpers.inner_daemon import InsideDaemon
 from helpers.processes import wait_gone
 from helpers.project import Project, kinds
 from helpers.project_factory import Make
+from stackshiftd.shell.tuning import Tuning
 
 JOBS = """
 import signal
@@ -222,3 +224,38 @@ def test_worker_whose_interpreter_was_away_for_a_while_comes_back(make_project: 
     run = project.begin("quick")
     (project.root / "away").rename(interpreter)
     assert project.finish(run)["result"] == "quick"
+
+
+FORKING = """
+import multiprocessing
+
+
+@stackshift.job("forks", retry=ONCE)
+def forks(ctx):
+    ctx.step.run("before", note, "before", ctx.run_id)
+
+    def work():
+        if noted("died"):
+            return "again"
+        note("died")
+        multiprocessing.get_context("fork").Process(target=gate, args=("never",)).start()
+        os._exit(9)
+    return ctx.step.run("work", work)
+"""
+
+
+def test_death_of_a_worker_is_noticed_though_a_forked_process_lives(make_project: Make) -> None:
+    """The child of a step holds the worker's socket open, so the end of that says nothing; it ends
+    with the worker, and what the worker had sent counts."""
+    project = make_project(FORKING)
+    # Without a heartbeat in time, only the end of the process can tell.
+    daemon = InsideDaemon(project, Tuning(heartbeat=1000.0))
+    try:
+        run = project.finish(project.begin("forks"))
+        assert (run["status"], run["result"]) == ("completed", "again")
+        lost = [each["reason"] for each in run["timeline"] if each["kind"] == "attempt.lost"]
+        assert lost == ["the worker process died (exit status 9)"]
+        assert project.witness().count(f"before {run['id']}") == 1
+        assert len(processes.serving(project.root)) == len(project.workers())
+    finally:
+        assert daemon.close() is None

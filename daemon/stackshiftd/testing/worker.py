@@ -194,6 +194,9 @@ class LocalProcess:
             self._home.broken = error
         loop.default_exception_handler(context)
 
+    def death_fd(self) -> None:
+        """None: its death is the end of its connection."""
+
     def poll(self) -> int | None:
         """The exit status once the worker is dead, else None."""
         return SIGNALLED if self._worker.dead else None

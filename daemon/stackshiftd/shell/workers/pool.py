@@ -2,13 +2,16 @@
 
 Each worker has one end of a socket pair and inherits nothing else from the daemon. A worker that is
 silent for longer than the heartbeat, or whose process ends, is lost: its executions are given up
-first and then it is killed, so that nothing it may still send counts.
+first and then it is killed, so that nothing it may still send counts. The end of a process is seen
+by itself, not only by that of its socket, which a process that it has forked may hold open.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -38,6 +41,7 @@ log = logging.getLogger("stackshiftd.pool")
 
 _DEATH_LOOKS: Final = 10
 _DEATH_LOOK_SECONDS: Final = 0.01
+_READ_BYTES: Final = 1 << 18
 
 
 class WorkerListener(Protocol):
@@ -127,6 +131,18 @@ class WorkerLink(asyncio.Protocol):
         for line in lines:
             self._pool.heard(self, line)
 
+    def process_ended(self) -> None:
+        """Handle what the process had sent, and close the connection: nothing else comes."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        transport.pause_reading()
+        fd = transport.get_extra_info("socket").fileno()
+        with contextlib.suppress(OSError):
+            while data := os.read(fd, _READ_BYTES):
+                self.data_received(data)
+        transport.abort()
+
     def connection_lost(self, _exc: Exception | None) -> None:
         """Report the end of the worker to the pool."""
         self._pool.ended(self)
@@ -187,6 +203,7 @@ class Pool:
         link = WorkerLink(self, worker, queue, process)
         self.links[worker] = link
         await self._loop.create_unix_connection(lambda: link, sock=ours)
+        self._watch(link)
         link.post(
             Hello(
                 worker=worker,
@@ -197,6 +214,20 @@ class Pool:
                 payload_bytes=self._config.limits.payload_bytes,
             )
         )
+
+    def _watch(self, link: WorkerLink) -> None:
+        """Have the end of the process noticed; where there is no descriptor for that, `_listen`
+        asks."""
+        fd = link.process.death_fd()
+        if fd is None:
+            return
+
+        def died() -> None:
+            self._loop.remove_reader(fd)
+            os.close(fd)
+            link.process_ended()
+
+        self._loop.add_reader(fd, died)
 
     @property
     def whole(self) -> bool:
@@ -238,6 +269,9 @@ class Pool:
         for link in list(self.links.values()):
             link.silent_ticks += 1
             if link.gone:
+                continue
+            if link.process.poll() is not None:
+                link.process_ended()
                 continue
             if link.retired:
                 if not self._executing(link.id):

@@ -31,6 +31,10 @@ class Process(Protocol):
     def pid(self) -> int:
         """Its process id."""
 
+    def death_fd(self) -> int | None:
+        """A descriptor that becomes readable when it ends, for the caller to close; None where
+        there is no such thing."""
+
     def poll(self) -> int | None:
         """Its exit status, or the negative number of a signal; None while it runs."""
 
@@ -55,6 +59,13 @@ class WorkerProcess(subprocess.Popen[bytes]):
     def __init__(self, *args: Any, outputs: dict[str, int], **options: Any) -> None:
         self._outputs = outputs
         super().__init__(*args, **options)
+
+    def death_fd(self) -> int | None:
+        """A pidfd, which Linux has."""
+        if sys.platform == "linux":
+            with contextlib.suppress(OSError):
+                return os.pidfd_open(self.pid)
+        return None
 
     def kill(self) -> None:
         """Kill all processes of the session's process group."""
