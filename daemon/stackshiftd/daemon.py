@@ -405,10 +405,12 @@ class Daemon:
 
     def _fleet(self, pool: str) -> Fleet:
         """The usable workers of one queue, or (`pool` "") the shared ones."""
-        links = [link for link in self.pool.links.values() if link.queue == pool and link.usable]
+        members = [link for link in self.pool.links.values() if link.queue == pool]
+        links = [link for link in members if link.usable]
         executions = self.engine.state.executions
         executing = sum(len(executions.get(link.id, ())) for link in links)
-        return Fleet(len(links), sum(link.slots for link in links), executing)
+        silent = frozenset(link.id for link in members if link.status == "silent")
+        return Fleet(len(links), sum(link.slots for link in links), executing, silent)
 
     def _track(self, work: Any) -> None:
         task = self._loop.create_task(work)

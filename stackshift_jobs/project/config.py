@@ -43,6 +43,7 @@ from stackshift_jobs.project.settings import (
     Kind,
     Rate,
     choice,
+    duration,
     number,
     size,
     whole,
@@ -99,6 +100,7 @@ _hooks = partial(Key, "hooks")
 _COUNT: Final = whole(1, 1_000_000)
 _PROCESSES: Final = whole(1, 1024)
 _PAYLOAD: Final = size(1, 16 * MIB)
+_HEARTBEAT: Final = duration("1s", "1h")
 _MEMORY: Final = size(16 * MIB, 1024 * GIB)
 _DURABILITY: Final = choice("always", "interval")
 _BEFORE_REPLY: Final = "Sync before each reply, or every 100 ms, which a power cut can lose."
@@ -115,6 +117,7 @@ KEYS: Final[tuple[Key, ...]] = (
     _workers("processes", _PROCESSES, None, "Worker processes.", "one per CPU"),
     _workers("slots", whole(1, 1024), 16, "Runs at once in one process."),
     _workers("grace", DURATION, "10s", "Time to shut down cleanly before a worker is killed."),
+    _workers("heartbeat", _HEARTBEAT, "15s", "A worker that neither beats nor works is lost."),
     _workers("python", PATH, None, "Interpreter of the workers.", _OWN_PYTHON),
     _workers("inherit_env", TEXTS, [], 'Variables passed on to the workers; ["*"] for all.'),
     _workers("recycle_runs", _COUNT, None, "Replace a worker after this many runs.", "never"),
@@ -174,6 +177,7 @@ class WorkersSection:
     processes: int
     slots: int
     grace_ms: int
+    heartbeat_ms: int
     python: str | None
     inherit_env: tuple[str, ...]
     recycle_runs: int | None

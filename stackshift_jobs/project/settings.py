@@ -158,6 +158,19 @@ def size(low: int, high: int) -> Kind:
     return Kind("size", read, "_bytes")
 
 
+def duration(low: str, high: str) -> Kind:
+    """A duration from `low` to `high`, in ms."""
+    low_ms, high_ms = _duration(low), _duration(high)
+
+    def read(value: object) -> int:
+        duration_ms = _duration(value)
+        if not low_ms <= duration_ms <= high_ms:
+            raise ValueError(f"a duration from {low} to {high}")
+        return duration_ms
+
+    return Kind("duration", read, "_ms")
+
+
 def choice(*words: str) -> Kind:
     """One of `words`."""
 

@@ -12,11 +12,9 @@ import pytest
 
 from helpers import processes, scenery
 from helpers.deadline import wait_until
-from helpers.inner_daemon import InsideDaemon
 from helpers.processes import wait_gone
 from helpers.project import Project, kinds
 from helpers.project_factory import Make
-from stackshiftd.shell.tuning import Tuning
 
 JOBS = """
 import signal
@@ -247,15 +245,12 @@ def forks(ctx):
 def test_death_of_a_worker_is_noticed_though_a_forked_process_lives(make_project: Make) -> None:
     """The child of a step holds the worker's socket open, so the end of that says nothing; it ends
     with the worker, and what the worker had sent counts."""
-    project = make_project(FORKING)
     # Without a heartbeat in time, only the end of the process can tell.
-    daemon = InsideDaemon(project, Tuning(heartbeat=1000.0))
-    try:
-        run = project.finish(project.begin("forks"))
-        assert (run["status"], run["result"]) == ("completed", "again")
-        lost = [each["reason"] for each in run["timeline"] if each["kind"] == "attempt.lost"]
-        assert lost == ["the worker process died (exit status 9)"]
-        assert project.witness().count(f"before {run['id']}") == 1
-        assert len(processes.serving(project.root)) == len(project.workers())
-    finally:
-        assert daemon.close() is None
+    project = make_project(FORKING, scenery.CONFIG + 'heartbeat = "1h"\n')
+    project.start()
+    run = project.finish(project.begin("forks"))
+    assert (run["status"], run["result"]) == ("completed", "again")
+    lost = [each["reason"] for each in run["timeline"] if each["kind"] == "attempt.lost"]
+    assert lost == ["the worker process died (exit status 9)"]
+    assert project.witness().count(f"before {run['id']}") == 1
+    assert len(processes.serving(project.root)) == 1 + len(project.workers())

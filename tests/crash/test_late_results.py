@@ -38,9 +38,10 @@ TWO = """\
 processes = 2
 slots = 4
 grace = "1s"
+heartbeat = "3s"
 inherit_env = ["PYTHONPATH"]
 """
-SILENCE = Tuning(heartbeat=3.0, kill_delay=3.0)
+SILENCE = Tuning(kill_delay=3.0)
 
 
 @pytest.mark.parametrize("job", ["held", "heldAsync"])

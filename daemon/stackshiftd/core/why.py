@@ -23,11 +23,13 @@ from stackshiftd.core.state.state import (
 
 class Fleet(NamedTuple):
     """The ready workers of one pool: how many they are, their total slots, and how many runs they
-    are executing."""
+    are executing; and the names of those that are silent, because a call in them keeps the
+    interpreter."""
 
     workers: int
     slots: int
     executing: int
+    silent: frozenset[str] = frozenset()
 
 
 WAITS_FOR: Final = ("sleep", "event", "lock", "child", "retry", "rate")
@@ -67,7 +69,8 @@ def why(state: State, run: Run, fleet: Fleet, now_us: int) -> Why:
             return _queued(state, run, fleet, now_us)
         case Status.RUNNING:
             since = format_ms((now_us - run.since_us) // 1000)
-            return Why("running", f"running for {since} in worker {run.worker}")
+            silent = ", where a call keeps the interpreter" if run.worker in fleet.silent else ""
+            return Why("running", f"running for {since} in worker {run.worker}{silent}")
         case Status.RETRYING:
             attempt = f"{run.attempts_used + 1}/{run.retry.max_attempts}"
             if run.token:
@@ -97,6 +100,9 @@ def _queued(state: State, run: Run, fleet: Fleet, now_us: int) -> Why:
             f"{queued}: {run.deaths} workers died while executing it; it waits for a worker of its "
             "own",
         )
+    if not fleet.workers and fleet.silent:
+        names = ", ".join(sorted(fleet.silent))
+        return Why("worker_silent", f"{queued}: a call keeps the interpreter of {names}")
     if not fleet.workers:
         return Why("no_worker", f"{queued}: no worker is ready yet")
     if fleet.executing >= fleet.slots:

@@ -8,8 +8,6 @@ from typing import NamedTuple
 class Tuning(NamedTuple):
     """Times are in seconds."""
 
-    heartbeat: float = 15.0
-    """A worker that is silent for this long is lost."""
     kill_delay: float = 0.0
     """Delays the kill of a lost worker, so that a test can let it send once more."""
     ready: float = 20.0

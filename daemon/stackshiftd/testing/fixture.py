@@ -243,6 +243,7 @@ def _config(project: Path | None, scratch: Path) -> Config:
             processes=1,
             slots=1,
             grace_ms=GRACE_MS,
+            heartbeat_ms=15_000,
             recycle_runs=None,
             max_memory_bytes=None,
         ),

@@ -20,6 +20,7 @@ from stackshiftd.core.commands import FromWorker, ScheduleTerms
 from stackshiftd.core.records import NULL, Error, QueueTerms, RetryTerms
 
 BEAT_SECONDS: Final = 2.0
+"""Less if the heartbeat of `stackshift.toml` is short."""
 
 
 class Frame(msgspec.Struct, frozen=True, omit_defaults=True, gc=False, tag=True):
@@ -32,7 +33,7 @@ class Frame(msgspec.Struct, frozen=True, omit_defaults=True, gc=False, tag=True)
 class Hello(Frame, frozen=True):
     """The worker's settings. `worker` is its name, `jobs` are the folders and files of job modules,
     `slots` is the most executions at a time, `logs` the folder of the runs' logs, `payload_bytes`
-    the largest value."""
+    the largest value, `beat_seconds` the time between beats."""
 
     worker: str
     project: str
@@ -40,6 +41,7 @@ class Hello(Frame, frozen=True):
     slots: int
     logs: str
     payload_bytes: int
+    beat_seconds: float
 
 
 class Recall(Frame, frozen=True):

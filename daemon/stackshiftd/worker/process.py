@@ -79,6 +79,7 @@ class Worker:
         """Set to stop the heartbeat."""
         self._pipe = Pipe(sock, self._on_line, self._gone)
         self._hello: Hello
+        self._beat_seconds = BEAT_SECONDS
         self._logs = Path()
         self._threads = Threads(self._ended)
         self._executions: dict[str, LoopedExecution | ThreadedExecution] = {}
@@ -100,6 +101,7 @@ class Worker:
         hello = decode_from_daemon(line)
         assert isinstance(hello, Hello)
         self._hello = hello
+        self._beat_seconds = hello.beat_seconds
         self._logs = Path(hello.logs)
         Limits.value_bytes = hello.payload_bytes
         self._pipe.send(self._enter(hello))
@@ -221,7 +223,7 @@ class Worker:
             now = time.monotonic()
             if now >= next_beat:
                 self._pipe.send(Beat())
-                next_beat = now + BEAT_SECONDS
+                next_beat = now + self._beat_seconds
             for execution in list(self._executions.values()):
                 execution.note_slow(now, SLOW_SECONDS, self._pipe.send)
                 if isinstance(execution, ThreadedExecution):

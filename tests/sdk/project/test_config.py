@@ -37,6 +37,7 @@ DEFAULTS: dict[str, Any] = {
     "workers.grace_ms": 10_000,
     "workers.python": None,
     "workers.inherit_env": (),
+    "workers.heartbeat_ms": 15_000,
     "workers.recycle_runs": None,
     "workers.max_memory_bytes": None,
     "queues.NAME.concurrency": None,
@@ -128,6 +129,7 @@ def test_every_key_is_accepted(root: Path) -> None:
         grace = 2.5
         python = "py/bin/python"
         inherit_env = ["*"]
+        heartbeat = "1m"
         recycle_runs = 100
         max_memory = "1GiB"
         [queues."e mail"]
@@ -159,7 +161,10 @@ def test_every_key_is_accepted(root: Path) -> None:
     jobs = ("jobs", "more/media.py")
     assert dataclasses.astuple(loaded.project) == ("web", jobs, ".env", "state", True)
     assert dataclasses.astuple(loaded.journal) == ("interval", 2**20, 36 * 3_600_000)
-    assert dataclasses.astuple(loaded.workers) == (3, 1, 2500, "py/bin/python", ("*",), 100, 2**30)
+    assert dataclasses.astuple(loaded.workers) == (
+        *(3, 1, 2500, 60_000),
+        *("py/bin/python", ("*",), 100, 2**30),
+    )
     assert loaded.queues["e mail"] == config.QueueSection(4, Rate(100, 60_000), 10, 1, True, 2)
     assert loaded.queues["slow"].rate == Rate(5, 10_000)
     assert loaded.queue("never named") == config.QueueSection(None, None, 1, None, False, None)
@@ -212,6 +217,7 @@ journal.retention: '-1d' | '11 years' | true | -5 | nan | inf | '5000d' | []
 workers.processes: 0 | 1025 | '4'
 workers.slots: 1.5 | true
 workers.inherit_env: '*'
+workers.heartbeat: '500ms' | '2h' | 0 | true
 workers.max_memory: '1MiB'
 workers.recycle_runs: 0
 workers.python: ''

@@ -245,7 +245,7 @@ class Router:
                 "pid": link.process.pid,
                 "slots": link.slots,
                 "running": len(state.executions.get(link.id, ())),
-                "status": "serving" if link.usable else "starting" if not link.ready else "leaving",
+                "status": link.status,
                 "importing": link.importing or None,
             }
             for link in self._pool().links.values()

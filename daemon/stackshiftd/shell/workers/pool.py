@@ -23,8 +23,16 @@ from stackshift_jobs.errors import BadConfiguration
 from stackshift_jobs.project.config import Config
 from stackshiftd.core import commands as c
 from stackshiftd.shell.tuning import Tuning
-from stackshiftd.shell.workers.process import Launch, Process, launch_process, resident_bytes
+from stackshiftd.shell.workers.process import (
+    Launch,
+    Process,
+    cpu_seconds,
+    launch_process,
+    resident_bytes,
+)
+from stackshiftd.shell.workers.silence import Silence, Verdict
 from stackshiftd.worker.frames import (
+    BEAT_SECONDS,
     Beat,
     Drain,
     Frame,
@@ -85,7 +93,7 @@ class WorkerLink(asyncio.Protocol):
         self.retired = False
         """Is it to be replaced, and gets no new work?"""
         self.gone = False
-        self.silent_ticks = 0
+        self.silence = Silence(pool.heartbeat, lambda: cpu_seconds(process.pid))
         self.executed = 0
         self.last_words: dict[str, bytes] = {}
         """What its process had written and not stored when it died by itself."""
@@ -104,7 +112,17 @@ class WorkerLink(asyncio.Protocol):
             and not self.retired
             and not self.outdated
             and not self.gone
+            and not self.silence.is_long
         )
+
+    @property
+    def status(self) -> str:
+        """What `daemon.status` says of it."""
+        if not self.ready:
+            return "starting"
+        if self.silence.is_long:
+            return "silent"
+        return "serving" if self.usable else "leaving"
 
     def post(self, frame: Frame | msgspec.Struct) -> None:
         """Send a frame, in one write with all others that this turn of the loop sends."""
@@ -125,7 +143,7 @@ class WorkerLink(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Pass the lines that are complete to the pool."""
-        self.silent_ticks = 0
+        self.silence.broken()
         lines = (self._rest + data).split(b"\n")
         self._rest = lines.pop()
         for line in lines:
@@ -171,6 +189,7 @@ class Pool:
         self.logs = logs
         self._ears = ears
         self._tuning = tuning
+        self.heartbeat = config.workers.heartbeat_ms / 1000
         self._loop = asyncio.get_running_loop()
         self._count = 0
         self._early_deaths = 0
@@ -212,6 +231,7 @@ class Pool:
                 slots=self._config.workers.slots,
                 logs=str(self.logs),
                 payload_bytes=self._config.limits.payload_bytes,
+                beat_seconds=min(BEAT_SECONDS, self.heartbeat / 5),
             )
         )
 
@@ -267,7 +287,6 @@ class Pool:
         if self._closing:
             return
         for link in list(self.links.values()):
-            link.silent_ticks += 1
             if link.gone:
                 continue
             if link.process.poll() is not None:
@@ -276,13 +295,22 @@ class Pool:
             if link.retired:
                 if not self._executing(link.id):
                     self._give_up(link, "retired", ours=True)
-            elif link.silent_ticks > self._tuning.heartbeat:
-                log.warning("%s has been silent for %d s", link.id, link.silent_ticks)
+            elif self._is_dead(link):
                 self._give_up(link, "silent past its heartbeat", ours=False)
             elif reason := self._worn_out(link):
                 log.info("%s is replaced: %s", link.id, reason)
                 link.retired = True
-        self._loop.call_later(min(1.0, self._tuning.heartbeat), self._listen)
+        self._loop.call_later(1.0, self._listen)
+
+    def _is_dead(self, link: WorkerLink) -> bool:
+        """Count a second of silence, and judge it."""
+        was_long = link.silence.is_long
+        verdict = link.silence.tick()
+        if verdict is Verdict.DEAD:
+            log.warning("%s has been silent for %d s", link.id, link.silence.ticks)
+        elif verdict is Verdict.BUSY and not was_long:
+            log.warning("%s is silent but busy: a call in it keeps the interpreter", link.id)
+        return verdict is Verdict.DEAD
 
     def _worn_out(self, link: WorkerLink) -> str:
         """Why a worker is to be replaced, once it has finished what it holds; empty if it is

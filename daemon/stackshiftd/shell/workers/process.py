@@ -123,6 +123,28 @@ def _python(config: Config) -> str:
     return str(own) if has_us and own.exists() else sys.executable
 
 
+def cpu_seconds(pid: int) -> float:
+    """CPU time that a process has used; 0 if it cannot be determined."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        if sys.platform == "linux":
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        result = subprocess.run(
+            ["ps", "-o", "cputime=", "-p", str(pid)], capture_output=True, check=False, text=True
+        )
+        return clock_seconds(result.stdout.strip())
+    return 0.0
+
+
+def clock_seconds(text: str) -> float:
+    """The seconds in `[[days-]hours:]minutes:seconds`, as `ps` writes them; raises `ValueError`."""
+    days, _, rest = text.rpartition("-")
+    seconds = 0.0
+    for part in rest.split(":"):
+        seconds = seconds * 60 + float(part)
+    return int(days or 0) * 86_400 + seconds
+
+
 def resident_bytes(pid: int) -> int:
     """Resident memory of a process in bytes; 0 if it cannot be determined."""
     with contextlib.suppress(OSError, ValueError, IndexError):
