@@ -405,7 +405,8 @@ class Daemon:
 
     def _fleet(self, pool: str) -> Fleet:
         """The usable workers of one queue, or (`pool` "") the shared ones."""
-        members = [link for link in self.pool.links.values() if link.queue == pool]
+        all_links = self.pool.links.values()
+        members = [link for link in all_links if link.queue == pool and not link.spare]
         links = [link for link in members if link.usable]
         executions = self.engine.state.executions
         executing = sum(len(executions.get(link.id, ())) for link in links)

@@ -254,3 +254,65 @@ def test_death_of_a_worker_is_noticed_though_a_forked_process_lives(make_project
     assert lost == ["the worker process died (exit status 9)"]
     assert project.witness().count(f"before {run['id']}") == 1
     assert len(processes.serving(project.root)) == 1 + len(project.workers())
+
+
+NEIGHBOURS = """
+import signal
+
+
+@stackshift.job("long", retry=ONCE)
+def long(ctx):
+    note("long")
+    gate("long")
+    return ctx.attempt
+
+
+@stackshift.job("kills", retry=ONCE)
+def kills(ctx):
+    note("kills")
+    # Until the other one is in this worker too, if it is to die with it.
+    while noted("kills") <= 3 and noted("long") < noted("kills"):
+        time.sleep(0.005)
+    if noted("kills") == 4:
+        gate("fourth")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@stackshift.job("quick")
+def quick(ctx):
+    return "quick"
+"""
+
+
+def test_runs_that_are_tried_alone_keep_nobody_waiting(make_project: Make) -> None:
+    """Each gets a worker of its own, even where the project has a single one; the innocent
+    neighbour of a run that kills its workers completes, and the extra workers end."""
+    project = make_project(NEIGHBOURS)
+    project.start()
+    [_] = project.workers()
+    innocent = project.begin("long")
+    wait_until(lambda: "long" in project.witness(), "the innocent run")
+    guilty = project.begin("kills")
+    project.at("fourth")
+    project.at("long", 4)
+    told = project.call("run.why", run=innocent)
+    assert told["why_code"] == "running_alone"
+    assert "3 workers died while executing it" in told["why"]
+    assert project.call("run.why", run=guilty)["why_code"] == "running_alone"
+    spares = [w for w in project.call("daemon.status")["workers"] if w["status"] == "spare"]
+    assert [spare["running"] for spare in spares] == [1, 1]
+    quick = project.begin("quick")
+    assert project.finish(quick)["result"] == "quick"
+    project.open("fourth")
+    failed = project.finish(guilty)
+    assert failed["timeline"][-1]["reason"] == "poisonous"
+    assert project.get(innocent)["status"] == "running"
+    assert project.finish(project.begin("quick"))["result"] == "quick"
+    project.open("long")
+    seen = project.finish(innocent)
+    assert (seen["status"], seen["result"]) == ("completed", 1)
+    assert kinds(seen, "attempt.lost") == ["attempt.lost"] * 3
+    wait_until(
+        lambda: [w["status"] for w in project.call("daemon.status")["workers"]] == ["serving"],
+        "the extra workers to end",
+    )

@@ -69,7 +69,7 @@ def fill_slots(engine: FakeEngine) -> None:
         made = Dispatcher(
             *cast(Any, (engine, SimpleNamespace(codes={}), None, None, None, None, None))
         )
-        link = SimpleNamespace(id="w1", usable=True, queue="", slots=4)
+        link = SimpleNamespace(id="w1", usable=True, spare=False, queue="", slots=4)
         made.pool = cast(Any, SimpleNamespace(links={"w1": link}))
         made.fill_slots()
 

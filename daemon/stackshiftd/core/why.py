@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 from stackshift_jobs.values.durations import format_ms, rfc3339
 from stackshiftd.core.decide.dead_letter import is_dead
 from stackshiftd.core.state.state import (
+    CLEARED_US,
     PENDING,
     Call,
     CallKind,
@@ -70,7 +71,11 @@ def why(state: State, run: Run, fleet: Fleet, now_us: int) -> Why:
         case Status.RUNNING:
             since = format_ms((now_us - run.since_us) // 1000)
             silent = ", where a call keeps the interpreter" if run.worker in fleet.silent else ""
-            return Why("running", f"running for {since} in worker {run.worker}{silent}")
+            text = f"running for {since} in worker {run.worker}{silent}"
+            if run.suspect and not run.progressed and now_us - run.since_us < CLEARED_US:
+                died = f"{run.deaths} workers died while executing it"
+                return Why("running_alone", f"{text}, which executes nothing else: {died}")
+            return Why("running", text)
         case Status.RETRYING:
             attempt = f"{run.attempts_used + 1}/{run.retry.max_attempts}"
             if run.token:

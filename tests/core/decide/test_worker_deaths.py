@@ -5,7 +5,8 @@ from __future__ import annotations
 from core.story import ONCE, Story
 from stackshiftd.core import records as r
 from stackshiftd.core.snapshot import state_hash
-from stackshiftd.core.state.state import Status
+from stackshiftd.core.state.state import CLEARED_US, Status
+from stackshiftd.core.why import Fleet, why
 
 
 def dies(story: Story, run: str, times: int) -> None:
@@ -132,3 +133,53 @@ def test_poisonous_child_fails_its_parents_wait() -> None:
     story.assign("w2", alone=True)
     story.lose(child)
     assert story.recorded() == ["attempt.lost", "run.failed", "wait.ended"]
+
+
+def test_suspect_that_executes_alone_for_long_is_cleared() -> None:
+    """It was the victim of another run: handed back, it goes on among the others."""
+    story = Story()
+    run = story.start()
+    dies(story, run, 3)
+    story.assign("w2", alone=True)
+    story.wall_us += CLEARED_US - 1
+    story.lose(run, ours=True)
+    assert story.run(run).suspect
+    story.assign("w3", alone=True)
+    story.wall_us += CLEARED_US
+    story.lose(run, ours=True)
+    assert story.run(run).deaths == 0
+    assert story.assign("w1") == run
+    assert state_hash(story.replayed()) == state_hash(story.state)
+
+
+def test_suspect_whose_worker_dies_late_is_tried_alone_again() -> None:
+    """Somebody may have killed the worker; but a run that kills one after the other ends."""
+    story = Story()
+    run = story.start()
+    dies(story, run, 3)
+    for _ in range(2):
+        assert story.assign("w2", alone=True) == run
+        story.wall_us += CLEARED_US
+        story.lose(run)
+        assert story.recorded() == ["attempt.lost"]
+        assert story.run(run).suspect
+    story.assign("w2", alone=True)
+    story.wall_us += CLEARED_US
+    story.lose(run)
+    assert story.recorded() == ["attempt.lost", "run.failed"]
+
+
+def test_suspect_that_executes_says_that_it_is_alone() -> None:
+    """Until it is cleared, or has recorded something."""
+    story = Story()
+    run = story.start()
+    dies(story, run, 3)
+    story.assign("w2", alone=True)
+    fleet = Fleet(1, 1, 0)
+    reason = why(story.state, story.run(run), fleet, story.now_us)
+    assert reason.code == "running_alone"
+    assert "in worker w2, which executes nothing else: 3 workers died" in reason.text
+    later = why(story.state, story.run(run), fleet, story.now_us + CLEARED_US)
+    assert later.code == "running"
+    story.step_done(run, "a")
+    assert why(story.state, story.run(run), fleet, story.now_us).code == "running"

@@ -43,6 +43,8 @@ RATES: Final = ((7, 3000), (1, 1000), (3, 1), (100, 60_000), (1, 10_000), (2, 7)
 WORKERS: Final = {"": ("w1", "w2"), "a": ("a1",), "b": ("b1", "b2")}
 """Pool → its workers; those of a queue serve it when it has processes of its own."""
 SLOTS: Final = 2
+SPARES: Final = 2
+"""Extra workers of a pool, each for one suspect."""
 
 
 class Act(NamedTuple):
@@ -119,17 +121,16 @@ class History:
     def fill_pool(self, pool: str) -> None:
         """Fill the slots of one pool, and compare each run with the model's choice."""
         codes = {job: "code" for job in JOBS if job not in self.missing}
-        suspect = bool(self.state.suspects) and (
-            self.state.next_suspect(self.now_us, pool) is not None
-        )
-        idle = [worker for worker in self.workers(pool) if not self.state.executions.get(worker)]
-        self.model.pool = pool
-        if suspect and idle:
-            self.model.alone = True
-            self.do(c.Assign(idle[0], codes, alone=True, pool=pool))
+        while self.state.next_suspect(self.now_us, pool) is not None:
+            spare = self.idle_spare(pool)
+            if spare is None:
+                break
+            self.model.pool, self.model.alone = pool, True
+            assert self.do(c.Assign(spare, codes, alone=True, pool=pool)), "a suspect may go"
             self.model.alone = False
+        self.model.pool = pool
         for _ in range(1000):
-            worker = self.freest(pool, suspect)
+            worker = self.freest(pool)
             if self.state.next_ready(self.now_us, pool) is None or worker is None:
                 return
             assert self.do(c.Assign(worker, codes, pool=pool)), "it said that a run may go"
@@ -139,21 +140,18 @@ class History:
         """The workers of a pool."""
         return WORKERS.get(pool, ())
 
-    def free(self, worker: str) -> int:
-        """The free slots of a worker; none while it executes a suspect."""
-        executing = self.state.executions.get(worker, {})
-        if len(executing) == 1 and any(self.state.runs[run].suspect for run in executing):
-            return 0
-        return SLOTS - len(executing)
+    def idle_spare(self, pool: str) -> str | None:
+        """An extra worker for a suspect, if there may be one more."""
+        names = (f"{pool}-spare{number}" for number in range(SPARES))
+        return next((name for name in names if not self.state.executions.get(name)), None)
 
-    def freest(self, pool: str, suspect: bool) -> str | None:
-        """The worker with the most free slots, if any has one; one stays idle for a suspect."""
-        workers = list(self.workers(pool))
-        if suspect and len(workers) < 2:
-            return None
-        if suspect:  # one is left to fall idle
-            workers.remove(min(workers, key=lambda each: SLOTS - self.free(each)))
-        free = [worker for worker in workers if self.free(worker) > 0]
+    def free(self, worker: str) -> int:
+        """The free slots of a worker."""
+        return SLOTS - len(self.state.executions.get(worker, {}))
+
+    def freest(self, pool: str) -> str | None:
+        """The worker with the most free slots, if any has one."""
+        free = [worker for worker in self.workers(pool) if self.free(worker) > 0]
         return max(free, key=self.free) if free else None
 
     # --- The judge -------------------------------------------------------------------------
@@ -162,11 +160,10 @@ class History:
         """Nobody waits who need not; who waits for a rate is woken in time."""
         for pool in WORKERS:
             suspects = self.model.suspects(pool, self.now_us)
-            if suspects:
-                assert all(self.state.executions.get(each) for each in self.workers(pool)), (
-                    f"{suspects[0].id} waits for a worker of its own beside an idle one"
-                )
-            elif any(self.free(worker) > 0 for worker in self.workers(pool)):
+            assert not suspects or self.idle_spare(pool) is None, (
+                f"{suspects[0].id} waits for a worker of its own, of which there may be more"
+            )
+            if any(self.free(worker) > 0 for worker in self.workers(pool)):
                 going = self.model.going(pool, self.now_us)
                 assert not going, f"{going[0].id} waits while a slot of {pool!r} is free"
         expected = min(self.model.permits_us(self.now_us), default=None)

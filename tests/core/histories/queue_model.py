@@ -18,6 +18,8 @@ from stackshiftd.core import records as r
 
 LAYERS = ("person", "file", "code")
 DEATHS = 3
+CLEARED_US = 10_000_000
+"""A suspect that executes for so long, and is handed back, is none any more."""
 
 
 @dataclass
@@ -37,6 +39,8 @@ class MRun:
     deaths: int = 0
     progressed: bool = False
     retry_us: int = 0
+    since_us: int = 0
+    """When it was last handed out."""
 
     @property
     def ready(self) -> bool:
@@ -156,6 +160,7 @@ class Model:
         self.runs: dict[str, MRun] = {}
         self.queues: dict[str, MQueue] = {}
         self.alone = False
+        self.tried_alone = 0
         """The hand-out that comes is meant for a run that must be tried alone."""
         self.pool = ""
         """Whose workers the hand-out that comes is for."""
@@ -222,8 +227,6 @@ class Model:
             queue, busy = self.queues[run.queue], self.busy(run.queue)
             if queue.pool:
                 yield "waits in a pool of its own"
-            if run.suspect:
-                yield "waits as a suspect"
             if queue.paused:
                 yield "waits paused"
             elif self.may_go(run, now_us):
@@ -265,6 +268,7 @@ class Model:
                 assert run.fresh == isinstance(record, r.AttemptStarted)
                 self.check_choice(run, now_us)
                 run.status, run.executing, run.progressed = "running", True, False
+                run.since_us = now_us
                 self.queues[run.queue].served = entry.seq
                 if run.fresh:
                     self.queues[run.queue].start(now_us)
@@ -294,8 +298,11 @@ class Model:
                 run.retry_us = from_rfc3339(record.retry_at) if record.retry_at else 0
             case r.AttemptLost():
                 run.status, run.executing = "queued", False
+                survived = entry.at_us - run.since_us >= CLEARED_US
                 if not record.ours:
                     run.deaths = 1 if run.progressed else run.deaths + 1
+                elif run.suspect and (survived or run.progressed):
+                    run.deaths = 0
             case r.AttemptStopped():
                 run.executing = False
             case r.RunCompleted():
@@ -320,6 +327,7 @@ class Model:
         assert queue.pool == self.pool, f"{run.id} is handed to workers of {self.pool!r}"
         if run.suspect:
             assert self.alone, f"{run.id} must be tried alone"
+            self.tried_alone += 1
             return
         going = self.going(self.pool, now_us)
         first = min((each for each in going if each.queue == run.queue), key=lambda each: each.rank)

@@ -33,6 +33,7 @@ def test_histories_are_worth_their_time() -> None:
     seen: Counter[str] = Counter()
     for seed in range(40):
         history = tell(drawn(seed), seen.update)
+        seen["tried alone"] += history.model.tried_alone
         seen.update(str(entry.record.__struct_config__.tag) for entry in history.entries)
     for kind in (
         "attempt.started",
@@ -48,7 +49,7 @@ def test_histories_are_worth_their_time() -> None:
         "waits for the rate",
         "waits paused",
         "waits in a pool of its own",
-        "waits as a suspect",
+        "tried alone",
         "waits for a slot",
     ):
         assert seen[kind] >= 10, f"{kind}: {seen[kind]}"

@@ -24,7 +24,7 @@ from stackshiftd.core.effects import (
     Resolve,
     Stop,
 )
-from stackshiftd.core.state.state import Run, State, Status
+from stackshiftd.core.state.state import CLEARED_US, MOST_DEATHS, Run, State, Status
 
 
 class End(NamedTuple):
@@ -166,7 +166,8 @@ def _lost(
     if run.status is not Status.RUNNING:
         return _stopped(state, run, now_us, before)
     lost = r.AttemptLost(run.id, run.attempt, reason, ours)
-    if ours or not run.suspect or run.progressed:
+    cleared = now_us - run.since_us >= CLEARED_US and run.deaths + 1 < MOST_DEATHS
+    if ours or not run.suspect or run.progressed or cleared:
         return Decision((lost,))
     error = r.Error(
         "WorkerDied",

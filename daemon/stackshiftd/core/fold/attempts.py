@@ -9,7 +9,7 @@ from stackshift_jobs.values.durations import from_rfc3339
 from stackshiftd.core import records as r
 from stackshiftd.core.fold import locks
 from stackshiftd.core.fold.transitions import move
-from stackshiftd.core.state.state import Phase, Run, State, Status
+from stackshiftd.core.state.state import CLEARED_US, Phase, Run, State, Status
 
 
 def _dispatched(state: State, entry: r.Entry, record: r.AttemptStarted | r.AttemptResumed) -> None:
@@ -69,8 +69,11 @@ def _failed(state: State, entry: r.Entry, record: r.AttemptFailed) -> None:
 
 def _lost(state: State, entry: r.Entry, record: r.AttemptLost) -> None:
     run = state.runs[record.run]
+    cleared = run.progressed or entry.at_us - run.since_us >= CLEARED_US
     if not record.ours:
         run.deaths = 1 if run.progressed else run.deaths + 1
+    elif run.suspect and cleared:
+        run.deaths = 0
     locks.renew(state, run, entry.seq)
     free_slot(state, run, entry.at_us)
     move(state, run, "attempt.lost")

@@ -34,6 +34,10 @@ from stackshiftd.core.state.schedules import Schedule
 SPILL_BYTES: Final = 4096
 MAX_DEATHS: Final = 3
 """A run whose worker died this many times in a row, with nothing new recorded, is a suspect."""
+CLEARED_US: Final = 10_000_000
+"""A suspect that has executed alone for this long is cleared: it was the victim of another run. If
+its worker dies after all, it is tried alone again, until `MOST_DEATHS`."""
+MOST_DEATHS: Final = 2 * MAX_DEATHS
 
 
 class Status(StrEnum):

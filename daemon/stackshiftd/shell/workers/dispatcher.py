@@ -84,12 +84,11 @@ class Dispatcher:
         engine = self._engine
         state = engine.state
         now_us = engine.now_us()
-        suspect = bool(state.suspects) and state.next_suspect(now_us, pool) is not None
-        if suspect:
+        if self.needs_spare(pool):
             self._try_suspect(pool)
         if state.next_ready(now_us, pool) is None:
             return
-        free = self._free(pool, suspect)
+        free = self._free(pool)
         for _ in range(MAX_ASSIGNS):
             if not free or state.next_ready(now_us, pool) is None:
                 return
@@ -100,31 +99,41 @@ class Dispatcher:
             if not free[worker]:
                 del free[worker]
 
-    def _free(self, pool: str, suspect: bool) -> dict[str, int]:
-        """Worker → free slots, for workers that have any. While a suspect waits, one worker is left
-        out so that it becomes idle."""
+    def _free(self, pool: str) -> dict[str, int]:
+        """Worker → free slots, for workers that have any."""
         executions = self._engine.state.executions
-        links = [link for link in self.pool.links.values() if link.usable and link.queue == pool]
-        if suspect and len(links) > 1:
-            links.remove(min(links, key=lambda link: len(executions.get(link.id, ()))))
-        elif suspect:
-            return {}
+        links = [
+            link
+            for link in self.pool.links.values()
+            if link.queue == pool and link.usable and not link.spare
+        ]
         free = {link.id: link.slots - len(executions.get(link.id, ())) for link in links}
-        alone = {link.id for link in links if self._has_suspect(link)}
-        return {worker: slots for worker, slots in free.items() if slots and worker not in alone}
+        return {worker: slots for worker, slots in free.items() if slots}
 
-    def _has_suspect(self, link: WorkerLink) -> bool:
-        runs = self._engine.state.runs
-        executing = self._engine.state.executions.get(link.id, ())
-        return len(executing) == 1 and any(runs[run].suspect for run in executing)
+    def needs_spare(self, queue: str) -> bool:
+        """May a suspect of this pool start, for which an extra worker is needed?"""
+        state = self._engine.state
+        return (
+            bool(state.suspects)
+            and not self.draining
+            and state.next_suspect(self._engine.now_us(), queue) is not None
+        )
 
     def _try_suspect(self, pool: str) -> None:
+        """Dispatch a suspect to a worker of its own, which is started for it: alone, it harms no
+        other run and keeps none waiting."""
         executions = self._engine.state.executions
         for link in self.pool.links.values():
-            if link.usable and link.queue == pool and not executions.get(link.id):
-                codes = self._catalog.codes
-                self._engine.submit(c.Assign(link.id, codes, alone=True, pool=pool))
+            if link.spare and link.queue == pool and not (link.executed or executions.get(link.id)):
+                if link.usable:
+                    codes = self._catalog.codes
+                    self._engine.submit(c.Assign(link.id, codes, alone=True, pool=pool))
                 return
+        self.pool.start_spare(pool)
+
+    def vacant(self) -> None:
+        """Look again for a run that needs an extra worker."""
+        self._engine.poke()
 
     def dispatch(self, effect: Dispatch) -> None:
         """Send a run to its worker: a frame for each recorded call, then the one to execute it."""

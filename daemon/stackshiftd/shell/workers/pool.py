@@ -47,6 +47,8 @@ from stackshiftd.worker.frames import (
 
 log = logging.getLogger("stackshiftd.pool")
 
+MAX_SPARES: Final = 8
+"""Extra workers at a time, each for one run that is tried alone."""
 _DEATH_LOOKS: Final = 10
 _DEATH_LOOK_SECONDS: Final = 0.01
 _READ_BYTES: Final = 1 << 18
@@ -70,12 +72,22 @@ class WorkerListener(Protocol):
     def lost(self, link: WorkerLink, reason: str, ours: bool) -> None:
         """A worker is gone, and nothing executes there any more."""
 
+    def needs_spare(self, queue: str) -> bool:
+        """May a run of this pool start, which must be tried alone?"""
+
+    def vacant(self) -> None:
+        """Another extra worker may be started."""
+
 
 class WorkerLink(asyncio.Protocol):
     """The daemon's end of one worker."""
 
-    def __init__(self, pool: Pool, worker: str, queue: str, process: Process) -> None:
+    def __init__(
+        self, pool: Pool, worker: str, queue: str, process: Process, spare: bool = False
+    ) -> None:
         self.id = worker
+        self.spare = spare
+        """Is it an extra worker, started for one run that is tried alone?"""
         self.queue = queue
         """The queue that it belongs to; empty if it serves all queues without workers of their
         own."""
@@ -122,7 +134,9 @@ class WorkerLink(asyncio.Protocol):
             return "starting"
         if self.silence.is_long:
             return "silent"
-        return "serving" if self.usable else "leaving"
+        if not self.usable:
+            return "leaving"
+        return "spare" if self.spare else "serving"
 
     def post(self, frame: Frame | msgspec.Struct) -> None:
         """Send a frame, in one write with all others that this turn of the loop sends."""
@@ -193,6 +207,8 @@ class Pool:
         self._loop = asyncio.get_running_loop()
         self._count = 0
         self._early_deaths = 0
+        self._spares_due: set[str] = set()
+        """Pools for which an extra worker is being started."""
         self._closing = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self.links: dict[str, WorkerLink] = {}
@@ -208,7 +224,26 @@ class Pool:
                 await self._spawn(name)
         self._loop.call_later(1.0, self._listen)
 
-    async def _spawn(self, queue: str) -> None:
+    def start_spare(self, queue: str) -> None:
+        """Start an extra worker for a run that is tried alone; one at a time for each pool, and at
+        most `MAX_SPARES`. It ends when it has executed that run, or is not needed any more."""
+        spares = sum(link.spare for link in self.links.values()) + len(self._spares_due)
+        if queue not in self._spares_due and spares < MAX_SPARES and not self._closing:
+            self._spares_due.add(queue)
+            self._track(self._start_spare(queue))
+
+    async def _start_spare(self, queue: str) -> None:
+        try:
+            await self._pause()
+            await self._spawn(queue, spare=True)
+        except (OSError, BadConfiguration) as bad:
+            self._early_deaths += 1
+            log.error("a worker cannot be started: %s", bad)
+        finally:
+            self._spares_due.discard(queue)
+        self._ears.vacant()
+
+    async def _spawn(self, queue: str, spare: bool = False) -> None:
         ours, theirs = socket.socketpair()
         self._count += 1
         worker = f"w{self._count}"
@@ -219,7 +254,7 @@ class Pool:
             raise
         finally:
             theirs.close()
-        link = WorkerLink(self, worker, queue, process)
+        link = WorkerLink(self, worker, queue, process, spare)
         self.links[worker] = link
         await self._loop.create_unix_connection(lambda: link, sock=ours)
         self._watch(link)
@@ -295,12 +330,20 @@ class Pool:
             if link.retired:
                 if not self._executing(link.id):
                     self._give_up(link, "retired", ours=True)
+            elif link.spare and self._is_done(link):
+                self._give_up(link, "its run was tried alone", ours=True)
             elif self._is_dead(link):
                 self._give_up(link, "silent past its heartbeat", ours=False)
             elif reason := self._worn_out(link):
                 log.info("%s is replaced: %s", link.id, reason)
                 link.retired = True
         self._loop.call_later(1.0, self._listen)
+
+    def _is_done(self, link: WorkerLink) -> bool:
+        """Has a spare worker nothing to do any more?"""
+        if not link.ready or self._executing(link.id):
+            return False
+        return link.executed > 0 or not self._ears.needs_spare(link.queue)
 
     def _is_dead(self, link: WorkerLink) -> bool:
         """Count a second of silence, and judge it."""
@@ -367,6 +410,8 @@ class Pool:
         """Replace a worker whose socket is closed: its process has ended, or is about to."""
         self.links.pop(link.id, None)
         by_itself = not link.gone
+        if not by_itself:
+            link.process.last_words()  # Of one that we have killed: they say nothing of its runs.
         self._kill(link)  # does not change the status of a process that is ending already
         if not link.ready and link.slots == 0:
             self._early_deaths += 1
@@ -387,15 +432,14 @@ class Pool:
 
     async def _reap_and_replace(self, link: WorkerLink) -> None:
         status = await asyncio.to_thread(link.process.wait)
-        link.process.last_words()  # Of one that was killed: nothing to be said of its run.
         if self._closing:
             return
         log.warning("%s (pid %d) ended with status %d", link.id, link.process.pid, status)
+        if link.spare:
+            self._ears.vacant()
+            return
         while not self._closing:
-            if self._early_deaths:
-                tuning = self._tuning
-                delay = tuning.respawn_first * 2 ** min(self._early_deaths - 1, 10)
-                await asyncio.sleep(min(delay, tuning.respawn_most))
+            await self._pause()
             try:
                 await self._spawn(link.queue)
                 return
@@ -403,6 +447,13 @@ class Pool:
                 # This may pass: an environment that is being rebuilt, a limit on processes.
                 self._early_deaths += 1
                 log.error("a worker cannot be started: %s", bad)
+
+    async def _pause(self) -> None:
+        """Wait before another start, the longer the more workers have died early."""
+        if self._early_deaths:
+            tuning = self._tuning
+            delay = tuning.respawn_first * 2 ** min(self._early_deaths - 1, 10)
+            await asyncio.sleep(min(delay, tuning.respawn_most))
 
     def _track(self, work: Any) -> None:
         task = self._loop.create_task(work)
