@@ -20,6 +20,7 @@ from stackshiftd.shell.catalog import Catalog
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.views.bodies import Bodies
 from stackshiftd.shell.workers.dispatcher import Dispatcher
+from stackshiftd.shell.workers.watch import Watch
 from stackshiftd.worker.frames import Execute, Recall
 
 CODES = {"parent": "1", "child": "1"}
@@ -87,7 +88,7 @@ async def story(root: Path) -> None:
     shell = Shell(engine)
     engine.attach(shell)
     posted: list[Any] = []
-    link = SimpleNamespace(gone=False, executed=0, post=posted.append)
+    link = SimpleNamespace(gone=False, executed=0, watch=Watch(), post=posted.append)
     config = load_config(root)
     lookup: Any = None
     asks: Any = None

@@ -232,6 +232,10 @@ class Execution:
         """Note that the step's function will start when a thread is free."""
         self.open[op.step] = OpenStep(op, math.inf)
 
+    def is_alive(self) -> bool:
+        """Is there still something that executes it?"""
+        return True
+
     def ended(self, op: ops.Perform) -> None:
         """Note that the step's function has returned or raised."""
         self.log.catch_up()  # What was written until now is this step's.

@@ -177,7 +177,11 @@ class Greeting(Frame, frozen=True):
 
 
 class Beat(Frame, frozen=True):
-    """The worker process is alive."""
+    """The worker process is alive. It has read so many `Execute` frames, and `executing` are the
+    runs and tokens of the executions whose end it has not sent yet."""
+
+    orders: int = 0
+    executing: list[tuple[str, int]] = []
 
 
 class Stuck(Frame, frozen=True):

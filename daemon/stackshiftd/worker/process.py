@@ -87,6 +87,12 @@ class Worker:
         self._calls: dict[int, Execution] = {}
         self._draining = False
         self._functions: StepFunctions
+        self._orders = 0
+        """How many executions have been asked for."""
+        self._leaving: list[tuple[str, int]] = []
+        """Executions that have ended since the last beat, and (`_unsent`) before it, as far as
+        their last frames may not have been written."""
+        self._unsent: list[tuple[str, int]] = []
 
     def greet(self) -> bool:
         """Start the heartbeat, wait for the daemon's `Hello`, import the job modules and send the
@@ -168,6 +174,7 @@ class Worker:
         os._exit(0)
 
     def _execute(self, order: Execute) -> None:
+        self._orders += 1
         recalled = self._recalled.pop(order.run, [])
         job = registry.get(order.job)
         if job is None:
@@ -196,6 +203,7 @@ class Worker:
     def _ended(self, execution: Execution) -> None:
         """Forget an execution whose handler has ended; called on any thread."""
         if self._executions.get(execution.run) is execution:
+            self._leaving.append((execution.run, execution.token))
             del self._executions[execution.run]
         unanswered = getattr(execution, "told", None) or getattr(execution, "waiters", {})
         for call in list(unanswered):
@@ -218,17 +226,38 @@ class Worker:
 
         On a thread, because a handler may block the loop for longer than heartbeats may be missing.
         """
-        next_beat = 0.0
+        beaten = 0.0
         while not self._over.is_set():
             now = time.monotonic()
-            if now >= next_beat:
-                self._pipe.send(Beat())
-                next_beat = now + self._beat_seconds
+            if now - beaten >= self._beat_seconds:
+                self._pipe.send(Beat(self._orders, self._known()))
+                beaten = now
             for execution in list(self._executions.values()):
                 execution.note_slow(now, SLOW_SECONDS, self._pipe.send)
                 if isinstance(execution, ThreadedExecution):
                     self._fail_overdue(execution, now)
             self._over.wait(SLOW_SECONDS / 2)
+
+    def _known(self) -> list[tuple[str, int]]:
+        """What `Beat.executing` says. An execution that has just ended may be missing once."""
+        known = [
+            (execution.run, execution.token)
+            for execution in list(self._executions.values())
+            if execution.is_alive()
+        ]
+        known += self._unsent
+        leaving, self._leaving = self._leaving, []
+        if leaving:
+            self._unsent += leaving
+            with contextlib.suppress(RuntimeError):  # The loop of a worker in a test may be closed.
+                self._loop.call_soon_threadsafe(self._sent, len(self._unsent))
+        return known
+
+    def _sent(self, count: int) -> None:
+        """Forget so many executions that have ended, once what the loop has to send is sent: their
+        last frames are written in its next turn."""
+        unsent = self._unsent
+        self._loop.call_soon(unsent.__delitem__, slice(count))
 
     def _fail_overdue(self, execution: ThreadedExecution, now: float) -> None:
         """Record the timeouts of `def` functions, which cannot be interrupted, and have the process

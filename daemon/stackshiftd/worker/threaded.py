@@ -59,6 +59,11 @@ class ThreadedExecution(Execution):
         self.overdue_calls: dict[str, Waiter] = {}
         self.guard = threading.Lock()
         self.is_abandoned = False
+        self.thread: threading.Thread | None = None
+
+    def is_alive(self) -> bool:
+        """Does its thread live? One that has not begun yet is not alive."""
+        return self.thread is not None and self.thread.is_alive()
 
     def leave(self, reason: str) -> None:
         """Make every call on `ctx` raise `Unwinding`, including those waiting now.
@@ -302,6 +307,7 @@ class Threads:
         threading.Event().wait()
 
     def _call(self, execution: ThreadedExecution, port: ThreadPort, pipe: Pipe) -> None:
+        execution.thread = threading.current_thread()
         current_log.set(execution.log)
         in_handler.set("ctx")
 

@@ -16,6 +16,7 @@ from stackshiftd.core.records import Entry
 from stackshiftd.core.state.state import SPILL_BYTES, Spilled, State
 from stackshiftd.shell.views.bodies import Bodies
 from stackshiftd.shell.workers.dispatcher import Dispatcher
+from stackshiftd.shell.workers.watch import Watch
 from stackshiftd.worker.frames import Recall
 
 STEPS = 40
@@ -48,7 +49,7 @@ def test_records_of_a_run_are_read_once_when_it_is_handed_out() -> None:
     async def dispatch() -> None:
         engine = SimpleNamespace(state=state, durable_seq=state.seq)
         made = Dispatcher(*cast(Any, (engine, None, None, Bodies(entries), None, None, None)))
-        link = SimpleNamespace(gone=False, executed=0, post=posted.append)
+        link = SimpleNamespace(gone=False, executed=0, watch=Watch(), post=posted.append)
         made.pool = cast(Any, SimpleNamespace(links={"w1": link}))
         made.dispatch(Dispatch("run_1", run.token, "w1"))
 

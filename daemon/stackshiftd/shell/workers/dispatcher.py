@@ -26,6 +26,7 @@ from stackshiftd.shell.views.entry_history import EntryHistory, StateHistory
 from stackshiftd.shell.views.lookup import Lookup
 from stackshiftd.shell.workers.pool import Pool, WorkerLink
 from stackshiftd.worker.frames import (
+    Beat,
     CallRecorded,
     End,
     Execute,
@@ -147,6 +148,7 @@ class Dispatcher:
             self._engine.when_durable(lambda _: self.dispatch(effect), None)
             return
         link.executed += 1
+        link.watch.ordered(run.id, run.token)
         read = self._bodies.reader(run)
         for name, step in run.calls.items():
             if step.phase is not Phase.WITHDRAWN:
@@ -282,6 +284,14 @@ class Dispatcher:
             self._engine.submit(command, source=link)
         if link.stopping:
             self._forget_stopped(link)
+
+    def beaten(self, link: WorkerLink, beat: Beat) -> None:
+        """Give up the executions that a worker should know of and does not."""
+        executing = self._engine.state.executions.get(link.id, {})
+        for run, token in link.watch.lost(executing, beat, self._engine.durable_seq):
+            log.error("%s does not execute %s, which it was given", link.id, run)
+            reason = "its worker does not execute it"
+            self._engine.submit(c.LoseExecution(run, token, reason, False))
 
     def handed_back(self, _link: WorkerLink, run: str, token: int) -> None:
         """Give up an execution whose handler left at a drain; its run resumes elsewhere."""

@@ -31,6 +31,7 @@ from stackshiftd.shell.workers.process import (
     resident_bytes,
 )
 from stackshiftd.shell.workers.silence import Silence, Verdict
+from stackshiftd.shell.workers.watch import Watch
 from stackshiftd.worker.frames import (
     BEAT_SECONDS,
     Beat,
@@ -65,6 +66,9 @@ class WorkerListener(Protocol):
 
     def heard(self, link: WorkerLink, command: c.Command) -> None:
         """A worker has sent a command."""
+
+    def beaten(self, link: WorkerLink, beat: Beat) -> None:
+        """A worker is alive, and says what it executes."""
 
     def handed_back(self, link: WorkerLink, run: str, token: int) -> None:
         """A handler has left its worker at a drain, before its run had ended."""
@@ -107,6 +111,7 @@ class WorkerLink(asyncio.Protocol):
         self.gone = False
         self.silence = Silence(pool.heartbeat, lambda: cpu_seconds(process.pid))
         self.executed = 0
+        self.watch = Watch()
         self.last_words: dict[str, bytes] = {}
         """What its process had written and not stored when it died by itself."""
         self._pool = pool
@@ -314,6 +319,7 @@ class Pool:
             self.retire(link, f"step {frame.step!r} of {frame.run} did not end at its timeout")
         else:
             assert isinstance(frame, Beat)
+            self._ears.beaten(link, frame)
 
     def _listen(self) -> None:
         """Replace workers that are silent, worn out or retired. Called once a second. Silence is
