@@ -32,6 +32,7 @@ from stackshift_jobs.values.payload_types import convert
 from stackshift_jobs.values.strict_json import dumps
 from stackshiftd.core import commands as c
 from stackshiftd.core.records import NULL, Error, RetryTerms
+from stackshiftd.worker import directory
 from stackshiftd.worker.frames import CallRecorded, Execute, Frame, HandBack, Outcome, Recall
 from stackshiftd.worker.output import RunLog
 
@@ -238,6 +239,7 @@ class Execution:
 
     def ended(self, op: ops.Perform) -> None:
         """Note that the step's function has returned or raised."""
+        directory.back_on_loop()
         self.log.catch_up()  # What was written until now is this step's.
         self.open.pop(op.step, None)
         self.noted.discard(op.step)

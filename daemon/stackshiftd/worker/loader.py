@@ -108,6 +108,8 @@ def load(
             if isinstance(error, TwoJobsOneName):
                 ambiguous.add(str(error.fields["job"]))
             failed.append(_failure(source, error))
+        finally:
+            os.chdir(project)  # A module that moves the process must not move the next ones.
     # The order of file names must not decide which of the two is meant.
     for name in ambiguous:
         registry.pop(name, None)

@@ -23,7 +23,7 @@ from stackshift_jobs.handler.steps import Limits
 from stackshift_jobs.registry import registry
 from stackshiftd.core import commands as c
 from stackshiftd.core.records import Error
-from stackshiftd.worker import loader, program_output
+from stackshiftd.worker import directory, loader, program_output
 from stackshiftd.worker.event_loop import new_loop
 from stackshiftd.worker.execution import DRAINED, REAL_TIME, Execution, Pace, recorded_call
 from stackshiftd.worker.frames import (
@@ -163,6 +163,7 @@ class Worker:
         jobs, failed = loader.import_project(
             Path(hello.project), hello.jobs, own, lambda module: self._pipe.send(Importing(module))
         )
+        directory.install(hello.project)
         # What is loaded now stays loaded: the collector can ignore it, and run less often.
         gc.collect()
         gc.freeze()
@@ -202,6 +203,7 @@ class Worker:
 
     def _ended(self, execution: Execution) -> None:
         """Forget an execution whose handler has ended; called on any thread."""
+        directory.back_on_loop()
         if self._executions.get(execution.run) is execution:
             self._leaving.append((execution.run, execution.token))
             del self._executions[execution.run]

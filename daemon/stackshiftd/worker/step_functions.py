@@ -12,7 +12,6 @@ import dis
 import inspect
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context, ContextVar
 from functools import lru_cache
 from types import CodeType
@@ -22,6 +21,7 @@ from stackshift_jobs.callables import is_async
 from stackshift_jobs.handler import ops
 from stackshift_jobs.handler.failures import Escaped
 from stackshift_jobs.handler.scope import current_step
+from stackshiftd.worker.directory import StepThreads
 from stackshiftd.worker.eager_tasks import started
 from stackshiftd.worker.frames import Stuck
 from stackshiftd.worker.pipe import Pipe
@@ -109,7 +109,7 @@ class StepFunctions:
     def __init__(self, loop: asyncio.AbstractEventLoop, pipe: Pipe, threads: int) -> None:
         self._loop = loop
         self._pipe = pipe
-        self._pool = ThreadPoolExecutor(threads, "step")
+        self._pool = StepThreads(threads)
 
     def close(self) -> None:
         """End the threads as they become idle."""

@@ -22,6 +22,7 @@ from stackshift_jobs.handler.failures import Escaped
 from stackshift_jobs.handler.replay import Unwinding
 from stackshift_jobs.handler.scope import current_step, in_handler
 from stackshiftd.core import commands as c
+from stackshiftd.worker import directory
 from stackshiftd.worker.execution import (
     DRAINED,
     WAITS,
@@ -219,6 +220,7 @@ class ThreadPort:
         self._execution.refuse_unwinding()
         execution.began(op)
         inside = current_step.set(op.step)
+        began_in = directory.here()
         try:
             value = op.fn(*op.args, **op.kwargs)
         except (Exception, Unwinding):
@@ -229,6 +231,7 @@ class ThreadPort:
             with execution.guard:
                 execution.ended(op)
             current_step.reset(inside)
+            directory.back(began_in)
         if op.step in execution.overdue_calls:
             raise TimeoutError(f"step {op.step!r} ran longer than {op.timeout_ms} ms")
         if hasattr(value, "__await__"):
@@ -284,12 +287,14 @@ class Threads:
             self._work.put(None)
 
     def _serve(self) -> None:
+        directory.own()
         while True:
             work = self._work.get()
             if work is None:
                 return
             # A context of its own: the next handler sees no context variables of this one.
             Context().run(work)
+            directory.back()
             with self._lock:
                 self.active -= 1
                 self._idle += 1

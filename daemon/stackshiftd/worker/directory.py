@@ -1,0 +1,98 @@
+"""The working directory of handlers is the project, whatever other jobs of the worker do.
+
+A process has one, which `os.chdir` moves for all of its threads. On Linux a thread can have its
+own: those that run `def` handlers and `def` steps do (and the threads that they start share it).
+Where that is refused (macOS, some containers), a step that moves it moves all others until it ends.
+In either case it is put back when the module, step or handler ends that moved it. Coroutines share
+the thread of the loop, and so its directory.
+
+Nothing here acts before `install`, as in tests of jobs, whose directory is the test's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import wraps
+from typing import Any, Final, TypeVar
+
+T = TypeVar("T")
+
+_CLONE_FS: Final = 0x200
+_chdir: Final = os.chdir
+
+
+class _Process:
+    """The directory that handlers are to be in, and whether any of them has ever left it: as long
+    as none has, nobody looks."""
+
+    home = ""
+    moved = False
+
+
+def install(project: str) -> None:
+    """Keep the handlers of this process in `project`, from now on."""
+    _Process.home = project
+
+    def noting(function: Callable[[Any], None]) -> Any:
+        @wraps(function)
+        def noted(path: Any) -> None:
+            _Process.moved = True
+            function(path)
+
+        return noted
+
+    os.chdir, os.fchdir = noting(os.chdir), noting(os.fchdir)
+
+
+def own() -> None:
+    """Give this thread a working directory of its own, if the system can."""
+    if _Process.home and sys.platform == "linux":
+        ctypes.CDLL(None).unshare(_CLONE_FS)
+
+
+def here() -> str:
+    """The working directory; the project if it has been removed."""
+    if not _Process.moved:
+        return _Process.home
+    try:
+        return os.getcwd()  # noqa: PTH109  # asked for at every step, and a Path is not needed
+    except OSError:
+        return _Process.home
+
+
+def back(directory: str = "") -> None:
+    """Return to `directory`, where something began that has ended; by default to the project."""
+    if _Process.moved:
+        with contextlib.suppress(OSError):
+            _chdir(directory or _Process.home)
+
+
+def back_on_loop() -> None:
+    """Return to the project if this is the thread of the loop: a coroutine has ended there."""
+    if _Process.moved and threading.current_thread() is threading.main_thread():
+        back()
+
+
+class StepThreads(ThreadPoolExecutor):
+    """The threads of `def` steps of async handlers, each with a directory of its own."""
+
+    def __init__(self, threads: int) -> None:
+        super().__init__(threads, "step", own)
+
+    def submit(self, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """As for any pool; the function begins in the project."""
+
+        def at_home() -> T:
+            back()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                back()
+
+        return super().submit(at_home)
