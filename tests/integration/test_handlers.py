@@ -8,6 +8,7 @@ import pytest
 
 from helpers.deadline import wait_until
 from helpers.project import Project, kinds, steps
+from helpers.project_factory import Make
 
 JOBS = """
 @stackshift.job("syncSteps")
@@ -377,3 +378,47 @@ def test_large_results_arrive_whole(project: Project, job: str) -> None:
     assert result == [900_000] * 8
     assert kinds(project.get(run), "step.completed", "attempt.lost") == ["step.completed"] * 8
     assert project.workers() == before
+
+
+LEFT_BEHIND = """
+import threading
+
+
+def use(ctx, call):
+    try:
+        call(ctx)
+    except Exception as error:
+        note("refused", type(error).__name__, error)
+
+
+@stackshift.job("leaves")
+def leaves(ctx):
+    def late():
+        gate("ended")
+        use(ctx, lambda ctx: ctx.step.run("late", note, "ran late"))
+        use(ctx, lambda ctx: ctx.progress(1))
+        use(ctx, lambda ctx: ctx.now())
+
+    def under_way():
+        def work():
+            note("under way")
+            gate("ended")
+        use(ctx, lambda ctx: ctx.step.run("under-way", work))
+
+    for target in (late, under_way):
+        threading.Thread(target=target, daemon=True).start()
+    while not (noted("under way") and noted("at ended") >= 2):
+        time.sleep(0.005)
+    return True
+"""
+
+
+def test_thread_that_its_handler_has_left_behind_is_refused(make_project: Make) -> None:
+    """Its function is not run, and it does not wait for an answer that never comes."""
+    project = make_project(LEFT_BEHIND)
+    project.start()
+    assert project.finish(project.begin("leaves"))["result"] is True
+    project.open("ended")
+    refused = "refused ReplayError a thread used ctx after its handler had ended"
+    wait_until(lambda: project.witness().count(refused) == 4, "each call to be refused")
+    assert "ran late" not in project.witness()

@@ -15,7 +15,7 @@ from contextvars import Context
 from queue import SimpleQueue
 from typing import Any, Final
 
-from stackshift_jobs.errors import Usage
+from stackshift_jobs.errors import ReplayError, Usage
 from stackshift_jobs.handler import ops
 from stackshift_jobs.handler.context import JobContext
 from stackshift_jobs.handler.failures import Escaped
@@ -61,6 +61,8 @@ class ThreadedExecution(Execution):
         self.guard = threading.Lock()
         self.is_abandoned = False
         self.thread: threading.Thread | None = None
+        self.over = False
+        """Has the handler ended? Threads that it has left behind can call nothing any more."""
 
     def is_alive(self) -> bool:
         """Does its thread live? One that has not begun yet is not alive."""
@@ -81,6 +83,29 @@ class ThreadedExecution(Execution):
                 waiter.lock.release()
         for event in events:
             event.set()
+
+    def end(self) -> None:
+        """Refuse every later call on `ctx`, and those waiting now: no answer will come."""
+        with self.guard:
+            self.over = True
+            waiters, events = list(self.waiters.values()), list(self.parked.values())
+        for waiter in waiters:
+            if waiter.lock.locked():
+                waiter.lock.release()
+        for event in events:
+            event.set()
+
+    def refuse_unwinding(self, op: ops.Op | None = None) -> None:
+        """Raise `Unwinding` while the pass unwinds, and `ReplayError` after a handler that ended by
+        itself."""
+        if self.over:
+            if self.pass_.unwinding is not None:
+                raise Unwinding(self.pass_.unwinding)
+            raise ReplayError(
+                "a thread used ctx after its handler had ended",
+                hint="wait for the thread (join) before the handler returns",
+            )
+        super().refuse_unwinding(op)
 
     def answered(self, call: int, answer: CallRecorded) -> None:
         """Pass the daemon's answer to the thread that made the call, if it still waits."""
@@ -172,6 +197,7 @@ class ThreadPort:
         waiter.lock.acquire()
         answer = waiter.answer
         if answer is None:
+            self._execution.refuse_unwinding()
             raise Unwinding(self._execution.pass_.unwinding)
         return answer_of(answer)
 
@@ -323,6 +349,7 @@ class Threads:
             return execution.job.handler(context)
 
         last = execution.last_frame(handle)
+        execution.end()
         execution.log.close()
         self._on_end(execution)
         if self.active > 1:
