@@ -81,6 +81,17 @@ def threads(ctx):
     ctx.step.run("work", work)
 
 
+@stackshift.job("many")
+def many(ctx):
+    def work(number):
+        for line in range(100):
+            print("thread", number, "line", line)
+    def works():
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(work, range(8)))
+    ctx.step.run("work", works)
+
+
 @stackshift.job("threadsAsync")
 async def threads_async(ctx):
     async def work():
@@ -231,6 +242,12 @@ def test_threads_of_a_step_print_into_its_log(project: Project) -> None:
     expected = ["by a thread", "by a pool", "by a shared pool", "by a program of it"]
     for _ in range(2):
         assert printed(project, "threads") == [("work", "stdout", text) for text in expected]
+
+
+def test_lines_of_threads_do_not_mix(project: Project) -> None:
+    """`print` writes a line in pieces."""
+    expected = [f"thread {number} line {line}" for number in range(8) for line in range(100)]
+    assert sorted(text for _, _, text in printed(project, "many")) == sorted(expected)
 
 
 def test_executors_of_an_async_step_print_into_its_log(project: Project) -> None:

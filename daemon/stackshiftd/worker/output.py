@@ -19,7 +19,7 @@ import threading
 from codecs import getincrementaldecoder
 from collections import Counter
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol, TextIO
 
@@ -33,6 +33,9 @@ MAX_PARTS: Final = 256
 
 current_log: ContextVar[RunLog | None] = ContextVar("stackshift_log", default=None)
 _Decoder: Final = getincrementaldecoder("utf-8")
+_Key = tuple[str, str | None, int]
+"""Stream, step, and who writes: the number of a program, or of a thread, as a negative one. So the
+lines of threads do not mix, though `print` writes each of them in pieces."""
 
 
 class Source(Protocol):
@@ -47,11 +50,15 @@ class _Writer:
     """What one writer to a stream has not ended yet: its line, of which the first `stored`
     characters are in the file, in `parts` parts, as the line `number`."""
 
-    decoder: Any = field(default_factory=lambda: _Decoder("backslashreplace"))
+    decoder: Any = None
     line: Line = NO_TEXT
     stored: int = 0
     parts: int = 0
     number: str = ""
+
+
+def _printing(stream: str) -> _Key:
+    return (stream, current_step.get(), -threading.get_ident())
 
 
 class RunLog:
@@ -64,7 +71,8 @@ class RunLog:
         self._attempt = attempt
         self._token = str(token)
         self._pass = pass_
-        self._lock = threading.Lock()
+        # Reentrant, here and below: an object that is collected meanwhile may print.
+        self._lock = threading.RLock()
         self._file: TextIO | None = None
         self._closed = False
         self._size = -1
@@ -74,7 +82,7 @@ class RunLog:
         self._forked = False
         self._lines = 0
         self._printed: dict[int, int] = {}
-        self._writers: dict[tuple[str, str | None, int], _Writer] = {}
+        self._writers: dict[_Key, _Writer] = {}
         self.sources: list[Source] = []
         """Looked at before anything else is stored, so that the order is kept."""
 
@@ -85,19 +93,19 @@ class RunLog:
         its end, `flush` or `close`."""
         self.catch_up()
         with self._lock:
-            self._add((stream, current_step.get(), 0), text)
+            self._add(_printing(stream), text)
 
     def write_bytes(self, stream: str, data: bytes) -> None:
         """As `write`, of bytes: UTF-8, anything else is escaped."""
         self.catch_up()
         with self._lock:
-            key = (stream, current_step.get(), 0)
-            self._add(key, self._writer(key).decoder.decode(data))
+            key = _printing(stream)
+            self._add(key, self._decoded(key, data))
 
     def flush(self, stream: str) -> None:
         """Store what the running step has printed, though its line has not ended."""
         with self._lock:
-            self._store_part((stream, current_step.get(), 0))
+            self._store_part(_printing(stream))
 
     def record(self, level: str, text: str) -> None:
         """Store a formatted record of `logging` as one line."""
@@ -108,10 +116,10 @@ class RunLog:
     # --- What programs write ---------------------------------------------------------------
 
     def take(self, stream: str, step: str | None, writer: int, data: bytes) -> None:
-        """Store what the program `writer` (not 0) has written, at once."""
+        """Store what the program `writer` (above 0) has written, at once."""
         key = (stream, step, writer)
         with self._lock:
-            self._add(key, self._writer(key).decoder.decode(data))
+            self._add(key, self._decoded(key, data))
             self._store_part(key)
 
     def end(self, stream: str, step: str | None, writer: int) -> None:
@@ -136,7 +144,7 @@ class RunLog:
     def forked(self) -> None:
         """Go on in a forked process, where other threads, which may hold the lock, are gone, and
         whose parent reads the sources and ends the lines that it has begun."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self.sources = []
         self._writers = {}
         self._token = f"{self._token}.{os.getpid()}"
@@ -149,13 +157,13 @@ class RunLog:
 
     # --- Lines -----------------------------------------------------------------------------
 
-    def _writer(self, key: tuple[str, str | None, int]) -> _Writer:
+    def _writer(self, key: _Key) -> _Writer:
         writer = self._writers.get(key)
         if writer is None:
             writer = self._writers[key] = _Writer()
         return writer
 
-    def _add(self, key: tuple[str, str | None, int], text: str) -> None:
+    def _add(self, key: _Key, text: str) -> None:
         writer = self._writer(key)
         *ends, rest = text.split("\n")
         for end in ends:
@@ -163,21 +171,31 @@ class RunLog:
             self._end_line(key, writer)
         if rest:
             writer.line = writer.line.longer(rest)
+        elif not writer.line.text and writer.decoder is None:
+            del self._writers[key]
 
-    def _end_line(self, key: tuple[str, str | None, int], writer: _Writer) -> None:
+    def _decoded(self, key: _Key, data: bytes) -> str:
+        writer = self._writer(key)
+        if writer.decoder is None:
+            writer.decoder = _Decoder("backslashreplace")
+        text: str = writer.decoder.decode(data)
+        return text
+
+    def _end_line(self, key: _Key, writer: _Writer) -> None:
         text = writer.line.marked()[writer.stored :]
         self._keep(key[0], key[1], "", text, writer.number, ended=True)
         writer.line, writer.stored, writer.parts, writer.number = NO_TEXT, 0, 0, ""
 
-    def _finish(self, key: tuple[str, str | None, int]) -> None:
+    def _finish(self, key: _Key) -> None:
         writer = self._writers.pop(key, None)
         if writer is None:
             return
-        writer.line = writer.line.longer(writer.decoder.decode(b"", True))
+        if writer.decoder is not None:
+            writer.line = writer.line.longer(writer.decoder.decode(b"", True))
         if writer.line.text:
             self._end_line(key, writer)
 
-    def _store_part(self, key: tuple[str, str | None, int]) -> None:
+    def _store_part(self, key: _Key) -> None:
         writer = self._writers.get(key)
         if writer is None or writer.parts >= MAX_PARTS:
             return

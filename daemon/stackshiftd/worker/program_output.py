@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import select
 import selectors
 import subprocess
 import threading
@@ -43,7 +44,7 @@ class Sink(Protocol):
         """Store what is left: nothing else comes."""
 
 
-class Pipe:
+class OutputPipe:
     """The reading end of a pipe, read by whoever comes first: the thread that reads all of them, or
     one that is about to print."""
 
@@ -51,7 +52,7 @@ class Pipe:
         self.fd = fd
         self.over = False
         self._sink = sink
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         os.set_blocking(fd, False)
 
     def catch_up(self) -> None:
@@ -71,27 +72,48 @@ class Pipe:
                     self._sink.end()
 
 
+class _SharedPipes:
+    """The standard output and error of this process. Looked at after every step, so with a single
+    call if nothing is there."""
+
+    def __init__(self, pipes: list[OutputPipe]) -> None:
+        self._pipes = pipes
+
+    def catch_up(self) -> None:
+        """Read all that is in the pipes now."""
+        readable = select.poll()  # One of its own: several threads may not share it.
+        for pipe in self._pipes:
+            readable.register(pipe.fd, select.POLLIN)
+        if readable.poll(0):
+            for pipe in self._pipes:
+                pipe.catch_up()
+
+
 class Programs:
     """All pipes of this process, and the thread that reads them."""
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
-        self._shared: list[Pipe] = []
+        self._shared: _SharedPipes | None = None
         self.forked = False
         """Is this a forked process? Then nobody reads here, and its programs write to the pipes of
         the worker."""
 
     def start(self, out: int, err: int, own: OwnLog, printing: Printing) -> None:
         """Read the pipes `out` and `err`, to which anything in this process may write."""
-        for stream, fd in (("stdout", out), ("stderr", err)):
-            pipe = Pipe(fd, _SharedSink(stream, own, printing))
-            self._shared.append(pipe)
-            self._selector.register(fd, selectors.EVENT_READ, (pipe, None))
+        pipes = [
+            OutputPipe(fd, _SharedSink(stream, own, printing))
+            for stream, fd in (("stdout", out), ("stderr", err))
+        ]
+        self._shared = _SharedPipes(pipes)
+        for pipe in pipes:
+            self._selector.register(pipe.fd, selectors.EVENT_READ, (pipe, None))
         threading.Thread(target=self._read, name="program-output", daemon=True).start()
 
     def watch(self, log: RunLog) -> None:
         """Have `log` read the shared pipes before it stores what is printed later."""
-        log.sources.extend(self._shared)
+        if self._shared is not None:
+            log.sources.append(self._shared)
 
     @contextlib.contextmanager
     def replaced(self, stdout: Any, stderr: Any) -> Iterator[tuple[Any, Any]]:
@@ -114,7 +136,7 @@ class Programs:
 
     def _open(self, log: RunLog, stream: str, step: str | None) -> int:
         ours, theirs = os.pipe()
-        pipe = Pipe(ours, _ProgramSink(log, stream, step))
+        pipe = OutputPipe(ours, _ProgramSink(log, stream, step))
         log.sources.append(pipe)
         self._selector.register(ours, selectors.EVENT_READ, (pipe, log))
         return theirs

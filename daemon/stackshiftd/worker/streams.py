@@ -31,7 +31,7 @@ class OwnLog:
     def __init__(self, fd: int, label: str = "") -> None:
         self._fd = fd
         self._label = label.encode()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._rests: dict[str, bytes] = {}
         self._left = MAX_OWN_BYTES
         self._since = 0.0
@@ -53,7 +53,7 @@ class OwnLog:
 
     def forked(self) -> None:
         """Go on in a forked process, where other threads, which may hold the lock, are gone."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._rests = {}
 
     def _put(self, lines: list[bytes]) -> None:
