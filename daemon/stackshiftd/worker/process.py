@@ -252,7 +252,7 @@ class Worker:
         if leaving:
             self._unsent += leaving
             with contextlib.suppress(RuntimeError):  # The loop of a worker in a test may be closed.
-                self._loop.call_soon_threadsafe(self._sent, len(self._unsent))
+                self._loop.call_soon_threadsafe(self._sent, len(leaving))
         return known
 
     def _sent(self, count: int) -> None:

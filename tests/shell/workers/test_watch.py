@@ -51,6 +51,15 @@ def test_execution_that_was_never_ordered_is_lost_once_it_is_durable() -> None:
     assert watch.lost(dict([RUN]), Beat(), 7) == [RUN]
 
 
+def test_beats_that_come_faster_must_be_more() -> None:
+    """A crowded machine may not have got to an execution by then."""
+    watch = Watch(beat_seconds=0.5)
+    watch.ordered(*RUN)
+    for _ in range(5):
+        assert watch.lost(dict([RUN]), Beat(1, []), DURABLE) == []
+    assert watch.lost(dict([RUN]), Beat(1, []), DURABLE) == [RUN]
+
+
 def test_another_token_is_another_execution() -> None:
     """What the worker knows under an earlier token does not count for the present one."""
     watch = watched()

@@ -111,7 +111,7 @@ class WorkerLink(asyncio.Protocol):
         self.gone = False
         self.silence = Silence(pool.heartbeat, lambda: cpu_seconds(process.pid))
         self.executed = 0
-        self.watch = Watch()
+        self.watch = Watch(pool.beat_seconds)
         self.last_words: dict[str, bytes] = {}
         """What its process had written and not stored when it died by itself."""
         self._pool = pool
@@ -209,6 +209,7 @@ class Pool:
         self._ears = ears
         self._tuning = tuning
         self.heartbeat = config.workers.heartbeat_ms / 1000
+        self.beat_seconds = min(BEAT_SECONDS, self.heartbeat / 5)
         self._loop = asyncio.get_running_loop()
         self._count = 0
         self._early_deaths = 0
@@ -271,7 +272,7 @@ class Pool:
                 slots=self._config.workers.slots,
                 logs=str(self.logs),
                 payload_bytes=self._config.limits.payload_bytes,
-                beat_seconds=min(BEAT_SECONDS, self.heartbeat / 5),
+                beat_seconds=self.beat_seconds,
             )
         )
 
