@@ -88,6 +88,15 @@ def test_worker_that_keeps_the_interpreter_and_does_nothing_is_lost(make_project
     assert lost == "silent past its heartbeat"
 
 
+def test_worker_that_is_to_be_replaced_is_lost_too(make_project: Make) -> None:
+    """It waits for its last run to end, which a deadlock would never let happen."""
+    project = make_project(JOBS, SHORT + "recycle_runs = 1\n")
+    project.start()
+    seen = project.finish(project.begin("hangs"))
+    assert seen["result"] == "again"
+    assert kinds(seen, "attempt.lost") == ["attempt.lost"]
+
+
 def test_timeout_holds_while_the_interpreter_is_kept(make_project: Make) -> None:
     """The daemon replaces the worker after the grace, whatever its heartbeat."""
     project = make_project(JOBS)

@@ -175,10 +175,12 @@ class WorkerLink(asyncio.Protocol):
             return
         transport.pause_reading()
         fd = transport.get_extra_info("socket").fileno()
-        with contextlib.suppress(OSError):
-            while data := os.read(fd, _READ_BYTES):
-                self.data_received(data)
-        transport.abort()
+        try:
+            with contextlib.suppress(OSError):
+                while data := os.read(fd, _READ_BYTES):
+                    self.data_received(data)
+        finally:
+            transport.abort()
 
     def connection_lost(self, _exc: Exception | None) -> None:
         """Report the end of the worker to the pool."""
@@ -334,14 +336,13 @@ class Pool:
             if link.process.poll() is not None:
                 link.process_ended()
                 continue
-            if link.retired:
-                if not self._executing(link.id):
-                    self._give_up(link, "retired", ours=True)
+            if link.retired and not self._executing(link.id):
+                self._give_up(link, "retired", ours=True)
             elif link.spare and self._is_done(link):
                 self._give_up(link, "its run was tried alone", ours=True)
             elif self._is_dead(link):
                 self._give_up(link, "silent past its heartbeat", ours=False)
-            elif reason := self._worn_out(link):
+            elif not link.retired and (reason := self._worn_out(link)):
                 log.info("%s is replaced: %s", link.id, reason)
                 link.retired = True
         self._loop.call_later(1.0, self._listen)
