@@ -127,7 +127,11 @@ class StepFunctions:
             return None
         code = getattr(op.fn, "__code__", None)
         if code is not None and not _awaits(code):
-            return context.run(_at_once, op)
+            execution.began(op)
+            try:
+                return context.run(_at_once, op)
+            finally:
+                execution.ended(op)
         running = execution.functions[op.step] = Running(execution, call, op)
         execution.began(op)
         return self._await(running, context, None, _seconds(op))

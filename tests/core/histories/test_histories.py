@@ -338,6 +338,11 @@ class Histories(RuleBasedStateMachine):
         if later := [each for each in self.started if each > run.id]:
             self.story.awaits(run.id, f"result#{self.story.state.seq}", later[pick % len(later)])
 
+    def withdraws(self, run: Run, pick: int) -> None:
+        """The handler gives up a call, whatever has become of it."""
+        names = [*run.calls, "never made"]
+        self.story.do(c.WithdrawCall(run.id, run.token, names[pick % len(names)]))
+
     def suspends(self, run: Run, pick: int) -> None:
         """The handler leaves memory."""
         pending = [name for name, step in run.calls.items() if step.phase in PENDING]
@@ -374,6 +379,7 @@ class Histories(RuleBasedStateMachine):
         has_child,
         has_child,
         awaits,
+        withdraws,
         suspends,
         suspends,
         completes,
@@ -460,6 +466,7 @@ def from_worker(run: str, token: int) -> list[c.Command]:
         c.BeginSleep(run, token, 7, "nap", 1000),
         c.StartChild(run, token, 7, "child", child, True),
         c.AwaitRun(run, token, 7, "result", "run_0001"),
+        c.WithdrawCall(run, token, "nap"),
         c.Suspend(run, token, ["nap"]),
         c.CompleteRun(run, token, r.NULL),
         c.FailAttempt(run, token, r.Error("E", "late"), step="a"),
