@@ -28,6 +28,7 @@ _STATUS: Final = {
     Phase.FAILED: "failed",
     Phase.RELEASED: "completed",
     Phase.GONE: "completed",
+    Phase.WITHDRAWN: "cancelled",
 }
 _KIND: Final = {
     CallKind.RUN: "run",
@@ -91,8 +92,8 @@ class Projections(Histories):
         for name, call in run.calls.items():
             if call.kind is CallKind.VALUE:
                 assert name not in rows
-            elif call.phase is Phase.OPEN and run.status is not Status.RUNNING:
-                # Cut off with its attempt: drawn as failed until it runs again.
+            elif call.phase is Phase.OPEN:
+                # Cut off with its attempt: drawn as failed until it is recorded that it runs again.
                 assert rows[name].status in ("failed", "retrying", "running")
             elif not run.finished:
                 assert rows[name].status == status_of(call), (name, call)
