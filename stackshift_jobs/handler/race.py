@@ -13,7 +13,7 @@ asks for nothing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from typing import Any, NamedTuple
 
 from stackshift_jobs.errors import ReplayError, Usage
@@ -180,7 +180,7 @@ async def first_awaited(
     """As `first`, of awaitables."""
     pass_.unawaited.pop(key, None)
     _check(calls)
-    tasks = {name: asyncio.create_task(_task(call)) for name, call in calls.items()}
+    tasks = {name: asyncio.create_task(_named(name, call)) for name, call in calls.items()}
     try:
         await asyncio.wait(tasks.values(), return_when=asyncio.FIRST_COMPLETED)
         soonest = next(name for name, task in tasks.items() if task.done())
@@ -197,8 +197,15 @@ async def first_awaited(
     return chosen, value
 
 
-async def _task(call: Awaitable[Any]) -> Any:
-    return await call
+def _named(name: str, call: Awaitable[Any]) -> Coroutine[Any, Any, Any]:
+    """A coroutine of that name, which is that of its branch."""
+
+    async def branch() -> Any:
+        return await call
+
+    made = branch()
+    made.__name__ = name
+    return made
 
 
 async def _ended(tasks: Collection[asyncio.Task[Any]]) -> None:
