@@ -37,12 +37,15 @@ from stackshift_cli.render.console import (
     short_id,
 )
 from stackshift_cli.timeline.axis import lay_out, strip, ticks
+from stackshift_cli.timeline.branches import Line, lines
 from stackshift_cli.timeline.build import FORGOTTEN, build, is_forgotten, where
 from stackshift_cli.timeline.model import Row, Timeline, Try
 from stackshift_jobs.values.durations import format_ms
 
 _RUN_ID: Final = re.compile(r"run_[0-9a-z]{26}")
 _NAME_CELLS: Final = (10, 28)
+_MOST_INDENTED: Final = 6
+"""Branches deeper than this are indented no further, so that there is room for names."""
 _NOTE_CELLS: Final = 34
 _BAR_CELLS: Final = (16, 120)
 _TOOK_CELLS: Final = 8
@@ -81,7 +84,7 @@ def picture(
         parts.append(Text(f"  {FORGOTTEN}", "dim"))
     for entry in logs:
         parts.append(_log_line(entry))
-    return Group(*(cut_line(line, width, marks) for part in parts for line in part.split("\n")))
+    return Group(*(cut_line(text, width, marks) for part in parts for text in part.split("\n")))
 
 
 def _header(run: dict[str, Any], line: Timeline, marks: Glyphs) -> Iterator[Text]:
@@ -114,24 +117,29 @@ def _header(run: dict[str, Any], line: Timeline, marks: Glyphs) -> Iterator[Text
 def _rows(line: Timeline, compact: bool, width: int, marks: Glyphs) -> Iterator[Text]:
     if not line.rows:
         return
-    names = _clamp(max(cell_len(safe(row.name)) for row in line.rows), *_NAME_CELLS)
-    notes = min(max((cell_len(_note(row, marks)) for row in line.rows), default=0), _NOTE_CELLS)
+    drawn = lines(line.rows)
+    names = _clamp(max(cell_len(_label(each)) for each in drawn), *_NAME_CELLS)
+    notes = min(max(cell_len(_note(each.row, marks)) for each in drawn), _NOTE_CELLS)
     fixed = 2 + names + 1 + 1 + _TOOK_CELLS + (2 + notes if notes else 0)
     cells = _clamp(width - fixed, *_BAR_CELLS)
     spans = [span for row in line.rows for span in row.spans]
     axis = lay_out(spans, line.start_us, line.end_us, cells)
     scale = ticks(axis).replace("~", marks.bars["~"])
     yield Text(f"  {'STEP':<{names}} {scale}".rstrip(), "dim")
-    for row in line.rows:
-        yield _row(row, strip(row.spans, axis), names, marks)
+    for each in drawn:
+        yield _row(each, strip(each.row.spans, axis), names, marks)
         if not compact:
-            yield from _tries(row, marks)
+            yield from _tries(each.row, marks)
 
 
-def _row(row: Row, codes: str, names: int, marks: Glyphs) -> Text:
-    text = Text()
+def _label(line: Line) -> str:
+    return "  " * min(line.depth, _MOST_INDENTED) + safe(line.label)
+
+
+def _row(line: Line, codes: str, names: int, marks: Glyphs) -> Text:
+    text, row = Text(), line.row
     text.append(f"{marks.statuses.get(row.status, '?')} ", STATUS_STYLES.get(row.status, ""))
-    text.append(filled(safe(row.name), names, marks) + " ")
+    text.append(filled(_label(line), names, marks) + " ")
     for code, cells in groupby(codes):
         style = "cyan" if code == "#" and row.status == "running" else BAR_STYLES.get(code, "")
         text.append(marks.bars.get(code, " ") * len(list(cells)), style)

@@ -6,8 +6,9 @@ fork took over). Unknown kinds of records are skipped, so that a newer daemon's 
 
 A row is a step, or stands for something that is not a step: `scheduled`, `queued`, and `handler`
 (the handler outside its steps, if that took a while, failed, or is all there is). Of the calls that
-are not steps, locks, sent events and refused calls have rows; reads and writes of state have none,
-like `ctx.now()`.
+are not steps, locks, sent events, timers and refused calls have rows; reads and writes of state
+have none, like `ctx.now()`. Nor has a timer that was dropped before it ran out: `asyncio.timeout`
+around a step says nothing if the step was in time.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, Final
 
+from stackshift_cli.output.messages import compact
 from stackshift_cli.timeline.describe import about
 from stackshift_cli.timeline.intervals import Interval, Kind, Stretch, covered_us, joined, without
 from stackshift_cli.timeline.model import (
@@ -29,6 +31,7 @@ from stackshift_cli.timeline.model import (
     Try,
 )
 from stackshift_jobs.values.durations import from_rfc3339
+from stackshift_jobs.values.identities import is_step, is_timer
 from stackshift_jobs.values.limits import FINISHED
 
 _SHOWN_AFTER_US: Final = 250_000
@@ -84,6 +87,8 @@ class _Fold:
         self.backing_off: str | None = None
         """The row that the next attempt ends the backoff of."""
         self.on_timeout: dict[str, str] = {}
+        self.withdrawn: set[str] = set()
+        """Rows of calls that were withdrawn. One that is made again begins with an empty row."""
         self.lock_rows: dict[str, str] = {}
 
     def add_record(self, record: dict[str, Any]) -> None:
@@ -96,7 +101,10 @@ class _Fold:
             handle(self, record, at_us)
 
     def row(self, name: str) -> Row:
-        """The row `name`, which is created if it is new."""
+        """The row `name`, which is created if it is new, or its call was withdrawn."""
+        if name in self.withdrawn:
+            self.withdrawn.discard(name)
+            del self.rows[name]
         return self.rows.setdefault(name, Row(name))
 
     def begin(self, name: str, kind: Kind, at_us: int) -> Row:
@@ -161,8 +169,10 @@ class _Fold:
                 row.status = "completed"
             elif row.key == HANDLER:
                 row.status = ended
+            elif ended == "failed" and not is_timer(row.key):
+                row.status = "failed"
             else:
-                row.status = "cancelled" if ended == "cancelled" else "failed"
+                row.status = "cancelled"
 
     # --- attempts ---
 
@@ -281,7 +291,7 @@ class _Fold:
         if child := record.get("child"):
             row.note = row.note or f"child {child}"
         elif record.get("wait") == "sleep":
-            row.note = "sleep"
+            row.note = "asyncio" if is_timer(row.key) else "sleep"
         else:
             self.annotate(row, about(record).words)
             self.on_timeout[row.key] = str(record.get("on_timeout") or "fail")
@@ -304,6 +314,20 @@ class _Fold:
         row.status = status if status in FINISHED else "completed"
         if words := about(record).words:
             self.annotate(row, words)
+
+    def call_withdrawn(self, record: dict[str, Any], at_us: int) -> None:
+        """The handler has cancelled the task that made the call: it did not fail."""
+        name = record["step"]
+        began = name in self.open or bool(self.row(name).spans)
+        self.close(name, at_us)
+        if is_timer(name):
+            del self.rows[name]
+            return
+        if not began:
+            # A step that had not executed for long enough to be recorded as started.
+            self.add(name, Kind.WORK, max(self.busy_since_us, at_us - _SHOWN_AFTER_US), at_us)
+        self.row(name).status = "cancelled"
+        self.withdrawn.add(name)
 
     # --- locks, events, and what was refused ---
 
@@ -328,6 +352,11 @@ class _Fold:
             self.annotate(row, ", ".join(filter(None, (about(record).words, did))))
             self.add(row.key, Kind.WORK, at_us, at_us)
 
+    def event_returned(self, record: dict[str, Any], _at_us: int) -> None:
+        row = self.rows.get(str(record.get("step")))
+        if row is not None:  # its call has just been withdrawn
+            self.annotate(row, f"{about(record).words}, returned")
+
     def call_refused(self, record: dict[str, Any], at_us: int) -> None:
         if step := record.get("step"):
             self.close(step, at_us)
@@ -342,6 +371,13 @@ class _Fold:
             self.close(row.key, at_us)
             row.status = "completed"
             self.add(row.key, Kind.WORK, at_us, at_us)
+
+    def value_recorded(self, record: dict[str, Any], at_us: int) -> None:
+        # Under the name of a step: which call of `step.first` decided it.
+        if is_step(name := str(record.get("step") or "[")):
+            row = self.row(name)
+            row.status, row.note = "completed", _text(record.get("value"))
+            self.add(name, Kind.WORK, at_us, at_us)
 
     def child_started(self, record: dict[str, Any], at_us: int) -> None:
         row = self.row(record["step"])
@@ -360,7 +396,7 @@ class _Fold:
         """Add rows for steps without records in this run: a fork's, or those no longer kept."""
         for step in steps:
             kind = step.get("kind")
-            is_call = step["name"].startswith("[") and kind != "lock"
+            is_call = not is_step(step["name"]) and kind != "lock"
             if step["name"] in self.rows or kind == "value" or is_call:
                 continue
             row = self.row(step["name"])
@@ -419,6 +455,10 @@ class _Fold:
         )
 
 
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else compact(value)
+
+
 def _first_moment(row: Row) -> float:
     return min((s.start_us for s in row.spans), default=float("inf"))
 
@@ -445,7 +485,10 @@ _HANDLERS: Final = {
     "lock.acquired": _Fold.lock_acquired,
     "lock.released": _Fold.lock_released,
     "event.received": _Fold.event_sent,
+    "event.returned": _Fold.event_returned,
     "call.refused": _Fold.call_refused,
+    "call.withdrawn": _Fold.call_withdrawn,
+    "value.recorded": _Fold.value_recorded,
     "state.set": _Fold.state_written,
     "state.deleted": _Fold.state_written,
 }

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from stackshift_cli.output.messages import compact
+from stackshift_jobs.values.identities import own_part
 
 _BRACKETED: Final = re.compile(r"\[(.*)\](?:\.([^\[\]#]*))?(#\d+)?", re.DOTALL)
 
@@ -39,7 +40,7 @@ def about(record: Mapping[str, Any]) -> About:
         return About(f"lock {record.get('key')}", "key", "asker")
     if noun == "event":
         words = event(record.get("name"), record.get("correlation_key"))
-        return About(words, "name", "correlation_key", "digest", "key_ttl_ms")
+        return About(words, "name", "correlation_key", "digest", "key_ttl_ms", "place")
     if noun == "state" and verb == "set":
         value = compact(record.get("value"))
         return About(f"state {record.get('key')} = {value}", "key", "value")
@@ -50,18 +51,19 @@ def about(record: Mapping[str, Any]) -> About:
 
 def event(name: object, correlation_key: object) -> str:
     """An event in words: `event avatar.approved [img_123]`."""
-    key = "" if correlation_key is None else f" [{correlation_key}]"
+    key = f" [{correlation_key}]" if correlation_key else ""
     return f"event {name}{key}"
 
 
 def call(step: str) -> str:
     """The name of a call in words: `lock index` for `[lock index]`, `lock index (left)` for
-    `[lock index].left`; the name of a step as it is."""
-    match = _BRACKETED.fullmatch(step)
+    `[lock index].left`, `page/timer 5.0s` for `page/[timer 5.0s]`; the name of a step as it is."""
+    own = own_part(step)
+    match = _BRACKETED.fullmatch(own)
     if match is None:
         return step
     name = f" ({match[2]})" if match[2] else ""
-    return f"{match[1]}{name}{match[3] or ''}"
+    return f"{step.removesuffix(own)}{match[1]}{name}{match[3] or ''}"
 
 
 def _wait(record: Mapping[str, Any]) -> About:

@@ -1,7 +1,8 @@
 """`event tail`: follow events as they are received, expire and are consumed.
 
 An event arrives with the record `event.received`. One that is kept ends with `event.expired`, or is
-consumed by a run that waits for it later; the only record of that is the end of the wait.
+consumed by a run that waits for it later; the only record of that is the end of the wait. One that
+a run received and gave up before its handler saw it comes back with `event.returned`.
 """
 
 from __future__ import annotations
@@ -25,15 +26,26 @@ def tail(session: Session, given: Given) -> int:
     if "last" in opening:
         opening = {"since_seq": _before_last(session, opening["last"])}
     opening["kinds"] = [_EVENTS, _CONSUMED]
-    return tail_records(session, opening, no_follow, "Detached", is_of_events)
+    return tail_records(session, opening, no_follow, "Detached", OfEvents())
 
 
-def is_of_events(record: dict[str, Any]) -> bool:
-    """Is `record` about an event? The end of a wait is, if the event was kept before it; otherwise
-    the event's own record has said the same already."""
-    if record["kind"] != _CONSUMED:
-        return True
-    return bool(record.get("event")) and str(record.get("received_at")) < str(record["at"])
+class OfEvents:
+    """Tells which of the records in a feed are about events, in their order."""
+
+    def __init__(self) -> None:
+        self._passed_on: str | None = None
+        """The event that went from one run straight to others, if that was the last news."""
+
+    def __call__(self, record: dict[str, Any]) -> bool:
+        """Is `record` about an event? The end of a wait is, if the event was kept before it;
+        otherwise the event's own record, in the same append, has said the same already."""
+        if record["kind"] != _CONSUMED:
+            self._passed_on = record.get("event") if record.get("resumed") else None
+            return True
+        event = record.get("event")
+        if not event or event == self._passed_on:
+            return False
+        return str(record.get("received_at")) < str(record["at"])
 
 
 def _before_last(session: Session, count: int) -> int:

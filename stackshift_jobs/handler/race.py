@@ -204,7 +204,7 @@ def _named(name: str, call: Awaitable[Any]) -> Coroutine[Any, Any, Any]:
         return await call
 
     made = branch()
-    made.__name__ = name
+    made.__name__ = name  # type: ignore[attr-defined]  # of every coroutine of Python
     return made
 
 

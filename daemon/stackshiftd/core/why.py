@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from stackshift_jobs.values.durations import format_ms, rfc3339
+from stackshift_jobs.values.identities import is_timer, timer_delay
 from stackshiftd.core.decide.dead_letter import is_dead
 from stackshiftd.core.state.state import (
     CLEARED_US,
@@ -169,8 +170,30 @@ def _waiting(state: State, run: Run, now_us: int) -> Why:
     pending = [(name, step) for name, step in run.calls.items() if step.phase in PENDING]
     if not pending:
         return Why("waiting", "waiting")
-    name, step = min(pending, key=_soonest)
-    more = f" (and {len(pending) - 1} more)" if len(pending) > 1 else ""
+    # A timer of asyncio's is mostly the limit of another wait, which says more.
+    timers = sorted((call.due_us, name) for name, call in pending if is_timer(name))
+    others = [(name, step) for name, step in pending if not is_timer(name)]
+    if not others:
+        due_us, name = timers[0]
+        until = f"sleeping until {_at(due_us, now_us)}, by asyncio's timer of {timer_delay(name)}"
+        return Why("sleeping", until + _more(len(timers)), "sleep", name, due_us)
+    what = _call(state, *min(others, key=_soonest), _more(len(others)), now_us)
+    if timers:
+        return what._replace(text=f"{what.text}; {_due(timers[0], now_us)}")
+    return what
+
+
+def _due(timer: tuple[int, str], now_us: int) -> str:
+    due_us, name = timer
+    return f"asyncio's timer of {timer_delay(name)} ends at {_at(due_us, now_us)}"
+
+
+def _more(count: int) -> str:
+    return f" (and {count - 1} more)" if count > 1 else ""
+
+
+def _call(state: State, name: str, step: Call, more: str, now_us: int) -> Why:
+    """Why the pending call `name` is where it is; `more` counts the others."""
     if step.phase is Phase.RETRYING:
         text = f"step {name} is tried again at {_at(step.due_us, now_us)}{more}"
         return Why("retrying", text, "retry", name, step.due_us)

@@ -28,6 +28,7 @@ from stackshift_jobs.handler.replay import Pass
 from stackshift_jobs.handler.steps import Limits
 from stackshift_jobs.registry import Job
 from stackshift_jobs.values.durations import to_datetime
+from stackshift_jobs.values.identities import is_lock
 from stackshift_jobs.values.payload_types import convert
 from stackshift_jobs.values.strict_json import dumps
 from stackshiftd.core import commands as c
@@ -344,7 +345,7 @@ def _forgotten(unawaited: dict[str, Coroutine[Any, Any, Any] | None]) -> ReplayE
     if not calls:
         return None
     names = ", ".join(sorted(calls))
-    if all(each.startswith("[lock ") for each in calls):
+    if all(map(is_lock, calls)):
         return ReplayError(f"the handler called {names} without `with`")
     return ReplayError(f"the handler called {names} and never awaited it")
 

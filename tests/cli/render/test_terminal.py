@@ -324,6 +324,70 @@ def test_dry_run_of_a_retry_is_a_table_of_steps(terminal: Terminal, daemon: Fake
     assert counts == "dry run: 2 recorded steps reused, 1 repeated"
 
 
+def run_with_branches(daemon: FakeDaemon) -> None:
+    """A run of two branches `index`, one of which was cancelled, and a decision."""
+    run = daemon.add(run_object(1, created_at="2026-05-06T09:00:00.000000Z", result="paid"))
+    fetch = {"duration_ms": 1000, "attempt": 1}
+    sleep = {"wait": "sleep", "attempt": 1}
+    daemon.append(
+        record(0, "run.created", run["id"]),
+        record(0, "attempt.started", run["id"], attempt=1, code="abc"),
+        record(1, "step.completed", run["id"], step="index/fetch", **fetch),
+        record(1, "step.completed", run["id"], step="index#2/fetch", **fetch),
+        record(1, "wait.started", run["id"], step="index#2/[timer 5.0s]", **sleep),
+        record(1, "wait.started", run["id"], step="[timer 1h00m]", **sleep),
+        record(3, "step.completed", run["id"], step="index/leaf/a", **fetch),
+        record(4, "step.completed", run["id"], step="index/leaf/b", **fetch),
+        record(6, "wait.ended", run["id"], step="index#2/[timer 5.0s]"),
+        record(6, "call.withdrawn", run["id"], step="[timer 1h00m]"),
+        record(6, "wait.started", run["id"], step="index#2/rest", **sleep),
+        record(7, "value.recorded", run["id"], step="decision", value="paid"),
+        record(8, "call.withdrawn", run["id"], step="index#2/rest"),
+        record(8, "run.completed", run["id"]),
+    )
+
+
+BRANCHES = """
+✓ queued|0ms
+✓ index|4.0s
+✓   fetch|1.0s
+✓   leaf|2.0s
+✓     a|1.0s
+✓     b|1.0s
+⊘ index#2|8.0s
+✓   fetch|1.0s
+✓   timer 5.0s|5.0s  asyncio
+⊘   rest|2.0s  sleep
+✓ decision|0ms  paid
+"""
+
+
+@pytest.mark.parametrize("cells", [60, 80, 120])
+def test_branches_are_groups(terminal: Terminal, daemon: FakeDaemon, cells: int) -> None:
+    """Calls of a branch are indented below its header; what was given up is cancelled; a timer
+    that never ran out has no row; nothing is too wide."""
+    run_with_branches(daemon)
+    text, code = ended(terminal("runs", "show", "@last", cells=cells))
+    lines = plain(text).splitlines()
+    assert (code, max(map(len, lines)) <= cells) == (0, True)
+    told = [re.sub(" *[░█][ ░█]*", "|", line) for line in lines[4:-1]]
+    assert told == BRANCHES.strip().splitlines()
+
+
+def test_branches_in_ascii_and_in_an_export(
+    terminal: Terminal, shell: Shell, daemon: FakeDaemon
+) -> None:
+    """The same lines, in characters that the locale can show, and in the picture as a file."""
+    run_with_branches(daemon)
+    text, code = ended(terminal("runs", "show", "@last", LC_ALL="C"))
+    assert (text.isascii(), code) == (True, 0)
+    assert re.search(r"^/   rest +-+ +2\.0s  sleep$", plain(text), re.MULTILINE)
+    assert shell("runs", "show", "@last", "--html", "a.html", "--svg", "a.svg").code == 0
+    page = (shell.directory / "a.html").read_text(encoding="utf-8")
+    assert re.search(r"  leaf +█", re.sub(r"<[^>]*>", "", page).replace("&nbsp;", " "))
+    assert "leaf" in (shell.directory / "a.svg").read_text(encoding="utf-8")
+
+
 def test_locks_and_events_are_drawn(terminal: Terminal, daemon: FakeDaemon) -> None:
     """Holding a lock looks different from waiting for it and from work."""
     run = daemon.add(run_object(1, created_at="2026-05-06T09:00:00.000000Z"))

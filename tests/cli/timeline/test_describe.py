@@ -38,6 +38,13 @@ state.deleted {"key": "n", "version": 4}
 event.received {"event": "evt_1", "name": "paid", "correlation_key": null, "payload": null, \
 "resumed": ["run_1"]}
   event paid event=evt_1 resumed=["run_1"]
+event.returned {"event": "evt_1", "name": "paid", "correlation_key": "", "place": 7, \
+"step": "index/pay", "received_at": "T", "kept_until": "U"}
+  event paid event=evt_1 received_at=T kept_until=U
+call.withdrawn {"attempt": 1, "step": "index/[timer 5.0s]"}
+
+lock.released {"key": "index", "reason": "withdrawn", "step": "a/[lock index]"}
+  lock index reason=withdrawn
 call.refused {"error": {"code": "conflict", "message": "n has version 3", "hint": ""}}
   conflict: n has version 3
 step.failed {"error": {"type": "ValueError", "message": "no", "traceback": ""}}
@@ -67,3 +74,5 @@ def test_calls_that_are_no_steps_lose_their_brackets() -> None:
     assert call("[now]") == "now"
     assert call("resize[0]") == "resize[0]"
     assert call("page#2") == "page#2"
+    assert call("index#2/[lock a/b].left") == "index#2/lock a/b (left)"
+    assert call("index/page#2") == "index/page#2"

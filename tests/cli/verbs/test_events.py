@@ -226,6 +226,40 @@ def test_tail_tells_who_consumed_a_kept_event(shell: Shell, daemon: FakeDaemon) 
     assert shell("event", "tail", "--no-follow", "--since", received["at"]).stdout.count("\n") == 3
 
 
+def test_tail_tells_where_a_returned_event_went(shell: Shell, daemon: FakeDaemon) -> None:
+    """The record of its return names the runs that got it, so the ends of their waits say nothing
+    new; one that is kept again and consumed later is shown as any other."""
+    received = paid_event(1, 1, None)
+    fields = {"event": event_id(1), "name": "paid", "correlation_key": ""}
+    back = {"step": "index/paid", **fields, "place": 1, "received_at": received["at"]}
+    passed_on = record(3, "event.returned", run_id(1), **back, resumed=[run_id(2)])
+    kept_again = record(5, "event.returned", run_id(2), **back, kept_until=LATER, resumed=[])
+    consumed = end_of_wait(6, 3, 1, "", received["at"])
+    daemon.append(
+        received,
+        record(2, "call.withdrawn", run_id(1), step="index/paid"),
+        passed_on,
+        end_of_wait(4, 2, 1, "", received["at"]),
+        kept_again,
+        consumed,
+    )
+    told = shell("event", "tail", "--no-follow", "--json")
+    assert [json.loads(line) for line in told.stdout.splitlines()] == [
+        received,
+        passed_on,
+        kept_again,
+        consumed,
+    ]
+    line = shell("event", "tail", "--no-follow", "-n", "1").stdout.splitlines()[0]
+    assert line.split("\t")[2:] == [
+        "event.returned",
+        run_id(2),
+        "",
+        "index/paid",
+        f"event paid event={event_id(1)} received_at={received['at']} kept_until={LATER}",
+    ]
+
+
 @pytest.mark.parametrize("verb", ["event", "runs"])
 def test_tail_begins_at_one_place(shell: Shell, daemon: FakeDaemon, verb: str) -> None:
     """`--since` and `-n` cannot be used together."""
