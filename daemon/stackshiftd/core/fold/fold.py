@@ -8,7 +8,8 @@ that a record changes is in the small function of its kind, in the file of its s
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 from msgspec import Raw
@@ -81,16 +82,21 @@ def rebuild(lines: list[Raw]) -> Run:
 
     `lines` are the entries of one run as `records.entry_json` writes them.
     """
+    states = deque(rebuilt(map(r.entry_from_json, lines)), maxlen=1)
+    assert states, "a run's records begin with run.created"
+    return states[0]
+
+
+def rebuilt(entries: Iterable[r.Entry]) -> Iterator[Run]:
+    """The run as each of its own records leaves it: one object, which the next record changes."""
     # Nothing is spilled: the records may belong to another run (the source of a fork), so their
     # sequence numbers would not lead to records of this one.
     state = State(spill_bytes=sys.maxsize)
     run: Run | None = None
-    for line in lines:
-        entry = r.entry_from_json(line)
+    for entry in entries:
         state.seq = entry.seq - 1
         if run is not None:
             state.runs[run.id] = run  # It left memory each time it finished.
         fold(state, entry)
         run = run or state.runs[entry.record.run]  # type: ignore[union-attr,index]
-    assert run is not None, "a run's records begin with run.created"
-    return run
+        yield run

@@ -16,23 +16,21 @@ from stackshift_jobs.project.config import Config
 from stackshiftd.core import commands as c
 from stackshiftd.core.decide.replies import refusal_json
 from stackshiftd.core.effects import Acknowledge, Dispatch, Resolve, Stop
-from stackshiftd.core.records import NULL, QueueTerms
-from stackshiftd.core.state.state import Body, Call, Phase, Run
+from stackshiftd.core.records import QueueTerms
 from stackshiftd.shell.catalog import Catalog, StartParams
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.requests import Requests
 from stackshiftd.shell.views.bodies import Bodies
 from stackshiftd.shell.views.entry_history import EntryHistory, StateHistory
 from stackshiftd.shell.views.lookup import Lookup
+from stackshiftd.shell.workers import orders
 from stackshiftd.shell.workers.pool import Pool, WorkerLink
 from stackshiftd.worker.frames import (
     Beat,
     CallRecorded,
     End,
-    Execute,
     Greeting,
     Outcome,
-    Recall,
 )
 from stackshiftd.worker.log_lines import append_last_words
 
@@ -150,23 +148,9 @@ class Dispatcher:
         link.executed += 1
         link.watch.ordered(run.id, run.token)
         read = self._bodies.reader(run)
-        for name, step in run.calls.items():
-            if step.phase is not Phase.WITHDRAWN:
-                link.post(_recall(run, name, step, read))
-        link.post(
-            Execute(
-                run=run.id,
-                token=run.token,
-                job=run.job,
-                queue=run.queue,
-                attempt=run.attempt,
-                payload=Raw(read(run.payload)),
-                labels=run.labels,
-                key=run.key,
-                scheduled_at_us=run.scheduled_us,
-                attempt_us=run.attempt_us,
-            )
-        )
+        for recall in orders.recalls(run, read):
+            link.post(recall)
+        link.post(orders.execute(run, read))
 
     # --- Answering -------------------------------------------------------------------------
 
@@ -194,7 +178,7 @@ class Dispatcher:
                     step=effect.step,
                     kind=step.kind.value,
                     phase=step.phase.value,
-                    body=_raw(step.body, self._bodies.reader(run)),
+                    body=orders.raw(step.body, self._bodies.reader(run)),
                     error=step.error,
                     tried=step.tried,
                     due_us=step.due_us,
@@ -406,27 +390,3 @@ class Dispatcher:
         body = refusal_json(error, final=True)
         refused = c.RefuseCall(command.run, command.token, command.call, command.step, body)
         self._engine.submit(refused, source=link)
-
-
-def _recall(run: Run, name: str, step: Call, read: Callable[[Body], bytes]) -> Recall:
-    return Recall(
-        run=run.id,
-        step=name,
-        kind=step.kind.value,
-        phase=step.phase.value,
-        body=_raw(step.body, read),
-        error=step.error,
-        tried=step.tried,
-        due_us=step.due_us,
-        child=step.child or "",
-        child_status=step.child_status,
-        input=step.input,
-        seq=step.seq,
-        at_us=step.at_us,
-        released_seq=step.released_seq,
-        job=step.job,
-    )
-
-
-def _raw(body: Body | None, read: Callable[[Body], bytes]) -> Raw:
-    return NULL if body is None else Raw(read(body))
