@@ -153,6 +153,25 @@ def test_every_pass_sees_what_the_one_before_saw(stackshift: Stackshift, crashin
     hold()
 
 
+def test_random_handlers_replay_from_every_prefix_of_their_records(
+    stackshift: Stackshift,
+) -> None:
+    """Whatever is on record, the next pass asks for what came next, and ends as the last did."""
+    bench = Bench(stackshift)
+
+    @settings(
+        max_examples=1_000 if LONG else 30,
+        deadline=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    )
+    @given(programs(with_steps=True), st.lists(millis(), max_size=2))
+    def hold(program: Node, events: list[int]) -> None:
+        bench.play(program, events)
+        stackshift.assert_replays(stackshift.runs_of("random")[-1])
+
+    hold()
+
+
 def test_without_crashes_it_is_plain_asyncio(stackshift: Stackshift) -> None:
     """The same program on asyncio's own loop, with a clock that jumps, sees the same."""
     bench = Bench(stackshift)

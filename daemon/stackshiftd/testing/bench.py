@@ -169,6 +169,11 @@ class Bench:
         """All records of the journal. It is complete: nothing is in progress between calls."""
         return [msgspec.json.decode(entry_json(entry)) for _, entry in self._journal.read(1)]
 
+    def entries_of(self, run: str) -> list[Entry]:
+        """The entries of a run, in order."""
+        entries = (entry for _, entry in self._journal.read(1))
+        return [entry for entry in entries if getattr(entry.record, "run", None) == run]
+
     def refresh(self) -> None:
         """Tell the daemon about jobs that were defined since the last call."""
         if self._jobs.changed:

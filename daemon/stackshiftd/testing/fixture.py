@@ -28,6 +28,7 @@ from stackshiftd.testing.bench import Bench
 from stackshiftd.testing.client import LocalClient
 from stackshiftd.testing.crashes import BEFORE_RECORD, PLACES, Crash
 from stackshiftd.testing.jobs import Jobs
+from stackshiftd.testing.replays import difference
 from stackshiftd.testing.report import run_report
 from stackshiftd.testing.runs import Run
 
@@ -49,8 +50,9 @@ class Stackshift:
     queue = staticmethod(queue)
     """`stackshift_jobs.queue`: to start runs on a queue, and to declare its limits."""
 
-    def __init__(self, bench: Bench, client: LocalClient) -> None:
+    def __init__(self, bench: Bench, client: LocalClient, patience: float) -> None:
         self._bench = bench
+        self._patience = patience
         self._client = client
         # An attribute of the instance: type checkers take a `staticmethod` to have one signature.
         self.job = job
@@ -178,6 +180,39 @@ class Stackshift:
         """A report on all runs, for a test that has failed; empty if a handler hangs."""
         return "" if self._bench.is_stuck else run_report(self.runs)
 
+    # --- Replay ----------------------------------------------------------------------------
+
+    def assert_replays(
+        self,
+        job: str | Callable[..., Any] | Run,
+        payload: Any = None,
+        **options: Unpack[StartOptions],
+    ) -> Run:
+        """Start a run of `job` as `start` does, let time pass until it has ended, and replay every
+        prefix of its record: wherever its worker could have died, the handler must go on as it did,
+        and with the whole record return or raise what it did. Fails the test with the place and the
+        difference if it does not: the handler depends on something that is not on record, such as a
+        clock, chance, the order of a set, or the environment.
+
+        Instead of a job it takes a `Run` that the test itself has brought as far as it should be
+        replayed. No step's function is called and nothing is recorded meanwhile; what the handler
+        does outside of steps happens on each pass. Returns the run.
+        """
+        __tracebackhide__ = True
+        if not isinstance(job, Run):
+            run = self.start(job, payload, **options).finish()
+        elif payload is not None or options:
+            raise Usage("assert_replays takes either a run, or a job with its payload and options")
+        else:
+            run = job
+        registered = registry.get(run.job)
+        if registered is None:
+            raise Usage(f"{run.job!r} is not a job of this test")
+        found = difference(registered, self._bench.entries_of(run.id), self._patience)
+        if found is not None:
+            raise TestFailure(f"{run.id} of {run.job} does not replay: {found}")
+        return run
+
     # --- Everything else -------------------------------------------------------------------
 
     def call(self, method: str, /, **params: Any) -> Any:
@@ -224,7 +259,7 @@ def opened(
         client = LocalClient(Project(config.root, scratch), bench)
         stack.callback(client.close)
         stack.callback(use_client, use_client(client))
-        yield Stackshift(bench, client)
+        yield Stackshift(bench, client, patience)
 
 
 def _config(project: Path | None, scratch: Path) -> Config:

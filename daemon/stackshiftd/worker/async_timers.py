@@ -50,6 +50,10 @@ class AsyncTimers:
             heappop(self._unrecorded)
         return self._unrecorded[0][0] if self._unrecorded else None
 
+    def unrecorded(self) -> list[str]:
+        """The identities of the timers that are not on record, by when they are due."""
+        return [timer.key for *_, timer in sorted(self._unrecorded) if not timer.cancelled()]
+
     def record_due(self, now_us: int | None) -> bool:
         """Begin the durable waits of the timers that are due at `now_us`, or of all (None); false
         if there are none."""
