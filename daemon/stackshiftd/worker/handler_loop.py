@@ -84,8 +84,12 @@ class HandlerLoop(asyncio.AbstractEventLoop):
     is_of_handler = True
     """Tells it from other loops; see `stackshift_jobs.handler.asyncio_order`."""
 
-    def __init__(self, owner: TimerOwner, now_us: int) -> None:
+    def __init__(
+        self, owner: TimerOwner, now_us: int, outer: asyncio.AbstractEventLoop | None = None
+    ) -> None:
         self.now_us = now_us
+        self._outer = outer
+        """The loop whose callbacks step this one: to ask for the running loop is a system call."""
         self.tasks: list[HandlerTask] = []
         """All tasks that may not have ended, in the order of their creation."""
         self.closed = False
@@ -107,7 +111,6 @@ class HandlerLoop(asyncio.AbstractEventLoop):
         """Call what is ready, at most `most` callbacks, and return how many were called. What is
         running must be a callback of another loop, or of none, and not a task."""
         ready = self._ready
-        outer = events._get_running_loop()
         hooks = sys.get_asyncgen_hooks()
         events._set_running_loop(self)
         sys.set_asyncgen_hooks(self._generators.add, self._end_generator)
@@ -122,7 +125,7 @@ class HandlerLoop(asyncio.AbstractEventLoop):
                         handle._run()
         finally:
             sys.set_asyncgen_hooks(*hooks)
-            events._set_running_loop(outer)
+            events._set_running_loop(self._outer)
         return called
 
     def fire(self, timer: Timer) -> None:
@@ -135,7 +138,6 @@ class HandlerLoop(asyncio.AbstractEventLoop):
         await never comes. Returns false if the handler itself caught that and returned, or if a
         task would not end."""
         self.closed = True
-        outer = events._get_running_loop()
         events._set_running_loop(self)
         in_good_order = True
         try:
@@ -146,7 +148,7 @@ class HandlerLoop(asyncio.AbstractEventLoop):
                     if left is None or not (left or task.branch):
                         in_good_order = False
         finally:
-            events._set_running_loop(outer)
+            events._set_running_loop(self._outer)
         self.tasks.clear()
         self._ready.clear()
         return in_good_order

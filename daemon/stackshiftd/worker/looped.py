@@ -44,15 +44,15 @@ class LoopedExecution(Execution):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.timers = AsyncTimers(self.pass_)
+        self._worker_loop = asyncio.get_running_loop()
         self.loop = HandlerLoop(  # type: ignore[abstract]  # what is not defined is refused
-            self.timers, self.order.attempt_us
+            self.timers, self.order.attempt_us, self._worker_loop
         )
         self.calls = self.timers.calls = AsyncCalls(self.pass_, self.loop)
         self.port: LoopPort
         self.handler: HandlerTask
         self.functions: dict[str, Running] = {}
         self.strays: set[asyncio.Task[Any]] = set()
-        self._worker_loop = asyncio.get_running_loop()
         self.pass_.loop, self.pass_.step_loop = self.loop, self._worker_loop
         self._in_a_turn = 0
         self._is_running = False
@@ -168,7 +168,14 @@ class LoopedExecution(Execution):
             if not call.done():
                 call.set_result(answer_of(answer))
         elif call is not None and not self.loop.closed and self.port.is_heard(call):
-            self._arrive(Arrival(call, answer_of(answer), None, answer.at_us))
+            calls = self.calls
+            if self._is_running or calls.has_outcomes or not self.loop.at_rest:
+                self._arrive(Arrival(call, answer_of(answer), None, answer.at_us))
+                return
+            # As nearly always: nothing came before it.
+            if not call.is_given_up:
+                calls.advance(call, answer_of(answer), None, answer.at_us)
+                self._proceed()
 
     def performed(self, call: Call, value: Any, error: BaseException | None) -> None:
         """Take what the function of a step has returned or raised."""
