@@ -422,3 +422,31 @@ def test_thread_that_its_handler_has_left_behind_is_refused(make_project: Make) 
     refused = "refused ReplayError a thread used ctx after its handler had ended"
     wait_until(lambda: project.witness().count(refused) == 4, "each call to be refused")
     assert "ran late" not in project.witness()
+
+
+HOGS = """
+@stackshift.job("hogs")
+async def hogs(ctx):
+    async def all_threads():
+        def one():
+            note("in a thread")
+            gate("let go")
+        await asyncio.gather(*(asyncio.to_thread(one) for _ in range(64)))
+    await ctx.step.run("hog", all_threads)
+
+
+@stackshift.job("modest")
+async def modest(ctx):
+    return await ctx.step.run("work", lambda: "done", timeout="20s")
+"""
+
+
+def test_threads_that_a_step_asks_for_keep_none_from_other_steps(make_project: Make) -> None:
+    """`asyncio.to_thread` has a pool of its own, however many calls wait in it."""
+    project = make_project(HOGS)
+    project.start()
+    hogs = project.begin("hogs")
+    wait_until(lambda: project.witness().count("in a thread") >= 32, "the pool to be full")
+    assert project.finish(project.begin("modest"))["result"] == "done"
+    project.open("let go")
+    assert project.finish(hogs)["status"] == "completed"

@@ -119,6 +119,8 @@ class Worker:
         # For `def` steps of async handlers; each handler may run several at a time.
         threads = max(32, 2 * self._hello.slots)
         self._functions = StepFunctions(loop, self._pipe, threads)
+        # For what these ask of asyncio themselves (`asyncio.to_thread`): it must not starve them.
+        loop.set_default_executor(directory.StepThreads(threads))
         self._pipe.attach(loop)
 
     # --- From the daemon -------------------------------------------------------------------
