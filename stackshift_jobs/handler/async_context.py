@@ -4,14 +4,15 @@ awaited; a call gets its identity when it is called, not when it is awaited."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime
+from os import PathLike
 from typing import Any, Generic, TypeVar, overload
 from uuid import UUID, uuid4
 
 from stackshift_jobs.handler import steps, waits
 from stackshift_jobs.handler.async_state import AsyncRunEvents, AsyncRunState
-from stackshift_jobs.handler.command import CommandResult, run_command
+from stackshift_jobs.handler.command import CommandResult, program_of, run_command_awaited
 from stackshift_jobs.handler.context import Facts, instant_us
 from stackshift_jobs.handler.ops import Steps
 from stackshift_jobs.handler.ports import AsyncPort, awaited
@@ -207,16 +208,18 @@ class AsyncStepCalls:
     def command(
         self,
         name: str,
-        argv: Sequence[str],
+        argv: Sequence[str | PathLike[str]],
         *,
         timeout: Duration | None = None,
-        env: dict[str, str] | None = None,
+        env: Mapping[str, str] | None = None,
         check: bool = True,
+        stdin: str | bytes | None = None,
+        cwd: str | PathLike[str] | None = None,
         retry: Retry | None = None,
     ) -> Coroutine[Any, Any, CommandResult]:
         """Run a program as a step. See `StepCalls.command`."""
-        limit_ms = steps.timeout_ms(timeout)
-        return self.run(name, run_command, list(argv), limit_ms, env, check, retry=retry)
+        program = program_of(argv, steps.timeout_ms(timeout), env, stdin, cwd)
+        return self.run(name, run_command_awaited, program, check, retry=retry)
 
     def sleep(self, name: str, duration: Duration) -> Coroutine[Any, Any, None]:
         """Wait durably for `duration`; no process is kept waiting."""

@@ -6,16 +6,17 @@ op after another, on the calling thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from datetime import datetime
 from logging import Logger
+from os import PathLike
 from typing import Any, Generic, TypeVar, cast
 from uuid import UUID, uuid4
 
 from stackshift_jobs.handler import steps, waits
-from stackshift_jobs.handler.command import CommandResult, run_command
+from stackshift_jobs.handler.command import CommandResult, program_of, run_command
 from stackshift_jobs.handler.ports import Port, drive
 from stackshift_jobs.handler.race import first
 from stackshift_jobs.handler.replay import Pass, Unwinding
@@ -200,21 +201,26 @@ class StepCalls:
     def command(
         self,
         name: str,
-        argv: Sequence[str],
+        argv: Sequence[str | PathLike[str]],
         *,
         timeout: Duration | None = None,
-        env: dict[str, str] | None = None,
+        env: Mapping[str, str] | None = None,
         check: bool = True,
+        stdin: str | bytes | None = None,
+        cwd: str | PathLike[str] | None = None,
         retry: Retry | None = None,
     ) -> CommandResult:
         """Run a program as a step, in a process group of its own; returns `{exit_code, stdout,
-        stderr}`, with the last 64 KiB of each stream.
+        stderr}`, with the last 64 KiB of each stream. All of the output is in the run's log, as it
+        comes.
 
-        `env` is added to the environment. A timeout kills the group; if `check` is set, a status
-        other than 0 raises `CommandFailed` in the step.
+        `env` is added to the environment, and the program reads `stdin`, which is otherwise empty.
+        If `check` is set, a status other than 0 raises `CommandFailed` in the step. After
+        `timeout`, and when the execution ends, the program and all that it has started get TERM,
+        and KILL after the grace. Raises `Usage` for what is not a command.
         """
-        limit_ms = steps.timeout_ms(timeout)
-        return self.run(name, run_command, list(argv), limit_ms, env, check, retry=retry)
+        program = program_of(argv, steps.timeout_ms(timeout), env, stdin, cwd)
+        return self.run(name, run_command, program, check, retry=retry)
 
     def sleep(self, name: str, duration: Duration) -> None:
         """Wait durably for `duration`; no process is kept waiting."""

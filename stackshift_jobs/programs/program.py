@@ -1,0 +1,266 @@
+"""One program, from its start until nothing of it is left.
+
+It leads a process group of its own, with default signals, and prints into pipes that are read as
+it writes. Invariants:
+
+- When `run` returns or raises, no process of the group runs, nor one that has left the group and
+  kept the mark. What a program leaves in the background ends with it.
+- Nothing is written to disk, and of each stream only the last `TAIL_BYTES` are kept.
+- Nothing waits for a pipe: when the program has ended, what the pipes hold is read, and no more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import subprocess
+import time
+from typing import IO, Final, NamedTuple
+
+from stackshift_jobs.programs.ending import Ending, Remains, end
+from stackshift_jobs.programs.processes import Mark, ProcessGroup
+from stackshift_jobs.programs.supervisor import Stop, Supervisor
+
+TAIL_BYTES: Final = 64 * 1024
+"""How much of the end of each stream is kept, where programs usually say what went wrong."""
+LEFTOVER_SECONDS: Final = 1.0
+"""The grace of what a program left in the background when it ended by itself."""
+_LOOK_SECONDS: Final = 0.02
+"""How often to look whether the program has ended, where the system does not say when it does."""
+_READ_BYTES: Final = 64 * 1024
+_DRAIN_BYTES: Final = 1 << 20
+"""The most that is read from a pipe after the program has ended; no pipe holds more."""
+
+
+class Program(NamedTuple):
+    """A program to run. `env` is added to this process's environment, `stdin` is what it can
+    read, and `cwd` where it runs (None: where this process does)."""
+
+    argv: tuple[str, ...]
+    env: dict[str, str] | None = None
+    cwd: str | None = None
+    stdin: bytes = b""
+    timeout_ms: int | None = None
+
+
+class Outcome(NamedTuple):
+    """How a program ended: its exit status (negative: killed by that signal), and the last
+    `TAIL_BYTES` of each stream."""
+
+    exit_code: int
+    stdout: bytes
+    stderr: bytes
+
+
+def run(program: Program, supervisor: Supervisor, stop: Stop) -> Outcome:
+    """Run `program` and wait until nothing of it is left.
+
+    Raises `OSError` if it cannot be started; `TimeoutError` after its timeout, and the reason of
+    `stop`, when that is why it was ended.
+    """
+    try:
+        mark = supervisor.admit(stop)
+        with _Running(program, supervisor, stop, mark) as running:
+            return running.outcome()
+    finally:
+        supervisor.ended(stop)
+        stop.close()
+
+
+class _Output:
+    """One of the program's streams; `tail` is the end of what came so far."""
+
+    def __init__(self, name: str, pipe: IO[bytes], supervisor: Supervisor, stop: Stop) -> None:
+        self.name = name
+        self.pipe = pipe
+        self.tail = bytearray()
+        self._supervisor = supervisor
+        self._stop = stop
+        os.set_blocking(pipe.fileno(), False)
+
+    def read(self) -> int | None:
+        """Pass on what has come; its size in bytes, 0 at the end of the stream, None if there is
+        nothing yet."""
+        try:
+            data = os.read(self.pipe.fileno(), _READ_BYTES)
+        except BlockingIOError:
+            return None
+        self.tail += data
+        del self.tail[:-TAIL_BYTES]
+        if data:
+            self._supervisor.wrote(self._stop, self.name, data)
+        return len(data)
+
+    def drain(self) -> None:
+        """Pass on what the pipe holds. A process that we may not end can keep it open, and write
+        for ever."""
+        left = _DRAIN_BYTES
+        while left > 0 and (size := self.read()):
+            left -= size
+
+
+class _Running:
+    """A program that was started. `ending` is None until it, or what it left behind, is being
+    ended."""
+
+    def __init__(
+        self, program: Program, supervisor: Supervisor, stop: Stop, mark: Mark | None
+    ) -> None:
+        self._program = program
+        self._supervisor = supervisor
+        self._stop = stop
+        self._selector = selectors.DefaultSelector()
+        try:
+            self._process = _start(program, mark)
+        except BaseException:
+            self._selector.close()
+            raise
+        assert self._process.stdout is not None
+        assert self._process.stderr is not None
+        self._outputs = [
+            _Output("stdout", self._process.stdout, supervisor, stop),
+            _Output("stderr", self._process.stderr, supervisor, stop),
+        ]
+        self._input = memoryview(program.stdin)
+        self._remains = Remains((self._process.pid,), mark)
+        self._ending: Ending | None = None
+        self._look_at = 0.0
+        self._is_gone = False
+        self._stopped = False
+        self._timed_out = False
+        self._deadline = (
+            time.monotonic() + program.timeout_ms / 1000
+            if program.timeout_ms is not None
+            else float("inf")
+        )
+        self._exit_fd = _open_exit(self._process.pid)
+
+    def __enter__(self) -> _Running:
+        return self
+
+    def __exit__(self, *_raised: object) -> None:
+        try:
+            if not self._is_gone:  # Something was raised meanwhile, perhaps by the look for it.
+                self._kill()
+        finally:
+            self._selector.close()
+            if self._exit_fd is not None:
+                os.close(self._exit_fd)
+            for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+                if pipe is not None:
+                    with contextlib.suppress(OSError):
+                        pipe.close()
+
+    def _kill(self) -> None:
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        end(self._remains, grace_seconds=0)
+
+    def outcome(self) -> Outcome:
+        """See `run`."""
+        self._supervisor.started(ProcessGroup.of_leader(self._process.pid))
+        self._listen()
+        while not self._is_over(time.monotonic()):
+            for key, _ in self._selector.select(self._patience(time.monotonic())):
+                self._handle(key)
+        self._is_gone = True
+        for output in self._outputs:
+            output.drain()
+        if self._timed_out:
+            raise TimeoutError(
+                f"{self._program.argv[0]} ran longer than {self._program.timeout_ms} ms"
+            )
+        if self._stopped:
+            assert self._stop.reason is not None
+            raise self._stop.reason
+        stdout, stderr = (bytes(output.tail) for output in self._outputs)
+        assert self._process.returncode is not None
+        return Outcome(self._process.returncode, stdout, stderr)
+
+    # --- Waiting ---------------------------------------------------------------------------
+
+    def _listen(self) -> None:
+        for output in self._outputs:
+            self._selector.register(output.pipe, selectors.EVENT_READ, output)
+        self._selector.register(self._stop, selectors.EVENT_READ)
+        if self._exit_fd is not None:
+            self._selector.register(self._exit_fd, selectors.EVENT_READ)
+        if self._process.stdin is not None:
+            os.set_blocking(self._process.stdin.fileno(), False)
+            self._selector.register(self._process.stdin, selectors.EVENT_WRITE)
+
+    def _handle(self, key: selectors.SelectorKey) -> None:
+        if isinstance(key.data, _Output):
+            if key.data.read() == 0:
+                self._selector.unregister(key.fileobj)
+        elif key.fileobj is self._process.stdin:
+            self._feed(self._process.stdin)
+        else:  # It has ended, or is asked to: once noticed, that stays readable.
+            self._selector.unregister(key.fileobj)
+
+    def _feed(self, pipe: IO[bytes]) -> None:
+        try:
+            self._input = self._input[os.write(pipe.fileno(), self._input[:_READ_BYTES]) :]
+        except BlockingIOError:
+            return
+        except BrokenPipeError:  # A program need not read it all.
+            self._input = self._input[:0]
+        if not self._input:
+            self._selector.unregister(pipe)
+            pipe.close()
+
+    def _patience(self, now: float) -> float | None:
+        """How long to wait for something to happen."""
+        if self._ending is not None:
+            return max(0.0, self._look_at - now)
+        if self._exit_fd is None:
+            return _LOOK_SECONDS
+        return max(0.0, self._deadline - now) if self._deadline < float("inf") else None
+
+    # --- Ending ----------------------------------------------------------------------------
+
+    def _is_over(self, now: float) -> bool:
+        """Is nothing left? Begins to end it when it is time to."""
+        had_ended = self._process.returncode is not None
+        has_ended = self._process.poll() is not None
+        if self._ending is None:
+            if has_ended:
+                self._ending = Ending(self._remains, now + LEFTOVER_SECONDS)
+            elif self._stop.reason is not None or now >= self._deadline:
+                self._stopped = self._stop.reason is not None
+                self._timed_out = not self._stopped
+                self._ending = Ending(self._remains, now + self._supervisor.grace_seconds)
+            else:
+                return False
+        elif now < self._look_at and has_ended == had_ended:
+            return False  # It was output that woke us.
+        left = self._ending.push(now)
+        self._look_at = now + self._ending.pause(now)
+        return not left and has_ended
+
+
+def _start(program: Program, mark: Mark | None) -> subprocess.Popen[bytes]:
+    marks = {mark.variable: mark.value} if mark is not None else {}
+    return subprocess.Popen(
+        program.argv,
+        stdin=subprocess.PIPE if program.stdin else subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        bufsize=0,
+        cwd=program.cwd,
+        env={**os.environ, **(program.env or {}), **marks},
+        # A group of its own, and no terminal that it could read from.
+        start_new_session=True,
+    )
+
+
+def _open_exit(pid: int) -> int | None:
+    """A descriptor that is readable once our child `pid` has ended; None where there is none."""
+    try:
+        return os.pidfd_open(pid)
+    except (AttributeError, OSError):  # Not on macOS, nor on an old kernel.
+        return None
