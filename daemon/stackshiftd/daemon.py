@@ -56,8 +56,10 @@ from stackshiftd.shell.views.entry_history import EntryHistory
 from stackshiftd.shell.views.lookup import Lookup
 from stackshiftd.shell.views.run import View
 from stackshiftd.shell.workers.dispatcher import Dispatcher
-from stackshiftd.shell.workers.pool import Pool
+from stackshiftd.shell.workers.pool import STOP_MARGIN_SECONDS, Pool
 from stackshiftd.shell.workers.process import Launch, launch_process
+from stackshiftd.shell.workers.programs import end_strays, recorded
+from stackshiftd.shell.workers.warden import Warden, await_warden
 
 log = logging.getLogger("stackshiftd")
 
@@ -88,6 +90,9 @@ class Daemon:
         self._stopping: asyncio.Future[bool] = self._loop.create_future()
         self._failure: BaseException | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._in_memory = in_memory
+        self._warden: Warden | None = None
+        self._grace = config.workers.grace_ms / 1000
         self._lock_inode = _inode(self._data_dir / "lock")
         logs = self._data_dir / "logs"
         self.engine = Engine(journal, clock, ids)
@@ -264,6 +269,11 @@ class Daemon:
         """Read the journal into the state, and become its writer."""
         engine = self.engine
         replayed = await engine.replay(self._history.covered_seq)
+        if not self._in_memory:
+            # Before executions are given up by the claim: their locks are not free until then.
+            programs = recorded(engine.state.runs.values())
+            await asyncio.to_thread(await_warden, self._data_dir, self._grace)
+            await asyncio.to_thread(end_strays, self._data_dir, programs, self._grace)
         self._upkeep.backfill_history()
         for row in replayed.rows:
             self._history.add(row)
@@ -278,6 +288,8 @@ class Daemon:
 
     async def employ(self) -> None:
         """Start the workers. Returns when jobs are known, or when that takes too long."""
+        if not self._in_memory:
+            self._warden = Warden(self._data_dir, self._grace)
         await self.pool.start()
         problem = await self._first_worker()
         if problem:
@@ -341,11 +353,11 @@ class Daemon:
         """Let executing runs end or hand them back, then close the journal in good order."""
         self._dispatcher.draining = True
         self._schedule_timer.stop()  # Ticks that come due from here on are for the next daemon.
-        grace = self._config.workers.grace_ms / 1000
         if drain:
             await self._until_idle(None)
         self.pool.drain()
-        await self._until_idle(grace)
+        await self._until_idle(self._grace + STOP_MARGIN_SECONDS)
+        await self.pool.close()
         for worker, executing in list(self.engine.state.executions.items()):
             for run, token in list(executing.items()):
                 self.engine.submit(
@@ -354,7 +366,7 @@ class Daemon:
         self._timers.stop()
         self.engine.submit(c.Close())
         await self.engine.drained()
-        await self._hooks.close(grace)
+        await self._hooks.close(self._grace)
 
     async def _until_idle(self, seconds: float | None) -> None:
         """Wait until nothing executes, for at most `seconds` (None: without limit)."""
@@ -376,6 +388,8 @@ class Daemon:
         for connection in list(self.router.connections):
             connection.close()
         await self.pool.close()
+        if self._warden is not None:
+            await asyncio.to_thread(self._warden.dismiss)
         await self._hooks.close(0)
         for task in list(self._tasks):
             task.cancel()

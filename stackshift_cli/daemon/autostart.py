@@ -64,6 +64,8 @@ def start(project: Project, say: Callable[[str], None]) -> int | None:
     """
     import subprocess
 
+    from stackshift_jobs.programs.processes import MARKS
+
     data_dir = project.data_dir
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     log = data_dir / LOG_FILE
@@ -77,6 +79,8 @@ def start(project: Project, say: Callable[[str], None]) -> int | None:
             stdout=subprocess.DEVNULL,
             stderr=log_fd,
             cwd=project.root,
+            # It is not a program of the job that may have called us, and must not end with it.
+            env={name: text for name, text in os.environ.items() if name not in MARKS},
             pass_fds=(ready_end,),
             start_new_session=True,
         ).returncode = 0  # It outlives us. With a status set, Popen does not warn that it runs.

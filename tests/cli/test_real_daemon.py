@@ -9,10 +9,12 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from cli.conftest import PROGRAMS, Shell
 from cli.live_output import read_lines
+from stackshift_jobs.programs.processes import PROGRAM_VARIABLE, WORKER_VARIABLE
 
 
 @pytest.fixture
@@ -66,6 +68,16 @@ def _up_to_the_end_of_a_run(tail: subprocess.Popen[bytes]) -> list[str]:
     while "run.completed" not in lines[-1]:
         lines += read_lines(tail, 1)
     return lines
+
+
+def test_daemon_started_by_a_job_is_not_one_of_its_programs(real: Shell) -> None:
+    """It would be ended with the job: whatever has the marks is."""
+    real.env |= {WORKER_VARIABLE: "p/d/w", PROGRAM_VARIABLE: "run_1/7/step/x", "OTHER": "stays"}
+    assert real("daemon", "start").code == 0
+    pid = json.loads(real("daemon", "status", "--json").stdout)["pid"]
+    variables = psutil.Process(pid).environ()
+    assert variables["OTHER"] == "stays"
+    assert not {WORKER_VARIABLE, PROGRAM_VARIABLE} & variables.keys()
 
 
 def test_key_and_payload_decide_what_a_start_is(real: Shell) -> None:

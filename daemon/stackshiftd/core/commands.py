@@ -17,6 +17,7 @@ from stackshiftd.core.records import (
     DEFAULT_TERMS,
     NULL,
     Error,
+    Program,
     QueueTerms,
     RetryTerms,
     RunLimits,
@@ -372,12 +373,14 @@ class FailStep(Command, frozen=True):
 
 
 class OpenStep(Command, frozen=True):
-    """Record that a step has been executing for a while. There is no answer."""
+    """Record that a step has been executing for a while, or has started `program`. There is no
+    answer."""
 
     run: str
     token: int
     step: str
     tried: int = 1
+    program: Program | None = None
 
 
 class RecordValue(Command, frozen=True):

@@ -266,14 +266,23 @@ class AttemptStopped(Record, frozen=True, tag="attempt.stopped"):
 # --- Steps ---------------------------------------------------------------------------------
 
 
+class Program(msgspec.Struct, frozen=True, gc=False):
+    """A program that was started: its process group, and when the leader of the group began, in
+    terms of the system (on Linux `BOOT:TICKS`)."""
+
+    group: int
+    started: str
+
+
 class StepStarted(Record, frozen=True, tag="step.started"):
-    """The step has been executing for a while. Nothing waits for this record; it shows what was
-    under way at a crash."""
+    """The step has been executing for a while, or has started `program`. Nothing waits for this
+    record; it shows what was under way at a crash, and what has to be ended after it."""
 
     run: str
     attempt: int
     step: str
     tried: int = 1
+    program: Program | None = None
 
 
 class StepCompleted(Record, frozen=True, tag="step.completed"):

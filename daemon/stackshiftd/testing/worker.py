@@ -13,11 +13,12 @@ import asyncio
 import os
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from stackshift_jobs.handler import ops
 from stackshift_jobs.handler.replay import Unwinding
+from stackshift_jobs.programs.processes import ProcessGroup
 from stackshiftd.testing.crashes import AFTER_RECORD, BEFORE_RECORD, BEFORE_STEP, Crashes
 from stackshiftd.worker.async_calls import Call
 from stackshiftd.worker.execution import Execution, Pace
@@ -79,7 +80,7 @@ class LocalWorker(Worker):
         self.dead = True
         self._over.set()
         for execution in list(self._executions.values()):
-            execution.leave(KILLED)
+            self._leave(execution, KILLED)
         self._stop_when_left()
 
     def _stop_when_left(self) -> None:
@@ -216,3 +217,7 @@ class LocalProcess:
     def last_words(self) -> dict[str, bytes]:
         """Nothing: what a test prints is the test's."""
         return {}
+
+    def end_programs(self, _programs: Iterable[ProcessGroup], _grace_seconds: float) -> None:
+        """Wait until all handlers have ended; their programs end with them."""
+        self.wait()

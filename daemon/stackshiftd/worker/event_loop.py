@@ -6,10 +6,10 @@ import asyncio
 import subprocess
 from typing import Any
 
-from stackshiftd.worker.program_output import Programs
+from stackshiftd.worker.program_output import ProgramPipes
 
 
-def new_loop(programs: Programs) -> asyncio.AbstractEventLoop:
+def new_loop(programs: ProgramPipes) -> asyncio.AbstractEventLoop:
     """A loop of uvloop where there is one. It starts programs without `subprocess`, so what they
     inherit is replaced here."""
     try:

@@ -26,16 +26,18 @@ from stackshift_jobs.handler.context import Facts
 from stackshift_jobs.handler.failures import Failure
 from stackshift_jobs.handler.replay import Pass
 from stackshift_jobs.handler.steps import Limits
+from stackshift_jobs.programs.processes import ProcessGroup
 from stackshift_jobs.registry import Job
 from stackshift_jobs.values.durations import to_datetime
 from stackshift_jobs.values.identities import is_lock
 from stackshift_jobs.values.payload_types import convert
 from stackshift_jobs.values.strict_json import dumps
 from stackshiftd.core import commands as c
-from stackshiftd.core.records import NULL, Error, RetryTerms
+from stackshiftd.core.records import NULL, Error, Program, RetryTerms
 from stackshiftd.worker import directory
 from stackshiftd.worker.frames import CallRecorded, Execute, Frame, HandBack, Outcome, Recall
 from stackshiftd.worker.output import RunLog
+from stackshiftd.worker.programs import Programs
 
 WAITS: Final = "waits"
 DRAINED: Final = "drained"
@@ -72,7 +74,9 @@ class OpenStep(NamedTuple):
 
 class Execution:
     """The state of one execution. `waiting` are its durable waits, `open` the steps whose function
-    is running, `noted` those of them reported as slow."""
+    is running, `noted` those of them reported as slow, `programs` those that its steps run."""
+
+    programs: Programs
 
     def __init__(
         self,
@@ -216,6 +220,18 @@ class Execution:
             if step not in self.noted and now - opened.began >= after:
                 self.noted.add(step)
                 send(c.OpenStep(self.run, self.token, step, opened.op.tried))
+
+    def program_started(self, step: str, group: ProcessGroup) -> c.Command:
+        """The command that reports a program of `step`, so that it can be ended from outside."""
+        opened = self.open.get(step)
+        self.noted.add(step)
+        return c.OpenStep(
+            self.run,
+            self.token,
+            step,
+            opened.op.tried if opened is not None else 1,
+            Program(group.id, group.started),
+        )
 
     def overdue(self, now: float) -> list[OpenStep]:
         """The steps that have exceeded their timeout."""

@@ -33,7 +33,8 @@ class Frame(msgspec.Struct, frozen=True, omit_defaults=True, gc=False, tag=True)
 class Hello(Frame, frozen=True):
     """The worker's settings. `worker` is its name, `jobs` are the folders and files of job modules,
     `slots` is the most executions at a time, `logs` the folder of the runs' logs, `payload_bytes`
-    the largest value, `beat_seconds` the time between beats."""
+    the largest value, `beat_seconds` the time between beats, and `grace_ms` how long a program has
+    to end when it is asked to."""
 
     worker: str
     project: str
@@ -42,6 +43,7 @@ class Hello(Frame, frozen=True):
     logs: str
     payload_bytes: int
     beat_seconds: float
+    grace_ms: int
 
 
 class Recall(Frame, frozen=True):

@@ -15,11 +15,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextvars import copy_context
+from functools import partial
 from typing import Any, Final
 
 from stackshift_jobs.errors import ReplayError
 from stackshift_jobs.handler import ops
 from stackshift_jobs.handler.async_context import AsyncJobContext
+from stackshift_jobs.handler.replay import Unwinding
 from stackshift_jobs.handler.scope import in_handler
 from stackshiftd.core import commands as c
 from stackshiftd.worker.async_calls import Arrival, AsyncCalls, Call
@@ -181,6 +183,9 @@ class LoopedExecution(Execution):
         """Take what the function of a step has returned or raised."""
         if self.loop.closed:
             self._ended_function()
+        elif isinstance(error, Unwinding):
+            # Its program was ended at a drain: it has no outcome, and runs again.
+            self._proceed()
         else:
             self._arrive(Arrival(call, value, error, 0))
 
@@ -273,8 +278,9 @@ class LoopedExecution(Execution):
         self.calls.clear()
 
     def _ended_function(self) -> None:
-        """Send the last frame once no function of a step is executing any more."""
-        if self.open or not self.loop.closed:
+        """Send the last frame once no function of a step is executing any more, nor a program that
+        one of its tasks has left."""
+        if self.open or not self.loop.closed or self._on_end is _ignore:
             return
         if self._last is None:
             reason = self.pass_.unwinding
@@ -282,7 +288,9 @@ class LoopedExecution(Execution):
             self._last = self._left(reason, swallowed=False)
         last, on_end = self._last, self._on_end
         self._on_end = _ignore
-        on_end(last)
+        gone = partial(self._worker_loop.call_soon_threadsafe, on_end, last)
+        if self.programs.close_later(Unwinding("ended"), gone):
+            on_end(last)
 
     def _returned(self) -> None:
         """End the attempt: the handler has returned or raised. Tasks that it has left behind are

@@ -13,6 +13,7 @@ already in the file.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import threading
@@ -32,6 +33,8 @@ MAX_PARTS: Final = 256
 """Parts of one line that are stored before its end; what is flushed after that waits for it."""
 
 current_log: ContextVar[RunLog | None] = ContextVar("stackshift_log", default=None)
+program_numbers: Final = itertools.count(1)
+"""By which a log tells programs apart."""
 _Decoder: Final = getincrementaldecoder("utf-8")
 _Key = tuple[str, str | None, int]
 """Stream, step, and who writes: the number of a program, or of a thread, as a negative one. So the

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from stackshift_jobs.handler.failures import Failure
+from stackshift_jobs.handler.replay import Unwinding
 from stackshift_jobs.handler.steps import Limits
 from stackshift_jobs.registry import registry
 from stackshiftd.core import commands as c
@@ -45,7 +46,8 @@ from stackshiftd.worker.loop_port import LoopPort
 from stackshiftd.worker.looped import LoopedExecution, call_handler
 from stackshiftd.worker.output import RunLog
 from stackshiftd.worker.pipe import Pipe
-from stackshiftd.worker.program_output import Programs
+from stackshiftd.worker.program_output import ProgramPipes
+from stackshiftd.worker.programs import Programs
 from stackshiftd.worker.step_functions import StepFunctions, task_factory
 from stackshiftd.worker.streams import OwnLog
 from stackshiftd.worker.threaded import ThreadedExecution, ThreadPort, Threads
@@ -74,7 +76,7 @@ class Worker:
     def __init__(self, sock: socket.socket, outputs: Outputs | None = None) -> None:
         self._loop: asyncio.AbstractEventLoop
         self._outputs = outputs
-        self.programs = Programs()
+        self.pipes = ProgramPipes()
         self._over = threading.Event()
         """Set to stop the heartbeat."""
         self._pipe = Pipe(sock, self._on_line, self._gone)
@@ -144,24 +146,30 @@ class Worker:
         elif isinstance(frame, End):
             ended = self._current(frame.run, frame.token)
             if ended is not None:
-                ended.leave(frame.reason)
+                self._leave(ended, frame.reason)
         else:
             assert isinstance(frame, Drain)
             self._draining = True
             for each in list(self._executions.values()):
-                each.leave(DRAINED)
+                self._leave(each, DRAINED)
 
     def _current(self, run: str, token: int) -> LoopedExecution | ThreadedExecution | None:
         execution = self._executions.get(run)
         return execution if execution is not None and execution.token == token else None
+
+    def _leave(self, execution: LoopedExecution | ThreadedExecution, reason: str) -> None:
+        """Make a handler leave, and end its programs: they would run on for as long as they
+        like."""
+        execution.leave(reason)
+        execution.programs.stop(Unwinding(reason))
 
     def _enter(self, hello: Hello) -> Greeting:
         """Import the project's jobs and return the `Greeting`."""
         assert self._outputs is not None
         out, err, log = self._outputs
         own = OwnLog(log, f"{hello.worker}: ")
-        self.programs.start(out, err, own, self._printing)
-        program_output.install(self.programs)
+        self.pipes.start(out, err, own, self._printing)
+        program_output.install(self.pipes)
         jobs, failed = loader.import_project(
             Path(hello.project), hello.jobs, own, lambda module: self._pipe.send(Importing(module))
         )
@@ -188,14 +196,20 @@ class Worker:
         execution: Any = made(order, job, recalled, None, self.pace)
         log = RunLog(self._logs, order.run, order.attempt, order.token, execution.pass_)
         execution.log = log
-        self.programs.watch(log)
+        self.pipes.watch(log)
+        execution.programs = Programs(
+            f"{order.run}/{order.token}",
+            log,
+            lambda step, group: self._pipe.send(execution.program_started(step, group)),
+            self._hello.grace_ms / 1000,
+        )
         self._executions[order.run] = execution
         if job.is_async:
             call_handler(execution, self._loop_port(execution), self._pipe, self._ended)
         else:
             self._threads.submit(execution, self._thread_port(execution), self._pipe)
         if self._draining:
-            execution.leave(DRAINED)
+            self._leave(execution, DRAINED)
 
     def _thread_port(self, execution: ThreadedExecution) -> ThreadPort:
         return ThreadPort(execution, self._pipe, self._calls, self._threads)
@@ -287,7 +301,7 @@ def main(fd: int, outputs: Outputs) -> None:
     worker = Worker(socket.socket(fileno=fd), outputs)
     if not worker.greet():
         return
-    loop = new_loop(worker.programs)
+    loop = new_loop(worker.pipes)
     asyncio.set_event_loop(loop)
     loop.set_task_factory(task_factory)  # type: ignore[arg-type]
     worker.serve(loop)

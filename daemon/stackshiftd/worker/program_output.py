@@ -13,7 +13,6 @@ The daemon holds the reading ends too: what a worker wrote just before it died i
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import select
 import selectors
@@ -24,14 +23,13 @@ from functools import wraps
 from typing import Any, Final, Protocol
 
 from stackshift_jobs.handler.scope import current_step
-from stackshiftd.worker.output import RunLog, current_log
+from stackshiftd.worker.output import RunLog, current_log, program_numbers
 from stackshiftd.worker.streams import OwnLog
 
 READ_BYTES: Final = 1 << 16
 
 Printing = Callable[[], "tuple[RunLog, str | None] | None"]
 """The log and step of the run that alone can have written something; None if that is not known."""
-_numbers: Final = itertools.count(1)
 
 
 class Sink(Protocol):
@@ -89,7 +87,7 @@ class _SharedPipes:
                 pipe.catch_up()
 
 
-class Programs:
+class ProgramPipes:
     """All pipes of this process, and the thread that reads them."""
 
     def __init__(self) -> None:
@@ -161,7 +159,7 @@ class _ProgramSink:
         self._log = log
         self._stream = stream
         self._step = step
-        self._number = next(_numbers)
+        self._number = next(program_numbers)
 
     def take(self, data: bytes) -> None:
         self._log.take(self._stream, self._step, self._number, data)
@@ -177,7 +175,7 @@ class _SharedSink:
         self._stream = stream
         self._own = own
         self._printing = printing
-        self._number = next(_numbers)
+        self._number = next(program_numbers)
 
     def take(self, data: bytes) -> None:
         printing = self._printing()
@@ -191,7 +189,7 @@ class _SharedSink:
         self._own.flush(self._stream)
 
 
-def install(programs: Programs) -> None:
+def install(programs: ProgramPipes) -> None:
     """Give pipes of their own to the programs that `subprocess` starts for a run, from now on."""
     begin: Any = subprocess.Popen.__init__
 

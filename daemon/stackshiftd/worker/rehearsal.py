@@ -36,6 +36,7 @@ from stackshiftd.worker.frames import Execute, Frame, Recall
 from stackshiftd.worker.loop_port import LoopPort
 from stackshiftd.worker.looped import LoopedExecution
 from stackshiftd.worker.output import RunLog, current_log
+from stackshiftd.worker.programs import Programs
 from stackshiftd.worker.step_functions import Ended, StepFunctions
 from stackshiftd.worker.threaded import ThreadedExecution, ThreadPort
 
@@ -166,6 +167,7 @@ class _Rehearsed:
         execution.log = _NoLog(
             Path(), execution.run, self.order.attempt, execution.token, execution.pass_
         )
+        execution.programs = Programs(execution.run, execution.log, lambda *_: None)
         self.execution = execution
 
     def note(self, op: ops.Tell | ops.Perform) -> None:

@@ -20,11 +20,14 @@ from typing import Any, Final, Protocol
 from stackshift_jobs.callables import is_async
 from stackshift_jobs.handler import ops
 from stackshift_jobs.handler.failures import Escaped
+from stackshift_jobs.handler.replay import Unwinding
 from stackshift_jobs.handler.scope import current_step
+from stackshift_jobs.programs.supervisor import current_supervisor
 from stackshiftd.worker.directory import StepThreads
 from stackshiftd.worker.eager_tasks import started
 from stackshiftd.worker.frames import Stuck
 from stackshiftd.worker.pipe import Pipe
+from stackshiftd.worker.programs import Programs
 
 _strays: Final[ContextVar[set[asyncio.Task[Any]] | None]] = ContextVar(
     "stackshift_strays", default=None
@@ -49,6 +52,8 @@ class Owner(Protocol):
     """Those that have been asked for and have not ended, by step."""
     strays: set[asyncio.Task[Any]]
     """Tasks that these have created themselves."""
+    programs: Programs
+    """The programs that these run."""
 
     @property
     def run(self) -> str:
@@ -119,7 +124,7 @@ class StepFunctions:
         """Call the function. Returns how it has ended, if it did so at once; otherwise
         `execution.performed` gets its result or error."""
         context = call.context.copy()
-        context.run(_enter, op.step, execution.strays)
+        context.run(_enter, op.step, execution)
         if not is_async(op.fn):
             running = execution.functions[op.step] = Running(execution, call, op)
             execution.awaits_thread(op)
@@ -216,9 +221,10 @@ class StepFunctions:
             running.end(None, _late(op))
 
 
-def _enter(step: str, strays: set[asyncio.Task[Any]]) -> None:
+def _enter(step: str, execution: Owner) -> None:
     current_step.set(step)
-    _strays.set(strays)
+    current_supervisor.set(execution.programs)
+    _strays.set(execution.strays)
 
 
 def _ended(task: asyncio.Task[Any]) -> Ended:
@@ -274,7 +280,7 @@ async def _limited(value: Awaitable[Any] | None, op: ops.Perform, seconds: float
 
 def _carried(error: BaseException) -> BaseException:
     """The error as one that futures, tasks and generators pass on like any other."""
-    if isinstance(error, Exception) and not isinstance(error, StopIteration):
+    if isinstance(error, Exception | Unwinding) and not isinstance(error, StopIteration):
         return error
     return Escaped(error)
 

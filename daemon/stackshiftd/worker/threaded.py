@@ -21,6 +21,7 @@ from stackshift_jobs.handler.context import JobContext
 from stackshift_jobs.handler.failures import Escaped
 from stackshift_jobs.handler.replay import Unwinding
 from stackshift_jobs.handler.scope import current_step, in_handler
+from stackshift_jobs.programs.supervisor import current_supervisor
 from stackshiftd.core import commands as c
 from stackshiftd.worker import directory
 from stackshiftd.worker.execution import (
@@ -247,6 +248,7 @@ class ThreadPort:
         execution.began(op)
         inside = current_step.set(op.step)
         began_in = directory.here()
+        supervised = current_supervisor.set(execution.programs)
         try:
             value = op.fn(*op.args, **op.kwargs)
         except (Exception, Unwinding):
@@ -256,6 +258,7 @@ class ThreadPort:
         finally:
             with execution.guard:
                 execution.ended(op)
+            current_supervisor.reset(supervised)
             current_step.reset(inside)
             directory.back(began_in)
         if op.step in execution.overdue_calls:
@@ -332,6 +335,7 @@ class Threads:
             execution.is_abandoned = True
             with self._lock:
                 self.active -= 1
+            execution.programs.close(Unwinding("ended"))
             execution.log.close()
             self._on_end(execution)
             pipe.send(execution.returned(None))
@@ -350,6 +354,7 @@ class Threads:
 
         last = execution.last_frame(handle)
         execution.end()
+        execution.programs.close(Unwinding("ended"))
         execution.log.close()
         self._on_end(execution)
         if self.active > 1:

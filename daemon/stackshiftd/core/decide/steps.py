@@ -52,12 +52,13 @@ def fail_step(_state: State, run: Run, command: c.FailStep, now_us: int) -> Deci
 
 
 def open_step(_state: State, run: Run, command: c.OpenStep, _now_us: int) -> Decision:
-    """Record that a step has been executing for a while, unless it has an outcome already."""
+    """Record that a step is executing, and which program, unless it has an outcome already."""
     step = run.calls.get(command.step)
     # Its outcome may have overtaken this command.
     if step is not None and step.phase is not Phase.OPEN:
         return NOTHING
-    return Decision((r.StepStarted(run.id, run.attempt, command.step, command.tried),))
+    started = r.StepStarted(run.id, run.attempt, command.step, command.tried, command.program)
+    return Decision((started,))
 
 
 def record_value(state: State, run: Run, command: c.RecordValue, now_us: int) -> Decision:

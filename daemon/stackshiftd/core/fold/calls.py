@@ -20,9 +20,10 @@ def _step_started(state: State, entry: r.Entry, record: r.StepStarted) -> None:
     run = state.runs[record.run]
     step = run.calls.get(record.step)
     if step is None:
-        run.calls[record.step] = Call(CallKind.RUN, Phase.OPEN, entry.seq, tried=record.tried - 1)
-    else:
-        step.phase = Phase.OPEN
+        step = Call(CallKind.RUN, Phase.OPEN, entry.seq, tried=record.tried - 1)
+        run.calls[record.step] = step
+    step.phase = Phase.OPEN
+    step.program = record.program
 
 
 def _step_completed(state: State, entry: r.Entry, record: r.StepCompleted) -> None:

@@ -21,7 +21,7 @@ from typing import Final
 import msgspec
 
 from stackshift_jobs.values import limits
-from stackshiftd.core.records import Error, QueueTerms, RetryTerms, RunLimits
+from stackshiftd.core.records import Error, Program, QueueTerms, RetryTerms, RunLimits
 from stackshiftd.core.state.entries import Values
 from stackshiftd.core.state.events import Events, address_of
 from stackshiftd.core.state.expiry import EVENT, LOCK, Expiry
@@ -143,6 +143,8 @@ class Call(msgspec.Struct):
     job: str = ""
     """The job of the run that the call started. Empty if it started none; early journals do not
     say it of a run that was called."""
+    program: Program | None = None
+    """The program that a step last started, until the step has an outcome."""
 
 
 class Run(msgspec.Struct):

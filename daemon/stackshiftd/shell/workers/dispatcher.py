@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Raw
 
 from stackshift_jobs.errors import StackshiftError, Usage
+from stackshift_jobs.programs.processes import ProcessGroup
 from stackshift_jobs.project.config import Config
 from stackshiftd.core import commands as c
 from stackshiftd.core.decide.replies import refusal_json
@@ -24,7 +25,8 @@ from stackshiftd.shell.views.bodies import Bodies
 from stackshiftd.shell.views.entry_history import EntryHistory, StateHistory
 from stackshiftd.shell.views.lookup import Lookup
 from stackshiftd.shell.workers import orders
-from stackshiftd.shell.workers.pool import Pool, WorkerLink
+from stackshiftd.shell.workers.pool import STOP_MARGIN_SECONDS, Pool, WorkerLink
+from stackshiftd.shell.workers.programs import recorded
 from stackshiftd.worker.frames import (
     Beat,
     CallRecorded,
@@ -200,9 +202,8 @@ class Dispatcher:
             return
         link.stopping.add(run.id)
         link.post(End(run.id, effect.token, effect.reason))
-        self._loop.call_later(
-            self._config.workers.grace_ms / 1000, self._force_stop, link, run.id, effect.token
-        )
+        seconds = self._config.workers.grace_ms / 1000 + STOP_MARGIN_SECONDS
+        self._loop.call_later(seconds, self._force_stop, link, run.id, effect.token)
 
     def _force_stop(self, link: WorkerLink, run_id: str, token: int) -> None:
         run = self._engine.state.runs.get(run_id)
@@ -280,6 +281,11 @@ class Dispatcher:
     def handed_back(self, _link: WorkerLink, run: str, token: int) -> None:
         """Give up an execution whose handler left at a drain; its run resumes elsewhere."""
         self._engine.submit(c.LoseExecution(run, token, "handed back by a worker", True))
+
+    def programs(self, link: WorkerLink) -> list[ProcessGroup]:
+        """The programs that are recorded for the executions of a worker."""
+        state = self._engine.state
+        return recorded(state.runs[run] for run in state.executions.get(link.id, ()))
 
     def lost(self, link: WorkerLink, reason: str, ours: bool) -> None:
         """Give up all executions of a worker that is gone."""

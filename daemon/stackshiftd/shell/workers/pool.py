@@ -1,9 +1,10 @@
 """The worker processes: starting them, listening to them, replacing them.
 
 Each worker has one end of a socket pair and inherits nothing else from the daemon. A worker that is
-silent for longer than the heartbeat, or whose process ends, is lost: its executions are given up
-first and then it is killed, so that nothing it may still send counts. The end of a process is seen
-by itself, not only by that of its socket, which a process that it has forked may hold open.
+silent for longer than the heartbeat, or whose process ends, is lost: it is killed, what its
+handlers have started is ended, and then its executions are given up. So no run is executed again
+beside a program of its own. The end of a process is seen by itself, not only by that of its socket,
+which a process that it has forked may hold open.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ import logging
 import os
 import socket
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, Protocol, cast
 
 import msgspec
 
 from stackshift_jobs.errors import BadConfiguration
+from stackshift_jobs.programs.processes import ProcessGroup
 from stackshift_jobs.project.config import Config
 from stackshiftd.core import commands as c
 from stackshiftd.shell.tuning import Tuning
@@ -30,6 +33,7 @@ from stackshiftd.shell.workers.process import (
     launch_process,
     resident_bytes,
 )
+from stackshiftd.shell.workers.programs import FORCED_SECONDS
 from stackshiftd.shell.workers.silence import Silence, Verdict
 from stackshiftd.shell.workers.watch import Watch
 from stackshiftd.worker.frames import (
@@ -48,10 +52,13 @@ from stackshiftd.worker.frames import (
 
 log = logging.getLogger("stackshiftd.pool")
 
+STOP_MARGIN_SECONDS: Final = 0.5
+"""How long after the grace a worker is killed. At the end of the grace it kills the programs that
+have not ended, and reports that its executions have stopped."""
+MAX_ENDINGS: Final = 64
+"""The most workers whose programs are ended at once."""
 MAX_SPARES: Final = 8
 """Extra workers at a time, each for one run that is tried alone."""
-_DEATH_LOOKS: Final = 10
-_DEATH_LOOK_SECONDS: Final = 0.01
 _READ_BYTES: Final = 1 << 18
 
 
@@ -72,6 +79,9 @@ class WorkerListener(Protocol):
 
     def handed_back(self, link: WorkerLink, run: str, token: int) -> None:
         """A handler has left its worker at a drain, before its run had ended."""
+
+    def programs(self, link: WorkerLink) -> list[ProcessGroup]:
+        """The programs that are recorded for the executions of a worker."""
 
     def lost(self, link: WorkerLink, reason: str, ours: bool) -> None:
         """A worker is gone, and nothing executes there any more."""
@@ -219,6 +229,9 @@ class Pool:
         """Pools for which an extra worker is being started."""
         self._closing = False
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._burials: set[asyncio.Task[Any]] = set()
+        # Not the loop's own threads: an ending may take as long as the grace, and others need them.
+        self._enders = ThreadPoolExecutor(MAX_ENDINGS, "ending")
         self.links: dict[str, WorkerLink] = {}
 
     # --- Starting -------------------------------------------------------------------------
@@ -275,6 +288,7 @@ class Pool:
                 logs=str(self.logs),
                 payload_bytes=self._config.limits.payload_bytes,
                 beat_seconds=self.beat_seconds,
+                grace_ms=self._config.workers.grace_ms,
             )
         )
 
@@ -291,6 +305,11 @@ class Pool:
             link.process_ended()
 
         self._loop.add_reader(fd, died)
+
+    @property
+    def _grace(self) -> float:
+        """`[workers] grace` in seconds."""
+        return self._config.workers.grace_ms / 1000
 
     @property
     def whole(self) -> bool:
@@ -337,11 +356,11 @@ class Pool:
                 link.process_ended()
                 continue
             if link.retired and not self._executing(link.id):
-                self._give_up(link, "retired", ours=True)
+                self._give_up(link, "retired", True, self._grace)
             elif link.spare and self._is_done(link):
-                self._give_up(link, "its run was tried alone", ours=True)
+                self._give_up(link, "its run was tried alone", True, self._grace)
             elif self._is_dead(link):
-                self._give_up(link, "silent past its heartbeat", ours=False)
+                self._give_up(link, "silent past its heartbeat", False, self._grace)
             elif not link.retired and (reason := self._worn_out(link)):
                 log.info("%s is replaced: %s", link.id, reason)
                 link.retired = True
@@ -384,30 +403,51 @@ class Pool:
             return
         link.retired = True
         link.post(Drain())
-        self._loop.call_later(
-            self._config.workers.grace_ms / 1000, self._give_up, link, reason, True
-        )
+        seconds = self._grace + STOP_MARGIN_SECONDS
+        self._loop.call_later(seconds, self._give_up, link, reason, True, FORCED_SECONDS)
 
     def replace(self, link: WorkerLink, reason: str) -> None:
         """Replace a worker whose handler did not stop within its grace. Other runs in it get a
         grace of their own to record their steps."""
         if len(link.stopping) >= self._executing(link.id):
-            self._give_up(link, reason, True)
+            self._give_up(link, reason, True, FORCED_SECONDS)
         else:
             self.retire(link, reason)
 
-    def _give_up(self, link: WorkerLink, reason: str, ours: bool) -> None:
-        """Give up the executions of a worker, then kill it."""
+    def _give_up(self, link: WorkerLink, reason: str, ours: bool, grace_seconds: float) -> None:
+        """Kill a worker, and give up its executions."""
         if link.gone:
             return
         link.ready = False
         link.retired = True
-        self._ears.lost(link, reason, ours)
         if self._tuning.kill_delay:
             # Its late results still arrive meanwhile, and must change nothing.
+            self._ears.lost(link, reason, ours)
             self._loop.call_later(self._tuning.kill_delay, self._kill, link)
         else:
             self._kill(link)
+            self._bury(link, reason, ours, grace_seconds)
+
+    def _bury(self, link: WorkerLink, reason: str, ours: bool, grace_seconds: float) -> None:
+        """Report a worker that was killed or has died as lost, once nothing that it has started
+        runs any more. Without a `reason`, that is how it died."""
+        self._burials.add(self._track(self._buried(link, reason, ours, grace_seconds)))
+
+    async def _buried(self, link: WorkerLink, reason: str, ours: bool, seconds: float) -> None:
+        status = await self._loop.run_in_executor(self._enders, link.process.wait)
+        words = link.process.last_words()
+        if not reason:
+            # Of one that we have killed, they say nothing of its runs.
+            link.last_words = words
+            reason = "the worker process died" if link.ready else "the worker did not start"
+            reason += _manner(status)
+        await self._end_programs(link, seconds)
+        self._ears.lost(link, reason, ours)
+
+    async def _end_programs(self, link: WorkerLink, grace_seconds: float) -> None:
+        programs = self._ears.programs(link)
+        end = link.process.end_programs
+        await self._loop.run_in_executor(self._enders, end, programs, grace_seconds)
 
     def _kill(self, link: WorkerLink) -> None:
         link.process.kill()
@@ -424,19 +464,8 @@ class Pool:
         if not link.ready and link.slots == 0:
             self._early_deaths += 1
         if by_itself:
-            self._tell_lost(link, _DEATH_LOOKS)
+            self._bury(link, "", self._closing, self._grace)
         self._track(self._reap_and_replace(link))
-
-    def _tell_lost(self, link: WorkerLink, looks: int) -> None:
-        """Report a lost worker and how it died. Its socket closes a moment before its exit status
-        is available: that is polled a few times, never waited for."""
-        status = link.process.poll()
-        if status is None and looks and not self._closing:
-            self._loop.call_later(_DEATH_LOOK_SECONDS, self._tell_lost, link, looks - 1)
-            return
-        link.last_words = link.process.last_words()
-        reason = "the worker process died" if link.ready else "the worker did not start"
-        self._ears.lost(link, reason + _manner(status), ours=self._closing)
 
     async def _reap_and_replace(self, link: WorkerLink) -> None:
         status = await asyncio.to_thread(link.process.wait)
@@ -463,10 +492,12 @@ class Pool:
             delay = tuning.respawn_first * 2 ** min(self._early_deaths - 1, 10)
             await asyncio.sleep(min(delay, tuning.respawn_most))
 
-    def _track(self, work: Any) -> None:
-        task = self._loop.create_task(work)
+    def _track(self, work: Any) -> asyncio.Task[Any]:
+        task: asyncio.Task[Any] = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._burials.discard)
+        return task
 
     def drain(self) -> None:
         """Make every worker hand back its runs."""
@@ -475,20 +506,23 @@ class Pool:
             link.post(Drain())
 
     async def close(self) -> None:
-        """Kill all workers, and wait until they have ended."""
+        """Kill all workers, and wait until they and all that they have started have ended;
+        idempotent."""
+        if self._closing:
+            return
         self._closing = True
         links = list(self.links.values())
         for link in links:
             self._kill(link)
+        endings = [self._end_programs(link, FORCED_SECONDS) for link in links]
+        await asyncio.gather(*endings, *self._burials, return_exceptions=True)
         for link in links:
-            await asyncio.to_thread(link.process.wait)
             link.process.last_words()
         for task in list(self._tasks):
             task.cancel()
+        self._enders.shutdown(wait=False)
 
 
-def _manner(status: int | None) -> str:
-    """How a process ended, in parentheses; empty if that is not known yet."""
-    if status is None:
-        return ""
+def _manner(status: int) -> str:
+    """How a process ended, in parentheses."""
     return f" (signal {-status})" if status < 0 else f" (exit status {status})"

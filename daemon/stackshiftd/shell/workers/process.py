@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from stackshift_jobs.programs.processes import Mark, ProcessGroup
 from stackshift_jobs.project.config import Config
 from stackshiftd.shell.environment import environment
+from stackshiftd.shell.workers.programs import end_of_worker, worker_mark
 
 _PIPE_BYTES: Final = 1 << 20
 """More than a pipe holds, unless somebody has asked for more."""
@@ -42,10 +43,15 @@ class Process(Protocol):
         """Wait for its end; returns what `poll` returns after that."""
 
     def kill(self) -> None:
-        """Kill it and everything that it has started; does nothing if it has ended."""
+        """Kill it; does nothing if it has ended. What it has started is left to
+        `end_programs`."""
 
     def last_words(self) -> dict[str, bytes]:
         """What it had written to each of its streams and not stored when it ended; once."""
+
+    def end_programs(self, programs: Iterable[ProcessGroup], grace_seconds: float) -> None:
+        """Wait for its end, then end what it has started, `programs` included; blocks until all of
+        that is gone."""
 
 
 Launch = Callable[[Config, socket.socket], Process]
@@ -53,11 +59,13 @@ Launch = Callable[[Config, socket.socket], Process]
 
 
 class WorkerProcess(subprocess.Popen[bytes]):
-    """A worker in a session of its own. `outputs` are the reading ends of its standard output and
-    error: it reads them itself, and we what it could not."""
+    """A worker in a session of its own. It and what it starts have `mark`. `outputs` are the
+    reading ends of its standard output and error: it reads them itself, and we what it could
+    not."""
 
-    def __init__(self, *args: Any, outputs: dict[str, int], **options: Any) -> None:
+    def __init__(self, *args: Any, outputs: dict[str, int], mark: Mark, **options: Any) -> None:
         self._outputs = outputs
+        self._mark = mark
         super().__init__(*args, **options)
 
     def death_fd(self) -> int | None:
@@ -66,11 +74,6 @@ class WorkerProcess(subprocess.Popen[bytes]):
             with contextlib.suppress(OSError):
                 return os.pidfd_open(self.pid)
         return None
-
-    def kill(self) -> None:
-        """Kill all processes of the session's process group."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
 
     def last_words(self) -> dict[str, bytes]:
         """What is left in the pipes, as much as a pipe holds."""
@@ -83,9 +86,15 @@ class WorkerProcess(subprocess.Popen[bytes]):
             os.close(fd)
         return {stream: data for stream, data in words.items() if data}
 
+    def end_programs(self, programs: Iterable[ProcessGroup], grace_seconds: float) -> None:
+        """See `Process.end_programs`."""
+        self.wait()
+        end_of_worker(self.pid, self._mark, programs, grace_seconds)
+
 
 def launch_process(config: Config, theirs: socket.socket) -> Process:
     """Start a worker process by exec."""
+    mark = worker_mark(config.data_dir)
     out, out_end = os.pipe()
     err, err_end = os.pipe()
     log = os.dup(2)
@@ -94,12 +103,13 @@ def launch_process(config: Config, theirs: socket.socket) -> Process:
         return WorkerProcess(
             [_python(config), "-P", "-m", "stackshiftd.worker", "--fd", *map(str, passed)],
             outputs={"stdout": out, "stderr": err},
+            mark=mark,
             pass_fds=passed,
             stdin=subprocess.DEVNULL,
             stdout=out_end,
             stderr=err_end,
             cwd=config.root,
-            env=environment(config),
+            env=environment(config) | {mark.variable: mark.value},
             # Ctrl-C in the terminal of `daemon run` is for the daemon to handle.
             start_new_session=True,
         )

@@ -1,0 +1,107 @@
+"""The programs of one execution: where their output goes, and that they end with it.
+
+`ctx.step.command` finds this supervisor by a context variable. What a program prints is stored in
+the run's log as it comes, under its step. The daemon is told each program's group, so that it can
+end the program if this process dies. Invariants:
+
+- No program starts once the execution was asked to stop.
+- An execution is not reported as ended while one of its programs, or what that started, still
+  runs: its slot and locks are given back only then.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Callable
+from typing import NamedTuple
+
+from stackshift_jobs.handler.scope import current_step
+from stackshift_jobs.programs.processes import PROGRAM_VARIABLE, Mark, ProcessGroup
+from stackshift_jobs.programs.supervisor import GRACE_SECONDS, Stop
+from stackshiftd.worker.output import RunLog, program_numbers
+
+
+class _Writer(NamedTuple):
+    """Who writes, as the log knows it."""
+
+    step: str
+    number: int
+
+
+class Programs:
+    """A `stackshift_jobs.programs.supervisor.Supervisor`. `report` is called with the step and the
+    group of each program that has started."""
+
+    def __init__(
+        self,
+        execution: str,
+        log: RunLog,
+        report: Callable[[str, ProcessGroup], None],
+        grace_seconds: float = GRACE_SECONDS,
+    ) -> None:
+        self.grace_seconds = grace_seconds
+        self._execution = execution
+        self._log = log
+        self._report = report
+        self._guard = threading.Condition()
+        self._stops: dict[Stop, _Writer] = {}
+        self._reason: BaseException | None = None
+        self._when_gone: Callable[[], object] | None = None
+
+    # --- For the execution -----------------------------------------------------------------
+
+    def stop(self, reason: BaseException) -> None:
+        """Ask all programs to end, and let no other start; `reason` is what their steps raise."""
+        with self._guard:
+            self._reason = self._reason or reason
+            for stop in self._stops:
+                stop.request(self._reason)
+
+    def close(self, reason: BaseException) -> None:
+        """Stop all programs, and wait until they are gone. Not for the loop's thread."""
+        self.stop(reason)
+        with self._guard:
+            self._guard.wait_for(lambda: not self._stops)
+
+    def close_later(self, reason: BaseException, gone: Callable[[], object]) -> bool:
+        """Stop all programs. Returns whether they are gone; if not, `gone` is called when they are,
+        on another thread."""
+        self.stop(reason)
+        with self._guard:
+            self._when_gone = gone if self._stops else None
+            return self._when_gone is None
+
+    # --- For the programs ------------------------------------------------------------------
+
+    def admit(self, stop: Stop) -> Mark:
+        """See `Supervisor.admit`. The mark is different for each program."""
+        step = current_step.get() or ""
+        with self._guard:
+            if self._reason is not None:
+                raise self._reason
+            self._stops[stop] = _Writer(step, next(program_numbers))
+        return Mark(PROGRAM_VARIABLE, f"{self._execution}/{step}/{secrets.token_hex(4)}")
+
+    def started(self, group: ProcessGroup) -> None:
+        """See `Supervisor.started`."""
+        self._report(current_step.get() or "", group)
+
+    def wrote(self, stop: Stop, stream: str, data: bytes) -> None:
+        """See `Supervisor.wrote`."""
+        writer = self._stops[stop]
+        self._log.take(stream, writer.step, writer.number, data)
+
+    def ended(self, stop: Stop) -> None:
+        """See `Supervisor.ended`."""
+        with self._guard:
+            writer = self._stops.pop(stop, None)
+            if writer is not None:
+                for stream in ("stdout", "stderr"):
+                    self._log.end(stream, writer.step, writer.number)
+            if self._stops:
+                return
+            act, self._when_gone = self._when_gone, None
+            self._guard.notify_all()
+        if act is not None:
+            act()
