@@ -59,6 +59,9 @@ def guard(pass_: Pass, key: str) -> Steps:
         if not held.is_open:
             continue  # this task was created within the block and has outlived it
         if held.was_released:
+            # First something that is only asked for once the record is used up: what the handler is
+            # about to give up, as it did on the pass that left the block, is no new call.
+            yield Ask("", "lock.check", dumps({"lock": held.step}))
             raise ReplayError(
                 f"{key or 'a call'} is new in the block of lock {held.key!r}, which an earlier "
                 "pass has left: the code has changed",

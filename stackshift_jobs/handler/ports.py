@@ -49,6 +49,12 @@ class AsyncCall(Protocol):
         """Gets its outcome."""
 
 
+calls_made: Final[ContextVar[list[AsyncCall] | None]] = ContextVar(
+    "stackshift_calls_made", default=None
+)
+"""Gets the calls of a branch of a race; see `race`."""
+
+
 class AsyncPort(Protocol):
     """Makes the calls of an `async def` handler."""
 
@@ -106,6 +112,8 @@ async def awaited(
     if current_step.get() is not None:
         return await port.call_in_step(made)
     call = port.call(key, made, releases=releases)
+    if (made_here := calls_made.get()) is not None:
+        made_here.append(call)
     try:
         return await call.future
     except CancelledError:

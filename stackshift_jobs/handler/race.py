@@ -19,7 +19,15 @@ from typing import Any, NamedTuple
 from stackshift_jobs.errors import ReplayError, Usage
 from stackshift_jobs.handler import ops
 from stackshift_jobs.handler.outcomes import read, recalled
-from stackshift_jobs.handler.ports import AsyncPort, Port, awaited, drive, racing
+from stackshift_jobs.handler.ports import (
+    AsyncCall,
+    AsyncPort,
+    Port,
+    awaited,
+    calls_made,
+    drive,
+    racing,
+)
 from stackshift_jobs.handler.replay import Identity, Pass, identified
 from stackshift_jobs.handler.steps import read_value
 
@@ -180,13 +188,20 @@ async def first_awaited(
     """As `first`, of awaitables."""
     pass_.unawaited.pop(key, None)
     _check(calls)
-    tasks = {name: asyncio.create_task(_named(name, call)) for name, call in calls.items()}
+    made: dict[str, list[AsyncCall]] = {name: [] for name in calls}
+    tasks = {
+        name: asyncio.create_task(_named(name, call, made[name])) for name, call in calls.items()
+    }
     try:
         await asyncio.wait(tasks.values(), return_when=asyncio.FIRST_COMPLETED)
         soonest = next(name for name, task in tasks.items() if task.done())
         chosen = await awaited(read_value(pass_, key, lambda: soonest), port, key)
         if chosen not in tasks:
             raise _no_longer(key, chosen)
+        for name, task in tasks.items():
+            # What has ended as well, and is seen by nobody: an event goes to the next wait.
+            if name != chosen and task.done() and len(made[name]) == 1:
+                port.give_up(made[name][0])
         value = await tasks[chosen]
     except GeneratorExit:
         raise  # the pass is dropped, and the tasks with it
@@ -197,10 +212,11 @@ async def first_awaited(
     return chosen, value
 
 
-def _named(name: str, call: Awaitable[Any]) -> Coroutine[Any, Any, Any]:
-    """A coroutine of that name, which is that of its branch."""
+def _named(name: str, call: Awaitable[Any], made_here: list[AsyncCall]) -> Coroutine[Any, Any, Any]:
+    """A coroutine of that name, which is that of its branch; the calls made in it are noted."""
 
     async def branch() -> Any:
+        calls_made.set(made_here)
         return await call
 
     made = branch()

@@ -28,9 +28,10 @@ from stackshiftd.worker.handler_loop import HandlerLoop, Timer
 
 class Call:
     """One call of the handler that is under way: `made` yields its ops, `future` gets its outcome;
-    or, for a timer that is on record, `timer` goes off at its end. `op` is what it waits for."""
+    or, for a timer that is on record, `timer` goes off at its end. `op` is what it waits for. With
+    `releases` it releases the lock that the call `key` acquired, and is made in any case."""
 
-    __slots__ = ("context", "future", "key", "made", "op", "timer")
+    __slots__ = ("context", "future", "key", "made", "op", "releases", "timer")
 
     context: Context
 
@@ -41,6 +42,7 @@ class Call:
         self.future: asyncio.Future[Any] = loop.create_future()
         self.context = copy_context()
         self.op: ops.Op | None = None
+        self.releases = False
 
     @property
     def is_given_up(self) -> bool:
@@ -82,6 +84,7 @@ class AsyncCalls:
     ) -> Call:
         """Begin a call; with `releases` it releases the lock that the call `key` acquired."""
         call = Call(key, made, self._loop, timer)
+        call.releases = releases
         known = self._pass.recorded_calls.get(key)
         place = 0
         if known is not None and known.has_ended:
@@ -99,9 +102,9 @@ class AsyncCalls:
     def give_up(self, call: Call) -> None:
         """The task that waited for `call` was cancelled: it is to be withdrawn, if anything of it
         has begun."""
-        self.parked.pop(call.key, None)
-        if not call.key:
+        if not call.key or call.releases:
             return
+        self.parked.pop(call.key, None)
         known = self._pass.recorded_calls.get(call.key)
         if known is not None and known.has_ended:
             # An event or a lock that the handler has not seen is for somebody else.

@@ -7,8 +7,10 @@ with it, or when it is due. A timer that is set and cancelled in between costs n
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from heapq import heappop, heappush
 from traceback import walk_tb
+from typing import Any
 
 from stackshift_jobs.handler import steps
 from stackshift_jobs.handler.replay import Pass
@@ -64,19 +66,45 @@ class AsyncTimers:
         return found
 
     def raised(self, error: BaseException) -> list[str]:
-        """The identities of the timers whose `asyncio.timeout` has raised `error`."""
-        owners = [
-            frame.f_locals.get("self")
-            for frame, _ in walk_tb(error.__traceback__)
-            if frame.f_globals.get("__name__") == "asyncio.timeouts"
+        """The identities of the timers that have raised `error`, a part or a cause of it: those of
+        `asyncio.timeout` and `asyncio.as_completed`."""
+        frames = [
+            frame
+            for each in _with_parts(error)
+            for frame, _ in walk_tb(each.__traceback__)
+            if frame.f_globals.get("__name__") in ("asyncio.timeouts", "asyncio.tasks")
         ]
         return [
             timer.key
             for timer in self._recorded
-            if any(getattr(timer.callback, "__self__", timer) is owner for owner in owners)
+            if any(_is_of(timer, frame.f_locals) for frame in frames)
         ]
 
     def _record(self, timer: Timer) -> None:
         self._recorded.append(timer)
         made = steps.sleep(self._pass, timer.key, None, timer.due_us)
         timer.call = self.calls.begin(timer.key, made, timer=timer)
+
+
+def _with_parts(error: BaseException) -> Iterator[BaseException]:
+    """The error, its causes, and the parts of those that are groups."""
+    left, seen = [error], set()
+    while left:
+        each = left.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        yield each
+        if each.__cause__ is not None:
+            left.append(each.__cause__)
+        if isinstance(each, BaseExceptionGroup):
+            left.extend(each.exceptions)
+
+
+def _is_of(timer: Timer, frame: dict[str, Any]) -> bool:
+    """Was the timer set by the object or the function whose variables these are?"""
+    owner = getattr(timer.callback, "__self__", None)
+    if owner is not None:
+        return owner is frame.get("self")
+    shared = [cell.cell_contents for cell in getattr(timer.callback, "__closure__", None) or ()]
+    return "done" in frame and any(each is frame["done"] for each in shared)

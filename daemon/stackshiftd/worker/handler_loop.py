@@ -272,6 +272,12 @@ class HandlerLoop(asyncio.AbstractEventLoop):
     def get_exception_handler(self) -> None:
         """There is none."""
 
+    def set_exception_handler(self, _handler: Any) -> None:
+        """Nothing: what no task has looked at is in the run's log."""
+
+    def set_debug(self, _enabled: bool) -> None:
+        """Nothing; see `get_debug`."""
+
     def get_debug(self) -> bool:
         """Never: the debug mode of asyncio looks at the clock."""
         return False

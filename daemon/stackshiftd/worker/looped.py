@@ -98,6 +98,9 @@ class LoopedExecution(Execution):
         if self._is_running:
             return  # what called this is part of a turn
         self._is_running = True
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
         try:
             loop, calls = self.loop, self.calls
             while loop.at_rest or self._run_to_rest():
@@ -134,7 +137,8 @@ class LoopedExecution(Execution):
             self._withdraw()
         while calls.asks:
             call = calls.asks.popleft()
-            if not _ran(call.op) and (call.is_given_up or self.pass_.unwinding is not None):
+            dropped = call.is_given_up or self.pass_.unwinding is not None
+            if dropped and not (_ran(call.op) or call.releases):
                 continue
             try:
                 if type(call.op) is not ops.Perform:
@@ -177,7 +181,7 @@ class LoopedExecution(Execution):
             # As nearly always: nothing came before it.
             if not call.is_given_up:
                 calls.advance(call, answer_of(answer), None, answer.at_us)
-                self._proceed()
+            self._proceed()
 
     def performed(self, call: Call, value: Any, error: BaseException | None) -> None:
         """Take what the function of a step has returned or raised."""
@@ -203,9 +207,8 @@ class LoopedExecution(Execution):
     def _consider(self) -> None:
         """At rest: suspend the run if nothing is under way, at once or in a moment; otherwise wait
         for the next timer."""
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
+        if self._is_running or not self.loop.at_rest or self.loop.closed:
+            return
         if self.open or self.told:
             self._await_timers()
         elif self.pass_.unwinding == DRAINED:
@@ -245,7 +248,7 @@ class LoopedExecution(Execution):
         return False
 
     def _suspend(self) -> None:
-        if self._last is None and not self.loop.closed:
+        if self._last is None and not self.loop.closed and self.loop.at_rest:
             self.leave(WAITS)
 
     # --- The end ---------------------------------------------------------------------------
@@ -300,6 +303,7 @@ class LoopedExecution(Execution):
         last = self.last_frame(self.handler.result)
         if isinstance(last, c.CompleteRun):
             self._give_up_all()
+        self._withdraw()
         self._end(last)
 
     def _give_up_all(self) -> None:
@@ -312,7 +316,6 @@ class LoopedExecution(Execution):
             text = f"the handler returned before these of its tasks had ended: {names}{more}"
             self.log.record("WARNING", text)
             self.loop.run(SLICE)
-        self._withdraw()
 
     def _failed(self, error: BaseException) -> Frame | c.Command:
         try:

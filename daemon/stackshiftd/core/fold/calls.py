@@ -19,7 +19,7 @@ from stackshiftd.core.state.state import Call, CallKind, Phase, Run, State, Wait
 def _step_started(state: State, entry: r.Entry, record: r.StepStarted) -> None:
     run = state.runs[record.run]
     step = run.calls.get(record.step)
-    if step is None:
+    if step is None or step.phase is Phase.WITHDRAWN:
         step = Call(CallKind.RUN, Phase.OPEN, entry.seq, tried=record.tried - 1)
         run.calls[record.step] = step
     step.phase = Phase.OPEN

@@ -18,6 +18,7 @@ from stackshiftd.core import commands as c
 from stackshiftd.core.decide.replies import refusal_json
 from stackshiftd.core.effects import Acknowledge, Dispatch, Resolve, Stop
 from stackshiftd.core.records import QueueTerms
+from stackshiftd.core.state.state import CallKind
 from stackshiftd.shell.catalog import Catalog, StartParams
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.requests import Requests
@@ -265,6 +266,8 @@ class Dispatcher:
             self._ask(link, command)
         elif isinstance(command, c.AwaitRun):
             self._engine.submit(self._with_outcome(command), source=link)
+        elif isinstance(command, c.WithdrawCall):
+            self._engine.submit(self._with_event(command), source=link)
         else:
             self._engine.submit(command, source=link)
         if link.stopping:
@@ -379,6 +382,14 @@ class Dispatcher:
                 link.post(CallRecorded(command.call, body=text))
 
         self._history.answer(params, answered)
+
+    def _with_event(self, command: c.WithdrawCall) -> c.WithdrawCall:
+        """Add the event that the call has received, if the worker has not heard of it yet."""
+        run = self._engine.state.runs.get(command.run)
+        call = run.calls.get(command.step) if run is not None else None
+        if call is None or call.kind is not CallKind.EVENT or not isinstance(call.body, bytes):
+            return command
+        return msgspec.structs.replace(command, body=Raw(call.body))
 
     def _with_outcome(self, command: c.AwaitRun) -> c.AwaitRun:
         """Add how the awaited run ended, if it has left memory."""
