@@ -90,6 +90,28 @@ def counted(worker):
 
 Worker._known = counted
 """
+PROGRAM = """
+from pathlib import Path
+from stackshiftd.worker.process import Worker
+
+known = Worker._known
+is_first = not Path("first").exists()
+
+
+def hiding(worker):
+    found = known(worker)
+    return [] if is_first and Path("first").exists() else found
+
+
+Worker._known = hiding
+SCRIPT = "if [ -e first ]; then kill -0 $(cat first) && echo two || echo one; exit; fi; "
+
+
+@stackshift.job("program", retry=ONCE)
+def program(ctx):
+    script = SCRIPT + "echo $$ > next; mv next first; exec sleep 600"
+    return ctx.step.command("long", ["sh", "-c", script])["stdout"].strip()
+"""
 SHORT = scenery.CONFIG + 'heartbeat = "3s"\n'
 
 
@@ -134,3 +156,15 @@ def test_run_whose_order_waits_for_a_blocked_loop_is_not_lost(make_project: Make
     for ended in map(project.finish, (blocking, *waiting)):
         assert ended["result"] == "done"
         assert kinds(ended, "attempt.lost") == []
+
+
+def test_program_of_a_run_that_its_worker_has_forgotten_ends_before_the_next(
+    make_project: Make,
+) -> None:
+    """The worker is replaced: only that ends what it has started."""
+    project = make_project(PROGRAM, SHORT)
+    project.start()
+    [worker] = project.workers()
+    run = project.finish(project.begin("program"))
+    assert (run["status"], run["result"], run["attempt"]) == ("completed", "one", 1)
+    assert worker not in project.workers()

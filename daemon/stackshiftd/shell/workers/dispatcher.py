@@ -279,6 +279,10 @@ class Dispatcher:
         for run, token in link.watch.lost(executing, beat, self._engine.durable_seq):
             log.error("%s does not execute %s, which it was given", link.id, run)
             reason = "its worker does not execute it"
+            if recorded([self._engine.state.runs[run]]):
+                # Its program may have outlived it, and only the end of the worker ends that.
+                self.pool.replace(link, f"{run}: {reason}, and may have left a program")
+                return
             self._engine.submit(c.LoseExecution(run, token, reason, False))
 
     def handed_back(self, _link: WorkerLink, run: str, token: int) -> None:
