@@ -73,17 +73,17 @@ class Durable:
 class Plain:
     """The world of asyncio alone; without steps, only time passes."""
 
-    async def step(self, value: int) -> Any:
-        raise NotImplementedError
+    async def step(self, _value: int) -> Any:
+        raise AssertionError("a program without steps asks for no such thing")
 
     async def fails(self) -> Any:
-        raise NotImplementedError
+        raise AssertionError("a program without steps asks for no such thing")
 
     async def sleep(self, ms: int) -> None:
         await asyncio.sleep(ms / 1000)
 
-    async def event(self, ms: int) -> bool:
-        raise NotImplementedError
+    async def event(self, _ms: int) -> bool:
+        raise AssertionError("a program without steps asks for no such thing")
 
     async def wait_for(self, awaitable: Awaitable[Any], seconds: float) -> Any:
         async with asyncio.timeout(seconds):

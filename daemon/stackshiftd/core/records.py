@@ -380,7 +380,7 @@ class CallRefused(Record, frozen=True, tag="call.refused"):
 
 class CallWithdrawn(Record, frozen=True, tag="call.withdrawn"):
     """The handler has cancelled the task that made the call `step`, before it saw an outcome: the
-    call waits for nothing any more, and the next pass makes it anew."""
+    call waits for nothing any more, and the next pass makes it again."""
 
     run: str
     attempt: int

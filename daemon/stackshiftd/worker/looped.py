@@ -331,7 +331,7 @@ class LoopedExecution(Execution):
         self._ended_function()
 
     def timers_in(self, error: BaseException) -> list[str]:
-        """The identities of the timers that raised `error`: the next attempt sets them anew."""
+        """The identities of the timers that raised `error`: the next attempt sets them again."""
         return self.timers.raised(error)
 
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextvars import Context
 from pathlib import Path
@@ -143,7 +144,7 @@ class _NoLog(RunLog):
         pass
 
 
-class _Rehearsed:
+class _Rehearsed(ABC):
     """What both kinds of rehearsals share: the notes of the ports and how the pass ended."""
 
     def __init__(self, job: Job, order: Execute, recalls: list[Recall]) -> None:
@@ -190,9 +191,9 @@ class _Rehearsed:
                 raise AssertionError(f"{op.step}: no function runs in a rehearsal")
         self.asked.append(asked)
 
+    @abstractmethod
     def play(self) -> None:
         """Make the pass, on this thread."""
-        raise NotImplementedError
 
     def abandon(self) -> None:
         """Give up the thread of the pass: every call on `ctx` unwinds it."""
