@@ -160,7 +160,8 @@ class Pass:
                 hint="call it in the handler: a step is recorded as a whole",
             )
         if self.loop is not None:
-            name = getattr(asyncio.current_task(self.loop), "branch", "") + name
+            if branch := getattr(asyncio.current_task(self.loop), "branch", ""):
+                name = branch + name
             key = self._occurrence(name, kind)
         else:
             with self._lock:
@@ -171,7 +172,8 @@ class Pass:
                 key = self._occurrence(name, kind)
             if (made := identified.get()) is not None:
                 made.append(Identity(name, key, kind))
-        self.check_kind(key, kind)
+        if key in self.recorded_calls:
+            self.check_kind(key, kind)
         return key
 
     def refuse(self) -> NoReturn:
@@ -198,7 +200,7 @@ class Pass:
     def check_kind(self, key: str, kind: str) -> None:
         """Raise `ReplayError` if `key` is recorded as another kind of call than `kind`."""
         known = self.recorded_calls.get(key)
-        if known is not None and known.kind != kind and known.kind != "refused":
+        if known is not None and known.kind not in (kind, "refused"):
             raise ReplayError(
                 f"{key!r} is recorded as {_KIND_NAMES[known.kind]}; "
                 f"the code now asks for {_KIND_NAMES[kind]}",

@@ -94,7 +94,7 @@ def run_step(
             if pass_.forgotten:
                 _refuse_forgotten(pass_, key)
             text = dumps(value, Limits.value_bytes)
-            result = convert(read_back(value, text), returns, f"the result of step {key!r}")
+            result = _as_type(read_back(value, text), returns, key)
         except Exception as error:
             pass_.forgotten.pop(key, None)
             failure = Failure.of(error)
@@ -114,6 +114,10 @@ def run_step(
         else:
             yield RecordResult(key, text, _ms(clock() - began), tried, input)
             return result
+
+
+def _as_type(value: Any, returns: Any, key: str) -> Any:
+    return value if returns is None else convert(value, returns, f"the result of step {key!r}")
 
 
 def _recorded_result(key: str, value: Any, returns: Any) -> Any:

@@ -39,7 +39,7 @@ class Call:
         self.key = key
         self.made = made
         self.timer = timer
-        self.future: asyncio.Future[Any] = loop.create_future()
+        self.future: asyncio.Future[Any] = asyncio.Future(loop=loop)
         self.context = copy_context()
         self.op: ops.Op | None = None
         self.releases = False
@@ -74,10 +74,11 @@ class AsyncCalls:
         """Calls that ask for their `op`."""
         self.given_up: list[Call] = []
         """Calls that are to be withdrawn."""
-        self._in_turn: list[tuple[int, int, Call]] = []
+        self.in_turn: list[tuple[int, int, Call]] = []
         """Calls with an outcome on record that the handler has not seen: a heap by its place."""
         self._numbers = itertools.count()
-        self._arrived: deque[Arrival] = deque()
+        self.arrived: deque[Arrival] = deque()
+        """What has arrived and is not let in."""
 
     def begin(
         self, key: str, made: ops.Steps, *, timer: Timer | None = None, releases: bool = False
@@ -90,7 +91,7 @@ class AsyncCalls:
         if known is not None and known.has_ended:
             place = known.released_seq if releases else known.seq
         if place:
-            heappush(self._in_turn, (place, next(self._numbers), call))
+            heappush(self.in_turn, (place, next(self._numbers), call))
         else:
             self.advance(call, None, None, 0)
         return call
@@ -113,26 +114,17 @@ class AsyncCalls:
         elif known is not None or call not in self.asks:
             self.given_up.append(call)
 
-    def arrive(self, arrival: Arrival) -> None:
-        """Take what arrives, behind what has arrived before."""
-        self._arrived.append(arrival)
-
-    @property
-    def has_outcomes(self) -> bool:
-        """Is there anything on record, or has anything arrived, that is not let in?"""
-        return bool(self._in_turn or self._arrived)
-
     def let_in(self) -> bool:
         """Let the handler see the next outcome, or let a call go on to it; false if there is
         nothing."""
-        while self._in_turn:
-            recorded = heappop(self._in_turn)[2]
+        while self.in_turn:
+            recorded = heappop(self.in_turn)[2]
             if not recorded.is_given_up:
                 known = self._pass.recorded_calls[recorded.key]
                 self.advance(recorded, None, None, known.at_us)
                 return True
-        while self._arrived:
-            arrival = self._arrived.popleft()
+        while self.arrived:
+            arrival = self.arrived.popleft()
             call = self._called_for(arrival)
             if call is not None and not call.is_given_up:
                 self.advance(call, arrival.answer, arrival.error, arrival.at_us)
@@ -141,8 +133,8 @@ class AsyncCalls:
 
     def clear(self) -> None:
         """Forget what waits to be seen and to be asked for."""
-        self._in_turn.clear()
-        self._arrived.clear()
+        self.in_turn.clear()
+        self.arrived.clear()
         self.asks.clear()
 
     def _called_for(self, arrival: Arrival) -> Call | None:
@@ -155,11 +147,12 @@ class AsyncCalls:
 
     def advance(self, call: Call, answer: Any, error: BaseException | None, at_us: int = 0) -> None:
         """Give a call the answer to its op: it asks for the next, or ends."""
+        made = call.made
         try:
-            if error is not None:
-                op = call.context.run(call.made.throw, error)
+            if error is None:
+                op = call.context.run(made.send, answer)
             else:
-                op = call.context.run(call.made.send, answer)
+                op = call.context.run(made.throw, error)
         except StopIteration as done:
             self._end(call, done.value, None, at_us)
         except BaseException as bad:
@@ -172,10 +165,12 @@ class AsyncCalls:
                 self.asks.append(call)
 
     def _end(self, call: Call, value: Any, error: BaseException | None, at_us: int) -> None:
-        self._loop.now_us = max(self._loop.now_us, at_us)
+        loop = self._loop
+        if at_us > loop.now_us:
+            loop.now_us = at_us
         call.op = None
         if call.timer is not None:
-            self._loop.fire(call.timer)
+            loop.fire(call.timer)
         elif call.future.done():
             return  # the handler gave it up while it was being answered
         elif error is None:
@@ -186,6 +181,6 @@ class AsyncCalls:
     def _park(self, call: Call, op: ops.Park) -> None:
         known = self._pass.recorded_calls.get(op.step)
         if known is not None and known.phase not in ("waiting", "retrying"):
-            self.arrive(Arrival(call, known, None, known.at_us))
+            self.arrived.append(Arrival(call, known, None, known.at_us))
         else:
             self.parked[op.step] = call

@@ -25,8 +25,8 @@ class AsyncTimers:
         self._pass = pass_
         self.calls: AsyncCalls
         """The calls of the pass; set before the handler is called."""
-        self._unrecorded: list[tuple[int, int, Timer]] = []
-        """Timers that are not on record: a heap."""
+        self.unrecorded: list[tuple[int, int, Timer]] = []
+        """Timers that are not on record, by when they are due: a heap. Some may be cancelled."""
         self._recorded: list[Timer] = []
         self._numbers = itertools.count()
 
@@ -38,7 +38,7 @@ class AsyncTimers:
         if timer.key in self._pass.recorded_calls:
             self._record(timer)
         else:
-            heappush(self._unrecorded, (timer.due_us, next(self._numbers), timer))
+            heappush(self.unrecorded, (timer.due_us, next(self._numbers), timer))
 
     def timer_dropped(self, timer: Timer) -> None:
         """Withdraw a timer that is on record."""
@@ -48,20 +48,20 @@ class AsyncTimers:
     @property
     def next_us(self) -> int | None:
         """When the first timer is due that is not on record; None for never."""
-        while self._unrecorded and self._unrecorded[0][2].cancelled():
-            heappop(self._unrecorded)
-        return self._unrecorded[0][0] if self._unrecorded else None
+        while self.unrecorded and self.unrecorded[0][2].cancelled():
+            heappop(self.unrecorded)
+        return self.unrecorded[0][0] if self.unrecorded else None
 
-    def unrecorded(self) -> list[str]:
+    def unrecorded_keys(self) -> list[str]:
         """The identities of the timers that are not on record, by when they are due."""
-        return [timer.key for *_, timer in sorted(self._unrecorded) if not timer.cancelled()]
+        return [timer.key for *_, timer in sorted(self.unrecorded) if not timer.cancelled()]
 
     def record_due(self, now_us: int | None) -> bool:
         """Begin the durable waits of the timers that are due at `now_us`, or of all (None); false
         if there are none."""
         found = False
         while (due_us := self.next_us) is not None and (now_us is None or due_us <= now_us):
-            self._record(heappop(self._unrecorded)[2])
+            self._record(heappop(self.unrecorded)[2])
             found = True
         return found
 

@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable, Coroutine
 from datetime import datetime
+from functools import lru_cache
 from inspect import CORO_CREATED, getcoroutinestate
 from typing import Any, Final, NamedTuple
 
@@ -101,7 +102,8 @@ class Execution:
         """What the handler's context shows. Raises `PayloadRefused` if the payload does not fit the
         job's type."""
         order = self.order
-        payload = json.loads(bytes(order.payload))  # The daemon has already checked it strictly.
+        text = bytes(order.payload)
+        payload = {} if text == b"{}" else json.loads(text)  # The daemon has checked it strictly.
         return Facts(
             payload=convert(payload, self.job.payload_type),
             run_id=order.run,
@@ -111,7 +113,7 @@ class Execution:
             labels=order.labels,
             idempotency_key=order.key,
             scheduled_at=_scheduled(order.scheduled_at_us),
-            log=logging.getLogger(f"stackshift.{order.job}"),
+            log=_logger(order.job),
         )
 
     def refuse_unwinding(self, op: ops.Op | None = None) -> None:
@@ -259,7 +261,8 @@ class Execution:
         directory.back_on_loop()
         self.log.catch_up()  # What was written until now is this step's.
         self.open.pop(op.step, None)
-        self.noted.discard(op.step)
+        if self.noted:
+            self.noted.discard(op.step)
 
 
 def recorded_call(frame: Recall | Outcome) -> ops.RecordedCall:
@@ -364,6 +367,11 @@ def _forgotten(unawaited: dict[str, Coroutine[Any, Any, Any] | None]) -> ReplayE
     if all(map(is_lock, calls)):
         return ReplayError(f"the handler called {names} without `with`")
     return ReplayError(f"the handler called {names} and never awaited it")
+
+
+@lru_cache(1024)
+def _logger(job: str) -> logging.Logger:
+    return logging.getLogger(f"stackshift.{job}")
 
 
 def _scheduled(us: int) -> datetime | None:

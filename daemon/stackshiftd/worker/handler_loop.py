@@ -17,7 +17,6 @@ Laws:
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import sys
 import weakref
@@ -78,6 +77,19 @@ class TimerOwner(Protocol):
         """The handler has cancelled `timer`."""
 
 
+class _Nobody:
+    """The owner of a loop that is closed."""
+
+    def timer_set(self, _timer: Timer, _now_us: int) -> None:
+        """The timer never fires."""
+
+    def timer_dropped(self, _timer: Timer) -> None:
+        """It was no timer of anybody's."""
+
+
+_NOBODY: Final = _Nobody()
+
+
 class HandlerLoop(asyncio.AbstractEventLoop):
     """A loop at the time `now_us` (µs since 1970), which its owner moves."""
 
@@ -94,44 +106,42 @@ class HandlerLoop(asyncio.AbstractEventLoop):
         """All tasks that may not have ended, in the order of their creation."""
         self.closed = False
         self._owner = owner
-        self._ready: deque[asyncio.Handle] = deque()
+        self.ready: deque[asyncio.Handle] = deque()
+        """What is to be called next. While there is nothing, the loop is at rest."""
         self._created = 0
         self._made: dict[str, int] = {}
         self._prune_at = 64
-        self._generators: weakref.WeakSet[AsyncGenerator[Any, Any]] = weakref.WeakSet()
+        self._generators: weakref.WeakSet[AsyncGenerator[Any, Any]] | None = None
+        """Asynchronous generators that have begun; None until the first."""
 
     # --- Stepping --------------------------------------------------------------------------
-
-    @property
-    def at_rest(self) -> bool:
-        """Is no callback ready?"""
-        return not self._ready
 
     def run(self, most: int) -> int:
         """Call what is ready, at most `most` callbacks, and return how many were called. What is
         running must be a callback of another loop, or of none, and not a task."""
-        ready = self._ready
+        ready = self.ready
         hooks = sys.get_asyncgen_hooks()
         events._set_running_loop(self)
-        sys.set_asyncgen_hooks(self._generators.add, self._end_generator)
-        called = 0
+        sys.set_asyncgen_hooks(self._begin_generator, self._end_generator)
+        left = most
         try:
-            while ready and called < most:
-                called += 1
+            while ready and left:
+                left -= 1
                 handle = ready.popleft()
                 if not handle._cancelled:
-                    # A task that ends with one of these two has it as its outcome as well.
-                    with contextlib.suppress(SystemExit, KeyboardInterrupt):
+                    try:
                         handle._run()
+                    except (SystemExit, KeyboardInterrupt):
+                        continue  # a task that ends with one of them has it as its outcome as well
         finally:
             sys.set_asyncgen_hooks(*hooks)
             events._set_running_loop(self._outer)
-        return called
+        return most - left
 
     def fire(self, timer: Timer) -> None:
         """Let `timer` go off: its callback is ready, unless the handler has cancelled it."""
         if not timer.cancelled():
-            self._ready.append(timer)
+            self.ready.append(timer)
 
     def drop(self) -> bool:
         """Close the coroutines of all tasks, the newest first: `finally` blocks run, and what they
@@ -150,7 +160,8 @@ class HandlerLoop(asyncio.AbstractEventLoop):
         finally:
             events._set_running_loop(self._outer)
         self.tasks.clear()
-        self._ready.clear()
+        self.ready.clear()
+        self._owner = _NOBODY
         return in_good_order
 
     # --- For asyncio -----------------------------------------------------------------------
@@ -205,7 +216,7 @@ class HandlerLoop(asyncio.AbstractEventLoop):
     ) -> asyncio.Handle:
         """Call `callback` in the next turn."""
         handle = asyncio.Handle(callback, args, self, context)
-        self._ready.append(handle)
+        self.ready.append(handle)
         return handle
 
     def call_later(  # type: ignore[override]
@@ -240,7 +251,7 @@ class HandlerLoop(asyncio.AbstractEventLoop):
         timer.key, timer.due_us, timer.call = "", due_us, None
         timer.callback = callback
         if due_us <= self.now_us:
-            self._ready.append(timer)
+            self.ready.append(timer)
         else:
             self._owner.timer_set(timer, self.now_us)
         return timer
@@ -249,14 +260,18 @@ class HandlerLoop(asyncio.AbstractEventLoop):
         if isinstance(handle, Timer) and not self.closed:
             self._owner.timer_dropped(handle)
 
+    def _begin_generator(self, generator: AsyncGenerator[Any, Any]) -> None:
+        if self._generators is None:
+            self._generators = weakref.WeakSet()
+        self._generators.add(generator)
+
     def _end_generator(self, generator: AsyncGenerator[Any, Any]) -> None:
-        self._generators.discard(generator)
         if not self.closed:
             self.call_soon(self.create_task, generator.aclose())
 
     async def shutdown_asyncgens(self) -> None:
         """Close the asynchronous generators that are still open."""
-        for generator in list(self._generators):
+        for generator in list(self._generators or ()):
             await generator.aclose()
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
@@ -278,9 +293,8 @@ class HandlerLoop(asyncio.AbstractEventLoop):
     def set_debug(self, _enabled: bool) -> None:
         """Nothing; see `get_debug`."""
 
-    def get_debug(self) -> bool:
-        """Never: the debug mode of asyncio looks at the clock."""
-        return False
+    get_debug = staticmethod(bool)  # of C: each future asks, each task
+    """Never, since the debug mode of asyncio looks at the clock: `bool()` is false."""
 
     def get_task_factory(self) -> None:
         """There is none."""

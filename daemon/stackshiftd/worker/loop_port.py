@@ -39,12 +39,6 @@ class Asker(Owner, Protocol):
     def withdrawal(self, step: str) -> c.WithdrawCall:
         """See `Execution.withdrawal`."""
 
-    def call(self, key: str, made: ops.Steps, releases: bool) -> Call:
-        """Begin a call of the handler."""
-
-    def give_up(self, call: Call) -> None:
-        """The task that waited for `call` was cancelled."""
-
 
 class LoopPort:
     """The port of one execution; see `stackshift_jobs.handler.ports.AsyncPort`."""
@@ -64,11 +58,15 @@ class LoopPort:
 
     def call(self, key: str, made: ops.Steps, *, releases: bool = False) -> Call:
         """See `AsyncPort.call`."""
-        return self._execution.call(key, made, releases)
+        execution = self._execution
+        if execution.pass_.unwinding is not None:
+            return execution.calls.never(key, made)
+        return execution.calls.begin(key, made, releases=releases)
 
     def give_up(self, call: AsyncCall) -> None:
         """See `AsyncPort.give_up`."""
-        self._execution.give_up(call)  # type: ignore[arg-type]  # it is one of ours
+        if self._execution.pass_.unwinding is None:
+            self._execution.calls.give_up(call)  # type: ignore[arg-type]  # it is one of ours
 
     async def call_in_step(self, made: ops.Steps) -> Any:
         """See `AsyncPort.call_in_step`."""
@@ -84,15 +82,15 @@ class LoopPort:
 
     def tell(self, call: Call, op: ops.Tell) -> None:
         """Send an op to the daemon; `answered` follows when its records are durable."""
-        self._execution.failing(op)
+        if type(op) is ops.RecordFailure:
+            self._execution.failing(op)
         self._send(op, call)
 
     def _send(self, op: ops.Tell, asker: Call | asyncio.Future[ops.Recorded]) -> None:
         execution = self._execution
         number = next(_numbers)
-        command = command_of(op, execution.run, execution.token, number)
-        self._pipe.post(command)
-        self._execution.calls.told[number] = asker
+        self._pipe.post(command_of(op, execution.run, execution.token, number))
+        execution.calls.told[number] = asker
         self._calls[number] = execution
 
     def perform(self, call: Call, op: ops.Perform) -> Ended | None:

@@ -102,13 +102,14 @@ class LoopedExecution(Execution):
             self._alarm.cancel()
             self._alarm = None
         try:
-            loop, calls = self.loop, self.calls
-            while loop.at_rest or self._run_to_rest():
-                if not (calls.has_outcomes and calls.let_in()) and not self._ask_next():
+            ready, calls = self.loop.ready, self.calls
+            while not ready or self._run_to_rest():
+                has_outcomes = calls.in_turn or calls.arrived
+                if not (has_outcomes and calls.let_in()) and not self._ask_next():
                     break
         finally:
             self._is_running = False
-        if self._last is None and self.pass_.unwinding in (None, DRAINED) and self.loop.at_rest:
+        if self._last is None and self.pass_.unwinding in (None, DRAINED) and not ready:
             self._consider()
 
     def _run_to_rest(self) -> bool:
@@ -117,7 +118,7 @@ class LoopedExecution(Execution):
         if self._last is not None or self.loop.closed:
             return False
         called = self.loop.run(SLICE)
-        if not self.loop.at_rest:
+        if self.loop.ready:
             self._in_a_turn += called
             if self._in_a_turn > MAX_TURN:
                 self._end(self._failed(_spinning()))
@@ -132,22 +133,23 @@ class LoopedExecution(Execution):
 
     def _ask_next(self) -> bool:
         """Send what the handler asks for, and false; or true if something was answered at once."""
-        calls = self.calls
+        calls, port = self.calls, self.port
         if calls.given_up:
             self._withdraw()
         while calls.asks:
             call = calls.asks.popleft()
+            op = call.op
             dropped = call.is_given_up or self.pass_.unwinding is not None
-            if dropped and not (_ran(call.op) or call.releases):
+            if dropped and not (_ran(op) or call.releases):
                 continue
             try:
-                if type(call.op) is not ops.Perform:
-                    self.port.tell(call, call.op)  # type: ignore[arg-type]  # it is a Tell
-                elif (ended := self.port.perform(call, call.op)) is not None:
+                if type(op) is not ops.Perform:
+                    port.tell(call, op)  # type: ignore[arg-type]  # it is a Tell
+                elif (ended := port.perform(call, op)) is not None:
                     calls.advance(call, *ended)
             except Exception as error:  # it cannot even be asked for
                 calls.advance(call, None, error)
-        return not self.loop.at_rest
+        return bool(self.loop.ready)
 
     def _withdraw(self) -> None:
         given_up, self.calls.given_up = self.calls.given_up, []
@@ -156,26 +158,15 @@ class LoopedExecution(Execution):
 
     # --- Calls -----------------------------------------------------------------------------
 
-    def call(self, key: str, made: ops.Steps, releases: bool) -> Call:
-        """Begin a call of the handler; one of a pass that is being dropped never ends."""
-        if self.pass_.unwinding is not None:
-            return self.calls.never(key, made)
-        return self.calls.begin(key, made, releases=releases)
-
-    def give_up(self, call: Call) -> None:
-        """The task that waited for `call` was cancelled."""
-        if self.pass_.unwinding is None:
-            self.calls.give_up(call)
-
     def answered(self, number: int, answer: CallRecorded) -> None:
         """Take the daemon's answer to a request."""
-        call = self.calls.told.pop(number, None)
+        calls, loop = self.calls, self.loop
+        call = calls.told.pop(number, None)
         if isinstance(call, asyncio.Future):  # a call in the function of a step
             if not call.done():
                 call.set_result(answer_of(answer))
-        elif call is not None and not self.loop.closed and self.port.is_heard(call):
-            calls = self.calls
-            if self._is_running or calls.has_outcomes or not self.loop.at_rest:
+        elif call is not None and not loop.closed and self.port.is_heard(call):
+            if calls.in_turn or calls.arrived or loop.ready or self._is_running:
                 self._arrive(Arrival(call, answer_of(answer), None, answer.at_us))
                 return
             # As nearly always: nothing came before it.
@@ -199,7 +190,7 @@ class LoopedExecution(Execution):
             self._arrive(Arrival(step, known, None, known.at_us))
 
     def _arrive(self, arrival: Arrival) -> None:
-        self.calls.arrive(arrival)
+        self.calls.arrived.append(arrival)
         self._proceed()
 
     # --- Suspension ------------------------------------------------------------------------
@@ -207,10 +198,11 @@ class LoopedExecution(Execution):
     def _consider(self) -> None:
         """At rest: suspend the run if nothing is under way, at once or in a moment; otherwise wait
         for the next timer."""
-        if self._is_running or not self.loop.at_rest or self.loop.closed:
+        if self._is_running or self.loop.ready or self.loop.closed:
             return
-        if self.open or self.told:
-            self._await_timers()
+        if self.open or self.calls.told:
+            if self.timers.unrecorded:
+                self._await_timers()
         elif self.pass_.unwinding == DRAINED:
             self.leave(DRAINED)
         elif self.timers.record_due(None):
@@ -248,7 +240,7 @@ class LoopedExecution(Execution):
         return False
 
     def _suspend(self) -> None:
-        if self._last is None and not self.loop.closed and self.loop.at_rest:
+        if self._last is None and not self.loop.closed and not self.loop.ready:
             self.leave(WAITS)
 
     # --- The end ---------------------------------------------------------------------------
@@ -258,7 +250,7 @@ class LoopedExecution(Execution):
         unanswered."""
         if self._last is not None:
             return
-        if reason == DRAINED and (self.open or self.told or not self.loop.at_rest):
+        if reason == DRAINED and (self.open or self.told or self.loop.ready):
             self.pass_.unwinding = self.pass_.unwinding or DRAINED
             return
         if self.pass_.unwinding in (None, WAITS, DRAINED):
@@ -291,9 +283,15 @@ class LoopedExecution(Execution):
             self._last = self._left(reason, swallowed=False)
         last, on_end = self._last, self._on_end
         self._on_end = _ignore
-        gone = partial(self._worker_loop.call_soon_threadsafe, on_end, last)
+        gone = partial(self._worker_loop.call_soon_threadsafe, self._gone, on_end, last)
         if self.programs.close_later(Unwinding("ended"), gone):
-            on_end(last)
+            self._gone(on_end, last)
+
+    def _gone(self, on_end: Callable[[Frame | c.Command], None], last: Frame | c.Command) -> None:
+        """Nothing of it executes any more. What refers to it is released, so that its memory is
+        free at once: to find it would cost the garbage collector as much as a step."""
+        on_end(last)
+        self.port = self.handler = None  # type: ignore[assignment]  # nobody asks any more
 
     def _returned(self) -> None:
         """End the attempt: the handler has returned or raised. Tasks that it has left behind are

@@ -21,6 +21,7 @@ from codecs import getincrementaldecoder
 from collections import Counter
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Protocol, TextIO
 
@@ -70,7 +71,8 @@ class RunLog:
     """
 
     def __init__(self, folder: Path, run: str, attempt: int, token: int, pass_: Pass) -> None:
-        self._path = folder / f"{run}.jsonl"
+        self._folder = folder
+        self._run = run
         self._attempt = attempt
         self._token = str(token)
         self._pass = pass_
@@ -88,6 +90,10 @@ class RunLog:
         self._writers: dict[_Key, _Writer] = {}
         self.sources: list[Source] = []
         """Looked at before anything else is stored, so that the order is kept."""
+
+    @cached_property
+    def _path(self) -> Path:
+        return self._folder / f"{self._run}.jsonl"
 
     # --- What is printed -------------------------------------------------------------------
 
@@ -155,7 +161,7 @@ class RunLog:
 
     def catch_up(self) -> None:
         """Store what has been written to the sources so far."""
-        for source in list(self.sources):
+        for source in self.sources:
             source.catch_up()
 
     # --- Lines -----------------------------------------------------------------------------

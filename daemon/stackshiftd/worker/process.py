@@ -15,12 +15,14 @@ import socket
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from stackshift_jobs.handler.failures import Failure
 from stackshift_jobs.handler.replay import Unwinding
 from stackshift_jobs.handler.steps import Limits
+from stackshift_jobs.programs.processes import ProcessGroup
 from stackshift_jobs.registry import registry
 from stackshiftd.core import commands as c
 from stackshiftd.core.records import Error
@@ -200,7 +202,7 @@ class Worker:
         execution.programs = Programs(
             f"{order.run}/{order.token}",
             log,
-            lambda step, group: self._pipe.send(execution.program_started(step, group)),
+            partial(self._program_started, order.run, order.token),
             self._hello.grace_ms / 1000,
         )
         self._executions[order.run] = execution
@@ -210,6 +212,12 @@ class Worker:
             self._threads.submit(execution, self._thread_port(execution), self._pipe)
         if self._draining:
             self._leave(execution, DRAINED)
+
+    def _program_started(self, run: str, token: int, step: str, group: ProcessGroup) -> None:
+        """Report a program. It refers to its execution by name, so that there is no cycle."""
+        execution = self._current(run, token)
+        if execution is not None:
+            self._pipe.send(execution.program_started(step, group))
 
     def _thread_port(self, execution: ThreadedExecution) -> ThreadPort:
         return ThreadPort(execution, self._pipe, self._calls, self._threads)

@@ -17,6 +17,7 @@ import os
 import select
 import selectors
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from functools import wraps
@@ -76,15 +77,30 @@ class _SharedPipes:
 
     def __init__(self, pipes: list[OutputPipe]) -> None:
         self._pipes = pipes
+        self._readable = _readable([pipe.fd for pipe in pipes])
 
     def catch_up(self) -> None:
         """Read all that is in the pipes now."""
-        readable = select.poll()  # One of its own: several threads may not share it.
-        for pipe in self._pipes:
-            readable.register(pipe.fd, select.POLLIN)
-        if readable.poll(0):
+        if self._readable():
             for pipe in self._pipes:
                 pipe.catch_up()
+
+
+def _readable(fds: list[int]) -> Callable[[], object]:
+    """A function that says whether there is anything to read, for any thread."""
+    if sys.platform == "linux":
+        shared = select.epoll()
+        for fd in fds:
+            shared.register(fd, select.EPOLLIN)
+        return lambda: shared.poll(0)
+
+    def polled() -> object:
+        own = select.poll()  # several threads may not share one
+        for fd in fds:
+            own.register(fd, select.POLLIN)
+        return own.poll(0)
+
+    return polled
 
 
 class ProgramPipes:

@@ -229,10 +229,10 @@ class _Looped(_Rehearsed):
         execution = LoopedExecution(self.order, self.job, self.recalls, None, self.pace)
         self.prepare(execution)
         execution.begin(_NotingLoopPort(execution, self), self._on_end)
-        while self.last is None and not execution.loop.at_rest:
+        while self.last is None and execution.loop.ready:
             await asyncio.sleep(0)  # The handler takes turns with others of its worker.
         if self.last is None:
-            self.timers = execution.timers.unrecorded()
+            self.timers = execution.timers.unrecorded_keys()
             execution.leave(REHEARSED)
 
     def _on_end(self, last: Frame | c.Command) -> None:

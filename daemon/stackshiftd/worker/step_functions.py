@@ -124,20 +124,19 @@ class StepFunctions:
         """Call the function. Returns how it has ended, if it did so at once; otherwise
         `execution.performed` gets its result or error."""
         context = call.context.copy()
+        code = getattr(op.fn, "__code__", None)
+        if code is not None and _awaits_nothing(code):
+            execution.began(op)
+            try:
+                return context.run(_at_once, op, execution)
+            finally:
+                execution.ended(op)
         context.run(_enter, op.step, execution)
+        running = execution.functions[op.step] = Running(execution, call, op)
         if not is_async(op.fn):
-            running = execution.functions[op.step] = Running(execution, call, op)
             execution.awaits_thread(op)
             self._submit(running, context)
             return None
-        code = getattr(op.fn, "__code__", None)
-        if code is not None and not _awaits(code):
-            execution.began(op)
-            try:
-                return context.run(_at_once, op)
-            finally:
-                execution.ended(op)
-        running = execution.functions[op.step] = Running(execution, call, op)
         execution.began(op)
         return self._await(running, context, None, _seconds(op))
 
@@ -235,13 +234,15 @@ def _ended(task: asyncio.Task[Any]) -> Ended:
 
 
 @lru_cache(4096)
-def _awaits(code: CodeType) -> bool:
-    """Does the code of an `async def` function await anything? Otherwise it needs no task."""
-    return any(each.opname == "SEND" for each in dis.get_instructions(code))
+def _awaits_nothing(code: CodeType) -> bool:
+    """Is it the code of an `async def` function that awaits nothing, and so needs no task?"""
+    is_coroutine = bool(code.co_flags & inspect.CO_COROUTINE)
+    return is_coroutine and all(each.opname != "SEND" for each in dis.get_instructions(code))
 
 
-def _at_once(op: ops.Perform) -> Ended:
+def _at_once(op: ops.Perform, execution: Owner) -> Ended:
     """Call an `async def` function that awaits nothing."""
+    _enter(op.step, execution)
     try:
         op.fn(*op.args, **op.kwargs).send(None)
     except StopIteration as done:
