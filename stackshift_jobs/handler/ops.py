@@ -77,14 +77,15 @@ class Sleep(NamedTuple):
 
 
 class StartChild(NamedTuple):
-    """Start a run exactly once. Answer: `Recorded` with `child`."""
+    """Start a run exactly once, with `payload` and `options` in JSON. Answer: `Recorded` with
+    `child`."""
 
     step: str
     job: str
     payload: bytes
     wait: bool
     cancel_with_parent: bool
-    options: dict[str, Any]
+    options: bytes
 
 
 class AwaitRun(NamedTuple):

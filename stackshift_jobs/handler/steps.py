@@ -40,6 +40,7 @@ from stackshift_jobs.handler.replay import Pass
 from stackshift_jobs.retry import Retry
 from stackshift_jobs.values.durations import Duration, milliseconds
 from stackshift_jobs.values.limits import PAYLOAD_BYTES
+from stackshift_jobs.values.names import check_key, check_name
 from stackshift_jobs.values.payload_types import check_type, convert
 from stackshift_jobs.values.strict_json import canonical, dumps, plain, read_back
 
@@ -202,13 +203,17 @@ def start_child(
             hint="give the new call another name: name=...",
         )
     if known is None:
-        text = dumps({} if payload is None else payload, Limits.value_bytes)
+        start = StartChild(
+            key,
+            check_name(job, "job"),
+            dumps({} if payload is None else payload, Limits.value_bytes),
+            wait,
+            cancel_with_parent,
+            dumps(option_params(options)),
+        )
         if inside.get():
             yield from guard(pass_, key)
-        recorded = granted(
-            key,
-            (yield StartChild(key, job, text, wait, cancel_with_parent, option_params(options))),
-        )
+        recorded = granted(key, (yield start))
         if not wait:
             return recorded.child
         known = yield Park(key)
@@ -232,9 +237,10 @@ def await_run(pass_: Pass, key: str, run: str, returns: Any = None) -> Steps:
             hint="give the new call another name: name=...",
         )
     if known is None:
+        wait = AwaitRun(key, check_key(run, "a run id"))
         if inside.get():
             yield from guard(pass_, key)
-        yield AwaitRun(key, run)
+        yield wait
         known = yield Park(key)
     elif known.phase != "completed":
         known = yield Park(key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 
 import pytest
@@ -152,3 +153,131 @@ def test_loser_of_a_race_keeps_no_event(stackshift: Stackshift) -> None:
     stackshift.events.send("e2", 2)
     assert stackshift.start("races").result == "a"
     assert stackshift.start("waits").result == 2
+
+
+@pytest.mark.parametrize("winner", ["step", "child"])
+def test_race_whose_winner_failed_the_attempt_is_not_run_again(
+    stackshift: Stackshift, winner: str
+) -> None:
+    """The next attempt repeats what has won and failed, and begins nothing that has lost."""
+    tries: list[int] = []
+
+    @stackshift.job("child")
+    async def child(ctx: Context) -> None:
+        await ctx.step.wait_for_event("never")
+
+    async def slow(ctx: Context) -> Any:
+        await asyncio.sleep(10)
+        return await ctx.step.call("child", name="slow")
+
+    async def flaky() -> str:
+        tries.append(1)
+        if len(tries) == 1:
+            raise ConnectionError("once")
+        return "won"
+
+    @stackshift.job("h", retry=THRICE)
+    async def h(ctx: Context) -> Any:
+        if winner == "step":
+            await ctx.step.sleep("pause", "1m")
+            soon = ctx.step.run("flaky", flaky)
+        else:
+            soon = ctx.step.call("failing", name="flaky")
+        return await ctx.step.first("d", slow=slow(ctx), lost=ctx.step.call("child"), soon=soon)
+
+    @stackshift.job("failing", retry=ONCE)
+    async def failing(ctx: Context) -> str:
+        return await ctx.step.run("flaky", flaky)
+
+    run = stackshift.start("h")
+    stackshift.advance("1h")
+    if winner == "child":
+        run.retry()
+        stackshift.advance("1h")
+    assert run.result == ["soon", "won"], run.error
+    assert steps(stackshift, run, "value.recorded") == ["d"]
+    assert len(stackshift.runs_of("child")) == 1
+
+
+def test_call_that_cannot_be_sent_fails_at_the_same_place_on_every_pass(
+    stackshift: Stackshift,
+) -> None:
+    """What the daemon could not even be asked for is an error of the call, before anything else
+    happens, and not only once the outcomes on record have been seen."""
+    passes: list[list[str]] = []
+
+    @stackshift.job("h", retry=ONCE)
+    async def h(ctx: Context) -> list[str]:
+        seen: list[str] = []
+        passes.append(seen)
+
+        async def waits() -> None:
+            await ctx.step.sleep("soon", "1m")
+            seen.append("soon")
+
+        async def starts(name: str, job: str, **options: Any) -> None:
+            try:
+                await ctx.step.start(job, name=name, **options)
+            except Exception as error:
+                seen.append(f"{name}: {type(error).__name__}")
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(waits())
+            group.create_task(starts("label", "h", labels={"x": "\ud800"}))
+            group.create_task(starts("job", "h\ud800"))
+        await ctx.step.sleep("later", "1h")
+        return seen
+
+    run = stackshift.start("h")
+    stackshift.advance("1d")
+    assert run.result == ["label: PayloadRefused", "job: Usage", "soon"], run.error
+    assert all(seen == run.result[: len(seen)] for seen in passes)
+
+
+def test_time_of_the_loop_after_a_lock_is_the_same_on_every_pass(stackshift: Stackshift) -> None:
+    """`loop.time()` after the block of a lock does not tell the first pass from the others."""
+    times: list[float] = []
+
+    @stackshift.job("h", retry=ONCE)
+    async def h(ctx: Context) -> None:
+        async with ctx.state.lock("k"):
+            await ctx.step.run("slow", slow)
+        times.append(asyncio.get_running_loop().time())
+        await ctx.step.sleep("later", "1h")
+
+    async def slow() -> None:
+        stackshift._bench.clock.us += 5_000_000
+
+    stackshift.start("h")
+    stackshift.advance("1d")
+    assert len(times) == 2
+    assert times[0] == times[1]
+
+
+def test_result_of_a_step_that_outlives_its_attempt_is_recorded(stackshift: Stackshift) -> None:
+    """A `def` step still runs on its thread when another branch fails the attempt: the next attempt
+    finds its result."""
+    began, failed = threading.Event(), threading.Event()
+    calls: list[str] = []
+
+    def slow() -> str:
+        calls.append("slow")
+        began.set()
+        assert failed.wait(10)
+        return "slow"
+
+    @stackshift.job("h", retry=THRICE)
+    async def h(ctx: Context) -> list[str]:
+        async def fails() -> str:
+            await ctx.step.run("begins", began.wait, 10)
+            if ctx.attempt == 1:
+                failed.set()
+                raise ConnectionError("once")
+            return "fine"
+
+        return await asyncio.gather(ctx.step.run("slow", slow), fails())
+
+    run = stackshift.start("h")
+    stackshift.advance("1h")
+    assert run.result == ["slow", "fine"], run.error
+    assert calls == ["slow"]

@@ -166,7 +166,8 @@ class AsyncCalls:
 
     def _end(self, call: Call, value: Any, error: BaseException | None, at_us: int) -> None:
         loop = self._loop
-        if at_us > loop.now_us:
+        # It stands still at a release: that of a lock is on record only as a place in the order.
+        if at_us > loop.now_us and not call.releases:
             loop.now_us = at_us
         call.op = None
         if call.timer is not None:

@@ -330,7 +330,7 @@ def command_of(op: ops.Tell, run: str, token: int, call: int) -> c.Command:
                 Raw(op.payload),
                 op.wait,
                 op.cancel_with_parent,
-                Raw(dumps(op.options)),
+                Raw(op.options),
             )
         case ops.Ask():
             return c.Ask(run, token, call, op.step, op.method, Raw(op.params))

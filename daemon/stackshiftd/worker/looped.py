@@ -13,6 +13,7 @@ Laws, besides those of `async_calls`:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from contextvars import copy_context
 from functools import partial
@@ -177,12 +178,22 @@ class LoopedExecution(Execution):
     def performed(self, call: Call, value: Any, error: BaseException | None) -> None:
         """Take what the function of a step has returned or raised."""
         if self.loop.closed:
+            if error is None and isinstance(self._last, c.FailAttempt) and not call.is_given_up:
+                self._record_late(call, value)
             self._ended_function()
         elif isinstance(error, Unwinding):
             # Its program was ended at a drain: it has no outcome, and runs again.
             self._proceed()
         else:
             self._arrive(Arrival(call, value, error, 0))
+
+    def _record_late(self, call: Call, value: Any) -> None:
+        """Record the result of a step that was executing when another branch failed the attempt, so
+        that the next attempt does not repeat it. One that cannot be recorded is repeated."""
+        with contextlib.suppress(Exception):
+            op = call.context.run(call.made.send, value)
+            if type(op) is ops.RecordResult:
+                self.port.tell(call, op)
 
     def resolved(self, step: str, known: ops.RecordedCall) -> None:
         """Take the outcome `known` of the wait `step`, or the loss of a lock."""

@@ -230,7 +230,7 @@ def _ended(task: asyncio.Task[Any]) -> Ended:
     if task.cancelled():
         return None, Escaped(asyncio.CancelledError())
     error = task.exception()
-    return (task.result() if error is None else None), error
+    return (None, _carried(error)) if error is not None else (task.result(), None)
 
 
 @lru_cache(4096)
@@ -272,6 +272,8 @@ async def _limited(value: Awaitable[Any] | None, op: ops.Perform, seconds: float
         if task is not None and task.cancelling() > 0:
             raise
         raise Escaped(error) from error  # the function raised it itself
+    except GeneratorExit:
+        raise  # the worker ends, or the function raised it: see `_ended`
     except BaseException as error:
         carried = _carried(error)
         if carried is error:
