@@ -405,6 +405,29 @@ def test_wait_that_times_out_and_fails_the_run_is_no_difference(stackshift: Stac
     assert stackshift.assert_replays(late).status == "failed"
 
 
+def test_result_that_lands_as_its_branch_is_cancelled_is_no_difference(
+    stackshift: Stackshift,
+) -> None:
+    """The step that ends the wait is recorded after the outcome by which it is given up."""
+
+    async def sends(_item: int) -> None:
+        stackshift.events.send("stop")
+
+    @stackshift.job("h")
+    async def h(ctx: AsyncJobContext[Any]) -> str:
+        mapped = asyncio.ensure_future(ctx.step.map("item", sends, [1, 2]))
+        await ctx.step.wait_for_event("stop")
+        mapped.cancel()
+        await asyncio.wait([mapped])
+        await ctx.step.sleep("pause", "1h")
+        return "stopped"
+
+    run = stackshift.assert_replays("h")
+    assert run.result == "stopped"
+    kinds = run.kinds
+    assert kinds.index("step.completed") > kinds.index("wait.ended")
+
+
 def test_payload_and_options_are_those_of_start(stackshift: Stackshift) -> None:
     """And make no sense for a run that exists."""
 

@@ -275,7 +275,7 @@ def test_result_of_a_step_that_outlives_its_attempt_is_recorded(stackshift: Stac
                 raise ConnectionError("once")
             return "fine"
 
-        return await asyncio.gather(ctx.step.run("slow", slow), fails())
+        return list(await asyncio.gather(ctx.step.run("slow", slow), fails()))
 
     run = stackshift.start("h")
     stackshift.advance("1h")

@@ -201,8 +201,8 @@ def _other_call(cut: Cut, did: Rehearsal, expected: Asked) -> str | None:
             isinstance(record, r.CallWithdrawn) and record.step == expected.step
             for record in cut.following
         )
-        # One that is withdrawn, but was under way, may be recorded after what made it obsolete.
-        if late or expected.step in did.timers:
+        # One that is given up, but was under way, may be recorded after what made it obsolete.
+        if late or expected.step in did.timers or expected.step in did.given_up:
             return None
         return f"{_doing(did)}; on record is {expected.step!r}"
     if expected.kind and not any(asked.kind in kinds for asked in same):

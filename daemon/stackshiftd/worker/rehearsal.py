@@ -79,6 +79,8 @@ class Rehearsal(NamedTuple):
     timers: list[str]
     """Timers of asyncio's that are not on record: recorded if they go off before what was asked for
     has an outcome."""
+    given_up: list[str]
+    """New calls that it began, and gave up before it could ask for anything."""
     result: bytes | None = None
     """What the handler returned, as JSON."""
     error: Error | None = None
@@ -156,6 +158,7 @@ class _Rehearsed(ABC):
         self.pace = Pace(_Then(now_us), keep_seconds=0.0)
         self.asked: list[Asked] = []
         self.timers: list[str] = []
+        self.given_up: list[str] = []
         self.record = _Record({})
         self.last: Frame | c.Command | None = None
         self.ended = threading.Event()
@@ -207,6 +210,7 @@ class _Rehearsed(ABC):
             list(self.asked),
             list(self.record.unasked),
             self.timers,
+            self.given_up,
             bytes(last.result) if isinstance(last, c.CompleteRun) else None,
             last.error if isinstance(last, c.FailAttempt) else None,
             stopped,
@@ -228,9 +232,11 @@ class _Looped(_Rehearsed):
     async def _play(self) -> None:
         execution = LoopedExecution(self.order, self.job, self.recalls, None, self.pace)
         self.prepare(execution)
-        execution.begin(_NotingLoopPort(execution, self), self._on_end)
+        port = _NotingLoopPort(execution, self)
+        execution.begin(port, self._on_end)
         while self.last is None and execution.loop.ready:
             await asyncio.sleep(0)  # The handler takes turns with others of its worker.
+        self.given_up = [call.key for call in port.begun if call.is_given_up]
         if self.last is None:
             self.timers = execution.timers.unrecorded_keys()
             execution.leave(REHEARSED)
@@ -250,12 +256,20 @@ class _NoFunctions(StepFunctions):
 
 
 class _NotingLoopPort(LoopPort):
-    """Notes what is asked for; it stays unanswered."""
+    """Notes what is asked for; it stays unanswered. `begun` are the calls that are not on
+    record."""
 
     def __init__(self, execution: LoopedExecution, rehearsed: _Looped) -> None:
+        self.begun: list[Call] = []
         self.functions = _NoFunctions()
         self._execution = execution
         self._rehearsed = rehearsed
+
+    def call(self, key: str, made: ops.Steps, *, releases: bool = False) -> Call:
+        call = super().call(key, made, releases=releases)
+        if key not in self._rehearsed.record:
+            self.begun.append(call)
+        return call
 
     def tell(self, call: Call, op: ops.Tell) -> None:
         self._note(call, op)
