@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from stackshift_jobs.errors import BadConfiguration, DiskFull, StackshiftError
-from stackshift_jobs.project.config import IDLE, Config, load_config
-from stackshift_jobs.project.locate import CONFIG_FILE
+from stackshift_jobs.project.config import Config, load_config
 from stackshift_jobs.version import __version__
 
 log = logging.getLogger("stackshiftd")
@@ -132,6 +131,7 @@ async def _serve(config: Config, ready: _Ready) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, daemon.stop)
+    loop.add_signal_handler(signal.SIGHUP, daemon.reload)
 
     def is_ready() -> None:
         # What is loaded now stays loaded: the collector can ignore it, and run less often.
@@ -139,22 +139,10 @@ async def _serve(config: Config, ready: _Ready) -> None:
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLD)
         log.info("serving %s, pid %d", config.root, os.getpid())
-        notes = idle_settings(config)
-        for note in notes:
-            log.warning("%s", note)
-        ready.tell({"ready": True, "pid": os.getpid(), "notes": notes})
+        ready.tell({"ready": True, "pid": os.getpid(), "notes": daemon.notes()})
 
     await daemon.serve(is_ready)
     log.info("stopped")
-
-
-def idle_settings(config: Config) -> list[str]:
-    """A note for each setting that is valid but has no effect in this version, so that nobody
-    relies on it unawares."""
-    return [
-        f"{path} in {CONFIG_FILE} has no effect in this version"
-        for path in sorted(IDLE & config.origins.keys())
-    ]
 
 
 class _Ready:

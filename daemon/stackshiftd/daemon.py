@@ -27,6 +27,7 @@ from stackshiftd.history.index import History
 from stackshiftd.history.rows import RunRow
 from stackshiftd.journal.interface import Journal, Owner
 from stackshiftd.shell.background import daemon_log
+from stackshiftd.shell.background.code_watch import CodeWatch
 from stackshiftd.shell.background.hooks import Hooks
 from stackshiftd.shell.background.maintenance import Maintenance
 from stackshiftd.shell.background.schedule_timer import ScheduleTimer
@@ -59,6 +60,7 @@ from stackshiftd.shell.workers.dispatcher import Dispatcher
 from stackshiftd.shell.workers.pool import STOP_MARGIN_SECONDS, Pool
 from stackshiftd.shell.workers.process import Launch, launch_process
 from stackshiftd.shell.workers.programs import end_strays, recorded
+from stackshiftd.shell.workers.reload import Reloads, shown
 from stackshiftd.shell.workers.warden import Warden, await_warden
 
 log = logging.getLogger("stackshiftd")
@@ -108,6 +110,7 @@ class Daemon:
         self._dispatcher = Dispatcher(
             self.engine, self._catalog, config, bodies, self._lookup, requests, history
         )
+        self._reloads = Reloads(self._dispatcher, self._catalog, self._tuning, config.root)
         self.pool = self._dispatcher.pool = Pool(
             config,
             logs,
@@ -234,9 +237,29 @@ class Daemon:
         if not self._stopping.done():
             self._stopping.set_result(drain)
 
+    def notes(self) -> list[str]:
+        """What a person who starts the daemon should know: the modules that cannot be imported."""
+        return [f"{shown(failed)}; its jobs cannot run" for failed in self._catalog.failed]
+
     def compact(self, answer: Answer) -> None:
         """Write a snapshot; `answer` is called when it is written."""
         self._upkeep.compact(answer)
+
+    def reload(self, answer: Answer | None = None) -> None:
+        """Load the job modules as they are now; `answer` gets the outcome."""
+        self._track(self._reload(answer))
+
+    async def _reload(self, answer: Answer | None) -> None:
+        try:
+            outcome: Any = await self._reloads.reload()
+        except StackshiftError as refused:
+            log.error("not reloaded: %s", refused)
+            outcome = refused
+        except OSError as bad:
+            log.error("not reloaded: no worker can be started: %s", bad)
+            outcome = BadConfiguration(f"no worker can be started: {bad}")
+        if answer is not None:
+            answer(outcome)
 
     # --- Life ------------------------------------------------------------------------------
 
@@ -294,6 +317,8 @@ class Daemon:
         problem = await self._first_worker()
         if problem:
             log.error("no worker could be started yet: %s", problem)
+        if self._config.project.watch:
+            self._track(CodeWatch(self._catalog.code, lambda: self._reload(None)).run())
 
     async def _listen(self) -> asyncio.Server:
         path = socket_path(self._data_dir)

@@ -268,6 +268,7 @@ _DAEMON_COMMANDS: Final = (
         option("--drain", "Wait until running attempts have ended."),
     ),
     command("daemon restart", "daemon:restart", "Restart the daemon."),
+    command("daemon reload", "daemon:reload", "Load changed job modules, without a restart."),
     command("daemon status", "daemon:status", "Show the status of the daemon."),
     command(
         "daemon logs",

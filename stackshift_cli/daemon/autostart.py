@@ -21,6 +21,7 @@ from typing import Any, Final
 
 from stackshift_cli.daemon.connection import Connection
 from stackshift_cli.daemon.log import LogFile
+from stackshift_cli.output.safe_text import safe
 from stackshift_jobs.errors import DaemonUnavailable, from_json
 from stackshift_jobs.project.discovery import LOG_FILE
 from stackshift_jobs.project.locate import Project
@@ -59,8 +60,8 @@ def command(project: Project, *more: str) -> list[str]:
 def start(project: Project, say: Callable[[str], None]) -> int | None:
     """Start the daemon and return its process id when it is ready; None if another one was first.
 
-    `say` receives the daemon's notes, such as a setting that has no effect. Raises the error that
-    kept the daemon from starting, as the daemon reports it.
+    `say` receives the daemon's notes, such as a module that cannot be imported. Raises the error
+    that kept the daemon from starting, as the daemon reports it.
     """
     import subprocess
 
@@ -137,7 +138,7 @@ def _outcome(line: bytes, log: Path, say: Callable[[str], None]) -> int | None:
     report = _parsed(line)
     if report is not None and report.get("ready"):
         for note in report.get("notes", ()):
-            say(f"note: {note}")
+            say(f"note: {safe(note)}")
         return int(report["pid"])
     if report is not None and isinstance(report.get("error"), dict):
         if report["error"].get("code") == "daemon_running":

@@ -14,6 +14,7 @@ from typing import Any, Final
 from stackshift_cli.arguments import Globals
 from stackshift_cli.daemon.connection import Connection
 from stackshift_cli.output import messages
+from stackshift_cli.output.safe_text import safe
 from stackshift_jobs.errors import DaemonUnavailable
 from stackshift_jobs.project.locate import Project, find_project
 from stackshift_jobs.wire.unavailable import unavailable
@@ -98,6 +99,11 @@ class Session:
         """Print a line on stderr unless `--quiet` was given."""
         if not self.options.quiet:
             messages.say(text)
+
+    def note(self, reply: dict[str, Any]) -> None:
+        """Say the `notes` of a reply, which leave it."""
+        for text in reply.pop("notes", ()):
+            self.say(f"note: {safe(text)}")
 
     def _open(self) -> Connection:
         data_dir = self.project.data_dir_text

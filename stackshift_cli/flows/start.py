@@ -35,6 +35,7 @@ def ask(session: Session, given: Given, full: bool) -> dict[str, Any]:
     for note in notes:
         session.say(note)
     reply: dict[str, Any] = session.call("run.start", params)
+    session.note(reply)
     if dry:
         session.say(_would(reply, params["job"]))
     elif reply["reused"]:

@@ -20,7 +20,7 @@ from stackshift_cli.output import messages
 from stackshift_cli.output.safe_text import safe
 from stackshift_cli.render import tsv
 from stackshift_jobs.errors import BadConfiguration
-from stackshift_jobs.project.config import IDLE, KEYS, QUEUES, Key, find_key, load_config
+from stackshift_jobs.project.config import KEYS, QUEUES, Key, find_key, load_config
 from stackshift_jobs.project.locate import parse_toml, read_config_text
 
 
@@ -54,18 +54,14 @@ def set_(session: Session, given: Given) -> int:
         value: Any = user_config.check(name, text, str(file))
         file.parent.mkdir(parents=True, exist_ok=True)
         section: tuple[str, ...] = ()
-        idle = False
     else:
         key, file = find_key(name), session.project.config_file
         value = _value(key, name, text)
-        idle = key.path in IDLE
         table = name.rpartition(".")[0]
         section = ("queues", table.removeprefix("queues.")) if key.section == QUEUES else (table,)
     _edit(file, section, name.rpartition(".")[2], value)
     session.say(f"{safe(name)} = {_shown(value)} in {safe(str(file))}")
-    if idle:
-        session.say(f"note: {safe(name)} has no effect in this version")
-    elif name not in user_config.KEYS and (session.project.data_dir / "daemon.json").exists():
+    if name not in user_config.KEYS and (session.project.data_dir / "daemon.json").exists():
         session.say("hint: to apply it, run stackshift daemon restart")
     return 0
 

@@ -1,4 +1,4 @@
-"""`daemon run|start|stop|restart|status|logs`: the background daemon of the project."""
+"""`daemon run|start|stop|restart|reload|status|logs`: the background daemon of the project."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from stackshift_cli.output import messages
 from stackshift_cli.output.safe_text import safe
 from stackshift_cli.output.terminal import draws
 from stackshift_cli.render import tsv
-from stackshift_jobs.errors import DaemonUnavailable
+from stackshift_jobs.errors import BadConfiguration, DaemonUnavailable
 from stackshift_jobs.project.discovery import LOG_FILE
 
 _POLL_SECONDS: Final = 0.1
@@ -33,15 +33,16 @@ def run(session: Session, _given: Given) -> int:
 
 
 def start(session: Session, _given: Given) -> int:
-    """`daemon start`: start it unless it is running already; 0 in both cases."""
+    """`daemon start`: start it unless it is running already; 78 if a job module cannot be imported,
+    else 0."""
     running = _running(session)
     pid = None
     if running is None:
-        running, pid = autostart.start_and_open(session.project, session.say)
+        running, pid = autostart.start_and_open(session.project, lambda _note: None)
     with running as connection:
         status = connection.call("daemon.status", {}, 60.0)
-    _say_started(session, status["pid"], started=pid is not None)
-    return 0
+    _say_started(session, status, started=pid is not None)
+    return _say_failed(session, status["failed_modules"])
 
 
 def stop(session: Session, given: Given) -> int:
@@ -66,6 +67,35 @@ def restart(session: Session, given: Given) -> int:
     return start(session, given)
 
 
+def reload(session: Session, _given: Given) -> int:
+    """`daemon reload`: load the job modules as they are now; 78 if one cannot be imported. Never
+    starts the daemon, and raises `DaemonUnavailable` (3) if none is running."""
+    with Connection.open(session.project.data_dir) as connection:
+        reply = connection.call("daemon.reload", {})
+    if session.json:
+        messages.data(messages.compact(reply))
+    elif reply["loaded"]:
+        session.say(_loaded(reply))
+    failed = _say_failed(session, reply["failed_modules"])
+    if not reply["loaded"]:
+        session.say("not reloaded: the code from before goes on")
+    return failed
+
+
+def _loaded(reply: dict[str, Any]) -> str:
+    """What a reload has done, in a line."""
+    did = [f"{what} {safe(', '.join(jobs))}" for what, jobs in reply["jobs"].items() if jobs]
+    files = safe(", ".join(reply["changed"]))
+    return f"reloaded {files or 'the job modules'}" + (f": {'; '.join(did)}" if did else "")
+
+
+def _say_failed(session: Session, modules: list[dict[str, Any]]) -> int:
+    """Name the modules that cannot be imported; the exit status that this means."""
+    for module in modules:
+        session.say(f"failed to import: {safe(messages.failed_module(module))}")
+    return BadConfiguration.exit_status if modules else 0
+
+
 def status(session: Session, _given: Given) -> int:
     """`daemon status`: print its status; never starts it, and raises `DaemonUnavailable` (3) if
     none is running."""
@@ -80,8 +110,7 @@ def status(session: Session, _given: Given) -> int:
     else:
         for name, value in reply.items():
             messages.data(tsv.tabbed((name, value)))
-    for module in reply["failed_modules"]:
-        session.say(f"failed to import: {safe(messages.failed_module(module))}")
+    _say_failed(session, reply["failed_modules"])
     return 0
 
 
@@ -115,9 +144,11 @@ def _running(session: Session) -> Connection | None:
         raise
 
 
-def _say_started(session: Session, pid: int, started: bool) -> None:
+def _say_started(session: Session, status: dict[str, Any], started: bool) -> None:
+    pid = status["pid"]
     if session.json:
-        messages.data(messages.compact({"pid": pid, "started": started}))
+        failed = status["failed_modules"]
+        messages.data(messages.compact({"pid": pid, "started": started, "failed_modules": failed}))
     else:
         did = "started stackshiftd" if started else "stackshiftd is already running"
         session.say(f"{did} (pid {pid})")

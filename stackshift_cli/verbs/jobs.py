@@ -26,6 +26,7 @@ def list_(session: Session, _given: Given) -> int:
     reply = session.call("job.list")
     for module in reply["failed_modules"]:
         session.say(f"failed to import: {safe(messages.failed_module(module))}")
+    session.note(reply)
     if session.json:
         messages.data(messages.compact(reply["jobs"]))
     elif draws(session.options):
@@ -41,6 +42,7 @@ def list_(session: Session, _given: Given) -> int:
 def show(session: Session, given: Given) -> int:
     """`jobs show JOB`: print everything that is known about it, one line per field."""
     job = session.call("job.get", {"job": given.word("job")})
+    session.note(job)
     if session.json:
         messages.data(messages.compact(job))
         return 0
@@ -52,7 +54,9 @@ def show(session: Session, given: Given) -> int:
 
 def schema(session: Session, given: Given) -> int:
     """`jobs schema JOB`: print the JSON Schema of its payload; `null` if it accepts anything."""
-    payload_schema = session.call("job.get", {"job": given.word("job")})["schema"]
+    job = session.call("job.get", {"job": given.word("job")})
+    session.note(job)
+    payload_schema = job["schema"]
     messages.data(
         messages.compact(payload_schema) if session.json else json.dumps(payload_schema, indent=2)
     )

@@ -62,16 +62,14 @@ def init(session: Session, given: Given) -> int:
 
 
 def commented_settings() -> str:
-    """The text of a `stackshift.toml` that sets nothing and shows, as comments, every setting that
-    has an effect."""
-    from stackshift_jobs.project.config import IDLE, KEYS, QUEUES
+    """The text of a `stackshift.toml` that sets nothing and shows, as comments, every setting."""
+    from stackshift_jobs.project.config import KEYS, QUEUES
 
-    keys = [key for key in KEYS if key.path not in IDLE]
     lines = ["# All settings, at their defaults. Remove the # of a line to change it.", ""]
-    for section in dict.fromkeys(key.section for key in keys):
+    for section in dict.fromkeys(key.section for key in KEYS):
         # Without the # there would be a queue called NAME.
         lines.append("# [queues.NAME]" if section == QUEUES else f"[{section}]")
-        for key in keys:
+        for key in KEYS:
             if key.section == section:
                 lines.append(f"# {key.name} = {_shown_default(key)}")
         lines.append("")

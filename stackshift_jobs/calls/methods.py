@@ -93,6 +93,7 @@ METHODS: Final[dict[str, Method]] = {
     "queue.purge": Method(ONCE),
     "daemon.status": Method(READ),
     "daemon.stop": Method(ONCE),
+    "daemon.reload": Method(SAFE, is_unbounded=True),
     "journal.stats": Method(READ),
     "journal.compact": Method(ONCE, is_unbounded=True),
 }

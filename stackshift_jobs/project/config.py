@@ -141,9 +141,6 @@ KEYS: Final[tuple[Key, ...]] = (
     _hooks("on_completed", COMMAND, None, "Command on success; the run's JSON on stdin.", "none"),
 )
 
-IDLE: Final = frozenset(("project.watch",))
-"""Keys that are valid but have no effect in this version, so that a file written for a later one
-loads. Nothing offers them, and setting one prints a warning."""
 _BY_PATH: Final = {key.path: key for key in KEYS}
 SECTIONS: Final = tuple(dict.fromkeys(key.section for key in KEYS))
 

@@ -427,6 +427,11 @@ class FakeDaemon(FakeState):
         """`daemon.status`: the same numbers always."""
         return json.loads(_STATUS) | {"pid": self.pid}
 
+    def on_daemon_reload(self, _params: dict[str, Any]) -> Any:
+        """`daemon.reload`: nothing was changed, unless the test says otherwise."""
+        nothing: dict[str, list[str]] = {"added": [], "changed": [], "removed": []}
+        return {"loaded": True, "changed": [], "jobs": nothing, "failed_modules": []}
+
     def on_daemon_stop(self, _params: dict[str, Any]) -> Any:
         """`daemon.stop`: answers, and stops soon after."""
         threading.Thread(target=self._stop_soon, daemon=True).start()

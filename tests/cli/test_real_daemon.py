@@ -46,6 +46,44 @@ def test_project_made_by_init_runs_as_it_stands(real: Shell) -> None:
     assert real("journal", "verify").code == 0
 
 
+def test_edit_of_a_job_is_told_loaded_and_refused_where_it_is_broken(real: Shell) -> None:
+    """The loop of whoever writes a job: edit, be told, reload; break it, be told where; restart."""
+    job = real.directory / "jobs" / "hello.py"
+    good = job.read_text()
+    assert real("daemon", "start").code == 0
+    job.write_text(good.replace("Hello,", "Hallo,"))
+    edited = "note: jobs/hello.py changed since it was loaded: stackshift daemon reload\n"
+    told = real("start", "hello", "-F", "name=World", "--wait")
+    assert (told.stdout, told.code) == ('{"greeting":"Hello, World!"}\n', 0)
+    assert edited in told.stderr
+    assert json.loads(real("start", "hello", "--json").stdout).keys().isdisjoint({"notes"})
+    assert real("jobs", "list").stderr == edited
+    assert real("daemon", "reload") == ("", "reloaded jobs/hello.py: changed hello\n", 0)
+    told = real("start", "hello", "-F", "name=World", "--wait")
+    assert (told.stdout, edited in told.stderr) == ('{"greeting":"Hallo, World!"}\n', False)
+    job.write_text(good + "def broken(:\n")
+    line = good.count("\n") + 1
+    failed = f"failed to import: {job}:{line}: SyntaxError: invalid syntax\n"
+    kept = "not reloaded: the code from before goes on\n"
+    assert real("daemon", "reload") == ("", failed + kept, 78)
+    assert real("start", "hello", "--wait").code == 0
+    told = real("daemon", "restart")
+    assert (failed in told.stderr, told.code) == (True, 78)
+    told = real("start", "hello")
+    assert (told.code, f"{job}:{line}: SyntaxError" in told.stderr) == (78, True)
+    job.write_text(good)
+    told = real("start", "hello")
+    assert edited.removeprefix("note: ") in told.stderr
+    assert json.loads(real("daemon", "reload", "--json").stdout)["jobs"]["added"] == ["hello"]
+    assert real("start", "hello", "--wait").code == 0
+
+
+def test_reload_of_no_daemon_is_exit_3(real: Shell) -> None:
+    """There is nothing to reload, and none is started for it."""
+    assert real("daemon", "reload").code == 3
+    assert not (real.directory / ".stackshift" / "daemon.json").exists()
+
+
 def test_killed_daemon_is_started_again_and_its_follower_misses_nothing(real: Shell) -> None:
     """After `kill -9` the next command starts it again; `runs tail` shows each record once."""
     assert real("start", "hello", "--wait").code == 0

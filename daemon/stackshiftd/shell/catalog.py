@@ -27,8 +27,10 @@ from stackshiftd.core.records import (
     RetryTerms,
     RunLimits,
 )
+from stackshiftd.shell.code_files import LoadedCode
 from stackshiftd.shell.params import within
-from stackshiftd.worker.frames import FailedModule, JobFacts
+from stackshiftd.worker.code_files import CodeFile
+from stackshiftd.worker.frames import FailedModule, Greeting, JobFacts
 
 MAX_ATTEMPTS: Final = 1_000_000
 MAX_LABELS: Final = 32
@@ -72,6 +74,8 @@ class Catalog:
         self.queues: dict[str, QueueTerms] = {}
         """The limits of queues that the job modules declare."""
         self.failed: list[FailedModule] = []
+        """Modules that could not be imported; the code from before may go on."""
+        self.code = LoadedCode(config)
         self.greeted = False
         """True once a worker has greeted."""
         self.importing = ""
@@ -83,6 +87,7 @@ class Catalog:
         jobs: list[JobFacts],
         failed: list[FailedModule],
         queues: dict[str, QueueTerms] | None = None,
+        files: dict[str, CodeFile] | None = None,
     ) -> None:
         """Replace everything with the contents of a worker's greeting."""
         self.greeted = True
@@ -90,7 +95,25 @@ class Catalog:
         self.jobs = {job.name: job for job in jobs}
         self.codes = {job.name: job.code for job in jobs}
         self.failed = failed
+        if files:
+            self.code.imported(files, failed)
         self._checks.clear()
+
+    def refused(self, greeting: Greeting) -> None:
+        """Note that the modules as they are now could not be imported: the code from before goes
+        on."""
+        self.failed = greeting.failed
+        self.code.imported(greeting.files, greeting.failed)
+
+    def notes(self, job: str) -> list[str]:
+        """What whoever starts `job` should know of its code, in sentences."""
+        facts = self.jobs.get(job)
+        return self.code.notes() or [
+            f"{failed.file}:{failed.line}: {failed.type}: {failed.message}: "
+            "the code from before goes on"
+            for failed in self.failed
+            if facts is not None and failed.module == facts.module
+        ]
 
     def find(self, name: str) -> JobFacts:
         """The job with this name.
@@ -108,16 +131,19 @@ class Catalog:
                 hint="try again; if this persists: stackshift jobs check, stackshift daemon logs",
             )
         near = difflib.get_close_matches(name, self.jobs, 3)
+        changed = self.code.notes()
         if self.failed:
             first = self.failed[0]
+            count = len(self.failed)
             raise BadConfiguration(
-                f"no job {name!r}, and {len(self.failed)} module(s) did not import: "
+                f"no job {name!r}, and {count} module{'s' if count > 1 else ''} did not import: "
                 f"{first.file}:{first.line}: {first.type}: {first.message}",
-                hint="stackshift jobs check",
+                hint="; ".join(changed) or "stackshift jobs check",
                 near=near,
                 failed_modules=[msgspec.to_builtins(module) for module in self.failed],
             )
         hint = f"did you mean {near[0]}?" if near else "stackshift jobs list"
+        hint = "; ".join(changed) or hint
         raise NotFound(f"no job is named {name!r}", hint=hint, near=near)
 
     def start_command(self, params: StartParams, run: str, now_us: int) -> StartRun:

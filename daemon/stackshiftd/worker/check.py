@@ -12,7 +12,7 @@ from typing import Any
 
 from stackshift_jobs.errors import StackshiftError
 from stackshift_jobs.project.config import load_config
-from stackshiftd.worker import loader
+from stackshiftd.worker import code_files, loader
 from stackshiftd.worker.frames import FailedModule, JobFacts
 from stackshiftd.worker.streams import OwnLog
 
@@ -32,7 +32,7 @@ def check(root: Path) -> int:
         return bad.exit_status
     facts, failed = loader.import_project(root, jobs, OwnLog(2))
     errors = {failure.module: failure for failure in failed}
-    files = {source.module: str(source.file) for source in loader.sources(root, jobs)}
+    files = {source.module: str(source.file) for source in code_files.sources(root, jobs)}
     modules = [
         _module_json(module, files.get(module, module), facts, errors.get(module))
         for module in [*files, *(name for name in errors if name not in files)]

@@ -18,6 +18,7 @@ from msgspec import Raw
 
 from stackshiftd.core.commands import FromWorker, ScheduleTerms
 from stackshiftd.core.records import NULL, Error, QueueTerms, RetryTerms
+from stackshiftd.worker.code_files import CodeFile
 
 BEAT_SECONDS: Final = 2.0
 """Less if the heartbeat of `stackshift.toml` is short."""
@@ -169,13 +170,14 @@ class Importing(Frame, frozen=True):
 
 class Greeting(Frame, frozen=True):
     """The worker is ready: its process id and interpreter, the jobs and queues that its modules
-    declare, and the modules that failed."""
+    declare, the modules that failed, and the files that all of it was loaded from."""
 
     pid: int
     python: str
     jobs: list[JobFacts]
     failed: list[FailedModule]
     queues: dict[str, QueueTerms] = {}
+    files: dict[str, CodeFile] = {}
 
 
 class Beat(Frame, frozen=True):

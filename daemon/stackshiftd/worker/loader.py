@@ -11,11 +11,11 @@ import importlib
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from msgspec import Raw
 
@@ -31,35 +31,12 @@ from stackshiftd.core.commands import ScheduleTerms
 from stackshiftd.core.decide.ticks import clock_of
 from stackshiftd.core.records import QueueTerms, RetryTerms
 from stackshiftd.worker import streams, thread_contexts
+from stackshiftd.worker.code_files import ModuleSource, sources
 from stackshiftd.worker.frames import FailedModule, JobFacts
 from stackshiftd.worker.streams import OwnLog
 
 MAX_SCHEDULE_PAYLOAD: Final = 64 << 10
 """Bytes of a schedule's payload, which the daemon keeps in memory."""
-
-
-class ModuleSource(NamedTuple):
-    """A job module: its dotted name and its file."""
-
-    module: str
-    file: Path
-
-
-def sources(project: Path, jobs: list[str]) -> Iterator[ModuleSource]:
-    """The job modules of a project: each file named in `jobs`, and every `*.py` below each folder
-    named there, except files and folders whose name begins with `_` or `.`."""
-    for entry in jobs:
-        path = project / entry
-        if path.is_file():
-            yield ModuleSource(_module_name(project, path), path)
-            continue
-        for file in sorted(path.rglob("*.py")):
-            if not any(part.startswith(("_", ".")) for part in file.relative_to(path).parts):
-                yield ModuleSource(_module_name(project, file), file)
-
-
-def _module_name(project: Path, file: Path) -> str:
-    return ".".join(file.relative_to(project).with_suffix("").parts)
 
 
 def import_project(
@@ -220,4 +197,7 @@ def _failure(source: ModuleSource, error: BaseException) -> FailedModule:
         lines = [frame.lineno for frame in frames if frame.filename == file]
         line = (lines[-1] or 0) if lines else 0
     failure = Failure.of(error)
-    return FailedModule(source.module, readable(file), line, failure.type, failure.message)
+    message = failure.message
+    if isinstance(error, SyntaxError) and error.msg:
+        message = readable(error.msg)  # without the place, which is told by itself
+    return FailedModule(source.module, readable(file), line, failure.type, message)

@@ -26,7 +26,7 @@ from stackshift_jobs.programs.processes import ProcessGroup
 from stackshift_jobs.registry import registry
 from stackshiftd.core import commands as c
 from stackshiftd.core.records import Error
-from stackshiftd.worker import directory, loader, program_output
+from stackshiftd.worker import code_files, directory, loader, program_output
 from stackshiftd.worker.event_loop import new_loop
 from stackshiftd.worker.execution import DRAINED, REAL_TIME, Execution, Pace, recorded_call
 from stackshiftd.worker.frames import (
@@ -172,15 +172,18 @@ class Worker:
         own = OwnLog(log, f"{hello.worker}: ")
         self.pipes.start(out, err, own, self._printing)
         program_output.install(self.pipes)
+        project = Path(hello.project)
+        files = code_files.read_sources(project, hello.jobs)
         jobs, failed = loader.import_project(
-            Path(hello.project), hello.jobs, own, lambda module: self._pipe.send(Importing(module))
+            project, hello.jobs, own, lambda module: self._pipe.send(Importing(module))
         )
+        files = code_files.read_imported(project) | files
         directory.install(hello.project)
         # What is loaded now stays loaded: the collector can ignore it, and run less often.
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLD)
-        return Greeting(os.getpid(), sys.executable, jobs, failed, loader.queue_terms())
+        return Greeting(os.getpid(), sys.executable, jobs, failed, loader.queue_terms(), files)
 
     def _gone(self) -> None:
         """End the process at once: the daemon is gone."""

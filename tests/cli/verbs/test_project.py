@@ -52,7 +52,7 @@ def test_init_overwrites_nothing(shell: Shell, tmp_path: Path, there: str) -> No
 def test_every_setting_of_the_commented_file_is_one(tmp_path: Path) -> None:
     """Without the comment signs, each line with a default is a valid setting."""
     from stackshift_cli.verbs.project import commented_settings
-    from stackshift_jobs.project.config import IDLE, KEYS, load_config
+    from stackshift_jobs.project.config import KEYS, load_config
 
     text = commented_settings()
     lines = [
@@ -66,20 +66,7 @@ def test_every_setting_of_the_commented_file_is_one(tmp_path: Path) -> None:
     assert load_config(tmp_path).queues["NAME"].rate_burst == 1
     (tmp_path / "stackshift.toml").write_text(text)
     assert not load_config(tmp_path).queues
-    assert all(f"# {key.name} = " in text for key in KEYS if key.path not in IDLE)
-
-
-def test_settings_without_effect_are_not_offered_and_setting_one_says_so(shell: Shell) -> None:
-    """Watching is not in the file that `init` writes; setting it prints a note."""
-    from stackshift_cli.verbs.project import commented_settings
-
-    offered = commented_settings()
-    assert "watch" not in offered
-    for key, value in (("project.watch", "true"),):
-        told = shell("config", "set", key, value)
-        assert told.code == 0
-        assert told.stderr.splitlines()[1:] == [f"note: {key} has no effect in this version"]
-    assert "note" not in shell("config", "set", "workers.slots", "3").stderr
+    assert all(f"# {key.name} = " in text for key in KEYS)
 
 
 def test_init_is_in_the_project_that_is_named(shell: Shell, tmp_path: Path) -> None:

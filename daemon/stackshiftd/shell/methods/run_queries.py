@@ -198,11 +198,12 @@ class RunQueries:
         return {"lines": lines, "next": read, "finished": live is None or live.finished}
 
     def jobs(self, _params: NoParams, answer: Answer) -> None:
-        """Answer `{jobs[], failed_modules[]}`, the jobs by name."""
+        """Answer `{jobs[], failed_modules[], notes[]}`, the jobs by name."""
         answer(
             {
                 "jobs": [self._job(name) for name in sorted(self._catalog.jobs)],
                 "failed_modules": [msgspec.to_builtins(module) for module in self._catalog.failed],
+                "notes": self._catalog.code.notes(),
             }
         )
 
@@ -213,6 +214,7 @@ class RunQueries:
             self._job(job.name)
             | {
                 "doc": job.doc,
+                "notes": self._catalog.notes(job.name),
                 "priority": job.priority,
                 "retry": msgspec.to_builtins(self._catalog.terms(job)),
                 "concurrency_key": job.concurrency_key or None,

@@ -40,7 +40,8 @@ class Starts:
         }
 
     def start(self, params: StartParams, answer: Answer) -> None:
-        """Start a run; answer `{id, reused, status}`, and `run` if `full`.
+        """Start a run; answer `{id, reused, status}`, `run` if `full`, and `notes` if a person
+        should know something of the job's code.
 
         Raises what the catalog raises; answers a `Conflict` if the key belongs to another start.
         """
@@ -50,7 +51,8 @@ class Starts:
             return
 
         owner = self._owner(command)
-        seen: dict[str, Any] = {}
+        notes = self._catalog.notes(command.job)
+        seen: dict[str, Any] = {"notes": notes} if notes else {}
         if owner is not None:
             seen["status"] = self._view.status(owner.run)
             if params.full:

@@ -61,6 +61,9 @@ class DaemonControl(Protocol):
     def compact(self, answer: Answer) -> None:
         """Write a snapshot; `answer` is called when it is written."""
 
+    def reload(self, answer: Answer) -> None:
+        """Load the job modules as they are now; `answer` gets the outcome."""
+
 
 class _Method(NamedTuple):
     """One method: the decoder of its params, the function, whether it only reads (then it is
@@ -105,6 +108,7 @@ class Router:
         plain: Table = {
             "daemon.status": (NoParams, self.status),
             "daemon.stop": (StopParams, self.stop),
+            "daemon.reload": (NoParams, self.reload),
             "journal.stats": (NoParams, self.stats),
             "journal.compact": (NoParams, self.compact),
         }
@@ -259,6 +263,7 @@ class Router:
             "dead": state.dead,
             "journal_bytes": stats.get("bytes"),
             "disk_free_bytes": free,
+            "changed_files": self._catalog.code.changed(),
             "failed_modules": [msgspec.to_builtins(module) for module in self._catalog.failed],
             "mode": "read_only" if self._engine.room.is_short else "serving",
             "recovered": None
@@ -271,6 +276,10 @@ class Router:
         """Answer with the daemon's pid, and begin to stop."""
         answer({"pid": self._facts["pid"]})
         self._house.stop(params.drain)
+
+    def reload(self, _params: NoParams, answer: Answer) -> None:
+        """Load the job modules as they are now; answers what has come of it."""
+        self._house.reload(answer)
 
     def stats(self, _params: NoParams, answer: Answer) -> None:
         """Answer with the sizes of the journal and of what is in memory."""

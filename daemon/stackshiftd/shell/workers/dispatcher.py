@@ -26,7 +26,7 @@ from stackshiftd.shell.views.bodies import Bodies
 from stackshiftd.shell.views.entry_history import EntryHistory, StateHistory
 from stackshiftd.shell.views.lookup import Lookup
 from stackshiftd.shell.workers import orders
-from stackshiftd.shell.workers.pool import STOP_MARGIN_SECONDS, Pool, WorkerLink
+from stackshiftd.shell.workers.pool import STOP_MARGIN_SECONDS, Pool, WorkerEnded, WorkerLink
 from stackshiftd.shell.workers.programs import recorded
 from stackshiftd.worker.frames import (
     Beat,
@@ -223,16 +223,34 @@ class Dispatcher:
         go to the new code alone, and those workers are replaced once they have finished what they
         hold. But if some module no longer imports, the last good code continues while a worker has
         it."""
-        link.codes = {job.name: job.code for job in greeting.jobs}
+        link.codes = {path: file.digest for path, file in greeting.files.items()}
+        link.codes |= {job.name: job.code for job in greeting.jobs}
+        if link.trial is not None:
+            if not link.trial.done():
+                link.trial.set_result(greeting)
+            return
         others = [other for other in self.pool.links.values() if other is not link and other.usable]
         if greeting.failed and any(other.codes != link.codes for other in others):
             link.outdated = True
-            self._catalog.failed = greeting.failed
+            self._catalog.refused(greeting)
         else:
-            self._catalog.learn(greeting.jobs, greeting.failed, greeting.queues)
+            self._learn(greeting)
             for other in self.pool.links.values():
                 other.outdated = False
                 other.retired = other.retired or (other.ready and other.codes != link.codes)
+        self._announce(greeting)
+
+    def take_over(self, link: WorkerLink, greeting: Greeting) -> None:
+        """Let a worker that was on trial, and its code, take the place of all others."""
+        self._learn(greeting)
+        self.pool.accept(link)
+        self._announce(greeting)
+
+    def _learn(self, greeting: Greeting) -> None:
+        self._catalog.learn(greeting.jobs, greeting.failed, greeting.queues, greeting.files)
+
+    def _announce(self, greeting: Greeting) -> None:
+        """Tell the core, the log and the schedules what there is now."""
         for failed in greeting.failed:
             log.error(
                 "%s does not import: %s:%d: %s: %s",
@@ -300,7 +318,10 @@ class Dispatcher:
         self._keep_last_words(link, list(executing))
         for run, token in list(executing.items()):
             self._engine.submit(c.LoseExecution(run, token, reason, ours))
-        if not link.slots and not self.first_worker.done():
+        if link.trial is not None:
+            if not link.trial.done():
+                link.trial.set_exception(WorkerEnded(reason))
+        elif not link.slots and not self.first_worker.done():
             self.first_worker.set_result(reason)
 
     def _keep_last_words(self, link: WorkerLink, executing: list[str]) -> None:

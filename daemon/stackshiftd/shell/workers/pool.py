@@ -62,6 +62,10 @@ MAX_SPARES: Final = 8
 _READ_BYTES: Final = 1 << 18
 
 
+class WorkerEnded(Exception):
+    """A worker has ended before it could greet; the text says how."""
+
+
 class WorkerListener(Protocol):
     """Handles what workers report."""
 
@@ -97,11 +101,22 @@ class WorkerLink(asyncio.Protocol):
     """The daemon's end of one worker."""
 
     def __init__(
-        self, pool: Pool, worker: str, queue: str, process: Process, spare: bool = False
+        self,
+        pool: Pool,
+        worker: str,
+        queue: str,
+        process: Process,
+        *,
+        spare: bool = False,
+        trial: asyncio.Future[Greeting] | None = None,
     ) -> None:
         self.id = worker
         self.spare = spare
         """Is it an extra worker, started for one run that is tried alone?"""
+        self.trial = trial
+        """Gets its greeting, if it is only to show whether changed modules can be imported."""
+        self.replaced = False
+        """Does another worker have its place already?"""
         self.queue = queue
         """The queue that it belongs to; empty if it serves all queues without workers of their
         own."""
@@ -113,7 +128,7 @@ class WorkerLink(asyncio.Protocol):
         self.stopping: set[str] = set()
         """Runs that were asked to stop and have not stopped yet; meanwhile it gets no new work."""
         self.codes: dict[str, str] = {}
-        """The jobs that it has, with the digests of their code."""
+        """Digests of the code that it has, by job and by file."""
         self.outdated = False
         """Does it lack the code that runs are executed with now?"""
         self.retired = False
@@ -139,13 +154,14 @@ class WorkerLink(asyncio.Protocol):
             and not self.retired
             and not self.outdated
             and not self.gone
+            and self.trial is None
             and not self.silence.is_long
         )
 
     @property
     def status(self) -> str:
         """What `daemon.status` says of it."""
-        if not self.ready:
+        if not self.ready or self.trial is not None:
             return "starting"
         if self.silence.is_long:
             return "silent"
@@ -264,7 +280,41 @@ class Pool:
             self._spares_due.discard(queue)
         self._ears.vacant()
 
-    async def _spawn(self, queue: str, spare: bool = False) -> None:
+    async def start_trial(self, answer: asyncio.Future[Greeting]) -> WorkerLink:
+        """Start a worker that gets no work: its greeting, or its end (`WorkerEnded`), which goes to
+        `answer`, shows whether the job modules can be imported as they are now. Raises `OSError`
+        and `BadConfiguration`."""
+        return await self._spawn("", trial=answer)
+
+    def accept(self, trial: WorkerLink) -> None:
+        """Let the worker that was on trial take over, with new ones like it for all others, which
+        finish what they hold."""
+        trial.trial = None
+        links = [link for link in self.links.values() if link is not trial and not link.gone]
+        has_place = False
+        for link in links:
+            if link.retired or link.spare:
+                continue
+            if link.queue == trial.queue and not has_place:
+                has_place = link.replaced = True
+            self._renew(link)
+
+    def dismiss(self, trial: WorkerLink, reason: str) -> None:
+        """End a worker that was on trial."""
+        self._give_up(trial, reason, True, FORCED_SECONDS)
+
+    def _renew(self, link: WorkerLink) -> None:
+        """Replace a worker at once, whether or not it still holds anything."""
+        link.retired = True
+        if not link.replaced:
+            link.replaced = True
+            self._track(self._respawn(link.queue))
+        if not self._executing(link.id):
+            self._give_up(link, "its code has changed", True, self._grace)
+
+    async def _spawn(
+        self, queue: str, *, spare: bool = False, trial: asyncio.Future[Greeting] | None = None
+    ) -> WorkerLink:
         ours, theirs = socket.socketpair()
         self._count += 1
         worker = f"w{self._count}"
@@ -275,7 +325,7 @@ class Pool:
             raise
         finally:
             theirs.close()
-        link = WorkerLink(self, worker, queue, process, spare)
+        link = WorkerLink(self, worker, queue, process, spare=spare, trial=trial)
         self.links[worker] = link
         await self._loop.create_unix_connection(lambda: link, sock=ours)
         self._watch(link)
@@ -291,6 +341,7 @@ class Pool:
                 grace_ms=self._config.workers.grace_ms,
             )
         )
+        return link
 
     def _watch(self, link: WorkerLink) -> None:
         """Have the end of the process noticed; where there is no descriptor for that, `_listen`
@@ -329,7 +380,8 @@ class Pool:
             link.importing = frame.module
             self._ears.imports(link, frame.module)
         elif isinstance(frame, Greeting):
-            self._early_deaths = 0
+            if link.trial is None:
+                self._early_deaths = 0
             link.importing = ""
             link.slots = self._config.workers.slots
             link.ready = True
@@ -461,7 +513,7 @@ class Pool:
         if not by_itself:
             link.process.last_words()  # Of one that we have killed: they say nothing of its runs.
         self._kill(link)  # does not change the status of a process that is ending already
-        if not link.ready and link.slots == 0:
+        if not link.ready and link.slots == 0 and link.trial is None:
             self._early_deaths += 1
         if by_itself:
             self._bury(link, "", self._closing, self._grace)
@@ -471,14 +523,19 @@ class Pool:
         status = await asyncio.to_thread(link.process.wait)
         if self._closing:
             return
-        log.warning("%s (pid %d) ended with status %d", link.id, link.process.pid, status)
+        level = logging.INFO if link.retired or link.trial is not None else logging.WARNING
+        log.log(level, "%s (pid %d) ended with status %d", link.id, link.process.pid, status)
         if link.spare:
             self._ears.vacant()
-            return
+        elif not link.replaced and link.trial is None:
+            await self._respawn(link.queue)
+
+    async def _respawn(self, queue: str) -> None:
+        """Start a worker, however often that takes."""
         while not self._closing:
             await self._pause()
             try:
-                await self._spawn(link.queue)
+                await self._spawn(queue)
                 return
             except (OSError, BadConfiguration) as bad:
                 # This may pass: an environment that is being rebuilt, a limit on processes.

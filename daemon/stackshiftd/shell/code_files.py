@@ -1,0 +1,80 @@
+"""The code that the workers have loaded, and what of it has changed on disk since."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Final
+
+from stackshift_jobs.project.config import Config
+from stackshift_jobs.project.locate import CONFIG_FILE
+from stackshiftd.worker import code_files
+from stackshiftd.worker.code_files import CodeFile
+from stackshiftd.worker.frames import FailedModule
+
+LOOK_SECONDS: Final = 0.1
+"""How old a note may be: many starts in a row look at the disk once."""
+MAX_NAMED: Final = 3
+"""The most files that a note names."""
+
+
+class LoadedCode:
+    """Compares the project's files with those that were last imported, whether or not all of them
+    could be."""
+
+    def __init__(self, config: Config) -> None:
+        self._root = config.root
+        self._jobs = list(config.project.jobs)
+        self._is_watched = config.project.watch
+        self._settings = code_files.read_file(self._root / CONFIG_FILE)
+        self._files: dict[str, CodeFile] = {}
+        self.imports = 0
+        """How often a worker has imported it, or has tried to."""
+        self._changed: list[str] = []
+        self._looked = float("-inf")
+
+    def imported(self, files: dict[str, CodeFile], failed: list[FailedModule]) -> None:
+        """A worker has imported these files, or has tried to. What it could not import for the sake
+        of a `failed` module, counts as it is now."""
+        unread = {self._root / path for path in self._files.keys() - files.keys()}
+        unread |= {Path(each.file) for each in failed}
+        unread |= {each.file for each in code_files.sources(self._root, self._jobs)}
+        self._files = (code_files.read_files(self._root, unread) if failed else {}) | files
+        self.imports += 1
+        self._looked = float("-inf")
+
+    def changed(self, *, at_most_s: float = 0.0) -> list[str]:
+        """The files that were changed, added or removed since, as of `at_most_s` seconds ago."""
+        now = time.monotonic()
+        if self.imports and now - self._looked >= at_most_s:
+            self._looked = now
+            self._changed = code_files.changed(self._root, self._jobs, self._files)
+        return self._changed
+
+    def folders(self) -> list[Path]:
+        """The folders in which a change is one of the project's code."""
+        folders = {(self._root / path).parent for path in self._files}
+        for entry in self._jobs:
+            path = self._root / entry
+            if path.is_dir():
+                folders.add(path)
+                folders.update(each for each in path.rglob("*") if each.is_dir())
+        return sorted(folder for folder in folders if folder.is_dir())
+
+    def notes(self) -> list[str]:
+        """What a person who names a job should know of its code, in sentences."""
+        notes = []
+        changed = self.changed(at_most_s=LOOK_SECONDS)
+        if changed and not self._is_watched:
+            named = ", ".join(changed[:MAX_NAMED])
+            more = len(changed) - MAX_NAMED
+            if more > 0:
+                named += f" and {more} more files"
+            they = "it was" if len(changed) == 1 else "they were"
+            notes.append(f"{named} changed since {they} loaded: stackshift daemon reload")
+        if self._settings is not None and code_files.differs(
+            self._root / CONFIG_FILE, self._settings
+        ):
+            since = "changed since the daemon started"
+            notes.append(f"{CONFIG_FILE} {since}: stackshift daemon restart")
+        return notes

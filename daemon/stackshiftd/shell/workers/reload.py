@@ -1,0 +1,109 @@
+"""Loads changed job modules, without an interruption.
+
+A new worker, which is on trial, imports the modules as they are now. If they can be imported, it
+and others like it take over: they get all new work, while the old ones finish what they hold. If a
+module that has jobs cannot be imported any more, the worker on trial is dismissed, and the code
+from before goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from stackshift_jobs.errors import BadConfiguration
+from stackshiftd.shell.catalog import Catalog
+from stackshiftd.shell.tuning import Tuning
+from stackshiftd.shell.workers.pool import Pool, WorkerEnded, WorkerLink
+from stackshiftd.worker.frames import FailedModule, Greeting
+
+log = logging.getLogger("stackshiftd.reload")
+
+
+class WorkGiver(Protocol):
+    """Gives work to workers."""
+
+    pool: Pool
+
+    def take_over(self, link: WorkerLink, greeting: Greeting) -> None:
+        """Let a worker that was on trial, and its code, take the place of all others."""
+
+
+class Reloads:
+    """Reloads the code of one daemon's workers, one reload at a time."""
+
+    def __init__(self, work_giver: WorkGiver, catalog: Catalog, tuning: Tuning, root: Path) -> None:
+        self._work_giver = work_giver
+        self._catalog = catalog
+        self._tuning = tuning
+        self._root = root
+        self._turn = asyncio.Lock()
+
+    async def reload(self) -> dict[str, Any]:
+        """Load the modules as they are now. Returns `{loaded, changed, jobs: {added, changed,
+        removed}, failed_modules}`; `loaded` is false if the code from before goes on. Raises
+        `BadConfiguration` and `OSError` if no worker can be started at all."""
+        async with self._turn:
+            changed = self._catalog.code.changed()
+            before = dict(self._catalog.codes)
+            answer: asyncio.Future[Greeting] = asyncio.get_running_loop().create_future()
+            link = await self._work_giver.pool.start_trial(answer)
+            greeting = await self._greeting(link, answer)
+            broken = self._broken(greeting)
+            if broken:
+                self._work_giver.pool.dismiss(link, "a module could not be imported")
+                self._catalog.refused(greeting)
+                for failed in broken:
+                    log.error("not reloaded: %s", shown(failed))
+            else:
+                self._work_giver.take_over(link, greeting)
+                log.info("reloaded %s", ", ".join(changed) or "the job modules")
+            return {
+                "loaded": not broken,
+                "changed": changed,
+                "jobs": _difference(before, self._catalog.codes),
+                "failed_modules": [msgspec.to_builtins(module) for module in greeting.failed],
+            }
+
+    async def _greeting(self, link: WorkerLink, answer: asyncio.Future[Greeting]) -> Greeting:
+        """What the worker on trial says of the modules. If a module keeps it from saying anything,
+        that module has failed; the greeting has no process then."""
+        try:
+            return await asyncio.wait_for(answer, self._tuning.ready)
+        except TimeoutError:
+            error = "TimeoutError", f"it is still being imported after {self._tuning.ready:.0f} s"
+        except WorkerEnded as ended:
+            error = "WorkerDied", str(ended)
+        module = link.importing
+        if not module:
+            self._work_giver.pool.dismiss(link, "it did not begin to import anything")
+            raise BadConfiguration(
+                f"the worker that was to load the code: {error[1]}", hint="stackshift daemon logs"
+            )
+        file = str(self._root / f"{module.replace('.', '/')}.py")
+        return Greeting(0, "", [], [FailedModule(module, file, 0, *error)])
+
+    def _broken(self, greeting: Greeting) -> list[FailedModule]:
+        """The modules that cannot be imported, if jobs would be lost with them."""
+        if not greeting.pid:
+            return greeting.failed
+        now = {job.name for job in greeting.jobs}
+        lost = {job.module for job in self._catalog.jobs.values() if job.name not in now}
+        return [failed for failed in greeting.failed if failed.module in lost]
+
+
+def shown(failed: FailedModule) -> str:
+    """A module that cannot be imported, in a line."""
+    return f"{failed.file}:{failed.line}: {failed.type}: {failed.message}"
+
+
+def _difference(before: dict[str, str], after: dict[str, str]) -> dict[str, list[str]]:
+    return {
+        "added": sorted(after.keys() - before.keys()),
+        "changed": sorted(job for job in after if before.get(job, after[job]) != after[job]),
+        "removed": sorted(before.keys() - after.keys()),
+    }

@@ -1,0 +1,119 @@
+"""The files that a worker's code was loaded from, as they were then.
+
+A worker reports them in its greeting, so that the daemon can say which of them have changed since.
+They are the job modules, and whatever else of the project these have imported; what is installed
+(below `site-packages`, or an environment in the project) belongs to no project.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import msgspec
+
+_INSTALLED: Final = frozenset(("site-packages", "dist-packages"))
+
+
+class ModuleSource(NamedTuple):
+    """A job module: its dotted name and its file."""
+
+    module: str
+    file: Path
+
+
+class CodeFile(msgspec.Struct, frozen=True):
+    """A file as it was loaded: time of its last change, size in bytes, and digest."""
+
+    mtime_ns: int
+    size: int
+    digest: str
+
+
+def sources(project: Path, jobs: list[str]) -> Iterator[ModuleSource]:
+    """The job modules of a project: each file named in `jobs`, and every `*.py` below each folder
+    named there, except files and folders whose name begins with `_` or `.`."""
+    for entry in jobs:
+        path = project / entry
+        if path.is_file():
+            yield ModuleSource(_module_name(project, path), path)
+            continue
+        for file in sorted(path.rglob("*.py")):
+            if not any(part.startswith(("_", ".")) for part in file.relative_to(path).parts):
+                yield ModuleSource(_module_name(project, file), file)
+
+
+def _module_name(project: Path, file: Path) -> str:
+    return ".".join(file.relative_to(project).with_suffix("").parts)
+
+
+def read_file(path: Path) -> CodeFile | None:
+    """The file as it is now; None if it cannot be read."""
+    try:
+        status = path.stat()  # before its content, so that a later change is not overlooked
+        return CodeFile(
+            status.st_mtime_ns, status.st_size, sha256(path.read_bytes()).hexdigest()[:16]
+        )
+    except OSError:
+        return None
+
+
+def read_sources(project: Path, jobs: list[str]) -> dict[str, CodeFile]:
+    """The files of the job modules, by path relative to the project. A worker reads them before it
+    imports them: what changes meanwhile counts as changed."""
+    return read_files(project, {source.file for source in sources(project, jobs)})
+
+
+def read_files(project: Path, paths: set[Path]) -> dict[str, CodeFile]:
+    """Those of the files that are in the project and can be read, by relative path."""
+    read = {_path(project, path): read_file(path) for path in paths if path.is_relative_to(project)}
+    return {path: file for path, file in read.items() if file is not None}
+
+
+def read_imported(project: Path) -> dict[str, CodeFile]:
+    """The files of the project that this process has imported modules from, by relative path."""
+    found: dict[str, CodeFile] = {}
+    for module in list(sys.modules.values()):
+        name = getattr(module, "__file__", None)
+        if not isinstance(name, str):
+            continue
+        path = Path(name)
+        if path.is_relative_to(project) and not _is_installed(project, path):
+            file = read_file(path)
+            if file is not None:
+                found[_path(project, path)] = file
+    return found
+
+
+def _is_installed(project: Path, path: Path) -> bool:
+    parts = path.relative_to(project).parts
+    prefix = Path(sys.prefix)
+    is_in_environment = prefix != project and path.is_relative_to(prefix)
+    return is_in_environment or not _INSTALLED.isdisjoint(parts)
+
+
+def _path(project: Path, file: Path) -> str:
+    return file.relative_to(project).as_posix()
+
+
+def changed(project: Path, jobs: list[str], loaded: dict[str, CodeFile]) -> list[str]:
+    """The files that differ from what was `loaded`, that are new in the folders of jobs, or that
+    are gone; sorted. One that was only touched, and is as it was, is none of them."""
+    now = {_path(project, source.file) for source in sources(project, jobs)}
+    different = [path for path, file in loaded.items() if differs(project / path, file)]
+    return sorted({*different, *(now - loaded.keys())})
+
+
+def differs(path: Path, loaded: CodeFile) -> bool:
+    """Has the content of a file changed since it was `loaded`, or is it gone?"""
+    try:
+        status = path.stat()
+    except OSError:
+        return True
+    if (status.st_mtime_ns, status.st_size) == (loaded.mtime_ns, loaded.size):
+        return False
+    now = read_file(path)
+    return now is None or now.digest != loaded.digest
