@@ -55,11 +55,6 @@ calls_made: Final[ContextVar[list[AsyncCall] | None]] = ContextVar(
 """Gets the calls of a branch of a race; see `race`."""
 
 
-losing: Final[ContextVar[bool]] = ContextVar("stackshift_losing", default=False)
-"""Is the running code a branch that has lost a race, by a decision that is on record? Then it sees
-what it had seen before, and nothing new begins in it."""
-
-
 class AsyncPort(Protocol):
     """Makes the calls of an `async def` handler."""
 
@@ -67,7 +62,7 @@ class AsyncPort(Protocol):
         """Begin the call `made`, whose identity is `key`; with `releases`, it releases the lock
         that the call `key` acquired. The port answers the ops itself, so that the handler goes on
         once for each call: when its outcome comes, in the order of the journal. In a pass that is
-        being dropped it never does, nor does a new one in a branch that has lost a race."""
+        being dropped it never does."""
 
     def give_up(self, call: AsyncCall) -> None:
         """The task that waited for `call` was cancelled."""

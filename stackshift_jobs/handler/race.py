@@ -26,7 +26,6 @@ from stackshift_jobs.handler.ports import (
     awaited,
     calls_made,
     drive,
-    losing,
     racing,
 )
 from stackshift_jobs.handler.replay import Identity, Pass, identified
@@ -190,20 +189,15 @@ async def first_awaited(
     pass_.unawaited.pop(key, None)
     _check(calls)
     made: dict[str, list[AsyncCall]] = {name: [] for name in calls}
-    known = recalled(pass_, key)
-    decided = None if known is None else read(known.body)
     tasks = {
-        name: asyncio.create_task(_named(name, call, made[name], loses=decided not in (None, name)))
-        for name, call in calls.items()
+        name: asyncio.create_task(_named(name, call, made[name])) for name, call in calls.items()
     }
     try:
-        if decided is not None and decided not in tasks:
-            raise _no_longer(key, decided)
-        # A decision that is on record stands, though an attempt may repeat what has won.
-        awaits = tasks.values() if decided is None else [tasks[decided]]
-        await asyncio.wait(awaits, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(tasks.values(), return_when=asyncio.FIRST_COMPLETED)
         soonest = next(name for name, task in tasks.items() if task.done())
         chosen = await awaited(read_value(pass_, key, lambda: soonest), port, key)
+        if chosen not in tasks:
+            raise _no_longer(key, chosen)
         for name, task in tasks.items():
             # What has ended as well, and is seen by nobody: an event goes to the next wait.
             if name != chosen and task.done() and len(made[name]) == 1:
@@ -218,16 +212,11 @@ async def first_awaited(
     return chosen, value
 
 
-def _named(
-    name: str, call: Awaitable[Any], made_here: list[AsyncCall], *, loses: bool
-) -> Coroutine[Any, Any, Any]:
-    """A coroutine of that name, which is that of its branch; the calls made in it are noted. With
-    `loses` another one has won."""
+def _named(name: str, call: Awaitable[Any], made_here: list[AsyncCall]) -> Coroutine[Any, Any, Any]:
+    """A coroutine of that name, which is that of its branch; the calls made in it are noted."""
 
     async def branch() -> Any:
         calls_made.set(made_here)
-        if loses:
-            losing.set(True)
         return await call
 
     made = branch()

@@ -155,50 +155,6 @@ def test_loser_of_a_race_keeps_no_event(stackshift: Stackshift) -> None:
     assert stackshift.start("waits").result == 2
 
 
-@pytest.mark.parametrize("winner", ["step", "child"])
-def test_race_whose_winner_failed_the_attempt_is_not_run_again(
-    stackshift: Stackshift, winner: str
-) -> None:
-    """The next attempt repeats what has won and failed, and begins nothing that has lost."""
-    tries: list[int] = []
-
-    @stackshift.job("child")
-    async def child(ctx: Context) -> None:
-        await ctx.step.wait_for_event("never")
-
-    async def slow(ctx: Context) -> Any:
-        await asyncio.sleep(10)
-        return await ctx.step.call("child", name="slow")
-
-    async def flaky() -> str:
-        tries.append(1)
-        if len(tries) == 1:
-            raise ConnectionError("once")
-        return "won"
-
-    @stackshift.job("h", retry=THRICE)
-    async def h(ctx: Context) -> Any:
-        if winner == "step":
-            await ctx.step.sleep("pause", "1m")
-            soon = ctx.step.run("flaky", flaky)
-        else:
-            soon = ctx.step.call("failing", name="flaky")
-        return await ctx.step.first("d", slow=slow(ctx), lost=ctx.step.call("child"), soon=soon)
-
-    @stackshift.job("failing", retry=ONCE)
-    async def failing(ctx: Context) -> str:
-        return await ctx.step.run("flaky", flaky)
-
-    run = stackshift.start("h")
-    stackshift.advance("1h")
-    if winner == "child":
-        run.retry()
-        stackshift.advance("1h")
-    assert run.result == ["soon", "won"], run.error
-    assert steps(stackshift, run, "value.recorded") == ["d"]
-    assert len(stackshift.runs_of("child")) == 1
-
-
 def test_call_that_cannot_be_sent_fails_at_the_same_place_on_every_pass(
     stackshift: Stackshift,
 ) -> None:

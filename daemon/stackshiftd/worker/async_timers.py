@@ -13,7 +13,6 @@ from traceback import walk_tb
 from typing import Any
 
 from stackshift_jobs.handler import steps
-from stackshift_jobs.handler.ports import losing
 from stackshift_jobs.handler.replay import Pass
 from stackshiftd.worker.async_calls import AsyncCalls
 from stackshiftd.worker.handler_loop import Timer
@@ -38,7 +37,7 @@ class AsyncTimers:
         timer.key = self._pass.identify_timer(max(1, (timer.due_us - now_us) // 1000))
         if timer.key in self._pass.recorded_calls:
             self._record(timer)
-        elif not losing.get():
+        else:
             heappush(self.unrecorded, (timer.due_us, next(self._numbers), timer))
 
     def timer_dropped(self, timer: Timer) -> None:

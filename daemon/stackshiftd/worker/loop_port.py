@@ -8,7 +8,7 @@ import itertools
 from typing import Any, Final, Protocol
 
 from stackshift_jobs.handler import ops
-from stackshift_jobs.handler.ports import AsyncCall, losing
+from stackshift_jobs.handler.ports import AsyncCall
 from stackshift_jobs.handler.replay import Pass
 from stackshiftd.core import commands as c
 from stackshiftd.worker.async_calls import AsyncCalls, Call
@@ -58,8 +58,8 @@ class LoopPort:
 
     def call(self, key: str, made: ops.Steps, *, releases: bool = False) -> Call:
         """See `AsyncPort.call`."""
-        execution, pass_ = self._execution, self._execution.pass_
-        if pass_.unwinding is not None or (losing.get() and key not in pass_.recorded_calls):
+        execution = self._execution
+        if execution.pass_.unwinding is not None:
             return execution.calls.never(key, made)
         return execution.calls.begin(key, made, releases=releases)
 
