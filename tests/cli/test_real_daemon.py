@@ -50,6 +50,8 @@ def test_edit_of_a_job_is_told_loaded_and_refused_where_it_is_broken(real: Shell
     """The loop of whoever writes a job: edit, be told, reload; break it, be told where; restart."""
     job = real.directory / "jobs" / "hello.py"
     good = job.read_text()
+    # The only one: a worker that starts later would import what is there by then.
+    (real.directory / "stackshift.toml").write_text("[workers]\nprocesses = 1\n")
     assert real("daemon", "start").code == 0
     job.write_text(good.replace("Hello,", "Hallo,"))
     edited = "note: jobs/hello.py changed since it was loaded: stackshift daemon reload\n"

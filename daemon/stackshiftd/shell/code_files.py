@@ -12,8 +12,8 @@ from stackshiftd.worker import code_files
 from stackshiftd.worker.code_files import CodeFile
 from stackshiftd.worker.frames import FailedModule
 
-LOOK_SECONDS: Final = 0.1
-"""How old a note may be: many starts in a row look at the disk once."""
+LOOK_SHARE: Final = 0.05
+"""How much of the time may go into looking at the disk, when many starts come in a row."""
 MAX_NAMED: Final = 3
 """The most files that a note names."""
 
@@ -32,6 +32,8 @@ class LoadedCode:
         """How often a worker has imported it, or has tried to."""
         self._changed: list[str] = []
         self._looked = float("-inf")
+        self._took_s = 0.0
+        """How long the last look took."""
 
     def imported(self, files: dict[str, CodeFile], failed: list[FailedModule]) -> None:
         """A worker has imported these files, or has tried to. What it could not import for the sake
@@ -47,8 +49,9 @@ class LoadedCode:
         """The files that were changed, added or removed since, as of `at_most_s` seconds ago."""
         now = time.monotonic()
         if self.imports and now - self._looked >= at_most_s:
-            self._looked = now
             self._changed = code_files.changed(self._root, self._jobs, self._files)
+            self._looked = time.monotonic()
+            self._took_s = self._looked - now
         return self._changed
 
     def folders(self) -> list[Path]:
@@ -64,7 +67,7 @@ class LoadedCode:
     def notes(self) -> list[str]:
         """What a person who names a job should know of its code, in sentences."""
         notes = []
-        changed = self.changed(at_most_s=LOOK_SECONDS)
+        changed = self.changed(at_most_s=self._took_s / LOOK_SHARE)
         if changed and not self._is_watched:
             named = ", ".join(changed[:MAX_NAMED])
             more = len(changed) - MAX_NAMED

@@ -48,6 +48,9 @@ def import_project(
     """Make `project` the working directory and the first place to import from, route what is
     printed (outside of runs to `own`), prepare asyncio for handlers, and then `load` its modules.
     For a process of its own: nothing of this is undone."""
+    # A module that is saved twice within a second, with the same size, would be taken from the
+    # bytecode of the first time.
+    sys.dont_write_bytecode = True
     os.chdir(project)
     sys.path.insert(0, str(project))
     streams.install(own)
