@@ -1,4 +1,5 @@
-"""The user's own settings, for all projects: `default_project`, `color`, `output`.
+"""The user's own settings, for all projects: `default_project`, `color`, `output`, and `trusted`,
+the projects that may be used although other users can change them (see `verbs.trust`).
 
 They are in a TOML file in the platform's directory for configuration. Options, the environment and
 the project's settings take precedence. Only commands that need the file read it: finding the
@@ -7,12 +8,12 @@ directory takes longer than a whole `start`.
 
 # Without the `__future__` import of annotations, for the reason given in `arguments`.
 
-import os
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from stackshift_cli.arguments import Globals
 from stackshift_jobs.errors import BadConfiguration
-from stackshift_jobs.project.locate import parse_toml, read_config_text
+from stackshift_jobs.project.toml import parse_toml, read_config_text
+from stackshift_jobs.project.trust import TRUSTED, USER_FILE, listed, user_files
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +24,6 @@ KEYS: Final = {
     "output": "The form of output: text or json.",
 }
 _CHOICES: Final = {"color": ("auto", "always", "never"), "output": ("text", "json")}
-_FILE: Final = "config.toml"
 
 
 class UserConfig(NamedTuple):
@@ -32,6 +32,7 @@ class UserConfig(NamedTuple):
     default_project: str | None = None
     color: str | None = None
     output: str | None = None
+    trusted: tuple[str, ...] = ()
 
 
 def path() -> "Path":
@@ -40,7 +41,7 @@ def path() -> "Path":
 
     import platformdirs
 
-    return Path(platformdirs.user_config_dir("stackshift"), _FILE)
+    return Path(platformdirs.user_config_dir("stackshift"), USER_FILE)
 
 
 def load() -> UserConfig:
@@ -49,7 +50,9 @@ def load() -> UserConfig:
     if not file.exists():
         return UserConfig()
     tables = parse_toml(read_config_text(file), file)
-    return UserConfig(**{name: check(name, value, str(file)) for name, value in tables.items()})
+    trusted = tuple(listed(tables.pop(TRUSTED, []), str(file)))
+    settings = {name: check(name, value, str(file)) for name, value in tables.items()}
+    return UserConfig(**settings, trusted=trusted)
 
 
 def check(name: str, value: Any, file: str) -> str:
@@ -82,14 +85,10 @@ def may_want_json() -> bool:
 
 def written() -> bytes:
     """The bytes of the user's file; empty if there is none. Importing platformdirs to find it would
-    take 38 ms, and it can only be in one of two places."""
-    home = os.path.expanduser("~")  # noqa: PTH111
-    for place in (
-        os.environ.get("XDG_CONFIG_HOME") or os.path.join(home, ".config"),  # noqa: PTH118
-        os.path.join(home, "Library", "Application Support"),  # noqa: PTH118
-    ):
+    take 38 ms."""
+    for place in user_files():
         try:
-            with open(os.path.join(place, "stackshift", _FILE), "rb") as file:  # noqa: PTH118, PTH123
+            with open(place, "rb") as file:  # noqa: PTH123
                 return file.read()
         except OSError:
             continue

@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from stackshift_jobs.errors import BadConfiguration, DiskFull, StackshiftError
+from stackshift_jobs.project.code import check_code
 from stackshift_jobs.project.config import Config, load_config
+from stackshift_jobs.project.locate import find_project
 from stackshift_jobs.version import __version__
 
 log = logging.getLogger("stackshiftd")
@@ -95,7 +97,11 @@ def _run(arguments: argparse.Namespace) -> int:
     root = arguments.project.resolve()
     try:
         try:
+            # Here too, and not only by the command that starts it: a service may start it, and what
+            # the jobs are is known only from here on.
+            find_project(root)
             config = load_config(root)
+            check_code(config)
             _new_loop(_serve(config, ready))
         except OSError as failed:
             raise _start_error(failed) from failed

@@ -327,6 +327,14 @@ _OTHER_COMMANDS: Final = (
         option("--origin", "Also show where each value comes from."),
     ),
     command(
+        "config trust",
+        "trust:trust",
+        "Use the project in DIR although other users can change it.",
+        argument("[DIR]", "The directory of the project.", name="directory"),
+        option("--list", "Print the trusted directories instead."),
+        option("--remove", "Trust the directory no longer."),
+    ),
+    command(
         "completion",
         "help:completion",
         "Print a shell completion script.",

@@ -10,6 +10,7 @@ answers `daemon_running`, and the loser's command uses the winner's daemon.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import select
@@ -22,7 +23,7 @@ from typing import Any, Final
 from stackshift_cli.daemon.connection import Connection
 from stackshift_cli.daemon.log import LogFile
 from stackshift_cli.output.safe_text import safe
-from stackshift_jobs.errors import DaemonUnavailable, from_json
+from stackshift_jobs.errors import BadConfiguration, DaemonUnavailable, DiskFull, from_json
 from stackshift_jobs.project.discovery import LOG_FILE
 from stackshift_jobs.project.locate import Project
 from stackshift_jobs.wire.unavailable import NOT_RUNNING, STALE, unavailable
@@ -67,12 +68,9 @@ def start(project: Project, say: Callable[[str], None]) -> int | None:
 
     from stackshift_jobs.programs.processes import MARKS
 
-    data_dir = project.data_dir
-    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    log = data_dir / LOG_FILE
+    log = project.data_dir / LOG_FILE
+    log_fd = _open_log(log)
     ready, ready_end = os.pipe()
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
-    log_fd = os.open(log, flags, 0o600)
     try:
         subprocess.Popen(
             command(project, "--ready-fd", str(ready_end)),
@@ -92,6 +90,23 @@ def start(project: Project, say: Callable[[str], None]) -> int | None:
         return _outcome(_first_line(ready), log, say)
     finally:
         os.close(ready)
+
+
+def _open_log(log: Path) -> int:
+    """Open the daemon's log, and create the data directory if it is missing. Raises
+    `BadConfiguration` where we may not, and `DiskFull`."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+    try:
+        log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return os.open(log, flags, 0o600)
+    except OSError as bad:
+        what = f"cannot write {bad.filename}: {bad.strerror}"
+        if bad.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(what, hint="free some disk space, then try again") from bad
+        raise BadConfiguration(
+            what,
+            hint="set STACKSHIFT_DATA_DIR to a directory where you can write",
+        ) from bad
 
 
 def start_and_open(project: Project, say: Callable[[str], None]) -> tuple[Connection, int | None]:

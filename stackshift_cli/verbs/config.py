@@ -19,9 +19,11 @@ from stackshift_cli.daemon.session import Session
 from stackshift_cli.output import messages
 from stackshift_cli.output.safe_text import safe
 from stackshift_cli.render import tsv
-from stackshift_jobs.errors import BadConfiguration
+from stackshift_jobs.errors import BadConfiguration, Usage
 from stackshift_jobs.project.config import KEYS, QUEUES, Key, find_key, load_config
 from stackshift_jobs.project.locate import parse_toml, read_config_text
+from stackshift_jobs.project.toml import parse_toml, read_config_text
+from stackshift_jobs.project.trust import TRUSTED
 
 
 class _Setting(NamedTuple):
@@ -35,7 +37,7 @@ class _Setting(NamedTuple):
 def get(session: Session, given: Given) -> int:
     """`config get KEY`: print the value; an empty line (`null` in JSON) if it is not set."""
     name = given.word("key")
-    if name in user_config.KEYS:
+    if name in user_config.KEYS or name == TRUSTED:
         value: Any = getattr(user_config.load(), name)
     else:
         key = find_key(name)
@@ -49,6 +51,8 @@ def set_(session: Session, given: Given) -> int:
     """`config set KEY VALUE`: write it to the project's file, or to the user's; raises
     `BadConfiguration` for an unknown setting or a value that is not valid."""
     name, text = given.word("key"), given.word("value")
+    if name == TRUSTED:
+        raise Usage(f"{TRUSTED} is not set as a whole", hint="stackshift config trust DIR")
     if name in user_config.KEYS:
         file = user_config.path()
         value: Any = user_config.check(name, text, str(file))
@@ -59,7 +63,7 @@ def set_(session: Session, given: Given) -> int:
         value = _value(key, name, text)
         table = name.rpartition(".")[0]
         section = ("queues", table.removeprefix("queues.")) if key.section == QUEUES else (table,)
-    _edit(file, section, name.rpartition(".")[2], value)
+    edit(file, section, name.rpartition(".")[2], value)
     session.say(f"{safe(name)} = {_shown(value)} in {safe(str(file))}")
     if name not in user_config.KEYS and (session.project.data_dir / "daemon.json").exists():
         session.say("hint: to apply it, run stackshift daemon restart")
@@ -114,9 +118,9 @@ def _in_force(name: str, value: Any, origins: Any) -> _Setting:
 
 def _user_settings() -> Iterator[_Setting]:
     settings = user_config.load()
-    for name in user_config.KEYS:
+    for name in (*user_config.KEYS, TRUSTED):
         value = getattr(settings, name)
-        yield _Setting(name, value, "default" if value is None else str(user_config.path()))
+        yield _Setting(name, value, str(user_config.path()) if value else "default")
 
 
 def _shown(value: Any) -> str:
@@ -142,7 +146,7 @@ def _value(key: Key, path: str, text: str) -> Any:
     raise BadConfiguration(f"{path}: {text!r} is not {why}", hint=key.help, key=path)
 
 
-def _edit(file: Path, section: tuple[str, ...], name: str, value: Any) -> None:
+def edit(file: Path, section: tuple[str, ...], name: str, value: Any) -> None:
     """Set one value in a TOML file, atomically, and leave everything else as it is."""
     import tomlkit
 

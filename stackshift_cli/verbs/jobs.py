@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
-from pathlib import Path
 from typing import Any, Final
 
 from stackshift_cli.arguments import Given
@@ -92,12 +89,14 @@ def _module_line(module: dict[str, Any]) -> str:
 
 def _check(session: Session) -> list[dict[str, Any]]:
     """Each module as the worker's check reports it; raises the error that the check ended with."""
+    from stackshift_jobs.project.code import check_code, worker_python
     from stackshift_jobs.project.config import load_config
 
     root = session.project.root
-    python = worker_python(root, load_config(root).workers.python)
+    config = load_config(root)
+    check_code(config)
     done = subprocess.run(
-        [python, "-P", "-m", "stackshiftd.worker", "--check", str(root)],
+        [worker_python(config), "-P", "-m", "stackshiftd.worker", "--check", str(root)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=None if session.options.verbose else subprocess.PIPE,
@@ -117,14 +116,3 @@ def _check(session: Session) -> list[dict[str, Any]]:
             f"the check exited with status {done.returncode}: {last}",
             hint="-v shows its full output",
         ) from bad
-
-
-def worker_python(root: Path, configured: str | None) -> str:
-    """The interpreter of the project's workers: the configured one, else that of its `.venv` if
-    stackshift-jobs is installed there, else ours."""
-    if configured is not None:
-        return str(root / os.path.expanduser(configured))  # noqa: PTH111 - `root /` takes either
-    environment = root / ".venv"
-    python = environment / "bin" / "python"
-    installed = environment.glob("lib/python*/site-packages/stackshift_jobs-*.dist-info")
-    return str(python) if python.exists() and any(installed) else sys.executable

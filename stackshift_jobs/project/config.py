@@ -25,8 +25,6 @@ from stackshift_jobs.project.locate import (
     CONFIG_FILE,
     DATA_DIR_VARIABLE,
     data_dir_of,
-    parse_toml,
-    read_config_text,
 )
 from stackshift_jobs.project.settings import (
     COMMAND,
@@ -48,6 +46,7 @@ from stackshift_jobs.project.settings import (
     size,
     whole,
 )
+from stackshift_jobs.project.toml import parse_toml, read_config_text
 from stackshift_jobs.values.limits import MAX_FACTOR
 from stackshift_jobs.values.names import check_name
 

@@ -1,25 +1,28 @@
 """Which project a program means, and where its data is.
 
 Owns the order of precedence: an explicit argument, `STACKSHIFT_PROJECT`, the nearest parent with a
-`stackshift.toml`, the user's default. It never creates anything and never talks to a daemon. Every
-command uses it, so it reads one small file, parses that only if it contains the word `data_dir`,
-and handles paths as text: `pathlib` takes 5 ms to load.
+`stackshift.toml`, the user's default. It never creates anything and never talks to a daemon. What
+other users could have written is refused before it is read (see `trust`). Every command uses it, so
+it reads one small file, parses that only if it contains the word `data_dir`, and handles paths as
+text: `pathlib` takes 5 ms to load.
 """
 
 from __future__ import annotations
 
-# ruff: noqa: PTH109, PTH111, PTH116, PTH118, PTH120, PTH123 - see above
+# ruff: noqa: PTH109, PTH111, PTH116, PTH118, PTH120 - see above
 import errno
 import os
 import stat
 
 from stackshift_jobs.errors import BadConfiguration
+from stackshift_jobs.project import trust
+from stackshift_jobs.project.toml import parse_toml, read_config_text
 
 TYPE_CHECKING = False  # See `errors`: loading `typing` takes too long here.
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
-    from typing import Any, Final
+    from typing import Final
 
 CONFIG_FILE: Final = "stackshift.toml"
 DEFAULT_DATA_DIR: Final = ".stackshift"
@@ -81,7 +84,8 @@ def find_project(
     `explicit`, `STACKSHIFT_PROJECT`, the nearest of `cwd` and its parents that contains
     `stackshift.toml`, `default_project` (a function is called only if it is needed).
 
-    Raises `BadConfiguration` if none gives one, or if the directory given is not a project.
+    Raises `BadConfiguration` if none gives one, if the directory given is not a project, or if
+    other users could change it.
     """
     env = os.environ if environ is None else environ
     here = _absolute(".", os.getcwd() if cwd is None else os.fspath(cwd))
@@ -91,7 +95,7 @@ def find_project(
         return _named(directory, here, PROJECT_VARIABLE, env)
     nearest = project_above(here)
     if nearest is not None:
-        return Project(nearest, _data_dir(nearest, env))
+        return _own(nearest, env)
     fallback = default_project() if callable(default_project) else default_project
     if fallback:
         return _named(fallback, here, "default_project in the user's configuration", env)
@@ -121,39 +125,6 @@ def data_dir_of(root: str | os.PathLike[str], environ: Mapping[str, str] | None 
     from pathlib import Path
 
     return Path(_data_dir(os.fspath(root), os.environ if environ is None else environ))
-
-
-def read_config_text(path: str | os.PathLike[str]) -> str:
-    """The text of a `stackshift.toml`; raises `BadConfiguration` if it cannot be read as UTF-8."""
-    try:
-        with open(path, "rb") as file:
-            raw = file.read()
-        return raw.decode("utf-8")
-    except UnicodeDecodeError as bad:
-        line = raw.count(b"\n", 0, bad.start) + 1
-        raise BadConfiguration(
-            f"{path}:{line}: not valid UTF-8",
-            hint="save the file as UTF-8",
-            file=str(path),
-            line=line,
-        ) from bad
-    except OSError as bad:
-        raise BadConfiguration(f"{path}: {bad.strerror}", file=str(path)) from bad
-
-
-def parse_toml(text: str, path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The tables in `text`; raises `BadConfiguration`, which names file and line."""
-    import re
-    import tomllib
-
-    try:
-        # Line ends of other systems count as well; tomllib itself takes them only from a file.
-        return tomllib.loads(text.replace("\r\n", "\n"))
-    except tomllib.TOMLDecodeError as bad:
-        reason = str(bad)
-        at = re.search(r"at line (\d+)", reason)
-        line = int(at[1]) if at else max(1, len(text.splitlines()))
-        raise BadConfiguration(f"{path}:{line}: {reason}", file=str(path), line=line) from bad
 
 
 def _absolute(written: str, base: str) -> str:
@@ -194,7 +165,16 @@ def _named(directory: str, here: str, source: str, env: Mapping[str, str]) -> Pr
         raise BadConfiguration(
             f"{root} ({source}) has no {CONFIG_FILE}", hint=f"stackshift init {root}"
         )
-    return Project(root, _data_dir(root, env))
+    return _own(root, env)
+
+
+def _own(root: str, env: Mapping[str, str]) -> Project:
+    """The project in `root`. A project further up is not looked for if this one is refused: which
+    one is meant must not depend on what others do."""
+    trust.check_project(root, CONFIG_FILE)
+    data_dir = _data_dir(root, env)
+    trust.check_data_dir(data_dir)
+    return Project(root, data_dir)
 
 
 def _data_dir(root: str, env: Mapping[str, str]) -> str:

@@ -208,6 +208,6 @@ def test_logs_follow(shell: Shell) -> None:
 
 def _log(shell: Shell, text: str) -> Path:
     log = shell.directory / ".stackshift/daemon.log"
-    log.parent.mkdir()
+    log.parent.mkdir(mode=0o700)
     log.write_text(text)
     return log

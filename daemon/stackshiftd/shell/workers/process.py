@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from stackshift_jobs.programs.processes import Mark, ProcessGroup
+from stackshift_jobs.project.code import check_code, worker_python
 from stackshift_jobs.project.config import Config
 from stackshiftd.shell.environment import environment
 from stackshiftd.shell.workers.programs import end_of_worker, worker_mark
@@ -93,7 +94,8 @@ class WorkerProcess(subprocess.Popen[bytes]):
 
 
 def launch_process(config: Config, theirs: socket.socket) -> Process:
-    """Start a worker process by exec."""
+    """Start a worker process by exec, unless other users can change by now what it would run."""
+    check_code(config)
     mark = worker_mark(config.data_dir)
     out, out_end = os.pipe()
     err, err_end = os.pipe()
@@ -101,7 +103,7 @@ def launch_process(config: Config, theirs: socket.socket) -> Process:
     passed = (theirs.fileno(), out, err, log)
     try:
         return WorkerProcess(
-            [_python(config), "-P", "-m", "stackshiftd.worker", "--fd", *map(str, passed)],
+            [worker_python(config), "-P", "-m", "stackshiftd.worker", "--fd", *map(str, passed)],
             outputs={"stdout": out, "stderr": err},
             mark=mark,
             pass_fds=passed,
@@ -120,17 +122,6 @@ def launch_process(config: Config, theirs: socket.socket) -> Process:
     finally:
         for fd in (out_end, err_end, log):
             os.close(fd)
-
-
-def _python(config: Config) -> str:
-    """`[workers] python`; else the project's virtual environment, if StackShift is installed in it;
-    else the daemon's own interpreter."""
-    chosen = config.workers.python
-    if chosen is not None:
-        return str(config.root / Path(chosen).expanduser())
-    own = config.root / ".venv" / "bin" / "python"
-    has_us = any(config.root.glob(".venv/lib/python3*/site-packages/stackshift_jobs*"))
-    return str(own) if has_us and own.exists() else sys.executable
 
 
 def cpu_seconds(pid: int) -> float:
