@@ -9,10 +9,9 @@ import os
 import time
 from array import array
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from stackshift_jobs.errors import BadConfiguration, StackshiftError
+from stackshift_jobs.errors import StackshiftError
 from stackshift_jobs.project.config import Config
 from stackshift_jobs.project.discovery import DaemonInfo, remove_daemon, socket_path, write_daemon
 from stackshift_jobs.values.durations import rfc3339
@@ -25,7 +24,7 @@ from stackshiftd.core.state.state import Run
 from stackshiftd.core.why import Fleet
 from stackshiftd.history.index import History
 from stackshiftd.history.rows import RunRow
-from stackshiftd.journal.interface import Journal, Owner
+from stackshiftd.journal.interface import Journal, Owner, displaced
 from stackshiftd.shell.background import daemon_log
 from stackshiftd.shell.background.code_watch import CodeWatch
 from stackshiftd.shell.background.hooks import Hooks
@@ -95,7 +94,6 @@ class Daemon:
         self._in_memory = in_memory
         self._warden: Warden | None = None
         self._grace = config.workers.grace_ms / 1000
-        self._lock_inode = _inode(self._data_dir / "lock")
         logs = self._data_dir / "logs"
         self.engine = Engine(journal, clock, ids)
         index = None if in_memory else self._data_dir / "history.db"
@@ -355,13 +353,8 @@ class Daemon:
         )
 
     def _every_second(self) -> None:
-        if not self._in_place():
-            self.engine.fail(
-                BadConfiguration(
-                    f"{self._data_dir} was moved or removed while the daemon was serving from it",
-                    hint="what was recorded was moved with it; another daemon can be started",
-                )
-            )
+        if not self._journal.is_in_place:
+            self.engine.fail(displaced(self._data_dir))
             return
         with contextlib.suppress(OSError):  # A log that cannot be emptied stops no work.
             daemon_log.trim(self._data_dir)
@@ -369,10 +362,6 @@ class Daemon:
         self._upkeep.compact_if_due()
         if not self._stopping.done():
             self._loop.call_later(1.0, self._every_second)
-
-    def _in_place(self) -> bool:
-        """Is the data directory still the one whose lock this daemon holds?"""
-        return _inode(self._data_dir / "lock") == self._lock_inode
 
     async def _wind_down(self, drain: bool) -> None:
         """Let executing runs end or hand them back, then close the journal in good order."""
@@ -406,7 +395,7 @@ class Daemon:
         durable."""
         self._timers.stop()
         self._schedule_timer.stop()
-        if self._in_place():  # Otherwise these files belong to another daemon.
+        if self._journal.is_in_place:  # Otherwise these files belong to another daemon.
             remove_daemon(self._data_dir)
             with contextlib.suppress(OSError):
                 socket_path(self._data_dir).unlink()
@@ -461,11 +450,3 @@ class Daemon:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             log.error("a background task failed", exc_info=task.exception())
-
-
-def _inode(path: Path) -> int | None:
-    """The inode of a file; None if it does not exist (a journal in memory has no lock)."""
-    try:
-        return path.stat().st_ino
-    except OSError:
-        return None

@@ -71,6 +71,28 @@ def test_second_daemon_says_who_serves_and_ends(make_project: Make) -> None:
     assert project.stop() == 0
 
 
+def test_removed_lock_file_makes_no_second_daemon(make_project: Make) -> None:
+    """A daemon that is started then is refused, again and again, and the first one loses nothing
+    that it acknowledges meanwhile. (guarantee: one daemon)"""
+    project = make_project(JOBS)
+    project.start()
+    runs: list[str] = []
+    for _ in range(3):
+        (project.data_dir / "lock").unlink()
+        process, ready = project.launch()
+        with os.fdopen(ready, "rb") as pipe:
+            while process.poll() is None:
+                runs.append(project.begin("quick", {"n": len(runs)}))
+            assert json.loads(pipe.readline())["error"]["code"] == "daemon_running"
+        assert process.returncode == 3
+    assert project.stop() == 0
+    project.verify()
+    kept = {record["run"] for record in project.journal() if record["kind"] == "run.created"}
+    assert kept == set(runs)
+    project.start()
+    assert [project.finish(run)["result"] for run in runs] == list(range(len(runs)))
+
+
 @pytest.mark.parametrize("job", ["held", "heldAsync"])
 def test_sigterm_lets_a_step_end_and_hands_its_run_back(make_project: Make, job: str) -> None:
     """A step under way at SIGTERM ends within the grace and is recorded; the next daemon goes on

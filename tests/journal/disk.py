@@ -9,6 +9,7 @@ Any single call can be made to fail, or the power be cut in it.
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -28,6 +29,9 @@ class PowerCut(BaseException):
     """The machine lost power; every later call on this disk raises it too."""
 
 
+_numbers = itertools.count(1)
+
+
 @dataclass(eq=False)
 class File:
     """A file: what processes read, and what is on the platter."""
@@ -36,6 +40,7 @@ class File:
     platter: bytearray = field(default_factory=bytearray)
     pending: list[tuple[int, bytes | None]] = field(default_factory=list)
     """Writes (offset, bytes) and truncations (size, None), in order."""
+    inode: int = field(default_factory=_numbers.__next__)
 
 
 @dataclass(eq=False)
@@ -45,6 +50,7 @@ class Folder:
     names: dict[str, File | Folder] = field(default_factory=dict)
     platter: dict[str, File | Folder] = field(default_factory=dict)
     pending: list[tuple[str, File | Folder | None]] = field(default_factory=list)
+    inode: int = field(default_factory=_numbers.__next__)
 
 
 def apply(target: bytearray, offset: int, data: bytes | None) -> None:
@@ -70,7 +76,8 @@ class Disk:
         self.longest_write: int | None = None
         self.mount = "ext4"
         self._open: dict[int, tuple[Path, File]] = {}
-        self._locks: dict[int, File] = {}
+        self._folders: dict[int, Folder] = {}
+        self._locks: dict[int, File | Folder] = {}
         self._next_fd = 100
         self._dead = False
 
@@ -113,6 +120,10 @@ class Disk:
         """Open a file; the name of a created one is pending."""
         self._call("open")
         parent, found = self._folder(path.parent), self._at(path)
+        if how == "directory":
+            self._next_fd += 1
+            self._folders[self._next_fd] = self._folder(path)
+            return self._next_fd
         if how == "create" and found is not None:
             raise _error(errno.EEXIST, path)
         if found is None:
@@ -129,7 +140,8 @@ class Disk:
     def close(self, fd: int) -> None:
         """Close the descriptor, even if the call is made to fail."""
         self._locks.pop(fd, None)
-        del self._open[fd]
+        if self._folders.pop(fd, None) is None:
+            del self._open[fd]
         self._call("close")
 
     def pread(self, fd: int, size: int, offset: int) -> bytes:
@@ -189,10 +201,10 @@ class Disk:
     def lock(self, fd: int) -> bool:
         """Acquire the file's lock; false if another descriptor holds it."""
         self._call("lock")
-        file = self._open[fd][1]
-        if file in self._locks.values():
+        locked = self._folders.get(fd) or self._open[fd][1]
+        if locked in self._locks.values():
             return False
-        self._locks[fd] = file
+        self._locks[fd] = locked
         return True
 
     def lstat(self, path: Path) -> FileInfo | None:
@@ -202,8 +214,8 @@ class Disk:
         if found is None:
             return None
         if isinstance(found, Folder):
-            return FileInfo("directory", 0, 0o700, os.geteuid())
-        return FileInfo("file", len(found.data), 0o600, os.geteuid())
+            return FileInfo("directory", 0, 0o700, os.geteuid(), found.inode)
+        return FileInfo("file", len(found.data), 0o600, os.geteuid(), found.inode)
 
     def listdir(self, path: Path) -> list[str]:
         """The names that processes see, sorted."""

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from stackshift_jobs.errors import BadConfiguration
 from stackshiftd.journal.file_journal import FileJournal
 from stackshiftd.journal.layout import DaemonRunning
 from stackshiftd.journal.mounts import is_network, type_in_mountinfo
+from stackshiftd.journal.offline import tools
 
 HOLD = """
 import sys
@@ -57,6 +60,33 @@ def test_second_opener_in_the_same_process_is_refused() -> None:
         opened(disk)
     first.close()
     opened(disk).close()
+
+
+def test_lock_is_held_although_its_file_was_removed(tmp_path: Path) -> None:
+    """It is on the directory of the segments itself: whoever makes the file again gets nothing, and
+    what the first one writes is safe. (guarantee: one daemon)"""
+    data = tmp_path / "data"
+    first = FileJournal.open(data)
+    (data / "lock").unlink()
+    for _ in range(2):
+        with pytest.raises(DaemonRunning, match="another process"):
+            FileJournal.open(data)
+        with pytest.raises(DaemonRunning):
+            tools.repair(data)
+    first.close()
+    FileJournal.open(data).close()
+
+
+def test_look_whether_the_lock_is_held_keeps_nobody_from_it(tmp_path: Path) -> None:
+    """A command that looks has it for a moment, and a daemon that starts waits as long."""
+    data = tmp_path / "data"
+    FileJournal.open(data).close()
+    fd = os.open(data / "journal", os.O_RDONLY)
+    fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    timer = threading.Timer(0.02, os.close, [fd])
+    timer.start()
+    FileJournal.open(data).close()
+    timer.join()
 
 
 def test_failed_recovery_gives_the_lock_back() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import errno
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -25,10 +27,10 @@ from journal.builders import (
     until,
     written,
 )
-from journal.disk import Disk
+from journal.disk import Disk, Folder
 from stackshiftd.core.records import JournalClosed
 from stackshiftd.journal.file_journal import FileJournal
-from stackshiftd.journal.interface import Full, Unknown
+from stackshiftd.journal.interface import Displaced, Full, Unknown
 
 
 def failing_at(disk: Disk, call: str, code: int, after: int = 0) -> None:
@@ -196,6 +198,53 @@ def test_failed_sync_or_write_is_final(call: str, code: int) -> None:
         journal.close()
 
     run(work())
+
+
+MOVES: dict[str, Callable[[Disk], None]] = {
+    "the data directory": lambda disk: disk.rename(ROOT, Path("/elsewhere")),
+    "the segments": lambda disk: disk.rename(ROOT / "journal", ROOT / "aside"),
+    "the segment": lambda disk: disk.rename(Path("/") / FIRST, ROOT / "aside"),
+    "replaced": lambda disk: disk.put(FIRST, bytes(disk.find(FIRST).data)),
+}
+
+
+@pytest.mark.parametrize("what", MOVES)
+@pytest.mark.parametrize("rolls", [False, True], ids=["same segment", "next segment"])
+@pytest.mark.parametrize("durability", ["always", "interval"])
+def test_nothing_is_acknowledged_into_files_that_were_moved(
+    what: str, rolls: bool, durability: str
+) -> None:
+    """An append after the move fails for good, without a restart into an empty directory, and a new
+    segment is not made where another journal may be. (guarantee: durable acknowledgement)"""
+
+    async def work() -> None:
+        disk = Disk()
+        journal = opened(disk, durability=durability, segment_size=1 if rolls else 1 << 20)
+        claim = await claimed(journal)
+        MOVES[what](disk)
+        there = _all_names(disk)
+        for _ in range(2):
+            with pytest.raises(Displaced, match="was moved or removed") as told:
+                await add(journal, claim, [queued()])
+            assert told.value.exit_status == 78
+        assert not journal.is_in_place
+        with suppress(Displaced):
+            journal.close()
+        assert _all_names(disk) == there
+
+    run(work())
+
+
+def _all_names(disk: Disk) -> list[str]:
+    """The names of everything on the disk."""
+
+    def below(folder: Folder) -> list[str]:
+        inside = [(name, made) for name, made in folder.names.items()]
+        return [name for name, _ in inside] + [
+            name for _, made in inside if isinstance(made, Folder) for name in below(made)
+        ]
+
+    return sorted(below(disk.top))
 
 
 def test_append_of_no_records_changes_nothing() -> None:

@@ -59,9 +59,9 @@ class FileJournal:
     ) -> FileJournal:
         """Lock, check and recover the journal in `data_dir`; create it if it is empty or missing.
 
-        Raises `DaemonRunning` (with the holder's pid), `BadConfiguration` (owner, modes, network
-        file system), `JournalDamaged` (with the place), `NewerFormat`, and `OSError` if the disk
-        fails.
+        Raises `DaemonRunning` (with the holder's pid, if known), `BadConfiguration` (owner, modes,
+        network file system), `JournalDamaged` (with the place), `NewerFormat`, and `OSError` if the
+        disk fails.
         """
         fs = fs or RealFileSystem()
         layout = Layout(data_dir)
@@ -152,6 +152,14 @@ class FileJournal:
     def newest_snapshot(self) -> tuple[int, Path] | None:
         """The sequence number and file of the newest good snapshot; None if there is none."""
         return (self._snapshot.seq, self._snapshot.path) if self._snapshot else None
+
+    @property
+    def is_in_place(self) -> bool:
+        """Is the journal where it was opened? If not, nothing is acknowledged any more."""
+        try:
+            return self._appender.is_in_place
+        except OSError:
+            return False  # If it cannot be looked at, it is not there for anybody else either.
 
     def free_bytes(self) -> int:
         """Bytes free on the disk, less the reserve for work in progress; never negative."""
@@ -313,6 +321,7 @@ class FileJournal:
         below_seq = min(below_seq, kept[0][0] + 1, self.durable_seq)
         appender = self._appender
         while len(appender.spans) > 1 and appender.spans[1].first_seq <= below_seq:
+            appender.check_place()  # The files at these paths may be another journal's.
             await asyncio.to_thread(self._drop, appender.spans[0].path)
             appender.drop_oldest()
 

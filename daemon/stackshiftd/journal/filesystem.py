@@ -14,6 +14,7 @@ import fcntl
 import os
 import stat
 import sys
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from errno import EDQUOT, EINVAL, EIO, ENOSPC, ENOTSUP, ENOTTY
@@ -22,26 +23,32 @@ from typing import Final, Literal, NamedTuple, Protocol
 
 from stackshiftd.journal.mounts import mount_type
 
-How = Literal["read", "write", "create", "lock"]
-"""`read` and `write`: the file must exist. `create`: it must not. `lock`: created if missing. A
-symbolic link as the last component of the path is not followed."""
+How = Literal["read", "write", "create", "lock", "directory"]
+"""`read` and `write`: the file must exist. `create`: it must not. `lock`: created if missing.
+`directory`: a directory, to lock it. A symbolic link as the last component of the path is not
+followed."""
 
 Buffer = bytes | bytearray | memoryview
 NO_SPACE: Final = frozenset((ENOSPC, EDQUOT))
 CHUNK: Final = 1 << 20
 """Bytes read at a time when a whole file is read."""
+LOCK_SECONDS: Final = 0.1
+"""How long to try for a lock. Whoever only looks whether it is held has it for a moment; a daemon
+has it for its life."""
 
 
 Kind = Literal["file", "directory", "link", "other"]
 
 
 class FileInfo(NamedTuple):
-    """The result of `lstat`; `size` in bytes, `mode` holds the permission bits only."""
+    """The result of `lstat`; `size` in bytes, `mode` holds the permission bits only. `inode` is the
+    same for two paths of one file, and differs for two files that exist at the same time."""
 
     kind: Kind
     size: int
     mode: int
     uid: int
+    inode: int
 
 
 class FileSystem(Protocol):
@@ -76,7 +83,8 @@ class FileSystem(Protocol):
         ...
 
     def lock(self, fd: int) -> bool:
-        """Acquire the file's exclusive lock without waiting; false if another process holds it."""
+        """Acquire the exclusive lock of the file or directory; false if another process holds it
+        for longer than a moment."""
         ...
 
     def lstat(self, path: Path) -> FileInfo | None:
@@ -121,6 +129,7 @@ _FLAGS: Final[dict[How, int]] = {
     "write": os.O_RDWR,
     "create": os.O_RDWR | os.O_CREAT | os.O_EXCL,
     "lock": os.O_RDWR | os.O_CREAT,
+    "directory": os.O_RDONLY | os.O_DIRECTORY,
 }
 _KINDS: Final[dict[int, Kind]] = {
     stat.S_IFREG: "file",
@@ -174,11 +183,16 @@ class RealFileSystem:
 
     def lock(self, fd: int) -> bool:
         """flock(2), so the lock belongs to the descriptor and ends with the process."""
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
+        until = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    return False
+                time.sleep(LOCK_SECONDS / 10)
+            else:
+                return True
 
     def lstat(self, path: Path) -> FileInfo | None:
         """lstat(2); sockets, devices and pipes are all `other`."""
@@ -187,7 +201,8 @@ class RealFileSystem:
         except FileNotFoundError:
             return None
         kind = _KINDS.get(stat.S_IFMT(info.st_mode), "other")
-        return FileInfo(kind, info.st_size, stat.S_IMODE(info.st_mode), info.st_uid)
+        mode = stat.S_IMODE(info.st_mode)
+        return FileInfo(kind, info.st_size, mode, info.st_uid, info.st_ino)
 
     def listdir(self, path: Path) -> list[str]:
         """The names in the directory, sorted, `.` and `..` left out."""

@@ -10,9 +10,10 @@ time; the engine gathers the next one meanwhile.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, NewType, Protocol
 
-from stackshift_jobs.errors import StackshiftError
+from stackshift_jobs.errors import BadConfiguration, StackshiftError
 from stackshiftd.core.records import Entry
 
 Epoch = NewType("Epoch", int)
@@ -77,6 +78,19 @@ class Full(StackshiftError):
     exit_status = 75
 
 
+class Displaced(BadConfiguration):
+    """The journal is not where it was opened: it was moved, removed or replaced meanwhile. What was
+    recorded is where it was moved to; of this append, nothing counts. Stop, and start nothing."""
+
+
+def displaced(data_dir: Path) -> Displaced:
+    """The error for the journal in `data_dir`."""
+    return Displaced(
+        f"{data_dir} was moved or removed while the daemon was serving from it",
+        hint="what was recorded was moved with it; another daemon can be started",
+    )
+
+
 class Unknown(StackshiftError):
     """The append may or may not be in the journal. Stop serving, claim again, replay."""
 
@@ -113,6 +127,11 @@ class Journal(Protocol):
         `durability = "interval"`."""
         ...
 
+    @property
+    def is_in_place(self) -> bool:
+        """Is the journal still where it was opened? If not, nothing more is acknowledged."""
+        ...
+
     async def claim(self, owner: Owner, seen_seq: int, at_us: int) -> Claim:
         """Become the only writer, and fence the previous one. The caller must have read up to
         `seen_seq`, the last record. `at_us` is daemon time. Raises `Full` or `Unknown`."""
@@ -122,7 +141,7 @@ class Journal(Protocol):
         self, epoch: Epoch, expected_seq: int, groups: Sequence[Group]
     ) -> Sequence[Place]:
         """Make all `groups` durable and return the places of their entries, in order. Raises
-        `Fenced`, `Full` or `Unknown`."""
+        `Fenced`, `Full`, `Displaced` or `Unknown`."""
         ...
 
     def read(self, from_seq: int) -> Iterator[tuple[Place, Entry]]:

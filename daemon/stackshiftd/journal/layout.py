@@ -7,7 +7,7 @@ file system, one holder. Must never repair what is wrong: it says what to do and
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import ClassVar, Final
 
@@ -118,37 +118,55 @@ _KIND_WORDS: Final[dict[Kind, str]] = {
 
 
 class HeldLock:
-    """The lock of a data directory, held until `release` or the end of the process."""
+    """The lock of a data directory, held until `release` or the end of the process.
 
-    def __init__(self, fs: FileSystem, fd: int) -> None:
+    It is on the directory of the segments itself, so whoever holds it is alone with the files in
+    it: a lock file can be removed and made again, and then there are two. The file `lock` is held
+    as well, because a directory without a journal has no such directory yet, and because it says
+    who the holder is.
+    """
+
+    def __init__(self, fs: FileSystem) -> None:
         self._fs = fs
-        self._fd: int | None = fd
+        self._fds: list[int] = []
 
     @classmethod
     def take(cls, fs: FileSystem, layout: Layout, pid: int) -> HeldLock:
         """Acquire the lock and write `pid` into it; raises `DaemonRunning`, naming the holder."""
+        lock = cls(fs)
+        try:
+            lock._take(layout, pid)
+        except BaseException:
+            with suppress(OSError):
+                lock.release()
+            raise
+        return lock
+
+    def _take(self, layout: Layout, pid: int) -> None:
+        fs = self._fs
         before = fs.lstat(layout.lock)
         if before is not None:
             _check_private(layout.lock, before, "file")
         fd = fs.open(layout.lock, "lock")
-        try:
-            if not fs.lock(fd):
-                raise _held(layout, fs.pread(fd, 32, 0))
-            text = b"%d\n" % pid
-            # The pid is for people; flock alone decides who holds the lock.
-            write_all(fs, fd, text, 0)
-            fs.truncate(fd, len(text))
-        except BaseException:
-            with suppress(OSError):
-                fs.close(fd)
-            raise
-        return cls(fs, fd)
+        self._fds.append(fd)
+        if not fs.lock(fd):
+            raise _held(layout, fs.pread(fd, 32, 0))
+        if fs.lstat(layout.journal) is not None:
+            folder = fs.open(layout.journal, "directory")
+            self._fds.append(folder)
+            if not fs.lock(folder):
+                raise _held(layout, b"")  # Its own lock file was removed.
+        text = b"%d\n" % pid
+        # The pid is for people; flock alone decides who holds the lock.
+        write_all(fs, fd, text, 0)
+        fs.truncate(fd, len(text))
 
     def release(self) -> None:
         """Release the lock; idempotent."""
-        if self._fd is not None:
-            fd, self._fd = self._fd, None
-            self._fs.close(fd)
+        fds, self._fds = self._fds, []
+        with ExitStack() as closing:  # One that cannot be closed does not keep the others.
+            for fd in fds:
+                closing.callback(self._fs.close, fd)
 
 
 def _held(layout: Layout, text: bytes) -> DaemonRunning:

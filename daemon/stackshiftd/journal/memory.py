@@ -239,6 +239,11 @@ class MemoryJournal:
             gone = max(0, keep_from - self._first_seq)
             self._lines, self._first_seq = self._lines[gone:], self._first_seq + gone
 
+    @property
+    def is_in_place(self) -> bool:
+        """Memory is not moved."""
+        return True
+
     def free_bytes(self) -> int:
         """The value of `free`."""
         return self.free

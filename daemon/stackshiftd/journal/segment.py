@@ -116,7 +116,7 @@ class SegmentWriter:
     failed write changes neither.
     """
 
-    __slots__ = ("_fd", "_fs", "hasher", "header", "header_size", "path", "size")
+    __slots__ = ("_fd", "_fs", "_inode", "hasher", "header", "header_size", "path", "size")
 
     def __init__(
         self, fs: FileSystem, path: Path, header: Header, size: int, hasher: hashlib._Hash
@@ -131,6 +131,8 @@ class SegmentWriter:
         if fs.size(self._fd) != size:
             fs.close(self._fd)
             raise OSError(EIO, "the file changed size between recovery and use", str(path))
+        found = fs.lstat(path)
+        self._inode = None if found is None else found.inode
 
     @classmethod
     def create(cls, fs: FileSystem, folder: Path, header: Header) -> SegmentWriter:
@@ -144,6 +146,13 @@ class SegmentWriter:
     def end(self) -> int:
         """The place of the next line."""
         return self.header.base + self.size
+
+    @property
+    def is_in_place(self) -> bool:
+        """Is the file where it was opened, and not moved, removed or replaced? Then whoever looks
+        for the journal finds what was written to it."""
+        found = self._fs.lstat(self.path)
+        return found is not None and found.inode == self._inode
 
     def next_header(self, first_seq: int) -> Header:
         """The header of the segment that follows this one."""

@@ -9,6 +9,9 @@ commit thread writes, syncs and starts new segments; only one append is in fligh
 - If there is no space for an append, what it left in the file is cut off, durably, and a later one
   may succeed.
 - Any other failure is final: only recovery can then determine what is on disk.
+- Nothing counts as written unless the segment is still where readers look for it. So nothing is
+  acknowledged into files that were moved away or replaced, and another journal that was put in
+  their place is not touched.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from typing import NamedTuple
 
 from stackshiftd.journal.commit_thread import CommitThread
 from stackshiftd.journal.filesystem import NO_SPACE, FileSystem
-from stackshiftd.journal.interface import Full, Group, Place, Unknown
+from stackshiftd.journal.interface import Displaced, Full, Group, Place, Unknown, displaced
 from stackshiftd.journal.line_format import encode_group, encode_single
 from stackshiftd.journal.reader import SegmentSpan
 from stackshiftd.journal.recovery import Recovered
@@ -112,9 +115,20 @@ class Appender:
         return places
 
     def check(self) -> None:
-        """Raise `Unknown` if a write or sync has failed for good."""
+        """Raise `Unknown` if a write or sync has failed for good, `Displaced` if the journal was
+        moved."""
         if self.failure is not None:
-            raise unknown(self.failure) from self.failure
+            raise final(self.failure) from self.failure
+
+    @property
+    def is_in_place(self) -> bool:
+        """Is the segment that is written to where it was opened?"""
+        return self._writer.is_in_place
+
+    def check_place(self) -> None:
+        """Raise `Displaced` if it is not."""
+        if not self.is_in_place:
+            raise displaced(self._folder.parent)
 
     def _encode(self, groups: Sequence[Group]) -> tuple[_Batch, list[Place]]:
         """Lines and places of an append; asserts the order of its entries before any is written."""
@@ -157,7 +171,7 @@ class Appender:
             if self.failure is None and self.durable != self.written:
                 self._sync()
             if self.failure is not None and self.durable != self.written:
-                raise unknown(self.failure) from self.failure
+                raise final(self.failure) from self.failure
         finally:
             self._writer.close()
 
@@ -167,15 +181,17 @@ class Appender:
         self.check()  # A sync between appends may have failed.
         try:
             if batch.roll is not None:
+                self.check_place()
                 self._roll(batch.roll)
             self._write(batch.data)
             if self._always:
                 self._writer.sync()
+            self.check_place()
         except Full:
             raise
         except BaseException as failed:  # Whatever it was, the file's state is now unknown.
             self.failure = failed
-            raise unknown(failed) from failed
+            raise final(failed) from failed
         self.written, self.last_at_us = batch.mark, batch.at_us
         if self._always:
             self.durable = self.written
@@ -238,8 +254,10 @@ def full(cause: OSError) -> Full:
     )
 
 
-def unknown(cause: BaseException) -> Unknown:
+def final(cause: BaseException) -> Displaced | Unknown:
     """The error for a final failure of writing, caused by `cause`."""
+    if isinstance(cause, Displaced):
+        return Displaced(cause.message, hint=cause.hint)
     return Unknown(
         f"writing to the journal failed ({cause}); what is on disk is unknown",
         hint="the daemon must stop; it recovers from the journal at its next start",
