@@ -13,10 +13,9 @@ from typing import Any
 
 from stackshift_jobs.errors import StackshiftError
 from stackshift_jobs.project.config import Config
-from stackshift_jobs.project.discovery import DaemonInfo, remove_daemon, socket_path, write_daemon
 from stackshift_jobs.values.durations import rfc3339
 from stackshift_jobs.values.limits import LINE_MARGIN
-from stackshift_jobs.version import PROTOCOL, __version__
+from stackshift_jobs.version import __version__
 from stackshiftd.core import commands as c
 from stackshiftd.core.effects import Acknowledge, Dispatch, Effect, Granted, Resolve, Stop
 from stackshiftd.core.records import Entry
@@ -49,6 +48,7 @@ from stackshiftd.shell.params import Answer
 from stackshiftd.shell.requests import Requests
 from stackshiftd.shell.server.connection import Connection
 from stackshiftd.shell.server.feeds import Feeds
+from stackshiftd.shell.server.listener import Listener
 from stackshiftd.shell.server.router import Router
 from stackshiftd.shell.tuning import Tuning
 from stackshiftd.shell.views.bodies import Bodies
@@ -173,6 +173,12 @@ class Daemon:
             facts,
             config.limits.connections,
         )
+        max_line = config.limits.payload_bytes + LINE_MARGIN
+        self._listener = Listener(
+            self._data_dir,
+            lambda: Connection(self.router, max_line),
+            rfc3339(time.time_ns() // 1000),
+        )
         self.engine.attach(self)
 
     # --- engine.EffectSink -----------------------------------------------------------------
@@ -267,21 +273,18 @@ class Daemon:
         Raises the error that the journal has failed with, if it has.
         """
         await self.recover()
-        server: asyncio.Server | None = None
         try:
             await self.employ()
             # Only now: until jobs are known, a start would be refused because its job is not.
-            server = await self._listen()
-            self._announce()
+            await self._listener.open()
             self._every_second()
             ready()
             drain = await self._stopping
-            server.close()
+            self._listener.close()
             if self._failure is None:
                 await self._wind_down(drain)
         finally:
-            if server is not None:
-                server.close()
+            self._listener.close()
             await self.end()
         if self._failure is not None:
             raise self._failure
@@ -318,19 +321,6 @@ class Daemon:
         if self._config.project.watch:
             self._track(CodeWatch(self._catalog.code, lambda: self._reload(None)).run())
 
-    async def _listen(self) -> asyncio.Server:
-        path = socket_path(self._data_dir)
-        with contextlib.suppress(FileNotFoundError):
-            path.unlink()
-        max_line = self._config.limits.payload_bytes + LINE_MARGIN
-        before = os.umask(0o177)
-        try:
-            return await self._loop.create_unix_server(
-                lambda: Connection(self.router, max_line), path=str(path), backlog=512
-            )
-        finally:
-            os.umask(before)
-
     async def _first_worker(self) -> str:
         """Wait until jobs are known; returns the reason if they are not, else nothing."""
         try:
@@ -339,18 +329,6 @@ class Daemon:
             )
         except TimeoutError:
             return f"none was ready within {self._tuning.ready:.0f} s"
-
-    def _announce(self) -> None:
-        write_daemon(
-            self._data_dir,
-            DaemonInfo(
-                pid=os.getpid(),
-                socket=str(socket_path(self._data_dir)),
-                version=__version__,
-                protocol=PROTOCOL,
-                started_at=rfc3339(time.time_ns() // 1000),
-            ),
-        )
 
     def _every_second(self) -> None:
         if not self._journal.is_in_place:
@@ -361,6 +339,7 @@ class Daemon:
         self.engine.look_for_room()
         self._upkeep.compact_if_due()
         if not self._stopping.done():
+            self._track(self._listener.look())
             self._loop.call_later(1.0, self._every_second)
 
     async def _wind_down(self, drain: bool) -> None:
@@ -396,9 +375,7 @@ class Daemon:
         self._timers.stop()
         self._schedule_timer.stop()
         if self._journal.is_in_place:  # Otherwise these files belong to another daemon.
-            remove_daemon(self._data_dir)
-            with contextlib.suppress(OSError):
-                socket_path(self._data_dir).unlink()
+            self._listener.remove()
         for connection in list(self.router.connections):
             connection.close()
         await self.pool.close()

@@ -5,7 +5,8 @@ session of its own, so that a terminal's Ctrl-C or hang-up does not reach it. Ov
 that it is ready or why it is not, in one line of JSON; if it exits without one, its log says why.
 
 Two commands may start a daemon at the same time. The journal's lock decides: the loser's daemon
-answers `daemon_running`, and the loser's command uses the winner's daemon.
+answers `daemon_running`, and the loser's command uses the winner's daemon. Where a process holds
+the lock and does not listen, none is started: it will listen soon, or release the lock.
 """
 
 from __future__ import annotations
@@ -26,14 +27,16 @@ from stackshift_cli.output.safe_text import safe
 from stackshift_jobs.errors import BadConfiguration, DaemonUnavailable, DiskFull, from_json
 from stackshift_jobs.project.discovery import LOG_FILE
 from stackshift_jobs.project.locate import Project
-from stackshift_jobs.wire.unavailable import NOT_RUNNING, STALE, unavailable
+from stackshift_jobs.wire.unavailable import NOT_LISTENING, NOT_RUNNING, STALE, unavailable
 
 _READY_SECONDS: Final = 60.0
 """A daemon recovers its journal before it is ready; reading a long journal takes a while."""
 _RACE_SECONDS: Final = 60.0
 """How long another daemon may take until it accepts connections or has stopped."""
-_AGAIN_SECONDS: Final = 0.5
-"""How long to try to connect before another attempt to start a daemon."""
+SOON_SECONDS: Final = 3.0
+"""How long a command that must not start a daemon waits for one that does not listen. One whose
+socket was removed listens again within a second."""
+_PAUSE_SECONDS: Final = 0.02
 _MAX_READY_BYTES: Final = 1 << 20
 _TAIL_LINES: Final = 10
 
@@ -111,21 +114,29 @@ def _open_log(log: Path) -> int:
 
 def start_and_open(project: Project, say: Callable[[str], None]) -> tuple[Connection, int | None]:
     """Start the daemon if none is running; a connection, and its process id if it was started here.
-
-    A daemon that holds the project without answering is either starting, and will answer soon, or
-    stopping, and will release the project soon. Raises `DaemonUnavailable`.
-    """
+    Raises `DaemonUnavailable`."""
     deadline = monotonic() + _RACE_SECONDS
+    pid = None
     while True:
+        try:
+            return open_soon(project, deadline - monotonic()), pid
+        except DaemonUnavailable as bad:
+            if pid is not None or not absent(bad) or monotonic() > deadline:
+                raise
         pid = start(project, say)
-        again = monotonic() + _AGAIN_SECONDS
-        while pid is not None or monotonic() < again:
-            try:
-                return Connection.open(project.data_dir_text), pid
-            except DaemonUnavailable as bad:
-                if pid is not None or not absent(bad) or monotonic() > deadline:
-                    raise
-            select.select([], [], [], 0.02)
+
+
+def open_soon(project: Project, seconds: float = SOON_SECONDS) -> Connection:
+    """A connection to the daemon. If a process holds the project and does not listen, this waits
+    for `seconds` until it does. Raises `DaemonUnavailable`."""
+    deadline = monotonic() + seconds
+    while True:
+        try:
+            return Connection.open(project.data_dir_text)
+        except DaemonUnavailable as bad:
+            if bad.fields.get("reason") != NOT_LISTENING or monotonic() > deadline:
+                raise
+        select.select([], [], [], _PAUSE_SECONDS)
 
 
 def _first_line(fd: int) -> bytes:

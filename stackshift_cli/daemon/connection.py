@@ -22,6 +22,7 @@ from stackshift_jobs.wire.jsonrpc import (
     encode_request,
     parse,
 )
+from stackshift_jobs.wire.peer import peer_pid
 from stackshift_jobs.wire.unavailable import BROKEN, NO_ANSWER, unavailable
 from stackshift_jobs.wire.unix_socket import connect
 
@@ -72,6 +73,19 @@ class Connection:
     def close(self) -> None:
         """Close the connection; requests that the daemon has received still take effect."""
         self._finish(unavailable("the connection was closed", BROKEN, ""))
+
+    @property
+    def peer_pid(self) -> int:
+        """The daemon's process id; 0 if it runs where we do not see processes."""
+        return peer_pid(self._sock)
+
+    def wait_end(self) -> None:
+        """Wait until the daemon ends the connection, for as long as that takes."""
+        try:
+            while self._end is None:
+                self._read(None, "the end")
+        except StackshiftError:
+            return
 
     def fileno(self) -> int:
         """The socket's file descriptor, for `select` and the like."""

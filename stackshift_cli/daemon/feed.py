@@ -17,7 +17,7 @@ from stackshift_cli.daemon.session import Session
 from stackshift_cli.errors import TimedOut
 from stackshift_jobs.errors import DaemonUnavailable
 from stackshift_jobs.values.limits import FINISHED
-from stackshift_jobs.wire.unavailable import BROKEN, NOT_RUNNING, STALE
+from stackshift_jobs.wire.unavailable import BROKEN, NOT_LISTENING, NOT_RUNNING, STALE
 
 TICK_SECONDS: Final = 0.25
 """How often a follower is woken when nothing is new, to redraw clocks and check deadlines."""
@@ -25,7 +25,7 @@ _PATIENCE_SECONDS: Final = 60.0
 _RETRY_SECONDS: Final = 0.1
 REVIVE_SECONDS: Final = 10.0
 """How long a supervisor has to restart a daemon that was killed before a follower starts it."""
-PASSING: Final = frozenset((BROKEN, NOT_RUNNING, STALE))
+PASSING: Final = frozenset((BROKEN, NOT_RUNNING, STALE, NOT_LISTENING))
 
 
 class Tick(NamedTuple):

@@ -17,7 +17,7 @@ from stackshift_cli.output import messages
 from stackshift_cli.output.safe_text import safe
 from stackshift_jobs.errors import DaemonUnavailable
 from stackshift_jobs.project.locate import Project, find_project
-from stackshift_jobs.wire.unavailable import unavailable
+from stackshift_jobs.wire.unavailable import NOT_LISTENING, unavailable
 
 _ANSWER_SECONDS: Final = 60.0
 """The longest that a healthy daemon takes to answer a request that does not wait for anything."""
@@ -106,13 +106,15 @@ class Session:
             self.say(f"note: {safe(text)}")
 
     def _open(self) -> Connection:
-        data_dir = self.project.data_dir_text
         try:
-            return Connection.open(data_dir)
+            return Connection.open(self.project.data_dir_text)
         except DaemonUnavailable as bad:
             from stackshift_cli.daemon import autostart
 
-            if not self.may_start or not autostart.absent(bad):
+            silent = bad.fields.get("reason") == NOT_LISTENING
+            if silent and not self.may_start:
+                return autostart.open_soon(self.project)
+            if not silent and not (self.may_start and autostart.absent(bad)):
                 raise
         return self.start_daemon()
 

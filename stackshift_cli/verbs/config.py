@@ -21,7 +21,6 @@ from stackshift_cli.output.safe_text import safe
 from stackshift_cli.render import tsv
 from stackshift_jobs.errors import BadConfiguration, Usage
 from stackshift_jobs.project.config import KEYS, QUEUES, Key, find_key, load_config
-from stackshift_jobs.project.locate import parse_toml, read_config_text
 from stackshift_jobs.project.toml import parse_toml, read_config_text
 from stackshift_jobs.project.trust import TRUSTED
 

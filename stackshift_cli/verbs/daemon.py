@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import sys
-from typing import Any, Final
+from time import monotonic
+from typing import Final
 
 from stackshift_cli.arguments import Given
 from stackshift_cli.daemon import autostart
@@ -17,9 +19,13 @@ from stackshift_cli.output.safe_text import safe
 from stackshift_cli.output.terminal import draws
 from stackshift_cli.render import tsv
 from stackshift_jobs.errors import BadConfiguration, DaemonUnavailable
-from stackshift_jobs.project.discovery import LOG_FILE
+from stackshift_jobs.project.discovery import LOG_FILE, DaemonInfo, is_held, read_daemon
+from stackshift_jobs.wire.unavailable import BROKEN, OTHER_PROTOCOL, unavailable
 
 _POLL_SECONDS: Final = 0.1
+_LOOK_SECONDS: Final = 0.02
+_STOP_SECONDS: Final = 60.0
+"""How long to try to ask a daemon that does not listen to stop: one that is starting will."""
 _LOG_LINES: Final = 50
 
 
@@ -35,10 +41,7 @@ def run(session: Session, _given: Given) -> int:
 def start(session: Session, _given: Given) -> int:
     """`daemon start`: start it unless it is running already; 78 if a job module cannot be imported,
     else 0."""
-    running = _running(session)
-    pid = None
-    if running is None:
-        running, pid = autostart.start_and_open(session.project, lambda _note: None)
+    running, pid = autostart.start_and_open(session.project, lambda _note: None)
     with running as connection:
         status = connection.call("daemon.status", {}, 60.0)
     _say_started(session, status, started=pid is not None)
@@ -99,7 +102,7 @@ def _say_failed(session: Session, modules: list[dict[str, Any]]) -> int:
 def status(session: Session, _given: Given) -> int:
     """`daemon status`: print its status; never starts it, and raises `DaemonUnavailable` (3) if
     none is running."""
-    with Connection.open(session.project.data_dir) as connection:
+    with autostart.open_soon(session.project) as connection:
         reply = connection.call("daemon.status", {}, 60.0)
     if session.json:
         messages.data(messages.compact(reply))
@@ -133,17 +136,6 @@ def _print_lines(session: Session, lines: list[str]) -> None:
     sys.stdout.flush()
 
 
-def _running(session: Session) -> Connection | None:
-    """A connection to the daemon, or None if none is running; raises `DaemonUnavailable` if one is
-    running that cannot be used."""
-    try:
-        return Connection.open(session.project.data_dir)
-    except DaemonUnavailable as bad:
-        if autostart.absent(bad):
-            return None
-        raise
-
-
 def _say_started(session: Session, status: dict[str, Any], started: bool) -> None:
     pid = status["pid"]
     if session.json:
@@ -156,39 +148,61 @@ def _say_started(session: Session, status: dict[str, Any], started: bool) -> Non
 
 def _stop(session: Session, drain: bool) -> int | None:
     """Stop the daemon and wait until it has exited; its process id, None if none was running."""
-    try:
-        connection = _running(session)
-    except DaemonUnavailable as bad:
-        if bad.fields.get("reason") != "other_protocol":
-            raise
-        return _stop_other_version(session)
-    if connection is None:
-        return None
-    with connection:
-        reply: dict[str, Any] = connection.call("daemon.stop", {"drain": drain})
-    _until_gone(int(reply["pid"]))
-    return int(reply["pid"])
+    deadline = monotonic() + _STOP_SECONDS
+    while True:
+        before = read_daemon(session.project.data_dir)
+        try:
+            with autostart.open_soon(session.project, deadline - monotonic()) as connection:
+                pid, own = _ask_to_stop(connection, drain)
+            break
+        except DaemonUnavailable as bad:
+            if autostart.absent(bad):
+                return None
+            reason = bad.fields["reason"]
+            if reason == OTHER_PROTOCOL:
+                pid = own = _terminate(bad)
+                break
+            # A connection that it dropped before it answered: it is stopping already, or starts
+            # again after a failure.
+            if reason != BROKEN or monotonic() > deadline:
+                raise
+    _until_gone(session, before, own)
+    return pid
 
 
-def _stop_other_version(session: Session) -> int | None:
-    """Terminate a daemon whose protocol we do not speak. The process is the daemon: the connection
-    was accepted at the socket that `daemon.json` names, by a process of our own user."""
-    import signal
-
-    from stackshift_jobs.project.discovery import read_daemon
-
-    info = read_daemon(session.project.data_dir)
-    if info is None:
-        return None
-    os.kill(info.pid, signal.SIGTERM)
-    _until_gone(info.pid)
-    return info.pid
+def _ask_to_stop(connection: Connection, drain: bool) -> tuple[int, int]:
+    """Ask the daemon to stop, and wait until it has ended its connections. Returns its process id,
+    and what that is here: 0 if it runs where we do not see processes."""
+    pid = int(connection.call("daemon.stop", {"drain": drain})["pid"])
+    own = connection.peer_pid
+    connection.wait_end()
+    return pid, own if own == pid else 0
 
 
-def _until_gone(pid: int) -> None:
-    """Wait until the process `pid` has exited; then the journal is free for the next daemon."""
-    while _is_alive(pid):
-        select.select([], [], [], 0.02)
+def _terminate(other: DaemonUnavailable) -> int:
+    """Terminate a daemon whose protocol we do not speak; its process id, which is certainly its
+    own: the kernel says who has accepted the connection."""
+    pid = int(other.fields["pid"])
+    if not pid:
+        raise unavailable(
+            "the daemon has another version and runs in a container, where it cannot be ended from "
+            "here",
+            OTHER_PROTOCOL,
+            "run stackshift daemon stop in the container",
+        )
+    os.kill(pid, signal.SIGTERM)
+    return pid
+
+
+def _until_gone(session: Session, before: DaemonInfo | None, pid: int) -> None:
+    """Wait until the project is free for the next daemon, or that has come already, and until the
+    process `pid` has exited. The lock is what counts: a process id of a container means nothing
+    here, or somebody else."""
+    data_dir = session.project.data_dir
+    while is_held(data_dir) and read_daemon(data_dir) in (None, before):
+        select.select([], [], [], _LOOK_SECONDS)
+    while pid and _is_alive(pid):
+        select.select([], [], [], _LOOK_SECONDS)
 
 
 def _is_alive(pid: int) -> bool:

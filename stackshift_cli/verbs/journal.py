@@ -33,6 +33,7 @@ from stackshift_jobs.errors import (
     Usage,
     from_json,
 )
+from stackshift_jobs.wire.unavailable import NOT_LISTENING
 
 _ERROR: Final = re.compile(r"error\[(\w+)\]: (.*)")
 
@@ -99,7 +100,7 @@ def _stats(session: Session) -> dict[str, Any]:
         with Connection.open(session.project.data_dir) as connection:
             return dict(connection.call("journal.stats", {}, 60.0))
     except DaemonUnavailable as bad:
-        if not autostart.absent(bad):
+        if not autostart.absent(bad) and bad.fields.get("reason") != NOT_LISTENING:
             raise
     return _tool(session, "stats")
 

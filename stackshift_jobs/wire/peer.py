@@ -1,4 +1,4 @@
-"""Which user's process is at the other end of a Unix socket, according to the kernel.
+"""Which process, and whose, is at the other end of a Unix socket, according to the kernel.
 
 Client and daemon both use this to refuse processes of other users.
 """
@@ -21,6 +21,7 @@ _UCRED = struct.Struct("iII")
 _XUCRED = struct.Struct("II")
 _XUCRED_SIZE = 76
 _LOCAL_PEERCRED = 1
+_LOCAL_PEERPID = 2
 
 
 def peer_uid(sock: Any) -> int:
@@ -32,6 +33,15 @@ def peer_uid(sock: Any) -> int:
         credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
         _, uid, _ = _UCRED.unpack(credentials)
     return int(uid)
+
+
+def peer_pid(sock: Any) -> int:
+    """The process id at the other end of `sock`, in terms of our own system of processes: 0 if it
+    runs in a container that we do not see into."""
+    if sys.platform == "darwin":
+        return int(sock.getsockopt(0, _LOCAL_PEERPID))
+    pid, _, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    return int(pid)
 
 
 def is_own_user(uid: int) -> bool:

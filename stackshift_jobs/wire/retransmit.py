@@ -14,7 +14,13 @@ from typing import Any, Final
 
 from stackshift_jobs.calls import methods
 from stackshift_jobs.errors import DaemonUnavailable, StackshiftError
-from stackshift_jobs.wire.unavailable import BROKEN, NO_ANSWER, NOT_RUNNING, STALE
+from stackshift_jobs.wire.unavailable import (
+    BROKEN,
+    NO_ANSWER,
+    NOT_LISTENING,
+    NOT_RUNNING,
+    STALE,
+)
 
 PAUSE: Final = 0.05
 """Seconds between two attempts to reach a daemon that is restarting."""
@@ -23,7 +29,7 @@ MAX_LOSSES: Final = 5
 SOON: Final = 5.0
 """If a connection is lost within this many seconds after a request, the request may be the
 cause."""
-RESTARTING: Final = frozenset((NOT_RUNNING, STALE, BROKEN, NO_ANSWER))
+RESTARTING: Final = frozenset((NOT_RUNNING, STALE, NOT_LISTENING, BROKEN, NO_ANSWER))
 """The reasons for which a daemon that is restarting can be unavailable."""
 
 

@@ -1,7 +1,8 @@
 """Why there is no daemon to talk to: the reasons as words, and the error that carries one.
 
 Callers act on the word, never on the message: they can start a daemon that is not running, wait for
-one that is restarting, and do neither for another user's.
+one that is starting or stopping (`not_listening`: a process holds the project, but takes no
+connections), and do neither for another user's.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 NOT_RUNNING: Final = "not_running"
 STALE: Final = "stale"
+NOT_LISTENING: Final = "not_listening"
 OTHER_PROTOCOL: Final = "other_protocol"
 OTHER_USER: Final = "other_user"
 NO_ANSWER: Final = "no_answer"
@@ -26,6 +28,6 @@ DOCTOR: Final = "stackshift doctor"
 """The usual hints."""
 
 
-def unavailable(message: str, reason: str, hint: str = START) -> DaemonUnavailable:
+def unavailable(message: str, reason: str, hint: str = START, **fields: int) -> DaemonUnavailable:
     """The `DaemonUnavailable` error with `reason`, one of the words above."""
-    return DaemonUnavailable(message, hint=hint, reason=reason)
+    return DaemonUnavailable(message, hint=hint, reason=reason, **fields)

@@ -11,13 +11,15 @@ import os
 import socket
 import struct
 
+from stackshift_jobs.errors import DaemonUnavailable
 from stackshift_jobs.project import discovery
 from stackshift_jobs.version import PROTOCOL
-from stackshift_jobs.wire.peer import is_own_user, peer_uid
+from stackshift_jobs.wire.peer import is_own_user, peer_pid, peer_uid
 from stackshift_jobs.wire.unavailable import (
     BROKEN,
     DOCTOR,
     NO_ANSWER,
+    NOT_LISTENING,
     NOT_RUNNING,
     OTHER_PROTOCOL,
     OTHER_USER,
@@ -36,8 +38,11 @@ def connect(data_dir: str | os.PathLike[str], timeout: float = 5.0) -> socket.so
     """
     info = discovery.read_daemon(data_dir)
     if info is None:
+        if discovery.is_held(data_dir):
+            raise _silent(data_dir)
         raise unavailable(f"no daemon is running for {data_dir}", NOT_RUNNING)
-    directory = os.path.dirname(info.socket)  # noqa: PTH120 - pathlib takes 5 ms to load
+    address = discovery.socket_address(data_dir)
+    directory = os.path.dirname(address)  # noqa: PTH120 - pathlib takes 5 ms to load
     # Compared as text: if two spellings of one directory differ, it is merely checked as well.
     if directory != os.fspath(data_dir).rstrip("/") and os.path.exists(directory):  # noqa: PTH110
         discovery.check_private(directory)
@@ -46,10 +51,10 @@ def connect(data_dir: str | os.PathLike[str], timeout: float = 5.0) -> socket.so
         # Not settimeout: a non-blocking connect to a full queue fails at once instead of waiting.
         limit = struct.pack("@ll", *divmod(max(1, int(timeout * 1e6)), 1_000_000))
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
-        _reach(sock, info, timeout)
+        _reach(sock, address, data_dir, info, timeout)
         if not is_own_user(uid := peer_uid(sock)):
             raise unavailable(
-                f"{info.socket} is served by user {uid}, not by you",
+                f"{address} is served by user {uid}, not by you",
                 OTHER_USER,
                 DOCTOR,
             )
@@ -59,6 +64,7 @@ def connect(data_dir: str | os.PathLike[str], timeout: float = 5.0) -> socket.so
                 f"this program speaks {PROTOCOL}",
                 OTHER_PROTOCOL,
                 RESTART,
+                pid=peer_pid(sock),
             )
     except BaseException:
         sock.close()
@@ -66,13 +72,32 @@ def connect(data_dir: str | os.PathLike[str], timeout: float = 5.0) -> socket.so
     return sock
 
 
-def _reach(sock: socket.socket, info: discovery.DaemonInfo, timeout: float) -> None:
+def _silent(data_dir: str | os.PathLike[str]) -> DaemonUnavailable:
+    pid = discovery.holder(data_dir)
+    return unavailable(
+        f"{'a process' if pid is None else f'process {pid}'} holds {data_dir} and does not listen "
+        "on its socket: it is starting or stopping",
+        NOT_LISTENING,
+        "try again soon; if it hangs, stackshift daemon logs shows why, and "
+        + (f"kill {pid} ends it" if pid is not None else "its process can be killed"),
+    )
+
+
+def _reach(
+    sock: socket.socket,
+    address: str,
+    data_dir: str | os.PathLike[str],
+    info: discovery.DaemonInfo,
+    timeout: float,
+) -> None:
     """Connect `sock`; raises `DaemonUnavailable` for every way in which that can fail."""
     try:
-        sock.connect(info.socket)
+        sock.connect(address)
     except (ConnectionRefusedError, FileNotFoundError) as bad:
+        if discovery.is_held(data_dir):
+            raise _silent(data_dir) from bad
         raise unavailable(
-            f"the daemon (pid {info.pid}) is gone: nothing listens on {info.socket}", STALE
+            f"the daemon (pid {info.pid}) is gone: nothing listens on {address}", STALE
         ) from bad
     except BlockingIOError as bad:
         raise unavailable(
@@ -81,4 +106,4 @@ def _reach(sock: socket.socket, info: discovery.DaemonInfo, timeout: float) -> N
             "stackshift daemon status, then stackshift daemon restart",
         ) from bad
     except OSError as bad:
-        raise unavailable(f"{info.socket}: {bad.strerror or bad}", BROKEN, DOCTOR) from bad
+        raise unavailable(f"{address}: {bad.strerror or bad}", BROKEN, DOCTOR) from bad

@@ -115,3 +115,18 @@ def daemon(project: Path) -> Iterator[FakeDaemon]:
     fake = FakeDaemon(project / ".stackshift").start()
     yield fake
     fake.stop()
+
+
+@pytest.fixture
+def real(tmp_path: Path) -> Iterator[Shell]:
+    """`stackshift` in a project made by `init`; its daemon is stopped at the end."""
+    home, root = tmp_path / "home", tmp_path / "shop"
+    home.mkdir()
+    root.mkdir()
+    shell = Shell(root, home)
+    paths = shell.env["PYTHONPATH"].split(os.pathsep)
+    shell.env["PYTHONPATH"] = os.pathsep.join(p for p in paths if p != str(PROGRAMS))
+    assert shell("init").code == 0
+    yield shell
+    shell("daemon", "stop")
+    shell.close()

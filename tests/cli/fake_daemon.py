@@ -433,12 +433,8 @@ class FakeDaemon(FakeState):
         return {"loaded": True, "changed": [], "jobs": nothing, "failed_modules": []}
 
     def on_daemon_stop(self, _params: dict[str, Any]) -> Any:
-        """`daemon.stop`: answers, and stops soon after."""
-        threading.Thread(target=self._stop_soon, daemon=True).start()
+        """`daemon.stop`: the connection that answers stops the daemon then."""
         return {"pid": self.pid}
-
-    def _stop_soon(self) -> None:
-        self.stop()
 
     def on_journal_stats(self, _params: dict[str, Any]) -> Any:
         """`journal.stats`: the numbers of records and entries there are."""
@@ -481,6 +477,8 @@ class _Connection:
         except StackshiftError as bad:
             told = {"error": {"code": -32000, "message": bad.message, "data": bad.as_json()}}
         self._send({"jsonrpc": "2.0", "id": body["id"], **told})
+        if body["method"] == "daemon.stop":
+            self._daemon.stop()
 
     def _open_feed(self, body: dict[str, Any]) -> None:
         with self._daemon._changed:

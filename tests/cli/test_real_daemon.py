@@ -6,30 +6,12 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
-from pathlib import Path
 
 import psutil
-import pytest
 
-from cli.conftest import PROGRAMS, Shell
+from cli.conftest import Shell
 from cli.live_output import read_lines
 from stackshift_jobs.programs.processes import PROGRAM_VARIABLE, WORKER_VARIABLE
-
-
-@pytest.fixture
-def real(tmp_path: Path) -> Iterator[Shell]:
-    """`stackshift` in a project made by `init`; its daemon is stopped at the end."""
-    home, root = tmp_path / "home", tmp_path / "shop"
-    home.mkdir()
-    root.mkdir()
-    shell = Shell(root, home)
-    paths = shell.env["PYTHONPATH"].split(os.pathsep)
-    shell.env["PYTHONPATH"] = os.pathsep.join(p for p in paths if p != str(PROGRAMS))
-    assert shell("init").code == 0
-    yield shell
-    shell("daemon", "stop")
-    shell.close()
 
 
 def test_project_made_by_init_runs_as_it_stands(real: Shell) -> None:

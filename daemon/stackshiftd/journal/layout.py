@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import ClassVar, Final
 
 from stackshift_jobs.errors import BadConfiguration, StackshiftError
+from stackshift_jobs.project.discovery import JOURNAL_FOLDER, LOCK_FILE
 from stackshiftd.journal.filesystem import FileInfo, FileSystem, Kind, write_all
 from stackshiftd.journal.mounts import is_network
 
@@ -28,10 +29,10 @@ class Layout:
 
     def __init__(self, root: Path) -> None:
         self.root: Final = root
-        self.journal: Final = root / "journal"
+        self.journal: Final = root / JOURNAL_FOLDER
         self.snapshots: Final = root / "snapshots"
         self.quarantine: Final = root / "quarantine"
-        self.lock: Final = root / "lock"
+        self.lock: Final = root / LOCK_FILE
         self.restoring: Final = root / "restore.tmp"
         """Exists while a restore is in progress: until it is gone, the directory is not yet a
         journal."""

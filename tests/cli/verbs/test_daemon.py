@@ -157,16 +157,13 @@ def test_stop_drains(shell: Shell) -> None:
 
 def test_daemon_of_another_version_can_be_stopped(shell: Shell) -> None:
     """A daemon with another protocol is ended by a signal, so that `daemon restart` works."""
-    other = subprocess.Popen(["sleep", "1000"])
-    daemon = FakeDaemon(shell.directory / ".stackshift")
-    daemon.pid, daemon.protocol = other.pid, 99
-    daemon.start()
+    shell.env["FAKE_DAEMON"] = "speaks otherwise"
+    other = shell.popen("daemon", "run")
+    assert read_lines(other, 1) == ["in the foreground"]
     assert "hint: stackshift daemon restart" in shell("daemon", "start").stderr
     told = shell("daemon", "stop")
     assert told == ("", f"stopped stackshiftd (pid {other.pid})\n", 0)
     assert other.wait() == -signal.SIGTERM
-    assert daemon.requests == []
-    daemon.stop()
 
 
 def test_daemon_run_is_the_daemon(shell: Shell) -> None:

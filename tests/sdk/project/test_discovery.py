@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +18,8 @@ from stackshift_jobs.errors import BadConfiguration
 from stackshift_jobs.project import discovery
 from stackshift_jobs.project.discovery import (
     DaemonInfo,
+    holder,
+    is_held,
     read_daemon,
     remove_daemon,
     socket_path,
@@ -40,10 +45,17 @@ def far(tmp_path: Path) -> Path:
     return directory
 
 
+def as_written(data_dir: Path) -> dict[str, Any]:
+    """What the file holds."""
+    body: dict[str, Any] = json.loads((data_dir / "daemon.json").read_text())
+    return body
+
+
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     """The file is complete and private, and no other file is left beside it."""
     write_daemon(tmp_path, INFO)
     assert read_daemon(tmp_path) == INFO
+    assert as_written(tmp_path) == INFO.as_json() | {"directory": tmp_path.stat().st_ino}
     assert (tmp_path / "daemon.json").stat().st_mode & 0o777 == 0o600
     assert [path.name for path in tmp_path.iterdir()] == ["daemon.json"]
 
@@ -91,14 +103,63 @@ def test_removed_daemon_is_none_and_removing_twice_is_no_error(tmp_path: Path) -
         {"version": None},
         {"protocol": "1"},
         {"started_at": 7},
+        {"directory": None},
+        {"directory": 7},
     ],
 )
 def test_file_with_a_field_that_is_wrong_counts_as_none(
     tmp_path: Path, change: dict[str, Any]
 ) -> None:
     """A file that we did not write says nothing about a daemon."""
-    (tmp_path / "daemon.json").write_text(json.dumps({**INFO.as_json(), **change}))
+    write_daemon(tmp_path, INFO)
+    written = as_written(tmp_path)
+    (tmp_path / "daemon.json").write_text(json.dumps({**written, **change}))
     assert read_daemon(tmp_path) is None
+    (tmp_path / "daemon.json").write_text(json.dumps(written))
+    assert read_daemon(tmp_path) == INFO
+
+
+def test_file_that_was_copied_with_its_directory_counts_as_none(tmp_path: Path) -> None:
+    """It is about the daemon of the original; one that was moved with its directory is not."""
+    original, copy, moved = (tmp_path / name for name in ("original", "copy", "moved"))
+    original.mkdir()
+    write_daemon(original, INFO)
+    shutil.copytree(original, copy)
+    assert read_daemon(copy) is None
+    assert read_daemon(original) == INFO
+    original.rename(moved)
+    assert read_daemon(moved) == INFO
+
+
+def test_file_that_may_not_be_read_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not taken for a missing one: then a second daemon would be started."""
+    write_daemon(tmp_path, INFO)
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(BadConfiguration, match=f"{tmp_path}/daemon.json: Permission denied"):
+        read_daemon(tmp_path)
+
+
+def test_holder_of_the_journal_is_seen(tmp_path: Path) -> None:
+    """By the lock, as long as it is held; its process id is in the lock file, for people."""
+    assert not is_held(tmp_path)
+    assert holder(tmp_path) is None
+    (tmp_path / "journal").mkdir()
+    (tmp_path / "lock").write_text("4711\n")
+    assert not is_held(tmp_path)
+    fd = os.open(tmp_path / "journal", os.O_RDONLY)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    assert [is_held(tmp_path) for _ in range(2)] == [True, True]
+    assert holder(tmp_path) == 4711
+    os.close(fd)
+    assert not is_held(tmp_path)
+    (tmp_path / "lock").write_text("soon")
+    assert holder(tmp_path) is None
 
 
 @pytest.mark.parametrize("raw", [b"", b"{", b"[]", b"null", b"\xff\xfe", b"[" * 60_000])

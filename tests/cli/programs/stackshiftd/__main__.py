@@ -32,6 +32,7 @@ def run(argv: list[str]) -> int:
     elif how == "loses":
         said = {"error": {"code": "daemon_running", "message": "held by pid 1", "hint": ""}}
     else:
+        daemon.protocol += how == "speaks otherwise"
         daemon.start()
     if "--ready-fd" in argv:
         fd = int(argv[argv.index("--ready-fd") + 1])
@@ -48,7 +49,7 @@ def run(argv: list[str]) -> int:
 def journal(argv: list[str]) -> int:
     """Print the text that the test wants; keep the arguments for it to inspect."""
     data_dir = Path(argv[argv.index("--data-dir") + 1])
-    data_dir.mkdir(exist_ok=True)
+    data_dir.mkdir(mode=0o700, exist_ok=True)
     (data_dir / "tool.json").write_text(json.dumps(argv))
     print(os.environ.get("FAKE_TOOL", ""), end="")
     print(os.environ.get("FAKE_TOOL_STDERR", ""), end="", file=sys.stderr)
