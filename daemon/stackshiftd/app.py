@@ -13,7 +13,6 @@ import gc
 import json
 import logging
 import os
-import signal
 import sys
 import time
 from pathlib import Path
@@ -24,6 +23,8 @@ from stackshift_jobs.project.code import check_code
 from stackshift_jobs.project.config import Config, load_config
 from stackshift_jobs.project.locate import find_project
 from stackshift_jobs.version import __version__
+from stackshiftd.first_process import fork_from_first_process
+from stackshiftd.stop_signals import StopSignals
 
 log = logging.getLogger("stackshiftd")
 
@@ -86,6 +87,12 @@ def _journal(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    if os.getpid() == 1:
+        status = fork_from_first_process()
+        if status is not None:
+            return status
+    stop = StopSignals()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # there is nothing to reload yet
     logging.basicConfig(
         level=logging.INFO,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
@@ -102,14 +109,15 @@ def _run(arguments: argparse.Namespace) -> int:
             find_project(root)
             config = load_config(root)
             check_code(config)
-            _new_loop(_serve(config, ready))
+            if not stop.asked:
+                _new_loop(_serve(config, ready, stop))
         except OSError as failed:
             raise _start_error(failed) from failed
     except StackshiftError as error:
         log.error("%s", error)
         ready.tell({"error": error.as_json()})
         if error.code == "append_unknown":
-            _start_again(root, arguments.restarted_at)
+            _start_again(root, arguments.restarted_at, stop)
         if arguments.ready_fd is not None:
             return error.exit_status
         raise
@@ -124,7 +132,7 @@ def _start_error(failed: OSError) -> StackshiftError:
     return BadConfiguration(f"cannot start{where}: {failed.strerror or failed}")
 
 
-async def _serve(config: Config, ready: _Ready) -> None:
+async def _serve(config: Config, ready: _Ready, stop: StopSignals) -> None:
     from stackshiftd.daemon import Daemon
     from stackshiftd.journal.file_journal import FileJournal
 
@@ -135,9 +143,8 @@ async def _serve(config: Config, ready: _Ready) -> None:
     )
     daemon = Daemon(config, journal)
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, daemon.stop)
     loop.add_signal_handler(signal.SIGHUP, daemon.reload)
+    stop.listen(lambda: loop.call_soon_threadsafe(daemon.stop))
 
     def is_ready() -> None:
         # What is loaded now stays loaded: the collector can ignore it, and run less often.
@@ -147,7 +154,11 @@ async def _serve(config: Config, ready: _Ready) -> None:
         log.info("serving %s, pid %d", config.root, os.getpid())
         ready.tell({"ready": True, "pid": os.getpid(), "notes": daemon.notes()})
 
-    await daemon.serve(is_ready)
+    try:
+        await daemon.serve(is_ready)
+    finally:
+        stop.asked |= daemon.is_asked_to_stop
+        stop.listen(lambda: None)
     log.info("stopped")
 
 
@@ -168,8 +179,12 @@ class _Ready:
             os.close(fd)
 
 
-def _start_again(root: Path, restarted_at: float) -> None:
-    """Replace this process with a new daemon, which recovers; but not in a tight loop."""
+def _start_again(root: Path, restarted_at: float, stop: StopSignals) -> None:
+    """Replace this process with a new daemon, which recovers; but not if somebody wants it to stop,
+    and not in a tight loop."""
+    if not stop.hold():
+        log.error("not restarting: the daemon was asked to stop")
+        return
     now = time.time()
     if now - restarted_at < RESTART_PAUSE_SECONDS:
         log.critical("the journal failed again soon after a restart: not restarting")

@@ -90,6 +90,8 @@ class Daemon:
         self._data_dir = config.data_dir
         self._stopping: asyncio.Future[bool] = self._loop.create_future()
         self._failure: BaseException | None = None
+        self.is_asked_to_stop = False
+        """Has somebody asked for it? Then it does not start again, whatever it ends by."""
         self._tasks: set[asyncio.Task[Any]] = set()
         self._in_memory = in_memory
         self._warden: Warden | None = None
@@ -238,6 +240,7 @@ class Daemon:
 
     def stop(self, drain: bool = False) -> None:
         """Begin to stop: after the grace for executing runs, or (`drain`) when they have ended."""
+        self.is_asked_to_stop = True
         if not self._stopping.done():
             self._stopping.set_result(drain)
 

@@ -7,7 +7,7 @@ import select
 import signal
 import sys
 from time import monotonic
-from typing import Final
+from typing import Any, Final
 
 from stackshift_cli.arguments import Given
 from stackshift_cli.daemon import autostart

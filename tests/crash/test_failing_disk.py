@@ -12,6 +12,7 @@ import pytest
 from helpers import failing_daemon
 from helpers.deadline import wait_until
 from helpers.inner_daemon import FaultyFileSystem, InsideDaemon
+from helpers.processes import serving
 from helpers.project import Project, kinds
 from helpers.project_factory import Make
 from stackshift_jobs.errors import DaemonUnavailable, DiskFull, StackshiftError
@@ -219,6 +220,7 @@ def test_daemon_starts_again_into_recovery_after_a_failed_sync(make_project: Mak
         sys.executable,
         str(Path(failing_daemon.__file__)),
         str(flag),
+        "never",
         *project.command()[4:],
     ]
     project.start(program)
@@ -241,3 +243,21 @@ def test_daemon_starts_again_into_recovery_after_a_failed_sync(make_project: Mak
     assert project.finish(project.begin("quick"))["status"] == "completed"
     assert project.stop() == 0
     project.verify()
+
+
+@pytest.mark.parametrize("moment", failing_daemon.MOMENTS)
+def test_sigterm_is_heard_while_a_daemon_starts_again(make_project: Make, moment: str) -> None:
+    """Wherever it arrives between the failed write and the next daemon, none serves after it."""
+    project = make_project(JOBS)
+    flag = project.root / "fail-syncs"
+    program = [sys.executable, str(Path(failing_daemon.__file__)), str(flag), moment]
+    project.start([*program, *project.command()[4:]])
+    done = project.finish(project.begin("quick"))["id"]
+    flag.touch()
+    with pytest.raises(DaemonUnavailable):
+        project.begin("quick")
+    assert project.ended() in (0, Unknown.exit_status)
+    assert "serving" not in project.log().partition("the journal has failed")[2]
+    assert not serving(project.root)
+    project.start()
+    assert project.get(done)["status"] == "completed"
