@@ -69,7 +69,7 @@ def start(project: Project, say: Callable[[str], None]) -> int | None:
     """
     import subprocess
 
-    from stackshift_jobs.programs.processes import MARKS
+    from stackshift_jobs.programs.processes import unmarked
 
     log = project.data_dir / LOG_FILE
     log_fd = _open_log(log)
@@ -82,7 +82,7 @@ def start(project: Project, say: Callable[[str], None]) -> int | None:
             stderr=log_fd,
             cwd=project.root,
             # It is not a program of the job that may have called us, and must not end with it.
-            env={name: text for name, text in os.environ.items() if name not in MARKS},
+            env=unmarked(os.environ),
             pass_fds=(ready_end,),
             start_new_session=True,
         ).returncode = 0  # It outlives us. With a status set, Popen does not warn that it runs.

@@ -40,12 +40,13 @@ class Child:
     group of its own, and signals reach the processes that it has started too.
     """
 
-    def __init__(self, command: list[str], held: dict[str, Any]) -> None:
+    def __init__(self, command: list[str], held: dict[str, Any], variables: dict[str, str]) -> None:
         self.name = command[0]
         self._command = command
         self._environment = {
             "STACKSHIFT_LOCK_KEY": str(held["key"]),
             "STACKSHIFT_LOCK_TOKEN": str(held["token"]),
+            **variables,
         }
         self._shares_terminal = _in_foreground()
         self._process: subprocess.Popen[bytes] | None = None

@@ -3,9 +3,10 @@
     acquired ─→ command runs ⟲ renewed after a third of its ttl ─→ command ended ─→ released
                      │ not renewed in time, or another holder has the lock
                      └─→ TERM, after a grace KILL ─→ status 5
+    this process is killed ─→ the warden ends the command: TERM, after the grace KILL
 
 Owns the order of these. `verbs.locks` acquires the lock, `lock_child` runs the process of the
-command, `lock_renewal` renews and releases the lock.
+command, `lock_renewal` renews and releases the lock, `lock_warden` outlives us if we are killed.
 
 Invariants: while the command runs, the lock is ours as far as can be known, or the command is being
 ended. While the command is stopped, the lock is not renewed, and the command continues only after
@@ -22,6 +23,7 @@ from typing import Any, Final
 from stackshift_cli.daemon.session import Session
 from stackshift_cli.flows.lock_child import Child
 from stackshift_cli.flows.lock_renewal import Renewal
+from stackshift_cli.flows.lock_warden import Warden
 from stackshift_cli.output import messages
 from stackshift_cli.output.safe_text import safe
 
@@ -34,7 +36,10 @@ def run_holding(session: Session, held: dict[str, Any], ttl_ms: int, command: li
     status, 128+n for a signal, or 5 if the lock was lost."""
     renewal = Renewal(session, held["key"], int(held["token"]), ttl_ms / 1000)
     try:
-        with Child(command, held) as process:
+        with (
+            Warden(GRACE_SECONDS) as warden,
+            Child(command, held, warden.variables) as process,
+        ):
             _watch(session, renewal, process)
     finally:
         lost_late = renewal.release() if renewal.gone is None else None

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -23,7 +23,9 @@ WORKER_VARIABLE: Final = "STACKSHIFT_WORKER"
 """Marks a worker and all that is started in it: `PROJECT/DAEMON/WORKER`, see `project_mark`."""
 PROGRAM_VARIABLE: Final = "STACKSHIFT_PROGRAM"
 """Marks a program of `step.command` and all that it starts."""
-MARKS: Final = (WORKER_VARIABLE, PROGRAM_VARIABLE)
+LOCK_VARIABLE: Final = "STACKSHIFT_LOCK_HOLDER"
+"""Marks the command of a `state lock`, and all that it starts."""
+MARKS: Final = (WORKER_VARIABLE, PROGRAM_VARIABLE, LOCK_VARIABLE)
 _ENDED: Final = "ZX"
 _PROC: Final = Path("/proc")
 _UNSEEN: Final = (FileNotFoundError, ProcessLookupError, PermissionError)
@@ -73,6 +75,11 @@ def project_mark(data_dir: Path) -> str:
     `OSError`."""
     place = data_dir.stat()
     return f"{place.st_dev:x}.{place.st_ino:x}/"
+
+
+def unmarked(environment: Mapping[str, str]) -> dict[str, str]:
+    """`environment` for a process that is to outlive the program that starts it."""
+    return {name: text for name, text in environment.items() if name not in MARKS}
 
 
 def started(pid: int) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from stackshift_jobs.programs.ending import KILLED_SECONDS
+from stackshift_jobs.programs.warden import command
 from stackshiftd.shell.workers.programs import daemon_mark
 
 LOCK_FILE: Final = "warden.lock"
@@ -30,10 +31,9 @@ class Warden:
         self._process: subprocess.Popen[bytes] | None = None
         if sys.platform == "linux":
             # Not the project's: a new daemon may have workers before this warden looks.
-            mark = daemon_mark(data_dir).value
-            command = [sys.executable, "-P", "-m", "stackshift_jobs.programs.warden"]
+            mark = daemon_mark(data_dir)
             self._process = subprocess.Popen(
-                [*command, mark, str(grace_seconds), str(lock)],
+                command(mark, grace_seconds, lock),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 cwd="/",
