@@ -109,8 +109,7 @@ def _run(arguments: argparse.Namespace) -> int:
             find_project(root)
             config = load_config(root)
             check_code(config)
-            if not stop.asked:
-                _new_loop(_serve(config, ready, stop))
+            _new_loop(_serve(config, ready, stop))
         except OSError as failed:
             raise _start_error(failed) from failed
     except StackshiftError as error:

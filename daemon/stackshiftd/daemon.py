@@ -277,11 +277,12 @@ class Daemon:
         """
         await self.recover()
         try:
-            await self.employ()
-            # Only now: until jobs are known, a start would be refused because its job is not.
-            await self._listener.open()
-            self._every_second()
-            ready()
+            if not self._stopping.done():  # As it is if it was asked to stop during the recovery.
+                await self.employ()
+                # Only now: until jobs are known, a start would be refused because its job is not.
+                await self._listener.open()
+                self._every_second()
+                ready()
             drain = await self._stopping
             self._listener.close()
             if self._failure is None:
@@ -325,13 +326,19 @@ class Daemon:
             self._track(CodeWatch(self._catalog.code, lambda: self._reload(None)).run())
 
     async def _first_worker(self) -> str:
-        """Wait until jobs are known; returns the reason if they are not, else nothing."""
-        try:
-            return await asyncio.wait_for(
-                asyncio.shield(self._dispatcher.first_worker), self._tuning.ready
-            )
-        except TimeoutError:
-            return f"none was ready within {self._tuning.ready:.0f} s"
+        """Wait until jobs are known, or are not needed; returns the reason if they are not, else
+        nothing."""
+        first = self._dispatcher.first_worker
+        await asyncio.wait(
+            (first, self._stopping),
+            timeout=self._tuning.ready,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        if first.done():
+            return first.result()
+        if self._stopping.done():
+            return "the daemon was asked to stop"
+        return f"none was ready within {self._tuning.ready:.0f} s"
 
     def _every_second(self) -> None:
         if not self._journal.is_in_place:

@@ -3,7 +3,8 @@
 A handler of the event loop would not do. It hears nothing before the loop runs and after it, and
 what it hears while the daemon is ending already leads to nothing; but after a failed write a daemon
 that ends starts again. So the signals are noted here, whoever listens, and while the process
-replaces itself they are blocked: those that arrive then wait for its successor.
+replaces itself they are blocked: those that arrive then wait for its successor. Before anybody
+listens they end the process at once, for nothing has begun that the next daemon would not do again.
 """
 
 from __future__ import annotations
@@ -29,10 +30,8 @@ class StopSignals:
 
     def listen(self, tell: Callable[[], object]) -> None:
         """Call `tell`, in the main thread and in the midst of anything, when this process is asked
-        to stop; at once if it was already."""
+        to stop."""
         self._tell = tell
-        if self.asked:
-            tell()
 
     def hold(self) -> bool:
         """Let no more signals arrive; true if none has until now. Then the process may be replaced,
@@ -42,5 +41,6 @@ class StopSignals:
 
     def _arrived(self, _number: int, _frame: object) -> None:
         self.asked = True
-        if self._tell is not None:
-            self._tell()
+        if self._tell is None:
+            raise SystemExit(0)
+        self._tell()

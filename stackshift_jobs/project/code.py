@@ -11,13 +11,9 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
 
 from stackshift_jobs.project import trust
 from stackshift_jobs.project.config import Config
-
-_SUFFIXES: Final = (".py", ".pyc", ".so")
-"""Of the files in the folders of jobs, those that an import can run."""
 
 
 def worker_python(config: Config) -> str:
@@ -33,27 +29,29 @@ def worker_python(config: Config) -> str:
 
 def check_code(config: Config) -> None:
     """Refuse the project if somebody else can change what it runs. Raises `BadConfiguration`."""
-    trust.check_code(os.fspath(config.root), _run_by(config))
+    trust.check_code(os.fspath(config.root), _modules(config), _others(config))
 
 
-def _run_by(config: Config) -> Iterator[str]:
-    """All that is run for the project, or says how."""
+def _modules(config: Config) -> Iterator[str]:
+    """The folders and files of jobs, and the modules and packages beside them, which they can
+    import: the root is the first place where imports are looked for."""
+    yield from (os.fspath(config.root / entry) for entry in config.project.jobs)
+    for entry in os.scandir(config.root):
+        if entry.name.endswith(".py") or os.path.exists(f"{entry.path}/__init__.py"):  # noqa: PTH110
+            yield entry.path
+
+
+def _others(config: Config) -> Iterator[str]:
+    """The file of variables, the hooks, and the interpreter with the place of its packages."""
     root = config.root
-    for entry in config.project.jobs:
-        yield os.fspath(root / entry)
-        yield from _modules(root / entry)
     if config.project.env_file is not None:
         yield os.fspath(root / config.project.env_file)
+    for hook in (config.hooks.on_failed, config.hooks.on_completed):
+        # A program, or the script that one is given. A word that is neither names no file.
+        yield from (os.fspath(root / word) for word in hook or () if (root / word).is_file())
     python = worker_python(config)
     if python != sys.executable:  # Else it is what runs us already.
         yield python
         environment = Path(python).parent.parent
         yield os.fspath(environment / "pyvenv.cfg")
         yield from map(os.fspath, environment.glob("lib/python3*/site-packages"))
-
-
-def _modules(folder: Path) -> Iterator[str]:
-    """The folders below `folder`, and the files in them that can be imported."""
-    for directory, folders, files in os.walk(folder):
-        for name in (*folders, *(name for name in files if name.endswith(_SUFFIXES))):
-            yield os.path.join(directory, name)  # noqa: PTH118 - there can be thousands

@@ -44,23 +44,29 @@ _ROOT: Final = 0
 _ADMINISTRATORS: Final = (0, 80) if sys.platform == "darwin" else (0,)
 """Groups whose members can become root: root's own, and `admin` of macOS."""
 _MOST_LINKS: Final = 40
+_IMPORTED: Final = (".py", ".pyc", ".so")
+"""How the names of files end that an import can run."""
 
 
 def check_project(root: str, settings: str) -> None:
     """Refuse the project in the directory `root` if somebody else could change its settings, the
     file with the name `settings`. Raises `BadConfiguration`."""
-    check_code(root, (os.path.join(root, settings),))
+    found = _open_to_others(os.path.join(root, settings), root)
+    if found is not None and root not in trusted_directories():
+        raise _refusal(root, *found)
 
 
-def check_code(root: str, paths: Iterable[str]) -> None:
-    """Refuse the project in the directory `root` if somebody else could change one of `paths`, all
-    of which it reads or runs. One that does not exist is skipped. Raises `BadConfiguration`."""
-    for path in paths:
-        found = _open_to_others(path, root)
-        if found is not None:
-            if root in trusted_directories():
-                return
-            raise _refusal(root, *found)
+def check_code(root: str, modules: Iterable[str], others: Iterable[str]) -> None:
+    """Refuse the project in the directory `root` if somebody else could change one of `modules`
+    (files, and folders with all in them that can be imported) or one of the `others` that it runs
+    or reads. What does not exist is skipped. Raises `BadConfiguration`."""
+    found = None
+    for path in modules:
+        found = found or _open_to_others(path, root) or _open_below(path)
+    for path in others:
+        found = found or _open_to_others(path, root)
+    if found is not None and root not in trusted_directories():
+        raise _refusal(root, *found)
 
 
 def check_data_dir(data_dir: str) -> None:
@@ -149,6 +155,31 @@ def _open_to_others(path: str, root: str) -> tuple[str, os.stat_result] | None:
         is_strict = is_last or at == root or at.startswith(inside)
         if _is_open(status, is_strict):
             return at, status
+    return None
+
+
+def _open_below(folder: str) -> tuple[str, os.stat_result] | None:
+    """The first of the folders below `folder`, and of the files there that an import can run, that
+    another user can change; None if there is none. Folders behind links are not entered."""
+    folders = [folder]
+    while folders:
+        try:
+            entries = list(os.scandir(folders.pop()))
+        except OSError:  # It is a file, or is not there.
+            continue
+        for entry in entries:
+            is_folder = entry.is_dir(follow_symlinks=False)
+            if is_folder:
+                folders.append(entry.path)
+            elif not (entry.name.endswith(_IMPORTED) or entry.is_symlink()):
+                continue
+            status = os.lstat(entry.path)
+            if stat.S_ISLNK(status.st_mode):
+                found = _open_to_others(entry.path, folder)
+            else:
+                found = (entry.path, status) if _is_open(status, is_strict=True) else None
+            if found is not None:
+                return found
     return None
 
 

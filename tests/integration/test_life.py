@@ -125,6 +125,18 @@ def project_listens(project: Project) -> bool:
         return False
 
 
+def test_sigterm_ends_a_daemon_that_waits_for_its_jobs(make_project: Make) -> None:
+    """A module that does not come to the end of its import is not waited for."""
+    project = make_project(JOBS, slow="gate('import')")
+    process, ready = project.launch()
+    project.at("import")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(SECONDS) == 0
+    os.close(ready)
+    assert not (project.data_dir / "daemon.json").exists()
+    assert project.journal()[-1]["kind"] == "journal.closed"
+
+
 @pytest.mark.parametrize("job", ["held", "heldAsync"])
 def test_sigterm_ends_what_will_not_end_and_its_run_goes_on(make_project: Make, job: str) -> None:
     """A step that outlives the grace is killed, its run handed back without using up an attempt."""

@@ -162,30 +162,44 @@ def test_directories_above_may_be_open_where_nobody_can_rename_an_entry(world: W
 
 
 CODE = """
-jobs jobs/one.py jobs/deep jobs/deep/two.py settings.env venv/bin venv/bin/python
-venv/lib/python3.12/site-packages
+jobs jobs/one.py jobs/deep jobs/deep/two.py jobs/deep/__pycache__/two.pyc shop.py goods
+goods/__init__.py goods/prices.py settings.env hooks/notify.sh hooks/tell.py venv/bin
+venv/bin/python venv/pyvenv.cfg venv/lib/python3.12/site-packages
 """.split()
 
 
 @pytest.mark.parametrize("how", CHANGES)
 @pytest.mark.parametrize("what", CODE)
 def test_code_that_others_can_change_is_not_run(world: World, what: str, how: str) -> None:
-    """Jobs at any depth, the file of variables, the interpreter and its packages. (guarantee: own
-    code)"""
+    """Jobs at any depth, modules beside them, the file of variables, hooks, the interpreter and its
+    packages. (guarantee: own code)"""
     root = world.root
     (root / "stackshift.toml").write_text(
         '[project]\nenv_file = "settings.env"\n[workers]\npython = "venv/bin/python"\n'
+        '[hooks]\non_failed = "hooks/notify.sh --now"\non_completed = ["python", "hooks/tell.py"]\n'
     )
-    (root / "settings.env").touch()
-    (root / "venv/bin").mkdir(parents=True)
+    for file in CODE:
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        if "." in Path(file).name:
+            (root / file).touch()
     (root / "venv/bin/python").touch()
-    (root / "venv/lib/python3.12/site-packages").mkdir(parents=True)
+    (root / "venv/lib/python3.12/site-packages").mkdir()
     config = load_config(world.find().root)
     check_code(config)
     world.change(what, **{"mode": 0o755, "uid": ME, "gid": MY_GROUP} | CHANGES[how])
     with pytest.raises(BadConfiguration) as refused:
         check_code(config)
     assert refused.value.fields["path"] == str(root / what)
+
+
+def test_what_no_import_runs_may_be_anybodys(world: World) -> None:
+    """Data beside the jobs, folders without modules, files that only look at the project."""
+    for path in ("jobs/data.csv", "notes.md", "uploads/in.csv"):
+        (world.root / path).parent.mkdir(exist_ok=True)
+        (world.root / path).touch()
+        world.change(path, uid=STRANGER, gid=TEAM, mode=0o666)
+    world.change("uploads", uid=STRANGER, gid=TEAM, mode=0o777)
+    check_code(load_config(world.find().root))
 
 
 def test_links_are_followed_and_are_their_owners(world: World) -> None:
