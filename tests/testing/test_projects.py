@@ -215,7 +215,7 @@ def test_project(stackshift): ...
 
 
 def test_tests_without_the_fixture_load_nothing_of_ours(pytester: pytest.Pytester) -> None:
-    """The plugin only costs them the import of one small module."""
+    """The plugin only costs them the import of a few small modules."""
     write(
         pytester.path,
         {
@@ -226,7 +226,8 @@ def test_plain():
     loaded = {name for name in sys.modules if name.startswith("stackshift")}
     assert loaded <= {"stackshift_jobs", "stackshift_jobs.version", "stackshift_jobs.errors",
                       "stackshift_jobs.testing", "stackshift_jobs.project",
-                      "stackshift_jobs.project.locate"}
+                      "stackshift_jobs.project.locate", "stackshift_jobs.project.toml",
+                      "stackshift_jobs.project.trust"}
     assert "msgspec" not in sys.modules
 """
         },
