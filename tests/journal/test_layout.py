@@ -83,7 +83,7 @@ def test_look_whether_the_lock_is_held_keeps_nobody_from_it(tmp_path: Path) -> N
     FileJournal.open(data).close()
     fd = os.open(data / "journal", os.O_RDONLY)
     fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    timer = threading.Timer(0.02, os.close, [fd])
+    timer = threading.Timer(0.3, os.close, [fd])
     timer.start()
     FileJournal.open(data).close()
     timer.join()

@@ -32,9 +32,10 @@ Buffer = bytes | bytearray | memoryview
 NO_SPACE: Final = frozenset((ENOSPC, EDQUOT))
 CHUNK: Final = 1 << 20
 """Bytes read at a time when a whole file is read."""
-LOCK_SECONDS: Final = 0.1
-"""How long to try for a lock. Whoever only looks whether it is held has it for a moment; a daemon
-has it for its life."""
+LOCK_SECONDS: Final = 5.0
+"""How long to try for a lock while others look whether it is held. Each has it shared, for a
+moment; but a loaded machine may stop one in that moment, and there may be many."""
+_LOCK_PAUSE_SECONDS: Final = 0.005
 
 
 Kind = Literal["file", "directory", "link", "other"]
@@ -83,8 +84,8 @@ class FileSystem(Protocol):
         ...
 
     def lock(self, fd: int) -> bool:
-        """Acquire the exclusive lock of the file or directory; false if another process holds it
-        for longer than a moment."""
+        """Acquire the exclusive lock of the file or directory; false if another process holds it.
+        Those who have it shared only look, and are waited for."""
         ...
 
     def lstat(self, path: Path) -> FileInfo | None:
@@ -185,14 +186,12 @@ class RealFileSystem:
         """flock(2), so the lock belongs to the descriptor and ends with the process."""
         until = time.monotonic() + LOCK_SECONDS
         while True:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() > until:
-                    return False
-                time.sleep(LOCK_SECONDS / 10)
-            else:
+            if _flocked(fd, fcntl.LOCK_EX):
                 return True
+            if not _flocked(fd, fcntl.LOCK_SH) or time.monotonic() > until:
+                return False
+            fcntl.flock(fd, fcntl.LOCK_UN)
+            time.sleep(_LOCK_PAUSE_SECONDS)
 
     def lstat(self, path: Path) -> FileInfo | None:
         """lstat(2); sockets, devices and pipes are all `other`."""
@@ -240,6 +239,14 @@ class RealFileSystem:
     def mount_type(self, path: Path) -> str:
         """See `mounts.mount_type`."""
         return mount_type(path)
+
+
+def _flocked(fd: int, how: int) -> bool:
+    try:
+        fcntl.flock(fd, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def write_all(fs: FileSystem, fd: int, data: Buffer, offset: int) -> None:

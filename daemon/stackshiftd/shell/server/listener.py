@@ -20,8 +20,8 @@ from typing import Final
 
 from stackshift_jobs.errors import StackshiftError
 from stackshift_jobs.project.discovery import (
-    DAEMON_FILE,
     DaemonInfo,
+    read_daemon,
     remove_daemon,
     socket_path,
     write_daemon,
@@ -43,7 +43,7 @@ class Listener:
         self._started_at = started_at
         self._server: asyncio.Server | None = None
         self._socket: tuple[Path, int] | None = None
-        self._announced: int | None = None
+        self._announced: DaemonInfo | None = None
         self._closed = False
         self._problem = ""
 
@@ -59,7 +59,7 @@ class Listener:
             if self._socket is None or _inode(self._socket[0]) != self._socket[1]:
                 await self._listen()
                 log.warning("the socket was removed: listening again")
-            if _inode(self._data_dir / DAEMON_FILE) != self._announced and not self._closed:
+            if read_daemon(self._data_dir) != self._announced and not self._closed:
                 self._announce()
             self._problem = ""
         except (OSError, StackshiftError) as bad:
@@ -75,8 +75,9 @@ class Listener:
 
     def remove(self) -> None:
         """Remove both files, if they are still ours. Call it before the lock is released."""
-        if _inode(self._data_dir / DAEMON_FILE) == self._announced:
-            remove_daemon(self._data_dir)
+        with contextlib.suppress(StackshiftError):
+            if read_daemon(self._data_dir) == self._announced:
+                remove_daemon(self._data_dir)
         if self._socket is not None and _inode(self._socket[0]) == self._socket[1]:
             with contextlib.suppress(OSError):
                 self._socket[0].unlink()
@@ -95,17 +96,14 @@ class Listener:
             self._server.close()
 
     def _announce(self) -> None:
-        write_daemon(
-            self._data_dir,
-            DaemonInfo(
-                pid=os.getpid(),
-                socket=str(socket_path(self._data_dir)),
-                version=__version__,
-                protocol=PROTOCOL,
-                started_at=self._started_at,
-            ),
+        self._announced = DaemonInfo(
+            pid=os.getpid(),
+            socket=str(socket_path(self._data_dir)),
+            version=__version__,
+            protocol=PROTOCOL,
+            started_at=self._started_at,
         )
-        self._announced = _inode(self._data_dir / DAEMON_FILE)
+        write_daemon(self._data_dir, self._announced)
 
 
 def _bound(path: Path) -> socket.socket:
