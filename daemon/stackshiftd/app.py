@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from stackshift_jobs.errors import BadConfiguration, DiskFull, StackshiftError
+from stackshift_jobs.programs import inheritance
 from stackshift_jobs.project.code import check_code
 from stackshift_jobs.project.config import Config, load_config
 from stackshift_jobs.project.locate import find_project
@@ -100,6 +101,7 @@ def _run(arguments: argparse.Namespace) -> int:
         datefmt="%Y-%m-%dT%H:%M:%S%z",
         stream=sys.stderr,
     )
+    notes = inheritance.reset()
     sys.setswitchinterval(SWITCH_SECONDS)
     ready = _Ready(arguments.ready_fd)
     root = arguments.project.resolve()
@@ -110,7 +112,7 @@ def _run(arguments: argparse.Namespace) -> int:
             find_project(root)
             config = load_config(root)
             check_code(config)
-            _new_loop(_serve(config, ready, stop))
+            _new_loop(_serve(config, ready, stop, notes))
         except OSError as failed:
             raise _start_error(failed) from failed
     except StackshiftError as error:
@@ -132,7 +134,9 @@ def _start_error(failed: OSError) -> StackshiftError:
     return BadConfiguration(f"cannot start{where}: {failed.strerror or failed}")
 
 
-async def _serve(config: Config, ready: _Ready, stop: StopSignals) -> None:
+async def _serve(
+    config: Config, ready: _Ready, stop: StopSignals, inherited: list[str]
+) -> None:
     from stackshiftd.daemon import Daemon
     from stackshiftd.journal.file_journal import FileJournal
 
@@ -152,7 +156,10 @@ async def _serve(config: Config, ready: _Ready, stop: StopSignals) -> None:
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLD)
         log.info("serving %s, pid %d", config.root, os.getpid())
-        ready.tell({"ready": True, "pid": os.getpid(), "notes": daemon.notes()})
+        for note in inherited:
+            log.warning("%s", note)
+        notes = [*inherited, *daemon.notes()]
+        ready.tell({"ready": True, "pid": os.getpid(), "notes": notes})
 
     try:
         await daemon.serve(is_ready)
@@ -191,6 +198,7 @@ def _start_again(root: Path, restarted_at: float, stop: StopSignals) -> None:
         return
     log.error("restarting, to recover the journal")
     python = (sys.executable, "-P", "-m", "stackshiftd", "run")
+    inheritance.pass_on()
     os.execv(sys.executable, [*python, "--project", str(root), "--restarted-at", str(now)])
 
 

@@ -323,7 +323,7 @@ _OTHER_COMMANDS: Final = (
     command(
         "config show",
         "config:show",
-        "Print all settings in force.",
+        "Print all settings in force, and the variables of jobs.",
         option("--origin", "Also show where each value comes from."),
     ),
     command(

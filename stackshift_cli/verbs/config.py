@@ -11,7 +11,7 @@ import os
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from stackshift_cli import user_config
 from stackshift_cli.arguments import Given
@@ -23,6 +23,8 @@ from stackshift_jobs.errors import BadConfiguration, Usage
 from stackshift_jobs.project.config import KEYS, QUEUES, Key, find_key, load_config
 from stackshift_jobs.project.toml import parse_toml, read_config_text
 from stackshift_jobs.project.trust import TRUSTED
+
+_HIDDEN: Final = "(not shown)"
 
 
 class _Setting(NamedTuple):
@@ -77,8 +79,9 @@ def path(session: Session, given: Given) -> int:
 
 
 def show(session: Session, given: Given) -> int:
-    """`config show [--origin]`: print all settings in force, and where each value comes from."""
-    settings = [*_project_settings(session), *_user_settings()]
+    """`config show [--origin]`: print all settings in force and the variables of jobs, and where
+    each value comes from."""
+    settings = [*_project_settings(session), *_user_settings(), *_variables(session)]
     with_origin = given.flag("origin")
     if session.json:
         values = {s.path: s.value for s in settings}
@@ -120,6 +123,16 @@ def _user_settings() -> Iterator[_Setting]:
     for name in (*user_config.KEYS, TRUSTED):
         value = getattr(settings, name)
         yield _Setting(name, value, str(user_config.path()) if value else "default")
+
+
+def _variables(session: Session) -> Iterator[_Setting]:
+    """The environment of jobs, as `environment.NAME`. Values that the project or its user has put
+    there may be secrets, and are not shown."""
+    from stackshift_jobs.project.environment import INHERITED, WRITTEN, variables
+
+    for name, (value, origin) in variables(load_config(session.project.root)).items():
+        is_secret = origin in (INHERITED, WRITTEN)
+        yield _Setting(f"environment.{name}", _HIDDEN if is_secret else value, origin)
 
 
 def _shown(value: Any) -> str:

@@ -89,18 +89,20 @@ def _module_line(module: dict[str, Any]) -> str:
 
 def _check(session: Session) -> list[dict[str, Any]]:
     """Each module as the worker's check reports it; raises the error that the check ended with."""
-    from stackshift_jobs.project.code import check_code, worker_python
+    from stackshift_jobs.project.code import check_code
     from stackshift_jobs.project.config import load_config
+    from stackshift_jobs.project.environment import environment, interpreter
 
     root = session.project.root
     config = load_config(root)
     check_code(config)
     done = subprocess.run(
-        [worker_python(config), "-P", "-m", "stackshiftd.worker", "--check", str(root)],
+        [interpreter(config), "-P", "-m", "stackshiftd.worker", "--check", str(root)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=None if session.options.verbose else subprocess.PIPE,
         cwd=root,
+        env=environment(config),
         timeout=_CHECK_SECONDS,
         check=False,
     )

@@ -14,17 +14,7 @@ from pathlib import Path
 
 from stackshift_jobs.project import trust
 from stackshift_jobs.project.config import Config
-
-
-def worker_python(config: Config) -> str:
-    """The interpreter of the workers: `[workers] python`; else that of the project's `.venv`, if
-    StackShift is installed in it; else ours."""
-    chosen = config.workers.python
-    if chosen is not None:
-        return str(config.root / Path(chosen).expanduser())
-    own = config.root / ".venv" / "bin" / "python"
-    has_us = any(config.root.glob(".venv/lib/python3*/site-packages/stackshift_jobs*"))
-    return str(own) if has_us and own.exists() else sys.executable
+from stackshift_jobs.project.environment import interpreter
 
 
 def check_code(config: Config) -> None:
@@ -49,7 +39,7 @@ def _others(config: Config) -> Iterator[str]:
     for hook in (config.hooks.on_failed, config.hooks.on_completed):
         # A program, or the script that one is given. A word that is neither names no file.
         yield from (os.fspath(root / word) for word in hook or () if (root / word).is_file())
-    python = worker_python(config)
+    python = interpreter(config)
     if python != sys.executable:  # Else it is what runs us already.
         yield python
         environment = Path(python).parent.parent

@@ -28,6 +28,7 @@ from stackshift_jobs.project.locate import (
 )
 from stackshift_jobs.project.settings import (
     COMMAND,
+    DIRECTORIES,
     DURATION,
     FLAG,
     GIB,
@@ -38,6 +39,7 @@ from stackshift_jobs.project.settings import (
     RATE,
     TEXT,
     TEXTS,
+    UMASK,
     Kind,
     Rate,
     choice,
@@ -104,6 +106,9 @@ _MEMORY: Final = size(16 * MIB, 1024 * GIB)
 _DURABILITY: Final = choice("always", "interval")
 _BEFORE_REPLY: Final = "Sync before each reply, or every 100 ms, which a power cut can lose."
 _OWN_PYTHON: Final = "the project's .venv if it has stackshift-jobs, else the daemon's"
+_BREW: Final = ["/opt/homebrew/bin"] if sys.platform == "darwin" else []
+_SYSTEM: Final = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"]
+_USUAL_PATH: Final = ["~/.local/bin", *_BREW, *_SYSTEM]
 KEYS: Final[tuple[Key, ...]] = (
     _project("name", TEXT, None, "Name of the project.", "the folder's name"),
     _project("jobs", PATHS, ["jobs"], "Folders and files that contain job modules."),
@@ -119,6 +124,9 @@ KEYS: Final[tuple[Key, ...]] = (
     _workers("heartbeat", _HEARTBEAT, "15s", "A worker that neither beats nor works is lost."),
     _workers("python", PATH, None, "Interpreter of the workers.", _OWN_PYTHON),
     _workers("inherit_env", TEXTS, [], 'Variables passed on to the workers; ["*"] for all.'),
+    _workers("path", DIRECTORIES, _USUAL_PATH, "PATH of jobs, after that of the interpreter."),
+    _workers("umask", UMASK, "022", "Who can access the files that jobs create."),
+    _workers("nice", whole(-20, 19), 0, "Niceness of jobs; below 0 needs privilege."),
     _workers("recycle_runs", _COUNT, None, "Replace a worker after this many runs.", "never"),
     _workers("max_memory", _MEMORY, None, "Replace a worker that uses more memory.", "no limit"),
     _queues("concurrency", _COUNT, None, "Runs at once.", "as many as there are slots"),
@@ -176,6 +184,9 @@ class WorkersSection:
     heartbeat_ms: int
     python: str | None
     inherit_env: tuple[str, ...]
+    path: tuple[str, ...]
+    umask: int
+    nice: int
     recycle_runs: int | None
     max_memory_bytes: int | None
 

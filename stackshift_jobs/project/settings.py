@@ -112,6 +112,23 @@ def _inside(value: object) -> tuple[str, ...]:
     return paths
 
 
+def _directories(value: object) -> tuple[str, ...]:
+    """As a list, or as in `PATH`. An empty directory would mean the working directory."""
+    for text in (found := _texts(value.split(":") if isinstance(value, str) else value)):
+        if ":" in text:
+            raise ValueError("a list of directories, of which none contains a colon")
+    if not found:
+        raise ValueError("a list of directories with at least one")
+    return found
+
+
+def _umask(value: object) -> int:
+    # Not a number: `umask = 22` would be 026.
+    if not isinstance(value, str) or not re.fullmatch("0{0,2}[0-7]{2}", value):
+        raise ValueError('a mask from "000" to "077", as a string')
+    return int(value, 8)
+
+
 def _command(value: object) -> tuple[str, ...]:
     try:
         argv = tuple(shlex.split(value)) if isinstance(value, str) else _texts(value)
@@ -198,3 +215,5 @@ PATHS: Final = Kind("list of paths", _inside)
 DURATION: Final = Kind("duration", _duration, "_ms")
 RATE: Final = Kind("rate", parse_rate)
 COMMAND: Final = Kind("command", _command)
+DIRECTORIES: Final = Kind("list of directories", _directories)
+UMASK: Final = Kind("umask", _umask)

@@ -101,9 +101,10 @@ def test_hook_of_a_completed_run_is_told_the_run(make_project: Make) -> None:
     assert set(env) <= {
         "HOME",
         "USER",
+        "LOGNAME",
+        "SHELL",
         "PATH",
         "LANG",
-        "TZ",
         "PYTHONPATH",
         "STACKSHIFT_RUN",
         "STACKSHIFT_PROJECT",

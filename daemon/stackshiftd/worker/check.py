@@ -1,6 +1,7 @@
 """`stackshift jobs check`: imports every job module once, in this process, and prints the result.
 
-A process of its own, so that a module that hangs or exits at import harms nobody.
+A process of its own, so that a module that hangs or exits at import harms nobody. It is given the
+variables of a worker, and makes the rest of what it has inherited like that of one.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from stackshift_jobs.errors import StackshiftError
+from stackshift_jobs.programs import inheritance
 from stackshift_jobs.project.config import load_config
 from stackshiftd.worker import code_files, loader
 from stackshiftd.worker.frames import FailedModule, JobFacts
@@ -25,11 +27,14 @@ def check(root: Path) -> int:
     """
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # What modules print at import goes to standard error; it is not data.
+    inheritance.reset()
     try:
-        jobs = list(load_config(root).project.jobs)
+        config = load_config(root)
     except StackshiftError as bad:
         print(json.dumps({"error": bad.as_json()}), file=out)
         return bad.exit_status
+    inheritance.adopt(config.workers.umask, config.workers.nice)
+    jobs = list(config.project.jobs)
     facts, failed = loader.import_project(root, jobs, OwnLog(2))
     errors = {failure.module: failure for failure in failed}
     files = {source.module: str(source.file) for source in code_files.sources(root, jobs)}

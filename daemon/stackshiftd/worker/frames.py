@@ -34,8 +34,8 @@ class Frame(msgspec.Struct, frozen=True, omit_defaults=True, gc=False, tag=True)
 class Hello(Frame, frozen=True):
     """The worker's settings. `worker` is its name, `jobs` are the folders and files of job modules,
     `slots` is the most executions at a time, `logs` the folder of the runs' logs, `payload_bytes`
-    the largest value, `beat_seconds` the time between beats, and `grace_ms` how long a program has
-    to end when it is asked to."""
+    the largest value, `beat_seconds` the time between beats, `grace_ms` how long a program has to
+    end when it is asked to, and `umask` and `nice` are those of jobs."""
 
     worker: str
     project: str
@@ -45,6 +45,8 @@ class Hello(Frame, frozen=True):
     payload_bytes: int
     beat_seconds: float
     grace_ms: int
+    umask: int
+    nice: int
 
 
 class Recall(Frame, frozen=True):

@@ -22,6 +22,7 @@ from typing import Any, Final, NamedTuple
 from stackshift_jobs.handler.failures import Failure
 from stackshift_jobs.handler.replay import Unwinding
 from stackshift_jobs.handler.steps import Limits
+from stackshift_jobs.programs import inheritance
 from stackshift_jobs.programs.processes import ProcessGroup
 from stackshift_jobs.registry import registry
 from stackshiftd.core import commands as c
@@ -170,6 +171,8 @@ class Worker:
         assert self._outputs is not None
         out, err, log = self._outputs
         own = OwnLog(log, f"{hello.worker}: ")
+        if refused := inheritance.adopt(hello.umask, hello.nice):
+            own.write("log", f"WARNING {refused}\n".encode())
         self.pipes.start(out, err, own, self._printing)
         program_output.install(self.pipes)
         project = Path(hello.project)

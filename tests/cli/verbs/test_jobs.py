@@ -57,11 +57,18 @@ def test_unknown_job_is_exit_4_with_near_names(shell: Shell) -> None:
     assert "hint: did you mean hello?" in told.stderr
 
 
+@pytest.fixture
+def faked(shell: Shell) -> None:
+    """The check is `programs/stackshiftd/worker`, which the shell's environment leads to."""
+    (shell.directory / "stackshift.toml").write_text('[workers]\ninherit_env = ["*"]\n')
+
+
 def check(*modules: dict[str, Any]) -> str:
     """Run `jobs check` with this report of the worker."""
     return json.dumps({"modules": modules})
 
 
+@pytest.mark.usefixtures("faked")
 def test_check_names_each_module_with_its_jobs(shell: Shell) -> None:
     """If all import: exit 0, and no daemon was started."""
     good = {"module": "jobs.hello", "file": "jobs/hello.py", "jobs": ["a", "b"], "error": None}
@@ -70,6 +77,7 @@ def test_check_names_each_module_with_its_jobs(shell: Shell) -> None:
     assert not (shell.directory / ".stackshift").exists()
 
 
+@pytest.mark.usefixtures("faked")
 def test_check_hints_at_a_start_at_boot_where_there_are_schedules(shell: Shell) -> None:
     """As `schedules list` does, except with `-q`."""
     good = {
@@ -88,6 +96,7 @@ def test_check_hints_at_a_start_at_boot_where_there_are_schedules(shell: Shell) 
     assert shell("jobs", "check", "-q", FAKE_CHECK=check(good)).stderr == ""
 
 
+@pytest.mark.usefixtures("faked")
 def test_check_fails_with_78_and_the_place(shell: Shell) -> None:
     """A module that fails to import is named with file, line and error."""
     bad = {"module": "jobs.media", "file": "jobs/media.py", "jobs": [], "error": BROKEN}
@@ -101,6 +110,7 @@ def test_check_fails_with_78_and_the_place(shell: Shell) -> None:
     assert (json.loads(told.stdout)["modules"][0]["module"], told.code) == ("jobs.media", 78)
 
 
+@pytest.mark.usefixtures("faked")
 def test_check_that_breaks_down_is_an_error(shell: Shell) -> None:
     """A check without an answer has not passed."""
     told = shell("jobs", "check", FAKE_CHECK="Killed", FAKE_CHECK_STATUS="9")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,12 @@ DEFAULTS: dict[str, Any] = {
     "workers.grace_ms": 10_000,
     "workers.python": None,
     "workers.inherit_env": (),
+    "workers.path": (
+        *("~/.local/bin", *(["/opt/homebrew/bin"] if sys.platform == "darwin" else [])),
+        *("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"),
+    ),
+    "workers.umask": 0o022,
+    "workers.nice": 0,
     "workers.heartbeat_ms": 15_000,
     "workers.recycle_runs": None,
     "workers.max_memory_bytes": None,
@@ -129,6 +136,9 @@ def test_every_key_is_accepted(root: Path) -> None:
         grace = 2.5
         python = "py/bin/python"
         inherit_env = ["*"]
+        path = "bin:/usr/bin"
+        umask = "027"
+        nice = 5
         heartbeat = "1m"
         recycle_runs = 100
         max_memory = "1GiB"
@@ -163,7 +173,7 @@ def test_every_key_is_accepted(root: Path) -> None:
     assert dataclasses.astuple(loaded.journal) == ("interval", 2**20, 36 * 3_600_000)
     assert dataclasses.astuple(loaded.workers) == (
         *(3, 1, 2500, 60_000),
-        *("py/bin/python", ("*",), 100, 2**30),
+        *("py/bin/python", ("*",), ("bin", "/usr/bin"), 0o027, 5, 100, 2**30),
     )
     assert loaded.queues["e mail"] == config.QueueSection(4, Rate(100, 60_000), 10, 1, True, 2)
     assert loaded.queues["slow"].rate == Rate(5, 10_000)
@@ -217,6 +227,9 @@ journal.retention: '-1d' | '11 years' | true | -5 | nan | inf | '5000d' | []
 workers.processes: 0 | 1025 | '4'
 workers.slots: 1.5 | true
 workers.inherit_env: '*'
+workers.path: [] | '' | '/bin:' | ['a:b'] | [''] | 3
+workers.umask: 22 | 0o022 | '22x' | '0700' | '8' | '7' | true
+workers.nice: -21 | 20 | '5' | 0.5
 workers.heartbeat: '500ms' | '2h' | 0 | true
 workers.max_memory: '1MiB'
 workers.recycle_runs: 0

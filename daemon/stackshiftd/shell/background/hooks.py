@@ -29,10 +29,10 @@ import msgspec
 
 from stackshift_jobs.errors import StackshiftError
 from stackshift_jobs.project.config import Config
+from stackshift_jobs.project.environment import environment
 from stackshift_jobs.project.locate import DATA_DIR_VARIABLE, PROJECT_VARIABLE
 from stackshiftd.history.rows import RunRow
 from stackshiftd.shell.background.pipes import Tail, Teller
-from stackshiftd.shell.environment import environment
 from stackshiftd.shell.tuning import Tuning
 
 log = logging.getLogger("stackshiftd.hooks")
@@ -137,10 +137,13 @@ class Hooks:
                 cwd=self._config.root,
                 env=self._environment(run),
                 start_new_session=True,
+                umask=self._config.workers.umask,
             )
         except (OSError, ValueError, StackshiftError) as bad:
             log.error("%s: hook %s cannot be run: %s", run, hook.name, bad)
             return
+        with contextlib.suppress(OSError):  # It has ended, or the niceness is not permitted.
+            os.setpriority(os.PRIO_PROCESS, process.pid, self._config.workers.nice)
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stderr is not None

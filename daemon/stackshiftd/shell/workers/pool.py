@@ -339,6 +339,8 @@ class Pool:
                 payload_bytes=self._config.limits.payload_bytes,
                 beat_seconds=self.beat_seconds,
                 grace_ms=self._config.workers.grace_ms,
+                umask=self._config.workers.umask,
+                nice=self._config.workers.nice,
             )
         )
         return link

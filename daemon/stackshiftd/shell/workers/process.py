@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from stackshift_jobs.programs.processes import Mark, ProcessGroup
-from stackshift_jobs.project.code import check_code, worker_python
+from stackshift_jobs.project.code import check_code
 from stackshift_jobs.project.config import Config
-from stackshiftd.shell.environment import environment
+from stackshift_jobs.project.environment import environment, interpreter
 from stackshiftd.shell.workers.programs import end_of_worker, worker_mark
 
 _PIPE_BYTES: Final = 1 << 20
@@ -103,7 +103,7 @@ def launch_process(config: Config, theirs: socket.socket) -> Process:
     passed = (theirs.fileno(), out, err, log)
     try:
         return WorkerProcess(
-            [worker_python(config), "-P", "-m", "stackshiftd.worker", "--fd", *map(str, passed)],
+            [interpreter(config), "-P", "-m", "stackshiftd.worker", "--fd", *map(str, passed)],
             outputs={"stdout": out, "stderr": err},
             mark=mark,
             pass_fds=passed,

@@ -1,0 +1,145 @@
+"""What the processes that run a project's jobs find around them: their variables and interpreter.
+
+It is made of the account, the system and the project's settings, so that it is the same whoever
+started the daemon: a shell, cron or a service manager. Only the names in `[workers] inherit_env`
+come from that process. `programs.inheritance` does the same for limits, signals and the like.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from stackshift_jobs.errors import BadConfiguration
+from stackshift_jobs.project.config import Config
+
+SHELL: Final = "/bin/sh"
+"""As for cron: what a person types into may be no shell for programs, or none at all."""
+FALLBACK_LANG: Final = "en_US.UTF-8" if sys.platform == "darwin" else "C.UTF-8"
+LOCALE_FILES: Final = ("/etc/locale.conf", "/etc/default/locale")
+ACCOUNT: Final = "account"
+SYSTEM: Final = "system"
+SETTING: Final = "workers.path"
+INHERITED: Final = "workers.inherit_env"
+WRITTEN: Final = "project.env_file"
+"""The values of `Variable.origin`."""
+
+
+class Variable(NamedTuple):
+    """A variable: its value, and the account, system or setting that it is from."""
+
+    value: str
+    origin: str
+
+
+def environment(config: Config) -> dict[str, str]:
+    """The variables of a worker. Raises `BadConfiguration`."""
+    return {name: variable.value for name, variable in variables(config).items()}
+
+
+def variables(config: Config, started_with: Mapping[str, str] = os.environ) -> dict[str, Variable]:
+    """The variables of a worker, with their origins: later ones take precedence. `started_with` is
+    the environment of the daemon. Raises `BadConfiguration` if `env_file` cannot be read."""
+    return {
+        **_documented(config),
+        **{name: Variable(text, INHERITED) for name, text in _kept(config, started_with)},
+        **{name: Variable(text, WRITTEN) for name, text in _written(config).items()},
+    }
+
+
+def _documented(config: Config) -> dict[str, Variable]:
+    home, user = _account()
+    return {
+        "HOME": Variable(home, ACCOUNT),
+        "USER": Variable(user, ACCOUNT),
+        "LOGNAME": Variable(user, ACCOUNT),
+        "SHELL": Variable(SHELL, SYSTEM),
+        "LANG": Variable(_system_lang(), SYSTEM),
+        "PATH": Variable(_path(config), SETTING),
+    }
+
+
+def _account() -> tuple[str, str]:
+    """The home directory and the name of the user that this process runs as. A container may run
+    under an id that has no account."""
+    uid = os.geteuid()
+    try:
+        account = pwd.getpwuid(uid)
+    except KeyError:
+        return "/", str(uid)
+    return account.pw_dir, account.pw_name
+
+
+def _path(config: Config) -> str:
+    """`[workers] path`, after the directory of the workers' interpreter: `python` and what is
+    installed beside it are found first."""
+    directories = [_inside(config, text) for text in config.workers.path]
+    beside = str(Path(interpreter(config)).parent)
+    return os.pathsep.join(directories if beside in directories else [beside, *directories])
+
+
+def _inside(config: Config, written: str) -> str:
+    """The path `written` in the settings: `~` is the account's home, not `$HOME`, and a relative
+    path begins at the project."""
+    home, _ = _account()
+    return str(config.root / (home + written[1:] if written.startswith("~/") else written))
+
+
+def _system_lang() -> str:
+    for file in LOCALE_FILES:
+        try:
+            lang = read_env_file(Path(file)).get("LANG")
+        except (OSError, UnicodeDecodeError):
+            continue
+        if lang:
+            return lang
+    return FALLBACK_LANG
+
+
+def _kept(config: Config, started_with: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    names = config.workers.inherit_env
+    for name in started_with if "*" in names else names:
+        if name in started_with:
+            yield name, started_with[name]
+
+
+def _written(config: Config) -> dict[str, str]:
+    if config.project.env_file is None:
+        return {}
+    path = config.root / config.project.env_file
+    try:
+        return read_env_file(path)
+    except (OSError, UnicodeDecodeError) as bad:
+        raise BadConfiguration(
+            f"[project] env_file {path} cannot be read: {bad}", hint="see stackshift.toml"
+        ) from bad
+
+
+def read_env_file(path: Path) -> dict[str, str]:
+    """The variables in a file of `NAME=value` lines. `#` comments, `export` before the name, quotes
+    around the value and a byte order mark are allowed. Raises `OSError`, `UnicodeDecodeError`."""
+    found: dict[str, str] = {}
+    for raw in path.read_text(encoding="utf-8-sig").splitlines():
+        line = raw.strip().removeprefix("export ")
+        name, equals, value = line.partition("=")
+        if not line.startswith("#") and equals:
+            value = value.strip()
+            if len(value) >= 2 and value[0] == value[-1] and value[0] in "'\"":
+                value = value[1:-1]
+            found[name.strip()] = value
+    return found
+
+
+def interpreter(config: Config) -> str:
+    """`[workers] python`; else that of the project's virtual environment, if StackShift is
+    installed in it; else the one that runs this process."""
+    chosen = config.workers.python
+    if chosen is not None:
+        return _inside(config, chosen)
+    own = config.root / ".venv" / "bin" / "python"
+    has_us = any(config.root.glob(".venv/lib/python3*/site-packages/stackshift_jobs*"))
+    return str(own) if has_us and own.exists() else sys.executable
