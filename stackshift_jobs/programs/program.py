@@ -244,6 +244,17 @@ class _Running:
 
 
 def _start(program: Program, mark: Mark | None) -> subprocess.Popen[bytes]:
+    try:
+        return _popen(program, mark)
+    except FileNotFoundError as bad:
+        name = program.argv[0]
+        if bad.filename != name or "/" in name:
+            raise
+        where = "not found in PATH, which [workers] path sets"
+        raise FileNotFoundError(bad.errno, where, name) from bad
+
+
+def _popen(program: Program, mark: Mark | None) -> subprocess.Popen[bytes]:
     marks = {mark.variable: mark.value} if mark is not None else {}
     return subprocess.Popen(
         program.argv,

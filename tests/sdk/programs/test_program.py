@@ -238,6 +238,17 @@ def test_program_that_cannot_be_started_leaves_nothing_open() -> None:
     assert watch.ended_count == 1
 
 
+def test_program_that_is_not_found_says_where_it_was_looked_for() -> None:
+    """Jobs have a PATH of their own; a path or a missing directory is named as it is."""
+    with pytest.raises(
+        FileNotFoundError, match=r"PATH, which \[workers\] path sets: 'no-such-tool'"
+    ):
+        run(Program(("no-such-tool",)), Watch(), Stop())
+    for program in (Program(("/no/such-tool",)), Program(("true",), cwd="/no/such")):
+        with pytest.raises(FileNotFoundError, match=r"No such file or directory: '/no/such"):
+            run(program, Watch(), Stop())
+
+
 def test_refused_program_is_not_started(tmp_path: Path) -> None:
     """The supervisor's error is raised instead."""
     watch = Watch()
