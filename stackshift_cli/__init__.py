@@ -20,9 +20,9 @@ def main() -> int:
     # Until a verb runs, all that is made are modules, which stay: looking for garbage among them
     # takes a fifth of the time of a command. `typer_app.execute` enables it for verbs.
     gc.disable()
-    from stackshift_cli.output.streams import open_closed
+    from stackshift_cli.output.streams import open_streams
 
-    open_closed()
+    open_streams()
     from stackshift_cli.exit import ended
 
     return ended(_run, _errors_as_json, bool({"-v", "--verbose"} & set(_own())))

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from stackshift_jobs.errors import StackshiftError
 
+DETACHED = 130
+"""The exit status of a command that was interrupted: what it has begun goes on."""
+
 
 class TimedOut(StackshiftError):
     """`--timeout` passed first; what the command waited for continues."""
@@ -38,3 +41,18 @@ class DaemonRunning(StackshiftError):
 
     code = "daemon_running"
     exit_status = 5
+
+
+class OutputFailed(StackshiftError):
+    """Standard output cannot be written, as on a full disk: what the command has done stays done.
+    The status is that of sysexits' EX_IOERR."""
+
+    code = "output"
+    exit_status = 74
+
+
+class OutputClosed(Exception):
+    """Whoever read standard output has closed it, as `head` does when it has seen enough. The
+    command ends with `status`: 0, unless its work was cut off."""
+
+    status = 0

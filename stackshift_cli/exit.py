@@ -1,19 +1,19 @@
 """How a command ends, whatever happens in it: the exit status and the error message.
 
 Invariants: no traceback without `-v`; a closed pipe ends the command quietly; output is flushed
-before the status is returned, so a full disk behind a redirection is an error, not a success.
+before the status is returned, so a full disk behind a redirection is an error, not a success; what
+was changed before that is told on stderr, and the status is never one that means something else.
 """
 
 from __future__ import annotations
 
-import os
+import errno
 import sys
 from collections.abc import Callable
-from typing import Final, TextIO
+from typing import TextIO
 
+from stackshift_cli.errors import DETACHED, OutputClosed, OutputFailed
 from stackshift_jobs.errors import StackshiftError
-
-INTERRUPTED: Final = 130
 
 
 def ended(command: Callable[[], int], as_json: Callable[[], bool], verbose: bool) -> int:
@@ -21,23 +21,59 @@ def ended(command: Callable[[], int], as_json: Callable[[], bool], verbose: bool
     for stream in (sys.stdout, sys.stderr):
         _escape_unknown_characters(stream)
     try:
-        status = command()
-        sys.stdout.flush()
-        return status
-    except BrokenPipeError:
-        _drop_output()
-        return 0
+        return _flushed(command)
+    except OutputClosed as closed:
+        _tell_effects("standard output is closed")
+        return closed.status
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return DETACHED
     except StackshiftError as bad:
         return _report(bad, as_json, verbose)
     except OSError as bad:
-        file = f": {bad.filename}" if bad.filename else ""
-        return _report(StackshiftError(f"{bad.strerror or bad}{file}"), as_json, verbose, bad)
+        return _report(_refused(bad), as_json, verbose, bad)
     except Exception as bad:
         hint = "this is a bug in stackshift; -v shows the traceback"
         bug = StackshiftError(f"{type(bad).__name__}: {bad}", hint=hint)
         return _report(bug, as_json, verbose, bad)
+
+
+def _flushed(command: Callable[[], int]) -> int:
+    """Run `command` and flush what it has printed, also if it fails. An error of its own says more
+    than that standard output is not complete."""
+    try:
+        status = command()
+    except (OutputClosed, OutputFailed):
+        raise
+    except BaseException:
+        try:
+            sys.stdout.flush()
+        except OutputClosed:
+            pass
+        except OutputFailed as bad:
+            _tell_effects(bad.message)
+        raise
+    sys.stdout.flush()
+    return status
+
+
+def _refused(bad: OSError) -> StackshiftError:
+    """The error for something that the system refused and nobody has expected."""
+    if bad.errno == errno.ENOENT and not bad.filename:
+        from stackshift_jobs.project.locate import working_directory
+
+        try:
+            working_directory()
+        except StackshiftError as gone:
+            return gone
+    file = f": {bad.filename}" if bad.filename else ""
+    return StackshiftError(f"{bad.strerror or bad}{file}")
+
+
+def _tell_effects(why: str) -> None:
+    from stackshift_cli.output import effects, messages
+
+    for line in effects.lines():
+        messages.say(f"{why}; {line}")
 
 
 def _escape_unknown_characters(stream: TextIO) -> None:
@@ -59,29 +95,17 @@ def _report(
     verbose: bool,
     cause: Exception | None = None,
 ) -> int:
-    """Print `error` after the output so far, and with `-v` the traceback of its `cause`; return its
+    """Print `error`, and with `-v` the traceback of its `cause`; return its
     exit status."""
     from stackshift_cli.output import messages
 
-    try:
-        sys.stdout.flush()
-    except OSError:
-        _drop_output()
-    try:
-        if verbose and cause is not None:
-            import traceback
+    if verbose and cause is not None:
+        import traceback
 
-            from stackshift_cli.output.safe_text import safe_lines
+        from stackshift_cli.output.safe_text import safe_lines
 
-            messages.say(safe_lines("".join(traceback.format_exception(cause))).rstrip())
-        return messages.error(error, as_json())
-    except BrokenPipeError:
-        return error.exit_status
-
-
-def _drop_output() -> None:
-    """Point stdout, which nobody reads any more, at /dev/null, so that the interpreter's last flush
-    does not fail."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 1)
-    os.close(null)
+        messages.say(safe_lines("".join(traceback.format_exception(cause))).rstrip())
+    status = messages.error(error, as_json())
+    if isinstance(error, OutputFailed):
+        _tell_effects("done before that")
+    return status

@@ -8,6 +8,7 @@ directory takes longer than a whole `start`.
 
 # Without the `__future__` import of annotations, for the reason given in `arguments`.
 
+import os
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from stackshift_cli.arguments import Globals
@@ -45,9 +46,10 @@ def path() -> "Path":
 
 
 def load() -> UserConfig:
-    """Read the user's settings; raises `BadConfiguration` if the file is not valid."""
+    """Read the user's settings; raises `BadConfiguration` if the file is not valid. One that we may
+    not look at is as good as none: it is another user's (`sudo -u` keeps HOME)."""
     file = path()
-    if not file.exists():
+    if not os.access(file, os.R_OK):
         return UserConfig()
     tables = parse_toml(read_config_text(file), file)
     trusted = tuple(listed(tables.pop(TRUSTED, []), str(file)))

@@ -70,10 +70,14 @@ Exit statuses
     6  payload refused
     7  the run was cancelled
    70  internal error
+   74  standard output cannot be written; what was done is on standard error
    75  temporarily refused (limits, disk full): try again
    78  bad configuration, or a job module that does not import
   124  --timeout passed; the run continues
-  130  detached by Ctrl-C; the run continues
+  130  detached by Ctrl-C, or by a reader that closed standard output; the run continues
+
+Standard error that cannot be written changes no status. A reader that closes standard output
+(| head) ends a command quietly with 0, but start --batch, if lines were not started, with 74.
 
 state lock KEY -- COMMAND exits with the status of COMMAND: 126 or 127 if it cannot be run, 128 + n
 if it was ended by signal n.

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from stackshift_cli.arguments import Globals
 from stackshift_cli.daemon.connection import Connection
-from stackshift_cli.output import messages
+from stackshift_cli.output import effects, messages
 from stackshift_cli.output.safe_text import safe
 from stackshift_jobs.errors import DaemonUnavailable
 from stackshift_jobs.project.locate import Project, find_project
@@ -87,13 +87,15 @@ class Session:
 
     def _answer(self, method: str, params: Mapping[str, Any] | None, seconds: float | None) -> Any:
         try:
-            return self.connection().call(method, params, seconds)
+            reply = self.connection().call(method, params, seconds)
         except TimeoutError as bad:
             raise unavailable(
                 f"the daemon did not answer {method} within {seconds:g} s",
                 "no_answer",
                 "stackshift daemon status, then stackshift daemon restart",
             ) from bad
+        effects.note(method, reply)
+        return reply
 
     def say(self, text: str) -> None:
         """Print a line on stderr unless `--quiet` was given."""

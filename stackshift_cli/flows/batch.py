@@ -9,13 +9,13 @@ are printed in the order of the lines.
 Invariant: a line is started once, or its number is reported. When the daemon is lost with chunks in
 flight, lines with an idempotency key are sent again once it is back. Those without a key may have
 been started, so they are never sent again, only reported. If the daemon has no room or no worker,
-the batch ends with the number of the first line that was not started.
+the batch ends with the number of the first line that was not started; so it does if the ids cannot
+be printed any more.
 """
 
 from __future__ import annotations
 
 import select
-import sys
 from collections import deque
 from time import monotonic
 from typing import Any, Final
@@ -23,6 +23,7 @@ from typing import Any, Final
 from stackshift_cli.daemon.connection import Connection
 from stackshift_cli.daemon.feed import until_back
 from stackshift_cli.daemon.session import Session
+from stackshift_cli.errors import OutputFailed
 from stackshift_cli.flows.batch_input import BatchInput, InputLine
 from stackshift_cli.flows.batch_line import MAX_LINE, Entry, entry
 from stackshift_cli.flows.batch_report import Report, lines
@@ -112,7 +113,9 @@ class _Batch:
         finally:
             self._report.wipe()
         self._report.summary()
-        if self._stopped_by is not None:
+        if self._stopped_by is self._report.unread and self._report.unread is not None:
+            self._end_unread(self._report.unread)
+        elif self._stopped_by is not None:
             raise self._ended_by(self._stopped_by)
         if self._report.unknown:
             return _UNKNOWN
@@ -243,7 +246,9 @@ class _Batch:
                 self._tell()
         except DaemonUnavailable as bad:
             self._lost(bad)
-        sys.stdout.flush()
+        self._report.flush()
+        if self._report.unread is not None:  # Nobody could tell what else was started.
+            self._stopped_by = self._stopped_by or self._report.unread
         self._report.progress()
 
     def _file(self, reply: Reply) -> None:
@@ -275,19 +280,27 @@ class _Batch:
 
     # --- The end ---------------------------------------------------------------------------
 
+    def _end_unread(self, bad: OutputFailed) -> None:
+        """Raise `bad`, with what was started, unless all was and standard output is merely closed:
+        that is only told."""
+        counted = f"{bad.message}; {self._report.counts()}"
+        if self._first_left() is not None or self._report.unwritten is not None:
+            raise self._ended_by(OutputFailed(counted, hint=bad.hint))
+        self._report.say(counted)
+
     def _ended_by(self, bad: StackshiftError) -> StackshiftError:
         """`bad` with the progress of the batch added; its field `line` is the first line that may
         not have been started."""
         where = self._where()
-        body = bad.as_json() | {"message": "; ".join((bad.message, *where))}
+        fields, hint = dict(bad.fields), bad.hint
         if where:
-            body["line"] = self._first_left()
-            hint = (
+            fields["line"] = self._first_left()
+            again = (
                 "run it again with the lines that were not started,"
                 " and with any that have an idempotency key"
             )
-            body["hint"] = "; ".join(filter(None, (bad.hint, hint)))
-        return from_json(body)
+            hint = "; ".join(filter(None, (hint, again)))
+        return type(bad)("; ".join((bad.message, *where)), hint=hint, **fields)
 
     def _where(self) -> list[str]:
         """Which lines were not started, or may not have been, in words."""

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from time import monotonic
 from typing import Any, Final
 
 from stackshift_cli.daemon.session import Session
+from stackshift_cli.errors import OutputClosed, OutputFailed
 from stackshift_cli.output import messages
 from stackshift_cli.output.safe_text import safe
 from stackshift_cli.output.terminal import is_terminal
@@ -34,6 +36,10 @@ class Report:
         self.reused = 0
         self.bad = 0
         self.unknown = 0
+        self.unread: OutputFailed | None = None
+        """Why ids are no longer printed, if standard output is closed or cannot be written."""
+        self.unwritten: OutputFailed | None = None
+        """The same, unless it is merely closed, by somebody who needs no more of them."""
 
     def done(self, number: int, result: dict[str, Any]) -> None:
         """Print the run of a line: its id, or with `--json` an object."""
@@ -43,10 +49,25 @@ class Report:
             self.reused += 1
         else:
             self.started += 1
-        if self._session.json:
-            messages.data(messages.compact({"line": number, **result}))
-        else:
-            messages.data(result["id"])
+        with self._noting():
+            if self._session.json:
+                messages.data(messages.compact({"line": number, **result}))
+            else:
+                messages.data(result["id"])
+
+    def flush(self) -> None:
+        """Let the ids printed so far be read."""
+        with self._noting():
+            sys.stdout.flush()
+
+    @contextmanager
+    def _noting(self) -> Iterator[None]:
+        try:
+            yield
+        except OutputClosed:
+            self.unread = OutputFailed("standard output was closed by its reader")
+        except OutputFailed as bad:
+            self.unread = self.unwritten = bad
 
     def refused(self, number: int, bad: StackshiftError) -> None:
         """Print why a line was refused: it is not a valid start, or the daemon rejected it."""
@@ -83,7 +104,7 @@ class Report:
         now = monotonic()
         if self._draws and now - self._drawn_at >= _DRAW_SECONDS:
             self._drawn_at, self._drawn = now, True
-            sys.stderr.write(f"\r{self._counts()}\x1b[K")
+            sys.stderr.write(f"\r{self.counts()}\x1b[K")
             sys.stderr.flush()
 
     def wipe(self) -> None:
@@ -102,9 +123,10 @@ class Report:
             from stackshift_jobs.values.durations import format_ms
 
             took = format_ms(round((monotonic() - self._began) * 1000))
-            self._session.say(f"{self._counts()} in {took}")
+            self._session.say(f"{self.counts()} in {took}")
 
-    def _counts(self) -> str:
+    def counts(self) -> str:
+        """`1,200 started, 3 bad`."""
         counts = [f"{self.started:,} started"]
         for count, word in (
             (self.reused, "reused"),

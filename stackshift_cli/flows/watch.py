@@ -1,6 +1,7 @@
 """Watching a run until it ends: silently (`start --wait`) or showing it (`runs tail RUN`).
 
-Ctrl-C ends the watching, never the run: a message says so, and the exit status is 130. Otherwise
+Ctrl-C ends the watching, never the run: a message says so, and the exit status is 130. So does a
+reader that closes standard output. Otherwise
 the status of the run decides: 0 completed, 1 failed, 7 cancelled.
 """
 
@@ -13,6 +14,7 @@ from typing import Any
 
 from stackshift_cli.daemon.feed import Deadline, End, FeedRecord, follow
 from stackshift_cli.daemon.session import Session
+from stackshift_cli.errors import DETACHED, OutputClosed, OutputFailed
 from stackshift_cli.output import messages
 from stackshift_cli.output.safe_text import safe
 from stackshift_cli.output.terminal import draws
@@ -36,11 +38,14 @@ def finish(run: dict[str, Any]) -> int:
 
 @contextmanager
 def detaching(run_id: str) -> Iterator[None]:
-    """On Ctrl-C say that the run continues, and let the command end with exit status 130."""
+    """On Ctrl-C, or when standard output cannot be written any more, say that the run continues;
+    the exit status is not one that tells how the run has ended."""
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, OutputClosed, OutputFailed) as bad:
         messages.say(f"Detached; {run_id} continues")
+        if isinstance(bad, OutputClosed):
+            bad.status = DETACHED
         raise
 
 

@@ -1,33 +1,40 @@
-"""The three standard streams, some of which the caller may have closed (`>&-`).
+"""The three standard streams, which the caller may have closed (`>&-`) or which may be full.
 
-Owns descriptors 0, 1 and 2: after `open_closed` each is open, so that no file, pipe or socket
+Owns descriptors 0, 1 and 2: after `open_streams` each is open, so that no file, pipe or socket
 opened later gets one of these numbers and is written to, or handed to the daemon, as a standard
 stream. A stream that was closed reads as empty and discards what is written. `sys.stdin` stays None
 if standard input was closed: reading a payload from it is a mistake, which `standard_input`
 reports.
+
+Standard error is talk: if it cannot be written, that changes nothing about the command. Standard
+output is data: if it cannot be written, that ends the command, by an exception that cannot be
+mistaken for the failure of another file, pipe or socket. After that it discards what is written.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import sys
-from typing import BinaryIO
 
+from stackshift_cli.errors import OutputClosed, OutputFailed
 from stackshift_jobs.errors import Usage
 
+TYPE_CHECKING = False  # See `stackshift_jobs.errors`: loading `typing` takes too long here.
+if TYPE_CHECKING:
+    from typing import BinaryIO, TextIO
 
-def open_closed() -> None:
-    """Open /dev/null for each closed standard stream; must run before anything else is opened."""
+
+def open_streams() -> None:
+    """Open /dev/null for each closed standard stream, and make `sys.stdout` and `sys.stderr` fail
+    as this module says. Must run before anything else is opened."""
     for fd in (0, 1, 2):
         try:
             os.fstat(fd)
         except OSError:
             # POSIX gives the lowest free number; in ascending order that is `fd` itself.
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
-    if sys.stdout is None:
-        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-    if sys.stderr is None:
-        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stdout, sys.stderr = Data(1, sys.stdout), Talk(2, sys.stderr)
 
 
 def standard_input(what: str) -> BinaryIO:
@@ -35,3 +42,63 @@ def standard_input(what: str) -> BinaryIO:
     if sys.stdin is None:
         raise Usage(f"cannot read {what} from standard input: it is closed")
     return sys.stdin.buffer
+
+
+class Stream(io.TextIOWrapper):
+    """The text stream of the descriptor `fd`, with the encoding that Python has chosen for `old` by
+    the locale. What is written after a write has failed is discarded.
+
+    Not a raw stream below Python's buffer: a Ctrl-C between a write and the count of what was
+    written would have it written again.
+    """
+
+    def __init__(self, fd: int, old: TextIO | None) -> None:
+        raw = io.FileIO(fd, "w", closefd=False)
+        super().__init__(
+            io.BufferedWriter(raw),
+            encoding=old.encoding if old is not None else "utf-8",
+            errors="backslashreplace",
+            line_buffering=fd == 2 or raw.isatty(),
+        )
+        self._failed = False
+
+    def write(self, text: str, /) -> int:
+        """Write `text`, or discard it."""
+        if not self._failed:
+            try:
+                return super().write(text)
+            except OSError as bad:
+                self._fail(bad)
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what is still in the buffer, or discard it."""
+        if not self._failed:
+            try:
+                super().flush()
+            except OSError as bad:
+                self._fail(bad)
+
+    def _fail(self, bad: OSError) -> None:
+        self._failed = True
+        self._failed_by(bad)
+
+    def _failed_by(self, bad: OSError) -> None:
+        """Act on the failure."""
+
+
+class Data(Stream):
+    """Standard output: the write or flush that fails raises `OutputClosed` if nobody reads the pipe
+    any more, else `OutputFailed`."""
+
+    def _failed_by(self, bad: OSError) -> None:
+        if isinstance(bad, BrokenPipeError):
+            raise OutputClosed from None
+        raise OutputFailed(
+            f"standard output cannot be written: {bad.strerror}",
+            hint="what was to be read there is not complete",
+        ) from None
+
+
+class Talk(Stream):
+    """Standard error: nothing fails."""

@@ -57,14 +57,17 @@ def set_(session: Session, given: Given) -> int:
     if name in user_config.KEYS:
         file = user_config.path()
         value: Any = user_config.check(name, text, str(file))
-        file.parent.mkdir(parents=True, exist_ok=True)
         section: tuple[str, ...] = ()
     else:
         key, file = find_key(name), session.project.config_file
         value = _value(key, name, text)
         table = name.rpartition(".")[0]
         section = ("queues", table.removeprefix("queues.")) if key.section == QUEUES else (table,)
-    edit(file, section, name.rpartition(".")[2], value)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        edit(file, section, name.rpartition(".")[2], value)
+    except OSError as bad:
+        raise BadConfiguration(f"{file} cannot be changed: {bad.strerror}") from bad
     session.say(f"{safe(name)} = {_shown(value)} in {safe(str(file))}")
     if name not in user_config.KEYS and (session.project.data_dir / "daemon.json").exists():
         session.say("hint: to apply it, run stackshift daemon restart")

@@ -88,11 +88,12 @@ def find_project(
     other users could change it.
     """
     env = os.environ if environ is None else environ
-    here = _absolute(".", os.getcwd() if cwd is None else os.fspath(cwd))
+    here = None if cwd is None else _absolute(".", os.fspath(cwd))
     if explicit is not None:
         return _named(os.fspath(explicit), here, "the given project", env)
     if directory := env.get(PROJECT_VARIABLE):
         return _named(directory, here, PROJECT_VARIABLE, env)
+    here = here or _absolute(".", working_directory())
     nearest = project_above(here)
     if nearest is not None:
         return _own(nearest, env)
@@ -127,13 +128,28 @@ def data_dir_of(root: str | os.PathLike[str], environ: Mapping[str, str] | None 
     return Path(_data_dir(os.fspath(root), os.environ if environ is None else environ))
 
 
-def _absolute(written: str, base: str) -> str:
-    """The canonical absolute path of the directory `written`, which may be relative to `base`."""
+def working_directory() -> str:
+    """The working directory; raises `BadConfiguration` if it was removed. What is named by an
+    absolute path does not need it."""
+    try:
+        return os.getcwd()
+    except OSError as bad:
+        raise BadConfiguration(
+            f"the working directory cannot be used: {bad.strerror}",
+            hint="cd to another, or name the project by an absolute path: -C /srv/shop",
+        ) from bad
+
+
+def _absolute(written: str, base: str | None) -> str:
+    """The canonical absolute path of the directory `written`, which may be relative to `base`, or
+    to the working directory if that is None."""
     expanded = os.path.expanduser(written)
     if expanded.startswith("~"):
         raise BadConfiguration(f"{written!r} is not a usable path: no such user")
+    if base is None and not expanded.startswith("/"):
+        base = working_directory()
     try:
-        path = os.path.realpath(os.path.join(base, expanded))
+        path = os.path.realpath(os.path.join(base or "/", expanded))
         os.stat(path)
     except ValueError as bad:  # a NUL
         raise BadConfiguration(f"{written!r} is not a usable path: {bad}") from bad
@@ -158,7 +174,7 @@ def _is_project(directory: str) -> bool:
         raise BadConfiguration(f"{path}: {bad.strerror}", file=path) from bad
 
 
-def _named(directory: str, here: str, source: str, env: Mapping[str, str]) -> Project:
+def _named(directory: str, here: str | None, source: str, env: Mapping[str, str]) -> Project:
     """The project in `directory`, whose parents are not searched; `source` says who names it."""
     root = _absolute(directory, here)
     if not _is_project(root):
