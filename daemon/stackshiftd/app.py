@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import errno
 import gc
 import json
@@ -112,6 +113,7 @@ def _run(arguments: argparse.Namespace) -> int:
             find_project(root)
             config = load_config(root)
             check_code(config)
+            _trim_log(config)
             _new_loop(_serve(config, ready, stop, notes))
         except OSError as failed:
             raise _start_error(failed) from failed
@@ -124,6 +126,13 @@ def _run(arguments: argparse.Namespace) -> int:
             return error.exit_status
         raise
     return 0
+
+
+def _trim_log(config: Config) -> None:
+    from stackshiftd.shell.background import daemon_log
+
+    with contextlib.suppress(OSError):
+        daemon_log.trim(config.data_dir)
 
 
 def _start_error(failed: OSError) -> StackshiftError:

@@ -348,6 +348,7 @@ class Daemon:
             daemon_log.trim(self._data_dir)
         self.engine.look_for_room()
         self._upkeep.compact_if_due()
+        self._upkeep.drop_logs_if_due()
         if not self._stopping.done():
             self._track(self._listener.look())
             self._loop.call_later(1.0, self._every_second)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 from pathlib import Path
 
@@ -44,3 +46,37 @@ def test_other_files_are_left_alone(log: int, tmp_path: Path) -> None:
     assert not trim(tmp_path, writing, max_bytes=500)
     assert (tmp_path / "daemon.log").read_bytes() == before
     assert sorted(each.name for each in tmp_path.iterdir()) == ["daemon.log", "elsewhere"]
+
+
+def test_log_that_is_being_emptied_is_left_to_whoever_does_it(log: int, tmp_path: Path) -> None:
+    """Of two daemons that start, the second would keep nothing of what the first has cut off."""
+    with (tmp_path / "daemon.log").open("rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(BlockingIOError):
+            trim(tmp_path, log, max_bytes=500)
+    assert (tmp_path / "daemon.log").read_bytes() == LINE * 100
+    assert trim(tmp_path, log, max_bytes=500)
+
+
+def test_full_disk_keeps_no_log_from_being_emptied(
+    log: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The older log makes room for the end of this one; else that is given up too."""
+    (tmp_path / "daemon.log.1").write_bytes(b"older\n")
+    refused: list[Path] = []
+    replace = Path.replace
+
+    def full(path: Path, target: Path) -> Path:
+        if (tmp_path / "daemon.log.1").exists() or refused[1:]:
+            refused.append(path)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", full)
+    assert trim(tmp_path, log, max_bytes=500)
+    assert (tmp_path / "daemon.log.1").read_bytes().endswith(LINE)
+    os.write(log, LINE * 100)
+    refused.append(tmp_path)
+    assert trim(tmp_path, log, max_bytes=500)
+    assert [each.name for each in tmp_path.iterdir()] == ["daemon.log"]
+    assert (tmp_path / "daemon.log").stat().st_size == 0

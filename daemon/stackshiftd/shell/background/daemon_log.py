@@ -3,11 +3,13 @@
 The command that starts a daemon opens the log and hands it on as standard error; workers write
 there too, all of them by appending. So the file is not replaced but emptied, once it is full, after
 its end has been copied to `daemon.log.1`. Another standard error (a terminal, a service manager's)
-is left alone.
+is left alone. It is looked at once a second, and at each start, since a daemon that does not come
+to serve writes too.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import stat
@@ -29,16 +31,34 @@ def trim(data_dir: Path, fd: int = 2, max_bytes: int = MAX_BYTES) -> bool:
     if not (fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_APPEND) or not _is(path, opened):
         return False
     with path.open("rb") as file:
+        # A daemon that serves, and one that is about to find that out, must not both do it.
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(fd).st_size <= max_bytes:
+            return False
         file.seek(-max_bytes, os.SEEK_END)
-        _, _, end = file.read().partition(b"\n")
-    older = path.with_name(f"{LOG_FILE}.1")
+        _, _, end = file.read(max_bytes).partition(b"\n")
+        older = path.with_name(f"{LOG_FILE}.1")
+        try:
+            _replace(older, end)
+        except OSError:
+            # There is no room for a copy. What would come next is worse than the loss.
+            older.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                _replace(older, end)
+        os.ftruncate(fd, 0)
+    return True
+
+
+def _replace(path: Path, data: bytes) -> None:
     written = path.with_name(f"{LOG_FILE}.new")
     written.unlink(missing_ok=True)
-    with open(written, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-        file.write(end)
-    written.replace(older)
-    os.ftruncate(fd, 0)
-    return True
+    try:
+        with open(written, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            file.write(data)
+        written.replace(path)
+    except OSError:
+        written.unlink(missing_ok=True)
+        raise
 
 
 def _is(path: Path, opened: os.stat_result) -> bool:

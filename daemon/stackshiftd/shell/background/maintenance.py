@@ -8,6 +8,7 @@ never loses its records.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import sys
@@ -30,6 +31,9 @@ log = logging.getLogger("stackshiftd")
 
 PAUSE_SECONDS: Final = 10.0
 """The least time between two automatic compactions."""
+LOGS_SECONDS: Final = 3600.0
+"""The most time between two looks for logs that are older than `[journal] retention`. It is a tenth
+of a retention that is short, but not less than a second."""
 
 
 class Maintenance:
@@ -56,6 +60,7 @@ class Maintenance:
         self._track = track
         self._compacting = False
         self._again_at = 0.0
+        self._logs_at = 0.0
 
     def compact(self, answer: Answer) -> None:
         """Write a snapshot; answer `{seq, state_hash, bytes}` when it is stored. Raises `Busy`
@@ -140,19 +145,32 @@ class Maintenance:
         if old is not None:
             await self._journal.trim(old)
             self._history.forget_before(cutoff_us)
-            kept = frozenset(self._engine.state.runs)
-            await asyncio.to_thread(
-                _drop_logs, self._config.data_dir / "logs", kept, cutoff_us / 1e6
-            )
+        await self._retain_logs()
+
+    def drop_logs_if_due(self) -> None:
+        """Remove the logs that are too old, from time to time. They do not wait for a segment to be
+        dropped, which may take years where little is recorded and much is printed."""
+        if time.monotonic() >= self._logs_at:
+            retention = self._config.journal.retention_ms / 1000
+            self._logs_at = time.monotonic() + min(LOGS_SECONDS, max(1.0, retention / 10))
+            self._track(self._retain_logs())
+
+    async def _retain_logs(self) -> None:
+        # By the clock that the system dates files with, which daemon time may be ahead of.
+        cutoff = time.time() - self._config.journal.retention_ms / 1000
+        kept = frozenset(self._engine.state.runs)
+        await asyncio.to_thread(_drop_logs, self._config.data_dir / "logs", kept, cutoff)
 
 
 def _drop_logs(folder: Path, kept: frozenset[str], cutoff: float) -> None:
     """Remove the logs not written to since `cutoff` (seconds since 1970), except those of the runs
-    `kept`."""
-    if folder.is_dir():
-        for file in folder.iterdir():
+    `kept`, which are not over."""
+    if not folder.is_dir():
+        return
+    for file in folder.iterdir():
+        with contextlib.suppress(OSError):  # Removed meanwhile, or on a disk that is read-only.
             if file.stem not in kept and file.stat().st_mtime < cutoff:
-                file.unlink(missing_ok=True)
+                file.unlink()
 
 
 def _log_compaction(result: Any) -> None:
