@@ -427,7 +427,8 @@ class Daemon:
         executions = self.engine.state.executions
         executing = sum(len(executions.get(link.id, ())) for link in links)
         silent = frozenset(link.id for link in members if link.status == "silent")
-        return Fleet(len(links), sum(link.slots for link in links), executing, silent)
+        no_room = self.engine.room.reason() if self.engine.room.read_only else ""
+        return Fleet(len(links), sum(link.slots for link in links), executing, silent, no_room)
 
     def _track(self, work: Any) -> None:
         task = self._loop.create_task(work)

@@ -26,9 +26,9 @@ from stackshift_cli.render.columns import (
 )
 from stackshift_cli.render.console import STATUS_STYLES, Glyphs, console, glyphs, short_id
 from stackshift_cli.timeline.describe import call
-from stackshift_jobs.project.settings import format_size
 from stackshift_jobs.values.durations import format_ms, from_rfc3339
 from stackshift_jobs.values.limits import FINISHED
+from stackshift_jobs.values.sizes import size_text
 
 _LEAST_WHY: Final = 12
 """WHY keeps this many cells before any of `_GIVE_WAY` are dropped."""
@@ -233,8 +233,12 @@ def print_status(options: Globals, status: dict[str, Any]) -> None:
     facts.add_row("project", safe(str(status["project"])))
     facts.add_row("daemon", f"{status['version']}, pid {status['pid']}, {status['mode']}")
     facts.add_row("up", format_ms(status["uptime_ms"]))
-    facts.add_row("journal", f"{_size(status['journal_bytes'])}, durability {status['durability']}")
-    facts.add_row("disk free", _size(status["disk_free_bytes"]))
+    facts.add_row(
+        "journal", f"{size_text(status['journal_bytes'])}, durability {status['durability']}"
+    )
+    facts.add_row("disk free", size_text(status["disk_free_bytes"]))
+    if why := status.get("read_only_because"):
+        facts.add_row("read only", Text(safe(why), "yellow"))
     facts.add_row("dead letter", str(status["dead"]))
     if status.get("recovered"):
         facts.add_row("recovered", Text(safe(str(status["recovered"])), "yellow"))
@@ -264,11 +268,3 @@ _WORKER_CELLS: Final[Cells] = {
     "running": field("running"),
     "status": _worker_status,
 }
-
-
-def _size(count: int) -> str:
-    """Bytes with one decimal of the largest unit: `12.3 MiB`."""
-    for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return format_size(count)

@@ -109,6 +109,47 @@ def test_full_disk_refuses_writes_serves_reads_and_keeps_results(make_project: M
     project.verify()
 
 
+def test_everybody_is_told_why_and_where_writes_stop(
+    make_project: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The refusal, `daemon status`, `runs why` and the log name the directory, what is free and the
+    reserve; the log also says when writes go on, once each."""
+    project = make_project(JOBS)
+    disk = FaultyFileSystem()
+    daemon = InsideDaemon(project, fs=disk)
+    reason = f"{project.data_dir} has 3 KiB free; the last 1 MiB are kept for work under way"
+    try:
+        asleep = project.begin("naps")
+        project.until_status(asleep, "waiting")
+        disk.fault, disk.free = full, 3 << 10
+        with pytest.raises(DiskFull, match=reason) as refused:
+            project.begin("quick")
+        assert refused.value.fields == {
+            "directory": str(project.data_dir),
+            "free_bytes": 3 << 10,
+            "reserve_bytes": 1 << 20,
+        }
+        wait_until(
+            lambda: project.call("run.why", run=asleep)["why_code"] == "disk_full",
+            "the daemon to notice",
+        )
+        assert project.call("run.why", run=asleep)["why"].endswith(
+            f"; nothing can be recorded: {reason}"
+        )
+        assert project.call("daemon.status")["read_only_because"] == reason
+        disk.fault, disk.free = works, None
+        assert project.finish(asleep)["result"] == "rested"
+        status = project.call("daemon.status")
+        assert (status["mode"], status["read_only_because"]) == ("serving", None)
+    finally:
+        assert daemon.close() is None
+    said = [record.getMessage() for record in caplog.records]
+    assert [text for text in said if text.startswith("writes")] == [
+        f"writes are refused, reads are served: {reason}",
+        next(text for text in said if text.startswith(f"writes go on: {project.data_dir} has ")),
+    ]
+
+
 def test_nothing_of_a_refused_start_remains(make_project: Make) -> None:
     """A start that was refused for want of room leaves no run and no key, also across a restart."""
     project = make_project(JOBS)

@@ -257,6 +257,10 @@ class Disk:
         folder.platter = dict(folder.names)
         folder.pending.clear()
 
+    def is_read_only(self, _path: Path) -> bool:
+        """It never is."""
+        return False
+
     def free_bytes(self, _path: Path) -> int:
         """The `room`, or very much if there is no limit."""
         self._call("free_bytes")

@@ -26,16 +26,20 @@ from stackshiftd.core.state.state import (
 class Fleet(NamedTuple):
     """The ready workers of one pool: how many they are, their total slots, and how many runs they
     are executing; and the names of those that are silent, because a call in them keeps the
-    interpreter."""
+    interpreter. `no_room` says why nothing can be recorded, if that is so."""
 
     workers: int
     slots: int
     executing: int
     silent: frozenset[str] = frozenset()
+    no_room: str = ""
 
 
 WAITS_FOR: Final = ("sleep", "event", "lock", "child", "retry", "rate")
 """The values of `Why.kind` if the run waits for something."""
+
+
+_ENDED: Final = (Status.COMPLETED, Status.FAILED, Status.CANCELLED)
 
 
 class Why(NamedTuple):
@@ -64,6 +68,8 @@ def shown_status(run: Run) -> Status:
 
 def why(state: State, run: Run, fleet: Fleet, now_us: int) -> Why:
     """Why `run` is where it is at `now_us`."""
+    if fleet.no_room and run.status not in _ENDED:
+        return Why("disk_full", f"{run.status.value}; nothing can be recorded: {fleet.no_room}")
     match run.status:
         case Status.SCHEDULED:
             return Why("scheduled", f"scheduled for {_at(run.scheduled_us, now_us)}")

@@ -25,7 +25,7 @@ from typing import Any, Final, Literal
 from stackshiftd.core.records import Entry, JournalOpened
 from stackshiftd.journal import reader, snapshots
 from stackshiftd.journal.filesystem import NO_SPACE, FileSystem, RealFileSystem
-from stackshiftd.journal.interface import Claim, Epoch, Fenced, Group, Owner, Place, Recovery
+from stackshiftd.journal.interface import Claim, Disk, Epoch, Fenced, Group, Owner, Place, Recovery
 from stackshiftd.journal.layout import HeldLock, Layout, prepare
 from stackshiftd.journal.recovery import Recovered, recover
 from stackshiftd.journal.writer import Appender, full
@@ -161,9 +161,11 @@ class FileJournal:
         except OSError:
             return False  # If it cannot be looked at, it is not there for anybody else either.
 
-    def free_bytes(self) -> int:
-        """Bytes free on the disk, less the reserve for work in progress; never negative."""
-        return max(0, self._fs.free_bytes(self._layout.root) - self._reserve_bytes)
+    def disk(self) -> Disk:
+        """The data directory, and the room that there is now."""
+        root = self._layout.root
+        free_bytes, is_read_only = self._fs.free_bytes(root), self._fs.is_read_only(root)
+        return Disk(str(root), free_bytes, self._reserve_bytes, is_read_only)
 
     def stats(self) -> dict[str, Any]:
         """`journal first_seq last_seq durable_seq segments[] bytes snapshot`, as in the protocol's

@@ -120,6 +120,10 @@ class FileSystem(Protocol):
         """Bytes that an unprivileged writer may still use on the file system of `path`."""
         ...
 
+    def is_read_only(self, path: Path) -> bool:
+        """Is the file system of `path` mounted so that nobody may write?"""
+        ...
+
     def mount_type(self, path: Path) -> str:
         """Type of the file system that holds `path`, such as `ext4`; empty if unknown."""
         ...
@@ -235,6 +239,10 @@ class RealFileSystem:
         """Available blocks by statvfs(2), in bytes."""
         info = os.statvfs(path)
         return info.f_bavail * info.f_frsize
+
+    def is_read_only(self, path: Path) -> bool:
+        """`ST_RDONLY` by statvfs(2)."""
+        return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
 
     def mount_type(self, path: Path) -> str:
         """See `mounts.mount_type`."""

@@ -64,6 +64,21 @@ class Recovery(NamedTuple):
     torn: Torn | None = None
 
 
+class Disk(NamedTuple):
+    """Where the journal is, and what is free there. `reserve_bytes` of that are kept for work in
+    progress."""
+
+    directory: str
+    free_bytes: int
+    reserve_bytes: int
+    is_read_only: bool = False
+
+    @property
+    def spare_bytes(self) -> int:
+        """Bytes for new work: 0 means that none is accepted."""
+        return 0 if self.is_read_only else max(0, self.free_bytes - self.reserve_bytes)
+
+
 class Fenced(StackshiftError):
     """Another daemon has claimed the journal since, or the journal is closed."""
 
@@ -187,9 +202,8 @@ class Journal(Protocol):
         two snapshots would need."""
         ...
 
-    def free_bytes(self) -> int:
-        """Bytes available for records, less a reserve for work in progress; 0 means: accept no new
-        work."""
+    def disk(self) -> Disk:
+        """The directory of the journal, and the room that there is now."""
         ...
 
     def stats(self) -> dict[str, Any]:

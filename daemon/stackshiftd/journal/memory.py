@@ -15,6 +15,7 @@ from typing import Any, Final
 from stackshiftd.core.records import Entry, JournalOpened
 from stackshiftd.journal.interface import (
     Claim,
+    Disk,
     Epoch,
     Fenced,
     Full,
@@ -49,7 +50,7 @@ class MemoryJournal:
         self._open_gate.set()
         self._followers: set[asyncio.Event] = set()
         self.free = _ROOM
-        """What `free_bytes` returns; a test may set it."""
+        """How much room there is; a test may set it."""
 
     # --- For tests -------------------------------------------------------------------------
 
@@ -244,9 +245,9 @@ class MemoryJournal:
         """Memory is not moved."""
         return True
 
-    def free_bytes(self) -> int:
-        """The value of `free`."""
-        return self.free
+    def disk(self) -> Disk:
+        """A disk with `free` bytes, and no reserve."""
+        return Disk("memory", self.free, 0)
 
     def stats(self) -> dict[str, Any]:
         """As `Journal.stats`, with a single segment named `memory`."""

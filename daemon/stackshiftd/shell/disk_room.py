@@ -3,17 +3,22 @@
 While space is short, clients' writes are refused: the reserve is for work under way. Once a write
 has failed for lack of space (`read_only`), workers' commands wait here, in order, because their
 results cannot be requested again. Everything else is dropped, because the shell submits it again
-anyway.
+anyway. When writes stop and when they go on, the daemon's log says so.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import Any, Final, NamedTuple
 
 from stackshift_jobs.errors import DiskFull
+from stackshift_jobs.values.sizes import size_text
 from stackshiftd.core import commands as c
+from stackshiftd.journal.interface import Disk
+
+log = logging.getLogger("stackshiftd")
 
 _KEPT: Final = (
     c.CompleteStep,
@@ -55,14 +60,20 @@ class Waiting(NamedTuple):
 
 
 class DiskRoom:
-    """Whether there is room, and what waits for it."""
+    """Whether there is room, and what waits for it. `disk` looks at the disk."""
 
-    def __init__(self) -> None:
+    def __init__(self, disk: Callable[[], Disk]) -> None:
         self.read_only = False
         """Has a write failed for lack of space? Nothing is appended until there is room."""
         self.is_roomy = True
         """Is there more free space than the reserve?"""
+        self._disk = disk
         self._waiting: list[Waiting] = []
+        self._is_said = False
+        """Does the log say that writes have stopped?"""
+        self._unproven = False
+        """Has no write succeeded since the one that failed? The system may refuse one although
+        there is free space, as for a quota."""
 
     @property
     def is_short(self) -> bool:
@@ -79,6 +90,55 @@ class DiskRoom:
             return Admission.KEPT
         # The watermark is written to find out whether there is room again.
         return Admission.ADMITTED if isinstance(command, c.NoteWatermark) else Admission.DROPPED
+
+    def look(self) -> None:
+        """See how much room there is."""
+        self.is_roomy = self._disk().spare_bytes > 0
+        self._say()
+
+    def refused(self) -> None:
+        """Note that a write has failed for lack of space."""
+        self.read_only = self._unproven = True
+        self._say()
+
+    def succeeded(self) -> None:
+        """Note that a write has succeeded."""
+        if self._unproven and not self.read_only:
+            self._unproven = False
+            self._say()
+
+    def _say(self) -> None:
+        if self.is_short and not self._is_said:
+            self._is_said = True
+            log.warning("writes are refused, reads are served: %s", self.reason())
+        elif self._is_said and not self.is_short and not self._unproven:
+            self._is_said = False
+            disk = self._disk()
+            log.warning("writes go on: %s has %s free", disk.directory, size_text(disk.free_bytes))
+
+    def reason(self) -> str:
+        """Why writes are refused, as it is now: the directory, what is free there, and the
+        reserve. Empty while room is not short."""
+        if not self.is_short:
+            return ""
+        disk = self._disk()
+        if disk.is_read_only:
+            return f"{disk.directory} is on a file system that is read-only"
+        return (
+            f"{disk.directory} has {size_text(disk.free_bytes)} free; "
+            f"the last {size_text(disk.reserve_bytes)} are kept for work under way"
+        )
+
+    def refusal(self) -> DiskFull:
+        """The error for a write that is refused."""
+        disk = self._disk()
+        return DiskFull(
+            f"there is no room on the disk to record this: {self.reason()}",
+            hint="reads still work; make room there, and the daemon resumes by itself",
+            directory=disk.directory,
+            free_bytes=disk.free_bytes,
+            reserve_bytes=disk.reserve_bytes,
+        )
 
     def keep(self, command: c.Command, reply: Any, source: Any) -> None:
         """Let the command wait, behind all that are waiting already."""
@@ -103,14 +163,6 @@ class DiskRoom:
         self.read_only = False
         waiting, self._waiting = self._waiting, []
         return waiting
-
-
-def no_room() -> DiskFull:
-    """The error for a write that is refused."""
-    return DiskFull(
-        "there is no room on the disk to record this; reads still work",
-        hint="free some space: the daemon resumes by itself",
-    )
 
 
 def _is_kept(command: c.Command) -> bool:

@@ -30,7 +30,7 @@ from stackshiftd.core.records import Entry
 from stackshiftd.core.state.state import Run, State
 from stackshiftd.journal.interface import Epoch, Full, Journal, Owner
 from stackshiftd.shell.departures import Departures, HistorySink, Replay, replay
-from stackshiftd.shell.disk_room import Admission, DiskRoom, no_room
+from stackshiftd.shell.disk_room import Admission, DiskRoom
 from stackshiftd.shell.ids import Ids
 
 Reply = Callable[[Any], None]
@@ -93,7 +93,7 @@ class Engine:
         """Creates the ids that are passed to the core."""
         self.state = State()
         self.departures = Departures()
-        self.room = DiskRoom()
+        self.room = DiskRoom(journal.disk)
         self.durable_seq = 0
         """Everything up to this sequence number is durable."""
         self.snapshot_seq = 0
@@ -258,6 +258,7 @@ class Engine:
                 expected = groups[0][0].seq - 1
                 places = iter(await self.journal.append(self._epoch, expected, groups))
                 self._last_append = time.monotonic()
+                self.room.succeeded()
         except Full:
             self._roll_back(items)
             return
@@ -326,14 +327,14 @@ class Engine:
         here."""
         admission = self.room.admission(command)
         if admission is Admission.REFUSED:
-            self.when_durable(reply, no_room())
+            self.when_durable(reply, self.room.refusal())
         elif admission is Admission.KEPT:
             self.room.keep(command, reply, source)
         return admission is Admission.ADMITTED
 
     def _roll_back(self, items: list[Item]) -> None:
         """Rebuild the state from the journal, which contains nothing of this batch."""
-        self.room.read_only = True
+        self.room.refused()
         lost = [*items, *self._gathering]
         self._gathering = []
         self.departures.finishing.clear()
@@ -350,16 +351,15 @@ class Engine:
             self._flying = None
             all_lost = ((item.command, item.reply, item.source) for item in [*lost, *gathered])
             for reply in self.room.rolled_back(all_lost):
-                reply(no_room())
+                reply(self.room.refusal())
             self._tell_drained()  # a daemon that stops does not wait for room
 
         snapshot.add_done_callback(rebuilt)
 
     def look_for_room(self) -> None:
         """Check for room on the disk; while there was none, try to write. Called once a second."""
-        free = getattr(self.journal, "free_bytes", None)
         room = self.room
-        room.is_roomy = free is None or free() > 0
+        room.look()
         if room.read_only and room.is_roomy and self._flying is None:
             for command, reply, source in room.reopened():
                 self.submit(command, reply, source)

@@ -242,7 +242,7 @@ class Router:
         journal = self._engine.journal
         torn = journal.recovery.torn
         stats = journal.stats()
-        free = getattr(journal, "free_bytes", lambda: None)()
+        disk, room = journal.disk(), self._engine.room
         workers = [
             {
                 "id": link.id,
@@ -262,13 +262,14 @@ class Router:
             "workers": workers,
             "dead": state.dead,
             "journal_bytes": stats.get("bytes"),
-            "disk_free_bytes": free,
+            "disk_free_bytes": disk.spare_bytes,
             "changed_files": self._catalog.code.changed(),
             "failed_modules": [msgspec.to_builtins(module) for module in self._catalog.failed],
-            "mode": "read_only" if self._engine.room.is_short else "serving",
+            "mode": "read_only" if room.is_short else "serving",
             "recovered": None
             if torn is None
             else {"dropped_bytes": torn.dropped_bytes, "quarantine": torn.quarantine},
+            "read_only_because": room.reason() or None,
         }
         self._engine.when_durable(answer, result)
 
