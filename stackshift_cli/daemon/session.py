@@ -15,7 +15,7 @@ from stackshift_cli.arguments import Globals
 from stackshift_cli.daemon.connection import Connection
 from stackshift_cli.output import effects, messages
 from stackshift_cli.output.safe_text import safe
-from stackshift_jobs.errors import DaemonUnavailable
+from stackshift_jobs.errors import DaemonUnavailable, PayloadRefused
 from stackshift_jobs.project.locate import Project, find_project
 from stackshift_jobs.wire.unavailable import NOT_LISTENING, unavailable
 
@@ -94,6 +94,10 @@ class Session:
                 "no_answer",
                 "stackshift daemon status, then stackshift daemon restart",
             ) from bad
+        except PayloadRefused as bad:
+            if "limit_bytes" not in bad.fields:
+                raise
+            raise _too_large(bad, params) from bad
         effects.note(method, reply)
         return reply
 
@@ -129,6 +133,16 @@ class Session:
         if pid is not None:
             self.say(f"started stackshiftd (pid {pid})")
         return self._connection
+
+
+def _too_large(bad: PayloadRefused, params: Mapping[str, Any] | None) -> PayloadRefused:
+    """The error for a request that the daemon has not read to its end: only we know its size."""
+    from stackshift_jobs.values.sizes import size_text
+    from stackshift_jobs.wire.jsonrpc import encode_params
+
+    size, limit = len(encode_params(params or {})), bad.fields["limit_bytes"]
+    message = f"the request is {size:,} bytes of JSON, the limit of a payload is {size_text(limit)}"
+    return PayloadRefused(message, hint=bad.hint, **bad.fields)
 
 
 def _default_project() -> str | None:

@@ -159,7 +159,10 @@ def _read(text: str, what: str) -> bytes:
             path="$",
         )
     if len(data) > MAX_PAYLOAD_BYTES:
-        raise PayloadRefused(f"{what} is larger than {MAX_PAYLOAD_BYTES} bytes", path="$")
+        raise PayloadRefused(
+            f"{what} is larger than {MAX_PAYLOAD_BYTES >> 20} MiB, the most that can be allowed",
+            path="$",
+        )
     return data
 
 

@@ -94,7 +94,7 @@ def run_step(
             value = yield Perform(key, fn, args, kwargs, timeout_ms, tried, terms, input)
             if pass_.forgotten:
                 _refuse_forgotten(pass_, key)
-            text = dumps(value, Limits.value_bytes)
+            text = dumps(value, Limits.value_bytes, f"the result of step {key!r}")
             result = _as_type(read_back(value, text), returns, key)
         except Exception as error:
             pass_.forgotten.pop(key, None)
@@ -206,7 +206,7 @@ def start_child(
         start = StartChild(
             key,
             check_name(job, "job"),
-            dumps({} if payload is None else payload, Limits.value_bytes),
+            dumps({} if payload is None else payload, Limits.value_bytes, "the payload"),
             wait,
             cancel_with_parent,
             dumps(option_params(options)),

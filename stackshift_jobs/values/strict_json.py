@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from stackshift_jobs.errors import PayloadRefused
 from stackshift_jobs.values.encoding import NoJsonForm, json_form, json_key
+from stackshift_jobs.values.sizes import size_text
 
 MAX_DEPTH: Final = 64
 MAX_BYTES: Final = 1 << 20
@@ -81,20 +82,26 @@ _encoder = json.JSONEncoder(
 ).encode
 
 
-def dumps(value: Any, max_bytes: int = MAX_BYTES) -> bytes:
+def too_large(what: str, size: int, limit: int) -> PayloadRefused:
+    """The error for `what` (`the payload`), which has too many bytes of JSON."""
+    return PayloadRefused(
+        f"{what} is {size:,} bytes of JSON, the limit is {size_text(limit)}",
+        hint="store it elsewhere and pass its location, or raise [limits] payload",
+        path="$",
+    )
+
+
+def dumps(value: Any, max_bytes: int = MAX_BYTES, what: str = "the value") -> bytes:
     """`value` as ASCII JSON; raises `PayloadRefused` (with `.path`) for what JSON cannot hold, for
-    text that is not valid Unicode, and for more than `max_bytes` bytes."""
+    text that is not valid Unicode, and for more than `max_bytes` bytes, which the message says of
+    `what`."""
     try:
         # Most counters and ids are integers: this takes a fifth of the time.
         text = str(value) if type(value) is int else _encoder(plain(value))
     except ValueError as bad:
         raise PayloadRefused(f"an integer is too long: {bad}", path="$") from bad
     if len(text) > max_bytes:
-        raise PayloadRefused(
-            f"{len(text)} bytes of JSON; the limit is {max_bytes}",
-            hint="store it elsewhere and pass its location, or raise [limits] payload",
-            path="$",
-        )
+        raise too_large(what, len(text), max_bytes)
     if "\\ud" in text:
         _refuse_surrogates(value)
     return text.encode("ascii")
@@ -109,12 +116,12 @@ def _refuse_surrogates(value: Any) -> None:
         raise PayloadRefused("text is not valid Unicode (a lone surrogate)", path="$") from bad
 
 
-def loads(text: str | bytes, max_bytes: int = MAX_BYTES) -> Any:
+def loads(text: str | bytes, max_bytes: int = MAX_BYTES, what: str = "the value") -> Any:
     """The value that JSON `text` holds; raises `PayloadRefused` for anything but strict JSON:
-    invalid UTF-8, duplicate keys, NaN, nesting over 64, more than `max_bytes` bytes."""
+    invalid UTF-8, duplicate keys, NaN, nesting over 64, more than `max_bytes` bytes (of `what`)."""
     raw = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
     if len(raw) > max_bytes:
-        raise PayloadRefused(f"{len(raw)} bytes of JSON; the limit is {max_bytes}", path="$")
+        raise too_large(what, len(raw), max_bytes)
     try:
         value = _decode(raw.decode("utf-8"))
     except PayloadRefused:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from stackshift_jobs.errors import PayloadRefused
 from stackshift_jobs.project.locate import Project
 from stackshift_jobs.wire.jsonrpc import encode_params
 
@@ -24,9 +23,7 @@ def encode(project: Project, params: Mapping[str, Any]) -> bytes:
 
         limit = load_config(project.root).limits.payload_bytes
         if len(body) > limit + LINE_SLACK:
-            raise PayloadRefused(
-                f"{len(body)} bytes of JSON; the limit is {limit}",
-                hint="store it elsewhere and pass its location, or raise [limits] payload",
-                path="$",
-            )
+            from stackshift_jobs.values.strict_json import too_large
+
+            raise too_large("the request", len(body), limit)
     return body

@@ -171,6 +171,21 @@ def test_failed_run_and_refused_starts_have_their_exit_codes(project: Project, c
     assert cron("stackshift -C ROOT start resizeAvatar -p '{\"a\":NaN}'").code == 6
 
 
+def test_payload_over_the_limit_is_named_with_its_size(project: Project, cron: Cron) -> None:
+    """Also if the request is so long that the daemon does not read it to its end."""
+    for size, said in (
+        (1_100_000, "the payload is 1,100,012 bytes of JSON, the limit is 1 MiB"),
+        (1_200_000, "the request is 1,200,045 bytes of JSON, the limit of a payload is 1 MiB"),
+    ):
+        (project.root / "big.json").write_text(json.dumps({"imageId": "x" * (size - 2)}))
+        told = cron("stackshift -C ROOT start resizeAvatar -p @ROOT/big.json -q")
+        assert (told.stdout, told.code) == ("", 6)
+        assert told.stderr.splitlines() == [
+            f"error[payload_refused]: {said}",
+            "hint: store it elsewhere and pass its location, or raise [limits] payload",
+        ]
+
+
 def test_start_after_the_daemon_was_killed(project: Project, cron: Cron) -> None:
     """What a killed daemon left behind is told from one that runs; a new one is started."""
     project.start()

@@ -209,12 +209,12 @@ class Catalog:
         limit = self._config.limits.payload_bytes
         if not needed and job.schema is None and len(text) <= limit and _is_plainly_strict(text):
             return text, None
-        value = loads(text, limit)
+        value = loads(text, limit, "the payload")
         if job.schema is not None:
             self._check(job, job.schema, value)
         if text.isascii():
             return text, value
-        return dumps(value, limit * 6), value
+        return dumps(value, limit * 6, "the payload"), value
 
     def _check(self, job: JobFacts, schema: dict[str, Any], value: Any) -> None:
         """Check the payload against the job's type. Raises `PayloadRefused` with the path and what

@@ -211,7 +211,7 @@ class Requests:
             raise Usage(f"if_version is {params.if_version}", hint="0 means: only if absent")
         return c.SetState(
             key=check_key(params.key, "a state key"),
-            value=self._json(params.value, strict),
+            value=self._json(params.value, strict, "the value"),
             ttl_ms=_ttl(params.ttl_ms),
             expires_us=_moment(params.expires_at) if params.expires_at is not None else 0,
             if_version=params.if_version,
@@ -230,7 +230,7 @@ class Requests:
         """Add to a number; that `by` is one is for the core to check."""
         return c.IncrementState(
             key=check_key(params.key, "a state key"),
-            by=self._json(params.by, strict),
+            by=self._json(params.by, strict, "by"),
             ttl_ms=_ttl(params.ttl_ms),
         )
 
@@ -243,7 +243,7 @@ class Requests:
             raise Usage("idempotency_ttl_ms is given without an idempotency_key")
         name = check_name(params.name, "event")
         correlation_key = _correlation(params.correlation_key)
-        payload = self._json(params.payload, strict)
+        payload = self._json(params.payload, strict, "the payload")
         digest = ""
         if key is not None:
             check_key(key, "an idempotency key")
@@ -317,11 +317,12 @@ class Requests:
         """Check that a handler still holds a lock, by the call that acquired it."""
         return c.CheckLock(lock=params.lock)
 
-    def _json(self, raw: Raw, strict: bool) -> bytes:
+    def _json(self, raw: Raw, strict: bool, what: str) -> bytes:
         """A value as ASCII JSON; if `strict`, after checking it and its size."""
         if not strict:
             return bytes(raw)
-        return dumps(loads(bytes(raw), self._value_bytes), self._value_bytes)
+        value = loads(bytes(raw), self._value_bytes, what)
+        return dumps(value, self._value_bytes, what)
 
 
 def _ttl(ttl_ms: int | None, what: str = "ttl_ms") -> int | None:

@@ -153,7 +153,7 @@ class Execution:
         if (unawaited := self.pass_.unawaited) and (forgotten := _forgotten(unawaited)):
             return self.raised(forgotten)
         try:
-            text = dumps(value, Limits.value_bytes)
+            text = dumps(value, Limits.value_bytes, "the result of the run")
         except Exception as error:
             return self.raised(error)
         return c.CompleteRun(self.run, self.token, Raw(text))

@@ -117,7 +117,7 @@ def test_line_that_the_daemon_would_not_take_is_not_sent(project: Project) -> No
     params = {"job": "j", "payload": "x" * 200_000}
     encode(project, params)
     project.config_file.write_text('[limits]\npayload = "64KiB"\n')
-    with pytest.raises(PayloadRefused, match="the limit is 65536"):
+    with pytest.raises(PayloadRefused, match="the limit is 64 KiB"):
         encode(project, params)
 
 

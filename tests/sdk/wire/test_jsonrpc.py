@@ -68,7 +68,7 @@ def test_request_is_one_line_of_ascii() -> None:
 
 def test_value_over_sixteen_mebibytes_is_refused() -> None:
     """No project can allow more, so there is no need to ask the daemon."""
-    with pytest.raises(PayloadRefused, match="the limit is 16777216"):
+    with pytest.raises(PayloadRefused, match="the limit is 16 MiB"):
         jsonrpc.encode_params({"payload": "x" * MAX_PAYLOAD_BYTES})
 
 

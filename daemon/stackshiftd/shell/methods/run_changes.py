@@ -84,7 +84,7 @@ class RunChanges:
         in_memory = run_id in self._engine.state.runs
         restored = () if in_memory else self._lookup.lines(run_id)
         replaced = {
-            name: dumps(loads(bytes(value), self._payload_bytes), self._payload_bytes)
+            name: self._checked(value, f"the result of step {name!r}")[0]
             for name, value in params.set.items()
         }
         command = c.RetryRun(run_id, params.from_step, replaced, restored)
@@ -100,14 +100,18 @@ class RunChanges:
             self._engine.departures.places[run_id] = self._lookup.places(run_id)[:]
         self._engine.submit(command, lambda reply: answer(_sent(reply, False)))
 
+    def _checked(self, raw: Raw, what: str) -> tuple[bytes, Any]:
+        """`raw` as strict JSON, and its value."""
+        value = loads(bytes(raw), self._payload_bytes, what)
+        return dumps(value, self._payload_bytes, what), value
+
     def fork(self, params: ForkParams, answer: Answer) -> None:
         """Fork a run; answer `{id, forked_from, reused_steps[], repeated_steps[], dry_run}`, and
         `steps[]` for a dry run, which changes nothing."""
         source = self._lookup.resolve(params.run)
         payload = value = None
         if params.payload is not ABSENT:
-            value = loads(bytes(params.payload), self._payload_bytes)
-            payload = dumps(value, self._payload_bytes)
+            payload, value = self._checked(params.payload, "the payload")
         lines = self._lookup.lines(source)
         if params.dry_run:
             run = rebuild([Raw(line) for line in lines])

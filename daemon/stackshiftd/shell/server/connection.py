@@ -14,6 +14,8 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from stackshift_jobs.errors import Busy, PayloadRefused, StackshiftError, Usage
+from stackshift_jobs.values.limits import LINE_MARGIN
+from stackshift_jobs.values.sizes import size_text
 from stackshift_jobs.wire.peer import is_own_user, peer_uid
 
 log = logging.getLogger("stackshiftd.connection")
@@ -141,10 +143,12 @@ class Connection(asyncio.Protocol):
 
     def _too_long(self) -> None:
         self._rest = b""
+        limit_bytes = self._max_line - LINE_MARGIN
         error = PayloadRefused(
-            f"a message is longer than {self._max_line} bytes",
+            f"the request is too long: a payload may have {size_text(limit_bytes)}",
             hint="store it elsewhere and pass its location, or raise [limits] payload",
             path="$",
+            limit_bytes=limit_bytes,
         )
         self._fail(None, error, -32600)
         self._flush()
