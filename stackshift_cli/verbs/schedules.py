@@ -12,7 +12,9 @@ from stackshift_cli.output.safe_text import safe
 from stackshift_cli.output.terminal import draws
 from stackshift_cli.render import tsv
 
-_MAX_SHOWN: Final = 1000
+_PAGE: Final = 1000
+"""The most ticks that the daemon answers with at once."""
+_MAX_TICKS: Final = 1_000_000
 
 
 def list_(session: Session, _given: Given) -> int:
@@ -38,11 +40,8 @@ def list_(session: Session, _given: Given) -> int:
 
 def next_(session: Session, given: Given) -> int:
     """`schedules next [JOB] [-n N]`: print the upcoming ticks, the next one first."""
-    params: dict[str, Any] = {"count": given.whole("number", 1, _MAX_SHOWN) or 5}
     job = given.text("job")
-    if job is not None:
-        params["job"] = job
-    ticks = session.call("schedule.next", params)["ticks"]
+    ticks = _next(session, job, given.whole("number", 1, _MAX_TICKS) or 5)
     if session.json:
         messages.data(messages.compact(ticks))
     elif ticks and draws(session.options):
@@ -55,6 +54,20 @@ def next_(session: Session, given: Given) -> int:
     if not ticks:
         session.say("no upcoming ticks" if job is None else f"{safe(job)} has no upcoming ticks")
     return 0
+
+
+def _next(session: Session, job: str | None, count: int) -> list[dict[str, Any]]:
+    """The next `count` ticks, asked for page by page."""
+    ticks: list[dict[str, Any]] = []
+    params: dict[str, Any] = {} if job is None else {"job": job}
+    while len(ticks) < count:
+        params["count"] = min(count - len(ticks), _PAGE)
+        page = session.call("schedule.next", params)["ticks"]
+        ticks += page
+        if len(page) < params["count"]:
+            break
+        params |= {"after_at": page[-1]["at"], "after_job": page[-1]["job"]}
+    return ticks
 
 
 def pause(session: Session, given: Given) -> int:

@@ -12,6 +12,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -394,14 +395,17 @@ class FakeDaemon(FakeState):
     def on_schedule_next(self, params: dict[str, Any]) -> Any:
         """`schedule.next`: a tick a day for each schedule that is not paused."""
         wanted = [self.schedule(params)] if "job" in params else list(self.schedules.values())
-        days = [f"2026-05-{day:02d}" for day in range(7, 7 + params["count"])]
-        jobs = [each["job"] for each in wanted if not each["paused"]]
+        first = date(2026, 5, 7)
+        days = [f"{first + timedelta(days=n)}" for n in range(5000)]
+        jobs = sorted(each["job"] for each in wanted if not each["paused"])
         ticks = [
             {"at": f"{day}T07:00:00.000000Z", "job": job, "local": f"{day}T09:00:00+02:00"}
             for day in days
             for job in jobs
         ]
-        return {"ticks": ticks[: params["count"]]}
+        after = (params.get("after_at", ""), params.get("after_job", ""))
+        left = [tick for tick in ticks if (tick["at"], tick["job"]) > after]
+        return {"ticks": left[: min(params["count"], 1000)]}
 
     def on_schedule_pause(self, params: dict[str, Any]) -> Any:
         """`schedule.pause`: pauses the schedule."""

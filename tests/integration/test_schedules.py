@@ -299,3 +299,24 @@ def test_job_tells_its_schedule(make_project: Make, clock: WallClock) -> None:
             "overlap": "skip",
             "payload": {"all": True},
         }
+
+
+def test_ticks_are_shown_in_pages_without_gap_or_repeat(
+    make_project: Make, clock: WallClock
+) -> None:
+    """A page begins after the last tick of the one before, also between schedules that tick at the
+    same moment."""
+    two = nightly() + NIGHTLY.replace("nightly", "also").replace("{options}", "")
+    project = make_project(two)
+    with serving(project, clock):
+        whole = project.call("schedule.next", count=100)["ticks"]
+        assert [tick["job"] for tick in whole[:4]] == ["also", "nightly"] * 2
+        assert whole[0]["at"] == whole[1]["at"]
+        pages: list[dict[str, str]] = []
+        more: dict[str, str] = {}
+        while len(pages) < 99:
+            pages += project.call("schedule.next", count=9, **more)["ticks"]
+            more = {"after_at": pages[-1]["at"], "after_job": pages[-1]["job"]}
+        assert pages == whole[:99]
+        with pytest.raises(Usage):
+            project.call("schedule.next", after_at="yesterday")

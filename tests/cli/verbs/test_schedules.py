@@ -88,6 +88,15 @@ def test_next_is_a_line_a_tick(shell: Shell) -> None:
     assert shell("schedules", "next", "-n", "x").code == 2
 
 
+def test_next_goes_on_after_a_thousand_ticks(shell: Shell, hello: FakeDaemon) -> None:
+    """Asked for in pages, of which none repeats or leaves out a tick."""
+    told = shell("schedules", "next", "-n", "2500").stdout.splitlines()
+    assert len(told) == len(set(told)) == 2500
+    assert told == sorted(told)
+    assert hello.asked("schedule.next") == 3
+    assert len(shell("schedules", "next", "-n", "1000000").stdout.splitlines()) > 2500
+
+
 def test_next_of_a_paused_schedule_is_nothing(shell: Shell, hello: FakeDaemon) -> None:
     """Nothing on stdout, and a message."""
     hello.schedules["hello"]["paused"] = True

@@ -11,7 +11,7 @@ from typing import Any, Final
 from msgspec import Raw
 
 from stackshift_jobs.errors import Conflict, NotFound, StackshiftError, Usage
-from stackshift_jobs.values.durations import rfc3339, to_datetime
+from stackshift_jobs.values.durations import parse_time, rfc3339, to_datetime
 from stackshiftd.core import commands as c
 from stackshiftd.core.decide.ticks import clock_of, zone_of
 from stackshiftd.core.state.schedules import Schedule
@@ -30,10 +30,13 @@ class NameSchedule(Params):
 
 
 class NextTicks(Params):
-    """The next `count` ticks of one job's schedule, or of all schedules."""
+    """The next `count` ticks of one job's schedule, or of all schedules: those after the tick at
+    `after_at` of `after_job`, if that is given."""
 
     job: str | None = None
     count: int = 5
+    after_at: str | None = None
+    after_job: str = ""
 
 
 class Schedules:
@@ -86,6 +89,7 @@ class Schedules:
         if not 1 <= params.count <= MAX_SHOWN:
             raise Usage(f"count is {params.count}", hint=f"1 to {MAX_SHOWN}")
         schedules = self._engine.state.schedules
+        after = (parse_time(params.after_at) if params.after_at else 0, params.after_job)
         if params.job is not None:
             wanted = [self._find(params.job)]
         else:
@@ -93,7 +97,9 @@ class Schedules:
             wanted = [schedule for job, schedule in schedules.items() if job not in problems]
         ticks = [
             {"at": rfc3339(us), "job": job, "local": _local(us, schedules[job].timezone)}
-            for us, job in islice(heapq.merge(*map(_coming, wanted)), params.count)
+            for us, job in islice(
+                heapq.merge(*(_coming(schedule, after) for schedule in wanted)), params.count
+            )
         ]
         self._engine.when_durable(answer, {"ticks": ticks})
 
@@ -163,13 +169,18 @@ def _text(us: int) -> str | None:
     return rfc3339(us) if us else None
 
 
-def _coming(schedule: Schedule) -> Iterator[tuple[int, str]]:
-    """The next ticks of a schedule, each with its job; none if it is paused or retired."""
-    if schedule.next_us:
-        clock = clock_of(schedule.expression, schedule.timezone, schedule.since_us)
-        yield schedule.next_us, schedule.job
-        for us in clock.after(schedule.next_us):
-            yield us, schedule.job
+def _coming(schedule: Schedule, after: tuple[int, str]) -> Iterator[tuple[int, str]]:
+    """The next ticks of a schedule, each with its job, that come `after` another; none if it is
+    paused or retired."""
+    if not schedule.next_us:
+        return
+    clock = clock_of(schedule.expression, schedule.timezone, schedule.since_us)
+    next_us, job = schedule.next_us, schedule.job
+    if (next_us, job) > after:
+        yield next_us, job
+    for us in clock.after(max(next_us, after[0] - 1)):
+        if (us, job) > after:
+            yield us, job
 
 
 def _local(us: int, timezone: str) -> str:
