@@ -52,8 +52,8 @@ def merge(before: Values, after: Values) -> Values:
 
 def is_negative_number(word: str) -> bool:
     """Is `word` a negative number, and so a value, though it begins like an option? No option
-    begins with a digit."""
-    if word[:1] != "-" or not word[1:2].isdigit():
+    begins with a digit, or is called Infinity."""
+    if word[:1] != "-" or not (word[1:2].isdigit() or word == "-Infinity"):
         return False
     try:
         float(word)

@@ -24,7 +24,7 @@ BROKEN: Final = "broken"
 
 START: Final = "stackshift daemon start"
 RESTART: Final = "stackshift daemon restart"
-DOCTOR: Final = "stackshift doctor"
+STATUS: Final = "stackshift daemon status, then stackshift daemon restart"
 """The usual hints."""
 
 

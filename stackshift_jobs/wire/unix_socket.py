@@ -17,7 +17,6 @@ from stackshift_jobs.version import PROTOCOL
 from stackshift_jobs.wire.peer import is_own_user, peer_pid, peer_uid
 from stackshift_jobs.wire.unavailable import (
     BROKEN,
-    DOCTOR,
     NO_ANSWER,
     NOT_LISTENING,
     NOT_RUNNING,
@@ -25,6 +24,7 @@ from stackshift_jobs.wire.unavailable import (
     OTHER_USER,
     RESTART,
     STALE,
+    STATUS,
     unavailable,
 )
 
@@ -56,7 +56,7 @@ def connect(data_dir: str | os.PathLike[str], timeout: float = 5.0) -> socket.so
             raise unavailable(
                 f"{address} is served by user {uid}, not by you",
                 OTHER_USER,
-                DOCTOR,
+                "run the command as that user, or choose another data directory",
             )
         if info.protocol != PROTOCOL:
             raise unavailable(
@@ -103,7 +103,7 @@ def _reach(
         raise unavailable(
             f"the daemon (pid {info.pid}) accepted no connection within {timeout:g} s",
             NO_ANSWER,
-            "stackshift daemon status, then stackshift daemon restart",
+            STATUS,
         ) from bad
     except OSError as bad:
-        raise unavailable(f"{address}: {bad.strerror or bad}", BROKEN, DOCTOR) from bad
+        raise unavailable(f"{address}: {bad.strerror or bad}", BROKEN, STATUS) from bad

@@ -134,6 +134,9 @@ def test_negative_number_is_a_value(shell: Shell, daemon: FakeDaemon, typer: lis
     assert (told.stdout, told.code) == ("", 2)
     assert shell("state", "set", "k", *typer, "--", "-x").code == 0
     assert daemon.params("state.set")["value"] == "-x"
+    # Not JSON, and so text, as NaN is; but not an option.
+    assert shell("state", "set", "k", "-Infinity", *typer, "-q").code == 0
+    assert daemon.params("state.set")["value"] == "-Infinity"
 
 
 @pytest.mark.usefixtures("daemon")
