@@ -20,6 +20,10 @@ from stackshift_jobs.values.durations import rfc3339
 from stackshift_jobs.values.text import readable
 
 MAX_LINE: Final = 16 * 1024
+MAX_FILE_BYTES: Final = 16 << 20
+"""Beyond this, an attempt that begins to print drops what the oldest attempts have printed."""
+KEPT_BYTES: Final = 8 << 20
+"""How much is left then."""
 
 
 class Line(NamedTuple):
@@ -67,6 +71,24 @@ def append_last_words(path: Path, attempt: int, stream: str, data: bytes) -> Non
         for text in lines:
             marked = NO_TEXT.longer(text).marked()
             file.write(json.dumps(line_json(attempt, None, stream, marked)) + "\n")
+
+
+def drop_oldest(path: Path, raws: list[str]) -> None:
+    """If `raws`, the lines of the file, are too many, replace it by one in which the oldest are
+    empty, since readers count lines. Raises `OSError`."""
+    if sum(map(len, raws)) <= MAX_FILE_BYTES:
+        return
+    kept, at = 0, len(raws)
+    while kept + len(raws[at - 1]) <= KEPT_BYTES:
+        at -= 1
+        kept += len(raws[at])
+    note = line_json(1, None, "log", "… earlier output of this run was dropped", level="WARNING")
+    beside = path.with_name(f"{path.name}.tmp")
+    beside.unlink(missing_ok=True)
+    with open_log(beside) as file:
+        file.write("\n" * (at - 1) + json.dumps(note) + "\n")
+        file.writelines(f"{raw}\n" for raw in raws[at:])
+    beside.replace(path)
 
 
 def open_log(path: Path) -> TextIO:

@@ -1,9 +1,10 @@
 """The log of a run: what is printed and logged while it executes, by attempt and step.
 
 The files are JSON lines, not synced, and bounded: after `MAX_BYTES` an attempt's further output is
-dropped, and the last line says so; a line longer than `MAX_LINE` characters is cut and marked. What
-is flushed before its line has ended is stored at once, as a part of the line: parts and end have
-the same `line`, the end alone has `ended`. So it is seen while the handler runs, and survives it.
+dropped, and the last line says so; what all attempts have printed is bounded by `log_lines`; a line
+longer than `MAX_LINE` characters is cut and marked. What is flushed before its line has ended is
+stored at once, as a part of the line: parts and end have the same `line`, the end alone has
+`ended`. So it is seen while the handler runs, and survives it.
 
 A replayed handler prints its earlier output again. Each line has `pos`, the number of `ctx` calls
 made before it: on a later pass of an attempt, as many lines at each position are left out as are
@@ -27,7 +28,7 @@ from typing import Any, Final, Protocol, TextIO
 
 from stackshift_jobs.handler.replay import Pass
 from stackshift_jobs.handler.scope import current_step
-from stackshiftd.worker.log_lines import NO_TEXT, Line, line_json, open_log
+from stackshiftd.worker.log_lines import NO_TEXT, Line, drop_oldest, line_json, open_log
 
 MAX_BYTES: Final = 1 << 20
 MAX_PARTS: Final = 256
@@ -280,7 +281,8 @@ class RunLog:
         self._size = 0
         printed: Counter[int] = Counter()
         if self._path.exists():
-            for raw in self._path.read_text().splitlines():
+            raws = self._path.read_text(encoding="utf-8").split("\n")[:-1]
+            for raw in raws:
                 try:
                     line = json.loads(raw)
                 except ValueError:
@@ -292,4 +294,7 @@ class RunLog:
                 # The end of a line counts, not its parts; a line of one piece has no number.
                 if line["pos"] is not None and ("line" not in line or "ended" in line):
                     printed[line["pos"]] += 1
+            with contextlib.suppress(OSError):  # As for other lines: the run goes on.
+                drop_oldest(self._path, raws)
+                self._others = self._path.stat().st_size - self._size
         self._printed = printed

@@ -1,0 +1,66 @@
+"""The log of a run over many attempts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from stackshift_jobs.handler.replay import Pass
+from stackshiftd.shell.views.log_lines import log_page
+from stackshiftd.worker import log_lines
+from stackshiftd.worker.output import RunLog
+
+LIMIT, KEPT = 20_000, 10_000
+
+
+@pytest.fixture(autouse=True)
+def limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small ones."""
+    monkeypatch.setattr(log_lines, "MAX_FILE_BYTES", LIMIT)
+    monkeypatch.setattr(log_lines, "KEPT_BYTES", KEPT)
+
+
+def attempt(folder: Path, number: int) -> None:
+    """Print 20 lines in an attempt."""
+    log = RunLog(folder, "run_1", number, number, Pass({}))
+    log.write("stdout", "".join(f"attempt {number}, line {n}\n" for n in range(20)))
+    log.close()
+
+
+def test_log_of_a_run_that_is_tried_for_ever_is_bounded(tmp_path: Path) -> None:
+    """Each attempt is bounded, and so are all together: the oldest output goes, and the log says
+    so. Readers, who count lines, neither miss nor repeat one that is left."""
+    path = tmp_path / "run_1.jsonl"
+    seen: list[str] = []
+    after = 0
+    for number in range(1, 100):
+        attempt(tmp_path, number)
+        page = log_page(path, after, 1000, None, None)
+        after = page.read
+        seen += [line["message"] for line in page.lines]
+        assert path.stat().st_size < LIMIT + 5000 + after
+    assert seen == [f"attempt {a}, line {n}" for a in range(1, 100) for n in range(20)]
+    whole = log_page(path, 0, 10_000, None, None).lines
+    assert whole[0]["message"] == "… earlier output of this run was dropped"
+    assert whole[0]["level"] == "WARNING"
+    left = [line["message"] for line in whole[1:]]
+    assert left == seen[-len(left) :]
+    assert len(left) > 40
+    assert [each.name for each in tmp_path.iterdir()] == ["run_1.jsonl"]
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_output_of_an_attempt_that_goes_on_is_not_dropped(tmp_path: Path) -> None:
+    """What a replay prints again is still recognised after the oldest output was dropped."""
+    for number in range(1, 6):
+        attempt(tmp_path, number)
+    path = tmp_path / "run_1.jsonl"
+    raws = path.read_text().splitlines()
+    # A line that is too long for what is kept makes the next look drop the rest.
+    raws[0] = json.dumps(json.loads(raws[0]) | {"message": "x" * LIMIT})
+    path.write_text("".join(f"{raw}\n" for raw in raws))
+    attempt(tmp_path, 5)
+    lines = log_page(path, 0, 10_000, None, 5).lines
+    assert [line["message"] for line in lines] == [f"attempt 5, line {n}" for n in range(20)]
