@@ -114,6 +114,10 @@ Environment variables
   NO_COLOR              no colour; CLICOLOR_FORCE=1: colour even if TERM is dumb
   STACKSHIFT_LOCK_KEY, STACKSHIFT_LOCK_TOKEN   set for the command of state lock -- COMMAND
   LC_ALL, LC_CTYPE, LANG   timelines are drawn in ASCII unless these say UTF-8
+
+Jobs do not inherit these: what they find around them does not depend on who started the daemon.
+PATH is that of [workers] path; other variables are in [project] env_file, or named in [workers]
+inherit_env. stackshift config show prints all of them, as environment.NAME.
 """,
     "cron": """\
 How to start runs from cron

@@ -72,7 +72,7 @@ def start(project: Project, say: Callable[[str], None]) -> int | None:
     from stackshift_jobs.programs.processes import unmarked
 
     log = project.data_dir / LOG_FILE
-    log_fd = _open_log(log)
+    log_fd = open_log(log)
     ready, ready_end = os.pipe()
     try:
         subprocess.Popen(
@@ -95,7 +95,7 @@ def start(project: Project, say: Callable[[str], None]) -> int | None:
         os.close(ready)
 
 
-def _open_log(log: Path) -> int:
+def open_log(log: Path) -> int:
     """Open the daemon's log, and create the data directory if it is missing. Raises
     `BadConfiguration` where we may not, and `DiskFull`."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW

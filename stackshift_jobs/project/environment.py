@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 
 from stackshift_jobs.errors import BadConfiguration
 from stackshift_jobs.project.config import Config
+from stackshift_jobs.project.locate import DATA_DIR_VARIABLE
 
 SHELL: Final = "/bin/sh"
 """As for cron: what a person types into may be no shell for programs, or none at all."""
@@ -53,7 +54,11 @@ def variables(config: Config, started_with: Mapping[str, str] = os.environ) -> d
 
 def _documented(config: Config) -> dict[str, Variable]:
     home, user = _account()
-    return {
+    place = {}
+    if config.origins.get("project.data_dir") == DATA_DIR_VARIABLE:
+        # It says which daemon this is, so a command in a job must not look for another.
+        place = {DATA_DIR_VARIABLE: Variable(str(config.data_dir), DATA_DIR_VARIABLE)}
+    return place | {
         "HOME": Variable(home, ACCOUNT),
         "USER": Variable(user, ACCOUNT),
         "LOGNAME": Variable(user, ACCOUNT),

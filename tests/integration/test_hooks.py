@@ -39,6 +39,7 @@ TELLS = """
 import json, os, sys
 text = sys.stdin.read()
 told = {"text": text, "cwd": os.getcwd(), "env": dict(os.environ), "argv": sys.argv[1:]}
+told["umask"], told["nice"] = os.umask(0o77), os.getpriority(os.PRIO_PROCESS, 0)
 name = f"told-{os.environ['STACKSHIFT_RUN']}-{os.getpid()}"
 with open(name + ".tmp", "w") as file:
     json.dump(told, file)
@@ -85,7 +86,7 @@ def begun(project: Project, name: str) -> int:
 def test_hook_of_a_completed_run_is_told_the_run(make_project: Make) -> None:
     """One line on standard input: the object that `run.get` answers with, its large result from
     the journal included; in the project, with an environment like that of workers."""
-    project = hooked(make_project, on_completed=TELLS)
+    project = hooked(make_project, 'umask = "027"\nnice = 3\n', on_completed=TELLS)
     project.start()
     run = project.finish(project.begin("works", {"size": 200_000}, labels={"a": "b"}))["id"]
     wait_until(lambda: told(project, run), "the hook")
@@ -95,6 +96,7 @@ def test_hook_of_a_completed_run_is_told_the_run(make_project: Make) -> None:
     assert json.loads(given["text"]) == project.call("run.get", run=run)
     assert json.loads(given["text"])["result"] == "r" * 200_000
     assert given["cwd"] == str(project.root)
+    assert (given["umask"], given["nice"]) == (0o027, 3)
     env = given["env"]
     assert env["STACKSHIFT_RUN"] == run
     assert env["STACKSHIFT_PROJECT"] == str(project.root)

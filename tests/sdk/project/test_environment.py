@@ -46,6 +46,13 @@ def test_variables_are_the_documented_ones(tmp_path: Path) -> None:
     assert values(config, **elsewhere) == alone
 
 
+def test_data_directory_that_a_variable_names_is_passed_on(tmp_path: Path) -> None:
+    """A command in a job then finds the daemon that runs it; a relative path is made absolute."""
+    (tmp_path / "stackshift.toml").touch()
+    found = variables(load_config(tmp_path, {"STACKSHIFT_DATA_DIR": "data"}), {})
+    assert found["STACKSHIFT_DATA_DIR"] == (f"{tmp_path}/data", "STACKSHIFT_DATA_DIR")
+
+
 def test_path_begins_with_the_interpreter_of_the_workers(tmp_path: Path) -> None:
     """A directory in it is relative to the project, or to the home directory of the account."""
     config = load(tmp_path, '[workers]\npython = "~/py/bin/python"\npath = "tools:~/bin:/bin"\n')

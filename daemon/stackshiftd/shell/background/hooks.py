@@ -30,7 +30,7 @@ import msgspec
 from stackshift_jobs.errors import StackshiftError
 from stackshift_jobs.project.config import Config
 from stackshift_jobs.project.environment import environment
-from stackshift_jobs.project.locate import DATA_DIR_VARIABLE, PROJECT_VARIABLE
+from stackshift_jobs.project.locate import PROJECT_VARIABLE
 from stackshiftd.history.rows import RunRow
 from stackshiftd.shell.background.pipes import Tail, Teller
 from stackshiftd.shell.tuning import Tuning
@@ -165,14 +165,11 @@ class Hooks:
         """The workers' environment, plus variables that point a `stackshift` command to this
         project. Such a command must not start a daemon: if this one is gone, somebody stopped it.
         """
-        variables = environment(self._config) | {
+        return environment(self._config) | {
             RUN_VARIABLE: run,
             PROJECT_VARIABLE: str(self._config.root),
             NO_START_VARIABLE: "1",
         }
-        if DATA_DIR_VARIABLE in os.environ:
-            variables[DATA_DIR_VARIABLE] = str(self._config.data_dir)
-        return variables
 
     async def _end_of(self, process: subprocess.Popen[bytes]) -> str:
         """Wait until the process has ended; return why it was killed, or an empty string.
