@@ -143,9 +143,7 @@ def _start_error(failed: OSError) -> StackshiftError:
     return BadConfiguration(f"cannot start{where}: {failed.strerror or failed}")
 
 
-async def _serve(
-    config: Config, ready: _Ready, stop: StopSignals, inherited: list[str]
-) -> None:
+async def _serve(config: Config, ready: _Ready, stop: StopSignals, inherited: list[str]) -> None:
     from stackshiftd.daemon import Daemon
     from stackshiftd.journal.file_journal import FileJournal
 
