@@ -54,6 +54,7 @@ from stackshiftd.shell.tuning import Tuning
 from stackshiftd.shell.views.bodies import Bodies
 from stackshiftd.shell.views.entry_history import EntryHistory
 from stackshiftd.shell.views.lookup import Lookup
+from stackshiftd.shell.views.redaction import Redaction
 from stackshiftd.shell.views.run import View
 from stackshiftd.shell.workers.dispatcher import Dispatcher
 from stackshiftd.shell.workers.pool import STOP_MARGIN_SECONDS, Pool
@@ -119,9 +120,10 @@ class Daemon:
             lambda worker: len(self.engine.state.executions.get(worker, ())),
             launch,
         )
-        self._view = View(self.engine, self._lookup, bodies, self._fleet)
+        redaction = Redaction(config.redact.payload)
+        self._view = View(self.engine, self._lookup, bodies, self._fleet, redaction)
         self._run_waits = RunWaits(self._view, waiters)
-        self._feeds = Feeds(self.engine, self._lookup, self._view.run)
+        self._feeds = Feeds(self.engine, self._lookup, self._view.run, redaction.entry)
         self._hooks = Hooks(config, self._view.at_end, self._tuning)
         self._timers = Timers(self.engine, requests.remember_ms)
         self._upkeep = Maintenance(
@@ -147,11 +149,11 @@ class Daemon:
         self._queues = Queues(self.engine, self._catalog, config, waiters)
         tables = [
             self._queues.table,
-            Starts(self.engine, self._catalog, self._view, payload_bytes).table,
+            Starts(self.engine, self._catalog, self._view).table,
             looking.table,
             RunChanges(self.engine, self._catalog, self._lookup, self._view, payload_bytes).table,
             DeadLetter(self.engine, self._lookup, self._view).table,
-            Schedules(self.engine, self._catalog, self._schedule_timer).table,
+            Schedules(self.engine, self._catalog, self._schedule_timer, redaction).table,
             StateMethods(self.engine, requests, history).table,
             self._locks.table,
             Events(self.engine, requests, self._track).table,

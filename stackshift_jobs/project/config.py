@@ -34,6 +34,7 @@ from stackshift_jobs.project.settings import (
     GIB,
     KIB,
     MIB,
+    PARTS,
     PATH,
     PATHS,
     RATE,
@@ -97,6 +98,7 @@ _queues = partial(Key, QUEUES)
 _retry = partial(Key, "retry")
 _limits = partial(Key, "limits")
 _hooks = partial(Key, "hooks")
+_redact = partial(Key, "redact")
 
 _COUNT: Final = whole(1, 1_000_000)
 _PROCESSES: Final = whole(1, 1024)
@@ -146,6 +148,7 @@ KEYS: Final[tuple[Key, ...]] = (
     _limits("connections", whole(1, 65_536), 256, "Clients connected at once."),
     _hooks("on_failed", COMMAND, None, "Command on failure; the run's JSON on stdin.", "none"),
     _hooks("on_completed", COMMAND, None, "Command on success; the run's JSON on stdin.", "none"),
+    _redact("payload", PARTS, [], 'Paths in payloads that are not shown: ["card.number"].'),
 )
 
 _BY_PATH: Final = {key.path: key for key in KEYS}
@@ -233,6 +236,13 @@ class HooksSection:
 
 
 @dataclass(frozen=True, slots=True)
+class RedactSection:
+    """`[redact]`: paths as in `values.redaction`."""
+
+    payload: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """All settings of a project. `origins` has, for each key that is not at its default, the source
     of its value: a file or an environment variable."""
@@ -246,6 +256,7 @@ class Config:
     retry: RetrySection
     limits: LimitsSection
     hooks: HooksSection
+    redact: RedactSection
     origins: Mapping[str, str]
 
     def queue(self, name: str) -> QueueSection:
@@ -290,6 +301,7 @@ def load_config(root: str | os.PathLike[str], environ: Mapping[str, str] | None 
         retry=RetrySection(**fields["retry"]),
         limits=LimitsSection(**fields["limits"]),
         hooks=HooksSection(**fields["hooks"]),
+        redact=RedactSection(**fields["redact"]),
         origins=MappingProxyType(dict(_origins(tables, env))),
     )
 

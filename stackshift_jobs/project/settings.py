@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from stackshift_jobs.errors import Usage
 from stackshift_jobs.values.durations import milliseconds
+from stackshift_jobs.values.redaction import parts_of
 
 KIB: Final = 1 << 10
 MIB: Final = 1 << 20
@@ -101,6 +102,15 @@ def _texts(value: object) -> tuple[str, ...]:
     if not isinstance(value, list):
         raise ValueError("a list of strings")
     return tuple(_text(item) for item in value)
+
+
+def _parts(value: object) -> tuple[str, ...]:
+    for path in (paths := _texts(value)):
+        try:
+            parts_of(path)
+        except ValueError:
+            raise ValueError('a list of paths such as "card.number" or "items[].token"') from None
+    return paths
 
 
 def _inside(value: object) -> tuple[str, ...]:
@@ -212,6 +222,7 @@ PATH: Final = Kind("path", _text)
 FLAG: Final = Kind("boolean", _flag)
 TEXTS: Final = Kind("list of strings", _texts)
 PATHS: Final = Kind("list of paths", _inside)
+PARTS: Final = Kind("list of paths in a payload", _parts)
 DURATION: Final = Kind("duration", _duration, "_ms")
 RATE: Final = Kind("rate", parse_rate)
 COMMAND: Final = Kind("command", _command)

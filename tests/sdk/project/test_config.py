@@ -23,6 +23,7 @@ CLASSES: dict[str, type[Any]] = {
     "retry": config.RetrySection,
     "limits": config.LimitsSection,
     "hooks": config.HooksSection,
+    "redact": config.RedactSection,
 }
 DEFAULTS: dict[str, Any] = {
     "project.name": "shop",
@@ -64,6 +65,7 @@ DEFAULTS: dict[str, Any] = {
     "limits.connections": 256,
     "hooks.on_failed": None,
     "hooks.on_completed": None,
+    "redact.payload": (),
 }
 
 
@@ -245,6 +247,7 @@ limits.payload: '17MiB' | 16777217 | 0
 limits.run_steps: 0
 limits.connections: 0
 hooks.on_failed: '' | [] | "'open" | 3
+redact.payload: 'a.b' | ['a..b'] | ['a.'] | ['a[0]'] | ['[]x'] | ['.a']
 """
 BAD_LINES = [
     f"{key} = {value}"

@@ -19,6 +19,7 @@ from stackshiftd.shell.background.schedule_timer import ScheduleTimer
 from stackshiftd.shell.catalog import Catalog
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.params import Answer, NoParams, Params, Table
+from stackshiftd.shell.views.redaction import Redaction
 
 MAX_SHOWN: Final = 1000
 
@@ -42,7 +43,14 @@ class NextTicks(Params):
 class Schedules:
     """Shows, pauses, resumes and triggers the schedules of jobs."""
 
-    def __init__(self, engine: Engine, catalog: Catalog, schedule_timer: ScheduleTimer) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        catalog: Catalog,
+        schedule_timer: ScheduleTimer,
+        redaction: Redaction,
+    ) -> None:
+        self._redaction = redaction
         self._engine = engine
         self._catalog = catalog
         self._schedule_timer = schedule_timer
@@ -71,7 +79,7 @@ class Schedules:
             "retired": bool(schedule.retired_us),
             "catch_up": schedule.catch_up,
             "overlap": schedule.overlap,
-            "payload": Raw(schedule.payload),
+            "payload": self._redaction.payload(Raw(schedule.payload)),
             "last_run": schedule.last_run or None,
             "waiting_tick": _text(schedule.held_us),
             "problem": self._problem(schedule),

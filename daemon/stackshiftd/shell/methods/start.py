@@ -9,7 +9,6 @@ from msgspec import Raw
 
 from stackshift_jobs.errors import Conflict, StackshiftError, Usage
 from stackshift_jobs.values.durations import rfc3339
-from stackshift_jobs.values.strict_json import difference, loads
 from stackshiftd.core import commands as c
 from stackshiftd.core.state.state import KeyEntry
 from stackshiftd.shell.catalog import Catalog, StartParams
@@ -29,11 +28,10 @@ class StartMany(Params):
 class Starts:
     """Creates runs, or finds the runs that own an idempotency key."""
 
-    def __init__(self, engine: Engine, catalog: Catalog, view: View, payload_bytes: int) -> None:
+    def __init__(self, engine: Engine, catalog: Catalog, view: View) -> None:
         self._engine = engine
         self._catalog = catalog
         self._view = view
-        self._payload_bytes = payload_bytes
         self.table: Table = {
             "run.start": (StartParams, self.start),
             "run.start_many": (StartMany, self.start_many),
@@ -99,7 +97,7 @@ class Starts:
             "attempt": 0,
             "max_attempts": command.retry.max_attempts,
             "priority": command.priority,
-            "payload": Raw(command.payload),
+            "payload": self._view.redaction.payload(Raw(command.payload)),
             "idempotency_key": command.key,
             "labels": command.labels,
             "scheduled_at": rfc3339(command.due_us) if command.due_us else None,
@@ -114,9 +112,8 @@ class Starts:
             if owner is not None and self._view.status(owner.run) is None:
                 error.hint = "start with another key; that run is no longer kept"
             if owner is not None and owner.payload and owner.job == command.job:
-                error.fields["difference"] = difference(
-                    loads(owner.payload), loads(command.payload, self._payload_bytes)
-                )
+                shown = self._view.redaction.difference(owner.payload, command.payload)
+                error.fields["difference"] = shown
             elif owner is not None and owner.job != command.job:
                 error.fields["difference"] = [f"job: {owner.job} → {command.job}"]
         return error

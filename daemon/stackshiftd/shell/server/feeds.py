@@ -54,7 +54,9 @@ class Feed:
         run: str | None,
         next_seq: int,
         kinds: tuple[str, ...] = (),
+        entry_json: Callable[[Entry], bytes] = entry_json,
     ) -> None:
+        self._entry_json = entry_json
         self.number = number
         self.reader = reader
         self.run = run
@@ -75,7 +77,7 @@ class Feed:
             return False
         if self.run is not None and getattr(record, "run", None) != self.run:
             return False
-        line = entry_json(entry)
+        line = self._entry_json(entry)
         self.sent_bytes += len(line)
         self.reader.notify("feed.record", {"feed": self.number, "record": Raw(line)})
         return self.run is not None and type(record) in _ENDS
@@ -85,8 +87,13 @@ class Feeds:
     """All feeds. `published_seq` is the last record that was published to them."""
 
     def __init__(
-        self, engine: Engine, lookup: Lookup, run_object: Callable[[str], dict[str, Any]]
+        self,
+        engine: Engine,
+        lookup: Lookup,
+        run_object: Callable[[str], dict[str, Any]],
+        entry_json: Callable[[Entry], bytes] = entry_json,
     ) -> None:
+        self._entry_json = entry_json
         self._engine = engine
         self._lookup = lookup
         self._run_object = run_object
@@ -100,7 +107,8 @@ class Feeds:
     ) -> int:
         """Begin a feed at the record `next_seq` and return its number."""
         self._count += 1
-        feed = self._feeds[self._count] = Feed(self._count, reader, run, next_seq, kinds)
+        feed = Feed(self._count, reader, run, next_seq, kinds, self._entry_json)
+        self._feeds[self._count] = feed
         self._catch_up(feed)
         return feed.number
 

@@ -17,6 +17,7 @@ from stackshiftd.history.rows import RunRow
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.views.bodies import Bodies
 from stackshiftd.shell.views.lookup import Lookup, ended_by
+from stackshiftd.shell.views.redaction import Redaction
 from stackshiftd.shell.views.steps import detail, error_object
 
 _FIELD_ORDER: Final = (
@@ -33,7 +34,10 @@ OUTCOME_FIELDS: Final = ("id", "status", "result", "error")
 class View:
     """Builds run objects."""
 
-    def __init__(self, engine: Engine, lookup: Lookup, bodies: Bodies, fleet: Any) -> None:
+    def __init__(
+        self, engine: Engine, lookup: Lookup, bodies: Bodies, fleet: Any, redaction: Redaction
+    ) -> None:
+        self.redaction = redaction
         self._engine = engine
         self._lookup = lookup
         self._bodies = bodies
@@ -50,7 +54,7 @@ class View:
             assert row is not None, f"{run_id} is neither in memory nor in the history"
             shown = self.of_row(row)
         if with_detail:
-            shown |= detail(self._lookup.entries(run_id))
+            shown |= detail(self._lookup.entries(run_id), self.redaction.entry)
         return shown
 
     def at_end(self, row: RunRow) -> dict[str, Any]:
@@ -83,7 +87,7 @@ class View:
         return dict.fromkeys(RUN_FIELDS) | {
             "id": entry.run,
             "job": entry.job,
-            "payload": Raw(entry.payload) if entry.payload else None,
+            "payload": self.redaction.payload(Raw(entry.payload)) if entry.payload else None,
             "idempotency_key": key,
             "why": "it has finished and is no longer kept; its idempotency key is still in use",
             "why_code": "removed",
@@ -112,7 +116,7 @@ class View:
             "attempt": run.attempt,
             "max_attempts": run.retry.max_attempts,
             "priority": run.priority,
-            "payload": Raw(read(run.payload)),
+            "payload": self.redaction.payload(Raw(read(run.payload))),
             "result": Raw(read(run.result)) if run.result is not None else None,
             "error": error_object(run.error) if run.status is Status.FAILED else None,
             "idempotency_key": run.key,
@@ -147,7 +151,7 @@ class View:
             "attempt": row.attempt,
             "max_attempts": row.max_attempts,
             "priority": row.priority,
-            "payload": created.payload if created is not None else None,
+            "payload": self.redaction.payload(created.payload) if created is not None else None,
             "result": ended.result if ended is not None else None,
             "error": error_object(error),
             "idempotency_key": row.key,

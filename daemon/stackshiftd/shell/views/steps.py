@@ -27,15 +27,18 @@ _WAIT_KINDS: Final = {"sleep": "sleep", "event": "event", "lock": "lock", "child
 _PENDING: Final = ("running", "waiting", "retrying")
 
 
-def detail(entries: list[Entry]) -> dict[str, Any]:
-    """`steps`, `attempts` and `timeline` of the run object, as JSON values."""
+def detail(
+    entries: list[Entry], entry_json: Callable[[Entry], bytes] = r.entry_json
+) -> dict[str, Any]:
+    """`steps`, `attempts` and `timeline` of the run object, as JSON values; `entry_json` says how
+    an entry is shown."""
     steps = Steps()
     for entry in entries:
         steps.add(entry)
     return {
         "steps": list(steps.by_name.values()),
         "attempts": steps.attempts,
-        "timeline": [msgspec.Raw(r.entry_json(entry)) for entry in entries],
+        "timeline": [msgspec.Raw(entry_json(entry)) for entry in entries],
     }
 
 
