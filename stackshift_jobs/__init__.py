@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         ReplayError,
         RunCancelled,
         RunFailed,
+        SecretUnavailable,
         StackshiftError,
         StepFailed,
         Usage,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from stackshift_jobs.handler.context import JobContext
     from stackshift_jobs.registry import job
     from stackshift_jobs.retry import Retry, RetryAfter
+    from stackshift_jobs.values.secrets import Secret
     from stackshift_jobs.values.stored import Event, SentEvent, StateChange, StateEntry
 
 _HOME = {
@@ -77,6 +79,8 @@ _HOME = {
     "RunCancelled": "errors",
     "RunFailed": "errors",
     "RunHandle": "client.blocking",
+    "Secret": "values.secrets",
+    "SecretUnavailable": "errors",
     "SentEvent": "values.stored",
     "StackshiftError": "errors",
     "StateChange": "values.stored",
@@ -118,6 +122,8 @@ __all__ = [
     "RunCancelled",
     "RunFailed",
     "RunHandle",
+    "Secret",
+    "SecretUnavailable",
     "SentEvent",
     "StackshiftError",
     "StateChange",

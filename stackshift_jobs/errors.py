@@ -151,6 +151,13 @@ class NonRetryable(StackshiftError):
     exit_status = 1
 
 
+class SecretUnavailable(NonRetryable):
+    """A secret that the payload names cannot be read. The message names the variable or the file,
+    and never what is in it."""
+
+    code = "secret_unavailable"
+
+
 class StepFailed(StackshiftError):
     """A step failed for good; raised again on every later pass.
 

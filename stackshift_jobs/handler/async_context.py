@@ -21,6 +21,7 @@ from stackshift_jobs.handler.replay import Pass
 from stackshift_jobs.handler.waits import OnTimeout
 from stackshift_jobs.retry import Retry
 from stackshift_jobs.values.durations import Duration, milliseconds, to_datetime
+from stackshift_jobs.values.secrets import Secret
 from stackshift_jobs.values.stored import Event
 from stackshift_jobs.values.text import readable
 
@@ -63,7 +64,7 @@ class AsyncJobContext(Generic[P]):
     async def progress(self, done: float, total: float | None = None, message: str = "") -> None:
         """Show the run's progress in its timeline: `done` of `total`, and a `message`."""
         if not self._pass.replaying:
-            self._port.progress(done, total, readable(message))
+            self._port.progress(done, total, self._pass.secrets.mask(readable(message)))
 
 
 class AsyncStepCalls:
@@ -211,9 +212,9 @@ class AsyncStepCalls:
         argv: Sequence[str | PathLike[str]],
         *,
         timeout: Duration | None = None,
-        env: Mapping[str, str] | None = None,
+        env: Mapping[str, str | Secret] | None = None,
         check: bool = True,
-        stdin: str | bytes | None = None,
+        stdin: str | bytes | Secret | None = None,
         cwd: str | PathLike[str] | None = None,
         retry: Retry | None = None,
     ) -> Coroutine[Any, Any, CommandResult]:

@@ -8,11 +8,12 @@ import os
 import threading
 from collections.abc import Mapping, Sequence
 from contextvars import copy_context
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from stackshift_jobs.errors import CommandFailed, Usage
-from stackshift_jobs.programs.program import Outcome, Program, run
+from stackshift_jobs.programs.program import TAIL_BYTES, Outcome, Program, run
 from stackshift_jobs.programs.supervisor import Stop, current_supervisor
+from stackshift_jobs.values.secrets import Secret, current_secrets
 
 
 class CommandResult(TypedDict):
@@ -27,11 +28,12 @@ class CommandResult(TypedDict):
 def program_of(
     argv: Sequence[str | os.PathLike[str]],
     timeout_ms: int | None,
-    env: Mapping[str, str] | None,
-    stdin: str | bytes | None,
+    env: Mapping[str, str | Secret] | None,
+    stdin: str | bytes | Secret | None,
     cwd: str | os.PathLike[str] | None,
 ) -> Program:
     """The program that a call of `ctx.step.command` describes. Raises `Usage` if it is not one."""
+    _refuse_secrets(argv)
     if isinstance(argv, str | bytes) or not all(isinstance(w, str | os.PathLike) for w in argv):
         raise Usage(
             f"a command is a list of a program and its arguments, not {argv!r}",
@@ -39,18 +41,39 @@ def program_of(
         )
     if not argv:
         raise Usage("a command needs at least the name of a program")
-    wrong = [name for name, text in (env or {}).items() if not isinstance(text, str)]
+    variables = {name: _revealed(text) for name, text in (env or {}).items()}
+    wrong = [name for name, text in variables.items() if not isinstance(text, str)]
     if wrong:
         raise Usage(f"the variable {wrong[0]} in env is not text")
-    if not isinstance(stdin, str | bytes | None):
+    given = _revealed(stdin)
+    if not isinstance(given, str | bytes | None):
         raise Usage(f"stdin is text or bytes, not {type(stdin).__name__}")
     return Program(
         argv=tuple(os.fspath(word) for word in argv),
-        env=dict(env or {}),
+        env=variables,
         cwd=os.fspath(cwd) if cwd is not None else None,
-        stdin=stdin.encode() if isinstance(stdin, str) else stdin or b"",
+        stdin=given.encode() if isinstance(given, str) else given or b"",
         timeout_ms=timeout_ms,
     )
+
+
+def _refuse_secrets(argv: Sequence[object]) -> None:
+    """Raise `Usage` for a secret, or text that contains one, in the arguments of a program."""
+    if isinstance(argv, Secret):
+        argv = [argv]
+    known = current_secrets.get()
+    for index, word in enumerate(argv):
+        found = str(word) if isinstance(word, Secret) else known.found_in(str(word))
+        if found is not None:
+            raise Usage(
+                f"argument {index} of the command contains {found}, and every user of this machine "
+                "can read the arguments of a program",
+                hint="hand it over in env=... or stdin=...",
+            )
+
+
+def _revealed(value: object) -> Any:
+    return value.reveal() if isinstance(value, Secret) else value
 
 
 def run_command(program: Program, check: bool) -> CommandResult:
@@ -97,7 +120,13 @@ async def run_command_awaited(program: Program, check: bool) -> CommandResult:
 
 
 def _result(program: Program, outcome: Outcome, check: bool) -> CommandResult:
-    stdout, stderr = (text.decode("utf-8", "replace") for text in (outcome.stdout, outcome.stderr))
+    stdout, stderr = (_text(output) for output in (outcome.stdout, outcome.stderr))
     if check and outcome.exit_code != 0:
         raise CommandFailed(list(program.argv), outcome.exit_code, stdout, stderr)
     return CommandResult(exit_code=outcome.exit_code, stdout=stdout, stderr=stderr)
+
+
+def _text(output: bytes) -> str:
+    """The end of a program's output, with the secrets masked: it is recorded."""
+    text = output.decode("utf-8", "replace")
+    return current_secrets.get().mask(text, is_tail=len(output) >= TAIL_BYTES)

@@ -30,6 +30,7 @@ from stackshift_jobs.values.durations import (
     parse_time,
     to_datetime,
 )
+from stackshift_jobs.values.secrets import Secret
 from stackshift_jobs.values.stored import Event
 from stackshift_jobs.values.text import readable
 
@@ -105,7 +106,7 @@ class JobContext(Generic[P]):
     def progress(self, done: float, total: float | None = None, message: str = "") -> None:
         """Show the run's progress in its timeline: `done` of `total`, and a `message`."""
         if not self._pass.replaying:
-            self._port.progress(done, total, readable(message))
+            self._port.progress(done, total, self._pass.secrets.mask(readable(message)))
 
 
 class StepCalls:
@@ -204,9 +205,9 @@ class StepCalls:
         argv: Sequence[str | PathLike[str]],
         *,
         timeout: Duration | None = None,
-        env: Mapping[str, str] | None = None,
+        env: Mapping[str, str | Secret] | None = None,
         check: bool = True,
-        stdin: str | bytes | None = None,
+        stdin: str | bytes | Secret | None = None,
         cwd: str | PathLike[str] | None = None,
         retry: Retry | None = None,
     ) -> CommandResult:
@@ -215,6 +216,7 @@ class StepCalls:
         comes.
 
         `env` is added to the environment, and the program reads `stdin`, which is otherwise empty.
+        Both may hold a `Secret`; `argv` may not, because every user of the machine can read it.
         If `check` is set, a status other than 0 raises `CommandFailed` in the step. After
         `timeout`, and when the execution ends, the program and all that it has started get TERM,
         and KILL after the grace. Raises `Usage` for what is not a command.

@@ -20,6 +20,8 @@ from stackshift_jobs.errors import (
     Usage,
 )
 from stackshift_jobs.retry import RetryAfter
+from stackshift_jobs.values.masking import Secrets
+from stackshift_jobs.values.secrets import SHARED
 from stackshift_jobs.values.text import readable
 
 MAX_TRACEBACK: Final = 8192
@@ -53,19 +55,19 @@ class Failure(NamedTuple):
     steps: tuple[str, ...]
 
     @classmethod
-    def of(cls, error: BaseException) -> Failure:
-        """What `error` means. The parts of a group count each: one that is final makes all of it
-        final, the longest delay that one asks for counts, and each failed step is tried again. A
-        group of one means what its part means."""
+    def of(cls, error: BaseException, secrets: Secrets = SHARED) -> Failure:
+        """What `error` means, with `secrets` masked in its text. The parts of a group count each:
+        one that is final makes all of it final, the longest delay that one asks for counts, and
+        each failed step is tried again. A group of one means what its part means."""
         error = original(error)
         parts = list(_parts(error))
         shown = parts[0] if len(parts) == 1 else error
         delays = [delay for part in parts if (delay := _delay_ms(part)) is not None]
         steps = [step for part in parts if (step := _step_of(part)) is not None]
         return cls(
-            type=_type_of(shown),
-            message=_message_of(shown, parts),
-            traceback=_traceback_of(shown, error),
+            type=secrets.mask(_type_of(shown)),
+            message=_message_of(shown, parts, secrets),
+            traceback=_traceback_of(shown, error, secrets),
             retryable=all(map(_is_retryable, parts)),
             retry_after_ms=max(delays, default=None),
             steps=tuple(dict.fromkeys(steps)),
@@ -122,29 +124,29 @@ def _type_of(error: BaseException) -> str:
     return readable(error.type if isinstance(error, StepFailed) else type(error).__name__)
 
 
-def _message_of(error: BaseException, parts: list[BaseException]) -> str:
+def _message_of(error: BaseException, parts: list[BaseException], secrets: Secrets) -> str:
     if isinstance(error, BaseExceptionGroup):
-        named = [f"{_type_of(part)}: {_text_of(part)}" for part in parts[:_NAMED_PARTS]]
+        named = [f"{_type_of(part)}: {_text_of(part, secrets)}" for part in parts[:_NAMED_PARTS]]
         more = ["…"] if len(parts) > _NAMED_PARTS else []
         count = f"over {MAX_PARTS - 1}" if len(parts) == MAX_PARTS else str(len(parts))
         return f"{count} errors: {'; '.join([*named, *more])}"[:MAX_MESSAGE]
-    return _text_of(error)
+    return _text_of(error, secrets)
 
 
-def _text_of(error: BaseException) -> str:
+def _text_of(error: BaseException, secrets: Secrets) -> str:
     try:
         text = error.message if isinstance(error, StepFailed) else str(error)
-        return readable(text)[:MAX_MESSAGE]
+        return secrets.mask(readable(text))[:MAX_MESSAGE]
     except Exception as bad:
         # It is the text that is missing; what happened is known by the type.
         return f"({type(bad).__name__} in {type(error).__name__}.__str__)"
 
 
-def _traceback_of(shown: BaseException, error: BaseException) -> str:
+def _traceback_of(shown: BaseException, error: BaseException, secrets: Secrets) -> str:
     """The frames of the user's code; with a cause, notes or parts, all of these as Python prints
     them."""
     if isinstance(shown, StepFailed):
-        return readable(shown.traceback)[-MAX_TRACEBACK:]
+        return secrets.mask(readable(shown.traceback))[-MAX_TRACEBACK:]
     try:
         whole = traceback.TracebackException.from_exception(error)
         is_plain = not (
@@ -155,7 +157,7 @@ def _traceback_of(shown: BaseException, error: BaseException) -> str:
         )
         _keep_users_frames(whole)
         lines = traceback.format_list(whole.stack) if is_plain else list(whole.format())
-        return readable("".join(lines))[-MAX_TRACEBACK:]
+        return secrets.mask(readable("".join(lines)))[-MAX_TRACEBACK:]
     except Exception:
         return ""
 

@@ -88,7 +88,7 @@ def acquire(pass_: Pass, step: str, key: str, ttl_ms: int, wait_ms: int | None) 
         if inside.get():
             yield from guard(pass_, step)
         asked = {"key": key, "ttl_ms": ttl_ms, "wait_ms": wait_ms}
-        answer = granted(step, (yield Ask(step, "lock.acquire", dumps(asked))))
+        answer = granted(step, (yield Ask(step, "lock.acquire", pass_.encode(asked))))
         if answer.body is None:
             known = yield Park(step, answer.due_us)
         else:

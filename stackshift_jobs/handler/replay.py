@@ -4,7 +4,8 @@ A call is identified by its branch, name and occurrence (`page`, `page#2`, `inde
 its position among other calls, and gets its identity when it is called. The branches of an `async
 def` handler are its tasks, whose loop names them; those of a `def` handler are threads, which no
 replay can distinguish. Invariants: a name belongs to one thread of a `def` handler; a record
-answers only calls of its own kind; a pass that is being unwound records nothing.
+answers only calls of its own kind; a pass that is being unwound records nothing; no text of a
+secret is recorded.
 """
 
 from __future__ import annotations
@@ -15,12 +16,16 @@ from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
 from typing import Any, Final, NamedTuple, NoReturn
 
-from stackshift_jobs.errors import ReplayError
+from stackshift_jobs.errors import ReplayError, Usage
 from stackshift_jobs.handler.clock import WALL, Clock
 from stackshift_jobs.handler.ops import RecordedCall
 from stackshift_jobs.handler.scope import current_step
+from stackshift_jobs.values import secrets
 from stackshift_jobs.values.durations import format_ms
+from stackshift_jobs.values.encoding import json_form
+from stackshift_jobs.values.limits import PAYLOAD_BYTES
 from stackshift_jobs.values.names import check_name
+from stackshift_jobs.values.strict_json import dumps
 
 _KIND_NAMES: Final = {
     "run": "a step",
@@ -77,6 +82,7 @@ class Pass:
         "loop",
         "recorded_calls",
         "refusals",
+        "secrets",
         "step_loop",
         "unawaited",
         "unwinding",
@@ -86,6 +92,7 @@ class Pass:
         self.recorded_calls = recorded_calls
         self.clock = clock
         self.unwinding: str | None = None
+        self.secrets = secrets.of_execution()
         self.refusals = 0
         self.abandon: Callable[[], None] | None = None
         """Called by a thread of a `def` handler that does not let itself be unwound; it need not
@@ -103,6 +110,20 @@ class Pass:
         self._counts: dict[str, int] = {}
         self._threads: dict[str, threading.Thread] = {}
         self._lock = threading.Lock()
+
+    def encode(
+        self,
+        value: Any,
+        max_bytes: int = PAYLOAD_BYTES,
+        what: str = "the value",
+        form: Callable[[Any], Any] = json_form,
+    ) -> bytes:
+        """`value` as JSON that can be recorded. Raises `PayloadRefused`, with the path, for what
+        JSON cannot hold, for more than `max_bytes`, which it says of `what`, and for the text of a
+        secret."""
+        text = dumps(value, max_bytes, what, form)
+        self.secrets.check(text)
+        return text
 
     def identify(self, name: str, kind: str) -> str:
         """The identity of a call on `ctx.step` with this name. Raises `Usage` for an invalid name;
@@ -154,6 +175,11 @@ class Pass:
             if self.loop is None:
                 self.refuse()
             return name  # of a call that never returns
+        if (secret := self.secrets.found_in(name)) is not None:
+            raise Usage(
+                f"the name {self.secrets.mask(name)!r} contains {secret}, which is never recorded",
+                hint="name it after what it is for",
+            )
         if (inside := current_step.get()) is not None:
             raise ReplayError(
                 f"{_written(name)[0]} was used inside the function of step {inside!r}",

@@ -29,7 +29,7 @@ def ask(pass_: Pass, key: str, call: Call) -> Steps:
     if known is not None:
         return read(known.body)
     method, params = call
-    text = encode(params)
+    text = encode(pass_, params)
     if inside.get():
         yield from guard(pass_, key)
     return read(granted(key, (yield Ask(key, method, text))).body)
@@ -54,13 +54,13 @@ def ask_all(pass_: Pass, key: str, calls: Generator[Call, Any, Any]) -> Steps:
         return done.value
 
 
-def encode(params: dict[str, Any]) -> bytes:
+def encode(pass_: Pass, params: dict[str, Any]) -> bytes:
     """The params as JSON. Raises `PayloadRefused`, with a path in the user's value, if JSON cannot
-    hold that or if it is over the limit."""
+    hold that, if it is over the limit or if it contains the text of a secret."""
     for name in _VALUES:
         if name in params:
-            value = dumps(params[name], Limits.value_bytes)
-            rest = dumps({param: params[param] for param in params if param != name})
+            value = pass_.encode(params[name], Limits.value_bytes)
+            rest = pass_.encode({param: params[param] for param in params if param != name})
             comma = b"," if len(rest) > 2 else b""
             return b"%b%b%b:%b}" % (rest[:-1], comma, dumps(name), value)
-    return dumps(params)
+    return pass_.encode(params)

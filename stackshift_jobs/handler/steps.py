@@ -39,6 +39,7 @@ from stackshift_jobs.handler.outcomes import granted, read, recalled
 from stackshift_jobs.handler.replay import Pass
 from stackshift_jobs.retry import Retry
 from stackshift_jobs.values.durations import Duration, milliseconds
+from stackshift_jobs.values.encoding import payload_form
 from stackshift_jobs.values.limits import PAYLOAD_BYTES
 from stackshift_jobs.values.names import check_key, check_name
 from stackshift_jobs.values.payload_types import check_type, convert
@@ -94,11 +95,11 @@ def run_step(
             value = yield Perform(key, fn, args, kwargs, timeout_ms, tried, terms, input)
             if pass_.forgotten:
                 _refuse_forgotten(pass_, key)
-            text = dumps(value, Limits.value_bytes, f"the result of step {key!r}")
+            text = pass_.encode(value, Limits.value_bytes, f"the result of step {key!r}")
             result = _as_type(read_back(value, text), returns, key)
         except Exception as error:
             pass_.forgotten.pop(key, None)
-            failure = Failure.of(error)
+            failure = Failure.of(error, pass_.secrets)
             recorded: Recorded = yield RecordFailure(
                 step=key,
                 error=failure.as_json(),
@@ -203,13 +204,16 @@ def start_child(
             hint="give the new call another name: name=...",
         )
     if known is None:
+        sent = {} if payload is None else payload
+        params = option_params(options)
+        pass_.encode({"job": job})
         start = StartChild(
             key,
             check_name(job, "job"),
-            dumps({} if payload is None else payload, Limits.value_bytes, "the payload"),
+            pass_.encode(sent, Limits.value_bytes, "the payload", payload_form),
             wait,
             cancel_with_parent,
-            dumps(option_params(options)),
+            pass_.encode(params),
         )
         if inside.get():
             yield from guard(pass_, key)

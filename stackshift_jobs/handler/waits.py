@@ -20,7 +20,6 @@ from stackshift_jobs.values.limits import MAX_EVENTS, ON_TIMEOUT
 from stackshift_jobs.values.names import RESERVED, check_key, check_name
 from stackshift_jobs.values.payload_types import check_type, convert
 from stackshift_jobs.values.stored import Event
-from stackshift_jobs.values.strict_json import dumps
 
 OnTimeout = Literal["fail", "continue", "cancel"]
 SOME_DAY_US: Final = MAX_TIME_US
@@ -66,7 +65,7 @@ def wait_for_event(pass_: Pass, key: str, params: dict[str, Any], returns: Any =
     if known is None:
         if inside.get():
             yield from guard(pass_, key)
-        answer: Recorded = yield Ask(key, "event.wait", dumps(params))
+        answer: Recorded = yield Ask(key, "event.wait", pass_.encode(params))
         granted(key, answer)
         known = yield Park(key, answer.due_us or SOME_DAY_US)
     elif known.phase != "completed":

@@ -98,6 +98,7 @@ _queues = partial(Key, QUEUES)
 _retry = partial(Key, "retry")
 _limits = partial(Key, "limits")
 _hooks = partial(Key, "hooks")
+_secrets = partial(Key, "secrets")
 _redact = partial(Key, "redact")
 
 _COUNT: Final = whole(1, 1_000_000)
@@ -148,6 +149,8 @@ KEYS: Final[tuple[Key, ...]] = (
     _limits("connections", whole(1, 65_536), 256, "Clients connected at once."),
     _hooks("on_failed", COMMAND, None, "Command on failure; the run's JSON on stdin.", "none"),
     _hooks("on_completed", COMMAND, None, "Command on success; the run's JSON on stdin.", "none"),
+    _secrets("env", TEXTS, ["*"], 'Variables that {"$env": "NAME"} in a payload may name.'),
+    _secrets("files", TEXTS, [".", "/run/secrets"], 'Folders that {"$file": "path"} may name.'),
     _redact("payload", PARTS, [], 'Paths in payloads that are not shown: ["card.number"].'),
 )
 
@@ -236,6 +239,15 @@ class HooksSection:
 
 
 @dataclass(frozen=True, slots=True)
+class SecretsSection:
+    """`[secrets]`: what references in payloads may name: patterns of names of variables, and
+    folders, relative to the project's root."""
+
+    env: tuple[str, ...]
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class RedactSection:
     """`[redact]`: paths as in `values.redaction`."""
 
@@ -256,6 +268,7 @@ class Config:
     retry: RetrySection
     limits: LimitsSection
     hooks: HooksSection
+    secrets: SecretsSection
     redact: RedactSection
     origins: Mapping[str, str]
 
@@ -301,6 +314,7 @@ def load_config(root: str | os.PathLike[str], environ: Mapping[str, str] | None 
         retry=RetrySection(**fields["retry"]),
         limits=LimitsSection(**fields["limits"]),
         hooks=HooksSection(**fields["hooks"]),
+        secrets=SecretsSection(**fields["secrets"]),
         redact=RedactSection(**fields["redact"]),
         origins=MappingProxyType(dict(_origins(tables, env))),
     )

@@ -14,11 +14,14 @@ that their values have.
 | `timedelta` | number of seconds |
 | `UUID`, `Decimal` | text |
 | numpy scalar | number or boolean |
+
+A `Secret` has no form; in the payload of a run it is the reference that it came from.
 """
 
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -26,6 +29,8 @@ from decimal import Decimal
 from enum import Enum
 from typing import Any, Final
 from uuid import UUID
+
+from stackshift_jobs.values.secrets import Secret
 
 _NUMPY_KINDS: Final = frozenset("biuf")
 """The letters of numpy's booleans, integers, unsigned integers and floats."""
@@ -62,7 +67,17 @@ def json_form(value: Any) -> Any:
         return value.total_seconds()
     if isinstance(value, UUID | Decimal):
         return str(value)
+    if isinstance(value, Secret):
+        raise NoJsonForm(_what_secret(value))
     return _form_of_parts(value)
+
+
+def payload_form(value: Any) -> Any:
+    """As `json_form`, for the payload of a run: a secret that a payload has named is its reference
+    again, which the worker of that run resolves."""
+    if isinstance(value, Secret) and value.reference is not None:
+        return value.reference.as_json()
+    return json_form(value)
 
 
 def json_key(key: Any) -> str:
@@ -97,7 +112,10 @@ def _form_of_parts(value: Any) -> Any:
         return _form_of_struct(value)
     if hasattr(kind, "model_dump"):
         # By alias, as the model is read, and as its schema says.
-        return value.model_dump(mode="json", by_alias=True)
+        try:
+            return value.model_dump(mode="json", by_alias=True)
+        except ValueError as bad:  # Of a serializer, such as that of a `Secret`.
+            raise NoJsonForm(f"the model {kind.__name__} cannot be written: {bad}") from bad
     if _is_numpy_scalar(value):
         return value.item()
     raise NoJsonForm(_what_it_is(value))
@@ -127,6 +145,13 @@ def _is_numpy_scalar(value: Any) -> bool:
         # The widest floats have no counterpart in Python: numpy returns them as they are.
         and isinstance(value.item(), bool | int | float)
     )
+
+
+def _what_secret(secret: Secret) -> str:
+    if secret.reference is None:
+        return f"{secret} is never recorded: hand on what others need to get it themselves"
+    reference = json.dumps(secret.reference.as_json())
+    return f"{secret} is never recorded: hand on its reference, {reference}"
 
 
 def _what_it_is(value: Any) -> str:

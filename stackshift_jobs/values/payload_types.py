@@ -4,9 +4,9 @@ What `encoding` has written is read back as its type, at any depth: dataclasses,
 NamedTuples, msgspec structs, pydantic models, enums, times, and the built-in types.
 
 msgspec does the work. Every worker has it, because the daemon depends on it; it is imported when
-first needed, so that the SDK itself depends on nothing. Two things are added to it. A number of
+first needed, so that the SDK itself depends on nothing. Three things are added to it. A number of
 seconds becomes a `timedelta`, which msgspec reads from text only. A part that is a pydantic model
-is read by the model.
+is read by the model. A `Secret` stays what it is, and is read from nothing else.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from stackshift_jobs.errors import PayloadRefused, Usage
 from stackshift_jobs.values import json_schema, pydantic_models
+from stackshift_jobs.values.secrets import REFERENCE_SCHEMA, Secret
 from stackshift_jobs.values.timedeltas import with_timedeltas
 
 _PLACE: Final = re.compile(r" - at (`key` in )?`(\$[^`]*)`$")
@@ -81,6 +82,8 @@ def _schema_by_msgspec(of: Any, described: _Msgspec) -> dict[str, Any]:
     def refer(custom: Any) -> dict[str, Any]:
         if custom is object:
             return {"$comment": "anything"}  # msgspec takes an empty schema for a missing one.
+        if custom is Secret:
+            return dict(REFERENCE_SCHEMA)
         # The name of a generic model has brackets, which a reference would have to escape.
         plain_name = re.sub(r"\W", "_", custom.__name__)
         name = models.setdefault(custom, f"{plain_name}.{len(models) + 1}")
@@ -150,7 +153,7 @@ def _unreadable(of: Any, why: Exception) -> Usage:
 
 
 def _is_readable(custom: Any) -> bool:
-    return custom is object or pydantic_models.is_model(custom)
+    return custom in (object, Secret) or pydantic_models.is_model(custom)
 
 
 def _kinds(kind: Any, seen: set[int]) -> Iterator[Any]:
@@ -195,6 +198,10 @@ def _read_custom(to: Any, value: Any) -> Any:
     """Read a part that msgspec does not know; called by msgspec."""
     if to is object:
         return value
+    if to is Secret:
+        if isinstance(value, Secret):
+            return value
+        raise ValueError('must be {"$env": "NAME"} or {"$file": "path"}')
     try:
         return pydantic_models.read_model(value, to)
     except PayloadRefused as refused:

@@ -8,7 +8,8 @@ and is validated as JSON: a strict model takes text for a datetime.
 from __future__ import annotations
 
 import json
-from typing import Any, get_args, get_origin, get_type_hints
+from contextvars import ContextVar
+from typing import Any, Final, get_args, get_origin, get_type_hints
 
 from stackshift_jobs.errors import PayloadRefused
 
@@ -46,14 +47,50 @@ class AnyModel:
 def read_model(value: Any, model: Any) -> Any:
     """The model made of `value` (plain JSON). Raises `PayloadRefused` with the path of the part
     that does not fit."""
+    secrets: dict[str, Any] = {}
+
+    def put_aside(secret: Any) -> Any:
+        reference = secret.reference.as_json()
+        secrets[json.dumps(reference)] = secret
+        return reference
+
+    reading = _secrets.set(secrets)
     try:
-        return model.model_validate_json(json.dumps(value))
+        return model.model_validate_json(json.dumps(value, default=put_aside))
     except ValueError as bad:
         errors: list[Any] = getattr(bad, "errors", list)()
         place = errors[0]["loc"] if errors else ()
         path = "$" + "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in place)
         reason = errors[0]["msg"] if errors else str(bad)
         raise PayloadRefused(f"at {path}: {reason}", path=path) from bad
+    finally:
+        _secrets.reset(reading)
+
+
+_secrets: Final[ContextVar[dict[str, Any] | None]] = ContextVar("stackshift_reading", default=None)
+"""The secrets in the value that is being read, by their references, which stand in their place: a
+model is read from JSON, which cannot hold them."""
+
+
+def secret_schema(of: type, why: str) -> Any:
+    """Pydantic's schema of the type of secrets, `of`: `read_model` puts each where its reference
+    stands, and none is ever written. `why` is said of any other value."""
+    from pydantic_core import PydanticCustomError, core_schema
+
+    def read(value: Any) -> Any:
+        if isinstance(value, dict):
+            value = (_secrets.get() or {}).get(json.dumps(value))
+        if not isinstance(value, of):
+            raise PydanticCustomError("secret", "{why}", {"why": why})
+        return value
+
+    def write(_value: Any) -> Any:
+        raise ValueError(f"a {of.__name__} is never recorded")
+
+    return core_schema.no_info_plain_validator_function(
+        read,
+        serialization=core_schema.plain_serializer_function_ser_schema(write, when_used="json"),
+    )
 
 
 def model_schema(model: Any, name: str = "") -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from stackshift_jobs.project.locate import Project
+from stackshift_jobs.values.secrets import current_secrets
 from stackshift_jobs.wire.jsonrpc import encode_params
 
 LINE_SLACK: Final = (64 << 10) - 256
@@ -14,10 +15,11 @@ params."""
 
 
 def encode(project: Project, params: Mapping[str, Any]) -> bytes:
-    """`params` as JSON. Raises `PayloadRefused` for what JSON cannot represent, and for a line that
-    the daemon would not accept: that would end the connection, and with it the requests that other
-    threads have under way."""
+    """`params` as JSON. Raises `PayloadRefused` for what JSON cannot represent, for the text of a
+    secret of the run that asks, and for a line that the daemon would not accept: that would end the
+    connection, and with it the requests that other threads have under way."""
     body = encode_params(params)
+    current_secrets.get().check(body)
     if len(body) > LINE_SLACK:
         from stackshift_jobs.project.config import load_config
 

@@ -24,6 +24,7 @@ TAUGHT = (
     "events",
     "idempotency",
     "testing",
+    "security",
 )
 GUIDES = [*DOCS.glob("guide-*.md"), *(DOCS / f"{name}.md" for name in TAUGHT)]
 PAGES = [REPOSITORY / "README.md", *sorted(GUIDES)]

@@ -238,6 +238,8 @@ class Catalog:
                 own = sorted(bad.definition.get("properties", ()))
                 path += "." + min(bad.value.keys() - set(own))
                 why = "not a field of the payload; its fields: " + (", ".join(own) or "none")
+            if isinstance(bad.definition, dict) and bad.definition.get("title") == "Secret":
+                why = 'a secret is given by reference: {"$env": "NAME"} or {"$file": "path"}'
             raise PayloadRefused(
                 f"payload of {job.name} at {path}: {why}",
                 hint=f"stackshift jobs schema {job.name}",

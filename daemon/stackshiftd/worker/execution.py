@@ -32,13 +32,13 @@ from stackshift_jobs.registry import Job
 from stackshift_jobs.values.durations import to_datetime
 from stackshift_jobs.values.identities import is_lock
 from stackshift_jobs.values.payload_types import convert
-from stackshift_jobs.values.strict_json import dumps
 from stackshiftd.core import commands as c
 from stackshiftd.core.records import NULL, Error, Program, RetryTerms
 from stackshiftd.worker import directory
 from stackshiftd.worker.frames import CallRecorded, Execute, Frame, HandBack, Outcome, Recall
 from stackshiftd.worker.output import RunLog
 from stackshiftd.worker.programs import Programs
+from stackshiftd.worker.secrets import SecretTerms, read_payload
 
 WAITS: Final = "waits"
 DRAINED: Final = "drained"
@@ -78,6 +78,7 @@ class Execution:
     is running, `noted` those of them reported as slow, `programs` those that its steps run."""
 
     programs: Programs
+    secret_terms: SecretTerms = SecretTerms()
 
     def __init__(
         self,
@@ -99,11 +100,10 @@ class Execution:
         self.noted: set[str] = set()
 
     def facts(self) -> Facts[Any]:
-        """What the handler's context shows. Raises `PayloadRefused` if the payload does not fit the
-        job's type."""
+        """What the handler's context shows, for the context of the handler. Raises
+        `PayloadRefused` if the payload does not fit the job's type, and `SecretUnavailable`."""
         order = self.order
-        text = bytes(order.payload)
-        payload = {} if text == b"{}" else json.loads(text)  # The daemon has checked it strictly.
+        payload = read_payload(bytes(order.payload), self.secret_terms, self.pass_.secrets)
         return Facts(
             payload=convert(payload, self.job.payload_type),
             run_id=order.run,
@@ -153,7 +153,7 @@ class Execution:
         if (unawaited := self.pass_.unawaited) and (forgotten := _forgotten(unawaited)):
             return self.raised(forgotten)
         try:
-            text = dumps(value, Limits.value_bytes, "the result of the run")
+            text = self.pass_.encode(value, Limits.value_bytes, "the result of the run")
         except Exception as error:
             return self.raised(error)
         return c.CompleteRun(self.run, self.token, Raw(text))
@@ -163,7 +163,7 @@ class Execution:
         reason = self.pass_.unwinding
         if reason is not None:
             return self._left(reason, swallowed=False)
-        failure = Failure.of(error)
+        failure = Failure.of(error, self.pass_.secrets)
         step, *others = (*failure.steps, *self.timers_in(error)) or (None,)
         return c.FailAttempt(
             self.run,

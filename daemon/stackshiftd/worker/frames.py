@@ -5,7 +5,7 @@ From the daemon: `Hello` once, then for each execution `Recall` frames (one per 
 asks an execution to stop; `Drain` asks all of them to stop at their next step.
 
 From the worker: `Importing` before each module, `Greeting` once all are imported, a `Beat` every
-`BEAT_SECONDS` from a thread of its own, `Stuck`, `HandBack`, and the commands of
+`BEAT_SECONDS` from a thread of its own, `Stuck`, `KnowsSecrets`, `HandBack`, and the commands of
 `core.commands.FromWorker` unchanged.
 """
 
@@ -35,7 +35,8 @@ class Hello(Frame, frozen=True):
     """The worker's settings. `worker` is its name, `jobs` are the folders and files of job modules,
     `slots` is the most executions at a time, `logs` the folder of the runs' logs, `payload_bytes`
     the largest value, `beat_seconds` the time between beats, `grace_ms` how long a program has to
-    end when it is asked to, and `umask` and `nice` are those of jobs."""
+    end when it is asked to, and `umask` and `nice` are those of jobs. The rest is what
+    `worker.secrets.SecretTerms` says."""
 
     worker: str
     project: str
@@ -47,6 +48,10 @@ class Hello(Frame, frozen=True):
     grace_ms: int
     umask: int
     nice: int
+    data_dir: str = ""
+    secret_env: tuple[str, ...] = ("*",)
+    secret_files: tuple[str, ...] = (".",)
+    redact: tuple[str, ...] = ()
 
 
 class Recall(Frame, frozen=True):
@@ -198,6 +203,11 @@ class Stuck(Frame, frozen=True):
     step: str
 
 
+class KnowsSecrets(Frame, frozen=True):
+    """Executions of this worker have secrets now, so what it leaves unread when it dies is not to
+    be shown: only the worker could mask it."""
+
+
 class HandBack(Frame, frozen=True):
     """The handler has stopped because of `Drain`; its run can continue on another worker."""
 
@@ -205,7 +215,7 @@ class HandBack(Frame, frozen=True):
     token: int
 
 
-ToDaemon = Importing | Greeting | Beat | Stuck | HandBack | FromWorker
+ToDaemon = Importing | Greeting | Beat | Stuck | KnowsSecrets | HandBack | FromWorker
 
 encode: Final = msgspec.json.Encoder().encode
 decode_from_daemon: Final = msgspec.json.Decoder(FromDaemon).decode

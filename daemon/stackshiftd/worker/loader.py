@@ -25,6 +25,7 @@ from stackshift_jobs.handler import asyncio_order
 from stackshift_jobs.handler.failures import Failure
 from stackshift_jobs.registry import Job, TwoJobsOneName, queues, registry
 from stackshift_jobs.values import payload_types
+from stackshift_jobs.values.secrets import with_secrets
 from stackshift_jobs.values.strict_json import dumps, loads
 from stackshift_jobs.values.text import readable
 from stackshiftd.core.commands import ScheduleTerms
@@ -33,6 +34,7 @@ from stackshiftd.core.records import QueueTerms, RetryTerms
 from stackshiftd.worker import streams, thread_contexts
 from stackshiftd.worker.code_files import ModuleSource, sources
 from stackshiftd.worker.frames import FailedModule, JobFacts
+from stackshiftd.worker.secrets import unresolved
 from stackshiftd.worker.streams import OwnLog
 
 MAX_SCHEDULE_PAYLOAD: Final = 64 << 10
@@ -159,7 +161,7 @@ def _schedule(job: Job) -> ScheduleTerms | None:
         raise BadConfiguration(f"job {job.name!r}: {why}") from bad
     try:
         payload = dumps(schedule.payload, MAX_SCHEDULE_PAYLOAD)
-        payload_types.convert(loads(payload), job.payload_type)
+        payload_types.convert(with_secrets(loads(payload), unresolved), job.payload_type)
     except PayloadRefused as bad:
         raise BadConfiguration(f"job {job.name!r}: schedule_payload: {bad.message}") from bad
     return ScheduleTerms(

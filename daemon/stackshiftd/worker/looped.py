@@ -24,6 +24,7 @@ from stackshift_jobs.handler import ops
 from stackshift_jobs.handler.async_context import AsyncJobContext
 from stackshift_jobs.handler.replay import Unwinding
 from stackshift_jobs.handler.scope import in_handler
+from stackshift_jobs.values.secrets import current_secrets
 from stackshiftd.core import commands as c
 from stackshiftd.worker.async_calls import Arrival, AsyncCalls, Call
 from stackshiftd.worker.async_timers import AsyncTimers
@@ -88,6 +89,7 @@ class LoopedExecution(Execution):
 
     def _called(self) -> HandlerTask:
         current_log.set(self.log)
+        current_secrets.set(self.pass_.secrets)
         in_handler.set("ctx")
         context: AsyncJobContext[Any] = AsyncJobContext(self.facts(), self.pass_, self.port)
         # Not within a coroutine of ours: what the handler catches when it is dropped shows here.

@@ -9,6 +9,9 @@ stored at once, as a part of the line: parts and end have the same `line`, the e
 A replayed handler prints its earlier output again. Each line has `pos`, the number of `ctx` calls
 made before it: on a later pass of an attempt, as many lines at each position are left out as are
 already in the file.
+
+Secrets are masked before anything is stored, cut or compared. A writer's text that may be the
+beginning of a secret is held back until more of it comes, or its line ends.
 """
 
 from __future__ import annotations
@@ -28,6 +31,8 @@ from typing import Any, Final, Protocol, TextIO
 
 from stackshift_jobs.handler.replay import Pass
 from stackshift_jobs.handler.scope import current_step
+from stackshift_jobs.values.masking import Secrets
+from stackshift_jobs.values.secrets import PROCESS
 from stackshiftd.worker.log_lines import NO_TEXT, Line, drop_oldest, line_json, open_log
 
 MAX_BYTES: Final = 1 << 20
@@ -53,9 +58,11 @@ class Source(Protocol):
 @dataclass(slots=True)
 class _Writer:
     """What one writer to a stream has not ended yet: its line, of which the first `stored`
-    characters are in the file, in `parts` parts, as the line `number`."""
+    characters are in the file, in `parts` parts, as the line `number`; and what comes after it,
+    but is `held` back."""
 
     decoder: Any = None
+    held: str = ""
     line: Line = NO_TEXT
     stored: int = 0
     parts: int = 0
@@ -121,7 +128,8 @@ class RunLog:
         """Store a formatted record of `logging` as one line."""
         self.catch_up()
         with self._lock:
-            self._keep("log", current_step.get(), level, NO_TEXT.longer(text).marked())
+            masked = self._pass.secrets.mask(text)
+            self._keep("log", current_step.get(), level, NO_TEXT.longer(masked).marked())
 
     # --- What programs write ---------------------------------------------------------------
 
@@ -176,13 +184,20 @@ class RunLog:
     def _add(self, key: _Key, text: str) -> None:
         writer = self._writer(key)
         *ends, rest = text.split("\n")
+        secrets = self._secrets(key)
         for end in ends:
-            writer.line = writer.line.longer(end)
+            writer.line = writer.line.longer(secrets.mask(writer.held + end))
+            writer.held = ""
             self._end_line(key, writer)
         if rest:
-            writer.line = writer.line.longer(rest)
-        elif not writer.line.text and writer.decoder is None:
+            shown, writer.held = secrets.split(writer.held + rest)
+            writer.line = writer.line.longer(shown)
+        elif not writer.line.text and not writer.held and writer.decoder is None:
             del self._writers[key]
+
+    def _secrets(self, key: _Key) -> Secrets:
+        """What the writer may know. A program may be one that another run has left behind."""
+        return PROCESS if key[2] > 0 else self._pass.secrets
 
     def _decoded(self, key: _Key, data: bytes) -> str:
         writer = self._writer(key)
@@ -200,8 +215,8 @@ class RunLog:
         writer = self._writers.pop(key, None)
         if writer is None:
             return
-        if writer.decoder is not None:
-            writer.line = writer.line.longer(writer.decoder.decode(b"", True))
+        end = writer.decoder.decode(b"", True) if writer.decoder is not None else ""
+        writer.line = writer.line.longer(self._secrets(key).mask(writer.held + end))
         if writer.line.text:
             self._end_line(key, writer)
 

@@ -25,6 +25,7 @@ from stackshift_jobs.handler.steps import Limits
 from stackshift_jobs.programs import inheritance
 from stackshift_jobs.programs.processes import ProcessGroup
 from stackshift_jobs.registry import registry
+from stackshift_jobs.values.secrets import PROCESS
 from stackshiftd.core import commands as c
 from stackshiftd.core.records import Error
 from stackshiftd.worker import code_files, directory, loader, program_output
@@ -40,6 +41,7 @@ from stackshiftd.worker.frames import (
     Greeting,
     Hello,
     Importing,
+    KnowsSecrets,
     Outcome,
     Recall,
     Stuck,
@@ -51,6 +53,7 @@ from stackshiftd.worker.output import RunLog
 from stackshiftd.worker.pipe import Pipe
 from stackshiftd.worker.program_output import ProgramPipes
 from stackshiftd.worker.programs import Programs
+from stackshiftd.worker.secrets import SecretTerms
 from stackshiftd.worker.step_functions import StepFunctions, task_factory
 from stackshiftd.worker.streams import OwnLog
 from stackshiftd.worker.threaded import ThreadedExecution, ThreadPort, Threads
@@ -86,6 +89,7 @@ class Worker:
         self._hello: Hello
         self._beat_seconds = BEAT_SECONDS
         self._logs = Path()
+        self._secret_terms = SecretTerms()
         self._threads = Threads(self._ended)
         self._executions: dict[str, LoopedExecution | ThreadedExecution] = {}
         self._recalled: dict[str, list[Recall]] = {}
@@ -114,6 +118,13 @@ class Worker:
         self._hello = hello
         self._beat_seconds = hello.beat_seconds
         self._logs = Path(hello.logs)
+        self._secret_terms = SecretTerms(
+            hello.project,
+            hello.data_dir,
+            hello.secret_env,
+            hello.secret_files,
+            hello.redact,
+        )
         Limits.value_bytes = hello.payload_bytes
         self._pipe.send(self._enter(hello))
         return True
@@ -173,6 +184,7 @@ class Worker:
         own = OwnLog(log, f"{hello.worker}: ")
         if refused := inheritance.adopt(hello.umask, hello.nice):
             own.write("log", f"WARNING {refused}\n".encode())
+        PROCESS.when_first = lambda: self._pipe.send(KnowsSecrets())
         self.pipes.start(out, err, own, self._printing)
         program_output.install(self.pipes)
         project = Path(hello.project)
@@ -204,6 +216,7 @@ class Worker:
         execution: Any = made(order, job, recalled, None, self.pace)
         log = RunLog(self._logs, order.run, order.attempt, order.token, execution.pass_)
         execution.log = log
+        execution.secret_terms = self._secret_terms
         self.pipes.watch(log)
         execution.programs = Programs(
             f"{order.run}/{order.token}",

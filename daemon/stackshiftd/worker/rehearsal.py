@@ -29,6 +29,7 @@ from stackshift_jobs.handler.context import JobContext
 from stackshift_jobs.handler.replay import Unwinding
 from stackshift_jobs.handler.scope import in_handler
 from stackshift_jobs.registry import Job
+from stackshift_jobs.values.secrets import current_secrets
 from stackshiftd.core import commands as c
 from stackshiftd.core.records import Error
 from stackshiftd.worker.async_calls import Call
@@ -299,6 +300,7 @@ class _Threaded(_Rehearsed):
             execution = ThreadedExecution(self.order, self.job, self.recalls, None, self.pace)
             self.prepare(execution)
             current_log.set(execution.log)
+            current_secrets.set(execution.pass_.secrets)
             in_handler.set("ctx")
             port = _NotingThreadPort(execution, self)
             self.last = execution.last_frame(lambda: self._handle(execution, port))

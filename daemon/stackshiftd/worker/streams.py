@@ -3,7 +3,7 @@
 What is printed while a handler runs goes to its run's log; anything else to the process's own log,
 which is the daemon's, with the worker's name before each line. The streams are whole text streams:
 they have a `buffer`, can be reconfigured and wrapped, and `fileno` is that of the process. A job
-cannot close them, because other jobs print to them too.
+cannot close them, because other jobs print to them too. In either log, secrets are masked.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import threading
 import time
 from typing import Any, Final
 
+from stackshift_jobs.values.secrets import PROCESS, SHARED, current_secrets
 from stackshiftd.worker.log_lines import MAX_LINE
 from stackshiftd.worker.output import current_log
 
@@ -39,17 +40,23 @@ class OwnLog:
     def write(self, stream: str, data: bytes) -> None:
         """Write the whole lines of `data`; the rest waits for its end or for `flush`."""
         with self._lock:
-            *lines, rest = (self._rests.get(stream, b"") + data).split(b"\n")
+            *ends, rest = (self._rests.get(stream, b"") + data).split(b"\n")
+            lines = [_masked(line) for line in ends]
             if len(rest) > MAX_LINE:
-                lines, rest = [*lines, rest], b""
+                shown, rest = _split(rest)
+                lines.append(shown)
             self._rests[stream] = rest
             self._put(lines)
 
     def flush(self, stream: str) -> None:
-        """Write what has not ended, as a line of its own."""
+        """Write what has not ended, as a line of its own, except what may be the beginning of a
+        secret."""
         with self._lock:
-            if rest := self._rests.pop(stream, b""):
-                self._put([rest])
+            shown, rest = _split(self._rests.pop(stream, b""))
+            if rest:
+                self._rests[stream] = rest
+            if shown:
+                self._put([shown])
 
     def forked(self) -> None:
         """Go on in a forked process, where other threads, which may hold the lock, are gone."""
@@ -74,6 +81,24 @@ class OwnLog:
             self._left -= len(text)
         with contextlib.suppress(OSError):
             os.write(self._fd, text)
+
+
+def _masked(line: bytes) -> bytes:
+    return _bytes(PROCESS.mask(_text(line)))
+
+
+def _split(line: bytes) -> tuple[bytes, bytes]:
+    """See `Secrets.split`."""
+    shown, held = PROCESS.split(_text(line))
+    return _bytes(shown), _bytes(held)
+
+
+def _text(line: bytes) -> str:
+    return line.decode("utf-8", "surrogateescape")
+
+
+def _bytes(line: str) -> bytes:
+    return line.encode("utf-8", "surrogateescape")
 
 
 class _RunBuffer(io.BufferedIOBase):
@@ -194,5 +219,7 @@ def install(own: OwnLog) -> None:
         log = current_log.get()
         if log is not None:
             log.forked()
+        current_secrets.get().forked()
+        SHARED.forked()
 
     os.register_at_fork(after_in_child=forked)

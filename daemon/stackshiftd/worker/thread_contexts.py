@@ -18,12 +18,18 @@ from functools import wraps
 from typing import Any, Final, ParamSpec, TypeVar
 
 from stackshift_jobs.handler.scope import current_step, in_handler
+from stackshift_jobs.values.secrets import current_secrets
 from stackshiftd.worker.output import current_log
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_VARIABLES: Final[tuple[ContextVar[Any], ...]] = (current_log, in_handler, current_step)
+_VARIABLES: Final[tuple[ContextVar[Any], ...]] = (
+    current_log,
+    current_secrets,
+    in_handler,
+    current_step,
+)
 
 
 def bound(function: Callable[P, T]) -> Callable[P, T]:

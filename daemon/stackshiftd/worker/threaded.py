@@ -22,6 +22,7 @@ from stackshift_jobs.handler.failures import Escaped
 from stackshift_jobs.handler.replay import Unwinding
 from stackshift_jobs.handler.scope import current_step, in_handler
 from stackshift_jobs.programs.supervisor import current_supervisor
+from stackshift_jobs.values.secrets import current_secrets
 from stackshiftd.core import commands as c
 from stackshiftd.worker import directory
 from stackshiftd.worker.execution import (
@@ -344,6 +345,7 @@ class Threads:
     def _call(self, execution: ThreadedExecution, port: ThreadPort, pipe: Pipe) -> None:
         execution.thread = threading.current_thread()
         current_log.set(execution.log)
+        current_secrets.set(execution.pass_.secrets)
         in_handler.set("ctx")
 
         execution.pass_.abandon = lambda: self._abandon(execution, pipe)

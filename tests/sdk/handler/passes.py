@@ -22,6 +22,7 @@ from stackshift_jobs.handler.context import Facts, JobContext
 from stackshift_jobs.handler.ports import AsyncCall
 from stackshift_jobs.handler.replay import Pass, Unwinding
 from stackshift_jobs.handler.scope import current_step
+from stackshift_jobs.values.secrets import current_secrets
 from stackshift_jobs.values.strict_json import dumps
 
 START_US = 1_795_000_000_000_000
@@ -280,8 +281,13 @@ def play(handler: Callable[[JobContext[Any]], Any], record: Record) -> Ended:
     pass_ = record.passing = Pass(dict(record.recorded_calls), record.clock)
     port = ThreadPort(record, pass_)
     context = JobContext(facts(record), pass_, port)
+
+    def work() -> Any:
+        current_secrets.set(pass_.secrets)
+        return handler(context)
+
     try:
-        value = copy_context().run(handler, context)
+        value = copy_context().run(work)
     except Unwinding:
         return Ended(parked=tuple(port.parked))
     except Exception as error:
@@ -296,6 +302,7 @@ def play_async(handler: Callable[[AsyncJobContext[Any]], Awaitable[Any]], record
     context = AsyncJobContext(facts(record), pass_, port)
 
     async def work() -> Ended:
+        current_secrets.set(pass_.secrets)
         task = asyncio.ensure_future(handler(context))
         still = 0
         while not task.done() and still < 100:

@@ -23,6 +23,7 @@ CLASSES: dict[str, type[Any]] = {
     "retry": config.RetrySection,
     "limits": config.LimitsSection,
     "hooks": config.HooksSection,
+    "secrets": config.SecretsSection,
     "redact": config.RedactSection,
 }
 DEFAULTS: dict[str, Any] = {
@@ -65,6 +66,8 @@ DEFAULTS: dict[str, Any] = {
     "limits.connections": 256,
     "hooks.on_failed": None,
     "hooks.on_completed": None,
+    "secrets.env": ("*",),
+    "secrets.files": (".", "/run/secrets"),
     "redact.payload": (),
 }
 
@@ -247,6 +250,7 @@ limits.payload: '17MiB' | 16777217 | 0
 limits.run_steps: 0
 limits.connections: 0
 hooks.on_failed: '' | [] | "'open" | 3
+secrets.env: '*' | ['']
 redact.payload: 'a.b' | ['a..b'] | ['a.'] | ['a[0]'] | ['[]x'] | ['.a']
 """
 BAD_LINES = [

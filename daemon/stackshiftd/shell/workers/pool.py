@@ -45,6 +45,7 @@ from stackshiftd.worker.frames import (
     HandBack,
     Hello,
     Importing,
+    KnowsSecrets,
     Stuck,
     decode_from_worker,
     encode,
@@ -138,6 +139,7 @@ class WorkerLink(asyncio.Protocol):
         self.executed = 0
         self.watch = Watch(pool.beat_seconds)
         self.last_words: dict[str, bytes] = {}
+        self.knows_secrets = False
         """What its process had written and not stored when it died by itself."""
         self._pool = pool
         self._transport: asyncio.Transport | None = None
@@ -341,6 +343,10 @@ class Pool:
                 grace_ms=self._config.workers.grace_ms,
                 umask=self._config.workers.umask,
                 nice=self._config.workers.nice,
+                data_dir=str(self._config.data_dir),
+                secret_env=self._config.secrets.env,
+                secret_files=self._config.secrets.files,
+                redact=self._config.redact.payload,
             )
         )
         return link
@@ -388,6 +394,8 @@ class Pool:
             link.slots = self._config.workers.slots
             link.ready = True
             self._ears.greeted(link, frame)
+        elif isinstance(frame, KnowsSecrets):
+            link.knows_secrets = True
         elif isinstance(frame, HandBack):
             self._ears.handed_back(link, frame.run, frame.token)
         elif isinstance(frame, Stuck):
@@ -492,7 +500,7 @@ class Pool:
         words = link.process.last_words()
         if not reason:
             # Of one that we have killed, they say nothing of its runs.
-            link.last_words = words
+            link.last_words = _withheld(words) if link.knows_secrets else words
             reason = "the worker process died" if link.ready else "the worker did not start"
             reason += _manner(status)
         await self._end_programs(link, seconds)
@@ -580,6 +588,12 @@ class Pool:
         for task in list(self._tasks):
             task.cancel()
         self._enders.shutdown(wait=False)
+
+
+def _withheld(words: dict[str, bytes]) -> dict[str, bytes]:
+    """What is said of last words in which only the worker could have masked its secrets."""
+    said = "(the worker wrote %d bytes just before it died; they may contain secrets)"
+    return {stream: (said % len(data)).encode() for stream, data in words.items()}
 
 
 def _manner(status: int) -> str:
