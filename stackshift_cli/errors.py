@@ -43,14 +43,6 @@ class DaemonRunning(StackshiftError):
     exit_status = 5
 
 
-class OutputFailed(StackshiftError):
-    """Standard output cannot be written, as on a full disk: what the command has done stays done.
-    The status is that of sysexits' EX_IOERR."""
-
-    code = "output"
-    exit_status = 74
-
-
 class OutputClosed(Exception):
     """Whoever read standard output has closed it, as `head` does when it has seen enough. The
     command ends with `status`: 0, unless its work was cut off."""

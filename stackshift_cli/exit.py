@@ -12,8 +12,8 @@ import sys
 from collections.abc import Callable
 from typing import TextIO
 
-from stackshift_cli.errors import DETACHED, OutputClosed, OutputFailed
-from stackshift_jobs.errors import StackshiftError
+from stackshift_cli.errors import DETACHED, OutputClosed
+from stackshift_jobs.errors import OutputFailed, StackshiftError
 
 
 def ended(command: Callable[[], int], as_json: Callable[[], bool], verbose: bool) -> int:

@@ -265,6 +265,14 @@ class NewerFormat(StackshiftError):
     exit_status = 78
 
 
+class OutputFailed(StackshiftError):
+    """Standard output cannot be written, as on a full disk: what the command has done stays done.
+    The status is that of sysexits' EX_IOERR."""
+
+    code = "output"
+    exit_status = 74
+
+
 BY_CODE: dict[str, type[StackshiftError]] = {
     cls.code: cls
     for cls in (

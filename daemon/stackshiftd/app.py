@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from stackshift_jobs.errors import BadConfiguration, DiskFull, StackshiftError
+from stackshift_jobs.errors import BadConfiguration, DiskFull, OutputFailed, StackshiftError
 from stackshift_jobs.programs import inheritance
 from stackshift_jobs.project.code import check_code
 from stackshift_jobs.project.config import Config, load_config
@@ -44,15 +44,32 @@ would be delayed."""
 
 def main(argv: list[str] | None = None) -> int:
     """Parse `argv` (default: `sys.argv`), run the verb, and return the exit status. Errors are
-    printed as `error[code]: message` on standard error."""
+    printed as `error[code]: message` on standard error, if that can be written. A reader that
+    closes standard output ends the command quietly."""
     arguments = _parser().parse_args(argv)
     try:
         return int(arguments.call(arguments))
+    except BrokenPipeError:
+        _discard(1)
+        return 0
     except StackshiftError as error:
-        print(f"error[{error.code}]: {error.message}", file=sys.stderr)
-        if error.hint:
-            print(f"hint: {error.hint}", file=sys.stderr)
+        if isinstance(error, OutputFailed):
+            _discard(1)
+        try:
+            print(f"error[{error.code}]: {error.message}", file=sys.stderr)
+            if error.hint:
+                print(f"hint: {error.hint}", file=sys.stderr)
+            sys.stderr.flush()
+        except OSError:
+            _discard(2)
         return error.exit_status
+
+
+def _discard(fd: int) -> None:
+    """Let what is still buffered for `fd`, which cannot be written, go nowhere."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, fd)
+    os.close(null)
 
 
 def _parser() -> argparse.ArgumentParser:

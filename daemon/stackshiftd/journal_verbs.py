@@ -7,20 +7,29 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from stackshift_jobs.errors import DiskFull, Usage
+from stackshift_jobs.errors import DiskFull, OutputFailed, Usage
 from stackshiftd.journal.filesystem import NO_SPACE
 from stackshiftd.journal.offline import tools
 
+_READING: Final = ("cat", "stats", "verify")
+"""What these write goes to standard output alone."""
+
 
 def run_verb(verb: str, data_dir: Path, file: Path | None, since_seq: int) -> int:
-    """Run the verb and return the exit status. Raises what the tools raise, and `DiskFull`."""
+    """Run the verb and return the exit status. Raises what the tools raise, `DiskFull` and
+    `OutputFailed`."""
     try:
-        return _run(verb, data_dir, file, since_seq)
+        status = _run(verb, data_dir, file, since_seq)
+        sys.stdout.flush()
+        return status
     except OSError as failed:
         if failed.errno not in NO_SPACE:
             raise
+        if verb in _READING:
+            message = f"standard output cannot be written: {failed.strerror}"
+            raise OutputFailed(message) from failed
         raise DiskFull(
             f"no space for journal {verb}: {failed.strerror}",
             hint="free some disk space, then try again",

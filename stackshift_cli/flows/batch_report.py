@@ -13,11 +13,11 @@ from time import monotonic
 from typing import Any, Final
 
 from stackshift_cli.daemon.session import Session
-from stackshift_cli.errors import OutputClosed, OutputFailed
+from stackshift_cli.errors import OutputClosed
 from stackshift_cli.output import messages
 from stackshift_cli.output.safe_text import safe
 from stackshift_cli.output.terminal import is_terminal
-from stackshift_jobs.errors import StackshiftError
+from stackshift_jobs.errors import OutputFailed, StackshiftError
 
 _DRAW_SECONDS: Final = 0.25
 

@@ -14,12 +14,12 @@ from typing import Any
 
 from stackshift_cli.daemon.feed import Deadline, End, FeedRecord, follow
 from stackshift_cli.daemon.session import Session
-from stackshift_cli.errors import DETACHED, OutputClosed, OutputFailed
+from stackshift_cli.errors import DETACHED, OutputClosed
 from stackshift_cli.output import messages
 from stackshift_cli.output.safe_text import safe
 from stackshift_cli.output.terminal import draws
 from stackshift_cli.render import tsv
-from stackshift_jobs.errors import RunCancelled, RunFailed
+from stackshift_jobs.errors import OutputFailed, RunCancelled, RunFailed
 
 
 def exit_of(run: dict[str, Any]) -> int:

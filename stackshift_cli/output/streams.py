@@ -17,8 +17,8 @@ import io
 import os
 import sys
 
-from stackshift_cli.errors import OutputClosed, OutputFailed
-from stackshift_jobs.errors import Usage
+from stackshift_cli.errors import OutputClosed
+from stackshift_jobs.errors import OutputFailed, Usage
 
 TYPE_CHECKING = False  # See `stackshift_jobs.errors`: loading `typing` takes too long here.
 if TYPE_CHECKING:

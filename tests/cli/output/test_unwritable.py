@@ -11,9 +11,8 @@ import pytest
 
 from cli.conftest import SECONDS, Shell
 from cli.fake_daemon import FakeDaemon, record, run_id, run_object
-from stackshift_cli.errors import OutputFailed
 from stackshift_cli.output.streams import Data, Talk
-from stackshift_jobs.errors import NotFound
+from stackshift_jobs.errors import NotFound, OutputFailed
 
 REFUSED = "standard output cannot be written: File too large"
 LINES = 3000
