@@ -206,10 +206,10 @@ def start_child(
     if known is None:
         sent = {} if payload is None else payload
         params = option_params(options)
-        pass_.encode({"job": job})
+        pass_.encode({"job": check_name(job, "job")})
         start = StartChild(
             key,
-            check_name(job, "job"),
+            job,
             pass_.encode(sent, Limits.value_bytes, "the payload", payload_form),
             wait,
             cancel_with_parent,
