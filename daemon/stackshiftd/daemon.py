@@ -8,7 +8,7 @@ import logging
 import os
 import time
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from stackshift_jobs.errors import BadConfiguration, StackshiftError
@@ -58,6 +58,7 @@ from stackshiftd.shell.views.redaction import Redaction
 from stackshiftd.shell.views.run import View
 from stackshiftd.shell.workers.dispatcher import Dispatcher
 from stackshiftd.shell.workers.pool import STOP_MARGIN_SECONDS, Pool
+from stackshiftd.shell.workers.preflight import Preflight
 from stackshiftd.shell.workers.process import Launch, launch_process
 from stackshiftd.shell.workers.programs import end_strays, recorded
 from stackshiftd.shell.workers.reload import Reloads, shown
@@ -111,7 +112,13 @@ class Daemon:
         self._dispatcher = Dispatcher(
             self.engine, self._catalog, config, bodies, self._lookup, requests, history
         )
-        self._reloads = Reloads(self._dispatcher, self._catalog, self._tuning, config.root)
+        self._reloads = Reloads(
+            self._dispatcher,
+            self._catalog,
+            Preflight(self.engine, bodies),
+            self._tuning,
+            config.root,
+        )
         self.pool = self._dispatcher.pool = Pool(
             config,
             logs,
@@ -254,13 +261,19 @@ class Daemon:
         """Write a snapshot; `answer` is called when it is written."""
         self._upkeep.compact(answer)
 
-    def reload(self, answer: Answer | None = None) -> None:
+    def reload(self, answer: Answer | None = None, *, strict: bool = False) -> None:
         """Load the job modules as they are now; `answer` gets the outcome."""
-        self._track(self._reload(answer))
+        self._track(self._tried(self._reloads.reload(strict=strict), answer))
 
-    async def _reload(self, answer: Answer | None) -> None:
+    def preflight(self, runs: list[str] | None, answer: Answer) -> None:
+        """Answer what would become of runs in flight with the job modules as they are now."""
+        self._track(self._tried(self._reloads.preflight(runs), answer))
+
+    async def _tried(
+        self, attempt: Coroutine[Any, Any, dict[str, Any]], answer: Answer | None
+    ) -> None:
         try:
-            outcome: Any = await self._reloads.reload()
+            outcome: Any = await attempt
         except StackshiftError as refused:
             log.error("not reloaded: %s", refused)
             outcome = refused
@@ -325,7 +338,11 @@ class Daemon:
         if problem:
             log.error("no worker could be started yet: %s", problem)
         if self._config.project.watch:
-            self._track(CodeWatch(self._catalog.code, lambda: self._reload(None)).run())
+            self._track(
+                CodeWatch(
+                    self._catalog.code, lambda: self._tried(self._reloads.reload(), None)
+                ).run()
+            )
 
     async def _first_worker(self) -> str:
         """Wait until jobs are known, or are not needed; returns the reason if they are not, else

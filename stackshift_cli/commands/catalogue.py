@@ -102,6 +102,14 @@ _RUN_COMMANDS: Final = (
         FIELD,
         _DRY_RUN,
     ),
+    command(
+        "runs replay",
+        "runs:replay",
+        "Replay runs on the code as it is now, without running a step.",
+        _RUNS._replace(required=False),
+        option("--all", "All unfinished runs."),
+        option("--check", "Say what would become of them, and change nothing."),
+    ),
     command("runs rm", "run_changes:rm", "Remove a finished run from lists.", _RUN, _YES),
 )
 
@@ -141,7 +149,12 @@ _JOB: Final = argument("JOB", "The name of the job.")
 _JOB_COMMANDS: Final = (
     command("jobs list", "jobs:list_", "List the project's jobs."),
     command("jobs show", "jobs:show", "Show the details of a job.", _JOB),
-    command("jobs check", "jobs:check", "Import all job modules and report the ones that fail."),
+    command(
+        "jobs check",
+        "jobs:check",
+        "Import all job modules and report the ones that fail.",
+        option("--in-flight", "Also replay unfinished runs on them, without running a step."),
+    ),
     command("jobs schema", "jobs:schema", "Print the JSON Schema of a job's payload.", _JOB),
 )
 
@@ -268,7 +281,12 @@ _DAEMON_COMMANDS: Final = (
         option("--drain", "Wait until running attempts have ended."),
     ),
     command("daemon restart", "daemon:restart", "Restart the daemon."),
-    command("daemon reload", "daemon:reload", "Load changed job modules, without a restart."),
+    command(
+        "daemon reload",
+        "daemon:reload",
+        "Load changed job modules, without a restart.",
+        option("--strict", "Not if a run in flight would not go on as it is recorded."),
+    ),
     command("daemon status", "daemon:status", "Show the status of the daemon."),
     command(
         "daemon logs",

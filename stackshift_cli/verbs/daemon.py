@@ -14,6 +14,7 @@ from stackshift_cli.daemon import autostart
 from stackshift_cli.daemon.connection import Connection
 from stackshift_cli.daemon.log import LogFile
 from stackshift_cli.daemon.session import Session
+from stackshift_cli.flows import preflight
 from stackshift_cli.output import messages
 from stackshift_cli.output.safe_text import safe
 from stackshift_cli.output.terminal import draws
@@ -70,19 +71,25 @@ def restart(session: Session, given: Given) -> int:
     return start(session, given)
 
 
-def reload(session: Session, _given: Given) -> int:
-    """`daemon reload`: load the job modules as they are now; 78 if one cannot be imported. Never
-    starts the daemon, and raises `DaemonUnavailable` (3) if none is running."""
+def reload(session: Session, given: Given) -> int:
+    """`daemon reload [--strict]`: load the job modules as they are now; 78 if one cannot be
+    imported, and with `--strict` 5 if runs in flight would not go on as they are recorded: then
+    nothing is loaded. Never starts the daemon, and raises `DaemonUnavailable` (3) if none runs."""
     with Connection.open(session.project.data_dir) as connection:
-        reply = connection.call("daemon.reload", {})
+        reply = connection.call("daemon.reload", {"strict": given.flag("strict")})
     if session.json:
         messages.data(messages.compact(reply))
     elif reply["loaded"]:
         session.say(_loaded(reply))
-    failed = _say_failed(session, reply["failed_modules"])
+    status = _say_failed(session, reply["failed_modules"])
+    report = reply["in_flight"]
+    if report is not None and (report["findings"] or report["unchecked"]):
+        for line in preflight.lines(report):
+            session.say(line)
     if not reply["loaded"]:
         session.say("not reloaded: the code from before goes on")
-    return failed
+        status = status or preflight.DIFFERENT
+    return status
 
 
 def _loaded(reply: dict[str, Any]) -> str:

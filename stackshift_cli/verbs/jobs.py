@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from stackshift_cli.arguments import Given
 from stackshift_cli.daemon.session import Session
+from stackshift_cli.flows.preflight import check_runs
 from stackshift_cli.output import messages
 from stackshift_cli.output.safe_text import safe
 from stackshift_cli.output.terminal import draws
@@ -60,9 +61,13 @@ def schema(session: Session, given: Given) -> int:
     return 0
 
 
-def check(session: Session, _given: Given) -> int:
-    """`jobs check`: import every module as a worker would, without a daemon; 78 if any fails."""
+def check(session: Session, given: Given) -> int:
+    """`jobs check`: import every module as a worker would, without a daemon; 78 if any fails. With
+    `--in-flight` the daemon also replays the record of every unfinished run on them, which changes
+    nothing; 5 if any would not go on as it is recorded."""
     modules = _check(session)
+    if given.flag("in_flight") and not any(module["error"] for module in modules):
+        return check_runs(session, None, {"modules": modules})
     failed = [module for module in modules if module["error"]]
     if session.json:
         messages.data(messages.compact({"modules": modules}))

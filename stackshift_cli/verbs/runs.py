@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from stackshift_cli.arguments import Given
 from stackshift_cli.daemon.session import Session
+from stackshift_cli.flows.preflight import check_runs
 from stackshift_cli.flows.start_params import moment
 from stackshift_cli.flows.watch import detaching
 from stackshift_cli.output import messages
@@ -189,3 +190,15 @@ def _print_log_line(session: Session, line: dict[str, Any]) -> None:
 
 def _now_us() -> int:
     return time.time_ns() // 1000
+
+
+def replay(session: Session, given: Given) -> int:
+    """`runs replay RUN...|--all --check`: say what would become of unfinished runs with the code as
+    it is on disk; 5 if one would not go on as it is recorded. Raises `Usage` without `--check`: a
+    replay that changes something is a `runs retry`."""
+    runs = given.texts("runs")
+    if not given.flag("check"):
+        raise Usage("runs replay needs --check", hint="runs retry RUN goes on with a failed run")
+    if bool(runs) == given.flag("all"):
+        raise Usage("give the runs to replay, or --all")
+    return check_runs(session, list(runs) or None, {})

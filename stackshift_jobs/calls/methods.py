@@ -94,6 +94,7 @@ METHODS: Final[dict[str, Method]] = {
     "daemon.status": Method(READ),
     "daemon.stop": Method(ONCE),
     "daemon.reload": Method(SAFE, is_unbounded=True),
+    "daemon.preflight": Method(SAFE, is_unbounded=True),
     "journal.stats": Method(READ),
     "journal.compact": Method(ONCE, is_unbounded=True),
 }

@@ -47,6 +47,12 @@ def is_step(identity: str) -> bool:
     return not own_part(identity).startswith("[")
 
 
+def step_name(identity: str) -> str:
+    """The name that the code gives a step: without its branch, its occurrence, and the index of an
+    item of a map."""
+    return own_part(identity).partition("#")[0].partition("[")[0]
+
+
 def is_lock(identity: str) -> bool:
     """Did the call acquire a lock?"""
     return own_part(identity).startswith("[lock ")

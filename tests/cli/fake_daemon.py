@@ -434,7 +434,13 @@ class FakeDaemon(FakeState):
     def on_daemon_reload(self, _params: dict[str, Any]) -> Any:
         """`daemon.reload`: nothing was changed, unless the test says otherwise."""
         nothing: dict[str, list[str]] = {"added": [], "changed": [], "removed": []}
-        return {"loaded": True, "changed": [], "jobs": nothing, "failed_modules": []}
+        return {
+            "loaded": True,
+            "changed": [],
+            "jobs": nothing,
+            "failed_modules": [],
+            "in_flight": None,
+        }
 
     def on_daemon_stop(self, _params: dict[str, Any]) -> Any:
         """`daemon.stop`: the connection that answers stops the daemon then."""

@@ -1,12 +1,12 @@
 """The protocol between daemon and worker on their socket pair: one JSON object per line.
 
 From the daemon: `Hello` once, then for each execution `Recall` frames (one per recorded call) and
-`Execute`; `CallRecorded` answers the command with the same `call`; `Outcome` ends a wait; `End`
-asks an execution to stop; `Drain` asks all of them to stop at their next step.
+`Execute`, or `Rehearse`; `CallRecorded` answers the command with the same `call`; `Outcome` ends a
+wait; `End` asks an execution to stop; `Drain` asks all of them to stop at their next step.
 
 From the worker: `Importing` before each module, `Greeting` once all are imported, a `Beat` every
-`BEAT_SECONDS` from a thread of its own, `Stuck`, `KnowsSecrets`, `HandBack`, and the commands of
-`core.commands.FromWorker` unchanged.
+`BEAT_SECONDS` from a thread of its own, `Rehearsed`, `Stuck`, `KnowsSecrets`, `HandBack`, and the
+commands of `core.commands.FromWorker` unchanged.
 """
 
 from __future__ import annotations
@@ -93,6 +93,14 @@ class Execute(Frame, frozen=True):
     attempt_us: int = 0
 
 
+class Rehearse(Frame, frozen=True):
+    """Let a handler make one pass over the `Recall` frames before, as `execute` would start it, for
+    at most `seconds`, without any effect through `ctx`. The worker must not execute anything."""
+
+    execute: Execute
+    seconds: float
+
+
 class CallRecorded(Frame, frozen=True):
     """The answer to a command: its records are durable, as of `at_us`. `body` is the result, if the
     call has one; `error` says why the call was refused (which is recorded too): `{code, message,
@@ -137,7 +145,7 @@ class Drain(Frame, frozen=True):
     """Stop every handler at its next step and hand its run back."""
 
 
-FromDaemon = Hello | Recall | Execute | CallRecorded | Outcome | End | Drain
+FromDaemon = Hello | Recall | Execute | Rehearse | CallRecorded | Outcome | End | Drain
 
 # --- From the worker -----------------------------------------------------------------------
 
@@ -195,6 +203,19 @@ class Beat(Frame, frozen=True):
     executing: list[tuple[str, int]] = []
 
 
+class Rehearsed(Frame, frozen=True):
+    """What a pass that was rehearsed has done: the calls that it `asked` for, those on record that
+    it left `unasked`, the `error` that it ended with, or that it was `stopped`. If it asked for
+    anything it has not come to its end: then `unasked` are only those whose names the code does not
+    have any more, or that it asked for under another identity."""
+
+    run: str
+    asked: list[str] = []
+    unasked: list[str] = []
+    error: Error | None = None
+    stopped: bool = False
+
+
 class Stuck(Frame, frozen=True):
     """A `def` step has exceeded its timeout and cannot be interrupted: the worker must be
     replaced."""
@@ -215,7 +236,7 @@ class HandBack(Frame, frozen=True):
     token: int
 
 
-ToDaemon = Importing | Greeting | Beat | Stuck | KnowsSecrets | HandBack | FromWorker
+ToDaemon = Importing | Greeting | Beat | Rehearsed | Stuck | KnowsSecrets | HandBack | FromWorker
 
 encode: Final = msgspec.json.Encoder().encode
 decode_from_daemon: Final = msgspec.json.Decoder(FromDaemon).decode

@@ -15,6 +15,7 @@ import socket
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -25,6 +26,7 @@ from stackshift_jobs.handler.steps import Limits
 from stackshift_jobs.programs import inheritance
 from stackshift_jobs.programs.processes import ProcessGroup
 from stackshift_jobs.registry import registry
+from stackshift_jobs.values.identities import is_step, step_name
 from stackshift_jobs.values.secrets import PROCESS
 from stackshiftd.core import commands as c
 from stackshiftd.core.records import Error
@@ -44,15 +46,19 @@ from stackshiftd.worker.frames import (
     KnowsSecrets,
     Outcome,
     Recall,
+    Rehearse,
+    Rehearsed,
     Stuck,
     decode_from_daemon,
 )
+from stackshiftd.worker.literals import Literals
 from stackshiftd.worker.loop_port import LoopPort
 from stackshiftd.worker.looped import LoopedExecution, call_handler
 from stackshiftd.worker.output import RunLog
 from stackshiftd.worker.pipe import Pipe
 from stackshiftd.worker.program_output import ProgramPipes
 from stackshiftd.worker.programs import Programs
+from stackshiftd.worker.rehearsal import rehearse
 from stackshiftd.worker.secrets import SecretTerms
 from stackshiftd.worker.step_functions import StepFunctions, task_factory
 from stackshiftd.worker.streams import OwnLog
@@ -94,6 +100,7 @@ class Worker:
         self._executions: dict[str, LoopedExecution | ThreadedExecution] = {}
         self._recalled: dict[str, list[Recall]] = {}
         self._calls: dict[int, Execution] = {}
+        self._rehearsals = ThreadPoolExecutor(1, "rehearsals")
         self._draining = False
         self._functions: StepFunctions
         self._orders = 0
@@ -151,6 +158,9 @@ class Worker:
                 execution.answered(frame.call, frame)  # type: ignore[attr-defined]
         elif isinstance(frame, Execute):
             self._execute(frame)
+        elif isinstance(frame, Rehearse):
+            recalls = self._recalled.pop(frame.execute.run, [])
+            self._rehearsals.submit(self._rehearse, frame, recalls)
         elif isinstance(frame, Recall):
             self._recalled.setdefault(frame.run, []).append(frame)
         elif isinstance(frame, Outcome):
@@ -231,6 +241,32 @@ class Worker:
             self._threads.submit(execution, self._thread_port(execution), self._pipe)
         if self._draining:
             self._leave(execution, DRAINED)
+
+    def _rehearse(self, order: Rehearse, recalls: list[Recall]) -> None:
+        """Show what the handler of a run would do; one after the other, on a thread of its own."""
+        run = order.execute.run
+        job = registry.get(order.execute.job)
+        if job is None:
+            missing = Error("NotFound", f"the code has no job {order.execute.job!r}")
+            self._pipe.send(Rehearsed(run, error=missing))
+            return
+        did = rehearse(
+            job,
+            order.execute,
+            recalls,
+            seconds=order.seconds,
+            secret_terms=self._secret_terms,
+        )
+        asked, unasked = [each.step for each in did.asked], did.unasked
+        if asked:
+            code = Literals(job.handler, self._hello.project)
+            names = {step_name(step) for step in asked}
+            unasked = [
+                step
+                for step in unasked
+                if is_step(step) and (step_name(step) in names or not code.name(step_name(step)))
+            ]
+        self._pipe.send(Rehearsed(run, asked, unasked, did.error, did.stopped))
 
     def _program_started(self, run: str, token: int, step: str, group: ProcessGroup) -> None:
         """Report a program. It refers to its execution by name, so that there is no cycle."""

@@ -39,6 +39,7 @@ from stackshiftd.worker.loop_port import LoopPort
 from stackshiftd.worker.looped import LoopedExecution
 from stackshiftd.worker.output import RunLog, current_log
 from stackshiftd.worker.programs import Programs
+from stackshiftd.worker.secrets import SecretTerms
 from stackshiftd.worker.step_functions import Ended, StepFunctions
 from stackshiftd.worker.threaded import ThreadedExecution, ThreadPort
 
@@ -96,7 +97,12 @@ class Rehearsal(NamedTuple):
 
 
 def rehearse(
-    job: Job, execute: Execute, recalls: list[Recall], *, seconds: float = REHEARSAL_SECONDS
+    job: Job,
+    execute: Execute,
+    recalls: list[Recall],
+    *,
+    seconds: float = REHEARSAL_SECONDS,
+    secret_terms: SecretTerms | None = None,
 ) -> Rehearsal:
     """Let the handler of `job` make one pass, as the execution that `execute` and `recalls` would
     start, without any effect through `ctx`. Returns after `seconds` of real time at the latest.
@@ -104,6 +110,7 @@ def rehearse(
     Whatever the handler raises is part of the rehearsal; nothing is raised for it.
     """
     made = (_Looped if job.is_async else _Threaded)(job, execute, recalls)
+    made.secret_terms = secret_terms
     thread = threading.Thread(
         target=Context().run, args=(made.play,), name="rehearsal", daemon=True
     )
@@ -164,6 +171,7 @@ class _Rehearsed(ABC):
         self.last: Frame | c.Command | None = None
         self.ended = threading.Event()
         self.execution: Execution | None = None
+        self.secret_terms: SecretTerms | None = None
 
     def prepare(self, execution: Execution) -> None:
         """Let the execution look its calls up in a record that notes it, and keep no log."""
@@ -173,6 +181,8 @@ class _Rehearsed(ABC):
             Path(), execution.run, self.order.attempt, execution.token, execution.pass_
         )
         execution.programs = Programs(execution.run, execution.log, lambda *_: None)
+        if self.secret_terms is not None:
+            execution.secret_terms = self.secret_terms
         self.execution = execution
 
     def note(self, op: ops.Tell | ops.Perform) -> None:

@@ -34,6 +34,18 @@ class StopParams(Params):
     drain: bool = False
 
 
+class ReloadParams(Params):
+    """`strict`: load nothing if a run in flight would not go on as it is recorded."""
+
+    strict: bool = False
+
+
+class PreflightParams(Params):
+    """The runs to look at; null for all that are unfinished."""
+
+    runs: list[str] | None = None
+
+
 class OpenFeed(Params):
     """What to follow: one run or all records, from at most one of a sequence number (`since_seq`,
     excluded), a time (`since`) and a number of last records; by default only new records."""
@@ -61,8 +73,12 @@ class DaemonControl(Protocol):
     def compact(self, answer: Answer) -> None:
         """Write a snapshot; `answer` is called when it is written."""
 
-    def reload(self, answer: Answer) -> None:
-        """Load the job modules as they are now; `answer` gets the outcome."""
+    def reload(self, answer: Answer, *, strict: bool) -> None:
+        """Load the job modules as they are now; `answer` gets the outcome. With `strict` not if a
+        run in flight would not go on as it is recorded."""
+
+    def preflight(self, runs: list[str] | None, answer: Answer) -> None:
+        """Answer what would become of runs in flight with the job modules as they are now."""
 
 
 class _Method(NamedTuple):
@@ -108,7 +124,8 @@ class Router:
         plain: Table = {
             "daemon.status": (NoParams, self.status),
             "daemon.stop": (StopParams, self.stop),
-            "daemon.reload": (NoParams, self.reload),
+            "daemon.reload": (ReloadParams, self.reload),
+            "daemon.preflight": (PreflightParams, self.preflight),
             "journal.stats": (NoParams, self.stats),
             "journal.compact": (NoParams, self.compact),
         }
@@ -278,9 +295,16 @@ class Router:
         answer({"pid": self._facts["pid"]})
         self._house.stop(params.drain)
 
-    def reload(self, _params: NoParams, answer: Answer) -> None:
+    def reload(self, params: ReloadParams, answer: Answer) -> None:
         """Load the job modules as they are now; answers what has come of it."""
-        self._house.reload(answer)
+        self._house.reload(answer, strict=params.strict)
+
+    def preflight(self, params: PreflightParams, answer: Answer) -> None:
+        """Answer what would become of runs in flight with the job modules as they are now."""
+        runs = params.runs
+        self._house.preflight(
+            None if runs is None else [self._lookup.resolve(run) for run in runs], answer
+        )
 
     def stats(self, _params: NoParams, answer: Answer) -> None:
         """Answer with the sizes of the journal and of what is in memory."""

@@ -46,6 +46,7 @@ from stackshiftd.worker.frames import (
     Hello,
     Importing,
     KnowsSecrets,
+    Rehearsed,
     Stuck,
     decode_from_worker,
     encode,
@@ -116,6 +117,8 @@ class WorkerLink(asyncio.Protocol):
         """Is it an extra worker, started for one run that is tried alone?"""
         self.trial = trial
         """Gets its greeting, if it is only to show whether changed modules can be imported."""
+        self.rehearsals: dict[str, asyncio.Future[Rehearsed]] = {}
+        """Get what a run's handler would do, by run."""
         self.replaced = False
         """Does another worker have its place already?"""
         self.queue = queue
@@ -396,6 +399,10 @@ class Pool:
             self._ears.greeted(link, frame)
         elif isinstance(frame, KnowsSecrets):
             link.knows_secrets = True
+        elif isinstance(frame, Rehearsed):
+            rehearsed = link.rehearsals.pop(frame.run, None)
+            if rehearsed is not None and not rehearsed.done():
+                rehearsed.set_result(frame)
         elif isinstance(frame, HandBack):
             self._ears.handed_back(link, frame.run, frame.token)
         elif isinstance(frame, Stuck):
@@ -512,6 +519,8 @@ class Pool:
         await self._loop.run_in_executor(self._enders, end, programs, grace_seconds)
 
     def _kill(self, link: WorkerLink) -> None:
+        for rehearsed in link.rehearsals.values():
+            rehearsed.cancel()
         link.process.kill()
         link.gone = True
         link.close()

@@ -19,6 +19,7 @@ from stackshift_jobs.errors import BadConfiguration
 from stackshiftd.shell.catalog import Catalog
 from stackshiftd.shell.tuning import Tuning
 from stackshiftd.shell.workers.pool import Pool, WorkerEnded, WorkerLink
+from stackshiftd.shell.workers.preflight import Preflight
 from stackshiftd.worker.frames import FailedModule, Greeting
 
 log = logging.getLogger("stackshiftd.reload")
@@ -36,38 +37,77 @@ class WorkGiver(Protocol):
 class Reloads:
     """Reloads the code of one daemon's workers, one reload at a time."""
 
-    def __init__(self, work_giver: WorkGiver, catalog: Catalog, tuning: Tuning, root: Path) -> None:
+    def __init__(
+        self,
+        work_giver: WorkGiver,
+        catalog: Catalog,
+        preflight: Preflight,
+        tuning: Tuning,
+        root: Path,
+    ) -> None:
         self._work_giver = work_giver
         self._catalog = catalog
+        self._preflight = preflight
         self._tuning = tuning
         self._root = root
         self._turn = asyncio.Lock()
 
-    async def reload(self) -> dict[str, Any]:
+    async def reload(self, *, strict: bool = False) -> dict[str, Any]:
         """Load the modules as they are now. Returns `{loaded, changed, jobs: {added, changed,
-        removed}, failed_modules}`; `loaded` is false if the code from before goes on. Raises
-        `BadConfiguration` and `OSError` if no worker can be started at all."""
+        removed}, failed_modules, in_flight}`; `loaded` is false if the code from before goes on,
+        and `in_flight` is what `Preflight.check` has found, or null. With `strict` such findings
+        are a reason not to load them. Raises `BadConfiguration` and `OSError` if no worker can be
+        started at all."""
         async with self._turn:
             changed = self._catalog.code.changed()
             before = dict(self._catalog.codes)
-            answer: asyncio.Future[Greeting] = asyncio.get_running_loop().create_future()
-            link = await self._work_giver.pool.start_trial(answer)
-            greeting = await self._greeting(link, answer)
+            link, greeting = await self._trial()
             broken = self._broken(greeting)
+            in_flight = None
             if broken:
                 self._work_giver.pool.dismiss(link, "a module could not be imported")
                 self._catalog.refused(greeting)
                 for failed in broken:
                     log.error("not reloaded: %s", shown(failed))
             else:
-                self._work_giver.take_over(link, greeting)
-                log.info("reloaded %s", ", ".join(changed) or "the job modules")
+                in_flight = await self._preflight.check(link)
+                _warn(in_flight)
+                if strict and in_flight["findings"]:
+                    self._work_giver.pool.dismiss(link, "runs in flight would not go on")
+                elif link.gone:
+                    raise BadConfiguration("the worker that was to take over ended in a handler")
+                else:
+                    self._work_giver.take_over(link, greeting)
+                    log.info("reloaded %s", ", ".join(changed) or "the job modules")
             return {
-                "loaded": not broken,
+                "loaded": link.trial is None,
                 "changed": changed,
                 "jobs": _difference(before, self._catalog.codes),
                 "failed_modules": [msgspec.to_builtins(module) for module in greeting.failed],
+                "in_flight": in_flight,
             }
+
+    async def preflight(self, runs: list[str] | None) -> dict[str, Any]:
+        """What would become of `runs` (None: of all in flight) with the modules as they are now:
+        `{failed_modules, in_flight}`. Nothing is loaded. Raises as `reload` does."""
+        async with self._turn:
+            link, greeting = await self._trial()
+            in_flight = None
+            try:
+                if greeting.pid:
+                    in_flight = await self._preflight.check(link, runs)
+            finally:
+                self._work_giver.pool.dismiss(link, "it was only to show what would happen")
+            return {
+                "failed_modules": [msgspec.to_builtins(module) for module in greeting.failed],
+                "in_flight": in_flight,
+            }
+
+    async def _trial(self) -> tuple[WorkerLink, Greeting]:
+        """A worker that has imported the modules as they are now, and what it says of them."""
+        answer: asyncio.Future[Greeting] = asyncio.get_running_loop().create_future()
+        link = await self._work_giver.pool.start_trial(answer)
+        return link, await self._greeting(link, answer)
 
     async def _greeting(self, link: WorkerLink, answer: asyncio.Future[Greeting]) -> Greeting:
         """What the worker on trial says of the modules. If a module keeps it from saying anything,
@@ -99,6 +139,12 @@ class Reloads:
 def shown(failed: FailedModule) -> str:
     """A module that cannot be imported, in a line."""
     return f"{failed.file}:{failed.line}: {failed.type}: {failed.message}"
+
+
+def _warn(in_flight: dict[str, Any]) -> None:
+    for each in in_flight["findings"]:
+        told = each["count"], each["job"], each["kind"], each["about"]
+        log.warning("%d runs of %s in flight: %s %s", *told)
 
 
 def _difference(before: dict[str, str], after: dict[str, str]) -> dict[str, list[str]]:
