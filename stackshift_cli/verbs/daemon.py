@@ -173,6 +173,7 @@ def _stop(session: Session, drain: bool) -> int | None:
             # again after a failure.
             if reason != BROKEN or monotonic() > deadline:
                 raise
+        select.select([], [], [], _LOOK_SECONDS)
     _until_gone(session, before, own)
     return pid
 
@@ -180,8 +181,8 @@ def _stop(session: Session, drain: bool) -> int | None:
 def _ask_to_stop(connection: Connection, drain: bool) -> tuple[int, int]:
     """Ask the daemon to stop, and wait until it has ended its connections. Returns its process id,
     and what that is here: 0 if it runs where we do not see processes."""
-    pid = int(connection.call("daemon.stop", {"drain": drain})["pid"])
     own = connection.peer_pid
+    pid = int(connection.call("daemon.stop", {"drain": drain})["pid"])
     connection.wait_end()
     return pid, own if own == pid else 0
 

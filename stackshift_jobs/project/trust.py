@@ -62,7 +62,7 @@ def check_code(root: str, modules: Iterable[str], others: Iterable[str]) -> None
     or reads. What does not exist is skipped. Raises `BadConfiguration`."""
     found = None
     for path in modules:
-        found = found or _open_to_others(path, root) or _open_below(path)
+        found = found or _open_to_others(path, root) or _open_below(path, root)
     for path in others:
         found = found or _open_to_others(path, root)
     if found is not None and root not in trusted_directories():
@@ -158,7 +158,7 @@ def _open_to_others(path: str, root: str) -> tuple[str, os.stat_result] | None:
     return None
 
 
-def _open_below(folder: str) -> tuple[str, os.stat_result] | None:
+def _open_below(folder: str, root: str) -> tuple[str, os.stat_result] | None:
     """The first of the folders below `folder`, and of the files there that an import can run, that
     another user can change; None if there is none. Folders behind links are not entered."""
     folders = [folder]
@@ -175,7 +175,7 @@ def _open_below(folder: str) -> tuple[str, os.stat_result] | None:
                 continue
             status = os.lstat(entry.path)
             if stat.S_ISLNK(status.st_mode):
-                found = _open_to_others(entry.path, folder)
+                found = _open_to_others(entry.path, root)
             else:
                 found = (entry.path, status) if _is_open(status, is_strict=True) else None
             if found is not None:

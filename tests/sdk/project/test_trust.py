@@ -216,6 +216,10 @@ def test_links_are_followed_and_are_their_owners(world: World) -> None:
             check_code(config)
         assert refused.value.fields["path"] == str(world.root / what)
         world.change(what, uid=ME, gid=MY_GROUP, mode=0o755)
+    world.change("shared", uid=0, gid=TEAM, mode=0o775)  # Fine further up, not in the project.
+    with pytest.raises(BadConfiguration):
+        check_code(config)
+    world.change("shared", uid=ME, gid=MY_GROUP, mode=0o755)
     (world.root / "jobs/loop.py").symlink_to("loop.py")
     check_code(config)  # There is nothing at its end.
 
