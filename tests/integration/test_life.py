@@ -93,6 +93,34 @@ def test_removed_lock_file_makes_no_second_daemon(make_project: Make) -> None:
     assert [project.finish(run)["result"] for run in runs] == list(range(len(runs)))
 
 
+def test_daemon_itself_refuses_code_that_others_can_change(make_project: Make) -> None:
+    """Whoever has started it, before it opens anything. (guarantee: own code)"""
+    project = make_project(JOBS, other="note('imported')")
+    (project.root / "jobs").chmod(0o777)
+    process, ready = project.launch()
+    with os.fdopen(ready, "rb") as pipe:
+        error = json.loads(pipe.readline())["error"]
+    assert (process.wait(SECONDS), error["code"]) == (78, "configuration")
+    assert error["message"].startswith(f"{project.root}/jobs (mode 0777) of ")
+    assert project.witness() == []
+    assert not project.data_dir.exists()
+
+
+def test_worker_is_not_started_on_code_that_others_can_change_by_now(make_project: Make) -> None:
+    """It would import it by its path, however long the daemon has been running; once that is set
+    right, work goes on. (guarantee: own code)"""
+    project = make_project(JOBS)
+    project.start()
+    [worker] = project.workers()
+    (project.root / "jobs/story.py").chmod(0o666)
+    os.kill(worker, signal.SIGKILL)
+    wait_until(lambda: "story.py (mode 0666) of " in project.log(), "the refusal")
+    run = project.begin("quick", {"n": 1})
+    assert project.get(run)["status"] == "queued"
+    (project.root / "jobs/story.py").chmod(0o644)
+    assert project.finish(run)["result"] == 1
+
+
 @pytest.mark.parametrize("job", ["held", "heldAsync"])
 def test_sigterm_lets_a_step_end_and_hands_its_run_back(make_project: Make, job: str) -> None:
     """A step under way at SIGTERM ends within the grace and is recorded; the next daemon goes on
