@@ -101,16 +101,23 @@ def _check(session: Session) -> list[dict[str, Any]]:
     root = session.project.root
     config = load_config(root)
     check_code(config)
-    done = subprocess.run(
-        [interpreter(config), "-P", "-m", "stackshiftd.worker", "--check", str(root)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=None if session.options.verbose else subprocess.PIPE,
-        cwd=root,
-        env=environment(config),
-        timeout=_CHECK_SECONDS,
-        check=False,
-    )
+    python = interpreter(config)
+    try:
+        done = subprocess.run(
+            [python, "-P", "-m", "stackshiftd.worker", "--check", str(root)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=None if session.options.verbose else subprocess.PIPE,
+            cwd=root,
+            env=environment(config),
+            timeout=_CHECK_SECONDS,
+            check=False,
+        )
+    except OSError as bad:
+        raise BadConfiguration(
+            f"the workers' interpreter {python} cannot be run: {bad.strerror}",
+            hint="see [workers] python in stackshift.toml",
+        ) from bad
     try:
         report = json.loads(done.stdout)
         if "error" in report:

@@ -118,6 +118,15 @@ def test_check_that_breaks_down_is_an_error(shell: Shell) -> None:
     assert "the check exited with status 9: talk of a module" in told.stderr
 
 
+def test_check_names_an_interpreter_that_is_not_there(shell: Shell) -> None:
+    """It is a setting that is wrong: exit 78."""
+    (shell.directory / "stackshift.toml").write_text('[workers]\npython = "py/bin/python"\n')
+    told = shell("jobs", "check")
+    assert (told.stdout, told.code) == ("", 78)
+    python = f"{shell.directory}/py/bin/python"
+    assert f"the workers' interpreter {python} cannot be run: No such file" in told.stderr
+
+
 def test_check_refuses_a_wrong_configuration(shell: Shell) -> None:
     """An unknown setting in `stackshift.toml`: exit 78 and the nearest one."""
     (shell.directory / "stackshift.toml").write_text("[workers]\nslot = 3\n")
