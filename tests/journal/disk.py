@@ -159,11 +159,13 @@ class Disk:
             raise
         if self.longest_write is not None:
             wanted = wanted[: self.longest_write]
-        if self.room is not None:
+        path, file = self._open[fd]
+        grows = offset + len(wanted) - len(file.data)  # Overwriting takes no room.
+        if self.room is not None and grows > 0:
             if self.room == 0:
-                raise _error(errno.ENOSPC, self._open[fd][0])
-            wanted = wanted[: self.room]
-            self.room -= len(wanted)
+                raise _error(errno.ENOSPC, path)
+            wanted = wanted[: len(wanted) - max(0, grows - self.room)]
+            self.room -= min(grows, self.room)
         self._write(fd, wanted, offset)
         return len(wanted)
 

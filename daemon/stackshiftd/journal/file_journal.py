@@ -28,6 +28,7 @@ from stackshiftd.journal.filesystem import NO_SPACE, FileSystem, RealFileSystem
 from stackshiftd.journal.interface import Claim, Disk, Epoch, Fenced, Group, Owner, Place, Recovery
 from stackshiftd.journal.layout import HeldLock, Layout, prepare
 from stackshiftd.journal.recovery import Recovered, recover
+from stackshiftd.journal.witness import Known, Witness
 from stackshiftd.journal.writer import Appender, full
 
 SEGMENT_SIZE: Final = 64 << 20
@@ -88,6 +89,7 @@ class FileJournal:
         self._fs = fs
         self._layout = layout
         self._lock = lock
+        journal_id = recovered.writer.header.journal
         self._appender = Appender(
             fs,
             layout.journal,
@@ -96,6 +98,7 @@ class FileJournal:
             segment_size=segment_size,
             interval_s=interval_s,
             advanced=self._wake_followers,
+            witness=Witness(fs, layout, Known(journal_id, recovered.report.kept_seq)),
         )
         self._snapshot = recovered.snapshot
         self._recovery = recovered.report

@@ -33,6 +33,7 @@ class Layout:
         self.snapshots: Final = root / "snapshots"
         self.quarantine: Final = root / "quarantine"
         self.lock: Final = root / LOCK_FILE
+        self.witness: Final = root / "witness.json"
         self.restoring: Final = root / "restore.tmp"
         """Exists while a restore is in progress: until it is gone, the directory is not yet a
         journal."""

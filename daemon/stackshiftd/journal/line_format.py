@@ -33,6 +33,7 @@ PREFIX: Final = b'{"crc":"'
 CHECKED_FROM: Final = len(PREFIX) + len('xxxxxxxx",')
 """Offset in a line of the first byte that its crc covers."""
 
+_HEADER: Final = b'"format":'
 _LAYOUT: Final = re.compile(
     rb'"seq":([1-9][0-9]{0,18}),'
     rb'"at":"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2})\.([0-9]{6})Z",'
@@ -82,8 +83,14 @@ def is_intact(buffer: bytes, start: int, stop: int) -> bool:
     )
 
 
+def is_header(buffer: bytes, start: int, stop: int) -> bool:
+    """True if the line is intact, and is the header of a segment: not a record, whatever wrote
+    it."""
+    return buffer.startswith(_HEADER, start + CHECKED_FROM) and is_intact(buffer, start, stop)
+
+
 def head(buffer: bytes, start: int, stop: int) -> Head | None:
-    """The head of the line at `start`, or None if there is no intact line.
+    """The head of the line at `start`, or None if there is no intact record.
 
     Raises `NewerFormat` if the line is intact but has an unknown layout, kind or version.
     """
@@ -91,6 +98,8 @@ def head(buffer: bytes, start: int, stop: int) -> Head | None:
         return None
     found = _LAYOUT.match(buffer, start + CHECKED_FROM, stop)
     if found is None:
+        if buffer.startswith(_HEADER, start + CHECKED_FROM):
+            return None
         raise NewerFormat("the journal was written by a newer stackshift", hint=NEWER_HINT)
     seq, second, micros, watermark, part, parts, version, kind = found.groups()
     name = kind.decode("ascii", "replace")

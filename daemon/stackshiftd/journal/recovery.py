@@ -5,7 +5,7 @@ Owns the decision of what is kept. Relies on the lock: nobody else writes. The r
 1. Everything known to have been on disk must be present, else `JournalDamaged` is raised and
    nothing is touched. That is all sealed segments (a segment is created only after the one before
    it is durable), and in the last one everything up to the highest watermark that any intact line
-   carries or that a snapshot covers.
+   carries, that a snapshot covers, or that the witness names.
 2. Beyond that, the longest prefix of whole appends is kept. The rest was never acknowledged; it is
    moved to quarantine unchanged, never dropped, and reported until a record names it.
 3. What the file contains beyond the watermark may never have reached the disk, even if it reads
@@ -23,9 +23,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Final
 
 from stackshift_jobs.errors import JournalDamaged
-from stackshiftd.journal import snapshots
+from stackshiftd.journal import snapshots, witness
 from stackshiftd.journal.filesystem import FileSystem, put_file, read_file, read_range, write_all
 from stackshiftd.journal.interface import Recovery, Torn
 from stackshiftd.journal.layout import Layout
@@ -38,6 +39,12 @@ from stackshiftd.journal.segment import (
     SegmentWriter,
     first_header,
     read_header,
+)
+from stackshiftd.journal.witness import Known
+
+LOST_HINT: Final = (
+    "`stackshift journal restore` puts a backup in its place; `stackshift journal repair` accepts "
+    "the loss and names what is lost"
 )
 
 
@@ -72,10 +79,14 @@ def recover(fs: FileSystem, layout: Layout, new_journal_id: Callable[[], str]) -
     Raises `JournalDamaged` (fields `file`, `offset`, `seq`) or `NewerFormat`; the files are then
     unchanged.
     """
+    known = witness.read(fs, layout)
     segments = list_segments(fs, layout)
     if not segments:
-        return _new_journal(fs, layout, new_journal_id)
+        return _new_journal(fs, layout, new_journal_id, known)
     journal = segments[0].header.journal
+    if known is not None and known.journal != journal:
+        raise _lost(layout, known, f"the segments in it belong to another journal ({journal})")
+    durable = known.seq if known else 0
     snapshot, _ = snapshots.newest(fs, layout.snapshots, journal)
     covered = snapshot.seq if snapshot else 0
     _check_reach(segments, covered)
@@ -83,8 +94,8 @@ def recover(fs: FileSystem, layout: Layout, new_journal_id: Callable[[], str]) -
     last = segments[-1]
     data = read_file(fs, last.path)
     found = scan(data, last.header_size, last.header.prev_seq)
-    if found.seq < known_durable(found, covered):
-        raise damaged(last, found, covered)
+    if found.seq < known_durable(found, max(covered, durable)):
+        raise damaged(last, found, max(covered, durable))
     remove_leftovers(fs, layout)
     for folder in layout.folders:
         # A visible name may not be on disk: the process that created it may have died before
@@ -186,10 +197,13 @@ def damaged(segment: Segment, found: Scan, durable: int) -> JournalDamaged:
     """The error for a segment that lacks records up to `durable`, which were on disk."""
     durable = known_durable(found, durable)
     offset = found.fault.offset if found.fault else found.size
-    why = found.fault.why if found.fault else "the file ends"
+    why = (
+        f"is damaged at byte {offset}: {found.fault.why}; record {found.seq + 1} is missing"
+        if found.fault
+        else f"ends after record {found.seq}"
+    )
     return JournalDamaged(
-        f"{segment.path.name} is damaged at byte {offset}: {why}; record {found.seq + 1} is "
-        f"missing, although records up to {durable} were on disk",
+        f"{segment.path.name} {why}, although records up to {durable} were on disk",
         hint=REPAIR_HINT,
         file=str(segment.path),
         offset=offset,
@@ -197,11 +211,15 @@ def damaged(segment: Segment, found: Scan, durable: int) -> JournalDamaged:
     )
 
 
-def _new_journal(fs: FileSystem, layout: Layout, new_journal_id: Callable[[], str]) -> Recovered:
+def _new_journal(
+    fs: FileSystem, layout: Layout, new_journal_id: Callable[[], str], known: Known | None
+) -> Recovered:
+    if known is not None and known.seq:
+        raise _lost(layout, known, "it contains no segments")
     if snapshots.listed(fs, layout.snapshots):
         raise JournalDamaged(
             f"{layout.journal} contains no segments, but there are snapshots",
-            hint="stackshift journal restore, from a backup",
+            hint=LOST_HINT,
             file=str(layout.journal),
             offset=0,
             seq=1,
@@ -210,6 +228,17 @@ def _new_journal(fs: FileSystem, layout: Layout, new_journal_id: Callable[[], st
     writer = SegmentWriter.create(fs, layout.journal, first_header(new_journal_id()))
     segment = Segment(writer.path, writer.header, writer.header_size, writer.size)
     return Recovered([segment], writer, None, Recovery(kept_seq=0, last_at_us=0))
+
+
+def _lost(layout: Layout, known: Known, why: str) -> JournalDamaged:
+    return JournalDamaged(
+        f"{layout.journal} has lost the journal {known.journal}, of which records up to "
+        f"{known.seq} were on disk: {why}",
+        hint=LOST_HINT,
+        file=str(layout.journal),
+        offset=0,
+        seq=1,
+    )
 
 
 def remove_leftovers(fs: FileSystem, layout: Layout) -> None:
@@ -253,13 +282,18 @@ def set_aside(
     after a crash changes nothing. `ending` is `tail` for what `journal.recovered` will report, and
     another word otherwise.
     """
-    digest = hashlib.sha256(rest).hexdigest()[:12]
-    path = layout.quarantine / f"{segment.stem}-{offset}-{digest}.{ending}"
+    path = layout.quarantine / aside_name(segment, offset, rest, ending)
     if fs.lstat(path) is None:
         put_file(fs, path, [rest])
     else:
         fs.sync_dir(layout.quarantine)  # A crash may have come just before its name was synced.
     return path
+
+
+def aside_name(segment: Path, offset: int, rest: bytes, ending: str) -> str:
+    """The name in quarantine of `rest`, cut off `segment` at `offset`."""
+    digest = hashlib.sha256(rest).hexdigest()[:12]
+    return f"{segment.stem}-{offset}-{digest}.{ending}"
 
 
 def _unreported(fs: FileSystem, layout: Layout, last: Segment, found: Scan) -> Torn | None:

@@ -17,9 +17,10 @@ from typing import Final
 import msgspec
 
 from stackshiftd.core.records import JournalClosed, JournalRecovered
-from stackshiftd.journal.line_format import PREFIX, Head, decode, head, is_intact
+from stackshiftd.journal.line_format import PREFIX, Head, decode, head, is_header, is_intact
 
 RECOVERED: Final = str(JournalRecovered.__struct_config__.tag)
+STRAY_HEADER: Final = "the header of a segment is in the middle of it"
 CLOSED: Final = str(JournalClosed.__struct_config__.tag)
 
 
@@ -80,7 +81,8 @@ def scan(data: bytes, start: int, prev_seq: int) -> Scan:
         stop = len(data) if newline < 0 else newline
         line = head(data, at, stop)
         if line is None:
-            walk.fail(at, "a line is damaged or cut short")
+            stray = is_header(data, at, stop)
+            walk.fail(at, STRAY_HEADER if stray else "a line is damaged or cut short")
             for inner in _glued(data, at, stop):
                 found.beyond.append(inner.seq)
                 found.watermark = max(found.watermark, inner.watermark)

@@ -29,6 +29,7 @@ from stackshiftd.journal.line_format import encode_group, encode_single
 from stackshiftd.journal.reader import SegmentSpan
 from stackshiftd.journal.recovery import Recovered
 from stackshiftd.journal.segment import Header, SegmentWriter, segment_name
+from stackshiftd.journal.witness import Witness
 
 
 class Mark(NamedTuple):
@@ -64,6 +65,7 @@ class Appender:
         segment_size: int,
         interval_s: float,
         advanced: Callable[[], None],
+        witness: Witness,
     ) -> None:
         self._fs = fs
         self._folder = folder
@@ -71,6 +73,7 @@ class Appender:
         self._always = always
         self._segment_size = segment_size
         self._advanced = advanced
+        self._witness = witness
         self._loop: asyncio.AbstractEventLoop | None = None
         self._spans_lock = threading.Lock()  # Segments are added in one thread, dropped in another.
         self.spans = tuple(
@@ -173,6 +176,7 @@ class Appender:
             if self.failure is not None and self.durable != self.written:
                 raise final(self.failure) from self.failure
         finally:
+            self._witness.close()
             self._writer.close()
 
     # --- In the commit thread --------------------------------------------------------------
@@ -194,7 +198,12 @@ class Appender:
             raise final(failed) from failed
         self.written, self.last_at_us = batch.mark, batch.at_us
         if self._always:
-            self.durable = self.written
+            self._all_durable()
+
+    def _all_durable(self) -> None:
+        """Everything written is on the disk: the witness says so before anybody relies on it."""
+        self.durable = self.written
+        self._witness.note(self.durable.seq)
 
     def _write(self, data: bytes) -> None:
         try:
@@ -204,7 +213,7 @@ class Appender:
                 raise
             self._writer.cut()
             # `cut` synced the file, so whatever was written before is durable now.
-            self.durable = self.written
+            self._all_durable()
             raise full(failed) from failed
 
     def _roll(self, header: Header) -> None:
@@ -213,7 +222,7 @@ class Appender:
         old = self._writer
         if self.durable != self.written:
             old.sync()
-            self.durable = self.written
+            self._all_durable()
         try:
             self._writer = SegmentWriter.create(self._fs, self._folder, header)
         except OSError as failed:
@@ -241,9 +250,10 @@ class Appender:
     def _sync(self) -> None:
         try:
             self._writer.sync()
-            self.durable = self.written
         except OSError as failed:
             self.failure = failed
+        else:
+            self._all_durable()
 
 
 def full(cause: OSError) -> Full:

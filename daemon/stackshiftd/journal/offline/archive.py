@@ -39,7 +39,7 @@ _MANIFEST: Final = "manifest.json"
 _MAX_MANIFEST: Final = 16 << 20
 _TRIES: Final = 5
 """How often a backup is tried when the daemon trims segments that it was about to read."""
-_DERIVED: Final = re.compile(r"history\.db.*|daemon\.json.*")
+_DERIVED: Final = re.compile(r"history\.db.*|daemon\.json.*|witness\.json.*")
 """Rebuilt from the journal or by the next daemon. A restore removes them: they belong to another
 journal."""
 _BESIDE: Final = re.compile(r"lock|logs|daemon\.log.*|daemon\.sock")
@@ -85,25 +85,24 @@ def backup(data_dir: Path, file: Path, *, fs: FileSystem | None = None) -> Backu
 
 
 def _backup(fs: FileSystem, layout: Layout, file: Path) -> Backup:
-    good, _ = inspect.good_snapshots(fs, layout, "")
-    looks = inspect.look_at_all(fs, layout)
-    covered = good[-1].seq if good else 0
-    if not looks:
+    found = inspect.survey(fs, layout)
+    good, looks = found.snapshots, found.segments
+    losses = found.losses()
+    # A daemon may have trimmed segments that these snapshots need; then there is a newer snapshot.
+    if looks and looks[0].first_seq > found.covered + 1:
+        raise FileNotFoundError(looks[0].path)
+    if not looks and not losses:
         raise BadConfiguration(f"there is no journal in {layout.root}")
-    for number in range(len(looks)):
-        if problem := inspect.flaw(looks, number, covered):
-            raise JournalDamaged(
-                f"the journal is damaged and was not backed up: {problem}",
-                hint="stackshift journal verify",
-                file=problem.file,
-                offset=problem.offset,
-                seq=problem.seq,
-            )
+    for problem in (*found.strays(), *found.flaws().values(), *losses):
+        raise JournalDamaged(
+            f"the journal is damaged and was not backed up: {problem}",
+            hint="stackshift journal verify",
+            file=problem.file,
+            offset=problem.offset,
+            seq=problem.seq,
+        )
     last = looks[-1]
     assert last.found is not None
-    # A daemon may have trimmed segments that these snapshots need; then there is a newer snapshot.
-    if looks[0].first_seq > covered + 1:
-        raise FileNotFoundError(looks[0].path)
     sizes = {f"snapshots/{one.path.name}": one.size for one in good}
     sizes |= {one.name: one.size for one in looks}
     sizes[last.name] = last.found.end
@@ -111,7 +110,7 @@ def _backup(fs: FileSystem, layout: Layout, file: Path) -> Backup:
     fd = _created(file, beside)
     try:
         with os.fdopen(fd, "wb", closefd=False) as out:
-            _write(fs, layout, out, sizes, inspect.journal_id(looks), last.found.seq)
+            _write(fs, layout, out, sizes, found.journal, last.found.seq)
         RealFileSystem().sync_data(fd)
         beside.replace(file)
     except BaseException:
@@ -121,7 +120,7 @@ def _backup(fs: FileSystem, layout: Layout, file: Path) -> Backup:
     finally:
         os.close(fd)
     RealFileSystem().sync_dir(file.absolute().parent)
-    return Backup(inspect.journal_id(looks), last.found.seq, sum(sizes.values()))
+    return Backup(found.journal, last.found.seq, sum(sizes.values()))
 
 
 def _created(file: Path, beside: Path) -> int:

@@ -1,24 +1,27 @@
-"""A look at every segment of a journal as it is, with any damage: the basis of `verify`'s report
-and `repair`'s plan.
+"""A look at all files of a journal as they are, with any damage: the basis of `verify`'s report and
+`repair`'s plan.
 
-Owns the judgement whether a segment is sound and fits its neighbours. Changes nothing, needs no
-lock, and works while a daemon runs: what a writer is adding meanwhile is a torn tail, not a flaw.
+Owns the judgements which journal this is, and whether a segment is sound and fits its neighbours.
+Changes nothing, needs no lock, and works while a daemon runs: what a writer is adding meanwhile is
+a torn tail, not a flaw.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from stackshift_jobs.errors import JournalDamaged
-from stackshiftd.journal import snapshots
+from stackshiftd.journal import snapshots, witness
 from stackshiftd.journal.filesystem import FileSystem, read_file
 from stackshiftd.journal.layout import Layout
 from stackshiftd.journal.recovery import Segment, breaks_chain
 from stackshiftd.journal.scan import Scan, known_durable, scan
 from stackshiftd.journal.segment import NAME, read_header
+from stackshiftd.journal.witness import Known
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,105 @@ def look(path: Path, data: bytes) -> Look:
     return Look(path, first_seq, len(data), digest, segment, found)
 
 
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """All files of a journal. `segments` are its own and those without a valid header, oldest
+    first; `foreign` are those of other journals."""
+
+    journal: str
+    """Its id; empty if no file tells it."""
+    segments: list[Look]
+    foreign: list[Look]
+    snapshots: list[snapshots.Snapshot]
+    """The good ones, oldest first."""
+    bad_snapshots: list[Problem]
+    """What is wrong with the others."""
+    known: Known | None
+    """What the witness says."""
+
+    @property
+    def covered(self) -> int:
+        """The last record that a good snapshot covers, 0 if there is none."""
+        return self.snapshots[-1].seq if self.snapshots else 0
+
+    @property
+    def durable(self) -> int:
+        """The last record that was certainly on disk, as far as snapshots and witness tell."""
+        known = self.known
+        ours = known is not None and known.journal == self.journal
+        return max(self.covered, known.seq if known is not None and ours else 0)
+
+    def flaws(self) -> dict[int, Problem]:
+        """What is wrong with `segments`, by their index."""
+        found = ((n, flaw(self.segments, n, self.durable)) for n in range(len(self.segments)))
+        return {number: problem for number, problem in found if problem is not None}
+
+    def strays(self) -> list[Problem]:
+        """The segments of other journals, as problems."""
+        return [
+            Problem(
+                one.name, 0, one.first_seq, f"it belongs to journal {one.segment.header.journal}"
+            )
+            for one in self.foreign
+            if one.segment is not None
+        ]
+
+    def losses(self) -> list[Problem]:
+        """What is missing as a whole: the oldest records, or all of them."""
+        first, known = self.segments[0] if self.segments else None, self.known
+        if known is not None and known.seq and known.journal != (self.journal or known.journal):
+            gone = f"records up to {known.seq} of the journal {known.journal} were on disk"
+            return [Problem("journal", 0, 1, f"{gone}, and no file of it is left")]
+        if first is not None and first.first_seq > self.covered + 1:
+            missing = (
+                f"records before {first.first_seq} are missing, and no good snapshot covers them"
+            )
+            return [Problem(first.name, 0, self.covered + 1, missing)]
+        if first is None and self.durable:
+            gone = f"there are no segments, but records up to {self.durable} were on disk"
+            return [Problem("journal", 0, 1, gone)]
+        if first is None and self.bad_snapshots:
+            return [Problem("journal", 0, 1, "there are snapshots, but no segments")]
+        return []
+
+
+def survey(fs: FileSystem, layout: Layout) -> Survey:
+    """Examine all files of the journal in `layout`. Raises `NewerFormat`."""
+    # In this order: what a daemon adds meanwhile must not look like a loss.
+    known = witness.read(fs, layout)
+    good, bad = good_snapshots(fs, layout, "")
+    looks = look_at_all(fs, layout) if fs.lstat(layout.journal) is not None else []
+    journal = _journal_of(looks, good, known)
+    for one in good:
+        if one.journal != journal:
+            what = f"it belongs to journal {one.journal}"
+            bad.append(Problem(f"snapshots/{one.path.name}", 0, one.seq, what))
+    ours = [one for one in looks if one.segment is None or one.segment.header.journal == journal]
+    return Survey(
+        journal,
+        ours,
+        [one for one in looks if one not in ours],
+        [one for one in good if one.journal == journal],
+        bad,
+        known,
+    )
+
+
+def _journal_of(
+    looks: Sequence[Look], good: Sequence[snapshots.Snapshot], known: Known | None
+) -> str:
+    """The id of the journal that these files are meant to be: the one that the witness names, if
+    any file bears it; else the one that most files bear, of segments and good snapshots; of two
+    with as many files, the one with a snapshot, then the one that reaches further."""
+    segments = [one.segment.header for one in looks if one.segment is not None]
+    files = Counter([*(h.journal for h in segments), *(one.journal for one in good)])
+    if known is not None and (known.journal in files or not files):
+        return known.journal
+    snapshotted = {one.journal for one in good}
+    reach = {header.journal: header.first_seq for header in segments}
+    return max(files, key=lambda id: (files[id], id in snapshotted, reach.get(id, 0)), default="")
+
+
 def look_at_all(fs: FileSystem, layout: Layout) -> list[Look]:
     """Examine every segment, oldest first. Segments that are trimmed meanwhile are left out."""
     looks: list[Look] = []
@@ -81,10 +183,10 @@ def look_at_all(fs: FileSystem, layout: Layout) -> list[Look]:
     return looks
 
 
-def flaw(looks: Sequence[Look], number: int, covered: int) -> Problem | None:
+def flaw(looks: Sequence[Look], number: int, known: int) -> Problem | None:
     """What is wrong with segment `number`, by itself or beside its neighbours; None if nothing.
 
-    `covered` is the last record that a good snapshot covers, 0 if there is none.
+    `known` is the last record that was on disk as far as is known from elsewhere, 0 for none.
     """
     this = looks[number]
     if this.segment is None or this.found is None:
@@ -97,7 +199,7 @@ def flaw(looks: Sequence[Look], number: int, covered: int) -> Problem | None:
         return Problem(this.name, 0, this.first_seq, why)
     found = this.found
     if number + 1 == len(looks):
-        durable = known_durable(found, covered)
+        durable = known_durable(found, known)
     else:
         durable = looks[number + 1].first_seq - 1
         if found.fault is None and found.seq == durable:
@@ -137,8 +239,3 @@ def good_snapshots(
         elif fs.lstat(path) is not None:  # Otherwise a newer one has replaced it meanwhile.
             bad.append(Problem(f"snapshots/{path.name}", 0, seq, found))
     return good, bad
-
-
-def journal_id(looks: Sequence[Look]) -> str:
-    """The journal's id, from the first valid header; empty if there is none."""
-    return next((one.segment.header.journal for one in looks if one.segment), "")

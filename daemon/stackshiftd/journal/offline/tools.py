@@ -18,8 +18,9 @@ from stackshiftd.journal.line_format import head
 from stackshiftd.journal.offline import inspect
 from stackshiftd.journal.offline.archive import Backup, backup, restore
 from stackshiftd.journal.offline.inspect import Problem
-from stackshiftd.journal.offline.repair import LostRange, Repair, repair
+from stackshiftd.journal.offline.repair import repair
 from stackshiftd.journal.offline.verify import Report, verify
+from stackshiftd.journal.offline.workbench import LostRange, Repair
 from stackshiftd.journal.recovery import Segment, list_segments
 from stackshiftd.journal.scan import scan
 from stackshiftd.journal.segment import REPAIR_HINT

@@ -51,30 +51,25 @@ def verify(data_dir: Path, *, fs: FileSystem | None = None) -> Report:
     if fs.lstat(layout.journal) is None:
         report.notes.append("there is no journal yet")
         return report
-    # Snapshots first: one that a daemon makes meanwhile could cover records not yet examined.
-    snapshots, bad = inspect.good_snapshots(fs, layout, "")
-    looks = inspect.look_at_all(fs, layout)
-    report.journal = inspect.journal_id(looks)
-    for foreign in [s for s in snapshots if report.journal and s.journal != report.journal]:
-        what = f"it belongs to journal {foreign.journal}"
-        bad.append(Problem(f"snapshots/{foreign.path.name}", 0, foreign.seq, what))
-        snapshots.remove(foreign)
-    report.snapshots = [snapshot.seq for snapshot in snapshots]
-    covered = snapshots[-1].seq if snapshots else 0
-    for number, one in enumerate(looks):
-        _judge(fs, report, looks, number, covered)
-        report.bytes += one.size
-    report.segments = len(looks)
-    _judge_reach(report, looks, covered)
-    report.problems += bad
+    found = inspect.survey(fs, layout)
+    report.journal = found.journal
+    report.snapshots = [snapshot.seq for snapshot in found.snapshots]
+    report.problems += found.strays()
+    flaws = found.flaws()
+    for number, one in enumerate(found.segments):
+        _judge(fs, report, one, flaws.get(number), found.durable)
+    report.segments = len(found.segments)
+    report.problems += found.losses()
+    report.problems += found.bad_snapshots
     if fs.lstat(layout.quarantine) is not None:
         report.notes += [f"set aside: quarantine/{name}" for name in fs.listdir(layout.quarantine)]
     return report
 
 
-def _judge(fs: FileSystem, report: Report, looks: list[Look], number: int, covered: int) -> None:
-    one = looks[number]
-    problem = inspect.flaw(looks, number, covered)
+def _judge(
+    fs: FileSystem, report: Report, one: Look, problem: Problem | None, durable: int
+) -> None:
+    report.bytes += one.size
     if problem is not None:
         report.problems.append(problem)
     if one.segment is None or one.found is None:
@@ -82,7 +77,7 @@ def _judge(fs: FileSystem, report: Report, looks: list[Look], number: int, cover
     found = one.found
     report.first_seq = report.first_seq or one.first_seq
     report.last_seq = max(report.last_seq, found.seq)
-    report.watermark = max(report.watermark, known_durable(found, covered))
+    report.watermark = max(report.watermark, known_durable(found, durable))
     report.records += found.seq - one.segment.header.prev_seq
     report.problems += _undecodable(fs, one)
     if problem is None and found.fault is not None:
@@ -113,13 +108,3 @@ def _undecodable(fs: FileSystem, one: Look) -> list[Problem]:
             problems.append(Problem(one.name, at, bad.fields.get("seq", 0), bad.message))
         at += len(line) + 1
     return problems
-
-
-def _judge_reach(report: Report, looks: list[Look], covered: int) -> None:
-    if looks and looks[0].first_seq > covered + 1:
-        missing = (
-            f"records before {looks[0].first_seq} are missing, and no good snapshot covers them"
-        )
-        report.problems.append(Problem(looks[0].name, 0, covered + 1, missing))
-    if not looks and covered:
-        report.problems.append(Problem("journal", 0, 1, "there are snapshots, but no segments"))
