@@ -141,6 +141,7 @@ class Daemon:
             lambda: self._feeds.published_seq,
             self._track,
         )
+        self._history.origin = self._upkeep
         self._schedule_timer = ScheduleTimer(self.engine, self._catalog)
         self._dispatcher.learned = self._schedule_timer.learn
         payload_bytes = config.limits.payload_bytes
@@ -178,6 +179,7 @@ class Daemon:
             self._queues,
             self._feeds,
             self._lookup,
+            self._history,
             self._catalog,
             lambda: self.pool,
             self,
@@ -317,7 +319,7 @@ class Daemon:
             programs = recorded(engine.state.runs.values())
             await asyncio.to_thread(await_warden, self._data_dir, self._grace)
             await asyncio.to_thread(end_strays, self._data_dir, programs, self._grace)
-        self._upkeep.backfill_history()
+        self._history.begin(engine.snapshot_seq)
         for row in replayed.rows:
             self._history.add(row)
         for run, places in replayed.lengthened:

@@ -68,6 +68,7 @@ def cut_after(project: Project, kind: str) -> Json:
     at = next(number for number, line in enumerate(lines) if mark in line)
     found = next(record for record in project.journal() if record["kind"] == kind)
     path.write_bytes(b"".join(lines[: at + 1]))
+    Path(project.data_dir, "witness.json").unlink()  # It knows of what came after.
     return found
 
 

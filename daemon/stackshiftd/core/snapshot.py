@@ -248,6 +248,14 @@ def entries_of(lines: Iterable[bytes], run: str) -> list[Entry]:
     return entries
 
 
+def snapshot_entries(lines: Iterable[bytes]) -> Iterator[tuple[int, Entry]]:
+    """The entries of all runs in a snapshot, in order, with their places; nothing is folded."""
+    for raw in lines:
+        line = _decode(raw)
+        if isinstance(line, EntryLine):
+            yield line.place, entry_from_json(line.entry)
+
+
 def load(lines: Iterable[bytes]) -> Loaded:
     """The state that `dump` wrote."""
     state = State()

@@ -1,4 +1,4 @@
-"""Maintenance: brings the history up to date, takes snapshots, and drops what is too old.
+"""Maintenance: takes snapshots, drops what is too old, and reads the history from the journal.
 
 Never blocks the daemon: the index is built on a thread, a snapshot is made by a separate process.
 Only records below the older of two snapshots are dropped, so that a run that is still in memory
@@ -20,15 +20,19 @@ from typing import Any, Final
 from stackshift_jobs.errors import Busy, StackshiftError
 from stackshift_jobs.project.config import Config
 from stackshiftd.core import commands as c
-from stackshiftd.core.records import RunRemoved
+from stackshiftd.core.records import Entry, RunCreated, RunRemoved, RunRetried
+from stackshiftd.core.snapshot import snapshot_entries
 from stackshiftd.history.index import History
 from stackshiftd.history.rows import RowBuilder, RunRow
 from stackshiftd.journal.interface import Journal
+from stackshiftd.journal.line_format import text_in_line
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.params import Answer
 
 log = logging.getLogger("stackshiftd")
 
+SYNC_SECONDS: Final = 0.05
+"""How long to wait for a sync, with `durability = "interval"`."""
 PAUSE_SECONDS: Final = 10.0
 """The least time between two automatic compactions."""
 LOGS_SECONDS: Final = 3600.0
@@ -70,18 +74,20 @@ class Maintenance:
         self._compacting = True
         self._track(self._compact(answer))
 
-    def backfill_history(self) -> None:
-        """If the history index is new or behind the snapshot, build it from the journal on a
-        thread. Until that is done, lists of runs are incomplete."""
-        covered = self._history.covered_seq
-        snapshot = self._engine.snapshot_seq
-        if covered < snapshot:
-            log.info("building the history index from the journal")
-            self._history.building()
-            self._track(asyncio.to_thread(self._history.build, self._old_rows(snapshot), snapshot))
+    # --- history.index.Origin --------------------------------------------------------------
 
-    def _old_rows(self, until_seq: int) -> Iterator[RunRow | str]:
+    def rows(self, until_seq: int) -> Iterator[RunRow | str]:
+        """The rows of the runs that finished by records up to `until_seq`, oldest first, and the
+        ids of those that were removed. Blocks while it reads.
+
+        A run of which retention has removed the first records has a row only if the snapshot still
+        has them, since it was unfinished.
+        """
         builder = RowBuilder()
+        first = self._journal.stats()["first_seq"]
+        for place, entry in snapshot_entries(self._journal.snapshot_lines()):
+            if entry.seq < first:
+                builder.add(place, entry)
         for place, entry in self._journal.read(1):
             if entry.seq > until_seq:
                 return
@@ -90,6 +96,29 @@ class Maintenance:
                 yield row
             elif isinstance(entry.record, RunRemoved):
                 yield entry.record.run
+
+    def row(self, run: str) -> RunRow | None:
+        """The row of one finished run, from the journal alone. Blocks while it reads."""
+        found: list[tuple[int, Entry]] = []
+        for part in self._journal.search((text_in_line(run),)):
+            if part is not None and getattr(part[1].record, "run", None) == run:
+                found.append(part)
+                if isinstance(part[1].record, RunCreated):
+                    break
+        builder = RowBuilder()
+        row: RunRow | None = None
+        for place, entry in reversed(found):
+            row = builder.add(place, entry) or row
+            if isinstance(entry.record, RunRemoved | RunRetried):
+                row = None
+        return row
+
+    async def durable(self) -> int:
+        """Return, once it can be read, the last record of which the history may know."""
+        known = self._engine.durable_seq
+        while self._journal.durable_seq < known:  # Acknowledged, but not synced yet.
+            await asyncio.sleep(SYNC_SECONDS)
+        return known
 
     def compact_if_due(self) -> None:
         """Take a snapshot if a segment was sealed since the last one."""

@@ -14,6 +14,7 @@ from stackshift_jobs.values.durations import parse_time, rfc3339
 from stackshiftd.core import commands as c
 from stackshiftd.core.decide.dead_letter import is_dead, not_dead
 from stackshiftd.core.state.state import Run
+from stackshiftd.history.index import Rebuilding
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.params import Answer, Params, Table
 from stackshiftd.shell.views.lookup import Lookup
@@ -78,13 +79,16 @@ class DeadLetter:
     ) -> None:
         chosen, cursor = self._chosen(params)
         results: list[Any] = [None] * len(chosen)
+        dead: list[tuple[int, str]] = []
         for index, name in enumerate(chosen):
             try:
-                run = self._dead(name)
+                dead.append((index, self._dead(name)))
+            except Rebuilding:
+                raise  # All of it is asked again; nothing is submitted yet.
             except StackshiftError as refused:
                 results[index] = {"run": name, "error": refused.as_json()}
-            else:
-                self._engine.submit(command(run), _collector(results, index, run))
+        for index, run in dead:
+            self._engine.submit(command(run), _collector(results, index, run))
         self._engine.when_durable(answer, {"results": results, "cursor": cursor})
 
     def _chosen(self, params: ActOnDead) -> tuple[list[str], str | None]:

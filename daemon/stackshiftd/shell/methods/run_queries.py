@@ -16,6 +16,7 @@ from stackshiftd.core.state.state import Status
 from stackshiftd.core.why import shown_status
 from stackshiftd.history.index import History
 from stackshiftd.history.rows import RunRow
+from stackshiftd.history.table import Filters
 from stackshiftd.shell.catalog import Catalog
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.methods.run_waits import RunWaits
@@ -147,15 +148,10 @@ class RunQueries:
             ):
                 found.append((run.created_seq, run))
         if not dead_only:
-            rows = self._history.newest(
-                job=params.job,
-                status=params.status,
-                queue=params.queue,
-                labels=params.labels,
-                since_us=since_us,
-                before_seq=before,
-                limit=params.limit,
+            filters = Filters(
+                params.job, params.status, params.queue, params.labels, since_us, before
             )
+            rows = self._history.newest(filters, params.limit)
             live = self._engine.state.runs
             found.extend((row.created_seq, row) for row in rows if row.id not in live)
         found.sort(key=lambda pair: -pair[0])

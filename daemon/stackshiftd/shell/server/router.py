@@ -15,6 +15,7 @@ from stackshift_jobs.calls.methods import METHODS
 from stackshift_jobs.errors import DiskFull, StackshiftError, Usage
 from stackshift_jobs.values.durations import parse_time
 from stackshift_jobs.version import PROTOCOL, __version__
+from stackshiftd.history.index import History, Rebuilding
 from stackshiftd.shell.catalog import Catalog
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.methods.queues import Queues
@@ -103,6 +104,7 @@ class Router:
         queues: Queues,
         feeds: Feeds,
         lookup: Lookup,
+        history: History,
         catalog: Catalog,
         pool: Callable[[], Pool],
         house: DaemonControl,
@@ -114,6 +116,7 @@ class Router:
         self._waiters = waiters
         self._queues = queues
         self._lookup = lookup
+        self._history = history
         self._catalog = catalog
         self._pool = pool
         self._house = house
@@ -176,6 +179,18 @@ class Router:
             params = entry.decode(raw)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as bad:
             raise Usage(f"{method}: {bad}", rpc="bad_params") from bad
+        self._perform(connection, entry, params, answer)
+
+    def _perform(self, connection: Connection, entry: _Method, params: Any, answer: Answer) -> None:
+        def again() -> None:
+            if connection not in self.connections:
+                return
+            try:
+                self._perform(connection, entry, params, answer)
+            except Exception:
+                log.exception("a request that had waited for the history index failed")
+                answer(StackshiftError("the request failed", hint="stackshift daemon logs"))
+
         try:
             if entry.bound:
                 entry.do(connection, params, answer)
@@ -183,6 +198,9 @@ class Router:
                 entry.do(params, self._reading_again(entry.do, params, answer))
             else:
                 entry.do(params, answer)
+        except Rebuilding:
+            # Methods look runs up before they do anything, so this one can begin again.
+            self._history.when_whole(again)
         except StackshiftError as refused:
             # It may be based on something that is decided and not durable yet.
             self._engine.when_durable(answer, refused)

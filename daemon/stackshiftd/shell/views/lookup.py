@@ -14,6 +14,7 @@ from stackshiftd.core.snapshot import entries_of
 from stackshiftd.core.state.state import Run, Status
 from stackshiftd.history.index import History
 from stackshiftd.history.rows import Ended, RunRow, ended
+from stackshiftd.history.table import Filters
 from stackshiftd.shell.engine import Engine
 
 MIN_SUFFIX = 4
@@ -55,7 +56,7 @@ class Lookup:
         failed = name == "@failed"
         status = "failed" if failed else None
         newest: tuple[int, str] = (0, "")
-        for row in self._history.newest(status=status, limit=LOOK_BACK):
+        for row in self._history.newest(Filters(status=status), LOOK_BACK):
             live = self.live(row.id)
             if not failed or live is None or live.status is Status.FAILED:
                 newest = (row.created_seq, row.id)

@@ -283,7 +283,7 @@ class Dispatcher:
         elif isinstance(command, c.Ask):
             self._ask(link, command)
         elif isinstance(command, c.AwaitRun):
-            self._engine.submit(self._with_outcome(command), source=link)
+            self._await(link, command)
         elif isinstance(command, c.WithdrawCall):
             self._engine.submit(self._with_event(command), source=link)
         else:
@@ -364,7 +364,7 @@ class Dispatcher:
         if ended is not None:
             # The run that owns the key has finished and left memory: only its result is needed.
             awaited = c.AwaitRun(command.run, command.token, command.call, command.step, ended)
-            self._engine.submit(self._with_outcome(awaited), source=link)
+            self._await(link, awaited)
             return
         child = c.StartChild(
             command.run,
@@ -376,6 +376,12 @@ class Dispatcher:
             command.cancel_with_parent,
         )
         self._engine.submit(child, source=link)
+
+    def _await(self, link: WorkerLink, command: c.AwaitRun) -> None:
+        try:
+            self._engine.submit(self._with_outcome(command), source=link)
+        except StackshiftError as damaged:  # Its record cannot be read.
+            self._refuse(link, command, damaged)
 
     def _ask(self, link: WorkerLink, command: c.Ask) -> None:
         """Carry out a handler's call that clients can make too."""
@@ -427,7 +433,9 @@ class Dispatcher:
             command, status=ended.status, result=ended.result, error=ended.error
         )
 
-    def _refuse(self, link: WorkerLink, command: c.CallJob | c.Ask, error: StackshiftError) -> None:
+    def _refuse(
+        self, link: WorkerLink, command: c.CallJob | c.Ask | c.AwaitRun, error: StackshiftError
+    ) -> None:
         """Refuse a worker's call for good: it would be refused again."""
         body = refusal_json(error, final=True)
         refused = c.RefuseCall(command.run, command.token, command.call, command.step, body)
