@@ -6,6 +6,7 @@
 #   make lint     ruff                 make types  mypy --strict
 #   make man      read the man pages for mistakes
 #   make bench    measure              make clean  remove what was made
+#   make frozen   write down what this version writes into the journal
 #
 # Another Python: make PYTHON=python3.13 test. One test at a time: make PARALLEL= test
 
@@ -33,7 +34,7 @@ PYTHON := $(shell for python in python3 python3.14 python3.13 python3.12 python3
     && { echo $$python; exit; }; done; echo python3)
 endif
 
-.PHONY: demo test quick long lint types man bench clean python
+.PHONY: demo test quick long lint types man bench frozen clean python
 
 demo: $(VENV)/examples.stamp
 	@cd $(EXAMPLE) && exec </dev/null; \
@@ -69,6 +70,9 @@ man:
 bench: $(VENV)/dev.stamp
 	$(BIN)/python benchmarks/core.py
 	$(BIN)/python benchmarks/queued.py
+
+frozen: $(VENV)/dev.stamp
+	$(BIN)/python tests/journal/freeze.py
 
 clean:
 	rm -rf $(VENV) dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis \

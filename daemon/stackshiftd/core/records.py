@@ -6,28 +6,37 @@ are in its `Entry`, the same for all kinds. A run's timeline is the entries that
 A field with a user's JSON (payload, result) is `msgspec.Raw`: passed along, never decoded here.
 Times inside records are RFC 3339 text, which people and `jq` can read.
 
-Adding a field with a default that means "as before" keeps the version of a kind. Any other change
-raises it in `VERSIONS`, and older daemons refuse the journal rather than fold it wrongly.
+Any change of a kind raises its version in `VERSIONS`: of its fields, their types and defaults, and
+of what they mean. Older daemons then refuse its records, rather than fold them wrongly; so they do
+with a field that they do not know. Lines of earlier versions must still be read: a field that is
+new has a default that means "as before". `tests/journal/frozen` holds a journal of each release and
+a description of every version of every kind, which the code is compared with.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final, get_args
 
 import msgspec
 from msgspec import Raw
 
+from stackshift_jobs.errors import NewerFormat
 from stackshift_jobs.values.durations import from_rfc3339, rfc3339
 
 NULL: Final = Raw(b"null")
 """No body. (msgspec allows no `Raw | None`, so `None` cannot stand for it.)"""
 
 
-class Record(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="kind", gc=False):
+class Part(msgspec.Struct, frozen=True, omit_defaults=True, gc=False, forbid_unknown_fields=True):
+    """Base of the parts of records."""
+
+
+class Record(Part, frozen=True, tag_field="kind"):
     """Base of all records; `kind` is the tag."""
 
 
-class Error(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+class Error(Part, frozen=True):
     """What went wrong: an exception's type, message and traceback (text, bounded by the worker).
     `retryable` is false if trying again would fail in the same way."""
 
@@ -37,7 +46,7 @@ class Error(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     retryable: bool = True
 
 
-class RetryTerms(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+class RetryTerms(Part, frozen=True):
     """How often and how soon to try again. `max_attempts` includes the first try."""
 
     max_attempts: int = 3
@@ -47,7 +56,7 @@ class RetryTerms(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     jitter: float = 0.1
 
 
-class RunLimits(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+class RunLimits(Part, frozen=True):
     """How many calls and how many bytes of results a run may record."""
 
     steps: int = 10_000
@@ -60,7 +69,7 @@ DEFAULT_LIMITS: Final = RunLimits()
 is decoded to it."""
 
 
-class QueueTerms(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+class QueueTerms(Part, frozen=True):
     """The terms that one layer sets for a queue; None: not set here. 0 means no limit, which also
     overrides a limit of a lower layer. `rate` new attempts may start per `rate_per_ms`."""
 
@@ -266,7 +275,7 @@ class AttemptStopped(Record, frozen=True, tag="attempt.stopped"):
 # --- Steps ---------------------------------------------------------------------------------
 
 
-class Program(msgspec.Struct, frozen=True, gc=False):
+class Program(Part, frozen=True):
     """A program that was started: its process group, and when the leader of the group began, in
     terms of the system (on Linux `BOOT:TICKS`)."""
 
@@ -669,29 +678,86 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     record: AnyRecord
 
 
+NEWER_HINT: Final = "install the newer version again, or restore a backup made before it"
+
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(AnyRecord).decode
+_VERSION_MARKS: Final = {
+    name: b'"v":%d,' % version if version > 1 else b"" for name, version in VERSIONS.items()
+}
+_ENTRY: Final = re.compile(
+    rb'\{"seq":([1-9][0-9]{0,18}),"at":"([^"\\]{1,40})",(?:"v":([1-9][0-9]{0,8}),)?'
+    rb'(?="kind":"([^"\\]{1,64})")'
+)
 
 
-class _Where(msgspec.Struct):
-    seq: int
-    at: str
+def check_version(kind: str, version: int, seq: int) -> None:
+    """Raise `NewerFormat` if this daemon cannot fold records of this kind and version."""
+    if version > VERSIONS.get(kind, 0):
+        raise NewerFormat(
+            f"record {seq} of the journal ({kind} version {version}) was written by a newer "
+            "stackshift",
+            hint=NEWER_HINT,
+            seq=seq,
+            kind=kind,
+        )
 
 
-_decode_where: Final = msgspec.json.Decoder(_Where).decode
+def decode_record(body: bytes, seq: int) -> AnyRecord:
+    """The record in `body`, its JSON, which begins with its kind; its version was checked.
+
+    Raises `NewerFormat` for a field that is not known, and `msgspec.DecodeError`.
+    """
+    try:
+        record: AnyRecord = _decode(body)
+        return record
+    except msgspec.ValidationError as bad:
+        if has_unknown_field(bad):
+            raise NewerFormat(
+                f"record {seq} of the journal was written by a newer stackshift ({bad})",
+                hint=NEWER_HINT,
+                seq=seq,
+            ) from bad
+        raise
+
+
+def has_unknown_field(bad: msgspec.ValidationError) -> bool:
+    """Is it a field that this version does not know, which made decoding fail? (msgspec tells it
+    by its message only.)"""
+    return str(bad).startswith("Object contains unknown field")
+
+
+def version_mark(kind: str) -> bytes:
+    """The `v` key of a line of this kind; empty for version 1."""
+    return _VERSION_MARKS[kind]
 
 
 def entry_json(entry: Entry) -> bytes:
     """An entry as a timeline shows it: `{"seq":17,"at":"…Z","kind":"step.completed","run":…}`."""
-    return b'{"seq":%d,"at":"%s",%s' % (
+    return b'{"seq":%d,"at":"%s",%s%s' % (
         entry.seq,
         rfc3339(entry.at_us).encode(),
+        _VERSION_MARKS[kind_of(entry.record)],
         _encode(entry.record)[1:],
     )
 
 
+def kind_of(record: AnyRecord) -> str:
+    """The kind of a record."""
+    return str(record.__struct_config__.tag)
+
+
 def entry_from_json(line: Any) -> Entry:
-    """The inverse of `entry_json`; `line` is bytes or anything that supports the buffer
-    protocol."""
-    where = _decode_where(line)
-    return Entry(where.seq, from_rfc3339(where.at), _decode(line))
+    """The inverse of `entry_json`; `line` is bytes or anything that supports the buffer protocol.
+
+    Raises `NewerFormat`, and `msgspec.DecodeError` for anything that `entry_json` did not write.
+    """
+    data = bytes(line)
+    found = _ENTRY.match(data)
+    if found is None:
+        raise msgspec.DecodeError("not an entry")
+    seq = int(found[1])
+    check_version(found[4].decode("ascii", "replace"), int(found[3] or 1), seq)
+    return Entry(
+        seq, from_rfc3339(found[2].decode()), decode_record(b"{" + data[found.end() :], seq)
+    )

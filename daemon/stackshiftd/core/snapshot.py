@@ -15,8 +15,9 @@ from typing import Any
 
 import msgspec
 
+from stackshift_jobs.errors import NewerFormat
 from stackshiftd.core.fold.fold import fold
-from stackshiftd.core.records import Entry, QueueTerms, entry_from_json, entry_json
+from stackshiftd.core.records import NEWER_HINT, Entry, QueueTerms, entry_from_json, entry_json
 from stackshiftd.core.state.entries import Value, Values
 from stackshiftd.core.state.events import Events, Kept, SentKey
 from stackshiftd.core.state.expiry import EVENT, LOCK, STATE
@@ -29,7 +30,11 @@ from stackshiftd.core.state.state import KeyEntry, State
 _encode = msgspec.json.Encoder(order="sorted").encode
 
 
-class Totals(msgspec.Struct, frozen=True, tag="totals", tag_field="line"):
+class _Line(msgspec.Struct, frozen=True, tag_field="line", forbid_unknown_fields=True):
+    """Base of the lines. A change of any of them raises `journal.snapshots.FORMAT`."""
+
+
+class Totals(_Line, frozen=True, tag="totals"):
     """The first line: the point in the journal that the snapshot covers, and totals."""
 
     seq: int
@@ -38,7 +43,7 @@ class Totals(msgspec.Struct, frozen=True, tag="totals", tag_field="line"):
     finished: int
 
 
-class KeyLine(msgspec.Struct, frozen=True, tag="key", tag_field="line"):
+class KeyLine(_Line, frozen=True, tag="key"):
     """One idempotency key and its owner."""
 
     key: str
@@ -49,7 +54,7 @@ class KeyLine(msgspec.Struct, frozen=True, tag="key", tag_field="line"):
     expires_us: int
 
 
-class QueueLine(msgspec.Struct, frozen=True, tag="queue", tag_field="line"):
+class QueueLine(_Line, frozen=True, tag="queue"):
     """A queue: its terms by layer, when it was paused, the record that last served it, and when its
     bucket is full again."""
 
@@ -60,7 +65,7 @@ class QueueLine(msgspec.Struct, frozen=True, tag="queue", tag_field="line"):
     full_at: int
 
 
-class ScheduleLine(msgspec.Struct, frozen=True, tag="schedule", tag_field="line"):
+class ScheduleLine(_Line, frozen=True, tag="schedule"):
     """One schedule. Times are µs since 1970, 0 for none."""
 
     job: str
@@ -79,7 +84,7 @@ class ScheduleLine(msgspec.Struct, frozen=True, tag="schedule", tag_field="line"
     retired_us: int
 
 
-class ValueLine(msgspec.Struct, frozen=True, tag="state", tag_field="line"):
+class ValueLine(_Line, frozen=True, tag="state"):
     """A state entry; or, with an empty value, the remembered version of a former one."""
 
     key: str
@@ -90,7 +95,7 @@ class ValueLine(msgspec.Struct, frozen=True, tag="state", tag_field="line"):
     updated_by: str
 
 
-class LockLine(msgspec.Struct, frozen=True, tag="lock", tag_field="line"):
+class LockLine(_Line, frozen=True, tag="lock"):
     """The holder of a lock and its line, in order."""
 
     key: str
@@ -98,7 +103,7 @@ class LockLine(msgspec.Struct, frozen=True, tag="lock", tag_field="line"):
     waiting: list[Waiting]
 
 
-class KeptLine(msgspec.Struct, frozen=True, tag="event", tag_field="line"):
+class KeptLine(_Line, frozen=True, tag="event"):
     """A kept event."""
 
     id: str
@@ -110,7 +115,7 @@ class KeptLine(msgspec.Struct, frozen=True, tag="event", tag_field="line"):
     key: str | None
 
 
-class SentKeyLine(msgspec.Struct, frozen=True, tag="event_key", tag_field="line"):
+class SentKeyLine(_Line, frozen=True, tag="event_key"):
     """The idempotency key of an event."""
 
     key: str
@@ -123,14 +128,14 @@ class SentKeyLine(msgspec.Struct, frozen=True, tag="event_key", tag_field="line"
     resumed: list[str]
 
 
-class EntryLine(msgspec.Struct, frozen=True, tag="entry", tag_field="line"):
+class EntryLine(_Line, frozen=True, tag="entry"):
     """One entry of a run that is still in memory."""
 
     place: int
     entry: msgspec.Raw
 
 
-_decode = msgspec.json.Decoder(
+AnyLine = (
     Totals
     | KeyLine
     | QueueLine
@@ -140,7 +145,19 @@ _decode = msgspec.json.Decoder(
     | KeptLine
     | SentKeyLine
     | EntryLine
-).decode
+)
+_decoder = msgspec.json.Decoder(AnyLine)
+
+
+def _decode(raw: bytes) -> AnyLine:
+    """A line; raises `NewerFormat` for one of a kind, or with a field, that is not known."""
+    try:
+        line: AnyLine = _decoder.decode(raw)
+        return line
+    except msgspec.ValidationError as bad:
+        raise NewerFormat(
+            f"the snapshot was written by a newer stackshift ({bad})", hint=NEWER_HINT
+        ) from bad
 
 
 def state_hash(state: State) -> str:

@@ -27,7 +27,14 @@ import msgspec
 
 from stackshift_jobs.errors import JournalDamaged, NewerFormat
 from stackshift_jobs.values.durations import rfc3339, to_us
-from stackshiftd.core.records import VERSIONS, AnyRecord, Entry
+from stackshiftd.core.records import (
+    NEWER_HINT,
+    VERSIONS,
+    Entry,
+    check_version,
+    decode_record,
+    version_mark,
+)
 
 PREFIX: Final = b'{"crc":"'
 CHECKED_FROM: Final = len(PREFIX) + len('xxxxxxxx",')
@@ -42,10 +49,7 @@ _LAYOUT: Final = re.compile(
     rb'(?:"v":([1-9][0-9]{0,8}),)?'
     rb'(?="kind":"([^"\\]{1,64})")'
 )
-_decode_record: Final = msgspec.json.Decoder(AnyRecord).decode
 _encode_record: Final = msgspec.json.Encoder().encode
-
-NEWER_HINT: Final = "install the newer version again, or restore a backup made before it"
 
 
 class Head(NamedTuple):
@@ -103,14 +107,8 @@ def head(buffer: bytes, start: int, stop: int) -> Head | None:
         raise NewerFormat("the journal was written by a newer stackshift", hint=NEWER_HINT)
     seq, second, micros, watermark, part, parts, version, kind = found.groups()
     name = kind.decode("ascii", "replace")
-    if int(version or 1) > VERSIONS.get(name, 0):
-        raise NewerFormat(
-            f"record {int(seq)} of the journal ({name} version {int(version or 1)}) was written by "
-            "a newer stackshift",
-            hint=NEWER_HINT,
-            seq=int(seq),
-            kind=name,
-        )
+    if version is not None or name not in VERSIONS:
+        check_version(name, int(version or 1), int(seq))
     append = int(part or 1), int(parts or 1)
     return Head(int(seq), second, int(micros), int(watermark), *append, name, found.end())
 
@@ -128,7 +126,7 @@ def decode(line: bytes) -> Entry:
     if found is None:
         raise JournalDamaged("a line of the journal does not match its crc")
     try:
-        record = _decode_record(b"{" + line[found.body : stop])
+        record = decode_record(b"{" + line[found.body : stop], found.seq)
     except msgspec.DecodeError as bad:
         raise JournalDamaged(
             f"record {found.seq} matches its crc, but is not a valid {found.kind} record: {bad}",
@@ -149,11 +147,6 @@ def encode_group(group: Sequence[Entry], watermark: int) -> list[bytes]:
         encode_single(entry, watermark, b'"part":[%d,%d],' % (number, count))
         for number, entry in enumerate(group, 1)
     ]
-
-
-_MARKS: Final = {
-    name: b'"v":%d,' % version if version > 1 else b"" for name, version in VERSIONS.items()
-}
 
 
 def encode_single(entry: Entry, watermark: int, part: bytes = b"") -> bytes:
@@ -179,14 +172,14 @@ def encode_single(entry: Entry, watermark: int, part: bytes = b"") -> bytes:
 
 def _version_mark(body: bytes) -> bytes:
     """The `v` key for the record `{"kind":"…`; empty for version 1."""
-    return _MARKS[body[9 : body.index(b'"', 9)].decode("ascii")]
+    return version_mark(body[9 : body.index(b'"', 9)].decode("ascii"))
 
 
 def _no_mark(_body: bytes) -> bytes:
     return b""
 
 
-_mark: Final = _version_mark if any(_MARKS.values()) else _no_mark
+_mark: Final = _version_mark if set(VERSIONS.values()) != {1} else _no_mark
 
 
 def text_in_line(text: str) -> bytes:

@@ -25,8 +25,9 @@ import msgspec
 from msgspec import Meta
 
 from stackshift_jobs.errors import JournalDamaged, NewerFormat
+from stackshiftd.core.records import NEWER_HINT, has_unknown_field
 from stackshiftd.journal.filesystem import Buffer, FileSystem, put_file, write_all
-from stackshiftd.journal.line_format import CHECKED_FROM, NEWER_HINT, is_intact, sealed
+from stackshiftd.journal.line_format import CHECKED_FROM, is_intact, sealed
 
 FORMAT: Final = 1
 NAME: Final = re.compile(r"([0-9]{20})\.jsonl")
@@ -41,7 +42,7 @@ REPAIR_HINT: Final = (
 Count = Annotated[int, Meta(ge=0)]
 
 
-class Header(msgspec.Struct, frozen=True, omit_defaults=True):
+class Header(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """The first line of a segment.
 
     `stands_for` is set only by `journal repair`, on a segment that replaces a damaged one: it is
@@ -87,15 +88,21 @@ def read_header(data: bytes, path: Path) -> tuple[Header, int]:
     body = b"{" + data[CHECKED_FROM:end]
     try:
         if msgspec.json.decode(body, type=_Format).format > FORMAT:
-            raise NewerFormat(
-                f"{path.name} was written by a newer stackshift", hint=NEWER_HINT, file=str(path)
-            )
+            raise _newer(path)
         header = msgspec.json.decode(body, type=Header)
     except msgspec.DecodeError as bad:
+        if isinstance(bad, msgspec.ValidationError) and has_unknown_field(bad):
+            raise _newer(path) from bad
         raise _damaged(path, f"its header line is not a valid header ({bad})") from bad
     if path.name != segment_name(header.first_seq) or header.prev_seq + 1 != header.first_seq:
         raise _damaged(path, f"its header says that it begins with record {header.first_seq}")
     return header, end + 1
+
+
+def _newer(path: Path) -> NewerFormat:
+    return NewerFormat(
+        f"{path.name} was written by a newer stackshift", hint=NEWER_HINT, file=str(path)
+    )
 
 
 def _damaged(path: Path, why: str) -> JournalDamaged:

@@ -21,8 +21,8 @@ from typing import Final, NamedTuple
 import msgspec
 
 from stackshift_jobs.errors import NewerFormat
+from stackshiftd.core.records import NEWER_HINT, has_unknown_field
 from stackshiftd.journal.filesystem import FileSystem, put_file, read_file
-from stackshiftd.journal.line_format import NEWER_HINT
 
 FORMAT: Final = 1
 KEPT: Final = 2
@@ -39,11 +39,15 @@ class Snapshot(NamedTuple):
     journal: str
 
 
-class _Header(msgspec.Struct, frozen=True, omit_defaults=True):
+class _Header(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     format: int
     journal: str
     seq: int
     state_hash: str = ""
+
+
+class _Format(msgspec.Struct):
+    format: int
 
 
 class _Footer(msgspec.Struct, frozen=True):
@@ -111,19 +115,24 @@ def _checked(data: bytes, path: Path) -> tuple[_Header, list[bytes]]:
         footer = msgspec.json.decode(data[body_end:], type=_Footer)
         if footer.sha256 != hashlib.sha256(memoryview(data)[:body_end]).hexdigest():
             raise _Damaged("its contents do not match its hash")
+        # The hash is right, so whatever this header says was meant.
+        if msgspec.json.decode(data[:first], type=_Format).format > FORMAT:
+            raise _newer(path)
         header = msgspec.json.decode(data[:first], type=_Header)
     except msgspec.DecodeError as bad:
+        if isinstance(bad, msgspec.ValidationError) and has_unknown_field(bad):
+            raise _newer(path) from bad
         raise _Damaged(f"its header or footer is damaged ({bad})") from bad
-    if header.format > FORMAT:
-        raise NewerFormat(
-            f"snapshot {path.name} was written by a newer stackshift",
-            hint=NEWER_HINT,
-            file=str(path),
-        )
     lines = data[first:body_end].split(b"\n")[:-1] if first < body_end else []
     if len(lines) != footer.count or path.name != f"{header.seq:020d}.jsonl":
         raise _Damaged("its header or footer does not match the file")
     return header, lines
+
+
+def _newer(path: Path) -> NewerFormat:
+    return NewerFormat(
+        f"snapshot {path.name} was written by a newer stackshift", hint=NEWER_HINT, file=str(path)
+    )
 
 
 def newest(

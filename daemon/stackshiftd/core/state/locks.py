@@ -23,7 +23,7 @@ from stackshift_jobs.values.durations import rfc3339
 encode: Final = msgspec.json.Encoder().encode
 
 
-class Holding(msgspec.Struct):
+class Holding(msgspec.Struct, forbid_unknown_fields=True):
     """The holder of a lock: a run, by its call `step`, or the client `asker`. `expires_us` is 0 for
     never."""
 
@@ -37,7 +37,7 @@ class Holding(msgspec.Struct):
     """A description of that client for people."""
 
 
-class Waiting(msgspec.Struct, frozen=True):
+class Waiting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A run or client in the line, which will hold the lock for `ttl_ms`. Its wait times out at
     `until_us`; 0 for never."""
 

@@ -27,9 +27,9 @@ from typing import BinaryIO, Final, NamedTuple
 import msgspec
 
 from stackshift_jobs.errors import BadConfiguration, Conflict, JournalDamaged, NewerFormat, Usage
+from stackshiftd.core.records import NEWER_HINT, has_unknown_field
 from stackshiftd.journal.filesystem import FileSystem, RealFileSystem, put_file, read_range
 from stackshiftd.journal.layout import HeldLock, Layout, check_root
-from stackshiftd.journal.line_format import NEWER_HINT
 from stackshiftd.journal.offline import inspect
 from stackshiftd.journal.offline.verify import verify
 
@@ -46,12 +46,12 @@ _BESIDE: Final = re.compile(r"lock|logs|daemon\.log.*|daemon\.sock")
 """May exist beside a restored journal; a restore keeps them."""
 
 
-class _Member(msgspec.Struct, frozen=True):
+class _Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bytes: int
     sha256: str
 
 
-class _Manifest(msgspec.Struct, frozen=True):
+class _Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     format: int
     journal: str
     last_seq: int
@@ -326,10 +326,16 @@ def _read_manifest(file: Path, data: bytes) -> _Manifest:
     try:
         manifest = msgspec.json.decode(data[:_MAX_MANIFEST], type=_Manifest)
     except msgspec.DecodeError as bad:
+        if isinstance(bad, msgspec.ValidationError) and has_unknown_field(bad):
+            raise _newer(file) from bad
         raise _bad_archive(file, f"its manifest is damaged ({bad})") from bad
     if manifest.format > FORMAT:
-        raise NewerFormat(f"{file} was written by a newer stackshift", hint=NEWER_HINT)
+        raise _newer(file)
     return manifest
+
+
+def _newer(file: Path) -> NewerFormat:
+    return NewerFormat(f"{file} was written by a newer stackshift", hint=NEWER_HINT)
 
 
 def _bad_archive(file: Path, why: str) -> JournalDamaged:
