@@ -31,6 +31,7 @@ from stackshiftd.shell.background.maintenance import Maintenance
 from stackshiftd.shell.background.schedule_timer import ScheduleTimer
 from stackshiftd.shell.background.timers import Timers
 from stackshiftd.shell.catalog import Catalog
+from stackshiftd.shell.damage import Damage
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.ids import Ids
 from stackshiftd.shell.methods.dead_letter import DeadLetter
@@ -127,10 +128,13 @@ class Daemon:
             lambda worker: len(self.engine.state.executions.get(worker, ())),
             launch,
         )
+        self._damage = Damage()
         redaction = Redaction(config.redact.payload)
         self._view = View(self.engine, self._lookup, bodies, self._fleet, redaction)
         self._run_waits = RunWaits(self._view, waiters)
-        self._feeds = Feeds(self.engine, self._lookup, self._view.run, redaction.entry)
+        self._feeds = Feeds(
+            self.engine, self._lookup, self._view.run, self._damage, redaction.entry
+        )
         self._hooks = Hooks(config, self._view.at_end, self._tuning)
         self._timers = Timers(self.engine, requests.remember_ms)
         self._upkeep = Maintenance(
@@ -140,6 +144,7 @@ class Daemon:
             config,
             lambda: self._feeds.published_seq,
             self._track,
+            self._damage,
         )
         self._history.origin = self._upkeep
         self._schedule_timer = ScheduleTimer(self.engine, self._catalog)
@@ -180,6 +185,7 @@ class Daemon:
             self._feeds,
             self._lookup,
             self._history,
+            self._damage,
             self._catalog,
             lambda: self.pool,
             self,

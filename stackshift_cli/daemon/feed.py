@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 
 from stackshift_cli.daemon.session import Session
 from stackshift_cli.errors import TimedOut
-from stackshift_jobs.errors import DaemonUnavailable
+from stackshift_jobs.errors import DaemonUnavailable, from_json
 from stackshift_jobs.values.limits import FINISHED
 from stackshift_jobs.wire.unavailable import BROKEN, NOT_LISTENING, NOT_RUNNING, STALE
 
@@ -104,6 +104,8 @@ def _one_connection(session: Session, seen: _Seen) -> Iterator[Happening]:
                 if method == "feed.record" and seen.is_new(int(params["record"]["seq"])):
                     yield FeedRecord(params["record"])
                 elif method == "feed.end":
+                    if "error" in params:
+                        raise from_json(params["error"])
                     yield End(params["run"])
                     return
         except TimeoutError:

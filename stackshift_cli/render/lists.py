@@ -240,6 +240,8 @@ def print_status(options: Globals, status: dict[str, Any]) -> None:
     if why := status.get("read_only_because"):
         facts.add_row("read only", Text(safe(why), "yellow"))
     facts.add_row("dead letter", str(status["dead"]))
+    if status.get("damage"):
+        facts.add_row("damage", Text(safe(str(status["damage"]["message"])), "red"))
     if status.get("recovered"):
         facts.add_row("recovered", Text(safe(str(status["recovered"])), "yellow"))
     screen.print(facts)

@@ -120,6 +120,9 @@ def status(session: Session, _given: Given) -> int:
     else:
         for name, value in reply.items():
             messages.data(tsv.tabbed((name, value)))
+    if damage := reply.get("damage"):
+        session.say(f"the journal is damaged: {safe(damage['message'])}")
+        session.say("the next start may refuse it: see `stackshift journal verify`")
     _say_failed(session, reply["failed_modules"])
     return 0
 

@@ -25,6 +25,7 @@ BROKEN: Final = "broken"
 START: Final = "stackshift daemon start"
 RESTART: Final = "stackshift daemon restart"
 STATUS: Final = "stackshift daemon status, then stackshift daemon restart"
+LOGS: Final = "stackshift daemon logs"
 """The usual hints."""
 
 

@@ -17,6 +17,7 @@ from stackshift_jobs.version import PROTOCOL
 from stackshift_jobs.wire.peer import is_own_user, peer_pid, peer_uid
 from stackshift_jobs.wire.unavailable import (
     BROKEN,
+    LOGS,
     NO_ANSWER,
     NOT_LISTENING,
     NOT_RUNNING,
@@ -106,4 +107,4 @@ def _reach(
             STATUS,
         ) from bad
     except OSError as bad:
-        raise unavailable(f"{address}: {bad.strerror or bad}", BROKEN, STATUS) from bad
+        raise unavailable(f"{address}: {bad.strerror or bad}", BROKEN, LOGS) from bad

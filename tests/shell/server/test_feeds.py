@@ -36,7 +36,7 @@ def test_others_have_their_turn_while_records_of_some_kinds_are_looked_for() -> 
     """Other tasks get a turn after each chunk of the journal."""
 
     async def look() -> tuple[int, list[Any]]:
-        feeds = Feeds(*cast(Any, (SimpleNamespace(journal=LongJournal()), None, None)))
+        feeds = Feeds(*cast(Any, (SimpleNamespace(journal=LongJournal()), None, None, None)))
         found = list[Any]()
         turns = 0
         feeds.last_seq(10, 1000, ("event.",), found.append)

@@ -2,18 +2,21 @@
 records after it, loads the new snapshot again and compares, then stores it. So every compaction
 also tests replay; a snapshot that does not load to the same state is not stored.
 
-`python -m stackshiftd compact --data-dir DATA --upto-seq N` prints `{seq, state_hash, bytes}`.
+`python -m stackshiftd compact --data-dir DATA --upto-seq N` prints `{seq, state_hash, bytes}`, or
+`{error}`. It ends when its standard input is closed: with its daemon, whose journal may be in other
+hands a moment later.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from stackshift_jobs.errors import JournalDamaged
+from stackshift_jobs.errors import JournalDamaged, StackshiftError
 from stackshiftd.core.fold.fold import fold
 from stackshiftd.core.records import Entry
 from stackshiftd.core.snapshot import Loaded, dump, load, state_hash
@@ -21,7 +24,7 @@ from stackshiftd.core.state.state import State
 from stackshiftd.journal import reader, snapshots
 from stackshiftd.journal.filesystem import FileSystem, RealFileSystem, read_file
 from stackshiftd.journal.layout import Layout
-from stackshiftd.journal.segment import NAME, read_header
+from stackshiftd.journal.segment import NAME, REPAIR_HINT, read_header
 
 
 def compact(data_dir: Path, upto_seq: int) -> dict[str, object]:
@@ -36,7 +39,8 @@ def compact(data_dir: Path, upto_seq: int) -> dict[str, object]:
     before = Loaded(State(), [])
     if found is not None:
         read = snapshots.read(fs, found.path, journal_id)
-        assert not isinstance(read, str), read
+        if isinstance(read, str):
+            raise JournalDamaged(f"snapshots/{found.path.name}: {read}", file=str(found.path))
         before = load(read[1])
     kept = _Kept(before)
     entries = reader.read(fs, spans, before.state.seq + 1, end)
@@ -44,7 +48,13 @@ def compact(data_dir: Path, upto_seq: int) -> dict[str, object]:
     for place, entry in islice(entries, max(0, upto_seq - before.state.seq)):
         kept.take(place, entry)
     state = kept.state
-    assert state.seq == upto_seq, f"the journal ends at {state.seq}, before {upto_seq}"
+    if state.seq != upto_seq:
+        raise JournalDamaged(
+            f"the journal ends after record {state.seq}, although records up to {upto_seq} were on "
+            "disk",
+            hint=REPAIR_HINT,
+            seq=state.seq + 1,
+        )
     lines = list(dump(state, kept.entries()))
     digest = state_hash(state)
     if state_hash(load(lines).state) != digest:
@@ -105,5 +115,21 @@ def _spans(fs: FileSystem, layout: Layout) -> tuple[list[reader.SegmentSpan], in
 def main(data_dir: Path, upto_seq: int) -> int:
     """Run with the lowest priority; print one line of JSON and return the exit status."""
     os.nice(19)
-    print(json.dumps(compact(data_dir, upto_seq)))
+    threading.Thread(target=_end_with_daemon, daemon=True).start()
+    try:
+        print(json.dumps(compact(data_dir, upto_seq)))
+    except (StackshiftError, OSError) as failed:
+        error = (
+            failed
+            if isinstance(failed, StackshiftError)
+            else StackshiftError(f"the snapshot cannot be written: {failed}")
+        )
+        print(json.dumps({"error": error.as_json()}))
+        return error.exit_status
     return 0
+
+
+def _end_with_daemon() -> None:
+    while os.read(0, 1):
+        pass
+    os._exit(0)  # At any point: a snapshot has its name only when it is complete.

@@ -11,13 +11,14 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from stackshift_jobs.errors import Busy, StackshiftError
+from stackshift_jobs.errors import Busy, JournalDamaged, StackshiftError, from_json
 from stackshift_jobs.project.config import Config
 from stackshiftd.core import commands as c
 from stackshiftd.core.records import Entry, RunCreated, RunRemoved, RunRetried
@@ -26,6 +27,7 @@ from stackshiftd.history.index import History
 from stackshiftd.history.rows import RowBuilder, RunRow
 from stackshiftd.journal.interface import Journal
 from stackshiftd.journal.line_format import text_in_line
+from stackshiftd.shell.damage import Damage
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.params import Answer
 
@@ -55,6 +57,7 @@ class Maintenance:
         config: Config,
         published: Callable[[], int],
         track: Callable[[Coroutine[Any, Any, Any]], None],
+        damage: Damage,
     ) -> None:
         self._engine = engine
         self._journal = journal
@@ -62,6 +65,7 @@ class Maintenance:
         self._config = config
         self._published = published
         self._track = track
+        self._damage = damage
         self._compacting = False
         self._again_at = 0.0
         self._logs_at = 0.0
@@ -83,6 +87,13 @@ class Maintenance:
         A run of which retention has removed the first records has a row only if the snapshot still
         has them, since it was unfinished.
         """
+        try:
+            yield from self._rows(until_seq)
+        except JournalDamaged as damaged:
+            self._damage.note(damaged)
+            raise
+
+    def _rows(self, until_seq: int) -> Iterator[RunRow | str]:
         builder = RowBuilder()
         first = self._journal.stats()["first_seq"]
         for place, entry in snapshot_entries(self._journal.snapshot_lines()):
@@ -126,7 +137,8 @@ class Maintenance:
         snapshot = stats["snapshot"]
         base = snapshot["seq"] if snapshot else 0
         sealed = any(segment["first_seq"] > base for segment in stats["segments"][:-1])
-        if sealed and not self._compacting and time.monotonic() >= self._again_at:
+        due = sealed and not self._compacting and time.monotonic() >= self._again_at
+        if due and self._damage.first is None:  # A damaged segment stays so until it is repaired.
             self._compacting = True
             # A failed compaction is not repeated at once; a successful one leaves nothing to do.
             self._again_at = time.monotonic() + PAUSE_SECONDS
@@ -138,22 +150,12 @@ class Maintenance:
             # Both are ends of appends; everything published is in the history.
             upto = min(self._journal.durable_seq, self._published())
             await self._history.flushed(upto)
-            python = (sys.executable, "-P", "-m", "stackshiftd", "compact")
-            process = await asyncio.create_subprocess_exec(
-                *(*python, "--data-dir", str(self._config.data_dir), "--upto-seq", str(upto)),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-            )
-            out, _ = await process.communicate()
-            if process.returncode != 0:
-                answer(
-                    StackshiftError(
-                        f"the compaction process ended with status {process.returncode}",
-                        hint="stackshift daemon logs",
-                    )
-                )
+            try:
+                snapshot = await _snapshot(self._config.data_dir, upto)
+            except StackshiftError as failed:
+                self._damage.note(failed)
+                answer(failed)
                 return
-            snapshot = json.loads(out)
             await self._journal.adopt_snapshot()
             self._engine.submit(c.NoteSnapshot(snapshot["seq"], snapshot["state_hash"]))
             await self._retain()
@@ -189,6 +191,31 @@ class Maintenance:
         cutoff = time.time() - self._config.journal.retention_ms / 1000
         kept = frozenset(self._engine.state.runs)
         await asyncio.to_thread(_drop_logs, self._config.data_dir / "logs", kept, cutoff)
+
+
+async def _snapshot(data_dir: Path, upto_seq: int) -> dict[str, Any]:
+    """Have a process write the snapshot at `upto_seq`; what it answers. Raises its error."""
+    ours, its = os.pipe()  # The process ends when this end is closed, by us or by our death.
+    try:
+        python = (sys.executable, "-P", "-m", "stackshiftd", "compact")
+        process = await asyncio.create_subprocess_exec(
+            *(*python, "--data-dir", str(data_dir), "--upto-seq", str(upto_seq)),
+            stdin=ours,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        out, _ = await process.communicate()
+    finally:
+        os.close(ours)
+        os.close(its)
+    answer: dict[str, Any] = json.loads(out) if out else {}
+    if "error" in answer:
+        raise from_json(answer["error"])
+    if process.returncode != 0 or not answer:
+        raise StackshiftError(
+            f"the compaction process ended with status {process.returncode}",
+            hint="stackshift daemon logs",
+        )
+    return answer
 
 
 def _drop_logs(folder: Path, kept: frozenset[str], cutoff: float) -> None:

@@ -19,6 +19,7 @@ from stackshift_jobs.errors import StackshiftError
 from stackshiftd.core import records as r
 from stackshiftd.core.records import Entry, entry_json
 from stackshiftd.journal.interface import Journal
+from stackshiftd.shell.damage import Damage
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.views.lookup import Lookup
 
@@ -91,12 +92,14 @@ class Feeds:
         engine: Engine,
         lookup: Lookup,
         run_object: Callable[[str], dict[str, Any]],
+        damage: Damage,
         entry_json: Callable[[Entry], bytes] = entry_json,
     ) -> None:
         self._entry_json = entry_json
         self._engine = engine
         self._lookup = lookup
         self._run_object = run_object
+        self._damage = damage
         self._feeds: dict[int, Feed] = {}
         self._count = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -127,6 +130,7 @@ class Feeds:
         try:
             found(await self._last_seq(count, next_seq, kinds or ("",)))
         except StackshiftError as damaged:
+            self._damage.note(damaged)
             found(damaged)
 
     async def _last_seq(self, count: int, next_seq: int, kinds: tuple[str, ...]) -> int:
@@ -220,6 +224,10 @@ class Feeds:
                     return
         except ConnectionError:
             self._feeds.pop(feed.number, None)
+        except StackshiftError as damaged:
+            self._damage.note(damaged)
+            self._feeds.pop(feed.number, None)
+            feed.reader.notify("feed.end", {"feed": feed.number, "error": damaged.as_json()})
 
     def _entries(self, feed: Feed) -> Iterator[Entry]:
         """The published entries that the feed has not got yet. For a feed of one run, only that

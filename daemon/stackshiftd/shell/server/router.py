@@ -17,6 +17,7 @@ from stackshift_jobs.values.durations import parse_time
 from stackshift_jobs.version import PROTOCOL, __version__
 from stackshiftd.history.index import History, Rebuilding
 from stackshiftd.shell.catalog import Catalog
+from stackshiftd.shell.damage import Damage
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.methods.queues import Queues
 from stackshiftd.shell.methods.waiters import Waiters
@@ -105,6 +106,7 @@ class Router:
         feeds: Feeds,
         lookup: Lookup,
         history: History,
+        damage: Damage,
         catalog: Catalog,
         pool: Callable[[], Pool],
         house: DaemonControl,
@@ -117,6 +119,7 @@ class Router:
         self._queues = queues
         self._lookup = lookup
         self._history = history
+        self._damage = damage
         self._catalog = catalog
         self._pool = pool
         self._house = house
@@ -202,6 +205,7 @@ class Router:
             # Methods look runs up before they do anything, so this one can begin again.
             self._history.when_whole(again)
         except StackshiftError as refused:
+            self._damage.note(refused)
             # It may be based on something that is decided and not durable yet.
             self._engine.when_durable(answer, refused)
 
@@ -301,6 +305,7 @@ class Router:
             "changed_files": self._catalog.code.changed(),
             "failed_modules": [msgspec.to_builtins(module) for module in self._catalog.failed],
             "mode": "read_only" if room.is_short else "serving",
+            "damage": self._damage.first,
             "recovered": None
             if torn is None
             else {"dropped_bytes": torn.dropped_bytes, "quarantine": torn.quarantine},
