@@ -103,7 +103,11 @@ def _field(text: str) -> tuple[str, Any]:
 def value_given(text: str) -> tuple[Any, bool]:
     """The value that the argument VALUE stands for: JSON, or the text itself if it is not JSON; and
     whether it is text although it begins like an object or a list, which is probably a mistake. `-`
-    reads standard input, without the end of its last line."""
+    reads standard input, without the end of its last line.
+
+    Raises `PayloadRefused` for what is JSON but is refused everywhere, and for `NaN`, `Infinity`
+    and `-Infinity`: many programs write them for numbers, and would read a text.
+    """
     if text == "-":
         data = _read(text, "the value")
         try:
@@ -112,8 +116,16 @@ def value_given(text: str) -> tuple[Any, bool]:
             return _load(data, "the value"), False
     try:
         value = json.loads(text, object_pairs_hook=_object, parse_constant=_no_constant)
-    except (json.JSONDecodeError, _NoNumber):
+    except json.JSONDecodeError:
         return text, text.lstrip()[:1] in ("{", "[")
+    except _NoNumber as bad:
+        if text.strip() != str(bad):  # Such as `[NaN]`, or `NaN of them`.
+            return text, text.lstrip()[:1] in ("{", "[")
+        raise PayloadRefused(
+            f"the value: {bad} is not a JSON number",
+            hint=f"to store it as text: '\"{bad}\"'",
+            path="$",
+        ) from bad
     except (ValueError, RecursionError):
         # JSON that we refuse, for a duplicate key or an endless number; it must not become text.
         return _load(text.encode("utf-8", "surrogateescape"), "the value"), False
@@ -133,6 +145,7 @@ def number_given(name: str, text: str) -> int | float:
     return finite
 
 
+_BOM: Final = b"\xef\xbb\xbf"
 _EMPTY: Final = {"the payload": "pass {}, or remove -p if there is no payload"}
 """The hint if standard input is empty, by what is read from it."""
 
@@ -158,6 +171,7 @@ def _read(text: str, what: str) -> bytes:
             hint=_EMPTY.get(what, "pass null or another value"),
             path="$",
         )
+    data = data.removeprefix(_BOM)  # Editors write one at the beginning of a file.
     if len(data) > MAX_PAYLOAD_BYTES:
         raise PayloadRefused(
             f"{what} is larger than {MAX_PAYLOAD_BYTES >> 20} MiB, the most that can be allowed",

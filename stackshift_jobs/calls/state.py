@@ -67,7 +67,8 @@ def delete(key: str, *, if_version: int | None = None) -> Call:
 
 def increment(key: str, by: int | float = 1, *, ttl: Duration | None = None) -> Call:
     """The call that adds to a number; `number` reads its result."""
-    if isinstance(by, bool) or not isinstance(by, int | float) or not isfinite(by):
+    is_number = isinstance(by, int | float) and not isinstance(by, bool)
+    if not is_number or (isinstance(by, float) and not isfinite(by)):
         raise Usage(f"by cannot be {by!r}", hint="use a finite number")
     params: dict[str, Any] = {"key": _key(key), "by": by}
     if ttl is not None:

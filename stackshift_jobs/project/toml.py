@@ -19,7 +19,7 @@ def read_config_text(path: str | os.PathLike[str]) -> str:
     try:
         with open(path, "rb") as file:
             raw = file.read()
-        return raw.decode("utf-8")
+        return raw.decode("utf-8-sig")  # Editors write a mark at the beginning of a file.
     except UnicodeDecodeError as bad:
         line = raw.count(b"\n", 0, bad.start) + 1
         raise BadConfiguration(

@@ -12,10 +12,14 @@ if TYPE_CHECKING:
 DAY_MS: Final = 86_400_000
 
 MAX_PAYLOAD_BYTES: Final = 16 << 20
-"""The most that `[limits] payload` can allow for a payload, result, event or state value, as
-JSON."""
+"""The most that `[limits] payload` can allow for a payload, result, event or state value. Their
+size is that of their JSON in UTF-8, without white space between its parts, however they are sent
+and stored."""
 PAYLOAD_BYTES: Final = 1 << 20
 """The default of `[limits] payload`."""
+MAX_DIGITS: Final = 4300
+"""Digits of an integer in a value: as many as Python reads and writes unless it is told to do more
+or less. Up to that, integers are kept exactly."""
 LINE_MARGIN: Final = 64 << 10
 """How much longer than the payload in it a line of the protocol may be."""
 

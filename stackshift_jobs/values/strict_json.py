@@ -1,8 +1,9 @@
 """What JSON may hold: the one encoder and the one checker for client, worker and daemon.
 
 RFC 8259 with the loose ends tied: no NaN or Infinity, no duplicate keys, text that is valid
-Unicode, nesting of at most 64, a bound on the size. Integers of any size are kept exactly.
-Encoded text is ASCII, so that no payload can move a terminal or break a log line.
+Unicode, nesting of at most 64, a bound on the size. Integers of up to `MAX_DIGITS` digits are kept
+exactly, and longer ones are refused. Encoded text is ASCII, so that no payload can move a terminal
+or break a log line; its size is counted as if it were UTF-8, in which users write it.
 
 Python values that JSON lacks are encoded by the rules of `encoding`. Bytes, sets and everything
 else are refused, with the path of the value.
@@ -11,12 +12,14 @@ else are refused, with the path of the value.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from math import isfinite
 from typing import Any, Final
 
 from stackshift_jobs.errors import PayloadRefused
 from stackshift_jobs.values.encoding import NoJsonForm, json_form, json_key
+from stackshift_jobs.values.limits import MAX_DIGITS
 from stackshift_jobs.values.sizes import size_text
 
 MAX_DEPTH: Final = 64
@@ -24,6 +27,8 @@ MAX_BYTES: Final = 1 << 20
 """Default limit for the encoded size of one value; `[limits] payload` changes it."""
 
 _SCALARS: Final = frozenset((str, int, bool, type(None)))
+_TOO_LONG: Final = f"an integer has more than {MAX_DIGITS} digits"
+_BOUND: Final = 10**MAX_DIGITS
 
 
 def refuse(path: str, why: str) -> PayloadRefused:
@@ -71,6 +76,8 @@ def plain(
 def _key(key: Any, path: str) -> str:
     if type(key) is str:
         return key
+    if isinstance(key, int) and not -_BOUND < key < _BOUND:
+        raise refuse(path, _TOO_LONG)
     try:
         return json_key(key)
     except NoJsonForm as bad:
@@ -98,18 +105,71 @@ def dumps(
     form: Callable[[Any], Any] = json_form,
 ) -> bytes:
     """`value` as ASCII JSON, by way of `form`; raises `PayloadRefused` (with `.path`) for what JSON
-    cannot hold, for text that is not valid Unicode, and for more than `max_bytes` bytes, which the
-    message says of `what`."""
+    cannot hold, for text that is not valid Unicode, for integers that are too long, and for more
+    than `max_bytes` bytes of UTF-8, which the message says of `what`."""
     try:
         # Most counters and ids are integers: this takes a fifth of the time.
         text = str(value) if type(value) is int else _encoder(plain(value, form=form))
-    except ValueError as bad:
-        raise PayloadRefused(f"an integer is too long: {bad}", path="$") from bad
-    if len(text) > max_bytes:
-        raise too_large(what, len(text), max_bytes)
+    except ValueError as bad:  # Python itself does not write an integer of this length.
+        _refuse_long_integers(plain(value, form=form))
+        raise PayloadRefused(f"an integer cannot be written: {bad}", path="$") from bad
+    body = text.encode("ascii")
+    # Shorter in UTF-8 than in ASCII, and never longer.
+    if len(body) > max_bytes and (size := json_size(body)) > max_bytes:
+        raise too_large(what, size, max_bytes)
     if "\\ud" in text:
         _refuse_surrogates(plain(value, form=form))
-    return text.encode("ascii")
+    if _may_be_long(body):
+        _refuse_long_integers(plain(value, form=form))
+    return body
+
+
+_ESCAPE: Final = re.compile(rb"\\(?:u([0-9a-fA-F]{4})|.)")
+
+
+def json_size(body: bytes) -> int:
+    """The bytes that `body`, JSON as `dumps` writes it, has in UTF-8: the size of a value, by which
+    limits count."""
+    size = len(body)
+    if b"\\u" in body:
+        size -= sum(_saved(int(code, 16)) for code in _ESCAPE.findall(body) if code)
+    return size
+
+
+def _saved(code: int) -> int:
+    """How much shorter than `\\uXXXX` a character is in UTF-8, or a half of one above 16 bits."""
+    if code < 0x20:
+        return 0  # Control characters are always escaped.
+    if code < 0x80:
+        return 5
+    return 4 if code < 0x800 or 0xD800 <= code < 0xE000 else 3
+
+
+_DIGITS: Final = re.compile(rb"[0-9]{%d}" % (MAX_DIGITS + 1))
+
+
+def _may_be_long(text: bytes) -> bool:
+    """Could JSON `text` contain an integer that is too long? (It may be digits within a string.)"""
+    return len(text) > MAX_DIGITS and _DIGITS.search(text) is not None
+
+
+def _refuse_long_integers(value: Any, path: str = "$") -> None:
+    """Raise `PayloadRefused`, with the path, if plain `value` contains an integer that is too
+    long."""
+    if type(value) is int and not -_BOUND < value < _BOUND:
+        raise refuse(path, _TOO_LONG)
+    if type(value) is dict:
+        for key, member in value.items():
+            _refuse_long_integers(member, f"{path}.{key}")
+    if type(value) is list:
+        for number, item in enumerate(value):
+            _refuse_long_integers(item, f"{path}[{number}]")
+
+
+def _integer(digits: str) -> int:
+    if len(digits.lstrip("-")) > MAX_DIGITS:
+        raise PayloadRefused(_TOO_LONG, path="$")
+    return int(digits)
 
 
 def _refuse_surrogates(value: Any) -> None:
@@ -123,12 +183,12 @@ def _refuse_surrogates(value: Any) -> None:
 
 def loads(text: str | bytes, max_bytes: int = MAX_BYTES, what: str = "the value") -> Any:
     """The value that JSON `text` holds; raises `PayloadRefused` for anything but strict JSON:
-    invalid UTF-8, duplicate keys, NaN, nesting over 64, more than `max_bytes` bytes (of `what`)."""
+    invalid UTF-8, duplicate keys, NaN, nesting over 64, integers that are too long, and more than
+    `max_bytes` bytes (of `what`), white space and needless escapes not counted."""
     raw = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
-    if len(raw) > max_bytes:
-        raise too_large(what, len(raw), max_bytes)
     try:
-        value = _decode(raw.decode("utf-8"))
+        decode = _decode_long if _may_be_long(raw) else _decode
+        value = decode(raw.decode("utf-8"))
     except PayloadRefused:
         raise
     except UnicodeDecodeError as bad:
@@ -138,6 +198,8 @@ def loads(text: str | bytes, max_bytes: int = MAX_BYTES, what: str = "the value"
     except ValueError as bad:
         raise PayloadRefused(f"not valid JSON: {bad}", path="$") from bad
     checked = plain(value)
+    if len(raw) > max_bytes and (size := json_size(_encoder(checked).encode())) > max_bytes:
+        raise too_large(what, size, max_bytes)
     if b"\\ud" in raw or b"\\uD" in raw:
         _refuse_surrogates(checked)
     return checked
@@ -159,6 +221,11 @@ def _no_constant(name: str) -> Any:
 _decode: Final = json.JSONDecoder(
     object_pairs_hook=_no_duplicates, parse_constant=_no_constant
 ).decode
+_decode_long: Final = json.JSONDecoder(
+    object_pairs_hook=_no_duplicates, parse_constant=_no_constant, parse_int=_integer
+).decode
+"""The same for a text with many digits; a number is checked before it is converted, which takes
+long for very many."""
 
 
 def read_back(value: Any, text: bytes) -> Any:

@@ -29,9 +29,13 @@ MAX_REPLY: Final = 256 << 20
 """A run with all of its steps and records can be larger than any request."""
 
 _encode: Final = json.JSONEncoder(
-    ensure_ascii=True, allow_nan=False, separators=(",", ":"), check_circular=False
+    ensure_ascii=False, allow_nan=False, separators=(",", ":"), check_circular=False
 ).encode
-_SURE: Final = frozenset((str, int, bool, type(None)))
+"""In UTF-8: in ASCII a value could be three times as long as the size that limits count, and so as
+the line that the daemon accepts."""
+_SURE: Final = frozenset((str, bool, type(None)))
+_SURE_NUMBER: Final = 1 << 64
+"""Larger integers may have too many digits."""
 _SURE_DEPTH: Final = 32
 """Well below what `strict_json` allows; it judges whatever is nested deeper."""
 
@@ -41,6 +45,8 @@ def _surely_plain(value: Any, depth: int = 0) -> bool:
     kind = type(value)
     if kind in _SURE:
         return True
+    if kind is int:
+        return bool(-_SURE_NUMBER < value < _SURE_NUMBER)
     if kind is float:
         return bool(value - value == 0.0)
     if depth >= _SURE_DEPTH:
@@ -51,17 +57,20 @@ def _surely_plain(value: Any, depth: int = 0) -> bool:
 
 
 def encode_value(value: Any, place: str) -> bytes:
-    """`value` as `strict_json.dumps` writes it; raises `PayloadRefused`, whose path starts at
-    `value` and whose message begins with `place`, the name of the parameter."""
+    """`value` as JSON in UTF-8; raises `PayloadRefused`, whose path starts at `value` and whose
+    message begins with `place`, the name of the parameter."""
     try:
         if _surely_plain(value):
-            text = _encode(value)
-            # Such an escape may be half a character; rare enough to leave to `strict_json`.
-            if "\\ud" not in text and len(text) <= MAX_PAYLOAD_BYTES:
-                return text.encode("ascii")
+            try:
+                body = _encode(value).encode("utf-8")
+            except UnicodeEncodeError:  # Half a character.
+                body = b""
+            if 0 < len(body) <= MAX_PAYLOAD_BYTES:
+                return body
         from stackshift_jobs.values import strict_json
 
-        return strict_json.dumps(value, MAX_PAYLOAD_BYTES)
+        strict_json.dumps(value, MAX_PAYLOAD_BYTES)
+        return _encode(strict_json.plain(value)).encode("utf-8")
     except PayloadRefused as refused:
         raise PayloadRefused(
             f"{place}: {refused.message}", hint=refused.hint, path=refused.path, parameter=place
@@ -85,7 +94,7 @@ def encode_params(params: Mapping[str, Any], place: str = "") -> bytes:
             encoded = b"[" + inner + b"]"
         else:
             encoded = encode_value(value, place + name)
-        parts.append(_encode(name).encode("ascii") + b":" + encoded)
+        parts.append(_encode(name).encode("utf-8") + b":" + encoded)
     return b"{" + b",".join(parts) + b"}"
 
 

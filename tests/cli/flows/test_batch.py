@@ -233,11 +233,10 @@ def test_line_that_is_too_long_is_one_bad_line(shell: Shell) -> None:
 
 
 def test_long_lines_go_in_requests_that_fit(shell: Shell, daemon: FakeDaemon) -> None:
-    """A request stays below the smallest limit that a project can set, though JSON in ASCII is
-    longer than what was read."""
+    """A request stays below the smallest limit that a project can set."""
     text = lines(*({"job": "j", "payload": "ä" * 5000} for _ in range(10)))
     assert shell("start", "--batch", "-", stdin=text).code == 0
-    sizes = [len(json.dumps(params)) for _, params in daemon.requests]
+    sizes = [len(json.dumps(params, ensure_ascii=False).encode()) for _, params in daemon.requests]
     assert sum(len(params["runs"]) for _, params in daemon.requests) == 10
     assert max(sizes) < 64 << 10
 

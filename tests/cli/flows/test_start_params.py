@@ -98,6 +98,13 @@ def test_payloads_that_are_not_strict_json_are_refused(text: str) -> None:
         encode_params(params("-p", text))
 
 
+def test_payload_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    """Editors write one; within the text it is a character like any other."""
+    file = tmp_path / "payload.json"
+    file.write_bytes(b"\xef\xbb\xbf" + '{"a": "\ufeff"}'.encode())
+    assert params("-p", f"@{file}")["payload"] == {"a": "\ufeff"}
+
+
 def test_time_without_an_offset_is_local_and_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """The time that is sent has an offset, and a note says how it was read."""
     import time

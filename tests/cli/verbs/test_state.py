@@ -70,7 +70,8 @@ def test_default_in_json_is_an_entry_with_version_0(shell: Shell) -> None:
         ('{"a": [1]}', {"a": [1]}),
         ("hello world", "hello world"),
         ("{half", "{half"),
-        ("NaN", "NaN"),
+        ("NaN of them", "NaN of them"),
+        ("nan", "nan"),
         ("", ""),
         ("9007199254740993000001", 9007199254740993000001),
         ('"@file"', "@file"),
@@ -85,6 +86,22 @@ def test_set_takes_json_else_text(shell: Shell, daemon: FakeDaemon, given: str, 
     note = "the value is not valid JSON and is stored as text\n" if given == "{half" else ""
     assert shell("state", "set", "k", given) == ("1\n", note, 0)
     assert daemon.params("state.set") == {"key": "k", "value": value}
+
+
+@pytest.mark.parametrize("given", ["NaN", "Infinity", "-Infinity", " NaN "])
+@pytest.mark.parametrize("before", [(), ("--",)], ids=["plain", "after --"])
+def test_set_takes_no_number_that_json_lacks(
+    shell: Shell, daemon: FakeDaemon, given: str, before: tuple[str, ...]
+) -> None:
+    """By its name it is a number, which JSON does not have: neither text nor an option. In quotes
+    it is text."""
+    told = shell("state", "set", "k", *before, given)
+    assert told.code == 6
+    assert f"{given.strip()} is not a JSON number" in told.stderr
+    assert f"to store it as text: '\"{given.strip()}\"'" in told.stderr
+    assert daemon.requests == []
+    assert shell("state", "set", "k", f'"{given.strip()}"').code == 0
+    assert daemon.requests[0][1]["value"] == given.strip()
 
 
 @pytest.mark.parametrize(

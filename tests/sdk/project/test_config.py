@@ -287,6 +287,15 @@ def test_syntax_error_names_file_and_line(root: Path) -> None:
     assert refused.value.fields["line"] == 3
 
 
+def test_byte_order_mark_is_no_part_of_the_file(root: Path) -> None:
+    """Editors write one; the first line counts, and an error names the right one."""
+    (root / "stackshift.toml").write_bytes(b'\xef\xbb\xbf[project]\nname = "marked"\n')
+    assert load_config(root, {}).project.name == "marked"
+    (root / "stackshift.toml").write_bytes(b'\xef\xbb\xbf[project]\nname = "\xff"\n')
+    with pytest.raises(BadConfiguration, match=r"stackshift\.toml:2: not valid UTF-8"):
+        load_config(root, {})
+
+
 def test_missing_file_is_a_bad_configuration(root: Path) -> None:
     """A project that was moved away is not an internal error."""
     with pytest.raises(BadConfiguration, match=r"stackshift\.toml"):

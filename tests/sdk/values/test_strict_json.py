@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 import pytest
@@ -10,11 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stackshift_jobs.errors import PayloadRefused
+from stackshift_jobs.values.limits import MAX_DIGITS
 from stackshift_jobs.values.strict_json import (
     MAX_DEPTH,
     canonical,
     difference,
     dumps,
+    json_size,
     loads,
     plain,
     same,
@@ -83,7 +86,7 @@ def test_values_of_different_kinds_are_not_the_same(a: Any, b: Any) -> None:
         ("1 2", "not valid JSON"),
         ("'a'", "not valid JSON"),
         ('"\n"', "not valid JSON"),
-        ("1" * 5000, "not valid JSON"),
+        ("1" * 5000, "more than 4300 digits"),
         ("[" * 65 + "]" * 65, "nested deeper"),
         ("[" * 100_000, "nested deeper"),
         ('"\\ud800"', "not valid Unicode"),
@@ -152,3 +155,57 @@ def test_difference_lists_each_place_that_changed() -> None:
 def test_there_is_a_difference_exactly_where_values_are_not_the_same(a: Any, b: Any) -> None:
     """So a conflict can always be explained."""
     assert bool(difference(a, b)) == (not same(a, b))
+
+
+# --- Sizes and digits --------------------------------------------------------------------------
+
+
+@given(values)
+def test_size_of_a_value_is_that_of_its_json_in_utf8(value: Any) -> None:
+    """However it is written: control characters, backslashes before a `u`, halves of pairs."""
+    in_utf8 = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    assert json_size(dumps(value)) == len(in_utf8)
+
+
+@pytest.mark.parametrize("character", ["x", "é", "漢", "😀", "\x00", "\x7f"])
+def test_limit_counts_utf8_both_ways(character: str) -> None:
+    """The largest value that is written can be read, and one byte more is refused by both; white
+    space and needless escapes count for neither."""
+    value = ["", character * 100]
+    size = len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())
+    text = dumps(value, size)
+    spaced = json.dumps(value, indent=9).replace("[", "  [  ")
+    assert loads(text, size) == loads(spaced, size) == value
+    for refused in (lambda: dumps(value, size - 1), lambda: loads(text, size - 1)):
+        with pytest.raises(PayloadRefused, match=f"{size} bytes of JSON; the limit is {size - 1}"):
+            refused()
+
+
+@pytest.mark.parametrize("sign", ["", "-"])
+def test_integers_of_up_to_4300_digits_are_kept_exactly(sign: str) -> None:
+    """Both ways; text of any number of digits is text."""
+    text = sign + "9" * MAX_DIGITS
+    number = int(text)
+    assert loads(f'{{"a":[{text}]}}') == {"a": [number]}
+    assert dumps([number]) == f"[{text}]".encode()
+    assert loads(dumps("7" * 9000)) == "7" * 9000
+
+
+@pytest.mark.parametrize("limit", [0, 4300, 640])
+def test_longer_integers_are_refused_whatever_python_allows(limit: int) -> None:
+    """The sentence is the same both ways, and names the place of a value."""
+    before = sys.get_int_max_str_digits()
+    number = 10**MAX_DIGITS
+    sys.set_int_max_str_digits(limit)
+    try:
+        for text in ("1" + "0" * MAX_DIGITS, "-" + "1" * 100_000):
+            with pytest.raises(PayloadRefused, match="an integer has more than 4300 digits"):
+                loads(f'[0, {{"a": {text}}}]')
+        for value in ({"a": [0, number]}, {"a": [0, -number]}):
+            with pytest.raises(PayloadRefused, match="an integer has more than 4300") as refused:
+                dumps(value)
+            assert refused.value.path == "$.a[1]"
+        with pytest.raises(PayloadRefused, match="an integer has more than 4300 digits"):
+            dumps({number: 1})
+    finally:
+        sys.set_int_max_str_digits(before)

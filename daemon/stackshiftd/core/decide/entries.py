@@ -9,15 +9,13 @@ from msgspec import Raw
 
 from stackshift_jobs.errors import Conflict, PayloadRefused, StackshiftError
 from stackshift_jobs.values.durations import rfc3339
+from stackshift_jobs.values.limits import MAX_DIGITS
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
 from stackshiftd.core.decide.replies import Asker
 from stackshiftd.core.effects import Decision
 from stackshiftd.core.state.entries import CLIENT, Value, entry_json, page_json, written_json
 from stackshiftd.core.state.state import State
-
-MAX_DIGITS = 4000
-"""In a number: Python refuses to turn longer integers into text (see `sys.int_info`)."""
 
 
 def read(state: State, command: c.ReadState, now_us: int) -> bytes:
@@ -142,7 +140,7 @@ def _sum(command: c.IncrementState, value: Value | None) -> bytes | StackshiftEr
         text = json.dumps(summed)
     except (OverflowError, ValueError):
         text = ""
-    if not text or len(text) > MAX_DIGITS:
+    if not text or len(text.lstrip("-")) > MAX_DIGITS:
         return PayloadRefused(f"the sum under {command.key!r} is out of range", path="$")
     return text.encode("ascii")
 

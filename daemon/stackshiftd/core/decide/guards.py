@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from stackshift_jobs.values.strict_json import json_size
 from stackshiftd.core import commands as c
 from stackshiftd.core.decide.ends import confirm_stop, over_limit
 from stackshiftd.core.decide.replies import Asker
@@ -137,7 +138,7 @@ def of_reader(table: dict[type[c.Command], Answer]) -> dict[type[c.Command], Dec
             if not command.run:
                 return CLIENT.answer_read(read(state, command, now_us))
             body = read(state, command, now_us)
-            who = _asking_run(state, command, len(body), now_us)
+            who = _asking_run(state, command, json_size(body), now_us)
             return who.answer_read(body) if isinstance(who, Asker) else who
 
         return decided

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from stackshift_jobs.values.durations import from_rfc3339, rfc3339
+from stackshift_jobs.values.strict_json import json_size
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
 from stackshiftd.core.decide.backoff import delay_ms
@@ -13,7 +14,7 @@ from stackshiftd.core.state.state import Phase, Run, State
 
 def complete_step(state: State, run: Run, command: c.CompleteStep, now_us: int) -> Decision:
     """Record the result of a step, or fail the run if that exceeds its limits."""
-    over = over_limit(state, run, command.step, len(bytes(command.result)), now_us)
+    over = over_limit(state, run, command.step, json_size(bytes(command.result)), now_us)
     if over is not None:
         return over
     record = r.StepCompleted(
@@ -63,7 +64,7 @@ def open_step(_state: State, run: Run, command: c.OpenStep, _now_us: int) -> Dec
 
 def record_value(state: State, run: Run, command: c.RecordValue, now_us: int) -> Decision:
     """Record the result of a read, or fail the run if that exceeds its limits."""
-    over = over_limit(state, run, command.step, len(bytes(command.value)), now_us)
+    over = over_limit(state, run, command.step, json_size(bytes(command.value)), now_us)
     if over is not None:
         return over
     record = r.ValueRecorded(run.id, run.attempt, command.step, command.value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec import Raw
 
+from stackshift_jobs.values.strict_json import json_size
 from stackshiftd.core import records as r
 from stackshiftd.core.state.state import Body, Call, CallKind, Phase, Run, Spilled, State
 
@@ -11,14 +12,14 @@ from stackshiftd.core.state.state import Body, Call, CallKind, Phase, Run, Spill
 def keep(state: State, raw: Raw, seq: int) -> Body:
     """What memory keeps of a JSON body: a copy, or the record that contains it if it is large."""
     copy = bytes(raw)
-    return copy if len(copy) <= state.spill_bytes else Spilled(seq, len(copy))
+    return copy if len(copy) <= state.spill_bytes else Spilled(seq, json_size(copy))
 
 
 def size(body: Body | None) -> int:
-    """The size of a body in bytes of JSON."""
+    """The size of a body as limits count it."""
     if body is None:
         return 0
-    return len(body) if type(body) is bytes else body.size  # type: ignore[union-attr]
+    return json_size(body) if type(body) is bytes else body.size  # type: ignore[union-attr]
 
 
 def note(run: Run, body: Body | None) -> None:
