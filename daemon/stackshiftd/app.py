@@ -90,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     journal.add_argument("file", nargs="?", type=Path)
     journal.add_argument("--data-dir", required=True, type=Path)
     journal.add_argument("--since-seq", type=int, default=0)
+    journal.add_argument("--dry-run", action="store_true")
     journal.set_defaults(call=_journal)
     return parser
 
@@ -103,7 +104,13 @@ def _compact(arguments: argparse.Namespace) -> int:
 def _journal(arguments: argparse.Namespace) -> int:
     from stackshiftd.journal_verbs import run_verb
 
-    return run_verb(arguments.verb, arguments.data_dir, arguments.file, arguments.since_seq)
+    return run_verb(
+        arguments.verb,
+        arguments.data_dir,
+        arguments.file,
+        arguments.since_seq,
+        dry_run=arguments.dry_run,
+    )
 
 
 def _run(arguments: argparse.Namespace) -> int:

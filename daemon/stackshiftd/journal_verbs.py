@@ -17,11 +17,13 @@ _READING: Final = ("cat", "stats", "verify")
 """What these write goes to standard output alone."""
 
 
-def run_verb(verb: str, data_dir: Path, file: Path | None, since_seq: int) -> int:
+def run_verb(
+    verb: str, data_dir: Path, file: Path | None, since_seq: int, *, dry_run: bool = False
+) -> int:
     """Run the verb and return the exit status. Raises what the tools raise, `DiskFull` and
     `OutputFailed`."""
     try:
-        status = _run(verb, data_dir, file, since_seq)
+        status = _run(verb, data_dir, file, since_seq, dry_run)
         sys.stdout.flush()
         return status
     except OSError as failed:
@@ -36,7 +38,7 @@ def run_verb(verb: str, data_dir: Path, file: Path | None, since_seq: int) -> in
         ) from failed
 
 
-def _run(verb: str, data_dir: Path, file: Path | None, since_seq: int) -> int:
+def _run(verb: str, data_dir: Path, file: Path | None, since_seq: int, dry_run: bool) -> int:
     match verb:
         case "cat":
             out = sys.stdout.buffer
@@ -54,7 +56,7 @@ def _run(verb: str, data_dir: Path, file: Path | None, since_seq: int) -> int:
             _print({"ok": report.ok} | _plain(report) | {"problems": problems})
             return 0 if report.ok else 78
         case "repair":
-            _print(_plain(tools.repair(data_dir)))
+            _print(_plain(tools.repair(data_dir, dry_run=dry_run)))
         case "backup":
             _print(_plain(tools.backup(data_dir, _required(file, verb))))
         case "restore":

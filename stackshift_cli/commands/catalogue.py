@@ -310,7 +310,11 @@ _JOURNAL_COMMANDS: Final = (
     command("journal stats", "journal:stats", "Show the size and contents of the journal."),
     command("journal compact", "journal:compact", "Write a snapshot now."),
     command(
-        "journal repair", "journal:repair", "Move the damaged part of the journal aside.", _YES
+        "journal repair",
+        "journal:repair",
+        "Make a damaged journal readable again; what cannot be kept is set aside.",
+        _YES,
+        _DRY_RUN,
     ),
     command("journal backup", "journal:backup", "Back up the journal to FILE.", _FILE, _YES),
     command("journal restore", "journal:restore", "Restore the journal from FILE.", _FILE, _YES),

@@ -112,9 +112,12 @@ def compact(session: Session, _given: Given) -> int:
 
 
 def repair(session: Session, given: Given) -> int:
-    """`journal repair`: move the damaged part, and everything after it, aside; asks first."""
-    question = "move the damaged part of the journal, and everything after it, aside"
-    if confirmed(question, given.flag("yes")):
+    """`journal repair`: set aside what cannot be kept; asks first. With `--dry-run`, only print
+    what would be done and what would be lost."""
+    question = "set aside what cannot be kept of the journal (--dry-run shows what that is)"
+    if given.flag("dry_run"):
+        _print_object(session, _tool(session, "repair", "--dry-run"))
+    elif confirmed(question, given.flag("yes")):
         _print_object(session, _tool(session, "repair"))
     return 0
 

@@ -23,7 +23,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Final
 
 from stackshift_jobs.errors import JournalDamaged
 from stackshiftd.journal import snapshots, witness
@@ -32,6 +31,7 @@ from stackshiftd.journal.interface import Recovery, Torn
 from stackshiftd.journal.layout import Layout
 from stackshiftd.journal.scan import Scan, known_durable, scan
 from stackshiftd.journal.segment import (
+    LOST_HINT,
     MAX_HEADER,
     NAME,
     REPAIR_HINT,
@@ -41,11 +41,6 @@ from stackshiftd.journal.segment import (
     read_header,
 )
 from stackshiftd.journal.witness import Known
-
-LOST_HINT: Final = (
-    "`stackshift journal restore` puts a backup in its place; `stackshift journal repair` accepts "
-    "the loss and names what is lost"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +199,7 @@ def damaged(segment: Segment, found: Scan, durable: int) -> JournalDamaged:
     )
     return JournalDamaged(
         f"{segment.path.name} {why}, although records up to {durable} were on disk",
-        hint=REPAIR_HINT,
+        hint=REPAIR_HINT if found.fault else LOST_HINT,
         file=str(segment.path),
         offset=offset,
         seq=found.seq + 1,

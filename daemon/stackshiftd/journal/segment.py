@@ -35,9 +35,13 @@ MAX_HEADER: Final = 1024
 """Bytes. No header is longer; a header line that does not end within it is damaged."""
 REPAIR_HINT: Final = (
     "`stackshift journal verify` shows where; `stackshift journal repair` sets the damaged part "
-    "aside and reports what is lost"
+    "aside and reports what is lost (--dry-run: what would be)"
 )
 """Names no records: what `repair` can keep depends on headers and snapshots that only it reads."""
+LOST_HINT: Final = (
+    "`stackshift journal restore` puts a backup in its place; `stackshift journal repair` accepts "
+    "the loss and reports what is lost (--dry-run: what would be)"
+)
 
 Count = Annotated[int, Meta(ge=0)]
 

@@ -90,6 +90,13 @@ def test_what_changes_the_journal_needs_a_yes(shell: Shell, verb: list[str]) -> 
     assert not (shell.directory / ".stackshift").exists()
 
 
+def test_dry_run_of_a_repair_asks_nothing(shell: Shell) -> None:
+    """It changes nothing, so it needs no `-y`."""
+    told = shell("journal", "repair", "--dry-run", FAKE_TOOL='{"done": []}')
+    assert (told.stdout, told.code) == ("done\t[]\n", 0)
+    assert arguments(shell)[:2] == ["repair", "--dry-run"]
+
+
 def test_backup_and_restore_name_the_file_from_where_one_stands(shell: Shell) -> None:
     """A relative file name is relative to the working directory."""
     for argv in (["backup", "b.tar"], ["restore", "b.tar", "-y"]):

@@ -351,8 +351,10 @@ class _Repairing:
             report.kept_from, report.kept_to = first.first_seq, self._end
         if known is None or (known.journal == journal and known.seq <= report.kept_to):
             return report
-        if known.seq:
-            self._bench.do(f"note that nothing is known of records after {report.kept_to}")
+        if journal and known.journal != journal:
+            self._bench.do(f"accept that the journal {known.journal} is lost")
+        elif known.seq:
+            self._bench.do(f"accept that records {report.kept_to + 1} to {known.seq} are lost")
         if not self._dry_run and journal:
             witness.put(self._fs, self._layout, witness.Known(journal, report.kept_to))
         elif not self._dry_run:
