@@ -60,7 +60,9 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
 
 def opened(disk: Disk, **options: Any) -> FileJournal:
-    """The journal `jrn_test` on `disk`, opened."""
+    """The journal `jrn_test` on `disk`, opened. It does nothing at intervals, so that the calls of
+    a story are the same each time."""
+    options.setdefault("interval_s", 3600)
     return FileJournal.open(ROOT, fs=disk, journal_id_source=lambda: "jrn_test", **options)
 
 

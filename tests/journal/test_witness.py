@@ -7,7 +7,7 @@ import errno
 
 import pytest
 
-from journal.builders import FIRST, ROOT, add, claimed, opened, queued, run, step
+from journal.builders import FIRST, ROOT, add, claimed, opened, queued, run, step, until
 from journal.disk import Disk
 from journal.journals import KEEPS, LONG, SEGMENT, filled, segments, told
 from stackshift_jobs.errors import JournalDamaged
@@ -96,18 +96,27 @@ def test_power_cut_never_leaves_a_witness_that_knows_more(durability: str) -> No
     run(work())
 
 
-def test_what_is_acknowledged_is_witnessed() -> None:
-    """When an append returns, the witness names its last record: a kill the moment after takes
-    nothing from what can be proven."""
+@pytest.mark.parametrize("durability", ["always", "interval"])
+def test_what_is_durable_is_witnessed_soon(durability: str) -> None:
+    """An interval after an append its last record is known, with nothing more to do; and at a stop
+    at once."""
 
     async def work() -> None:
         disk = Disk()
-        journal = opened(disk, segment_size=SEGMENT)
+        journal = opened(disk, durability=durability, interval_s=0.001)
         claim = await claimed(journal)
-        for _ in range(20):
+        for _ in range(5):
             await add(journal, claim, [queued()], [step()])
-            assert witness.read(disk, LAYOUT) == Known("jrn_test", journal.last_seq)
+            await until(
+                lambda: witness.read(disk, LAYOUT) == Known("jrn_test", journal.last_seq),
+                "the witness to be told",
+            )
         journal.close()
+        journal = opened(disk)
+        await claimed(journal)
+        last = journal.last_seq
+        journal.close()
+        assert witness.read(disk, LAYOUT) == Known("jrn_test", last)
 
     run(work())
 
@@ -129,24 +138,18 @@ def test_witness_that_is_damaged_or_missing_stops_nothing() -> None:
 
 
 def test_witness_that_cannot_be_written_stops_nothing() -> None:
-    """Records are acknowledged all the same; what it names stays true, or cannot be read."""
-
-    async def work() -> None:
+    """Records are acknowledged all the same; what it names stays true, or cannot be read, and is
+    right again once it can be written."""
+    for code in (errno.EIO, errno.ENOSPC, errno.EROFS):
         disk = Disk()
+        filled(disk, records=5)
         journal = opened(disk)
-        claim = await claimed(journal)
-        for code in (errno.EIO, errno.ENOSPC, errno.EROFS):
-            calls = len(disk.calls)
-            await add(journal, claim, [queued()])
-            made = disk.calls[calls:]
-            assert made.count("pwrite") == 2, "one for the record, one for the witness"
-            disk.fail_once(len(made) - 1 - made[::-1].index("pwrite"), code)
-            await add(journal, claim, [queued()])
-            known = witness.read(disk, LAYOUT)
-            assert known is None or known.seq <= journal.last_seq
-        disk.fault = lambda _number, _name: None
-        await add(journal, claim, [queued()])
-        assert witness.read(disk, LAYOUT) == Known("jrn_test", journal.last_seq)
+        run(claimed(journal))
+        last = journal.last_seq
+        disk.fail_once(0, code)
         journal.close()
-
-    run(work())
+        known = witness.read(disk, LAYOUT)
+        assert known is None or known.seq <= last
+        disk.fault = lambda _number, _name: None
+        opened(disk).close()
+        assert witness.read(disk, LAYOUT) == Known("jrn_test", last)

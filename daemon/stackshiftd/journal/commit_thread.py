@@ -20,12 +20,12 @@ _Job = tuple[Work, asyncio.AbstractEventLoop, Callable[[Any, BaseException | Non
 
 
 class CommitThread:
-    """Runs work in order, and calls `chore` (if any) up to `interval_s` seconds after work ran.
+    """Runs work in order, and calls `chore` up to `interval_s` seconds after work ran.
 
     The chore runs at most once per interval, and not at all while idle. It must not raise.
     """
 
-    def __init__(self, chore: Callable[[], None] | None = None, interval_s: float = 0.1) -> None:
+    def __init__(self, chore: Callable[[], None], interval_s: float) -> None:
         self._queue: Final[SimpleQueue[_Job | None]] = SimpleQueue()
         self._chore = chore
         self._interval_s = interval_s
@@ -59,9 +59,9 @@ class CommitThread:
                     return
                 self._do(job)
                 job = None  # Frees its buffers now, not when the next job arrives.
-                if self._chore is not None and due is None:
+                if due is None:
                     due = time.monotonic() + self._interval_s
-            if due is not None and self._chore is not None and time.monotonic() >= due:
+            if due is not None and time.monotonic() >= due:
                 due = None
                 self._chore()
 

@@ -34,7 +34,8 @@ from stackshiftd.journal.writer import Appender, full
 SEGMENT_SIZE: Final = 64 << 20
 RESERVE_BYTES: Final = 16 << 20
 INTERVAL_S: Final = 0.1
-"""How long an acknowledged record may stay unsynced with `durability = "interval"`."""
+"""How long an acknowledged record may stay unknown to the witness; and, with `durability =
+"interval"`, unsynced."""
 _TAIL_BATCH: Final = 256
 """Entries that a follower decodes before it yields to the event loop."""
 

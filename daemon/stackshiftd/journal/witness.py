@@ -6,11 +6,11 @@ r"""The witness: one line beside the journal that says which record is certainly
 A journal that has lost its end, or all of its segments, reads like a sound, shorter one; only
 something outside it can tell. Owns that file; decides nothing.
 
-- `seq` is written after the sync that made record `seq` durable, and before anything of it is
-  acknowledged. So it is never ahead of the journal, whatever crashes, and with
-  `durability = "always"` it is never behind what was acknowledged, as long as the machine stays up.
-- It is overwritten in place and rarely synced: a power cut may leave an older line, or one that
-  does not match its crc. Both only prove less, and so does a missing file.
+- `seq` is written after the sync that made record `seq` durable. So it is never ahead of the
+  journal, whatever crashes. It is written at most ten times a second, and at the end: for so long
+  it may be behind.
+- It is overwritten in place and synced at the end only: a power cut may leave an older line, or one
+  that does not match its crc. Both only prove less, and so does a missing file.
 - A write that fails is ignored: without a witness, the journal is as good as it is.
 """
 

@@ -85,7 +85,8 @@ class Appender:
         self.last_at_us = recovered.report.last_at_us
         self.in_flight = False
         self.failure: BaseException | None = None
-        self._thread = CommitThread(None if always else self._sync_chore, interval_s)
+        self._witnessed = recovered.report.kept_seq
+        self._thread = CommitThread(self._chore, interval_s)
 
     # --- In the loop's thread --------------------------------------------------------------
 
@@ -176,6 +177,7 @@ class Appender:
             if self.failure is not None and self.durable != self.written:
                 raise final(self.failure) from self.failure
         finally:
+            self._note_durable()
             self._witness.close()
             self._writer.close()
 
@@ -198,12 +200,7 @@ class Appender:
             raise final(failed) from failed
         self.written, self.last_at_us = batch.mark, batch.at_us
         if self._always:
-            self._all_durable()
-
-    def _all_durable(self) -> None:
-        """Everything written is on the disk: the witness says so before anybody relies on it."""
-        self.durable = self.written
-        self._witness.note(self.durable.seq)
+            self.durable = self.written
 
     def _write(self, data: bytes) -> None:
         try:
@@ -213,7 +210,7 @@ class Appender:
                 raise
             self._writer.cut()
             # `cut` synced the file, so whatever was written before is durable now.
-            self._all_durable()
+            self.durable = self.written
             raise full(failed) from failed
 
     def _roll(self, header: Header) -> None:
@@ -222,7 +219,8 @@ class Appender:
         old = self._writer
         if self.durable != self.written:
             old.sync()
-            self._all_durable()
+            self.durable = self.written
+        self._note_durable()
         try:
             self._writer = SegmentWriter.create(self._fs, self._folder, header)
         except OSError as failed:
@@ -239,13 +237,22 @@ class Appender:
             self.spans += (span,)
         old.close()
 
-    def _sync_chore(self) -> None:
-        """With `durability = "interval"`: sync what was written since the last sync."""
-        if self.failure is None and self.durable != self.written:
+    def _chore(self) -> None:
+        """With `durability = "interval"`, sync what was written since the last sync. Then tell the
+        witness. Not after each append: it is another file, and on ext4 the next sync of the journal
+        would take twice as long."""
+        if not self._always and self.failure is None and self.durable != self.written:
             self._sync()
             loop = self._loop
             if loop is not None and not loop.is_closed():
                 loop.call_soon_threadsafe(self._advanced)
+        self._note_durable()
+
+    def _note_durable(self) -> None:
+        seq = self.durable.seq
+        if seq != self._witnessed:
+            self._witness.note(seq)
+            self._witnessed = seq
 
     def _sync(self) -> None:
         try:
@@ -253,7 +260,7 @@ class Appender:
         except OSError as failed:
             self.failure = failed
         else:
-            self._all_durable()
+            self.durable = self.written
 
 
 def full(cause: OSError) -> Full:
