@@ -15,6 +15,8 @@ from journal.journals import LONG, damage, filled, line_at, segments, told
 from stackshift_jobs.errors import JournalDamaged
 from stackshiftd.journal import witness
 from stackshiftd.journal.layout import Layout
+from stackshiftd.journal.line_format import CHECKED_FROM, sealed
+from stackshiftd.journal.line_format import head as line_head
 from stackshiftd.journal.offline import tools
 from stackshiftd.journal.segment import first_header
 
@@ -139,6 +141,42 @@ def test_bytes_after_the_end_of_a_sealed_segment_are_cut_off() -> None:
         assert told(disk) == before
 
 
+# --- Records that are none --------------------------------------------------------------------
+
+
+def nonsense(disk: Disk, path: str, seq: int) -> None:
+    """Give the record `seq` a content that no version has, under a right crc."""
+    data = bytes(disk.find(path).data)
+    at = line_at(disk, path, seq)
+    end = data.index(b"\n", at)
+    line = data[at + CHECKED_FROM : end]
+    body = line.index(b'"kind"')
+    kind = line[body : line.index(b'"', body + 8) + 1]
+    disk.put(path, data[:at] + sealed(line[:body] + kind + b"}") + data[end + 1 :])
+
+
+@pytest.mark.parametrize("snapshots", [(), (10, 31)])
+@pytest.mark.parametrize("seq", [3, 17, 38])
+def test_record_that_cannot_be_read_is_cut_off_or_covered(
+    snapshots: tuple[int, ...], seq: int
+) -> None:
+    """Its line matches its crc, so only reading it shows that it is no record: replay would stop
+    there, in a sealed segment and in the last one."""
+    disk = Disk()
+    before = filled(disk, snapshots=snapshots, segment_size=1 << 20)
+    nonsense(disk, FIRST, seq)
+    [problem] = tools.verify(ROOT, fs=disk).problems
+    assert "matches its crc, but is not a valid" in problem.what
+    assert problem.seq == seq
+    result = tools.repair(ROOT, fs=disk)
+    assert result.done
+    assert tools.verify(ROOT, fs=disk).problems == []
+    kept = seq > 31 or not snapshots
+    assert result.kept_to < seq if kept else result.kept_to == 40
+    assert told(disk) == [e for e in before if result.kept_from <= e[0] <= result.kept_to]
+    assert tools.repair(ROOT, fs=disk).done == []
+
+
 # --- Losses that the witness proves ------------------------------------------------------------
 
 
@@ -254,6 +292,14 @@ def _exchange(disk: Disk, random: Random) -> None:
     disk.put(random.choice([FIRST, _some(disk, random)]), foreign(random.randint(3, 30)))
 
 
+def _nonsense(disk: Disk, random: Random) -> None:
+    path = _some(disk, random)
+    lines = bytes(disk.find(path).data).split(b"\n")[1:-1]
+    seqs = [head.seq for line in lines if (head := line_head(line, 0, len(line))) is not None]
+    if seqs:
+        nonsense(disk, path, random.choice(seqs))
+
+
 def _snapshot(disk: Disk, random: Random) -> None:
     damage(disk, random.choice(SNAPSHOTS), random.randrange(60, 120))
 
@@ -265,6 +311,7 @@ DAMAGES = [
     Damage("zeroed", _zero),
     Damage("doubled", _double),
     Damage("exchanged", _exchange),
+    Damage("nonsense", _nonsense),
     Damage("snapshot", _snapshot),
 ]
 

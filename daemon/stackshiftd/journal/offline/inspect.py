@@ -18,8 +18,9 @@ from stackshift_jobs.errors import JournalDamaged
 from stackshiftd.journal import snapshots, witness
 from stackshiftd.journal.filesystem import FileSystem, read_file
 from stackshiftd.journal.layout import Layout
+from stackshiftd.journal.line_format import decode
 from stackshiftd.journal.recovery import Segment, breaks_chain
-from stackshiftd.journal.scan import Scan, known_durable, scan
+from stackshiftd.journal.scan import Fault, Scan, known_durable, scan
 from stackshiftd.journal.segment import NAME, read_header
 from stackshiftd.journal.witness import Known
 
@@ -40,7 +41,8 @@ class Problem:
 @dataclass(frozen=True, slots=True)
 class Look:
     """One segment file as it is; `size` in bytes, `digest` its sha256. Without a valid header,
-    `segment` and `found` are None and `flaw` says why."""
+    `segment` and `found` are None. `flaw` says why, or which line is no valid record; what `found`
+    says is good ends before that line."""
 
     path: Path
     first_seq: int
@@ -67,7 +69,26 @@ def look(path: Path, data: bytes) -> Look:
         return Look(path, first_seq, len(data), digest, None, None, bad.message)
     segment = Segment(path, header, header_size, len(data))
     found = scan(data, header_size, header.prev_seq)
-    return Look(path, first_seq, len(data), digest, segment, found)
+    fault = _undecodable(data, found, header_size)
+    if fault is not None:
+        before = scan(data[: fault.offset], header_size, header.prev_seq)
+        before.size, before.watermark = found.size, max(found.watermark, before.watermark)
+        before.fault, found = fault, before
+    return Look(path, first_seq, len(data), digest, segment, found, fault.why if fault else "")
+
+
+def _undecodable(data: bytes, found: Scan, start: int) -> Fault | None:
+    """The first line of the good prefix that matches its crc, but is no valid record: replay would
+    stop there. Raises `NewerFormat`."""
+    at = start
+    while at < found.end:
+        stop = data.index(b"\n", at)
+        try:
+            decode(data[at:stop])
+        except JournalDamaged as bad:
+            return Fault(at, bad.fields.get("seq", 0), bad.message)
+        at = stop + 1
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +219,8 @@ def flaw(looks: Sequence[Look], number: int, known: int) -> Problem | None:
     ):
         return Problem(this.name, 0, this.first_seq, why)
     found = this.found
+    if this.flaw and found.fault is not None:
+        return Problem(this.name, found.fault.offset, found.fault.seq, this.flaw)
     if number + 1 == len(looks):
         durable = known_durable(found, known)
     else:
@@ -232,6 +255,8 @@ def good_snapshots(
     accepts snapshots of any journal."""
     good: list[snapshots.Snapshot] = []
     bad: list[Problem] = []
+    if fs.lstat(layout.snapshots) is None:
+        return good, bad
     for seq, path in snapshots.listed(fs, layout.snapshots):
         found = snapshots.read(fs, path, journal)
         if not isinstance(found, str):

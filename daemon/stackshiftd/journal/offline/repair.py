@@ -250,6 +250,8 @@ class _Repairing:
         if not sound or header is None:
             return False
         path = self._layout.journal / segment_name(covered + 1)
+        if inspect.look(path, header.line() + rest).flaw:
+            return False
         self._bench.do(f"write journal/{path.name} with the records after the snapshot")
         if path == looks[last_flawed].path:
             self._bench.aside(path, 0, data)

@@ -8,10 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from stackshift_jobs.errors import JournalDamaged
-from stackshiftd.journal.filesystem import FileSystem, RealFileSystem, read_range
+from stackshiftd.journal.filesystem import FileSystem, RealFileSystem
 from stackshiftd.journal.layout import Layout, check_root
-from stackshiftd.journal.line_format import decode
 from stackshiftd.journal.offline import inspect
 from stackshiftd.journal.offline.inspect import Look, Problem
 from stackshiftd.journal.scan import known_durable
@@ -48,16 +46,15 @@ def verify(data_dir: Path, *, fs: FileSystem | None = None) -> Report:
     layout = Layout(data_dir)
     check_root(fs, layout)
     report = Report()
-    if fs.lstat(layout.journal) is None:
-        report.notes.append("there is no journal yet")
-        return report
     found = inspect.survey(fs, layout)
+    if not found.segments and not found.losses():
+        report.notes.append("there is no journal yet")
     report.journal = found.journal
     report.snapshots = [snapshot.seq for snapshot in found.snapshots]
     report.problems += found.strays()
     flaws = found.flaws()
     for number, one in enumerate(found.segments):
-        _judge(fs, report, one, flaws.get(number), found.durable)
+        _judge(report, one, flaws.get(number), found.durable)
     report.segments = len(found.segments)
     report.problems += found.losses()
     report.problems += found.bad_snapshots
@@ -66,9 +63,7 @@ def verify(data_dir: Path, *, fs: FileSystem | None = None) -> Report:
     return report
 
 
-def _judge(
-    fs: FileSystem, report: Report, one: Look, problem: Problem | None, durable: int
-) -> None:
+def _judge(report: Report, one: Look, problem: Problem | None, durable: int) -> None:
     report.bytes += one.size
     if problem is not None:
         report.problems.append(problem)
@@ -79,32 +74,9 @@ def _judge(
     report.last_seq = max(report.last_seq, found.seq)
     report.watermark = max(report.watermark, known_durable(found, durable))
     report.records += found.seq - one.segment.header.prev_seq
-    report.problems += _undecodable(fs, one)
     if problem is None and found.fault is not None:
         report.notes.append(
             f"{one.name} ends with {found.size - found.end} bytes of an incomplete append (from "
             f"byte {found.end}): it is being written, or a crash cut it off; it was never "
             "acknowledged"
         )
-
-
-def _undecodable(fs: FileSystem, one: Look) -> list[Problem]:
-    """Lines that match their crc but are not valid records."""
-    assert one.segment is not None and one.found is not None
-    problems = []
-    try:
-        fd = fs.open(one.path, "read")
-    except FileNotFoundError:
-        return []
-    try:
-        data = read_range(fs, fd, 0, one.found.end)
-    finally:
-        fs.close(fd)
-    at = one.segment.header_size
-    for line in data[at:].split(b"\n")[:-1]:
-        try:
-            decode(line)
-        except JournalDamaged as bad:
-            problems.append(Problem(one.name, at, bad.fields.get("seq", 0), bad.message))
-        at += len(line) + 1
-    return problems
