@@ -202,9 +202,9 @@ class Daemon:
 
     # --- engine.EffectSink -----------------------------------------------------------------
 
-    def fill_slots(self) -> None:
-        """Submit an `Assign` for each free slot that a ready run could use."""
-        self._dispatcher.fill_slots()
+    def fill_slots(self, now_us: int) -> None:
+        """Submit an `Assign` for each free slot that a run which is ready at `now_us` could use."""
+        self._dispatcher.fill_slots(now_us)
 
     def timers_moved(self) -> None:
         """Set the timers again, because the next one may be due at another time."""
@@ -434,7 +434,7 @@ class Daemon:
         state = self.engine.state
         times = (
             state.next_due_us(),
-            state.next_permit_us(self.engine.now_us()),
+            state.next_permit_us(self.engine.looked_us),
             self._schedule_timer.next_us,
         )
         return min((due_us for due_us in times if due_us is not None), default=None)

@@ -71,7 +71,7 @@ def fill_slots(engine: FakeEngine) -> None:
         )
         link = SimpleNamespace(id="w1", usable=True, spare=False, queue="", slots=4)
         made.pool = cast(Any, SimpleNamespace(links={"w1": link}))
-        made.fill_slots()
+        made.fill_slots(engine.now_us())
 
     asyncio.run(fill())
 

@@ -6,6 +6,9 @@ reports that the batch is durable. Invariants:
 
 - Nothing is released, errors and reads included, that shows a record which is not yet durable.
 - One append is under way at a time; the next batch gathers behind it.
+- A look for work has one time, `looked_us`. What may start by then is started by it or waits for
+  something other than time, and the alarm is set for what comes due after it. So nothing comes due
+  between two readings of a clock, where nobody would look again.
 - After a failed append with an unknown outcome nothing is ever released again.
 - When an append finds no room, the state is rebuilt from the journal (`departures.replay`);
   `disk_room` decides what happens to commands meanwhile.
@@ -50,8 +53,8 @@ class CommandSource(Protocol):
 class EffectSink(HistorySink, Protocol):
     """Carries out effects, and is notified of what is durable."""
 
-    def fill_slots(self) -> None:
-        """Submit an `Assign` for each free slot that a ready run could use."""
+    def fill_slots(self, now_us: int) -> None:
+        """Submit an `Assign` for each free slot that a run which is ready at `now_us` could use."""
 
     def perform(self, effect: Effect, source: CommandSource | None, at_us: int) -> None:
         """Carry out an effect, whose records, of the time `at_us`, are durable."""
@@ -98,6 +101,8 @@ class Engine:
         """Everything up to this sequence number is durable."""
         self.snapshot_seq = 0
         """The last sequence number of the snapshot that the state was read from; 0 for none."""
+        self.looked_us = 0
+        """The daemon time of the last look for work."""
         self._clock = clock or _wall_us
         self._sink: EffectSink | None = None
         self._loop = asyncio.get_running_loop()
@@ -241,7 +246,8 @@ class Engine:
         if not self.room.read_only:
             # Here rather than after each command, so that starting and assigning a run costs one
             # commit.
-            self._sink.fill_slots()
+            self.looked_us = self.now_us()
+            self._sink.fill_slots(self.looked_us)
         self._sink.timers_moved()
         if not self._gathering:
             return

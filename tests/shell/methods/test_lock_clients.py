@@ -67,7 +67,7 @@ class Shop:
         """Call what the test has set."""
         self.on_published()
 
-    def fill_slots(self) -> None:
+    def fill_slots(self, _now_us: int) -> None:
         """There are no workers."""
 
     def finished(self, run: Any, row: Any) -> None:

@@ -41,15 +41,15 @@ class Rotation:
                 first = place
         return first[1] if first is not None else None
 
-    def next_permit_us(self, now_us: int) -> int | None:
-        """The earliest time after `now_us` at which a queue's rate allows its next run."""
+    def next_permit_us(self, looked_us: int) -> int | None:
+        """The earliest time after `looked_us` at which a queue's rate allows its next run."""
         throttled = self.throttled
         earliest = None
         unvisited = [0]
         while unvisited:
             at = unvisited.pop()
             if at < len(throttled) and (earliest is None or throttled[at][0] < earliest):
-                if throttled[at][0] > now_us and self._is_throttled(throttled[at]):
+                if throttled[at][0] > looked_us and self._is_throttled(throttled[at]):
                     earliest = throttled[at][0]
                 else:
                     unvisited += (2 * at + 1, 2 * at + 2)

@@ -334,9 +334,10 @@ class State:
                 return run
         return None
 
-    def next_permit_us(self, now_us: int) -> int | None:
-        """The earliest time after `now_us` at which a queue's rate allows its next run."""
-        permits = [line.next_permit_us(now_us) for line in self.lines.values()]
+    def next_permit_us(self, looked_us: int) -> int | None:
+        """The earliest time after `looked_us`, when work was last looked for, at which a queue's
+        rate allows its next run. It may have passed."""
+        permits = [line.next_permit_us(looked_us) for line in self.lines.values()]
         return min((permit_us for permit_us in permits if permit_us is not None), default=None)
 
     def pool_of(self, queue: str) -> str:

@@ -1,8 +1,8 @@
 """The alarm for timers.
 
-The core knows what is due when, in daemon time; only the alarm is here. It is set for at most a
-second and then checks again, so that it stays right when the wall clock jumps or the machine was
-suspended.
+The core knows what is due when, in daemon time; only the alarm is here. It does no more than ask
+the engine to look for work, and each look sets it again. It is set for at most a second, so that it
+stays right when the wall clock jumps or the machine was suspended.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Timers:
         self._armed_us = 0
 
     def rearm(self) -> None:
-        """Fire what is due, and set the alarm for what is next."""
+        """Fire what is due, and set the alarm for what is next; called in each look for work."""
         engine = self._engine
         if engine.room.read_only:
             return
@@ -45,13 +45,14 @@ class Timers:
         self._set(0, 0.0)
 
     def _sleep(self, due_us: int | None, now_us: int) -> None:
-        """Set the alarm for the next timer, or for when a queue's rate allows its next run."""
-        permit_us = self._engine.state.next_permit_us(now_us)
+        """Set the alarm for the next timer, or for when a queue's rate allows its next run: the
+        first permit that this look has not seen, even if its time has come since."""
+        permit_us = self._engine.state.next_permit_us(self._engine.looked_us)
         next_us = min((us for us in (due_us, permit_us) if us is not None), default=None)
         if next_us is None:
             self._cancel()
         else:
-            self._set(next_us, (next_us - now_us) / 1e6)
+            self._set(next_us, max(0, next_us - now_us) / 1e6)
 
     def _set(self, due_us: int, seconds: float) -> None:
         if self._alarm is not None and self._armed_us == due_us and due_us:
@@ -63,8 +64,7 @@ class Timers:
     def _ring(self) -> None:
         self._alarm = None
         self._armed_us = 0
-        self._engine.poke()  # A queue's rate may now allow a run.
-        self.rearm()
+        self._engine.poke()
 
     def _cancel(self) -> None:
         if self._alarm is not None:

@@ -74,18 +74,17 @@ class Dispatcher:
 
     # --- Dispatching -----------------------------------------------------------------------
 
-    def fill_slots(self) -> None:
-        """Submit an `Assign` for each free slot that a ready run could use."""
+    def fill_slots(self, now_us: int) -> None:
+        """Submit an `Assign` for each free slot that a run which is ready at `now_us` could use."""
         if not self.draining:
             for pool in tuple(self._engine.state.lines):
-                self._fill(pool)
+                self._fill(pool, now_us)
 
-    def _fill(self, pool: str) -> None:
+    def _fill(self, pool: str, now_us: int) -> None:
         """Fill the free slots of the workers of one pool: a queue's own, or "" for the shared
         ones."""
         engine = self._engine
         state = engine.state
-        now_us = engine.now_us()
         if self.needs_spare(pool):
             self._try_suspect(pool)
         if state.next_ready(now_us, pool) is None:

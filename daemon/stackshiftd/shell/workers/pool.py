@@ -96,7 +96,7 @@ class WorkerListener(Protocol):
         """May a run of this pool start, which must be tried alone?"""
 
     def vacant(self) -> None:
-        """Another extra worker may be started."""
+        """Another extra worker may be started, or given work."""
 
 
 class WorkerLink(asyncio.Protocol):
@@ -193,6 +193,8 @@ class WorkerLink(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Pass the lines that are complete to the pool."""
+        if self.silence.is_long:
+            self._pool.broke_silence()
         self.silence.broken()
         lines = (self._rest + data).split(b"\n")
         self._rest = lines.pop()
@@ -411,6 +413,11 @@ class Pool:
         else:
             assert isinstance(frame, Beat)
             self._ears.beaten(link, frame)
+
+    def broke_silence(self) -> None:
+        """A worker that was silent for long can be given work again: its slots are free, and no
+        record says so."""
+        self._loop.call_soon(self._ears.vacant)
 
     def _listen(self) -> None:
         """Replace workers that are silent, worn out or retired. Called once a second. Silence is
