@@ -93,7 +93,7 @@ def read_daemon(data_dir: str | os.PathLike[str]) -> DaemonInfo | None:
         directory = os.stat(data_dir).st_ino
     except PermissionError as bad:
         raise BadConfiguration(
-            f"{path}: {bad.strerror}", hint="run stackshift as its owner", path=path
+            f"{path}: {bad.strerror}", hint="run the command as its owner", path=path
         ) from bad
     except (OSError, ValueError, RecursionError):
         return None

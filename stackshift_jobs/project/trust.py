@@ -82,7 +82,7 @@ def check_data_dir(data_dir: str) -> None:
         raise BadConfiguration(
             f"the data directory {data_dir} (mode {_mode(status)}) belongs to "
             f"{user(status.st_uid)}, and you are {user(os.geteuid())}",
-            hint="run stackshift as its owner, or set STACKSHIFT_DATA_DIR to a directory of yours",
+            hint="run the command as its owner, or set STACKSHIFT_DATA_DIR to a directory of yours",
             **fields,
         )
     if status.st_mode & 0o077:

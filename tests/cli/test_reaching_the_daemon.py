@@ -130,7 +130,7 @@ def test_process_that_holds_the_project_and_does_not_listen_is_told(
     finally:
         daemon.stop()
         os.close(lock)
-    assert json.loads(out) == {"pid": daemon.pid, "started": False}
+    assert json.loads(out) == {"pid": daemon.pid, "started": False, "failed_modules": []}
 
 
 def test_stop_does_not_wait_for_a_process_of_elsewhere(shell: Shell, lock: int) -> None:

@@ -164,7 +164,7 @@ def test_check_imports_modules_in_the_environment_of_jobs(project: Project) -> N
 
 def test_config_show_tells_the_variables_and_hides_secrets(project: Project) -> None:
     """Each with where it is from; what a file or a caller adds may be a password."""
-    (project.root / ".env").write_text("PASSWORD=secret\n")
+    (project.root / ".env").write_text("PASSWORD=hidden\n")
     (project.root / "stackshift.toml").write_text(
         '[project]\nenv_file = ".env"\n[workers]\npath = ["/bin"]\ninherit_env = ["TOKEN"]\n'
     )
@@ -173,7 +173,7 @@ def test_config_show_tells_the_variables_and_hides_secrets(project: Project) -> 
         command,
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        env=os.environ | {"TOKEN": "secret", "HOME": "/tmp"},
+        env=os.environ | {"TOKEN": "hidden", "HOME": "/tmp"},
         timeout=SECONDS,
         check=True,
     )
@@ -187,4 +187,4 @@ def test_config_show_tells_the_variables_and_hides_secrets(project: Project) -> 
     hidden = {"value": "(not shown)"}
     assert shown["environment.PASSWORD"] == hidden | {"origin": "project.env_file"}
     assert shown["environment.TOKEN"] == hidden | {"origin": "workers.inherit_env"}
-    assert b"secret" not in done.stdout
+    assert b"hidden" not in done.stdout

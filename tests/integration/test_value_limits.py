@@ -75,12 +75,12 @@ def test_size_is_counted_in_utf8_everywhere(project: Project, client: Client) ->
         lambda: client.state.set("k", MORE),
         lambda: client.events.send("e", MORE),
     ):
-        with pytest.raises(PayloadRefused, match="the limit is 1048576"):
+        with pytest.raises(PayloadRefused, match="the limit is 1 MiB"):
             refused()
     for job in ("gives", "steps", "stores", "sends"):
         run = project.finish(project.begin(job, "more"))
         assert run["status"] == "failed", job
-        assert "bytes of JSON; the limit is 1048576" in run["error"]["message"]
+        assert "bytes of JSON, the limit is 1 MiB" in run["error"]["message"]
 
 
 def test_integers_have_one_bound_everywhere(project: Project, client: Client) -> None:

@@ -151,9 +151,9 @@ def test_negative_number_is_a_value(shell: Shell, daemon: FakeDaemon, typer: lis
     assert (told.stdout, told.code) == ("", 2)
     assert shell("state", "set", "k", *typer, "--", "-x").code == 0
     assert daemon.params("state.set")["value"] == "-x"
-    # Not JSON, and so text, as NaN is; but not an option.
-    assert shell("state", "set", "k", "-Infinity", *typer, "-q").code == 0
-    assert daemon.params("state.set")["value"] == "-Infinity"
+    # Not an option, but no number of JSON either.
+    told = shell("state", "set", "k", "-Infinity", *typer, "-q")
+    assert (told.code, "-Infinity is not a JSON number" in told.stderr) == (6, True)
 
 
 @pytest.mark.usefixtures("daemon")
