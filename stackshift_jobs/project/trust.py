@@ -263,7 +263,7 @@ def _refusal(root: str, path: str, status: os.stat_result) -> BadConfiguration:
     trust = f"stackshift config trust {_quoted(root)}"
     if status.st_uid not in (me, _ROOT):
         what = f"belongs to {user(status.st_uid)}, and you are {user(me)}"
-        hint = f"run stackshift as that user; or, if you trust them: {trust}"
+        hint = f"run the command as that user; or, if you trust them: {trust}"
     else:
         what = f"of {user(status.st_uid)} can be changed by other users"
         hint = f"chmod go-w {_quoted(path)}; or, if you trust everybody who can: {trust}"

@@ -177,7 +177,9 @@ def test_limit_counts_utf8_both_ways(character: str) -> None:
     spaced = json.dumps(value, indent=9).replace("[", "  [  ")
     assert loads(text, size) == loads(spaced, size) == value
     for refused in (lambda: dumps(value, size - 1), lambda: loads(text, size - 1)):
-        with pytest.raises(PayloadRefused, match=f"{size} bytes of JSON, the limit is {size - 1} B"):
+        with pytest.raises(
+            PayloadRefused, match=f"{size} bytes of JSON, the limit is {size - 1} B"
+        ):
             refused()
 
 
