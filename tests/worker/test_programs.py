@@ -13,6 +13,8 @@ from stackshift_jobs.handler.replay import Pass, Unwinding
 from stackshift_jobs.handler.scope import current_step
 from stackshift_jobs.programs.processes import PROGRAM_VARIABLE, ProcessGroup
 from stackshift_jobs.programs.supervisor import Stop
+from stackshift_jobs.values.masking import Secrets
+from stackshiftd.worker import output
 from stackshiftd.worker.output import RunLog
 from stackshiftd.worker.programs import Programs
 
@@ -35,8 +37,9 @@ class Scene:
 
 
 @pytest.fixture
-def scene(tmp_path: Path) -> Iterator[Scene]:
-    """The programs of an execution, and its log."""
+def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
+    """The programs of an execution, and its log; no secret is known that would be masked there."""
+    monkeypatch.setattr(output, "PROCESS", Secrets())
     inside = current_step.set("dump")
     made = Scene(tmp_path)
     yield made
