@@ -51,6 +51,7 @@ from stackshiftd.shell.server.connection import Connection
 from stackshiftd.shell.server.feeds import Feeds
 from stackshiftd.shell.server.listener import Listener
 from stackshiftd.shell.server.router import Router
+from stackshiftd.shell.server.turns import Turns
 from stackshiftd.shell.tuning import Tuning
 from stackshiftd.shell.views.bodies import Bodies
 from stackshiftd.shell.views.entry_history import EntryHistory
@@ -133,7 +134,7 @@ class Daemon:
         self._view = View(self.engine, self._lookup, bodies, self._fleet, redaction)
         self._run_waits = RunWaits(self._view, waiters)
         self._feeds = Feeds(
-            self.engine, self._lookup, self._view.run, self._damage, redaction.entry
+            self.engine, self._lookup, self._view.frozen, self._damage, redaction.entry
         )
         self._hooks = Hooks(config, self._view.at_end, self._tuning)
         self._timers = Timers(self.engine, requests.remember_ms)
@@ -150,26 +151,22 @@ class Daemon:
         self._schedule_timer = ScheduleTimer(self.engine, self._catalog)
         self._dispatcher.learned = self._schedule_timer.learn
         payload_bytes = config.limits.payload_bytes
-        looking = RunQueries(
-            self.engine,
-            self._catalog,
-            self._lookup,
-            self._view,
-            self._history,
-            logs,
-            self._run_waits,
-        )
+        looking = RunQueries(self._catalog, self._lookup, self._view, logs, self._run_waits)
         self._queues = Queues(self.engine, self._catalog, config, waiters)
+        dead_letter = DeadLetter(self.engine, self._lookup, self._view)
+        schedules = Schedules(self.engine, self._catalog, self._schedule_timer, redaction)
+        state = StateMethods(self.engine, requests, history)
+        events = Events(self.engine, requests)
+        reading = (self._queues, looking, dead_letter, schedules, state, events)
         tables = [
             self._queues.table,
             Starts(self.engine, self._catalog, self._view).table,
-            looking.table,
             RunChanges(self.engine, self._catalog, self._lookup, self._view, payload_bytes).table,
-            DeadLetter(self.engine, self._lookup, self._view).table,
-            Schedules(self.engine, self._catalog, self._schedule_timer, redaction).table,
-            StateMethods(self.engine, requests, history).table,
+            dead_letter.table,
+            schedules.table,
+            state.table,
             self._locks.table,
-            Events(self.engine, requests, self._track).table,
+            events.table,
         ]
         facts = {
             "pid": os.getpid(),
@@ -178,6 +175,7 @@ class Daemon:
         }
         self.router = Router(
             self.engine,
+            [methods.reads for methods in reading],
             tables,
             looking.bound | self._queues.bound | self._locks.bound,
             waiters,
@@ -193,9 +191,10 @@ class Daemon:
             config.limits.connections,
         )
         max_line = config.limits.payload_bytes + LINE_MARGIN
+        turns = Turns()
         self._listener = Listener(
             self._data_dir,
-            lambda: Connection(self.router, max_line),
+            lambda: Connection(self.router, turns, max_line),
             rfc3339(time.time_ns() // 1000),
         )
         self.engine.attach(self)
@@ -233,7 +232,7 @@ class Daemon:
     def finished(self, run: Run, row: RunRow) -> None:
         """Add a finished run to the history, answer those who wait for it, and call the hooks."""
         self._history.add(row)
-        self._run_waits.finished(run)
+        self._run_waits.finished(run, row)
         self._hooks.ended(row)
 
     def lengthened(self, run: str, places: array[int]) -> None:

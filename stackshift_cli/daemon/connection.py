@@ -37,8 +37,8 @@ _MAX_HELD: Final = 64 << 20
 """Bytes of messages that may wait here to be read by the caller."""
 _RECEIVE_BYTES: Final = 1 << 18
 _READ_WHILE_SENDING: Final = 64
-"""With this many replies due, each send also receives what has arrived: the daemon disconnects a
-client that leaves 8 MiB unread."""
+"""With this many replies due, each send also receives what has arrived: the daemon begins nothing
+more for a client that leaves a megabyte unread."""
 
 
 class Connection:

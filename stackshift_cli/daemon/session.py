@@ -101,6 +101,23 @@ class Session:
         effects.note(method, reply)
         return reply
 
+    def detail(self, run: str) -> dict[str, Any]:
+        """The run object with all of its steps, attempts and timeline."""
+        from stackshift_jobs.calls.drive import drive
+        from stackshift_jobs.calls.runs import detailed
+
+        return drive(detailed(run), self)
+
+    def whole(self, method: str, part: str) -> dict[str, Any]:
+        """The answer of `method`, whose list `part` comes in pages, with all of that list."""
+        whole = self.call(method)
+        cursor = whole["cursor"]
+        while cursor is not None:
+            page = self.call(method, {"cursor": cursor})
+            whole[part] += page[part]
+            cursor = page["cursor"]
+        return dict(whole)
+
     def say(self, text: str) -> None:
         """Print a line on stderr unless `--quiet` was given."""
         if not self.options.quiet:

@@ -55,7 +55,7 @@ class _Drawing:
 
     def __init__(self, session: Session, run_id: str) -> None:
         self.session = session
-        self.run: dict[str, Any] = session.call("run.get", {"run": run_id, "detail": True})
+        self.run: dict[str, Any] = session.detail(run_id)
         self.screen = console(session.options)
         # Now, since Rich replaces stdout while it is live, and its stream has no encoding to ask.
         self._marks = glyphs()

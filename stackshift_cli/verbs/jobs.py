@@ -21,7 +21,7 @@ _FAILED: Final = BadConfiguration.exit_status
 
 def list_(session: Session, _given: Given) -> int:
     """`jobs list`: list the jobs; on stderr the modules that failed to import."""
-    reply = session.call("job.list")
+    reply = session.whole("job.list", "jobs")
     for module in reply["failed_modules"]:
         session.say(f"failed to import: {safe(messages.failed_module(module))}")
     session.note(reply)

@@ -20,7 +20,7 @@ _LIMITS: Final = ("concurrency", "key_concurrency", "rate", "rate_burst")
 
 def list_(session: Session, _given: Given) -> int:
     """`queues list`: list all queues."""
-    queues = session.call("queue.list")["queues"]
+    queues = session.whole("queue.list", "queues")["queues"]
     if session.json:
         messages.data(messages.compact(queues))
     elif draws(session.options):

@@ -96,7 +96,7 @@ def _replacement(text: str) -> tuple[str, Any]:
 
 def _warn_of_unrecorded(session: Session, run: str, replaced: Iterable[str]) -> None:
     """Warn of steps in `replaced` that the run has not recorded; they are probably misspelled."""
-    detail = session.call("run.get", {"run": run, "detail": True})
+    detail = session.detail(run)
     recorded = [str(step["name"]) for step in detail.get("steps") or ()]
     for name in replaced:
         if name not in recorded:

@@ -62,7 +62,7 @@ def tail_records(
 
 def _tail_run(session: Session, given: Given, run: str, opening: dict[str, Any]) -> int:
     if given.flag("no_follow"):
-        detail = session.call("run.get", {"run": run, "detail": True})
+        detail = session.detail(run)
         records = [r for r in detail["timeline"] if r["at"] >= opening.get("since", "")]
         for record in records[-opening["last"] or len(records) :] if "last" in opening else records:
             print_record(session, record)

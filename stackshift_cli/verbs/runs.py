@@ -100,7 +100,7 @@ def since_time(session: Session, given: Given) -> str | None:
 def show(session: Session, given: Given) -> int:
     """`runs show RUN`: draw its timeline on a terminal or to a file; in a pipe print one line per
     entry."""
-    run = session.call("run.get", {"run": given.word("run"), "detail": True})
+    run = session.detail(given.word("run"))
     logs = _all_logs(session, run["id"]) if given.flag("logs") else []
     svg, html = given.text("svg"), given.text("html")
     if svg is not None or html is not None:
@@ -160,7 +160,7 @@ def logs(session: Session, given: Given) -> int:
                 _print_log_line(session, line)
             sys.stdout.flush()
             after = page["next"]
-            if len(page["lines"]) == _PAGE:
+            if page["more"]:
                 continue
             if page["finished"] or not given.flag("follow"):
                 return 0
@@ -174,7 +174,7 @@ def _all_logs(session: Session, run: str) -> list[dict[str, Any]]:
         page = session.call("run.logs", {"run": run, "after": after, "limit": _PAGE})
         lines += page["lines"]
         after = page["next"]
-        if len(page["lines"]) < _PAGE:
+        if not page["more"]:
             return lines
 
 

@@ -19,7 +19,7 @@ _MAX_TICKS: Final = 1_000_000
 
 def list_(session: Session, _given: Given) -> int:
     """`schedules list`: list all schedules; on stderr what keeps them from starting runs."""
-    schedules = session.call("schedule.list")["schedules"]
+    schedules = session.whole("schedule.list", "schedules")["schedules"]
     if session.json:
         messages.data(messages.compact(schedules))
     elif draws(session.options):

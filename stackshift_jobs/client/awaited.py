@@ -18,9 +18,11 @@ from datetime import datetime
 from time import monotonic
 from typing import Any, Unpack
 
+from stackshift_jobs.calls.drive import drive_awaited
 from stackshift_jobs.calls.runs import (
     RunPage,
     StartOptions,
+    detailed,
     list_params,
     outcome,
     start_params,
@@ -112,7 +114,9 @@ class AsyncRuns:
 
     async def get(self, id: str, detail: bool = False) -> dict[str, Any]:
         """The run object; with `detail` also its steps, attempts and timeline. See `Runs.get`."""
-        return dict(await self._client.call("run.get", {"run": id, "detail": detail}))
+        if detail:
+            return await drive_awaited(detailed(id), self._client)
+        return dict(await self._client.call("run.get", {"run": id}))
 
     async def list(
         self,

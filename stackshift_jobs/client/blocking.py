@@ -18,9 +18,11 @@ from datetime import datetime
 from time import monotonic
 from typing import Any, Unpack
 
+from stackshift_jobs.calls.drive import drive
 from stackshift_jobs.calls.runs import (
     RunPage,
     StartOptions,
+    detailed,
     list_params,
     outcome,
     start_params,
@@ -114,7 +116,9 @@ class Runs:
     def get(self, id: str, detail: bool = False) -> dict[str, Any]:
         """The run object; with `detail` also its steps, attempts and timeline. `id` can be a unique
         suffix of an id, `@last` or `@failed`. Raises `NotFound`."""
-        return dict(self._client.call("run.get", {"run": id, "detail": detail}))
+        if detail:
+            return drive(detailed(id), self._client)
+        return dict(self._client.call("run.get", {"run": id}))
 
     def list(
         self,
@@ -128,7 +132,8 @@ class Runs:
         cursor: str | None = None,
         dead: bool | None = None,
     ) -> RunPage:
-        """One page of run objects, newest first: 50, or `limit` (at most 1000).
+        """One page of run objects, newest first: 50, or `limit` (at most 1000). Fewer if they are
+        large: a page ends once it exceeds a megabyte.
 
         `since` selects runs created from then on, `dead` those in the dead letter. Pass the
         `cursor` of a page to get the next one.

@@ -110,6 +110,8 @@ class FakeDaemon(FakeState):
         self.requests: list[tuple[str, dict[str, Any]]] = []
         self.answers: dict[str, Answer] = {}
         self.feeds = 0
+        self.page_records = 1000
+        """How many records `run.get` gives in one answer."""
         self.pid = os.getpid()
         self.protocol = PROTOCOL
         self.stopped = threading.Event()
@@ -253,12 +255,16 @@ class FakeDaemon(FakeState):
         return {"results": results}
 
     def on_run_get(self, params: dict[str, Any]) -> Any:
-        """`run.get`: the run object, with its records if `detail` is set."""
+        """`run.get`: the run object, with a page of its records if `detail` is set."""
         run = self.find(params["run"])
         if not params.get("detail"):
             return run
         mine = [r for r in self.records if r.get("run") == run["id"]]
-        return {"steps": [], "attempts": [], "timeline": mine} | run
+        after = int(params.get("cursor", 0))
+        end = after + self.page_records
+        cursor = str(end) if end < len(mine) else None
+        page = {"steps": [], "attempts": [], "timeline": mine[after:end], "cursor": cursor}
+        return page if after else page | run
 
     def on_run_list(self, params: dict[str, Any]) -> Any:
         """`run.list`: a page of the runs that match, newest first."""
@@ -368,11 +374,13 @@ class FakeDaemon(FakeState):
         mine = [line for line in self.logs if params.get("step") in (None, line["step"])]
         page = mine[params["after"] :][: params["limit"]]
         after = params["after"] + len(page)
-        return {"lines": page, "next": after, "finished": run["status"] in FINISHED}
+        more = after < len(mine)
+        finished = run["status"] in FINISHED
+        return {"lines": page, "next": after, "more": more, "finished": finished}
 
     def on_job_list(self, _params: dict[str, Any]) -> Any:
         """`job.list`: the job hello."""
-        return {"jobs": [json.loads(_JOB)], "failed_modules": []}
+        return {"jobs": [json.loads(_JOB)], "failed_modules": [], "cursor": None}
 
     def on_job_get(self, params: dict[str, Any]) -> Any:
         """`job.get`: the job hello with its details."""
@@ -383,7 +391,7 @@ class FakeDaemon(FakeState):
 
     def on_schedule_list(self, _params: dict[str, Any]) -> Any:
         """`schedule.list`: all schedules."""
-        return {"schedules": list(self.schedules.values())}
+        return {"schedules": list(self.schedules.values()), "cursor": None}
 
     def schedule(self, params: dict[str, Any]) -> dict[str, Any]:
         """The schedule of the job in `params`; raises `NotFound`."""

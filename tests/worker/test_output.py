@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from stackshift_jobs.handler.replay import Pass
-from stackshiftd.shell.views.log_lines import log_page
+from stackshiftd.shell.views.log_lines import Page, log_page
+from stackshiftd.shell.work import run_through
 from stackshiftd.worker import log_lines
 from stackshiftd.worker.output import RunLog
 
@@ -29,6 +30,13 @@ def attempt(folder: Path, number: int) -> None:
     log.close()
 
 
+def read(path: Path, after: int, limit: int, attempt: int | None = None) -> Page:
+    """A page of a log."""
+    pages: list[Page] = []
+    run_through(log_page(path, after, limit, None, attempt), pages.append)
+    return pages[0]
+
+
 def test_log_of_a_run_that_is_tried_for_ever_is_bounded(tmp_path: Path) -> None:
     """Each attempt is bounded, and so are all together: the oldest output goes, and the log says
     so. Readers, who count lines, neither miss nor repeat one that is left."""
@@ -37,12 +45,12 @@ def test_log_of_a_run_that_is_tried_for_ever_is_bounded(tmp_path: Path) -> None:
     after = 0
     for number in range(1, 100):
         attempt(tmp_path, number)
-        page = log_page(path, after, 1000, None, None)
+        page = read(path, after, 1000)
         after = page.read
         seen += [line["message"] for line in page.lines]
         assert path.stat().st_size < LIMIT + 5000 + after
     assert seen == [f"attempt {a}, line {n}" for a in range(1, 100) for n in range(20)]
-    whole = log_page(path, 0, 10_000, None, None).lines
+    whole = read(path, 0, 10_000).lines
     assert whole[0]["message"] == "… earlier output of this run was dropped"
     assert whole[0]["level"] == "WARNING"
     left = [line["message"] for line in whole[1:]]
@@ -62,5 +70,5 @@ def test_output_of_an_attempt_that_goes_on_is_not_dropped(tmp_path: Path) -> Non
     raws[0] = json.dumps(json.loads(raws[0]) | {"message": "x" * LIMIT})
     path.write_text("".join(f"{raw}\n" for raw in raws))
     attempt(tmp_path, 5)
-    lines = log_page(path, 0, 10_000, None, 5).lines
+    lines = read(path, 0, 10_000, 5).lines
     assert [line["message"] for line in lines] == [f"attempt 5, line {n}" for n in range(20)]

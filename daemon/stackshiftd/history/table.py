@@ -91,7 +91,8 @@ class Refused(Exception):
 
 
 class Filters(NamedTuple):
-    """Which runs to list: those that match all that is given, created before `before_seq`."""
+    """Which runs to list: those that match all that is given, created by the records from
+    `from_seq` on and before `before_seq`."""
 
     job: str | None = None
     status: str | None = None
@@ -99,6 +100,7 @@ class Filters(NamedTuple):
     labels: dict[str, str] | None = None
     since_us: int = 0
     before_seq: int | None = None
+    from_seq: int = 0
 
     def match(self, row: RunRow) -> bool:
         """Does `row` match?"""
@@ -107,6 +109,7 @@ class Filters(NamedTuple):
             and self.status in (None, row.status)
             and self.queue in (None, row.queue)
             and row.created_us >= self.since_us
+            and row.created_seq >= self.from_seq
             and (self.before_seq is None or row.created_seq < self.before_seq)
             and all(row.labels.get(k) == v for k, v in (self.labels or {}).items())
         )
@@ -242,6 +245,9 @@ class Table:
         if filters.before_seq is not None:
             clauses.append("created_seq < ?")
             values.append(filters.before_seq)
+        if filters.from_seq:
+            clauses.append("created_seq >= ?")
+            values.append(filters.from_seq)
         for name, text in (filters.labels or {}).items():
             clauses.append("json_extract(facts, '$[8].' || ?) = ?")
             values.extend((json.dumps(name), text))

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import msgspec
+from msgspec import Raw
 
 from stackshift_jobs.errors import Usage
+from stackshiftd.core.state.entries import PAGE_BYTES, encode
+
+MAX_NAMES: Final = 500
+"""The most items on a page of jobs, queues or schedules."""
 
 Answer = Callable[[Any], None]
-"""Called once with a result or a `StackshiftError`, on the loop, at once or when it is durable."""
+"""Called once with a result, a `StackshiftError` or a `Later` (`shell.work`), on the loop, at once
+or when it is durable."""
 
 
 class Params(msgspec.Struct, forbid_unknown_fields=True):
@@ -22,14 +29,24 @@ class NoParams(Params):
     """No params."""
 
 
+class FromCursor(Params):
+    """The next page of a list in order of names: those after `cursor`, from the previous page."""
+
+    cursor: str | None = None
+
+
 class NameRun(Params):
     """A run: its id, a unique suffix of it, `@last` or `@failed`."""
 
     run: str
 
 
-Table = dict[str, tuple[type[msgspec.Struct], Callable[[Any, Answer], None]]]
-"""Method → the type of its params, and the function that serves it."""
+Reads = dict[str, tuple[type[msgspec.Struct], Callable[[Any], Any]]]
+"""Method that only reads → the type of its params, and the function that returns its result, or
+the work (`shell.work`) that leads to it."""
+Table = dict[str, tuple[type[msgspec.Struct], Callable[[Any, Answer], Any]]]
+"""Any other method → the type of its params, and the function that serves it. If that takes long it
+returns work, which is done before the next request of its client."""
 BoundTable = dict[str, tuple[type[msgspec.Struct], Callable[[Any, Any, Answer], None]]]
 """The same for methods whose first argument is the connection: what they begin ends with it."""
 
@@ -39,3 +56,20 @@ def within(value: int, least: int, most: int, what: str) -> int:
     if not least <= value <= most:
         raise Usage(f"{what} is {value}", hint=f"{least} to {most}")
     return value
+
+
+def paged(
+    names: list[str], show: Callable[[str], dict[str, Any]], cursor: str | None
+) -> tuple[list[Raw], str | None]:
+    """A page of what `show` makes of `names` (sorted) after `cursor`, as JSON, and the cursor of
+    the next page; None on the last. A page has at most `MAX_NAMES`, and ends once it exceeds
+    `PAGE_BYTES`."""
+    page: list[Raw] = []
+    size = 0
+    start = bisect_right(names, cursor) if cursor is not None else 0
+    for at in range(start, len(names)):
+        if len(page) == MAX_NAMES or size > PAGE_BYTES:
+            return page, names[at - 1]
+        page.append(Raw(encode(show(names[at]))))
+        size += memoryview(page[-1]).nbytes
+    return page, None

@@ -23,6 +23,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 from msgspec import Raw
 
+from stackshift_jobs.calls import methods
 from stackshift_jobs.errors import StackshiftError
 from stackshift_jobs.project.config import Config
 from stackshiftd.core.records import Entry, entry_json
@@ -32,6 +33,7 @@ from stackshiftd.journal.memory import MemoryJournal
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.ids import Ids
 from stackshiftd.shell.server.connection import WAITS
+from stackshiftd.shell.work import Later, run_through
 from stackshiftd.testing.asked import Asked, TestFailure
 from stackshiftd.testing.clock import TestClock
 from stackshiftd.testing.hanging import hang_report, interrupt
@@ -237,11 +239,23 @@ class Bench:
 
     def _begun(self, method: str, params: bytes, client: object) -> Asked:
         asked = Asked()
+        router = self._daemon.router
+
+        def answer(result: Any) -> None:
+            if isinstance(result, Later):
+                run_through(router.reading(result.read), asked)
+            else:
+                asked(result)
+
         try:
             # The client is only compared and stored; nothing is ever sent to it.
-            self._daemon.router.call(client, method, Raw(params), asked)  # type: ignore[arg-type]
+            work = router.call(client, method, Raw(params), answer)  # type: ignore[arg-type]
         except StackshiftError as refused:
             asked(refused)
+        else:
+            if work is not None:
+                reads = methods.method(method).reads
+                run_through(work, asked if reads else lambda _result: None)
         return asked
 
     async def _settled(self) -> None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from types import SimpleNamespace
 from typing import Any, Protocol
+
+from stackshift_jobs.calls.drive import drive
+from stackshift_jobs.calls.runs import detailed
 
 
 class Daemon(Protocol):
@@ -64,7 +68,9 @@ class Run:
     @property
     def json(self) -> dict[str, Any]:
         """The run object, as `stackshift runs show --json` prints it."""
-        return dict(self._daemon.call("run.get", run=self.id, detail=True))
+        call = self._daemon.call
+        caller = SimpleNamespace(call=lambda method, params: call(method, **params))
+        return drive(detailed(self.id), caller)
 
     @property
     def job(self) -> str:

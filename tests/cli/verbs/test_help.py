@@ -209,9 +209,9 @@ def test_internal_error_shows_a_traceback_only_with_verbose(
     shell: Shell, daemon: FakeDaemon
 ) -> None:
     """A bug is exit 70 and one line; `-v` adds the traceback."""
-    daemon.answers["run.get"] = lambda _: []
-    told = shell("runs", "show", "@last")
+    daemon.answers["run.why"] = lambda _: []
+    told = shell("runs", "why", "@last")
     assert (told.stdout, told.code) == ("", 70)
     assert told.stderr.startswith("error[internal]: TypeError: ")
     assert "Traceback" not in told.stderr
-    assert "Traceback (most recent call last)" in shell("runs", "show", "@last", "-v").stderr
+    assert "Traceback (most recent call last)" in shell("runs", "why", "@last", "-v").stderr

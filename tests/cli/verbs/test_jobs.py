@@ -29,7 +29,11 @@ def test_list_is_a_line_a_job(shell: Shell) -> None:
 
 def test_list_says_which_modules_do_not_import(shell: Shell, daemon: FakeDaemon) -> None:
     """Broken modules are named on stderr; the jobs of the others are listed."""
-    daemon.answers["job.list"] = lambda _: {"jobs": [], "failed_modules": [BROKEN]}
+    daemon.answers["job.list"] = lambda _: {
+        "jobs": [],
+        "failed_modules": [BROKEN],
+        "cursor": None,
+    }
     told = shell("jobs", "list")
     assert told.stderr == "failed to import: jobs/media.py:3: SyntaxError: invalid\\x1b syntax\n"
     assert (told.stdout, told.code) == ("", 0)

@@ -35,7 +35,7 @@ def changed(changed: bool = True, **values: Any) -> Any:
 
 def test_list_is_a_line_a_queue(shell: Shell, daemon: FakeDaemon) -> None:
     """`name status depth running oldest_ms concurrency key_concurrency rate`; JSON: an array."""
-    daemon.answers["queue.list"] = lambda _: {"queues": [MEDIA, MAIL]}
+    daemon.answers["queue.list"] = lambda _: {"queues": [MEDIA, MAIL], "cursor": None}
     told = shell("queues", "list")
     assert (
         told.stdout == "media\topen\t3\t2\t1500\t2\t\t100/m\nmail\\x1b\tpaused\t3\t2\t1500\t\t\t\n"

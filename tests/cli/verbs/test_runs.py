@@ -33,6 +33,35 @@ def test_list_json_is_an_array_of_run_objects(shell: Shell, daemon: FakeDaemon) 
     assert json.loads(shell("runs", "list", "--json").stdout) == [run]
 
 
+def test_show_asks_for_page_after_page(shell: Shell, daemon: FakeDaemon) -> None:
+    """A run whose records do not fit into one answer is shown with all of them."""
+    run = daemon.add(run_object(1))
+    records = [record(seq, "progress.reported", run["id"]) for seq in range(1, 8)]
+    daemon.records += records
+    daemon.page_records = 3
+    shown = json.loads(shell("runs", "show", "@last", "--json").stdout)
+    assert shown["timeline"] == records
+    assert "cursor" not in shown
+    assert daemon.asked("run.get") == 3
+    assert daemon.params("run.get")["run"] == run["id"]
+
+
+def test_schedules_queues_and_jobs_are_listed_page_after_page(
+    shell: Shell, daemon: FakeDaemon
+) -> None:
+    """Each page's cursor is sent for the next."""
+
+    def page(params: dict[str, Any]) -> Any:
+        at = int(params.get("cursor", 0))
+        job = {"name": f"j{at}", "module": "jobs.a", "queue": "q", "max_attempts": 1}
+        cursor = str(at + 1) if at < 2 else None
+        return {"jobs": [job], "failed_modules": [], "cursor": cursor}
+
+    daemon.answers["job.list"] = page
+    listed = json.loads(shell("jobs", "list", "--json").stdout)
+    assert [job["name"] for job in listed] == ["j0", "j1", "j2"]
+
+
 def test_names_of_others_make_no_columns_and_no_lines(shell: Shell, daemon: FakeDaemon) -> None:
     """A tab or a line break in a name is escaped."""
     daemon.add(run_object(1, job="a\tb\nc\x1b\u202e"))

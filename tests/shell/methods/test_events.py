@@ -39,16 +39,16 @@ def list_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> List:
                 engine.state.events.keep(
                     Kept(f"e{at}", at, address, b"1", 0, 4_000_000_000_000_000, None)
                 )
-            tasks, pages = list[Any](), list[Any]()
             requests = Requests(load_config(tmp_path, {}), Ids())
-            made = Events(engine, requests, lambda work: tasks.append(asyncio.ensure_future(work)))
-            made.list(ListEvents(**params), pages.append)
+            work = Events(engine, requests).list(ListEvents(**params))
             turns = 0
-            while not pages and not any(task.done() and task.exception() for task in tasks):
-                await asyncio.sleep(0)
+            while True:
+                try:
+                    next(work)
+                except StopIteration as ended:
+                    return turns, ended.value
                 meanwhile(engine)
                 turns += 1
-            return turns, pages[0]
 
         return asyncio.run(main())
 

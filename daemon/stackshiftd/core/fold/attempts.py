@@ -102,7 +102,7 @@ def drop_finished(state: State, run: Run) -> None:
     """Remove a finished run from memory once its handler has stopped, unless it is in the dead
     letter."""
     if run.finished and not run.token and run.status is not Status.FAILED:
-        del state.runs[run.id]
+        state.leave(run.id)
 
 
 BY_TYPE: Final[dict[type[r.Record], Callable[[State, r.Entry, Any], None]]] = {

@@ -59,7 +59,7 @@ def created(state: State, entry: r.Entry, record: r.RunCreated, source: Run | No
     )
     if source is not None:
         run.calls = _without(source.calls, record.forgotten)
-    state.runs[run.id] = run
+    state.enter(run)
     if waits:
         state.queue(run.queue)
         state.set_timer(due_us, run.id)
@@ -169,9 +169,8 @@ def retried(state: State, entry: r.Entry, record: r.RunRetried, rebuilt: Run | N
         state.dead -= run.status is Status.FAILED
     else:
         assert rebuilt is not None, f"{record.run} is retried without its records"
-        run = state.runs[record.run] = rebuilt
-        # Lists go through the runs by creation, so a run that returns takes its old place.
-        state.runs = dict(sorted(state.runs.items(), key=lambda item: item[1].created_seq))
+        run = rebuilt
+        state.enter(run)
         run.children = [
             child.id
             for child in state.runs.values()
@@ -217,7 +216,7 @@ def _removed(state: State, _entry: r.Entry, record: r.RunRemoved) -> None:
 
 
 def _discarded(state: State, _entry: r.Entry, record: r.RunDiscarded) -> None:
-    del state.runs[record.run]
+    state.leave(record.run)
     state.dead -= 1
 
 

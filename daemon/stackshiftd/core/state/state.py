@@ -5,10 +5,10 @@ Laws:
 - Only `fold` changes a `State`; everyone else reads it.
 - A run is in memory while it is unfinished, while its handler still executes, or while it is in the
   dead letter. Everything else about finished runs is in the journal alone.
-- `lines`, `timers`, `awaited`, `expiries`, `events.listening` and the lanes of `queues` are
-  indexes: they can be computed from the rest, are not part of the state's hash, and exist so that
-  nothing done for one run has to scan all runs. The head of every heap is live; `fold` settles it
-  after each change.
+- `order`, `lines`, `timers`, `awaited`, `expiries`, `events.listening` and the lanes of `queues`
+  are indexes: they can be computed from the rest, are not part of the state's hash, and exist so
+  that nothing done for one run has to scan all runs. The head of every heap is live; `fold` settles
+  it after each change.
 - The place of a queue in its line is that of `Queue.turn_at`, at the time of the last entry.
 - A body over `SPILL_BYTES` is not kept, only the sequence number of the record that contains it.
 """
@@ -27,6 +27,7 @@ from stackshiftd.core.state.events import Events, address_of
 from stackshiftd.core.state.expiry import EVENT, LOCK, Expiry
 from stackshiftd.core.state.heap import Heap
 from stackshiftd.core.state.locks import Lock
+from stackshiftd.core.state.order import Order
 from stackshiftd.core.state.queues import Place, Queue
 from stackshiftd.core.state.rotation import Rotation
 from stackshiftd.core.state.schedules import Schedule
@@ -257,6 +258,7 @@ class State:
         "lines",
         "locks",
         "now_us",
+        "order",
         "queues",
         "runs",
         "schedules",
@@ -278,6 +280,8 @@ class State:
         """How many runs have ever finished."""
         self.dead = 0
         self.runs: dict[str, Run] = {}
+        self.order = Order()
+        """The runs in the order of their creation."""
         self.keys: dict[str, KeyEntry] = {}
         self.key_expiry: list[tuple[int, str]] = []
         self.queues: dict[str, Queue] = {}
@@ -369,6 +373,16 @@ class State:
         if queue is None:
             queue = self.queues[name] = Queue(self._is_ready)
         return queue
+
+    def enter(self, run: Run) -> None:
+        """Put `run`, which was created or is back, among the runs in memory."""
+        self.runs[run.id] = run
+        self.order.add(run.created_seq, run.id)
+
+    def leave(self, run_id: str) -> None:
+        """Remove a run from memory."""
+        del self.runs[run_id]
+        self.order.settle(self.runs)
 
     def make_ready(self, run: Run) -> None:
         """Put `run`, which has become QUEUED and has no handler executing, into its queue."""

@@ -7,6 +7,7 @@ that stops between two pages leaves the remaining runs unchanged.
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from typing import Any, Final
 
 from stackshift_jobs.errors import StackshiftError, Usage
@@ -16,11 +17,16 @@ from stackshiftd.core.decide.dead_letter import is_dead, not_dead
 from stackshiftd.core.state.state import Run
 from stackshiftd.history.index import Rebuilding
 from stackshiftd.shell.engine import Engine
-from stackshiftd.shell.params import Answer, Params, Table
+from stackshiftd.shell.params import Answer, Params, Reads, Table
 from stackshiftd.shell.views.lookup import Lookup
 from stackshiftd.shell.views.run import View
+from stackshiftd.shell.work import Work
 
 MAX_PAGE: Final = 1000
+LOOKS: Final = 256
+"""Runs that are looked at in one part of the work."""
+ACTS: Final = 8
+"""Runs that are looked up, retried or discarded in one part of the work."""
 
 
 class CountDead(Params):
@@ -50,34 +56,35 @@ class DeadLetter:
         self._engine = engine
         self._lookup = lookup
         self._view = view
+        self.reads: Reads = {"dead.count": (CountDead, self.count)}
         self.table: Table = {
-            "dead.count": (CountDead, self.count),
             "dead.retry": (ActOnDead, self.retry),
             "dead.discard": (ActOnDead, self.discard),
         }
 
-    def count(self, params: CountDead, answer: Answer) -> None:
-        """Answer `{count, at}`: the number of dead runs, and the time of counting."""
-        count = sum(
-            _matches(run, params.queue, params.job)
-            for run in self._engine.state.runs.values()
-            if is_dead(self._engine.state, run)
-        )
-        result = {"count": count, "at": rfc3339(self._engine.now_us())}
-        self._engine.when_durable(answer, result)
+    def count(self, params: CountDead) -> Work:
+        """The work that leads to `{count, at}`: the number of dead runs, and the time of
+        counting."""
+        count = 0
+        at_us = self._engine.now_us()
+        for looked, run in enumerate(self._lookup.in_memory(), 1):
+            count += is_dead(self._engine.state, run) and _matches(run, params.queue, params.job)
+            if looked % LOOKS == 0:
+                yield None
+        return {"count": count, "at": rfc3339(at_us)}
 
-    def retry(self, params: ActOnDead, answer: Answer) -> None:
+    def retry(self, params: ActOnDead, answer: Answer) -> Work:
         """Retry the runs; answer `{results[], cursor}`, per run `{id}` or `{run, error}`."""
-        self._act(c.RetryRun, params, answer)
+        return self._act(c.RetryRun, params, answer)
 
-    def discard(self, params: ActOnDead, answer: Answer) -> None:
+    def discard(self, params: ActOnDead, answer: Answer) -> Work:
         """Discard the runs; answer `{results[], cursor}`, per run `{id}` or `{run, error}`."""
-        self._act(c.DiscardRun, params, answer)
+        return self._act(c.DiscardRun, params, answer)
 
     def _act(
         self, command: type[c.RetryRun] | type[c.DiscardRun], params: ActOnDead, answer: Answer
-    ) -> None:
-        chosen, cursor = self._chosen(params)
+    ) -> Work:
+        chosen, cursor = yield from self._chosen(params)
         results: list[Any] = [None] * len(chosen)
         dead: list[tuple[int, str]] = []
         for index, name in enumerate(chosen):
@@ -87,11 +94,15 @@ class DeadLetter:
                 raise  # All of it is asked again; nothing is submitted yet.
             except StackshiftError as refused:
                 results[index] = {"run": name, "error": refused.as_json()}
-        for index, run in dead:
+            if index % ACTS == ACTS - 1:
+                yield None
+        for number, (index, run) in enumerate(dead, 1):
             self._engine.submit(command(run), _collector(results, index, run))
+            if number % ACTS == 0:
+                yield None
         self._engine.when_durable(answer, {"results": results, "cursor": cursor})
 
-    def _chosen(self, params: ActOnDead) -> tuple[list[str], str | None]:
+    def _chosen(self, params: ActOnDead) -> Generator[None, None, tuple[list[str], str | None]]:
         """The runs of this page, and the cursor of the next one; None on the last page."""
         if not 1 <= params.limit <= MAX_PAGE:
             raise Usage(f"limit is {params.limit}", hint=f"1 to {MAX_PAGE}")
@@ -104,21 +115,22 @@ class DeadLetter:
             return params.runs, None
         if not params.all:
             raise Usage("no runs are given", hint="name them in runs, or set all")
-        page = self._page(params)
+        page = yield from self._page(params)
         more = len(page) == params.limit
         return [run.id for run in page], str(page[-1].created_seq) if more else None
 
-    def _page(self, params: ActOnDead) -> list[Run]:
+    def _page(self, params: ActOnDead) -> Generator[None, None, list[Run]]:
         """The runs of the page, newest first. Each run comes once: a run that fails again meanwhile
         keeps its place, which is before the cursor."""
         before = _sequence_number(params.cursor) if params.cursor is not None else None
         until_us = parse_time(params.until) if params.until is not None else None
         state = self._engine.state
         runs: list[Run] = []
-        for run in self._lookup.newest_first():
+        for looked, run in enumerate(self._lookup.in_memory(before), 1):
+            if looked % LOOKS == 0:
+                yield None
             if (
                 is_dead(state, run)
-                and (before is None or run.created_seq < before)
                 and (until_us is None or run.finished_us <= until_us)
                 and _matches(run, params.queue, params.job)
             ):

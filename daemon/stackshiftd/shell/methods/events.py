@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from bisect import bisect_left
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
 from msgspec import Raw
 
@@ -14,12 +13,13 @@ from stackshift_jobs.values.names import check_key, check_name
 from stackshiftd.core.state.entries import PAGE_BYTES
 from stackshiftd.core.state.events import Kept, address_of, kept_json
 from stackshiftd.shell.engine import Engine
-from stackshiftd.shell.params import Answer, Params, Table, within
+from stackshiftd.shell.params import Answer, Params, Reads, Table, within
 from stackshiftd.shell.requests import Requests, SendEvent, answered
+from stackshiftd.shell.work import Work
 
 MAX_LIST: Final = 1000
-LOOKS: Final = 5000
-"""Events that are examined in one turn of the loop."""
+LOOKS: Final = 1000
+"""Events that are examined in one part of the work."""
 
 
 class ListEvents(Params):
@@ -35,23 +35,18 @@ class ListEvents(Params):
 class Events:
     """Sends events and lists those that no run has consumed yet."""
 
-    def __init__(
-        self, engine: Engine, requests: Requests, track: Callable[[Coroutine[Any, Any, None]], None]
-    ) -> None:
+    def __init__(self, engine: Engine, requests: Requests) -> None:
         self._engine = engine
         self._requests = requests
-        self._track = track
-        self.table: Table = {
-            "event.send": (SendEvent, self.send),
-            "event.list": (ListEvents, self.list),
-        }
+        self.reads: Reads = {"event.list": (ListEvents, self.list)}
+        self.table: Table = {"event.send": (SendEvent, self.send)}
 
     def send(self, params: SendEvent, answer: Answer) -> None:
         """Send an event; answer `{id, name, correlation_key, resumed[], kept_until}`."""
         self._engine.submit(self._requests.send(params), answered(answer))
 
-    def list(self, params: ListEvents, answer: Answer) -> None:
-        """Answer `{events[], cursor}`: a page of kept events, newest first."""
+    def list(self, params: ListEvents) -> Work:
+        """The work that leads to `{events[], cursor}`: a page of kept events, newest first."""
         within(params.limit, 1, MAX_LIST, "limit")
         if params.name is not None:
             check_name(params.name, "event")
@@ -63,13 +58,10 @@ class Events:
             candidates = list(self._engine.state.events.at(address))[::-1]
         else:
             candidates = list(self._engine.state.events.kept.values())
-        self._track(self._list(params, candidates, before, answer))
+        return self._list(params, candidates, before)
 
-    async def _list(
-        self, params: ListEvents, candidates: Sequence[Kept], before: int | None, answer: Answer
-    ) -> None:
-        """Answer a page of `candidates`, which are in order of sequence numbers. After every
-        `LOOKS` of them, other tasks get a turn."""
+    def _list(self, params: ListEvents, candidates: Sequence[Kept], before: int | None) -> Work:
+        """A page of `candidates`, which are in order of sequence numbers."""
         now_us = self._engine.now_us()
         page: list[Kept] = []
         size = 0
@@ -79,7 +71,7 @@ class Events:
             first = bisect_left(candidates, before, key=lambda event: event.seq)
         for looked, at in enumerate(range(first - 1, -1, -1), 1):
             if looked % LOOKS == 0:
-                await asyncio.sleep(0)
+                yield None
             event = candidates[at]
             if not (
                 event.expires_us > now_us
@@ -95,7 +87,7 @@ class Events:
         # Meanwhile some may have been consumed, or undone because the disk was full.
         kept = self._engine.state.events.kept
         events = [Raw(kept_json(event)) for event in page if event.id in kept]
-        self._engine.when_durable(answer, {"events": events, "cursor": cursor})
+        return {"events": events, "cursor": cursor}
 
     def _before(self, cursor: str | None) -> int | None:
         if cursor is None:

@@ -23,7 +23,7 @@ from stackshiftd.core.state.state import Run, Status
 from stackshiftd.shell.catalog import Catalog
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.methods.waiters import Wait, Waiters
-from stackshiftd.shell.params import Answer, BoundTable, NoParams, Params, Table
+from stackshiftd.shell.params import Answer, BoundTable, FromCursor, Params, Reads, Table, paged
 
 MANY: Final = 1_000_000
 SLICE: Final = 256
@@ -68,9 +68,11 @@ class Queues:
         self._loop = asyncio.get_running_loop()
         self._waiters = waiters
         self._draining: dict[Wait, str] = {}
-        self.table: Table = {
-            "queue.list": (NoParams, self.all),
+        self.reads: Reads = {
+            "queue.list": (FromCursor, self.all),
             "queue.show": (NameQueue, self.show),
+        }
+        self.table: Table = {
             "queue.pause": (NameQueue, self.pause),
             "queue.resume": (NameQueue, self.resume),
             "queue.limit": (LimitQueue, self.limit),
@@ -85,17 +87,18 @@ class Queues:
         named = {job.queue for job in self._catalog.jobs.values()}
         return sorted(named | self._engine.state.queues.keys() | self._config.queues.keys())
 
-    def all(self, _params: NoParams, answer: Answer) -> None:
-        """Answer with all queues: `{"queues": [queue, …]}`."""
-        self._engine.when_durable(answer, {"queues": [self.shown(name) for name in self.names()]})
+    def all(self, params: FromCursor) -> dict[str, Any]:
+        """All queues by name: `{queues[], cursor}`."""
+        queues, cursor = paged(self.names(), self.shown, params.cursor)
+        return {"queues": queues, "cursor": cursor}
 
-    def show(self, params: NameQueue, answer: Answer) -> None:
-        """Answer with one queue, where its limits come from, and its busiest concurrency keys."""
-        result = self.shown(self._known(params.queue))
+    def show(self, params: NameQueue) -> dict[str, Any]:
+        """One queue, where its limits come from, and its busiest concurrency keys."""
+        shown = self.shown(self._known(params.queue))
         queue = self._engine.state.queues.get(params.queue)
         said = queue.said if queue is not None else {}
         busy = sorted(queue.busy.items(), key=lambda pair: -pair[1]) if queue is not None else []
-        result |= {
+        return shown | {
             "sources": {
                 name: _SOURCES.get(origin_of(said, name), "default")
                 for name in ("concurrency", "key_concurrency", "rate", "rate_burst")
@@ -103,7 +106,6 @@ class Queues:
             | {"paused": _PAUSED_BY.get(origin_of(said, "paused"), "default")},
             "busy_keys": [{"key": key, "running": n} for key, n in busy[:SHOWN_KEYS]],
         }
-        self._engine.when_durable(answer, result)
 
     def shown(self, name: str) -> dict[str, Any]:
         """A queue as lists show it."""

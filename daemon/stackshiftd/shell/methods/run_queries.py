@@ -1,54 +1,62 @@
-"""The methods that only read: `run.get list why wait logs` and `job.*`.
+"""The methods that only read runs and jobs: `run.get list why wait logs` and `job.*`.
 
-Each answers with the state at the time of the request, once all of that is durable.
+A page of a list ends when it is long enough, in items or in bytes; the answer says where the next
+one begins.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+from msgspec import Raw
 
 from stackshift_jobs.errors import Usage
 from stackshift_jobs.values.durations import parse_time
+from stackshiftd.core.state.entries import PAGE_BYTES, encode
 from stackshiftd.core.state.state import Status
-from stackshiftd.core.why import shown_status
-from stackshiftd.history.index import History
 from stackshiftd.history.rows import RunRow
-from stackshiftd.history.table import Filters
 from stackshiftd.shell.catalog import Catalog
-from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.methods.run_waits import RunWaits
 from stackshiftd.shell.methods.schedules import shown_terms
-from stackshiftd.shell.params import Answer, BoundTable, NameRun, NoParams, Params, Table
+from stackshiftd.shell.params import (
+    Answer,
+    BoundTable,
+    FromCursor,
+    NameRun,
+    Params,
+    Reads,
+    paged,
+    within,
+)
 from stackshiftd.shell.views.log_lines import log_page
-from stackshiftd.shell.views.lookup import Lookup
+from stackshiftd.shell.views.lookup import Lookup, RunFilters
 from stackshiftd.shell.views.run import OUTCOME_FIELDS, View
+from stackshiftd.shell.views.steps import BEGINNING, Position, detail, position
+from stackshiftd.shell.work import Later, Work
 
 MAX_LIST: Final = 1000
 STATUSES: Final = frozenset(status.value for status in Status)
 
 
 class GetRun(Params):
-    """`detail` adds the run's `steps`, `attempts` and `timeline`."""
+    """`detail` adds a page of the run's `steps`, `attempts` and `timeline`; `cursor` comes from the
+    previous page."""
 
     run: str
     detail: bool = False
+    cursor: str | None = None
 
 
-class ListRuns(Params):
-    """Which runs to list. `since` is a time, `cursor` the id of the last run of the previous page,
-    `dead` limits the list to the dead letter."""
+class ListRuns(RunFilters):
+    """Which runs to list. `since` is a time, `cursor` the id of the last run of the previous
+    page."""
 
-    job: str | None = None
-    status: str | None = None
-    queue: str | None = None
-    labels: dict[str, str] | None = None
     since: str | None = None
     limit: int = 50
     cursor: str | None = None
-    dead: bool = False
 
 
 class WaitRun(Params):
@@ -81,45 +89,51 @@ class RunQueries:
 
     def __init__(
         self,
-        engine: Engine,
         catalog: Catalog,
         lookup: Lookup,
         view: View,
-        history: History,
         logs: Path,
         run_waits: RunWaits,
     ) -> None:
-        self._engine = engine
         self._catalog = catalog
         self._lookup = lookup
         self._view = view
-        self._history = history
         self._logs = logs
         self._run_waits = run_waits
-        self.table: Table = {
+        self.reads: Reads = {
             "run.get": (GetRun, self.get),
             "run.list": (ListRuns, self.list),
             "run.why": (NameRun, self.why),
             "run.logs": (RunLogs, self.logs),
-            "job.list": (NoParams, self.jobs),
+            "job.list": (FromCursor, self.jobs),
             "job.get": (NameJob, self.job),
         }
         self.bound: BoundTable = {"run.wait": (WaitRun, self.wait)}
 
-    def get(self, params: GetRun, answer: Answer) -> None:
-        """Answer the run object."""
+    def get(self, params: GetRun) -> dict[str, Any] | Work:
+        """The run object; with `detail` the work that leads to it and to its first page of steps,
+        attempts and records, or with `cursor` to another page of those."""
+        if params.cursor is not None and not params.detail:
+            raise Usage("cursor is given without detail")
         run = self._lookup.resolve(params.run)
-        self._engine.when_durable(answer, self._view.run(run, with_detail=params.detail))
+        if not params.detail:
+            return self._view.run(run)
+        return self._detail(run, position(params.cursor))
 
-    def list(self, params: ListRuns, answer: Answer) -> None:
-        """Answer `{runs[], cursor}`: a page of run objects, newest first."""
-        if not 1 <= params.limit <= MAX_LIST:
-            raise Usage(f"limit is {params.limit}", hint=f"1 to {MAX_LIST}")
+    def _detail(self, run: str, since: Position) -> Work:
+        entry_json = self._view.redaction.entry
+        read = partial(self._lookup.read, run)
+        page = yield from detail(read, self._lookup.at, since, entry_json)
+        return page if since != BEGINNING else self._view.run(run) | page
+
+    def list(self, params: ListRuns) -> Work:
+        """The work that leads to `{runs[], cursor}`: a page of run objects, newest first."""
+        within(params.limit, 1, MAX_LIST, "limit")
         if params.status is not None and params.status not in STATUSES:
             raise Usage(f"{params.status!r} is not a status", hint=", ".join(sorted(STATUSES)))
         since_us = parse_time(params.since) if params.since is not None else 0
         before = self._created_seq(params.cursor) if params.cursor is not None else None
-        self._engine.when_durable(answer, self._listed(params, since_us, before))
+        return self._list(params, since_us, before)
 
     def _created_seq(self, cursor: str) -> int:
         run = self._lookup.resolve(cursor)
@@ -129,45 +143,29 @@ class RunQueries:
         row = self._lookup.row(run)
         return row.created_seq if row is not None else 0
 
-    def _listed(self, params: ListRuns, since_us: int, before: int | None) -> dict[str, Any]:
-        found: list[tuple[int, Any]] = []
-        dead_only = params.dead
-        # Few runs are executing, but very many may be waiting behind them.
-        running = params.status == Status.RUNNING.value
-        lookup = self._lookup
-        for run in lookup.executing_newest_first() if running else lookup.newest_first():
-            if len(found) >= params.limit or run.created_us < since_us:
-                break
-            if (
-                (before is None or run.created_seq < before)
-                and (params.job is None or run.job == params.job)
-                and (params.queue is None or run.queue == params.queue)
-                and (params.status is None or shown_status(run).value == params.status)
-                and (not dead_only or run.status is Status.FAILED)
-                and all(run.labels.get(k) == v for k, v in (params.labels or {}).items())
-            ):
-                found.append((run.created_seq, run))
-        if not dead_only:
-            filters = Filters(
-                params.job, params.status, params.queue, params.labels, since_us, before
-            )
-            rows = self._history.newest(filters, params.limit)
-            live = self._engine.state.runs
-            found.extend((row.created_seq, row) for row in rows if row.id not in live)
-        found.sort(key=lambda pair: -pair[0])
-        runs = [
-            self._view.of_row(run) if isinstance(run, RunRow) else self._view.of_run(run)
-            for _, run in found[: params.limit]
-        ]
-        more = len(runs) == params.limit
-        return {"runs": runs, "cursor": runs[-1]["id"] if runs and more else None}
+    def _list(self, params: ListRuns, since_us: int, before: int | None) -> Work:
+        """A page ends with its limit, or once it exceeds `PAGE_BYTES`. Each run is shown as it is
+        when its turn comes."""
+        page: list[Raw] = []
+        size = 0
+        for run in self._lookup.newest_first(params, since_us, before):
+            if run is None:
+                yield None
+                continue
+            shown = self._view.of_row(run) if isinstance(run, RunRow) else self._view.of_run(run)
+            page.append(Raw(encode(shown)))
+            size += memoryview(page[-1]).nbytes
+            if len(page) == params.limit or size > PAGE_BYTES:
+                return {"runs": page, "cursor": run.id}
+            yield None
+        return {"runs": page, "cursor": None}
 
-    def why(self, params: NameRun, answer: Answer) -> None:
-        """Answer `{run, status, why, why_code, waiting_for}`: why the run has its status."""
+    def why(self, params: NameRun) -> dict[str, Any]:
+        """Why the run has its status: `{run, status, why, why_code, waiting_for}`."""
         run_id = self._lookup.resolve(params.run)
         run = self._view.run(run_id)
         reason = {name: run[name] for name in ("status", "why", "why_code", "waiting_for")}
-        self._engine.when_durable(answer, {"run": run_id, **reason})
+        return {"run": run_id, **reason}
 
     def wait(self, owner: object, params: WaitRun, answer: Answer) -> None:
         """Answer when the run has ended, or `{timed_out: true}` after its timeout. The wait ends
@@ -175,49 +173,53 @@ class RunQueries:
         run_id = self._lookup.resolve(params.run)
         live = self._lookup.live(run_id)
         if live is None or live.finished:
-            ended = self._view.run(run_id)
-            if not params.full:
-                ended = {name: ended[name] for name in OUTCOME_FIELDS}
-            self._engine.when_durable(answer, ended)
+            answer(Later(partial(self._outcome, run_id, params.full)))
         else:
             self._run_waits.add(live, params.timeout_ms, params.full, answer, owner)
 
-    def logs(self, params: RunLogs, answer: Answer) -> None:
-        """Answer `{lines[], next, finished}`; `next` is the `after` of the next request."""
-        run_id = self._lookup.resolve(params.run)
-        self._engine.when_durable(answer, self._logged(params, run_id))
+    def _outcome(self, run_id: str, full: bool) -> dict[str, Any]:
+        ended = self._view.run(run_id)
+        return ended if full else {name: ended[name] for name in OUTCOME_FIELDS}
 
-    def _logged(self, params: RunLogs, run_id: str) -> dict[str, Any]:
+    def logs(self, params: RunLogs) -> Work:
+        """The work that leads to `{lines[], next, more, finished}`; `next` is the `after` of the
+        next request."""
+        within(params.limit, 1, MAX_LIST, "limit")
+        return self._log(params, self._lookup.resolve(params.run))
+
+    def _log(self, params: RunLogs, run_id: str) -> Work:
         path = self._logs / f"{run_id}.jsonl"
-        lines, read = log_page(path, params.after, params.limit, params.step, params.attempt)
+        page = yield from log_page(path, params.after, params.limit, params.step, params.attempt)
         live = self._lookup.live(run_id)
-        return {"lines": lines, "next": read, "finished": live is None or live.finished}
+        return {
+            "lines": page.lines,
+            "next": page.read,
+            "more": page.more,
+            "finished": live is None or live.finished,
+        }
 
-    def jobs(self, _params: NoParams, answer: Answer) -> None:
-        """Answer `{jobs[], failed_modules[], notes[]}`, the jobs by name."""
-        answer(
-            {
-                "jobs": [self._job(name) for name in sorted(self._catalog.jobs)],
-                "failed_modules": [msgspec.to_builtins(module) for module in self._catalog.failed],
-                "notes": self._catalog.code.notes(),
-            }
-        )
+    def jobs(self, params: FromCursor) -> dict[str, Any]:
+        """`{jobs[], failed_modules[], notes[], cursor}`, the jobs by name."""
+        jobs, cursor = paged(sorted(self._catalog.jobs), self._job, params.cursor)
+        return {
+            "jobs": jobs,
+            "failed_modules": [msgspec.to_builtins(module) for module in self._catalog.failed],
+            "notes": self._catalog.code.notes(),
+            "cursor": cursor,
+        }
 
-    def job(self, params: NameJob, answer: Answer) -> None:
-        """Answer the job's object as in `jobs`, plus its documentation and all its options."""
+    def job(self, params: NameJob) -> dict[str, Any]:
+        """The job's object as in `jobs`, plus its documentation and all its options."""
         job = self._catalog.find(params.job)
-        answer(
-            self._job(job.name)
-            | {
-                "doc": job.doc,
-                "notes": self._catalog.notes(job.name),
-                "priority": job.priority,
-                "retry": msgspec.to_builtins(self._catalog.terms(job)),
-                "concurrency_key": job.concurrency_key or None,
-                "idempotency_ttl_ms": self._catalog.key_ttl_ms(job),
-                "schedule": job.schedule and shown_terms(job.schedule),
-            }
-        )
+        return self._job(job.name) | {
+            "doc": job.doc,
+            "notes": self._catalog.notes(job.name),
+            "priority": job.priority,
+            "retry": msgspec.to_builtins(self._catalog.terms(job)),
+            "concurrency_key": job.concurrency_key or None,
+            "idempotency_ttl_ms": self._catalog.key_ttl_ms(job),
+            "schedule": job.schedule and shown_terms(job.schedule),
+        }
 
     def _job(self, name: str) -> dict[str, Any]:
         job = self._catalog.find(name)

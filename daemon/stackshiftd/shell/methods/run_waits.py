@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from typing import NamedTuple
+from functools import partial
+from typing import Any, Final, NamedTuple
 
-from stackshiftd.core.state.state import Run
+from stackshiftd.core.state.state import Body, Run, Status
 from stackshiftd.core.why import shown_status
+from stackshiftd.history.rows import RunRow
 from stackshiftd.shell.methods.waiters import Wait, Waiters
 from stackshiftd.shell.params import Answer
-from stackshiftd.shell.views.run import View
+from stackshiftd.shell.views.run import OUTCOME_FIELDS, View
+from stackshiftd.shell.work import Later
+
+SMALL: Final = 512
+"""A result of so many bytes is an answer at once."""
 
 
 class _RunWait(NamedTuple):
@@ -39,11 +45,19 @@ class RunWaits:
         if timeout_ms is not None:
             self._loop.call_later(timeout_ms / 1000, self._time_out, run, run_wait)
 
-    def finished(self, run: Run) -> None:
-        """Answer all waits for `run`, which has finished durably."""
+    def finished(self, run: Run, row: RunRow) -> None:
+        """Answer all waits for `run`, which has finished durably as `row` says."""
         for wait, full in self._by_run.pop(run.id, ()):
             self._waiters.close(wait)
-            wait.answer(self._view.of_run(run) if full else self._view.outcome(run))
+            if full or run.status is not Status.COMPLETED or not _is_small(run.result):
+                # Very many may wait for it: none of them holds the result until there is room.
+                wait.answer(Later(partial(self._outcome, row, full)))
+            else:
+                wait.answer(self._view.outcome(run))
+
+    def _outcome(self, row: RunRow, full: bool) -> dict[str, Any]:
+        ended = self._view.at_end(row)
+        return ended if full else {name: ended[name] for name in OUTCOME_FIELDS}
 
     def _time_out(self, run: Run, run_wait: _RunWait) -> None:
         if run_wait.wait.is_open:
@@ -58,3 +72,7 @@ class RunWaits:
         waits.discard(run_wait)
         if not waits:
             self._by_run.pop(run, None)
+
+
+def _is_small(result: Body | None) -> bool:
+    return result is None or (isinstance(result, bytes) and len(result) <= SMALL)

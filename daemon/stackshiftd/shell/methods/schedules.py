@@ -18,8 +18,9 @@ from stackshiftd.core.state.schedules import Schedule
 from stackshiftd.shell.background.schedule_timer import ScheduleTimer
 from stackshiftd.shell.catalog import Catalog
 from stackshiftd.shell.engine import Engine
-from stackshiftd.shell.params import Answer, NoParams, Params, Table
+from stackshiftd.shell.params import Answer, FromCursor, Params, Reads, Table, paged
 from stackshiftd.shell.views.redaction import Redaction
+from stackshiftd.shell.work import Work
 
 MAX_SHOWN: Final = 1000
 
@@ -54,21 +55,24 @@ class Schedules:
         self._engine = engine
         self._catalog = catalog
         self._schedule_timer = schedule_timer
-        self.table: Table = {
-            "schedule.list": (NoParams, self.list),
+        self.reads: Reads = {
+            "schedule.list": (FromCursor, self.list),
             "schedule.next": (NextTicks, self.next),
+        }
+        self.table: Table = {
             "schedule.pause": (NameSchedule, self.pause),
             "schedule.resume": (NameSchedule, self.resume),
             "schedule.trigger": (NameSchedule, self.trigger),
         }
 
-    def list(self, _params: NoParams, answer: Answer) -> None:
-        """Answer `{schedules[]}`, by name of the job."""
-        state = self._engine.state
-        schedules = [self._shown(state.schedules[job]) for job in sorted(state.schedules)]
-        self._engine.when_durable(answer, {"schedules": schedules})
+    def list(self, params: FromCursor) -> dict[str, Any]:
+        """All schedules by name of the job: `{schedules[], cursor}`."""
+        jobs = sorted(self._engine.state.schedules)
+        schedules, cursor = paged(jobs, self._shown, params.cursor)
+        return {"schedules": schedules, "cursor": cursor}
 
-    def _shown(self, schedule: Schedule) -> dict[str, Any]:
+    def _shown(self, job: str) -> dict[str, Any]:
+        schedule = self._engine.state.schedules[job]
         return {
             "job": schedule.job,
             "schedule": schedule.expression,
@@ -92,8 +96,8 @@ class Schedules:
             return "no worker has the job"
         return self._schedule_timer.problems.get(schedule.job)
 
-    def next(self, params: NextTicks, answer: Answer) -> None:
-        """Answer `{ticks[]}`, each `{at, job, local}`, the soonest first."""
+    def next(self, params: NextTicks) -> Work:
+        """The work that leads to `{ticks[]}`, each `{at, job, local}`, the soonest first."""
         if not 1 <= params.count <= MAX_SHOWN:
             raise Usage(f"count is {params.count}", hint=f"1 to {MAX_SHOWN}")
         schedules = self._engine.state.schedules
@@ -103,13 +107,13 @@ class Schedules:
         else:
             problems = self._schedule_timer.problems
             wanted = [schedule for job, schedule in schedules.items() if job not in problems]
-        ticks = [
-            {"at": rfc3339(us), "job": job, "local": _local(us, schedules[job].timezone)}
-            for us, job in islice(
-                heapq.merge(*(_coming(schedule, after) for schedule in wanted)), params.count
-            )
-        ]
-        self._engine.when_durable(answer, {"ticks": ticks})
+        ticks: list[dict[str, Any]] = []
+        coming = heapq.merge(*(_coming(schedule, after) for schedule in wanted))
+        for us, job in islice(coming, params.count):
+            local = _local(us, schedules[job].timezone)
+            ticks.append({"at": rfc3339(us), "job": job, "local": local})
+            yield None
+        return {"ticks": ticks}
 
     def pause(self, params: NameSchedule, answer: Answer) -> None:
         """Pause a schedule; answer `{job, paused, next_at, changed}`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -15,8 +16,11 @@ from stackshiftd.shell.catalog import Catalog, StartParams
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.params import Answer, Params, Table
 from stackshiftd.shell.views.run import RUN_FIELDS, View
+from stackshiftd.shell.work import Later, Work
 
 MAX_BATCH: Final = 1000
+SLICE: Final = 16
+"""Runs of a batch that are started in one part of the work."""
 
 
 class StartMany(Params):
@@ -53,12 +57,12 @@ class Starts:
         seen: dict[str, Any] = {"notes": notes} if notes else {}
         if owner is not None:
             seen["status"] = self._view.status(owner.run)
-            if params.full:
-                seen["run"] = self._view.owner(command.key or "", owner)
 
         def started(reply: Any) -> None:
             if isinstance(reply, StackshiftError):
                 answer(self._explained(command, reply))
+            elif owner is not None and params.full:
+                answer(Later(partial(self._reused, command.key or "", owner, seen)))
             else:
                 answer({"id": reply.run, "reused": reply.reused} | seen)
 
@@ -67,6 +71,12 @@ class Starts:
             seen["status"] = first_status(command, self._engine.now_us())
             if params.full:
                 seen["run"] = self._view.run(command.run)
+
+    def _reused(self, key: str, owner: KeyEntry, seen: dict[str, Any]) -> dict[str, Any]:
+        """The answer to a start that reuses the run which owns its key, with the run object."""
+        run = self._view.owner(key, owner)
+        shown = {"status": run["status"], "run": run}
+        return {"id": owner.run, "reused": True} | seen | shown
 
     def _owner(self, command: c.StartRun) -> KeyEntry | None:
         """The entry of the command's idempotency key, if a run already owns it."""
@@ -118,13 +128,15 @@ class Starts:
                 error.fields["difference"] = [f"job: {owner.job} → {command.job}"]
         return error
 
-    def start_many(self, params: StartMany, answer: Answer) -> None:
+    def start_many(self, params: StartMany, answer: Answer) -> Work:
         """Start many runs; answer `{results[]}` in their order, each `{id, reused, status}` or
         `{error}`."""
         if len(params.runs) > MAX_BATCH:
             raise Usage(f"{len(params.runs)} runs in one request; the limit is {MAX_BATCH}")
         results: list[Any] = [None] * len(params.runs)
         for index, raw in enumerate(params.runs):
+            if index % SLICE == SLICE - 1:
+                yield None
             try:
                 start = msgspec.json.decode(raw, type=StartParams)
                 if start.dry_run or start.full:

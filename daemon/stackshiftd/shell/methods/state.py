@@ -12,7 +12,7 @@ from stackshiftd.core.commands import Tick
 from stackshiftd.core.state.entries import entry_json, page_json
 from stackshiftd.journal.line_format import text_in_line
 from stackshiftd.shell.engine import Engine
-from stackshiftd.shell.params import Answer, Table
+from stackshiftd.shell.params import Answer, Reads, Table
 from stackshiftd.shell.requests import (
     DeleteState,
     GetState,
@@ -33,32 +33,32 @@ class StateMethods:
         self._requests = requests
         self._sorted: list[str] = []
         self._sorted_of: tuple[int, int] = (-1, -1)
-        self.table: Table = {
+        self.reads: Reads = {
             "state.get": (GetState, self.get),
             "state.list": (ListState, self.list),
+            "state.history": (StateHistory, history.read),
+        }
+        self.table: Table = {
             "state.set": (SetState, self.set),
             "state.delete": (DeleteState, self.delete),
             "state.increment": (IncrementState, self.increment),
-            "state.history": (StateHistory, history.answer),
         }
 
-    def get(self, params: GetState, answer: Answer) -> None:
-        """Answer the entry, or null if there is none or it has expired."""
+    def get(self, params: GetState) -> Raw | None:
+        """The entry, or null if there is none or it has expired."""
         key = self._requests.get(params).key
         self._note_expiry()
         found = self._engine.state.values.get(key, self._engine.now_us())
-        body = Raw(entry_json(key, found)) if found is not None else None
-        self._engine.when_durable(answer, body)
+        return Raw(entry_json(key, found)) if found is not None else None
 
-    def list(self, params: ListState, answer: Answer) -> None:
-        """Answer a page of entries in order of their keys, and the key to continue after."""
+    def list(self, params: ListState) -> Raw:
+        """A page of entries in order of their keys, and the key to continue after."""
         command = self._requests.list(params)
         prefix, after = command.prefix, command.after
         self._note_expiry()
         values = self._engine.state.values
         keys = self._keys(prefix, after)
-        page = page_json(values, keys, prefix, after, command.limit, self._engine.now_us())
-        self._engine.when_durable(answer, Raw(page))
+        return Raw(page_json(values, keys, prefix, after, command.limit, self._engine.now_us()))
 
     def set(self, params: SetState, answer: Answer) -> None:
         """Write an entry; answer it as written, or a `Conflict` if its condition is not met."""

@@ -1,35 +1,51 @@
 """One client's connection: JSON-RPC 2.0, one message per line, bounded in both directions.
 
-Replies come in any order and carry the request's id. A line over the limit, or a client that does
-not read, ends the connection; that undoes nothing.
+Replies come in any order and carry the request's id. A line over the limit ends the connection;
+that undoes nothing. Invariants:
+
+- An answer is made only when there is room for it: while a client leaves more than `FULL_AT` bytes
+  unread, or so many are made and not yet durable, no request of it is begun. Until then its
+  requests wait as the lines that they are, and as many as there is no place for here wait in its
+  own socket.
+- Whatever takes long is done in parts, each in a turn (`server.turns`).
+- A request that was received in full is carried out, even if its client is gone by then; only what
+  it would have read is not.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any, Final, Protocol, cast
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final, NamedTuple, Protocol, cast
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
+from stackshift_jobs.calls import methods
 from stackshift_jobs.errors import Busy, PayloadRefused, StackshiftError, Usage
 from stackshift_jobs.values.limits import LINE_MARGIN
 from stackshift_jobs.values.sizes import size_text
 from stackshift_jobs.wire.peer import is_own_user, peer_uid
+from stackshiftd.shell.server.turns import Turns
+from stackshiftd.shell.work import Later, Work
 
 log = logging.getLogger("stackshiftd.connection")
 
-MAX_UNREAD: Final = 8 << 20
+FULL_AT: Final = 1 << 20
+"""Unread bytes, and bytes of answers that are not durable yet, above which no request is begun and
+a follower no longer gets records as they come. One answer more may be on its way by then."""
 MAX_DUE: Final = 256
 """The most unanswered requests of one client; those of `WAITS`, which may take for ever, do not
-count. This also bounds the memory for answers whose records are not yet durable."""
+count."""
+MAX_DUE_BYTES: Final = 4 << 20
+"""Bytes of unanswered requests above which no more are begun: what a write was given, its answer
+may hold."""
+MAX_WORKS: Final = 4
+"""The most reads of one client that are under way at a time, each with up to a page in hand."""
 WAITS: Final = frozenset(("run.wait", "queue.drain", "lock.acquire"))
-TURN_BYTES: Final = 32 << 10
-"""Bytes of requests that are started in one turn of the loop before others get theirs: several
-`run.start_many` lines that arrive at once would cost tens of milliseconds."""
-FULL_AT: Final = 1 << 20
-"""With more unread bytes than this, a follower no longer gets records as they come."""
 
 
 class Request(msgspec.Struct, forbid_unknown_fields=True):
@@ -48,9 +64,14 @@ _encode: Final = msgspec.json.Encoder().encode
 class Methods(Protocol):
     """What a connection serves."""
 
-    def call(self, connection: Connection, method: str, params: Raw, answer: Any) -> None:
-        """Call the method, and pass its result or a `StackshiftError` to `answer`, now or later.
-        Raises `StackshiftError` instead if it is refused at once."""
+    def call(self, connection: Connection, method: str, params: Raw, answer: Any) -> Work | None:
+        """Call the method. Returns the work of reading its result if it only reads; else its
+        result, a `StackshiftError` or a `Later` is passed to `answer`, now or later, and what is
+        returned is work to be done before the next request, if any. Raises `StackshiftError` if it
+        is refused at once."""
+
+    def reading(self, read: Callable[[], Any]) -> Work:
+        """The work of `read`, whose result is shown only once all of it is durable."""
 
     def opened(self, connection: Connection) -> bool:
         """Register a new connection; false if there are too many."""
@@ -59,22 +80,44 @@ class Methods(Protocol):
         """Forget a connection that is closed, with everything it waits for."""
 
 
+class _UnderWay(NamedTuple):
+    """Work that has begun, and what answers the request. A `change`, which answers by itself, is
+    done to its end before the next request is begun; a read is dropped with its client."""
+
+    work: Work
+    finish: Callable[[Any], None]
+    change: bool
+
+
 class Connection(asyncio.Protocol):
     """The daemon's end of a connection. `max_line` is the longest message, in bytes."""
 
-    def __init__(self, methods: Methods, max_line: int) -> None:
+    def __init__(self, methods: Methods, turns: Turns, max_line: int) -> None:
         self._methods = methods
+        self._turns = turns
         self._max_line = max_line
         self._transport: asyncio.Transport | None = None
         self._rest = b""
-        self._held: list[bytes] = []
+        self._lines: deque[bytes] = deque()
+        self._is_paused = False
         self._due = 0
+        self._due_bytes = 0
+        self._late: deque[tuple[Callable[[], Any], Callable[[Any], None]]] = deque()
+        """Answers to requests that have waited, which are still to be read."""
+        self._works: deque[_UnderWay] = deque()
+        self._changes = 0
+        self._is_next_a_line = True
+        self._made_bytes = 0
+        """Bytes of answers that are made and not durable yet."""
         self._gathered: list[bytes] = []
         self._gathered_bytes = 0
         self._loop = asyncio.get_running_loop()
         self._room: asyncio.Event = asyncio.Event()
         self._room.set()
         self.gone = False
+        self._is_registered = False
+        self.is_due = False
+        self.used = 0.0
 
     # --- asyncio's side --------------------------------------------------------------------
 
@@ -90,6 +133,8 @@ class Connection(asyncio.Protocol):
             self._fail(None, Busy("too many connections", hint="raise [limits] connections"))
             self._flush()
             self._transport.close()
+        else:
+            self._is_registered = True
 
     def pause_writing(self) -> None:
         """Note that more than `FULL_AT` bytes are unread."""
@@ -98,51 +143,31 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Note that most of them have been read."""
         self._room.set()
+        self._turns.want(self)
 
     def connection_lost(self, _exc: Exception | None) -> None:
         """Forget the client; waiters of `room` then raise `ConnectionError`."""
         self.gone = True
         self._room.set()
-        self._methods.closed(self)
+        self._gathered.clear()
+        self._late.clear()
+        self._turns.want(self)
 
     def data_received(self, data: bytes) -> None:
-        """Serve the whole lines; a line that grows over the limit ends the connection."""
+        """Take in the whole lines; one that grows over the limit ends the connection."""
+        if not self._is_registered:
+            return
         lines = (self._rest + data).split(b"\n")
         self._rest = lines.pop()
-        if self._held:
-            self._held += lines
-        else:
-            self._serve_all(lines)
+        self._lines += lines
+        if lines:
+            self._turns.want(self)
         if len(self._rest) > self._max_line:
             self._too_long()
 
-    def _serve_all(self, lines: list[bytes]) -> None:
-        served = 0
-        for at, line in enumerate(lines):
-            if len(line) > self._max_line:
-                self._too_long()
-                return
-            if self.gone:
-                return
-            if self._transport is not None and (self._due >= MAX_DUE or served > TURN_BYTES):
-                self._held = lines[at:]
-                self._transport.pause_reading()
-                if self._due < MAX_DUE:
-                    self._loop.call_soon(self._continue)
-                return
-            self._serve(line)
-            served += len(line)
-
-    def _continue(self) -> None:
-        """Serve the lines that were held back, now that enough earlier requests are answered, or
-        that others have had their turn."""
-        held, self._held = self._held, []
-        self._serve_all(held)
-        if not self._held and not self.gone and self._transport is not None:
-            self._transport.resume_reading()
-
     def _too_long(self) -> None:
         self._rest = b""
+        self._lines.clear()
         limit_bytes = self._max_line - LINE_MARGIN
         error = PayloadRefused(
             f"the request is too long: a payload may have {size_text(limit_bytes)}",
@@ -155,6 +180,92 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
 
+    # --- Turns -----------------------------------------------------------------------------
+
+    def take_turn(self) -> bool:
+        """Go on with a read that is under way, or begin what comes next; true if there is more."""
+        if self._may_begin() and (self._is_next_a_line or not self._works):
+            self._is_next_a_line = False
+            self._begin()
+        elif self._works:
+            self._is_next_a_line = True
+            self._go_on(self._works.popleft())
+        more = bool(self._works) or self._may_begin()
+        self._pace_reading()
+        if self.gone and not more and not self._lines and self._is_registered:
+            self._is_registered = False
+            self._methods.closed(self)
+        return more
+
+    def _may_begin(self) -> bool:
+        """Is there a request, or an answer still to be read, and room for what comes of it?"""
+        return (
+            bool(self._lines or self._late)
+            and not self._changes
+            and len(self._works) < MAX_WORKS
+            and self._due < MAX_DUE
+            and self._due_bytes < MAX_DUE_BYTES
+            and self._unread <= FULL_AT
+        )
+
+    @property
+    def _unread(self) -> int:
+        """Bytes that the client has not read, and that are on their way to it."""
+        if self.gone or self._transport is None:
+            return 0
+        return self._made_bytes + self._gathered_bytes + self._transport.get_write_buffer_size()
+
+    def _pace_reading(self) -> None:
+        """Read on from the socket only when what was read is begun."""
+        if self._transport is None or self.gone or self._transport.is_closing():
+            return
+        if bool(self._lines) is not self._is_paused:
+            self._is_paused = bool(self._lines)
+            if self._is_paused:
+                self._transport.pause_reading()
+            else:
+                self._transport.resume_reading()
+
+    def _begin(self) -> None:
+        if self._late:
+            read, finish = self._late.popleft()
+            self._works.append(_UnderWay(self._methods.reading(read), finish, False))
+            return
+        line = self._lines.popleft()
+        if len(line) > self._max_line:
+            self._too_long()
+        else:
+            self._serve(line)
+
+    def _go_on(self, under_way: _UnderWay) -> None:
+        """Do the next part of a work, and what follows if that is its last."""
+        work, finish, change = under_way
+        if self.gone and not change:
+            work.close()
+            return
+        try:
+            parked = next(work)
+        except StopIteration as ended:
+            self._changes -= change
+            if not change:
+                finish(ended.value)
+        except Exception:
+            log.exception("a request failed")
+            self._changes -= change
+            finish(_failed("the request"))
+        else:
+            if parked is None:
+                self._works.append(under_way)
+            else:
+                self._made_bytes += parked.held_bytes
+                parked.wait(partial(self._resume, under_way, parked.held_bytes))
+
+    def _resume(self, under_way: _UnderWay, held_bytes: int) -> None:
+        """Go on, in its turn, with work that was parked."""
+        self._made_bytes -= held_bytes
+        self._works.append(under_way)
+        self._turns.want(self)
+
     # --- Requests --------------------------------------------------------------------------
 
     def _serve(self, line: bytes) -> None:
@@ -164,37 +275,48 @@ class Connection(asyncio.Protocol):
             self._refuse_line(line, bad)
             return
         number = request.id
-        waits = request.method in WAITS
-        self._due += not waits
-
-        def answer(result: Any) -> None:
-            if not waits:
-                self._due -= 1
-                if self._held and self._due == MAX_DUE // 2:
-                    self._loop.call_soon(self._continue)
-            if number is UNSET:
-                return
-            if isinstance(result, StackshiftError):
-                self._fail(number, result)
-            else:
-                self._send(
-                    b'{"jsonrpc":"2.0","id":%s,"result":%s}' % (_encode(number), _encode(result))
-                )
-
         if request.jsonrpc != "2.0":
-            self._due -= not waits
             self._fail(number, Usage('a request needs "jsonrpc": "2.0"'), -32600)
             return
+        reads = methods.method(request.method).reads
+        waits = request.method in WAITS
+        if self.gone and (reads or waits):
+            return
+        counted = 0 if waits else 1
+        self._due += counted
+        self._due_bytes += counted * len(line)
+        answer = partial(self._answer, number, counted, counted * len(line))
         try:
-            self._methods.call(self, request.method, request.params, answer)
+            work = self._methods.call(self, request.method, request.params, answer)
         except StackshiftError as refused:
             answer(refused)
         except Exception:
             log.exception("%s failed", request.method)
-            answer(
-                StackshiftError(
-                    f"{request.method} failed in the daemon", hint="stackshift daemon logs"
-                )
+            answer(_failed(request.method))
+        else:
+            if work is not None:
+                self._changes += not reads
+                self._go_on(_UnderWay(work, answer, not reads))
+
+    def _answer(self, number: Any, counted: int, size: int, result: Any) -> None:
+        """Answer the request with the id `number`, which counts so much among those that are
+        due."""
+        if isinstance(result, Later):
+            if not self.gone:
+                self._late.append((result.read, partial(self._answer, number, counted, size)))
+                self._turns.want(self)
+            return
+        self._due -= counted
+        self._due_bytes -= size
+        if self._lines:
+            self._turns.want(self)
+        if number is UNSET:
+            return
+        if isinstance(result, StackshiftError):
+            self._fail(number, result)
+        else:
+            self._send(
+                b'{"jsonrpc":"2.0","id":%s,"result":%s}' % (_encode(number), _encode(result))
             )
 
     def _refuse_line(self, line: bytes, bad: Exception) -> None:
@@ -227,10 +349,16 @@ class Connection(asyncio.Protocol):
             b'{"jsonrpc":"2.0","method":%s,"params":%s}' % (_encode(method), _encode(params))
         )
 
+    def notify_later(self, method: str, read: Callable[[], Any]) -> None:
+        """Send a notification whose params are read by `read` once there is room for them."""
+        if not self.gone:
+            self._late.append((read, partial(self.notify, method)))
+            self._turns.want(self)
+
     @property
     def full(self) -> bool:
         """True while more than `FULL_AT` bytes are unread."""
-        return not self._room.is_set()
+        return self._unread > FULL_AT
 
     async def room(self) -> None:
         """Wait until the client has read most of what it was sent.
@@ -244,18 +372,12 @@ class Connection(asyncio.Protocol):
     def _send(self, line: bytes) -> None:
         if self.gone:
             return
-        if self._gathered_bytes > FULL_AT:
-            self._flush()
-        if self._transport is not None and self._transport.get_write_buffer_size() > MAX_UNREAD:
-            # That was unread before this message; a single long message must not end a connection.
-            log.warning("disconnected a client that does not read")
-            self.gone = True
-            self._transport.abort()
-            return
         if not self._gathered:
             self._loop.call_soon(self._flush)
         self._gathered.append(line)
         self._gathered_bytes += len(line)
+        if self._gathered_bytes > FULL_AT:
+            self._flush()
 
     def _flush(self) -> None:
         gathered, self._gathered = self._gathered, []
@@ -265,9 +387,15 @@ class Connection(asyncio.Protocol):
             return
         gathered.append(b"")
         transport.write(b"\n".join(gathered))
+        if self._lines or self._late:
+            self._turns.want(self)
 
     def close(self) -> None:
         """Send what is gathered, then close the connection."""
         self._flush()
         if self._transport is not None:
             self._transport.close()
+
+
+def _failed(what: str) -> StackshiftError:
+    return StackshiftError(f"{what} failed in the daemon", hint="stackshift daemon logs")

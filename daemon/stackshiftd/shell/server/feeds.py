@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 
 from msgspec import Raw
 
-from stackshift_jobs.errors import StackshiftError
+from stackshift_jobs.errors import Busy, StackshiftError
 from stackshiftd.core import records as r
 from stackshiftd.core.records import Entry, entry_json
 from stackshiftd.journal.interface import Journal
@@ -26,6 +26,8 @@ from stackshiftd.shell.views.lookup import Lookup
 _CHUNK: Final = 256
 _CHUNK_BYTES: Final = 256 << 10
 """Bytes sent to one feed before checking whether its reader keeps up."""
+MAX_FEEDS: Final = 100
+"""The most feeds of one connection."""
 _SYNC_SECONDS: Final = 0.05
 _ENDS: Final = frozenset((r.RunCompleted, r.RunFailed, r.RunCancelled))
 _QUIET: Final = frozenset((r.JournalWatermark,))
@@ -36,6 +38,9 @@ class Reader(Protocol):
 
     def notify(self, method: str, params: Any) -> None:
         """Send a notification."""
+
+    def notify_later(self, method: str, read: Callable[[], Any]) -> None:
+        """Send a notification whose params are read once there is room for them."""
 
     @property
     def full(self) -> bool:
@@ -91,15 +96,17 @@ class Feeds:
         self,
         engine: Engine,
         lookup: Lookup,
-        run_object: Callable[[str], dict[str, Any]],
+        frozen: Callable[[str], Callable[[], dict[str, Any]]],
         damage: Damage,
         entry_json: Callable[[Entry], bytes] = entry_json,
     ) -> None:
         self._entry_json = entry_json
         self._engine = engine
         self._lookup = lookup
-        self._run_object = run_object
+        self._frozen = frozen
+        """Builds the run object of a run as it is now, whenever what it returns is called."""
         self._damage = damage
+        self._part = asyncio.Lock()
         self._feeds: dict[int, Feed] = {}
         self._count = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -108,7 +115,13 @@ class Feeds:
     def open(
         self, reader: Reader, run: str | None, next_seq: int, kinds: tuple[str, ...] = ()
     ) -> int:
-        """Begin a feed at the record `next_seq` and return its number."""
+        """Begin a feed at the record `next_seq` and return its number. Raises `Busy` if this
+        reader has `MAX_FEEDS`."""
+        if sum(feed.reader is reader for feed in self._feeds.values()) >= MAX_FEEDS:
+            raise Busy(
+                f"{MAX_FEEDS} feeds are already open on this connection",
+                hint="use another connection",
+            )
         self._count += 1
         feed = Feed(self._count, reader, run, next_seq, kinds, self._entry_json)
         self._feeds[self._count] = feed
@@ -139,7 +152,7 @@ class Feeds:
             of_kind = 0
             for part in self._engine.journal.search((b'"kind":"%s' % kind.encode(),)):
                 if part is None:
-                    await asyncio.sleep(0)
+                    await self._others()
                     continue
                 entry = part[1]
                 shown = type(entry.record) not in _QUIET and _is_of(entry.record, (kind,))
@@ -187,6 +200,12 @@ class Feeds:
                     self._catch_up(feed)
                     break
 
+    async def _others(self) -> None:
+        """Let others have their turn. Of all feeds that read the journal, one goes on in each turn
+        of the loop: so many feeds cost others no more than one does."""
+        async with self._part:
+            await asyncio.sleep(0)
+
     def _catch_up(self, feed: Feed) -> None:
         self._begin(self._read_on(feed))
 
@@ -200,6 +219,7 @@ class Feeds:
         try:
             while feed.number in self._feeds:
                 await feed.reader.room()
+                await self._others()
                 sent = 0
                 for entry in self._entries(feed):
                     if feed.send(entry) and self._is_last(feed, entry):
@@ -208,7 +228,7 @@ class Feeds:
                     sent += 1
                     if sent % _CHUNK == 0 or feed.sent_bytes > _CHUNK_BYTES:
                         feed.sent_bytes = 0
-                        await asyncio.sleep(0)
+                        await self._others()
                         await feed.reader.room()
                         if feed.number not in self._feeds:
                             return
@@ -263,7 +283,16 @@ class Feeds:
         """Close a feed whose run has ended: send `feed.end` with the run object."""
         assert feed.run is not None
         self._feeds.pop(feed.number, None)
-        feed.reader.notify("feed.end", {"feed": feed.number, "run": self._run_object(feed.run)})
+        number, run = feed.number, self._frozen(feed.run)
+
+        def ended() -> dict[str, Any]:
+            try:
+                return {"feed": number, "run": run()}
+            except StackshiftError as damaged:
+                self._damage.note(damaged)
+                return {"feed": number, "error": damaged.as_json()}
+
+        feed.reader.notify_later("feed.end", ended)
 
 
 def _is_of(record: r.AnyRecord, kinds: tuple[str, ...]) -> bool:

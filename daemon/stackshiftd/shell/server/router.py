@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from functools import partial
+from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 from msgspec import Raw
 from msgspec.json import Decoder
 
-from stackshift_jobs.calls.methods import METHODS
 from stackshift_jobs.errors import DiskFull, StackshiftError, Usage
 from stackshift_jobs.values.durations import parse_time
 from stackshift_jobs.version import PROTOCOL, __version__
@@ -21,13 +21,18 @@ from stackshiftd.shell.damage import Damage
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.methods.queues import Queues
 from stackshiftd.shell.methods.waiters import Waiters
-from stackshiftd.shell.params import Answer, BoundTable, NoParams, Params, Table
+from stackshiftd.shell.params import Answer, BoundTable, NoParams, Params, Reads, Table
 from stackshiftd.shell.server.connection import Connection
 from stackshiftd.shell.server.feeds import Feeds, first_seq_since
 from stackshiftd.shell.views.lookup import Lookup
+from stackshiftd.shell.work import Parked, Work, as_work
 from stackshiftd.shell.workers.pool import Pool
 
 log = logging.getLogger("stackshiftd.router")
+
+MAX_QUEUES: Final = 1000
+"""The most queues that `daemon.status` shows; `queue.list` has them all."""
+_encode: Final = msgspec.json.Encoder().encode
 
 
 class StopParams(Params):
@@ -84,8 +89,8 @@ class DaemonControl(Protocol):
 
 
 class _Method(NamedTuple):
-    """One method: the decoder of its params, the function, whether it only reads (then it is
-    answered even while there is no room), and whether its first argument is the connection."""
+    """One method: the decoder of its params, the function, whether it only reads (then it returns
+    its result, even while there is no room), and whether its first argument is the connection."""
 
     decode: Callable[[Raw], Any]
     do: Callable[..., None]
@@ -99,6 +104,7 @@ class Router:
     def __init__(
         self,
         engine: Engine,
+        reads: Sequence[Reads],
         tables: Sequence[Table],
         bound: BoundTable,
         waiters: Waiters,
@@ -127,12 +133,16 @@ class Router:
         self._max_connections = max_connections
         self._began = time.monotonic()
         self.connections: set[Connection] = set()
-        plain: Table = {
+        reading: Reads = {
             "daemon.status": (NoParams, self.status),
+            "journal.stats": (NoParams, self.stats),
+        }
+        for read_table in reads:
+            reading |= read_table
+        plain: Table = {
             "daemon.stop": (StopParams, self.stop),
             "daemon.reload": (ReloadParams, self.reload),
             "daemon.preflight": (PreflightParams, self.preflight),
-            "journal.stats": (NoParams, self.stats),
             "journal.compact": (NoParams, self.compact),
         }
         for table in tables:
@@ -142,15 +152,12 @@ class Router:
             "feed.close": (CloseFeed, self.close_feed),
         }
         self.params: dict[str, type[msgspec.Struct]] = {
-            name: params for name, (params, _) in (plain | bound).items()
+            name: params for name, (params, _) in (reading | plain | bound).items()
         }
         """The params of each method."""
         self._methods = {
-            name: _Method(Decoder(params).decode, do, METHODS[name].reads)
-            for name, (params, do) in plain.items()
-        } | {
-            name: _Method(Decoder(params).decode, do, False, bound=True)
-            for name, (params, do) in bound.items()
+            name: _Method(Decoder(params).decode, do, name in reading, name in bound)
+            for name, (params, do) in (reading | plain | bound).items()
         }
 
     # --- connection.Methods ----------------------------------------------------------------
@@ -168,9 +175,9 @@ class Router:
         self._feeds.close_all(connection)
         self._waiters.forget(connection)
 
-    def call(self, connection: Connection, method: str, raw: Raw, answer: Answer) -> None:
-        """Call `method` with its params `raw` (JSON). A refusal by the method itself goes to
-        `answer`; raises `Usage` for an unknown method or params that do not fit."""
+    def call(self, connection: Connection, method: str, raw: Raw, answer: Answer) -> Work | None:
+        """Call `method` with its params `raw` (JSON); see `connection.Methods.call`. Raises `Usage`
+        for an unknown method or params that do not fit."""
         entry = self._methods.get(method)
         if entry is None:
             raise Usage(
@@ -182,47 +189,80 @@ class Router:
             params = entry.decode(raw)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as bad:
             raise Usage(f"{method}: {bad}", rpc="bad_params") from bad
-        self._perform(connection, entry, params, answer)
+        if entry.reads:
+            return self.reading(partial(entry.do, params))
+        if entry.bound:
+            self._begin_wait(connection, partial(entry.do, connection, params, answer), answer)
+            return None
+        return self._changing(partial(entry.do, params, answer), answer)
 
-    def _perform(self, connection: Connection, entry: _Method, params: Any, answer: Answer) -> None:
+    def _begin_wait(self, connection: Connection, do: Callable[[], None], answer: Answer) -> None:
         def again() -> None:
             if connection not in self.connections:
                 return
             try:
-                self._perform(connection, entry, params, answer)
+                self._begin_wait(connection, do, answer)
             except Exception:
                 log.exception("a request that had waited for the history index failed")
                 answer(StackshiftError("the request failed", hint="stackshift daemon logs"))
 
         try:
-            if entry.bound:
-                entry.do(connection, params, answer)
-            elif entry.reads:
-                entry.do(params, self._reading_again(entry.do, params, answer))
-            else:
-                entry.do(params, answer)
+            do()
         except Rebuilding:
             # Methods look runs up before they do anything, so this one can begin again.
             self._history.when_whole(again)
         except StackshiftError as refused:
-            self._damage.note(refused)
-            # It may be based on something that is decided and not durable yet.
-            self._engine.when_durable(answer, refused)
+            self._refuse(refused, answer)
 
-    def _reading_again(self, read: Callable[..., None], params: Any, answer: Answer) -> Answer:
-        """`answer`, for a method that only reads. If what it read could not be recorded for lack of
-        room, it reads again."""
-
-        def answered(result: Any) -> None:
-            if not isinstance(result, DiskFull):
-                answer(result)
-                return
+    def _changing(self, do: Callable[[], Any], answer: Answer) -> Work:
+        while True:
             try:
-                read(params, answer)
+                yield from as_work(do())
+            except Rebuilding:
+                yield Parked(self._history.when_whole)
             except StackshiftError as refused:
-                answer(refused)
+                self._refuse(refused, answer)
+                return
+            else:
+                return
 
-        return answered
+    def _refuse(self, refused: StackshiftError, answer: Answer) -> None:
+        self._damage.note(refused)
+        # It may be based on something that is decided and not durable yet.
+        self._engine.when_durable(answer, refused)
+
+    def reading(self, read: Callable[[], Any]) -> Work:
+        """The work of `read`, which ends when all that it has shown is durable. It returns JSON, or
+        the error that `read` raised. It reads again when the history index is whole, if it could
+        not list from it, and if something could not be recorded for lack of room."""
+        while True:
+            result: Any
+            try:
+                result = yield from as_work(read())
+                size = 0
+                if not isinstance(result, StackshiftError):
+                    # As JSON from here on, so that it is known how much is held.
+                    body = _encode(result)
+                    result, size = Raw(body), len(body)
+            except Rebuilding:
+                yield Parked(self._history.when_whole)
+                continue
+            except StackshiftError as refused:
+                self._damage.note(refused)
+                # It may be based on something that is decided and not durable yet.
+                result, size = refused, 0
+            lost: list[Any] = []
+
+            def settled(resume: Callable[[], None], lost: list[Any] = lost) -> None:
+                def told(error: Any) -> None:
+                    lost.append(error)
+                    resume()
+
+                self._engine.when_durable(told, None)
+
+            yield Parked(settled, size)
+            if not isinstance(lost[0], DiskFull):
+                return result
 
     # --- Feeds -----------------------------------------------------------------------------
 
@@ -241,8 +281,12 @@ class Router:
             if isinstance(next_seq, StackshiftError):
                 answer(next_seq)
                 return
-            number = self._feeds.open(connection, run, next_seq, kinds)
-            answer({"feed": number, "next_seq": next_seq})
+            try:
+                number = self._feeds.open(connection, run, next_seq, kinds)
+            except StackshiftError as refused:
+                answer(refused)
+            else:
+                answer({"feed": number, "next_seq": next_seq})
 
         def settled(error: Any) -> None:
             if isinstance(error, StackshiftError):
@@ -275,8 +319,8 @@ class Router:
 
     # --- Daemon ----------------------------------------------------------------------------
 
-    def status(self, _params: NoParams, answer: Answer) -> None:
-        """Answer with the daemon's version, queues, workers, disk space and mode."""
+    def status(self, _params: NoParams) -> dict[str, Any]:
+        """The daemon's version, queues, workers, disk space and mode."""
         state = self._engine.state
         journal = self._engine.journal
         torn = journal.recovery.torn
@@ -293,11 +337,13 @@ class Router:
             }
             for link in self._pool().links.values()
         ]
-        result = self._facts | {
+        names = sorted(state.queues)
+        return self._facts | {
             "version": __version__,
             "protocol": PROTOCOL,
             "uptime_ms": round((time.monotonic() - self._began) * 1000),
-            "queues": [self._queues.shown(name) for name in sorted(state.queues)],
+            "queues": [self._queues.shown(name) for name in names[:MAX_QUEUES]],
+            "more_queues": max(0, len(names) - MAX_QUEUES),
             "workers": workers,
             "dead": state.dead,
             "journal_bytes": stats.get("bytes"),
@@ -311,7 +357,6 @@ class Router:
             else {"dropped_bytes": torn.dropped_bytes, "quarantine": torn.quarantine},
             "read_only_because": room.reason() or None,
         }
-        self._engine.when_durable(answer, result)
 
     def stop(self, params: StopParams, answer: Answer) -> None:
         """Answer with the daemon's pid, and begin to stop."""
@@ -329,25 +374,20 @@ class Router:
             None if runs is None else [self._lookup.resolve(run) for run in runs], answer
         )
 
-    def stats(self, _params: NoParams, answer: Answer) -> None:
-        """Answer with the sizes of the journal and of what is in memory."""
+    def stats(self, _params: NoParams) -> dict[str, Any]:
+        """The sizes of the journal and of what is in memory."""
         state = self._engine.state
-        stats = self._engine.journal.stats()
-        self._engine.when_durable(
-            answer,
-            stats
-            | {
-                "runs": len(state.runs),
-                "keys": len(state.keys),
-                "dead": state.dead,
-                "state_entries": state.values.live,
-                "state_bytes": state.values.bytes,
-                "locks": len(state.locks),
-                "events_kept": len(state.events.kept),
-                "events_kept_bytes": state.events.bytes,
-                "event_keys": len(state.events.keys),
-            },
-        )
+        return self._engine.journal.stats() | {
+            "runs": len(state.runs),
+            "keys": len(state.keys),
+            "dead": state.dead,
+            "state_entries": state.values.live,
+            "state_bytes": state.values.bytes,
+            "locks": len(state.locks),
+            "events_kept": len(state.events.kept),
+            "events_kept_bytes": state.events.bytes,
+            "event_keys": len(state.events.keys),
+        }
 
     def compact(self, _params: NoParams, answer: Answer) -> None:
         """Write a snapshot; answers when it is written."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
@@ -15,6 +14,7 @@ from stackshiftd.core.state.entries import CLIENT, PAGE_BYTES
 from stackshiftd.journal.line_format import text_in_line
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.params import Answer, Params, within
+from stackshiftd.shell.work import Parked, Work, to_end
 
 MAX_HISTORY: Final = 1000
 
@@ -34,32 +34,32 @@ class EntryHistory:
         self._engine = engine
         self._track = track
 
-    def answer(self, params: StateHistory, answer: Answer) -> None:
-        """Answer `{history[], next}` with the writes of a key, newest first.
-
-        The journal is searched in slices, so that a long one does not block everything else. `next`
-        is the `before_seq` of the next page, null on the last. Raises `Usage`.
+    def read(self, params: StateHistory) -> Work:
+        """The work that leads to `{history[], next}`: the writes of a key, newest first, found in
+        the journal. `next` is the `before_seq` of the next page, null on the last. Raises `Usage`.
         """
         check_key(params.key, "a state key")
         within(params.limit, 1, MAX_HISTORY, "limit")
-        self._track(self._answered(params, answer))
+        return self._look_back(params)
 
-    async def _answered(self, params: StateHistory, answer: Answer) -> None:
+    def answer(self, params: StateHistory, answer: Answer) -> None:
+        """Answer a handler with what `read` leads to. Raises `Usage`."""
+        self._track(self._answered(self.read(params), answer))
+
+    async def _answered(self, work: Work, answer: Answer) -> None:
         try:
-            await self._look_back(params, answer)
+            answer(await to_end(work))
         except StackshiftError as damaged:
             answer(damaged)
 
-    async def _look_back(self, params: StateHistory, answer: Answer) -> None:
-        durable = asyncio.Event()
-        self._engine.when_durable(lambda _: durable.set(), None)
-        await durable.wait()
+    def _look_back(self, params: StateHistory) -> Work:
+        yield Parked(lambda resume: self._engine.when_durable(lambda _: resume(), None))
         changes: list[dict[str, Any]] = []
         size = 0
         words = (b'"kind":"state.', b'"key":%s' % text_in_line(params.key))
         for hit in self._engine.journal.search(words):
             if hit is None:
-                await asyncio.sleep(0)
+                yield None
                 continue
             change = _change(hit[1], params.key)
             if change is None:
@@ -71,9 +71,8 @@ class EntryHistory:
             if change["version"] == 1 and change["kind"] != "expired":
                 break
             if len(changes) >= params.limit or size > PAGE_BYTES:
-                answer({"history": changes, "next": changes[-1]["seq"]})
-                return
-        answer({"history": changes, "next": None})
+                return {"history": changes, "next": changes[-1]["seq"]}
+        return {"history": changes, "next": None}
 
 
 def _change(entry: Entry, key: str) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""The lines of a run's log, as its file has them.
+"""The lines of a run's log, as its file has them, in pages.
 
 A line that was flushed before its end stands in the file in parts (see `worker.log_lines`). Those
 of one answer are joined, in the place of the first; one whose end is not there is `unfinished`.
@@ -7,27 +7,51 @@ of one answer are joined, in the place of the first; one whose end is not there 
 from __future__ import annotations
 
 import json
+from collections.abc import Generator, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from stackshift_jobs.values.text import readable
+from stackshiftd.core.state.entries import PAGE_BYTES
+
+LOOKS: Final = 64
+"""Lines of the file that are read in one part of the work."""
 
 
 class Page(NamedTuple):
-    """Some lines, and how many lines of the file have been read."""
+    """Some lines, how many lines of the file have been read, and whether there are more."""
 
     lines: list[dict[str, Any]]
     read: int
+    more: bool
 
 
-def log_page(path: Path, after: int, limit: int, step: str | None, attempt: int | None) -> Page:
-    """At most `limit` lines of the log `path`, without the first `after` lines of the file; of one
-    step or attempt, if they are given. A file that does not exist is empty."""
+def log_page(
+    path: Path, after: int, limit: int, step: str | None, attempt: int | None
+) -> Generator[None, None, Page]:
+    """The work that leads to at most `limit` lines of the log `path`, and not much more than
+    `PAGE_BYTES`, without the first `after` lines of the file; of one step or attempt, if they are
+    given. A file that does not exist is empty."""
+    try:
+        file = path.open(encoding="utf-8")
+    except FileNotFoundError:
+        return Page([], after, False)
+    with file:
+        return (yield from _page(file, after, limit, step, attempt))
+
+
+def _page(
+    file: Iterable[str], after: int, limit: int, step: str | None, attempt: int | None
+) -> Generator[None, None, Page]:
     lines: list[dict[str, Any]] = []
     begun: dict[str, dict[str, Any]] = {}
-    number = 0
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    for number, raw in enumerate(text.split("\n")[:-1], 1):
+    number = size = 0
+    for number, raw in enumerate(file, 1):
+        if number % LOOKS == 0:
+            yield None
+        if not raw.endswith("\n"):
+            number -= 1  # It is still being written.
+            break
         if number <= after:
             continue
         try:
@@ -41,13 +65,14 @@ def log_page(path: Path, after: int, limit: int, step: str | None, attempt: int 
         line["message"] = readable(line["message"])
         line["unfinished"] = part is not None and not line.pop("ended", False)
         first = begun.get(part) if part is not None else None
+        size += len(raw)
         if first is not None:
             first["message"] += line["message"]
             first["unfinished"] = line["unfinished"]
             continue
-        if len(lines) >= limit:
-            return Page(lines, number - 1)
+        if len(lines) >= limit or (lines and size > PAGE_BYTES):
+            return Page(lines, number - 1, True)
         lines.append(line)
         if part is not None:
             begun[part] = line
-    return Page(lines, number)
+    return Page(lines, max(number, after), False)

@@ -1,9 +1,16 @@
-"""Finding runs, in memory or in the history, by any name that a person may use for them."""
+"""Finding runs, in memory or in the history: by any name that a person may use for them, and newest
+first by what they have in common.
+
+Reading many runs, or the records of one, is work in parts (`shell.work`): where others should have
+their turn, None comes in place of the next.
+"""
 
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_right
 from collections.abc import Iterator
+from typing import Any, Final
 
 from stackshift_jobs.errors import NotFound, Usage
 from stackshift_jobs.values.names import RUN_ID
@@ -12,14 +19,54 @@ from stackshiftd.core.commands import StartRun
 from stackshiftd.core.records import Entry, entry_from_json, entry_json
 from stackshiftd.core.snapshot import entries_of
 from stackshiftd.core.state.state import Run, Status
+from stackshiftd.core.why import shown_status
 from stackshiftd.history.index import History
 from stackshiftd.history.rows import Ended, RunRow, ended
 from stackshiftd.history.table import Filters
 from stackshiftd.shell.engine import Engine
+from stackshiftd.shell.params import Params
 
 MIN_SUFFIX = 4
+LOOKS: Final = 128
+"""Runs in memory that are looked at in one part of a search."""
+ROWS: Final = 32
+"""Rows that are read from the history in one part."""
+SPAN: Final = 16_384
+"""Sequence numbers of the journal whose runs the history searches in one part, if no index of it
+leads to those that are wanted."""
+RECORDS: Final = 8
+"""Records of a run that are read in one part; each may have a megabyte."""
 LOOK_BACK = 100
 """How many failed runs that were retried `@failed` skips at most."""
+
+
+_END: Final = object()
+"""Stands for the next run of a source that has no more."""
+
+
+class RunFilters(Params):
+    """Which runs are wanted; None is for all. `dead`: only those in the dead letter."""
+
+    job: str | None = None
+    status: str | None = None
+    queue: str | None = None
+    labels: dict[str, str] | None = None
+    dead: bool = False
+
+    def fits(self, run: Run) -> bool:
+        """Is `run`, which is in memory, wanted?"""
+        return (
+            self.job in (None, run.job)
+            and self.queue in (None, run.queue)
+            and (self.status is None or shown_status(run).value == self.status)
+            and (not self.dead or run.status is Status.FAILED)
+            and all(run.labels.get(k) == v for k, v in (self.labels or {}).items())
+        )
+
+    @property
+    def is_indexed(self) -> bool:
+        """Does an index of the history lead to the runs that are wanted?"""
+        return not self.labels and self.queue is None and None in (self.job, self.status)
 
 
 class Lookup:
@@ -61,7 +108,7 @@ class Lookup:
             if not failed or live is None or live.status is Status.FAILED:
                 newest = (row.created_seq, row.id)
                 break
-        for run in self.newest_first():
+        for run in self.in_memory():
             if not failed or run.status is Status.FAILED:
                 newest = max(newest, (run.created_seq, run.id))
                 break
@@ -69,16 +116,98 @@ class Lookup:
             raise NotFound("there is no failed run" if failed else "there is no run yet")
         return newest[1]
 
-    def newest_first(self) -> Iterator[Run]:
-        """The runs in memory, newest (by creation) first."""
-        return reversed(self._engine.state.runs.values())
+    def in_memory(self, before: int | None = None) -> Iterator[Run]:
+        """The runs in memory that were created before the record `before` (None: all), newest (by
+        creation) first. Runs may come and go meanwhile."""
+        while (found := self._engine.state.order.before(before)) is not None:
+            before, run_id = found
+            run = self._engine.state.runs.get(run_id)
+            if run is not None:
+                yield run
 
-    def executing_newest_first(self) -> list[Run]:
+    def newest_first(
+        self, wanted: RunFilters, since_us: int = 0, before: int | None = None
+    ) -> Iterator[Run | RunRow | None]:
+        """The runs that are `wanted`, were created at `since_us` or later and before the record
+        `before`, newest (by creation) first, each once; in parts."""
+        sources: list[Iterator[Run | RunRow | None]] = [
+            self._leaving(wanted, since_us, before),
+            self._live(wanted, since_us, before),
+        ]
+        if not wanted.dead:
+            sources.append(self._finished(wanted, since_us, before))
+        heads: list[Any] = [next(source, _END) for source in sources]
+        while True:
+            if None in heads:
+                yield None
+                at = heads.index(None)
+            else:
+                at = max(range(len(heads)), key=lambda at: _created_seq(heads[at]))
+                head = heads[at]
+                seq = _created_seq(head)
+                if not seq:
+                    return
+                # A run may have left memory since, and come again among the rows.
+                if before is None or seq < before:
+                    before = seq
+                    yield head
+            heads[at] = next(sources[at], _END)
+
+    def _leaving(
+        self, wanted: RunFilters, since_us: int, before: int | None
+    ) -> Iterator[Run | None]:
+        """The runs that have left the state and whose last record is not durable yet."""
+        leaving = sorted(
+            self._engine.departures.finishing.values(), key=lambda run: -run.created_seq
+        )
+        for run in leaving:
+            is_before = before is None or run.created_seq < before
+            if is_before and run.created_us >= since_us and wanted.fits(run):
+                yield run
+
+    def _live(self, wanted: RunFilters, since_us: int, before: int | None) -> Iterator[Run | None]:
+        runs = self.in_memory(before)
+        if wanted.status == Status.RUNNING.value:
+            # Few runs are executing, but very many may be waiting behind them.
+            executing = self._executing()
+            runs = (run for run in executing if before is None or run.created_seq < before)
+        for looked, run in enumerate(runs, 1):
+            if run.created_us < since_us:
+                return
+            if wanted.fits(run):
+                yield run
+            if looked % LOOKS == 0:
+                yield None
+
+    def _executing(self) -> list[Run]:
         """The runs that workers are executing, newest (by creation) first: no more than there are
         slots."""
         state = self._engine.state
         executing = [state.runs[run] for runs in state.executions.values() for run in runs]
         return sorted(executing, key=lambda run: -run.created_seq)
+
+    def _finished(
+        self, wanted: RunFilters, since_us: int, before: int | None
+    ) -> Iterator[RunRow | None]:
+        high = before if before is not None else self._engine.state.seq + 1
+        while high > 0:
+            low = 0 if wanted.is_indexed else max(0, high - SPAN)
+            filters = Filters(
+                wanted.job,
+                wanted.status,
+                wanted.queue,
+                wanted.labels,
+                before_seq=high,
+                from_seq=low,
+            )
+            rows = self._history.newest(filters, ROWS)
+            for row in rows:
+                if row.created_us < since_us:
+                    return
+                if self.live(row.id) is None:
+                    yield row
+            high = rows[-1].created_seq if len(rows) == ROWS else low
+            yield None
 
     def entries(self, run: str) -> list[Entry]:
         """The records of a run that are still kept, in order, each once."""
@@ -99,6 +228,37 @@ class Lookup:
             return own
         by_seq = {entry.seq: entry for entry in (*earlier, *own)}
         return [by_seq[seq] for seq in sorted(by_seq)]
+
+    def read(self, run: str, after_seq: int = 0) -> Iterator[tuple[int | None, Entry] | None]:
+        """The records of a run that are still kept, after `after_seq`, in order, each with its
+        place; None for one that is not in the journal alone. In parts."""
+        places = self.places(run)[:]
+        pending = self._engine.pending(run)
+        first = bisect_right(places, after_seq, key=self._seq_at) if after_seq else 0
+        for at in range(first, len(places), RECORDS):
+            part = places[at : at + RECORDS]
+            kept = self._engine.journal.fetch(part)
+            if len(kept) < len(part):
+                # Its first segments were trimmed, so it is a long story.
+                for entry in self.entries(run):
+                    if entry.seq > after_seq:
+                        yield None, entry
+                return
+            for place, entry in zip(part, kept, strict=True):
+                after_seq = entry.seq
+                yield place, entry
+            yield None
+        for entry in pending:
+            if entry.seq > after_seq:
+                yield None, entry
+
+    def _seq_at(self, place: int) -> int:
+        """The sequence number of the record at `place`; 0 if it is no longer kept."""
+        return next((entry.seq for entry in self._engine.journal.fetch([place])), 0)
+
+    def at(self, place: int) -> Entry | None:
+        """The record at `place`, if it is still kept."""
+        return next(iter(self._engine.journal.fetch([place])), None)
 
     def places(self, run: str) -> array[int]:
         """The places of a run's records in the journal; empty if the run is not known."""
@@ -145,6 +305,10 @@ class Lookup:
             return None
         live = self._engine.state.runs.get(owner.run)
         return owner.run if live is None or live.finished else None
+
+
+def _created_seq(head: Any) -> int:
+    return 0 if head is _END else int(head.created_seq)
 
 
 def ended_by(entries: list[Entry]) -> Ended | None:

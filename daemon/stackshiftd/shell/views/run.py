@@ -3,8 +3,11 @@ finished."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
+import msgspec
 from msgspec import Raw
 
 from stackshift_jobs.values.durations import rfc3339
@@ -18,7 +21,7 @@ from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.views.bodies import Bodies
 from stackshiftd.shell.views.lookup import Lookup, ended_by
 from stackshiftd.shell.views.redaction import Redaction
-from stackshiftd.shell.views.steps import detail, error_object
+from stackshiftd.shell.views.steps import error_object
 
 _FIELD_ORDER: Final = (
     "id job queue status attempt max_attempts priority payload result error idempotency_key labels "
@@ -43,19 +46,19 @@ class View:
         self._bodies = bodies
         self._fleet = fleet
 
-    def run(self, run_id: str, *, with_detail: bool = False) -> dict[str, Any]:
-        """The run object of an existing run; `with_detail` adds `steps`, `attempts` and
-        `timeline`."""
+    def run(self, run_id: str) -> dict[str, Any]:
+        """The run object of an existing run."""
+        return self.frozen(run_id)()
+
+    def frozen(self, run_id: str) -> Callable[[], dict[str, Any]]:
+        """A function that builds the run object of an existing run as it is now, whenever it is
+        called. Until then it holds no payload and no result."""
         live = self._lookup.live(run_id)
         if live is not None:
-            shown = self.of_run(live)
-        else:
-            row = self._lookup.row(run_id)
-            assert row is not None, f"{run_id} is neither in memory nor in the history"
-            shown = self.of_row(row)
-        if with_detail:
-            shown |= detail(self._lookup.entries(run_id), self.redaction.entry)
-        return shown
+            return partial(self.of_run, msgspec.structs.replace(live))
+        row = self._lookup.row(run_id)
+        assert row is not None, f"{run_id} is neither in memory nor in the history"
+        return partial(self.of_row, row)
 
     def at_end(self, row: RunRow) -> dict[str, Any]:
         """The run object as it was when the run ended as `row` says, even if it was retried
