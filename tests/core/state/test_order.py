@@ -11,10 +11,9 @@ from stackshiftd.core.state.order import FEW, Order
 def listed(order: Order, known: dict[str, int], before: int | None = None) -> list[str]:
     """The runs in memory that were created before `before`, newest first."""
     found: list[str] = []
-    while (last := order.before(before)) is not None:
-        before, run = last
-        if run in known:
-            found.append(run)
+    while part := order.before(before, 3):
+        found += [run for _, run in part if run in known]
+        before = part[-1][0]
     return found
 
 

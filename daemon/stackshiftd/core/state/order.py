@@ -47,8 +47,9 @@ class Order:
             self._seqs = array("q", (self._seqs[at] for at in kept))
             self._ids = [self._ids[at] for at in kept]
 
-    def before(self, seq: int | None) -> tuple[int, str] | None:
-        """The last run, with its sequence number, that was created before `seq` (None: the last of
-        all); None if there is none. It may have left memory."""
-        at = len(self._seqs) if seq is None else bisect_left(self._seqs, seq)
-        return (self._seqs[at - 1], self._ids[at - 1]) if at else None
+    def before(self, seq: int | None, count: int) -> list[tuple[int, str]]:
+        """The last `count` runs, with their sequence numbers, that were created before `seq` (None:
+        of all), newest first. Some may have left memory."""
+        end = len(self._seqs) if seq is None else bisect_left(self._seqs, seq)
+        start = max(0, end - count)
+        return list(zip(self._seqs[start:end], self._ids[start:end], strict=True))[::-1]

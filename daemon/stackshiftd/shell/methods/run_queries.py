@@ -38,6 +38,9 @@ from stackshiftd.shell.views.steps import BEGINNING, Position, detail, position
 from stackshiftd.shell.work import Later, Work
 
 MAX_LIST: Final = 1000
+SHOWS: Final = 10
+SHOWS_BYTES: Final = 64 << 10
+"""Runs that are shown in one part of the work, and about how many bytes of them."""
 STATUSES: Final = frozenset(status.value for status in Status)
 
 
@@ -147,7 +150,7 @@ class RunQueries:
         """A page ends with its limit, or once it exceeds `PAGE_BYTES`. Each run is shown as it is
         when its turn comes."""
         page: list[Raw] = []
-        size = 0
+        size = shown_bytes = 0
         for run in self._lookup.newest_first(params, since_us, before):
             if run is None:
                 yield None
@@ -157,7 +160,9 @@ class RunQueries:
             size += memoryview(page[-1]).nbytes
             if len(page) == params.limit or size > PAGE_BYTES:
                 return {"runs": page, "cursor": run.id}
-            yield None
+            if len(page) % SHOWS == 0 or size > shown_bytes + SHOWS_BYTES:
+                shown_bytes = size
+                yield None
         return {"runs": page, "cursor": None}
 
     def why(self, params: NameRun) -> dict[str, Any]:

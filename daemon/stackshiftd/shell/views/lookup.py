@@ -44,6 +44,12 @@ _END: Final = object()
 """Stands for the next run of a source that has no more."""
 
 
+_WHILE_EXECUTING: Final = frozenset(
+    status.value for status in (Status.RUNNING, Status.COMPLETED, Status.CANCELLED)
+)
+"""A run in memory has one of these only while a worker executes it."""
+
+
 class RunFilters(Params):
     """Which runs are wanted; None is for all. `dead`: only those in the dead letter."""
 
@@ -119,11 +125,12 @@ class Lookup:
     def in_memory(self, before: int | None = None) -> Iterator[Run]:
         """The runs in memory that were created before the record `before` (None: all), newest (by
         creation) first. Runs may come and go meanwhile."""
-        while (found := self._engine.state.order.before(before)) is not None:
-            before, run_id = found
-            run = self._engine.state.runs.get(run_id)
-            if run is not None:
-                yield run
+        while found := self._engine.state.order.before(before, LOOKS):
+            for _, run_id in found:
+                run = self._engine.state.runs.get(run_id)
+                if run is not None:
+                    yield run
+            before = found[-1][0]
 
     def newest_first(
         self, wanted: RunFilters, since_us: int = 0, before: int | None = None
@@ -167,7 +174,7 @@ class Lookup:
 
     def _live(self, wanted: RunFilters, since_us: int, before: int | None) -> Iterator[Run | None]:
         runs = self.in_memory(before)
-        if wanted.status == Status.RUNNING.value:
+        if wanted.status in _WHILE_EXECUTING:
             # Few runs are executing, but very many may be waiting behind them.
             executing = self._executing()
             runs = (run for run in executing if before is None or run.created_seq < before)
