@@ -34,6 +34,7 @@ from stackshiftd.shell.catalog import Catalog
 from stackshiftd.shell.damage import Damage
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.ids import Ids
+from stackshiftd.shell.methods.clock import Clock
 from stackshiftd.shell.methods.dead_letter import DeadLetter
 from stackshiftd.shell.methods.events import Events
 from stackshiftd.shell.methods.locks import Locks
@@ -153,6 +154,7 @@ class Daemon:
         payload_bytes = config.limits.payload_bytes
         looking = RunQueries(self._catalog, self._lookup, self._view, logs, self._run_waits)
         self._queues = Queues(self.engine, self._catalog, config, waiters)
+        self._clock = Clock(self.engine, requests.remember_ms)
         dead_letter = DeadLetter(self.engine, self._lookup, self._view)
         schedules = Schedules(self.engine, self._catalog, self._schedule_timer, redaction)
         state = StateMethods(self.engine, requests, history)
@@ -167,6 +169,7 @@ class Daemon:
             state.table,
             self._locks.table,
             events.table,
+            self._clock.table,
         ]
         facts = {
             "pid": os.getpid(),
@@ -373,6 +376,7 @@ class Daemon:
         with contextlib.suppress(OSError):  # A log that cannot be emptied stops no work.
             daemon_log.trim(self._data_dir)
         self.engine.look_for_room()
+        self._clock.watch()
         self._upkeep.compact_if_due()
         self._upkeep.drop_logs_if_due()
         if not self._stopping.done():

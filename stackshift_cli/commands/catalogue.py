@@ -289,6 +289,13 @@ _DAEMON_COMMANDS: Final = (
     ),
     command("daemon status", "daemon:status", "Show the status of the daemon."),
     command(
+        "daemon clock",
+        "daemon:clock",
+        "Show the daemon's time, and whether it stands still.",
+        option("--set-back", "Set it back to the system clock, which was ahead for a while."),
+        _YES,
+    ),
+    command(
         "daemon logs",
         "daemon:logs",
         "Print the daemon's log.",

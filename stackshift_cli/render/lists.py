@@ -226,6 +226,10 @@ _TICK_CELLS: Final[Cells] = {
 # --- The daemon ----------------------------------------------------------------------------
 
 
+_NOTICED_MS: Final = 1000
+"""A clock that is ahead by less is not worth a word."""
+
+
 def print_status(options: Globals, status: dict[str, Any]) -> None:
     """`daemon status`: facts, then a table of queues and one of workers if there are any."""
     screen = console(options)
@@ -242,6 +246,9 @@ def print_status(options: Globals, status: dict[str, Any]) -> None:
     facts.add_row("dead letter", str(status["dead"]))
     if status.get("damage"):
         facts.add_row("damage", Text(safe(str(status["damage"]["message"])), "red"))
+    if status.get("clock_ahead_ms", 0) >= _NOTICED_MS:
+        ahead = f"{format_ms(status['clock_ahead_ms'])} ahead of the system clock, and stands still"
+        facts.add_row("daemon time", Text(f"{ahead} (stackshift daemon clock)", "yellow"))
     if status.get("recovered"):
         facts.add_row("recovered", Text(safe(str(status["recovered"])), "yellow"))
     screen.print(facts)
@@ -250,6 +257,8 @@ def print_status(options: Globals, status: dict[str, Any]) -> None:
         if rows:
             screen.print()
             print_table(options, rows, cells, ("queue", "worker"), _LEAST_NAME)
+    if status.get("more_queues"):
+        screen.print(f"and {status['more_queues']} more queues (stackshift queues list)")
 
 
 def _worker_status(worker: Row) -> str:

@@ -16,11 +16,13 @@ from stackshift_cli.daemon.log import LogFile
 from stackshift_cli.daemon.session import Session
 from stackshift_cli.flows import preflight
 from stackshift_cli.output import messages
+from stackshift_cli.output.confirm import confirmed
 from stackshift_cli.output.safe_text import safe
 from stackshift_cli.output.terminal import draws
 from stackshift_cli.render import tsv
 from stackshift_jobs.errors import BadConfiguration, DaemonUnavailable
 from stackshift_jobs.project.discovery import LOG_FILE, DaemonInfo, is_held, read_daemon
+from stackshift_jobs.values.durations import format_ms
 from stackshift_jobs.wire.unavailable import BROKEN, OTHER_PROTOCOL, unavailable
 
 _POLL_SECONDS: Final = 0.1
@@ -124,6 +126,30 @@ def status(session: Session, _given: Given) -> int:
         session.say(f"the journal is damaged: {safe(damage['message'])}")
         session.say("the next start may refuse it: see `stackshift journal verify`")
     _say_failed(session, reply["failed_modules"])
+    return 0
+
+
+def clock(session: Session, given: Given) -> int:
+    """`daemon clock`: print daemon time, and on stderr whether it stands still; `--set-back` sets
+    it back to the system clock, after confirmation."""
+    reply = session.call("daemon.clock")
+    if given.flag("set_back") and reply["ahead_ms"]:
+        ahead = format_ms(reply["ahead_ms"])
+        if not confirmed(f"set daemon time back by {ahead}", given.flag("yes")):
+            return 0
+        reply = session.call("daemon.clock", {"set_back": True})
+    if session.json:
+        messages.data(messages.compact(reply))
+        return 0
+    messages.data(reply["time"])
+    if reply["changed"]:
+        session.say("set back to the system clock")
+    elif reply["ahead_ms"]:
+        ahead = format_ms(reply["ahead_ms"])
+        session.say(
+            f"it is {ahead} ahead of the system clock and stands still until then: no timer fires"
+        )
+        session.say("hint: stackshift daemon clock --set-back")
     return 0
 
 

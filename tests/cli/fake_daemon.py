@@ -110,6 +110,8 @@ class FakeDaemon(FakeState):
         self.requests: list[tuple[str, dict[str, Any]]] = []
         self.answers: dict[str, Answer] = {}
         self.feeds = 0
+        self.ahead_ms = 0
+        """How far the daemon's time is ahead of the system clock."""
         self.page_records = 1000
         """How many records `run.get` gives in one answer."""
         self.pid = os.getpid()
@@ -377,6 +379,13 @@ class FakeDaemon(FakeState):
         more = after < len(mine)
         finished = run["status"] in FINISHED
         return {"lines": page, "next": after, "more": more, "finished": finished}
+
+    def on_daemon_clock(self, params: dict[str, Any]) -> Any:
+        """`daemon.clock`: an hour ahead until it is set back."""
+        changed = bool(params.get("set_back")) and self.ahead_ms > 0
+        self.ahead_ms = 0 if changed else self.ahead_ms
+        told = {"time": T0, "system_time": T0, "ahead_ms": self.ahead_ms}
+        return told | {"changed": changed}
 
     def on_job_list(self, _params: dict[str, Any]) -> Any:
         """`job.list`: the job hello."""

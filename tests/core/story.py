@@ -74,7 +74,8 @@ class Story:
 
     def _append(self, records: Iterable[r.AnyRecord]) -> None:
         for record in records:
-            entry = r.Entry(self.state.seq + 1, self.now_us, record)
+            at_us = self.wall_us if isinstance(record, r.ClockSetBack) else self.now_us
+            entry = r.Entry(self.state.seq + 1, at_us, record)
             # As the journal would hold it: what is folded live is what is read back.
             assert r.entry_json(r.entry_from_json(r.entry_json(entry))) == r.entry_json(entry)
             self.entries.append(entry)
@@ -169,6 +170,12 @@ class Story:
         return reply.changed
 
     # --- The shell -------------------------------------------------------------------------
+
+    def set_clock_back(self) -> bool:
+        """Set daemon time back to the wall clock; returns whether it was ahead."""
+        reply = self.do(c.SetClockBack(self.wall_us)).reply
+        assert isinstance(reply, Changed)
+        return reply.changed
 
     def declare(self, by: str, **queues: r.QueueTerms) -> None:
         """Set all terms that `stackshift.toml` (`file`) or the job modules (`code`) have for

@@ -21,6 +21,8 @@ from stackshiftd.journal.memory import MemoryJournal
 from stackshiftd.shell.background import timers as shell_timers
 from stackshiftd.shell.background.timers import MAX_SLEEP_SECONDS, Timers
 from stackshiftd.shell.engine import Engine
+from stackshiftd.shell.methods.clock import Clock, ClockParams
+from stackshiftd.shell.work import run_through
 
 START_US = 1_795_000_000_000_000
 ONCE_AGAIN = r.RetryTerms(max_attempts=2, backoff_ms=60_000, jitter=0.0)
@@ -306,5 +308,77 @@ def test_what_was_due_while_the_daemon_was_away_fires_once_when_it_is_back() -> 
         await later.passes(30)
         assert len(later.fired(run)) == 1
         assert later.engine.state.runs[run].scheduled_us == START_US + 86_400_000_000
+
+    told(story)
+
+
+def test_time_that_stands_still_is_said_and_can_be_set_back(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """One record is made with the clock a day ahead: no timer fires, which the log says once. A
+    person sets time back: what was due by then has fired, and what is set from then on fires at its
+    time. (guarantee: timers)"""
+    caplog.set_level("INFO", "stackshiftd.clock")
+
+    async def story(machine: Machine) -> None:
+        clock = Clock(machine.engine, 86_400_000)
+        early, late = await machine.start("1h"), await machine.start("3d")
+        clock.watch()
+        await machine.jumps("1d")
+        noticed = await machine.start("0s")
+        await machine.jumps("-1d")
+        for _ in range(3):
+            clock.watch()
+        assert [entry.levelname for entry in caplog.records] == ["WARNING"]
+        assert "ahead of the system clock and stands still" in caplog.text
+        stalled = await machine.start("500ms")
+        await machine.passes(600)
+        assert machine.status(stalled) is Status.SCHEDULED
+        answers: list[Any] = []
+        work = clock.clock(ClockParams(set_back=True), answers.append)
+        assert work is not None
+        run_through(work, lambda _result: None)
+        await machine.settle()
+        assert [answer["changed"] for answer in answers] == [True]
+        assert answers[0]["ahead_ms"] == 0
+        assert machine.engine.ahead_us == 0
+        assert machine.status(noticed) is machine.status(early) is Status.QUEUED
+        fresh = await machine.start("500ms")
+        await machine.passes(0.4)
+        assert machine.status(fresh) is Status.SCHEDULED
+        await machine.passes(0.2)
+        assert machine.status(fresh) is Status.QUEUED
+        assert machine.status(stalled) is machine.status(late) is Status.SCHEDULED
+        await machine.passes(86_400)
+        assert machine.status(stalled) is Status.QUEUED
+        assert machine.status(late) is Status.SCHEDULED
+        await machine.passes(3 * 86_400)
+        assert machine.status(late) is Status.QUEUED
+        for run in (early, late, stalled, fresh):
+            assert len(machine.fired(run)) == 1
+        clock.watch()
+        assert [entry.levelname for entry in caplog.records] == ["WARNING", "WARNING"]
+
+    told(story)
+
+
+def test_clock_that_catches_up_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    """And a difference that a time server makes is not worth a word."""
+    caplog.set_level("INFO", "stackshiftd.clock")
+
+    async def story(machine: Machine) -> None:
+        clock = Clock(machine.engine, 86_400_000)
+        await machine.start("1h")
+        machine.wall_us -= 900_000
+        clock.watch()
+        assert not caplog.records
+        machine.wall_us -= 200_000
+        clock.watch()
+        machine.wall_us += 300_000
+        clock.watch()
+        assert [entry.levelname for entry in caplog.records] == ["WARNING", "INFO"]
+        answers: list[Any] = []
+        assert clock.clock(ClockParams(), answers.append) is None
+        assert (answers[0]["changed"], answers[0]["ahead_ms"]) == (False, 800)
 
     told(story)

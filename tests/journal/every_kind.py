@@ -25,6 +25,8 @@ def story() -> ScheduledStory:
     made = ScheduledStory("2026-11-22 08:00")
     made.claim()
     made.do(c.NoteRecovery(1, 131, "quarantine/00000000000000000001-4711-0123456789ab.tail"))
+    made.wall_us -= 60_000_000
+    assert made.set_clock_back()
     _queues(made)
     _one_run(made)
     _failures(made)

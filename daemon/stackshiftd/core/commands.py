@@ -321,6 +321,13 @@ class NoteSnapshot(Command, frozen=True):
     state_hash: str
 
 
+class SetClockBack(Command, frozen=True):
+    """Set daemon time back to `to_us`, the time of the system clock. What had passed by then stays
+    passed; everything that is due by then must have been acted on."""
+
+    to_us: int
+
+
 class NoteRecovery(Command, frozen=True):
     """Record that recovery moved a torn tail after `kept_seq` to the file `quarantine`."""
 
@@ -581,6 +588,7 @@ FromShell = (
     | Tick
     | LoseExecution
     | NoteSnapshot
+    | SetClockBack
     | NoteRecovery
     | NoteWatermark
     | Close

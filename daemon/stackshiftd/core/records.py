@@ -101,6 +101,13 @@ class JournalRecovered(Record, frozen=True, tag="journal.recovered"):
     quarantine: str
 
 
+class ClockSetBack(Record, frozen=True, tag="clock.set_back"):
+    """A person had daemon time, which was `before`, set back to the time of this record: the system
+    clock had been ahead. The only record that may be older than the one before it."""
+
+    before: str
+
+
 class JournalWatermark(Record, frozen=True, tag="journal.watermark"):
     """Nothing happened; its line writes the watermark of everything before it to the disk."""
 
@@ -614,6 +621,7 @@ class ScheduleResumed(Record, frozen=True, tag="schedule.resumed"):
 AnyRecord = (
     JournalOpened
     | JournalRecovered
+    | ClockSetBack
     | JournalWatermark
     | JournalClosed
     | SnapshotTaken
@@ -670,8 +678,8 @@ BY_KIND: Final[dict[str, type[Record]]] = {
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
-    """A record with its sequence number (gap-free) and daemon time (µs since 1970, never smaller
-    than that of the entry before)."""
+    """A record with its sequence number (gap-free) and daemon time (µs since 1970, not smaller than
+    that of the entry before, except for `ClockSetBack`)."""
 
     seq: int
     at_us: int
@@ -679,6 +687,12 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 
 
 NEWER_HINT: Final = "install the newer version again, or restore a backup made before it"
+
+
+def is_in_order(entry: Entry, after_us: int) -> bool:
+    """May `entry` follow one of the time `after_us`?"""
+    return entry.at_us >= after_us or type(entry.record) is ClockSetBack
+
 
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(AnyRecord).decode

@@ -301,6 +301,8 @@ def load(lines: Iterable[bytes]) -> Loaded:
             entries.append((line.place, entry))
             # The gap is intended: a snapshot has no entries of runs that have left memory.
             state.seq = entry.seq - 1
+            # Nor has it the record by which time was set back.
+            state.now_us = min(state.now_us, entry.at_us)
             fold(state, entry)
     assert totals is not None, "a snapshot begins with its totals"
     state.seq, state.now_us = totals.seq, totals.now_us

@@ -35,6 +35,9 @@ class Fleet(NamedTuple):
     no_room: str = ""
 
 
+NOTICED_US: Final = 1_000_000
+"""By how much daemon time must be ahead of the system clock to be worth a word; corrections by a
+time server are smaller."""
 WAITS_FOR: Final = ("sleep", "event", "lock", "child", "retry", "rate")
 """The values of `Why.kind` if the run waits for something."""
 
@@ -97,6 +100,15 @@ def why(state: State, run: Run, fleet: Fleet, now_us: int) -> Why:
             return Why("failed", f"failed{reason}{dead}")
         case _:
             return Why(run.status.value, run.status.value)
+
+
+def standing_still(reason: Why, ahead_us: int) -> Why:
+    """The answer, with what keeps its time from coming if daemon time is `ahead_us` ahead of the
+    system clock, and so stands still."""
+    if ahead_us < NOTICED_US or not (reason.until_us or reason.code == "scheduled"):
+        return reason
+    still = f"daemon time stands still for {format_ms(ahead_us // 1000)}, until the system clock"
+    return reason._replace(text=f"{reason.text}; {still} has caught up (stackshift daemon clock)")
 
 
 def _queued(state: State, run: Run, fleet: Fleet, now_us: int) -> Why:

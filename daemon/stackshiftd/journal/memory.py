@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any, Final
 
-from stackshiftd.core.records import Entry, JournalOpened
+from stackshiftd.core.records import Entry, JournalOpened, is_in_order
 from stackshiftd.journal.interface import (
     Claim,
     Disk,
@@ -147,7 +147,7 @@ class MemoryJournal:
             for entry in group:
                 seq += 1
                 assert entry.seq == seq, f"record {entry.seq} where {seq} was expected"
-                assert entry.at_us >= at_us, f"record {seq} is older than the one before it"
+                assert is_in_order(entry, at_us), f"record {seq} is older than the one before it"
                 at_us = entry.at_us
             if group:
                 lines += encode_group(group, self.last_seq)

@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from stackshiftd.core.records import is_in_order
 from stackshiftd.journal.commit_thread import CommitThread
 from stackshiftd.journal.filesystem import NO_SPACE, FileSystem
 from stackshiftd.journal.interface import Displaced, Full, Group, Place, Unknown, displaced
@@ -142,7 +143,7 @@ class Appender:
             for entry in group:
                 seq += 1
                 assert entry.seq == seq, f"record {entry.seq} where {seq} was expected"
-                assert entry.at_us >= at_us, f"record {seq} is older than the one before it"
+                assert is_in_order(entry, at_us), f"record {seq} is older than the one before it"
                 at_us = entry.at_us
             if len(group) == 1:
                 lines.append(encode_single(group[0], watermark))

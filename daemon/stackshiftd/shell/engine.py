@@ -152,6 +152,17 @@ class Engine:
         newest_us = self.state.now_us
         return now_us if now_us > newest_us else newest_us
 
+    @property
+    def wall_us(self) -> int:
+        """The time of the system clock."""
+        return self._clock()
+
+    @property
+    def ahead_us(self) -> int:
+        """How far daemon time is ahead of the system clock, by records made while that was ahead;
+        until it has caught up, daemon time stands still."""
+        return max(0, self.state.now_us - self._clock())
+
     # --- Commands --------------------------------------------------------------------------
 
     def submit(
@@ -176,6 +187,8 @@ class Engine:
             return
         effects = decision.effects
         held = self.departures.hold(state, decision.records)
+        if type(command) is c.SetClockBack:
+            now_us = command.to_us
         entries: list[Entry] = []
         for seq, record in enumerate(decision.records, state.seq + 1):
             entry = Entry(seq, now_us, record)

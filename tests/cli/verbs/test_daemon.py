@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cli.conftest import Shell
-from cli.fake_daemon import FakeDaemon, run_id
+from cli.fake_daemon import T0, FakeDaemon, run_id
 from cli.live_output import read_lines
 
 
@@ -208,3 +208,21 @@ def _log(shell: Shell, text: str) -> Path:
     log.parent.mkdir(mode=0o700)
     log.write_text(text)
     return log
+
+
+def test_clock_that_stands_still_is_said_and_set_back(shell: Shell, daemon: FakeDaemon) -> None:
+    """The time is on stdout; what is wrong with it, and what to do, on stderr. Setting it back asks
+    first, and is refused where nobody can be asked."""
+    assert shell("daemon", "clock") == (f"{T0}\n", "", 0)
+    daemon.ahead_ms = 3_600_000
+    still = "it is 1h00m ahead of the system clock and stands still until then: no timer fires"
+    hint = "hint: stackshift daemon clock --set-back"
+    assert shell("daemon", "clock") == (f"{T0}\n", f"{still}\n{hint}\n", 0)
+    assert json.loads(shell("daemon", "clock", "--json").stdout)["ahead_ms"] == 3_600_000
+    refused = shell("daemon", "clock", "--set-back")
+    assert (refused.stdout, refused.code) == ("", 2)
+    assert refused.stderr.startswith("error[usage]: set daemon time back by 1h00m: ")
+    assert daemon.ahead_ms == 3_600_000
+    told = shell("daemon", "clock", "--set-back", "-y")
+    assert told == (f"{T0}\n", "set back to the system clock\n", 0)
+    assert shell("daemon", "clock", "--set-back") == (f"{T0}\n", "", 0)

@@ -104,6 +104,16 @@ class Naive:
         self.answers: dict[str, dict[str, Any]] = {}
         """Run → call → its answer, the same on every pass, in the order of the records."""
 
+    def set_back(self, before_us: int) -> None:
+        """Time is set back: what had passed by `before_us` does not come again."""
+        self.versions = {k: v for k, v in self.versions.items() if v[1] > before_us}
+        self.sent = {k: sent for k, sent in self.sent.items() if sent.until_us > before_us}
+        self.starts = {
+            key: start
+            for key, start in self.starts.items()
+            if start.until_us > before_us or start.run in self.unfinished
+        }
+
     # --- What handlers know ----------------------------------------------------------------
 
     def tell(self, run: str, step: str, answer: Any) -> None:

@@ -255,6 +255,16 @@ class Histories(RuleBasedStateMachine):
         """The wall clock jumps."""
         self.story.wall_us += seconds * 1_000_000
 
+    @rule()
+    def set_back(self) -> None:
+        """A person sets daemon time back to the wall clock."""
+        story = self.story
+        while (due_us := story.state.next_due_us()) is not None and due_us <= story.now_us:
+            story.do(c.Tick(1000))
+        was_ahead = story.state.now_us > story.wall_us
+        assert story.set_clock_back() is was_ahead
+        assert story.now_us == story.wall_us
+
     @rule(pick=picks, ours=st.booleans())
     def lose(self, pick: int, ours: bool) -> None:
         """A worker is lost."""

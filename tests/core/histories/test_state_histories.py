@@ -211,6 +211,17 @@ class Histories(RuleBasedStateMachine):
         self.lived.wall_us += seconds * 1_000_000
 
     @rule()
+    def set_back(self) -> None:
+        """A person sets daemon time back to the clock."""
+        lived = self.lived
+        lived.ticks(1000)
+        before_us = lived.state.now_us
+        if before_us > lived.wall_us:
+            back = c.SetClockBack(lived.wall_us)
+            lived.submit(back, lambda: lived.naive.set_back(before_us))
+            assert lived.now_us == lived.wall_us
+
+    @rule()
     def sync(self) -> None:
         """Everything that was appended becomes durable."""
         self.lived.sync()

@@ -14,6 +14,7 @@ from typing import Final
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
 from stackshiftd.core.decide import (
+    clock,
     dead_letter,
     ends,
     entries,
@@ -118,6 +119,7 @@ _BY_TYPE: Final[dict[type[c.Command], Decide]] = {
     c.DefineJobs: runs.define_jobs,
     c.DefineQueues: queues.define,
     c.DefineSchedules: schedules.define,
+    c.SetClockBack: clock.set_back,
     c.NoteSnapshot: _note_snapshot,
     c.NoteRecovery: _note_recovery,
     c.NoteWatermark: _note_watermark,

@@ -90,7 +90,7 @@ def _stopped(state: State, entry: r.Entry, record: r.AttemptStopped) -> None:
 def free_slot(state: State, run: Run, at_us: int) -> None:
     """Free the slot of a run whose handler no longer executes."""
     assert run.token, f"{run.id}: nothing executes"
-    run.spent_us += at_us - run.since_us
+    run.spent_us += max(0, at_us - run.since_us)  # Time may have been set back.
     del state.executions[run.worker][run.id]
     run.token = 0
     run.worker = ""

@@ -14,15 +14,17 @@ from typing import Any, Final
 
 from msgspec import Raw
 
+from stackshift_jobs.values.durations import from_rfc3339
 from stackshiftd.core import records as r
 from stackshiftd.core.fold import attempts, calls, entries, events, locks, runs, schedules
 from stackshiftd.core.state.state import Run, State
 
 
 def fold(state: State, entry: r.Entry) -> None:
-    """Apply one entry. Sequence numbers have no gaps and time does not go backwards."""
+    """Apply one entry. Sequence numbers have no gaps and time does not run backwards, unless a
+    person has set it back."""
     assert entry.seq == state.seq + 1, f"gap: {state.seq} then {entry.seq}"
-    assert entry.at_us >= state.now_us, f"time runs backwards at {entry.seq}"
+    assert r.is_in_order(entry, state.now_us), f"time runs backwards at {entry.seq}"
     state.seq = entry.seq
     state.now_us = entry.at_us
     if state.throttled:
@@ -42,6 +44,10 @@ def _opened(state: State, _entry: r.Entry, record: r.JournalOpened) -> None:
 
 def _nothing(_state: State, _entry: r.Entry, _record: Any) -> None:
     """Recorded for people; the state does not change."""
+
+
+def _clock_set_back(state: State, _entry: r.Entry, record: r.ClockSetBack) -> None:
+    state.set_clock_back(from_rfc3339(record.before))
 
 
 def _queue_changed(state: State, _entry: r.Entry, record: r.QueueChanged) -> None:
@@ -64,6 +70,7 @@ _BY_TYPE: Final[dict[type[r.Record], Callable[[State, r.Entry, Any], None]]] = {
     r.JournalClosed: _nothing,
     r.SnapshotTaken: _nothing,
     r.ProgressReported: _nothing,
+    r.ClockSetBack: _clock_set_back,
     r.QueueChanged: _queue_changed,
     r.RunCreated: _created,
     r.RunRetried: _retried,
@@ -95,6 +102,7 @@ def rebuilt(entries: Iterable[r.Entry]) -> Iterator[Run]:
     run: Run | None = None
     for entry in entries:
         state.seq = entry.seq - 1
+        state.now_us = min(state.now_us, entry.at_us)  # It may have been set back in between.
         if run is not None:
             state.runs[run.id] = run  # It left memory each time it finished.
         fold(state, entry)

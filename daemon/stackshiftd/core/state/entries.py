@@ -106,6 +106,15 @@ class Values:
                 return
             del self.by_key[self._forgotten[0][1]]
 
+    def forget(self, now_us: int) -> None:
+        """Forget all remembered versions that are due at `now_us`."""
+        self.by_key = {
+            key: value
+            for key, value in self.by_key.items()
+            if value.lives or value.expires_us > now_us
+        }
+        self._forgotten.settle(self._is_forgotten)
+
     def _is_forgotten(self, item: tuple[int, str]) -> bool:
         """Is `item` (a time and a key) when the version under that key is forgotten?"""
         value = self.by_key.get(item[1])

@@ -186,6 +186,12 @@ class Events:
             if kept is not None and kept.expires_us == expires_us:
                 del self.keys[old]
 
+    def forget_keys(self, now_us: int) -> None:
+        """Forget all keys that have expired at `now_us`."""
+        self.restore_keys(
+            {key: sent for key, sent in self.keys.items() if sent.expires_us > now_us}
+        )
+
     def restore_keys(self, keys: dict[str, SentKey]) -> None:
         """Replace all keys by these."""
         self.keys = keys

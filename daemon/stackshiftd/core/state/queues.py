@@ -217,6 +217,13 @@ class Queue:
         if key:
             self._settle()
 
+    def empty(self, now_us: int) -> None:
+        """Take from the bucket what was filled in after `now_us`, as if its last token had been
+        spent just now: so no window has more starts than the rate allows."""
+        limits = self.limits
+        if limits.rate is not None:
+            self.full_at = min(self.full_at, now_us * limits.rate + limits.burst * limits.per_us)
+
     def release(self, key: str) -> None:
         """Note that a run has given up its slot."""
         self.executing -= 1

@@ -365,6 +365,20 @@ class State:
         run = self.runs.get(entry.run)
         return now_us < entry.expires_us or (run is not None and not run.finished)
 
+    # --- Time, set back by fold alone -----------------------------------------------------
+
+    def set_clock_back(self, before_us: int) -> None:
+        """Keep what had passed by `before_us` passed, now that `now_us` is earlier. What is not due
+        yet stays due at its time. A bucket is filled from now on, from nothing."""
+        self.keys = {
+            key: entry for key, entry in self.keys.items() if self.key_lives(entry, before_us)
+        }
+        self.values.forget(before_us)
+        self.events.forget_keys(before_us)
+        for name, queue in self.queues.items():
+            queue.empty(self.now_us)
+            self.settle_queue(name)
+
     # --- Indexes, changed by fold alone ----------------------------------------------------
 
     def queue(self, name: str) -> Queue:

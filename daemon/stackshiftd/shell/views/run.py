@@ -15,7 +15,7 @@ from stackshiftd.core import records as r
 from stackshiftd.core.decide.dead_letter import is_dead
 from stackshiftd.core.records import Entry, entry_from_json
 from stackshiftd.core.state.state import KeyEntry, Run, Status
-from stackshiftd.core.why import Fleet, Why, shown_status, why
+from stackshiftd.core.why import Fleet, Why, shown_status, standing_still, why
 from stackshiftd.history.rows import RunRow
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.views.bodies import Bodies
@@ -72,7 +72,8 @@ class View:
         """Why a run in memory has its status."""
         state = self._engine.state
         fleet: Fleet = self._fleet(state.pool_of(run.queue))
-        return why(state, run, fleet, self._engine.now_us())
+        reason = why(state, run, fleet, self._engine.now_us())
+        return standing_still(reason, self._engine.ahead_us)
 
     def status(self, run_id: str) -> str | None:
         """The status of a run; None if it has finished and is no longer kept."""
@@ -209,4 +210,6 @@ def _time(us: int) -> str | None:
 
 
 def _duration(started_us: int, finished_us: int) -> int | None:
-    return (finished_us - started_us) // 1000 if started_us and finished_us else None
+    if not started_us or not finished_us:
+        return None
+    return max(0, finished_us - started_us) // 1000  # Time may have been set back in between.
