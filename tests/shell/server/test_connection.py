@@ -304,6 +304,25 @@ def test_requests_of_a_client_that_has_hung_up_are_carried_out() -> None:
     told(story)
 
 
+@pytest.mark.parametrize("end", ["", "\n", "\nmore\n"])
+def test_line_that_is_too_long_undoes_nothing_before_it(end: str) -> None:
+    """What came before it is carried out and answered; it is refused, and is the last."""
+
+    async def story() -> None:
+        made = Story()
+        line = '{"jsonrpc":"2.0","id":1,"method":"run.start_many"}\n'
+        made.connection.data_received((line * 2 + "x" * (1 << 17) + end).encode())
+        made.connection.data_received(line.encode())
+        await made.settle()
+        assert made.methods.log.count("start 1") == 2
+        *answers, refused = made.pipe.read()
+        assert [answer["result"] for answer in answers] == ["started"] * 2
+        assert refused["error"]["data"]["code"] == "payload_refused"
+        assert made.pipe.closed
+
+    told(story)
+
+
 def test_read_of_a_client_that_hangs_up_is_dropped() -> None:
     """Between two of its parts."""
 

@@ -31,10 +31,10 @@ from stackshiftd.shell.params import (
     paged,
     within,
 )
+from stackshiftd.shell.views.detail import BEGINNING, Position, detail, position
 from stackshiftd.shell.views.log_lines import log_page
 from stackshiftd.shell.views.lookup import Lookup, RunFilters
 from stackshiftd.shell.views.run import OUTCOME_FIELDS, View
-from stackshiftd.shell.views.steps import BEGINNING, Position, detail, position
 from stackshiftd.shell.work import Later, Work
 
 MAX_LIST: Final = 1000

@@ -116,6 +116,8 @@ class Connection(asyncio.Protocol):
         self._room.set()
         self.gone = False
         self._is_registered = False
+        self._is_over = False
+        """Has a line come that is too long?"""
         self.is_due = False
         self.used = 0.0
 
@@ -154,18 +156,20 @@ class Connection(asyncio.Protocol):
         self._turns.want(self)
 
     def data_received(self, data: bytes) -> None:
-        """Take in the whole lines; one that grows over the limit ends the connection."""
-        if not self._is_registered:
+        """Take in the whole lines; one that grows over the limit is the last."""
+        if not self._is_registered or self._is_over:
             return
         lines = (self._rest + data).split(b"\n")
         self._rest = lines.pop()
-        self._lines += lines
-        if lines:
-            self._turns.want(self)
         if len(self._rest) > self._max_line:
-            self._too_long()
+            lines.append(self._rest)
+        if lines:
+            self._is_over = any(len(line) > self._max_line for line in lines)
+            self._lines += lines
+            self._turns.want(self)
 
     def _too_long(self) -> None:
+        """End the connection, now that what came before a line that is too long is begun."""
         self._rest = b""
         self._lines.clear()
         limit_bytes = self._max_line - LINE_MARGIN
