@@ -135,7 +135,7 @@ class Daemon:
         self._view = View(self.engine, self._lookup, bodies, self._fleet, redaction)
         self._run_waits = RunWaits(self._view, waiters)
         self._feeds = Feeds(
-            self.engine, self._lookup, self._view.frozen, self._damage, redaction.entry
+            self.engine, self._lookup, self._view.ended, self._damage, redaction.entry
         )
         self._hooks = Hooks(config, self._view.at_end, self._tuning)
         self._timers = Timers(self.engine, requests.remember_ms)

@@ -13,12 +13,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Final
 
 from helpers import scenery
 from helpers.deadline import SECONDS, wait_until
 from helpers.processes import clear, serving, wait_gone
 from stackshift_cli.daemon.connection import Connection
+from stackshift_jobs.calls.drive import drive
+from stackshift_jobs.calls.runs import detailed
 from stackshift_jobs.errors import DaemonUnavailable
 from stackshift_jobs.project.discovery import socket_path
 from stackshiftd.journal.offline import tools
@@ -178,8 +181,8 @@ class Project:
 
     def get(self, run: str) -> Json:
         """The run object, with its steps, attempts and timeline."""
-        found: Json = self.call("run.get", run=run, detail=True)
-        return found
+        caller = SimpleNamespace(call=lambda method, params: self.call(method, **params))
+        return drive(detailed(run), caller)
 
     def finish(self, run: str, seconds: float = SECONDS) -> Json:
         """The run object, with detail, of a run once it has finished."""

@@ -165,8 +165,15 @@ class FakeDaemon:
             peer.answer(id, {"results": [self.begin(run) for run in params["runs"]]})
         elif method == "run.get" and params["run"] == "run_missing":
             peer.refuse(id, NotFound("no run run_missing", hint="stackshift runs list"))
+        elif method == "run.get" and "cursor" in params:
+            last: dict[str, Any] = {"timeline": [{"seq": 2}], "cursor": None}
+            peer.answer(id, {"steps": [], "attempts": []} | last)
+        elif method == "run.get" and params.get("detail"):
+            page: dict[str, Any] = {"id": "run_1", "status": "running", "steps": [{"name": "a"}]}
+            page |= {"attempts": [], "timeline": [{"seq": 1}], "cursor": "timeline:1"}
+            peer.answer(id, page)
         elif method == "run.get":
-            peer.answer(id, {"id": params["run"], "status": "running", "timeline": [{"seq": 1}]})
+            peer.answer(id, {"id": params["run"], "status": "running"})
         elif method == "run.wait":
             peer.answer(id, {"id": params["run"], "status": "completed", "result": 42})
         elif method == "run.cancel":

@@ -46,7 +46,7 @@ def test_start_gives_a_handle_to_the_run(client: Client, daemon: FakeDaemon) -> 
     assert run.status() == "running"
     assert run.result(timeout="5s") == 42
     assert run.cancel() is True
-    assert run.timeline() == [{"seq": 1}]
+    assert run.timeline() == [{"seq": 1}, {"seq": 2}]
     assert daemon.seen[2] == ("run.wait", {"run": "run_1", "timeout_ms": 5000})
 
 
@@ -80,14 +80,22 @@ def test_enqueue_starts_on_its_queue(client: Client, daemon: FakeDaemon) -> None
 
 
 def test_runs_are_listed_and_looked_up(client: Client, daemon: FakeDaemon) -> None:
-    """Only filters that were given are sent, and the cursor gets the next page."""
+    """Only filters that were given are sent, and the cursor gets the next page; the detail of a run
+    is all of its pages."""
     page = client.runs.list(status="failed", since="2026-05-06T09:00:00+02:00", limit=1)
     assert page == [{"id": "run_1"}]
     assert page.cursor == "run_1"
-    client.runs.get("@last", detail=True)
+    assert client.runs.get("@last", detail=True) == {
+        "id": "run_1",
+        "status": "running",
+        "steps": [{"name": "a"}],
+        "attempts": [],
+        "timeline": [{"seq": 1}, {"seq": 2}],
+    }
     assert daemon.seen == [
         ("run.list", {"status": "failed", "since": "2026-05-06T07:00:00.000000Z", "limit": 1}),
         ("run.get", {"run": "@last", "detail": True}),
+        ("run.get", {"run": "run_1", "detail": True, "cursor": "timeline:1"}),
     ]
     with pytest.raises(NotFound):
         client.runs.get("run_missing")

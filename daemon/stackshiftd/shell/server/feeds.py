@@ -96,15 +96,15 @@ class Feeds:
         self,
         engine: Engine,
         lookup: Lookup,
-        frozen: Callable[[str], Callable[[], dict[str, Any]]],
+        ended: Callable[[str], Callable[[], dict[str, Any]]],
         damage: Damage,
         entry_json: Callable[[Entry], bytes] = entry_json,
     ) -> None:
         self._entry_json = entry_json
         self._engine = engine
         self._lookup = lookup
-        self._frozen = frozen
-        """Builds the run object of a run as it is now, whenever what it returns is called."""
+        self._ended = ended
+        """Returns a function that builds the run object of a run that has ended."""
         self._damage = damage
         self._part = asyncio.Lock()
         self._feeds: dict[int, Feed] = {}
@@ -283,16 +283,16 @@ class Feeds:
         """Close a feed whose run has ended: send `feed.end` with the run object."""
         assert feed.run is not None
         self._feeds.pop(feed.number, None)
-        number, run = feed.number, self._frozen(feed.run)
+        number, run = feed.number, self._ended(feed.run)
 
-        def ended() -> dict[str, Any]:
+        def params() -> dict[str, Any]:
             try:
                 return {"feed": number, "run": run()}
             except StackshiftError as damaged:
                 self._damage.note(damaged)
                 return {"feed": number, "error": damaged.as_json()}
 
-        feed.reader.notify_later("feed.end", ended)
+        feed.reader.notify_later("feed.end", params)
 
 
 def _is_of(record: r.AnyRecord, kinds: tuple[str, ...]) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from stackshift_jobs.errors import NotFound, Usage
@@ -241,23 +241,23 @@ class Lookup:
         place; None for one that is not in the journal alone. In parts."""
         places = self.places(run)[:]
         pending = self._engine.pending(run)
+        created = self.at(places[0]) if places else None
+        if created is None or not isinstance(created.record, r.RunCreated):
+            # Its first records are in a snapshot, or in the one by which it was retried.
+            yield from ((None, entry) for entry in self.entries(run) if entry.seq > after_seq)
+            return
         first = bisect_right(places, after_seq, key=self._seq_at) if after_seq else 0
         for at in range(first, len(places), RECORDS):
             part = places[at : at + RECORDS]
             kept = self._engine.journal.fetch(part)
+            known: Sequence[int | None] = part
             if len(kept) < len(part):
-                # Its first segments were trimmed, so it is a long story.
-                for entry in self.entries(run):
-                    if entry.seq > after_seq:
-                        yield None, entry
-                return
-            for place, entry in zip(part, kept, strict=True):
+                known = [None] * len(kept)  # Some were trimmed just now; nobody knows which.
+            for place, entry in zip(known, kept, strict=True):
                 after_seq = entry.seq
                 yield place, entry
             yield None
-        for entry in pending:
-            if entry.seq > after_seq:
-                yield None, entry
+        yield from ((None, entry) for entry in pending if entry.seq > after_seq)
 
     def _seq_at(self, place: int) -> int:
         """The sequence number of the record at `place`; 0 if it is no longer kept."""

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
-import msgspec
 from msgspec import Raw
 
 from stackshift_jobs.values.durations import rfc3339
@@ -48,17 +47,18 @@ class View:
 
     def run(self, run_id: str) -> dict[str, Any]:
         """The run object of an existing run."""
-        return self.frozen(run_id)()
-
-    def frozen(self, run_id: str) -> Callable[[], dict[str, Any]]:
-        """A function that builds the run object of an existing run as it is now, whenever it is
-        called. Until then it holds no payload and no result."""
         live = self._lookup.live(run_id)
         if live is not None:
-            return partial(self.of_run, msgspec.structs.replace(live))
+            return self.of_run(live)
         row = self._lookup.row(run_id)
         assert row is not None, f"{run_id} is neither in memory nor in the history"
-        return partial(self.of_row, row)
+        return self.of_row(row)
+
+    def ended(self, run_id: str) -> Callable[[], dict[str, Any]]:
+        """A function that builds the run object of a run that has ended, as it was then, whenever
+        it is called. Until then it holds no payload and no result."""
+        row = self._lookup.row(run_id)
+        return partial(self.run, run_id) if row is None else partial(self.at_end, row)
 
     def at_end(self, row: RunRow) -> dict[str, Any]:
         """The run object as it was when the run ended as `row` says, even if it was retried
