@@ -49,7 +49,8 @@ _STATUS = """{
     "queues": [{"name": "default", "depth": 2, "oldest_ms": 1500, "running": 1}],
     "workers": [{"id": "w1", "pid": 4712, "slots": 16, "running": 1, "status": "ready"}],
     "dead": 1, "journal_bytes": 5242880, "disk_free_bytes": 9663676416, "failed_modules": [],
-    "durability": "always", "mode": "serving", "damage": null, "recovered": null
+    "more_queues": 0, "durability": "always", "clock_ahead_ms": 0, "mode": "serving",
+    "damage": null, "recovered": null
 }"""
 _STATS = """{
     "journal": "j1", "first_seq": 1, "last_seq": 0, "durable_seq": 0,

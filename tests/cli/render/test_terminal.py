@@ -150,6 +150,28 @@ def test_lists_are_tables(terminal: Terminal, daemon: FakeDaemon) -> None:
         assert (code, "default" in text) == (0, True)
 
 
+def test_status_says_what_stands_still_and_what_is_left_out(
+    terminal: Terminal, daemon: FakeDaemon
+) -> None:
+    """Daemon time that is ahead of the system clock, and queues beyond the first thousand; neither
+    is worth a word where there is none."""
+    printed, _ = ended(terminal("daemon", "status", cells=160))
+    assert "daemon time" not in printed
+    assert "more queues" not in printed
+    usual = daemon.on_daemon_status({})
+    daemon.answers["daemon.status"] = lambda _: (
+        usual
+        | {
+            "clock_ahead_ms": 3_600_000,
+            "more_queues": 7,
+        }
+    )
+    printed, status = ended(terminal("daemon", "status", cells=160))
+    assert status == 0
+    assert re.search(r"daemon time.*1h00m ahead of the system clock, and stands still", printed)
+    assert "and 7 more queues (stackshift queues list)" in printed
+
+
 @pytest.mark.parametrize(
     ("cells", "header"),
     [
