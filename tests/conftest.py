@@ -12,9 +12,10 @@ from hypothesis import settings
 
 MOST_PROCESSES: Final = 16
 
-# A suite that a shell put into the background is started with SIGINT ignored, and the programs
-# that it starts would inherit that: a Ctrl-C sent to them would then do nothing.
+# A suite that a shell put into the background is started with SIGINT ignored, one below nohup with
+# SIGHUP, and the programs that it starts would inherit that: such a signal would do nothing.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # The same examples each time, however slow the machine; with STACKSHIFT_LONG=1 new ones.
 settings.register_profile(
