@@ -15,7 +15,7 @@ from stackshift_cli.arguments import Globals
 from stackshift_cli.daemon.connection import Connection
 from stackshift_cli.output import effects, messages
 from stackshift_cli.output.safe_text import safe
-from stackshift_jobs.errors import DaemonUnavailable, PayloadRefused
+from stackshift_jobs.errors import DaemonUnavailable, NotFound, PayloadRefused
 from stackshift_jobs.project.locate import Project, find_project
 from stackshift_jobs.wire.unavailable import NOT_LISTENING, unavailable
 
@@ -98,6 +98,13 @@ class Session:
             if "limit_bytes" not in bad.fields:
                 raise
             raise _too_large(bad, params) from bad
+        except NotFound as bad:
+            job = (params or {}).get("job")
+            if not isinstance(job, str):
+                raise
+            from stackshift_cli.daemon.unloaded import explained
+
+            raise explained(self.project, job, bad) from None
         effects.note(method, reply)
         return reply
 

@@ -6,6 +6,7 @@ The fast path and the Typer path both use this module, so a command line means t
 from __future__ import annotations
 
 import json
+import os
 from typing import Any, Final
 
 from stackshift_cli.arguments import Given
@@ -39,7 +40,7 @@ def start_params(given: Given) -> tuple[dict[str, Any], list[str]]:
     notes = _due(given, params)
     if (payload := payload_given(given)) is not _NONE:
         params["payload"] = payload
-    return params, notes
+    return params, [*notes, *field_notes(given)]
 
 
 def _due(given: Given, params: dict[str, Any]) -> list[str]:
@@ -98,6 +99,25 @@ def _field(text: str) -> tuple[str, Any]:
     if key.endswith(":"):
         return key[:-1], _load(value.encode("utf-8", "surrogateescape"), f"-F {key[:-1]}")
     return key, value
+
+
+def field_notes(given: Given) -> list[str]:
+    """Notes for the person about fields whose text is probably meant as something else: other
+    programs read the file if a field is `name=@file`."""
+    notes = []
+    for field in given.texts("field"):
+        key, _, value = field.partition("=")
+        if value[:1] == "@" and not key.endswith(":") and os.path.isfile(value[1:]):  # noqa: PTH113
+            import shlex
+
+            from stackshift_cli.output.safe_text import safe
+
+            instead = f'-F {key}="$(cat {shlex.quote(value[1:])})"'
+            text = (
+                f"note: the field {key} is the text {value!r}; for what is in the file: {instead}"
+            )
+            notes.append(safe(text))
+    return notes
 
 
 def value_given(text: str) -> tuple[Any, bool]:

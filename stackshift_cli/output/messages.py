@@ -36,8 +36,9 @@ def error(bad: StackshiftError, as_json: bool) -> int:
     for line in bad.fields.get("difference") or ():
         say(f"  {safe(str(line))}")
     for module in bad.fields.get("failed_modules") or ():
-        if isinstance(module, dict):
-            say(f"  {safe(failed_module(module))}")
+        # The first is often part of the message, for programs that show nothing else.
+        if isinstance(module, dict) and (line := failed_module(module)) not in bad.message:
+            say(f"  {safe(line)}")
     if bad.hint:
         say(f"hint: {safe(bad.hint)}")
     if as_json:

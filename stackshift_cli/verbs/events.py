@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from stackshift_cli.arguments import Given
 from stackshift_cli.daemon.session import Session
-from stackshift_cli.flows.start_params import NO_PAYLOAD, payload_given
+from stackshift_cli.flows.start_params import NO_PAYLOAD, field_notes, payload_given
 from stackshift_cli.output import messages
 from stackshift_jobs.errors import Usage
 
@@ -32,6 +32,8 @@ def send(session: Session, given: Given) -> int:
         raise Usage("--idempotency-ttl requires --idempotency-key")
     if (payload := payload_given(given)) is not NO_PAYLOAD:
         params["payload"] = payload
+    for note in field_notes(given):
+        session.say(note)
     sent = session.call("event.send", params)
     if session.json:
         messages.data(messages.compact(sent))

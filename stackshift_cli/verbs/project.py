@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -57,8 +58,17 @@ def init(session: Session, given: Given) -> int:
     else:
         messages.data(safe(str(root)))
         session.say(f"wrote {', '.join(files)}")
-        session.say("hint: stackshift start hello -F name=World --wait")
+        session.say(f"hint: {_change_to(root)}stackshift start hello -F name=World --wait")
     return 0
+
+
+def _change_to(root: Path) -> str:
+    """What has to come before a command that is typed here and meant for the project in `root`."""
+    here = Path.cwd()
+    if root == here:
+        return ""
+    inside = root.relative_to(here) if root.is_relative_to(here) else root
+    return f"cd {shlex.quote(str(inside))} && "
 
 
 def commented_settings() -> str:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from stackshift_cli.arguments import Given
 from stackshift_cli.daemon.session import Session
-from stackshift_cli.flows.start_params import NO_PAYLOAD, payload_given
+from stackshift_cli.flows.start_params import NO_PAYLOAD, field_notes, payload_given
 from stackshift_cli.output import messages
 from stackshift_cli.output.confirm import confirmed
 from stackshift_cli.output.safe_text import safe
@@ -60,6 +60,8 @@ def fork(session: Session, given: Given) -> int:
     params: dict[str, Any] = {"run": given.word("run"), **_from_step(given)}
     if (payload := payload_given(given)) is not NO_PAYLOAD:
         params["payload"] = payload
+    for note in field_notes(given):
+        session.say(note)
     if given.flag("dry_run"):
         params["dry_run"] = True
     return _report(session, session.call("run.fork", params))

@@ -15,6 +15,7 @@ from stackshift_cli.output import messages
 from stackshift_jobs.errors import NotFound, Usage
 
 _MAX_VERSION: Final = 2**63 - 1
+_MOST_KEYS: Final = 1000
 _NONE: Final[dict[str, Any]] = {
     "version": 0,
     "expires_at": None,
@@ -32,7 +33,7 @@ def get(session: Session, given: Given) -> int:
     if entry is None:
         default = given.text("default")
         if default is None:
-            raise _no_entry(key)
+            raise _no_entry(session, key)
         entry = {"key": key, "value": value_given(default)[0], **_NONE}
     if session.json:
         messages.data(messages.compact(entry))
@@ -80,7 +81,7 @@ def delete(session: Session, given: Given) -> int:
     _add_version(given, params)
     reply = session.call("state.delete", params)
     if not reply["deleted"]:
-        raise _no_entry(key)
+        raise _no_entry(session, key)
     if session.json:
         messages.data(messages.compact(reply))
     else:
@@ -88,8 +89,23 @@ def delete(session: Session, given: Given) -> int:
     return 0
 
 
-def _no_entry(key: str) -> NotFound:
-    return NotFound(f"there is no entry {key!r}", hint="stackshift state list", key=key)
+def _no_entry(session: Session, key: str) -> NotFound:
+    near = _near(session, key)
+    hint = f"did you mean {' or '.join(near)}?" if near else "stackshift state list"
+    return NotFound(f"there is no entry {key!r}", hint=hint, key=key, near=near)
+
+
+def _near(session: Session, key: str) -> list[str]:
+    """Keys like `key`, the most similar first, among the first thousand that begin like it, or
+    else among the first thousand of all."""
+    import difflib
+
+    for prefix in (key[:1], ""):
+        entries = session.call("state.list", {"prefix": prefix, "limit": _MOST_KEYS})["entries"]
+        keys = [str(entry["key"]) for entry in entries]
+        if near := difflib.get_close_matches(key, keys, 3, 0.7):
+            return near
+    return []
 
 
 def _add_ttl(given: Given, params: dict[str, Any]) -> None:

@@ -193,7 +193,7 @@ def test_project(stackshift): ...
     result.assert_outcomes(passed=1, failed=7, errors=2)
     result.stdout.fnmatch_lines_random(
         [
-            "E*BadConfiguration: no job 'userOnboardin', and 1 module did not import: "
+            "E*BadConfiguration: no job is named 'userOnboardin', and a module failed to import: "
             "*broken.py:1: ModuleNotFoundError: No module named 'no_such_module'*",
             "E*nothing happened for 0.3 s of real time:",
             "E*run_* (hangs) is executing step 'never-ends', at *test_mistakes.py:15 in endless",

@@ -133,10 +133,10 @@ class Catalog:
         near = difflib.get_close_matches(name, self.jobs, 3)
         changed = self.code.notes()
         if self.failed:
-            first = self.failed[0]
-            count = len(self.failed)
+            first, count = self.failed[0], len(self.failed)
+            modules = "a module" if count == 1 else f"{count} modules"
             raise BadConfiguration(
-                f"no job {name!r}, and {count} module{'s' if count > 1 else ''} did not import: "
+                f"no job is named {name!r}, and {modules} failed to import: "
                 f"{first.file}:{first.line}: {first.type}: {first.message}",
                 hint="; ".join(changed) or "stackshift jobs check",
                 near=near,

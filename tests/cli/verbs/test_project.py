@@ -18,7 +18,8 @@ def test_init_makes_a_project_that_is_in_order(shell: Shell, tmp_path: Path) -> 
     told = shell("init", "new/shop")
     root = tmp_path / "new/shop"
     assert (told.stdout, told.code) == (f"{root}\n", 0)
-    assert "hint: stackshift start hello" in told.stderr
+    hint = "hint: cd new/shop && stackshift start hello -F name=World --wait"
+    assert told.stderr.splitlines()[-1] == hint
     written = tomllib.loads((root / "stackshift.toml").read_text())
     assert all(section == {} for section in written.values())
     py_compile.compile(str(root / "jobs/hello.py"), cfile=str(tmp_path / "x.pyc"), doraise=True)
@@ -34,6 +35,16 @@ def test_init_here_keeps_what_is_there(shell: Shell, tmp_path: Path) -> None:
     (shell.directory / ".gitignore").write_text("*.pyc")
     assert json.loads(shell("init", "--json").stdout)["project"] == str(shell.directory)
     assert (shell.directory / ".gitignore").read_text() == "*.pyc\n.stackshift/\n"
+
+
+def test_hint_of_init_works_when_it_is_pasted(shell: Shell, tmp_path: Path) -> None:
+    """It changes to the new project, whose name is quoted, but not to where the shell is."""
+    shell.directory = tmp_path
+    assert "hint: cd 'my shop' && stackshift start hello " in shell("init", "my shop").stderr
+    shell.directory = tmp_path / "here"
+    shell.directory.mkdir()
+    assert "hint: stackshift start hello " in shell("init").stderr
+    assert "hint: cd ../c && stackshift start hello " in shell("init", "../c").stderr
 
 
 @pytest.mark.parametrize("there", ["stackshift.toml", "jobs/hello.py"])

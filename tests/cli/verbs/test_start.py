@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,86 @@ def test_prints_the_id_and_nothing_else(shell: Shell, daemon: FakeDaemon) -> Non
     """`ID=$(stackshift start JOB)` works."""
     assert shell("start", "hello") == (f"{run_id(1)}\n", "", 0)
     assert daemon.params("run.start") == {"job": "hello"}
+
+
+def refuse(daemon: FakeDaemon, error: StackshiftError) -> None:
+    """Let the daemon answer every start with `error`."""
+
+    def answer(_: object) -> None:
+        raise error
+
+    daemon.answers["run.start"] = answer
+
+
+def module(shell: Shell, name: str, text: str = 'job("report")', age_s: int = 0) -> Path:
+    """A file in the project's `jobs`; loaded by the daemon unless `age_s` is 0."""
+    file = shell.directory / "jobs" / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(text)
+    info = shell.directory / ".stackshift" / "daemon.json"
+    started = file.stat().st_ctime - 1 + 2 * bool(age_s)
+    os.utime(info, (started, started))
+    return file
+
+
+def test_job_in_a_file_that_is_not_loaded_names_the_file(shell: Shell, daemon: FakeDaemon) -> None:
+    """Whoever has just written a job is told which file the daemon has not seen, and what to type;
+    a file that it has seen, or that has another name in it, is not the reason."""
+    refuse(daemon, NotFound("no job is named 'report'", hint="stackshift jobs list"))
+    module(shell, "other.py", 'job("reports"), job("re")')
+    plain = "error[not_found]: no job is named 'report'\nhint: stackshift jobs list\n"
+    assert shell("start", "report") == ("", plain, 4)
+    module(shell, "report.py", age_s=1)
+    assert shell("start", "report") == ("", plain, 4)
+    module(shell, "report.py")
+    assert shell("start", "report") == (
+        "",
+        "error[not_found]: no job is named 'report', but jobs/report.py was changed after the"
+        " daemon had loaded the jobs\nhint: stackshift daemon restart\n",
+        4,
+    )
+    assert "but jobs/report.py was changed" in shell("start", "report", "--wait").stderr
+
+
+def test_job_in_a_file_that_is_never_loaded_names_the_file(
+    shell: Shell, daemon: FakeDaemon
+) -> None:
+    """A file whose name begins with _ is not a job module."""
+    refuse(daemon, NotFound("no job is named 'report'"))
+    module(shell, "_report.py")
+    told = shell("start", "report")
+    assert "jobs/_report.py is not loaded, because its name begins with _\n" in told.stderr
+    assert told.code == 4
+
+
+def test_mended_module_leads_to_the_daemon_not_to_a_check(shell: Shell, daemon: FakeDaemon) -> None:
+    """`jobs check` has nothing against a file that was mended; the daemon has the old one."""
+    file = module(shell, "report.py", age_s=1)
+    failed = {"file": str(file), "line": 3, "type": "SyntaxError", "message": "no"}
+    refuse(
+        daemon,
+        BadConfiguration("no job", hint="stackshift jobs check", failed_modules=[failed]),
+    )
+    assert shell("start", "report").stderr.endswith("hint: stackshift jobs check\n")
+    module(shell, "report.py")
+    told = shell("start", "report")
+    assert told.stderr.endswith("hint: stackshift daemon restart\n")
+    assert told.code == 78
+
+
+def test_field_that_names_a_file_is_text_and_a_note_says_so(
+    shell: Shell, daemon: FakeDaemon
+) -> None:
+    """Other programs read the file. The note is only for a file that exists."""
+    (shell.directory / "a b").touch()
+    told = shell("start", "hello", "-F", "name=@a b", "-F", "to=@me")
+    assert daemon.params("run.start")["payload"] == {"name": "@a b", "to": "@me"}
+    assert told == (
+        f"{run_id(1)}\n",
+        "note: the field name is the text '@a b'; for what is in the file:"
+        " -F name=\"$(cat 'a b')\"\n",
+        0,
+    )
 
 
 @pytest.mark.usefixtures("daemon")

@@ -37,6 +37,16 @@ def test_get_of_nothing_is_exit_4(shell: Shell) -> None:
     )
 
 
+def test_get_of_nothing_names_similar_keys(shell: Shell, daemon: FakeDaemon) -> None:
+    """A key that was mistyped, at its beginning too, is found among those that exist."""
+    for key in ("reports:2026", "reports:2025", "other"):
+        daemon.put(key, 1)
+    hint = "hint: did you mean reports:2026 or reports:2025?\n"
+    for typed in ("report:2026", "Reports:2026"):
+        told = shell("state", "get", typed)
+        assert told == ("", f"error[not_found]: there is no entry '{typed}'\n{hint}", 4)
+
+
 @pytest.mark.parametrize(
     ("default", "printed"),
     [("0", "0\n"), ("none", '"none"\n'), ('"none"', '"none"\n'), ("", '""\n'), ("[]", "[]\n")],
