@@ -29,6 +29,7 @@ from stackshiftd.shell.background.code_watch import CodeWatch
 from stackshiftd.shell.background.hooks import Hooks
 from stackshiftd.shell.background.maintenance import Maintenance
 from stackshiftd.shell.background.schedule_timer import ScheduleTimer
+from stackshiftd.shell.background.service import Service
 from stackshiftd.shell.background.timers import Timers
 from stackshiftd.shell.catalog import Catalog
 from stackshiftd.shell.damage import Damage
@@ -100,6 +101,8 @@ class Daemon:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._in_memory = in_memory
         self._warden: Warden | None = None
+        self._service = Service({} if in_memory else None)
+        self._beat: asyncio.TimerHandle | None = None
         self._grace = config.workers.grace_ms / 1000
         logs = self._data_dir / "logs"
         self.engine = Engine(journal, clock, ids)
@@ -307,7 +310,9 @@ class Daemon:
                 # Only now: until jobs are known, a start would be refused because its job is not.
                 await self._listener.open()
                 self._every_second()
+                self._service_beat()
                 ready()
+                self._service.ready(self._config.root)
             drain = await self._stopping
             self._listener.close()
             if self._failure is None:
@@ -383,12 +388,21 @@ class Daemon:
             self._track(self._listener.look())
             self._loop.call_later(1.0, self._every_second)
 
+    def _service_beat(self) -> None:
+        """Report to the service manager that the loop turns, as often as it wants to hear; also
+        while the daemon waits for the end of what runs."""
+        if self._service.beat_seconds is not None:
+            self._service.alive()
+            self._beat = self._loop.call_later(self._service.beat_seconds, self._service_beat)
+
     async def _wind_down(self, drain: bool) -> None:
         """Let executing runs end or hand them back, then close the journal in good order."""
         self._dispatcher.draining = True
         self._schedule_timer.stop()  # Ticks that come due from here on are for the next daemon.
         if drain:
+            self._service.draining()
             await self._until_idle(None)
+        self._service.stopping()
         self.pool.drain()
         await self._until_idle(self._grace + STOP_MARGIN_SECONDS)
         await self.pool.close()
@@ -413,6 +427,8 @@ class Daemon:
     async def end(self) -> None:
         """Stop everything at once, whatever is under way: the next daemon continues from what is
         durable."""
+        if self._beat is not None:
+            self._beat.cancel()
         self._timers.stop()
         self._schedule_timer.stop()
         if self._journal.is_in_place:  # Otherwise these files belong to another daemon.

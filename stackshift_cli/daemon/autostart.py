@@ -37,6 +37,7 @@ SOON_SECONDS: Final = 3.0
 """How long a command that must not start a daemon waits for one that does not listen. One whose
 socket was removed listens again within a second."""
 _PAUSE_SECONDS: Final = 0.02
+_SERVICE: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 _MAX_READY_BYTES: Final = 1 << 20
 _TAIL_LINES: Final = 10
 
@@ -81,8 +82,9 @@ def start(project: Project, say: Callable[[str], None]) -> int | None:
             stdout=subprocess.DEVNULL,
             stderr=log_fd,
             cwd=project.root,
-            # It is not a program of the job that may have called us, and must not end with it.
-            env=unmarked(os.environ),
+            # It is not a program of the job that may have called us, and must not end with it; nor
+            # the service that we may be part of.
+            env={n: text for n, text in unmarked(os.environ).items() if n not in _SERVICE},
             pass_fds=(ready_end,),
             start_new_session=True,
         ).returncode = 0  # It outlives us. With a status set, Popen does not warn that it runs.
