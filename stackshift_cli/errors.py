@@ -43,6 +43,13 @@ class DaemonRunning(StackshiftError):
     exit_status = 5
 
 
+class NotInstalled(StackshiftError):
+    """Nothing here can start the daemon at boot, or what can has refused to."""
+
+    code = "not_installed"
+    exit_status = 78
+
+
 class OutputClosed(Exception):
     """Whoever read standard output has closed it, as `head` does when it has seen enough. The
     command ends with `status`: 0, unless its work was cut off."""

@@ -304,6 +304,16 @@ _DAEMON_COMMANDS: Final = (
     ),
 )
 
+_BOOT_COMMANDS: Final = (
+    command(
+        "daemon install",
+        "daemon_boot:install",
+        "Start the daemon when the machine boots.",
+        option("--print", "Install nothing; print the unit, agent or crontab line."),
+    ),
+    command("daemon uninstall", "daemon_boot:uninstall", "No longer start the daemon at boot."),
+)
+
 _FILE: Final = argument("FILE", "The backup file.")
 _JOURNAL_COMMANDS: Final = (
     command("journal verify", "journal:verify", "Verify every record of the journal."),
@@ -334,6 +344,13 @@ _OTHER_COMMANDS: Final = (
         "project:init",
         "Create a project.",
         argument("[DIR]", "The directory (default: the current one).", name="directory"),
+    ),
+    command(
+        "doctor",
+        "doctor:doctor",
+        "Look for what keeps jobs from running, and say what to do about it.",
+        argument("[COMMAND...]", "With --cron: the command to try, after --."),
+        option("--cron", "Run COMMAND as cron would, and print the crontab line for it."),
     ),
     command("config get", "config:get", "Print a setting.", _KEY),
     command(
@@ -387,6 +404,7 @@ COMMANDS: Final = (
     *_STATE_COMMANDS,
     *_EVENT_COMMANDS,
     *_DAEMON_COMMANDS,
+    *_BOOT_COMMANDS,
     *_JOURNAL_COMMANDS,
     *_OTHER_COMMANDS,
 )

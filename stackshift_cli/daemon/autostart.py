@@ -15,7 +15,6 @@ import errno
 import json
 import os
 import select
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
@@ -23,9 +22,10 @@ from typing import Any, Final
 
 from stackshift_cli.daemon.connection import Connection
 from stackshift_cli.daemon.log import LogFile
+from stackshift_cli.daemon.units import daemon_command
 from stackshift_cli.output.safe_text import safe
 from stackshift_jobs.errors import BadConfiguration, DaemonUnavailable, DiskFull, from_json
-from stackshift_jobs.project.discovery import LOG_FILE
+from stackshift_jobs.project.discovery import LOG_FILE, read_daemon
 from stackshift_jobs.project.locate import Project
 from stackshift_jobs.wire.unavailable import NOT_LISTENING, NOT_RUNNING, STALE, unavailable
 
@@ -37,7 +37,6 @@ SOON_SECONDS: Final = 3.0
 """How long a command that must not start a daemon waits for one that does not listen. One whose
 socket was removed listens again within a second."""
 _PAUSE_SECONDS: Final = 0.02
-_SERVICE: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 _MAX_READY_BYTES: Final = 1 << 20
 _TAIL_LINES: Final = 10
 
@@ -45,21 +44,6 @@ _TAIL_LINES: Final = 10
 def absent(bad: DaemonUnavailable) -> bool:
     """Does `bad` say that no daemon is running, rather than that one cannot be used?"""
     return bad.fields.get("reason") in (NOT_RUNNING, STALE)
-
-
-def command(project: Project, *more: str) -> list[str]:
-    """The command line of the daemon of `project`, with the arguments `more`. Because of `-P` no
-    file in its working directory can replace a module of ours or of the standard library."""
-    return [
-        sys.executable,
-        "-P",
-        "-m",
-        "stackshiftd",
-        "run",
-        "--project",
-        str(project.root),
-        *more,
-    ]
 
 
 def start(project: Project, say: Callable[[str], None]) -> int | None:
@@ -70,21 +54,25 @@ def start(project: Project, say: Callable[[str], None]) -> int | None:
     """
     import subprocess
 
+    from stackshift_cli.daemon.boot import started_as_service
     from stackshift_jobs.programs.processes import unmarked
+
+    if started_as_service(project) and (info := read_daemon(project.data_dir_text)) is not None:
+        return info.pid
 
     log = project.data_dir / LOG_FILE
     log_fd = open_log(log)
     ready, ready_end = os.pipe()
     try:
         subprocess.Popen(
-            command(project, "--ready-fd", str(ready_end)),
+            daemon_command(project.root, "--ready-fd", str(ready_end)),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=log_fd,
             cwd=project.root,
             # It is not a program of the job that may have called us, and must not end with it; nor
             # the service that we may be part of.
-            env={n: text for n, text in unmarked(os.environ).items() if n not in _SERVICE},
+            env=unmarked(os.environ),
             pass_fds=(ready_end,),
             start_new_session=True,
         ).returncode = 0  # It outlives us. With a status set, Popen does not warn that it runs.

@@ -26,7 +26,8 @@ def explained(project: Project, job: str, bad: NotFound) -> NotFound:
     try:
         for file in _private_files(project):
             if file.stat().st_size <= _MAX_FILE_BYTES and word.search(_text(file)):
-                why = f"{file.relative_to(project.root)} is not loaded, because its name begins with _"
+                shown = file.relative_to(project.root)
+                why = f"{shown} is not loaded, because its name begins with _"
                 return NotFound(f"{bad.message}: {why}", hint="rename it", **bad.fields)
     except (OSError, StackshiftError):
         return bad  # The files cannot be read; what the daemon said still holds.
@@ -38,7 +39,7 @@ def _text(file: Path) -> str:
 
 
 def _private_files(project: Project) -> Iterator[Path]:
-    """The Python files in the project's folders of job modules that are not loaded by themselves."""
+    """The Python files in the folders of job modules that are not loaded by themselves."""
     from stackshift_jobs.project.config import load_config
 
     count = 0

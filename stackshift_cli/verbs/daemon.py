@@ -14,6 +14,7 @@ from stackshift_cli.daemon import autostart
 from stackshift_cli.daemon.connection import Connection
 from stackshift_cli.daemon.log import LogFile
 from stackshift_cli.daemon.session import Session
+from stackshift_cli.daemon.units import daemon_command
 from stackshift_cli.flows import preflight
 from stackshift_cli.output import messages
 from stackshift_cli.output.confirm import confirmed
@@ -34,7 +35,7 @@ _LOG_LINES: Final = 50
 
 def run(session: Session, _given: Given) -> int:
     """`daemon run`: replace this process with the daemon, in the foreground."""
-    command = autostart.command(session.project)
+    command = daemon_command(session.project.root)
     sys.stdout.flush()
     sys.stderr.flush()
     os.chdir(session.project.root)
@@ -180,6 +181,11 @@ def _say_started(session: Session, status: dict[str, Any], started: bool) -> Non
     else:
         did = "started stackshiftd" if started else "stackshiftd is already running"
         session.say(f"{did} (pid {pid})")
+
+
+def stop_running(session: Session) -> int | None:
+    """Stop the daemon as `daemon stop` does; its process id, None if none was running."""
+    return _stop(session, drain=False)
 
 
 def _stop(session: Session, drain: bool) -> int | None:

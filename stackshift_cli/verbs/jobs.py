@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from typing import Any, Final
 
 from stackshift_cli.arguments import Given
 from stackshift_cli.daemon.session import Session
+from stackshift_cli.flows.module_check import checked
 from stackshift_cli.flows.preflight import check_runs
 from stackshift_cli.output import messages
 from stackshift_cli.output.safe_text import safe
 from stackshift_cli.output.terminal import draws
 from stackshift_cli.render import tsv
-from stackshift_jobs.errors import BadConfiguration, StackshiftError, from_json
+from stackshift_jobs.errors import BadConfiguration
 
-_CHECK_SECONDS: Final = 300
 _FAILED: Final = BadConfiguration.exit_status
 
 
@@ -65,7 +64,7 @@ def check(session: Session, given: Given) -> int:
     """`jobs check`: import every module as a worker would, without a daemon; 78 if any fails. With
     `--in-flight` the daemon also replays the record of every unfinished run on them, which changes
     nothing; 5 if any would not go on as it is recorded."""
-    modules = _check(session)
+    modules = checked(session)
     if given.flag("in_flight") and not any(module["error"] for module in modules):
         return check_runs(session, None, {"modules": modules})
     failed = [module for module in modules if module["error"]]
@@ -76,13 +75,21 @@ def check(session: Session, given: Given) -> int:
             messages.data(_module_line(module))
     if failed:
         session.say(f"{len(failed)} of {len(modules)} modules failed to import")
-    has_schedules = any(module.get("schedules") for module in modules)
-    if has_schedules and not session.options.quiet:
-        from stackshift_cli.daemon.boot import boot_hint
+        return _FAILED
+    if any(module.get("schedules") for module in modules):
+        say_boot_hint(session)
+    return 0
 
-        if hint := boot_hint(session.project.root):
-            session.say(f"hint: {safe(hint)}")
-    return _FAILED if failed else 0
+
+def say_boot_hint(session: Session) -> None:
+    """Say how to have the daemon started at boot, to a person and if it is not already: without it
+    schedules start nothing after a reboot."""
+    if session.options.quiet or session.json:
+        return
+    from stackshift_cli.daemon.boot import boot_hint
+
+    if hint := boot_hint(session.project):
+        session.say(f"hint: {hint}")
 
 
 def _module_line(module: dict[str, Any]) -> str:
@@ -90,43 +97,3 @@ def _module_line(module: dict[str, Any]) -> str:
         return tsv.tabbed(("ok", module["module"], ", ".join(module["jobs"])))
     problem = messages.failed_module({"file": module["file"], **error})
     return tsv.tabbed(("failed", module["module"], problem))
-
-
-def _check(session: Session) -> list[dict[str, Any]]:
-    """Each module as the worker's check reports it; raises the error that the check ended with."""
-    from stackshift_jobs.project.code import check_code
-    from stackshift_jobs.project.config import load_config
-    from stackshift_jobs.project.environment import environment, interpreter
-
-    root = session.project.root
-    config = load_config(root)
-    check_code(config)
-    python = interpreter(config)
-    try:
-        done = subprocess.run(
-            [python, "-P", "-m", "stackshiftd.worker", "--check", str(root)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=None if session.options.verbose else subprocess.PIPE,
-            cwd=root,
-            env=environment(config),
-            timeout=_CHECK_SECONDS,
-            check=False,
-        )
-    except OSError as bad:
-        raise BadConfiguration(
-            f"the workers' interpreter {python} cannot be run: {bad.strerror}",
-            hint="see [workers] python in stackshift.toml",
-        ) from bad
-    try:
-        report = json.loads(done.stdout)
-        if "error" in report:
-            raise from_json(report["error"])
-        return list(report["modules"])
-    except (ValueError, KeyError, TypeError) as bad:
-        output = (done.stderr or b"").decode("utf-8", "replace").strip().splitlines()
-        last = output[-1] if output else "no output"
-        raise StackshiftError(
-            f"the check exited with status {done.returncode}: {last}",
-            hint="-v shows its full output",
-        ) from bad

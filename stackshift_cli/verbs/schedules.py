@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any, Final
 
 from stackshift_cli.arguments import Given
-from stackshift_cli.daemon.boot import boot_hint
 from stackshift_cli.daemon.session import Session
 from stackshift_cli.output import messages
 from stackshift_cli.output.safe_text import safe
 from stackshift_cli.output.terminal import draws
 from stackshift_cli.render import tsv
+from stackshift_cli.verbs.jobs import say_boot_hint
 
 _PAGE: Final = 1000
 """The most ticks that the daemon answers with at once."""
@@ -32,9 +32,8 @@ def list_(session: Session, _given: Given) -> int:
     for schedule in schedules:
         if schedule["problem"]:
             session.say(f"{safe(schedule['job'])} cannot start: {safe(schedule['problem'])}")
-    is_live = any(not schedule["retired"] for schedule in schedules)
-    if is_live and not session.options.quiet and (hint := boot_hint(session.project.root)):
-        session.say(f"hint: {safe(hint)}")
+    if any(not schedule["retired"] for schedule in schedules):
+        say_boot_hint(session)
     return 0
 
 

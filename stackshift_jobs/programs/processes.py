@@ -26,6 +26,9 @@ PROGRAM_VARIABLE: Final = "STACKSHIFT_PROGRAM"
 LOCK_VARIABLE: Final = "STACKSHIFT_LOCK_HOLDER"
 """Marks the command of a `state lock`, and all that it starts."""
 MARKS: Final = (WORKER_VARIABLE, PROGRAM_VARIABLE, LOCK_VARIABLE)
+NOT_INHERITED: Final = (*MARKS, "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
+"""Variables about one process, which what it starts must not take for its own: the marks, and those
+by which a service manager is reported to."""
 _ENDED: Final = "ZX"
 _PROC: Final = Path("/proc")
 _UNSEEN: Final = (FileNotFoundError, ProcessLookupError, PermissionError)
@@ -79,7 +82,7 @@ def project_mark(data_dir: Path) -> str:
 
 def unmarked(environment: Mapping[str, str]) -> dict[str, str]:
     """`environment` for a process that is to outlive the program that starts it."""
-    return {name: text for name, text in environment.items() if name not in MARKS}
+    return {name: text for name, text in environment.items() if name not in NOT_INHERITED}
 
 
 def started(pid: int) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from stackshift_jobs.errors import BadConfiguration
+from stackshift_jobs.programs.processes import NOT_INHERITED
 from stackshift_jobs.project.config import Config
 from stackshift_jobs.project.locate import DATA_DIR_VARIABLE
 
@@ -108,7 +109,7 @@ def _system_lang() -> str:
 def _kept(config: Config, started_with: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     names = config.workers.inherit_env
     for name in started_with if "*" in names else names:
-        if name in started_with:
+        if name in started_with and name not in NOT_INHERITED:
             yield name, started_with[name]
 
 

@@ -83,7 +83,7 @@ def test_check_names_each_module_with_its_jobs(shell: Shell) -> None:
 
 @pytest.mark.usefixtures("faked")
 def test_check_hints_at_a_start_at_boot_where_there_are_schedules(shell: Shell) -> None:
-    """As `schedules list` does, except with `-q`."""
+    """As `schedules list` does, except with `-q` or `--json`, and after a failure."""
     good = {
         "module": "jobs.hello",
         "file": "jobs/hello.py",
@@ -92,12 +92,13 @@ def test_check_hints_at_a_start_at_boot_where_there_are_schedules(shell: Shell) 
         "error": None,
     }
     shell.env["PATH"] = "/nowhere"  # no crontab to look into
-    line = f"@reboot stackshift daemon start -C {shell.directory}"
     told = shell("jobs", "check", FAKE_CHECK=check(good))
-    assert (
-        told.stderr == f"hint: to start the daemon at boot, add this line to your crontab: {line}\n"
-    )
+    assert told.stderr == "hint: stackshift daemon install starts the daemon at boot\n"
     assert shell("jobs", "check", "-q", FAKE_CHECK=check(good)).stderr == ""
+    assert shell("jobs", "check", "--json", FAKE_CHECK=check(good)).stderr == ""
+    bad = {"module": "jobs.media", "file": "jobs/media.py", "jobs": [], "error": BROKEN}
+    told = shell("jobs", "check", FAKE_CHECK=check(good, bad), FAKE_CHECK_STATUS="78")
+    assert "boot" not in told.stderr
 
 
 @pytest.mark.usefixtures("faked")

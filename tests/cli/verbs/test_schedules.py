@@ -49,12 +49,12 @@ def test_list_as_json_is_one_array(shell: Shell) -> None:
 
 
 def test_list_hints_at_a_start_at_boot_where_nothing_would(shell: Shell, hello: FakeDaemon) -> None:
-    """One line on stderr that can be pasted; not with `-q`, and not without schedules."""
+    """One line on stderr with a command; not with `-q` or `--json`, and not without schedules."""
     crontab(shell, "5 6 * * * stackshift -C /srv/shop start sync")
-    line = f"@reboot stackshift daemon start -C {shell.directory}"
-    hint = f"hint: to start the daemon at boot, add this line to your crontab: {line}\n"
+    hint = "hint: stackshift daemon install starts the daemon at boot\n"
     assert shell("schedules", "list").stderr == hint
     assert shell("schedules", "list", "-q").stderr == ""
+    assert shell("schedules", "list", "--json").stderr == ""
     hello.schedules["hello"]["retired"] = True
     assert shell("schedules", "list").stderr == ""
     hello.schedules.clear()

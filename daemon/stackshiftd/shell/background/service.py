@@ -1,8 +1,8 @@
 """What the service manager that started the daemon hears from it: ready, alive, stopping.
 
-This is systemd's protocol (sd_notify(3)), which others speak too: datagrams of `NAME=value` lines to
-the socket named by NOTIFY_SOCKET. Without that variable nothing is sent. Whether anybody listens is
-never known, and nothing here fails for it: a daemon that serves matters more than its reports.
+This is systemd's protocol (sd_notify(3)), which others speak too: datagrams of `NAME=value` lines
+to the socket named by NOTIFY_SOCKET. Without that variable nothing is sent. Whether anybody listens
+is never known, and nothing here fails for it: a daemon that serves matters more than its reports.
 """
 
 from __future__ import annotations
@@ -13,9 +13,6 @@ from collections.abc import Mapping
 from typing import Final
 
 SOCKET_VARIABLE: Final = "NOTIFY_SOCKET"
-WATCHDOG_VARIABLES: Final = ("WATCHDOG_USEC", "WATCHDOG_PID")
-VARIABLES: Final = (SOCKET_VARIABLE, *WATCHDOG_VARIABLES)
-"""Meant for the daemon alone; whatever it starts must not report in its place."""
 _SLOWEST_SECONDS: Final = 3600.0
 
 

@@ -1,0 +1,146 @@
+"""What `doctor` looks at in the daemon and the job modules. It never starts the daemon."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any, Final
+
+from stackshift_cli.daemon.autostart import absent
+from stackshift_cli.daemon.boot import installed
+from stackshift_cli.daemon.connection import Connection
+from stackshift_cli.daemon.log import LogFile
+from stackshift_cli.daemon.session import Session
+from stackshift_cli.flows.checkup import GOOD, NOTE, PROBLEM, Finding
+from stackshift_cli.flows.module_check import checked
+from stackshift_cli.output.messages import failed_module
+from stackshift_jobs.errors import BadConfiguration, DaemonUnavailable, StackshiftError
+from stackshift_jobs.project.discovery import LOG_FILE, MAX_SOCKET_BYTES, socket_path
+from stackshift_jobs.project.locate import Project
+from stackshift_jobs.version import __version__
+
+_SECONDS: Final = 10.0
+_BAD_MODULE: Final = BadConfiguration.exit_status
+
+
+def about_modules(session: Session) -> Iterator[Finding]:
+    """Whether all job modules import, as a worker would import them, and whether the daemon is
+    started at boot if one of them has a schedule."""
+    try:
+        modules = checked(session)
+    except StackshiftError as bad:
+        yield Finding("modules", PROBLEM, bad.message, bad.hint or "stackshift jobs check")
+        return
+    failed = [module for module in modules if module["error"]]
+    for module in failed:
+        text = failed_module({"file": module["file"], **module["error"]})
+        yield Finding("modules", PROBLEM, text, "stackshift jobs check -v", _BAD_MODULE)
+    jobs = sum(len(module["jobs"]) for module in modules)
+    if not modules:
+        yield Finding(
+            "modules", NOTE, "there is no job module", "stackshift config get project.jobs"
+        )
+    elif not failed:
+        yield Finding("modules", GOOD, f"{_count(jobs, 'job')} in {_count(len(modules), 'module')}")
+    has_schedules = any(module.get("schedules") for module in modules)
+    way = installed(session.project)
+    if way is not None:
+        yield Finding("boot", GOOD, f"{way.kind} starts the daemon at boot: {way.place}")
+    elif has_schedules:
+        why = "jobs have schedules, and nothing starts the daemon at boot"
+        yield Finding("boot", NOTE, why, "stackshift daemon install")
+    else:
+        yield Finding("boot", GOOD, "nothing starts the daemon at boot, and no job has a schedule")
+
+
+def about_socket(project: Project) -> Iterator[Finding]:
+    """Where the daemon's socket is, and whether its path is short enough."""
+    try:
+        path = socket_path(project.data_dir)
+    except StackshiftError as bad:
+        yield Finding("socket", PROBLEM, bad.message, bad.hint)
+        return
+    size = len(os.fsencode(project.data_dir / path.name))
+    if path.parent != project.data_dir:
+        why = f"{path}, because {project.data_dir} makes {size} bytes, over {MAX_SOCKET_BYTES}"
+        yield Finding("socket", GOOD, why)
+    else:
+        yield Finding("socket", GOOD, str(path))
+
+
+def about_daemon(project: Project) -> Iterator[Finding]:
+    """Whether one is running, which, and how it is."""
+    try:
+        with Connection.open(project.data_dir_text, connect_timeout=_SECONDS) as connection:
+            status = connection.call("daemon.status", {}, _SECONDS)
+    except TimeoutError:
+        silent = f"the daemon does not answer within {_SECONDS:g} s"
+        yield Finding("daemon", PROBLEM, silent, "stackshift daemon restart", 3)
+    except DaemonUnavailable as bad:
+        if absent(bad):
+            yield from _no_daemon(project, bad)
+        else:
+            yield Finding("daemon", PROBLEM, bad.message, bad.hint, bad.exit_status)
+    except StackshiftError as bad:
+        yield Finding("daemon", PROBLEM, bad.message, bad.hint, bad.exit_status)
+    else:
+        yield from _running(status)
+    yield from _set_aside(project)
+
+
+def _no_daemon(project: Project, bad: DaemonUnavailable) -> Iterator[Finding]:
+    if bad.fields.get("reason") == "stale":
+        log = LogFile(project.data_dir / LOG_FILE)
+        last = [line for line in (*log.last_lines(1), log.unfinished) if line]
+        said = f"; its log ends: {last[-1]}" if last else ""
+        yield Finding("daemon", PROBLEM, f"it was killed or has crashed{said}", bad.hint, 3)
+    else:
+        why = "none is running; the next command that needs it starts it"
+        yield Finding("daemon", NOTE, why, "stackshift daemon start")
+
+
+def _running(status: dict[str, Any]) -> Iterator[Finding]:
+    pid, version = status["pid"], status["version"]
+    yield Finding("daemon", GOOD, f"version {version} is running (pid {pid})")
+    if version != __version__:
+        other = f"the daemon is version {version}, and this command is {__version__}"
+        yield Finding("daemon", PROBLEM, other, "stackshift daemon restart")
+    if status["mode"] != "serving":
+        yield Finding("daemon", PROBLEM, "the disk is full: it only reads", "df -h")
+    for module in status["failed_modules"]:
+        yield Finding(
+            "daemon",
+            PROBLEM,
+            f"it has loaded the jobs without {failed_module(module)}",
+            "stackshift jobs check",
+            _BAD_MODULE,
+        )
+    workers = status["workers"]
+    if not any(worker["status"] in ("serving", "ready") for worker in workers):
+        yield Finding("workers", PROBLEM, "no worker serves", "stackshift daemon logs")
+    for worker in workers:
+        if worker["status"] == "silent":
+            silent = f"worker {worker['id']} (pid {worker['pid']}) is silent: a call keeps it busy"
+            yield Finding("workers", NOTE, silent, "stackshift runs list --status running")
+    if status["dead"]:
+        text = f"{_count(status['dead'], 'run')} failed for good"
+        yield Finding("dead letter", NOTE, text, "stackshift dead list")
+    if status.get("recovered"):
+        text = f"at its last start the daemon set part of the journal aside: {status['recovered']}"
+        yield Finding("journal", NOTE, text, "stackshift journal verify")
+
+
+def _set_aside(project: Project) -> Iterator[Finding]:
+    """What recovery and repair have moved aside. None of it was acknowledged."""
+    folder = project.data_dir / "quarantine"
+    try:
+        count = len(list(folder.iterdir()))
+    except OSError:
+        count = 0
+    if count:
+        text = f"{_count(count, 'file')} in {folder}: what a power cut or damage has left"
+        yield Finding("journal", NOTE, text, "stackshift journal verify")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,0 +1,85 @@
+"""`doctor`: look for what keeps jobs from running; `doctor --cron`: run a command as cron does."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+from stackshift_cli.arguments import Given
+from stackshift_cli.daemon.session import Session
+from stackshift_cli.flows import checkup, checkup_daemon
+from stackshift_cli.flows.checkup import GOOD, NOTE, PROBLEM, Finding
+from stackshift_cli.output import messages
+from stackshift_cli.output.safe_text import safe
+from stackshift_cli.output.terminal import draws, shows_unicode, wants_color
+from stackshift_cli.render import tsv
+from stackshift_jobs.errors import BadConfiguration, StackshiftError, Usage
+
+_COLORS = {GOOD: "32", NOTE: "33", PROBLEM: "31"}
+
+
+def doctor(session: Session, given: Given) -> int:
+    """`doctor`: print a line per finding; 0 if there is no problem, else the status that fits the
+    worst: 78 for settings and modules, 3 for the daemon, 1 for anything else."""
+    command = given.texts("command")
+    if given.flag("cron"):
+        from stackshift_cli.flows.cron_trial import try_as_cron
+
+        return try_as_cron(session, command)
+    if command:
+        raise Usage("doctor takes a command only with --cron", hint="add --cron")
+    found = []
+    for finding in _findings(session):
+        found.append(finding)
+        if not session.json:
+            _print(session, finding)
+            sys.stdout.flush()
+    if session.json:
+        rows = [{**f._asdict(), "hint": f.hint or None} for f in found]
+        for row in rows:
+            del row["exit_status"]
+        messages.data(messages.compact(rows))
+    problems = [finding.exit_status for finding in found if finding.status == PROBLEM]
+    if not session.json:
+        count = len(problems)
+        session.say(
+            "no problems" if not count else "1 problem" if count == 1 else f"{count} problems"
+        )
+    return max(problems, default=0)
+
+
+def _findings(session: Session) -> Iterator[Finding]:
+    yield from checkup.about_versions()
+    try:
+        project = session.project
+    except BadConfiguration as bad:
+        yield Finding("project", PROBLEM, bad.message, bad.hint, bad.exit_status)
+        return
+    subjects = (
+        checkup.about_project,
+        checkup.about_disk,
+        checkup.about_clock,
+        checkup.about_limits,
+        checkup_daemon.about_socket,
+        checkup_daemon.about_daemon,
+    )
+    for subject in subjects:
+        try:
+            yield from subject(project)
+        except (OSError, StackshiftError) as bad:
+            name = subject.__name__.removeprefix("about_")
+            yield Finding(name, PROBLEM, f"cannot be looked at: {bad}", "stackshift doctor -v")
+    yield from checkup_daemon.about_modules(session)
+
+
+def _print(session: Session, finding: Finding) -> None:
+    if not draws(session.options):
+        messages.data(tsv.tabbed(finding[:4]))
+        return
+    status = f"{finding.status:<7}"
+    if wants_color(session.options):
+        status = f"\x1b[{_COLORS[finding.status]}m{status}\x1b[0m"
+    messages.data(f"{status}  {finding.subject:<11}  {safe(finding.message)}")
+    if finding.hint and finding.status != GOOD:
+        arrow = "→" if shows_unicode() else "->"
+        messages.data(f"{'':<22}{arrow} {safe(finding.hint)}")

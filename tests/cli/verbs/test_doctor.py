@@ -1,0 +1,160 @@
+"""Transcripts of `doctor`: what it finds, what it says to type, and its exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.conftest import Shell
+from cli.fake_daemon import FakeDaemon
+
+GOOD = {"module": "jobs.hello", "file": "jobs/hello.py", "jobs": ["hello"], "schedules": []}
+
+
+@pytest.fixture(autouse=True)
+def healthy(shell: Shell, project: Path, daemon: FakeDaemon) -> None:
+    """A project in order: its jobs import, and its daemon serves."""
+    report(shell, GOOD | {"error": None})
+    (project / ".stackshift").chmod(0o700)
+    status(daemon, workers=[{"id": "w1", "pid": 1, "slots": 1, "running": 0, "status": "serving"}])
+
+
+def report(shell: Shell, *modules: dict[str, Any]) -> None:
+    """Let the check of the modules report `modules`."""
+    shell.env["FAKE_CHECK"] = json.dumps({"modules": modules})
+
+
+def status(daemon: FakeDaemon, **changed: Any) -> None:
+    """Let the daemon's status have these fields."""
+    before = daemon.answers.get("daemon.status") or daemon.on_daemon_status
+    daemon.answers["daemon.status"] = lambda params: {**before(params), "dead": 0, **changed}
+
+
+def findings(shell: Shell, *but: str) -> dict[str, tuple[str, str, str]]:
+    """Subject → status, message and hint; the worst one of a subject."""
+    rank = ["ok", "note", "problem"]
+    found: dict[str, tuple[str, str, str]] = {}
+    for line in shell("doctor").stdout.splitlines():
+        subject, status, message, hint = line.split("\t")
+        if subject not in found or rank.index(status) > rank.index(found[subject][0]):
+            found[subject] = (status, message, hint)
+    return {subject: what for subject, what in found.items() if subject not in but}
+
+
+def test_healthy_project_has_no_problems(shell: Shell) -> None:
+    """Every subject has a line, none is a problem, and the exit status is 0."""
+    told = shell("doctor")
+    assert (told.stderr, told.code) == ("no problems\n", 0)
+    subjects = {line.split("\t")[0] for line in told.stdout.splitlines()}
+    wanted = "version path project ownership disk clock limits socket daemon modules boot"
+    assert set(wanted.split()) <= subjects
+    rows = json.loads(shell("doctor", "--json").stdout)
+    assert {row["subject"] for row in rows} == subjects
+    assert all(row.keys() == {"subject", "status", "message", "hint"} for row in rows)
+
+
+def test_every_problem_says_what_to_type(
+    shell: Shell, project: Path, daemon: FakeDaemon, tmp_path: Path
+) -> None:
+    """A foreign `stackshift` on PATH, data that others can read, a module that hides Python's, a
+    clock behind the journal, a module that fails: each is named, and none hides another."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "stackshift").write_text("#!/bin/sh\n")
+    (programs / "stackshift").chmod(0o755)
+    shell.env["PATH"] = f"{programs}:{shell.env['PATH']}"
+    (project / ".stackshift").chmod(0o755)
+    (project / "json.py").touch()
+    journal = project / ".stackshift" / "journal"
+    journal.mkdir()
+    (journal / "1.jsonl").touch()
+    os.utime(journal / "1.jsonl", (time.time() + 3600, time.time() + 3600))
+    broken = {"type": "SyntaxError", "message": "no", "file": "jobs/hello.py", "line": 3}
+    report(shell, GOOD | {"error": broken})
+    status(daemon, version="0.0.9", mode="read_only")
+    found = findings(shell)
+    problems = {name: hint for name, (status, _, hint) in found.items() if status == "problem"}
+    assert problems.keys() == {"path", "ownership", "imports", "clock", "modules", "daemon"}
+    assert all(problems.values())
+    assert f"chmod 700 {project}/.stackshift" in problems.values()
+    assert str(programs / "stackshift") in found["path"][1]
+    assert found["modules"][1] == "jobs/hello.py:3: SyntaxError: no"
+    told = shell("doctor")
+    assert (told.stderr, told.code) == ("7 problems\n", 78)
+
+
+def test_absent_daemon_is_a_note_and_a_killed_one_a_problem(
+    shell: Shell, daemon: FakeDaemon, project: Path
+) -> None:
+    """The next command starts a daemon; that one was killed is worth knowing: exit 3."""
+    info = (project / ".stackshift" / "daemon.json").read_text()
+    daemon.stop()
+    assert findings(shell)["daemon"][::2] == ("note", "stackshift daemon start")
+    assert shell("doctor").code == 0
+    (project / ".stackshift" / "daemon.json").write_text(info)
+    (project / ".stackshift" / "daemon.log").write_text("one\nthe last words\n")
+    what = findings(shell)["daemon"]
+    assert what[0] == "problem"
+    assert what[1].endswith("its log ends: the last words")
+    assert shell("doctor").code == 3
+
+
+def test_schedules_without_a_start_at_boot_are_a_note(shell: Shell) -> None:
+    """It names the command that installs one."""
+    report(shell, GOOD | {"schedules": ["hello"], "error": None})
+    shell.env["PATH"] = "/nowhere"
+    assert findings(shell)["boot"][::2] == ("note", "stackshift daemon install")
+
+
+def test_outside_of_a_project_it_says_what_is_missing(shell: Shell, tmp_path: Path) -> None:
+    """Exit 78, and what can be looked at without a project was looked at."""
+    shell.directory = tmp_path
+    told = shell("doctor")
+    assert told.code == 78
+    assert told.stdout.splitlines()[-1].startswith("project\tproblem\tno stackshift.toml in")
+    assert told.stdout.startswith("version\tok\t")
+
+
+def test_cron_runs_the_command_as_cron_does_and_prints_its_line(shell: Shell) -> None:
+    """Its environment, directory and exit status are cron's; the line alone is on stdout."""
+    program = shell.directory / "show"
+    program.write_text("#!/bin/sh\nenv | sort; pwd; tty; cat; exit 9\n")
+    program.chmod(0o755)
+    told = shell("doctor", "--cron", "--", str(program), "a b", "5%", SECRET="x")
+    user = pwd.getpwuid(os.geteuid())
+    assert told.code == 9
+    assert told.stdout == f"0 3 * * * {program} 'a b' 5\\%\n"
+    said = told.stderr.splitlines()
+    for wanted in (
+        f"HOME={user.pw_dir}",
+        f"LOGNAME={user.pw_name}",
+        "PATH=/usr/bin:/bin",
+        "SHELL=/bin/sh",
+        user.pw_dir,
+        "not a tty",
+        "exit status 9",
+    ):
+        assert wanted in said
+    assert not any(line.startswith(("SECRET", "LC_ALL", "PYTHONPATH")) for line in said)
+
+
+def test_cron_line_names_program_and_project(shell: Shell, tmp_path: Path) -> None:
+    """A program that cron would not find gets its path; one that nobody finds is an error."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "mine").write_text("#!/bin/sh\necho ran\n")
+    (programs / "mine").chmod(0o755)
+    told = shell("doctor", "--cron", "--", "mine", PATH=f"{programs}:{shell.env['PATH']}")
+    assert (told.stdout, told.code) == (f"0 3 * * * {programs}/mine\n", 0)
+    assert f"cron does not find mine: it is in {programs}\n" in told.stderr
+    told = shell("doctor", "--cron", "--", "stackshift", "start", "hello")
+    assert f" -C {shell.directory} start hello\n" in told.stdout
+    told = shell("doctor", "--cron", "--", "nowhere-at-all")
+    assert (told.stdout, "there is no program" in told.stderr) == ("", True)
+    assert shell("doctor", "x").code == 2
