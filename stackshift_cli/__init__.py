@@ -1,9 +1,9 @@
 """The command line: parse, ask the daemon, show its answer.
 
 `stackshift` runs `main`. Plain spellings of the commands that shell loops call (`start`,
-`state get`, `event send`, …) take the fast path, which imports neither Typer nor Rich; everything
-else goes to Typer. This package never imports the daemon: it starts it as a program and talks to
-its socket.
+`state get`, `event send`, …) take the fast path, plain spellings of the others the short path;
+neither imports Typer, and what is not drawn does without Rich. Everything else goes to Typer. This
+package never imports the daemon: it starts it as a program and talks to its socket.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _FAST = {"start", "state", "event"}
 def main() -> int:
     """Run the command line in `sys.argv` and return the exit status."""
     # Until a verb runs, all that is made are modules, which stay: looking for garbage among them
-    # takes a fifth of the time of a command. `typer_app.execute` enables it for verbs.
+    # takes a fifth of the time of a command. `execute` enables it for verbs.
     gc.disable()
     from stackshift_cli.output.streams import open_streams
 
@@ -59,6 +59,11 @@ def _run() -> int:
         from stackshift_cli.commands import completion
 
         return completion.complete(argv[1:])
+    from stackshift_cli import short_path
+
+    status = short_path.run(argv)
+    if status is not None:
+        return status
     from stackshift_cli.commands import typer_app
 
     return typer_app.run(argv)

@@ -348,7 +348,7 @@ _OTHER_COMMANDS: Final = (
     command(
         "doctor",
         "doctor:doctor",
-        "Look for what keeps jobs from running, and say what to do about it.",
+        "Look for what keeps jobs from running.",
         argument("[COMMAND...]", "With --cron: the command to try, after --."),
         option("--cron", "Run COMMAND as cron would, and print the crontab line for it."),
     ),

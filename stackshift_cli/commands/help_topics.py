@@ -132,4 +132,114 @@ days, so the key has to contain the date; % ends the command in a crontab, so it
 The daemon can also start jobs by itself: declare a job with
 @stackshift.job(schedule="*/5 * * * *"), then run stackshift schedules list.
 """,
+    "timeline": """\
+How to read the picture of a run
+
+  ✓ completed   ✗ failed   ⊘ cancelled   ● running   ◌ waiting   ↻ retrying   ○ queued, scheduled
+
+  █   work: a function of a step ran         ░   waiting: for a slot, an event, a lock, a child run
+  ▓   a try that failed                      ·   the pause before the next try
+  ─   a lock that was held                   ⌇   a long idle time, left out
+
+Bars are to scale. A long time in which nothing happened is left out and marked: 5s ⌇ 2h ⌇ +2s. A
+step has tries, a run has attempts. Below a step are the tries that failed, with the error. Where
+the locale is not UTF-8, the signs are + x / * - ~ o and # x . - = ~.
+
+  stackshift runs show @last             the picture
+  stackshift runs show @last --logs      with what the run printed
+  stackshift runs tail @last             redrawn until the run ends
+  stackshift runs show @last | cat       in a pipe: a line per record
+""",
+    "durations": """\
+How to write a duration
+
+  250ms  10s  5m  24h  7d  2w    a number and a unit
+  1h30m                          a sum
+  90                             a number is seconds
+  1.5h                           fractions are fine
+
+A duration is at least 0 and at most 10 years. It is what --delay, --ttl, --timeout, --wait and
+--since take, and in stackshift.toml a text: grace = "10s". Rates are a number per time: 100/m,
+5/10s. In JSON, fields that end in _ms are whole milliseconds.
+""",
+    "times": """\
+How to write a time
+
+  2026-05-06T09:00:00Z            in UTC
+  2026-05-06T09:00:00+02:00       with an offset
+  2026-05-06T09:00                local time, and standard error says what was understood
+  2026-05-06                      midnight, local time
+
+That is RFC 3339. --at takes a time; --since takes a time or a duration ago. In JSON and in lists in
+a pipe, times are in UTC and end in Z. TZ=Europe/Berlin stackshift ... uses another local time.
+""",
+    "retries": """\
+What is retried, when, and by whom
+
+A step that raises an error fails its attempt. The next attempt answers the steps that are recorded
+and runs only the failed one again. After max_attempts the run has failed for good: it is in the
+dead letter, and waits for a person.
+
+  @stackshift.job("charge", retry=Retry(max_attempts=5, backoff="2s"))    for a job
+  ctx.step.run("charge", charge, retry=Retry(max_attempts=3))              for a step
+  [retry] max_attempts, backoff, factor, max_backoff, jitter               for a project
+  stackshift start charge --max-attempts 1                                 for a run
+
+The pause grows by factor from backoff to max_backoff, and varies by jitter. raise NonRetryable ends
+the run at once, raise RetryAfter("10m") sets the pause.
+
+By hand: stackshift runs retry RUN goes on after the last recorded step, --from S repeats from S,
+and stackshift dead retry --all --job J takes all that have failed.
+""",
+    "schedules": """\
+How jobs start by themselves
+
+  @stackshift.job("nightly", schedule="15 3 * * *", timezone="Europe/Berlin")
+
+  15 3 * * *     minute, hour, day of month, month, day of week, as in a crontab
+  */10 * * * *   every ten minutes; 0 9 * * 1-5: at nine from Monday to Friday
+  @hourly @daily @weekly @monthly @yearly @every 30m
+
+catch_up = "once" (default), "skip" or "all": the ticks that were missed while the daemon was down.
+overlap = "skip" (default), "allow" or "queue": a tick while the last run is unfinished. One tick
+starts one run, whatever crashes. Where a change of the clock skips a time or has it twice, the job
+runs once.
+
+  stackshift schedules list             what there is, and when it starts next
+  stackshift schedules next nightly     the next ticks
+  stackshift schedules trigger nightly  now
+  stackshift daemon install             start the daemon when the machine boots
+""",
+    "config": """\
+Where settings are
+
+stackshift.toml in the project's directory; it may be empty. man stackshift.toml explains each
+setting.
+
+  stackshift config show --origin              all that are in force, and where each is from
+  stackshift config get workers.slots          one
+  stackshift config set queues.media.rate 100/m
+  stackshift config path                       the file
+
+An option wins over the environment, that over stackshift.toml, that over your own settings
+(default_project, color, output: stackshift config path --user), and those over the default. The
+daemon reads stackshift.toml when it starts: stackshift daemon restart.
+""",
+    "selectors": """\
+How to choose runs
+
+  stackshift runs list --status failed --since 1d     status: see stackshift help runs
+  stackshift runs list --job sync --queue media       of a job, in a queue
+  stackshift runs list --label team=shop              with a label (start --label team=shop)
+  stackshift runs list --dead                         in the dead letter
+  stackshift runs list --limit 10 --cursor RUN        the next ten after RUN
+
+All that are given have to hold. --since is a duration ago or a time. For programs:
+
+  stackshift runs list --json | jq -r '.[] | select(.attempt > 1) | .id'
+  stackshift runs list --status waiting | cut -f1     the first column is the id
+
+One run is named by its id, the end of its id, @last or @failed: see stackshift help runs.
+""",
 }
+"""By the word that is typed. Singular and plural both work."""

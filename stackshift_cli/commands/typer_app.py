@@ -9,29 +9,32 @@ parameter.
 from __future__ import annotations
 
 import difflib
-import gc
-import importlib
 import inspect
+import re
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from stackshift_cli.arguments import Given, Globals
-from stackshift_cli.commands import help_page
 from stackshift_cli.commands.catalogue import ALIASES, COMMANDS, GROUPS
+from stackshift_cli.commands.completion_line import read
+from stackshift_cli.commands.execute import execute
+from stackshift_cli.commands.help_page import (
+    ABOUT,
+    PROGRAM,
+    VERSION,
+    command_page,
+    group_page,
+    program_page,
+    version,
+)
 from stackshift_cli.commands.small_parser import Values, blank, is_negative_number, merge
 from stackshift_cli.commands.spec import GLOBALS, Argument, Command, Option, Parameter
-from stackshift_cli.daemon.session import Session
 from stackshift_cli.output import messages
-from stackshift_cli.user_config import preferred
 from stackshift_jobs.errors import StackshiftError, Usage
-from stackshift_jobs.version import __version__
 
-PROGRAM = "stackshift"
 _SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
-_VERSION = Option("version", ("--version",), "Print the version.")
 _MARK = "\0"
 """Put before negative numbers while Typer reads them; no word of a command line can contain it."""
 Run = Callable[[Command, Values, Values], int]
@@ -59,7 +62,7 @@ def parse(argv: list[str], run: Run) -> int:
     except StackshiftError:
         raise
     except Exception as bad:
-        raise _usage(bad) from bad
+        raise _usage(bad, argv) from bad
     if not called:
         return int(status or 0)
     command, _, values = called[0]
@@ -76,40 +79,52 @@ def _refuse_empty_tail(command: Command, values: Values) -> None:
             raise Usage(f"{parameter.metavar.removesuffix('...')} is missing after --")
 
 
-def execute(command: Command, globals_: Values, values: Values) -> int:
-    """Run the verb of `command` with a session of its own; its exit status."""
-    options = preferred(Globals(**globals_))
-    if options.color not in (None, "auto", "always", "never"):
-        raise Usage(f"--color takes auto, always or never, not {options.color!r}")
-    module, _, function = command.run.partition(":")
-    verb = getattr(importlib.import_module(f"stackshift_cli.verbs.{module}"), function)
-    # A verb may run for days (`runs tail`). What the imports made is not worth looking through.
-    gc.freeze()
-    gc.enable()
-    session = Session(options)
-    try:
-        return int(verb(session, Given(values)))
-    finally:
-        session.hang_up()
-
-
-def _usage(bad: Exception) -> Exception:
+def _usage(bad: Exception, argv: list[str]) -> Exception:
     """The parser's error `bad` in our form. Its classes moved between versions of Typer, so it is
     recognised by a method; an exception without it is not about usage and is returned as it is."""
     format_message = getattr(bad, "format_message", None)
     if format_message is None:
         return bad
     ctx = getattr(bad, "ctx", None)
-    path = PROGRAM if ctx is None else ctx.command_path
+    command = read([*argv, ""]).command
+    guessed = " ".join([PROGRAM, *(command.path if command else ())])
+    path = guessed if ctx is None else ctx.command_path
     message = str(format_message()).replace(_MARK, "").replace(repr(_MARK)[1:-1], "").rstrip(".")
-    return Usage(message, hint=f"{path} --help")
+    flag = str(getattr(bad, "option_name", ""))
+    near = difflib.get_close_matches(flag, getattr(bad, "possibilities", None) or (), 3, 0.7)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"{path} --help"
+    return Usage(_worded(message), hint=hint)
+
+
+_WORDINGS: Final = (
+    (r"Got unexpected extra arguments?(?:\(s\))? \((.*)\)", r"unexpected argument: \1"),
+    (r"Missing argument '?\[?(.*?)(?:\.\.\.)?\]?'?", r"\1 is missing"),
+    (r"Missing parameter: (.*)", r"\1 is missing"),
+    (r"No such option:? '?(--?[\w-]+)'?\.?(?: Did you mean (.*)\?)?.*", r"there is no option \1"),
+    (r"Option '?(--?[\w-]+)'? requires an argument", r"\1 needs a value"),
+    (r"Option '?(--?[\w-]+)'? does not take a value.*", r"\1 takes no value"),
+)
+"""What the parser says, and how we say it; a message that is not here is kept."""
+
+
+def _worded(message: str) -> str:
+    for pattern, ours in _WORDINGS:
+        if match := re.fullmatch(pattern, message, re.DOTALL):
+            return match.expand(ours)
+    return message
 
 
 # --- Groups --------------------------------------------------------------------------------
 
 
 class _Group(TyperGroup):
-    """A group of commands that suggests similar names for an unknown one."""
+    """A group of commands that suggests similar names for an unknown one, and whose help is laid
+    out by `help_page`."""
+
+    def get_help(self, ctx: Any) -> str:
+        """The page of the group, or of the program."""
+        name = ctx.command_path.split()[-1]
+        return program_page() if ctx.parent is None else group_page(ALIASES.get(name, name))
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find the command that `args` begin with; raises `Usage` with similar names."""
@@ -126,15 +141,9 @@ class _CommandWithPage(TyperCommand):
 
     spec: Command
 
-    def format_usage(self, ctx: Any, formatter: Any) -> None:
-        """Write the usage line."""
-        formatter.write_usage(ctx.command_path, help_page.usage(self.spec))
-
-    def format_options(self, _ctx: Any, formatter: Any) -> None:
-        """Write the arguments and options."""
-        for title, rows in help_page.sections(self.spec):
-            with formatter.section(title):
-                formatter.write_dl(rows)
+    def get_help(self, _ctx: Any) -> str:
+        """The page of the command."""
+        return command_page(self.spec)
 
 
 def unknown(path: str, name: str, names: list[str]) -> Usage:
@@ -146,7 +155,7 @@ def unknown(path: str, name: str, names: list[str]) -> Usage:
 
 def _application(called: Calls, named: set[str]) -> typer.Typer:
     before = blank(GLOBALS)
-    app = _group("Durable jobs for Python: start them, follow them, see what happened.")
+    app = _group(ABOUT)
     _callback(app, before, is_root=True)
     for command in COMMANDS:
         if len(command.path) == 1:
@@ -177,13 +186,13 @@ def _group(help: str) -> typer.Typer:
 def _callback(app: typer.Typer, before: Values, is_root: bool) -> None:
     """Add what happens before the verb: keep the global options in `before`; without a verb, print
     help."""
-    accepted = (*GLOBALS, _VERSION) if is_root else GLOBALS
+    accepted = (*GLOBALS, VERSION) if is_root else GLOBALS
 
     def callback(ctx: typer.Context, **given: Any) -> None:
         cleaned = _cleaned(given, accepted)
         before.update(merge(before, cleaned))
         if cleaned.get("version"):
-            messages.data(f"{PROGRAM} {__version__}")
+            messages.data(version())
             raise typer.Exit(0)
         if ctx.invoked_subcommand is None:
             messages.data(ctx.get_help())

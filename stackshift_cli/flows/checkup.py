@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from stackshift_jobs.errors import BadConfiguration, StackshiftError
-from stackshift_jobs.project.config import Config, load_config
+from stackshift_jobs.project.config import load_config
 from stackshift_jobs.project.locate import Project
 from stackshift_jobs.version import __version__
 
@@ -77,7 +77,6 @@ def about_project(project: Project) -> Iterator[Finding]:
         yield Finding("project", PROBLEM, bad.message, bad.hint, bad.exit_status)
     else:
         yield Finding("project", GOOD, f"{config.project.name} in {root}")
-        yield from _idle(config)
     yield from _ownership(project)
     hidden = [
         entry.name
@@ -95,13 +94,6 @@ def about_project(project: Project) -> Iterator[Finding]:
             f"mv {hidden[0]} my_{hidden[0]}",
             BadConfiguration.exit_status,
         )
-
-
-def _idle(config: Config) -> Iterator[Finding]:
-    from stackshift_jobs.project.config import IDLE
-
-    for key in sorted(IDLE & config.origins.keys()):
-        yield Finding("project", NOTE, f"{key} has no effect in this version")
 
 
 def _ownership(project: Project) -> Iterator[Finding]:

@@ -7,8 +7,6 @@ from typing import Any, Final
 
 from stackshift_cli.arguments import Given
 from stackshift_cli.daemon.session import Session
-from stackshift_cli.flows.module_check import checked
-from stackshift_cli.flows.preflight import check_runs
 from stackshift_cli.output import messages
 from stackshift_cli.output.safe_text import safe
 from stackshift_cli.output.terminal import draws
@@ -64,8 +62,12 @@ def check(session: Session, given: Given) -> int:
     """`jobs check`: import every module as a worker would, without a daemon; 78 if any fails. With
     `--in-flight` the daemon also replays the record of every unfinished run on them, which changes
     nothing; 5 if any would not go on as it is recorded."""
+    from stackshift_cli.flows.module_check import checked  # `list` has no use for subprocesses.
+
     modules = checked(session)
     if given.flag("in_flight") and not any(module["error"] for module in modules):
+        from stackshift_cli.flows.preflight import check_runs
+
         return check_runs(session, None, {"modules": modules})
     failed = [module for module in modules if module["error"]]
     if session.json:

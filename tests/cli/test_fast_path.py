@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from cli.conftest import Shell
+from cli.fake_daemon import FakeDaemon, record, run_object
 
 SLOW = set(
     """
@@ -67,6 +68,61 @@ def loaded(shell: Shell, *argv: str) -> set[str]:
 def test_plain_command_loads_nothing_slow(shell: Shell, argv: list[str]) -> None:
     """Neither Typer nor Rich, nor any other module that takes longer to load than the request."""
     assert not loaded(shell, *argv) & SLOW
+
+
+HEAVY = (
+    SLOW
+    - {"stackshift_cli.commands.catalogue"}
+    - {
+        name
+        for name in SLOW
+        if name.startswith(("stackshift_jobs.values", "dataclasses", "inspect"))
+    }
+)
+
+
+@pytest.mark.usefixtures("finished")
+@pytest.mark.parametrize(
+    "line",
+    [
+        "runs list",
+        "runs list --json --status completed",
+        "runs show @last",
+        "runs show @last --json",
+        "runs why @last",
+        "runs wait @last",
+        "start hello --wait",
+        "queues list",
+        "daemon status",
+        "daemon status --json",
+        "jobs list",
+        "schedules next",
+        "--version",
+        "--help",
+        "runs --help",
+        "start --help",
+        "help runs",
+        "__complete zsh start h",
+        "__complete fish runs show r",
+    ],
+)
+def test_reading_commands_load_no_framework(shell: Shell, line: str) -> None:
+    """Off a terminal, what is typed most loads neither Typer nor Rich, msgspec or pydantic, and
+    takes a quarter of the time."""
+    assert not loaded(shell, *line.split()) & HEAVY
+
+
+@pytest.fixture
+def finished(daemon: FakeDaemon) -> None:
+    """A daemon with a finished run, a queue and a schedule."""
+    run = daemon.add(run_object(1, why="it has ended"))
+    daemon.append(record(1, "run.created", run["id"]), record(2, "run.completed", run["id"]))
+    queue = dict.fromkeys("concurrency key_concurrency rate next_start_at oldest_ms".split())
+    queue |= {"name": "default", "depth": 0, "running": 0, "paused": False, "processes": None}
+    daemon.answers["queue.list"] = lambda _: {"queues": [queue | {"rate_burst": 1}]}
+    daemon.answers["run.start"] = lambda _: {"id": run["id"], "reused": False, "status": "queued"}
+    tick = {"at": "2026-05-06T09:00:00Z", "job": "hello", "local": "2026-05-06T09:00:00"}
+    daemon.answers["schedule.next"] = lambda _: {"ticks": [tick]}
 
 
 @pytest.mark.usefixtures("daemon")

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
+import shlex
 
 import pytest
 
 from cli.conftest import REPOSITORY, Shell
 from cli.fake_daemon import FakeDaemon
 from stackshift_cli.commands.catalogue import ALIASES, COMMANDS, GROUPS
-from stackshift_cli.commands.completion import SCRIPTS, candidates
+from stackshift_cli.commands.examples import EXAMPLES
 from stackshift_cli.commands.help_topics import TOPICS
-from stackshift_cli.commands.spec import GLOBALS, Option
+from stackshift_cli.commands.spec import GLOBALS, Command, Option
 from stackshift_jobs.version import __version__
 
 CRON_LINE = re.compile(r"\s*(?:\.Dl )?(?:(?:[\d*/,-]+)\s+){5}stackshift .*")
@@ -111,12 +110,69 @@ def test_every_command_can_be_called(command: object) -> None:
     assert callable(getattr(importlib.import_module(f"stackshift_cli.verbs.{module}"), function))
 
 
+@pytest.mark.parametrize(
+    ("line", "message", "hint"),
+    [
+        ("runs show", "RUN is missing", "stackshift runs show --help"),
+        ("runs wait", "RUN is missing", "stackshift runs wait --help"),
+        ("runs show a b c", "unexpected argument: b c", "stackshift runs show --help"),
+        ("start x --quue a", "there is no option --quue", "did you mean --queue or --quiet?"),
+        ("start x -p", "-p needs a value", "stackshift start --help"),
+        ("start --wait=1 x", "--wait takes no value", "stackshift start --help"),
+    ],
+)
+def test_usage_errors_are_in_our_words(shell: Shell, line: str, message: str, hint: str) -> None:
+    """Nothing of the parser's wording or of Python shows: exit 2."""
+    assert shell.run(line) == ("", f"error[usage]: {message}\nhint: {hint}\n", 2)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda c: " ".join(c.path))
+def test_every_example_is_a_command_line_that_is_read(command: Command) -> None:
+    """Each command has an example of its own, and the parser takes it: no old option, no missing
+    argument."""
+    examples = EXAMPLES[command.path]
+    assert examples
+    assert all(example.purpose for example in examples)
+    called = [path for example in examples for path in commands_in(example.line)]
+    assert command.path in called
+
+
+def commands_in(line: str) -> list[tuple[str, ...]]:
+    """The paths of the commands that `line` calls, each read by the real parser."""
+    from stackshift_cli.commands import typer_app
+
+    found: list[tuple[str, ...]] = []
+
+    def run(command: Command, _globals: object, _values: object) -> int:
+        found.append(command.path)
+        return 0
+
+    for called in re.findall(r"(?<![\w/~.])stackshift ((?:'[^']*'|\"[^\"]*\"|[^|&)>])+)", line):
+        typer_app.parse(shlex.split(called), run)
+    return found
+
+
+def test_no_example_is_for_a_command_that_is_gone() -> None:
+    """The table of examples has the commands of the catalogue, and no others."""
+    assert EXAMPLES.keys() == {command.path for command in COMMANDS}
+
+
+def test_topic_of_the_timeline_explains_each_sign() -> None:
+    """What a picture can be made of is in `help timeline`, in both sets of signs."""
+    from stackshift_cli.render.console import ASCII, UNICODE
+
+    text = TOPICS["timeline"]
+    for signs in (UNICODE, ASCII):
+        assert {*signs.bars.values(), *signs.statuses.values()} <= set(text)
+
+
 def test_help_on_topics_and_commands(shell: Shell) -> None:
     """`help TOPIC`, `help runs show`, and similar names for anything else."""
     for topic, text in TOPICS.items():
         assert shell("help", topic).stdout == text.strip() + "\n"
     assert shell("help", "run", "show").stdout.startswith("Usage: stackshift runs show")
-    told = shell("help", "payloads")
+    assert shell("help", "duration") == shell("help", "durations")
+    told = shell("help", "paylod")
     assert (told.stdout, told.code) == ("", 4)
     assert "did you mean payload?" in told.stderr
 
@@ -132,64 +188,6 @@ def test_man_page_tells_of_every_command_and_option(command: object) -> None:
     for parameter in (*command.parameters, *GLOBALS):
         if isinstance(parameter, Option):
             assert parameter.flags[-1][1:] in text
-
-
-@pytest.mark.parametrize(
-    ("words", "wanted"),
-    [
-        (["ru"], ["runs"]),
-        (["runs", "wh"], ["why"]),
-        (["run", "ca"], ["cancel"]),
-        (["-C", "x", "--json", "jobs", ""], ["check", "list", "schema", "show"]),
-        (["start", "x", "--id"], ["--idempotency-key", "--idempotency-ttl"]),
-        (["runs", "list", "--status", "f"], ["failed"]),
-        (["start", "x", "--color", ""], ["always", "auto", "never"]),
-        (["runs", "show", "@"], ["@failed", "@last"]),
-        (["completion", ""], ["bash", "fish", "zsh"]),
-        (["help", "pa"], ["payload"]),
-        (["states", "lo"], ["lock"]),
-        (["event", ""], ["list", "send", "tail"]),
-        (["event", "send", "x", "--co"], ["--color", "--correlation-key"]),
-        (["nope", ""], []),
-    ],
-)
-def test_completion_knows_what_may_come_next(words: list[str], wanted: list[str]) -> None:
-    """It offers commands, options, their values, and forms of RUN."""
-    assert candidates(words) == wanted
-
-
-def test_completion_asks_the_daemon_for_jobs_but_starts_none(
-    shell: Shell, daemon: FakeDaemon
-) -> None:
-    """It offers jobs and keys of state if a daemon is running, else nothing."""
-    assert shell("__complete", "start", "h") == ("hello\n", "", 0)
-    for key in ("c:1", "c:2", "c:\x1b", "other"):
-        daemon.put(key, 1)
-    assert shell("__complete", "state", "get", "c:") == ("c:1\nc:2\n", "", 0)
-    daemon.stop()
-    assert shell("__complete", "state", "get", "c") == ("", "", 0)
-    assert shell("__complete", "start", "h") == ("", "", 0)
-
-
-@pytest.mark.parametrize("name", SCRIPTS)
-def test_completion_scripts_are_accepted_by_their_shell(shell: Shell, name: str) -> None:
-    """The shell parses the script; without the shell it is only checked that there is one."""
-    script = shell("completion", name).stdout
-    assert "stackshift __complete" in script
-    if shutil.which(name):
-        done = subprocess.run([name, "-n"], input=script, text=True, check=False)
-        assert done.returncode == 0
-
-
-def test_completion_in_bash(shell: Shell) -> None:
-    """The function offers what the table says."""
-    call = " ".join(shell.command())
-    script = shell("completion", "bash").stdout.replace("$(stackshift", f"$({call}")
-    script += "\nCOMP_WORDS=(stackshift runs w); COMP_CWORD=2; _stackshift; echo ${COMPREPLY[@]}"
-    done = subprocess.run(
-        ["bash", "-c", script], capture_output=True, cwd=shell.directory, env=shell.env, check=False
-    )
-    assert done.stdout == b"wait why\n"
 
 
 def test_completion_for_an_unknown_shell_is_usage(shell: Shell) -> None:

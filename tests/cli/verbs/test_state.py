@@ -170,7 +170,7 @@ def test_negative_number_is_a_value(shell: Shell, daemon: FakeDaemon, typer: lis
 def test_negative_number_in_a_mistake_is_shown_as_it_is(shell: Shell) -> None:
     """Error messages, and commands under a lock, get the number without the mark."""
     assert shell("-5").stderr.startswith("error[usage]: unknown command '-5'")
-    assert "(-6)" in shell("state", "set", "k", "-5", "-6").stderr
+    assert "argument: -6\n" in shell("state", "set", "k", "-5", "-6").stderr
     assert shell("state", "lock", "k", "--", "echo", "-5").stdout == "-5\n"
 
 

@@ -1,0 +1,237 @@
+"""Examples for each command: what `COMMAND --help` and the man pages end with.
+
+Every command has one or two, and a test reads each with the real parser, so that none is out of
+date. An example is a line for a shell; `→` separates it from what it is for.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+
+class Example(NamedTuple):
+    """A command line, and what it is for."""
+
+    line: str
+    purpose: str
+
+
+def _examples(text: str) -> tuple[Example, ...]:
+    rows = [line.partition(" → ") for line in text.strip().splitlines()]
+    return tuple(Example(line.strip(), purpose.strip()) for line, _, purpose in rows)
+
+
+_TABLE: Final = {
+    "start": """
+stackshift start hello -F name=World --wait → wait, and print the result
+stackshift start report -p @report.json --idempotency-key "report:$(date +%F)" → once a day
+""",
+    "runs list": """
+stackshift runs list --status failed --since 1d → what failed since yesterday
+stackshift runs list --job sync --json --limit 1 | jq '.[0].status' → the newest run of a job
+""",
+    "runs show": """
+stackshift runs show @last → the newest run
+stackshift runs show 7k2m9q --logs → with what it printed; the end of an id is enough
+""",
+    "runs why": """
+stackshift runs why @last → one sentence: what it waits for
+""",
+    "runs tail": """
+stackshift runs tail @last → until the run ends
+stackshift runs tail --since 10m --json | jq -r .kind → everything, for a program
+""",
+    "runs wait": """
+stackshift runs wait "$A" "$B" --timeout 10m → until both have ended
+stackshift runs wait @last && ./publish.sh → only if it has completed
+""",
+    "runs logs": """
+stackshift runs logs @failed → what the last failed run printed
+stackshift runs logs 7k2m9q -f --step import → one step, as it comes
+""",
+    "runs cancel": """
+stackshift runs cancel 7k2m9q 4p8x3v → two runs
+""",
+    "runs retry": """
+stackshift runs retry @failed → go on after the last recorded step
+stackshift runs retry @failed --from charge --dry-run → what would be repeated
+""",
+    "runs fork": """
+stackshift runs fork @last --from publish → a new run with the same first steps
+stackshift runs fork 7k2m9q -F size:=256 → with another payload
+""",
+    "runs rm": """
+stackshift runs rm 7k2m9q --yes → without being asked
+""",
+    "dead list": """
+stackshift dead list --job charge → the runs of one job
+""",
+    "dead retry": """
+stackshift dead retry 7k2m9q → one run
+stackshift dead retry --all --job charge --yes → all runs of a job, once it is mended
+""",
+    "dead discard": """
+stackshift dead discard --all --queue trial → the runs of one queue
+""",
+    "jobs list": """
+stackshift jobs list → names, queues, retries
+""",
+    "jobs show": """
+stackshift jobs show resizeAvatar → everything that is known about it
+""",
+    "jobs check": """
+stackshift jobs check && stackshift daemon restart → only if all modules import
+""",
+    "jobs schema": """
+stackshift jobs schema resizeAvatar → for an editor, or for a form
+""",
+    "queues list": """
+stackshift queues list → how much waits, and how much runs
+""",
+    "queues show": """
+stackshift queues show media → where each limit comes from
+""",
+    "queues pause": """
+stackshift queues pause media → what runs goes on, nothing new begins
+""",
+    "queues resume": """
+stackshift queues resume media → until the next pause
+""",
+    "queues limit": """
+stackshift queues limit media --concurrency 2 --rate 100/m → in force at once, and kept
+stackshift queues limit media --reset → back to what the settings say
+""",
+    "queues drain": """
+stackshift queues drain media --timeout 5m && ./deploy.sh → when nothing runs any more
+""",
+    "queues purge": """
+stackshift queues purge trial --yes → without being asked
+""",
+    "schedules list": """
+stackshift schedules list → when each job starts next
+""",
+    "schedules next": """
+stackshift schedules next nightly -n 3 → the next three nights
+""",
+    "schedules pause": """
+stackshift schedules pause nightly → no ticks until it is resumed
+""",
+    "schedules resume": """
+stackshift schedules resume nightly → from the next tick on
+""",
+    "schedules trigger": """
+stackshift schedules trigger nightly → now, with the payload of the schedule
+""",
+    "state get": """
+stackshift state get cursor --raw --default none → as text, for a script
+""",
+    "state set": """
+stackshift state set cursor '"2026-05-06"' → a JSON text
+stackshift state set leader "$HOSTNAME" --if-absent --ttl 1m → exit 5 if there is one
+""",
+    "state delete": """
+stackshift state delete cursor --if-version 4 → only if nobody has changed it
+""",
+    "state increment": """
+stackshift state increment sent --by 3 → prints the new number
+""",
+    "state list": """
+stackshift state list orders: → the keys that begin with orders:
+""",
+    "state history": """
+stackshift state history cursor --limit 5 → who has changed it, and when
+""",
+    "state lock": """
+stackshift state lock import --wait 10m -- ./import.sh → one import at a time
+token=$(stackshift state lock import --ttl 30s) → by hand; then state unlock
+""",
+    "state unlock": """
+stackshift state unlock import --token "$token" → the token that state lock has printed
+""",
+    "event send": """
+stackshift event send order.paid --correlation-key order:17 -F cents:=4900 → resume who waits for it
+""",
+    "event list": """
+stackshift event list --name order.paid → the ones that no run has consumed
+""",
+    "event tail": """
+stackshift event tail --json | jq -r .event → their names, as they come
+""",
+    "daemon run": """
+stackshift daemon run → for systemd, a container or a terminal
+""",
+    "daemon start": """
+stackshift daemon start → does nothing if it is running
+""",
+    "daemon stop": """
+stackshift daemon stop --drain → when what runs has ended
+""",
+    "daemon restart": """
+stackshift daemon restart → load the job modules anew; runs go on
+""",
+    "daemon status": """
+stackshift daemon status --json | jq .dead → how many runs have failed for good
+""",
+    "daemon logs": """
+stackshift daemon logs -f → as it is written
+""",
+    "daemon install": """
+stackshift daemon install → a service of systemd or launchd, or a crontab line
+stackshift daemon install --print → look at it first
+""",
+    "daemon uninstall": """
+stackshift daemon uninstall → the daemon keeps running until it is stopped
+""",
+    "journal verify": """
+stackshift journal verify → every record, also while the daemon runs
+""",
+    "journal cat": """
+stackshift journal cat | jq -c 'select(.kind == "run.failed")' → as data
+""",
+    "journal stats": """
+stackshift journal stats → how large it is, and what is in it
+""",
+    "journal compact": """
+stackshift journal compact → before a backup, or to free space
+""",
+    "journal repair": """
+stackshift daemon stop && stackshift journal repair → after journal verify has found damage
+""",
+    "journal backup": """
+stackshift journal backup /backup/shop.tar → also while the daemon runs
+""",
+    "journal restore": """
+stackshift journal restore /backup/shop.tar → into a project without a journal
+""",
+    "init": """
+stackshift init shop && cd shop → a new directory, with a job to begin with
+""",
+    "doctor": """
+stackshift doctor → when something does not run, and you do not know why
+stackshift doctor --cron -- stackshift start nightly → will this crontab line work?
+""",
+    "config get": """
+stackshift config get workers.slots → the value in force
+""",
+    "config set": """
+stackshift config set queues.media.rate 100/m → in stackshift.toml, whose comments are kept
+stackshift config set default_project /srv/shop → for you, in all directories
+""",
+    "config path": """
+$EDITOR "$(stackshift config path)" → edit it
+""",
+    "config show": """
+stackshift config show --origin → which file or variable each value comes from
+""",
+    "completion": """
+eval "$(stackshift completion bash)" → in ~/.bashrc
+eval "$(stackshift completion zsh)" → in ~/.zshrc, after compinit
+stackshift completion fish > ~/.config/fish/completions/stackshift.fish → once
+""",
+    "help": """
+stackshift help schedules → a topic
+stackshift help runs retry → a command
+""",
+}
+EXAMPLES: Final = {tuple(path.split()): _examples(text) for path, text in _TABLE.items()}
+"""By the path of the command."""
