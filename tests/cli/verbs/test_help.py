@@ -177,19 +177,6 @@ def test_help_on_topics_and_commands(shell: Shell) -> None:
     assert "did you mean payload?" in told.stderr
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=lambda c: " ".join(c.path))
-def test_man_page_tells_of_every_command_and_option(command: object) -> None:
-    """The man page is complete."""
-    from stackshift_cli.commands.spec import Command
-
-    assert isinstance(command, Command)
-    text = (REPOSITORY / "man/stackshift.1").read_text().replace("\\-", "-")
-    assert f".It Cm {' '.join(command.path)}" in text
-    for parameter in (*command.parameters, *GLOBALS):
-        if isinstance(parameter, Option):
-            assert parameter.flags[-1][1:] in text
-
-
 def test_completion_for_an_unknown_shell_is_usage(shell: Shell) -> None:
     """Exit 2, with the shells that are supported."""
     told = shell("completion", "tcsh")
