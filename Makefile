@@ -70,6 +70,7 @@ man:
 bench: $(VENV)/dev.stamp
 	$(BIN)/python benchmarks/core.py
 	$(BIN)/python benchmarks/queued.py
+	$(BIN)/python benchmarks/commands.py
 
 frozen: $(VENV)/dev.stamp
 	$(BIN)/python tests/journal/freeze.py

@@ -30,6 +30,7 @@ How to pass a payload
   -p -                            from standard input
   -F name=World                   a field whose value is text
   -F count:=3 -F tags:='["a"]'    fields whose values are JSON
+  -F text="$(cat note.txt)"       a field whose value is the text of a file
   -F token:='{"$env": "TOKEN"}'   a secret, by the variable or "$file" that the worker reads
 
 -F may be repeated; its fields are added to the object that -p gives. Without -p and -F the payload

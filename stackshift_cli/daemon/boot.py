@@ -15,7 +15,7 @@ import pwd
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -53,8 +53,10 @@ class Way(Protocol):
     def is_installed(self) -> bool:
         """Does it start this project's daemon?"""
 
-    def install(self) -> list[str]:
-        """Write the text and put it in force; notes for the person. Raises `StackshiftError`."""
+    def install(self, stop: Callable[[], None]) -> list[str]:
+        """Write the text and put it in force; notes for the person. A way that starts the daemon
+        itself calls `stop` first, which stops one that is running. Raises `StackshiftError`, and
+        then nothing is installed."""
 
     def uninstall(self) -> None:
         """Undo `install`; the daemon keeps running."""
@@ -81,7 +83,7 @@ class Systemd:
         """Is there a unit for this project?"""
         return self._root_of_unit() == str(self.service.root)
 
-    def install(self) -> list[str]:
+    def install(self, stop: Callable[[], None]) -> list[str]:
         """Write the unit, enable it and start it."""
         other = self._root_of_unit()
         if other is not None and other != str(self.service.root):
@@ -90,8 +92,15 @@ class Systemd:
                 hint=f"remove it: stackshift daemon uninstall -C {shlex.quote(other)}",
             )
         _write(self._file, self.text())
-        self._systemctl("daemon-reload")
-        self._systemctl("enable", self._file.name)
+        try:
+            self._systemctl("daemon-reload")
+            self._systemctl("enable", self._file.name)
+        except NotInstalled:
+            # There may be no bus to the user's systemd. A unit that is not enabled starts nothing,
+            # but would count as installed.
+            self._file.unlink(missing_ok=True)
+            raise
+        stop()
         self._systemctl("restart", self._file.name)
         return [] if not self._scope else _linger()
 
@@ -137,11 +146,12 @@ class Launchd:
         """Is there an agent for this project?"""
         return self._file.exists()
 
-    def install(self) -> list[str]:
+    def install(self, stop: Callable[[], None]) -> list[str]:
         """Write the agent and load it, which starts the daemon."""
         if self.is_installed():
             self._launchctl("bootout", f"{self._domain}/dev.{self.service.name}", may_fail=True)
         _write(self._file, self.text())
+        stop()
         self._launchctl("bootstrap", self._domain, self.place)
         return []
 
@@ -172,7 +182,7 @@ class Crontab:
         lines = _crontab().splitlines()
         return any(line.lstrip().startswith("@reboot") and "stackshift" in line for line in lines)
 
-    def install(self) -> list[str]:
+    def install(self, stop: Callable[[], None]) -> list[str]:  # noqa: ARG002 - cron starts nothing now
         """Add the line."""
         if self.text().strip() not in _crontab().splitlines():
             before = _crontab()
@@ -234,8 +244,9 @@ def started_as_service(project: Project) -> bool:
     """Start the daemon of `project` by the service manager that has it as a service, and wait until
     it is ready; False if none has it, or if that fails."""
     try:
-        way = installed(project)
-        if not isinstance(way, Systemd):
+        # Without asking for the crontab, which starts nothing now.
+        way = next(ways(project))
+        if not isinstance(way, Systemd) or not way.is_installed():
             return False
         way.start()
     except (StackshiftError, OSError):

@@ -20,9 +20,7 @@ def install(session: Session, given: Given) -> int:
         messages.data(safe_block(way.text()))
         session.say(f"for {way.kind}: {safe(way.place)}")
         return 0
-    if way.kind != "crontab" and (pid := stop_running(session)) is not None:
-        session.say(f"stopped stackshiftd (pid {pid})")
-    notes = way.install()
+    notes = way.install(lambda: _stop(session))
     if session.json:
         messages.data(messages.compact({"kind": way.kind, "place": way.place, "installed": True}))
     else:
@@ -33,6 +31,12 @@ def install(session: Session, given: Given) -> int:
     if way.kind == "crontab":
         session.say("hint: stackshift daemon start")
     return 0
+
+
+def _stop(session: Session) -> None:
+    pid = stop_running(session)
+    if pid is not None:
+        session.say(f"stopped stackshiftd (pid {pid})")
 
 
 def uninstall(session: Session, _given: Given) -> int:

@@ -121,14 +121,14 @@ def show(session: Session, given: Given) -> int:
 def _print_entries(run: dict[str, Any], logs: list[dict[str, Any]]) -> None:
     """Print records and log lines in the order in which they happened; then why the run is not
     progressing, or that its records are gone."""
-    from stackshift_cli.timeline.build import FORGOTTEN, is_forgotten
-    from stackshift_jobs.values.durations import format_ms
-
     entries = [(record["at"], tsv.record(record)) for record in run["timeline"]]
     entries += [(line["at"], tsv.log_entry(run, line)) for line in logs]
     for _, text in sorted(entries, key=lambda entry: entry[0]):
         messages.data(text)
-    if is_forgotten(run):
+    if not entries and run["finished_at"] is not None:
+        from stackshift_cli.timeline.build import FORGOTTEN
+        from stackshift_jobs.values.durations import format_ms
+
         took = "" if run["duration_ms"] is None else f" in {format_ms(run['duration_ms'])}"
         text = f"{run['status']}{took}; {FORGOTTEN}"
         messages.data(tsv.end_line(run, "end", text, run["finished_at"]))

@@ -3,8 +3,8 @@
 Owns the order of precedence: an explicit argument, `STACKSHIFT_PROJECT`, the nearest parent with a
 `stackshift.toml`, the user's default. It never creates anything and never talks to a daemon. What
 other users could have written is refused before it is read (see `trust`). Every command uses it, so
-it reads one small file, parses that only if it contains the word `data_dir`, and handles paths as
-text: `pathlib` takes 5 ms to load.
+it reads one small file, parses that only if `data_dir` stands in it outside of a comment, and
+handles paths as text: `pathlib` takes 5 ms to load.
 """
 
 from __future__ import annotations
@@ -203,7 +203,8 @@ def _written_data_dir(root: str) -> str | None:
     """`[project] data_dir` as written in the file; None if it is not."""
     path = os.path.join(root, CONFIG_FILE)
     text = read_config_text(path)
-    if "data_dir" not in text:
+    # The file that `init` writes has it in a comment.
+    if not any("data_dir" in line and line.lstrip()[:1] != "#" for line in text.splitlines()):
         return None
     section = parse_toml(text, path).get("project", {})
     written = section.get("data_dir") if isinstance(section, dict) else None

@@ -16,6 +16,7 @@ import pytest
 
 from stackshift_cli.daemon import boot
 from stackshift_cli.daemon.units import Service, crontab_line, launchd_agent, systemd_unit
+from stackshift_cli.errors import NotInstalled
 from stackshift_jobs.errors import Conflict
 from stackshift_jobs.project.locate import Project
 
@@ -100,6 +101,10 @@ def test_crontab_line_is_one_command_for_cron() -> None:
     assert "%" not in line.replace("\\%", "")
 
 
+def stop() -> None:
+    """No daemon is running."""
+
+
 class Told:
     """Stands for the programs of the system; remembers what they were told."""
 
@@ -125,7 +130,7 @@ def test_install_writes_the_unit_and_starts_it(told: Told, tmp_path: Path) -> No
     not stop the daemon."""
     way = boot.Systemd(service(tmp_path / "shop"))
     assert not way.is_installed()
-    way.install()
+    way.install(stop)
     assert Path(way.place).read_text() == systemd_unit(way.service)
     assert way.is_installed()
     name = Path(way.place).name
@@ -142,14 +147,32 @@ def test_install_writes_the_unit_and_starts_it(told: Told, tmp_path: Path) -> No
     assert told.lines == [f"systemctl --user disable {name}", "systemctl --user daemon-reload"]
 
 
+def test_failed_install_leaves_nothing_and_stops_nothing(
+    told: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a bus to systemd there is no unit afterwards, and the daemon still runs."""
+    stopped: list[int] = []
+
+    def refuse(argv: list[str], *_: Any, **__: Any) -> None:
+        told(argv)
+        raise NotInstalled("no bus")
+
+    monkeypatch.setattr(boot, "_run", refuse)
+    way = boot.Systemd(service(tmp_path))
+    with pytest.raises(NotInstalled):
+        way.install(lambda: stopped.append(1))
+    assert (way.is_installed(), stopped) == (False, [])
+    assert told.lines == ["systemctl --user daemon-reload"]
+
+
 def test_install_does_not_take_the_unit_of_another_project(told: Told, tmp_path: Path) -> None:
     """Two paths may make one name; the second is refused, and names the first."""
-    boot.Systemd(service(tmp_path / "a-b")).install()
+    boot.Systemd(service(tmp_path / "a-b")).install(stop)
     other = boot.Systemd(service(tmp_path / "a" / "b"))
     told.lines.clear()
     assert not other.is_installed()
     with pytest.raises(Conflict, match="a-b"):
-        other.install()
+        other.install(stop)
     assert told.lines == []
 
 
@@ -161,7 +184,7 @@ def test_command_starts_the_service_if_there_is_one(
     way = boot.Systemd(service(tmp_path))
     monkeypatch.setattr(boot, "ways", lambda _: iter([way]))
     assert not boot.started_as_service(project)
-    way.install()
+    way.install(stop)
     told.lines.clear()
     assert boot.started_as_service(project)
     assert told.lines == [f"systemctl --user start {Path(way.place).name}"]
