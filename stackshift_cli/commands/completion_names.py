@@ -134,13 +134,12 @@ def _locks(typed: Typed) -> Iterator[Candidate]:
 
 def _settings(_typed: Typed) -> Iterator[Candidate]:
     from stackshift_cli.user_config import KEYS as USER_KEYS
-    from stackshift_jobs.project.config import IDLE, KEYS
+    from stackshift_jobs.project.config import KEYS
 
     for name, about in USER_KEYS.items():
         yield Candidate(name, about)
     for key in KEYS:
-        if key.path not in IDLE:
-            yield Candidate(key.path, key.help)
+        yield Candidate(key.path, key.help)
 
 
 def _topics(typed: Typed) -> Iterator[Candidate]:
