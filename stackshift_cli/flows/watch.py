@@ -8,9 +8,9 @@ the status of the run decides: 0 completed, 1 failed, 7 cancelled.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stackshift_cli.daemon.feed import Deadline, End, FeedRecord, follow
 from stackshift_cli.daemon.session import Session
@@ -19,7 +19,10 @@ from stackshift_cli.output import messages
 from stackshift_cli.output.safe_text import safe
 from stackshift_cli.output.terminal import draws
 from stackshift_cli.render import tsv
-from stackshift_jobs.errors import OutputFailed, RunCancelled, RunFailed
+from stackshift_jobs.errors import DaemonUnavailable, NotFound, OutputFailed, RunCancelled, RunFailed
+
+if TYPE_CHECKING:
+    from stackshift_cli.timeline.happenings import Facts
 
 
 def exit_of(run: dict[str, Any]) -> int:
@@ -88,16 +91,44 @@ def show_until_end(
             from stackshift_cli.render.live import draw_until_end
 
             return draw_until_end(session, run_id, deadline)
+        printer = RecordPrinter(session)
         for happening in follow(session, opening):
             if isinstance(happening, End):
                 return happening.run
             if isinstance(happening, FeedRecord):
-                print_record(session, happening.body)
+                printer.print(happening.body)
             deadline.check(run_id)
     raise AssertionError("a feed of a run ends with the run")
 
 
-def print_record(session: Session, record: dict[str, Any]) -> None:
-    """Print one record as a line (with `--json` as an object) and flush it."""
-    messages.data(messages.compact(record) if session.json else tsv.record(record))
-    sys.stdout.flush()
+class RecordPrinter:
+    """Prints records one by one, each flushed: drawn on a terminal, else as lines of TSV, with
+    `--json` as objects."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._print = self._plain
+        if draws(session.options):
+            from stackshift_cli.render.stream import Stream
+
+            self._print = Stream(session.options, self._facts).print
+
+    def print(self, record: Mapping[str, Any]) -> None:
+        """Print one record."""
+        self._print(record)
+        sys.stdout.flush()
+
+    def _plain(self, record: Mapping[str, Any]) -> None:
+        body = dict(record)
+        messages.data(messages.compact(body) if self._session.json else tsv.record(body))
+
+    def _facts(self, run: str) -> Facts | None:
+        """Job and beginning of a run; None if it was removed, or the daemon is gone for a moment:
+        whoever follows it waits for it and reports it."""
+        from stackshift_cli.timeline.happenings import Facts
+
+        try:
+            found = self._session.call("run.get", {"run": run})
+        except (NotFound, DaemonUnavailable):
+            return None
+        return Facts(found["job"], found["created_at"])

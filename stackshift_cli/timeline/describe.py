@@ -15,6 +15,7 @@ from stackshift_cli.output.messages import compact
 from stackshift_jobs.values.identities import own_part
 
 _BRACKETED: Final = re.compile(r"\[(.*)\](?:\.([^\[\]#]*))?(#\d+)?", re.DOTALL)
+_ID: Final = re.compile(r"\b(?:run|evt)_[0-9a-z]{26}\b")
 
 
 class About:
@@ -73,3 +74,13 @@ def _wait(record: Mapping[str, Any]) -> About:
         words = ", ".join(event(*pair) for pair in record["events"])
         return About(words, "wait", "events")
     return About()
+
+
+def brief(id: str) -> str:
+    """The end of an id, `7k2m9q`, which commands accept for the whole."""
+    return id[-6:]
+
+
+def briefly(text: str) -> str:
+    """`text` with the ends of the ids in it."""
+    return _ID.sub(lambda match: brief(match[0]), text)

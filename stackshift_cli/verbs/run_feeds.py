@@ -9,7 +9,7 @@ from typing import Any, Final
 from stackshift_cli.arguments import Given
 from stackshift_cli.daemon.feed import TICK_SECONDS, Deadline, FeedRecord, follow
 from stackshift_cli.daemon.session import Session
-from stackshift_cli.flows.watch import exit_of, print_record, show_until_end
+from stackshift_cli.flows.watch import RecordPrinter, exit_of, show_until_end
 from stackshift_cli.output import messages
 from stackshift_cli.output.terminal import draws
 from stackshift_cli.render import tsv
@@ -64,8 +64,9 @@ def _tail_run(session: Session, given: Given, run: str, opening: dict[str, Any])
     if given.flag("no_follow"):
         detail = session.detail(run)
         records = [r for r in detail["timeline"] if r["at"] >= opening.get("since", "")]
+        printer = RecordPrinter(session)
         for record in records[-opening["last"] or len(records) :] if "last" in opening else records:
-            print_record(session, record)
+            printer.print(record)
         return 0
     # The full id, since `@last` could name another run after a reconnection.
     run_id = session.call("run.get", {"run": run})["id"]
@@ -84,10 +85,11 @@ def _tail_all(
     detached: str,
     is_shown: Callable[[dict[str, Any]], bool],
 ) -> int:
+    printer = RecordPrinter(session)
     try:
         for happening in follow(session, opening):
             if isinstance(happening, FeedRecord) and is_shown(happening.body):
-                print_record(session, happening.body)
+                printer.print(happening.body)
     except KeyboardInterrupt:
         messages.say(detached)
         raise
@@ -99,6 +101,7 @@ def _print_recent(
 ) -> int:
     """Print the feed up to the record that is the newest durable one now."""
     newest = int(session.call("journal.stats")["durable_seq"])
+    printer = RecordPrinter(session)
     silence = 0
     for happening in follow(session, opening):
         if not isinstance(happening, FeedRecord):
@@ -109,7 +112,7 @@ def _print_recent(
             continue
         silence = 0
         if int(happening.body["seq"]) <= newest and is_shown(happening.body):
-            print_record(session, happening.body)
+            printer.print(happening.body)
         if int(happening.body["seq"]) >= newest:
             return 0
     return 0
