@@ -10,8 +10,8 @@ How to name a run, and what its statuses mean
 
   run_01kan5c8...   its id
   7k2m9q            the end of its id: at least 4 characters, unique among all runs
-  @last             the newest run
-  @failed           the run that failed most recently
+  @last             the newest run that no other run started
+  @failed           the newest failed run that no other run started
 
   scheduled   not due yet             completed   succeeded; its result is kept
   queued      waits for a slot        failed      failed for good; in the dead letter

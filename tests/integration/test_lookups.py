@@ -10,6 +10,7 @@ from helpers import scenery
 from helpers.deadline import wait_until
 from helpers.project import Project
 from helpers.project_factory import Make
+from stackshift_jobs.errors import NotFound
 
 JOBS = """
 @stackshift.job("quick")
@@ -27,6 +28,21 @@ def prints(ctx):
     print("hello")
     ctx.step.run("inner", print, "inside")
     return "printed"
+
+
+@stackshift.job("breaks")
+def breaks(ctx):
+    raise stackshift.NonRetryable("broken")
+
+
+@stackshift.job("parent")
+def parent(ctx):
+    child = ctx.step.start(ctx.payload["job"])
+    if ctx.payload.get("waits"):
+        ctx.step.sleep("nap", "1h")
+    if ctx.payload.get("fails"):
+        raise stackshift.NonRetryable("broken")
+    return child
 
 
 @stackshift.job("spawns")
@@ -88,6 +104,33 @@ def test_run_is_found_by_the_end_of_its_id(project: Project) -> None:
         if job == "quick":
             project.finish(run)
         assert project.call("run.get", run=run[-8:])["id"] == run
+
+
+def test_newest_run_is_one_that_no_other_run_started(project: Project) -> None:
+    """`@last` of whoever started a parent is the parent, and `@failed` too, whether the runs are in
+    memory or long finished."""
+    waiting = project.begin("parent", {"job": "naps", "waits": True})
+    project.until_status(waiting, "waiting")
+    assert project.call("run.get", run="@last")["id"] == waiting
+    done = project.begin("parent", {"job": "breaks"})
+    child = project.finish(done)["result"]
+    assert project.finish(child)["status"] == "failed"
+    assert project.call("run.get", run="@last")["id"] == done
+    failed = project.begin("parent", {"job": "breaks", "fails": True})
+    project.finish(failed)
+    newer = project.begin("parent", {"job": "breaks"})
+    project.finish(project.finish(newer)["result"])
+    assert project.call("run.get", run="@failed")["id"] == failed
+    project.call("run.remove", run=failed)
+    with pytest.raises(NotFound, match="no other run started"):
+        project.call("run.get", run="@failed")
+
+
+def test_run_is_found_by_its_id_as_screens_show_it(project: Project) -> None:
+    """What is copied from a picture or a list is a name of the run."""
+    run = project.begin("quick")
+    for shown in (f"run_…{run[-6:]}", f"run_...{run[-6:]}", run[-6:]):
+        assert project.call("run.get", run=shown)["id"] == run
 
 
 def test_control_socket_is_not_inherited_by_programs(project: Project) -> None:

@@ -92,7 +92,7 @@ class Refused(Exception):
 
 class Filters(NamedTuple):
     """Which runs to list: those that match all that is given, created by the records from
-    `from_seq` on and before `before_seq`."""
+    `from_seq` on and before `before_seq`; with `is_root` only those that no other run started."""
 
     job: str | None = None
     status: str | None = None
@@ -101,6 +101,7 @@ class Filters(NamedTuple):
     since_us: int = 0
     before_seq: int | None = None
     from_seq: int = 0
+    is_root: bool = False
 
     def match(self, row: RunRow) -> bool:
         """Does `row` match?"""
@@ -111,6 +112,7 @@ class Filters(NamedTuple):
             and row.created_us >= self.since_us
             and row.created_seq >= self.from_seq
             and (self.before_seq is None or row.created_seq < self.before_seq)
+            and not (self.is_root and row.parent)
             and all(row.labels.get(k) == v for k, v in (self.labels or {}).items())
         )
 
@@ -248,6 +250,8 @@ class Table:
         if filters.from_seq:
             clauses.append("created_seq >= ?")
             values.append(filters.from_seq)
+        if filters.is_root:
+            clauses.append("json_extract(facts, '$[9]') IS NULL")
         for name, text in (filters.labels or {}).items():
             clauses.append("json_extract(facts, '$[8].' || ?) = ?")
             values.extend((json.dumps(name), text))

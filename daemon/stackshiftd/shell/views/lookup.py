@@ -7,6 +7,8 @@ their turn, None comes in place of the next.
 
 from __future__ import annotations
 
+import heapq
+import re
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -27,6 +29,7 @@ from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.params import Params
 
 MIN_SUFFIX = 4
+_SHORTENED: Final = re.compile(r"^run_(…|\.\.\.)")
 LOOKS: Final = 128
 """Runs in memory that are looked at in one part of a search."""
 ROWS: Final = 32
@@ -83,8 +86,8 @@ class Lookup:
         self._history = history
 
     def resolve(self, name: str) -> str:
-        """The id that `name` (an id, a unique suffix, `@last`, `@failed`) stands for. Raises
-        `NotFound` or `Usage`."""
+        """The id that `name` stands for: an id, a unique suffix, a shortened id as screens show it
+        (`run_…7k2m9q`), `@last` or `@failed`. Raises `NotFound` or `Usage`."""
         if name in ("@last", "@failed"):
             return self._newest(name)
         if name.startswith("@"):
@@ -93,9 +96,11 @@ class Lookup:
             if self.live(name) is not None or self._history.find(name) is not None:
                 return name
             raise NotFound(f"there is no run {name}", hint="stackshift runs list")
+        name = _SHORTENED.sub("", name)
         if len(name) < MIN_SUFFIX:
             raise Usage(f"{name!r} is too short for a run", hint="at least 4 characters of its end")
-        matches = {run for run in self._engine.state.runs if run.endswith(name)}
+        leaving = self._engine.departures.finishing
+        matches = {run for run in (*self._engine.state.runs, *leaving) if run.endswith(name)}
         matches.update(self._history.ending_in(name, 5))
         if not matches:
             raise NotFound(f"no run ends in {name!r}", hint="stackshift runs list")
@@ -106,20 +111,24 @@ class Lookup:
         return matches.pop()
 
     def _newest(self, name: str) -> str:
+        """The newest run, or the newest failed one, that no other run started: the one that a
+        person means, whatever it has started since."""
         failed = name == "@failed"
         status = "failed" if failed else None
         newest: tuple[int, str] = (0, "")
-        for row in self._history.newest(Filters(status=status), LOOK_BACK):
+        for row in self._history.newest(Filters(status=status, is_root=True), LOOK_BACK):
             live = self.live(row.id)
             if not failed or live is None or live.status is Status.FAILED:
                 newest = (row.created_seq, row.id)
                 break
-        for run in self.in_memory():
-            if not failed or run.status is Status.FAILED:
+        leaving = sorted(self._engine.departures.finishing.values(), key=_newest_first)
+        for run in heapq.merge(self.in_memory(), leaving, key=_newest_first):
+            if run.parent is None and (not failed or run.status is Status.FAILED):
                 newest = max(newest, (run.created_seq, run.id))
                 break
         if not newest[1]:
-            raise NotFound("there is no failed run" if failed else "there is no run yet")
+            told = "there is no failed run" if failed else "there is no run yet"
+            raise NotFound(f"{told} that no other run started", hint="stackshift runs list")
         return newest[1]
 
     def in_memory(self, before: int | None = None) -> Iterator[Run]:
@@ -164,10 +173,7 @@ class Lookup:
         self, wanted: RunFilters, since_us: int, before: int | None
     ) -> Iterator[Run | None]:
         """The runs that have left the state and whose last record is not durable yet."""
-        leaving = sorted(
-            self._engine.departures.finishing.values(), key=lambda run: -run.created_seq
-        )
-        for run in leaving:
+        for run in sorted(self._engine.departures.finishing.values(), key=_newest_first):
             is_before = before is None or run.created_seq < before
             if is_before and run.created_us >= since_us and wanted.fits(run):
                 yield run
@@ -191,7 +197,7 @@ class Lookup:
         slots."""
         state = self._engine.state
         executing = [state.runs[run] for runs in state.executions.values() for run in runs]
-        return sorted(executing, key=lambda run: -run.created_seq)
+        return sorted(executing, key=_newest_first)
 
     def _finished(
         self, wanted: RunFilters, since_us: int, before: int | None
@@ -316,6 +322,10 @@ class Lookup:
 
 def _created_seq(head: Any) -> int:
     return 0 if head is _END else int(head.created_seq)
+
+
+def _newest_first(run: Run) -> int:
+    return -run.created_seq
 
 
 def ended_by(entries: list[Entry]) -> Ended | None:
