@@ -165,7 +165,7 @@ class Daemon:
         reading = (self._queues, looking, dead_letter, schedules, state, events)
         tables = [
             self._queues.table,
-            Starts(self.engine, self._catalog, self._view).table,
+            Starts(self.engine, self._catalog, self._view, self._queues.near).table,
             RunChanges(self.engine, self._catalog, self._lookup, self._view, payload_bytes).table,
             dead_letter.table,
             schedules.table,

@@ -249,6 +249,13 @@ _STATE_COMMANDS: Final = (
         _TOKEN._replace(help="Extend the lock that has token N instead of acquiring it."),
     ),
     command("state unlock", "locks:unlock", "Release a lock.", KEY, _TOKEN),
+    command(
+        "state locks",
+        "locks:list_",
+        "List the locks that are held, by whom, and how many wait for each.",
+        argument("[PREFIX]", "Only locks whose keys begin with PREFIX."),
+        _LIMIT,
+    ),
 )
 
 _EVENT_COMMANDS: Final = (

@@ -40,6 +40,11 @@ def ask(session: Session, given: Given, full: bool) -> dict[str, Any]:
         session.say(_would(reply, params["job"]))
     elif reply["reused"]:
         _say_reused(session, reply)
+    if near := reply.pop("near_queues", None):
+        from stackshift_cli.output.safe_text import safe
+
+        names = safe(" or ".join(near))
+        session.say(f"queue {safe(params['queue'])} is new; did you mean {names}?")
     return reply
 
 

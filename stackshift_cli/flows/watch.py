@@ -19,7 +19,13 @@ from stackshift_cli.output import messages
 from stackshift_cli.output.safe_text import safe
 from stackshift_cli.output.terminal import draws
 from stackshift_cli.render import tsv
-from stackshift_jobs.errors import DaemonUnavailable, NotFound, OutputFailed, RunCancelled, RunFailed
+from stackshift_jobs.errors import (
+    DaemonUnavailable,
+    NotFound,
+    OutputFailed,
+    RunCancelled,
+    RunFailed,
+)
 
 if TYPE_CHECKING:
     from stackshift_cli.timeline.happenings import Facts

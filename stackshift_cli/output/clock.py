@@ -62,9 +62,21 @@ class Clock:
             return "now"
         return f"in {_rough(seconds)}" if seconds > 0 else f"{_rough(-seconds)} ago"
 
+    def age(self, at: str) -> str:
+        """How long ago `at` was: `12h`, and `0s` for a time to come."""
+        return _rough(max(0, (self.now_us - from_rfc3339(at)) // 1_000_000))
+
     def both(self, at: str) -> str:
         """`29 Nov 03:15, in 4h`."""
         return f"{self.moment(at)}, {self.away(at)}"
+
+    def elsewhere(self, at: str) -> str:
+        """The time of day of `at`, which has its own zone, with that zone: `09:00 +02:00`. Empty if
+        it is the same here."""
+        there = datetime.fromisoformat(at)
+        if there.utcoffset() == there.astimezone().utcoffset():
+            return ""
+        return f"{there:%H:%M} {there.isoformat()[-6:]}"
 
     def localized(self, text: str) -> str:
         """`text` with each time in UTC that stands in it as this clock shows it."""
@@ -77,5 +89,5 @@ def _local(us: int) -> datetime:
 
 def _rough(seconds: int) -> str:
     """The largest unit alone: `12h`."""
-    unit, size = next(pair for pair in _UNITS if seconds >= pair[1])
+    unit, size = next((pair for pair in _UNITS if seconds >= pair[1]), _UNITS[-1])
     return f"{seconds // size}{unit}"

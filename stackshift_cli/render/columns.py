@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from stackshift_cli.arguments import Globals
+from stackshift_cli.output.clock import Clock
 from stackshift_cli.output.safe_text import safe
 from stackshift_cli.render.console import Glyphs, console, glyphs
 from stackshift_jobs.values.durations import format_ms
@@ -63,29 +64,46 @@ def narrowed(whole: Column, width: int, marks: Glyphs) -> Column:
     return Column(cut_line(Text(whole.header), width, marks).plain, cells)
 
 
-def squeezed(
-    columns: Sequence[Column], headers: Iterable[str], least: int, room: int, marks: Glyphs
+Give = tuple[str, int]
+"""How a list gives way where there is no room: the column with this header is cut to no less than
+so many cells, or dropped if that is 0."""
+
+
+def fitted(
+    columns: Sequence[Column], gives: Iterable[Give], room: int, marks: Glyphs
 ) -> list[Column]:
-    """`columns`, of which those called `headers` are cut, in this order and to no less than `least`
-    cells each, until all fit into `room`."""
-    fitted = list(columns)
-    for header in headers:
-        for index, whole in enumerate(fitted):
-            over = excess(fitted, room)
-            if whole.header == header.upper() and over > 0:
-                width = max(min(least, whole.width), whole.width - over)
-                fitted[index] = narrowed(whole, width, marks)
-    return fitted
+    """`columns` in `room` cells: those in `gives` give way in their order until all fit. No column
+    is cut below its header. What is left over in the end goes to the columns that were cut, the
+    first to give way first."""
+    kept, cut = list(columns), dict[str, Column]()
+    for header, least in gives:
+        over = excess(kept, room)
+        if over <= 0:
+            break
+        for index, shown in enumerate(kept):
+            if shown.header != header:
+                continue
+            if not least:
+                del kept[index]
+                break
+            width = max(min(least, shown.width), cell_len(header), shown.width - over)
+            if width < shown.width:
+                cut.setdefault(header, shown)
+                kept[index] = narrowed(shown, width, marks)
+    for header, whole in cut.items():
+        for index, shown in enumerate(kept):
+            if shown.header == header and (spare := -excess(kept, room)) > 0:
+                kept[index] = narrowed(whole, min(whole.width, shown.width + spare), marks)
+    return kept
 
 
 def print_table(
-    options: Globals, rows: Sequence[Row], cells: Cells, give_way: Iterable[str], least: int
+    options: Globals, rows: Sequence[Row], cells: Cells, gives: Iterable[Give] = ()
 ) -> None:
-    """Print `rows` as the columns that `cells` make of them. Those called `give_way` are cut, in
-    this order and to no less than `least` cells, where the terminal is too narrow."""
+    """Print `rows` as the columns that `cells` make of them, which give way as `gives` says where
+    the terminal is too narrow."""
     marks, screen = glyphs(), console(options)
-    columns = columns_of(rows, cells)
-    print_columns(screen, squeezed(columns, give_way, least, screen.width, marks), marks)
+    print_columns(screen, fitted(columns_of(rows, cells), gives, screen.width, marks), marks)
 
 
 def print_columns(screen: Console, columns: Sequence[Column], marks: Glyphs) -> None:
@@ -125,9 +143,19 @@ def field(name: str) -> Cell:
     return lambda row: "" if row[name] is None else safe(str(row[name]))
 
 
-def second(name: str) -> Cell:
-    """Shows the time in the field `name` to the second: `2026-11-22T09:00:00Z`."""
-    return lambda row: f"{row[name][:19]}Z" if row[name] else ""
+def moment(name: str, clock: Clock) -> Cell:
+    """Shows the time in the field `name` by the local clock."""
+    return lambda row: clock.moment(row[name]) if row[name] else ""
+
+
+def away(name: str, clock: Clock) -> Cell:
+    """Shows how far away the time in the field `name` is: `in 12h`."""
+    return lambda row: clock.away(row[name]) if row[name] else ""
+
+
+def both(name: str, clock: Clock) -> Cell:
+    """Shows the time in the field `name` by the local clock, and how far away it is."""
+    return lambda row: clock.both(row[name]) if row[name] else ""
 
 
 def duration(name: str) -> Cell:

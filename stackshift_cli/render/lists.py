@@ -4,90 +4,69 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from rich.table import Table
 from rich.text import Text
 
 from stackshift_cli.arguments import Globals
+from stackshift_cli.output.clock import Clock
 from stackshift_cli.output.safe_text import safe
 from stackshift_cli.render.columns import (
     Cells,
-    Column,
+    Give,
     Row,
-    column,
-    columns_of,
+    away,
+    both,
     duration,
-    excess,
     field,
-    narrowed,
-    print_columns,
     print_table,
-    second,
-    squeezed,
 )
-from stackshift_cli.render.console import STATUS_STYLES, Glyphs, console, glyphs, short_id
-from stackshift_cli.timeline.describe import call
-from stackshift_jobs.values.durations import format_ms, from_rfc3339
+from stackshift_cli.render.console import STATUS_STYLES, Glyphs, console, glyphs
+from stackshift_cli.render.objects import print_object, size
+from stackshift_cli.timeline.describe import brief, briefly, call
+from stackshift_jobs.values.durations import format_ms
 from stackshift_jobs.values.limits import FINISHED
-from stackshift_jobs.values.sizes import size_text
-
-_LEAST_WHY: Final = 12
-"""WHY keeps this many cells before any of `_GIVE_WAY` are dropped."""
-_LEAST_NAME: Final = 4
-_MOST_NAME: Final = 30
-"""A longer name is cut before any column is dropped; an id is as wide."""
-_GIVE_WAY: Final = ("QUEUE", "TRY", "TOOK", "AGE")
 
 # --- Runs ----------------------------------------------------------------------------------
 
+_RUNS_GIVE: Final[tuple[Give, ...]] = (
+    ("WHY", 32),
+    ("JOB", 24),
+    ("QUEUE", 16),
+    ("ATTEMPT", 0),
+    ("QUEUE", 0),
+    ("TOOK", 0),
+    ("JOB", 12),
+    ("AGE", 0),
+    ("WHY", 10),
+    ("WHY", 0),
+    ("JOB", 4),
+)
 
-def print_runs(options: Globals, runs: list[dict[str, Any]], now_us: int) -> None:
+
+def print_runs(options: Globals, runs: list[dict[str, Any]], clock: Clock) -> None:
     """`runs list`."""
-    marks, screen = glyphs(), console(options)
-
-    def age(run: Row) -> str:
-        return format_ms(max(0, now_us - from_rfc3339(run["created_at"])) // 1000)
-
+    marks = glyphs()
     cells: Cells = {
         "": lambda run: _mark(run["status"], marks),
-        "id": field("id"),
+        "id": lambda run: brief(run["id"]),
         "job": field("job"),
         "queue": field("queue"),
         "status": _run_status,
-        "try": lambda run: f"{run['attempt']}/{run['max_attempts']}",
-        "age": age,
+        "attempt": lambda run: f"{run['attempt']}/{run['max_attempts']}",
+        "age": lambda run: clock.age(run["created_at"]),
         "took": duration("duration_ms"),
-        "why": _why,
+        "why": lambda run: why_cell(run, clock),
     }
-    print_columns(screen, runs_in(screen.width, columns_of(runs, cells), marks), marks)
+    print_table(options, runs, cells, _RUNS_GIVE)
 
 
-def runs_in(room: int, columns: list[Column], marks: Glyphs) -> list[Column]:
-    """The columns of `runs list` in `room` cells. First WHY and overlong names are cut, then whole
-    columns are dropped, then ids are shortened as far as they still name a run. The mark and the
-    status always stay."""
-    why = columns[-1]
-    kept = [*columns[:-1], narrowed(why, _LEAST_WHY, marks)]
-    kept = squeezed(kept, ("JOB", "QUEUE"), _MOST_NAME, room, marks)
-    for header in _GIVE_WAY:
-        if excess(kept, room) > 0:
-            kept = [column for column in kept if column.header != header]
-    if excess(kept, room) > 0:
-        kept = [_short_ids(column, marks) if column.header == "ID" else column for column in kept]
-    if excess(kept, room) > 0:
-        kept.pop()
-    else:
-        kept[-1] = narrowed(why, kept[-1].width - excess(kept, room), marks)
-    return squeezed(kept, ("JOB",), _LEAST_NAME, room, marks)
-
-
-def _short_ids(ids: Column, marks: Glyphs) -> Column:
-    return column(ids.header, (short_id(cell.plain, marks) for cell in ids.cells))
-
-
-def _why(run: Row) -> str:
+def why_cell(run: Row, clock: Clock) -> str:
+    """Why a run has its status: the error of a failed one, the reason of an unfinished one. Ids are
+    short, and times local."""
     if run["status"] == "failed" and (error := run.get("error")):
         return safe(f"{error['type']}: {error['message']}")
-    return "" if run["status"] in FINISHED else safe(str(run.get("why") or ""))
+    if run["status"] in FINISHED:
+        return ""
+    return safe(briefly(clock.localized(str(run.get("why") or ""))))
 
 
 def _mark(status: str, marks: Glyphs) -> Text:
@@ -119,7 +98,7 @@ _WRITES: Final = ("[state.set ", "[state.delete ", "[state.increment ", "[event.
 
 def print_plan(options: Globals, steps: list[dict[str, Any]]) -> None:
     """`runs retry --dry-run`: the steps of a run, and what a retry would do with each."""
-    print_table(options, steps, _PLAN_CELLS, ("step",), _MOST_NAME)
+    print_table(options, steps, _PLAN_CELLS, (("STEP", 24), ("KIND", 0), ("STEP", 10)))
 
 
 def _happens(step: Row) -> Text:
@@ -135,7 +114,7 @@ _PLAN_CELLS: Final[Cells] = {
     "kind": field("kind"),
     "was": field("status"),
     "then": _happens,
-    "run": field("run"),
+    "run": lambda step: brief(step["run"] or ""),
 }
 
 # --- Jobs, queues and schedules ------------------------------------------------------------
@@ -143,13 +122,24 @@ _PLAN_CELLS: Final[Cells] = {
 
 def print_jobs(options: Globals, jobs: list[dict[str, Any]]) -> None:
     """`jobs list`."""
-    print_table(options, jobs, _JOB_CELLS, ("module", "queue", "name"), _LEAST_NAME)
+    gives: tuple[Give, ...] = (
+        ("MODULE", 20),
+        ("QUEUE", 16),
+        ("NAME", 30),
+        ("CODE", 0),
+        ("TIMEOUT", 0),
+        ("ATTEMPTS", 0),
+        ("MODULE", 0),
+        ("QUEUE", 8),
+        ("NAME", 8),
+    )
+    print_table(options, jobs, _JOB_CELLS, gives)
 
 
 _JOB_CELLS: Final[Cells] = {
     "name": field("name"),
     "queue": field("queue"),
-    "tries": field("max_attempts"),
+    "attempts": field("max_attempts"),
     "timeout": duration("timeout_ms"),
     "module": field("module"),
     "code": lambda job: str(job["code"] or "")[:7],
@@ -158,7 +148,14 @@ _JOB_CELLS: Final[Cells] = {
 
 def print_queues(options: Globals, queues: list[dict[str, Any]]) -> None:
     """`queues list`."""
-    print_table(options, queues, _QUEUE_CELLS, ("queue",), _LEAST_NAME)
+    gives: tuple[Give, ...] = (
+        ("QUEUE", 24),
+        ("PER KEY", 0),
+        ("RATE", 0),
+        ("OLDEST", 0),
+        ("QUEUE", 8),
+    )
+    print_table(options, queues, _QUEUE_CELLS, gives)
 
 
 def _queue_status(queue: Row) -> Text:
@@ -191,7 +188,25 @@ _QUEUE_CELLS: Final[Cells] = {
 
 def print_schedules(options: Globals, schedules: list[dict[str, Any]]) -> None:
     """`schedules list`."""
-    print_table(options, schedules, _SCHEDULE_CELLS, ("zone", "schedule", "job"), _LEAST_NAME)
+    clock = Clock.now()
+    following = f"next ({clock.zone})"
+    cells: Cells = {
+        "job": field("job"),
+        "schedule": field("schedule"),
+        "zone": field("timezone"),
+        following: both("next_at", clock),
+        "last": away("last_at", clock),
+        "state": _schedule_state,
+    }
+    gives: tuple[Give, ...] = (
+        ("JOB", 20),
+        ("ZONE", 12),
+        ("LAST", 0),
+        ("ZONE", 0),
+        ("SCHEDULE", 12),
+        ("JOB", 8),
+    )
+    print_table(options, schedules, cells, gives)
 
 
 def _schedule_state(schedule: Row) -> Text:
@@ -202,26 +217,17 @@ def _schedule_state(schedule: Row) -> Text:
     return Text("stuck", "red") if schedule["problem"] else Text("")
 
 
-_SCHEDULE_CELLS: Final[Cells] = {
-    "job": field("job"),
-    "schedule": field("schedule"),
-    "zone": field("timezone"),
-    "next": second("next_at"),
-    "last": second("last_at"),
-    "state": _schedule_state,
-}
-
-
 def print_ticks(options: Globals, ticks: list[dict[str, Any]]) -> None:
-    """`schedules next`."""
-    print_table(options, ticks, _TICK_CELLS, ("job",), _LEAST_NAME)
+    """`schedules next`. The time in the schedule's zone is shown where it differs."""
+    clock = Clock.now()
+    at = f"at ({clock.zone})"
+    cells: Cells = {
+        at: both("at", clock),
+        "job": field("job"),
+        "in its zone": lambda tick: clock.elsewhere(tick["local"]),
+    }
+    print_table(options, ticks, cells, (("JOB", 8), ("IN ITS ZONE", 0)))
 
-
-_TICK_CELLS: Final[Cells] = {
-    "at": second("at"),
-    "job": field("job"),
-    "local": field("local"),
-}
 
 # --- The daemon ----------------------------------------------------------------------------
 
@@ -232,33 +238,34 @@ _NOTICED_MS: Final = 1000
 
 def print_status(options: Globals, status: dict[str, Any]) -> None:
     """`daemon status`: facts, then a table of queues and one of workers if there are any."""
-    screen = console(options)
-    facts = Table.grid(padding=(0, 2))
-    facts.add_row("project", safe(str(status["project"])))
-    facts.add_row("daemon", f"{status['version']}, pid {status['pid']}, {status['mode']}")
-    facts.add_row("up", format_ms(status["uptime_ms"]))
-    facts.add_row(
-        "journal", f"{size_text(status['journal_bytes'])}, durability {status['durability']}"
-    )
-    facts.add_row("disk free", size_text(status["disk_free_bytes"]))
-    if why := status.get("read_only_because"):
-        facts.add_row("read only", Text(safe(why), "yellow"))
-    facts.add_row("dead letter", str(status["dead"]))
-    if status.get("damage"):
-        facts.add_row("damage", Text(safe(str(status["damage"]["message"])), "red"))
-    if status.get("clock_ahead_ms", 0) >= _NOTICED_MS:
-        ahead = f"{format_ms(status['clock_ahead_ms'])} ahead of the system clock, and stands still"
-        facts.add_row("daemon time", Text(f"{ahead} (stackshift daemon clock)", "yellow"))
-    if status.get("recovered"):
-        facts.add_row("recovered", Text(safe(str(status["recovered"])), "yellow"))
-    screen.print(facts)
+    journal = f"{size(status['journal_bytes'])}, durability {status['durability']}"
+    facts = {
+        "project": status["project"],
+        "daemon": f"{status['version']}, pid {status['pid']}, {status['mode']}",
+        "up": format_ms(status["uptime_ms"]),
+        "journal": journal,
+        "disk_free": size(status["disk_free_bytes"] or 0),
+        "dead_letter": status["dead"],
+        "read_only": status.get("read_only_because"),
+        "damage": (status.get("damage") or {}).get("message"),
+        "daemon_time": _stands_still(status.get("clock_ahead_ms", 0)),
+        "recovered": status.get("recovered"),
+    }
+    print_object(options, facts, as_json=frozenset(("recovered",)))
     tables = ((status["queues"], _QUEUE_LOAD_CELLS), (status["workers"], _WORKER_CELLS))
     for rows, cells in tables:
         if rows:
-            screen.print()
-            print_table(options, rows, cells, ("queue", "worker"), _LEAST_NAME)
+            console(options).print()
+            print_table(options, rows, cells, (("QUEUE", 8), ("STATUS", 10)))
     if status.get("more_queues"):
-        screen.print(f"and {status['more_queues']} more queues (stackshift queues list)")
+        console(options).print(f"and {status['more_queues']} more queues (stackshift queues list)")
+
+
+def _stands_still(ahead_ms: int) -> str | None:
+    if ahead_ms < _NOTICED_MS:
+        return None
+    ahead = f"{format_ms(ahead_ms)} ahead of the system clock, and stands still"
+    return f"{ahead} (stackshift daemon clock)"
 
 
 def _worker_status(worker: Row) -> str:

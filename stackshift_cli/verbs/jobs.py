@@ -35,11 +35,16 @@ def list_(session: Session, _given: Given) -> int:
 
 
 def show(session: Session, given: Given) -> int:
-    """`jobs show JOB`: print everything that is known about it, one line per field."""
+    """`jobs show JOB`: print everything that is known about it: fields with their values."""
     job = session.call("job.get", {"job": given.word("job")})
     session.note(job)
     if session.json:
         messages.data(messages.compact(job))
+        return 0
+    if draws(session.options):
+        from stackshift_cli.render.objects import print_object
+
+        print_object(session.options, job, as_json=frozenset(("schema", "payload")))
         return 0
     for name, value in job.items():
         if value is not None:
@@ -55,6 +60,9 @@ def schema(session: Session, given: Given) -> int:
     messages.data(
         messages.compact(payload_schema) if session.json else json.dumps(payload_schema, indent=2)
     )
+    if payload_schema is None:
+        name = safe(given.word("job"))
+        session.say(f"{name} has no payload type, so it accepts any JSON")
     return 0
 
 

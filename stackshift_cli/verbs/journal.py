@@ -25,6 +25,7 @@ from stackshift_cli.errors import DaemonRunning
 from stackshift_cli.output import messages
 from stackshift_cli.output.confirm import confirmed
 from stackshift_cli.output.safe_text import safe
+from stackshift_cli.output.terminal import draws
 from stackshift_cli.render import tsv
 from stackshift_jobs.errors import (
     DaemonUnavailable,
@@ -150,6 +151,11 @@ def restore(session: Session, given: Given) -> int:
 def _print_object(session: Session, body: dict[str, Any]) -> None:
     if session.json:
         messages.data(messages.compact(body))
+        return
+    if draws(session.options):
+        from stackshift_cli.render.objects import print_object
+
+        print_object(session.options, body)
         return
     for name, value in body.items():
         messages.data(tsv.tabbed((name, value)))

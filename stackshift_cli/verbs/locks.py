@@ -1,4 +1,4 @@
-"""`state lock|unlock`: acquires a lock; extends and releases it by its token.
+"""`state lock|unlock|locks`: acquires a lock; extends and releases it by its token; lists locks.
 
 A lock that is not renewed expires with its ttl. `state lock KEY -- COMMAND` renews it
 (`flows.lock_hold`).
@@ -7,7 +7,7 @@ A lock that is not renewed expires with its ttl. `state lock KEY -- COMMAND` ren
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from time import monotonic
 from typing import Any, Final
 
@@ -16,6 +16,8 @@ from stackshift_cli.daemon.feed import PASSING, until_back
 from stackshift_cli.daemon.session import Session
 from stackshift_cli.output import messages
 from stackshift_cli.output.safe_text import safe
+from stackshift_cli.output.terminal import draws
+from stackshift_cli.render import tsv
 from stackshift_jobs.calls.drive import drive
 from stackshift_jobs.calls.locks import (
     acquire,
@@ -27,6 +29,8 @@ from stackshift_jobs.errors import DaemonUnavailable, LockHeld, Usage
 from stackshift_jobs.values.limits import MAX_HOLDER
 from stackshift_jobs.wire.retransmit import uncertain
 
+_PAGE: Final = 1000
+_MANY: Final = 10_000_000
 _MAX_TOKEN: Final = 2**63 - 1
 _MANY_REQUESTS: Final = 1000
 """A request is repeated after each restart of the daemon; waiting for that has its own limit."""
@@ -74,6 +78,36 @@ def unlock(session: Session, given: Given) -> int:
     return 0
 
 
+def list_(session: Session, given: Given) -> int:
+    """`state locks [PREFIX]`: list the locks by key, with their holders and how many wait."""
+    locks = _locks(session, given.text("prefix") or "", given.whole("limit", 1, _MANY) or _MANY)
+    if session.json:
+        messages.data(messages.compact(list(locks)))
+    elif draws(session.options):
+        from stackshift_cli.render.kept import print_locks
+
+        if drawn := list(locks):
+            print_locks(session.options, drawn)
+        else:
+            session.say("no locks")
+    else:
+        for each in locks:
+            row = {**each, "holder": each["run"] or each["holder"]}
+            messages.data(tsv.columns(row, tsv.LOCK_COLUMNS))
+    return 0
+
+
+def _locks(session: Session, prefix: str, limit: int) -> Iterator[dict[str, Any]]:
+    params: dict[str, Any] = {"prefix": prefix}
+    while limit > 0:
+        page = session.call("lock.list", {**params, "limit": min(limit, _PAGE)})
+        yield from page["locks"]
+        limit -= len(page["locks"])
+        if page["next"] is None:
+            return
+        params["after"] = page["next"]
+
+
 def _extend(session: Session, given: Given, key: str, ttl_ms: int | None) -> int:
     if given.texts("command") or given.text("wait") is not None:
         raise Usage("--token extends a lock that is held; leave out COMMAND and --wait")
@@ -91,7 +125,7 @@ def _of_token(ask: Callable[[], Any]) -> Any:
         return ask()
     except LockHeld as bad:
         owner = bad.fields.get("owner")
-        hint = f"stackshift runs show {owner}" if owner else "it expired, and another holder has it"
+        hint = f"stackshift runs show {owner}" if owner else "stackshift state locks"
         raise LockHeld(bad.message, hint=hint, **bad.fields) from bad
 
 

@@ -40,6 +40,11 @@ def show(session: Session, given: Given) -> int:
         messages.data(messages.compact(queue))
         return 0
     sources = queue.pop("sources")
+    if draws(session.options):
+        from stackshift_cli.render.objects import print_object
+
+        print_object(session.options, queue, sources)
+        return 0
     keys = queue.pop("busy_keys")
     for name, value in queue.items():
         if name in sources:

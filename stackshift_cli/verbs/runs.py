@@ -44,10 +44,11 @@ def listed(session: Session, given: Given, params: dict[str, Any]) -> int:
     if session.json:
         messages.data(messages.compact(runs))
     elif draws(session.options):
+        from stackshift_cli.output.clock import Clock
         from stackshift_cli.render.lists import print_runs
 
         if runs:
-            print_runs(session.options, runs, _now_us())
+            print_runs(session.options, runs, Clock.now())
         else:
             session.say("no runs")
         if cursor:
@@ -142,7 +143,12 @@ def why(session: Session, given: Given) -> int:
     if session.json:
         messages.data(messages.compact(reply))
     else:
-        messages.data(safe(reply["why"] or f"it is {reply['status']}"))
+        text = str(reply["why"] or f"it is {reply['status']}")
+        if draws(session.options):
+            from stackshift_cli.output.clock import Clock
+
+            text = Clock.now().localized(text)
+        messages.data(safe(text))
     return 0
 
 

@@ -26,7 +26,8 @@ _NONE: Final[dict[str, Any]] = {
 
 
 def get(session: Session, given: Given) -> int:
-    """`state get KEY`: print its value as JSON (`--raw`: text as it is; `--json`: the entry).
+    """`state get KEY`: print its value as JSON (`--raw`: text as it is; `--json`: the entry; `-v`:
+    on stderr its version, and when and by whom it was written).
     Raises `NotFound` if there is no entry and no `--default`."""
     key = given.word("key")
     entry: dict[str, Any] | None = session.call("state.get", {"key": key})
@@ -35,6 +36,8 @@ def get(session: Session, given: Given) -> int:
         if default is None:
             raise _no_entry(session, key)
         entry = {"key": key, "value": value_given(default)[0], **_NONE}
+    if session.options.verbose and not session.json:
+        _say_facts(session, entry)
     if session.json:
         messages.data(messages.compact(entry))
     elif given.flag("raw") and isinstance(entry["value"], str):
@@ -42,6 +45,18 @@ def get(session: Session, given: Given) -> int:
     else:
         messages.data(messages.compact(entry["value"]))
     return 0
+
+
+def _say_facts(session: Session, entry: dict[str, Any]) -> None:
+    from stackshift_cli.output.clock import Clock
+    from stackshift_cli.output.safe_text import safe
+
+    clock = Clock.now()
+    for name in _NONE:
+        value = entry[name]
+        if value is not None:
+            text = clock.both(value) if name.endswith("_at") else safe(str(value))
+            session.say(f"{name.replace('_', ' '):<12}{text}")
 
 
 def set_(session: Session, given: Given) -> int:

@@ -70,6 +70,7 @@ METHODS: Final[dict[str, Method]] = {
     "state.set": Method(ONCE, _in_handler("state.set"), _WRITES),
     "state.delete": Method(ONCE, _in_handler("state.delete"), _WRITES),
     "state.increment": Method(ONCE, _in_handler("state.increment"), _WRITES),
+    "lock.list": Method(READ),
     "lock.acquire": Method(ONCE, _in_handler("state.lock"), _EXPIRES),
     "lock.extend": Method(SAFE, _in_handler("state.lock")),
     "lock.release": Method(ONCE, _in_handler("state.lock"), _EXPIRES),

@@ -16,6 +16,14 @@ def entry_object(key: str, value: Any, version: int = 1, **changed: Any) -> dict
     return made | {"updated_at": AT, "updated_by": "client"} | changed
 
 
+def lock_object(key: str, **changed: Any) -> dict[str, Any]:
+    """A lock as in `lock.list`: held by a client for an hour unless `changed` says otherwise."""
+    client = {"run": None, "step": None, "holder": "backup.sh (pid 4711)", "token": 17}
+    times = {"since": AT, "expires_at": LATER}
+    shown = client | times | {"waiting": 0, "line": []} | changed
+    return {"key": key} | {name: value for name, value in shown.items() if name != "asker"}
+
+
 def change_object(seq: int, kind: str, version: int, value: Any, **changed: Any) -> dict[str, Any]:
     """A change of an entry, as `state.history` tells it."""
     made = {"seq": seq, "at": AT, "kind": kind, "version": version, "value": value}
@@ -121,6 +129,14 @@ class FakeState:
             told = f"{params['key']!r} is held with another token"
             raise LockHeld(told, hint="wait for it: --wait 1m", **_holder(there))
         return there
+
+    def on_lock_list(self, params: dict[str, Any]) -> Any:
+        """`lock.list`: a page of the locks that begin with the prefix, by key."""
+        keys = sorted(key for key in self.locks if key.startswith(params["prefix"]))
+        keys = [key for key in keys if key > params.get("after", "")]
+        page = keys[: params["limit"]]
+        after = page[-1] if len(page) < len(keys) else None
+        return {"locks": [lock_object(**self.locks[key]) for key in page], "next": after}
 
     def on_lock_extend(self, params: dict[str, Any]) -> Any:
         """`lock.extend`: the lock as it is, if the token fits."""

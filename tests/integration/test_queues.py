@@ -199,6 +199,18 @@ def test_bad_limits_and_names_are_refused(project: Project) -> None:
     assert queue(project, "media")["concurrency"] == 2
 
 
+def test_start_in_a_new_queue_says_which_name_was_probably_meant(project: Project) -> None:
+    """Only the start that makes the queue, and not where only digits differ."""
+
+    def near(name: str, **more: Any) -> Any:
+        told = project.call("run.start", job="held", queue=name, delay_ms=3_600_000, **more)
+        return told.get("near_queues")
+
+    assert near("medai", dry_run=True) == ["media"]
+    assert near("medai") == ["media"]
+    assert [near(name) for name in ("medai", "media", "tenant-17", "tenant-18")] == [None] * 4
+
+
 def test_drain_of_a_client_that_is_gone_is_forgotten(project: Project) -> None:
     """The queue stays paused, and the daemon goes on."""
     run = project.begin("held", {"gate": "go"})

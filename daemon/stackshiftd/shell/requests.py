@@ -121,6 +121,14 @@ class ReleaseLock(Params):
     token: int
 
 
+class ListLocks(Params):
+    """The params of `lock.list`: a page of the locks whose keys have a prefix, after `after`."""
+
+    prefix: str = ""
+    limit: int = MAX_PAGE
+    after: str | None = None
+
+
 class ReleaseOwnLock(Params):
     """The params of `lock.release` by a handler that leaves the block it entered with the call
     `lock`; `raised` if by an exception."""

@@ -99,12 +99,13 @@ def test_list_that_finds_nothing_says_so(terminal: Terminal) -> None:
 def test_lists_are_tables(terminal: Terminal, daemon: FakeDaemon) -> None:
     """Lists have a header and no box."""
     daemon.add(run_object(1, status="failed", error={**ERROR, "message": "\x1b[31m"}))
-    daemon.add(run_object(2, status="queued", why="queued 4m: media 4/4 busy"))
+    daemon.add(run_object(2, status="queued", why=f"queued 4m: media 4/4 busy, oldest {run_id(9)}"))
     text, code = ended(terminal("runs", "list"))
     header, first, second = (line.rstrip() for line in plain(text).splitlines())
-    assert header.split() == ["ID", "JOB", "QUEUE", "STATUS", "TRY", "AGE", "TOOK", "WHY"]
-    assert first.startswith(f"○  {run_id(2)}  hello  default  queued")
-    assert second.startswith(f"✗  {run_id(1)}  hello  default  failed")
+    assert header.split() == ["ID", "JOB", "QUEUE", "STATUS", "ATTEMPT", "AGE", "TOOK", "WHY"]
+    assert first.startswith("○  000002  hello  default  queued")
+    assert first.endswith("queued 4m: media 4/4 busy, oldest 000009")
+    assert second.startswith("✗  000001  hello  default  failed")
     assert code == 0
     for argv in (["jobs", "list"], ["daemon", "status"]):
         text, code = ended(terminal(*argv))
@@ -136,9 +137,9 @@ def test_status_says_what_stands_still_and_what_is_left_out(
 @pytest.mark.parametrize(
     ("cells", "header"),
     [
-        (100, ["ID", "JOB", "QUEUE", "STATUS", "TRY", "AGE", "TOOK", "WHY"]),
-        (80, ["ID", "JOB", "STATUS", "AGE", "TOOK", "WHY"]),
-        (67, ["ID", "JOB", "STATUS", "WHY"]),
+        (100, ["ID", "JOB", "QUEUE", "STATUS", "ATTEMPT", "AGE", "TOOK", "WHY"]),
+        (80, ["ID", "JOB", "QUEUE", "STATUS", "AGE", "TOOK", "WHY"]),
+        (67, ["ID", "JOB", "STATUS", "AGE", "WHY"]),
         (45, ["ID", "JOB", "STATUS", "WHY"]),
         (30, ["ID", "JOB", "STATUS"]),
     ],
@@ -146,14 +147,13 @@ def test_status_says_what_stands_still_and_what_is_left_out(
 def test_narrow_list_keeps_mark_and_status(
     terminal: Terminal, daemon: FakeDaemon, cells: int, header: list[str]
 ) -> None:
-    """First WHY is cut, then columns are dropped, then ids are shortened; no line is too long."""
+    """WHY is cut, then columns are dropped, and WHY has what is left; no line is too long."""
     daemon.add(run_object(1, status="failed", error={**ERROR, "message": "m" * 200}))
     text, code = ended(terminal("runs", "list", cells=cells))
     first, second = plain(text).splitlines()
     assert (first.split(), code) == (header, 0)
-    assert second.startswith("✗  run_")
+    assert second.startswith("✗  000001  hello")
     assert "  failed" in second
-    assert (run_id(1) in second) is (cells > 45)
     assert second.endswith("…") is ("WHY" in header)
     assert max(len(first), len(second)) <= cells
 
@@ -301,7 +301,7 @@ def test_dry_run_of_a_retry_is_a_table_of_steps(terminal: Terminal, daemon: Fake
     assert rows == [
         "a run completed reused",
         "b sleep completed reused",
-        f"c start completed starts a run again {run_id(7)}",
+        "c start completed starts a run again 000007",
         "d is tried again",
     ]
     assert counts == "dry run: 2 recorded steps reused, 1 repeated"
@@ -403,16 +403,16 @@ def test_lists_of_state_and_events_are_tables(terminal: Terminal, daemon: FakeDa
     daemon.put("counter", 5)
     daemon.put("long", "x" * 500 + "\x1b")
     daemon.events = [event_object(1, correlation_key="o:1"), event_object(2)]
-    daemon.history = [change_object(9, "deleted", 3, None, by="run_1")]
+    daemon.history = [change_object(9, "deleted", 3, None, by=run_id(1))]
     lines = plain(ended(terminal("state", "list"))[0]).splitlines()
-    assert lines[0].split() == ["KEY", "VERSION", "VALUE", "UPDATED", "EXPIRES"]
-    assert lines[1].split() == ["counter", "1", "5", "2026-05-06T09:00:00Z"]
+    assert lines[0].split() == ["KEY", "VERSION", "VALUE", "UPDATED", "(UTC)", "EXPIRES"]
+    assert re.fullmatch(r"counter +1 +5 +(06 May|2026-05-06) 09:00", lines[1])
     assert "…" in lines[2]
     assert max(map(len, lines)) <= 100
     lines = plain(ended(terminal("state", "history", "counter"))[0]).splitlines()
-    assert lines[1].split() == ["9", "2026-05-06T09:00:00Z", "deleted", "3", "run_1"]
+    assert re.fullmatch(r"9 +(06 May|2026-05-06) 09:00 +deleted +3 +0+1", lines[1])
     text = plain(ended(terminal("event", "list", "--limit", "1"))[0])
-    assert text.splitlines()[0].split() == ["ID", "NAME", "KEY", "RECEIVED", "KEPT", "UNTIL"]
+    assert text.splitlines()[0].split() == ["ID", "NAME", "KEY", "RECEIVED", "(UTC)", "EXPIRES"]
     assert text.splitlines()[2] == "showing the newest 1; use --limit N to see more"
 
 

@@ -53,6 +53,14 @@ def test_schema_is_json(shell: Shell) -> None:
     assert json.loads(shell("jobs", "schema", "hello").stdout) == {"type": "object"}
 
 
+def test_schema_of_a_job_without_a_payload_type_says_so(shell: Shell, daemon: FakeDaemon) -> None:
+    """On standard error; standard output stays JSON."""
+    daemon.answers["job.get"] = lambda _: {"name": "hello", "schema": None}
+    told = shell("jobs", "schema", "hello")
+    assert told == ("null\n", "hello has no payload type, so it accepts any JSON\n", 0)
+    assert shell("-q", "jobs", "schema", "hello").stderr == ""
+
+
 @pytest.mark.usefixtures("daemon")
 def test_unknown_job_is_exit_4_with_near_names(shell: Shell) -> None:
     """The hint names the nearest job."""

@@ -396,3 +396,17 @@ def test_hung_daemon_of_another_protocol_is_said(shell: Shell, daemon: FakeDaemo
     told = shell("start", "hello")
     assert told.code == 3
     assert "hint: stackshift daemon restart" in told.stderr
+
+
+@pytest.mark.parametrize("argv", [[], ["--json"], ["--dry-run"]], ids=" ".join)
+@pytest.mark.parametrize("quiet", [True, False], ids=["quiet", "not-quiet"])
+def test_start_in_a_queue_that_looks_misspelt_says_so(
+    shell: Shell, daemon: FakeDaemon, argv: list[str], quiet: bool
+) -> None:
+    """A note on standard error: the run is started, since a queue exists once it is named."""
+    reply = {"id": run_id(1), "reused": False, "status": "queued", "near_queues": ["media\x1b"]}
+    daemon.answers["run.start"] = lambda _: reply | {"run": run_object(1)}
+    told = shell(*(["-q"] if quiet else []), "start", "hello", "--queue", "medai", *argv)
+    note = "queue medai is new; did you mean media\\x1b?\n"
+    assert told.stderr.endswith(note) is not quiet
+    assert (told.code, "near_queues" in told.stdout) == (0, False)

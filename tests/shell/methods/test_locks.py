@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from stackshift_jobs.errors import LockHeld, StackshiftError
+from stackshift_jobs.errors import LockHeld, StackshiftError, Usage
 from stackshiftd.core import records as r
 from stackshiftd.core.decide.decide import decide
 from stackshiftd.core.effects import Granted
@@ -18,7 +18,7 @@ from stackshiftd.core.fold.fold import fold
 from stackshiftd.core.state.state import State
 from stackshiftd.shell.methods.locks import Locks
 from stackshiftd.shell.methods.waiters import Waiters
-from stackshiftd.shell.requests import AcquireLock, ReleaseLock, Requests
+from stackshiftd.shell.requests import AcquireLock, ListLocks, ReleaseLock, Requests
 
 
 class SlowEngine:
@@ -195,5 +195,39 @@ def test_client_whose_wait_is_over_is_told_who_holds_the_lock_then(tell: Tell) -
         (refused,) = waits
         assert isinstance(refused, LockHeld)
         assert refused.fields["holder"] == "c2"
+
+    tell(story)
+
+
+def test_locks_are_listed_by_key_with_holder_and_line(tell: Tell) -> None:
+    """In pages, by prefix; an expired lock has no holder, and a long line is counted."""
+
+    async def story(engine: SlowEngine) -> None:
+        for number in range(25):
+            ask(engine, f"c{number}", number, wait_ms=60_000)
+        for key in ("b", "a", "kk"):
+            params = AcquireLock(key=key, ttl_ms=1000, wait_ms=0, asker="x", holder="sync")
+            engine.locks.acquire(99, params, Answers())
+        engine.sync()
+
+        def listed(**params: Any) -> tuple[list[dict[str, Any]], str | None]:
+            pages: list[Any] = []
+            engine.locks.list(ListLocks(**params), pages.append)
+            engine.sync()
+            return pages[0]["locks"], pages[0]["next"]
+
+        first, after = listed(limit=2)
+        assert ([lock["key"] for lock in first], after) == (["a", "b"], "b")
+        last, after = listed(limit=2, after="b")
+        assert ([lock["key"] for lock in last], after) == (["k", "kk"], None)
+        assert [lock["key"] for lock in listed(prefix="kk")[0]] == ["kk"]
+        assert (last[0]["holder"], last[0]["run"], last[0]["waiting"]) == ("c0", None, 24)
+        assert [each["holder"] for each in last[0]["line"]] == [f"c{n}" for n in range(1, 21)]
+        assert (first[0]["token"] > 0, first[0]["expires_at"] > first[0]["since"]) == (True, True)
+        engine.us += 1_000_000
+        [expired] = listed(prefix="a")[0]
+        assert (expired["holder"], expired["token"], expired["since"]) == (None, None, None)
+        with pytest.raises(Usage):
+            engine.locks.list(ListLocks(limit=0), Answers())
 
     tell(story)

@@ -12,22 +12,37 @@ connection is gone. Invariants:
 from __future__ import annotations
 
 import asyncio
+import heapq
+from itertools import islice
 from typing import Any, Final
 
 import msgspec
 from msgspec import Raw
 
-from stackshift_jobs.errors import DiskFull
+from stackshift_jobs.errors import DiskFull, Usage
+from stackshift_jobs.values.durations import rfc3339
 from stackshiftd.core import commands as c
 from stackshiftd.core.decide.locks import held_error
 from stackshiftd.core.effects import Answered, Granted, Queued
+from stackshiftd.core.state.locks import Lock
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.methods.waiters import Wait, Waiters
 from stackshiftd.shell.params import Answer, BoundTable, Table
-from stackshiftd.shell.requests import AcquireLock, ExtendLock, ReleaseLock, Requests, answered
+from stackshiftd.shell.requests import (
+    MAX_PAGE,
+    AcquireLock,
+    ExtendLock,
+    ListLocks,
+    ReleaseLock,
+    Requests,
+    answered,
+)
 
 AGAIN_SECONDS: Final = 1.0
 """The pause before something that could not be recorded for lack of room is tried again."""
+
+SHOWN_LINE: Final = 20
+"""Those in line whom `lock.list` shows; the others are counted."""
 
 Place = tuple[str, str]
 """The key of a lock, and an asker."""
@@ -47,6 +62,7 @@ class Locks:
         self._unwanted: set[Place] = set()
         """Locks of clients that are gone, which could not be released yet."""
         self.table: Table = {
+            "lock.list": (ListLocks, self.list),
             "lock.extend": (ExtendLock, self.extend),
             "lock.release": (ReleaseLock, self.release),
         }
@@ -84,6 +100,22 @@ class Locks:
     def release(self, params: ReleaseLock, answer: Answer) -> None:
         """Release a lock; the next in its line gets it."""
         self._engine.submit(self._requests.release(params), answered(answer))
+
+    def list(self, params: ListLocks, answer: Answer) -> None:
+        """Answer `{locks[], next}`: a page of the locks by key, with their holders and lines."""
+        if not 1 <= params.limit <= MAX_PAGE:
+            raise Usage(f"limit is {params.limit}", hint=f"1 to {MAX_PAGE}")
+        locks, after = self._engine.state.locks, params.after or ""
+        keys = heapq.nsmallest(
+            params.limit + 1, (k for k in locks if k.startswith(params.prefix) and k > after)
+        )
+        page = keys[: params.limit]
+        now_us = self._engine.now_us()
+        result = {
+            "locks": [_shown(key, locks[key], now_us) for key in page],
+            "next": page[-1] if len(keys) > len(page) else None,
+        }
+        self._engine.when_durable(answer, result)
 
     def granted(self, effect: Granted) -> None:
         """Answer the client that waited and now holds the lock; release the lock if the client is
@@ -158,3 +190,28 @@ class Locks:
                 self._unwanted.discard(place)
 
         self._engine.submit(c.ReleaseLock(key=place[0], lock_token=token), replied)
+
+
+def _shown(key: str, lock: Lock, now_us: int) -> dict[str, Any]:
+    """A lock as lists show it. `run`, `holder` and `token` are null while it changes hands."""
+    held = lock.held(now_us)
+    line = [
+        {
+            "run": waiting.run or None,
+            "step": waiting.step or None,
+            "holder": waiting.holder or None,
+            "until": rfc3339(waiting.until_us) if waiting.until_us else None,
+        }
+        for waiting in islice(lock.line.values(), SHOWN_LINE)
+    ]
+    return {
+        "key": key,
+        "run": (held and held.run) or None,
+        "step": (held and held.step) or None,
+        "holder": (held and held.holder) or None,
+        "since": rfc3339(held.since_us) if held else None,
+        "expires_at": rfc3339(held.expires_us) if held and held.expires_us else None,
+        "token": held.token if held else None,
+        "waiting": len(lock.line),
+        "line": line,
+    }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import re
 from typing import Any, Final
 
 from stackshift_jobs.errors import NotFound, StackshiftError, Usage
@@ -29,6 +30,8 @@ MANY: Final = 1_000_000
 SLICE: Final = 256
 """Runs that a purge cancels in one turn of the loop."""
 SHOWN_KEYS: Final = 20
+NEAR_QUEUES: Final = 200
+_DIGITS: Final = re.compile(r"\d+")
 _SOURCES: Final = dict(zip(LAYERS, ("queues limit", CONFIG_FILE, "code"), strict=True))
 _PAUSED_BY: Final = _SOURCES | {"person": "queues pause, resume"}
 _PURGED: Final = frozenset((Status.QUEUED, Status.SCHEDULED, Status.RETRYING))
@@ -138,6 +141,19 @@ class Queues:
         near = difflib.get_close_matches(name, names, 3)
         hint = f"did you mean {near[0]}?" if near else "stackshift queues list"
         raise NotFound(f"there is no queue {name!r}", hint=hint, near=near)
+
+    def near(self, name: str) -> list[str]:
+        """If there is no queue `name` yet, the names of queues that it may be a misspelling of.
+        Names that differ in digits only belong together (`tenant-17`, `tenant-18`), and where there
+        are very many queues, nobody types their names."""
+        if name in self._engine.state.queues or name in self._config.queues:
+            return []
+        names = self.names()
+        if name in names or len(names) > NEAR_QUEUES:
+            return []
+        plain = _DIGITS.sub("", name)
+        near = difflib.get_close_matches(name, names, 3, 0.7)
+        return [each for each in near if _DIGITS.sub("", each) != plain]
 
     # --- Changing --------------------------------------------------------------------------
 

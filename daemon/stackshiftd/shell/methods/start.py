@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
@@ -32,8 +33,15 @@ class StartMany(Params):
 class Starts:
     """Creates runs, or finds the runs that own an idempotency key."""
 
-    def __init__(self, engine: Engine, catalog: Catalog, view: View) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        catalog: Catalog,
+        view: View,
+        near_queues: Callable[[str], list[str]],
+    ) -> None:
         self._engine = engine
+        self._near_queues = near_queues
         self._catalog = catalog
         self._view = view
         self.table: Table = {
@@ -42,19 +50,21 @@ class Starts:
         }
 
     def start(self, params: StartParams, answer: Answer) -> None:
-        """Start a run; answer `{id, reused, status}`, `run` if `full`, and `notes` if a person
-        should know something of the job's code.
+        """Start a run; answer `{id, reused, status}`, `run` if `full`, `notes` if a person should
+        know something of the job's code, and `near_queues` if the start names a queue that does not
+        exist yet and looks like a misspelling of those.
 
         Raises what the catalog raises; answers a `Conflict` if the key belongs to another start.
         """
         command = self._catalog.start_command(params, self._engine.ids.run(), self._engine.now_us())
         if params.dry_run:
-            self._dry_start(command, answer)
+            self._dry_start(command, self._note_queue(params), answer)
             return
 
         owner = self._owner(command)
-        notes = self._catalog.notes(command.job)
-        seen: dict[str, Any] = {"notes": notes} if notes else {}
+        seen: dict[str, Any] = self._note_queue(params) if owner is None else {}
+        if notes := self._catalog.notes(command.job):
+            seen["notes"] = notes
         if owner is not None:
             seen["status"] = self._view.status(owner.run)
 
@@ -78,13 +88,17 @@ class Starts:
         shown = {"status": run["status"], "run": run}
         return {"id": owner.run, "reused": True} | seen | shown
 
+    def _note_queue(self, params: StartParams) -> dict[str, Any]:
+        near = self._near_queues(params.queue) if params.queue is not None else []
+        return {"near_queues": near} if near else {}
+
     def _owner(self, command: c.StartRun) -> KeyEntry | None:
         """The entry of the command's idempotency key, if a run already owns it."""
         if command.key is None:
             return None
         return self._engine.state.key_owner(command.key, self._engine.now_us())
 
-    def _dry_start(self, command: c.StartRun, answer: Answer) -> None:
+    def _dry_start(self, command: c.StartRun, seen: dict[str, Any], answer: Answer) -> None:
         """Answer what a start would do; nothing is created."""
         key = command.key
         owner = self._owner(command)
@@ -96,7 +110,7 @@ class Starts:
             return
         run = self._view.owner(key or "", owner) if owner else self._would_be(command)
         result = {"id": None, "reused": owner is not None, "status": run["status"], "run": run}
-        self._engine.when_durable(answer, result)
+        self._engine.when_durable(answer, result | seen)
 
     def _would_be(self, command: c.StartRun) -> dict[str, Any]:
         fields = dict.fromkeys(RUN_FIELDS)
