@@ -35,6 +35,7 @@ from stackshiftd.shell.catalog import Catalog
 from stackshiftd.shell.damage import Damage
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.ids import Ids
+from stackshiftd.shell.methods.activity import Activity
 from stackshiftd.shell.methods.clock import Clock
 from stackshiftd.shell.methods.dead_letter import DeadLetter
 from stackshiftd.shell.methods.events import Events
@@ -157,6 +158,7 @@ class Daemon:
         payload_bytes = config.limits.payload_bytes
         looking = RunQueries(self._catalog, self._lookup, self._view, logs, self._run_waits)
         self._queues = Queues(self.engine, self._catalog, config, waiters)
+        self._activity = Activity(self.engine, self._lookup, self._view, self._track)
         self._clock = Clock(self.engine, requests.remember_ms)
         dead_letter = DeadLetter(self.engine, self._lookup, self._view)
         schedules = Schedules(self.engine, self._catalog, self._schedule_timer, redaction)
@@ -164,6 +166,7 @@ class Daemon:
         events = Events(self.engine, requests)
         reading = (self._queues, looking, dead_letter, schedules, state, events)
         tables = [
+            self._activity.table,
             self._queues.table,
             Starts(self.engine, self._catalog, self._view, self._queues.near).table,
             RunChanges(self.engine, self._catalog, self._lookup, self._view, payload_bytes).table,
@@ -231,8 +234,9 @@ class Daemon:
                 self._dispatcher.stop(effect)
 
     def published(self, entries: list[Entry]) -> None:
-        """Send durable entries to the feeds, and answer the drains that have ended."""
+        """Send durable entries to the feeds, count them, and answer the drains that have ended."""
         self._feeds.published(entries)
+        self._activity.published(entries)
         self._queues.noticed()
 
     def finished(self, run: Run, row: RunRow) -> None:

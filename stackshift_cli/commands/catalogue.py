@@ -347,6 +347,12 @@ _JOURNAL_COMMANDS: Final = (
 _KEY: Final = argument("KEY", "The name of a setting, such as workers.slots.")
 _OTHER_COMMANDS: Final = (
     command(
+        "top",
+        "top:top",
+        "Show on one live screen what is going on.",
+        option("--once", "Print one frame and exit; with --json, an object."),
+    ),
+    command(
         "init",
         "project:init",
         "Create a project.",

@@ -108,15 +108,23 @@ def print_table(
 
 def print_columns(screen: Console, columns: Sequence[Column], marks: Glyphs) -> None:
     """Print a header and the rows; a line that is still too long is cut."""
+    for line in column_lines(columns, screen.width, marks):
+        screen.print(line)
+
+
+def column_lines(columns: Sequence[Column], width: int, marks: Glyphs) -> list[Text]:
+    """A header and the rows as lines of at most `width` cells."""
     rows = zip(*(column.cells for column in columns), strict=True)
     widths = [column.width for column in columns]
+    lines = []
     for cells in ([Text(column.header, "dim") for column in columns], *rows):
         line = Text()
-        for cell, width in zip(cells, widths, strict=True):
+        for cell, wide in zip(cells, widths, strict=True):
             line.append_text(cell)
-            line.append(" " * (width - cell.cell_len + _GAP))
+            line.append(" " * (wide - cell.cell_len + _GAP))
         line.rstrip()
-        screen.print(cut_line(line, screen.width, marks))
+        lines.append(cut_line(line, width, marks))
+    return lines
 
 
 def cut_line(text: Text, cells: int, marks: Glyphs) -> Text:

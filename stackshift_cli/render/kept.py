@@ -48,7 +48,7 @@ def print_changes(options: Globals, changes: list[dict[str, Any]]) -> None:
         "version": field("version"),
         "value": _new_value,
         "expires": away("expires_at", clock),
-        "by": lambda change: brief(change["by"]) if _is_run(change["by"]) else safe(change["by"]),
+        "by": _by,
     }
     print_table(options, changes, cells, (("VALUE", 20), ("SEQ", 0), ("EXPIRES", 0), ("VALUE", 8)))
 
@@ -99,8 +99,10 @@ def _new_value(change: Row) -> str:
     return "" if change["kind"] in ("deleted", "expired") else _value(change)
 
 
-def _is_run(by: str) -> bool:
-    return by.startswith("run_")
+def _by(change: Row) -> str:
+    """The end of a run's id, or `client`; an entry that expired was changed by nobody."""
+    by = str(change["by"] or "")
+    return brief(by) if by.startswith("run_") else safe(by)
 
 
 def _holder(lock: Row) -> str:

@@ -162,7 +162,7 @@ def _queue_status(queue: Row) -> Text:
     return Text("paused", "yellow") if queue["paused"] else Text("open")
 
 
-def _running(queue: Row) -> str:
+def queue_running(queue: Row) -> str:
     """`3/4`, or `3` if there is no limit."""
     limit = queue["concurrency"]
     return str(queue["running"]) if limit is None else f"{queue['running']}/{limit}"
@@ -180,7 +180,7 @@ _QUEUE_CELLS: Final[Cells] = {
     "status": _queue_status,
     "waiting": field("depth"),
     "oldest": duration("oldest_ms"),
-    "running": _running,
+    "running": queue_running,
     "per key": field("key_concurrency"),
     "rate": _rate,
 }

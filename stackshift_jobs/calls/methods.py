@@ -93,6 +93,7 @@ METHODS: Final[dict[str, Method]] = {
     "queue.drain": Method(SAFE, is_unbounded=True),
     "queue.purge": Method(ONCE),
     "daemon.status": Method(READ),
+    "daemon.activity": Method(READ),
     "daemon.clock": Method(SAFE),
     "daemon.stop": Method(ONCE),
     "daemon.reload": Method(SAFE, is_unbounded=True),

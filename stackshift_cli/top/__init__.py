@@ -1,0 +1,1 @@
+"""`stackshift top`: one live screen of what is going on. `render.top` draws it."""
