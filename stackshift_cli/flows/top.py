@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Final
 
 from stackshift_cli.daemon.session import Session
@@ -13,6 +14,7 @@ from stackshift_cli.top.keys import keys
 from stackshift_cli.top.model import Model, answered, press, refresh, refused, unreachable
 from stackshift_cli.top.source import Reply, Source
 from stackshift_cli.top.terminal import Gone, Screen
+from stackshift_jobs.calls.methods import method
 
 _REFRESH_SECONDS: Final = (1.0, 10.0)
 """How often the daemon is asked, two requests at a time: every second, less often if it takes long
@@ -76,6 +78,9 @@ class _Loop:
         if reply.is_away:
             away = "the daemon is gone; waiting for it to come back"
             self._model = unreachable(self._model, away)
+            if not method(reply.ask.method).reads:
+                text = "the daemon is gone: look again before you repeat that"
+                self._model = replace(self._model, message=text)
         elif reply.error is not None:
             text = f"{reply.error.message}"
             self._model = refused(self._model, text)

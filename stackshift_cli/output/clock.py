@@ -44,6 +44,10 @@ class Clock:
         """The time of day at `at`."""
         return f"{_local(from_rfc3339(at)):%H:%M:%S}"
 
+    def precise(self, at: str) -> str:
+        """The time of day at `at` with milliseconds: `09:00:05.250`."""
+        return f"{_local(from_rfc3339(at)):%H:%M:%S.%f}"[:-3]
+
     def date_of(self, at: str) -> str:
         """The day of `at`: `Sun 29 Nov 2026`."""
         return f"{_local(from_rfc3339(at)):%a %d %b %Y}"

@@ -23,7 +23,15 @@ def data(text: str) -> None:
 
 
 def say(text: str) -> None:
-    """Print a line for the person on stderr."""
+    """Print a line for the person on stderr; on a terminal, the times in it are those of the local
+    clock."""
+    if "Z" in text:
+        from stackshift_cli.output.terminal import is_terminal
+
+        if is_terminal(sys.stderr):
+            from stackshift_cli.output.clock import Clock
+
+            text = Clock.now().localized(text)
     sys.stderr.write(text + "\n")
 
 
@@ -42,7 +50,7 @@ def error(bad: StackshiftError, as_json: bool) -> int:
     if bad.hint:
         say(f"hint: {safe(bad.hint)}")
     if as_json:
-        say(compact({"error": bad.as_json()}))
+        sys.stderr.write(compact({"error": bad.as_json()}) + "\n")
     return bad.exit_status
 
 

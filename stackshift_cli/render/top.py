@@ -7,6 +7,7 @@ screen, none wider than it; where there is little room, queues and steps give wa
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from rich.text import Text
@@ -70,6 +71,7 @@ def frame(model: Model, clock: Clock, width: int, height: int, marks: Glyphs) ->
 def print_once(options: Globals, model: Model) -> None:
     """Print one frame, with all runs of the list and without keys."""
     screen, marks, clock = console(options), glyphs(), Clock.now()
+    model = replace(model, selected="")
     lines = _header(model, clock, screen.width, marks)
     room = 3 * (_MOST_ROWS + 1) + len(model.runs) + 2
     lines += _overview(model, clock, screen.width, room, marks)
@@ -202,7 +204,7 @@ def _runs(model: Model, clock: Clock, width: int, room: int, marks: Glyphs) -> l
     start = max(0, min(model.index - rows // 2, len(runs) - rows))
     shown = list(runs[start : start + rows])
     cells: Cells = {
-        "": lambda run: Text(marks.statuses.get(run["status"], "?"), _style(run)),
+        "": lambda run: _mark(run, run["id"] == model.selected, marks),
         "id": lambda run: brief(run["id"]),
         "job": field("job"),
         "queue": field("queue"),
@@ -220,6 +222,12 @@ def _runs(model: Model, clock: Clock, width: int, room: int, marks: Glyphs) -> l
     if (left := model.activity["matches"] - len(shown)) > 0:
         lines.append(Text(f"{marks.ellipsis} and {left} more", "dim"))
     return lines
+
+
+def _mark(run: Row, is_selected: bool, marks: Glyphs) -> Text:
+    """The glyph of the status; the selected run is marked where there is no colour too."""
+    mark = Text(marks.statuses.get(run["status"], "?"), _style(run))
+    return mark.append(">", "bold") if is_selected else mark
 
 
 def _style(run: Row) -> str:

@@ -188,8 +188,11 @@ def _print_log_line(session: Session, line: dict[str, Any]) -> None:
     if session.json:
         messages.data(messages.compact(line))
     elif draws(session.options):
+        from stackshift_cli.output.clock import Clock
+
         step = f"{safe(line['step'])} " if line.get("step") else ""
-        messages.data(f"{line['at'][11:23]} {step}| {safe_lines(line['message'])}")
+        at = Clock.now().precise(line["at"])
+        messages.data(f"{at} {step}| {safe_lines(line['message'])}")
     else:
         messages.data(tsv.columns(line, tsv.LOG_COLUMNS))
 

@@ -12,8 +12,11 @@ _VARYING: Final = (
     (re.compile(r'"crc":"[0-9a-f]{8}"'), "CRC"),
     (re.compile(r"run_[0-9a-hjkmnp-tv-z]{26}"), "RUN"),
     (re.compile(r"run_…[0-9a-hjkmnp-tv-z]{6}"), "RUN"),
+    # A row of a list of runs: its mark, then the end of its id.
+    (re.compile(r"^(\S +)[0-9a-hjkmnp-tv-z]{6}(?=  )"), r"\1RUN"),
     (re.compile(r"evt_([0-9a-hjkmnp-tv-z]{26}|…[0-9a-hjkmnp-tv-z]{6})"), "EVT"),
     (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z?"), "TIME"),
+    (re.compile(r"\b\d\d [A-Z][a-z]{2} \d\d:\d\d\b|\b\d{4}-\d\d-\d\d \d\d:\d\d\b"), "TIME"),
     (re.compile(r"\b\d\d:\d\d:\d\d(\.\d+)?\b"), "TIME"),
     (re.compile(r"\bpid \d+"), "pid N"),
     (re.compile(r"\bcode(=| )[0-9a-f]{7}"), "code"),

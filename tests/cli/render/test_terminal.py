@@ -257,11 +257,13 @@ def test_rm_asks(terminal: Terminal, daemon: FakeDaemon) -> None:
 
 
 def test_logs_show_times_and_steps(terminal: Terminal, daemon: FakeDaemon) -> None:
-    """On a terminal, only the time of day is shown."""
+    """On a terminal, only the time of day is shown, by the local clock."""
     daemon.add(run_object(1))
     daemon.logs.append(log_line("half\x1b[2J"))
     text, _ = ended(terminal("runs", "logs", "@last"))
     assert text == "09:00:01.500 a | half\\x1b[2J\n"
+    text, _ = ended(terminal("runs", "logs", "@last", TZ="Asia/Tokyo"))
+    assert text.startswith("18:00:01.500 a | ")
     text, _ = ended(terminal("runs", "show", "@last", "--logs"))
     assert "  09:00:01.500 a | half\\x1b[2J" in plain(text)
 
@@ -414,6 +416,22 @@ def test_lists_of_state_and_events_are_tables(terminal: Terminal, daemon: FakeDa
     text = plain(ended(terminal("event", "list", "--limit", "1"))[0])
     assert text.splitlines()[0].split() == ["ID", "NAME", "KEY", "RECEIVED", "(UTC)", "EXPIRES"]
     assert text.splitlines()[2] == "showing the newest 1; use --limit N to see more"
+
+
+def test_messages_are_on_the_clock_of_the_screen(
+    terminal: Terminal, shell: Shell, daemon: FakeDaemon
+) -> None:
+    """Times in what is said, errors included, are local on a terminal and UTC elsewhere; JSON is
+    always UTC."""
+    text, code = ended(terminal("state", "lock", "k", "--ttl", "1h", TZ="Asia/Tokyo"))
+    assert re.search(r"k is held until (06 May|2026-05-06) 19:00\n", text)
+    assert code == 0
+    text, code = ended(terminal("--json", "state", "lock", "k", "--ttl", "1h", TZ="Asia/Tokyo"))
+    assert re.search(r"error\[lock_held\]: .* until (06 May|2026-05-06) 19:00\n", text)
+    assert '"expires_at":"2026-05-06T10:00:00.000000Z"' in text
+    assert code == 5
+    daemon.locks.clear()
+    assert "until 2026-05-06T10:00:00" in shell("state", "lock", "k", "--ttl", "1h").stderr
 
 
 def test_raw_text_cannot_move_the_terminal(terminal: Terminal, daemon: FakeDaemon) -> None:

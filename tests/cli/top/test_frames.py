@@ -29,14 +29,14 @@ media        1       7.0s    1/1         resizeAvatar upload  31  9.1s  1m01s
 default      0               1           nightlyReport query  2   4.2s  4.3s
 mail paused  0               0
 
-   ID      JOB             STATUS     FOR  WHY
-●  000001  resizeAvatar    running    12s  in upload
-●  000002  nightlyReport   running    4s   running for 4.0s in worker w2
-↻  000003  syncCustomer    retrying   2m   retry 3/5 at 09:41:20 (13.0s left)
-◌  000004  userOnboarding  waiting    1h   waiting for event email.verified [us…
-◌  000005  index\\x1b[2J    waiting    21m  lock index:c_1 is held by 000002
-○  000006  resizeAvatar    queued     7s   queued 7.0s: media 1/1 busy
-○  000007  cleanUp         scheduled  41m  scheduled for 12:00:00 (2h18m left)
+    ID      JOB             STATUS     FOR  WHY
+●>  000001  resizeAvatar    running    12s  in upload
+●   000002  nightlyReport   running    4s   running for 4.0s in worker w2
+↻   000003  syncCustomer    retrying   2m   retry 3/5 at 09:41:20 (13.0s left)
+◌   000004  userOnboarding  waiting    1h   waiting for event email.verified [u…
+◌   000005  index\\x1b[2J    waiting    21m  lock index:c_1 is held by 000002
+○   000006  resizeAvatar    queued     7s   queued 7.0s: media 1/1 busy
+○   000007  cleanUp         scheduled  41m  scheduled for 12:00:00 (2h18m left)
 """
 ASCII_AT_120 = """\
 stackshift top  0.1.0, up 2h14m - 2 workers, 2/32 slots                                                     09:41:07 UTC
@@ -49,14 +49,14 @@ media        1       7.0s    1/1                             resizeAvatar upload
 default      0               1                               nightlyReport query  2   4.2s  4.3s
 mail paused  0               0
 
-   ID      JOB             QUEUE    STATUS     ATTEMPT  FOR  WHY
-*  000001  resizeAvatar    media    running    1/3      12s  in upload
-*  000002  nightlyReport   default  running    1/3      4s   running for 4.0s in worker w2
-~  000003  syncCustomer    default  retrying   2/3      2m   retry 3/5 at 09:41:20 (13.0s left)
--  000004  userOnboarding  default  waiting    1/3      1h   waiting for event email.verified [user:123] until 07 May...
--  000005  index\\x1b[2J    default  waiting    1/3      21m  lock index:c_1 is held by 000002
-o  000006  resizeAvatar    media    queued     1/3      7s   queued 7.0s: media 1/1 busy
-o  000007  cleanUp         default  scheduled  1/3      41m  scheduled for 12:00:00 (2h18m left)
+    ID      JOB             QUEUE    STATUS     ATTEMPT  FOR  WHY
+*>  000001  resizeAvatar    media    running    1/3      12s  in upload
+*   000002  nightlyReport   default  running    1/3      4s   running for 4.0s in worker w2
+~   000003  syncCustomer    default  retrying   2/3      2m   retry 3/5 at 09:41:20 (13.0s left)
+-   000004  userOnboarding  default  waiting    1/3      1h   waiting for event email.verified [user:123] until 07 Ma...
+-   000005  index\\x1b[2J    default  waiting    1/3      21m  lock index:c_1 is held by 000002
+o   000006  resizeAvatar    media    queued     1/3      7s   queued 7.0s: media 1/1 busy
+o   000007  cleanUp         default  scheduled  1/3      41m  scheduled for 12:00:00 (2h18m left)
 """  # noqa: E501 - as wide as the terminal
 
 
@@ -118,6 +118,7 @@ def test_selected_run_is_always_in_the_frame() -> None:
         lines = frame(chosen, Clock(from_rfc3339(NOW)), 80, 24, UNICODE)
         reverse = [line.plain for line in lines if any(s.style == "reverse" for s in line.spans)]
         selected = chosen.selected or run_id(100)
+        assert [line.split()[0] for line in reverse] == ["●>"]
         assert [line.split()[1] for line in reverse] == [selected[-6:]]
         assert lines[-2].plain.startswith("… and 2")
 
