@@ -129,12 +129,14 @@ class RecordPrinter:
         messages.data(messages.compact(body) if self._session.json else tsv.record(body))
 
     def _facts(self, run: str) -> Facts | None:
-        """Job and beginning of a run; None if it was removed, or the daemon is gone for a moment:
-        whoever follows it waits for it and reports it."""
+        """Job and beginning of a run, empty if it was removed; None if the daemon is gone for a
+        moment: whoever follows it waits for it and reports it."""
         from stackshift_cli.timeline.happenings import Facts
 
         try:
             found = self._session.call("run.get", {"run": run})
-        except (NotFound, DaemonUnavailable):
+        except NotFound:
+            return Facts("", "")
+        except DaemonUnavailable:
             return None
         return Facts(found["job"], found["created_at"])

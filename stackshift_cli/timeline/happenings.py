@@ -46,11 +46,11 @@ class Happening(NamedTuple):
 
 class Happenings:
     """Puts records into words, in their order, and remembers when things began. `look_up` finds
-    the facts of a run that began before; None if they are not known."""
+    the facts of a run that began before; None if they cannot be known at the moment."""
 
     def __init__(self, look_up: Callable[[str], Facts | None]) -> None:
         self._look_up = look_up
-        self._facts: dict[str, Facts | None] = {}
+        self._facts: dict[str, Facts] = {}
         self._began: dict[tuple[str, str], str] = {}
 
     def facts(self, record: Record) -> Facts | None:
@@ -61,8 +61,10 @@ class Happenings:
         if record["kind"] == "run.created":
             self._keep(self._facts, run, Facts(str(record["job"]), str(record["at"])))
         elif run not in self._facts:
-            self._keep(self._facts, run, self._look_up(run))
-        return self._facts[run]
+            found = self._look_up(run)
+            if found is not None:
+                self._keep(self._facts, run, found)
+        return self._facts.get(run)
 
     def happening(self, record: Record, clock: Clock) -> Happening:
         """The record in words, as of `clock`."""

@@ -17,7 +17,7 @@ import tty
 from types import FrameType, TracebackType
 from typing import Any, Final
 
-_ENTER: Final = "\x1b[?1049h\x1b[?25l\x1b[2J"
+_ENTER: Final = "\x1b[?1049h\x1b[?25l"
 _LEAVE: Final = "\x1b[0m\x1b[?25h\x1b[?1049l"
 _READ_BYTES: Final = 4096
 
@@ -59,7 +59,11 @@ class Screen:
         for number, handler in handlers.items():
             self._handlers[number] = signal.signal(number, handler)
         self._wakeup_before = signal.set_wakeup_fd(self.wake, warn_on_full_buffer=False)
-        self._begin()
+        try:
+            self._begin()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
         return self
 
     def __exit__(
@@ -68,10 +72,13 @@ class Screen:
         _error: BaseException | None,
         _trace: TracebackType | None,
     ) -> None:
+        # A second Ctrl-C must not leave the terminal half restored.
+        interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.set_wakeup_fd(self._wakeup_before)
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._end()
+        signal.signal(signal.SIGINT, interrupt)
 
     def wait(self, seconds: float) -> None:
         """Return when a key, a byte from `wake` or a signal has come, at the latest after
@@ -95,13 +102,14 @@ class Screen:
     def draw(self, lines: list[str]) -> None:
         """Show `lines`, which are as many as the screen has; they may have colours. Raises `Gone`
         if nothing can be shown any more."""
-        parts = []
+        # Set first: a signal that arrives while these are sent has everything drawn anew.
+        before, self._shown = self._shown, lines
+        parts = [] if before else ["\x1b[2J"]
         for n, line in enumerate(lines):
-            if n >= len(self._shown) or self._shown[n] != line:
+            if n >= len(before) or before[n] != line:
                 parts.append(f"\x1b[{n + 1};1H{line}\x1b[0m\x1b[K")
         if parts:
             self._write("".join(parts))
-        self._shown = lines
 
     def forget(self) -> None:
         """Draw every line anew at the next `draw`."""
@@ -134,8 +142,6 @@ class Screen:
 
     def _resized(self, _number: int, _frame: FrameType | None) -> None:
         self.forget()
-        with contextlib.suppress(Gone):
-            self._write("\x1b[2J")
 
     def _stopped(self, number: int, _frame: FrameType | None) -> None:
         self._end()

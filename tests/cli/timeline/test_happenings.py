@@ -110,7 +110,7 @@ def test_what_ended_says_how_long_it_took() -> None:
 
     def look_up(run: str) -> Facts | None:
         asked.append(run)
-        return Facts("old", T0) if run == run_id(2) else None
+        return Facts("old", T0) if run == run_id(2) else Facts("", "")
 
     told = Happenings(look_up)
     run = run_id(1)
@@ -129,13 +129,17 @@ def test_what_ended_says_how_long_it_took() -> None:
     facts = [told.facts(each) for each in records]
     took = [told.happening(each, clock()).took_ms for each in records]
     assert took == [None, None, 250, None, 6000, 9000, 11_000, 12_000, None, None]
-    assert [None if known is None else known.job for known in facts[-4:]] == [
-        "a",
-        "old",
-        None,
-        None,
-    ]
+    jobs = [known.job if known is not None else None for known in facts[-4:]]
+    assert jobs == ["a", "old", "", None]
     assert asked == [run_id(2), run_id(3)]
+
+
+def test_run_that_could_not_be_looked_up_is_looked_up_again() -> None:
+    """The daemon was gone for a moment; what it says then is remembered."""
+    found = [None, Facts("a", T0)]
+    told = Happenings(lambda _: found.pop(0))
+    records = [record(n, "step.completed", run_id(1), step="s") for n in (1, 2, 3)]
+    assert [told.facts(each) for each in records] == [None, Facts("a", T0), Facts("a", T0)]
 
 
 @pytest.mark.parametrize(
