@@ -6,6 +6,7 @@ screen, none wider than it; where there is little room, queues and steps give wa
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -86,10 +87,8 @@ def _header(model: Model, clock: Clock, width: int, marks: Glyphs) -> list[Text]
     status, activity = model.status, model.activity
     first = Text("stackshift top", "bold")
     if status:
-        slots = sum(worker["slots"] for worker in status["workers"])
-        busy = sum(worker["running"] for worker in status["workers"])
-        up, count = format_ms(status["uptime_ms"]), len(status["workers"])
-        facts = f"  {status['version']}, up {up} {marks.dot} {count} workers, {busy}/{slots} slots"
+        up, workers = format_ms(status["uptime_ms"]), _workers(status["workers"])
+        facts = f"  {status['version']}, up {up} {marks.dot} {workers}"
         first.append(safe(facts), "default not bold")
     time = f"{clock.time} {clock.zone}"
     first = cut_line(first, max(1, width - len(time) - 2), marks)
@@ -106,6 +105,15 @@ def _header(model: Model, clock: Clock, width: int, marks: Glyphs) -> list[Text]
     if activity:
         lines += [_counts(model, marks), _rates(activity), Text()]
     return lines
+
+
+def _workers(workers: Sequence[Mapping[str, Any]]) -> str:
+    """`3 workers (1 silent), 17/48 slots`: those that do not serve are named by their status."""
+    odd = Counter(each["status"] for each in workers if each["status"] != "serving")
+    noun = "worker" if len(workers) == 1 else "workers"
+    aside = f" ({', '.join(f'{n} {status}' for status, n in odd.items())})" if odd else ""
+    busy, slots = (sum(each[name] for each in workers) for name in ("running", "slots"))
+    return f"{len(workers)} {noun}{aside}, {busy}/{slots} slots"
 
 
 def _counts(model: Model, marks: Glyphs) -> Text:

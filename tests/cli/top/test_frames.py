@@ -123,6 +123,18 @@ def test_selected_run_is_always_in_the_frame() -> None:
         assert lines[-2].plain.startswith("… and 2")
 
 
+def test_workers_that_do_not_serve_are_named() -> None:
+    """By their status, beside the number of all."""
+    workers = [
+        each | {"status": status}
+        for each, status in zip(
+            STATUS["workers"] * 2, ("serving", "silent", "starting", "silent"), strict=True
+        )
+    ]
+    model, _ = answered(opened(), "status", STATUS | {"workers": workers})
+    assert "4 workers (2 silent, 1 starting), 4/64 slots" in drawn(model, 120)[0]
+
+
 def test_many_queues_are_counted() -> None:
     """The busiest are shown."""
     queues = [queue(f"q{n:02d}", n, 0) for n in range(30)]

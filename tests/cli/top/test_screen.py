@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from collections.abc import Callable, Iterator
 
@@ -26,7 +27,7 @@ def top(shell: Shell, daemon: FakeDaemon) -> Iterator[Open]:
     serve(daemon)
     opened: list[Shown] = []
 
-    def spawn(*argv: str, cells: int = 80, lines: int = 24) -> Shown:
+    def spawn(*argv: str, cells: int = 80, lines: int = 24, **env: str) -> Shown:
         program, *rest = argv or shell.command("top")
         child = pexpect.spawn(
             program,
@@ -34,7 +35,7 @@ def top(shell: Shell, daemon: FakeDaemon) -> Iterator[Open]:
             cwd=str(shell.directory),
             dimensions=(lines, cells),
             encoding="utf-8",
-            env={**shell.env, "TERM": "xterm-256color", "PS1": "ready$ "},
+            env={**shell.env, "TERM": "xterm-256color", "PS1": "ready$ ", **env},
             timeout=60,
         )
         opened.append(Shown(child))
@@ -164,6 +165,22 @@ def test_terminal_that_goes_away_ends_it(top: Open) -> None:
     shown.until_shown("q quit")
     shown.child.close(force=False)
     wait_until(lambda: not shown.child.isalive(), "top to end")
+
+
+def test_terminal_that_cannot_move_its_cursor_is_refused(top: Open) -> None:
+    """Such as that of an editor; it would show only escapes."""
+    sent, status, _ = ended(top(TERM="dumb"))
+    assert "error[usage]: top needs a terminal whose cursor can be moved" in sent
+    assert ("\x1b" in sent, status) == (False, 2)
+
+
+def test_without_colour_the_selection_is_marked(top: Open) -> None:
+    """By a character beside the run."""
+    shown = top(NO_COLOR="1")
+    shown.until_shown("●>  000001")
+    shown.press("j")
+    shown.until_shown("●>  000002")
+    assert not re.search(r"\x1b\[[0-9;]*3[0-9]m", shown.sent)
 
 
 def test_it_goes_on_while_the_daemon_restarts(top: Open, daemon: FakeDaemon) -> None:
