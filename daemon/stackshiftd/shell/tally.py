@@ -28,6 +28,7 @@ _COUNTED: Final[dict[type[r.Record], int]] = {
     r.RunCancelled: 2,
     r.RunFailed: 3,
 }
+_TIMED: Final = frozenset((r.StepCompleted, r.StepFailed))
 _NAMES: Final = ("started", "steps", "ended", "failed")
 _OCCURRENCE: Final = re.compile(r"\[\d+\]|#\d+")
 
@@ -45,14 +46,15 @@ class Tally:
     def add(self, entries: Iterable[Entry]) -> None:
         """Count `entries`, which are durable now."""
         for entry in entries:
-            record = entry.record
-            column = _COUNTED.get(type(record))
+            record: Any = entry.record
+            kind = type(record)
+            column = _COUNTED.get(kind)
             if column is not None:
                 second = entry.at_us // 1_000_000
                 if not self._seconds or self._seconds[-1][0] != second:
                     self._seconds.append((second, [0] * len(_NAMES)))
                 self._seconds[-1][1][column] += 1
-            if isinstance(record, r.StepCompleted | r.StepFailed) and record.duration_ms >= SLOW_MS:
+            if kind in _TIMED and record.duration_ms >= SLOW_MS:
                 self._note_slow(entry.at_us, record)
 
     def _note_slow(self, at_us: int, record: r.StepCompleted | r.StepFailed) -> None:
