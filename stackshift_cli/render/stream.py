@@ -29,6 +29,8 @@ _SHARE: Final = 0.2
 """The most of the screen's width that the job has, and the step."""
 _WIDE: Final = 100
 """On a screen of fewer cells, what happened follows the step at once, without a column."""
+_NARROW: Final = 40
+"""On a screen of fewer cells, there is no room for how long something took."""
 _RUN_CELLS: Final = 6
 _TOOK_CELLS: Final = 8
 
@@ -68,7 +70,7 @@ class Stream:
         elif width >= _WIDE:
             text.append(self._cell("step", step, int(width * _SHARE)), "bold")
         text.append(safe(what.words), style if what.mark != "queued" else "default")
-        if what.took_ms is None:
+        if what.took_ms is None or width < _NARROW:
             return cut_line(text, width, self._marks)
         room = width - _TOOK_CELLS
         line = cut_line(text, room, self._marks)

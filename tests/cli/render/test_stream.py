@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import pytest
+from rich.cells import cell_len
 
 from cli.fake_daemon import T0, FakeDaemon, record, run_id, run_object
 from cli.render.conftest import Terminal, ended, plain
+from stackshift_cli.arguments import Globals
+from stackshift_cli.output.clock import Clock
+from stackshift_cli.render.stream import Stream
+from stackshift_cli.timeline.happenings import Facts
+from stackshift_jobs.values.durations import from_rfc3339
 
 ERROR = {"type": "TimeoutError", "message": "PUT https://cdn.example.com/avatars/img_123 timed out"}
 AT_80 = """
@@ -64,6 +70,23 @@ def test_tail_on_a_terminal_is_a_line_for_each_record(
     assert (code, max(map(len, plain(text).splitlines())) <= cells) == (0, True)
     assert "\x1b[" in text
     assert daemon.asked("run.get") == 0
+
+
+@pytest.mark.parametrize("width", [1, 12, 30, 40, 80, 99, 100, 200])
+@pytest.mark.parametrize("marks", ["C.UTF-8", "C"])
+def test_no_line_is_wider_than_the_screen(
+    width: int, marks: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever names and messages there are: wide ones, long ones, and ones with escapes."""
+    monkeypatch.setenv("LC_ALL", marks)
+    names = ["報告書を作る" * 9, "a", "x\x1b[2J" * 40]
+    stream = Stream(Globals(), lambda run: Facts(names[int(run[-1])], T0))
+    clock = Clock(from_rfc3339(T0))
+    for number, name in enumerate(names):
+        told = {"step": name, "error": {"type": "E", "message": name}, "duration_ms": 3_600_000}
+        line = stream.line(record(1, "step.failed", run_id(number), **told), clock, width)
+        assert (cell_len(line.plain) <= width, "\x1b" in line.plain) == (True, False)
+        assert line.plain.endswith("1h00m") is (width >= 40)
 
 
 def test_run_that_began_before_the_tail_is_looked_up_once(

@@ -101,7 +101,9 @@ def test_frame_shows_all_that_is_going_on(
 )
 def test_frame_fits_any_screen(width: int, height: int, keys: list[str]) -> None:
     """As many lines as the screen, none too wide, none that could move the terminal."""
-    model, _ = after(opened(), *keys)
+    wide = RUNS[0] | {"job": "報告書を作る" * 5, "queue": "列" * 30, "step": "歩" * 50}
+    model, _ = answered(opened(), "activity", ACTIVITY | {"runs": [wide, *RUNS]})
+    model, _ = after(model, *keys)
     for shown in (model, unreachable(model, "gone"), refused(model, "no" * 200)):
         lines = frame(shown, Clock(from_rfc3339(NOW)), width, height, UNICODE)
         assert len(lines) == height
