@@ -52,6 +52,7 @@ header, and nothing is cut off:
                         last_run
   schedules next        at job local
   state list            key version value updated_at expires_at
+  state locks           key holder since expires_at waiting token
   state history         seq at kind version value expires_at by
   event list            id name correlation_key received_at kept_until
   event tail            as runs tail; wait.ended names the run that consumed a kept event
