@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from stackshift_jobs.errors import StackshiftError
+from typing import Any
+
+from stackshift_jobs.errors import RunFailed, StackshiftError
+
+
+class WatchedRunFailed(RunFailed):
+    """The run that the command waited for failed. `lines` say where, for people to read."""
+
+    def __init__(self, run_id: str, error: dict[str, Any], lines: list[str]) -> None:
+        super().__init__(run_id, error)
+        self.lines = lines
 
 DETACHED = 130
 """The exit status of a command that was interrupted: what it has begun goes on."""

@@ -10,11 +10,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from stackshift_cli.daemon.feed import Deadline, End, FeedRecord, follow
 from stackshift_cli.daemon.session import Session
-from stackshift_cli.errors import DETACHED, OutputClosed
+from stackshift_cli.errors import DETACHED, OutputClosed, WatchedRunFailed
 from stackshift_cli.output import messages
 from stackshift_cli.output.safe_text import safe
 from stackshift_cli.output.terminal import draws
@@ -24,11 +24,12 @@ from stackshift_jobs.errors import (
     NotFound,
     OutputFailed,
     RunCancelled,
-    RunFailed,
 )
 
 if TYPE_CHECKING:
     from stackshift_cli.timeline.happenings import Facts
+
+_NO_ERROR: Final = {"type": "error", "message": ""}
 
 
 def exit_of(run: dict[str, Any]) -> int:
@@ -36,13 +37,24 @@ def exit_of(run: dict[str, Any]) -> int:
     return {"failed": 1, "cancelled": 7}.get(str(run["status"]), 0)
 
 
-def finish(run: dict[str, Any]) -> int:
-    """Return 0 if the run completed; otherwise raise `RunFailed` or `RunCancelled`."""
+def finish(session: Session, run: dict[str, Any]) -> int:
+    """Return 0 if the run completed; otherwise raise `WatchedRunFailed` or `RunCancelled`."""
     if run["status"] == "failed":
-        raise RunFailed(run["id"], run.get("error") or {"type": "error", "message": ""})
+        raise WatchedRunFailed(run["id"], run.get("error") or _NO_ERROR, failure(session, run))
     if run["status"] == "cancelled":
         raise RunCancelled(run["id"])
     return 0
+
+
+def failure(session: Session, run: dict[str, Any]) -> list[str]:
+    """Where the failed run `run` failed, in lines to print below its error: the last frames of the
+    project's code, or with `-v` the whole traceback."""
+    from stackshift_cli.timeline.failure import summary
+
+    traceback = str((run.get("error") or _NO_ERROR).get("traceback") or "")
+    if session.options.verbose:
+        return traceback.splitlines()
+    return summary(traceback, str(session.project.root))
 
 
 @contextmanager

@@ -38,9 +38,12 @@ def say(text: str) -> None:
 def error(bad: StackshiftError, as_json: bool) -> int:
     """Print the error `bad` and its hint on stderr, with `as_json` also as a JSON object; return
     its exit status."""
+    from stackshift_cli.errors import WatchedRunFailed
     from stackshift_cli.output.safe_text import safe
 
     say(f"error[{bad.code}]: {safe(bad.message)}")
+    for line in bad.lines if isinstance(bad, WatchedRunFailed) else ():
+        say(f"  {safe(line)}")
     for line in bad.fields.get("difference") or ():
         say(f"  {safe(str(line))}")
     for module in bad.fields.get("failed_modules") or ():

@@ -8,6 +8,7 @@ from stackshift_cli.daemon.session import Session
 from stackshift_cli.flows.start import ask, run_with_reused, start_one
 from stackshift_cli.flows.watch import exit_of, finish, show_until_end, wait_until_end
 from stackshift_cli.output import messages
+from stackshift_cli.output.terminal import draws
 from stackshift_jobs.errors import Usage
 
 
@@ -46,7 +47,7 @@ def _wait(session: Session, given: Given) -> int:
         messages.data(messages.compact(run_with_reused({**reply, "run": run})))
     elif run["status"] == "completed":
         messages.data(messages.compact(run["result"]))
-    return finish(run)
+    return finish(session, run)
 
 
 def _follow(session: Session, given: Given) -> int:
@@ -57,4 +58,6 @@ def _follow(session: Session, given: Given) -> int:
     run = show_until_end(session, reply["id"], {"run": reply["id"]}, deadline)
     if session.json:
         messages.data(messages.compact(run_with_reused({**reply, "run": run})))
+    elif not draws(session.options):
+        return finish(session, run)
     return exit_of(run)

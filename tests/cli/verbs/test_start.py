@@ -277,7 +277,37 @@ def test_follow_prints_a_line_a_record_in_a_pipe(shell: Shell, daemon: FakeDaemo
         f"1\t2026-05-06T09:00:01.000000Z\trun.created\t{run['id']}\t\t\tjob=hello",
         f"2\t2026-05-06T09:00:02.000000Z\trun.failed\t{run['id']}\t\t\t",
     ]
-    assert (told.stderr, told.code) == (f"{run['id']}\n", 1)
+    failed = f"error[run_failed]: {run['id']} failed: ValueError: no"
+    hint = f"hint: stackshift runs show {run['id']}"
+    assert (told.stderr.splitlines(), told.code) == ([run["id"], failed, hint], 1)
+
+
+@pytest.mark.parametrize("how", ["--wait", "--follow"])
+def test_failed_run_says_where_in_the_projects_code(
+    shell: Shell, daemon: FakeDaemon, how: str
+) -> None:
+    """The last frames with their source lines, below the error; with `-v` all that is recorded. No
+    character of them can control the terminal."""
+    file = shell.directory / "jobs" / "media.py"
+    library = "/usr/lib/python3.11/site-packages/requests/api.py"
+    traceback = (
+        f'  File "{file}", line 3, in resize\n    put("\x1b[2J")\n'
+        f'  File "{library}", line 9, in put\n    raise TimeoutError\n'
+    )
+    run = daemon.add(run_object(1, status="running"))
+    daemon.answers["run.start"] = lambda _: {"id": run["id"], "reused": False, "status": "queued"}
+    daemon.append(record(1, "run.created", run["id"], job="hello"))
+    daemon.finish(run, 2, status="failed", error={**ERROR, "traceback": traceback})
+    told = shell("start", "hello", how)
+    assert told.stderr.splitlines()[-5:-1] == [
+        f"error[run_failed]: {run['id']} failed: ValueError: no",
+        "  jobs/media.py:3 in resize",
+        '    put("\\x1b[2J")',
+        "  requests/api.py:9 in put",
+    ]
+    assert told.code == 1
+    told = shell("-v", "start", "hello", how)
+    assert f'  File "{library}", line 9, in put' in told.stderr
 
 
 @pytest.mark.parametrize(
