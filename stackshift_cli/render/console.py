@@ -20,6 +20,7 @@ class Glyphs(NamedTuple):
     last_branch: str
     dot: str
     ellipsis: str
+    arrow: str
 
 
 class _Look(NamedTuple):
@@ -46,6 +47,7 @@ _BARS: Final = {
     ".": _Look("·", ".", "magenta"),
     "-": _Look("░", "-", "blue"),
     "=": _Look("─", "=", "cyan"),
+    "|": _Look("│", "|", "yellow"),
     "~": _Look("⌇", "~", "dim"),
 }
 """By the codes of `timeline.axis`."""
@@ -57,6 +59,7 @@ UNICODE: Final = Glyphs(
     last_branch="└",
     dot="·",
     ellipsis="…",
+    arrow="→",
 )
 ASCII: Final = Glyphs(
     bars={code: look.ascii for code, look in _BARS.items()},
@@ -65,17 +68,20 @@ ASCII: Final = Glyphs(
     last_branch="`",
     dot="-",
     ellipsis="...",
+    arrow="->",
 )
 STATUS_STYLES: Final = {status: look.style for status, look in _STATUSES.items()}
 BAR_STYLES: Final = {code: look.style for code, look in _BARS.items()}
 
 
-def console(options: Globals, stream: TextIO | None = None) -> Console:
+def console(options: Globals, stream: TextIO | None = None, width: int | None = None) -> Console:
     """A console on `stream` (default: stdout) that follows `--color` and the environment, and
-    prints text as it is, without markup or highlighting."""
+    prints text as it is, without markup or highlighting. `width` is that of the terminal unless it
+    is given."""
     color = wants_color(options, stream)
     return Console(
         file=stream or sys.stdout,
+        width=width,
         force_terminal=True if color else None,
         color_system="auto" if color else None,
         highlight=False,

@@ -1,7 +1,9 @@
 """The live picture of a run: redrawn in place until the run ends; the last frame stays.
 
-At most four frames a second, no alternate screen. While the run goes on, the picture may be cut to
-the height of the terminal; the last frame is printed in full, also after Ctrl-C.
+At most four frames a second, no alternate screen. Invariant: no frame is higher than the terminal,
+so that each one can be erased, and one frame is left in the scrollback. If the terminal has become
+narrower, it has broken the lines of the frame that it shows into more of them, which are erased
+too.
 """
 
 from __future__ import annotations
@@ -11,21 +13,29 @@ import time
 from typing import Any, Final
 
 from rich.console import Group
+from rich.control import Control
 from rich.live import Live
+from rich.segment import ControlType
+from rich.text import Text
 
+from stackshift_cli.daemon import run_detail
 from stackshift_cli.daemon.feed import Deadline, End, FeedRecord, follow
 from stackshift_cli.daemon.session import Session
 from stackshift_cli.render.console import console, glyphs
-from stackshift_cli.render.picture import picture
-from stackshift_jobs.errors import DaemonUnavailable
+from stackshift_cli.render.picture import Frame, picture
+from stackshift_jobs.errors import DaemonUnavailable, NotFound
 from stackshift_jobs.values.limits import FINISHED
 
 _FRAME_SECONDS: Final = 0.25
 _CLOCK_SECONDS: Final = 1.0
 """How often it is redrawn if only the time has changed."""
+_CHILDREN: Final = 4
+"""So many unfinished children are asked why they are not progressing, once a second."""
 _ECHO_CELLS: Final = 2
 """Cells left free on the right. The cursor is at the end of the last line, where the terminal shows
 `^C`: without room for it the line would wrap, and stay on the screen twice."""
+_SPARE_LINES: Final = 1
+"""Lines left free below, for the cursor after the last frame."""
 
 
 def draw_until_end(session: Session, run_id: str, deadline: Deadline) -> dict[str, Any]:
@@ -39,14 +49,14 @@ def draw_until_end(session: Session, run_id: str, deadline: Deadline) -> dict[st
         for happening in follow(session, {"run": run_id, "since_seq": drawing.newest_seq}):
             if isinstance(happening, End):
                 drawing.run.update(happening.run)
+                drawing.end()
                 return happening.run
             if isinstance(happening, FeedRecord):
                 drawing.take(happening.body)
             drawing.refresh()
             deadline.check(run_id)
     finally:
-        drawing.live.stop()
-        drawing.screen.print(drawing.frame(drawing.screen.width))
+        drawing.stop()
     raise AssertionError("a feed of a run ends with the run")
 
 
@@ -55,15 +65,21 @@ class _Drawing:
 
     def __init__(self, session: Session, run_id: str) -> None:
         self.session = session
-        self.run: dict[str, Any] = session.detail(run_id)
+        self.shown = run_detail.fetch(session, run_id)
+        self.run = self.shown.run
         self.screen = console(session.options)
         # Now, since Rich replaces stdout while it is live, and its stream has no encoding to ask.
         self._marks = glyphs()
+        self._lines: list[int] = []
+        """The cells of each line of the frame that is on the screen."""
         self.live = Live(
             self._live_frame(), console=self.screen, auto_refresh=False, transient=True
         )
+        self._width = self.screen.width
         self._changed = True
         self._drawn_at = 0.0
+        self._asked_at = time.monotonic()
+        self._log_seen = 0
 
     @property
     def newest_seq(self) -> int:
@@ -82,15 +98,67 @@ class _Drawing:
             return
         # If the daemon is gone for a moment, the follower waits for it and reports it.
         with contextlib.suppress(DaemonUnavailable):
-            reply = self.session.call("run.why", {"run": self.run["id"]})
-            self.run.update({name: reply[name] for name in ("status", "why", "waiting_for")})
+            self._ask()
+        self._draw()
+
+    def _ask(self) -> None:
+        reply = self.session.call("run.why", {"run": self.run["id"]})
+        self.run.update({name: reply[name] for name in ("status", "why", "waiting_for")})
+        if time.monotonic() - self._asked_at < _CLOCK_SECONDS:
+            return
+        self._asked_at = time.monotonic()
+        self._ask_children()
+        params = {"run": self.run["id"], "after": self._log_seen, "limit": run_detail.PAGE}
+        page = self.session.call("run.logs", params)
+        self._log_seen = page["next"]
+        self.shown.logs = page["lines"][-1:] or self.shown.logs
+
+    def _ask_children(self) -> None:
+        known = self.run["children"]
+        asked = 0
+        for child in reversed(run_detail.child_ids(self.run)):
+            if asked < _CHILDREN and known.get(child, {}).get("status") not in FINISHED:
+                asked += 1
+                with contextlib.suppress(NotFound):
+                    known[child] = self.session.call("run.get", {"run": child})
+
+    def end(self) -> None:
+        """The run has ended: show what it has printed last where it failed."""
+        self.shown.logs = []
+        with contextlib.suppress(DaemonUnavailable, NotFound):
+            self.run |= self.session.detail(self.run["id"])
+            self.run["children"] = run_detail.children(self.session, self.run, tree=False)
+            run_detail.add_tails(self.session, self.shown)
+
+    def stop(self) -> None:
+        """Erase the live frame and print the last one, which stays."""
+        self._draw()
+        self.live.stop()
+        self.screen.print(self._frame(self.screen.width))
+
+    def _draw(self) -> None:
+        self._erase_broken_lines()
         self.live.update(self._live_frame(), refresh=True)
         self._changed, self._drawn_at = False, time.monotonic()
 
-    def _live_frame(self) -> Group:
-        return self.frame(self.screen.width - _ECHO_CELLS)
+    def _erase_broken_lines(self) -> None:
+        """Erase the lines that the frame on the screen has more than when it was drawn, because the
+        terminal has become narrower. Rich erases as many as it has drawn."""
+        width, before = self.screen.width, self._width
+        self._width = width
+        if width < before:
+            more = sum((cells - 1) // width for cells in self._lines if cells > width)
+            up = (ControlType.CURSOR_UP, 1)
+            erase = (ControlType.ERASE_IN_LINE, 2)
+            self.screen.control(Control(*[code for _ in range(more) for code in (erase, up)]))
 
-    def frame(self, width: int) -> Group:
-        """The picture at the present time, `width` cells wide."""
+    def _live_frame(self) -> Group:
+        drawn = self._frame(self.screen.width - _ECHO_CELLS)
+        self._lines = [text.cell_len for text in drawn.renderables if isinstance(text, Text)]
+        return drawn
+
+    def _frame(self, width: int) -> Group:
+        height = self.screen.height - _SPARE_LINES
+        verbose = self.session.options.verbose
         now_us = time.time_ns() // 1000
-        return picture(self.run, [], False, now_us, width, self._marks)
+        return picture(self.shown, now_us, Frame(width, height, self._marks, verbose=verbose))

@@ -5,207 +5,325 @@
 
       STEP       0s       5s       10s      ⌇ 2h ⌇ +2s
     ✓ queued     ░                                          0.4s
-    ✓ upload              ▓▓▓···▓▓▓······██                 9.1s  attempt 3
+    ✓ upload              ▓▓▓···▓▓▓······██                 9.1s  try 3
       ├ 1 TimeoutError: PUT timed out (1.2s), retried after 2.0s
       └ 2 TimeoutError: PUT timed out (1.1s), retried after 4.0s   media.py:48
       result {"sizes": [...]}
 
-`timeline` computes the rows and the axis; this module chooses glyphs, colours and widths.
+`timeline` computes the rows, which of them have a line where there is no room for all, and the
+axis; this module chooses glyphs, colours and widths. A picture that has a height is no higher: the
+header, what is under way, the error or the reason, and the newest lines of the log stay.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Final
 
 from rich.cells import cell_len
-from rich.console import Console, Group
+from rich.console import Group
 from rich.text import Text
 
-from stackshift_cli.arguments import Globals
-from stackshift_cli.output.messages import shown
+from stackshift_cli.daemon.run_detail import Shown
+from stackshift_cli.output.messages import shown as as_json
 from stackshift_cli.output.safe_text import safe, safe_lines
 from stackshift_cli.render.columns import cut_line, filled
-from stackshift_cli.render.console import (
-    BAR_STYLES,
-    STATUS_STYLES,
-    Glyphs,
-    console,
-    glyphs,
-    short_id,
-)
+from stackshift_cli.render.console import BAR_STYLES, STATUS_STYLES, Glyphs, short_id
+from stackshift_cli.timeline import progress
 from stackshift_cli.timeline.axis import lay_out, strip, ticks
-from stackshift_cli.timeline.branches import Line, lines
-from stackshift_cli.timeline.build import FORGOTTEN, build, is_forgotten, where
-from stackshift_cli.timeline.model import Row, Timeline, Try
+from stackshift_cli.timeline.branches import Line, tree
+from stackshift_cli.timeline.build import FORGOTTEN, build, is_forgotten
+from stackshift_cli.timeline.failure import summary, where
+from stackshift_cli.timeline.folding import fit
+from stackshift_cli.timeline.model import Child, Timeline, Try
 from stackshift_jobs.values.durations import format_ms
 
 _RUN_ID: Final = re.compile(r"run_[0-9a-z]{26}")
 _NAME_CELLS: Final = (10, 28)
+"""Names have so many cells, or more where the bars have plenty."""
 _MOST_INDENTED: Final = 6
 """Branches deeper than this are indented no further, so that there is room for names."""
-_NOTE_CELLS: Final = 34
+_LEAST_NOTE_CELLS: Final = 14
 _BAR_CELLS: Final = (16, 120)
+_AMPLE_BAR_CELLS: Final = 60
 _TOOK_CELLS: Final = 8
+_PROGRESS_CELLS: Final = 20
+_LEAST_ROWS: Final = 3
+_COMPACT_ROWS: Final = 10
+_ERROR_LINES: Final = 3
+"""An error's message may be so many lines long."""
 _RESULT_CHARACTERS: Final = 4000
 """More than any terminal shows in a line, less than the 16 MiB that a result may have."""
 
 
-def print_run(
-    options: Globals,
-    run: dict[str, Any],
-    logs: list[dict[str, Any]],
-    compact: bool,
-    now_us: int,
-) -> None:
-    """Print the picture of `run` (the run object with detail) on stdout, with lines of its log if
-    there are `logs`; `compact`: only the bars."""
-    screen = console(options)
-    screen.print(picture(run, logs, compact, now_us, screen.width, glyphs()))
+@dataclass(frozen=True)
+class Frame:
+    """What a picture has to fit into (`height` is None where that does not matter), and how much it
+    says: bars alone, whole tracebacks, every row."""
+
+    width: int
+    height: int | None
+    marks: Glyphs
+    compact: bool = False
+    verbose: bool = False
+    everything: bool = False
 
 
-def picture(
-    run: dict[str, Any],
-    logs: list[dict[str, Any]],
-    compact: bool,
-    now_us: int,
-    width: int,
-    marks: Glyphs,
-) -> Group:
-    """The picture of `run` at the time `now_us`, `width` cells wide."""
-    line = build(run, now_us)
-    parts: list[Text] = [*_header(run, line, marks), Text()]
-    parts += _rows(line, compact, width, marks)
-    if not compact:
-        parts += _ending(run, line)
-    if is_forgotten(run):
-        parts.append(Text(f"  {FORGOTTEN}", "dim"))
-    for entry in logs:
-        parts.append(_log_line(entry))
-    return Group(*(cut_line(text, width, marks) for part in parts for text in part.split("\n")))
+def picture(shown: Shown, now_us: int, frame: Frame) -> Group:
+    """The picture of a run at the time `now_us`."""
+    line = build(shown.run, now_us)
+    head = [*_header(shown.run, line, frame), Text()]
+    tail = [] if frame.compact else list(_ending(shown, line, frame))
+    if is_forgotten(shown.run):
+        tail.append(Text(f"  {FORGOTTEN}", "dim"))
+    tail += _log_lines(shown.logs)
+    if frame.height is not None:
+        tail = tail[-(frame.height // 2) :]
+    room = None if frame.height is None else frame.height - len(head) - len(tail)
+    rows = list(_rows(shown, line, room, frame))
+    return Group(*(cut_line(text, frame.width, frame.marks) for text in [*head, *rows, *tail]))
 
 
-def _header(run: dict[str, Any], line: Timeline, marks: Glyphs) -> Iterator[Text]:
-    style = STATUS_STYLES.get(line.status, "")
-    total = format_ms(line.total_ms)
+# --- The header ----------------------------------------------------------------------------
+
+
+def _header(run: dict[str, Any], line: Timeline, frame: Frame) -> Iterator[Text]:
+    marks, style = frame.marks, STATUS_STYLES.get(line.status, "")
+    total = format_ms(line.totals.total_ms)
     took = f"{line.status} in {total}" if line.finished else f"{line.status}, {total} so far"
     first = Text()
     first.append(f"{marks.statuses.get(line.status, '?')} ", style)
     first.append(f"{short_id(run['id'], marks)}  ")
     first.append(safe(str(run["job"])), "bold")
     first.append(f"  {took}", style)
+    facts = [] if frame.compact else list(_facts(run, line, marks))
+    rest: Text | None = None
     if not is_forgotten(run):
-        active, waiting = format_ms(line.active_ms), format_ms(line.waiting_ms)
-        first.append(f"  (active {active} {marks.dot} waiting {waiting})", "dim")
+        spent = _spent(line, marks)
+        if first.cell_len + len(spent) + 4 <= frame.width or frame.compact:
+            first.append(f"  ({spent})", "dim")
+        else:
+            rest = Text(f"  {spent}", "dim")
     yield first
-    facts = [f"queue {run['queue']}"]
+    if rest is not None:
+        yield rest
+    yield from (Text(f"  {safe(text)}", "dim") for text in _wrapped(facts, frame))
+    if line.progress is not None:
+        yield _progress(line, frame)
+
+
+def _spent(line: Timeline, marks: Glyphs) -> str:
+    """`active 14.0s · backoff 3.0s · waiting 2h00m`: together they are the whole time."""
+    totals = line.totals
+    spent = {"active": totals.active_ms, "backoff": totals.backoff_ms, "waiting": totals.waiting_ms}
+    named = [f"{n} {format_ms(ms)}" for n, ms in spent.items() if ms or n != "backoff"]
+    return f" {marks.dot} ".join(named)
+
+
+def _facts(run: dict[str, Any], line: Timeline, marks: Glyphs) -> Iterator[str]:
+    yield f"queue {run['queue']}"
     if run.get("idempotency_key"):
-        facts.append(f"key {run['idempotency_key']}")
-    facts.append(f"attempt {line.attempt}/{run['max_attempts']}")
-    if line.code:
-        facts.append(f"code {line.code[:7]}")
-    facts += [f"{key}={value}" for key, value in (run.get("labels") or {}).items()]
+        yield f"key {run['idempotency_key']}"
+    yield f"attempt {line.attempt}/{run['max_attempts']}"
+    if line.changes:
+        codes = [line.changes[0].before, *(change.after for change in line.changes)]
+        yield f"code {f' {marks.arrow} '.join(code[:7] for code in codes[-3:])}"
+    elif line.code:
+        yield f"code {line.code[:7]}"
+    yield from (f"{key}={value}" for key, value in (run.get("labels") or {}).items())
     if run.get("parent"):
-        facts.append(f"parent {run['parent']}")
-    if line.progress:
-        facts.append(line.progress)
-    yield Text("  " + safe(f" {marks.dot} ".join(facts)), "dim")
+        yield f"parent {short_id(run['parent'], marks)}"
 
 
-def _rows(line: Timeline, compact: bool, width: int, marks: Glyphs) -> Iterator[Text]:
-    if not line.rows:
+def _wrapped(facts: list[str], frame: Frame) -> Iterator[str]:
+    """`facts` in as few lines as they need."""
+    text, dot = "", f" {frame.marks.dot} "
+    for fact in facts:
+        if text and cell_len(safe(text + dot + fact)) + 2 > frame.width:
+            yield text
+            text = ""
+        text += f"{dot}{fact}" if text else fact
+    if text:
+        yield text
+
+
+def _progress(line: Timeline, frame: Frame) -> Text:
+    reported, text = line.progress, Text("  ")
+    assert reported is not None
+    if reported.total:
+        done = min(max(round(_PROGRESS_CELLS * reported.done / reported.total), 0), _PROGRESS_CELLS)
+        text.append(frame.marks.bars["#"] * done, "cyan")
+        text.append(frame.marks.bars["."] * (_PROGRESS_CELLS - done) + " ", "dim")
+    return text.append(safe(progress.words(reported)))
+
+
+# --- The rows ------------------------------------------------------------------------------
+
+
+def _rows(shown: Shown, line: Timeline, room: int | None, frame: Frame) -> Iterator[Text]:
+    drawn = tree(line)
+    if not drawn:
         return
-    drawn = lines(line.rows)
-    names = _clamp(max(cell_len(_label(each)) for each in drawn), *_NAME_CELLS)
-    notes = min(max(cell_len(_note(each.row, marks)) for each in drawn), _NOTE_CELLS)
-    fixed = 2 + names + 1 + 1 + _TOOK_CELLS + (2 + notes if notes else 0)
-    cells = _clamp(width - fixed, *_BAR_CELLS)
-    spans = [span for row in line.rows for span in row.spans]
-    axis = lay_out(spans, line.start_us, line.end_us, cells)
-    scale = ticks(axis).replace("~", marks.bars["~"])
+    below = {} if frame.compact else _below(shown, line, frame)
+    if room is not None:
+        room = max(_LEAST_ROWS, room - 1 - sum(map(len, below.values())))
+    if frame.compact:
+        room = _COMPACT_ROWS if room is None else min(room, _COMPACT_ROWS)
+    if not frame.everything:
+        drawn = fit(drawn, room, frame.compact)
+    taken = [_note(each, frame.marks) for each in drawn]
+    names, cells = _widths([_label(each) for each in drawn], taken, frame.width)
+    axis = lay_out(_spans(drawn), line.start_us, line.end_us, cells)
+    scale = ticks(axis).replace("~", frame.marks.bars["~"])
     yield Text(f"  {'STEP':<{names}} {scale}".rstrip(), "dim")
-    for each in drawn:
-        yield _row(each, strip(each.row.spans, axis), names, marks)
-        if not compact:
-            yield from _tries(each.row, marks)
+    for each, note in zip(drawn, taken, strict=True):
+        yield _row(each, strip(each.row.spans, axis), names, note, frame.marks)
+        yield from _tries(each, frame)
+        if len(each.rows) == 1 and each.depth < _MOST_INDENTED:
+            yield from below.pop(each.row.key, ())
+
+
+def _widths(labels: list[str], taken: list[str], width: int) -> tuple[int, int]:
+    """The cells of names and of bars: names get what the bars can spare, and notes are cut
+    before the bars have less than two fifths of the width."""
+    longest, widest = max(map(cell_len, labels)), max(map(cell_len, taken))
+    fixed = 2 + 1 + 1 + _TOOK_CELLS + (2 if widest else 0)
+    spare = width - fixed - min(widest, _LEAST_NOTE_CELLS) - _AMPLE_BAR_CELLS
+    names = _clamp(longest, _NAME_CELLS[0], max(_NAME_CELLS[1], spare))
+    notes = min(widest, max(_LEAST_NOTE_CELLS, width * 3 // 5 - fixed - names))
+    return names, _clamp(width - fixed - names - notes, *_BAR_CELLS)
+
+
+def _spans(drawn: list[Line]) -> Any:
+    return [span for each in drawn for span in each.row.spans]
 
 
 def _label(line: Line) -> str:
     return "  " * min(line.depth, _MOST_INDENTED) + safe(line.label)
 
 
-def _row(line: Line, codes: str, names: int, marks: Glyphs) -> Text:
+def _row(line: Line, codes: str, names: int, note: str, marks: Glyphs) -> Text:
     text, row = Text(), line.row
-    text.append(f"{marks.statuses.get(row.status, '?')} ", STATUS_STYLES.get(row.status, ""))
+    mark = marks.statuses.get(row.status, "?") if row.status else " "
+    text.append(f"{mark} ", STATUS_STYLES.get(row.status, ""))
     text.append(filled(_label(line), names, marks) + " ")
     for code, cells in groupby(codes):
         style = "cyan" if code == "#" and row.status == "running" else BAR_STYLES.get(code, "")
         text.append(marks.bars.get(code, " ") * len(list(cells)), style)
-    text.append(f" {format_ms(row.duration_ms) if row.spans else '':>{_TOOK_CELLS}}")
-    if note := _note(row, marks):
+    text.append(f" {format_ms(row.duration_ms) if row.spans and row.status else '':>{_TOOK_CELLS}}")
+    if note:
         text.append(f"  {note}", "dim")
     return text
 
 
-def _note(row: Row, marks: Glyphs) -> str:
-    return _RUN_ID.sub(lambda match: short_id(match[0], marks), safe(row.note))
+def _note(line: Line, marks: Glyphs) -> str:
+    row = line.row
+    parts = [_child(row.child, marks) if row.child is not None else "", safe(row.note)]
+    return _RUN_ID.sub(lambda match: short_id(match[0], marks), " ".join(filter(None, parts)))
 
 
-def _tries(row: Row, marks: Glyphs) -> Iterator[Text]:
-    for index, failed in enumerate(row.tries):
-        last = index == len(row.tries) - 1
+def _child(child: Child, marks: Glyphs) -> str:
+    """`resizeAvatar completed run_…ee9chr`."""
+    return safe(" ".join(filter(None, (child.job, child.status, short_id(child.id, marks)))))
+
+
+def _tries(line: Line, frame: Frame) -> Iterator[Text]:
+    marks, all_tries = frame.marks, line.row.tries
+    for failed in line.tries:
+        index = failed.number - 1
+        last = failed is all_tries[-1]
+        place = where(failed.traceback)
+        repeated = not last and where(all_tries[index + 1].traceback) == place
         text = Text(f"  {marks.last_branch if last else marks.branch} ", "dim")
-        text.append(_try(failed), "red")
-        if failed.where and (last or row.tries[index + 1].where != failed.where):
-            text.append(f"   {safe(failed.where)}", "dim")
-        yield text
+        error = safe(f"{failed.number} {failed.type}: {failed.message}".rstrip(": "))
+        tail = Text(_fate(failed), "red")
+        if place and not repeated:
+            tail.append(f"   {safe(place)}", "dim")
+        # The message gives way: how long it took, what came next and where say more.
+        text.append_text(cut_line(Text(error, "red"), _left(frame.width - 4, tail), marks))
+        yield text.append_text(tail)
 
 
-def _try(failed: Try) -> str:
-    error = f"{failed.number} {failed.type}: {failed.message}".rstrip(": ")
+def _left(width: int, tail: Text) -> int:
+    return max(10, width - tail.cell_len)
+
+
+def _fate(failed: Try) -> str:
     after = "" if failed.retry_ms is None else f", retried after {format_ms(failed.retry_ms)}"
-    return f"{safe(error)} ({format_ms(failed.took_ms)}){after}"
+    return f" ({format_ms(failed.took_ms)}){after}"
 
 
-def _ending(run: dict[str, Any], line: Timeline) -> Iterator[Text]:
+def _below(shown: Shown, line: Timeline, frame: Frame) -> dict[str, list[Text]]:
+    """What stands below rows, by their keys: of a step that fails, where, unless the run's error
+    says it, and the last lines that the step printed; of a child, why it is not progressing."""
+    told = line.finished and shown.run.get("error")
+    found: dict[str, list[Text]] = {}
+    for row in line.rows:
+        below: list[Text] = []
+        if row.tries and row.status in ("failed", "retrying"):
+            if not told:
+                below += _traceback(row.tries[-1].traceback, 4, shown.root, frame, brief=True)
+            below += _log_lines(shown.tails.get(row.key, ()), 4)
+        if row.child is not None and row.child.why:
+            below.append(Text(f"    {safe(row.child.why)}", "dim"))
+        if below:
+            found[row.key] = below
+    return found
+
+
+# --- The end -------------------------------------------------------------------------------
+
+
+def _ending(shown: Shown, line: Timeline, frame: Frame) -> Iterator[Text]:
     """The result or the error; then why the run is not progressing."""
+    run = shown.run
     if run.get("status") == "completed":
-        yield Text("  result ", "dim").append(
-            shown(run.get("result"))[:_RESULT_CHARACTERS], "default"
-        )
+        result = as_json(run.get("result"))[:_RESULT_CHARACTERS]
+        yield Text("  result ", "dim").append(result, "default")
     elif (error := run.get("error")) and run.get("status") == "failed":
-        text = Text("  error ", "dim").append(safe(f"{error['type']}: {error['message']}"), "red")
-        if place := where(str(error.get("traceback") or "")):
-            text.append(f"   {safe(place)}", "dim")
-        yield text
+        yield from _error(error, shown.root, frame)
     if run.get("why") and not line.finished:
         yield Text("  " + safe(str(run["why"])), "default")
 
 
-def _log_line(entry: dict[str, Any]) -> Text:
-    step = f"{safe(str(entry['step']))} " if entry.get("step") else ""
-    text = Text(f"  {str(entry['at'])[11:23]} {step}| ", "dim")
-    return text.append(safe_lines(str(entry["message"])), "default")
+def _error(error: dict[str, Any], root: str, frame: Frame) -> Iterator[Text]:
+    words = safe(f"{error['type']}: {error['message']}".rstrip(": "))
+    yield from _split(Text("  error ", "dim").append(words, "red"), frame)
+    yield from _traceback(str(error.get("traceback") or ""), 4, root, frame)
+
+
+def _split(text: Text, frame: Frame) -> list[Text]:
+    """`text` in as many lines as an error may have; the last of them may be too long."""
+    lines: list[Text] = []
+    while text.cell_len > frame.width and len(lines) < _ERROR_LINES - 1:
+        line = text.copy()
+        line.truncate(frame.width, overflow="crop")
+        # At a blank, unless that would leave half of the line empty.
+        at = line.plain.rfind(" ")
+        at = at if at > frame.width // 2 else len(line)
+        lines.append(text[:at])
+        text = Text(" " * 8).append_text(text[at + text.plain[at:].startswith(" ") :])
+    return [*lines, text]
+
+
+def _traceback(
+    traceback: str, indent: int, root: str, frame: Frame, brief: bool = False
+) -> Iterator[Text]:
+    lines = traceback.splitlines() if frame.verbose else summary(traceback, root, brief)
+    for each in lines:
+        yield Text(" " * indent).append(safe_lines(each), "dim")
+
+
+def _log_lines(entries: Any, indent: int = 2) -> Iterator[Text]:
+    for entry in entries:
+        step = f"{safe(str(entry['step']))} " if entry.get("step") and indent == 2 else ""
+        for message in safe_lines(str(entry["message"])).split("\n"):
+            text = Text(f"{' ' * indent}{str(entry['at'])[11:23]} {step}| ", "dim")
+            yield text.append(message, "default")
 
 
 def _clamp(value: int, low: int, high: int) -> int:
     return max(low, min(value, high))
-
-
-def recording_console(width: int) -> Console:
-    """A console that prints nowhere and records what is printed, for exports."""
-    import io
-
-    return Console(
-        file=io.StringIO(),
-        record=True,
-        width=width,
-        force_terminal=True,
-        color_system="truecolor",
-        highlight=False,
-        markup=False,
-        emoji=False,
-        legacy_windows=False,
-    )

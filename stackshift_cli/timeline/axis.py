@@ -4,21 +4,22 @@ Pure. A gap in which nothing executes is compressed if it is longer than 5 secon
 the time of all work; it then takes a fixed number of cells, and the axis says how long it was. Each
 cell has a code of one character, which `render` turns into a glyph:
 
-    WORK `#`   FAILED `x`   BACKOFF `.`   WAIT `-`   HOLD `=`   compressed `~`   nothing ` `
+    WORK `#`   FAILED `x`   BACKOFF `.`   WAIT `-`   HOLD `=`   CHANGE `|`   compressed `~`
+    nothing ` `
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from stackshift_cli.timeline.intervals import Interval, Kind, covered_us
 from stackshift_jobs.values.durations import format_ms
 
-_DRAWN: Final = (Kind.HOLD, Kind.WAIT, Kind.BACKOFF, Kind.FAILED, Kind.WORK)
+_DRAWN: Final = (Kind.HOLD, Kind.WAIT, Kind.BACKOFF, Kind.FAILED, Kind.WORK, Kind.CHANGE)
 """In the order in which they are drawn: later ones cover earlier ones."""
-CODES: Final = dict(zip(_DRAWN, "=-.x#", strict=True))
+CODES: Final = dict(zip(_DRAWN, "=-.x#|", strict=True))
 GAP: Final = "~"
 _LONG_US: Final = 5_000_000
 _TICK_CELLS: Final = 9
@@ -120,15 +121,30 @@ def short(us: int) -> str:
     return text.replace(".0s", "s")
 
 
+@dataclass(frozen=True)
+class Bar:
+    """Where a span is on the axis, in cells and parts of cells."""
+
+    span: Interval
+    start_cell: float
+    end_cell: float
+
+
+def bars(spans: Iterable[Interval], axis: Axis) -> list[Bar]:
+    """Where `spans` are, in the order in which they are drawn: work covers waits."""
+    ordered = sorted(spans, key=lambda span: _DRAWN.index(span.kind))
+    return [Bar(span, axis.cell(span.start_us), axis.cell(span.end_us)) for span in ordered]
+
+
 def strip(spans: Iterable[Interval], axis: Axis) -> str:
     """The bar of `spans`: one code per cell. Each span has at least one cell; work covers waits."""
     cells = [" "] * axis.width
-    for span in sorted(spans, key=lambda s: _DRAWN.index(s.kind)):
-        first = min(int(axis.cell(span.start_us) + 1e-6), axis.width - 1)
-        last = min(max(first + 1, round(axis.cell(span.end_us))), axis.width)
-        cells[first:last] = CODES[span.kind] * (last - first)
-        if span.kind in (Kind.HOLD, Kind.WAIT, Kind.BACKOFF):
-            _mark_gaps(cells, span, axis)
+    for bar in bars(spans, axis):
+        first = min(int(bar.start_cell + 1e-6), axis.width - 1)
+        last = min(max(first + 1, round(bar.end_cell)), axis.width)
+        cells[first:last] = CODES[bar.span.kind] * (last - first)
+        if bar.span.kind in (Kind.HOLD, Kind.WAIT, Kind.BACKOFF):
+            _mark_gaps(cells, bar.span, axis)
     return "".join(cells)
 
 
@@ -144,19 +160,41 @@ def _mark_gaps(cells: list[str], span: Interval, axis: Axis) -> None:
 def ticks(axis: Axis) -> str:
     """The line above the bars: `0s       5s       10s  ~ 2h ~  +2s`."""
     line = [" "] * axis.width
-    for index, piece in enumerate(axis.pieces):
-        if piece.compressed:
-            label = _gap_label((piece.start_us, piece.end_us))
-            _write(line, int(piece.start_cell) + 1, label)
-        elif index == 0:
-            _write_ticks(line, piece)
-        else:
-            label = "+" + short(piece.end_us - piece.start_us)
-            _write(line, int(piece.start_cell), label)
+    for at, label in labels(axis):
+        line[at : at + len(label)] = label
     return "".join(line)
 
 
-def _write_ticks(line: list[str], piece: Piece) -> None:
+def labels(axis: Axis) -> list[tuple[int, str]]:
+    """The labels of the axis: the cell that each begins at, and its text. They do not touch. The
+    last one is the end, if the axis is to scale up to there and there is room."""
+    line = [" "] * axis.width
+    found: list[tuple[int, str]] = []
+    for at, label in _wished(axis):
+        around = line[max(0, at - 1) : at + len(label) + 1]
+        if at + len(label) <= len(line) and not "".join(around).strip():
+            line[at : at + len(label)] = label
+            found.append((at, label))
+    return found
+
+
+def _wished(axis: Axis) -> Iterator[tuple[int, str]]:
+    """The labels in the order of their importance."""
+    for index, piece in enumerate(axis.pieces):
+        if piece.compressed:
+            yield int(piece.start_cell) + 1, _gap_label((piece.start_us, piece.end_us))
+        elif index:
+            yield int(piece.start_cell), "+" + short(piece.end_us - piece.start_us)
+    if axis.pieces and not axis.pieces[0].compressed:
+        first = axis.pieces[0]
+        if len(axis.pieces) == 1:
+            yield 0, "0s"
+            end = format_ms((first.end_us - first.start_us) // 1000)
+            yield axis.width - len(end), end
+        yield from _scale(first)
+
+
+def _scale(piece: Piece) -> Iterator[tuple[int, str]]:
     cells = piece.end_cell - piece.start_cell
     length_ms = max(1, (piece.end_us - piece.start_us) // 1000)
     fitting = [step for step in _STEPS_MS if step * cells / length_ms >= _TICK_CELLS]
@@ -165,13 +203,4 @@ def _write_ticks(line: list[str], piece: Piece) -> None:
         label = short(at_ms * 1000) if at_ms else "0s"
         at = int(piece.start_cell + at_ms * cells / length_ms)
         if at + len(label) <= piece.end_cell:
-            _write(line, at, label)
-
-
-def _write(line: list[str], at: int, text: str) -> None:
-    """Write `text` at `at` if it fits completely and touches no other text."""
-    if (
-        at + len(text) <= len(line)
-        and not "".join(line[max(0, at - 1) : at + len(text) + 1]).strip()
-    ):
-        line[at : at + len(text)] = text
+            yield at, label

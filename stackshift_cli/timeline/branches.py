@@ -14,16 +14,17 @@ first, and one line stands for the rest.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from stackshift_cli.timeline.describe import call
-from stackshift_cli.timeline.model import NO_STEP, Row
+from stackshift_cli.timeline.model import NO_STEP, Row, Timeline, Try
 from stackshift_jobs.values.identities import branch_of, own_part
 
 MOST: Final = 12
 """Lines for branches of one name below one header, including the line that stands for others."""
+ALL: Final = 1 << 30
 _TOGETHER_US: Final = 20_000
 """Branches that begin within this time begin together. Which of them was first is no news: steps
 give their durations in whole milliseconds, and the beginning is computed from that."""
@@ -37,12 +38,20 @@ _FIRST: Final = ("failed", "running", "retrying", "waiting", "cancelled")
 @dataclass(frozen=True)
 class Line:
     """A line: a row as it is drawn, `depth` branches deep. `rows` are those that it shows: one, or
-    none in a header, or those of several branches in a line that stands for these."""
+    none in a header, or those of several branches in a line that stands for these. Of its failed
+    tries the last `most_tries` are shown."""
 
     row: Row
     label: str
     depth: int
     rows: tuple[Row, ...]
+    most_tries: int = ALL
+
+    @property
+    def tries(self) -> Sequence[Try]:
+        """The failed tries that are shown below the row."""
+        tries = self.row.tries
+        return tries[max(0, len(tries) - self.most_tries) :]
 
 
 @dataclass(eq=False)
@@ -83,6 +92,17 @@ def lines(rows: Iterable[Row]) -> list[Line]:
             branch.rows.append(row)
         branch.parts.append(row)
     return list(_lines(main, 0))
+
+
+def tree(timeline: Timeline) -> list[Line]:
+    """The lines of `timeline`, with those of each child that is known below the row that started or
+    awaits it, one deeper."""
+    found: list[Line] = []
+    for line in lines(timeline.rows):
+        found.append(line)
+        if line.row.child is not None and (nested := line.row.child.timeline) is not None:
+            found += (replace(each, depth=each.depth + line.depth + 1) for each in tree(nested))
+    return found
 
 
 def _lines(branch: _Branch, depth: int) -> Iterator[Line]:
@@ -140,7 +160,7 @@ def _of_branch(branch: _Branch, depth: int) -> Iterator[Line]:
             yield Line(part, f"{label}/{call(own_part(part.key))}", depth, (part,))
             return
         branch, label = part, f"{label}/{part.name}"
-    yield Line(_summary(label, branch.rows), label, depth, ())
+    yield Line(summary(label, branch.rows), label, depth, ())
     yield from _lines(branch, depth + 1)
 
 
@@ -167,7 +187,8 @@ def _begun_us(row: Row) -> int:
     return min((span.start_us for span in row.spans), default=0)
 
 
-def _summary(key: str, rows: list[Row], note: str = "") -> Row:
+def summary(key: str, rows: list[Row], note: str = "") -> Row:
+    """A row that stands for `rows`."""
     spans = sorted((span for row in rows for span in row.spans), key=lambda span: span.start_us)
     return Row(key, _status(rows), spans, note=note)
 
@@ -177,4 +198,4 @@ def _others(branches: list[_Branch], depth: int) -> Line:
     by_status = ", ".join(f"{count} {status}" for status, count in counts.most_common())
     rows = [row for branch in branches for row in branch.rows]
     label = f"{len(branches)} more {branches[0].family}"
-    return Line(_summary(label, rows, by_status), label, depth, tuple(rows))
+    return Line(summary(label, rows, by_status), label, depth, tuple(rows))

@@ -18,6 +18,7 @@ class Kind(Enum):
     BACKOFF = "backoff"
     FAILED = "failed"
     WORK = "work"
+    CHANGE = "change"  # of the code: a moment
 
 
 @dataclass(frozen=True)
@@ -60,3 +61,8 @@ def without(stretches: Iterable[Stretch], covered: list[Stretch]) -> list[Stretc
         if at < end:
             left.append((at, end))
     return left
+
+
+def length_us(stretches: Iterable[Stretch]) -> int:
+    """How long `stretches`, which do not touch, are together."""
+    return sum(end - start for start, end in stretches)

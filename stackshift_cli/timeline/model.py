@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from stackshift_cli.timeline.describe import call
-from stackshift_cli.timeline.intervals import Interval
+from stackshift_cli.timeline.intervals import Interval, length_us
 from stackshift_jobs.values.limits import FINISHED
 
 NO_STEP: Final = "\0"
@@ -17,30 +17,47 @@ NO_STEP: Final = "\0"
 QUEUED: Final = NO_STEP + "queued"
 SCHEDULED: Final = NO_STEP + "scheduled"
 HANDLER: Final = NO_STEP + "handler"
+CODE: Final = NO_STEP + "code changed"
 
 
 @dataclass(frozen=True)
 class Try:
-    """A failed try, where its error was raised, and how long after it the next try began (None:
-    there was none)."""
+    """A failed try, its traceback as it was recorded, and how long after it the next try began
+    (None: there was none)."""
 
     number: int
     type: str
     message: str
     took_ms: int
     retry_ms: int | None
-    where: str
+    traceback: str = ""
+
+
+@dataclass(frozen=True)
+class Child:
+    """A run that a step started or waits for: its job as far as it is known, what is known of its
+    status, why it is not progressing, and its own timeline if that was asked for."""
+
+    id: str
+    job: str = ""
+    status: str = ""
+    why: str = ""
+    timeline: Timeline | None = None
 
 
 @dataclass
 class Row:
-    """One row of the timeline. `note` is shown after the bar, for example what a wait waits for."""
+    """One row of the timeline. `note` is shown after the bar, for example what a wait waits for.
+    When a person has a step forgotten, the spans and tries it had are drawn, but not counted."""
 
     key: str
     status: str = "running"
     spans: list[Interval] = field(default_factory=list)
     tries: list[Try] = field(default_factory=list)
     note: str = ""
+    forgotten_spans: int = 0
+    forgotten_tries: int = 0
+    child: Child | None = None
 
     @property
     def name(self) -> str:
@@ -48,14 +65,63 @@ class Row:
         return call(self.key.lstrip(NO_STEP))
 
     @property
+    def number(self) -> int:
+        """The number of the next try, or of the one under way."""
+        return len(self.tries) - self.forgotten_tries + 1
+
+    @property
+    def counted(self) -> list[Interval]:
+        """The spans that are not from before a person had the step forgotten."""
+        return self.spans[self.forgotten_spans :]
+
+    @property
+    def started_us(self) -> int:
+        """When it began, or began again; 0 if it never did."""
+        return min((span.start_us for span in self.counted), default=0)
+
+    @property
     def duration_ms(self) -> int:
         """The time from the first span's start to the last one's end; for `queued`, the time spent
         in the queue."""
-        if not self.spans:
-            return 0
+        counted = self.counted
         if self.key == QUEUED:
-            return sum(s.end_us - s.start_us for s in self.spans) // 1000
-        return (max(s.end_us for s in self.spans) - min(s.start_us for s in self.spans)) // 1000
+            return length_us((s.start_us, s.end_us) for s in counted) // 1000
+        if not counted:
+            return 0
+        return (max(s.end_us for s in counted) - self.started_us) // 1000
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a handler reported last, how fast that grew in this execution (in units a second; None:
+    not known), and how long the rest takes at this pace."""
+
+    done: float
+    total: float | None
+    message: str
+    rate: float | None = None
+    left_ms: int | None = None
+
+
+@dataclass(frozen=True)
+class CodeChange:
+    """A run went on with other code."""
+
+    at_us: int
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What the time between creation and end, or now, was spent on. `total_ms` is the sum of the
+    others: what is both active and backoff (two branches) counts as active, and what is neither
+    counts as waiting."""
+
+    active_ms: int
+    backoff_ms: int
+    waiting_ms: int
+    total_ms: int
 
 
 @dataclass(frozen=True)
@@ -68,10 +134,9 @@ class Timeline:
     status: str
     attempt: int
     code: str
-    active_ms: int
-    waiting_ms: int
-    total_ms: int
-    progress: str
+    changes: list[CodeChange]
+    totals: Totals
+    progress: Progress | None
 
     @property
     def finished(self) -> bool:

@@ -8,6 +8,7 @@ import time
 from typing import Any, Final
 
 from stackshift_cli.arguments import Given
+from stackshift_cli.daemon import run_detail
 from stackshift_cli.daemon.session import Session
 from stackshift_cli.flows.preflight import check_runs
 from stackshift_cli.flows.start_params import moment
@@ -18,8 +19,7 @@ from stackshift_cli.output.terminal import draws
 from stackshift_cli.render import tsv
 from stackshift_jobs.errors import Usage
 
-_PAGE: Final = 1000
-"""The most entries that the daemon returns in a page."""
+_PAGE: Final = run_detail.PAGE
 _POLL_SECONDS: Final = 0.3
 
 
@@ -99,24 +99,29 @@ def since_time(session: Session, given: Given) -> str | None:
 
 
 def show(session: Session, given: Given) -> int:
-    """`runs show RUN`: draw its timeline on a terminal or to a file; in a pipe print one line per
-    entry."""
-    run = session.detail(given.word("run"))
-    logs = _all_logs(session, run["id"]) if given.flag("logs") else []
-    svg, html = given.text("svg"), given.text("html")
+    """`runs show RUN`: draw its timeline on a terminal, to a file, or where it is asked for; else
+    print one line per entry in a pipe."""
+    name, svg, html = given.word("run"), given.text("svg"), given.text("html")
     if svg is not None or html is not None:
         from stackshift_cli.render.export import export
 
-        return export(session, run, logs, given.flag("compact"), svg, html, _now_us())
+        return export(session, name, svg, html, _now_us())
     if session.json:
+        run, logs = _run_and_logs(session, given)
         messages.data(messages.compact({**run, "logs": logs} if given.flag("logs") else run))
-    elif draws(session.options):
-        from stackshift_cli.render.picture import print_run
+    elif given.flag("picture") or session.options.color == "always" or draws(session.options):
+        from stackshift_cli.render.printed import print_run
 
-        print_run(session.options, run, logs, given.flag("compact"), _now_us())
+        shown = run_detail.fetch(session, name, given.flag("logs"), given.flag("tree"))
+        print_run(session.options, shown, given.flag("compact"), given.flag("all"), _now_us())
     else:
-        _print_entries(run, logs)
+        _print_entries(*_run_and_logs(session, given))
     return 0
+
+
+def _run_and_logs(session: Session, given: Given) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    run = session.detail(given.word("run"))
+    return run, run_detail.log_lines(session, run["id"]) if given.flag("logs") else []
 
 
 def _print_entries(run: dict[str, Any], logs: list[dict[str, Any]]) -> None:
@@ -171,17 +176,6 @@ def logs(session: Session, given: Given) -> int:
             if page["finished"] or not given.flag("follow"):
                 return 0
             select.select([], [], [], _POLL_SECONDS)
-
-
-def _all_logs(session: Session, run: str) -> list[dict[str, Any]]:
-    lines: list[dict[str, Any]] = []
-    after = 0
-    while True:
-        page = session.call("run.logs", {"run": run, "after": after, "limit": _PAGE})
-        lines += page["lines"]
-        after = page["next"]
-        if not page["more"]:
-            return lines
 
 
 def _print_log_line(session: Session, line: dict[str, Any]) -> None:

@@ -6,8 +6,9 @@ from typing import Any
 
 from stackshift_cli.timeline.axis import Axis, lay_out, short, strip, ticks
 from stackshift_cli.timeline.build import build
+from stackshift_cli.timeline.failure import where
 from stackshift_cli.timeline.intervals import Kind
-from stackshift_cli.timeline.model import Row, Timeline
+from stackshift_cli.timeline.model import Child, CodeChange, Progress, Row, Timeline, Totals
 from stackshift_jobs.values.durations import rfc3339
 
 T0_US = 1_800_000_000_000_000
@@ -102,11 +103,11 @@ def test_tries_of_a_step_are_failed_spans_with_backoff_between() -> None:
         ("backoff", 4, 8.2),
         ("work", 8.2, 9),
     ]
-    assert [(t.number, t.took_ms, t.retry_ms, t.where) for t in row.tries] == [
+    assert [(t.number, t.took_ms, t.retry_ms, where(t.traceback)) for t in row.tries] == [
         (1, 1000, 2000, "media.py:48"),
         (2, 500, 4000, "media.py:48"),
     ]
-    assert (row.status, row.note, row.duration_ms) == ("completed", "attempt 3", 9000)
+    assert (row.status, row.note, row.duration_ms) == ("completed", "try 3", 9000)
 
 
 def test_failure_of_an_attempt_backs_off_on_the_row_of_its_step() -> None:
@@ -131,7 +132,7 @@ def test_handler_without_steps_is_one_bar() -> None:
     told = run_log(1, status="completed").end(5)
     assert spans(rows(told)["handler"]) == [("work", 1, 5)]
     assert rows(told)["handler"].status == "completed"
-    assert (told.active_ms, told.waiting_ms) == (4000, 1000)
+    assert (told.totals.active_ms, told.totals.waiting_ms) == (4000, 1000)
 
 
 def test_time_of_the_handler_between_steps_is_shown_where_it_is_long() -> None:
@@ -140,7 +141,7 @@ def test_time_of_the_handler_between_steps_is_shown_where_it_is_long() -> None:
     assert "handler" not in rows(told)
     told = run_log().done(1, "a", 1000).done(9, "b", 1000).end(9)
     assert spans(rows(told)["handler"]) == [("work", 1, 8)]
-    assert told.active_ms == 9000
+    assert told.totals.active_ms == 9000
 
 
 def test_waits_are_rows_and_not_active_time() -> None:
@@ -151,7 +152,7 @@ def test_waits_are_rows_and_not_active_time() -> None:
     told = log.done(103, "b", 3000).end(103)
     assert spans(rows(told)["nap"]) == [("wait", 2, 100)]
     assert rows(told)["nap"].note == "sleep"
-    assert (told.active_ms, told.waiting_ms) == (5000, 98_000)
+    assert (told.totals.active_ms, told.totals.waiting_ms) == (5000, 98_000)
 
 
 def test_what_is_under_way_lasts_until_now() -> None:
@@ -197,7 +198,7 @@ def test_handler_that_was_lost_and_then_done_is_done() -> None:
 def test_finished_run_without_records_lasted_as_long_as_it_says() -> None:
     """It does not last until now: the run object has its end and its duration."""
     told = Log(status="completed", finished_at=at(5), duration_ms=3000).timeline(now=1000)
-    assert (told.total_ms, told.end_us) == (3000, T0_US + 5_000_000)
+    assert (told.totals.total_ms, told.end_us) == (3000, T0_US + 5_000_000)
 
 
 def test_cancelled_run_ends_all_that_was_open() -> None:
@@ -225,7 +226,8 @@ def test_children_are_named() -> None:
     log = run_log().add(1, "child.started", step="call", child="run_y", job="pay")
     log.add(1, "wait.started", step="call", wait="child", child="run_y")
     told = rows(log.add(9, "wait.ended", step="call", status="failed").timeline(now=9))
-    assert (told["call"].note, told["call"].status) == ("pay run_y", "failed")
+    assert told["call"].child == Child("run_y", "pay", "failed")
+    assert told["call"].status == "failed"
 
 
 def test_steps_without_records_are_shown_as_reused() -> None:
@@ -251,14 +253,84 @@ def test_step_may_be_called_like_a_row_that_is_no_step() -> None:
 def test_kinds_that_are_not_known_change_nothing() -> None:
     """Records of a newer daemon do not break the timeline."""
     log = run_log().add(1, "moon.risen", phase=3)
-    assert [row.name for row in log.timeline(now=1).rows] == ["queued", "handler"]
+    assert [row.name for row in log.timeline(now=1).rows] == ["handler"]
 
 
 def test_progress_is_the_last_that_was_reported() -> None:
-    """Progress is shown as done of total."""
+    """How far it is, at which pace, and how long the rest takes at that pace."""
     log = Log().add(0, "run.created").add(1, "progress.reported", done=1, total=8)
     told = log.add(2, "progress.reported", done=3, total=8, message="pages").timeline(now=2)
-    assert told.progress == "3/8 pages"
+    assert told.progress == Progress(3, 8, "pages", rate=2.0, left_ms=2500)
+
+
+def test_no_tick_before_success() -> None:
+    """Between the end of a backoff and the next outcome, the step runs: nothing says it is done."""
+    log = run_log().failed(1, "pay", 1000, retry=3).add(1, "attempt.suspended")
+    log.add(3, "wait.ended", step="pay")
+    assert (rows(log.timeline(3))["pay"].status, rows(log.timeline(3))["pay"].note) == (
+        "running",
+        "try 2",
+    )
+    assert rows(log.add(3, "attempt.resumed").timeline(3.2))["pay"].status == "running"
+    assert rows(log.failed(3.5, "pay", 500).timeline(4))["pay"].status == "failed"
+
+
+def test_step_that_was_forgotten_has_no_tick_and_counts_from_then() -> None:
+    """After `runs retry --from` its earlier work is drawn, and neither its outcome, its tries nor
+    its time count."""
+    log = run_log().failed(1, "a", 1000, retry=2).done(3, "a", 1000)
+    log.add(4, "run.failed", attempt=1, error=TIMEOUT).add(10, "run.retried", forgotten=["a"])
+    row = rows(log.timeline(11))["a"]
+    assert (row.status, row.note, row.duration_ms) == ("queued", "runs again", 0)
+    row = rows(log.started(12, 2).done(14, "a", 2000).end(14))["a"]
+    assert (row.status, row.note, row.duration_ms) == ("completed", "", 2000)
+    assert [s[0] for s in spans(row)] == ["failed", "backoff", "work", "work"]
+
+
+def test_active_backoff_and_waiting_are_the_whole_time() -> None:
+    """Backoff is not work, whether the handler stays in its worker meanwhile or not."""
+    log = run_log(1).failed(2, "a", 1000, retry=5).add(2, "attempt.suspended")
+    log.add(5, "wait.ended", step="a").add(5, "attempt.resumed").failed(6, "a", 1000, retry=7)
+    told = log.done(8, "a", 1000).add(8, "wait.started", step="nap", wait="sleep").timeline(10)
+    assert told.totals == Totals(active_ms=3000, backoff_ms=4000, waiting_ms=3000, total_ms=10_000)
+    parts = told.totals.active_ms + told.totals.backoff_ms + told.totals.waiting_ms
+    assert parts == told.totals.total_ms
+
+
+def test_change_of_the_code_is_marked_where_it_happened() -> None:
+    """The run went on with other code: when, from which, and to which."""
+    log = run_log().done(1, "a", 1000).add(2, "attempt.suspended")
+    log.add(5, "attempt.resumed", attempt=1, code="abc")
+    assert log.timeline(6).changes == []
+    told = log.add(7, "attempt.resumed", attempt=1, code="def").timeline(8)
+    assert told.changes == [CodeChange(T0_US + 7_000_000, "abc", "def")]
+    row = rows(told)["code changed"]
+    assert (row.status, row.note, spans(row)) == ("", "abc to def", [("change", 7, 7)])
+    assert told.code == "def"
+
+
+def test_children_have_what_the_caller_knows_of_them() -> None:
+    """Job, status and reason; and their timelines, if those were asked for."""
+    records = [{"seq": 1, "at": at(1), "kind": "run.created", "run": "run_y"}]
+    other = {"id": "run_y", "job": "pay", "status": "waiting", "why": "sleeping"}
+    log = run_log(children={"run_y": other | {"created_at": at(1), "timeline": records}})
+    log.add(1, "wait.started", step="call", wait="child", child="run_y", job="pay")
+    child = rows(log.timeline(3))["call"].child
+    assert child is not None and child.timeline is not None
+    assert (child.job, child.status, child.why) == ("pay", "waiting", "sleeping")
+    assert spans(child.timeline.rows[0]) == [("wait", 1, 3)]
+
+
+def test_steps_of_a_group_that_failed_together_back_off_together() -> None:
+    """Each of them is tried again by the next attempt; what was cut off is too."""
+    log = run_log().failed(1, "a", 1000).failed(1, "b", 1000).add(1, "step.started", step="c")
+    more = {"step": "a", "more_steps": ["b"], "retry_at": at(3)}
+    log.add(2, "attempt.failed", attempt=1, error=TIMEOUT, **more)
+    told = rows(log.timeline(2.5))
+    assert {name: told[name].status for name in "abc"} == dict.fromkeys("abc", "retrying")
+    told = rows(log.started(3, 2).timeline(3.5))
+    assert [told[name].status for name in "ab"] == ["running", "running"]
+    assert told["c"].tries[0].message == "its attempt failed"
 
 
 # --- The axis ------------------------------------------------------------------------------
@@ -278,7 +350,7 @@ def drawn(told: Timeline, width: int = 40) -> list[str]:
 def test_bars_are_to_scale() -> None:
     """Half of the time takes half of the cells."""
     told = run_log().done(5, "a", 5000).done(10, "b", 5000).end(10)
-    assert drawn(told)[1:] == ["#" * 20 + " " * 20, " " * 20 + "#" * 20]
+    assert drawn(told) == ["#" * 20 + " " * 20, " " * 20 + "#" * 20]
 
 
 def test_long_idle_gap_is_compressed_and_marked() -> None:
@@ -286,7 +358,7 @@ def test_long_idle_gap_is_compressed_and_marked() -> None:
     log = run_log().done(10, "a", 10_000).add(10, "wait.started", step="nap", wait="sleep")
     log.add(7210, "wait.ended", step="nap").add(7210, "attempt.resumed")
     told = log.done(7220, "b", 10_000).end(7220)
-    assert drawn(told)[1:] == [
+    assert drawn(told) == [
         "################                        ",
         "                ---~~---                ",
         "                        ################",
@@ -304,7 +376,7 @@ def test_what_executes_is_never_invisible() -> None:
     """A step without a duration has a cell."""
     log = run_log().done(0, "a", 0).done(100, "b", 100_000)
     told = log.add(100, "run.completed").done(100, "c", 0).timeline()
-    assert [row.count("#") for row in drawn(told)] == [0, 1, 40, 1]
+    assert [row.count("#") for row in drawn(told)] == [1, 40, 1]
 
 
 def test_many_gaps_leave_room_for_the_work() -> None:
@@ -323,6 +395,18 @@ def test_run_without_work_has_an_axis() -> None:
     """A run that only waits is drawn to scale."""
     told = Log().add(0, "run.created").timeline(now=3600)
     assert drawn(told) == ["-" * 40]
+
+
+def test_axis_ends_with_the_whole_time() -> None:
+    """The last label is the end, at the end."""
+    assert ticks(axis_of(run_log().done(5, "a", 5000).end(7.3))).endswith(" 7.3s")
+
+
+def test_queue_without_a_wait_has_no_row() -> None:
+    """A run that was dispatched at once shows no time in the queue; one that waits does."""
+    assert "queued" not in rows(run_log(0).timeline(1))
+    assert "queued" in rows(run_log(0.001).timeline(1))
+    assert "queued" in rows(Log().add(0, "run.created").timeline(0))
 
 
 def test_durations_of_the_axis_are_short() -> None:
@@ -377,7 +461,7 @@ def test_wait_that_timed_out_ends_as_its_code_says() -> None:
         waits(log, 1, "paid", ("paid", None), on_timeout=on_timeout)
         log.add(3, "wait.ended", step="paid", status="timed_out")
         row = rows(log.timeline(4))["paid"]
-        assert (row.status, row.note) == (status, "timed out: event paid")
+        assert (row.status, row.note) == (status, "timed out")
 
 
 def test_lock_is_waited_for_and_held() -> None:
@@ -401,7 +485,7 @@ def test_lock_without_a_wait_hides_nothing_that_the_handler_does() -> None:
     told = log.add(4, "lock.released", key="k", reason="run").timeline()
     assert spans(rows(told)["lock k"]) == [("hold", 0, 4)]
     assert spans(rows(told)["handler"]) == [("work", 0, 4)]
-    assert told.active_ms == 4000
+    assert told.totals.active_ms == 4000
     assert rows(told)["lock k"].status == "completed"
 
 
@@ -464,7 +548,6 @@ def test_steps_without_records_have_the_detail_that_the_daemon_tells() -> None:
     ]
     told = rows(run_log(steps=steps).timeline(5))
     assert [(row.name, row.note) for row in told.values() if row.name != "handler"] == [
-        ("queued", ""),
         ("approve", "event avatar.approved [img_123]"),
         ("lock k", ""),
     ]

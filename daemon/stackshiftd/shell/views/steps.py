@@ -26,6 +26,8 @@ KINDS: Final = ("run", "sleep", "event", "lock", "call", "start", "value")
 the start of a run; a recorded value (a read, a write, a sent event)."""
 _WAIT_KINDS: Final = {"sleep": "sleep", "event": "event", "lock": "lock", "child": "call"}
 _PENDING: Final = ("running", "waiting", "retrying")
+STARTED_AFTER_US: Final = 250_000
+"""A step is recorded as started when it has executed for this long, or at once with a program."""
 
 
 def error_object(error: r.Error | None) -> dict[str, str] | None:
@@ -41,9 +43,18 @@ class Steps:
     def __init__(self) -> None:
         self.by_name: dict[str, dict[str, Any]] = {}
         self.attempts: list[dict[str, Any]] = []
-        self.cancelled: dict[str, str] = {}
-        """Step → its status when the run was cancelled, for steps that were under way then."""
+        self.given_up: dict[str, str] = {}
+        """Step → its status when the run ended, for waits that a retry of the run goes on with."""
         self.withdrawn: set[str] = set()
+        self.failures: dict[str, int] = {}
+        """Step → its tries that have failed or were lost."""
+        self.backing_off: list[str] = []
+        """The steps whose failure ended the attempt, and that the next one tries again."""
+        self.executing: set[str] = set()
+        """Steps that are recorded as started, and not as ended since."""
+        self.estimated: set[str] = set()
+        """Steps under way of which it is not known exactly when they began."""
+        self.dispatched_us = 0
 
     def add(self, entry: Entry) -> None:
         """Apply the run's next entry."""
@@ -76,10 +87,49 @@ class Steps:
     def finish(self, name: str, kind: str, at_us: int, **facts: Any) -> None:
         """Finish the step `name`. `facts` are fields to set; its status is `completed` unless they
         contain another."""
-        step = self.begin(name, kind, at_us) | {"status": "completed"} | facts
-        step["finished_at"] = rfc3339(at_us)
-        step["duration_ms"] = max(0, (at_us - from_rfc3339(step["started_at"])) // 1000)
-        self.by_name[name] |= step
+        step = self.begin(name, kind, at_us)
+        self.end(step, "completed", at_us)
+        step |= facts
+
+    def end_try(self, record: r.StepCompleted | r.StepFailed, at_us: int) -> int:
+        """Note when the first try of the step began, which its duration tells exactly.
+        Returns which try it was that ended at `at_us`."""
+        began_us = self.before(at_us, record.duration_ms * 1000)
+        step = self.begin(record.step, "run", began_us)
+        self.executing.discard(record.step)
+        if record.step in self.estimated:
+            self.estimated.discard(record.step)
+            step["started_at"] = rfc3339(began_us)
+        return max(record.tried, self.failures.get(record.step, 0) + 1)
+
+    def before(self, at_us: int, before_us: int) -> int:
+        """The moment so long before `at_us`, but not before the handler was dispatched."""
+        return max(self.dispatched_us, at_us - before_us)
+
+    def cut_off(self, status: str) -> None:
+        """The attempt has ended: each step that was executing has lost its try."""
+        self.estimated.clear()
+        for name, step in self.by_name.items():
+            if step["status"] == "running" and step["kind"] == "run":
+                step["status"] = status
+                if name in self.executing:
+                    step["attempts"] = self.failures[name] = self.failures.get(name, 0) + 1
+        self.executing.clear()
+
+    def give_up(self, at_us: int) -> None:
+        """The run has ended: what is still under way will have no outcome."""
+        self.executing.clear()
+        self.estimated.clear()
+        for step in self.by_name.values():
+            if step["status"] in _PENDING:
+                if step["status"] != "running":
+                    self.given_up[step["name"]] = step["status"]
+                self.end(step, "cancelled", at_us)
+
+    def end(self, step: dict[str, Any], status: str, at_us: int) -> None:
+        """End `step` with `status`."""
+        took_ms = max(0, (at_us - from_rfc3339(step["started_at"])) // 1000)
+        step |= {"status": status, "finished_at": rfc3339(at_us), "duration_ms": took_ms}
 
     def end_attempt(self, outcome: str, at_us: int, error: r.Error | None = None) -> None:
         """End the last attempt with `outcome`, if it is under way."""
@@ -92,6 +142,7 @@ class Steps:
 
 
 def _attempt_started(steps: Steps, entry: Entry, record: r.AttemptStarted) -> None:
+    _dispatched(steps, entry)
     steps.attempts.append(
         {
             "number": record.attempt,
@@ -104,68 +155,96 @@ def _attempt_started(steps: Steps, entry: Entry, record: r.AttemptStarted) -> No
     )
 
 
-def _attempt_resumed(steps: Steps, _entry: Entry, record: r.AttemptResumed) -> None:
+def _attempt_resumed(steps: Steps, entry: Entry, record: r.AttemptResumed) -> None:
+    _dispatched(steps, entry)
     if steps.attempts:
         steps.attempts[-1]["code"] = record.code
 
 
+def _dispatched(steps: Steps, entry: Entry) -> None:
+    steps.dispatched_us = entry.at_us
+    for name in steps.backing_off:
+        step = steps.by_name[name]
+        step |= {"status": "running", "attempts": steps.failures.get(name, 0) + 1}
+    steps.backing_off.clear()
+
+
 def _attempt_failed(steps: Steps, entry: Entry, record: r.AttemptFailed) -> None:
     steps.end_attempt("failed", entry.at_us, record.error)
+    status = "retrying" if record.retry_at else "failed"
+    steps.cut_off(status)
     for name in (record.step, *record.more_steps):
         if name is not None and name in steps.by_name:
-            steps.by_name[name]["status"] = "failed"
+            steps.end(steps.by_name[name], status, entry.at_us)
+            if record.retry_at:
+                steps.by_name[name] |= {"finished_at": None, "duration_ms": None}
+                steps.backing_off.append(name)
+
+
+def _attempt_lost(steps: Steps, _entry: Entry, _record: r.AttemptLost) -> None:
+    steps.cut_off("retrying")
 
 
 def _run_completed(steps: Steps, entry: Entry, _record: r.RunCompleted) -> None:
     steps.end_attempt("completed", entry.at_us)
+    steps.give_up(entry.at_us)
 
 
 def _run_failed(steps: Steps, entry: Entry, record: r.RunFailed) -> None:
     steps.end_attempt("failed", entry.at_us, record.error)
     if record.step is not None and record.step in steps.by_name:
-        steps.by_name[record.step] |= {
-            "status": "failed",
-            "result": None,
-            "error": error_object(record.error),
-        }
+        step = steps.by_name[record.step]
+        steps.end(step, "failed", entry.at_us)
+        step |= {"result": None, "error": error_object(record.error)}
+    steps.give_up(entry.at_us)
 
 
 def _run_cancelled(steps: Steps, entry: Entry, _record: r.RunCancelled) -> None:
     steps.end_attempt("cancelled", entry.at_us)
-    for step in steps.by_name.values():
-        if step["status"] in _PENDING:
-            steps.cancelled[step["name"]] = step["status"]
-            step |= {"status": "cancelled", "finished_at": rfc3339(entry.at_us)}
+    steps.give_up(entry.at_us)
 
 
 def _run_retried(steps: Steps, entry: Entry, record: r.RunRetried) -> None:
     for name in record.forgotten:
-        steps.by_name.pop(name, None)
         steps.withdrawn.discard(name)
-    for name, status in steps.cancelled.items():
+        step = steps.by_name.get(name)
+        if step is not None and step["status"] != "completed" and steps.failures.get(name):
+            step |= {"status": "retrying", "finished_at": None, "duration_ms": None}
+        else:  # It had an outcome, or was no step: it begins again.
+            steps.by_name.pop(name, None)
+            steps.failures.pop(name, None)
+    for name, status in steps.given_up.items():
         if name in steps.by_name:
-            steps.by_name[name] |= {"status": status, "finished_at": None}
-    steps.cancelled.clear()
+            under_way = {"status": status, "finished_at": None, "duration_ms": None}
+            steps.by_name[name] |= under_way
+    steps.given_up.clear()
     for name, value in record.replaced.items():
         step = steps.begin(name, "run", entry.at_us)
         step |= {"status": "completed", "result": value, "error": None}
 
 
 def _step_started(steps: Steps, entry: Entry, record: r.StepStarted) -> None:
-    steps.begin(record.step, "run", entry.at_us)["status"] = "running"
+    if record.step not in steps.by_name or record.step in steps.withdrawn:
+        steps.estimated.add(record.step)
+    steps.executing.add(record.step)
+    before_us = 0 if record.program else STARTED_AFTER_US
+    step = steps.begin(record.step, "run", steps.before(entry.at_us, before_us))
+    under_way = {"status": "running", "finished_at": None, "duration_ms": None}
+    step |= under_way | {"attempts": steps.failures.get(record.step, 0) + 1}
 
 
 def _step_completed(steps: Steps, entry: Entry, record: r.StepCompleted) -> None:
-    steps.begin(record.step, "run", entry.at_us - record.duration_ms * 1000)
-    facts = {"attempts": record.tried, "result": record.result, "error": None}
+    tried = steps.end_try(record, entry.at_us)
+    facts = {"attempts": tried, "result": record.result, "error": None}
     steps.finish(record.step, "run", entry.at_us, **facts)
 
 
 def _step_failed(steps: Steps, entry: Entry, record: r.StepFailed) -> None:
-    step = steps.begin(record.step, "run", entry.at_us - record.duration_ms * 1000)
-    facts = {"attempts": record.tried, "error": error_object(record.error)}
+    tried = steps.end_try(record, entry.at_us)
+    steps.failures[record.step] = tried
+    facts = {"attempts": tried, "error": error_object(record.error)}
     if record.retry_at:
-        step |= {"status": "retrying", **facts}
+        steps.by_name[record.step] |= {"status": "retrying", **facts}
     else:
         steps.finish(record.step, "run", entry.at_us, status="failed", **facts)
 
@@ -188,7 +267,7 @@ def _wait_ended(steps: Steps, entry: Entry, record: r.WaitEnded) -> None:
     if step is None:
         return
     if step["status"] == "retrying":
-        step["status"] = "running"
+        step |= {"status": "running", "attempts": steps.failures.get(record.step, 0) + 1}
         return
     failed = record.status in ("failed", "cancelled")
     facts: dict[str, Any] = {
@@ -209,7 +288,9 @@ def _call_refused(steps: Steps, entry: Entry, record: r.CallRefused) -> None:
 
 
 def _call_withdrawn(steps: Steps, entry: Entry, record: r.CallWithdrawn) -> None:
-    step = steps.begin(record.step, "run", entry.at_us)
+    step = steps.begin(record.step, "run", steps.before(entry.at_us, STARTED_AFTER_US))
+    steps.estimated.discard(record.step)
+    steps.executing.discard(record.step)
     steps.finish(record.step, step["kind"], entry.at_us, status="cancelled")
     steps.withdrawn.add(record.step)
 
@@ -237,6 +318,7 @@ _BY_TYPE: Final[dict[type[r.Record], Callable[[Steps, Entry, Any], None]]] = {
     r.AttemptStarted: _attempt_started,
     r.AttemptResumed: _attempt_resumed,
     r.AttemptFailed: _attempt_failed,
+    r.AttemptLost: _attempt_lost,
     r.RunCompleted: _run_completed,
     r.RunFailed: _run_failed,
     r.RunCancelled: _run_cancelled,

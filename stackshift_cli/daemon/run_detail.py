@@ -1,0 +1,98 @@
+"""What a picture of a run shows: the run with its records, its children and lines of its log.
+
+Owns which requests that takes. Bounded: `_CHILDREN` runs, `_DEPTH` deep, and for each of
+`_FAILED_STEPS` failing steps the last `_TAIL_LINES` lines of its log.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from stackshift_cli.daemon.session import Session
+from stackshift_jobs.errors import NotFound
+
+PAGE: Final = 1000
+"""The most lines that the daemon returns in a page."""
+_CHILDREN: Final = 50
+_DEPTH: Final = 5
+_FAILED_STEPS: Final = 3
+_TAIL_LINES: Final = 3
+
+
+@dataclass
+class Shown:
+    """A run as it is drawn: the run object with detail, in which `children` has those of other runs
+    by id; lines of its log; by step, the last lines that a failing one printed; and the project's
+    directory, from which files are named."""
+
+    run: dict[str, Any]
+    logs: list[dict[str, Any]] = field(default_factory=list)
+    tails: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    root: str = ""
+
+
+def fetch(session: Session, run: str, logs: bool = False, tree: bool = False) -> Shown:
+    """The run `run`; with `logs` all of its log, with `tree` also the timelines of its children,
+    with both their logs. Raises `NotFound`."""
+    found = session.detail(run)
+    shown = Shown(found, root=str(session.project.root))
+    found["children"] = children(session, found, tree)
+    if logs and tree:
+        for child in found["children"].values():
+            child["logs"] = log_lines(session, child["id"])
+    if logs:
+        shown.logs = log_lines(session, found["id"])
+    else:
+        add_tails(session, shown)
+    return shown
+
+
+def children(session: Session, run: dict[str, Any], tree: bool) -> dict[str, dict[str, Any]]:
+    """The runs that `run` started or waits for, by id; with `tree` their own children too."""
+    found: dict[str, dict[str, Any]] = {}
+    _add_children(session, run, tree, _DEPTH, found)
+    return found
+
+
+def _add_children(
+    session: Session, run: dict[str, Any], tree: bool, depth: int, found: dict[str, Any]
+) -> None:
+    for child in child_ids(run):
+        if child in found or len(found) >= _CHILDREN:
+            continue
+        try:
+            found[child] = session.detail(child) if tree else session.call("run.get", {"run": child})
+        except NotFound:  # past the journal's retention, or removed
+            continue
+        if tree and depth > 1:
+            _add_children(session, found[child], tree, depth - 1, found)
+            found[child]["children"] = found
+
+
+def child_ids(run: dict[str, Any]) -> list[str]:
+    """The runs that the records of `run` name as started or awaited."""
+    kinds = ("child.started", "wait.started")
+    named = [r["child"] for r in run["timeline"] if r["kind"] in kinds and r.get("child")]
+    return list(dict.fromkeys(named))
+
+
+def add_tails(session: Session, shown: Shown) -> None:
+    """Add the last lines that the failing steps of `shown` printed."""
+    failing = [s["name"] for s in shown.run["steps"] if s["status"] in ("failed", "retrying")]
+    for step in failing[-_FAILED_STEPS:]:
+        if step not in shown.tails:
+            shown.tails[step] = log_lines(session, shown.run["id"], step)[-_TAIL_LINES:]
+
+
+def log_lines(session: Session, run: str, step: str | None = None) -> list[dict[str, Any]]:
+    """What the run, or one step of it, has printed and logged."""
+    params: dict[str, Any] = {"run": run, **({"step": step} if step is not None else {})}
+    lines: list[dict[str, Any]] = []
+    after = 0
+    while True:
+        page = session.call("run.logs", {**params, "after": after, "limit": PAGE})
+        lines += page["lines"]
+        after = page["next"]
+        if not page["more"]:
+            return lines
