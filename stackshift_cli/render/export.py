@@ -1,48 +1,25 @@
-"""`runs show --svg F | --html F`: the picture as a file that loads nothing from elsewhere."""
+"""`runs show --svg F | --html F`: the timeline as a file that loads nothing from elsewhere."""
 
 from __future__ import annotations
 
-import io
-import re
 from pathlib import Path
-from typing import Final
-
-from rich._export_format import CONSOLE_SVG_FORMAT
-from rich.console import Console
 
 from stackshift_cli.daemon import run_detail
 from stackshift_cli.daemon.session import Session
 from stackshift_cli.output.safe_text import safe
-from stackshift_cli.render.console import UNICODE
-from stackshift_cli.render.picture import Frame, picture
+from stackshift_cli.render.html import html as html_of
+from stackshift_cli.render.svg import svg as svg_of
 from stackshift_jobs.errors import Usage
-
-_WIDTH: Final = 120
-# Rich's own format loads a font from a third party's server; any monospace font will do instead.
-_SVG_FORMAT: Final = re.sub(r"@font-face \{\{.*?\}\}", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
 
 
 def export(session: Session, run: str, svg: str | None, html: str | None, now_us: int) -> int:
-    """Write the picture of the run `run` to the files `svg` and `html` (None: not wanted). The exit
-    status 0; raises `Usage` if a file cannot be written."""
-    shown = run_detail.fetch(session, run)
-    screen = Console(
-        file=io.StringIO(),
-        record=True,
-        width=_WIDTH,
-        force_terminal=True,
-        color_system="truecolor",
-        highlight=False,
-        markup=False,
-        emoji=False,
-        legacy_windows=False,
-    )
-    screen.print(picture(shown, now_us, Frame(_WIDTH, None, UNICODE)))
-    title = safe(f"{shown.run['job']} {shown.run['id']}")
+    """Write the timeline of the run `run` and its children to the files `svg` and `html` (None: not
+    wanted). The exit status 0; raises `Usage` if a file cannot be written."""
+    shown = run_detail.fetch(session, run, logs=True, tree=True)
     if svg is not None:
-        _write(session, svg, screen.export_svg(title=title, clear=False, code_format=_SVG_FORMAT))
+        _write(session, svg, svg_of(shown, now_us))
     if html is not None:
-        _write(session, html, screen.export_html(clear=False, inline_styles=True))
+        _write(session, html, html_of(shown, now_us))
     return 0
 
 

@@ -368,7 +368,7 @@ def test_branches_in_ascii_and_in_an_export(
     assert shell("runs", "show", "@last", "--html", "a.html", "--svg", "a.svg").code == 0
     for name in ("a.html", "a.svg"):
         page = (shell.directory / name).read_text(encoding="utf-8")
-        assert all(word in page for word in ("index#2", "decision")), name
+        assert all(f"{word}<" in page for word in ("index#2", "timer 5.0s", "decision")), name
 
 
 def test_locks_and_events_are_drawn(terminal: Terminal, daemon: FakeDaemon) -> None:
