@@ -49,9 +49,10 @@ def fetch(session: Session, run: str, logs: bool = False, tree: bool = False) ->
 
 
 def children(session: Session, run: dict[str, Any], tree: bool) -> dict[str, dict[str, Any]]:
-    """The runs that `run` started or waits for, by id; with `tree` their own children too."""
-    found: dict[str, dict[str, Any]] = {}
+    """The runs that `run` started or waits for, by id; with `tree` theirs too, and theirs."""
+    found: dict[str, dict[str, Any]] = {run["id"]: run}
     _add_children(session, run, tree, _DEPTH, found)
+    del found[run["id"]]
     return found
 
 
@@ -67,7 +68,6 @@ def _add_children(
             continue
         if tree and depth > 1:
             _add_children(session, found[child], tree, depth - 1, found)
-            found[child]["children"] = found
 
 
 def child_ids(run: dict[str, Any]) -> list[str]:

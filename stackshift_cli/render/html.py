@@ -85,7 +85,7 @@ def html(shown: Shown, now_us: int) -> str:
     spans = [span for row in tree(line) for span in row.row.spans]
     axis = lay_out(spans, line.start_us, line.end_us, CELLS)
     _axis(body, axis)
-    _Rows(shown.run, shown.logs, axis).add(body, line)
+    _Rows(shown.run, shown.logs, shown.run["children"], axis).add(body, line)
     _ending(body, shown.run, line)
     return "<!DOCTYPE html>\n" + tostring(page, encoding="unicode", method="html") + "\n"
 
@@ -124,12 +124,18 @@ def _axis(body: Element, axis: Axis) -> None:
 
 
 class _Rows:
-    """The rows of one run, and what is known of each; `axis` is that of the whole page."""
+    """The rows of one run, and what is recorded of each; `known` are the runs that stand below any
+    row, and `axis` is that of the whole page."""
 
     def __init__(
-        self, run: dict[str, Any], logs: list[dict[str, Any]], axis: Axis, depth: int = 0
+        self,
+        run: dict[str, Any],
+        logs: list[dict[str, Any]],
+        known: dict[str, dict[str, Any]],
+        axis: Axis,
+        depth: int = 0,
     ) -> None:
-        self.run = run
+        self.known = known
         self.axis = axis
         self.depth = depth
         self.steps = {step["name"]: step for step in run.get("steps") or ()}
@@ -139,7 +145,6 @@ class _Rows:
 
     def add(self, parent: Element, line: Timeline) -> None:
         """Add the rows to `parent`; items of large maps are inside the row of their map."""
-        known = self.run.get("children") or {}
         for each in maps_folded(lines(line.rows)):
             if len(each.rows) > 1:
                 inside = self._opened(parent, each, "items")
@@ -151,8 +156,10 @@ class _Rows:
             if child is not None and child.timeline is not None:
                 nested = child_of(parent, "div", class_="child")
                 deeper = self.depth + each.depth + 1
-                run = known[child.id]
-                _Rows(run, run.get("logs") or [], self.axis, deeper).add(nested, child.timeline)
+                run = self.known[child.id]
+                _Rows(run, run.get("logs") or [], self.known, self.axis, deeper).add(
+                    nested, child.timeline
+                )
 
     def _opened(self, parent: Element, line: Line, kind: str) -> Element:
         """A row that can be opened; returns what is inside."""

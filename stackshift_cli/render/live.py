@@ -29,6 +29,9 @@ from stackshift_jobs.values.limits import FINISHED
 _FRAME_SECONDS: Final = 0.25
 _CLOCK_SECONDS: Final = 1.0
 """How often it is redrawn if only the time has changed."""
+_LEISURE: Final = 5
+"""Between two frames passes so many times what one takes: a run of thousands of steps is drawn less
+often, and leaves the processor to others."""
 _CHILDREN: Final = 4
 """So many unfinished children are asked why they are not progressing, once a second."""
 _ECHO_CELLS: Final = 2
@@ -78,6 +81,7 @@ class _Drawing:
         self._width = self.screen.width
         self._changed = True
         self._drawn_at = 0.0
+        self._took = 0.0
         self._asked_at = time.monotonic()
         self._log_seen = 0
 
@@ -94,6 +98,7 @@ class _Drawing:
     def refresh(self) -> None:
         """Redraw if something has changed, but not more often than `_FRAME_SECONDS`."""
         pause = _FRAME_SECONDS if self._changed else _CLOCK_SECONDS
+        pause = max(pause, _LEISURE * self._took)
         if time.monotonic() - self._drawn_at < pause:
             return
         # If the daemon is gone for a moment, the follower waits for it and reports it.
@@ -137,9 +142,11 @@ class _Drawing:
         self.screen.print(self._frame(self.screen.width))
 
     def _draw(self) -> None:
+        began = time.monotonic()
         self._erase_broken_lines()
         self.live.update(self._live_frame(), refresh=True)
         self._changed, self._drawn_at = False, time.monotonic()
+        self._took = self._drawn_at - began
 
     def _erase_broken_lines(self) -> None:
         """Erase the lines that the frame on the screen has more than when it was drawn, because the

@@ -222,7 +222,11 @@ def _row(line: Line, codes: str, names: int, note: str, marks: Glyphs) -> Text:
 def _note(line: Line, marks: Glyphs) -> str:
     row = line.row
     parts = [_child(row.child, marks) if row.child is not None else "", safe(row.note)]
-    return _RUN_ID.sub(lambda match: short_id(match[0], marks), " ".join(filter(None, parts)))
+    return _short_ids(" ".join(filter(None, parts)), marks)
+
+
+def _short_ids(text: str, marks: Glyphs) -> str:
+    return _RUN_ID.sub(lambda match: short_id(match[0], marks), text)
 
 
 def _child(child: Child, marks: Glyphs) -> str:
@@ -268,7 +272,7 @@ def _below(shown: Shown, line: Timeline, frame: Frame) -> dict[str, list[Text]]:
                 below += _traceback(row.tries[-1].traceback, 4, shown.root, frame, brief=True)
             below += _log_lines(shown.tails.get(row.key, ()), 4)
         if row.child is not None and row.child.why:
-            below.append(Text(f"    {safe(row.child.why)}", "dim"))
+            below.append(Text(f"    {_short_ids(safe(row.child.why), frame.marks)}", "dim"))
         if below:
             found[row.key] = below
     return found
@@ -286,7 +290,7 @@ def _ending(shown: Shown, line: Timeline, frame: Frame) -> Iterator[Text]:
     elif (error := run.get("error")) and run.get("status") == "failed":
         yield from _error(error, shown.root, frame)
     if run.get("why") and not line.finished:
-        yield Text("  " + safe(str(run["why"])), "default")
+        yield Text("  " + _short_ids(safe(str(run["why"])), frame.marks), "default")
 
 
 def _error(error: dict[str, Any], root: str, frame: Frame) -> Iterator[Text]:

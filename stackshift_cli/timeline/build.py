@@ -308,7 +308,10 @@ class _Fold(CallRows):
         known = self.run.get("children") or {}
         for row in self.rows.values():
             if row.child is not None and (run := known.get(row.child.id)) is not None:
-                nested = build(run, self.last_us) if run.get("timeline") else None
+                # Two runs can wait for each other: no run stands below itself.
+                others = {id: r for id, r in known.items() if id not in (row.child.id, self.run_id)}
+                inside = {**run, "children": others}
+                nested = build(inside, self.last_us) if run.get("timeline") else None
                 why = "" if run["status"] in FINISHED else str(run.get("why") or "")
                 row.child = Child(row.child.id, str(run["job"]), run["status"], why, nested)
 

@@ -8,10 +8,11 @@ The pace is that of this execution: after a wait or a retry the clock has run on
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 from stackshift_cli.timeline.model import Progress
-from stackshift_jobs.values.durations import format_ms
+from stackshift_jobs.values.durations import format_ms, from_rfc3339
 
 _LEAST_US: Final = 200_000
 """Over a shorter time than this, a pace is a guess."""
@@ -46,6 +47,17 @@ class Reports:
         left = total - done if total else 0
         left_ms = round(left * 1000 / rate) if rate and left > 0 else None
         return Progress(done, total, message, rate or None, left_ms)
+
+
+def progress_of(records: Iterable[dict[str, Any]]) -> Progress | None:
+    """How far the run with these records is; None if its handler reported nothing."""
+    reports = Reports()
+    for record in records:
+        if record["kind"] == "progress.reported":
+            reports.add(record, from_rfc3339(record["at"]))
+        elif record["kind"] in ("attempt.started", "attempt.resumed"):
+            reports.restart()
+    return reports.progress()
 
 
 def words(progress: Progress) -> str:

@@ -17,9 +17,11 @@ from stackshift_cli.output import messages
 from stackshift_cli.output.safe_text import safe, safe_lines
 from stackshift_cli.output.terminal import draws
 from stackshift_cli.render import tsv
-from stackshift_jobs.errors import Usage
+from stackshift_jobs.errors import NotFound, Usage
 
 _PAGE: Final = run_detail.PAGE
+_CHILDREN: Final = 5
+"""So many children deep `runs why` asks what is waited for."""
 _POLL_SECONDS: Final = 0.3
 
 
@@ -143,7 +145,7 @@ def _print_entries(run: dict[str, Any], logs: list[dict[str, Any]]) -> None:
 
 
 def why(session: Session, given: Given) -> int:
-    """`runs why RUN`: print in one sentence why it is not progressing."""
+    """`runs why RUN`: print in one sentence why it is not progressing, and if it is, how far."""
     reply = session.call("run.why", {"run": given.word("run")})
     if session.json:
         messages.data(messages.compact(reply))
@@ -153,8 +155,29 @@ def why(session: Session, given: Given) -> int:
             from stackshift_cli.output.clock import Clock
 
             text = Clock.now().localized(text)
-        messages.data(safe(text))
+        messages.data(safe(text + _more(session, reply)))
     return 0
+
+
+def _more(session: Session, reply: dict[str, Any]) -> str:
+    """How far a running run is; or what the child that a run waits for waits for itself."""
+    from stackshift_cli.timeline.progress import progress_of, words
+
+    if reply["status"] == "running":
+        run = session.call("run.get", {"run": reply["run"], "detail": True})
+        progress = progress_of(run["timeline"])
+        return f"; {words(progress)}" if progress is not None else ""
+    text, seen = "", {reply["run"]}
+    while (waits := reply["waiting_for"]) and waits["kind"] == "child":
+        if waits["run"] is None or waits["run"] in seen or len(seen) > _CHILDREN:
+            break
+        seen.add(waits["run"])
+        try:
+            reply = session.call("run.why", {"run": waits["run"]})
+        except NotFound:  # removed since
+            break
+        text += f": {reply['why']}" if reply["why"] else ""
+    return text
 
 
 def logs(session: Session, given: Given) -> int:

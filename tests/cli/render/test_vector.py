@@ -147,7 +147,7 @@ def hostile_run() -> Shown:
 
 
 def test_what_others_wrote_is_text() -> None:
-    """Names, payloads, errors, results and logs cannot become elements, nor control anything."""
+    """Names, payloads, errors, results and logs cannot become elements (guarantee: safe text)."""
     drawn = svg(hostile_run(), at(25))
     ElementTree.fromstring(drawn)
     text = html_of(hostile_run(), at(25))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -211,6 +213,71 @@ def test_why_is_one_sentence(shell: Shell, daemon: FakeDaemon) -> None:
     assert json.loads(shell("runs", "why", "@last", "--json").stdout)["why_code"] == "queue_full"
     daemon.add(run_object(2))
     assert shell("runs", "why", "@last").stdout == "it is completed\n"
+
+
+def test_why_says_how_far_and_what_a_child_waits_for(shell: Shell, daemon: FakeDaemon) -> None:
+    """A running run has its progress; one that waits for a child, the child's reason too, also
+    where the child is gone."""
+    run = daemon.add(run_object(1, status="running", why="running for 4.0s in worker w1"))
+    daemon.append(
+        record(1, "attempt.started", run["id"], attempt=1),
+        record(1, "progress.reported", run["id"], done=20, total=100, message="rows"),
+        record(3, "progress.reported", run["id"], done=40, total=100, message="rows"),
+    )
+    told = "running for 4.0s in worker w1; 40/100 rows, 40%, 10/s, 6.0s left\n"
+    assert shell("runs", "why", "@last") == (told, "", 0)
+    waits = {"kind": "child", "step": "call", "until": None}
+    for number, child in ((2, 3), (4, 5)):
+        waiting_for = {**waits, "run": run_id(child)}
+        why = f"waiting for {run_id(child)} (waiting)"
+        daemon.add(run_object(number, status="waiting", waiting_for=waiting_for, why=why))
+    daemon.add(run_object(3, status="waiting", why="sleeping \x1b"))
+    told = f"waiting for {run_id(3)} (waiting): sleeping \\x1b\n"
+    assert shell("runs", "why", run_id(2)) == (told, "", 0)
+    assert shell("runs", "why", run_id(4)).stdout == f"waiting for {run_id(5)} (waiting)\n"
+
+
+def test_picture_is_drawn_where_it_is_asked_for(shell: Shell, daemon: FakeDaemon) -> None:
+    """`--picture` draws in a pipe, as wide as COLUMNS says, and `--color always` in colour."""
+    _told_run(daemon)
+    for argv, colored in (["--picture"], False), (["--color", "always"], True):
+        told = shell("runs", "show", "@last", *argv, COLUMNS="60")
+        assert (told.code, "STEP" in told.stdout) == (0, True)
+        assert ("\x1b[" in told.stdout) is colored
+        plain = re.sub(r"\x1b\[[0-9;]*m", "", told.stdout)
+        assert max(map(len, plain.splitlines())) <= 60
+    told = shell("runs", "show", "@last", "--picture", COLUMNS="")
+    assert max(map(len, told.stdout.splitlines())) <= 100
+
+
+def test_last_lines_of_a_failing_step_stand_below_its_row(shell: Shell, daemon: FakeDaemon) -> None:
+    """The last three that the step printed, without those of others; all are there with
+    `--logs`."""
+    run = _told_run(daemon)
+    run["steps"] = [{"name": "a", "status": "retrying"}]
+    daemon.logs = [*(log_line(f"line {n}") for n in range(9)), {**log_line("other"), "step": "b"}]
+    told = shell("runs", "show", "@last", "--picture").stdout
+    assert re.findall(r"\| (.+)", told) == ["line 6", "line 7", "line 8"]
+    told = shell("runs", "show", "@last", "--picture", "--logs").stdout
+    assert re.findall(r"\| (.+)", told) == [*(f"line {n}" for n in range(9)), "other"]
+
+
+def test_children_are_asked_for_once_and_with_tree_in_whole(
+    shell: Shell, daemon: FakeDaemon
+) -> None:
+    """A run that awaits itself through its children is drawn, not followed for ever."""
+    mother = daemon.add(run_object(1, status="waiting"))
+    child = daemon.add(run_object(2, job="other", status="waiting", why="sleeping"))
+    for this, that in (mother, child), (child, mother):
+        waits = {"wait": "child", "child": that["id"], "step": "call", "attempt": 1}
+        daemon.append(
+            record(1, "run.created", this["id"]), record(1, "wait.started", this["id"], **waits)
+        )
+    told = shell("runs", "show", mother["id"], "--picture").stdout
+    assert "other waiting run_…000002" in told
+    assert told.count("call") == 1
+    told = shell("runs", "show", mother["id"], "--picture", "--tree")
+    assert (told.code, told.stdout.count("call") > 1) == (0, True)
 
 
 def test_logs_are_lines_of_columns(shell: Shell, daemon: FakeDaemon) -> None:
