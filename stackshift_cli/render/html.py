@@ -17,6 +17,8 @@ from stackshift_cli.render.vector import (
     COLORS,
     MARKS,
     child_of,
+    child_words,
+    codes,
     css_class,
     note,
     spent,
@@ -87,6 +89,10 @@ def html(shown: Shown, now_us: int) -> str:
     _axis(body, axis)
     _Rows(shown.run, shown.logs, shown.run["children"], axis).add(body, line)
     _ending(body, shown.run, line)
+    if outside := [entry for entry in shown.logs if not entry.get("step")]:
+        opened = child_of(body, "details")
+        child_of(opened, "summary", "output outside of steps", class_="dim")
+        child_of(opened, "pre", _log_text(outside))
     return "<!DOCTYPE html>\n" + tostring(page, encoding="unicode", method="html") + "\n"
 
 
@@ -100,7 +106,7 @@ def _header(body: Element, run: dict[str, Any], line: Timeline) -> None:
         facts.append(f"key {run['idempotency_key']}")
     facts += [f"{key}={value}" for key, value in (run.get("labels") or {}).items()]
     facts += [f"created {run['created_at']}"] if run.get("created_at") else []
-    facts += [f"code {line.code[:7]}"] if line.code else []
+    facts += [f"code {codes(line)}"] if line.code else []
     child_of(body, "p", safe(" · ".join(facts)), class_="facts")
     if (reported := line.progress) is not None:
         part = child_of(body, "p")
@@ -208,6 +214,8 @@ class _Rows:
         facts = [row.status, str(step.get("kind") or ""), f"began {began}" if began else ""]
         facts += [f"ended {ended}" if ended else "", str(step.get("detail") or "")]
         child_of(parent, "div", safe(" · ".join(filter(None, facts))), class_="facts")
+        if row.child is not None:
+            child_of(parent, "div", safe(f"run {row.child.id}: ") + child_words(row.child))
         if step.get("status") == "completed" and step.get("kind") != "sleep":
             child_of(parent, "h2", "result")
             child_of(parent, "pre", _json(step.get("result")))

@@ -18,6 +18,7 @@ from stackshift_cli.render.vector import (
     COLORS,
     MARKS,
     child_of,
+    codes,
     css_class,
     note,
     spent,
@@ -97,10 +98,8 @@ class _Drawing:
         job.tail = f"  {short_id(run['id'], UNICODE)}  {spent(line)}"
         self.right = max(self.right, LEFT + len("".join(first.itertext())) * _CHARACTER)
         self.y += ROW
-        codes = [*(change.before for change in line.changes[:1])]
-        codes += [change.after for change in line.changes] or [line.code]
         facts = [f"queue {run['queue']}", f"attempt {line.attempt}/{run['max_attempts']}"]
-        facts.append("code " + " → ".join(code[:7] for code in codes))
+        facts.append(f"code {codes(line)}")
         facts += [f"{key}={value}" for key, value in (run.get("labels") or {}).items()]
         self.text(LEFT, _cut(safe(" · ".join(facts)), _TEXT), class_="dim")
         self.y += 1.5 * ROW

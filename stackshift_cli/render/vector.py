@@ -79,8 +79,8 @@ def note(row: Row) -> str:
 
 
 def child_words(child: Child) -> str:
-    """`resizeAvatar run_…ee9chr completed`."""
-    named = " ".join(filter(None, (child.job, short_id(child.id, UNICODE), child.status)))
+    """`resizeAvatar completed run_…ee9chr`."""
+    named = " ".join(filter(None, (child.job, child.status, short_id(child.id, UNICODE))))
     return safe(f"{named}: {child.why}" if child.why else named)
 
 
@@ -97,3 +97,9 @@ def spent(line: Timeline) -> str:
     parts = {"active": totals.active_ms, "backoff": totals.backoff_ms, "waiting": totals.waiting_ms}
     named = [f"{n} {format_ms(ms)}" for n, ms in parts.items() if ms or n != "backoff"]
     return f"{took} ({' · '.join(named)})"
+
+
+def codes(line: Timeline) -> str:
+    """`3f9c2a1`, or `023452b → 56e2988` if the code changed on the way."""
+    first = [change.before for change in line.changes[:1]] or [line.code]
+    return " → ".join(code[:7] for code in (*first, *(change.after for change in line.changes)))

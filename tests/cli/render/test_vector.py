@@ -167,14 +167,16 @@ def test_steps_open_to_what_is_recorded_of_them() -> None:
     shown.run["steps"].insert(
         0, {"name": "download", "kind": "run", "status": "completed", "result": {"bytes": 12}}
     )
-    shown.logs = shown.tails["upload"]
+    outside = {**shown.tails["upload"][0], "step": None, "message": "of the handler"}
+    shown.logs = [*shown.tails["upload"], outside]
     read = Page(html_of(shown, at(25)))
     blocks = [data for tag, data in read.texts if tag == "pre"]
     assert any('"bytes": 12' in block for block in blocks)
     assert any("requests/adapters.py" in block and "conn = self" in block for block in blocks)
     assert any("PUT \\x1b[2J 12 kB" in block for block in blocks)
-    # The payload and two steps; waits and the handler have nothing more to say.
-    assert len(read.named("details")) == 3
+    assert any("of the handler" in block for block in blocks)
+    # The payload, two steps and the output; waits and the handler have nothing more to say.
+    assert len(read.named("details")) == 4
 
 
 def test_child_is_inside_with_its_own_steps() -> None:

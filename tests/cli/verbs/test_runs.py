@@ -276,8 +276,8 @@ def test_children_are_asked_for_once_and_with_tree_in_whole(
     told = shell("runs", "show", mother["id"], "--picture").stdout
     assert "other waiting run_…000002" in told
     assert told.count("call") == 1
-    told = shell("runs", "show", mother["id"], "--picture", "--tree")
-    assert (told.code, told.stdout.count("call") > 1) == (0, True)
+    opened = shell("runs", "show", mother["id"], "--picture", "--tree")
+    assert (opened.code, opened.stdout.count("call") > 1) == (0, True)
 
 
 def test_logs_are_lines_of_columns(shell: Shell, daemon: FakeDaemon) -> None:
