@@ -6,7 +6,6 @@ Owns which requests that takes. Bounded: `_CHILDREN` runs, `_DEPTH` deep, and fo
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from stackshift_cli.daemon.session import Session
@@ -20,16 +19,23 @@ _FAILED_STEPS: Final = 3
 _TAIL_LINES: Final = 3
 
 
-@dataclass
 class Shown:
     """A run as it is drawn: the run object with detail, in which `children` has those of other runs
     by id; lines of its log; by step, the last lines that a failing one printed; and the project's
     directory, from which files are named."""
 
-    run: dict[str, Any]
-    logs: list[dict[str, Any]] = field(default_factory=list)
-    tails: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    root: str = ""
+    # No dataclass: that module costs every `runs` command more than it saves here.
+    def __init__(
+        self,
+        run: dict[str, Any],
+        logs: list[dict[str, Any]] | None = None,
+        tails: dict[str, list[dict[str, Any]]] | None = None,
+        root: str = "",
+    ) -> None:
+        self.run = run
+        self.logs = logs or []
+        self.tails = tails or {}
+        self.root = root
 
 
 def fetch(session: Session, run: str, logs: bool = False, tree: bool = False) -> Shown:
