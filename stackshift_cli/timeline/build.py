@@ -79,6 +79,8 @@ class _Fold(CallRows):
         self.reports = Reports()
         self.cut_off: dict[str, tuple[str, Kind]] = {}
         """What was waited for when the run ended: its status, and as what it is drawn."""
+        self.lost: frozenset[str] | set[str] = frozenset()
+        """Rows that had lost their try, and not begun another, when the run ended."""
         self.backing_off: list[str] = []
         """The rows that the next attempt ends the backoff of."""
 
@@ -114,6 +116,9 @@ class _Fold(CallRows):
                 # A wait or a backoff that was under way when the run ended goes on.
                 self.begin(name, kind, at_us).status = status
         self.cut_off.clear()
+        for name in self.lost - forgotten:
+            self.row(name).status = "retrying"
+        self.lost = frozenset()
         self.queued(record, at_us)
         for name in forgotten & self.rows.keys():
             row = self.row(name)
@@ -136,6 +141,8 @@ class _Fold(CallRows):
             if kind in (Kind.WAIT, Kind.BACKOFF) and name not in (QUEUED, SCHEDULED, HANDLER):
                 self.cut_off[name] = (self.row(name).status, kind)
             self.close(name, at_us)
+        retrying = {row.key for row in self.rows.values() if row.status == "retrying"}
+        self.lost = retrying - self.cut_off.keys() - {HANDLER}
         if (wait := record.get("step")) and wait in self.rows:
             self.rows[wait].status = "failed"  # A wait that timed out.
         for row in self.rows.values():
