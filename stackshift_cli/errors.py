@@ -14,6 +14,7 @@ class WatchedRunFailed(RunFailed):
         super().__init__(run_id, error)
         self.lines = lines
 
+
 DETACHED = 130
 """The exit status of a command that was interrupted: what it has begun goes on."""
 

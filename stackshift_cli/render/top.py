@@ -14,6 +14,7 @@ from typing import Any, Final
 from rich.text import Text
 
 from stackshift_cli.arguments import Globals
+from stackshift_cli.daemon.run_detail import Shown
 from stackshift_cli.output.clock import Clock
 from stackshift_cli.output.safe_text import safe
 from stackshift_cli.render.columns import (
@@ -29,7 +30,7 @@ from stackshift_cli.render.columns import (
 )
 from stackshift_cli.render.console import STATUS_STYLES, Glyphs, console, glyphs
 from stackshift_cli.render.lists import queue_running, why_cell
-from stackshift_cli.render.picture import picture
+from stackshift_cli.render.picture import Frame, picture
 from stackshift_cli.timeline.describe import brief, briefly
 from stackshift_cli.top.model import Mode, Model, question
 from stackshift_jobs.values.durations import format_ms
@@ -255,7 +256,8 @@ def _run(model: Model, clock: Clock, width: int, marks: Glyphs) -> list[Text]:
     if "timeline" not in model.run:
         return [Text(f"asking for {brief(model.run['id'])}{marks.ellipsis}", "dim")]
     why = briefly(clock.localized(str(model.run["why"] or "")))
-    drawn = picture({**model.run, "why": why}, [], False, clock.now_us, width, marks)
+    frame = Frame(width, None, marks)
+    drawn = picture(Shown({**model.run, "why": why}), clock.now_us, frame)
     return [line for line in drawn.renderables if isinstance(line, Text)]
 
 

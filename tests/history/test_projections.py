@@ -19,7 +19,7 @@ from stackshift_cli.timeline.model import NO_STEP, Row
 from stackshift_jobs.values.durations import from_rfc3339
 from stackshift_jobs.values.identities import is_step
 from stackshiftd.core import records as r
-from stackshiftd.core.state.state import PENDING, Call, CallKind, Phase, Run
+from stackshiftd.core.state.state import PENDING, Call, CallKind, Phase, Run, Status
 from stackshiftd.shell.views.lookup import ended_by
 from stackshiftd.shell.views.steps import KINDS, Steps
 
