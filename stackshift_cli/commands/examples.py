@@ -60,6 +60,10 @@ stackshift runs retry @failed --from charge --dry-run → what would be repeated
 stackshift runs fork @last --from publish → a new run with the same first steps
 stackshift runs fork 7k2m9q -F size:=256 → with another payload
 """,
+    "runs replay": """
+stackshift runs replay @last --check → what the code on disk would make of it
+stackshift runs replay --all --check → of all unfinished runs
+""",
     "runs rm": """
 stackshift runs rm 7k2m9q --yes → without being asked
 """,
@@ -141,6 +145,9 @@ stackshift state list orders: → the keys that begin with orders:
     "state history": """
 stackshift state history cursor --limit 5 → who has changed it, and when
 """,
+    "state locks": """
+stackshift state locks → who holds which lock, and who waits
+""",
     "state lock": """
 stackshift state lock import --wait 10m -- ./import.sh → one import at a time
 token=$(stackshift state lock import --ttl 30s) → by hand; then state unlock
@@ -166,8 +173,12 @@ stackshift daemon start → does nothing if it is running
     "daemon stop": """
 stackshift daemon stop --drain → when what runs has ended
 """,
+    "daemon reload": """
+stackshift daemon reload → load changed job modules; nothing is interrupted
+stackshift daemon reload --strict → not if a run in flight would not go on
+""",
     "daemon restart": """
-stackshift daemon restart → load the job modules anew; runs go on
+stackshift daemon restart → a new version of StackShift, or new settings; runs go on
 """,
     "daemon status": """
 stackshift daemon status --json | jq .dead → how many runs have failed for good
@@ -213,6 +224,10 @@ stackshift doctor --cron -- stackshift start nightly → will this crontab line 
     "config get": """
 stackshift config get workers.slots → the value in force
 """,
+    "config trust": """
+stackshift config trust /srv/shop → use a project that other users can change
+stackshift config trust --list → which ones that are
+""",
     "config set": """
 stackshift config set queues.media.rate 100/m → in stackshift.toml, whose comments are kept
 stackshift config set default_project /srv/shop → for you, in all directories
@@ -227,6 +242,10 @@ stackshift config show --origin → which file or variable each value comes from
 eval "$(stackshift completion bash)" → in ~/.bashrc
 eval "$(stackshift completion zsh)" → in ~/.zshrc, after compinit
 stackshift completion fish > ~/.config/fish/completions/stackshift.fish → once
+""",
+    "top": """
+stackshift top → until q; enter opens a run, c cancels it, r retries it
+stackshift top --once → one picture of it, as for a script
 """,
     "help": """
 stackshift help schedules → a topic

@@ -142,10 +142,11 @@ How to read the picture of a run
   █   work: a function of a step ran         ░   waiting: for a slot, an event, a lock, a child run
   ▓   a try that failed                      ·   the pause before the next try
   ─   a lock that was held                   ⌇   a long idle time, left out
+  │   from here on with other code
 
 Bars are to scale. A long time in which nothing happened is left out and marked: 5s ⌇ 2h ⌇ +2s. A
 step has tries, a run has attempts. Below a step are the tries that failed, with the error. Where
-the locale is not UTF-8, the signs are + x / * - ~ o and # x . - = ~.
+the locale is not UTF-8, the signs are + x / * - ~ o and # x . - = ~ |.
 
   stackshift runs show @last             the picture
   stackshift runs show @last --logs      with what the run printed

@@ -72,25 +72,6 @@ def module(shell: Shell, name: str, text: str = 'job("report")', age_s: int = 0)
     return file
 
 
-def test_job_in_a_file_that_is_not_loaded_names_the_file(shell: Shell, daemon: FakeDaemon) -> None:
-    """Whoever has just written a job is told which file the daemon has not seen, and what to type;
-    a file that it has seen, or that has another name in it, is not the reason."""
-    refuse(daemon, NotFound("no job is named 'report'", hint="stackshift jobs list"))
-    module(shell, "other.py", 'job("reports"), job("re")')
-    plain = "error[not_found]: no job is named 'report'\nhint: stackshift jobs list\n"
-    assert shell("start", "report") == ("", plain, 4)
-    module(shell, "report.py", age_s=1)
-    assert shell("start", "report") == ("", plain, 4)
-    module(shell, "report.py")
-    assert shell("start", "report") == (
-        "",
-        "error[not_found]: no job is named 'report', but jobs/report.py was changed after the"
-        " daemon had loaded the jobs\nhint: stackshift daemon restart\n",
-        4,
-    )
-    assert "but jobs/report.py was changed" in shell("start", "report", "--wait").stderr
-
-
 def test_job_in_a_file_that_is_never_loaded_names_the_file(
     shell: Shell, daemon: FakeDaemon
 ) -> None:
@@ -100,21 +81,6 @@ def test_job_in_a_file_that_is_never_loaded_names_the_file(
     told = shell("start", "report")
     assert "jobs/_report.py is not loaded, because its name begins with _\n" in told.stderr
     assert told.code == 4
-
-
-def test_mended_module_leads_to_the_daemon_not_to_a_check(shell: Shell, daemon: FakeDaemon) -> None:
-    """`jobs check` has nothing against a file that was mended; the daemon has the old one."""
-    file = module(shell, "report.py", age_s=1)
-    failed = {"file": str(file), "line": 3, "type": "SyntaxError", "message": "no"}
-    refuse(
-        daemon,
-        BadConfiguration("no job", hint="stackshift jobs check", failed_modules=[failed]),
-    )
-    assert shell("start", "report").stderr.endswith("hint: stackshift jobs check\n")
-    module(shell, "report.py")
-    told = shell("start", "report")
-    assert told.stderr.endswith("hint: stackshift daemon restart\n")
-    assert told.code == 78
 
 
 def test_field_that_names_a_file_is_text_and_a_note_says_so(
