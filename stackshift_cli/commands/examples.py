@@ -84,7 +84,7 @@ stackshift jobs list → names, queues, retries
 stackshift jobs show resizeAvatar → everything that is known about it
 """,
     "jobs check": """
-stackshift jobs check && stackshift daemon restart → only if all modules import
+stackshift jobs check && stackshift daemon reload → only if all modules import
 """,
     "jobs schema": """
 stackshift jobs schema resizeAvatar → for an editor, or for a form
