@@ -158,15 +158,23 @@ class Daemon:
         payload_bytes = config.limits.payload_bytes
         looking = RunQueries(self._catalog, self._lookup, self._view, logs, self._run_waits)
         self._queues = Queues(self.engine, self._catalog, config, waiters)
-        self._activity = Activity(self.engine, self._lookup, self._view, self._track)
+        self._activity = Activity(self.engine, self._lookup, self._view)
         self._clock = Clock(self.engine, requests.remember_ms)
         dead_letter = DeadLetter(self.engine, self._lookup, self._view)
         schedules = Schedules(self.engine, self._catalog, self._schedule_timer, redaction)
         state = StateMethods(self.engine, requests, history)
         events = Events(self.engine, requests)
-        reading = (self._queues, looking, dead_letter, schedules, state, events)
+        reading = (
+            self._activity,
+            self._queues,
+            looking,
+            dead_letter,
+            schedules,
+            state,
+            self._locks,
+            events,
+        )
         tables = [
-            self._activity.table,
             self._queues.table,
             Starts(self.engine, self._catalog, self._view, self._queues.near).table,
             RunChanges(self.engine, self._catalog, self._lookup, self._view, payload_bytes).table,

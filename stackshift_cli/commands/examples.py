@@ -183,6 +183,10 @@ stackshift daemon restart → a new version of StackShift, or new settings; runs
     "daemon status": """
 stackshift daemon status --json | jq .dead → how many runs have failed for good
 """,
+    "daemon clock": """
+stackshift daemon clock → is it ahead of the system clock, and standing still?
+stackshift daemon clock --set-back → after the system clock was wrong for a while
+""",
     "daemon logs": """
 stackshift daemon logs -f → as it is written
 """,

@@ -69,7 +69,9 @@ def _add_children(
         if child in found or len(found) >= _CHILDREN:
             continue
         try:
-            found[child] = session.detail(child) if tree else session.call("run.get", {"run": child})
+            found[child] = (
+                session.detail(child) if tree else session.call("run.get", {"run": child})
+            )
         except NotFound:  # past the journal's retention, or removed
             continue
         if tree and depth > 1:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import stat
 import sys
 import time
 from collections.abc import Iterator
@@ -69,7 +68,7 @@ def about_versions() -> Iterator[Finding]:
 
 
 def about_project(project: Project) -> Iterator[Finding]:
-    """Its settings, who owns it, and files in it that hide modules of Python or of ours."""
+    """Its settings, and files in it that hide modules of Python or of ours."""
     root = project.root
     try:
         config = load_config(root)
@@ -77,7 +76,6 @@ def about_project(project: Project) -> Iterator[Finding]:
         yield Finding("project", PROBLEM, bad.message, bad.hint, bad.exit_status)
     else:
         yield Finding("project", GOOD, f"{config.project.name} in {root}")
-    yield from _ownership(project)
     hidden = [
         entry.name
         for entry in sorted(root.iterdir())
@@ -96,25 +94,22 @@ def about_project(project: Project) -> Iterator[Finding]:
         )
 
 
-def _ownership(project: Project) -> Iterator[Finding]:
-    me = os.geteuid()
-    places = [project.root, project.config_file, project.data_dir]
-    others = [place for place in places if place.exists() and place.stat().st_uid != me]
-    for place in others:
-        yield Finding(
-            "ownership",
-            PROBLEM,
-            f"{place} belongs to user {place.stat().st_uid}, and you are {me}",
-            f"sudo chown -R {me} {place}",
-        )
-    data = project.data_dir
-    if data.exists() and stat.S_IMODE(data.stat().st_mode) & 0o077:
-        mode = stat.S_IMODE(data.stat().st_mode)
-        yield Finding(
-            "ownership", PROBLEM, f"{data} is open to others (mode {mode:04o})", f"chmod 700 {data}"
-        )
-    elif not others:
-        yield Finding("ownership", GOOD, "the project is yours, and its data only yours")
+def about_trust(project: Project) -> Iterator[Finding]:
+    """Whether somebody else could change the code that runs as you."""
+    from stackshift_jobs.project.code import check_code
+
+    try:
+        check_code(load_config(project.root))
+    except BadConfiguration as bad:
+        if "path" in bad.fields:
+            yield refusal(bad)
+        return  # Else the settings are wrong, which `about_project` says.
+    yield Finding("ownership", GOOD, "nobody else can change the project or see its data")
+
+
+def refusal(bad: BadConfiguration) -> Finding:
+    """The project, or its data directory, is refused because of what others could do to it."""
+    return Finding("ownership", PROBLEM, bad.message, bad.hint, bad.exit_status)
 
 
 def about_disk(project: Project) -> Iterator[Finding]:

@@ -338,6 +338,7 @@ _WORDS: Final[dict[str, Say]] = {
         "failed",
         f"a torn end of the journal, {r['dropped_bytes']} bytes, was moved to {r['quarantine']}",
     ),
+    "clock.set_back": lambda r, c: ("", f"daemon time set back; it was {c.moment(r['before'])}"),
     "journal.watermark": _plain("", "journal watermark"),
     "journal.closed": _plain("", "daemon stopped"),
     "snapshot.taken": lambda r, _: ("", f"snapshot up to record {r['upto_seq']}"),

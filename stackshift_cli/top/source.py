@@ -86,7 +86,7 @@ class Source:
         try:
             if session.is_connected:
                 try:
-                    return Reply(ask, session.call(ask.method, ask.params))
+                    return Reply(ask, _called(session, ask))
                 except DaemonUnavailable as bad:
                     # A daemon that has restarted is asked again at once; but a change that may have
                     # been made is left to the person to repeat.
@@ -94,8 +94,15 @@ class Source:
                         raise
             # Never `session.connection()`, which would start a daemon that was stopped on purpose.
             session.reconnect()
-            return Reply(ask, session.call(ask.method, ask.params))
+            return Reply(ask, _called(session, ask))
         except StackshiftError as bad:
             if isinstance(bad, DaemonUnavailable):
                 session.hang_up()
             return Reply(ask, {}, bad)
+
+
+def _called(session: Session, ask: Ask) -> Any:
+    """The answer; the detail of a run comes in pages."""
+    if ask.method == "run.get":
+        return session.detail(ask.params["run"])
+    return session.call(ask.method, ask.params)

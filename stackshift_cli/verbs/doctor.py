@@ -53,8 +53,13 @@ def _findings(session: Session) -> Iterator[Finding]:
     try:
         project = session.project
     except BadConfiguration as bad:
-        yield Finding("project", PROBLEM, bad.message, bad.hint, bad.exit_status)
+        refused = checkup.refusal(bad)
+        yield refused if "path" in bad.fields else refused._replace(subject="project")
         return
+    is_trusted = True
+    for finding in checkup.about_trust(project):
+        is_trusted = finding.status != PROBLEM
+        yield finding
     subjects = (
         checkup.about_project,
         checkup.about_disk,
@@ -69,7 +74,8 @@ def _findings(session: Session) -> Iterator[Finding]:
         except (OSError, StackshiftError) as bad:
             name = subject.__name__.removeprefix("about_")
             yield Finding(name, PROBLEM, f"cannot be looked at: {bad}", "stackshift doctor -v")
-    yield from checkup_daemon.about_modules(session)
+    if is_trusted:
+        yield from checkup_daemon.about_modules(session)
 
 
 def _print(session: Session, finding: Finding) -> None:

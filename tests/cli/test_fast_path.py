@@ -119,7 +119,10 @@ def finished(daemon: FakeDaemon) -> None:
     daemon.append(record(1, "run.created", run["id"]), record(2, "run.completed", run["id"]))
     queue = dict.fromkeys("concurrency key_concurrency rate next_start_at oldest_ms".split())
     queue |= {"name": "default", "depth": 0, "running": 0, "paused": False, "processes": None}
-    daemon.answers["queue.list"] = lambda _: {"queues": [queue | {"rate_burst": 1}]}
+    daemon.answers["queue.list"] = lambda _: {
+        "queues": [queue | {"rate_burst": 1}],
+        "cursor": None,
+    }
     daemon.answers["run.start"] = lambda _: {"id": run["id"], "reused": False, "status": "queued"}
     tick = {"at": "2026-05-06T09:00:00Z", "job": "hello", "local": "2026-05-06T09:00:00"}
     daemon.answers["schedule.next"] = lambda _: {"ticks": [tick]}

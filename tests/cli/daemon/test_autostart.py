@@ -36,7 +36,7 @@ def test_log_that_cannot_be_written_is_no_bug_of_ours(
         raise OSError(code, os.strerror(code), str(path))
 
     monkeypatch.setattr(os, "open", refuse)
-    monkeypatch.setattr(autostart, "command", pytest.fail)
+    monkeypatch.setattr(autostart, "daemon_command", pytest.fail)
     with pytest.raises(kind, match=f"cannot write {log}") as refused:
         autostart.start(project, lambda _: None)
     assert refused.value.exit_status == (75 if kind is DiskFull else 78)

@@ -74,6 +74,8 @@ queue.changed {{"queue": "media", "terms": {{"concurrency": 2}}}}
   : queue media changed: concurrency 2
 schedule.fired {{"job": "a", "tick": "{T0}", "reason": "overlap"}}
   cancelled: tick 09:00:00 started nothing: the last run is still going on
+clock.set_back {{"before": "{T0}"}}
+  : daemon time set back; it was 09:00:00
 journal.melted {{"why": "heat"}}
   : journal.melted why="heat"
 """

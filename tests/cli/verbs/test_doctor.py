@@ -20,6 +20,8 @@ GOOD = {"module": "jobs.hello", "file": "jobs/hello.py", "jobs": ["hello"], "sch
 @pytest.fixture(autouse=True)
 def healthy(shell: Shell, project: Path, daemon: FakeDaemon) -> None:
     """A project in order: its jobs import, and its daemon serves."""
+    # The check is `programs/stackshiftd/worker`, which the shell's environment leads to.
+    (project / "stackshift.toml").write_text('[workers]\ninherit_env = ["*"]\n')
     report(shell, GOOD | {"error": None})
     (project / ".stackshift").chmod(0o700)
     status(daemon, workers=[{"id": "w1", "pid": 1, "slots": 1, "running": 0, "status": "serving"}])
@@ -62,14 +64,13 @@ def test_healthy_project_has_no_problems(shell: Shell) -> None:
 def test_every_problem_says_what_to_type(
     shell: Shell, project: Path, daemon: FakeDaemon, tmp_path: Path
 ) -> None:
-    """A foreign `stackshift` on PATH, data that others can read, a module that hides Python's, a
-    clock behind the journal, a module that fails: each is named, and none hides another."""
+    """A foreign `stackshift` on PATH, a module that hides Python's, a clock behind the journal, a
+    module that fails: each is named, and none hides another."""
     programs = tmp_path / "programs"
     programs.mkdir()
     (programs / "stackshift").write_text("#!/bin/sh\n")
     (programs / "stackshift").chmod(0o755)
     shell.env["PATH"] = f"{programs}:{shell.env['PATH']}"
-    (project / ".stackshift").chmod(0o755)
     (project / "json.py").touch()
     journal = project / ".stackshift" / "journal"
     journal.mkdir()
@@ -80,13 +81,30 @@ def test_every_problem_says_what_to_type(
     status(daemon, version="0.0.9", mode="read_only")
     found = findings(shell)
     problems = {name: hint for name, (status, _, hint) in found.items() if status == "problem"}
-    assert problems.keys() == {"path", "ownership", "imports", "clock", "modules", "daemon"}
+    assert problems.keys() == {"path", "imports", "clock", "modules", "daemon"}
     assert all(problems.values())
-    assert f"chmod 700 {project}/.stackshift" in problems.values()
     assert str(programs / "stackshift") in found["path"][1]
     assert found["modules"][1] == "jobs/hello.py:3: SyntaxError: no"
     told = shell("doctor")
-    assert (told.stderr, told.code) == ("7 problems\n", 78)
+    assert (told.stderr, told.code) == ("6 problems\n", 78)
+
+
+def test_code_that_others_can_change_is_not_imported(shell: Shell, project: Path) -> None:
+    """It is refused as by every command, and whatever needs none of it was looked at; nothing of a
+    project is read whose settings or data others can reach."""
+    jobs = project / "jobs"
+    jobs.mkdir()
+    jobs.chmod(0o777)
+    found = findings(shell)
+    assert found["ownership"][0] == "problem"
+    assert (str(jobs) in found["ownership"][1], bool(found["ownership"][2])) == (True, True)
+    assert ("modules" in found, found["disk"][0]) == (False, "ok")
+    jobs.chmod(0o700)
+    (project / ".stackshift").chmod(0o755)
+    found = findings(shell)
+    assert found["ownership"][::2] == ("problem", f"chmod 700 {project}/.stackshift")
+    assert found.keys() <= {"version", "path", "ownership"}
+    assert shell("doctor").code == 78
 
 
 def test_absent_daemon_is_a_note_and_a_killed_one_a_problem(

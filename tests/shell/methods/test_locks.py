@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, cast
 
+import msgspec
 import pytest
 
 from stackshift_jobs.errors import LockHeld, StackshiftError, Usage
@@ -19,6 +20,7 @@ from stackshiftd.core.state.state import State
 from stackshiftd.shell.methods.locks import Locks
 from stackshiftd.shell.methods.waiters import Waiters
 from stackshiftd.shell.requests import AcquireLock, ListLocks, ReleaseLock, Requests
+from stackshiftd.shell.work import run_through
 
 
 class SlowEngine:
@@ -212,9 +214,9 @@ def test_locks_are_listed_by_key_with_holder_and_line(tell: Tell) -> None:
 
         def listed(**params: Any) -> tuple[list[dict[str, Any]], str | None]:
             pages: list[Any] = []
-            engine.locks.list(ListLocks(**params), pages.append)
-            engine.sync()
-            return pages[0]["locks"], pages[0]["next"]
+            run_through(engine.locks.list(ListLocks(**params)), pages.append)
+            [page] = pages
+            return [msgspec.json.decode(lock) for lock in page["locks"]], page["next"]
 
         first, after = listed(limit=2)
         assert ([lock["key"] for lock in first], after) == (["a", "b"], "b")
@@ -228,6 +230,6 @@ def test_locks_are_listed_by_key_with_holder_and_line(tell: Tell) -> None:
         [expired] = listed(prefix="a")[0]
         assert (expired["holder"], expired["token"], expired["since"]) == (None, None, None)
         with pytest.raises(Usage):
-            engine.locks.list(ListLocks(limit=0), Answers())
+            engine.locks.list(ListLocks(limit=0))
 
     tell(story)

@@ -1,31 +1,36 @@
 """`daemon.activity`: what is going on now, for a screen that asks every second.
 
-The unfinished runs are looked through in slices, so that a hundred thousand of them hold nothing
-up; a row has no payload, and only the rows of the answer are described.
+A hundred thousand unfinished runs are looked through in many parts, so they hold nothing up; a row
+has no payload, and only the rows of the answer are described.
 """
 
 from __future__ import annotations
 
-import asyncio
 import heapq
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Iterable
 from typing import Any, Final
+
+from msgspec import Raw
 
 from stackshift_jobs.values.durations import rfc3339
 from stackshiftd.core.decide.dead_letter import is_dead
 from stackshiftd.core.records import Entry
+from stackshiftd.core.state.entries import PAGE_BYTES, encode
 from stackshiftd.core.state.state import Phase, Run, Status
 from stackshiftd.core.why import shown_status
 from stackshiftd.shell.engine import Engine
-from stackshiftd.shell.params import Answer, Params, Table, within
+from stackshiftd.shell.params import Params, Reads, within
 from stackshiftd.shell.tally import Tally
 from stackshiftd.shell.views.lookup import Lookup
 from stackshiftd.shell.views.run import View
 from stackshiftd.shell.views.steps import error_object
+from stackshiftd.shell.work import Work
 
 MAX_RUNS: Final = 500
-SLICE: Final = 2000
-"""Runs that are looked at in one turn of the loop: about a millisecond."""
+LOOKS: Final = 2000
+"""Runs that are looked at in one part of the work: about a millisecond."""
+ROWS: Final = 50
+"""Rows that are made in one part of it."""
 SLOW_STEPS: Final = 10
 _ORDER: Final = {
     Status.RUNNING: 0,
@@ -49,38 +54,32 @@ class ListActivity(Params):
 class Activity:
     """Answers what is going on; `published` must be called with all durable entries."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        lookup: Lookup,
-        view: View,
-        track: Callable[[Coroutine[Any, Any, None]], None],
-    ) -> None:
+    def __init__(self, engine: Engine, lookup: Lookup, view: View) -> None:
         self._engine = engine
         self._lookup = lookup
         self._view = view
-        self._track = track
         self._tally = Tally(self._job_of)
-        self.table: Table = {"daemon.activity": (ListActivity, self.answer)}
+        self.reads: Reads = {"daemon.activity": (ListActivity, self.activity)}
 
     def published(self, entries: Iterable[Entry]) -> None:
         """Count `entries`, which are durable now."""
         self._tally.add(entries)
 
-    def answer(self, params: ListActivity, answer: Answer) -> None:
-        """Answer `{at, counts, matches, runs[], rates, slow_steps[]}`. Raises `Usage`."""
+    def activity(self, params: ListActivity) -> Work:
+        """The work that leads to `{at, counts, matches, runs[], rates, slow_steps[]}`; the list of
+        runs ends once it exceeds `PAGE_BYTES`. Raises `Usage`."""
         within(params.limit, 1, MAX_RUNS, "limit")
-        self._track(self._answered(params, answer))
+        return self._activity(params)
 
-    async def _answered(self, params: ListActivity, answer: Answer) -> None:
+    def _activity(self, params: ListActivity) -> Work:
         counts = {status.value: 0 for status in _ORDER}
         best: list[tuple[int, int, int, str]] = []
         matches = 0
         state = self._engine.state
         runs = list(state.runs.values())
-        for at in range(0, len(runs), SLICE):
+        for at in range(0, len(runs), LOOKS):
             found = []
-            for run in runs[at : at + SLICE]:
+            for run in runs[at : at + LOOKS]:
                 status = shown_status(run)
                 if not run.finished:
                     counts[status.value] += 1
@@ -88,20 +87,29 @@ class Activity:
                     found.append(_place(run, status, params.dead))
             matches += len(found)
             best = heapq.nsmallest(params.limit, (*best, *found))
-            await asyncio.sleep(0)
+            yield None
+        page: list[Raw] = []
+        size = 0
+        for *_, run_id in best:
+            # Since they were looked at, some may have ended or been removed.
+            known = state.runs.get(run_id)
+            if known is None or known.finished is not params.dead:
+                continue
+            if size > PAGE_BYTES:
+                break
+            page.append(Raw(encode(self._row(known))))
+            size += memoryview(page[-1]).nbytes
+            if len(page) % ROWS == 0:
+                yield None
         now_us = self._engine.now_us()
-        # Since they were looked at, some may have ended or been removed.
-        known = self._engine.state.runs
-        left = [known[run_id] for *_, run_id in best if run_id in known]
-        result = {
+        return {
             "at": rfc3339(now_us),
             "counts": counts,
             "matches": matches,
-            "runs": [self._row(run) for run in left if run.finished is params.dead],
+            "runs": page,
             "rates": self._tally.rates(now_us),
             "slow_steps": self._tally.slow_steps(now_us, SLOW_STEPS),
         }
-        self._engine.when_durable(answer, result)
 
     def _job_of(self, run_id: str) -> str | None:
         live = self._lookup.live(run_id)

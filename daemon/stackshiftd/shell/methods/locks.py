@@ -19,15 +19,16 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw
 
-from stackshift_jobs.errors import DiskFull, Usage
+from stackshift_jobs.errors import DiskFull
 from stackshift_jobs.values.durations import rfc3339
 from stackshiftd.core import commands as c
 from stackshiftd.core.decide.locks import held_error
 from stackshiftd.core.effects import Answered, Granted, Queued
+from stackshiftd.core.state.entries import PAGE_BYTES, encode
 from stackshiftd.core.state.locks import Lock
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.methods.waiters import Wait, Waiters
-from stackshiftd.shell.params import Answer, BoundTable, Table
+from stackshiftd.shell.params import Answer, BoundTable, Reads, Table, within
 from stackshiftd.shell.requests import (
     MAX_PAGE,
     AcquireLock,
@@ -37,12 +38,17 @@ from stackshiftd.shell.requests import (
     Requests,
     answered,
 )
+from stackshiftd.shell.work import Work
 
 AGAIN_SECONDS: Final = 1.0
 """The pause before something that could not be recorded for lack of room is tried again."""
 
 SHOWN_LINE: Final = 20
 """Those in line whom `lock.list` shows; the others are counted."""
+LOOKS: Final = 5000
+"""Keys that are looked at in one part of the work of a list."""
+ROWS: Final = 50
+"""Locks that are shown in one part of it."""
 
 Place = tuple[str, str]
 """The key of a lock, and an asker."""
@@ -61,8 +67,8 @@ class Locks:
         self._in_line: dict[Place, Wait] = {}
         self._unwanted: set[Place] = set()
         """Locks of clients that are gone, which could not be released yet."""
+        self.reads: Reads = {"lock.list": (ListLocks, self.list)}
         self.table: Table = {
-            "lock.list": (ListLocks, self.list),
             "lock.extend": (ExtendLock, self.extend),
             "lock.release": (ReleaseLock, self.release),
         }
@@ -101,21 +107,34 @@ class Locks:
         """Release a lock; the next in its line gets it."""
         self._engine.submit(self._requests.release(params), answered(answer))
 
-    def list(self, params: ListLocks, answer: Answer) -> None:
-        """Answer `{locks[], next}`: a page of the locks by key, with their holders and lines."""
-        if not 1 <= params.limit <= MAX_PAGE:
-            raise Usage(f"limit is {params.limit}", hint=f"1 to {MAX_PAGE}")
+    def list(self, params: ListLocks) -> Work:
+        """The work that leads to `{locks[], next}`: a page of the locks by key, with their holders
+        and lines; it ends once it exceeds `PAGE_BYTES`. Raises `Usage`."""
+        within(params.limit, 1, MAX_PAGE, "limit")
+        return self._list(params)
+
+    def _list(self, params: ListLocks) -> Work:
         locks, after = self._engine.state.locks, params.after or ""
-        keys = heapq.nsmallest(
-            params.limit + 1, (k for k in locks if k.startswith(params.prefix) and k > after)
-        )
-        page = keys[: params.limit]
+        all_keys = list(locks)
+        keys: list[str] = []
+        for at in range(0, len(all_keys), LOOKS):
+            part = (k for k in all_keys[at : at + LOOKS] if k.startswith(params.prefix))
+            keys = heapq.nsmallest(params.limit + 1, (*keys, *(k for k in part if k > after)))
+            yield None
+        page: list[Raw] = []
+        size = 0
+        shown = ""
         now_us = self._engine.now_us()
-        result = {
-            "locks": [_shown(key, locks[key], now_us) for key in page],
-            "next": page[-1] if len(keys) > len(page) else None,
-        }
-        self._engine.when_durable(answer, result)
+        for key in keys:
+            if len(page) == params.limit or size > PAGE_BYTES:
+                return {"locks": page, "next": shown}
+            shown = key
+            if (lock := locks.get(key)) is not None:  # Else it was released meanwhile.
+                page.append(Raw(encode(_shown(key, lock, now_us))))
+                size += memoryview(page[-1]).nbytes
+                if len(page) % ROWS == 0:
+                    yield None
+        return {"locks": page, "next": None}
 
     def granted(self, effect: Granted) -> None:
         """Answer the client that waited and now holds the lock; release the lock if the client is
