@@ -14,7 +14,7 @@ from stackshiftd.shell.views.lookup import Lookup, RunFilters
 def run(number: int, status: Status = Status.QUEUED) -> Any:
     """A run that was created as number `number`."""
     id = f"run_{number:026d}"
-    facts = {"job": "hello", "queue": "default", "labels": {}, "parent": None}
+    facts: dict[str, Any] = {"job": "hello", "queue": "default", "labels": {}, "parent": None}
     return SimpleNamespace(id=id, created_seq=number, created_us=number, status=status, **facts)
 
 
