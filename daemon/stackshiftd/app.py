@@ -11,12 +11,12 @@ import asyncio
 import contextlib
 import errno
 import gc
-import json
 import logging
 import os
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from stackshift_jobs.project.config import Config, load_config
 from stackshift_jobs.project.locate import find_project
 from stackshift_jobs.version import __version__
 from stackshiftd.first_process import fork_from_first_process
+from stackshiftd.starter import Starter
 from stackshiftd.stop_signals import StopSignals
 
 log = logging.getLogger("stackshiftd")
@@ -79,6 +80,12 @@ def _parser() -> argparse.ArgumentParser:
     run = verbs.add_parser("run", help="serve a project in the foreground")
     run.add_argument("--project", required=True, type=Path)
     run.add_argument("--ready-fd", type=int, help="write one line of JSON there when ready")
+    run.add_argument(
+        "--dev",
+        action="store_true",
+        help="as `stackshift dev` has it: load what is saved, write a line of JSON about that to"
+        " --ready-fd, which is a socket, and stop when it is closed",
+    )
     run.add_argument("--restarted-at", type=float, default=0.0, help=argparse.SUPPRESS)
     run.set_defaults(call=_run)
     compact = verbs.add_parser("compact")
@@ -128,7 +135,7 @@ def _run(arguments: argparse.Namespace) -> int:
     )
     notes = inheritance.reset()
     sys.setswitchinterval(SWITCH_SECONDS)
-    ready = _Ready(arguments.ready_fd)
+    starter = Starter(arguments.ready_fd, stays=arguments.dev)
     root = arguments.project.resolve()
     try:
         try:
@@ -136,20 +143,32 @@ def _run(arguments: argparse.Namespace) -> int:
             # the jobs are is known only from here on.
             find_project(root)
             config = load_config(root)
+            if arguments.dev:
+                config = _for_development(config)
             check_code(config)
             _trim_log(config)
-            _new_loop(_serve(config, ready, stop, notes))
+            _new_loop(_serve(config, starter, stop, notes))
         except OSError as failed:
             raise _start_error(failed) from failed
     except StackshiftError as error:
         log.error("%s", error)
-        ready.tell({"error": error.as_json()})
-        if error.code == "append_unknown":
+        starter.tell({"error": error.as_json()})
+        if error.code == "append_unknown" and not arguments.dev:
             _start_again(root, arguments.restarted_at, stop)
         if arguments.ready_fd is not None:
             return error.exit_status
         raise
     return 0
+
+
+def _for_development(config: Config) -> Config:
+    """Settings as somebody who writes jobs expects them: what is saved is loaded, and jobs find the
+    variables of the shell."""
+    return replace(
+        config,
+        project=replace(config.project, watch=True),
+        workers=replace(config.workers, inherit_env=("*",)),
+    )
 
 
 def _trim_log(config: Config) -> None:
@@ -167,7 +186,7 @@ def _start_error(failed: OSError) -> StackshiftError:
     return BadConfiguration(f"cannot start{where}: {failed.strerror or failed}")
 
 
-async def _serve(config: Config, ready: _Ready, stop: StopSignals, inherited: list[str]) -> None:
+async def _serve(config: Config, starter: Starter, stop: StopSignals, inherited: list[str]) -> None:
     from stackshiftd.daemon import Daemon
     from stackshiftd.journal.file_journal import FileJournal
 
@@ -190,31 +209,16 @@ async def _serve(config: Config, ready: _Ready, stop: StopSignals, inherited: li
         for note in inherited:
             log.warning("%s", note)
         notes = [*inherited, *daemon.notes()]
-        ready.tell({"ready": True, "pid": os.getpid(), "notes": notes})
+        starter.tell({"ready": True, "pid": os.getpid(), "notes": notes})
+        starter.stay(daemon.stop)
 
+    daemon.on_reload = lambda outcome: starter.tell({"reload": outcome})
     try:
         await daemon.serve(is_ready)
     finally:
         stop.asked |= daemon.is_asked_to_stop
         stop.listen(lambda: None)
     log.info("stopped")
-
-
-class _Ready:
-    """Reports to the process that started the daemon, at most once; to none without `fd`."""
-
-    def __init__(self, fd: int | None) -> None:
-        self._fd = fd
-
-    def tell(self, what: dict[str, Any]) -> None:
-        """Write `what` as a line of JSON and close the descriptor."""
-        if self._fd is not None:
-            fd, self._fd = self._fd, None
-            try:
-                os.write(fd, json.dumps(what).encode() + b"\n")
-            except OSError:
-                log.warning("the process that started this daemon is gone")
-            os.close(fd)
 
 
 def _start_again(root: Path, restarted_at: float, stop: StopSignals) -> None:

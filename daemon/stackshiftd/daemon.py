@@ -72,6 +72,18 @@ from stackshiftd.shell.workers.warden import Warden, await_warden
 log = logging.getLogger("stackshiftd")
 
 
+async def _tried(attempt: Coroutine[Any, Any, dict[str, Any]]) -> Any:
+    """What `attempt`, a reload or a preflight, returns, or the error instead of it."""
+    try:
+        return await attempt
+    except StackshiftError as refused:
+        log.error("not reloaded: %s", refused)
+        return refused
+    except OSError as bad:
+        log.error("not reloaded: no worker can be started: %s", bad)
+        return BadConfiguration(f"no worker can be started: {bad}")
+
+
 class Daemon:
     """One project's daemon, on a journal that is open. `serve` runs it until it is asked to stop.
 
@@ -99,6 +111,8 @@ class Daemon:
         self._failure: BaseException | None = None
         self.is_asked_to_stop = False
         """Has somebody asked for it? Then it does not start again, whatever it ends by."""
+        self.on_reload: Callable[[dict[str, Any]], None] = lambda _outcome: None
+        """Called with what each reload has done, or `{"error": …}`."""
         self._tasks: set[asyncio.Task[Any]] = set()
         self._in_memory = in_memory
         self._warden: Warden | None = None
@@ -288,25 +302,21 @@ class Daemon:
 
     def reload(self, answer: Answer | None = None, *, strict: bool = False) -> None:
         """Load the job modules as they are now; `answer` gets the outcome."""
-        self._track(self._tried(self._reloads.reload(strict=strict), answer))
+        self._track(self._reloaded(answer, strict=strict))
 
     def preflight(self, runs: list[str] | None, answer: Answer) -> None:
         """Answer what would become of runs in flight with the job modules as they are now."""
-        self._track(self._tried(self._reloads.preflight(runs), answer))
+        self._track(self._preflight(runs, answer))
 
-    async def _tried(
-        self, attempt: Coroutine[Any, Any, dict[str, Any]], answer: Answer | None
-    ) -> None:
-        try:
-            outcome: Any = await attempt
-        except StackshiftError as refused:
-            log.error("not reloaded: %s", refused)
-            outcome = refused
-        except OSError as bad:
-            log.error("not reloaded: no worker can be started: %s", bad)
-            outcome = BadConfiguration(f"no worker can be started: {bad}")
+    async def _reloaded(self, answer: Answer | None = None, *, strict: bool = False) -> None:
+        outcome = await _tried(self._reloads.reload(strict=strict))
+        is_refused = isinstance(outcome, StackshiftError)
+        self.on_reload({"error": outcome.as_json()} if is_refused else outcome)
         if answer is not None:
             answer(outcome)
+
+    async def _preflight(self, runs: list[str] | None, answer: Answer) -> None:
+        answer(await _tried(self._reloads.preflight(runs)))
 
     # --- Life ------------------------------------------------------------------------------
 
@@ -365,11 +375,7 @@ class Daemon:
         if problem:
             log.error("no worker could be started yet: %s", problem)
         if self._config.project.watch:
-            self._track(
-                CodeWatch(
-                    self._catalog.code, lambda: self._tried(self._reloads.reload(), None)
-                ).run()
-            )
+            self._track(CodeWatch(self._catalog.code, self._reloaded).run())
 
     async def _first_worker(self) -> str:
         """Wait until jobs are known, or are not needed; returns the reason if they are not, else

@@ -350,6 +350,11 @@ _JOURNAL_COMMANDS: Final = (
 _KEY: Final = argument("KEY", "The name of a setting, such as workers.slots.")
 _OTHER_COMMANDS: Final = (
     command(
+        "dev",
+        "dev:dev",
+        "Run the daemon here: load what is saved, and show every run.",
+    ),
+    command(
         "top",
         "top:top",
         "Show on one live screen what is going on.",

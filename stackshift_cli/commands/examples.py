@@ -247,6 +247,10 @@ eval "$(stackshift completion bash)" → in ~/.bashrc
 eval "$(stackshift completion zsh)" → in ~/.zshrc, after compinit
 stackshift completion fish > ~/.config/fish/completions/stackshift.fish → once
 """,
+    "dev": """
+stackshift dev → until q; then start jobs in another terminal
+stackshift dev --json | jq 'select(.kind == "run.failed")' → for a program
+""",
     "top": """
 stackshift top → until q; enter opens a run, c cancels it, r retries it
 stackshift top --once → one picture of it, as for a script

@@ -80,7 +80,7 @@ def start(project: Project, say: Callable[[str], None]) -> int | None:
         os.close(ready_end)
         os.close(log_fd)
     try:
-        return _outcome(_first_line(ready), log, say)
+        return outcome(_first_line(ready), log, say)
     finally:
         os.close(ready)
 
@@ -150,7 +150,10 @@ def _first_line(fd: int) -> bytes:
     return said.split(b"\n")[0]
 
 
-def _outcome(line: bytes, log: Path, say: Callable[[str], None]) -> int | None:
+def outcome(line: bytes, log: Path, say: Callable[[str], None]) -> int | None:
+    """What the line says that a daemon has reported: its process id, None if another one holds the
+    project. `say` gets its notes. Raises what kept it from starting; without a line, its log says
+    that."""
     report = _parsed(line)
     if report is not None and report.get("ready"):
         for note in report.get("notes", ()):

@@ -149,6 +149,18 @@ class Connection:
             self._held -= size
             yield note.method, note.params
 
+    def noticed(self) -> list[tuple[str, dict[str, Any]]]:
+        """The notifications that have arrived, without waiting. Raises like `receive` once the
+        connection has ended and all were returned."""
+        if self._end is None and self._poll.poll(0):
+            self._take_in()
+        if self._end is not None and not self._notes:
+            raise self._again()
+        noticed = [(note.method, note.params) for note, _ in self._notes]
+        self._held -= sum(size for _, size in self._notes)
+        self._notes.clear()
+        return noticed
+
     def _send(self, method: str, params: Mapping[str, Any], deadline: float | None) -> int:
         return self._send_encoded(method, encode_params(params), deadline)
 

@@ -8,12 +8,12 @@ from typing import Final
 
 from stackshift_cli.daemon.session import Session
 from stackshift_cli.output.clock import Clock
-from stackshift_cli.render.console import console, glyphs
+from stackshift_cli.render.console import console, glyphs, painted
 from stackshift_cli.render.top import frame
-from stackshift_cli.top.keys import keys
+from stackshift_cli.screen.keys import keys
+from stackshift_cli.screen.terminal import Gone, Screen
 from stackshift_cli.top.model import Model, answered, press, refresh, refused, unreachable
 from stackshift_cli.top.source import Reply, Source
-from stackshift_cli.top.terminal import Gone, Screen
 from stackshift_jobs.calls.methods import method
 
 _REFRESH_SECONDS: Final = (1.0, 10.0)
@@ -91,9 +91,4 @@ class _Loop:
     def _draw(self) -> None:
         width, height = self._screen.size
         drawn = frame(self._model, Clock.now(), width, height, self._marks)
-        lines = []
-        for line in drawn:
-            with self._console.capture() as captured:
-                self._console.print(line, end="", soft_wrap=True)
-            lines.append(captured.get())
-        self._screen.draw(lines)
+        self._screen.draw(painted(self._console, drawn))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from typing import Final, NamedTuple, TextIO
 
 from rich.console import Console
+from rich.text import Text
 
 from stackshift_cli.arguments import Globals
 from stackshift_cli.output.terminal import shows_unicode, wants_color
+from stackshift_cli.screen.terminal import Line
 
 
 class Glyphs(NamedTuple):
@@ -21,6 +24,7 @@ class Glyphs(NamedTuple):
     dot: str
     ellipsis: str
     arrow: str
+    select: str
 
 
 class _Look(NamedTuple):
@@ -60,6 +64,7 @@ UNICODE: Final = Glyphs(
     dot="·",
     ellipsis="…",
     arrow="→",
+    select="▸",
 )
 ASCII: Final = Glyphs(
     bars={code: look.ascii for code, look in _BARS.items()},
@@ -69,6 +74,7 @@ ASCII: Final = Glyphs(
     dot="-",
     ellipsis="...",
     arrow="->",
+    select=">",
 )
 STATUS_STYLES: Final = {status: look.style for status, look in _STATUSES.items()}
 BAR_STYLES: Final = {code: look.style for code, look in _BARS.items()}
@@ -89,6 +95,16 @@ def console(options: Globals, stream: TextIO | None = None, width: int | None = 
         emoji=False,
         soft_wrap=False,
     )
+
+
+def painted(screen: Console, lines: Iterable[Text]) -> list[Line]:
+    """`lines` as `screen` would print them."""
+    found = []
+    for line in lines:
+        with screen.capture() as captured:
+            screen.print(line, end="", soft_wrap=True)
+        found.append(Line(captured.get(), line.cell_len))
+    return found
 
 
 def glyphs(stream: TextIO | None = None) -> Glyphs:

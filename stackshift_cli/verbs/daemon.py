@@ -15,13 +15,13 @@ from stackshift_cli.daemon.connection import Connection
 from stackshift_cli.daemon.log import LogFile
 from stackshift_cli.daemon.session import Session
 from stackshift_cli.daemon.units import daemon_command
-from stackshift_cli.flows import preflight
+from stackshift_cli.flows import reload_report
 from stackshift_cli.output import messages
 from stackshift_cli.output.confirm import confirmed
 from stackshift_cli.output.safe_text import safe
 from stackshift_cli.output.terminal import draws
 from stackshift_cli.render import tsv
-from stackshift_jobs.errors import BadConfiguration, DaemonUnavailable
+from stackshift_jobs.errors import DaemonUnavailable
 from stackshift_jobs.project.discovery import LOG_FILE, DaemonInfo, is_held, read_daemon
 from stackshift_jobs.values.durations import format_ms
 from stackshift_jobs.wire.unavailable import BROKEN, OTHER_PROTOCOL, unavailable
@@ -49,7 +49,7 @@ def start(session: Session, _given: Given) -> int:
     with running as connection:
         status = connection.call("daemon.status", {}, 60.0)
     _say_started(session, status, started=pid is not None)
-    return _say_failed(session, status["failed_modules"])
+    return reload_report.say_failed(session, status["failed_modules"])
 
 
 def stop(session: Session, given: Given) -> int:
@@ -82,31 +82,7 @@ def reload(session: Session, given: Given) -> int:
         reply = connection.call("daemon.reload", {"strict": given.flag("strict")})
     if session.json:
         messages.data(messages.compact(reply))
-    elif reply["loaded"]:
-        session.say(_loaded(reply))
-    status = _say_failed(session, reply["failed_modules"])
-    report = reply["in_flight"]
-    if report is not None and (report["findings"] or report["unchecked"]):
-        for line in preflight.lines(report):
-            session.say(line)
-    if not reply["loaded"]:
-        session.say("not reloaded: the code from before goes on")
-        status = status or preflight.DIFFERENT
-    return status
-
-
-def _loaded(reply: dict[str, Any]) -> str:
-    """What a reload has done, in a line."""
-    did = [f"{what} {safe(', '.join(jobs))}" for what, jobs in reply["jobs"].items() if jobs]
-    files = safe(", ".join(reply["changed"]))
-    return f"reloaded {files or 'the job modules'}" + (f": {'; '.join(did)}" if did else "")
-
-
-def _say_failed(session: Session, modules: list[dict[str, Any]]) -> int:
-    """Name the modules that cannot be imported; the exit status that this means."""
-    for module in modules:
-        session.say(f"failed to import: {safe(messages.failed_module(module))}")
-    return BadConfiguration.exit_status if modules else 0
+    return reload_report.say(session, reply)
 
 
 def status(session: Session, _given: Given) -> int:
@@ -126,7 +102,7 @@ def status(session: Session, _given: Given) -> int:
     if damage := reply.get("damage"):
         session.say(f"the journal is damaged: {safe(damage['message'])}")
         session.say("the next start may refuse it: see `stackshift journal verify`")
-    _say_failed(session, reply["failed_modules"])
+    reload_report.say_failed(session, reply["failed_modules"])
     return 0
 
 

@@ -1,7 +1,8 @@
 """A terminal as far as a live picture needs one: what is on it, and in its scrollback.
 
-It knows the line feed, the carriage return, moving the cursor up, erasing a line, and becoming
-narrower, where it breaks lines as most terminals do. Other sequences only change colours here.
+It knows the line feed, the carriage return, moving the cursor up, erasing a line or all below, and
+becoming narrower, where it breaks lines as most terminals do. Other sequences only change colours
+here.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ class Screen:
                 self.row = max(top, self.row - int(parameter or 1))
             elif command == "K":
                 self.lines[self.row] = "" if parameter == "2" else self._left()
+            elif command == "J":
+                self.lines[self.row :] = [self._left()]
             elif words:
                 self._write(words)
 

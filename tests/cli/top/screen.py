@@ -43,7 +43,10 @@ class Shown:
             text = "\n".join(self.lines)
             return text if is_there(text) else None
 
-        return wait_until(there, f"{what}; shown was: {self.lines}") or ""
+        try:
+            return wait_until(there, what) or ""
+        except AssertionError as late:
+            raise AssertionError(f"{late}; shown was: {self.lines}") from None
 
     def until_shown(self, *words: str) -> str:
         """The text of the screen once all of `words` are in it."""

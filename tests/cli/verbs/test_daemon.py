@@ -14,6 +14,7 @@ import pytest
 from cli.conftest import Shell
 from cli.fake_daemon import T0, FakeDaemon, run_id
 from cli.live_output import read_lines
+from helpers.processes import wait_gone
 
 
 @pytest.fixture
@@ -94,6 +95,8 @@ def test_stale_daemon_file_is_no_daemon(shell: Shell) -> None:
     """A daemon that was killed leaves its file; another one is started."""
     first = json.loads(shell("daemon", "start", "--json").stdout)
     os.kill(first["pid"], signal.SIGKILL)
+    # Until it is gone, its socket still takes connections.
+    wait_gone([first["pid"]], "the daemon")
     told = shell("start", "hello")
     assert told.code == 0
     assert told.stderr.startswith("started stackshiftd (pid ")

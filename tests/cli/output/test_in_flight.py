@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cli.conftest import Shell
-from stackshift_cli.flows.preflight import lines
+from stackshift_cli.output.in_flight import lines
 
 
 def finding(kind: str, about: str = "", count: int = 1) -> dict[str, Any]:

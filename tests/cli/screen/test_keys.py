@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stackshift_cli.top.keys import keys
+from stackshift_cli.screen.keys import keys
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,12 @@
-"""The terminal while `top` runs: keys one by one, the alternate screen, and all as it was after it.
+"""The terminal while `top` or `dev` runs: keys one by one, and all as it was after it.
 
-It is restored at the end of the `with` block however that is left: by a key, Ctrl-C, an exception,
-SIGTERM, SIGHUP or a terminal that is gone. Ctrl-Z restores it, stops, and draws everything again at
-`fg`. Only lines that have changed are sent, so that a slow connection has little to carry.
+`Screen` is the alternate screen, of which only lines that have changed are sent, so that a slow
+connection has little to carry. `Region` is the last lines of the normal one: what is printed goes
+above them, and stays.
+
+The terminal is restored at the end of the `with` block however that is left: by a key, Ctrl-C, an
+exception, SIGTERM, SIGHUP or a terminal that is gone. Ctrl-Z restores it, stops, and draws
+everything again at `fg`.
 """
 
 from __future__ import annotations
@@ -14,25 +18,42 @@ import signal
 import sys
 import termios
 import tty
+from collections.abc import Sequence
 from types import FrameType, TracebackType
-from typing import Any, Final
+from typing import Any, ClassVar, Final, NamedTuple, Protocol, Self
 
-_ENTER: Final = "\x1b[?1049h\x1b[?25l"
-_LEAVE: Final = "\x1b[0m\x1b[?25h\x1b[?1049l"
 _READ_BYTES: Final = 4096
+
+
+class Line(NamedTuple):
+    """A line of a screen: what is sent for it, with colours, and how many cells it takes."""
+
+    sent: str
+    cells: int
 
 
 class Gone(Exception):
     """The terminal is gone."""
 
 
-class Screen:
+class SupportsFileno(Protocol):
+    """Something that `select` can wait for."""
+
+    def fileno(self) -> int:
+        """Its descriptor."""
+
+
+class Terminal:
     """The terminal on standard input and output."""
+
+    _enter: ClassVar = ""
+    _leave: ClassVar = ""
 
     def __init__(self) -> None:
         self._input, self._output = sys.stdin.fileno(), sys.stdout.fileno()
         self._modes: list[Any] = termios.tcgetattr(self._input)
-        self._shown: list[str] = []
+        self._shown: list[Line] = []
+        """The lines that are on the screen."""
         self._handlers: dict[int, Any] = {}
         self.wakes, self.wake = os.pipe()
         """Whatever is written to `wake` ends `wait`."""
@@ -49,7 +70,7 @@ class Screen:
             raise Gone from bad
         return max(1, size.columns), max(2, size.lines)
 
-    def __enter__(self) -> Screen:
+    def __enter__(self) -> Self:
         handlers = {
             signal.SIGWINCH: self._resized,
             signal.SIGTSTP: self._stopped,
@@ -80,10 +101,10 @@ class Screen:
         self._end()
         signal.signal(signal.SIGINT, interrupt)
 
-    def wait(self, seconds: float) -> None:
-        """Return when a key, a byte from `wake` or a signal has come, at the latest after
-        `seconds`."""
-        select.select([self._input, self.wakes], [], [], seconds)
+    def wait(self, seconds: float, *others: SupportsFileno) -> None:
+        """Return when a key, a byte from `wake`, a signal or something from `others` has come, at
+        the latest after `seconds`."""
+        select.select([self._input, self.wakes, *others], [], [], seconds)
         with contextlib.suppress(BlockingIOError):
             os.read(self.wakes, _READ_BYTES)
 
@@ -99,18 +120,6 @@ class Screen:
             raise Gone
         return data
 
-    def draw(self, lines: list[str]) -> None:
-        """Show `lines`, which are as many as the screen has; they may have colours. Raises `Gone`
-        if nothing can be shown any more."""
-        # Set first: a signal that arrives while these are sent has everything drawn anew.
-        before, self._shown = self._shown, lines
-        parts = [] if before else ["\x1b[2J"]
-        for n, line in enumerate(lines):
-            if n >= len(before) or before[n] != line:
-                parts.append(f"\x1b[{n + 1};1H{line}\x1b[0m\x1b[K")
-        if parts:
-            self._write("".join(parts))
-
     def forget(self) -> None:
         """Draw every line anew at the next `draw`."""
         self._shown = []
@@ -121,11 +130,11 @@ class Screen:
         # Keys come one by one and are not shown; Ctrl-C and Ctrl-Z stay signals.
         tty.setcbreak(self._input)
         self._shown = []
-        self._write(_ENTER)
+        self._write(self._enter)
 
     def _end(self) -> None:
         with contextlib.suppress(OSError, termios.error, Gone):
-            self._write(_LEAVE)
+            self._write(self._leave)
         with contextlib.suppress(OSError, termios.error):
             termios.tcsetattr(self._input, termios.TCSADRAIN, self._modes)
 
@@ -154,3 +163,56 @@ class Screen:
 
     def _terminated(self, number: int, _frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
+
+
+class Screen(Terminal):
+    """The alternate screen."""
+
+    _enter = "\x1b[?1049h\x1b[?25l"
+    _leave = "\x1b[0m\x1b[?25h\x1b[?1049l"
+
+    def draw(self, lines: list[Line]) -> None:
+        """Show `lines`, which are as many as the screen has. Raises `Gone` if nothing can be shown
+        any more."""
+        # Set first: a signal that arrives while these are sent has everything drawn anew.
+        before, self._shown = self._shown, lines
+        parts = [] if before else ["\x1b[2J"]
+        for n, line in enumerate(lines):
+            if n >= len(before) or before[n] != line:
+                parts.append(f"\x1b[{n + 1};1H{line.sent}\x1b[0m\x1b[K")
+        if parts:
+            self._write("".join(parts))
+
+
+class Region(Terminal):
+    """The last lines of the normal screen, which are redrawn, below what has been printed. Each
+    line must be narrower than the terminal."""
+
+    _enter = "\x1b[?25l"
+    _leave = "\x1b[0m\x1b[?25h"
+
+    def draw(self, lines: list[Line], printed: Sequence[Line] = ()) -> None:
+        """Print the lines `printed`, and show `lines` below. Raises `Gone` if nothing can be shown
+        any more."""
+        if lines == self._shown and not printed:
+            return
+        erase = self._erase()
+        self._shown = lines
+        self._write(erase + "".join(f"{line.sent}\x1b[0m\r\n" for line in (*printed, *lines)))
+
+    def _erase(self) -> str:
+        """What erases the lines that are shown: in a terminal that has become narrower since, each
+        may have been broken into several."""
+        width, _ = self.size
+        rows = sum(1 + max(0, line.cells - 1) // width for line in self._shown)
+        return f"\x1b[{rows}A\r\x1b[J" if rows else "\r\x1b[J"
+
+    def _resized(self, _number: int, _frame: FrameType | None) -> None:
+        """What is shown is still known: it is erased by the next `draw`."""
+
+    def _end(self) -> None:
+        # After Ctrl-Z and `fg` the lines are shown again, below whatever was printed meanwhile.
+        with contextlib.suppress(OSError, Gone):
+            self._write(self._erase())
+        self._shown = []
+        super()._end()
