@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
-from stackshift_jobs.errors import RunFailed, StackshiftError
+from stackshift_jobs.errors import BadConfiguration, DiskFull, RunFailed, StackshiftError
+
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""What the system says of a disk that is full, or read-only."""
+
+DETACHED = 130
+"""The exit status of a command that was interrupted: what it has begun goes on."""
+
+
+def unwritten(what: str, bad: OSError) -> StackshiftError:
+    """The error for a file or directory that cannot be written: `what` begins the message."""
+    message = f"{what}: {bad.strerror or bad}"
+    if bad.errno in UNWRITABLE:
+        return DiskFull(message, hint="make room there")
+    return BadConfiguration(message)
 
 
 class WatchedRunFailed(RunFailed):
@@ -13,10 +28,6 @@ class WatchedRunFailed(RunFailed):
     def __init__(self, run_id: str, error: dict[str, Any], lines: list[str]) -> None:
         super().__init__(run_id, error)
         self.lines = lines
-
-
-DETACHED = 130
-"""The exit status of a command that was interrupted: what it has begun goes on."""
 
 
 class TimedOut(StackshiftError):

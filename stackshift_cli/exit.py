@@ -12,8 +12,8 @@ import sys
 from collections.abc import Callable
 from typing import TextIO
 
-from stackshift_cli.errors import DETACHED, OutputClosed
-from stackshift_jobs.errors import OutputFailed, StackshiftError
+from stackshift_cli.errors import DETACHED, UNWRITABLE, OutputClosed
+from stackshift_jobs.errors import DiskFull, OutputFailed, StackshiftError
 
 
 def ended(command: Callable[[], int], as_json: Callable[[], bool], verbose: bool) -> int:
@@ -66,7 +66,10 @@ def _refused(bad: OSError) -> StackshiftError:
         except StackshiftError as gone:
             return gone
     file = f": {bad.filename}" if bad.filename else ""
-    return StackshiftError(f"{bad.strerror or bad}{file}")
+    message = f"{bad.strerror or bad}{file}"
+    if bad.errno in UNWRITABLE:
+        return DiskFull(message, hint="make room there")
+    return StackshiftError(message)
 
 
 def _tell_effects(why: str) -> None:

@@ -16,6 +16,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Coroutine
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -147,7 +148,8 @@ def _run(arguments: argparse.Namespace) -> int:
                 config = _for_development(config)
             check_code(config)
             _trim_log(config)
-            _new_loop(_serve(config, starter, stop, notes))
+            if _new_loop(_serve(config, starter, stop, notes)) and stop.hold():
+                _replace(root)
         except OSError as failed:
             raise _start_error(failed) from failed
     except StackshiftError as error:
@@ -181,20 +183,31 @@ def _trim_log(config: Config) -> None:
 def _start_error(failed: OSError) -> StackshiftError:
     """The error for a file operation that the system refused while the daemon was starting."""
     where = f" ({failed.filename})" if failed.filename else ""
-    if failed.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DiskFull(f"no space to start{where}: {failed.strerror}", hint="free some disk space")
+    if failed.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        return DiskFull(
+            f"no room to start{where}: {failed.strerror}",
+            hint="make room there, or choose another disk with [project] data_dir",
+        )
     return BadConfiguration(f"cannot start{where}: {failed.strerror or failed}")
 
 
-async def _serve(config: Config, starter: Starter, stop: StopSignals, inherited: list[str]) -> None:
+async def _serve(config: Config, starter: Starter, stop: StopSignals, inherited: list[str]) -> bool:
+    """Serve until the daemon ends; returns whether it wants to be replaced by a new one."""
     from stackshiftd.daemon import Daemon
     from stackshiftd.journal.file_journal import FileJournal
+    from stackshiftd.journal.filesystem import UNWRITABLE
 
-    journal = FileJournal.open(
-        config.data_dir,
-        durability=config.journal.durability,  # type: ignore[arg-type]
-        segment_size=config.journal.segment_size_bytes,
-    )
+    try:
+        journal = FileJournal.open(
+            config.data_dir,
+            durability=config.journal.durability,  # type: ignore[arg-type]
+            segment_size=config.journal.segment_size_bytes,
+        )
+    except OSError as failed:
+        if failed.errno not in UNWRITABLE or starter.stays:  # Who stays has come to load jobs.
+            raise
+        log.warning("the journal cannot be recovered (%s): it is read as it is", failed)
+        journal = FileJournal.open_sealed(config.data_dir)
     daemon = Daemon(config, journal)
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGHUP, daemon.reload)
@@ -219,6 +232,7 @@ async def _serve(config: Config, starter: Starter, stop: StopSignals, inherited:
         stop.asked |= daemon.is_asked_to_stop
         stop.listen(lambda: None)
     log.info("stopped")
+    return daemon.starts_over
 
 
 def _start_again(root: Path, restarted_at: float, stop: StopSignals) -> None:
@@ -232,16 +246,20 @@ def _start_again(root: Path, restarted_at: float, stop: StopSignals) -> None:
         log.critical("the journal failed again soon after a restart: not restarting")
         return
     log.error("restarting, to recover the journal")
+    _replace(root, "--restarted-at", str(now))
+
+
+def _replace(root: Path, *more: str) -> None:
+    """Replace this process with a new daemon."""
     python = (sys.executable, "-P", "-m", "stackshiftd", "run")
     inheritance.pass_on()
-    os.execv(sys.executable, [*python, "--project", str(root), "--restarted-at", str(now)])
+    os.execv(sys.executable, [*python, "--project", str(root), *more])
 
 
-def _new_loop(work: Any) -> None:
+def _new_loop(work: Coroutine[Any, Any, bool]) -> bool:
     try:
         import uvloop
     except ImportError:
-        asyncio.run(work)
-    else:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(work)
+        return asyncio.run(work)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(work)

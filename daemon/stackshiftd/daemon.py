@@ -9,7 +9,7 @@ import os
 import time
 from array import array
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Final
 
 from stackshift_jobs.errors import BadConfiguration, StackshiftError
 from stackshift_jobs.project.config import Config
@@ -23,7 +23,8 @@ from stackshiftd.core.state.state import Run
 from stackshiftd.core.why import Fleet
 from stackshiftd.history.index import History
 from stackshiftd.history.rows import RunRow
-from stackshiftd.journal.interface import Journal, Owner, displaced
+from stackshiftd.journal.filesystem import UNWRITABLE
+from stackshiftd.journal.interface import Full, Journal, Owner, displaced
 from stackshiftd.shell.background import daemon_log
 from stackshiftd.shell.background.code_watch import CodeWatch
 from stackshiftd.shell.background.hooks import Hooks
@@ -70,6 +71,9 @@ from stackshiftd.shell.workers.reload import Reloads, shown
 from stackshiftd.shell.workers.warden import Warden, await_warden
 
 log = logging.getLogger("stackshiftd")
+
+START_OVER_SECONDS: Final = 5.0
+"""The least time between two starts of a daemon that waits for room."""
 
 
 async def _tried(attempt: Coroutine[Any, Any, dict[str, Any]]) -> Any:
@@ -119,6 +123,9 @@ class Daemon:
         self._service = Service({} if in_memory else None)
         self._beat: asyncio.TimerHandle | None = None
         self._grace = config.workers.grace_ms / 1000
+        self._began = time.monotonic()
+        self.starts_over = False
+        """Is the process to be replaced by a new daemon when this one has ended?"""
         logs = self._data_dir / "logs"
         self.engine = Engine(journal, clock, ids)
         index = None if in_memory else self._data_dir / "history.db"
@@ -293,8 +300,11 @@ class Daemon:
             self._stopping.set_result(drain)
 
     def notes(self) -> list[str]:
-        """What a person who starts the daemon should know: the modules that cannot be imported."""
-        return [f"{shown(failed)}; its jobs cannot run" for failed in self._catalog.failed]
+        """What a person who starts the daemon should know: that it does not write, and the modules
+        that cannot be imported."""
+        reason = self.engine.room.reason()
+        closed = [f"only reads are served: {reason}"] if reason else []
+        return closed + [f"{shown(failed)}; its jobs cannot run" for failed in self._catalog.failed]
 
     def compact(self, answer: Answer) -> None:
         """Write a snapshot; `answer` is called when it is written."""
@@ -302,6 +312,9 @@ class Daemon:
 
     def reload(self, answer: Answer | None = None, *, strict: bool = False) -> None:
         """Load the job modules as they are now; `answer` gets the outcome."""
+        if self.engine.room.is_closed:  # By a signal: requests are refused before they come here.
+            log.error("not reloaded: %s", self.engine.room.refusal())
+            return
         self._track(self._reloaded(answer, strict=strict))
 
     def preflight(self, runs: list[str] | None, answer: Answer) -> None:
@@ -328,7 +341,8 @@ class Daemon:
         await self.recover()
         try:
             if not self._stopping.done():  # As it is if it was asked to stop during the recovery.
-                await self.employ()
+                if not self.engine.room.is_closed:
+                    await self.employ()
                 # Only now: until jobs are known, a start would be refused because its job is not.
                 await self._listener.open()
                 self._every_second()
@@ -337,7 +351,8 @@ class Daemon:
                 self._service.ready(self._config.root)
             drain = await self._stopping
             self._listener.close()
-            if self._failure is None:
+            # To start over is no stop: nothing executes, and a service manager keeps the process.
+            if self._failure is None and not self.starts_over:
                 await self._wind_down(drain)
         finally:
             self._listener.close()
@@ -350,10 +365,7 @@ class Daemon:
         engine = self.engine
         replayed = await engine.replay(self._history.covered_seq)
         if not self._in_memory:
-            # Before executions are given up by the claim: their locks are not free until then.
-            programs = recorded(engine.state.runs.values())
-            await asyncio.to_thread(await_warden, self._data_dir, self._grace)
-            await asyncio.to_thread(end_strays, self._data_dir, programs, self._grace)
+            await self._end_strays()
         self._history.begin(engine.snapshot_seq)
         for row in replayed.rows:
             self._history.add(row)
@@ -362,9 +374,31 @@ class Daemon:
         for run in replayed.removed:
             self._history.remove(run)
         self._feeds.published_seq = engine.state.seq
-        await engine.claim(Owner(os.getpid(), __version__))
-        engine.submit(c.DefineQueues("file", file_terms(self._config)))
-        self._feeds.published_seq = engine.state.seq
+        if await self._claim():
+            engine.submit(c.DefineQueues("file", file_terms(self._config)))
+            self._feeds.published_seq = engine.state.seq
+
+    async def _end_strays(self) -> None:
+        """End what earlier daemons have left: the claim gives up their executions, whose locks are
+        not free until then."""
+        programs = recorded(self.engine.state.runs.values())
+        try:
+            await asyncio.to_thread(await_warden, self._data_dir, self._grace)
+        except OSError as failed:
+            if failed.errno not in UNWRITABLE:
+                raise
+        else:
+            await asyncio.to_thread(end_strays, self._data_dir, programs, self._grace)
+
+    async def _claim(self) -> bool:
+        """Become the journal's writer. Returns whether that was possible: without room for the
+        record of it, reads are served and nothing else, until `_every_second` finds room."""
+        try:
+            await self.engine.claim(Owner(os.getpid(), __version__))
+        except Full:
+            self.engine.room.close()
+            return False
+        return True
 
     async def employ(self) -> None:
         """Start the workers. Returns when jobs are known, or when that takes too long."""
@@ -400,8 +434,11 @@ class Daemon:
             daemon_log.trim(self._data_dir)
         self.engine.look_for_room()
         self._clock.watch()
-        self._upkeep.compact_if_due()
         self._upkeep.drop_logs_if_due()
+        if self.engine.room.is_closed:
+            self._start_over_if_possible()
+        else:
+            self._upkeep.compact_if_due()
         if not self._stopping.done():
             self._track(self._listener.look())
             self._loop.call_later(1.0, self._every_second)
@@ -412,6 +449,16 @@ class Daemon:
         if self._service.beat_seconds is not None:
             self._service.alive()
             self._beat = self._loop.call_later(self._service.beat_seconds, self._service_beat)
+
+    def _start_over_if_possible(self) -> None:
+        """Have this daemon, which could not become the writer, replaced by one that recovers the
+        journal, if there is room by now."""
+        has_served = time.monotonic() - self._began > START_OVER_SECONDS
+        if has_served and self.engine.room.is_roomy and self._journal.can_write():
+            log.warning("there is room on the disk: starting again, to write")
+            self.starts_over = True
+            if not self._stopping.done():
+                self._stopping.set_result(False)
 
     async def _wind_down(self, drain: bool) -> None:
         """Let executing runs end or hand them back, then close the journal in good order."""

@@ -26,7 +26,7 @@ class Starter:
 
     def __init__(self, fd: int | None, *, stays: bool) -> None:
         self._fd = fd
-        self._stays = stays
+        self.stays = stays
         self._writer: asyncio.StreamWriter | None = None
         self._watch: asyncio.Task[None] | None = None
 
@@ -41,13 +41,13 @@ class Starter:
                 os.write(self._fd, line)
             except OSError:
                 log.warning("the process that started this daemon is gone")
-            if not self._stays:
+            if not self.stays:
                 os.close(self._fd)
                 self._fd = None
 
     def stay(self, gone: Callable[[], None]) -> None:
         """From now on, call `gone` once a starter that stays is gone."""
-        if self._stays and self._fd is not None:
+        if self.stays and self._fd is not None:
             link, self._fd = socket.socket(fileno=self._fd), None
             self._watch = asyncio.create_task(self._until_gone(link, gone))
 

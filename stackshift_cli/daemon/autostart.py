@@ -11,7 +11,6 @@ the lock and does not listen, none is started: it will listen soon, or release t
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import select
@@ -23,6 +22,7 @@ from typing import Any, Final
 from stackshift_cli.daemon.connection import Connection
 from stackshift_cli.daemon.log import LogFile
 from stackshift_cli.daemon.units import daemon_command
+from stackshift_cli.errors import UNWRITABLE
 from stackshift_cli.output.safe_text import safe
 from stackshift_jobs.errors import BadConfiguration, DaemonUnavailable, DiskFull, from_json
 from stackshift_jobs.project.discovery import LOG_FILE, read_daemon
@@ -86,20 +86,36 @@ def start(project: Project, say: Callable[[str], None]) -> int | None:
 
 
 def open_log(log: Path) -> int:
-    """Open the daemon's log, and create the data directory if it is missing. Raises
-    `BadConfiguration` where we may not, and `DiskFull`."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+    """Open the daemon's log, and create the data directory if it is missing. A disk that cannot be
+    written takes no log, but the daemon can serve reads: what it says of itself, nobody will read.
+
+    Raises `BadConfiguration` where we may not, and `DiskFull` if there is no data directory yet,
+    and none can be made.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW
     try:
         log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return os.open(log, flags, 0o600)
     except OSError as bad:
-        what = f"cannot write {bad.filename}: {bad.strerror}"
-        if bad.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull(what, hint="free some disk space, then try again") from bad
-        raise BadConfiguration(
-            what,
-            hint="set STACKSHIFT_DATA_DIR to a directory where you can write",
+        if bad.errno not in UNWRITABLE:
+            raise _unusable(bad) from bad
+        raise DiskFull(
+            f"no room to create {log.parent}: {bad.strerror}",
+            hint="make room there, or choose another disk with [project] data_dir",
+            directory=str(log.parent),
         ) from bad
+    try:
+        return os.open(log, flags | os.O_CREAT, 0o600)
+    except OSError as bad:
+        if bad.errno not in UNWRITABLE:
+            raise _unusable(bad) from bad
+        return os.open(os.devnull, flags)
+
+
+def _unusable(bad: OSError) -> BadConfiguration:
+    return BadConfiguration(
+        f"cannot write {bad.filename}: {bad.strerror}",
+        hint="set STACKSHIFT_DATA_DIR to a directory where you can write",
+    )
 
 
 def start_and_open(project: Project, say: Callable[[str], None]) -> tuple[Connection, int | None]:

@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple
 from stackshift_cli import user_config
 from stackshift_cli.arguments import Given
 from stackshift_cli.daemon.session import Session
+from stackshift_cli.errors import unwritten
 from stackshift_cli.output import messages
 from stackshift_cli.output.safe_text import safe
 from stackshift_cli.render import tsv
@@ -67,7 +68,7 @@ def set_(session: Session, given: Given) -> int:
         file.parent.mkdir(parents=True, exist_ok=True)
         edit(file, section, name.rpartition(".")[2], value)
     except OSError as bad:
-        raise BadConfiguration(f"{file} cannot be changed: {bad.strerror}") from bad
+        raise unwritten(f"{file} cannot be changed", bad) from bad
     session.say(f"{safe(name)} = {_shown(value)} in {safe(str(file))}")
     if name not in user_config.KEYS and (session.project.data_dir / "daemon.json").exists():
         session.say("hint: to apply it, run stackshift daemon restart")

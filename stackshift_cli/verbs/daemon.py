@@ -22,7 +22,7 @@ from stackshift_cli.output.safe_text import safe
 from stackshift_cli.output.terminal import draws
 from stackshift_cli.render import tsv
 from stackshift_jobs.errors import DaemonUnavailable
-from stackshift_jobs.project.discovery import LOG_FILE, DaemonInfo, is_held, read_daemon
+from stackshift_jobs.project.discovery import LOG_FILE, DaemonInfo, announcements, is_held
 from stackshift_jobs.values.durations import format_ms
 from stackshift_jobs.wire.unavailable import BROKEN, OTHER_PROTOCOL, unavailable
 
@@ -168,7 +168,7 @@ def _stop(session: Session, drain: bool) -> int | None:
     """Stop the daemon and wait until it has exited; its process id, None if none was running."""
     deadline = monotonic() + _STOP_SECONDS
     while True:
-        before = read_daemon(session.project.data_dir)
+        before = announcements(session.project.data_dir)
         try:
             with autostart.open_soon(session.project, deadline - monotonic()) as connection:
                 pid, own = _ask_to_stop(connection, drain)
@@ -213,12 +213,12 @@ def _terminate(other: DaemonUnavailable) -> int:
     return pid
 
 
-def _until_gone(session: Session, before: DaemonInfo | None, pid: int) -> None:
+def _until_gone(session: Session, before: set[DaemonInfo], pid: int) -> None:
     """Wait until the project is free for the next daemon, or that has come already, and until the
     process `pid` has exited. The lock is what counts: a process id of a container means nothing
     here, or somebody else."""
     data_dir = session.project.data_dir
-    while is_held(data_dir) and read_daemon(data_dir) in (None, before):
+    while is_held(data_dir) and announcements(data_dir) <= before:
         select.select([], [], [], _LOOK_SECONDS)
     while pid and _is_alive(pid):
         select.select([], [], [], _LOOK_SECONDS)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Final
 
 from stackshift_cli.arguments import Given
 from stackshift_cli.daemon.session import Session
+from stackshift_cli.errors import unwritten
 from stackshift_cli.output import messages
 from stackshift_cli.output.safe_text import safe
-from stackshift_jobs.errors import Conflict, StackshiftError
+from stackshift_jobs.errors import Conflict
 from stackshift_jobs.project.locate import CONFIG_FILE, DEFAULT_DATA_DIR
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def init(session: Session, given: Given) -> int:
         # Last, since it makes the directory a project.
         _write_new(config, commented_settings())
     except OSError as bad:
-        raise StackshiftError(f"cannot write {bad.filename}: {bad.strerror}") from bad
+        raise unwritten(f"cannot create a project in {root}", bad) from bad
     files = [str(path.relative_to(root)) for path in (config, job)]
     if session.json:
         messages.data(messages.compact({"project": str(root), "files": files}))

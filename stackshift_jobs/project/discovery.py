@@ -14,6 +14,11 @@ follows from its data directory. It must be short: if that of the data directory
 socket is in a directory under `/tmp` that nobody else can enter. That directory is checked before
 each use and never repaired, since a wrong one was made by somebody else.
 
+Where the data directory cannot be written (a disk that is full, or read-only), socket and
+`daemon.json` are both in such a directory, under `/tmp` or in memory. It follows from the path of
+the data directory, to which something else may have been moved or mounted meanwhile: so that file
+names the device too, and counts only while the journal at that path is locked.
+
 What a process holds is locked (`is_held`). That is true in any directory of processes, where a
 process id means nothing (containers).
 
@@ -23,7 +28,7 @@ The functions that every command calls (`read_daemon`, `socket_address`, `check_
 
 from __future__ import annotations
 
-# ruff: noqa: PTH116, PTH118, PTH123 - see above
+# ruff: noqa: PTH112, PTH116, PTH118, PTH123 - see above
 import json
 import os
 import stat
@@ -48,6 +53,8 @@ MAX_SOCKET_BYTES: Final = 103 if sys.platform == "darwin" else 107
 """`sun_path` without its final NUL: unix(7), and unix(4) on macOS."""
 _SHORT_PARENT: Final = "/tmp"
 """Not `$TMPDIR`: it differs between a login, cron and a service, and is long on macOS."""
+_MEMORY: Final = "/dev/shm"
+"""Another such place, where the system has one: `/tmp` may be on the disk that is full."""
 _MAX_FILE_BYTES: Final = 65_536
 
 
@@ -83,21 +90,22 @@ class DaemonInfo:
         }
 
 
-def read_daemon(data_dir: str | os.PathLike[str]) -> DaemonInfo | None:
-    """What `daemon.json` says of the daemon; None if it is missing, is not what we write, or was
-    written in another directory. Raises `BadConfiguration` if it may not be read."""
-    path = os.path.join(data_dir, DAEMON_FILE)
+def read_daemon(data_dir: str | os.PathLike[str], place: Path | None = None) -> DaemonInfo | None:
+    """What `daemon.json` says of the daemon of `data_dir`; None if it is missing, is not what we
+    write, or is about another directory. It is in `data_dir`, or in `place`, one of
+    `places_elsewhere` that has been checked. Raises `BadConfiguration` if it may not be read."""
+    path = os.path.join(place or data_dir, DAEMON_FILE)
     try:
         with open(path, "rb") as file:
             body = json.loads(file.read(_MAX_FILE_BYTES))
-        directory = os.stat(data_dir).st_ino
+        origin = _origin(data_dir, place)
     except PermissionError as bad:
         raise BadConfiguration(
             f"{path}: {bad.strerror}", hint="run the command as its owner", path=path
         ) from bad
     except (OSError, ValueError, RecursionError):
         return None
-    if not isinstance(body, dict) or body.get("directory") != directory:
+    if not isinstance(body, dict) or not origin.items() <= body.items():
         return None
     pid, protocol = body.get("pid"), body.get("protocol")
     socket, version, started_at = (body.get(k) for k in ("socket", "version", "started_at"))
@@ -115,18 +123,34 @@ def read_daemon(data_dir: str | os.PathLike[str]) -> DaemonInfo | None:
     return DaemonInfo(pid, socket, version, protocol, started_at)
 
 
-def write_daemon(data_dir: str | os.PathLike[str], info: DaemonInfo) -> None:
-    """Write `daemon.json` (mode 0600, atomically). Only for the daemon that holds the project's
-    lock."""
+def _origin(data_dir: str | os.PathLike[str], place: Path | None) -> dict[str, int]:
+    """What the file says of the directory whose daemon it is about. In the directory itself it does
+    without the device, whose number is not the same in every container."""
+    found = os.stat(data_dir)
+    origin = {"directory": found.st_ino}
+    return origin if place is None else origin | {"device": found.st_dev}
+
+
+def write_daemon(
+    data_dir: str | os.PathLike[str], info: DaemonInfo, place: Path | None = None
+) -> None:
+    """Write `daemon.json` (mode 0600, atomically) in `data_dir`, or in `place`, one of
+    `places_elsewhere`. Only for the daemon that holds the project's lock. Raises `OSError`."""
     from pathlib import Path
 
-    temporary = Path(data_dir, f"{DAEMON_FILE}.{os.getpid()}.tmp")
+    folder = place or Path(data_dir)
+    temporary = folder / f"{DAEMON_FILE}.{os.getpid()}.tmp"
     temporary.unlink(missing_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    body = info.as_json() | {"directory": os.stat(data_dir).st_ino}
-    with os.fdopen(os.open(temporary, flags, 0o600), "w", encoding="ascii") as file:
-        file.write(json.dumps(body) + "\n")
-    temporary.replace(Path(data_dir, DAEMON_FILE))
+    body = info.as_json() | _origin(data_dir, place)
+    fd = os.open(temporary, flags, 0o600)
+    try:
+        with os.fdopen(fd, "w", encoding="ascii") as file:
+            file.write(json.dumps(body) + "\n")
+        temporary.replace(folder / DAEMON_FILE)
+    except OSError:  # There is no room for it.
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def remove_daemon(data_dir: str | os.PathLike[str]) -> None:
@@ -140,6 +164,8 @@ def holder(data_dir: str | os.PathLike[str]) -> int | None:
     """The id of the process that has the journal in `data_dir` locked, in terms of its own system
     of processes; None if it is not known. For people: ask `is_held` whether there is one."""
     try:
+        if os.statvfs(data_dir).f_flag & os.ST_RDONLY:
+            return None  # It could not be written: the one there is of a process from before.
         with open(os.path.join(data_dir, LOCK_FILE), "rb") as file:
             text = file.read(32)
     except OSError:
@@ -180,15 +206,71 @@ def socket_path(data_dir: str | os.PathLike[str]) -> Path:
 
     Raises `BadConfiguration` if that directory is not ours alone.
     """
-    from contextlib import suppress
     from pathlib import Path
 
     path = Path(socket_address(data_dir))
-    if path.parent != Path(data_dir):
-        with suppress(FileExistsError):
-            path.parent.mkdir(0o700)
-        check_private(path.parent)
-    return path
+    return path if path.parent == Path(data_dir) else socket_in(path.parent)
+
+
+def socket_in(directory: Path) -> Path:
+    """The path of a socket in the private `directory`, which is created if it does not exist.
+    Raises `OSError`, and `BadConfiguration` if the directory is not ours alone."""
+    from contextlib import suppress
+
+    with suppress(FileExistsError):
+        directory.mkdir(0o700)
+    check_private(directory)
+    return directory / SOCKET_FILE
+
+
+def places_elsewhere(data_dir: str | os.PathLike[str]) -> list[Path]:
+    """The directories, in order, that may hold socket and `daemon.json` if `data_dir` cannot be
+    written. They need not exist."""
+    from pathlib import Path
+
+    name = _short_directory(data_dir).name
+    return [Path(parent, name) for parent in (_SHORT_PARENT, _MEMORY) if os.path.isdir(parent)]
+
+
+def read_daemon_elsewhere(data_dir: str | os.PathLike[str]) -> tuple[DaemonInfo, str] | None:
+    """What is said of a daemon of `data_dir` that cannot write there, and the path at which it
+    listens; None if nothing is, or if nobody holds the journal. Places that others can enter are
+    passed over."""
+    if not is_held(data_dir):
+        return None
+    for place in places_elsewhere(data_dir):
+        if not os.path.lexists(place):
+            continue
+        try:
+            check_private(place)
+        except BadConfiguration:
+            continue
+        if (info := read_daemon(data_dir, place)) is not None:
+            return info, str(place / SOCKET_FILE)
+    return None
+
+
+def announcements(data_dir: str | os.PathLike[str]) -> set[DaemonInfo]:
+    """All that is said of daemons of `data_dir`, there and elsewhere. One that was killed may have
+    left its file where nobody can remove it."""
+    elsewhere = read_daemon_elsewhere(data_dir)
+    found = (read_daemon(data_dir), elsewhere and elsewhere[0])
+    return {info for info in found if info is not None}
+
+
+def forget_elsewhere(data_dir: str | os.PathLike[str]) -> None:
+    """Remove what a daemon that was killed has left elsewhere. Only for the daemon that holds the
+    project's lock and listens at `socket_address`."""
+    own = socket_address(data_dir)
+    for place in places_elsewhere(data_dir):
+        try:
+            check_private(place)
+            remove_daemon(place)
+            if own != str(place / SOCKET_FILE):
+                (place / SOCKET_FILE).unlink(missing_ok=True)
+                place.rmdir()
+        except (OSError, BadConfiguration):
+            continue
 
 
 def check_private(directory: str | os.PathLike[str]) -> None:

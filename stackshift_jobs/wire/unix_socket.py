@@ -38,11 +38,25 @@ def connect(data_dir: str | os.PathLike[str], timeout: float = 5.0) -> socket.so
     `DaemonUnavailable`, or `BadConfiguration` for a socket in a directory that others can enter.
     """
     info = discovery.read_daemon(data_dir)
-    if info is None:
-        if discovery.is_held(data_dir):
-            raise _silent(data_dir)
-        raise unavailable(f"no daemon is running for {data_dir}", NOT_RUNNING)
-    address = discovery.socket_address(data_dir)
+    try:
+        if info is None:
+            if discovery.is_held(data_dir):
+                raise _silent(data_dir)
+            raise unavailable(f"no daemon is running for {data_dir}", NOT_RUNNING)
+        return _connect(info, discovery.socket_address(data_dir), data_dir, timeout)
+    except DaemonUnavailable as bad:
+        # A daemon holds the project. If it cannot write there, it listens elsewhere.
+        if bad.fields["reason"] != NOT_LISTENING:
+            raise
+        elsewhere = discovery.read_daemon_elsewhere(data_dir)
+        if elsewhere is None:
+            raise
+    return _connect(*elsewhere, data_dir, timeout)
+
+
+def _connect(
+    info: discovery.DaemonInfo, address: str, data_dir: str | os.PathLike[str], timeout: float
+) -> socket.socket:
     directory = os.path.dirname(address)  # noqa: PTH120 - pathlib takes 5 ms to load
     # Compared as text: if two spellings of one directory differ, it is merely checked as well.
     if directory != os.fspath(data_dir).rstrip("/") and os.path.exists(directory):  # noqa: PTH110

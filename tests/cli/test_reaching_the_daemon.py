@@ -179,10 +179,11 @@ def test_stop_is_over_when_the_lock_is_free_or_the_next_daemon_has_it(
     session = Session(Globals(project=str(shell.directory)))
     before, after = (DaemonInfo(7, "/s", "1", 1, at) for at in ("then", "now"))
     for held, found in (
-        (Turns(True, True, True, False), Turns(before, before, None)),
-        (Turns(True), Turns(before, None, None, after)),
+        (Turns(True, True, True, False), Turns({before}, {before}, set())),
+        (Turns(True), Turns({before}, set(), set(), {after})),
+        (Turns(True), Turns({before}, {before, after})),
     ):
         monkeypatch.setattr(daemon_verbs, "is_held", held)
-        monkeypatch.setattr(daemon_verbs, "read_daemon", found)
-        daemon_verbs._until_gone(session, before, 0)
+        monkeypatch.setattr(daemon_verbs, "announcements", found)
+        daemon_verbs._until_gone(session, {before}, 0)
         assert (len(held.turns), len(found.turns)) == (1, 1)

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
@@ -23,7 +24,7 @@ from stackshift_cli.daemon.connection import Connection
 from stackshift_jobs.calls.drive import drive
 from stackshift_jobs.calls.runs import detailed
 from stackshift_jobs.errors import DaemonUnavailable
-from stackshift_jobs.project.discovery import socket_path
+from stackshift_jobs.project.discovery import places_elsewhere
 from stackshiftd.journal.offline import tools
 
 REPOSITORY: Final = Path(__file__).parents[2]
@@ -142,11 +143,8 @@ class Project:
         clear(self.root)
         if daemon is not None:
             daemon.wait()
-        socket = socket_path(self.data_dir)
-        if socket.parent != self.data_dir:  # The short directory that a long path needs.
-            with suppress(OSError):
-                socket.unlink(missing_ok=True)
-                socket.parent.rmdir()
+        for place in places_elsewhere(self.data_dir):  # One of them is what a long path needs.
+            shutil.rmtree(place, ignore_errors=True)
 
     def log(self) -> str:
         """What the daemon and idle workers have printed."""

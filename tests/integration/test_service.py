@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers import full_daemon
 from helpers.deadline import SECONDS
 from helpers.project_factory import Make
 
@@ -97,6 +98,23 @@ def test_draining_daemon_is_not_stopping_yet(make_project: Make, listener: Liste
     project.open("g")
     listener.until("STOPPING=1")
     assert project.ended() == 0
+    listener.close()
+
+
+def test_daemon_that_starts_over_is_not_stopping(make_project: Make, listener: Listener) -> None:
+    """One that was started on a full disk and finds room is replaced in the same process. After
+    STOPPING, the service manager would kill that."""
+    project = make_project(JOBS, config=CONFIG)
+    project.start()
+    assert project.stop() == 0
+    listener.until("STOPPING=1")
+    full = project.root / "full"
+    full.touch()
+    project.start(full_daemon.program(project, full))
+    listener.until("READY=1")
+    full.unlink()
+    assert "STOPPING=1" not in listener.until("READY=1")
+    assert project.call("daemon.status")["mode"] == "serving"
     listener.close()
 
 

@@ -24,10 +24,22 @@ from typing import Any, Final, Literal
 
 from stackshiftd.core.records import Entry, JournalOpened
 from stackshiftd.journal import reader, snapshots
-from stackshiftd.journal.filesystem import NO_SPACE, FileSystem, RealFileSystem
-from stackshiftd.journal.interface import Claim, Disk, Epoch, Fenced, Group, Owner, Place, Recovery
-from stackshiftd.journal.layout import HeldLock, Layout, prepare
-from stackshiftd.journal.recovery import Recovered, recover
+from stackshiftd.journal.filesystem import NO_SPACE, FileSystem, RealFileSystem, put_file
+from stackshiftd.journal.interface import (
+    Claim,
+    Disk,
+    Epoch,
+    Fenced,
+    Full,
+    Group,
+    Owner,
+    Place,
+    Recovery,
+)
+from stackshiftd.journal.layout import HeldLock, Layout, check_root, prepare
+from stackshiftd.journal.recovery import examine, recover
+from stackshiftd.journal.sealed import SealedEnd
+from stackshiftd.journal.snapshots import Snapshot
 from stackshiftd.journal.witness import Known, Witness
 from stackshiftd.journal.writer import Appender, full
 
@@ -38,6 +50,18 @@ INTERVAL_S: Final = 0.1
 "interval"`, unsynced."""
 _TAIL_BATCH: Final = 256
 """Entries that a follower decodes before it yields to the event loop."""
+
+
+_PROBE: Final = "probe.tmp"
+"""Recovery removes it if it is left by a crash."""
+_PROBE_BYTES: Final = 64 << 10
+
+
+def _nothing_yet(layout: Layout) -> Full:
+    return Full(
+        f"{layout.root} has no journal yet, and the disk cannot be written",
+        hint="make room there, or choose another disk with [project] data_dir",
+    )
 
 
 def _new_journal_id() -> str:
@@ -74,35 +98,62 @@ class FileJournal:
         except BaseException:
             lock.release()
             raise
-        return cls(fs, layout, lock, recovered, durability, segment_size, reserve_bytes, interval_s)
-
-    def __init__(
-        self,
-        fs: FileSystem,
-        layout: Layout,
-        lock: HeldLock,
-        recovered: Recovered,
-        durability: Literal["always", "interval"],
-        segment_size: int,
-        reserve_bytes: int,
-        interval_s: float,
-    ) -> None:
-        self._fs = fs
-        self._layout = layout
-        self._lock = lock
         journal_id = recovered.writer.header.journal
-        self._appender = Appender(
+        appender = Appender(
             fs,
             layout.journal,
             recovered,
             always=durability == "always",
             segment_size=segment_size,
             interval_s=interval_s,
-            advanced=self._wake_followers,
             witness=Witness(fs, layout, Known(journal_id, recovered.report.kept_seq)),
         )
-        self._snapshot = recovered.snapshot
-        self._recovery = recovered.report
+        return cls(fs, layout, lock, appender, recovered.snapshot, recovered.report, reserve_bytes)
+
+    @classmethod
+    def open_sealed(
+        cls, data_dir: Path, *, fs: FileSystem | None = None, reserve_bytes: int = RESERVE_BYTES
+    ) -> FileJournal:
+        """Lock and check the journal in `data_dir`, of which a disk that cannot be written let
+        nothing be recovered. It can be read, and refuses every append with `Full`.
+
+        Raises what `open` raises, and `Full` if there is nothing to read yet.
+        """
+        fs = fs or RealFileSystem()
+        layout = Layout(data_dir)
+        check_root(fs, layout)
+        if any(fs.lstat(each) is None for each in layout.folders):
+            raise _nothing_yet(layout)
+        prepare(fs, layout)
+        lock = HeldLock.take_unwritten(fs, layout)
+        try:
+            examined = examine(fs, layout)
+            if examined is None:
+                raise _nothing_yet(layout)
+            end = SealedEnd(fs, examined)
+        except BaseException:
+            lock.release()
+            raise
+        report = Recovery(end.written.seq, end.last_at_us)
+        return cls(fs, layout, lock, end, examined.snapshot, report, reserve_bytes)
+
+    def __init__(
+        self,
+        fs: FileSystem,
+        layout: Layout,
+        lock: HeldLock,
+        appender: Appender | SealedEnd,
+        snapshot: Snapshot | None,
+        report: Recovery,
+        reserve_bytes: int,
+    ) -> None:
+        self._fs = fs
+        self._layout = layout
+        self._lock = lock
+        self._appender = appender
+        appender.advanced = self._wake_followers
+        self._snapshot = snapshot
+        self._recovery = report
         self._reserve_bytes = reserve_bytes
         self._epoch: Epoch | None = None
         self._closed = False
@@ -170,6 +221,16 @@ class FileJournal:
         root = self._layout.root
         free_bytes, is_read_only = self._fs.free_bytes(root), self._fs.is_read_only(root)
         return Disk(str(root), free_bytes, self._reserve_bytes, is_read_only)
+
+    def can_write(self) -> bool:
+        """Does the disk let a file be written? Writes one, durably, and removes it."""
+        path = self._layout.journal / _PROBE
+        try:
+            put_file(self._fs, path, [bytes(_PROBE_BYTES)])
+            self._fs.unlink(path)
+        except OSError:
+            return False
+        return True
 
     def stats(self) -> dict[str, Any]:
         """`journal first_seq last_seq durable_seq segments[] bytes snapshot`, as in the protocol's

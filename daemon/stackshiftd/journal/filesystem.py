@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from errno import EDQUOT, EINVAL, EIO, ENOSPC, ENOTSUP, ENOTTY
+from errno import EDQUOT, EINVAL, EIO, ENOSPC, ENOTSUP, ENOTTY, EROFS
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, Protocol
 
@@ -30,6 +30,8 @@ followed."""
 
 Buffer = bytes | bytearray | memoryview
 NO_SPACE: Final = frozenset((ENOSPC, EDQUOT))
+UNWRITABLE: Final = NO_SPACE | {EROFS}
+"""For a while, or by somebody's decision, nothing can be written: what is there can be read."""
 CHUNK: Final = 1 << 20
 """Bytes read at a time when a whole file is read."""
 LOCK_SECONDS: Final = 5.0

@@ -206,6 +206,10 @@ class Journal(Protocol):
         """The directory of the journal, and the room that there is now."""
         ...
 
+    def can_write(self) -> bool:
+        """Try whether the disk lets something be written; leaves nothing behind."""
+        ...
+
     def stats(self) -> dict[str, Any]:
         """Its range of records and its size, as `journal.stats` reports them."""
         ...

@@ -13,7 +13,7 @@ from typing import ClassVar, Final
 
 from stackshift_jobs.errors import BadConfiguration, StackshiftError
 from stackshift_jobs.project.discovery import JOURNAL_FOLDER, LOCK_FILE
-from stackshiftd.journal.filesystem import FileInfo, FileSystem, Kind, write_all
+from stackshiftd.journal.filesystem import FileInfo, FileSystem, How, Kind, write_all
 from stackshiftd.journal.mounts import is_network
 
 
@@ -135,6 +135,16 @@ class HeldLock:
     @classmethod
     def take(cls, fs: FileSystem, layout: Layout, pid: int) -> HeldLock:
         """Acquire the lock and write `pid` into it; raises `DaemonRunning`, naming the holder."""
+        return cls._taken(fs, layout, pid)
+
+    @classmethod
+    def take_unwritten(cls, fs: FileSystem, layout: Layout) -> HeldLock:
+        """Acquire the lock of a journal on a disk that cannot be written: the pid in it may be an
+        older one. Raises `DaemonRunning`."""
+        return cls._taken(fs, layout, None)
+
+    @classmethod
+    def _taken(cls, fs: FileSystem, layout: Layout, pid: int | None) -> HeldLock:
         lock = cls(fs)
         try:
             lock._take(layout, pid)
@@ -144,24 +154,31 @@ class HeldLock:
             raise
         return lock
 
-    def _take(self, layout: Layout, pid: int) -> None:
+    def _take(self, layout: Layout, pid: int | None) -> None:
         fs = self._fs
         before = fs.lstat(layout.lock)
         if before is not None:
             _check_private(layout.lock, before, "file")
-        fd = fs.open(layout.lock, "lock")
-        self._fds.append(fd)
-        if not fs.lock(fd):
-            raise _held(layout, fs.pread(fd, 32, 0))
+        if pid is not None:
+            self._hold_file(layout, "lock")
+        elif before is not None:
+            self._hold_file(layout, "read")
         if fs.lstat(layout.journal) is not None:
             folder = fs.open(layout.journal, "directory")
             self._fds.append(folder)
             if not fs.lock(folder):
                 raise _held(layout, b"")  # Its own lock file was removed.
-        text = b"%d\n" % pid
-        # The pid is for people; flock alone decides who holds the lock.
-        write_all(fs, fd, text, 0)
-        fs.truncate(fd, len(text))
+        if pid is not None:
+            text = b"%d\n" % pid
+            # The pid is for people; flock alone decides who holds the lock.
+            write_all(fs, self._fds[0], text, 0)
+            fs.truncate(self._fds[0], len(text))
+
+    def _hold_file(self, layout: Layout, how: How) -> None:
+        fd = self._fs.open(layout.lock, how)
+        self._fds.append(fd)
+        if not self._fs.lock(fd):
+            raise _held(layout, self._fs.pread(fd, 32, 0))
 
     def release(self) -> None:
         """Release the lock; idempotent."""

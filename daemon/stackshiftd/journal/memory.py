@@ -245,6 +245,10 @@ class MemoryJournal:
         """Memory is not moved."""
         return True
 
+    def can_write(self) -> bool:
+        """It always can."""
+        return True
+
     def disk(self) -> Disk:
         """A disk with `free` bytes, and no reserve."""
         return Disk("memory", self.free, 0)

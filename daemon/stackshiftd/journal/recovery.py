@@ -23,6 +23,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 from stackshift_jobs.errors import JournalDamaged
 from stackshiftd.journal import snapshots, witness
@@ -68,29 +69,27 @@ class Recovered:
     report: Recovery
 
 
+class Examined(NamedTuple):
+    """A journal in which nothing known is missing: its segments, its newest good snapshot, the
+    contents of the last segment, and what was found in them."""
+
+    segments: list[Segment]
+    snapshot: snapshots.Snapshot | None
+    data: bytes
+    found: Scan
+
+
 def recover(fs: FileSystem, layout: Layout, new_journal_id: Callable[[], str]) -> Recovered:
     """Bring the journal in `layout` (locked, checked) into a state that can be trusted.
 
     Raises `JournalDamaged` (fields `file`, `offset`, `seq`) or `NewerFormat`; the files are then
     unchanged.
     """
-    known = witness.read(fs, layout)
-    segments = list_segments(fs, layout)
-    if not segments:
-        return _new_journal(fs, layout, new_journal_id, known)
-    journal = segments[0].header.journal
-    if known is not None and known.journal != journal:
-        raise _lost(layout, known, f"the segments in it belong to another journal ({journal})")
-    durable = known.seq if known else 0
-    snapshot, _ = snapshots.newest(fs, layout.snapshots, journal)
-    covered = snapshot.seq if snapshot else 0
-    _check_reach(segments, covered)
-    check_sealed(fs, segments, covered)
+    examined = examine(fs, layout)
+    if examined is None:
+        return _new_journal(fs, layout, new_journal_id)
+    segments, snapshot, data, found = examined
     last = segments[-1]
-    data = read_file(fs, last.path)
-    found = scan(data, last.header_size, last.header.prev_seq)
-    if found.seq < known_durable(found, max(covered, durable)):
-        raise damaged(last, found, max(covered, durable))
     remove_leftovers(fs, layout)
     for folder in layout.folders:
         # A visible name may not be on disk: the process that created it may have died before
@@ -102,6 +101,31 @@ def recover(fs: FileSystem, layout: Layout, new_journal_id: Callable[[], str]) -
     at_us = found.at_us if found.at_us is not None else last_time(fs, segments[:-1])
     writer = SegmentWriter(fs, last.path, last.header, len(kept), hashlib.sha256(kept))
     return Recovered(segments, writer, snapshot, Recovery(found.seq, at_us, torn))
+
+
+def examine(fs: FileSystem, layout: Layout) -> Examined | None:
+    """Check that everything known to have been on disk is present, and find the intact part of the
+    last segment; changes nothing. None if there was never a journal. Raises what `recover` raises.
+    """
+    known = witness.read(fs, layout)
+    segments = list_segments(fs, layout)
+    if not segments:
+        _check_new(fs, layout, known)
+        return None
+    journal = segments[0].header.journal
+    if known is not None and known.journal != journal:
+        raise _lost(layout, known, f"the segments in it belong to another journal ({journal})")
+    snapshot, _ = snapshots.newest(fs, layout.snapshots, journal)
+    covered = snapshot.seq if snapshot else 0
+    _check_reach(segments, covered)
+    check_sealed(fs, segments, covered)
+    last = segments[-1]
+    data = read_file(fs, last.path)
+    found = scan(data, last.header_size, last.header.prev_seq)
+    durable = max(covered, known.seq if known else 0)
+    if found.seq < known_durable(found, durable):
+        raise damaged(last, found, durable)
+    return Examined(segments, snapshot, data, found)
 
 
 def list_segments(fs: FileSystem, layout: Layout) -> list[Segment]:
@@ -206,9 +230,8 @@ def damaged(segment: Segment, found: Scan, durable: int) -> JournalDamaged:
     )
 
 
-def _new_journal(
-    fs: FileSystem, layout: Layout, new_journal_id: Callable[[], str], known: Known | None
-) -> Recovered:
+def _check_new(fs: FileSystem, layout: Layout, known: Known | None) -> None:
+    """Raise `JournalDamaged` if there was a journal, of which no segment is left."""
     if known is not None and known.seq:
         raise _lost(layout, known, "it contains no segments")
     if snapshots.listed(fs, layout.snapshots):
@@ -219,6 +242,9 @@ def _new_journal(
             offset=0,
             seq=1,
         )
+
+
+def _new_journal(fs: FileSystem, layout: Layout, new_journal_id: Callable[[], str]) -> Recovered:
     remove_leftovers(fs, layout)
     writer = SegmentWriter.create(fs, layout.journal, first_header(new_journal_id()))
     segment = Segment(writer.path, writer.header, writer.header_size, writer.size)

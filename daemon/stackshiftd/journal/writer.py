@@ -51,10 +51,7 @@ class _Batch(NamedTuple):
 
 
 class Appender:
-    """The writing end of a recovered journal.
-
-    `advanced` is called in the loop's thread when `durable` may have grown or writing has failed.
-    """
+    """The writing end of a recovered journal."""
 
     def __init__(
         self,
@@ -65,7 +62,6 @@ class Appender:
         always: bool,
         segment_size: int,
         interval_s: float,
-        advanced: Callable[[], None],
         witness: Witness,
     ) -> None:
         self._fs = fs
@@ -73,8 +69,9 @@ class Appender:
         self._writer = recovered.writer
         self._always = always
         self._segment_size = segment_size
-        self._advanced = advanced
         self._witness = witness
+        self.advanced: Callable[[], None] = lambda: None
+        """Is called in the loop's thread when `durable` may have grown or writing has failed."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._spans_lock = threading.Lock()  # Segments are added in one thread, dropped in another.
         self.spans = tuple(
@@ -106,7 +103,7 @@ class Appender:
 
         def done(_: object, error: BaseException | None) -> None:
             self.in_flight = False
-            self._advanced()
+            self.advanced()
             if durable.done():
                 return
             if error is None:
@@ -246,7 +243,7 @@ class Appender:
             self._sync()
             loop = self._loop
             if loop is not None and not loop.is_closed():
-                loop.call_soon_threadsafe(self._advanced)
+                loop.call_soon_threadsafe(self.advanced)
         self._note_durable()
 
     def _note_durable(self) -> None:

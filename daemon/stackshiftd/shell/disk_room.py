@@ -67,6 +67,9 @@ class DiskRoom:
         """Has a write failed for lack of space? Nothing is appended until there is room."""
         self.is_roomy = True
         """Is there more free space than the reserve?"""
+        self.is_closed = False
+        """Was the journal opened on a disk that cannot be written? Then nothing is appended until
+        the daemon starts again."""
         self._disk = disk
         self._waiting: list[Waiting] = []
         self._is_said = False
@@ -86,6 +89,8 @@ class DiskRoom:
             return Admission.REFUSED
         if not self.read_only:
             return Admission.ADMITTED
+        if self.is_closed:
+            return Admission.DROPPED
         if _is_kept(command):
             return Admission.KEPT
         # The watermark is written to find out whether there is room again.
@@ -100,6 +105,11 @@ class DiskRoom:
         """Note that a write has failed for lack of space."""
         self.read_only = self._unproven = True
         self._say()
+
+    def close(self) -> None:
+        """Note that the daemon has started on a disk that cannot be written."""
+        self.is_closed = True
+        self.refused()
 
     def succeeded(self) -> None:
         """Note that a write has succeeded."""
@@ -129,12 +139,13 @@ class DiskRoom:
             f"the last {size_text(disk.reserve_bytes)} are kept for work under way"
         )
 
-    def refusal(self) -> DiskFull:
-        """The error for a write that is refused."""
+    def refusal(self, what: str = "this cannot be recorded") -> DiskFull:
+        """The error for a write that is refused; `what` begins its message."""
         disk = self._disk()
+        cure = "remount it" if disk.is_read_only else "make room there"
         return DiskFull(
-            f"there is no room on the disk to record this: {self.reason()}",
-            hint="reads still work; make room there, and the daemon resumes by itself",
+            f"{what}: {self.reason()}",
+            hint=f"reads still work; {cure}, and the daemon resumes by itself",
             directory=disk.directory,
             free_bytes=disk.free_bytes,
             reserve_bytes=disk.reserve_bytes,

@@ -379,6 +379,8 @@ class Engine:
         """Check for room on the disk; while there was none, try to write. Called once a second."""
         room = self.room
         room.look()
+        if room.is_closed:
+            return
         if room.read_only and room.is_roomy and self._flying is None:
             for command, reply, source in room.reopened():
                 self.submit(command, reply, source)

@@ -1,43 +1,70 @@
-"""Starting a daemon where its log cannot be written."""
+"""The log of a daemon that a command starts, where it cannot be opened."""
 
 from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from stackshift_cli.daemon import autostart
-from stackshift_jobs.errors import BadConfiguration, DiskFull, StackshiftError
-from stackshift_jobs.project.locate import Project
+from stackshift_jobs.errors import BadConfiguration, DiskFull
 
 
-@pytest.mark.parametrize(
-    ("code", "kind"),
-    [
-        (errno.ENOSPC, DiskFull),
-        (errno.EDQUOT, DiskFull),
-        (errno.EROFS, BadConfiguration),
-        (errno.EACCES, BadConfiguration),
-        (errno.ELOOP, BadConfiguration),
-    ],
-    ids=lambda value: errno.errorcode.get(value) if isinstance(value, int) else None,
-)
-def test_log_that_cannot_be_written_is_no_bug_of_ours(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, kind: type[StackshiftError]
+def refusing(code: int, wanted: str) -> Callable[..., int]:
+    """`os.open`, which fails for files of this name."""
+    opened = os.open
+
+    def call(path: str | Path, flags: int, mode: int = 0o777) -> int:
+        if Path(path).name == wanted:
+            raise OSError(code, os.strerror(code), str(path))
+        return opened(path, flags, mode)
+
+    return call
+
+
+def test_log_is_private_and_appended_to(tmp_path: Path) -> None:
+    """With the data directory, if there is none yet."""
+    log = tmp_path / "data/daemon.log"
+    for text in (b"one\n", b"two\n"):
+        fd = autostart.open_log(log)
+        os.write(fd, text)
+        os.close(fd)
+    assert log.read_bytes() == b"one\ntwo\n"
+    assert (log.stat().st_mode & 0o777, log.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS], ids=os.strerror)
+def test_disk_that_cannot_be_written_takes_no_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
-    """A full disk is 75, to try again; anything else is for the user to set right, 78. Both name
-    the file, and nothing is started."""
-    project = Project(tmp_path, tmp_path / ".stackshift")
-    log = project.data_dir / "daemon.log"
+    """The daemon is started all the same: it can serve reads."""
+    monkeypatch.setattr(os, "open", refusing(code, "daemon.log"))
+    fd = autostart.open_log(tmp_path / "daemon.log")
+    assert os.write(fd, b"lost\n") == 5
+    os.close(fd)
+    assert list(tmp_path.iterdir()) == []
 
-    def refuse(path: str | Path, *_: object) -> int:
-        raise OSError(code, os.strerror(code), str(path))
 
-    monkeypatch.setattr(os, "open", refuse)
-    monkeypatch.setattr(autostart, "daemon_command", pytest.fail)
-    with pytest.raises(kind, match=f"cannot write {log}") as refused:
-        autostart.start(project, lambda _: None)
-    assert refused.value.exit_status == (75 if kind is DiskFull else 78)
-    assert refused.value.hint
+def test_disk_that_takes_no_directory_is_75(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is nothing to serve yet, and the error says where room is needed."""
+
+    def full(path: Path, **_options: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(Path, "mkdir", full)
+    with pytest.raises(DiskFull, match=f"no room to create {tmp_path}/data: No space") as refused:
+        autostart.open_log(tmp_path / "data/daemon.log")
+    assert refused.value.exit_status == 75
+
+
+def test_other_errors_are_not_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log of somebody else's, for example."""
+    monkeypatch.setattr(os, "open", refusing(errno.EACCES, "daemon.log"))
+    message = f"cannot write {tmp_path}/daemon.log: Permission denied"
+    with pytest.raises(BadConfiguration, match=message):
+        autostart.open_log(tmp_path / "daemon.log")

@@ -10,18 +10,25 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from helpers.journal_lock import locked
 from stackshift_jobs.errors import BadConfiguration
 from stackshift_jobs.project import discovery
 from stackshift_jobs.project.discovery import (
     DaemonInfo,
+    announcements,
+    forget_elsewhere,
     holder,
     is_held,
+    places_elsewhere,
     read_daemon,
+    read_daemon_elsewhere,
     remove_daemon,
+    socket_in,
     socket_path,
     write_daemon,
 )
@@ -162,6 +169,16 @@ def test_holder_of_the_journal_is_seen(tmp_path: Path) -> None:
     assert holder(tmp_path) is None
 
 
+def test_holder_is_not_known_where_nobody_could_write_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a read-only disk the process id is an older one, and somebody else's by now."""
+    (tmp_path / "lock").write_text("4711\n")
+    assert holder(tmp_path) == 4711
+    monkeypatch.setattr(os, "statvfs", lambda _path: SimpleNamespace(f_flag=os.ST_RDONLY))
+    assert holder(tmp_path) is None
+
+
 @pytest.mark.parametrize("raw", [b"", b"{", b"[]", b"null", b"\xff\xfe", b"[" * 60_000])
 def test_file_that_is_not_an_object_counts_as_none(tmp_path: Path, raw: bytes) -> None:
     """It may be empty, cut off, another value, not text, or nested too deeply."""
@@ -176,6 +193,112 @@ def test_socket_is_in_the_data_directory_if_the_path_fits(short_parent: Path) ->
     assert socket_path(fitting) == fitting / "daemon.sock"
     assert list(short_parent.iterdir()) == []
     assert socket_path(Path(f"{fitting}d")).parent.parent == short_parent
+
+
+@pytest.fixture
+def elsewhere(short_parent: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory that takes the place of `/dev/shm`, beside that for `/tmp`."""
+    memory = short_parent / "shm"
+    memory.mkdir()
+    monkeypatch.setattr(discovery, "_MEMORY", str(memory))
+    return memory
+
+
+def announce(data_dir: Path, place: Path, info: DaemonInfo = INFO) -> Path:
+    """Say in `place` what a daemon of `data_dir` says; the path of its socket."""
+    socket = socket_in(place)
+    write_daemon(data_dir, info, place)
+    socket.touch()
+    return socket
+
+
+def test_daemon_elsewhere_is_found_and_forgotten(elsewhere: Path, tmp_path: Path) -> None:
+    """In the first private directory that has an announcement; not in one that others can
+    enter."""
+    first, second = places_elsewhere(tmp_path)
+    with locked(tmp_path):
+        assert read_daemon_elsewhere(tmp_path) is None
+        assert list(elsewhere.iterdir()) == []
+        socket = announce(tmp_path, second)
+        assert socket == second / "daemon.sock"
+        assert read_daemon_elsewhere(tmp_path) == (INFO, str(socket))
+        assert read_daemon(tmp_path) is None
+        assert announcements(tmp_path) == {INFO}
+        second.chmod(0o755)
+        assert read_daemon_elsewhere(tmp_path) is None
+        second.chmod(0o700)
+        other = DaemonInfo(1, "/x", "0.1.0", 1, INFO.started_at)
+        socket = announce(tmp_path, first, other)
+        assert read_daemon_elsewhere(tmp_path) == (other, str(socket))
+        write_daemon(tmp_path, INFO)
+        assert announcements(tmp_path) == {INFO, other}
+        forget_elsewhere(tmp_path)
+        assert (first.exists(), second.exists()) == (False, False)
+        assert announcements(tmp_path) == {INFO}
+        forget_elsewhere(tmp_path)
+
+
+def test_daemon_elsewhere_counts_while_the_journal_is_locked(
+    elsewhere: Path, tmp_path: Path
+) -> None:
+    """Of one that was killed, what it has left there says nothing."""
+    assert elsewhere.is_dir()
+    announce(tmp_path, places_elsewhere(tmp_path)[0])
+    assert read_daemon_elsewhere(tmp_path) is None
+    with locked(tmp_path):
+        assert read_daemon_elsewhere(tmp_path) is not None
+    assert announcements(tmp_path) == set()
+
+
+def test_daemon_elsewhere_is_not_that_of_another_directory_at_its_path(
+    elsewhere: Path, tmp_path: Path
+) -> None:
+    """Its own was moved away, and a copy put in its place, or another disk mounted there.
+    (guarantee: one daemon)"""
+    assert elsewhere.is_dir()
+    data_dir, moved = tmp_path / "data", tmp_path / "moved"
+    data_dir.mkdir()
+    [place, _] = places_elsewhere(data_dir)
+    announce(data_dir, place)
+    shutil.copytree(data_dir, moved)
+    with locked(data_dir):
+        assert read_daemon_elsewhere(data_dir) is not None
+        written = (place / "daemon.json").read_text()
+        for key in ("directory", "device"):
+            (place / "daemon.json").write_text(json.dumps(json.loads(written) | {key: 7}))
+            assert read_daemon_elsewhere(data_dir) is None
+        (place / "daemon.json").write_text(written)
+    original = data_dir.rename(tmp_path / "original")
+    moved.rename(data_dir)
+    with locked(original), locked(data_dir):
+        assert read_daemon_elsewhere(data_dir) is None
+        assert announcements(data_dir) == set()
+
+
+def test_socket_that_a_long_path_needs_is_not_forgotten(elsewhere: Path, far: Path) -> None:
+    """It is in one of the other places, but is not left there by anybody."""
+    assert elsewhere.is_dir()
+    place, second = places_elsewhere(far)
+    socket = announce(far, place)
+    announce(far, second)
+    assert socket == socket_path(far)
+    forget_elsewhere(far)
+    assert list(place.iterdir()) == [socket]
+    assert not second.exists()
+
+
+def test_announcement_that_finds_no_room_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even a temporary file; the error is raised."""
+
+    def full(_path: Path, _target: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="No space"):
+        write_daemon(tmp_path, INFO)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_length_counts_bytes_not_characters(short_parent: Path) -> None:

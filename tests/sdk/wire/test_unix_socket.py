@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from helpers.journal_lock import locked
 from sdk.fake_daemon import FakeDaemon
 from stackshift_cli.daemon.connection import Connection
 from stackshift_jobs.errors import BadConfiguration, DaemonUnavailable
 from stackshift_jobs.project import discovery
 from stackshift_jobs.project.locate import Project
+from stackshift_jobs.version import PROTOCOL
 from stackshift_jobs.wire import unavailable
 
 
@@ -116,3 +119,36 @@ def test_long_data_directory_is_reached_by_its_short_one(tmp_path: Path) -> None
             Connection.open(data_dir)
     finally:
         fake.stop()
+
+
+@pytest.mark.parametrize("left", [False, True], ids=["nothing", "files of a killed daemon"])
+def test_daemon_that_cannot_write_is_reached_elsewhere(project: Project, left: bool) -> None:
+    """While it holds the journal, in a directory that only we can enter, and whatever is in the
+    data directory. (guarantee: one daemon)"""
+    data_dir = project.data_dir
+    data_dir.mkdir(mode=0o700)
+    if left:
+        FakeDaemon(data_dir).start().stop(clean=False)
+    place = discovery.places_elsewhere(data_dir)[0]
+    path = discovery.socket_in(place)
+    absent = unavailable.STALE if left else unavailable.NOT_RUNNING
+    try:
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(path))
+            listener.listen(4)
+            # It is not asked where it listens: a client goes where that directory's socket is.
+            info = discovery.DaemonInfo(1, "/elsewhere/daemon.sock", "1", PROTOCOL, "now")
+            discovery.write_daemon(data_dir, info, place)
+            with pytest.raises(DaemonUnavailable) as raised:
+                Connection.open(data_dir)
+            assert reason(raised) == absent
+            with locked(data_dir):
+                Connection.open(data_dir).close()
+                with listener.accept()[0] as accepted:
+                    assert accepted.recv(1) == b""
+                place.chmod(0o755)
+                with pytest.raises(DaemonUnavailable) as raised:
+                    Connection.open(data_dir)
+                assert reason(raised) == unavailable.NOT_LISTENING
+    finally:
+        shutil.rmtree(place)

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Raw
 from msgspec.json import Decoder
 
+from stackshift_jobs.calls.methods import METHODS
 from stackshift_jobs.errors import DiskFull, StackshiftError, Usage
 from stackshift_jobs.values.durations import parse_time
 from stackshift_jobs.version import PROTOCOL, __version__
@@ -86,6 +87,16 @@ class DaemonControl(Protocol):
 
     def preflight(self, runs: list[str] | None, answer: Answer) -> None:
         """Answer what would become of runs in flight with the job modules as they are now."""
+
+
+def _lack(method: str) -> str:
+    """Why a daemon that has no workers and may not write cannot answer `method`; empty if it
+    can."""
+    if method in ("feed.open", "feed.close", "daemon.stop"):
+        return ""
+    if not METHODS[method].reads:
+        return "this cannot be recorded"
+    return "no job is loaded" if method.startswith("job.") else ""
 
 
 class _Method(NamedTuple):
@@ -189,6 +200,10 @@ class Router:
             params = entry.decode(raw)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as bad:
             raise Usage(f"{method}: {bad}", rpc="bad_params") from bad
+        room = self._engine.room
+        if room.is_closed and (lack := _lack(method)):
+            answer(room.refusal(lack))
+            return None
         if entry.reads:
             return self.reading(partial(entry.do, params))
         if entry.bound:
