@@ -15,7 +15,12 @@ from stackshift_cli.flows.checkup import GOOD, NOTE, PROBLEM, Finding
 from stackshift_cli.flows.module_check import checked
 from stackshift_cli.output.messages import failed_module
 from stackshift_jobs.errors import BadConfiguration, DaemonUnavailable, StackshiftError
-from stackshift_jobs.project.discovery import LOG_FILE, MAX_SOCKET_BYTES, socket_path
+from stackshift_jobs.project.discovery import (
+    LOG_FILE,
+    MAX_SOCKET_BYTES,
+    read_daemon_elsewhere,
+    socket_path,
+)
 from stackshift_jobs.project.locate import Project
 from stackshift_jobs.version import __version__
 
@@ -59,6 +64,11 @@ def about_socket(project: Project) -> Iterator[Finding]:
         path = socket_path(project.data_dir)
     except StackshiftError as bad:
         yield Finding("socket", PROBLEM, bad.message, bad.hint)
+        return
+    elsewhere = read_daemon_elsewhere(project.data_dir)
+    if elsewhere is not None:
+        where = f"{elsewhere[1]}, because {project.data_dir} could not be written"
+        yield Finding("socket", GOOD, where)
         return
     size = len(os.fsencode(project.data_dir / path.name))
     if path.parent != project.data_dir:
@@ -106,7 +116,8 @@ def _running(status: dict[str, Any]) -> Iterator[Finding]:
         other = f"the daemon is version {version}, and this command is {__version__}"
         yield Finding("daemon", PROBLEM, other, "stackshift daemon restart")
     if status["mode"] != "serving":
-        yield Finding("daemon", PROBLEM, "the disk is full: it only reads", "df -h")
+        why = status.get("read_only_because") or "the disk is full"
+        yield Finding("daemon", PROBLEM, f"it only reads: {why}", "df -h")
     for module in status["failed_modules"]:
         yield Finding(
             "daemon",
@@ -116,7 +127,9 @@ def _running(status: dict[str, Any]) -> Iterator[Finding]:
             _BAD_MODULE,
         )
     workers = status["workers"]
-    if not any(worker["status"] in ("serving", "ready") for worker in workers):
+    # One that was started on a disk that cannot be written has none, and needs none.
+    is_needed = bool(workers) or status["mode"] == "serving"
+    if is_needed and not any(worker["status"] in ("serving", "ready") for worker in workers):
         yield Finding("workers", PROBLEM, "no worker serves", "stackshift daemon logs")
     for worker in workers:
         if worker["status"] == "silent":

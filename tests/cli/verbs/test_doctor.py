@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ import pytest
 
 from cli.conftest import Shell
 from cli.fake_daemon import FakeDaemon
+from helpers.journal_lock import locked
+from stackshift_jobs.project.discovery import DaemonInfo, places_elsewhere, write_daemon
 
 GOOD = {"module": "jobs.hello", "file": "jobs/hello.py", "jobs": ["hello"], "schedules": []}
 
@@ -87,6 +90,28 @@ def test_every_problem_says_what_to_type(
     assert found["modules"][1] == "jobs/hello.py:3: SyntaxError: no"
     told = shell("doctor")
     assert (told.stderr, told.code) == ("6 problems\n", 78)
+
+
+def test_daemon_that_only_reads_is_a_problem_that_says_why(
+    shell: Shell, project: Path, daemon: FakeDaemon
+) -> None:
+    """With the daemon's own reason. One that was started on such a disk listens where it can, and
+    has no workers: that is no second problem."""
+    why = f"{project}/.stackshift is on a file system that is read-only"
+    status(daemon, mode="read_only", read_only_because=why, workers=[])
+    [place, *_] = places_elsewhere(project / ".stackshift")
+    place.mkdir(mode=0o700)
+    try:
+        info = DaemonInfo(daemon.pid, str(place / "daemon.sock"), "1", 1, "now")
+        write_daemon(project / ".stackshift", info, place)
+        with locked(project / ".stackshift"):
+            found = findings(shell)
+    finally:
+        shutil.rmtree(place)
+    problems = {name: what for name, (rank, *what) in found.items() if rank == "problem"}
+    assert problems == {"daemon": [f"it only reads: {why}", "df -h"]}
+    assert found["socket"][1].startswith(f"{place}/daemon.sock, because {project}/.stackshift ")
+    assert shell("doctor").code == 1
 
 
 def test_code_that_others_can_change_is_not_imported(shell: Shell, project: Path) -> None:
