@@ -117,6 +117,16 @@ def test_start_stop_restart_and_status(shell: Shell) -> None:
     assert json.loads(shell("daemon", "stop", "--json").stdout) == {"pid": None, "stopped": False}
 
 
+def test_start_says_that_only_reads_are_served(shell: Shell, daemon: FakeDaemon) -> None:
+    """Of the daemon that it starts or finds, as every command does that has started one."""
+    why = "/d is on a file system that is read-only"
+    facts = daemon.on_daemon_status({}) | {"mode": "read_only", "read_only_because": why}
+    daemon.answers["daemon.status"] = lambda _params: facts
+    told = shell("daemon", "start")
+    running = f"stackshiftd is already running (pid {daemon.pid})"
+    assert told == ("", f"{running}\nnote: only reads are served: {why}\n", 0)
+
+
 @pytest.mark.usefixtures("stopped_after")
 def test_restart_with_wrong_settings_stops_nothing(shell: Shell) -> None:
     """Settings that the new daemon would refuse are refused while the old one is still running."""
