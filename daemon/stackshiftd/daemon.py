@@ -454,7 +454,7 @@ class Daemon:
         """Have this daemon, which could not become the writer, replaced by one that recovers the
         journal, if there is room by now."""
         has_served = time.monotonic() - self._began > START_OVER_SECONDS
-        if has_served and self.engine.room.is_roomy and self._journal.can_write():
+        if has_served and self._journal.can_write():
             log.warning("there is room on the disk: starting again, to write")
             self.starts_over = True
             if not self._stopping.done():

@@ -98,6 +98,55 @@ def test_sealed_journal_reveals_nothing_that_a_power_cut_could_undo() -> None:
     run(work())
 
 
+REFUSED = GROWS | {"sync_data", "sync_dir", "unlink"}
+"""What a file system refuses after an error, although it is not mounted read-only."""
+
+
+def test_disk_that_refuses_syncs_is_read_if_it_is_known() -> None:
+    """After a stop, all of the journal is known to be on the disk. That counts as read-only until
+    something can be written."""
+    disk = Disk()
+    filled(disk)
+    disk.fault = lambda _number, name: errno.EROFS if name in REFUSED else None
+    before = contents(disk)
+    with pytest.raises(OSError, match="Read-only") as refused:
+        opened(disk)
+    assert refused.value.errno == errno.EROFS
+    journal = FileJournal.open_sealed(ROOT, fs=disk)
+    assert stories(journal)[-1][0] == 40
+    assert contents(disk) == before
+    assert journal.disk().is_read_only
+    assert not journal.can_write()
+    assert journal.disk().is_read_only
+    disk.fault = lambda _number, _name: None
+    assert journal.can_write()
+    assert not journal.disk().is_read_only
+    journal.close()
+
+
+def test_disk_that_refuses_syncs_is_not_read_if_it_is_not_known() -> None:
+    """Records that may be in the cache only are neither shown nor passed over: what was
+    acknowledged may be among them."""
+
+    async def work() -> None:
+        live = Disk()
+        journal = opened(live, durability="interval", interval_s=3600)
+        claim = await claimed(journal)
+        await add(journal, claim, [queued()], [step()])
+        disk = live.after_kill()
+        disk.fault = lambda _number, name: errno.EROFS if name in REFUSED else None
+        with pytest.raises(Full, match="not known whether the records after 0 in") as refused:
+            FileJournal.open_sealed(ROOT, fs=disk)
+        assert refused.value.exit_status == 75
+        disk.fault = lambda _number, _name: None
+        recovered = opened(disk)
+        assert len(stories(recovered)) == 3
+        recovered.close()
+        journal.close()  # Ends its thread.
+
+    run(work())
+
+
 @pytest.mark.parametrize("has_file", [True, False], ids=["lock file", "no lock file"])
 def test_sealed_journal_is_held_by_one_process(full: Disk, has_file: bool) -> None:
     """As one that is written: by the lock on its directory, whatever became of the file.

@@ -19,6 +19,7 @@ import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import suppress
+from errno import EROFS
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -36,7 +37,7 @@ from stackshiftd.journal.interface import (
     Place,
     Recovery,
 )
-from stackshiftd.journal.layout import HeldLock, Layout, check_root, prepare
+from stackshiftd.journal.layout import HeldLock, Layout, check, prepare
 from stackshiftd.journal.recovery import examine, recover
 from stackshiftd.journal.sealed import SealedEnd
 from stackshiftd.journal.snapshots import Snapshot
@@ -121,10 +122,8 @@ class FileJournal:
         """
         fs = fs or RealFileSystem()
         layout = Layout(data_dir)
-        check_root(fs, layout)
-        if any(fs.lstat(each) is None for each in layout.folders):
+        if not check(fs, layout):
             raise _nothing_yet(layout)
-        prepare(fs, layout)
         lock = HeldLock.take_unwritten(fs, layout)
         try:
             examined = examine(fs, layout)
@@ -135,7 +134,9 @@ class FileJournal:
             lock.release()
             raise
         report = Recovery(end.written.seq, end.last_at_us)
-        return cls(fs, layout, lock, end, examined.snapshot, report, reserve_bytes)
+        journal = cls(fs, layout, lock, end, examined.snapshot, report, reserve_bytes)
+        journal._is_stuck = not end.is_synced
+        return journal
 
     def __init__(
         self,
@@ -155,6 +156,8 @@ class FileJournal:
         self._snapshot = snapshot
         self._recovery = report
         self._reserve_bytes = reserve_bytes
+        self._is_stuck = False
+        """Is the disk read-only although it is not mounted so, after an error of its own?"""
         self._epoch: Epoch | None = None
         self._closed = False
         self._followers: set[asyncio.Event] = set()
@@ -219,18 +222,23 @@ class FileJournal:
     def disk(self) -> Disk:
         """The data directory, and the room that there is now."""
         root = self._layout.root
-        free_bytes, is_read_only = self._fs.free_bytes(root), self._fs.is_read_only(root)
-        return Disk(str(root), free_bytes, self._reserve_bytes, is_read_only)
+        is_read_only = self._is_stuck or self._fs.is_read_only(root)
+        return Disk(str(root), self._fs.free_bytes(root), self._reserve_bytes, is_read_only)
 
     def can_write(self) -> bool:
-        """Does the disk let a file be written? Writes one, durably, and removes it."""
+        """Is there room for new work, and does the disk let a file be written? Writes one, durably,
+        and removes it."""
+        if not self._is_stuck and not self.disk().spare_bytes:
+            return False
         path = self._layout.journal / _PROBE
         try:
             put_file(self._fs, path, [bytes(_PROBE_BYTES)])
             self._fs.unlink(path)
-        except OSError:
+        except OSError as refused:
+            self._is_stuck = refused.errno == EROFS
             return False
-        return True
+        self._is_stuck = False
+        return self.disk().spare_bytes > 0
 
     def stats(self) -> dict[str, Any]:
         """`journal first_seq last_seq durable_seq segments[] bytes snapshot`, as in the protocol's

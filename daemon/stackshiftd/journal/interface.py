@@ -207,7 +207,8 @@ class Journal(Protocol):
         ...
 
     def can_write(self) -> bool:
-        """Try whether the disk lets something be written; leaves nothing behind."""
+        """Is there room for new work, and does the disk let something be written? Tries it, and
+        leaves nothing behind."""
         ...
 
     def stats(self) -> dict[str, Any]:

@@ -51,13 +51,36 @@ def prepare(fs: FileSystem, layout: Layout) -> None:
     """
     _ensure(fs, layout.root)
     check_root(fs, layout)
+    _check_restored(fs, layout)
+    for folder in layout.folders:
+        _ensure(fs, folder)
+    _check_folders(fs, layout)
+    # Always: a process that created them may have died before their names reached the disk.
+    fs.sync_dir(layout.root)
+    fs.sync_dir(layout.root.parent)
+
+
+def check(fs: FileSystem, layout: Layout) -> bool:
+    """Check all that exists, and change nothing; false if a directory is missing. Raises what
+    `prepare` raises."""
+    check_root(fs, layout)
+    _check_restored(fs, layout)
+    if any(fs.lstat(folder) is None for folder in layout.folders):
+        return False
+    _check_folders(fs, layout)
+    return True
+
+
+def _check_restored(fs: FileSystem, layout: Layout) -> None:
     if fs.lstat(layout.restoring) is not None:
         raise BadConfiguration(
             f"a restore into {layout.root} did not finish",
             hint="run `stackshift journal restore` again",
         )
+
+
+def _check_folders(fs: FileSystem, layout: Layout) -> None:
     for folder in layout.folders:
-        _ensure(fs, folder)
         info = fs.lstat(folder)
         if info is not None:
             _check_private(folder, info, "directory")
@@ -65,9 +88,6 @@ def prepare(fs: FileSystem, layout: Layout) -> None:
             inside = fs.lstat(folder / name)
             if inside is not None and not name.startswith("."):
                 _check_private(folder / name, inside, "file")
-    # Always: a process that created them may have died before their names reached the disk.
-    fs.sync_dir(layout.root)
-    fs.sync_dir(layout.root.parent)
 
 
 def _ensure(fs: FileSystem, folder: Path) -> None:

@@ -71,12 +71,14 @@ class Recovered:
 
 class Examined(NamedTuple):
     """A journal in which nothing known is missing: its segments, its newest good snapshot, the
-    contents of the last segment, and what was found in them."""
+    contents of the last segment, what was found in them, and the last record that was certainly on
+    disk."""
 
     segments: list[Segment]
     snapshot: snapshots.Snapshot | None
     data: bytes
     found: Scan
+    durable: int
 
 
 def recover(fs: FileSystem, layout: Layout, new_journal_id: Callable[[], str]) -> Recovered:
@@ -88,7 +90,7 @@ def recover(fs: FileSystem, layout: Layout, new_journal_id: Callable[[], str]) -
     examined = examine(fs, layout)
     if examined is None:
         return _new_journal(fs, layout, new_journal_id)
-    segments, snapshot, data, found = examined
+    segments, snapshot, data, found, _ = examined
     last = segments[-1]
     remove_leftovers(fs, layout)
     for folder in layout.folders:
@@ -122,10 +124,10 @@ def examine(fs: FileSystem, layout: Layout) -> Examined | None:
     last = segments[-1]
     data = read_file(fs, last.path)
     found = scan(data, last.header_size, last.header.prev_seq)
-    durable = max(covered, known.seq if known else 0)
-    if found.seq < known_durable(found, durable):
+    durable = known_durable(found, max(covered, known.seq if known else 0))
+    if found.seq < durable:
         raise damaged(last, found, durable)
-    return Examined(segments, snapshot, data, found)
+    return Examined(segments, snapshot, data, found, durable)
 
 
 def list_segments(fs: FileSystem, layout: Layout) -> list[Segment]:
