@@ -92,7 +92,7 @@ def _say_progress(session: Session, record: dict[str, Any]) -> None:
         what = record.get("step") or f"attempt {record.get('attempt')}"
         error = record.get("error") or {}
         failure = safe(f"{what}: {error.get('type')}: {error.get('message')}")
-        session.say(f"{failure}; retrying at {record['retry_at']}")
+        session.say(f"{failure}; retrying at {messages.moment(record['retry_at'])}")
 
 
 def show_until_end(

@@ -14,7 +14,9 @@ from typing import Final
 
 from stackshift_jobs.values.durations import from_rfc3339, to_datetime
 
-_UTC: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
+_TIME: Final = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z"
+_OF_THE_DAEMON: Final = re.compile(rf"{_TIME}(?= \(\w[\w.]* left\))|(?<= paused since ){_TIME}")
+"""A time that the daemon has written into why a run is not progressing."""
 _UNITS: Final = (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1))
 
 
@@ -82,9 +84,10 @@ class Clock:
             return ""
         return f"{there:%H:%M} {there.isoformat()[-6:]}"
 
-    def localized(self, text: str) -> str:
-        """`text` with each time in UTC that stands in it as this clock shows it."""
-        return _UTC.sub(lambda match: self.moment(match[0]), text)
+    def localized(self, why: str) -> str:
+        """The daemon's sentence `why` with its times as this clock shows them. Those in names, keys
+        and errors of others stay as they are."""
+        return _OF_THE_DAEMON.sub(lambda match: self.moment(match[0]), why)
 
 
 def _local(us: int) -> datetime:

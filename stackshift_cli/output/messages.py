@@ -23,16 +23,19 @@ def data(text: str) -> None:
 
 
 def say(text: str) -> None:
-    """Print a line for the person on stderr; on a terminal, the times in it are those of the local
-    clock."""
-    if "Z" in text:
-        from stackshift_cli.output.terminal import is_terminal
-
-        if is_terminal(sys.stderr):
-            from stackshift_cli.output.clock import Clock
-
-            text = Clock.now().localized(text)
+    """Print a line for the person on stderr."""
     sys.stderr.write(text + "\n")
+
+
+def moment(at: str) -> str:
+    """The time `at` for such a line: by the local clock on a terminal, else as it is."""
+    from stackshift_cli.output.terminal import is_terminal
+
+    if not is_terminal(sys.stderr):
+        return at
+    from stackshift_cli.output.clock import Clock
+
+    return Clock.now().moment(at)
 
 
 def error(bad: StackshiftError, as_json: bool) -> int:
@@ -41,7 +44,7 @@ def error(bad: StackshiftError, as_json: bool) -> int:
     from stackshift_cli.errors import WatchedRunFailed
     from stackshift_cli.output.safe_text import safe
 
-    say(f"error[{bad.code}]: {safe(bad.message)}")
+    say(f"error[{bad.code}]: {safe(_message(bad))}")
     for line in bad.lines if isinstance(bad, WatchedRunFailed) else ():
         say(f"  {safe(line)}")
     for line in bad.fields.get("difference") or ():
@@ -55,6 +58,16 @@ def error(bad: StackshiftError, as_json: bool) -> int:
     if as_json:
         sys.stderr.write(compact({"error": bad.as_json()}) + "\n")
     return bad.exit_status
+
+
+def _message(bad: StackshiftError) -> str:
+    """What went wrong; on a terminal, the end of a lock is a time of the local clock."""
+    expires_at = bad.fields.get("expires_at")
+    if isinstance(expires_at, str):
+        for written in (expires_at, f"{expires_at[:19]}Z"):
+            if bad.message.endswith(f" until {written}"):
+                return bad.message.removesuffix(written) + moment(expires_at)
+    return bad.message
 
 
 def failed_module(module: dict[str, Any]) -> str:

@@ -51,7 +51,9 @@ def _did(sent: dict[str, Any]) -> str:
     elif runs:
         did = f"resumed {', '.join(runs)}"
     elif sent["kept_until"]:
-        did = f"kept until {sent['kept_until']} for the first run that waits for it"
+        did = (
+            f"kept until {messages.moment(sent['kept_until'])} for the first run that waits for it"
+        )
     else:
         did = "no run was waiting for it, and it was not kept"
     if sent["reused"]:

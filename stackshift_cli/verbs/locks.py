@@ -155,7 +155,7 @@ def _print(session: Session, held: dict[str, Any]) -> int:
         messages.data(messages.compact(held))
     else:
         messages.data(str(held["token"]))
-        session.say(f"{safe(held['key'])} is held until {held['expires_at']}")
+        session.say(f"{safe(held['key'])} is held until {messages.moment(held['expires_at'])}")
     return 0
 
 

@@ -83,7 +83,7 @@ def resume(session: Session, given: Given) -> int:
     if not reply["changed"]:
         session.say(f"the schedule of {safe(reply['job'])} is not paused")
     elif reply["next_at"] is not None:
-        session.say(f"next at {reply['next_at']}")
+        session.say(f"next at {messages.moment(reply['next_at'])}")
     return _report(session, reply)
 
 

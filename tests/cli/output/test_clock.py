@@ -46,5 +46,12 @@ def test_times_in_sentences_become_local(tokyo: Clock) -> None:
     """What the daemon wrote in UTC is on the same clock as everything else on the screen."""
     told = tokyo.localized("sleeping until 2026-05-06T22:31:00Z (1m00s left), since 21:00Z")
     assert told == "sleeping until 07:31:00 (1m00s left), since 21:00Z"
+    told = tokyo.localized("queued 3.0s: queue a has been paused since 2026-05-06T22:00:00Z")
+    assert told == "queued 3.0s: queue a has been paused since 07:00:00"
     assert (tokyo.zone, tokyo.time) == ("JST", "07:30:00")
+    for of_others in (
+        "waiting for event paid [tick:2026-05-06T22:31:00Z]",
+        "failed: ValueError: no data for 2026-05-06T22:31:00Z (yet)",
+    ):
+        assert tokyo.localized(of_others) == of_others
     assert tokyo.date_of(NOW) == "Thu 07 May 2026"

@@ -172,7 +172,8 @@ def test_open_run_is_its_picture() -> None:
         "queue": "media",
         "status": "waiting",
     }
-    run |= {"why": f"lock a is held by {run_id(2)} until 2026-05-06T10:00:00Z", "timeline": records}
+    why = f"lock a is held by {run_id(2)}; gives up at 2026-05-06T10:00:00Z (19m left)"
+    run |= {"why": why, "timeline": records}
     run |= {"attempt": 1, "max_attempts": 3, "created_at": NOW, "started_at": NOW}
     run |= {"finished_at": None, "duration_ms": None, "labels": {}, "parent": None, "result": None}
     model, _ = after(opened(), "enter")
@@ -180,6 +181,6 @@ def test_open_run_is_its_picture() -> None:
     model, _ = answered(model, "run", run)
     lines = drawn(model)
     assert any("resizeAvatar" in line for line in lines)
-    assert "  lock a is held by 000002 until 10:00:00" in lines
+    assert "  lock a is held by 000002; gives up at 10:00:00 (19m left)" in lines
     assert lines[-1] == "esc back  c cancel  r retry  q quit"
     assert drawn(after(model, *["page down"] * 9)[0]) == lines
