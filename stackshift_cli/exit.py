@@ -52,7 +52,11 @@ def _flushed(command: Callable[[], int]) -> int:
         except OutputFailed as bad:
             _tell_effects(bad.message)
         raise
-    sys.stdout.flush()
+    try:
+        sys.stdout.flush()
+    except OutputClosed as closed:
+        closed.status = status
+        raise
     return status
 
 

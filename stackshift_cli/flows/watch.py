@@ -24,7 +24,9 @@ from stackshift_jobs.errors import (
     NotFound,
     OutputFailed,
     RunCancelled,
+    StackshiftError,
 )
+from stackshift_jobs.values.limits import FINISHED
 
 if TYPE_CHECKING:
     from stackshift_cli.timeline.happenings import Facts
@@ -58,22 +60,35 @@ def failure(session: Session, run: dict[str, Any]) -> list[str]:
 
 
 @contextmanager
-def detaching(run_id: str) -> Iterator[None]:
+def detaching(session: Session, run_id: str) -> Iterator[None]:
     """On Ctrl-C, or when standard output cannot be written any more, say that the run continues;
-    the exit status is not one that tells how the run has ended."""
+    the exit status is not one that tells how the run has ended. Of one that has ended, the reader
+    who closed standard output has seen enough: the status is that of the run."""
     try:
         yield
     except (KeyboardInterrupt, OutputClosed, OutputFailed) as bad:
-        messages.say(f"Detached; {run_id} continues")
         if isinstance(bad, OutputClosed):
+            if (status := _ended(session, run_id)) is not None:
+                bad.status = status
+                raise
             bad.status = DETACHED
+        messages.say(f"Detached; {run_id} continues")
         raise
+
+
+def _ended(session: Session, run_id: str) -> int | None:
+    """The status that says how the run has ended; None if it has not, or if nobody knows."""
+    try:
+        run = session.call("run.get", {"run": run_id})
+    except StackshiftError:
+        return None
+    return exit_of(run) if run["status"] in FINISHED else None
 
 
 def wait_until_end(session: Session, run_id: str, deadline: Deadline) -> dict[str, Any]:
     """Wait until the run `run_id` has ended and return the run object. Its progress and the retries
     of its steps are printed on stderr meanwhile. Raises `TimedOut` at `deadline`."""
-    with detaching(run_id):
+    with detaching(session, run_id):
         for happening in follow(session, {"run": run_id}):
             if isinstance(happening, End):
                 return happening.run
@@ -104,7 +119,7 @@ def show_until_end(
     one object) of the feed that is opened with the params `opening`. Raises `TimedOut` at
     `deadline`.
     """
-    with detaching(run_id):
+    with detaching(session, run_id):
         if draws(session.options):
             from stackshift_cli.render.live import draw_until_end
 

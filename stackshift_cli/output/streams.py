@@ -81,6 +81,10 @@ class Stream(io.TextIOWrapper):
 
     def _fail(self, bad: OSError) -> None:
         self._failed = True
+        # What is left in the buffer has to go somewhere when the interpreter ends.
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, self.fileno())
+        os.close(null)
         self._failed_by(bad)
 
     def _failed_by(self, bad: OSError) -> None:

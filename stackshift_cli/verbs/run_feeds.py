@@ -9,6 +9,7 @@ from typing import Any, Final
 from stackshift_cli.arguments import Given
 from stackshift_cli.daemon.feed import TICK_SECONDS, Deadline, FeedRecord, follow
 from stackshift_cli.daemon.session import Session
+from stackshift_cli.errors import OutputClosed
 from stackshift_cli.flows.watch import RecordPrinter, exit_of, show_until_end
 from stackshift_cli.output import messages
 from stackshift_cli.output.terminal import draws
@@ -72,10 +73,14 @@ def _tail_run(session: Session, given: Given, run: str, opening: dict[str, Any])
     run_id = session.call("run.get", {"run": run})["id"]
     ended = show_until_end(session, run_id, {"run": run_id, **opening}, Deadline(None))
     status = exit_of(ended)
-    if session.json:
-        messages.data(messages.compact({"run": ended, "exit": status}))
-    elif not draws(session.options):
-        messages.data(tsv.ending(ended, status))
+    try:
+        if session.json:
+            messages.data(messages.compact({"run": ended, "exit": status}))
+        elif not draws(session.options):
+            messages.data(tsv.ending(ended, status))
+    except OutputClosed as closed:
+        closed.status = status
+        raise
     return status
 
 

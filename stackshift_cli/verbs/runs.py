@@ -187,7 +187,7 @@ def logs(session: Session, given: Given) -> int:
     if (step := given.text("step")) is not None:
         params["step"] = step
     after = 0
-    with detaching(run):
+    with detaching(session, run):
         while True:
             page = session.call("run.logs", {**params, "after": after, "limit": _PAGE})
             for line in page["lines"]:

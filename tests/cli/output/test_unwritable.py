@@ -149,6 +149,16 @@ def test_reader_that_leaves_a_run_is_130(shell: Shell, daemon: FakeDaemon) -> No
     assert closed(shell, "runs", "tail", run_id(1)) == (f"Detached; {run_id(1)} continues\n", 130)
 
 
+@pytest.mark.parametrize(("status", "code"), [("completed", 0), ("failed", 1), ("cancelled", 7)])
+def test_reader_that_leaves_a_run_that_has_ended_is_its_status(
+    shell: Shell, daemon: FakeDaemon, status: str, code: int
+) -> None:
+    """It does not continue, and nothing more is to be said, also not by the interpreter."""
+    daemon.add(run_object(1, status=status))
+    daemon.append(record(1, "run.created", run_id(1)), record(2, f"run.{status}", run_id(1)))
+    assert closed(shell, "runs", "tail", run_id(1)) == ("", code)
+
+
 def test_batch_into_a_closed_pipe_ends_and_says_what_was_started(
     shell: Shell, daemon: FakeDaemon
 ) -> None:
