@@ -203,7 +203,8 @@ class CommandFailed(StackshiftError):
     exit_status = 1
 
     def __init__(self, argv: list[str], exit_code: int, stdout: str, stderr: str) -> None:
-        super().__init__(f"{argv[0]} exited with {exit_code}: {stderr.strip()[-500:]}")
+        said = stderr.strip()[-500:]
+        super().__init__(f"{argv[0]} exited with {exit_code}" + (f": {said}" if said else ""))
         self.argv = argv
         self.exit_code = exit_code
         self.stdout = stdout

@@ -36,6 +36,7 @@ _MARGIN: Final = re.compile(r"(?P<indent>(?:  )*)(?P<mark>[|+])(?P<rest>.*)")
 _PART: Final = re.compile(r"(?:\+|-\+)?-{10,} (?:\d+|\.\.\.) -{10,}")
 _LIBRARY: Final = re.compile(
     r"^<frozen |/(?:site|dist)-packages(?=/)|/lib(?:64)?/python\d[\d.]*(?=/)"
+    r"|(?=/stackshift_jobs/)|(?=/stackshiftd/)"
 )
 _UNDERLINE: Final = re.compile(r"[\s~^]*")
 

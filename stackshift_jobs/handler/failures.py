@@ -144,26 +144,32 @@ def _text_of(error: BaseException, secrets: Secrets) -> str:
 
 def _traceback_of(shown: BaseException, error: BaseException, secrets: Secrets) -> str:
     """The frames of the user's code; with a cause, notes or parts, all of these as Python prints
-    them."""
-    if isinstance(shown, StepFailed):
+    them. An error that we have raised, in a step of our own such as a program, comes from the place
+    of the handler that has called it, if that is known."""
+    if isinstance(shown, StepFailed) and shown.traceback:
         return secrets.mask(readable(shown.traceback))[-MAX_TRACEBACK:]
     try:
         whole = traceback.TracebackException.from_exception(error)
-        is_plain = not (
+        # The cause of a `StepFailed` is the error that it tells of, which is not told twice.
+        is_plain = isinstance(shown, StepFailed) or not (
             isinstance(error, BaseExceptionGroup)
             or whole.__cause__
             or (whole.__context__ and not whole.__suppress_context__)
             or getattr(error, "__notes__", None)
         )
-        _keep_users_frames(whole)
+        is_users = _keep_users_frames(whole)
+        if is_plain and not is_users and isinstance(error, StackshiftError):
+            return ""
         lines = traceback.format_list(whole.stack) if is_plain else list(whole.format())
         return secrets.mask(readable("".join(lines)))[-MAX_TRACEBACK:]
     except Exception:
         return ""
 
 
-def _keep_users_frames(error: traceback.TracebackException) -> None:
-    """Leave frames of our own out, of causes and parts too."""
+def _keep_users_frames(error: traceback.TracebackException) -> bool:
+    """Leave frames of our own out, of causes and parts too, unless there are no others. Returns
+    whether the error itself has others."""
+    is_users = any(not _is_ours(frame) for frame in error.stack)
     left = [error]
     seen: set[int] = set()
     while left:
@@ -171,7 +177,12 @@ def _keep_users_frames(error: traceback.TracebackException) -> None:
         if id(each) in seen:
             continue
         seen.add(id(each))
-        users = [f for f in each.stack if not any(name in f.filename for name in _OURS)]
+        users = [frame for frame in each.stack if not _is_ours(frame)]
         each.stack = traceback.StackSummary.from_list(users or list(each.stack))
         left += [e for e in (each.__cause__, each.__context__) if e is not None]
         left += getattr(each, "exceptions", None) or []
+    return is_users
+
+
+def _is_ours(frame: traceback.FrameSummary) -> bool:
+    return any(name in frame.filename for name in _OURS)

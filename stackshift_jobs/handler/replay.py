@@ -16,7 +16,7 @@ from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
 from typing import Any, Final, NamedTuple, NoReturn
 
-from stackshift_jobs.errors import ReplayError, Usage
+from stackshift_jobs.errors import PayloadRefused, ReplayError, Usage
 from stackshift_jobs.handler.clock import WALL, Clock
 from stackshift_jobs.handler.ops import RecordedCall
 from stackshift_jobs.handler.scope import current_step
@@ -121,7 +121,13 @@ class Pass:
         """`value` as JSON that can be recorded. Raises `PayloadRefused`, with the path, for what
         JSON cannot hold, for more than `max_bytes`, which it says of `what`, and for the text of a
         secret."""
-        text = dumps(value, max_bytes, what, form)
+        try:
+            text = dumps(value, max_bytes, what, form)
+        except PayloadRefused as bad:
+            if what in bad.message:
+                raise
+            told = f"{what} cannot be recorded: {bad.message}"
+            raise PayloadRefused(told, hint=bad.hint, path=bad.path) from None
         self.secrets.check(text)
         return text
 

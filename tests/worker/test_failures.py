@@ -275,6 +275,36 @@ def test_causes_and_notes_are_in_the_traceback(stackshift: Stackshift) -> None:
     assert "stackshiftd" not in traceback
 
 
+@pytest.mark.parametrize("kind", ["def", "async def"])
+def test_error_that_we_raise_comes_from_the_line_that_asked(
+    stackshift: Stackshift, kind: str
+) -> None:
+    """A program that fails, a result that cannot be recorded: nothing of our own code is shown, and
+    nothing is said twice."""
+
+    def fails(ctx: JobContext[Any]) -> None:
+        ctx.step.command("make", ["sh", "-c", "exit 3"])
+
+    async def fails_async(ctx: AsyncJobContext[Any]) -> None:
+        await ctx.step.run("give", lambda: {1})
+
+    told: dict[str, tuple[Any, str, str]] = {
+        "def": (fails, 'ctx.step.command("make"', "sh exited with 3"),
+        "async def": (
+            fails_async,
+            'ctx.step.run("give"',
+            "the result of step 'give' cannot be recorded: at $: JSON cannot represent a set",
+        ),
+    }
+    handler, line, message = told[kind]
+    run = stackshift.start(stackshift.job("asks", retry=ONCE)(handler))
+    assert run.error is not None
+    assert run.error["message"] == message
+    first, source, *rest = run.error["traceback"].splitlines()
+    assert (__file__ in first, line in source) == (True, True)
+    assert [each for each in rest if each.strip("^~ ")] == []
+
+
 # --- What is not an Exception ---------------------------------------------------------------
 
 

@@ -366,7 +366,11 @@ def _forgotten(unawaited: dict[str, Coroutine[Any, Any, Any] | None]) -> ReplayE
     names = ", ".join(sorted(calls))
     if all(map(is_lock, calls)):
         return ReplayError(f"the handler called {names} without `with`")
-    return ReplayError(f"the handler called {names} and never awaited it")
+    them = "it" if len(calls) == 1 else "them"
+    return ReplayError(
+        f"the handler called {names} and never awaited {them}",
+        hint="write await before the call, or pass it to asyncio.gather",
+    )
 
 
 @lru_cache(1024)
