@@ -8,6 +8,7 @@ the status of the run decides: 0 completed, 1 failed, 7 cancelled.
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
@@ -88,26 +89,41 @@ def _ended(session: Session, run_id: str) -> int | None:
 def wait_until_end(session: Session, run_id: str, deadline: Deadline) -> dict[str, Any]:
     """Wait until the run `run_id` has ended and return the run object. Its progress and the retries
     of its steps are printed on stderr meanwhile. Raises `TimedOut` at `deadline`."""
+    progress = _Progress(session)
     with detaching(session, run_id):
         for happening in follow(session, {"run": run_id}):
             if isinstance(happening, End):
                 return happening.run
             if isinstance(happening, FeedRecord):
-                _say_progress(session, happening.body)
+                progress.take(happening.body)
             deadline.check(run_id)
     raise AssertionError("a feed of a run ends with the run")
 
 
-def _say_progress(session: Session, record: dict[str, Any]) -> None:
-    if record["kind"] == "progress.reported":
-        done, total = record.get("done") or 0, record.get("total")
-        of = f"/{total:g}" if total else ""
-        session.say(f"{done:g}{of} {safe(str(record.get('message') or ''))}".rstrip())
-    elif record["kind"] in ("attempt.failed", "step.failed") and record.get("retry_at"):
-        what = record.get("step") or f"attempt {record.get('attempt')}"
-        error = record.get("error") or {}
-        failure = safe(f"{what}: {error.get('type')}: {error.get('message')}")
-        session.say(f"{failure}; retrying at {messages.moment(record['retry_at'])}")
+class _Progress:
+    """Says how far a run is, and which tries have failed, numbered as in its picture."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._failed: Counter[str] = Counter()
+
+    def take(self, record: dict[str, Any]) -> None:
+        """Say what `record` tells of that, if anything."""
+        if record["kind"] == "progress.reported":
+            done, total = record.get("done") or 0, record.get("total")
+            of = f"/{total:g}" if total else ""
+            self._session.say(f"{done:g}{of} {safe(str(record.get('message') or ''))}".rstrip())
+        elif record["kind"] == "step.failed":
+            self._failed[record["step"]] += 1
+            self._say_failed(record, f"{record['step']}, try {self._failed[record['step']]}")
+        elif record["kind"] == "attempt.failed":
+            self._say_failed(record, f"attempt {record['attempt']}")
+
+    def _say_failed(self, record: dict[str, Any], what: str) -> None:
+        if record.get("retry_at"):
+            error = record.get("error") or {}
+            failure = safe(f"{what}: {error.get('type')}: {error.get('message')}")
+            self._session.say(f"{failure}; retrying at {messages.moment(record['retry_at'])}")
 
 
 def show_until_end(

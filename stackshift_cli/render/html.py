@@ -29,6 +29,7 @@ from stackshift_cli.timeline import progress
 from stackshift_cli.timeline.axis import Axis, bars, labels, lay_out
 from stackshift_cli.timeline.branches import Line, lines, tree
 from stackshift_cli.timeline.build import build
+from stackshift_cli.timeline.describe import attempts
 from stackshift_cli.timeline.folding import maps_folded
 from stackshift_cli.timeline.model import Row, Timeline
 from stackshift_jobs.values.durations import format_ms
@@ -101,7 +102,7 @@ def _header(body: Element, run: dict[str, Any], line: Timeline) -> None:
     mark = child_of(head, "span", MARKS.get(line.status, "?"), class_=f"is-{line.status}")
     mark.tail = f" {safe(str(run['job']))}"
     child_of(body, "div", spent(line), class_=f"is-{line.status}")
-    facts = [run["id"], f"queue {run['queue']}", f"attempt {line.attempt}/{run['max_attempts']}"]
+    facts = [run["id"], f"queue {run['queue']}", f"attempt {attempts(line.attempt, run)}"]
     if run.get("idempotency_key"):
         facts.append(f"key {run['idempotency_key']}")
     facts += [f"{key}={value}" for key, value in (run.get("labels") or {}).items()]

@@ -21,7 +21,7 @@ from stackshift_cli.render.columns import (
 )
 from stackshift_cli.render.console import STATUS_STYLES, Glyphs, console, glyphs
 from stackshift_cli.render.objects import print_object, size
-from stackshift_cli.timeline.describe import brief, briefly, call
+from stackshift_cli.timeline.describe import attempts, brief, briefly, call
 from stackshift_jobs.values.durations import format_ms
 from stackshift_jobs.values.limits import FINISHED
 
@@ -51,7 +51,7 @@ def print_runs(options: Globals, runs: list[dict[str, Any]], clock: Clock) -> No
         "job": field("job"),
         "queue": field("queue"),
         "status": _run_status,
-        "attempt": lambda run: f"{run['attempt']}/{run['max_attempts']}",
+        "attempt": lambda run: attempts(run["attempt"], run),
         "age": lambda run: clock.age(run["created_at"]),
         "took": duration("duration_ms"),
         "why": lambda run: why_cell(run, clock),

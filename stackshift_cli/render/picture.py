@@ -21,13 +21,14 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from rich.cells import cell_len
 from rich.console import Group
 from rich.text import Text
 
 from stackshift_cli.daemon.run_detail import Shown
+from stackshift_cli.output.clock import Clock
 from stackshift_cli.output.messages import shown as as_json
 from stackshift_cli.output.safe_text import safe, safe_lines
 from stackshift_cli.render.columns import cut_line, filled
@@ -36,6 +37,7 @@ from stackshift_cli.timeline import progress
 from stackshift_cli.timeline.axis import lay_out, strip, ticks
 from stackshift_cli.timeline.branches import Line, tree
 from stackshift_cli.timeline.build import FORGOTTEN, build, is_forgotten
+from stackshift_cli.timeline.describe import attempts
 from stackshift_cli.timeline.failure import summary, where
 from stackshift_cli.timeline.folding import fit
 from stackshift_cli.timeline.model import Child, Timeline, Try
@@ -75,7 +77,7 @@ class Frame:
 def picture(shown: Shown, now_us: int, frame: Frame) -> Group:
     """The picture of a run at the time `now_us`."""
     line = build(shown.run, now_us)
-    head = [*_header(shown.run, line, frame), Text()]
+    head = [*_header(shown.run, line, Clock(now_us), frame), Text()]
     tail = [] if frame.compact else list(_ending(shown, line, frame))
     if is_forgotten(shown.run):
         tail.append(Text(f"  {FORGOTTEN}", "dim"))
@@ -84,13 +86,21 @@ def picture(shown: Shown, now_us: int, frame: Frame) -> Group:
         tail = tail[-(frame.height // 2) :]
     room = None if frame.height is None else frame.height - len(head) - len(tail)
     rows = list(_rows(shown, line, room, frame))
-    return Group(*(cut_line(text, frame.width, frame.marks) for text in [*head, *rows, *tail]))
+    return Group(*(_fitted(text, frame) for text in [*head, *rows, *tail]))
+
+
+def _fitted(text: Text, frame: Frame) -> Text:
+    """`text` in the width of the frame. Where the height does not matter, a traceback is printed
+    whole: of its lines the end is what is looked for."""
+    if text.overflow == "ignore" and frame.height is None:
+        return text
+    return cut_line(text, frame.width, frame.marks)
 
 
 # --- The header ----------------------------------------------------------------------------
 
 
-def _header(run: dict[str, Any], line: Timeline, frame: Frame) -> Iterator[Text]:
+def _header(run: dict[str, Any], line: Timeline, clock: Clock, frame: Frame) -> Iterator[Text]:
     marks, style = frame.marks, STATUS_STYLES.get(line.status, "")
     total = format_ms(line.totals.total_ms)
     took = f"{line.status} in {total}" if line.finished else f"{line.status}, {total} so far"
@@ -111,6 +121,12 @@ def _header(run: dict[str, Any], line: Timeline, frame: Frame) -> Iterator[Text]
     if rest is not None:
         yield rest
     yield from (Text(f"  {safe(text)}", "dim") for text in _wrapped(facts, frame))
+    if not frame.compact:
+        given = Text(f"  created {clock.moment(run['created_at'])}", "dim")
+        if run.get("payload") not in (None, {}):
+            payload = as_json(run["payload"])[:_RESULT_CHARACTERS]
+            given.append(f" {marks.dot} payload ").append(payload, "not dim")
+        yield given
     if line.progress is not None:
         yield _progress(line, frame)
 
@@ -127,7 +143,7 @@ def _facts(run: dict[str, Any], line: Timeline, marks: Glyphs) -> Iterator[str]:
     yield f"queue {run['queue']}"
     if run.get("idempotency_key"):
         yield f"key {run['idempotency_key']}"
-    yield f"attempt {line.attempt}/{run['max_attempts']}"
+    yield f"attempt {attempts(line.attempt, run)}"
     if line.changes:
         codes = [line.changes[0].before, *(change.after for change in line.changes)]
         yield f"code {f' {marks.arrow} '.join(code[:7] for code in codes[-3:])}"
@@ -317,8 +333,10 @@ def _traceback(
     traceback: str, indent: int, root: str, frame: Frame, brief: bool = False
 ) -> Iterator[Text]:
     lines = traceback.splitlines() if frame.verbose else summary(traceback, root, brief)
+    overflow: Literal["ignore"] | None = "ignore" if frame.verbose else None
     for each in lines:
-        yield Text(" " * indent).append(safe_lines(each), "dim")
+        text = Text(" " * indent, no_wrap=frame.verbose, overflow=overflow)
+        yield text.append(safe_lines(each), "dim")
 
 
 def _log_lines(entries: Any, indent: int = 2) -> Iterator[Text]:

@@ -28,6 +28,7 @@ from stackshift_cli.render.vector import (
 from stackshift_cli.timeline.axis import Axis, bars, labels, lay_out
 from stackshift_cli.timeline.branches import Line, tree
 from stackshift_cli.timeline.build import build
+from stackshift_cli.timeline.describe import attempts
 from stackshift_cli.timeline.failure import summary
 from stackshift_cli.timeline.folding import maps_folded
 from stackshift_cli.timeline.model import Timeline
@@ -98,7 +99,7 @@ class _Drawing:
         job.tail = f"  {short_id(run['id'], UNICODE)}  {spent(line)}"
         self.right = max(self.right, LEFT + len("".join(first.itertext())) * _CHARACTER)
         self.y += ROW
-        facts = [f"queue {run['queue']}", f"attempt {line.attempt}/{run['max_attempts']}"]
+        facts = [f"queue {run['queue']}", f"attempt {attempts(line.attempt, run)}"]
         facts.append(f"code {codes(line)}")
         facts += [f"{key}={value}" for key, value in (run.get("labels") or {}).items()]
         self.text(LEFT, _cut(safe(" · ".join(facts)), _TEXT), class_="dim")

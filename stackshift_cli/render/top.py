@@ -31,7 +31,7 @@ from stackshift_cli.render.columns import (
 from stackshift_cli.render.console import STATUS_STYLES, Glyphs, console, glyphs
 from stackshift_cli.render.lists import queue_running, why_cell
 from stackshift_cli.render.picture import Frame, picture
-from stackshift_cli.timeline.describe import brief, briefly
+from stackshift_cli.timeline.describe import attempts, brief, briefly
 from stackshift_cli.top.model import Mode, Model, question
 from stackshift_jobs.values.durations import format_ms
 
@@ -218,7 +218,7 @@ def _runs(model: Model, clock: Clock, width: int, room: int, marks: Glyphs) -> l
         "job": field("job"),
         "queue": field("queue"),
         "status": lambda run: Text(run["status"], _style(run)),
-        "attempt": lambda run: f"{run['attempt']}/{run['max_attempts']}",
+        "attempt": lambda run: attempts(run["attempt"], run),
         "for": lambda run: clock.age(run["since"]),
         "why": lambda run: _why(run, clock),
     }

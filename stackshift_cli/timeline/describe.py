@@ -18,6 +18,13 @@ _BRACKETED: Final = re.compile(r"\[(.*)\](?:\.([^\[\]#]*))?(#\d+)?", re.DOTALL)
 _ID: Final = re.compile(r"\b(?:run|evt)_[0-9a-z]{26}\b")
 
 
+def attempts(number: int, run: Mapping[str, Any]) -> str:
+    """`2/3`: attempt `number` of so many. A run that was retried by a person has got as many again,
+    so a number beyond that stands alone."""
+    most = run["max_attempts"]
+    return f"{number}/{most}" if number <= most else str(number)
+
+
 class About:
     """The words, and the fields of the record that need not be shown besides them."""
 

@@ -116,6 +116,8 @@ def show(session: Session, given: Given) -> int:
 
         shown = run_detail.fetch(session, name, given.flag("logs"), given.flag("tree"))
         print_run(session.options, shown, given.flag("compact"), given.flag("all"), _now_us())
+        if shown.run["status"] == "failed" and draws(session.options):
+            session.say(f"hint: stackshift runs retry {shown.run['id'][-6:]}")
     else:
         _print_entries(*_run_and_logs(session, given))
     return 0

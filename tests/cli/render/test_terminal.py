@@ -42,13 +42,14 @@ def test_show_draws_the_timeline(terminal: Terminal, daemon: FakeDaemon) -> None
     spent = "(active 6.0s · backoff 2.0s · waiting 1.0s)"
     assert lines[0] == f"✓ run_…000001  resizeAvatar  completed in 9.0s  {spent}"
     assert lines[1] == "  queue media · attempt 1/3 · code abc"
-    assert lines[3].split() == ["STEP", "0s", "2s", "4s", "6s", "8s", "9.0s"]
-    marks = [line.split()[:2] for line in lines[4:7]]
+    assert lines[2].startswith("  created 06 May 09:00")
+    assert lines[4].split() == ["STEP", "0s", "2s", "4s", "6s", "8s", "9.0s"]
+    marks = [line.split()[:2] for line in lines[5:8]]
     assert marks == [["✓", "queued"], ["✓", "download"], ["✓", "upload"]]
-    assert re.search(r"▓+·+█+ +6\.0s  try 2$", lines[6])
-    assert lines[7] == "  └ 1 TimeoutError: PUT timed out (2.0s), retried after 2.0s"
-    assert lines[8] == '  result {"é": "\\u001b[2J"}'
-    assert len(lines) == 9
+    assert re.search(r"▓+·+█+ +6\.0s  try 2$", lines[7])
+    assert lines[8] == "  └ 1 TimeoutError: PUT timed out (2.0s), retried after 2.0s"
+    assert lines[9] == '  result {"é": "\\u001b[2J"}'
+    assert len(lines) == 10
 
 
 def test_compact_is_the_bars_alone(terminal: Terminal, daemon: FakeDaemon) -> None:

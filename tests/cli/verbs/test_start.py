@@ -187,7 +187,7 @@ def test_wait_prints_the_result_as_one_line(shell: Shell, daemon: FakeDaemon) ->
     assert told.stderr.splitlines() == [
         run["id"],
         "1/2 half",
-        "a: ValueError: no; retrying at 2026-05-06T09:01:00Z",
+        "a, try 1: ValueError: no; retrying at 2026-05-06T09:01:00Z",
     ]
     assert told.code == 0
 
