@@ -19,6 +19,9 @@ from stackshift_jobs.values import strict_json
 _ALREADY: Final = {"completed": "has already completed", "failed": "has already failed"}
 """Why a run in this status is not cancelled; else it is already in its status."""
 
+_MOST_NAMED: Final = 20
+"""So many recorded steps a warning names."""
+
 
 def cancel(session: Session, given: Given) -> int:
     """`runs cancel RUN...`: cancel each; the first that could not be cancelled decides the exit
@@ -98,15 +101,20 @@ def _replacement(text: str) -> tuple[str, Any]:
 
 def _warn_of_unrecorded(session: Session, run: str, replaced: Iterable[str]) -> None:
     """Warn of steps in `replaced` that the run has not recorded; they are probably misspelled."""
+    import difflib
+
     detail = session.detail(run)
     recorded = [str(step["name"]) for step in detail.get("steps") or ()]
     for name in replaced:
         if name not in recorded:
-            known = safe(", ".join(recorded)) or "none"
+            known = safe(", ".join(recorded[:_MOST_NAMED])) or "none"
+            more = ", …" if len(recorded) > _MOST_NAMED else ""
             session.say(
                 f"warning: {detail['id']} has not recorded a step {safe(repr(name))}"
-                f" (recorded: {known}); the result is kept in case it reaches that step"
+                f" (recorded: {known}{more}); the result is kept in case it reaches that step"
             )
+            if near := difflib.get_close_matches(name, recorded, 3):
+                session.say(f"hint: did you mean {safe(' or '.join(near))}?")
 
 
 def _report(session: Session, reply: dict[str, Any]) -> int:

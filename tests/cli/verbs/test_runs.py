@@ -339,6 +339,18 @@ def test_retry_warns_of_a_step_that_is_not_recorded(shell: Shell, daemon: FakeDa
     assert "'b'" not in told.stderr
 
 
+def test_retry_asks_whether_a_step_that_is_not_recorded_is_misspelled(
+    shell: Shell, daemon: FakeDaemon
+) -> None:
+    """The names of at most twenty steps are listed, and those like it after them."""
+    steps = [{"name": f"page-{number}"} for number in range(30)] + [{"name": "price"}]
+    daemon.add(run_object(1, status="failed", steps=steps))
+    told = shell("runs", "retry", "@failed", "--set", "prise=1")
+    warning, hint, _ = told.stderr.splitlines()
+    assert "page-19, …); the result" in warning
+    assert hint == "hint: did you mean price?"
+
+
 def test_retry_dry_run_lists_steps(shell: Shell, daemon: FakeDaemon) -> None:
     """`--dry-run`: a line per step, with what would be reused and what repeated."""
     daemon.add(run_object(1, status="failed"))

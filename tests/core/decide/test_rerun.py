@@ -184,6 +184,68 @@ def test_unfinished_run_cannot_be_retried() -> None:
         story.retry(dead, from_step="z")
 
 
+def mapped(story: Story) -> str:
+    """A run that recorded `a` and the items of `total`, the last of them first, then failed in
+    `price`."""
+    run = story.start(retry=ONCE)
+    story.assign()
+    for step in ("a", "total[1]", "total[0]"):
+        story.step_done(run, step)
+    story.step_fails(run, "price")
+    story.fails(run, step="price")
+    return run
+
+
+def test_name_of_a_map_stands_for_its_first_item_on_record() -> None:
+    """So all its items are repeated, in whatever order they were recorded."""
+    story = Story()
+    run = mapped(story)
+    assert story.retry(run, from_step="total") == Rerun(
+        run, ["a"], ["total[1]", "total[0]", "price"]
+    )
+
+
+def test_name_of_a_map_stands_for_the_item_that_ended_the_run() -> None:
+    """It alone is not among the recorded steps."""
+    story = Story()
+    run = story.start(retry=ONCE)
+    story.assign()
+    story.step_fails(run, "total[0]")
+    story.fails(run, step="total[0]")
+    assert story.retry(run, from_step="total") == Rerun(run, [], ["total[0]"])
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("prise", "did you mean price?"),
+        ("totl", "did you mean total?"),
+        ("total[2]", "did you mean total[1] or total[0]?"),
+        ("nothing-like-it", "its steps: a, total, price"),
+    ],
+)
+def test_refused_step_is_told_what_there_is(name: str, hint: str) -> None:
+    """Those like it, or all: a map once, and the step that ended the run too."""
+    story = Story()
+    run = mapped(story)
+    with pytest.raises(NotFound) as refused:
+        story.retry(run, from_step=name)
+    assert refused.value.hint == hint
+
+
+def test_names_of_steps_in_a_hint_are_bounded() -> None:
+    """A run may have recorded ten thousand."""
+    story = Story()
+    run = story.start(retry=ONCE)
+    story.assign()
+    for number in range(25):
+        story.step_done(run, f"s{number}")
+    story.fails(run)
+    with pytest.raises(NotFound) as refused:
+        story.retry(run, from_step="zzz")
+    assert refused.value.hint.endswith("s18, s19 and 5 more")
+
+
 def test_run_that_left_memory_twice_keeps_what_its_second_life_recorded() -> None:
     """Each life continues from everything that was recorded before it."""
     story = Story()

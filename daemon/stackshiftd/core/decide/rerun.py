@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import difflib
+from typing import Final, NamedTuple
 
 import msgspec
 from msgspec import Raw
@@ -26,18 +27,16 @@ class Plan(NamedTuple):
 def plan(state: State, run: Run, from_step: str | None, replaced: frozenset[str]) -> Plan:
     """Which recorded steps a retry or fork of `run` reuses, and which it repeats.
 
-    With `from_step`, that step and everything recorded after it (in journal order) are repeated,
-    under the locks that they ran under. These are always repeated: waits for events, for locks, and
-    for runs that are no longer under way; and what ended the run, whether it is named or not. A
-    lock is acquired again if its block was left after a step that is repeated or replaced. Raises
-    `NotFound` if `from_step` is not recorded.
+    With `from_step`, that step (of a `map`, given by its name, the first item on record) and
+    everything recorded after it (in journal order) are repeated, under the locks that they ran
+    under. These are always repeated: waits for events, for locks, and for runs that are no longer
+    under way; and what ended the run, whether it is named or not. A lock is acquired again if its
+    block was left after a step that is repeated or replaced. Raises `NotFound` if `from_step` is
+    not recorded.
     """
     ended = run.failed_step if run.status is not Status.COMPLETED else None
-    if from_step is not None and from_step not in run.calls and from_step != ended:
-        raise NotFound(
-            f"{run.id} has no recorded step {from_step!r}",
-            hint="its steps: " + (", ".join(run.calls) or "none"),
-        )
+    if from_step is not None:
+        from_step = _recorded(run, from_step, ended)
     # What ended the run is no longer among its calls, and nothing was recorded after it.
     since = run.calls[from_step].seq if from_step in run.calls else None
     earliest = min(
@@ -56,6 +55,42 @@ def plan(state: State, run: Run, from_step: str | None, replaced: frozenset[str]
     if ended is not None and ended not in run.calls and ended not in replaced:
         repeated.append(ended)
     return Plan(reused, repeated)
+
+
+_MOST_NAMED: Final = 20
+"""So many steps are named to who has named none of them."""
+
+
+def _recorded(run: Run, name: str, ended: str | None) -> str:
+    """The recorded step of `run` that `name` stands for: the step itself, the one that ended the
+    run, or of a `map` the item that was recorded first. Raises `NotFound`."""
+    if name in run.calls or name == ended:
+        return name
+    items = [step for step in run.calls if _is_item(step, name)]
+    if items:
+        return min(items, key=lambda step: run.calls[step].seq)
+    if ended is not None and _is_item(ended, name):
+        return ended
+    in_order = sorted(run.calls, key=lambda step: run.calls[step].seq)
+    steps = [*in_order, *([ended] if ended is not None else [])]
+    raise NotFound(f"{run.id} has no recorded step {name!r}", hint=_names(steps, name))
+
+
+def _is_item(step: str, name: str) -> bool:
+    """Is `step` an item of the `map` called `name`: `total[3]` of `total`?"""
+    return step.startswith(f"{name}[")
+
+
+def _names(steps: list[str], wrong: str) -> str:
+    """The hint for who has named the step `wrong`: those of `steps` like it, else all of them. A
+    `map` is named once, and what replay keeps for itself (`[now]`) is not named."""
+    bases = (step.partition("[")[0] for step in steps)
+    by_name = dict.fromkeys(base for base in bases if base and not base.endswith("/"))
+    if near := difflib.get_close_matches(wrong, steps if "[" in wrong else by_name, 3):
+        return f"did you mean {' or '.join(near)}?"
+    some = list(by_name)[:_MOST_NAMED]
+    more = f" and {len(by_name) - len(some)} more" if len(some) < len(by_name) else ""
+    return f"its steps: {', '.join(some) or 'none'}{more}"
 
 
 def fork_plan(state: State, source: Run, from_step: str | None, new_payload: bool) -> Plan:
