@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
+import shlex
 from collections.abc import Callable
 from typing import Annotated, Any, Final
 
@@ -31,6 +32,7 @@ from stackshift_cli.commands.help_page import (
 )
 from stackshift_cli.commands.small_parser import Values, blank, is_negative_number, merge
 from stackshift_cli.commands.spec import GLOBALS, Argument, Command, Option, Parameter
+from stackshift_cli.commands.unknown import Called, unknown
 from stackshift_cli.output import messages
 from stackshift_jobs.errors import StackshiftError, Usage
 
@@ -93,11 +95,32 @@ def _usage(bad: Exception, argv: list[str]) -> Exception:
     flag = str(getattr(bad, "option_name", ""))
     near = difflib.get_close_matches(flag, getattr(bad, "possibilities", None) or (), 3, 0.7)
     hint = f"did you mean {' or '.join(near)}?" if near else f"{path} --help"
-    return Usage(_worded(message), hint=hint)
+    worded = _worded(message)
+    if command is not None and worded.startswith(_UNEXPECTED):
+        hint = _as_options(worded.removeprefix(_UNEXPECTED), command, path) or hint
+    return Usage(worded, hint=hint)
 
 
+def _as_options(words: str, command: Command, path: str) -> str:
+    """What to type instead of the unexpected arguments `words`, if they are meant as the payload of
+    `command`; else empty."""
+    if not any(parameter.name == "field" for parameter in command.parameters):
+        return ""
+    if words.lstrip().startswith(("{", "[")):
+        return f"the payload follows -p: {path} … -p {shlex.quote(words)}"
+    fields = words.split(" ")
+    if all(_FIELD.match(word) for word in fields):
+        return "fields of the payload follow -F: " + " ".join(
+            f"-F {shlex.quote(word)}" for word in fields
+        )
+    return ""
+
+
+_FIELD: Final = re.compile(r"[^=:\s-][^=\s]*=")
+
+_UNEXPECTED: Final = "unexpected argument: "
 _WORDINGS: Final = (
-    (r"Got unexpected extra arguments?(?:\(s\))? \((.*)\)", r"unexpected argument: \1"),
+    (r"Got unexpected extra arguments?(?:\(s\))? \((.*)\)", _UNEXPECTED + r"\1"),
     (r"Missing argument '?\[?(.*?)(?:\.\.\.)?\]?'?", r"\1 is missing"),
     (r"Missing parameter: (.*)", r"\1 is missing"),
     (r"No such option:? '?(--?[\w-]+)'?\.?(?: Did you mean (.*)\?)?.*", r"there is no option \1"),
@@ -130,9 +153,10 @@ class _Group(TyperGroup):
         """Find the command that `args` begin with; raises `Usage` with similar names."""
         name = args[0].removeprefix(_MARK)
         if not args[0].startswith("-") and self.get_command(ctx, name) is None:
-            path = " ".join([*ctx.command_path.split()[1:], name])
-            shown = [n for n in self.list_commands(ctx) if n not in ALIASES]
-            raise unknown(path, name, shown)
+            given = {**ctx.find_root().params, **ctx.params}
+            noun = " ".join(ctx.command_path.split()[1:])
+            rest = [word.removeprefix(_MARK) for word in args[1:]]
+            raise unknown(Called(noun, name, rest, given.get("project" + _TAIL)))
         return super().resolve_command(ctx, args)
 
 
@@ -144,13 +168,6 @@ class _CommandWithPage(TyperCommand):
     def get_help(self, _ctx: Any) -> str:
         """The page of the command."""
         return command_page(self.spec)
-
-
-def unknown(path: str, name: str, names: list[str]) -> Usage:
-    """The error for a command that does not exist, with similar ones of `names` that do."""
-    near = difflib.get_close_matches(name, names, 3, 0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"one of: {', '.join(sorted(names))}"
-    return Usage(f"unknown command {path!r}", hint=hint, near=near)
 
 
 def _application(called: Calls, named: set[str]) -> typer.Typer:

@@ -17,15 +17,15 @@ from stackshift_jobs.errors import NotFound, StackshiftError
 from stackshift_jobs.project.locate import Project
 
 _MAX_FILES: Final = 2000
-_MAX_FILE_BYTES: Final = 1 << 20
+MAX_FILE_BYTES: Final = 1 << 20
 
 
 def explained(project: Project, job: str, bad: NotFound) -> NotFound:
     """`bad`, which says that there is no job `job`; with what to do if a private file has it."""
     word = re.compile(rf"(?<![\w.-]){re.escape(job)}(?![\w-])")
     try:
-        for file in _private_files(project):
-            if file.stat().st_size <= _MAX_FILE_BYTES and word.search(_text(file)):
+        for file, is_private in job_files(project):
+            if is_private and file.stat().st_size <= MAX_FILE_BYTES and word.search(_text(file)):
                 shown = file.relative_to(project.root)
                 why = f"{shown} is not loaded, because its name begins with _"
                 return NotFound(f"{bad.message}: {why}", hint="rename it", **bad.fields)
@@ -38,8 +38,9 @@ def _text(file: Path) -> str:
     return file.read_text("utf-8", "replace")
 
 
-def _private_files(project: Project) -> Iterator[Path]:
-    """The Python files in the folders of job modules that are not loaded by themselves."""
+def job_files(project: Project) -> Iterator[tuple[Path, bool]]:
+    """The Python files in the folders of job modules, and whether each is private, and so not
+    loaded by itself; at most two thousand."""
     from stackshift_jobs.project.config import load_config
 
     count = 0
@@ -49,5 +50,5 @@ def _private_files(project: Project) -> Iterator[Path]:
             count += 1
             if count > _MAX_FILES:
                 return
-            if any(part.startswith("_") for part in file.relative_to(project.root).parts):
-                yield file
+            inside = file.relative_to(project.root).parts
+            yield file, any(part.startswith("_") for part in inside)

@@ -9,6 +9,7 @@ from stackshift_cli.commands.catalogue import COMMANDS, GROUPS
 from stackshift_cli.commands.completion import SCRIPTS
 from stackshift_cli.commands.help_page import page_for, program_page
 from stackshift_cli.commands.help_topics import TOPICS
+from stackshift_cli.commands.unknown import verbs
 from stackshift_cli.daemon.session import Session
 from stackshift_cli.output import messages
 from stackshift_jobs.errors import NotFound, Usage
@@ -40,7 +41,8 @@ def help_(_session: Session, given: Given) -> int:
     if (page := page_for(tuple(words))) is None:
         known = {command.path for command in COMMANDS} | {(group,) for group in GROUPS}
         names = [*TOPICS, *(" ".join(p) for p in sorted(known))]
-        near = difflib.get_close_matches(" ".join(words), names, 3, 0.5)
+        near = verbs(words[0]) if len(words) == 1 else []
+        near = near or difflib.get_close_matches(" ".join(words), names, 3, 0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else "stackshift help"
         raise NotFound(f"there is no help on {' '.join(words)!r}", hint=hint, near=near)
     messages.data(page)

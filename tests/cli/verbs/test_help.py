@@ -47,7 +47,7 @@ def test_version(shell: Shell) -> None:
 @pytest.mark.parametrize(
     ("argv", "near"),
     [
-        (["rns", "list"], "did you mean runs?"),
+        (["rns", "list"], "did you mean stackshift runs?"),
         (["runs", "lst"], "list"),
         (["statr", "x"], "start"),
         (["ques", "list"], "queues"),
