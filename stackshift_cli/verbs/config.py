@@ -159,7 +159,7 @@ def _value(key: Key, path: str, text: str) -> Any:
             why = why or str(bad)
         else:
             return candidate
-    raise BadConfiguration(f"{path}: {text!r} is not {why}", hint=key.help, key=path)
+    raise BadConfiguration(f"{path}: {text!r} is not {why}", hint=key.advice, key=path)
 
 
 def edit(file: Path, section: tuple[str, ...], name: str, value: Any) -> None:

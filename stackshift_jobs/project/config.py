@@ -89,6 +89,13 @@ class Key:
             return f'"{self.default}"'
         return str(self.default).replace("'", '"')
 
+    @property
+    def advice(self) -> str:
+        """What to write instead of a value that is not valid."""
+        if self.default is None:
+            return f"without a value: {self.unset}; man stackshift.toml has the rest"
+        return f"the default is {self.default_text}; man stackshift.toml has the rest"
+
 
 QUEUES: Final = "queues.NAME"
 _project = partial(Key, "project")
@@ -322,13 +329,28 @@ def load_config(root: str | os.PathLike[str], environ: Mapping[str, str] | None 
 
 def find_key(path: str) -> Key:
     """The key at a path such as `workers.slots` or `queues.emails.rate`; raises `BadConfiguration`,
-    which names the nearest key, if there is none."""
+    which names the nearest key or those of the table, if there is none."""
     section, _, name = path.rpartition(".")
     if section.startswith("queues."):
         section = QUEUES
     if key := _BY_PATH.get(f"{section}.{name}"):
         return key
+    if inside := _settings_of(path):
+        raise BadConfiguration(
+            f"{path} is a table of settings, and not one of them",
+            hint=f"one of: {', '.join(inside)}",
+            key=path,
+        )
     raise unknown_key(path, "")
+
+
+def _settings_of(path: str) -> list[str]:
+    """The paths of the settings in the table `path`, which is a section, `queues` or one queue's;
+    empty for anything else."""
+    section = QUEUES if path == "queues" or path.startswith("queues.") else path
+    shown = path if path.startswith("queues.") else section
+    is_one = path.count(".") < 2 and path not in ("queues.", "")
+    return [f"{shown}.{key.name}" for key in KEYS if key.section == section] if is_one else []
 
 
 def unknown_key(path: str, file: str) -> BadConfiguration:
@@ -382,7 +404,7 @@ def _section(section: str, shown: str, table: object, file: str) -> dict[str, An
         except ValueError as bad:
             raise BadConfiguration(
                 f"{file}: {shown}.{key.name}: {value!r} is not {bad}",
-                hint=key.help,
+                hint=key.advice,
                 file=file,
                 key=f"{shown}.{key.name}",
             ) from None

@@ -116,6 +116,22 @@ def test_config_set_refuses_what_is_wrong_and_changes_nothing(
     assert (shell.directory / "stackshift.toml").read_text() == ""
 
 
+def test_config_of_a_table_lists_its_settings(shell: Shell) -> None:
+    """`queues` is a table: to suggest it for itself would help nobody."""
+    told = shell("config", "get", "queues.media")
+    assert told.code == 78
+    assert "queues.media is a table of settings" in told.stderr
+    assert "queues.media.concurrency, queues.media.rate, " in told.stderr
+
+
+def test_config_set_hints_at_a_value_that_is_valid(shell: Shell) -> None:
+    """What the setting is for is no hint."""
+    told = shell("config", "set", "workers.slots", "many")
+    assert "hint: the default is 16; man stackshift.toml" in told.stderr
+    told = shell("config", "set", "workers.processes", "many")
+    assert "hint: without a value: one per CPU; man" in told.stderr
+
+
 def test_config_show_says_where_each_value_is_from(shell: Shell) -> None:
     """`key TAB value TAB origin`."""
     (shell.directory / "stackshift.toml").write_text("[workers]\nslots = 3\n")
