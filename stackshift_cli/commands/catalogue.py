@@ -381,6 +381,7 @@ _OTHER_COMMANDS: Final = (
         _KEY,
         argument("VALUE", "The value as written in TOML, or text."),
     ),
+    command("config unset", "config:unset", "Remove a setting, so that its default holds.", _KEY),
     command(
         "config path",
         "config:path",

@@ -236,6 +236,9 @@ stackshift config trust --list → which ones that are
 stackshift config set queues.media.rate 100/m → in stackshift.toml, whose comments are kept
 stackshift config set default_project /srv/shop → for you, in all directories
 """,
+    "config unset": """
+stackshift config unset queues.media.rate → no limit again; the rest of the file is kept
+""",
     "config path": """
 $EDITOR "$(stackshift config path)" → edit it
 """,

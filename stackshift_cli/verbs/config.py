@@ -1,4 +1,4 @@
-"""`config get|set|path|show`: the settings of the project, and the user's own.
+"""`config get|set|unset|path|show`: the settings of the project, and the user's own.
 
 A value is read and printed as written in the file (`"30d"`, not milliseconds). The file, which a
 person wrote, is edited in place: its comments and its order are kept.
@@ -53,26 +53,64 @@ def set_(session: Session, given: Given) -> int:
     """`config set KEY VALUE`: write it to the project's file, or to the user's; raises
     `BadConfiguration` for an unknown setting or a value that is not valid."""
     name, text = given.word("key"), given.word("value")
+    place = _place(session, name)
+    if place.key is None:
+        value: Any = user_config.check(name, text, str(place.file))
+    else:
+        value = _value(place.key, name, text)
+    with _changing(place.file):
+        place.file.parent.mkdir(parents=True, exist_ok=True)
+        edit(place.file, place.section, place.name, value)
+    session.say(f"{safe(name)} = {_shown(value)} in {safe(str(place.file))}")
+    _say_how_to_apply(session, place)
+    return 0
+
+
+def unset(session: Session, given: Given) -> int:
+    """`config unset KEY`: remove it from the file, so that its default holds; 0 also if it was not
+    there. Raises `BadConfiguration` for an unknown setting."""
+    name = given.word("key")
+    place = _place(session, name)
+    with _changing(place.file):
+        was_set = remove(place.file, place.section, place.name)
+    file = safe(str(place.file))
+    session.say(f"{safe(name)} is {'no longer' if was_set else 'not'} set in {file}")
+    if was_set:
+        _say_how_to_apply(session, place)
+    return 0
+
+
+class _Place(NamedTuple):
+    """Where a setting is written: file, table, name; `key` is None for one of the user's."""
+
+    file: Path
+    section: tuple[str, ...]
+    name: str
+    key: Key | None
+
+
+def _place(session: Session, name: str) -> _Place:
     if name == TRUSTED:
         raise Usage(f"{TRUSTED} is not set as a whole", hint="stackshift config trust DIR")
     if name in user_config.KEYS:
-        file = user_config.path()
-        value: Any = user_config.check(name, text, str(file))
-        section: tuple[str, ...] = ()
-    else:
-        key, file = find_key(name), session.project.config_file
-        value = _value(key, name, text)
-        table = name.rpartition(".")[0]
-        section = ("queues", table.removeprefix("queues.")) if key.section == QUEUES else (table,)
+        return _Place(user_config.path(), (), name, None)
+    key = find_key(name)
+    table, _, last = name.rpartition(".")
+    section = ("queues", table.removeprefix("queues.")) if key.section == QUEUES else (table,)
+    return _Place(session.project.config_file, section, last, key)
+
+
+@contextlib.contextmanager
+def _changing(file: Path) -> Iterator[None]:
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        edit(file, section, name.rpartition(".")[2], value)
+        yield
     except OSError as bad:
         raise unwritten(f"{file} cannot be changed", bad) from bad
-    session.say(f"{safe(name)} = {_shown(value)} in {safe(str(file))}")
-    if name not in user_config.KEYS and (session.project.data_dir / "daemon.json").exists():
+
+
+def _say_how_to_apply(session: Session, place: _Place) -> None:
+    if place.key is not None and (session.project.data_dir / "daemon.json").exists():
         session.say("hint: to apply it, run stackshift daemon restart")
-    return 0
 
 
 def path(session: Session, given: Given) -> int:
@@ -175,9 +213,33 @@ def edit(file: Path, section: tuple[str, ...], name: str, value: Any) -> None:
             table[part] = tomlkit.table(is_super_table=part == "queues")
         table = table[part]
     table[name] = value
+    _write(file, tomlkit.dumps(document))
+
+
+def remove(file: Path, section: tuple[str, ...], name: str) -> bool:
+    """Remove one value from a TOML file, atomically, and leave everything else as it is; false if
+    it was not there."""
+    import tomlkit
+
+    if not file.exists():
+        return False
+    text = read_config_text(file)
+    parse_toml(text, file)
+    document = tomlkit.parse(text)
+    table: Any = document
+    for part in section:
+        table = table.get(part, {})
+    if name not in table:
+        return False
+    del table[name]
+    _write(file, tomlkit.dumps(document))
+    return True
+
+
+def _write(file: Path, text: str) -> None:
     target = file.resolve()
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    temporary.write_text(tomlkit.dumps(document), encoding="utf-8")
+    temporary.write_text(text, encoding="utf-8")
     if target.exists():
         temporary.chmod(target.stat().st_mode & 0o777)
     temporary.replace(target)

@@ -132,6 +132,32 @@ def test_config_set_hints_at_a_value_that_is_valid(shell: Shell) -> None:
     assert "hint: without a value: one per CPU; man" in told.stderr
 
 
+def test_config_unset_removes_one_value_and_keeps_the_rest(shell: Shell) -> None:
+    """Its default holds again; unsetting it once more is no error."""
+    file = shell.directory / "stackshift.toml"
+    file.write_text("# top\n[workers]  # mine\nslots = 3 # few\ngrace = '1s' # short\n")
+    told = shell("config", "unset", "workers.slots")
+    assert told == ("", f"workers.slots is no longer set in {file}\n", 0)
+    assert file.read_text() == "# top\n[workers]  # mine\ngrace = '1s' # short\n"
+    assert shell("config", "get", "workers.slots").stdout == "16\n"
+    told = shell("config", "unset", "workers.slots")
+    assert told == ("", f"workers.slots is not set in {file}\n", 0)
+    assert shell("config", "unset", "workers.slot").code == 78
+
+
+def test_config_unset_of_a_queue_and_of_the_user(shell: Shell) -> None:
+    """The table of the queue stays, and so do the user's other settings."""
+    shell("config", "set", "queues.media.rate", "100/m")
+    shell("config", "set", "color", "never")
+    shell("config", "set", "output", "text")
+    assert "no longer" in shell("config", "unset", "queues.media.rate").stderr
+    assert "no longer" in shell("config", "unset", "color").stderr
+    assert shell("config", "get", "queues.media.rate") == ("\n", "", 0)
+    assert shell("config", "get", "color") == ("\n", "", 0)
+    assert shell("config", "get", "output") == ("text\n", "", 0)
+    assert shell("config", "unset", "trusted").code == 2
+
+
 def test_config_show_says_where_each_value_is_from(shell: Shell) -> None:
     """`key TAB value TAB origin`."""
     (shell.directory / "stackshift.toml").write_text("[workers]\nslots = 3\n")
