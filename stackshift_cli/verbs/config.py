@@ -19,13 +19,16 @@ from stackshift_cli.daemon.session import Session
 from stackshift_cli.errors import unwritten
 from stackshift_cli.output import messages
 from stackshift_cli.output.safe_text import safe
+from stackshift_cli.output.terminal import draws
 from stackshift_cli.render import tsv
-from stackshift_jobs.errors import BadConfiguration, Usage
+from stackshift_jobs.errors import BadConfiguration, StackshiftError, Usage
 from stackshift_jobs.project.config import KEYS, QUEUES, Key, find_key, load_config
+from stackshift_jobs.project.locate import CONFIG_FILE
 from stackshift_jobs.project.toml import parse_toml, read_config_text
 from stackshift_jobs.project.trust import TRUSTED
 
 _HIDDEN: Final = "(not shown)"
+_ANSWER_SECONDS: Final = 1.0
 
 
 class _Setting(NamedTuple):
@@ -45,8 +48,26 @@ def get(session: Session, given: Given) -> int:
         key = find_key(name)
         settings = {setting.path: setting.value for setting in _project_settings(session)}
         value = settings.get(name, key.default)
+        _note_if_not_in_force(session)
     messages.data(messages.compact(value) if session.json else _shown(value))
     return 0
+
+
+def _note_if_not_in_force(session: Session) -> None:
+    """Say on stderr that the running daemon still has the settings from before the file changed. It
+    is asked only if it runs, and its silence is no reason to keep back what is in the file."""
+    from stackshift_cli.daemon.connection import Connection
+
+    try:
+        with Connection.open(
+            session.project.data_dir_text, connect_timeout=_ANSWER_SECONDS
+        ) as connection:
+            notes = connection.call("job.list", {}, _ANSWER_SECONDS).get("notes", ())
+    except (OSError, StackshiftError, TimeoutError):
+        return
+    for note in notes:
+        if note.startswith(CONFIG_FILE):  # The others are about job modules.
+            session.say(f"note: {safe(note)}")
 
 
 def set_(session: Session, given: Given) -> int:
@@ -130,10 +151,35 @@ def show(session: Session, given: Given) -> int:
         origins = {s.path: {"value": s.value, "origin": s.origin} for s in settings}
         messages.data(messages.compact(origins if with_origin else values))
         return 0
+    if draws(session.options):
+        from stackshift_cli.render.settings import print_settings
+
+        print_settings(
+            session.options,
+            [
+                {
+                    "setting": s.path,
+                    "value": None if s.value is None else _shown(s.value),
+                    "origin": s.origin,
+                    "unset": _unset(s.path),
+                }
+                for s in settings
+            ],
+            with_origin,
+        )
+        _note_if_not_in_force(session)
+        return 0
     for setting in settings:
         shown = (setting.path, _shown(setting.value))
         messages.data(tsv.tabbed((*shown, setting.origin) if with_origin else shown))
     return 0
+
+
+def _unset(path: str) -> str:
+    """What it means that the setting `path` has no value; empty if there is nothing to say."""
+    with contextlib.suppress(BadConfiguration):
+        return find_key(path).unset
+    return ""  # One of the user's, or a variable.
 
 
 def _project_settings(session: Session) -> Iterator[_Setting]:

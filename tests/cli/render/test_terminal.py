@@ -96,6 +96,17 @@ def test_list_that_finds_nothing_says_so(terminal: Terminal) -> None:
     assert ended(terminal("-q", "runs", "list")) == ("", 0)
 
 
+def test_settings_are_a_table(terminal: Terminal) -> None:
+    """As other lists; what is not set is a dash, with what that means."""
+    text, code = ended(terminal("config", "show", "--origin"))
+    lines = [line.split() for line in plain(text).splitlines()]
+    assert lines[0] == ["SETTING", "VALUE", "ORIGIN"]
+    assert ["workers.slots", "16", "default"] in lines
+    assert ["workers.processes", "-", "(one", "per", "CPU)", "default"] in lines
+    assert ["hooks.on_failed", "-", "default"] in lines
+    assert code == 0
+
+
 def test_lists_are_tables(terminal: Terminal, daemon: FakeDaemon) -> None:
     """Lists have a header and no box."""
     daemon.add(run_object(1, status="failed", error={**ERROR, "message": "\x1b[31m"}))

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from cli.conftest import Shell
+from cli.fake_daemon import FakeDaemon
 
 
 def test_init_makes_a_project_that_is_in_order(shell: Shell, tmp_path: Path) -> None:
@@ -156,6 +157,23 @@ def test_config_unset_of_a_queue_and_of_the_user(shell: Shell) -> None:
     assert shell("config", "get", "color") == ("\n", "", 0)
     assert shell("config", "get", "output") == ("text\n", "", 0)
     assert shell("config", "unset", "trusted").code == 2
+
+
+def test_config_get_says_that_the_daemon_has_an_older_value(
+    shell: Shell, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A note on stderr, as the daemon words it; notes about modules are not for this command."""
+    settings = "stackshift.toml changed since the daemon started: stackshift daemon restart"
+    notes = ["jobs/a.py changed since it was loaded: stackshift daemon reload", settings]
+    monkeypatch.setattr(daemon, "on_job_list", lambda _: {"jobs": [], "notes": notes})
+    assert shell("config", "get", "workers.slots") == ("16\n", f"note: {settings}\n", 0)
+    assert shell("config", "get", "color").stderr == ""
+
+
+def test_config_get_starts_no_daemon(shell: Shell) -> None:
+    """The file is all there is to read."""
+    assert shell("config", "get", "workers.slots") == ("16\n", "", 0)
+    assert not (shell.directory / ".stackshift").exists()
 
 
 def test_config_show_says_where_each_value_is_from(shell: Shell) -> None:
