@@ -7,6 +7,7 @@ its option raises `Usage`, which names the option.
 # There is no `__future__` import of annotations here: annotations that are text cost a NamedTuple a
 # millisecond of every `start`, since `typing` compiles each of them.
 
+from collections.abc import Container
 from typing import Any, NamedTuple
 
 from stackshift_jobs.errors import Usage
@@ -74,8 +75,12 @@ class Given:
             raise Usage(f"{option(name)}: {bad.message}", hint=bad.hint) from bad
 
     def pairs(self, name: str) -> dict[str, str]:
-        """The `K=V` texts given for `name` as an object; the last value of a key wins."""
-        return dict(_pair(name, text) for text in self.texts(name))
+        """The `K=V` texts given for `name` as an object; raises `Usage` if a key comes twice."""
+        pairs: dict[str, str] = {}
+        for key, value in (_pair(name, text) for text in self.texts(name)):
+            check_new(pairs, key, option(name))
+            pairs[key] = value
+        return pairs
 
     def given(self) -> list[str]:
         """The names of all parameters that were given."""
@@ -85,6 +90,12 @@ class Given:
 def option(name: str) -> str:
     """How the option of the parameter `name` is spelled: `--max-attempts` for `max_attempts`."""
     return "--" + name.replace("_", "-")
+
+
+def check_new(earlier: Container[str], key: str, flag: str) -> None:
+    """Raise `Usage` if `key`, given for `flag`, is among the `earlier` ones: only one can count."""
+    if key in earlier:
+        raise Usage(f"{flag} is given more than once for {key!r}", hint="give it once")
 
 
 def _pair(name: str, text: str) -> tuple[str, str]:

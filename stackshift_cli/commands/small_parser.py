@@ -1,8 +1,9 @@
 """The small parser: reads plain command lines of one command, without Typer.
 
 It accepts a subset of what Typer accepts, with the same values. For anything else (help, an unknown
-option, clusters like `-qv`, a value that looks like an option, a mistake) it returns None, and the
-caller leaves the command line to Typer, which also words the error. A test compares the two.
+option, clusters like `-qv`, a value that looks like an option, an option given twice, a mistake) it
+returns None, and the caller leaves the command line to Typer, which also words the error. A test
+compares the two.
 """
 
 # Without the `__future__` import of annotations, for the reason given in `arguments`.
@@ -115,6 +116,8 @@ class _Reader:
     def _keep(self, option: Option, text: str) -> None:
         if option.many:
             self.values[option.name].append(text)
+        elif self.values[option.name] is not None:
+            self.strange = True  # Which of the two is meant?
         else:
             self.values[option.name] = text
 

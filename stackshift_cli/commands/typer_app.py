@@ -153,11 +153,18 @@ class _Group(TyperGroup):
         """Find the command that `args` begin with; raises `Usage` with similar names."""
         name = args[0].removeprefix(_MARK)
         if not args[0].startswith("-") and self.get_command(ctx, name) is None:
-            given = {**ctx.find_root().params, **ctx.params}
             noun = " ".join(ctx.command_path.split()[1:])
             rest = [word.removeprefix(_MARK) for word in args[1:]]
-            raise unknown(Called(noun, name, rest, given.get("project" + _TAIL)))
+            raise unknown(Called(noun, name, rest, _project(ctx)))
         return super().resolve_command(ctx, args)
+
+
+def _project(ctx: Any) -> str | None:
+    """The project that was named before the word that is being read; the last one, if several."""
+    for params in (ctx.params, ctx.find_root().params):
+        if given := params.get("project" + _TAIL):
+            return str(given[-1])
+    return None
 
 
 class _CommandWithPage(TyperCommand):
@@ -283,14 +290,25 @@ def _annotation(parameter: Parameter) -> Any:
     )
     if not parameter.metavar:
         return Annotated[bool, shown]
-    return Annotated[list[str] | None if parameter.many else str | None, shown]
+    # Of a text given twice Typer keeps the last one, and says nothing.
+    return Annotated[list[str] | None, shown]
 
 
 def _cleaned(given: Values, parameters: tuple[Parameter, ...]) -> Values:
     """Typer's values in the form of `small_parser`: names without their tail, an empty list for
     nothing, numbers without their mark."""
     values = {name.removesuffix(_TAIL): value for name, value in given.items()}
+    for parameter in parameters:
+        if isinstance(parameter, Option) and parameter.metavar and not parameter.many:
+            values[parameter.name] = _single(parameter, values[parameter.name])
     return {p.name: _unmarked(values[p.name], p.many) for p in parameters}
+
+
+def _single(option: Option, given: list[str] | None) -> str | None:
+    """The one value `given` for `option`; raises `Usage` if there are more."""
+    if given and len(given) > 1:
+        raise Usage(f"{option.flags[-1]} is given {len(given)} times", hint="give it once")
+    return given[0] if given else None
 
 
 def _unmarked(value: Any, many: bool) -> Any:

@@ -9,7 +9,7 @@ import json
 import os
 from typing import Any, Final
 
-from stackshift_cli.arguments import Given
+from stackshift_cli.arguments import Given, check_new
 from stackshift_jobs.errors import PayloadRefused, StackshiftError, Usage
 from stackshift_jobs.values.limits import MAX_ATTEMPTS, MAX_PAYLOAD_BYTES, MAX_PRIORITY
 
@@ -82,8 +82,11 @@ def payload_given(given: Given) -> Any:
             "-F adds fields to an object, and the payload is not one",
             hint="remove -F, or pass an object with -p",
         )
+    seen: set[str] = set()
     for field in fields:
         key, new = _field(field)
+        check_new(seen, key, "-F")
+        seen.add(key)
         value[key] = new
     return value
 

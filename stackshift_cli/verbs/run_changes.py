@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from stackshift_cli.arguments import Given
+from stackshift_cli.arguments import Given, check_new
 from stackshift_cli.daemon.session import Session
 from stackshift_cli.flows.start_params import NO_PAYLOAD, field_notes, payload_given
 from stackshift_cli.output import messages
@@ -51,7 +51,7 @@ def retry(session: Session, given: Given) -> int:
     """`runs retry RUN`: continue a failed or cancelled run from its recorded steps."""
     params: dict[str, Any] = {"run": given.word("run"), **_from_step(given)}
     if given.texts("set"):
-        params["set"] = dict(_replacement(text) for text in given.texts("set"))
+        params["set"] = _replacements(given)
         _warn_of_unrecorded(session, params["run"], params["set"])
     if given.flag("dry_run"):
         params["dry_run"] = True
@@ -83,6 +83,14 @@ def rm(session: Session, given: Given) -> int:
 def _from_step(given: Given) -> dict[str, Any]:
     step = given.text("from")
     return {} if step is None else {"from_step": step}
+
+
+def _replacements(given: Given) -> dict[str, Any]:
+    replaced: dict[str, Any] = {}
+    for step, value in map(_replacement, given.texts("set")):
+        check_new(replaced, step, "--set")
+        replaced[step] = value
+    return replaced
 
 
 def _replacement(text: str) -> tuple[str, Any]:

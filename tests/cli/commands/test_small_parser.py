@@ -12,6 +12,7 @@ from stackshift_cli.commands import typer_app
 from stackshift_cli.commands.catalogue import COMMANDS
 from stackshift_cli.commands.small_parser import Values, parse
 from stackshift_cli.commands.spec import FAST, GLOBALS, START, Command, Option
+from stackshift_jobs.errors import Usage
 
 OF_EACH = [(c, o) for c in COMMANDS for o in (*GLOBALS, *c.parameters) if isinstance(o, Option)]
 WORDS = st.sampled_from(
@@ -64,6 +65,20 @@ def typer_answer(argv: list[str], of: Command) -> tuple[Values, Values]:
     return seen[0]
 
 
+def given_twice(argv: list[str], command: Command) -> bool:
+    """Does one side of the command contain the same option with a value twice?"""
+    verb = next(
+        at for at in range(len(argv)) if tuple(argv[at:][: len(command.path)]) == command.path
+    )
+    for side in (argv[:verb], argv[verb:]):
+        flags = [word.partition("=")[0] for word in side]
+        for option in options_of(command):
+            is_single = option.metavar and not option.many
+            if is_single and sum(flags.count(flag) for flag in option.flags) > 1:
+                return True
+    return False
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(COMMANDS).flatmap(_lines))
 def test_what_the_small_parser_takes_typer_reads_the_same(line: tuple[Command, list[str]]) -> None:
@@ -71,6 +86,7 @@ def test_what_the_small_parser_takes_typer_reads_the_same(line: tuple[Command, l
     command, argv = line
     plain = parse(argv, command)
     if plain is not None:
+        assert not given_twice(argv, command)
         assert (plain.globals, plain.values) == typer_answer(argv, command)
 
 
@@ -136,3 +152,30 @@ def test_what_is_not_plain_is_left_to_typer(argv: list[str]) -> None:
 def test_what_is_not_plain_of_state_and_events_is_left_to_typer(argv: list[str]) -> None:
     """No command with a fast path accepts the options of another."""
     assert [parse(argv, command) for command in FAST] == [None] * len(FAST)
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [(c, o) for c, o in OF_EACH if o.metavar],
+    ids=lambda each: getattr(each, "name", None) or each.path[-1],
+)
+def test_option_that_cannot_be_repeated_is_refused_if_it_is(
+    command: Command, option: Option
+) -> None:
+    """Of two values one would be lost in silence. The small parser leaves it to Typer."""
+    words = [word for a in command.parameters if not isinstance(a, Option) for word in ["x"]]
+    argv = [*command.path, *words, option.flags[0], "a", f"{option.flags[-1]}=b"]
+    if "--" in argv[-1]:
+        assert (parse(argv, command) is None) is not option.many
+    if option.many:
+        typer_answer(argv, command)
+        return
+    with pytest.raises(Usage, match=f"{option.flags[-1]} is given 2 times"):
+        typer_app.parse(argv, lambda *_: 0)
+
+
+def test_global_option_after_the_verb_wins_over_one_before_it() -> None:
+    """That is not twice: a wrapper gives its own before."""
+    argv = ["-C", "a", "jobs", "list", "-C", "b"]
+    command = next(c for c in COMMANDS if c.path == ("jobs", "list"))
+    assert typer_answer(argv, command)[0]["project"] == "b"

@@ -33,6 +33,20 @@ def test_nothing_given_asks_for_the_job_alone() -> None:
     assert params() == {"job": "hello"}
 
 
+@pytest.mark.parametrize(
+    ("argv", "flag"),
+    [
+        (["-F", "a=1", "-F", "a=2"], "-F"),
+        (["-F", "a=1", "-F", "a:=1"], "-F"),
+        (["--label", "a=1", "--label", "a=1"], "--label"),
+    ],
+)
+def test_key_that_is_given_twice_is_refused(argv: list[str], flag: str) -> None:
+    """One of the two values would be lost in silence."""
+    with pytest.raises(Usage, match=f"{flag} is given more than once for 'a'"):
+        params(*argv)
+
+
 def test_every_option_becomes_its_param() -> None:
     """Durations become milliseconds, numbers become numbers, labels an object."""
     line = """--queue q --idempotency-key k --idempotency-ttl 2d --delay 1m30s
@@ -51,7 +65,7 @@ def test_every_option_becomes_its_param() -> None:
 
 
 def test_fields_are_text_or_json_and_add_to_the_payload() -> None:
-    """`k=v` is always text, `k:=v` is JSON; later fields win."""
+    """`k=v` is always text, `k:=v` is JSON; fields win over the payload."""
     made = params("-p", '{"a":1,"b":2}', "-F", "a=3", "-F", "c:=[1]", "-F", "d=x:=y", "-F", "e=")
     assert made["payload"] == {"a": "3", "b": 2, "c": [1], "d": "x:=y", "e": ""}
 

@@ -339,6 +339,16 @@ def test_retry_warns_of_a_step_that_is_not_recorded(shell: Shell, daemon: FakeDa
     assert "'b'" not in told.stderr
 
 
+def test_retry_takes_one_result_for_a_step(shell: Shell, daemon: FakeDaemon) -> None:
+    """Two are a mistake, and nothing is retried."""
+    daemon.add(run_object(1, status="failed", steps=[{"name": "a"}]))
+    told = shell("runs", "retry", "@failed", "--set", "a=1", "--set", "a=2")
+    assert (told.stderr.splitlines()[0], told.code) == (
+        "error[usage]: --set is given more than once for 'a'",
+        2,
+    )
+
+
 def test_retry_asks_whether_a_step_that_is_not_recorded_is_misspelled(
     shell: Shell, daemon: FakeDaemon
 ) -> None:
