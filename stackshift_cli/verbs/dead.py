@@ -12,9 +12,10 @@ from typing import Any, Final
 
 from stackshift_cli.arguments import Given
 from stackshift_cli.daemon.session import Session
+from stackshift_cli.flows.unknown_names import say_unknown
 from stackshift_cli.output import messages
 from stackshift_cli.output.confirm import can_ask, confirmed
-from stackshift_cli.verbs.runs import listed
+from stackshift_cli.verbs.runs import DEAD_EMPTY, DEAD_NO_MATCH, listed
 from stackshift_jobs.errors import StackshiftError, Usage, from_json
 
 PAGE_RUNS: Final = 500
@@ -46,7 +47,8 @@ def _act(session: Session, given: Given, method: str, verb: str, done: str, *, a
     if everything:
         total = session.call("dead.count", filters)
         if total["count"] == 0 and (given.flag("yes") or can_ask()):
-            session.say("no matching runs in the dead letter" if filters else _EMPTY)
+            say_unknown(session, filters)
+            session.say(DEAD_NO_MATCH if filters else DEAD_EMPTY)
             if session.json:
                 messages.data("[]")
             return 0
@@ -68,9 +70,6 @@ def _act(session: Session, given: Given, method: str, verb: str, done: str, *, a
     if everything:
         session.say(f"{_runs(len(outcome.done))} {done}")
     return outcome.status
-
-
-_EMPTY: Final = "the dead letter is empty"
 
 
 def _check(given: Given, runs: list[str], everything: bool) -> None:

@@ -12,6 +12,7 @@ from stackshift_cli.daemon import run_detail
 from stackshift_cli.daemon.session import Session
 from stackshift_cli.flows.preflight import check_runs
 from stackshift_cli.flows.start_params import moment
+from stackshift_cli.flows.unknown_names import say_unknown
 from stackshift_cli.flows.watch import detaching
 from stackshift_cli.output import messages
 from stackshift_cli.output.safe_text import safe, safe_lines
@@ -43,6 +44,8 @@ def listed(session: Session, given: Given, params: dict[str, Any]) -> int:
     if (since := since_time(session, given)) is not None:
         params["since"] = since
     runs, cursor = _pages(session, params, limit)
+    if not runs:
+        say_unknown(session, params)
     if session.json:
         messages.data(messages.compact(runs))
     elif draws(session.options):
@@ -52,13 +55,25 @@ def listed(session: Session, given: Given, params: dict[str, Any]) -> int:
         if runs:
             print_runs(session.options, runs, Clock.now())
         else:
-            session.say("no runs")
+            session.say(_none(params))
         if cursor:
             session.say(f"for more, add --cursor {cursor}")
     else:
         for run in runs:
             messages.data(tsv.columns(run, tsv.RUN_COLUMNS))
     return 0
+
+
+DEAD_EMPTY: Final = "the dead letter is empty"
+DEAD_NO_MATCH: Final = "no matching runs in the dead letter"
+
+
+def _none(params: dict[str, Any]) -> str:
+    """What an empty list means that was asked for with `params`."""
+    is_filtered = bool(params.keys() - {"dead"})
+    if params.get("dead"):
+        return DEAD_NO_MATCH if is_filtered else DEAD_EMPTY
+    return "no matching runs" if is_filtered else "no runs"
 
 
 def _pages(

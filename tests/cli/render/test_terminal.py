@@ -94,6 +94,10 @@ def test_list_that_finds_nothing_says_so(terminal: Terminal) -> None:
     """An empty list says so, except with `--quiet`."""
     assert ended(terminal("runs", "list")) == ("no runs\n", 0)
     assert ended(terminal("-q", "runs", "list")) == ("", 0)
+    assert ended(terminal("runs", "list", "--job", "hello")) == ("no matching runs\n", 0)
+    assert ended(terminal("dead", "list")) == ("the dead letter is empty\n", 0)
+    none = "no matching runs in the dead letter\n"
+    assert ended(terminal("dead", "list", "--job", "hello")) == (none, 0)
 
 
 def test_settings_are_a_table(terminal: Terminal) -> None:

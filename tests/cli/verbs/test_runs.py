@@ -12,6 +12,7 @@ import pytest
 
 from cli.conftest import Shell
 from cli.fake_daemon import T0, FakeDaemon, log_line, record, run_id, run_object
+from stackshift_jobs.errors import NotFound
 
 
 def test_list_off_a_terminal_is_tab_separated_without_a_header(
@@ -315,6 +316,31 @@ def test_cancel_goes_on_after_one_that_does_not_exist(shell: Shell, daemon: Fake
     told = shell("runs", "cancel", "nope", run_id(2), "--json")
     assert (json.loads(told.stdout)[0]["id"], told.code) == (run_id(2), 4)
     assert run["status"] == "cancelled"
+
+
+def test_list_of_a_job_or_queue_that_does_not_exist_says_so(
+    shell: Shell, daemon: FakeDaemon
+) -> None:
+    """A note on stderr, whatever stdout is: the list is empty, and that is no error."""
+
+    def missing(_: dict[str, Any]) -> Any:
+        raise NotFound("there is no queue 'mdia'", hint="did you mean media?")
+
+    daemon.answers["queue.show"] = missing
+    told = shell("runs", "list", "--job", "helo")
+    assert told == ("", "note: no job 'helo'\nhint: did you mean hello?\n", 0)
+    note = "note: there is no queue 'mdia'\nhint: did you mean media?\n"
+    assert shell("runs", "list", "--queue", "mdia", "--json") == ("[]\n", note, 0)
+    assert shell("dead", "list", "--queue", "mdia") == ("", note, 0)
+    told = shell("dead", "retry", "--all", "-y", "--queue", "mdia")
+    assert told.stderr == note + "no matching runs in the dead letter\n"
+
+
+def test_list_of_a_job_without_runs_says_nothing(shell: Shell, daemon: FakeDaemon) -> None:
+    """The job exists. Of one that has runs and is defined no longer, nobody asks."""
+    daemon.add(run_object(1, job="gone"))
+    assert shell("runs", "list", "--job", "hello") == ("", "", 0)
+    assert shell("runs", "list", "--job", "gone").stderr == ""
 
 
 def test_retry_prints_the_id_and_says_what_is_reused(shell: Shell, daemon: FakeDaemon) -> None:
