@@ -45,14 +45,14 @@ class LockGone(StackshiftError):
 
 
 class CommandNotFound(StackshiftError):
-    """The program to run under a lock does not exist; the status is the one shells use."""
+    """The program to run does not exist; the status is the one shells use."""
 
     code = "command_not_found"
     exit_status = 127
 
 
 class CommandNotRun(StackshiftError):
-    """The program to run under a lock cannot be executed; the status is the one shells use."""
+    """The program to run cannot be executed; the status is the one shells use."""
 
     code = "command_not_run"
     exit_status = 126

@@ -17,9 +17,9 @@ from typing import Final
 
 from stackshift_cli.daemon.session import Session
 from stackshift_cli.daemon.units import for_crontab
+from stackshift_cli.errors import CommandNotFound
 from stackshift_cli.output import messages
 from stackshift_cli.output.safe_text import safe
-from stackshift_jobs.errors import StackshiftError
 
 CRON_PATH: Final = "/usr/bin:/bin"
 _WHEN: Final = "0 3 * * *"
@@ -77,7 +77,10 @@ def _as_cron_finds_it(session: Session, command: list[str]) -> list[str]:
         return command
     found_here = shutil.which(program)
     if found_here is None:
-        raise StackshiftError(f"there is no program {program!r}", hint="write its full path")
+        raise CommandNotFound(
+            f"there is no program {program!r} on cron's PATH, {CRON_PATH}, or on yours",
+            hint="check the spelling, or write its full path",
+        )
     session.say(f"cron does not find {safe(program)}: it is in {safe(os.path.dirname(found_here))}")  # noqa: PTH120
     return [found_here, *rest]
 
