@@ -56,8 +56,8 @@ _RUN_COMMANDS: Final = (
         option("--all", "Show every row, however many lines that takes."),
         option("--tree", "Show the timelines of child runs below their steps."),
         option("--picture", "Draw the timeline even where there is no terminal."),
-        option("--svg F", "Write the timeline to file F as SVG."),
-        option("--html F", "Write the timeline to file F as a page whose steps can be opened."),
+        option("--svg F", "Write the timeline to file F as SVG (-: standard output)."),
+        option("--html F", "Write it to file F as a page whose steps open (-: standard output)."),
     ),
     command("runs why", "runs:why", "Explain why a run is not progressing.", _RUN),
     command(
@@ -325,6 +325,7 @@ _BOOT_COMMANDS: Final = (
 )
 
 _FILE: Final = argument("FILE", "The backup file.")
+_TO_FILE: Final = argument("FILE", "The backup file, or - for standard output.")
 _JOURNAL_COMMANDS: Final = (
     command("journal verify", "journal:verify", "Verify every record of the journal."),
     command(
@@ -343,7 +344,7 @@ _JOURNAL_COMMANDS: Final = (
         _YES,
         _DRY_RUN,
     ),
-    command("journal backup", "journal:backup", "Back up the journal to FILE.", _FILE, _YES),
+    command("journal backup", "journal:backup", "Back up the journal to FILE.", _TO_FILE, _YES),
     command("journal restore", "journal:restore", "Restore the journal from FILE.", _FILE, _YES),
 )
 

@@ -22,6 +22,7 @@ from stackshift_jobs.errors import OutputFailed, Usage
 
 TYPE_CHECKING = False  # See `stackshift_jobs.errors`: loading `typing` takes too long here.
 if TYPE_CHECKING:
+    from pathlib import Path
     from typing import BinaryIO, TextIO
 
 
@@ -42,6 +43,21 @@ def standard_input(what: str) -> BinaryIO:
     if sys.stdin is None:
         raise Usage(f"cannot read {what} from standard input: it is closed")
     return sys.stdin.buffer
+
+
+def write_bytes(file: Path) -> None:
+    """Write the bytes of `file` to standard output; what keeps them from it raises as `Data`
+    says."""
+    import shutil
+
+    sys.stdout.flush()
+    with file.open("rb") as source:
+        try:
+            shutil.copyfileobj(source, sys.stdout.buffer)
+            sys.stdout.buffer.flush()
+        except OSError as bad:
+            if isinstance(sys.stdout, Stream):
+                sys.stdout.fail(bad)
 
 
 class Stream(io.TextIOWrapper):
@@ -68,7 +84,7 @@ class Stream(io.TextIOWrapper):
             try:
                 return super().write(text)
             except OSError as bad:
-                self._fail(bad)
+                self.fail(bad)
         return len(text)
 
     def flush(self) -> None:
@@ -77,9 +93,10 @@ class Stream(io.TextIOWrapper):
             try:
                 super().flush()
             except OSError as bad:
-                self._fail(bad)
+                self.fail(bad)
 
-    def _fail(self, bad: OSError) -> None:
+    def fail(self, bad: OSError) -> None:
+        """Discard what is written from now on, and act on the failure."""
         self._failed = True
         # What is left in the buffer has to go somewhere when the interpreter ends.
         null = os.open(os.devnull, os.O_WRONLY)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from stackshift_cli.daemon import run_detail
@@ -14,7 +15,9 @@ from stackshift_jobs.errors import Usage
 
 def export(session: Session, run: str, svg: str | None, html: str | None, now_us: int) -> int:
     """Write the timeline of the run `run` and its children to the files `svg` and `html` (None: not
-    wanted). The exit status 0; raises `Usage` if a file cannot be written."""
+    wanted, `-`: standard output). The exit status 0; raises `Usage` if a file cannot be written."""
+    if svg == html == "-":
+        raise Usage("--svg and --html cannot both be written to standard output")
     shown = run_detail.fetch(session, run, logs=True, tree=True)
     if svg is not None:
         _write(session, svg, svg_of(shown, now_us))
@@ -24,6 +27,9 @@ def export(session: Session, run: str, svg: str | None, html: str | None, now_us
 
 
 def _write(session: Session, name: str, text: str) -> None:
+    if name == "-":
+        sys.stdout.write(text)
+        return
     try:
         Path(name).write_text(text, encoding="utf-8")
     except OSError as bad:

@@ -14,6 +14,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from stackshift_cli.arguments import Given
@@ -25,7 +26,8 @@ from stackshift_cli.errors import DaemonRunning
 from stackshift_cli.output import messages
 from stackshift_cli.output.confirm import confirmed
 from stackshift_cli.output.safe_text import safe
-from stackshift_cli.output.terminal import draws
+from stackshift_cli.output.streams import write_bytes
+from stackshift_cli.output.terminal import draws, is_terminal
 from stackshift_cli.render import tsv
 from stackshift_jobs.errors import (
     DaemonUnavailable,
@@ -124,7 +126,10 @@ def repair(session: Session, given: Given) -> int:
 
 
 def backup(session: Session, given: Given) -> int:
-    """`journal backup FILE`: copy the journal to FILE; asks before it replaces a file."""
+    """`journal backup FILE`: copy the journal to FILE; asks before it replaces a file. `-` is
+    standard output, which gets the archive when it is whole; what is in it is said on stderr."""
+    if given.word("file") == "-":
+        return _backup_to_output(session)
     file = Path(given.word("file")).absolute()
     if file.is_dir():
         raise Usage(f"{file} is a directory", hint="give the name of the backup file")
@@ -132,6 +137,20 @@ def backup(session: Session, given: Given) -> int:
         raise Usage(f"there is no directory {file.parent}", hint="create it first")
     if not os.path.lexists(file) or confirmed(f"replace the file {file}", given.flag("yes")):
         _print_object(session, _tool(session, "backup", str(file)))
+    return 0
+
+
+def _backup_to_output(session: Session) -> int:
+    if is_terminal(sys.stdout):
+        raise Usage(
+            "a backup is not printed on a terminal", hint="redirect it: journal backup - > FILE"
+        )
+    with TemporaryDirectory(prefix="stackshift-backup-") as place:
+        file = Path(place) / "backup.tar.gz"
+        report = _tool(session, "backup", str(file))
+        write_bytes(file)
+    for name, value in report.items():
+        session.say(tsv.tabbed((name, value)))
     return 0
 
 

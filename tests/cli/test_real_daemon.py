@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
 import subprocess
+import tarfile
 
 import psutil
 
@@ -60,6 +62,19 @@ def test_edit_of_a_job_is_told_loaded_and_refused_where_it_is_broken(real: Shell
     assert edited.removeprefix("note: ") in told.stderr
     assert json.loads(real("daemon", "reload", "--json").stdout)["jobs"]["added"] == ["hello"]
     assert real("start", "hello", "--wait").code == 0
+
+
+def test_backup_to_standard_output_is_the_whole_archive(real: Shell) -> None:
+    """`-` is no file of that name; what is said of the backup is on stderr."""
+    assert real("start", "hello", "--wait").code == 0
+    for line in ("journal backup -", "-q journal backup -"):
+        with real.popen(*line.split()) as backup:
+            archive, said = backup.communicate()
+        assert backup.returncode == 0
+        assert (b"last_seq\t" in said) is not line.startswith("-q")
+        with tarfile.open(fileobj=io.BytesIO(archive)) as members:
+            assert "manifest.json" in members.getnames()
+    assert not (real.directory / "-").exists()
 
 
 def test_reload_of_no_daemon_is_exit_3(real: Shell) -> None:

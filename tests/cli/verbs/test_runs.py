@@ -187,6 +187,19 @@ def test_show_writes_a_picture_that_needs_nothing_from_elsewhere(
     assert "<script>" not in text
 
 
+@pytest.mark.parametrize("form", ["svg", "html"])
+def test_show_writes_a_picture_to_standard_output(
+    shell: Shell, daemon: FakeDaemon, form: str
+) -> None:
+    """`-` is no file of that name; the two forms cannot share a stream."""
+    _told_run(daemon)
+    told = shell("runs", "show", "@last", f"--{form}", "-")
+    assert (told.stderr, told.code) == ("", 0)
+    assert told.stdout.rstrip().endswith(f"</{form}>")
+    assert not (shell.directory / "-").exists()
+    assert shell("runs", "show", "@last", "--svg", "-", "--html", "-").code == 2
+
+
 def test_show_cannot_write_is_usage(shell: Shell, daemon: FakeDaemon) -> None:
     """A file that cannot be written: exit 2 and the reason."""
     _told_run(daemon)
