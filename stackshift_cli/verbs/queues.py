@@ -97,6 +97,11 @@ def drain(session: Session, given: Given) -> int:
     """`queues drain Q`: pause it, and return when none of its runs is running."""
     name = given.word("queue")
     deadline = Deadline(given.duration_ms("timeout"))
+    running = session.call("queue.show", {"queue": name})["running"]
+    if running:
+        # Before it is paused: another may start in between, and is waited for like these.
+        runs = "1 run" if running == 1 else f"{running} runs"
+        session.say(f"waiting for {runs} in {safe(name)}")
     while True:
         try:
             queue = session.connection().call("queue.drain", {"queue": name}, deadline.left())

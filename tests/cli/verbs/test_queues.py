@@ -117,13 +117,19 @@ def test_limit_without_a_limit_is_exit_2(
 
 def test_drain_waits_and_says_what_is_left(shell: Shell, daemon: FakeDaemon) -> None:
     """It returns when the daemon says that no run is running."""
+    daemon.answers["queue.show"] = lambda _: MEDIA | {"running": 2}
     daemon.answers["queue.drain"] = lambda _: MEDIA | {"paused": True, "running": 0}
+    told = shell("queues", "drain", "media")
+    waits = "waiting for 2 runs in media\n"
+    assert told == ("", f"{waits}media drained and paused, 3 queued\n", 0)
+    daemon.answers["queue.show"] = lambda _: MEDIA | {"running": 0}
     told = shell("queues", "drain", "media")
     assert told == ("", "media drained and paused, 3 queued\n", 0)
 
 
 def test_drain_gives_up_after_its_timeout(shell: Shell, daemon: FakeDaemon) -> None:
     """Exit 124."""
+    daemon.answers["queue.show"] = lambda _: MEDIA | {"running": 0}
     daemon.answers["queue.drain"] = lambda _: daemon.stopped.wait(60)
     told = shell("queues", "drain", "media", "--timeout", "50ms")
     assert (told.stdout, told.code) == ("", 124)
