@@ -128,7 +128,10 @@ class Lookup:
                 break
         if not newest[1]:
             told = "there is no failed run" if failed else "there is no run yet"
-            raise NotFound(f"{told} that no other run started", hint="stackshift runs list")
+            raise NotFound(
+                f"{told} (what another run has started does not count)",
+                hint="stackshift runs list",
+            )
         return newest[1]
 
     def in_memory(self, before: int | None = None) -> Iterator[Run]:
