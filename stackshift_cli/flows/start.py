@@ -23,8 +23,8 @@ def start_one(session: Session, given: Given) -> int:
 
 def ask(session: Session, given: Given, full: bool) -> dict[str, Any]:
     """Send `run.start` and return the reply, with the run object if `full`. Says on stderr if a run
-    was reused, or with `--dry-run` what would be started. Raises `Usage`, `PayloadRefused` and the
-    daemon's errors."""
+    was reused or its time is past, or with `--dry-run` what would be started. Raises `Usage`,
+    `PayloadRefused` and the daemon's errors."""
     _check(given)
     params, notes = start_params(given)
     dry = given.flag("dry_run")
@@ -40,6 +40,8 @@ def ask(session: Session, given: Given, full: bool) -> dict[str, Any]:
         session.say(_would(reply, params["job"]))
     elif reply["reused"]:
         _say_reused(session, reply)
+    elif "scheduled_at" in params and reply["status"] != "scheduled":
+        session.say(f"{given.text('at')} is past: the run starts now")
     if near := reply.pop("near_queues", None):
         from stackshift_cli.output.safe_text import safe
 

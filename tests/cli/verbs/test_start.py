@@ -394,6 +394,17 @@ def test_hung_daemon_of_another_protocol_is_said(shell: Shell, daemon: FakeDaemo
     assert "hint: stackshift daemon restart" in told.stderr
 
 
+def test_time_that_is_past_is_told(shell: Shell, daemon: FakeDaemon) -> None:
+    """The run starts at once, which is not what a time is given for; the daemon's clock decides."""
+    told = shell("start", "hello", "--at", "2020-01-01T00:00:00Z")
+    assert told.stdout == f"{run_id(1)}\n"
+    assert told.stderr == "2020-01-01T00:00:00Z is past: the run starts now\n"
+    reply = {"id": run_id(2), "reused": False, "status": "scheduled"}
+    daemon.answers["run.start"] = lambda _: reply
+    assert shell("start", "hello", "--at", "2020-01-01T00:00:00Z").stderr == ""
+    assert shell("start", "hello", "--delay", "0s").stderr == ""
+
+
 @pytest.mark.parametrize("argv", [[], ["--json"], ["--dry-run"]], ids=" ".join)
 @pytest.mark.parametrize("quiet", [True, False], ids=["quiet", "not-quiet"])
 def test_start_in_a_queue_that_looks_misspelt_says_so(
