@@ -74,6 +74,8 @@ def detaching(session: Session, run_id: str) -> Iterator[None]:
                 raise
             bad.status = DETACHED
         messages.say(f"Detached; {run_id} continues")
+        if isinstance(bad, KeyboardInterrupt):
+            session.say(f"hint: stackshift runs tail {run_id}")
         raise
 
 

@@ -142,6 +142,7 @@ def wait(session: Session, given: Given) -> int:
                     return exit_of(run)
     except KeyboardInterrupt:
         messages.say(f"Detached; {', '.join(left)} continue{'s' if len(left) == 1 else ''}")
+        session.say(f"hint: stackshift runs wait {' '.join(left)}")
         raise
     return 1 if 1 in statuses else max(statuses, default=0)
 

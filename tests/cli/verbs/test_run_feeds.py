@@ -216,4 +216,8 @@ def test_wait_detaches_on_ctrl_c(shell: Shell, daemon: FakeDaemon) -> None:
     daemon.wait_for("run.wait")
     waiting.send_signal(signal.SIGINT)
     _, err = waiting.communicate(timeout=60)
-    assert (err.decode(), waiting.returncode) == (f"Detached; {run['id']} continues\n", 130)
+    assert err.decode().splitlines() == [
+        f"Detached; {run['id']} continues",
+        f"hint: stackshift runs wait {run['id']}",
+    ]
+    assert waiting.returncode == 130

@@ -228,7 +228,11 @@ def test_ctrl_c_detaches(shell: Shell, daemon: FakeDaemon) -> None:
     waiting.send_signal(signal.SIGINT)
     out, err = waiting.communicate(timeout=60)
     assert (out, waiting.returncode) == (b"", 130)
-    assert err.decode().splitlines() == [run_id(1), f"Detached; {run_id(1)} continues"]
+    assert err.decode().splitlines() == [
+        run_id(1),
+        f"Detached; {run_id(1)} continues",
+        f"hint: stackshift runs tail {run_id(1)}",
+    ]
     assert daemon.asked("run.cancel") == 0
 
 
