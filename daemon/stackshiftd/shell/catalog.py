@@ -29,6 +29,7 @@ from stackshiftd.core.records import (
 )
 from stackshiftd.shell.code_files import LoadedCode
 from stackshiftd.shell.params import within
+from stackshiftd.shell.payload_refusal import refusal
 from stackshiftd.worker.code_files import CodeFile
 from stackshiftd.worker.frames import FailedModule, Greeting, JobFacts
 
@@ -230,16 +231,7 @@ class Catalog:
         try:
             check(value)
         except fastjsonschema.JsonSchemaValueException as bad:
-            path = "$" + "".join(
-                f"[{part}]" if part.isdigit() else f".{part}" for part in bad.path[1:]
-            )
-            why = bad.message.removeprefix(bad.name or "").strip()
-            if bad.rule == "additionalProperties" and bad.rule_definition is False:
-                own = sorted(bad.definition.get("properties", ()))
-                path += "." + min(bad.value.keys() - set(own))
-                why = "not a field of the payload; its fields: " + (", ".join(own) or "none")
-            if isinstance(bad.definition, dict) and bad.definition.get("title") == "Secret":
-                why = 'a secret is given by reference: {"$env": "NAME"} or {"$file": "path"}'
+            path, why = refusal(bad)
             raise PayloadRefused(
                 f"payload of {job.name} at {path}: {why}",
                 hint=f"stackshift jobs schema {job.name}",

@@ -1,0 +1,74 @@
+"""Why a payload does not fit the JSON Schema of its job, in words for whoever has written it.
+
+The schema's checker knows rules; people know fields. So what a field is called instead, where it is
+missing, and what may stand in its place, is said here, and values are shown as JSON.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+if TYPE_CHECKING:
+    import fastjsonschema
+
+_MOST_NAMED: Final = 5
+"""So many fields of a kind are named; a payload may have any number."""
+_SECRET: Final = 'a secret is given by reference: {"$env": "NAME"} or {"$file": "path"}'
+
+
+class Refusal(NamedTuple):
+    """The JSON path of the value that does not fit, and why it does not."""
+
+    path: str
+    why: str
+
+
+def refusal(bad: fastjsonschema.JsonSchemaValueException) -> Refusal:
+    """What the checker's error `bad` means."""
+    path = "$" + "".join(f"[{part}]" if part.isdigit() else f".{part}" for part in bad.path[1:])
+    why = bad.message.removeprefix(bad.name or "").strip()
+    definition = bad.definition if isinstance(bad.definition, dict) else {}
+    if bad.rule == "required":
+        why = _missing(bad.value, definition)
+    elif bad.rule == "additionalProperties" and bad.rule_definition is False:
+        own = sorted(definition.get("properties", ()))
+        path += "." + min(bad.value.keys() - set(own))
+        why = "not a field of the payload; its fields: " + (", ".join(own) or "none")
+    elif bad.rule == "enum":
+        why = "must be one of " + ", ".join(map(_shown, bad.rule_definition))
+    elif bad.rule == "const":
+        why = f"must be {_shown(bad.rule_definition)}"
+    elif bad.rule in ("anyOf", "oneOf"):
+        why = "is none of what it may be"
+    if definition.get("title") == "Secret":
+        why = _SECRET
+    return Refusal(path, why)
+
+
+def _missing(value: dict[str, Any], definition: dict[str, Any]) -> str:
+    """Which fields are missing in `value`, and which are there in their place: any that is not a
+    field, or, where others are allowed, one that is spelled like a missing one."""
+    missing = [name for name in definition["required"] if name not in value]
+    why = f"{_names(missing)} {'is' if len(missing) == 1 else 'are'} missing"
+    others = sorted(value.keys() - set(definition.get("properties", ())))
+    alike = {name: near for name in others if (near := difflib.get_close_matches(name, missing, 1))}
+    if definition.get("additionalProperties") is not False:
+        others = list(alike)
+    if not others:
+        return why
+    why += f"; {_names(others)} {'is not a field' if len(others) == 1 else 'are not fields'}"
+    meant = list(dict.fromkeys(near[0] for near in alike.values()))
+    return f"{why}: did you mean {_names(meant)}?" if meant else why
+
+
+def _names(names: list[str]) -> str:
+    shown = [repr(name) for name in names[:_MOST_NAMED]]
+    more = [f"{len(names) - len(shown)} more"] if len(names) > len(shown) else []
+    *first, last = [*shown, *more]
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,74 @@
+"""What is said of a payload that does not fit its job's type."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import fastjsonschema
+import pytest
+
+from stackshiftd.shell.payload_refusal import refusal
+
+ORDER = {
+    "type": "object",
+    "properties": {"items": {"type": "array"}, "customer": {}, "size": {"enum": ["S", "L", 3]}},
+    "required": ["items", "customer"],
+    "additionalProperties": False,
+}
+OPEN = ORDER | {"additionalProperties": True}
+
+
+def why(schema: dict[str, Any], value: Any) -> tuple[str, str]:
+    """The path and the reason for which `value` does not fit `schema`."""
+    with pytest.raises(fastjsonschema.JsonSchemaValueException) as refused:
+        fastjsonschema.compile(schema, use_default=False)(value)
+    return refusal(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("schema", "value", "reason"),
+    [
+        (ORDER, {}, "'items' and 'customer' are missing"),
+        (ORDER, {"items": []}, "'customer' is missing"),
+        (
+            ORDER,
+            {"itms": [], "customer": 1},
+            "'items' is missing; 'itms' is not a field: did you mean 'items'?",
+        ),
+        (ORDER, {"x": 1, "customer": 1}, "'items' is missing; 'x' is not a field"),
+        (
+            OPEN,
+            {"itms": [], "custmer": 1, "x": 1},
+            "'items' and 'customer' are missing; 'custmer' and 'itms' are not fields:"
+            " did you mean 'customer' and 'items'?",
+        ),
+        (OPEN, {"x": [], "customer": 1}, "'items' is missing"),
+    ],
+)
+def test_missing_fields_are_named_with_what_stands_in_their_place(
+    schema: dict[str, Any], value: Any, reason: str
+) -> None:
+    """What is not a field is named where no others are allowed, else if it is a misspelling."""
+    assert why(schema, value) == ("$", reason)
+
+
+def test_values_are_shown_as_json() -> None:
+    """Not as Python writes them."""
+    order: dict[str, Any] = {"items": [], "customer": None}
+    assert why(ORDER, order | {"size": "M"}) == ("$.size", 'must be one of "S", "L", 3')
+    assert why({"items": {"const": True}}, [False]) == ("$[0]", "must be true")
+    none = why({"anyOf": [{"type": "null"}, {"type": "string"}]}, 1)
+    assert none == ("$", "is none of what it may be")
+
+
+def test_field_that_is_none_is_refused_with_those_that_are() -> None:
+    """The path names it."""
+    reason = "not a field of the payload; its fields: customer, items, size"
+    assert why(ORDER, {"items": [], "customer": 1, "a": 2}) == ("$.a", reason)
+
+
+def test_names_are_bounded() -> None:
+    """A payload may have any number of fields."""
+    value = {f"f{number}": 1 for number in range(1000)}
+    _, reason = why(ORDER, value)
+    assert reason.endswith("'f101' and 995 more are not fields")
