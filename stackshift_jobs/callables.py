@@ -90,8 +90,7 @@ def check_takes_context(fn: Callable[..., Any], job: str) -> None:
         signature.bind(None)
     except TypeError:
         raise BadConfiguration(
-            f"the handler of job {job!r} is called with ctx alone, and cannot be: "
-            f"{_what_it_takes(signature)}"
+            f"the handler of job {job!r} gets one argument, ctx, but {_what_it_takes(signature)}"
         ) from None
 
 
@@ -104,7 +103,8 @@ def _what_it_takes(signature: inspect.Signature) -> str:
             f"its first parameter is {names[0]}; register the bound method: "
             "stackshift.job(name, obj.method)"
         )
-    return f"its parameters are ({', '.join(names)})"
+    shown = ", ".join(names)
+    return f"its parameters are ({shown}); what a run works on is in ctx.payload"
 
 
 # --- The type of the payload ---------------------------------------------------------------

@@ -179,13 +179,15 @@ def job(
                 handler=fn,
                 queue=check_name(queue, "queue"),
                 retry=retry,
-                timeout_ms=None if timeout is None else milliseconds(timeout),
+                timeout_ms=None
+                if timeout is None
+                else milliseconds(timeout, f"the timeout of job {own_name!r}"),
                 priority=priority,
                 concurrency_key=_template(concurrency_key),
                 payload_type=payload,
                 idempotency_ttl_ms=None
                 if idempotency_ttl is None
-                else milliseconds(idempotency_ttl),
+                else milliseconds(idempotency_ttl, f"the idempotency_ttl of job {own_name!r}"),
                 is_async=callables.is_async(fn),
                 module=module,
                 place=place,

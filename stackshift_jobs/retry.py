@@ -38,9 +38,9 @@ class Retry:
         """The policy as the wire and the journal hold it."""
         return {
             "max_attempts": self.max_attempts,
-            "backoff_ms": milliseconds(self.backoff),
+            "backoff_ms": milliseconds(self.backoff, "backoff in Retry(…)"),
             "factor": self.factor,
-            "max_backoff_ms": milliseconds(self.max_backoff),
+            "max_backoff_ms": milliseconds(self.max_backoff, "max_backoff in Retry(…)"),
             "jitter": self.jitter,
         }
 
@@ -55,5 +55,5 @@ class RetryAfter(StackshiftError):
     exit_status = 1
 
     def __init__(self, delay: Duration, message: str = "") -> None:
-        self.delay_ms = milliseconds(delay)
+        self.delay_ms = milliseconds(delay, "the delay of RetryAfter")
         super().__init__(message or f"asked to be retried in {self.delay_ms} ms")

@@ -35,9 +35,9 @@ def send(
     if idempotency_ttl is not None:
         if idempotency_key is None:
             raise Usage("idempotency_ttl is given without an idempotency_key")
-        params["idempotency_ttl_ms"] = milliseconds(idempotency_ttl)
+        params["idempotency_ttl_ms"] = milliseconds(idempotency_ttl, "idempotency_ttl")
     if ttl is not None:
-        params["ttl_ms"] = milliseconds(ttl)
+        params["ttl_ms"] = milliseconds(ttl, "ttl")
     return "event.send", params
 
 

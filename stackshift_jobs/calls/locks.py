@@ -42,7 +42,7 @@ def acquire_call(
     return "lock.acquire", {
         "key": _key(key),
         "ttl_ms": lifetime_ms(ttl),
-        "wait_ms": 0 if wait is None else milliseconds(wait),
+        "wait_ms": 0 if wait is None else milliseconds(wait, "wait"),
         "holder": "".join(c if c.isprintable() else "?" for c in holder[:MAX_HOLDER]),
         "asker": asker,
     }
@@ -74,7 +74,7 @@ def lost(key: str, why: LockHeld | NotFound) -> LockLost:
 
 def lifetime_ms(ttl: Duration) -> int:
     """Milliseconds of a lock's `ttl`. Raises `Usage` for 0."""
-    ms = milliseconds(ttl)
+    ms = milliseconds(ttl, "ttl")
     if ms == 0:
         raise Usage("a lock's ttl cannot be 0", hint="write 30s")
     return ms

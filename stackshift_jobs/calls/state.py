@@ -47,7 +47,7 @@ def set_(
     if if_version is not None and if_absent:
         raise Usage("if_version and if_absent are both given", hint="give one of them")
     if ttl is not None:
-        params["ttl_ms"] = milliseconds(ttl)
+        params["ttl_ms"] = milliseconds(ttl, "ttl")
     if expires_at is not None:
         params["expires_at"] = wire_time(expires_at)
     if if_version is not None:
@@ -72,7 +72,7 @@ def increment(key: str, by: int | float = 1, *, ttl: Duration | None = None) -> 
         raise Usage(f"by cannot be {by!r}", hint="use a finite number")
     params: dict[str, Any] = {"key": _key(key), "by": by}
     if ttl is not None:
-        params["ttl_ms"] = milliseconds(ttl)
+        params["ttl_ms"] = milliseconds(ttl, "ttl")
     return "state.increment", params
 
 

@@ -225,7 +225,9 @@ class AsyncStepCalls:
     def sleep(self, name: str, duration: Duration) -> Coroutine[Any, Any, None]:
         """Wait durably for `duration`; no process is kept waiting."""
         key = self._pass.identify(name, "sleep")
-        return self._called(key, steps.sleep(self._pass, key, milliseconds(duration), None))
+        return self._called(
+            key, steps.sleep(self._pass, key, milliseconds(duration, f"the sleep {key!r}"), None)
+        )
 
     def sleep_until(self, name: str, when: datetime | str) -> Coroutine[Any, Any, None]:
         """Wait durably until `when`, a `datetime` (local if naive) or RFC 3339 text."""

@@ -227,7 +227,10 @@ class StepCalls:
     def sleep(self, name: str, duration: Duration) -> None:
         """Wait durably for `duration`; no process is kept waiting."""
         key = self._pass.identify(name, "sleep")
-        drive(steps.sleep(self._pass, key, milliseconds(duration), None), self._port)
+        drive(
+            steps.sleep(self._pass, key, milliseconds(duration, f"the sleep {key!r}"), None),
+            self._port,
+        )
 
     def sleep_until(self, name: str, when: datetime | str) -> None:
         """Wait durably until `when`, a `datetime` (local if naive) or RFC 3339 text."""

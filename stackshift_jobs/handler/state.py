@@ -181,7 +181,7 @@ class Block:
     ) -> None:
         self.key = check_key(key, "the key of a lock")
         self._ttl_ms = 0 if ttl is None else lifetime_ms(ttl)
-        self._wait_ms = None if wait is None else milliseconds(wait)
+        self._wait_ms = None if wait is None else milliseconds(wait, "wait")
         self._pass = pass_
         self._step = pass_.identify_call("lock", key, "lock", name)
         self._held: locks.LockBlock | None = None

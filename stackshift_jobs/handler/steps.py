@@ -284,4 +284,4 @@ def _ms(seconds: float) -> int:
 
 def timeout_ms(timeout: Duration | None) -> int | None:
     """A timeout in milliseconds; None if there is none."""
-    return None if timeout is None else milliseconds(timeout)
+    return None if timeout is None else milliseconds(timeout, "the timeout of a step")

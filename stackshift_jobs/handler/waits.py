@@ -41,7 +41,7 @@ def terms(
         raise Usage(
             f"on_timeout cannot be {on_timeout!r}", hint=f"use one of {', '.join(ON_TIMEOUT)}"
         )
-    timeout_ms = None if timeout is None else milliseconds(timeout)
+    timeout_ms = None if timeout is None else milliseconds(timeout, "the timeout of a wait")
     return {"events": wanted, "timeout_ms": timeout_ms, "on_timeout": on_timeout}
 
 

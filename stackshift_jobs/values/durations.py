@@ -30,9 +30,14 @@ MAX_DURATION_MS: Final = 10 * 366 * 86_400_000
 """Ten years; a longer one is far more often a mistake in the unit than what was meant."""
 
 
-def milliseconds(value: Duration) -> int:
+def milliseconds(value: Duration, of: str = "") -> int:
     """Milliseconds in `value`, rounded up to a whole one; raises `Usage` if it is not a duration,
-    is negative, or is over ten years."""
+    is negative, or is over ten years. The error begins with what it is the duration `of`."""
+    if of:
+        try:
+            return milliseconds(value)
+        except Usage as bad:
+            raise Usage(f"{of}: {bad.message}", hint=bad.hint) from None
     if isinstance(value, timedelta):
         exact = value / timedelta(milliseconds=1)
     elif isinstance(value, bool):

@@ -10,7 +10,7 @@ from zipfile import ZipFile
 import pytest
 
 import stackshift_jobs as stackshift
-from stackshift_jobs.errors import BadConfiguration
+from stackshift_jobs.errors import BadConfiguration, Usage
 from stackshift_jobs.registry import registry
 
 
@@ -118,6 +118,15 @@ def test_method_can_be_decorated_with_its_name_alone() -> None:
     """`stackshift.job(obj.method)`: the method's name is the job's."""
     stackshift.job(Service().method)
     assert list(registry) == ["method"]
+
+
+def test_duration_that_is_refused_is_named_with_its_job() -> None:
+    """A module may register many jobs, and a job may have several durations."""
+    with pytest.raises(Usage, match="the timeout of job 'h': 'fast' is not a duration"):
+        stackshift.job("h", Service().method, timeout="fast")
+    with pytest.raises(Usage, match="the idempotency_ttl of job 'h': 'fast' is not a duration"):
+        stackshift.job("h", Service().method, idempotency_ttl="fast")
+    assert not registry
 
 
 def test_handler_without_a_context_is_refused_when_it_is_registered() -> None:
