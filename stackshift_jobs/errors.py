@@ -42,6 +42,16 @@ class StackshiftError(Exception):
 # --- The caller's mistake ------------------------------------------------------------------
 
 
+_SENTENCES = frozenset(("Usage", "BadConfiguration", "TwoJobsOneName", "InsideHandler"))
+"""The errors of ours that a job module meets while it is imported."""
+
+
+def import_error(type: str, message: str) -> str:
+    """What made the import of a job module fail. Our own messages are sentences about the module;
+    of other errors the class belongs to the message."""
+    return message if type in _SENTENCES else f"{type}: {message}"
+
+
 class Usage(StackshiftError):
     """The request itself is malformed: an unknown method, a missing field, a bad value."""
 

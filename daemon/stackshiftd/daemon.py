@@ -32,7 +32,7 @@ from stackshiftd.shell.background.maintenance import Maintenance
 from stackshiftd.shell.background.schedule_timer import ScheduleTimer
 from stackshiftd.shell.background.service import Service
 from stackshiftd.shell.background.timers import Timers
-from stackshiftd.shell.catalog import Catalog
+from stackshiftd.shell.catalog import Catalog, shown
 from stackshiftd.shell.damage import Damage
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.ids import Ids
@@ -67,7 +67,7 @@ from stackshiftd.shell.workers.pool import STOP_MARGIN_SECONDS, Pool
 from stackshiftd.shell.workers.preflight import Preflight
 from stackshiftd.shell.workers.process import Launch, launch_process
 from stackshiftd.shell.workers.programs import end_strays, recorded
-from stackshiftd.shell.workers.reload import Reloads, shown
+from stackshiftd.shell.workers.reload import Reloads
 from stackshiftd.shell.workers.warden import Warden, await_warden
 
 log = logging.getLogger("stackshiftd")

@@ -14,7 +14,7 @@ import json
 import sys
 from typing import Any
 
-from stackshift_jobs.errors import StackshiftError
+from stackshift_jobs.errors import StackshiftError, import_error
 
 
 def data(text: str) -> None:
@@ -72,10 +72,11 @@ def _message(bad: StackshiftError) -> str:
 
 def failed_module(module: dict[str, Any]) -> str:
     """The line for a module that failed to import:
-    `jobs/media.py:3: SyntaxError: invalid syntax`."""
+    `jobs/media.py:3: SyntaxError: invalid syntax`; for an error of ours, what it says."""
     place = str(module.get("file") or module.get("module"))
     line = f":{module['line']}" if module.get("line") else ""
-    return f"{place}{line}: {module.get('type')}: {module.get('message')}"
+    why = import_error(str(module.get("type")), str(module.get("message")))
+    return f"{place}{line}: {why}"
 
 
 def compact(value: Any) -> str:

@@ -355,9 +355,9 @@ def test_payload_type_of_which_nothing_can_be_made_is_an_error_of_the_module(
     assert check.returncode == 78
     story, bare = project.root / "jobs" / "story.py", project.root / "jobs" / "bare.py"
     line = 1 + story.read_text().splitlines().index('@stackshift.job("things")')
-    assert f"{story}:{line}: BadConfiguration: the payload of job 'things': nothing" in check.stdout
+    assert f"{story}:{line}: the payload of job 'things': nothing" in check.stdout
     assert "as the type list[jobs.story.Thing]: Thing has no JSON form" in check.stdout
-    assert f"{bare}:3: BadConfiguration: the handler of job 'bare'" in check.stdout
+    assert f"{bare}:3: the handler of job 'bare'" in check.stdout
     project.start()
     told = project.call("job.list")
     assert [(each["file"], each["line"]) for each in told["failed_modules"]] == [

@@ -11,7 +11,14 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw
 
-from stackshift_jobs.errors import BadConfiguration, Busy, NotFound, PayloadRefused, Usage
+from stackshift_jobs.errors import (
+    BadConfiguration,
+    Busy,
+    NotFound,
+    PayloadRefused,
+    Usage,
+    import_error,
+)
 from stackshift_jobs.project.config import Config
 from stackshift_jobs.values.durations import MAX_DURATION_MS, parse_time
 from stackshift_jobs.values.json_schema import FORMATS
@@ -110,8 +117,7 @@ class Catalog:
         """What whoever starts `job` should know of its code, in sentences."""
         facts = self.jobs.get(job)
         return self.code.notes() or [
-            f"{failed.file}:{failed.line}: {failed.type}: {failed.message}: "
-            "the code from before goes on"
+            f"{shown(failed)}: the code from before goes on"
             for failed in self.failed
             if facts is not None and failed.module == facts.module
         ]
@@ -132,19 +138,19 @@ class Catalog:
                 hint="try again; if this persists: stackshift jobs check, stackshift daemon logs",
             )
         near = difflib.get_close_matches(name, self.jobs, 3)
+        meant = [f"did you mean {near[0]}?"] if near else []
         changed = self.code.notes()
         if self.failed:
-            first, count = self.failed[0], len(self.failed)
+            about = (failed for failed in self.failed if repr(name) in failed.message)
+            first, count = next(about, self.failed[0]), len(self.failed)
             modules = "a module" if count == 1 else f"{count} modules"
             raise BadConfiguration(
-                f"no job is named {name!r}, and {modules} failed to import: "
-                f"{first.file}:{first.line}: {first.type}: {first.message}",
-                hint="; ".join(changed) or "stackshift jobs check",
+                f"no job is named {name!r}, and {modules} failed to import: {shown(first)}",
+                hint="; ".join([*meant, *changed]) or "stackshift jobs check",
                 near=near,
                 failed_modules=[msgspec.to_builtins(module) for module in self.failed],
             )
-        hint = f"did you mean {near[0]}?" if near else "stackshift jobs list"
-        hint = "; ".join(changed) or hint
+        hint = "; ".join([*meant, *changed]) or "stackshift jobs list"
         raise NotFound(f"no job is named {name!r}", hint=hint, near=near)
 
     def start_command(self, params: StartParams, run: str, now_us: int) -> StartRun:
@@ -237,6 +243,11 @@ class Catalog:
                 hint=f"stackshift jobs schema {job.name}",
                 path=path,
             ) from bad
+
+
+def shown(failed: FailedModule) -> str:
+    """A module that cannot be imported, in a line."""
+    return f"{failed.file}:{failed.line}: {import_error(failed.type, failed.message)}"
 
 
 def concurrency_key(job: JobFacts, payload: Any) -> str:

@@ -9,6 +9,7 @@ import pytest
 
 from cli.conftest import Shell
 from cli.fake_daemon import FakeDaemon
+from stackshift_cli.output.messages import failed_module
 
 BROKEN = {
     "module": "jobs.media",
@@ -17,6 +18,20 @@ BROKEN = {
     "type": "SyntaxError",
     "message": "invalid\x1b syntax",
 }
+
+
+@pytest.mark.parametrize(
+    ("type", "line"),
+    [
+        ("Usage", "jobs/a.py:3: the timeout of job 'x': 'fast' is not a duration"),
+        ("ValueError", "jobs/a.py:3: ValueError: the timeout of job 'x': 'fast' is not a duration"),
+    ],
+)
+def test_errors_of_ours_are_shown_without_their_class(type: str, line: str) -> None:
+    """They are sentences about the module; of others the class is part of the message."""
+    message = "the timeout of job 'x': 'fast' is not a duration"
+    failed = {"file": "jobs/a.py", "line": 3, "type": type, "message": message}
+    assert failed_module(failed) == line
 
 
 @pytest.mark.usefixtures("daemon")

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import msgspec
 
 from stackshift_jobs.errors import BadConfiguration
-from stackshiftd.shell.catalog import Catalog
+from stackshiftd.shell.catalog import Catalog, shown
 from stackshiftd.shell.tuning import Tuning
 from stackshiftd.shell.workers.pool import Pool, WorkerEnded, WorkerLink
 from stackshiftd.shell.workers.preflight import Preflight
@@ -134,11 +134,6 @@ class Reloads:
         now = {job.name for job in greeting.jobs}
         lost = {job.module for job in self._catalog.jobs.values() if job.name not in now}
         return [failed for failed in greeting.failed if failed.module in lost]
-
-
-def shown(failed: FailedModule) -> str:
-    """A module that cannot be imported, in a line."""
-    return f"{failed.file}:{failed.line}: {failed.type}: {failed.message}"
 
 
 def _warn(in_flight: dict[str, Any]) -> None:
