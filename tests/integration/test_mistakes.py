@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -37,8 +38,29 @@ def test_name_of_two_jobs_starts_neither(make_project: Callable[..., Project]) -
     one = 'import stackshift_jobs as s\n@s.job("hello")\ndef hello(ctx):\n    return 1\n'
     project = make_project(one, another=one)
     project.start()
-    with pytest.raises(BadConfiguration, match="two jobs are named"):
+    with pytest.raises(BadConfiguration, match="two jobs are named") as refused:
         project.begin("hello")
+    files = sorted(Path(module["file"]).name for module in refused.value.fields["failed_modules"])
+    assert files == ["another.py", "story.py"]
+
+
+def test_refused_start_names_the_module_that_is_about_its_job(
+    make_project: Callable[..., Project],
+) -> None:
+    """Not the first of those that failed, which may be about another job; of other names, those
+    like it are asked for."""
+    one = 'import stackshift_jobs as s\n@s.job("hello")\ndef hello(ctx):\n    return 1\n'
+    slow = 'import stackshift_jobs as s\n@s.job("slow", timeout="fast")\ndef slow(ctx): ...\n'
+    fine = 'import stackshift_jobs as s\n@s.job("report")\ndef report(ctx): ...\n'
+    project = make_project(one, another=one, aslow=slow, fine=fine)
+    project.start()
+    with pytest.raises(BadConfiguration, match=r"aslow\.py:\d: the timeout of job 'slow': 'fast'"):
+        project.begin("slow")
+    with pytest.raises(BadConfiguration, match=r"\.py:\d: two jobs are named 'hello'"):
+        project.begin("hello")
+    with pytest.raises(BadConfiguration) as refused:
+        project.begin("reprot")
+    assert refused.value.hint == "did you mean report?"
 
 
 MISUSED = """

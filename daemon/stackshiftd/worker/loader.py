@@ -69,7 +69,7 @@ def load(
     `importing` is called with the name of each module before it is imported.
     """
     failed: list[FailedModule] = []
-    ambiguous: set[str] = set()
+    ambiguous: dict[str, TwoJobsOneName] = {}
     for entry in jobs:
         if not (project / entry).exists():
             failed.append(
@@ -88,13 +88,15 @@ def load(
             queues.clear()
             queues.update(queues_before)
             if isinstance(error, TwoJobsOneName):
-                ambiguous.add(str(error.fields["job"]))
+                ambiguous.setdefault(str(error.fields["job"]), error)
             failed.append(_failure(source, error))
         finally:
             os.chdir(project)  # A module that moves the process must not move the next ones.
-    # The order of file names must not decide which of the two is meant.
-    for name in ambiguous:
-        registry.pop(name, None)
+    # The order of file names must not decide which of the two is meant, nor which one is to blame.
+    for name, doubled in ambiguous.items():
+        first = registry.pop(name, None)
+        if first is not None and all(failure.module != first.module for failure in failed):
+            failed.append(_invalid(first, doubled))
     return described(failed), failed
 
 
