@@ -296,7 +296,7 @@ _WORDS: Final[dict[str, Say]] = {
     "run.discarded": _plain("", "run discarded from the dead letter"),
     "attempt.started": _attempt("started"),
     "attempt.resumed": _attempt("resumed"),
-    "attempt.suspended": _plain("waiting", "suspended: every branch waits"),
+    "attempt.suspended": _plain("waiting", "suspended while it waits"),
     "attempt.failed": _attempt_failed,
     "attempt.lost": lambda r, _: ("retrying", f"attempt {r['attempt']} lost: {r.get('reason')}"),
     "attempt.stopped": _plain("cancelled", "its handler has stopped"),
