@@ -77,15 +77,16 @@ class Frame:
 def picture(shown: Shown, now_us: int, frame: Frame) -> Group:
     """The picture of a run at the time `now_us`."""
     line = build(shown.run, now_us)
-    head = [*_header(shown.run, line, Clock(now_us), frame), Text()]
-    tail = [] if frame.compact else list(_ending(shown, line, frame))
+    clock = Clock(now_us)
+    head = [*_header(shown.run, line, clock, frame), Text()]
+    tail = [] if frame.compact else list(_ending(shown, line, clock, frame))
     if is_forgotten(shown.run):
         tail.append(Text(f"  {FORGOTTEN}", "dim"))
-    tail += _log_lines(shown.logs)
+    tail += _log_lines(shown.logs, clock)
     if frame.height is not None:
         tail = tail[-(frame.height // 2) :]
     room = None if frame.height is None else frame.height - len(head) - len(tail)
-    rows = list(_rows(shown, line, room, frame))
+    rows = list(_rows(shown, line, room, clock, frame))
     return Group(*(_fitted(text, frame) for text in [*head, *rows, *tail]))
 
 
@@ -179,11 +180,13 @@ def _progress(line: Timeline, frame: Frame) -> Text:
 # --- The rows ------------------------------------------------------------------------------
 
 
-def _rows(shown: Shown, line: Timeline, room: int | None, frame: Frame) -> Iterator[Text]:
+def _rows(
+    shown: Shown, line: Timeline, room: int | None, clock: Clock, frame: Frame
+) -> Iterator[Text]:
     drawn = tree(line)
     if not drawn:
         return
-    below = {} if frame.compact else _below(shown, line, frame)
+    below = {} if frame.compact else _below(shown, line, clock, frame)
     if room is not None:
         room = max(_LEAST_ROWS, room - 1 - sum(map(len, below.values())))
     if frame.compact:
@@ -246,8 +249,8 @@ def _short_ids(text: str, marks: Glyphs) -> str:
 
 
 def _child(child: Child, marks: Glyphs) -> str:
-    """`resizeAvatar completed run_…ee9chr`."""
-    return safe(" ".join(filter(None, (child.job, child.status, short_id(child.id, marks)))))
+    """`run_…ee9chr resizeAvatar completed`: where there is little room, the id is what is left."""
+    return safe(" ".join(filter(None, (short_id(child.id, marks), child.job, child.status))))
 
 
 def _tries(line: Line, frame: Frame) -> Iterator[Text]:
@@ -276,7 +279,7 @@ def _fate(failed: Try) -> str:
     return f" ({format_ms(failed.took_ms)}){after}"
 
 
-def _below(shown: Shown, line: Timeline, frame: Frame) -> dict[str, list[Text]]:
+def _below(shown: Shown, line: Timeline, clock: Clock, frame: Frame) -> dict[str, list[Text]]:
     """What stands below rows, by their keys: of a step that fails, where, unless the run's error
     says it, and the last lines that the step printed; of a child, why it is not progressing."""
     told = line.finished and shown.run.get("error")
@@ -286,9 +289,10 @@ def _below(shown: Shown, line: Timeline, frame: Frame) -> dict[str, list[Text]]:
         if row.tries and row.status in ("failed", "retrying"):
             if not told:
                 below += _traceback(row.tries[-1].traceback, 4, shown.root, frame, brief=True)
-            below += _log_lines(shown.tails.get(row.key, ()), 4)
+            below += _log_lines(shown.tails.get(row.key, ()), clock, 4)
         if row.child is not None and row.child.why:
-            below.append(Text(f"    {_short_ids(safe(row.child.why), frame.marks)}", "dim"))
+            why = safe(clock.localized(row.child.why))
+            below.append(Text(f"    {_short_ids(why, frame.marks)}", "dim"))
         if below:
             found[row.key] = below
     return found
@@ -297,7 +301,7 @@ def _below(shown: Shown, line: Timeline, frame: Frame) -> dict[str, list[Text]]:
 # --- The end -------------------------------------------------------------------------------
 
 
-def _ending(shown: Shown, line: Timeline, frame: Frame) -> Iterator[Text]:
+def _ending(shown: Shown, line: Timeline, clock: Clock, frame: Frame) -> Iterator[Text]:
     """The result or the error; then why the run is not progressing."""
     run = shown.run
     if run.get("status") == "completed":
@@ -306,7 +310,8 @@ def _ending(shown: Shown, line: Timeline, frame: Frame) -> Iterator[Text]:
     elif (error := run.get("error")) and run.get("status") == "failed":
         yield from _error(error, shown.root, frame)
     if run.get("why") and not line.finished:
-        yield Text("  " + _short_ids(safe(str(run["why"])), frame.marks), "default")
+        why = safe(clock.localized(str(run["why"])))
+        yield Text("  " + _short_ids(why, frame.marks), "default")
 
 
 def _error(error: dict[str, Any], root: str, frame: Frame) -> Iterator[Text]:
@@ -339,11 +344,11 @@ def _traceback(
         yield text.append(safe_lines(each), "dim")
 
 
-def _log_lines(entries: Any, indent: int = 2) -> Iterator[Text]:
+def _log_lines(entries: Any, clock: Clock, indent: int = 2) -> Iterator[Text]:
     for entry in entries:
         step = f"{safe(str(entry['step']))} " if entry.get("step") and indent == 2 else ""
         for message in safe_lines(str(entry["message"])).split("\n"):
-            text = Text(f"{' ' * indent}{str(entry['at'])[11:23]} {step}| ", "dim")
+            text = Text(f"{' ' * indent}{clock.precise(str(entry['at']))} {step}| ", "dim")
             yield text.append(message, "default")
 
 

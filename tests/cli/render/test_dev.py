@@ -42,7 +42,7 @@ def test_reload_says_what_it_has_loaded_and_what_becomes_of_runs(tmp_path: Path)
     first, *rest = told(DONE, tmp_path)
     assert first == "↻ reloaded jobs/a.py, jobs/b.py  added new  removed old\\x1b[2J"
     assert rest == [
-        "  3 in flight: 1 go on",
+        "  3 in flight: 1 go on as recorded",
         f"    2 of order wait at 'approve', which the code no longer asks for: {run_id(1)},"
         f" {run_id(2)}",
     ]
