@@ -5,6 +5,7 @@
 #   make quick    what a change usually breaks, in under a minute
 #   make lint     ruff                 make types  mypy --strict
 #   make man      read the man pages for mistakes
+#   make tour     draw the pictures of docs/tour.md anew
 #   make bench    measure              make clean  remove what was made
 #   make frozen   write down what this version writes into the journal
 #
@@ -34,7 +35,7 @@ PYTHON := $(shell for python in python3 python3.14 python3.13 python3.12 python3
     && { echo $$python; exit; }; done; echo python3)
 endif
 
-.PHONY: demo test quick long lint types man bench frozen clean python
+.PHONY: demo test quick long lint types man tour bench frozen clean python
 
 demo: $(VENV)/examples.stamp
 	@cd $(EXAMPLE) && exec </dev/null; \
@@ -66,6 +67,9 @@ types: $(VENV)/dev.stamp
 
 man:
 	@sh .ci/man $(wildcard man/*.[1-8])
+
+tour: $(VENV)/dev.stamp
+	@$(BIN)/python .ci/tour
 
 bench: $(VENV)/dev.stamp
 	$(BIN)/python benchmarks/core.py

@@ -27,6 +27,7 @@ TAUGHT = (
     "idempotency",
     "testing",
     "security",
+    "tour",
 )
 GUIDES = [*DOCS.glob("guide-*.md"), *(DOCS / f"{name}.md" for name in TAUGHT)]
 PAGES = [REPOSITORY / "README.md", *sorted(GUIDES)]

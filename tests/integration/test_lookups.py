@@ -122,7 +122,7 @@ def test_newest_run_is_one_that_no_other_run_started(project: Project) -> None:
     project.finish(project.finish(newer)["result"])
     assert project.call("run.get", run="@failed")["id"] == failed
     project.call("run.remove", run=failed)
-    with pytest.raises(NotFound, match="no other run started"):
+    with pytest.raises(NotFound, match="what another run has started"):
         project.call("run.get", run="@failed")
 
 

@@ -230,7 +230,7 @@ def test_schedule_names_secrets_as_a_start_does(project: Project) -> None:
 
 # --- [redact] ------------------------------------------------------------------------------
 
-HOOK = "on_failed = ['sh', '-c', 'cat > told.tmp; mv told.tmp told-$STACKSHIFT_RUN']"
+HOOK = "on_failed = ['sh', '-c', 'cat > told.$$; mv told.$$ told-$STACKSHIFT_RUN']"
 REDACT = f'{CONFIG}\n[hooks]\n{HOOK}\n[redact]\npayload = ["card.number"]\n'
 CARD = "4111-1111-1111"
 
