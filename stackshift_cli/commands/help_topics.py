@@ -131,6 +131,13 @@ The daemon is found without any environment variables, so cron reaches the one t
 starts it. With an idempotency key, a line that runs twice starts one run. Keys are kept for 30
 days, so the key has to contain the date; % ends the command in a crontab, so it is written \\%.
 
+  stackshift doctor --cron -- 'stackshift start sync --idempotency-key "sync:$(date +%F)"'
+
+This runs a command as cron would (/bin/sh, a short PATH, the home directory) and, if it succeeds,
+prints its line for the crontab: with full paths and the project, and with % as \\%. Put the command
+in single quotes. Without them, your shell replaces $(date +%F) before cron ever sees it, and the
+key would be today's for ever.
+
 The daemon can also start jobs by itself: declare a job with
 @stackshift.job(schedule="*/5 * * * *"), then run stackshift schedules list.
 """,

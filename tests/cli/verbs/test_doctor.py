@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import shlex
 import shutil
 import time
 from pathlib import Path
@@ -167,11 +168,11 @@ def test_outside_of_a_project_it_says_what_is_missing(shell: Shell, tmp_path: Pa
 def test_cron_runs_the_command_as_cron_does_and_prints_its_line(shell: Shell) -> None:
     """Its environment, directory and exit status are cron's; the line alone is on stdout."""
     program = shell.directory / "show"
-    program.write_text("#!/bin/sh\nenv | sort; pwd; tty; cat; exit 9\n")
+    program.write_text("#!/bin/sh\nenv | sort; pwd; tty; cat\n")
     program.chmod(0o755)
     told = shell("doctor", "--cron", "--", str(program), "a b", "5%", SECRET="x")
     user = pwd.getpwuid(os.geteuid())
-    assert told.code == 9
+    assert told.code == 0
     assert told.stdout == f"0 3 * * * {program} 'a b' 5\\%\n"
     said = told.stderr.splitlines()
     for wanted in (
@@ -181,7 +182,7 @@ def test_cron_runs_the_command_as_cron_does_and_prints_its_line(shell: Shell) ->
         "SHELL=/bin/sh",
         user.pw_dir,
         "not a tty",
-        "exit status 9",
+        "exit status 0: cron would run it so",
     ):
         assert wanted in said
     assert not any(line.startswith(("SECRET", "LC_ALL", "PYTHONPATH")) for line in said)
@@ -203,4 +204,57 @@ def test_cron_line_names_program_and_project(shell: Shell, tmp_path: Path) -> No
     assert told.stderr.startswith(
         "error[command_not_found]: there is no program 'nowhere-at-all' on cron's PATH"
     )
+    assert told.code == 2
     assert shell("doctor", "x").code == 2
+
+
+def test_one_word_is_a_line_for_the_shell_of_cron(shell: Shell) -> None:
+    """What is in it is expanded by that shell; in the crontab, `%` is escaped, and stackshift is
+    found by its path wherever it stands."""
+    told = shell("doctor", "--cron", "--", 'echo "$(date +%Y)" 1 && echo two >&2')
+    assert told.stdout == '0 3 * * * echo "$(date +\\%Y)" 1 && echo two >&2\n'
+    assert told.stderr.splitlines()[1:3] == [f"{time.strftime('%Y')} 1", "two"]
+    told = shell("doctor", "--cron", "--", "echo 100\\%")
+    assert (told.stdout, "100%\n" in told.stderr) == ("0 3 * * * echo 100\\%\n", True)
+    start = "stackshift start hello --idempotency-key"
+    for line in (f'{start} "hello:$(date +%F)"', f"{start} hello:`date +%F` >/dev/null || exit 3"):
+        told = shell("doctor", "--cron", "--", line)
+        _, found, rest = told.stdout.partition(f"/stackshift -C {shell.directory} start hello ")
+        assert (told.code, bool(found), "warning" in told.stderr) == (0, True, False)
+        assert rest == line.partition("start hello ")[2].replace("%", "\\%") + "\n"
+    told = shell("doctor", "--cron", "--", "sh", "-c", f'{start} "hello:$(date +%F)"')
+    assert (told.code, f"/stackshift -C {shell.directory} start" in told.stdout) == (0, True)
+
+
+def test_what_fails_under_cron_gets_no_line(shell: Shell) -> None:
+    """Nobody is told to add it; in JSON the line is null."""
+    told = shell("doctor", "--cron", "--", "nowhere-at-all 2>/dev/null; exit 9")
+    assert (told.stdout, told.code, "add the line" in told.stderr) == ("", 9, False)
+    assert "exit status 9: it fails under cron" in told.stderr
+    told = shell("doctor", "--cron", "--json", "--", "true; nowhere-at-all")
+    assert json.loads(told.stdout) == {"line": None, "exit": 127}
+    told = shell("doctor", "--cron", "--", "true\ntrue")
+    assert (told.stdout, told.code) == ("", 2)
+
+
+@pytest.mark.parametrize(
+    ("key", "form", "changing"),
+    [
+        ("hello:TODAY", "%Y-%m-%d", "hello:$(date +%F)"),
+        ("hello:TODAY-x", "%Y%m%d", "hello:$(date +%Y%m%d)-x"),
+        ("hello:$(date +%F)", "", "hello:$(date +%F)"),
+        ("hello", "", "hello:$(date +%F)"),
+    ],
+    ids=["today", "compact", "quoted", "constant"],
+)
+def test_key_that_never_changes_is_warned_of(
+    shell: Shell, key: str, form: str, changing: str
+) -> None:
+    """The shell that typed the command has made a date of `$(date)`, or none at all: the line would
+    start one run, ever. The hint is the command that works."""
+    key = key.replace("TODAY", time.strftime(form) if form else "")
+    told = shell("doctor", "--cron", "--", "stackshift", "start", "hello", "--idempotency-key", key)
+    assert (told.code, "warning: the idempotency key" in told.stderr) == (0, True)
+    assert "add the line" not in told.stderr
+    hint = told.stderr.splitlines()[-1].partition("doctor --cron -- ")[2]
+    assert shlex.split(hint) == [f'stackshift start hello --idempotency-key "{changing}"']
