@@ -7,10 +7,8 @@ person wrote, is edited in place: its comments and its order are kept.
 from __future__ import annotations
 
 import contextlib
-import os
 import tomllib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from stackshift_cli import user_config
@@ -21,6 +19,7 @@ from stackshift_cli.output import messages
 from stackshift_cli.output.safe_text import safe
 from stackshift_cli.output.terminal import draws
 from stackshift_cli.render import tsv
+from stackshift_cli.settings_file import edit, remove
 from stackshift_jobs.errors import BadConfiguration, StackshiftError, Usage
 from stackshift_jobs.project.config import KEYS, QUEUES, Key, find_key, load_config
 from stackshift_jobs.project.locate import CONFIG_FILE
@@ -244,48 +243,3 @@ def _value(key: Key, path: str, text: str) -> Any:
         else:
             return candidate
     raise BadConfiguration(f"{path}: {text!r} is not {why}", hint=key.advice, key=path)
-
-
-def edit(file: Path, section: tuple[str, ...], name: str, value: Any) -> None:
-    """Set one value in a TOML file, atomically, and leave everything else as it is."""
-    import tomlkit
-
-    text = read_config_text(file) if file.exists() else ""
-    parse_toml(text, file)
-    document = tomlkit.parse(text)
-    table: Any = document
-    for part in section:
-        if part not in table:
-            table[part] = tomlkit.table(is_super_table=part == "queues")
-        table = table[part]
-    table[name] = value
-    _write(file, tomlkit.dumps(document))
-
-
-def remove(file: Path, section: tuple[str, ...], name: str) -> bool:
-    """Remove one value from a TOML file, atomically, and leave everything else as it is; false if
-    it was not there."""
-    import tomlkit
-
-    if not file.exists():
-        return False
-    text = read_config_text(file)
-    parse_toml(text, file)
-    document = tomlkit.parse(text)
-    table: Any = document
-    for part in section:
-        table = table.get(part, {})
-    if name not in table:
-        return False
-    del table[name]
-    _write(file, tomlkit.dumps(document))
-    return True
-
-
-def _write(file: Path, text: str) -> None:
-    target = file.resolve()
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    if target.exists():
-        temporary.chmod(target.stat().st_mode & 0o777)
-    temporary.replace(target)

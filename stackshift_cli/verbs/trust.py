@@ -13,7 +13,7 @@ from stackshift_cli.arguments import Given
 from stackshift_cli.daemon.session import Session
 from stackshift_cli.output import messages
 from stackshift_cli.output.safe_text import safe
-from stackshift_cli.verbs.config import edit
+from stackshift_cli.settings_file import edit
 from stackshift_jobs.errors import NotFound, Usage
 from stackshift_jobs.project.locate import CONFIG_FILE
 from stackshift_jobs.project.trust import TRUSTED, check_user_file

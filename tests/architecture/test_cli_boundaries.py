@@ -34,4 +34,4 @@ def test_imports_stay_where_they_belong(file: Path) -> None:
     assert "rich" not in packages or where.startswith("render/")
     assert "typer" not in packages or where == "commands/typer_app.py"
     assert "platformdirs" not in packages or where == "user_config.py"
-    assert "tomlkit" not in packages or where == "verbs/config.py"
+    assert "tomlkit" not in packages or where == "settings_file.py"
