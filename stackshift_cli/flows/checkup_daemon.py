@@ -35,6 +35,7 @@ def about_modules(session: Session) -> Iterator[Finding]:
         modules = checked(session)
     except StackshiftError as bad:
         yield Finding("modules", PROBLEM, bad.message, bad.hint or "stackshift jobs check")
+        yield _boot(session.project, _has_schedules(session.project, [], is_whole=False))
         return
     failed = [module for module in modules if module["error"]]
     for module in failed:
@@ -47,15 +48,38 @@ def about_modules(session: Session) -> Iterator[Finding]:
         )
     elif not failed:
         yield Finding("modules", GOOD, f"{_count(jobs, 'job')} in {_count(len(modules), 'module')}")
-    has_schedules = any(module.get("schedules") for module in modules)
-    way = installed(session.project)
+    yield _boot(session.project, _has_schedules(session.project, modules, is_whole=not failed))
+
+
+def _has_schedules(
+    project: Project, modules: list[dict[str, Any]], *, is_whole: bool
+) -> bool | None:
+    """Does a job have a schedule? None if that cannot be known: a module that does not import says
+    nothing of its schedules, and there is no daemon which has its code from before."""
+    if any(module.get("schedules") for module in modules):
+        return True
+    if is_whole:
+        return False
+    try:
+        with Connection.open(project.data_dir_text, connect_timeout=_SECONDS) as connection:
+            schedules = connection.call("schedule.list", {}, _SECONDS)["schedules"]
+    except (StackshiftError, TimeoutError):
+        return None
+    return True if any(not schedule["retired"] for schedule in schedules) else None
+
+
+def _boot(project: Project, has_schedules: bool | None) -> Finding:
+    way = installed(project)
     if way is not None:
-        yield Finding("boot", GOOD, f"{way.kind} starts the daemon at boot: {way.place}")
-    elif has_schedules:
+        return Finding("boot", GOOD, f"{way.kind} starts the daemon at boot: {way.place}")
+    if has_schedules:
         why = "jobs have schedules, and nothing starts the daemon at boot"
-        yield Finding("boot", NOTE, why, "stackshift daemon install")
-    else:
-        yield Finding("boot", GOOD, "nothing starts the daemon at boot, and no job has a schedule")
+        return Finding("boot", NOTE, why, "stackshift daemon install")
+    why = "nothing starts the daemon at boot"
+    if has_schedules is None:
+        unknown = f"{why}; whether a job has a schedule is not known until all modules import"
+        return Finding("boot", NOTE, unknown, "stackshift jobs check")
+    return Finding("boot", GOOD, f"{why}, and no job has a schedule")
 
 
 def about_socket(project: Project) -> Iterator[Finding]:
@@ -119,13 +143,12 @@ def _running(status: dict[str, Any]) -> Iterator[Finding]:
         why = status.get("read_only_because") or "the disk is full"
         yield Finding("daemon", PROBLEM, f"it only reads: {why}", "df -h")
     for module in status["failed_modules"]:
-        yield Finding(
-            "daemon",
-            PROBLEM,
-            f"it has loaded the jobs without {failed_module(module)}",
-            "stackshift jobs check",
-            _BAD_MODULE,
-        )
+        text = failed_module(module)
+        if module.get("module") in status.get("kept_modules", ()):
+            text = f"the code from before goes on, because {text}"
+        else:
+            text = f"it has loaded the jobs without {text}"
+        yield Finding("daemon", PROBLEM, text, "stackshift jobs check", _BAD_MODULE)
     workers = status["workers"]
     # One that was started on a disk that cannot be written has none, and needs none.
     is_needed = bool(workers) or status["mode"] == "serving"

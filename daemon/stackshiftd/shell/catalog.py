@@ -82,7 +82,9 @@ class Catalog:
         self.queues: dict[str, QueueTerms] = {}
         """The limits of queues that the job modules declare."""
         self.failed: list[FailedModule] = []
-        """Modules that could not be imported; the code from before may go on."""
+        """Modules that could not be imported."""
+        self.kept: frozenset[str] = frozenset()
+        """The names of those of them whose code from before goes on."""
         self.code = LoadedCode(config)
         self.greeted = False
         """True once a worker has greeted."""
@@ -103,6 +105,7 @@ class Catalog:
         self.jobs = {job.name: job for job in jobs}
         self.codes = {job.name: job.code for job in jobs}
         self.failed = failed
+        self.kept = frozenset()
         if files:
             self.code.imported(files, failed)
         self._checks.clear()
@@ -111,6 +114,8 @@ class Catalog:
         """Note that the modules as they are now could not be imported: the code from before goes
         on."""
         self.failed = greeting.failed
+        loaded = {job.module for job in self.jobs.values()}
+        self.kept = frozenset(failed.module for failed in greeting.failed) & loaded
         self.code.imported(greeting.files, greeting.failed)
 
     def notes(self, job: str) -> list[str]:
@@ -119,7 +124,7 @@ class Catalog:
         return self.code.notes() or [
             f"{shown(failed)}: the code from before goes on"
             for failed in self.failed
-            if facts is not None and failed.module == facts.module
+            if facts is not None and failed.module == facts.module and failed.module in self.kept
         ]
 
     def find(self, name: str) -> JobFacts:

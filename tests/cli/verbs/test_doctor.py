@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from cli.conftest import Shell
-from cli.fake_daemon import FakeDaemon
+from cli.fake_daemon import FakeDaemon, schedule_object
 from helpers.journal_lock import locked
 from stackshift_jobs.project.discovery import DaemonInfo, places_elsewhere, write_daemon
 
@@ -154,6 +154,37 @@ def test_schedules_without_a_start_at_boot_are_a_note(shell: Shell) -> None:
     report(shell, GOOD | {"schedules": ["hello"], "error": None})
     shell.env["PATH"] = "/nowhere"
     assert findings(shell)["boot"][::2] == ("note", "stackshift daemon install")
+
+
+def test_schedules_of_a_module_that_does_not_import_are_unknown(
+    shell: Shell, daemon: FakeDaemon
+) -> None:
+    """Nobody is told that no job has one; a daemon that has the code from before knows better."""
+    shell.env["PATH"] = "/nowhere"
+    report(shell, GOOD | {"error": {"type": "SyntaxError", "message": "no"}})
+    assert findings(shell)["boot"][::2] == ("note", "stackshift jobs check")
+    assert "is not known" in findings(shell)["boot"][1]
+    daemon.schedules["hello"] = schedule_object("hello", retired=True)
+    assert "is not known" in findings(shell)["boot"][1]
+    daemon.schedules["hello"] = schedule_object("hello")
+    assert findings(shell)["boot"][::2] == ("note", "stackshift daemon install")
+    report(shell, GOOD | {"error": None})
+    assert findings(shell)["boot"][0] == "ok"
+
+
+def test_daemon_with_the_code_from_before_is_not_said_to_be_without_it(
+    shell: Shell, daemon: FakeDaemon
+) -> None:
+    """What a module that broke later has defined goes on; a module that never was loaded is
+    missing."""
+    bad = {"module": "jobs.a", "file": "jobs/a.py", "line": 3, "type": "E", "message": "no"}
+    status(daemon, failed_modules=[bad], kept_modules=[])
+    assert findings(shell)["daemon"][1] == "it has loaded the jobs without jobs/a.py:3: E: no"
+    status(daemon, failed_modules=[bad], kept_modules=["jobs.a"])
+    assert (
+        findings(shell)["daemon"][1] == "the code from before goes on, because jobs/a.py:3: E: no"
+    )
+    assert shell("doctor").code == 78
 
 
 def test_outside_of_a_project_it_says_what_is_missing(shell: Shell, tmp_path: Path) -> None:

@@ -365,6 +365,7 @@ class Router:
             "disk_free_bytes": disk.spare_bytes,
             "changed_files": self._catalog.code.changed(),
             "failed_modules": [msgspec.to_builtins(module) for module in self._catalog.failed],
+            "kept_modules": sorted(self._catalog.kept),
             "clock_ahead_ms": self._engine.ahead_us // 1000,
             "mode": "read_only" if room.is_short else "serving",
             "damage": self._damage.first,
