@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import pwd
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -207,13 +208,14 @@ class Crontab:
 
 def ways(project: Project) -> Iterator[Way]:
     """The ways that this machine has, the best first; all of them are looked at for what is
-    installed."""
+    installed. There may be none, as in a container."""
     service = service_of(project)
     if sys.platform == "darwin":
         yield Launchd(service, project.data_dir)
     elif Path("/run/systemd/system").is_dir():
         yield Systemd(service)
-    yield Crontab(service)
+    if shutil.which("crontab") is not None:
+        yield Crontab(service)
 
 
 def service_of(project: Project) -> Service:
@@ -245,7 +247,7 @@ def started_as_service(project: Project) -> bool:
     it is ready; False if none has it, or if that fails."""
     try:
         # Without asking for the crontab, which starts nothing now.
-        way = next(ways(project))
+        way = next(ways(project), None)
         if not isinstance(way, Systemd) or not way.is_installed():
             return False
         way.start()
@@ -254,9 +256,17 @@ def started_as_service(project: Project) -> bool:
     return True
 
 
+NO_WAY: Final = "this machine has neither systemd nor launchd nor cron to start the daemon"
+NO_WAY_HINT: Final = "let whatever starts your programs run: stackshift daemon run"
+
+
 def boot_hint(project: Project) -> str | None:
     """What to type to have the daemon of `project` started at boot; None if it is already."""
-    return None if installed(project) else "stackshift daemon install starts the daemon at boot"
+    if installed(project):
+        return None
+    if next(ways(project), None) is None:
+        return f"nothing starts the daemon at boot: {NO_WAY_HINT}"
+    return "stackshift daemon install starts the daemon at boot"
 
 
 # --- Programs of the system ----------------------------------------------------------------

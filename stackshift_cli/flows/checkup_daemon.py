@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from stackshift_cli.daemon.autostart import absent
-from stackshift_cli.daemon.boot import installed
+from stackshift_cli.daemon.boot import NO_WAY, NO_WAY_HINT, installed, ways
 from stackshift_cli.daemon.connection import Connection
 from stackshift_cli.daemon.log import LogFile
 from stackshift_cli.daemon.session import Session
@@ -74,6 +74,8 @@ def _boot(project: Project, has_schedules: bool | None) -> Finding:
         return Finding("boot", GOOD, f"{way.kind} starts the daemon at boot: {way.place}")
     if has_schedules:
         why = "jobs have schedules, and nothing starts the daemon at boot"
+        if next(ways(project), None) is None:
+            return Finding("boot", NOTE, f"{why}; {NO_WAY}", NO_WAY_HINT)
         return Finding("boot", NOTE, why, "stackshift daemon install")
     why = "nothing starts the daemon at boot"
     if has_schedules is None:

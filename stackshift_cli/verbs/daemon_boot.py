@@ -44,8 +44,10 @@ def uninstall(session: Session, _given: Given) -> int:
     `NotFound` if nothing is installed."""
     way = boot.installed(session.project)
     if way is None:
+        has_way = next(boot.ways(session.project), None) is not None
         raise NotFound(
-            "nothing starts the daemon of this project at boot", hint="stackshift daemon install"
+            "nothing starts the daemon of this project at boot",
+            hint="stackshift daemon install" if has_way else boot.NO_WAY_HINT,
         )
     way.uninstall()
     if session.json:
@@ -57,17 +59,13 @@ def uninstall(session: Session, _given: Given) -> int:
 
 
 def _best(session: Session, is_print: bool) -> boot.Way:
-    from shutil import which
-
-    way = next(boot.ways(session.project))
-    if way.kind != "crontab" or which("crontab") is not None:
+    way = next(boot.ways(session.project), None)
+    if way is not None:
         return way
     if is_print:  # For another machine, perhaps: an image that is being built.
-        return boot.Systemd(way.service)
-    raise NotInstalled(
-        "this machine has neither systemd nor launchd nor cron to start the daemon",
-        hint="let whatever starts your programs run: stackshift daemon run",
-    )
+        session.say(f"note: {boot.NO_WAY}; this is a unit for one that has systemd")
+        return boot.Systemd(boot.service_of(session.project))
+    raise NotInstalled(boot.NO_WAY, hint=boot.NO_WAY_HINT)
 
 
 def safe_block(text: str) -> str:

@@ -25,7 +25,9 @@ def only_cron(shell: Shell) -> None:
     program.chmod(0o755)
     (folder / "sitecustomize.py").write_text(
         "import stackshift_cli.daemon.boot as boot\n"
-        "boot.ways = lambda project: iter([boot.Crontab(boot.service_of(project))])\n"
+        "import shutil\n"
+        "boot.ways = lambda project: iter(\n"
+        "    [boot.Crontab(boot.service_of(project))] if shutil.which('crontab') else [])\n"
     )
     shell.env["PYTHONPATH"] = f"{folder}:{shell.env['PYTHONPATH']}"
     shell.env["PATH"] = f"{folder}:/usr/bin:/bin"
@@ -74,10 +76,15 @@ def test_line_that_a_person_wrote_is_not_removed(shell: Shell) -> None:
 
 
 def test_install_without_any_way_says_what_to_run(shell: Shell) -> None:
-    """In a container something else starts programs: exit 78; `--print` shows a unit."""
+    """In a container something else starts programs: exit 78; `--print` shows a unit, and says that
+    it is for another machine. No hint names a command that would be refused."""
     (shell.directory.parent / "programs" / "crontab").unlink()
     shell.env["PATH"] = str(shell.directory)
     told = shell("daemon", "install")
     assert (told.stdout, told.code) == ("", 78)
     assert "hint: let whatever starts your programs run: stackshift daemon run" in told.stderr
-    assert shell("daemon", "install", "--print").stdout.startswith("[Unit]\n")
+    told = shell("daemon", "install", "--print")
+    assert (told.stdout.startswith("[Unit]\n"), told.code) == (True, 0)
+    assert told.stderr.startswith("note: this machine has neither systemd nor launchd nor cron")
+    told = shell("daemon", "uninstall")
+    assert (told.code, "daemon install" in told.stderr) == (4, False)

@@ -42,6 +42,15 @@ def status(daemon: FakeDaemon, **changed: Any) -> None:
     daemon.answers["daemon.status"] = lambda params: {**before(params), "dead": 0, **changed}
 
 
+def without_crontab(shell: Shell) -> None:
+    """Let there be a cron, and no table of this user."""
+    programs = shell.directory.parent / "cron"
+    programs.mkdir()
+    (programs / "crontab").write_text("#!/bin/sh\nexit 1\n")
+    (programs / "crontab").chmod(0o755)
+    shell.env["PATH"] = str(programs)
+
+
 def findings(shell: Shell, *but: str) -> dict[str, tuple[str, str, str]]:
     """Subject → status, message and hint; the worst one of a subject."""
     rank = ["ok", "note", "problem"]
@@ -150,17 +159,19 @@ def test_absent_daemon_is_a_note_and_a_killed_one_a_problem(
 
 
 def test_schedules_without_a_start_at_boot_are_a_note(shell: Shell) -> None:
-    """It names the command that installs one."""
+    """It names the command that installs one, where that would not be refused."""
     report(shell, GOOD | {"schedules": ["hello"], "error": None})
-    shell.env["PATH"] = "/nowhere"
+    without_crontab(shell)
     assert findings(shell)["boot"][::2] == ("note", "stackshift daemon install")
+    shell.env["PATH"] = "/nowhere"
+    assert findings(shell)["boot"][2].endswith("stackshift daemon run")
 
 
 def test_schedules_of_a_module_that_does_not_import_are_unknown(
     shell: Shell, daemon: FakeDaemon
 ) -> None:
     """Nobody is told that no job has one; a daemon that has the code from before knows better."""
-    shell.env["PATH"] = "/nowhere"
+    without_crontab(shell)
     report(shell, GOOD | {"error": {"type": "SyntaxError", "message": "no"}})
     assert findings(shell)["boot"][::2] == ("note", "stackshift jobs check")
     assert "is not known" in findings(shell)["boot"][1]

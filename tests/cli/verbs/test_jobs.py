@@ -114,7 +114,13 @@ def test_check_hints_at_a_start_at_boot_where_there_are_schedules(shell: Shell) 
         "schedules": ["a"],
         "error": None,
     }
-    shell.env["PATH"] = "/nowhere"  # no crontab to look into
+    shell.env["PATH"] = "/nowhere"  # neither a crontab to look into, nor one to write
+    told = shell("jobs", "check", FAKE_CHECK=check(good))
+    assert told.stderr.startswith("hint: nothing starts the daemon at boot: ")
+    assert told.stderr.endswith(" run: stackshift daemon run\n")
+    (shell.directory / "crontab").write_text("#!/bin/sh\nexit 1\n")
+    (shell.directory / "crontab").chmod(0o755)
+    shell.env["PATH"] = str(shell.directory)
     told = shell("jobs", "check", FAKE_CHECK=check(good))
     assert told.stderr == "hint: stackshift daemon install starts the daemon at boot\n"
     assert shell("jobs", "check", "-q", FAKE_CHECK=check(good)).stderr == ""
