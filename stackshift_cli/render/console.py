@@ -25,6 +25,7 @@ class Glyphs(NamedTuple):
     ellipsis: str
     arrow: str
     select: str
+    up_down: str
 
 
 class _Look(NamedTuple):
@@ -65,6 +66,7 @@ UNICODE: Final = Glyphs(
     ellipsis="…",
     arrow="→",
     select="▸",
+    up_down="↑↓",
 )
 ASCII: Final = Glyphs(
     bars={code: look.ascii for code, look in _BARS.items()},
@@ -75,6 +77,7 @@ ASCII: Final = Glyphs(
     ellipsis="...",
     arrow="->",
     select=">",
+    up_down="j k",
 )
 STATUS_STYLES: Final = {status: look.style for status, look in _STATUSES.items()}
 BAR_STYLES: Final = {code: look.style for code, look in _BARS.items()}

@@ -37,8 +37,20 @@ from stackshift_jobs.values.durations import format_ms
 
 _STATUSES: Final = ("running", "retrying", "waiting", "queued", "scheduled")
 _RATES: Final = (("started", "starts"), ("steps", "steps"), ("ended", "ends"), ("failed", "failed"))
-_LIST_KEYS: Final = "enter open  c cancel  r retry  / filter  d dead letter  q quit"
-_RUN_KEYS: Final = "esc back  c cancel  r retry  q quit"
+_KEYS: Final = (
+    ("up, down, k, j", "select a run, or scroll in an open one"),
+    ("page up, page down", "ten lines at once"),
+    ("home, end, g, G", "the first, the last"),
+    ("enter", "open the selected run"),
+    ("esc", "back to the list; in the list, clear the filter"),
+    ("/", "filter by job, queue, status or id"),
+    ("d", "the dead letter, and back to the unfinished runs"),
+    ("c, r", "cancel or retry the run, after a question"),
+    ("q", "quit"),
+)
+_LEAVE: Final = "q quit"
+_MOST_FILTER: Final = 24
+"""Cells of the filter that the last line shows, so that there is room for keys."""
 _MOST_ROWS: Final = 6
 """Queues and steps shown at most."""
 _RUNS_GIVE: Final[tuple[Give, ...]] = (
@@ -59,7 +71,9 @@ def frame(model: Model, clock: Clock, width: int, height: int, marks: Glyphs) ->
     """The lines of a screen of `width` by `height` cells."""
     top = _header(model, clock, width, marks)
     room = height - len(top) - 1
-    if model.run:
+    if model.mode is Mode.HELP:
+        body = [Text(f"{key:<20}  {what}") for key, what in _KEYS]
+    elif model.run:
         body = _run(model, clock, width, marks)
         start = min(model.scroll, max(0, len(body) - room))
         body = body[start : start + room]
@@ -67,7 +81,7 @@ def frame(model: Model, clock: Clock, width: int, height: int, marks: Glyphs) ->
         body = _overview(model, clock, width, room, marks)
     lines = [*top, *body][: height - 1]
     lines += [Text()] * (height - 1 - len(lines))
-    return [cut_line(line, width, marks) for line in (*lines, _footer(model))]
+    return [cut_line(line, width, marks) for line in (*lines, _footer(model, width, marks))]
 
 
 def print_once(options: Globals, model: Model) -> None:
@@ -261,16 +275,38 @@ def _run(model: Model, clock: Clock, width: int, marks: Glyphs) -> list[Text]:
     return [line for line in drawn.renderables if isinstance(line, Text)]
 
 
-def _footer(model: Model) -> Text:
+def _footer(model: Model, width: int, marks: Glyphs) -> Text:
     if model.mode is Mode.CONFIRM:
         return Text(question(model), "bold yellow")
     if model.mode is Mode.FILTER:
         return Text(f"filter: {safe(model.filter)}_", "bold")
     if model.message:
         return Text(safe(model.message), "yellow")
-    keys = Text(_RUN_KEYS if model.run else _LIST_KEYS, "dim")
-    if model.dead and not model.run:
-        keys = Text("dead letter  ", "bold red").append_text(keys)
+    if model.mode is Mode.HELP:
+        return Text("any key goes back  q quit", "dim")
+    before = Text()
     if model.filter and not model.run:
-        keys = Text(f"filter {safe(model.filter)}, esc clears it  ", "bold").append_text(keys)
-    return keys
+        kept = cut_line(Text(safe(model.filter)), _MOST_FILTER, marks).plain
+        before.append(f"filter {kept}, esc clears it  ", "bold")
+    if model.dead and not model.run:
+        before.append("dead letter  ", "bold red")
+    if before:
+        before = cut_line(before, max(1, width - len(_LEAVE) - 2), marks)
+        before.rstrip()
+        before.append("  ")
+    return before.append(_keys(model, width - before.cell_len, marks), "dim not bold")
+
+
+def _keys(model: Model, width: int, marks: Glyphs) -> str:
+    """The keys that there is room for. The last ones are there in any case: how to leave, and where
+    the others are explained."""
+    arrows = marks.up_down
+    if model.run:
+        keys = ["esc back", f"{arrows} scroll", "c cancel", "r retry"]
+    else:
+        keys = [f"{arrows} move", "enter open", "d unfinished" if model.dead else "d dead letter"]
+        keys += ["/ filter", "r retry", "c cancel"]
+    last = ["? keys", _LEAVE]
+    while len("  ".join([*keys, *last])) > width and len([*keys, *last]) > 1:
+        del (keys or last)[-1 if keys else 0]
+    return "  ".join([*keys, *last])

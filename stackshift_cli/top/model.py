@@ -33,6 +33,7 @@ class Mode(Enum):
     FILTER = "filter"
     CONFIRM = "confirm"
     RUN = "run"
+    HELP = "help"
 
 
 class Ask(NamedTuple):
@@ -59,7 +60,7 @@ class Model:
     """The open run, with detail."""
     scroll: int = 0
     before: Mode = Mode.LIST
-    """Where a confirmation leads back to."""
+    """Where a confirmation, or the page of keys, leads back to."""
     pending: Ask | None = None
     """What a `y` will ask for."""
     message: str = ""
@@ -189,6 +190,8 @@ def _in_run(model: Model, key: str) -> Next:
 def _in_both(model: Model, key: str) -> Next:
     if key == "q":
         return replace(model, is_over=True), []
+    if key == "?":
+        return replace(model, mode=Mode.HELP, before=model.mode), []
     run = model.current
     if run is None or key not in ("c", "r") or "status" not in run:
         return model, []
@@ -206,6 +209,12 @@ def _in_confirm(model: Model, key: str) -> Next:
     if key in ("y", "Y") and pending is not None:
         return model, [pending]
     return replace(model, message="nothing was changed"), []
+
+
+def _in_help(model: Model, key: str) -> Next:
+    if key == "q":
+        return replace(model, is_over=True), []
+    return replace(model, mode=model.before), []
 
 
 def _in_filter(model: Model, key: str) -> Next:
@@ -227,6 +236,7 @@ _KEYS: Final = {
     Mode.FILTER: _in_filter,
     Mode.CONFIRM: _in_confirm,
     Mode.RUN: _in_run,
+    Mode.HELP: _in_help,
 }
 
 

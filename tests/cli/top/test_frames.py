@@ -89,7 +89,8 @@ def test_frame_shows_all_that_is_going_on(
     head = golden.rstrip("\n").splitlines()
     assert lines[: len(head)] == head
     assert set(lines[len(head) : -1]) <= {""}
-    assert lines[-1] == "enter open  c cancel  r retry  / filter  d dead letter  q quit"
+    keys = "enter open  d dead letter  / filter  r retry  c cancel  ? keys  q quit"
+    assert lines[-1] == f"{marks.up_down} move  {keys}"
     assert len(lines) == height
     assert marks is UNICODE or all(line.isascii() for line in lines)
 
@@ -97,7 +98,9 @@ def test_frame_shows_all_that_is_going_on(
 @pytest.mark.parametrize("width", [1, 10, 20, 39, 60, 80, 200])
 @pytest.mark.parametrize("height", [2, 5, 12, 24, 60])
 @pytest.mark.parametrize(
-    "keys", [["up"], ["end"], ["/"], ["c"], ["enter"], ["d"]], ids=lambda keys: "key-" + keys[0]
+    "keys",
+    [["up"], ["end"], ["/"], ["c"], ["enter"], ["d"], ["?"]],
+    ids=lambda keys: "key-" + keys[0],
 )
 def test_frame_fits_any_screen(width: int, height: int, keys: list[str]) -> None:
     """As many lines as the screen, none too wide, none that could move the terminal."""
@@ -152,7 +155,7 @@ def test_last_line_is_what_keys_do_now() -> None:
     model, _ = answered(model, "activity", ACTIVITY | {"runs": DEAD, "matches": 1})
     lines = drawn(model)
     assert any("chargeCard" in line and "CardDeclined: 402" in line for line in lines)
-    assert lines[-1].startswith("dead letter  enter open")
+    assert lines[-1].startswith("dead letter  ↑↓ move  enter open  d unfinished")
     assert drawn(after(model, "r")[0])[-1] == "retry chargeCard 000008? [y/N]"
     filtered, _ = after(opened(), "/", "x")
     assert drawn(filtered)[-1] == "filter: x_"
@@ -161,6 +164,23 @@ def test_last_line_is_what_keys_do_now() -> None:
     assert "no run is unfinished and matches 'x'" in drawn(empty)
     assert drawn(empty)[-1].startswith("filter x, esc clears it")
     assert drawn(unreachable(model, "the daemon is gone"))[1] == "the daemon is gone"
+
+
+@pytest.mark.parametrize("width", [24, 40, 60, 80])
+def test_key_that_leaves_is_always_named(width: int) -> None:
+    """However long the filter is: other keys give way, and `?` explains them all."""
+    model, _ = after(opened(), "/", *("x" * 50), "enter", "d")
+    for shown in (opened(), model, after(opened(), "enter")[0]):
+        keys = drawn(shown, width)[-1]
+        assert keys.endswith("  q quit")
+        assert keys.endswith("? keys  q quit") or width < 80
+    assert drawn(opened(), width)[-1].endswith("? keys  q quit")
+    helped, asks = after(model, "?")
+    assert asks == []
+    assert drawn(helped)[-1] == "any key goes back  q quit"
+    assert any(line.split()[:1] == ["d"] for line in drawn(helped))
+    assert after(helped, "x")[0] == model
+    assert after(helped, "q")[0].is_over
 
 
 def test_open_run_is_its_picture() -> None:
@@ -182,5 +202,5 @@ def test_open_run_is_its_picture() -> None:
     lines = drawn(model)
     assert any("resizeAvatar" in line for line in lines)
     assert "  lock a is held by 000002; gives up at 10:00:00 (19m left)" in lines
-    assert lines[-1] == "esc back  c cancel  r retry  q quit"
+    assert lines[-1] == "esc back  ↑↓ scroll  c cancel  r retry  ? keys  q quit"
     assert drawn(after(model, *["page down"] * 9)[0]) == lines

@@ -65,7 +65,8 @@ def test_keys_select_open_filter_and_cancel(top: Open, daemon: FakeDaemon) -> No
     """As a person uses it; nothing is cancelled before the `y`."""
     shown = top()
     text = shown.until_shown("resizeAvatar", "q quit", "12.1 starts/s", "nightlyReport query")
-    assert text.splitlines()[-1] == "enter open  c cancel  r retry  / filter  d dead letter  q quit"
+    keys = "↑↓ move  enter open  d dead letter  / filter  r retry  c cancel  ? keys  q quit"
+    assert text.splitlines()[-1] == keys
     shown.press("/sync")
     shown.until(lambda text: "syncCustomer" in text and "cleanUp" not in text, "the filter")
     shown.press("\rc")
