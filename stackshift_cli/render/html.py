@@ -39,6 +39,10 @@ _JSON_CHARACTERS: Final = 100_000
 _LOG_LINES: Final = 500
 """So many of the last lines that a step printed are in the page."""
 _LEAST_PERCENT: Final = 0.15
+_CHARACTER: Final = 7.5
+"""The width of a character of the axis in pixels, in whichever monospaced font there is."""
+_DENSITIES: Final = (1.0, 0.7, 0.5, 0.35, 0.25, 0.15)
+"""Characters of labels in a cell of the axis, each for axes that have room for so many."""
 _STYLE: Final = """
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 1500px; padding: 1.5rem; background: var(--paper);
@@ -58,10 +62,13 @@ details[open] > summary { background: var(--stripe); font-weight: 600; }
 .took { text-align: right; } .note { color: var(--dim); }
 .bars { display: block; height: 14px; overflow: visible; width: 100%; }
 .axis { color: var(--dim); height: 1.4rem; position: relative; }
-.axis span { position: absolute; white-space: nowrap; }
+.axis { container-type: inline-size; } .axis span { position: absolute; white-space: nowrap; }
+.axis > div { display: none; }
 .body { border-left: 3px solid var(--line); margin: .2rem 0 .8rem .6rem;
   padding: .2rem 0 .2rem 1rem; }
 .child, .items { box-shadow: inset 3px 0 var(--wait); } .items { margin-bottom: .8rem; }
+summary.plain { display: block; } summary.plain::before { content: "▸ "; }
+details[open] > summary.plain::before { content: "▾ "; }
 summary .name::after { color: var(--dim); content: " ▸"; }
 details[open] > summary .name::after { content: " ▾"; }
 .error { color: var(--failed); } h2 { font-size: .85rem; margin: .6rem 0 .1rem; }
@@ -69,6 +76,20 @@ progress { vertical-align: middle; width: 12rem; }
 @media (max-width: 700px) { .line, summary { grid-template-columns: 1rem 7rem 1fr 4rem; }
   .note { display: none; } }
 """
+
+
+def _labels_by_width() -> str:
+    """The rules by which an axis shows as many labels as do not touch at its width. A browser that
+    cannot ask for that width shows those of the narrowest."""
+    widths = [density * CELLS * _CHARACTER for density in _DENSITIES]
+    last = len(widths) - 1
+    rules = [f".axis > .labels-{last} {{ display: block; }}"]
+    for number, least in enumerate(widths[:-1]):
+        most = f" and (max-width: {widths[number - 1] - 0.01:g}px)" if number else ""
+        hidden = f".axis > .labels-{last} {{ display: none; }}"
+        shown = f".axis > .labels-{number} {{ display: block; }}"
+        rules.append(f"@container (min-width: {least:g}px){most} {{ {hidden} {shown} }}")
+    return "\n".join(rules) + "\n"
 
 
 def html(shown: Shown, now_us: int) -> str:
@@ -82,7 +103,7 @@ def html(shown: Shown, now_us: int) -> str:
     policy["content"] = "default-src 'none'; style-src 'unsafe-inline'"
     head.append(Element("meta", policy))
     child_of(head, "title", safe(f"{shown.run['job']} {shown.run['id']}"))
-    child_of(head, "style", COLORS + _STYLE)
+    child_of(head, "style", COLORS + _STYLE + _labels_by_width())
     body = child_of(page, "body")
     _header(body, shown.run, line)
     spans = [span for row in tree(line) for span in row.row.spans]
@@ -92,7 +113,7 @@ def html(shown: Shown, now_us: int) -> str:
     _ending(body, shown.run, line)
     if outside := [entry for entry in shown.logs if not entry.get("step")]:
         opened = child_of(body, "details")
-        child_of(opened, "summary", "output outside of steps", class_="dim")
+        child_of(opened, "summary", "output outside of steps", class_="plain dim")
         child_of(opened, "pre", _log_text(outside))
     return "<!DOCTYPE html>\n" + tostring(page, encoding="unicode", method="html") + "\n"
 
@@ -116,7 +137,7 @@ def _header(body: Element, run: dict[str, Any], line: Timeline) -> None:
             child_of(part, "progress", **limits).tail = " "
         child_of(part, "span", safe(progress.words(reported)))
     opened = child_of(body, "details")
-    child_of(opened, "summary", "payload", class_="dim")
+    child_of(opened, "summary", "payload", class_="plain dim")
     child_of(opened, "pre", _json(run.get("payload")))
 
 
@@ -125,9 +146,11 @@ def _axis(body: Element, axis: Axis) -> None:
     child_of(row, "span")
     child_of(row, "span", "step", class_="dim")
     scale = child_of(row, "div", class_="axis mono")
-    for at, label in labels(axis):
-        text = label.replace("~", "⌇")
-        child_of(scale, "span", text, style=f"left: {100 * at / axis.width:.2f}%")
+    for number, density in enumerate(_DENSITIES):
+        shown = child_of(scale, "div", class_=f"labels-{number}")
+        for at, label in labels(axis, density):
+            text = label.replace("~", "⌇")
+            child_of(shown, "span", text, style=f"left: {100 * at / axis.width:.2f}%")
 
 
 class _Rows:

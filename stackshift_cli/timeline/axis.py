@@ -165,20 +165,21 @@ def ticks(axis: Axis) -> str:
     return "".join(line)
 
 
-def labels(axis: Axis) -> list[tuple[int, str]]:
-    """The labels of the axis: the cell that each begins at, and its text. They do not touch. The
-    last one is the end, if the axis is to scale up to there and there is room."""
-    line = [" "] * axis.width
+def labels(axis: Axis, density: float = 1) -> list[tuple[int, str]]:
+    """The labels of the axis: the cell that each begins at, and its text, of which a cell holds
+    `density` characters. They do not touch. The last one is the end, if the axis is to scale up to
+    there and there is room."""
+    taken: list[tuple[float, float]] = []
     found: list[tuple[int, str]] = []
-    for at, label in _wished(axis):
-        around = line[max(0, at - 1) : at + len(label) + 1]
-        if at + len(label) <= len(line) and not "".join(around).strip():
-            line[at : at + len(label)] = label
+    for at, label in _wished(axis, density):
+        end, blank = at + len(label) / density, 1 / density
+        if end <= axis.width and all(end + blank <= a or b + blank <= at for a, b in taken):
+            taken.append((at, end))
             found.append((at, label))
     return found
 
 
-def _wished(axis: Axis) -> Iterator[tuple[int, str]]:
+def _wished(axis: Axis, density: float) -> Iterator[tuple[int, str]]:
     """The labels in the order of their importance."""
     for index, piece in enumerate(axis.pieces):
         if piece.compressed:
@@ -190,17 +191,17 @@ def _wished(axis: Axis) -> Iterator[tuple[int, str]]:
         if len(axis.pieces) == 1:
             yield 0, "0s"
             end = format_ms((first.end_us - first.start_us) // 1000)
-            yield axis.width - len(end), end
-        yield from _scale(first)
+            yield int(axis.width - len(end) / density), end
+        yield from _scale(first, density)
 
 
-def _scale(piece: Piece) -> Iterator[tuple[int, str]]:
+def _scale(piece: Piece, density: float) -> Iterator[tuple[int, str]]:
     cells = piece.end_cell - piece.start_cell
     length_ms = max(1, (piece.end_us - piece.start_us) // 1000)
-    fitting = [step for step in _STEPS_MS if step * cells / length_ms >= _TICK_CELLS]
+    fitting = [step for step in _STEPS_MS if step * cells / length_ms >= _TICK_CELLS / density]
     step_ms = fitting[0] if fitting else _STEPS_MS[-1]
     for at_ms in range(0, length_ms + 1, step_ms):
         label = short(at_ms * 1000) if at_ms else "0s"
         at = int(piece.start_cell + at_ms * cells / length_ms)
-        if at + len(label) <= piece.end_cell:
+        if at + len(label) / density <= piece.end_cell:
             yield at, label

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html.parser
+import itertools
 import re
 from collections.abc import Callable
 from xml.etree import ElementTree
@@ -14,7 +15,7 @@ from stackshift_cli.daemon.run_detail import Shown
 from stackshift_cli.render.html import html as html_of
 from stackshift_cli.render.svg import CELL, svg
 from stackshift_cli.render.vector import CELLS
-from stackshift_cli.timeline.axis import bars, lay_out
+from stackshift_cli.timeline.axis import bars, labels, lay_out
 from stackshift_cli.timeline.branches import tree
 from stackshift_cli.timeline.build import build
 
@@ -193,3 +194,39 @@ def test_items_of_a_large_map_are_inside_its_row() -> None:
     names = [str(each.get("title")) for each in page("tall").named("span") if "title" in each]
     assert names.count("resize-picture") == 1
     assert sum(name.startswith("resize-picture[") for name in names) == 40
+
+
+@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("density", [1.0, 0.7, 0.35, 0.15])
+def test_labels_of_an_axis_never_touch(name: str, density: float) -> None:
+    """A blank is between them, and the last ends with the axis, also where cells are narrower than
+    characters; wherever there is room for any, there is one."""
+    run, seconds = RUNS[name]
+    line = build(run().run, at(seconds))
+    spans = [span for row in tree(line) for span in row.row.spans]
+    axis = lay_out(spans, line.start_us, line.end_us, CELLS)
+    placed = sorted((at, at + len(text) / density) for at, text in labels(axis, density))
+    assert placed
+    assert placed[-1][1] <= CELLS
+    assert all(b + 0.99 / density <= a for (_, b), (a, _) in itertools.pairwise(placed))
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_page_shows_the_labels_that_its_width_has_room_for(name: str) -> None:
+    """There is a set for each width, and exactly one of them is shown; what opens has a mark."""
+    run, seconds = RUNS[name]
+    text = html_of(run(), at(seconds))
+    read = page(name)
+    sets = [each["class"] for each in read.named("div") if "labels-" in (each.get("class") or "")]
+    assert sets == [f"labels-{number}" for number in range(len(sets))]
+    for width in (100, 300, 400, 600, 700, 2000):
+        shown = {sets[-1]: True}
+        for least, most, rules in re.findall(
+            r"@container \(min-width: ([\d.]+)px\)(?: and \(max-width: ([\d.]+)px\))? {(.*)}", text
+        ):
+            if float(least) <= width <= float(most or "inf"):
+                found = re.findall(r"(labels-\d) { display: (\w+); }", rules)
+                shown |= {label: display == "block" for label, display in found}
+        assert sum(shown.values()) == 1
+    opened = [each.get("class") or "" for each in read.named("summary")]
+    assert opened[0] == "plain dim"
