@@ -13,6 +13,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -38,6 +39,11 @@ from stackshift_jobs.errors import (
 )
 from stackshift_jobs.wire.unavailable import NOT_LISTENING
 
+_COUNTED: Final = {
+    "runs": "unfinished, or in the dead letter; runs list shows finished ones too",
+    "keys": "idempotency keys of starts",
+}
+"""What numbers count, where their names do not say it."""
 _ERROR: Final = re.compile(r"error\[(\w+)\]: (.*)")
 
 
@@ -94,7 +100,7 @@ def _follow(newest: int, session: Session) -> None:
 def stats(session: Session, _given: Given) -> int:
     """`journal stats`: print its size and counts, from the daemon if one is running, else from the
     files."""
-    _print_object(session, _stats(session))
+    _print_object(session, _stats(session), _COUNTED)
     return 0
 
 
@@ -167,14 +173,16 @@ def restore(session: Session, given: Given) -> int:
     return 0
 
 
-def _print_object(session: Session, body: dict[str, Any]) -> None:
+def _print_object(
+    session: Session, body: dict[str, Any], notes: Mapping[str, str] | None = None
+) -> None:
     if session.json:
         messages.data(messages.compact(body))
         return
     if draws(session.options):
         from stackshift_cli.render.objects import print_object
 
-        print_object(session.options, body)
+        print_object(session.options, body, notes or {})
         return
     for name, value in body.items():
         messages.data(tsv.tabbed((name, value)))

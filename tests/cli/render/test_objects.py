@@ -82,9 +82,10 @@ def test_job_is_aligned_text_and_long_values_go_on(terminal: Terminal) -> None:
 
 @pytest.mark.usefixtures("daemon")
 def test_stats_of_the_journal_have_units(terminal: Terminal) -> None:
-    """Bytes are sizes."""
-    text, code = ended(terminal("journal", "stats"))
+    """Bytes are sizes, and what the runs are that are counted is said."""
+    text, code = ended(terminal("journal", "stats", cells=100))
     assert code == 0
+    assert "runs  0  (unfinished, or in the dead letter; " in re.sub(" {2,}", "  ", plain(text))
     assert "state bytes  64B" in re.sub(" {2,}", "  ", plain(text))
 
 
