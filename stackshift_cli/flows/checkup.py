@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 from stackshift_jobs.errors import BadConfiguration, StackshiftError
 from stackshift_jobs.project.config import load_config
 from stackshift_jobs.project.locate import Project
+from stackshift_jobs.values.quantities import quantity
 from stackshift_jobs.version import __version__
 
 GOOD, NOTE, PROBLEM = "ok", "note", "problem"
@@ -123,7 +124,7 @@ def about_disk(project: Project) -> Iterator[Finding]:
     elif free < _LITTLE_BYTES:
         yield Finding("disk", PROBLEM, f"only {text}", f"df -h {place}")
     elif found.f_files and found.f_favail < _FEW_FILES:
-        left = f"only {found.f_favail} more files can be made at {place}"
+        left = f"only {quantity(found.f_favail, 'more file')} can be made at {place}"
         yield Finding("disk", PROBLEM, left, f"df -i {place}")
     elif free < _FEW_BYTES:
         yield Finding("disk", NOTE, text, f"df -h {place}")
@@ -158,7 +159,12 @@ def about_limits(project: Project) -> Iterator[Finding]:
 
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < 1024:
-        yield Finding("limits", PROBLEM, f"only {soft} files can be open at once", "ulimit -n 4096")
+        yield Finding(
+            "limits",
+            PROBLEM,
+            f"only {quantity(soft, 'file')} can be open at once",
+            "ulimit -n 4096",
+        )
     else:
         yield Finding("limits", GOOD, f"{soft} files can be open at once")
     try:
@@ -167,16 +173,17 @@ def about_limits(project: Project) -> Iterator[Finding]:
     except (OSError, ValueError):
         return
     needed = _folders(project)
+    folders = quantity(needed, "folder")
     if needed > allowed // 2 or instances < 16:
         yield Finding(
             "watch",
             NOTE,
-            f"{needed} folders to watch for [project] watch = true; the system allows {allowed}"
-            f" for all programs, and {instances} watchers",
+            f"{folders} to watch for [project] watch = true; the system allows {allowed}"
+            f" for all programs, and {quantity(instances, 'watcher')}",
             "sudo sysctl fs.inotify.max_user_watches=524288 fs.inotify.max_user_instances=512",
         )
     else:
-        yield Finding("watch", GOOD, f"{needed} folders to watch; the system allows {allowed}")
+        yield Finding("watch", GOOD, f"{folders} to watch; the system allows {allowed}")
 
 
 def _folders(project: Project) -> int:

@@ -22,6 +22,7 @@ from stackshift_jobs.project.discovery import (
     socket_path,
 )
 from stackshift_jobs.project.locate import Project
+from stackshift_jobs.values.quantities import quantity
 from stackshift_jobs.version import __version__
 
 _SECONDS: Final = 10.0
@@ -47,7 +48,9 @@ def about_modules(session: Session) -> Iterator[Finding]:
             "modules", NOTE, "there is no job module", "stackshift config get project.jobs"
         )
     elif not failed:
-        yield Finding("modules", GOOD, f"{_count(jobs, 'job')} in {_count(len(modules), 'module')}")
+        yield Finding(
+            "modules", GOOD, f"{quantity(jobs, 'job')} in {quantity(len(modules), 'module')}"
+        )
     yield _boot(session.project, _has_schedules(session.project, modules, is_whole=not failed))
 
 
@@ -161,7 +164,7 @@ def _running(status: dict[str, Any]) -> Iterator[Finding]:
             silent = f"worker {worker['id']} (pid {worker['pid']}) is silent: a call keeps it busy"
             yield Finding("workers", NOTE, silent, "stackshift runs list --status running")
     if status["dead"]:
-        text = f"{_count(status['dead'], 'run')} failed for good"
+        text = f"{quantity(status['dead'], 'run')} failed for good"
         yield Finding("dead letter", NOTE, text, "stackshift dead list")
     if status.get("recovered"):
         text = f"at its last start the daemon set part of the journal aside: {status['recovered']}"
@@ -176,9 +179,5 @@ def _set_aside(project: Project) -> Iterator[Finding]:
     except OSError:
         count = 0
     if count:
-        text = f"{_count(count, 'file')} in {folder}: what a power cut or damage has left"
+        text = f"{quantity(count, 'file')} in {folder}: what a power cut or damage has left"
         yield Finding("journal", NOTE, text, "stackshift journal verify")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -22,6 +22,7 @@ from stackshift_cli.render.picture import Frame, picture
 from stackshift_cli.top.model import Mode, Model, question
 from stackshift_jobs.values.durations import format_ms
 from stackshift_jobs.values.limits import FINISHED
+from stackshift_jobs.values.quantities import quantity
 
 _KEYS: Final = "up/down select  c cancel  r retry  q quit"
 _AROUND: Final = 2
@@ -35,9 +36,9 @@ _MOST_LINES: Final = 24
 
 def heading(status: Mapping[str, Any], jobs: int, frame: Frame) -> list[Text]:
     """The first lines: what is served."""
-    counted = "1 job" if jobs == 1 else f"{jobs} jobs"
     text = Text("stackshift dev", "bold")
-    text.append(f"  {counted}; changes are loaded  {safe(str(status['project']))}", "not bold dim")
+    what = f"{quantity(jobs, 'job')}; changes are loaded  {safe(str(status['project']))}"
+    text.append(f"  {what}", "not bold dim")
     return [cut_line(text, frame.width, frame.marks), Text()]
 
 

@@ -33,6 +33,7 @@ from stackshift_cli.timeline.describe import attempts
 from stackshift_cli.timeline.folding import maps_folded
 from stackshift_cli.timeline.model import Row, Timeline
 from stackshift_jobs.values.durations import format_ms
+from stackshift_jobs.values.quantities import quantity
 
 _JSON_CHARACTERS: Final = 100_000
 """A payload or a result is cut to so many characters."""
@@ -278,10 +279,10 @@ def _ending(body: Element, run: dict[str, Any], line: Timeline) -> None:
 def _log_text(entries: list[dict[str, Any]]) -> str:
     left_out = len(entries) - _LOG_LINES
     kept = [f"{e['at'][11:23]} {safe_lines(str(e['message']))}" for e in entries[-_LOG_LINES:]]
-    return "\n".join([f"… {left_out} earlier lines", *kept] if left_out > 0 else kept)
+    return "\n".join([f"… {quantity(left_out, 'earlier line')}", *kept] if left_out > 0 else kept)
 
 
 def _json(value: Any) -> str:
     text = safe_lines(json.dumps(value, indent=2, ensure_ascii=False, default=str))
     cut = len(text) - _JSON_CHARACTERS
-    return f"{text[:_JSON_CHARACTERS]}\n… {cut} more characters" if cut > 0 else text
+    return f"{text[:_JSON_CHARACTERS]}\n… {quantity(cut, 'more character')}" if cut > 0 else text

@@ -22,8 +22,9 @@ from stackshift_cli.render.columns import (
 from stackshift_cli.render.console import STATUS_STYLES, Glyphs, console, glyphs
 from stackshift_cli.render.objects import print_object, size
 from stackshift_cli.timeline.describe import attempts, brief, briefly, call
-from stackshift_jobs.values.durations import format_ms
+from stackshift_jobs.values.durations import format_ms, short_ms
 from stackshift_jobs.values.limits import FINISHED
+from stackshift_jobs.values.quantities import quantity
 
 # --- Runs ----------------------------------------------------------------------------------
 
@@ -140,7 +141,7 @@ _JOB_CELLS: Final[Cells] = {
     "name": field("name"),
     "queue": field("queue"),
     "attempts": field("max_attempts"),
-    "timeout": duration("timeout_ms"),
+    "timeout": lambda job: "" if job["timeout_ms"] is None else short_ms(job["timeout_ms"]),
     "module": field("module"),
     "code": lambda job: str(job["code"] or "")[:7],
 }
@@ -178,7 +179,7 @@ def _rate(queue: Row) -> str:
 _QUEUE_CELLS: Final[Cells] = {
     "queue": field("name"),
     "status": _queue_status,
-    "waiting": field("depth"),
+    "queued": field("depth"),
     "oldest": duration("oldest_ms"),
     "running": queue_running,
     "per key": field("key_concurrency"),
@@ -258,7 +259,8 @@ def print_status(options: Globals, status: dict[str, Any]) -> None:
             console(options).print()
             print_table(options, rows, cells, (("QUEUE", 8), ("STATUS", 10)))
     if status.get("more_queues"):
-        console(options).print(f"and {status['more_queues']} more queues (stackshift queues list)")
+        more = quantity(status["more_queues"], "more queue")
+        console(options).print(f"and {more} (stackshift queues list)")
 
 
 def _stands_still(ahead_ms: int) -> str | None:
@@ -275,7 +277,7 @@ def _worker_status(worker: Row) -> str:
 
 _QUEUE_LOAD_CELLS: Final[Cells] = {
     "queue": field("name"),
-    "waiting": field("depth"),
+    "queued": field("depth"),
     "oldest": duration("oldest_ms"),
     "running": field("running"),
 }

@@ -1,11 +1,11 @@
 """One object on a terminal: a line for each field, names and values aligned.
 
     name        media
-    depth       4
+    queued      4
     oldest      1.5s
     rate        100/m  (stackshift.toml)
     retry
-      backoff   2.0s
+      backoff   2s
 
 How a value is written follows from its field's name, as in the protocol: `_ms` is a duration, `_at`
 a time, `_bytes` a size. Fields that are null or empty are left out. A long
@@ -26,9 +26,11 @@ from stackshift_cli.output.messages import shown
 from stackshift_cli.output.safe_text import safe, safe_lines
 from stackshift_cli.render.console import console
 from stackshift_jobs.project.settings import format_size
-from stackshift_jobs.values.durations import format_ms
+from stackshift_jobs.values.durations import short_ms
 
 _GAP: Final = 2
+_WORDS: Final = {"depth": "queued"}
+"""Fields that have another name on screens than in the protocol: as in lists."""
 _TIMES: Final = ("_at", "_since", "_until")
 _NO_NOTES: Final[Mapping[str, str]] = {}
 
@@ -90,6 +92,7 @@ def _lines(
 
 
 def _label(name: str) -> str:
+    name = _WORDS.get(name, name)
     return safe(name.removesuffix("_ms").removesuffix("_at").replace("_", " "))
 
 
@@ -97,7 +100,7 @@ def _text(name: str, value: Any, clock: Clock) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int) and name.endswith("_ms"):
-        return format_ms(value)
+        return short_ms(value)
     if isinstance(value, int) and name.endswith("bytes"):
         return size(value)
     if isinstance(value, str) and name.endswith(_TIMES):

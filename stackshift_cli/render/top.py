@@ -34,6 +34,7 @@ from stackshift_cli.render.picture import Frame, picture
 from stackshift_cli.timeline.describe import attempts, brief, briefly
 from stackshift_cli.top.model import Mode, Model, question
 from stackshift_jobs.values.durations import format_ms
+from stackshift_jobs.values.quantities import quantity
 
 _STATUSES: Final = ("running", "retrying", "waiting", "queued", "scheduled")
 _RATES: Final = (("started", "starts"), ("steps", "steps"), ("ended", "ends"), ("failed", "failed"))
@@ -116,7 +117,7 @@ def _header(model: Model, clock: Clock, width: int, marks: Glyphs) -> list[Text]
         if status.get("mode") != "serving":
             lines[-1].append(f"  {status.get('mode')}: no room on the disk", "red")
         if failed := status.get("failed_modules"):
-            lines[-1].append(f"  {len(failed)} modules failed to import", "red")
+            lines[-1].append(f"  {quantity(len(failed), 'module')} failed to import", "red")
     if activity:
         lines += [_counts(model, marks), _rates(activity), Text()]
     return lines
@@ -125,10 +126,9 @@ def _header(model: Model, clock: Clock, width: int, marks: Glyphs) -> list[Text]
 def _workers(workers: Sequence[Mapping[str, Any]]) -> str:
     """`3 workers (1 silent), 17/48 slots`: those that do not serve are named by their status."""
     odd = Counter(each["status"] for each in workers if each["status"] != "serving")
-    noun = "worker" if len(workers) == 1 else "workers"
     aside = f" ({', '.join(f'{n} {status}' for status, n in odd.items())})" if odd else ""
     busy, slots = (sum(each[name] for each in workers) for name in ("running", "slots"))
-    return f"{len(workers)} {noun}{aside}, {busy}/{slots} slots"
+    return f"{quantity(len(workers), 'worker')}{aside}, {busy}/{slots} slots"
 
 
 def _counts(model: Model, marks: Glyphs) -> Text:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from stackshift_cli.timeline.intervals import Interval, Kind, covered_us
-from stackshift_jobs.values.durations import format_ms
+from stackshift_jobs.values.durations import format_ms, short_ms
 
 _DRAWN: Final = (Kind.HOLD, Kind.WAIT, Kind.BACKOFF, Kind.FAILED, Kind.WORK, Kind.CHANGE)
 """In the order in which they are drawn: later ones cover earlier ones."""
@@ -114,11 +114,7 @@ def _gap_label(gap: tuple[int, int]) -> str:
 
 def short(us: int) -> str:
     """A duration without the parts that are zero: `2h`, `5s`, `1m30s`."""
-    text = format_ms(us // 1000)
-    for zero in ("00s", "00m", "0h"):
-        if text.endswith(zero) and text[: -len(zero)][-1:].isalpha():
-            text = text[: -len(zero)]
-    return text.replace(".0s", "s")
+    return short_ms(us // 1000)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from stackshift_cli.output import messages
 from stackshift_cli.output.confirm import can_ask, confirmed
 from stackshift_cli.verbs.runs import DEAD_EMPTY, DEAD_NO_MATCH, listed
 from stackshift_jobs.errors import StackshiftError, Usage, from_json
+from stackshift_jobs.values.quantities import quantity
 
 PAGE_RUNS: Final = 500
 _TEMPORARY: Final = 75
@@ -52,7 +53,7 @@ def _act(session: Session, given: Given, method: str, verb: str, done: str, *, a
             if session.json:
                 messages.data("[]")
             return 0
-    if asks and not confirmed(f"{verb} {_runs(total['count'])}", given.flag("yes")):
+    if asks and not confirmed(f"{verb} {quantity(total['count'], 'run')}", given.flag("yes")):
         return 0
     if everything:
         # Only the runs that were counted and confirmed, not those that fail in the meantime.
@@ -68,7 +69,7 @@ def _act(session: Session, given: Given, method: str, verb: str, done: str, *, a
     finally:
         outcome.end()
     if everything:
-        session.say(f"{_runs(len(outcome.done))} {done}")
+        session.say(f"{quantity(len(outcome.done), 'run')} {done}")
     return outcome.status
 
 
@@ -77,10 +78,6 @@ def _check(given: Given, runs: list[str], everything: bool) -> None:
         raise Usage("give either runs or --all", hint="stackshift dead list")
     if runs and (given.text("queue") is not None or given.text("job") is not None):
         raise Usage("--queue and --job can only be used with --all")
-
-
-def _runs(count: int) -> str:
-    return f"{count} run" if count == 1 else f"{count} runs"
 
 
 def _named(session: Session, method: str, runs: list[str]) -> Iterator[list[dict[str, Any]]]:

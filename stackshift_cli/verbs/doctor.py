@@ -14,6 +14,7 @@ from stackshift_cli.output.safe_text import safe
 from stackshift_cli.output.terminal import draws, shows_unicode, wants_color
 from stackshift_cli.render import tsv
 from stackshift_jobs.errors import BadConfiguration, StackshiftError, Usage
+from stackshift_jobs.values.quantities import quantity
 
 _COLORS = {GOOD: "32", NOTE: "33", PROBLEM: "31"}
 
@@ -41,10 +42,7 @@ def doctor(session: Session, given: Given) -> int:
         messages.data(messages.compact(rows))
     problems = [finding.exit_status for finding in found if finding.status == PROBLEM]
     if not session.json:
-        count = len(problems)
-        session.say(
-            "no problems" if not count else "1 problem" if count == 1 else f"{count} problems"
-        )
+        session.say(quantity(len(problems), "problem") if problems else "no problems")
     return max(problems, default=0)
 
 

@@ -12,6 +12,7 @@ from stackshift_cli.output.safe_text import safe
 from stackshift_cli.output.terminal import draws
 from stackshift_cli.render import tsv
 from stackshift_jobs.errors import BadConfiguration
+from stackshift_jobs.values.quantities import quantity
 
 _FAILED: Final = BadConfiguration.exit_status
 
@@ -84,7 +85,7 @@ def check(session: Session, given: Given) -> int:
         for module in modules:
             messages.data(_module_line(module))
     if failed:
-        session.say(f"{len(failed)} of {len(modules)} modules failed to import")
+        session.say(f"{len(failed)} of {quantity(len(modules), 'module')} failed to import")
         return _FAILED
     if any(module.get("schedules") for module in modules):
         say_boot_hint(session)

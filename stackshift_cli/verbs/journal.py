@@ -37,6 +37,7 @@ from stackshift_jobs.errors import (
     Usage,
     from_json,
 )
+from stackshift_jobs.values.quantities import quantity
 from stackshift_jobs.wire.unavailable import NOT_LISTENING
 
 _COUNTED: Final = {
@@ -53,8 +54,13 @@ def verify(session: Session, _given: Given) -> int:
     if session.json:
         messages.data(messages.compact(report))
         return 0 if report["ok"] else JournalDamaged.exit_status
-    counts = tsv.tabbed((report["records"], "records", report["segments"], "segments"))
-    messages.data(("ok\t" if report["ok"] else "damaged\t") + counts)
+    verdict = "ok" if report["ok"] else "damaged"
+    records, segments = report["records"], report["segments"]
+    if draws(session.options):
+        counts = f"{quantity(records, 'record')} in {quantity(segments, 'segment')}"
+        messages.data(f"{verdict}  {counts}")
+    else:
+        messages.data(tsv.tabbed((verdict, records, "records", segments, "segments")))
     for problem in report["problems"]:
         messages.data(tsv.columns(problem, ("file", "offset", "seq", "message")))
     return 0 if report["ok"] else JournalDamaged.exit_status

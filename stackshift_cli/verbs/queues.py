@@ -13,8 +13,11 @@ from stackshift_cli.output.safe_text import safe
 from stackshift_cli.output.terminal import draws
 from stackshift_cli.render import tsv
 from stackshift_jobs.errors import DaemonUnavailable, Usage
+from stackshift_jobs.values.quantities import quantity
 
 _MOST: Final = 1_000_000
+_BY_PERSON: Final = "queues pause, resume"
+"""Where the daemon says that a queue is paused from, if a person has said so last."""
 _LIMITS: Final = ("concurrency", "key_concurrency", "rate", "rate_burst")
 
 
@@ -43,6 +46,8 @@ def show(session: Session, given: Given) -> int:
     if draws(session.options):
         from stackshift_cli.render.objects import print_object
 
+        if sources.get("paused") == _BY_PERSON:
+            sources["paused"] = "queues pause" if queue["paused"] else "queues resume"
         print_object(session.options, queue, sources)
         return 0
     keys = queue.pop("busy_keys")
@@ -123,7 +128,7 @@ def purge(session: Session, given: Given) -> int:
     """`queues purge Q`: cancel its runs that are queued, scheduled or waiting for a retry."""
     name = given.word("queue")
     count = session.call("queue.purge", {"queue": name, "dry_run": True})["cancelled"]
-    runs = f"{count} queued, scheduled or retrying run{'' if count == 1 else 's'}"
+    runs = quantity(count, "queued, scheduled or retrying run")
     if not confirmed(f"cancel {runs} in {name}", given.flag("yes")):
         return 0
     reply = session.wait("queue.purge", {"queue": name})

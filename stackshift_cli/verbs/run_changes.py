@@ -15,6 +15,7 @@ from stackshift_cli.output.terminal import draws
 from stackshift_cli.render import tsv
 from stackshift_jobs.errors import PayloadRefused, StackshiftError, Usage
 from stackshift_jobs.values import strict_json
+from stackshift_jobs.values.quantities import quantity
 
 _ALREADY: Final = {"completed": "has already completed", "failed": "has already failed"}
 """Why a run in this status is not cancelled; else it is already in its status."""
@@ -132,8 +133,7 @@ def _report(session: Session, reply: dict[str, Any]) -> int:
         messages.data(messages.compact(reply))
         return 0
     reused, again = len(reply["reused_steps"]), len(reply["repeated_steps"])
-    steps = "step" if reused == 1 else "steps"
-    counts = f"{reused} recorded {steps} reused, {again} repeated"
+    counts = f"{quantity(reused, 'recorded step')} reused, {again} repeated"
     if not reply["dry_run"]:
         messages.data(reply["id"])
         session.say(counts)

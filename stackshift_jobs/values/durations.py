@@ -85,6 +85,16 @@ def format_ms(ms: int) -> str:
     return f"{seconds // 86_400}d{seconds % 86_400 // 3600}h"
 
 
+def short_ms(ms: int) -> str:
+    """A duration that was chosen, not measured, without the parts that are zero: `2h`, `30d`,
+    `5s`, `1m30s`."""
+    text = format_ms(ms)
+    for zero in ("00s", "00m", "0h"):
+        if text.endswith(zero) and text[: -len(zero)][-1:].isalpha():
+            text = text[: -len(zero)]
+    return text.replace(".0s", "s")
+
+
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 

@@ -29,7 +29,7 @@ name          hello
 module        jobs.hello
 queue         default
 max attempts  3
-timeout       1m00s
+timeout       1m
 code          3f9c2a1d
 schema        {"type": "object"}
 doc           Greet somebody.
@@ -118,3 +118,16 @@ def test_locks_are_a_table(terminal: Terminal, daemon: FakeDaemon) -> None:
     )
     assert re.fullmatch(r"b +run 000007 +\S.*09:00 +never +0 *", second)
     assert code == 0
+
+
+def test_words_of_a_queue_are_those_of_lists(terminal: Terminal, daemon: FakeDaemon) -> None:
+    """How many are queued, and by which command it was paused or resumed."""
+    sources = {"paused": "queues pause, resume"}
+    queue = {"name": "media", "depth": 4, "paused": False, "busy_keys": []}
+    daemon.answers["queue.show"] = lambda _: queue | {"sources": dict(sources)}
+    text, _ = ended(terminal("queues", "show", "media"))
+    shown = [line.split(maxsplit=1) for line in lines(text)]
+    assert shown[1:] == [["queued", "4"], ["paused", "no  (queues resume)"]]
+    daemon.answers["queue.show"] = lambda _: queue | {"paused": True, "sources": dict(sources)}
+    text, _ = ended(terminal("queues", "show", "media"))
+    assert lines(text)[-1].split(maxsplit=1)[1].split("  ") == ["yes", "(queues pause)"]

@@ -137,7 +137,7 @@ def test_check_fails_with_78_and_the_place(shell: Shell) -> None:
     told = shell("jobs", "check", FAKE_CHECK=check(bad), FAKE_CHECK_STATUS="78")
     assert told == (
         "failed\tjobs.media\tjobs/media.py:3: SyntaxError: invalid\\x1b syntax\n",
-        "1 of 1 modules failed to import\n",
+        "1 of 1 module failed to import\n",
         78,
     )
     told = shell("jobs", "check", "--json", FAKE_CHECK=check(bad), FAKE_CHECK_STATUS="78")

@@ -19,6 +19,7 @@ from stackshift_jobs.values.durations import (
     milliseconds,
     parse_time,
     rfc3339,
+    short_ms,
     to_datetime,
     to_us,
 )
@@ -145,3 +146,24 @@ def test_local_time_when_the_clocks_change(
     finally:
         monkeypatch.undo()
         time.tzset()
+
+
+@pytest.mark.parametrize(
+    ("ms", "text"),
+    [
+        (30 * 86_400_000, "30d"),
+        (10 * 86_400_000 + 10 * 3_600_000, "10d10h"),
+        (3_600_000, "1h"),
+        (5_400_000, "1h30m"),
+        (60_000, "1m"),
+        (90_000, "1m30s"),
+        (600_000, "10m"),
+        (2000, "2s"),
+        (1500, "1.5s"),
+        (0, "0ms"),
+    ],
+    ids=str,
+)
+def test_duration_that_was_chosen_has_no_empty_parts(ms: int, text: str) -> None:
+    """`30d` is not shown as `30d0h`."""
+    assert short_ms(ms) == text

@@ -24,6 +24,7 @@ import msgspec
 from stackshift_jobs.errors import BadConfiguration
 from stackshift_jobs.programs.processes import ProcessGroup
 from stackshift_jobs.project.config import Config
+from stackshift_jobs.values.quantities import quantity
 from stackshiftd.core import commands as c
 from stackshiftd.shell.tuning import Tuning
 from stackshiftd.shell.workers.process import (
@@ -463,7 +464,7 @@ class Pool:
         not."""
         workers = self._config.workers
         if workers.recycle_runs is not None and link.executed >= workers.recycle_runs:
-            return f"it has executed {link.executed} runs"
+            return f"it has executed {quantity(link.executed, 'run')}"
         if workers.max_memory_bytes is not None:
             resident = resident_bytes(link.process.pid)
             if resident > workers.max_memory_bytes:
