@@ -11,6 +11,7 @@ from typing import Any, Final
 from xml.etree.ElementTree import Element, tostring
 
 from stackshift_cli.daemon.run_detail import Shown
+from stackshift_cli.output import log_lines
 from stackshift_cli.output.safe_text import safe, safe_lines
 from stackshift_cli.render.vector import (
     CELLS,
@@ -278,8 +279,13 @@ def _ending(body: Element, run: dict[str, Any], line: Timeline) -> None:
 
 def _log_text(entries: list[dict[str, Any]]) -> str:
     left_out = len(entries) - _LOG_LINES
-    kept = [f"{e['at'][11:23]} {safe_lines(str(e['message']))}" for e in entries[-_LOG_LINES:]]
+    kept = [f"{e['at'][11:23]} {_marked(e)}" for e in entries[-_LOG_LINES:]]
     return "\n".join([f"… {quantity(left_out, 'earlier line')}", *kept] if left_out > 0 else kept)
+
+
+def _marked(entry: dict[str, Any]) -> str:
+    origin, text = log_lines.origin(entry, with_step=False), safe_lines(str(entry["message"]))
+    return f"{origin}| {text}" if origin else text
 
 
 def _json(value: Any) -> str:

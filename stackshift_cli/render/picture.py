@@ -28,6 +28,7 @@ from rich.console import Group
 from rich.text import Text
 
 from stackshift_cli.daemon.run_detail import Shown
+from stackshift_cli.output import log_lines
 from stackshift_cli.output.clock import Clock
 from stackshift_cli.output.messages import shown as as_json
 from stackshift_cli.output.safe_text import safe, safe_lines
@@ -346,9 +347,9 @@ def _traceback(
 
 def _log_lines(entries: Any, clock: Clock, indent: int = 2) -> Iterator[Text]:
     for entry in entries:
-        step = f"{safe(str(entry['step']))} " if entry.get("step") and indent == 2 else ""
+        origin = log_lines.origin(entry, with_step=indent == 2)
         for message in safe_lines(str(entry["message"])).split("\n"):
-            text = Text(f"{' ' * indent}{clock.precise(str(entry['at']))} {step}| ", "dim")
+            text = Text(f"{' ' * indent}{clock.precise(str(entry['at']))} {origin}| ", "dim")
             yield text.append(message, "default")
 
 

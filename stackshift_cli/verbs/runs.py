@@ -14,7 +14,7 @@ from stackshift_cli.flows.preflight import check_runs
 from stackshift_cli.flows.start_params import moment
 from stackshift_cli.flows.unknown_names import say_unknown
 from stackshift_cli.flows.watch import detaching
-from stackshift_cli.output import messages
+from stackshift_cli.output import log_lines, messages
 from stackshift_cli.output.safe_text import safe, safe_lines
 from stackshift_cli.output.terminal import draws
 from stackshift_cli.render import tsv
@@ -224,9 +224,8 @@ def _print_log_line(session: Session, line: dict[str, Any]) -> None:
     elif draws(session.options):
         from stackshift_cli.output.clock import Clock
 
-        step = f"{safe(line['step'])} " if line.get("step") else ""
         at = Clock.now().precise(line["at"])
-        messages.data(f"{at} {step}| {safe_lines(line['message'])}")
+        messages.data(f"{at} {log_lines.origin(line)}| {safe_lines(line['message'])}")
     else:
         messages.data(tsv.columns(line, tsv.LOG_COLUMNS))
 

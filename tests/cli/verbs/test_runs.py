@@ -302,6 +302,20 @@ def test_logs_are_lines_of_columns(shell: Shell, daemon: FakeDaemon) -> None:
     assert json.loads(shell("runs", "logs", "@last", "--json").stdout) == daemon.logs[0]
 
 
+def test_logs_on_a_terminal_mark_what_is_not_standard_output(
+    shell: Shell, daemon: FakeDaemon
+) -> None:
+    """In the picture of the run, and in its page."""
+    _told_run(daemon)
+    daemon.logs.append({**daemon.logs[0], "stream": "stderr", "message": "oh"})
+    told = shell("runs", "show", "@last", "--picture", "--logs").stdout
+    assert "| half" in told
+    assert "stderr | oh" in told
+    file = shell.directory / "a.html"
+    shell("runs", "show", "@last", "--html", str(file), "--logs")
+    assert "stderr | oh" in file.read_text()
+
+
 def test_logs_follow_until_the_run_ends(shell: Shell, daemon: FakeDaemon) -> None:
     """`-f` prints lines as they are written and ends with the run; no line is lost or repeated."""
     run = _told_run(daemon)
