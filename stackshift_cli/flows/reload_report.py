@@ -6,7 +6,7 @@ from typing import Any
 
 from stackshift_cli.daemon.session import Session
 from stackshift_cli.flows import preflight
-from stackshift_cli.output import in_flight, messages
+from stackshift_cli.output import in_flight, messages, reloads
 from stackshift_cli.output.safe_text import safe
 from stackshift_jobs.errors import BadConfiguration
 
@@ -36,5 +36,4 @@ def say_failed(session: Session, modules: list[dict[str, Any]]) -> int:
 
 def _loaded(reply: dict[str, Any]) -> str:
     did = [f"{what} {safe(', '.join(jobs))}" for what, jobs in reply["jobs"].items() if jobs]
-    files = safe(", ".join(reply["changed"]))
-    return f"reloaded {files or 'the job modules'}" + (f": {'; '.join(did)}" if did else "")
+    return reloads.files(reply) + (f": {'; '.join(did)}" if did else "")

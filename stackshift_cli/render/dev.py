@@ -11,7 +11,7 @@ from typing import Any, Final
 from rich.text import Text
 
 from stackshift_cli.daemon.run_detail import Shown
-from stackshift_cli.output import in_flight
+from stackshift_cli.output import in_flight, reloads
 from stackshift_cli.output.clock import Clock
 from stackshift_cli.output.messages import failed_module
 from stackshift_cli.output.safe_text import safe
@@ -54,8 +54,7 @@ def reloaded(outcome: Mapping[str, Any], root: Path, marks: Glyphs) -> Iterator[
         yield Text("the code from before goes on", "yellow")
         yield Text()
         return
-    changed = safe(", ".join(outcome["changed"])) or "the job modules"
-    text = Text(f"{marks.statuses['retrying']} reloaded {changed}", "magenta")
+    text = Text(f"{marks.statuses['retrying']} {reloads.files(outcome)}", "magenta")
     for what, jobs in outcome["jobs"].items():
         if jobs:
             text.append(f"  {what} {safe(', '.join(jobs))}", "default")

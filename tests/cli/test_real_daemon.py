@@ -45,6 +45,15 @@ def test_edit_of_a_job_is_told_loaded_and_refused_where_it_is_broken(real: Shell
     assert json.loads(real("start", "hello", "--json").stdout).keys().isdisjoint({"notes"})
     assert real("jobs", "list").stderr == edited
     assert real("daemon", "reload") == ("", "reloaded jobs/hello.py: changed hello\n", 0)
+    same = "nothing had changed: the job modules were loaded again\n"
+    assert real("daemon", "reload") == ("", same, 0)
+    (job.parent / "more.py").write_text(good.replace('"hello"', '"more"'))
+    assert real("daemon", "reload") == ("", "reloaded jobs/more.py: added more\n", 0)
+    (job.parent / "more.py").unlink()
+    assert real("daemon", "reload") == ("", "removed jobs/more.py: removed more\n", 0)
+    log = real("daemon", "logs").stdout
+    assert "was dismissed: its code has changed" in log
+    assert "status -9" not in log
     told = real("start", "hello", "-F", "name=World", "--wait")
     assert (told.stdout, edited in told.stderr) == ('{"greeting":"Hallo, World!"}\n', False)
     job.write_text(good + "def broken(:\n")

@@ -62,6 +62,7 @@ def test_reload_gives_new_runs_the_new_code_and_says_what_changed(make_project: 
     assert told == {
         "loaded": True,
         "changed": ["jobs/story.py"],
+        "gone": [],
         "jobs": {"added": ["new"], "changed": ["say"], "removed": []},
         "failed_modules": [],
         "in_flight": {"in_flight": 0, "go_on": 0, "unchecked": 0, "findings": []},

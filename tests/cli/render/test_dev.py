@@ -48,6 +48,12 @@ def test_reload_says_what_it_has_loaded_and_what_becomes_of_runs(tmp_path: Path)
     ]
     alone = DONE | {"in_flight": None, "changed": []}
     assert told(alone, tmp_path) == ["↻ reloaded the job modules  added new  removed old\\x1b[2J"]
+    gone = alone | {"changed": ["jobs/a.py", "jobs/b.py"], "gone": ["jobs/b.py"]}
+    assert told(gone, tmp_path)[0].startswith("↻ reloaded jobs/a.py and removed jobs/b.py  added")
+    gone = alone | {"changed": ["jobs/b.py"], "gone": ["jobs/b.py"]}
+    assert told(gone, tmp_path)[0].startswith("↻ removed jobs/b.py  added new")
+    same = alone | {"jobs": {"added": [], "changed": [], "removed": []}}
+    assert told(same, tmp_path) == ["↻ nothing had changed: the job modules were loaded again"]
 
 
 def test_reload_that_was_refused_says_why(tmp_path: Path) -> None:

@@ -139,6 +139,8 @@ class WorkerLink(asyncio.Protocol):
         self.retired = False
         """Is it to be replaced, and gets no new work?"""
         self.gone = False
+        self.dismissal = ""
+        """Why the daemon has ended it, if it has."""
         self.silence = Silence(pool.heartbeat, lambda: cpu_seconds(process.pid))
         self.executed = 0
         self.watch = Watch(pool.beat_seconds)
@@ -433,7 +435,7 @@ class Pool:
                 link.process_ended()
                 continue
             if link.retired and not self._executing(link.id):
-                self._give_up(link, "retired", True, self._grace)
+                self._give_up(link, "it was to be replaced", True, self._grace)
             elif link.spare and self._is_done(link):
                 self._give_up(link, "its run was tried alone", True, self._grace)
             elif self._is_dead(link):
@@ -497,6 +499,7 @@ class Pool:
             return
         link.ready = False
         link.retired = True
+        link.dismissal = reason
         if self._tuning.kill_delay:
             # Its late results still arrive meanwhile, and must change nothing.
             self._ears.lost(link, reason, ours)
@@ -551,7 +554,9 @@ class Pool:
         if self._closing:
             return
         level = logging.INFO if link.retired or link.trial is not None else logging.WARNING
-        log.log(level, "%s (pid %d) ended with status %d", link.id, link.process.pid, status)
+        # One that we have killed has the status of any that was killed, for lack of memory too.
+        how = f"was dismissed: {link.dismissal}" if link.dismissal else f"ended{_manner(status)}"
+        log.log(level, "%s (pid %d) %s", link.id, link.process.pid, how)
         if link.spare:
             self._ears.vacant()
         elif not link.replaced and link.trial is None:

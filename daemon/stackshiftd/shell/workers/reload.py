@@ -53,13 +53,14 @@ class Reloads:
         self._turn = asyncio.Lock()
 
     async def reload(self, *, strict: bool = False) -> dict[str, Any]:
-        """Load the modules as they are now. Returns `{loaded, changed, jobs: {added, changed,
-        removed}, failed_modules, in_flight}`; `loaded` is false if the code from before goes on,
-        and `in_flight` is what `Preflight.check` has found, or null. With `strict` such findings
-        are a reason not to load them. Raises `BadConfiguration` and `OSError` if no worker can be
-        started at all."""
+        """Load the modules as they are now. Returns `{loaded, changed, gone, jobs: {added,
+        changed, removed}, failed_modules, in_flight}`; `gone` are those of the `changed` files that
+        are no longer there, `loaded` is false if the code from before goes on, and `in_flight` is
+        what `Preflight.check` has found, or null. With `strict` such findings are a reason not to
+        load them. Raises `BadConfiguration` and `OSError` if no worker can be started at all."""
         async with self._turn:
             changed = self._catalog.code.changed()
+            gone = [path for path in changed if not (self._root / path).exists()]
             before = dict(self._catalog.codes)
             link, greeting = await self._trial()
             broken = self._broken(greeting)
@@ -78,10 +79,11 @@ class Reloads:
                     raise BadConfiguration("the worker that was to take over ended in a handler")
                 else:
                     self._work_giver.take_over(link, greeting)
-                    log.info("reloaded %s", ", ".join(changed) or "the job modules")
+                    log.info("reloaded %s", _named(changed, gone))
             return {
                 "loaded": link.trial is None,
                 "changed": changed,
+                "gone": gone,
                 "jobs": _difference(before, self._catalog.codes),
                 "failed_modules": [msgspec.to_builtins(module) for module in greeting.failed],
                 "in_flight": in_flight,
@@ -134,6 +136,11 @@ class Reloads:
         now = {job.name for job in greeting.jobs}
         lost = {job.module for job in self._catalog.jobs.values() if job.name not in now}
         return [failed for failed in greeting.failed if failed.module in lost]
+
+
+def _named(changed: list[str], gone: list[str]) -> str:
+    names = [f"{path} (removed)" if path in gone else path for path in changed]
+    return ", ".join(names) or "the job modules: nothing had changed"
 
 
 def _warn(in_flight: dict[str, Any]) -> None:
