@@ -2,8 +2,9 @@
 
 `stackshift __complete SHELL WORD...` gets the words typed so far, the one being typed last, and
 prints a candidate a line: its text, and after a tab what it is. Where the shell should offer files
-it prints nothing and exits 10. bash hands over the line instead of words, because it splits words
-at `:`, `=` and `@`; see `completion_line`.
+it prints nothing and exits 10, or 11 where they follow an `@`. bash hands over the line instead of
+words, because it splits words at `:`, `=` and `@`, see `completion_line`; and how it was asked: if
+it only lists what there is, and inserts nothing, it is told what each is, too.
 
 Names come from the daemon if one is running (`completion_names`); completion never starts it and
 prints no errors. Every key press waits for this: it must not import what costs time.
@@ -29,12 +30,19 @@ from stackshift_cli.output.safe_text import safe
 WORD: Final = "__complete"
 FILES: Final = 10
 """The exit status that asks the shell to offer files."""
+AT_FILES: Final = 11
+"""The same, of files whose names follow an `@`."""
+_LISTS: Final = "63"
+"""`COMP_TYPE` where bash shows all candidates and inserts none: a `?`."""
+_MOST_ABOUT: Final = 50
+"""Characters of what a candidate is, so that a line of a list has room for both."""
 _CHOICES: Final = {
     "color": "auto always never",
     "status": "scheduled queued running waiting retrying completed failed cancelled",
     "shell": "bash zsh fish",
 }
 """The values of parameters that have few, by their names."""
+_PAYLOADS: Final = [Candidate("@", "a file, behind it"), Candidate("-", "standard input")]
 _FILE_METAVARS: Final = frozenset(("FILE", "DIR", "F", "FILE|-"))
 
 
@@ -42,14 +50,18 @@ def complete(words: list[str]) -> int:
     """Print the candidates for `words`, of which the first is the shell; the exit status."""
     shell, *rest = words or ["bash"]
     if shell == "bash":
-        line, current = [*rest, "", ""][:2]
+        line, current, how = [*rest, "", "", ""][:3]
         rest, before = bash_words(line, current)
     found = candidates(rest)
     if found is None:
-        return FILES
+        return AT_FILES if _is_payload(rest) else FILES
     for candidate in found:
         if shell == "bash":
-            messages.data(bash_word(candidate.text, before, current))
+            word = bash_word(candidate.text, before, current)
+            # A single one may be inserted after all.
+            if how == _LISTS and len(found) > 1 and (about := safe(candidate.about)):
+                word += f"  ({about if len(about) <= _MOST_ABOUT else about[:_MOST_ABOUT] + '...'})"
+            messages.data(word)
         else:
             messages.data(f"{candidate.text}\t{safe(candidate.about)}".rstrip("\t"))
     return 0
@@ -67,9 +79,10 @@ def candidates(words: list[str]) -> Candidates | None:
     wanted: Parameter | None = typed.option or _argument(typed)
     if wanted is None:
         return []
-    is_file = wanted.metavar.strip("[]") in _FILE_METAVARS or wanted.name in ("command", "payload")
-    if is_file:
+    if wanted.metavar.strip("[]") in _FILE_METAVARS or wanted.name == "command":
         return None
+    if wanted.name == "payload":
+        return None if typed.word.startswith("@") else _matching(_PAYLOADS, typed.word)
     if wanted.name in _CHOICES:
         return _matching([Candidate(word) for word in _CHOICES[wanted.name].split()], typed.word)
     from stackshift_cli.commands.completion_names import names
@@ -77,6 +90,11 @@ def candidates(words: list[str]) -> Candidates | None:
     found = names(typed, wanted)
     # What a terminal would show escaped is not offered: the shell would insert the escapes.
     return _matching([c for c in found if safe(c.text) == c.text], typed.word)
+
+
+def _is_payload(words: list[str]) -> bool:
+    option = read(words).option
+    return words[-1].startswith("--payload=") or (option is not None and option.name == "payload")
 
 
 def _attached(words: list[str]) -> Candidates | None:
@@ -129,15 +147,22 @@ SCRIPTS: Final = {
 # eval "$(stackshift completion bash)" in ~/.bashrc, or this file in
 # ~/.local/share/bash-completion/completions/stackshift
 _stackshift() {
-    local IFS=$'\\n' found
-    found=$(stackshift __complete bash "${COMP_LINE:0:COMP_POINT}" "${COMP_WORDS[COMP_CWORD]}" \\
-        2>/dev/null)
-    if [ $? -eq 10 ]; then
-        compopt -o filenames 2>/dev/null
-        COMPREPLY=($(compgen -f -- "${COMP_WORDS[COMP_CWORD]}"))
-    else
-        COMPREPLY=($found)
-    fi
+    local IFS=$'\\n' word=${COMP_WORDS[COMP_CWORD]} found
+    # bash splits at @, and replaces it all the same.
+    case $2 in @*) word=$2 ;; esac
+    found=$(stackshift __complete bash "${COMP_LINE:0:COMP_POINT}" "$word" "$COMP_TYPE" 2>/dev/null)
+    case $? in
+    10) compopt -o filenames 2>/dev/null; COMPREPLY=($(compgen -f -- "$word")) ;;
+    11)
+        COMPREPLY=($(compgen -P "${2%%@*}@" -f -- "${2#*@}"))
+        if [ ${#COMPREPLY[@]} -eq 1 ] && [ -d "${COMPREPLY[0]#*@}" ]; then
+            COMPREPLY[0]+=/
+            compopt -o nospace 2>/dev/null
+        fi
+        ;;
+    *) COMPREPLY=($found) ;;
+    esac
+    if [ "${COMPREPLY[0]}" = @ ]; then compopt -o nospace 2>/dev/null; fi
 }
 complete -F _stackshift stackshift
 """,
@@ -149,10 +174,10 @@ _stackshift() {
     local found line
     local -a texts shown
     found=$(stackshift __complete zsh "${(@Q)words[2,CURRENT]}" 2>/dev/null)
-    if [[ $? -eq 10 ]]; then
-        _files
-        return
-    fi
+    case $? in
+    10) _files; return ;;
+    11) compset -P '*@'; _files; return ;;
+    esac
     for line in "${(@f)found}"; do
         [[ -n $line ]] || continue
         texts+=("${line%%$'\\t'*}")
@@ -171,8 +196,12 @@ if [ "$funcstack[1]" = _stackshift ]; then _stackshift; else compdef _stackshift
 function __stackshift_complete
     set -l words (commandline -opc) (commandline -ct)
     stackshift __complete fish $words[2..-1] 2>/dev/null
-    if test $status -eq 10
-        __fish_complete_path (commandline -ct)
+    switch $status
+        case 10
+            __fish_complete_path (commandline -ct)
+        case 11
+            set -l parts (string split -m 1 @ -- (commandline -ct))
+            __fish_complete_path $parts[2] | string replace -r '^' -- $parts[1]@
     end
 end
 complete -c stackshift -f -a '(__stackshift_complete)'

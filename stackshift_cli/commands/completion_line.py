@@ -102,8 +102,8 @@ def bash_words(line: str, current: str) -> tuple[list[str], str]:
         else:
             word += letter
         raw, is_word = raw + letter, True
-    # A sign at which bash splits is a word to it, but one that it keeps.
-    if not current.strip(":=@"):
+    # A sign at which bash splits is a word to it, but one that it keeps; only an @ it replaces.
+    if not current.strip(":="):
         return [*words[1:], word], raw
     return [*words[1:], word], raw.removesuffix(current) if raw.endswith(current) else ""
 

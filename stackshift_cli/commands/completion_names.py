@@ -15,6 +15,8 @@ from stackshift_jobs.errors import StackshiftError
 
 _ANSWER_SECONDS: Final = 1.0
 _MOST: Final = 100
+_MOST_RUNS: Final = 20
+"""The newest runs that are offered: more would fill the screen."""
 _FINISHED: Final = frozenset(("completed", "failed", "cancelled"))
 _ALL: Final = _FINISHED | {"scheduled", "queued", "running", "waiting", "retrying"}
 _STATUSES: Final[dict[tuple[str, ...], frozenset[str]]] = {
@@ -56,7 +58,8 @@ def _queues(typed: Typed) -> Iterator[Candidate]:
 
 
 def _runs(typed: Typed) -> Iterator[Candidate]:
-    """Their ids, or the ends of ids if one is being typed; those that the command can act on."""
+    """Their ids, or the ends of ids if one is being typed; the newest that fit what is typed, of
+    those that the command can act on."""
     path = () if typed.command is None else typed.command.path
     is_dead = path[:1] == ("dead",)
     if not is_dead:
@@ -64,10 +67,15 @@ def _runs(typed: Typed) -> Iterator[Candidate]:
     params = {"dead": True} if is_dead else {}
     wanted = _STATUSES.get(path, _ALL)
     is_end = bool(typed.word) and not "run_".startswith(typed.word[:4])
+    count = 0
     for run in _ask(typed, "run.list", params | {"limit": _MOST}).get("runs", ()):
         if run["status"] in wanted and run["id"] not in typed.words:
             text = run["id"][-max(6, len(typed.word)) :] if is_end else run["id"]
-            yield Candidate(text, f"{run['job']}, {run['status']}")
+            if text.startswith(typed.word):
+                yield Candidate(text, f"{run['job']}, {run['status']}")
+                count += 1
+        if count >= _MOST_RUNS:
+            break
 
 
 def _steps(typed: Typed) -> Iterator[Candidate]:

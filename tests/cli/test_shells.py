@@ -27,6 +27,8 @@ PRESSES = [
     ("stackshift start hello --queue def", "stackshift start hello --queue default "),
     ("stackshift runs show @l", "stackshift runs show @last "),
     ("stackshift journal backup a-fi", "stackshift journal backup a-file "),
+    ("stackshift start hello -p @a-f", "stackshift start hello -p @a-file "),
+    ("stackshift start hello --payload=@a-f", "stackshift start hello --payload=@a-file "),
 ]
 
 
@@ -89,6 +91,29 @@ def test_tab_completes_in_the_shell(typed: Shell, name: str) -> None:
             child.send(f"{line}\t")
             child.expect(re.escape(seen(line, wanted)))
             child.send("\x15")  # Ctrl-U: the next line is empty again.
+    finally:
+        child.close(force=True)
+
+
+@pytest.mark.skipif("bash" not in INSTALLED, reason="bash is not installed")
+def test_bash_replaces_the_sign_that_it_splits_at(typed: Shell) -> None:
+    """What is run is the word that was meant, with one `@`; a list says what each candidate is."""
+    (typed.directory / "folder").mkdir()
+    child = spawn("bash", typed)
+    try:
+        child.sendline("complete -F _stackshift echo")
+        for line, words in (
+            ("runs show @l", "runs show @last"),
+            ("start hello -p @a-", "start hello -p @a-file"),
+            ("start hello --payload=@a-", "start hello --payload=@a-file"),
+            ("start hello -p @fold", "start hello -p @folder/"),
+            ("state get only", "state get only:one"),
+        ):
+            child.send(f"echo {line}\t\n")
+            child.expect(f"\r\n{re.escape(words)} *\r\n")
+        child.send("stackshift runs show @\t\t")
+        child.expect(re.escape("@failed  (the run that failed most recently)"))
+        child.expect(re.escape("@last  (the newest run)"))
     finally:
         child.close(force=True)
 

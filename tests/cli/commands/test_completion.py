@@ -40,6 +40,8 @@ def texts(words: list[str]) -> list[str] | None:
         (["start", "x", "--delay", ""], []),
         (["journal", "backup", ""], None),
         (["start", "x", "-p", "@"], None),
+        (["start", "x", "-p", ""], ["-", "@"]),
+        (["start", "x", "--payload=@f"], None),
         (["-C", ""], None),
         (["state", "lock", "k", "--", "l"], None),
     ],
@@ -124,6 +126,31 @@ def test_absent_daemon_is_neither_started_nor_missed(shell: Shell, daemon: FakeD
     daemon.stop()
     assert shell("__complete", "zsh", "start", "h") == ("", "", 0)
     assert shell("__complete", "fish", "journal", "backup", "") == ("", "", 10)
+    assert shell("__complete", "fish", "start", "x", "-p", "@a") == ("", "", 11)
+    assert shell("__complete", "zsh", "start", "x", "--payload=@") == ("", "", 11)
+
+
+def test_bash_is_told_what_candidates_are_where_it_only_lists_them(
+    shell: Shell, filled: FakeDaemon
+) -> None:
+    """A single one, which it may insert, has no more than its text."""
+    filled.add(run_object(3, job="order"))
+    line = "stackshift runs show run_"
+    listed = shell("__complete", "bash", line, "run_", "63").stdout
+    assert f"{run_id(3)}  (order, completed)\n" in listed
+    assert "(" not in shell("__complete", "bash", line, "run_", "9").stdout
+    line = "stackshift start h"
+    assert shell("__complete", "bash", line, "h", "63").stdout == "hello\n"
+
+
+def test_newest_runs_are_offered_and_no_more_than_fit_a_screen(filled: FakeDaemon) -> None:
+    """Of those that fit what is typed: an older one is offered once enough of it is."""
+    for number in range(10, 60):
+        filled.add(run_object(number))
+    offered = texts(["runs", "show", "run_"]) or []
+    assert len(offered) == 20
+    assert set(offered) == {run_id(number) for number in range(40, 60)}
+    assert texts(["runs", "show", run_id(12)]) == [run_id(12)]
 
 
 @pytest.mark.parametrize(
@@ -133,7 +160,8 @@ def test_absent_daemon_is_neither_started_nor_missed(shell: Shell, daemon: FakeD
         ("stackshift runs ", "", ["runs", ""], ""),
         ("stackshift state get c:", ":", ["state", "get", "c:"], "c:"),
         ("stackshift state get c:1", "1", ["state", "get", "c:1"], "c:"),
-        ("stackshift runs show @la", "la", ["runs", "show", "@la"], "@"),
+        ("stackshift runs show @la", "@la", ["runs", "show", "@la"], ""),
+        ("stackshift runs show @", "@", ["runs", "show", "@"], ""),
         ("stackshift start --queue=m", "m", ["start", "--queue=m"], "--queue="),
         ("stackshift state get my\\ k", "my\\ k", ["state", "get", "my k"], ""),
         ("stackshift state get 'my k", "'my k", ["state", "get", "my k"], ""),
