@@ -47,7 +47,7 @@ header, and nothing is cut off:
   runs show, runs tail  seq at kind run attempt step detail
   runs wait             id status
   runs logs             at attempt step stream message
-  jobs list             name queue max_attempts timeout_ms module code
+  jobs list             name queue max_attempts timeout_ms module code cron
   schedules list        job schedule timezone next_at last_at paused retired catch_up overlap
                         last_run
   schedules next        at job local

@@ -32,15 +32,19 @@ _RUNS_GIVE: Final[tuple[Give, ...]] = (
     ("WHY", 32),
     ("JOB", 24),
     ("QUEUE", 16),
+    ("WHY", 28),
+    ("JOB", 16),
     ("ATTEMPT", 0),
     ("QUEUE", 0),
-    ("TOOK", 0),
+    ("WHY", 16),
     ("JOB", 12),
+    ("TOOK", 0),
     ("AGE", 0),
     ("WHY", 10),
     ("WHY", 0),
     ("JOB", 4),
 )
+"""A long name is cut before a column is dropped: one run would take it from all others."""
 
 
 def print_runs(options: Globals, runs: list[dict[str, Any]], clock: Clock) -> None:
@@ -127,14 +131,22 @@ def print_jobs(options: Globals, jobs: list[dict[str, Any]]) -> None:
         ("MODULE", 20),
         ("QUEUE", 16),
         ("NAME", 30),
-        ("CODE", 0),
+        ("SCHEDULE", 16),
+        ("MODULE", 12),
+        ("NAME", 20),
+        ("QUEUE", 8),
         ("TIMEOUT", 0),
         ("ATTEMPTS", 0),
         ("MODULE", 0),
+        ("CODE", 0),
+        ("SCHEDULE", 0),
         ("QUEUE", 8),
         ("NAME", 8),
     )
-    print_table(options, jobs, _JOB_CELLS, gives)
+    cells = dict(_JOB_CELLS)
+    if any(job.get("cron") for job in jobs):
+        cells["schedule"] = lambda job: safe(job.get("cron") or "")
+    print_table(options, jobs, cells, gives)
 
 
 _JOB_CELLS: Final[Cells] = {

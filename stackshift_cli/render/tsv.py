@@ -21,7 +21,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 RUN_COLUMNS: Final = _names("id status job queue attempt created_at duration_ms")
 RECORD_COLUMNS: Final = _names("seq at kind run attempt step detail")
-JOB_COLUMNS: Final = _names("name queue max_attempts timeout_ms module code")
+JOB_COLUMNS: Final = _names("name queue max_attempts timeout_ms module code cron")
 QUEUE_COLUMNS: Final = _names(
     "name status depth running oldest_ms concurrency key_concurrency rate"
 )

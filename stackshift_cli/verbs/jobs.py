@@ -45,6 +45,7 @@ def show(session: Session, given: Given) -> int:
     if draws(session.options):
         from stackshift_cli.render.objects import print_object
 
+        job.pop("cron", None)  # The whole schedule is there.
         print_object(session.options, job, as_json=frozenset(("schema", "payload")))
         return 0
     for name, value in job.items():

@@ -154,7 +154,7 @@ def test_status_says_what_stands_still_and_what_is_left_out(
     [
         (100, ["ID", "JOB", "QUEUE", "STATUS", "ATTEMPT", "AGE", "TOOK", "WHY"]),
         (80, ["ID", "JOB", "QUEUE", "STATUS", "AGE", "TOOK", "WHY"]),
-        (67, ["ID", "JOB", "STATUS", "AGE", "WHY"]),
+        (67, ["ID", "JOB", "STATUS", "AGE", "TOOK", "WHY"]),
         (45, ["ID", "JOB", "STATUS", "WHY"]),
         (30, ["ID", "JOB", "STATUS"]),
     ],
@@ -469,3 +469,30 @@ def test_ctrl_c_reaches_a_command_under_a_lock_once(terminal: Terminal, daemon: 
     assert "caught" not in text
     assert code == 4
     assert daemon.locks == {}
+
+
+@pytest.mark.parametrize("cells", [80, 100])
+def test_long_name_costs_no_list_a_column(
+    terminal: Terminal, daemon: FakeDaemon, cells: int
+) -> None:
+    """It is cut; one run, or one job, would take the column from all others."""
+    long = "recalculateEverythingForAllCustomersAndRegions"
+    daemon.add(run_object(1, status="failed", error=ERROR, job=long))
+    daemon.add(run_object(2))
+    header, *_ = plain(ended(terminal("runs", "list", cells=cells))[0]).splitlines()
+    assert {"AGE", "TOOK", "WHY"} <= set(header.split())
+    [job] = daemon.on_job_list({})["jobs"]
+    jobs = [job | {"cron": None}, job | {"name": long, "module": f"jobs.{long}", "cron": "@daily"}]
+    daemon.answers["job.list"] = lambda _: daemon.on_job_list({}) | {"jobs": jobs}
+    lines = plain(ended(terminal("jobs", "list", cells=cells))[0]).splitlines()
+    assert lines[0].split()[-2:] == ["CODE", "SCHEDULE"]
+    assert lines[2].split()[-2:] == ["3f9c2a1", "@daily"]
+    assert max(map(len, lines)) <= cells
+
+
+def test_jobs_without_schedules_have_no_column_for_them(
+    terminal: Terminal, daemon: FakeDaemon
+) -> None:
+    """As most have none."""
+    assert daemon.on_job_list({})["jobs"]
+    assert "SCHEDULE" not in ended(terminal("jobs", "list"))[0]

@@ -36,8 +36,8 @@ def test_errors_of_ours_are_shown_without_their_class(type: str, line: str) -> N
 
 @pytest.mark.usefixtures("daemon")
 def test_list_is_a_line_a_job(shell: Shell) -> None:
-    """`name queue max_attempts timeout_ms module code`."""
-    line = "hello\tdefault\t3\t60000\tjobs.hello\t3f9c2a1d\n"
+    """`name queue max_attempts timeout_ms module code cron`."""
+    line = "hello\tdefault\t3\t60000\tjobs.hello\t3f9c2a1d\t\n"
     assert shell("jobs", "list") == (line, "", 0)
     assert json.loads(shell("job", "list", "--json").stdout)[0]["name"] == "hello"
 

@@ -236,4 +236,5 @@ class RunQueries:
             "timeout_ms": job.timeout_ms,
             "code": job.code,
             "schema": job.schema,
+            "cron": job.schedule and job.schedule.schedule,
         }
