@@ -224,7 +224,7 @@ stackshift init shop && cd shop → a new directory, with a job to begin with
     "doctor": """
 stackshift doctor → when something does not run, and you do not know why
 stackshift doctor --cron -- stackshift start nightly → will this crontab line work?
-stackshift doctor --cron -- 'stackshift start a --idempotency-key "a:$(date +%F)"' → with a date
+stackshift doctor --cron 'stackshift start a --idempotency-key a:$(date +%F)' → with a date
 """,
     "config get": """
 stackshift config get workers.slots → the value in force

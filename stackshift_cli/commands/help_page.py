@@ -21,12 +21,13 @@ that was made for Typer alone (`KEY <str>  [required]`), and takes four times as
 
 from __future__ import annotations
 
-import os
+import sys
 from collections.abc import Iterable, Iterator
 
 from stackshift_cli.commands.catalogue import ALIASES, COMMANDS, GROUPS
 from stackshift_cli.commands.examples import EXAMPLES, Example
 from stackshift_cli.commands.spec import GLOBALS, Argument, Command, Option, Parameter
+from stackshift_cli.output.wrapping import width_of, wrapped
 
 Rows = list[tuple[str, str]]
 PROGRAM = "stackshift"
@@ -158,44 +159,33 @@ def _page(
     examples: Iterable[Example],
     more: str,
 ) -> str:
-    width = _width()
-    lines = [f"Usage: {usage_line}", "", *_wrapped(about, width - 2, "  ")]
+    width = page_width()
+    lines = [*_hanging("Usage: ", usage_line, width), "", *wrapped(about, width - 2, "  ")]
     for title, rows in sections:
         if rows:
             lines += ["", f"{title}:", *_table(rows, width)]
     lines += ["", "Examples:"]
     for example in examples:
-        lines += [f"  {example.line}", *_wrapped(example.purpose, width - 6, "      ")]
-    return "\n".join([*lines, "", f"See also: {more}"])
+        lines += [f"  {example.line}", *wrapped(example.purpose, width - 6, "      ")]
+    return "\n".join([*lines, "", *_hanging("See also: ", more, width)])
+
+
+def _hanging(label: str, text: str, width: int) -> list[str]:
+    first, *rest = wrapped(text, width - len(label), " " * len(label))
+    return [label + first.lstrip(), *rest]
 
 
 def _table(rows: Rows, width: int) -> Iterator[str]:
     column = min(_WIDEST_LABEL, max(len(text) for text, _ in rows)) + 4
     for text, help in rows:
-        wrapped = list(_wrapped(help, max(width - column, 20), " " * column))
+        described = list(wrapped(help, max(width - column, 20), " " * column))
         if len(text) + 4 > column:
             yield f"  {text}"
         else:
-            wrapped[0] = f"  {text}".ljust(column) + wrapped[0].lstrip()
-        yield from wrapped
+            described[0] = f"  {text}".ljust(column) + described[0].lstrip()
+        yield from described
 
 
-def _wrapped(text: str, width: int, indent: str) -> Iterator[str]:
-    """`text` in lines of at most `width`; `textwrap` takes longer to load than this to run."""
-    line = ""
-    for word in text.split():
-        if line and len(line) + 1 + len(word) > width:
-            yield indent + line
-            line = word
-        else:
-            line = f"{line} {word}".strip()
-    yield indent + line
-
-
-def _width() -> int:
+def page_width() -> int:
     """The width of the terminal, within reason; 80 without one."""
-    try:
-        columns = int(os.environ.get("COLUMNS") or 0) or os.get_terminal_size(1).columns
-    except (OSError, ValueError):
-        columns = 80
-    return max(_LEAST_WIDE, min(columns, _MOST_WIDE))
+    return max(_LEAST_WIDE, min(width_of(sys.stdout), _MOST_WIDE))

@@ -13,13 +13,17 @@ How to name a run, and what its statuses mean
   @last             the newest run that no other run started
   @failed           the newest failed run that no other run started
 
-  scheduled   not due yet             completed   succeeded; its result is kept
-  queued      waits for a slot        failed      failed for good; in the dead letter
-  running     is being executed       cancelled   by a person, or with its parent
+  scheduled   not due yet
+  queued      waits for a slot
+  running     is being executed
   waiting     sleeps, or waits for an event, a lock or a child run; uses no slot
   retrying    waits before it is tried again
+  completed   succeeded; its result is kept
+  failed      failed for good; in the dead letter
+  cancelled   by a person, or with its parent
 
 To see why a run is not progressing: stackshift runs why RUN
+
 To retry runs that failed for good: stackshift dead retry
 """,
     "payload": """\
@@ -48,8 +52,8 @@ header, and nothing is cut off:
   runs wait             id status
   runs logs             at attempt step stream message
   jobs list             name queue max_attempts timeout_ms module code cron
-  schedules list        job schedule timezone next_at last_at paused retired catch_up overlap
-                        last_run
+  schedules list        job schedule timezone next_at last_at paused retired
+                        catch_up overlap last_run
   schedules next        at job local
   state list            key version value updated_at expires_at
   state locks           key holder since expires_at waiting token
@@ -125,30 +129,37 @@ inherit_env. stackshift config show prints all of them, as environment.NAME.
     "cron": """\
 How to start runs from cron
 
-  */5 * * * * stackshift -C /srv/shop start sync --idempotency-key "sync:$(date -u +\\%FT\\%H:\\%M)"
+  0 3 * * * stackshift -C /srv/shop start tax --idempotency-key tax:$(date +\\%F)
 
 The daemon is found without any environment variables, so cron reaches the one that is running, or
 starts it. With an idempotency key, a line that runs twice starts one run. Keys are kept for 30
 days, so the key has to contain the date; % ends the command in a crontab, so it is written \\%.
 
-  stackshift doctor --cron -- 'stackshift start sync --idempotency-key "sync:$(date +%F)"'
+  stackshift doctor --cron -- \\
+      'stackshift start tax --idempotency-key tax:$(date +%F)'
 
 This runs a command as cron would (/bin/sh, a short PATH, the home directory) and, if it succeeds,
 prints its line for the crontab: with full paths and the project, and with % as \\%. Put the command
 in single quotes. Without them, your shell replaces $(date +%F) before cron ever sees it, and the
 key would be today's for ever.
 
-The daemon can also start jobs by itself: declare a job with
-@stackshift.job(schedule="*/5 * * * *"), then run stackshift schedules list.
+The daemon can also start jobs by itself: declare a job with a schedule, then
+run stackshift schedules list.
+
+  @stackshift.job(schedule="*/5 * * * *")
 """,
     "timeline": """\
 How to read the picture of a run
 
-  ✓ completed   ✗ failed   ⊘ cancelled   ● running   ◌ waiting   ↻ retrying   ○ queued, scheduled
+  ✓ completed   ✗ failed   ⊘ cancelled   ● running   ◌ waiting   ↻ retrying
+  ○ queued, scheduled
 
-  █   work: a function of a step ran         ░   waiting: for a slot, an event, a lock, a child run
-  ▓   a try that failed                      ·   the pause before the next try
-  ─   a lock that was held                   ⌇   a long idle time, left out
+  █   work: a function of a step ran
+  ▓   a try that failed
+  ·   the pause before the next try
+  ░   waiting: for a slot, an event, a lock, a child run
+  ─   a lock that was held
+  ⌇   a long idle time, left out
   │   from here on with other code
 
 Bars are to scale. A long time in which nothing happened is left out and marked: 5s ⌇ 2h ⌇ +2s. A

@@ -12,9 +12,12 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Any
+from typing import Any, Final
 
 from stackshift_jobs.errors import StackshiftError, import_error
+
+_WHOLE: Final = ("hint: ", "as cron: ")
+"""How lines begin that have a command to be typed in them."""
 
 
 def data(text: str) -> None:
@@ -23,7 +26,15 @@ def data(text: str) -> None:
 
 
 def say(text: str) -> None:
-    """Print a line for the person on stderr."""
+    """Print a line for the person on stderr; on a terminal it is broken between words. A command
+    that is to be typed stays in one piece: pasted in two, it would be two."""
+    from stackshift_cli.output.terminal import is_terminal
+
+    if is_terminal(sys.stderr) and not text.startswith(_WHOLE):
+        from stackshift_cli.output.wrapping import sentence, width_of
+
+        width = width_of(sys.stderr)
+        text = "\n".join(sentence(line, width) for line in text.split("\n"))
     sys.stderr.write(text + "\n")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from typing import Final
 
 from stackshift_cli.arguments import Given
 from stackshift_cli.daemon.session import Session
@@ -12,10 +13,13 @@ from stackshift_cli.flows.checkup import GOOD, NOTE, PROBLEM, Finding
 from stackshift_cli.output import messages
 from stackshift_cli.output.safe_text import safe
 from stackshift_cli.output.terminal import draws, shows_unicode, wants_color
+from stackshift_cli.output.wrapping import width_of, wrapped
 from stackshift_cli.render import tsv
 from stackshift_jobs.errors import BadConfiguration, StackshiftError, Usage
 from stackshift_jobs.values.quantities import quantity
 
+_STATUS_CELLS: Final = 7
+_LEAST_CELLS: Final = 30
 _COLORS = {GOOD: "32", NOTE: "33", PROBLEM: "31"}
 
 
@@ -80,10 +84,16 @@ def _print(session: Session, finding: Finding) -> None:
     if not draws(session.options):
         messages.data(tsv.tabbed(finding[:4]))
         return
-    status = f"{finding.status:<7}"
+    status = f"{finding.status:<{_STATUS_CELLS}}"
     if wants_color(session.options):
         status = f"\x1b[{_COLORS[finding.status]}m{status}\x1b[0m"
-    messages.data(f"{status}  {finding.subject:<11}  {safe(finding.message)}")
+    before = f"{finding.subject:<11}  "
+    indent = " " * (_STATUS_CELLS + 2 + len(before))
+    room = max(_LEAST_CELLS, width_of(sys.stdout) - len(indent))
+    first, *rest = wrapped(safe(finding.message), room, indent)
+    messages.data(f"{status}  {before}{first.lstrip()}")
+    for line in rest:
+        messages.data(line)
     if finding.hint and finding.status != GOOD:
         arrow = "→" if shows_unicode() else "->"
         messages.data(f"{'':<22}{arrow} {safe(finding.hint)}")

@@ -7,11 +7,11 @@ import difflib
 from stackshift_cli.arguments import Given
 from stackshift_cli.commands.catalogue import COMMANDS, GROUPS
 from stackshift_cli.commands.completion import SCRIPTS
-from stackshift_cli.commands.help_page import page_for, program_page
+from stackshift_cli.commands.help_page import page_for, page_width, program_page
 from stackshift_cli.commands.help_topics import TOPICS
 from stackshift_cli.commands.unknown import verbs
 from stackshift_cli.daemon.session import Session
-from stackshift_cli.output import messages
+from stackshift_cli.output import messages, wrapping
 from stackshift_jobs.errors import NotFound, Usage
 
 
@@ -36,7 +36,7 @@ def help_(_session: Session, given: Given) -> int:
             messages.data(f"  {name:<12} {text.splitlines()[0]}")
         return 0
     if len(words) == 1 and (topic := _topic(words[0])) is not None:
-        messages.data(topic.strip())
+        messages.data(wrapping.page(topic, page_width()))
         return 0
     if (page := page_for(tuple(words))) is None:
         known = {command.path for command in COMMANDS} | {(group,) for group in GROUPS}

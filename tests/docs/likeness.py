@@ -4,7 +4,7 @@ of bars differ from one day to the next, and a page may leave lines out."""
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 _VARYING: Final = (
@@ -29,6 +29,8 @@ _VARYING: Final = (
     (re.compile(r"^ *STEP .*$"), "STEP"),
     (re.compile(r"\s+"), " "),
 )
+_MOST_LINES: Final = 5
+"""Of a message that was broken."""
 _REST: Final = "…"
 """On a page: anything may stand here."""
 
@@ -48,11 +50,23 @@ def matches(wanted: str, printed: str) -> bool:
 
 def missing(wanted: Iterable[str], printed: Iterable[str]) -> str | None:
     """The first line of the page that was not printed; None if all were. Each line printed
-    stands for one of the page. The order is free: steps that run at the same time change places."""
+    stands for one of the page. The order is free: steps that run at the same time change places.
+    A message that a terminal breaks between words is one line of the page."""
     left = list(printed)
     for line in filter(str.strip, wanted):
-        found = next((candidate for candidate in left if matches(line, candidate)), None)
+        found = next((part for part in _whole(left) if matches(line, " ".join(part))), None)
         if found is None:
             return line
-        left.remove(found)
+        at = left.index(found[0])
+        del left[at : at + len(found)]
     return None
+
+
+def _whole(printed: list[str]) -> Iterator[list[str]]:
+    """The lines, and then those that go on in lines that are set in, with these."""
+    yield from ([line] for line in printed)
+    for at in range(len(printed)):
+        for end in range(at + 2, min(at + _MOST_LINES, len(printed)) + 1):
+            if not printed[end - 1].startswith("  "):
+                break
+            yield printed[at:end]

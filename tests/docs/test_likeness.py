@@ -48,3 +48,11 @@ def test_each_line_must_be_there_as_often_as_the_page_has_it() -> None:
     assert missing(["c", "", "a"], ["a", "b", "c"]) is None
     assert missing(["a", "d"], ["a", "b"]) == "d"
     assert missing(["a", "a"], ["a", "b"]) == "a"
+
+
+def test_message_that_was_broken_between_words_is_one_line() -> None:
+    """Its lines stand for one of the page; others do not go on."""
+    printed = ["error[x]: one two", "  three", "  four", "hint: y", "  z"]
+    assert missing(["error[x]: one two three four", "hint: y", "  z"], printed) is None
+    assert missing(["error[x]: one two three four", "  three"], printed) == "  three"
+    assert missing(["error[x]: one two three", "  four hint: y"], printed) == "  four hint: y"

@@ -496,3 +496,21 @@ def test_jobs_without_schedules_have_no_column_for_them(
     """As most have none."""
     assert daemon.on_job_list({})["jobs"]
     assert "SCHEDULE" not in ended(terminal("jobs", "list"))[0]
+
+
+@pytest.mark.usefixtures("daemon")
+def test_errors_are_broken_between_words_on_a_terminal_only(
+    terminal: Terminal, shell: Shell
+) -> None:
+    """No line is too long for it; in a pipe an error is one line, as scripts expect. A hint, which
+    has a command in it, is one line in both."""
+    argv = ("runs", "list", "--limit", "12 times as many as there are, or whatever fits")
+    error, *more = shell(*argv).stderr.splitlines()
+    text, code = ended(terminal(*argv, cells=40))
+    lines = plain(text).splitlines()
+    shown = [line for line in lines if not line.startswith("hint: ")]
+    assert code == 2
+    assert len(shown) > 1
+    assert max(map(len, shown)) <= 40
+    assert " ".join(line.strip() for line in shown) == error
+    assert lines[len(shown) :] == more
