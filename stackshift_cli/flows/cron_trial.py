@@ -29,6 +29,7 @@ from stackshift_cli.errors import CommandNotFound
 from stackshift_cli.flows.shell_line import Program, programs, replaced
 from stackshift_cli.output import messages
 from stackshift_cli.output.safe_text import safe
+from stackshift_jobs.errors import Usage
 
 CRON_PATH: Final = "/usr/bin:/bin"
 _WHEN: Final = "0 3 * * *"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import tomllib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from stackshift_cli import user_config

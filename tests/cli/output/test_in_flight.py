@@ -27,8 +27,8 @@ def test_report_is_a_line_a_finding() -> None:
         "12 in flight: 1 go on as recorded, 3 not checked for lack of time",
         "  5 of order wait at 'approve', which the code no longer asks for: run_0, run_1, …",
         "  1 of order would run 'pay/charge' again: run_0",
-        "  2 of order have recorded 'bill', which the code no longer asks for, and would not use it:"
-        " run_0, run_1",
+        "  2 of order have recorded 'bill', which the code no longer asks for, and would not"
+        " use it: run_0, run_1",
         "  1 of order would fail: ReplayError: no\\x1b[2J: run_0",
         "  2 of order do not come to rest: run_0, run_1",
     ]

@@ -287,7 +287,7 @@ def test_children_are_asked_for_once_and_with_tree_in_whole(
             record(1, "run.created", this["id"]), record(1, "wait.started", this["id"], **waits)
         )
     told = shell("runs", "show", mother["id"], "--picture").stdout
-    assert "other waiting run_…000002" in told
+    assert "run_…000002 other waiting" in told
     assert told.count("call") == 1
     opened = shell("runs", "show", mother["id"], "--picture", "--tree")
     assert (opened.code, opened.stdout.count("call") > 1) == (0, True)
