@@ -136,7 +136,7 @@ def test_shell_imports_core_journal_and_history() -> None:
     """And of the workers the frames that both speak, the lines of the logs, and the files that
     their code is from."""
     shell = f"{DAEMON}.shell"
-    ours = "core journal history worker.frames worker.log_lines worker.code_files".split()
+    ours = "core journal history worker.frames worker.output.log_lines worker.code_files".split()
     libraries = "msgspec fastjsonschema cronsim watchfiles".split()
     allowed = (shell, SDK, *(f"{DAEMON}.{name}" for name in ours), *libraries)
     assert refused(imports(DAEMON, shell), *allowed) == []

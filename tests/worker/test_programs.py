@@ -14,8 +14,8 @@ from stackshift_jobs.handler.scope import current_step
 from stackshift_jobs.programs.processes import PROGRAM_VARIABLE, ProcessGroup
 from stackshift_jobs.programs.supervisor import Stop
 from stackshift_jobs.values.masking import Secrets
-from stackshiftd.worker import output
-from stackshiftd.worker.output import RunLog
+from stackshiftd.worker.output import run_log
+from stackshiftd.worker.output.run_log import RunLog
 from stackshiftd.worker.programs import Programs
 
 
@@ -39,7 +39,7 @@ class Scene:
 @pytest.fixture
 def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
     """The programs of an execution, and its log; no secret is known that would be masked there."""
-    monkeypatch.setattr(output, "PROCESS", Secrets())
+    monkeypatch.setattr(run_log, "PROCESS", Secrets())
     inside = current_step.set("dump")
     made = Scene(tmp_path)
     yield made

@@ -16,9 +16,10 @@ from stackshift_jobs.handler.failures import Failure
 from stackshift_jobs.handler.replay import Pass
 from stackshift_jobs.values.masking import Secrets
 from stackshift_jobs.values.secrets import current_secrets
-from stackshiftd.worker import output, streams
-from stackshiftd.worker.log_lines import MAX_LINE
-from stackshiftd.worker.output import MAX_PARTS, RunLog
+from stackshiftd.worker.output import run_log, streams
+from stackshiftd.worker.output.log_lines import MAX_LINE
+from stackshiftd.worker.output.run_log import MAX_PARTS, RunLog
+from stackshiftd.worker.output.streams import OwnLog
 from stackshiftd.worker.secrets import (
     MAX_BYTES,
     MAX_HIDDEN,
@@ -27,7 +28,6 @@ from stackshiftd.worker.secrets import (
     SecretTerms,
     read_payload,
 )
-from stackshiftd.worker.streams import OwnLog
 
 TEXT = "worker-s3cret-text"
 
@@ -36,7 +36,7 @@ TEXT = "worker-s3cret-text"
 def process(monkeypatch: pytest.MonkeyPatch) -> Iterator[Secrets]:
     """What this process knows: nothing, at the beginning of each test."""
     fresh = Secrets()
-    for module in (output, streams):
+    for module in (run_log, streams):
         monkeypatch.setattr(module, "PROCESS", fresh)
     made_here = current_secrets.set(Secrets(fresh))
     yield fresh

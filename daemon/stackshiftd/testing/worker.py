@@ -20,9 +20,9 @@ from stackshift_jobs.handler import ops
 from stackshift_jobs.handler.replay import Unwinding
 from stackshift_jobs.programs.processes import ProcessGroup
 from stackshiftd.testing.crashes import AFTER_RECORD, BEFORE_RECORD, BEFORE_STEP, Crashes
-from stackshiftd.worker.async_calls import Call
 from stackshiftd.worker.execution import Execution, Pace
 from stackshiftd.worker.frames import Greeting, Hello
+from stackshiftd.worker.loop.async_calls import Call
 from stackshiftd.worker.loop_port import LoopPort
 from stackshiftd.worker.looped import LoopedExecution
 from stackshiftd.worker.process import Worker

@@ -16,7 +16,7 @@ from stackshift_jobs.programs import inheritance
 from stackshift_jobs.project.config import load_config
 from stackshiftd.worker import code_files, loader
 from stackshiftd.worker.frames import FailedModule, JobFacts
-from stackshiftd.worker.streams import OwnLog
+from stackshiftd.worker.output.streams import OwnLog
 
 
 def check(root: Path) -> int:

@@ -6,7 +6,7 @@ import asyncio
 import subprocess
 from typing import Any
 
-from stackshiftd.worker.program_output import ProgramPipes
+from stackshiftd.worker.output.program_output import ProgramPipes
 
 
 def new_loop(programs: ProgramPipes) -> asyncio.AbstractEventLoop:

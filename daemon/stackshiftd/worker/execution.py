@@ -36,7 +36,7 @@ from stackshiftd.core import commands as c
 from stackshiftd.core.records import NULL, Error, Program, RetryTerms
 from stackshiftd.worker import directory
 from stackshiftd.worker.frames import CallRecorded, Execute, Frame, HandBack, Outcome, Recall
-from stackshiftd.worker.output import RunLog
+from stackshiftd.worker.output.run_log import RunLog
 from stackshiftd.worker.programs import Programs
 from stackshiftd.worker.secrets import SecretTerms, read_payload
 

@@ -31,11 +31,11 @@ from stackshift_jobs.values.text import readable
 from stackshiftd.core.commands import ScheduleTerms
 from stackshiftd.core.decide.ticks import clock_of
 from stackshiftd.core.records import QueueTerms, RetryTerms
-from stackshiftd.worker import streams, thread_contexts
 from stackshiftd.worker.code_files import ModuleSource, sources
 from stackshiftd.worker.frames import FailedModule, JobFacts
+from stackshiftd.worker.output import streams, thread_contexts
+from stackshiftd.worker.output.streams import OwnLog
 from stackshiftd.worker.secrets import unresolved
-from stackshiftd.worker.streams import OwnLog
 
 MAX_SCHEDULE_PAYLOAD: Final = 64 << 10
 """Bytes of a schedule's payload, which the daemon keeps in memory."""

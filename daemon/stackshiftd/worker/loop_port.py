@@ -11,8 +11,8 @@ from stackshift_jobs.handler import ops
 from stackshift_jobs.handler.ports import AsyncCall
 from stackshift_jobs.handler.replay import Pass
 from stackshiftd.core import commands as c
-from stackshiftd.worker.async_calls import AsyncCalls, Call
 from stackshiftd.worker.execution import command_of
+from stackshiftd.worker.loop.async_calls import AsyncCalls, Call
 from stackshiftd.worker.pipe import Pipe
 from stackshiftd.worker.step_functions import Ended, Owner, StepFunctions
 

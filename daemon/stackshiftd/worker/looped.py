@@ -26,13 +26,13 @@ from stackshift_jobs.handler.replay import Unwinding
 from stackshift_jobs.handler.scope import in_handler
 from stackshift_jobs.values.secrets import current_secrets
 from stackshiftd.core import commands as c
-from stackshiftd.worker.async_calls import Arrival, AsyncCalls, Call
-from stackshiftd.worker.async_timers import AsyncTimers
 from stackshiftd.worker.execution import DRAINED, WAITS, Execution, answer_of
 from stackshiftd.worker.frames import CallRecorded, Frame
-from stackshiftd.worker.handler_loop import HandlerLoop, HandlerTask
+from stackshiftd.worker.loop.async_calls import Arrival, AsyncCalls, Call
+from stackshiftd.worker.loop.async_timers import AsyncTimers
+from stackshiftd.worker.loop.handler_loop import HandlerLoop, HandlerTask
 from stackshiftd.worker.loop_port import LoopPort
-from stackshiftd.worker.output import current_log
+from stackshiftd.worker.output.run_log import current_log
 from stackshiftd.worker.pipe import Pipe
 from stackshiftd.worker.step_functions import Running
 

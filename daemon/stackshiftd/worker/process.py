@@ -30,7 +30,7 @@ from stackshift_jobs.values.identities import is_step, step_name
 from stackshift_jobs.values.secrets import PROCESS
 from stackshiftd.core import commands as c
 from stackshiftd.core.records import Error
-from stackshiftd.worker import code_files, directory, loader, program_output
+from stackshiftd.worker import code_files, directory, loader
 from stackshiftd.worker.event_loop import new_loop
 from stackshiftd.worker.execution import DRAINED, REAL_TIME, Execution, Pace, recorded_call
 from stackshiftd.worker.frames import (
@@ -54,14 +54,15 @@ from stackshiftd.worker.frames import (
 from stackshiftd.worker.literals import Literals
 from stackshiftd.worker.loop_port import LoopPort
 from stackshiftd.worker.looped import LoopedExecution, call_handler
-from stackshiftd.worker.output import RunLog
+from stackshiftd.worker.output import program_output
+from stackshiftd.worker.output.program_output import ProgramPipes
+from stackshiftd.worker.output.run_log import RunLog
+from stackshiftd.worker.output.streams import OwnLog
 from stackshiftd.worker.pipe import Pipe
-from stackshiftd.worker.program_output import ProgramPipes
 from stackshiftd.worker.programs import Programs
 from stackshiftd.worker.rehearsal import rehearse
 from stackshiftd.worker.secrets import SecretTerms
 from stackshiftd.worker.step_functions import StepFunctions, task_factory
-from stackshiftd.worker.streams import OwnLog
 from stackshiftd.worker.threaded import ThreadedExecution, ThreadPort, Threads
 
 SLOW_SECONDS: Final = 0.25

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from stackshift_jobs.handler.scope import current_step
 from stackshift_jobs.programs.processes import PROGRAM_VARIABLE, Mark, ProcessGroup
 from stackshift_jobs.programs.supervisor import GRACE_SECONDS, Stop
-from stackshiftd.worker.output import RunLog, program_numbers
+from stackshiftd.worker.output.run_log import RunLog, program_numbers
 
 
 class _Writer(NamedTuple):

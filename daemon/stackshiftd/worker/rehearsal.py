@@ -32,12 +32,12 @@ from stackshift_jobs.registry import Job
 from stackshift_jobs.values.secrets import current_secrets
 from stackshiftd.core import commands as c
 from stackshiftd.core.records import Error
-from stackshiftd.worker.async_calls import Call
 from stackshiftd.worker.execution import WAITS, Execution, Pace
 from stackshiftd.worker.frames import Execute, Frame, Recall
+from stackshiftd.worker.loop.async_calls import Call
 from stackshiftd.worker.loop_port import LoopPort
 from stackshiftd.worker.looped import LoopedExecution
-from stackshiftd.worker.output import RunLog, current_log
+from stackshiftd.worker.output.run_log import RunLog, current_log
 from stackshiftd.worker.programs import Programs
 from stackshiftd.worker.secrets import SecretTerms
 from stackshiftd.worker.step_functions import Ended, StepFunctions

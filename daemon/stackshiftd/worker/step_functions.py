@@ -24,8 +24,8 @@ from stackshift_jobs.handler.replay import Unwinding
 from stackshift_jobs.handler.scope import current_step
 from stackshift_jobs.programs.supervisor import current_supervisor
 from stackshiftd.worker.directory import StepThreads
-from stackshiftd.worker.eager_tasks import started
 from stackshiftd.worker.frames import Stuck
+from stackshiftd.worker.loop.eager_tasks import started
 from stackshiftd.worker.pipe import Pipe
 from stackshiftd.worker.programs import Programs
 

@@ -33,7 +33,7 @@ from stackshiftd.worker.execution import (
     command_of,
 )
 from stackshiftd.worker.frames import CallRecorded
-from stackshiftd.worker.output import current_log
+from stackshiftd.worker.output.run_log import current_log
 from stackshiftd.worker.pipe import Pipe
 
 _calls: Final = itertools.count(1, 2)

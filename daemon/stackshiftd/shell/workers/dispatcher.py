@@ -35,7 +35,7 @@ from stackshiftd.worker.frames import (
     Greeting,
     Outcome,
 )
-from stackshiftd.worker.log_lines import append_last_words
+from stackshiftd.worker.output.log_lines import append_last_words
 
 log = logging.getLogger("stackshiftd.dispatcher")
 

@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from stackshiftd.worker.log_lines import MAX_LINE
-from stackshiftd.worker.streams import MAX_OWN_BYTES, OwnLog
+from stackshiftd.worker.output.log_lines import MAX_LINE
+from stackshiftd.worker.output.streams import MAX_OWN_BYTES, OwnLog
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ import time
 from typing import Any, Final
 
 from stackshift_jobs.values.secrets import PROCESS, SHARED, current_secrets
-from stackshiftd.worker.log_lines import MAX_LINE
-from stackshiftd.worker.output import current_log
+from stackshiftd.worker.output.log_lines import MAX_LINE
+from stackshiftd.worker.output.run_log import current_log
 
 MAX_OWN_BYTES: Final = 1 << 20
 OWN_SECONDS: Final = 10.0

@@ -14,8 +14,8 @@ from typing import Any
 
 from stackshift_jobs.handler import steps
 from stackshift_jobs.handler.replay import Pass
-from stackshiftd.worker.async_calls import AsyncCalls
-from stackshiftd.worker.handler_loop import Timer
+from stackshiftd.worker.loop.async_calls import AsyncCalls
+from stackshiftd.worker.loop.handler_loop import Timer
 
 
 class AsyncTimers:

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from stackshift_jobs.handler import ops
 from stackshift_jobs.handler.replay import Pass
-from stackshiftd.worker.handler_loop import HandlerLoop, Timer
+from stackshiftd.worker.loop.handler_loop import HandlerLoop, Timer
 
 
 class Call:

@@ -24,8 +24,8 @@ from functools import wraps
 from typing import Any, Final, Protocol
 
 from stackshift_jobs.handler.scope import current_step
-from stackshiftd.worker.output import RunLog, current_log, program_numbers
-from stackshiftd.worker.streams import OwnLog
+from stackshiftd.worker.output.run_log import RunLog, current_log, program_numbers
+from stackshiftd.worker.output.streams import OwnLog
 
 READ_BYTES: Final = 1 << 16
 

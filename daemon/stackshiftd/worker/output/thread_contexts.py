@@ -19,7 +19,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 
 from stackshift_jobs.handler.scope import current_step, in_handler
 from stackshift_jobs.values.secrets import current_secrets
-from stackshiftd.worker.output import current_log
+from stackshiftd.worker.output.run_log import current_log
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -10,8 +10,8 @@ import pytest
 from stackshift_jobs.handler.replay import Pass
 from stackshiftd.shell.views.log_lines import Page, log_page
 from stackshiftd.shell.work import run_through
-from stackshiftd.worker import log_lines
-from stackshiftd.worker.output import RunLog
+from stackshiftd.worker.output import log_lines
+from stackshiftd.worker.output.run_log import RunLog
 
 LIMIT, KEPT = 20_000, 10_000
 

@@ -33,7 +33,7 @@ from stackshift_jobs.handler.replay import Pass
 from stackshift_jobs.handler.scope import current_step
 from stackshift_jobs.values.masking import Secrets
 from stackshift_jobs.values.secrets import PROCESS
-from stackshiftd.worker.log_lines import NO_TEXT, Line, drop_oldest, line_json, open_log
+from stackshiftd.worker.output.log_lines import NO_TEXT, Line, drop_oldest, line_json, open_log
 
 MAX_BYTES: Final = 1 << 20
 MAX_PARTS: Final = 256

@@ -1,0 +1,1 @@
+"""What runs print: where it is caught, whose it is, and the file that it goes to."""
