@@ -288,7 +288,7 @@ def recorded_call(frame: Recall | Outcome) -> ops.RecordedCall:
         seq=frame.seq,
         at_us=frame.at_us,
         released_seq=frame.released_seq,
-        job=getattr(frame, "job", ""),
+        job=frame.job,
     )
 
 

@@ -131,6 +131,7 @@ class Outcome(Frame, frozen=True):
     seq: int = 0
     at_us: int = 0
     released_seq: int = 0
+    job: str = ""
 
 
 class End(Frame, frozen=True):

@@ -189,6 +189,7 @@ class Dispatcher:
                     seq=step.seq,
                     at_us=step.at_us,
                     released_seq=step.released_seq,
+                    job=step.job,
                 )
             )
 
