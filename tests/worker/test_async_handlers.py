@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
@@ -469,6 +471,38 @@ def test_loop_that_catches_everything_fails_and_disturbs_nobody(stackshift: Stac
         assert (run.status, run.attempt) == ("failed", 1)
         assert run.error is not None
         assert "except BaseException" in run.error["message"]
+
+
+NEVER_ENDS = """
+import types
+
+from stackshiftd.worker.loop.handler_loop import _close
+
+
+@types.coroutine
+def nothing():
+    yield
+
+
+async def polls():
+    while True:
+        try:
+            await nothing()
+        except:
+            continue
+
+
+made = polls()
+made.send(None)
+print(_close(made))
+"""
+
+
+def test_loop_that_catches_everything_keeps_no_process_from_ending() -> None:
+    """When the interpreter ends, what the handler calls is gone, and each call raises at once."""
+    code = [sys.executable, "-c", NEVER_ENDS]
+    done = subprocess.run(code, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr, done.returncode) == ("None\n", "", 0)
 
 
 def test_threads_loop_that_catches_everything_is_abandoned(stackshift: Stackshift) -> None:

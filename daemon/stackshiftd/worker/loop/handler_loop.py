@@ -37,10 +37,6 @@ MAX_REFUSALS: Final = 100
 catches everything does not stop."""
 
 
-_never_ending: Final[deque[Any]] = deque(maxlen=1000)
-"""Coroutines that would not end. Python would report each of them once nothing refers to it."""
-
-
 class HandlerTask(asyncio.Task[Any]):
     """A task of a handler. `branch` is the prefix of the identities of the calls made in it."""
 
@@ -323,8 +319,18 @@ def _close(coroutine: Any) -> bool | None:
             return False
         except BaseException:
             return True
-    _never_ending.append(coroutine)
+    _keep(coroutine)
     return None
+
+
+def _keep(coroutine: Any) -> None:
+    """Never free a coroutine that would not end: Python would close it once more, and at the end of
+    the interpreter, when all it calls is gone, it would go round in circles for ever. A list would
+    be freed then; nothing else in Python holds something for so long. The memory of each such
+    attempt is lost to the process, which has failed the run for it."""
+    import ctypes
+
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(coroutine))
 
 
 def _refuse(name: str) -> Callable[..., NoReturn]:
