@@ -268,9 +268,10 @@ HANGS = """
 import os, signal, subprocess, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-with open("hangs.tmp", "w") as file:
+own = f"hangs.{os.getpid()}"  # Several hooks hang at once.
+with open(own, "w") as file:
     file.write(f"{child.pid}\\n")
-os.rename("hangs.tmp", f"hangs")
+os.rename(own, "hangs")
 print("waiting", flush=True)
 time.sleep(600)
 """
