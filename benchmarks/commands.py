@@ -44,6 +44,8 @@ queues list
 daemon status
 """
 ENVIRONMENT = os.environ | {"TERM": "xterm-256color", "LC_ALL": "C.UTF-8"}
+# Otherwise each command compiles what it imports, and that is what is measured.
+ENVIRONMENT.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def main() -> None:

@@ -21,29 +21,21 @@ from typing import Any, Final
 
 from stackshift_cli.daemon.connection import Connection
 from stackshift_cli.daemon.log import LogFile
+from stackshift_cli.daemon.presence import absent, open_soon
 from stackshift_cli.daemon.units import daemon_command
 from stackshift_cli.errors import UNWRITABLE
 from stackshift_cli.output.safe_text import safe
 from stackshift_jobs.errors import BadConfiguration, DaemonUnavailable, DiskFull, from_json
 from stackshift_jobs.project.discovery import LOG_FILE, read_daemon
 from stackshift_jobs.project.locate import Project
-from stackshift_jobs.wire.unavailable import NOT_LISTENING, NOT_RUNNING, STALE, unavailable
+from stackshift_jobs.wire.unavailable import unavailable
 
 _READY_SECONDS: Final = 60.0
 """A daemon recovers its journal before it is ready; reading a long journal takes a while."""
 _RACE_SECONDS: Final = 60.0
 """How long another daemon may take until it accepts connections or has stopped."""
-SOON_SECONDS: Final = 3.0
-"""How long a command that must not start a daemon waits for one that does not listen. One whose
-socket was removed listens again within a second."""
-_PAUSE_SECONDS: Final = 0.02
 _MAX_READY_BYTES: Final = 1 << 20
 _TAIL_LINES: Final = 10
-
-
-def absent(bad: DaemonUnavailable) -> bool:
-    """Does `bad` say that no daemon is running, rather than that one cannot be used?"""
-    return bad.fields.get("reason") in (NOT_RUNNING, STALE)
 
 
 def start(project: Project, say: Callable[[str], None]) -> int | None:
@@ -130,19 +122,6 @@ def start_and_open(project: Project, say: Callable[[str], None]) -> tuple[Connec
             if pid is not None or not absent(bad) or monotonic() > deadline:
                 raise
         pid = start(project, say)
-
-
-def open_soon(project: Project, seconds: float = SOON_SECONDS) -> Connection:
-    """A connection to the daemon. If a process holds the project and does not listen, this waits
-    for `seconds` until it does. Raises `DaemonUnavailable`."""
-    deadline = monotonic() + seconds
-    while True:
-        try:
-            return Connection.open(project.data_dir_text)
-        except DaemonUnavailable as bad:
-            if bad.fields.get("reason") != NOT_LISTENING or monotonic() > deadline:
-                raise
-        select.select([], [], [], _PAUSE_SECONDS)
 
 
 def _first_line(fd: int) -> bytes:

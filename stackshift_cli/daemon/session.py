@@ -111,7 +111,7 @@ class Session:
     def detail(self, run: str) -> dict[str, Any]:
         """The run object with all of its steps, attempts and timeline."""
         from stackshift_jobs.calls.drive import drive
-        from stackshift_jobs.calls.runs import detailed
+        from stackshift_jobs.calls.run_pages import detailed
 
         return drive(detailed(run), self)
 
@@ -139,12 +139,12 @@ class Session:
         try:
             return Connection.open(self.project.data_dir_text)
         except DaemonUnavailable as bad:
-            from stackshift_cli.daemon import autostart
+            from stackshift_cli.daemon.presence import absent, open_soon
 
             silent = bad.fields.get("reason") == NOT_LISTENING
             if silent and not self.may_start:
-                return autostart.open_soon(self.project)
-            if not silent and not (self.may_start and autostart.absent(bad)):
+                return open_soon(self.project)
+            if not silent and not (self.may_start and absent(bad)):
                 raise
         return self.start_daemon()
 

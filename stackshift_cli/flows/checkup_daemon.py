@@ -6,10 +6,10 @@ import os
 from collections.abc import Iterator
 from typing import Any, Final
 
-from stackshift_cli.daemon.autostart import absent
 from stackshift_cli.daemon.boot import NO_WAY, NO_WAY_HINT, installed, ways
 from stackshift_cli.daemon.connection import Connection
 from stackshift_cli.daemon.log import LogFile
+from stackshift_cli.daemon.presence import absent
 from stackshift_cli.daemon.session import Session
 from stackshift_cli.flows.checkup import GOOD, NOTE, PROBLEM, Finding
 from stackshift_cli.flows.module_check import checked

@@ -10,6 +10,7 @@ from typing import Final
 
 from stackshift_cli.timeline.describe import call
 from stackshift_cli.timeline.intervals import Interval, length_us
+from stackshift_cli.timeline.progress import Progress
 from stackshift_jobs.values.limits import FINISHED
 
 NO_STEP: Final = "\0"
@@ -89,18 +90,6 @@ class Row:
         if not counted:
             return 0
         return (max(s.end_us for s in counted) - self.started_us) // 1000
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What a handler reported last, how fast that grew in this execution (in units a second; None:
-    not known), and how long the rest takes at this pace."""
-
-    done: float
-    total: float | None
-    message: str
-    rate: float | None = None
-    left_ms: int | None = None
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,23 @@ The pace is that of this execution: after a wait or a retry the clock has run on
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from stackshift_cli.timeline.model import Progress
 from stackshift_jobs.values.durations import format_ms, from_rfc3339
 
 _LEAST_US: Final = 200_000
 """Over a shorter time than this, a pace is a guess."""
+
+
+class Progress(NamedTuple):
+    """What a handler reported last, how fast that grew in this execution (in units a second; None:
+    not known), and how long the rest takes at this pace."""
+
+    done: float
+    total: float | None
+    message: str
+    rate: float | None = None
+    left_ms: int | None = None
 
 
 class Reports:

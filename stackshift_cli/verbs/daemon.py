@@ -10,20 +10,16 @@ from time import monotonic
 from typing import Any, Final
 
 from stackshift_cli.arguments import Given
-from stackshift_cli.daemon import autostart
 from stackshift_cli.daemon.connection import Connection
-from stackshift_cli.daemon.log import LogFile
+from stackshift_cli.daemon.presence import absent, open_soon
 from stackshift_cli.daemon.session import Session
-from stackshift_cli.daemon.units import daemon_command
 from stackshift_cli.flows import reload_report
 from stackshift_cli.output import messages
-from stackshift_cli.output.confirm import confirmed
 from stackshift_cli.output.safe_text import safe
 from stackshift_cli.output.terminal import draws
 from stackshift_cli.render import tsv
 from stackshift_jobs.errors import DaemonUnavailable
 from stackshift_jobs.project.discovery import LOG_FILE, DaemonInfo, announcements, is_held
-from stackshift_jobs.values.durations import format_ms
 from stackshift_jobs.wire.unavailable import BROKEN, OTHER_PROTOCOL, unavailable
 
 _POLL_SECONDS: Final = 0.1
@@ -35,6 +31,8 @@ _LOG_LINES: Final = 50
 
 def run(session: Session, _given: Given) -> int:
     """`daemon run`: replace this process with the daemon, in the foreground."""
+    from stackshift_cli.daemon.units import daemon_command
+
     command = daemon_command(session.project.root)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -45,6 +43,8 @@ def run(session: Session, _given: Given) -> int:
 def start(session: Session, _given: Given) -> int:
     """`daemon start`: start it unless it is running already; 78 if a job module cannot be imported,
     else 0."""
+    from stackshift_cli.daemon import autostart
+
     running, pid = autostart.start_and_open(session.project, lambda _note: None)
     with running as connection:
         status = connection.call("daemon.status", {}, 60.0)
@@ -90,7 +90,7 @@ def reload(session: Session, given: Given) -> int:
 def status(session: Session, _given: Given) -> int:
     """`daemon status`: print its status; never starts it, and raises `DaemonUnavailable` (3) if
     none is running."""
-    with autostart.open_soon(session.project) as connection:
+    with open_soon(session.project) as connection:
         reply = connection.call("daemon.status", {}, 60.0)
     if session.json:
         messages.data(messages.compact(reply))
@@ -111,6 +111,9 @@ def status(session: Session, _given: Given) -> int:
 def clock(session: Session, given: Given) -> int:
     """`daemon clock`: print daemon time, and on stderr whether it stands still; `--set-back` sets
     it back to the system clock, after confirmation."""
+    from stackshift_cli.output.confirm import confirmed
+    from stackshift_jobs.values.durations import format_ms
+
     reply = session.call("daemon.clock")
     if given.flag("set_back") and reply["ahead_ms"]:
         ahead = format_ms(reply["ahead_ms"])
@@ -134,6 +137,8 @@ def clock(session: Session, given: Given) -> int:
 
 def logs(session: Session, given: Given) -> int:
     """`daemon logs [-f]`: print the last lines of its log, also after it has exited."""
+    from stackshift_cli.daemon.log import LogFile
+
     log = LogFile(session.project.data_dir / LOG_FILE)
     count = given.whole("lines", 0, 1_000_000)
     _print_lines(session, log.last_lines(_LOG_LINES if count is None else count))
@@ -172,11 +177,11 @@ def _stop(session: Session, drain: bool) -> int | None:
     while True:
         before = announcements(session.project.data_dir)
         try:
-            with autostart.open_soon(session.project, deadline - monotonic()) as connection:
+            with open_soon(session.project, deadline - monotonic()) as connection:
                 pid, own = _ask_to_stop(connection, drain)
             break
         except DaemonUnavailable as bad:
-            if autostart.absent(bad):
+            if absent(bad):
                 return None
             reason = bad.fields["reason"]
             if reason == OTHER_PROTOCOL:

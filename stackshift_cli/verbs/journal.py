@@ -19,9 +19,9 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from stackshift_cli.arguments import Given
-from stackshift_cli.daemon import autostart
 from stackshift_cli.daemon.connection import Connection
 from stackshift_cli.daemon.feed import FeedRecord, follow
+from stackshift_cli.daemon.presence import absent
 from stackshift_cli.daemon.session import Session
 from stackshift_cli.errors import DaemonRunning
 from stackshift_cli.output import messages
@@ -115,7 +115,7 @@ def _stats(session: Session) -> dict[str, Any]:
         with Connection.open(session.project.data_dir) as connection:
             return dict(connection.call("journal.stats", {}, 60.0))
     except DaemonUnavailable as bad:
-        if not autostart.absent(bad) and bad.fields.get("reason") != NOT_LISTENING:
+        if not absent(bad) and bad.fields.get("reason") != NOT_LISTENING:
             raise
     return _tool(session, "stats")
 

@@ -178,11 +178,10 @@ def why(session: Session, given: Given) -> int:
 
 def _more(session: Session, reply: dict[str, Any]) -> str:
     """How far a running run is; or what the child that a run waits for waits for itself."""
-    from stackshift_cli.timeline.progress import progress_of, words
-
     if reply["status"] == "running":
-        run = session.call("run.get", {"run": reply["run"], "detail": True})
-        progress = progress_of(run["timeline"])
+        from stackshift_cli.timeline.progress import progress_of, words
+
+        progress = progress_of(session.detail(reply["run"])["timeline"])
         return f"; {words(progress)}" if progress is not None else ""
     text, seen = "", {reply["run"]}
     while (waits := reply["waiting_for"]) and waits["kind"] == "child":

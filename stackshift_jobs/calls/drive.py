@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping
 from typing import Any, Protocol, TypeVar
 
-from stackshift_jobs.calls.state import Call
-
 T = TypeVar("T")
+Call = tuple[str, dict[str, Any]]
+"""A method of the protocol and its params."""
 Calls = Generator[Call, Any, T]
 """Yields calls, is sent their results, returns the overall result."""
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from stackshift_jobs.calls.state import Call, moment
+from stackshift_jobs.calls.drive import Call
+from stackshift_jobs.calls.state import moment
 from stackshift_jobs.errors import Usage
 from stackshift_jobs.values.durations import Duration, milliseconds
 from stackshift_jobs.values.names import check_key, check_name

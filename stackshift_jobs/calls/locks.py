@@ -16,7 +16,7 @@ from collections.abc import Callable, Generator, Mapping
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from stackshift_jobs.calls.state import Call
+from stackshift_jobs.calls.drive import Call
 from stackshift_jobs.errors import DaemonUnavailable, LockHeld, LockLost, NotFound, Usage
 from stackshift_jobs.values.durations import Duration, milliseconds
 from stackshift_jobs.values.limits import MAX_HOLDER

@@ -6,7 +6,7 @@ caller that waited for it. It knows nothing of connections.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Final, TypedDict
 
@@ -106,22 +106,6 @@ def list_params(filters: Mapping[str, Any]) -> dict[str, Any]:
     if "since" in params:
         params["since"] = wire_time(params["since"])
     return params
-
-
-def detailed(run: str) -> Generator[tuple[str, dict[str, Any]], Any, dict[str, Any]]:
-    """The calls that read a run object with all of its steps, attempts and timeline, page by page;
-    returns it."""
-    params: dict[str, Any] = {"run": run, "detail": True}
-    page = yield "run.get", params
-    whole = dict(page)
-    cursor = whole.pop("cursor")
-    while cursor is not None:
-        # By its id, since `@last` could be another run by now.
-        page = yield "run.get", {**params, "run": whole["id"], "cursor": cursor}
-        for part in ("steps", "attempts", "timeline"):
-            whole[part] = [*whole[part], *page[part]]
-        cursor = page["cursor"]
-    return whole
 
 
 def outcome(run: Mapping[str, Any], run_id: str, returns: Any = None) -> Any:

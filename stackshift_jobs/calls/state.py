@@ -12,15 +12,13 @@ from datetime import datetime
 from math import isfinite
 from typing import Any, Final
 
+from stackshift_jobs.calls.drive import Call
 from stackshift_jobs.calls.runs import wire_time
 from stackshift_jobs.errors import Usage
 from stackshift_jobs.values.durations import Duration, milliseconds
 from stackshift_jobs.values.names import check_key
 from stackshift_jobs.values.payload_types import check_type, convert
 from stackshift_jobs.values.stored import StateChange, StateEntry
-
-Call = tuple[str, dict[str, Any]]
-"""A method of the protocol and its params."""
 
 PAGE: Final = 1000
 """The most entries or changes in one reply."""

@@ -19,10 +19,10 @@ from time import monotonic
 from typing import Any, Unpack
 
 from stackshift_jobs.calls.drive import drive
+from stackshift_jobs.calls.run_pages import detailed
 from stackshift_jobs.calls.runs import (
     RunPage,
     StartOptions,
-    detailed,
     list_params,
     outcome,
     start_params,

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any
 
 from stackshift_jobs.calls import events, state
-from stackshift_jobs.calls.state import Call
+from stackshift_jobs.calls.drive import Call
 from stackshift_jobs.errors import StackshiftError, Usage
 from stackshift_jobs.handler.ops import Steps
 from stackshift_jobs.handler.ports import AsyncPort, awaited

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import Any, Final
 
-from stackshift_jobs.calls.state import Call
+from stackshift_jobs.calls.drive import Call
 from stackshift_jobs.handler.locks import guard, inside
 from stackshift_jobs.handler.ops import Ask, Steps
 from stackshift_jobs.handler.outcomes import granted, read, recalled

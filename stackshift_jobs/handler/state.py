@@ -12,8 +12,8 @@ from types import TracebackType
 from typing import Any, cast
 
 from stackshift_jobs.calls import events, state
+from stackshift_jobs.calls.drive import Call
 from stackshift_jobs.calls.locks import lifetime_ms
-from stackshift_jobs.calls.state import Call
 from stackshift_jobs.errors import StackshiftError, Usage
 from stackshift_jobs.handler import locks
 from stackshift_jobs.handler.ops import Steps

@@ -70,15 +70,7 @@ def test_plain_command_loads_nothing_slow(shell: Shell, argv: list[str]) -> None
     assert not loaded(shell, *argv) & SLOW
 
 
-HEAVY = (
-    SLOW
-    - {"stackshift_cli.commands.catalogue"}
-    - {
-        name
-        for name in SLOW
-        if name.startswith(("stackshift_jobs.values", "dataclasses", "inspect"))
-    }
-)
+HEAVY = SLOW - {"stackshift_cli.commands.catalogue", "stackshift_jobs.values.durations"}
 
 
 @pytest.mark.usefixtures("finished")

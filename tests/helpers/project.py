@@ -22,7 +22,7 @@ from helpers.deadline import SECONDS, wait_until
 from helpers.processes import clear, serving, wait_gone
 from stackshift_cli.daemon.connection import Connection
 from stackshift_jobs.calls.drive import drive
-from stackshift_jobs.calls.runs import detailed
+from stackshift_jobs.calls.run_pages import detailed
 from stackshift_jobs.errors import DaemonUnavailable
 from stackshift_jobs.project.discovery import places_elsewhere
 from stackshiftd.journal.offline import tools

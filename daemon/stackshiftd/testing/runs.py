@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any, Protocol
 
 from stackshift_jobs.calls.drive import drive
-from stackshift_jobs.calls.runs import detailed
+from stackshift_jobs.calls.run_pages import detailed
 
 
 class Daemon(Protocol):

@@ -8,7 +8,8 @@ from stackshift_cli.timeline.axis import Axis, lay_out, short, strip, ticks
 from stackshift_cli.timeline.build import build
 from stackshift_cli.timeline.failure import where
 from stackshift_cli.timeline.intervals import Kind
-from stackshift_cli.timeline.model import Child, CodeChange, Progress, Row, Timeline, Totals
+from stackshift_cli.timeline.model import Child, CodeChange, Row, Timeline, Totals
+from stackshift_cli.timeline.progress import Progress
 from stackshift_jobs.values.durations import rfc3339
 
 T0_US = 1_800_000_000_000_000

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from stackshift_cli.timeline.model import Progress
-from stackshift_cli.timeline.progress import Reports, words
+from stackshift_cli.timeline.progress import Progress, Reports, words
 
 
 def reports(*given: tuple[float, float], total: float | None = 100) -> Reports:
