@@ -5,7 +5,7 @@
 #   make quick    what a change usually breaks, in under a minute
 #   make lint     ruff                 make types  mypy --strict
 #   make man      read the man pages for mistakes
-#   make tour     draw the pictures of docs/tour.md anew
+#   make tour     redraw the pictures of docs/tour.md
 #   make bench    measure              make clean  remove what was made
 #   make frozen   write down what this version writes into the journal
 #

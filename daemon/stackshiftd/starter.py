@@ -17,8 +17,8 @@ from typing import Any, Final
 log = logging.getLogger("stackshiftd")
 
 MOST_UNREAD: Final = 1 << 20
-"""Bytes that wait for a starter that does not read, as one that a terminal has stopped. More is
-dropped, and it is not told of that reload."""
+"""Bytes kept for a starter that does not read, such as one stopped by its terminal. Reports that
+would exceed this are dropped."""
 
 
 class Starter:

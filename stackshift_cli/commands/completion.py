@@ -1,4 +1,4 @@
-"""Completion of words on the command line: the candidates, and how each shell is told of them.
+"""Completion of words on the command line: candidates, in the form each shell reads.
 
 `stackshift __complete SHELL WORD...` gets the words typed so far, the one being typed last, and
 prints a candidate a line: its text, and after a tab what it is. Where the shell should offer files

@@ -1,6 +1,6 @@
 """The texts that start a daemon at boot: a systemd unit, a launchd agent, a line of a crontab.
 
-Pure: what they say depends on a `Service` alone. Where they go, and who is told of them, is `boot`.
+Pure: the text depends on a `Service` alone. `boot` installs it and tells the init system.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ def try_as_cron(session: Session, command: list[str]) -> int:
 
 def _failed(status: int) -> str:
     why = " (a program that cron does not find)" if status == _NO_PROGRAM else ""
-    return f"it fails under cron{why}, so there is no line for the crontab"
+    return f"it fails under cron{why}; no crontab line is printed"
 
 
 def _run(line: str, stdout: Any) -> int:

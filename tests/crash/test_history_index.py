@@ -419,8 +419,8 @@ def test_index_whose_file_cannot_be_made_is_in_memory(tmp_path: Path) -> None:
 
 
 def test_list_of_a_journal_that_cannot_be_read_says_so(tmp_path: Path) -> None:
-    """If the index has to be built and the journal is damaged, a list raises that: it is neither
-    empty nor asked for in vain."""
+    """If the index has to be built and the journal is damaged, a list raises that: it does
+    not come back empty."""
 
     class Broken(Journal):
         def rows(self, until_seq: int) -> Iterator[RunRow | str]:

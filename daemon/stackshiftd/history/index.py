@@ -109,7 +109,7 @@ class History:
         return table
 
     def _anew(self) -> Table:
-        """An empty file; in memory if that cannot be made, or if it was made before in vain."""
+        """An empty file; in memory if it cannot be made, or was rebuilt without effect."""
         self._rebuilds += 1
         try:
             if self._path is not None:

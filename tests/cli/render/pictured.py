@@ -52,7 +52,7 @@ def told(run: dict[str, Any], *records: dict[str, Any], **more: Any) -> Shown:
 
 
 def failed_run() -> Shown:
-    """A run whose upload was tried twice in vain, after a wait, on changed code."""
+    """A run whose upload failed twice, after a wait, on changed code."""
     run = run_object(1, job="resizeAvatar", queue="media", status="failed", error=ERROR)
     step: dict[str, Any] = {"run": run["id"], "attempt": 1}
     awaited: dict[str, Any] = {"wait": "event", "events": [["avatar.approved", "img_123"]]}

@@ -41,7 +41,7 @@ def trim(data_dir: Path, fd: int = 2, max_bytes: int = MAX_BYTES) -> bool:
         try:
             _replace(older, end)
         except OSError:
-            # There is no room for a copy. What would come next is worse than the loss.
+            # There is no room for a copy, and a log that fills the disk is worse than a lost one.
             older.unlink(missing_ok=True)
             with contextlib.suppress(OSError):
                 _replace(older, end)

@@ -5,8 +5,7 @@ that undoes nothing. Invariants:
 
 - An answer is made only when there is room for it: while a client leaves more than `FULL_AT` bytes
   unread, or so many are made and not yet durable, no request of it is begun. Until then its
-  requests wait as the lines that they are, and as many as there is no place for here wait in its
-  own socket.
+  requests wait here, unparsed, up to a bound; the rest stay in its socket.
 - Whatever takes long is done in parts, each in a turn (`server.turns`).
 - A request that was received in full is carried out, even if its client is gone by then; only what
   it would have read is not.

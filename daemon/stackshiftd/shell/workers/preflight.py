@@ -108,7 +108,7 @@ class Preflight:
                     Rehearse(orders.execute(run, read), SECONDS_EACH),
                 ]
             except LookupError:
-                continue  # its record is no longer there, which is no matter of the code
+                continue  # its record has been removed; that says nothing about the code
             answer: asyncio.Future[Rehearsed] = loop.create_future()
             link.rehearsals[run.id] = answer
             asked.append((run, answer))
