@@ -302,3 +302,20 @@ def test_sigterm_is_heard_while_a_daemon_starts_again(make_project: Make, moment
     assert not serving(project.root)
     project.start()
     assert project.get(done)["status"] == "completed"
+
+
+def test_disk_that_fails_while_the_daemon_stops_does_not_keep_it(make_project: Make) -> None:
+    """The last record of a daemon cannot be written: it ends all the same, and says why."""
+    project = make_project(JOBS)
+    flag = project.root / "fail-syncs"
+    program = [sys.executable, str(Path(failing_daemon.__file__)), str(flag), "never"]
+    project.start([*program, *project.command()[4:]])
+    done = project.finish(project.begin("quick"))["id"]
+    flag.touch()
+    assert project.stop() == Unknown.exit_status
+    assert "the journal has failed" in project.log()
+    flag.unlink()
+    project.start()
+    assert project.get(done)["status"] == "completed"
+    assert project.stop() == 0
+    project.verify()

@@ -303,6 +303,7 @@ class Engine:
     def fail(self, failed: BaseException) -> None:
         """Stop the daemon; from now on nothing is released any more."""
         self._dead = True
+        self._tell_drained()  # A daemon that was stopping does not wait for what never comes.
         assert self._sink is not None
         self._sink.failed(failed)
 
@@ -394,7 +395,8 @@ class Engine:
     # --- The end ---------------------------------------------------------------------------
 
     async def drained(self) -> None:
-        """Return when everything submitted so far is durable and released."""
+        """Return when everything submitted so far is durable and released, or when nothing is
+        written any more."""
         if self._dead or self.room.read_only or (self._flying is None and not self._gathering):
             return
         waiter: asyncio.Future[None] = self._loop.create_future()
