@@ -56,6 +56,7 @@ from stackshiftd.shell.server.feeds import Feeds
 from stackshiftd.shell.server.listener import Listener
 from stackshiftd.shell.server.router import Router
 from stackshiftd.shell.server.turns import Turns
+from stackshiftd.shell.tasks import Tasks
 from stackshiftd.shell.tuning import Tuning
 from stackshiftd.shell.views.bodies import Bodies
 from stackshiftd.shell.views.entry_history import EntryHistory
@@ -117,7 +118,7 @@ class Daemon:
         """Has somebody asked for it? Then it does not start again, whatever it ends by."""
         self.on_reload: Callable[[dict[str, Any]], None] = lambda _outcome: None
         """Called with what each reload has done, or `{"error": …}`."""
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks = Tasks()
         self._in_memory = in_memory
         self._warden: Warden | None = None
         self._service = Service({} if in_memory else None)
@@ -134,7 +135,7 @@ class Daemon:
         bodies = Bodies(self._lookup.entries)
         self._catalog = Catalog(config)
         requests = Requests(config, self.engine.ids)
-        history = EntryHistory(self.engine, self._track)
+        history = EntryHistory(self.engine, self._tasks)
         waiters = Waiters()
         self._locks = Locks(self.engine, requests, waiters)
         self._dispatcher = Dispatcher(
@@ -170,7 +171,7 @@ class Daemon:
             self._history,
             config,
             lambda: self._feeds.published_seq,
-            self._track,
+            self._tasks,
             self._damage,
         )
         self._history.origin = self._upkeep
@@ -315,21 +316,17 @@ class Daemon:
         if self.engine.room.is_closed:  # By a signal: requests are refused before they come here.
             log.error("not reloaded: %s", self.engine.room.refusal())
             return
-        self._track(self._reloaded(answer, strict=strict))
+        self._tasks.begin(self._reloaded(strict=strict), answer)
 
     def preflight(self, runs: list[str] | None, answer: Answer) -> None:
         """Answer what would become of runs in flight with the job modules as they are now."""
-        self._track(self._preflight(runs, answer))
+        self._tasks.begin(_tried(self._reloads.preflight(runs)), answer)
 
-    async def _reloaded(self, answer: Answer | None = None, *, strict: bool = False) -> None:
+    async def _reloaded(self, *, strict: bool = False) -> Any:
         outcome = await _tried(self._reloads.reload(strict=strict))
         is_refused = isinstance(outcome, StackshiftError)
         self.on_reload({"error": outcome.as_json()} if is_refused else outcome)
-        if answer is not None:
-            answer(outcome)
-
-    async def _preflight(self, runs: list[str] | None, answer: Answer) -> None:
-        answer(await _tried(self._reloads.preflight(runs)))
+        return outcome
 
     # --- Life ------------------------------------------------------------------------------
 
@@ -409,7 +406,7 @@ class Daemon:
         if problem:
             log.error("no worker could be started yet: %s", problem)
         if self._config.project.watch:
-            self._track(CodeWatch(self._catalog.code, self._reloaded).run())
+            self._tasks.begin(CodeWatch(self._catalog.code, self._reloaded).run())
 
     async def _first_worker(self) -> str:
         """Wait until jobs are known, or are not needed; returns the reason if they are not, else
@@ -440,7 +437,7 @@ class Daemon:
         else:
             self._upkeep.compact_if_due()
         if not self._stopping.done():
-            self._track(self._listener.look())
+            self._tasks.begin(self._listener.look())
             self._loop.call_later(1.0, self._every_second)
 
     def _service_beat(self) -> None:
@@ -504,8 +501,7 @@ class Daemon:
         if self._warden is not None:
             await asyncio.to_thread(self._warden.dismiss)
         await self._hooks.close(0)
-        for task in list(self._tasks):
-            task.cancel()
+        self._tasks.cancel()
         self._history.close()
         with contextlib.suppress(StackshiftError):
             self._journal.close()
@@ -528,7 +524,7 @@ class Daemon:
         self.timers_moved()
         self.engine.poke()
 
-    # --- Workers and background tasks ------------------------------------------------------
+    # --- Workers ----------------------------------------------------------------------------
 
     def _fleet(self, pool: str) -> Fleet:
         """The usable workers of one queue, or (`pool` "") the shared ones."""
@@ -540,13 +536,3 @@ class Daemon:
         silent = frozenset(link.id for link in members if link.status == "silent")
         no_room = self.engine.room.reason() if self.engine.room.read_only else ""
         return Fleet(len(links), sum(link.slots for link in links), executing, silent, no_room)
-
-    def _track(self, work: Any) -> None:
-        task = self._loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            log.error("a background task failed", exc_info=task.exception())

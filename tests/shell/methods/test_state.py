@@ -20,6 +20,7 @@ from stackshiftd.journal.memory import MemoryJournal
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.ids import Ids
 from stackshiftd.shell.requests import Requests, SetState
+from stackshiftd.shell.tasks import Tasks
 from stackshiftd.shell.views.entry_history import EntryHistory, StateHistory
 from stackshiftd.shell.workers.dispatcher import Dispatcher
 
@@ -44,11 +45,10 @@ def look_back(requests: Requests) -> tuple[Any, Any]:
     """The answers to a client and a handler about a key whose history cannot be read."""
 
     async def look() -> tuple[Any, Any]:
-        tasks = list[Any]()
         told, posted = list[Any](), list[Any]()
         engine = Engine(Damaged())
         engine.submit = lambda command, *_, **__: posted.append(command)  # type: ignore[method-assign]
-        history = EntryHistory(engine, lambda work: tasks.append(asyncio.ensure_future(work)))
+        history = EntryHistory(engine, Tasks())
         made = Dispatcher(*cast(Any, (engine, None, None, None, None, requests, history)))
         history.answer(StateHistory("k"), told.append)
         link = SimpleNamespace(stopping=())

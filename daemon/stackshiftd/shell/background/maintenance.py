@@ -14,7 +14,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,6 +30,7 @@ from stackshiftd.journal.line_format import text_in_line
 from stackshiftd.shell.damage import Damage
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.params import Answer
+from stackshiftd.shell.tasks import Tasks
 
 log = logging.getLogger("stackshiftd")
 
@@ -45,8 +46,7 @@ of a retention that is short, but not less than a second."""
 class Maintenance:
     """The maintenance of one daemon's files.
 
-    `published` returns the record up to which everything is in the history; `track` runs a
-    coroutine as a background task of the daemon.
+    `published` returns the record up to which everything is in the history.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Maintenance:
         history: History,
         config: Config,
         published: Callable[[], int],
-        track: Callable[[Coroutine[Any, Any, Any]], None],
+        tasks: Tasks,
         damage: Damage,
     ) -> None:
         self._engine = engine
@@ -64,7 +64,7 @@ class Maintenance:
         self._history = history
         self._config = config
         self._published = published
-        self._track = track
+        self._tasks = tasks
         self._damage = damage
         self._compacting = False
         self._again_at = 0.0
@@ -76,7 +76,7 @@ class Maintenance:
         if self._compacting:
             raise Busy("a compaction is already running", hint="try again when it is done")
         self._compacting = True
-        self._track(self._compact(answer))
+        self._tasks.begin(self._compact(), answer)
 
     # --- history.index.Origin --------------------------------------------------------------
 
@@ -142,24 +142,32 @@ class Maintenance:
             self._compacting = True
             # A failed compaction is not repeated at once; a successful one leaves nothing to do.
             self._again_at = time.monotonic() + PAUSE_SECONDS
-            self._track(self._compact(_log_compaction))
+            self._tasks.begin(self._compact(), _log_compaction)
 
-    async def _compact(self, answer: Answer) -> None:
-        """Run the compaction process up to the last durable record, then drop what is too old."""
+    async def _compact(self) -> dict[str, Any]:
+        """Run the compaction process up to the last durable record, then drop what is too old; what
+        the process has told. Raises `StackshiftError`."""
         try:
             # Both are ends of appends; everything published is in the history.
             upto = min(self._journal.durable_seq, self._published())
             await self._history.flushed(upto)
-            try:
-                snapshot = await _snapshot(self._config.data_dir, upto)
-            except StackshiftError as failed:
-                self._damage.note(failed)
-                answer(failed)
-                return
+            snapshot = await _snapshot(self._config.data_dir, upto)
             await self._journal.adopt_snapshot()
             self._engine.submit(c.NoteSnapshot(snapshot["seq"], snapshot["state_hash"]))
             await self._retain()
-            self._engine.when_durable(answer, snapshot)
+            # If the journal fails meanwhile, nobody is answered: the daemon ends.
+            noted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._engine.when_durable(noted.set_result, None)
+            await noted
+        except StackshiftError as bad:
+            self._damage.note(bad)
+            raise
+        except OSError as bad:
+            raise StackshiftError(
+                f"the compaction failed: {bad}", hint="look after the disk, then try again"
+            ) from bad
+        else:
+            return snapshot
         finally:
             self._compacting = False
 
@@ -184,7 +192,7 @@ class Maintenance:
         if time.monotonic() >= self._logs_at:
             retention = self._config.journal.retention_ms / 1000
             self._logs_at = time.monotonic() + min(LOGS_SECONDS, max(1.0, retention / 10))
-            self._track(self._retain_logs())
+            self._tasks.begin(self._retain_logs())
 
     async def _retain_logs(self) -> None:
         # By the clock that the system dates files with, which daemon time may be ahead of.

@@ -29,6 +29,7 @@ from stackshift_jobs.values.limits import LINE_MARGIN
 from stackshift_jobs.values.sizes import size_text
 from stackshift_jobs.wire.peer import is_own_user, peer_uid
 from stackshiftd.shell.server.turns import Turns
+from stackshiftd.shell.tasks import failed
 from stackshiftd.shell.work import Later, Work
 
 log = logging.getLogger("stackshiftd.connection")
@@ -255,7 +256,7 @@ class Connection(asyncio.Protocol):
         except Exception:
             log.exception("a request failed")
             self._changes -= change
-            finish(_failed("the request"))
+            finish(failed("the request"))
         else:
             if parked is None:
                 self._works.append(under_way)
@@ -295,7 +296,7 @@ class Connection(asyncio.Protocol):
             answer(refused)
         except Exception:
             log.exception("%s failed", request.method)
-            answer(_failed(request.method))
+            answer(failed(request.method))
         else:
             if work is not None:
                 self._changes += not reads
@@ -398,7 +399,3 @@ class Connection(asyncio.Protocol):
         self._flush()
         if self._transport is not None:
             self._transport.close()
-
-
-def _failed(what: str) -> StackshiftError:
-    return StackshiftError(f"{what} failed in the daemon", hint="stackshift daemon logs")

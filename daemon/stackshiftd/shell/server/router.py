@@ -25,6 +25,7 @@ from stackshiftd.shell.methods.waiters import Waiters
 from stackshiftd.shell.params import Answer, BoundTable, NoParams, Params, Reads, Table
 from stackshiftd.shell.server.connection import Connection
 from stackshiftd.shell.server.feeds import Feeds, first_seq_since
+from stackshiftd.shell.tasks import failed
 from stackshiftd.shell.views.lookup import Lookup
 from stackshiftd.shell.work import Parked, Work, as_work
 from stackshiftd.shell.workers.pool import Pool
@@ -219,7 +220,7 @@ class Router:
                 self._begin_wait(connection, do, answer)
             except Exception:
                 log.exception("a request that had waited for the history index failed")
-                answer(StackshiftError("the request failed", hint="stackshift daemon logs"))
+                answer(failed("the request"))
 
         try:
             do()

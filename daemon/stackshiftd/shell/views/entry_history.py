@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
-from stackshift_jobs.errors import StackshiftError
 from stackshift_jobs.values.durations import rfc3339
 from stackshift_jobs.values.names import check_key
 from stackshiftd.core import records as r
@@ -14,6 +12,7 @@ from stackshiftd.core.state.entries import CLIENT, PAGE_BYTES
 from stackshiftd.journal.line_format import text_in_line
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.params import Answer, Params, within
+from stackshiftd.shell.tasks import Tasks
 from stackshiftd.shell.work import Parked, Work, to_end
 
 MAX_HISTORY: Final = 1000
@@ -30,9 +29,9 @@ class StateHistory(Params):
 class EntryHistory:
     """Answers `state.history`, for clients and handlers alike."""
 
-    def __init__(self, engine: Engine, track: Callable[[Coroutine[Any, Any, None]], None]) -> None:
+    def __init__(self, engine: Engine, tasks: Tasks) -> None:
         self._engine = engine
-        self._track = track
+        self._tasks = tasks
 
     def read(self, params: StateHistory) -> Work:
         """The work that leads to `{history[], next}`: the writes of a key, newest first, found in
@@ -44,13 +43,7 @@ class EntryHistory:
 
     def answer(self, params: StateHistory, answer: Answer) -> None:
         """Answer a handler with what `read` leads to. Raises `Usage`."""
-        self._track(self._answered(self.read(params), answer))
-
-    async def _answered(self, work: Work, answer: Answer) -> None:
-        try:
-            answer(await to_end(work))
-        except StackshiftError as damaged:
-            answer(damaged)
+        self._tasks.begin(to_end(self.read(params)), answer)
 
     def _look_back(self, params: StateHistory) -> Work:
         yield Parked(lambda resume: self._engine.when_durable(lambda _: resume(), None))
