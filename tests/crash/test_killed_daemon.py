@@ -19,6 +19,7 @@ from random import Random
 import pytest
 
 from helpers.deadline import wait_until
+from helpers.ledger import Ledger
 from helpers.processes import serving, wait_gone
 from helpers.project import Json, Project
 from helpers.project_factory import Make
@@ -110,27 +111,6 @@ class Starter(threading.Thread):
                 told = daemon.call("run.start", params, 20)
                 self._acknowledged[told["id"]] = "short"
                 self.keyed.append((key, told["id"]))
-
-
-class Ledger:
-    """What journal and witness say at each kill, read on from where they stood at the last."""
-
-    def __init__(self, project: Project) -> None:
-        self._project = project
-        self._seq = 0
-        self._noted = 0
-        self.completed: set[tuple[str, str]] = set()
-
-    def check(self) -> None:
-        """No step ran since the last kill that was on record then; then note what is now."""
-        told = self._project.witness()
-        again = [line for line in told[self._noted :] if tuple(line.split()) in self.completed]
-        assert not again, f"ran again though on record: {again}"
-        self._noted = len(told)
-        for record in self._project.journal(self._seq):
-            self._seq = record["seq"]
-            if record["kind"] == "step.completed":
-                self.completed.add((record["run"], record["step"]))
 
 
 def live_and_die(project: Project, random: Random, starter: Starter) -> None:
