@@ -168,9 +168,19 @@ class Client(asyncio.Protocol):
         )
         return future
 
+    def connection_lost(self, _exc: Exception | None) -> None:
+        """Whoever waits learns that there is no answer."""
+        for future in self.waiting.values():
+            if not future.done():
+                future.set_exception(ConnectionResetError("the daemon is gone"))
+        self.waiting.clear()
+
     def flush(self) -> None:
-        self.transport.write(b"".join(self.out))
-        self.out.clear()
+        out, self.out = self.out, []
+        if self.transport.is_closing():
+            self.connection_lost(None)
+        else:
+            self.transport.write(b"".join(out))
 
     async def run(self, job: str, payload: int) -> Any:
         """Start a run and wait for its result."""
