@@ -353,7 +353,7 @@ class Router:
             }
             for link in self._pool().links.values()
         ]
-        names = sorted(state.queues)
+        names = self._queues.names()
         return self._facts | {
             "version": __version__,
             "protocol": PROTOCOL,
