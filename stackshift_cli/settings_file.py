@@ -76,7 +76,7 @@ def edited(text: str, section: tuple[str, ...], name: str, value: Any) -> str:
     table: Any = document
     for part in section:
         if part not in table:
-            table[part] = tomlkit.table(is_super_table=part == "queues")
+            table[part] = tomlkit.table(is_super_table=part in ("queues", "hosts"))
         table = table[part]
     is_new = name not in table
     table[name] = value

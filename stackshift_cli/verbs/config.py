@@ -22,7 +22,7 @@ from stackshift_cli.output.terminal import draws
 from stackshift_cli.render import tsv
 from stackshift_cli.settings_file import edit, remove
 from stackshift_jobs.errors import BadConfiguration, StackshiftError, Usage
-from stackshift_jobs.project.config import KEYS, QUEUES, Key, find_key, load_config
+from stackshift_jobs.project.config import KEYS, NAMED, Key, find_key, load_config
 from stackshift_jobs.project.locate import CONFIG_FILE
 from stackshift_jobs.project.toml import parse_toml, read_config_text
 from stackshift_jobs.project.trust import TRUSTED
@@ -117,7 +117,8 @@ def _place(session: Session, name: str) -> _Place:
         return _Place(user_config.path(), (), name, None)
     key = find_key(name)
     table, _, last = name.rpartition(".")
-    section = ("queues", table.removeprefix("queues.")) if key.section == QUEUES else (table,)
+    outer, _, own = table.partition(".")
+    section = (outer, own) if key.section in NAMED.values() else (table,)
     return _Place(session.project.config_file, section, last, key)
 
 
@@ -183,15 +184,16 @@ def _unset(path: str) -> str:
 
 
 def _project_settings(session: Session) -> Iterator[_Setting]:
-    """All settings of the project, as written or at their defaults; of queues, those that the file
-    names."""
+    """All settings of the project, as written or at their defaults; of queues and hosts, those that
+    the file names."""
     project = session.project
     config = load_config(project.root)
     written = parse_toml(read_config_text(project.config_file), project.config_file)
     for key in KEYS:
-        if key.section == QUEUES:
-            for queue, table in written.get("queues", {}).items():
-                name = f"queues.{queue}.{key.name}"
+        outer = key.section.partition(".")[0]
+        if outer in NAMED:
+            for own, table in written.get(outer, {}).items():
+                name = f"{outer}.{own}.{key.name}"
                 yield _in_force(name, table.get(key.name, key.default), config.origins)
             continue
         value = written.get(key.section, {}).get(key.name, key.default)

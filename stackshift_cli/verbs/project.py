@@ -74,12 +74,12 @@ def _change_to(root: Path) -> str:
 
 def commented_settings() -> str:
     """The text of a `stackshift.toml` that sets nothing and shows, as comments, every setting."""
-    from stackshift_jobs.project.config import KEYS, QUEUES
+    from stackshift_jobs.project.config import KEYS, NAMED
 
     lines = ["# All settings, at their defaults. Remove the # of a line to change it.", ""]
     for section in dict.fromkeys(key.section for key in KEYS):
-        # Without the # there would be a queue called NAME.
-        lines.append("# [queues.NAME]" if section == QUEUES else f"[{section}]")
+        # Without the # there would be a queue or a host called NAME.
+        lines.append(f"# [{section}]" if section in NAMED.values() else f"[{section}]")
         for key in KEYS:
             if key.section == section:
                 lines.append(f"# {key.name} = {_shown_default(key)}")

@@ -13,7 +13,7 @@ from __future__ import annotations
 import difflib
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,6 +32,7 @@ from stackshift_jobs.project.settings import (
     DURATION,
     FLAG,
     GIB,
+    HOST_NAMES,
     KIB,
     MIB,
     PARTS,
@@ -98,10 +99,16 @@ class Key:
 
 
 QUEUES: Final = "queues.NAME"
+HOSTS: Final = "hosts.NAME"
+NAMED: Final = {"queues": QUEUES, "hosts": HOSTS}
+"""The tables whose tables have names that users choose, and the section of their keys."""
+LOCAL: Final = "local"
+"""The name of the machine that the daemon runs on, among hosts."""
 _project = partial(Key, "project")
 _journal = partial(Key, "journal")
 _workers = partial(Key, "workers")
 _queues = partial(Key, QUEUES)
+_hosts = partial(Key, HOSTS)
 _retry = partial(Key, "retry")
 _limits = partial(Key, "limits")
 _hooks = partial(Key, "hooks")
@@ -129,6 +136,7 @@ KEYS: Final[tuple[Key, ...]] = (
     _journal("segment_size", size(4 * KIB, 4 * GIB), "64MiB", "Size of one journal file."),
     _journal("retention", DURATION, "30d", "How long finished runs and removed keys are kept."),
     _workers("processes", _PROCESSES, None, "Worker processes.", "one per CPU"),
+    _workers("hosts", HOST_NAMES, [LOCAL], "Where workers are, so many on each: see [hosts.NAME]."),
     _workers("slots", whole(1, 1024), 16, "Runs at once in one process."),
     _workers("grace", DURATION, "10s", "Time to shut down cleanly before a worker is killed."),
     _workers("heartbeat", _HEARTBEAT, "15s", "A worker that neither beats nor works is lost."),
@@ -145,6 +153,12 @@ KEYS: Final[tuple[Key, ...]] = (
     _queues("key_concurrency", _COUNT, None, "Runs at once for one concurrency key.", "no limit"),
     _queues("paused", FLAG, False, "Start no runs."),
     _queues("processes", _PROCESSES, None, "Worker processes of its own.", "the shared ones"),
+    _queues("hosts", HOST_NAMES, None, "Where these are, so many on each.", "this machine"),
+    _hosts("command", COMMAND, None, "Command that reaches the host.", '["ssh", "NAME"]'),
+    _hosts("python", TEXT, "python3", "Interpreter there, with stackshift-jobs."),
+    _hosts("code", TEXT, "send", "Directory there that has the code, or send it."),
+    _hosts("send", PATHS, None, "Folders and files that are sent.", "those of [project] jobs"),
+    _hosts("prepare", COMMAND, None, "Command there, once for each code that is sent.", "none"),
     _retry("max_attempts", _COUNT, 3, "Attempts of a run, including the first."),
     _retry("backoff", DURATION, "1s", "Delay before the second attempt."),
     _retry("factor", number(1, MAX_FACTOR), 2.0, "How much longer each delay is than the last."),
@@ -192,6 +206,7 @@ class WorkersSection:
     """`[workers]`; None means that the daemon chooses (`python`), or that there is no limit."""
 
     processes: int
+    hosts: tuple[str, ...]
     slots: int
     grace_ms: int
     heartbeat_ms: int
@@ -214,6 +229,25 @@ class QueueSection:
     key_concurrency: int | None
     paused: bool
     processes: int | None
+    hosts: tuple[str, ...] | None
+
+    @property
+    def places(self) -> tuple[tuple[str, int], ...]:
+        """The hosts of its own workers, and how many there are on each; none if it has none."""
+        if self.hosts is None:
+            return () if self.processes is None else ((LOCAL, self.processes),)
+        return tuple((host, self.processes or 1) for host in self.hosts)
+
+
+@dataclass(frozen=True, slots=True)
+class HostSection:
+    """`[hosts.NAME]`; None means the default that depends on the name or the project."""
+
+    command: tuple[str, ...] | None
+    python: str
+    code: str
+    send: tuple[str, ...] | None
+    prepare: tuple[str, ...] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,6 +306,8 @@ class Config:
     journal: JournalSection
     workers: WorkersSection
     queues: Mapping[str, QueueSection]
+    hosts: Mapping[str, HostSection]
+    """Those that workers are placed on; a host that is only named has the defaults."""
     retry: RetrySection
     limits: LimitsSection
     hooks: HooksSection
@@ -292,15 +328,19 @@ def load_config(root: str | os.PathLike[str], environ: Mapping[str, str] | None 
     path = Path(root, CONFIG_FILE)
     tables = parse_toml(read_config_text(path), path)
     for name in tables:
-        if name not in SECTIONS and name != "queues":
+        if name not in SECTIONS and name not in NAMED:
             raise unknown_key(name, str(path))
     where = str(path)
     fields = {
         name: _section(name, name, tables.get(name, {}), where)
         for name in SECTIONS
-        if name != QUEUES
+        if name not in NAMED.values()
     }
-    queues = _table(tables.get("queues", {}), "queues", where)
+    queues = {
+        _queue_name(name, where): QueueSection(**_section(QUEUES, f"queues.{name}", table, where))
+        for name, table in _table(tables.get("queues", {}), "queues", where).items()
+    }
+    written = _table(tables.get("hosts", {}), "hosts", where)
     fields["project"]["name"] = fields["project"]["name"] or Path(root).resolve().name or "project"
     fields["workers"]["processes"] = fields["workers"]["processes"] or cpu_count()
     env = os.environ if environ is None else environ
@@ -310,14 +350,8 @@ def load_config(root: str | os.PathLike[str], environ: Mapping[str, str] | None 
         project=ProjectSection(**fields["project"]),
         journal=JournalSection(**fields["journal"]),
         workers=WorkersSection(**fields["workers"]),
-        queues=MappingProxyType(
-            {
-                _queue_name(name, where): QueueSection(
-                    **_section(QUEUES, f"queues.{name}", table, where)
-                )
-                for name, table in queues.items()
-            }
-        ),
+        queues=MappingProxyType(queues),
+        hosts=MappingProxyType(_hosts_of(written, fields["workers"]["hosts"], queues, where)),
         retry=RetrySection(**fields["retry"]),
         limits=LimitsSection(**fields["limits"]),
         hooks=HooksSection(**fields["hooks"]),
@@ -331,8 +365,7 @@ def find_key(path: str) -> Key:
     """The key at a path such as `workers.slots` or `queues.emails.rate`; raises `BadConfiguration`,
     which names the nearest key or those of the table, if there is none."""
     section, _, name = path.rpartition(".")
-    if section.startswith("queues."):
-        section = QUEUES
+    section = NAMED.get(section.partition(".")[0], section) if "." in section else section
     if key := _BY_PATH.get(f"{section}.{name}"):
         return key
     if inside := _settings_of(path):
@@ -345,11 +378,12 @@ def find_key(path: str) -> Key:
 
 
 def _settings_of(path: str) -> list[str]:
-    """The paths of the settings in the table `path`, which is a section, `queues` or one queue's;
-    empty for anything else."""
-    section = QUEUES if path == "queues" or path.startswith("queues.") else path
-    shown = path if path.startswith("queues.") else section
-    is_one = path.count(".") < 2 and path not in ("queues.", "")
+    """The paths of the settings in the table `path`, which is a section, `queues` or one queue's,
+    or the same of hosts; empty for anything else."""
+    table, dot, name = path.partition(".")
+    section = NAMED.get(table, path)
+    shown = path if dot else section
+    is_one = path.count(".") < 2 and bool(table) and bool(name or not dot)
     return [f"{shown}.{key.name}" for key in KEYS if key.section == section] if is_one else []
 
 
@@ -376,13 +410,12 @@ def _nearest(path: str) -> str:
     """The key or section that `path` most likely means. The same name in another section ranks
     above a similar name: headings are forgotten more often than keys are misspelt."""
     section, _, name = path.rpartition(".")
-    if section.startswith("queues"):
-        section = QUEUES
+    section = NAMED.get(section.partition(".")[0], section)
     inside = {key.name: key.path for key in KEYS if key.section == section}
     if close := difflib.get_close_matches(name, inside, 1):
         return inside[close[0]]
     names = {key.name: key.path for key in KEYS}
-    if not section and (close := difflib.get_close_matches(name, (*SECTIONS, "queues"), 1)):
+    if not section and (close := difflib.get_close_matches(name, (*SECTIONS, *NAMED), 1)):
         return close[0]
     if close := difflib.get_close_matches(name, names, 1):
         return names[close[0]]
@@ -419,6 +452,40 @@ def _table(value: object, name: str, file: str) -> dict[str, Any]:
     )
 
 
+def _hosts_of(
+    written: Mapping[str, Any],
+    shared: Iterable[str],
+    queues: Mapping[str, QueueSection],
+    where: str,
+) -> dict[str, HostSection]:
+    """The hosts that are written or that workers are placed on. Nothing says of a misspelt name in
+    `hosts` that it is one: ssh knows more names than we do."""
+    for name in written:
+        try:
+            HOST_NAMES.read([name])
+        except ValueError:
+            raise BadConfiguration(
+                f"{where}: hosts: {name!r} is no name of a host",
+                hint="use letters, digits and . _ @ -; [hosts.NAME] command says how to reach it",
+                file=where,
+                key="hosts",
+            ) from None
+    if LOCAL in written:
+        raise BadConfiguration(
+            f"{where}: hosts.{LOCAL}: {LOCAL} is the machine of the daemon",
+            hint="give the host another name",
+            file=where,
+            key=f"hosts.{LOCAL}",
+        )
+    named = [*shared, *(host for queue in queues.values() for host in queue.hosts or ())]
+    tables: dict[str, Any] = {**{name: {} for name in named}, **written}
+    tables.pop(LOCAL, None)
+    return {
+        name: HostSection(**_section(HOSTS, f"hosts.{name}", table, where))
+        for name, table in tables.items()
+    }
+
+
 def _queue_name(name: str, file: str) -> str:
     try:
         return check_name(name, "queue")
@@ -431,9 +498,9 @@ def _queue_name(name: str, file: str) -> str:
 def _origins(tables: Mapping[str, Any], env: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """Each key that is not at its default, and the source of its value."""
     for section, table in tables.items():
-        if section == "queues":
-            for queue, inner in table.items():
-                yield from ((f"queues.{queue}.{name}", CONFIG_FILE) for name in inner)
+        if section in NAMED:
+            for own, inner in table.items():
+                yield from ((f"{section}.{own}.{name}", CONFIG_FILE) for name in inner)
         else:
             yield from ((f"{section}.{name}", CONFIG_FILE) for name in table)
     if env.get(DATA_DIR_VARIABLE):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import pwd
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -38,6 +38,12 @@ class Variable(NamedTuple):
     origin: str
 
 
+def added(config: Config, started_with: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The variables that the settings add to those of the account, on whichever host. Raises
+    `BadConfiguration` if `env_file` cannot be read."""
+    return dict(_kept(config, started_with)) | _written(config)
+
+
 def environment(config: Config) -> dict[str, str]:
     """The variables of a worker. Raises `BadConfiguration`."""
     return {name: variable.value for name, variable in variables(config).items()}
@@ -54,18 +60,24 @@ def variables(config: Config, started_with: Mapping[str, str] = os.environ) -> d
 
 
 def _documented(config: Config) -> dict[str, Variable]:
-    home, user = _account()
     place = {}
     if config.origins.get("project.data_dir") == DATA_DIR_VARIABLE:
         # It says which daemon this is, so a command in a job must not look for another.
         place = {DATA_DIR_VARIABLE: Variable(str(config.data_dir), DATA_DIR_VARIABLE)}
-    return place | {
+    return place | of_account(config.root, interpreter(config), config.workers.path)
+
+
+def of_account(root: Path, python: str, path: Iterable[str]) -> dict[str, Variable]:
+    """The variables that this account and system give a worker of the code in `root`, with the
+    interpreter `python` and the setting `[workers] path`."""
+    home, user = _account()
+    return {
         "HOME": Variable(home, ACCOUNT),
         "USER": Variable(user, ACCOUNT),
         "LOGNAME": Variable(user, ACCOUNT),
         "SHELL": Variable(SHELL, SYSTEM),
         "LANG": Variable(_system_lang(), SYSTEM),
-        "PATH": Variable(_path(config), SETTING),
+        "PATH": Variable(_path(root, python, path), SETTING),
     }
 
 
@@ -80,19 +92,19 @@ def _account() -> tuple[str, str]:
     return account.pw_dir, account.pw_name
 
 
-def _path(config: Config) -> str:
+def _path(root: Path, python: str, path: Iterable[str]) -> str:
     """`[workers] path`, after the directory of the workers' interpreter: `python` and what is
     installed beside it are found first."""
-    directories = [_inside(config, text) for text in config.workers.path]
-    beside = str(Path(interpreter(config)).parent)
+    directories = [_inside(root, text) for text in path]
+    beside = str(Path(python).parent)
     return os.pathsep.join(directories if beside in directories else [beside, *directories])
 
 
-def _inside(config: Config, written: str) -> str:
+def _inside(root: Path, written: str) -> str:
     """The path `written` in the settings: `~` is the account's home, not `$HOME`, and a relative
     path begins at the project."""
     home, _ = _account()
-    return str(config.root / (home + written[1:] if written.startswith("~/") else written))
+    return str(root / (home + written[1:] if written.startswith("~/") else written))
 
 
 def _system_lang() -> str:
@@ -144,8 +156,12 @@ def interpreter(config: Config) -> str:
     """`[workers] python`; else that of the project's virtual environment, if StackShift is
     installed in it; else the one that runs this process."""
     chosen = config.workers.python
-    if chosen is not None:
-        return _inside(config, chosen)
-    own = config.root / ".venv" / "bin" / "python"
-    has_us = any(config.root.glob(".venv/lib/python3*/site-packages/stackshift_jobs*"))
+    return _inside(config.root, chosen) if chosen is not None else own_interpreter(config.root)
+
+
+def own_interpreter(root: Path) -> str:
+    """The interpreter of the virtual environment in `root`, if StackShift is installed in it; else
+    the one that runs this process."""
+    own = root / ".venv" / "bin" / "python"
+    has_us = any(root.glob(".venv/lib/python3*/site-packages/stackshift_jobs*"))
     return str(own) if has_us and own.exists() else sys.executable

@@ -52,6 +52,7 @@ _SIZE_UNIT: Final = {
     "MB": 10**6,
     "GB": 10**9,
 }
+_HOST: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@-]{0,252}")
 _RATE: Final = re.compile(r"(\d+)\s*/\s*((?:\d+(?:\.\d+)?)?(?:ms|s|m|h|d|w))")
 
 
@@ -130,6 +131,14 @@ def _directories(value: object) -> tuple[str, ...]:
     if not found:
         raise ValueError("a list of directories with at least one")
     return found
+
+
+def _host_names(value: object) -> tuple[str, ...]:
+    """Names that can be arguments of `ssh` and parts of the names of workers."""
+    names = _texts(value)
+    if not names or len(set(names)) < len(names) or not all(map(_HOST.fullmatch, names)):
+        raise ValueError('a list of different hosts, such as ["local", "gpu-1"]')
+    return names
 
 
 def _umask(value: object) -> int:
@@ -226,5 +235,6 @@ PARTS: Final = Kind("list of paths in a payload", _parts)
 DURATION: Final = Kind("duration", _duration, "_ms")
 RATE: Final = Kind("rate", parse_rate)
 COMMAND: Final = Kind("command", _command)
+HOST_NAMES: Final = Kind("list of hosts", _host_names)
 DIRECTORIES: Final = Kind("list of directories", _directories)
 UMASK: Final = Kind("umask", _umask)

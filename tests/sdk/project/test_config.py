@@ -20,6 +20,7 @@ CLASSES: dict[str, type[Any]] = {
     "journal": config.JournalSection,
     "workers": config.WorkersSection,
     config.QUEUES: config.QueueSection,
+    config.HOSTS: config.HostSection,
     "retry": config.RetrySection,
     "limits": config.LimitsSection,
     "hooks": config.HooksSection,
@@ -36,6 +37,7 @@ DEFAULTS: dict[str, Any] = {
     "journal.segment_size_bytes": 64 * 2**20,
     "journal.retention_ms": 30 * 86_400_000,
     "workers.processes": config.cpu_count(),
+    "workers.hosts": ("local",),
     "workers.slots": 16,
     "workers.grace_ms": 10_000,
     "workers.python": None,
@@ -55,6 +57,12 @@ DEFAULTS: dict[str, Any] = {
     "queues.NAME.key_concurrency": None,
     "queues.NAME.paused": False,
     "queues.NAME.processes": None,
+    "queues.NAME.hosts": None,
+    "hosts.NAME.command": None,
+    "hosts.NAME.python": "python3",
+    "hosts.NAME.code": "send",
+    "hosts.NAME.send": None,
+    "hosts.NAME.prepare": None,
     "retry.max_attempts": 3,
     "retry.backoff_ms": 1000,
     "retry.factor": 2.0,
@@ -87,7 +95,10 @@ def load(root: Path, text: str, environ: dict[str, str] | None = None) -> Config
 
 
 def field(loaded: Config, section: str, name: str) -> Any:
-    """The value of a field; of a queue's, that of a queue the file does not mention."""
+    """The value of a field; of a queue's or a host's, that of one the file does not mention."""
+    if section == config.HOSTS:
+        hosts = loaded.hosts or load(loaded.root, "[hosts.any]\n").hosts
+        return getattr(hosts["any"], name)
     part = loaded.queue("any") if section == config.QUEUES else getattr(loaded, section)
     return getattr(part, name)
 
@@ -137,6 +148,7 @@ def test_every_key_is_accepted(root: Path) -> None:
         retention = "1d12h"
         [workers]
         processes = 3
+        hosts = ["local", "build-2"]
         slots = 1
         grace = 2.5
         python = "py/bin/python"
@@ -156,6 +168,14 @@ def test_every_key_is_accepted(root: Path) -> None:
         processes = 2
         [queues.slow]
         rate = "5/10s"
+        [queues.gpu]
+        hosts = ["gpu-1", "me@gpu.example.org"]
+        [hosts.gpu-1]
+        command = "docker run -i --rm shop-gpu"
+        python = "/opt/shop/bin/python"
+        code = "/srv/shop"
+        send = ["jobs", "lib"]
+        prepare = ["uv", "sync", "--frozen"]
         [retry]
         max_attempts = 1
         backoff = "250ms"
@@ -177,12 +197,25 @@ def test_every_key_is_accepted(root: Path) -> None:
     assert dataclasses.astuple(loaded.project) == ("web", jobs, ".env", "state", True)
     assert dataclasses.astuple(loaded.journal) == ("interval", 2**20, 36 * 3_600_000)
     assert dataclasses.astuple(loaded.workers) == (
-        *(3, 1, 2500, 60_000),
+        *(3, ("local", "build-2"), 1, 2500, 60_000),
         *("py/bin/python", ("*",), ("bin", "/usr/bin"), 0o027, 5, 100, 2**30),
     )
-    assert loaded.queues["e mail"] == config.QueueSection(4, Rate(100, 60_000), 10, 1, True, 2)
+    assert loaded.queues["e mail"] == config.QueueSection(
+        4, Rate(100, 60_000), 10, 1, True, 2, None
+    )
+    assert loaded.queues["e mail"].places == (("local", 2),)
+    assert loaded.queues["slow"].places == ()
+    assert loaded.queues["gpu"].places == (("gpu-1", 1), ("me@gpu.example.org", 1))
+    assert list(loaded.hosts) == ["build-2", "gpu-1", "me@gpu.example.org"]
+    assert loaded.hosts["gpu-1"] == config.HostSection(
+        *(("docker", "run", "-i", "--rm", "shop-gpu"), "/opt/shop/bin/python", "/srv/shop"),
+        *(("jobs", "lib"), ("uv", "sync", "--frozen")),
+    )
+    assert loaded.hosts["build-2"] == config.HostSection(None, "python3", "send", None, None)
     assert loaded.queues["slow"].rate == Rate(5, 10_000)
-    assert loaded.queue("never named") == config.QueueSection(None, None, 1, None, False, None)
+    assert loaded.queue("never named") == config.QueueSection(
+        None, None, 1, None, False, None, None
+    )
     assert loaded.retry == config.RetrySection(1, 250, 1.0, 7_200_000, 0.0)
     assert loaded.limits == config.LimitsSection(16 * 2**20, 5, 10**9, 2)
     assert loaded.hooks == config.HooksSection(
@@ -198,6 +231,7 @@ def test_every_key_is_accepted(root: Path) -> None:
         ("[project]\nslots = 1", "project.slots", "workers.slots"),
         ("[worker]\nslots = 1", "worker", "workers"),
         ("nam = 'x'", "nam", "project.name"),
+        ("[hosts.a]\ncomand = 'x'", "hosts.a.comand", "hosts.NAME.command"),
         ("[hooks]\nonfailed = 'x'", "hooks.onfailed", "hooks.on_failed"),
         ("[retry]\nmax_retries = 1", "retry.max_retries", "retry.max_attempts"),
     ],
@@ -230,6 +264,7 @@ journal.durability: 'never' | ['always']
 journal.segment_size: '1TB' | 1 | -1 | true | 1e6
 journal.retention: '-1d' | '11 years' | true | -5 | nan | inf | '5000d' | []
 workers.processes: 0 | 1025 | '4'
+workers.hosts: [] | 'local' | ['a', 'a'] | ['-oProxyCommand=x'] | ['a b'] | ['']
 workers.slots: 1.5 | true
 workers.inherit_env: '*'
 workers.path: [] | '' | '/bin:' | ['a:b'] | [''] | 3
