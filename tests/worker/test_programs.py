@@ -15,6 +15,7 @@ from stackshift_jobs.programs.processes import PROGRAM_VARIABLE, ProcessGroup
 from stackshift_jobs.programs.supervisor import Stop
 from stackshift_jobs.values.masking import Secrets
 from stackshiftd.worker.output import run_log
+from stackshiftd.worker.output.log_file import LogFile
 from stackshiftd.worker.output.run_log import RunLog
 from stackshiftd.worker.programs import Programs
 
@@ -24,7 +25,7 @@ class Scene:
 
     def __init__(self, folder: Path) -> None:
         self.reported: list[tuple[str, ProcessGroup]] = []
-        self.log = RunLog(folder, "run_1", 1, 7, Pass({}))
+        self.log = RunLog(LogFile(folder, "run_1", 1), 1, 7, Pass({}))
         self.programs = Programs(
             "run_1/7", self.log, lambda step, group: self.reported.append((step, group))
         )

@@ -17,6 +17,7 @@ from stackshift_jobs.handler.replay import Pass
 from stackshift_jobs.values.masking import Secrets
 from stackshift_jobs.values.secrets import current_secrets
 from stackshiftd.worker.output import run_log, streams
+from stackshiftd.worker.output.log_file import LogFile
 from stackshiftd.worker.output.log_lines import MAX_LINE
 from stackshiftd.worker.output.run_log import MAX_PARTS, RunLog
 from stackshiftd.worker.output.streams import OwnLog
@@ -273,7 +274,7 @@ class Log:
         pass_.secrets = Secrets(current_secrets.get())
         pass_.secrets.add(TEXT, "[secret]")
         self._path = folder / "run_1.jsonl"
-        self.log = RunLog(folder, "run_1", 1, 7, pass_)
+        self.log = RunLog(LogFile(folder, "run_1", 1), 1, 7, pass_)
 
     def stored(self) -> list[str]:
         """The messages, in order."""

@@ -1,8 +1,9 @@
 """The entry point: `python -P -m stackshiftd.worker`, with descriptors from the daemon (`--fd
-N OUT ERR LOG`) or with `--check PROJECT` from the command line."""
+N OUT ERR LOG`), with `--stdio` on another host, or with `--check PROJECT` from the command line."""
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -12,11 +13,14 @@ if __name__ == "__main__":
             from stackshiftd.worker.process import Outputs, main
 
             main(int(fd), Outputs(int(out), int(err), int(log)))
+        case ["--stdio"]:
+            os.execv(sys.executable, [sys.executable, "-P", "-m", "stackshiftd.keeper"])
         case ["--check", root]:
             from stackshiftd.worker.check import check
 
             sys.exit(check(Path(root)))
         case _:
             sys.exit(
-                "usage: python -m stackshiftd.worker --fd SOCKET OUT ERR LOG | --check PROJECT"
+                "usage: python -m stackshiftd.worker --fd SOCKET OUT ERR LOG | --stdio"
+                " | --check PROJECT"
             )

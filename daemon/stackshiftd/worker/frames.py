@@ -5,8 +5,8 @@ From the daemon: `Hello` once, then for each execution `Recall` frames (one per 
 wait; `End` asks an execution to stop; `Drain` asks all of them to stop at their next step.
 
 From the worker: `Importing` before each module, `Greeting` once all are imported, a `Beat` every
-`BEAT_SECONDS` from a thread of its own, `Rehearsed`, `Stuck`, `KnowsSecrets`, `HandBack`, and the
-commands of `core.commands.FromWorker` unchanged.
+`BEAT_SECONDS` from a thread of its own, `Rehearsed`, `Stuck`, `KnowsSecrets`, `HandBack`, `Printed`
+from another host (see `host_frames`), and the commands of `core.commands.FromWorker` unchanged.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class Frame(msgspec.Struct, frozen=True, omit_defaults=True, gc=False, tag=True)
 
 class Hello(Frame, frozen=True):
     """The worker's settings. `worker` is its name, `jobs` are the folders and files of job modules,
-    `slots` is the most executions at a time, `logs` the folder of the runs' logs, `payload_bytes`
-    the largest value, `beat_seconds` the time between beats, `grace_ms` how long a program has to
-    end when it is asked to, and `umask` and `nice` are those of jobs. The rest is what
-    `worker.secrets.SecretTerms` says."""
+    `slots` is the most executions at a time, `logs` the folder of the runs' logs (empty: they are
+    the daemon's to keep), `payload_bytes` the largest value, `beat_seconds` the time between beats,
+    `grace_ms` how long a program has to end when it is asked to, and `umask` and `nice` are those
+    of jobs. The rest is what `worker.secrets.SecretTerms` says."""
 
     worker: str
     project: str
@@ -79,7 +79,7 @@ class Recall(Frame, frozen=True):
 class Execute(Frame, frozen=True):
     """Start an execution: call the handler of `job`. `token` identifies it in all later frames;
     `scheduled_at_us` is 0 for a run that no schedule started; `attempt_us` is when its attempt
-    began."""
+    began. `printed` is what `RunLog` has to know, of a worker that cannot see the run's log."""
 
     run: str
     token: int
@@ -91,6 +91,7 @@ class Execute(Frame, frozen=True):
     key: str | None = None
     scheduled_at_us: int = 0
     attempt_us: int = 0
+    printed: dict[int, int] = {}
 
 
 class Rehearse(Frame, frozen=True):
@@ -230,6 +231,14 @@ class KnowsSecrets(Frame, frozen=True):
     be shown: only the worker could mask it."""
 
 
+class Printed(Frame, frozen=True):
+    """A line for the log of a run, as its file has it, from a worker that cannot see that."""
+
+    run: str
+    token: int
+    line: Raw
+
+
 class HandBack(Frame, frozen=True):
     """The handler has stopped because of `Drain`; its run can continue on another worker."""
 
@@ -237,7 +246,9 @@ class HandBack(Frame, frozen=True):
     token: int
 
 
-ToDaemon = Importing | Greeting | Beat | Rehearsed | Stuck | KnowsSecrets | HandBack | FromWorker
+ToDaemon = (
+    Importing | Greeting | Beat | Rehearsed | Stuck | KnowsSecrets | Printed | HandBack | FromWorker
+)
 
 encode: Final = msgspec.json.Encoder().encode
 decode_from_daemon: Final = msgspec.json.Decoder(FromDaemon).decode

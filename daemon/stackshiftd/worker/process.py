@@ -55,8 +55,10 @@ from stackshiftd.worker.literals import Literals
 from stackshiftd.worker.loop_port import LoopPort
 from stackshiftd.worker.looped import LoopedExecution, call_handler
 from stackshiftd.worker.output import program_output
+from stackshiftd.worker.output.log_file import LogFile
 from stackshiftd.worker.output.program_output import ProgramPipes
-from stackshiftd.worker.output.run_log import RunLog
+from stackshiftd.worker.output.run_log import LogStore, RunLog
+from stackshiftd.worker.output.sent_log import SentLog
 from stackshiftd.worker.output.streams import OwnLog
 from stackshiftd.worker.pipe import Pipe
 from stackshiftd.worker.programs import Programs
@@ -95,7 +97,7 @@ class Worker:
         self._pipe = Pipe(sock, self._on_line, self._gone)
         self._hello: Hello
         self._beat_seconds = BEAT_SECONDS
-        self._logs = Path()
+        self._logs: Path | None = None
         self._secret_terms = SecretTerms()
         self._threads = Threads(self._ended)
         self._executions: dict[str, LoopedExecution | ThreadedExecution] = {}
@@ -125,7 +127,7 @@ class Worker:
         assert isinstance(hello, Hello)
         self._hello = hello
         self._beat_seconds = hello.beat_seconds
-        self._logs = Path(hello.logs)
+        self._logs = Path(hello.logs) if hello.logs else None
         self._secret_terms = SecretTerms(
             hello.project,
             hello.data_dir,
@@ -225,7 +227,7 @@ class Worker:
             return
         made = LoopedExecution if job.is_async else ThreadedExecution
         execution: Any = made(order, job, recalled, None, self.pace)
-        log = RunLog(self._logs, order.run, order.attempt, order.token, execution.pass_)
+        log = RunLog(self._log_store(order), order.attempt, order.token, execution.pass_)
         execution.log = log
         execution.secret_terms = self._secret_terms
         self.pipes.watch(log)
@@ -242,6 +244,11 @@ class Worker:
             self._threads.submit(execution, self._thread_port(execution), self._pipe)
         if self._draining:
             self._leave(execution, DRAINED)
+
+    def _log_store(self, order: Execute) -> LogStore:
+        if self._logs is None:
+            return SentLog(self._pipe.send, order.run, order.token, order.printed)
+        return LogFile(self._logs, order.run, order.attempt)
 
     def _rehearse(self, order: Rehearse, recalls: list[Recall]) -> None:
         """Show what the handler of a run would do; one after the other, on a thread of its own."""

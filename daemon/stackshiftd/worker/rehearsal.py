@@ -20,7 +20,6 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextvars import Context
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from stackshift_jobs.handler import ops
@@ -144,13 +143,19 @@ class _Record(dict[str, ops.RecordedCall]):
         return super().get(key, default)
 
 
-class _NoLog(RunLog):
-    """Keeps nothing of what a handler prints."""
+class _NoStore:
+    """Keeps nothing of what a handler prints: the `LogStore` of a rehearsal."""
 
-    def _append(self, _line: dict[str, Any]) -> None:
+    def printed(self) -> dict[int, int]:
+        return {}
+
+    def append(self, _line: dict[str, Any]) -> None:
         pass
 
-    def _look(self) -> None:
+    def close(self) -> None:
+        pass
+
+    def forked(self) -> None:
         pass
 
 
@@ -177,9 +182,7 @@ class _Rehearsed(ABC):
         """Let the execution look its calls up in a record that notes it, and keep no log."""
         self.record = _Record(execution.pass_.recorded_calls)
         execution.pass_.recorded_calls = self.record
-        execution.log = _NoLog(
-            Path(), execution.run, self.order.attempt, execution.token, execution.pass_
-        )
+        execution.log = RunLog(_NoStore(), self.order.attempt, execution.token, execution.pass_)
         execution.programs = Programs(execution.run, execution.log, lambda *_: None)
         if self.secret_terms is not None:
             execution.secret_terms = self.secret_terms

@@ -11,6 +11,7 @@ from stackshift_jobs.handler.replay import Pass
 from stackshiftd.shell.views.log_lines import Page, log_page
 from stackshiftd.shell.work import run_through
 from stackshiftd.worker.output import log_lines
+from stackshiftd.worker.output.log_file import LogFile
 from stackshiftd.worker.output.run_log import RunLog
 
 LIMIT, KEPT = 20_000, 10_000
@@ -25,7 +26,7 @@ def limits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def attempt(folder: Path, number: int) -> None:
     """Print 20 lines in an attempt."""
-    log = RunLog(folder, "run_1", number, number, Pass({}))
+    log = RunLog(LogFile(folder, "run_1", number), number, number, Pass({}))
     log.write("stdout", "".join(f"attempt {number}, line {n}\n" for n in range(20)))
     log.close()
 

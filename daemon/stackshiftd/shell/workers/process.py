@@ -43,6 +43,12 @@ class Process(Protocol):
     def wait(self) -> int:
         """Wait for its end; returns what `poll` returns after that."""
 
+    def cpu_seconds(self) -> float:
+        """The CPU time that the worker has used; 0 if it is not known."""
+
+    def resident_bytes(self) -> int:
+        """The worker's resident memory; 0 if it is not known."""
+
     def kill(self) -> None:
         """Kill it; does nothing if it has ended. What it has started is left to
         `end_programs`."""
@@ -76,6 +82,14 @@ class WorkerProcess(subprocess.Popen[bytes]):
                 return os.pidfd_open(self.pid)
         return None
 
+    def cpu_seconds(self) -> float:
+        """See `Process.cpu_seconds`."""
+        return cpu_seconds(self.pid)
+
+    def resident_bytes(self) -> int:
+        """See `Process.resident_bytes`."""
+        return resident_bytes(self.pid)
+
     def last_words(self) -> dict[str, bytes]:
         """What is left in the pipes, as much as a pipe holds."""
         words: dict[str, bytes] = {}
@@ -97,21 +111,28 @@ def launch_process(config: Config, theirs: socket.socket) -> Process:
     """Start a worker process by exec, unless other users can change by now what it would run."""
     check_code(config)
     mark = worker_mark(config.data_dir)
+    return start_worker(interpreter(config), config.root, environment(config), mark, theirs)
+
+
+def start_worker(
+    python: str, root: Path, environment: dict[str, str], mark: Mark, theirs: socket.socket
+) -> WorkerProcess:
+    """Start a worker of the code in `root`, with these variables and `mark`. Raises `OSError`."""
     out, out_end = os.pipe()
     err, err_end = os.pipe()
     log = os.dup(2)
     passed = (theirs.fileno(), out, err, log)
     try:
         return WorkerProcess(
-            [interpreter(config), "-P", "-m", "stackshiftd.worker", "--fd", *map(str, passed)],
+            [python, "-P", "-m", "stackshiftd.worker", "--fd", *map(str, passed)],
             outputs={"stdout": out, "stderr": err},
             mark=mark,
             pass_fds=passed,
             stdin=subprocess.DEVNULL,
             stdout=out_end,
             stderr=err_end,
-            cwd=config.root,
-            env=environment(config) | {mark.variable: mark.value},
+            cwd=root,
+            env=environment | {mark.variable: mark.value},
             # Ctrl-C in the terminal of `daemon run` is for the daemon to handle.
             start_new_session=True,
         )

@@ -1,14 +1,13 @@
 """The log of a run: what is printed and logged while it executes, by attempt and step.
 
-The files are JSON lines, not synced, and bounded: after `MAX_BYTES` an attempt's further output is
-dropped, and the last line says so; what all attempts have printed is bounded by `log_lines`; a line
-longer than `MAX_LINE` characters is cut and marked. What is flushed before its line has ended is
-stored at once, as a part of the line: parts and end have the same `line`, the end alone has
-`ended`. So it is seen while the handler runs, and survives it.
+Lines go to a store: the run's file (`log_file`), or the daemon that keeps it. A line longer than
+`MAX_LINE` characters is cut and marked. What is flushed before its line has ended is stored at
+once, as a part of the line: parts and end have the same `line`, the end alone has `ended`. So it is
+seen while the handler runs, and survives it.
 
 A replayed handler prints its earlier output again. Each line has `pos`, the number of `ctx` calls
 made before it: on a later pass of an attempt, as many lines at each position are left out as are
-already in the file.
+already in the store.
 
 Secrets are masked before anything is stored, cut or compared. A writer's text that may be the
 beginning of a secret is held back until more of it comes, or its line ends.
@@ -18,24 +17,19 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import os
 import threading
 from codecs import getincrementaldecoder
-from collections import Counter
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
-from typing import Any, Final, Protocol, TextIO
+from typing import Any, Final, Protocol
 
 from stackshift_jobs.handler.replay import Pass
 from stackshift_jobs.handler.scope import current_step
 from stackshift_jobs.values.masking import Secrets
 from stackshift_jobs.values.secrets import PROCESS
-from stackshiftd.worker.output.log_lines import NO_TEXT, Line, drop_oldest, line_json, open_log
+from stackshiftd.worker.output.log_lines import NO_TEXT, Line, line_json
 
-MAX_BYTES: Final = 1 << 20
 MAX_PARTS: Final = 256
 """Parts of one line that are stored before its end; what is flushed after that waits for it."""
 
@@ -73,35 +67,38 @@ def _printing(stream: str) -> _Key:
     return (stream, current_step.get(), -threading.get_ident())
 
 
+class LogStore(Protocol):
+    """Keeps the lines of one attempt. Its methods raise `OSError`."""
+
+    def printed(self) -> dict[int, int]:
+        """How many whole lines earlier executions of this attempt have stored that a later pass
+        prints again, by their `pos`. The caller may change it."""
+
+    def append(self, line: dict[str, Any]) -> None:
+        """Store a line, also after `close`."""
+
+    def close(self) -> None:
+        """The execution has ended."""
+
+    def forked(self) -> None:
+        """Go on in a forked process."""
+
+
 class RunLog:
     """The log of one execution, used by any thread, also after its end: a thread that it has left
-    behind may still print. The file is opened at the first line, so that a silent run leaves none.
-    """
+    behind may still print."""
 
-    def __init__(self, folder: Path, run: str, attempt: int, token: int, pass_: Pass) -> None:
-        self._folder = folder
-        self._run = run
+    def __init__(self, store: LogStore, attempt: int, token: int, pass_: Pass) -> None:
+        self._store = store
         self._attempt = attempt
         self._token = str(token)
         self._pass = pass_
         # Reentrant, here and below: an object that is collected meanwhile may print.
         self._lock = threading.RLock()
-        self._file: TextIO | None = None
-        self._closed = False
-        self._size = -1
-        """Bytes of this attempt in the file; -1 as long as it was not looked at."""
-        self._others = 0
-        """Bytes of other attempts in the file."""
-        self._forked = False
         self._lines = 0
-        self._printed: dict[int, int] = {}
         self._writers: dict[_Key, _Writer] = {}
         self.sources: list[Source] = []
         """Looked at before anything else is stored, so that the order is kept."""
-
-    @cached_property
-    def _path(self) -> Path:
-        return self._folder / f"{self._run}.jsonl"
 
     # --- What is printed -------------------------------------------------------------------
 
@@ -148,16 +145,13 @@ class RunLog:
     # --- Its end ---------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Store what was printed without a line end, and close the file."""
+        """Store what was printed without a line end, and close the store."""
         self.catch_up()
         with self._lock:
             for key in list(self._writers):
                 self._finish(key)
-            self._closed = True
-            if self._file is not None:
-                with contextlib.suppress(OSError):
-                    self._file.close()
-                self._file = None
+            with contextlib.suppress(OSError):
+                self._store.close()
 
     def forked(self) -> None:
         """Go on in a forked process, where other threads, which may hold the lock, are gone, and
@@ -166,7 +160,7 @@ class RunLog:
         self.sources = []
         self._writers = {}
         self._token = f"{self._token}.{os.getpid()}"
-        self._forked = True
+        self._store.forked()
 
     def catch_up(self) -> None:
         """Store what has been written to the sources so far."""
@@ -237,11 +231,8 @@ class RunLog:
     def _repeats(self) -> bool:
         """Are lines of an earlier pass still to come? Then the whole line is compared at its end.
         One that the earlier pass did not end is stored again: it may end otherwise."""
-        self._look()
         position = self._pass.calls
-        return any(left > 0 for at, left in self._printed.items() if at >= position)
-
-    # --- The file --------------------------------------------------------------------------
+        return any(left > 0 for at, left in self._store.printed().items() if at >= position)
 
     def _keep(
         self,
@@ -255,61 +246,16 @@ class RunLog:
     ) -> None:
         # A full disk costs lines of the log, never the run that prints them.
         with contextlib.suppress(OSError):
-            self._look()
             position = self._pass.calls
-            if step is None and not number and self._printed.get(position, 0) > 0:
-                self._printed[position] -= 1
-                return
+            if step is None and not number:
+                printed = self._store.printed()
+                if printed.get(position, 0) > 0:
+                    printed[position] -= 1
+                    return
             line = line_json(self._attempt, step, stream, text, level=level)
             line["pos"] = position if step is None else None
             if number:
                 line["line"] = number
                 if ended:
                     line["ended"] = True
-            self._append(line)
-
-    def _append(self, line: dict[str, Any]) -> None:
-        if self._size > MAX_BYTES:
-            return
-        written = json.dumps(line) + "\n"
-        if self._forked:  # Its processes share the bound, and only the file knows all of them.
-            with contextlib.suppress(FileNotFoundError):
-                self._size = self._path.stat().st_size - self._others
-        self._size += len(written)
-        if self._size > MAX_BYTES:
-            line["message"] = f"… more than {MAX_BYTES} bytes in this attempt: the rest is dropped"
-            line["level"] = "WARNING"
-            written = json.dumps(line) + "\n"
-        if self._closed:
-            with open_log(self._path) as file:
-                file.write(written)
-            return
-        if self._file is None:
-            self._file = open_log(self._path)
-        self._file.write(written)
-        self._file.flush()
-
-    def _look(self) -> None:
-        """Once: see what earlier executions have stored."""
-        if self._size >= 0:
-            return
-        self._size = 0
-        printed: Counter[int] = Counter()
-        if self._path.exists():
-            raws = self._path.read_text(encoding="utf-8").split("\n")[:-1]
-            for raw in raws:
-                try:
-                    line = json.loads(raw)
-                except ValueError:
-                    continue  # Half a line, from a worker that was killed.
-                if line["attempt"] != self._attempt:
-                    self._others += len(raw) + 1
-                    continue
-                self._size += len(raw) + 1
-                # The end of a line counts, not its parts; a line of one piece has no number.
-                if line["pos"] is not None and ("line" not in line or "ended" in line):
-                    printed[line["pos"]] += 1
-            with contextlib.suppress(OSError):  # As for other lines: the run goes on.
-                drop_oldest(self._path, raws)
-                self._others = self._path.stat().st_size - self._size
-        self._printed = printed
+            self._store.append(line)
