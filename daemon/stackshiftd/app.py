@@ -100,7 +100,17 @@ def _parser() -> argparse.ArgumentParser:
     journal.add_argument("--since-seq", type=int, default=0)
     journal.add_argument("--dry-run", action="store_true")
     journal.set_defaults(call=_journal)
+    hosts = verbs.add_parser("hosts", help="try the hosts of a project")
+    hosts.add_argument("name", nargs="*")
+    hosts.add_argument("--project", required=True, type=Path)
+    hosts.set_defaults(call=_hosts)
     return parser
+
+
+def _hosts(arguments: argparse.Namespace) -> int:
+    from stackshiftd.shell.workers.hosts import check
+
+    return check.main(arguments.project, arguments.name)
 
 
 def _compact(arguments: argparse.Namespace) -> int:

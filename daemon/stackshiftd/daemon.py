@@ -402,6 +402,8 @@ class Daemon:
         if not self._in_memory:
             self._warden = Warden(self._data_dir, self._grace)
         await self.pool.start()
+        if self.pool.is_far:
+            self._tasks.begin(self._reloads.learn())
         problem = await self._first_worker()
         if problem:
             log.error("no worker could be started yet: %s", problem)
@@ -535,4 +537,6 @@ class Daemon:
         executing = sum(len(executions.get(link.id, ())) for link in links)
         silent = frozenset(link.id for link in members if link.status == "silent")
         no_room = self.engine.room.reason() if self.engine.room.read_only else ""
-        return Fleet(len(links), sum(link.slots for link in links), executing, silent, no_room)
+        slots = sum(link.slots for link in links)
+        unreachable = "" if links else self.pool.unreachable(pool)
+        return Fleet(len(links), slots, executing, silent, no_room, unreachable)

@@ -133,16 +133,27 @@ def test_journal_knows_records_of_the_core_and_no_more() -> None:
 
 
 def test_shell_imports_core_journal_and_history() -> None:
-    """And of the workers the frames that both speak, the lines of the logs, and the files that
+    """And of the workers the frames that both speak, the files of the logs, and the files that
     their code is from."""
     shell = f"{DAEMON}.shell"
-    ours = "core journal history worker.frames worker.output.log_lines worker.code_files".split()
+    ours = (
+        "core journal history worker.frames worker.host_frames worker.output.log_lines "
+        "worker.output.log_file worker.code_files"
+    ).split()
     libraries = "msgspec fastjsonschema cronsim watchfiles".split()
     allowed = (shell, SDK, *(f"{DAEMON}.{name}" for name in ours), *libraries)
     assert refused(imports(DAEMON, shell), *allowed) == []
 
 
-@pytest.mark.parametrize("folder", ["core", "journal", "history", "shell", "worker"])
+def test_keeper_starts_and_ends_workers_as_the_daemon_does() -> None:
+    """It knows that part of the shell, the frames, and nothing of what a daemon decides."""
+    keeper = f"{DAEMON}.keeper"
+    ours = "shell.workers.process shell.workers.programs worker.frames worker.host_frames".split()
+    allowed = (keeper, SDK, *(f"{DAEMON}.{name}" for name in ours), "msgspec", "platformdirs")
+    assert refused(imports(DAEMON, keeper), *allowed) == []
+
+
+@pytest.mark.parametrize("folder", ["core", "journal", "history", "shell", "keeper", "worker"])
 def test_only_the_top_of_the_daemon_sees_all_of_it(folder: str) -> None:
     """What puts the parts together is imported by none of them."""
     tops = {

@@ -26,13 +26,15 @@ from stackshiftd.core.state.state import (
 class Fleet(NamedTuple):
     """The ready workers of one pool: how many they are, their total slots, and how many runs they
     are executing; and the names of those that are silent, because a call in them keeps the
-    interpreter. `no_room` says why nothing can be recorded, if that is so."""
+    interpreter. `no_room` says why nothing can be recorded, if that is so, and `unreachable` why
+    hosts of these workers have none."""
 
     workers: int
     slots: int
     executing: int
     silent: frozenset[str] = frozenset()
     no_room: str = ""
+    unreachable: str = ""
 
 
 NOTICED_US: Final = 1_000_000
@@ -128,6 +130,8 @@ def _queued(state: State, run: Run, fleet: Fleet, now_us: int) -> Why:
         names = ", ".join(sorted(fleet.silent))
         return Why("worker_silent", f"{queued}: a call keeps the interpreter of {names}")
     if not fleet.workers:
+        if fleet.unreachable:
+            return Why("host_unreachable", f"{queued}: {fleet.unreachable}")
         return Why("no_worker", f"{queued}: no worker is ready yet")
     if fleet.executing >= fleet.slots:
         others = _others(state.queues[run.queue].depth - 1)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from stackshiftd.worker.host_frames import GIVEN_UP_SECONDS, SILENCE_SECONDS
+
 
 class Tuning(NamedTuple):
     """Times are in seconds."""
@@ -16,6 +18,16 @@ class Tuning(NamedTuple):
     """The pause after a worker died early; it doubles with each further early death."""
     respawn_most: float = 5.0
     """The longest such pause."""
+    host_respawn_most: float = 30.0
+    """The longest such pause on another host."""
+    host_silence: float = SILENCE_SECONDS
+    """After so long without a word from us, a keeper ends."""
+    host_given_up: float = GIVEN_UP_SECONDS
+    """After so long without a word from a keeper, its worker is given up."""
+    host_settles: float = 0.8
+    """How long after the end of a connection its worker may still execute something."""
+    outdated_seconds: float = 10.0
+    """How long a worker with other code than ours is kept, before another is tried there."""
     hook_seconds: float = 60.0
     """The time limit of a hook."""
     hooks_at_once: int = 4

@@ -19,7 +19,7 @@ from stackshift_jobs.errors import Usage
 from stackshift_jobs.handler import asyncio_order
 from stackshift_jobs.handler.context import instant_us
 from stackshift_jobs.handler.steps import Limits
-from stackshift_jobs.project.config import Config, HooksSection, load_config
+from stackshift_jobs.project.config import LOCAL, Config, HooksSection, load_config
 from stackshift_jobs.project.locate import CONFIG_FILE, Project
 from stackshift_jobs.registry import Job, job, registry
 from stackshift_jobs.values.durations import Duration, milliseconds, to_datetime
@@ -268,7 +268,9 @@ def _config(project: Path | None, scratch: Path) -> Config:
         project = scratch
         (scratch / CONFIG_FILE).touch()
     config = load_config(project, environ={})
-    queues = {name: replace(queue, processes=None) for name, queue in config.queues.items()}
+    queues = {
+        name: replace(queue, processes=None, hosts=None) for name, queue in config.queues.items()
+    }
     return replace(
         config,
         data_dir=scratch,
@@ -276,6 +278,7 @@ def _config(project: Path | None, scratch: Path) -> Config:
         workers=replace(
             config.workers,
             processes=1,
+            hosts=(LOCAL,),
             slots=1,
             grace_ms=GRACE_MS,
             heartbeat_ms=15_000,

@@ -210,6 +210,14 @@ class LocalProcess:
         self._thread.join(self._home.patience)
         return SIGNALLED
 
+    def cpu_seconds(self) -> float:
+        """0: it is not known how much of this process is the worker's."""
+        return 0.0
+
+    def resident_bytes(self) -> int:
+        """0, as for `cpu_seconds`."""
+        return 0
+
     def kill(self) -> None:
         """Make the worker die, as SIGKILL does to a process."""
         self._worker.die()

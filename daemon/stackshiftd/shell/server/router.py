@@ -361,6 +361,7 @@ class Router:
             "queues": [self._queues.shown(name) for name in names[:MAX_QUEUES]],
             "more_queues": max(0, len(names) - MAX_QUEUES),
             "workers": workers,
+            "hosts": self._pool().hosts_shown(),
             "dead": state.dead,
             "journal_bytes": stats.get("bytes"),
             "disk_free_bytes": disk.spare_bytes,

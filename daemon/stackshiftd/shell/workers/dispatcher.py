@@ -26,7 +26,9 @@ from stackshiftd.shell.views.bodies import Bodies
 from stackshiftd.shell.views.entry_history import EntryHistory, StateHistory
 from stackshiftd.shell.views.lookup import Lookup
 from stackshiftd.shell.workers import orders
-from stackshiftd.shell.workers.pool import STOP_MARGIN_SECONDS, Pool, WorkerEnded, WorkerLink
+from stackshiftd.shell.workers.hosts.host_link import HostLink
+from stackshiftd.shell.workers.link import WorkerEnded, WorkerLink
+from stackshiftd.shell.workers.pool import STOP_MARGIN_SECONDS, Pool
 from stackshiftd.shell.workers.programs import recorded
 from stackshiftd.worker.frames import (
     Beat,
@@ -34,7 +36,9 @@ from stackshiftd.worker.frames import (
     End,
     Greeting,
     Outcome,
+    Printed,
 )
+from stackshiftd.worker.output.log_file import LogFile
 from stackshiftd.worker.output.log_lines import append_last_words
 
 log = logging.getLogger("stackshiftd.dispatcher")
@@ -66,6 +70,8 @@ class Dispatcher:
         self._history = history
         self._loop = asyncio.get_running_loop()
         self.pool: Pool
+        self._loaded: dict[str, str] = {}
+        """Digests of the files that the code of this machine's workers was loaded from."""
         self.first_worker: asyncio.Future[str] = self._loop.create_future()
         """Done when the first worker is ready, or has failed to start (then with the reason)."""
         self.draining = False
@@ -152,7 +158,13 @@ class Dispatcher:
         read = self._bodies.reader(run)
         for recall in orders.recalls(run, read):
             link.post(recall)
-        link.post(orders.execute(run, read))
+        order = orders.execute(run, read)
+        if isinstance(link, HostLink):
+            store = LogFile(self.pool.logs, run.id, run.attempt)
+            executing = self._engine.state.executions.get(link.id, {})
+            printed = link.begin_log(run.id, run.token, store, executing)
+            order = msgspec.structs.replace(order, printed=printed)
+        link.post(order)
 
     # --- Answering -------------------------------------------------------------------------
 
@@ -229,15 +241,25 @@ class Dispatcher:
             if not link.trial.done():
                 link.trial.set_result(greeting)
             return
-        others = [other for other in self.pool.links.values() if other is not link and other.usable]
+        if isinstance(link, HostLink):
+            link.greeted(greeting)
+            link.compare(self._catalog.codes)
+            self._engine.poke()
+            return
+        others = [
+            other
+            for other in self.pool.links.values()
+            if other is not link and other.usable and not other.host.is_far
+        ]
         if greeting.failed and any(other.codes != link.codes for other in others):
             link.outdated = True
             self._catalog.refused(greeting)
         else:
             self._learn(greeting)
             for other in self.pool.links.values():
-                other.outdated = False
-                other.retired = other.retired or (other.ready and other.codes != link.codes)
+                if not other.host.is_far:
+                    other.outdated = False
+                    other.retired = other.retired or (other.ready and other.codes != link.codes)
         self._announce(greeting)
 
     def take_over(self, link: WorkerLink, greeting: Greeting) -> None:
@@ -247,7 +269,13 @@ class Dispatcher:
         self._announce(greeting)
 
     def _learn(self, greeting: Greeting) -> None:
+        before, self._loaded = self._loaded, {p: f.digest for p, f in greeting.files.items()}
         self._catalog.learn(greeting.jobs, greeting.failed, greeting.queues, greeting.files)
+        for link in self.pool.links.values():
+            if isinstance(link, HostLink) and link.ready:
+                link.compare(self._catalog.codes)
+        if before and before != self._loaded:
+            self.pool.code_changed()
 
     def _announce(self, greeting: Greeting) -> None:
         """Tell the core, the log and the schedules what there is now."""
@@ -303,6 +331,11 @@ class Dispatcher:
                 return
             self._engine.submit(c.LoseExecution(run, token, reason, False))
 
+    def printed(self, link: WorkerLink, line: Printed) -> None:
+        """Store a line for the log of a run that executes on another host."""
+        if isinstance(link, HostLink):
+            link.keep(line)
+
     def handed_back(self, _link: WorkerLink, run: str, token: int) -> None:
         """Give up an execution whose handler left at a drain; its run resumes elsewhere."""
         self._engine.submit(c.LoseExecution(run, token, "handed back by a worker", True))
@@ -321,7 +354,7 @@ class Dispatcher:
         if link.trial is not None:
             if not link.trial.done():
                 link.trial.set_exception(WorkerEnded(reason))
-        elif not link.slots and not self.first_worker.done():
+        elif not link.slots and not link.host.is_far and not self.first_worker.done():
             self.first_worker.set_result(reason)
 
     def _keep_last_words(self, link: WorkerLink, executing: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""The frames that start an execution: what a run's record says, as its worker is told it.
+"""The frames that workers are given: their settings, and what a run's record says.
 
 Pure: the same frames dispatch a run, and let a test or a reload rehearse what its handler would do.
 """
@@ -6,12 +6,34 @@ Pure: the same frames dispatch a run, and let a test or a reload rehearse what i
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from msgspec import Raw
 
+from stackshift_jobs.project.config import Config
 from stackshiftd.core.records import NULL
 from stackshiftd.core.state.state import Body, Phase, Run
-from stackshiftd.worker.frames import Execute, Recall
+from stackshiftd.worker.frames import Execute, Hello, Recall
+
+
+def hello(config: Config, logs: Path, worker: str, beat_seconds: float) -> Hello:
+    """The first frame for a worker of this name."""
+    return Hello(
+        worker=worker,
+        project=str(config.root),
+        jobs=list(config.project.jobs),
+        slots=config.workers.slots,
+        logs=str(logs),
+        payload_bytes=config.limits.payload_bytes,
+        beat_seconds=beat_seconds,
+        grace_ms=config.workers.grace_ms,
+        umask=config.workers.umask,
+        nice=config.workers.nice,
+        data_dir=str(config.data_dir),
+        secret_env=config.secrets.env,
+        secret_files=config.secrets.files,
+        redact=config.redact.payload,
+    )
 
 
 def recalls(run: Run, read: Callable[[Body], bytes]) -> list[Recall]:

@@ -10,47 +10,39 @@ which a process that it has forked may hold open.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final, Protocol, cast
-
-import msgspec
+from typing import Any, Final
 
 from stackshift_jobs.errors import BadConfiguration
-from stackshift_jobs.programs.processes import ProcessGroup
-from stackshift_jobs.project.config import Config
+from stackshift_jobs.project.config import LOCAL, Config
 from stackshift_jobs.values.quantities import quantity
 from stackshiftd.core import commands as c
 from stackshiftd.shell.tuning import Tuning
-from stackshiftd.shell.workers.process import (
-    Launch,
-    Process,
-    cpu_seconds,
-    launch_process,
-    resident_bytes,
-)
+from stackshiftd.shell.workers import orders
+from stackshiftd.shell.workers.hosts.far_host import Hosts
+from stackshiftd.shell.workers.hosts.host_link import HostLink
+from stackshiftd.shell.workers.link import WorkerLink, WorkerListener
+from stackshiftd.shell.workers.local_host import Host
+from stackshiftd.shell.workers.process import Launch, launch_process
 from stackshiftd.shell.workers.programs import FORCED_SECONDS
-from stackshiftd.shell.workers.silence import Silence, Verdict
-from stackshiftd.shell.workers.watch import Watch
+from stackshiftd.shell.workers.silence import Verdict
 from stackshiftd.worker.frames import (
     BEAT_SECONDS,
     Beat,
     Drain,
-    Frame,
     Greeting,
     HandBack,
-    Hello,
     Importing,
     KnowsSecrets,
+    Printed,
     Rehearsed,
     Stuck,
     decode_from_worker,
-    encode,
 )
 
 log = logging.getLogger("stackshiftd.pool")
@@ -62,170 +54,6 @@ MAX_ENDINGS: Final = 64
 """The most workers whose programs are ended at once."""
 MAX_SPARES: Final = 8
 """Extra workers at a time, each for one run that is tried alone."""
-_READ_BYTES: Final = 1 << 18
-
-
-class WorkerEnded(Exception):
-    """A worker has ended before it could greet; the text says how."""
-
-
-class WorkerListener(Protocol):
-    """Handles what workers report."""
-
-    def imports(self, link: WorkerLink, module: str) -> None:
-        """A worker has begun to import this module."""
-
-    def greeted(self, link: WorkerLink, greeting: Greeting) -> None:
-        """A worker has imported its modules and can be given work."""
-
-    def heard(self, link: WorkerLink, command: c.Command) -> None:
-        """A worker has sent a command."""
-
-    def beaten(self, link: WorkerLink, beat: Beat) -> None:
-        """A worker is alive, and says what it executes."""
-
-    def handed_back(self, link: WorkerLink, run: str, token: int) -> None:
-        """A handler has left its worker at a drain, before its run had ended."""
-
-    def programs(self, link: WorkerLink) -> list[ProcessGroup]:
-        """The programs that are recorded for the executions of a worker."""
-
-    def lost(self, link: WorkerLink, reason: str, ours: bool) -> None:
-        """A worker is gone, and nothing executes there any more."""
-
-    def needs_spare(self, queue: str) -> bool:
-        """May a run of this pool start, which must be tried alone?"""
-
-    def vacant(self) -> None:
-        """Another extra worker may be started, or given work."""
-
-
-class WorkerLink(asyncio.Protocol):
-    """The daemon's end of one worker."""
-
-    def __init__(
-        self,
-        pool: Pool,
-        worker: str,
-        queue: str,
-        process: Process,
-        *,
-        spare: bool = False,
-        trial: asyncio.Future[Greeting] | None = None,
-    ) -> None:
-        self.id = worker
-        self.spare = spare
-        """Is it an extra worker, started for one run that is tried alone?"""
-        self.trial = trial
-        """Gets its greeting, if it is only to show whether changed modules can be imported."""
-        self.rehearsals: dict[str, asyncio.Future[Rehearsed]] = {}
-        """Get what a run's handler would do, by run."""
-        self.replaced = False
-        """Does another worker have its place already?"""
-        self.queue = queue
-        """The queue that it belongs to; empty if it serves all queues without workers of their
-        own."""
-        self.process = process
-        self.slots = 0
-        self.ready = False
-        self.importing = ""
-        """The module that it is importing; empty once it has greeted."""
-        self.stopping: set[str] = set()
-        """Runs that were asked to stop and have not stopped yet; meanwhile it gets no new work."""
-        self.codes: dict[str, str] = {}
-        """Digests of the code that it has, by job and by file."""
-        self.outdated = False
-        """Does it lack the code that runs are executed with now?"""
-        self.retired = False
-        """Is it to be replaced, and gets no new work?"""
-        self.gone = False
-        self.dismissal = ""
-        """Why the daemon has ended it, if it has."""
-        self.silence = Silence(pool.heartbeat, lambda: cpu_seconds(process.pid))
-        self.executed = 0
-        self.watch = Watch(pool.beat_seconds)
-        self.last_words: dict[str, bytes] = {}
-        self.knows_secrets = False
-        """What its process had written and not stored when it died by itself."""
-        self._pool = pool
-        self._transport: asyncio.Transport | None = None
-        self._rest = b""
-        self._gathered: list[bytes] = []
-        self._loop = asyncio.get_running_loop()
-
-    @property
-    def usable(self) -> bool:
-        """Can it be given work, as far as it has free slots?"""
-        return (
-            self.ready
-            and not self.stopping
-            and not self.retired
-            and not self.outdated
-            and not self.gone
-            and self.trial is None
-            and not self.silence.is_long
-        )
-
-    @property
-    def status(self) -> str:
-        """What `daemon.status` says of it."""
-        if not self.ready or self.trial is not None:
-            return "starting"
-        if self.silence.is_long:
-            return "silent"
-        if not self.usable:
-            return "leaving"
-        return "spare" if self.spare else "serving"
-
-    def post(self, frame: Frame | msgspec.Struct) -> None:
-        """Send a frame, in one write with all others that this turn of the loop sends."""
-        if not self._gathered:
-            self._loop.call_soon(self._flush)
-        self._gathered.append(encode(frame))
-
-    def _flush(self) -> None:
-        gathered, self._gathered = self._gathered, []
-        if self._transport is not None and not self.gone:
-            gathered.append(b"")
-            self._transport.write(b"\n".join(gathered))
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport of the socket."""
-        # A cast, because the transports of uvloop do not inherit from those of asyncio.
-        self._transport = cast(asyncio.Transport, transport)
-
-    def data_received(self, data: bytes) -> None:
-        """Pass the lines that are complete to the pool."""
-        if self.silence.is_long:
-            self._pool.broke_silence()
-        self.silence.broken()
-        lines = (self._rest + data).split(b"\n")
-        self._rest = lines.pop()
-        for line in lines:
-            self._pool.heard(self, line)
-
-    def process_ended(self) -> None:
-        """Handle what the process had sent, and close the connection: nothing else comes."""
-        transport = self._transport
-        if transport is None or transport.is_closing():
-            return
-        transport.pause_reading()
-        fd = transport.get_extra_info("socket").fileno()
-        try:
-            with contextlib.suppress(OSError):
-                while data := os.read(fd, _READ_BYTES):
-                    self.data_received(data)
-        finally:
-            transport.abort()
-
-    def connection_lost(self, _exc: Exception | None) -> None:
-        """Report the end of the worker to the pool."""
-        self._pool.ended(self)
-
-    def close(self) -> None:
-        """Close the daemon's end, which makes the worker exit."""
-        if self._transport is not None:
-            self._transport.close()
 
 
 class Pool:
@@ -241,16 +69,15 @@ class Pool:
         launch: Launch = launch_process,
     ) -> None:
         self._executing = executing
-        self._launch = launch
+        self.hosts = Hosts(config, launch)
         self._config = config
         self.logs = logs
         self._ears = ears
-        self._tuning = tuning
+        self.tuning = self._tuning = tuning
         self.heartbeat = config.workers.heartbeat_ms / 1000
         self.beat_seconds = min(BEAT_SECONDS, self.heartbeat / 5)
         self._loop = asyncio.get_running_loop()
         self._count = 0
-        self._early_deaths = 0
         self._spares_due: set[str] = set()
         """Pools for which an extra worker is being started."""
         self._closing = False
@@ -264,12 +91,21 @@ class Pool:
 
     async def start(self) -> None:
         """Start all workers. Returns when their processes run, before they are ready."""
-        for _ in range(self._config.workers.processes):
-            await self._spawn("")
-        for name, queue in self._config.queues.items():
-            for _ in range(queue.processes or 0):
-                await self._spawn(name)
+        workers = self._config.workers
+        for name in workers.hosts:
+            await self._start_on(self.hosts[name], "", workers.processes)
+        for queue, section in self._config.queues.items():
+            for name, processes in section.places:
+                await self._start_on(self.hosts[name], queue, processes)
         self._loop.call_later(1.0, self._listen)
+
+    async def _start_on(self, host: Host, queue: str, processes: int) -> None:
+        for _ in range(processes):
+            if host.is_far:
+                # In the background: sending the code may take a while, and fail for a while.
+                self._track(self._respawn(queue, host))
+            else:
+                await self._spawn(queue, host)
 
     def start_spare(self, queue: str) -> None:
         """Start an extra worker for a run that is tried alone; one at a time for each pool, and at
@@ -280,11 +116,12 @@ class Pool:
             self._track(self._start_spare(queue))
 
     async def _start_spare(self, queue: str) -> None:
+        host = self._host_of(queue)
         try:
-            await self._pause()
-            await self._spawn(queue, spare=True)
+            await self._pause(host)
+            await self._spawn(queue, host, spare=True)
         except (OSError, BadConfiguration) as bad:
-            self._early_deaths += 1
+            host.early_deaths += 1
             log.error("a worker cannot be started: %s", bad)
         finally:
             self._spares_due.discard(queue)
@@ -294,7 +131,7 @@ class Pool:
         """Start a worker that gets no work: its greeting, or its end (`WorkerEnded`), which goes to
         `answer`, shows whether the job modules can be imported as they are now. Raises `OSError`
         and `BadConfiguration`."""
-        return await self._spawn("", trial=answer)
+        return await self._spawn("", self.hosts.local, trial=answer)
 
     def accept(self, trial: WorkerLink) -> None:
         """Let the worker that was on trial take over, with new ones like it for all others, which
@@ -305,9 +142,37 @@ class Pool:
         for link in links:
             if link.retired or link.spare:
                 continue
-            if link.queue == trial.queue and not has_place:
+            if link.queue == trial.queue and not link.host.is_far and not has_place:
                 has_place = link.replaced = True
             self._renew(link)
+        if LOCAL not in self._config.workers.hosts:  # It was only to load the code.
+            trial.replaced = True
+            self.dismiss(trial, "the workers are on other hosts")
+
+    @property
+    def is_far(self) -> bool:
+        """Are all workers on other hosts?"""
+        sections = self._config.queues.values()
+        places = {name for section in sections for name, _ in section.places}
+        return LOCAL not in places.union(self._config.workers.hosts)
+
+    def code_changed(self) -> None:
+        """The workers of this machine have other code than before: send that to hosts whose workers
+        have the code from before."""
+        self.hosts.code_changed()
+        self._track(self._renew_outdated())
+
+    async def _renew_outdated(self) -> None:
+        for link in list(self.links.values()):
+            if isinstance(link, HostLink) and not link.retired and not link.gone:
+                try:
+                    archive = await link.host.archive()
+                except (OSError, BadConfiguration) as bad:
+                    log.error("the code cannot be sent to %s: %s", link.host.name, bad)
+                    return
+                sent = link.process.archive
+                if archive is not None and sent is not None and archive.digest != sent.digest:
+                    self._renew(link)
 
     def dismiss(self, trial: WorkerLink, reason: str) -> None:
         """End a worker that was on trial."""
@@ -318,45 +183,41 @@ class Pool:
         link.retired = True
         if not link.replaced:
             link.replaced = True
-            self._track(self._respawn(link.queue))
+            self._track(self._respawn(link.queue, link.host))
         if not self._executing(link.id):
             self._give_up(link, "its code has changed", True, self._grace)
 
+    def _host_of(self, queue: str) -> Host:
+        """The host of an extra worker for this pool."""
+        places = self._config.queue(queue).places if queue else ()
+        names = [name for name, _ in places] or self._config.workers.hosts
+        return min((self.hosts[name] for name in names), key=lambda host: host.early_deaths)
+
     async def _spawn(
-        self, queue: str, *, spare: bool = False, trial: asyncio.Future[Greeting] | None = None
+        self,
+        queue: str,
+        host: Host,
+        *,
+        spare: bool = False,
+        trial: asyncio.Future[Greeting] | None = None,
     ) -> WorkerLink:
         ours, theirs = socket.socketpair()
         self._count += 1
-        worker = f"w{self._count}"
+        worker = host.worker_name(self._count)
         try:
-            process = self._launch(self._config, theirs)
+            process = await host.launch(theirs)
         except BaseException:
             ours.close()
             raise
         finally:
             theirs.close()
-        link = WorkerLink(self, worker, queue, process, spare=spare, trial=trial)
+        kind = HostLink if host.is_far else WorkerLink
+        link = kind(self, worker, queue, process, host, spare=spare, trial=trial)
         self.links[worker] = link
         await self._loop.create_unix_connection(lambda: link, sock=ours)
         self._watch(link)
-        link.post(
-            Hello(
-                worker=worker,
-                project=str(self._config.root),
-                jobs=list(self._config.project.jobs),
-                slots=self._config.workers.slots,
-                logs=str(self.logs),
-                payload_bytes=self._config.limits.payload_bytes,
-                beat_seconds=self.beat_seconds,
-                grace_ms=self._config.workers.grace_ms,
-                umask=self._config.workers.umask,
-                nice=self._config.workers.nice,
-                data_dir=str(self._config.data_dir),
-                secret_env=self._config.secrets.env,
-                secret_files=self._config.secrets.files,
-                redact=self._config.redact.payload,
-            )
-        )
+        link.open()
+        link.post(orders.hello(self._config, self.logs, worker, self.beat_seconds))
         return link
 
     def _watch(self, link: WorkerLink) -> None:
@@ -383,6 +244,21 @@ class Pool:
         """Is every worker running and ready?"""
         return not self._tasks and all(link.usable for link in self.links.values())
 
+    def unreachable(self, queue: str) -> str:
+        """Why hosts of this pool have no usable worker, in one sentence; empty if they have."""
+        places = self._config.queue(queue).places if queue else ()
+        names = [name for name, _ in places] or self._config.workers.hosts
+        hosts = [host for name in names if (host := self.hosts.far.get(name)) is not None]
+        return "; ".join(f"{host.name}: {host.trouble}" for host in hosts if host.trouble)
+
+    def hosts_shown(self) -> list[dict[str, Any]]:
+        """What `daemon.status` says of each other host."""
+        links = self.links.values()
+        return [
+            host.shown([link.id for link in links if link.host is host and link.usable])
+            for host in self.hosts.far.values()
+        ]
+
     # --- Listening -------------------------------------------------------------------------
 
     def heard(self, link: WorkerLink, line: bytes) -> None:
@@ -397,11 +273,12 @@ class Pool:
             self._ears.imports(link, frame.module)
         elif isinstance(frame, Greeting):
             if link.trial is None:
-                self._early_deaths = 0
-            link.importing = ""
+                link.importing = ""
             link.slots = self._config.workers.slots
             link.ready = True
             self._ears.greeted(link, frame)
+        elif isinstance(frame, Printed):
+            self._ears.printed(link, frame)
         elif isinstance(frame, KnowsSecrets):
             link.knows_secrets = True
         elif isinstance(frame, Rehearsed):
@@ -434,6 +311,11 @@ class Pool:
             if link.process.poll() is not None:
                 link.process_ended()
                 continue
+            if why := link.look():
+                self._give_up(link, why, False, self._grace)
+                continue
+            if isinstance(link, HostLink) and link.is_tried_again and not link.retired:
+                link.retired = True
             if link.retired and not self._executing(link.id):
                 self._give_up(link, "it was to be replaced", True, self._grace)
             elif link.spare and self._is_done(link):
@@ -468,7 +350,7 @@ class Pool:
         if workers.recycle_runs is not None and link.executed >= workers.recycle_runs:
             return f"it has executed {quantity(link.executed, 'run')}"
         if workers.max_memory_bytes is not None:
-            resident = resident_bytes(link.process.pid)
+            resident = link.process.resident_bytes()
             if resident > workers.max_memory_bytes:
                 return f"it holds {resident} bytes of memory"
         return ""
@@ -520,8 +402,9 @@ class Pool:
             # Of one that we have killed, they say nothing of its runs.
             link.last_words = _withheld(words) if link.knows_secrets else words
             reason = "the worker process died" if link.ready else "the worker did not start"
-            reason += _manner(status)
+            reason += link.manner(status)
         await self._end_programs(link, seconds)
+        await link.settle()
         self._ears.lost(link, reason, ours)
 
     async def _end_programs(self, link: WorkerLink, grace_seconds: float) -> None:
@@ -544,7 +427,7 @@ class Pool:
             link.process.last_words()  # Of one that we have killed: they say nothing of its runs.
         self._kill(link)  # does not change the status of a process that is ending already
         if not link.ready and link.slots == 0 and link.trial is None:
-            self._early_deaths += 1
+            link.host.early_deaths += 1
         if by_itself:
             self._bury(link, "", self._closing, self._grace)
         self._track(self._reap_and_replace(link))
@@ -555,31 +438,35 @@ class Pool:
             return
         level = logging.INFO if link.retired or link.trial is not None else logging.WARNING
         # One that we have killed has the status of any that was killed, for lack of memory too.
-        how = f"was dismissed: {link.dismissal}" if link.dismissal else f"ended{_manner(status)}"
+        how = (
+            f"was dismissed: {link.dismissal}" if link.dismissal else f"ended{link.manner(status)}"
+        )
         log.log(level, "%s (pid %d) %s", link.id, link.process.pid, how)
         if link.spare:
             self._ears.vacant()
         elif not link.replaced and link.trial is None:
-            await self._respawn(link.queue)
+            await self._respawn(link.queue, link.host)
 
-    async def _respawn(self, queue: str) -> None:
+    async def _respawn(self, queue: str, host: Host) -> None:
         """Start a worker, however often that takes."""
         while not self._closing:
-            await self._pause()
+            await self._pause(host)
             try:
-                await self._spawn(queue)
+                await self._spawn(queue, host)
                 return
             except (OSError, BadConfiguration) as bad:
                 # This may pass: an environment that is being rebuilt, a limit on processes.
-                self._early_deaths += 1
+                host.early_deaths += 1
+                host.troubled(str(bad))
                 log.error("a worker cannot be started: %s", bad)
 
-    async def _pause(self) -> None:
-        """Wait before another start, the longer the more workers have died early."""
-        if self._early_deaths:
+    async def _pause(self, host: Host) -> None:
+        """Wait before another start on this host, the longer the more workers have died early."""
+        if host.early_deaths:
             tuning = self._tuning
-            delay = tuning.respawn_first * 2 ** min(self._early_deaths - 1, 10)
-            await asyncio.sleep(min(delay, tuning.respawn_most))
+            delay = tuning.respawn_first * 2 ** min(host.early_deaths - 1, 10)
+            most = tuning.host_respawn_most if host.is_far else tuning.respawn_most
+            await asyncio.sleep(min(delay, most))
 
     def _track(self, work: Any) -> asyncio.Task[Any]:
         task: asyncio.Task[Any] = self._loop.create_task(work)
@@ -616,8 +503,3 @@ def _withheld(words: dict[str, bytes]) -> dict[str, bytes]:
     """What is said of last words in which only the worker could have masked its secrets."""
     said = "(the worker wrote %d bytes just before it died; they may contain secrets)"
     return {stream: (said % len(data)).encode() for stream, data in words.items()}
-
-
-def _manner(status: int) -> str:
-    """How a process ended, in parentheses."""
-    return f" (signal {-status})" if status < 0 else f" (exit status {status})"

@@ -18,7 +18,7 @@ from stackshiftd.core.state.state import PENDING, Phase, Run
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.views.bodies import Bodies
 from stackshiftd.shell.workers import orders
-from stackshiftd.shell.workers.pool import WorkerLink
+from stackshiftd.shell.workers.link import WorkerLink
 from stackshiftd.worker.frames import Rehearse, Rehearsed
 
 SECONDS: Final = 10.0

@@ -18,7 +18,8 @@ import msgspec
 from stackshift_jobs.errors import BadConfiguration
 from stackshiftd.shell.catalog import Catalog, shown
 from stackshiftd.shell.tuning import Tuning
-from stackshiftd.shell.workers.pool import Pool, WorkerEnded, WorkerLink
+from stackshiftd.shell.workers.link import WorkerEnded, WorkerLink
+from stackshiftd.shell.workers.pool import Pool
 from stackshiftd.shell.workers.preflight import Preflight
 from stackshiftd.worker.frames import FailedModule, Greeting
 
@@ -88,6 +89,16 @@ class Reloads:
                 "failed_modules": [msgspec.to_builtins(module) for module in greeting.failed],
                 "in_flight": in_flight,
             }
+
+    async def learn(self) -> None:
+        """Load the modules for the first time, where no worker of this machine does. Raises as
+        `reload` does."""
+        async with self._turn:
+            link, greeting = await self._trial()
+            if greeting.pid:
+                self._work_giver.take_over(link, greeting)
+            else:
+                self._catalog.refused(greeting)
 
     async def preflight(self, runs: list[str] | None) -> dict[str, Any]:
         """What would become of `runs` (None: of all in flight) with the modules as they are now:

@@ -1,0 +1,1 @@
+"""Workers on other hosts, which commands such as `ssh` reach."""

@@ -1,0 +1,39 @@
+"""A place where workers run: this machine, unless a subclass says otherwise (`hosts.far_host`).
+
+What fails on one host slows no other: each has its own early deaths, by which the pauses between
+starts grow.
+"""
+
+from __future__ import annotations
+
+import socket
+
+from stackshift_jobs.project.config import LOCAL, Config
+from stackshiftd.shell.workers.process import Launch, Process
+
+
+class Host:
+    """This machine, on which `launch` starts workers."""
+
+    is_far = False
+
+    def __init__(self, config: Config, launch: Launch) -> None:
+        self.name = LOCAL
+        self.early_deaths = 0
+        self._config = config
+        self._launch = launch
+
+    def worker_name(self, number: int) -> str:
+        """The name of the worker with this number."""
+        return f"w{number}"
+
+    async def launch(self, theirs: socket.socket) -> Process:
+        """Start a worker at the other end of `theirs`. Raises `OSError`, `BadConfiguration`."""
+        return self._launch(self._config, theirs)
+
+    def worked(self) -> None:
+        """A worker has come up."""
+        self.early_deaths = 0
+
+    def troubled(self, why: str) -> None:
+        """No worker comes up, for this reason."""
