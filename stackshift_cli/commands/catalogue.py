@@ -326,6 +326,16 @@ _BOOT_COMMANDS: Final = (
 
 _FILE: Final = argument("FILE", "The backup file.")
 _TO_FILE: Final = argument("FILE", "The backup file, or - for standard output.")
+_HOST_COMMANDS: Final = (
+    command("hosts list", "hosts:list_", "List the hosts that workers are placed on."),
+    command(
+        "hosts check",
+        "hosts:check",
+        "Start a worker on each host, import the modules there, and end it.",
+        argument("[HOST...]", "The names of hosts; without one, all of them."),
+    ),
+)
+
 _JOURNAL_COMMANDS: Final = (
     command("journal verify", "journal:verify", "Verify every record of the journal."),
     command(
@@ -428,6 +438,7 @@ COMMANDS: Final = (
     *_EVENT_COMMANDS,
     *_DAEMON_COMMANDS,
     *_BOOT_COMMANDS,
+    *_HOST_COMMANDS,
     *_JOURNAL_COMMANDS,
     *_OTHER_COMMANDS,
 )
@@ -441,6 +452,7 @@ GROUPS: Final = {
     "state": "Read and write durable values, counters and locks.",
     "event": "Send, list and follow events.",
     "daemon": "Start, stop and inspect the background daemon.",
+    "hosts": "List and check the other machines on which workers run.",
     "journal": "Verify, print, back up and repair the journal.",
     "config": "Read and change settings.",
 }
@@ -449,6 +461,7 @@ ALIASES: Final = {
     "job": "jobs",
     "queue": "queues",
     "schedule": "schedules",
+    "host": "hosts",
     "journals": "journal",
     "daemons": "daemon",
     "states": "state",

@@ -57,6 +57,12 @@ def _queues(typed: Typed) -> Iterator[Candidate]:
         )
 
 
+def _hosts(typed: Typed) -> Iterator[Candidate]:
+    for host in _ask(typed, "daemon.status").get("hosts", ()):
+        if host["name"] not in typed.words:
+            yield Candidate(host["name"], host["problem"] or host["status"])
+
+
 def _runs(typed: Typed) -> Iterator[Candidate]:
     """Their ids, or the ends of ids if one is being typed; the newest that fit what is typed, of
     those that the command can act on."""
@@ -167,6 +173,7 @@ def _topics(typed: Typed) -> Iterator[Candidate]:
 _SOURCES: Final[dict[str, Callable[[Typed], Iterator[Candidate]]]] = {
     "job": _jobs,
     "queue": _queues,
+    "host": _hosts,
     "run": _runs,
     "runs": _runs,
     "cursor": _runs,

@@ -226,6 +226,13 @@ stackshift doctor → when something does not run, and you do not know why
 stackshift doctor --cron -- stackshift start nightly → will this crontab line work?
 stackshift doctor --cron 'stackshift start a --idempotency-key a:$(date +%F)' → with a date
 """,
+    "hosts list": """
+stackshift hosts list → which hosts have workers, and what keeps the others from having some
+""",
+    "hosts check": """
+stackshift hosts check → does a worker come up on every host? 78 if not
+stackshift hosts check gpu-1 -v → with all that ssh and the host say
+""",
     "config get": """
 stackshift config get workers.slots → the value in force
 """,

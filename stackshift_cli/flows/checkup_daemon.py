@@ -12,6 +12,7 @@ from stackshift_cli.daemon.log import LogFile
 from stackshift_cli.daemon.presence import absent
 from stackshift_cli.daemon.session import Session
 from stackshift_cli.flows.checkup import GOOD, NOTE, PROBLEM, Finding
+from stackshift_cli.flows.host_check import checked as checked_hosts
 from stackshift_cli.flows.module_check import checked
 from stackshift_cli.output.messages import failed_module
 from stackshift_jobs.errors import BadConfiguration, DaemonUnavailable, StackshiftError
@@ -52,6 +53,27 @@ def about_modules(session: Session) -> Iterator[Finding]:
             "modules", GOOD, f"{quantity(jobs, 'job')} in {quantity(len(modules), 'module')}"
         )
     yield _boot(session.project, _has_schedules(session.project, modules, is_whole=not failed))
+
+
+def about_hosts(session: Session) -> Iterator[Finding]:
+    """Whether a worker comes up on each host that workers are placed on; nothing if there is no
+    other host."""
+    try:
+        found = checked_hosts(session, [])
+    except StackshiftError as bad:
+        yield Finding("hosts", PROBLEM, bad.message, bad.hint or "stackshift hosts check")
+        return
+    for host in found:
+        if host["ok"]:
+            trip = (
+                f", {host['round_trip_ms']:.1f} ms there and back" if host["round_trip_ms"] else ""
+            )
+            what = f"{host['name']}: {quantity(host['jobs'], 'job')}{trip}"
+            yield Finding("hosts", GOOD, what)
+        else:
+            what = f"{host['name']}: {host['problem']}"
+            hint = f"stackshift hosts check {host['name']} -v"
+            yield Finding("hosts", PROBLEM, what, hint, BadConfiguration.exit_status)
 
 
 def _has_schedules(

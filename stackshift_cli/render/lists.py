@@ -242,6 +242,51 @@ def print_ticks(options: Globals, ticks: list[dict[str, Any]]) -> None:
     print_table(options, ticks, cells, (("JOB", 8), ("IN ITS ZONE", 0)))
 
 
+# --- Hosts ---------------------------------------------------------------------------------
+
+
+def print_hosts(options: Globals, hosts: list[dict[str, Any]]) -> None:
+    """`hosts list`."""
+    gives: tuple[Give, ...] = (("PROBLEM", 24), ("VERSION", 0), ("WORKERS", 12), ("PROBLEM", 8))
+    print_table(options, hosts, _HOST_CELLS, gives)
+
+
+def print_host_checks(options: Globals, found: list[dict[str, Any]]) -> None:
+    """`hosts check`."""
+    gives: tuple[Give, ...] = (("PROBLEM", 30), ("PYTHON", 12), ("TOOK", 0), ("PROBLEM", 8))
+    print_table(options, found, _HOST_CHECK_CELLS, gives)
+
+
+def _host_problem(host: Row) -> Text:
+    return Text(safe(host["problem"] or ""), "red")
+
+
+def _round_trip(host: Row) -> str:
+    return "" if host["round_trip_ms"] is None else f"{host['round_trip_ms']:.1f}ms"
+
+
+_HOST_STYLES: Final = {"serving": "green", "unreachable": "red"}
+_HOST_CELLS: Final[Cells] = {
+    "host": field("name"),
+    "status": lambda host: Text(host["status"], _HOST_STYLES.get(host["status"], "yellow")),
+    "workers": lambda host: ", ".join(safe(name) for name in host["workers"]),
+    "round trip": _round_trip,
+    "version": field("version"),
+    "problem": _host_problem,
+}
+_HOST_CHECK_CELLS: Final[Cells] = {
+    "host": field("name"),
+    "status": lambda host: Text("ok", "green") if host["ok"] else Text("problem", "red"),
+    "round trip": _round_trip,
+    "version": field("version"),
+    "python": field("python"),
+    "code": lambda host: (host["digest"] or "")[:7],
+    "jobs": field("jobs"),
+    "took": lambda host: f"{host['seconds']:.1f}s",
+    "problem": _host_problem,
+}
+
+
 # --- The daemon ----------------------------------------------------------------------------
 
 
@@ -265,11 +310,15 @@ def print_status(options: Globals, status: dict[str, Any]) -> None:
         "recovered": status.get("recovered"),
     }
     print_object(options, facts, as_json=frozenset(("recovered",)))
-    tables = ((status["queues"], _QUEUE_LOAD_CELLS), (status["workers"], _WORKER_CELLS))
+    tables = (
+        (status["queues"], _QUEUE_LOAD_CELLS),
+        (status["workers"], _WORKER_CELLS),
+        (status.get("hosts"), _HOST_CELLS),
+    )
     for rows, cells in tables:
         if rows:
             console(options).print()
-            print_table(options, rows, cells, (("QUEUE", 8), ("STATUS", 10)))
+            print_table(options, rows, cells, (("QUEUE", 8), ("PROBLEM", 12), ("STATUS", 10)))
     if status.get("more_queues"):
         more = quantity(status["more_queues"], "more queue")
         console(options).print(f"and {more} (stackshift queues list)")

@@ -25,6 +25,10 @@ JOB_COLUMNS: Final = _names("name queue max_attempts timeout_ms module code cron
 QUEUE_COLUMNS: Final = _names(
     "name status depth running oldest_ms concurrency key_concurrency rate"
 )
+HOST_COLUMNS: Final = _names("name status workers version round_trip_ms problem")
+HOST_CHECK_COLUMNS: Final = _names(
+    "name status version python round_trip_ms digest jobs seconds problem"
+)
 SCHEDULE_COLUMNS: Final = _names(
     "job schedule timezone next_at last_at paused retired catch_up overlap last_run"
 )

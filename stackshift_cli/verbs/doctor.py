@@ -78,6 +78,7 @@ def _findings(session: Session) -> Iterator[Finding]:
             yield Finding(name, PROBLEM, f"cannot be looked at: {bad}", "stackshift doctor -v")
     if is_trusted:
         yield from checkup_daemon.about_modules(session)
+        yield from checkup_daemon.about_hosts(session)
 
 
 def _print(session: Session, finding: Finding) -> None:

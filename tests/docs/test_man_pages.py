@@ -25,7 +25,10 @@ from stackshiftd.core.records import BY_KIND
 
 FOLDER = REPOSITORY / "man"
 PAGES = sorted(FOLDER.glob("*.[1-8]"))
-OF_OTHERS = {"systemd.unit 5", "crontab 5", "crontab 1", "cron 8", "jq 1", "sudo 8", "top 1"}
+OF_OTHERS = {
+    *("systemd.unit 5", "crontab 5", "crontab 1", "cron 8"),
+    *("jq 1", "ssh 1", "sudo 8", "top 1"),
+}
 
 
 def text(name: str) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import shutil
+import signal
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -16,6 +18,7 @@ from docs.pages import Command, File, blocks, steps
 from docs.terminal import Terminal
 from helpers.deadline import wait_until
 from helpers.project import REPOSITORY
+from helpers.sshd import IS_THERE, MISSING, PRIVILEGES
 
 DOCS = REPOSITORY / "docs"
 TAUGHT = (
@@ -29,6 +32,7 @@ TAUGHT = (
     "security",
     "tour",
 )
+HOSTS = DOCS / "hosts.md"
 GUIDES = [*DOCS.glob("guide-*.md"), *(DOCS / f"{name}.md" for name in TAUGHT)]
 PAGES = [REPOSITORY / "README.md", *sorted(GUIDES)]
 EXAMPLE = REPOSITORY / "jobs.example"
@@ -84,8 +88,23 @@ def test_commands_of_the_example_do_what_its_page_shows(terminal: Terminal) -> N
     assert follow(EXAMPLE / "README.md", terminal) > 0
 
 
+@pytest.mark.skipif(not IS_THERE, reason=MISSING)
+def test_commands_of_the_page_on_hosts_do_what_it_shows(terminal: Terminal) -> None:
+    """With an sshd that the page starts."""
+    if os.geteuid() == 0:
+        PRIVILEGES.mkdir(mode=0o755, exist_ok=True)
+    try:
+        assert follow(HOSTS, terminal) > 10
+    finally:
+        pid = terminal.home / "shop" / "sshd" / "pid"
+        if pid.exists():
+            os.kill(int(pid.read_text()), signal.SIGTERM)
+
+
 @pytest.mark.parametrize(
-    "page", [*PAGES, EXAMPLE / "README.md"], ids=lambda page: str(page.relative_to(REPOSITORY))
+    "page",
+    [*PAGES, HOSTS, EXAMPLE / "README.md"],
+    ids=lambda page: str(page.relative_to(REPOSITORY)),
 )
 def test_python_on_a_page_is_python(page: Path) -> None:
     """Code that is only read can at least be parsed."""

@@ -514,3 +514,27 @@ def test_errors_are_broken_between_words_on_a_terminal_only(
     assert max(map(len, shown)) <= 40
     assert " ".join(line.strip() for line in shown) == error
     assert lines[len(shown) :] == more
+
+
+def test_hosts_are_a_table_in_which_the_problem_gives_way(
+    terminal: Terminal, daemon: FakeDaemon
+) -> None:
+    """In `hosts list`, and below the workers in `daemon status`."""
+    usual = daemon.on_daemon_status({})
+    host = {"name": "gpu-1", "status": "serving", "workers": ["gpu-1/w2"], "version": "0.1.0"}
+    far: dict[str, Any] = {"name": "far", "status": "unreachable", "workers": [], "version": None}
+    hosts = [
+        host | {"round_trip_ms": 0.42, "problem": None},
+        far | {"round_trip_ms": None, "problem": "ssh: connect to host far: " + "no route " * 20},
+    ]
+    daemon.answers["daemon.status"] = lambda _: usual | {"hosts": hosts}
+    for argv in (["hosts", "list"], ["daemon", "status"]):
+        printed, status = ended(terminal("--color", "never", *argv, cells=80))
+        assert status == 0
+        rows = [line.split() for line in printed.splitlines()]
+        assert ["HOST", "STATUS", "WORKERS", "ROUND", "TRIP", "VERSION", "PROBLEM"] in rows
+        assert ["gpu-1", "serving", "gpu-1/w2", "0.4ms", "0.1.0"] in rows
+        [row] = [line for line in printed.splitlines() if line.startswith("far ")]
+        assert "unreachable" in row
+        assert row.endswith("…")
+        assert len(row) <= 80
