@@ -201,6 +201,9 @@ class Story:
         """What a sound daemon makes of it. `before`: runs of earlier lives."""
         if list(self._project.data_dir.glob("journal/*.jsonl")):  # Else it ended before it wrote.
             self._ledger.read()
+        # What completes from here on is looked at before it may be removed.
+        file = self._project.root / "stackshift.toml"
+        file.write_text(file.read_text().replace('retention = "0s"', 'retention = "1h"'))
         self._project.start()
         # All keys, whether their starts were acknowledged or not.
         keys = [f"{self._prefix}-{number}" for number in range(KEYS)]
@@ -219,7 +222,7 @@ class Story:
         try:
             seen = self._project.call("run.wait", run=run, timeout_ms=round(SECONDS * 1000))
         except NotFound:
-            # Retention is zero: what was over may be gone, what was not may not.
+            # Retention was zero: what was over may be gone, what was not may not.
             return key if run in self._ledger.ended else "gone"
         return seen.get("result", seen)
 

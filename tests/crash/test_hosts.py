@@ -1,0 +1,213 @@
+"""Hosts behind a real ssh are killed, cut off and frozen under load; no promise is broken.
+
+The short form does each once, the long one (`STACKSHIFT_LONG=1`) 100 times.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+import psutil
+import pytest
+
+from helpers.deadline import wait_until
+from helpers.ledger import Ledger
+from helpers.processes import wait_gone
+from helpers.project import Project
+from helpers.project_factory import Make
+from helpers.sshd import IS_THERE, MISSING, Sshd
+from stackshift_jobs.errors import DaemonUnavailable
+
+pytestmark = pytest.mark.skipif(not IS_THERE, reason=MISSING)
+
+TIMES: Final = 100 if os.environ.get("STACKSHIFT_LONG") == "1" else 1
+RUNS: Final = 6
+"""Runs that are started before each blow."""
+FROZEN_SECONDS: Final = 20.0
+
+JOBS = """
+import fcntl
+
+
+def step(run_id, name):
+    note(run_id, name)
+    return name
+
+
+def pay(run_id):
+    note(run_id, "pay")
+    with open(ROOT / "till", "w") as till:
+        try:
+            fcntl.flock(till, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            note("two holders:", run_id)
+        time.sleep(0.005)
+
+
+@stackshift.job("order", queue="gpu", retry=Retry(max_attempts=1000, backoff="10ms", factor=1))
+def order(ctx):
+    ctx.step.run("reserve", step, ctx.run_id, "reserve")
+    with ctx.state.lock("till", ttl="1m"):
+        ctx.step.run("pay", pay, ctx.run_id)
+        ctx.state.increment("orders")
+    ctx.step.command("ship", ["sh", "-c", f"echo $$ >> {ROOT}/programs; exec sleep 0.2"])
+    ctx.step.run("tell", step, ctx.run_id, "tell")
+    return ctx.payload["n"]
+"""
+
+
+@pytest.fixture
+def sshd(tmp_path: Path) -> Iterator[Sshd]:
+    """A server that runs."""
+    server = Sshd(tmp_path / "sshd")
+    server.start()
+    yield server
+    server.stop()
+
+
+class Far:
+    """A project whose workers are behind ssh, and what there is of them."""
+
+    def __init__(self, make: Make, sshd: Sshd) -> None:
+        self.project = make(
+            JOBS,
+            '[workers]\nprocesses = 1\nslots = 8\ngrace = "1s"\ninherit_env = ["PYTHONPATH"]\n'
+            '[queues.gpu]\nhosts = ["gpu-1"]\nprocesses = 2\n'
+            f'[hosts.gpu-1]\ncommand = ["ssh", "-F", "{sshd.config}", "gpu-1"]\n'
+            f'python = "{sshd.python}"\ncode = "{sshd.root.parent}/p0"\n',
+        )
+        self._sshd = sshd
+        self._seen: set[int] = set()
+
+    def keepers(self) -> list[psutil.Process]:
+        """The keepers on the host."""
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if "stackshiftd.keeper" in process.cmdline():
+                    cache = process.environ().get("XDG_CACHE_HOME", "")
+                    if cache.startswith(str(self._sshd.root)):
+                        found.append(process)
+        return found
+
+    def workers(self) -> list[psutil.Process]:
+        """The workers that they keep."""
+        found = []
+        for keeper in self.keepers():
+            with suppress(psutil.Error):
+                found += [child for child in keeper.children() if "--fd" in child.cmdline()]
+        self._seen |= {worker.pid for worker in found}
+        return found
+
+    def wait_gone(self) -> None:
+        """Returns when nothing is left there of what was ever seen."""
+        wait_until(lambda: not self.keepers(), "all keepers to end")
+        wait_gone([*self._seen, *self.programs()], "workers and programs")
+
+    def clients(self) -> list[psutil.Process]:
+        """The ssh processes of the daemon."""
+        assert self.project.daemon is not None
+        children = psutil.Process(self.project.daemon.pid).children()
+        return [child for child in children if child.name() == "ssh"]
+
+    def programs(self) -> list[int]:
+        """All programs that were started there."""
+        file = self.project.root / "programs"
+        return [int(line) for line in file.read_text().split()] if file.exists() else []
+
+
+def kill_client(far: Far, random: Random) -> None:
+    """The connection is cut on our side."""
+    random.choice(far.clients()).kill()
+
+
+def kill_worker(far: Far, random: Random) -> None:
+    """The worker dies, its keeper lives."""
+    random.choice(far.workers()).kill()
+
+
+def kill_keeper(far: Far, random: Random) -> None:
+    """The far end dies at once."""
+    random.choice(far.keepers()).kill()
+
+
+def kill_daemon(far: Far, _random: Random) -> None:
+    """The next daemon goes on."""
+    far.project.kill()
+    far.project.start()
+
+
+def freeze(far: Far, random: Random) -> None:
+    """One end stands still for longer than it is waited for, as a machine that is suspended."""
+    keeper = random.choice(far.keepers())
+    frozen = [keeper, *keeper.children(recursive=True)]
+    for process in frozen:
+        process.suspend()
+    until = time.monotonic() + FROZEN_SECONDS
+    wait_until(lambda: time.monotonic() > until, "the host to be given up", FROZEN_SECONDS + 5)
+    for process in frozen:
+        with suppress(psutil.NoSuchProcess):
+            process.resume()
+    wait_gone([process.pid for process in frozen], "what was frozen")
+
+
+BLOWS: dict[str, Callable[[Far, Random], None]] = {
+    each.__name__: each for each in (kill_client, kill_worker, kill_keeper, kill_daemon, freeze)
+}
+
+
+@pytest.mark.parametrize("blow", BLOWS)
+def test_no_promise_is_broken_whatever_happens_to_hosts(
+    make_project: Make, sshd: Sshd, blow: str
+) -> None:
+    """Acknowledged starts complete, recorded steps do not run again, state is exact, a lock has one
+    holder, and no program outlives its worker."""
+    seed = int(os.environ.get("STACKSHIFT_SEED", "0")) or Random().randrange(1 << 30)
+    print(f"STACKSHIFT_SEED={seed}")
+    random = Random(seed)
+    far = Far(make_project, sshd)
+    project = far.project
+    project.start()
+    ledger = Ledger(project)
+    runs: list[str] = []
+    for _ in range(TIMES):
+        runs += [begin(project, len(runs) + n) for n in range(RUNS)]
+        reached = min(len(ledger.completed) + random.randrange(3 * RUNS), 4 * len(runs))
+
+        def progressed(least: int = reached) -> bool:
+            ledger.read()
+            return len(ledger.completed) >= least
+
+        wait_until(progressed, "some steps to be recorded")
+        wait_until(far.workers, "a worker on the host")
+        BLOWS[blow](far, random)
+    results = [project.finish(run)["result"] for run in runs]
+    assert results == list(range(len(runs)))
+    assert project.call("state.get", key="orders")["value"] == len(runs)
+    ledger.read()
+    assert ledger.faults == []
+    recorded = Counter(step for _, step in ledger.completed)
+    assert recorded == dict.fromkeys(("reserve", "pay", "ship", "tell"), len(runs))
+    if blow != "freeze":  # One that is frozen holds what it held.
+        assert [line for line in project.witness() if line.startswith("two")] == []
+    assert project.stop() == 0
+    far.wait_gone()
+    project.verify()
+
+
+def begin(project: Project, number: int) -> str:
+    """Start a run, in whatever state the daemon is."""
+
+    def begun() -> Any:
+        with suppress(DaemonUnavailable):
+            return project.begin("order", {"n": number}, idempotency_key=f"order:{number}")
+        return None
+
+    return str(wait_until(begun, "a start to be acknowledged"))
