@@ -45,7 +45,7 @@ class CodeArchives:
         return found
 
     def clear(self) -> None:
-        """Make them anew when they are asked for."""
+        """Forget them: the next request builds them again."""
         self._made.clear()
 
 

@@ -107,7 +107,7 @@ class FarHost(Host):
 
     @property
     def trouble(self) -> str:
-        """Why there is no work for it; empty if there is."""
+        """Why it gets no work; empty if it does."""
         return self.problem or self.outdated
 
     def _status(self, workers: list[str]) -> str:

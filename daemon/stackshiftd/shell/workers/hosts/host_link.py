@@ -44,8 +44,8 @@ log = logging.getLogger("stackshiftd.hosts")
 
 PULSE_TICKS: Final = 2
 SENT_PATIENCE: Final = 6
-"""How much seldomer it is looked whether code that was sent can be imported meanwhile: nothing is
-deployed there, but something may be installed."""
+"""How many times longer a worker with sent code is kept before it is tried again: nobody deploys
+code there, but a missing package may be installed."""
 MAX_LOGS: Final = 256
 """Logs of executions that have ended are forgotten when there are so many."""
 _KEPT_LINES: Final = 5
