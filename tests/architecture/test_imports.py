@@ -146,9 +146,12 @@ def test_shell_imports_core_journal_and_history() -> None:
 
 
 def test_keeper_starts_and_ends_workers_as_the_daemon_does() -> None:
-    """It knows that part of the shell, the frames, and nothing of what a daemon decides."""
+    """It knows that part of the shell, the frames and the lease, and nothing of what a daemon
+    decides."""
     keeper = f"{DAEMON}.keeper"
-    ours = "shell.workers.process shell.workers.programs worker.frames worker.host_frames".split()
+    ours = (
+        "shell.workers.process shell.workers.programs worker.frames worker.host_frames worker.lease"
+    ).split()
     allowed = (keeper, SDK, *(f"{DAEMON}.{name}" for name in ours), "msgspec", "platformdirs")
     assert refused(imports(DAEMON, keeper), *allowed) == []
 

@@ -1,5 +1,5 @@
-"""An sshd of the tests' own: on a port of this machine, for the user who runs them, with keys made
-for it."""
+"""An sshd of the tests' own, with keys made for it: on a port of this machine for the user who runs
+them, or on another machine for a user of that."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import shutil
 import socket
 import subprocess
 import sys
+from getpass import getuser
 from pathlib import Path
 
 from helpers.deadline import wait_until
+from helpers.other_machine import OtherMachine
 from helpers.project import environment
 
 SSHD = shutil.which("sshd") or shutil.which("/usr/sbin/sshd")
@@ -24,12 +26,17 @@ PRIVILEGES = Path("/run/sshd")
 class Sshd:
     """Started with `start`; `config` is the file for `ssh -F` that reaches it as `gpu-1`."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, apart: bool = False) -> None:
+        """`apart`: it is on an `OtherMachine`."""
         root.mkdir()
         self.root = root
+        self.machine = OtherMachine(root) if apart else None
+        self.address = self.machine.address if self.machine else "127.0.0.1"
         self.config = root / "ssh_config"
         self.keys = root / "authorized_keys"
         self.known = root / "known_hosts"
+        self.cache = (self.machine.home if self.machine else root) / "cache"
+        """Where keepers keep what they keep."""
         for name in ("host", "user"):
             command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(root / name)]
             subprocess.run(command, check=True)
@@ -40,14 +47,15 @@ class Sshd:
         self.authorize("restrict")
         self.trust((root / "host.pub").read_text())
         self.config.write_text(
-            f"Host gpu-1\nHostName 127.0.0.1\nPort {self.port}\n"
+            f"Host gpu-1\nHostName {self.address}\nPort {self.port}\n"
+            f"User {self.machine.user if self.machine else getuser()}\n"
             f"IdentityFile {root}/user\nIdentitiesOnly yes\n"
             f"UserKnownHostsFile {self.known}\nStrictHostKeyChecking yes\n"
         )
         python = root / "python"
         paths = environment()["PYTHONPATH"]
         python.write_text(
-            f"#!/bin/sh\nexec env PYTHONPATH={shlex.quote(paths)} XDG_CACHE_HOME={root}/cache "
+            f"#!/bin/sh\nexec env PYTHONPATH={shlex.quote(paths)} XDG_CACHE_HOME={self.cache} "
             f'{sys.executable} "$@"\n'
         )
         python.chmod(0o755)
@@ -59,14 +67,15 @@ class Sshd:
 
     def trust(self, key: str) -> None:
         """Have the client expect this host key."""
-        self.known.write_text(f"[127.0.0.1]:{self.port} {key}")
+        self.known.write_text(f"[{self.address}]:{self.port} {key}")
 
     def start(self) -> None:
         """Start it, and wait until it listens."""
         if os.geteuid() == 0:
             PRIVILEGES.mkdir(mode=0o755, exist_ok=True)
+        listens = self.address if self.machine is None else "0.0.0.0"
         settings = (
-            f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {self.root}/host\n"
+            f"Port {self.port}\nListenAddress {listens}\nHostKey {self.root}/host\n"
             f"PidFile none\nAuthorizedKeysFile {self.keys}\nStrictModes no\nUsePAM no\n"
             "PasswordAuthentication no\nKbdInteractiveAuthentication no\n"
             "PermitRootLogin prohibit-password\nLogLevel VERBOSE\n"
@@ -75,13 +84,17 @@ class Sshd:
         assert SSHD is not None
         log = (self.root / "sshd.log").open("wb")
         command = [SSHD, "-D", "-e", "-f", str(self.root / "sshd_config")]
+        if self.machine is not None:
+            command = self.machine.inside(command)
         self._process = subprocess.Popen(command, stderr=log, stdin=subprocess.DEVNULL)
         log.close()
+        if self.machine is not None:
+            self.machine.plug(self._process.pid)
         wait_until(self._listens, f"sshd to listen: {self.log()}")
 
     def _listens(self) -> bool:
         with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+            return probe.connect_ex((self.address, self.port)) == 0
 
     def log(self) -> str:
         """What it has said."""
@@ -92,3 +105,5 @@ class Sshd:
         if self._process is not None:
             self._process.terminate()
             self._process.wait()
+        if self.machine is not None:
+            self.machine.remove()

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import subprocess
 import sys
 import tarfile
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import pytest
@@ -19,15 +21,18 @@ import pytest
 from helpers.deadline import SECONDS, wait_until
 from helpers.processes import wait_gone
 from helpers.project import environment
+from stackshiftd.core.records import NULL
 from stackshiftd.keeper.code_store import MAX_BYTES
-from stackshiftd.worker.frames import Hello, encode
+from stackshiftd.worker.frames import CallRecorded, Execute, Frame, Hello, encode
 from stackshiftd.worker.host_frames import (
     HOST_PROTOCOL,
     CodePart,
-    HostFrame,
     Open,
     Pulse,
 )
+
+SILENCE_SECONDS: Final = 4.0
+"""How long a keeper waits that is to stand still for longer, and not before."""
 
 
 class Far:
@@ -42,7 +47,7 @@ class Far:
             env=environment() | {"XDG_CACHE_HOME": str(cache)},
         )
 
-    def say(self, *frames: HostFrame | Hello) -> None:
+    def say(self, *frames: Frame) -> None:
         """Send frames."""
         assert self.process.stdin is not None
         self.process.stdin.write(b"".join(encode(frame) + b"\n" for frame in frames))
@@ -155,6 +160,58 @@ def test_silent_daemon_is_not_waited_for(far: Far, code: Path) -> None:
     assert status == 1
     assert "the daemon was silent for 1 s" in said
     wait_gone([pid], "the worker")
+
+
+STEPS = """
+import stackshift_jobs as stackshift
+from pathlib import Path
+
+
+@stackshift.job("plain")
+def plain(ctx):
+    ctx.step.run("first", str)
+    ctx.step.run("second", Path("second").touch)
+
+
+@stackshift.job("looped")
+async def looped(ctx):
+    await ctx.step.run("first", str)
+    await ctx.step.run("second", Path("second").touch)
+
+
+@stackshift.job("awaited")
+async def awaited(ctx):
+    async def second():
+        Path("second").touch()
+
+    await ctx.step.run("first", str)
+    await ctx.step.run("second", second)
+"""
+
+
+@pytest.mark.parametrize("job", ["plain", "looped", "awaited"])
+def test_host_that_stood_still_begins_nothing_more(far: Far, code: Path, job: str) -> None:
+    """Neither the worker, which has the answer that it waited for, nor the keeper, which finds that
+    the daemon has gone on talking (guarantee: silent hosts)."""
+    (code / "jobs/a.py").write_text(STEPS)
+    far.say(opening(directory=str(code), silence_seconds=SILENCE_SECONDS), hello())
+    pid = far.hear("Greeting")["pid"]
+    far.say(Execute("run_1", 1, job, "default", 1, NULL))
+    first = far.hear("CompleteStep")
+    os.kill(pid, signal.SIGSTOP)
+    far.say(CallRecorded(first["call"]), Pulse(1))
+    far.hear("Host.Alive")
+    far.process.send_signal(signal.SIGSTOP)
+    until = time.monotonic() + 1.5 * SILENCE_SECONDS
+    wait_until(lambda: time.monotonic() > until, "the lease to end")
+    far.say(Pulse(2))
+    os.kill(pid, signal.SIGCONT)
+    wait_gone([pid], "the worker")
+    assert not (code / "second").exists()
+    far.process.send_signal(signal.SIGCONT)
+    status, said = far.ended()
+    assert status == 1
+    assert "the daemon was silent" in said
 
 
 def test_code_is_asked_for_and_must_be_whole(far: Far, tmp_path: Path) -> None:

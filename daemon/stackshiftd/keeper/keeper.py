@@ -54,6 +54,7 @@ from stackshiftd.worker.host_frames import (
     WantsCode,
     decode_for_keeper,
 )
+from stackshiftd.worker.lease import Lease
 
 REFUSED_STATUS: Final = 78
 LAST_WRITE_SECONDS: Final = 5.0
@@ -84,7 +85,9 @@ class Keeper:
         self._warden: subprocess.Popen[bytes] | None = None
         self._status: int | None = None
         """What to end with, once everything is written."""
-        self._heard_at = time.monotonic()
+        self._lease = Lease()
+        """How long the daemon may be silent, and the worker may begin anything."""
+        self._lease.renew(SILENCE_SECONDS)
         self._done: SimpleQueue[Callable[[], None]] = SimpleQueue()
         """What threads want done by this one."""
         self._poll = select.poll()
@@ -99,15 +102,17 @@ class Keeper:
         """Keep a worker until it or the daemon is gone; the exit status."""
         try:
             while self._status is None:
-                self._turn(_LOOK_SECONDS)
-                if self._from_daemon.has_ended or self._to_daemon.has_ended:
-                    return 0
-                if time.monotonic() - self._heard_at > self._silence_seconds:
+                happened = self._wait(_LOOK_SECONDS)
+                # Before what has arrived is read: if this host stood still, it was said long ago.
+                if self._lease.is_over:
                     _say(f"the daemon was silent for {self._silence_seconds:g} s")
                     return 1
+                self._handle(happened)
+                if self._from_daemon.has_ended or self._to_daemon.has_ended:
+                    return 0
             deadline = time.monotonic() + LAST_WRITE_SECONDS
             while not self._to_daemon.is_empty and time.monotonic() < deadline:
-                self._turn(0.1)
+                self._handle(self._wait(0.1))
                 if self._to_daemon.has_ended:
                     break
             return self._status
@@ -118,8 +123,9 @@ class Keeper:
     def _silence_seconds(self) -> float:
         return self._open.silence_seconds if self._open is not None else SILENCE_SECONDS
 
-    def _turn(self, seconds: float) -> None:
-        """Wait for something to happen, at most so long, and handle it."""
+    def _wait(self, seconds: float) -> list[tuple[int, int]]:
+        """Wait for something to happen, at most so long: descriptors, and what they are ready
+        for."""
         wanted = {self._wake: select.POLLIN}
         if not self._from_daemon.has_ended:
             wanted[self._from_daemon.fd] = select.POLLIN
@@ -134,7 +140,10 @@ class Keeper:
             self._polled, self._poll = wanted, select.poll()
             for fd, events in wanted.items():
                 self._poll.register(fd, events)
-        for fd, events in self._poll.poll(seconds * 1000):
+        return self._poll.poll(seconds * 1000)
+
+    def _handle(self, happened: list[tuple[int, int]]) -> None:
+        for fd, events in happened:
             if fd == self._wake:
                 self._woken()
             elif fd == self._from_daemon.fd:
@@ -168,7 +177,7 @@ class Keeper:
     # --- From the daemon -------------------------------------------------------------------
 
     def _heard(self, lines: bytes) -> None:
-        self._heard_at = time.monotonic()
+        self._lease.renew(self._silence_seconds)
         if TAG not in lines:
             self._pass_on(lines)
             return
@@ -206,6 +215,7 @@ class Keeper:
 
     def _opened(self, order: Open) -> None:
         self._open = order
+        self._lease.renew(self._silence_seconds)
         name = socket.gethostname()
         self._tell(Opened(HOST_PROTOCOL, __version__, name, sys.executable))
         if order.protocol != HOST_PROTOCOL:
@@ -302,7 +312,9 @@ class Keeper:
             ours, theirs = socket.socketpair()
             with theirs:
                 python, environment = own_interpreter(place), self._environment(place)
-                self._worker = start_worker(python, place, environment, mark, theirs)
+                self._worker = start_worker(
+                    python, place, environment, mark, theirs, self._lease.fd
+                )
         except OSError as bad:
             self._refuse("code", f"the worker cannot be started: {bad}")
             return

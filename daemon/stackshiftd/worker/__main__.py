@@ -1,5 +1,6 @@
-"""The entry point: `python -P -m stackshiftd.worker`, with descriptors from the daemon (`--fd
-N OUT ERR LOG`), with `--stdio` on another host, or with `--check PROJECT` from the command line."""
+"""The entry point: `python -P -m stackshiftd.worker`, with descriptors from the daemon or a keeper
+(`--fd N OUT ERR LOG [LEASE]`), with `--stdio` on another host, or with `--check PROJECT` from the
+command line."""
 
 from __future__ import annotations
 
@@ -9,10 +10,10 @@ from pathlib import Path
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case ["--fd", fd, out, err, log]:
+        case ["--fd", fd, out, err, log, *lease]:
             from stackshiftd.worker.process import Outputs, main
 
-            main(int(fd), Outputs(int(out), int(err), int(log)))
+            main(int(fd), Outputs(int(out), int(err), int(log)), *map(int, lease))
         case ["--stdio"]:
             os.execv(sys.executable, [sys.executable, "-P", "-m", "stackshiftd.keeper"])
         case ["--check", root]:
@@ -21,6 +22,6 @@ if __name__ == "__main__":
             sys.exit(check(Path(root)))
         case _:
             sys.exit(
-                "usage: python -m stackshiftd.worker --fd SOCKET OUT ERR LOG | --stdio"
-                " | --check PROJECT"
+                "usage: python -m stackshiftd.worker --fd SOCKET OUT ERR LOG [LEASE]"
+                " | --stdio | --check PROJECT"
             )

@@ -36,6 +36,7 @@ from stackshiftd.core import commands as c
 from stackshiftd.core.records import NULL, Error, Program, RetryTerms
 from stackshiftd.worker import directory
 from stackshiftd.worker.frames import CallRecorded, Execute, Frame, HandBack, Outcome, Recall
+from stackshiftd.worker.lease import Lease
 from stackshiftd.worker.output.run_log import RunLog
 from stackshiftd.worker.programs import Programs
 from stackshiftd.worker.secrets import SecretTerms, read_payload
@@ -78,6 +79,8 @@ class Execution:
     is running, `noted` those of them reported as slow, `programs` those that its steps run."""
 
     programs: Programs
+    lease: Lease | None = None
+    """What functions may begin under; a worker beside its daemon needs none."""
     secret_terms: SecretTerms = SecretTerms()
 
     def __init__(
@@ -245,7 +248,10 @@ class Execution:
         ]
 
     def began(self, op: ops.Perform) -> None:
-        """Note that the step's function starts now, for `note_slow` and `overdue`."""
+        """Note that the step's function starts now, for `note_slow` and `overdue`. Does not return
+        if it must not start any more."""
+        if self.lease is not None:
+            self.lease.require()
         self.open[op.step] = OpenStep(op, time.monotonic())
 
     def awaits_thread(self, op: ops.Perform) -> None:

@@ -51,6 +51,7 @@ from stackshiftd.worker.frames import (
     Stuck,
     decode_from_daemon,
 )
+from stackshiftd.worker.lease import Lease
 from stackshiftd.worker.literals import Literals
 from stackshiftd.worker.loop_port import LoopPort
 from stackshiftd.worker.looped import LoopedExecution, call_handler
@@ -88,8 +89,11 @@ class Worker:
 
     pace: Pace = REAL_TIME
 
-    def __init__(self, sock: socket.socket, outputs: Outputs | None = None) -> None:
+    def __init__(
+        self, sock: socket.socket, outputs: Outputs | None = None, lease: Lease | None = None
+    ) -> None:
         self._loop: asyncio.AbstractEventLoop
+        self._lease = lease
         self._outputs = outputs
         self.pipes = ProgramPipes()
         self._over = threading.Event()
@@ -218,6 +222,8 @@ class Worker:
         os._exit(0)
 
     def _execute(self, order: Execute) -> None:
+        if self._lease is not None:
+            self._lease.require()
         self._orders += 1
         recalled = self._recalled.pop(order.run, [])
         job = registry.get(order.job)
@@ -230,6 +236,7 @@ class Worker:
         log = RunLog(self._log_store(order), order.attempt, order.token, execution.pass_)
         execution.log = log
         execution.secret_terms = self._secret_terms
+        execution.lease = self._lease
         self.pipes.watch(log)
         execution.programs = Programs(
             f"{order.run}/{order.token}",
@@ -363,13 +370,18 @@ class Worker:
                 self._pipe.send(Stuck(execution.run, op.step))
 
 
-def main(fd: int, outputs: Outputs) -> None:
-    """Run the worker on the socket `fd` until the daemon closes it."""
+def main(fd: int, outputs: Outputs, lease_fd: int | None = None) -> None:
+    """Run the worker on the socket `fd` until the daemon closes it, or until the lease behind
+    `lease_fd` is over."""
     _disregard_signals()
     _die_with_parent()
     for each in (fd, *outputs):
         os.set_inheritable(each, False)  # Programs that handlers start must not inherit it.
-    worker = Worker(socket.socket(fileno=fd), outputs)
+    lease = None
+    if lease_fd is not None:
+        lease = Lease(lease_fd)
+        os.close(lease_fd)
+    worker = Worker(socket.socket(fileno=fd), outputs, lease)
     if not worker.greet():
         return
     loop = new_loop(worker.pipes)

@@ -115,13 +115,19 @@ def launch_process(config: Config, theirs: socket.socket) -> Process:
 
 
 def start_worker(
-    python: str, root: Path, environment: dict[str, str], mark: Mark, theirs: socket.socket
+    python: str,
+    root: Path,
+    environment: dict[str, str],
+    mark: Mark,
+    theirs: socket.socket,
+    *lease: int,
 ) -> WorkerProcess:
-    """Start a worker of the code in `root`, with these variables and `mark`. Raises `OSError`."""
+    """Start a worker of the code in `root`, with these variables and `mark`, and with the
+    descriptor of its `lease` if it has one. Raises `OSError`."""
     out, out_end = os.pipe()
     err, err_end = os.pipe()
     log = os.dup(2)
-    passed = (theirs.fileno(), out, err, log)
+    passed = (theirs.fileno(), out, err, log, *lease)
     try:
         return WorkerProcess(
             [python, "-P", "-m", "stackshiftd.worker", "--fd", *map(str, passed)],
