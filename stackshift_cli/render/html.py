@@ -131,6 +131,7 @@ def _header(body: Element, run: dict[str, Any], line: Timeline) -> None:
     facts += [f"{key}={value}" for key, value in (run.get("labels") or {}).items()]
     facts += [f"created {run['created_at']}"] if run.get("created_at") else []
     facts += [f"code {codes(line)}"] if line.code else []
+    facts += [line.places] if line.places else []
     child_of(body, "p", safe(" · ".join(facts)), class_="facts")
     if (reported := line.progress) is not None:
         part = child_of(body, "p")

@@ -151,6 +151,8 @@ def _facts(run: dict[str, Any], line: Timeline, marks: Glyphs) -> Iterator[str]:
         yield f"code {f' {marks.arrow} '.join(code[:7] for code in codes[-3:])}"
     elif line.code:
         yield f"code {line.code[:7]}"
+    if line.places:
+        yield line.places
     yield from (f"{key}={value}" for key, value in (run.get("labels") or {}).items())
     if run.get("parent"):
         yield f"parent {short_id(run['parent'], marks)}"

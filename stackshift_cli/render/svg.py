@@ -101,6 +101,7 @@ class _Drawing:
         self.y += ROW
         facts = [f"queue {run['queue']}", f"attempt {attempts(line.attempt, run)}"]
         facts.append(f"code {codes(line)}")
+        facts += [line.places] if line.places else []
         facts += [f"{key}={value}" for key, value in (run.get("labels") or {}).items()]
         self.text(LEFT, _cut(safe(" · ".join(facts)), _TEXT), class_="dim")
         self.y += 1.5 * ROW

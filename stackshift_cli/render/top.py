@@ -259,7 +259,9 @@ def _style(run: Row) -> str:
 
 def _why(run: Row, clock: Clock) -> str:
     if run["status"] == "running" and run["step"]:
-        return f"in {safe(run['step'])}"
+        worker = str(run["worker"])
+        where = f" on {safe(worker)}" if "/" in worker else ""  # on another host
+        return f"in {safe(run['step'])}{where}"
     return why_cell(run, clock)
 
 

@@ -75,6 +75,7 @@ class _Fold(CallRows):
         self.attempt = int(run.get("attempt") or 0)
         self.code = str(run.get("code") or "")
         self.dispatched_code = ""
+        self.far_workers: list[str] = []
         self.changes: list[CodeChange] = []
         self.reports = Reports()
         self.cut_off: dict[str, tuple[str, Kind]] = {}
@@ -159,6 +160,9 @@ class _Fold(CallRows):
     def attempt_started(self, record: dict[str, Any], at_us: int) -> None:
         self.attempt = int(record.get("attempt") or self.attempt)
         self.dispatched(str(record.get("code") or self.dispatched_code or self.code), at_us)
+        worker = str(record.get("worker") or "")
+        if "/" in worker and worker not in self.far_workers:
+            self.far_workers.append(worker)
         if QUEUED in self.open:
             self.close(QUEUED, at_us)
             self.row(QUEUED).status = "completed"
@@ -349,6 +353,7 @@ class _Fold(CallRows):
             status=str(self.run.get("status")),
             attempt=self.attempt,
             code=self.code,
+            far_workers=self.far_workers,
             changes=self.changes,
             totals=totals,
             progress=self.reports.progress(),

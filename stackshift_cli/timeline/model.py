@@ -123,6 +123,8 @@ class Timeline:
     status: str
     attempt: int
     code: str
+    far_workers: list[str]
+    """Workers on other hosts that have executed it, in order: `gpu-1/w3`."""
     changes: list[CodeChange]
     totals: Totals
     progress: Progress | None
@@ -131,3 +133,8 @@ class Timeline:
     def finished(self) -> bool:
         """Has the run ended?"""
         return self.status in FINISHED
+
+    @property
+    def places(self) -> str:
+        """`on gpu-1/w3, gpu-2/w4`: where it was executed last; empty if that was here."""
+        return f"on {', '.join(self.far_workers[-3:])}" if self.far_workers else ""

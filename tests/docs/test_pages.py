@@ -82,15 +82,21 @@ def test_commands_of_a_page_do_what_it_shows(page: Path, terminal: Terminal) -> 
 
 def test_commands_of_the_example_do_what_its_page_shows(terminal: Terminal) -> None:
     """So do those of the example project's page, in a copy of it."""
-    unwanted = shutil.ignore_patterns(".stackshift", "out", "__pycache__")
-    shutil.copytree(EXAMPLE, terminal.home / "example", ignore=unwanted)
-    terminal.run("cd example")
+    copy_example(terminal)
+    terminal.run("cd jobs.example")
     assert follow(EXAMPLE / "README.md", terminal) > 0
+
+
+def copy_example(terminal: Terminal) -> None:
+    """Put the example project into the reader's home, without what it has made."""
+    unwanted = shutil.ignore_patterns(".stackshift", "out", "__pycache__")
+    shutil.copytree(EXAMPLE, terminal.home / EXAMPLE.name, ignore=unwanted)
 
 
 @pytest.mark.skipif(not IS_THERE, reason=MISSING)
 def test_commands_of_the_page_on_hosts_do_what_it_shows(terminal: Terminal) -> None:
     """With an sshd that the page starts."""
+    copy_example(terminal)
     if os.geteuid() == 0:
         PRIVILEGES.mkdir(mode=0o755, exist_ok=True)
     try:

@@ -73,6 +73,10 @@ def test_activity_is_counts_runs_rates_and_slow_steps(project: Project) -> None:
     assert [run["id"] for run in told["runs"]] == [works, *naps, later]
     assert told["matches"] == 5
     assert all(run["why"] for run in told["runs"])
+    assert told["runs"][0]["worker"] in {
+        worker["id"] for worker in project.call("daemon.status")["workers"]
+    }
+    assert told["runs"][1]["worker"] is None
     assert [(slow["job"], slow["step"]) for slow in told["slow_steps"]] == [("works", "first")]
     assert set(told["rates"]) == {"started", "steps", "ended", "failed"}
     short = activity(project, limit=2)

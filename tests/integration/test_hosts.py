@@ -345,11 +345,22 @@ def test_host_that_cannot_be_used_says_why_and_slows_nobody(
     assert project.stop() == 0
 
 
+def status_of(project: Project) -> str:
+    """How the host is."""
+    [host] = project.call("daemon.status")["hosts"]
+    return str(host["status"])
+
+
 def test_code_is_prepared_once(make_project: Make, tmp_path: Path) -> None:
-    """In its directory, before the first worker; a second one finds it prepared."""
-    prepare = 'prepare = ["sh", "-c", "pwd >> prepared"]'
-    project = make_project(JOBS, hosts(tmp_path, prepare))
+    """In its directory, before the first worker, which is told while it goes on; a second one finds
+    it prepared."""
+    gate = tmp_path / "gate"
+    script = f"until test -e {gate}; do sleep 0.02; done; pwd >> prepared"
+    project = make_project(JOBS, hosts(tmp_path, f'prepare = ["sh", "-c", "{script}"]'))
     project.start()
+    wait_until(lambda: status_of(project) == "preparing", "the preparation to be told")
+    gate.touch()
+    wait_until(lambda: status_of(project) == "serving", "the host to serve")
     place = Path(project.finish(project.begin("where"))["result"]["place"])
     keeper(project).kill()
     assert project.finish(project.begin("where"))["status"] == "completed"

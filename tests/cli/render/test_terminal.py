@@ -24,7 +24,7 @@ def finished_run(daemon: FakeDaemon) -> dict[str, Any]:
     retry_at = "2026-05-06T09:00:07.000000Z"
     daemon.append(
         record(0, "run.created", run["id"]),
-        record(1, "attempt.started", run["id"], attempt=1, code="abc"),
+        record(1, "attempt.started", run["id"], attempt=1, code="abc", worker="gpu-1/w3"),
         record(3, "step.completed", run["id"], step="download", duration_ms=2000, attempt=1),
         record(5, "step.failed", run["id"], **upload, error=ERROR, retry_at=retry_at),
         record(9, "step.completed", run["id"], **upload),
@@ -41,7 +41,7 @@ def test_show_draws_the_timeline(terminal: Terminal, daemon: FakeDaemon) -> None
     lines = [line.rstrip() for line in plain(text).splitlines()]
     spent = "(active 6.0s · backoff 2.0s · waiting 1.0s)"
     assert lines[0] == f"✓ run_…000001  resizeAvatar  completed in 9.0s  {spent}"
-    assert lines[1] == "  queue media · attempt 1/3 · code abc"
+    assert lines[1] == "  queue media · attempt 1/3 · code abc · on gpu-1/w3"
     assert lines[2].startswith("  created 06 May 09:00")
     assert lines[4].split() == ["STEP", "0s", "2s", "4s", "6s", "8s", "9.0s"]
     marks = [line.split()[:2] for line in lines[5:8]]

@@ -298,6 +298,15 @@ def test_active_backoff_and_waiting_are_the_whole_time() -> None:
     assert parts == told.totals.total_ms
 
 
+def test_workers_on_other_hosts_are_named() -> None:
+    """Each once, the last ones; workers of this machine are not."""
+    log = run_log().add(1, "attempt.suspended")
+    assert log.timeline(2).places == ""
+    for second, worker in enumerate(("gpu-1/w2", "w3", "gpu-2/w4", "gpu-1/w2")):
+        log.add(2 + second, "attempt.resumed", attempt=1, code="abc", worker=worker)
+    assert log.timeline(9).places == "on gpu-1/w2, gpu-2/w4"
+
+
 def test_change_of_the_code_is_marked_where_it_happened() -> None:
     """The run went on with other code: when, from which, and to which."""
     log = run_log().done(1, "a", 1000).add(2, "attempt.suspended")

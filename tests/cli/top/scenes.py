@@ -12,13 +12,13 @@ NOW = "2026-05-06T09:41:07.000000Z"
 def row(number: int, job: str, status: str, since: str, **changed: Any) -> dict[str, Any]:
     """A run as in `daemon.activity`; `since` is a time of day."""
     at = f"2026-05-06T{since}.000000Z"
-    plain = {"queue": "default", "attempt": 1, "max_attempts": 3, "step": None, "why": ""}
-    shown = plain | {"error": None, "parent": None, "created_at": at, "since": at}
+    plain = {"queue": "default", "attempt": 1, "max_attempts": 3, "step": None, "worker": None}
+    shown = plain | {"why": "", "error": None, "parent": None, "created_at": at, "since": at}
     return {"id": run_id(number), "job": job, "status": status} | shown | changed
 
 
 RUNS = [
-    row(1, "resizeAvatar", "running", "09:40:55", queue="media", step="upload"),
+    row(1, "resizeAvatar", "running", "09:40:55", queue="media", step="upload", worker="gpu-1/w3"),
     row(2, "nightlyReport", "running", "09:41:03", why="running for 4.0s in worker w2"),
     row(
         3,

@@ -30,7 +30,7 @@ default      0               1           nightlyReport query  2   4.2s  4.3s
 mail paused  0               0
 
     ID      JOB             STATUS     FOR  WHY
-●>  000001  resizeAvatar    running    12s  in upload
+●>  000001  resizeAvatar    running    12s  in upload on gpu-1/w3
 ●   000002  nightlyReport   running    4s   running for 4.0s in worker w2
 ↻   000003  syncCustomer    retrying   2m   retry 3/5 at 09:41:20 (13.0s left)
 ◌   000004  userOnboarding  waiting    1h   waiting for event email.verified [u…
@@ -50,7 +50,7 @@ default      0               1                               nightlyReport query
 mail paused  0               0
 
     ID      JOB             QUEUE    STATUS     ATTEMPT  FOR  WHY
-*>  000001  resizeAvatar    media    running    1/3      12s  in upload
+*>  000001  resizeAvatar    media    running    1/3      12s  in upload on gpu-1/w3
 *   000002  nightlyReport   default  running    1/3      4s   running for 4.0s in worker w2
 ~   000003  syncCustomer    default  retrying   2/3      2m   retry 3/5 at 09:41:20 (13.0s left)
 -   000004  userOnboarding  default  waiting    1/3      1h   waiting for event email.verified [user:123] until 07 Ma...

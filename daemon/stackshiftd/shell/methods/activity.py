@@ -133,6 +133,7 @@ class Activity:
             "created_at": rfc3339(run.created_us),
             "since": rfc3339(since_us),
             "step": step,
+            "worker": run.worker if run.status is Status.RUNNING else None,
             "why": reason.text,
             "error": error_object(run.error) if run.status is Status.FAILED else None,
             "parent": run.parent,

@@ -69,6 +69,8 @@ class FarHost(Host):
         self.problem = ""
         """Why no worker runs there, in one sentence; empty if one does, or has not been tried."""
         self.problem_since_us = 0
+        self.prepares = False
+        """Does it prepare the code now?"""
         self.outdated = ""
         """How its code differs from ours; empty if it does not."""
         self._archives = archives
@@ -115,6 +117,8 @@ class FarHost(Host):
             return "serving"
         if self.outdated and not self.problem:
             return "other code"
+        if self.prepares:
+            return "preparing"
         if self.problem:
             return "unreachable"
         return "starting" if self.is_used else "unused"

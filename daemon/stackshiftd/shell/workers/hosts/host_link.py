@@ -240,9 +240,11 @@ class HostLink(WorkerLink):
             case Refused():
                 self._refuse(frame.why)
             case Prepares():
+                host.prepares = True
                 log.info("%s prepares the code", self.id)
             case Started():
                 self._is_started = True
+                host.prepares = False
                 log.info("%s runs there as process %d in %s", self.id, frame.pid, frame.directory)
             case Ended():
                 self._status = frame.status
@@ -283,6 +285,7 @@ class HostLink(WorkerLink):
         """See `WorkerLink.connection_lost`."""
         self._hear()
         self._deafen()
+        self.host.prepares = False
         if not self.gone and not self._refusal and self._status is None:
             self.host.troubled(self._words() or "the connection was lost")
         super().connection_lost(exc)
