@@ -22,14 +22,17 @@ class Ledger:
         """What must not be, in words."""
 
     def read(self) -> None:
-        """Find steps that ran since the last time although they were on record then, then note
-        what is on record now."""
+        """Find steps that ran since the last time although they were on record then, and note what
+        is on record now."""
+        # In this order, since the daemon may be at work: what is noted later than this journal and
+        # in it has run again.
+        records = self._project.journal(self._seq)
         told = self._project.witness()
         for line in told[self._noted :]:
             if tuple(line.split()) in self.completed:
                 self.faults.append(f"ran again though on record: {line}")
         self._noted = len(told)
-        for record in self._project.journal(self._seq):
+        for record in records:
             self._seq = record["seq"]
             if record["kind"] == "step.completed":
                 step = (record["run"], record["step"])

@@ -19,6 +19,7 @@ from helpers.inner_daemon import InsideDaemon
 from helpers.processes import wait_gone
 from helpers.project import Project, kinds, steps
 from helpers.project_factory import Make
+from stackshiftd.core.state.state import MOST_DEATHS
 from stackshiftd.shell.tuning import Tuning
 
 JOBS = """
@@ -251,6 +252,26 @@ def test_frozen_host_is_given_up_and_ends_by_itself(beside: Project) -> None:
                 process.resume()
         wait_gone([process.pid for process in frozen], "the frozen worker and its keeper")
         assert beside.witness().count(f"next {run}") == 1
+    finally:
+        assert inside.close() is None
+
+
+def test_connection_that_ends_is_no_fault_of_the_run(beside: Project) -> None:
+    """A run is not given up for it, however often it happens; a worker that dies counts."""
+    inside = InsideDaemon(beside, Tuning(host_settles=0.0))
+    try:
+        run = beside.begin("held", {"gate": "g"})
+        for times in range(1, MOST_DEATHS + 2):
+            beside.at("g", times=times)
+            keeper(beside).kill()
+        beside.at("g", times=MOST_DEATHS + 2)
+        worker(beside).kill()
+        beside.at("g", times=MOST_DEATHS + 3)
+        beside.open("g")
+        seen = beside.finish(run)
+        assert seen["status"] == "completed", seen["error"]
+        lost = [each for each in seen["timeline"] if each["kind"] == "attempt.lost"]
+        assert [each.get("ours", True) for each in lost] == [*[True] * (MOST_DEATHS + 1), False]
     finally:
         assert inside.close() is None
 

@@ -305,8 +305,8 @@ class Tick(Command, frozen=True):
 
 
 class LoseExecution(Command, frozen=True):
-    """Give up the execution of `run` under `token`, whose worker is gone. `ours`: the daemon ended
-    it, as opposed to a crash of the worker."""
+    """Give up the execution of `run` under `token`, whose worker is gone. `ours`: see
+    `records.AttemptLost`."""
 
     run: str
     token: int

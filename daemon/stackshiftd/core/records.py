@@ -264,7 +264,8 @@ class AttemptFailed(Record, frozen=True, tag="attempt.failed"):
 
 class AttemptLost(Record, frozen=True, tag="attempt.lost"):
     """Its worker or the daemon is gone; it will resume under a new token. `ours`: the daemon ended
-    it, as opposed to a crash of the worker."""
+    it or was cut off from it, as opposed to a crash of the worker, which its runs may have caused.
+    """
 
     run: str
     attempt: int

@@ -192,6 +192,11 @@ class WorkerLink(asyncio.Protocol):
         """Do what is due once a second; why the worker is lost, if it is."""
         return ""
 
+    @property
+    def is_cut_off(self) -> bool:
+        """Has its connection ended, and nothing is known of the worker itself?"""
+        return False
+
     async def settle(self) -> None:
         """Return when nothing of the worker, whose process has ended, executes any more."""
 

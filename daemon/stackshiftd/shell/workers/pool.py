@@ -312,7 +312,7 @@ class Pool:
                 link.process_ended()
                 continue
             if why := link.look():
-                self._give_up(link, why, False, self._grace)
+                self._give_up(link, why, True, self._grace)
                 continue
             if isinstance(link, HostLink) and link.is_tried_again and not link.retired:
                 link.retired = True
@@ -429,7 +429,8 @@ class Pool:
         if not link.ready and link.slots == 0 and link.trial is None:
             link.host.early_deaths += 1
         if by_itself:
-            self._bury(link, "", self._closing, self._grace)
+            # A host that is not reached is no fault of the runs.
+            self._bury(link, "", self._closing or link.is_cut_off, self._grace)
         self._track(self._reap_and_replace(link))
 
     async def _reap_and_replace(self, link: WorkerLink) -> None:

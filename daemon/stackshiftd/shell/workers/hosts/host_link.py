@@ -290,10 +290,15 @@ class HostLink(WorkerLink):
             self.host.troubled(self._words() or "the connection was lost")
         super().connection_lost(exc)
 
+    @property
+    def is_cut_off(self) -> bool:
+        """See `WorkerLink.is_cut_off`. Of a worker that dies, its keeper tells the end."""
+        return self._is_started and self._status is None
+
     async def settle(self) -> None:
         """See `WorkerLink.settle`. A keeper that has not told the end of its worker sees the end of
         the pipe and ends it, a moment later than we see it."""
-        if self._is_started and self._status is None and not self.process.is_lost:
+        if self.is_cut_off and not self.process.is_lost:
             await asyncio.sleep(self._tuning.host_settles)
 
     def _words(self) -> str:
