@@ -112,16 +112,17 @@ class AsyncStepCalls:
     ) -> Coroutine[Any, Any, Any]:
         """Run `fn(*args, **kwargs)` once: on the event loop if it is `async def`, on a thread if it
         is `def`. See `StepCalls.run`."""
-        key = self._pass.identify(name, "run")
+        pass_ = self._pass
+        key = pass_.identify(name, "run")
         made = steps.run_step(
-            self._pass,
+            pass_,
             key,
             fn,
             args,
             kwargs,
             retry=retry,
-            timeout_ms=steps.timeout_ms(timeout),
-            clock=self._pass.clock.seconds,
+            timeout_ms=None if timeout is None else steps.timeout_ms(timeout),
+            clock=pass_.clock.seconds,
             returns=returns,
         )
         return self._called(key, made)

@@ -14,7 +14,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
-from typing import Any, Final, NamedTuple, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn, Protocol
 
 from stackshift_jobs.errors import PayloadRefused, ReplayError, Usage
 from stackshift_jobs.handler.clock import WALL, Clock
@@ -59,6 +59,13 @@ identified: Final[ContextVar[list[Identity] | None]] = ContextVar(
 """Gets the identities that the running code is given, in a `def` handler."""
 
 
+class BranchLoop(Protocol):
+    """The event loop of an `async def` handler."""
+
+    def branch(self) -> str:
+        """The prefix of the identities of calls made in the task that runs."""
+
+
 class Unwinding(BaseException):
     """Unwinds a `def` handler at a wait or a stop. A `BaseException`, so that `except Exception`
     cannot swallow it."""
@@ -99,8 +106,8 @@ class Pass:
         return."""
         self.calls = 0
         """How many calls the handler has made so far; says where among them its output belongs."""
-        self.loop: asyncio.AbstractEventLoop | None = None
-        """The event loop of an `async def` handler, whose tasks have the attribute `branch`."""
+        self.loop: BranchLoop | None = None
+        """The event loop of an `async def` handler."""
         self.step_loop: asyncio.AbstractEventLoop | None = None
         """The event loop on which the functions of its steps are awaited."""
         self.unawaited: dict[str, Coroutine[Any, Any, Any] | None] = {}
@@ -117,18 +124,22 @@ class Pass:
         max_bytes: int = PAYLOAD_BYTES,
         what: str = "the value",
         form: Callable[[Any], Any] = json_form,
+        key: str = "",
     ) -> bytes:
         """`value` as JSON that can be recorded. Raises `PayloadRefused`, with the path, for what
-        JSON cannot hold, for more than `max_bytes`, which it says of `what`, and for the text of a
-        secret."""
+        JSON cannot hold, for more than `max_bytes`, which it says of `what` and the call `key`, and
+        for the text of a secret."""
         try:
             text = dumps(value, max_bytes, what, form)
         except PayloadRefused as bad:
+            if key:  # The same again, with words that are made only now.
+                return self.encode(value, max_bytes, f"{what} {key!r}", form)
             if what in bad.message:
                 raise
             told = f"{what} cannot be recorded: {bad.message}"
             raise PayloadRefused(told, hint=bad.hint, path=bad.path) from None
-        self.secrets.check(text)
+        if self.secrets.refused:
+            self.secrets.check(text)
         return text
 
     def identify(self, name: str, kind: str) -> str:
@@ -181,7 +192,7 @@ class Pass:
             if self.loop is None:
                 self.refuse()
             return name  # of a call that never returns
-        if (secret := self.secrets.found_in(name)) is not None:
+        if self.secrets.refused and (secret := self.secrets.found_in(name)) is not None:
             raise Usage(
                 f"the name {self.secrets.mask(name)!r} contains {secret}, which is never recorded",
                 hint="name it after what it is for",
@@ -192,9 +203,7 @@ class Pass:
                 hint="call it in the handler: a step is recorded as a whole",
             )
         if self.loop is not None:
-            if branch := getattr(asyncio.current_task(self.loop), "branch", ""):
-                name = branch + name
-            key = self._occurrence(name, kind)
+            key = self._occurrence(self.loop.branch() + name, kind)
         else:
             with self._lock:
                 # The thread itself, since its id could be reused.

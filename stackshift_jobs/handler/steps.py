@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from hashlib import sha256
-from typing import Any
+from typing import Any, Final
 
 from stackshift_jobs.calls.runs import option_params
 from stackshift_jobs.errors import (
@@ -44,6 +44,9 @@ from stackshift_jobs.values.limits import PAYLOAD_BYTES
 from stackshift_jobs.values.names import check_key, check_name
 from stackshift_jobs.values.payload_types import check_type, convert
 from stackshift_jobs.values.strict_json import canonical, dumps, plain, read_back
+
+_new: Final = tuple.__new__
+"""Makes a `NamedTuple` of its fields, in a fraction of the time: at every step, that counts."""
 
 
 class Limits:
@@ -92,11 +95,12 @@ def run_step(
         tried += 1
         began = clock()
         try:
-            value = yield Perform(key, fn, args, kwargs, timeout_ms, tried, terms, input)
+            value = yield _new(Perform, (key, fn, args, kwargs, timeout_ms, tried, terms, input))
             if pass_.forgotten:
                 _refuse_forgotten(pass_, key)
-            text = pass_.encode(value, Limits.value_bytes, f"the result of step {key!r}")
-            result = _as_type(read_back(value, text), returns, key)
+            text = pass_.encode(value, Limits.value_bytes, "the result of step", key=key)
+            result = read_back(value, text)
+            result = result if returns is None else _as_type(result, returns, key)
         except Exception as error:
             pass_.forgotten.pop(key, None)
             failure = Failure.of(error, pass_.secrets)
@@ -114,12 +118,12 @@ def run_step(
                 raise _step_failed(key, failure.as_json()) from original(error)
             yield Park(key, recorded.due_us)
         else:
-            yield RecordResult(key, text, _ms(clock() - began), tried, input)
+            yield _new(RecordResult, (key, text, _ms(clock() - began), tried, input))
             return result
 
 
 def _as_type(value: Any, returns: Any, key: str) -> Any:
-    return value if returns is None else convert(value, returns, f"the result of step {key!r}")
+    return convert(value, returns, f"the result of step {key!r}")
 
 
 def _recorded_result(key: str, value: Any, returns: Any) -> Any:
@@ -279,7 +283,7 @@ def digest(item: Any) -> str:
 
 
 def _ms(seconds: float) -> int:
-    return max(0, round(seconds * 1000))
+    return round(seconds * 1000) if seconds > 0 else 0
 
 
 def timeout_ms(timeout: Duration | None) -> int | None:

@@ -40,7 +40,7 @@ class Secrets:
         self._wider = wider
         self._adding = threading.Lock()
         self._labels: dict[str, str] = known._labels if known is not None else {}
-        self._refused: dict[str, bytes] = known._refused if known is not None else {}
+        self.refused: dict[str, bytes] = known.refused if known is not None else {}
         self._longest_first: tuple[str, ...] = known._longest_first if known is not None else ()
         self.when_first: Callable[[], object] | None = None
         """Called before the first text is added."""
@@ -49,7 +49,7 @@ class Secrets:
         """Mask `text` as `label`, and refuse values that contain it."""
         if self._wider is not None:
             self._wider.add(text, label)
-        if text in self._refused and not self._is_crowded(text):
+        if text in self.refused and not self._is_crowded(text):
             return
         self._put(_spellings(text), label, refused=True)
 
@@ -74,10 +74,10 @@ class Secrets:
             labels = dict.fromkeys(spellings, label) | self._labels
             while len(labels) > MAX_SPELLINGS:
                 labels.popitem()  # Those that were added last, or again, stand first.
-            kept = {each: text for each, text in self._refused.items() if each in labels}
+            kept = {each: text for each, text in self.refused.items() if each in labels}
             if refused:
                 kept |= {each: json.dumps(each)[1:-1].encode() for each in spellings}
-            self._labels, self._refused = labels, kept
+            self._labels, self.refused = labels, kept
             self._longest_first = tuple(sorted(labels, key=len, reverse=True))
 
     def forked(self) -> None:
@@ -110,20 +110,20 @@ class Secrets:
 
     def found_in(self, text: str) -> str | None:
         """The label of a secret that `text` contains; None if there is none."""
-        for each in self._refused:
+        for each in self.refused:
             if each in text:
                 return self._labels.get(each, "[secret]")
         return None
 
     def check(self, encoded: bytes) -> None:
         """Raise `PayloadRefused`, with the path, if the JSON text `encoded` contains a secret."""
-        if not self._refused or not any(each in encoded for each in self._refused.values()):
+        if not self.refused or not any(each in encoded for each in self.refused.values()):
             return
         for path, part in _parts(json.loads(encoded), "$"):
             # The digits of one number in another, such as a time, are no secret.
             text = part if isinstance(part, str) else json.dumps(part)
             label = self.found_in(text)
-            if label is not None and (isinstance(part, str) or text in self._refused):
+            if label is not None and (isinstance(part, str) or text in self.refused):
                 raise PayloadRefused(
                     f"at {path}: it contains the text of {label}, which is never recorded",
                     hint="leave it out, or record a digest of it",

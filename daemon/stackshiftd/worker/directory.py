@@ -27,22 +27,22 @@ _CLONE_FS: Final = 0x200
 _chdir: Final = os.chdir
 
 
-class _Process:
+class Home:
     """The directory that handlers are to be in, and whether any of them has ever left it: as long
     as none has, nobody looks."""
 
-    home = ""
-    moved = False
+    path = ""
+    left = False
 
 
 def install(project: str) -> None:
     """Keep the handlers of this process in `project`, from now on."""
-    _Process.home = project
+    Home.path = project
 
     def noting(function: Callable[[Any], None]) -> Any:
         @wraps(function)
         def noted(path: Any) -> None:
-            _Process.moved = True
+            Home.left = True
             function(path)
 
         return noted
@@ -52,30 +52,30 @@ def install(project: str) -> None:
 
 def own() -> None:
     """Give this thread a working directory of its own, if the system can."""
-    if _Process.home and sys.platform == "linux":
+    if Home.path and sys.platform == "linux":
         ctypes.CDLL(None).unshare(_CLONE_FS)
 
 
 def here() -> str:
     """The working directory; the project if it has been removed."""
-    if not _Process.moved:
-        return _Process.home
+    if not Home.left:
+        return Home.path
     try:
         return os.getcwd()  # noqa: PTH109  # asked for at every step, and a Path is not needed
     except OSError:
-        return _Process.home
+        return Home.path
 
 
 def back(directory: str = "") -> None:
     """Return to `directory`, where something began that has ended; by default to the project."""
-    if _Process.moved:
+    if Home.left:
         with contextlib.suppress(OSError):
-            _chdir(directory or _Process.home)
+            _chdir(directory or Home.path)
 
 
 def back_on_loop() -> None:
     """Return to the project if this is the thread of the loop: a coroutine has ended there."""
-    if _Process.moved and threading.current_thread() is threading.main_thread():
+    if Home.left and threading.current_thread() is threading.main_thread():
         back()
 
 

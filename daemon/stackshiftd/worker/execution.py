@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import logging
 import math
-import time
 from collections.abc import Callable, Coroutine
 from datetime import datetime
 from functools import lru_cache
 from inspect import CORO_CREATED, getcoroutinestate
+from time import monotonic
 from typing import Any, Final, NamedTuple
 
 from msgspec import Raw
@@ -252,7 +252,7 @@ class Execution:
         if it must not start any more."""
         if self.lease is not None:
             self.lease.require()
-        self.open[op.step] = OpenStep(op, time.monotonic())
+        self.open[op.step] = OpenStep(op, monotonic())
 
     def awaits_thread(self, op: ops.Perform) -> None:
         """Note that the step's function will start when a thread is free."""
@@ -264,7 +264,8 @@ class Execution:
 
     def ended(self, op: ops.Perform) -> None:
         """Note that the step's function has returned or raised."""
-        directory.back_on_loop()
+        if directory.Home.left:
+            directory.back_on_loop()
         self.log.catch_up()  # What was written until now is this step's.
         self.open.pop(op.step, None)
         if self.noted:

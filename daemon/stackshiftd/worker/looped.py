@@ -34,7 +34,7 @@ from stackshiftd.worker.loop.handler_loop import HandlerLoop, HandlerTask
 from stackshiftd.worker.loop_port import LoopPort
 from stackshiftd.worker.output.run_log import current_log
 from stackshiftd.worker.pipe import Pipe
-from stackshiftd.worker.step_functions import Running
+from stackshiftd.worker.step_functions import Running, enter
 
 SLICE: Final = 1_000
 """Callbacks of one handler that run before other handlers get their turn."""
@@ -91,6 +91,7 @@ class LoopedExecution(Execution):
         current_log.set(self.log)
         current_secrets.set(self.pass_.secrets)
         in_handler.set("ctx")
+        enter(self)
         context: AsyncJobContext[Any] = AsyncJobContext(self.facts(), self.pass_, self.port)
         # Not within a coroutine of ours: what the handler catches when it is dropped shows here.
         return self.loop.create_task(self.job.handler(context))
@@ -142,7 +143,7 @@ class LoopedExecution(Execution):
         while calls.asks:
             call = calls.asks.popleft()
             op = call.op
-            dropped = call.is_given_up or self.pass_.unwinding is not None
+            dropped = call.is_given_up() or self.pass_.unwinding is not None
             if dropped and not (_ran(op) or call.releases):
                 continue
             try:
@@ -173,14 +174,14 @@ class LoopedExecution(Execution):
                 self._arrive(Arrival(call, answer_of(answer), None, answer.at_us))
                 return
             # As nearly always: nothing came before it.
-            if not call.is_given_up:
+            if not call.is_given_up():
                 calls.advance(call, answer_of(answer), None, answer.at_us)
             self._proceed()
 
     def performed(self, call: Call, value: Any, error: BaseException | None) -> None:
         """Take what the function of a step has returned or raised."""
         if self.loop.closed:
-            if error is None and isinstance(self._last, c.FailAttempt) and not call.is_given_up:
+            if error is None and isinstance(self._last, c.FailAttempt) and not call.is_given_up():
                 self._record_late(call, value)
             self._ended_function()
         elif isinstance(error, Unwinding):

@@ -250,7 +250,7 @@ class _Looped(_Rehearsed):
         execution.begin(port, self._on_end)
         while self.last is None and execution.loop.ready:
             await asyncio.sleep(0)  # The handler takes turns with others of its worker.
-        self.given_up = [call.key for call in port.begun if call.is_given_up]
+        self.given_up = [call.key for call in port.begun if call.is_given_up()]
         if self.last is None:
             self.timers = execution.timers.unrecorded_keys()
             execution.leave(REHEARSED)

@@ -128,10 +128,10 @@ class StepFunctions:
         if code is not None and _awaits_nothing(code):
             execution.began(op)
             try:
-                return context.run(_at_once, op, execution)
+                return context.run(_at_once, op)
             finally:
                 execution.ended(op)
-        context.run(_enter, op.step, execution)
+        context.run(current_step.set, op.step)
         running = execution.functions[op.step] = Running(execution, call, op)
         if not is_async(op.fn):
             execution.awaits_thread(op)
@@ -220,8 +220,9 @@ class StepFunctions:
             running.end(None, _late(op))
 
 
-def _enter(step: str, execution: Owner) -> None:
-    current_step.set(step)
+def enter(execution: Owner) -> None:
+    """Let the functions of an execution's steps, which run in copies of the context here, know
+    whose they are."""
     current_supervisor.set(execution.programs)
     _strays.set(execution.strays)
 
@@ -240,9 +241,9 @@ def _awaits_nothing(code: CodeType) -> bool:
     return is_coroutine and all(each.opname != "SEND" for each in dis.get_instructions(code))
 
 
-def _at_once(op: ops.Perform, execution: Owner) -> Ended:
+def _at_once(op: ops.Perform) -> Ended:
     """Call an `async def` function that awaits nothing."""
-    _enter(op.step, execution)
+    current_step.set(op.step)
     try:
         op.fn(*op.args, **op.kwargs).send(None)
     except StopIteration as done:

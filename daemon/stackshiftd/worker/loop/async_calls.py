@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import deque
+from collections.abc import Callable
 from contextvars import Context, copy_context
 from heapq import heappop, heappush
 from typing import Any, NamedTuple
@@ -31,9 +32,11 @@ class Call:
     or, for a timer that is on record, `timer` goes off at its end. `op` is what it waits for. With
     `releases` it releases the lock that the call `key` acquired, and is made in any case."""
 
-    __slots__ = ("context", "future", "key", "made", "op", "releases", "timer")
+    __slots__ = ("context", "future", "is_given_up", "key", "made", "op", "releases", "timer")
 
     context: Context
+    is_given_up: Callable[[], bool]
+    """Has the handler cancelled what waited for it? (Not a method: it is asked for each op.)"""
 
     def __init__(self, key: str, made: ops.Steps, loop: HandlerLoop, timer: Timer | None) -> None:
         self.key = key
@@ -43,11 +46,7 @@ class Call:
         self.context = copy_context()
         self.op: ops.Op | None = None
         self.releases = False
-
-    @property
-    def is_given_up(self) -> bool:
-        """Has the handler cancelled what waited for it?"""
-        return self.timer.cancelled() if self.timer is not None else self.future.done()
+        self.is_given_up = self.future.done if timer is None else timer.cancelled
 
 
 class Arrival(NamedTuple):
@@ -92,8 +91,18 @@ class AsyncCalls:
             place = known.released_seq if releases else known.seq
         if place:
             heappush(self.in_turn, (place, next(self._numbers), call))
+            return call
+        try:
+            op = call.op = next(made)  # In its context, which is the one here.
+        except StopIteration as done:
+            self._end(call, done.value, None, 0)
+        except BaseException as bad:
+            self._end(call, None, bad, 0)
         else:
-            self.advance(call, None, None, 0)
+            if type(op) is ops.Park:
+                self._park(call, op)
+            else:
+                self.asks.append(call)
         return call
 
     def never(self, key: str, made: ops.Steps) -> Call:
@@ -119,14 +128,14 @@ class AsyncCalls:
         nothing."""
         while self.in_turn:
             recorded = heappop(self.in_turn)[2]
-            if not recorded.is_given_up:
+            if not recorded.is_given_up():
                 known = self._pass.recorded_calls[recorded.key]
                 self.advance(recorded, None, None, known.at_us)
                 return True
         while self.arrived:
             arrival = self.arrived.popleft()
             call = self._called_for(arrival)
-            if call is not None and not call.is_given_up:
+            if call is not None and not call.is_given_up():
                 self.advance(call, arrival.answer, arrival.error, arrival.at_us)
                 return True
         return False

@@ -51,6 +51,29 @@ class HandlerTask(asyncio.Task[Any]):
         return self.number
 
 
+class _Ready(asyncio.Handle):
+    """A callback that is ready. It is made and called for each turn of each task, so without what
+    asyncio's own does for its debug mode."""
+
+    __slots__ = ()
+
+    _source_traceback = None
+    _repr = None
+
+    def __init__(
+        self,
+        callback: Callable[..., Any],
+        args: tuple[Any, ...],
+        loop: HandlerLoop,
+        context: Context | None,
+    ) -> None:
+        self._callback = callback
+        self._args = args
+        self._loop = loop
+        self._context = copy_context() if context is None else context
+        self._cancelled = False
+
+
 class Timer(asyncio.TimerHandle):
     """A timer of a handler, with the `callback` that it was set with. `key` is its identity, empty
     while its owner has not given it one; `call` is its durable wait, if it has begun."""
@@ -126,9 +149,12 @@ class HandlerLoop(asyncio.AbstractEventLoop):
                 handle = ready.popleft()
                 if not handle._cancelled:
                     try:
-                        handle._run()
+                        handle._context.run(handle._callback, *handle._args)  # type: ignore[attr-defined]
                     except (SystemExit, KeyboardInterrupt):
                         continue  # a task that ends with one of them has it as its outcome as well
+                    except BaseException as error:
+                        told = f"an error in a callback: {handle}"
+                        self.call_exception_handler({"message": told, "exception": error})
         finally:
             sys.set_asyncgen_hooks(*hooks)
             events._set_running_loop(self._outer)
@@ -190,6 +216,12 @@ class HandlerLoop(asyncio.AbstractEventLoop):
             self._prune_at = 2 * len(self.tasks) + 64
         return task
 
+    def branch(self) -> str:
+        """The branch of the task that runs."""
+        if self._created == 1:
+            return ""
+        return getattr(asyncio.current_task(self), "branch", "")
+
     def _branch_of(self, coro: Coroutine[Any, Any, Any]) -> str:
         if self._created == 1:
             return ""  # the handler itself
@@ -211,7 +243,7 @@ class HandlerLoop(asyncio.AbstractEventLoop):
         self, callback: Callable[..., Any], *args: Any, context: Context | None = None
     ) -> asyncio.Handle:
         """Call `callback` in the next turn."""
-        handle = asyncio.Handle(callback, args, self, context)
+        handle = _Ready(callback, args, self, context)
         self.ready.append(handle)
         return handle
 

@@ -20,7 +20,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, Final, Protocol
 
 from stackshift_jobs.handler.scope import current_step
@@ -77,13 +77,12 @@ class _SharedPipes:
 
     def __init__(self, pipes: list[OutputPipe]) -> None:
         self._pipes = pipes
-        self._readable = _readable([pipe.fd for pipe in pipes])
+        self.is_readable = _readable([pipe.fd for pipe in pipes])
 
     def catch_up(self) -> None:
         """Read all that is in the pipes now."""
-        if self._readable():
-            for pipe in self._pipes:
-                pipe.catch_up()
+        for pipe in self._pipes:
+            pipe.catch_up()
 
 
 def _readable(fds: list[int]) -> Callable[[], object]:
@@ -92,7 +91,7 @@ def _readable(fds: list[int]) -> Callable[[], object]:
         shared = select.epoll()
         for fd in fds:
             shared.register(fd, select.EPOLLIN)
-        return lambda: shared.poll(0)
+        return partial(shared.poll, 0)
 
     def polled() -> object:
         own = select.poll()  # several threads may not share one
@@ -127,7 +126,7 @@ class ProgramPipes:
     def watch(self, log: RunLog) -> None:
         """Have `log` read the shared pipes before it stores what is printed later."""
         if self._shared is not None:
-            log.sources.append(self._shared)
+            log.shared = self._shared
 
     @contextlib.contextmanager
     def replaced(self, stdout: Any, stderr: Any) -> Iterator[tuple[Any, Any]]:

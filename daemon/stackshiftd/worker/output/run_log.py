@@ -20,6 +20,7 @@ import itertools
 import os
 import threading
 from codecs import getincrementaldecoder
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -47,6 +48,14 @@ class Source(Protocol):
 
     def catch_up(self) -> None:
         """Store what has been written so far."""
+
+
+class SharedSource(Source, Protocol):
+    """A source of all runs of the process, which is looked at after every step."""
+
+    @property
+    def is_readable(self) -> Callable[[], object]:
+        """Has anything been written? (Not a method, so that it can be a single call of C.)"""
 
 
 @dataclass(slots=True)
@@ -97,6 +106,7 @@ class RunLog:
         self._lock = threading.RLock()
         self._lines = 0
         self._writers: dict[_Key, _Writer] = {}
+        self.shared: SharedSource | None = None
         self.sources: list[Source] = []
         """Looked at before anything else is stored, so that the order is kept."""
 
@@ -157,6 +167,7 @@ class RunLog:
         """Go on in a forked process, where other threads, which may hold the lock, are gone, and
         whose parent reads the sources and ends the lines that it has begun."""
         self._lock = threading.RLock()
+        self.shared = None
         self.sources = []
         self._writers = {}
         self._token = f"{self._token}.{os.getpid()}"
@@ -164,6 +175,8 @@ class RunLog:
 
     def catch_up(self) -> None:
         """Store what has been written to the sources so far."""
+        if (shared := self.shared) is not None and shared.is_readable():
+            shared.catch_up()
         for source in self.sources:
             source.catch_up()
 
