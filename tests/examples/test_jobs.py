@@ -48,6 +48,7 @@ def test_every_example_module_imports_and_says_what_it_does(serving: Project) ->
         "billing",
         "import",
         "importChunk",
+        "preview",
         "resizeAvatar",
         "userOnboarding",
     ]
