@@ -262,10 +262,30 @@ class DiskFull(Busy):
     code = "disk_full"
 
 
+class DatabaseUnavailable(Busy):
+    """The database that has the journal does not answer; nothing that was acknowledged is lost."""
+
+    code = "database_unavailable"
+
+
 class JournalDamaged(StackshiftError):
     """The journal cannot be trusted. Fields: `file`, `offset` (bytes), `seq`."""
 
     code = "journal_damaged"
+    exit_status = 78
+
+
+class Fenced(StackshiftError):
+    """Another daemon writes to the journal, or the journal is closed."""
+
+    code = "fenced"
+    exit_status = 3
+
+
+class JournalDiverged(StackshiftError):
+    """The database of the journal lacks, or contradicts, what was acknowledged."""
+
+    code = "journal_diverged"
     exit_status = 78
 
 
@@ -297,7 +317,10 @@ BY_CODE: dict[str, type[StackshiftError]] = {
         DaemonUnavailable,
         Busy,
         DiskFull,
+        DatabaseUnavailable,
         JournalDamaged,
+        Fenced,
+        JournalDiverged,
         NewerFormat,
         StackshiftError,
     )

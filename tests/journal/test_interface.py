@@ -1,9 +1,9 @@
-"""The contract of every journal, on files and in memory alike."""
+"""The contract of every journal: on files, in memory, and on shared logs."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -21,26 +21,47 @@ from journal.builders import (
     story,
 )
 from journal.disk import Disk
+from journal.shared.journals import leading
+from journal.shared.memory_log import MemoryLog
+from stackshift_jobs.errors import Fenced
 from stackshiftd.core.records import JournalOpened
-from stackshiftd.journal.interface import Epoch, Fenced, Full, Journal, Unknown
+from stackshiftd.journal.interface import (
+    Epoch,
+    Full,
+    Journal,
+    Unknown,
+)
 from stackshiftd.journal.memory import MemoryJournal
+from stackshiftd.journal.shared.postgres_log import PostgresLog
 
-Make = Callable[[], Journal]
+Make = Callable[[], Awaitable[Journal]]
 
 
-@pytest.fixture(params=["files", "memory"])
+@pytest.fixture(params=["files", "memory", "shared", "postgres"])
 def make(request: pytest.FixtureRequest) -> Make:
     """Creates an empty journal, of each kind in turn."""
-    if request.param == "memory":
-        return MemoryJournal
-    return lambda: opened(Disk(), segment_size=600)
+    server = request.getfixturevalue("database") if request.param == "postgres" else None
+
+    async def made() -> Journal:
+        match request.param:
+            case "files":
+                return opened(Disk(), segment_size=600)
+            case "memory":
+                return MemoryJournal()
+            case "shared":
+                return await leading(MemoryLog(), Disk(), segment_size=600)
+        assert server is not None
+        log = PostgresLog(server.url, request.node.name)
+        return await leading(log, Disk(), segment_size=600)
+
+    return made
 
 
 def test_claim_writes_the_record_that_it_returns(make: Make) -> None:
     """The epoch is the sequence number of its `journal.opened`, which is an ordinary record."""
 
     async def work() -> None:
-        journal = make()
+        journal = await make()
         for _ in range(3):
             seen = journal.last_seq
             claim = await journal.claim(OWNER, seen, START_US + seen)
@@ -57,7 +78,7 @@ def test_claim_never_goes_back_in_time(make: Make) -> None:
     """Even if the clock was set back, no record is older than the one before it."""
 
     async def work() -> None:
-        journal = make()
+        journal = await make()
         await journal.claim(OWNER, 0, START_US)
         claim = await journal.claim(OWNER, 1, START_US - 10**9)
         assert claim.entry.at_us == journal.last_at_us == START_US
@@ -70,7 +91,7 @@ def test_older_epoch_is_fenced(make: Make) -> None:
     """After another claim, appends under the last one change nothing."""
 
     async def work() -> None:
-        journal = make()
+        journal = await make()
         with pytest.raises(Fenced):
             await journal.append(Epoch(0), 0, [entries(1, [queued()])])
         old = await claimed(journal)
@@ -89,7 +110,7 @@ def test_read_begins_anywhere(make: Make) -> None:
     """A read from any sequence number yields exactly the entries from there on."""
 
     async def work() -> None:
-        journal = make()
+        journal = await make()
         claim = await claimed(journal)
         for number in range(12):
             await add(journal, claim, [step(f"s{number}", b"%d" % number)] * (1 + number % 3))
@@ -106,7 +127,7 @@ def test_read_ends_where_the_journal_was_when_it_began(make: Make) -> None:
     """A reader sees a prefix while the writer appends, and never half an append."""
 
     async def work() -> None:
-        journal = make()
+        journal = await make()
         claim = await claimed(journal)
         await add(journal, claim, [queued()] * 2)
         reader = journal.read(1)
@@ -122,7 +143,7 @@ def test_fetch_gives_places_in_the_order_asked_for(make: Make) -> None:
     """Entries are fetched by place, in any order, even twice; trimmed ones are left out."""
 
     async def work() -> None:
-        journal = make()
+        journal = await make()
         claim = await claimed(journal)
         for number in range(9):
             await add(journal, claim, [step(f"s{number}", b'"%b"' % (b"x" * 900 * number))])
@@ -147,7 +168,7 @@ def test_tail_gives_each_entry_once_as_it_becomes_durable(make: Make) -> None:
     """A tail yields existing entries, then new ones, with no gap or duplicate, until the close."""
 
     async def work() -> None:
-        journal = make()
+        journal = await make()
         claim = await claimed(journal)
         await add(journal, claim, [queued()] * 3)
         seen: list[tuple[int, int, str]] = []
@@ -178,7 +199,7 @@ def test_snapshot_is_given_back_as_it_was_put(make: Make) -> None:
     """The newest snapshot is returned with all its lines, or None if there is none."""
 
     async def work() -> None:
-        journal = make()
+        journal = await make()
         assert await journal.get_snapshot() is None
         assert journal.snapshot_lines() == []
         claim = await claimed(journal)
@@ -203,7 +224,7 @@ def test_trim_keeps_what_the_older_snapshot_needs(make: Make) -> None:
     """Entries are dropped only below the older of two snapshots; with a single one, none are."""
 
     async def work() -> None:
-        journal = make()
+        journal = await make()
         claim = await claimed(journal)
         for _ in range(10):
             await add(journal, claim, [queued()] * 3)
@@ -226,7 +247,7 @@ def test_closed_journal_takes_no_appends(make: Make) -> None:
     """After `close`, an append is refused; closing again does nothing."""
 
     async def work() -> None:
-        journal = make()
+        journal = await make()
         claim = await claimed(journal)
         journal.close()
         journal.close()

@@ -23,6 +23,10 @@ from errno import EROFS
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from stackshift_jobs.errors import (
+    Fenced,
+    StackshiftError,
+)
 from stackshiftd.core.records import Entry, JournalOpened
 from stackshiftd.journal import reader, snapshots
 from stackshiftd.journal.filesystem import NO_SPACE, FileSystem, RealFileSystem, put_file
@@ -30,12 +34,12 @@ from stackshiftd.journal.interface import (
     Claim,
     Disk,
     Epoch,
-    Fenced,
     Full,
     Group,
     Owner,
     Place,
     Recovery,
+    displaced,
 )
 from stackshiftd.journal.layout import HeldLock, Layout, check, prepare
 from stackshiftd.journal.recovery import examine, recover
@@ -161,6 +165,7 @@ class FileJournal:
         self._epoch: Epoch | None = None
         self._closed = False
         self._followers: set[asyncio.Event] = set()
+        self.confirmed: Callable[[], None] = lambda: None
 
     # --- State -----------------------------------------------------------------------------
 
@@ -218,6 +223,27 @@ class FileJournal:
             return self._appender.is_in_place
         except OSError:
             return False  # If it cannot be looked at, it is not there for anybody else either.
+
+    @property
+    def loss(self) -> StackshiftError | None:
+        """See `Journal.loss`."""
+        return None if self.is_in_place else displaced(self._layout.root)
+
+    may_answer = True
+    """Nobody else can append: the lock is ours."""
+
+    @property
+    def unanswered_seconds(self) -> float:
+        """See `Journal.unanswered_seconds`. A disk that is slow is waited for."""
+        return 0.0
+
+    @property
+    def origin(self) -> dict[str, Any] | None:
+        """See `Journal.origin`."""
+        return None
+
+    async def leave(self) -> None:
+        """Nothing: closing it releases the lock."""
 
     def disk(self) -> Disk:
         """The data directory, and the room that there is now."""

@@ -9,7 +9,7 @@ time; the engine gathers the next one meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NewType, Protocol
 
@@ -79,13 +79,6 @@ class Disk(NamedTuple):
         return 0 if self.is_read_only else max(0, self.free_bytes - self.reserve_bytes)
 
 
-class Fenced(StackshiftError):
-    """Another daemon has claimed the journal since, or the journal is closed."""
-
-    code = "fenced"
-    exit_status = 3
-
-
 class Full(StackshiftError):
     """No space left. Nothing of this append is in the journal; a later one may succeed."""
 
@@ -114,7 +107,10 @@ class Unknown(StackshiftError):
 
 
 class Journal(Protocol):
-    """One writer, many readers."""
+    """One writer, many readers. What is read is read here, at once, wherever the journal is."""
+
+    confirmed: Callable[[], None]
+    """Called when answers may be given again, after `may_answer` was false."""
 
     @property
     def journal_id(self) -> str:
@@ -145,6 +141,32 @@ class Journal(Protocol):
     @property
     def is_in_place(self) -> bool:
         """Is the journal still where it was opened? If not, nothing more is acknowledged."""
+        ...
+
+    @property
+    def loss(self) -> StackshiftError | None:
+        """Why nothing more is acknowledged although no append has failed: it was moved, or another
+        daemon leads. None as long as it is ours."""
+        ...
+
+    @property
+    def may_answer(self) -> bool:
+        """Is it certain that no other daemon has appended anything? If not, what is read here may
+        be out of date."""
+        ...
+
+    @property
+    def unanswered_seconds(self) -> float:
+        """For how long the append that is under way has not been answered; 0 if none is."""
+        ...
+
+    @property
+    def origin(self) -> dict[str, Any] | None:
+        """Where the journal is if not here, as `daemon.status` shows it; None if it is here."""
+        ...
+
+    async def leave(self) -> None:
+        """Let another daemon append, in good order: nothing more is appended here."""
         ...
 
     async def claim(self, owner: Owner, seen_seq: int, at_us: int) -> Claim:

@@ -9,15 +9,18 @@ outcome.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any, Final
 
+from stackshift_jobs.errors import (
+    Fenced,
+    StackshiftError,
+)
 from stackshiftd.core.records import Entry, JournalOpened, is_in_order
 from stackshiftd.journal.interface import (
     Claim,
     Disk,
     Epoch,
-    Fenced,
     Full,
     Group,
     Owner,
@@ -49,6 +52,7 @@ class MemoryJournal:
         self._open_gate = asyncio.Event()
         self._open_gate.set()
         self._followers: set[asyncio.Event] = set()
+        self.confirmed: Callable[[], None] = lambda: None
         self.free = _ROOM
         """How much room there is; a test may set it."""
 
@@ -244,6 +248,18 @@ class MemoryJournal:
     def is_in_place(self) -> bool:
         """Memory is not moved."""
         return True
+
+    loss: StackshiftError | None = None
+    """A test may set it."""
+    may_answer = True
+    """A test may say that it is not certain."""
+    unanswered_seconds = 0.0
+    """A test may say that an append is not answered."""
+    origin: dict[str, Any] | None = None
+    """It is here."""
+
+    async def leave(self) -> None:
+        """Nobody else could append."""
 
     def can_write(self) -> bool:
         """It always can."""

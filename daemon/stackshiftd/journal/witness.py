@@ -102,3 +102,13 @@ class Witness:
                 self._fs.sync_data(fd)
             with suppress(OSError):
                 self._fs.close(fd)
+
+
+class NoWitness:
+    """For files that are a copy, which nothing is promised of: what they lack is fetched."""
+
+    def note(self, _seq: int) -> None:
+        """Nothing is noted."""
+
+    def close(self) -> None:
+        """There is nothing to close."""

@@ -9,6 +9,8 @@ commit thread writes, syncs and starts new segments; only one append is in fligh
 - If there is no space for an append, what it left in the file is cut off, durably, and a later one
   may succeed.
 - Any other failure is final: only recovery can then determine what is on disk.
+- With `share`, the files are a copy: an append is written when `share` has put it where it counts,
+  without a sync, and a failure to write it is never one of the append.
 - Nothing counts as written unless the segment is still where readers look for it. So nothing is
   acknowledged into files that were moved away or replaced, and another journal that was put in
   their place is not touched.
@@ -18,19 +20,32 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from stackshift_jobs.errors import (
+    Fenced,
+    JournalDiverged,
+    StackshiftError,
+)
 from stackshiftd.core.records import is_in_order
 from stackshiftd.journal.commit_thread import CommitThread
 from stackshiftd.journal.filesystem import NO_SPACE, FileSystem
-from stackshiftd.journal.interface import Displaced, Full, Group, Place, Unknown, displaced
+from stackshiftd.journal.interface import (
+    Displaced,
+    Full,
+    Group,
+    Place,
+    Unknown,
+    displaced,
+)
 from stackshiftd.journal.line_format import encode_group, encode_single
 from stackshiftd.journal.reader import SegmentSpan
 from stackshiftd.journal.recovery import Recovered
 from stackshiftd.journal.segment import Header, SegmentWriter, segment_name
-from stackshiftd.journal.witness import Witness
+from stackshiftd.journal.witness import NoWitness, Witness
 
 
 class Mark(NamedTuple):
@@ -40,7 +55,7 @@ class Mark(NamedTuple):
     end: Place
 
 
-class _Batch(NamedTuple):
+class Batch(NamedTuple):
     """An encoded append: the segment to start for it (or None), its bytes, where it ends and the
     time of its last record."""
 
@@ -48,6 +63,11 @@ class _Batch(NamedTuple):
     data: bytes
     mark: Mark
     at_us: int
+
+    @property
+    def bytes(self) -> bytes:
+        """What it adds to the files: the header of the new segment, then the lines."""
+        return self.data if self.roll is None else self.roll.line() + self.data
 
 
 class Appender:
@@ -62,7 +82,7 @@ class Appender:
         always: bool,
         segment_size: int,
         interval_s: float,
-        witness: Witness,
+        witness: Witness | NoWitness,
     ) -> None:
         self._fs = fs
         self._folder = folder
@@ -72,6 +92,10 @@ class Appender:
         self._witness = witness
         self.advanced: Callable[[], None] = lambda: None
         """Is called in the loop's thread when `durable` may have grown or writing has failed."""
+        self.share: Callable[[Batch], Awaitable[None]] | None = None
+        """Puts an append where it counts, if that is not here."""
+        self.began: float | None = None
+        """When the append in flight began (`time.monotonic`); None if there is none."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._spans_lock = threading.Lock()  # Segments are added in one thread, dropped in another.
         self.spans = tuple(
@@ -85,6 +109,7 @@ class Appender:
         self.failure: BaseException | None = None
         self._witnessed = recovered.report.kept_seq
         self._thread = CommitThread(self._chore, interval_s)
+        self._sharing: asyncio.Task[None] | None = None
 
     # --- In the loop's thread --------------------------------------------------------------
 
@@ -102,7 +127,7 @@ class Appender:
         durable: asyncio.Future[None] = loop.create_future()
 
         def done(_: object, error: BaseException | None) -> None:
-            self.in_flight = False
+            self.in_flight, self.began = False, None
             self.advanced()
             if durable.done():
                 return
@@ -111,10 +136,55 @@ class Appender:
             else:
                 durable.set_exception(error)
 
-        self.in_flight = True
-        self._thread.submit(lambda: self._commit(batch), loop, done)
+        def commit() -> None:
+            self._thread.submit(lambda: self._commit(batch), loop, done)
+
+        self.in_flight, self.began = True, time.monotonic()
+        if self.share is None:
+            commit()
+        else:
+            self._begin_sharing(batch, loop, commit, done)
         await durable
         return places
+
+    def _begin_sharing(
+        self,
+        batch: Batch,
+        loop: asyncio.AbstractEventLoop,
+        commit: Callable[[], None],
+        done: Callable[[object, BaseException | None], None],
+    ) -> None:
+        assert self.share is not None
+
+        def shared(task: asyncio.Task[None]) -> None:
+            if task.cancelled():
+                failed: BaseException | None = Unknown("the daemon ended during an append")
+            else:
+                failed = task.exception()
+            if failed is None:
+                commit()
+            else:
+                if not isinstance(failed, Full):
+                    self.failure = failed
+                done(None, failed)
+
+        sharing = self._sharing = loop.create_task(_awaited(self.share(batch)))
+        sharing.add_done_callback(shared)
+
+    async def copy(self, batch: Batch) -> None:
+        """Write what another daemon has appended where it counts. Raises `Unknown`."""
+        loop = asyncio.get_running_loop()
+        written: asyncio.Future[None] = loop.create_future()
+
+        def done(_: object, error: BaseException | None) -> None:
+            self.advanced()
+            if error is None:
+                written.set_result(None)
+            else:
+                written.set_exception(error)
+
+        self._thread.submit(lambda: self._commit(batch), loop, done)
+        await written
 
     def check(self) -> None:
         """Raise `Unknown` if a write or sync has failed for good, `Displaced` if the journal was
@@ -132,7 +202,7 @@ class Appender:
         if not self.is_in_place:
             raise displaced(self._folder.parent)
 
-    def _encode(self, groups: Sequence[Group]) -> tuple[_Batch, list[Place]]:
+    def _encode(self, groups: Sequence[Group]) -> tuple[Batch, list[Place]]:
         """Lines and places of an append; asserts the order of its entries before any is written."""
         seq, at_us, watermark = self.written.seq, self.last_at_us, self.durable.seq
         lines: list[bytes] = []
@@ -156,7 +226,7 @@ class Appender:
         for line in lines:
             places.append(at)
             at += len(line)
-        return _Batch(roll, data, Mark(seq, at), at_us), places
+        return Batch(roll, data, Mark(seq, at), at_us), places
 
     def drop_oldest(self) -> None:
         """Forget the oldest segment; its file was already removed."""
@@ -181,23 +251,26 @@ class Appender:
 
     # --- In the commit thread --------------------------------------------------------------
 
-    def _commit(self, batch: _Batch) -> None:
+    def _commit(self, batch: Batch) -> None:
         self.check()  # A sync between appends may have failed.
         try:
             if batch.roll is not None:
                 self.check_place()
                 self._roll(batch.roll)
             self._write(batch.data)
-            if self._always:
+            if self._always and self.share is None:
                 self._writer.sync()
             self.check_place()
-        except Full:
-            raise
+        except Full as full:
+            if self.share is None:
+                raise
+            self.failure = full  # It counts all the same.
+            raise final(full) from full
         except BaseException as failed:  # Whatever it was, the file's state is now unknown.
             self.failure = failed
             raise final(failed) from failed
         self.written, self.last_at_us = batch.mark, batch.at_us
-        if self._always:
+        if self._always or self.share is not None:
             self.durable = self.written
 
     def _write(self, data: bytes) -> None:
@@ -269,10 +342,14 @@ def full(cause: OSError) -> Full:
     )
 
 
-def final(cause: BaseException) -> Displaced | Unknown:
+async def _awaited(work: Awaitable[None]) -> None:
+    await work
+
+
+def final(cause: BaseException) -> StackshiftError:
     """The error for a final failure of writing, caused by `cause`."""
-    if isinstance(cause, Displaced):
-        return Displaced(cause.message, hint=cause.hint)
+    if isinstance(cause, Displaced | JournalDiverged | Fenced | Unknown):
+        return type(cause)(cause.message, hint=cause.hint)
     return Unknown(
         f"writing to the journal failed ({cause}); what is on disk is unknown",
         hint="the daemon must stop; it recovers from the journal at its next start",

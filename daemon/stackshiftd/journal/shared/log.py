@@ -1,0 +1,114 @@
+"""What a shared journal needs from the log that is its truth: the bytes of the journal's files, one
+row an append, in a place that several machines reach.
+
+Laws of every log:
+
+- Rows have no gaps: each begins where the one before it ends, and its hash covers all before it.
+- An append takes effect only directly behind the row that its writer names. So of two writers one
+  wins, and the other learns it: the log alone is the fence.
+- Whoever leads beats; only who has seen no beat for a whole lease may lead instead.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import Final, NamedTuple, Protocol
+
+from stackshiftd.journal.interface import (
+    Place,
+)
+
+
+class Tip(NamedTuple):
+    """The end of a log: where its last row begins and ends, its last record, and the hash of all up
+    to there."""
+
+    place: Place
+    ends: Place
+    seq: int
+    hash: bytes
+
+
+class Row(NamedTuple):
+    """One append: whole lines, with the header of a segment before them if it begins one."""
+
+    place: Place
+    first_seq: int
+    last_seq: int
+    hash: bytes
+    data: bytes
+
+    @property
+    def tip(self) -> Tip:
+        """The end of a log whose last row this is."""
+        return Tip(self.place, self.place + len(self.data), self.last_seq, self.hash)
+
+
+class Lease(NamedTuple):
+    """Who leads. `term` grows with each leader, `beat` with each sign of life; `owner` is empty if
+    the last leader has left in good order."""
+
+    journal: str
+    term: int
+    beat: int
+    owner: str
+    lease_ms: int
+
+
+def next_row(after: Tip, first_seq: int, last_seq: int, data: bytes) -> Row:
+    """The row with `data` that follows `after`."""
+    digest = hashlib.blake2b(after.hash + data, digest_size=16).digest()
+    return Row(after.ends, first_seq, last_seq, digest, data)
+
+
+MOVED: Final = "moved "
+"""How the owner of a journal begins that has moved to files, which are the truth since."""
+
+
+class SharedLog(Protocol):
+    """One log. All methods but `close` raise `DatabaseUnavailable`."""
+
+    async def find(self) -> Lease | None:
+        """The lease; None if there is no journal yet."""
+
+    async def make(self, lease: Lease, rows: Iterable[Row]) -> Lease:
+        """Make the journal with these first rows, all or none, unless there is one; the lease that
+        counts. One that has moved away is replaced by itself."""
+
+    async def tip(self) -> Tip:
+        """The end of the log."""
+
+    async def append(self, after: Tip, row: Row) -> None:
+        """Put `row` behind `after`; durable when it returns. Raises `Fenced` if another row is
+        there, `Full`, `JournalDiverged` if `after` has vanished, and `Unknown` if the outcome could
+        not be learnt in time."""
+
+    async def read(self, place: Place) -> list[Row]:
+        """Some rows, at least one, from the one that contains or begins at `place`; empty at the
+        end."""
+
+    async def lead(self, seen: Lease, owner: str, lease_ms: int) -> int | None:
+        """Become the leader, with a lease of this length, if the one of `seen` has not beaten
+        since; the new term, or None."""
+
+    async def beat(self, term: int) -> bool:
+        """A sign of life of the leader of `term`; false if another one leads."""
+
+    async def leave(self, term: int, owner: str = "") -> None:
+        """The leader of `term` leaves in good order, to anybody, or to `owner`."""
+
+    async def put_snapshot(self, seq: int, data: bytes) -> None:
+        """Keep a snapshot file, the last two of which are kept."""
+
+    async def snapshots(self) -> list[int]:
+        """What snapshots are kept, oldest first, by their sequence numbers."""
+
+    async def get_snapshot(self, seq: int) -> bytes:
+        """The snapshot file at `seq`; empty if it is not kept any more."""
+
+    async def trim(self, below: Place) -> None:
+        """Drop rows that end at or before `below`; never the last one."""
+
+    def close(self) -> None:
+        """Drop all connections."""

@@ -1,0 +1,114 @@
+"""A PostgreSQL server of the tests' own: in a temporary directory, on a port of this machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from helpers.deadline import wait_until
+
+_PLACES = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+
+
+def _program(name: str) -> str | None:
+    found = [place / name for place in _PLACES if (place / name).exists()]
+    return str(found[0]) if found else shutil.which(name)
+
+
+def _driver() -> bool:
+    try:
+        import asyncpg
+    except ImportError:
+        return False
+    return bool(asyncpg)
+
+
+INITDB = _program("initdb")
+POSTGRES = _program("postgres")
+MISSING = "PostgreSQL (initdb) or asyncpg is not installed"
+IS_THERE = INITDB is not None and POSTGRES is not None and _driver()
+
+
+class Postgres:
+    """One server, which does not survive a power cut: tests do not wait for disks. It refuses to
+    run as root, so there it runs as `postgres`."""
+
+    def __init__(self, root: Path) -> None:
+        root.mkdir(parents=True)
+        self.root = root
+        self._data = root / "data"
+        self._as: dict[str, Any] = {}
+        if os.geteuid() == 0:
+            self._as = {"user": "postgres", "group": "postgres"}
+        if self._as:
+            shutil.chown(root, "postgres", "postgres")
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        assert INITDB is not None
+        made = [INITDB, "-D", str(self._data), "-A", "trust", "-U", "postgres", "-E", "UTF8", "-N"]
+        self._run(made)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Its database `postgres`."""
+        return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
+
+    def start(self, *settings: str) -> None:
+        """Start it with these settings (`fsync=on`), and wait until it answers."""
+        assert POSTGRES is not None
+        options = [
+            "fsync=off",
+            "listen_addresses=127.0.0.1",
+            f"unix_socket_directories={self.root}",
+        ]
+        command = [POSTGRES, "-D", str(self._data), "-p", str(self.port)]
+        for option in (*options, *settings):
+            command += ["-c", option]
+        with (self.root / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.root,
+                **self._as,
+            )
+        wait_until(self._answers, f"PostgreSQL to answer: {(self.root / 'log').read_text()}")
+
+    def _answers(self) -> bool:
+        ready = _program("pg_isready")
+        assert ready is not None
+        command = [ready, "-h", "127.0.0.1", "-p", str(self.port)]
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+    def stop(self) -> None:
+        """End it at once, with all connections; idempotent."""
+        if self._process is not None:
+            self._process.send_signal(3)  # SIGQUIT: an immediate shutdown
+            self._process.wait()
+            self._process = None
+
+    def freeze(self, signal_number: int) -> None:
+        """Send a signal to all of its processes: SIGSTOP or SIGCONT."""
+        assert self._process is not None
+        import psutil
+
+        server = psutil.Process(self._process.pid)
+        for process in (server, *server.children()):
+            process.send_signal(signal_number)
+
+    def _run(self, command: list[str]) -> None:
+        subprocess.run(
+            command,
+            check=True,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            cwd=self.root,
+            **self._as,
+        )
