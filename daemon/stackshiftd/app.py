@@ -19,9 +19,15 @@ import time
 from collections.abc import Coroutine
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from stackshift_jobs.errors import BadConfiguration, DiskFull, OutputFailed, StackshiftError
+from stackshift_jobs.errors import (
+    BadConfiguration,
+    DatabaseUnavailable,
+    DiskFull,
+    OutputFailed,
+    StackshiftError,
+)
 from stackshift_jobs.programs import inheritance
 from stackshift_jobs.project.code import check_code
 from stackshift_jobs.project.config import Config, load_config
@@ -31,11 +37,17 @@ from stackshiftd.first_process import fork_from_first_process
 from stackshiftd.starter import Starter
 from stackshiftd.stop_signals import StopSignals
 
+if TYPE_CHECKING:
+    from stackshiftd.journal.interface import Journal
+
 log = logging.getLogger("stackshiftd")
 
+JOURNAL_VERBS = ("verify", "cat", "stats", "repair", "backup", "restore")
 RESTART_PAUSE_SECONDS = 60.0
 """A daemon whose journal failed restarts, to recover; but not twice within this time."""
 
+DATABASE_PAUSE_SECONDS = 1.0
+"""How often a daemon that starts again asks for a database that did not answer."""
 GC_THRESHOLD = (20_000, 20, 50)
 """Records and frames are not tracked by the collector; objects that are live as long as a run."""
 SWITCH_SECONDS = 0.0005
@@ -94,11 +106,13 @@ def _parser() -> argparse.ArgumentParser:
     compact.add_argument("--upto-seq", required=True, type=int)
     compact.set_defaults(call=_compact)
     journal = verbs.add_parser("journal", help="work on a journal without a daemon")
-    journal.add_argument("verb", choices=["verify", "cat", "stats", "repair", "backup", "restore"])
+    journal.add_argument("verb", choices=[*JOURNAL_VERBS, "move"])
     journal.add_argument("file", nargs="?", type=Path)
     journal.add_argument("--data-dir", required=True, type=Path)
     journal.add_argument("--since-seq", type=int, default=0)
     journal.add_argument("--dry-run", action="store_true")
+    journal.add_argument("--project", type=Path, help="of move, with --to")
+    journal.add_argument("--to", choices=["database", "files"])
     journal.set_defaults(call=_journal)
     hosts = verbs.add_parser("hosts", help="try the hosts of a project")
     hosts.add_argument("name", nargs="*")
@@ -120,8 +134,10 @@ def _compact(arguments: argparse.Namespace) -> int:
 
 
 def _journal(arguments: argparse.Namespace) -> int:
-    from stackshiftd.journal_verbs import run_verb
+    from stackshiftd.journal_verbs import move, run_verb
 
+    if arguments.verb == "move":
+        return move(arguments.project, arguments.to, dry_run=arguments.dry_run)
     return run_verb(
         arguments.verb,
         arguments.data_dir,
@@ -154,11 +170,12 @@ def _run(arguments: argparse.Namespace) -> int:
             # the jobs are is known only from here on.
             find_project(root)
             config = load_config(root)
+            again = arguments.restarted_at > 0
             if arguments.dev:
                 config = _for_development(config)
             check_code(config)
             _trim_log(config)
-            if _new_loop(_serve(config, starter, stop, notes)) and stop.hold():
+            if _new_loop(_serve(config, starter, stop, notes, again)) and stop.hold():
                 _replace(root)
         except OSError as failed:
             raise _start_error(failed) from failed
@@ -201,24 +218,13 @@ def _start_error(failed: OSError) -> StackshiftError:
     return BadConfiguration(f"cannot start{where}: {failed.strerror or failed}")
 
 
-async def _serve(config: Config, starter: Starter, stop: StopSignals, inherited: list[str]) -> bool:
+async def _serve(
+    config: Config, starter: Starter, stop: StopSignals, inherited: list[str], again: bool
+) -> bool:
     """Serve until the daemon ends; returns whether it wants to be replaced by a new one."""
     from stackshiftd.daemon import Daemon
-    from stackshiftd.journal.file_journal import FileJournal
-    from stackshiftd.journal.filesystem import UNWRITABLE
 
-    try:
-        journal = FileJournal.open(
-            config.data_dir,
-            durability=config.journal.durability,  # type: ignore[arg-type]
-            segment_size=config.journal.segment_size_bytes,
-        )
-    except OSError as failed:
-        if failed.errno not in UNWRITABLE or starter.stays:  # Who stays has come to load jobs.
-            raise
-        log.warning("the journal cannot be recovered (%s): it is read as it is", failed)
-        journal = FileJournal.open_sealed(config.data_dir)
-    daemon = Daemon(config, journal)
+    daemon = Daemon(config, await _opened_journal(config, starter, again))
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGHUP, daemon.reload)
     stop.listen(lambda: loop.call_soon_threadsafe(daemon.stop))
@@ -243,6 +249,52 @@ async def _serve(config: Config, starter: Starter, stop: StopSignals, inherited:
         stop.listen(lambda: None)
     log.info("stopped")
     return daemon.starts_over
+
+
+async def _opened_journal(config: Config, starter: Starter, again: bool) -> Journal:
+    """The journal, of which this daemon becomes the writer. One that starts `again` waits for its
+    database: nobody looks whether it came up."""
+    from stackshiftd.journal.file_journal import FileJournal
+    from stackshiftd.journal.filesystem import UNWRITABLE, RealFileSystem
+    from stackshiftd.journal.layout import Layout
+    from stackshiftd.journal.shared import copying
+
+    if config.journal.url is not None:
+        while True:
+            try:
+                return await _shared_journal(config, config.journal.url)
+            except DatabaseUnavailable as lost:
+                if not again:
+                    raise
+                log.warning("waiting for the database: %s", lost)
+            await asyncio.sleep(DATABASE_PAUSE_SECONDS)
+    copying.refuse_copy(RealFileSystem(), Layout(config.data_dir))
+    try:
+        return FileJournal.open(
+            config.data_dir,
+            durability=config.journal.durability,  # type: ignore[arg-type]
+            segment_size=config.journal.segment_size_bytes,
+        )
+    except OSError as failed:
+        if failed.errno not in UNWRITABLE or starter.stays:  # Who stays has come to load jobs.
+            raise
+        log.warning("the journal cannot be recovered (%s): it is read as it is", failed)
+        return FileJournal.open_sealed(config.data_dir)
+
+
+async def _shared_journal(config: Config, url: str) -> Journal:
+    from stackshift_jobs.project.database_url import masked
+    from stackshiftd.journal.shared.postgres_log import PostgresLog
+    from stackshiftd.journal.shared.shared_journal import SharedJournal
+
+    patience = config.journal.patience_ms / 1000
+    return await SharedJournal.lead(
+        config.data_dir,
+        PostgresLog(url, config.project.name, patience_seconds=patience),
+        masked(url),
+        segment_size=config.journal.segment_size_bytes,
+        lease_ms=config.journal.lease_ms,
+    )
 
 
 def _start_again(root: Path, restarted_at: float, stop: StopSignals) -> None:

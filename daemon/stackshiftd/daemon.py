@@ -24,7 +24,7 @@ from stackshiftd.core.why import Fleet
 from stackshiftd.history.index import History
 from stackshiftd.history.rows import RunRow
 from stackshiftd.journal.filesystem import UNWRITABLE
-from stackshiftd.journal.interface import Full, Journal, Owner, displaced
+from stackshiftd.journal.interface import Full, Journal, Owner
 from stackshiftd.shell.background import daemon_log
 from stackshiftd.shell.background.code_watch import CodeWatch
 from stackshiftd.shell.background.hooks import Hooks
@@ -426,9 +426,10 @@ class Daemon:
         return f"none was ready within {self._tuning.ready:.0f} s"
 
     def _every_second(self) -> None:
-        if not self._journal.is_in_place:
-            self.engine.fail(displaced(self._data_dir))
+        if (loss := self._journal.loss) is not None:
+            self.engine.fail(loss)
             return
+        self.engine.look_at_journal()
         with contextlib.suppress(OSError):  # A log that cannot be emptied stops no work.
             daemon_log.trim(self._data_dir)
         self.engine.look_for_room()
@@ -478,6 +479,7 @@ class Daemon:
         self._timers.stop()
         self.engine.submit(c.Close())
         await self.engine.drained()
+        await self._journal.leave()
         await self._hooks.close(self._grace)
 
     async def _until_idle(self, seconds: float | None) -> None:

@@ -3,15 +3,21 @@ on standard output."""
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 import sys
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, Final
 
 from stackshift_jobs.errors import DiskFull, OutputFailed, Usage
-from stackshiftd.journal.filesystem import NO_SPACE
+from stackshift_jobs.project.config import load_config
+from stackshift_jobs.project.database_url import masked
+from stackshiftd.journal.filesystem import NO_SPACE, RealFileSystem
+from stackshiftd.journal.layout import Layout
 from stackshiftd.journal.offline import tools
+from stackshiftd.journal.shared import copying
 
 _READING: Final = ("cat", "stats", "verify")
 """What these write goes to standard output alone."""
@@ -56,12 +62,40 @@ def _run(verb: str, data_dir: Path, file: Path | None, since_seq: int, dry_run: 
             _print({"ok": report.ok} | _plain(report) | {"problems": problems})
             return 0 if report.ok else 78
         case "repair":
+            copying.refuse_repair(RealFileSystem(), Layout(data_dir))
             _print(_plain(tools.repair(data_dir, dry_run=dry_run)))
         case "backup":
             _print(_plain(tools.backup(data_dir, _required(file, verb))))
         case "restore":
             _print(_plain(tools.restore(_required(file, verb), data_dir)))
     return 0
+
+
+def move(root: Path, to: str, *, dry_run: bool = False) -> int:
+    """`journal move`: the journal of the project at `root` into the database that the environment
+    or the settings name, or (`files`) from there into files."""
+    from stackshiftd.journal.shared import moving
+    from stackshiftd.journal.shared.postgres_log import PostgresLog
+
+    config = load_config(root)
+    url = config.journal.url
+    if url is None:
+        raise Usage("the URL of the database is needed: [journal] url, or --to URL")
+    log = PostgresLog(url, config.project.name)
+    if to == "files":
+        work = moving.to_files(config.data_dir, log, masked(url), dry_run=dry_run)
+    else:
+        lease_ms = config.journal.lease_ms
+        work = moving.to_log(config.data_dir, log, masked(url), lease_ms=lease_ms, dry_run=dry_run)
+    _print(asyncio.run(_made(log, work)))
+    return 0
+
+
+async def _made(log: Any, work: Coroutine[Any, Any, Any]) -> Any:
+    try:
+        return await work
+    finally:
+        log.close()
 
 
 def _required(file: Path | None, verb: str) -> Path:

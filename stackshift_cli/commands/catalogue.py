@@ -356,6 +356,14 @@ _JOURNAL_COMMANDS: Final = (
     ),
     command("journal backup", "journal:backup", "Back up the journal to FILE.", _TO_FILE, _YES),
     command("journal restore", "journal:restore", "Restore the journal from FILE.", _FILE, _YES),
+    command(
+        "journal move",
+        "journal:move",
+        "Move the journal into a database, or from there into files.",
+        option("--to WHERE", "URL of a PostgreSQL database, or files."),
+        _YES,
+        _DRY_RUN,
+    ),
 )
 
 _KEY: Final = argument("KEY", "The name of a setting, such as workers.slots.")

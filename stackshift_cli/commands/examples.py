@@ -218,6 +218,10 @@ stackshift journal backup /backup/shop.tar → also while the daemon runs
     "journal restore": """
 stackshift journal restore /backup/shop.tar → into a project without a journal
 """,
+    "journal move": """
+stackshift journal move --to postgresql://db-1/shop → into a database, when no daemon runs
+stackshift journal move --to files → and back
+""",
     "init": """
 stackshift init shop && cd shop → a new directory, with a job to begin with
 """,

@@ -117,6 +117,7 @@ Environment variables
 
   STACKSHIFT_PROJECT    the project, unless -C is given
   STACKSHIFT_DATA_DIR   the project's data directory (default: .stackshift)
+  STACKSHIFT_JOURNAL_URL   the database that has the journal (default: none, files alone)
   STACKSHIFT_NO_START   1: never start the daemon, like --no-start
   NO_COLOR              no colour; CLICOLOR_FORCE=1: colour even if TERM is dumb
   STACKSHIFT_LOCK_KEY, STACKSHIFT_LOCK_TOKEN   set for the command of state lock -- COMMAND

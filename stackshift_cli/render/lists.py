@@ -302,6 +302,7 @@ def print_status(options: Globals, status: dict[str, Any]) -> None:
         "daemon": f"{status['version']}, pid {status['pid']}, {status['mode']}",
         "up": format_ms(status["uptime_ms"]),
         "journal": journal,
+        "database": _database(status.get("database")),
         "disk_free": size(status["disk_free_bytes"] or 0),
         "dead_letter": status["dead"],
         "read_only": status.get("read_only_because"),
@@ -329,6 +330,13 @@ def _stands_still(ahead_ms: int) -> str | None:
         return None
     ahead = f"{format_ms(ahead_ms)} ahead of the system clock, and stands still"
     return f"{ahead} (stackshift daemon clock)"
+
+
+def _database(found: dict[str, Any] | None) -> str | None:
+    """Where the journal is if not here, and whether it answers."""
+    if found is None:
+        return None
+    return found["url"] if found["answers"] else f"{found['url']} does not answer"
 
 
 def _worker_status(worker: Row) -> str:

@@ -23,6 +23,7 @@ from stackshift_cli.render import tsv
 from stackshift_cli.settings_file import edit, remove
 from stackshift_jobs.errors import BadConfiguration, StackshiftError, Usage
 from stackshift_jobs.project.config import KEYS, NAMED, Key, find_key, load_config
+from stackshift_jobs.project.database_url import masked
 from stackshift_jobs.project.locate import CONFIG_FILE
 from stackshift_jobs.project.toml import parse_toml, read_config_text
 from stackshift_jobs.project.trust import TRUSTED
@@ -199,6 +200,8 @@ def _project_settings(session: Session) -> Iterator[_Setting]:
         value = written.get(key.section, {}).get(key.name, key.default)
         if key.path == "project.data_dir":
             value = str(project.data_dir)
+        elif key.path == "journal.url" and config.journal.url:
+            value = masked(config.journal.url)
         elif key.path == "project.name":
             value = config.project.name
         yield _in_force(key.path, value, config.origins)

@@ -1,4 +1,4 @@
-"""`journal verify|cat|stats|compact|repair|backup|restore`: the files of the journal.
+"""`journal verify|cat|stats|compact|repair|backup|restore|move`: the files of the journal.
 
 Only the daemon's code reads these files, so all commands but `compact` run its offline tools as a
 program: `python -m stackshiftd journal VERB --data-dir DATA`, which answers in lines of JSON. They
@@ -37,6 +37,8 @@ from stackshift_jobs.errors import (
     Usage,
     from_json,
 )
+from stackshift_jobs.project.config import JOURNAL_URL_VARIABLE, load_config
+from stackshift_jobs.project.database_url import masked
 from stackshift_jobs.values.quantities import quantity
 from stackshift_jobs.wire.unavailable import NOT_LISTENING
 
@@ -179,6 +181,30 @@ def restore(session: Session, given: Given) -> int:
     return 0
 
 
+def move(session: Session, given: Given) -> int:
+    """`journal move --to URL|files`: from files into a database, or back; asks first. No daemon may
+    be running."""
+    to = given.text("to")
+    if not to:
+        raise Usage("move it where?", hint="--to postgresql://HOST/NAME, or --to files")
+    is_back = to == "files"
+    root = session.project.root
+    url = load_config(root).journal.url if is_back else to
+    where = "files" if is_back else masked(to)
+    question = f"move the journal of {root} to {where}, and from then on keep it there"
+    dry = ["--dry-run"] if given.flag("dry_run") else []
+    if not dry and not confirmed(question, given.flag("yes")):
+        return 0
+    # In the environment: arguments are seen by everybody on the machine.
+    environ = os.environ | ({JOURNAL_URL_VARIABLE: url} if url else {})
+    more = ("--project", str(root), "--to", "files" if is_back else "database", *dry)
+    _print_object(session, _tool(session, "move", *more, environ=environ))
+    if not dry:
+        unset = "unset [journal] url" if is_back else f'set [journal] url = "{masked(to)}"'
+        session.say(f"hint: {unset} before you start the daemon")
+    return 0
+
+
 def _print_object(
     session: Session, body: dict[str, Any], notes: Mapping[str, str] | None = None
 ) -> None:
@@ -208,7 +234,9 @@ def _command(session: Session, verb: str, *more: str) -> list[str]:
     ]
 
 
-def _tool(session: Session, verb: str, *more: str) -> dict[str, Any]:
+def _tool(
+    session: Session, verb: str, *more: str, environ: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Run an offline tool of the daemon and return the object that it answers with; raises the
     error that it reports."""
     done = subprocess.run(
@@ -216,6 +244,7 @@ def _tool(session: Session, verb: str, *more: str) -> dict[str, Any]:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         check=False,
+        env=environ,
     )
     answer = _last_object(done.stdout)
     if answer is None:

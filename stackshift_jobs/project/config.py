@@ -21,6 +21,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from stackshift_jobs.errors import BadConfiguration, Usage
+from stackshift_jobs.project.database_url import has_password
 from stackshift_jobs.project.locate import (
     CONFIG_FILE,
     DATA_DIR_VARIABLE,
@@ -28,6 +29,7 @@ from stackshift_jobs.project.locate import (
 )
 from stackshift_jobs.project.settings import (
     COMMAND,
+    DATABASE,
     DIRECTORIES,
     DURATION,
     FLAG,
@@ -102,6 +104,7 @@ QUEUES: Final = "queues.NAME"
 HOSTS: Final = "hosts.NAME"
 NAMED: Final = {"queues": QUEUES, "hosts": HOSTS}
 """The tables whose tables have names that users choose, and the section of their keys."""
+JOURNAL_URL_VARIABLE: Final = "STACKSHIFT_JOURNAL_URL"
 LOCAL: Final = "local"
 """The name of the machine that the daemon runs on, among hosts."""
 _project = partial(Key, "project")
@@ -135,6 +138,9 @@ KEYS: Final[tuple[Key, ...]] = (
     _journal("durability", _DURABILITY, "always", _BEFORE_REPLY),
     _journal("segment_size", size(4 * KIB, 4 * GIB), "64MiB", "Size of one journal file."),
     _journal("retention", DURATION, "30d", "How long finished runs and removed keys are kept."),
+    _journal("url", DATABASE, None, "PostgreSQL database that has the journal.", "files alone"),
+    _journal("lease", duration("1s", "1m"), "3s", "Silence after which another daemon may lead."),
+    _journal("patience", duration("10s", "1h"), "2m", "How long an append waits for the database."),
     _workers("processes", _PROCESSES, None, "Worker processes.", "one per CPU"),
     _workers("hosts", HOST_NAMES, [LOCAL], "Where workers are, so many on each: see [hosts.NAME]."),
     _workers("slots", whole(1, 1024), 16, "Runs at once in one process."),
@@ -194,11 +200,15 @@ class ProjectSection:
 
 @dataclass(frozen=True, slots=True)
 class JournalSection:
-    """`[journal]`; `durability` is `always` or `interval`."""
+    """`[journal]`; `durability` is `always` or `interval`, `url` None if the journal is in files
+    alone."""
 
     durability: str
     segment_size_bytes: int
     retention_ms: int
+    url: str | None
+    lease_ms: int
+    patience_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,6 +354,7 @@ def load_config(root: str | os.PathLike[str], environ: Mapping[str, str] | None 
     fields["project"]["name"] = fields["project"]["name"] or Path(root).resolve().name or "project"
     fields["workers"]["processes"] = fields["workers"]["processes"] or cpu_count()
     env = os.environ if environ is None else environ
+    _take_url(fields["journal"], env, where)
     return Config(
         root=Path(root),
         data_dir=data_dir_of(root, env),
@@ -359,6 +370,31 @@ def load_config(root: str | os.PathLike[str], environ: Mapping[str, str] | None 
         redact=RedactSection(**fields["redact"]),
         origins=MappingProxyType(dict(_origins(tables, env))),
     )
+
+
+def _take_url(journal: dict[str, Any], env: Mapping[str, str], where: str) -> None:
+    """Let the environment say where the journal is. Raises `BadConfiguration`."""
+    if text := env.get(JOURNAL_URL_VARIABLE):
+        try:
+            journal["url"] = DATABASE.read(text)
+        except ValueError as bad:
+            raise BadConfiguration(
+                f"{JOURNAL_URL_VARIABLE} is not {bad}", key="journal.url"
+            ) from None
+    elif has_password(journal["url"] or ""):
+        raise BadConfiguration(
+            f"{where}: journal.url has a password, in a file that others read",
+            hint=f"put it into ~/.pgpass, or the whole URL into {JOURNAL_URL_VARIABLE}",
+            file=where,
+            key="journal.url",
+        )
+    if journal["url"] and journal["durability"] != "always":
+        raise BadConfiguration(
+            f"{where}: journal.durability: the database makes each append durable",
+            hint="remove it, or journal.url",
+            file=where,
+            key="journal.durability",
+        )
 
 
 def find_key(path: str) -> Key:
@@ -505,3 +541,5 @@ def _origins(tables: Mapping[str, Any], env: Mapping[str, str]) -> Iterator[tupl
             yield from ((f"{section}.{name}", CONFIG_FILE) for name in table)
     if env.get(DATA_DIR_VARIABLE):
         yield "project.data_dir", DATA_DIR_VARIABLE
+    if env.get(JOURNAL_URL_VARIABLE):
+        yield "journal.url", JOURNAL_URL_VARIABLE

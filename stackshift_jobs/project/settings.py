@@ -194,6 +194,12 @@ def size(low: int, high: int) -> Kind:
     return Kind("size", read, "_bytes")
 
 
+def _database(value: object) -> str:
+    if not isinstance(value, str) or not value.startswith(("postgresql://", "postgres://")):
+        raise ValueError('the URL of a database, such as "postgresql://db-1,db-2/shop"')
+    return value
+
+
 def duration(low: str, high: str) -> Kind:
     """A duration from `low` to `high`, in ms."""
     low_ms, high_ms = _duration(low), _duration(high)
@@ -233,6 +239,7 @@ TEXTS: Final = Kind("list of strings", _texts)
 PATHS: Final = Kind("list of paths", _inside)
 PARTS: Final = Kind("list of paths in a payload", _parts)
 DURATION: Final = Kind("duration", _duration, "_ms")
+DATABASE: Final = Kind("URL of a database", _database)
 RATE: Final = Kind("rate", parse_rate)
 COMMAND: Final = Kind("command", _command)
 HOST_NAMES: Final = Kind("list of hosts", _host_names)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 
 import pytest
 
@@ -16,6 +18,7 @@ from architecture.source import (
     read,
     refused,
 )
+from helpers.project import environment
 
 TYPES = f"{SDK}.values.payload_types"
 TIMEDELTAS = f"{SDK}.values.timedeltas"
@@ -128,8 +131,17 @@ def test_core_knows_no_clock_file_socket_or_chance() -> None:
 def test_journal_knows_records_of_the_core_and_no_more() -> None:
     """So that it can hold any of them."""
     journal = f"{DAEMON}.journal"
-    allowed = (journal, f"{DAEMON}.core.records", "msgspec", SDK)
+    allowed = (journal, f"{DAEMON}.core.records", "msgspec", SDK, "asyncpg")
     assert refused(imports(DAEMON, journal), *allowed) == []
+
+
+def test_driver_of_the_database_is_loaded_only_where_there_is_one() -> None:
+    """A journal in files pays nothing for the others."""
+    code = "import sys, stackshiftd.app, stackshiftd.daemon, stackshiftd.journal.file_journal"
+    shown = "print([n for n in ('asyncpg', 'stackshiftd.journal.shared') if n in sys.modules])"
+    command = [sys.executable, "-c", f"{code}; {shown}"]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_shell_imports_core_journal_and_history() -> None:

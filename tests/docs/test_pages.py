@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from docs.likeness import missing
 from docs.pages import Command, File, blocks, steps
 from docs.terminal import Terminal
 from helpers.deadline import wait_until
+from helpers.postgres import Postgres
+from helpers.postgres_server import database as database
 from helpers.project import REPOSITORY
 from helpers.sshd import IS_THERE, MISSING, PRIVILEGES
 
@@ -33,9 +36,11 @@ TAUGHT = (
     "tour",
 )
 HOSTS = DOCS / "hosts.md"
+CLUSTER = DOCS / "cluster.md"
 GUIDES = [*DOCS.glob("guide-*.md"), *(DOCS / f"{name}.md" for name in TAUGHT)]
 PAGES = [REPOSITORY / "README.md", *sorted(GUIDES)]
 EXAMPLE = REPOSITORY / "jobs.example"
+DATABASE = "postgresql://db-1/shop"
 
 
 @pytest.fixture
@@ -52,10 +57,11 @@ def shown(terminal: Terminal, step: Command) -> bool:
     return missing(step.output, printed.splitlines()) is None
 
 
-def follow(page: Path, terminal: Terminal) -> int:
-    """Do what `page` says; the number of commands. Each must succeed, unless the page asks for its
-    status next, and print what the page shows; one that only says how far a run is, in the end."""
-    todo = list(steps(page))
+def follow(page: Path, terminal: Terminal, url: str = "") -> int:
+    """Do what `page` says, with a database of which `url` is the URL; the number of commands. Each
+    must succeed, unless the page asks for its status next, and print what the page shows; one that
+    only says how far a run is, in the end."""
+    todo = [with_database(step, url) for step in steps(page)]
     done = 0
     for step, after in zip(todo, [*todo[1:], None], strict=True):
         if isinstance(step, File):
@@ -107,9 +113,24 @@ def test_commands_of_the_page_on_hosts_do_what_it_shows(terminal: Terminal) -> N
             os.kill(int(pid.read_text()), signal.SIGTERM)
 
 
+def with_database(step: Command | File, url: str) -> Command | File:
+    """The step, with the URL of a database in the place of the page's."""
+    if not url or isinstance(step, File):
+        return step
+    output = tuple(line.replace(DATABASE, url) for line in step.output)
+    return replace(step, text=step.text.replace(DATABASE, url), output=output)
+
+
+def test_commands_of_the_page_on_clusters_do_what_it_shows(
+    terminal: Terminal, database: Postgres
+) -> None:
+    """With a PostgreSQL server."""
+    assert follow(CLUSTER, terminal, database.url) > 10
+
+
 @pytest.mark.parametrize(
     "page",
-    [*PAGES, HOSTS, EXAMPLE / "README.md"],
+    [*PAGES, CLUSTER, HOSTS, EXAMPLE / "README.md"],
     ids=lambda page: str(page.relative_to(REPOSITORY)),
 )
 def test_python_on_a_page_is_python(page: Path) -> None:

@@ -9,6 +9,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any, Final
 
 from helpers.deadline import SECONDS, wait_until
@@ -17,9 +18,13 @@ from stackshift_jobs.project.config import load_config
 from stackshiftd.daemon import Daemon
 from stackshiftd.journal.file_journal import FileJournal
 from stackshiftd.journal.filesystem import Buffer, RealFileSystem
+from stackshiftd.journal.interface import Journal
+from stackshiftd.journal.shared.log import SharedLog
+from stackshiftd.journal.shared.shared_journal import SharedJournal
 from stackshiftd.shell.tuning import Tuning
 
 RESERVE: Final = 1 << 20
+LEASE_MS: Final = 300
 
 
 class FaultyFileSystem(RealFileSystem):
@@ -56,7 +61,9 @@ class InsideDaemon:
         tuning: Tuning | None = None,
         fs: RealFileSystem | None = None,
         clock: Callable[[], int] | None = None,
+        log: SharedLog | None = None,
     ) -> None:
+        self._log = log
         self._project = project
         self._tuning = tuning
         self._fs = fs
@@ -80,11 +87,14 @@ class InsideDaemon:
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
         config = load_config(self._project.root)
-        journal = FileJournal.open(
-            config.data_dir, fs=self._fs, reserve_bytes=RESERVE if self._fs else 0
-        )
+        journal = await self._journal(config.data_dir)
         self._daemon = Daemon(config, journal, self._tuning, self._clock)
         await self._daemon.serve(self._ready.set)
+
+    async def _journal(self, data_dir: Path) -> Journal:
+        if self._log is not None:
+            return await SharedJournal.lead(data_dir, self._log, "the log", lease_ms=LEASE_MS)
+        return FileJournal.open(data_dir, fs=self._fs, reserve_bytes=RESERVE if self._fs else 0)
 
     def ended(self) -> BaseException | None:
         """Wait until it has ended by itself; what it raised."""

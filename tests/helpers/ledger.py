@@ -11,8 +11,10 @@ class Ledger:
     Steps have to note `RUN STEP` in the witness before they do anything.
     """
 
-    def __init__(self, project: Project) -> None:
+    def __init__(self, project: Project, witness: Project | None = None) -> None:
+        """`witness`: where steps note, if that is another one."""
         self._project = project
+        self._witness = witness or project
         self._seq = 0
         self._noted = 0
         self.completed: set[tuple[str, str]] = set()
@@ -27,7 +29,7 @@ class Ledger:
         # In this order, since the daemon may be at work: what is noted later than this journal and
         # in it has run again.
         records = self._project.journal(self._seq)
-        told = self._project.witness()
+        told = self._witness.witness()
         for line in told[self._noted :]:
             if tuple(line.split()) in self.completed:
                 self.faults.append(f"ran again though on record: {line}")

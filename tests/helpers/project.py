@@ -101,7 +101,11 @@ class Project:
         """Start the daemon; what it says when it is ready."""
         assert self.daemon is None, "one daemon at a time"
         self._forget()
-        self.daemon, ready = self.launch(program)
+        return self.adopt(*self.launch(program))
+
+    def adopt(self, process: subprocess.Popen[bytes], ready: int) -> Json:
+        """Wait until a daemon that was launched is ready; what it says then."""
+        self.daemon = process
         with os.fdopen(ready, "rb") as pipe:
             line = pipe.readline()
         assert line, f"the daemon ended without a word: {self.log()[-2000:]}"

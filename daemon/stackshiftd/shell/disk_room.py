@@ -85,7 +85,7 @@ class DiskRoom:
 
     def admission(self, command: c.Command) -> Admission:
         """What happens to `command` while room `is_short`."""
-        if isinstance(command, c.FromClient) or (isinstance(command, c.Asking) and not command.run):
+        if is_from_client(command):
             return Admission.REFUSED
         if not self.read_only:
             return Admission.ADMITTED
@@ -174,6 +174,11 @@ class DiskRoom:
         self.read_only = False
         waiting, self._waiting = self._waiting, []
         return waiting
+
+
+def is_from_client(command: c.Command | None) -> bool:
+    """Has a client asked for it, who can ask again?"""
+    return isinstance(command, c.FromClient) or (isinstance(command, c.Asking) and not command.run)
 
 
 def _is_kept(command: c.Command) -> bool:

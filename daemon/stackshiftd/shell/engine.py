@@ -9,6 +9,8 @@ reports that the batch is durable. Invariants:
 - A look for work has one time, `looked_us`. What may start by then is started by it or waits for
   something other than time, and the alarm is set for what comes due after it. So nothing comes due
   between two readings of a clock, where nobody would look again.
+- Nothing is told, reads included, while another daemon may have become the writer; and while the
+  place where the journal is does not answer, clients are refused and nobody else is.
 - After a failed append with an unknown outcome nothing is ever released again.
 - When an append finds no room, the state is rebuilt from the journal (`departures.replay`);
   `disk_room` decides what happens to commands meanwhile.
@@ -17,6 +19,7 @@ reports that the batch is durable. Invariants:
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
@@ -24,7 +27,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from stackshift_jobs.errors import StackshiftError
+from stackshift_jobs.errors import DatabaseUnavailable, StackshiftError
 from stackshiftd.core import commands as c
 from stackshiftd.core.decide.decide import decide
 from stackshiftd.core.effects import Effect
@@ -33,13 +36,17 @@ from stackshiftd.core.records import Entry
 from stackshiftd.core.state.state import Run, State
 from stackshiftd.journal.interface import Epoch, Full, Journal, Owner
 from stackshiftd.shell.departures import Departures, HistorySink, Replay, replay
-from stackshiftd.shell.disk_room import Admission, DiskRoom
+from stackshiftd.shell.disk_room import Admission, DiskRoom, is_from_client
 from stackshiftd.shell.ids import Ids
+
+log = logging.getLogger("stackshiftd")
 
 Reply = Callable[[Any], None]
 """Is called with a decision's reply, or with a `StackshiftError`."""
 
 PROBE_SECONDS: Final = 1.0
+STALL_SECONDS: Final = 5.0
+"""After so long without an answer from where the journal is, clients are refused."""
 IDLE_SECONDS: Final = 5.0
 """After this long without a record, one is written for the sake of its watermark."""
 
@@ -111,6 +118,11 @@ class Engine:
         self._flying: list[Item] | None = None
         self._flush_due = False
         self._dead = False
+        self._unconfirmed: list[tuple[float, Reply, Any]] = []
+        """Answers that wait until it is certain that nobody else writes, and since when."""
+        self.stalled: StackshiftError | None = None
+        """Why clients are refused, while the journal does not answer."""
+        journal.confirmed = self._confirmed
         self._last_append = 0.0
         self._idle_noted_seq = 0
         self._commits: set[asyncio.Task[None]] = set()
@@ -174,7 +186,9 @@ class Engine:
         """
         if self._dead:
             return
-        if self.room.is_short and not self._is_admitted(command, reply, source):
+        if (self.room.is_short or self.stalled is not None) and not self._is_admitted(
+            command, reply, source
+        ):
             return
         state = self.state
         now_us = self._clock()
@@ -214,13 +228,29 @@ class Engine:
         if reply is None:
             return
         if not self._gathering and self._flying is None:
-            reply(answer)
+            self._answer(reply, answer)
+            return
+        if self.stalled is not None and _can_ask_again(command):
+            reply(self.stalled)  # What it waits for may take minutes.
             return
         item = Item(command, source, reply, answer, (), (), _NO_RUNS)
         if self._gathering or self._flying is None:
             self._gathering.append(item)
         else:
             self._flying.append(item)
+
+    def _answer(self, reply: Reply, answer: Any) -> None:
+        """Give an answer that is no proof of itself: what was only looked at may be out of date by
+        now if somebody else writes."""
+        if self.journal.may_answer:
+            reply(answer)
+        else:
+            self._unconfirmed.append((time.monotonic(), reply, answer))
+
+    def _confirmed(self) -> None:
+        waiting, self._unconfirmed = self._unconfirmed, []
+        for _, reply, answer in waiting:
+            reply(answer)
 
     def pending(self, run: str) -> list[Entry]:
         """The entries of a run that are folded and not yet durable."""
@@ -329,7 +359,10 @@ class Engine:
             departing = self.departures.durable(self.state, item.entries, places, item.held, sink)
             published.extend(item.entries)
             if item.reply is not None:
-                item.reply(item.answer)
+                if item.entries:
+                    item.reply(item.answer)
+                else:
+                    self._answer(item.reply, item.answer)
             if item.effects:
                 at_us = item.entries[-1].at_us if item.entries else 0
                 for effect in item.effects:
@@ -343,8 +376,14 @@ class Engine:
     def _is_admitted(
         self, command: c.Command, reply: Reply | None, source: CommandSource | None
     ) -> bool:
-        """Is `command` admitted although room is short? If not, it is refused, kept or dropped
-        here."""
+        """Is `command` admitted although room is short, or the journal does not answer? If not, it
+        is refused, kept or dropped here."""
+        if self.stalled is not None and is_from_client(command):
+            if reply is not None:
+                reply(self.stalled)
+            return False
+        if not self.room.is_short:
+            return True
         admission = self.room.admission(command)
         if admission is Admission.REFUSED:
             self.when_durable(reply, self.room.refusal())
@@ -376,6 +415,32 @@ class Engine:
 
         snapshot.add_done_callback(rebuilt)
 
+    def look_at_journal(self) -> None:
+        """Refuse clients while the place where the journal is does not answer, and those who have
+        waited for an answer of it. Called once a second."""
+        is_stalled = self.journal.unanswered_seconds > STALL_SECONDS
+        if is_stalled and self.stalled is None:
+            log.warning("the database does not answer: clients are refused until it does")
+            self.stalled = unavailable()
+            self._refuse_reads(self.stalled)
+        elif not is_stalled and self.stalled is not None:
+            log.warning("the database answers again")
+            self.stalled = None
+        now, waiting = time.monotonic(), []
+        for since, reply, answer in self._unconfirmed:
+            if now - since > STALL_SECONDS:
+                reply(unavailable())
+            else:
+                waiting.append((since, reply, answer))
+        self._unconfirmed = waiting
+
+    def _refuse_reads(self, refusal: StackshiftError) -> None:
+        """Refuse what waits for an append without being part of it."""
+        for item in (*(self._flying or ()), *self._gathering):
+            if item.reply is not None and not item.entries and _can_ask_again(item.command):
+                item.reply(refusal)
+                item.reply = None
+
     def look_for_room(self) -> None:
         """Check for room on the disk; while there was none, try to write. Called once a second."""
         room = self.room
@@ -402,6 +467,19 @@ class Engine:
         waiter: asyncio.Future[None] = self._loop.create_future()
         self._drained.append(waiter)
         await waiter
+
+
+def _can_ask_again(command: c.Command | None) -> bool:
+    """Is it a client's command, or (None) a read?"""
+    return command is None or is_from_client(command)
+
+
+def unavailable() -> DatabaseUnavailable:
+    """The error for a request while the journal's database does not answer."""
+    return DatabaseUnavailable(
+        "the database of the journal does not answer",
+        hint="the daemon goes on as soon as it does; what was acknowledged is kept",
+    )
 
 
 def _wall_us() -> int:

@@ -36,6 +36,9 @@ DEFAULTS: dict[str, Any] = {
     "journal.durability": "always",
     "journal.segment_size_bytes": 64 * 2**20,
     "journal.retention_ms": 30 * 86_400_000,
+    "journal.url": None,
+    "journal.lease_ms": 3000,
+    "journal.patience_ms": 120_000,
     "workers.processes": config.cpu_count(),
     "workers.hosts": ("local",),
     "workers.slots": 16,
@@ -146,6 +149,8 @@ def test_every_key_is_accepted(root: Path) -> None:
         durability = "interval"
         segment_size = 1048576
         retention = "1d12h"
+        lease = "5s"
+        patience = "10m"
         [workers]
         processes = 3
         hosts = ["local", "build-2"]
@@ -195,7 +200,8 @@ def test_every_key_is_accepted(root: Path) -> None:
     assert loaded.data_dir == root / "state"
     jobs = ("jobs", "more/media.py")
     assert dataclasses.astuple(loaded.project) == ("web", jobs, ".env", "state", True)
-    assert dataclasses.astuple(loaded.journal) == ("interval", 2**20, 36 * 3_600_000)
+    journal = ("interval", 2**20, 36 * 3_600_000, None, 5000, 600_000)
+    assert dataclasses.astuple(loaded.journal) == journal
     assert dataclasses.astuple(loaded.workers) == (
         *(3, ("local", "build-2"), 1, 2500, 60_000),
         *("py/bin/python", ("*",), ("bin", "/usr/bin"), 0o027, 5, 100, 2**30),
@@ -262,6 +268,9 @@ project.watch: 1 | 'yes'
 project.env_file: true
 journal.durability: 'never' | ['always']
 journal.segment_size: '1TB' | 1 | -1 | true | 1e6
+journal.url: 'mysql://db/shop' | 'db' | 3
+journal.lease: '500ms' | '2m'
+journal.patience: '1s' | '2h'
 journal.retention: '-1d' | '11 years' | true | -5 | nan | inf | '5000d' | []
 workers.processes: 0 | 1025 | '4'
 workers.hosts: [] | 'local' | ['a', 'a'] | ['-oProxyCommand=x'] | ['a b'] | ['']

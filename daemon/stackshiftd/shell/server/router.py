@@ -13,7 +13,7 @@ from msgspec import Raw
 from msgspec.json import Decoder
 
 from stackshift_jobs.calls.methods import METHODS
-from stackshift_jobs.errors import DiskFull, StackshiftError, Usage
+from stackshift_jobs.errors import DatabaseUnavailable, DiskFull, StackshiftError, Usage
 from stackshift_jobs.values.durations import parse_time
 from stackshift_jobs.version import PROTOCOL, __version__
 from stackshiftd.history.index import History, Rebuilding
@@ -277,6 +277,8 @@ class Router:
                 self._engine.when_durable(told, None)
 
             yield Parked(settled, size)
+            if isinstance(lost[0], DatabaseUnavailable):
+                return lost[0]
             if not isinstance(lost[0], DiskFull):
                 return result
 
@@ -355,6 +357,7 @@ class Router:
         ]
         names = self._queues.names()
         return self._facts | {
+            "database": self._engine.journal.origin,
             "version": __version__,
             "protocol": PROTOCOL,
             "uptime_ms": round((time.monotonic() - self._began) * 1000),

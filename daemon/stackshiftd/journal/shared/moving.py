@@ -1,0 +1,190 @@
+"""Moves a journal from files into a shared log, and back. No daemon may be running.
+
+At each moment at most one of both can be started from. Into the log: it is made as one that has
+moved, so that nobody leads it, read back and compared; then the files are marked as a copy; then
+the log may be led. Back: the files are brought level and synced; then the log says that it has
+moved; then the mark is removed. Killed in between, the same command does the rest.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from stackshift_jobs.errors import BadConfiguration, Conflict, JournalDiverged
+from stackshiftd.journal import snapshots, witness
+from stackshiftd.journal.filesystem import FileSystem, RealFileSystem, read_file
+from stackshiftd.journal.layout import HeldLock, Layout, prepare
+from stackshiftd.journal.line_format import head
+from stackshiftd.journal.recovery import Recovered, recover
+from stackshiftd.journal.shared import copying
+from stackshiftd.journal.shared.log import MOVED, Lease, Row, SharedLog, Tip, next_row
+from stackshiftd.journal.shared.shared_journal import SharedJournal, moved_to
+from stackshiftd.journal.witness import Known
+
+_ARRIVING: Final = f"{MOVED}from files, and has not arrived yet"
+ROW_BYTES: Final = 1 << 20
+"""About how much of a file is in one row."""
+
+
+async def to_log(
+    data_dir: Path, log: SharedLog, of: str, *, lease_ms: int, dry_run: bool = False
+) -> dict[str, Any]:
+    """Move the journal in `data_dir` into `log`, which is `of`. Returns `{journal, records, bytes,
+    rows, to}`.
+
+    Raises what opening the journal raises, `Conflict` if the log has another journal,
+    `JournalDiverged` if what is read back differs, and `DatabaseUnavailable`.
+    """
+    fs: FileSystem = RealFileSystem()
+    layout = Layout(data_dir)
+    prepare(fs, layout)
+    lock = HeldLock.take(fs, layout, os.getpid())
+    try:
+        if (mark := copying.read_mark(fs, layout)) is not None:
+            lease = await log.find()
+            if lease is None or (lease.journal, lease.owner) != (mark.journal, _ARRIVING):
+                raise Conflict(f"{data_dir} is a copy already, of the journal in {mark.of}")
+            await log.leave(lease.term)
+            return {"journal": mark.journal, "records": (await log.tip()).seq, "to": of}
+        recovered = _whole(fs, layout)
+        journal = recovered.writer.header.journal
+        recovered.writer.close()
+        rows = list(_rows(fs, layout))
+        found = await log.find()
+        if found is not None and found.journal != journal:
+            raise Conflict(
+                f"{of} has another journal ({found.journal}) for this project",
+                hint="give the project another name, or drop the rows of that one",
+            )
+        report = {
+            "journal": journal,
+            "records": recovered.report.kept_seq,
+            "bytes": sum(len(row.data) for row in rows),
+            "rows": len(rows),
+            "to": of,
+        }
+        if dry_run:
+            return report
+        await log.make(Lease(journal, 0, 0, _ARRIVING, lease_ms), rows)
+        for seq, path in snapshots.listed(fs, layout.snapshots):
+            await log.put_snapshot(seq, read_file(fs, path))
+        await _compare(log, rows, of)
+        copying.write_mark(fs, layout, journal, of)
+        copying.forget_witness(fs, layout)
+        await log.leave(0)
+        return report
+    finally:
+        lock.release()
+        log.close()
+
+
+async def to_files(
+    data_dir: Path, log: SharedLog, of: str, *, dry_run: bool = False
+) -> dict[str, Any]:
+    """Move the journal in `log`, of which `data_dir` gets a whole copy, into these files. Returns
+    `{journal, records, bytes, to}`. Raises what `SharedJournal.lead` raises."""
+    lease = await log.find()
+    if lease is None:
+        raise BadConfiguration(f"{of} has no journal for this project")
+    fs: FileSystem = RealFileSystem()
+    layout = Layout(data_dir)
+    mark = copying.read_mark(fs, layout)
+    if lease.owner.startswith(MOVED):
+        if mark is None or lease.owner != moved_to(data_dir):
+            raise Conflict(f"the journal was {lease.owner}")
+        tip = await log.tip()
+        _settle(fs, layout, Known(lease.journal, tip.seq))
+        return {"journal": lease.journal, "records": tip.seq, "to": str(data_dir)}
+    journal = await SharedJournal.lead(data_dir, log, of)
+    try:
+        stats = journal.stats()
+        report = {
+            "journal": journal.journal_id,
+            "records": journal.last_seq,
+            "bytes": stats["bytes"],
+            "to": str(data_dir),
+        }
+        if dry_run:
+            await journal.leave()
+            return report
+        for path in copying.segment_files(fs, layout):
+            fd = fs.open(path, "write")
+            try:
+                fs.sync_data(fd)
+            finally:
+                fs.close(fd)
+        for folder in layout.folders:
+            fs.sync_dir(folder)
+        await journal.move_away()
+        _settle(fs, layout, Known(journal.journal_id, journal.last_seq))
+        return report
+    finally:
+        journal.close()
+
+
+def _settle(fs: FileSystem, layout: Layout, known: Known) -> None:
+    """Let the files be a journal of their own."""
+    witness.put(fs, layout, known)
+    copying.remove_mark(fs, layout)
+
+
+def _whole(fs: FileSystem, layout: Layout) -> Recovered:
+    if not copying.segment_files(fs, layout):
+        raise BadConfiguration(f"{layout.root} has no journal to move")
+    recovered = recover(fs, layout, lambda: "")
+    if recovered.report.torn is not None:
+        recovered.writer.close()
+        raise BadConfiguration(
+            f"the last append in {layout.root} is torn",
+            hint="start and stop the daemon, which records that; then move it",
+        )
+    return recovered
+
+
+def _rows(fs: FileSystem, layout: Layout) -> Iterator[Row]:
+    """The files as rows of whole appends; a segment's header begins a row."""
+    tip: Tip | None = None
+    for path in copying.segment_files(fs, layout):
+        data = read_file(fs, path)
+        header, lines = copying.split(data)
+        assert header is not None, f"{path} has no header"
+        if tip is None:
+            tip = Tip(0, header.base, header.prev_seq, b"")
+        start, at = 0, len(data) - len(lines)
+        seq = header.prev_seq
+        while at < len(data):
+            end = data.index(b"\n", at)
+            line = head(data, at, end)
+            assert line is not None, f"{path} is damaged at byte {at}"
+            at, seq = end + 1, line.seq
+            is_whole = line.part == line.parts
+            if is_whole and (at - start >= ROW_BYTES or at == len(data)):
+                row = next_row(tip, tip.seq + 1, seq, data[start:at])
+                yield row
+                tip, start = row.tip, at
+        if start == 0:  # A segment that has only a header.
+            row = next_row(tip, header.first_seq, header.prev_seq, data)
+            yield row
+            tip = row.tip
+
+
+async def _compare(log: SharedLog, rows: list[Row], of: str) -> None:
+    """Read the log back, and compare each row with what was meant."""
+    left = iter(rows)
+    place = rows[0].place
+    while found := await log.read(place):
+        for row in found:
+            if row != next(left, None):
+                raise JournalDiverged(
+                    f"{of} does not have what was moved there, from byte {row.place} on",
+                    hint="the files are still the journal, as they were",
+                )
+        place = found[-1].tip.ends
+    if next(left, None) is not None:
+        raise JournalDiverged(
+            f"{of} does not have all that was moved there",
+            hint="the files are still the journal, as they were",
+        )

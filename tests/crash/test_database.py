@@ -1,0 +1,166 @@
+"""Daemons in two directories take turns with a journal in PostgreSQL, as on two machines: whichever
+leads is killed or stands still under load, and no promise is broken.
+
+The short form does each a few times, the long one (`STACKSHIFT_LONG=1`) 100 times.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+import psutil
+import pytest
+
+from helpers.deadline import wait_until
+from helpers.ledger import Ledger
+from helpers.postgres import Postgres
+from helpers.postgres_server import database as database
+from helpers.project import Project
+from helpers.project_factory import Make
+from stackshift_jobs.errors import DaemonUnavailable, DatabaseUnavailable
+
+TIMES: Final = 100 if os.environ.get("STACKSHIFT_LONG") == "1" else 3
+RUNS: Final = 6
+"""Runs that are started before each blow."""
+
+JOBS = """
+def step(run_id, name):
+    note(run_id, name)
+    return name
+
+
+@stackshift.job("order", retry=Retry(max_attempts=1000, backoff="10ms", factor=1))
+def order(ctx):
+    ctx.step.run("reserve", step, ctx.run_id, "reserve")
+    with ctx.state.lock("till", ttl="1m"):
+        ctx.step.run("pay", step, ctx.run_id, "pay")
+        ctx.state.increment("orders")
+    ctx.step.command("ship", ["sleep", "0.05"])
+    ctx.step.run("tell", step, ctx.run_id, "tell")
+    return ctx.payload["n"]
+"""
+
+
+class Pair:
+    """One project in two directories, which share a witness; `leader` serves."""
+
+    def __init__(self, make: Make, database: Postgres, name: str) -> None:
+        config = (
+            f'[project]\nname = "{name}"\n[workers]\nprocesses = 2\nslots = 4\ngrace = "1s"\n'
+            f'inherit_env = ["PYTHONPATH"]\n[journal]\nurl = "{database.url}"\nlease = "1s"\n'
+            'segment_size = "64KiB"\n'
+        )
+        self.leader, self.other = make(JOBS, config), make(JOBS, config)
+        self.first = self.leader
+        scenery = self.other.root / "jobs" / "_scenery.py"
+        text = scenery.read_text()
+        shared = text.replace("Path(__file__).parent.parent", f"Path({str(self.first.root)!r})")
+        assert shared != text
+        scenery.write_text(shared)
+        self.leader.start()
+
+    def hand_over(self) -> Project:
+        """The other one leads; returns the one that led."""
+        self.other.start()
+        self.leader, self.other = self.other, self.leader
+        return self.other
+
+    def begin(self, number: int) -> str:
+        """Start a run, in whatever state the leader is."""
+
+        def begun() -> Any:
+            with suppress(DaemonUnavailable, DatabaseUnavailable):
+                key = f"order:{number}"
+                return self.leader.begin("order", {"n": number}, idempotency_key=key)
+            return None
+
+        return str(wait_until(begun, "a start to be acknowledged"))
+
+
+def kill(pair: Pair) -> None:
+    """The machine is gone: the daemon and its workers with it."""
+    pair.leader.kill()
+    pair.hand_over()
+
+
+def stop(pair: Pair) -> None:
+    """In good order."""
+    assert pair.leader.stop() == 0
+    pair.hand_over()
+
+
+def freeze(pair: Pair) -> None:
+    """The machine stands still until another one leads; then it goes on, and ends."""
+    assert pair.leader.daemon is not None
+    daemon = psutil.Process(pair.leader.daemon.pid)
+    frozen = [daemon, *daemon.children(recursive=True)]
+    for process in frozen:
+        with suppress(psutil.NoSuchProcess):
+            process.suspend()
+    old = pair.hand_over()
+    for process in frozen:
+        with suppress(psutil.NoSuchProcess):
+            process.resume()
+    assert old.ended() == 3
+
+
+BLOWS: dict[str, Callable[[Pair], None]] = {each.__name__: each for each in (kill, stop, freeze)}
+
+
+@pytest.mark.parametrize("blow", BLOWS)
+def test_no_promise_is_broken_whoever_leads(
+    make_project: Make, database: Postgres, tmp_path: Path, blow: str
+) -> None:
+    """Acknowledged starts complete, recorded steps are recorded once and do not run again, state is
+    exact, and both directories are copies of the same (guarantee: shared journal)."""
+    seed = int(os.environ.get("STACKSHIFT_SEED", "0")) or Random().randrange(1 << 30)
+    print(f"STACKSHIFT_SEED={seed}")
+    random = Random(seed)
+    pair = Pair(make_project, database, f"{tmp_path.name}-{seed}")
+    runs: list[str] = []
+    ledgers = {each: Ledger(each, pair.first) for each in (pair.leader, pair.other)}
+    for _ in range(TIMES):
+        reached = len(pair.first.witness()) + random.randrange(2 * RUNS)
+        runs += [pair.begin(len(runs) + number) for number in range(RUNS)]
+        wait_until(partial(has_noted, pair.first, reached), "some steps to run")
+        ledgers[pair.leader].read()
+        BLOWS[blow](pair)
+        ledgers[pair.leader].read()
+    results = [pair.leader.finish(run)["result"] for run in runs]
+    assert results == list(range(len(runs)))
+    assert pair.leader.call("state.get", key="orders")["value"] == len(runs)
+    last = ledgers[pair.leader]
+    last.read()
+    noted = last.faults
+    if blow == "freeze":
+        # What was about to begin when it stood still may begin when it goes on. Nothing comes of
+        # that.
+        noted = [fault for fault in noted if not fault.startswith("ran again")]
+    assert noted == []
+    recorded = Counter(step for _, step in last.completed)
+    assert recorded == dict.fromkeys(("reserve", "pay", "ship", "tell"), len(runs))
+    assert pair.leader.stop() == 0
+    pair.hand_over()
+    assert pair.leader.stop() == 0
+    for project in (pair.leader, pair.other):
+        project.verify()
+    longer, shorter = (bytes_of(project) for project in (pair.leader, pair.other))
+    assert longer.startswith(shorter)
+
+
+def has_noted(project: Project, least: int) -> bool:
+    """Have so many steps begun?"""
+    return len(project.witness()) >= least
+
+
+def bytes_of(project: Project) -> bytes:
+    """The files of its journal."""
+    folder = project.data_dir / "journal"
+    return b"".join(file.read_bytes() for file in sorted(folder.iterdir()))
