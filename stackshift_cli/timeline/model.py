@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from stackshift_cli.timeline.describe import call
-from stackshift_cli.timeline.intervals import Interval, length_us
+from stackshift_cli.timeline.intervals import Interval, Kind, length_us
 from stackshift_cli.timeline.progress import Progress
 from stackshift_jobs.values.limits import FINISHED
 
@@ -77,8 +77,11 @@ class Row:
 
     @property
     def started_us(self) -> int:
-        """When it began, or began again; 0 if it never did."""
-        return min((span.start_us for span in self.counted), default=0)
+        """When it began, or began again; 0 if it never did. A backoff is no beginning, though it
+        may be the earlier one if the clock was set back."""
+        counted = self.counted
+        begun = [span for span in counted if span.kind is not Kind.BACKOFF]
+        return min((span.start_us for span in begun or counted), default=0)
 
     @property
     def duration_ms(self) -> int:
