@@ -82,6 +82,9 @@ class Keeper:
         self._archive_bytes = 0
         self._worker: WorkerProcess | None = None
         self._prepares: subprocess.Popen[bytes] | None = None
+        self._prepares_known = threading.Event()
+        """Set while no preparation may have been started that `_prepares` does not know yet."""
+        self._prepares_known.set()
         self._warden: subprocess.Popen[bytes] | None = None
         self._status: int | None = None
         """What to end with, once everything is written."""
@@ -265,20 +268,24 @@ class Keeper:
             self._ready(place)
             return
         self._tell(Prepares())
+        self._prepares_known.clear()
         environment = self._environment(place)
 
         def prepare() -> Callable[[], None]:
             try:
                 self._store.prepare(place, order.prepare, environment, self._begin_preparing)
             except (BadCode, OSError) as bad:
+                self._prepares_known.set()
                 why = str(bad)
                 return lambda: self._refuse("prepare", why)
+            self._prepares_known.set()
             return lambda: self._ready(place)
 
         self._in_thread(prepare)
 
     def _begin_preparing(self, process: subprocess.Popen[bytes]) -> None:
         self._prepares = process
+        self._prepares_known.set()
 
     def _environment(self, place: Path) -> dict[str, str]:
         order = self._open
@@ -361,6 +368,7 @@ class Keeper:
 
     def _end(self) -> None:
         """End all that was started."""
+        self._prepares_known.wait(LAST_WRITE_SECONDS)
         if self._prepares is not None and self._prepares.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._prepares.pid, signal.SIGKILL)
