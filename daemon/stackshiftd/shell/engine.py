@@ -240,8 +240,8 @@ class Engine:
             self._flying.append(item)
 
     def _answer(self, reply: Reply, answer: Any) -> None:
-        """Give an answer that is no proof of itself: what was only looked at may be out of date by
-        now if somebody else writes."""
+        """Give an answer that no append has confirmed: what was only read may be out of date by now
+        if another daemon writes."""
         if self.journal.may_answer:
             reply(answer)
         else:

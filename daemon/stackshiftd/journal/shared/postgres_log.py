@@ -299,7 +299,7 @@ def _fields(row: Row) -> tuple[Any, ...]:
 
 
 class _Line:
-    """One connection, made anew when it is needed and there is none. Used by one task at a time;
+    """One connection, opened when it is needed and there is none. One task uses it at a time;
     others wait."""
 
     def __init__(self, url: str) -> None:

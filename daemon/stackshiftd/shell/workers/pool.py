@@ -429,7 +429,7 @@ class Pool:
         if not link.ready and link.slots == 0 and link.trial is None:
             link.host.early_deaths += 1
         if by_itself:
-            # A host that is not reached is no fault of the runs.
+            # Runs are not to blame for a host that cannot be reached.
             self._bury(link, "", self._closing or link.is_cut_off, self._grace)
         self._track(self._reap_and_replace(link))
 
