@@ -71,6 +71,21 @@ def test_reload_gives_new_runs_the_new_code_and_says_what_changed(make_project: 
     assert notes(project) == []
 
 
+def test_reload_says_what_a_worker_had_imported_before_it(make_project: Make) -> None:
+    """A worker that is started in place of one that has died imports the files as they are then.
+    Whoever has changed them does not know that, and the next reload still says what is new."""
+    project = make_project(ONE)
+    project.start()
+    write(project, "story", TWO + "\n\n@stackshift.job('new')\ndef new(ctx):\n    pass\n")
+    os.kill(project.workers()[0], signal.SIGKILL)
+    wait_until(lambda: notes(project) == [] and say(project) == 2, "the new worker's code")
+    told = project.call("daemon.reload")
+    assert told["changed"] == ["jobs/story.py"]
+    assert told["jobs"] == {"added": ["new"], "changed": ["say"], "removed": []}
+    again = project.call("daemon.reload")
+    assert (again["changed"], again["jobs"]["added"]) == ([], [])
+
+
 def test_run_in_flight_ends_on_its_code_and_keeps_nobody_waiting(make_project: Make) -> None:
     """What the old workers hold they finish; as many new workers as before take the new work."""
     project = make_project(ONE + LONG, config="[workers]\nprocesses = 2\nslots = 1\n")

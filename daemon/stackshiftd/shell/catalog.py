@@ -79,6 +79,9 @@ class Catalog:
         self._terms = DEFAULT_TERMS if terms == DEFAULT_TERMS else terms
         self.jobs: dict[str, JobFacts] = {}
         self.codes: dict[str, str] = {}
+        self.told_codes: dict[str, str] = {}
+        """The codes of jobs that people know to be loaded: those of the start, or of the last
+        reload."""
         self.queues: dict[str, QueueTerms] = {}
         """The limits of queues that the job modules declare."""
         self.failed: list[FailedModule] = []
@@ -100,15 +103,22 @@ class Catalog:
         files: dict[str, CodeFile] | None = None,
     ) -> None:
         """Replace everything with the contents of a worker's greeting."""
-        self.greeted = True
         self.queues = queues or {}
         self.jobs = {job.name: job for job in jobs}
         self.codes = {job.name: job.code for job in jobs}
+        if not self.greeted:
+            self.told_codes = self.codes
+        self.greeted = True
         self.failed = failed
         self.kept = frozenset()
         if files:
             self.code.imported(files, failed)
         self._checks.clear()
+
+    def tell(self) -> None:
+        """From now on people know what is loaded."""
+        self.told_codes = self.codes
+        self.code.tell()
 
     def refused(self, greeting: Greeting) -> None:
         """Note that the modules as they are now could not be imported: the code from before goes

@@ -28,6 +28,8 @@ class LoadedCode:
         self._is_watched = config.project.watch
         self._settings = code_files.read_file(self._root / CONFIG_FILE)
         self._files: dict[str, CodeFile] = {}
+        self._told: dict[str, CodeFile] | None = None
+        """The files that people know to be loaded: those of the start, or of the last reload."""
         self.imports = 0
         """How often a worker has imported it, or has tried to."""
         self._changed: list[str] = []
@@ -42,6 +44,8 @@ class LoadedCode:
         unread |= {Path(each.file) for each in failed}
         unread |= {each.file for each in code_files.sources(self._root, self._jobs)}
         self._files = (code_files.read_files(self._root, unread) if failed else {}) | files
+        if self._told is None:
+            self._told = self._files
         self.imports += 1
         self._looked = float("-inf")
 
@@ -53,6 +57,15 @@ class LoadedCode:
             self._looked = time.monotonic()
             self._took_s = self._looked - now
         return self._changed
+
+    def untold(self) -> list[str]:
+        """The files that differ from those that people know to be loaded. A worker that was started
+        later, in place of one that has died, say, has imported them as they were then."""
+        return code_files.changed(self._root, self._jobs, self._told or {}) if self.imports else []
+
+    def tell(self) -> None:
+        """From now on people know what was imported last."""
+        self._told = self._files
 
     def folders(self) -> list[Path]:
         """The folders in which a change is one of the project's code."""

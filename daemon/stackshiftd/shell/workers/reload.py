@@ -55,20 +55,22 @@ class Reloads:
 
     async def reload(self, *, strict: bool = False) -> dict[str, Any]:
         """Load the modules as they are now. Returns `{loaded, changed, gone, jobs: {added,
-        changed, removed}, failed_modules, in_flight}`; `gone` are those of the `changed` files that
-        are no longer there, `loaded` is false if the code from before goes on, and `in_flight` is
-        what `Preflight.check` has found, or null. With `strict` such findings are a reason not to
-        load them. Raises `BadConfiguration` and `OSError` if no worker can be started at all."""
+        changed, removed}, failed_modules, in_flight}`, compared with the start or the last reload;
+        `gone` are those of the `changed` files that are no longer there, `loaded` is false if the
+        code from before goes on, and `in_flight` is what `Preflight.check` has found, or null. With
+        `strict` such findings are a reason not to load them. Raises `BadConfiguration` and
+        `OSError` if no worker can be started at all."""
         async with self._turn:
-            changed = self._catalog.code.changed()
+            changed = self._catalog.code.untold()
             gone = [path for path in changed if not (self._root / path).exists()]
-            before = dict(self._catalog.codes)
+            before = self._catalog.told_codes
             link, greeting = await self._trial()
             broken = self._broken(greeting)
             in_flight = None
             if broken:
                 self._work_giver.pool.dismiss(link, "a module could not be imported")
                 self._catalog.refused(greeting)
+                self._catalog.tell()
                 for failed in broken:
                     log.error("not reloaded: %s", shown(failed))
             else:
@@ -80,6 +82,7 @@ class Reloads:
                     raise BadConfiguration("the worker that was to take over ended in a handler")
                 else:
                     self._work_giver.take_over(link, greeting)
+                    self._catalog.tell()
                     log.info("reloaded %s", _named(changed, gone))
             return {
                 "loaded": link.trial is None,
