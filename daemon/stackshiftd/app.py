@@ -184,6 +184,8 @@ def _run(arguments: argparse.Namespace) -> int:
         starter.tell({"error": error.as_json()})
         if error.code == "append_unknown" and not arguments.dev:
             _start_again(root, arguments.restarted_at, stop)
+        if error.code == "fenced" and not arguments.dev:
+            _follow_again(root, stop)
         if arguments.ready_fd is not None:
             return error.exit_status
         raise
@@ -252,8 +254,8 @@ async def _serve(
 
 
 async def _opened_journal(config: Config, starter: Starter, again: bool) -> Journal:
-    """The journal, of which this daemon becomes the writer. One that starts `again` waits for its
-    database: nobody looks whether it came up."""
+    """The journal, of which this daemon becomes the writer, sooner or later. One that starts
+    `again` waits for its database: nobody looks whether it came up."""
     from stackshiftd.journal.file_journal import FileJournal
     from stackshiftd.journal.filesystem import UNWRITABLE, RealFileSystem
     from stackshiftd.journal.layout import Layout
@@ -262,7 +264,7 @@ async def _opened_journal(config: Config, starter: Starter, again: bool) -> Jour
     if config.journal.url is not None:
         while True:
             try:
-                return await _shared_journal(config, config.journal.url)
+                return await _shared_journal(config, config.journal.url, starter)
             except DatabaseUnavailable as lost:
                 if not again:
                     raise
@@ -282,13 +284,15 @@ async def _opened_journal(config: Config, starter: Starter, again: bool) -> Jour
         return FileJournal.open_sealed(config.data_dir)
 
 
-async def _shared_journal(config: Config, url: str) -> Journal:
+async def _shared_journal(config: Config, url: str, starter: Starter) -> Journal:
     from stackshift_jobs.project.database_url import masked
     from stackshiftd.journal.shared.postgres_log import PostgresLog
     from stackshiftd.journal.shared.shared_journal import SharedJournal
 
     patience = config.journal.patience_ms / 1000
-    return await SharedJournal.lead(
+    # Who stays has come to load jobs, and has no use for a daemon that follows another.
+    begin = SharedJournal.lead if starter.stays else SharedJournal.open
+    return await begin(
         config.data_dir,
         PostgresLog(url, config.project.name, patience_seconds=patience),
         masked(url),
@@ -309,6 +313,14 @@ def _start_again(root: Path, restarted_at: float, stop: StopSignals) -> None:
         return
     log.error("restarting, to recover the journal")
     _replace(root, "--restarted-at", str(now))
+
+
+def _follow_again(root: Path, stop: StopSignals) -> None:
+    """Replace this process, which led until another daemon took over, with one that follows that
+    one; but not if somebody wants it to stop. It cannot lead again before that one is silent."""
+    if stop.hold():
+        log.warning("starting again, to follow")
+        _replace(root, "--restarted-at", str(time.time()))
 
 
 def _replace(root: Path, *more: str) -> None:

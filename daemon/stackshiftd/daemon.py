@@ -24,7 +24,7 @@ from stackshiftd.core.why import Fleet
 from stackshiftd.history.index import History
 from stackshiftd.history.rows import RunRow
 from stackshiftd.journal.filesystem import UNWRITABLE
-from stackshiftd.journal.interface import Full, Journal, Owner
+from stackshiftd.journal.interface import Full, Journal, Overtaken, Owner
 from stackshiftd.shell.background import daemon_log
 from stackshiftd.shell.background.code_watch import CodeWatch
 from stackshiftd.shell.background.hooks import Hooks
@@ -34,6 +34,7 @@ from stackshiftd.shell.background.service import Service
 from stackshiftd.shell.background.timers import Timers
 from stackshiftd.shell.catalog import Catalog, shown
 from stackshiftd.shell.damage import Damage
+from stackshiftd.shell.departures import Replay
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.ids import Ids
 from stackshiftd.shell.methods.activity import Activity
@@ -56,6 +57,7 @@ from stackshiftd.shell.server.feeds import Feeds
 from stackshiftd.shell.server.listener import Listener
 from stackshiftd.shell.server.router import Router
 from stackshiftd.shell.server.turns import Turns
+from stackshiftd.shell.standby import Standby, following
 from stackshiftd.shell.tasks import Tasks
 from stackshiftd.shell.tuning import Tuning
 from stackshiftd.shell.views.bodies import Bodies
@@ -121,6 +123,8 @@ class Daemon:
         self._tasks = Tasks()
         self._in_memory = in_memory
         self._warden: Warden | None = None
+        self.standby: Standby | None = None
+        """While another daemon leads, and until this one has taken over from it."""
         self._service = Service({} if in_memory else None)
         self._beat: asyncio.TimerHandle | None = None
         self._grace = config.workers.grace_ms / 1000
@@ -301,8 +305,10 @@ class Daemon:
             self._stopping.set_result(drain)
 
     def notes(self) -> list[str]:
-        """What a person who starts the daemon should know: that it does not write, and the modules
-        that cannot be imported."""
+        """What a person who starts the daemon should know: that it does not lead or write, and the
+        modules that cannot be imported."""
+        if self.standby is not None:
+            return [following(self._journal.leader)]
         reason = self.engine.room.reason()
         closed = [f"only reads are served: {reason}"] if reason else []
         return closed + [f"{shown(failed)}; its jobs cannot run" for failed in self._catalog.failed]
@@ -313,7 +319,11 @@ class Daemon:
 
     def reload(self, answer: Answer | None = None, *, strict: bool = False) -> None:
         """Load the job modules as they are now; `answer` gets the outcome."""
-        if self.engine.room.is_closed:  # By a signal: requests are refused before they come here.
+        # By a signal: requests are refused before they come here.
+        if self.standby is not None:
+            log.error("not reloaded: %s", following(self._journal.leader))
+            return
+        if self.engine.room.is_closed:
             log.error("not reloaded: %s", self.engine.room.refusal())
             return
         self._tasks.begin(self._reloaded(strict=strict), answer)
@@ -335,22 +345,22 @@ class Daemon:
 
         Raises the error that the journal has failed with, if it has.
         """
-        await self.recover()
+        await self._read()
         try:
-            if not self._stopping.done():  # As it is if it was asked to stop during the recovery.
+            if await self._follow(ready) and not self._stopping.done():
+                await self._lead()
                 if not self.engine.room.is_closed:
                     await self.employ()
                 # Only now: until jobs are known, a start would be refused because its job is not.
-                await self._listener.open()
+                await self._open(ready)
                 self._every_second()
-                self._service_beat()
-                ready()
-                self._service.ready(self._config.root)
             drain = await self._stopping
             self._listener.close()
             # To start over is no stop: nothing executes, and a service manager keeps the process.
             if self._failure is None and not self.starts_over:
-                await self._wind_down(drain)
+                if self.engine.is_writer:
+                    await self._wind_down(drain)
+                await self._journal.leave()
         finally:
             self._listener.close()
             await self.end()
@@ -358,27 +368,76 @@ class Daemon:
             raise self._failure
 
     async def recover(self) -> None:
-        """Read the journal into the state, and become its writer."""
+        """Read the journal into the state, and become its writer, without following another."""
+        await self._read()
+        await self._lead()
+
+    async def _read(self) -> None:
+        """Read the journal into the state, and end what earlier daemons have left."""
         engine = self.engine
         replayed = await engine.replay(self._history.covered_seq)
         if not self._in_memory:
             await self._end_strays()
         self._history.begin(engine.snapshot_seq)
+        self._tell_history(replayed)
+
+    def _tell_history(self, replayed: Replay) -> None:
         for row in replayed.rows:
             self._history.add(row)
         for run, places in replayed.lengthened:
             self._history.lengthen(run, places)
         for run in replayed.removed:
             self._history.remove(run)
-        self._feeds.published_seq = engine.state.seq
+        self._feeds.published_seq = self.engine.state.seq
+
+    async def _follow(self, ready: Callable[[], None]) -> bool:
+        """While another daemon leads, keep the state level with what it appends, and serve those
+        who ask who leads. Returns true once this daemon may lead, false if it stops before."""
+
+        async def caught_up() -> None:
+            self._tell_history(self.engine.catch_up())
+            if self.standby is None:
+                self.standby = Standby()
+                log.info("following the daemon on %s", self._journal.leader)
+                await self._open(ready)
+                self._every_second_of_standby()
+
+        following = self._loop.create_task(self._journal.follow(caught_up))
+        await asyncio.wait((following, self._stopping), return_when=asyncio.FIRST_COMPLETED)
+        if not following.done():
+            following.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await following
+            return False
+        await following  # raises what it has failed with
+        if self.standby is not None:
+            log.warning("taking over")
+            self.standby.is_taking_over = True
+        return True
+
+    async def _lead(self) -> None:
+        """Become the journal's writer."""
         if await self._claim():
-            engine.submit(c.DefineQueues("file", file_terms(self._config)))
-            self._feeds.published_seq = engine.state.seq
+            self.engine.submit(c.DefineQueues("file", file_terms(self._config)))
+            self._feeds.published_seq = self.engine.state.seq
+
+    async def _open(self, ready: Callable[[], None]) -> None:
+        """Let clients connect, or, if they could already, answer those who have waited."""
+        await self._listener.open()
+        standby = self.standby
+        if standby is None:
+            self._service_beat()
+            self._service.ready(self._config.root)
+        elif standby.is_taking_over:
+            self.standby = None
+            standby.end()
+        ready()
 
     async def _end_strays(self) -> None:
         """End what earlier daemons have left: the claim gives up their executions, whose locks are
-        not free until then."""
-        programs = recorded(self.engine.state.runs.values())
+        not free until then. The programs of another machine are not here."""
+        runs = self.engine.state.runs.values() if self._journal.was_here else ()
+        programs = recorded(runs)
         try:
             await asyncio.to_thread(await_warden, self._data_dir, self._grace)
         except OSError as failed:
@@ -390,12 +449,16 @@ class Daemon:
     async def _claim(self) -> bool:
         """Become the journal's writer. Returns whether that was possible: without room for the
         record of it, reads are served and nothing else, until `_every_second` finds room."""
-        try:
-            await self.engine.claim(Owner(os.getpid(), __version__))
-        except Full:
-            self.engine.room.close()
-            return False
-        return True
+        while True:
+            self._tell_history(self.engine.catch_up())
+            try:
+                await self.engine.claim(Owner(os.getpid(), __version__))
+            except Overtaken:
+                continue
+            except Full:
+                self.engine.room.close()
+                return False
+            return True
 
     async def employ(self) -> None:
         """Start the workers. Returns when jobs are known, or when that takes too long."""
@@ -424,6 +487,19 @@ class Daemon:
         if self._stopping.done():
             return "the daemon was asked to stop"
         return f"none was ready within {self._tuning.ready:.0f} s"
+
+    def _every_second_of_standby(self) -> None:
+        if self.standby is None or self.standby.is_taking_over or self._stopping.done():
+            return
+        if (loss := self._journal.loss) is not None:
+            self.engine.fail(loss)
+            return
+        with contextlib.suppress(OSError):
+            daemon_log.trim(self._data_dir)
+        self._upkeep.drop_logs_if_due()
+        self._upkeep.compact_if_due()
+        self._tasks.begin(self._listener.look())
+        self._loop.call_later(1.0, self._every_second_of_standby)
 
     def _every_second(self) -> None:
         if (loss := self._journal.loss) is not None:
@@ -479,7 +555,6 @@ class Daemon:
         self._timers.stop()
         self.engine.submit(c.Close())
         await self.engine.drained()
-        await self._journal.leave()
         await self._hooks.close(self._grace)
 
     async def _until_idle(self, seconds: float | None) -> None:

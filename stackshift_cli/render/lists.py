@@ -299,7 +299,7 @@ def print_status(options: Globals, status: dict[str, Any]) -> None:
     journal = f"{size(status['journal_bytes'])}, durability {status['durability']}"
     facts = {
         "project": status["project"],
-        "daemon": f"{status['version']}, pid {status['pid']}, {status['mode']}",
+        "daemon": f"{status['version']}, pid {status['pid']}, {_mode(status)}",
         "up": format_ms(status["uptime_ms"]),
         "journal": journal,
         "database": _database(status.get("database")),
@@ -323,6 +323,12 @@ def print_status(options: Globals, status: dict[str, Any]) -> None:
     if status.get("more_queues"):
         more = quantity(status["more_queues"], "more queue")
         console(options).print(f"and {more} (stackshift queues list)")
+
+
+def _mode(status: dict[str, Any]) -> str:
+    """What the daemon does: it follows another one, or serves."""
+    is_standby = status.get("role") == "follows"
+    return f"follows the one on {status['leader']}" if is_standby else str(status["mode"])
 
 
 def _stands_still(ahead_ms: int) -> str | None:

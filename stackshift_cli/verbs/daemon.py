@@ -49,6 +49,8 @@ def start(session: Session, _given: Given) -> int:
     with running as connection:
         status = connection.call("daemon.status", {}, 60.0)
     _say_started(session, status, started=pid is not None)
+    if status.get("role") == "follows":
+        session.say(f"note: the daemon on {safe(status['leader'])} leads, and this one follows it")
     if status["mode"] != "serving":
         session.say(f"note: only reads are served: {safe(status['read_only_because'])}")
     return reload_report.say_failed(session, status["failed_modules"])

@@ -16,7 +16,7 @@ from helpers.deadline import SECONDS, wait_until
 from helpers.project import Project
 from stackshift_jobs.project.config import load_config
 from stackshiftd.daemon import Daemon
-from stackshiftd.journal.file_journal import FileJournal
+from stackshiftd.journal.file_journal import SEGMENT_SIZE, FileJournal
 from stackshiftd.journal.filesystem import Buffer, RealFileSystem
 from stackshiftd.journal.interface import Journal
 from stackshiftd.journal.shared.log import SharedLog
@@ -62,8 +62,10 @@ class InsideDaemon:
         fs: RealFileSystem | None = None,
         clock: Callable[[], int] | None = None,
         log: SharedLog | None = None,
+        segment_size: int = SEGMENT_SIZE,
     ) -> None:
         self._log = log
+        self._segment_size = segment_size
         self._project = project
         self._tuning = tuning
         self._fs = fs
@@ -93,7 +95,13 @@ class InsideDaemon:
 
     async def _journal(self, data_dir: Path) -> Journal:
         if self._log is not None:
-            return await SharedJournal.lead(data_dir, self._log, "the log", lease_ms=LEASE_MS)
+            return await SharedJournal.open(
+                data_dir,
+                self._log,
+                "the log",
+                lease_ms=LEASE_MS,
+                segment_size=self._segment_size,
+            )
         return FileJournal.open(data_dir, fs=self._fs, reserve_bytes=RESERVE if self._fs else 0)
 
     def ended(self) -> BaseException | None:

@@ -79,11 +79,12 @@ def test_another_machine_goes_on_when_the_first_is_gone(both: list[Project]) -> 
     first.start()
     run = first.begin("held", {"gate": "g"}, idempotency_key="once")
     first.at("g")
-    refused = cli(second, "daemon", "start")
+    assert "follows" in second.start()["notes"][0]
+    refused = cli(second, "start", "held", "-F", "gate=g")
     assert refused.returncode == 3
-    assert "leads: one daemon at a time" in refused.stderr
+    assert "leads, and this one follows it" in refused.stderr
     first.kill()
-    second.start()
+    wait_until(lambda: second.call("daemon.status")["role"] == "leads", "the other one to lead")
     assert second.begin("held", {"gate": "g"}, idempotency_key="once") == run
     second.at("g")
     second.open("g")
@@ -92,9 +93,9 @@ def test_another_machine_goes_on_when_the_first_is_gone(both: list[Project]) -> 
     assert f"before {run}" in first.witness()
     assert f"before {run}" not in second.witness()
     assert second.call("state.get", key="count")["value"] == 1
-    assert cli(first, "daemon", "start").returncode == 3
+    assert "follows" in first.start()["notes"][0]
     assert second.stop() == 0
-    first.start()
+    wait_until(lambda: first.call("daemon.status")["role"] == "leads", "the first one to lead")
     assert first.get(run)["result"] == "g"
     assert first.stop() == 0
     second.start()

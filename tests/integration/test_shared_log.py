@@ -3,12 +3,17 @@ does when another one leads."""
 
 from __future__ import annotations
 
+from contextlib import suppress
+from typing import Any
+
+import psutil
 import pytest
 
 from helpers.deadline import wait_until
 from helpers.inner_daemon import InsideDaemon
 from helpers.project import Project
 from helpers.project_factory import Make
+from helpers.twins import twins
 from journal.shared.memory_log import MemoryLog
 from stackshift_jobs.errors import DatabaseUnavailable, Fenced
 from stackshiftd.shell import engine
@@ -19,6 +24,10 @@ async def held(ctx):
     await ctx.step.run("held", agate, ctx.payload["gate"])
     await ctx.step.run("after", note, "after", ctx.run_id)
     return 1
+
+@stackshift.job("waits")
+async def waits(ctx):
+    return (await ctx.step.wait_for_event("go")).payload
 """
 
 
@@ -42,6 +51,13 @@ def refused(project: Project, method: str, **params: object) -> bool:
     except DatabaseUnavailable:
         return True
     return False
+
+
+def done_in(project: Project, gate: str) -> Any:
+    """A run that has completed."""
+    run = project.begin("held", {"gate": gate})
+    project.open(gate)
+    return project.finish(run)
 
 
 def test_silent_log_refuses_clients_and_loses_nothing(project: Project, log: MemoryLog) -> None:
@@ -98,3 +114,101 @@ def test_status_says_where_the_journal_is(project: Project, log: MemoryLog) -> N
     finally:
         assert inside.close() is None
     assert log.lease is not None and log.lease.owner == ""
+
+
+def test_follower_says_who_leads_and_serves_when_that_one_has_stopped(
+    make_project: Make, log: MemoryLog
+) -> None:
+    """Its state is that of the leader: finished runs are listed, and a waiting one goes on there.
+    Before, it answers for itself alone."""
+    first, second = twins(make_project, JOBS, "")
+    leading = InsideDaemon(first, log=log)
+    done = done_in(first, "g0")
+    waits = first.begin("waits")
+    first.until_status(waits, "waiting")
+    follower = InsideDaemon(second, log=log)
+    status = second.call("daemon.status")
+    assert (status["role"], bool(status["leader"]), status["workers"]) == ("follows", True, [])
+    for method in ("run.list", "state.get", "journal.stats", "daemon.reload"):
+        with pytest.raises(Fenced, match="leads, and this one follows it"):
+            second.call(method, **({"key": "k"} if method == "state.get" else {}))
+    try:
+        assert leading.close() is None
+        wait_until(lambda: second.call("daemon.status")["role"] == "leads", "the follower to lead")
+        listed = second.call("run.list")["runs"]
+        assert [run["id"] for run in listed] == [waits, done["id"]]
+        assert second.get(done["id"]) == done
+        second.call("event.send", name="go", payload=7)
+        assert second.finish(waits)["result"] == 7
+    finally:
+        assert follower.close() is None
+
+
+def test_request_that_comes_during_a_takeover_is_answered_after_it(
+    make_project: Make, log: MemoryLog
+) -> None:
+    """Those behind it on the same connection too, in order; nobody is told to try again."""
+    first, second = twins(make_project, JOBS, "")
+    leading = InsideDaemon(first, log=log)
+    follower = InsideDaemon(second, log=log)
+    wait_until(lambda: second.call("daemon.status")["role"] == "follows", "it to follow")
+    assert leading.close() is None
+
+    def started() -> str:
+        with suppress(Fenced):  # as long as nobody has looked
+            return str(second.begin("held", {"gate": "g"}))
+        return ""
+
+    try:
+        run = str(wait_until(started, "a start to be taken"))
+        assert second.call("daemon.status")["role"] == "leads"
+        first.open("g")
+        assert second.finish(run)["status"] == "completed"
+    finally:
+        assert follower.close() is None
+
+
+def test_follower_stops_when_it_is_asked_to(make_project: Make, log: MemoryLog) -> None:
+    """The leader goes on, and nothing is recorded of it."""
+    first, second = twins(make_project, JOBS, "")
+    leading = InsideDaemon(first, log=log)
+    follower = InsideDaemon(second, log=log)
+    rows = len(log.rows)
+    second.call("daemon.stop")
+    assert follower.ended() is None
+    assert len(log.rows) == rows
+    try:
+        assert done_in(first, "g")["result"] == 1
+    finally:
+        assert leading.close() is None
+
+
+def test_follower_makes_snapshots_of_its_own(make_project: Make, log: MemoryLog) -> None:
+    """So that its next start is as fast as the leader's. It records nothing, and the log keeps
+    those of the leader."""
+    config = '[journal]\nsegment_size = "64KiB"\n'
+    first, second = twins(make_project, JOBS, config)
+    leading = InsideDaemon(first, log=log, segment_size=1 << 16)
+    follower = InsideDaemon(second, log=log, segment_size=1 << 16)
+    for number in range(10):
+        first.call("state.set", key="k", value="x" * 10_000 + str(number))
+    folder = second.data_dir / "snapshots"
+    try:
+        wait_until(lambda: any(folder.glob("*.jsonl")), "a snapshot of the follower")
+        wait_until(lambda: first.call("journal.stats")["snapshot"], "one of the leader")
+        assert second.call("daemon.status")["role"] == "follows"
+        wait_until(lambda: not compacting(), "both to be done with it")
+    finally:
+        assert follower.close() is None
+        assert leading.close() is None
+    second.verify()
+
+
+def compacting() -> list[psutil.Process]:
+    """The processes that make snapshots now."""
+    compacting = []
+    for each in psutil.Process().children():
+        with suppress(psutil.Error):
+            if "compact" in each.cmdline():
+                compacting.append(each)
+    return compacting

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from errno import EROFS
 from pathlib import Path
@@ -241,6 +241,13 @@ class FileJournal:
     def origin(self) -> dict[str, Any] | None:
         """See `Journal.origin`."""
         return None
+
+    leader: str | None = None
+    was_here = True
+    """Whoever has the files has the lock in them."""
+
+    async def follow(self, caught_up: Callable[[], Awaitable[None]]) -> None:
+        """Nothing: the lock is ours since `open`."""
 
     async def leave(self) -> None:
         """Nothing: closing it releases the lock."""

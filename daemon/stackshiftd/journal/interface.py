@@ -9,7 +9,7 @@ time; the engine gathers the next one meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NewType, Protocol
 
@@ -99,6 +99,11 @@ def displaced(data_dir: Path) -> Displaced:
     )
 
 
+class Overtaken(Exception):
+    """The claim was refused: the daemon that led before has appended something in between. It can
+    be read now; fold it, then claim again."""
+
+
 class Unknown(StackshiftError):
     """The append may or may not be in the journal. Stop serving, claim again, replay."""
 
@@ -165,13 +170,32 @@ class Journal(Protocol):
         """Where the journal is if not here, as `daemon.status` shows it; None if it is here."""
         ...
 
+    @property
+    def leader(self) -> str | None:
+        """The host whose daemon appends, while this one only follows, or "" if it is not known yet;
+        None once this one may claim the journal."""
+        ...
+
+    @property
+    def was_here(self) -> bool:
+        """Was the last daemon that had appended when this was opened one of this very directory, on
+        this machine?"""
+        ...
+
+    async def follow(self, caught_up: Callable[[], Awaitable[None]]) -> None:
+        """Return when this daemon may claim the journal: at once, if no other appends. Until then
+        all that another one appends can be read here a moment later; `caught_up` is called after
+        each look. Raises `JournalDiverged`."""
+        ...
+
     async def leave(self) -> None:
         """Let another daemon append, in good order: nothing more is appended here."""
         ...
 
     async def claim(self, owner: Owner, seen_seq: int, at_us: int) -> Claim:
         """Become the only writer, and fence the previous one. The caller must have read up to
-        `seen_seq`, the last record. `at_us` is daemon time. Raises `Full` or `Unknown`."""
+        `seen_seq`, the last record. `at_us` is daemon time. Raises `Full`, `Overtaken` or
+        `Unknown`."""
         ...
 
     async def append(

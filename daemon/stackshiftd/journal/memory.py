@@ -9,7 +9,7 @@ outcome.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Any, Final
 
 from stackshift_jobs.errors import (
@@ -257,6 +257,13 @@ class MemoryJournal:
     """A test may say that an append is not answered."""
     origin: dict[str, Any] | None = None
     """It is here."""
+
+    leader: str | None = None
+    was_here = True
+    """Nobody else could have appended."""
+
+    async def follow(self, caught_up: Callable[[], Awaitable[None]]) -> None:
+        """Nobody leads it."""
 
     async def leave(self) -> None:
         """Nobody else could append."""

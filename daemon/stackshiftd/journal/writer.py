@@ -172,18 +172,21 @@ class Appender:
         sharing.add_done_callback(shared)
 
     async def copy(self, batch: Batch) -> None:
-        """Write what another daemon has appended where it counts. Raises `Unknown`."""
+        """Write what another daemon has appended where it counts. Raises `Full`, after which the
+        same may be tried again, and `Unknown`."""
         loop = asyncio.get_running_loop()
         written: asyncio.Future[None] = loop.create_future()
 
         def done(_: object, error: BaseException | None) -> None:
             self.advanced()
+            if written.done():  # Whoever follows was asked to stop.
+                return
             if error is None:
                 written.set_result(None)
             else:
                 written.set_exception(error)
 
-        self._thread.submit(lambda: self._commit(batch), loop, done)
+        self._thread.submit(lambda: self._commit(batch, counts=False), loop, done)
         await written
 
     def check(self) -> None:
@@ -251,7 +254,9 @@ class Appender:
 
     # --- In the commit thread --------------------------------------------------------------
 
-    def _commit(self, batch: Batch) -> None:
+    def _commit(self, batch: Batch, *, counts: bool = True) -> None:
+        """Write an append; one that `counts` and is not written is a failure for good, if it counts
+        already where it was shared."""
         self.check()  # A sync between appends may have failed.
         try:
             if batch.roll is not None:
@@ -262,7 +267,7 @@ class Appender:
                 self._writer.sync()
             self.check_place()
         except Full as full:
-            if self.share is None:
+            if self.share is None or not counts:
                 raise
             self.failure = full  # It counts all the same.
             raise final(full) from full

@@ -72,28 +72,34 @@ class Replay(NamedTuple):
 
 def replay(journal: Journal, snapshot: tuple[int, list[bytes]] | None, covered_seq: int) -> Replay:
     """Fold snapshot and tail. The history knows the runs that finished up to `covered_seq`."""
-    result = Replay(State(), {}, 0, [], [], [])
+    begun = Replay(State(), {}, 0, [], [], [])
     if snapshot is not None:
         loaded = load(snapshot[1])
-        result = result._replace(state=loaded.state, snapshot_seq=snapshot[0])
+        begun = begun._replace(state=loaded.state, snapshot_seq=snapshot[0])
         for place, entry in loaded.entries:
-            _note_place(result.places, entry, place)
-    state, places = result.state, result.places
+            _note_place(begun.places, entry, place)
+    fold_tail(begun, journal, covered_seq)
+    return begun
+
+
+def fold_tail(replayed: Replay, journal: Journal, covered_seq: int = 0) -> None:
+    """Fold what follows in the journal, and add it to `replayed`. The history knows the runs that
+    finished up to `covered_seq`."""
+    state, places = replayed.state, replayed.places
     for place, entry in journal.read(state.seq + 1):
         kind = type(entry.record)
         run = state.runs.get(getattr(entry.record, "run", ""))
         fold(state, entry)
         _note_place(places, entry, place)
         if run is not None and kind in _ENDS and entry.seq > covered_seq:
-            result.rows.append(row_of(run, entry.seq, array("q", places[run.id])))
+            replayed.rows.append(row_of(run, entry.seq, array("q", places[run.id])))
         if run is not None and run.id not in state.runs:
             left = places.pop(run.id)
             if kind in _LENGTHENS:
-                result.lengthened.append((run.id, left))
+                replayed.lengthened.append((run.id, left))
         if isinstance(entry.record, RunRemoved):
-            result.removed.append(entry.record.run)
+            replayed.removed.append(entry.record.run)
             places.pop(entry.record.run, None)
-    return result
 
 
 class Departures:

@@ -35,7 +35,13 @@ from stackshiftd.core.fold.fold import fold
 from stackshiftd.core.records import Entry
 from stackshiftd.core.state.state import Run, State
 from stackshiftd.journal.interface import Epoch, Full, Journal, Owner
-from stackshiftd.shell.departures import Departures, HistorySink, Replay, replay
+from stackshiftd.shell.departures import (
+    Departures,
+    HistorySink,
+    Replay,
+    fold_tail,
+    replay,
+)
 from stackshiftd.shell.disk_room import Admission, DiskRoom, is_from_client
 from stackshiftd.shell.ids import Ids
 
@@ -141,13 +147,21 @@ class Engine:
         self._adopt(replayed)
         return replayed
 
+    def catch_up(self) -> Replay:
+        """Fold what another daemon has appended since. Returns what of it is for the history."""
+        more = Replay(self.state, self.departures.places, self.snapshot_seq, [], [], [])
+        fold_tail(more, self.journal)
+        self.durable_seq = self.state.seq
+        return more
+
     def _adopt(self, replayed: Replay) -> None:
         self.state = replayed.state
         self.departures.places = replayed.places
         self.snapshot_seq = replayed.snapshot_seq
 
     async def claim(self, owner: Owner) -> None:
-        """Become the journal's writer, and give up all earlier executions."""
+        """Become the journal's writer, and give up all earlier executions. Raises `Full`, and
+        `Overtaken` if there is more to catch up with before."""
         claim = await self.journal.claim(owner, self.state.seq, self.now_us())
         self._epoch = claim.epoch
         fold(self.state, claim.entry)
@@ -157,6 +171,11 @@ class Engine:
                 c.NoteRecovery(self.journal.recovery.kept_seq, torn.dropped_bytes, torn.quarantine)
             )
         self.submit(c.Claimed())
+
+    @property
+    def is_writer(self) -> bool:
+        """Has this daemon claimed the journal?"""
+        return self._epoch > 0
 
     def now_us(self) -> int:
         """Daemon time: the later of the wall clock and the newest record's time."""

@@ -34,6 +34,14 @@ class Later(NamedTuple):
     read: Callable[[], Any]
 
 
+class Held(Exception):
+    """Raised by a method that cannot begin yet. It can once `wait` calls what it is given."""
+
+    def __init__(self, wait: Callable[[Callable[[], None]], None]) -> None:
+        super().__init__("not yet")
+        self.wait = wait
+
+
 def as_work(result: Any) -> Work:
     """`result` itself if it is work, else work that returns it at once."""
     if isinstance(result, GeneratorType):

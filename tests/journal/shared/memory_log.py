@@ -29,11 +29,14 @@ class MemoryLog:
         self.kept: dict[int, bytes] = {}
         self.is_silent = False
         """Does it answer nothing?"""
+        self.looks = 0
+        """How often somebody has looked who leads, or has tried to."""
         self.faults: list[Fault] = []
         """For the next appends: the outcome is not told, before or after the row is in."""
 
     async def find(self) -> Lease | None:
         """See `SharedLog.find`."""
+        self.looks += 1
         self._answer()
         return self.lease
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -31,7 +32,7 @@ from stackshift_jobs.errors import (
     JournalDiverged,
 )
 from stackshiftd.journal.file_journal import FileJournal
-from stackshiftd.journal.interface import Unknown
+from stackshiftd.journal.interface import Overtaken, Unknown
 from stackshiftd.journal.shared.log import Lease
 from stackshiftd.journal.shared.shared_journal import SharedJournal
 
@@ -46,6 +47,11 @@ async def filled(log: MemoryLog, disk: Disk, records: int = 12) -> SharedJournal
     for number in range(records):
         await add(journal, claim, [step(f"s{number}")] * (1 + number % 3))
     return journal
+
+
+def has_looked(log: MemoryLog, least: int) -> bool:
+    """Were there so many looks?"""
+    return log.looks > least
 
 
 def files(disk: Disk) -> dict[str, bytes]:
@@ -226,9 +232,9 @@ def test_append_without_an_answer_is_unknown(fault: Any) -> None:
     run(work())
 
 
-def test_claim_between_two_looks_of_another_is_found_out() -> None:
-    """The last append of whoever led before comes in: the claim is unknown, and the next start has
-    read it."""
+def test_claim_behind_a_late_append_of_another_is_made_again() -> None:
+    """The last append of whoever led before comes in between: it is read, and the claim follows
+    it."""
 
     async def work() -> None:
         log, disk = MemoryLog(), Disk()
@@ -238,13 +244,165 @@ def test_claim_between_two_looks_of_another_is_found_out() -> None:
         old._beats.cancel()
         new = await leading(log, disk, segment_size=SMALL)
         await add(old, claim, [queued()])
-        with pytest.raises(Unknown):
+        with pytest.raises(Overtaken):
             await new.claim(OWNER, new.last_seq, 0)
+        assert stories(new) == stories(old)
+        await add(new, await claimed(new), [queued()])
+        with pytest.raises(Fenced):
+            await add(old, claim, [queued()])
         new.close()
-        again = await leading(log, disk, segment_size=SMALL)
-        assert stories(again) == stories(old)
-        again.close()
         old.close()
+
+    run(work())
+
+
+async def following(
+    log: MemoryLog, disk: Disk, **options: Any
+) -> tuple[SharedJournal, asyncio.Task[None]]:
+    """A journal that follows, and what ends when it leads."""
+    options.setdefault("lease_ms", 300)
+    options.setdefault("segment_size", SMALL)
+    journal = await SharedJournal.open(ROOT, log, "the log", fs=disk, **options)
+    return journal, asyncio.get_running_loop().create_task(journal.follow(nothing))
+
+
+async def nothing() -> None:
+    """What a daemon without a state does when its journal is level."""
+
+
+def test_follower_is_level_and_leads_once_the_leader_is_silent() -> None:
+    """It has copied what was appended meanwhile, in new segments too; before that it says who
+    leads, and may answer nothing."""
+
+    async def work() -> None:
+        log, first, second = MemoryLog(), Disk(), Disk()
+        old = await leading(log, first, segment_size=SMALL)
+        claim = await claimed(old)
+        new, follows = await following(log, second)
+        for number in range(12):
+            await add(old, claim, [step(f"s{number}")])
+            await until(lambda: new.last_seq == old.last_seq, "the copy to be level")
+        await until(lambda: bool(new.leader), "the leader to be seen")
+        assert not new.may_answer and not follows.done()
+        assert files(second) == files(first)
+        assert old._beats is not None
+        old._beats.cancel()
+        await follows
+        assert new.leader is None and new.may_answer
+        await add(new, await claimed(new), [queued()])
+        with pytest.raises(Fenced):
+            await add(old, claim, [queued()])
+        new.close()
+        old.close()
+
+    run(work())
+
+
+def test_follower_leads_at_once_when_the_leader_leaves() -> None:
+    """After an orderly stop there is no silence to wait for, however long the lease is."""
+
+    async def work() -> None:
+        log = MemoryLog()
+        old = await leading(log, Disk(), lease_ms=3_600_000)
+        claim = await claimed(old)
+        new, follows = await following(log, Disk(), lease_ms=3_600_000)
+        await add(old, claim, [queued()])
+        await until(lambda: bool(new.leader), "the leader to be seen")
+        await old.leave()
+        old.close()
+        await follows
+        await claimed(new)
+        new.close()
+
+    run(work())
+
+
+def test_silence_of_the_log_is_not_that_of_its_leader() -> None:
+    """A follower that could not see the log for longer than a lease begins to count anew."""
+
+    async def work() -> None:
+        log = MemoryLog()
+        old = await leading(log, Disk(), lease_ms=60_000)
+        new, follows = await following(log, Disk(), lease_ms=60_000)
+        await until(lambda: bool(new.leader), "the leader to be seen")
+        log.is_silent = True
+        looks = log.looks
+        await until(lambda: log.looks > looks + 2, "some looks")
+        log.is_silent = False
+        looks = log.looks
+        await until(lambda: log.looks > looks + 2, "some looks")
+        assert not follows.done()
+        follows.cancel()
+        new.close()
+        old.close()
+
+    run(work())
+
+
+@pytest.mark.parametrize("failing", ["before", "within", "header"])
+def test_follower_without_room_goes_on_when_there_is_some(failing: str) -> None:
+    """Wherever a copied append was cut off, the copy is level and alike afterwards."""
+
+    async def work() -> None:
+        log, first, second = MemoryLog(), Disk(), Disk()
+        old = await leading(log, first, segment_size=SMALL)
+        claim = await claimed(old)
+        new, follows = await following(log, second)
+        room = {"before": 0, "within": 40, "header": 150}[failing]
+        for number in range(8):
+            second.room = room
+            await add(old, claim, [step(f"s{number}")] * 3)
+            await until(partial(has_looked, log, log.looks + 3), "some looks")
+            assert not follows.done()
+            second.room = None
+            await until(lambda: new.last_seq == old.last_seq, "the copy to be level")
+        assert files(second) == files(first)
+        follows.cancel()
+        new.close()
+        old.close()
+
+    run(work())
+
+
+def test_follower_behind_what_is_kept_must_begin_again() -> None:
+    """It could not look for longer than the log keeps its rows. The next start fetches a new
+    copy."""
+
+    async def work() -> None:
+        log, disk = MemoryLog(), Disk()
+        old = await leading(log, Disk())
+        claim = await claimed(old)
+        new = await SharedJournal.open(ROOT, log, "the log", fs=disk, segment_size=SMALL)
+        for number in range(4):
+            await add(old, claim, [step(f"s{number}")])
+        log.rows = log.rows[-2:]
+        with pytest.raises(Unknown, match="does not keep"):
+            await new.follow(nothing)
+        new.close()
+        old.close()
+
+    run(work())
+
+
+def test_old_copy_that_ends_before_what_is_kept_is_fetched_again() -> None:
+    """A directory that was not used for longer than the log keeps its rows."""
+
+    async def work() -> None:
+        log, first, second = MemoryLog(), Disk(), Disk()
+        old = await leading(log, second, segment_size=SMALL)
+        await add(old, await claimed(old), [queued()])
+        await old.leave()
+        old.close()
+        new = await filled(log, first, 20)
+        for seq in (new.last_seq - 5, new.last_seq):
+            await new.put_snapshot(seq, [b"{}"])
+            await new.adopt_snapshot()
+        await new.trim(new.last_seq)
+        await new.leave()
+        new.close()
+        again = await leading(log, second, segment_size=SMALL)
+        assert files(second) == files(first)
+        again.close()
 
     run(work())
 

@@ -2,7 +2,7 @@
 
 An append counts when the log has it; then it is written to the copy, without a sync, and released.
 
-States: copying (bring the copy level), watching (is there a leader?), leading, over. Laws:
+States: following (bring the copy level, and watch who leads), leading, over. Laws:
 
 - Only who leads appends. Another daemon may lead once this one has not beaten for a whole lease;
   the log refuses appends of whoever led before.
@@ -22,6 +22,7 @@ import os
 import secrets
 import socket
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,6 +41,8 @@ from stackshiftd.journal.filesystem import FileSystem, RealFileSystem, read_file
 from stackshiftd.journal.interface import (
     Claim,
     Epoch,
+    Full,
+    Overtaken,
     Owner,
     Recovery,
     Unknown,
@@ -49,6 +52,7 @@ from stackshiftd.journal.line_format import head
 from stackshiftd.journal.recovery import Recovered, recover
 from stackshiftd.journal.segment import first_header
 from stackshiftd.journal.shared import copying
+from stackshiftd.journal.shared.lease_watch import LeaseWatch
 from stackshiftd.journal.shared.log import MOVED, Lease, Row, SharedLog, Tip, next_row
 from stackshiftd.journal.witness import NoWitness
 from stackshiftd.journal.writer import Appender, Batch, Mark
@@ -66,10 +70,10 @@ _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
 class SharedJournal(FileJournal):
-    """Created by `lead`."""
+    """Created by `open`, and led after `follow`; or both by `lead`."""
 
     @classmethod
-    async def lead(
+    async def open(  # type: ignore[override]
         cls,
         data_dir: Path,
         shared: SharedLog,
@@ -80,11 +84,11 @@ class SharedJournal(FileJournal):
         reserve_bytes: int = RESERVE_BYTES,
         lease_ms: int = 3000,
     ) -> SharedJournal:
-        """Lock `data_dir`, bring the copy in it level with `shared`, and become the leader. `of`
-        says where the log is. A log without a journal gets a new one.
+        """Lock `data_dir`, and bring the copy in it level with `shared`. `of` says where the log
+        is. A log without a journal gets a new one.
 
-        Raises what `FileJournal.open` raises but for `JournalDamaged`, `Fenced` if another daemon
-        leads, `JournalDiverged`, and `DatabaseUnavailable`.
+        Raises what `FileJournal.open` raises but for `JournalDamaged`, `JournalDiverged`, and
+        `DatabaseUnavailable`.
         """
         fs = fs or RealFileSystem()
         layout = Layout(data_dir)
@@ -120,11 +124,32 @@ class SharedJournal(FileJournal):
         )
         self = cls(fs, layout, lock, appender, recovered.snapshot, recovered.report, reserve_bytes)
         self._begin(shared, of, mark, lease_ms)
+        self.was_here = lease.owner == self._owner
         try:
             await self._catch_up()
-            await self._take_over()
-            await self._catch_up()
-            self._recovery = Recovery(self.last_seq, self.last_at_us)
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    @classmethod
+    async def lead(
+        cls, data_dir: Path, shared: SharedLog, of: str, **options: Any
+    ) -> SharedJournal:
+        """Open it with the `options` of `open`, and become the leader, as soon as nobody has led
+        for a lease. Raises what `open` raises, and `Fenced` if another daemon leads."""
+        self = await cls.open(data_dir, shared, of, **options)
+        try:
+            watch = LeaseWatch(self._owner)
+            while not await self._look(watch):
+                if watch.is_led:
+                    raise Fenced(
+                        f"the daemon on {self.leader} leads: one daemon at a time writes to the "
+                        "journal",
+                        hint="stop it there, or let it be: this one can be started when that has "
+                        "ended",
+                    )
+                await asyncio.sleep(LOOK_SECONDS)
         except BaseException:
             self.close()
             raise
@@ -139,6 +164,9 @@ class SharedJournal(FileJournal):
         self._owner = f"{socket.gethostname()} {mark.id} {_boot()}"
         self._tip: Tip | None = None
         self._term = 0
+        self.leader = ""
+        self._is_heard = True
+        """Was the last look, or the last beat, answered?"""
         self._lease_ms = lease_ms
         self._lease_s = lease_ms / 1000
         self._answers_until = 0.0
@@ -149,15 +177,24 @@ class SharedJournal(FileJournal):
     # --- The copy --------------------------------------------------------------------------
 
     async def _catch_up(self) -> None:
-        """Copy what the log has and the files have not."""
-        tip = self._tip or await self._place()
-        while rows := await self._shared.read(tip.ends):
+        """Copy what the log has and the files have not. Raises `Full` if there is no room for it
+        here, and `Unknown` if the log does not keep it any more."""
+        if self._tip is None:
+            self._tip = await self._place()
+        while rows := await self._shared.read(self._tip.ends):
             for row in rows:
-                if row != next_row(tip, row.first_seq, row.last_seq, row.data):
-                    raise JournalDiverged(f"{self._of} does not go on where record {tip.seq} ends")
-                await self._copy.copy(self._batch(row, row.data))
-                tip = row.tip
-        self._tip = tip
+                if row.place > self._tip.ends:
+                    raise Unknown(
+                        f"{self._of} does not keep what follows record {self._tip.seq} any more",
+                        hint="the daemon starts again, and fetches a new copy",
+                    )
+                if row != next_row(self._tip, row.first_seq, row.last_seq, row.data):
+                    raise JournalDiverged(
+                        f"{self._of} does not go on where record {self._tip.seq} ends"
+                    )
+                batch, self._tip = self._batch(row, row.data), None
+                await self._copy.copy(batch)
+                self._tip = row.tip
 
     async def _place(self) -> Tip:
         """Where the copy ends in the log. If that is within a row, as a crash leaves it, the rest
@@ -209,59 +246,72 @@ class SharedJournal(FileJournal):
 
     # --- Leading ---------------------------------------------------------------------------
 
-    async def _take_over(self) -> None:
-        """Become the leader, as soon as nobody has led for a lease. Raises `Fenced` if somebody
-        does."""
-        seen: Lease | None = None
-        since = 0.0
+    async def follow(self, caught_up: Callable[[], Awaitable[None]]) -> None:
+        """See `Journal.follow`. A database that does not answer is waited for."""
+        watch = LeaseWatch(self._owner)
         while True:
-            lease = await self._shared.find()
-            assert lease is not None
-            # After the answer: the beat that it shows may be as young as that.
-            now = _now()
-            if lease.owner.startswith(MOVED):
-                raise BadConfiguration(
-                    f"the journal was {lease.owner}; what is in {self._of} is out of date",
-                    hint="unset [journal] url there, or move it: stackshift journal move --to URL",
-                    key="journal.url",
-                )
-            if seen is not None and lease[1:3] != seen[1:3]:
-                raise Fenced(
-                    f"the daemon on {_host(lease.owner)} leads: one daemon at a time writes to the "
-                    "journal",
-                    hint="stop it there, or let it be: this one can be started when that has ended",
-                )
-            if seen is None:
-                seen, since = lease, now
-            is_free = lease.owner in ("", self._owner)
-            if is_free or now - since > lease.lease_ms / 1000:
-                sent = _now()
-                term = await self._shared.lead(lease, self._owner, self._lease_ms)
-                if term is not None:
-                    self._term = term
-                    self._answers_until = sent + ANSWER_SHARE * self._lease_s
-                    self._beats = asyncio.get_running_loop().create_task(self._beat())
+            try:
+                leads = await self._look(watch)
+                self._note_answer(None)
+                if leads:
                     return
-                seen = lease._replace(beat=-1)  # Somebody was quicker, or lives after all.
-                continue
+            except DatabaseUnavailable as lost:
+                watch.lost_sight()
+                self._note_answer(lost)
+            except Full as full:
+                log.warning("the copy is not brought level: %s", full)
+            if watch.is_led:
+                await caught_up()
             await asyncio.sleep(LOOK_SECONDS)
+
+    async def _look(self, watch: LeaseWatch) -> bool:
+        """Look who leads, and lead if nobody does; returns whether this daemon does. In either case
+        the copy is level then."""
+        lease = await self._shared.find()
+        assert lease is not None
+        # After the answer: the beat that it shows may be as young as that.
+        may_take = watch.may_take(lease, _now())
+        if lease.owner.startswith(MOVED):
+            raise BadConfiguration(
+                f"the journal was {lease.owner}; what is in {self._of} is out of date",
+                hint="unset [journal] url there, or move it: stackshift journal move --to URL",
+                key="journal.url",
+            )
+        self.leader = _host(lease.owner)
+        if may_take:
+            sent = _now()
+            term = await self._shared.lead(lease, self._owner, self._lease_ms)
+            if term is None:
+                watch.refused(lease)
+            else:
+                self._term = term
+                self.leader = None
+                self._answers_until = sent + ANSWER_SHARE * self._lease_s
+                self._beats = asyncio.get_running_loop().create_task(self._beat())
+        # Only now: until then, whoever led before may have appended.
+        await self._catch_up()
+        self._recovery = Recovery(self.last_seq, self.last_at_us)
+        return self.leader is None
+
+    def _note_answer(self, lost: DatabaseUnavailable | None) -> None:
+        """Note that the database has answered, or has not, and log it where that is new."""
+        if lost is not None and self._is_heard:
+            log.warning("%s does not answer: %s", self._of, lost)
+        elif lost is None and not self._is_heard:
+            log.warning("%s answers again", self._of)
+        self._is_heard = lost is None
 
     async def _beat(self) -> None:
         """Show that this daemon lives, until it leads no more."""
         pause = self._lease_s / BEATS
-        is_heard = True
         while True:
             sent = _now()
             try:
                 leads = await self._shared.beat(self._term)
             except DatabaseUnavailable as lost:
-                if is_heard:
-                    log.warning("%s does not answer: %s", self._of, lost)
-                is_heard = False
+                self._note_answer(lost)
             else:
-                if not is_heard:
-                    log.warning("%s answers again", self._of)
-                is_heard = True
+                self._note_answer(None)
                 if not leads:
                     self._loss = self._copy.failure = await self._deposed()
                     return
@@ -294,12 +344,13 @@ class SharedJournal(FileJournal):
 
     @property
     def origin(self) -> dict[str, Any] | None:
-        """See `Journal.origin`: `{url, term, lease_ms, answers}`."""
+        """See `Journal.origin`: `{url, term, lease_ms, answers}`; `term` is 0 while this daemon
+        follows."""
         return {
             "url": self._of,
             "term": self._term,
             "lease_ms": self._lease_ms,
-            "answers": self.may_answer,
+            "answers": self.may_answer if self.leader is None else self._is_heard,
         }
 
     async def leave(self) -> None:
@@ -321,8 +372,7 @@ class SharedJournal(FileJournal):
     # --- Appending -------------------------------------------------------------------------
 
     async def claim(self, owner: Owner, seen_seq: int, at_us: int) -> Claim:
-        """See `Journal.claim`. The last append of whoever led before may come in between: then the
-        outcome is `Unknown`, and the next start reads it."""
+        """See `Journal.claim`. The last append of whoever led before may come in between."""
         assert seen_seq == self.last_seq, f"claimed at {seen_seq}, journal is at {self.last_seq}"
         epoch = Epoch(seen_seq + 1)
         opened = JournalOpened(epoch=epoch, pid=owner.pid, version=owner.version)
@@ -331,7 +381,13 @@ class SharedJournal(FileJournal):
         try:
             [place] = await self.append(epoch, seen_seq, [[entry]])
         except Fenced as late:
-            raise Unknown("the daemon that led before has appended something more") from late
+            # This daemon leads, so nobody appends after that. What was not appended leaves nothing.
+            self._copy.failure = None
+            before = self.last_seq
+            await self._catch_up()
+            if self.last_seq == before:
+                raise
+            raise Overtaken from late
         return Claim(epoch, place, entry)
 
     async def _put(self, batch: Batch) -> None:
@@ -347,7 +403,8 @@ class SharedJournal(FileJournal):
         """See `Journal.adopt_snapshot`; the log keeps it too, for copies that begin with
         nothing."""
         await super().adopt_snapshot()
-        await self._upload()
+        if self._beats is not None:
+            await self._upload()
 
     async def _upload(self) -> None:
         try:
@@ -362,8 +419,10 @@ class SharedJournal(FileJournal):
             log.warning("a snapshot could not be kept in %s: %s", self._of, failed)
 
     async def trim(self, below_seq: int) -> None:
-        """See `Journal.trim`; here first, then in the log."""
+        """See `Journal.trim`; here first, then, if this daemon leads, in the log."""
         await super().trim(below_seq)
+        if self._beats is None:
+            return
         await self._upload()
         kept = [seq for seq, _ in snapshots.listed(self._fs, self._layout.snapshots)]
         if set(kept) <= self._uploaded:
@@ -393,7 +452,11 @@ async def _recovered(fs: FileSystem, layout: Layout, shared: SharedLog, journal:
         try:
             recovered = recover(fs, layout, lambda: journal)
             copying.forget_tails(fs, layout)
-            return recovered
+            rows = await shared.read(max(0, recovered.writer.end - 1))
+            if not rows or rows[0].place <= recovered.writer.end:
+                return recovered
+            recovered.writer.close()
+            log.warning("the copy ends before what is kept, and is fetched again")
         except JournalDamaged as damaged:
             log.warning("the copy is fetched again: %s", damaged)
     copying.discard(fs, layout)

@@ -153,6 +153,9 @@ class Maintenance:
             await self._history.flushed(upto)
             snapshot = await _snapshot(self._config.data_dir, upto)
             await self._journal.adopt_snapshot()
+            if not self._engine.is_writer:  # Of a copy, nobody else needs to know.
+                await self._retain()
+                return snapshot
             self._engine.submit(c.NoteSnapshot(snapshot["seq"], snapshot["state_hash"]))
             await self._retain()
             # If the journal fails meanwhile, nobody is answered: the daemon ends.

@@ -30,7 +30,7 @@ from stackshift_jobs.values.sizes import size_text
 from stackshift_jobs.wire.peer import is_own_user, peer_uid
 from stackshiftd.shell.server.turns import Turns
 from stackshiftd.shell.tasks import failed
-from stackshiftd.shell.work import Later, Work
+from stackshiftd.shell.work import Held, Later, Work
 
 log = logging.getLogger("stackshiftd.connection")
 
@@ -68,7 +68,7 @@ class Methods(Protocol):
         """Call the method. Returns the work of reading its result if it only reads; else its
         result, a `StackshiftError` or a `Later` is passed to `answer`, now or later, and what is
         returned is work to be done before the next request, if any. Raises `StackshiftError` if it
-        is refused at once."""
+        is refused at once, and `Held` if it is to be called again later."""
 
     def reading(self, read: Callable[[], Any]) -> Work:
         """The work of `read`, whose result is shown only once all of it is durable."""
@@ -106,6 +106,8 @@ class Connection(asyncio.Protocol):
         """Answers to requests that have waited, which are still to be read."""
         self._works: deque[_UnderWay] = deque()
         self._changes = 0
+        self._is_held = False
+        """Must the next request wait, and those behind it?"""
         self._is_next_a_line = True
         self._made_bytes = 0
         """Bytes of answers that are made and not durable yet."""
@@ -205,6 +207,7 @@ class Connection(asyncio.Protocol):
         """Is there a request, or an answer still to be read, and room for what comes of it?"""
         return (
             bool(self._lines or self._late)
+            and not self._is_held
             and not self._changes
             and len(self._works) < MAX_WORKS
             and self._due < MAX_DUE
@@ -292,6 +295,12 @@ class Connection(asyncio.Protocol):
         answer = partial(self._answer, number, counted, counted * len(line))
         try:
             work = self._methods.call(self, request.method, request.params, answer)
+        except Held as held:
+            self._due -= counted
+            self._due_bytes -= counted * len(line)
+            self._lines.appendleft(line)
+            self._is_held = True
+            held.wait(self._go_on_serving)
         except StackshiftError as refused:
             answer(refused)
         except Exception:
@@ -301,6 +310,11 @@ class Connection(asyncio.Protocol):
             if work is not None:
                 self._changes += not reads
                 self._go_on(_UnderWay(work, answer, not reads))
+
+    def _go_on_serving(self) -> None:
+        """Begin the request that was held, and those behind it."""
+        self._is_held = False
+        self._turns.want(self)
 
     def _answer(self, number: Any, counted: int, size: int, result: Any) -> None:
         """Answer the request with the id `number`, which counts so much among those that are

@@ -25,9 +25,10 @@ from stackshiftd.shell.methods.waiters import Waiters
 from stackshiftd.shell.params import Answer, BoundTable, NoParams, Params, Reads, Table
 from stackshiftd.shell.server.connection import Connection
 from stackshiftd.shell.server.feeds import Feeds, first_seq_since
+from stackshiftd.shell.standby import ANSWERED, Standby, refusal
 from stackshiftd.shell.tasks import failed
 from stackshiftd.shell.views.lookup import Lookup
-from stackshiftd.shell.work import Parked, Work, as_work
+from stackshiftd.shell.work import Held, Parked, Work, as_work
 from stackshiftd.shell.workers.pool import Pool
 
 log = logging.getLogger("stackshiftd.router")
@@ -75,6 +76,8 @@ class CloseFeed(Params):
 
 class DaemonControl(Protocol):
     """The daemon as a whole."""
+
+    standby: Standby | None
 
     def stop(self, drain: bool) -> None:
         """Begin to stop; with `drain` executing runs end first."""
@@ -189,7 +192,7 @@ class Router:
 
     def call(self, connection: Connection, method: str, raw: Raw, answer: Answer) -> Work | None:
         """Call `method` with its params `raw` (JSON); see `connection.Methods.call`. Raises `Usage`
-        for an unknown method or params that do not fit."""
+        for an unknown method or params that do not fit, and `Held`."""
         entry = self._methods.get(method)
         if entry is None:
             raise Usage(
@@ -201,11 +204,19 @@ class Router:
             params = entry.decode(raw)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as bad:
             raise Usage(f"{method}: {bad}", rpc="bad_params") from bad
+        if (standby := self._house.standby) is not None:
+            if standby.is_taking_over:
+                raise Held(standby.when_over)
+            if method not in ANSWERED:
+                answer(refusal(self._engine.journal.leader))
+                return None
         room = self._engine.room
         if room.is_closed and (lack := _lack(method)):
             answer(room.refusal(lack))
             return None
         if entry.reads:
+            if standby is not None:
+                return as_work(entry.do(params))  # What it says is of this daemon alone.
             return self.reading(partial(entry.do, params))
         if entry.bound:
             self._begin_wait(connection, partial(entry.do, connection, params, answer), answer)
@@ -357,7 +368,9 @@ class Router:
         ]
         names = self._queues.names()
         return self._facts | {
-            "database": self._engine.journal.origin,
+            "role": "leads" if self._house.standby is None else "follows",
+            "leader": journal.leader,
+            "database": journal.origin,
             "version": __version__,
             "protocol": PROTOCOL,
             "uptime_ms": round((time.monotonic() - self._began) * 1000),
