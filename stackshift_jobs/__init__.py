@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from stackshift_jobs.handler.command import CommandResult
     from stackshift_jobs.handler.context import JobContext
     from stackshift_jobs.registry import job
-    from stackshift_jobs.retry import Retry, RetryAfter
+    from stackshift_jobs.retry import CancelRun, Retry, RetryAfter
     from stackshift_jobs.values.secrets import Secret
     from stackshift_jobs.values.stored import Event, SentEvent, StateChange, StateEntry
 
@@ -59,6 +59,7 @@ _HOME = {
     "AsyncJobContext": "handler.async_context",
     "BadConfiguration": "errors",
     "Busy": "errors",
+    "CancelRun": "retry",
     "ChildFailed": "errors",
     "Client": "client.blocking",
     "CommandFailed": "errors",
@@ -102,6 +103,7 @@ __all__ = [
     "AsyncJobContext",
     "BadConfiguration",
     "Busy",
+    "CancelRun",
     "ChildFailed",
     "Client",
     "CommandFailed",

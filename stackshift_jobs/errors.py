@@ -144,14 +144,16 @@ class RunFailed(StackshiftError):
 
 
 class RunCancelled(StackshiftError):
-    """The run that the caller waited for was cancelled."""
+    """The run that the caller waited for was cancelled. `.reason` is why its handler has done so;
+    empty if someone else has."""
 
     code = "run_cancelled"
     exit_status = 7
 
-    def __init__(self, run_id: str) -> None:
-        super().__init__(f"{run_id} was cancelled", run=run_id)
+    def __init__(self, run_id: str, why: str = "") -> None:
+        super().__init__(f"{run_id} was {why or 'cancelled'}", run=run_id)
         self.run_id = run_id
+        self.reason = why.removeprefix("cancelled").removeprefix(": ")
 
 
 class NonRetryable(StackshiftError):
@@ -185,6 +187,7 @@ class StepFailed(StackshiftError):
         self.message = message
         self.traceback = traceback
         self.retryable = True
+        self.cancels = False
 
     def __str__(self) -> str:
         return f"step {self.step!r} failed: {self.type}: {self.message}"

@@ -204,11 +204,13 @@ dead letter, and waits for a person.
 
   @stackshift.job("charge", retry=Retry(max_attempts=5, backoff="2s"))    for a job
   ctx.step.run("charge", charge, retry=Retry(max_attempts=3))              for a step
-  [retry] max_attempts, backoff, factor, max_backoff, jitter               for a project
+  [retry] max_attempts, backoff, factor, max_backoff, jitter, on, not_on   for a project
   stackshift start charge --max-attempts 1                                 for a run
 
-The pause grows by factor from backoff to max_backoff, and varies by jitter. raise NonRetryable ends
-the run at once, raise RetryAfter("10m") sets the pause.
+The pause grows by factor from backoff to max_backoff, and varies by jitter. Retry(on=OSError)
+retries nothing else, Retry(not_on=KeyError) all but that. raise NonRetryable ends the run at once,
+raise RetryAfter("10m") sets the pause, with counts=False it uses up no attempt, and raise CancelRun
+ends the run as cancelled.
 
 By hand: stackshift runs retry RUN goes on after the last recorded step, --from S repeats from S,
 and stackshift dead retry --all --job J takes all that have failed.

@@ -45,7 +45,7 @@ def finish(session: Session, run: dict[str, Any]) -> int:
     if run["status"] == "failed":
         raise WatchedRunFailed(run["id"], run.get("error") or _NO_ERROR, failure(session, run))
     if run["status"] == "cancelled":
-        raise RunCancelled(run["id"])
+        raise RunCancelled(run["id"], str(run.get("why") or ""))
     return 0
 
 

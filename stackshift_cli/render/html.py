@@ -30,7 +30,7 @@ from stackshift_cli.timeline import progress
 from stackshift_cli.timeline.axis import Axis, bars, labels, lay_out
 from stackshift_cli.timeline.branches import Line, lines, tree
 from stackshift_cli.timeline.build import build
-from stackshift_cli.timeline.describe import attempts
+from stackshift_cli.timeline.describe import attempts, why
 from stackshift_cli.timeline.folding import maps_folded
 from stackshift_cli.timeline.model import Row, Timeline
 from stackshift_jobs.values.durations import format_ms
@@ -274,8 +274,8 @@ def _ending(body: Element, run: dict[str, Any], line: Timeline) -> None:
     elif run["status"] == "failed" and error:
         child_of(body, "h2", "error")
         _error(body, error["type"], error["message"], str(error.get("traceback") or ""))
-    elif run.get("why") and not line.finished:
-        child_of(body, "p", safe(str(run["why"])))
+    elif reason := why(run, line.finished):
+        child_of(body, "p", safe(reason))
 
 
 def _log_text(entries: list[dict[str, Any]]) -> str:

@@ -38,7 +38,7 @@ from stackshift_cli.timeline import progress
 from stackshift_cli.timeline.axis import lay_out, strip, ticks
 from stackshift_cli.timeline.branches import Line, tree
 from stackshift_cli.timeline.build import FORGOTTEN, build, is_forgotten
-from stackshift_cli.timeline.describe import attempts
+from stackshift_cli.timeline.describe import attempts, why
 from stackshift_cli.timeline.failure import summary, where
 from stackshift_cli.timeline.folding import fit
 from stackshift_cli.timeline.model import Child, Timeline, Try
@@ -305,16 +305,16 @@ def _below(shown: Shown, line: Timeline, clock: Clock, frame: Frame) -> dict[str
 
 
 def _ending(shown: Shown, line: Timeline, clock: Clock, frame: Frame) -> Iterator[Text]:
-    """The result or the error; then why the run is not progressing."""
+    """The result or the error; then why the run is not progressing, or was cancelled."""
     run = shown.run
     if run.get("status") == "completed":
         result = as_json(run.get("result"))[:_RESULT_CHARACTERS]
         yield Text("  result ", "dim").append(result, "default")
     elif (error := run.get("error")) and run.get("status") == "failed":
         yield from _error(error, shown.root, frame)
-    if run.get("why") and not line.finished:
-        why = safe(clock.localized(str(run["why"])))
-        yield Text("  " + _short_ids(why, frame.marks), "default")
+    if reason := why(run, line.finished):
+        shown_reason = safe(clock.localized(reason))
+        yield Text("  " + _short_ids(shown_reason, frame.marks), "default")
 
 
 def _error(error: dict[str, Any], root: str, frame: Frame) -> Iterator[Text]:

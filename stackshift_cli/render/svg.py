@@ -28,7 +28,7 @@ from stackshift_cli.render.vector import (
 from stackshift_cli.timeline.axis import Axis, bars, labels, lay_out
 from stackshift_cli.timeline.branches import Line, tree
 from stackshift_cli.timeline.build import build
-from stackshift_cli.timeline.describe import attempts
+from stackshift_cli.timeline.describe import attempts, why
 from stackshift_cli.timeline.failure import summary
 from stackshift_cli.timeline.folding import maps_folded
 from stackshift_cli.timeline.model import Timeline
@@ -177,8 +177,8 @@ class _Drawing:
             for each in summary(str(error.get("traceback") or ""), shown.root):
                 self.text(LEFT + 4 * CELL, _cut(safe(each), _TEXT), class_="dim")
                 self.y += ROW
-        elif run.get("why") and not line.finished:
-            self.text(LEFT + 2 * CELL, _cut(safe(str(run["why"])), _TEXT))
+        elif reason := why(run, line.finished):
+            self.text(LEFT + 2 * CELL, _cut(safe(reason), _TEXT))
             self.y += ROW
 
 

@@ -25,6 +25,15 @@ def attempts(number: int, run: Mapping[str, Any]) -> str:
     return f"{number}/{most}" if number <= most else str(number)
 
 
+def why(run: Mapping[str, Any], finished: bool) -> str:
+    """Why the run is not progressing, or why its handler has cancelled it; empty if it has
+    `finished` and its status says it all."""
+    text = str(run.get("why") or "")
+    if finished and (run.get("status") != "cancelled" or text == "cancelled"):
+        return ""
+    return text
+
+
 class About:
     """The words, and the fields of the record that need not be shown besides them."""
 

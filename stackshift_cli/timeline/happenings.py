@@ -169,15 +169,25 @@ def _attempt(verb: str) -> Say:
 
 
 def _attempt_failed(record: Record, clock: Clock) -> Said:
-    words = f"attempt {record['attempt']} failed: {_error(record)}"
+    ended = "failed" if record.get("counts", True) else "snoozed"
+    words = f"attempt {record['attempt']} {ended}: {_error(record)}"
     retry = _until(record, clock, "retry_at", "next attempt at")
     return ("retrying" if retry else "failed"), f"{words};{retry}" if retry else words
+
+
+def _run_cancelled(record: Record, _clock: Clock) -> Said:
+    if record.get("reason") == "handler":
+        reason = record.get("message")
+        return "cancelled", "run cancelled by its handler" + (f": {reason}" if reason else "")
+    how = {"parent": " with its parent", "timeout": ": its wait timed out"}
+    return "cancelled", "run cancelled" + how.get(str(record.get("reason")), "")
 
 
 def _step_failed(record: Record, clock: Clock) -> Said:
     retry = _until(record, clock, "retry_at", "tried again at")
     if retry:
-        return "retrying", f"{_error(record)};{retry}"
+        snoozed = "" if record.get("counts", True) else "snoozed: "
+        return "retrying", f"{snoozed}{_error(record)};{retry}"
     return "failed", f"failed: {_error(record)}"
 
 
@@ -286,11 +296,7 @@ _WORDS: Final[dict[str, Say]] = {
     "run.held": _plain("waiting", "no worker has its job; it waits for one"),
     "run.completed": lambda r, _: ("completed", f"run completed {_value(r.get('result'))}"),
     "run.failed": lambda r, _: ("failed", f"run failed: {_error(r)}"),
-    "run.cancelled": _reason(
-        "cancelled",
-        {"parent": "run cancelled with its parent", "timeout": "run cancelled: its wait timed out"},
-        "run cancelled",
-    ),
+    "run.cancelled": _run_cancelled,
     "run.retried": _retried,
     "run.removed": _plain("", "run removed from lists"),
     "run.discarded": _plain("", "run discarded from the dead letter"),

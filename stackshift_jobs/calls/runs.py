@@ -116,5 +116,5 @@ def outcome(run: Mapping[str, Any], run_id: str, returns: Any = None) -> Any:
     if run["status"] == "failed":
         raise RunFailed(run_id, dict(run.get("error") or {}))
     if run["status"] == "cancelled":
-        raise RunCancelled(run_id)
+        raise RunCancelled(run_id, str(run.get("why") or ""))
     return convert(run.get("result"), returns, f"the result of {run_id}")

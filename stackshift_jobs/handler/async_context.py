@@ -13,14 +13,14 @@ from uuid import UUID, uuid4
 from stackshift_jobs.handler import steps, waits
 from stackshift_jobs.handler.async_state import AsyncRunEvents, AsyncRunState
 from stackshift_jobs.handler.command import CommandResult, program_of, run_command_awaited
-from stackshift_jobs.handler.context import Facts, instant_us
+from stackshift_jobs.handler.context import Facts
 from stackshift_jobs.handler.ops import Steps
 from stackshift_jobs.handler.ports import AsyncPort, awaited
 from stackshift_jobs.handler.race import first_awaited
 from stackshift_jobs.handler.replay import Pass
 from stackshift_jobs.handler.waits import OnTimeout
 from stackshift_jobs.retry import Retry
-from stackshift_jobs.values.durations import Duration, milliseconds, to_datetime
+from stackshift_jobs.values.durations import Duration, instant_us, milliseconds, to_datetime
 from stackshift_jobs.values.secrets import Secret
 from stackshift_jobs.values.stored import Event
 from stackshift_jobs.values.text import readable

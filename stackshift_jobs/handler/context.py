@@ -23,13 +23,7 @@ from stackshift_jobs.handler.replay import Pass, Unwinding
 from stackshift_jobs.handler.state import RunEvents, RunState
 from stackshift_jobs.handler.waits import OnTimeout
 from stackshift_jobs.retry import Retry
-from stackshift_jobs.values.durations import (
-    Duration,
-    milliseconds,
-    moment_us,
-    parse_time,
-    to_datetime,
-)
+from stackshift_jobs.values.durations import Duration, instant_us, milliseconds, to_datetime
 from stackshift_jobs.values.secrets import Secret
 from stackshift_jobs.values.stored import Event
 from stackshift_jobs.values.text import readable
@@ -362,8 +356,3 @@ def _settled(futures: list[Future[R]]) -> list[R]:
         if isinstance(error := future.exception(), Unwinding):
             raise error
     return [future.result() for future in futures]
-
-
-def instant_us(when: datetime | str) -> int:
-    """Microseconds since 1970; a time without an offset is local time."""
-    return parse_time(when) if isinstance(when, str) else moment_us(when)

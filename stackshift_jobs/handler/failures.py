@@ -19,7 +19,7 @@ from stackshift_jobs.errors import (
     StepFailed,
     Usage,
 )
-from stackshift_jobs.retry import RetryAfter
+from stackshift_jobs.retry import CancelRun, RetryAfter, full_name
 from stackshift_jobs.values.masking import Secrets
 from stackshift_jobs.values.secrets import SHARED
 from stackshift_jobs.values.text import readable
@@ -29,7 +29,7 @@ MAX_MESSAGE: Final = 4096
 MAX_PARTS: Final = 100
 """Exceptions of a group that are looked at; those beyond it only count as parts."""
 _NAMED_PARTS: Final = 5
-_FINAL: Final = (NonRetryable, PayloadRefused, Usage, InsideHandler)
+_FINAL: Final = (NonRetryable, CancelRun, PayloadRefused, Usage, InsideHandler)
 _OURS: Final = ("stackshift_jobs", "stackshiftd")
 
 
@@ -45,24 +45,34 @@ class Escaped(Exception):
 
 class Failure(NamedTuple):
     """An exception as it is recorded. `retryable` is false if trying again would not help,
-    `retry_after_ms` is the delay that it asks for, and `steps` are the steps that failed."""
+    `retry_after_ms` and `retry_at_us` are the delay and the time that it asks for, `counts` is
+    false if all that it asks for is a snooze, and `cancels` is true if it is to end the run as
+    cancelled. `kinds` are the classes of each part that leaves the next try to a policy, and
+    `steps` are the steps that failed."""
 
     type: str
     message: str
     traceback: str
     retryable: bool
     retry_after_ms: int | None
+    retry_at_us: int | None
+    counts: bool
+    cancels: bool
+    kinds: tuple[tuple[str, ...], ...]
     steps: tuple[str, ...]
 
     @classmethod
     def of(cls, error: BaseException, secrets: Secrets = SHARED) -> Failure:
         """What `error` means, with `secrets` masked in its text. The parts of a group count each:
         one that is final makes all of it final, the longest delay that one asks for counts, and
-        each failed step is tried again. A group of one means what its part means."""
+        each failed step is tried again; only if all of them are snoozes, or cancel the run, is it a
+        snooze, or does it cancel. A group of one means what its part means."""
         error = original(error)
         parts = list(_parts(error))
         shown = parts[0] if len(parts) == 1 else error
-        delays = [delay for part in parts if (delay := _delay_ms(part)) is not None]
+        asked = [_asked(part) for part in parts]
+        delays = [each.delay_ms for each in asked if each and each.delay_ms is not None]
+        times = [each.at_us for each in asked if each and each.at_us is not None]
         steps = [step for part in parts if (step := _step_of(part)) is not None]
         return cls(
             type=secrets.mask(_type_of(shown)),
@@ -70,16 +80,21 @@ class Failure(NamedTuple):
             traceback=_traceback_of(shown, error, secrets),
             retryable=all(map(_is_retryable, parts)),
             retry_after_ms=max(delays, default=None),
+            retry_at_us=max(times, default=None),
+            counts=any(each is None or each.counts for each in asked),
+            cancels=all(map(_cancels, parts)),
+            kinds=tuple(_kinds(part) for part in parts if _leaves_it(part)),
             steps=tuple(dict.fromkeys(steps)),
         )
 
     def as_json(self) -> dict[str, Any]:
-        """`{type, message, traceback, retryable}`."""
+        """`{type, message, traceback, retryable, cancels}`."""
         return {
             "type": self.type,
             "message": self.message,
             "traceback": self.traceback,
             "retryable": self.retryable,
+            "cancels": self.cancels,
         }
 
 
@@ -108,9 +123,24 @@ def _is_retryable(error: BaseException) -> bool:
     return not refused and not isinstance(error, _FINAL)
 
 
-def _delay_ms(error: BaseException) -> int | None:
+def _asked(error: BaseException) -> RetryAfter | None:
+    """What sets the time of the next try: the error itself, or that of the step that failed."""
     asked = error if isinstance(error, RetryAfter) else error.__cause__
-    return asked.delay_ms if isinstance(asked, RetryAfter) else None
+    return asked if isinstance(asked, RetryAfter) else None
+
+
+def _cancels(error: BaseException) -> bool:
+    return error.cancels if isinstance(error, StepFailed) else isinstance(error, CancelRun)
+
+
+def _leaves_it(error: BaseException) -> bool:
+    """Is it left to a policy whether the error is tried again? What asks for it needs no leave, and
+    about the error of a step that was decided when that was recorded."""
+    return not isinstance(error, StepFailed) and _asked(error) is None
+
+
+def _kinds(error: BaseException) -> tuple[str, ...]:
+    return tuple(full_name(cls) for cls in type(error).__mro__[:-1])
 
 
 def _step_of(error: BaseException) -> str | None:

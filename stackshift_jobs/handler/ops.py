@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import Any, NamedTuple
 
+from stackshift_jobs.handler.failures import Failure
+
 
 class Perform(NamedTuple):
     """Run the step's function. Answer: what it returns; what it raises is thrown into the
@@ -52,12 +54,10 @@ class RecordFailure(NamedTuple):
     """Record a failed try. Answer: `Recorded`; its `due_us` is when to try again, 0 for never."""
 
     step: str
-    error: dict[str, Any]
+    failure: Failure
     duration_ms: int
     tried: int
-    retryable: bool
     retry: dict[str, Any] | None
-    retry_after_ms: int | None
     input: str
 
 

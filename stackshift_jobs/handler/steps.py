@@ -106,12 +106,10 @@ def run_step(
             failure = Failure.of(error, pass_.secrets)
             recorded: Recorded = yield RecordFailure(
                 step=key,
-                error=failure.as_json(),
+                failure=failure,
                 duration_ms=_ms(clock() - began),
                 tried=tried,
-                retryable=failure.retryable,
                 retry=terms,
-                retry_after_ms=failure.retry_after_ms,
                 input=input,
             )
             if not recorded.due_us:
@@ -157,6 +155,7 @@ def _step_failed(key: str, error: dict[str, Any] | None) -> StepFailed:
         key, body.get("type", ""), body.get("message", ""), body.get("traceback", "")
     )
     failed.retryable = body.get("retryable", True)
+    failed.cancels = body.get("cancels", False)
     return failed
 
 

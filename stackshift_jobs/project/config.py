@@ -32,6 +32,7 @@ from stackshift_jobs.project.settings import (
     DATABASE,
     DIRECTORIES,
     DURATION,
+    ERRORS,
     FLAG,
     GIB,
     HOST_NAMES,
@@ -170,6 +171,8 @@ KEYS: Final[tuple[Key, ...]] = (
     _retry("factor", number(1, MAX_FACTOR), 2.0, "How much longer each delay is than the last."),
     _retry("max_backoff", DURATION, "1h", "The longest delay."),
     _retry("jitter", number(0, 1), 0.1, "Fraction by which a delay varies, up or down."),
+    _retry("on", ERRORS, [], "Types of the errors that are retried, by name.", "all"),
+    _retry("not_on", ERRORS, [], "Types of those that are not retried.", "none"),
     _limits("payload", _PAYLOAD, "1MiB", "Largest payload, result, event or state value."),
     _limits("run_steps", _COUNT, 10_000, "Steps in one run."),
     _limits("run_bytes", size(1, 64 * GIB), "64MiB", "Size of everything that one run records."),
@@ -269,6 +272,8 @@ class RetrySection:
     factor: float
     max_backoff_ms: int
     jitter: float
+    on: tuple[str, ...]
+    not_on: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,7 @@ _SIZE_UNIT: Final = {
     "GB": 10**9,
 }
 _HOST: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@-]{0,252}")
+_TYPE_NAME: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 _RATE: Final = re.compile(r"(\d+)\s*/\s*((?:\d+(?:\.\d+)?)?(?:ms|s|m|h|d|w))")
 
 
@@ -103,6 +104,12 @@ def _texts(value: object) -> tuple[str, ...]:
     if not isinstance(value, list):
         raise ValueError("a list of strings")
     return tuple(_text(item) for item in value)
+
+
+def _errors(value: object) -> tuple[str, ...]:
+    if not all(map(_TYPE_NAME.fullmatch, names := _texts(value))):
+        raise ValueError('a list of types of errors, such as ["ConnectionError", "ssl.SSLError"]')
+    return names
 
 
 def _parts(value: object) -> tuple[str, ...]:
@@ -236,6 +243,7 @@ TEXT: Final = Kind("text", _text)
 PATH: Final = Kind("path", _text)
 FLAG: Final = Kind("boolean", _flag)
 TEXTS: Final = Kind("list of strings", _texts)
+ERRORS: Final = Kind("list of types of errors", _errors)
 PATHS: Final = Kind("list of paths", _inside)
 PARTS: Final = Kind("list of paths in a payload", _parts)
 DURATION: Final = Kind("duration", _duration, "_ms")

@@ -127,6 +127,12 @@ def moment_us(when: datetime) -> int:
     return int(when.replace(microsecond=0).timestamp()) * 1_000_000 + when.microsecond
 
 
+def instant_us(when: datetime | str) -> int:
+    """Microseconds since 1970 of a `datetime` or of RFC 3339 text; without an offset it is local
+    time. Raises `Usage`."""
+    return parse_time(when) if isinstance(when, str) else moment_us(when)
+
+
 def to_us(when: datetime) -> int:
     """Microseconds since 1970 of an aware `datetime`."""
     return (when - _EPOCH) // _MICROSECOND

@@ -39,6 +39,11 @@ def error(message: str = "boom", type: str = "ValueError") -> r.Error:
     return r.Error(type, message)
 
 
+def _verdict(retryable: bool, after: str | None, others: dict[str, Any]) -> c.Verdict:
+    after_ms = milliseconds(after) if after is not None else None
+    return c.Verdict(retryable, after_ms, **others)
+
+
 def raw(value: Any) -> Raw:
     """`value` as JSON."""
     return Raw(dumps(value))
@@ -249,9 +254,9 @@ class Story:
         retry: r.RetryTerms | None = None,
         retryable: bool = True,
         after: str | None = None,
+        **verdict: Any,
     ) -> Decision:
-        """The next try of a step raises."""
-        after_ms = milliseconds(after) if after is not None else None
+        """The next try of a step raises; `verdict` are other fields of the error's verdict."""
         return self.do(
             c.FailStep(
                 run,
@@ -261,9 +266,8 @@ class Story:
                 error(),
                 5,
                 self._tried(run, step),
-                retryable,
+                _verdict(retryable, after, verdict),
                 retry,
-                after_ms,
             )
         )
 
@@ -345,10 +349,11 @@ class Story:
         retryable: bool = True,
         after: str | None = None,
         step: str | None = None,
+        **verdict: Any,
     ) -> Decision:
-        """The handler raises."""
-        after_ms = milliseconds(after) if after is not None else None
-        return self.do(c.FailAttempt(run, self.token(run), error(), retryable, after_ms, step))
+        """The handler raises; `verdict` are other fields of the error's verdict."""
+        said = _verdict(retryable, after, verdict)
+        return self.do(c.FailAttempt(run, self.token(run), error(), said, step))
 
     def stops(self, run: str) -> Decision:
         """The handler of a cancelled or timed-out attempt has stopped."""

@@ -28,7 +28,7 @@ import time
 from pathlib import Path
 
 import stackshift_jobs as stackshift
-from stackshift_jobs import NonRetryable, Retry, RetryAfter
+from stackshift_jobs import CancelRun, NonRetryable, Retry, RetryAfter
 
 ROOT = Path(__file__).parent.parent
 FAST = Retry(max_attempts=3, backoff="10ms", jitter=0.0)

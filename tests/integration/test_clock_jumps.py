@@ -258,7 +258,7 @@ def test_sleeps_and_backoffs_follow_the_same_clock() -> None:
         await machine.submit(c.BeginSleep(sleeper, runs[sleeper].token, 1, "nap", 60_000))
         await machine.submit(c.Suspend(sleeper, runs[sleeper].token, ["nap"]))
         error = r.Error("ValueError", "boom")
-        await machine.submit(c.FailAttempt(failer, runs[failer].token, error, True, None, None))
+        await machine.submit(c.FailAttempt(failer, runs[failer].token, error))
         await machine.passes(30)
         await machine.jumps("-1h")
         await machine.passes(40)

@@ -85,6 +85,78 @@ def never(run):
     raise NonRetryable("no use")
 
 
+class Declined(Exception):
+    pass
+
+
+class NotYet(ConnectionError):
+    pass
+
+
+@stackshift.job("picky", retry=Retry(max_attempts=9, backoff="5ms", jitter=0, not_on=Declined))
+def picky(ctx):
+    note("picky", ctx.run_id)
+    raise NotYet() if noted("picky", ctx.run_id) < 3 else Declined("by the bank")
+
+
+@stackshift.job("pickyStep", retry=Retry(max_attempts=9, backoff="5ms"))
+async def picky_step(ctx):
+    only = Retry(max_attempts=9, backoff="5ms", jitter=0, on=(ConnectionError, TimeoutError))
+    await ctx.step.run("pay", pay, ctx.run_id, retry=only)
+
+
+def pay(run):
+    note("pay", run)
+    raise NotYet() if noted("pay", run) < 3 else Declined("by the bank")
+
+
+@stackshift.job("lookup")
+def lookup(ctx):
+    note("lookup", ctx.run_id)
+    {}["missing"]
+
+
+@stackshift.job("snoozes", retry=Retry(max_attempts=2, backoff="7ms", jitter=0))
+def snoozes(ctx):
+    note("snooze", ctx.run_id)
+    if noted("snooze", ctx.run_id) <= 4:
+        raise RetryAfter("2ms", "not yet", counts=False)
+    raise ConnectionError("down")
+
+
+@stackshift.job("stepSnoozes", retry=ONCE)
+async def step_snoozes(ctx):
+    return await ctx.step.run("poll", poll, ctx.run_id, retry=Retry(max_attempts=1))
+
+
+def poll(run):
+    note("poll", run)
+    if noted("poll", run) <= 4:
+        raise RetryAfter("2ms", "not yet", counts=False)
+    return noted("poll", run)
+
+
+@stackshift.job("atTime", retry=Retry(max_attempts=2, backoff="1h"))
+def at_time(ctx):
+    raise RetryAfter(at=ctx.payload["at"])
+
+
+@stackshift.job("notNeeded", retry=FAST)
+def not_needed(ctx):
+    ctx.step.run("look", lambda: note("look", ctx.run_id))
+    raise CancelRun("the order is gone")
+
+
+@stackshift.job("notNeededStep", retry=FAST)
+async def not_needed_step(ctx):
+    await ctx.step.run("look", look, retry=FAST)
+
+
+def look():
+    note("looked")
+    raise CancelRun("the order is gone")
+
+
 @stackshift.job("waitsLong", retry=Retry(max_attempts=3, backoff="1h", jitter=0.1))
 def waits_long(ctx):
     raise ConnectionError("later")
@@ -96,6 +168,7 @@ def step_waits_long(ctx):
 """
 CONFIG = (
     scenery.CONFIG + '[retry]\nmax_attempts = 3\nbackoff = "10ms"\nfactor = 3.0\njitter = 0.0\n'
+    'not_on = ["KeyError"]\n'
 )
 
 
@@ -183,6 +256,56 @@ def test_what_is_not_retryable_is_tried_once(project: Project, job: str, word: s
     assert (run["status"], run["attempt"], run["dead"]) == ("failed", 1, True)
     assert run["error"]["type"] == "NonRetryable"
     assert project.witness().count(f"{word} {run['id']}") == 1
+
+
+@pytest.mark.parametrize(("job", "word"), [("picky", "picky"), ("pickyStep", "pay")])
+def test_error_of_a_class_that_is_not_retried_fails_at_once(
+    project: Project, job: str, word: str
+) -> None:
+    """Of a job and of a step, `on` and `not_on`: two errors of other classes are retried, then the
+    run has failed, long before its attempts are used up."""
+    run = project.finish(project.begin(job))
+    assert (run["status"], run["error"]["type"], run["dead"]) == ("failed", "Declined", True)
+    assert project.witness().count(f"{word} {run['id']}") == 3
+
+
+def test_project_names_types_that_are_not_retried(project: Project) -> None:
+    """`[retry] not_on`, for jobs without a policy of their own."""
+    run = project.finish(project.begin("lookup"))
+    assert (run["status"], run["attempt"], run["error"]["type"]) == ("failed", 1, "KeyError")
+    assert project.finish(project.begin("byProject"))["attempt"] == 3
+
+
+def test_snooze_uses_up_no_attempt(project: Project) -> None:
+    """Four snoozes, then the two attempts that the run has, a whole backoff apart."""
+    run = project.finish(project.begin("snoozes"))
+    assert (run["status"], run["attempt"], run["max_attempts"]) == ("failed", 6, 2)
+    assert backoffs_ms(run, "attempt.failed") == [2, 2, 2, 2, 7]
+    assert [each["outcome"] for each in run["attempts"]] == ["snoozed"] * 4 + ["failed"] * 2
+    run = project.finish(project.begin("stepSnoozes"))
+    assert (run["status"], run["result"], run["attempt"]) == ("completed", 5, 1)
+    assert steps(run)["poll"]["attempts"] == 5
+
+
+def test_retry_after_a_time(project: Project) -> None:
+    """The next attempt comes at that very time."""
+    run = project.begin("atTime", {"at": "2199-01-01T00:00:00Z"})
+    seen = project.until_status(run, "retrying")
+    assert "2199-01-01T00:00:00Z" in seen["why"]
+    project.call("run.cancel", run=run)
+
+
+@pytest.mark.parametrize("job", ["notNeeded", "notNeededStep"])
+def test_handler_cancels_its_own_run(project: Project, job: str) -> None:
+    """It is cancelled, for the reason that it gave, and no failure: neither retried, nor in the
+    dead letter."""
+    run = project.finish(project.begin(job))
+    assert (run["status"], run["attempt"], run["dead"]) == ("cancelled", 1, False)
+    assert (run["why"], run["why_code"]) == ("cancelled: the order is gone", "cancelled")
+    assert (run["error"], run["result"]) == (None, None)
+    assert [each["outcome"] for each in run["attempts"]] == ["cancelled"]
+    project.call("run.retry", run=run["id"])
+    assert project.finish(run["id"])["status"] == "cancelled"
 
 
 def test_backoff_is_the_reason_why_a_run_waits(project: Project) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Final
 from msgspec import Raw
 
 from core.schedule_story import ScheduledStory
-from core.story import ONCE
+from core.story import ONCE, STEADY
 from stackshift_jobs.values.strict_json import dumps
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
@@ -31,6 +31,7 @@ def story() -> ScheduledStory:
     _one_run(made)
     _failures(made)
     _cancelled(made)
+    _by_kind(made)
     _held(made)
     _state(made)
     _locks(made)
@@ -114,6 +115,21 @@ def _cancelled(made: ScheduledStory) -> None:
     run = _running(made)
     made.cancel(run)
     made.stops(run)
+    own = _running(made)
+    made.step_fails(own, "look", retryable=False)
+    made.fails(own, step="look", cancels=True)
+
+
+def _by_kind(made: ScheduledStory) -> None:
+    terms = r.RetryTerms(2, on=["OSError"], not_on=["jobs.pay.Declined"])
+    run = made.start("pay", retry=terms)
+    assert made.assign() == run
+    made.step_fails(run, "poll", retry=STEADY, after="1s", counts=False)
+    made.tick(to="1s")
+    made.fails(run, after="1s", counts=False, kinds=[["builtins.OSError"]])
+    made.tick(to="1s")
+    assert made.assign() == run
+    made.fails(run, kinds=[["jobs.pay.Declined", "builtins.Exception"]])
 
 
 def _held(made: ScheduledStory) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -18,7 +20,16 @@ def test_defaults_are_those_of_the_guide() -> None:
         "factor": 2.0,
         "max_backoff_ms": 3_600_000,
         "jitter": 0.1,
+        "on": [],
+        "not_on": [],
     }
+
+
+def test_classes_of_errors_are_written_by_name() -> None:
+    """One class or several, as after `except`, with their modules."""
+    policy = Retry(on=ConnectionError, not_on=(json.JSONDecodeError, KeyError)).as_json()
+    assert policy["on"] == ["builtins.ConnectionError"]
+    assert policy["not_on"] == ["json.decoder.JSONDecodeError", "builtins.KeyError"]
 
 
 @pytest.mark.parametrize(
@@ -36,6 +47,9 @@ def test_defaults_are_those_of_the_guide() -> None:
         {"max_backoff": "11000w"},
         {"factor": float("nan")},
         {"jitter": float("nan")},
+        {"on": "ConnectionError"},
+        {"not_on": (ValueError, ConnectionError("an object"))},
+        {"on": int},
     ],
 )
 def test_policy_out_of_range_is_refused_where_it_is_written(options: Any) -> None:
@@ -50,3 +64,17 @@ def test_retry_after_takes_any_duration() -> None:
     assert str(RetryAfter("30s", "rate limited")) == "rate limited"
     with pytest.raises(Usage):
         RetryAfter("-1s")
+
+
+def test_retry_after_takes_a_time_instead_of_a_delay() -> None:
+    """One of the two, and not both; a naive time is local."""
+    nine = datetime(2026, 5, 6, 9, tzinfo=UTC)
+    assert RetryAfter(at=nine).at_us == RetryAfter(at="2026-05-06T11:00:00+02:00").at_us
+    assert RetryAfter(at=nine).counts
+    assert not RetryAfter(at=nine, counts=False).counts
+    with pytest.raises(Usage, match="either a delay or a time"):
+        RetryAfter()
+    with pytest.raises(Usage, match="either a delay or a time"):
+        RetryAfter("1s", at=nine)
+    with pytest.raises(Usage, match="not a time"):
+        RetryAfter(at="tomorrow")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import stackshift_jobs
-from stackshift_jobs import AsyncJobContext, JobContext, Retry
+from stackshift_jobs import AsyncJobContext, CancelRun, JobContext, Retry, RetryAfter
 from stackshift_jobs.errors import Usage
 from stackshift_jobs.testing import Stackshift
 from stackshiftd.testing.fixture import opened
@@ -32,6 +32,28 @@ def ticks(ctx: Context) -> str:
     """Return the tick that started the run."""
     assert ctx.scheduled_at is not None
     return ctx.scheduled_at.isoformat()
+
+
+@stackshift_jobs.job("opens", retry=Retry(max_attempts=1))
+def opens(ctx: Context) -> str:
+    """Try again at noon, once; then look every hour, three times at most."""
+    if ctx.attempt == 1:
+        raise RetryAfter(at="2026-01-05T12:00:00Z", counts=False)
+    if ctx.attempt < 4:
+        raise RetryAfter("1h", counts=False)
+    raise CancelRun("closed on Mondays")
+
+
+def test_run_is_tried_again_at_the_time_that_it_asks_for(stackshift: Stackshift) -> None:
+    """At that very time of the test's clock, without using up its one attempt."""
+    run = stackshift.start("opens")
+    stackshift.advance("2h59m")
+    assert (run.status, run.attempt) == ("retrying", 1)
+    stackshift.advance("1m")
+    assert (run.status, run.attempt) == ("retrying", 2)
+    stackshift.advance("2h")
+    assert (run.status, run.attempt) == ("cancelled", 4)
+    assert run.why == "cancelled: closed on Mondays"
 
 
 def test_test_begins_at_a_time_that_is_always_the_same(stackshift: Stackshift) -> None:

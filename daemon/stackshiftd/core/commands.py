@@ -347,6 +347,21 @@ class Close(Command, frozen=True):
 # --- From a worker -------------------------------------------------------------------------
 
 
+class Verdict(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """What an error itself says of another try. One that is not `retryable` is final. `after_ms`
+    and `at_us` are the delay and the time that it asks for; the later one is taken. One that does
+    not count (`counts`) is a snooze. `cancels`: the run is to end as cancelled. `kinds` are the
+    classes of each of its parts, with their modules, the most derived first; a part that asks for
+    its next try has none, because no policy keeps it from that."""
+
+    retryable: bool = True
+    after_ms: int | None = None
+    at_us: int | None = None
+    counts: bool = True
+    cancels: bool = False
+    kinds: list[list[str]] = []
+
+
 class CompleteStep(Command, frozen=True):
     """Record the result of a step, at its try number `tried`. `input` is a digest of the item of a
     `step.map`."""
@@ -362,9 +377,7 @@ class CompleteStep(Command, frozen=True):
 
 
 class FailStep(Command, frozen=True):
-    """Record that a try of a step raised. `retry` are the step's own terms, if it has any;
-    `retry_after_ms` is the delay that its function asked for. A failure that is not `retryable` is
-    final."""
+    """Record that a try of a step raised. `retry` are the step's own terms, if it has any."""
 
     run: str
     token: int
@@ -373,9 +386,8 @@ class FailStep(Command, frozen=True):
     error: Error
     duration_ms: int = 0
     tried: int = 1
-    retryable: bool = True
+    verdict: Verdict = Verdict()
     retry: RetryTerms | None = None
-    retry_after_ms: int | None = None
     input: str = ""
 
 
@@ -512,8 +524,7 @@ class FailAttempt(Command, frozen=True):
     run: str
     token: int
     error: Error
-    retryable: bool = True
-    retry_after_ms: int | None = None
+    verdict: Verdict = Verdict()
     step: str | None = None
     more_steps: list[str] = []
 

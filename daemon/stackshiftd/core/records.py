@@ -38,22 +38,28 @@ class Record(Part, frozen=True, tag_field="kind"):
 
 class Error(Part, frozen=True):
     """What went wrong: an exception's type, message and traceback (text, bounded by the worker).
-    `retryable` is false if trying again would fail in the same way."""
+    `retryable` is false if it is not to be tried again. `cancels` is true for a `CancelRun`: if the
+    handler does not catch it, the run is cancelled."""
 
     type: str
     message: str
     traceback: str = ""
     retryable: bool = True
+    cancels: bool = False
 
 
 class RetryTerms(Part, frozen=True):
-    """How often and how soon to try again. `max_attempts` includes the first try."""
+    """How often and how soon to try again. `max_attempts` includes the first try. Only errors of
+    the classes `on` are tried again (empty: all), and none of `not_on`; each is a type's name
+    (`ConnectionError`), or that with its module (`builtins.ConnectionError`)."""
 
     max_attempts: int = 3
     backoff_ms: int = 1000
     factor: float = 2.0
     max_backoff_ms: int = 3_600_000
     jitter: float = 0.1
+    on: list[str] = []
+    not_on: list[str] = []
 
 
 class RunLimits(Part, frozen=True):
@@ -189,10 +195,14 @@ class RunFailed(Record, frozen=True, tag="run.failed"):
 
 
 class RunCancelled(Record, frozen=True, tag="run.cancelled"):
-    """The run was cancelled, which is final; `reason` is `requested`, `parent` or `timeout`."""
+    """The run was cancelled, which is final; `reason` is `requested`, `parent`, `timeout` or
+    `handler`: its handler raised `CancelRun`, with this `message`, perhaps in the function of
+    `steps`, which are forgotten."""
 
     run: str
     reason: str
+    message: str = ""
+    steps: list[str] = []
 
 
 class RunRetried(Record, frozen=True, tag="run.retried"):
@@ -251,7 +261,8 @@ class AttemptFailed(Record, frozen=True, tag="attempt.failed"):
     """The handler raised, or ran out of time (then `stopped` is false, and it still executes until
     `attempt.stopped`). `step` is the step whose failure it did not catch: it is forgotten, and so
     are `more_steps`, if it raised a group. `retry_at` is null if `run.failed` follows in the same
-    append."""
+    append. An attempt that does not count (`counts`) was snoozed: it uses up nothing of the run's
+    budget, and the backoff stays as it is."""
 
     run: str
     attempt: int
@@ -260,6 +271,7 @@ class AttemptFailed(Record, frozen=True, tag="attempt.failed"):
     retry_at: str | None = None
     stopped: bool = True
     more_steps: list[str] = []
+    counts: bool = True
 
 
 class AttemptLost(Record, frozen=True, tag="attempt.lost"):
@@ -316,7 +328,8 @@ class StepCompleted(Record, frozen=True, tag="step.completed"):
 
 class StepFailed(Record, frozen=True, tag="step.failed"):
     """Try number `tried` of the step raised. The step is tried again at `retry_at`; without
-    `retry_at` it has failed for good and replays as failed."""
+    `retry_at` it has failed for good and replays as failed. A try that does not count (`counts`)
+    was snoozed; see `AttemptFailed`."""
 
     run: str
     attempt: int
@@ -326,6 +339,7 @@ class StepFailed(Record, frozen=True, tag="step.failed"):
     tried: int = 1
     retry_at: str | None = None
     input: str = ""
+    counts: bool = True
 
 
 class ValueRecorded(Record, frozen=True, tag="value.recorded"):

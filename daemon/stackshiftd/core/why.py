@@ -100,6 +100,8 @@ def why(state: State, run: Run, fleet: Fleet, now_us: int) -> Why:
             reason = f": {error.type}: {error.message}" if error is not None else ""
             dead = f"; in the dead letter of queue {run.queue}" if is_dead(state, run) else ""
             return Why("failed", f"failed{reason}{dead}")
+        case Status.CANCELLED if run.cancel_reason:
+            return Why("cancelled", f"cancelled: {run.cancel_reason}")
         case _:
             return Why(run.status.value, run.status.value)
 

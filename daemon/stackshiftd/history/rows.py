@@ -15,11 +15,12 @@ from stackshiftd.core.state.state import Run
 
 
 class Ended(NamedTuple):
-    """How a run ended."""
+    """How a run ended; `reason` is why its own handler cancelled it."""
 
     status: str
     result: Raw
     error: r.Error | None
+    reason: str = ""
 
 
 class RunRow(msgspec.Struct):
@@ -115,7 +116,7 @@ def ended(record: r.AnyRecord) -> Ended | None:
         case r.RunFailed():
             return Ended("failed", r.NULL, record.error)
         case r.RunCancelled():
-            return Ended("cancelled", r.NULL, None)
+            return Ended("cancelled", r.NULL, None, record.message)
     return None
 
 

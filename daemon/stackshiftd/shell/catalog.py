@@ -75,6 +75,8 @@ class Catalog:
             project.factor,
             project.max_backoff_ms,
             project.jitter,
+            list(project.on),
+            list(project.not_on),
         )
         self._terms = DEFAULT_TERMS if terms == DEFAULT_TERMS else terms
         self.jobs: dict[str, JobFacts] = {}

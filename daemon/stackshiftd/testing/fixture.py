@@ -17,12 +17,11 @@ from stackshift_jobs.client.blocking import Client
 from stackshift_jobs.client.default import queue, use_client
 from stackshift_jobs.errors import Usage
 from stackshift_jobs.handler import asyncio_order
-from stackshift_jobs.handler.context import instant_us
 from stackshift_jobs.handler.steps import Limits
 from stackshift_jobs.project.config import LOCAL, Config, HooksSection, load_config
 from stackshift_jobs.project.locate import CONFIG_FILE, Project
 from stackshift_jobs.registry import Job, job, registry
-from stackshift_jobs.values.durations import Duration, milliseconds, to_datetime
+from stackshift_jobs.values.durations import Duration, instant_us, milliseconds, to_datetime
 from stackshiftd.testing.asked import TestFailure
 from stackshiftd.testing.bench import Bench
 from stackshiftd.testing.client import LocalClient

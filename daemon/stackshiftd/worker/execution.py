@@ -172,8 +172,7 @@ class Execution:
             self.run,
             self.token,
             Error(**failure.as_json()),
-            failure.retryable,
-            failure.retry_after_ms,
+            verdict_of(failure),
             step,
             [other for other in others if other is not None],
         )
@@ -215,7 +214,8 @@ class Execution:
             "or `except BaseException:`) and went on",
             hint="catch Exception instead, or raise it again",
         )
-        return c.FailAttempt(self.run, self.token, Error(**Failure.of(error).as_json()), False)
+        failure = Failure.of(error)
+        return c.FailAttempt(self.run, self.token, Error(**failure.as_json()), verdict_of(failure))
 
     # --- What is slow ----------------------------------------------------------------------
 
@@ -286,6 +286,7 @@ def recorded_call(frame: Recall | Outcome) -> ops.RecordedCall:
             "message": error.message,
             "traceback": error.traceback,
             "retryable": error.retryable,
+            "cancels": error.cancels,
         },
         tried=frame.tried,
         due_us=frame.due_us,
@@ -296,6 +297,18 @@ def recorded_call(frame: Recall | Outcome) -> ops.RecordedCall:
         at_us=frame.at_us,
         released_seq=frame.released_seq,
         job=frame.job,
+    )
+
+
+def verdict_of(failure: Failure) -> c.Verdict:
+    """What an error says of another try, as the daemon needs it."""
+    return c.Verdict(
+        failure.retryable,
+        failure.retry_after_ms,
+        failure.retry_at_us,
+        failure.counts,
+        failure.cancels,
+        list(map(list, failure.kinds)),
     )
 
 
@@ -313,12 +326,11 @@ def command_of(op: ops.Tell, run: str, token: int, call: int) -> c.Command:
                 token,
                 call,
                 op.step,
-                Error(**op.error),
+                Error(**op.failure.as_json()),
                 op.duration_ms,
                 op.tried,
-                op.retryable,
+                verdict_of(op.failure),
                 terms,
-                op.retry_after_ms,
                 op.input,
             )
         case ops.RecordValue():

@@ -131,7 +131,7 @@ def _facts(job: Job) -> JobFacts:
         queue=job.queue,
         code=code_digest(job),
         doc=job.doc,
-        retry=RetryTerms(**job.retry.as_json()) if job.retry is not None else None,  # type: ignore[arg-type]
+        retry=RetryTerms(**job.retry.as_json()) if job.retry is not None else None,
         timeout_ms=job.timeout_ms,
         priority=job.priority,
         concurrency_key=job.concurrency_key,

@@ -229,7 +229,8 @@ class Worker:
         job = registry.get(order.job)
         if job is None:
             error = Error("NotFound", f"this worker has no job {order.job!r}")
-            self._pipe.post(c.FailAttempt(order.run, order.token, error, retryable=False))
+            final = c.Verdict(retryable=False)
+            self._pipe.post(c.FailAttempt(order.run, order.token, error, final))
             return
         made = LoopedExecution if job.is_async else ThreadedExecution
         execution: Any = made(order, job, recalled, None, self.pace)
@@ -366,7 +367,7 @@ class Worker:
             port = ThreadPort(execution, self._pipe, self._calls, self._threads)
             with contextlib.suppress(BaseException):
                 took_ms = round((now - opened.began) * 1000)
-                port.fail_overdue(op, Failure.of(late).as_json(), took_ms)
+                port.fail_overdue(op, Failure.of(late), took_ms)
                 self._pipe.send(Stuck(execution.run, op.step))
 
 

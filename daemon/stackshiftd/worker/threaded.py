@@ -18,7 +18,7 @@ from typing import Any, Final
 from stackshift_jobs.errors import ReplayError, Usage
 from stackshift_jobs.handler import ops
 from stackshift_jobs.handler.context import JobContext
-from stackshift_jobs.handler.failures import Escaped
+from stackshift_jobs.handler.failures import Escaped, Failure
 from stackshift_jobs.handler.replay import Unwinding
 from stackshift_jobs.handler.scope import current_step, in_handler
 from stackshift_jobs.programs.supervisor import current_supervisor
@@ -163,16 +163,14 @@ class ThreadPort:
             self._pipe.send(command)  # No other thread to share a write with: the shorter way.
         return self._wait(waiter)
 
-    def fail_overdue(self, op: ops.Perform, error: dict[str, Any], duration_ms: int) -> None:
+    def fail_overdue(self, op: ops.Perform, error: Failure, duration_ms: int) -> None:
         """Record that the step timed out while its function is still running.
 
         Called on another thread. When the function returns, its call gets this answer.
         """
         execution = self._execution
         call = next(_calls)
-        failure = ops.RecordFailure(
-            op.step, error, duration_ms, op.tried, True, op.retry, None, op.input
-        )
+        failure = ops.RecordFailure(op.step, error, duration_ms, op.tried, op.retry, op.input)
         waiter = Waiter()
         with execution.guard:
             # Under the guard it is one or the other: the function returned first, and its result

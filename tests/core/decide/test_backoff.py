@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from core.story import ONCE, STEADY, Story
 from stackshiftd.core import records as r
-from stackshiftd.core.decide.backoff import delay_ms
+from stackshiftd.core.decide.backoff import admits, delay_ms
 from stackshiftd.core.effects import Acknowledge
 from stackshiftd.core.state.state import Phase, Status
 
@@ -214,3 +216,152 @@ def test_bytes_of_forgotten_results_do_not_count_against_a_retried_run() -> None
     story.assign()
     story.step_done(run, "a", "x" * 60)
     assert story.status(run) is Status.RUNNING
+
+
+# --- By the class of the error ------------------------------------------------------------------
+
+REFUSED = [["urllib.error.URLError", "builtins.OSError", "builtins.Exception"]]
+BROKEN = [["builtins.ValueError", "builtins.Exception"]]
+
+
+@pytest.mark.parametrize(
+    ("on", "not_on", "kinds", "admitted"),
+    [
+        ([], [], BROKEN, True),
+        (["OSError"], [], REFUSED, True),
+        (["builtins.OSError"], [], REFUSED, True),
+        (["urllib.error.URLError"], [], REFUSED, True),
+        (["socket.OSError"], [], REFUSED, False),
+        (["OSError"], [], BROKEN, False),
+        ([], ["ValueError"], BROKEN, False),
+        ([], ["ValueError"], REFUSED, True),
+        (["OSError"], ["URLError"], REFUSED, False),
+        (["OSError"], [], [*REFUSED, *BROKEN], False),
+        (["OSError"], [], [], True),
+    ],
+)
+def test_policy_admits_by_class(
+    on: list[str], not_on: list[str], kinds: list[list[str]], admitted: bool
+) -> None:
+    """By a type's name, or that with its module; subclasses count, `not_on` goes first, and each
+    part of a group has to be admitted."""
+    assert admits(r.RetryTerms(on=on, not_on=not_on), kinds) is admitted
+
+
+def test_error_that_is_not_to_be_retried_fails_the_run_at_once() -> None:
+    """It is in the dead letter after one attempt of three; another error is retried."""
+    terms = msgspec.structs.replace(STEADY, not_on=["ValueError"])
+    story = Story()
+    run = story.start(retry=terms)
+    story.assign()
+    story.fails(run, kinds=REFUSED)
+    assert story.status(run) is Status.RETRYING
+    story.tick(to="1s")
+    story.assign()
+    story.fails(run, kinds=BROKEN)
+    last = story.entries_of(run)[-1].record
+    assert isinstance(last, r.RunFailed)
+    assert (last.reason, story.run(run).attempt) == ("non_retryable", 2)
+
+
+@pytest.mark.parametrize("by_step", [True, False])
+def test_step_that_is_not_to_be_retried_fails_its_run_at_once(by_step: bool) -> None:
+    """Whether its own policy or that of the run excludes the error; the record of the step says so,
+    for passes that know no more than that."""
+    picky = msgspec.structs.replace(STEADY, on=["OSError"])
+    story = Story()
+    run = story.start(retry=STEADY if by_step else picky)
+    story.assign()
+    story.step_fails(run, "a", retry=picky if by_step else None, kinds=BROKEN)
+    failed = story.run(run).calls["a"].error
+    assert failed is not None
+    assert not failed.retryable
+    story.fails(run, step="a")
+    assert story.status(run) is Status.FAILED
+
+
+def test_own_policy_of_a_step_decides_about_its_tries() -> None:
+    """The run's policy, which excludes the error, only counts when the step is out of tries."""
+    story = Story()
+    run = story.start(retry=msgspec.structs.replace(STEADY, not_on=["ValueError"]))
+    story.assign()
+    story.step_fails(run, "a", retry=STEADY, kinds=BROKEN)
+    assert story.run(run).calls["a"].phase is Phase.RETRYING
+    for _ in range(2):
+        story.tick(to="10s")
+        story.step_fails(run, "a", retry=STEADY, kinds=BROKEN)
+    story.fails(run, step="a")
+    assert story.status(run) is Status.FAILED
+
+
+def test_attempt_out_of_time_is_a_timeout_error_to_the_policy() -> None:
+    """`not_on = ["TimeoutError"]` fails it at once."""
+    story = Story()
+    run = story.start(retry=msgspec.structs.replace(STEADY, not_on=["TimeoutError"]), timeout="10s")
+    story.assign()
+    story.tick(to="10s")
+    assert story.status(run) is Status.FAILED
+
+
+# --- Snoozes ------------------------------------------------------------------------------------
+
+
+def test_snooze_uses_up_no_attempt_and_leaves_the_backoff() -> None:
+    """After ten of them there are still three attempts, and the first backoff is the first."""
+    story = Story()
+    run = story.start(retry=STEADY)
+    for _ in range(10):
+        story.assign()
+        story.fails(run, after="1h", counts=False)
+        assert (story.run(run).retry_us - story.now_us) // 1000 == 3_600_000
+        assert story.tick(to="1h") == 1
+    story.assign()
+    story.fails(run)
+    assert (story.run(run).retry_us - story.now_us) // 1000 == STEADY.backoff_ms
+    assert (story.run(run).attempt, story.run(run).attempts_used) == (11, 1)
+    for _ in range(2):
+        story.tick(to="10s")
+        story.assign()
+        story.fails(run)
+    assert story.finished() == {run: "failed"}
+
+
+def test_snooze_of_a_step_uses_up_none_of_its_tries() -> None:
+    """Each of its tries has a number of its own, and its backoff is as if there had been none."""
+    story = Story()
+    run = story.start(retry=ONCE)
+    story.assign()
+    for _ in range(5):
+        story.step_fails(run, "a", retry=STEADY, after="1m", counts=False)
+        story.tick(to="1m")
+    story.step_fails(run, "a", retry=STEADY)
+    call = story.run(run).calls["a"]
+    assert (call.tried, call.phase) == (6, Phase.RETRYING)
+    assert (call.due_us - story.now_us) // 1000 == STEADY.backoff_ms
+
+
+def test_time_that_was_asked_for_is_kept_and_one_that_has_passed_is_now() -> None:
+    """Of a time and a delay the later one is taken."""
+    story = Story()
+    run = story.start(retry=STEADY)
+    story.assign()
+    at_us = story.now_us + 90_000_000
+    story.fails(run, at_us=at_us)
+    assert story.run(run).retry_us == at_us
+    story.tick(to="90s")
+    story.assign()
+    story.fails(run, at_us=story.now_us - 1, after="5s")
+    assert story.run(run).retry_us == story.now_us + 5_000_000
+
+
+def test_snooze_to_a_time_that_has_passed_waits_for_the_backoff() -> None:
+    """It would go on for ever otherwise, as fast as it can; an attempt that counts ends."""
+    story = Story()
+    run = story.start(retry=STEADY)
+    story.assign()
+    story.fails(run, at_us=story.now_us - 1, counts=False)
+    assert (story.run(run).retry_us - story.now_us) // 1000 == STEADY.backoff_ms
+    story.tick(to="1s")
+    story.assign()
+    story.fails(run, at_us=story.now_us - 1)
+    assert story.run(run).retry_us == story.now_us

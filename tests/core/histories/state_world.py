@@ -333,7 +333,7 @@ class World(Story):
                 played.run,
                 played.token,
                 r.Error("E", "boom"),
-                failed.retryable,
+                c.Verdict(retryable=failed.retryable),
                 step=failed.step or None,
             )
         self._say(command)

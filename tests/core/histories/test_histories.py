@@ -24,7 +24,9 @@ WORKERS: Final = ("w1", "w2", "w3")
 JOBS: Final = ("resize", "report", "mail")
 STEPS: Final = ("a", "b", "c", "d")
 QUICK: Final = r.RetryTerms(max_attempts=2, backoff_ms=100, jitter=0.5)
-TERMS: Final = (ONCE, QUICK, STEADY)
+PICKY: Final = r.RetryTerms(3, 500, 1.0, jitter=0.0, on=["A", "jobs.B"], not_on=["B"])
+TERMS: Final = (ONCE, QUICK, STEADY, PICKY)
+KINDS: Final = ("A", "B", "C")
 SPANS: Final = ("0s", "1ms", "1s", "10s", "5m", "3h")
 QUEUES: Final = ("media", "office")
 KEYS: Final = ("", "", "k1", "k2")
@@ -88,7 +90,7 @@ class Histories(RuleBasedStateMachine):
                 delay=delay,
                 key=key,
                 key_ttl=SPANS[pick % 6],
-                retry=TERMS[pick % 5 % 3],
+                retry=TERMS[pick % 7 % 4],
                 timeout=(None, None, "1s", "10s")[pick % 4],
                 priority=pick % 3 - 1,
                 concurrency_key=KEYS[pick % 4],
@@ -306,9 +308,11 @@ class Histories(RuleBasedStateMachine):
             self.story.step_fails(
                 run.id,
                 step,
-                retry=(*TERMS, None)[pick % 4],
+                retry=(*TERMS, None)[pick % 5],
                 retryable=pick % 5 > 0,
                 after=SPANS[pick % 6] if pick % 7 == 0 else None,
+                counts=pick % 11 > 0,
+                kinds=[[f"jobs.{KINDS[pick % 13 % 3]}", "builtins.Exception"]],
             )
 
     def open_step(self, run: Run, pick: int) -> str | None:
@@ -376,7 +380,15 @@ class Histories(RuleBasedStateMachine):
         failed = [name for name, step in run.calls.items() if step.phase is Phase.FAILED]
         step = failed[0] if failed else None
         after = SPANS[pick % 6] if pick % 7 == 0 else None
-        self.story.fails(run.id, retryable=pick % 4 > 0, after=after, step=step)
+        self.story.fails(
+            run.id,
+            retryable=pick % 4 > 0,
+            after=after,
+            step=step,
+            counts=pick % 11 > 0,
+            cancels=pick % 13 == 0,
+            kinds=[[f"jobs.{KINDS[pick % 5 % 3]}", "builtins.Exception"]],
+        )
         assert step not in run.calls
 
     ACTS: Final[tuple[Callable[[Histories, Run, int], None], ...]] = (

@@ -74,12 +74,12 @@ class Record:
                     "run", "completed", op.result, tried=op.tried, input=op.input
                 )
             case ops.RecordFailure():
-                again = op.retryable and op.retry is not None
+                again = op.failure.retryable and op.retry is not None
                 again = again and op.tried < (op.retry or {})["max_attempts"]
                 due_us = START_US + 1_000_000 if again else 0
                 phase = "retrying" if again else "failed"
                 known = ops.RecordedCall(
-                    "run", phase, None, op.error, op.tried, due_us, input=op.input
+                    "run", phase, None, op.failure.as_json(), op.tried, due_us, input=op.input
                 )
             case ops.RecordValue():
                 known = ops.RecordedCall("value", "completed", op.value)

@@ -15,19 +15,25 @@ from uuid import UUID
 import pytest
 
 from sdk.handler.passes import Ended, Record, play
-from stackshift_jobs import JobContext, NonRetryable, Retry, RetryAfter, StepFailed
+from stackshift_jobs import CancelRun, JobContext, NonRetryable, Retry, RetryAfter, StepFailed
 from stackshift_jobs.errors import ReplayError
+from stackshift_jobs.handler.failures import Failure
 from stackshift_jobs.handler.ops import RecordFailure, RecordResult
 from stackshift_jobs.handler.steps import Limits
 
 Context = JobContext[Any]
 
 
-def failure(record: Record) -> RecordFailure:
+def failed(record: Record) -> RecordFailure:
     """The last record, which must be a failure."""
     last = record.told[-1]
     assert isinstance(last, RecordFailure)
     return last
+
+
+def failure(record: Record) -> Failure:
+    """What the last record says of the error."""
+    return failed(record).failure
 
 
 def test_completed_step_is_not_run_again() -> None:
@@ -218,7 +224,7 @@ def test_step_without_a_policy_has_one_try_per_attempt() -> None:
     """The run's policy decides whether there is another attempt."""
     record = Record()
     assert isinstance(play(lambda ctx: ctx.step.run("a", fetch), record).error, StepFailed)
-    assert (failure(record).retry, failure(record).tried) == (None, 1)
+    assert (failed(record).retry, failed(record).tried) == (None, 1)
 
 
 def test_step_with_a_policy_waits_and_is_tried_again() -> None:
@@ -263,25 +269,76 @@ def test_step_that_is_out_of_tries_has_failed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "retryable", "after_ms"),
+    ("error", "retryable", "after_ms", "at_us", "counts"),
     [
-        (ValueError("x"), True, None),
-        (NonRetryable("declined"), False, None),
-        (RetryAfter("30s"), True, 30_000),
+        (ValueError("x"), True, None, None, True),
+        (NonRetryable("declined"), False, None, None, True),
+        (CancelRun("not needed"), False, None, None, True),
+        (RetryAfter("30s"), True, 30_000, None, True),
+        (RetryAfter("30s", counts=False), True, 30_000, None, False),
+        (RetryAfter(at="1970-01-01T00:00:02Z"), True, None, 2_000_000, True),
+        (
+            ExceptionGroup("", [RetryAfter("1s", counts=False), ValueError()]),
+            True,
+            1000,
+            None,
+            True,
+        ),
+        (ExceptionGroup("", [RetryAfter("1s", counts=False)] * 2), True, 1000, None, False),
     ],
 )
 def test_function_says_whether_and_when_it_is_tried_again(
-    error: Exception, retryable: bool, after_ms: int | None
+    error: Exception, retryable: bool, after_ms: int | None, at_us: int | None, counts: bool
 ) -> None:
-    """The failure is recorded with what the exception says."""
+    """The failure is recorded with what the exception says; of a group, what its parts say."""
 
     def act() -> None:
         raise error
 
     record = Record()
     play(lambda ctx: ctx.step.run("a", act, retry=Retry()), record)
-    assert failure(record).retryable is retryable
-    assert failure(record).retry_after_ms == after_ms
+    said = failure(record)
+    assert (said.retryable, said.retry_after_ms) == (retryable, after_ms)
+    assert (said.retry_at_us, said.counts) == (at_us, counts)
+
+
+def test_policy_is_told_the_classes_of_an_error() -> None:
+    """All of them, the most derived first; none of what asks for its next try itself."""
+
+    class Late(TimeoutError):
+        pass
+
+    def kinds(error: BaseException) -> list[list[str]]:
+        return [[name.rpartition(".")[2] for name in part] for part in Failure.of(error).kinds]
+
+    late = ["Late", "TimeoutError", "OSError", "Exception", "BaseException"]
+    assert kinds(Late()) == [late]
+    assert Failure.of(Late()).kinds[0][1] == "builtins.TimeoutError"
+    group = ExceptionGroup("", [Late(), RetryAfter("1s"), StepFailed("a", "E", "m"), KeyError()])
+    assert kinds(group) == [late, ["KeyError", "LookupError", "Exception", "BaseException"]]
+
+
+def test_only_what_cancels_as_a_whole_cancels() -> None:
+    """A group in which another part failed is a failure."""
+    cancels = CancelRun("enough")
+    assert Failure.of(cancels).cancels
+    assert Failure.of(ExceptionGroup("", [cancels, CancelRun()])).cancels
+    mixed = Failure.of(ExceptionGroup("", [cancels, ValueError()]))
+    assert (mixed.cancels, mixed.retryable) == (False, False)
+
+
+def test_step_that_cancelled_the_run_cancels_it_on_every_pass() -> None:
+    """Also where only the record of the step is left of what it raised."""
+
+    def act() -> None:
+        raise CancelRun("not needed")
+
+    record = Record()
+    for _ in range(2):
+        raised = play(lambda ctx: ctx.step.run("a", act), record).error
+        assert isinstance(raised, StepFailed)
+        assert Failure.of(raised).cancels
+    assert len(record.calls()) == 1
 
 
 def test_long_errors_are_bounded() -> None:
@@ -292,8 +349,8 @@ def test_long_errors_are_bounded() -> None:
 
     record = Record()
     play(lambda ctx: ctx.step.run("a", act), record)
-    assert len(failure(record).error["message"]) <= 4096
-    assert len(failure(record).error["traceback"]) <= 8192
+    assert len(failure(record).message) <= 4096
+    assert len(failure(record).traceback) <= 8192
 
 
 def test_interrupted_step_has_not_failed() -> None:

@@ -71,6 +71,8 @@ DEFAULTS: dict[str, Any] = {
     "retry.factor": 2.0,
     "retry.max_backoff_ms": 3_600_000,
     "retry.jitter": 0.1,
+    "retry.on": (),
+    "retry.not_on": (),
     "limits.payload_bytes": 2**20,
     "limits.run_steps": 10_000,
     "limits.run_bytes": 64 * 2**20,
@@ -222,7 +224,7 @@ def test_every_key_is_accepted(root: Path) -> None:
     assert loaded.queue("never named") == config.QueueSection(
         None, None, 1, None, False, None, None
     )
-    assert loaded.retry == config.RetrySection(1, 250, 1.0, 7_200_000, 0.0)
+    assert loaded.retry == config.RetrySection(1, 250, 1.0, 7_200_000, 0.0, (), ())
     assert loaded.limits == config.LimitsSection(16 * 2**20, 5, 10**9, 2)
     assert loaded.hooks == config.HooksSection(
         ("notify", "--to", "the team"), ("log", "it is done")

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import msgspec
 from msgspec import Raw
 
 from stackshift_jobs.values.durations import rfc3339
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
-from stackshiftd.core.decide.backoff import delay_ms
+from stackshiftd.core.decide.backoff import admits, next_try_us
 from stackshiftd.core.decide.lock_release import LockRelease, holds
 from stackshiftd.core.effects import (
     NOTHING,
@@ -49,14 +50,21 @@ def complete(state: State, run: Run, command: c.CompleteRun, now_us: int) -> Dec
 
 
 def fail(state: State, run: Run, command: c.FailAttempt, now_us: int) -> Decision:
-    """End the attempt: its handler has raised."""
+    """End the attempt: its handler has raised. A step that has failed for good keeps its attempt
+    from being retried, if it says so."""
+    verdict = command.verdict
+    steps = [*([command.step] if command.step is not None else []), *command.more_steps]
+    if verdict.cancels:
+        return _cancel_own(state, run, command.error.message, steps, now_us)
+    failed = map(run.calls.get, steps)
+    if any(call is not None and call.error and not call.error.retryable for call in failed):
+        verdict = msgspec.structs.replace(verdict, retryable=False)
     return attempt_failed(
         state,
         run,
         command.error,
         now_us,
-        retryable=command.retryable,
-        retry_after_ms=command.retry_after_ms,
+        verdict=verdict,
         step=command.step,
         more_steps=command.more_steps,
     )
@@ -68,28 +76,29 @@ def attempt_failed(
     error: r.Error,
     now_us: int,
     *,
-    retryable: bool = True,
-    retry_after_ms: int | None = None,
+    verdict: c.Verdict = c.Verdict(),  # noqa: B008  # It cannot change.
     step: str | None = None,
     more_steps: Sequence[str] = (),
     stopped: bool = True,
 ) -> Decision:
     """End an attempt that failed: another one is scheduled, or the run fails for good. `stopped` is
     false while its handler still executes."""
-    used = run.attempts_used
-    if retryable and used < run.retry.max_attempts:
-        wait_ms = retry_after_ms
-        if wait_ms is None:
-            wait_ms = delay_ms(run.retry, used, run.id)
-        retry_at = rfc3339(now_us + wait_ms * 1000)
-        failed = r.AttemptFailed(
-            run.id, run.attempt, error, step, retry_at, stopped, list(more_steps)
-        )
-        return Decision((failed,))
-    records = (
-        r.AttemptFailed(run.id, run.attempt, error, step, None, stopped, list(more_steps)),
-        r.RunFailed(run.id, run.attempt, error, "attempts" if retryable else "non_retryable"),
+    retry_us = next_try_us(run.retry, run.attempts_used, verdict, run.id, now_us)
+    failed = r.AttemptFailed(
+        run.id,
+        run.attempt,
+        error,
+        step,
+        rfc3339(retry_us) if retry_us is not None else None,
+        stopped,
+        list(more_steps),
+        verdict.counts,
     )
+    if retry_us is not None:
+        return Decision((failed,))
+    is_used_up = verdict.retryable and admits(run.retry, verdict.kinds)
+    reason = "attempts" if is_used_up else "non_retryable"
+    records = (failed, r.RunFailed(run.id, run.attempt, error, reason))
     return finish(state, run, records, End("failed", error=error), now_us, stopped=stopped)
 
 
@@ -105,7 +114,8 @@ def over_limit(state: State, run: Run, step: str, size: int, now_us: int) -> Dec
     error = r.Error(
         "LimitExceeded", f"{excess}: split the work into several runs, or raise [limits]"
     )
-    failed = attempt_failed(state, run, error, now_us, retryable=False, stopped=False)
+    final = c.Verdict(retryable=False)
+    failed = attempt_failed(state, run, error, now_us, verdict=final, stopped=False)
     return Decision(failed.records, (*failed.effects, Stop(run.id, run.token, "limit")))
 
 
@@ -201,18 +211,32 @@ def cancel_run(state: State, command: c.CancelRun, now_us: int) -> Decision:
 def cancel(state: State, run: Run, reason: str, now_us: int, before: int = 0) -> Decision:
     """Cancel an unfinished run, and those that it called. `before` is the number of records that
     precede these in the append."""
+    return _cancel(state, run, r.RunCancelled(run.id, reason), now_us, before)
+
+
+def _cancel_own(state: State, run: Run, message: str, steps: list[str], now_us: int) -> Decision:
+    """Cancel the run, and those that it called: its handler has raised `CancelRun`, in one of
+    `steps` if there are any, and so has stopped."""
+    cancelled = r.RunCancelled(run.id, "handler", message, steps)
+    return _cancel(state, run, cancelled, now_us)
+
+
+def _cancel(state: State, run: Run, end: r.RunCancelled, now_us: int, before: int = 0) -> Decision:
+    """Cancel the run by the record `end`, and those that it called with it."""
     records: list[r.AnyRecord] = []
     effects: list[Effect] = []
     cancelled = list(_with_children(state, run))
     gone = frozenset(ending.id for ending in cancelled)
     for ending in cancelled:
+        record = end if ending is run else r.RunCancelled(ending.id, "parent")
+        executes = bool(ending.token) and record.reason != "handler"
         ended = finish(
             state,
             ending,
-            (r.RunCancelled(ending.id, reason),),
+            (record,),
             End("cancelled"),
             now_us,
-            stopped=not ending.token,
+            stopped=not executes,
             gone=gone,
             before=before + len(records),
         )
@@ -227,9 +251,8 @@ def cancel(state: State, run: Run, reason: str, now_us: int, before: int = 0) ->
             for effect in ended.effects
             if not (isinstance(effect, Resolve) and effect.run in gone)
         )
-        if ending.token:
+        if executes:
             effects.append(Stop(ending.id, ending.token, "cancelled"))
-        reason = "parent"
     return Decision(tuple(records), tuple(effects))
 
 

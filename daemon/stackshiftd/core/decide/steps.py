@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from stackshift_jobs.values.durations import from_rfc3339, rfc3339
+import msgspec
+
+from stackshift_jobs.values.durations import rfc3339
 from stackshift_jobs.values.strict_json import json_size
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
-from stackshiftd.core.decide.backoff import delay_ms
+from stackshiftd.core.decide.backoff import admits, next_try_us
 from stackshiftd.core.decide.ends import over_limit
 from stackshiftd.core.effects import NOTHING, Acknowledge, Decision
 from stackshiftd.core.state.state import Phase, Run, State
@@ -30,26 +32,31 @@ def complete_step(state: State, run: Run, command: c.CompleteStep, now_us: int) 
 
 
 def fail_step(_state: State, run: Run, command: c.FailStep, now_us: int) -> Decision:
-    """Record a failed try, and when the step is tried again, if it is."""
-    retry_at = None
-    terms = command.retry
-    if command.retryable and terms is not None and command.tried < terms.max_attempts:
-        wait_ms = command.retry_after_ms
-        if wait_ms is None:
-            wait_ms = delay_ms(terms, command.tried, f"{run.id}/{command.step}")
-        retry_at = rfc3339(now_us + wait_ms * 1000)
+    """Record a failed try, and when the step is tried again, if it is. What the policy of the step
+    or of the run excludes is final, for the attempt too."""
+    error, verdict = command.error, command.verdict
+    known = run.calls.get(command.step)
+    snoozes = known.snoozes if known is not None else 0
+    due_us = None
+    if command.retry is not None:
+        seed = f"{run.id}/{command.step}"
+        due_us = next_try_us(command.retry, command.tried - snoozes, verdict, seed, now_us)
+    if due_us is None and error.retryable:
+        own = command.retry is None or admits(command.retry, verdict.kinds)
+        if not own or not admits(run.retry, verdict.kinds):
+            error = msgspec.structs.replace(error, retryable=False)
     record = r.StepFailed(
         run.id,
         run.attempt,
         command.step,
-        command.error,
+        error,
         command.duration_ms,
         command.tried,
-        retry_at,
+        rfc3339(due_us) if due_us is not None else None,
         command.input,
+        verdict.counts,
     )
-    due_us = from_rfc3339(retry_at) if retry_at else 0
-    return Decision((record,), (Acknowledge(command.call, due_us),))
+    return Decision((record,), (Acknowledge(command.call, due_us or 0),))
 
 
 def open_step(_state: State, run: Run, command: c.OpenStep, _now_us: int) -> Decision:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
 from stackshiftd.core.decide import entries, events, locks
@@ -9,6 +11,8 @@ from stackshiftd.core.decide.ends import attempt_failed, end_wait
 from stackshiftd.core.effects import NOTHING, Decision, Stop
 from stackshiftd.core.state.expiry import EVENT, LOCK
 from stackshiftd.core.state.state import CallKind, Phase, Run, State, Status
+
+_TOO_LONG: Final = c.Verdict(kinds=[[f"builtins.{cls.__name__}" for cls in TimeoutError.mro()]])
 
 
 def tick(state: State, command: c.Tick, now_us: int) -> Decision:
@@ -24,7 +28,7 @@ def tick(state: State, command: c.Tick, now_us: int) -> Decision:
         return _wait_is_over(state, run, timer.step, now_us)
     if timer.token:
         error = r.Error("TimeoutError", f"the attempt ran longer than {run.timeout_ms} ms")
-        failed = attempt_failed(state, run, error, now_us, stopped=False)
+        failed = attempt_failed(state, run, error, now_us, verdict=_TOO_LONG, stopped=False)
         return Decision(failed.records, (*failed.effects, Stop(run.id, timer.token, "timeout")))
     reason = "due" if run.status is Status.SCHEDULED else "retry"
     return Decision((r.RunQueued(run.id, reason),))

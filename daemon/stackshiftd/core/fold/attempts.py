@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from stackshift_jobs.values.durations import from_rfc3339
@@ -52,19 +52,25 @@ def _failed(state: State, entry: r.Entry, record: r.AttemptFailed) -> None:
     if record.stopped:
         free_slot(state, run, entry.at_us)
     names = (*((record.step,) if record.step is not None else ()), *record.more_steps)
-    failed = [call for name in names if (call := run.calls.pop(name, None)) is not None]
-    # A failed step is run again; it may have been in the block of a lock that was left since.
-    if failed:
-        for name in locks.released_since(run, min(call.seq for call in failed)):
-            del run.calls[name]
-    run.failed_step = record.step
+    forget_failed(run, names)
     run.error = record.error
+    run.attempts_before += not record.counts
     run.next_is_new = True
     run.deaths = 0
     run.retry_us = from_rfc3339(record.retry_at) if record.retry_at else 0
     move(state, run, "attempt.failed")
     if run.retry_us:
         state.set_timer(run.retry_us, run.id)
+
+
+def forget_failed(run: Run, steps: Sequence[str]) -> None:
+    """Forget the steps whose failure the handler did not catch: they are run again, and may have
+    been in the block of a lock that was left since."""
+    failed = [call for name in steps if (call := run.calls.pop(name, None)) is not None]
+    if failed:
+        for name in locks.released_since(run, min(call.seq for call in failed)):
+            del run.calls[name]
+    run.failed_step = steps[0] if steps else None
 
 
 def _lost(state: State, entry: r.Entry, record: r.AttemptLost) -> None:

@@ -47,6 +47,7 @@ def _step_completed(state: State, entry: r.Entry, record: r.StepCompleted) -> No
 
 def _step_failed(state: State, entry: r.Entry, record: r.StepFailed) -> None:
     run = state.runs[record.run]
+    before = run.calls.get(record.step)
     step = Call(
         CallKind.RUN,
         Phase.RETRYING if record.retry_at else Phase.FAILED,
@@ -56,6 +57,7 @@ def _step_failed(state: State, entry: r.Entry, record: r.StepFailed) -> None:
         due_us=from_rfc3339(record.retry_at) if record.retry_at else 0,
         input=record.input,
         at_us=entry.at_us,
+        snoozes=(before.snoozes if before is not None else 0) + (not record.counts),
     )
     run.calls[record.step] = step
     if record.retry_at:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from stackshift_jobs.values.durations import from_rfc3339
 from stackshiftd.core import records as r
-from stackshiftd.core.fold.attempts import drop_finished, free_slot
+from stackshiftd.core.fold.attempts import drop_finished, forget_failed, free_slot
 from stackshiftd.core.fold.calls import await_call, forget_waits
 from stackshiftd.core.fold.recorded import keep, size
 from stackshiftd.core.fold.transitions import move
@@ -148,7 +148,13 @@ def _failed(state: State, entry: r.Entry, record: r.RunFailed) -> None:
 
 
 def _cancelled(state: State, entry: r.Entry, record: r.RunCancelled) -> None:
-    _finish(state, state.runs[record.run], entry, "run.cancelled")
+    run = state.runs[record.run]
+    run.cancel_reason = record.message
+    if record.reason == "handler":
+        free_slot(state, run, entry.at_us)
+    if record.steps:
+        forget_failed(run, record.steps)
+    _finish(state, run, entry, "run.cancelled")
 
 
 def _finish(state: State, run: Run, entry: r.Entry, kind: str) -> None:
@@ -190,6 +196,7 @@ def retried(state: State, entry: r.Entry, record: r.RunRetried, rebuilt: Run | N
     run.next_is_new = True
     run.finished_us = run.spent_us = run.deaths = 0
     run.error = run.result = None
+    run.cancel_reason = ""
     run.bytes_recorded = sum(
         size(step.body)
         for step in run.calls.values()

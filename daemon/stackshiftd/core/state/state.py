@@ -146,6 +146,8 @@ class Call(msgspec.Struct):
     say it of a run that was called."""
     program: Program | None = None
     """The program that a step last started, until the step has an outcome."""
+    snoozes: int = 0
+    """Tries of a step that do not count against its own budget."""
 
 
 class Run(msgspec.Struct):
@@ -179,7 +181,8 @@ class Run(msgspec.Struct):
     attempt_us: int = 0
     """When this attempt began."""
     attempts_before: int = 0
-    """Attempts before a person last retried the run: they do not count against the budget."""
+    """Attempts that do not count against the budget: those before a person last retried the run,
+    and those that were snoozed since."""
     next_is_new: bool = True
     """Does the next dispatch begin a new attempt? Otherwise it resumes this one."""
     retry_us: int = 0
@@ -199,6 +202,8 @@ class Run(msgspec.Struct):
     error: Error | None = None
     failed_step: str | None = None
     """The step whose failure ended the last attempt; it is no longer among `calls`."""
+    cancel_reason: str = ""
+    """Why its own handler has cancelled it."""
     result: Body | None = None
     children: list[str] = []
     """Runs that are cancelled with this one."""

@@ -29,7 +29,7 @@ _FIELD_ORDER: Final = (
 )
 RUN_FIELDS: Final = tuple(_FIELD_ORDER.split())
 """Every field of a run object; all of them are always present."""
-OUTCOME_FIELDS: Final = ("id", "status", "result", "error")
+OUTCOME_FIELDS: Final = ("id", "status", "result", "error", "why")
 """The fields that say how a run ended."""
 
 
@@ -105,6 +105,7 @@ class View:
             "status": run.status,
             "result": Raw(self._bodies.of(run, run.result)) if run.result is not None else None,
             "error": error_object(run.error) if run.status is Status.FAILED else None,
+            "why": self.why(run).text,
         }
 
     def of_run(self, run: Run) -> dict[str, Any]:
@@ -147,6 +148,8 @@ class View:
         text = row.status
         if error is not None:
             text = f"failed: {error.type}: {error.message}"
+        elif ended is not None and ended.reason:
+            text = f"cancelled: {ended.reason}"
         return {
             "id": row.id,
             "job": row.job,

@@ -170,7 +170,7 @@ def _dispatched(steps: Steps, entry: Entry) -> None:
 
 
 def _attempt_failed(steps: Steps, entry: Entry, record: r.AttemptFailed) -> None:
-    steps.end_attempt("failed", entry.at_us, record.error)
+    steps.end_attempt("failed" if record.counts else "snoozed", entry.at_us, record.error)
     status = "retrying" if record.retry_at else "failed"
     steps.cut_off(status)
     for name in (record.step, *record.more_steps):
