@@ -58,6 +58,13 @@ class CommandNotRun(StackshiftError):
     exit_status = 126
 
 
+class OutputCut(StackshiftError):
+    """What a program has printed is longer than what is kept of it."""
+
+    code = "output_cut"
+    exit_status = 74
+
+
 class DaemonRunning(StackshiftError):
     """The command needs the journal for itself, and the daemon holds it."""
 

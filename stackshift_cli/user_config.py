@@ -45,6 +45,15 @@ def path() -> "Path":
     return Path(platformdirs.user_config_dir("stackshift"), USER_FILE)
 
 
+def data_folder() -> "Path":
+    """Where the platform wants a user's data of this program to be."""
+    from pathlib import Path
+
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("stackshift"))
+
+
 def load() -> UserConfig:
     """Read the user's settings; raises `BadConfiguration` if the file is not valid. One that we may
     not look at is as good as none: it is another user's (`sudo -u` keeps HOME)."""

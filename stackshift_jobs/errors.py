@@ -173,19 +173,28 @@ class SecretUnavailable(NonRetryable):
 class StepFailed(StackshiftError):
     """A step failed for good; raised again on every later pass.
 
-    `.step` is its name; `.type`, `.message` and `.traceback` describe what its function raised. On
-    the pass in which the step failed, `__cause__` is the original exception.
+    `.step` is its name; `.type`, `.message` and `.traceback` describe what its function raised, and
+    `.exit_code` is the status of a program that failed. On the pass in which the step failed,
+    `__cause__` is the original exception.
     """
 
     code = "step_failed"
     exit_status = 1
 
-    def __init__(self, step: str, type: str, message: str, traceback: str = "") -> None:
+    def __init__(
+        self,
+        step: str,
+        type: str,
+        message: str,
+        traceback: str = "",
+        exit_code: int | None = None,
+    ) -> None:
         super().__init__(f"step {step!r} failed: {type}: {message}", step=step)
         self.step = step
         self.type = type
         self.message = message
         self.traceback = traceback
+        self.exit_code = exit_code
         self.retryable = True
         self.cancels = False
 

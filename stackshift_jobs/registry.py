@@ -14,7 +14,7 @@ from stackshift_jobs.errors import BadConfiguration, Usage
 from stackshift_jobs.project.settings import Rate, parse_rate
 from stackshift_jobs.retry import Retry
 from stackshift_jobs.values.durations import Duration, milliseconds
-from stackshift_jobs.values.names import check_name
+from stackshift_jobs.values.names import EXEC_JOB, check_name
 from stackshift_jobs.values.templates import fields_of
 
 Handler = Callable[..., Any]
@@ -171,6 +171,10 @@ def job(
         # In the body of a class, a static method is not a function yet.
         fn = given.__func__ if isinstance(given, staticmethod) else given
         own_name = check_name(name if isinstance(name, str) else callables.name_of(fn), "job")
+        if own_name == EXEC_JOB:
+            raise BadConfiguration(
+                f"{own_name!r} is the name of a built-in job", hint="give the job another name"
+            )
         _check_handler(fn, own_name)
         module, place = _origin(fn)
         startable = _register(

@@ -366,6 +366,25 @@ _JOURNAL_COMMANDS: Final = (
     ),
 )
 
+_PROGRAM_COMMANDS: Final = (
+    command(
+        "exec",
+        "exec:exec_",
+        "Run a program durably, and exit with its status.",
+        argument("COMMAND...", "The program and its arguments, after --."),
+        option("--name N", "What to call the run in lists (default: the program's name)."),
+        option("--queue Q", "Run in queue Q."),
+        option("--idempotency-key K", "Run it only once, however often K is used."),
+        option("--retry N", "Try again up to N times if it fails (default 0)."),
+        option("--backoff D", "Wait D before the first retry, then twice as long (default 1s)."),
+        option("--timeout D", "End each try after D (exit 124)."),
+        option("--env NAME...", "Give it this variable, or NAME=TEXT; may be repeated."),
+        option("--wait", "Pass its output through (the default off a terminal)."),
+        option("--follow", "The same, and say its id and retries (the default on a terminal)."),
+        option("--detach", "Print the run's id, and do not wait."),
+    ),
+)
+
 _KEY: Final = argument("KEY", "The name of a setting, such as workers.slots.")
 _OTHER_COMMANDS: Final = (
     command(
@@ -439,6 +458,7 @@ COMMANDS: Final = (
     START,
     *_RUN_COMMANDS,
     *_DEAD_COMMANDS,
+    *_PROGRAM_COMMANDS,
     *_JOB_COMMANDS,
     *_QUEUE_COMMANDS,
     *_SCHEDULE_COMMANDS,

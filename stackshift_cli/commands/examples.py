@@ -26,6 +26,10 @@ _TABLE: Final = {
 stackshift start hello -F name=World --wait → wait, and print the result
 stackshift start report -p @report.json --idempotency-key "report:$(date +%F)" → once a day
 """,
+    "exec": """
+stackshift exec --retry 3 -- pg_dump -Fc shop -f shop.dump → here, and again if it fails
+stackshift exec --idempotency-key "backup:$(date +%F)" --detach -- ./backup.sh → once a day
+""",
     "runs list": """
 stackshift runs list --status failed --since 1d → what failed since yesterday
 stackshift runs list --job sync --json --limit 1 | jq '.[0].status' → the newest run of a job

@@ -30,18 +30,25 @@ def ask(session: Session, given: Given, full: bool) -> dict[str, Any]:
     dry = given.flag("dry_run")
     if dry:
         params["dry_run"] = True
-    if full or dry:
-        params["full"] = True
     for note in notes:
         session.say(note)
+    reply = reply_to(session, params, full=full or dry)
+    if not dry and "scheduled_at" in params and reply["status"] != "scheduled":
+        session.say(f"{given.text('at')} is past: the run starts now")
+    return reply
+
+
+def reply_to(session: Session, params: dict[str, Any], full: bool) -> dict[str, Any]:
+    """Send `run.start` with `params` and return the reply, with the run object if `full`. Says on
+    stderr what a person should know of it: that a run was reused, or what would be started."""
+    if full:
+        params = {**params, "full": True}
     reply: dict[str, Any] = session.call("run.start", params)
     session.note(reply)
-    if dry:
+    if params.get("dry_run"):
         session.say(_would(reply, params["job"]))
     elif reply["reused"]:
         _say_reused(session, reply)
-    elif "scheduled_at" in params and reply["status"] != "scheduled":
-        session.say(f"{given.text('at')} is past: the run starts now")
     if near := reply.pop("near_queues", None):
         from stackshift_cli.output.safe_text import safe
 

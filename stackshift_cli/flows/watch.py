@@ -91,7 +91,7 @@ def _ended(session: Session, run_id: str) -> int | None:
 def wait_until_end(session: Session, run_id: str, deadline: Deadline) -> dict[str, Any]:
     """Wait until the run `run_id` has ended and return the run object. Its progress and the retries
     of its steps are printed on stderr meanwhile. Raises `TimedOut` at `deadline`."""
-    progress = _Progress(session)
+    progress = Progress(session)
     with detaching(session, run_id):
         for happening in follow(session, {"run": run_id}):
             if isinstance(happening, End):
@@ -102,7 +102,7 @@ def wait_until_end(session: Session, run_id: str, deadline: Deadline) -> dict[st
     raise AssertionError("a feed of a run ends with the run")
 
 
-class _Progress:
+class Progress:
     """Says how far a run is, and which tries have failed, numbered as in its picture."""
 
     def __init__(self, session: Session) -> None:

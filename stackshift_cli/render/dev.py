@@ -14,6 +14,7 @@ from stackshift_cli.daemon.run_detail import Shown
 from stackshift_cli.output import in_flight, reloads
 from stackshift_cli.output.clock import Clock
 from stackshift_cli.output.messages import failed_module
+from stackshift_cli.output.run_name import run_name
 from stackshift_cli.output.safe_text import safe
 from stackshift_cli.render.columns import cut_line
 from stackshift_cli.render.console import STATUS_STYLES, Glyphs, short_id
@@ -101,7 +102,7 @@ def in_a_line(run: Mapping[str, Any], clock: Clock, marks: Glyphs) -> Text:
     """A run in a line: how it has ended, or why it is not progressing."""
     status = str(run["status"])
     text = Text(f"{marks.statuses[status]} ", STATUS_STYLES[status])
-    text.append(f"{short_id(run['id'], marks)}  ").append(safe(str(run["job"])), "bold")
+    text.append(f"{short_id(run['id'], marks)}  ").append(safe(run_name(run)), "bold")
     took = f" in {format_ms(run.get('duration_ms') or 0)}" if status in FINISHED else ""
     text.append(f"  {status}{took}", STATUS_STYLES[status])
     return text.append(f"  {why_cell(dict(run), clock)}".rstrip(), "not dim")

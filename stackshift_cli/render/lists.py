@@ -8,6 +8,7 @@ from rich.text import Text
 
 from stackshift_cli.arguments import Globals
 from stackshift_cli.output.clock import Clock
+from stackshift_cli.output.run_name import run_name
 from stackshift_cli.output.safe_text import safe
 from stackshift_cli.render.columns import (
     Cells,
@@ -53,7 +54,7 @@ def print_runs(options: Globals, runs: list[dict[str, Any]], clock: Clock) -> No
     cells: Cells = {
         "": lambda run: _mark(run["status"], marks),
         "id": lambda run: brief(run["id"]),
-        "job": field("job"),
+        "job": lambda run: safe(run_name(run)),
         "queue": field("queue"),
         "status": _run_status,
         "attempt": lambda run: attempts(run["attempt"], run),

@@ -31,6 +31,7 @@ from stackshift_cli.daemon.run_detail import Shown
 from stackshift_cli.output import log_lines
 from stackshift_cli.output.clock import Clock
 from stackshift_cli.output.messages import shown as as_json
+from stackshift_cli.output.run_name import run_name
 from stackshift_cli.output.safe_text import safe, safe_lines
 from stackshift_cli.render.columns import cut_line, filled
 from stackshift_cli.render.console import BAR_STYLES, STATUS_STYLES, Glyphs, short_id
@@ -109,7 +110,7 @@ def _header(run: dict[str, Any], line: Timeline, clock: Clock, frame: Frame) -> 
     first = Text()
     first.append(f"{marks.statuses.get(line.status, '?')} ", style)
     first.append(f"{short_id(run['id'], marks)}  ")
-    first.append(safe(str(run["job"])), "bold")
+    first.append(safe(run_name(run)), "bold")
     first.append(f"  {took}", style)
     facts = [] if frame.compact else list(_facts(run, line, marks))
     rest: Text | None = None

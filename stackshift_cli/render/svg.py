@@ -11,6 +11,7 @@ from xml.etree.ElementTree import Element, tostring
 
 from stackshift_cli.daemon.run_detail import Shown
 from stackshift_cli.output.messages import shown as as_json
+from stackshift_cli.output.run_name import run_name
 from stackshift_cli.output.safe_text import safe
 from stackshift_cli.render.console import UNICODE, short_id
 from stackshift_cli.render.vector import (
@@ -95,7 +96,7 @@ class _Drawing:
         first = self.text(LEFT, "", class_=f"is-{line.status}")
         mark = child_of(first, "tspan", MARKS.get(line.status, "?"), class_="mark")
         mark.tail = "  "
-        job = child_of(first, "tspan", safe(str(run["job"])), class_="bold")
+        job = child_of(first, "tspan", safe(run_name(run)), class_="bold")
         job.tail = f"  {short_id(run['id'], UNICODE)}  {spent(line)}"
         self.right = max(self.right, LEFT + len("".join(first.itertext())) * _CHARACTER)
         self.y += ROW

@@ -16,6 +16,7 @@ from rich.text import Text
 from stackshift_cli.arguments import Globals
 from stackshift_cli.daemon.run_detail import Shown
 from stackshift_cli.output.clock import Clock
+from stackshift_cli.output.run_name import run_name
 from stackshift_cli.output.safe_text import safe
 from stackshift_cli.render.columns import (
     Cells,
@@ -229,7 +230,7 @@ def _runs(model: Model, clock: Clock, width: int, room: int, marks: Glyphs) -> l
     cells: Cells = {
         "": lambda run: _mark(run, run["id"] == model.selected, marks),
         "id": lambda run: brief(run["id"]),
-        "job": field("job"),
+        "job": lambda run: safe(run_name(run)),
         "queue": field("queue"),
         "status": lambda run: Text(run["status"], _style(run)),
         "attempt": lambda run: attempts(run["attempt"], run),

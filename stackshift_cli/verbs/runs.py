@@ -15,6 +15,7 @@ from stackshift_cli.flows.start_params import moment
 from stackshift_cli.flows.unknown_names import say_unknown
 from stackshift_cli.flows.watch import detaching
 from stackshift_cli.output import log_lines, messages
+from stackshift_cli.output.run_name import run_name
 from stackshift_cli.output.safe_text import safe, safe_lines
 from stackshift_cli.output.terminal import draws
 from stackshift_cli.render import tsv
@@ -60,7 +61,7 @@ def listed(session: Session, given: Given, params: dict[str, Any]) -> int:
             session.say(f"for more, add --cursor {cursor}")
     else:
         for run in runs:
-            messages.data(tsv.columns(run, tsv.RUN_COLUMNS))
+            messages.data(tsv.columns({**run, "job": run_name(run)}, tsv.RUN_COLUMNS))
     return 0
 
 

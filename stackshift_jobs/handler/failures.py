@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 from stackshift_jobs.errors import (
+    CommandFailed,
     InsideHandler,
     NonRetryable,
     PayloadRefused,
@@ -48,7 +49,7 @@ class Failure(NamedTuple):
     `retry_after_ms` and `retry_at_us` are the delay and the time that it asks for, `counts` is
     false if all that it asks for is a snooze, and `cancels` is true if it is to end the run as
     cancelled. `kinds` are the classes of each part that leaves the next try to a policy, and
-    `steps` are the steps that failed."""
+    `steps` are the steps that failed, and `exit_code` is the status of a program that did."""
 
     type: str
     message: str
@@ -60,6 +61,7 @@ class Failure(NamedTuple):
     cancels: bool
     kinds: tuple[tuple[str, ...], ...]
     steps: tuple[str, ...]
+    exit_code: int | None = None
 
     @classmethod
     def of(cls, error: BaseException, secrets: Secrets = SHARED) -> Failure:
@@ -85,17 +87,21 @@ class Failure(NamedTuple):
             cancels=all(map(_cancels, parts)),
             kinds=tuple(_kinds(part) for part in parts if _leaves_it(part)),
             steps=tuple(dict.fromkeys(steps)),
+            exit_code=shown.exit_code if isinstance(shown, CommandFailed | StepFailed) else None,
         )
 
     def as_json(self) -> dict[str, Any]:
-        """`{type, message, traceback, retryable, cancels}`."""
-        return {
+        """`{type, message, traceback, retryable, cancels}`, and `exit_code` if there is one."""
+        failure: dict[str, Any] = {
             "type": self.type,
             "message": self.message,
             "traceback": self.traceback,
             "retryable": self.retryable,
             "cancels": self.cancels,
         }
+        if self.exit_code is not None:
+            failure["exit_code"] = self.exit_code
+        return failure
 
 
 def original(error: BaseException) -> BaseException:

@@ -152,7 +152,11 @@ def _refuse_forgotten(pass_: Pass, key: str) -> None:
 def _step_failed(key: str, error: dict[str, Any] | None) -> StepFailed:
     body = error or {}
     failed = StepFailed(
-        key, body.get("type", ""), body.get("message", ""), body.get("traceback", "")
+        key,
+        body.get("type", ""),
+        body.get("message", ""),
+        body.get("traceback", ""),
+        body.get("exit_code"),
     )
     failed.retryable = body.get("retryable", True)
     failed.cancels = body.get("cancels", False)

@@ -36,13 +36,14 @@ _DRAIN_BYTES: Final = 1 << 20
 
 class Program(NamedTuple):
     """A program to run. `env` is added to this process's environment, `stdin` is what it can
-    read, and `cwd` where it runs (None: where this process does)."""
+    read, `cwd` where it runs and `umask` what it starts with (None: as this process)."""
 
     argv: tuple[str, ...]
     env: dict[str, str] | None = None
     cwd: str | None = None
     stdin: bytes = b""
     timeout_ms: int | None = None
+    umask: int | None = None
 
 
 class Outcome(NamedTuple):
@@ -264,6 +265,7 @@ def _popen(program: Program, mark: Mark | None) -> subprocess.Popen[bytes]:
         bufsize=0,
         cwd=program.cwd,
         env={**os.environ, **(program.env or {}), **marks},
+        umask=-1 if program.umask is None else program.umask,
         # A group of its own, and no terminal that it could read from.
         start_new_session=True,
     )

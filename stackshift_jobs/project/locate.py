@@ -30,6 +30,10 @@ PROJECT_VARIABLE: Final = "STACKSHIFT_PROJECT"
 DATA_DIR_VARIABLE: Final = "STACKSHIFT_DATA_DIR"
 
 
+class NoProject(BadConfiguration):
+    """Nothing says which project is meant."""
+
+
 class Project:
     """A directory that contains `stackshift.toml`, and its data directory. Both are absolute, as
     paths and (`_text`) as text for code that cannot wait for `pathlib`."""
@@ -84,8 +88,8 @@ def find_project(
     `explicit`, `STACKSHIFT_PROJECT`, the nearest of `cwd` and its parents that contains
     `stackshift.toml`, `default_project` (a function is called only if it is needed).
 
-    Raises `BadConfiguration` if none gives one, if the directory given is not a project, or if
-    other users could change it.
+    Raises `NoProject` if none gives one, and `BadConfiguration` if the directory given is not a
+    project, or if other users could change it.
     """
     env = os.environ if environ is None else environ
     here = None if cwd is None else _absolute(".", os.fspath(cwd))
@@ -100,7 +104,7 @@ def find_project(
     fallback = default_project() if callable(default_project) else default_project
     if fallback:
         return _named(fallback, here, "default_project in the user's configuration", env)
-    raise BadConfiguration(
+    raise NoProject(
         f"no {CONFIG_FILE} in {here} or any directory above it",
         hint="stackshift init, or name a project with -C DIR or STACKSHIFT_PROJECT",
     )

@@ -12,6 +12,9 @@ MAX_KEY_BYTES: Final = 512
 RUN_ID: Final = re.compile(r"run_[0-9a-hjkmnp-tv-z]{26}")
 """`run_` and a ULID in lower case: 10 digits of time, 16 random ones (github.com/ulid/spec)."""
 
+EXEC_JOB: Final = "exec"
+"""The built-in job whose runs are programs. No project can have a job of that name."""
+
 RESERVED: Final = frozenset("#[]=")
 """Characters that the name of a step must not contain."""
 

@@ -34,6 +34,7 @@ TAUGHT = (
     "testing",
     "security",
     "tour",
+    "shell",
 )
 HOSTS = DOCS / "hosts.md"
 CLUSTER = DOCS / "cluster.md"

@@ -147,3 +147,9 @@ def test_handler_without_a_context_is_refused_when_it_is_registered() -> None:
     with pytest.raises(BadConfiguration, match="has no name of its own"):
         stackshift.job(Service())
     assert registry == {}
+
+
+def test_name_of_a_built_in_job_is_refused() -> None:
+    """Its runs would be those of the project's job all at once."""
+    with pytest.raises(BadConfiguration, match="'exec' is the name of a built-in job"):
+        stackshift.job("exec", lambda _ctx: None)

@@ -67,7 +67,7 @@ def fill_slots(engine: FakeEngine) -> None:
 
     async def fill() -> None:
         made = Dispatcher(
-            *cast(Any, (engine, SimpleNamespace(codes={}), None, None, None, None, None))
+            *cast(Any, (engine, SimpleNamespace(runnable={}), None, None, None, None, None))
         )
         link = SimpleNamespace(id="w1", usable=True, spare=False, queue="", slots=4)
         made.pool = cast(Any, SimpleNamespace(links={"w1": link}))

@@ -39,13 +39,15 @@ class Record(Part, frozen=True, tag_field="kind"):
 class Error(Part, frozen=True):
     """What went wrong: an exception's type, message and traceback (text, bounded by the worker).
     `retryable` is false if it is not to be tried again. `cancels` is true for a `CancelRun`: if the
-    handler does not catch it, the run is cancelled."""
+    handler does not catch it, the run is cancelled. `exit_code` is that of a program that failed
+    (negative: killed by that signal)."""
 
     type: str
     message: str
     traceback: str = ""
     retryable: bool = True
     cancels: bool = False
+    exit_code: int | None = None
 
 
 class RetryTerms(Part, frozen=True):

@@ -34,6 +34,7 @@ from stackshiftd.core.records import (
     RetryTerms,
     RunLimits,
 )
+from stackshiftd.shell.built_in import BUILT_IN, CODES
 from stackshiftd.shell.code_files import LoadedCode
 from stackshiftd.shell.params import within
 from stackshiftd.shell.payload_refusal import refusal
@@ -56,6 +57,7 @@ class StartParams(msgspec.Struct, forbid_unknown_fields=True):
     scheduled_at: str | None = None
     priority: int | None = None
     max_attempts: int | None = None
+    backoff_ms: int | None = None
     labels: dict[str, str] = {}
     dry_run: bool = False
     full: bool = False
@@ -80,10 +82,13 @@ class Catalog:
         )
         self._terms = DEFAULT_TERMS if terms == DEFAULT_TERMS else terms
         self.jobs: dict[str, JobFacts] = {}
+        """The project's, by name."""
         self.codes: dict[str, str] = {}
         self.told_codes: dict[str, str] = {}
         """The codes of jobs that people know to be loaded: those of the start, or of the last
         reload."""
+        self.runnable: dict[str, str] = dict(CODES)
+        """The codes of all jobs that a worker can be given: the project's, and those built in."""
         self.queues: dict[str, QueueTerms] = {}
         """The limits of queues that the job modules declare."""
         self.failed: list[FailedModule] = []
@@ -111,6 +116,7 @@ class Catalog:
         if not self.greeted:
             self.told_codes = self.codes
         self.greeted = True
+        self.runnable = self.codes | CODES
         self.failed = failed
         self.kept = frozenset()
         if files:
@@ -145,7 +151,7 @@ class Catalog:
         Raises `NotFound` with similar names, `BadConfiguration` if the job may be missing because a
         module could not be imported, and `Busy` before the first greeting.
         """
-        job = self.jobs.get(name)
+        job = self.jobs.get(name) or BUILT_IN.get(name)
         if job is not None:
             return job
         if not self.greeted:
@@ -187,6 +193,9 @@ class Catalog:
         if params.max_attempts is not None:
             within(params.max_attempts, 1, MAX_ATTEMPTS, "max_attempts")
             terms = msgspec.structs.replace(terms, max_attempts=params.max_attempts)
+        if params.backoff_ms is not None:
+            within(params.backoff_ms, 0, MAX_DURATION_MS, "backoff_ms")
+            terms = msgspec.structs.replace(terms, backoff_ms=params.backoff_ms)
         priority = job.priority if params.priority is None else params.priority
         within(priority, -MAX_PRIORITY, MAX_PRIORITY, "priority")
         return StartRun(
@@ -209,7 +218,7 @@ class Catalog:
     def key_of(self, job: str, payload: Any) -> str | None:
         """The concurrency key of a payload for `job`; None if the job is no longer known. Raises
         `PayloadRefused`."""
-        facts = self.jobs.get(job)
+        facts = self.jobs.get(job) or BUILT_IN.get(job)
         return concurrency_key(facts, payload) if facts is not None else None
 
     def terms(self, job: JobFacts) -> RetryTerms:

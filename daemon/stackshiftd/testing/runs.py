@@ -98,9 +98,10 @@ class Run:
         return self.json["result"]
 
     @property
-    def error(self) -> dict[str, str] | None:
-        """`{type, message, traceback}` of a failed run, else None."""
-        error: dict[str, str] | None = self.json["error"]
+    def error(self) -> dict[str, Any] | None:
+        """`{type, message, traceback}` of a failed run, with the `exit_code` of a program that
+        failed, else None."""
+        error: dict[str, Any] | None = self.json["error"]
         return error
 
     @property

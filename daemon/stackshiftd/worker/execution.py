@@ -287,6 +287,7 @@ def recorded_call(frame: Recall | Outcome) -> ops.RecordedCall:
             "traceback": error.traceback,
             "retryable": error.retryable,
             "cancels": error.cancels,
+            "exit_code": error.exit_code,
         },
         tried=frame.tried,
         due_us=frame.due_us,

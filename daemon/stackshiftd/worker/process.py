@@ -25,13 +25,15 @@ from stackshift_jobs.handler.replay import Unwinding
 from stackshift_jobs.handler.steps import Limits
 from stackshift_jobs.programs import inheritance
 from stackshift_jobs.programs.processes import ProcessGroup
-from stackshift_jobs.registry import registry
+from stackshift_jobs.registry import Job, registry
 from stackshift_jobs.values.identities import is_step, step_name
+from stackshift_jobs.values.names import EXEC_JOB
 from stackshift_jobs.values.secrets import PROCESS
 from stackshiftd.core import commands as c
 from stackshiftd.core.records import Error
 from stackshiftd.worker import code_files, directory, loader
 from stackshiftd.worker.event_loop import new_loop
+from stackshiftd.worker.exec_job import EXEC
 from stackshiftd.worker.execution import DRAINED, REAL_TIME, Execution, Pace, recorded_call
 from stackshiftd.worker.frames import (
     BEAT_SECONDS,
@@ -56,7 +58,7 @@ from stackshiftd.worker.literals import Literals
 from stackshiftd.worker.loop_port import LoopPort
 from stackshiftd.worker.looped import LoopedExecution, call_handler
 from stackshiftd.worker.output import program_output
-from stackshiftd.worker.output.log_file import LogFile
+from stackshiftd.worker.output.log_file import MAX_BYTES, MAX_PROGRAM_BYTES, LogFile
 from stackshiftd.worker.output.program_output import ProgramPipes
 from stackshiftd.worker.output.run_log import LogStore, RunLog
 from stackshiftd.worker.output.sent_log import SentLog
@@ -226,7 +228,7 @@ class Worker:
             self._lease.require()
         self._orders += 1
         recalled = self._recalled.pop(order.run, [])
-        job = registry.get(order.job)
+        job = _job(order.job)
         if job is None:
             error = Error("NotFound", f"this worker has no job {order.job!r}")
             final = c.Verdict(retryable=False)
@@ -256,12 +258,13 @@ class Worker:
     def _log_store(self, order: Execute) -> LogStore:
         if self._logs is None:
             return SentLog(self._pipe.send, order.run, order.token, order.printed)
-        return LogFile(self._logs, order.run, order.attempt)
+        most = MAX_PROGRAM_BYTES if order.job == EXEC_JOB else MAX_BYTES
+        return LogFile(self._logs, order.run, order.attempt, most)
 
     def _rehearse(self, order: Rehearse, recalls: list[Recall]) -> None:
         """Show what the handler of a run would do; one after the other, on a thread of its own."""
         run = order.execute.run
-        job = registry.get(order.execute.job)
+        job = _job(order.execute.job)
         if job is None:
             missing = Error("NotFound", f"the code has no job {order.execute.job!r}")
             self._pipe.send(Rehearsed(run, error=missing))
@@ -369,6 +372,11 @@ class Worker:
                 took_ms = round((now - opened.began) * 1000)
                 port.fail_overdue(op, Failure.of(late), took_ms)
                 self._pipe.send(Stuck(execution.run, op.step))
+
+
+def _job(name: str) -> Job | None:
+    """The job with this name, of the project or built in; None if there is none."""
+    return EXEC if name == EXEC_JOB else registry.get(name)
 
 
 def main(fd: int, outputs: Outputs, lease_fd: int | None = None) -> None:

@@ -137,6 +137,7 @@ class Activity:
             "why": reason.text,
             "error": error_object(run.error) if run.status is Status.FAILED else None,
             "parent": run.parent,
+            "labels": run.labels,
         }
 
 

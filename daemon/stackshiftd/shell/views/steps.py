@@ -30,11 +30,12 @@ STARTED_AFTER_US: Final = 250_000
 """A step is recorded as started when it has executed for this long, or at once with a program."""
 
 
-def error_object(error: r.Error | None) -> dict[str, str] | None:
-    """`{type, message, traceback}`."""
+def error_object(error: r.Error | None) -> dict[str, Any] | None:
+    """`{type, message, traceback}`, and the `exit_code` of a program that failed."""
     if error is None:
         return None
-    return {"type": error.type, "message": error.message, "traceback": error.traceback}
+    shown = {"type": error.type, "message": error.message, "traceback": error.traceback}
+    return shown if error.exit_code is None else {**shown, "exit_code": error.exit_code}
 
 
 class Steps:

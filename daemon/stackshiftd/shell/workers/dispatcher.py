@@ -101,7 +101,7 @@ class Dispatcher:
                 return
             worker = max(free, key=free.__getitem__) if len(free) > 1 else next(iter(free))
             held = len(state.executions.get(worker, ()))
-            engine.submit(c.Assign(worker, self._catalog.codes, pool=pool))
+            engine.submit(c.Assign(worker, self._catalog.runnable, pool=pool))
             free[worker] -= len(state.executions.get(worker, ())) - held
             if not free[worker]:
                 del free[worker]
@@ -133,7 +133,7 @@ class Dispatcher:
         for link in self.pool.links.values():
             if link.spare and link.queue == pool and not (link.executed or executions.get(link.id)):
                 if link.usable:
-                    codes = self._catalog.codes
+                    codes = self._catalog.runnable
                     self._engine.submit(c.Assign(link.id, codes, alone=True, pool=pool))
                 return
         self.pool.start_spare(pool)
@@ -289,7 +289,7 @@ class Dispatcher:
                 failed.message,
             )
         self._engine.submit(c.DefineQueues("code", self._declared(greeting)))
-        self._engine.submit(c.DefineJobs(self._catalog.codes))
+        self._engine.submit(c.DefineJobs(self._catalog.runnable))
         self.learned()
         self._engine.poke()
         if not self.first_worker.done():

@@ -1,6 +1,6 @@
 """The file in which the log of a run is kept, as one attempt sees it.
 
-Not synced, and bounded: after `MAX_BYTES` the attempt's further lines are dropped, and the last one
+Not synced, and bounded: after `max_bytes` the attempt's further lines are dropped, and the last one
 says so; what all attempts have printed is bounded by `log_lines`.
 """
 
@@ -16,16 +16,19 @@ from typing import Any, Final, TextIO
 from stackshiftd.worker.output.log_lines import drop_oldest, open_log
 
 MAX_BYTES: Final = 1 << 20
+MAX_PROGRAM_BYTES: Final = 16 << 20
+"""The bound of an attempt of the job `exec`, of whose program the output is what is wanted."""
 
 
 class LogFile:
     """The lines of `attempt` in the log of `run`. The file is opened at the first line, so that a
     silent run leaves none. Used by one thread at a time. All methods raise `OSError`."""
 
-    def __init__(self, folder: Path, run: str, attempt: int) -> None:
+    def __init__(self, folder: Path, run: str, attempt: int, max_bytes: int = MAX_BYTES) -> None:
         self._folder = folder
         self._run = run
         self._attempt = attempt
+        self._max_bytes = max_bytes
         self._file: TextIO | None = None
         self._closed = False
         self._size = -1
@@ -50,16 +53,18 @@ class LogFile:
         """Store a line, at once; or drop it, if there are too many."""
         if self._size < 0:
             self._look()
-        if self._size > MAX_BYTES:
+        if self._size > self._max_bytes:
             return
         written = json.dumps(line) + "\n"
         if self._forked:  # Its processes share the bound, and only the file knows all of them.
             with contextlib.suppress(FileNotFoundError):
                 self._size = self._path.stat().st_size - self._others
         self._size += len(written)
-        if self._size > MAX_BYTES:
-            line["message"] = f"… more than {MAX_BYTES} bytes in this attempt: the rest is dropped"
+        if self._size > self._max_bytes:
+            most = f"more than {self._max_bytes} bytes in this attempt"
+            line["message"] = f"… {most}: the rest is dropped"
             line["level"] = "WARNING"
+            line["cut"] = True
             written = json.dumps(line) + "\n"
         if self._closed:
             with open_log(self._path) as file:

@@ -4,7 +4,7 @@
      "message": "packing 3 items"}
 
 A line that was flushed before its end stands there in parts: each has the same `line`, and the last
-one `ended`.
+one `ended`. One of which some is missing, or after which lines are, has `cut`.
 """
 
 from __future__ import annotations

@@ -215,7 +215,8 @@ class RunLog:
 
     def _end_line(self, key: _Key, writer: _Writer) -> None:
         text = writer.line.marked()[writer.stored :]
-        self._keep(key[0], key[1], "", text, writer.number, ended=True)
+        is_cut = bool(writer.line.cut_bytes)
+        self._keep(key[0], key[1], "", text, writer.number, ended=True, is_cut=is_cut)
         writer.line, writer.stored, writer.parts, writer.number = NO_TEXT, 0, 0, ""
 
     def _finish(self, key: _Key) -> None:
@@ -256,6 +257,7 @@ class RunLog:
         number: str = "",
         *,
         ended: bool = False,
+        is_cut: bool = False,
     ) -> None:
         # A full disk costs lines of the log, never the run that prints them.
         with contextlib.suppress(OSError):
@@ -271,4 +273,6 @@ class RunLog:
                 line["line"] = number
                 if ended:
                     line["ended"] = True
+            if is_cut:
+                line["cut"] = True
             self._store.append(line)

@@ -1,0 +1,17 @@
+"""What a run is called in lists and pictures: the name of its job, or of what `exec` runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from stackshift_jobs.values.names import EXEC_JOB
+
+NAME_LABEL: Final = "name"
+"""The label that has the name of a run of `exec`."""
+
+
+def run_name(run: Mapping[str, Any]) -> str:
+    """The name of the job of the run object `run`; of a run of `exec` that of its program."""
+    job = str(run["job"])
+    return str((run.get("labels") or {}).get(NAME_LABEL) or job) if job == EXEC_JOB else job

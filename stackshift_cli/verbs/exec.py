@@ -1,0 +1,128 @@
+"""`exec -- COMMAND...`: run a program durably, as the run of a built-in job.
+
+The program starts where the command was typed, with its umask and the variables that `--env` names;
+the rest of its environment is that of the workers. What it prints comes out here as it comes, and
+its exit status is the command's.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any, Final
+
+from stackshift_cli.arguments import Given
+from stackshift_cli.daemon.session import Session
+from stackshift_cli.flows.default_project import project_or_default
+from stackshift_cli.flows.program_output import exit_status, pass_through
+from stackshift_cli.flows.start import reply_to, run_with_reused
+from stackshift_cli.output import messages
+from stackshift_cli.output.run_name import NAME_LABEL
+from stackshift_cli.output.terminal import is_terminal
+from stackshift_jobs.errors import Usage
+from stackshift_jobs.project.locate import working_directory
+from stackshift_jobs.values.limits import MAX_ATTEMPTS
+from stackshift_jobs.values.names import EXEC_JOB
+
+_MAX_NAME: Final = 128
+
+
+def exec_(session: Session, given: Given) -> int:
+    """`exec -- COMMAND...`: start the program as a run, pass its output through and return its exit
+    status (128 + N: ended by signal N; 124: its time was up; 7: cancelled). With `--detach` print
+    the run's id and leave it alone."""
+    mode = _mode(given)
+    params = _params(given)
+    project_or_default(session)
+    reply = reply_to(session, params, full=session.json and mode == "detach")
+    if mode == "detach":
+        if session.json:
+            messages.data(messages.compact(run_with_reused(reply)))
+        else:
+            messages.data(str(reply["id"]))
+        return 0
+    if mode == "follow":
+        session.say(reply["id"])
+    run = pass_through(session, reply["id"], tells=mode == "follow")
+    if session.json:
+        messages.data(messages.compact(run_with_reused({**reply, "run": run})))
+    return exit_status(session, run)
+
+
+def _mode(given: Given) -> str:
+    modes = [mode for mode in ("wait", "follow", "detach") if given.flag(mode)]
+    if len(modes) > 1:
+        raise Usage(f"--{modes[0]} and --{modes[1]} cannot be used together")
+    return modes[0] if modes else ("follow" if is_terminal(sys.stdout) else "wait")
+
+
+def _params(given: Given) -> dict[str, Any]:
+    """The params of `run.start`. Raises `Usage`."""
+    command = given.texts("command")
+    for number, word in enumerate(command):
+        _check_text(word, f"argument {number} of the command" if number else "the program's name")
+    payload: dict[str, Any] = {
+        "command": command,
+        "cwd": _check_text(working_directory(), "the working directory"),
+        "umask": _umask(),
+        "env": _variables(given),
+    }
+    if (timeout_ms := given.duration_ms("timeout")) is not None:
+        if timeout_ms == 0:
+            raise Usage("--timeout cannot be 0", hint="leave it out, or write 10m")
+        payload["timeout_ms"] = timeout_ms
+    params: dict[str, Any] = {"job": EXEC_JOB, "payload": payload}
+    for name in ("queue", "idempotency_key"):
+        if (text := given.text(name)) is not None:
+            params[name] = text
+    if (retry := given.whole("retry", 0, MAX_ATTEMPTS - 1)) is not None:
+        params["max_attempts"] = retry + 1
+    if (backoff_ms := given.duration_ms("backoff")) is not None:
+        if not retry:
+            raise Usage("--backoff requires --retry", hint="--retry 3 --backoff 10s")
+        params["backoff_ms"] = backoff_ms
+    params["labels"] = {NAME_LABEL: _name(given, command[0])}
+    return params
+
+
+def _name(given: Given, program: str) -> str:
+    """What the run is called in lists."""
+    name = given.text("name")
+    if name is not None:
+        if not name.isprintable() or not 1 <= len(name) <= _MAX_NAME:
+            raise Usage(
+                f"{name!r} cannot be a name", hint=f"use 1 to {_MAX_NAME} printable characters"
+            )
+        return name
+    base = os.path.basename(program) or program  # noqa: PTH119
+    return "".join(c if c.isprintable() else "?" for c in base)[:_MAX_NAME]
+
+
+def _umask() -> int:
+    mask = os.umask(0)  # The system tells it only by setting another.
+    os.umask(mask)
+    return mask
+
+
+def _variables(given: Given) -> dict[str, str]:
+    """The variables that `--env NAME` takes from here, and `--env NAME=TEXT` sets."""
+    variables: dict[str, str] = {}
+    for text in given.texts("env"):
+        name, equals, value = text.partition("=")
+        if not name:
+            raise Usage(f"--env takes NAME or NAME=TEXT, not {text!r}")
+        if not equals:
+            if name not in os.environ:
+                raise Usage(f"--env {name}: there is no such variable here", hint=f"{name}=TEXT")
+            value = os.environ[name]
+        variables[_check_text(name, "--env")] = _check_text(value, f"the variable {name}")
+    return variables
+
+
+def _check_text(text: str, what: str) -> str:
+    """`text`, if it can be recorded. Raises `Usage` otherwise."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise Usage(f"{what} is not UTF-8 text: {text!r}", hint="name the file otherwise") from None
+    return text
