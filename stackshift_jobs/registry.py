@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import FunctionType
-from typing import Any, Final, TypeVar, cast, overload
+from typing import Any, Final, TypedDict, TypeVar, Unpack, cast, overload
 
 from stackshift_jobs import callables
 from stackshift_jobs.errors import BadConfiguration, Usage
 from stackshift_jobs.project.settings import Rate, parse_rate
 from stackshift_jobs.retry import Retry
 from stackshift_jobs.values.durations import Duration, milliseconds
-from stackshift_jobs.values.names import EXEC_JOB, check_name
+from stackshift_jobs.values.limits import ON_DUPLICATE
+from stackshift_jobs.values.names import EXEC_JOB, check_name, one_of
 from stackshift_jobs.values.templates import fields_of
 
 Handler = Callable[..., Any]
@@ -39,8 +41,8 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Job:
-    """A registered handler with its name and options. An option that was not given is None (a
-    concurrency key: empty)."""
+    """A registered handler with its name and options. An option that was not given is None (the
+    template of a key: empty)."""
 
     name: str
     handler: Handler
@@ -59,6 +61,8 @@ class Job:
     """What distinguishes the handler from others: `jobs.media.resize_avatar` for a function, and
     else where it is registered, `jobs.media:12`."""
     schedule: Schedule | None = None
+    unique: str = ""
+    on_duplicate: str = "refuse"
 
     @property
     def doc(self) -> str:
@@ -87,71 +91,18 @@ registry: dict[str, Job] = {}
 """Every job of this process, by name. Worker processes fill it by importing the job modules."""
 
 
-@overload
-def job(name: H) -> H: ...
-@overload
-def job(
-    name: str | None = None,
-    handler: None = None,
-    *,
-    queue: str = "default",
-    retry: Retry | None = None,
-    timeout: Duration | None = None,
-    priority: int = 0,
-    concurrency_key: str | None = None,
-    payload: Any = None,
-    idempotency_ttl: Duration | None = None,
-    schedule: str | None = None,
-    timezone: str | None = None,
-    catch_up: str | None = None,
-    overlap: str | None = None,
-    schedule_payload: Any = None,
-) -> Callable[[H], H]: ...
-@overload
-def job(
-    name: str,
-    handler: H,
-    *,
-    queue: str = "default",
-    retry: Retry | None = None,
-    timeout: Duration | None = None,
-    priority: int = 0,
-    concurrency_key: str | None = None,
-    payload: Any = None,
-    idempotency_ttl: Duration | None = None,
-    schedule: str | None = None,
-    timezone: str | None = None,
-    catch_up: str | None = None,
-    overlap: str | None = None,
-    schedule_payload: Any = None,
-) -> H: ...
-def job(
-    name: Any = None,
-    handler: Any = None,
-    *,
-    queue: str = "default",
-    retry: Retry | None = None,
-    timeout: Duration | None = None,
-    priority: int = 0,
-    concurrency_key: str | None = None,
-    payload: Any = None,
-    idempotency_ttl: Duration | None = None,
-    schedule: str | None = None,
-    timezone: str | None = None,
-    catch_up: str | None = None,
-    overlap: str | None = None,
-    schedule_payload: Any = None,
-) -> Any:
-    """Register a handler as a job: `@job`, `@job("resizeAvatar", …)` or `job("resizeAvatar", fn)`.
+class JobOptions(TypedDict, total=False):
+    """The options of a job, all optional.
 
-    A handler is called with `ctx`. It is `def` or `async def`: a function, a method that is bound
-    to its object, a static method, a partial, or an object with `__call__`.
+    `timeout` limits the running time of an attempt; waits do not count. `payload` is the type of
+    the payload, for a handler whose annotation does not give it. `idempotency_ttl` is how long
+    idempotency keys of its starts are kept, unless a start says otherwise.
 
-    `timeout` limits the running time of an attempt; waits do not count. `concurrency_key` is a
-    template over the payload (`"customer:{customerId}"`); the queue's `key_concurrency` limits how
-    many runs with the same key execute at once. `payload` is the type of the payload, for a handler
-    whose annotation does not give it. `idempotency_ttl` is how long idempotency keys of its starts
-    are kept, unless a start says otherwise.
+    `concurrency_key` and `unique` are templates over the payload (`"customer:{customerId}"`). The
+    queue's `key_concurrency` limits how many runs with the same concurrency key execute at once. Of
+    the runs with the same unique key at most one is unfinished: `on_duplicate` says what becomes of
+    another start meanwhile. It is refused (`refuse`, the default), is given that run (`attach`),
+    cancels that run first (`replace`), or its run waits for the end of that run (`queue`).
 
     `schedule` starts the job by itself: five fields as in a crontab, `@hourly @daily @weekly
     @monthly @yearly`, or `@every 30m`, in the IANA time zone `timezone` (default UTC), with
@@ -159,13 +110,45 @@ def job(
     was down get a run: `once` (the default: only the latest), `skip` or `all`. `overlap` says what
     happens to a tick while the run of the previous one is unfinished: `skip` (the default), `allow`
     or `queue`.
+    """
+
+    queue: str
+    retry: Retry | None
+    timeout: Duration | None
+    priority: int
+    concurrency_key: str | None
+    unique: str | None
+    on_duplicate: str | None
+    payload: Any
+    idempotency_ttl: Duration | None
+    schedule: str | None
+    timezone: str | None
+    catch_up: str | None
+    overlap: str | None
+    schedule_payload: Any
+
+
+@overload
+def job(name: H) -> H: ...
+@overload
+def job(
+    name: str | None = None, handler: None = None, **options: Unpack[JobOptions]
+) -> Callable[[H], H]: ...
+@overload
+def job(name: str, handler: H, **options: Unpack[JobOptions]) -> H: ...
+def job(name: Any = None, handler: Any = None, **options: Any) -> Any:
+    """Register a handler as a job: `@job`, `@job("resizeAvatar", …)` or `job("resizeAvatar", fn)`.
+
+    A handler is called with `ctx`. It is `def` or `async def`: a function, a method that is bound
+    to its object, a static method, a partial, or an object with `__call__`. The `options` are those
+    of `JobOptions`.
 
     Returns the handler itself, with `.start(payload, **options)` added; for a bound method or an
     object a `functools.partial` of it, because these have attributes of their own. Raises `Usage`
     for a bad name or option, and `BadConfiguration` if another handler has the name, or if the
     handler cannot be called with `ctx` alone.
     """
-    scheduled = _schedule(schedule, timezone, catch_up, overlap, schedule_payload)
+    make = _maker(options)
 
     def register(given: Handler) -> Handler:
         # In the body of a class, a static method is not a function yet.
@@ -176,33 +159,59 @@ def job(
                 f"{own_name!r} is the name of a built-in job", hint="give the job another name"
             )
         _check_handler(fn, own_name)
-        module, place = _origin(fn)
-        startable = _register(
-            Job(
-                name=own_name,
-                handler=fn,
-                queue=check_name(queue, "queue"),
-                retry=retry,
-                timeout_ms=None
-                if timeout is None
-                else milliseconds(timeout, f"the timeout of job {own_name!r}"),
-                priority=priority,
-                concurrency_key=_template(concurrency_key),
-                payload_type=payload,
-                idempotency_ttl_ms=None
-                if idempotency_ttl is None
-                else milliseconds(idempotency_ttl, f"the idempotency_ttl of job {own_name!r}"),
-                is_async=callables.is_async(fn),
-                module=module,
-                place=place,
-                schedule=scheduled,
-            )
-        )
+        startable = _register(make(own_name, fn))
         return startable if given is fn else given
 
     if callable(name) or isinstance(name, classmethod):
         return register(name)
     return register if handler is None else register(handler)
+
+
+def _maker(options: Mapping[str, Any]) -> Callable[[str, Handler], Job]:
+    """What makes a `Job` of a name and a handler, with these options of `job`. Raises `Usage` for a
+    bad option."""
+    if unknown := options.keys() - JobOptions.__annotations__.keys():
+        near = difflib.get_close_matches(min(unknown), JobOptions.__annotations__, 1)
+        raise Usage(
+            f"a job has no option {min(unknown)!r}",
+            hint=f"did you mean {near[0]}?"
+            if near
+            else "the options are " + ", ".join(JobOptions.__annotations__),
+        )
+    scheduled = _schedule(options)
+    given = options.get
+    unique = _template(given("unique"), "unique key")
+    on_duplicate = one_of(given("on_duplicate") or "refuse", ON_DUPLICATE, "on_duplicate")
+    if given("on_duplicate") is not None and not unique:
+        raise Usage("on_duplicate is given without a unique key", hint="add unique=...")
+
+    def made(name: str, handler: Handler) -> Job:
+        module, place = _origin(handler)
+        return Job(
+            name=name,
+            handler=handler,
+            queue=check_name(given("queue", "default"), "queue"),
+            retry=given("retry"),
+            timeout_ms=_duration_ms(options, "timeout", name),
+            priority=given("priority", 0),
+            concurrency_key=_template(given("concurrency_key"), "concurrency key"),
+            unique=unique,
+            on_duplicate=on_duplicate,
+            payload_type=given("payload"),
+            idempotency_ttl_ms=_duration_ms(options, "idempotency_ttl", name),
+            is_async=callables.is_async(handler),
+            module=module,
+            place=place,
+            schedule=scheduled,
+        )
+
+    return made
+
+
+def _duration_ms(options: Mapping[str, Any], name: str, job: str) -> int | None:
+    """The duration that the option `name` of `job` gives, in milliseconds; None without one."""
+    given = options.get(name)
+    return None if given is None else milliseconds(given, f"the {name} of job {job!r}")
 
 
 def declare_queue(
@@ -240,55 +249,38 @@ def declare_queue(
         )
 
 
-def _template(text: str | None) -> str:
-    """The template of a concurrency key; empty for None. Raises `Usage` if it is not valid."""
+def _template(text: str | None, what: str) -> str:
+    """The template of a key; empty for None. Raises `Usage`, which names `what` it is of, if it is
+    not valid."""
     if text is None:
         return ""
     if not isinstance(text, str) or not text or fields_of(text) is None:
         raise Usage(
-            f"{text!r} is not a valid concurrency key template",
+            f"{text!r} is not a valid {what} template",
             hint='write fields of the payload in braces: "customer:{customerId}"',
         )
     return text
 
 
-def _schedule(
-    expression: str | None,
-    timezone: str | None,
-    catch_up: str | None,
-    overlap: str | None,
-    payload: Any,
-) -> Schedule | None:
+def _schedule(options: Mapping[str, Any]) -> Schedule | None:
     """The schedule that the options describe; None if they describe none."""
+    expression, timezone = options.get("schedule"), options.get("timezone")
     if expression is None:
-        others = {
-            "timezone": timezone,
-            "catch_up": catch_up,
-            "overlap": overlap,
-            "schedule_payload": payload,
-        }
-        for name, value in others.items():
-            if value is not None:
+        for name in ("timezone", "catch_up", "overlap", "schedule_payload"):
+            if options.get(name) is not None:
                 raise Usage(f"{name} is given without a schedule", hint="add schedule=...")
         return None
     for name, text in (("schedule", expression), ("timezone", timezone)):
         if text is not None and not isinstance(text, str):
             raise Usage(f"{name} must be text, not {text!r}")
+    payload = options.get("schedule_payload")
     return Schedule(
         expression=" ".join(expression.split()),
         timezone="UTC" if timezone is None else timezone,
-        catch_up=_one_of("catch_up", catch_up, CATCH_UP, "once"),
-        overlap=_one_of("overlap", overlap, OVERLAP, "skip"),
+        catch_up=one_of(options.get("catch_up") or "once", CATCH_UP, "catch_up"),
+        overlap=one_of(options.get("overlap") or "skip", OVERLAP, "overlap"),
         payload={} if payload is None else payload,
     )
-
-
-def _one_of(name: str, word: str | None, words: tuple[str, ...], default: str) -> str:
-    if word is None:
-        return default
-    if word not in words:
-        raise Usage(f"{name} must be {', '.join(words[:-1])} or {words[-1]}, not {word!r}")
-    return word
 
 
 def _check_handler(fn: object, job: str) -> None:

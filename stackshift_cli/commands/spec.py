@@ -102,6 +102,8 @@ START: Final = command(
     option("--queue Q", "Run in queue Q (default: the job's)."),
     option("--idempotency-key K", "Start only one run, however often K is used."),
     option("--idempotency-ttl D", "Keep the key for D (default 30d)."),
+    option("--unique K", "Start no run while another with key K is unfinished (exit 5)."),
+    option("--on-duplicate WORD", "Then: refuse (the default), attach, replace or queue."),
     option("--delay D", "Run after D."),
     option("--at T", "Run at time T (RFC 3339)."),
     option("--priority N", "Run before runs of a lower priority (default: the job's)."),

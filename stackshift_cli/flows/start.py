@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from stackshift_cli.arguments import Given
 from stackshift_cli.daemon.session import Session
 from stackshift_cli.flows.start_params import start_params
 from stackshift_cli.output import messages
 from stackshift_jobs.errors import Usage
+
+_HAS_UNIQUE: Final = "which has this unique key"
 
 
 def start_one(session: Session, given: Given) -> int:
@@ -45,7 +47,10 @@ def reply_to(session: Session, params: dict[str, Any], full: bool) -> dict[str, 
         params = {**params, "full": True}
     reply: dict[str, Any] = session.call("run.start", params)
     session.note(reply)
-    if params.get("dry_run"):
+    dry = params.get("dry_run")
+    for run in reply.get("replaced", ()):
+        session.say(f"{'dry run: would cancel' if dry else 'cancelled'} {run}, {_HAS_UNIQUE}")
+    if dry:
         session.say(_would(reply, params["job"]))
     elif reply["reused"]:
         _say_reused(session, reply)
@@ -74,7 +79,8 @@ def _check(given: Given) -> None:
 
 def _would(reply: dict[str, Any], job: str) -> str:
     if reply["reused"]:
-        return f"dry run: would reuse {reply['id'] or reply['run']['id']} ({_status(reply)})"
+        verb = "attach to" if reply.get("attached") else "reuse"
+        return f"dry run: would {verb} {reply['run']['id']} ({_status(reply)})"
     from stackshift_cli.output.safe_text import safe
 
     queue = safe(str(reply["run"]["queue"]))
@@ -82,6 +88,9 @@ def _would(reply: dict[str, Any], job: str) -> str:
 
 
 def _say_reused(session: Session, reply: dict[str, Any]) -> None:
+    if reply.get("attached"):
+        session.say(f"attached to {reply['id']} ({_status(reply)}), {_HAS_UNIQUE}")
+        return
     note = f"reused {reply['id']} ({_status(reply)}), which has this idempotency key"
     if reply["status"] in ("failed", "cancelled"):
         # Even with --quiet: no run was started, and the one from before did not succeed.

@@ -23,7 +23,7 @@ def start_params(given: Given) -> tuple[dict[str, Any], list[str]]:
     if not job:
         raise Usage("the name of a job is missing", hint="stackshift jobs list")
     params: dict[str, Any] = {"job": job}
-    for name in ("queue", "idempotency_key"):
+    for name in ("queue", "idempotency_key", "unique", "on_duplicate"):
         if (text := given.text(name)) is not None:
             params[name] = text
     for name in ("idempotency_ttl", "delay"):

@@ -128,6 +128,8 @@ def _header(body: Element, run: dict[str, Any], line: Timeline) -> None:
     facts = [run["id"], f"queue {run['queue']}", f"attempt {attempts(line.attempt, run)}"]
     if run.get("idempotency_key"):
         facts.append(f"key {run['idempotency_key']}")
+    if run.get("unique"):
+        facts.append(f"unique {run['unique']}")
     facts += [f"{key}={value}" for key, value in (run.get("labels") or {}).items()]
     facts += [f"created {run['created_at']}"] if run.get("created_at") else []
     facts += [f"code {codes(line)}"] if line.code else []

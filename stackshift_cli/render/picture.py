@@ -146,6 +146,8 @@ def _facts(run: dict[str, Any], line: Timeline, marks: Glyphs) -> Iterator[str]:
     yield f"queue {run['queue']}"
     if run.get("idempotency_key"):
         yield f"key {run['idempotency_key']}"
+    if run.get("unique"):
+        yield f"unique {run['unique']}"
     yield f"attempt {attempts(line.attempt, run)}"
     if line.changes:
         codes = [line.changes[0].before, *(change.after for change in line.changes)]

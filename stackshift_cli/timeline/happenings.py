@@ -179,7 +179,11 @@ def _run_cancelled(record: Record, _clock: Clock) -> Said:
     if record.get("reason") == "handler":
         reason = record.get("message")
         return "cancelled", "run cancelled by its handler" + (f": {reason}" if reason else "")
-    how = {"parent": " with its parent", "timeout": ": its wait timed out"}
+    how = {
+        "parent": " with its parent",
+        "timeout": ": its wait timed out",
+        "replaced": ": replaced by a start with its unique key",
+    }
     return "cancelled", "run cancelled" + how.get(str(record.get("reason")), "")
 
 
@@ -277,12 +281,14 @@ def _fired(record: Record, clock: Clock) -> Said:
         "overlap": "the last run is still going on",
         "waits": "it waits for the end of the last run",
         "missed": "it was missed",
+        "unique": "another run has the unique key of its job",
     }.get(str(record.get("reason")), str(record.get("reason")))
     return "cancelled", f"tick {tick} started nothing: {why}"
 
 
 _WORDS: Final[dict[str, Say]] = {
     "run.created": _created,
+    "run.attached": lambda r, _: ("", f"given to another start, with key {r['key']}"),
     "run.queued": _reason(
         "queued",
         {

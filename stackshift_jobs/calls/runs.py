@@ -12,7 +12,8 @@ from typing import Any, Final, TypedDict
 
 from stackshift_jobs.errors import RunCancelled, RunFailed, Usage
 from stackshift_jobs.values.durations import Duration, milliseconds, moment_us, parse_time, rfc3339
-from stackshift_jobs.values.names import check_key, check_name
+from stackshift_jobs.values.limits import ON_DUPLICATE
+from stackshift_jobs.values.names import check_key, check_name, one_of
 from stackshift_jobs.values.payload_types import convert
 
 
@@ -21,6 +22,10 @@ class StartOptions(TypedDict, total=False):
 
     `idempotency_key`: starts with the same key are one run, for `idempotency_ttl`. `delay` or
     `scheduled_at` (a `datetime`, local if naive, or RFC 3339 text): do not run before then.
+
+    `unique`: at most one unfinished run has this key. `on_duplicate` says what becomes of another
+    start meanwhile: `refuse` (the default; raises `Conflict`), `attach` (it is given that run),
+    `replace` (that run is cancelled first) or `queue` (its run waits for the end of that run).
     """
 
     queue: str | None
@@ -31,6 +36,8 @@ class StartOptions(TypedDict, total=False):
     priority: int | None
     max_attempts: int | None
     labels: Mapping[str, str] | None
+    unique: str | None
+    on_duplicate: str | None
 
 
 class RunPage(list[dict[str, Any]]):
@@ -55,6 +62,8 @@ _START_PARAMS: Final[tuple[tuple[str, str, Callable[[Any], Any] | None], ...]] =
     ("priority", "priority", None),
     ("max_attempts", "max_attempts", None),
     ("labels", "labels", dict),
+    ("unique", "unique", lambda key: check_key(key, "a unique key")),
+    ("on_duplicate", "on_duplicate", lambda word: one_of(word, ON_DUPLICATE, "on_duplicate")),
 )
 """Each option of a start: its name, the param that it becomes, and what converts its value."""
 

@@ -41,6 +41,9 @@ MAX_EVENTS: Final = 32
 """Events that one wait may name."""
 ON_TIMEOUT: Final = ("fail", "continue", "cancel")
 """What can happen to a run whose wait for events times out."""
+ON_DUPLICATE: Final = ("refuse", "attach", "replace", "queue")
+"""What can become of a start while an unfinished run has its unique key: it is refused, it is given
+that run, it cancels that run first, or its run waits until that run is over."""
 MAX_HOLDER: Final = 128
 """Characters of the text that describes the holder of a lock to people."""
 

@@ -1,4 +1,5 @@
-"""What is valid as a name of a job, step, queue or event, as a run's id, and as a key."""
+"""What is valid as a name of a job, step, queue or event, as a run's id, as a key, and as one of a
+few words."""
 
 from __future__ import annotations
 
@@ -30,6 +31,14 @@ def check_name(name: object, what: str) -> str:
     if what == "step" and not RESERVED.isdisjoint(name):
         raise Usage(f"{name!r} is not a valid step name", hint="leave out # [ ] and =")
     return name
+
+
+def one_of(word: object, words: tuple[str, ...], what: str) -> str:
+    """`word`, if it is one of `words`. Raises `Usage`, which names `what` it was given for,
+    otherwise."""
+    if not isinstance(word, str) or word not in words:
+        raise Usage(f"{what} must be {', '.join(words[:-1])} or {words[-1]}, not {word!r}")
+    return word
 
 
 def check_key(key: object, what: str) -> str:

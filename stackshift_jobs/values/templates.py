@@ -30,34 +30,34 @@ def fields_of(template: str) -> list[str] | None:
     return paths if end == len(template) else None
 
 
-def fill(template: str, payload: Any) -> str:
-    """The template with the payload's values filled in. Raises `PayloadRefused` with the path of a
-    value that is missing or is not a string, number or boolean."""
+def fill(template: str, payload: Any, what: str = "key") -> str:
+    """The template of `what` with the payload's values filled in. Raises `PayloadRefused` with the
+    path of a value that is missing or is not a string, number or boolean."""
 
     def text(part: re.Match[str]) -> str:
         if part[1] is None:
             return part[0][0] if part[0] in ("{{", "}}") else part[0]
-        return _value(payload, part[1], template)
+        return _value(payload, part[1], f"{what} {template!r}")
 
     return _PART.sub(text, template)
 
 
-def _value(payload: Any, path: str, template: str) -> str:
+def _value(payload: Any, path: str, key: str) -> str:
     value = payload
     for name in path.split("."):
         if not isinstance(value, dict) or name not in value:
-            raise _refused(path, template, "is missing")
+            raise _refused(path, key, "is missing")
         value = value[name]
     if isinstance(value, str):
         return value
     if isinstance(value, bool | int | float):
         return json.dumps(value)
-    raise _refused(path, template, f"is {json.dumps(value)[:40]}")
+    raise _refused(path, key, f"is {json.dumps(value)[:40]}")
 
 
-def _refused(path: str, template: str, why: str) -> PayloadRefused:
+def _refused(path: str, key: str, why: str) -> PayloadRefused:
     return PayloadRefused(
-        f"payload at $.{path} {why}, and the concurrency key {template!r} needs it",
+        f"payload at $.{path} {why}, and the {key} needs it",
         hint="pass a string, a number or a boolean",
         path=f"$.{path}",
     )

@@ -33,6 +33,8 @@ class ScheduledStory(Story):
         super().__init__()
         self.wall_us = at(begins)
         self.code: dict[str, c.ScheduleTerms] = {}
+        self.unique: dict[str, str] = {}
+        """Unique keys of the runs of jobs."""
 
     # --- The code --------------------------------------------------------------------------
 
@@ -85,6 +87,7 @@ class ScheduledStory(Story):
             key="schedule",
             key_ttl_ms=milliseconds("30d"),
             digest=payload.decode(),
+            unique=self.unique.get(job, ""),
         )
         self.do(c.FireSchedule(job, start))
         return [run] if any(isinstance(x, r.RunCreated) for x in self.decision.records) else []

@@ -106,8 +106,10 @@ class Story:
         timeout: str | None = None,
         priority: int = 0,
         concurrency_key: str = "",
+        unique: str = "",
+        on_duplicate: str = "refuse",
     ) -> str:
-        """Start a run; returns its id, or that of the run that owns its key."""
+        """Start a run; returns its id, or that of the run that owns one of its keys."""
         self.jobs.setdefault(job, "code-1")
         value = {} if payload is None else payload
         self.do(
@@ -125,6 +127,8 @@ class Story:
                 key=key,
                 key_ttl_ms=milliseconds(key_ttl) if key is not None else 0,
                 digest=canonical(value).decode() if key is not None else "",
+                unique=unique,
+                on_duplicate=on_duplicate,
             )
         )
         reply = self.decision.reply
@@ -284,19 +288,39 @@ class Story:
         delay_ms = milliseconds(duration)
         return self.do(c.BeginSleep(run, self.token(run), 7, step, delay_ms))
 
-    def starts(self, run: str, step: str, job: str = "child", *, with_parent: bool = False) -> str:
-        """The handler starts a run; returns its id."""
-        return self._child(run, step, job, wait=False, with_parent=with_parent)
+    def starts(
+        self,
+        run: str,
+        step: str,
+        job: str = "child",
+        *,
+        with_parent: bool = False,
+        unique: str = "",
+        on_duplicate: str = "refuse",
+    ) -> str:
+        """The handler starts a run; returns its id, empty if that was refused."""
+        unique_terms = (unique, on_duplicate)
+        return self._child(run, step, job, unique_terms, wait=False, with_parent=with_parent)
 
-    def calls(self, run: str, step: str, job: str = "child", *, key: str | None = None) -> str:
-        """The handler starts a run and waits for it; returns its id."""
-        return self._child(run, step, job, wait=True, key=key)
+    def calls(
+        self,
+        run: str,
+        step: str,
+        job: str = "child",
+        *,
+        key: str | None = None,
+        unique: str = "",
+        on_duplicate: str = "refuse",
+    ) -> str:
+        """The handler starts a run and waits for it; returns its id, empty if that was refused."""
+        return self._child(run, step, job, (unique, on_duplicate), wait=True, key=key)
 
     def _child(
         self,
         run: str,
         step: str,
         job: str,
+        unique: tuple[str, str],
         *,
         wait: bool,
         with_parent: bool = False,
@@ -312,11 +336,11 @@ class Story:
             key=key,
             key_ttl_ms=milliseconds("1h") if key is not None else 0,
             digest="{}" if key is not None else "",
+            unique=unique[0],
+            on_duplicate=unique[1],
         )
         self.do(c.StartChild(run, self.token(run), 7, step, child, wait, with_parent))
-        owner = self.state.runs[run].calls[step].child
-        assert owner is not None
-        return owner
+        return self.state.runs[run].calls[step].child or ""
 
     def awaits(self, run: str, step: str, other: str) -> Decision:
         """The handler waits for a run; if that has left memory, its end is looked up as the shell

@@ -20,7 +20,7 @@ from stackshift_cli.commands.help_page import ONE_PAGE
 from stackshift_cli.commands.help_topics import TOPICS
 from stackshift_cli.commands.spec import GLOBALS, Argument, Command, Option
 from stackshift_jobs.project.config import KEYS
-from stackshift_jobs.registry import job
+from stackshift_jobs.registry import JobOptions
 from stackshiftd.core.records import BY_KIND
 
 FOLDER = REPOSITORY / "man"
@@ -109,7 +109,7 @@ def test_settings_records_and_names_stand_in_their_pages() -> None:
     assert [kind for kind in BY_KIND if f".It Ic {kind}\n" not in records] == []
     words = set(re.findall(r"[\w.]+", jobs))
     assert [name for name in stackshift_jobs.__all__ if name not in words] == []
-    options = job.__annotations__.keys() - {"name", "handler", "return"}
+    options = JobOptions.__annotations__.keys()
     assert options
     assert [option for option in options if option not in words] == []
 

@@ -102,7 +102,7 @@ class Projections(Histories):
             elif call.phase is Phase.OPEN:
                 # Cut off with its attempt: drawn as failed until it is recorded that it runs again;
                 # cut off with its run: cancelled.
-                ended = ["cancelled"] if run.status is Status.CANCELLED else []
+                ended = ["cancelled"] if run.finished else []
                 assert rows[name].status in ("failed", "retrying", "running", *ended)
             elif not run.finished:
                 assert rows[name].status == status_of(call), (name, call)

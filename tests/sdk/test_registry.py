@@ -153,3 +153,20 @@ def test_name_of_a_built_in_job_is_refused() -> None:
     """Its runs would be those of the project's job all at once."""
     with pytest.raises(BadConfiguration, match="'exec' is the name of a built-in job"):
         stackshift.job("exec", lambda _ctx: None)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"on_duplicate": "attach"}, "on_duplicate is given without a unique key"),
+        ({"unique": "u", "on_duplicate": "ignore"}, "on_duplicate must be refuse, attach"),
+        ({"unique": "{"}, "'{' is not a valid unique key template"),
+        ({"unique": ""}, "'' is not a valid unique key template"),
+        ({"uniqe": "u"}, "a job has no option 'uniqe'"),
+    ],
+)
+def test_bad_options_are_named(options: dict[str, Any], message: str) -> None:
+    """One that is not known, too; nothing is registered."""
+    with pytest.raises(Usage, match=message):
+        stackshift.job("bad", Service().method, **options)
+    assert registry == {}

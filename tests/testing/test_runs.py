@@ -353,3 +353,20 @@ def test_gathered_wait_is_left_once_the_other_part_is_done(stackshift: Stackshif
     run = stackshift.start("gathers")
     assert run.kinds[-1] == "attempt.suspended"
     assert run.finish().result == [1, None]
+
+
+def test_unique_keys_work_as_in_a_daemon(stackshift: Stackshift) -> None:
+    """A duplicate is refused, attached, or takes the place of the run that has the key."""
+    run = stackshift.start("greet", {"name": "ada"}, unique="hello")
+    with pytest.raises(Conflict) as refused:
+        stackshift.start("greet", {"name": "bob"}, unique="hello")
+    assert refused.value.owner == run.id
+    same = stackshift.start("greet", {"name": "eve"}, unique="hello", on_duplicate="attach")
+    assert (same.id, same.reused) == (run.id, True)
+    waits = stackshift.start("greet", {"name": "eve"}, unique="hello", on_duplicate="queue")
+    assert (waits.status, waits.why_code) == ("queued", "unique_busy")
+    newest = stackshift.start("greet", {"name": "bob"}, unique="hello", on_duplicate="replace")
+    assert (run.status, waits.status) == ("cancelled", "cancelled")
+    assert newest.finish().result == {"said": "Hello, BOB!"}
+    with pytest.raises(Usage, match="on_duplicate must be refuse, attach, replace or queue"):
+        stackshift.start("greet", {"name": "bob"}, unique="hello", on_duplicate="maybe")

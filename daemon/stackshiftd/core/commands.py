@@ -33,7 +33,8 @@ class Command(msgspec.Struct, frozen=True, omit_defaults=True, gc=False, tag=Tru
 
 class StartRun(Command, frozen=True):
     """Create a run, or find the one that owns `key`. With a key, `digest` is that of the payload's
-    canonical JSON. `due_us` is 0 for at once."""
+    canonical JSON. `due_us` is 0 for at once. `on_duplicate` is what happens if an unfinished run
+    has the key `unique`: `refuse`, `attach`, `replace` or `queue`."""
 
     run: str
     job: str
@@ -49,6 +50,8 @@ class StartRun(Command, frozen=True):
     key: str | None = None
     key_ttl_ms: int = 0
     digest: str = ""
+    unique: str = ""
+    on_duplicate: str = "refuse"
 
 
 class CancelRun(Command, frozen=True):
@@ -78,6 +81,8 @@ class ForkRun(Command, frozen=True):
     payload: bytes | None = None
     concurrency_key: str | None = None
     """The key of the new payload; None keeps the source's."""
+    unique: str | None = None
+    """The same for its unique key."""
 
 
 class ChangeQueue(Command, frozen=True):

@@ -57,10 +57,14 @@ Effect = Dispatch | Acknowledge | Granted | Resolve | Stop
 
 
 class Started(msgspec.Struct, frozen=True):
-    """Reply to a start: the run's id; `reused` if its key already had an owner."""
+    """Reply to a start: the run's id; `reused` if its idempotency key already had an owner, or if
+    the start was `attached` to the owner of its unique key. `replaced` are the runs that it has
+    cancelled."""
 
     run: str
     reused: bool
+    attached: bool = False
+    replaced: tuple[str, ...] = ()
 
 
 class Changed(msgspec.Struct, frozen=True):

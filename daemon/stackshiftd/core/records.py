@@ -161,6 +161,20 @@ class RunCreated(Record, frozen=True, tag="run.created"):
     forked_from: str | None = None
     restored: list[Raw] = []
     forgotten: list[str] = []
+    unique: str = ""
+
+
+class RunAttached(Record, frozen=True, tag="run.attached"):
+    """A start with the idempotency key `key` was given this unfinished run, which has the unique
+    key of that start: it is what the key finds for `key_ttl_ms`. `payload` and `payload_digest` are
+    those of the start."""
+
+    run: str
+    job: str
+    key: str
+    key_ttl_ms: int
+    payload: Raw
+    payload_digest: str
 
 
 class RunQueued(Record, frozen=True, tag="run.queued"):
@@ -198,13 +212,15 @@ class RunFailed(Record, frozen=True, tag="run.failed"):
 
 class RunCancelled(Record, frozen=True, tag="run.cancelled"):
     """The run was cancelled, which is final; `reason` is `requested`, `parent`, `timeout` or
-    `handler`: its handler raised `CancelRun`, with this `message`, perhaps in the function of
-    `steps`, which are forgotten."""
+    `replaced` (by a start with its unique key, which created the run `by`), or `handler`: its
+    handler raised `CancelRun`, with this `message`, perhaps in the function of `steps`, which are
+    forgotten."""
 
     run: str
     reason: str
     message: str = ""
     steps: list[str] = []
+    by: str = ""
 
 
 class RunRetried(Record, frozen=True, tag="run.retried"):
@@ -603,8 +619,9 @@ class ScheduleDefined(Record, frozen=True, tag="schedule.defined"):
 
 class ScheduleFired(Record, frozen=True, tag="schedule.fired"):
     """The tick `tick` was decided. It started the run `started`, or none, for the `reason`
-    `overlap` (the last run is still unfinished), `waits` (it waits for that run to finish) or
-    `missed` (it was due while the daemon was down). `passed` earlier ticks were skipped. Ticks up
+    `overlap` (the last run is still unfinished), `waits` (it waits for that run to finish),
+    `unique` (another run has the unique key of its job) or `missed` (it was due while the daemon
+    was down). `passed` earlier ticks were skipped. Ticks up
     to `counted` are caught up one by one; `next_at` is the next tick."""
 
     job: str
@@ -643,6 +660,7 @@ AnyRecord = (
     | JournalClosed
     | SnapshotTaken
     | RunCreated
+    | RunAttached
     | RunQueued
     | RunHeld
     | RunCompleted

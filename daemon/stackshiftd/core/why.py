@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 from stackshift_jobs.values.durations import format_ms, rfc3339
 from stackshift_jobs.values.identities import is_timer, timer_delay
 from stackshiftd.core.decide.dead_letter import is_dead
+from stackshiftd.core.records import RunCancelled
 from stackshiftd.core.state.state import (
     CLEARED_US,
     PENDING,
@@ -40,7 +41,7 @@ class Fleet(NamedTuple):
 NOTICED_US: Final = 1_000_000
 """By how much daemon time must be ahead of the system clock to be worth a word; corrections by a
 time server are smaller."""
-WAITS_FOR: Final = ("sleep", "event", "lock", "child", "retry", "rate")
+WAITS_FOR: Final = ("sleep", "event", "lock", "child", "retry", "rate", "unique")
 """The values of `Why.kind` if the run waits for something."""
 
 
@@ -100,10 +101,23 @@ def why(state: State, run: Run, fleet: Fleet, now_us: int) -> Why:
             reason = f": {error.type}: {error.message}" if error is not None else ""
             dead = f"; in the dead letter of queue {run.queue}" if is_dead(state, run) else ""
             return Why("failed", f"failed{reason}{dead}")
-        case Status.CANCELLED if run.cancel_reason:
-            return Why("cancelled", f"cancelled: {run.cancel_reason}")
+        case Status.CANCELLED if run.cancelled is not None:
+            return Why("cancelled", cancelled_text(run.cancelled))
         case _:
             return Why(run.status.value, run.status.value)
+
+
+def cancelled_text(record: RunCancelled) -> str:
+    """That and why a run was cancelled, in words: `cancelled: its wait timed out`."""
+    words = record.message or _CANCELLED.get(record.reason)
+    return f"cancelled: {words}" if words else "cancelled"
+
+
+_CANCELLED: Final = {
+    "parent": "its parent was cancelled",
+    "timeout": "its wait timed out",
+    "replaced": "replaced by a start with its unique key",
+}
 
 
 def standing_still(reason: Why, ahead_us: int) -> Why:
@@ -119,6 +133,8 @@ def _queued(state: State, run: Run, fleet: Fleet, now_us: int) -> Why:
     queued = f"queued {format_ms(max(0, now_us - run.place_us) // 1000)}"
     if run.token:
         return Why("stopping", f"{queued}: its earlier attempt has not stopped yet")
+    if state.is_blocked(run):
+        return _blocked(state, run, queued)
     held = _held_by_queue(state, run, now_us)
     if held is not None:
         return Why(held.code, f"{queued}: {held.text}", held.kind, "", held.until_us, held.run)
@@ -143,6 +159,13 @@ def _queued(state: State, run: Run, fleet: Fleet, now_us: int) -> Why:
             f"in {run.queue}",
         )
     return Why("starting", f"{queued}: about to start")
+
+
+def _blocked(state: State, run: Run, queued: str) -> Why:
+    owner = state.runs[state.unique.turn(run.unique)]
+    stops = ", and has not stopped yet" if owner.finished else ""
+    text = f"{queued}: unique key {run.unique} belongs to {owner.id} ({owner.status.value}{stops})"
+    return Why("unique_busy", text, "unique", run=owner.id)
 
 
 def _held_by_queue(state: State, run: Run, now_us: int) -> Why | None:

@@ -15,12 +15,12 @@ from stackshiftd.core.state.state import Run
 
 
 class Ended(NamedTuple):
-    """How a run ended; `reason` is why its own handler cancelled it."""
+    """How a run ended; `cancelled` is the record by which it was, if it was cancelled."""
 
     status: str
     result: Raw
     error: r.Error | None
-    reason: str = ""
+    cancelled: r.RunCancelled | None = None
 
 
 class RunRow(msgspec.Struct):
@@ -116,7 +116,7 @@ def ended(record: r.AnyRecord) -> Ended | None:
         case r.RunFailed():
             return Ended("failed", r.NULL, record.error)
         case r.RunCancelled():
-            return Ended("cancelled", r.NULL, None, record.message)
+            return Ended("cancelled", r.NULL, None, record)
     return None
 
 

@@ -22,8 +22,8 @@ from stackshift_jobs.errors import (
 from stackshift_jobs.project.config import Config
 from stackshift_jobs.values.durations import MAX_DURATION_MS, parse_time
 from stackshift_jobs.values.json_schema import FORMATS
-from stackshift_jobs.values.limits import KEY_TTL_MS, MAX_PRIORITY
-from stackshift_jobs.values.names import check_key, check_name
+from stackshift_jobs.values.limits import KEY_TTL_MS, MAX_PRIORITY, ON_DUPLICATE
+from stackshift_jobs.values.names import check_key, check_name, one_of
 from stackshift_jobs.values.strict_json import canonical, dumps, loads
 from stackshift_jobs.values.templates import fill
 from stackshiftd.core.commands import StartRun
@@ -59,6 +59,8 @@ class StartParams(msgspec.Struct, forbid_unknown_fields=True):
     max_attempts: int | None = None
     backoff_ms: int | None = None
     labels: dict[str, str] = {}
+    unique: str | None = None
+    on_duplicate: str | None = None
     dry_run: bool = False
     full: bool = False
 
@@ -183,7 +185,8 @@ class Catalog:
         """
         job = self.find(params.job)
         key = params.idempotency_key
-        needed = key is not None or bool(job.concurrency_key)
+        template = job.unique if params.unique is None else ""
+        needed = key is not None or bool(job.concurrency_key or template)
         payload, value = self._payload(job, params.payload, needed)
         if key is not None:
             check_key(key, "an idempotency key")
@@ -196,6 +199,11 @@ class Catalog:
         if params.backoff_ms is not None:
             within(params.backoff_ms, 0, MAX_DURATION_MS, "backoff_ms")
             terms = msgspec.structs.replace(terms, backoff_ms=params.backoff_ms)
+        unique = _filled(template, value, "unique key") if params.unique is None else params.unique
+        if unique or params.unique is not None:
+            check_key(unique, "a unique key")
+        elif params.on_duplicate is not None:
+            raise Usage("on_duplicate is given without a unique key")
         priority = job.priority if params.priority is None else params.priority
         within(priority, -MAX_PRIORITY, MAX_PRIORITY, "priority")
         return StartRun(
@@ -207,19 +215,26 @@ class Catalog:
             limits=self._limits,
             timeout_ms=job.timeout_ms or 0,
             priority=priority,
-            concurrency_key=concurrency_key(job, value),
+            concurrency_key=_filled(job.concurrency_key, value, "concurrency key"),
             labels=_labels(params.labels),
             due_us=_due(params, now_us),
             key=key,
             key_ttl_ms=self._key_ttl(job, params) if key is not None else 0,
             digest=sha256(canonical(value)).hexdigest() if key is not None else "",
+            unique=unique,
+            on_duplicate=job.on_duplicate
+            if params.on_duplicate is None
+            else one_of(params.on_duplicate, ON_DUPLICATE, "on_duplicate"),
         )
 
-    def key_of(self, job: str, payload: Any) -> str | None:
-        """The concurrency key of a payload for `job`; None if the job is no longer known. Raises
-        `PayloadRefused`."""
+    def keys_of(self, job: str, payload: Any) -> tuple[str, str] | None:
+        """The concurrency key and the unique key of a payload for `job`, empty for none; None if
+        the job is no longer known. Raises `PayloadRefused`."""
         facts = self.jobs.get(job) or BUILT_IN.get(job)
-        return concurrency_key(facts, payload) if facts is not None else None
+        if facts is None:
+            return None
+        unique = _filled(facts.unique, payload, "unique key")
+        return _filled(facts.concurrency_key, payload, "concurrency key"), unique
 
     def terms(self, job: JobFacts) -> RetryTerms:
         """The retry terms of the job: its own, or else the project's."""
@@ -276,17 +291,17 @@ def shown(failed: FailedModule) -> str:
     return f"{failed.file}:{failed.line}: {import_error(failed.type, failed.message)}"
 
 
-def concurrency_key(job: JobFacts, payload: Any) -> str:
-    """The concurrency key of a run of `job`; empty if the job has none. Raises `PayloadRefused` if
-    the payload does not give a valid key."""
-    if not job.concurrency_key:
+def _filled(template: str, payload: Any, what: str) -> str:
+    """The key that the payload gives in the template of `what`; empty without a template. Raises
+    `PayloadRefused` if it is not a valid key."""
+    if not template:
         return ""
-    key = fill(job.concurrency_key, payload)
+    key = fill(template, payload, what)
     try:
-        return check_key(key, "a concurrency key")
+        return check_key(key, f"a {what}")
     except Usage as bad:
         raise PayloadRefused(
-            f"the concurrency key {job.concurrency_key!r} with this payload: {bad.message[:200]}",
+            f"the {what} {template!r} with this payload: {bad.message[:200]}",
             hint=bad.hint,
             path="$",
         ) from bad

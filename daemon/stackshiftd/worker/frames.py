@@ -164,6 +164,8 @@ class JobFacts(msgspec.Struct, frozen=True, omit_defaults=True):
     timeout_ms: int | None = None
     priority: int = 0
     concurrency_key: str = ""
+    unique: str = ""
+    on_duplicate: str = "refuse"
     idempotency_ttl_ms: int | None = None
     schema: dict[str, Any] | None = None
     schedule: ScheduleTerms | None = None

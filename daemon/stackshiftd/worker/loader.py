@@ -135,6 +135,8 @@ def _facts(job: Job) -> JobFacts:
         timeout_ms=job.timeout_ms,
         priority=job.priority,
         concurrency_key=job.concurrency_key,
+        unique=job.unique,
+        on_duplicate=job.on_duplicate,
         idempotency_ttl_ms=job.idempotency_ttl_ms,
         schema=_schema(job),
         schedule=_schedule(job),

@@ -116,7 +116,11 @@ def test_every_command_can_be_called(command: object) -> None:
         ("runs show", "RUN is missing", "stackshift runs show --help"),
         ("runs wait", "RUN is missing", "stackshift runs wait --help"),
         ("runs show a b c", "unexpected argument: b c", "stackshift runs show --help"),
-        ("start x --quue a", "there is no option --quue", "did you mean --queue or --quiet?"),
+        (
+            "start x --quue a",
+            "there is no option --quue",
+            "did you mean --queue or --quiet or --unique?",
+        ),
         ("start x -p", "-p needs a value", "stackshift start --help"),
         ("start --wait=1 x", "--wait takes no value", "stackshift start --help"),
     ],

@@ -143,6 +143,24 @@ def test_reused_failed_run_is_said_with_a_hint(shell: Shell, daemon: FakeDaemon)
     assert told.code == 0
 
 
+def test_attached_and_replaced_runs_are_said(shell: Shell, daemon: FakeDaemon) -> None:
+    """The id that is printed is that of a run which somebody else has started; and runs that were
+    cancelled are named, each on a line. Neither is said by `--quiet`."""
+    answer = {"id": run_id(7), "reused": True, "status": "failed", "attached": True}
+    daemon.answers["run.start"] = lambda _: answer
+    told = shell("start", "hello", "--unique", "u", "--on-duplicate", "attach")
+    assert told.stdout == f"{run_id(7)}\n"
+    assert told.stderr == f"attached to {run_id(7)} (failed), which has this unique key\n"
+    gone = [run_id(3), run_id(4)]
+    answer = {"id": run_id(8), "reused": False, "status": "queued", "replaced": gone}
+    told = shell("start", "hello", "--unique", "u", "--on-duplicate", "replace")
+    assert told.stdout == f"{run_id(8)}\n"
+    assert told.stderr.splitlines() == [
+        f"cancelled {run}, which has this unique key" for run in gone
+    ]
+    assert shell("-q", "start", "hello", "--unique", "u") == (f"{run_id(8)}\n", "", 0)
+
+
 def test_quiet_leaves_out_the_talk(shell: Shell, daemon: FakeDaemon) -> None:
     """With `-q` only errors are on stderr."""
     daemon.answers["run.start"] = lambda _: {"id": run_id(7), "reused": True, "status": "completed"}

@@ -17,8 +17,10 @@ def audit(state: State) -> None:
     assert Counter(run.queue for run in ready) == _counts(state, "depth")
     assert Counter(run.queue for run in runs if run.token) == _counts(state, "executing")
     assert _executions(state) == {(run.worker, run.id, run.token) for run in runs if run.token}
-    assert sorted(state.suspects) == sorted(run.id for run in ready if run.suspect)
-    _audit_queues(state, [run for run in ready if not run.suspect])
+    suspects = [run.id for run in ready if run.suspect and not state.is_blocked(run)]
+    assert sorted(state.suspects) == sorted(suspects)
+    _audit_queues(state, [run for run in ready if not run.suspect and not state.is_blocked(run)])
+    _audit_unique(state)
 
     due = {timer for run in runs for timer in _timers(run)}
     assert due <= set(state.timers)
@@ -114,6 +116,21 @@ def _audit_turn(state: State, name: str, queue: Queue, resumed: bool, fresh: boo
         assert (turn.number, name) in (line.throttled if turn.throttled else line.turns)
         assert turn.throttled == (not resumed and queue.permit_us > state.now_us)
         assert turn.number == (queue.permit_us if turn.throttled else queue.served)
+
+
+def _audit_unique(state: State) -> None:
+    """A run has a place under its key until it is over, and only the first executes."""
+    for key, found in state.unique.by_key.items():
+        assert found.due or found.scheduled, f"nobody has a place under {key}"
+        assert all(state.runs[run].unique == key for run in found)
+        for run in found.scheduled:
+            assert state.runs[run].status is Status.SCHEDULED
+        for run in found.due:
+            assert state.runs[run].status is not Status.SCHEDULED
+            assert run == found.turn or not state.runs[run].token, f"{run} executes out of turn"
+    for each in state.runs.values():
+        placed = bool(each.unique) and not (each.finished and not each.token)
+        assert state.unique.has(each.unique, each.id) == placed, each.id
 
 
 def _place(run: Run) -> Place:

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 from core.histories.audit import audit
 from core.histories.queue_model import Model
 from stackshift_jobs.errors import StackshiftError
+from stackshift_jobs.values.limits import ON_DUPLICATE
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
 from stackshiftd.core.decide.decide import decide
@@ -25,6 +26,7 @@ from stackshiftd.core.state.state import PENDING, Run, State, Status
 START_US: Final = 1_795_000_000_000_000
 QUEUES: Final = ("a", "b", "c", "d")
 KEYS: Final = ("", "k1", "k2", "k3")
+UNIQUE: Final = ("", "", "", "", "", "", "", "u1", "u2")
 JOBS: Final = ("resize", "mail")
 SPANS_US: Final = (
     1,
@@ -182,7 +184,10 @@ class History:
         """A client starts up to four runs."""
         for _ in range(1 + more % 4):
             self.made += 1
-            self.do(
+            unique = UNIQUE[(pick + more) % len(UNIQUE)]
+            mode = ON_DUPLICATE[(pick // 2 + more) % len(ON_DUPLICATE)]
+            before = [run.id for run in self.model.unfinished(unique)] if unique else []
+            records = self.do(
                 c.StartRun(
                     run=f"run_{self.made:04d}",
                     job=JOBS[pick % 7 % 2],
@@ -193,8 +198,15 @@ class History:
                     priority=more // 4 % 3 - 1,
                     concurrency_key=KEYS[more // 16 % len(KEYS)],
                     due_us=self.now_us + SPANS_US[more % len(SPANS_US)] if pick % 5 == 0 else 0,
+                    unique=unique,
+                    on_duplicate=mode,
                 )
             )
+            refused = bool(before) and mode in ("refuse", "attach")
+            assert (records == 0) == refused, f"{mode} beside {before}: {records} records"
+            if before and mode == "replace":
+                left = [run.id for run in self.model.unfinished(unique)]
+                assert left == [f"run_{self.made:04d}"], f"{left} are left of {before}"
             pick, more = pick // 3, more + 5
 
     def end(self, pick: int, more: int) -> None:
@@ -340,7 +352,7 @@ ACTS: Final[dict[str, tuple[int, Callable[[History, int, int], None]]]] = {
     "crash": (5, History.crash),
     "restart": (1, History.restart),
     "cancel": (4, History.cancel),
-    "retry": (3, History.retry),
+    "retry": (6, History.retry),
     "tick": (14, History.tick),
     "permit": (10, History.permit),
     "jump": (1, History.jump),

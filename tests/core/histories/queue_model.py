@@ -41,6 +41,14 @@ class MRun:
     retry_us: int = 0
     since_us: int = 0
     """When it was last handed out."""
+    unique: str = ""
+    joined: int = 0
+    """The record by which it became due, and took its place under its unique key."""
+
+    @property
+    def over(self) -> bool:
+        """Has it ended, and has its handler stopped?"""
+        return self.status == "over" and not self.executing
 
     @property
     def ready(self) -> bool:
@@ -171,8 +179,22 @@ class Model:
         """The runs of a queue that hold a slot."""
         return [run for run in self.runs.values() if run.executing and run.queue == queue]
 
+    def unfinished(self, unique: str) -> list[MRun]:
+        """The unfinished runs with this unique key."""
+        runs = self.runs.values()
+        return [run for run in runs if run.unique == unique and run.status != "over"]
+
+    def blocked(self, run: MRun) -> bool:
+        """Did another run with its unique key become due before it, and is not over?"""
+        return bool(run.unique) and any(
+            each.unique == run.unique and not each.over and 0 < each.joined < run.joined
+            for each in self.runs.values()
+        )
+
     def has_room(self, run: MRun) -> bool:
-        """Pause, concurrency and key allow one more like it."""
+        """Pause, concurrency and keys allow one more like it."""
+        if self.blocked(run):
+            return False
         queue = self.queues[run.queue]
         busy = self.busy(run.queue)
         most = queue.term("concurrency") or len(self.runs) + 1
@@ -227,7 +249,9 @@ class Model:
             queue, busy = self.queues[run.queue], self.busy(run.queue)
             if queue.pool:
                 yield "waits in a pool of its own"
-            if queue.paused:
+            if self.blocked(run):
+                yield "waits for a unique key"
+            elif queue.paused:
                 yield "waits paused"
             elif self.may_go(run, now_us):
                 yield "waits for a slot"
@@ -262,6 +286,8 @@ class Model:
                     entry.seq,
                     due_us if later else now_us,
                     "scheduled" if later else "queued",
+                    unique=record.unique,
+                    joined=0 if later else entry.seq,
                 )
             case r.AttemptStarted() | r.AttemptResumed():
                 run = self.runs[record.run]
@@ -289,6 +315,7 @@ class Model:
             case r.RunQueued():
                 if run.status == "retrying":
                     run.place_us = run.retry_us
+                run.joined = run.joined or entry.seq
                 run.status = "queued"
             case r.AttemptSuspended():
                 run.status, run.executing, run.deaths = "waiting", False, 0
@@ -310,6 +337,9 @@ class Model:
             case r.RunFailed() | r.RunCancelled():
                 run.status = "over"
             case r.RunRetried():
+                taken = run.unique and self.unfinished(run.unique)
+                assert not taken, f"{run.id} is retried beside {taken}"
+                run.joined = run.joined if run.executing else entry.seq
                 run.status, run.fresh, run.deaths = "queued", True, 0
                 run.place_us = entry.at_us
             case r.WaitStarted() | r.WaitEnded():

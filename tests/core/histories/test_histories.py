@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from core.story import ONCE, STEADY, Story
 from stackshift_jobs.errors import Conflict, NotFound
+from stackshift_jobs.values.limits import ON_DUPLICATE
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
 from stackshiftd.core.snapshot import load, state_hash
@@ -30,6 +31,7 @@ KINDS: Final = ("A", "B", "C")
 SPANS: Final = ("0s", "1ms", "1s", "10s", "5m", "3h")
 QUEUES: Final = ("media", "office")
 KEYS: Final = ("", "", "k1", "k2")
+UNIQUE: Final = ("", "", "", "u1", "u2")
 RATES: Final = ((0, 0), (7, 3000), (1, 10_000))
 """Starts, in so many milliseconds; none, for no rate."""
 SIZES: Final = (0, 1, 5000)
@@ -81,6 +83,8 @@ class Histories(RuleBasedStateMachine):
 
     def begin(self, pick: int, key: str | None, delay: str | None) -> None:
         """Start a run; a key that is in use must lead to its owner or a conflict."""
+        unique, mode = UNIQUE[pick % len(UNIQUE)], ON_DUPLICATE[pick // 7 % 4]
+        having = self.having(unique)
         owner = self.story.state.key_owner(key, self.story.now_us) if key is not None else None
         try:
             run = self.story.start(
@@ -94,14 +98,30 @@ class Histories(RuleBasedStateMachine):
                 timeout=(None, None, "1s", "10s")[pick % 4],
                 priority=pick % 3 - 1,
                 concurrency_key=KEYS[pick % 4],
+                unique=unique,
+                on_duplicate=mode,
             )
         except Conflict as conflict:
-            assert owner is not None
-            assert conflict.owner == owner.run
+            if owner is not None:
+                assert conflict.owner == owner.run
+            else:
+                assert mode in ("refuse", "attach")
+                assert conflict.owner in having
             return
-        assert run == owner.run if owner is not None else run not in self.started
-        if owner is None:
+        if owner is not None:
+            assert run == owner.run
+        elif having and mode == "attach":
+            assert run in having
+            assert key is None or self.story.state.keys[key].run == run
+        else:
+            assert run not in self.started
             self.started.append(run)
+            assert mode == "queue" or not unique or self.having(unique) == [run]
+
+    def having(self, unique: str) -> list[str]:
+        """The unfinished runs with this unique key."""
+        runs = self.story.state.runs.values()
+        return [run.id for run in runs if unique and run.unique == unique and not run.finished]
 
     @rule(pick=picks)
     def cancel(self, pick: int) -> None:
@@ -126,8 +146,9 @@ class Histories(RuleBasedStateMachine):
         step = self.named(run, pick) if by_step else None
         try:
             self.story.retry(run, from_step=step, replaced={"b": 42} if replaced else None)
-        except Conflict:
-            assert self.story.status(run) is Status.COMPLETED
+        except Conflict as conflict:
+            taken = conflict.owner in self.having(conflict.fields.get("unique", ""))
+            assert taken or self.story.status(run) is Status.COMPLETED
         except NotFound:
             assert step is not None
         else:
@@ -150,6 +171,8 @@ class Histories(RuleBasedStateMachine):
             self.started.append(self.story.fork(source, from_step=step).run)
         except NotFound:
             assert step is not None
+        except Conflict as conflict:
+            assert conflict.owner in self.having(conflict.fields["unique"])
 
     @rule(pick=picks)
     def remove(self, pick: int) -> None:
@@ -346,10 +369,29 @@ class Histories(RuleBasedStateMachine):
         else:
             self.started.append(self.story.starts(run.id, name, job, with_parent=pick % 4 == 0))
 
+    def has_unique_child(self, run: Run, pick: int) -> None:
+        """The handler starts a run with a unique key, which it may have itself."""
+        name, unique = f"child#{self.story.state.seq}", UNIQUE[3 + pick % 2]
+        wait, mode = pick % 3 == 0, ON_DUPLICATE[pick // 3 % 4]
+        if wait and mode in ("attach", "queue"):
+            return  # Two that wait for each other never end, by right.
+        having = self.having(unique)
+        start = self.story.calls if wait else self.story.starts
+        made = start(run.id, name, JOBS[pick % 3], unique=unique, on_duplicate=mode)
+        call = run.calls[name]
+        if call.kind is CallKind.REFUSED:
+            assert having
+            assert mode != "queue"
+            assert mode != "replace" or not run.finished
+        elif call.child == made and made not in having:
+            self.started.append(made)
+            assert mode == "queue" or self.having(unique) == [made]
+
     def awaits(self, run: Run, pick: int) -> None:
         # Only runs made later are waited for: two that wait for each other never end, by right.
         """The handler waits for a run."""
-        if later := [each for each in self.started if each > run.id]:
+        unique = {each.id for each in self.story.state.runs.values() if each.unique}
+        if later := [each for each in self.started if each > run.id and each not in unique]:
             self.story.awaits(run.id, f"result#{self.story.state.seq}", later[pick % len(later)])
 
     def withdraws(self, run: Run, pick: int) -> None:
@@ -400,6 +442,7 @@ class Histories(RuleBasedStateMachine):
         reads,
         has_child,
         has_child,
+        has_unique_child,
         awaits,
         withdraws,
         suspends,

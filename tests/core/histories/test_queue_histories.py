@@ -46,6 +46,7 @@ def test_histories_are_worth_their_time() -> None:
         "journal.opened",
         "waits for concurrency",
         "waits for a key",
+        "waits for a unique key",
         "waits for the rate",
         "waits paused",
         "waits in a pool of its own",

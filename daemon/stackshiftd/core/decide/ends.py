@@ -6,7 +6,7 @@ can come between them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -204,31 +204,42 @@ def cancel_run(state: State, command: c.CancelRun, now_us: int) -> Decision:
     run = state.runs.get(command.run)
     if run is None or run.finished:
         return Decision(reply=Changed(command.run, False))
-    decision = cancel(state, run, "requested", now_us)
+    decision = cancel(state, (run,), "requested", now_us)
     return Decision(decision.records, decision.effects, Changed(run.id, True))
 
 
-def cancel(state: State, run: Run, reason: str, now_us: int, before: int = 0) -> Decision:
-    """Cancel an unfinished run, and those that it called. `before` is the number of records that
-    precede these in the append."""
-    return _cancel(state, run, r.RunCancelled(run.id, reason), now_us, before)
+def cancel(
+    state: State,
+    runs: Sequence[Run],
+    reason: str,
+    now_us: int,
+    before: int = 0,
+    *,
+    by: str = "",
+) -> Decision:
+    """Cancel unfinished runs, and those that they called. `before` is the number of records that
+    precede these in the append; `by` is the run that replaces them."""
+    ends = {run.id: r.RunCancelled(run.id, reason, by=by) for run in runs}
+    return _cancel(state, ends, now_us, before)
 
 
 def _cancel_own(state: State, run: Run, message: str, steps: list[str], now_us: int) -> Decision:
     """Cancel the run, and those that it called: its handler has raised `CancelRun`, in one of
     `steps` if there are any, and so has stopped."""
-    cancelled = r.RunCancelled(run.id, "handler", message, steps)
-    return _cancel(state, run, cancelled, now_us)
+    return _cancel(state, {run.id: r.RunCancelled(run.id, "handler", message, steps)}, now_us)
 
 
-def _cancel(state: State, run: Run, end: r.RunCancelled, now_us: int, before: int = 0) -> Decision:
-    """Cancel the run by the record `end`, and those that it called with it."""
+def _cancel(
+    state: State, ends: Mapping[str, r.RunCancelled], now_us: int, before: int = 0
+) -> Decision:
+    """Cancel the runs that `ends` names by its records, and those that they called with them."""
     records: list[r.AnyRecord] = []
     effects: list[Effect] = []
-    cancelled = list(_with_children(state, run))
-    gone = frozenset(ending.id for ending in cancelled)
-    for ending in cancelled:
-        record = end if ending is run else r.RunCancelled(ending.id, "parent")
+    roots = (state.runs[run] for run in ends)
+    cancelled = {ending.id: ending for root in roots for ending in with_children(state, root)}
+    gone = frozenset(cancelled)
+    for ending in cancelled.values():
+        record = ends.get(ending.id) or r.RunCancelled(ending.id, "parent")
         executes = bool(ending.token) and record.reason != "handler"
         ended = finish(
             state,
@@ -256,7 +267,7 @@ def _cancel(state: State, run: Run, end: r.RunCancelled, now_us: int, before: in
     return Decision(tuple(records), tuple(effects))
 
 
-def _with_children(state: State, run: Run) -> Iterator[Run]:
+def with_children(state: State, run: Run) -> Iterator[Run]:
     """The run, followed by all unfinished runs below it that are cancelled with it."""
     left = [run]
     while left:

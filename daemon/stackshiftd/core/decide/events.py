@@ -189,7 +189,7 @@ def wait_is_over(state: State, run: Run, name: str, now_us: int) -> Decision:
     if terms.on_timeout == "continue":
         return end_wait(run, ended)
     if terms.on_timeout == "cancel":
-        cancelled = cancel(state, run, "timeout", now_us, before=1)
+        cancelled = cancel(state, (run,), "timeout", now_us, before=1)
         return Decision((ended, *cancelled.records), cancelled.effects)
     return _fail(state, run, name, ended, _timeout_text(terms.events), now_us)
 

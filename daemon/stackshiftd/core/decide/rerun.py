@@ -11,6 +11,7 @@ from msgspec import Raw
 from stackshift_jobs.errors import Conflict, NotFound, Usage
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
+from stackshiftd.core.decide.unique import check_free
 from stackshiftd.core.effects import Decision, Rerun
 from stackshiftd.core.fold.fold import rebuild
 from stackshiftd.core.fold.locks import released_since
@@ -127,7 +128,8 @@ def retry(state: State, command: c.RetryRun, _now_us: int) -> Decision:
     """Retry a failed or cancelled run, from its recorded steps, with a new budget of attempts.
 
     A completed run can be retried only with a step to repeat or replace. Raises `NotFound` if there
-    is no such run, `Conflict` if it cannot be retried, and `Usage` for a replacement of anything
+    is no such run, `Conflict` if it cannot be retried, or if another run has its unique key by now,
+    and `Usage` for a replacement of anything
     but a step with a function, because replay would refuse a result there.
     """
     run = state.runs.get(command.run)
@@ -148,6 +150,7 @@ def retry(state: State, command: c.RetryRun, _now_us: int) -> Decision:
             f"to run it again: stackshift runs fork {run.id}",
             owner=run.id,
         )
+    check_free(state, run.unique)
     for name in command.replaced:
         step = run.calls.get(name)
         if step is not None and step.kind is not CallKind.RUN:
@@ -180,8 +183,10 @@ def _without_copies(lines: tuple[bytes, ...]) -> list[Raw]:
 
 def fork(state: State, command: c.ForkRun, _now_us: int) -> Decision:
     """Create a run that reuses what another has recorded. Raises `NotFound` if `from_step` is not
-    recorded."""
+    recorded, and `Conflict` if an unfinished run, such as the source, has its unique key."""
     source = rebuild([Raw(line) for line in command.restored])
+    unique = source.unique if command.unique is None else command.unique
+    check_free(state, unique)
     reused, repeated = fork_plan(state, source, command.from_step, command.payload is not None)
     assert isinstance(source.payload, bytes)
     record = r.RunCreated(
@@ -197,6 +202,7 @@ def fork(state: State, command: c.ForkRun, _now_us: int) -> Decision:
         if command.concurrency_key is None
         else command.concurrency_key,
         labels=source.labels,
+        unique=unique,
         forked_from=source.id,
         restored=_without_copies(command.restored),
         forgotten=repeated,

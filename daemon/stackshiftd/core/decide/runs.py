@@ -8,13 +8,20 @@ from stackshift_jobs.errors import Conflict
 from stackshift_jobs.values.durations import rfc3339
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
+from stackshiftd.core.decide.ends import cancel
+from stackshiftd.core.decide.unique import attach, taken
 from stackshiftd.core.effects import NOTHING, Decision, Dispatch, Started
 from stackshiftd.core.state.state import State
 
 
-def start(state: State, command: c.StartRun, now_us: int) -> Decision:
+def start(state: State, command: c.StartRun, now_us: int, before: int = 0) -> Decision:
     """Create a run, or reuse the one that owns the command's key. Raises `Conflict` if the owner
-    has another job or payload."""
+    has another job or payload.
+
+    If an unfinished run has the unique key, the start is refused with `Conflict`, attached to that
+    run, replaces it in the same append, or waits for its turn, as `on_duplicate` says. `before` is
+    the number of records that precede these in the append.
+    """
     if command.key is not None and (owner := state.key_owner(command.key, now_us)) is not None:
         if owner.job == command.job and owner.digest == command.digest:
             return Decision(reply=Started(owner.run, True))
@@ -28,6 +35,15 @@ def start(state: State, command: c.StartRun, now_us: int) -> Decision:
             hint=f"stackshift runs show {owner.run}, or start with another key",
             owner=owner.run,
         )
+    owners = (
+        state.unique_owners(command.unique)
+        if command.unique and command.on_duplicate != "queue"
+        else []
+    )
+    if owners and command.on_duplicate == "attach":
+        return attach(command, owners[0])
+    if owners and command.on_duplicate != "replace":
+        raise taken(command.unique, owners[0])
     created = r.RunCreated(
         run=command.run,
         job=command.job,
@@ -43,8 +59,13 @@ def start(state: State, command: c.StartRun, now_us: int) -> Decision:
         key=command.key,
         key_ttl_ms=command.key_ttl_ms,
         payload_digest=command.digest,
+        unique=command.unique,
     )
-    return Decision((created,), (), Started(command.run, False))
+    if not owners:
+        return Decision((created,), (), Started(command.run, False))
+    replaced = cancel(state, owners, "replaced", now_us, before, by=command.run)
+    reply = Started(command.run, False, replaced=tuple(owner.id for owner in owners))
+    return Decision((*replaced.records, created), replaced.effects, reply)
 
 
 def assign(state: State, command: c.Assign, now_us: int) -> Decision:

@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from stackshift_jobs.errors import NotFound
+from stackshift_jobs.errors import Conflict, NotFound
 from stackshift_jobs.values.durations import rfc3339
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
@@ -139,12 +139,17 @@ def _with_run(
     prepared: c.StartRun,
     now_us: int,
 ) -> Decision:
-    """`fired`, together with the tick's run: a new one, or the one that owns the tick's key."""
+    """`fired`, together with the tick's run: a new one, or the one that owns the tick's key. There
+    is none if an unfinished run has the unique key of the job."""
     key = tick_key(fired.job, tick_us)
     owner = state.key_owner(key, now_us)
     if owner is not None:
         return Decision((msgspec.structs.replace(fired, started=owner.run),))
-    started = start(state, msgspec.structs.replace(prepared, due_us=tick_us, key=key), now_us)
+    prepared = msgspec.structs.replace(prepared, due_us=tick_us, key=key)
+    try:
+        started = start(state, prepared, now_us, before=1)
+    except Conflict:
+        return Decision((msgspec.structs.replace(fired, reason="unique"),))
     assert isinstance(started.reply, Started)
     fired = msgspec.structs.replace(fired, started=started.reply.run)
     return Decision((fired, *started.records), started.effects, started.reply)

@@ -9,6 +9,7 @@ from stackshiftd.core import records as r
 from stackshiftd.core.decide.replies import refusal_json
 from stackshiftd.core.decide.runs import start
 from stackshiftd.core.decide.steps import refuse_call
+from stackshiftd.core.decide.unique import would_end_itself
 from stackshiftd.core.effects import Acknowledge, Decision, Resolve, Started
 from stackshiftd.core.state.state import PENDING, Run, State
 
@@ -28,6 +29,8 @@ def start_child(state: State, run: Run, command: c.StartChild, now_us: int) -> D
     """Start a run for a handler, and wait for it if the command says so. A start whose key is taken
     is refused with `Conflict`."""
     try:
+        if (mistake := would_end_itself(state, run, command)) is not None:
+            raise mistake
         started = start(state, command.start, now_us)
     except Conflict as conflict:
         error = refusal_json(conflict, final=True)
@@ -35,8 +38,11 @@ def start_child(state: State, run: Run, command: c.StartChild, now_us: int) -> D
         return refuse_call(state, run, refused, now_us)
     assert isinstance(started.reply, Started)
     child = started.reply.run
-    records = tuple(_adopted(record, run, command) for record in started.records)
-    effects = (Acknowledge(command.call, 0, child),)
+    records = tuple(
+        _adopted(record, run, command) if isinstance(record, r.RunCreated) else record
+        for record in started.records
+    )
+    effects = (Acknowledge(command.call, 0, child), *started.effects)
     if not command.wait:
         record = r.ChildStarted(run.id, run.attempt, command.step, child, command.start.job)
         return Decision((*records, record), effects)
@@ -46,9 +52,8 @@ def start_child(state: State, run: Run, command: c.StartChild, now_us: int) -> D
     return Decision((*records, waits), effects)
 
 
-def _adopted(record: r.AnyRecord, parent: Run, command: c.StartChild) -> r.AnyRecord:
+def _adopted(record: r.RunCreated, parent: Run, command: c.StartChild) -> r.RunCreated:
     """The child's `run.created`, with its parent added."""
-    assert isinstance(record, r.RunCreated)
     fields = {name: getattr(record, name) for name in record.__struct_fields__}
     fields |= {
         "parent": parent.id,

@@ -47,7 +47,7 @@ def _with_child(
         )
     ):
         return Decision((withdrawn,))
-    cancelled = cancel(state, child, "parent", now_us, before=1)
+    cancelled = cancel(state, (child,), "parent", now_us, before=1)
     # This call does not wait for it any more.
     records = tuple(
         record

@@ -105,10 +105,12 @@ def free_slot(state: State, run: Run, at_us: int) -> None:
 
 
 def drop_finished(state: State, run: Run) -> None:
-    """Remove a finished run from memory once its handler has stopped, unless it is in the dead
-    letter."""
-    if run.finished and not run.token and run.status is not Status.FAILED:
-        state.leave(run.id)
+    """Once the handler of a finished run has stopped, end its turn, and remove it from memory
+    unless it is in the dead letter."""
+    if run.finished and not run.token:
+        state.end_unique(run)
+        if run.status is not Status.FAILED:
+            state.leave(run.id)
 
 
 BY_TYPE: Final[dict[type[r.Record], Callable[[State, r.Entry, Any], None]]] = {

@@ -44,6 +44,7 @@ def created(state: State, entry: r.Entry, record: r.RunCreated, source: Run | No
         timeout_ms=record.timeout_ms,
         priority=record.priority,
         concurrency_key=record.concurrency_key,
+        unique=record.unique,
         labels=record.labels,
         key=record.key,
         parent=record.parent,
@@ -63,11 +64,17 @@ def created(state: State, entry: r.Entry, record: r.RunCreated, source: Run | No
     if waits:
         state.queue(run.queue)
         state.set_timer(due_us, run.id)
+        if run.unique:
+            state.unique.schedule(run.unique, run.id)
     else:
         state.make_ready(run)
     _adopt(state, run)
     if record.key is not None:
         _keep_key(state, entry, record, record.key)
+
+
+def _attached(state: State, entry: r.Entry, record: r.RunAttached) -> None:
+    _keep_key(state, entry, record, record.key)
 
 
 def _adopt(state: State, run: Run) -> None:
@@ -84,7 +91,7 @@ def _disown(state: State, run: Run) -> None:
         parent.children.remove(run.id)
 
 
-def _keep_key(state: State, entry: r.Entry, record: r.RunCreated, key: str) -> None:
+def _keep_key(state: State, entry: r.Entry, record: r.RunCreated | r.RunAttached, key: str) -> None:
     payload = bytes(record.payload)
     state.keys[key] = KeyEntry(
         run=record.run,
@@ -149,7 +156,7 @@ def _failed(state: State, entry: r.Entry, record: r.RunFailed) -> None:
 
 def _cancelled(state: State, entry: r.Entry, record: r.RunCancelled) -> None:
     run = state.runs[record.run]
-    run.cancel_reason = record.message
+    run.cancelled = record
     if record.reason == "handler":
         free_slot(state, run, entry.at_us)
     if record.steps:
@@ -196,7 +203,7 @@ def retried(state: State, entry: r.Entry, record: r.RunRetried, rebuilt: Run | N
     run.next_is_new = True
     run.finished_us = run.spent_us = run.deaths = 0
     run.error = run.result = None
-    run.cancel_reason = ""
+    run.cancelled = None
     run.bytes_recorded = sum(
         size(step.body)
         for step in run.calls.values()
@@ -228,6 +235,7 @@ def _discarded(state: State, _entry: r.Entry, record: r.RunDiscarded) -> None:
 
 
 BY_TYPE: Final[dict[type[r.Record], Callable[[State, r.Entry, Any], None]]] = {
+    r.RunAttached: _attached,
     r.RunQueued: _queued,
     r.RunHeld: _held,
     r.RunCompleted: _completed,

@@ -42,6 +42,8 @@ def _fired(state: State, _entry: r.Entry, record: r.ScheduleFired) -> None:
         schedule.held_us = 0
     elif record.reason == "waits":
         schedule.held_us = tick_us
+    elif record.reason == "unique":
+        schedule.held_us = 0
 
 
 def _retired(state: State, entry: r.Entry, record: r.ScheduleRetired) -> None:

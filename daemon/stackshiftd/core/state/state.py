@@ -9,6 +9,7 @@ Laws:
   are indexes: they can be computed from the rest, are not part of the state's hash, and exist so
   that nothing done for one run has to scan all runs. The head of every heap is live; `fold` settles
   it after each change.
+- A run that is QUEUED behind another with its unique key is in no lane and no suspect.
 - The place of a queue in its line is that of `Queue.turn_at`, at the time of the last entry.
 - A body over `SPILL_BYTES` is not kept, only the sequence number of the record that contains it.
 """
@@ -21,7 +22,14 @@ from typing import Final
 import msgspec
 
 from stackshift_jobs.values import limits
-from stackshiftd.core.records import Error, Program, QueueTerms, RetryTerms, RunLimits
+from stackshiftd.core.records import (
+    Error,
+    Program,
+    QueueTerms,
+    RetryTerms,
+    RunCancelled,
+    RunLimits,
+)
 from stackshiftd.core.state.entries import Values
 from stackshiftd.core.state.events import Events, address_of
 from stackshiftd.core.state.expiry import EVENT, LOCK, Expiry
@@ -31,6 +39,7 @@ from stackshiftd.core.state.order import Order
 from stackshiftd.core.state.queues import Place, Queue
 from stackshiftd.core.state.rotation import Rotation
 from stackshiftd.core.state.schedules import Schedule
+from stackshiftd.core.state.unique import UniqueKeys
 
 SPILL_BYTES: Final = 4096
 MAX_DEATHS: Final = 3
@@ -163,6 +172,8 @@ class Run(msgspec.Struct):
     priority: int
     concurrency_key: str
     """Limited by its queue's `key_concurrency`; empty for none."""
+    unique: str
+    """Its unique key; empty for none. See `state.unique`."""
     labels: dict[str, str]
     key: str | None
     parent: str | None
@@ -202,8 +213,8 @@ class Run(msgspec.Struct):
     error: Error | None = None
     failed_step: str | None = None
     """The step whose failure ended the last attempt; it is no longer among `calls`."""
-    cancel_reason: str = ""
-    """Why its own handler has cancelled it."""
+    cancelled: RunCancelled | None = None
+    """The record by which it was cancelled."""
     result: Body | None = None
     children: list[str] = []
     """Runs that are cancelled with this one."""
@@ -273,6 +284,7 @@ class State:
         "suspects",
         "throttled",
         "timers",
+        "unique",
         "values",
     )
 
@@ -289,6 +301,7 @@ class State:
         """The runs in the order of their creation."""
         self.keys: dict[str, KeyEntry] = {}
         self.key_expiry: list[tuple[int, str]] = []
+        self.unique = UniqueKeys()
         self.queues: dict[str, Queue] = {}
         self.lines: dict[str, Rotation] = {"": Rotation(self.queues, False)}
         """Pool → the line of the queues that its workers serve. Every queue that has workers of its
@@ -370,6 +383,16 @@ class State:
         run = self.runs.get(entry.run)
         return now_us < entry.expires_us or (run is not None and not run.finished)
 
+    def unique_owners(self, key: str) -> list[Run]:
+        """The unfinished runs with this unique key, the one whose turn it is first; at most one, if
+        none was told to wait for its turn."""
+        runs = (self.runs[run] for run in self.unique.runs(key))
+        return [run for run in runs if not run.finished]
+
+    def is_blocked(self, run: Run) -> bool:
+        """Must the run wait until another with its unique key is over?"""
+        return self.unique.is_blocked(run.unique, run.id)
+
     # --- Time, set back by fold alone -----------------------------------------------------
 
     def set_clock_back(self, before_us: int) -> None:
@@ -405,8 +428,15 @@ class State:
 
     def make_ready(self, run: Run) -> None:
         """Put `run`, which has become QUEUED and has no handler executing, into its queue."""
-        queue = self.queue(run.queue)
-        queue.depth += 1
+        self.queue(run.queue).depth += 1
+        if run.unique:
+            self.unique.join(run.unique, run.id)
+        if not self.is_blocked(run):
+            self._line_up(run)
+
+    def _line_up(self, run: Run) -> None:
+        """Let a ready run be found: nothing of its own keeps it from starting."""
+        queue = self.queues[run.queue]
         if run.suspect:
             self.suspects[run.id] = None
             return
@@ -420,9 +450,16 @@ class State:
         queue.depth -= 1
         if run.id in self.suspects:
             del self.suspects[run.id]
-        else:
+        elif not self.is_blocked(run):
             queue.leave(run.concurrency_key)
             self.settle_queue(run.queue)
+
+    def end_unique(self, run: Run) -> None:
+        """Let the next run with the unique key of `run`, which is over, have its turn."""
+        if self.unique.has(run.unique, run.id):
+            following = self.unique.leave(run.unique, run.id)
+            if following and self.runs[following].status is Status.QUEUED:
+                self._line_up(self.runs[following])
 
     def settle_queue(self, name: str) -> None:
         """Update the queue's turn, and with it its place in its line."""
@@ -475,6 +512,7 @@ class State:
             and run.deaths < MAX_DEATHS
             and run.place_us == place[1]
             and run.next_is_new == fresh
+            and not self.is_blocked(run)
         )
 
     def set_timer(self, due_us: int, run: str, step: str = "", token: int = 0) -> None:

@@ -119,11 +119,16 @@ class RunChanges:
             result = _forked(None, plan.reused, plan.repeated, True, source)
             self._engine.when_durable(answer, result | {"steps": planned_steps(run, plan)})
             return
-        concurrency_key = None
+        keys = None
         if payload is not None:
-            concurrency_key = self._catalog.key_of(self._view.run(source)["job"], value)
+            keys = self._catalog.keys_of(self._view.run(source)["job"], value)
         command = c.ForkRun(
-            self._engine.ids.run(), source, lines, params.from_step, payload, concurrency_key
+            self._engine.ids.run(),
+            source,
+            lines,
+            params.from_step,
+            payload,
+            *(keys or (None, None)),
         )
 
         def forked(reply: Any) -> None:

@@ -222,6 +222,8 @@ class RunQueries:
             "priority": job.priority,
             "retry": msgspec.to_builtins(self._catalog.terms(job)),
             "concurrency_key": job.concurrency_key or None,
+            "unique": job.unique or None,
+            "on_duplicate": job.on_duplicate if job.unique else None,
             "idempotency_ttl_ms": self._catalog.key_ttl_ms(job),
             "schedule": job.schedule and shown_terms(job.schedule),
         }

@@ -12,6 +12,8 @@ from msgspec import Raw
 from stackshift_jobs.errors import Conflict, StackshiftError, Usage
 from stackshift_jobs.values.durations import rfc3339
 from stackshiftd.core import commands as c
+from stackshiftd.core.decide.decide import decide
+from stackshiftd.core.effects import Started
 from stackshiftd.core.state.state import KeyEntry
 from stackshiftd.shell.catalog import Catalog, StartParams
 from stackshiftd.shell.engine import Engine
@@ -50,11 +52,12 @@ class Starts:
         }
 
     def start(self, params: StartParams, answer: Answer) -> None:
-        """Start a run; answer `{id, reused, status}`, `run` if `full`, `notes` if a person should
-        know something of the job's code, and `near_queues` if the start names a queue that does not
-        exist yet and looks like a misspelling of those.
+        """Start a run; answer `{id, reused, status}`, `run` if `full`, `attached` (true) if it was
+        given the run that has its unique key, `replaced` (ids) if it has cancelled any, `notes` if
+        a person should know something of the job's code, and `near_queues` if the start names a
+        queue that does not exist yet and looks like a misspelling of those.
 
-        Raises what the catalog raises; answers a `Conflict` if the key belongs to another start.
+        Raises what the catalog raises; answers a `Conflict` if a key belongs to another start.
         """
         command = self._catalog.start_command(params, self._engine.ids.run(), self._engine.now_us())
         if params.dry_run:
@@ -65,28 +68,32 @@ class Starts:
         seen: dict[str, Any] = self._note_queue(params) if owner is None else {}
         if notes := self._catalog.notes(command.job):
             seen["notes"] = notes
-        if owner is not None:
-            seen["status"] = self._view.status(owner.run)
+        seen["status"] = self._status(command, owner)
 
         def started(reply: Any) -> None:
             if isinstance(reply, StackshiftError):
                 answer(self._explained(command, reply))
             elif owner is not None and params.full:
                 answer(Later(partial(self._reused, command.key or "", owner, seen)))
+            elif reply.attached and params.full:
+                answer(Later(partial(self._attached, reply, seen)))
             else:
-                answer({"id": reply.run, "reused": reply.reused} | seen)
+                answer(started_reply(reply) | seen)
 
         self._engine.submit(command, started)
-        if owner is None and command.run in self._engine.state.runs:
-            seen["status"] = first_status(command, self._engine.now_us())
-            if params.full:
-                seen["run"] = self._view.run(command.run)
+        if owner is None and params.full and command.run in self._engine.state.runs:
+            seen["run"] = self._view.run(command.run)
 
     def _reused(self, key: str, owner: KeyEntry, seen: dict[str, Any]) -> dict[str, Any]:
         """The answer to a start that reuses the run which owns its key, with the run object."""
         run = self._view.owner(key, owner)
         shown = {"status": run["status"], "run": run}
         return {"id": owner.run, "reused": True} | seen | shown
+
+    def _attached(self, reply: Started, seen: dict[str, Any]) -> dict[str, Any]:
+        """The answer to a start that was given the owner of its unique key, with the run object."""
+        run = self._view.run(reply.run)
+        return started_reply(reply) | seen | {"status": run["status"], "run": run}
 
     def _note_queue(self, params: StartParams) -> dict[str, Any]:
         near = self._near_queues(params.queue) if params.queue is not None else []
@@ -98,19 +105,31 @@ class Starts:
             return None
         return self._engine.state.key_owner(command.key, self._engine.now_us())
 
+    def _status(self, command: c.StartRun, owner: KeyEntry | None) -> str | None:
+        """The status of the run that the start gives: that of the `owner` of its key, of the run
+        that it is attached to, or of a new one. None if the owner is no longer kept."""
+        if owner is not None:
+            return self._view.status(owner.run)
+        if command.unique and command.on_duplicate == "attach":
+            for attached in self._engine.state.unique_owners(command.unique):
+                return self._view.status(attached.id)
+        return first_status(command, self._engine.now_us())
+
     def _dry_start(self, command: c.StartRun, seen: dict[str, Any], answer: Answer) -> None:
         """Answer what a start would do; nothing is created."""
-        key = command.key
         owner = self._owner(command)
-        if owner is not None and (owner.job != command.job or owner.digest != command.digest):
-            error = Conflict(
-                f"idempotency key {key!r} belongs to {owner.run}", hint="", owner=owner.run
-            )
-            self._engine.when_durable(answer, self._explained(command, error))
+        try:
+            reply = decide(self._engine.state, command, self._engine.now_us()).reply
+        except StackshiftError as refused:
+            self._engine.when_durable(answer, self._explained(command, refused))
             return
-        run = self._view.owner(key or "", owner) if owner else self._would_be(command)
-        result = {"id": None, "reused": owner is not None, "status": run["status"], "run": run}
-        self._engine.when_durable(answer, result | seen)
+        assert isinstance(reply, Started)
+        if owner is not None:
+            run = self._view.owner(command.key or "", owner)
+        else:
+            run = self._view.run(reply.run) if reply.attached else self._would_be(command)
+        shown = {"id": None, "status": run["status"], "run": run}
+        self._engine.when_durable(answer, started_reply(reply) | shown | seen)
 
     def _would_be(self, command: c.StartRun) -> dict[str, Any]:
         fields = dict.fromkeys(RUN_FIELDS)
@@ -131,7 +150,7 @@ class Starts:
     def _explained(self, command: c.StartRun, error: StackshiftError) -> StackshiftError:
         """The error; if it is a conflict, with the difference of the payloads, if the owner's is
         known."""
-        if isinstance(error, Conflict) and command.key is not None:
+        if isinstance(error, Conflict) and command.key is not None and "unique" not in error.fields:
             owner = self._engine.state.keys.get(command.key)
             if owner is not None and self._view.status(owner.run) is None:
                 error.hint = "start with another key; that run is no longer kept"
@@ -163,9 +182,7 @@ class Starts:
             except StackshiftError as refused:
                 results[index] = {"error": refused.as_json()}
             else:
-                status: str | None = first_status(command, self._engine.now_us())
-                if (owner := self._owner(command)) is not None:
-                    status = self._view.status(owner.run)
+                status = self._status(command, self._owner(command))
                 self._engine.submit(command, self._collect(results, index, command, status))
         self._engine.when_durable(answer, {"results": results})
 
@@ -176,9 +193,20 @@ class Starts:
             if isinstance(reply, StackshiftError):
                 results[index] = {"error": self._explained(command, reply).as_json()}
             else:
-                results[index] = {"id": reply.run, "reused": reply.reused, "status": status}
+                results[index] = started_reply(reply) | {"status": status}
 
         return collect
+
+
+def started_reply(reply: Started) -> dict[str, Any]:
+    """What a start is answered whatever else is known: `{id, reused}`, with `attached` if it was
+    attached to the run that has its unique key, and `replaced` if it has cancelled any."""
+    shown: dict[str, Any] = {"id": reply.run, "reused": reply.reused}
+    if reply.attached:
+        shown["attached"] = True
+    if reply.replaced:
+        shown["replaced"] = list(reply.replaced)
+    return shown
 
 
 def first_status(command: c.StartRun, now_us: int) -> str:

@@ -14,7 +14,7 @@ from stackshiftd.core import records as r
 from stackshiftd.core.decide.dead_letter import is_dead
 from stackshiftd.core.records import Entry, entry_from_json
 from stackshiftd.core.state.state import KeyEntry, Run, Status
-from stackshiftd.core.why import Fleet, Why, shown_status, standing_still, why
+from stackshiftd.core.why import Fleet, Why, cancelled_text, shown_status, standing_still, why
 from stackshiftd.history.rows import RunRow
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.views.bodies import Bodies
@@ -25,7 +25,7 @@ from stackshiftd.shell.views.steps import error_object
 _FIELD_ORDER: Final = (
     "id job queue status attempt max_attempts priority payload result error idempotency_key labels "
     "created_at scheduled_at started_at finished_at duration_ms waiting_for why why_code code "
-    "parent dead"
+    "parent dead unique"
 )
 RUN_FIELDS: Final = tuple(_FIELD_ORDER.split())
 """Every field of a run object; all of them are always present."""
@@ -137,6 +137,7 @@ class View:
             "code": run.code or None,
             "parent": run.parent,
             "dead": is_dead(self._engine.state, run),
+            "unique": run.unique or None,
         }
 
     def of_row(self, row: RunRow) -> dict[str, Any]:
@@ -148,8 +149,8 @@ class View:
         text = row.status
         if error is not None:
             text = f"failed: {error.type}: {error.message}"
-        elif ended is not None and ended.reason:
-            text = f"cancelled: {ended.reason}"
+        elif ended is not None and ended.cancelled is not None:
+            text = cancelled_text(ended.cancelled)
         return {
             "id": row.id,
             "job": row.job,
@@ -174,6 +175,7 @@ class View:
             "code": row.code or None,
             "parent": row.parent,
             "dead": False,
+            "unique": created.unique or None if created is not None else None,
         }
 
 
