@@ -63,6 +63,8 @@ class Job:
     schedule: Schedule | None = None
     unique: str = ""
     on_duplicate: str = "refuse"
+    ttl_ms: int | None = None
+    deadline_ms: int | None = None
 
     @property
     def doc(self) -> str:
@@ -94,7 +96,9 @@ registry: dict[str, Job] = {}
 class JobOptions(TypedDict, total=False):
     """The options of a job, all optional.
 
-    `timeout` limits the running time of an attempt; waits do not count. `payload` is the type of
+    `timeout` limits the running time of an attempt; waits do not count. A run that has not begun
+    when `ttl` has passed since it was due is cancelled, and one that has not ended when `deadline`
+    has passed, waits and retries included, fails with `DeadlineExceeded`. `payload` is the type of
     the payload, for a handler whose annotation does not give it. `idempotency_ttl` is how long
     idempotency keys of its starts are kept, unless a start says otherwise.
 
@@ -119,6 +123,8 @@ class JobOptions(TypedDict, total=False):
     concurrency_key: str | None
     unique: str | None
     on_duplicate: str | None
+    ttl: Duration | None
+    deadline: Duration | None
     payload: Any
     idempotency_ttl: Duration | None
     schedule: str | None
@@ -197,6 +203,8 @@ def _maker(options: Mapping[str, Any]) -> Callable[[str, Handler], Job]:
             concurrency_key=_template(given("concurrency_key"), "concurrency key"),
             unique=unique,
             on_duplicate=on_duplicate,
+            ttl_ms=_limit_ms(options, "ttl", name),
+            deadline_ms=_limit_ms(options, "deadline", name),
             payload_type=given("payload"),
             idempotency_ttl_ms=_duration_ms(options, "idempotency_ttl", name),
             is_async=callables.is_async(handler),
@@ -206,6 +214,14 @@ def _maker(options: Mapping[str, Any]) -> Callable[[str, Handler], Job]:
         )
 
     return made
+
+
+def _limit_ms(options: Mapping[str, Any], name: str, job: str) -> int | None:
+    """The same for a limit, which cannot be 0."""
+    limit_ms = _duration_ms(options, name, job)
+    if limit_ms == 0:
+        raise Usage(f"the {name} of job {job!r} cannot be 0", hint="leave it out for no limit")
+    return limit_ms
 
 
 def _duration_ms(options: Mapping[str, Any], name: str, job: str) -> int | None:

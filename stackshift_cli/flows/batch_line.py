@@ -19,7 +19,7 @@ from stackshift_jobs.wire.request import encode
 MAX_LINE: Final = MAX_PAYLOAD_BYTES + LINE_MARGIN
 _FIELD_NAMES: Final = (
     "job payload queue idempotency_key idempotency_ttl delay scheduled_at priority max_attempts"
-    " labels unique on_duplicate"
+    " labels unique on_duplicate ttl deadline"
 )
 _FIELDS: Final = frozenset(_FIELD_NAMES.split())
 
@@ -52,7 +52,7 @@ def entry(project: Project, number: int, line: bytes | None) -> Entry:
         raise Usage("delay and scheduled_at cannot be used together")
     if "idempotency_ttl" in params and "idempotency_key" not in params:
         raise Usage("idempotency_ttl requires idempotency_key")
-    for name in ("delay", "idempotency_ttl"):
+    for name in ("delay", "idempotency_ttl", "ttl", "deadline"):
         if (duration := params.pop(name, None)) is not None:
             params[f"{name}_ms"] = _milliseconds(name, duration)
     notes: list[str] = []

@@ -26,7 +26,7 @@ def start_params(given: Given) -> tuple[dict[str, Any], list[str]]:
     for name in ("queue", "idempotency_key", "unique", "on_duplicate"):
         if (text := given.text(name)) is not None:
             params[name] = text
-    for name in ("idempotency_ttl", "delay"):
+    for name in ("idempotency_ttl", "delay", "ttl", "deadline"):
         if (ms := given.duration_ms(name)) is not None:
             params[f"{name}_ms"] = ms
     if "idempotency_ttl_ms" in params and "idempotency_key" not in params:

@@ -151,8 +151,11 @@ def _created(record: Record, clock: Clock) -> Said:
     due = _until(record, clock, "scheduled_at", "due")
     forked = f" as a fork of {record['forked_from']}" if record.get("forked_from") else ""
     parent = f" by {record['parent']}" if record.get("parent") else ""
+    limits = _until(record, clock, "expires_at", "expires") + _until(
+        record, clock, "deadline_at", "deadline"
+    )
     return ("scheduled" if due else "queued"), f"created in queue {record['queue']}" + (
-        due + forked + parent
+        due + forked + parent + limits
     )
 
 
@@ -183,6 +186,7 @@ def _run_cancelled(record: Record, _clock: Clock) -> Said:
         "parent": " with its parent",
         "timeout": ": its wait timed out",
         "replaced": ": replaced by a start with its unique key",
+        "expired": ": it had not begun within its ttl",
     }
     return "cancelled", "run cancelled" + how.get(str(record.get("reason")), "")
 

@@ -26,6 +26,9 @@ class StartOptions(TypedDict, total=False):
     `unique`: at most one unfinished run has this key. `on_duplicate` says what becomes of another
     start meanwhile: `refuse` (the default; raises `Conflict`), `attach` (it is given that run),
     `replace` (that run is cancelled first) or `queue` (its run waits for the end of that run).
+
+    `ttl`: the run is cancelled if it has not begun so long after it is due. `deadline`: it fails if
+    it has not ended so long after it is due, waits and retries included.
     """
 
     queue: str | None
@@ -38,6 +41,8 @@ class StartOptions(TypedDict, total=False):
     labels: Mapping[str, str] | None
     unique: str | None
     on_duplicate: str | None
+    ttl: Duration | None
+    deadline: Duration | None
 
 
 class RunPage(list[dict[str, Any]]):
@@ -64,6 +69,8 @@ _START_PARAMS: Final[tuple[tuple[str, str, Callable[[Any], Any] | None], ...]] =
     ("labels", "labels", dict),
     ("unique", "unique", lambda key: check_key(key, "a unique key")),
     ("on_duplicate", "on_duplicate", lambda word: one_of(word, ON_DUPLICATE, "on_duplicate")),
+    ("ttl", "ttl_ms", milliseconds),
+    ("deadline", "deadline_ms", milliseconds),
 )
 """Each option of a start: its name, the param that it becomes, and what converts its value."""
 

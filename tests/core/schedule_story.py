@@ -146,12 +146,6 @@ class ScheduledStory(Story):
         found = (entry.record for entry in self.entries)
         return [x for x in found if isinstance(x, r.ScheduleFired) and x.job == job]
 
-    def created(self, run: str) -> r.RunCreated:
-        """The `run.created` of a run."""
-        record = self.entries_of(run)[0].record
-        assert isinstance(record, r.RunCreated)
-        return record
-
 
 def _minute(text: str) -> str:
     assert text.endswith(":00.000000Z"), text

@@ -108,6 +108,8 @@ class Story:
         concurrency_key: str = "",
         unique: str = "",
         on_duplicate: str = "refuse",
+        ttl: str | None = None,
+        deadline: str | None = None,
     ) -> str:
         """Start a run; returns its id, or that of the run that owns one of its keys."""
         self.jobs.setdefault(job, "code-1")
@@ -129,6 +131,8 @@ class Story:
                 digest=canonical(value).decode() if key is not None else "",
                 unique=unique,
                 on_duplicate=on_duplicate,
+                ttl_ms=milliseconds(ttl) if ttl is not None else 0,
+                deadline_ms=milliseconds(deadline) if deadline is not None else 0,
             )
         )
         reply = self.decision.reply
@@ -429,6 +433,12 @@ class Story:
     def kinds(self, run: str) -> list[str]:
         """The kinds of a run's records, in order."""
         return [kind(entry.record) for entry in self.entries_of(run)]
+
+    def created(self, run: str) -> r.RunCreated:
+        """The `run.created` of a run."""
+        record = self.entries_of(run)[0].record
+        assert isinstance(record, r.RunCreated)
+        return record
 
     def recorded(self) -> list[str]:
         """The kinds of the records that the last command led to."""

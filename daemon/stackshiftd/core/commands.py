@@ -34,7 +34,8 @@ class Command(msgspec.Struct, frozen=True, omit_defaults=True, gc=False, tag=Tru
 class StartRun(Command, frozen=True):
     """Create a run, or find the one that owns `key`. With a key, `digest` is that of the payload's
     canonical JSON. `due_us` is 0 for at once. `on_duplicate` is what happens if an unfinished run
-    has the key `unique`: `refuse`, `attach`, `replace` or `queue`."""
+    has the key `unique`: `refuse`, `attach`, `replace` or `queue`. `ttl_ms` is how long after it is
+    due it may begin, and `deadline_ms` how long after that it may end; 0 for no limit."""
 
     run: str
     job: str
@@ -52,6 +53,8 @@ class StartRun(Command, frozen=True):
     digest: str = ""
     unique: str = ""
     on_duplicate: str = "refuse"
+    ttl_ms: int = 0
+    deadline_ms: int = 0
 
 
 class CancelRun(Command, frozen=True):

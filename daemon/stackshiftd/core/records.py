@@ -136,6 +136,8 @@ class SnapshotTaken(Record, frozen=True, tag="snapshot.taken"):
 
 class RunCreated(Record, frozen=True, tag="run.created"):
     """A run was created. Its terms are fixed here: a later change of the code does not affect them.
+    It is cancelled at `expires_at` if it has not begun by then, and fails at `deadline_at` if it
+    has not ended.
 
     In a fork, `restored` contains the records of the source, and `forgotten` names the recorded
     steps that the fork does not reuse.
@@ -162,6 +164,8 @@ class RunCreated(Record, frozen=True, tag="run.created"):
     restored: list[Raw] = []
     forgotten: list[str] = []
     unique: str = ""
+    expires_at: str | None = None
+    deadline_at: str | None = None
 
 
 class RunAttached(Record, frozen=True, tag="run.attached"):
@@ -201,7 +205,8 @@ class RunCompleted(Record, frozen=True, tag="run.completed"):
 
 class RunFailed(Record, frozen=True, tag="run.failed"):
     """The run failed for good and is in its queue's dead letter. `reason`: `attempts`,
-    `non_retryable`, `poisonous` or `wait`. `step` is the wait that timed out: it is forgotten."""
+    `non_retryable`, `poisonous`, `deadline` or `wait`. `step` is the wait that timed out: it is
+    forgotten."""
 
     run: str
     attempt: int
@@ -211,10 +216,10 @@ class RunFailed(Record, frozen=True, tag="run.failed"):
 
 
 class RunCancelled(Record, frozen=True, tag="run.cancelled"):
-    """The run was cancelled, which is final; `reason` is `requested`, `parent`, `timeout` or
-    `replaced` (by a start with its unique key, which created the run `by`), or `handler`: its
-    handler raised `CancelRun`, with this `message`, perhaps in the function of `steps`, which are
-    forgotten."""
+    """The run was cancelled, which is final; `reason` is `requested`, `parent`, `timeout`,
+    `expired` (it had not begun in time), `replaced` (by a start with its unique key, which created
+    the run `by`), or `handler`: its handler raised `CancelRun`, with this `message`, perhaps in the
+    function of `steps`, which are forgotten."""
 
     run: str
     reason: str

@@ -73,7 +73,17 @@ def shown_status(run: Run) -> Status:
 
 
 def why(state: State, run: Run, fleet: Fleet, now_us: int) -> Why:
-    """Why `run` is where it is at `now_us`."""
+    """Why `run` is where it is at `now_us`, and what becomes of it if it stays there."""
+    reason = _why(state, run, fleet, now_us)
+    limits = [
+        f"; {what} {_at(us, now_us)}"
+        for what, us in (("expires at", run.expires_us), ("its deadline is", run.deadline_us))
+        if us and not run.finished
+    ]
+    return reason._replace(text=reason.text + "".join(limits)) if limits else reason
+
+
+def _why(state: State, run: Run, fleet: Fleet, now_us: int) -> Why:
     if fleet.no_room and run.status not in _ENDED:
         return Why("disk_full", f"{run.status.value}; nothing can be recorded: {fleet.no_room}")
     match run.status:
@@ -102,9 +112,14 @@ def why(state: State, run: Run, fleet: Fleet, now_us: int) -> Why:
             dead = f"; in the dead letter of queue {run.queue}" if is_dead(state, run) else ""
             return Why("failed", f"failed{reason}{dead}")
         case Status.CANCELLED if run.cancelled is not None:
-            return Why("cancelled", cancelled_text(run.cancelled))
+            return Why(cancelled_code(run.cancelled), cancelled_text(run.cancelled))
         case _:
             return Why(run.status.value, run.status.value)
+
+
+def cancelled_code(record: RunCancelled) -> str:
+    """The code of why a run was cancelled: `expired` if it had not begun in time."""
+    return "expired" if record.reason == "expired" else "cancelled"
 
 
 def cancelled_text(record: RunCancelled) -> str:
@@ -117,6 +132,7 @@ _CANCELLED: Final = {
     "parent": "its parent was cancelled",
     "timeout": "its wait timed out",
     "replaced": "replaced by a start with its unique key",
+    "expired": "it had not begun within its ttl",
 }
 
 

@@ -61,6 +61,8 @@ class StartParams(msgspec.Struct, forbid_unknown_fields=True):
     labels: dict[str, str] = {}
     unique: str | None = None
     on_duplicate: str | None = None
+    ttl_ms: int | None = None
+    deadline_ms: int | None = None
     dry_run: bool = False
     full: bool = False
 
@@ -225,6 +227,8 @@ class Catalog:
             on_duplicate=job.on_duplicate
             if params.on_duplicate is None
             else one_of(params.on_duplicate, ON_DUPLICATE, "on_duplicate"),
+            ttl_ms=_limit(params.ttl_ms, job.ttl_ms, "ttl_ms"),
+            deadline_ms=_limit(params.deadline_ms, job.deadline_ms, "deadline_ms"),
         )
 
     def keys_of(self, job: str, payload: Any) -> tuple[str, str] | None:
@@ -333,6 +337,13 @@ def _labels(labels: dict[str, str]) -> dict[str, str]:
         if text:
             check_key(text, "a label's value")
     return labels
+
+
+def _limit(given_ms: int | None, of_job_ms: int | None, what: str) -> int:
+    """The limit that a start gives, or else that of the job; 0 for none."""
+    if given_ms is None:
+        return of_job_ms or 0
+    return within(given_ms, 1, MAX_DURATION_MS, what)
 
 
 def _due(params: StartParams, now_us: int) -> int:

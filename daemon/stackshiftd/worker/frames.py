@@ -166,6 +166,8 @@ class JobFacts(msgspec.Struct, frozen=True, omit_defaults=True):
     concurrency_key: str = ""
     unique: str = ""
     on_duplicate: str = "refuse"
+    ttl_ms: int | None = None
+    deadline_ms: int | None = None
     idempotency_ttl_ms: int | None = None
     schema: dict[str, Any] | None = None
     schedule: ScheduleTerms | None = None

@@ -137,6 +137,8 @@ def _facts(job: Job) -> JobFacts:
         concurrency_key=job.concurrency_key,
         unique=job.unique,
         on_duplicate=job.on_duplicate,
+        ttl_ms=job.ttl_ms,
+        deadline_ms=job.deadline_ms,
         idempotency_ttl_ms=job.idempotency_ttl_ms,
         schema=_schema(job),
         schedule=_schedule(job),

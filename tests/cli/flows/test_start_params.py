@@ -50,7 +50,8 @@ def test_key_that_is_given_twice_is_refused(argv: list[str], flag: str) -> None:
 def test_every_option_becomes_its_param() -> None:
     """Durations become milliseconds, numbers become numbers, labels an object."""
     line = """--queue q --idempotency-key k --idempotency-ttl 2d --delay 1m30s
-        --priority 7 --max-attempts 5 --label a=1 --label b=x=y --unique u --on-duplicate attach"""
+        --priority 7 --max-attempts 5 --label a=1 --label b=x=y --unique u --on-duplicate attach
+        --ttl 10m --deadline 2h"""
     made = params(*line.split())
     assert made == {
         "job": "hello",
@@ -63,6 +64,8 @@ def test_every_option_becomes_its_param() -> None:
         "labels": {"a": "1", "b": "x=y"},
         "unique": "u",
         "on_duplicate": "attach",
+        "ttl_ms": 600_000,
+        "deadline_ms": 7_200_000,
     }
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from core.story import ONCE, Story, error, kind
+from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
 from stackshiftd.core.fold import attempts, runs, transitions
 from stackshiftd.core.fold.fold import fold
@@ -119,7 +120,27 @@ def suspended(story: Story, run: str) -> None:
     story.suspends(run)
 
 
+def late_child(story: Story) -> str:
+    """A run that is due after the deadline of the run that has called it."""
+    parent = story.start(deadline="10m")
+    story.assign()
+    due_us = story.now_us + 3_600_000_000
+    child = c.StartRun(story.new_id(), "child", "media", b"{}", due_us=due_us)
+    story.do(c.StartChild(parent, story.token(parent), 7, "child", child, True))
+    return child.run
+
+
+def waiting_until_too_late(story: Story) -> str:
+    """A run that sleeps until after its deadline."""
+    run = story.start(deadline="10m")
+    story.assign()
+    suspended(story, run)
+    return run
+
+
 WAYS.append((running, suspended, (S.RUNNING, "attempt.suspended")))
+for late, status in ((late_child, S.SCHEDULED), (waiting_until_too_late, S.WAITING)):
+    WAYS.append((late, lambda s, _run: s.tick(to="10m"), (status, "run.failed")))
 NAMES = [f"{begin.__name__}-{kind}" for begin, _, (_, kind) in WAYS]
 
 

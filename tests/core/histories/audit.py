@@ -6,7 +6,17 @@ from collections import Counter
 
 from core.histories.state_audit import audit_lines, audit_stored
 from stackshiftd.core.state.queues import Place, Queue, Turn
-from stackshiftd.core.state.state import PENDING, CallKind, Phase, Run, State, Status, Timer
+from stackshiftd.core.state.state import (
+    DEADLINE,
+    PENDING,
+    TTL,
+    CallKind,
+    Phase,
+    Run,
+    State,
+    Status,
+    Timer,
+)
 
 
 def audit(state: State) -> None:
@@ -146,6 +156,11 @@ def _timers(run: Run) -> list[Timer]:
         for name, step in run.calls.items()
         if step.phase in PENDING and step.due_us
     ]
+    if run.expires_us:
+        assert not run.attempt, f"{run.id} has begun and expires"
+        found.append(Timer(run.expires_us, run.id, limit=TTL))
+    if run.deadline_us:
+        found.append(Timer(run.deadline_us, run.id, limit=DEADLINE))
     if run.status is Status.SCHEDULED:
         found.append(Timer(run.scheduled_us, run.id))
     if run.status is Status.RETRYING and run.retry_us:

@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from core.story import ONCE, STEADY, Story
 from stackshift_jobs.errors import Conflict, NotFound
+from stackshift_jobs.values.durations import from_rfc3339
 from stackshift_jobs.values.limits import ON_DUPLICATE
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
@@ -32,6 +33,8 @@ SPANS: Final = ("0s", "1ms", "1s", "10s", "5m", "3h")
 QUEUES: Final = ("media", "office")
 KEYS: Final = ("", "", "k1", "k2")
 UNIQUE: Final = ("", "", "", "u1", "u2")
+LIMITS: Final = (None, None, None, None, None, None, "1s", "5m")
+"""For a run to begin, or to end."""
 RATES: Final = ((0, 0), (7, 3000), (1, 10_000))
 """Starts, in so many milliseconds; none, for no rate."""
 SIZES: Final = (0, 1, 5000)
@@ -100,6 +103,8 @@ class Histories(RuleBasedStateMachine):
                 concurrency_key=KEYS[pick % 4],
                 unique=unique,
                 on_duplicate=mode,
+                ttl=LIMITS[pick % len(LIMITS)],
+                deadline=LIMITS[pick // 9 % len(LIMITS)],
             )
         except Conflict as conflict:
             if owner is not None:
@@ -216,6 +221,13 @@ class Histories(RuleBasedStateMachine):
             run = self.story.assign(worker, alone=alone, without=without, pool=pool)
             if run is not None:
                 self.check_limits(self.story.run(run), pool)
+                expires_at = self.story.created(run).expires_at
+                if expires_at is not None and self.story.run(run).attempt == 1:
+                    retried = any(
+                        isinstance(e.record, r.RunRetried) for e in self.story.entries_of(run)
+                    )
+                    begun_us = self.story.run(run).started_us
+                    assert retried or begun_us < from_rfc3339(expires_at)
         self.note_over()
 
     def check_limits(self, run: Run, pool: str) -> None:

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Raw
 
 from stackshift_jobs.errors import Conflict, NotFound, Usage
+from stackshift_jobs.values.durations import rfc3339
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
 from stackshiftd.core.decide.unique import check_free
@@ -181,7 +182,7 @@ def _without_copies(lines: tuple[bytes, ...]) -> list[Raw]:
     return records
 
 
-def fork(state: State, command: c.ForkRun, _now_us: int) -> Decision:
+def fork(state: State, command: c.ForkRun, now_us: int) -> Decision:
     """Create a run that reuses what another has recorded. Raises `NotFound` if `from_step` is not
     recorded, and `Conflict` if an unfinished run, such as the source, has its unique key."""
     source = rebuild([Raw(line) for line in command.restored])
@@ -203,6 +204,7 @@ def fork(state: State, command: c.ForkRun, _now_us: int) -> Decision:
         else command.concurrency_key,
         labels=source.labels,
         unique=unique,
+        deadline_at=rfc3339(now_us + source.deadline_span_us) if source.deadline_span_us else None,
         forked_from=source.id,
         restored=_without_copies(command.restored),
         forgotten=repeated,

@@ -8,6 +8,7 @@ from stackshift_jobs.errors import Conflict
 from stackshift_jobs.values.durations import rfc3339
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
+from stackshiftd.core.decide.deadlines import expire, has_expired, limited
 from stackshiftd.core.decide.ends import cancel
 from stackshiftd.core.decide.unique import attach, taken
 from stackshiftd.core.effects import NOTHING, Decision, Dispatch, Started
@@ -61,6 +62,7 @@ def start(state: State, command: c.StartRun, now_us: int, before: int = 0) -> De
         payload_digest=command.digest,
         unique=command.unique,
     )
+    created = limited(created, command, now_us)
     if not owners:
         return Decision((created,), (), Started(command.run, False))
     replaced = cancel(state, owners, "replaced", now_us, before, by=command.run)
@@ -69,12 +71,15 @@ def start(state: State, command: c.StartRun, now_us: int, before: int = 0) -> De
 
 
 def assign(state: State, command: c.Assign, now_us: int) -> Decision:
-    """Dispatch the next run to a worker, or hold it if the worker does not have its job."""
+    """Dispatch the next run to a worker, or hold it if the worker does not have its job; if its
+    time to begin is over, cancel it instead."""
     run = state.next_suspect(now_us, command.pool) if command.alone else None
     if run is None:
         run = state.next_ready(now_us, command.pool)
     if run is None:
         return NOTHING
+    if has_expired(run, now_us):
+        return expire(state, run, now_us)
     code = command.codes.get(run.job)
     if code is None:
         return Decision((r.RunHeld(run.id),))

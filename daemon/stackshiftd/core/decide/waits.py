@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stackshift_jobs.errors import Conflict
-from stackshift_jobs.values.durations import rfc3339
+from stackshift_jobs.values.durations import from_rfc3339, rfc3339
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
 from stackshiftd.core.decide.replies import refusal_json
@@ -53,13 +53,17 @@ def start_child(state: State, run: Run, command: c.StartChild, now_us: int) -> D
 
 
 def _adopted(record: r.RunCreated, parent: Run, command: c.StartChild) -> r.RunCreated:
-    """The child's `run.created`, with its parent added."""
+    """The child's `run.created`, with its parent added. If it ends with its parent, it has to have
+    ended by the parent's deadline."""
     fields = {name: getattr(record, name) for name in record.__struct_fields__}
     fields |= {
         "parent": parent.id,
         "parent_step": command.step,
         "cancel_with_parent": command.wait or command.cancel_with_parent,
     }
+    if fields["cancel_with_parent"] and parent.deadline_us:
+        own_us = from_rfc3339(record.deadline_at) if record.deadline_at else parent.deadline_us
+        fields["deadline_at"] = rfc3339(min(own_us, parent.deadline_us))
     return r.RunCreated(**fields)
 
 

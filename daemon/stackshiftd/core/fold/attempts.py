@@ -26,6 +26,7 @@ def _dispatched(state: State, entry: r.Entry, record: r.AttemptStarted | r.Attem
     run.since_us = entry.at_us
     run.started_us = run.started_us or entry.at_us
     run.next_is_new = False
+    run.expires_us = 0
     run.progressed = False
     if new:
         run.attempt_us = entry.at_us

@@ -57,7 +57,11 @@ def created(state: State, entry: r.Entry, record: r.RunCreated, source: Run | No
         place_us=due_us if waits else entry.at_us,
         status=Status.SCHEDULED if waits else Status.QUEUED,
         calls={},
+        expires_us=from_rfc3339(record.expires_at) if record.expires_at else 0,
+        deadline_us=from_rfc3339(record.deadline_at) if record.deadline_at else 0,
     )
+    if run.deadline_us:
+        run.deadline_span_us = run.deadline_us - run.place_us
     if source is not None:
         run.calls = _without(source.calls, record.forgotten)
     state.enter(run)
@@ -68,6 +72,7 @@ def created(state: State, entry: r.Entry, record: r.RunCreated, source: Run | No
             state.unique.schedule(run.unique, run.id)
     else:
         state.make_ready(run)
+    state.limit_run(run)
     _adopt(state, run)
     if record.key is not None:
         _keep_key(state, entry, record, record.key)
@@ -204,6 +209,8 @@ def retried(state: State, entry: r.Entry, record: r.RunRetried, rebuilt: Run | N
     run.finished_us = run.spent_us = run.deaths = 0
     run.error = run.result = None
     run.cancelled = None
+    run.expires_us = 0
+    run.deadline_us = entry.at_us + run.deadline_span_us if run.deadline_span_us else 0
     run.bytes_recorded = sum(
         size(step.body)
         for step in run.calls.values()
@@ -211,6 +218,7 @@ def retried(state: State, entry: r.Entry, record: r.RunRetried, rebuilt: Run | N
     )
     run.place_us = entry.at_us
     move(state, run, "run.retried")
+    state.limit_run(run)
     # A sleep that was under way when the run ended continues. A child that was under way was
     # cancelled with the run, or is awaited again.
     for name, step in run.calls.items():

@@ -10,6 +10,7 @@ S = Status
 
 MOVES: Final[dict[tuple[Status, str], Status]] = {
     (S.SCHEDULED, "run.queued"): S.QUEUED,
+    (S.SCHEDULED, "run.failed"): S.FAILED,
     (S.SCHEDULED, "run.cancelled"): S.CANCELLED,
     (S.QUEUED, "attempt.started"): S.RUNNING,
     (S.QUEUED, "attempt.resumed"): S.RUNNING,
@@ -22,6 +23,7 @@ MOVES: Final[dict[tuple[Status, str], Status]] = {
     (S.RUNNING, "run.completed"): S.COMPLETED,
     (S.RUNNING, "run.cancelled"): S.CANCELLED,
     (S.WAITING, "run.queued"): S.QUEUED,
+    (S.WAITING, "run.failed"): S.FAILED,
     (S.WAITING, "run.cancelled"): S.CANCELLED,
     (S.RETRYING, "run.queued"): S.QUEUED,
     (S.RETRYING, "run.failed"): S.FAILED,

@@ -213,6 +213,12 @@ class Run(msgspec.Struct):
     error: Error | None = None
     failed_step: str | None = None
     """The step whose failure ended the last attempt; it is no longer among `calls`."""
+    expires_us: int = 0
+    """When it is cancelled unless it has begun; 0 for never, and once it has begun."""
+    deadline_us: int = 0
+    """When it fails unless it has ended; 0 for never."""
+    deadline_span_us: int = 0
+    """How long it was given to end, from when it was due; a retry gives it as long again."""
     cancelled: RunCancelled | None = None
     """The record by which it was cancelled."""
     result: Body | None = None
@@ -247,14 +253,19 @@ class KeyEntry(msgspec.Struct, frozen=True):
     expires_us: int
 
 
+TTL: Final = "ttl"
+DEADLINE: Final = "deadline"
+
+
 class Timer(msgspec.Struct, frozen=True, order=True, gc=False):
     """Something is due at `due_us`. `step` is empty for the run itself; `token` is 0 except for the
-    timeout of an execution."""
+    timeout of an execution. `limit` is `TTL` or `DEADLINE` if the run itself is over then."""
 
     due_us: int
     run: str
     step: str = ""
     token: int = 0
+    limit: str = ""
 
 
 class State:
@@ -515,9 +526,18 @@ class State:
             and not self.is_blocked(run)
         )
 
-    def set_timer(self, due_us: int, run: str, step: str = "", token: int = 0) -> None:
+    def set_timer(
+        self, due_us: int, run: str, step: str = "", token: int = 0, limit: str = ""
+    ) -> None:
         """Set a timer of `run` for `due_us`; see `Timer`."""
-        self.timers.add(Timer(due_us, run, step, token), self._is_live)
+        self.timers.add(Timer(due_us, run, step, token, limit), self._is_live)
+
+    def limit_run(self, run: Run) -> None:
+        """Set the timers of its ttl and deadline."""
+        if run.expires_us:
+            self.set_timer(run.expires_us, run.id, limit=TTL)
+        if run.deadline_us:
+            self.set_timer(run.deadline_us, run.id, limit=DEADLINE)
 
     def settle_timers(self) -> None:
         """Bring a live timer to the head."""
@@ -527,6 +547,8 @@ class State:
         run = self.runs.get(timer.run)
         if run is None or run.finished:
             return False
+        if timer.limit:
+            return timer.due_us == (run.expires_us if timer.limit == TTL else run.deadline_us)
         if timer.token:
             return run.token == timer.token and run.status is Status.RUNNING
         if timer.step:

@@ -14,7 +14,15 @@ from stackshiftd.core import records as r
 from stackshiftd.core.decide.dead_letter import is_dead
 from stackshiftd.core.records import Entry, entry_from_json
 from stackshiftd.core.state.state import KeyEntry, Run, Status
-from stackshiftd.core.why import Fleet, Why, cancelled_text, shown_status, standing_still, why
+from stackshiftd.core.why import (
+    Fleet,
+    Why,
+    cancelled_code,
+    cancelled_text,
+    shown_status,
+    standing_still,
+    why,
+)
 from stackshiftd.history.rows import RunRow
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.views.bodies import Bodies
@@ -25,7 +33,7 @@ from stackshiftd.shell.views.steps import error_object
 _FIELD_ORDER: Final = (
     "id job queue status attempt max_attempts priority payload result error idempotency_key labels "
     "created_at scheduled_at started_at finished_at duration_ms waiting_for why why_code code "
-    "parent dead unique"
+    "parent dead unique expires_at deadline_at"
 )
 RUN_FIELDS: Final = tuple(_FIELD_ORDER.split())
 """Every field of a run object; all of them are always present."""
@@ -138,6 +146,8 @@ class View:
             "parent": run.parent,
             "dead": is_dead(self._engine.state, run),
             "unique": run.unique or None,
+            "expires_at": None if done else _time(run.expires_us),
+            "deadline_at": None if done else _time(run.deadline_us),
         }
 
     def of_row(self, row: RunRow) -> dict[str, Any]:
@@ -146,11 +156,11 @@ class View:
         created = _created(entries)
         ended = ended_by([entry for entry in entries if entry is not entries[0]] or entries)
         error = ended.error if ended is not None else None
-        text = row.status
+        code = text = row.status
         if error is not None:
             text = f"failed: {error.type}: {error.message}"
         elif ended is not None and ended.cancelled is not None:
-            text = cancelled_text(ended.cancelled)
+            code, text = cancelled_code(ended.cancelled), cancelled_text(ended.cancelled)
         return {
             "id": row.id,
             "job": row.job,
@@ -171,11 +181,13 @@ class View:
             "duration_ms": _duration(row.started_us, row.finished_us),
             "waiting_for": None,
             "why": text,
-            "why_code": row.status,
+            "why_code": code,
             "code": row.code or None,
             "parent": row.parent,
             "dead": False,
             "unique": created.unique or None if created is not None else None,
+            "expires_at": None,
+            "deadline_at": None,
         }
 
 
