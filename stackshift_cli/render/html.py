@@ -270,7 +270,7 @@ def _error(parent: Element, type: str, message: str, traceback: str) -> None:
 
 def _ending(body: Element, run: dict[str, Any], line: Timeline) -> None:
     error = run.get("error")
-    if run["status"] == "completed":
+    if run["status"] == "completed" and not run.get("continued_as"):
         child_of(body, "h2", "result")
         child_of(body, "pre", _json(run.get("result")))
     elif run["status"] == "failed" and error:

@@ -159,6 +159,8 @@ def _facts(run: dict[str, Any], line: Timeline, marks: Glyphs) -> Iterator[str]:
     yield from (f"{key}={value}" for key, value in (run.get("labels") or {}).items())
     if run.get("parent"):
         yield f"parent {short_id(run['parent'], marks)}"
+    if run.get("continues"):
+        yield f"continues {short_id(run['continues'], marks)}"
 
 
 def _wrapped(facts: list[str], frame: Frame) -> Iterator[str]:
@@ -310,7 +312,7 @@ def _below(shown: Shown, line: Timeline, clock: Clock, frame: Frame) -> dict[str
 def _ending(shown: Shown, line: Timeline, clock: Clock, frame: Frame) -> Iterator[Text]:
     """The result or the error; then why the run is not progressing, or was cancelled."""
     run = shown.run
-    if run.get("status") == "completed":
+    if run.get("status") == "completed" and not run.get("continued_as"):
         result = as_json(run.get("result"))[:_RESULT_CHARACTERS]
         yield Text("  result ", "dim").append(result, "default")
     elif (error := run.get("error")) and run.get("status") == "failed":

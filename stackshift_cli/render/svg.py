@@ -168,7 +168,7 @@ class _Drawing:
     def _ending(self, shown: Shown, line: Timeline) -> None:
         run, error = shown.run, shown.run.get("error")
         self.y += ROW / 2
-        if run["status"] == "completed":
+        if run["status"] == "completed" and not run.get("continued_as"):
             self.text(LEFT + 2 * CELL, _cut("result " + as_json(run["result"]), _TEXT))
             self.y += ROW
         elif run["status"] == "failed" and error:

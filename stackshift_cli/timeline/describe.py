@@ -26,10 +26,11 @@ def attempts(number: int, run: Mapping[str, Any]) -> str:
 
 
 def why(run: Mapping[str, Any], finished: bool) -> str:
-    """Why the run is not progressing, or why its handler has cancelled it; empty if it has
-    `finished` and its status says it all."""
+    """Why the run is not progressing, why its handler has cancelled it, or as which run it has
+    continued; empty if it has `finished` and its status says it all."""
     text = str(run.get("why") or "")
-    if finished and (run.get("status") != "cancelled" or text == "cancelled"):
+    # While a picture is redrawn, what is known of the run may be older than its end.
+    if finished and not text.startswith(("cancelled: ", "continued as ")):
         return ""
     return text
 

@@ -154,6 +154,8 @@ def _created(record: Record, clock: Clock) -> Said:
     limits = _until(record, clock, "expires_at", "expires") + _until(
         record, clock, "deadline_at", "deadline"
     )
+    if record.get("continues"):
+        parent = f"; it continues {record['continues']}"
     return ("scheduled" if due else "queued"), f"created in queue {record['queue']}" + (
         due + forked + parent + limits
     )
@@ -176,6 +178,12 @@ def _attempt_failed(record: Record, clock: Clock) -> Said:
     words = f"attempt {record['attempt']} {ended}: {_error(record)}"
     retry = _until(record, clock, "retry_at", "next attempt at")
     return ("retrying" if retry else "failed"), f"{words};{retry}" if retry else words
+
+
+def _run_completed(record: Record, _clock: Clock) -> Said:
+    if record.get("continued_as"):
+        return "completed", f"run completed; it continues as {record['continued_as']}"
+    return "completed", f"run completed {_value(record.get('result'))}"
 
 
 def _run_cancelled(record: Record, _clock: Clock) -> Said:
@@ -304,7 +312,7 @@ _WORDS: Final[dict[str, Say]] = {
         "queued",
     ),
     "run.held": _plain("waiting", "no worker has its job; it waits for one"),
-    "run.completed": lambda r, _: ("completed", f"run completed {_value(r.get('result'))}"),
+    "run.completed": _run_completed,
     "run.failed": lambda r, _: ("failed", f"run failed: {_error(r)}"),
     "run.cancelled": _run_cancelled,
     "run.retried": _retried,

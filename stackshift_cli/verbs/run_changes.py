@@ -40,6 +40,8 @@ def cancel(session: Session, given: Given) -> int:
         done.append(reply)
         if not reply["changed"]:
             outcome = _ALREADY.get(reply["status"], f"is already {reply['status']}")
+            if reply.get("continued_as"):
+                outcome += f"; it continues as {reply['continued_as']}"
             session.say(f"{reply['id']} {outcome}")
         if not session.json:
             messages.data(reply["id"])

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime
 from os import PathLike
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, NoReturn, TypeVar, overload
 from uuid import UUID, uuid4
 
 from stackshift_jobs.handler import steps, waits
@@ -65,6 +65,19 @@ class AsyncJobContext(Generic[P]):
         """Show the run's progress in its timeline: `done` of `total`, and a `message`."""
         if not self._pass.replaying:
             self._port.progress(done, total, self._pass.secrets.mask(readable(message)))
+
+    def continue_as(self, payload: Any = None) -> Coroutine[Any, Any, NoReturn]:
+        """End this run as completed, and start the next run of this job with `payload`. See
+        `JobContext.continue_as`."""
+        unawaited, pass_ = self._pass.unawaited, self._pass
+        text = steps.continuation(pass_, payload)
+
+        async def ends() -> NoReturn:
+            unawaited.pop("ctx.continue_as", None)
+            pass_.continue_as(text)
+
+        call = unawaited["ctx.continue_as"] = ends()
+        return call
 
 
 class AsyncStepCalls:

@@ -12,7 +12,7 @@ from contextvars import copy_context
 from datetime import datetime
 from logging import Logger
 from os import PathLike
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, NoReturn, TypeVar, cast
 from uuid import UUID, uuid4
 
 from stackshift_jobs.handler import steps, waits
@@ -101,6 +101,16 @@ class JobContext(Generic[P]):
         """Show the run's progress in its timeline: `done` of `total`, and a `message`."""
         if not self._pass.replaying:
             self._port.progress(done, total, self._pass.secrets.mask(readable(message)))
+
+    def continue_as(self, payload: Any = None) -> NoReturn:
+        """End this run as completed, and start the next run of this job with `payload`, in one
+        step: for a loop that lives for years, whose record would grow without end.
+
+        It does not return. The new run has the queue, the priority and the labels of this one, and
+        begins with nothing on record; locks are released. A parent that has called this run waits
+        for the new one. Raises `PayloadRefused`.
+        """
+        self._pass.continue_as(steps.continuation(self._pass, payload))
 
 
 class StepCalls:

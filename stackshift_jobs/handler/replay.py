@@ -71,6 +71,15 @@ class Unwinding(BaseException):
     cannot swallow it."""
 
 
+class Continued(BaseException):
+    """Ends a handler that continues as a new run, whose payload (JSON) it holds. A `BaseException`
+    for the same reason."""
+
+    def __init__(self, payload: bytes) -> None:
+        super().__init__("the run continues as another")
+        self.payload = payload
+
+
 class Pass:
     """The record of a run, as one pass of its handler sees it.
 
@@ -85,6 +94,7 @@ class Pass:
         "abandon",
         "calls",
         "clock",
+        "continued",
         "forgotten",
         "loop",
         "recorded_calls",
@@ -100,6 +110,8 @@ class Pass:
         self.clock = clock
         self.unwinding: str | None = None
         self.secrets = secrets.of_execution()
+        self.continued: Continued | None = None
+        """Raised by `ctx.continue_as`; the handler ends with it."""
         self.refusals = 0
         self.abandon: Callable[[], None] | None = None
         """Called by a thread of a `def` handler that does not let itself be unwound; it need not
@@ -224,6 +236,25 @@ class Pass:
         if self.refusals > MAX_REFUSALS and self.abandon is not None:
             self.abandon()
         raise Unwinding(self.unwinding)
+
+    def continue_as(self, payload: bytes) -> NoReturn:
+        """Raise `Continued`, which ends the handler. Raises `ReplayError` inside a step's function
+        and at a second call, and `Unwinding` if the pass is being unwound already."""
+        if self.unwinding is not None:
+            self.refuse()
+        if (inside := current_step.get()) is not None:
+            raise ReplayError(
+                f"ctx.continue_as was used inside the function of step {inside!r}",
+                hint="call it in the handler, as the last thing that it does",
+            )
+        if self.continued is not None:
+            raise ReplayError(
+                "ctx.continue_as was called twice",
+                hint="it ends the handler: let no `except:` keep it from that, and no other branch "
+                "call it",
+            )
+        self.continued = Continued(payload)
+        raise self.continued
 
     def unidentify(self, made: list[Identity]) -> None:
         """Take identities back: the same calls are made again, and are to get the same ones."""

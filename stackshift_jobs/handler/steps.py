@@ -188,6 +188,12 @@ def sleep(pass_: Pass, key: str, delay_ms: int | None, until_us: int | None) -> 
     return None
 
 
+def continuation(pass_: Pass, payload: Any) -> bytes:
+    """The payload of the run as which this one continues, as JSON. Raises `PayloadRefused`."""
+    sent = {} if payload is None else payload
+    return pass_.encode(sent, Limits.value_bytes, "the payload", payload_form)
+
+
 def start_child(
     pass_: Pass,
     key: str,

@@ -383,6 +383,21 @@ class Story:
         said = _verdict(retryable, after, verdict)
         return self.do(c.FailAttempt(run, self.token(run), error(), said, step))
 
+    def continues(self, run: str, payload: Any = None) -> str:
+        """The handler continues as a new run; returns its id."""
+        old = self.run(run)
+        start = c.StartRun(
+            run=self.new_id(),
+            job=old.job,
+            queue=old.queue,
+            payload=dumps(payload if payload is not None else {}),
+            retry=old.retry,
+            priority=old.priority,
+            labels=old.labels,
+        )
+        self.do(c.ContinueRun(run, self.token(run), start))
+        return start.run
+
     def stops(self, run: str) -> Decision:
         """The handler of a cancelled or timed-out attempt has stopped."""
         return self.do(c.ConfirmStop(run, self.token(run)))

@@ -32,6 +32,7 @@ def story() -> ScheduledStory:
     _failures(made)
     _cancelled(made)
     _by_kind(made)
+    _continued(made)
     _held(made)
     _state(made)
     _locks(made)
@@ -124,6 +125,18 @@ def _cancelled(made: ScheduledStory) -> None:
     own = _running(made)
     made.step_fails(own, "look", retryable=False)
     made.fails(own, step="look", cancels=True)
+
+
+def _continued(made: ScheduledStory) -> None:
+    parent = _running(made, "report")
+    first = made.calls(parent, "loop")
+    assert made.assign() == first
+    second = made.continues(first, {"turn": 2})
+    assert made.assign() == second
+    waiter = _running(made)
+    made.awaits(waiter, "result", second)
+    third = made.continues(second, {"turn": 3})
+    assert made.assign() == third
 
 
 def _by_kind(made: ScheduledStory) -> None:

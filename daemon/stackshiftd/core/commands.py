@@ -446,6 +446,14 @@ class StartChild(Command, frozen=True):
     cancel_with_parent: bool = False
 
 
+class ContinueRun(Command, frozen=True):
+    """Complete the run, and continue it as the run `start`."""
+
+    run: str
+    token: int
+    start: StartRun
+
+
 class CallJob(Command, frozen=True):
     """Start a run, at the request of a handler. The shell turns this into a `StartChild`, because
     the core knows neither jobs nor ids. `options` is JSON, like the options of a start."""
@@ -485,8 +493,8 @@ class RefuseCall(Command, frozen=True):
 
 
 class AwaitRun(Command, frozen=True):
-    """Wait for the run `child`. If it has left memory, `status`, `result` and `error` are how it
-    ended."""
+    """Wait for the run `child`, and for those as which it continues. If it has left memory,
+    `status`, `result` and `error` are how it ended."""
 
     run: str
     token: int
@@ -523,6 +531,15 @@ class CompleteRun(Command, frozen=True):
     run: str
     token: int
     result: Raw
+
+
+class ContinueAs(Command, frozen=True):
+    """Complete the run, and continue it as a new run of the same job with this payload: its handler
+    has asked for that. The shell turns this into a `ContinueRun`."""
+
+    run: str
+    token: int
+    payload: Raw
 
 
 class FailAttempt(Command, frozen=True):
@@ -566,6 +583,7 @@ FromWorker = (
     | WithdrawCall
     | Suspend
     | CompleteRun
+    | ContinueAs
     | FailAttempt
     | ConfirmStop
     | ReportProgress
@@ -596,6 +614,7 @@ FromBoth = (
 )
 FromShell = (
     StartChild
+    | ContinueRun
     | RefuseCall
     | WithdrawLock
     | Claimed

@@ -140,7 +140,8 @@ class RunCreated(Record, frozen=True, tag="run.created"):
     has not ended.
 
     In a fork, `restored` contains the records of the source, and `forgotten` names the recorded
-    steps that the fork does not reuse.
+    steps that the fork does not reuse. A run that continues another names it in `continues`, and in
+    `chain` the run that began the chain, which keeps its idempotency key.
     """
 
     run: str
@@ -166,6 +167,8 @@ class RunCreated(Record, frozen=True, tag="run.created"):
     unique: str = ""
     expires_at: str | None = None
     deadline_at: str | None = None
+    continues: str | None = None
+    chain: str | None = None
 
 
 class RunAttached(Record, frozen=True, tag="run.attached"):
@@ -196,11 +199,14 @@ class RunHeld(Record, frozen=True, tag="run.held"):
 
 
 class RunCompleted(Record, frozen=True, tag="run.completed"):
-    """The handler returned `result`; the run is finished."""
+    """The handler returned `result`; the run is finished. Or it continued as the run
+    `continued_as`, whose `run.created` is in the same append: who waits for a chain of runs goes on
+    waiting."""
 
     run: str
     attempt: int
     result: Raw
+    continued_as: str | None = None
 
 
 class RunFailed(Record, frozen=True, tag="run.failed"):
@@ -385,10 +391,11 @@ class ChildStarted(Record, frozen=True, tag="child.started"):
 
 
 class WaitStarted(Record, frozen=True, tag="wait.started"):
-    """A branch waits durably. `wait` is `sleep`, `child` (for the run `child`; `job` is its job if
-    this call started it), `event` (for the first of `events`, each a name and a correlation key;
-    `on_timeout` is `fail`, `continue` or `cancel`) or `lock` (for `lock`, to hold it for `ttl_ms`,
-    or without expiry if that is 0). `until` is when a sleep ends, or any other wait times out."""
+    """A branch waits durably. `wait` is `sleep`, `child` (for the run `child`, which may belong to
+    the `chain` that a run began; `job` is its job if this call started it), `event` (for the first
+    of `events`, each a name and a correlation key; `on_timeout` is `fail`, `continue` or `cancel`)
+    or `lock` (for `lock`, to hold it for `ttl_ms`, or without expiry if that is 0). `until` is when
+    a sleep ends, or any other wait times out."""
 
     run: str
     attempt: int
@@ -401,6 +408,7 @@ class WaitStarted(Record, frozen=True, tag="wait.started"):
     lock: str = ""
     ttl_ms: int = 0
     job: str = ""
+    chain: str = ""
 
 
 class WaitEnded(Record, frozen=True, tag="wait.ended"):

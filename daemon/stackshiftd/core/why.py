@@ -111,6 +111,8 @@ def _why(state: State, run: Run, fleet: Fleet, now_us: int) -> Why:
             reason = f": {error.type}: {error.message}" if error is not None else ""
             dead = f"; in the dead letter of queue {run.queue}" if is_dead(state, run) else ""
             return Why("failed", f"failed{reason}{dead}")
+        case Status.COMPLETED if run.continued_as is not None:
+            return Why("completed", f"continued as {run.continued_as}")
         case Status.CANCELLED if run.cancelled is not None:
             return Why(cancelled_code(run.cancelled), cancelled_text(run.cancelled))
         case _:
@@ -261,10 +263,11 @@ def _call(state: State, name: str, step: Call, more: str, now_us: int) -> Why:
         text = f"step {name} is tried again at {_at(step.due_us, now_us)}{more}"
         return Why("retrying", text, "retry", name, step.due_us)
     if step.kind is CallKind.CHILD:
-        child = state.runs.get(step.child or "")
+        child = state.latest(step.awaited)
         status = f" ({shown_status(child).value})" if child is not None else ""
-        text = f"waiting for {step.child}{status}{more}"
-        return Why("waiting_child", text, "child", name, 0, step.child or "")
+        awaited = child.id if child is not None else step.child or ""
+        text = f"waiting for {awaited}{status}{more}"
+        return Why("waiting_child", text, "child", name, 0, awaited)
     if step.kind is CallKind.EVENT and step.wait is not None:
         until = f" until {_at(step.due_us, now_us)}" if step.due_us else ""
         text = f"waiting for {events_text(step.wait.events)}{until}{more}"

@@ -15,12 +15,14 @@ from stackshiftd.core.state.state import Run
 
 
 class Ended(NamedTuple):
-    """How a run ended; `cancelled` is the record by which it was, if it was cancelled."""
+    """How a run ended; `cancelled` is the record by which it was, if it was cancelled, and
+    `continued_as` the run as which it continued, if it did."""
 
     status: str
     result: Raw
     error: r.Error | None
     cancelled: r.RunCancelled | None = None
+    continued_as: str | None = None
 
 
 class RunRow(msgspec.Struct):
@@ -112,7 +114,7 @@ def ended(record: r.AnyRecord) -> Ended | None:
     """How the run ended, if `record` is its end; else None."""
     match record:
         case r.RunCompleted():
-            return Ended("completed", record.result, None)
+            return Ended("completed", record.result, None, None, record.continued_as)
         case r.RunFailed():
             return Ended("failed", r.NULL, record.error)
         case r.RunCancelled():

@@ -27,6 +27,7 @@ _KEPT: Final = (
     c.RecordValue,
     c.BeginSleep,
     c.StartChild,
+    c.ContinueRun,
     c.AwaitRun,
     c.Suspend,
     c.CompleteRun,

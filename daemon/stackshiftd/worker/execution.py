@@ -1,7 +1,8 @@
 """One execution of a handler in this process, and what all kinds of executions share.
 
-An execution ends with exactly one frame: `CompleteRun`, `FailAttempt`, `Suspend`, `ConfirmStop` or
-`HandBack`. Which one is decided here, from how its handler ended and why it was asked to stop.
+An execution ends with exactly one frame: `CompleteRun`, `ContinueAs`, `FailAttempt`, `Suspend`,
+`ConfirmStop` or `HandBack`. Which one is decided here, from how its handler ended and why it was
+asked to stop.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from stackshift_jobs.handler import ops
 from stackshift_jobs.handler.clock import WALL, Clock
 from stackshift_jobs.handler.context import Facts
 from stackshift_jobs.handler.failures import Failure
-from stackshift_jobs.handler.replay import Pass
+from stackshift_jobs.handler.replay import Continued, Pass
 from stackshift_jobs.handler.steps import Limits
 from stackshift_jobs.programs.processes import ProcessGroup
 from stackshift_jobs.registry import Job
@@ -153,6 +154,8 @@ class Execution:
         reason = self.pass_.unwinding
         if reason is not None:
             return self._left(reason, swallowed=True)
+        if self.pass_.continued is not None:
+            return self._swallowed("by which ctx.continue_as ends it (with")
         if (unawaited := self.pass_.unawaited) and (forgotten := _forgotten(unawaited)):
             return self.raised(forgotten)
         try:
@@ -166,6 +169,9 @@ class Execution:
         reason = self.pass_.unwinding
         if reason is not None:
             return self._left(reason, swallowed=False)
+        if is_continued(error):
+            assert self.pass_.continued is not None
+            return c.ContinueAs(self.run, self.token, Raw(self.pass_.continued.payload))
         failure = Failure.of(error, self.pass_.secrets)
         step, *others = (*failure.steps, *self.timers_in(error)) or (None,)
         return c.FailAttempt(
@@ -202,16 +208,16 @@ class Execution:
     def _left(self, reason: str, *, swallowed: bool) -> Frame | c.Command:
         if reason == WAITS:
             if swallowed:
-                return self._swallowed()
+                return self._swallowed("that suspends it at a wait (with")
             return c.Suspend(self.run, self.token, sorted(self.waiting))
         if reason == DRAINED:
             return HandBack(self.run, self.token)
         return c.ConfirmStop(self.run, self.token)
 
-    def _swallowed(self) -> c.Command:
+    def _swallowed(self, which: str) -> c.Command:
         error = ReplayError(
-            "the handler caught the exception that suspends it at a wait (with a bare `except:` "
-            "or `except BaseException:`) and went on",
+            f"the handler caught the exception {which} a bare `except:` or `except BaseException:`)"
+            " and went on",
             hint="catch Exception instead, or raise it again",
         )
         failure = Failure.of(error)
@@ -270,6 +276,13 @@ class Execution:
         self.open.pop(op.step, None)
         if self.noted:
             self.noted.discard(op.step)
+
+
+def is_continued(error: BaseException) -> bool:
+    """Is it how `ctx.continue_as` ends a handler? A task group brings that as a group."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(is_continued, error.exceptions))
+    return isinstance(error, Continued)
 
 
 def recorded_call(frame: Recall | Outcome) -> ops.RecordedCall:

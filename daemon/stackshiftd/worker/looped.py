@@ -313,7 +313,7 @@ class LoopedExecution(Execution):
         if self.pass_.unwinding == DRAINED:
             self.pass_.unwinding = None  # it was faster
         last = self.last_frame(self.handler.result)
-        if isinstance(last, c.CompleteRun):
+        if isinstance(last, c.CompleteRun | c.ContinueAs):
             self._give_up_all()
         self._withdraw()
         self._end(last)

@@ -225,10 +225,17 @@ class _Rehearsed(ABC):
             list(self.record.unasked),
             self.timers,
             self.given_up,
-            bytes(last.result) if isinstance(last, c.CompleteRun) else None,
+            _result(last),
             last.error if isinstance(last, c.FailAttempt) else None,
             stopped,
         )
+
+
+def _result(last: Frame | c.Command | None) -> bytes | None:
+    """What the handler returned, as JSON; of one that continues as another run, nothing."""
+    if isinstance(last, c.ContinueAs):
+        return b"null"
+    return bytes(last.result) if isinstance(last, c.CompleteRun) else None
 
 
 # --- async def -----------------------------------------------------------------------------

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from cli.fake_daemon import record, run_id, run_object
 from cli.render.pictured import (
     drawn,
     failed_run,
     framed,
     parent_run,
     tall_run,
+    told,
     without_timelines,
 )
 from stackshift_cli.daemon.run_detail import Shown
@@ -61,6 +63,28 @@ def test_picture_fits_whatever_the_height(height: int) -> None:
         "  09:00:40.500 publish | 3 of 9 files",
     ]
     assert any(line.startswith("● publish") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("status", "fields", "last"),
+    [
+        ("cancelled", {"why": "cancelled: the order is gone"}, "  cancelled: the order is gone"),
+        ("completed", {"continued_as": run_id(2), "why": f"continued as {run_id(2)}"}, None),
+        ("cancelled", {"why": "cancelled"}, ""),
+    ],
+)
+def test_end_that_needs_a_word_has_it(
+    status: str, fields: dict[str, str], last: str | None
+) -> None:
+    """Why a handler has cancelled its run, and as which run it goes on instead of a result."""
+    run = run_object(1, status=status, result=None, continues=run_id(3)) | fields
+    shown = told(run, record(0, "run.created", run["id"]), record(1, f"run.{status}", run["id"]))
+    lines = drawn(shown, 1, UNICODE, 80, None).splitlines()
+    if last is None:
+        last = "  continued as run_…000002"
+    assert (lines[-1] == last) is bool(last)
+    assert "continues run_…000003" in lines[1]
+    assert not any("result" in line for line in lines)
 
 
 def test_everything_is_every_row() -> None:

@@ -19,6 +19,7 @@ CHILD = run_id(7)
 ERROR = '"error": {"type": "TimeoutError", "message": "PUT timed out"}'
 
 # A record as it is in the journal, then its mark and what is said of it.
+NOT_YET = '{"type": "RetryAfter", "message": "not yet"}'
 WORDS = f"""
 run.created {{"job": "a", "queue": "media"}}
   queued: created in queue media
@@ -58,6 +59,18 @@ wait.ended {{"name": "paid", "correlation_key": "o:1", "result": {{"a": 1}}}}
   completed: got event paid [o:1] {{"a":1}}
 call.refused {{"error": {{"code": "conflict", "message": "version 3"}}}}
   failed: refused: conflict: version 3
+attempt.failed {{"attempt": 1, "error": {NOT_YET}, "retry_at": "{T0}", "counts": false}}
+  retrying: attempt 1 snoozed: RetryAfter: not yet; next attempt at 09:00:00
+step.failed {{"error": {NOT_YET}, "retry_at": "{T0}", "counts": false}}
+  retrying: snoozed: RetryAfter: not yet; tried again at 09:00:00
+run.cancelled {{"reason": "handler", "message": "the order is gone"}}
+  cancelled: run cancelled by its handler: the order is gone
+run.cancelled {{"reason": "parent"}}
+  cancelled: run cancelled with its parent
+run.completed {{"result": null, "continued_as": "{CHILD}"}}
+  completed: run completed; it continues as 000007
+run.created {{"queue": "media", "continues": "{CHILD}"}}
+  queued: created in queue media; it continues 000007
 progress.reported {{"done": 3.0, "total": 10.0, "message": "pages"}}
   running: progress 3/10 pages
 state.set {{"key": "n", "value": 5, "op": "increment"}}

@@ -51,7 +51,7 @@ def test_cancelled_handler_can_only_stop(name: str) -> None:
     story.assign()
     story.cancel(run)
     story.do(of(run, story.token(run), name))
-    if name in ("ConfirmStop", "CompleteRun", "FailAttempt"):
+    if name in ("ConfirmStop", "CompleteRun", "ContinueRun", "FailAttempt"):
         assert story.recorded() == ["attempt.stopped"]
         assert story.state.runs == {}
     else:
@@ -69,7 +69,7 @@ def test_handler_past_its_time_can_only_stop(name: str) -> None:
     story.assign()
     story.tick(to="1s")
     story.do(of(run, story.token(run), name))
-    stops = name in ("ConfirmStop", "CompleteRun", "FailAttempt")
+    stops = name in ("ConfirmStop", "CompleteRun", "ContinueRun", "FailAttempt")
     assert story.recorded() == (["attempt.stopped"] if stops else [])
     assert story.run(run).calls == {}
     assert story.status(run) is Status.RETRYING

@@ -60,7 +60,7 @@ def audit_waits(state: State) -> None:
     """Who waits is woken by something. Holds after every append."""
     audit_lines(state)
     waits = [
-        (step.child, (run.id, name))
+        (step.awaited, (run.id, name))
         for run in state.runs.values()
         if not run.finished
         for name, step in run.calls.items()
@@ -69,9 +69,11 @@ def audit_waits(state: State) -> None:
     indexed = [(child, waiter) for child, found in state.awaited.items() for waiter in found]
     assert sorted(waits) == sorted(indexed)
     for child, (waiter, step) in waits:
-        found = state.runs.get(child or "")
+        found = state.latest(child)
         assert found is not None, f"{waiter} waits in {step} for {child}, which has left"
         assert not found.finished, f"{waiter} waits in {step} for {child}, which has finished"
+    chains = {run.chain: run.id for run in state.runs.values() if run.chain and not run.finished}
+    assert state.chains == chains
     for run in state.runs.values():
         if run.status is Status.WAITING and run.id not in state.held.get(run.job, ()):
             assert any(step.phase in PENDING for step in run.calls.values()), f"{run.id} is stuck"

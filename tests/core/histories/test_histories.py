@@ -429,6 +429,11 @@ class Histories(RuleBasedStateMachine):
             self.story.completes(run.id, "z" * SIZES[pick % 7 % 3])
             assert run.id not in self.story.state.runs
 
+    def continues(self, run: Run, pick: int) -> None:
+        """The handler continues as a new run."""
+        if pick % 2 == 0:
+            self.started.append(self.story.continues(run.id, pick))
+
     def fails(self, run: Run, pick: int) -> None:
         """The handler raises."""
         failed = [name for name, step in run.calls.items() if step.phase is Phase.FAILED]
@@ -460,6 +465,7 @@ class Histories(RuleBasedStateMachine):
         suspends,
         suspends,
         completes,
+        continues,
         fails,
     )
 
@@ -546,6 +552,7 @@ def from_worker(run: str, token: int) -> list[c.Command]:
         c.WithdrawCall(run, token, "nap"),
         c.Suspend(run, token, ["nap"]),
         c.CompleteRun(run, token, r.NULL),
+        c.ContinueRun(run, token, child),
         c.FailAttempt(run, token, r.Error("E", "late"), step="a"),
         c.ConfirmStop(run, token),
         c.ReportProgress(run, token, 1.0),

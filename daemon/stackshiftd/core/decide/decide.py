@@ -110,7 +110,13 @@ _BY_TYPE: Final[dict[type[c.Command], Decide]] = {
             c.Suspend: waits.suspend,
         }
     ),
-    **of_handler({c.CompleteRun: ends.complete, c.FailAttempt: ends.fail}),
+    **of_handler(
+        {
+            c.CompleteRun: ends.complete,
+            c.ContinueRun: ends.continue_as,
+            c.FailAttempt: ends.fail,
+        }
+    ),
     **of_worker({c.ConfirmStop: ends.confirm_stop, c.LoseExecution: ends.lose}),
     c.Claimed: ends.claimed,
     c.Assign: runs.assign,

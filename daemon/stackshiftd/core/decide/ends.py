@@ -49,6 +49,37 @@ def complete(state: State, run: Run, command: c.CompleteRun, now_us: int) -> Dec
     return finish(state, run, (record,), End("completed", command.result), now_us)
 
 
+def continue_as(state: State, run: Run, command: c.ContinueRun, now_us: int) -> Decision:
+    """Complete the run, and create the one as which it continues. Who waits for it goes on waiting,
+    and its parent, if it is cancelled, takes the new run with it. An idempotency key stays with the
+    run that began the chain, and a unique key goes on to the new run, before all that wait for
+    it. So does a deadline."""
+    release = LockRelease(state, now_us)
+    release.release_all(run)
+    start = command.start
+    completed = r.RunCompleted(run.id, run.attempt, r.NULL, start.run)
+    created = r.RunCreated(
+        run=start.run,
+        job=start.job,
+        queue=start.queue,
+        payload=Raw(start.payload),
+        retry=start.retry,
+        limits=start.limits,
+        timeout_ms=start.timeout_ms,
+        priority=start.priority,
+        concurrency_key=start.concurrency_key,
+        unique=run.unique,
+        labels=start.labels,
+        parent=run.parent,
+        parent_step=run.parent_step,
+        cancel_with_parent=run.cancel_with_parent,
+        deadline_at=rfc3339(run.deadline_us) if run.deadline_us else None,
+        continues=run.id,
+        chain=run.chain or run.id,
+    )
+    return Decision((*release.records, created, completed), tuple(release.effects))
+
+
 def fail(state: State, run: Run, command: c.FailAttempt, now_us: int) -> Decision:
     """End the attempt: its handler has raised. A step that has failed for good keeps its attempt
     from being retried, if it says so."""
@@ -139,7 +170,7 @@ def finish(
     records = (*release.records, *records)
     effects: list[Effect] = [*release.effects]
     added: list[r.AnyRecord] = []
-    for waiter_id, step in state.awaited.get(run.id, ()):
+    for waiter_id, step in state.awaited.get(run.chain or run.id, ()):
         ended = r.WaitEnded(waiter_id, step, end.status, end.result, end.error)
         wait_end = end_wait(state.runs[waiter_id], ended)
         added.extend(wait_end.records)
@@ -273,5 +304,5 @@ def with_children(state: State, run: Run) -> Iterator[Run]:
     while left:
         run = left.pop()
         yield run
-        children = (state.runs.get(child) for child in run.children)
+        children = map(state.runs.get, run.children)
         left.extend(child for child in children if child is not None and not child.finished)

@@ -120,7 +120,7 @@ def _repeats(state: State, step: Call, since: int | None) -> bool:
     if step.kind is CallKind.EVENT and step.child_status and step.wait is not None:
         return step.wait.on_timeout == "cancel"  # it timed out, which ended the run
     if step.kind is CallKind.CHILD and step.phase in PENDING:
-        child = state.runs.get(step.child or "")
+        child = state.latest(step.awaited)
         return child is None or child.finished
     return False
 
@@ -143,6 +143,12 @@ def retry(state: State, command: c.RetryRun, _now_us: int) -> Decision:
             f"{run.id} is {run.status}; only a finished run can be retried",
             hint=f"stackshift runs why {run.id}",
             owner=run.id,
+        )
+    if run.continued_as is not None:
+        raise Conflict(
+            f"{run.id} has continued as {run.continued_as}, so it cannot be retried",
+            hint=f"stackshift runs fork {run.id}, or retry the run that it continues as",
+            owner=run.continued_as,
         )
     if run.status is Status.COMPLETED and command.from_step is None and not command.replaced:
         raise Conflict(

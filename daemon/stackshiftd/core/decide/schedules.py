@@ -196,8 +196,8 @@ def _text(us: int | None) -> str | None:
 
 
 def busy(state: State, schedule: Schedule) -> bool:
-    """Is the last run that a tick started still unfinished?"""
-    run = state.runs.get(schedule.last_run)
+    """Is the last run that a tick started, or the one as which it continues, still unfinished?"""
+    run = state.latest(schedule.last_run)
     return run is not None and not run.finished
 
 

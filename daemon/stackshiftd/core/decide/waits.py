@@ -68,11 +68,14 @@ def _adopted(record: r.RunCreated, parent: Run, command: c.StartChild) -> r.RunC
 
 
 def await_run(state: State, run: Run, command: c.AwaitRun, _now_us: int) -> Decision:
-    """Wait for a run; the wait ends at once if that run has finished, and fails if it does not
-    exist."""
-    waits = r.WaitStarted(run.id, run.attempt, command.step, "child", None, command.child)
+    """Wait for a run, or for the one as which it continues by now. The wait ends at once if that
+    has finished, and fails if it does not exist."""
+    child = state.latest(command.child)
+    chain = child.chain or "" if child is not None else ""
+    waits = r.WaitStarted(
+        run.id, run.attempt, command.step, "child", None, command.child, chain=chain
+    )
     acknowledge = Acknowledge(command.call)
-    child = state.runs.get(command.child)
     if child is not None and not child.finished:
         return Decision((waits,), (acknowledge,))
     if child is not None:

@@ -36,7 +36,7 @@ def _with_child(
     state: State, run: Run, call: Call, withdrawn: r.CallWithdrawn, now_us: int
 ) -> Decision:
     """Withdraw a wait; if it is for a run that this same call has started, cancel that run."""
-    child = state.runs.get(call.child or "")
+    child = state.latest(call.awaited)
     if (
         child is None
         or child.finished

@@ -105,6 +105,7 @@ def _wait_started(state: State, entry: r.Entry, record: r.WaitStarted) -> None:
         due_us=from_rfc3339(record.until) if record.until else 0,
         child=record.child,
         job=record.job,
+        chain=record.chain,
     )
     if record.wait in ("event", "lock"):
         step.wait = WaitTerms(record.events, record.on_timeout, record.lock, record.ttl_ms)
@@ -163,7 +164,7 @@ def await_call(state: State, run: Run, name: str, step: Call) -> None:
     if step.due_us:
         state.set_timer(step.due_us, run.id, name)
     if step.kind is CallKind.CHILD and step.child:
-        state.awaited.setdefault(step.child, []).append((run.id, name))
+        state.awaited.setdefault(step.awaited, []).append((run.id, name))
     elif step.kind is CallKind.EVENT and step.wait is not None:
         state.events.listen(step.wait.addresses, run.id, name)
     elif step.kind is CallKind.LOCK and step.wait is not None:
@@ -184,11 +185,11 @@ def _forget_wait(state: State, run: Run, name: str, step: Call) -> None:
     elif step.kind is CallKind.LOCK and step.wait is not None:
         locks.leave_line(state, run, step.wait.lock)
     elif step.kind is CallKind.CHILD:
-        waiters = state.awaited.get(step.child or "", [])
+        waiters = state.awaited.get(step.awaited, [])
         if (run.id, name) in waiters:
             waiters.remove((run.id, name))
             if not waiters:
-                del state.awaited[step.child or ""]
+                del state.awaited[step.awaited]
 
 
 BY_TYPE: Final[dict[type[r.Record], Callable[[State, r.Entry, Any], None]]] = {

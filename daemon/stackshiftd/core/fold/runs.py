@@ -59,12 +59,16 @@ def created(state: State, entry: r.Entry, record: r.RunCreated, source: Run | No
         calls={},
         expires_us=from_rfc3339(record.expires_at) if record.expires_at else 0,
         deadline_us=from_rfc3339(record.deadline_at) if record.deadline_at else 0,
+        continues=record.continues,
+        chain=record.chain,
     )
     if run.deadline_us:
         run.deadline_span_us = run.deadline_us - run.place_us
     if source is not None:
         run.calls = _without(source.calls, record.forgotten)
     state.enter(run)
+    if run.unique and run.continues is not None:
+        state.unique.follow(run.unique, run.id, run.continues)
     if waits:
         state.queue(run.queue)
         state.set_timer(due_us, run.id)
@@ -74,6 +78,8 @@ def created(state: State, entry: r.Entry, record: r.RunCreated, source: Run | No
         state.make_ready(run)
     state.limit_run(run)
     _adopt(state, run)
+    if run.chain is not None:
+        state.chains[run.chain] = run.id
     if record.key is not None:
         _keep_key(state, entry, record, record.key)
 
@@ -145,6 +151,7 @@ def _completed(state: State, entry: r.Entry, record: r.RunCompleted) -> None:
     run = state.runs[record.run]
     run.result = keep(state, record.result, entry.seq)
     run.error = None
+    run.continued_as = record.continued_as
     free_slot(state, run, entry.at_us)
     _finish(state, run, entry, "run.completed")
 
@@ -173,7 +180,9 @@ def _finish(state: State, run: Run, entry: r.Entry, kind: str) -> None:
     run.finished_us = entry.at_us
     state.finished += 1
     move(state, run, kind)
-    state.awaited.pop(run.id, None)
+    if run.continued_as is None:
+        state.awaited.pop(run.chain or run.id, None)
+        state.chains.pop(run.chain or run.id, None)
     forget_waits(state, run)
     _disown(state, run)
     drop_finished(state, run)
@@ -196,6 +205,8 @@ def retried(state: State, entry: r.Entry, record: r.RunRetried, rebuilt: Run | N
         ]
         state.queue(run.queue)
     _adopt(state, run)
+    if run.chain is not None:
+        state.chains[run.chain] = run.id
     _lapse_key(state, run, entry.at_us)
     run.calls = _without(run.calls, record.forgotten)
     for name, value in record.replaced.items():

@@ -5,10 +5,10 @@ Laws:
 - Only `fold` changes a `State`; everyone else reads it.
 - A run is in memory while it is unfinished, while its handler still executes, or while it is in the
   dead letter. Everything else about finished runs is in the journal alone.
-- `order`, `lines`, `timers`, `awaited`, `expiries`, `events.listening` and the lanes of `queues`
-  are indexes: they can be computed from the rest, are not part of the state's hash, and exist so
-  that nothing done for one run has to scan all runs. The head of every heap is live; `fold` settles
-  it after each change.
+- `order`, `lines`, `timers`, `awaited`, `chains`, `expiries`, `events.listening` and the lanes of
+  `queues` are indexes: they can be computed from the rest, are not part of the state's hash, and
+  exist so that nothing done for one run has to scan all runs. The head of every heap is live;
+  `fold` settles it after each change.
 - A run that is QUEUED behind another with its unique key is in no lane and no suspect.
 - The place of a queue in its line is that of `Queue.turn_at`, at the time of the last entry.
 - A body over `SPILL_BYTES` is not kept, only the sequence number of the record that contains it.
@@ -157,6 +157,13 @@ class Call(msgspec.Struct):
     """The program that a step last started, until the step has an outcome."""
     snoozes: int = 0
     """Tries of a step that do not count against its own budget."""
+    chain: str = ""
+    """The first of the chain of runs to which `child` belonged when the wait for it began."""
+
+    @property
+    def awaited(self) -> str:
+        """By what `State.awaited` and `State.latest` know the run that the call waits for."""
+        return self.chain or self.child or ""
 
 
 class Run(msgspec.Struct):
@@ -224,6 +231,11 @@ class Run(msgspec.Struct):
     result: Body | None = None
     children: list[str] = []
     """Runs that are cancelled with this one."""
+    continues: str | None = None
+    """The run that has continued as this one."""
+    chain: str | None = None
+    """The first of the runs that this one continues."""
+    continued_as: str | None = None
     locks: tuple[str, ...] = ()
     """Keys of the locks that it holds."""
 
@@ -273,6 +285,7 @@ class State:
 
     __slots__ = (
         "awaited",
+        "chains",
         "dead",
         "epoch",
         "events",
@@ -323,7 +336,9 @@ class State:
         """Ready runs that must be tried alone in a worker, in order of arrival."""
         self.timers: Heap[Timer] = Heap()
         self.awaited: dict[str, list[tuple[str, str]]] = {}
-        """Awaited run → (run, step) of the waits for it."""
+        """Awaited run → (run, step) of the waits for it; of a chain of runs, the first one."""
+        self.chains: dict[str, str] = {}
+        """First run of a chain → the one as which it continues now, if that is unfinished."""
         self.held: dict[str, dict[str, None]] = {}
         """Job that no worker has → runs that wait for it to be defined."""
         self.executions: dict[str, dict[str, int]] = {}
@@ -377,6 +392,11 @@ class State:
         """The pool whose workers serve the queue: its own name, or "" for the shared one."""
         return queue if self.queues[queue].limits.processes else ""
 
+    def latest(self, run_id: str) -> Run | None:
+        """The run, or the one as which it continues now if it began a chain; None if that is not in
+        memory."""
+        return self.runs.get(self.chains.get(run_id, run_id))
+
     def next_due_us(self) -> int | None:
         """When the next timer or expiry is due; None for never."""
         if not self.expiries:
@@ -390,8 +410,9 @@ class State:
         return entry if entry is not None and self.key_lives(entry, now_us) else None
 
     def key_lives(self, entry: KeyEntry, now_us: int) -> bool:
-        """Is the key still valid: its time has not passed, or its run has not finished?"""
-        run = self.runs.get(entry.run)
+        """Is the key still valid: its time has not passed, or its run, or the one as which that
+        continues, has not finished?"""
+        run = self.latest(entry.run)
         return now_us < entry.expires_us or (run is not None and not run.finished)
 
     def unique_owners(self, key: str) -> list[Run]:

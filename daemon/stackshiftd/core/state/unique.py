@@ -10,6 +10,7 @@ Laws:
   unfinished.
 - Places follow from the runs alone. A run that has left memory would have had a place before all
   that are left, so a snapshot, which does not know it, gives the same turn.
+- A run that continues another has its place.
 """
 
 from __future__ import annotations
@@ -75,6 +76,13 @@ class UniqueKeys:
         found = self.by_key.setdefault(key, UniqueKey())
         found.scheduled.pop(run, None)
         found.due.setdefault(run, None)
+
+    def follow(self, key: str, run: str, before: str) -> None:
+        """Put a run into the line that has the turn after `before`, which it continues, and which
+        may have left memory."""
+        found = self.by_key.setdefault(key, UniqueKey())
+        first = {before: None} if before in found.due else {}
+        found.due = {**first, run: None, **found.due}
 
     def leave(self, key: str, run: str) -> str:
         """Take the place of a run that is over. Returns the run whose turn it is now, if that

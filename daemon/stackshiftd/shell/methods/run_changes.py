@@ -63,18 +63,29 @@ class RunChanges:
         }
 
     def cancel(self, params: NameRun, answer: Answer) -> None:
-        """Cancel a run; answer `{id, status, changed}`, `changed` false if it had finished."""
+        """Cancel a run; answer `{id, status, changed}`, `changed` false if it had finished, and
+        `continued_as` if it then continued as another run."""
         run_id = self._lookup.resolve(params.run)
         before = self._view.status(run_id)
 
         def cancelled(reply: Any) -> None:
             if isinstance(reply, Changed):
                 status = "cancelled" if reply.changed else before
-                answer({"id": run_id, "status": status, "changed": reply.changed})
+                later = None if reply.changed else self._continued_as(run_id)
+                shown = {"id": run_id, "status": status, "changed": reply.changed}
+                answer(shown | ({"continued_as": later} if later else {}))
             else:
                 answer(reply)
 
         self._engine.submit(c.CancelRun(run_id), cancelled)
+
+    def _continued_as(self, run_id: str) -> str | None:
+        """The run as which a finished one continues now, or else the one as which it did."""
+        latest = self._engine.state.latest(run_id)
+        if latest is not None and latest.id != run_id:
+            return latest.id
+        ended = self._lookup.outcome(run_id)
+        return ended.continued_as if ended is not None else None
 
     def retry(self, params: RetryParams, answer: Answer) -> None:
         """Retry a run; answer `{id, reused_steps[], repeated_steps[], dry_run}`, and `steps[]` for

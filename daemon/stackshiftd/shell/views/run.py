@@ -33,7 +33,7 @@ from stackshiftd.shell.views.steps import error_object
 _FIELD_ORDER: Final = (
     "id job queue status attempt max_attempts priority payload result error idempotency_key labels "
     "created_at scheduled_at started_at finished_at duration_ms waiting_for why why_code code "
-    "parent dead unique expires_at deadline_at"
+    "parent dead unique expires_at deadline_at continues continued_as"
 )
 RUN_FIELDS: Final = tuple(_FIELD_ORDER.split())
 """Every field of a run object; all of them are always present."""
@@ -148,6 +148,8 @@ class View:
             "unique": run.unique or None,
             "expires_at": None if done else _time(run.expires_us),
             "deadline_at": None if done else _time(run.deadline_us),
+            "continues": run.continues,
+            "continued_as": run.continued_as,
         }
 
     def of_row(self, row: RunRow) -> dict[str, Any]:
@@ -161,6 +163,8 @@ class View:
             text = f"failed: {error.type}: {error.message}"
         elif ended is not None and ended.cancelled is not None:
             code, text = cancelled_code(ended.cancelled), cancelled_text(ended.cancelled)
+        elif ended is not None and ended.continued_as is not None:
+            text = f"continued as {ended.continued_as}"
         return {
             "id": row.id,
             "job": row.job,
@@ -188,6 +192,8 @@ class View:
             "unique": created.unique or None if created is not None else None,
             "expires_at": None,
             "deadline_at": None,
+            "continues": created.continues if created is not None else None,
+            "continued_as": ended.continued_as if ended is not None else None,
         }
 
 

@@ -11,13 +11,13 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw
 
-from stackshift_jobs.errors import StackshiftError, Usage
+from stackshift_jobs.errors import PayloadRefused, StackshiftError, Usage
 from stackshift_jobs.programs.processes import ProcessGroup
 from stackshift_jobs.project.config import Config
 from stackshiftd.core import commands as c
 from stackshiftd.core.decide.replies import refusal_json
 from stackshiftd.core.effects import Acknowledge, Dispatch, Resolve, Stop
-from stackshiftd.core.records import QueueTerms
+from stackshiftd.core.records import Error, QueueTerms
 from stackshiftd.core.state.state import CallKind
 from stackshiftd.shell.catalog import Catalog, StartParams
 from stackshiftd.shell.engine import Engine
@@ -308,6 +308,8 @@ class Dispatcher:
         """Submit a worker's command; most go to the core as they are."""
         if isinstance(command, c.CallJob):
             self._start_child(link, command)
+        elif isinstance(command, c.ContinueAs):
+            self._continue(link, command)
         elif isinstance(command, c.Ask):
             self._ask(link, command)
         elif isinstance(command, c.AwaitRun):
@@ -409,6 +411,32 @@ class Dispatcher:
             command.cancel_with_parent,
         )
         self._engine.submit(child, source=link)
+
+    def _continue(self, link: WorkerLink, command: c.ContinueAs) -> None:
+        """Turn a handler's wish to continue into a command. The new run has the queue, the priority
+        and the labels of the old one; the rest is as the code says now."""
+        run = self._engine.state.runs.get(command.run)
+        if run is None or run.token != command.token:
+            self._engine.submit(c.ConfirmStop(command.run, command.token), source=link)
+            return
+        params = StartParams(
+            run.job,
+            command.payload,
+            run.queue,
+            priority=run.priority,
+            labels=run.labels,
+            unique=run.unique or None,
+        )
+        made: c.Command
+        try:
+            id, now_us = self._engine.ids.run(), self._engine.now_us()
+            start = self._catalog.start_command(params, id, now_us)
+            made = c.ContinueRun(run.id, command.token, start)
+        except StackshiftError as refused:
+            error = Error(type(refused).__name__, f"cannot continue: {refused.message}")
+            verdict = c.Verdict(retryable=not isinstance(refused, PayloadRefused))
+            made = c.FailAttempt(run.id, command.token, error, verdict)
+        self._engine.submit(made, source=link)
 
     def _await(self, link: WorkerLink, command: c.AwaitRun) -> None:
         try:
