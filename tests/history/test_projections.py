@@ -41,6 +41,7 @@ _KIND: Final = {
     CallKind.CHILD: "call",
     CallKind.EVENT: "event",
     CallKind.LOCK: "lock",
+    CallKind.REFUSED: "value",
 }
 
 
