@@ -59,6 +59,8 @@ def doc_of(fn: Callable[..., Any]) -> str:
     function = function_of(fn)
     if function is fn or isinstance(fn, MethodType):
         return inspect.getdoc(fn) or ""
+    if isinstance(fn, Written):
+        return fn.doc
     return inspect.cleandoc(function.__doc__ or type(fn).__doc__ or "")
 
 
@@ -69,8 +71,19 @@ class Place(NamedTuple):
     line: int
 
 
+class Written:
+    """A handler that is written elsewhere than the code that it calls: a shell script. `place` is
+    where, and `doc` is what is said about it there."""
+
+    def __init__(self, place: Place, doc: str) -> None:
+        self.place = place
+        self.doc = doc
+
+
 def place_of(fn: Callable[..., Any]) -> Place:
     """Where the function that `fn` calls is defined, behind its decorators."""
+    if isinstance(fn, Written):
+        return fn.place
     code = getattr(inspect.unwrap(function_of(fn)), "__code__", None)
     return Place("", 0) if code is None else Place(code.co_filename, code.co_firstlineno)
 

@@ -195,6 +195,7 @@ class StepFailed(StackshiftError):
         self.message = message
         self.traceback = traceback
         self.exit_code = exit_code
+        self.stdout = ""
         self.retryable = True
         self.cancels = False
 
@@ -231,6 +232,8 @@ class CommandFailed(StackshiftError):
         self.exit_code = exit_code
         self.stdout = stdout
         self.stderr = stderr
+        self.keeps_output = False
+        """Is `stdout` a part of the outcome, to be recorded with it?"""
 
 
 class LockLost(StackshiftError):

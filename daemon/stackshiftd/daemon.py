@@ -72,6 +72,7 @@ from stackshiftd.shell.workers.process import Launch, launch_process
 from stackshiftd.shell.workers.programs import end_strays, recorded
 from stackshiftd.shell.workers.reload import Reloads
 from stackshiftd.shell.workers.warden import Warden, await_warden
+from stackshiftd.worker.scripts.folder import remove_all
 
 log = logging.getLogger("stackshiftd")
 
@@ -445,6 +446,7 @@ class Daemon:
                 raise
         else:
             await asyncio.to_thread(end_strays, self._data_dir, programs, self._grace)
+            await asyncio.to_thread(remove_all, self._data_dir)
 
     async def _claim(self) -> bool:
         """Become the journal's writer. Returns whether that was possible: without room for the

@@ -383,6 +383,33 @@ _PROGRAM_COMMANDS: Final = (
         option("--follow", "The same, and say its id and retries (the default on a terminal)."),
         option("--detach", "Print the run's id, and do not wait."),
     ),
+    command(
+        "step",
+        "script:step",
+        "In a shell job: run a program, unless it is on record.",
+        argument("NAME", "The name of the step."),
+        argument("COMMAND...", "The program and its arguments, after --."),
+        option("--retry N", "Try again up to N times if it fails (default 0)."),
+        option("--backoff D", "Wait D before the first retry, then twice as long (default 1s)."),
+        option("--timeout D", "End each try after D (exit 124)."),
+    ),
+    command(
+        "sleep",
+        "script:sleep",
+        "In a shell job: wait durably.",
+        argument("NAME", "The name of the wait."),
+        argument("D", "How long, such as 30s or 2h.", name="duration"),
+    ),
+    command(
+        "wait-event",
+        "script:wait_event",
+        "In a shell job: wait durably for an event.",
+        argument("EVENT", "The name of the event."),
+        option("--correlation-key K", "Only an event with correlation key K."),
+        option("--timeout D", "Wait at most D (default: for ever)."),
+        option("--on-timeout WHAT", "Then fail (the default), continue, or cancel the run."),
+        option("--name NAME", "The name of the wait (default: the event's)."),
+    ),
 )
 
 _KEY: Final = argument("KEY", "The name of a setting, such as workers.slots.")

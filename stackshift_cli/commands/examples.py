@@ -30,6 +30,16 @@ stackshift start report -p @report.json --idempotency-key "report:$(date +%F)" �
 stackshift exec --retry 3 -- pg_dump -Fc shop -f shop.dump → here, and again if it fails
 stackshift exec --idempotency-key "backup:$(date +%F)" --detach -- ./backup.sh → once a day
 """,
+    "step": """
+stackshift step dump -- pg_dump -Fc shop -f shop.dump → only if it is not on record
+n=$(stackshift step count --timeout 1m -- wc -l orders.csv) → its output, now and ever after
+""",
+    "sleep": """
+stackshift sleep before-retry 10m → the script is ended meanwhile, and run again
+""",
+    "wait-event": """
+stackshift wait-event approved --correlation-key "run:$STACKSHIFT_RUN" --timeout 4h → or fail
+""",
     "runs list": """
 stackshift runs list --status failed --since 1d → what failed since yesterday
 stackshift runs list --job sync --json --limit 1 | jq '.[0].status' → the newest run of a job

@@ -1,5 +1,7 @@
 """The small parser: reads plain command lines of one command, without Typer.
 
+What follows `--` are the words of a command that takes as many as there are.
+
 It accepts a subset of what Typer accepts, with the same values. For anything else (help, an unknown
 option, clusters like `-qv`, a value that looks like an option, an option given twice, a mistake) it
 returns None, and the caller leaves the command line to Typer, which also words the error. A test
@@ -80,12 +82,16 @@ class _Reader:
         self.values = blank(parameters)
         self.words: list[str] = []
         self.strange = False
+        self._takes_rest = any(isinstance(p, Argument) and p.many for p in parameters)
         self._options = {flag: p for p in parameters if isinstance(p, Option) for flag in p.flags}
 
     def read(self, argv: list[str], at: int, stop_at_word: bool = False) -> int:
         """Read from `argv[at]` on and return the index of the first word not read."""
         while at < len(argv) and not self.strange:
             word = argv[at]
+            if word == "--" and self._takes_rest and at + 1 < len(argv):
+                self.words += argv[at + 1 :]
+                return len(argv)
             if not _looks_like_option(word):
                 if stop_at_word:
                     return at

@@ -17,6 +17,7 @@ from stackshift_cli.output import effects, messages
 from stackshift_cli.output.safe_text import safe
 from stackshift_jobs.errors import DaemonUnavailable, NotFound, PayloadRefused
 from stackshift_jobs.project.locate import Project, find_project
+from stackshift_jobs.wire import script
 from stackshift_jobs.wire.unavailable import NOT_LISTENING, unavailable
 
 _ANSWER_SECONDS: Final = 60.0
@@ -39,6 +40,11 @@ class Session:
     def project(self) -> Project:
         """The project that the command is about; raises `BadConfiguration` if there is none."""
         return find_project(self.options.project, default_project=_default_project)
+
+    @property
+    def is_scripts(self) -> bool:
+        """Were we called by the script of a shell job, about its own project?"""
+        return script.is_in_script() and self.options.project is None
 
     @property
     def may_start(self) -> bool:
@@ -78,7 +84,12 @@ class Session:
         self, method: str, params: Mapping[str, Any] | None = None, patience: float = 0.0
     ) -> Any:
         """Send a request and return the daemon's answer, which must come within a minute plus
-        `patience` seconds (for what the daemon is asked to wait for). Raises `StackshiftError`."""
+        `patience` seconds (for what the daemon is asked to wait for). What the script of a shell
+        job asks for is one of its calls, which its worker records. Raises `StackshiftError`."""
+        if self.is_scripts and method in script.METHODS:
+            from stackshift_cli.script.client import call_method
+
+            return call_method(method, dict(params or {}))
         return self._answer(method, params, patience + _ANSWER_SECONDS)
 
     def wait(self, method: str, params: Mapping[str, Any] | None = None) -> Any:

@@ -49,7 +49,8 @@ class Failure(NamedTuple):
     `retry_after_ms` and `retry_at_us` are the delay and the time that it asks for, `counts` is
     false if all that it asks for is a snooze, and `cancels` is true if it is to end the run as
     cancelled. `kinds` are the classes of each part that leaves the next try to a policy, and
-    `steps` are the steps that failed, and `exit_code` is the status of a program that did."""
+    `steps` are the steps that failed. Of a program that did, `exit_code` is the status, and
+    `stdout` its output if that is part of the outcome."""
 
     type: str
     message: str
@@ -62,6 +63,7 @@ class Failure(NamedTuple):
     kinds: tuple[tuple[str, ...], ...]
     steps: tuple[str, ...]
     exit_code: int | None = None
+    stdout: str = ""
 
     @classmethod
     def of(cls, error: BaseException, secrets: Secrets = SHARED) -> Failure:
@@ -88,10 +90,11 @@ class Failure(NamedTuple):
             kinds=tuple(_kinds(part) for part in parts if _leaves_it(part)),
             steps=tuple(dict.fromkeys(steps)),
             exit_code=shown.exit_code if isinstance(shown, CommandFailed | StepFailed) else None,
+            stdout=shown.stdout if isinstance(shown, CommandFailed) and shown.keeps_output else "",
         )
 
     def as_json(self) -> dict[str, Any]:
-        """`{type, message, traceback, retryable, cancels}`, and `exit_code` if there is one."""
+        """`{type, message, traceback, retryable, cancels}`, and what there is of a program."""
         failure: dict[str, Any] = {
             "type": self.type,
             "message": self.message,
@@ -101,6 +104,8 @@ class Failure(NamedTuple):
         }
         if self.exit_code is not None:
             failure["exit_code"] = self.exit_code
+        if self.stdout:
+            failure["stdout"] = self.stdout
         return failure
 
 

@@ -158,6 +158,7 @@ def _step_failed(key: str, error: dict[str, Any] | None) -> StepFailed:
         body.get("traceback", ""),
         body.get("exit_code"),
     )
+    failed.stdout = body.get("stdout", "")
     failed.retryable = body.get("retryable", True)
     failed.cancels = body.get("cancels", False)
     return failed

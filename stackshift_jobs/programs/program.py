@@ -17,7 +17,7 @@ import selectors
 import signal
 import subprocess
 import time
-from typing import IO, Final, NamedTuple
+from typing import IO, Final, NamedTuple, Protocol
 
 from stackshift_jobs.programs.ending import Ending, Remains, end
 from stackshift_jobs.programs.processes import Mark, ProcessGroup
@@ -35,15 +35,17 @@ _DRAIN_BYTES: Final = 1 << 20
 
 
 class Program(NamedTuple):
-    """A program to run. `env` is added to this process's environment, `stdin` is what it can
-    read, `cwd` where it runs and `umask` what it starts with (None: as this process)."""
+    """A program to run. `env` is added to this process's environment, or with `is_whole_env` is all
+    that it has. `stdin` is what it can read, or the descriptor from which it does; `cwd` is where
+    it runs and `umask` what it starts with (None: as this process)."""
 
     argv: tuple[str, ...]
     env: dict[str, str] | None = None
     cwd: str | None = None
-    stdin: bytes = b""
+    stdin: bytes | int = b""
     timeout_ms: int | None = None
     umask: int | None = None
+    is_whole_env: bool = False
 
 
 class Outcome(NamedTuple):
@@ -55,15 +57,33 @@ class Outcome(NamedTuple):
     stderr: bytes
 
 
-def run(program: Program, supervisor: Supervisor, stop: Stop) -> Outcome:
-    """Run `program` and wait until nothing of it is left.
+class Service(Protocol):
+    """What a program can ask of the process that has started it, on the thread that waits for
+    it."""
 
-    Raises `OSError` if it cannot be started; `TimeoutError` after its timeout, and the reason of
-    `stop`, when that is why it was ended.
+    def attached(self, stdout: int) -> None:
+        """The program runs, and prints into the pipe of which `stdout` is the end that is read."""
+
+    def fileno(self) -> int:
+        """Readable when the program asks for something."""
+
+    def handle(self) -> None:
+        """Do what it asks for. What it has printed before that was passed on. Whatever this raises
+        ends the program, and is raised when nothing of that is left."""
+
+
+def run(
+    program: Program, supervisor: Supervisor, stop: Stop, service: Service | None = None
+) -> Outcome:
+    """Run `program` and wait until nothing of it is left. Meanwhile `service` does what it asks
+    for.
+
+    Raises `OSError` if it cannot be started; `TimeoutError` after its timeout; and the reason of
+    `stop`, or what the service has raised, when that is why it was ended.
     """
     try:
         mark = supervisor.admit(stop)
-        with _Running(program, supervisor, stop, mark) as running:
+        with _Running(program, supervisor, stop, mark, service) as running:
             return running.outcome()
     finally:
         supervisor.ended(stop)
@@ -107,9 +127,15 @@ class _Running:
     ended."""
 
     def __init__(
-        self, program: Program, supervisor: Supervisor, stop: Stop, mark: Mark | None
+        self,
+        program: Program,
+        supervisor: Supervisor,
+        stop: Stop,
+        mark: Mark | None,
+        service: Service | None,
     ) -> None:
         self._program = program
+        self._service = service
         self._supervisor = supervisor
         self._stop = stop
         self._selector = selectors.DefaultSelector()
@@ -124,7 +150,7 @@ class _Running:
             _Output("stdout", self._process.stdout, supervisor, stop),
             _Output("stderr", self._process.stderr, supervisor, stop),
         ]
-        self._input = memoryview(program.stdin)
+        self._input = memoryview(program.stdin if isinstance(program.stdin, bytes) else b"")
         self._remains = Remains((self._process.pid,), mark)
         self._ending: Ending | None = None
         self._look_at = 0.0
@@ -188,6 +214,10 @@ class _Running:
         for output in self._outputs:
             self._selector.register(output.pipe, selectors.EVENT_READ, output)
         self._selector.register(self._stop, selectors.EVENT_READ)
+        if self._service is not None:
+            assert self._process.stdout is not None
+            self._service.attached(self._process.stdout.fileno())
+            self._selector.register(self._service, selectors.EVENT_READ, self._service)
         if self._exit_fd is not None:
             self._selector.register(self._exit_fd, selectors.EVENT_READ)
         if self._process.stdin is not None:
@@ -198,10 +228,24 @@ class _Running:
         if isinstance(key.data, _Output):
             if key.data.read() == 0:
                 self._selector.unregister(key.fileobj)
+        elif key.data is not None:
+            self._serve(key.data)
         elif key.fileobj is self._process.stdin:
             self._feed(self._process.stdin)
         else:  # It has ended, or is asked to: once noticed, that stays readable.
             self._selector.unregister(key.fileobj)
+
+    def _serve(self, service: Service) -> None:
+        """Do what the program asks for. It asks no more once it is being ended."""
+        if self._ending is not None:
+            self._selector.unregister(service)
+            return
+        for output in self._outputs:
+            output.drain()
+        try:
+            service.handle()
+        except BaseException as error:
+            self._stop.request(error)
 
     def _feed(self, pipe: IO[bytes]) -> None:
         try:
@@ -259,16 +303,22 @@ def _popen(program: Program, mark: Mark | None) -> subprocess.Popen[bytes]:
     marks = {mark.variable: mark.value} if mark is not None else {}
     return subprocess.Popen(
         program.argv,
-        stdin=subprocess.PIPE if program.stdin else subprocess.DEVNULL,
+        stdin=_stdin(program),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         bufsize=0,
         cwd=program.cwd,
-        env={**os.environ, **(program.env or {}), **marks},
+        env={**({} if program.is_whole_env else os.environ), **(program.env or {}), **marks},
         umask=-1 if program.umask is None else program.umask,
         # A group of its own, and no terminal that it could read from.
         start_new_session=True,
     )
+
+
+def _stdin(program: Program) -> int:
+    if isinstance(program.stdin, int):
+        return program.stdin
+    return subprocess.PIPE if program.stdin else subprocess.DEVNULL
 
 
 def _open_exit(pid: int) -> int | None:

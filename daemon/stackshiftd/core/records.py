@@ -40,7 +40,8 @@ class Error(Part, frozen=True):
     """What went wrong: an exception's type, message and traceback (text, bounded by the worker).
     `retryable` is false if it is not to be tried again. `cancels` is true for a `CancelRun`: if the
     handler does not catch it, the run is cancelled. `exit_code` is that of a program that failed
-    (negative: killed by that signal)."""
+    (negative: killed by that signal), and `stdout` what it had printed, where a script has to be
+    told again."""
 
     type: str
     message: str
@@ -48,6 +49,7 @@ class Error(Part, frozen=True):
     retryable: bool = True
     cancels: bool = False
     exit_code: int | None = None
+    stdout: str = ""
 
 
 class RetryTerms(Part, frozen=True):

@@ -18,6 +18,7 @@ from typing import Final
 
 import msgspec
 
+from stackshift_jobs.callables import Written
 from stackshift_jobs.project.locate import project_above
 from stackshift_jobs.registry import Job, QueueLimits, TwoJobsOneName, queues, registry
 from stackshiftd.worker import loader
@@ -84,7 +85,7 @@ class Jobs:
     def _leave_out_others(self) -> None:
         """Remove jobs that were registered by modules imported from another project."""
         for name, job in list(registry.items()):
-            home = _project_of(getattr(sys.modules.get(job.module), "__file__", None))
+            home = _project_of(_file_of(job))
             if home is not None and home != self._project and job.module != self._own:
                 del registry[name]
 
@@ -147,6 +148,13 @@ def _set_aside(project: Path, tops: set[str], own: str) -> None:
 def _is_under(module: ModuleType, project: Path) -> bool:
     places = [getattr(module, "__file__", None), *getattr(module, "__path__", ())]
     return any(place and Path(place).resolve().is_relative_to(project) for place in places)
+
+
+def _file_of(job: Job) -> str | None:
+    """The file of the module, or of the script, that a job is defined by."""
+    if isinstance(job.handler, Written):
+        return job.handler.place.file
+    return getattr(sys.modules.get(job.module), "__file__", None)
 
 
 def _project_of(file: str | None) -> Path | None:

@@ -15,14 +15,22 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from stackshiftd.worker.scripts.header import is_script
+
 _INSTALLED: Final = frozenset(("site-packages", "dist-packages"))
 
 
 class ModuleSource(NamedTuple):
-    """A job module: its dotted name and its file."""
+    """A job module: its dotted name and its file. A shell job is one too; its name is its path, as
+    `jobs/nightlyBackup.sh`."""
 
     module: str
     file: Path
+
+    @property
+    def is_script(self) -> bool:
+        """Is it a shell job, and nothing to import?"""
+        return "/" in self.module
 
 
 class CodeFile(msgspec.Struct, frozen=True):
@@ -34,20 +42,26 @@ class CodeFile(msgspec.Struct, frozen=True):
 
 
 def sources(project: Path, jobs: list[str]) -> Iterator[ModuleSource]:
-    """The job modules of a project: each file named in `jobs`, and every `*.py` below each folder
-    named there, except files and folders whose name begins with `_` or `.`."""
+    """The job modules of a project: each file named in `jobs`, and every `*.py` and shell job below
+    each folder named there, except files and folders whose name begins with `_` or `.`."""
     for entry in jobs:
         path = project / entry
         if path.is_file():
-            yield ModuleSource(_module_name(project, path), path)
+            yield _source(project, path)
             continue
-        for file in sorted(path.rglob("*.py")):
-            if not any(part.startswith(("_", ".")) for part in file.relative_to(path).parts):
-                yield ModuleSource(_module_name(project, file), file)
+        for file in sorted(path.rglob("*")):
+            if any(part.startswith(("_", ".")) for part in file.relative_to(path).parts):
+                continue
+            if file.suffix == ".py" or is_script(file):
+                yield _source(project, file)
 
 
-def _module_name(project: Path, file: Path) -> str:
-    return ".".join(file.relative_to(project).with_suffix("").parts)
+def _source(project: Path, file: Path) -> ModuleSource:
+    inside = file.relative_to(project)
+    if file.suffix == ".py":
+        return ModuleSource(".".join(inside.with_suffix("").parts), file)
+    path = inside.as_posix()
+    return ModuleSource(path if "/" in path else f"./{path}", file)
 
 
 def read_file(path: Path) -> CodeFile | None:

@@ -301,6 +301,7 @@ def recorded_call(frame: Recall | Outcome) -> ops.RecordedCall:
             "retryable": error.retryable,
             "cancels": error.cancels,
             "exit_code": error.exit_code,
+            "stdout": error.stdout,
         },
         tried=frame.tried,
         due_us=frame.due_us,

@@ -35,6 +35,7 @@ from stackshiftd.worker.code_files import ModuleSource, sources
 from stackshiftd.worker.frames import FailedModule, JobFacts
 from stackshiftd.worker.output import streams, thread_contexts
 from stackshiftd.worker.output.streams import OwnLog
+from stackshiftd.worker.scripts.discovery import load_script
 from stackshiftd.worker.secrets import unresolved
 
 MAX_SCHEDULE_PAYLOAD: Final = 64 << 10
@@ -79,7 +80,10 @@ def load(
         before, queues_before = dict(registry), dict(queues)
         importing(source.module)
         try:
-            importlib.import_module(source.module)
+            if source.is_script:
+                load_script(project, source.file, source.module)
+            else:
+                importlib.import_module(source.module)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # A module may raise anything, including SystemExit.
@@ -192,7 +196,8 @@ def queue_terms() -> dict[str, QueueTerms]:
 
 def code_digest(job: Job) -> str:
     """Seven hexadecimal digits that change with the file of the job's module; empty without one."""
-    file = getattr(sys.modules.get(job.module), "__file__", None)
+    file = callables.place_of(job.handler).file if "/" in job.module else None
+    file = file or getattr(sys.modules.get(job.module), "__file__", None)
     try:
         return sha256(Path(file).read_bytes()).hexdigest()[:7] if file else ""
     except OSError:

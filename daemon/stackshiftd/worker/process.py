@@ -66,12 +66,18 @@ from stackshiftd.worker.output.streams import OwnLog
 from stackshiftd.worker.pipe import Pipe
 from stackshiftd.worker.programs import Programs
 from stackshiftd.worker.rehearsal import rehearse
+from stackshiftd.worker.scripts.folder import Home
+from stackshiftd.worker.scripts.script import Script
 from stackshiftd.worker.secrets import SecretTerms
 from stackshiftd.worker.step_functions import StepFunctions, task_factory
 from stackshiftd.worker.threaded import ThreadedExecution, ThreadPort, Threads
 
 SLOW_SECONDS: Final = 0.25
 """A step that has been running this long is recorded as started."""
+
+SCRIPT_PATIENCE: Final = 20
+"""How much longer than by another handler a wait is kept by a script, which costs more to run
+again."""
 
 GC_THRESHOLD: Final = (5_000, 20, 20)
 
@@ -213,6 +219,7 @@ class Worker:
         )
         files = code_files.read_imported(project) | files
         directory.install(hello.project)
+        Home.project, Home.data_dir = hello.project, hello.data_dir
         # What is loaded now stays loaded: the collector can ignore it, and run less often.
         gc.collect()
         gc.freeze()
@@ -238,6 +245,11 @@ class Worker:
         execution: Any = made(order, job, recalled, None, self.pace)
         log = RunLog(self._log_store(order), order.attempt, order.token, execution.pass_)
         execution.log = log
+        if isinstance(job.handler, Script):
+            log.is_script = True
+            execution.pace = self.pace._replace(
+                keep_seconds=self.pace.keep_seconds * SCRIPT_PATIENCE
+            )
         execution.secret_terms = self._secret_terms
         execution.lease = self._lease
         self.pipes.watch(log)
@@ -268,6 +280,10 @@ class Worker:
         if job is None:
             missing = Error("NotFound", f"the code has no job {order.execute.job!r}")
             self._pipe.send(Rehearsed(run, error=missing))
+            return
+        if isinstance(job.handler, Script):
+            # Its pass cannot be tried without effects: what it does beside its steps is its own.
+            self._pipe.send(Rehearsed(run))
             return
         did = rehearse(
             job,

@@ -25,7 +25,7 @@ from stackshiftd.worker.output.run_log import RunLog, program_numbers
 class _Writer(NamedTuple):
     """Who writes, as the log knows it."""
 
-    step: str
+    step: str | None
     number: int
 
 
@@ -76,16 +76,17 @@ class Programs:
 
     def admit(self, stop: Stop) -> Mark:
         """See `Supervisor.admit`. The mark is different for each program."""
-        step = current_step.get() or ""
+        step = current_step.get()
         with self._guard:
             if self._reason is not None:
                 raise self._reason
             self._stops[stop] = _Writer(step, next(program_numbers))
-        return Mark(PROGRAM_VARIABLE, f"{self._execution}/{step}/{secrets.token_hex(4)}")
+        return Mark(PROGRAM_VARIABLE, f"{self._execution}/{step or ''}/{secrets.token_hex(4)}")
 
     def started(self, group: ProcessGroup) -> None:
-        """See `Supervisor.started`."""
-        self._report(current_step.get() or "", group)
+        """See `Supervisor.started`. The script of a shell job belongs to no step."""
+        if (step := current_step.get()) is not None:
+            self._report(step, group)
 
     def wrote(self, stop: Stop, stream: str, data: bytes) -> None:
         """See `Supervisor.wrote`."""

@@ -344,6 +344,7 @@ class Threads:
         execution.thread = threading.current_thread()
         current_log.set(execution.log)
         current_secrets.set(execution.pass_.secrets)
+        current_supervisor.set(execution.programs)  # for the script of a shell job
         in_handler.set("ctx")
 
         execution.pass_.abandon = lambda: self._abandon(execution, pipe)

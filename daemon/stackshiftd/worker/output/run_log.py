@@ -106,6 +106,9 @@ class RunLog:
         self._lock = threading.RLock()
         self._lines = 0
         self._writers: dict[_Key, _Writer] = {}
+        self.is_script = False
+        """Is the handler a script, which prints by itself? Then it is not known how many calls were
+        made before a line: all lines of earlier passes count as one part."""
         self.shared: SharedSource | None = None
         self.sources: list[Source] = []
         """Looked at before anything else is stored, so that the order is kept."""
@@ -242,10 +245,14 @@ class RunLog:
         writer.stored += len(text)
         writer.parts += 1
 
+    @property
+    def _position(self) -> int:
+        return 0 if self.is_script else self._pass.calls
+
     def _repeats(self) -> bool:
         """Are lines of an earlier pass still to come? Then the whole line is compared at its end.
         One that the earlier pass did not end is stored again: it may end otherwise."""
-        position = self._pass.calls
+        position = self._position
         return any(left > 0 for at, left in self._store.printed().items() if at >= position)
 
     def _keep(
@@ -261,7 +268,7 @@ class RunLog:
     ) -> None:
         # A full disk costs lines of the log, never the run that prints them.
         with contextlib.suppress(OSError):
-            position = self._pass.calls
+            position = self._position
             if step is None and not number:
                 printed = self._store.printed()
                 if printed.get(position, 0) > 0:

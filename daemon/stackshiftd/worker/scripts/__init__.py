@@ -1,0 +1,1 @@
+"""Shell jobs: executable files in the folders of jobs, of which each is the handler of a job."""

@@ -1,0 +1,170 @@
+"""The private folder of one execution of a shell job, by which script and worker know each other.
+
+    bin/stackshift      what the script calls
+    payload.json        the run's payload
+    calls               the socket on which the worker does what the script asks for
+    recorded/NAME#N     the answer to the N-th call of a step that was on record when this began
+    made/NAME#N         that this call was made, in this execution
+    answered            the calls that were answered from `recorded`, in their order
+    stdout              leads to the pipe that the script prints into
+
+The wrapper in `bin` answers from `recorded` without asking anybody; `answered` tells the worker of
+it. A folder belongs to one execution: the stray script of a lost one finds nobody at its socket,
+and changes nothing but files that nobody reads.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import shlex
+import shutil
+import socket
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+from stackshift_jobs.handler.ops import RecordedCall
+from stackshift_jobs.project.discovery import MAX_SOCKET_BYTES
+from stackshift_jobs.values.secrets import Secret
+from stackshift_jobs.wire.script import (
+    DATA_DIR_VARIABLE,
+    PROJECT_VARIABLE,
+    SCRIPT_VARIABLE,
+    SOCKET,
+    STDOUT,
+    TOKEN_VARIABLE,
+)
+
+ATTEMPTS: Final = "attempts"
+"""The folder in the data directory that has those of all executions."""
+_WRAPPER: Final = (Path(__file__).parent / "wrapper.sh").read_text()
+_PLAIN: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,99})(?:#([0-9]+))?")
+"""Names of steps that can be names of files, and that the wrapper takes."""
+
+
+class Home:
+    """Where the project is, and where its data goes; a test has neither."""
+
+    project = ""
+    data_dir = ""
+
+
+class Folder:
+    """A new folder for the execution `execution` of the run `run`; a context that removes it."""
+
+    def __init__(self, run: str) -> None:
+        self.path = _made(run)
+        self.token = secrets.token_hex(16)
+        self._read = 0
+        try:
+            for name in ("bin", "recorded", "made"):
+                (self.path / name).mkdir(0o700)
+            wrapper = self.path / "bin" / "stackshift"
+            wrapper.write_text(_WRAPPER)
+            wrapper.chmod(0o700)
+            (self.path / "answered").touch(0o600)
+            self.socket = socket.socket(socket.AF_UNIX)
+            self.socket.bind(str(self.path / SOCKET))
+            self.socket.listen(128)
+            self.socket.setblocking(False)
+        except BaseException:
+            shutil.rmtree(self.path, ignore_errors=True)
+            raise
+
+    def __enter__(self) -> Folder:
+        return self
+
+    def __exit__(self, *_raised: object) -> None:
+        self.socket.close()
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def write_payload(self, payload: Any) -> Path:
+        """Write the payload, as JSON, for the script to read."""
+        path = self.path / "payload.json"
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(fd, "w", encoding="utf-8") as file:
+            json.dump(payload, file, default=_revealed)
+            file.write("\n")
+        return path
+
+    def record(self, calls: dict[str, RecordedCall]) -> None:
+        """Write the answers to the steps that `calls` has."""
+        for key, known in calls.items():
+            named = _PLAIN.fullmatch(key)
+            if named is None or known.kind != "run" or known.phase != "completed":
+                continue
+            stdout = stdout_of(json.loads(known.body or b"null"))
+            if "\0" in stdout:  # No shell can print that.
+                continue
+            printed = f"printf %s {shlex.quote(stdout)}" if stdout else ":"
+            name = f"{named[1]}#{named[2] or 1}"
+            # Not to the log again, where it is already.
+            unless = f'[ /proc/self/fd/1 -ef "$dir/{STDOUT}" ] || '
+            (self.path / "recorded" / name).write_text(f"{unless}{printed}\n")
+
+    def made(self, key: str) -> None:
+        """Note that the script has made the call `key` otherwise than by the wrapper."""
+        named = _PLAIN.fullmatch(key)
+        if named is not None:
+            (self.path / "made" / f"{named[1]}#{named[2] or 1}").touch()
+
+    def answered(self) -> list[str]:
+        """The names of the steps that the wrapper has answered since this was last asked, in their
+        order."""
+        lines = (self.path / "answered").read_text().splitlines()
+        new, self._read = lines[self._read :], len(lines)
+        return [line.rpartition("#")[0] for line in new]
+
+    def attach(self, stdout: int) -> None:
+        """Let the script's own standard output be recognised, where there is a `/proc`: what a step
+        prints is in the log, and need not go there again. `stdout` is the pipe's other end."""
+        with suppress(OSError):
+            (self.path / STDOUT).symlink_to(f"/proc/{os.getpid()}/fd/{stdout}")
+
+    def variables(self) -> dict[str, str]:
+        """The variables by which the script finds all this."""
+        found = {
+            SCRIPT_VARIABLE: str(self.path),
+            TOKEN_VARIABLE: self.token,
+            "STACKSHIFT_PYTHON": sys.executable,
+            "PATH": f"{self.path / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+        }
+        if Home.project:
+            found |= {PROJECT_VARIABLE: Home.project, DATA_DIR_VARIABLE: Home.data_dir}
+        return found
+
+
+def stdout_of(result: Any) -> str:
+    """What a step with this result has printed. The result may be one that a person has set."""
+    if isinstance(result, dict) and isinstance(result.get("stdout"), str):
+        return str(result["stdout"])
+    return result if isinstance(result, str) else json.dumps(result) + "\n"
+
+
+def remove_all(data_dir: Path) -> None:
+    """Remove the folders of executions that were killed."""
+    shutil.rmtree(data_dir / ATTEMPTS, ignore_errors=True)
+
+
+def _made(run: str) -> Path:
+    """A new private folder, in the data directory where the path of a socket in it is not too
+    long."""
+    if Home.data_dir:
+        parent = Path(Home.data_dir, ATTEMPTS)
+        path = parent / f"{run}.{secrets.token_hex(4)}"
+        if len(os.fsencode(path / SOCKET)) <= MAX_SOCKET_BYTES:
+            parent.mkdir(0o700, parents=True, exist_ok=True)
+            path.mkdir(0o700)
+            return path
+    return Path(tempfile.mkdtemp(prefix="stackshift-"))
+
+
+def _revealed(value: object) -> Any:
+    if isinstance(value, Secret):
+        return value.reveal()
+    raise TypeError(f"{type(value).__name__} is not JSON")

@@ -1,0 +1,202 @@
+"""The header of a shell job: comments at its beginning that say which job it is, and its options.
+
+    #!/bin/sh
+    # stackshift: job nightlyBackup
+    # stackshift: schedule 15 3 * * *  timezone Europe/Berlin  retry 3  timeout 2h
+
+Only the comments before the first line of code count. They begin with `#`, `//`, `--` or `;`,
+whatever the interpreter wants. An executable file without a header is no job, and no mistake.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import shlex
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from stackshift_jobs.errors import Usage
+from stackshift_jobs.retry import Retry
+from stackshift_jobs.values.durations import milliseconds
+from stackshift_jobs.values.limits import MAX_ATTEMPTS, MAX_PRIORITY
+from stackshift_jobs.values.names import check_name
+
+MAX_HEADER_BYTES: Final = 16 * 1024
+_COMMENT: Final = re.compile(r"\s*(?:#+|//+|--+|;+)(.*)")
+_OURS: Final = re.compile(r"\s*stackshift:(.*)")
+_FIELDS: Final = 5
+"""Those of a cron expression."""
+
+
+class HeaderError(SyntaxError):
+    """A mistake in the header of a shell job, with its line."""
+
+    def __init__(self, message: str, file: Path, line: int) -> None:
+        super().__init__(message, (str(file), line, None, None))
+
+
+class Header(NamedTuple):
+    """What a header says: the job's name, in which line that stands, the options of the job as
+    `stackshift_jobs.job` takes them, and what the other comments of it say."""
+
+    name: str
+    line: int
+    options: dict[str, Any]
+    doc: str
+
+
+def read_header(file: Path) -> Header | None:
+    """The header of `file`; None if it has none. Raises `HeaderError`, and `OSError`."""
+    with file.open("rb") as opened:
+        data = opened.read(MAX_HEADER_BYTES)
+    if b"\0" in data or b"stackshift:" not in data:
+        return None
+    doc: list[str] = []
+    words: list[tuple[str, int]] = []
+    for number, comment in _comments(data.decode("utf-8", "replace").splitlines()):
+        ours = _OURS.fullmatch(comment)
+        if ours is None:
+            doc.append(comment.strip())
+            continue
+        try:
+            words += [(word, number) for word in shlex.split(ours[1])]
+        except ValueError as bad:
+            raise HeaderError(f"{bad}".lower(), file, number) from None
+    if not words:
+        return None
+    return _Reader(file, words).header("\n".join(doc).strip())
+
+
+def is_script(file: Path) -> bool:
+    """Is `file` a shell job, as far as its name and its header tell? One whose header has a mistake
+    is."""
+    if file.suffix in (".py", ".pyc") or not file.is_file():
+        return False
+    try:
+        return read_header(file) is not None
+    except HeaderError:
+        return True
+    except OSError:
+        return False
+
+
+def check_runnable(file: Path) -> None:
+    """Raise `HeaderError` if a file with a header cannot be started as a program."""
+    with file.open("rb") as opened:
+        if opened.read(2) != b"#!":
+            raise HeaderError("no interpreter is named: the first line is not #!/bin/sh", file, 1)
+    if not os.access(file, os.X_OK):
+        raise HeaderError(f"it is not executable: chmod +x {file.name}", file, 1)
+
+
+def _comments(lines: list[str]) -> Iterator[tuple[int, str]]:
+    """The comments before the first line of code, each with its number, without the first line."""
+    for number, line in enumerate(lines, 1):
+        if number == 1 and line.startswith("#!"):
+            continue
+        if not line.strip():
+            continue
+        comment = _COMMENT.fullmatch(line)
+        if comment is None:
+            return
+        yield number, comment[1]
+
+
+class _Reader:
+    """Reads the words of a header, of which each has the number of its line."""
+
+    def __init__(self, file: Path, words: list[tuple[str, int]]) -> None:
+        self._file = file
+        self._words = words
+        self._given: dict[str, Any] = {}
+        self._lines: dict[str, int] = {}
+
+    def header(self, doc: str) -> Header:
+        """The header that the words make."""
+        first = self._words[0][1]
+        while self._words:
+            self._option()
+        given, lines = self._given, self._lines
+        if "job" not in given:
+            raise HeaderError("the header names no job: # stackshift: job NAME", self._file, first)
+        name = given.pop("job")
+        if "timezone" in given and "schedule" not in given:
+            raise self._wrong("timezone is given without a schedule", lines["timezone"])
+        if (retry := self._retry(given)) is not None:
+            given["retry"] = retry
+        return Header(name, lines["job"], given, doc)
+
+    def _option(self) -> None:
+        word, line = self._words.pop(0)
+        name = word.replace("-", "_")
+        read = _OPTIONS.get(name)
+        if read is None:
+            near = difflib.get_close_matches(name, _OPTIONS, 1)
+            meant = f"did you mean {near[0]}?" if near else f"one of: {', '.join(_OPTIONS)}"
+            raise self._wrong(f"unknown option {word!r}; {meant}", line)
+        if name in self._given:
+            raise self._wrong(f"{name} is given twice", line)
+        taken = [self._next(name, line)]
+        if name == "schedule":
+            more = 1 if taken[0] == "@every" else 0 if taken[0][:1] == "@" else _FIELDS - 1
+            taken += [self._next(name, line) for _ in range(more)]
+        try:
+            self._given[name] = read(" ".join(taken))
+        except Usage as bad:
+            hint = f" ({bad.hint})" if bad.hint else ""
+            raise self._wrong(f"{name}: {bad.message}{hint}", line) from None
+        self._lines[name] = line
+
+    def _next(self, name: str, line: int) -> str:
+        """The next word, which must stand in the same line as the option `name`."""
+        if not self._words or self._words[0][1] != line:
+            whole = " of five fields" if name == "schedule" else ""
+            raise self._wrong(f"{name} needs a value{whole}", line)
+        return self._words.pop(0)[0]
+
+    def _retry(self, given: dict[str, Any]) -> Retry | None:
+        """The policy that `retry` and `backoff` make; None without them."""
+        retries, backoff_ms = given.pop("retry", None), given.pop("backoff", None)
+        if retries is None:
+            if backoff_ms is not None:
+                raise self._wrong("backoff is given without retry", self._lines["backoff"])
+            return None
+        if backoff_ms is None:
+            return Retry(max_attempts=retries + 1)
+        return Retry(max_attempts=retries + 1, backoff=backoff_ms / 1000)
+
+    def _wrong(self, message: str, line: int) -> HeaderError:
+        return HeaderError(message, self._file, line)
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            raise Usage(f"{text!r} is not a whole number") from None
+        if not low <= number <= high:
+            raise Usage(f"{text} is out of range", hint=f"use {low} to {high}")
+        return number
+
+    return read
+
+
+_OPTIONS: Final[dict[str, Callable[[str], Any]]] = {
+    "job": lambda text: check_name(text, "job"),
+    "queue": lambda text: check_name(text, "queue"),
+    "retry": _whole(0, MAX_ATTEMPTS - 1),
+    "backoff": milliseconds,
+    "timeout": lambda text: milliseconds(text) / 1000,
+    "priority": _whole(-MAX_PRIORITY, MAX_PRIORITY),
+    "concurrency_key": str,
+    "idempotency_ttl": lambda text: milliseconds(text) / 1000,
+    "schedule": str,
+    "timezone": str,
+    "catch_up": str,
+    "overlap": str,
+}
+"""The options by name, and what reads the text of each."""

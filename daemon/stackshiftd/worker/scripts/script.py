@@ -1,0 +1,53 @@
+"""A script as the handler of a job: it is run from the top on every attempt and after every wait.
+
+It runs on the supervisor of all programs, in the project, and calls `stackshift`, which `calls`
+turns into calls on `ctx`. When one of them waits, the script is ended, and with it the pass.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from stackshift_jobs.callables import Place, Written
+from stackshift_jobs.errors import CommandFailed
+from stackshift_jobs.handler.context import JobContext
+from stackshift_jobs.programs.program import Program, run
+from stackshift_jobs.programs.supervisor import Stop, current_supervisor
+from stackshift_jobs.values.secrets import current_secrets
+from stackshiftd.worker.scripts.calls import Calls
+from stackshiftd.worker.scripts.folder import Folder
+
+
+class Script(Written):
+    """The handler of the shell job in `file`, which says so in its line `line`."""
+
+    def __init__(self, project: Path, file: Path, line: int, doc: str) -> None:
+        super().__init__(Place(str(file), line), doc)
+        self._project = project
+        self._file = file
+
+    def __call__(self, ctx: JobContext[Any]) -> dict[str, int]:
+        """Run the script to its end. Raises what ended it: the failure of its last call, if it
+        exits with that status, else `CommandFailed`."""
+        with Folder(ctx.run_id) as folder:
+            calls = Calls(ctx, folder)
+            folder.record(calls.recorded)
+            variables = {
+                "STACKSHIFT_RUN": ctx.run_id,
+                "STACKSHIFT_ATTEMPT": str(ctx.attempt),
+                "STACKSHIFT_JOB": ctx.job,
+                "STACKSHIFT_PAYLOAD": str(folder.write_payload(ctx.payload)),
+                **folder.variables(),
+            }
+            program = Program((str(self._file),), env=variables, cwd=str(self._project))
+            outcome = run(program, current_supervisor.get(), Stop(), calls)
+            failure = calls.failure_behind(outcome.exit_code)
+        if failure is not None:
+            raise failure
+        if outcome.exit_code != 0:
+            stderr = current_secrets.get().mask(outcome.stderr.decode("utf-8", "replace"))
+            name = os.path.relpath(self._file, self._project)
+            raise CommandFailed([name], outcome.exit_code, "", stderr)
+        return {"exit_code": 0}

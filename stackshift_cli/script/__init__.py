@@ -1,0 +1,1 @@
+"""Calls of the script of a shell job, which the worker that runs the script carries out."""

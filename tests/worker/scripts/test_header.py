@@ -1,0 +1,117 @@
+"""What the header of a shell job says, and how its mistakes are told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from stackshift_jobs.retry import Retry
+from stackshiftd.worker.code_files import sources
+from stackshiftd.worker.scripts.header import HeaderError, read_header
+
+
+def written(folder: Path, text: str, name: str = "job.sh") -> Path:
+    """An executable file with this text."""
+    path = folder / name
+    path.write_text(text)
+    path.chmod(0o755)
+    return path
+
+
+def test_options_are_those_of_a_job(tmp_path: Path) -> None:
+    """Several in a line or in lines of their own; other comments are what `jobs show` says."""
+    header = read_header(
+        written(
+            tmp_path,
+            """#!/bin/bash -e
+# Backs up the shop.
+#
+# stackshift: job nightlyBackup
+# stackshift: schedule 15 3 * * *  timezone Europe/Berlin  retry 3 backoff 10s  timeout 2h
+# stackshift: queue disk  priority -2  concurrency_key "customer:{id}"
+
+# Every night.
+set -u
+# stackshift: nothing
+""",
+        )
+    )
+    assert header is not None
+    assert (header.name, header.line) == ("nightlyBackup", 4)
+    assert header.doc == "Backs up the shop.\n\nEvery night."
+    assert header.options == {
+        "schedule": "15 3 * * *",
+        "timezone": "Europe/Berlin",
+        "retry": Retry(max_attempts=4, backoff=10),
+        "timeout": 7200,
+        "queue": "disk",
+        "priority": -2,
+        "concurrency_key": "customer:{id}",
+    }
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [("@daily", "@daily"), ("@every 30m", "@every 30m"), ("0 9 * * 1-5", "0 9 * * 1-5")],
+)
+def test_schedule_takes_as_many_words_as_it_has(
+    tmp_path: Path, schedule: str, expected: str
+) -> None:
+    """What follows it is the next option."""
+    text = f"#!/bin/sh\n# stackshift: job a schedule {schedule} retry 0\n"
+    header = read_header(written(tmp_path, text))
+    assert header is not None
+    assert header.options == {"schedule": expected, "retry": Retry(max_attempts=1)}
+
+
+@pytest.mark.parametrize("comment", ["//", "--", ";;", "  ##"])
+def test_any_comment_will_do(tmp_path: Path, comment: str) -> None:
+    """The interpreter need not be a shell."""
+    header = read_header(written(tmp_path, f"#!/usr/bin/env node\n{comment} stackshift: job a\n"))
+    assert header is not None
+    assert header.name == "a"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "#!/bin/sh\necho hi\n",
+        "#!/bin/sh\necho hi\n# stackshift: job a\n",
+        "#!/bin/sh\necho '\n# stackshift: job a\n'\n",
+        "\x7fELF\0# stackshift: job a\n",
+        "",
+    ],
+)
+def test_file_without_a_header_is_no_job_and_no_mistake(tmp_path: Path, text: str) -> None:
+    """Helpers, data and programs may lie beside jobs."""
+    written(tmp_path, text, "jobs.sh")
+    assert read_header(tmp_path / "jobs.sh") is None
+    assert list(sources(tmp_path, ["."])) == []
+
+
+@pytest.mark.parametrize(
+    ("header", "line", "message"),
+    [
+        ("queue disk", 2, "the header names no job: # stackshift: job NAME"),
+        ("job a\n#stackshift: retyr 3", 3, "unknown option 'retyr'; did you mean retry?"),
+        ("job a\n# stackshift: zzz day", 3, "unknown option 'zzz'; one of: job, queue, retry"),
+        ("job a job b", 2, "job is given twice"),
+        ("job", 2, "job needs a value"),
+        ("job a schedule 1 2 3", 2, "schedule needs a value of five fields"),
+        ("job a retry\n# stackshift: 3", 2, "retry needs a value"),
+        ("job a retry many", 2, "retry: 'many' is not a whole number"),
+        ("job a retry -1", 2, "retry: -1 is out of range (use 0 to"),
+        ("job a timeout soon", 2, "timeout: 'soon' is not a duration"),
+        ("job a backoff 3s", 2, "backoff is given without retry"),
+        ("job a timezone UTC", 2, "timezone is given without a schedule"),
+        ("job a\n\n# stackshift: queue 'disk", 4, "no closing quotation"),
+    ],
+)
+def test_mistake_has_its_line(tmp_path: Path, header: str, line: int, message: str) -> None:
+    """And says what would be right."""
+    file = written(tmp_path, f"#!/bin/sh\n# stackshift: {header}\nexit 0\n")
+    with pytest.raises(HeaderError) as caught:
+        read_header(file)
+    assert (caught.value.filename, caught.value.lineno) == (str(file), line)
+    assert message in str(caught.value.msg)
