@@ -87,6 +87,17 @@ _RUN_COMMANDS: Final = (
     ),
     command("runs cancel", "run_changes:cancel", "Cancel runs.", _RUNS),
     command(
+        "runs move",
+        "run_changes:move",
+        "Move runs that are not executing to another time, priority or queue.",
+        _RUNS,
+        option("--now", "Run now."),
+        option("--delay D", "Run after D."),
+        option("--at T", "Run at time T (RFC 3339)."),
+        option("--priority N", "Give it the priority N."),
+        option("--queue Q", "Run in queue Q."),
+    ),
+    command(
         "runs retry",
         "run_changes:retry",
         "Retry a failed or cancelled run.",

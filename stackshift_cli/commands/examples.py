@@ -66,6 +66,10 @@ stackshift runs logs 7k2m9q -f --step import → one step, as it comes
     "runs cancel": """
 stackshift runs cancel 7k2m9q 4p8x3v → two runs
 """,
+    "runs move": """
+stackshift runs move 7k2m9q --now → do not wait for its time, or its backoff
+stackshift runs move 7k2m9q --at 2026-05-06T09:00:00Z --queue night → later, elsewhere
+""",
     "runs retry": """
 stackshift runs retry @failed → go on after the last recorded step
 stackshift runs retry @failed --from charge --dry-run → what would be repeated

@@ -91,6 +91,8 @@ def _say_reused(session: Session, reply: dict[str, Any]) -> None:
     if reply.get("attached"):
         session.say(f"attached to {reply['id']} ({_status(reply)}), {_HAS_UNIQUE}")
         return
+    if (kept := reply.get("kept_scheduled_at")) is not None:
+        session.say(f"{reply['id']} keeps its time, {kept}; stackshift runs move changes it")
     note = f"reused {reply['id']} ({_status(reply)}), which has this idempotency key"
     if reply["status"] in ("failed", "cancelled"):
         # Even with --quiet: no run was started, and the one from before did not succeed.

@@ -43,6 +43,28 @@ def start_params(given: Given) -> tuple[dict[str, Any], list[str]]:
     return params, [*notes, *field_notes(given)]
 
 
+def move_params(given: Given) -> tuple[dict[str, Any], list[str]]:
+    """The params of `run.move` apart from the run, and notes for the person. Raises `Usage`."""
+    params: dict[str, Any] = {}
+    if given.flag("now"):
+        params["now"] = True
+    if (delay := given.duration_ms("delay")) is not None:
+        params["delay_ms"] = delay
+    notes = _due(given, params)
+    if len(params) > 1:
+        raise Usage("only one of --now, --delay and --at can be given")
+    if (priority := given.whole("priority", -MAX_PRIORITY, MAX_PRIORITY)) is not None:
+        params["priority"] = priority
+    if (queue := given.text("queue")) is not None:
+        params["queue"] = queue
+    if not params:
+        raise Usage(
+            "where to move the run is missing",
+            hint="--now, --delay D, --at T, --priority N or --queue Q",
+        )
+    return params, notes
+
+
 def _due(given: Given, params: dict[str, Any]) -> list[str]:
     text = given.text("at")
     if text is None:

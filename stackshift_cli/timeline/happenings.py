@@ -161,6 +161,15 @@ def _created(record: Record, clock: Clock) -> Said:
     )
 
 
+def _moved(record: Record, clock: Clock) -> Said:
+    where = [
+        _until(record, clock, "due_at", "to").strip(),
+        f"to queue {record['queue']}" if record.get("queue") else "",
+        f"to priority {record['priority']}" if record.get("priority") is not None else "",
+    ]
+    return "", f"moved by a person {', '.join(filter(None, where))}"
+
+
 def _retried(record: Record, _clock: Clock) -> Said:
     steps = ", ".join(record.get("forgotten") or ())
     return "queued", "retried by a person" + (f"; again: {steps}" if steps else "")
@@ -307,10 +316,12 @@ _WORDS: Final[dict[str, Say]] = {
             "due": "queued: it is due",
             "retry": "queued for its next attempt",
             "wait": "queued: its wait is over",
+            "moved": "queued: it was moved to now",
             "job": "queued: its job is defined again",
         },
         "queued",
     ),
+    "run.moved": _moved,
     "run.held": _plain("waiting", "no worker has its job; it waits for one"),
     "run.completed": _run_completed,
     "run.failed": lambda r, _: ("failed", f"run failed: {_error(r)}"),

@@ -1,13 +1,13 @@
-"""`runs cancel|retry|fork|rm`: commands that change runs."""
+"""`runs cancel|move|retry|fork|rm`: commands that change runs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from stackshift_cli.arguments import Given, check_new
 from stackshift_cli.daemon.session import Session
-from stackshift_cli.flows.start_params import NO_PAYLOAD, field_notes, payload_given
+from stackshift_cli.flows.start_params import NO_PAYLOAD, field_notes, move_params, payload_given
 from stackshift_cli.output import messages
 from stackshift_cli.output.confirm import confirmed
 from stackshift_cli.output.safe_text import safe
@@ -27,22 +27,54 @@ _MOST_NAMED: Final = 20
 def cancel(session: Session, given: Given) -> int:
     """`runs cancel RUN...`: cancel each; the first that could not be cancelled decides the exit
     status."""
+
+    def note(reply: dict[str, Any]) -> None:
+        if not reply["changed"]:
+            outcome = _ALREADY.get(reply["status"], f"is already {reply['status']}")
+            if reply.get("continued_as"):
+                outcome += f"; it continues as {reply['continued_as']}"
+            session.say(f"{reply['id']} {outcome}")
+
+    return _each(session, given, "run.cancel", {}, note)
+
+
+def move(session: Session, given: Given) -> int:
+    """`runs move RUN...`: move each to another time, priority or queue; the first that could not be
+    moved decides the exit status."""
+    params, notes = move_params(given)
+    for text in notes:
+        session.say(text)
+
+    def note(reply: dict[str, Any]) -> None:
+        waits = reply["scheduled_at"] and reply["status"] in ("scheduled", "retrying")
+        due = f", due {reply['scheduled_at']}" if waits else ""
+        verb = "is now" if reply["changed"] else "is already"
+        session.say(f"{reply['id']} {verb} {reply['status']}{due}")
+
+    return _each(session, given, "run.move", params, note)
+
+
+def _each(
+    session: Session,
+    given: Given,
+    method: str,
+    params: dict[str, Any],
+    note: Callable[[dict[str, Any]], None],
+) -> int:
+    """Request `method` for each of the runs, print its id, and pass the reply to `note`; the first
+    that was refused decides the exit status."""
     done: list[dict[str, Any]] = []
     status = 0
     for run in given.texts("runs"):
         try:
-            reply = session.call("run.cancel", {"run": run})
+            reply = session.call(method, {"run": run, **params})
         except StackshiftError as bad:
             status = status or messages.error(bad, session.json)
             if bad.code == "daemon_unavailable":
                 break
             continue
         done.append(reply)
-        if not reply["changed"]:
-            outcome = _ALREADY.get(reply["status"], f"is already {reply['status']}")
-            if reply.get("continued_as"):
-                outcome += f"; it continues as {reply['continued_as']}"
-            session.say(f"{reply['id']} {outcome}")
+        note(reply)
         if not session.json:
             messages.data(reply["id"])
     if session.json:

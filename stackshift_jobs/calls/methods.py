@@ -54,6 +54,7 @@ METHODS: Final[dict[str, Method]] = {
     "run.logs": Method(READ),
     "run.wait": Method(READ, ("result", "step.result"), is_unbounded=True),
     "run.cancel": Method(ONCE),
+    "run.move": Method(ONCE),
     "run.retry": Method(ONCE),
     "run.fork": Method(ONCE),
     "run.remove": Method(ONCE),

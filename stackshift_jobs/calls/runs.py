@@ -103,6 +103,29 @@ def option_params(options: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+class MoveOptions(TypedDict, total=False):
+    """Where to move a run, at least one of them: to `now`, after a `delay`, or to `scheduled_at` (a
+    `datetime`, local if naive, or RFC 3339 text); to a `priority`; to a `queue`."""
+
+    now: bool
+    delay: Duration | None
+    scheduled_at: datetime | str | None
+    priority: int | None
+    queue: str | None
+
+
+def move_params(run: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The params of `run.move`; raises `Usage` for an invalid option."""
+    if unknown := options.keys() - MoveOptions.__annotations__.keys():
+        raise Usage(
+            f"move has no option {min(unknown)!r}",
+            hint="the options are " + ", ".join(MoveOptions.__annotations__),
+        )
+    now = {"now": True} if options.get("now") else {}
+    rest = {name: value for name, value in options.items() if name != "now"}
+    return {"run": run, **now, **option_params(rest)}
+
+
 def item_params(item: Any) -> dict[str, Any]:
     """The params of one item of `start_many`: a dict with the arguments of `start`, or
     `(job, payload)`. Raises `Usage` for anything else."""

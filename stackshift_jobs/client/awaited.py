@@ -21,9 +21,11 @@ from typing import Any, Unpack
 from stackshift_jobs.calls.drive import drive_awaited
 from stackshift_jobs.calls.run_pages import detailed
 from stackshift_jobs.calls.runs import (
+    MoveOptions,
     RunPage,
     StartOptions,
     list_params,
+    move_params,
     outcome,
     start_params,
 )
@@ -85,6 +87,11 @@ class AsyncRunHandle:
     async def cancel(self) -> bool:
         """Cancel the run for good; returns False if it was already finished."""
         return bool((await self._client.call("run.cancel", {"run": self.id}))["changed"])
+
+    async def move(self, **where: Unpack[MoveOptions]) -> bool:
+        """Move the run, which must be scheduled, queued or retrying, to another time, priority or
+        queue; see `MoveOptions`. Returns False if it was there already. Raises `Conflict`."""
+        return bool((await self._client.call("run.move", move_params(self.id, where)))["changed"])
 
     async def timeline(self) -> list[dict[str, Any]]:
         """The run's journal records, oldest first."""

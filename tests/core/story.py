@@ -150,6 +150,20 @@ class Story:
         assert isinstance(reply, Changed)
         return reply.changed
 
+    def move(
+        self,
+        run: str,
+        *,
+        delay: str | None = None,
+        priority: int | None = None,
+        queue: str | None = None,
+    ) -> bool:
+        """Move a run; returns whether that changed anything."""
+        due_us = self.now_us + milliseconds(delay) * 1000 if delay is not None else 0
+        reply = self.do(c.MoveRun(run, due_us, priority, queue)).reply
+        assert isinstance(reply, Changed)
+        return reply.changed
+
     def retry(
         self, run: str, *, from_step: str | None = None, replaced: dict[str, Any] | None = None
     ) -> Rerun:

@@ -370,3 +370,17 @@ def test_unique_keys_work_as_in_a_daemon(stackshift: Stackshift) -> None:
     assert newest.finish().result == {"said": "Hello, BOB!"}
     with pytest.raises(Usage, match="on_duplicate must be refuse, attach, replace or queue"):
         stackshift.start("greet", {"name": "bob"}, unique="hello", on_duplicate="maybe")
+
+
+def test_run_is_moved_to_another_time(stackshift: Stackshift) -> None:
+    """As by `stackshift runs move`, from the run or from a client's handle."""
+    run = stackshift.start("greet", {"name": "ada"}, delay="8h")
+    assert run.move(delay="1h")
+    assert not run.move(priority=0)
+    stackshift.advance("1h")
+    assert run.status == "waiting"
+    handle = stackshift.client.start("greet", {"name": "bob"}, delay="8h")
+    assert handle.move(now=True)
+    assert handle.status() == "waiting"
+    with pytest.raises(Usage, match="move has no option 'whence'"):
+        run.move(whence="1h")  # type: ignore[call-arg]

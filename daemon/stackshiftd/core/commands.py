@@ -63,6 +63,16 @@ class CancelRun(Command, frozen=True):
     run: str
 
 
+class MoveRun(Command, frozen=True):
+    """Move a scheduled, queued or retrying run: to the time `due_us` (0: leave its time, the past:
+    now), to a `priority`, to a `queue`; None leaves them."""
+
+    run: str
+    due_us: int = 0
+    priority: int | None = None
+    queue: str | None = None
+
+
 class RetryRun(Command, frozen=True):
     """Retry a finished run, from `from_step` if that is set. `replaced` maps steps to results
     (JSON) to use instead. `restored` are the run's records if it has left memory."""
@@ -591,6 +601,7 @@ FromWorker = (
 FromClient = (
     StartRun
     | CancelRun
+    | MoveRun
     | RetryRun
     | ForkRun
     | RemoveRun

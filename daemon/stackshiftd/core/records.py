@@ -188,10 +188,24 @@ class RunAttached(Record, frozen=True, tag="run.attached"):
 
 class RunQueued(Record, frozen=True, tag="run.queued"):
     """It may execute now. `reason`: `due` (it was scheduled for this time), `retry` (its backoff is
-    over), `wait` (a wait ended while it was suspended) or `job` (its job is defined again)."""
+    over), `moved` (a person moved it to now), `wait` (a wait ended while it was suspended) or `job`
+    (its job is defined again)."""
 
     run: str
     reason: str
+
+
+class RunMoved(Record, frozen=True, tag="run.moved"):
+    """A person moved the run: it is due at `due_at` (also if that is a retry), and has this
+    `priority` and `queue`; null where they stay as they were. `expires_at` and `deadline_at` are
+    new if its time is."""
+
+    run: str
+    due_at: str | None = None
+    priority: int | None = None
+    queue: str | None = None
+    expires_at: str | None = None
+    deadline_at: str | None = None
 
 
 class RunHeld(Record, frozen=True, tag="run.held"):
@@ -677,6 +691,7 @@ AnyRecord = (
     | RunCreated
     | RunAttached
     | RunQueued
+    | RunMoved
     | RunHeld
     | RunCompleted
     | RunFailed

@@ -163,6 +163,14 @@ def _retried(row: RunRow, _entry: r.Entry, _record: r.RunRetried) -> bool:
     return False
 
 
+def _moved(row: RunRow, _entry: r.Entry, record: r.RunMoved) -> bool:
+    if record.due_at is not None and not row.attempt:
+        row.scheduled_us = from_rfc3339(record.due_at)
+    row.priority = row.priority if record.priority is None else record.priority
+    row.queue = record.queue or row.queue
+    return False
+
+
 def _dispatched(row: RunRow, entry: r.Entry, record: r.AttemptStarted | r.AttemptResumed) -> bool:
     row.attempt, row.code = record.attempt, record.code
     row.started_us = row.started_us or entry.at_us
@@ -184,6 +192,7 @@ def _lengthened(row: RunRow, _entry: r.Entry, _record: r.AnyRecord) -> bool:
 
 _BY_TYPE: Final[dict[type[r.Record], Callable[[RunRow, r.Entry, Any], bool]]] = {
     r.RunRetried: _retried,
+    r.RunMoved: _moved,
     r.AttemptStarted: _dispatched,
     r.AttemptResumed: _dispatched,
     r.RunCompleted: _finished,

@@ -219,7 +219,7 @@ class Catalog:
             priority=priority,
             concurrency_key=_filled(job.concurrency_key, value, "concurrency key"),
             labels=_labels(params.labels),
-            due_us=_due(params, now_us),
+            due_us=due(params.delay_ms, params.scheduled_at, now_us),
             key=key,
             key_ttl_ms=self._key_ttl(job, params) if key is not None else 0,
             digest=sha256(canonical(value)).hexdigest() if key is not None else "",
@@ -346,14 +346,15 @@ def _limit(given_ms: int | None, of_job_ms: int | None, what: str) -> int:
     return within(given_ms, 1, MAX_DURATION_MS, what)
 
 
-def _due(params: StartParams, now_us: int) -> int:
-    if params.delay_ms is not None and params.scheduled_at is not None:
+def due(delay_ms: int | None, scheduled_at: str | None, now_us: int) -> int:
+    """The time that a start or a move asks for, in µs; 0 for none. Raises `Usage`."""
+    if delay_ms is not None and scheduled_at is not None:
         raise Usage("only one of delay_ms and scheduled_at can be given")
-    if params.delay_ms is not None:
-        return now_us + within(params.delay_ms, 0, MAX_DURATION_MS, "delay_ms") * 1000
-    if params.scheduled_at is None:
+    if delay_ms is not None:
+        return now_us + within(delay_ms, 0, MAX_DURATION_MS, "delay_ms") * 1000
+    if scheduled_at is None:
         return 0
-    due_us = parse_time(params.scheduled_at)
+    due_us = parse_time(scheduled_at)
     if due_us > now_us + MAX_DURATION_MS * 1000:
-        raise Usage(f"scheduled_at {params.scheduled_at} is more than 10 years away")
+        raise Usage(f"scheduled_at {scheduled_at} is more than 10 years away")
     return max(due_us, 1)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from types import SimpleNamespace
-from typing import Any, Protocol
+from typing import Any, Protocol, Unpack
 
 from stackshift_jobs.calls.drive import drive
 from stackshift_jobs.calls.run_pages import detailed
+from stackshift_jobs.calls.runs import MoveOptions, move_params
 
 
 class Daemon(Protocol):
@@ -161,6 +162,11 @@ class Run:
     def cancel(self) -> bool:
         """Cancel it for good; False if it had already finished."""
         return bool(self._daemon.call("run.cancel", run=self.id)["changed"])
+
+    def move(self, **where: Unpack[MoveOptions]) -> bool:
+        """Move it to another time, priority or queue, as `stackshift runs move` does; False if it
+        was there already."""
+        return bool(self._daemon.call("run.move", **move_params(self.id, where))["changed"])
 
     def retry(self, from_step: str | None = None) -> Run:
         """Retry a failed run, as `stackshift runs retry` does, and return it. With `from_step`,

@@ -1,4 +1,4 @@
-"""Transcripts of `runs list|show|why|logs|cancel|retry|fork|rm`."""
+"""Transcripts of `runs list|show|why|logs|cancel|move|retry|fork|rm`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from cli.conftest import Shell
 from cli.fake_daemon import T0, FakeDaemon, log_line, record, run_id, run_object
-from stackshift_jobs.errors import NotFound
+from stackshift_jobs.errors import Conflict, NotFound
 
 
 def test_list_off_a_terminal_is_tab_separated_without_a_header(
@@ -335,6 +335,50 @@ def test_cancel_prints_ids_and_says_what_was_over(shell: Shell, daemon: FakeDaem
     daemon.add(run_object(2, status="running"))
     told = shell("runs", "cancel", run_id(1), run_id(2))
     assert told == (f"{run_id(1)}\n{run_id(2)}\n", f"{run_id(1)} has already completed\n", 0)
+
+
+def test_move_prints_ids_and_says_where_runs_are_now(shell: Shell, daemon: FakeDaemon) -> None:
+    """Each run is a request of its own; the first that cannot be moved decides the exit status."""
+    at = "2026-05-06T10:00:00.000000Z"
+
+    def moved(params: dict[str, Any]) -> Any:
+        if params["run"] == run_id(2):
+            raise Conflict(f"{run_id(2)} is running; only …", hint="stackshift runs why")
+        changed = params["run"] == run_id(1)
+        status = "scheduled" if changed else "queued"
+        shown = {"id": params["run"], "changed": changed, "status": status}
+        return shown | {"scheduled_at": at if changed else None}
+
+    daemon.answers["run.move"] = moved
+    told = shell("runs", "move", run_id(1), run_id(2), run_id(3), "--at", at, "--priority", "7")
+    assert told.stdout == f"{run_id(1)}\n{run_id(3)}\n"
+    assert told.stderr.splitlines() == [
+        f"{run_id(1)} is now scheduled, due {at}",
+        f"error[conflict]: {run_id(2)} is running; only …",
+        "hint: stackshift runs why",
+        f"{run_id(3)} is already queued",
+    ]
+    assert told.code == 5
+    sent = {"run": run_id(3), "scheduled_at": at, "priority": 7}
+    assert daemon.params("run.move") == sent
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("", "where to move the run is missing"),
+        ("--now --delay 1h", "only one of --now, --delay and --at can be given"),
+        ("--delay 1h --at 2026-05-06T10:00:00Z", "--delay and --at cannot be used together"),
+        ("--priority high", "--priority takes a whole number, not 'high'"),
+    ],
+)
+def test_move_to_nowhere_or_to_two_times_is_refused(
+    shell: Shell, options: str, message: str
+) -> None:
+    """Before anything is sent."""
+    told = shell("runs", "move", run_id(1), *options.split())
+    assert (told.stdout, told.code) == ("", 2)
+    assert told.stderr.startswith(f"error[usage]: {message}\n")
 
 
 def test_cancel_goes_on_after_one_that_does_not_exist(shell: Shell, daemon: FakeDaemon) -> None:

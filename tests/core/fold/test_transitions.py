@@ -93,6 +93,7 @@ Act = Callable[[Story, str], object]
 WAYS: list[tuple[Begin, Act, tuple[Status, str]]] = [
     (scheduled, lambda s, _run: s.tick(to="1h"), (S.SCHEDULED, "run.queued")),
     (scheduled, lambda s, run: s.cancel(run), (S.SCHEDULED, "run.cancelled")),
+    (queued, lambda s, run: s.move(run, delay="1h"), (S.QUEUED, "run.moved")),
     (queued, lambda s, _run: s.assign(), (S.QUEUED, "attempt.started")),
     (lost, lambda s, _run: s.assign(), (S.QUEUED, "attempt.resumed")),
     (queued, lambda s, _run: s.assign(without="resize"), (S.QUEUED, "run.held")),

@@ -264,6 +264,15 @@ class History:
         if self.state.runs:
             self.do(c.CancelRun(list(self.state.runs)[pick % len(self.state.runs)]))
 
+    def move(self, pick: int, more: int) -> None:
+        """A person moves a run."""
+        if self.state.runs:
+            run = list(self.state.runs)[pick % len(self.state.runs)]
+            due_us = self.now_us + SPANS_US[more % len(SPANS_US)] if more % 3 else 0
+            priority = pick % 3 - 1 if pick % 2 else None
+            queue = QUEUES[more % len(QUEUES)] if more % 2 else None
+            self.do(c.MoveRun(run, due_us if more % 4 else min(1, due_us), priority, queue))
+
     def retry(self, pick: int, _more: int) -> None:
         """A person retries a failed run."""
         if failed := self.runs(Status.FAILED):
@@ -353,6 +362,7 @@ ACTS: Final[dict[str, tuple[int, Callable[[History, int, int], None]]]] = {
     "restart": (1, History.restart),
     "cancel": (4, History.cancel),
     "retry": (6, History.retry),
+    "move": (4, History.move),
     "tick": (14, History.tick),
     "permit": (10, History.permit),
     "jump": (1, History.jump),

@@ -317,6 +317,8 @@ class Model:
                     run.place_us = run.retry_us
                 run.joined = run.joined or entry.seq
                 run.status = "queued"
+            case r.RunMoved():
+                self.see_move(run, record)
             case r.AttemptSuspended():
                 run.status, run.executing, run.deaths = "waiting", False, 0
             case r.AttemptFailed():
@@ -346,6 +348,19 @@ class Model:
                 run.progressed = True
                 if isinstance(record, r.WaitEnded) and run.status == "waiting":
                     run.status = "queued"
+
+    def see_move(self, run: MRun, record: r.RunMoved) -> None:
+        """A move changes the rank of a run, and a run that is put off has no place in any line."""
+        run.priority = run.priority if record.priority is None else record.priority
+        run.queue = record.queue or run.queue
+        self.queue(run.queue)
+        if record.due_at is None:
+            return
+        due_us = from_rfc3339(record.due_at)
+        if run.status == "retrying":
+            run.retry_us = due_us
+        elif run.status in ("queued", "scheduled"):
+            run.status, run.place_us, run.joined = "scheduled", due_us, 0
 
     def check_choice(self, run: MRun, now_us: int) -> None:
         """Is it the one that is to go, or be held, now?"""

@@ -137,6 +137,28 @@ class Histories(RuleBasedStateMachine):
             alive = found is not None and not found.finished
             assert self.story.cancel(run) == alive
 
+    @rule(pick=picks, delay=st.none() | st.sampled_from(SPANS))
+    def move(self, pick: int, delay: str | None) -> None:
+        """A person moves a run to another time, queue or priority."""
+        if not self.story.state.runs:
+            return
+        run = list(self.story.state.runs.values())[pick % len(self.story.state.runs)]
+        queue = QUEUES[pick // 3 % 2] if pick % 3 else None
+        before, token = run.status, run.token
+        try:
+            self.story.move(run.id, delay=delay, priority=pick % 3 - 1, queue=queue)
+        except Conflict:
+            movable = (Status.SCHEDULED, Status.QUEUED, Status.RETRYING)
+            assert before not in movable or token or (before is Status.QUEUED and run.attempt)
+            return
+        assert run.priority == pick % 3 - 1
+        assert queue in (None, run.queue)
+        if delay == "0s" and before is not Status.WAITING:
+            assert run.status is Status.QUEUED
+        if delay == "3h" and before in (Status.SCHEDULED, Status.QUEUED):
+            assert run.status is Status.SCHEDULED
+            assert run.scheduled_us == self.story.now_us + 3 * 3_600_000_000
+
     def ended(self) -> list[str]:
         """The runs that have ended, in memory or not."""
         runs = self.story.state.runs

@@ -20,6 +20,7 @@ from stackshiftd.core.decide import (
     entries,
     events,
     locks,
+    moves,
     queues,
     rerun,
     runs,
@@ -70,6 +71,7 @@ def _close(_state: State, _command: c.Close, _now_us: int) -> Decision:
 _BY_TYPE: Final[dict[type[c.Command], Decide]] = {
     c.StartRun: runs.start,
     c.CancelRun: ends.cancel_run,
+    c.MoveRun: moves.move,
     c.RetryRun: rerun.retry,
     c.ForkRun: rerun.fork,
     c.RemoveRun: runs.remove,

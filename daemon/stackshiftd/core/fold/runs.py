@@ -141,6 +141,39 @@ def _queued(state: State, _entry: r.Entry, record: r.RunQueued) -> None:
     move(state, run, "run.queued")
 
 
+def _moved(state: State, _entry: r.Entry, record: r.RunMoved) -> None:
+    run = state.runs[record.run]
+    if record.due_at is not None:
+        _set_due(state, run, from_rfc3339(record.due_at))
+    if record.priority is not None or record.queue is not None:
+        priority = run.priority if record.priority is None else record.priority
+        state.relocate(run, record.queue or run.queue, priority)
+    if record.expires_at is not None:
+        run.expires_us = from_rfc3339(record.expires_at)
+    if record.deadline_at is not None:
+        run.deadline_us = from_rfc3339(record.deadline_at)
+    state.limit_run(run)
+
+
+def _set_due(state: State, run: Run, due_us: int) -> None:
+    """Let the run be due at `due_us`: for the first time, or for its next attempt, or the steps
+    that it waits to try again."""
+    if run.status is Status.RETRYING:
+        run.retry_us = due_us
+        state.set_timer(due_us, run.id)
+    elif run.status is Status.WAITING:
+        for name, call in run.calls.items():
+            if call.phase is Phase.RETRYING:
+                call.due_us = due_us
+                state.set_timer(due_us, run.id, name)
+    else:
+        if run.status is Status.QUEUED:
+            move(state, run, "run.moved")
+            state.postpone_unique(run)
+        run.scheduled_us = run.place_us = due_us
+        state.set_timer(due_us, run.id)
+
+
 def _held(state: State, _entry: r.Entry, record: r.RunHeld) -> None:
     run = state.runs[record.run]
     move(state, run, "run.held")
@@ -256,6 +289,7 @@ def _discarded(state: State, _entry: r.Entry, record: r.RunDiscarded) -> None:
 BY_TYPE: Final[dict[type[r.Record], Callable[[State, r.Entry, Any], None]]] = {
     r.RunAttached: _attached,
     r.RunQueued: _queued,
+    r.RunMoved: _moved,
     r.RunHeld: _held,
     r.RunCompleted: _completed,
     r.RunFailed: _failed,

@@ -14,6 +14,7 @@ MOVES: Final[dict[tuple[Status, str], Status]] = {
     (S.SCHEDULED, "run.cancelled"): S.CANCELLED,
     (S.QUEUED, "attempt.started"): S.RUNNING,
     (S.QUEUED, "attempt.resumed"): S.RUNNING,
+    (S.QUEUED, "run.moved"): S.SCHEDULED,
     (S.QUEUED, "run.held"): S.WAITING,
     (S.QUEUED, "run.cancelled"): S.CANCELLED,
     (S.QUEUED, "run.failed"): S.FAILED,

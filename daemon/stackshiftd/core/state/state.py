@@ -17,6 +17,7 @@ Laws:
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -445,7 +446,7 @@ class State:
         """The queue called `name`, created if it does not exist."""
         queue = self.queues.get(name)
         if queue is None:
-            queue = self.queues[name] = Queue(self._is_ready)
+            queue = self.queues[name] = Queue(partial(self._is_ready, name))
         return queue
 
     def enter(self, run: Run) -> None:
@@ -478,20 +479,40 @@ class State:
 
     def unready(self, run: Run) -> None:
         """Take `run`, which is no longer ready, out of its queue."""
-        queue = self.queues[run.queue]
+        self._take_out(run, run.queue)
+
+    def _take_out(self, run: Run, name: str) -> None:
+        queue = self.queues[name]
         queue.depth -= 1
         if run.id in self.suspects:
             del self.suspects[run.id]
         elif not self.is_blocked(run):
             queue.leave(run.concurrency_key)
-            self.settle_queue(run.queue)
+            self.settle_queue(name)
 
     def end_unique(self, run: Run) -> None:
         """Let the next run with the unique key of `run`, which is over, have its turn."""
         if self.unique.has(run.unique, run.id):
-            following = self.unique.leave(run.unique, run.id)
-            if following and self.runs[following].status is Status.QUEUED:
-                self._line_up(self.runs[following])
+            self._give_turn(self.unique.leave(run.unique, run.id))
+
+    def postpone_unique(self, run: Run) -> None:
+        """The same for a run that is put off: it keeps its place, but not its turn."""
+        if run.unique:
+            self._give_turn(self.unique.postpone(run.unique, run.id))
+
+    def _give_turn(self, following: str) -> None:
+        if following and self.runs[following].status is Status.QUEUED:
+            self._line_up(self.runs[following])
+
+    def relocate(self, run: Run, queue: str, priority: int) -> None:
+        """Change the queue and the priority of a run, ready or not."""
+        is_ready = run.status is Status.QUEUED and not run.token
+        before, run.queue, run.priority = run.queue, queue, priority
+        self.queue(queue)
+        self.line_of(queue)
+        if is_ready:
+            self._take_out(run, before)
+            self.make_ready(run)
 
     def settle_queue(self, name: str) -> None:
         """Update the queue's turn, and with it its place in its line."""
@@ -535,7 +556,7 @@ class State:
             line = self.lines[pool] = Rotation(self.queues, bool(pool))
         return line
 
-    def _is_ready(self, place: Place, fresh: bool) -> bool:
+    def _is_ready(self, queue: str, place: Place, fresh: bool) -> bool:
         run = self.runs.get(place[3])
         return (
             run is not None
@@ -543,6 +564,8 @@ class State:
             and not run.token
             and run.deaths < MAX_DEATHS
             and run.place_us == place[1]
+            and run.priority == -place[0]
+            and run.queue == queue
             and run.next_is_new == fresh
             and not self.is_blocked(run)
         )

@@ -84,6 +84,13 @@ class UniqueKeys:
         first = {before: None} if before in found.due else {}
         found.due = {**first, run: None, **found.due}
 
+    def postpone(self, key: str, run: str) -> str:
+        """Take a run that is not due any more out of the line, and keep its place. Returns what
+        `leave` does."""
+        following = self.leave(key, run)
+        self.schedule(key, run)
+        return following
+
     def leave(self, key: str, run: str) -> str:
         """Take the place of a run that is over. Returns the run whose turn it is now, if that
         has changed; else empty."""

@@ -1,4 +1,4 @@
-"""What a person does to a run: `run.cancel retry fork remove`."""
+"""What a person does to a run: `run.cancel move retry fork remove`."""
 
 from __future__ import annotations
 
@@ -7,21 +7,38 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw
 
-from stackshift_jobs.errors import StackshiftError
+from stackshift_jobs.errors import Conflict, StackshiftError, Usage
+from stackshift_jobs.values.durations import rfc3339
+from stackshift_jobs.values.limits import MAX_PRIORITY
+from stackshift_jobs.values.names import check_name
 from stackshift_jobs.values.strict_json import dumps, loads
 from stackshiftd.core import commands as c
 from stackshiftd.core.decide.decide import decide
 from stackshiftd.core.decide.rerun import Plan, fork_plan
 from stackshiftd.core.effects import Changed, Rerun
 from stackshiftd.core.fold.fold import rebuild
-from stackshiftd.shell.catalog import Catalog
+from stackshiftd.core.state.state import Status
+from stackshiftd.core.why import shown_status
+from stackshiftd.shell.catalog import Catalog, due
 from stackshiftd.shell.engine import Engine
-from stackshiftd.shell.params import Answer, NameRun, Params, Table
+from stackshiftd.shell.params import Answer, NameRun, Params, Table, within
 from stackshiftd.shell.views.dry_run import planned_steps
 from stackshiftd.shell.views.lookup import Lookup
 from stackshiftd.shell.views.run import View
 
 ABSENT: Final = Raw(b"")
+
+
+class MoveParams(Params):
+    """Move a run to `now`, or by one of the params of a start to another time; and to a `priority`
+    or a `queue`. At least one of them is given."""
+
+    run: str
+    now: bool = False
+    delay_ms: int | None = None
+    scheduled_at: str | None = None
+    priority: int | None = None
+    queue: str | None = None
 
 
 class RetryParams(Params):
@@ -45,7 +62,7 @@ class ForkParams(Params):
 
 
 class RunChanges:
-    """Cancels, retries, forks and removes runs."""
+    """Cancels, moves, retries, forks and removes runs."""
 
     def __init__(
         self, engine: Engine, catalog: Catalog, lookup: Lookup, view: View, payload_bytes: int
@@ -57,6 +74,7 @@ class RunChanges:
         self._payload_bytes = payload_bytes
         self.table: Table = {
             "run.cancel": (NameRun, self.cancel),
+            "run.move": (MoveParams, self.move),
             "run.retry": (RetryParams, self.retry),
             "run.fork": (ForkParams, self.fork),
             "run.remove": (NameRun, self.remove),
@@ -86,6 +104,44 @@ class RunChanges:
             return latest.id
         ended = self._lookup.outcome(run_id)
         return ended.continued_as if ended is not None else None
+
+    def move(self, params: MoveParams, answer: Answer) -> None:
+        """Move a run that is not executing; answer `{id, changed, status, scheduled_at}`, where
+        `scheduled_at` is when it is or was due, null if it is due by its start."""
+        command = self._move_command(params)
+        if (live := self._lookup.live(command.run)) is None or live.finished:
+            status = self._view.status(command.run) or "no longer kept"
+            raise Conflict(
+                f"{command.run} is {status}; only a scheduled, queued or retrying run can be moved",
+                hint=f"stackshift runs show {command.run}",
+                owner=command.run,
+            )
+        seen: dict[str, Any] = {}
+
+        def moved(reply: Any) -> None:
+            failed = isinstance(reply, StackshiftError)
+            answer(reply if failed else {"id": reply.subject, "changed": reply.changed} | seen)
+
+        self._engine.submit(command, moved)
+        run = self._engine.state.runs[command.run]
+        due_us = run.retry_us if run.status is Status.RETRYING else run.scheduled_us
+        seen |= {
+            "status": shown_status(run).value,
+            "scheduled_at": rfc3339(due_us) if due_us else None,
+        }
+
+    def _move_command(self, params: MoveParams) -> c.MoveRun:
+        if sum((params.now, params.delay_ms is not None, params.scheduled_at is not None)) > 1:
+            raise Usage("only one of now, delay_ms and scheduled_at can be given")
+        now_us = self._engine.now_us()
+        due_us = now_us if params.now else due(params.delay_ms, params.scheduled_at, now_us)
+        if params.queue is not None:
+            check_name(params.queue, "queue")
+        if params.priority is not None:
+            within(params.priority, -MAX_PRIORITY, MAX_PRIORITY, "priority")
+        if not due_us and params.queue is None and params.priority is None:
+            raise Usage("a time, a priority or a queue is missing: where to move the run")
+        return c.MoveRun(self._lookup.resolve(params.run), due_us, params.priority, params.queue)
 
     def retry(self, params: RetryParams, answer: Answer) -> None:
         """Retry a run; answer `{id, reused_steps[], repeated_steps[], dry_run}`, and `steps[]` for

@@ -69,6 +69,8 @@ class Starts:
         if notes := self._catalog.notes(command.job):
             seen["notes"] = notes
         seen["status"] = self._status(command, owner)
+        if owner is not None and command.due_us:
+            seen |= self._kept_time(owner.run, command.due_us)
 
         def started(reply: Any) -> None:
             if isinstance(reply, StackshiftError):
@@ -94,6 +96,14 @@ class Starts:
         """The answer to a start that was given the owner of its unique key, with the run object."""
         run = self._view.run(reply.run)
         return started_reply(reply) | seen | {"status": run["status"], "run": run}
+
+    def _kept_time(self, run: str, asked_us: int) -> dict[str, Any]:
+        """`{kept_scheduled_at}`, when the reused `run` is due, if it has not begun and the start
+        asked for another time; else nothing."""
+        live = self._engine.state.runs.get(run)
+        if live is None or live.attempt or live.finished or live.scheduled_us == asked_us:
+            return {}
+        return {"kept_scheduled_at": rfc3339(live.place_us)}
 
     def _note_queue(self, params: StartParams) -> dict[str, Any]:
         near = self._near_queues(params.queue) if params.queue is not None else []
