@@ -386,6 +386,8 @@ _PROGRAM_COMMANDS: Final = (
         option("--name N", "What to call the run in lists (default: the program's name)."),
         option("--queue Q", "Run in queue Q."),
         option("--idempotency-key K", "Run it only once, however often K is used."),
+        option("--unique K", "Not while another run with key K is unfinished (exit 5)."),
+        option("--if-running WORD", "While one of its name is: skip, queue, replace or fail."),
         option("--retry N", "Try again up to N times if it fails (default 0)."),
         option("--backoff D", "Wait D before the first retry, then twice as long (default 1s)."),
         option("--timeout D", "End each try after D (exit 124)."),

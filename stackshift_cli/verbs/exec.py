@@ -19,12 +19,14 @@ from stackshift_cli.flows.start import reply_to, run_with_reused
 from stackshift_cli.output import messages
 from stackshift_cli.output.run_name import NAME_LABEL
 from stackshift_cli.output.terminal import is_terminal
-from stackshift_jobs.errors import Usage
+from stackshift_jobs.errors import Conflict, Usage
 from stackshift_jobs.project.locate import working_directory
 from stackshift_jobs.values.limits import MAX_ATTEMPTS
 from stackshift_jobs.values.names import EXEC_JOB
 
 _MAX_NAME: Final = 128
+_IF_RUNNING: Final = {"skip": "refuse", "queue": "queue", "replace": "replace", "fail": "refuse"}
+"""What becomes of this run while another of its name is unfinished, as a start says it."""
 
 
 def exec_(session: Session, given: Given) -> int:
@@ -34,7 +36,13 @@ def exec_(session: Session, given: Given) -> int:
     mode = _mode(given)
     params = _params(given)
     project_or_default(session)
-    reply = reply_to(session, params, full=session.json and mode == "detach")
+    try:
+        reply = reply_to(session, params, full=session.json and mode == "detach")
+    except Conflict as bad:
+        if given.text("if_running") != "skip" or "unique" not in bad.fields:
+            raise
+        session.say(f"skipped: {bad.fields.get('owner')} has not ended")
+        return 0
     if mode == "detach":
         if session.json:
             messages.data(messages.compact(run_with_reused(reply)))
@@ -81,8 +89,20 @@ def _params(given: Given) -> dict[str, Any]:
         if not retry:
             raise Usage("--backoff requires --retry", hint="--retry 3 --backoff 10s")
         params["backoff_ms"] = backoff_ms
-    params["labels"] = {NAME_LABEL: _name(given, command[0])}
+    name = _name(given, command[0])
+    params["labels"] = {NAME_LABEL: name}
+    params |= _unique(given, name)
     return params
+
+
+def _unique(given: Given, name: str) -> dict[str, str]:
+    """The params that keep two such runs from being unfinished at once; none if nothing does."""
+    key, word = given.text("unique"), given.text("if_running")
+    if word is None:
+        return {} if key is None else {"unique": key}
+    if word not in _IF_RUNNING:
+        raise Usage(f"--if-running takes {', '.join(_IF_RUNNING)}, not {word!r}")
+    return {"unique": key or f"{EXEC_JOB}/{name}", "on_duplicate": _IF_RUNNING[word]}
 
 
 def _name(given: Given, program: str) -> str:

@@ -137,6 +137,41 @@ def test_key_runs_a_program_once_and_tells_its_end_again(here: Shell) -> None:
     assert "$.command" in other.stderr or "command" in other.stderr
 
 
+def test_second_of_its_name_is_refused_skipped_or_waits(here: Shell) -> None:
+    """What a lock file does for a crontab; the key is the run's name unless one is given."""
+    here(
+        "exec",
+        "--detach",
+        "--unique",
+        "k",
+        "--",
+        "sh",
+        "-c",
+        "while [ ! -e go ]; do sleep 0.1; done",
+    )
+    owner = here("runs", "list").stdout.split("\t")[0]
+    told = here("exec", "--unique", "k", "--", "true")
+    assert (told.code, owner in told.stderr) == (5, True)
+    told = here("exec", "--unique", "k", "--if-running", "fail", "--", "true")
+    assert told.code == 5
+    told = here("exec", "--unique", "k", "--if-running", "skip", "--", "true")
+    assert told == ("", f"skipped: {owner} has not ended\n", 0)
+    waiting = here.popen("exec", "--unique", "k", "--if-running", "queue", "--", "echo", "mine")
+    assert here("exec", "--if-running", "skip", "--", "echo", "other").stdout == "other\n"
+    (here.directory / "go").touch()
+    out, _ = waiting.communicate()
+    assert (out, waiting.returncode) == (b"mine\n", 0)
+
+
+def test_run_that_is_replaced_is_cancelled_first(here: Shell) -> None:
+    """The newest one counts."""
+    first = here.popen("exec", "--name", "sync", "--if-running", "replace", "--", "sleep", "600")
+    wait_until(lambda: "running" in here("runs", "list").stdout, "the first to run")
+    told = here("exec", "--name", "sync", "--if-running", "replace", "--", "echo", "new")
+    assert (told.stdout, told.code) == ("new\n", 0)
+    assert first.wait() == 7
+
+
 def test_detached_program_has_an_id_and_a_name(here: Shell) -> None:
     """The id is all that is on standard output; lists show the name, JSON the job and the label."""
     run = here("exec", "--detach", "--name", "nightly", "--", "true").stdout.strip()
@@ -164,6 +199,7 @@ def test_cut_output_is_not_taken_for_all_of_it(here: Shell) -> None:
         ("exec --backoff 5s -- true", "--backoff requires --retry"),
         ("exec --timeout 0 -- true", "--timeout cannot be 0"),
         ("exec --env NOT_SET_HERE -- true", "--env NOT_SET_HERE: there is no such variable here"),
+        ("exec --if-running maybe -- true", "--if-running takes skip, queue, replace, fail, not"),
         ("exec --env =x -- true", "--env takes NAME or NAME=TEXT, not '=x'"),
         ("exec --retry -1 -- true", "--retry -1 is out of range"),
     ],

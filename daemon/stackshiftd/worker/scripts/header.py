@@ -185,15 +185,23 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
     return read
 
 
+def _seconds(text: str) -> float:
+    return milliseconds(text) / 1000
+
+
 _OPTIONS: Final[dict[str, Callable[[str], Any]]] = {
     "job": lambda text: check_name(text, "job"),
     "queue": lambda text: check_name(text, "queue"),
     "retry": _whole(0, MAX_ATTEMPTS - 1),
     "backoff": milliseconds,
-    "timeout": lambda text: milliseconds(text) / 1000,
+    "timeout": _seconds,
     "priority": _whole(-MAX_PRIORITY, MAX_PRIORITY),
     "concurrency_key": str,
-    "idempotency_ttl": lambda text: milliseconds(text) / 1000,
+    "unique": str,
+    "on_duplicate": str,
+    "ttl": _seconds,
+    "deadline": _seconds,
+    "idempotency_ttl": _seconds,
     "schedule": str,
     "timezone": str,
     "catch_up": str,
