@@ -38,6 +38,7 @@ from stackshiftd.shell.departures import Replay
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.ids import Ids
 from stackshiftd.shell.methods.activity import Activity
+from stackshiftd.shell.methods.bulk_changes import BulkChanges
 from stackshiftd.shell.methods.clock import Clock
 from stackshiftd.shell.methods.dead_letter import DeadLetter
 from stackshiftd.shell.methods.events import Events
@@ -205,6 +206,7 @@ class Daemon:
             self._queues.table,
             Starts(self.engine, self._catalog, self._view, self._queues.near).table,
             RunChanges(self.engine, self._catalog, self._lookup, self._view, payload_bytes).table,
+            BulkChanges(self.engine, self._lookup).table,
             dead_letter.table,
             schedules.table,
             state.table,

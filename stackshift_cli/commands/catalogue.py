@@ -32,6 +32,18 @@ _FROM: Final = option("--from S", "Forget step S and everything recorded after i
 _SINCE: Final = option("--since D", "Only runs created since D, a duration ago or a time.")
 _FEED_SINCE: Final = _SINCE._replace(help="Start with records since D, a duration ago or a time.")
 _DRY_RUN: Final = option("--dry-run", "Change nothing; show what would happen.")
+_SOME_RUNS: Final = _RUNS._replace(required=False)
+_OF_QUEUE: Final = option("--queue Q", "With --all: only runs in queue Q.")
+_OF_JOB: Final = option("--job J", "With --all: only runs of job J.")
+_SELECTION: Final = (
+    _SOME_RUNS,
+    option("--all", "All runs that match."),
+    _OF_JOB,
+    option("--status S", "With --all: only runs with status S."),
+    _OF_QUEUE,
+    option("--label K=V...", "With --all: only runs with this label; may be repeated."),
+    _YES,
+)
 _RUN_COMMANDS: Final = (
     command(
         "runs list",
@@ -85,7 +97,7 @@ _RUN_COMMANDS: Final = (
         option("-f/--follow", "Keep printing until the run ends."),
         option("--step S", "Only the output of step S."),
     ),
-    command("runs cancel", "run_changes:cancel", "Cancel runs.", _RUNS),
+    command("runs cancel", "run_changes:cancel", "Cancel runs.", *_SELECTION),
     command(
         "runs move",
         "run_changes:move",
@@ -100,8 +112,8 @@ _RUN_COMMANDS: Final = (
     command(
         "runs retry",
         "run_changes:retry",
-        "Retry a failed or cancelled run.",
-        _RUN,
+        "Retry failed or cancelled runs.",
+        *_SELECTION,
         _FROM,
         option("--set S=JSON...", "Use this result for step S; may be repeated."),
         _DRY_RUN,
@@ -124,12 +136,20 @@ _RUN_COMMANDS: Final = (
         option("--all", "All unfinished runs."),
         option("--check", "Say what would become of them, and change nothing."),
     ),
-    command("runs rm", "run_changes:rm", "Remove a finished run from lists.", _RUN, _YES),
+    command("runs rm", "run_changes:rm", "Remove finished runs from lists.", *_SELECTION),
+    command(
+        "runs count",
+        "runs:count",
+        "Count runs.",
+        option("--by WORD", "Count those of each status, job or queue."),
+        option("--job J", "Only runs of job J."),
+        option("--status S", "Only runs with status S."),
+        option("--queue Q", "Only runs in queue Q."),
+        option("--label K=V...", "Only runs with this label; may be repeated."),
+        _SINCE,
+    ),
 )
 
-_SOME_RUNS: Final = _RUNS._replace(required=False)
-_OF_QUEUE: Final = option("--queue Q", "With --all: only runs in queue Q.")
-_OF_JOB: Final = option("--job J", "With --all: only runs of job J.")
 _DEAD_COMMANDS: Final = (
     command(
         "dead list",

@@ -65,6 +65,10 @@ stackshift runs logs 7k2m9q -f --step import → one step, as it comes
 """,
     "runs cancel": """
 stackshift runs cancel 7k2m9q 4p8x3v → two runs
+stackshift runs cancel --all --job import --status scheduled → all that match, after confirmation
+""",
+    "runs count": """
+stackshift runs count --since 1d --by status → how many of each
 """,
     "runs move": """
 stackshift runs move 7k2m9q --now → do not wait for its time, or its backoff

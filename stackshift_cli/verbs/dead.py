@@ -6,22 +6,18 @@ its ids are printed then. An interrupted command leaves the remaining runs as th
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any
 
 from stackshift_cli.arguments import Given
 from stackshift_cli.daemon.session import Session
+from stackshift_cli.flows.bulk import PAGE_RUNS, Outcome, pages_of
 from stackshift_cli.flows.unknown_names import say_unknown
 from stackshift_cli.output import messages
 from stackshift_cli.output.confirm import can_ask, confirmed
 from stackshift_cli.verbs.runs import DEAD_EMPTY, DEAD_NO_MATCH, listed
-from stackshift_jobs.errors import StackshiftError, Usage, from_json
+from stackshift_jobs.errors import Usage
 from stackshift_jobs.values.quantities import quantity
-
-PAGE_RUNS: Final = 500
-_TEMPORARY: Final = 75
-"""The exit status of a refusal for lack of room, which all following runs would get too."""
 
 
 def list_(session: Session, given: Given) -> int:
@@ -57,17 +53,11 @@ def _act(session: Session, given: Given, method: str, verb: str, done: str, *, a
         return 0
     if everything:
         # Only the runs that were counted and confirmed, not those that fail in the meantime.
-        pages = _all(session, method, {**filters, "until": total["at"]})
+        pages = pages_of(session, method, {"all": True, **filters, "until": total["at"]})
     else:
         pages = _named(session, method, runs)
-    outcome = _Outcome(session)
-    try:
-        for page in pages:
-            outcome.take(page)
-            if outcome.refused:
-                break
-    finally:
-        outcome.end()
+    outcome = Outcome(session)
+    outcome.take_all(pages)
     if everything:
         session.say(f"{quantity(len(outcome.done), 'run')} {done}")
     return outcome.status
@@ -83,46 +73,3 @@ def _check(given: Given, runs: list[str], everything: bool) -> None:
 def _named(session: Session, method: str, runs: list[str]) -> Iterator[list[dict[str, Any]]]:
     for at in range(0, len(runs), PAGE_RUNS):
         yield session.call(method, {"runs": runs[at : at + PAGE_RUNS]})["results"]
-
-
-def _all(session: Session, method: str, params: dict[str, Any]) -> Iterator[list[dict[str, Any]]]:
-    cursor: str | None = None
-    while True:
-        after = {"cursor": cursor} if cursor is not None else {}
-        page = session.call(method, {"all": True, "limit": PAGE_RUNS, **params, **after})
-        yield page["results"]
-        cursor = page["cursor"]
-        if cursor is None:
-            return
-
-
-class _Outcome:
-    """What happened to the runs so far. Each is independent; the first that failed decides the exit
-    status."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self.done: list[dict[str, Any]] = []
-        self.status = 0
-        self.refused = False
-
-    def take(self, results: list[dict[str, Any]]) -> None:
-        """Print the results of a page, and keep them for `end`."""
-        for result in results:
-            if "error" in result:
-                self._fail(from_json(result["error"]))
-                continue
-            self.done.append(result)
-            if not self._session.json:
-                messages.data(result["id"])
-        sys.stdout.flush()
-
-    def _fail(self, bad: StackshiftError) -> None:
-        status = messages.error(bad, self._session.json)
-        self.status = self.status or status
-        self.refused = self.refused or status == _TEMPORARY
-
-    def end(self) -> None:
-        """With `--json` print the runs done so far, even after an interruption."""
-        if self._session.json:
-            messages.data(messages.compact(self.done))

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from stackshift_cli.arguments import Given, check_new
+from stackshift_cli.arguments import Given, check_new, option
 from stackshift_cli.daemon.session import Session
+from stackshift_cli.flows.bulk import Outcome, change_all, check_selection
 from stackshift_cli.flows.start_params import NO_PAYLOAD, field_notes, move_params, payload_given
 from stackshift_cli.output import messages
 from stackshift_cli.output.confirm import confirmed
@@ -25,8 +26,10 @@ _MOST_NAMED: Final = 20
 
 
 def cancel(session: Session, given: Given) -> int:
-    """`runs cancel RUN...`: cancel each; the first that could not be cancelled decides the exit
-    status."""
+    """`runs cancel RUN...|--all`: cancel each; the first that could not be cancelled decides the
+    exit status."""
+    if check_selection(given):
+        return change_all(session, given, "run.cancel_all", "cancel", "cancelled")
 
     def note(reply: dict[str, Any]) -> None:
         if not reply["changed"]:
@@ -83,14 +86,41 @@ def _each(
 
 
 def retry(session: Session, given: Given) -> int:
-    """`runs retry RUN`: continue a failed or cancelled run from its recorded steps."""
-    params: dict[str, Any] = {"run": given.word("run"), **_from_step(given)}
+    """`runs retry RUN...|--all`: continue failed or cancelled runs from their recorded steps."""
+    if check_selection(given):
+        alone = [name for name in ("from", "set", "dry_run") if name in given.given()]
+        if alone:
+            raise Usage(f"{option(alone[0])} cannot be used with --all")
+        return change_all(session, given, "run.retry_all", "retry", "retried")
+    replies: list[dict[str, Any]] = []
+    status = 0
+    for run in given.texts("runs"):
+        try:
+            replies.append(_retry(session, given, run))
+        except StackshiftError as bad:
+            if len(given.texts("runs")) == 1:
+                raise
+            status = status or messages.error(bad, session.json)
+            if bad.code == "daemon_unavailable":
+                break
+            continue
+        if not session.json:
+            _report(session, replies[-1])
+    if session.json:
+        one = len(given.texts("runs")) == 1
+        messages.data(messages.compact(replies[0] if one else replies))
+    return status
+
+
+def _retry(session: Session, given: Given, run: str) -> dict[str, Any]:
+    params: dict[str, Any] = {"run": run, **_from_step(given)}
     if given.texts("set"):
         params["set"] = _replacements(given)
         _warn_of_unrecorded(session, params["run"], params["set"])
     if given.flag("dry_run"):
         params["dry_run"] = True
-    return _report(session, session.call("run.retry", params))
+    reply: dict[str, Any] = session.call("run.retry", params)
+    return reply
 
 
 def fork(session: Session, given: Given) -> int:
@@ -106,13 +136,27 @@ def fork(session: Session, given: Given) -> int:
 
 
 def rm(session: Session, given: Given) -> int:
-    """`runs rm RUN`: remove a finished run from lists and the dead letter, after confirmation."""
-    run = session.call("run.get", {"run": given.word("run")})
-    if not confirmed(f"remove {run['id']} ({run['job']}, {run['status']})", given.flag("yes")):
+    """`runs rm RUN...|--all`: remove finished runs from lists and the dead letter, after
+    confirmation."""
+    if check_selection(given):
+        return change_all(session, given, "run.remove_all", "remove", "removed")
+    runs = [session.call("run.get", {"run": run}) for run in given.texts("runs")]
+    named = ", ".join(f"{run['id']} ({run['job']}, {run['status']})" for run in runs[:_MOST_NAMED])
+    more = f" and {len(runs) - _MOST_NAMED} more" if len(runs) > _MOST_NAMED else ""
+    if not confirmed(f"remove {named}{more}", given.flag("yes")):
         return 0
-    reply = session.call("run.remove", {"run": run["id"]})
-    messages.data(messages.compact(reply) if session.json else reply["id"])
-    return 0
+    outcome = Outcome(session)
+    outcome.take_all([_removed(session, run["id"])] for run in runs)
+    return outcome.status
+
+
+def _removed(session: Session, run: str) -> dict[str, Any]:
+    """The result of removing a run, as a page of many has it."""
+    try:
+        reply: dict[str, Any] = session.call("run.remove", {"run": run})
+        return reply
+    except StackshiftError as bad:
+        return {"run": run, "error": bad.as_json()}
 
 
 def _from_step(given: Given) -> dict[str, Any]:

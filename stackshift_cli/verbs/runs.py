@@ -35,6 +35,31 @@ def list_(session: Session, given: Given) -> int:
     return listed(session, given, params)
 
 
+def count(session: Session, given: Given) -> int:
+    """`runs count`: how many runs match; with `--by`, how many of each, the most first."""
+    params: dict[str, Any] = {
+        name: text for name in ("job", "status", "queue", "by") if (text := given.text(name))
+    }
+    if given.texts("label"):
+        params["labels"] = given.pairs("label")
+    if (since := since_time(session, given)) is not None:
+        params["since"] = since
+    reply = session.call("run.count", params)
+    counts = reply["counts"]
+    if not reply["count"]:
+        say_unknown(session, params)
+    if session.json:
+        by = params.get("by")
+        each = [{by: name, "count": number} for name, number in (counts or {}).items()]
+        messages.data(messages.compact(each if by else {"count": reply["count"]}))
+    elif counts is None:
+        messages.data(str(reply["count"]))
+    else:
+        for name, number in counts.items():
+            messages.data(tsv.columns({"name": name, "count": number}, ("name", "count")))
+    return 0
+
+
 def listed(session: Session, given: Given, params: dict[str, Any]) -> int:
     """List the runs that match `params` and the options that `runs list` and `dead list` share."""
     limit = given.whole("limit", 1, 10_000_000) or 50

@@ -11,9 +11,13 @@ from msgspec import Raw
 
 from stackshift_jobs.errors import Usage
 from stackshiftd.core.state.entries import PAGE_BYTES, encode
+from stackshiftd.core.state.state import Status
 
 MAX_NAMES: Final = 500
 """The most items on a page of jobs, queues or schedules."""
+
+STATUSES: Final = frozenset(status.value for status in Status)
+"""The statuses of runs."""
 
 Answer = Callable[[Any], None]
 """Called once with a result, a `StackshiftError` or a `Later` (`shell.work`), on the loop, at once
@@ -56,6 +60,20 @@ def within(value: int, least: int, most: int, what: str) -> int:
     if not least <= value <= most:
         raise Usage(f"{what} is {value}", hint=f"{least} to {most}")
     return value
+
+
+def check_status(status: str) -> str:
+    """`status`, if it is one of a run; raises `Usage` otherwise."""
+    if status not in STATUSES:
+        raise Usage(f"{status!r} is not a status", hint=", ".join(sorted(STATUSES)))
+    return status
+
+
+def sequence_number(cursor: str) -> int:
+    """The sequence number that is the `cursor` of a previous page; raises `Usage` otherwise."""
+    if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 20):
+        raise Usage(f"{cursor!r} is not a cursor of a previous page")
+    return int(cursor)
 
 
 def paged(

@@ -17,7 +17,7 @@ from stackshiftd.core.decide.dead_letter import is_dead, not_dead
 from stackshiftd.core.state.state import Run
 from stackshiftd.history.index import Rebuilding
 from stackshiftd.shell.engine import Engine
-from stackshiftd.shell.params import Answer, Params, Reads, Table
+from stackshiftd.shell.params import Answer, Params, Reads, Table, sequence_number
 from stackshiftd.shell.views.lookup import Lookup
 from stackshiftd.shell.views.run import View
 from stackshiftd.shell.work import Work
@@ -122,7 +122,7 @@ class DeadLetter:
     def _page(self, params: ActOnDead) -> Generator[None, None, list[Run]]:
         """The runs of the page, newest first. Each run comes once: a run that fails again meanwhile
         keeps its place, which is before the cursor."""
-        before = _sequence_number(params.cursor) if params.cursor is not None else None
+        before = sequence_number(params.cursor) if params.cursor is not None else None
         until_us = parse_time(params.until) if params.until is not None else None
         state = self._engine.state
         runs: list[Run] = []
@@ -150,12 +150,6 @@ class DeadLetter:
 
 def _matches(run: Run, queue: str | None, job: str | None) -> bool:
     return queue in (None, run.queue) and job in (None, run.job)
-
-
-def _sequence_number(cursor: str) -> int:
-    if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 20):
-        raise Usage(f"{cursor!r} is not a cursor of a previous page")
-    return int(cursor)
 
 
 def _collector(results: list[Any], index: int, run: str) -> Answer:

@@ -149,7 +149,7 @@ class RunChanges:
         run_id = self._lookup.resolve(params.run)
         # A run that is not in memory is restored from its records, which the command carries.
         in_memory = run_id in self._engine.state.runs
-        restored = () if in_memory else self._lookup.lines(run_id)
+        restored = self._lookup.restored(run_id, is_dry=params.dry_run)
         replaced = {
             name: self._checked(value, f"the result of step {name!r}")[0]
             for name, value in params.set.items()
@@ -163,8 +163,6 @@ class RunChanges:
             steps = planned_steps(run, Plan(sent.reused, sent.repeated), replaced)
             self._engine.when_durable(answer, _sent(sent, True) | {"steps": steps})
             return
-        if not in_memory:
-            self._engine.departures.places[run_id] = self._lookup.places(run_id)[:]
         self._engine.submit(command, lambda reply: answer(_sent(reply, False)))
 
     def _checked(self, raw: Raw, what: str) -> tuple[bytes, Any]:

@@ -1,4 +1,4 @@
-"""The methods that only read runs and jobs: `run.get list why wait logs` and `job.*`.
+"""The methods that only read runs and jobs: `run.get list count why wait logs` and `job.*`.
 
 A page of a list ends when it is long enough, in items or in bytes; the answer says where the next
 one begins.
@@ -6,6 +6,7 @@ one begins.
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -15,8 +16,9 @@ from msgspec import Raw
 
 from stackshift_jobs.errors import Usage
 from stackshift_jobs.values.durations import parse_time
+from stackshift_jobs.values.names import one_of
 from stackshiftd.core.state.entries import PAGE_BYTES, encode
-from stackshiftd.core.state.state import Status
+from stackshiftd.core.why import shown_status
 from stackshiftd.history.rows import RunRow
 from stackshiftd.shell.catalog import Catalog
 from stackshiftd.shell.methods.run_waits import RunWaits
@@ -28,6 +30,7 @@ from stackshiftd.shell.params import (
     NameRun,
     Params,
     Reads,
+    check_status,
     paged,
     within,
 )
@@ -41,7 +44,8 @@ MAX_LIST: Final = 1000
 SHOWS: Final = 10
 SHOWS_BYTES: Final = 64 << 10
 """Runs that are shown in one part of the work, and about how many bytes of them."""
-STATUSES: Final = frozenset(status.value for status in Status)
+GROUPS: Final = ("status", "job", "queue")
+"""What runs can be counted by."""
 
 
 class GetRun(Params):
@@ -60,6 +64,13 @@ class ListRuns(RunFilters):
     since: str | None = None
     limit: int = 50
     cursor: str | None = None
+
+
+class CountRuns(RunFilters):
+    """Which runs to count, and what by."""
+
+    since: str | None = None
+    by: str | None = None
 
 
 class WaitRun(Params):
@@ -106,6 +117,7 @@ class RunQueries:
         self.reads: Reads = {
             "run.get": (GetRun, self.get),
             "run.list": (ListRuns, self.list),
+            "run.count": (CountRuns, self.count),
             "run.why": (NameRun, self.why),
             "run.logs": (RunLogs, self.logs),
             "job.list": (FromCursor, self.jobs),
@@ -132,11 +144,32 @@ class RunQueries:
     def list(self, params: ListRuns) -> Work:
         """The work that leads to `{runs[], cursor}`: a page of run objects, newest first."""
         within(params.limit, 1, MAX_LIST, "limit")
-        if params.status is not None and params.status not in STATUSES:
-            raise Usage(f"{params.status!r} is not a status", hint=", ".join(sorted(STATUSES)))
+        if params.status is not None:
+            check_status(params.status)
         since_us = parse_time(params.since) if params.since is not None else 0
         before = self._created_seq(params.cursor) if params.cursor is not None else None
         return self._list(params, since_us, before)
+
+    def count(self, params: CountRuns) -> Work:
+        """The work that leads to `{count, counts}`: how many runs match, and with `by` how many of
+        each status, job or queue, the most first."""
+        if params.status is not None:
+            check_status(params.status)
+        if params.by is not None:
+            one_of(params.by, GROUPS, "by")
+        return self._count(params, parse_time(params.since) if params.since is not None else 0)
+
+    def _count(self, params: CountRuns, since_us: int) -> Work:
+        counts: Counter[str] = Counter()
+        for run in self._lookup.newest_first(params, since_us):
+            if run is None:
+                yield None
+            elif params.by in (None, "status"):
+                counts[run.status if isinstance(run, RunRow) else shown_status(run).value] += 1
+            else:
+                counts[run.job if params.by == "job" else run.queue] += 1
+        shown = dict(counts.most_common()) if params.by else None
+        return {"count": counts.total(), "counts": shown}
 
     def _created_seq(self, cursor: str) -> int:
         run = self._lookup.resolve(cursor)

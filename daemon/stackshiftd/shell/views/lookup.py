@@ -292,6 +292,17 @@ class Lookup:
             raise NotFound(f"the records of {run} are not kept any more")
         return tuple(entry_json(entry) for entry in entries)
 
+    def restored(self, run: str, *, is_dry: bool = False) -> tuple[bytes, ...]:
+        """The records that a retry of a run has to bring along: none if it is in memory; else all,
+        and it is prepared to return there, unless that `is_dry`. Raises `NotFound` if they are not
+        kept."""
+        if run in self._engine.state.runs:
+            return ()
+        lines = self.lines(run)
+        if not is_dry:
+            self._engine.departures.places[run] = self.places(run)[:]
+        return lines
+
     def live(self, run: str) -> Run | None:
         """The run, if it is in memory."""
         return self._engine.state.runs.get(run) or self._engine.departures.finishing.get(run)

@@ -1,0 +1,129 @@
+"""Runs that have something in common are counted, cancelled, retried and removed together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from helpers.project import Project
+from helpers.project_factory import Make
+from stackshift_jobs.errors import Usage
+
+JOBS = """
+@stackshift.job("quick")
+def quick(ctx):
+    return 1
+
+
+@stackshift.job("fails", queue="media", retry=ONCE)
+def fails(ctx):
+    if not is_open("mended"):
+        raise ConnectionError("broken")
+
+
+@stackshift.job("backup", unique="{disk}", retry=ONCE)
+def backup(ctx):
+    raise ConnectionError("broken")
+"""
+
+
+@pytest.fixture
+def project(make_project: Make) -> Project:
+    """A project whose daemon runs."""
+    made = make_project(JOBS)
+    made.start()
+    return made
+
+
+def ids(reply: dict[str, Any]) -> list[str]:
+    return [result["id"] for result in reply["results"]]
+
+
+def count(project: Project, **filters: Any) -> int:
+    return int(project.call("run.count", **filters)["count"])
+
+
+def test_counts_are_those_of_the_lists(project: Project) -> None:
+    """Of runs in memory and of finished ones, each once; by status, job or queue."""
+    for number in range(3):
+        project.finish(project.begin("quick", labels={"n": str(number % 2)}))
+        project.finish(project.begin("fails"))
+        project.begin("quick", delay_ms=3_600_000)
+    assert count(project) == 9
+    assert count(project, status="scheduled") == 3
+    assert count(project, job="quick", labels={"n": "0"}) == 2
+    assert count(project, queue="media", status="failed") == 3
+    by_status = project.call("run.count", by="status")["counts"]
+    assert by_status == {"completed": 3, "failed": 3, "scheduled": 3}
+    assert next(iter(project.call("run.count", by="job")["counts"].items())) == ("quick", 6)
+    assert project.call("run.count", by="queue", status="failed")["counts"] == {"media": 3}
+    project.kill()
+    project.start()
+    assert project.call("run.count", by="status")["counts"] == by_status
+
+
+def test_pages_cancel_all_that_match_and_nothing_else(project: Project) -> None:
+    """Page after page, newest first; what was created later is left alone."""
+    night = [project.begin("quick", delay_ms=3_600_000, labels={"when": "night"}) for _ in range(5)]
+    other = project.begin("quick", delay_ms=3_600_000)
+    filters: dict[str, Any] = {"labels": {"when": "night"}}
+    counted = project.call("run.cancel_all", **filters, dry_run=True)
+    assert counted["count"] == 5
+    later = project.begin("quick", delay_ms=3_600_000, labels={"when": "night"})
+    first = project.call("run.cancel_all", **filters, until=counted["at"], limit=3)
+    assert ids(first) == night[:1:-1]
+    project.kill()
+    project.start()
+    rest = project.call(
+        "run.cancel_all", **filters, until=counted["at"], limit=3, cursor=first["cursor"]
+    )
+    assert (ids(rest), rest["cursor"]) == (night[1::-1], None)
+    assert count(project, status="cancelled") == 5
+    assert {run["id"] for run in project.call("run.list", status="scheduled")["runs"]} == {
+        other,
+        later,
+    }
+
+
+def test_retry_of_all_is_for_failed_runs_and_each_is_by_itself(project: Project) -> None:
+    """Also those that have left the dead letter; one that cannot be retried keeps no other."""
+    runs = [project.finish(project.begin("fails"))["id"] for _ in range(3)]
+    project.call("dead.discard", runs=[runs[0]])
+    blocked = project.finish(project.begin("backup", {"disk": "a"}))["id"]
+    owner = project.begin("backup", {"disk": "a"}, delay_ms=3_600_000)
+    project.finish(project.begin("quick"))
+    project.open("mended")
+    results = project.call("run.retry_all")["results"]
+    assert {result["id"] for result in results if "id" in result} == set(runs)
+    [refused] = [result for result in results if "error" in result]
+    assert (refused["run"], refused["error"]["owner"]) == (blocked, owner)
+    for run in runs:
+        assert project.finish(run)["status"] == "completed"
+    project.verify()
+
+
+def test_removal_of_all_is_for_finished_runs(project: Project) -> None:
+    """Of a status, or of any; unfinished runs stay."""
+    kept = project.begin("quick", delay_ms=3_600_000)
+    for _ in range(2):
+        project.finish(project.begin("quick"))
+        project.finish(project.begin("fails"))
+    assert len(ids(project.call("run.remove_all", status="completed"))) == 2
+    assert len(ids(project.call("run.remove_all"))) == 2
+    assert [run["id"] for run in project.call("run.list")["runs"]] == [kept]
+
+
+def test_what_cannot_be_meant_is_refused(project: Project) -> None:
+    """A status that the change does not apply to, one that does not exist, another group."""
+    for method, params in (
+        ("run.cancel_all", {"status": "completed"}),
+        ("run.retry_all", {"status": "running"}),
+        ("run.remove_all", {"status": "queued"}),
+        ("run.remove_all", {"status": "done"}),
+        ("run.cancel_all", {"limit": 0}),
+        ("run.cancel_all", {"cursor": "x"}),
+        ("run.count", {"by": "label"}),
+    ):
+        with pytest.raises(Usage):
+            project.call(method, **params)
