@@ -49,6 +49,10 @@ def _errors_as_json() -> bool:
 
 def _run() -> int:
     argv = sys.argv[1:]
+    if "sh" in argv:
+        from stackshift_cli.commands.script_words import with_script_words
+
+        argv = with_script_words(argv)
     if not _FAST.isdisjoint(argv[:4]):
         from stackshift_cli import fast_path
 

@@ -16,7 +16,7 @@ from stackshift_jobs.project.settings import Rate, parse_rate
 from stackshift_jobs.retry import Retry
 from stackshift_jobs.values.durations import Duration, milliseconds
 from stackshift_jobs.values.limits import ON_DUPLICATE
-from stackshift_jobs.values.names import EXEC_JOB, check_name, one_of
+from stackshift_jobs.values.names import BUILT_IN_JOBS, check_name, one_of
 from stackshift_jobs.values.templates import fields_of
 
 Handler = Callable[..., Any]
@@ -160,7 +160,7 @@ def job(name: Any = None, handler: Any = None, **options: Any) -> Any:
         # In the body of a class, a static method is not a function yet.
         fn = given.__func__ if isinstance(given, staticmethod) else given
         own_name = check_name(name if isinstance(name, str) else callables.name_of(fn), "job")
-        if own_name == EXEC_JOB:
+        if own_name in BUILT_IN_JOBS:
             raise BadConfiguration(
                 f"{own_name!r} is the name of a built-in job", hint="give the job another name"
             )

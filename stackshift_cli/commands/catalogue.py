@@ -397,25 +397,36 @@ _JOURNAL_COMMANDS: Final = (
     ),
 )
 
+_PROGRAM_OPTIONS: Final = (
+    option("--name N", "What to call the run in lists (default: the program's name)."),
+    option("--queue Q", "Run in queue Q."),
+    option("--idempotency-key K", "Run it only once, however often K is used."),
+    option("--unique K", "Not while another run with key K is unfinished (exit 5)."),
+    option("--if-running WORD", "While one of its name is: skip, queue, replace or fail."),
+    option("--retry N", "Try again up to N times if it fails (default 0)."),
+    option("--backoff D", "Wait D before the first retry, then twice as long (default 1s)."),
+    option("--timeout D", "End each try after D (exit 124)."),
+    option("--env NAME...", "Give it this variable, or NAME=TEXT; may be repeated."),
+    option("--wait", "Pass its output through (the default off a terminal)."),
+    option("--follow", "The same, and say its id and retries (the default on a terminal)."),
+    option("--detach", "Print the run's id, and do not wait."),
+)
+SH: Final = command(
+    "sh",
+    "programs:sh",
+    "Run a script as a shell job, without a project.",
+    argument("FILE...", "The script, and its arguments."),
+    *_PROGRAM_OPTIONS,
+)
 _PROGRAM_COMMANDS: Final = (
     command(
         "exec",
-        "exec:exec_",
+        "programs:exec_",
         "Run a program durably, and exit with its status.",
         argument("COMMAND...", "The program and its arguments, after --."),
-        option("--name N", "What to call the run in lists (default: the program's name)."),
-        option("--queue Q", "Run in queue Q."),
-        option("--idempotency-key K", "Run it only once, however often K is used."),
-        option("--unique K", "Not while another run with key K is unfinished (exit 5)."),
-        option("--if-running WORD", "While one of its name is: skip, queue, replace or fail."),
-        option("--retry N", "Try again up to N times if it fails (default 0)."),
-        option("--backoff D", "Wait D before the first retry, then twice as long (default 1s)."),
-        option("--timeout D", "End each try after D (exit 124)."),
-        option("--env NAME...", "Give it this variable, or NAME=TEXT; may be repeated."),
-        option("--wait", "Pass its output through (the default off a terminal)."),
-        option("--follow", "The same, and say its id and retries (the default on a terminal)."),
-        option("--detach", "Print the run's id, and do not wait."),
+        *_PROGRAM_OPTIONS,
     ),
+    SH,
     command(
         "step",
         "script:step",

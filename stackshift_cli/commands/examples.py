@@ -30,6 +30,9 @@ stackshift start report -p @report.json --idempotency-key "report:$(date +%F)" �
 stackshift exec --retry 3 -- pg_dump -Fc shop -f shop.dump → here, and again if it fails
 stackshift exec --idempotency-key "backup:$(date +%F)" --detach -- ./backup.sh → once a day
 """,
+    "sh": """
+stackshift sh --retry 3 ./deploy.sh staging → with steps, waits and state, and no project
+""",
     "step": """
 stackshift step dump -- pg_dump -Fc shop -f shop.dump → only if it is not on record
 n=$(stackshift step count --timeout 1m -- wc -l orders.csv) → its output, now and ever after

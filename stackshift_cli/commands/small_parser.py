@@ -41,6 +41,17 @@ def parse(argv: list[str], command: Command) -> Parsed | None:
     return Parsed(merge(before.values, after.values), own)
 
 
+def verb_and_first_word(argv: list[str], command: Command) -> tuple[int, int | None]:
+    """Where the verb stands in `argv`, and where the first word after the options that follow it
+    does, if these are options of `command`; None if there is none, or before that `--`."""
+    before = _Reader(GLOBALS)
+    verb = before.read(argv, 0, stop_at_word=True)
+    after = _Reader((*GLOBALS, *command.parameters))
+    first = after.read(argv, verb + len(command.path), stop_at_word=True)
+    is_plain = not (before.strange or after.strange) and first < len(argv)
+    return verb, first if is_plain else None
+
+
 def blank(parameters: tuple[Parameter, ...]) -> Values:
     """The values of `parameters` when none of them was given."""
     return {p.name: _nothing(p) for p in parameters}

@@ -1,17 +1,19 @@
-"""What a run is called in lists and pictures: the name of its job, or of what `exec` runs."""
+"""What a run is called in lists and pictures: the name of its job, or of what `exec` and `sh`
+run."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, Final
 
-from stackshift_jobs.values.names import EXEC_JOB
+from stackshift_jobs.values.names import BUILT_IN_JOBS
 
 NAME_LABEL: Final = "name"
-"""The label that has the name of a run of `exec`."""
+"""The label that has the name of a run of a built-in job."""
 
 
 def run_name(run: Mapping[str, Any]) -> str:
-    """The name of the job of the run object `run`; of a run of `exec` that of its program."""
+    """The name of the job of the run object `run`; of a run of `exec` or `sh` that of
+    its program or script."""
     job = str(run["job"])
-    return str((run.get("labels") or {}).get(NAME_LABEL) or job) if job == EXEC_JOB else job
+    return str((run.get("labels") or {}).get(NAME_LABEL) or job) if job in BUILT_IN_JOBS else job

@@ -14,7 +14,9 @@ RUN_ID: Final = re.compile(r"run_[0-9a-hjkmnp-tv-z]{26}")
 """`run_` and a ULID in lower case: 10 digits of time, 16 random ones (github.com/ulid/spec)."""
 
 EXEC_JOB: Final = "exec"
-"""The built-in job whose runs are programs. No project can have a job of that name."""
+SH_JOB: Final = "sh"
+BUILT_IN_JOBS: Final = frozenset((EXEC_JOB, SH_JOB))
+"""The jobs whose runs are programs and scripts. No project can have a job of such a name."""
 
 RESERVED: Final = frozenset("#[]=")
 """Characters that the name of a step must not contain."""

@@ -150,7 +150,8 @@ def test_shell_imports_core_journal_and_history() -> None:
     shell = f"{DAEMON}.shell"
     ours = (
         "core journal history worker.frames worker.host_frames worker.output.log_lines "
-        "worker.output.log_file worker.code_files worker.exec_job"
+        "worker.output.log_file worker.code_files worker.exec_job "
+        "worker.scripts.file_job"
     ).split()
     libraries = "msgspec fastjsonschema cronsim watchfiles".split()
     allowed = (shell, SDK, *(f"{DAEMON}.{name}" for name in ours), *libraries)

@@ -7,22 +7,24 @@ from typing import Final
 
 from stackshift_jobs.values import payload_types
 from stackshiftd.core.records import RetryTerms
-from stackshiftd.worker.exec_job import EXEC, run_program
+from stackshiftd.worker.exec_job import EXEC
 from stackshiftd.worker.frames import JobFacts
+from stackshiftd.worker.scripts.file_job import SH
 
 ONCE: Final = RetryTerms(max_attempts=1, jitter=0.0)
-"""A program is tried again only if somebody says so."""
+"""What they run is tried again only if somebody says so."""
 
 BUILT_IN: Final = {
-    EXEC.name: JobFacts(
-        name=EXEC.name,
-        module=EXEC.module,
-        queue=EXEC.queue,
+    job.name: JobFacts(
+        name=job.name,
+        module=job.module,
+        queue=job.queue,
         code="",
-        doc=run_program.__doc__ or "",
+        doc=job.doc,
         retry=ONCE,
-        schema=payload_types.schema(EXEC.payload_type),
+        schema=payload_types.schema(job.payload_type),
     )
+    for job in (EXEC, SH)
 }
 """By name."""
 CODES: Final = {name: job.code for name, job in BUILT_IN.items()}

@@ -58,6 +58,7 @@ class StartParams(msgspec.Struct, forbid_unknown_fields=True):
     priority: int | None = None
     max_attempts: int | None = None
     backoff_ms: int | None = None
+    timeout_ms: int | None = None
     labels: dict[str, str] = {}
     unique: str | None = None
     on_duplicate: str | None = None
@@ -215,7 +216,7 @@ class Catalog:
             payload=payload,
             retry=terms,
             limits=self._limits,
-            timeout_ms=job.timeout_ms or 0,
+            timeout_ms=_limit(params.timeout_ms, job.timeout_ms, "timeout_ms"),
             priority=priority,
             concurrency_key=_filled(job.concurrency_key, value, "concurrency key"),
             labels=_labels(params.labels),

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from stackshiftd.worker.scripts.header import is_script
+from stackshift_jobs.project.script_header import is_script
 
 _INSTALLED: Final = frozenset(("site-packages", "dist-packages"))
 

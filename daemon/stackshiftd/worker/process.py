@@ -27,7 +27,6 @@ from stackshift_jobs.programs import inheritance
 from stackshift_jobs.programs.processes import ProcessGroup
 from stackshift_jobs.registry import Job, registry
 from stackshift_jobs.values.identities import is_step, step_name
-from stackshift_jobs.values.names import EXEC_JOB
 from stackshift_jobs.values.secrets import PROCESS
 from stackshiftd.core import commands as c
 from stackshiftd.core.records import Error
@@ -66,8 +65,9 @@ from stackshiftd.worker.output.streams import OwnLog
 from stackshiftd.worker.pipe import Pipe
 from stackshiftd.worker.programs import Programs
 from stackshiftd.worker.rehearsal import rehearse
+from stackshiftd.worker.scripts.file_job import SH
 from stackshiftd.worker.scripts.folder import Home
-from stackshiftd.worker.scripts.script import Script
+from stackshiftd.worker.scripts.script import ScriptHandler
 from stackshiftd.worker.secrets import SecretTerms
 from stackshiftd.worker.step_functions import StepFunctions, task_factory
 from stackshiftd.worker.threaded import ThreadedExecution, ThreadPort, Threads
@@ -79,6 +79,7 @@ SCRIPT_PATIENCE: Final = 20
 """How much longer than by another handler a wait is kept by a script, which costs more to run
 again."""
 
+_BUILT_IN: Final = {each.name: each for each in (EXEC, SH)}
 GC_THRESHOLD: Final = (5_000, 20, 20)
 
 
@@ -245,7 +246,7 @@ class Worker:
         execution: Any = made(order, job, recalled, None, self.pace)
         log = RunLog(self._log_store(order), order.attempt, order.token, execution.pass_)
         execution.log = log
-        if isinstance(job.handler, Script):
+        if isinstance(job.handler, ScriptHandler):
             log.is_script = True
             execution.pace = self.pace._replace(
                 keep_seconds=self.pace.keep_seconds * SCRIPT_PATIENCE
@@ -270,7 +271,7 @@ class Worker:
     def _log_store(self, order: Execute) -> LogStore:
         if self._logs is None:
             return SentLog(self._pipe.send, order.run, order.token, order.printed)
-        most = MAX_PROGRAM_BYTES if order.job == EXEC_JOB else MAX_BYTES
+        most = MAX_PROGRAM_BYTES if order.job in _BUILT_IN else MAX_BYTES
         return LogFile(self._logs, order.run, order.attempt, most)
 
     def _rehearse(self, order: Rehearse, recalls: list[Recall]) -> None:
@@ -281,7 +282,7 @@ class Worker:
             missing = Error("NotFound", f"the code has no job {order.execute.job!r}")
             self._pipe.send(Rehearsed(run, error=missing))
             return
-        if isinstance(job.handler, Script):
+        if isinstance(job.handler, ScriptHandler):
             # Its pass cannot be tried without effects: what it does beside its steps is its own.
             self._pipe.send(Rehearsed(run))
             return
@@ -392,7 +393,7 @@ class Worker:
 
 def _job(name: str) -> Job | None:
     """The job with this name, of the project or built in; None if there is none."""
-    return EXEC if name == EXEC_JOB else registry.get(name)
+    return _BUILT_IN.get(name) or registry.get(name)
 
 
 def main(fd: int, outputs: Outputs, lease_fd: int | None = None) -> None:

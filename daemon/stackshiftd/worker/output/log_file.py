@@ -17,7 +17,7 @@ from stackshiftd.worker.output.log_lines import drop_oldest, open_log
 
 MAX_BYTES: Final = 1 << 20
 MAX_PROGRAM_BYTES: Final = 16 << 20
-"""The bound of an attempt of the job `exec`, of whose program the output is what is wanted."""
+"""The bound of an attempt of a built-in job, of whose program the output is what is wanted."""
 
 
 class LogFile:

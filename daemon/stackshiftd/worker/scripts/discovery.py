@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Final
 
 from stackshift_jobs.errors import StackshiftError
+from stackshift_jobs.project.script_header import HeaderError, check_runnable, read_header
 from stackshift_jobs.registry import TwoJobsOneName, job, registry
-from stackshiftd.worker.scripts.header import HeaderError, check_runnable, read_header
 from stackshiftd.worker.scripts.script import Script
 
 _SHELLS: Final = frozenset(("sh", "bash", "dash", "ash", "ksh", "mksh", "zsh"))

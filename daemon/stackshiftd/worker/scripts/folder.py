@@ -126,13 +126,13 @@ class Folder:
         with suppress(OSError):
             (self.path / STDOUT).symlink_to(f"/proc/{os.getpid()}/fd/{stdout}")
 
-    def variables(self) -> dict[str, str]:
-        """The variables by which the script finds all this."""
+    def variables(self, path: str) -> dict[str, str]:
+        """The variables by which the script finds all this, beside the programs in `path`."""
         found = {
             SCRIPT_VARIABLE: str(self.path),
             TOKEN_VARIABLE: self.token,
             "STACKSHIFT_PYTHON": sys.executable,
-            "PATH": f"{self.path / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+            "PATH": f"{self.path / 'bin'}{os.pathsep}{path}",
         }
         if Home.project:
             found |= {PROJECT_VARIABLE: Home.project, DATA_DIR_VARIABLE: Home.data_dir}

@@ -208,3 +208,19 @@ _OPTIONS: Final[dict[str, Callable[[str], Any]]] = {
     "overlap": str,
 }
 """The options by name, and what reads the text of each."""
+
+
+def start_terms(options: dict[str, Any]) -> dict[str, Any]:
+    """Those of the options of a header that concern a single run, as params of `run.start`."""
+    terms: dict[str, Any] = {
+        name: options[name] for name in ("queue", "priority", "on_duplicate") if name in options
+    }
+    for name in ("timeout", "ttl", "deadline"):
+        if name in options:
+            terms[f"{name}_ms"] = round(options[name] * 1000)
+    if "unique" in options:
+        terms["unique"] = options["unique"]
+    if (retry := options.get("retry")) is not None:
+        policy = retry.as_json()
+        terms |= {name: policy[name] for name in ("max_attempts", "backoff_ms")}
+    return terms

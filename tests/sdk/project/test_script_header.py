@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from stackshift_jobs.project.script_header import HeaderError, read_header
 from stackshift_jobs.retry import Retry
 from stackshiftd.worker.code_files import sources
-from stackshiftd.worker.scripts.header import HeaderError, read_header
 
 
 def written(folder: Path, text: str, name: str = "job.sh") -> Path:
