@@ -297,6 +297,13 @@ class Fenced(StackshiftError):
     exit_status = 3
 
 
+class HostUnreachable(StackshiftError):
+    """The machine whose daemon leads cannot be reached from this one."""
+
+    code = "host_unreachable"
+    exit_status = 75
+
+
 class JournalDiverged(StackshiftError):
     """The database of the journal lacks, or contradicts, what was acknowledged."""
 
@@ -335,6 +342,7 @@ BY_CODE: dict[str, type[StackshiftError]] = {
         DatabaseUnavailable,
         JournalDamaged,
         Fenced,
+        HostUnreachable,
         JournalDiverged,
         NewerFormat,
         StackshiftError,

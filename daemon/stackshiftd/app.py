@@ -14,6 +14,7 @@ import gc
 import logging
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Coroutine
@@ -39,6 +40,7 @@ from stackshiftd.stop_signals import StopSignals
 
 if TYPE_CHECKING:
     from stackshiftd.journal.interface import Journal
+    from stackshiftd.shell.cluster.cluster import Cluster
 
 log = logging.getLogger("stackshiftd")
 
@@ -226,7 +228,8 @@ async def _serve(
     """Serve until the daemon ends; returns whether it wants to be replaced by a new one."""
     from stackshiftd.daemon import Daemon
 
-    daemon = Daemon(config, await _opened_journal(config, starter, again))
+    journal, cluster = await _opened_journal(config, starter, again)
+    daemon = Daemon(config, journal, cluster=cluster)
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGHUP, daemon.reload)
     stop.listen(lambda: loop.call_soon_threadsafe(daemon.stop))
@@ -253,9 +256,12 @@ async def _serve(
     return daemon.starts_over
 
 
-async def _opened_journal(config: Config, starter: Starter, again: bool) -> Journal:
-    """The journal, of which this daemon becomes the writer, sooner or later. One that starts
-    `again` waits for its database: nobody looks whether it came up."""
+async def _opened_journal(
+    config: Config, starter: Starter, again: bool
+) -> tuple[Journal, Cluster | None]:
+    """The journal, of which this daemon becomes the writer, sooner or later, and its place among
+    those that share it. One that starts `again` waits for its database: nobody looks whether it
+    came up."""
     from stackshiftd.journal.file_journal import FileJournal
     from stackshiftd.journal.filesystem import UNWRITABLE, RealFileSystem
     from stackshiftd.journal.layout import Layout
@@ -272,7 +278,7 @@ async def _opened_journal(config: Config, starter: Starter, again: bool) -> Jour
             await asyncio.sleep(DATABASE_PAUSE_SECONDS)
     copying.refuse_copy(RealFileSystem(), Layout(config.data_dir))
     try:
-        return FileJournal.open(
+        journal = FileJournal.open(
             config.data_dir,
             durability=config.journal.durability,  # type: ignore[arg-type]
             segment_size=config.journal.segment_size_bytes,
@@ -281,24 +287,31 @@ async def _opened_journal(config: Config, starter: Starter, again: bool) -> Jour
         if failed.errno not in UNWRITABLE or starter.stays:  # Who stays has come to load jobs.
             raise
         log.warning("the journal cannot be recovered (%s): it is read as it is", failed)
-        return FileJournal.open_sealed(config.data_dir)
+        journal = FileJournal.open_sealed(config.data_dir)
+    return journal, None
 
 
-async def _shared_journal(config: Config, url: str, starter: Starter) -> Journal:
+async def _shared_journal(config: Config, url: str, starter: Starter) -> tuple[Journal, Cluster]:
     from stackshift_jobs.project.database_url import masked
     from stackshiftd.journal.shared.postgres_log import PostgresLog
     from stackshiftd.journal.shared.shared_journal import SharedJournal
+    from stackshiftd.shell.cluster.cluster import Cluster
 
     patience = config.journal.patience_ms / 1000
+    shared = PostgresLog(url, config.project.name, patience_seconds=patience)
     # Who stays has come to load jobs, and has no use for a daemon that follows another.
     begin = SharedJournal.lead if starter.stays else SharedJournal.open
-    return await begin(
+    journal = await begin(
         config.data_dir,
-        PostgresLog(url, config.project.name, patience_seconds=patience),
+        shared,
         masked(url),
         segment_size=config.journal.segment_size_bytes,
         lease_ms=config.journal.lease_ms,
+        host=config.cluster.host or socket.gethostname(),
     )
+    cluster = Cluster(config, shared, journal.host, journal.copy_id)
+    journal.may_lead = lambda: cluster.may_lead
+    return journal, cluster
 
 
 def _start_again(root: Path, restarted_at: float, stop: StopSignals) -> None:

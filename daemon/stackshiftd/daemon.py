@@ -9,7 +9,7 @@ import os
 import time
 from array import array
 from collections.abc import Callable, Coroutine
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from stackshift_jobs.errors import BadConfiguration, StackshiftError
 from stackshift_jobs.project.config import Config
@@ -40,6 +40,7 @@ from stackshiftd.shell.ids import Ids
 from stackshiftd.shell.methods.activity import Activity
 from stackshiftd.shell.methods.bulk_changes import BulkChanges
 from stackshiftd.shell.methods.clock import Clock
+from stackshiftd.shell.methods.cluster import ClusterMethods
 from stackshiftd.shell.methods.dead_letter import DeadLetter
 from stackshiftd.shell.methods.events import Events
 from stackshiftd.shell.methods.locks import Locks
@@ -53,9 +54,10 @@ from stackshiftd.shell.methods.state import StateMethods
 from stackshiftd.shell.methods.waiters import Waiters
 from stackshiftd.shell.params import Answer
 from stackshiftd.shell.requests import Requests
-from stackshiftd.shell.server.connection import Connection
+from stackshiftd.shell.server.connection import Connection, Request
 from stackshiftd.shell.server.feeds import Feeds
 from stackshiftd.shell.server.listener import Listener
+from stackshiftd.shell.server.relay import Relays
 from stackshiftd.shell.server.router import Router
 from stackshiftd.shell.server.turns import Turns
 from stackshiftd.shell.standby import Standby, following
@@ -74,6 +76,9 @@ from stackshiftd.shell.workers.programs import end_strays, recorded
 from stackshiftd.shell.workers.reload import Reloads
 from stackshiftd.shell.workers.warden import Warden, await_warden
 from stackshiftd.worker.scripts.folder import remove_all
+
+if TYPE_CHECKING:  # It loads ssl, which a daemon of one machine does not need.
+    from stackshiftd.shell.cluster.cluster import Cluster
 
 log = logging.getLogger("stackshiftd")
 
@@ -96,8 +101,8 @@ async def _tried(attempt: Coroutine[Any, Any, dict[str, Any]]) -> Any:
 class Daemon:
     """One project's daemon, on a journal that is open. `serve` runs it until it is asked to stop.
 
-    A test can pass in its own clock, ids and launch of workers; `in_memory` leaves nothing on the
-    disk.
+    `cluster` is its place among daemons on other machines, with a journal that they share. A test
+    can pass in its own clock, ids and launch of workers; `in_memory` leaves nothing on the disk.
     """
 
     def __init__(
@@ -110,6 +115,7 @@ class Daemon:
         ids: Ids | None = None,
         launch: Launch = launch_process,
         in_memory: bool = False,
+        cluster: Cluster | None = None,
     ) -> None:
         self._config = config
         self._journal = journal
@@ -127,6 +133,9 @@ class Daemon:
         self._warden: Warden | None = None
         self.standby: Standby | None = None
         """While another daemon leads, and until this one has taken over from it."""
+        self._cluster = cluster
+        self._successor = ""
+        """The host whose daemon is to lead after this one."""
         self._service = Service({} if in_memory else None)
         self._beat: asyncio.TimerHandle | None = None
         self._grace = config.workers.grace_ms / 1000
@@ -213,6 +222,7 @@ class Daemon:
             self._locks.table,
             events.table,
             self._clock.table,
+            ClusterMethods(cluster, journal, self._tasks, self).table,
         ]
         facts = {
             "pid": os.getpid(),
@@ -238,11 +248,23 @@ class Daemon:
         )
         max_line = config.limits.payload_bytes + LINE_MARGIN
         turns = Turns()
-        self._listener = Listener(
-            self._data_dir,
-            lambda: Connection(self.router, turns, max_line),
-            rfc3339(time.time_ns() // 1000),
-        )
+        self._relays: Relays | None = None
+        if cluster is not None:
+            self._relays = Relays(
+                lambda: cluster.dial(journal.leader or ""),
+                self._answered_alone,
+                max_line,
+                config.limits.connections,
+            )
+            cluster.attach(lambda: self._listener.place, self._standing)
+
+        def connected() -> asyncio.Protocol:
+            follows = self.standby is not None and not self.standby.is_taking_over
+            if follows and self._relays is not None:
+                return self._relays.connect()
+            return Connection(self.router, turns, max_line)
+
+        self._listener = Listener(self._data_dir, connected, rfc3339(time.time_ns() // 1000))
         self.engine.attach(self)
 
     # --- engine.EffectSink -----------------------------------------------------------------
@@ -307,6 +329,26 @@ class Daemon:
         if not self._stopping.done():
             self._stopping.set_result(drain)
 
+    def hand_over(self, to: str) -> None:
+        """Begin to let the daemon on the host `to` lead. A new one in this process follows it."""
+        if not self._stopping.done():
+            self._successor = to
+            self._stopping.set_result(False)
+
+    def _standing(self) -> tuple[str, int]:
+        """The role of this daemon, and the last record that it has."""
+        return "leads" if self.engine.is_writer else "follows", self._journal.last_seq
+
+    async def _answered_alone(self, request: Request) -> Any:
+        """What this daemon, which follows another, answers for itself. Raises what it refuses it
+        with."""
+        answered: asyncio.Future[Any] = self._loop.create_future()
+        self.router.answer_alone(request.method, request.params, answered.set_result)
+        result = await answered
+        if isinstance(result, StackshiftError):
+            raise result
+        return result
+
     def notes(self) -> list[str]:
         """What a person who starts the daemon should know: that it does not lead or write, and the
         modules that cannot be imported."""
@@ -350,6 +392,8 @@ class Daemon:
         """
         await self._read()
         try:
+            if self._cluster is not None:
+                await self._cluster.open()
             if await self._follow(ready) and not self._stopping.done():
                 await self._lead()
                 if not self.engine.room.is_closed:
@@ -363,7 +407,8 @@ class Daemon:
             if self._failure is None and not self.starts_over:
                 if self.engine.is_writer:
                     await self._wind_down(drain)
-                await self._journal.leave()
+                await self._journal.leave(self._successor)
+                self.starts_over = bool(self._successor)
         finally:
             self._listener.close()
             await self.end()
@@ -416,6 +461,8 @@ class Daemon:
         if self.standby is not None:
             log.warning("taking over")
             self.standby.is_taking_over = True
+            if self._relays is not None:
+                await self._relays.close()
         return True
 
     async def _lead(self) -> None:
@@ -547,7 +594,8 @@ class Daemon:
         if drain:
             self._service.draining()
             await self._until_idle(None)
-        self._service.stopping()
+        if not self._successor:
+            self._service.stopping()
         self.pool.drain()
         await self._until_idle(self._grace + STOP_MARGIN_SECONDS)
         await self.pool.close()
@@ -584,6 +632,10 @@ class Daemon:
         if self._warden is not None:
             await asyncio.to_thread(self._warden.dismiss)
         await self._hooks.close(0)
+        if self._relays is not None:
+            await self._relays.close()
+        if self._cluster is not None:
+            await self._cluster.close()
         self._tasks.cancel()
         self._history.close()
         with contextlib.suppress(StackshiftError):

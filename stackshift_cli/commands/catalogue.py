@@ -367,6 +367,22 @@ _HOST_COMMANDS: Final = (
     ),
 )
 
+_CLUSTER_COMMANDS: Final = (
+    command("cluster status", "cluster:status", "Show which daemon leads, and which follow."),
+    command(
+        "cluster handover",
+        "cluster:handover",
+        "Let a daemon that follows lead; the one that leads follows it.",
+        argument("[HOST]", "The host whose daemon is to lead; without it, any that is level."),
+    ),
+    command(
+        "cluster forget",
+        "cluster:forget",
+        "Forget a host whose daemon is gone for good.",
+        argument("HOST", "The name of the host."),
+    ),
+)
+
 _JOURNAL_COMMANDS: Final = (
     command("journal verify", "journal:verify", "Verify every record of the journal."),
     command(
@@ -538,6 +554,7 @@ COMMANDS: Final = (
     *_DAEMON_COMMANDS,
     *_BOOT_COMMANDS,
     *_HOST_COMMANDS,
+    *_CLUSTER_COMMANDS,
     *_JOURNAL_COMMANDS,
     *_OTHER_COMMANDS,
 )
@@ -552,6 +569,7 @@ GROUPS: Final = {
     "event": "Send, list and follow events.",
     "daemon": "Start, stop and inspect the background daemon.",
     "hosts": "List and check the other machines on which workers run.",
+    "cluster": "Show and move the lead among daemons on several machines.",
     "journal": "Verify, print, back up and repair the journal.",
     "config": "Read and change settings.",
 }

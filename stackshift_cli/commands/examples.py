@@ -262,6 +262,16 @@ stackshift hosts list → which hosts have workers, and what keeps the others fr
 stackshift hosts check → does a worker come up on every host? 78 if not
 stackshift hosts check gpu-1 -v → with all that ssh and the host say
 """,
+    "cluster status": """
+stackshift cluster status → who leads, who follows and how far behind, whose clock is wrong
+""",
+    "cluster handover": """
+stackshift cluster handover → before this machine is taken down, or upgraded
+stackshift cluster handover app-2 → to this one
+""",
+    "cluster forget": """
+stackshift cluster forget app-3 → a machine that will not come back
+""",
     "config get": """
 stackshift config get workers.slots → the value in force
 """,

@@ -256,6 +256,37 @@ def print_host_checks(options: Globals, found: list[dict[str, Any]]) -> None:
     print_table(options, found, _HOST_CHECK_CELLS, gives)
 
 
+def print_members(options: Globals, found: dict[str, Any], members: list[Row]) -> None:
+    """`cluster status`: a line about the journal, then a table of the daemons."""
+    leads = f"{safe(found['leader'])} leads" if found["leader"] else "nobody leads"
+    answers = "" if found["answers"] else ", which does not answer"
+    line = (
+        f"{found['journal']} in {safe(found['url'])}{answers} · record {found['seq']:,} · {leads}"
+    )
+    console(options).print(Text(line))
+    console(options).print()
+    gives: tuple[Give, ...] = (("ADDRESS", 0), ("VERSION", 0), ("HOST", 12))
+    print_table(options, members, _MEMBER_CELLS, gives)
+
+
+def _clock(member: Row) -> str:
+    ahead = member["clock_ahead_ms"]
+    return "" if abs(ahead) < _NOTICED_MS else f"{'+' if ahead > 0 else '-'}{format_ms(abs(ahead))}"
+
+
+_ROLE_STYLES: Final = {"leads": "green", "silent": "red", "stopped": "dim"}
+_MEMBER_CELLS: Final[Cells] = {
+    "host": field("host"),
+    "role": lambda member: Text(member["role"], _ROLE_STYLES.get(member["role"], "")),
+    "record": lambda member: f"{member['seq']:,}",
+    "behind": lambda member: f"{member['behind']:,}" if member["behind"] else "",
+    "clock": _clock,
+    "version": field("version"),
+    "address": field("address"),
+    "seen": lambda member: f"{format_ms(member['seen_ms'])} ago",
+}
+
+
 def _host_problem(host: Row) -> Text:
     return Text(safe(host["problem"] or ""), "red")
 

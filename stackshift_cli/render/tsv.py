@@ -25,6 +25,7 @@ JOB_COLUMNS: Final = _names("name queue max_attempts timeout_ms module code cron
 QUEUE_COLUMNS: Final = _names(
     "name status depth running oldest_ms concurrency key_concurrency rate"
 )
+MEMBER_COLUMNS: Final = _names("host role seq behind version address seen_ms clock_ahead_ms")
 HOST_COLUMNS: Final = _names("name status workers version round_trip_ms problem")
 HOST_CHECK_COLUMNS: Final = _names(
     "name status version python round_trip_ms digest jobs seconds problem"

@@ -103,6 +103,9 @@ METHODS: Final[dict[str, Method]] = {
     "daemon.stop": Method(ONCE),
     "daemon.reload": Method(SAFE, is_unbounded=True),
     "daemon.preflight": Method(SAFE, is_unbounded=True),
+    "cluster.status": Method(SAFE),
+    "cluster.handover": Method(ONCE),
+    "cluster.forget": Method(ONCE),
     "journal.stats": Method(READ),
     "journal.compact": Method(ONCE, is_unbounded=True),
 }

@@ -28,6 +28,7 @@ from stackshift_jobs.project.locate import (
     data_dir_of,
 )
 from stackshift_jobs.project.settings import (
+    ADDRESS,
     COMMAND,
     DATABASE,
     DIRECTORIES,
@@ -35,6 +36,7 @@ from stackshift_jobs.project.settings import (
     ERRORS,
     FLAG,
     GIB,
+    HOST_NAME,
     HOST_NAMES,
     KIB,
     MIB,
@@ -110,6 +112,7 @@ LOCAL: Final = "local"
 """The name of the machine that the daemon runs on, among hosts."""
 _project = partial(Key, "project")
 _journal = partial(Key, "journal")
+_cluster = partial(Key, "cluster")
 _workers = partial(Key, "workers")
 _queues = partial(Key, QUEUES)
 _hosts = partial(Key, HOSTS)
@@ -142,6 +145,12 @@ KEYS: Final[tuple[Key, ...]] = (
     _journal("url", DATABASE, None, "PostgreSQL database that has the journal.", "files alone"),
     _journal("lease", duration("1s", "1m"), "3s", "Silence after which another daemon may lead."),
     _journal("patience", duration("10s", "1h"), "2m", "How long an append waits for the database."),
+    _cluster("host", HOST_NAME, None, "Name of this machine there.", "the machine's own name"),
+    _cluster("listen", ADDRESS, "0.0.0.0:7433", "Where daemons on other machines connect to."),
+    _cluster(
+        "advertise", ADDRESS, None, "Where they reach it.", "found from the way to the database"
+    ),
+    _cluster("lead", FLAG, True, "The daemon may lead; else it only follows."),
     _workers("processes", _PROCESSES, None, "Worker processes.", "one per CPU"),
     _workers("hosts", HOST_NAMES, [LOCAL], "Where workers are, so many on each: see [hosts.NAME]."),
     _workers("slots", whole(1, 1024), 16, "Runs at once in one process."),
@@ -212,6 +221,17 @@ class JournalSection:
     url: str | None
     lease_ms: int
     patience_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterSection:
+    """`[cluster]`, which counts only where the journal has a URL; None means that it is found
+    out. Addresses are host and port."""
+
+    host: str | None
+    listen: tuple[str, int]
+    advertise: tuple[str, int] | None
+    lead: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,6 +339,7 @@ class Config:
     data_dir: Path
     project: ProjectSection
     journal: JournalSection
+    cluster: ClusterSection
     workers: WorkersSection
     queues: Mapping[str, QueueSection]
     hosts: Mapping[str, HostSection]
@@ -365,6 +386,7 @@ def load_config(root: str | os.PathLike[str], environ: Mapping[str, str] | None 
         data_dir=data_dir_of(root, env),
         project=ProjectSection(**fields["project"]),
         journal=JournalSection(**fields["journal"]),
+        cluster=ClusterSection(**fields["cluster"]),
         workers=WorkersSection(**fields["workers"]),
         queues=MappingProxyType(queues),
         hosts=MappingProxyType(_hosts_of(written, fields["workers"]["hosts"], queues, where)),

@@ -94,6 +94,24 @@ def _text(value: object) -> str:
     return value
 
 
+def _address(value: object) -> tuple[str, int]:
+    """Host and port of `10.0.0.5:7433` or `[fd00::5]:7433`."""
+    host, colon, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    is_port = port.isascii() and port.isdigit() and int(port) < 1 << 16
+    if not (
+        colon and bare and is_port and bare.isprintable() and (bare == host) == (":" not in bare)
+    ):
+        raise ValueError('an address such as "10.0.0.5:7433"')
+    return bare, int(port)
+
+
+def _host_name(value: object) -> str:
+    if not isinstance(value, str) or not _HOST.fullmatch(value):
+        raise ValueError('a name such as "app-1"')
+    return value
+
+
 def _flag(value: object) -> bool:
     if not isinstance(value, bool):
         raise ValueError("true or false")
@@ -242,6 +260,8 @@ def format_size(size: int) -> str:
 TEXT: Final = Kind("text", _text)
 PATH: Final = Kind("path", _text)
 FLAG: Final = Kind("boolean", _flag)
+ADDRESS: Final = Kind("address", _address)
+HOST_NAME: Final = Kind("name of a host", _host_name)
 TEXTS: Final = Kind("list of strings", _texts)
 ERRORS: Final = Kind("list of types of errors", _errors)
 PATHS: Final = Kind("list of paths", _inside)

@@ -138,7 +138,8 @@ def test_journal_knows_records_of_the_core_and_no_more() -> None:
 def test_driver_of_the_database_is_loaded_only_where_there_is_one() -> None:
     """A journal in files pays nothing for the others."""
     code = "import sys, stackshiftd.app, stackshiftd.daemon, stackshiftd.journal.file_journal"
-    shown = "print([n for n in ('asyncpg', 'stackshiftd.journal.shared') if n in sys.modules])"
+    others = ("asyncpg", "cryptography", "stackshiftd.journal.shared")
+    shown = f"print([n for n in {others} if n in sys.modules])"
     command = [sys.executable, "-c", f"{code}; {shown}"]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -153,7 +154,7 @@ def test_shell_imports_core_journal_and_history() -> None:
         "worker.output.log_file worker.code_files worker.exec_job "
         "worker.scripts.file_job"
     ).split()
-    libraries = "msgspec fastjsonschema cronsim watchfiles".split()
+    libraries = "msgspec fastjsonschema cronsim watchfiles cryptography".split()
     allowed = (shell, SDK, *(f"{DAEMON}.{name}" for name in ours), *libraries)
     assert refused(imports(DAEMON, shell), *allowed) == []
 

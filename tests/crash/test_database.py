@@ -26,7 +26,12 @@ from helpers.postgres_server import database as database
 from helpers.project import Project
 from helpers.project_factory import Make
 from helpers.twins import twins
-from stackshift_jobs.errors import DaemonUnavailable, DatabaseUnavailable, Fenced
+from stackshift_jobs.errors import (
+    DaemonUnavailable,
+    DatabaseUnavailable,
+    Fenced,
+    HostUnreachable,
+)
 
 TIMES: Final = 100 if os.environ.get("STACKSHIFT_LONG") == "1" else 3
 RUNS: Final = 6
@@ -60,6 +65,9 @@ class Pair:
             'segment_size = "64KiB"\n'
         )
         self.leader, self.other = self.first, _ = twins(make, JOBS, config)
+        for number, project in enumerate((self.leader, self.other), 1):
+            with (project.root / "stackshift.toml").open("a") as file:
+                file.write(f'[cluster]\nhost = "app-{number}"\nlisten = "127.0.0.1:0"\n')
         self.leader.start()
         told = self.other.start()
         assert "follows" in told["notes"][0], told
@@ -77,15 +85,23 @@ class Pair:
         return self.other
 
     def begin(self, number: int) -> str:
-        """Start a run, in whatever state the leader is."""
+        """Start a run, in whatever state the two are, by the daemon of either machine."""
 
         def begun() -> Any:
-            with suppress(DaemonUnavailable, DatabaseUnavailable):
-                key = f"order:{number}"
-                return self.leader.begin("order", {"n": number}, idempotency_key=key)
+            for project in (self.leader, self.other)[:: 1 if number % 2 else -1]:
+                with suppress(DaemonUnavailable, DatabaseUnavailable, HostUnreachable, Fenced):
+                    key = f"order:{number}"
+                    return project.begin("order", {"n": number}, idempotency_key=key)
             return None
 
         return str(wait_until(begun, "a start to be acknowledged"))
+
+
+def hand_over(pair: Pair) -> None:
+    """In good order, and the old leader goes on as a follower."""
+    pair.other.call("cluster.handover")
+    old = pair.taken_over()
+    wait_until(partial(follows, old), "the old leader to follow")
 
 
 def kill(pair: Pair) -> None:
@@ -129,7 +145,7 @@ def follows(project: Project) -> bool:
 
 
 BLOWS: dict[str, Callable[[Pair], None]] = {
-    each.__name__: each for each in (kill, stop, freeze, lose_follower)
+    each.__name__: each for each in (kill, stop, freeze, lose_follower, hand_over)
 }
 
 

@@ -21,6 +21,7 @@ from stackshiftd.journal.filesystem import Buffer, RealFileSystem
 from stackshiftd.journal.interface import Journal
 from stackshiftd.journal.shared.log import SharedLog
 from stackshiftd.journal.shared.shared_journal import SharedJournal
+from stackshiftd.shell.cluster.cluster import Cluster
 from stackshiftd.shell.tuning import Tuning
 
 RESERVE: Final = 1 << 20
@@ -53,7 +54,8 @@ class FaultyFileSystem(RealFileSystem):
 
 
 class InsideDaemon:
-    """A daemon of `project` in a thread. Ends with `close`, which returns what `serve` raised."""
+    """A daemon of `project` in a thread. Ends with `close`, which returns what `serve` raised. With
+    a `log` its journal is there, and with a `host` it is a member of a cluster by that name."""
 
     def __init__(
         self,
@@ -63,8 +65,10 @@ class InsideDaemon:
         clock: Callable[[], int] | None = None,
         log: SharedLog | None = None,
         segment_size: int = SEGMENT_SIZE,
+        host: str = "",
     ) -> None:
         self._log = log
+        self._host = host
         self._segment_size = segment_size
         self._project = project
         self._tuning = tuning
@@ -90,7 +94,12 @@ class InsideDaemon:
         self._loop = asyncio.get_running_loop()
         config = load_config(self._project.root)
         journal = await self._journal(config.data_dir)
-        self._daemon = Daemon(config, journal, self._tuning, self._clock)
+        cluster: Cluster | None = None
+        if self._host:
+            assert isinstance(journal, SharedJournal) and self._log is not None
+            cluster = Cluster(config, self._log, self._host, journal.copy_id)
+            journal.may_lead = lambda: cluster.may_lead
+        self._daemon = Daemon(config, journal, self._tuning, self._clock, cluster=cluster)
         await self._daemon.serve(self._ready.set)
 
     async def _journal(self, data_dir: Path) -> Journal:
@@ -101,6 +110,7 @@ class InsideDaemon:
                 "the log",
                 lease_ms=LEASE_MS,
                 segment_size=self._segment_size,
+                host=self._host,
             )
         return FileJournal.open(data_dir, fs=self._fs, reserve_bytes=RESERVE if self._fs else 0)
 

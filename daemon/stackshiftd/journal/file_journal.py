@@ -249,7 +249,7 @@ class FileJournal:
     async def follow(self, caught_up: Callable[[], Awaitable[None]]) -> None:
         """Nothing: the lock is ours since `open`."""
 
-    async def leave(self) -> None:
+    async def leave(self, to: str = "") -> None:
         """Nothing: closing it releases the lock."""
 
     def disk(self) -> Disk:

@@ -188,8 +188,9 @@ class Journal(Protocol):
         each look. Raises `JournalDiverged`."""
         ...
 
-    async def leave(self) -> None:
-        """Let another daemon append, in good order: nothing more is appended here."""
+    async def leave(self, to: str = "") -> None:
+        """Let another daemon append, in good order, that of the host `to` or any: nothing more is
+        appended here."""
         ...
 
     async def claim(self, owner: Owner, seen_seq: int, at_us: int) -> Claim:

@@ -265,7 +265,7 @@ class MemoryJournal:
     async def follow(self, caught_up: Callable[[], Awaitable[None]]) -> None:
         """Nobody leads it."""
 
-    async def leave(self) -> None:
+    async def leave(self, to: str = "") -> None:
         """Nobody else could append."""
 
     def can_write(self) -> bool:

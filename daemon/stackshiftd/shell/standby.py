@@ -7,7 +7,7 @@ from typing import Final
 
 from stackshift_jobs.errors import Fenced
 
-ANSWERED: Final = frozenset(("daemon.status", "daemon.stop"))
+ANSWERED: Final = frozenset(("daemon.status", "daemon.stop", "cluster.status", "cluster.forget"))
 """The methods that it answers for itself."""
 
 
@@ -32,12 +32,12 @@ class Standby:
 
 def following(leader: str | None) -> str:
     """Where the daemon is that is followed, in a sentence."""
+    if not leader:
+        return "no daemon leads, and this one is not to lead"
     return f"the daemon on {leader} leads, and this one follows it"
 
 
 def refusal(leader: str | None) -> Fenced:
     """The error for a request while another daemon leads."""
-    return Fenced(
-        following(leader),
-        hint=f"give the command on {leader}; this daemon takes over when that one ends",
-    )
+    there = f"give the command on {leader}" if leader else "start a daemon that is to lead"
+    return Fenced(following(leader), hint=f"{there}, or pip install 'stackshift-jobs[cluster]'")

@@ -26,7 +26,7 @@ def near(line: str) -> list[str]:
 @pytest.mark.parametrize(
     ("line", "meant"),
     [
-        ("status", ["daemon status"]),
+        ("status", ["daemon status", "cluster status"]),
         ("retry", ["runs retry", "dead retry"]),
         ("lock", ["state lock"]),
         ("cancel", ["runs cancel"]),
@@ -34,7 +34,7 @@ def near(line: str) -> list[str]:
         ("logs @last", ["runs logs"]),
         ("version", ["--version"]),
         ("runs:pause", ["queues pause", "schedules pause"]),
-        ("runs:status", ["daemon status"]),
+        ("runs:status", ["daemon status", "cluster status"]),
         ("runs:start", ["start", "daemon start"]),
         ("runs:start hello", ["start"]),
         ("runs:@last", ["runs show @last"]),
@@ -60,7 +60,7 @@ def test_hint_that_would_ask_for_too_many_lists_them() -> None:
     """`list` belongs to most nouns."""
     hint = unknown(Called("", "list", [])).hint
     assert hint.startswith("one of: stackshift runs list, ")
-    assert unknown(Called("", "zzz", [])).hint.startswith("one of: completion, ")
+    assert unknown(Called("", "zzz", [])).hint.startswith("one of: cluster, ")
 
 
 JOBS = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable
 from typing import Literal
 
@@ -15,7 +16,7 @@ from stackshiftd.journal.interface import (
     Place,
     Unknown,
 )
-from stackshiftd.journal.shared.log import MOVED, Lease, Row, Tip
+from stackshiftd.journal.shared.log import LATELY_MS, MOVED, Lease, Member, Row, Tip, taken
 
 Fault = Literal["before", "after"]
 
@@ -29,6 +30,9 @@ class MemoryLog:
         self.kept: dict[int, bytes] = {}
         self.is_silent = False
         """Does it answer nothing?"""
+        self.daemons: dict[str, tuple[Member, float]] = {}
+        self.clock_ahead_us = 0
+        """How far its clock is ahead."""
         self.looks = 0
         """How often somebody has looked who leads, or has tried to."""
         self.faults: list[Fault] = []
@@ -96,6 +100,31 @@ class MemoryLog:
         if await self.beat(term):
             assert self.lease is not None
             self.lease = self.lease._replace(owner=owner)
+
+    async def put_member(self, member: Member) -> int:
+        """See `SharedLog.put_member`."""
+        self._answer()
+        now = time.monotonic()
+        before, at = self.daemons.get(member.host, (member, now))
+        is_gone = before.role == "stopped" or now - at >= LATELY_MS / 1000
+        if before.id != member.id and not is_gone:
+            raise taken(member.host)
+        self.daemons[member.host] = member, now
+        return time.time_ns() // 1000 + self.clock_ahead_us
+
+    async def members(self) -> list[Member]:
+        """See `SharedLog.members`."""
+        self._answer()
+        now = time.monotonic()
+        return [
+            member._replace(seen_ms=round((now - at) * 1000))
+            for _, (member, at) in sorted(self.daemons.items())
+        ]
+
+    async def forget_member(self, host: str) -> bool:
+        """See `SharedLog.forget_member`."""
+        self._answer()
+        return self.daemons.pop(host, None) is not None
 
     async def put_snapshot(self, seq: int, data: bytes) -> None:
         """See `SharedLog.put_snapshot`."""

@@ -62,7 +62,7 @@ def reached(disk: FullDisk) -> Path:
 
 def listening(disk: FullDisk) -> Listener:
     """What listens for that data directory."""
-    return Listener(disk.data_dir, asyncio.Protocol, "now")  # type: ignore[arg-type] # It is silent
+    return Listener(disk.data_dir, asyncio.Protocol, "now")  # It is silent
 
 
 @pytest.mark.parametrize("first", [False, True], ids=["the first", "the second"])

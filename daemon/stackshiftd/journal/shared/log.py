@@ -15,9 +15,8 @@ import hashlib
 from collections.abc import Iterable
 from typing import Final, NamedTuple, Protocol
 
-from stackshiftd.journal.interface import (
-    Place,
-)
+from stackshift_jobs.errors import Conflict
+from stackshiftd.journal.interface import Place
 
 
 class Tip(NamedTuple):
@@ -56,14 +55,46 @@ class Lease(NamedTuple):
     lease_ms: int
 
 
+class Member(NamedTuple):
+    """A daemon of the project, as it says of itself. `id` is that of its directory, `certificate`
+    the PEM text of what it proves itself with, or "" if it does not listen, `address` where
+    (`10.0.0.5:7433`), `role` `leads`, `follows` or `stopped`, `seq` the last record that it has,
+    `ahead_ms` how far its clock is ahead of the database's, and `seen_ms` how long ago it said all
+    that, by the database's clock."""
+
+    host: str
+    id: str
+    certificate: str
+    address: str
+    version: str
+    role: str
+    seq: int
+    ahead_ms: int
+    seen_ms: int = 0
+
+
 def next_row(after: Tip, first_seq: int, last_seq: int, data: bytes) -> Row:
     """The row with `data` that follows `after`."""
     digest = hashlib.blake2b(after.hash + data, digest_size=16).digest()
     return Row(after.ends, first_seq, last_seq, digest, data)
 
 
+RESERVED: Final = "for "
+"""How the owner begins of a journal whose leader has left it to the host that is named then."""
 MOVED: Final = "moved "
 """How the owner of a journal begins that has moved to files, which are the truth since."""
+
+
+LATELY_MS: Final = 10_000
+"""A member that has said nothing for so long is taken for gone."""
+
+
+def taken(host: str) -> Conflict:
+    """The error for a second daemon with the name of one that lives."""
+    return Conflict(
+        f"another daemon of this project is called {host}",
+        hint="give each machine a name of its own: [cluster] host",
+    )
 
 
 class SharedLog(Protocol):
@@ -97,6 +128,16 @@ class SharedLog(Protocol):
 
     async def leave(self, term: int, owner: str = "") -> None:
         """The leader of `term` leaves in good order, to anybody, or to `owner`."""
+
+    async def put_member(self, member: Member) -> int:
+        """Note what a daemon says of itself; the log's time, in µs since 1970. Raises `Conflict` if
+        a daemon of another directory has said something under this name lately."""
+
+    async def members(self) -> list[Member]:
+        """The daemons that were here, by name."""
+
+    async def forget_member(self, host: str) -> bool:
+        """Forget a daemon; false if there is none of this name."""
 
     async def put_snapshot(self, seq: int, data: bytes) -> None:
         """Keep a snapshot file, the last two of which are kept."""

@@ -30,7 +30,15 @@ from stackshiftd.journal.interface import (
     Place,
     Unknown,
 )
-from stackshiftd.journal.shared.log import MOVED, Lease, Row, Tip
+from stackshiftd.journal.shared.log import (
+    LATELY_MS,
+    MOVED,
+    Lease,
+    Member,
+    Row,
+    Tip,
+    taken,
+)
 
 try:
     import asyncpg
@@ -63,6 +71,26 @@ CREATE TABLE IF NOT EXISTS stackshift_snapshot (
   project text, part int, seq bigint, no int, of int NOT NULL, bytes bytea NOT NULL,
   PRIMARY KEY (project, part, seq, no))
 """
+_MEMBERS: Final = """
+CREATE TABLE IF NOT EXISTS stackshift_member (
+  project text, host text, id text NOT NULL, certificate text NOT NULL, address text NOT NULL,
+  version text NOT NULL, role text NOT NULL, seq bigint NOT NULL, ahead_ms bigint NOT NULL,
+  seen_at timestamptz NOT NULL, PRIMARY KEY (project, host))
+"""
+_PUT_MEMBER: Final = """
+INSERT INTO stackshift_member VALUES ($1,$2,$3,$4,$5,$6,$7,$8,$9,clock_timestamp())
+ ON CONFLICT (project, host) DO UPDATE SET id=excluded.id, certificate=excluded.certificate,
+   address=excluded.address, version=excluded.version, role=excluded.role, seq=excluded.seq,
+   ahead_ms=excluded.ahead_ms, seen_at=excluded.seen_at
+ WHERE stackshift_member.id=excluded.id OR stackshift_member.role='stopped'
+    OR stackshift_member.seen_at<clock_timestamp()-$10*interval '1 ms'
+ RETURNING (extract(epoch FROM clock_timestamp())*1000000)::bigint"""
+_GET_MEMBERS: Final = """
+SELECT host, id, certificate, address, version, role, seq, ahead_ms,
+       greatest(0, extract(epoch FROM clock_timestamp()-seen_at)*1000)::bigint
+  FROM stackshift_member WHERE project=$1 ORDER BY host"""
+_FORGET_MEMBER: Final = """
+DELETE FROM stackshift_member WHERE project=$1 AND host=$2 RETURNING 1"""
 _COMPRESS: Final = "ALTER TABLE stackshift_log ALTER COLUMN bytes SET COMPRESSION lz4"
 _FIND: Final = """
 SELECT journal, term, beat, owner, lease_ms FROM stackshift_lease WHERE project=$1 AND part=$2"""
@@ -232,6 +260,33 @@ class PostgresLog:
     async def leave(self, term: int, owner: str = "") -> None:
         """See `SharedLog.leave`."""
         await self._looking.one(_LEAVE, *self._log, term, owner)
+
+    # --- Members ---------------------------------------------------------------------------
+
+    async def put_member(self, member: Member) -> int:
+        """See `SharedLog.put_member`. The table is made when it is first needed."""
+        row = (self._log[0], *member[:-1], LATELY_MS)
+        try:
+            told = await self._looking.one(_PUT_MEMBER, *row)
+        except asyncpg.UndefinedTableError:
+            with contextlib.suppress(asyncpg.UniqueViolationError, asyncpg.DuplicateTableError):
+                await self._looking.run(_MEMBERS)
+            told = await self._looking.one(_PUT_MEMBER, *row)
+        if told is None:
+            raise taken(member.host)
+        return int(told[0])
+
+    async def members(self) -> list[Member]:
+        """See `SharedLog.members`."""
+        try:
+            rows = await self._looking.all(_GET_MEMBERS, self._log[0])
+        except asyncpg.UndefinedTableError:
+            return []
+        return [Member(*row) for row in rows]
+
+    async def forget_member(self, host: str) -> bool:
+        """See `SharedLog.forget_member`."""
+        return await self._looking.one(_FORGET_MEMBER, self._log[0], host) is not None
 
     # --- Snapshots -------------------------------------------------------------------------
 

@@ -53,7 +53,7 @@ from stackshiftd.journal.recovery import Recovered, recover
 from stackshiftd.journal.segment import first_header
 from stackshiftd.journal.shared import copying
 from stackshiftd.journal.shared.lease_watch import LeaseWatch
-from stackshiftd.journal.shared.log import MOVED, Lease, Row, SharedLog, Tip, next_row
+from stackshiftd.journal.shared.log import MOVED, RESERVED, Lease, Row, SharedLog, Tip, next_row
 from stackshiftd.journal.witness import NoWitness
 from stackshiftd.journal.writer import Appender, Batch, Mark
 
@@ -83,9 +83,11 @@ class SharedJournal(FileJournal):
         segment_size: int = SEGMENT_SIZE,
         reserve_bytes: int = RESERVE_BYTES,
         lease_ms: int = 3000,
+        host: str = "",
     ) -> SharedJournal:
         """Lock `data_dir`, and bring the copy in it level with `shared`. `of` says where the log
-        is. A log without a journal gets a new one.
+        is, `host` is the name of this machine there, its own one by default. A log without a
+        journal gets a new one.
 
         Raises what `FileJournal.open` raises but for `JournalDamaged`, `JournalDiverged`, and
         `DatabaseUnavailable`.
@@ -123,7 +125,7 @@ class SharedJournal(FileJournal):
             witness=NoWitness(),
         )
         self = cls(fs, layout, lock, appender, recovered.snapshot, recovered.report, reserve_bytes)
-        self._begin(shared, of, mark, lease_ms)
+        self._begin(shared, of, mark, lease_ms, host or socket.gethostname())
         self.was_here = lease.owner == self._owner
         try:
             await self._catch_up()
@@ -140,7 +142,7 @@ class SharedJournal(FileJournal):
         for a lease. Raises what `open` raises, and `Fenced` if another daemon leads."""
         self = await cls.open(data_dir, shared, of, **options)
         try:
-            watch = LeaseWatch(self._owner)
+            watch = LeaseWatch(self._owner, self.host)
             while not await self._look(watch):
                 if watch.is_led:
                     raise Fenced(
@@ -155,13 +157,20 @@ class SharedJournal(FileJournal):
             raise
         return self
 
-    def _begin(self, shared: SharedLog, of: str, mark: copying.Mark, lease_ms: int) -> None:
+    def _begin(
+        self, shared: SharedLog, of: str, mark: copying.Mark, lease_ms: int, host: str
+    ) -> None:
         assert isinstance(self._appender, Appender)
         self._copy = self._appender
         self._copy.share = self._put
         self._shared = shared
         self._of = of
-        self._owner = f"{socket.gethostname()} {mark.id} {_boot()}"
+        self.host = host
+        self.copy_id = mark.id
+        """That of this directory."""
+        self.may_lead: Callable[[], bool] = lambda: True
+        """Says whether this daemon is to lead if no other does."""
+        self._owner = f"{host} {mark.id} {_boot()}"
         self._tip: Tip | None = None
         self._term = 0
         self.leader = ""
@@ -248,7 +257,7 @@ class SharedJournal(FileJournal):
 
     async def follow(self, caught_up: Callable[[], Awaitable[None]]) -> None:
         """See `Journal.follow`. A database that does not answer is waited for."""
-        watch = LeaseWatch(self._owner)
+        watch = LeaseWatch(self._owner, self.host)
         while True:
             try:
                 leads = await self._look(watch)
@@ -278,6 +287,8 @@ class SharedJournal(FileJournal):
                 key="journal.url",
             )
         self.leader = _host(lease.owner)
+        if may_take and not self.may_lead():
+            watch.is_led, may_take = True, False
         if may_take:
             sent = _now()
             term = await self._shared.lead(lease, self._owner, self._lease_ms)
@@ -323,7 +334,8 @@ class SharedJournal(FileJournal):
         by = ""
         with contextlib.suppress(DatabaseUnavailable):
             lease = await self._shared.find()
-            by = f": the daemon on {_host(lease.owner)} does" if lease is not None else ""
+            host = _host(lease.owner) if lease is not None else ""
+            by = f": the daemon on {host} does" if host else ""
         return Fenced(f"this daemon does not lead any more{by}")
 
     @property
@@ -353,14 +365,14 @@ class SharedJournal(FileJournal):
             "answers": self.may_answer if self.leader is None else self._is_heard,
         }
 
-    async def leave(self) -> None:
-        """See `Journal.leave`: whoever waits may lead at once."""
+    async def leave(self, to: str = "") -> None:
+        """See `Journal.leave`: whoever waits, or the host `to`, may lead at once."""
         if self._beats is not None:
             self._beats.cancel()
             self._beats = None
             self._answers_until = 0.0
             with contextlib.suppress(DatabaseUnavailable):
-                await self._shared.leave(self._term)
+                await self._shared.leave(self._term, f"{RESERVED}{to}" if to else "")
 
     async def move_away(self) -> None:
         """Make the files the truth: nobody leads this log any more. Raises `DatabaseUnavailable`;
@@ -475,7 +487,7 @@ def moved_to(data_dir: Path) -> str:
 
 
 def _host(owner: str) -> str:
-    return owner.partition(" ")[0] or "another machine"
+    return owner.removeprefix(RESERVED).partition(" ")[0]
 
 
 def _boot() -> str:

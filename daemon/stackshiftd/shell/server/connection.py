@@ -61,6 +61,17 @@ _decode: Final = msgspec.json.Decoder(Request).decode
 _encode: Final = msgspec.json.Encoder().encode
 
 
+def too_long(max_line: int) -> PayloadRefused:
+    """The error for a line of more than `max_line` bytes, after which nothing more is read."""
+    limit_bytes = max_line - LINE_MARGIN
+    return PayloadRefused(
+        f"the request is too long: a payload may have {size_text(limit_bytes)}",
+        hint="store it elsewhere and pass its location, or raise [limits] payload",
+        path="$",
+        limit_bytes=limit_bytes,
+    )
+
+
 class Methods(Protocol):
     """What a connection serves."""
 
@@ -174,14 +185,7 @@ class Connection(asyncio.Protocol):
         """End the connection, now that what came before a line that is too long is begun."""
         self._rest = b""
         self._lines.clear()
-        limit_bytes = self._max_line - LINE_MARGIN
-        error = PayloadRefused(
-            f"the request is too long: a payload may have {size_text(limit_bytes)}",
-            hint="store it elsewhere and pass its location, or raise [limits] payload",
-            path="$",
-            limit_bytes=limit_bytes,
-        )
-        self._fail(None, error, -32600)
+        self._fail(None, too_long(self._max_line), -32600)
         self._flush()
         if self._transport is not None:
             self._transport.close()

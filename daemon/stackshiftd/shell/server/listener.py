@@ -32,7 +32,6 @@ from stackshift_jobs.project.discovery import (
 )
 from stackshift_jobs.version import PROTOCOL, __version__
 from stackshiftd.journal.filesystem import UNWRITABLE
-from stackshiftd.shell.server.connection import Connection
 
 log = logging.getLogger("stackshiftd.listener")
 
@@ -42,7 +41,9 @@ _BACKLOG: Final = 512
 class Listener:
     """Listens for the daemon of `data_dir`; `connect` makes the daemon's end of a connection."""
 
-    def __init__(self, data_dir: Path, connect: Callable[[], Connection], started_at: str) -> None:
+    def __init__(
+        self, data_dir: Path, connect: Callable[[], asyncio.Protocol], started_at: str
+    ) -> None:
         self._data_dir = data_dir
         self._connect = connect
         self._started_at = started_at
@@ -91,6 +92,11 @@ class Listener:
                 remove_daemon(self._announced[0])
         self._remove_socket()
         forget_elsewhere(self._data_dir)
+
+    @property
+    def place(self) -> Path | None:
+        """Where clients connect; None before they can."""
+        return self._socket[0] if self._socket is not None and not self._closed else None
 
     def _is_listening(self) -> bool:
         return self._socket is not None and _inode(self._socket[0]) == self._socket[1]

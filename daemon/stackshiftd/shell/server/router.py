@@ -108,7 +108,7 @@ class _Method(NamedTuple):
     its result, even while there is no room), and whether its first argument is the connection."""
 
     decode: Callable[[Raw], Any]
-    do: Callable[..., None]
+    do: Callable[..., Any]
     reads: bool
     bound: bool = False
 
@@ -193,6 +193,36 @@ class Router:
     def call(self, connection: Connection, method: str, raw: Raw, answer: Answer) -> Work | None:
         """Call `method` with its params `raw` (JSON); see `connection.Methods.call`. Raises `Usage`
         for an unknown method or params that do not fit, and `Held`."""
+        entry, params = self._decoded(method, raw)
+        if (standby := self._house.standby) is not None:
+            if standby.is_taking_over:
+                raise Held(standby.when_over)
+            if method in ANSWERED:
+                self.answer_alone(method, raw, answer)
+            else:
+                answer(refusal(self._engine.journal.leader))
+            return None
+        room = self._engine.room
+        if room.is_closed and (lack := _lack(method)):
+            answer(room.refusal(lack))
+            return None
+        if entry.reads:
+            return self.reading(partial(entry.do, params))
+        if entry.bound:
+            self._begin_wait(connection, partial(entry.do, connection, params, answer), answer)
+            return None
+        return self._changing(partial(entry.do, params, answer), answer)
+
+    def answer_alone(self, method: str, raw: Raw, answer: Answer) -> None:
+        """Serve one of the methods that a daemon answers for itself while it follows another.
+        Raises `StackshiftError`."""
+        entry, params = self._decoded(method, raw)
+        if entry.reads:
+            answer(entry.do(params))
+        else:
+            entry.do(params, answer)
+
+    def _decoded(self, method: str, raw: Raw) -> tuple[_Method, Any]:
         entry = self._methods.get(method)
         if entry is None:
             raise Usage(
@@ -201,27 +231,9 @@ class Router:
                 rpc="unknown_method",
             )
         try:
-            params = entry.decode(raw)
+            return entry, entry.decode(raw)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as bad:
             raise Usage(f"{method}: {bad}", rpc="bad_params") from bad
-        if (standby := self._house.standby) is not None:
-            if standby.is_taking_over:
-                raise Held(standby.when_over)
-            if method not in ANSWERED:
-                answer(refusal(self._engine.journal.leader))
-                return None
-        room = self._engine.room
-        if room.is_closed and (lack := _lack(method)):
-            answer(room.refusal(lack))
-            return None
-        if entry.reads:
-            if standby is not None:
-                return as_work(entry.do(params))  # What it says is of this daemon alone.
-            return self.reading(partial(entry.do, params))
-        if entry.bound:
-            self._begin_wait(connection, partial(entry.do, connection, params, answer), answer)
-            return None
-        return self._changing(partial(entry.do, params, answer), answer)
 
     def _begin_wait(self, connection: Connection, do: Callable[[], None], answer: Answer) -> None:
         def again() -> None:

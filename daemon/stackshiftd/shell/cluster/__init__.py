@@ -1,0 +1,1 @@
+"""The daemons of one project on several machines: who they are, and how they talk."""
