@@ -213,7 +213,7 @@ class Daemon:
         )
         tables = [
             self._queues.table,
-            Starts(self.engine, self._catalog, self._view, self._queues.near).table,
+            Starts(self.engine, self._catalog, self._lookup, self._view, self._queues.near).table,
             RunChanges(self.engine, self._catalog, self._lookup, self._view, payload_bytes).table,
             BulkChanges(self.engine, self._lookup).table,
             dead_letter.table,

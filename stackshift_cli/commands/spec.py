@@ -102,6 +102,7 @@ START: Final = command(
     option("--queue Q", "Run in queue Q (default: the job's)."),
     option("--idempotency-key K", "Start only one run, however often K is used."),
     option("--idempotency-ttl D", "Keep the key for D (default 30d)."),
+    option("--retry-failed", "If the run that has the key has failed, retry it."),
     option("--unique K", "Start no run while another with key K is unfinished (exit 5)."),
     option("--on-duplicate WORD", "Then: refuse (the default), attach, replace or queue."),
     option("--delay D", "Run after D."),

@@ -80,6 +80,7 @@ def _check(given: Given) -> None:
 def _would(reply: dict[str, Any], job: str) -> str:
     if reply["reused"]:
         verb = "attach to" if reply.get("attached") else "reuse"
+        verb = "retry" if reply.get("retried") else verb
         return f"dry run: would {verb} {reply['run']['id']} ({_status(reply)})"
     from stackshift_cli.output.safe_text import safe
 
@@ -90,6 +91,9 @@ def _would(reply: dict[str, Any], job: str) -> str:
 def _say_reused(session: Session, reply: dict[str, Any]) -> None:
     if reply.get("attached"):
         session.say(f"attached to {reply['id']} ({_status(reply)}), {_HAS_UNIQUE}")
+        return
+    if reply.get("retried"):
+        session.say(f"retried {reply['id']}, which has this idempotency key and had failed")
         return
     if (kept := reply.get("kept_scheduled_at")) is not None:
         session.say(f"{reply['id']} keeps its time, {kept}; stackshift runs move changes it")

@@ -9,7 +9,7 @@ import json
 import os
 from typing import Any, Final
 
-from stackshift_cli.arguments import Given, check_new
+from stackshift_cli.arguments import Given, check_new, option
 from stackshift_jobs.errors import PayloadRefused, StackshiftError, Usage
 from stackshift_jobs.values.limits import MAX_ATTEMPTS, MAX_PAYLOAD_BYTES, MAX_PRIORITY
 
@@ -23,14 +23,13 @@ def start_params(given: Given) -> tuple[dict[str, Any], list[str]]:
     if not job:
         raise Usage("the name of a job is missing", hint="stackshift jobs list")
     params: dict[str, Any] = {"job": job}
-    for name in ("queue", "idempotency_key", "unique", "on_duplicate"):
+    for name in ("queue", "unique", "on_duplicate"):
         if (text := given.text(name)) is not None:
             params[name] = text
-    for name in ("idempotency_ttl", "delay", "ttl", "deadline"):
+    for name in ("delay", "ttl", "deadline"):
         if (ms := given.duration_ms(name)) is not None:
             params[f"{name}_ms"] = ms
-    if "idempotency_ttl_ms" in params and "idempotency_key" not in params:
-        raise Usage("--idempotency-ttl requires --idempotency-key")
+    params |= _key(given)
     if (priority := given.whole("priority", -MAX_PRIORITY, MAX_PRIORITY)) is not None:
         params["priority"] = priority
     if (attempts := given.whole("max_attempts", 1, MAX_ATTEMPTS)) is not None:
@@ -41,6 +40,22 @@ def start_params(given: Given) -> tuple[dict[str, Any], list[str]]:
     if (payload := payload_given(given)) is not _NONE:
         params["payload"] = payload
     return params, [*notes, *field_notes(given)]
+
+
+def _key(given: Given) -> dict[str, Any]:
+    """The params of the idempotency key, if there is one."""
+    key = given.text("idempotency_key")
+    if key is None:
+        for name in ("idempotency_ttl", "retry_failed"):
+            if name in given.given():
+                raise Usage(f"{option(name)} requires --idempotency-key")
+        return {}
+    params: dict[str, Any] = {"idempotency_key": key}
+    if (ms := given.duration_ms("idempotency_ttl")) is not None:
+        params["idempotency_ttl_ms"] = ms
+    if given.flag("retry_failed"):
+        params["retry_failed"] = True
+    return params
 
 
 def move_params(given: Given) -> tuple[dict[str, Any], list[str]]:

@@ -20,7 +20,8 @@ from stackshift_jobs.values.payload_types import convert
 class StartOptions(TypedDict, total=False):
     """The options of a start, all optional.
 
-    `idempotency_key`: starts with the same key are one run, for `idempotency_ttl`. `delay` or
+    `idempotency_key`: starts with the same key are one run, for `idempotency_ttl`; with
+    `retry_failed`, a run that has failed is retried by a start with its key. `delay` or
     `scheduled_at` (a `datetime`, local if naive, or RFC 3339 text): do not run before then.
 
     `unique`: at most one unfinished run has this key. `on_duplicate` says what becomes of another
@@ -43,6 +44,7 @@ class StartOptions(TypedDict, total=False):
     on_duplicate: str | None
     ttl: Duration | None
     deadline: Duration | None
+    retry_failed: bool
 
 
 class RunPage(list[dict[str, Any]]):
@@ -71,6 +73,7 @@ _START_PARAMS: Final[tuple[tuple[str, str, Callable[[Any], Any] | None], ...]] =
     ("on_duplicate", "on_duplicate", lambda word: one_of(word, ON_DUPLICATE, "on_duplicate")),
     ("ttl", "ttl_ms", milliseconds),
     ("deadline", "deadline_ms", milliseconds),
+    ("retry_failed", "retry_failed", None),
 )
 """Each option of a start: its name, the param that it becomes, and what converts its value."""
 
@@ -94,6 +97,8 @@ def option_params(options: Mapping[str, Any]) -> dict[str, Any]:
     given = {name: value for name, value in options.items() if value is not None}
     if "idempotency_ttl" in given and "idempotency_key" not in given:
         raise Usage("idempotency_ttl is given without an idempotency_key")
+    if given.get("retry_failed") and "idempotency_key" not in given:
+        raise Usage("retry_failed is given without an idempotency_key")
     if "delay" in given and "scheduled_at" in given:
         raise Usage("delay and scheduled_at are both given", hint="give one of them")
     return {

@@ -46,7 +46,9 @@ def may_repeat(method: str, params: Mapping[str, Any]) -> bool:
     """Has this request the same effect whether it is carried out once or twice?"""
     repeat = methods.method(method).repeat
     return repeat in (methods.READ, methods.SAFE) or (
-        repeat == methods.KEYED and "idempotency_key" in params
+        repeat == methods.KEYED
+        and "idempotency_key" in params
+        and not params.get("retry_failed")  # The run may have failed again by then.
     )
 
 

@@ -64,6 +64,7 @@ class StartParams(msgspec.Struct, forbid_unknown_fields=True):
     on_duplicate: str | None = None
     ttl_ms: int | None = None
     deadline_ms: int | None = None
+    retry_failed: bool = False
     dry_run: bool = False
     full: bool = False
 
@@ -195,6 +196,8 @@ class Catalog:
             check_key(key, "an idempotency key")
         elif params.idempotency_ttl_ms is not None:
             raise Usage("idempotency_ttl_ms is given without an idempotency_key")
+        elif params.retry_failed:
+            raise Usage("retry_failed is given without an idempotency_key")
         terms = self.terms(job)
         if params.max_attempts is not None:
             within(params.max_attempts, 1, MAX_ATTEMPTS, "max_attempts")

@@ -51,7 +51,7 @@ def test_every_option_becomes_its_param() -> None:
     """Durations become milliseconds, numbers become numbers, labels an object."""
     line = """--queue q --idempotency-key k --idempotency-ttl 2d --delay 1m30s
         --priority 7 --max-attempts 5 --label a=1 --label b=x=y --unique u --on-duplicate attach
-        --ttl 10m --deadline 2h"""
+        --ttl 10m --deadline 2h --retry-failed"""
     made = params(*line.split())
     assert made == {
         "job": "hello",
@@ -66,6 +66,7 @@ def test_every_option_becomes_its_param() -> None:
         "on_duplicate": "attach",
         "ttl_ms": 600_000,
         "deadline_ms": 7_200_000,
+        "retry_failed": True,
     }
 
 

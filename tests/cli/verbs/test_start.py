@@ -143,6 +143,20 @@ def test_reused_failed_run_is_said_with_a_hint(shell: Shell, daemon: FakeDaemon)
     assert told.code == 0
 
 
+def test_retried_run_is_said(shell: Shell, daemon: FakeDaemon) -> None:
+    """The id is that of the run which had failed."""
+    answer = {"id": run_id(7), "reused": True, "status": "queued", "retried": True}
+    daemon.answers["run.start"] = lambda _: answer
+    told = shell("start", "hello", "--idempotency-key", "k", "--retry-failed")
+    said = f"retried {run_id(7)}, which has this idempotency key and had failed\n"
+    assert told == (f"{run_id(7)}\n", said, 0)
+    told = shell("start", "hello", "--retry-failed")
+    assert (told.code, told.stderr.splitlines()[0]) == (
+        2,
+        "error[usage]: --retry-failed requires --idempotency-key",
+    )
+
+
 def test_attached_and_replaced_runs_are_said(shell: Shell, daemon: FakeDaemon) -> None:
     """The id that is printed is that of a run which somebody else has started; and runs that were
     cancelled are named, each on a line. Neither is said by `--quiet`."""

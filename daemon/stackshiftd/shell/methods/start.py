@@ -14,10 +14,11 @@ from stackshift_jobs.values.durations import rfc3339
 from stackshiftd.core import commands as c
 from stackshiftd.core.decide.decide import decide
 from stackshiftd.core.effects import Started
-from stackshiftd.core.state.state import KeyEntry
+from stackshiftd.core.state.state import KeyEntry, Status
 from stackshiftd.shell.catalog import Catalog, StartParams
 from stackshiftd.shell.engine import Engine
 from stackshiftd.shell.params import Answer, Params, Table
+from stackshiftd.shell.views.lookup import Lookup
 from stackshiftd.shell.views.run import RUN_FIELDS, View
 from stackshiftd.shell.work import Later, Work
 
@@ -39,12 +40,14 @@ class Starts:
         self,
         engine: Engine,
         catalog: Catalog,
+        lookup: Lookup,
         view: View,
         near_queues: Callable[[str], list[str]],
     ) -> None:
         self._engine = engine
         self._near_queues = near_queues
         self._catalog = catalog
+        self._lookup = lookup
         self._view = view
         self.table: Table = {
             "run.start": (StartParams, self.start),
@@ -53,7 +56,8 @@ class Starts:
 
     def start(self, params: StartParams, answer: Answer) -> None:
         """Start a run; answer `{id, reused, status}`, `run` if `full`, `attached` (true) if it was
-        given the run that has its unique key, `replaced` (ids) if it has cancelled any, `notes` if
+        given the run that has its unique key, `retried` (true) if it has retried the failed run
+        that has its idempotency key, `replaced` (ids) if it has cancelled any, `notes` if
         a person should know something of the job's code, and `near_queues` if the start names a
         queue that does not exist yet and looks like a misspelling of those.
 
@@ -61,10 +65,13 @@ class Starts:
         """
         command = self._catalog.start_command(params, self._engine.ids.run(), self._engine.now_us())
         if params.dry_run:
-            self._dry_start(command, self._note_queue(params), answer)
+            self._dry_start(command, self._note_queue(params), params.retry_failed, answer)
             return
 
         owner = self._owner(command)
+        if params.retry_failed and owner is not None and self._has_failed(command, owner):
+            self._retry(owner, params.full, answer)
+            return
         seen: dict[str, Any] = self._note_queue(params) if owner is None else {}
         if notes := self._catalog.notes(command.job):
             seen["notes"] = notes
@@ -91,6 +98,24 @@ class Starts:
         run = self._view.owner(key, owner)
         shown = {"status": run["status"], "run": run}
         return {"id": owner.run, "reused": True} | seen | shown
+
+    def _has_failed(self, command: c.StartRun, owner: KeyEntry) -> bool:
+        """Has the run that the start would reuse failed, and is it still kept?"""
+        is_same = owner.job == command.job and owner.digest == command.digest
+        return is_same and self._view.status(owner.run) == Status.FAILED.value
+
+    def _retry(self, owner: KeyEntry, full: bool, answer: Answer) -> None:
+        """Retry the failed run that owns the key, in place of reusing it as it is."""
+        seen: dict[str, Any] = {"id": owner.run, "reused": True, "retried": True}
+
+        def retried(reply: Any) -> None:
+            answer(reply if isinstance(reply, StackshiftError) else seen)
+
+        command = c.RetryRun(owner.run, restored=self._lookup.restored(owner.run))
+        self._engine.submit(command, retried)
+        seen["status"] = self._view.status(owner.run)
+        if full:
+            seen["run"] = self._view.run(owner.run)
 
     def _attached(self, reply: Started, seen: dict[str, Any]) -> dict[str, Any]:
         """The answer to a start that was given the owner of its unique key, with the run object."""
@@ -125,7 +150,9 @@ class Starts:
                 return self._view.status(attached.id)
         return first_status(command, self._engine.now_us())
 
-    def _dry_start(self, command: c.StartRun, seen: dict[str, Any], answer: Answer) -> None:
+    def _dry_start(
+        self, command: c.StartRun, seen: dict[str, Any], retry_failed: bool, answer: Answer
+    ) -> None:
         """Answer what a start would do; nothing is created."""
         owner = self._owner(command)
         try:
@@ -136,6 +163,8 @@ class Starts:
         assert isinstance(reply, Started)
         if owner is not None:
             run = self._view.owner(command.key or "", owner)
+            if retry_failed and self._has_failed(command, owner):
+                seen["retried"] = True
         else:
             run = self._view.run(reply.run) if reply.attached else self._would_be(command)
         shown = {"id": None, "status": run["status"], "run": run}
@@ -182,8 +211,8 @@ class Starts:
                 yield None
             try:
                 start = msgspec.json.decode(raw, type=StartParams)
-                if start.dry_run or start.full:
-                    raise Usage("dry_run and full are only for run.start")
+                if start.dry_run or start.full or start.retry_failed:
+                    raise Usage("dry_run, full and retry_failed are only for run.start")
                 command = self._catalog.start_command(
                     start, self._engine.ids.run(), self._engine.now_us()
                 )

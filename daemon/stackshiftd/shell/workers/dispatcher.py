@@ -386,6 +386,8 @@ class Dispatcher:
             params = msgspec.convert(
                 {**options, "job": command.job, "payload": command.payload}, StartParams
             )
+            if params.retry_failed:
+                raise Usage("retry_failed cannot be used in a handler: its starts happen once")
             start = self._catalog.start_command(
                 params, self._engine.ids.run(), self._engine.now_us()
             )
