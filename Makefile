@@ -1,6 +1,6 @@
 # Everything that one does with a checkout. Needs make and Python >= 3.11; the rest goes into .venv.
 #
-#   make demo     run the example project and show what happened
+#   make demo     run the example project, kill it once, and show what happened
 #   make test     all tests            make long   the long ones too (minutes)
 #   make quick    what a change usually breaks, in under a minute
 #   make lint     ruff                 make types  mypy --strict
@@ -46,6 +46,10 @@ demo: $(VENV)/examples.stamp
 	rm -rf out/img_123; \
 	show stackshift start resizeAvatar -p @payload.json --follow && \
 	show ls -l out/img_123 && \
+	show stackshift runs show @last && \
+	show stackshift start nightlyBackup && \
+	show sh -c 'sleep 0.2; kill -9 "$$(cat .stackshift/lock)"' && \
+	show stackshift runs wait @last && \
 	show stackshift runs show @last
 
 test: $(VENV)/dev.stamp

@@ -40,7 +40,7 @@ def tries(run: dict[str, Any], step: str) -> int:
 
 
 def test_every_example_module_imports_and_says_what_it_does(serving: Project) -> None:
-    """All modules load, each job has a docstring and a payload type."""
+    """All modules load, each job has a docstring and, unless it is a script, a payload type."""
     told = serving.call("job.list")
 
     assert told["failed_modules"] == []
@@ -48,12 +48,13 @@ def test_every_example_module_imports_and_says_what_it_does(serving: Project) ->
         "billing",
         "import",
         "importChunk",
+        "nightlyBackup",
         "preview",
         "resizeAvatar",
         "userOnboarding",
     ]
     for job in told["jobs"]:
-        assert job["schema"], job["name"]
+        assert job["schema"] or job["module"].endswith(".sh"), job["name"]
         assert serving.call("job.get", job=job["name"])["doc"], job["name"]
 
 

@@ -59,8 +59,8 @@ class Script(ScriptHandler, Written):
         self._file = file
 
     def __call__(self, ctx: JobContext[Any]) -> dict[str, int]:
-        """Run the script in the project."""
-        program = Program((str(self._file),), cwd=str(self._project))
+        """Run the script where handlers are, which is in the project."""
+        program = Program((str(self._file),))
         return self.run_script(
             ctx, program, ctx.payload, os.path.relpath(self._file, self._project)
         )
