@@ -8,6 +8,7 @@ The short form does each a few times, the long one (`STACKSHIFT_LONG=1`) 100 tim
 from __future__ import annotations
 
 import os
+import threading
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,6 +20,7 @@ from typing import Any, Final
 import psutil
 import pytest
 
+from helpers.cable import Cable
 from helpers.deadline import wait_until
 from helpers.ledger import Ledger
 from helpers.postgres import Postgres
@@ -26,11 +28,13 @@ from helpers.postgres_server import database as database
 from helpers.project import Project
 from helpers.project_factory import Make
 from helpers.twins import twins
+from stackshift_cli.daemon.connection import Connection
 from stackshift_jobs.errors import (
     DaemonUnavailable,
     DatabaseUnavailable,
     Fenced,
     HostUnreachable,
+    StackshiftError,
 )
 
 TIMES: Final = 100 if os.environ.get("STACKSHIFT_LONG") == "1" else 3
@@ -61,13 +65,18 @@ class Pair:
     def __init__(self, make: Make, database: Postgres, name: str) -> None:
         config = (
             f'[project]\nname = "{name}"\n[workers]\nprocesses = 2\nslots = 4\ngrace = "1s"\n'
-            f'inherit_env = ["PYTHONPATH"]\n[journal]\nurl = "{database.url}"\nlease = "1s"\n'
-            'segment_size = "64KiB"\n'
+            'inherit_env = ["PYTHONPATH"]\n'
         )
         self.leader, self.other = self.first, _ = twins(make, JOBS, config)
+        self.cables: dict[Project, Cable] = {}
         for number, project in enumerate((self.leader, self.other), 1):
+            cable = self.cables[project] = Cable(database.port)
+            url = database.url.replace(str(database.port), str(cable.port))
             with (project.root / "stackshift.toml").open("a") as file:
-                file.write(f'[cluster]\nhost = "app-{number}"\nlisten = "127.0.0.1:0"\n')
+                file.write(
+                    f'[journal]\nurl = "{url}"\nlease = "1s"\nsegment_size = "64KiB"\n'
+                    f'[cluster]\nhost = "app-{number}"\nlisten = "127.0.0.1:0"\n'
+                )
         self.leader.start()
         told = self.other.start()
         assert "follows" in told["notes"][0], told
@@ -116,6 +125,15 @@ def stop(pair: Pair) -> None:
     pair.taken_over().start()
 
 
+def cut_off(pair: Pair) -> None:
+    """The leader cannot reach the database, and goes on for a while; then it can again."""
+    cable = pair.cables[pair.leader]
+    cable.cut()
+    old = pair.taken_over()
+    cable.mend()
+    wait_until(partial(follows, old), "the one that was cut off to follow")
+
+
 def lose_follower(pair: Pair) -> None:
     """Nobody notices but who looks for it."""
     pair.other.kill()
@@ -144,8 +162,45 @@ def follows(project: Project) -> bool:
     return False
 
 
+class Reader(threading.Thread):
+    """Increments a counter on one machine and reads it on the other, in turns. `stale` are the
+    reads that were behind what had been acknowledged before they were asked for."""
+
+    def __init__(self, pair: Pair) -> None:
+        super().__init__(daemon=True)
+        self._projects = pair.leader, pair.other
+        self._over = threading.Event()
+        self.reads = 0
+        self.stale: list[str] = []
+
+    def run(self) -> None:
+        """Until `stop`."""
+        acknowledged = 0
+        while not self._over.is_set():
+            for here, there in (self._projects, self._projects[::-1]):
+                made = self._asked(here, "state.increment")
+                acknowledged = max(acknowledged, made["value"] if made is not None else 0)
+                found = self._asked(there, "state.get")
+                if found is not None:
+                    self.reads += 1
+                    if (found["value"] or 0) < acknowledged:
+                        self.stale.append(f"{found['value']} after {acknowledged}")
+
+    def stop(self) -> None:
+        """Stop, and wait for the last answer."""
+        self._over.set()
+        self.join()
+
+    def _asked(self, project: Project, method: str) -> Any:
+        try:
+            with Connection.open(project.data_dir) as connection:
+                return connection.call(method, {"key": "reads"}, timeout=2.0)
+        except (StackshiftError, TimeoutError):
+            return None
+
+
 BLOWS: dict[str, Callable[[Pair], None]] = {
-    each.__name__: each for each in (kill, stop, freeze, lose_follower, hand_over)
+    each.__name__: each for each in (kill, stop, freeze, cut_off, lose_follower, hand_over)
 }
 
 
@@ -160,6 +215,8 @@ def test_no_promise_is_broken_whoever_leads(
     random = Random(seed)
     pair = Pair(make_project, database, f"{tmp_path.name}-{seed}")
     runs: list[str] = []
+    reader = Reader(pair)
+    reader.start()
     ledgers = {each: Ledger(each, pair.first) for each in (pair.leader, pair.other)}
     for _ in range(TIMES):
         reached = len(pair.first.witness()) + random.randrange(2 * RUNS)
@@ -168,6 +225,9 @@ def test_no_promise_is_broken_whoever_leads(
         ledgers[pair.leader].read()
         BLOWS[blow](pair)
         ledgers[pair.leader].read()
+    reader.stop()
+    print(f"{reader.reads} reads")
+    assert reader.stale == []
     results = [pair.leader.finish(run)["result"] for run in runs]
     assert results == list(range(len(runs)))
     assert pair.leader.call("state.get", key="orders")["value"] == len(runs)
@@ -186,8 +246,35 @@ def test_no_promise_is_broken_whoever_leads(
     assert pair.leader.stop() == 0
     for project in (pair.leader, pair.other):
         project.verify()
+        pair.cables[project].close()
     longer, shorter = (bytes_of(project) for project in (pair.leader, pair.other))
     assert longer.startswith(shorter)
+
+
+def test_idle_leader_that_was_cut_off_tells_nothing_old(
+    make_project: Make, database: Postgres, tmp_path: Path
+) -> None:
+    """Nothing that it appends could tell it that another one leads."""
+    pair = Pair(make_project, database, tmp_path.name)
+    reads, acknowledged = 0, 0
+    for _ in range(TIMES):
+        wait_until(partial(follows, pair.other), "one to follow")
+        cable = pair.cables[pair.leader]
+        cable.cut()
+        old = pair.taken_over()
+        for _ in range(20):
+            acknowledged = pair.leader.call("state.increment", key="reads")["value"]
+            with suppress(StackshiftError, TimeoutError):
+                with Connection.open(old.data_dir) as connection:
+                    found = connection.call("state.get", {"key": "reads"}, timeout=0.05)
+                reads += 1
+                assert found is not None and found["value"] == acknowledged
+        cable.mend()
+        wait_until(partial(follows, old), "the one that was cut off to follow")
+    print(f"{reads} reads were answered")
+    for project in (pair.leader, pair.other):
+        project.close()
+        pair.cables[project].close()
 
 
 def has_noted(project: Project, least: int) -> bool:

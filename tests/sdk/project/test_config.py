@@ -18,6 +18,7 @@ from stackshift_jobs.project.settings import Rate, format_size, parse_size
 CLASSES: dict[str, type[Any]] = {
     "project": config.ProjectSection,
     "journal": config.JournalSection,
+    "cluster": config.ClusterSection,
     "workers": config.WorkersSection,
     config.QUEUES: config.QueueSection,
     config.HOSTS: config.HostSection,
@@ -39,6 +40,10 @@ DEFAULTS: dict[str, Any] = {
     "journal.url": None,
     "journal.lease_ms": 3000,
     "journal.patience_ms": 120_000,
+    "cluster.host": None,
+    "cluster.listen": ("0.0.0.0", 7433),
+    "cluster.advertise": None,
+    "cluster.lead": True,
     "workers.processes": config.cpu_count(),
     "workers.hosts": ("local",),
     "workers.slots": 16,
@@ -274,6 +279,10 @@ journal.url: 'mysql://db/shop' | 'db' | 3
 journal.lease: '500ms' | '2m'
 journal.patience: '1s' | '2h'
 journal.retention: '-1d' | '11 years' | true | -5 | nan | inf | '5000d' | []
+cluster.host: '' | 'a b' | 3 | '-x'
+cluster.listen: '7433' | 'a:' | ':1' | 'a:65536' | '::1:80' | '[a]:1' | 7433
+cluster.advertise: 'db' | true
+cluster.lead: 'no'
 workers.processes: 0 | 1025 | '4'
 workers.hosts: [] | 'local' | ['a', 'a'] | ['-oProxyCommand=x'] | ['a b'] | ['']
 workers.slots: 1.5 | true
