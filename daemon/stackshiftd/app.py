@@ -14,7 +14,6 @@ import gc
 import logging
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Coroutine
@@ -307,7 +306,7 @@ async def _shared_journal(config: Config, url: str, starter: Starter) -> tuple[J
         masked(url),
         segment_size=config.journal.segment_size_bytes,
         lease_ms=config.journal.lease_ms,
-        host=config.cluster.host or socket.gethostname(),
+        host=config.member,
     )
     cluster = Cluster(config, shared, journal.host, journal.copy_id)
     journal.may_lead = lambda: cluster.may_lead

@@ -193,7 +193,7 @@ class Daemon:
         self._schedule_timer = ScheduleTimer(self.engine, self._catalog)
         self._dispatcher.learned = self._schedule_timer.learn
         payload_bytes = config.limits.payload_bytes
-        looking = RunQueries(self._catalog, self._lookup, self._view, logs, self._run_waits)
+        looking = RunQueries(self._catalog, self._lookup, self._view, logs, self._run_waits, config)
         self._queues = Queues(self.engine, self._catalog, config, waiters)
         self._activity = Activity(self.engine, self._lookup, self._view)
         self._clock = Clock(self.engine, requests.remember_ms)

@@ -232,6 +232,8 @@ def logs(session: Session, given: Given) -> int:
     with detaching(session, run):
         while True:
             page = session.call("run.logs", {**params, "after": after, "limit": _PAGE})
+            for machine in page.get("elsewhere", ()):
+                session.say(f"note: what it printed on {safe(machine)} is kept there")
             for line in page["lines"]:
                 _print_log_line(session, line)
             sys.stdout.flush()

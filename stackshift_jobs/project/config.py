@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import socket
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -350,6 +351,12 @@ class Config:
     secrets: SecretsSection
     redact: RedactSection
     origins: Mapping[str, str]
+
+    @property
+    def member(self) -> str:
+        """The name of this machine among those whose daemons share the journal; empty if they share
+        none."""
+        return "" if self.journal.url is None else self.cluster.host or socket.gethostname()
 
     def queue(self, name: str) -> QueueSection:
         """The settings of queue `name`: the defaults if the file does not mention it."""

@@ -15,8 +15,10 @@ import msgspec
 from msgspec import Raw
 
 from stackshift_jobs.errors import Usage
+from stackshift_jobs.project.config import Config
 from stackshift_jobs.values.durations import parse_time
 from stackshift_jobs.values.names import one_of
+from stackshiftd.core.records import AttemptResumed, AttemptStarted
 from stackshiftd.core.state.entries import PAGE_BYTES, encode
 from stackshiftd.core.why import shown_status
 from stackshiftd.history.rows import RunRow
@@ -108,7 +110,9 @@ class RunQueries:
         view: View,
         logs: Path,
         run_waits: RunWaits,
+        config: Config,
     ) -> None:
+        self._config = config
         self._catalog = catalog
         self._lookup = lookup
         self._view = view
@@ -220,8 +224,9 @@ class RunQueries:
         return ended if full else {name: ended[name] for name in OUTCOME_FIELDS}
 
     def logs(self, params: RunLogs) -> Work:
-        """The work that leads to `{lines[], next, more, finished}`; `next` is the `after` of the
-        next request."""
+        """The work that leads to `{lines[], next, more, finished, elsewhere[]}`; `next` is the
+        `after` of the next request, `elsewhere` are the machines that have output of the run, too,
+        since their daemons led when it executed there."""
         within(params.limit, 1, MAX_LIST, "limit")
         return self._log(params, self._lookup.resolve(params.run))
 
@@ -234,7 +239,20 @@ class RunQueries:
             "next": page.read,
             "more": page.more,
             "finished": live is None or live.finished,
+            "elsewhere": self._elsewhere(run_id) if params.after == 0 else (),
         }
+
+    def _elsewhere(self, run_id: str) -> tuple[str, ...]:
+        here = self._config.member
+        if not here:
+            return ()
+        workers = [
+            entry.record.worker
+            for entry in self._lookup.entries(run_id)
+            if isinstance(entry.record, AttemptStarted | AttemptResumed)
+        ]
+        machines = dict.fromkeys(worker.rpartition("/")[0] for worker in workers)
+        return tuple(each for each in machines if each not in ("", here, *self._config.hosts))
 
     def jobs(self, params: FromCursor) -> dict[str, Any]:
         """`{jobs[], failed_modules[], notes[], cursor}`, the jobs by name."""

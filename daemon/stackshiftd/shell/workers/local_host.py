@@ -24,8 +24,10 @@ class Host:
         self._launch = launch
 
     def worker_name(self, number: int) -> str:
-        """The name of the worker with this number."""
-        return f"w{number}"
+        """The name of the worker with this number; on which machine it is, where others could have
+        it too."""
+        machine = self._config.member
+        return f"{machine}/w{number}" if machine else f"w{number}"
 
     async def launch(self, theirs: socket.socket) -> Process:
         """Start a worker at the other end of `theirs`. Raises `OSError`, `BadConfiguration`."""
