@@ -107,6 +107,8 @@ START: Final = command(
     option("--on-duplicate WORD", "Then: refuse (the default), attach, replace or queue."),
     option("--delay D", "Run after D."),
     option("--at T", "Run at time T (RFC 3339)."),
+    option("--after RUN...", "Begin when this run has ended; may be repeated."),
+    option("--even-if-failed", "Also if a run of --after has not completed."),
     option("--ttl D", "Cancel the run if it has not begun D after it is due."),
     option("--deadline D", "Fail the run if it has not ended D after it is due."),
     option("--priority N", "Run before runs of a lower priority (default: the job's)."),

@@ -19,7 +19,7 @@ from stackshift_jobs.wire.request import encode
 MAX_LINE: Final = MAX_PAYLOAD_BYTES + LINE_MARGIN
 _FIELD_NAMES: Final = (
     "job payload queue idempotency_key idempotency_ttl delay scheduled_at priority max_attempts"
-    " labels unique on_duplicate ttl deadline"
+    " labels unique on_duplicate ttl deadline after even_if_failed"
 )
 _FIELDS: Final = frozenset(_FIELD_NAMES.split())
 

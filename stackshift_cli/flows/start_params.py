@@ -29,7 +29,7 @@ def start_params(given: Given) -> tuple[dict[str, Any], list[str]]:
     for name in ("delay", "ttl", "deadline"):
         if (ms := given.duration_ms(name)) is not None:
             params[f"{name}_ms"] = ms
-    params |= _key(given)
+    params |= _key(given) | _after(given)
     if (priority := given.whole("priority", -MAX_PRIORITY, MAX_PRIORITY)) is not None:
         params["priority"] = priority
     if (attempts := given.whole("max_attempts", 1, MAX_ATTEMPTS)) is not None:
@@ -40,6 +40,18 @@ def start_params(given: Given) -> tuple[dict[str, Any], list[str]]:
     if (payload := payload_given(given)) is not _NONE:
         params["payload"] = payload
     return params, [*notes, *field_notes(given)]
+
+
+def _after(given: Given) -> dict[str, Any]:
+    """The params of a start that begins after other runs; none if it does not."""
+    after = given.texts("after")
+    if not after:
+        if given.flag("even_if_failed"):
+            raise Usage("--even-if-failed requires --after")
+        return {}
+    if given.text("delay") is not None or given.text("at") is not None:
+        raise Usage("--after cannot be used with --delay or --at")
+    return {"after": after} | ({"even_if_failed": True} if given.flag("even_if_failed") else {})
 
 
 def _key(given: Given) -> dict[str, Any]:

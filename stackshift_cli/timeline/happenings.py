@@ -156,6 +156,8 @@ def _created(record: Record, clock: Clock) -> Said:
     )
     if record.get("continues"):
         parent = f"; it continues {record['continues']}"
+    if record.get("after"):
+        limits = f" after {', '.join(record['after'])}" + limits
     return ("scheduled" if due else "queued"), f"created in queue {record['queue']}" + (
         due + forked + parent + limits
     )
@@ -309,6 +311,7 @@ def _fired(record: Record, clock: Clock) -> Said:
 
 _WORDS: Final[dict[str, Say]] = {
     "run.created": _created,
+    "run.preceded": lambda r, _: ("", f"{r['after']}, which it begins after, {r['status']}"),
     "run.attached": lambda r, _: ("", f"given to another start, with key {r['key']}"),
     "run.queued": _reason(
         "queued",
@@ -317,6 +320,7 @@ _WORDS: Final[dict[str, Say]] = {
             "retry": "queued for its next attempt",
             "wait": "queued: its wait is over",
             "moved": "queued: it was moved to now",
+            "after": "queued: the runs before it have ended",
             "job": "queued: its job is defined again",
         },
         "queued",

@@ -210,7 +210,7 @@ def _more(session: Session, reply: dict[str, Any]) -> str:
         progress = progress_of(session.detail(reply["run"])["timeline"])
         return f"; {words(progress)}" if progress is not None else ""
     text, seen = "", {reply["run"]}
-    while (waits := reply["waiting_for"]) and waits["kind"] == "child":
+    while (waits := reply["waiting_for"]) and waits["kind"] in ("child", "run"):
         if waits["run"] is None or waits["run"] in seen or len(seen) > _CHILDREN:
             break
         seen.add(waits["run"])

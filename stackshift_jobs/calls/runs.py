@@ -6,7 +6,7 @@ caller that waited for it. It knows nothing of connections.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, TypedDict
 
@@ -28,6 +28,9 @@ class StartOptions(TypedDict, total=False):
     start meanwhile: `refuse` (the default; raises `Conflict`), `attach` (it is given that run),
     `replace` (that run is cancelled first) or `queue` (its run waits for the end of that run).
 
+    `after`: the run begins when these runs (ids) have ended, and fails if one of them did not
+    complete, unless `even_if_failed`.
+
     `ttl`: the run is cancelled if it has not begun so long after it is due. `deadline`: it fails if
     it has not ended so long after it is due, waits and retries included.
     """
@@ -45,6 +48,8 @@ class StartOptions(TypedDict, total=False):
     ttl: Duration | None
     deadline: Duration | None
     retry_failed: bool
+    after: Sequence[str] | None
+    even_if_failed: bool
 
 
 class RunPage(list[dict[str, Any]]):
@@ -74,6 +79,8 @@ _START_PARAMS: Final[tuple[tuple[str, str, Callable[[Any], Any] | None], ...]] =
     ("ttl", "ttl_ms", milliseconds),
     ("deadline", "deadline_ms", milliseconds),
     ("retry_failed", "retry_failed", None),
+    ("after", "after", list),
+    ("even_if_failed", "even_if_failed", None),
 )
 """Each option of a start: its name, the param that it becomes, and what converts its value."""
 

@@ -110,6 +110,8 @@ class Story:
         on_duplicate: str = "refuse",
         ttl: str | None = None,
         deadline: str | None = None,
+        after: Iterable[str] = (),
+        even_if_failed: bool = False,
     ) -> str:
         """Start a run; returns its id, or that of the run that owns one of its keys."""
         self.jobs.setdefault(job, "code-1")
@@ -133,11 +135,20 @@ class Story:
                 on_duplicate=on_duplicate,
                 ttl_ms=milliseconds(ttl) if ttl is not None else 0,
                 deadline_ms=milliseconds(deadline) if deadline is not None else 0,
+                after=[self._predecessor(run) for run in after],
+                even_if_failed=even_if_failed,
             )
         )
         reply = self.decision.reply
         assert isinstance(reply, Started)
         return reply.run
+
+    def _predecessor(self, run: str) -> tuple[str, str]:
+        """A run to begin after, as the shell looks it up."""
+        found = self.state.latest(run)
+        if found is not None and not found.finished:
+            return found.chain or found.id, ""
+        return run, self.status(run).value
 
     def new_id(self) -> str:
         """A new id; ids sort in order of creation."""

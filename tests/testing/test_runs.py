@@ -384,3 +384,12 @@ def test_run_is_moved_to_another_time(stackshift: Stackshift) -> None:
     assert handle.status() == "waiting"
     with pytest.raises(Usage, match="move has no option 'whence'"):
         run.move(whence="1h")  # type: ignore[call-arg]
+
+
+def test_run_begins_after_others(stackshift: Stackshift) -> None:
+    """As with `start --after`."""
+    first = stackshift.start("greet", {"name": "ada"})
+    last = stackshift.start("greet", {"name": "bob"}, after=[first.id])
+    assert (last.status, last.why_code) == ("waiting", "waiting_run")
+    first.finish()
+    assert last.steps["find-name"].result == "BOB"

@@ -55,6 +55,9 @@ class StartRun(Command, frozen=True):
     on_duplicate: str = "refuse"
     ttl_ms: int = 0
     deadline_ms: int = 0
+    after: list[tuple[str, str]] = []
+    """The runs that it begins after, each with how it has ended; empty if it has not."""
+    even_if_failed: bool = False
 
 
 class CancelRun(Command, frozen=True):

@@ -139,7 +139,8 @@ class SnapshotTaken(Record, frozen=True, tag="snapshot.taken"):
 class RunCreated(Record, frozen=True, tag="run.created"):
     """A run was created. Its terms are fixed here: a later change of the code does not affect them.
     It is cancelled at `expires_at` if it has not begun by then, and fails at `deadline_at` if it
-    has not ended.
+    has not ended. With `after`, it begins when those runs have ended, and fails if one of them did
+    not complete, unless `even_if_failed`.
 
     In a fork, `restored` contains the records of the source, and `forgotten` names the recorded
     steps that the fork does not reuse. A run that continues another names it in `continues`, and in
@@ -171,6 +172,17 @@ class RunCreated(Record, frozen=True, tag="run.created"):
     deadline_at: str | None = None
     continues: str | None = None
     chain: str | None = None
+    after: list[str] = []
+    even_if_failed: bool = False
+
+
+class RunPreceded(Record, frozen=True, tag="run.preceded"):
+    """The run `after`, which this run begins after, ended with `status`: `completed`, `failed` or
+    `cancelled`."""
+
+    run: str
+    after: str
+    status: str
 
 
 class RunAttached(Record, frozen=True, tag="run.attached"):
@@ -188,8 +200,8 @@ class RunAttached(Record, frozen=True, tag="run.attached"):
 
 class RunQueued(Record, frozen=True, tag="run.queued"):
     """It may execute now. `reason`: `due` (it was scheduled for this time), `retry` (its backoff is
-    over), `moved` (a person moved it to now), `wait` (a wait ended while it was suspended) or `job`
-    (its job is defined again)."""
+    over), `moved` (a person moved it to now), `after` (the runs before it have ended), `wait` (a
+    wait ended while it was suspended) or `job` (its job is defined again)."""
 
     run: str
     reason: str
@@ -227,8 +239,8 @@ class RunCompleted(Record, frozen=True, tag="run.completed"):
 
 class RunFailed(Record, frozen=True, tag="run.failed"):
     """The run failed for good and is in its queue's dead letter. `reason`: `attempts`,
-    `non_retryable`, `poisonous`, `deadline` or `wait`. `step` is the wait that timed out: it is
-    forgotten."""
+    `non_retryable`, `poisonous`, `deadline`, `after` (with a run before it) or `wait`. `step` is
+    the wait that timed out: it is forgotten."""
 
     run: str
     attempt: int
@@ -689,6 +701,7 @@ AnyRecord = (
     | JournalClosed
     | SnapshotTaken
     | RunCreated
+    | RunPreceded
     | RunAttached
     | RunQueued
     | RunMoved

@@ -41,7 +41,7 @@ class Fleet(NamedTuple):
 NOTICED_US: Final = 1_000_000
 """By how much daemon time must be ahead of the system clock to be worth a word; corrections by a
 time server are smaller."""
-WAITS_FOR: Final = ("sleep", "event", "lock", "child", "retry", "rate", "unique")
+WAITS_FOR: Final = ("sleep", "event", "lock", "child", "retry", "rate", "unique", "run")
 """The values of `Why.kind` if the run waits for something."""
 
 
@@ -232,6 +232,8 @@ def _waiting(state: State, run: Run, now_us: int) -> Why:
             f"no worker has a job {run.job!r}: it was removed, or its module does not import "
             "(stackshift jobs check)",
         )
+    if run.after:
+        return _behind(state, run)
     pending = [(name, step) for name, step in run.calls.items() if step.phase in PENDING]
     if not pending:
         return Why("waiting", "waiting")
@@ -246,6 +248,15 @@ def _waiting(state: State, run: Run, now_us: int) -> Why:
     if timers:
         return what._replace(text=f"{what.text}; {_due(timers[0], now_us)}")
     return what
+
+
+def _behind(state: State, run: Run) -> Why:
+    """Why a run that begins after others has not begun."""
+    first = state.latest(run.after[0])
+    predecessor = first.id if first is not None else run.after[0]
+    status = f" ({shown_status(first).value})" if first is not None else ""
+    text = f"begins after {predecessor}{status}{_more(len(run.after))}"
+    return Why("waiting_run", text, "run", run=predecessor)
 
 
 def _due(timer: tuple[int, str], now_us: int) -> str:

@@ -65,6 +65,8 @@ class StartParams(msgspec.Struct, forbid_unknown_fields=True):
     ttl_ms: int | None = None
     deadline_ms: int | None = None
     retry_failed: bool = False
+    after: list[str] = []
+    even_if_failed: bool = False
     dry_run: bool = False
     full: bool = False
 
@@ -233,6 +235,7 @@ class Catalog:
             else one_of(params.on_duplicate, ON_DUPLICATE, "on_duplicate"),
             ttl_ms=_limit(params.ttl_ms, job.ttl_ms, "ttl_ms"),
             deadline_ms=_limit(params.deadline_ms, job.deadline_ms, "deadline_ms"),
+            even_if_failed=params.even_if_failed,
         )
 
     def keys_of(self, job: str, payload: Any) -> tuple[str, str] | None:

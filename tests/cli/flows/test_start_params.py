@@ -70,6 +70,19 @@ def test_every_option_becomes_its_param() -> None:
     }
 
 
+def test_runs_to_begin_after_are_a_list() -> None:
+    """They may be repeated; a time, or a failure that does not matter, goes with none of them or
+    with some."""
+    made = params("--after", "a1b2", "--after", "@last", "--even-if-failed")
+    assert (made["after"], made["even_if_failed"]) == (["a1b2", "@last"], True)
+    for argv, message in (
+        (("--even-if-failed",), "--even-if-failed requires --after"),
+        (("--after", "x", "--delay", "1h"), "--after cannot be used with --delay or --at"),
+    ):
+        with pytest.raises(Usage, match=message):
+            params(*argv)
+
+
 def test_fields_are_text_or_json_and_add_to_the_payload() -> None:
     """`k=v` is always text, `k:=v` is JSON; fields win over the payload."""
     made = params("-p", '{"a":1,"b":2}', "-F", "a=3", "-F", "c:=[1]", "-F", "d=x:=y", "-F", "e=")

@@ -7,6 +7,7 @@ from collections import Counter
 from core.histories.state_audit import audit_lines, audit_stored
 from stackshiftd.core.state.queues import Place, Queue, Turn
 from stackshiftd.core.state.state import (
+    AFTER,
     DEADLINE,
     PENDING,
     TTL,
@@ -66,6 +67,7 @@ def audit_waits(state: State) -> None:
         for name, step in run.calls.items()
         if step.kind is CallKind.CHILD and step.phase is Phase.WAITING
     ]
+    waits += [(key, (run.id, "")) for run in state.runs.values() for key in run.after]
     indexed = [(child, waiter) for child, found in state.awaited.items() for waiter in found]
     assert sorted(waits) == sorted(indexed)
     for child, (waiter, step) in waits:
@@ -76,7 +78,9 @@ def audit_waits(state: State) -> None:
     assert state.chains == chains
     for run in state.runs.values():
         if run.status is Status.WAITING and run.id not in state.held.get(run.job, ()):
-            assert any(step.phase in PENDING for step in run.calls.values()), f"{run.id} is stuck"
+            behind = run.after or run.preceded_us
+            pending = any(step.phase in PENDING for step in run.calls.values())
+            assert behind or pending, f"{run.id} is stuck"
 
 
 def _counts(state: State, which: str) -> Counter[str]:
@@ -136,7 +140,8 @@ def _audit_unique(state: State) -> None:
         assert found.due or found.scheduled, f"nobody has a place under {key}"
         assert all(state.runs[run].unique == key for run in found)
         for run in found.scheduled:
-            assert state.runs[run].status is Status.SCHEDULED
+            behind = state.runs[run].status is Status.WAITING and not state.runs[run].attempt
+            assert behind or state.runs[run].status is Status.SCHEDULED
         for run in found.due:
             assert state.runs[run].status is not Status.SCHEDULED
             assert run == found.turn or not state.runs[run].token, f"{run} executes out of turn"
@@ -161,6 +166,8 @@ def _timers(run: Run) -> list[Timer]:
     if run.expires_us:
         assert not run.attempt, f"{run.id} has begun and expires"
         found.append(Timer(run.expires_us, run.id, limit=TTL))
+    if run.preceded_us and run.status is Status.WAITING:
+        found.append(Timer(run.preceded_us, run.id, limit=AFTER))
     if run.deadline_us:
         found.append(Timer(run.deadline_us, run.id, limit=DEADLINE))
     if run.status is Status.SCHEDULED:

@@ -103,6 +103,8 @@ class Histories(RuleBasedStateMachine):
                 concurrency_key=KEYS[pick % 4],
                 unique=unique,
                 on_duplicate=mode,
+                after=self.before(pick) if delay is None else (),
+                even_if_failed=pick % 2 == 0,
                 ttl=LIMITS[pick % len(LIMITS)],
                 deadline=LIMITS[pick // 9 % len(LIMITS)],
             )
@@ -122,6 +124,12 @@ class Histories(RuleBasedStateMachine):
             assert run not in self.started
             self.started.append(run)
             assert mode == "queue" or not unique or self.having(unique) == [run]
+
+    def before(self, pick: int) -> list[str]:
+        """Runs for another to begin after; mostly none."""
+        if pick % 5 or not self.started:
+            return []
+        return list(dict.fromkeys(self.started[pick // n % len(self.started)] for n in (5, 7)))
 
     def having(self, unique: str) -> list[str]:
         """The unfinished runs with this unique key."""
@@ -424,7 +432,8 @@ class Histories(RuleBasedStateMachine):
     def awaits(self, run: Run, pick: int) -> None:
         # Only runs made later are waited for: two that wait for each other never end, by right.
         """The handler waits for a run."""
-        unique = {each.id for each in self.story.state.runs.values() if each.unique}
+        runs = self.story.state.runs.values()
+        unique = {each.id for each in runs if each.unique or each.after}
         if later := [each for each in self.started if each > run.id and each not in unique]:
             self.story.awaits(run.id, f"result#{self.story.state.seq}", later[pick % len(later)])
 

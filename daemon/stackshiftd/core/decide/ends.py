@@ -171,6 +171,9 @@ def finish(
     effects: list[Effect] = [*release.effects]
     added: list[r.AnyRecord] = []
     for waiter_id, step in state.awaited.get(run.chain or run.id, ()):
+        if not step:
+            added.append(r.RunPreceded(waiter_id, run.chain or run.id, end.status))
+            continue
         ended = r.WaitEnded(waiter_id, step, end.status, end.result, end.error)
         wait_end = end_wait(state.runs[waiter_id], ended)
         added.extend(wait_end.records)
@@ -286,7 +289,7 @@ def _cancel(
         records.extend(
             record
             for record in ended.records
-            if not (isinstance(record, r.WaitEnded) and record.run in gone)
+            if not (isinstance(record, r.WaitEnded | r.RunPreceded) and record.run in gone)
         )
         effects.extend(
             effect

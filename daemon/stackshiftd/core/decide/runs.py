@@ -10,6 +10,7 @@ from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
 from stackshiftd.core.decide.deadlines import expire, has_expired, limited
 from stackshiftd.core.decide.ends import cancel
+from stackshiftd.core.decide.predecessors import preceded
 from stackshiftd.core.decide.unique import attach, taken
 from stackshiftd.core.effects import NOTHING, Decision, Dispatch, Started
 from stackshiftd.core.state.state import State
@@ -61,13 +62,16 @@ def start(state: State, command: c.StartRun, now_us: int, before: int = 0) -> De
         key_ttl_ms=command.key_ttl_ms,
         payload_digest=command.digest,
         unique=command.unique,
+        after=[run for run, _ in command.after],
+        even_if_failed=command.even_if_failed,
     )
     created = limited(created, command, now_us)
+    records: tuple[r.AnyRecord, ...] = (created, *preceded(command))
     if not owners:
-        return Decision((created,), (), Started(command.run, False))
+        return Decision(records, (), Started(command.run, False))
     replaced = cancel(state, owners, "replaced", now_us, before, by=command.run)
     reply = Started(command.run, False, replaced=tuple(owner.id for owner in owners))
-    return Decision((*replaced.records, created), replaced.effects, reply)
+    return Decision((*replaced.records, *records), replaced.effects, reply)
 
 
 def assign(state: State, command: c.Assign, now_us: int) -> Decision:

@@ -6,11 +6,11 @@ from typing import Final
 
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
-from stackshiftd.core.decide import deadlines, entries, events, locks
+from stackshiftd.core.decide import deadlines, entries, events, locks, predecessors
 from stackshiftd.core.decide.ends import attempt_failed, end_wait
 from stackshiftd.core.effects import NOTHING, Decision, Stop
 from stackshiftd.core.state.expiry import EVENT, LOCK
-from stackshiftd.core.state.state import TTL, CallKind, Phase, Run, State, Status
+from stackshiftd.core.state.state import AFTER, TTL, CallKind, Phase, Run, State, Status
 
 _TOO_LONG: Final = c.Verdict(kinds=[[f"builtins.{cls.__name__}" for cls in TimeoutError.mro()]])
 
@@ -24,6 +24,8 @@ def tick(state: State, command: c.Tick, now_us: int) -> Decision:
         return NOTHING
     timer = state.timers[0]
     run = state.runs[timer.run]
+    if timer.limit == AFTER:
+        return predecessors.proceed(state, run, now_us)
     if timer.limit:
         over = deadlines.expire if timer.limit == TTL else deadlines.exceed
         return over(state, run, now_us)

@@ -18,6 +18,7 @@ from stackshiftd.core.fold.calls import await_call, forget_waits
 from stackshiftd.core.fold.recorded import keep, size
 from stackshiftd.core.fold.transitions import move
 from stackshiftd.core.state.state import (
+    AFTER,
     PENDING,
     SPILL_BYTES,
     Call,
@@ -55,12 +56,14 @@ def created(state: State, entry: r.Entry, record: r.RunCreated, source: Run | No
         created_us=entry.at_us,
         scheduled_us=due_us,
         place_us=due_us if waits else entry.at_us,
-        status=Status.SCHEDULED if waits else Status.QUEUED,
+        status=_first_status(waits, record),
         calls={},
         expires_us=from_rfc3339(record.expires_at) if record.expires_at else 0,
         deadline_us=from_rfc3339(record.deadline_at) if record.deadline_at else 0,
         continues=record.continues,
         chain=record.chain,
+        after=list(record.after),
+        even_if_failed=record.even_if_failed,
     )
     if run.deadline_us:
         run.deadline_span_us = run.deadline_us - run.place_us
@@ -69,19 +72,48 @@ def created(state: State, entry: r.Entry, record: r.RunCreated, source: Run | No
     state.enter(run)
     if run.unique and run.continues is not None:
         state.unique.follow(run.unique, run.id, run.continues)
-    if waits:
+    if run.status is Status.QUEUED:
+        state.make_ready(run)
+    else:
         state.queue(run.queue)
-        state.set_timer(due_us, run.id)
         if run.unique:
             state.unique.schedule(run.unique, run.id)
-    else:
-        state.make_ready(run)
+    if waits:
+        state.set_timer(due_us, run.id)
+    for predecessor in run.after:
+        state.awaited.setdefault(predecessor, []).append((run.id, ""))
     state.limit_run(run)
     _adopt(state, run)
     if run.chain is not None:
         state.chains[run.chain] = run.id
     if record.key is not None:
         _keep_key(state, entry, record, record.key)
+
+
+def _first_status(waits: bool, record: r.RunCreated) -> Status:
+    if record.after:
+        return Status.WAITING
+    return Status.SCHEDULED if waits else Status.QUEUED
+
+
+def _preceded(state: State, entry: r.Entry, record: r.RunPreceded) -> None:
+    run = state.runs[record.run]
+    _forget_predecessor(state, run, record.after)
+    failed = record.status != "completed" and not run.even_if_failed
+    if failed and run.failed_predecessor is None:
+        run.failed_predecessor = record
+    if not run.preceded_us and (failed or not run.after):
+        run.preceded_us = entry.at_us
+        state.set_timer(entry.at_us, run.id, limit=AFTER)
+
+
+def _forget_predecessor(state: State, run: Run, predecessor: str) -> None:
+    run.after.remove(predecessor)
+    behind = state.awaited.get(predecessor, [])
+    if (run.id, "") in behind:
+        behind.remove((run.id, ""))
+        if not behind:
+            del state.awaited[predecessor]
 
 
 def _attached(state: State, entry: r.Entry, record: r.RunAttached) -> None:
@@ -217,6 +249,8 @@ def _finish(state: State, run: Run, entry: r.Entry, kind: str) -> None:
         state.awaited.pop(run.chain or run.id, None)
         state.chains.pop(run.chain or run.id, None)
     forget_waits(state, run)
+    for predecessor in list(run.after):
+        _forget_predecessor(state, run, predecessor)
     _disown(state, run)
     drop_finished(state, run)
 
@@ -252,8 +286,9 @@ def retried(state: State, entry: r.Entry, record: r.RunRetried, rebuilt: Run | N
     run.next_is_new = True
     run.finished_us = run.spent_us = run.deaths = 0
     run.error = run.result = None
-    run.cancelled = None
-    run.expires_us = 0
+    run.cancelled = run.failed_predecessor = None
+    run.after = []
+    run.expires_us = run.preceded_us = 0
     run.deadline_us = entry.at_us + run.deadline_span_us if run.deadline_span_us else 0
     run.bytes_recorded = sum(
         size(step.body)
@@ -287,6 +322,7 @@ def _discarded(state: State, _entry: r.Entry, record: r.RunDiscarded) -> None:
 
 
 BY_TYPE: Final[dict[type[r.Record], Callable[[State, r.Entry, Any], None]]] = {
+    r.RunPreceded: _preceded,
     r.RunAttached: _attached,
     r.RunQueued: _queued,
     r.RunMoved: _moved,

@@ -30,6 +30,7 @@ from stackshiftd.core.records import (
     RetryTerms,
     RunCancelled,
     RunLimits,
+    RunPreceded,
 )
 from stackshiftd.core.state.entries import Values
 from stackshiftd.core.state.events import Events, address_of
@@ -227,6 +228,13 @@ class Run(msgspec.Struct):
     """When it fails unless it has ended; 0 for never."""
     deadline_span_us: int = 0
     """How long it was given to end, from when it was due; a retry gives it as long again."""
+    after: list[str] = []
+    """The unfinished runs that it begins after, as `State.awaited` knows them."""
+    even_if_failed: bool = False
+    failed_predecessor: RunPreceded | None = None
+    """The first of them that did not complete, if that matters."""
+    preceded_us: int = 0
+    """When it became certain whether it may begin; 0 before that, and for a run without `after`."""
     cancelled: RunCancelled | None = None
     """The record by which it was cancelled."""
     result: Body | None = None
@@ -266,13 +274,15 @@ class KeyEntry(msgspec.Struct, frozen=True):
     expires_us: int
 
 
+AFTER: Final = "after"
 TTL: Final = "ttl"
 DEADLINE: Final = "deadline"
 
 
 class Timer(msgspec.Struct, frozen=True, order=True, gc=False):
     """Something is due at `due_us`. `step` is empty for the run itself; `token` is 0 except for the
-    timeout of an execution. `limit` is `TTL` or `DEADLINE` if the run itself is over then."""
+    timeout of an execution. `limit` is `TTL` or `DEADLINE` if the run itself is over then,
+    and `AFTER` if what follows from the end of the runs before it is to be decided."""
 
     due_us: int
     run: str
@@ -591,6 +601,8 @@ class State:
         run = self.runs.get(timer.run)
         if run is None or run.finished:
             return False
+        if timer.limit == AFTER:
+            return run.preceded_us == timer.due_us and run.status is Status.WAITING
         if timer.limit:
             return timer.due_us == (run.expires_us if timer.limit == TTL else run.deadline_us)
         if timer.token:

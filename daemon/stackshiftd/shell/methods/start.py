@@ -17,12 +17,14 @@ from stackshiftd.core.effects import Started
 from stackshiftd.core.state.state import KeyEntry, Status
 from stackshiftd.shell.catalog import Catalog, StartParams
 from stackshiftd.shell.engine import Engine
-from stackshiftd.shell.params import Answer, Params, Table
+from stackshiftd.shell.params import Answer, Params, Table, within
 from stackshiftd.shell.views.lookup import Lookup
 from stackshiftd.shell.views.run import RUN_FIELDS, View
 from stackshiftd.shell.work import Later, Work
 
 MAX_BATCH: Final = 1000
+MAX_AFTER: Final = 100
+"""Runs that another may begin after."""
 SLICE: Final = 16
 """Runs of a batch that are started in one part of the work."""
 
@@ -63,7 +65,7 @@ class Starts:
 
         Raises what the catalog raises; answers a `Conflict` if a key belongs to another start.
         """
-        command = self._catalog.start_command(params, self._engine.ids.run(), self._engine.now_us())
+        command = self._command(params)
         if params.dry_run:
             self._dry_start(command, self._note_queue(params), params.retry_failed, answer)
             return
@@ -98,6 +100,20 @@ class Starts:
         run = self._view.owner(key, owner)
         shown = {"status": run["status"], "run": run}
         return {"id": owner.run, "reused": True} | seen | shown
+
+    def _command(self, params: StartParams) -> c.StartRun:
+        """The command of a start. Raises what the catalog raises, and `NotFound` for a run that it
+        is to begin after."""
+        command = self._catalog.start_command(params, self._engine.ids.run(), self._engine.now_us())
+        if params.even_if_failed and not params.after:
+            raise Usage("even_if_failed is given without after")
+        if not params.after:
+            return command
+        if command.due_us:
+            raise Usage("after cannot be combined with delay_ms or scheduled_at")
+        within(len(params.after), 1, MAX_AFTER, "the number of runs in after")
+        after = self._lookup.predecessors(params.after)
+        return msgspec.structs.replace(command, after=after)
 
     def _has_failed(self, command: c.StartRun, owner: KeyEntry) -> bool:
         """Has the run that the start would reuse failed, and is it still kept?"""
@@ -213,9 +229,7 @@ class Starts:
                 start = msgspec.json.decode(raw, type=StartParams)
                 if start.dry_run or start.full or start.retry_failed:
                     raise Usage("dry_run, full and retry_failed are only for run.start")
-                command = self._catalog.start_command(
-                    start, self._engine.ids.run(), self._engine.now_us()
-                )
+                command = self._command(start)
             except msgspec.MsgspecError as bad:
                 results[index] = {"error": Usage(str(bad)).as_json()}
             except StackshiftError as refused:
@@ -249,5 +263,8 @@ def started_reply(reply: Started) -> dict[str, Any]:
 
 
 def first_status(command: c.StartRun, now_us: int) -> str:
-    """The status of the new run: `scheduled` if it is due later, else `queued`."""
+    """The status of the new run: `waiting` if it begins after others, `scheduled` if it is due
+    later, else `queued`."""
+    if command.after:
+        return "waiting"
     return "scheduled" if command.due_us > now_us else "queued"

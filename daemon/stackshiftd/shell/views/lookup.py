@@ -323,6 +323,25 @@ class Lookup:
             return None
         return ended_by(self._engine.journal.fetch(row.places[row.end : row.end + 1]))
 
+    def predecessors(self, names: list[str]) -> list[tuple[str, str]]:
+        """The runs that `names` stand for, each once, as `StartRun.after` has them. Raises
+        `NotFound` and `Usage`."""
+        return list(dict(self._predecessor(self.resolve(name)) for name in names).items())
+
+    def _predecessor(self, run: str) -> tuple[str, str]:
+        while True:
+            found = self._engine.state.latest(run)
+            if found is not None and not found.finished:
+                return found.chain or found.id, ""
+            ended = self.outcome(run)
+            if ended is None and found is not None:
+                return run, found.status.value
+            if ended is None:
+                raise NotFound(f"it is not known how {run} ended", hint="stackshift runs list")
+            if ended.continued_as is None:
+                return run, ended.status
+            run = ended.continued_as
+
     def ended_owner(self, start: StartRun) -> str | None:
         """The finished run that owns the key of `start`, if any, and that it would reuse."""
         if start.key is None:

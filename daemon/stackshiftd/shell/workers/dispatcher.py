@@ -388,6 +388,8 @@ class Dispatcher:
             )
             if params.retry_failed:
                 raise Usage("retry_failed cannot be used in a handler: its starts happen once")
+            if params.after:
+                raise Usage("after cannot be used in a handler: wait by ctx.step.result")
             start = self._catalog.start_command(
                 params, self._engine.ids.run(), self._engine.now_us()
             )
