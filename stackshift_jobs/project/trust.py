@@ -159,8 +159,9 @@ def _open_to_others(path: str, root: str) -> tuple[str, os.stat_result] | None:
 
 
 def _open_below(folder: str, root: str) -> tuple[str, os.stat_result] | None:
-    """The first of the folders below `folder`, and of the files there that an import can run, that
-    another user can change; None if there is none. Folders behind links are not entered."""
+    """The first of the folders below `folder`, and of the files there that an import can run or
+    that are programs, as shell jobs are, that another user can change; None if there is none.
+    Folders behind links are not entered."""
     folders = [folder]
     while folders:
         try:
@@ -168,12 +169,13 @@ def _open_below(folder: str, root: str) -> tuple[str, os.stat_result] | None:
         except OSError:  # It is a file, or is not there.
             continue
         for entry in entries:
-            is_folder = entry.is_dir(follow_symlinks=False)
-            if is_folder:
-                folders.append(entry.path)
-            elif not (entry.name.endswith(_IMPORTED) or entry.is_symlink()):
-                continue
             status = os.lstat(entry.path)
+            if stat.S_ISDIR(status.st_mode):
+                folders.append(entry.path)
+            elif not (
+                entry.name.endswith(_IMPORTED) or entry.is_symlink() or status.st_mode & 0o111
+            ):
+                continue
             if stat.S_ISLNK(status.st_mode):
                 found = _open_to_others(entry.path, root)
             else:

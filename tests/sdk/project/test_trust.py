@@ -162,8 +162,8 @@ def test_directories_above_may_be_open_where_nobody_can_rename_an_entry(world: W
 
 
 CODE = """
-jobs jobs/one.py jobs/deep jobs/deep/two.py jobs/deep/__pycache__/two.pyc shop.py goods
-goods/__init__.py goods/prices.py settings.env hooks/notify.sh hooks/tell.py venv/bin
+jobs jobs/one.py jobs/backup.sh jobs/deep jobs/deep/two.py jobs/deep/__pycache__/two.pyc shop.py
+goods goods/__init__.py goods/prices.py settings.env hooks/notify.sh hooks/tell.py venv/bin
 venv/bin/python venv/pyvenv.cfg venv/lib/python3.12/site-packages
 """.split()
 
@@ -171,8 +171,8 @@ venv/bin/python venv/pyvenv.cfg venv/lib/python3.12/site-packages
 @pytest.mark.parametrize("how", CHANGES)
 @pytest.mark.parametrize("what", CODE)
 def test_code_that_others_can_change_is_not_run(world: World, what: str, how: str) -> None:
-    """Jobs at any depth, modules beside them, the file of variables, hooks, the interpreter and its
-    packages. (guarantee: own code)"""
+    """Jobs at any depth, in Python or not, modules beside them, the file of variables, hooks, the
+    interpreter and its packages. (guarantee: own code)"""
     root = world.root
     (root / "stackshift.toml").write_text(
         '[project]\nenv_file = "settings.env"\n[workers]\npython = "venv/bin/python"\n'
