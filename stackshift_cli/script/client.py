@@ -15,7 +15,12 @@ import time
 from typing import Any, Final, NoReturn
 
 from stackshift_jobs.errors import DaemonUnavailable, Usage, from_json
-from stackshift_jobs.wire.script import SCRIPT_VARIABLE, SOCKET, STEP_VARIABLE, TOKEN_VARIABLE
+from stackshift_jobs.wire.script import (
+    SCRIPT_VARIABLE,
+    STEP_VARIABLE,
+    TOKEN_VARIABLE,
+    socket_address,
+)
 
 _LAST_SECONDS: Final = 60.0
 """How long it takes at the most until a script that was left behind is ended."""
@@ -44,7 +49,8 @@ def answer_to(call: Json, *, passes_stdin: bool = False) -> Json:
     line = json.dumps({"token": os.environ.get(TOKEN_VARIABLE, ""), **call}).encode() + b"\n"
     try:
         with socket.socket(socket.AF_UNIX) as connection:
-            connection.connect(f"{folder}/{SOCKET}")
+            with socket_address(folder) as address:
+                connection.connect(address)
             _send(connection, line, passes_stdin)
             with connection.makefile("rb") as reader:
                 said = reader.readline()

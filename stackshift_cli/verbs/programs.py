@@ -81,6 +81,11 @@ def _run(
     """Start a run of `job`, called `name` unless `--name` says otherwise, with `terms` where no
     option does. Pass its output through and return its exit status (128 + N: ended by signal N;
     124: its time was up; 7: cancelled); with `--detach` print the run's id and leave it alone."""
+    if session.is_scripts:
+        raise Usage(
+            f"{job} in the script of a shell job would not be recorded with its outcome",
+            hint="stackshift step NAME -- COMMAND",
+        )
     mode = _mode(given)
     params = {"job": job, "payload": payload, **terms, **_params(given, job, name)}
     project_or_default(session)

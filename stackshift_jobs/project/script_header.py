@@ -27,6 +27,7 @@ from stackshift_jobs.values.names import check_name
 MAX_HEADER_BYTES: Final = 16 * 1024
 _COMMENT: Final = re.compile(r"\s*(?:#+|//+|--+|;+)(.*)")
 _OURS: Final = re.compile(r"\s*stackshift:(.*)")
+_SUFFIXES: Final = frozenset((".sh", ".bash", ".zsh", ".ksh"))
 _FIELDS: Final = 5
 """Those of a cron expression."""
 
@@ -72,8 +73,11 @@ def read_header(file: Path) -> Header | None:
 
 def is_script(file: Path) -> bool:
     """Is `file` a shell job, as far as its name and its header tell? One whose header has a mistake
-    is."""
+    is, and one that is called like a script and cannot be executed. What is neither called so nor
+    executable is not looked into: it may be anything, and large."""
     if file.suffix in (".py", ".pyc") or not file.is_file():
+        return False
+    if file.suffix not in _SUFFIXES and not os.access(file, os.X_OK):
         return False
     try:
         return read_header(file) is not None

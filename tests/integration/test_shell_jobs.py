@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+from helpers.deadline import wait_until
 from helpers.project import REPOSITORY, Json, Project, environment
 from helpers.project_factory import Make
 
@@ -110,3 +113,28 @@ def test_changed_script_is_loaded_again_and_a_broken_one_is_not(make_project: Ma
     reloaded = project.call("daemon.reload")
     assert (reloaded["loaded"], reloaded["failed_modules"][0]["module"]) == (False, "jobs/says.sh")
     assert [job["name"] for job in project.call("job.list")["jobs"]] == ["hello", "says"]
+
+
+def test_folder_of_a_killed_execution_is_removed(make_project: Make) -> None:
+    """With the payload in it: by the next execution of the run, or when a daemon starts."""
+    project = make_project(HELLO)
+    script(
+        project,
+        "waits.sh",
+        "#!/bin/sh\n# stackshift: job waits\nls .stackshift/attempts | wc -l >> seen\n"
+        "[ -e go ] || exec sleep 600\n",
+    )
+    project.start()
+    run = project.begin("waits")
+    seen = project.root / "seen"
+    wait_until(lambda: seen.exists() and len(seen.read_text().split()) == 1, "the script to run")
+    [worker] = project.workers()
+    os.kill(worker, signal.SIGKILL)
+    wait_until(lambda: len(seen.read_text().split()) == 2, "the script to run again")
+    assert seen.read_text().split() == ["1", "1"]
+    (project.root / "go").touch()
+    project.kill()
+    assert len(list((project.data_dir / "attempts").iterdir())) == 1
+    project.start()
+    assert project.finish(run)["status"] == "completed"
+    assert list((project.data_dir / "attempts").glob("*")) == []

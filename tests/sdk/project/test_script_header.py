@@ -115,3 +115,14 @@ def test_mistake_has_its_line(tmp_path: Path, header: str, line: int, message: s
         read_header(file)
     assert (caught.value.filename, caught.value.lineno) == (str(file), line)
     assert message in str(caught.value.msg)
+
+
+def test_file_that_cannot_be_executed_is_looked_into_only_if_it_is_called_a_script(
+    tmp_path: Path,
+) -> None:
+    """Data may be large; a script of which the mode was forgotten is a mistake to be told."""
+    text = "#!/bin/sh\n# stackshift: job a\n"
+    for name in ("a.sh", "data.csv", "notes"):
+        written(tmp_path, text, name).chmod(0o644)
+    written(tmp_path, text, "program")
+    assert [source.file.name for source in sources(tmp_path, ["."])] == ["a.sh", "program"]

@@ -38,6 +38,7 @@ from stackshift_jobs.wire.script import (
     SOCKET,
     STDOUT,
     TOKEN_VARIABLE,
+    socket_address,
 )
 
 ATTEMPTS: Final = "attempts"
@@ -69,7 +70,8 @@ class Folder:
             wrapper.chmod(0o700)
             (self.path / "answered").touch(0o600)
             self.socket = socket.socket(socket.AF_UNIX)
-            self.socket.bind(str(self.path / SOCKET))
+            with socket_address(str(self.path)) as address:
+                self.socket.bind(address)
             self.socket.listen(128)
             self.socket.setblocking(False)
         except BaseException:
@@ -152,12 +154,15 @@ def remove_all(data_dir: Path) -> None:
 
 
 def _made(run: str) -> Path:
-    """A new private folder, in the data directory where the path of a socket in it is not too
-    long."""
+    """A new private folder in the data directory, or where the path of a socket in it would be too
+    long, in that for temporary files. What an execution of the run that was killed has left there
+    is removed: there are never two of one run."""
     if Home.data_dir:
         parent = Path(Home.data_dir, ATTEMPTS)
+        for left in parent.glob(f"{run}.*"):
+            shutil.rmtree(left, ignore_errors=True)
         path = parent / f"{run}.{secrets.token_hex(4)}"
-        if len(os.fsencode(path / SOCKET)) <= MAX_SOCKET_BYTES:
+        if sys.platform == "linux" or len(os.fsencode(path / SOCKET)) <= MAX_SOCKET_BYTES:
             parent.mkdir(0o700, parents=True, exist_ok=True)
             path.mkdir(0o700)
             return path
