@@ -113,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     journal.add_argument("--since-seq", type=int, default=0)
     journal.add_argument("--dry-run", action="store_true")
     journal.add_argument("--project", type=Path, help="of move, with --to")
-    journal.add_argument("--to", choices=["database", "files"])
+    journal.add_argument("--to", choices=["database", "files", "rescue"])
     journal.set_defaults(call=_journal)
     hosts = verbs.add_parser("hosts", help="try the hosts of a project")
     hosts.add_argument("name", nargs="*")

@@ -73,7 +73,8 @@ def _run(verb: str, data_dir: Path, file: Path | None, since_seq: int, dry_run: 
 
 def move(root: Path, to: str, *, dry_run: bool = False) -> int:
     """`journal move`: the journal of the project at `root` into the database that the environment
-    or the settings name, or (`files`) from there into files."""
+    or the settings name, (`files`) from there into files, or (`rescue`) into it what it has lost of
+    the copy here."""
     from stackshiftd.journal.shared import moving
     from stackshiftd.journal.shared.postgres_log import PostgresLog
 
@@ -82,7 +83,9 @@ def move(root: Path, to: str, *, dry_run: bool = False) -> int:
     if url is None:
         raise Usage("the URL of the database is needed: [journal] url, or --to URL")
     log = PostgresLog(url, config.project.name)
-    if to == "files":
+    if to == "rescue":
+        work = moving.rescue(config.data_dir, log, masked(url), dry_run=dry_run)
+    elif to == "files":
         work = moving.to_files(config.data_dir, log, masked(url), dry_run=dry_run)
     else:
         lease_ms = config.journal.lease_ms

@@ -408,6 +408,7 @@ _JOURNAL_COMMANDS: Final = (
         "journal:move",
         "Move the journal into a database, or from there into files.",
         option("--to WHERE", "URL of a PostgreSQL database, or files."),
+        option("--rescue", "Put back what the database has lost, from the copy here."),
         _YES,
         _DRY_RUN,
     ),

@@ -246,6 +246,7 @@ stackshift journal restore /backup/shop.tar → into a project without a journal
     "journal move": """
 stackshift journal move --to postgresql://db-1/shop → into a database, when no daemon runs
 stackshift journal move --to files → and back
+stackshift journal move --rescue --dry-run → what a restored database has lost and this copy has
 """,
     "init": """
 stackshift init shop && cd shop → a new directory, with a job to begin with

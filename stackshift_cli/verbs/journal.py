@@ -182,27 +182,49 @@ def restore(session: Session, given: Given) -> int:
 
 
 def move(session: Session, given: Given) -> int:
-    """`journal move --to URL|files`: from files into a database, or back; asks first. No daemon may
-    be running."""
-    to = given.text("to")
+    """`journal move --to URL|files`: from files into a database, or back; `--rescue`: put back into
+    the database what it has lost, from the copy here. Asks first. No daemon may be running."""
+    to, root = given.text("to"), session.project.root
+    if given.flag("rescue"):
+        if to:
+            raise Usage("--rescue puts back what the database has lost, and moves nothing")
+        return _rescue(session, given)
     if not to:
         raise Usage("move it where?", hint="--to postgresql://HOST/NAME, or --to files")
     is_back = to == "files"
-    root = session.project.root
     url = load_config(root).journal.url if is_back else to
     where = "files" if is_back else masked(to)
     question = f"move the journal of {root} to {where}, and from then on keep it there"
-    dry = ["--dry-run"] if given.flag("dry_run") else []
-    if not dry and not confirmed(question, given.flag("yes")):
+    if not given.flag("dry_run") and not confirmed(question, given.flag("yes")):
         return 0
-    # In the environment: arguments are seen by everybody on the machine.
-    environ = os.environ | ({JOURNAL_URL_VARIABLE: url} if url else {})
-    more = ("--project", str(root), "--to", "files" if is_back else "database", *dry)
-    _print_object(session, _tool(session, "move", *more, environ=environ))
-    if not dry:
+    moved = _moved(session, given, "files" if is_back else "database", url)
+    _print_object(session, moved)
+    if not given.flag("dry_run"):
         unset = "unset [journal] url" if is_back else f'set [journal] url = "{masked(to)}"'
         session.say(f"hint: {unset} before you start the daemon")
     return 0
+
+
+def _rescue(session: Session, given: Given) -> int:
+    meant = _moved(session, given, "rescue", None, dry_run=True)
+    if given.flag("dry_run"):
+        _print_object(session, meant)
+        return 0
+    records = f"records {meant['first']} to {meant['last']}"
+    question = f"put {records} of {session.project.data_dir} back into {meant['to']}"
+    if confirmed(question, given.flag("yes")):
+        _print_object(session, _moved(session, given, "rescue", None))
+    return 0
+
+
+def _moved(
+    session: Session, given: Given, to: str, url: str | None, *, dry_run: bool = False
+) -> dict[str, Any]:
+    # In the environment: arguments are seen by everybody on the machine.
+    environ = os.environ | ({JOURNAL_URL_VARIABLE: url} if url else {})
+    dry = ["--dry-run"] if dry_run or given.flag("dry_run") else []
+    more = ("--project", str(session.project.root), "--to", to, *dry)
+    return _tool(session, "move", *more, environ=environ)
 
 
 def _print_object(

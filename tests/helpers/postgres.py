@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import socket
@@ -93,6 +94,17 @@ class Postgres:
             self._process.send_signal(3)  # SIGQUIT: an immediate shutdown
             self._process.wait()
             self._process = None
+
+    def sql(self, statement: str) -> None:
+        """Have it run a statement."""
+        import asyncpg
+
+        async def run() -> None:
+            connection = await asyncpg.connect(self.url)
+            await connection.execute(statement)
+            await connection.close()
+
+        asyncio.run(run())
 
     def freeze(self, signal_number: int) -> None:
         """Send a signal to all of its processes: SIGSTOP or SIGCONT."""

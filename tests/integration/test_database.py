@@ -232,6 +232,34 @@ def test_journal_moves_into_the_database_and_back(both: list[Project], database:
     project.verify()
 
 
+def test_database_that_was_restored_gets_back_what_it_has_lost(
+    both: list[Project], database: Postgres
+) -> None:
+    """Until then nothing starts; afterwards all is there, and the other machine goes on from it."""
+    first, second = both
+    first.start()
+    runs = []
+    for number in range(3):
+        first.open(f"g{number}")
+        runs.append(first.begin("held", {"gate": f"g{number}"}))
+        first.finish(runs[-1])
+    assert first.stop() == 0
+    last = first.journal()[-1]["seq"]
+    database.sql("DELETE FROM stackshift_log WHERE last_seq > 10")
+    refused = cli(first, "daemon", "start")
+    assert refused.returncode == 78
+    assert "stackshift journal move --rescue" in refused.stderr
+    meant = told(first, "journal", "move", "--rescue", "--dry-run")
+    assert meant["last"] == last
+    assert cli(first, "journal", "move", "--rescue", "--to", "files").returncode == 2
+    assert told(first, "journal", "move", "--rescue", "--yes") == meant
+    assert cli(first, "journal", "move", "--rescue", "--yes").returncode == 5
+    second.start()
+    assert {each["id"] for each in second.call("run.list")["runs"]} == set(runs)
+    assert second.stop() == 0
+    second.verify()
+
+
 def test_move_that_was_killed_is_done_by_the_same_command(
     both: list[Project], database: Postgres
 ) -> None:

@@ -1,4 +1,5 @@
-"""Moves a journal from files into a shared log, and back. No daemon may be running.
+"""Moves a journal from files into a shared log, and back, and puts back what a log has lost. No
+daemon may be running.
 
 At each moment at most one of both can be started from. Into the log: it is made as one that has
 moved, so that nobody leads it, read back and compared; then the files are marked as a copy; then
@@ -8,20 +9,24 @@ moved; then the mark is removed. Killed in between, the same command does the re
 
 from __future__ import annotations
 
+import asyncio
 import os
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from stackshift_jobs.errors import BadConfiguration, Conflict, JournalDiverged
+from stackshift_jobs.errors import BadConfiguration, Conflict, Fenced, JournalDiverged
 from stackshiftd.journal import snapshots, witness
 from stackshiftd.journal.filesystem import FileSystem, RealFileSystem, read_file
 from stackshiftd.journal.layout import HeldLock, Layout, prepare
 from stackshiftd.journal.line_format import head
 from stackshiftd.journal.recovery import Recovered, recover
 from stackshiftd.journal.shared import copying
+from stackshiftd.journal.shared.lease_watch import LeaseWatch
 from stackshiftd.journal.shared.log import MOVED, Lease, Row, SharedLog, Tip, next_row
-from stackshiftd.journal.shared.shared_journal import SharedJournal, moved_to
+from stackshiftd.journal.shared.shared_journal import LOOK_SECONDS, SharedJournal, moved_to
 from stackshiftd.journal.witness import Known
 
 _ARRIVING: Final = f"{MOVED}from files, and has not arrived yet"
@@ -125,6 +130,99 @@ async def to_files(
         journal.close()
 
 
+async def rescue(
+    data_dir: Path, log: SharedLog, of: str, *, dry_run: bool = False
+) -> dict[str, Any]:
+    """Put back into `log` what it has lost and the copy in `data_dir` has, as after a restore of
+    the database to an earlier hour. Returns `{journal, records, first, last, bytes, to}`: how many
+    records, and which. Killed in between, the same command does the rest.
+
+    Raises what opening the copy raises, `BadConfiguration` if it is none, `Fenced` if a daemon
+    leads, `Conflict` if the copy has nothing more, `JournalDiverged` if the log has gone on
+    differently, and `DatabaseUnavailable`.
+    """
+    fs: FileSystem = RealFileSystem()
+    layout = Layout(data_dir)
+    prepare(fs, layout)
+    lock = HeldLock.take(fs, layout, os.getpid())
+    try:
+        mark, lease = copying.read_mark(fs, layout), await log.find()
+        if mark is None or lease is None or lease.owner.startswith(MOVED):
+            raise BadConfiguration(
+                f"{data_dir} is no copy of a journal in {of}",
+                hint="rescue where a daemon of the project has run since it is in the database",
+            )
+        if mark.journal != lease.journal:
+            raise JournalDiverged(
+                f"{data_dir} is a copy of {mark.journal}, and not of that in {of}"
+            )
+        copying.forget_witness(fs, layout)
+        recovered = recover(fs, layout, lambda: mark.journal)
+        recovered.writer.close()
+        tip = await log.tip()
+        await _compare_end(fs, layout, log, tip, of)
+        rows = list(_rows(fs, layout, tip))
+        if not rows:
+            raise Conflict(
+                f"{of} has all that {data_dir} has: {tip.seq} records",
+                hint="another machine may have more: stackshift journal stats says how much",
+            )
+        report = {
+            "journal": mark.journal,
+            "records": rows[-1].last_seq - tip.seq,
+            "first": tip.seq + 1,
+            "last": rows[-1].last_seq,
+            "bytes": sum(len(row.data) for row in rows),
+            "to": of,
+        }
+        if not dry_run:
+            term = await _led(log, lease)
+            for row in rows:
+                await log.append(tip, row)
+                tip = row.tip
+            await log.leave(term)
+        return report
+    finally:
+        lock.release()
+        log.close()
+
+
+async def _compare_end(fs: FileSystem, layout: Layout, log: SharedLog, tip: Tip, of: str) -> None:
+    """Raise `JournalDiverged` unless the last row of the log stands in the files as it is."""
+    [row] = [row for row in await log.read(tip.place) if row.place == tip.place]
+    for path in copying.segment_files(fs, layout):
+        data = read_file(fs, path)
+        header, _ = copying.split(data)
+        if header is not None and header.base <= tip.place < header.base + len(data):
+            start = tip.place - header.base
+            if data[start : start + len(row.data)] == row.data:
+                return
+    raise JournalDiverged(
+        f"{of} has gone on differently: its last record, {tip.seq}, is not the one here",
+        hint="what both have cannot be joined; a backup of either can be restored elsewhere",
+    )
+
+
+async def _led(log: SharedLog, lease: Lease) -> int:
+    """Lead the log, which nobody may do. Raises `Fenced`."""
+    watch = LeaseWatch("", "")
+    while True:
+        if watch.may_take(lease, time.monotonic()):
+            term = await log.lead(lease, f"rescue on {socket.gethostname()}", lease.lease_ms)
+            if term is not None:
+                return term
+            watch.refused(lease)
+        if watch.is_led:
+            raise Fenced(
+                f"the daemon on {lease.owner.partition(' ')[0]} leads",
+                hint="stop it first: stackshift daemon stop",
+            )
+        await asyncio.sleep(LOOK_SECONDS)
+        found = await log.find()
+        assert found is not None
+        lease = found
+
+
 def _settle(fs: FileSystem, layout: Layout, known: Known) -> None:
     """Let the files be a journal of their own."""
     witness.put(fs, layout, known)
@@ -144,17 +242,20 @@ def _whole(fs: FileSystem, layout: Layout) -> Recovered:
     return recovered
 
 
-def _rows(fs: FileSystem, layout: Layout) -> Iterator[Row]:
-    """The files as rows of whole appends; a segment's header begins a row."""
-    tip: Tip | None = None
+def _rows(fs: FileSystem, layout: Layout, after: Tip | None = None) -> Iterator[Row]:
+    """The files as rows of whole appends, from the beginning or from the end of a log; a segment's
+    header begins a row."""
+    tip = after
     for path in copying.segment_files(fs, layout):
         data = read_file(fs, path)
         header, lines = copying.split(data)
         assert header is not None, f"{path} has no header"
         if tip is None:
             tip = Tip(0, header.base, header.prev_seq, b"")
-        start, at = 0, len(data) - len(lines)
-        seq = header.prev_seq
+        start = tip.ends - header.base
+        if start >= len(data):
+            continue
+        at, seq = max(start, len(data) - len(lines)), tip.seq
         while at < len(data):
             end = data.index(b"\n", at)
             line = head(data, at, end)
@@ -165,8 +266,8 @@ def _rows(fs: FileSystem, layout: Layout) -> Iterator[Row]:
                 row = next_row(tip, tip.seq + 1, seq, data[start:at])
                 yield row
                 tip, start = row.tip, at
-        if start == 0:  # A segment that has only a header.
-            row = next_row(tip, header.first_seq, header.prev_seq, data)
+        if start < len(data):  # A segment that has only a header.
+            row = next_row(tip, header.first_seq, header.prev_seq, data[start:])
             yield row
             tip = row.tip
 

@@ -213,8 +213,8 @@ class SharedJournal(FileJournal):
         if not rows or end > rows[0].tip.ends:
             raise JournalDiverged(
                 f"{self._layout.root} has records up to {self.last_seq}, which {self._of} has lost",
-                hint="stop, and find out what the database was restored from: this directory and "
-                "those of other daemons have what is missing",
+                hint="put it back from the machine that has most of it: stackshift journal move "
+                "--rescue",
             )
         row = rows[0]
         if self._copied(row.place, end) != row.data[: end - row.place]:
