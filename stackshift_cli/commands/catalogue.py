@@ -282,7 +282,15 @@ _STATE_COMMANDS: Final = (
         option("--wait D", "Wait up to D for the lock (default: do not wait)."),
         _TOKEN._replace(help="Extend the lock that has token N instead of acquiring it."),
     ),
-    command("state unlock", "locks:unlock", "Release a lock.", KEY, _TOKEN),
+    command(
+        "state unlock",
+        "locks:unlock",
+        "Release a lock.",
+        KEY,
+        _TOKEN,
+        option("--force", "Take the lock away from whoever holds it."),
+        _YES,
+    ),
     command(
         "state locks",
         "locks:list_",

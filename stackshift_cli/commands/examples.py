@@ -179,6 +179,7 @@ token=$(stackshift state lock import --ttl 30s) → by hand; then state unlock
 """,
     "state unlock": """
 stackshift state unlock import --token "$token" → the token that state lock has printed
+stackshift state unlock import --force → from whoever holds it, after confirmation
 """,
     "event send": """
 stackshift event send order.paid --correlation-key order:17 -F cents:=4900 → resume who waits for it

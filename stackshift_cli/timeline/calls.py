@@ -93,8 +93,9 @@ class CallRows(Rows):
         name = self.lock_rows.pop(str(record.get("key")), None)
         if name is not None:
             self.close(name, at_us)
-            if record.get("reason") == "expired":
-                self.row(name).status, self.row(name).note = "failed", "expired"
+            note = {"expired": "expired", "forced": "taken away"}.get(str(record.get("reason")))
+            if note is not None:
+                self.row(name).status, self.row(name).note = "failed", note
 
     def event_sent(self, record: dict[str, Any], at_us: int) -> None:
         """A mark, if it was this run that sent the event."""

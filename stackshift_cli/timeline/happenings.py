@@ -271,9 +271,9 @@ def _lock_acquired(record: Record, clock: Clock) -> Said:
 
 
 def _lock_released(record: Record, _clock: Clock) -> Said:
-    expired = record.get("reason") == "expired"
-    words = f"lock {record['key']} " + ("expired" if expired else "released")
-    return ("cancelled" if expired else "completed"), words
+    lost = {"expired": "expired", "forced": "taken away by a person"}
+    how = lost.get(str(record.get("reason")))
+    return ("cancelled" if how else "completed"), f"lock {record['key']} {how or 'released'}"
 
 
 def _event_known(verb: str) -> Say:

@@ -15,6 +15,7 @@ from stackshift_cli.arguments import Given
 from stackshift_cli.daemon.feed import PASSING, until_back
 from stackshift_cli.daemon.session import Session
 from stackshift_cli.output import messages
+from stackshift_cli.output.confirm import confirmed
 from stackshift_cli.output.safe_text import safe
 from stackshift_cli.output.terminal import draws
 from stackshift_cli.render import tsv
@@ -25,7 +26,7 @@ from stackshift_jobs.calls.locks import (
     extend_call,
     release,
 )
-from stackshift_jobs.errors import DaemonUnavailable, LockHeld, Usage
+from stackshift_jobs.errors import DaemonUnavailable, LockHeld, NotFound, Usage
 from stackshift_jobs.values.limits import MAX_HOLDER
 from stackshift_jobs.wire.retransmit import uncertain
 
@@ -64,8 +65,11 @@ def lock(session: Session, given: Given) -> int:
 
 
 def unlock(session: Session, given: Given) -> int:
-    """`state unlock KEY --token N`: release the lock."""
+    """`state unlock KEY --token N`: release the lock; with `--force`, take it away from whoever
+    holds it, after confirmation."""
     key, token = given.word("key"), given.whole("token", 0, _MAX_TOKEN)
+    if given.flag("force"):
+        return _take_away(session, given, key, token)
     if token is None:
         raise Usage("--token is missing", hint="it is the number that state lock printed")
     # It is not known here whether the lock has expired: after a repeat it is not ours either way.
@@ -75,6 +79,24 @@ def unlock(session: Session, given: Given) -> int:
         messages.data(messages.compact({"key": key, "token": token}))
     else:
         session.say(f"{safe(key)} released")
+    return 0
+
+
+def _take_away(session: Session, given: Given, key: str, token: int | None) -> int:
+    """Release the lock of whoever holds it. Only that holder loses it: its token is sent along."""
+    locks: list[dict[str, Any]] = session.call("lock.list", {"prefix": key, "limit": 1})["locks"]
+    lock = locks[0] if locks else None
+    if lock is None or lock["key"] != key or lock["token"] is None:
+        raise NotFound(f"nobody holds lock {key!r}", hint="stackshift state locks")
+    holder = lock["run"] or lock["holder"] or "a client"
+    if not confirmed(f"take lock {key} away from {holder}", given.flag("yes")):
+        return 0
+    token = lock["token"] if token is None else token
+    released = session.call("lock.release", {"key": key, "token": token, "force": True})
+    if session.json:
+        messages.data(messages.compact(released))
+    else:
+        session.say(f"{safe(key)} taken away from {safe(holder)}")
     return 0
 
 

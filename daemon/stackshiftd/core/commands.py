@@ -213,12 +213,14 @@ class ExtendLock(Asking, frozen=True, kw_only=True):
 
 class ReleaseLock(Asking, frozen=True, kw_only=True):
     """Release a lock. A client identifies it by its `lock_token`; a handler by `lock`, the call by
-    which it acquired it. `raised`: an exception left the block of the lock."""
+    which it acquired it. `raised`: an exception left the block of the lock. `force`: the lock is
+    taken away from its holder, which may be a run, and whose token is given."""
 
     key: str = ""
     lock_token: int = 0
     lock: str = ""
     raised: bool = False
+    force: bool = False
 
 
 class CheckLock(Asking, frozen=True, kw_only=True):

@@ -573,7 +573,8 @@ class LockExtended(Record, frozen=True, tag="lock.extended"):
 class LockReleased(Record, frozen=True, tag="lock.released"):
     """The lock was released. `reason`: `left` (the handler left its block), `raised` (its block
     raised), `run` (the run ended), `withdrawn` (the handler had given up its wait for it),
-    `expired` or `client`. `step` is the call by which the run had acquired it."""
+    `expired`, `client` or `forced` (a person took it away). `step` is the call by which the run had
+    acquired it."""
 
     key: str
     reason: str

@@ -115,10 +115,12 @@ class ExtendLock(Params):
 
 
 class ReleaseLock(Params):
-    """The params of `lock.release` by a client."""
+    """The params of `lock.release` by a client. `force`: also from a run, or another client, that
+    holds it with this token."""
 
     key: str
     token: int
+    force: bool = False
 
 
 class ListLocks(Params):
@@ -315,7 +317,7 @@ class Requests:
     def release(self, params: ReleaseLock) -> c.ReleaseLock:
         """Release a client's lock, by key and token."""
         key = check_key(params.key, "the key of a lock")
-        return c.ReleaseLock(key=key, lock_token=params.token)
+        return c.ReleaseLock(key=key, lock_token=params.token, force=params.force)
 
     def release_own(self, params: ReleaseOwnLock, _strict: bool = True) -> c.ReleaseLock:
         """Release a handler's lock, by the call that acquired it."""

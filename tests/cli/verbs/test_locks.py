@@ -49,6 +49,19 @@ def test_lock_prints_its_token(shell: Shell, daemon: FakeDaemon) -> None:
     assert told.stderr == ""
 
 
+def test_unlock_by_force_takes_it_from_whoever_holds_it(shell: Shell, daemon: FakeDaemon) -> None:
+    """After confirmation; with the token of that holder, so that no other loses it."""
+    shell("state", "lock", "k", "--ttl", "30s")
+    asked = shell("state", "unlock", "k", "--force")
+    assert asked.code == 2
+    assert "take lock k away from" in asked.stderr
+    told = shell("state", "unlock", "k", "--force", "-y")
+    assert (told.stdout, told.code) == ("", 0)
+    assert told.stderr.startswith("k taken away from ")
+    assert daemon.params("lock.release") == {"key": "k", "token": 7, "force": True}
+    assert shell("state", "unlock", "k", "--force", "-y").code == 4
+
+
 @pytest.mark.usefixtures("daemon")
 def test_unlock_gives_it_back(shell: Shell) -> None:
     """By its token; one that nobody holds is exit 4, with another token exit 5."""

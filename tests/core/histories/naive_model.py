@@ -274,6 +274,13 @@ class Naive:
         self.let_go(key, now_us)
         return None
 
+    def take_away(self, key: str, now_us: int) -> Refused | None:
+        """A person takes the lock away from whoever holds it."""
+        if self.holder(key, now_us) is None:
+            return Refused("not_found")
+        self.let_go(key, now_us)
+        return None
+
     def leave(self, who: Who, now_us: int) -> bool:
         """The block of a handler's lock is left; did it hold it until now?"""
         for key, held in self.holders.items():

@@ -73,6 +73,13 @@ class Lived(World):
             command = c.ReleaseLock(key=key, lock_token=token)
             self.client(command, lambda naive, now_us: naive.release(key, asker, now_us))
 
+    def takes_away(self, key: str) -> None:
+        """A person takes a lock away from whoever holds it, if anybody does."""
+        lock = self.state.locks.get(key)
+        if lock is not None and lock.holding is not None:
+            command = c.ReleaseLock(key=key, lock_token=lock.holding.token, force=True)
+            self.client(command, lambda naive, now_us: naive.take_away(key, now_us))
+
     def extends(self, asker: str, key: str, ttl_ms: int) -> None:
         """A client extends the lock that it holds, if any."""
         if token := self.clients.get((asker, key)):

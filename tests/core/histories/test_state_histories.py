@@ -131,7 +131,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(drawn=seeds)
     def lock(self, drawn: int) -> None:
-        """A client acquires, extends, releases or gives up a lock."""
+        """A client acquires, extends, releases or gives up a lock, or a person takes it away."""
         chance, lived = random.Random(drawn), self.lived
         asker, key = chance.choice(CLIENTS), chance.choice(("a", "a", "b", "c", "c", "d"))
         waiting = [
@@ -140,7 +140,9 @@ class Histories(RuleBasedStateMachine):
             for waiter in line
             if not waiter.who[1]
         ]
-        match chance.randrange(6):
+        match chance.randrange(7):
+            case 5:
+                lived.takes_away(key)
             case 0 if waiting:
                 lived.withdraws(*chance.choice(waiting))
             case 0 | 1 | 2:

@@ -39,7 +39,7 @@ class LockRelease:
         holding = lock.holding
         assert holding is not None, f"lock {key} is released and nobody holds it"
         self.records.append(r.LockReleased(key, reason, holding.run or None, holding.step))
-        if reason == "expired" and holding.run:
+        if reason in ("expired", "forced") and holding.run:
             self._resolve(holding.run, holding.step)
         waiting = lock.next(self._now_us, self._gone)
         if waiting is not None:

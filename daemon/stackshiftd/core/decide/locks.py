@@ -23,7 +23,7 @@ from stackshiftd.core.effects import (
     Queued,
 )
 from stackshiftd.core.state.locks import Holding, Lock, place_of, token_json
-from stackshiftd.core.state.state import Run, State
+from stackshiftd.core.state.state import CallKind, Run, State
 
 EMPTY: Final = Lock()
 """A lock that nobody holds or waits for."""
@@ -152,7 +152,7 @@ def extend(state: State, who: Asker, command: c.ExtendLock, now_us: int) -> Deci
     elif (present := lock.held(now_us)) is not None and present.run == who.run.id:
         holding = present
     else:
-        return who.refuse(_lost(command.key))
+        return who.refuse(_lost(command.key, _due_us(who.run, command.key), now_us))
     expires_us = now_us + command.ttl_ms * 1000
     record = r.LockExtended(command.key, rfc3339(expires_us), who.id, who.attempt, who.step)
     return who.answer(token_json(command.key, holding.token, expires_us), (record,))
@@ -164,8 +164,9 @@ def release(state: State, who: Asker, command: c.ReleaseLock, now_us: int) -> De
     release = LockRelease(state, now_us)
     if who.run is None:
         lock = state.locks.get(command.key, EMPTY)
-        holding = _client_holding(command.key, lock, command.lock_token, now_us)
-        release.release(command.key, "client")
+        held_by = _holding if command.force else _client_holding
+        holding = held_by(command.key, lock, command.lock_token, now_us)
+        release.release(command.key, "forced" if command.force else "client")
         body = encode({"key": command.key, "token": holding.token})
         return who.answer(body, tuple(release.records), tuple(release.effects))
     key = _held_by(state, who.run, command.lock)
@@ -189,7 +190,8 @@ def check(state: State, run: Run, command: c.CheckLock, now_us: int) -> Decision
     if key is not None:
         release.release(key, "expired")
     acquired = run.calls.get(command.lock)
-    error = _lost(key or _key_of(run, command.lock), acquired.due_us if acquired is not None else 0)
+    due_us = acquired.due_us if acquired is not None else 0
+    error = _lost(key or _key_of(run, command.lock), due_us, now_us)
     return who.refuse(error, tuple(release.records), tuple(release.effects))
 
 
@@ -208,11 +210,16 @@ def expire(state: State, key: str, now_us: int) -> Decision:
     return Decision(tuple(release.records), tuple(release.effects))
 
 
-def _lost(key: str, due_us: int = 0) -> LockLost:
-    """The error for a lock that expired at `due_us`; 0 if that is not known."""
-    when = f" at {rfc3339(due_us)[:19]}Z," if due_us else ""
+def _lost(key: str, due_us: int, now_us: int) -> LockLost:
+    """The error for a lock that would expire at `due_us` (0: never), and is lost by `now_us`."""
+    if not 0 < due_us <= now_us:
+        return LockLost(
+            f"lock {key!r} was taken away before this call",
+            key=key,
+            hint="a person did it by state unlock --force: another may hold it now",
+        )
     return LockLost(
-        f"lock {key!r} expired{when} before this call",
+        f"lock {key!r} expired at {rfc3339(due_us)[:19]}Z, before this call",
         key=key,
         hint="give it a longer ttl, or extend it: lock.extend(...)",
     )
@@ -221,12 +228,30 @@ def _lost(key: str, due_us: int = 0) -> LockLost:
 def _client_holding(key: str, lock: Lock, token: int, now_us: int) -> Holding:
     """The holding of a client that knows its token. Raises `NotFound` if nobody holds the lock, and
     `LockHeld` if another holder does."""
+    holding = _holding(key, lock, token, now_us)
+    if holding.run:
+        raise held_error(key, lock, now_us)
+    return holding
+
+
+def _holding(key: str, lock: Lock, token: int, now_us: int) -> Holding:
+    """The same for a holder of any kind: who has seen one with its token means no other."""
     holding = lock.held(now_us)
     if holding is None:
         raise NotFound(f"nobody holds lock {key!r}", key=key)
-    if holding.run or holding.token != token:
+    if holding.token != token:
         raise held_error(key, lock, now_us)
     return holding
+
+
+def _due_us(run: Run, key: str) -> int:
+    """When the lock that the run acquired last under `key` expired, or would have; 0 for never."""
+    acquired = [
+        call
+        for name, call in run.calls.items()
+        if call.kind is CallKind.LOCK and _key_of(run, name) == key
+    ]
+    return max(acquired, key=lambda call: call.seq).due_us if acquired else 0
 
 
 def _key_of(run: Run, step: str) -> str:
