@@ -72,6 +72,13 @@ def test_run_fails_at_its_deadline(project: Project, job: str) -> None:
     assert run["error"]["type"] == "DeadlineExceeded"
 
 
+def test_limits_of_a_job_are_shown(project: Project) -> None:
+    """And those that it does not declare are null."""
+    late, calls = (project.call("job.get", job=job) for job in ("late", "calls"))
+    assert (late["ttl_ms"], late["deadline_ms"]) == (200, None)
+    assert (calls["ttl_ms"], calls["deadline_ms"]) == (None, 3_600_000)
+
+
 def test_start_may_say_something_else_than_its_job(project: Project) -> None:
     """And a called child has what is left of its parent's time."""
     run = project.finish(project.begin("calls", deadline_ms=100))

@@ -22,7 +22,8 @@ def taken(key: str, owner: Run) -> Conflict:
     """The refusal of a start or a retry because `owner` has its unique key."""
     return Conflict(
         f"unique key {key!r} belongs to {owner.id} (job {owner.job}, {owner.status.value})",
-        hint=f"wait for it: stackshift runs wait {owner.id}; or start with --on-duplicate",
+        hint=f"wait for it: stackshift runs wait {owner.id}; "
+        "or start with --on-duplicate attach, replace or queue",
         owner=owner.id,
         unique=key,
     )

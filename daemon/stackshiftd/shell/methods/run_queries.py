@@ -275,6 +275,8 @@ class RunQueries:
             "concurrency_key": job.concurrency_key or None,
             "unique": job.unique or None,
             "on_duplicate": job.on_duplicate if job.unique else None,
+            "ttl_ms": job.ttl_ms,
+            "deadline_ms": job.deadline_ms,
             "idempotency_ttl_ms": self._catalog.key_ttl_ms(job),
             "schedule": job.schedule and shown_terms(job.schedule),
         }
