@@ -471,3 +471,32 @@ def test_much_code_is_sent_in_parts(make_project: Make, tmp_path: Path) -> None:
     assert project.call("run.get", run=run)["status"] in ("queued", "running", "waiting")
     place = Path(project.finish(run)["result"]["place"])
     assert (place / "jobs" / "table.bin").read_bytes() == table
+
+
+SCRIPT = """#!/bin/sh
+# stackshift: job carries  queue far
+set -eu
+n=$(stackshift step count -- sh -c 'echo x >> counted; wc -l < counted')
+stackshift sleep a-while 3s
+echo "again $n, $(stackshift state increment passes)"
+stackshift step daemon -- sh -c 'stackshift state get passes || echo "exit $?"'
+"""
+
+
+def test_script_runs_on_the_host_and_its_calls_are_recorded_here(
+    make_project: Make, tmp_path: Path
+) -> None:
+    """Steps, waits and state go by its worker; a program of a step finds no daemon there, and
+    starts none."""
+    project = make_project(JOBS, hosts(tmp_path))
+    script = project.root / "jobs" / "carries.sh"
+    script.write_text(SCRIPT)
+    script.chmod(0o755)
+    project.start()
+    run = project.begin("carries")
+    assert project.finish(run)["status"] == "completed"
+    told = lines(project, run)
+    assert told[:2] == ["1", "again 1, 1"]
+    assert told[-1] in ("exit 3", "exit 78")
+    assert project.call("state.get", key="passes")["value"] == 1
+    assert not (project.root / "counted").exists()

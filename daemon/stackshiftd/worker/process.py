@@ -221,6 +221,7 @@ class Worker:
         files = code_files.read_imported(project) | files
         directory.install(hello.project)
         Home.project, Home.data_dir = hello.project, hello.data_dir
+        Home.is_far = not hello.logs
         # What is loaded now stays loaded: the collector can ignore it, and run less often.
         gc.collect()
         gc.freeze()

@@ -53,6 +53,8 @@ class Home:
 
     project = ""
     data_dir = ""
+    is_far = False
+    """Is the daemon on another machine? Then no client here reaches it, and none may start one."""
 
 
 class Folder:
@@ -136,7 +138,9 @@ class Folder:
             "STACKSHIFT_PYTHON": sys.executable,
             "PATH": f"{self.path / 'bin'}{os.pathsep}{path}",
         }
-        if Home.project:
+        if Home.is_far:
+            found["STACKSHIFT_NO_START"] = "1"
+        elif Home.project:
             found |= {PROJECT_VARIABLE: Home.project, DATA_DIR_VARIABLE: Home.data_dir}
         return found
 
