@@ -62,7 +62,8 @@ class Service(Protocol):
     it."""
 
     def attached(self, stdout: int) -> None:
-        """The program runs, and prints into the pipe of which `stdout` is the end that is read."""
+        """The program is about to start, and will print into the pipe of which `stdout` is the end
+        that is read."""
 
     def fileno(self) -> int:
         """Readable when the program asks for something."""
@@ -140,7 +141,7 @@ class _Running:
         self._stop = stop
         self._selector = selectors.DefaultSelector()
         try:
-            self._process = _start(program, mark)
+            self._process = _served(program, mark, service) if service else _start(program, mark)
         except BaseException:
             self._selector.close()
             raise
@@ -215,8 +216,6 @@ class _Running:
             self._selector.register(output.pipe, selectors.EVENT_READ, output)
         self._selector.register(self._stop, selectors.EVENT_READ)
         if self._service is not None:
-            assert self._process.stdout is not None
-            self._service.attached(self._process.stdout.fileno())
             self._selector.register(self._service, selectors.EVENT_READ, self._service)
         if self._exit_fd is not None:
             self._selector.register(self._exit_fd, selectors.EVENT_READ)
@@ -288,9 +287,27 @@ class _Running:
         return not left and has_ended
 
 
-def _start(program: Program, mark: Mark | None) -> subprocess.Popen[bytes]:
+def _served(program: Program, mark: Mark | None, service: Service) -> subprocess.Popen[bytes]:
+    """Start a program whose service must know the pipe that it prints into before it runs."""
+    reading, writing = os.pipe()
+    output = os.fdopen(reading, "rb", buffering=0)
     try:
-        return _popen(program, mark)
+        service.attached(reading)
+        process = _start(program, mark, writing)
+    except BaseException:
+        output.close()
+        raise
+    finally:
+        os.close(writing)
+    process.stdout = output
+    return process
+
+
+def _start(
+    program: Program, mark: Mark | None, stdout: int = subprocess.PIPE
+) -> subprocess.Popen[bytes]:
+    try:
+        return _popen(program, mark, stdout)
     except FileNotFoundError as bad:
         name = program.argv[0]
         if bad.filename != name or "/" in name:
@@ -299,12 +316,12 @@ def _start(program: Program, mark: Mark | None) -> subprocess.Popen[bytes]:
         raise FileNotFoundError(bad.errno, where, name) from bad
 
 
-def _popen(program: Program, mark: Mark | None) -> subprocess.Popen[bytes]:
+def _popen(program: Program, mark: Mark | None, stdout: int) -> subprocess.Popen[bytes]:
     marks = {mark.variable: mark.value} if mark is not None else {}
     return subprocess.Popen(
         program.argv,
         stdin=_stdin(program),
-        stdout=subprocess.PIPE,
+        stdout=stdout,
         stderr=subprocess.PIPE,
         bufsize=0,
         cwd=program.cwd,

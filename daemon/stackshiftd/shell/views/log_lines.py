@@ -69,6 +69,8 @@ def _page(
         if first is not None:
             first["message"] += line["message"]
             first["unfinished"] = line["unfinished"]
+            if "cut" in line:
+                first["cut"] = True
             continue
         if len(lines) >= limit or (lines and size > PAGE_BYTES):
             return Page(lines, number - 1, True)
