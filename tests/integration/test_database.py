@@ -107,6 +107,9 @@ def test_another_machine_goes_on_when_the_first_is_gone(both: list[Project]) -> 
     told_logs = cli(second, "runs", "logs", run)
     assert "note: what it printed on app-1 is kept there" in told_logs.stderr
     assert "follows" in first.start()["notes"][0]
+    status = told(first, "cluster", "status")
+    assert [each["role"] for each in status["members"]] == ["follows", "leads"]
+    assert (int(status["server"].partition(".")[0]) >= 14, status["synchronous"]) == (True, None)
     assert second.stop() == 0
     wait_until(lambda: leads(first), "the first one to lead")
     assert first.get(run)["result"] == "g"

@@ -538,3 +538,38 @@ def test_hosts_are_a_table_in_which_the_problem_gives_way(
         assert "unreachable" in row
         assert row.endswith("…")
         assert len(row) <= 80
+
+
+def test_members_of_a_cluster_are_a_table_below_their_journal(
+    terminal: Terminal, daemon: FakeDaemon
+) -> None:
+    """Who leads, who is behind, whose clock is wrong; and that of a follower's daemon says whom it
+    follows."""
+    member = {"version": "0.1.0", "address": "10.0.0.5:7433", "seen_ms": 300}
+    members = [
+        member | {"host": "app-1", "role": "leads", "seq": 4_120, "clock_ahead_ms": 0},
+        member | {"host": "app-2", "role": "follows", "seq": 4_100, "clock_ahead_ms": -2500},
+    ]
+    daemon.answers["cluster.status"] = lambda _: {
+        "journal": "jrn_1",
+        "seq": 4_120,
+        "leader": "app-1",
+        "url": "postgresql://db-1/shop",
+        "answers": True,
+        "server": "15.18",
+        "synchronous": "db_2",
+        "members": members,
+    }
+    printed, status = ended(terminal("--color", "never", "cluster", "status", cells=100))
+    assert status == 0
+    lines = printed.splitlines()
+    assert "jrn_1 in postgresql://db-1/shop · record 4,120 · app-1 leads" in lines
+    assert "PostgreSQL 15.18 · commits wait for db_2" in lines
+    rows = [line.split() for line in lines]
+    assert "HOST ROLE RECORD BEHIND CLOCK VERSION ADDRESS SEEN".split() in rows
+    assert "app-1 leads 4,120 0.1.0 10.0.0.5:7433 300ms ago".split() in rows
+    assert "app-2 follows 4,100 20 -2.5s 0.1.0 10.0.0.5:7433 300ms ago".split() in rows
+    usual = daemon.on_daemon_status({})
+    daemon.answers["daemon.status"] = lambda _: usual | {"role": "follows", "leader": "app-1"}
+    printed, _ = ended(terminal("--color", "never", "daemon", "status", cells=100))
+    assert "follows the one on app-1" in printed

@@ -25,6 +25,8 @@ STATUS: dict[str, Any] = {
     "url": "postgresql://db-1/shop",
     "lease_ms": 3000,
     "answers": True,
+    "server": "15.18",
+    "synchronous": None,
     "members": [LEADER, FOLLOWER],
 }
 

@@ -16,7 +16,16 @@ from stackshiftd.journal.interface import (
     Place,
     Unknown,
 )
-from stackshiftd.journal.shared.log import LATELY_MS, MOVED, Lease, Member, Row, Tip, taken
+from stackshiftd.journal.shared.log import (
+    LATELY_MS,
+    MOVED,
+    Lease,
+    Member,
+    Row,
+    Server,
+    Tip,
+    taken,
+)
 
 Fault = Literal["before", "after"]
 
@@ -120,6 +129,11 @@ class MemoryLog:
             member._replace(seen_ms=round((now - at) * 1000))
             for _, (member, at) in sorted(self.daemons.items())
         ]
+
+    async def server(self) -> Server:
+        """See `SharedLog.server`."""
+        self._answer()
+        return Server("memory", "")
 
     async def forget_member(self, host: str) -> bool:
         """See `SharedLog.forget_member`."""

@@ -73,6 +73,15 @@ class Member(NamedTuple):
     seen_ms: int = 0
 
 
+class Server(NamedTuple):
+    """What answers for a log: its version, and who must have a commit before it is told:
+    `synchronous_standby_names`, which is empty where the server alone does, or another service sees
+    to it."""
+
+    version: str
+    synchronous: str
+
+
 def next_row(after: Tip, first_seq: int, last_seq: int, data: bytes) -> Row:
     """The row with `data` that follows `after`."""
     digest = hashlib.blake2b(after.hash + data, digest_size=16).digest()
@@ -135,6 +144,9 @@ class SharedLog(Protocol):
 
     async def members(self) -> list[Member]:
         """The daemons that were here, by name."""
+
+    async def server(self) -> Server:
+        """What answers."""
 
     async def forget_member(self, host: str) -> bool:
         """Forget a daemon; false if there is none of this name."""

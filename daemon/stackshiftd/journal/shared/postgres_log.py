@@ -36,6 +36,7 @@ from stackshiftd.journal.shared.log import (
     Lease,
     Member,
     Row,
+    Server,
     Tip,
     taken,
 )
@@ -283,6 +284,13 @@ class PostgresLog:
         except asyncpg.UndefinedTableError:
             return []
         return [Member(*row) for row in rows]
+
+    async def server(self) -> Server:
+        """See `SharedLog.server`."""
+        row = await self._looking.one(
+            "SELECT current_setting('server_version'), current_setting('synchronous_standby_names')"
+        )
+        return Server(*row)
 
     async def forget_member(self, host: str) -> bool:
         """See `SharedLog.forget_member`."""

@@ -29,7 +29,7 @@ from stackshift_jobs.errors import (
 from stackshift_jobs.project.config import Config
 from stackshift_jobs.project.database_url import hosts_of
 from stackshift_jobs.version import __version__
-from stackshiftd.journal.shared.log import LATELY_MS, Member, SharedLog
+from stackshiftd.journal.shared.log import LATELY_MS, Member, Server, SharedLog
 from stackshiftd.shell.cluster import identity
 from stackshiftd.shell.cluster.identity import Identity
 from stackshiftd.shell.cluster.streams import Streams, end, join
@@ -274,6 +274,10 @@ class Cluster:
             }
             for each in members
         ]
+
+    async def server(self) -> Server:
+        """What answers for the log. Raises `DatabaseUnavailable`."""
+        return await self._shared.server()
 
     async def successor(self, host: str | None) -> str:
         """The follower that a leader may hand over to: `host`, or the one that is level most.

@@ -49,12 +49,13 @@ class ClusterMethods:
         }
 
     def status(self, _params: NoParams, answer: Answer) -> None:
-        """Answer `{journal, seq, leader, term, url, members}`."""
+        """Answer `{journal, seq, leader, url, lease_ms, answers, server, synchronous, members}`."""
         self._tasks.begin(self._status(self._found), answer)
 
     async def _status(self, cluster: Cluster) -> dict[str, Any]:
         journal = self._journal
         members = await cluster.status(journal.leader)
+        server = await cluster.server()
         origin = journal.origin or {}
         return {
             "journal": journal.journal_id,
@@ -63,6 +64,8 @@ class ClusterMethods:
             "url": origin.get("url"),
             "lease_ms": origin.get("lease_ms"),
             "answers": origin.get("answers"),
+            "server": server.version,
+            "synchronous": server.synchronous or None,
             "members": members,
         }
 
