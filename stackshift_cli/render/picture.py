@@ -159,6 +159,8 @@ def _facts(run: dict[str, Any], line: Timeline, marks: Glyphs) -> Iterator[str]:
     yield from (f"{key}={value}" for key, value in (run.get("labels") or {}).items())
     if run.get("parent"):
         yield f"parent {short_id(run['parent'], marks)}"
+    if run.get("forked_from"):
+        yield f"forked from {short_id(run['forked_from'], marks)}"
     if run.get("continues"):
         yield f"continues {short_id(run['continues'], marks)}"
 

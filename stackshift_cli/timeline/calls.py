@@ -45,7 +45,7 @@ class CallRows(Rows):
             row.note = "asyncio" if is_timer(row.key) else "sleep"
         else:
             self.annotate(row, about(record).words)
-            self.on_timeout[row.key] = str(record.get("on_timeout") or "fail")
+        self.on_timeout[row.key] = str(record.get("on_timeout") or "fail")
 
     def wait_ended(self, record: dict[str, Any], at_us: int) -> None:
         """The wait has an outcome; a backoff that is over leads to the next try."""

@@ -203,6 +203,8 @@ def _run_cancelled(record: Record, _clock: Clock) -> Said:
         return "cancelled", "run cancelled by its handler" + (f": {reason}" if reason else "")
     how = {
         "parent": " with its parent",
+        "parent_ended": ": its parent has ended",
+        "given_up": ": its parent waits for it no more",
         "timeout": ": its wait timed out",
         "replaced": ": replaced by a start with its unique key",
         "expired": ": it had not begun within its ttl",

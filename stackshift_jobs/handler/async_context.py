@@ -18,7 +18,7 @@ from stackshift_jobs.handler.ops import Steps
 from stackshift_jobs.handler.ports import AsyncPort, awaited
 from stackshift_jobs.handler.race import first_awaited
 from stackshift_jobs.handler.replay import Pass
-from stackshift_jobs.handler.waits import OnTimeout
+from stackshift_jobs.handler.waits import OnTimeout, WhenParentEnds
 from stackshift_jobs.retry import Retry
 from stackshift_jobs.values.durations import Duration, instant_us, milliseconds, to_datetime
 from stackshift_jobs.values.secrets import Secret
@@ -255,6 +255,7 @@ class AsyncStepCalls:
         *,
         name: str | None = None,
         cancel_with_parent: bool = False,
+        when_parent_ends: WhenParentEnds = "leave",
         **options: Any,
     ) -> Coroutine[Any, Any, str]:
         """Start an independent run exactly once; returns its id. See `StepCalls.start`."""
@@ -266,6 +267,7 @@ class AsyncStepCalls:
             payload,
             wait=False,
             cancel_with_parent=cancel_with_parent,
+            when_parent_ends=when_parent_ends,
             options=options,
         )
         return self._called(key, made)
@@ -277,6 +279,8 @@ class AsyncStepCalls:
         *,
         name: str | None = None,
         returns: Any = None,
+        timeout: Duration | None = None,
+        on_timeout: OnTimeout = "fail",
         **options: Any,
     ) -> Coroutine[Any, Any, Any]:
         """Start a run and wait durably for its result. See `StepCalls.call`."""
@@ -290,15 +294,24 @@ class AsyncStepCalls:
             cancel_with_parent=True,
             options=options,
             returns=returns,
+            timeout=timeout,
+            on_timeout=on_timeout,
         )
         return self._called(key, made)
 
     def result(
-        self, run_id: str, *, name: str = "result", returns: Any = None
+        self,
+        run_id: str,
+        *,
+        name: str = "result",
+        returns: Any = None,
+        timeout: Duration | None = None,
+        on_timeout: OnTimeout = "fail",
     ) -> Coroutine[Any, Any, Any]:
         """Wait durably for the result of the run `run_id`. See `StepCalls.result`."""
         key = self._pass.identify(name, "child")
-        return self._called(key, steps.await_run(self._pass, key, run_id, returns))
+        made = steps.await_run(self._pass, key, run_id, returns, timeout, on_timeout)
+        return self._called(key, made)
 
     def wait_for_event(
         self,

@@ -21,7 +21,7 @@ from stackshift_jobs.handler.ports import Port, drive
 from stackshift_jobs.handler.race import first
 from stackshift_jobs.handler.replay import Pass, Unwinding
 from stackshift_jobs.handler.state import RunEvents, RunState
-from stackshift_jobs.handler.waits import OnTimeout
+from stackshift_jobs.handler.waits import OnTimeout, WhenParentEnds
 from stackshift_jobs.retry import Retry
 from stackshift_jobs.values.durations import Duration, instant_us, milliseconds, to_datetime
 from stackshift_jobs.values.secrets import Secret
@@ -248,11 +248,14 @@ class StepCalls:
         *,
         name: str | None = None,
         cancel_with_parent: bool = False,
+        when_parent_ends: WhenParentEnds = "leave",
         **options: Any,
     ) -> str:
         """Start an independent run exactly once; returns its id.
 
-        With `cancel_with_parent` it is cancelled if this run is. `options` are those of a start.
+        With `cancel_with_parent` it is cancelled if this run is; with `when_parent_ends="cancel"`
+        also if this run has completed, failed for good or continued. `options` are those of a
+        start.
         """
         key = self._pass.identify(name or job, "start")
         made = steps.start_child(
@@ -262,6 +265,7 @@ class StepCalls:
             payload,
             wait=False,
             cancel_with_parent=cancel_with_parent,
+            when_parent_ends=when_parent_ends,
             options=options,
         )
         return str(drive(made, self._port))
@@ -273,9 +277,15 @@ class StepCalls:
         *,
         name: str | None = None,
         returns: Any = None,
+        timeout: Duration | None = None,
+        on_timeout: OnTimeout = "fail",
         **options: Any,
     ) -> Any:
         """Start a run and wait durably for its result; it is cancelled if this run is.
+
+        If it has not ended after `timeout`, it is cancelled, and this run fails without a retry
+        (`on_timeout="fail"`), is cancelled (`"cancel"`), or goes on, with None as the result
+        (`"continue"`).
 
         `options` are those of a start. The result is of the type `returns`. Raises `ChildFailed` if
         it failed or was cancelled, `PayloadRefused` if its result does not fit, and `ReplayError`
@@ -291,14 +301,26 @@ class StepCalls:
             cancel_with_parent=True,
             options=options,
             returns=returns,
+            timeout=timeout,
+            on_timeout=on_timeout,
         )
         return drive(made, self._port)
 
-    def result(self, run_id: str, *, name: str = "result", returns: Any = None) -> Any:
+    def result(
+        self,
+        run_id: str,
+        *,
+        name: str = "result",
+        returns: Any = None,
+        timeout: Duration | None = None,
+        on_timeout: OnTimeout = "fail",
+    ) -> Any:
         """Wait durably for the result of the run `run_id`, of the type `returns`. Raises
-        `ChildFailed` if it failed or was cancelled, `PayloadRefused` if its result does not fit."""
+        `ChildFailed` if it failed or was cancelled, `PayloadRefused` if its result does not fit.
+        `timeout` and `on_timeout` are as in `call`, but the run that is waited for goes on."""
         key = self._pass.identify(name, "child")
-        return drive(steps.await_run(self._pass, key, run_id, returns), self._port)
+        made = steps.await_run(self._pass, key, run_id, returns, timeout, on_timeout)
+        return drive(made, self._port)
 
     def wait_for_event(
         self,

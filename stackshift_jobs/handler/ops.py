@@ -78,7 +78,7 @@ class Sleep(NamedTuple):
 
 class StartChild(NamedTuple):
     """Start a run exactly once, with `payload` and `options` in JSON. Answer: `Recorded` with
-    `child`."""
+    `child`, and with `due_us` if it is waited for at most `timeout_ms`."""
 
     step: str
     job: str
@@ -86,13 +86,18 @@ class StartChild(NamedTuple):
     wait: bool
     cancel_with_parent: bool
     options: bytes
+    ends_with_parent: bool = False
+    timeout_ms: int | None = None
+    on_timeout: str = ""
 
 
 class AwaitRun(NamedTuple):
-    """Begin a wait for the end of a run. Answer: `Recorded`."""
+    """Begin a wait for the end of a run, at most `timeout_ms`. Answer: `Recorded`."""
 
     step: str
     run: str
+    timeout_ms: int | None = None
+    on_timeout: str = ""
 
 
 class Ask(NamedTuple):

@@ -40,7 +40,7 @@ from stackshift_jobs.handler.replay import Pass
 from stackshift_jobs.retry import Retry
 from stackshift_jobs.values.durations import Duration, milliseconds
 from stackshift_jobs.values.encoding import payload_form
-from stackshift_jobs.values.limits import PAYLOAD_BYTES
+from stackshift_jobs.values.limits import ON_TIMEOUT, PAYLOAD_BYTES, WHEN_PARENT_ENDS
 from stackshift_jobs.values.names import check_key, check_name
 from stackshift_jobs.values.payload_types import check_type, convert
 from stackshift_jobs.values.strict_json import canonical, dumps, plain, read_back
@@ -205,12 +205,19 @@ def start_child(
     cancel_with_parent: bool,
     options: dict[str, Any],
     returns: Any = None,
+    when_parent_ends: str = "leave",
+    timeout: Duration | None = None,
+    on_timeout: str = "fail",
 ) -> Steps:
-    """Start a run exactly once; returns its id or, with `wait`, its result as the type `returns`.
+    """Start a run exactly once; returns its id or, with `wait`, its result as the type `returns`;
+    None if it had not ended within `timeout`, and the handler is to go on then.
 
     Raises `ChildFailed`; `PayloadRefused` for a result that does not fit; `ReplayError` if the
     record under `key` is that of another job; and `Usage` for an invalid option or type."""
     check_type(returns)
+    if when_parent_ends not in WHEN_PARENT_ENDS:
+        raise Usage(f"when_parent_ends cannot be {when_parent_ends!r}", hint="cancel or leave")
+    limit = timeout_of(key, timeout, on_timeout)
     known = recalled(pass_, key)
     if known is not None and known.job not in ("", job):
         raise ReplayError(
@@ -228,6 +235,8 @@ def start_child(
             wait,
             cancel_with_parent,
             pass_.encode(params),
+            when_parent_ends == "cancel",
+            *limit,
         )
         if inside.get():
             yield from guard(pass_, key)
@@ -242,12 +251,21 @@ def start_child(
     return _child_result(key, known, returns)
 
 
-def await_run(pass_: Pass, key: str, run: str, returns: Any = None) -> Steps:
-    """Wait for the result of a run; returns it as the type `returns`.
+def await_run(
+    pass_: Pass,
+    key: str,
+    run: str,
+    returns: Any = None,
+    timeout: Duration | None = None,
+    on_timeout: str = "fail",
+) -> Steps:
+    """Wait for the result of a run; returns it as the type `returns`, or None if the run had not
+    ended within `timeout`, and the handler is to go on then.
 
     Raises `ChildFailed`; `PayloadRefused` for a result that does not fit; `ReplayError` if the
     record under `key` is that of another run; and `Usage` for an invalid type."""
     check_type(returns)
+    limit = timeout_of(key, timeout, on_timeout)
     known = recalled(pass_, key)
     if known is not None and known.child != run:
         raise ReplayError(
@@ -255,7 +273,7 @@ def await_run(pass_: Pass, key: str, run: str, returns: Any = None) -> Steps:
             hint="give the new call another name: name=...",
         )
     if known is None:
-        wait = AwaitRun(key, check_key(run, "a run id"))
+        wait = AwaitRun(key, check_key(run, "a run id"), *limit)
         if inside.get():
             yield from guard(pass_, key)
         yield wait
@@ -266,6 +284,8 @@ def await_run(pass_: Pass, key: str, run: str, returns: Any = None) -> Steps:
 
 
 def _child_result(key: str, known: RecordedCall, returns: Any) -> Any:
+    if known.child_status == "timed_out":
+        return None
     if known.child_status == "completed":
         what = f"the result of {known.child} (call {key!r})"
         return convert(read(known.body), returns, what)
@@ -274,6 +294,17 @@ def _child_result(key: str, known: RecordedCall, returns: Any) -> Any:
     # reading this outcome again.
     failed.fields["step"] = key
     raise failed
+
+
+def timeout_of(key: str, timeout: Duration | None, on_timeout: str) -> tuple[int | None, str]:
+    """The limit of the wait `key` for a run, in ms, and what happens then. Raises `Usage`."""
+    if on_timeout not in ON_TIMEOUT:
+        raise Usage(
+            f"on_timeout cannot be {on_timeout!r}", hint=f"use one of {', '.join(ON_TIMEOUT)}"
+        )
+    if timeout is None:
+        return None, ""
+    return milliseconds(timeout, f"the timeout of {key!r}"), on_timeout
 
 
 def check_concurrency(concurrency: int) -> int:

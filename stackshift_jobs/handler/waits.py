@@ -22,6 +22,7 @@ from stackshift_jobs.values.payload_types import check_type, convert
 from stackshift_jobs.values.stored import Event
 
 OnTimeout = Literal["fail", "continue", "cancel"]
+WhenParentEnds = Literal["cancel", "leave"]
 SOME_DAY_US: Final = MAX_TIME_US
 """When a wait without a timeout is due: the event need not come soon, so the pass is not kept in
 memory for it."""

@@ -40,6 +40,7 @@ VERSION_MEMORY_MS: Final = 30 * DAY_MS
 MAX_EVENTS: Final = 32
 """Events that one wait may name."""
 ON_TIMEOUT: Final = ("fail", "continue", "cancel")
+WHEN_PARENT_ENDS: Final = ("cancel", "leave")
 """What can happen to a run whose wait for events times out."""
 ON_DUPLICATE: Final = ("refuse", "attach", "replace", "queue")
 """What can become of a start while an unfinished run has its unique key: it is refused, it is given

@@ -324,12 +324,20 @@ class Story:
         job: str = "child",
         *,
         with_parent: bool = False,
+        ends_with_parent: bool = False,
         unique: str = "",
         on_duplicate: str = "refuse",
     ) -> str:
         """The handler starts a run; returns its id, empty if that was refused."""
-        unique_terms = (unique, on_duplicate)
-        return self._child(run, step, job, unique_terms, wait=False, with_parent=with_parent)
+        return self._child(
+            run,
+            step,
+            job,
+            (unique, on_duplicate),
+            wait=False,
+            cancel_with_parent=with_parent,
+            ends_with_parent=ends_with_parent,
+        )
 
     def calls(
         self,
@@ -340,9 +348,12 @@ class Story:
         key: str | None = None,
         unique: str = "",
         on_duplicate: str = "refuse",
+        timeout: str | None = None,
+        on_timeout: str = "fail",
     ) -> str:
         """The handler starts a run and waits for it; returns its id, empty if that was refused."""
-        return self._child(run, step, job, (unique, on_duplicate), wait=True, key=key)
+        terms = {"timeout_ms": milliseconds(timeout) if timeout else None, "on_timeout": on_timeout}
+        return self._child(run, step, job, (unique, on_duplicate), wait=True, key=key, **terms)
 
     def _child(
         self,
@@ -352,8 +363,8 @@ class Story:
         unique: tuple[str, str],
         *,
         wait: bool,
-        with_parent: bool = False,
         key: str | None = None,
+        **terms: Any,
     ) -> str:
         self.jobs.setdefault(job, "code-1")
         child = c.StartRun(
@@ -368,13 +379,24 @@ class Story:
             unique=unique[0],
             on_duplicate=unique[1],
         )
-        self.do(c.StartChild(run, self.token(run), 7, step, child, wait, with_parent))
+        self.do(c.StartChild(run, self.token(run), 7, step, child, wait, **terms))
         return self.state.runs[run].calls[step].child or ""
 
-    def awaits(self, run: str, step: str, other: str) -> Decision:
+    def awaits(
+        self,
+        run: str,
+        step: str,
+        other: str,
+        *,
+        timeout: str | None = None,
+        on_timeout: str = "fail",
+    ) -> Decision:
         """The handler waits for a run; if that has left memory, its end is looked up as the shell
         does."""
-        command = c.AwaitRun(run, self.token(run), 7, step, other)
+        timeout_ms = milliseconds(timeout) if timeout else None
+        command = c.AwaitRun(
+            run, self.token(run), 7, step, other, timeout_ms=timeout_ms, on_timeout=on_timeout
+        )
         if other not in self.state.runs:
             last = [e.record for e in self.entries_of(other) if isinstance(e.record, ENDS)]
             if last and isinstance(last[-1], r.RunCompleted):

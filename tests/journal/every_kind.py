@@ -141,6 +141,12 @@ def _continued(made: ScheduledStory) -> None:
     made.awaits(waiter, "result", second)
     third = made.continues(second, {"turn": 3})
     assert made.assign() == third
+    late = made.calls(waiter, "late", timeout="1m", on_timeout="continue")
+    assert made.assign() == late
+    made.tick(to="1m")
+    made.stops(late)
+    made.starts(waiter, "helper", ends_with_parent=True)
+    made.completes(waiter)
 
 
 def _by_kind(made: ScheduledStory) -> None:

@@ -449,8 +449,9 @@ class BeginSleep(Command, frozen=True):
 
 
 class StartChild(Command, frozen=True):
-    """Start the run `start` exactly once, on behalf of a handler; with `wait`, wait for it and
-    cancel it with this one."""
+    """Start the run `start` exactly once, on behalf of a handler; with `wait`, wait for it, at most
+    `timeout_ms`, and cancel it with this one. `cancel_with_parent`, `ends_with_parent` and
+    `on_timeout`: see `records.RunCreated` and `records.WaitStarted`."""
 
     run: str
     token: int
@@ -459,6 +460,9 @@ class StartChild(Command, frozen=True):
     start: StartRun
     wait: bool = False
     cancel_with_parent: bool = False
+    ends_with_parent: bool = False
+    timeout_ms: int | None = None
+    on_timeout: str = ""
 
 
 class ContinueRun(Command, frozen=True):
@@ -482,6 +486,9 @@ class CallJob(Command, frozen=True):
     wait: bool
     cancel_with_parent: bool
     options: Raw
+    ends_with_parent: bool = False
+    timeout_ms: int | None = None
+    on_timeout: str = ""
 
 
 class Ask(Command, frozen=True):
@@ -508,8 +515,8 @@ class RefuseCall(Command, frozen=True):
 
 
 class AwaitRun(Command, frozen=True):
-    """Wait for the run `child`, and for those as which it continues. If it has left memory,
-    `status`, `result` and `error` are how it ended."""
+    """Wait for the run `child`, and for those as which it continues, at most `timeout_ms`. If it
+    has left memory, `status`, `result` and `error` are how it ended."""
 
     run: str
     token: int
@@ -519,6 +526,8 @@ class AwaitRun(Command, frozen=True):
     status: str = ""
     result: Raw = NULL
     error: Error | None = None
+    timeout_ms: int | None = None
+    on_timeout: str = ""
 
 
 class WithdrawCall(Command, frozen=True):

@@ -144,7 +144,9 @@ class RunCreated(Record, frozen=True, tag="run.created"):
 
     In a fork, `restored` contains the records of the source, and `forgotten` names the recorded
     steps that the fork does not reuse. A run that continues another names it in `continues`, and in
-    `chain` the run that began the chain, which keeps its idempotency key.
+    `chain` the run that began the chain, which keeps its idempotency key. A child with
+    `cancel_with_parent` is cancelled if its parent is, one that `ends_with_parent` also if that has
+    completed or failed.
     """
 
     run: str
@@ -174,6 +176,7 @@ class RunCreated(Record, frozen=True, tag="run.created"):
     chain: str | None = None
     after: list[str] = []
     even_if_failed: bool = False
+    ends_with_parent: bool = False
 
 
 class RunPreceded(Record, frozen=True, tag="run.preceded"):
@@ -250,10 +253,11 @@ class RunFailed(Record, frozen=True, tag="run.failed"):
 
 
 class RunCancelled(Record, frozen=True, tag="run.cancelled"):
-    """The run was cancelled, which is final; `reason` is `requested`, `parent`, `timeout`,
-    `expired` (it had not begun in time), `replaced` (by a start with its unique key, which created
-    the run `by`), or `handler`: its handler raised `CancelRun`, with this `message`, perhaps in the
-    function of `steps`, which are forgotten."""
+    """The run was cancelled, which is final. `reason` is `requested`, `parent` (that was
+    cancelled), `parent_ended`, `given_up` (the call that started it), `timeout`, `expired` (it had
+    not begun in time), `replaced` (by a start with its unique key, which created the run `by`), or
+    `handler`: its handler raised `CancelRun`, with this `message`, perhaps in the function of
+    `steps`, which are forgotten."""
 
     run: str
     reason: str
@@ -421,9 +425,9 @@ class ChildStarted(Record, frozen=True, tag="child.started"):
 class WaitStarted(Record, frozen=True, tag="wait.started"):
     """A branch waits durably. `wait` is `sleep`, `child` (for the run `child`, which may belong to
     the `chain` that a run began; `job` is its job if this call started it), `event` (for the first
-    of `events`, each a name and a correlation key; `on_timeout` is `fail`, `continue` or `cancel`)
-    or `lock` (for `lock`, to hold it for `ttl_ms`, or without expiry if that is 0). `until` is when
-    a sleep ends, or any other wait times out."""
+    of `events`, each a name and a correlation key) or `lock` (for `lock`, to hold it for `ttl_ms`,
+    or without expiry if that is 0). `until` is when a sleep ends, or any other wait times out;
+    `on_timeout` is what happens to the run then: `fail`, `continue` or `cancel`."""
 
     run: str
     attempt: int

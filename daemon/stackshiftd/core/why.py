@@ -132,6 +132,8 @@ def cancelled_text(record: RunCancelled) -> str:
 
 _CANCELLED: Final = {
     "parent": "its parent was cancelled",
+    "parent_ended": "its parent has ended",
+    "given_up": "its parent waits for it no more",
     "timeout": "its wait timed out",
     "replaced": "replaced by a start with its unique key",
     "expired": "it had not begun within its ttl",
@@ -277,8 +279,9 @@ def _call(state: State, name: str, step: Call, more: str, now_us: int) -> Why:
         child = state.latest(step.awaited)
         status = f" ({shown_status(child).value})" if child is not None else ""
         awaited = child.id if child is not None else step.child or ""
-        text = f"waiting for {awaited}{status}{more}"
-        return Why("waiting_child", text, "child", name, 0, awaited)
+        until = f" until {_at(step.due_us, now_us)}" if step.due_us else ""
+        text = f"waiting for {awaited}{status}{until}{more}"
+        return Why("waiting_child", text, "child", name, step.due_us, awaited)
     if step.kind is CallKind.EVENT and step.wait is not None:
         until = f" until {_at(step.due_us, now_us)}" if step.due_us else ""
         text = f"waiting for {events_text(step.wait.events)}{until}{more}"

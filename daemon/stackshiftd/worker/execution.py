@@ -353,7 +353,15 @@ def command_of(op: ops.Tell, run: str, token: int, call: int) -> c.Command:
         case ops.Sleep():
             return c.BeginSleep(run, token, call, op.step, op.delay_ms, op.until_us)
         case ops.AwaitRun():
-            return c.AwaitRun(run, token, call, op.step, op.run)
+            return c.AwaitRun(
+                run,
+                token,
+                call,
+                op.step,
+                op.run,
+                timeout_ms=op.timeout_ms,
+                on_timeout=op.on_timeout,
+            )
         case ops.StartChild():
             return c.CallJob(
                 run,
@@ -365,6 +373,9 @@ def command_of(op: ops.Tell, run: str, token: int, call: int) -> c.Command:
                 op.wait,
                 op.cancel_with_parent,
                 Raw(op.options),
+                op.ends_with_parent,
+                op.timeout_ms,
+                op.on_timeout,
             )
         case ops.Ask():
             return c.Ask(run, token, call, op.step, op.method, Raw(op.params))

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import pytest
 
-from core.story import ONCE, Story, error
+from core.histories.state_histories import Stored
+from core.story import ONCE, STEADY, Story, error
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
 from stackshiftd.core.effects import Acknowledge, Resolve, Stop
@@ -197,3 +198,150 @@ def test_retried_parent_is_still_cancelled_with_the_child_it_waits_for() -> None
     assert story.retry(parent).reused == ["child"]
     story.cancel(parent)
     assert story.finished() == {parent: "cancelled", child: "cancelled"}
+
+
+# --- Calls that take too long -----------------------------------------------------------------
+
+
+def late_call(on_timeout: str, *, suspended: bool = True) -> tuple[Story, str, str]:
+    """A parent whose call has just timed out, and the child, which executes."""
+    story = Story()
+    parent = story.start("report", retry=STEADY)
+    story.assign("w1")
+    child = story.calls(parent, "child", timeout="1m", on_timeout=on_timeout)
+    story.assign("w2")
+    if suspended:
+        story.suspends(parent)
+    assert story.tick(to="59s") == 0
+    assert story.tick(to="1s") == 1
+    return story, parent, child
+
+
+@pytest.mark.parametrize("suspended", [True, False])
+def test_late_child_fails_its_parent(suspended: bool) -> None:
+    """For good, and the child is cancelled: nobody waits for it. A retry calls it again."""
+    story, parent, child = late_call("fail", suspended=suspended)
+    assert story.finished() == {parent: "failed", child: "cancelled"}
+    error = story.run(parent).error
+    assert error is not None
+    assert (error.type, error.message) == ("TimeoutError", f"{child} had not ended in time")
+    assert [stop.run for stop in story.effects(Stop)][:1] == [child]
+    assert [stop.run for stop in story.effects(Stop)][1:] == ([] if suspended else [parent])
+    if not suspended:
+        story.stops(parent)
+    assert story.retry(parent).repeated == ["child"]
+    story.via_snapshot(story.state.seq)
+
+
+def test_parent_of_a_late_child_may_go_on() -> None:
+    """With nothing as the result; the child is cancelled, and its end does not reach the call."""
+    story, parent, child = late_call("continue")
+    assert story.recorded() == ["wait.ended", "run.cancelled"]
+    call = story.run(parent).calls["child"]
+    assert (call.phase, call.child_status, call.body) == (Phase.COMPLETED, "timed_out", b"null")
+    assert (story.status(parent), story.finished()) == (Status.QUEUED, {child: "cancelled"})
+
+
+def test_late_child_may_cancel_its_parent() -> None:
+    """Which takes the child with it; a retry calls it again."""
+    story, parent, child = late_call("cancel")
+    assert story.finished() == {parent: "cancelled", child: "cancelled"}
+    assert story.retry(parent).repeated == ["child"]
+
+
+def test_call_that_is_answered_in_time_does_not_time_out() -> None:
+    """Its timer is over with it."""
+    story = Story()
+    parent = story.start("report")
+    story.assign()
+    child = story.calls(parent, "child", timeout="1m")
+    story.assign()
+    story.completes(child, 1)
+    assert story.tick(to="1h") == 0
+    assert story.steps(parent) == {"child": 1}
+
+
+def test_run_that_is_waited_for_goes_on_after_the_wait() -> None:
+    """`step.result` has not started it, so it does not end it."""
+    story = Story()
+    waiter, other = story.start(), story.start("other")
+    for _ in range(2):
+        story.assign()
+    story.awaits(waiter, "result", other, timeout="1m", on_timeout="continue")
+    story.tick(to="1m")
+    assert story.run(waiter).calls["result"].child_status == "timed_out"
+    assert story.status(other) is Status.RUNNING
+    story.completes(other)
+    assert story.recorded() == ["run.completed"]
+
+
+# --- Children that end with their parent ------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["completes", "fails", "is cancelled", "continues"])
+def test_child_ends_when_its_parent_ends(how: str) -> None:
+    """However that is, and in the same append; one that is to be left goes on."""
+    story = Story()
+    parent = story.start("report", retry=ONCE)
+    story.assign()
+    child = story.starts(parent, "helper", ends_with_parent=True)
+    grandchild_of = story.assign()
+    assert grandchild_of == child
+    grandchild = story.calls(child, "below")
+    left = story.starts(parent, "left")
+    for _ in range(2):
+        story.assign()
+    if how == "completes":
+        story.completes(parent)
+    elif how == "fails":
+        story.fails(parent)
+    elif how == "is cancelled":
+        story.cancel(parent)
+    else:
+        story.continues(parent)
+    ended = story.finished()
+    assert (ended[child], ended[grandchild]) == ("cancelled", "cancelled")
+    assert left not in ended
+    assert {child, grandchild} <= {stop.run for stop in story.effects(Stop)}
+    story.via_snapshot(story.state.seq)
+
+
+def test_attempt_that_fails_is_not_the_end_of_the_parent() -> None:
+    """Its children go on while it is tried again."""
+    story = Story()
+    parent = story.start("report", retry=STEADY)
+    story.assign()
+    child = story.starts(parent, "helper", ends_with_parent=True)
+    story.fails(parent)
+    assert story.status(child) is Status.QUEUED
+
+
+def test_lock_of_a_parent_is_not_given_to_a_child_that_ends_with_it() -> None:
+    """Nor the child's lock to the parent: whoever comes after them in the line gets both."""
+    story = Stored()
+    parent = story.start("report")
+    story.assign()
+    child = story.starts(parent, "helper", ends_with_parent=True)
+    other = story.start("other")
+    for _ in range(2):
+        story.assign()
+    story.takes(parent, "a")
+    story.takes(child, "b")
+    story.takes(child, "a")
+    story.takes(parent, "b")
+    story.takes(other, "a")
+    story.takes(other, "b")
+    story.completes(parent)
+    story.stops(child)
+    assert (story.owner("a"), story.owner("b")) == (other, other)
+
+
+def test_parent_that_waits_for_a_child_that_ends_with_it_has_no_answer_of_it() -> None:
+    """The wait is over with the parent."""
+    story = Story()
+    parent = story.start("report")
+    story.assign()
+    child = story.starts(parent, "helper", ends_with_parent=True)
+    story.awaits(parent, "result", child)
+    story.completes(parent)
+    assert story.recorded() == ["run.completed", "run.cancelled"]

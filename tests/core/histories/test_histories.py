@@ -29,6 +29,7 @@ QUICK: Final = r.RetryTerms(max_attempts=2, backoff_ms=100, jitter=0.5)
 PICKY: Final = r.RetryTerms(3, 500, 1.0, jitter=0.0, on=["A", "jobs.B"], not_on=["B"])
 TERMS: Final = (ONCE, QUICK, STEADY, PICKY)
 KINDS: Final = ("A", "B", "C")
+LATE: Final = ("fail", "continue", "cancel")
 SPANS: Final = ("0s", "1ms", "1s", "10s", "5m", "3h")
 QUEUES: Final = ("media", "office")
 KEYS: Final = ("", "", "k1", "k2")
@@ -406,10 +407,13 @@ class Histories(RuleBasedStateMachine):
     def has_child(self, run: Run, pick: int) -> None:
         """The handler calls or starts a run."""
         name, job = f"child#{self.story.state.seq}", JOBS[pick % 3]
+        timeout, on_timeout = SPANS[pick % 6] if pick % 7 == 0 else None, LATE[pick % 3]
         if pick % 2:
-            self.started.append(self.story.calls(run.id, name, job))
+            made = self.story.calls(run.id, name, job, timeout=timeout, on_timeout=on_timeout)
         else:
-            self.started.append(self.story.starts(run.id, name, job, with_parent=pick % 4 == 0))
+            tied, ends = pick % 4 == 0, pick % 5 == 0
+            made = self.story.starts(run.id, name, job, with_parent=tied, ends_with_parent=ends)
+        self.started.append(made)
 
     def has_unique_child(self, run: Run, pick: int) -> None:
         """The handler starts a run with a unique key, which it may have itself."""
@@ -435,7 +439,14 @@ class Histories(RuleBasedStateMachine):
         runs = self.story.state.runs.values()
         unique = {each.id for each in runs if each.unique or each.after}
         if later := [each for each in self.started if each > run.id and each not in unique]:
-            self.story.awaits(run.id, f"result#{self.story.state.seq}", later[pick % len(later)])
+            timeout, on_timeout = SPANS[pick % 6] if pick % 5 == 0 else None, LATE[pick % 3]
+            self.story.awaits(
+                run.id,
+                f"result#{self.story.state.seq}",
+                later[pick % len(later)],
+                timeout=timeout,
+                on_timeout=on_timeout,
+            )
 
     def withdraws(self, run: Run, pick: int) -> None:
         """The handler gives up a call, whatever has become of it."""

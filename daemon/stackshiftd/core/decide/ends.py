@@ -54,7 +54,9 @@ def continue_as(state: State, run: Run, command: c.ContinueRun, now_us: int) -> 
     and its parent, if it is cancelled, takes the new run with it. An idempotency key stays with the
     run that began the chain, and a unique key goes on to the new run, before all that wait for
     it. So does a deadline."""
-    release = LockRelease(state, now_us)
+    orphans = _orphans(state, run, frozenset())
+    left = frozenset(each.id for orphan in orphans for each in with_children(state, orphan))
+    release = LockRelease(state, now_us, left)
     release.release_all(run)
     start = command.start
     completed = r.RunCompleted(run.id, run.attempt, r.NULL, start.run)
@@ -73,11 +75,14 @@ def continue_as(state: State, run: Run, command: c.ContinueRun, now_us: int) -> 
         parent=run.parent,
         parent_step=run.parent_step,
         cancel_with_parent=run.cancel_with_parent,
+        ends_with_parent=run.ends_with_parent,
         deadline_at=rfc3339(run.deadline_us) if run.deadline_us else None,
         continues=run.id,
         chain=run.chain or run.id,
     )
-    return Decision((*release.records, created, completed), tuple(release.effects))
+    records = (*release.records, created, completed)
+    cancelled = _cancel_orphans(state, run, orphans, now_us, len(records))
+    return Decision((*records, *cancelled.records), (*release.effects, *cancelled.effects))
 
 
 def fail(state: State, run: Run, command: c.FailAttempt, now_us: int) -> Decision:
@@ -160,11 +165,15 @@ def finish(
     stopped: bool = True,
     gone: frozenset[str] = frozenset(),
     before: int = 0,
+    also: tuple[Run, ...] = (),
 ) -> Decision:
-    """End the run by `records`. In the same append all waits for it end, and its locks are released
-    if its handler has `stopped` (otherwise they are released when it has). `gone` are the runs that
-    end with it; `before` is the number of records that precede these in the append."""
-    release = LockRelease(state, now_us, gone)
+    """End the run by `records`. In the same append all waits for it end, the children that are to
+    end with it are cancelled, and `also` these, and its locks are released if its handler has
+    `stopped` (otherwise they are released when it has). `gone` are the runs that end with it;
+    `before` is the number of records that precede these in the append."""
+    orphans = [*_orphans(state, run, gone), *also]
+    left = {each.id for orphan in orphans for each in with_children(state, orphan)}
+    release = LockRelease(state, now_us, gone | left)
     if stopped:
         release.release_all(run, before)
     records = (*release.records, *records)
@@ -178,7 +187,30 @@ def finish(
         wait_end = end_wait(state.runs[waiter_id], ended)
         added.extend(wait_end.records)
         effects.extend(wait_end.effects)
-    return Decision((*records, *added), tuple(effects))
+    ended_records = (*records, *added)
+    cancelled = _cancel_orphans(state, run, orphans, now_us, before + len(ended_records))
+    return Decision((*ended_records, *cancelled.records), (*effects, *cancelled.effects))
+
+
+def _orphans(state: State, run: Run, gone: frozenset[str]) -> list[Run]:
+    """The children that are to end with the run, and do not end with it anyway (`gone`)."""
+    children = map(state.runs.get, run.children)
+    return [
+        child
+        for child in children
+        if child is not None
+        and child.ends_with_parent
+        and not child.finished
+        and child.id not in gone
+    ]
+
+
+def _cancel_orphans(
+    state: State, run: Run, orphans: Sequence[Run], now_us: int, before: int
+) -> Decision:
+    """Cancel children because their parent has ended; it waits for none of them any more."""
+    ends = {orphan.id: r.RunCancelled(orphan.id, "parent_ended") for orphan in orphans}
+    return _cancel(state, ends, now_us, before, frozenset({run.id}))
 
 
 def confirm_stop(state: State, run: Run, _command: c.ConfirmStop, now_us: int) -> Decision:
@@ -264,14 +296,19 @@ def _cancel_own(state: State, run: Run, message: str, steps: list[str], now_us: 
 
 
 def _cancel(
-    state: State, ends: Mapping[str, r.RunCancelled], now_us: int, before: int = 0
+    state: State,
+    ends: Mapping[str, r.RunCancelled],
+    now_us: int,
+    before: int = 0,
+    over: frozenset[str] = frozenset(),
 ) -> Decision:
-    """Cancel the runs that `ends` names by its records, and those that they called with them."""
+    """Cancel the runs that `ends` names by its records, and those that they called with them. The
+    runs `over` have ended earlier in the same append."""
     records: list[r.AnyRecord] = []
     effects: list[Effect] = []
     roots = (state.runs[run] for run in ends)
     cancelled = {ending.id: ending for root in roots for ending in with_children(state, root)}
-    gone = frozenset(cancelled)
+    gone = over | frozenset(cancelled)
     for ending in cancelled.values():
         record = ends.get(ending.id) or r.RunCancelled(ending.id, "parent")
         executes = bool(ending.token) and record.reason != "handler"
@@ -299,6 +336,55 @@ def _cancel(
         if executes:
             effects.append(Stop(ending.id, ending.token, "cancelled"))
     return Decision(tuple(records), tuple(effects))
+
+
+def called(state: State, run: Run, step: str) -> tuple[Run, ...]:
+    """The run that the call `step` has started and waits for; none if that has finished, or if it
+    waits for a run that it has not started."""
+    child = state.latest(run.calls[step].awaited)
+    if child is None or child.finished or (child.parent, child.parent_step) != (run.id, step):
+        return ()
+    return (child,)
+
+
+def cancel_called(state: State, run: Run, step: str, now_us: int, before: int) -> Decision:
+    """Cancel the run that the call `step` has started and waited for, if it is unfinished: the call
+    waits for it no more."""
+    cancelled = cancel(state, called(state, run, step), "given_up", now_us, before)
+
+    def is_own(what: object) -> bool:
+        ends = isinstance(what, r.WaitEnded | Resolve)
+        return ends and (what.run, what.step) == (run.id, step)  # type: ignore[attr-defined]
+
+    return Decision(
+        tuple(record for record in cancelled.records if not is_own(record)),
+        tuple(effect for effect in cancelled.effects if not is_own(effect)),
+    )
+
+
+def fail_wait(
+    state: State, run: Run, step: str, ended: r.WaitEnded, text: str, now_us: int
+) -> Decision:
+    """Fail the run for good because its wait `step` has timed out, by the record `ended`. A run
+    that the call has started is cancelled."""
+    error = r.Error("TimeoutError", text, retryable=False)
+    records: list[r.AnyRecord] = [ended]
+    effects: tuple[Effect, ...] = ()
+    executes = bool(run.token) and run.status is Status.RUNNING
+    if executes:
+        records.append(r.AttemptFailed(run.id, run.attempt, error, step, None, False))
+        effects = (Stop(run.id, run.token, "timeout"),)
+    records.append(r.RunFailed(run.id, run.attempt, error, "wait", step))
+    failed = finish(
+        state,
+        run,
+        tuple(records),
+        End("failed", error=error),
+        now_us,
+        stopped=not run.token,
+        also=called(state, run, step),
+    )
+    return Decision(failed.records, (*failed.effects, *effects))
 
 
 def with_children(state: State, run: Run) -> Iterator[Run]:

@@ -17,9 +17,9 @@ from stackshift_jobs.values.limits import EVENT_TTL_MS
 from stackshift_jobs.values.strict_json import difference
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
-from stackshiftd.core.decide.ends import End, cancel, end_wait, finish
+from stackshiftd.core.decide.ends import cancel, end_wait, fail_wait
 from stackshiftd.core.decide.replies import Asker
-from stackshiftd.core.effects import Acknowledge, Decision, Effect, Resolve, Stop
+from stackshiftd.core.effects import Acknowledge, Decision, Effect, Resolve
 from stackshiftd.core.state.events import (
     EventJson,
     Kept,
@@ -28,7 +28,7 @@ from stackshiftd.core.state.events import (
     sent_again_json,
     sent_json,
 )
-from stackshiftd.core.state.state import Call, Run, State, Status
+from stackshiftd.core.state.state import Call, Run, State
 
 MAX_RESUMED_BYTES: Final = 256 << 20
 """The payload is recorded once for each wait that an event ends; this bounds their total in one
@@ -191,26 +191,9 @@ def wait_is_over(state: State, run: Run, name: str, now_us: int) -> Decision:
     if terms.on_timeout == "cancel":
         cancelled = cancel(state, (run,), "timeout", now_us, before=1)
         return Decision((ended, *cancelled.records), cancelled.effects)
-    return _fail(state, run, name, ended, _timeout_text(terms.events), now_us)
+    return fail_wait(state, run, name, ended, _timeout_text(terms.events), now_us)
 
 
 def _timeout_text(events: list[tuple[str, str]]) -> str:
     names = " or ".join(f"{name} [{key}]" if key else name for name, key in events)
     return f"no event arrived in time: {names}"
-
-
-def _fail(
-    state: State, run: Run, name: str, ended: r.WaitEnded, text: str, now_us: int
-) -> Decision:
-    error = r.Error("TimeoutError", text, retryable=False)
-    records: list[r.AnyRecord] = [ended]
-    effects: tuple[Effect, ...] = ()
-    executes = bool(run.token) and run.status is Status.RUNNING
-    if executes:
-        records.append(r.AttemptFailed(run.id, run.attempt, error, name, None, False))
-        effects = (Stop(run.id, run.token, "timeout"),)
-    records.append(r.RunFailed(run.id, run.attempt, error, "wait", name))
-    failed = finish(
-        state, run, tuple(records), End("failed", error=error), now_us, stopped=not run.token
-    )
-    return Decision(failed.records, (*failed.effects, *effects))

@@ -117,7 +117,7 @@ def _repeats(state: State, step: Call, since: int | None) -> bool:
         return True
     if step.kind is CallKind.EVENT and step.phase in PENDING:
         return True  # an event sent since then is kept: only a new wait can consume it
-    if step.kind is CallKind.EVENT and step.child_status and step.wait is not None:
+    if step.child_status == "timed_out" and step.wait is not None:
         return step.wait.on_timeout == "cancel"  # it timed out, which ended the run
     if step.kind is CallKind.CHILD and step.phase in PENDING:
         child = state.latest(step.awaited)

@@ -6,7 +6,7 @@ from typing import Final
 
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
-from stackshiftd.core.decide import deadlines, entries, events, locks, predecessors
+from stackshiftd.core.decide import deadlines, entries, events, locks, predecessors, waits
 from stackshiftd.core.decide.ends import attempt_failed, end_wait
 from stackshiftd.core.effects import NOTHING, Decision, Stop
 from stackshiftd.core.state.expiry import EVENT, LOCK
@@ -45,6 +45,8 @@ def _wait_is_over(state: State, run: Run, name: str, now_us: int) -> Decision:
         return events.wait_is_over(state, run, name, now_us)
     if step.phase is Phase.WAITING and step.kind is CallKind.LOCK:
         return locks.wait_is_over(state, run, name, now_us)
+    if step.phase is Phase.WAITING and step.kind is CallKind.CHILD:
+        return waits.child_is_late(state, run, name, now_us)
     return end_wait(run, r.WaitEnded(run.id, name))
 
 

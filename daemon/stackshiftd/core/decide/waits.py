@@ -6,6 +6,7 @@ from stackshift_jobs.errors import Conflict
 from stackshift_jobs.values.durations import from_rfc3339, rfc3339
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
+from stackshiftd.core.decide.ends import cancel, cancel_called, end_wait, fail_wait
 from stackshiftd.core.decide.replies import refusal_json
 from stackshiftd.core.decide.runs import start
 from stackshiftd.core.decide.steps import refuse_call
@@ -42,12 +43,20 @@ def start_child(state: State, run: Run, command: c.StartChild, now_us: int) -> D
         _adopted(record, run, command) if isinstance(record, r.RunCreated) else record
         for record in started.records
     )
-    effects = (Acknowledge(command.call, 0, child), *started.effects)
+    due_us = _due_us(command, now_us)
+    effects = (Acknowledge(command.call, due_us, child), *started.effects)
     if not command.wait:
         record = r.ChildStarted(run.id, run.attempt, command.step, child, command.start.job)
         return Decision((*records, record), effects)
     waits = r.WaitStarted(
-        run.id, run.attempt, command.step, "child", child=child, job=command.start.job
+        run.id,
+        run.attempt,
+        command.step,
+        "child",
+        rfc3339(due_us) if due_us else None,
+        child,
+        on_timeout=command.on_timeout if due_us else "",
+        job=command.start.job,
     )
     return Decision((*records, waits), effects)
 
@@ -59,7 +68,10 @@ def _adopted(record: r.RunCreated, parent: Run, command: c.StartChild) -> r.RunC
     fields |= {
         "parent": parent.id,
         "parent_step": command.step,
-        "cancel_with_parent": command.wait or command.cancel_with_parent,
+        "cancel_with_parent": command.wait
+        or command.cancel_with_parent
+        or command.ends_with_parent,
+        "ends_with_parent": command.ends_with_parent,
     }
     if fields["cancel_with_parent"] and parent.deadline_us:
         own_us = from_rfc3339(record.deadline_at) if record.deadline_at else parent.deadline_us
@@ -67,15 +79,28 @@ def _adopted(record: r.RunCreated, parent: Run, command: c.StartChild) -> r.RunC
     return r.RunCreated(**fields)
 
 
-def await_run(state: State, run: Run, command: c.AwaitRun, _now_us: int) -> Decision:
+def _due_us(command: c.StartChild | c.AwaitRun, now_us: int) -> int:
+    """When the wait for a run times out; 0 for never."""
+    return now_us + command.timeout_ms * 1000 if command.timeout_ms is not None else 0
+
+
+def await_run(state: State, run: Run, command: c.AwaitRun, now_us: int) -> Decision:
     """Wait for a run, or for the one as which it continues by now. The wait ends at once if that
     has finished, and fails if it does not exist."""
     child = state.latest(command.child)
     chain = child.chain or "" if child is not None else ""
+    due_us = _due_us(command, now_us)
     waits = r.WaitStarted(
-        run.id, run.attempt, command.step, "child", None, command.child, chain=chain
+        run.id,
+        run.attempt,
+        command.step,
+        "child",
+        rfc3339(due_us) if due_us else None,
+        command.child,
+        on_timeout=command.on_timeout if due_us else "",
+        chain=chain,
     )
-    acknowledge = Acknowledge(command.call)
+    acknowledge = Acknowledge(command.call, due_us)
     if child is not None and not child.finished:
         return Decision((waits,), (acknowledge,))
     if child is not None:
@@ -86,6 +111,22 @@ def await_run(state: State, run: Run, command: c.AwaitRun, _now_us: int) -> Deci
         error = r.Error("NotFound", f"there is no run {command.child}")
         ended = r.WaitEnded(run.id, command.step, "failed", r.NULL, error)
     return Decision((waits, ended), (acknowledge, Resolve(run.id, command.token, command.step)))
+
+
+def child_is_late(state: State, run: Run, name: str, now_us: int) -> Decision:
+    """Time out the wait for a run: the waiting run continues, fails or is cancelled, as the wait's
+    terms say. A run that this same call has started is cancelled."""
+    call = run.calls[name]
+    assert call.wait is not None
+    ended = r.WaitEnded(run.id, name, "timed_out")
+    if call.wait.on_timeout == "cancel":
+        cancelled = cancel(state, (run,), "timeout", now_us, before=1)
+        return Decision((ended, *cancelled.records), cancelled.effects)
+    if call.wait.on_timeout == "fail":
+        return fail_wait(state, run, name, ended, f"{call.child} had not ended in time", now_us)
+    over = end_wait(run, ended)
+    cancelled = cancel_called(state, run, name, now_us, len(over.records))
+    return Decision((*over.records, *cancelled.records), (*over.effects, *cancelled.effects))
 
 
 def suspend(_state: State, run: Run, command: c.Suspend, _now_us: int) -> Decision:

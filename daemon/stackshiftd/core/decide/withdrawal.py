@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
-from stackshiftd.core.decide.ends import cancel
+from stackshiftd.core.decide.ends import cancel_called
 from stackshiftd.core.decide.events import give_back
 from stackshiftd.core.decide.lock_release import LockRelease
-from stackshiftd.core.effects import NOTHING, Decision, Resolve
-from stackshiftd.core.state.state import PENDING, Call, CallKind, Phase, Run, State
+from stackshiftd.core.effects import NOTHING, Decision
+from stackshiftd.core.state.state import PENDING, CallKind, Phase, Run, State
 
 
 def withdraw(state: State, run: Run, command: c.WithdrawCall, now_us: int) -> Decision:
@@ -23,47 +23,14 @@ def withdraw(state: State, run: Run, command: c.WithdrawCall, now_us: int) -> De
     if call is None or call.phase is Phase.OPEN:
         return Decision((withdrawn,))
     if call.phase in PENDING:
-        return _with_child(state, run, call, withdrawn, now_us)
+        cancelled = cancel_called(state, run, command.step, now_us, 1)
+        return Decision((withdrawn, *cancelled.records), cancelled.effects)
     if call.kind is CallKind.LOCK and call.phase is Phase.COMPLETED:
         return _with_lock(state, run, withdrawn, now_us)
     body = bytes(command.body)
     if call.kind is CallKind.EVENT and call.phase is Phase.COMPLETED and body != b"null":
         return give_back(state, run, call, withdrawn, body, now_us)
     return NOTHING
-
-
-def _with_child(
-    state: State, run: Run, call: Call, withdrawn: r.CallWithdrawn, now_us: int
-) -> Decision:
-    """Withdraw a wait; if it is for a run that this same call has started, cancel that run."""
-    child = state.latest(call.awaited)
-    if (
-        child is None
-        or child.finished
-        or (child.parent, child.parent_step)
-        != (
-            run.id,
-            withdrawn.step,
-        )
-    ):
-        return Decision((withdrawn,))
-    cancelled = cancel(state, (child,), "parent", now_us, before=1)
-    # This call does not wait for it any more.
-    records = tuple(
-        record
-        for record in cancelled.records
-        if not (isinstance(record, r.WaitEnded) and _is_of(record, withdrawn))
-    )
-    effects = tuple(
-        effect
-        for effect in cancelled.effects
-        if not (isinstance(effect, Resolve) and _is_of(effect, withdrawn))
-    )
-    return Decision((withdrawn, *records), effects)
-
-
-def _is_of(what: r.WaitEnded | Resolve, withdrawn: r.CallWithdrawn) -> bool:
-    return what.run == withdrawn.run and what.step == withdrawn.step
 
 
 def _with_lock(state: State, run: Run, withdrawn: r.CallWithdrawn, now_us: int) -> Decision:

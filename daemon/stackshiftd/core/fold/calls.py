@@ -107,7 +107,7 @@ def _wait_started(state: State, entry: r.Entry, record: r.WaitStarted) -> None:
         job=record.job,
         chain=record.chain,
     )
-    if record.wait in ("event", "lock"):
+    if record.wait in ("event", "lock") or record.on_timeout:
         step.wait = WaitTerms(record.events, record.on_timeout, record.lock, record.ttl_ms)
     run.calls[record.step] = step
     await_call(state, run, record.step, step)

@@ -60,6 +60,7 @@ def created(state: State, entry: r.Entry, record: r.RunCreated, source: Run | No
         calls={},
         expires_us=from_rfc3339(record.expires_at) if record.expires_at else 0,
         deadline_us=from_rfc3339(record.deadline_at) if record.deadline_at else 0,
+        ends_with_parent=record.ends_with_parent,
         continues=record.continues,
         chain=record.chain,
         after=list(record.after),

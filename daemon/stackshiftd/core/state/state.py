@@ -116,8 +116,9 @@ PENDING: Final = frozenset((Phase.WAITING, Phase.RETRYING))
 
 
 class WaitTerms(msgspec.Struct, frozen=True, gc=False):
-    """What a call waits for: one of `events` (names with correlation keys; `on_timeout` is what
-    happens to the run if none arrives in time), or `lock`, to hold it for `ttl_ms`."""
+    """What a call waits for: one of `events` (names with correlation keys), or `lock`, to hold it
+    for `ttl_ms`. `on_timeout` is what happens to the run if an event, or the end of a child, does
+    not come in time."""
 
     events: list[tuple[str, str]] = []
     on_timeout: str = ""
@@ -240,6 +241,7 @@ class Run(msgspec.Struct):
     result: Body | None = None
     children: list[str] = []
     """Runs that are cancelled with this one."""
+    ends_with_parent: bool = False
     continues: str | None = None
     """The run that has continued as this one."""
     chain: str | None = None

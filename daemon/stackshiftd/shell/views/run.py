@@ -33,7 +33,7 @@ from stackshiftd.shell.views.steps import error_object
 _FIELD_ORDER: Final = (
     "id job queue status attempt max_attempts priority payload result error idempotency_key labels "
     "created_at scheduled_at started_at finished_at duration_ms waiting_for why why_code code "
-    "parent dead unique expires_at deadline_at continues continued_as"
+    "parent dead unique expires_at deadline_at continues continued_as forked_from"
 )
 RUN_FIELDS: Final = tuple(_FIELD_ORDER.split())
 """Every field of a run object; all of them are always present."""
@@ -150,6 +150,7 @@ class View:
             "deadline_at": None if done else _time(run.deadline_us),
             "continues": run.continues,
             "continued_as": run.continued_as,
+            "forked_from": run.forked_from,
         }
 
     def of_row(self, row: RunRow) -> dict[str, Any]:
@@ -194,6 +195,7 @@ class View:
             "deadline_at": None,
             "continues": created.continues if created is not None else None,
             "continued_as": ended.continued_as if ended is not None else None,
+            "forked_from": created.forked_from if created is not None else None,
         }
 
 

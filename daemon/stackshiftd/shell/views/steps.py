@@ -82,6 +82,7 @@ class Steps:
                 "result": None,
                 "error": None,
                 "detail": None,
+                "child": None,
             },
         )
 
@@ -232,6 +233,9 @@ def _step_started(steps: Steps, entry: Entry, record: r.StepStarted) -> None:
     step = steps.begin(record.step, "run", steps.before(entry.at_us, before_us))
     under_way = {"status": "running", "finished_at": None, "duration_ms": None}
     step |= under_way | {"attempts": steps.failures.get(record.step, 0) + 1}
+    # A later try may be the earlier one by the clock, if that was set back.
+    since = rfc3339(steps.before(entry.at_us, before_us))
+    step["started_at"] = min(step["started_at"], since)
 
 
 def _step_completed(steps: Steps, entry: Entry, record: r.StepCompleted) -> None:
@@ -255,12 +259,12 @@ def _value_recorded(steps: Steps, entry: Entry, record: r.ValueRecorded) -> None
 
 
 def _child_started(steps: Steps, entry: Entry, record: r.ChildStarted) -> None:
-    steps.finish(record.step, "start", entry.at_us, result=record.child)
+    steps.finish(record.step, "start", entry.at_us, result=record.child, child=record.child)
 
 
 def _wait_started(steps: Steps, entry: Entry, record: r.WaitStarted) -> None:
     step = steps.begin(record.step, _WAIT_KINDS[record.wait], entry.at_us)
-    step |= {"status": "waiting", "detail": _awaited(record)}
+    step |= {"status": "waiting", "detail": _awaited(record), "child": record.child}
 
 
 def _wait_ended(steps: Steps, entry: Entry, record: r.WaitEnded) -> None:

@@ -402,6 +402,7 @@ class Dispatcher:
         ended = self._lookup.ended_owner(start) if command.wait else None
         if ended is not None:
             # The run that owns the key has finished and left memory: only its result is needed.
+            # So it has no time to be late.
             awaited = c.AwaitRun(command.run, command.token, command.call, command.step, ended)
             self._await(link, awaited)
             return
@@ -413,6 +414,9 @@ class Dispatcher:
             start,
             command.wait,
             command.cancel_with_parent,
+            command.ends_with_parent,
+            command.timeout_ms,
+            command.on_timeout,
         )
         self._engine.submit(child, source=link)
 
