@@ -44,9 +44,10 @@ def test_nothing_is_changed_where_nothing_is_redacted() -> None:
         CREATED,
         r.RunCreated("run_2", "pay", "default", Raw(PAYLOAD), restored=[line(CREATED)]),
         r.RunRetried("run_1", [], {}, [line(CREATED)]),
+        r.RunAttached("run_1", "pay", "key", 1000, Raw(PAYLOAD), "digest"),
         DEFINED,
     ],
-    ids=["created", "forked", "retried", "schedule"],
+    ids=["created", "forked", "retried", "attached", "schedule"],
 )
 def test_every_record_with_a_payload_is_shown_without_it(record: Any) -> None:
     """Also the copies of earlier records within one; the rest is as it was."""
@@ -67,6 +68,7 @@ def test_every_kind_of_record_with_a_payload_is_known() -> None:
         if {"payload", "restored"} & set(kind.__struct_fields__)
     }
     assert holders == {
+        "RunAttached",
         "RunCreated",
         "RunRetried",
         "ScheduleDefined",

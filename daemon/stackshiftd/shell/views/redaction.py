@@ -49,7 +49,7 @@ class Redaction:
     def _shown(self, entry: Entry) -> Entry:
         record = entry.record
         changes: dict[str, Any] = {}
-        if isinstance(record, r.RunCreated | r.ScheduleDefined):
+        if isinstance(record, r.RunCreated | r.RunAttached | r.ScheduleDefined):
             changes["payload"] = self.payload(record.payload)
         if isinstance(record, r.RunCreated | r.RunRetried) and record.restored:
             restored = [self.entry(entry_from_json(line)) for line in record.restored]
