@@ -171,6 +171,7 @@ def _queued(state: State, _entry: r.Entry, record: r.RunQueued) -> None:
     run = state.runs[record.run]
     if run.status is Status.RETRYING and run.next_is_new:
         run.place_us = run.retry_us
+    run.preceded_us = 0  # What it was to begin after is behind it, also when it waits again.
     move(state, run, "run.queued")
 
 
