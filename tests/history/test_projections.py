@@ -55,6 +55,8 @@ def status_of(call: Call) -> str:
     """How a recorded call is shown."""
     if call.kind is CallKind.CHILD and call.child_status in ("failed", "cancelled"):
         return call.child_status
+    if call.child_status == "timed_out" and call.wait is not None:
+        return "cancelled" if call.wait.on_timeout == "cancel" else "completed"
     return _STATUS[call.phase]
 
 

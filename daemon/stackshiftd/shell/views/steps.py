@@ -25,6 +25,8 @@ KINDS: Final = ("run", "sleep", "event", "lock", "call", "start", "value")
 """What a step can be: a function; a wait for a time, an event, a lock, or a child (or another run);
 the start of a run; a recorded value (a read, a write, a sent event)."""
 _WAIT_KINDS: Final = {"sleep": "sleep", "event": "event", "lock": "lock", "child": "call"}
+_TIMED_OUT: Final = {"continue": "completed", "cancel": "cancelled"}
+"""The status of a wait that timed out, by its `on_timeout`; otherwise it has failed."""
 _PENDING: Final = ("running", "waiting", "retrying")
 STARTED_AFTER_US: Final = 250_000
 """A step is recorded as started when it has executed for this long, or at once with a program."""
@@ -55,6 +57,8 @@ class Steps:
         """Steps that are recorded as started, and not as ended since."""
         self.estimated: set[str] = set()
         """Steps under way of which it is not known exactly when they began."""
+        self.on_timeout: dict[str, str] = {}
+        """Wait → what happens to the run if it times out."""
         self.dispatched_us = 0
 
     def add(self, entry: Entry) -> None:
@@ -265,6 +269,7 @@ def _child_started(steps: Steps, entry: Entry, record: r.ChildStarted) -> None:
 def _wait_started(steps: Steps, entry: Entry, record: r.WaitStarted) -> None:
     step = steps.begin(record.step, _WAIT_KINDS[record.wait], entry.at_us)
     step |= {"status": "waiting", "detail": _awaited(record), "child": record.child}
+    steps.on_timeout[record.step] = record.on_timeout
 
 
 def _wait_ended(steps: Steps, entry: Entry, record: r.WaitEnded) -> None:
@@ -283,6 +288,7 @@ def _wait_ended(steps: Steps, entry: Entry, record: r.WaitEnded) -> None:
     if record.status == "timed_out" and step["kind"] == "lock":
         facts = {"status": "failed", "result": None, "error": _refusal(record.result)}
     elif record.status == "timed_out":
+        facts["status"] = _TIMED_OUT.get(steps.on_timeout.get(record.step, ""), "failed")
         facts["detail"] = f"timed out: {step['detail']}"
     steps.finish(record.step, step["kind"], entry.at_us, **facts)
 
