@@ -257,14 +257,16 @@ def print_host_checks(options: Globals, found: list[dict[str, Any]]) -> None:
 
 
 def print_members(options: Globals, found: dict[str, Any], members: list[Row]) -> None:
-    """`cluster status`: a line about the journal, then a table of the daemons."""
-    leads = f"{safe(found['leader'])} leads" if found["leader"] else "nobody leads"
-    answers = "" if found["answers"] else ", which does not answer"
-    line = (
-        f"{found['journal']} in {safe(found['url'])}{answers} · record {found['seq']:,} · {leads}"
-    )
-    console(options).print(Text(line))
-    console(options).print()
+    """`cluster status`: a line about the journal and one about its database, then a table of the
+    daemons."""
+    leads = f"{found['leader']} leads" if found["leader"] else "nobody leads"
+    where = found["url"] if found["answers"] else f"{found['url']}, which does not answer"
+    standby = found["synchronous"]
+    replicated = f"commits wait for {standby}" if standby else "no synchronous standby is set"
+    out = console(options)
+    out.print(Text(safe(f"{found['journal']} in {where} · record {found['seq']:,} · {leads}")))
+    out.print(Text(safe(f"PostgreSQL {found['server']} · {replicated}")))
+    out.print()
     gives: tuple[Give, ...] = (("ADDRESS", 0), ("VERSION", 0), ("HOST", 12))
     print_table(options, members, _MEMBER_CELLS, gives)
 
