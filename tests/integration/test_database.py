@@ -8,8 +8,9 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,59 @@ def test_another_machine_goes_on_when_the_first_is_gone(both: list[Project]) -> 
     assert b"".join(segments(second).values()).startswith(ours)
     first.verify()
     second.verify()
+
+
+def test_follower_of_records_loses_none_when_the_lead_moves(both: list[Project]) -> None:
+    """On either machine, by a handover and by the death of the leader: each record once, in
+    order."""
+    first, second = both
+    first.start()
+    second.start()
+    tails = [tail(project) for project in both]
+    for _, heard in tails:
+        wait_until(heard, "the first records to be heard of")
+    for number, (old, new) in enumerate(((first, second), (second, first))):
+        if old is first:
+            new.call("cluster.handover")
+        else:
+            old.kill()
+        wait_until(partial(leads, new), "the other one to lead")
+        if old is second:
+            old.start()
+        for more in range(5):
+            new.call("state.set", key=f"k{number}{more}", value=more)
+    last = first.call("journal.stats")["last_seq"]
+    kept = {record["seq"] for record in first.journal() if record["kind"] == "state.set"}
+    assert len(kept) == 10
+    for process, heard in tails:
+        wait_until(partial(up_to, heard, last), "all records to be heard of")
+        process.terminate()
+        process.wait()
+        seqs = [record["seq"] for record in heard()]
+        assert seqs == sorted(set(seqs))
+        assert kept <= set(seqs)
+
+
+def tail(project: Project) -> tuple[subprocess.Popen[bytes], Callable[[], list[Any]]]:
+    """`runs tail` in the background, and what it has printed."""
+    file = project.root / "tail.jsonl"
+    words = ("runs", "tail", "--since", "1h", "--json")
+    with file.open("wb") as sink:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "stackshift_cli", *words],
+            cwd=project.root,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=subprocess.DEVNULL,
+        )
+    return process, lambda: [json.loads(line) for line in file.read_text().split("\n")[:-1]]
+
+
+def up_to(heard: Callable[[], list[Any]], seq: int) -> bool:
+    """Has the record `seq` been heard of?"""
+    records = heard()
+    return bool(records) and records[-1]["seq"] >= seq
 
 
 def test_directory_that_was_lost_is_made_anew(both: list[Project]) -> None:
