@@ -53,6 +53,7 @@ _RUN_COMMANDS: Final = (
         option("--status S", "Only runs with status S."),
         option("--queue Q", "Only runs in queue Q."),
         option("--label K=V...", "Only runs with this label; may be repeated."),
+        option("--parent RUN", "Only runs that RUN has started."),
         _SINCE,
         option("--limit N", "Show at most N (default 50)."),
         option("--cursor C", "Continue after run C, the last of the previous page."),

@@ -63,7 +63,7 @@ def count(session: Session, given: Given) -> int:
 def listed(session: Session, given: Given, params: dict[str, Any]) -> int:
     """List the runs that match `params` and the options that `runs list` and `dead list` share."""
     limit = given.whole("limit", 1, 10_000_000) or 50
-    filters = {name: given.text(name) for name in ("job", "queue", "cursor")}
+    filters = {name: given.text(name) for name in ("job", "queue", "parent", "cursor")}
     params = params | {k: v for k, v in filters.items() if v is not None}
     if given.texts("label"):
         params["labels"] = given.pairs("label")

@@ -174,3 +174,26 @@ def test_list_of_what_runs_does_not_show_what_waits_behind_it(make_project: Make
     assert listed(status="running", cursor=first[2]) == [first[1], first[0]]
     assert listed(status="queued") == behind[::-1]
     assert project.call("daemon.status")["queues"][0]["depth"] == 3
+
+
+def test_children_of_a_run_are_listed_by_their_parent(project: Project) -> None:
+    """Finished ones and those in memory, by the id of the parent or by its end; a run that does not
+    exist is an error."""
+    parent = project.finish(project.begin("parent", {"job": "quick"}))
+    waiting = project.begin("parent", {"job": "naps", "waits": True})
+    project.until_status(waiting, "waiting")
+    project.finish(parent["result"])
+
+    def children(of: str) -> list[str]:
+        return [run["id"] for run in project.call("run.list", parent=of)["runs"]]
+
+    assert children(parent["id"]) == children(parent["id"][-8:]) == [parent["result"]]
+    [napping] = children(waiting)
+    assert project.get(napping)["parent"] == waiting
+    assert project.get(waiting)["steps"][0]["child"] == napping
+    assert children(napping) == []
+    assert project.call("run.count", parent=waiting)["count"] == 1
+    with pytest.raises(NotFound):
+        children("run_01kan5c8000000000000000009")
+    for run in (waiting, napping):
+        project.call("run.cancel", run=run)

@@ -102,6 +102,7 @@ class Filters(NamedTuple):
     before_seq: int | None = None
     from_seq: int = 0
     is_root: bool = False
+    parent: str | None = None
 
     def match(self, row: RunRow) -> bool:
         """Does `row` match?"""
@@ -113,6 +114,7 @@ class Filters(NamedTuple):
             and row.created_seq >= self.from_seq
             and (self.before_seq is None or row.created_seq < self.before_seq)
             and not (self.is_root and row.parent)
+            and self.parent in (None, row.parent)
             and all(row.labels.get(k) == v for k, v in (self.labels or {}).items())
         )
 
@@ -252,6 +254,9 @@ class Table:
             values.append(filters.from_seq)
         if filters.is_root:
             clauses.append("json_extract(facts, '$[9]') IS NULL")
+        if filters.parent is not None:
+            clauses.append("json_extract(facts, '$[9]') = ?")
+            values.append(filters.parent)
         for name, text in (filters.labels or {}).items():
             clauses.append("json_extract(facts, '$[8].' || ?) = ?")
             values.extend((json.dumps(name), text))

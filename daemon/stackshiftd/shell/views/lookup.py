@@ -14,6 +14,8 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
+import msgspec
+
 from stackshift_jobs.errors import NotFound, Usage
 from stackshift_jobs.values.names import RUN_ID
 from stackshiftd.core import records as r
@@ -54,13 +56,15 @@ _WHILE_EXECUTING: Final = frozenset(
 
 
 class RunFilters(Params):
-    """Which runs are wanted; None is for all. `dead`: only those in the dead letter."""
+    """Which runs are wanted; None is for all. `parent`: only those that this run has started.
+    `dead`: only those in the dead letter."""
 
     job: str | None = None
     status: str | None = None
     queue: str | None = None
     labels: dict[str, str] | None = None
     dead: bool = False
+    parent: str | None = None
 
     def fits(self, run: Run) -> bool:
         """Is `run`, which is in memory, wanted?"""
@@ -68,6 +72,7 @@ class RunFilters(Params):
             self.job in (None, run.job)
             and self.queue in (None, run.queue)
             and (self.status is None or shown_status(run).value == self.status)
+            and self.parent in (None, run.parent)
             and (not self.dead or run.status is Status.FAILED)
             and all(run.labels.get(k) == v for k, v in (self.labels or {}).items())
         )
@@ -75,7 +80,8 @@ class RunFilters(Params):
     @property
     def is_indexed(self) -> bool:
         """Does an index of the history lead to the runs that are wanted?"""
-        return not self.labels and self.queue is None and None in (self.job, self.status)
+        others = (self.labels, self.queue, self.parent)
+        return not any(others) and None in (self.job, self.status)
 
 
 class Lookup:
@@ -148,7 +154,10 @@ class Lookup:
         self, wanted: RunFilters, since_us: int = 0, before: int | None = None
     ) -> Iterator[Run | RunRow | None]:
         """The runs that are `wanted`, were created at `since_us` or later and before the record
-        `before`, newest (by creation) first, each once; in parts."""
+        `before`, newest (by creation) first, each once; in parts. Raises what `resolve` raises for
+        the parent that is wanted."""
+        if wanted.parent is not None:
+            wanted = msgspec.structs.replace(wanted, parent=self.resolve(wanted.parent))
         sources: list[Iterator[Run | RunRow | None]] = [
             self._leaving(wanted, since_us, before),
             self._live(wanted, since_us, before),
@@ -215,6 +224,7 @@ class Lookup:
                 wanted.labels,
                 before_seq=high,
                 from_seq=low,
+                parent=wanted.parent,
             )
             rows = self._history.newest(filters, ROWS)
             for row in rows:
