@@ -12,10 +12,12 @@ from stackshift_cli.daemon.log import LogFile
 from stackshift_cli.daemon.presence import absent
 from stackshift_cli.daemon.session import Session
 from stackshift_cli.flows.checkup import GOOD, NOTE, PROBLEM, Finding
+from stackshift_cli.flows.cluster_members import problems
 from stackshift_cli.flows.host_check import checked as checked_hosts
 from stackshift_cli.flows.module_check import checked
 from stackshift_cli.output.messages import failed_module
 from stackshift_jobs.errors import BadConfiguration, DaemonUnavailable, StackshiftError
+from stackshift_jobs.project.config import load_config
 from stackshift_jobs.project.discovery import (
     LOG_FILE,
     MAX_SOCKET_BYTES,
@@ -177,8 +179,10 @@ def _running(status: dict[str, Any]) -> Iterator[Finding]:
             text = f"it has loaded the jobs without {text}"
         yield Finding("daemon", PROBLEM, text, "stackshift jobs check", _BAD_MODULE)
     workers = status["workers"]
-    # One that was started on a disk that cannot be written has none, and needs none.
-    is_needed = bool(workers) or status["mode"] == "serving"
+    # One that was started on a disk that cannot be written has none, and needs none; nor does one
+    # that follows another.
+    is_standby = status.get("role") == "follows"
+    is_needed = bool(workers) or (status["mode"] == "serving" and not is_standby)
     if is_needed and not any(worker["status"] in ("serving", "ready") for worker in workers):
         yield Finding("workers", PROBLEM, "no worker serves", "stackshift daemon logs")
     for worker in workers:
@@ -191,6 +195,39 @@ def _running(status: dict[str, Any]) -> Iterator[Finding]:
     if status.get("recovered"):
         text = f"at its last start the daemon set part of the journal aside: {status['recovered']}"
         yield Finding("journal", NOTE, text, "stackshift journal verify")
+
+
+def about_cluster(project: Project) -> Iterator[Finding]:
+    """The database that has the journal, and the daemons that share it; nothing where the journal
+    is in files. What can be known is known by the daemon, if one runs."""
+    if load_config(project.root).journal.url is None:
+        return
+    try:
+        with Connection.open(project.data_dir_text, connect_timeout=_SECONDS) as connection:
+            found = connection.call("cluster.status", {}, _SECONDS)
+    except (TimeoutError, DaemonUnavailable):
+        return  # It has been said of the daemon.
+    except StackshiftError as bad:
+        yield Finding("database", PROBLEM, bad.message, bad.hint, bad.exit_status)
+        return
+    yield Finding("database", GOOD, f"PostgreSQL {found['server']} at {found['url']}")
+    if found["synchronous"] is None:
+        text = "no synchronous standby is set there: a failover may lose acknowledged work"
+        yield Finding(
+            "database", NOTE, text, "docs/cluster.md, or the service that runs it, says how"
+        )
+    members = found["members"]
+    for member in members:
+        for problem in problems(member, members):
+            text = f"{member['host']}: {problem}"
+            yield Finding("cluster", NOTE, text, "stackshift cluster status")
+    roles = [member["role"] for member in members]
+    if "follows" in roles:
+        text = f"{found['leader']} leads, {quantity(roles.count('follows'), 'daemon')} follow"
+        yield Finding("cluster", GOOD, text)
+    else:
+        text = "no daemon follows: if this machine is lost, one must be started elsewhere"
+        yield Finding("cluster", NOTE, text, "stackshift daemon start, on another machine")
 
 
 def _set_aside(project: Project) -> Iterator[Finding]:

@@ -69,6 +69,7 @@ def _findings(session: Session) -> Iterator[Finding]:
         checkup.about_limits,
         checkup_daemon.about_socket,
         checkup_daemon.about_daemon,
+        checkup_daemon.about_cluster,
     )
     for subject in subjects:
         try:

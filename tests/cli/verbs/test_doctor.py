@@ -124,6 +124,46 @@ def test_daemon_that_only_reads_is_a_problem_that_says_why(
     assert shell("doctor").code == 1
 
 
+def test_database_and_its_daemons_are_looked_at(
+    shell: Shell, project: Path, daemon: FakeDaemon
+) -> None:
+    """Whose clock is wrong, whether anybody would take over, and what a failover may lose; a daemon
+    that follows needs no workers."""
+    with (project / "stackshift.toml").open("a") as file:
+        file.write('[journal]\nurl = "postgresql://db-1/shop"\n')
+    leader: dict[str, Any] = {
+        "host": "app-1",
+        "role": "leads",
+        "address": "10.0.0.5:7433",
+        "version": "0.1.0",
+        "clock_ahead_ms": 0,
+    }
+    found = {
+        "server": "15.18",
+        "url": "postgresql://db-1/shop",
+        "leader": "app-1",
+        "synchronous": None,
+        "members": [leader],
+    }
+    daemon.answers["cluster.status"] = lambda _: found
+    seen = findings(shell)
+    assert seen["database"][:2] == (
+        "note",
+        "no synchronous standby is set there: a failover may lose acknowledged work",
+    )
+    assert seen["cluster"][1].startswith("no daemon follows")
+    behind = leader | {"host": "app-2", "role": "follows", "clock_ahead_ms": -2000}
+    found |= {"synchronous": "db_2", "members": [leader, behind]}
+    status(daemon, role="follows", leader="app-1", workers=[])
+    seen = findings(shell)
+    assert seen["database"][:2] == ("ok", "PostgreSQL 15.18 at postgresql://db-1/shop")
+    assert seen["cluster"][:2] == (
+        "note",
+        "app-2: its clock is 2.0 s behind the database's",
+    )
+    assert "workers" not in seen
+
+
 def test_code_that_others_can_change_is_not_imported(shell: Shell, project: Path) -> None:
     """It is refused as by every command, and whatever needs none of it was looked at; nothing of a
     project is read whose settings or data others can reach."""
