@@ -31,7 +31,8 @@ class WatchedRunFailed(RunFailed):
 
 
 class TimedOut(StackshiftError):
-    """`--timeout` passed first; what the command waited for continues."""
+    """`--timeout` passed first, and what the command waited for continues; or `--wait` of `state
+    get`."""
 
     code = "timeout"
     exit_status = 124

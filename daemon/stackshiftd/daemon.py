@@ -51,6 +51,7 @@ from stackshiftd.shell.methods.run_waits import RunWaits
 from stackshiftd.shell.methods.schedules import Schedules
 from stackshiftd.shell.methods.start import Starts
 from stackshiftd.shell.methods.state import StateMethods
+from stackshiftd.shell.methods.state_waits import StateWaits
 from stackshiftd.shell.methods.waiters import Waiters
 from stackshiftd.shell.params import Answer
 from stackshiftd.shell.requests import Requests
@@ -200,6 +201,7 @@ class Daemon:
         dead_letter = DeadLetter(self.engine, self._lookup, self._view)
         schedules = Schedules(self.engine, self._catalog, self._schedule_timer, redaction)
         state = StateMethods(self.engine, requests, history)
+        self._state_waits = StateWaits(self.engine, state.entry, waiters)
         events = Events(self.engine, requests)
         reading = (
             self._activity,
@@ -233,7 +235,7 @@ class Daemon:
             self.engine,
             [methods.reads for methods in reading],
             tables,
-            looking.bound | self._queues.bound | self._locks.bound,
+            looking.bound | self._queues.bound | self._locks.bound | self._state_waits.bound,
             waiters,
             self._queues,
             self._feeds,
@@ -293,9 +295,11 @@ class Daemon:
                 self._dispatcher.stop(effect)
 
     def published(self, entries: list[Entry]) -> None:
-        """Send durable entries to the feeds, count them, and answer the drains that have ended."""
+        """Send durable entries to the feeds, count them, and answer those who waited for them: for
+        an entry of the state, or for a queue to drain."""
         self._feeds.published(entries)
         self._activity.published(entries)
+        self._state_waits.published(entries)
         self._queues.noticed()
 
     def finished(self, run: Run, row: RunRow) -> None:

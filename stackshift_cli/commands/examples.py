@@ -153,6 +153,7 @@ stackshift schedules trigger nightly → now, with the payload of the schedule
 """,
     "state get": """
 stackshift state get cursor --raw --default none → as text, for a script
+stackshift state get import:done --wait 10m && ./report.sh → when somebody has set it
 """,
     "state set": """
 stackshift state set cursor '"2026-05-06"' → a JSON text

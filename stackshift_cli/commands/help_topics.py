@@ -80,7 +80,7 @@ Exit statuses
    74  standard output cannot be written; what was done is on standard error
    75  temporarily refused (limits, disk full): try again
    78  bad configuration, or a job module that does not import
-  124  --timeout passed; the run continues
+  124  --timeout passed; the run continues; or state get --wait passed without an entry
   130  detached by Ctrl-C, or by a reader that closed standard output; the run continues
 
 Standard error that cannot be written changes no status. A reader that closes standard output

@@ -133,6 +133,7 @@ STATE_GET: Final = command(
     "Print the value of a key as JSON.",
     KEY,
     option("--default V", "Print V if the key does not exist (otherwise exit 4)."),
+    option("--wait D", "Wait up to D until the key exists (otherwise exit 124)."),
     option("--raw", "Print text without JSON quotes."),
 )
 

@@ -12,7 +12,7 @@ from stackshift_cli.arguments import Given
 from stackshift_cli.daemon.session import Session
 from stackshift_cli.flows.start_params import number_given, value_given
 from stackshift_cli.output import messages
-from stackshift_jobs.errors import NotFound, Usage
+from stackshift_jobs.errors import NotFound, StackshiftError, Usage
 
 _MAX_VERSION: Final = 2**63 - 1
 _MOST_KEYS: Final = 1000
@@ -28,13 +28,19 @@ _NONE: Final[dict[str, Any]] = {
 def get(session: Session, given: Given) -> int:
     """`state get KEY`: print its value as JSON (`--raw`: text as it is; `--json`: the entry; `-v`:
     on stderr its version, and when and by whom it was written).
-    Raises `NotFound` if there is no entry and no `--default`."""
-    key = given.word("key")
-    entry: dict[str, Any] | None = session.call("state.get", {"key": key})
+    Raises `NotFound` if there is no entry and no `--default`, with `--wait` `TimedOut`."""
+    key, wait_ms = given.word("key"), given.duration_ms("wait")
+    entry: dict[str, Any] | None
+    if wait_ms is None:
+        entry = session.call("state.get", {"key": key})
+    else:
+        from stackshift_cli.flows.state_wait import wait_for_entry
+
+        entry = wait_for_entry(session, key, wait_ms)
     if entry is None:
         default = given.text("default")
         if default is None:
-            raise _no_entry(session, key)
+            raise _no_entry(session, key) if wait_ms is None else _not_set(key, wait_ms)
         entry = {"key": key, "value": value_given(default)[0], **_NONE}
     if session.options.verbose and not session.json:
         _say_facts(session, entry)
@@ -108,6 +114,13 @@ def _no_entry(session: Session, key: str) -> NotFound:
     near = _near(session, key)
     hint = f"did you mean {' or '.join(near)}?" if near else "stackshift state list"
     return NotFound(f"there is no entry {key!r}", hint=hint, key=key, near=near)
+
+
+def _not_set(key: str, wait_ms: int) -> StackshiftError:
+    from stackshift_cli.errors import TimedOut
+    from stackshift_jobs.values.durations import format_ms
+
+    return TimedOut(f"there is no entry {key!r} after {format_ms(wait_ms)}", key=key)
 
 
 def _near(session: Session, key: str) -> list[str]:

@@ -30,6 +30,22 @@ class AsyncCaller(Protocol):
         """Like `Caller.call`, awaited."""
 
 
+class TimedCaller(Caller, Protocol):
+    """A `Caller` whose calls can be limited in time."""
+
+    def call(self, method: str, params: Mapping[str, Any], *, timeout: float | None = None) -> Any:
+        """Like `Caller.call`; raises `TimeoutError` after `timeout` seconds."""
+
+
+class AsyncTimedCaller(AsyncCaller, Protocol):
+    """Like `TimedCaller`, for asyncio."""
+
+    async def call(
+        self, method: str, params: Mapping[str, Any], *, timeout: float | None = None
+    ) -> Any:
+        """Like `TimedCaller.call`, awaited."""
+
+
 def drive(calls: Calls[T], caller: Caller) -> T:
     """Make each of `calls` by `caller`; returns what the generator returns."""
     try:

@@ -70,6 +70,7 @@ METHODS: Final[dict[str, Method]] = {
     "job.list": Method(READ),
     "job.get": Method(READ),
     "state.get": Method(READ, _in_handler("state.get")),
+    "state.wait": Method(READ, ("state.get", "step.run")),
     "state.list": Method(READ, _in_handler("state.list")),
     "state.history": Method(READ, _in_handler("state.history")),
     "state.set": Method(ONCE, _in_handler("state.set"), _WRITES),

@@ -29,6 +29,13 @@ def get(key: str) -> Call:
     return "state.get", {"key": _key(key)}
 
 
+def wait(key: str, wait: Duration) -> tuple[Call, float]:
+    """The call that waits up to `wait` for an entry to exist, and its seconds; its result is that
+    of `get`."""
+    wait_ms = milliseconds(wait, "wait")
+    return ("state.wait", {"key": _key(key), "wait_ms": wait_ms}), wait_ms / 1000
+
+
 def set_(
     key: str,
     value: Any,

@@ -241,8 +241,8 @@ class Client:
     def call(self, method: str, params: Mapping[str, Any], *, timeout: float | None = None) -> Any:
         """The result of any method of the protocol; raises the error of its reply.
 
-        `timeout` is in seconds. The default is the client's, plus the wait of a request for a lock;
-        `run.wait` has none, since its params limit it. Raises `TimeoutError` after it.
+        `timeout` is in seconds. The default is the client's, plus the `wait_ms` of a request that
+        waits; `run.wait` has none, since its params limit it. Raises `TimeoutError` after it.
         """
         self._check(method)
         body = encode(self.project, params)

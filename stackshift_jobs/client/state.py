@@ -7,11 +7,12 @@ which acts once. What is sent and what the replies mean is defined in `calls.sta
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
 from stackshift_jobs.calls import state
-from stackshift_jobs.calls.drive import AsyncCaller, Caller, drive, drive_awaited
+from stackshift_jobs.calls.drive import AsyncTimedCaller, TimedCaller, drive, drive_awaited
 from stackshift_jobs.client.locks import AsyncLock, Lock
 from stackshift_jobs.values.durations import Duration
 from stackshift_jobs.values.stored import StateChange, StateEntry
@@ -23,18 +24,34 @@ class State:
     Keys are 1 to 512 bytes of text. An entry that has expired counts as absent.
     """
 
-    def __init__(self, caller: Caller) -> None:
+    def __init__(self, caller: TimedCaller) -> None:
         self._caller = caller
 
-    def get(self, key: str, default: Any = None, *, returns: Any = None) -> Any:
-        """The value at `key`, as the type `returns` if given; `default` if there is none. Raises
-        `PayloadRefused` if the value does not fit."""
-        return state.value(self._caller.call(*state.get(key)), default, returns)
+    def get(
+        self,
+        key: str,
+        default: Any = None,
+        *,
+        returns: Any = None,
+        wait: Duration | None = None,
+    ) -> Any:
+        """The value at `key`, as the type `returns` if given; `default` if there is none. With
+        `wait`, the call waits up to that long until there is one, also while the daemon restarts.
+        Raises `PayloadRefused` if the value does not fit."""
+        return state.value(self._found(key, wait), default, returns)
 
-    def entry(self, key: str) -> StateEntry | None:
+    def entry(self, key: str, *, wait: Duration | None = None) -> StateEntry | None:
         """The entry at `key`, with its value and its version (for `if_version`); None if there is
-        none."""
-        return state.entry(self._caller.call(*state.get(key)))
+        none, with `wait` also not within that time."""
+        return state.entry(self._found(key, wait))
+
+    def _found(self, key: str, wait: Duration | None) -> Any:
+        if wait is not None:
+            call, seconds = state.wait(key, wait)
+            # The time includes a restart of the daemon, which begins to count again.
+            with suppress(TimeoutError):
+                return self._caller.call(*call, timeout=seconds)
+        return self._caller.call(*state.get(key))
 
     def set(
         self,
@@ -93,16 +110,31 @@ class State:
 class AsyncState:
     """`State`, awaited."""
 
-    def __init__(self, caller: AsyncCaller) -> None:
+    def __init__(self, caller: AsyncTimedCaller) -> None:
         self._caller = caller
 
-    async def get(self, key: str, default: Any = None, *, returns: Any = None) -> Any:
-        """The value at `key`; `default` if there is none. See `State.get`."""
-        return state.value(await self._caller.call(*state.get(key)), default, returns)
+    async def get(
+        self,
+        key: str,
+        default: Any = None,
+        *,
+        returns: Any = None,
+        wait: Duration | None = None,
+    ) -> Any:
+        """The value at `key`; `default` if there is none, with `wait` also not within that time.
+        See `State.get`."""
+        return state.value(await self._found(key, wait), default, returns)
 
-    async def entry(self, key: str) -> StateEntry | None:
+    async def entry(self, key: str, *, wait: Duration | None = None) -> StateEntry | None:
         """The entry at `key`; None if there is none. See `State.entry`."""
-        return state.entry(await self._caller.call(*state.get(key)))
+        return state.entry(await self._found(key, wait))
+
+    async def _found(self, key: str, wait: Duration | None) -> Any:
+        if wait is not None:
+            call, seconds = state.wait(key, wait)
+            with suppress(TimeoutError):
+                return await self._caller.call(*call, timeout=seconds)
+        return await self._caller.call(*state.get(key))
 
     async def set(
         self,

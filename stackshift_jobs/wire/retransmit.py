@@ -54,7 +54,8 @@ def may_repeat(method: str, params: Mapping[str, Any]) -> bool:
 
 def bound(method: str, params: Mapping[str, Any], seconds: float | None) -> float | None:
     """Seconds that a request of `method` may take, if the client's requests may take `seconds`.
-    None for a method that waits for something to end; the time to wait for a lock is added."""
+    None for a method that waits for something to end; the time to wait for a lock or a state entry
+    is added."""
     if seconds is None or methods.method(method).is_unbounded:
         return None
     return seconds + float(params.get("wait_ms", 0)) / 1000

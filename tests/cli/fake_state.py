@@ -68,6 +68,10 @@ class FakeState:
         """`state.get`: the entry, or null."""
         return self.entries.get(params["key"])
 
+    def on_state_wait(self, params: dict[str, Any]) -> Any:
+        """`state.wait`: the entry, or null, as if the time were over at once."""
+        return self.entries.get(params["key"])
+
     def on_state_set(self, params: dict[str, Any]) -> Any:
         """`state.set`: sets the entry if its version fits, else raises `Conflict`."""
         there = self.entries.get(params["key"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -14,7 +15,7 @@ from helpers.deadline import wait_until
 from helpers.project import Project, kinds
 from helpers.project_factory import Make
 from stackshift_jobs import Client
-from stackshift_jobs.errors import Conflict
+from stackshift_jobs.errors import Conflict, DaemonUnavailable
 
 JOBS = """
 @stackshift.job("everyCall")
@@ -333,6 +334,35 @@ def test_increments_are_exact_under_kills_of_workers_and_daemon(
     for run in runs:
         assert project.finish(run)["status"] == "completed"
     assert count() == 8 * 150
+    project.stop()
+    project.verify()
+
+
+def test_wait_for_an_entry_survives_a_kill_of_the_daemon(make_project: Make) -> None:
+    """The client asks again, and a handler's write answers it."""
+    project = make_project(JOBS)
+    project.start()
+    with Client(project.root, patience=60.0) as client, ThreadPoolExecutor(1) as pool:
+        assert client.state.get("n") is None
+        waiting = pool.submit(client.state.get, "n", wait="5m")
+        with project.connect() as other:
+            other.send("state.wait", {"key": "n", "wait_ms": 300_000})
+            assert other.call("state.get", {"key": "n"}) is None  # So the wait has begun.
+            project.kill()
+            with pytest.raises(DaemonUnavailable):
+                other.receive(60)
+        project.start()
+        assert not waiting.done()
+        run = project.begin("counts", {"key": "n", "times": 1})
+        assert waiting.result(60) == 1
+        project.finish(run)
+    with project.connect() as other:
+        other.send("state.wait", {"key": "m", "wait_ms": 300_000})
+        assert other.call("state.get", {"key": "m"}) is None
+        set_ = project.call("state.set", key="m", value="x" * 2000)
+        assert other.receive(60).value() == set_
+        assert other.call("state.wait", {"key": "m", "wait_ms": 0}) == set_
+        assert other.call("state.wait", {"key": "gone", "wait_ms": 1}) is None
     project.stop()
     project.verify()
 

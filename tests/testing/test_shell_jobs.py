@@ -387,6 +387,7 @@ subprocess.run(["stackshift", "sleep", "a-while", "1h"], check=True)
         ("stackshift exec -- true", 2, "would not be recorded with its outcome"),
         ("stackshift wait-event e --on-timeout explode", 2, "on_timeout cannot be 'explode'"),
         ("stackshift state get missing", 4, "there is no entry 'missing'"),
+        ("stackshift state get missing --wait 1m", 2, "stackshift wait-event waits durably"),
     ],
 )
 def test_mistake_is_told_to_the_script(shell: Open, call: str, status: int, message: str) -> None:

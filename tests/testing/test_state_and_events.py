@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -53,6 +53,22 @@ def locks(ctx: Context) -> str:
 
 
 BOTH = pytest.mark.parametrize("job", ["waits", "waitsAsync"])
+
+
+def test_wait_for_an_entry_moves_the_clock(stackshift: Stackshift) -> None:
+    """To the write, or to the end of the wait."""
+
+    @stackshift.job("setsLater")
+    def sets_later(ctx: Context) -> None:
+        ctx.step.sleep("a while", "10m")
+        ctx.state.set("ready", 1)
+
+    began = stackshift.now
+    stackshift.start("setsLater")
+    assert stackshift.state.get("ready", wait="1h") == 1
+    assert stackshift.now - began == timedelta(minutes=10)
+    assert stackshift.state.get("never", "none", wait="1h") == "none"
+    assert stackshift.now - began == timedelta(minutes=70)
 
 
 @BOTH

@@ -17,7 +17,7 @@ from stackshift_jobs.wire.request import encode
 from stackshiftd.testing.asked import TestFailure
 from stackshiftd.testing.bench import Bench
 
-_PATIENCE: Final = {"run.wait": "timeout_ms", "lock.acquire": "wait_ms"}
+_PATIENCE: Final = {"run.wait": "timeout_ms", "state.wait": "wait_ms", "lock.acquire": "wait_ms"}
 """Methods that wait, and their parameter that limits the wait."""
 
 
@@ -56,7 +56,8 @@ class LocalClient(DefaultClient):
         self._bench.advance(until_us)
         if method == "run.wait":
             return {"timed_out": True}
-        params[_PATIENCE[method]] = 0  # Refused at once, with the current holder of the lock.
+        # Answered at once: there is no entry, or the lock is refused, with its current holder.
+        params[_PATIENCE[method]] = 0
         return self._bench.ask(method, json.dumps(params).encode())
 
     def _never(self, run: str) -> str:

@@ -69,6 +69,54 @@ def test_default_in_json_is_an_entry_with_version_0(shell: Shell) -> None:
     assert shell("state", "get", "gone", "--default", "x", "--raw").stdout == "x\n"
 
 
+def test_get_with_wait_prints_the_value_once_there_is_one(shell: Shell, daemon: FakeDaemon) -> None:
+    """All that `get` prints otherwise, by one request that waits."""
+    daemon.put("text", "a")
+    assert shell("state", "get", "text", "--wait", "1m") == ('"a"\n', "", 0)
+    assert shell("state", "get", "text", "--wait", "1m", "--raw") == ("a\n", "", 0)
+    asked = daemon.params("state.wait")
+    assert asked["key"] == "text"
+    assert 0 < asked["wait_ms"] <= 60_000
+    assert daemon.asked("state.get") == 0
+
+
+@pytest.mark.usefixtures("daemon")
+def test_get_whose_wait_is_over_is_exit_124(shell: Shell) -> None:
+    """With a default, that is printed."""
+    told = shell("state", "get", "gone", "--wait", "100ms")
+    assert told == ("", "error[timeout]: there is no entry 'gone' after 100ms\n", 124)
+    told = shell("state", "get", "gone", "--wait", "100ms", "--json")
+    assert (told.stdout, told.code) == ("", 124)
+    assert json.loads(told.stderr.splitlines()[-1])["error"]["code"] == "timeout"
+    assert shell("state", "get", "gone", "--wait", "0s", "--default", "7") == ("7\n", "", 0)
+
+
+def test_get_with_wait_goes_on_while_the_daemon_restarts(shell: Shell, daemon: FakeDaemon) -> None:
+    """With the time that is left."""
+    asked: list[int] = []
+
+    def broken_at_first(params: dict[str, Any]) -> Any:
+        asked.append(params["wait_ms"])
+        if len(asked) == 1:
+            daemon.break_connections()
+            return None
+        return daemon.entries["k"]
+
+    daemon.put("k", 1)
+    daemon.answers["state.wait"] = broken_at_first
+    told = shell("state", "get", "k", "--wait", "1m")
+    assert told == ("1\n", "the daemon is gone; waiting for it to come back\n", 0)
+    assert 60_000 >= asked[0] > asked[1] > 0
+
+
+def test_wait_of_no_duration_is_exit_2(shell: Shell, daemon: FakeDaemon) -> None:
+    """No request is sent to the daemon."""
+    told = shell("state", "get", "k", "--wait", "soon")
+    assert (told.stdout, told.code) == ("", 2)
+    assert told.stderr.startswith("error[usage]: --wait: 'soon' is not a duration\n")
+    assert daemon.requests == []
+
+
 @pytest.mark.parametrize(
     ("given", "value"),
     [

@@ -29,6 +29,7 @@ def test_method_that_is_not_known_is_asked_once() -> None:
     [
         ("run.get", {}, 60.0),
         ("lock.acquire", {"wait_ms": 30_000}, 90.0),
+        ("state.wait", {"wait_ms": 30_000}, 90.0),
         ("run.wait", {"timeout_ms": 1}, None),
         ("queue.drain", {}, None),
     ],

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sdk.awaited import run
-from sdk.fake_daemon import FakeDaemon, Peer, hang_up
+from sdk.fake_daemon import FakeDaemon, Peer, hang_up, silence
 from stackshift_jobs.client.awaited import AsyncClient
 from stackshift_jobs.client.blocking import Client
 from stackshift_jobs.errors import Conflict, DaemonUnavailable, PayloadRefused, Usage
@@ -87,6 +87,58 @@ def test_absent_entry_is_the_default(client: Client, daemon: FakeDaemon) -> None
     assert client.state.entry("k") is None
 
 
+def test_wait_for_an_entry_is_one_request(client: Client, daemon: FakeDaemon) -> None:
+    """The daemon answers when there is one, or with null when the time is over."""
+    answers(daemon, state_wait=entry())
+    assert client.state.get("k", wait="1m") == 1
+    waited = client.state.entry("k", wait=0.5)
+    assert waited is not None
+    assert waited.version == 3
+    answers(daemon, state_wait=None)
+    assert client.state.get("k", "none", wait=timedelta(hours=1)) == "none"
+    assert client.state.entry("k", wait="1s") is None
+    assert [params["wait_ms"] for _, params in daemon.seen] == [60_000, 500, 3_600_000, 1000]
+    assert set(daemon.methods()) == {"state.wait"}
+
+
+def test_wait_that_the_daemon_does_not_end_is_ended_by_the_client(
+    client: Client, daemon: FakeDaemon
+) -> None:
+    """Its daemon may have restarted, and counts from then on. What there is then is the answer."""
+    daemon.on("state.wait", silence)
+    answers(daemon, state_get=entry())
+    assert client.state.get("k", wait="10ms") == 1
+    answers(daemon, state_get=None)
+    assert client.state.get("k", "none", wait=0) == "none"
+
+
+def test_wait_goes_on_after_a_lost_connection(client: Client, daemon: FakeDaemon) -> None:
+    """It is asked for again."""
+    lost: list[int] = []
+
+    def first_lost(peer: Peer, id: int, _params: dict[str, Any]) -> None:
+        lost.append(id)
+        peer.hang_up() if len(lost) == 1 else peer.answer(id, entry())
+
+    daemon.on("state.wait", first_lost)
+    assert client.state.get("k", wait="1m") == 1
+    assert daemon.methods() == ["state.wait", "state.wait"]
+
+
+def test_awaited_wait_is_the_same(project: Project, daemon: FakeDaemon) -> None:
+    """Answered by the daemon, and ended by the client."""
+
+    async def ask(client: AsyncClient) -> None:
+        answers(daemon, state_wait=entry(), state_get=entry(value=2))
+        assert await client.state.get("k", wait="1m") == 1
+        daemon.on("state.wait", silence)
+        waited = await client.state.entry("k", wait="10ms")
+        assert waited is not None
+        assert waited.value == 2
+
+    run(project, ask)
+
+
 def test_list_asks_for_page_after_page(client: Client, daemon: FakeDaemon) -> None:
     """Each page begins after the last key of the one before."""
 
@@ -130,6 +182,9 @@ def test_history_spans_pages_without_gap_or_repetition(client: Client, daemon: F
     [
         lambda client: client.state.get(""),
         lambda client: client.state.get("a\nb"),
+        lambda client: client.state.get("", wait="1s"),
+        lambda client: client.state.get("k", wait="soon"),
+        lambda client: client.state.entry("k", wait=-1),
         lambda client: client.state.set("k", 1, ttl="1s", expires_at=NINE),
         lambda client: client.state.set("k", 1, if_version=1, if_absent=True),
         lambda client: client.state.set("k", 1, if_version=-1),

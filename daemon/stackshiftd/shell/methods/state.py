@@ -46,7 +46,10 @@ class StateMethods:
 
     def get(self, params: GetState) -> Raw | None:
         """The entry, or null if there is none or it has expired."""
-        key = self._requests.get(params).key
+        return self.entry(self._requests.get(params).key)
+
+    def entry(self, key: str) -> Raw | None:
+        """The entry under `key`, as JSON; None if there is none or it has expired."""
         self._note_expiry()
         found = self._engine.state.values.get(key, self._engine.now_us())
         return Raw(entry_json(key, found)) if found is not None else None

@@ -1,9 +1,9 @@
 """Waits: requests that are answered later, each once.
 
-This is the one register of them, whatever they wait for (the end of a run, a lock, a queue to
-drain). A method opens a wait when it is called, closes it when it answers, and says what to do with
-the wait if its connection is gone first. Invariant: a wait is open until it is closed or its
-connection is gone, and nothing is kept of it after that.
+This is the one register of them, whatever they wait for (the end of a run, a state entry, a lock, a
+queue to drain). A method opens a wait when it is called, closes it when it answers, and says what
+to do with the wait if its connection is gone first. Invariant: a wait is open until it is closed or
+its connection is gone, and nothing is kept of it after that.
 """
 
 from __future__ import annotations
@@ -14,7 +14,12 @@ from typing import Final
 from stackshift_jobs.errors import Busy
 from stackshiftd.shell.params import Answer
 
-MAX_WAITS: Final = {"run.wait": 10_000, "lock.acquire": 1_000, "queue.drain": 1_000}
+MAX_WAITS: Final = {
+    "run.wait": 10_000,
+    "state.wait": 10_000,
+    "lock.acquire": 1_000,
+    "queue.drain": 1_000,
+}
 """Method → how many waits one connection may have open."""
 
 

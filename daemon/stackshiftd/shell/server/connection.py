@@ -45,7 +45,7 @@ MAX_DUE_BYTES: Final = 4 << 20
 may hold."""
 MAX_WORKS: Final = 4
 """The most reads of one client that are under way at a time, each with up to a page in hand."""
-WAITS: Final = frozenset(("run.wait", "queue.drain", "lock.acquire"))
+WAITS: Final = frozenset(("run.wait", "state.wait", "queue.drain", "lock.acquire"))
 
 
 class Request(msgspec.Struct, forbid_unknown_fields=True):
