@@ -18,6 +18,7 @@ from stackshift_cli.commands.spec import (
     STATE_GET,
     STATE_INCREMENT,
     STATE_SET,
+    Parameter,
     argument,
     command,
     option,
@@ -35,13 +36,19 @@ _DRY_RUN: Final = option("--dry-run", "Change nothing; show what would happen.")
 _SOME_RUNS: Final = _RUNS._replace(required=False)
 _OF_QUEUE: Final = option("--queue Q", "With --all: only runs in queue Q.")
 _OF_JOB: Final = option("--job J", "With --all: only runs of job J.")
-_SELECTION: Final = (
+_FILTERS: Final = (
+    option("--job J", "Only runs of job J."),
+    option("--status S", "Only runs with status S."),
+    option("--queue Q", "Only runs in queue Q."),
+    option("--label K=V...", "Only runs with this label; may be repeated."),
+    option("--parent RUN", "Only runs that RUN has started."),
+    option("--forked-from RUN", "Only forks of RUN."),
+    _SINCE,
+)
+_SELECTION: Final[tuple[Parameter, ...]] = (
     _SOME_RUNS,
     option("--all", "All runs that match."),
-    _OF_JOB,
-    option("--status S", "With --all: only runs with status S."),
-    _OF_QUEUE,
-    option("--label K=V...", "With --all: only runs with this label; may be repeated."),
+    *(each._replace(help=f"With --all: o{each.help[1:]}") for each in _FILTERS),
     _YES,
 )
 _RUN_COMMANDS: Final = (
@@ -49,12 +56,7 @@ _RUN_COMMANDS: Final = (
         "runs list",
         "runs:list_",
         "List runs, newest first.",
-        option("--job J", "Only runs of job J."),
-        option("--status S", "Only runs with status S."),
-        option("--queue Q", "Only runs in queue Q."),
-        option("--label K=V...", "Only runs with this label; may be repeated."),
-        option("--parent RUN", "Only runs that RUN has started."),
-        _SINCE,
+        *_FILTERS,
         option("--limit N", "Show at most N (default 50)."),
         option("--cursor C", "Continue after run C, the last of the previous page."),
         option("--dead", "Only runs in the dead letter."),
@@ -143,11 +145,7 @@ _RUN_COMMANDS: Final = (
         "runs:count",
         "Count runs.",
         option("--by WORD", "Count those of each status, job or queue."),
-        option("--job J", "Only runs of job J."),
-        option("--status S", "Only runs with status S."),
-        option("--queue Q", "Only runs in queue Q."),
-        option("--label K=V...", "Only runs with this label; may be repeated."),
-        _SINCE,
+        *_FILTERS,
     ),
 )
 

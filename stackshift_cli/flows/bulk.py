@@ -8,8 +8,9 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-from stackshift_cli.arguments import Given
+from stackshift_cli.arguments import Given, option
 from stackshift_cli.daemon.session import Session
+from stackshift_cli.flows.run_filters import FILTERS, run_filters
 from stackshift_cli.flows.unknown_names import say_unknown
 from stackshift_cli.output import messages
 from stackshift_cli.output.confirm import can_ask, confirmed
@@ -19,7 +20,6 @@ from stackshift_jobs.values.quantities import quantity
 PAGE_RUNS: Final = 500
 _TEMPORARY: Final = 75
 """The exit status of a refusal for lack of room, which all following runs would get too."""
-_FILTERS: Final = ("job", "status", "queue")
 
 
 class Outcome:
@@ -77,11 +77,7 @@ def pages_of(
 def change_all(session: Session, given: Given, method: str, verb: str, done: str) -> int:
     """Change all runs that match the filters, after confirmation: those that were counted, and none
     that was created since."""
-    filters: dict[str, Any] = {
-        name: text for name in _FILTERS if (text := given.text(name)) is not None
-    }
-    if given.texts("label"):
-        filters["labels"] = given.pairs("label")
+    filters = run_filters(session, given)
     counted = session.call(method, {**filters, "dry_run": True})
     if counted["count"] == 0 and (given.flag("yes") or can_ask()):
         say_unknown(session, filters)
@@ -103,7 +99,7 @@ def check_selection(given: Given) -> bool:
     everything = given.flag("all")
     if everything == bool(given.texts("runs")):
         raise Usage("give either runs or --all", hint="stackshift runs list")
-    filters = [name for name in (*_FILTERS, "label") if name in given.given()]
+    filters = [name for name in FILTERS if name in given.given()]
     if filters and not everything:
-        raise Usage(f"--{filters[0]} can only be used with --all")
+        raise Usage(f"{option(filters[0])} can only be used with --all")
     return everything

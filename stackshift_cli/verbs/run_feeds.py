@@ -10,11 +10,11 @@ from stackshift_cli.arguments import Given
 from stackshift_cli.daemon.feed import TICK_SECONDS, Deadline, FeedRecord, follow
 from stackshift_cli.daemon.session import Session
 from stackshift_cli.errors import OutputClosed
+from stackshift_cli.flows.run_filters import time_ago
 from stackshift_cli.flows.watch import RecordPrinter, exit_of, show_until_end
 from stackshift_cli.output import messages
 from stackshift_cli.output.terminal import draws
 from stackshift_cli.render import tsv
-from stackshift_cli.verbs.runs import since_time
 from stackshift_jobs.errors import DaemonUnavailable, Usage
 
 _SILENCE_SECONDS: Final = 1.0
@@ -37,7 +37,7 @@ def opening_given(session: Session, given: Given) -> dict[str, Any]:
     if given.text("since") is not None and given.text("lines") is not None:
         raise Usage("--since and -n cannot be used together")
     opening: dict[str, Any] = {}
-    if (since := since_time(session, given)) is not None:
+    if (since := time_ago(session, given, "since")) is not None:
         opening["since"] = since
     if (last := given.whole("lines", 0, 1_000_000)) is not None:
         opening["last"] = last

@@ -11,7 +11,7 @@ from stackshift_cli.arguments import Given
 from stackshift_cli.daemon import run_detail
 from stackshift_cli.daemon.session import Session
 from stackshift_cli.flows.preflight import check_runs
-from stackshift_cli.flows.start_params import moment
+from stackshift_cli.flows.run_filters import run_filters
 from stackshift_cli.flows.unknown_names import say_unknown
 from stackshift_cli.flows.watch import detaching
 from stackshift_cli.output import log_lines, messages
@@ -29,21 +29,14 @@ _POLL_SECONDS: Final = 0.3
 
 def list_(session: Session, given: Given) -> int:
     """`runs list`: list runs, newest first."""
-    params: dict[str, Any] = {"dead": True} if given.flag("dead") else {}
-    if (status := given.text("status")) is not None:
-        params["status"] = status
-    return listed(session, given, params)
+    return listed(session, given, {"dead": True} if given.flag("dead") else {})
 
 
 def count(session: Session, given: Given) -> int:
     """`runs count`: how many runs match; with `--by`, how many of each, the most first."""
-    params: dict[str, Any] = {
-        name: text for name in ("job", "status", "queue", "by") if (text := given.text(name))
-    }
-    if given.texts("label"):
-        params["labels"] = given.pairs("label")
-    if (since := since_time(session, given)) is not None:
-        params["since"] = since
+    params = run_filters(session, given)
+    if (by := given.text("by")) is not None:
+        params["by"] = by
     reply = session.call("run.count", params)
     counts = reply["counts"]
     if not reply["count"]:
@@ -63,12 +56,9 @@ def count(session: Session, given: Given) -> int:
 def listed(session: Session, given: Given, params: dict[str, Any]) -> int:
     """List the runs that match `params` and the options that `runs list` and `dead list` share."""
     limit = given.whole("limit", 1, 10_000_000) or 50
-    filters = {name: given.text(name) for name in ("job", "queue", "parent", "cursor")}
-    params = params | {k: v for k, v in filters.items() if v is not None}
-    if given.texts("label"):
-        params["labels"] = given.pairs("label")
-    if (since := since_time(session, given)) is not None:
-        params["since"] = since
+    params = params | run_filters(session, given)
+    if (cursor := given.text("cursor")) is not None:
+        params["cursor"] = cursor
     runs, cursor = _pages(session, params, limit)
     if not runs:
         say_unknown(session, params)
@@ -122,23 +112,6 @@ def _pages(
         if cursor is None:
             break
     return runs, cursor
-
-
-def since_time(session: Session, given: Given) -> str | None:
-    """The time that `--since` gives, as a time or as a duration before now; None without it."""
-    from stackshift_jobs.values.durations import milliseconds, rfc3339
-
-    text = given.text("since")
-    if text is None:
-        return None
-    try:
-        back_ms = milliseconds(text)
-    except Usage:
-        at, notes = moment(text)
-        for note in notes:
-            session.say(note)
-        return at
-    return rfc3339(_now_us() - back_ms * 1000)
 
 
 def show(session: Session, given: Given) -> int:

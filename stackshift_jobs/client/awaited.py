@@ -132,6 +132,8 @@ class AsyncRuns:
         status: str | None = None,
         queue: str | None = None,
         labels: Mapping[str, str] | None = None,
+        parent: str | None = None,
+        forked_from: str | None = None,
         since: datetime | str | None = None,
         limit: int | None = None,
         cursor: str | None = None,

@@ -134,6 +134,8 @@ class Runs:
         status: str | None = None,
         queue: str | None = None,
         labels: Mapping[str, str] | None = None,
+        parent: str | None = None,
+        forked_from: str | None = None,
         since: datetime | str | None = None,
         limit: int | None = None,
         cursor: str | None = None,
@@ -142,8 +144,9 @@ class Runs:
         """One page of run objects, newest first: 50, or `limit` (at most 1000). Fewer if they are
         large: a page ends once it exceeds a megabyte.
 
-        `since` selects runs created from then on, `dead` those in the dead letter. Pass the
-        `cursor` of a page to get the next one.
+        `parent` selects runs that this run has started, `forked_from` its forks, `since` runs
+        created from then on, `dead` those in the dead letter. Pass the `cursor` of a page to get
+        the next one. Raises `NotFound` for a parent or a source of forks that does not exist.
         """
         filters = {name: value for name, value in locals().items() if name != "self"}
         answer = self._client.call("run.list", list_params(filters))

@@ -58,6 +58,7 @@ def row(number: int, finished_seq: int, status: str = "completed") -> RunRow:
         number,
         finished_seq,
         1,
+        None,
         array("q", (number, finished_seq)),
     )
 

@@ -8,12 +8,23 @@ import pytest
 
 from helpers.project import Project
 from helpers.project_factory import Make
-from stackshift_jobs.errors import Usage
+from stackshift_jobs.errors import NotFound, Usage
 
 JOBS = """
 @stackshift.job("quick")
 def quick(ctx):
     return 1
+
+
+@stackshift.job("naps")
+def naps(ctx):
+    ctx.step.sleep("nap", "1h")
+
+
+@stackshift.job("starts")
+def starts(ctx):
+    ctx.step.start("naps")
+    ctx.step.start("naps")
 
 
 @stackshift.job("fails", queue="media", retry=ONCE)
@@ -84,6 +95,19 @@ def test_pages_cancel_all_that_match_and_nothing_else(project: Project) -> None:
         other,
         later,
     }
+
+
+def test_children_of_a_run_are_cancelled_by_any_name_of_their_parent(project: Project) -> None:
+    """Those that are unfinished; a parent that does not exist is an error, and cancels nothing."""
+    parent = project.finish(project.begin("starts"))["id"]
+    other = project.begin("quick", delay_ms=3_600_000)
+    for name in ("run_01kan5c8000000000000000009", "zzzz"):
+        with pytest.raises(NotFound):
+            project.call("run.cancel_all", parent=name)
+    assert project.call("run.cancel_all", parent=parent[-8:], dry_run=True)["count"] == 2
+    assert len(ids(project.call("run.cancel_all", parent=parent[-8:]))) == 2
+    assert count(project, parent=parent, status="cancelled") == 2
+    assert project.get(other)["status"] == "scheduled"
 
 
 def test_retry_of_all_is_for_failed_runs_and_each_is_by_itself(project: Project) -> None:

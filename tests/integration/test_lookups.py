@@ -197,3 +197,35 @@ def test_children_of_a_run_are_listed_by_their_parent(project: Project) -> None:
         children("run_01kan5c8000000000000000009")
     for run in (waiting, napping):
         project.call("run.cancel", run=run)
+
+
+def test_forks_of_a_run_are_listed_by_their_source(make_project: Make) -> None:
+    """Finished ones and those in memory, whether a daemon has seen them end or finds them in its
+    journal; a fork of a fork is one of its source only."""
+    project = make_project(JOBS)
+    project.start()
+    source = project.finish(project.begin("quick"))["id"]
+    done = project.finish(project.call("run.fork", run=source)["id"])["id"]
+    again = project.finish(project.call("run.fork", run=done)["id"])["id"]
+    nap = project.begin("naps")
+    project.until_status(nap, "waiting")
+    napping = project.call("run.fork", run=nap)["id"]
+    project.until_status(napping, "waiting")
+
+    def forks(of: str) -> list[str]:
+        return [run["id"] for run in project.call("run.list", forked_from=of)["runs"]]
+
+    assert forks(source) == forks(source[-8:]) == [done]
+    assert (forks(done), forks(nap), forks(again)) == ([again], [napping], [])
+    assert project.get(done)["forked_from"] == source
+    assert project.call("run.count", forked_from=nap)["count"] == 1
+    project.kill()
+    for part in project.data_dir.glob("history.db*"):
+        part.unlink()
+    project.start()
+    assert (forks(source), forks(done), forks(nap)) == ([done], [again], [napping])
+    with pytest.raises(NotFound):
+        forks("run_01kan5c8000000000000000009")
+    cancelled = project.call("run.cancel_all", forked_from=nap[-8:])["results"]
+    assert [each["id"] for each in cancelled] == [napping]
+    project.verify()

@@ -48,6 +48,7 @@ class RunRow(msgspec.Struct):
     created_seq: int
     finished_seq: int
     end: int
+    forked_from: str | None
     places: array[int]
 
 
@@ -72,6 +73,7 @@ def row_of(run: Run, seq: int, places: array[int]) -> RunRow:
         run.created_seq,
         seq,
         len(places) - 1,
+        run.forked_from,
         places,
     )
 
@@ -142,6 +144,7 @@ def _created(place: int, entry: r.Entry, record: r.RunCreated) -> RunRow:
         created_seq=entry.seq,
         finished_seq=0,
         end=0,
+        forked_from=record.forked_from,
         places=array("q", (place,)),
     )
 

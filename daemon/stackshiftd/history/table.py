@@ -25,7 +25,7 @@ import msgspec
 
 from stackshiftd.history.rows import RunRow
 
-VERSION: Final = 2
+VERSION: Final = 3
 
 # `tail` is the id reversed: one index finds a run by its id and by any suffix of it.
 _SCHEMA: Final = (
@@ -103,6 +103,7 @@ class Filters(NamedTuple):
     from_seq: int = 0
     is_root: bool = False
     parent: str | None = None
+    forked_from: str | None = None
 
     def match(self, row: RunRow) -> bool:
         """Does `row` match?"""
@@ -115,6 +116,7 @@ class Filters(NamedTuple):
             and (self.before_seq is None or row.created_seq < self.before_seq)
             and not (self.is_root and row.parent)
             and self.parent in (None, row.parent)
+            and self.forked_from in (None, row.forked_from)
             and all(row.labels.get(k) == v for k, v in (self.labels or {}).items())
         )
 
@@ -257,6 +259,9 @@ class Table:
         if filters.parent is not None:
             clauses.append("json_extract(facts, '$[9]') = ?")
             values.append(filters.parent)
+        if filters.forked_from is not None:
+            clauses.append("json_extract(facts, '$[18]') = ?")
+            values.append(filters.forked_from)
         for name, text in (filters.labels or {}).items():
             clauses.append("json_extract(facts, '$[8].' || ?) = ?")
             values.extend((json.dumps(name), text))

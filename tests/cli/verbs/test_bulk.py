@@ -83,6 +83,7 @@ def test_all_of_nothing_is_no_error(shell: Shell, daemon: FakeDaemon) -> None:
         ("runs cancel", "give either runs or --all"),
         ("runs rm --all x", "give either runs or --all"),
         ("runs retry x --job hello", "--job can only be used with --all"),
+        ("runs rm x --forked-from @last", "--forked-from can only be used with --all"),
         ("runs retry --all --from a", "--from cannot be used with --all"),
     ],
 )

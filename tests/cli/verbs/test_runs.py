@@ -35,11 +35,12 @@ def test_list_json_is_an_array_of_run_objects(shell: Shell, daemon: FakeDaemon) 
     assert json.loads(shell("runs", "list", "--json").stdout) == [run]
 
 
-def test_list_of_children_names_their_parent(shell: Shell, daemon: FakeDaemon) -> None:
-    """`--parent` is passed on as it was written: the daemon knows what it stands for."""
+@pytest.mark.parametrize("name", ["parent", "forked_from"])
+def test_list_of_what_came_of_a_run_names_it(shell: Shell, daemon: FakeDaemon, name: str) -> None:
+    """It is passed on as it was written: the daemon knows what it stands for."""
     daemon.add(run_object(1))
-    assert shell("runs", "list", "--parent", "@last").code == 0
-    assert daemon.params("run.list")["parent"] == "@last"
+    assert shell("runs", "list", f"--{name.replace('_', '-')}", "@last").code == 0
+    assert daemon.params("run.list")[name] == "@last"
 
 
 def test_show_asks_for_page_after_page(shell: Shell, daemon: FakeDaemon) -> None:

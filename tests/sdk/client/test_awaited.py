@@ -36,7 +36,7 @@ def test_surface_is_that_of_the_blocking_client(project: Project, daemon: FakeDa
         assert await handle.cancel() is True
         assert await handle.timeline() == [{"seq": 1}, {"seq": 2}]
         assert (await client.queue("emails").enqueue("send")).id == "run_2"
-        page = await client.runs.list(status="failed")
+        page = await client.runs.list(status="failed", forked_from="@last")
         assert (list(page), page.cursor) == ([{"id": "run_1"}], "run_1")
         with pytest.raises(NotFound):
             await client.runs.get("run_missing")

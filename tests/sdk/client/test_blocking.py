@@ -82,7 +82,9 @@ def test_enqueue_starts_on_its_queue(client: Client, daemon: FakeDaemon) -> None
 def test_runs_are_listed_and_looked_up(client: Client, daemon: FakeDaemon) -> None:
     """Only filters that were given are sent, and the cursor gets the next page; the detail of a run
     is all of its pages."""
-    page = client.runs.list(status="failed", since="2026-05-06T09:00:00+02:00", limit=1)
+    page = client.runs.list(
+        status="failed", parent="@last", since="2026-05-06T09:00:00+02:00", limit=1
+    )
     assert page == [{"id": "run_1"}]
     assert page.cursor == "run_1"
     assert client.runs.get("@last", detail=True) == {
@@ -93,7 +95,15 @@ def test_runs_are_listed_and_looked_up(client: Client, daemon: FakeDaemon) -> No
         "timeline": [{"seq": 1}, {"seq": 2}],
     }
     assert daemon.seen == [
-        ("run.list", {"status": "failed", "since": "2026-05-06T07:00:00.000000Z", "limit": 1}),
+        (
+            "run.list",
+            {
+                "status": "failed",
+                "parent": "@last",
+                "since": "2026-05-06T07:00:00.000000Z",
+                "limit": 1,
+            },
+        ),
         ("run.get", {"run": "@last", "detail": True}),
         ("run.get", {"run": "run_1", "detail": True, "cursor": "timeline:1"}),
     ]

@@ -14,7 +14,8 @@ from stackshiftd.shell.views.lookup import Lookup, RunFilters
 def run(number: int, status: Status = Status.QUEUED) -> Any:
     """A run that was created as number `number`."""
     id = f"run_{number:026d}"
-    facts: dict[str, Any] = {"job": "hello", "queue": "default", "labels": {}, "parent": None}
+    facts: dict[str, Any] = {"job": "hello", "queue": "default", "labels": {}}
+    facts |= dict.fromkeys(("parent", "forked_from"))
     return SimpleNamespace(id=id, created_seq=number, created_us=number, status=status, **facts)
 
 

@@ -126,7 +126,7 @@ class BulkChanges:
     ) -> Iterator[Run | RunRow | None]:
         wanted = msgspec.structs.replace(params, status=params.status or change.default)
         if change.statuses.isdisjoint(FINISHED):  # None of them is in the history.
-            return self._unfinished(wanted, since_us, before)
+            return self._unfinished(self._lookup.named(wanted), since_us, before)
         return self._lookup.newest_first(wanted, since_us, before)
 
     def _unfinished(

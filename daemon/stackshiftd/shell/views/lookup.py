@@ -12,7 +12,7 @@ import re
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -56,8 +56,8 @@ _WHILE_EXECUTING: Final = frozenset(
 
 
 class RunFilters(Params):
-    """Which runs are wanted; None is for all. `parent`: only those that this run has started.
-    `dead`: only those in the dead letter."""
+    """Which runs are wanted; None is for all. `parent`: only those that this run has started;
+    `forked_from`: only its forks. `dead`: only those in the dead letter."""
 
     job: str | None = None
     status: str | None = None
@@ -65,6 +65,7 @@ class RunFilters(Params):
     labels: dict[str, str] | None = None
     dead: bool = False
     parent: str | None = None
+    forked_from: str | None = None
 
     def fits(self, run: Run) -> bool:
         """Is `run`, which is in memory, wanted?"""
@@ -73,6 +74,7 @@ class RunFilters(Params):
             and self.queue in (None, run.queue)
             and (self.status is None or shown_status(run).value == self.status)
             and self.parent in (None, run.parent)
+            and self.forked_from in (None, run.forked_from)
             and (not self.dead or run.status is Status.FAILED)
             and all(run.labels.get(k) == v for k, v in (self.labels or {}).items())
         )
@@ -80,8 +82,11 @@ class RunFilters(Params):
     @property
     def is_indexed(self) -> bool:
         """Does an index of the history lead to the runs that are wanted?"""
-        others = (self.labels, self.queue, self.parent)
+        others = (self.labels, self.queue, self.parent, self.forked_from)
         return not any(others) and None in (self.job, self.status)
+
+
+Filtering = TypeVar("Filtering", bound=RunFilters)
 
 
 class Lookup:
@@ -150,14 +155,18 @@ class Lookup:
                     yield run
             before = found[-1][0]
 
+    def named(self, wanted: Filtering) -> Filtering:
+        """`wanted`, in which the runs are named by their ids. Raises what `resolve` raises."""
+        names = {"parent": wanted.parent, "forked_from": wanted.forked_from}
+        ids = {each: self.resolve(name) for each, name in names.items() if name is not None}
+        return msgspec.structs.replace(wanted, **ids)
+
     def newest_first(
         self, wanted: RunFilters, since_us: int = 0, before: int | None = None
     ) -> Iterator[Run | RunRow | None]:
         """The runs that are `wanted`, were created at `since_us` or later and before the record
-        `before`, newest (by creation) first, each once; in parts. Raises what `resolve` raises for
-        the parent that is wanted."""
-        if wanted.parent is not None:
-            wanted = msgspec.structs.replace(wanted, parent=self.resolve(wanted.parent))
+        `before`, newest (by creation) first, each once; in parts. Raises what `resolve` raises."""
+        wanted = self.named(wanted)
         sources: list[Iterator[Run | RunRow | None]] = [
             self._leaving(wanted, since_us, before),
             self._live(wanted, since_us, before),
@@ -225,6 +234,7 @@ class Lookup:
                 before_seq=high,
                 from_seq=low,
                 parent=wanted.parent,
+                forked_from=wanted.forked_from,
             )
             rows = self._history.newest(filters, ROWS)
             for row in rows:

@@ -195,7 +195,7 @@ class View:
             "deadline_at": None,
             "continues": created.continues if created is not None else None,
             "continued_as": ended.continued_as if ended is not None else None,
-            "forked_from": created.forked_from if created is not None else None,
+            "forked_from": row.forked_from,
         }
 
 

@@ -1,0 +1,45 @@
+"""Which runs a command is about, of those that have something in common: the options that `runs
+list`, `runs count`, `dead list` and the commands with `--all` share."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Final
+
+from stackshift_cli.arguments import Given
+from stackshift_cli.daemon.session import Session
+from stackshift_cli.flows.start_params import moment
+from stackshift_jobs.errors import Usage
+
+_TEXTS: Final = ("job", "status", "queue", "parent", "forked_from")
+FILTERS: Final = (*_TEXTS, "label", "since")
+"""The names of the options."""
+
+
+def run_filters(session: Session, given: Given) -> dict[str, Any]:
+    """The params of the protocol that the given filters stand for."""
+    names = given.given()
+    filters: dict[str, Any] = {name: given.text(name) for name in _TEXTS if name in names}
+    if "label" in names:
+        filters["labels"] = given.pairs("label")
+    if "since" in names:
+        filters["since"] = time_ago(session, given, "since")
+    return filters
+
+
+def time_ago(session: Session, given: Given, name: str) -> str | None:
+    """The time that the option `name` gives, as a time or as a duration before now; None without
+    it."""
+    from stackshift_jobs.values.durations import milliseconds, rfc3339
+
+    text = given.text(name)
+    if text is None:
+        return None
+    try:
+        back_ms = milliseconds(text)
+    except Usage:
+        at, notes = moment(text)
+        for note in notes:
+            session.say(note)
+        return at
+    return rfc3339(time.time_ns() // 1000 - back_ms * 1000)
