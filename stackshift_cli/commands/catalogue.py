@@ -38,7 +38,7 @@ _OF_QUEUE: Final = option("--queue Q", "With --all: only runs in queue Q.")
 _OF_JOB: Final = option("--job J", "With --all: only runs of job J.")
 _FILTERS: Final = (
     option("--job J", "Only runs of job J."),
-    option("--status S", "Only runs with status S."),
+    option("--status S", "Only runs with status S (or one of several: S,S)."),
     option("--queue Q", "Only runs in queue Q."),
     option("--label K=V...", "Only runs with this label; may be repeated."),
     option("--parent RUN", "Only runs that RUN has started."),

@@ -84,7 +84,9 @@ def candidates(words: list[str]) -> Candidates | None:
     if wanted.name == "payload":
         return None if typed.word.startswith("@") else _matching(_PAYLOADS, typed.word)
     if wanted.name in _CHOICES:
-        return _matching([Candidate(word) for word in _CHOICES[wanted.name].split()], typed.word)
+        before, comma, _ = typed.word.rpartition(",") if wanted.name == "status" else ("", "", "")
+        words = [before + comma + word for word in _CHOICES[wanted.name].split()]
+        return _matching([Candidate(word) for word in words], typed.word)
     from stackshift_cli.commands.completion_names import names
 
     found = names(typed, wanted)

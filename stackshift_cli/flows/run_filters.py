@@ -11,8 +11,8 @@ from stackshift_cli.daemon.session import Session
 from stackshift_cli.flows.start_params import moment
 from stackshift_jobs.errors import Usage
 
-_TEXTS: Final = ("job", "status", "queue", "parent", "forked_from")
-FILTERS: Final = (*_TEXTS, "label", "since")
+_TEXTS: Final = ("job", "queue", "parent", "forked_from")
+FILTERS: Final = ("job", "status", "queue", "label", "parent", "forked_from", "since")
 """The names of the options."""
 
 
@@ -20,6 +20,9 @@ def run_filters(session: Session, given: Given) -> dict[str, Any]:
     """The params of the protocol that the given filters stand for."""
     names = given.given()
     filters: dict[str, Any] = {name: given.text(name) for name in _TEXTS if name in names}
+    if "status" in names:
+        first, *others = given.word("status").split(",")
+        filters["status"] = [first, *others] if others else first
     if "label" in names:
         filters["labels"] = given.pairs("label")
     if "since" in names:

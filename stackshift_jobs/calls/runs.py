@@ -154,6 +154,8 @@ def item_params(item: Any) -> dict[str, Any]:
 def list_params(filters: Mapping[str, Any]) -> dict[str, Any]:
     """The params of `run.list` from the arguments of `runs.list`."""
     params = {name: value for name, value in filters.items() if value is not None}
+    if not isinstance(params.get("status", ""), str):
+        params["status"] = list(params["status"])
     if "since" in params:
         params["since"] = wire_time(params["since"])
     return params

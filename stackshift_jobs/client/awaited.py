@@ -129,7 +129,7 @@ class AsyncRuns:
         self,
         *,
         job: str | None = None,
-        status: str | None = None,
+        status: str | Iterable[str] | None = None,
         queue: str | None = None,
         labels: Mapping[str, str] | None = None,
         parent: str | None = None,

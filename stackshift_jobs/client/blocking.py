@@ -131,7 +131,7 @@ class Runs:
         self,
         *,
         job: str | None = None,
-        status: str | None = None,
+        status: str | Iterable[str] | None = None,
         queue: str | None = None,
         labels: Mapping[str, str] | None = None,
         parent: str | None = None,
@@ -144,9 +144,10 @@ class Runs:
         """One page of run objects, newest first: 50, or `limit` (at most 1000). Fewer if they are
         large: a page ends once it exceeds a megabyte.
 
-        `parent` selects runs that this run has started, `forked_from` its forks, `since` runs
-        created from then on, `dead` those in the dead letter. Pass the `cursor` of a page to get
-        the next one. Raises `NotFound` for a parent or a source of forks that does not exist.
+        `status` is one status or several. `parent` selects runs that this run has started,
+        `forked_from` its forks, `since` runs created from then on, `dead` those in the dead letter.
+        Pass the `cursor` of a page to get the next one. Raises `NotFound` for a parent or a source
+        of forks that does not exist.
         """
         filters = {name: value for name, value in locals().items() if name != "self"}
         answer = self._client.call("run.list", list_params(filters))

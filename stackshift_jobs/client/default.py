@@ -122,7 +122,7 @@ class DefaultRuns:
         self,
         *,
         job: str | None = None,
-        status: str | None = None,
+        status: str | Iterable[str] | None = None,
         queue: str | None = None,
         labels: Mapping[str, str] | None = None,
         parent: str | None = None,

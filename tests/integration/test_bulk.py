@@ -63,6 +63,8 @@ def test_counts_are_those_of_the_lists(project: Project) -> None:
         project.begin("quick", delay_ms=3_600_000)
     assert count(project) == 9
     assert count(project, status="scheduled") == 3
+    assert count(project, status=["failed", "scheduled"]) == 6
+    assert count(project, status=["completed", "failed", "completed"], queue="media") == 3
     assert count(project, job="quick", labels={"n": "0"}) == 2
     assert count(project, queue="media", status="failed") == 3
     by_status = project.call("run.count", by="status")["counts"]
@@ -127,6 +129,24 @@ def test_retry_of_all_is_for_failed_runs_and_each_is_by_itself(project: Project)
     project.verify()
 
 
+def test_several_statuses_are_listed_in_the_order_of_the_runs(project: Project) -> None:
+    """Page by page, those in memory among those in the history; changes take several, too."""
+    made: list[str] = []
+    for _ in range(3):
+        made += [project.finish(project.begin(job))["id"] for job in ("quick", "fails")]
+        made.append(project.begin("quick", delay_ms=3_600_000))
+        project.call("dead.discard", runs=[made[-2]])
+    wanted = [run for at, run in enumerate(made) if at % 3 != 2][::-1]
+    filters: dict[str, Any] = {"status": ["failed", "completed"], "limit": 4}
+    first = project.call("run.list", **filters)
+    rest = project.call("run.list", **filters, cursor=first["cursor"])
+    assert [run["id"] for run in first["runs"] + rest["runs"]] == wanted
+    with pytest.raises(Usage, match="completed runs cannot be retried"):
+        project.call("run.retry_all", status=["failed", "completed"])
+    assert ids(project.call("run.remove_all", **filters)) == wanted[:4]
+    assert count(project, status=["failed", "completed"]) == 2
+
+
 def test_removal_of_all_is_for_finished_runs(project: Project) -> None:
     """Of a status, or of any; unfinished runs stay."""
     kept = project.begin("quick", delay_ms=3_600_000)
@@ -145,6 +165,9 @@ def test_what_cannot_be_meant_is_refused(project: Project) -> None:
         ("run.retry_all", {"status": "running"}),
         ("run.remove_all", {"status": "queued"}),
         ("run.remove_all", {"status": "done"}),
+        ("run.remove_all", {"status": []}),
+        ("run.list", {"status": ["failed", "done"]}),
+        ("run.count", {"status": "failed,done"}),
         ("run.cancel_all", {"limit": 0}),
         ("run.cancel_all", {"cursor": "x"}),
         ("run.count", {"by": "label"}),

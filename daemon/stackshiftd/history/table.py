@@ -95,7 +95,7 @@ class Filters(NamedTuple):
     `from_seq` on and before `before_seq`; with `is_root` only those that no other run started."""
 
     job: str | None = None
-    status: str | None = None
+    statuses: frozenset[str] | None = None
     queue: str | None = None
     labels: dict[str, str] | None = None
     since_us: int = 0
@@ -109,7 +109,7 @@ class Filters(NamedTuple):
         """Does `row` match?"""
         return (
             self.job in (None, row.job)
-            and self.status in (None, row.status)
+            and (self.statuses is None or row.status in self.statuses)
             and self.queue in (None, row.queue)
             and row.created_us >= self.since_us
             and row.created_seq >= self.from_seq
@@ -244,10 +244,13 @@ class Table:
         """Runs that match, newest (by creation) first, at most `limit`."""
         clauses: list[str] = ["created_us >= ?"]
         values: list[Any] = [filters.since_us]
-        for column in ("job", "status", "queue"):
+        for column in ("job", "queue"):
             if (wanted := getattr(filters, column)) is not None:
                 clauses.append(f"{column} = ?")
                 values.append(wanted)
+        if filters.statuses is not None:
+            clauses.append(f"status IN ({', '.join('?' * len(filters.statuses))})")
+            values.extend(sorted(filters.statuses))
         if filters.before_seq is not None:
             clauses.append("created_seq < ?")
             values.append(filters.before_seq)

@@ -62,11 +62,17 @@ def within(value: int, least: int, most: int, what: str) -> int:
     return value
 
 
-def check_status(status: str) -> str:
-    """`status`, if it is one of a run; raises `Usage` otherwise."""
-    if status not in STATUSES:
-        raise Usage(f"{status!r} is not a status", hint=", ".join(sorted(STATUSES)))
-    return status
+def statuses_in(status: str | list[str] | None) -> frozenset[str] | None:
+    """The statuses that the param `status` names, one or a list of them; None for all. Raises
+    `Usage` for one that no run has, and for none."""
+    if status is None:
+        return None
+    named = frozenset((status,) if isinstance(status, str) else status)
+    for unknown in sorted(named - STATUSES):
+        raise Usage(f"{unknown!r} is not a status", hint=", ".join(sorted(STATUSES)))
+    if not named:
+        raise Usage("no status is given", hint=", ".join(sorted(STATUSES)))
+    return named
 
 
 def sequence_number(cursor: str) -> int:

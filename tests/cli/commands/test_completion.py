@@ -38,6 +38,7 @@ def texts(words: list[str]) -> list[str] | None:
         (["nope", ""], []),
         (["runs", "why", "run_1", ""], []),
         (["start", "x", "--delay", ""], []),
+        (["runs", "list", "--status", "failed,ca"], ["failed,cancelled"]),
         (["journal", "backup", ""], None),
         (["start", "x", "-p", "@"], None),
         (["start", "x", "-p", ""], ["-", "@"]),

@@ -43,6 +43,14 @@ def test_list_of_what_came_of_a_run_names_it(shell: Shell, daemon: FakeDaemon, n
     assert daemon.params("run.list")[name] == "@last"
 
 
+def test_list_of_several_statuses(shell: Shell, daemon: FakeDaemon) -> None:
+    """With commas in between; a single one is sent as it is."""
+    assert shell("runs", "list", "--status", "queued,running").code == 0
+    assert daemon.params("run.list")["status"] == ["queued", "running"]
+    assert shell("runs", "list", "--status", "failed").code == 0
+    assert daemon.params("run.list")["status"] == "failed"
+
+
 def test_show_asks_for_page_after_page(shell: Shell, daemon: FakeDaemon) -> None:
     """A run whose records do not fit into one answer is shown with all of them."""
     run = daemon.add(run_object(1))

@@ -36,7 +36,7 @@ def test_surface_is_that_of_the_blocking_client(project: Project, daemon: FakeDa
         assert await handle.cancel() is True
         assert await handle.timeline() == [{"seq": 1}, {"seq": 2}]
         assert (await client.queue("emails").enqueue("send")).id == "run_2"
-        page = await client.runs.list(status="failed", forked_from="@last")
+        page = await client.runs.list(status=("failed", "cancelled"), forked_from="@last")
         assert (list(page), page.cursor) == ([{"id": "run_1"}], "run_1")
         with pytest.raises(NotFound):
             await client.runs.get("run_missing")
@@ -46,6 +46,8 @@ def test_surface_is_that_of_the_blocking_client(project: Project, daemon: FakeDa
         {"job": "j", "payload": {"a": 1}, "delay_ms": 1000},
         {"job": "send", "queue": "emails"},
     ]
+    filters = {"status": ["failed", "cancelled"], "forked_from": "@last"}
+    assert ("run.list", filters) in daemon.seen
     assert len(daemon.peers) == 1
 
 

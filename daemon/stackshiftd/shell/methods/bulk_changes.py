@@ -22,7 +22,7 @@ from stackshiftd.core.state.state import Run, Status
 from stackshiftd.core.why import shown_status
 from stackshiftd.history.rows import RunRow
 from stackshiftd.shell.engine import Engine
-from stackshiftd.shell.params import Answer, Table, check_status, sequence_number, within
+from stackshiftd.shell.params import Answer, Table, sequence_number, within
 from stackshiftd.shell.views.lookup import LOOKS, Lookup, RunFilters
 from stackshiftd.shell.work import Work
 
@@ -83,8 +83,8 @@ class BulkChanges:
 
     def _act(self, change: Change, params: ManyRuns, answer: Answer) -> Work:
         within(params.limit, 1, MAX_PAGE, "limit")
-        if params.status is not None and check_status(params.status) not in change.statuses:
-            raise Usage(f"{params.status} runs cannot be {change.verb}")
+        for refused in sorted((params.statuses or frozenset()) - change.statuses):
+            raise Usage(f"{refused} runs cannot be {change.verb}")
         if params.dry_run:
             at = rfc3339(self._engine.now_us())
             count = len((yield from self._chosen(change, params, None)))

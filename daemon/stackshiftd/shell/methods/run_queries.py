@@ -32,7 +32,6 @@ from stackshiftd.shell.params import (
     NameRun,
     Params,
     Reads,
-    check_status,
     paged,
     within,
 )
@@ -148,8 +147,6 @@ class RunQueries:
     def list(self, params: ListRuns) -> Work:
         """The work that leads to `{runs[], cursor}`: a page of run objects, newest first."""
         within(params.limit, 1, MAX_LIST, "limit")
-        if params.status is not None:
-            check_status(params.status)
         since_us = parse_time(params.since) if params.since is not None else 0
         before = self._created_seq(params.cursor) if params.cursor is not None else None
         return self._list(params, since_us, before)
@@ -157,8 +154,6 @@ class RunQueries:
     def count(self, params: CountRuns) -> Work:
         """The work that leads to `{count, counts}`: how many runs match, and with `by` how many of
         each status, job or queue, the most first."""
-        if params.status is not None:
-            check_status(params.status)
         if params.by is not None:
             one_of(params.by, GROUPS, "by")
         return self._count(params, parse_time(params.since) if params.since is not None else 0)

@@ -28,7 +28,7 @@ from stackshiftd.history.index import History
 from stackshiftd.history.rows import Ended, RunRow, ended
 from stackshiftd.history.table import Filters
 from stackshiftd.shell.engine import Engine
-from stackshiftd.shell.params import Params
+from stackshiftd.shell.params import STATUSES, Params, statuses_in
 
 MIN_SUFFIX = 4
 _SHORTENED: Final = re.compile(r"^run_(…|\.\.\.)")
@@ -60,19 +60,25 @@ class RunFilters(Params):
     `forked_from`: only its forks. `dead`: only those in the dead letter."""
 
     job: str | None = None
-    status: str | None = None
+    status: str | list[str] | None = None
     queue: str | None = None
     labels: dict[str, str] | None = None
     dead: bool = False
     parent: str | None = None
     forked_from: str | None = None
 
+    @property
+    def statuses(self) -> frozenset[str] | None:
+        """The statuses of those that are wanted; None for all. Raises `Usage`."""
+        return statuses_in(self.status)
+
     def fits(self, run: Run) -> bool:
         """Is `run`, which is in memory, wanted?"""
+        statuses = self.statuses
         return (
             self.job in (None, run.job)
             and self.queue in (None, run.queue)
-            and (self.status is None or shown_status(run).value == self.status)
+            and (statuses is None or shown_status(run).value in statuses)
             and self.parent in (None, run.parent)
             and self.forked_from in (None, run.forked_from)
             and (not self.dead or run.status is Status.FAILED)
@@ -83,7 +89,10 @@ class RunFilters(Params):
     def is_indexed(self) -> bool:
         """Does an index of the history lead to the runs that are wanted?"""
         others = (self.labels, self.queue, self.parent, self.forked_from)
-        return not any(others) and None in (self.job, self.status)
+        statuses = self.statuses
+        # Of several statuses, the index gives the runs of one after those of the other.
+        in_order = statuses is None or (self.job is None and len(statuses) == 1)
+        return not any(others) and in_order
 
 
 Filtering = TypeVar("Filtering", bound=RunFilters)
@@ -125,9 +134,9 @@ class Lookup:
         """The newest run, or the newest failed one, that no other run started: the one that a
         person means, whatever it has started since."""
         failed = name == "@failed"
-        status = "failed" if failed else None
+        statuses = frozenset(("failed",)) if failed else None
         newest: tuple[int, str] = (0, "")
-        for row in self._history.newest(Filters(status=status, is_root=True), LOOK_BACK):
+        for row in self._history.newest(Filters(statuses=statuses, is_root=True), LOOK_BACK):
             live = self.live(row.id)
             if not failed or live is None or live.status is Status.FAILED:
                 newest = (row.created_seq, row.id)
@@ -156,7 +165,9 @@ class Lookup:
             before = found[-1][0]
 
     def named(self, wanted: Filtering) -> Filtering:
-        """`wanted`, in which the runs are named by their ids. Raises what `resolve` raises."""
+        """`wanted`, checked, in which the runs are named by their ids. Raises what `resolve`
+        raises."""
+        statuses_in(wanted.status)
         names = {"parent": wanted.parent, "forked_from": wanted.forked_from}
         ids = {each: self.resolve(name) for each, name in names.items() if name is not None}
         return msgspec.structs.replace(wanted, **ids)
@@ -201,7 +212,7 @@ class Lookup:
 
     def _live(self, wanted: RunFilters, since_us: int, before: int | None) -> Iterator[Run | None]:
         runs = self.in_memory(before)
-        if wanted.status in _WHILE_EXECUTING:
+        if (wanted.statuses or STATUSES) <= _WHILE_EXECUTING:
             # Few runs are executing, but very many may be waiting behind them.
             executing = self._executing()
             runs = (run for run in executing if before is None or run.created_seq < before)
@@ -228,7 +239,7 @@ class Lookup:
             low = 0 if wanted.is_indexed else max(0, high - SPAN)
             filters = Filters(
                 wanted.job,
-                wanted.status,
+                wanted.statuses,
                 wanted.queue,
                 wanted.labels,
                 before_seq=high,
