@@ -44,6 +44,7 @@ _FILTERS: Final = (
     option("--parent RUN", "Only runs that RUN has started."),
     option("--forked-from RUN", "Only forks of RUN."),
     _SINCE,
+    option("--until D", "Only runs created until D, a duration ago or a time."),
 )
 _SELECTION: Final[tuple[Parameter, ...]] = (
     _SOME_RUNS,

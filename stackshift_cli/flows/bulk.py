@@ -87,8 +87,9 @@ def change_all(session: Session, given: Given, method: str, verb: str, done: str
         return 0
     if not confirmed(f"{verb} {quantity(counted['count'], 'run')}", given.flag("yes")):
         return 0
+    until = min(filters.get("until", counted["at"]), counted["at"])  # They sort as text.
     outcome = Outcome(session)
-    outcome.take_all(pages_of(session, method, {**filters, "until": counted["at"]}))
+    outcome.take_all(pages_of(session, method, {**filters, "until": until}))
     session.say(f"{quantity(len(outcome.done), 'run')} {done}")
     return outcome.status
 

@@ -12,7 +12,7 @@ from stackshift_cli.flows.start_params import moment
 from stackshift_jobs.errors import Usage
 
 _TEXTS: Final = ("job", "queue", "parent", "forked_from")
-FILTERS: Final = ("job", "status", "queue", "label", "parent", "forked_from", "since")
+FILTERS: Final = ("job", "status", "queue", "label", "parent", "forked_from", "since", "until")
 """The names of the options."""
 
 
@@ -25,8 +25,9 @@ def run_filters(session: Session, given: Given) -> dict[str, Any]:
         filters["status"] = [first, *others] if others else first
     if "label" in names:
         filters["labels"] = given.pairs("label")
-    if "since" in names:
-        filters["since"] = time_ago(session, given, "since")
+    for name in ("since", "until"):
+        if name in names:
+            filters[name] = time_ago(session, given, name)
     return filters
 
 

@@ -156,8 +156,8 @@ def list_params(filters: Mapping[str, Any]) -> dict[str, Any]:
     params = {name: value for name, value in filters.items() if value is not None}
     if not isinstance(params.get("status", ""), str):
         params["status"] = list(params["status"])
-    if "since" in params:
-        params["since"] = wire_time(params["since"])
+    for name in params.keys() & {"since", "until"}:
+        params[name] = wire_time(params[name])
     return params
 
 

@@ -135,6 +135,7 @@ class AsyncRuns:
         parent: str | None = None,
         forked_from: str | None = None,
         since: datetime | str | None = None,
+        until: datetime | str | None = None,
         limit: int | None = None,
         cursor: str | None = None,
         dead: bool | None = None,

@@ -137,6 +137,7 @@ class Runs:
         parent: str | None = None,
         forked_from: str | None = None,
         since: datetime | str | None = None,
+        until: datetime | str | None = None,
         limit: int | None = None,
         cursor: str | None = None,
         dead: bool | None = None,
@@ -145,9 +146,9 @@ class Runs:
         large: a page ends once it exceeds a megabyte.
 
         `status` is one status or several. `parent` selects runs that this run has started,
-        `forked_from` its forks, `since` runs created from then on, `dead` those in the dead letter.
-        Pass the `cursor` of a page to get the next one. Raises `NotFound` for a parent or a source
-        of forks that does not exist.
+        `forked_from` its forks, `since` and `until` runs created from then on and until then,
+        `dead` those in the dead letter. Pass the `cursor` of a page to get the next one. Raises
+        `NotFound` for a parent or a source of forks that does not exist.
         """
         filters = {name: value for name, value in locals().items() if name != "self"}
         answer = self._client.call("run.list", list_params(filters))

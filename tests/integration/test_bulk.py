@@ -147,6 +147,31 @@ def test_several_statuses_are_listed_in_the_order_of_the_runs(project: Project) 
     assert count(project, status=["failed", "completed"]) == 2
 
 
+def test_runs_until_a_time_are_those_created_then_or_before(project: Project) -> None:
+    """In memory and in the history, with and without a filter that the index orders by; a run
+    created at that very time is among them."""
+    made: list[str] = []
+    for _ in range(3):
+        made.append(project.finish(project.begin("quick"))["id"])
+        made.append(project.begin("quick", delay_ms=3_600_000))
+    created = [project.get(run)["created_at"] for run in made]
+
+    def listed(**filters: Any) -> list[str]:
+        found = [run["id"] for run in project.call("run.list", **filters)["runs"]]
+        assert count(project, **filters) == len(found)
+        return found
+
+    assert listed(until=created[3]) == made[3::-1]
+    assert listed(until=created[3], since=created[1]) == made[3:0:-1]
+    assert listed(until=created[3], status="completed") == [made[2], made[0]]
+    assert listed(until=created[3], queue="default", status=["completed"]) == [made[2], made[0]]
+    assert listed(until=created[3], status="scheduled") == [made[3], made[1]]
+    assert listed(until=created[0], since=created[1]) == []
+    assert ids(project.call("run.remove_all", until=created[3])) == [made[2], made[0]]
+    with pytest.raises(Usage, match="is not a time"):
+        project.call("run.count", until="1d")
+
+
 def test_removal_of_all_is_for_finished_runs(project: Project) -> None:
     """Of a status, or of any; unfinished runs stay."""
     kept = project.begin("quick", delay_ms=3_600_000)

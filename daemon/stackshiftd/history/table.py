@@ -104,6 +104,7 @@ class Filters(NamedTuple):
     is_root: bool = False
     parent: str | None = None
     forked_from: str | None = None
+    until_us: int | None = None
 
     def match(self, row: RunRow) -> bool:
         """Does `row` match?"""
@@ -112,6 +113,7 @@ class Filters(NamedTuple):
             and (self.statuses is None or row.status in self.statuses)
             and self.queue in (None, row.queue)
             and row.created_us >= self.since_us
+            and (self.until_us is None or row.created_us <= self.until_us)
             and row.created_seq >= self.from_seq
             and (self.before_seq is None or row.created_seq < self.before_seq)
             and not (self.is_root and row.parent)
@@ -251,6 +253,9 @@ class Table:
         if filters.statuses is not None:
             clauses.append(f"status IN ({', '.join('?' * len(filters.statuses))})")
             values.extend(sorted(filters.statuses))
+        if filters.until_us is not None:
+            clauses.append("created_us <= ?")
+            values.append(filters.until_us)
         if filters.before_seq is not None:
             clauses.append("created_seq < ?")
             values.append(filters.before_seq)

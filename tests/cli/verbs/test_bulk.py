@@ -61,6 +61,20 @@ def test_all_that_match_are_changed_page_by_page(
     assert json.loads(shell(*line, "--json").stdout) == [{"id": run_id(1)}, {"id": run_id(2)}]
 
 
+@pytest.mark.parametrize(
+    ("until", "sent"),
+    [("2026-05-06T08:00:00Z", "2026-05-06T08:00:00.000000Z"), ("2026-05-06T10:00:00Z", T0)],
+)
+def test_until_leaves_out_what_was_created_since_the_count_too(
+    shell: Shell, daemon: FakeDaemon, until: str, sent: str
+) -> None:
+    """The earlier of the time that is given and that of the count holds."""
+    seen = serve(daemon, "run.cancel_all", 3)
+    shell("runs", "cancel", "--all", "--status", "queued,waiting", "--until", until, "-y")
+    assert [each["status"] for each in seen] == [["queued", "waiting"]] * 3
+    assert [each["until"] for each in seen[1:]] == [sent, sent]
+
+
 def test_all_asks_and_off_a_terminal_needs_yes(shell: Shell, daemon: FakeDaemon) -> None:
     """Nothing is changed."""
     seen = serve(daemon, "run.cancel_all", 3)

@@ -13,6 +13,7 @@ import pytest
 from cli.conftest import Shell
 from cli.fake_daemon import T0, FakeDaemon, log_line, record, run_id, run_object
 from stackshift_jobs.errors import Conflict, NotFound
+from stackshift_jobs.values.durations import from_rfc3339
 
 
 def test_list_off_a_terminal_is_tab_separated_without_a_header(
@@ -49,6 +50,17 @@ def test_list_of_several_statuses(shell: Shell, daemon: FakeDaemon) -> None:
     assert daemon.params("run.list")["status"] == ["queued", "running"]
     assert shell("runs", "list", "--status", "failed").code == 0
     assert daemon.params("run.list")["status"] == "failed"
+
+
+def test_list_until_a_time_or_a_duration_ago(shell: Shell, daemon: FakeDaemon) -> None:
+    """As for `--since`; anything else is refused before a request is made."""
+    assert shell("runs", "list", "--until", "2026-05-06T09:00:00+02:00").code == 0
+    assert daemon.params("run.list")["until"] == "2026-05-06T07:00:00.000000Z"
+    assert shell("runs", "list", "--since", "2d", "--until", "1d").code == 0
+    sent = daemon.params("run.list")
+    assert from_rfc3339(sent["until"]) - from_rfc3339(sent["since"]) >= 86_400_000_000
+    told = shell("runs", "list", "--until", "soon")
+    assert (told.code, told.stderr.splitlines()[0]) == (2, "error[usage]: 'soon' is not a time")
 
 
 def test_show_asks_for_page_after_page(shell: Shell, daemon: FakeDaemon) -> None:

@@ -7,7 +7,7 @@ import os
 import threading
 import traceback
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -83,7 +83,11 @@ def test_runs_are_listed_and_looked_up(client: Client, daemon: FakeDaemon) -> No
     """Only filters that were given are sent, and the cursor gets the next page; the detail of a run
     is all of its pages."""
     page = client.runs.list(
-        status="failed", parent="@last", since="2026-05-06T09:00:00+02:00", limit=1
+        status="failed",
+        parent="@last",
+        since="2026-05-06T09:00:00+02:00",
+        until=datetime(2026, 5, 7, tzinfo=UTC),
+        limit=1,
     )
     assert page == [{"id": "run_1"}]
     assert page.cursor == "run_1"
@@ -101,6 +105,7 @@ def test_runs_are_listed_and_looked_up(client: Client, daemon: FakeDaemon) -> No
                 "status": "failed",
                 "parent": "@last",
                 "since": "2026-05-06T07:00:00.000000Z",
+                "until": "2026-05-07T00:00:00.000000Z",
                 "limit": 1,
             },
         ),

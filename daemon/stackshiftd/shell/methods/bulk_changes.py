@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from stackshift_jobs.errors import StackshiftError, Usage
-from stackshift_jobs.values.durations import parse_time, rfc3339
+from stackshift_jobs.values.durations import rfc3339
 from stackshift_jobs.values.limits import FINISHED
 from stackshiftd.core import commands as c
 from stackshiftd.core.state.state import Run, Status
@@ -33,11 +33,8 @@ _UNFINISHED: Final = frozenset(status.value for status in Status) - FINISHED
 
 
 class ManyRuns(RunFilters):
-    """The runs that match, of those that were created from `since` on and not after `until`.
-    `cursor` comes from the previous page. `dry_run`: only count them."""
+    """The runs that match. `cursor` comes from the previous page. `dry_run`: only count them."""
 
-    since: str | None = None
-    until: str | None = None
     limit: int = 500
     cursor: str | None = None
     dry_run: bool = False
@@ -106,11 +103,12 @@ class BulkChanges:
         self, change: Change, params: ManyRuns, limit: int | None
     ) -> Generator[None, None, list[tuple[str, int]]]:
         """The ids of at most `limit` runs, each with the record that created it."""
-        since_us = parse_time(params.since) if params.since is not None else 0
-        until_us = parse_time(params.until) if params.until is not None else self._engine.now_us()
+        until_us = params.until_us
+        if until_us is None:
+            until_us = self._engine.now_us()
         before = sequence_number(params.cursor) if params.cursor is not None else None
         chosen: list[tuple[str, int]] = []
-        for run in self._candidates(change, params, since_us, before):
+        for run in self._candidates(change, params, before):
             if run is None:
                 yield None
                 continue
@@ -122,16 +120,15 @@ class BulkChanges:
         return chosen
 
     def _candidates(
-        self, change: Change, params: ManyRuns, since_us: int, before: int | None
+        self, change: Change, params: ManyRuns, before: int | None
     ) -> Iterator[Run | RunRow | None]:
         wanted = msgspec.structs.replace(params, status=params.status or change.default)
         if change.statuses.isdisjoint(FINISHED):  # None of them is in the history.
-            return self._unfinished(self._lookup.named(wanted), since_us, before)
-        return self._lookup.newest_first(wanted, since_us, before)
+            return self._unfinished(self._lookup.named(wanted), before)
+        return self._lookup.newest_first(wanted, before)
 
-    def _unfinished(
-        self, wanted: ManyRuns, since_us: int, before: int | None
-    ) -> Iterator[Run | None]:
+    def _unfinished(self, wanted: ManyRuns, before: int | None) -> Iterator[Run | None]:
+        since_us = wanted.since_us
         for looked, run in enumerate(self._lookup.in_memory(before), 1):
             if run.created_us < since_us:
                 return

@@ -16,7 +16,6 @@ from msgspec import Raw
 
 from stackshift_jobs.errors import Usage
 from stackshift_jobs.project.config import Config
-from stackshift_jobs.values.durations import parse_time
 from stackshift_jobs.values.names import one_of
 from stackshiftd.core.records import AttemptResumed, AttemptStarted
 from stackshiftd.core.state.entries import PAGE_BYTES, encode
@@ -59,10 +58,8 @@ class GetRun(Params):
 
 
 class ListRuns(RunFilters):
-    """Which runs to list. `since` is a time, `cursor` the id of the last run of the previous
-    page."""
+    """Which runs to list. `cursor` is the id of the last run of the previous page."""
 
-    since: str | None = None
     limit: int = 50
     cursor: str | None = None
 
@@ -70,7 +67,6 @@ class ListRuns(RunFilters):
 class CountRuns(RunFilters):
     """Which runs to count, and what by."""
 
-    since: str | None = None
     by: str | None = None
 
 
@@ -147,20 +143,19 @@ class RunQueries:
     def list(self, params: ListRuns) -> Work:
         """The work that leads to `{runs[], cursor}`: a page of run objects, newest first."""
         within(params.limit, 1, MAX_LIST, "limit")
-        since_us = parse_time(params.since) if params.since is not None else 0
         before = self._created_seq(params.cursor) if params.cursor is not None else None
-        return self._list(params, since_us, before)
+        return self._list(params, before)
 
     def count(self, params: CountRuns) -> Work:
         """The work that leads to `{count, counts}`: how many runs match, and with `by` how many of
         each status, job or queue, the most first."""
         if params.by is not None:
             one_of(params.by, GROUPS, "by")
-        return self._count(params, parse_time(params.since) if params.since is not None else 0)
+        return self._count(params)
 
-    def _count(self, params: CountRuns, since_us: int) -> Work:
+    def _count(self, params: CountRuns) -> Work:
         counts: Counter[str] = Counter()
-        for run in self._lookup.newest_first(params, since_us):
+        for run in self._lookup.newest_first(params):
             if run is None:
                 yield None
             elif params.by in (None, "status"):
@@ -178,12 +173,12 @@ class RunQueries:
         row = self._lookup.row(run)
         return row.created_seq if row is not None else 0
 
-    def _list(self, params: ListRuns, since_us: int, before: int | None) -> Work:
+    def _list(self, params: ListRuns, before: int | None) -> Work:
         """A page ends with its limit, or once it exceeds `PAGE_BYTES`. Each run is shown as it is
         when its turn comes."""
         page: list[Raw] = []
         size = shown_bytes = 0
-        for run in self._lookup.newest_first(params, since_us, before):
+        for run in self._lookup.newest_first(params, before):
             if run is None:
                 yield None
                 continue

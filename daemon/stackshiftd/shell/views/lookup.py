@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from stackshift_jobs.errors import NotFound, Usage
+from stackshift_jobs.values.durations import parse_time
 from stackshift_jobs.values.names import RUN_ID
 from stackshiftd.core import records as r
 from stackshiftd.core.commands import StartRun
@@ -57,7 +58,8 @@ _WHILE_EXECUTING: Final = frozenset(
 
 class RunFilters(Params):
     """Which runs are wanted; None is for all. `parent`: only those that this run has started;
-    `forked_from`: only its forks. `dead`: only those in the dead letter."""
+    `forked_from`: only its forks. `since`, `until`: only those created at this time or later, not
+    after it. `dead`: only those in the dead letter."""
 
     job: str | None = None
     status: str | list[str] | None = None
@@ -66,14 +68,26 @@ class RunFilters(Params):
     dead: bool = False
     parent: str | None = None
     forked_from: str | None = None
+    since: str | None = None
+    until: str | None = None
 
     @property
     def statuses(self) -> frozenset[str] | None:
         """The statuses of those that are wanted; None for all. Raises `Usage`."""
         return statuses_in(self.status)
 
+    @property
+    def since_us(self) -> int:
+        """`since` in µs since 1970; 0 without it. Raises `Usage`."""
+        return parse_time(self.since) if self.since is not None else 0
+
+    @property
+    def until_us(self) -> int | None:
+        """`until` in µs since 1970; None without it. Raises `Usage`."""
+        return parse_time(self.until) if self.until is not None else None
+
     def fits(self, run: Run) -> bool:
-        """Is `run`, which is in memory, wanted?"""
+        """Is `run`, which is in memory, wanted, whenever it was created?"""
         statuses = self.statuses
         return (
             self.job in (None, run.job)
@@ -173,11 +187,12 @@ class Lookup:
         return msgspec.structs.replace(wanted, **ids)
 
     def newest_first(
-        self, wanted: RunFilters, since_us: int = 0, before: int | None = None
+        self, wanted: RunFilters, before: int | None = None
     ) -> Iterator[Run | RunRow | None]:
-        """The runs that are `wanted`, were created at `since_us` or later and before the record
-        `before`, newest (by creation) first, each once; in parts. Raises what `resolve` raises."""
+        """The runs that are `wanted` and were created before the record `before`, newest (by
+        creation) first, each once; in parts. Raises what `resolve` raises."""
         wanted = self.named(wanted)
+        since_us, until_us = wanted.since_us, wanted.until_us
         sources: list[Iterator[Run | RunRow | None]] = [
             self._leaving(wanted, since_us, before),
             self._live(wanted, since_us, before),
@@ -198,7 +213,8 @@ class Lookup:
                 # A run may have left memory since, and come again among the rows.
                 if before is None or seq < before:
                     before = seq
-                    yield head
+                    if until_us is None or head.created_us <= until_us:
+                        yield head
             heads[at] = next(sources[at], _END)
 
     def _leaving(
@@ -236,7 +252,10 @@ class Lookup:
     ) -> Iterator[RunRow | None]:
         high = before if before is not None else self._engine.state.seq + 1
         while high > 0:
-            low = 0 if wanted.is_indexed else max(0, high - SPAN)
+            # An index would lead through all that is newer than `until` in one part.
+            low, until_us = max(0, high - SPAN), wanted.until_us
+            if wanted.is_indexed:
+                low, until_us = 0, None
             filters = Filters(
                 wanted.job,
                 wanted.statuses,
@@ -246,6 +265,7 @@ class Lookup:
                 from_seq=low,
                 parent=wanted.parent,
                 forked_from=wanted.forked_from,
+                until_us=until_us,
             )
             rows = self._history.newest(filters, ROWS)
             for row in rows:
