@@ -16,6 +16,7 @@ from stackshift_jobs.handler.command import CommandResult, program_of, run_comma
 from stackshift_jobs.handler.context import Facts
 from stackshift_jobs.handler.ops import Steps
 from stackshift_jobs.handler.ports import AsyncPort, awaited
+from stackshift_jobs.handler.progress import report
 from stackshift_jobs.handler.race import first_awaited
 from stackshift_jobs.handler.replay import Pass
 from stackshift_jobs.handler.waits import OnTimeout, WhenParentEnds
@@ -23,7 +24,6 @@ from stackshift_jobs.retry import Retry
 from stackshift_jobs.values.durations import Duration, instant_us, milliseconds, to_datetime
 from stackshift_jobs.values.secrets import Secret
 from stackshift_jobs.values.stored import Event
-from stackshift_jobs.values.text import readable
 
 P = TypeVar("P")
 R = TypeVar("R")
@@ -61,10 +61,14 @@ class AsyncJobContext(Generic[P]):
         made = steps.read_value(self._pass, key, lambda: str(uuid4()))
         return UUID(await awaited(made, self._port, key))
 
-    async def progress(self, done: float, total: float | None = None, message: str = "") -> None:
-        """Show the run's progress in its timeline: `done` of `total`, and a `message`."""
+    async def progress(
+        self, done: float, total: float | None = None, message: str | None = None
+    ) -> None:
+        """Show the run's progress: `done` of `total`, and a `message`, of which the first 1,000
+        characters are kept. It is shown in the timeline, and while the run is unfinished in its
+        object. Raises `Usage` for a number that is not finite."""
         if not self._pass.replaying:
-            self._port.progress(done, total, self._pass.secrets.mask(readable(message)))
+            self._port.progress(*report(done, total, message, self._pass.secrets))
 
     def continue_as(self, payload: Any = None) -> Coroutine[Any, Any, NoReturn]:
         """End this run as completed, and start the next run of this job with `payload`. See

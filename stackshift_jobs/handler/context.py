@@ -18,6 +18,7 @@ from uuid import UUID, uuid4
 from stackshift_jobs.handler import steps, waits
 from stackshift_jobs.handler.command import CommandResult, program_of, run_command
 from stackshift_jobs.handler.ports import Port, drive
+from stackshift_jobs.handler.progress import report
 from stackshift_jobs.handler.race import first
 from stackshift_jobs.handler.replay import Pass, Unwinding
 from stackshift_jobs.handler.state import RunEvents, RunState
@@ -26,7 +27,6 @@ from stackshift_jobs.retry import Retry
 from stackshift_jobs.values.durations import Duration, instant_us, milliseconds, to_datetime
 from stackshift_jobs.values.secrets import Secret
 from stackshift_jobs.values.stored import Event
-from stackshift_jobs.values.text import readable
 
 P = TypeVar("P")
 R = TypeVar("R")
@@ -97,10 +97,12 @@ class JobContext(Generic[P]):
         key = self._pass.identify_read("uuid")
         return UUID(drive(steps.read_value(self._pass, key, lambda: str(uuid4())), self._port))
 
-    def progress(self, done: float, total: float | None = None, message: str = "") -> None:
-        """Show the run's progress in its timeline: `done` of `total`, and a `message`."""
+    def progress(self, done: float, total: float | None = None, message: str | None = None) -> None:
+        """Show the run's progress: `done` of `total`, and a `message`, of which the first 1,000
+        characters are kept. It is shown in the timeline, and while the run is unfinished in its
+        object. Raises `Usage` for a number that is not finite."""
         if not self._pass.replaying:
-            self._port.progress(done, total, self._pass.secrets.mask(readable(message)))
+            self._port.progress(*report(done, total, message, self._pass.secrets))
 
     def continue_as(self, payload: Any = None) -> NoReturn:
         """End this run as completed, and start the next run of this job with `payload`, in one

@@ -16,7 +16,7 @@ import pytest
 
 from sdk.handler.passes import Ended, Record, play
 from stackshift_jobs import CancelRun, JobContext, NonRetryable, Retry, RetryAfter, StepFailed
-from stackshift_jobs.errors import ReplayError
+from stackshift_jobs.errors import ReplayError, Usage
 from stackshift_jobs.handler.failures import Failure
 from stackshift_jobs.handler.ops import RecordFailure, RecordResult
 from stackshift_jobs.handler.steps import Limits
@@ -407,6 +407,25 @@ def test_progress_is_reported_once() -> None:
     record.ends("nap")
     play(handler, record)
     assert record.progress == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("done", "total", "told"),
+    [
+        (math.nan, None, "done is nan"),
+        (1, math.inf, "total is inf"),
+        (-math.inf, 2, "done is -inf"),
+    ],
+)
+def test_progress_that_json_has_no_number_for_is_refused(
+    done: float, total: float | None, told: str
+) -> None:
+    """It could not be read from the journal again."""
+    record = Record()
+    ended = play(lambda ctx: ctx.progress(done, total), record)
+    assert isinstance(ended.error, Usage)
+    assert ended.error.message == told
+    assert record.progress == []
 
 
 def test_step_inside_a_step_is_refused() -> None:
