@@ -23,6 +23,13 @@ def naps(ctx):
     ctx.step.sleep("nap", "1h")
 
 
+@stackshift.job("measures")
+def measures(ctx):
+    ctx.progress(1, 3, "files")
+    ctx.progress(2, 3, "files")
+    ctx.step.sleep("nap", "1h")
+
+
 @stackshift.job("prints")
 def prints(ctx):
     print("hello")
@@ -228,4 +235,24 @@ def test_forks_of_a_run_are_listed_by_their_source(make_project: Make) -> None:
         forks("run_01kan5c8000000000000000009")
     cancelled = project.call("run.cancel_all", forked_from=nap[-8:])["results"]
     assert [each["id"] for each in cancelled] == [napping]
+    project.verify()
+
+
+def test_progress_of_an_unfinished_run_is_in_its_object(make_project: Make) -> None:
+    """What it reported last, also after a kill; none before it reports any, and none at its end."""
+    project = make_project(JOBS)
+    project.start()
+    run, silent = project.begin("measures"), project.begin("naps")
+    for each in (run, silent):
+        project.until_status(each, "waiting")
+    shown = project.get(run)["progress"]
+    reported = [each for each in project.get(run)["timeline"] if "progress" in each["kind"]]
+    assert shown == {"done": 2, "total": 3, "message": "files", "at": reported[-1]["at"]}
+    assert project.get(silent)["progress"] is None
+    project.kill()
+    project.start()
+    listed = {each["id"]: each["progress"] for each in project.call("run.list")["runs"]}
+    assert listed == {run: shown, silent: None}
+    project.call("run.cancel", run=run)
+    assert project.get(run)["progress"] is None
     project.verify()

@@ -17,7 +17,7 @@ from msgspec import Raw
 from stackshift_jobs.values.durations import from_rfc3339
 from stackshiftd.core import records as r
 from stackshiftd.core.fold import attempts, calls, entries, events, locks, runs, schedules
-from stackshiftd.core.state.state import Run, State
+from stackshiftd.core.state.state import Progress, Run, State
 
 
 def fold(state: State, entry: r.Entry) -> None:
@@ -63,13 +63,18 @@ def _retried(state: State, entry: r.Entry, record: r.RunRetried) -> None:
     runs.retried(state, entry, record, rebuild(record.restored) if left_memory else None)
 
 
+def _progress_reported(state: State, entry: r.Entry, record: r.ProgressReported) -> None:
+    run = state.runs[record.run]
+    run.progress = Progress(record.done, record.total, record.message, entry.at_us)
+
+
 _BY_TYPE: Final[dict[type[r.Record], Callable[[State, r.Entry, Any], None]]] = {
     r.JournalOpened: _opened,
     r.JournalRecovered: _nothing,
     r.JournalWatermark: _nothing,
     r.JournalClosed: _nothing,
     r.SnapshotTaken: _nothing,
-    r.ProgressReported: _nothing,
+    r.ProgressReported: _progress_reported,
     r.ClockSetBack: _clock_set_back,
     r.QueueChanged: _queue_changed,
     r.RunCreated: _created,

@@ -169,6 +169,15 @@ class Call(msgspec.Struct):
         return self.chain or self.child or ""
 
 
+class Progress(msgspec.Struct, frozen=True, gc=False):
+    """What the handler of a run reported last: `done` of `total`, and when."""
+
+    done: float
+    total: float | None
+    message: str
+    at_us: int
+
+
 class Run(msgspec.Struct):
     """One run, as the records so far describe it."""
 
@@ -219,6 +228,7 @@ class Run(msgspec.Struct):
     deaths: int = 0
     progressed: bool = False
     """Was anything recorded since it was last dispatched?"""
+    progress: Progress | None = None
     bytes_recorded: int = 0
     error: Error | None = None
     failed_step: str | None = None

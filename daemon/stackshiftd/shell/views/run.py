@@ -13,7 +13,7 @@ from stackshift_jobs.values.durations import rfc3339
 from stackshiftd.core import records as r
 from stackshiftd.core.decide.dead_letter import is_dead
 from stackshiftd.core.records import Entry, entry_from_json
-from stackshiftd.core.state.state import KeyEntry, Run, Status
+from stackshiftd.core.state.state import KeyEntry, Progress, Run, Status
 from stackshiftd.core.why import (
     Fleet,
     Why,
@@ -33,7 +33,8 @@ from stackshiftd.shell.views.steps import error_object
 _FIELD_ORDER: Final = (
     "id job queue status attempt max_attempts priority payload result error idempotency_key labels "
     "created_at scheduled_at started_at finished_at duration_ms waiting_for why why_code code "
-    "parent dead unique expires_at deadline_at continues continued_as forked_from"
+    "parent dead unique expires_at deadline_at continues continued_as forked_from "
+    "progress"
 )
 RUN_FIELDS: Final = tuple(_FIELD_ORDER.split())
 """Every field of a run object; all of them are always present."""
@@ -151,6 +152,7 @@ class View:
             "continues": run.continues,
             "continued_as": run.continued_as,
             "forked_from": run.forked_from,
+            "progress": None if done else _progress(run.progress),
         }
 
     def of_row(self, row: RunRow) -> dict[str, Any]:
@@ -196,6 +198,7 @@ class View:
             "continues": created.continues if created is not None else None,
             "continued_as": ended.continued_as if ended is not None else None,
             "forked_from": row.forked_from,
+            "progress": None,
         }
 
 
@@ -228,6 +231,17 @@ def _created(entries: list[Entry]) -> r.RunCreated | None:
         # The run was no longer in memory when it was retried; the record carries its earlier ones.
         record = entry_from_json(record.restored[0]).record
     return record if isinstance(record, r.RunCreated) else None
+
+
+def _progress(last: Progress | None) -> dict[str, Any] | None:
+    if last is None:
+        return None
+    return {
+        "done": last.done,
+        "total": last.total,
+        "message": last.message,
+        "at": rfc3339(last.at_us),
+    }
 
 
 def _time(us: int) -> str | None:
