@@ -65,6 +65,8 @@ class Job:
     on_duplicate: str = "refuse"
     ttl_ms: int | None = None
     deadline_ms: int | None = None
+    on_failure: str = ""
+    on_success: str = ""
 
     @property
     def doc(self) -> str:
@@ -108,6 +110,11 @@ class JobOptions(TypedDict, total=False):
     another start meanwhile. It is refused (`refuse`, the default), is given that run (`attach`),
     cancels that run first (`replace`), or its run waits for the end of that run (`queue`).
 
+    `on_failure` names a job that is started when a run fails for good, and `on_success` one for
+    when it completes, in the same append. Its payload is a part of the run object: `id job queue
+    status attempt payload result error labels created_at finished_at`, and in `omitted` the names
+    of `payload` and `result` where they are over 4 KiB, and so null.
+
     `schedule` starts the job by itself: five fields as in a crontab, `@hourly @daily @weekly
     @monthly @yearly`, or `@every 30m`, in the IANA time zone `timezone` (default UTC), with
     `schedule_payload` (default `{}`). `catch_up` says which of the ticks missed while the daemon
@@ -125,6 +132,8 @@ class JobOptions(TypedDict, total=False):
     on_duplicate: str | None
     ttl: Duration | None
     deadline: Duration | None
+    on_failure: str | None
+    on_success: str | None
     payload: Any
     idempotency_ttl: Duration | None
     schedule: str | None
@@ -205,6 +214,8 @@ def _maker(options: Mapping[str, Any]) -> Callable[[str, Handler], Job]:
             on_duplicate=on_duplicate,
             ttl_ms=_limit_ms(options, "ttl", name),
             deadline_ms=_limit_ms(options, "deadline", name),
+            on_failure=_job_name(given("on_failure")),
+            on_success=_job_name(given("on_success")),
             payload_type=given("payload"),
             idempotency_ttl_ms=_duration_ms(options, "idempotency_ttl", name),
             is_async=callables.is_async(handler),
@@ -214,6 +225,11 @@ def _maker(options: Mapping[str, Any]) -> Callable[[str, Handler], Job]:
         )
 
     return made
+
+
+def _job_name(name: str | None) -> str:
+    """The name of a job that an option gives; empty without one. Raises `Usage`."""
+    return "" if name is None else check_name(name, "job")
 
 
 def _limit_ms(options: Mapping[str, Any], name: str, job: str) -> int | None:

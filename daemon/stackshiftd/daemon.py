@@ -15,6 +15,7 @@ from stackshift_jobs.errors import BadConfiguration, StackshiftError
 from stackshift_jobs.project.config import Config
 from stackshift_jobs.values.durations import rfc3339
 from stackshift_jobs.values.limits import LINE_MARGIN
+from stackshift_jobs.values.redaction import with_follow_ups
 from stackshift_jobs.version import __version__
 from stackshiftd.core import commands as c
 from stackshiftd.core.effects import Acknowledge, Dispatch, Effect, Granted, Resolve, Stop
@@ -173,7 +174,7 @@ class Daemon:
             launch,
         )
         self._damage = Damage()
-        redaction = Redaction(config.redact.payload)
+        redaction = Redaction(with_follow_ups(config.redact.payload))
         self._view = View(self.engine, self._lookup, bodies, self._fleet, redaction)
         self._run_waits = RunWaits(self._view, waiters)
         self._feeds = Feeds(

@@ -194,7 +194,15 @@ def _attempt_failed(record: Record, clock: Clock) -> Said:
 def _run_completed(record: Record, _clock: Clock) -> Said:
     if record.get("continued_as"):
         return "completed", f"run completed; it continues as {record['continued_as']}"
-    return "completed", f"run completed {_value(record.get('result'))}"
+    return "completed", f"run completed {_value(record.get('result'))}" + _follow_up(record)
+
+
+def _run_failed(record: Record, _clock: Clock) -> Said:
+    return "failed", f"run failed: {_error(record)}" + _follow_up(record)
+
+
+def _follow_up(record: Record) -> str:
+    return f"; it started {record['follow_up']}" if record.get("follow_up") else ""
 
 
 def _run_cancelled(record: Record, _clock: Clock) -> Said:
@@ -330,7 +338,7 @@ _WORDS: Final[dict[str, Say]] = {
     "run.moved": _moved,
     "run.held": _plain("waiting", "no worker has its job; it waits for one"),
     "run.completed": _run_completed,
-    "run.failed": lambda r, _: ("failed", f"run failed: {_error(r)}"),
+    "run.failed": _run_failed,
     "run.cancelled": _run_cancelled,
     "run.retried": _retried,
     "run.removed": _plain("", "run removed from lists"),

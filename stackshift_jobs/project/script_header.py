@@ -205,6 +205,8 @@ _OPTIONS: Final[dict[str, Callable[[str], Any]]] = {
     "on_duplicate": str,
     "ttl": _seconds,
     "deadline": _seconds,
+    "on_failure": lambda text: check_name(text, "job"),
+    "on_success": lambda text: check_name(text, "job"),
     "idempotency_ttl": _seconds,
     "schedule": str,
     "timezone": str,

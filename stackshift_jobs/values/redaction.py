@@ -30,6 +30,15 @@ def parts_of(path: str) -> tuple[str, ...]:
     return tuple(re.findall(r"\[\]|[^.\[\]]+", found[1]))
 
 
+def with_follow_ups(paths: Iterable[str]) -> tuple[str, ...]:
+    """The paths, and the same below `payload`: that is where the payload of a run stands in the
+    payload of its follow-up."""
+    found = tuple(paths)
+    inner = (path.removeprefix(WHOLE).removeprefix(".") for path in found if path != WHOLE)
+    below = (f"payload{path}" if path[0] == "[" else f"payload.{path}" for path in inner)
+    return (*found, *below)
+
+
 def redacted(value: Any, paths: Iterable[str]) -> Any:
     """`value` (plain JSON) with `[redacted]` at each of the paths."""
     for path in paths:

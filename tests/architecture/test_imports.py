@@ -146,12 +146,12 @@ def test_driver_of_the_database_is_loaded_only_where_there_is_one() -> None:
 
 
 def test_shell_imports_core_journal_and_history() -> None:
-    """And of the workers the frames that both speak, the files of the logs and of their code, and
-    the job that is built in."""
+    """And of the workers the frames that both speak, the files of the logs and of their code, the
+    names that both check, and the job that is built in."""
     shell = f"{DAEMON}.shell"
     ours = (
         "core journal history worker.frames worker.host_frames worker.output.log_lines "
-        "worker.output.log_file worker.code_files worker.exec_job "
+        "worker.output.log_file worker.code_files worker.exec_job worker.job_names "
         "worker.scripts.file_job"
     ).split()
     libraries = "msgspec fastjsonschema cronsim watchfiles cryptography".split()

@@ -32,7 +32,8 @@ _RUN = """{
     "payload": {}, "result": {"ok": true}, "error": null, "idempotency_key": null, "labels": {},
     "created_at": "", "scheduled_at": null, "started_at": "", "finished_at": "", "duration_ms": 12,
     "waiting_for": null, "why": null, "why_code": null,
-    "code": "3f9c2a1d", "parent": null, "dead": false, "continues": null, "continued_as": null
+    "code": "3f9c2a1d", "parent": null, "dead": false, "continues": null, "continued_as": null,
+    "follow_up": null
 }"""
 _SCHEDULE = """{
     "job": "", "schedule": "0 9 * * *", "timezone": "Europe/Berlin",

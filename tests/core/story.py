@@ -112,6 +112,8 @@ class Story:
         deadline: str | None = None,
         after: Iterable[str] = (),
         even_if_failed: bool = False,
+        on_failure: r.FollowUp | None = None,
+        on_success: r.FollowUp | None = None,
     ) -> str:
         """Start a run; returns its id, or that of the run that owns one of its keys."""
         self.jobs.setdefault(job, "code-1")
@@ -137,6 +139,8 @@ class Story:
                 deadline_ms=milliseconds(deadline) if deadline is not None else 0,
                 after=[self._predecessor(run) for run in after],
                 even_if_failed=even_if_failed,
+                on_failure=on_failure,
+                on_success=on_success,
             )
         )
         reply = self.decision.reply

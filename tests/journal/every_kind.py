@@ -32,6 +32,7 @@ def story() -> ScheduledStory:
     _failures(made)
     _cancelled(made)
     _by_kind(made)
+    _followed(made)
     _continued(made)
     _held(made)
     _state(made)
@@ -129,6 +130,19 @@ def _cancelled(made: ScheduledStory) -> None:
     own = _running(made)
     made.step_fails(own, "look", retryable=False)
     made.fails(own, step="look", cancels=True)
+
+
+def _followed(made: ScheduledStory) -> None:
+    terms = r.FollowUp("clean", "mail", STEADY, 1000, 1, 60_000, 120_000)
+    for fails in (False, True):
+        run = made.start("resize", on_failure=terms, on_success=r.FollowUp("clean"))
+        assert made.assign() == run
+        if fails:
+            made.fails(run, retryable=False)
+        else:
+            made.completes(run)
+        (created,) = (x for x in made.decision.records if isinstance(x, r.RunCreated))
+        made.cancel(created.run)
 
 
 def _continued(made: ScheduledStory) -> None:

@@ -165,6 +165,8 @@ def test_name_of_a_built_in_job_is_refused() -> None:
         ({"uniqe": "u"}, "a job has no option 'uniqe'"),
         ({"ttl": 0}, "the ttl of job 'bad' cannot be 0"),
         ({"deadline": "soon"}, "the deadline of job 'bad'"),
+        ({"on_failure": ""}, "job"),
+        ({"on_success": "a\nb"}, "job"),
     ],
 )
 def test_bad_options_are_named(options: dict[str, Any], message: str) -> None:

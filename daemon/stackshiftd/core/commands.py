@@ -17,6 +17,7 @@ from stackshiftd.core.records import (
     DEFAULT_TERMS,
     NULL,
     Error,
+    FollowUp,
     Program,
     QueueTerms,
     RetryTerms,
@@ -58,6 +59,8 @@ class StartRun(Command, frozen=True):
     after: list[tuple[str, str]] = []
     """The runs that it begins after, each with how it has ended; empty if it has not."""
     even_if_failed: bool = False
+    on_failure: FollowUp | None = None
+    on_success: FollowUp | None = None
 
 
 class CancelRun(Command, frozen=True):

@@ -79,6 +79,19 @@ DEFAULT_LIMITS: Final = RunLimits()
 is decoded to it."""
 
 
+class FollowUp(Part, frozen=True):
+    """The run that another starts by its end: its job, and what the code says of that; 0 for no
+    limit."""
+
+    job: str
+    queue: str = "default"
+    retry: RetryTerms = DEFAULT_TERMS
+    timeout_ms: int = 0
+    priority: int = 0
+    ttl_ms: int = 0
+    deadline_ms: int = 0
+
+
 class QueueTerms(Part, frozen=True):
     """The terms that one layer sets for a queue; None: not set here. 0 means no limit, which also
     overrides a limit of a lower layer. `rate` new attempts may start per `rate_per_ms`."""
@@ -146,7 +159,8 @@ class RunCreated(Record, frozen=True, tag="run.created"):
     steps that the fork does not reuse. A run that continues another names it in `continues`, and in
     `chain` the run that began the chain, which keeps its idempotency key. A child with
     `cancel_with_parent` is cancelled if its parent is, one that `ends_with_parent` also if that has
-    completed or failed.
+    completed or failed. One that fails for good starts `on_failure` in the same append, and one
+    that completes `on_success`; a run that was started so has neither.
     """
 
     run: str
@@ -177,6 +191,8 @@ class RunCreated(Record, frozen=True, tag="run.created"):
     after: list[str] = []
     even_if_failed: bool = False
     ends_with_parent: bool = False
+    on_failure: FollowUp | None = None
+    on_success: FollowUp | None = None
 
 
 class RunPreceded(Record, frozen=True, tag="run.preceded"):
@@ -232,24 +248,27 @@ class RunHeld(Record, frozen=True, tag="run.held"):
 class RunCompleted(Record, frozen=True, tag="run.completed"):
     """The handler returned `result`; the run is finished. Or it continued as the run
     `continued_as`, whose `run.created` is in the same append: who waits for a chain of runs goes on
-    waiting."""
+    waiting. `follow_up` is the run that it started by this, in the same append."""
 
     run: str
     attempt: int
     result: Raw
     continued_as: str | None = None
+    follow_up: str | None = None
 
 
 class RunFailed(Record, frozen=True, tag="run.failed"):
     """The run failed for good and is in its queue's dead letter. `reason`: `attempts`,
     `non_retryable`, `poisonous`, `deadline`, `after` (with a run before it) or `wait`. `step` is
-    the wait that timed out: it is forgotten."""
+    the wait that timed out: it is forgotten. `follow_up` is the run that it started by this, in
+    the same append."""
 
     run: str
     attempt: int
     error: Error
     reason: str
     step: str | None = None
+    follow_up: str | None = None
 
 
 class RunCancelled(Record, frozen=True, tag="run.cancelled"):

@@ -16,13 +16,15 @@ from stackshiftd.core.state.state import Run
 
 class Ended(NamedTuple):
     """How a run ended; `cancelled` is the record by which it was, if it was cancelled, and
-    `continued_as` the run as which it continued, if it did."""
+    `continued_as` the run as which it continued, if it did. `follow_up` is the run that it started
+    by that."""
 
     status: str
     result: Raw
     error: r.Error | None
     cancelled: r.RunCancelled | None = None
     continued_as: str | None = None
+    follow_up: str | None = None
 
 
 class RunRow(msgspec.Struct):
@@ -116,9 +118,10 @@ def ended(record: r.AnyRecord) -> Ended | None:
     """How the run ended, if `record` is its end; else None."""
     match record:
         case r.RunCompleted():
-            return Ended("completed", record.result, None, None, record.continued_as)
+            following = record.continued_as, record.follow_up
+            return Ended("completed", record.result, None, None, *following)
         case r.RunFailed():
-            return Ended("failed", r.NULL, record.error)
+            return Ended("failed", r.NULL, record.error, follow_up=record.follow_up)
         case r.RunCancelled():
             return Ended("cancelled", r.NULL, None, record)
     return None

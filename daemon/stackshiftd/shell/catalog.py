@@ -30,6 +30,7 @@ from stackshiftd.core.commands import StartRun
 from stackshiftd.core.records import (
     DEFAULT_LIMITS,
     DEFAULT_TERMS,
+    FollowUp,
     QueueTerms,
     RetryTerms,
     RunLimits,
@@ -236,6 +237,26 @@ class Catalog:
             ttl_ms=_limit(params.ttl_ms, job.ttl_ms, "ttl_ms"),
             deadline_ms=_limit(params.deadline_ms, job.deadline_ms, "deadline_ms"),
             even_if_failed=params.even_if_failed,
+            on_failure=self._follow_up(job.on_failure),
+            on_success=self._follow_up(job.on_success),
+        )
+
+    def _follow_up(self, name: str) -> FollowUp | None:
+        """The run that a run starts by its end. If no worker has its job, it is started all the
+        same, and waits for the job."""
+        if not name:
+            return None
+        job = self.jobs.get(name)
+        if job is None:
+            return FollowUp(name, retry=self._terms)
+        return FollowUp(
+            name,
+            job.queue,
+            self.terms(job),
+            job.timeout_ms or 0,
+            job.priority,
+            job.ttl_ms or 0,
+            job.deadline_ms or 0,
         )
 
     def keys_of(self, job: str, payload: Any) -> tuple[str, str] | None:

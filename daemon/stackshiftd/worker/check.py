@@ -11,19 +11,21 @@ import os
 from pathlib import Path
 from typing import Any
 
-from stackshift_jobs.errors import StackshiftError
+from stackshift_jobs.errors import BadConfiguration, StackshiftError
 from stackshift_jobs.programs import inheritance
 from stackshift_jobs.project.config import load_config
+from stackshift_jobs.registry import registry
 from stackshiftd.worker import code_files, loader
 from stackshiftd.worker.frames import FailedModule, JobFacts
+from stackshiftd.worker.job_names import without_job
 from stackshiftd.worker.output.streams import OwnLog
 
 
 def check(root: Path) -> int:
     """Print one object `{modules: [{module, file, jobs, schedules, error}]}` on standard output.
 
-    Returns the exit status: 0, or 78 if any module failed. If the configuration is invalid, prints
-    `{error}` and returns that error's status.
+    Returns the exit status: 0, or 78 if any module failed, or has a job that names one which does
+    not exist. If the configuration is invalid, prints `{error}` and returns that error's status.
     """
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # What modules print at import goes to standard error; it is not data.
@@ -36,6 +38,8 @@ def check(root: Path) -> int:
     inheritance.adopt(config.workers.umask, config.workers.nice)
     jobs = list(config.project.jobs)
     facts, failed = loader.import_project(root, jobs, OwnLog(2))
+    for job, text in list(without_job(facts, failed)):
+        failed.append(loader.invalid(registry[job], BadConfiguration(text)))
     errors = {failure.module: failure for failure in failed}
     files = {source.module: str(source.file) for source in code_files.sources(root, jobs)}
     modules = [

@@ -168,6 +168,8 @@ class JobFacts(msgspec.Struct, frozen=True, omit_defaults=True):
     on_duplicate: str = "refuse"
     ttl_ms: int | None = None
     deadline_ms: int | None = None
+    on_failure: str = ""
+    on_success: str = ""
     idempotency_ttl_ms: int | None = None
     schema: dict[str, Any] | None = None
     schedule: ScheduleTerms | None = None

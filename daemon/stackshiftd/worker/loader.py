@@ -100,7 +100,7 @@ def load(
     for name, doubled in ambiguous.items():
         first = registry.pop(name, None)
         if first is not None and all(failure.module != first.module for failure in failed):
-            failed.append(_invalid(first, doubled))
+            failed.append(invalid(first, doubled))
     return described(failed), failed
 
 
@@ -117,11 +117,12 @@ def described(failed: list[FailedModule]) -> list[JobFacts]:
             facts.append(_facts(job))
         except Exception as error:
             del registry[job.name]
-            failed.append(_invalid(job, error))
+            failed.append(invalid(job, error))
     return facts
 
 
-def _invalid(job: Job, error: Exception) -> FailedModule:
+def invalid(job: Job, error: Exception) -> FailedModule:
+    """The failure of a module whose `job` is not valid, with the place of its handler."""
     place = callables.place_of(job.handler)
     file = place.file or getattr(sys.modules.get(job.module), "__file__", "") or job.module
     failure = Failure.of(error)
@@ -143,6 +144,8 @@ def _facts(job: Job) -> JobFacts:
         on_duplicate=job.on_duplicate,
         ttl_ms=job.ttl_ms,
         deadline_ms=job.deadline_ms,
+        on_failure=job.on_failure,
+        on_success=job.on_success,
         idempotency_ttl_ms=job.idempotency_ttl_ms,
         schema=_schema(job),
         schedule=_schedule(job),

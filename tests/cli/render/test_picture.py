@@ -77,13 +77,15 @@ def test_end_that_needs_a_word_has_it(
     status: str, fields: dict[str, str], last: str | None
 ) -> None:
     """Why a handler has cancelled its run, and as which run it goes on instead of a result."""
-    run = run_object(1, status=status, result=None, continues=run_id(3)) | fields
+    linked = {"continues": run_id(3), "follow_up": run_id(4)}
+    run = run_object(1, status=status, result=None, **linked) | fields
     shown = told(run, record(0, "run.created", run["id"]), record(1, f"run.{status}", run["id"]))
     lines = drawn(shown, 1, UNICODE, 80, None).splitlines()
     if last is None:
         last = "  continued as run_…000002"
     assert (lines[-1] == last) is bool(last)
     assert "continues run_…000003" in lines[1]
+    assert "follow-up run_…000004" in lines[2]
     assert not any("result" in line for line in lines)
 
 

@@ -69,6 +69,10 @@ run.cancelled {{"reason": "parent"}}
   cancelled: run cancelled with its parent
 run.completed {{"result": null, "continued_as": "{CHILD}"}}
   completed: run completed; it continues as 000007
+run.completed {{"result": null, "follow_up": "{CHILD}"}}
+  completed: run completed null; it started 000007
+run.failed {{{ERROR}, "reason": "attempts", "follow_up": "{CHILD}"}}
+  failed: run failed: TimeoutError: PUT timed out; it started 000007
 run.created {{"queue": "media", "continues": "{CHILD}"}}
   queued: created in queue media; it continues 000007
 progress.reported {{"done": 3.0, "total": 10.0, "message": "pages"}}

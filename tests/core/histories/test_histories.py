@@ -27,6 +27,7 @@ JOBS: Final = ("resize", "report", "mail")
 STEPS: Final = ("a", "b", "c", "d")
 QUICK: Final = r.RetryTerms(max_attempts=2, backoff_ms=100, jitter=0.5)
 PICKY: Final = r.RetryTerms(3, 500, 1.0, jitter=0.0, on=["A", "jobs.B"], not_on=["B"])
+FOLLOW_UP: Final = r.FollowUp("mail", "office", QUICK, ttl_ms=300_000)
 TERMS: Final = (ONCE, QUICK, STEADY, PICKY)
 KINDS: Final = ("A", "B", "C")
 LATE: Final = ("fail", "continue", "cancel")
@@ -106,6 +107,8 @@ class Histories(RuleBasedStateMachine):
                 on_duplicate=mode,
                 after=self.before(pick) if delay is None else (),
                 even_if_failed=pick % 2 == 0,
+                on_failure=FOLLOW_UP if pick % 11 < 3 else None,
+                on_success=FOLLOW_UP if pick % 13 < 2 else None,
                 ttl=LIMITS[pick % len(LIMITS)],
                 deadline=LIMITS[pick // 9 % len(LIMITS)],
             )
@@ -541,6 +544,23 @@ class Histories(RuleBasedStateMachine):
             self.check_replay()
             self.let_all_end()
             self.check_replay()
+            self.check_follow_ups()
+
+    def check_follow_ups(self) -> None:
+        """Each end that names a follow-up has created that run and no other, and it names none."""
+        records = [entry.record for entry in self.story.entries]
+        ends = [each for each in records if isinstance(each, r.RunCompleted | r.RunFailed)]
+        named = {each.follow_up: each.run for each in ends if each.follow_up is not None}
+        assert len(named) == sum(each.follow_up is not None for each in ends)
+        created = {each.run: each for each in records if isinstance(each, r.RunCreated)}
+        for follow_up, run in named.items():
+            made = created[follow_up]
+            assert (made.parent, made.on_failure, made.on_success) == (run, None, None)
+        for end in ends:
+            made = created[end.run]
+            terms = made.on_failure if isinstance(end, r.RunFailed) else made.on_success
+            goes_on = isinstance(end, r.RunCompleted) and end.continued_as is not None
+            assert (end.follow_up is not None) == (terms is not None and not goes_on)
 
     def check_replay(self) -> None:
         """Live, replayed and read from a snapshot, the state is the same."""

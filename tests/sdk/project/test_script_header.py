@@ -30,6 +30,7 @@ def test_options_are_those_of_a_job(tmp_path: Path) -> None:
 # stackshift: job nightlyBackup
 # stackshift: schedule 15 3 * * *  timezone Europe/Berlin  retry 3 backoff 10s  timeout 2h
 # stackshift: queue disk  priority -2  concurrency_key "customer:{id}"
+# stackshift: on_failure cleanUp  on-success tell
 
 # Every night.
 set -u
@@ -48,6 +49,8 @@ set -u
         "queue": "disk",
         "priority": -2,
         "concurrency_key": "customer:{id}",
+        "on_failure": "cleanUp",
+        "on_success": "tell",
     }
 
 

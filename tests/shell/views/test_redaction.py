@@ -8,6 +8,7 @@ from typing import Any, get_args
 import pytest
 from msgspec import Raw
 
+from stackshift_jobs.values.redaction import with_follow_ups
 from stackshiftd.core import records as r
 from stackshiftd.core.records import Entry, entry_json
 from stackshiftd.shell.views.redaction import HIDDEN, Redaction
@@ -29,6 +30,20 @@ def line(record: Any) -> Raw:
 def test_payload_is_shown_without_the_values_at_the_paths() -> None:
     """Numbers keep all of their digits."""
     assert json.loads(bytes(CARD.payload(Raw(PAYLOAD)))) == SHOWN
+
+
+def test_payload_in_a_follow_up_is_shown_without_them_too() -> None:
+    """There it is a part of the payload; paths of every form lead to it."""
+    inner = json.loads(PAYLOAD)
+    given = Raw(json.dumps({"id": "run_1", "payload": inner}).encode())
+    shown = json.loads(bytes(Redaction(with_follow_ups(["card.number"])).payload(given)))
+    assert shown == {"id": "run_1", "payload": SHOWN}
+    assert with_follow_ups(["$.a.b", "[].pin", "*.x"])[3:] == (
+        "payload.a.b",
+        "payload[].pin",
+        "payload.*.x",
+    )
+    assert with_follow_ups(["$"]) == ("$",)
 
 
 def test_nothing_is_changed_where_nothing_is_redacted() -> None:

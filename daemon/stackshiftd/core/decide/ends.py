@@ -16,6 +16,7 @@ from stackshift_jobs.values.durations import rfc3339
 from stackshiftd.core import commands as c
 from stackshiftd.core import records as r
 from stackshiftd.core.decide.backoff import admits, next_try_us
+from stackshiftd.core.decide.follow_ups import follow_up
 from stackshiftd.core.decide.lock_release import LockRelease, holds
 from stackshiftd.core.effects import (
     NOTHING,
@@ -53,7 +54,7 @@ def continue_as(state: State, run: Run, command: c.ContinueRun, now_us: int) -> 
     """Complete the run, and create the one as which it continues. Who waits for it goes on waiting,
     and its parent, if it is cancelled, takes the new run with it. An idempotency key stays with the
     run that began the chain, and a unique key goes on to the new run, before all that wait for
-    it. So does a deadline."""
+    it. So do a deadline and its follow-ups."""
     orphans = _orphans(state, run, frozenset())
     left = frozenset(each.id for orphan in orphans for each in with_children(state, orphan))
     release = LockRelease(state, now_us, left)
@@ -79,6 +80,8 @@ def continue_as(state: State, run: Run, command: c.ContinueRun, now_us: int) -> 
         deadline_at=rfc3339(run.deadline_us) if run.deadline_us else None,
         continues=run.id,
         chain=run.chain or run.id,
+        on_failure=run.on_failure,
+        on_success=run.on_success,
     )
     records = (*release.records, created, completed)
     cancelled = _cancel_orphans(state, run, orphans, now_us, len(records))
@@ -170,7 +173,11 @@ def finish(
     """End the run by `records`. In the same append all waits for it end, the children that are to
     end with it are cancelled, and `also` these, and its locks are released if its handler has
     `stopped` (otherwise they are released when it has). `gone` are the runs that end with it;
-    `before` is the number of records that precede these in the append."""
+    `before` is the number of records that precede these in the append. Its follow-up is the last
+    record of it."""
+    following = follow_up(state, run, end.status, end.result, end.error, now_us)
+    if following is not None:
+        records = tuple(_linked(record, following.run) for record in records)
     orphans = [*_orphans(state, run, gone), *also]
     left = {each.id for orphan in orphans for each in with_children(state, orphan)}
     release = LockRelease(state, now_us, gone | left)
@@ -189,7 +196,16 @@ def finish(
         effects.extend(wait_end.effects)
     ended_records = (*records, *added)
     cancelled = _cancel_orphans(state, run, orphans, now_us, before + len(ended_records))
-    return Decision((*ended_records, *cancelled.records), (*effects, *cancelled.effects))
+    created = () if following is None else (following,)
+    ending = (*ended_records, *cancelled.records, *created)
+    return Decision(ending, (*effects, *cancelled.effects))
+
+
+def _linked(record: r.AnyRecord, follow_up: str) -> r.AnyRecord:
+    """The record, which names the follow-up if it is the end of a run."""
+    if isinstance(record, r.RunCompleted | r.RunFailed):
+        return msgspec.structs.replace(record, follow_up=follow_up)
+    return record
 
 
 def _orphans(state: State, run: Run, gone: frozenset[str]) -> list[Run]:

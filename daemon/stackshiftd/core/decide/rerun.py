@@ -214,5 +214,7 @@ def fork(state: State, command: c.ForkRun, now_us: int) -> Decision:
         forked_from=source.id,
         restored=_without_copies(command.restored),
         forgotten=repeated,
+        on_failure=source.on_failure,
+        on_success=source.on_success,
     )
     return Decision((record,), (), Rerun(command.run, reused, repeated))

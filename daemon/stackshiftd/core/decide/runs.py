@@ -64,6 +64,8 @@ def start(state: State, command: c.StartRun, now_us: int, before: int = 0) -> De
         unique=command.unique,
         after=[run for run, _ in command.after],
         even_if_failed=command.even_if_failed,
+        on_failure=command.on_failure,
+        on_success=command.on_success,
     )
     created = limited(created, command, now_us)
     records: tuple[r.AnyRecord, ...] = (created, *preceded(command))

@@ -65,6 +65,8 @@ def created(state: State, entry: r.Entry, record: r.RunCreated, source: Run | No
         chain=record.chain,
         after=list(record.after),
         even_if_failed=record.even_if_failed,
+        on_failure=record.on_failure,
+        on_success=record.on_success,
     )
     if run.deadline_us:
         run.deadline_span_us = run.deadline_us - run.place_us
@@ -219,6 +221,7 @@ def _completed(state: State, entry: r.Entry, record: r.RunCompleted) -> None:
     run.result = keep(state, record.result, entry.seq)
     run.error = None
     run.continued_as = record.continued_as
+    run.follow_up = record.follow_up
     free_slot(state, run, entry.at_us)
     _finish(state, run, entry, "run.completed")
 
@@ -226,6 +229,7 @@ def _completed(state: State, entry: r.Entry, record: r.RunCompleted) -> None:
 def _failed(state: State, entry: r.Entry, record: r.RunFailed) -> None:
     run = state.runs[record.run]
     run.error = record.error
+    run.follow_up = record.follow_up
     if record.step is not None:
         run.calls.pop(record.step, None)
         run.failed_step = record.step
@@ -288,7 +292,7 @@ def retried(state: State, entry: r.Entry, record: r.RunRetried, rebuilt: Run | N
     run.next_is_new = True
     run.finished_us = run.spent_us = run.deaths = 0
     run.error = run.result = None
-    run.cancelled = run.failed_predecessor = None
+    run.cancelled = run.failed_predecessor = run.follow_up = None
     run.after = []
     run.expires_us = run.preceded_us = 0
     run.deadline_us = entry.at_us + run.deadline_span_us if run.deadline_span_us else 0

@@ -25,6 +25,7 @@ import msgspec
 from stackshift_jobs.values import limits
 from stackshiftd.core.records import (
     Error,
+    FollowUp,
     Program,
     QueueTerms,
     RetryTerms,
@@ -257,6 +258,11 @@ class Run(msgspec.Struct):
     chain: str | None = None
     """The first of the runs that this one continues."""
     continued_as: str | None = None
+    on_failure: FollowUp | None = None
+    on_success: FollowUp | None = None
+    """What it starts by its end."""
+    follow_up: str | None = None
+    """The run that it has started by its end."""
     locks: tuple[str, ...] = ()
     """Keys of the locks that it holds."""
 

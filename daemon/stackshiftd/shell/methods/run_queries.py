@@ -267,6 +267,8 @@ class RunQueries:
             "on_duplicate": job.on_duplicate if job.unique else None,
             "ttl_ms": job.ttl_ms,
             "deadline_ms": job.deadline_ms,
+            "on_failure": job.on_failure or None,
+            "on_success": job.on_success or None,
             "idempotency_ttl_ms": self._catalog.key_ttl_ms(job),
             "schedule": job.schedule and shown_terms(job.schedule),
         }

@@ -34,7 +34,7 @@ _FIELD_ORDER: Final = (
     "id job queue status attempt max_attempts priority payload result error idempotency_key labels "
     "created_at scheduled_at started_at finished_at duration_ms waiting_for why why_code code "
     "parent dead unique expires_at deadline_at continues continued_as forked_from "
-    "progress"
+    "progress follow_up"
 )
 RUN_FIELDS: Final = tuple(_FIELD_ORDER.split())
 """Every field of a run object; all of them are always present."""
@@ -153,6 +153,7 @@ class View:
             "continued_as": run.continued_as,
             "forked_from": run.forked_from,
             "progress": None if done else _progress(run.progress),
+            "follow_up": run.follow_up,
         }
 
     def of_row(self, row: RunRow) -> dict[str, Any]:
@@ -199,6 +200,7 @@ class View:
             "continued_as": ended.continued_as if ended is not None else None,
             "forked_from": row.forked_from,
             "progress": None,
+            "follow_up": ended.follow_up if ended is not None else None,
         }
 
 

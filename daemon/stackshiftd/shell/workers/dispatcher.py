@@ -38,6 +38,7 @@ from stackshiftd.worker.frames import (
     Outcome,
     Printed,
 )
+from stackshiftd.worker.job_names import without_job
 from stackshiftd.worker.output.log_file import LogFile
 from stackshiftd.worker.output.log_lines import append_last_words
 
@@ -71,6 +72,8 @@ class Dispatcher:
         self._loop = asyncio.get_running_loop()
         self.pool: Pool
         self._loaded: dict[str, str] = {}
+        self._problems: set[str] = set()
+        """What was last said of jobs that name one which does not exist."""
         """Digests of the files that the code of this machine's workers was loaded from."""
         self.first_worker: asyncio.Future[str] = self._loop.create_future()
         """Done when the first worker is ready, or has failed to start (then with the reason)."""
@@ -288,6 +291,10 @@ class Dispatcher:
                 failed.type,
                 failed.message,
             )
+        problems = {text for _job, text in without_job(greeting.jobs, greeting.failed)}
+        for text in sorted(problems - self._problems):  # Not once for each worker.
+            log.warning("%s; what is started for it waits until one is", text)
+        self._problems = problems
         self._engine.submit(c.DefineQueues("code", self._declared(greeting)))
         self._engine.submit(c.DefineJobs(self._catalog.runnable))
         self.learned()

@@ -11,6 +11,7 @@ from pathlib import Path
 from msgspec import Raw
 
 from stackshift_jobs.project.config import Config
+from stackshift_jobs.values.redaction import with_follow_ups
 from stackshiftd.core.records import NULL
 from stackshiftd.core.state.state import Body, Phase, Run
 from stackshiftd.worker.frames import Execute, Hello, Recall
@@ -32,7 +33,7 @@ def hello(config: Config, logs: Path, worker: str, beat_seconds: float) -> Hello
         data_dir=str(config.data_dir),
         secret_env=config.secrets.env,
         secret_files=config.secrets.files,
-        redact=config.redact.payload,
+        redact=with_follow_ups(config.redact.payload),
     )
 
 
