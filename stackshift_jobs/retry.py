@@ -111,7 +111,7 @@ class RetryAfter(StackshiftError):
 
 class CancelRun(StackshiftError):
     """Raise this in a handler or a step to end the run as cancelled, for `reason`: it is not
-    retried, and is no failure that anyone has to look at."""
+    retried, and is not a failure that anyone has to look at."""
 
     code = "cancel_run"
     exit_status = 7

@@ -123,7 +123,7 @@ def test_rescue_is_refused_where_there_is_nothing_to_put_back(tmp_path: Path) ->
         await filled(log, tmp_path / "copy")
         with pytest.raises(Conflict, match="has all that"):
             await moving.rescue(tmp_path / "copy", log, "the log")
-        with pytest.raises(BadConfiguration, match="is no copy"):
+        with pytest.raises(BadConfiguration, match="is not a copy"):
             await moving.rescue(tmp_path / "other", log, "the log")
         lost: list[Row] = [log.rows.pop()]
         leader = await SharedJournal.lead(tmp_path / "leader", log, "the log", **OPTIONS)

@@ -364,6 +364,30 @@ def test_follower_without_room_goes_on_when_there_is_some(failing: str) -> None:
     run(work())
 
 
+def test_follower_without_room_does_not_lead() -> None:
+    """Even if nobody else does: it could not serve, and would keep those that can from it."""
+
+    async def work() -> None:
+        log, second = MemoryLog(), Disk()
+        old = await leading(log, Disk(), segment_size=SMALL)
+        claim = await claimed(old)
+        new, follows = await following(log, second)
+        await until(lambda: bool(new.leader), "the leader to be seen")
+        second.room = 0
+        await add(old, claim, [queued()])
+        await old.leave()
+        old.close()
+        await until(partial(has_looked, log, log.looks + 3), "some looks")
+        assert log.lease is not None and log.lease.owner == ""
+        assert not follows.done()
+        second.room = None
+        await follows
+        await claimed(new)
+        new.close()
+
+    run(work())
+
+
 def test_follower_behind_what_is_kept_must_begin_again() -> None:
     """It could not look for longer than the log keeps its rows. The next start fetches a new
     copy."""

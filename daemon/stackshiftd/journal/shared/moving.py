@@ -149,7 +149,7 @@ async def rescue(
         mark, lease = copying.read_mark(fs, layout), await log.find()
         if mark is None or lease is None or lease.owner.startswith(MOVED):
             raise BadConfiguration(
-                f"{data_dir} is no copy of a journal in {of}",
+                f"{data_dir} is not a copy of a journal in {of}",
                 hint="rescue where a daemon of the project has run since it is in the database",
             )
         if mark.journal != lease.journal:

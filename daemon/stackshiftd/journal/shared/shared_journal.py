@@ -289,18 +289,22 @@ class SharedJournal(FileJournal):
         self.leader = _host(lease.owner)
         if may_take and not self.may_lead():
             watch.is_led, may_take = True, False
+        # First: one that has no room for what was appended must not lead.
+        await self._catch_up()
         if may_take:
             sent = _now()
             term = await self._shared.lead(lease, self._owner, self._lease_ms)
             if term is None:
                 watch.refused(lease)
             else:
+                if self._beats is not None:  # The look before led, too, and was cut off then.
+                    self._beats.cancel()
                 self._term = term
-                self.leader = None
                 self._answers_until = sent + ANSWER_SHARE * self._lease_s
                 self._beats = asyncio.get_running_loop().create_task(self._beat())
-        # Only now: until then, whoever led before may have appended.
-        await self._catch_up()
+                # Until then, whoever led before may have appended.
+                await self._catch_up()
+                self.leader = None
         self._recovery = Recovery(self.last_seq, self.last_at_us)
         return self.leader is None
 
