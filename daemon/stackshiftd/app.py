@@ -115,6 +115,13 @@ def _parser() -> argparse.ArgumentParser:
     journal.add_argument("--project", type=Path, help="of move, with --to")
     journal.add_argument("--to", choices=["database", "files", "rescue"])
     journal.set_defaults(call=_journal)
+    join = verbs.add_parser("join", help="lend workers of this machine to the daemon that leads")
+    join.add_argument("--project", required=True, type=Path)
+    join.add_argument("--host", help="the name of this machine")
+    join.add_argument("--queue", help="a queue that has workers of its own")
+    join.add_argument("--processes", type=int)
+    join.add_argument("--slots", type=int)
+    join.set_defaults(call=_join)
     hosts = verbs.add_parser("hosts", help="try the hosts of a project")
     hosts.add_argument("name", nargs="*")
     hosts.add_argument("--project", required=True, type=Path)
@@ -148,6 +155,53 @@ def _journal(arguments: argparse.Namespace) -> int:
     )
 
 
+def _join(arguments: argparse.Namespace) -> int:
+    from stackshift_jobs.project.database_url import masked
+    from stackshiftd.shell.cluster.opening import Offer
+
+    stop = StopSignals()
+    _log_to_stderr()
+    inheritance.reset()
+    root = arguments.project.resolve()
+    find_project(root)
+    config = load_config(root)
+    check_code(config)
+    url = config.journal.url
+    if url is None:
+        raise BadConfiguration(
+            "the journal of this project is in files, and nobody can join the daemon",
+            hint="[hosts.NAME] places workers on other machines; docs/cluster.md has the rest",
+            key="journal.url",
+        )
+    workers = config.workers
+    offer = Offer(arguments.queue or "", arguments.slots or workers.slots)
+    offers = [offer] * (arguments.processes or workers.processes)
+
+    async def serve() -> bool:
+        from stackshiftd.journal.shared.postgres_log import PostgresLog
+        from stackshiftd.shell.cluster.joining import Joined
+
+        shared = PostgresLog(url, config.project.name)
+        joined = Joined(config, shared, arguments.host or config.member, offers)
+        loop = asyncio.get_running_loop()
+        stop.listen(lambda: loop.call_soon_threadsafe(joined.stop))
+        with contextlib.closing(shared):
+            await joined.serve(lambda: log.info("a member of the cluster at %s", masked(url)))
+        return False
+
+    _new_loop(serve())
+    return 0
+
+
+def _log_to_stderr() -> None:
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        datefmt="%Y-%m-%dT%H:%M:%S%z",
+        stream=sys.stderr,
+    )
+
+
 def _run(arguments: argparse.Namespace) -> int:
     if os.getpid() == 1:
         status = fork_from_first_process()
@@ -155,12 +209,7 @@ def _run(arguments: argparse.Namespace) -> int:
             return status
     stop = StopSignals()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # there is nothing to reload yet
-    logging.basicConfig(
-        level=logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        datefmt="%Y-%m-%dT%H:%M:%S%z",
-        stream=sys.stderr,
-    )
+    _log_to_stderr()
     notes = inheritance.reset()
     sys.setswitchinterval(SWITCH_SECONDS)
     starter = Starter(arguments.ready_fd, stays=arguments.dev)

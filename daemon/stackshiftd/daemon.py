@@ -11,7 +11,7 @@ from array import array
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final
 
-from stackshift_jobs.errors import BadConfiguration, StackshiftError
+from stackshift_jobs.errors import BadConfiguration, Conflict, StackshiftError
 from stackshift_jobs.project.config import Config
 from stackshift_jobs.values.durations import rfc3339
 from stackshift_jobs.values.limits import LINE_MARGIN
@@ -34,6 +34,7 @@ from stackshiftd.shell.background.schedule_timer import ScheduleTimer
 from stackshiftd.shell.background.service import Service
 from stackshiftd.shell.background.timers import Timers
 from stackshiftd.shell.catalog import Catalog, shown
+from stackshiftd.shell.cluster.opening import Client, Offer
 from stackshiftd.shell.damage import Damage
 from stackshiftd.shell.departures import Replay
 from stackshiftd.shell.engine import Engine
@@ -81,6 +82,7 @@ from stackshiftd.worker.scripts.folder import remove_all
 
 if TYPE_CHECKING:  # It loads ssl, which a daemon of one machine does not need.
     from stackshiftd.shell.cluster.cluster import Cluster
+    from stackshiftd.shell.cluster.lender import Lender
 
 log = logging.getLogger("stackshiftd")
 
@@ -136,6 +138,7 @@ class Daemon:
         self.standby: Standby | None = None
         """While another daemon leads, and until this one has taken over from it."""
         self._cluster = cluster
+        self._lender: Lender | None = None
         self._successor = ""
         """The host whose daemon is to lead after this one."""
         self._service = Service({} if in_memory else None)
@@ -195,7 +198,10 @@ class Daemon:
         self._schedule_timer = ScheduleTimer(self.engine, self._catalog)
         self._dispatcher.learned = self._schedule_timer.learn
         payload_bytes = config.limits.payload_bytes
-        looking = RunQueries(self._catalog, self._lookup, self._view, logs, self._run_waits, config)
+        machine = cluster.host if cluster is not None else ""
+        looking = RunQueries(
+            self._catalog, self._lookup, self._view, logs, self._run_waits, machine
+        )
         self._queues = Queues(self.engine, self._catalog, config, waiters)
         self._activity = Activity(self.engine, self._lookup, self._view)
         self._clock = Clock(self.engine, requests.remember_ms)
@@ -254,12 +260,12 @@ class Daemon:
         self._relays: Relays | None = None
         if cluster is not None:
             self._relays = Relays(
-                lambda: cluster.dial(journal.leader or ""),
+                lambda: cluster.dial(journal.leader or "", Client()),
                 self._answered_alone,
                 max_line,
                 config.limits.connections,
             )
-            cluster.attach(lambda: self._listener.place, self._standing)
+            cluster.attach(lambda: self._listener.place, self._standing, self._admit)
 
         def connected() -> asyncio.Protocol:
             follows = self.standby is not None and not self.standby.is_taking_over
@@ -340,6 +346,12 @@ class Daemon:
             self._successor = to
             self._stopping.set_result(False)
 
+    def _admit(self, machine: str, offer: Offer, writer: asyncio.StreamWriter) -> None:
+        """Take a worker that another machine offers. Raises `Conflict`."""
+        if not self.engine.is_writer or self._stopping.done():
+            raise Conflict("this daemon does not lead")
+        self.pool.admit(machine, offer, writer)
+
     def _standing(self) -> tuple[str, int]:
         """The role of this daemon, and the last record that it has."""
         return "leads" if self.engine.is_writer else "follows", self._journal.last_seq
@@ -410,6 +422,8 @@ class Daemon:
             self._listener.close()
             # To start over is no stop: nothing executes, and a service manager keeps the process.
             if self._failure is None and not self.starts_over:
+                if self._lender is not None:
+                    await self._lender.close(leave=True)
                 if self.engine.is_writer:
                     await self._wind_down(drain)
                 await self._journal.leave(self._successor)
@@ -454,6 +468,7 @@ class Daemon:
                 log.info("following the daemon on %s", self._journal.leader)
                 await self._open(ready)
                 self._every_second_of_standby()
+            self._lend()
 
         following = self._loop.create_task(self._journal.follow(caught_up))
         await asyncio.wait((following, self._stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -466,9 +481,23 @@ class Daemon:
         if self.standby is not None:
             log.warning("taking over")
             self.standby.is_taking_over = True
+            if self._lender is not None:
+                # Before the runs that their workers have executed are handed out again.
+                await self._lender.close(leave=False)
+                self._lender = None
             if self._relays is not None:
                 await self._relays.close()
         return True
+
+    def _lend(self) -> None:
+        """Lend the workers of this machine to whoever leads now."""
+        if self._cluster is None or not self._config.cluster.lend:
+            return
+        if self._lender is None:
+            from stackshiftd.shell.cluster.lender import Lender, own_workers
+
+            self._lender = Lender(self._config, self._cluster, own_workers(self._config))
+        self._lender.follow(self._journal.leader or "")
 
     async def _lead(self) -> None:
         """Become the journal's writer."""
@@ -634,6 +663,8 @@ class Daemon:
         for connection in list(self.router.connections):
             connection.close()
         await self.pool.close()
+        if self._lender is not None:
+            await self._lender.close(leave=False)
         if self._warden is not None:
             await asyncio.to_thread(self._warden.dismiss)
         await self._hooks.close(0)

@@ -391,6 +391,18 @@ _CLUSTER_COMMANDS: Final = (
     ),
 )
 
+_WORKER_COMMANDS: Final = (
+    command(
+        "worker join",
+        "worker:join",
+        "Lend workers of this machine to the daemon that leads, until stopped.",
+        option("--queue Q", "Only for this queue, which must have workers of its own."),
+        option("--processes N", "Worker processes (default: [workers] processes)."),
+        option("--slots N", "Runs at once in each (default: [workers] slots)."),
+        option("--host NAME", "Name of this machine (default: its own)."),
+    ),
+)
+
 _JOURNAL_COMMANDS: Final = (
     command("journal verify", "journal:verify", "Verify every record of the journal."),
     command(
@@ -564,6 +576,7 @@ COMMANDS: Final = (
     *_BOOT_COMMANDS,
     *_HOST_COMMANDS,
     *_CLUSTER_COMMANDS,
+    *_WORKER_COMMANDS,
     *_JOURNAL_COMMANDS,
     *_OTHER_COMMANDS,
 )
@@ -579,6 +592,7 @@ GROUPS: Final = {
     "daemon": "Start, stop and inspect the background daemon.",
     "hosts": "List and check the other machines on which workers run.",
     "cluster": "Show and move the lead among daemons on several machines.",
+    "worker": "Lend workers of this machine to a daemon on another one.",
     "journal": "Verify, print, back up and repair the journal.",
     "config": "Read and change settings.",
 }
@@ -588,6 +602,7 @@ ALIASES: Final = {
     "queue": "queues",
     "schedule": "schedules",
     "host": "hosts",
+    "workers": "worker",
     "journals": "journal",
     "daemons": "daemon",
     "states": "state",

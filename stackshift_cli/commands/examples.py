@@ -275,6 +275,10 @@ stackshift cluster handover app-2 → to this one
     "cluster forget": """
 stackshift cluster forget app-3 → a machine that will not come back
 """,
+    "worker join": """
+stackshift worker join → in a container that has the project: more workers for whoever leads
+stackshift worker join --queue gpu --processes 1 --slots 1 → on a machine that the queue needs
+""",
     "config get": """
 stackshift config get workers.slots → the value in force
 """,

@@ -152,8 +152,9 @@ KEYS: Final[tuple[Key, ...]] = (
         "advertise", ADDRESS, None, "Where they reach it.", "found from the way to the database"
     ),
     _cluster("lead", FLAG, True, "The daemon may lead; else it only follows."),
+    _cluster("lend", FLAG, True, "While it follows, its workers serve the one that leads."),
     _workers("processes", _PROCESSES, None, "Worker processes.", "one per CPU"),
-    _workers("hosts", HOST_NAMES, [LOCAL], "Where workers are, so many on each: see [hosts.NAME]."),
+    _workers("hosts", HOST_NAMES, [LOCAL], "Where workers are, so many on each; [] if all join."),
     _workers("slots", whole(1, 1024), 16, "Runs at once in one process."),
     _workers("grace", DURATION, "10s", "Time to shut down cleanly before a worker is killed."),
     _workers("heartbeat", _HEARTBEAT, "15s", "A worker that neither beats nor works is lost."),
@@ -170,7 +171,7 @@ KEYS: Final[tuple[Key, ...]] = (
     _queues("key_concurrency", _COUNT, None, "Runs at once for one concurrency key.", "no limit"),
     _queues("paused", FLAG, False, "Start no runs."),
     _queues("processes", _PROCESSES, None, "Worker processes of its own.", "the shared ones"),
-    _queues("hosts", HOST_NAMES, None, "Where these are, so many on each.", "this machine"),
+    _queues("hosts", HOST_NAMES, None, "Where these are; [] if all join.", "this machine"),
     _hosts("command", COMMAND, None, "Command that reaches the host.", '["ssh", "NAME"]'),
     _hosts("python", TEXT, "python3", "Interpreter there, with stackshift-jobs."),
     _hosts("code", TEXT, "send", "Directory there that has the code, or send it."),
@@ -233,6 +234,7 @@ class ClusterSection:
     listen: tuple[str, int]
     advertise: tuple[str, int] | None
     lead: bool
+    lend: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +266,11 @@ class QueueSection:
     paused: bool
     processes: int | None
     hosts: tuple[str, ...] | None
+
+    @property
+    def has_own(self) -> bool:
+        """Are there workers for it alone? With `hosts = []` none are started: they join."""
+        return self.hosts is not None or self.processes is not None
 
     @property
     def places(self) -> tuple[tuple[str, int], ...]:

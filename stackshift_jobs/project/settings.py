@@ -161,7 +161,7 @@ def _directories(value: object) -> tuple[str, ...]:
 def _host_names(value: object) -> tuple[str, ...]:
     """Names that can be arguments of `ssh` and parts of the names of workers."""
     names = _texts(value)
-    if not names or len(set(names)) < len(names) or not all(map(_HOST.fullmatch, names)):
+    if len(set(names)) < len(names) or not all(map(_HOST.fullmatch, names)):
         raise ValueError('a list of different hosts, such as ["local", "gpu-1"]')
     return names
 

@@ -10,7 +10,7 @@ import sys
 import tarfile
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
@@ -19,13 +19,14 @@ import msgspec
 import pytest
 
 from helpers.deadline import SECONDS, wait_until
-from helpers.processes import wait_gone
+from helpers.processes import alive, wait_gone
 from helpers.project import environment
 from stackshiftd.core.records import NULL
 from stackshiftd.keeper.code_store import MAX_BYTES
 from stackshiftd.worker.frames import CallRecorded, Execute, Frame, Hello, encode
 from stackshiftd.worker.host_frames import (
     HOST_PROTOCOL,
+    Close,
     CodePart,
     Open,
     Pulse,
@@ -38,9 +39,9 @@ SILENCE_SECONDS: Final = 4.0
 class Far:
     """A keeper in a process, and the daemon's end of its pipe."""
 
-    def __init__(self, cache: Path) -> None:
+    def __init__(self, cache: Path, *more: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "stackshiftd.worker", "--stdio"],
+            [sys.executable, "-P", "-m", "stackshiftd.worker", "--stdio", *more],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -74,10 +75,10 @@ class Far:
         self.process.stdin.close()
 
 
-@pytest.fixture
-def far(tmp_path: Path) -> Iterator[Far]:
-    """A keeper that has heard nothing yet."""
-    made = Far(tmp_path / "cache")
+@contextmanager
+def started(cache: Path, *more: str) -> Iterator[Far]:
+    """A keeper that has heard nothing yet, with `more` arguments."""
+    made = Far(cache, *more)
     yield made
     made.process.kill()
     made.process.wait()
@@ -85,6 +86,13 @@ def far(tmp_path: Path) -> Iterator[Far]:
         assert stream is not None
         with suppress(OSError):
             stream.close()
+
+
+@pytest.fixture
+def far(tmp_path: Path) -> Iterator[Far]:
+    """One without arguments."""
+    with started(tmp_path / "cache") as made:
+        yield made
 
 
 def opening(**changes: Any) -> Open:
@@ -148,7 +156,7 @@ def test_other_protocol_is_refused_by_name(far: Far) -> None:
     far.say(opening(protocol=99, version="9.9"), hello())
     refused = far.hear("Host.Refused")
     assert refused["kind"] == "protocol"
-    assert "the daemon is 9.9: their protocols are 1 and 99" in refused["why"]
+    assert f"the daemon is 9.9: their protocols are {HOST_PROTOCOL} and 99" in refused["why"]
     assert far.ended()[0] == 78
 
 
@@ -266,3 +274,32 @@ def test_daemon_that_speaks_otherwise_is_refused(far: Far) -> None:
     assert refused["kind"] == "protocol"
     assert "cannot read it" in refused["why"]
     assert far.ended()[0] == 78
+
+
+def test_keeper_of_a_project_has_its_code_and_settings(tmp_path: Path, code: Path) -> None:
+    """Whatever the daemon says of them."""
+    (code / "stackshift.toml").write_text('[project]\nenv_file = "own.env"\n')
+    (code / "own.env").write_text(f"PLACE=here\nPYTHONPATH={environment()['PYTHONPATH']}\n")
+    (code / "jobs/a.py").write_text(
+        "import os\nimport stackshift_jobs as stackshift\n"
+        "@stackshift.job(os.environ['PLACE'])\ndef a(ctx):\n    pass\n"
+    )
+    with started(tmp_path / "cache", "--project", str(code)) as far:
+        far.say(opening(environment={"PLACE": "there"}), hello())
+        assert far.hear("Host.Started")["directory"] == str(code)
+        assert [job["name"] for job in far.hear("Greeting")["jobs"]] == ["here"]
+
+
+def test_keeper_that_is_to_end_says_so_and_goes_on(far: Far, code: Path) -> None:
+    """Until the daemon has no more use for its worker; then all has ended before the pipe has."""
+    far.say(opening(directory=str(code)), hello())
+    pid = far.hear("Greeting")["pid"]
+    far.process.terminate()
+    far.hear("Host.Leaves")
+    far.say(Pulse(1))
+    far.hear("Host.Alive")
+    far.say(Close())
+    assert far.process.stdout is not None
+    assert far.process.stdout.read() == b""
+    assert not alive(pid)
+    assert far.ended()[0] == 0

@@ -109,11 +109,13 @@ class QueueTerms(Part, frozen=True):
 
 
 class JournalOpened(Record, frozen=True, tag="journal.opened"):
-    """A daemon claimed the journal under a new `epoch`; all earlier daemons are fenced."""
+    """A daemon claimed the journal under a new `epoch`; all earlier daemons are fenced. `host` is
+    its machine, where several share the journal."""
 
     epoch: int
     pid: int
     version: str
+    host: str = ""
 
 
 class JournalRecovered(Record, frozen=True, tag="journal.recovered"):

@@ -22,6 +22,7 @@ from stackshiftd.core.state.entries import Value, Values
 from stackshiftd.core.state.events import Events, Kept, SentKey
 from stackshiftd.core.state.expiry import EVENT, LOCK, STATE
 from stackshiftd.core.state.heap import Heap
+from stackshiftd.core.state.leads import Leads
 from stackshiftd.core.state.locks import Holding, Lock, Waiting, place_of
 from stackshiftd.core.state.queues import Queue
 from stackshiftd.core.state.schedules import Schedule
@@ -41,6 +42,7 @@ class Totals(_Line, frozen=True, tag="totals"):
     now_us: int
     epoch: int
     finished: int
+    leads: list[tuple[int, str]] = []
 
 
 class KeyLine(_Line, frozen=True, tag="key"):
@@ -165,6 +167,8 @@ def state_hash(state: State) -> str:
     has passed, are left out: they may differ between states that behave alike."""
     digest = hashlib.sha256()
     digest.update(_encode([state.seq, state.now_us, state.epoch, state.finished, state.dead]))
+    if state.leads.changes:
+        digest.update(_encode(state.leads.changes))
     for run_id in sorted(state.runs):
         digest.update(_encode(state.runs[run_id]))
     for name in sorted(state.queues):
@@ -223,7 +227,7 @@ def _text(held: msgspec.Struct, body: str, name: str) -> dict[str, Any]:
 def dump(state: State, entries: Iterable[tuple[int, Entry]]) -> Iterator[bytes]:
     """The lines of a snapshot of `state`. `entries` are the entries of its runs with their places,
     in order of sequence number."""
-    yield _encode(Totals(state.seq, state.now_us, state.epoch, state.finished))
+    yield _encode(Totals(state.seq, state.now_us, state.epoch, state.finished, state.leads.changes))
     for key, entry in state.keys.items():
         if state.key_lives(entry, state.now_us):
             yield _encode(
@@ -307,6 +311,7 @@ def load(lines: Iterable[bytes]) -> Loaded:
     assert totals is not None, "a snapshot begins with its totals"
     state.seq, state.now_us = totals.seq, totals.now_us
     state.epoch, state.finished = totals.epoch, totals.finished
+    state.leads = Leads(totals.leads)
     state.keys = keys
     for saved in queues:
         state.restore_queue(saved.queue, saved.said, saved.paused_us, saved.served, saved.full_at)

@@ -3,11 +3,13 @@
 `python -P -m stackshiftd.worker --stdio`, started through a command such as `ssh gpu-1`, whose
 standard input and output are the pipe to the daemon. It gets the code, starts the worker as a
 daemon starts its own, and passes on what both say (`worker.host_frames` has the protocol). The
-worker itself knows nothing of it.
+worker itself knows nothing of it. With `--project DIR` it keeps a worker of the project there, with
+the settings there; so a machine lends its own workers to a daemon elsewhere.
 
 States: opening (no `Open` yet), getting and preparing the code, serving, ending. In each of them
 the end of the pipe, and a daemon that is silent for too long, end all: the worker is killed, what
-it has started is ended, and nothing is left. A keeper that is killed itself takes its worker with
+it has started is ended, and nothing is left. One that is asked to end by SIGTERM tells the daemon,
+which lets its runs be handed back first. A keeper that is killed itself takes its worker with
 it (the worker dies with its parent), and its warden ends the rest.
 """
 
@@ -29,8 +31,16 @@ from typing import Final
 
 import msgspec
 
+from stackshift_jobs.errors import BadConfiguration
 from stackshift_jobs.programs import inheritance, warden
-from stackshift_jobs.project.environment import of_account, own_interpreter
+from stackshift_jobs.project.code import check_code
+from stackshift_jobs.project.config import Config, load_config
+from stackshift_jobs.project.environment import (
+    environment,
+    interpreter,
+    of_account,
+    own_interpreter,
+)
 from stackshift_jobs.version import __version__
 from stackshiftd.keeper.code_store import MAX_BYTES, BadCode, CodeStore
 from stackshiftd.keeper.relay import Lines, Outlet
@@ -42,9 +52,11 @@ from stackshiftd.worker.host_frames import (
     SILENCE_SECONDS,
     TAG,
     Alive,
+    Close,
     CodePart,
     Ended,
     HostFrame,
+    Leaves,
     Open,
     Opened,
     Prepares,
@@ -64,9 +76,10 @@ _LOOK_SECONDS: Final = 1.0
 
 class Keeper:
     """Keeps one worker for the daemon behind the descriptors `source` and `sink`. `cache` is the
-    folder of what is kept between keepers."""
+    folder of what is kept between keepers; with `project`, its code and settings count."""
 
-    def __init__(self, source: int, sink: int, cache: Path) -> None:
+    def __init__(self, source: int, sink: int, cache: Path, project: Config | None = None) -> None:
+        self._project = project
         self._from_daemon = Lines(source, self._heard)
         self._to_daemon = Outlet(sink)
         self._from_worker: Lines | None = None
@@ -174,6 +187,11 @@ class Keeper:
 
         threading.Thread(target=run, daemon=True).start()
 
+    def leave(self, *_signal: object) -> None:
+        """Have the worker hand back its runs, and then end. May be called in a signal handler."""
+        self._done.put(lambda: self._tell(Leaves()))
+        os.write(self._waker, b".")
+
     def _tell(self, frame: HostFrame) -> None:
         self._to_daemon.add(encode(frame) + b"\n")
 
@@ -213,6 +231,8 @@ class Keeper:
             self._tell(Alive(frame.number, *used))
         elif isinstance(frame, Open):
             self._opened(frame)
+        elif isinstance(frame, Close):
+            self._status = 0
         else:
             self._take_part(frame)
 
@@ -227,6 +247,8 @@ class Keeper:
                 f"stackshift-jobs there is {__version__}, the daemon is {order.version}: their "
                 f"protocols are {HOST_PROTOCOL} and {order.protocol}",
             )
+        elif self._project is not None:
+            self._ready(self._project.root)
         elif order.directory:
             if Path(order.directory).is_dir():
                 self._ready(Path(order.directory))
@@ -269,11 +291,11 @@ class Keeper:
             return
         self._tell(Prepares())
         self._prepares_known.clear()
-        environment = self._environment(place)
+        variables = self._environment(place)
 
         def prepare() -> Callable[[], None]:
             try:
-                self._store.prepare(place, order.prepare, environment, self._begin_preparing)
+                self._store.prepare(place, order.prepare, variables, self._begin_preparing)
             except (BadCode, OSError) as bad:
                 self._prepares_known.set()
                 why = str(bad)
@@ -288,10 +310,19 @@ class Keeper:
         self._prepares_known.set()
 
     def _environment(self, place: Path) -> dict[str, str]:
+        if self._project is not None:
+            return environment(self._project)
         order = self._open
         assert order is not None
         given = of_account(place, own_interpreter(place), order.path)
         return {name: variable.value for name, variable in given.items()} | order.environment
+
+    def _python(self, place: Path) -> str:
+        """The worker's interpreter. Raises `BadConfiguration` if others can change the project."""
+        if self._project is None:
+            return own_interpreter(place)
+        check_code(self._project)
+        return interpreter(self._project)
 
     def _ready(self, place: Path) -> None:
         """The code is in `place`, and prepared."""
@@ -318,11 +349,15 @@ class Keeper:
             )
             ours, theirs = socket.socketpair()
             with theirs:
-                python, environment = own_interpreter(place), self._environment(place)
                 self._worker = start_worker(
-                    python, place, environment, mark, theirs, self._lease.fd
+                    self._python(place),
+                    place,
+                    self._environment(place),
+                    mark,
+                    theirs,
+                    self._lease.fd,
                 )
-        except OSError as bad:
+        except (OSError, BadConfiguration) as bad:
             self._refuse("code", f"the worker cannot be started: {bad}")
             return
         fd = ours.detach()
@@ -384,8 +419,9 @@ def _say(text: str) -> None:
     print(f"stackshift: {text}", file=sys.stderr, flush=True)
 
 
-def main() -> int:
-    """Keep a worker for the daemon behind standard input and output; the exit status."""
+def main(project: Path | None = None) -> int:
+    """Keep a worker, of `project` if there is one, for the daemon behind standard input and output;
+    the exit status. Raises `BadConfiguration`."""
     import platformdirs
 
     while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
@@ -399,4 +435,7 @@ def main() -> int:
     os.dup2(2, 1)
     inheritance.reset()
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    return Keeper(source, sink, platformdirs.user_cache_path("stackshift")).run()
+    cache = platformdirs.user_cache_path("stackshift")
+    keeper = Keeper(source, sink, cache, None if project is None else load_config(project))
+    signal.signal(signal.SIGTERM, keeper.leave)
+    return keeper.run()

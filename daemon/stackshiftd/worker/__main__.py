@@ -1,6 +1,6 @@
 """The entry point: `python -P -m stackshiftd.worker`, with descriptors from the daemon or a keeper
-(`--fd N OUT ERR LOG [LEASE]`), with `--stdio` on another host, or with `--check PROJECT` from the
-command line."""
+(`--fd N OUT ERR LOG [LEASE]`), with `--stdio [--project DIR]` on another host, or with
+`--check PROJECT` from the command line."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ if __name__ == "__main__":
             from stackshiftd.worker.process import Outputs, main
 
             main(int(fd), Outputs(int(out), int(err), int(log)), *map(int, lease))
-        case ["--stdio"]:
-            os.execv(sys.executable, [sys.executable, "-P", "-m", "stackshiftd.keeper"])
+        case ["--stdio", *project]:
+            keeper = [sys.executable, "-P", "-m", "stackshiftd.keeper", *project]
+            os.execv(sys.executable, keeper)
         case ["--check", root]:
             from stackshiftd.worker.check import check
 
@@ -23,5 +24,5 @@ if __name__ == "__main__":
         case _:
             sys.exit(
                 "usage: python -m stackshiftd.worker --fd SOCKET OUT ERR LOG [LEASE]"
-                " | --stdio | --check PROJECT"
+                " | --stdio [--project DIR] | --check PROJECT"
             )

@@ -4,7 +4,8 @@ per line, among the lines of `frames`, which the keeper passes on to the worker 
 From the daemon: `Open` first, then a `Hello` for the worker; `CodePart` frames if the keeper asks
 for code; a `Pulse` every `PULSE_SECONDS`. From the keeper: `Opened` or `Refused`, `WantsCode`,
 `Prepares`, `Started` with the worker's process, an `Alive` for each `Pulse`, and `Ended` when the
-worker has ended.
+worker has ended. A keeper that is to end says `Leaves`, and goes on until its worker has handed
+back its runs; a daemon that has no more use for one says `Close`, or closes the pipe.
 
 Either side gives up the other when it has been silent for long: the keeper after `SILENCE_SECONDS`
 of its `Open`, the daemon a little later, so that nothing executes there any more when a run is
@@ -19,7 +20,7 @@ import msgspec
 
 from stackshiftd.worker.frames import Frame
 
-HOST_PROTOCOL: Final = 1
+HOST_PROTOCOL: Final = 2
 """The version of this protocol and of `frames`: both ends must speak the same."""
 PULSE_SECONDS: Final = 2.0
 SILENCE_SECONDS: Final = 15.0
@@ -43,8 +44,9 @@ class Open(HostFrame, frozen=True):
     """Everything that the keeper needs to know before it can start a worker.
 
     `worker` is the worker's name, `project` that of the project. With `directory` the code is what
-    lies there; else it is the archive with the SHA-256 `digest`, in whose directory `prepare` runs
-    once. `environment` are the variables that the settings add to those of the account there,
+    lies there; with `digest` it is the archive with this SHA-256, in whose directory `prepare` runs
+    once; with neither, the keeper was started for a project that is there, and the settings there
+    count. `environment` are the variables that the settings add to those of the account there,
     `path` is `[workers] path`, and `silence_seconds` is how long the daemon may be silent.
     """
 
@@ -72,6 +74,10 @@ class Pulse(HostFrame, frozen=True):
     """The daemon is there. The keeper answers with the `number`."""
 
     number: int
+
+
+class Close(HostFrame, frozen=True):
+    """The daemon has no more use for the worker: end it and what it has started, then the pipe."""
 
 
 # --- From the keeper -----------------------------------------------------------------------
@@ -120,6 +126,11 @@ class Alive(HostFrame, frozen=True):
     resident_bytes: int = 0
 
 
+class Leaves(HostFrame, frozen=True):
+    """The keeper was asked to end: its worker is to get no more runs, and to hand back those that
+    it has."""
+
+
 class Ended(HostFrame, frozen=True):
     """The worker has ended with `status` (below 0: a signal), and what it started has been ended.
     `words` is what it had written to each stream and not stored."""
@@ -128,8 +139,8 @@ class Ended(HostFrame, frozen=True):
     words: dict[str, bytes] = {}  # noqa: RUF012
 
 
-ToKeeper = Open | CodePart | Pulse
-FromKeeper = Opened | Refused | WantsCode | Prepares | Started | Alive | Ended
+ToKeeper = Open | CodePart | Pulse | Close
+FromKeeper = Opened | Refused | WantsCode | Prepares | Started | Alive | Leaves | Ended
 
 decode_from_keeper: Final = msgspec.json.Decoder(FromKeeper).decode
 decode_for_keeper: Final = msgspec.json.Decoder(ToKeeper).decode

@@ -15,8 +15,9 @@ from stackshift_jobs.errors import BadConfiguration, Conflict, HostUnreachable, 
 from stackshift_jobs.project.config import load_config
 from stackshiftd.journal.shared.log import LATELY_MS
 from stackshiftd.shell.cluster import cluster, identity
-from stackshiftd.shell.cluster.cluster import AHEAD_MS, OPEN, Cluster
+from stackshiftd.shell.cluster.cluster import AHEAD_MS, Cluster
 from stackshiftd.shell.cluster.identity import Identity
+from stackshiftd.shell.cluster.opening import Client, Offer, line_of
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:
@@ -45,9 +46,12 @@ class Machine:
             writer.close()
 
         self._server = await asyncio.start_unix_server(echo, str(self._socket))
-        self.cluster.attach(lambda: self._socket, lambda: (self.role, 7))
+        self.cluster.attach(lambda: self._socket, lambda: (self.role, 7), self._admit)
         await self.cluster.open()
         return self
+
+    def _admit(self, machine: str, _offer: Offer, _writer: asyncio.StreamWriter) -> None:
+        raise Conflict(f"no worker of {machine} is wanted")
 
     async def close(self) -> None:
         """Stop it in good order."""
@@ -63,14 +67,14 @@ def test_client_of_one_talks_to_the_daemon_of_another(tmp_path: Path) -> None:
         first = await Machine(tmp_path, log, "app-1").open()
         second = await Machine(tmp_path, log, "app-2").open()
         for here, there in ((second, "app-1"), (first, "app-2")):
-            reader, writer = await here.cluster.dial(there)
+            reader, writer = await here.cluster.dial(there, Client())
             writer.write(b"hello\n")
             assert await reader.readline() == there.encode() + b": hello\n"
             writer.close()
         await second.close()
         (tmp_path / "again").mkdir()
         second = await Machine(tmp_path / "again", log, "app-2").open()
-        reader, writer = await second.cluster.dial("app-1")
+        reader, writer = await second.cluster.dial("app-1", Client())
         writer.close()
         await first.close()
         await second.close()
@@ -85,7 +89,7 @@ def test_stranger_is_hung_up_on(tmp_path: Path) -> None:
     async def opened(context: ssl.SSLContext, port: int) -> bytes:
         try:
             reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
-            writer.write(OPEN)
+            writer.write(line_of(Client()))
             answer = await reader.readline()
             writer.close()
         except (ssl.SSLError, OSError):
@@ -130,7 +134,7 @@ def test_another_daemon_at_the_address_is_not_taken_for_the_leader(tmp_path: Pat
         await first.close()
         await log.put_member(leader._replace(address=other.address))
         with pytest.raises(HostUnreachable, match=r"app-1 \(.*\) cannot be reached from app-2"):
-            await second.cluster.dial("app-1")
+            await second.cluster.dial("app-1", Client())
         await second.close()
 
     run(work())
@@ -230,12 +234,27 @@ def test_without_cryptography_nobody_listens(
         [member] = await log.members()
         assert (member.address, member.certificate) == ("", "")
         with pytest.raises(BadConfiguration, match="cryptography"):
-            await machine.cluster.dial("app-2")
+            await machine.cluster.dial("app-2", Client())
         monkeypatch.setattr(identity, "IS_POSSIBLE", True)
         other = await Machine(tmp_path, log, "app-2").open()
         with pytest.raises(HostUnreachable, match="does not listen"):
-            await other.cluster.dial("app-1")
+            await other.cluster.dial("app-1", Client())
         await other.close()
         await machine.close()
+
+    run(work())
+
+
+def test_worker_that_is_refused_is_told_why(tmp_path: Path) -> None:
+    """Whoever offers it, in the words of the leader."""
+
+    async def work() -> None:
+        log = MemoryLog()
+        first = await Machine(tmp_path, log, "app-1").open()
+        second = await Machine(tmp_path, log, "app-2").open()
+        with pytest.raises(Conflict, match="app-1 refuses it: no worker of app-2 is wanted"):
+            await second.cluster.dial("app-1", Offer("", 4))
+        await second.close()
+        await first.close()
 
     run(work())

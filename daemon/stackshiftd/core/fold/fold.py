@@ -37,8 +37,9 @@ def fold(state: State, entry: r.Entry) -> None:
         state.settle_expiries()
 
 
-def _opened(state: State, _entry: r.Entry, record: r.JournalOpened) -> None:
+def _opened(state: State, entry: r.Entry, record: r.JournalOpened) -> None:
     state.epoch = record.epoch
+    state.leads.begin(entry.seq, record.host)
     locks.forget_clients(state)
 
 

@@ -54,7 +54,7 @@ class Limits(NamedTuple):
     per_us: int = 0
     burst: int = 1
     paused: bool = False
-    processes: int = 0
+    processes: int | None = None
 
     @property
     def rate_text(self) -> str | None:
@@ -170,7 +170,7 @@ class Queue:
         """Its turn among the queues; None if none of its runs may start."""
         if not self.has_slot:
             return None
-        own = self.limits.processes > 0
+        own = self.limits.processes is not None
         if not self.resumed.heads:
             if not self.fresh.heads:
                 return None
@@ -341,7 +341,7 @@ def limits_of(said: dict[str, QueueTerms]) -> Limits:
         per_us=rated.rate_per_ms * 1000 if rated.rate else 0,
         burst=first("rate_burst") or 1,
         paused=bool(first("paused")),
-        processes=first("processes") or 0,
+        processes=first("processes"),
     )
 
 

@@ -37,6 +37,7 @@ from stackshiftd.core.state.entries import Values
 from stackshiftd.core.state.events import Events, address_of
 from stackshiftd.core.state.expiry import EVENT, LOCK, Expiry
 from stackshiftd.core.state.heap import Heap
+from stackshiftd.core.state.leads import Leads
 from stackshiftd.core.state.locks import Lock
 from stackshiftd.core.state.order import Order
 from stackshiftd.core.state.queues import Place, Queue
@@ -324,6 +325,7 @@ class State:
         "held",
         "key_expiry",
         "keys",
+        "leads",
         "lines",
         "locks",
         "now_us",
@@ -346,6 +348,7 @@ class State:
         self.seq = 0
         self.now_us = 0
         self.epoch = 0
+        self.leads = Leads()
         self.finished = 0
         """How many runs have ever finished."""
         self.dead = 0
@@ -419,7 +422,7 @@ class State:
 
     def pool_of(self, queue: str) -> str:
         """The pool whose workers serve the queue: its own name, or "" for the shared one."""
-        return queue if self.queues[queue].limits.processes else ""
+        return queue if self.queues[queue].limits.processes is not None else ""
 
     def latest(self, run_id: str) -> Run | None:
         """The run, or the one as which it continues now if it began a chain; None if that is not in

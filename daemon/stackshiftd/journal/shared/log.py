@@ -94,6 +94,11 @@ MOVED: Final = "moved "
 """How the owner of a journal begins that has moved to files, which are the truth since."""
 
 
+def leader_of(lease: Lease) -> str:
+    """The host whose daemon leads, or is to lead; "" if none does."""
+    return lease.owner.removeprefix(RESERVED).partition(" ")[0]
+
+
 LATELY_MS: Final = 10_000
 """A member that has said nothing for so long is taken for gone."""
 

@@ -53,7 +53,16 @@ from stackshiftd.journal.recovery import Recovered, recover
 from stackshiftd.journal.segment import first_header
 from stackshiftd.journal.shared import copying
 from stackshiftd.journal.shared.lease_watch import LeaseWatch
-from stackshiftd.journal.shared.log import MOVED, RESERVED, Lease, Row, SharedLog, Tip, next_row
+from stackshiftd.journal.shared.log import (
+    MOVED,
+    RESERVED,
+    Lease,
+    Row,
+    SharedLog,
+    Tip,
+    leader_of,
+    next_row,
+)
 from stackshiftd.journal.witness import NoWitness
 from stackshiftd.journal.writer import Appender, Batch, Mark
 
@@ -286,7 +295,7 @@ class SharedJournal(FileJournal):
                 hint="unset [journal] url there, or move it: stackshift journal move --to URL",
                 key="journal.url",
             )
-        self.leader = _host(lease.owner)
+        self.leader = leader_of(lease)
         if may_take and not self.may_lead():
             watch.is_led, may_take = True, False
         # First: one that has no room for what was appended must not lead.
@@ -338,7 +347,7 @@ class SharedJournal(FileJournal):
         by = ""
         with contextlib.suppress(DatabaseUnavailable):
             lease = await self._shared.find()
-            host = _host(lease.owner) if lease is not None else ""
+            host = leader_of(lease) if lease is not None else ""
             by = f": the daemon on {host} does" if host else ""
         return Fenced(f"this daemon does not lead any more{by}")
 
@@ -391,7 +400,7 @@ class SharedJournal(FileJournal):
         """See `Journal.claim`. The last append of whoever led before may come in between."""
         assert seen_seq == self.last_seq, f"claimed at {seen_seq}, journal is at {self.last_seq}"
         epoch = Epoch(seen_seq + 1)
-        opened = JournalOpened(epoch=epoch, pid=owner.pid, version=owner.version)
+        opened = JournalOpened(epoch, owner.pid, owner.version, self.host)
         entry = Entry(epoch, max(at_us, self.last_at_us), opened)
         self._epoch = epoch
         try:
@@ -488,10 +497,6 @@ def _now() -> float:
 def moved_to(data_dir: Path) -> str:
     """The owner of a log that has moved to the files in `data_dir`."""
     return f"{MOVED}to files: {data_dir} on {socket.gethostname()}"
-
-
-def _host(owner: str) -> str:
-    return owner.removeprefix(RESERVED).partition(" ")[0]
 
 
 def _boot() -> str:

@@ -1,8 +1,9 @@
-"""One daemon's place among those of its project on other machines.
+"""One machine's place among those of its project.
 
 It says once a second, in the log's table of members, that it is there; listens for the others,
-whose clients it joins to its own socket; and connects its own clients to the leader. What it needs
-of the others is in the table: no name has to be resolved, nothing is configured twice.
+whose clients it joins to its own socket and whose workers it takes; and connects its own clients,
+and its workers, to the leader. What it needs of the others is in the table: no name has to be
+resolved, nothing is configured twice.
 """
 
 from __future__ import annotations
@@ -32,34 +33,52 @@ from stackshift_jobs.version import __version__
 from stackshiftd.journal.shared.log import LATELY_MS, Member, Server, SharedLog
 from stackshiftd.shell.cluster import identity
 from stackshiftd.shell.cluster.identity import Identity
+from stackshiftd.shell.cluster.opening import (
+    Answer,
+    Client,
+    Offer,
+    answer_in,
+    line_of,
+    wish_in,
+)
 from stackshiftd.shell.cluster.streams import Streams, end, join
 
 log = logging.getLogger("stackshiftd.cluster")
 
-OPEN: Final = b'{"open":"client"}\n'
-OPENED: Final = b"{}\n"
 LOOK_SECONDS: Final = 1.0
 ANSWER_SECONDS: Final = 5.0
 SHUTDOWN_SECONDS: Final = 1.0
 """How long the other end of a connection may take to agree to its end."""
 DIAL_SECONDS: Final = 4.0
 """How long a daemon that does not answer, or does not know us yet, is tried."""
+WORKERS: Final = "workers"
+"""The role of a machine that has workers, and no daemon."""
 _AGAIN_SECONDS: Final = 0.25
 AHEAD_MS: Final = 60_000
 """A daemon whose clock differs by more from the database's does not lead: its times would be
 recorded for all."""
 
 
-class Cluster:
-    """The place of the daemon of the directory `id`, which is called `host` there."""
+Admit = Callable[[str, Offer, asyncio.StreamWriter], None]
+"""Takes a worker that another machine offers, at the other end of a connection, or raises why
+not."""
 
-    def __init__(self, config: Config, shared: SharedLog, host: str, id: str) -> None:
+
+class Cluster:
+    """The place of the daemon of the directory `id`, or of a machine that has only workers, which
+    is called `host` there. `scratch` is a private directory."""
+
+    def __init__(
+        self, config: Config, shared: SharedLog, host: str, id: str, scratch: Path | None = None
+    ) -> None:
         self.host = host
+        self._scratch = scratch or config.data_dir
         self._config = config
         self._shared = shared
         self._id = id
         self._place: Callable[[], Path | None] = lambda: None
-        self._now: Callable[[], tuple[str, int]] = lambda: ("follows", 0)
+        self._now: Callable[[], tuple[str, int]] = lambda: (WORKERS, 0)
+        self._admit: Admit | None = None
         self._identity: Identity | None = None
         self._server: asyncio.Server | None = None
         self._address = ""
@@ -68,19 +87,25 @@ class Cluster:
         self._look: asyncio.Task[None] | None = None
         self._visits: set[asyncio.Task[None]] = set()
 
-    def attach(self, place: Callable[[], Path | None], now: Callable[[], tuple[str, int]]) -> None:
-        """Set where the daemon's own clients connect, once they can, and what tells its role and
-        the last record that it has."""
-        self._place, self._now = place, now
+    def attach(
+        self,
+        place: Callable[[], Path | None],
+        now: Callable[[], tuple[str, int]],
+        admit: Admit,
+    ) -> None:
+        """Set where the daemon's own clients connect, once they can, what tells its role and the
+        last record that it has, and what takes workers of other machines."""
+        self._place, self._now, self._admit = place, now, admit
 
     # --- Life ------------------------------------------------------------------------------
 
     async def open(self) -> None:
-        """Listen, and become a member. Raises `Conflict` if another daemon has this name, and
-        `OSError`."""
+        """Listen, unless only workers are here, and become a member. Raises `Conflict` if another
+        daemon has this name, and `OSError`."""
         if identity.IS_POSSIBLE:
-            self._identity = Identity(self.host, self._config.data_dir)
-            await self._listen(self._identity.server)
+            self._identity = Identity(self.host, self._scratch)
+            if self._admit is not None:
+                await self._listen(self._identity.server)
         else:
             log.warning("%s: %s", identity.missing().message, identity.missing().hint)
         await self._take_name()
@@ -184,35 +209,54 @@ class Cluster:
         visit.add_done_callback(self._visits.discard)
 
     async def _receive(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Join a client of another machine to our own socket."""
+        """Join a client of another machine to our own socket, or take a worker."""
         try:
-            if await self._is_member(writer):
+            host = await self._member_of(writer)
+            if host is not None:
                 line = await asyncio.wait_for(reader.readline(), ANSWER_SECONDS)
-                place = self._place()
-                if line == OPEN and place is not None:
+                wish = wish_in(line)
+                if isinstance(wish, Offer):
+                    if self._takes(host, wish, writer):
+                        return  # The connection is not ours any more.
+                elif (place := self._place()) is not None:
                     own = await asyncio.open_unix_connection(str(place))
-                    writer.write(OPENED)
+                    writer.write(line_of(Answer()))
                     await join((reader, writer), own)
-        except (OSError, ValueError) as bad:  # ValueError: a line that is too long
+        # ValueError: a line that is too long, or makes no sense
+        except (OSError, ValueError) as bad:
             log.info("a connection from another machine has ended: %s", bad)
         except asyncio.CancelledError:
             writer.transport.abort()
             raise
         await end(writer)
 
-    async def _is_member(self, writer: asyncio.StreamWriter) -> bool:
+    def _takes(self, host: str, offer: Offer, writer: asyncio.StreamWriter) -> bool:
+        """Take a worker of that machine, or say why not."""
+        assert self._admit is not None
+        try:
+            self._admit(host, offer, writer)
+        except StackshiftError as refused:
+            log.warning("a worker of %s is refused: %s", host, refused)
+            writer.write(line_of(Answer(str(refused))))
+            return False
+        # Before what its keeper is told: that is sent at the end of this turn of the loop.
+        writer.write(line_of(Answer()))
+        return True
+
+    async def _member_of(self, writer: asyncio.StreamWriter) -> str | None:
+        """The member at the other end; None if it is none."""
         assert self._identity is not None
         peer = writer.get_extra_info("ssl_object")
         if self._identity.host_of(peer) is None:
             with contextlib.suppress(DatabaseUnavailable):
                 await self._learn()
-        return self._identity.host_of(peer) is not None
+        return self._identity.host_of(peer)
 
     # --- To other machines -----------------------------------------------------------------
 
-    async def dial(self, leader: str) -> Streams:
-        """A connection to the daemon on `leader`, as one of its clients. Raises `HostUnreachable`
-        and `BadConfiguration`."""
+    async def dial(self, leader: str, wish: Client | Offer) -> Streams:
+        """A connection to the daemon on `leader`, for a client or a worker. Raises
+        `HostUnreachable`, `Conflict` if it is refused, and `BadConfiguration`."""
         if self._identity is None:
             raise identity.missing()
         deadline = time.monotonic() + DIAL_SECONDS
@@ -223,8 +267,9 @@ class Cluster:
                 why = "it does not listen: it lacks stackshift-jobs[cluster]"
             elif member is not None:
                 try:
-                    return await asyncio.wait_for(self._opened(member), ANSWER_SECONDS)
-                except (OSError, TimeoutError) as bad:
+                    opened = self._opened(member, wish)
+                    return await asyncio.wait_for(opened, ANSWER_SECONDS)
+                except (OSError, ValueError, TimeoutError) as bad:
                     why = str(bad) or f"no answer for {ANSWER_SECONDS:g} s"
             if time.monotonic() > deadline:
                 where = f"{leader} ({member.address})" if member is not None else leader
@@ -235,7 +280,7 @@ class Cluster:
             # Its table of members, and ours, may be a second old.
             await asyncio.sleep(_AGAIN_SECONDS)
 
-    async def _opened(self, member: Member) -> Streams:
+    async def _opened(self, member: Member, wish: Client | Offer) -> Streams:
         assert self._identity is not None
         host, _, port = member.address.rpartition(":")
         reader, writer = await asyncio.open_connection(
@@ -248,9 +293,12 @@ class Cluster:
             found = self._identity.host_of(writer.get_extra_info("ssl_object"))
             if found != member.host:
                 raise ConnectionError(f"{member.address} is not {member.host}")
-            writer.write(OPEN)
-            if await reader.readline() != OPENED:
+            writer.write(line_of(wish))
+            line = await reader.readline()
+            if not line:
                 raise ConnectionError("it has hung up")
+            if refused := answer_in(line).refused:
+                raise Conflict(f"{member.host} refuses it: {refused}")
         except BaseException:
             writer.close()
             raise
@@ -309,6 +357,8 @@ def _role(member: Member, leader: str) -> str:
         return "stopped"
     if member.seen_ms >= LATELY_MS:
         return "silent"
+    if member.role == WORKERS:
+        return WORKERS
     return "leads" if member.host == leader else "follows"
 
 

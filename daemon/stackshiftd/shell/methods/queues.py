@@ -295,6 +295,6 @@ def file_terms(config: Config) -> dict[str, QueueTerms]:
             rate_per_ms=section.rate.per_ms if section.rate is not None else 0,
             rate_burst=section.rate_burst if "rate_burst" in written else None,
             paused=section.paused if "paused" in written else None,
-            processes=sum(processes for _, processes in section.places) or None,
+            processes=sum(each for _, each in section.places) if section.has_own else None,
         )
     return by_queue

@@ -15,7 +15,6 @@ import msgspec
 from msgspec import Raw
 
 from stackshift_jobs.errors import Usage
-from stackshift_jobs.project.config import Config
 from stackshift_jobs.values.names import one_of
 from stackshiftd.core.records import AttemptResumed, AttemptStarted
 from stackshiftd.core.state.entries import PAGE_BYTES, encode
@@ -105,9 +104,9 @@ class RunQueries:
         view: View,
         logs: Path,
         run_waits: RunWaits,
-        config: Config,
+        machine: str,
     ) -> None:
-        self._config = config
+        self._machine = machine
         self._catalog = catalog
         self._lookup = lookup
         self._view = view
@@ -233,16 +232,12 @@ class RunQueries:
         }
 
     def _elsewhere(self, run_id: str) -> tuple[str, ...]:
-        here = self._config.member
-        if not here:
-            return ()
-        workers = [
-            entry.record.worker
+        led = dict.fromkeys(
+            self._lookup.leader_at(entry.seq)
             for entry in self._lookup.entries(run_id)
             if isinstance(entry.record, AttemptStarted | AttemptResumed)
-        ]
-        machines = dict.fromkeys(worker.rpartition("/")[0] for worker in workers)
-        return tuple(each for each in machines if each not in ("", here, *self._config.hosts))
+        )
+        return tuple(each for each in led if each not in ("", self._machine))
 
     def jobs(self, params: FromCursor) -> dict[str, Any]:
         """`{jobs[], failed_modules[], notes[], cursor}`, the jobs by name."""

@@ -276,6 +276,10 @@ class Lookup:
             high = rows[-1].created_seq if len(rows) == ROWS else low
             yield None
 
+    def leader_at(self, seq: int) -> str:
+        """The machine whose daemon led at a record; "" where there was but one machine."""
+        return self._engine.state.leads.at(seq)
+
     def entries(self, run: str) -> list[Entry]:
         """The records of a run that are still kept, in order, each once."""
         places = self.places(run)

@@ -72,6 +72,9 @@ class LinkOwner(Protocol):
     def broke_silence(self) -> None:
         """A worker that was silent for long can be given work again."""
 
+    def retire(self, link: WorkerLink, reason: str) -> None:
+        """Replace a worker, once it has handed back what it holds."""
+
     def ended(self, link: WorkerLink) -> None:
         """Replace a worker whose socket is closed."""
 
@@ -105,6 +108,8 @@ class WorkerLink(asyncio.Protocol):
         self.process = process
         self.host = host
         self.slots = 0
+        self.offered: int | None = None
+        """How many runs it takes at once, where its host has its own say in that."""
         self.ready = False
         self.importing = ""
         """The module that it is importing; empty once it has greeted."""

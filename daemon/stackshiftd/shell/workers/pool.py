@@ -18,14 +18,19 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
-from stackshift_jobs.errors import BadConfiguration
+import msgspec
+
+from stackshift_jobs.errors import BadConfiguration, Conflict
 from stackshift_jobs.project.config import LOCAL, Config
 from stackshift_jobs.values.quantities import quantity
 from stackshiftd.core import commands as c
+from stackshiftd.shell.cluster.opening import Offer
 from stackshiftd.shell.tuning import Tuning
 from stackshiftd.shell.workers import orders
 from stackshiftd.shell.workers.hosts.far_host import Hosts
 from stackshiftd.shell.workers.hosts.host_link import HostLink
+from stackshiftd.shell.workers.hosts.joined import JoinedLink
+from stackshiftd.shell.workers.hosts.joined_process import JoinedProcess
 from stackshiftd.shell.workers.link import WorkerLink, WorkerListener
 from stackshiftd.shell.workers.local_host import Host
 from stackshiftd.shell.workers.process import Launch, launch_process
@@ -117,6 +122,10 @@ class Pool:
 
     async def _start_spare(self, queue: str) -> None:
         host = self._host_of(queue)
+        if host is None:
+            self._spares_due.discard(queue)
+            self._set_apart(queue)
+            return
         try:
             await self._pause(host)
             await self._spawn(queue, host, spare=True)
@@ -187,11 +196,26 @@ class Pool:
         if not self._executing(link.id):
             self._give_up(link, "its code has changed", True, self._grace)
 
-    def _host_of(self, queue: str) -> Host:
-        """The host of an extra worker for this pool."""
-        places = self._config.queue(queue).places if queue else ()
-        names = [name for name, _ in places] or self._config.workers.hosts
-        return min((self.hosts[name] for name in names), key=lambda host: host.early_deaths)
+    def _names(self, queue: str) -> tuple[str, ...]:
+        """The hosts on which workers of this pool are started."""
+        section = self._config.queue(queue) if queue else None
+        if section is None or not section.has_own:
+            return self._config.workers.hosts
+        return tuple(name for name, _ in section.places)
+
+    def _host_of(self, queue: str) -> Host | None:
+        """The host of an extra worker for this pool; None if it has only workers that join."""
+        hosts = (self.hosts[name] for name in self._names(queue))
+        return min(hosts, key=lambda host: host.early_deaths, default=None)
+
+    def _set_apart(self, queue: str) -> None:
+        """Make an extra worker of one that has joined and executes nothing. If none does now, that
+        is tried again when a run has ended."""
+        for link in self.links.values():
+            if link.queue == queue and link.usable and not self._executing(link.id):
+                link.spare = True
+                self._ears.vacant()
+                return
 
     async def _spawn(
         self,
@@ -213,12 +237,34 @@ class Pool:
             theirs.close()
         kind = HostLink if host.is_far else WorkerLink
         link = kind(self, worker, queue, process, host, spare=spare, trial=trial)
-        self.links[worker] = link
         await self._loop.create_unix_connection(lambda: link, sock=ours)
         self._watch(link)
-        link.open()
-        link.post(orders.hello(self._config, self.logs, worker, self.beat_seconds))
+        self._begin(link)
         return link
+
+    def admit(self, machine: str, offer: Offer, writer: asyncio.StreamWriter) -> None:
+        """Take the worker that `machine` offers, whose keeper is at the other end of `writer`.
+        Raises `Conflict`."""
+        if self._closing:
+            raise Conflict("this daemon stops")
+        section = self._config.queue(offer.queue) if offer.queue else None
+        if section is not None and not section.has_own:
+            raise Conflict(
+                f"queue {offer.queue} has no workers of its own",
+                hint=f"set [queues.{offer.queue}] hosts = [] for workers that join alone",
+            )
+        self._count += 1
+        host = self.hosts.joining(machine)
+        link = JoinedLink(self, host.worker_name(self._count), offer.queue, JoinedProcess(), host)
+        link.offered = offer.slots
+        link.take_over(writer)
+        self._begin(link)
+
+    def _begin(self, link: WorkerLink) -> None:
+        self.links[link.id] = link
+        link.open()
+        hello = orders.hello(self._config, self.logs, link.id, self.beat_seconds)
+        link.post(msgspec.structs.replace(hello, slots=link.offered or hello.slots))
 
     def _watch(self, link: WorkerLink) -> None:
         """Have the end of the process noticed; where there is no descriptor for that, `_listen`
@@ -246,9 +292,8 @@ class Pool:
 
     def unreachable(self, queue: str) -> str:
         """Why hosts of this pool have no usable worker, in one sentence; empty if they have."""
-        places = self._config.queue(queue).places if queue else ()
-        names = [name for name, _ in places] or self._config.workers.hosts
-        hosts = [host for name in names if (host := self.hosts.far.get(name)) is not None]
+        hosts = [host for name in self._names(queue) if (host := self.hosts.far.get(name))]
+        hosts += {link.host for link in self.links.values() if isinstance(link, JoinedLink)}
         return "; ".join(f"{host.name}: {host.trouble}" for host in hosts if host.trouble)
 
     def hosts_shown(self) -> list[dict[str, Any]]:
@@ -256,7 +301,7 @@ class Pool:
         links = self.links.values()
         return [
             host.shown([link.id for link in links if link.host is host and link.usable])
-            for host in self.hosts.far.values()
+            for host in (*self.hosts.far.values(), *self.hosts.joined.values())
         ]
 
     # --- Listening -------------------------------------------------------------------------
@@ -274,7 +319,7 @@ class Pool:
         elif isinstance(frame, Greeting):
             if link.trial is None:
                 link.importing = ""
-            link.slots = self._config.workers.slots
+            link.slots = link.offered or self._config.workers.slots
             link.ready = True
             self._ears.greeted(link, frame)
         elif isinstance(frame, Printed):
@@ -422,6 +467,8 @@ class Pool:
     def ended(self, link: WorkerLink) -> None:
         """Replace a worker whose socket is closed: its process has ended, or is about to."""
         self.links.pop(link.id, None)
+        if not any(other.host is link.host for other in self.links.values()):
+            self.hosts.joined.pop(link.host.name, None)
         by_itself = not link.gone
         if not by_itself:
             link.process.last_words()  # Of one that we have killed: they say nothing of its runs.

@@ -39,8 +39,10 @@ def hosts(root: Path, text: str) -> Hosts:
 )
 def test_command_that_reaches_a_host(tmp_path: Path, settings: str, command: list[str]) -> None:
     """ssh hands its words to a shell there; others take them as they are."""
-    host = hosts(tmp_path, f'[workers]\nhosts = ["gpu"]\n[hosts.gpu]\n{settings}\n').far["gpu"]
-    assert host_command("gpu", host.section) == command
+    text = f'[workers]\nhosts = ["gpu"]\n[hosts.gpu]\n{settings}\n'
+    (tmp_path / "stackshift.toml").write_text(text)
+    section = load_config(tmp_path, {}).hosts["gpu"]
+    assert host_command("gpu", section) == command
 
 
 def test_ssh_asks_nothing_and_forwards_nothing() -> None:

@@ -1,7 +1,8 @@
 """Other hosts on which workers run, and what is known of each.
 
-A host is a command, such as `ssh gpu-1`, that joins its standard input and output to a keeper there
-(`stackshiftd.keeper`).
+On each a keeper (`stackshiftd.keeper`) is at the other end of a pipe. A command, such as
+`ssh gpu-1`, joins its standard input and output to one; or a machine has come by itself, and lends
+its workers (`joined`).
 """
 
 from __future__ import annotations
@@ -12,12 +13,17 @@ import time
 from pathlib import PurePath
 from typing import Any, Final
 
+import msgspec
+
 from stackshift_jobs.project.config import LOCAL, Config, HostSection
+from stackshift_jobs.project.environment import added
 from stackshift_jobs.values.durations import rfc3339
+from stackshift_jobs.version import __version__
 from stackshiftd.shell.workers.hosts.code_archive import Archive, CodeArchives
 from stackshiftd.shell.workers.hosts.host_process import launch_on_host
 from stackshiftd.shell.workers.local_host import Host
 from stackshiftd.shell.workers.process import Launch, Process, launch_process
+from stackshiftd.worker.host_frames import HOST_PROTOCOL, Open
 
 SSH_OPTIONS: Final = (
     "-T",
@@ -52,17 +58,15 @@ class FarHost(Host):
     """Another host."""
 
     is_far = True
+    is_used = True
+    """Are workers placed on it?"""
+    is_sent = False
+    """Is the code sent there?"""
 
-    def __init__(
-        self, name: str, section: HostSection, config: Config, archives: CodeArchives
-    ) -> None:
+    def __init__(self, name: str, config: Config) -> None:
         super().__init__(config, launch_process)
         self.name = name
-        self.section = section
         self.config = config
-        named = [*config.workers.hosts, *(h for q in config.queues.values() for h in q.hosts or ())]
-        self.is_used = name in named
-        """Are workers placed on it?"""
         self.version = ""
         self.python = ""
         self.round_trip_ms: float | None = None
@@ -73,28 +77,27 @@ class FarHost(Host):
         """Does it prepare the code now?"""
         self.outdated = ""
         """How its code differs from ours; empty if it does not."""
-        self._archives = archives
 
     def worker_name(self, number: int) -> str:
         """The name of the worker with this number: `gpu-1/w3`."""
         return f"{self.name}/w{number}"
 
-    @property
-    def is_sent(self) -> bool:
-        """Is the code sent there?"""
-        return self.section.code == SEND
+    def order(self, worker: str, silence_seconds: float, archive: Archive | None) -> Open:
+        """What the keeper of this worker is told; `archive` is the code that it can ask for. Raises
+        `BadConfiguration`."""
+        return Open(
+            protocol=HOST_PROTOCOL,
+            version=__version__,
+            worker=worker,
+            project=self.config.project.name,
+            digest=archive.digest if archive is not None else "",
+            grace_ms=self.config.workers.grace_ms,
+            silence_seconds=silence_seconds,
+        )
 
     async def archive(self) -> Archive | None:
         """The code to be sent. Raises `OSError` and `BadConfiguration`."""
-        if not self.is_sent:
-            return None
-        return await self._archives.of(self.section.send or self.config.project.jobs)
-
-    async def launch(self, theirs: socket.socket) -> Process:
-        """Start the command that reaches the host. Raises `OSError`, `BadConfiguration`."""
-        archive = await self.archive()
-        command = host_command(self.name, self.section)
-        return launch_on_host(self.config, command, theirs, archive)
+        return None
 
     def worked(self) -> None:
         """A worker has come up."""
@@ -137,16 +140,59 @@ class FarHost(Host):
         }
 
 
+class CommandHost(FarHost):
+    """A host that a command reaches."""
+
+    def __init__(
+        self, name: str, section: HostSection, config: Config, archives: CodeArchives
+    ) -> None:
+        super().__init__(name, config)
+        self._section = section
+        self._archives = archives
+        named = [*config.workers.hosts, *(h for q in config.queues.values() for h in q.hosts or ())]
+        self.is_used = name in named
+        self.is_sent = section.code == SEND
+
+    def order(self, worker: str, silence_seconds: float, archive: Archive | None) -> Open:
+        """See `FarHost.order`."""
+        return msgspec.structs.replace(
+            super().order(worker, silence_seconds, archive),
+            directory="" if archive is not None else self._section.code,
+            prepare=self._section.prepare or (),
+            environment=added(self.config),
+            path=self.config.workers.path,
+        )
+
+    async def archive(self) -> Archive | None:
+        """See `FarHost.archive`."""
+        if not self.is_sent:
+            return None
+        return await self._archives.of(self._section.send or self.config.project.jobs)
+
+    async def launch(self, theirs: socket.socket) -> Process:
+        """Start the command. Raises `OSError`, `BadConfiguration`."""
+        archive = await self.archive()
+        command = host_command(self.name, self._section)
+        return launch_on_host(self.config, command, theirs, archive)
+
+
 class Hosts:
     """All places of a project's workers, by name."""
 
     def __init__(self, config: Config, launch: Launch) -> None:
         self.local = Host(config, launch)
         self._archives = CodeArchives(config)
-        self.far = {
-            name: FarHost(name, section, config, self._archives)
+        self.far: dict[str, FarHost] = {
+            name: CommandHost(name, section, config, self._archives)
             for name, section in config.hosts.items()
         }
+        self.joined: dict[str, FarHost] = {}
+        """Machines that have come by themselves and are here now."""
+        self._config = config
+
+    def joining(self, name: str) -> FarHost:
+        """The machine of this name, one of whose workers comes now."""
+        return self.joined.setdefault(name, FarHost(name, self._config))
 
     def __getitem__(self, name: str) -> Host:
         """The host of this name."""

@@ -16,21 +16,19 @@ from typing import Any, Final
 
 import msgspec
 
-from stackshift_jobs.project.environment import added
-from stackshift_jobs.version import __version__
 from stackshiftd.shell.tuning import Tuning
 from stackshiftd.shell.workers.hosts.far_host import FarHost
 from stackshiftd.shell.workers.hosts.host_process import HostProcess
+from stackshiftd.shell.workers.hosts.joined_process import JoinedProcess
 from stackshiftd.shell.workers.link import WorkerLink
 from stackshiftd.worker.frames import Greeting, Printed
 from stackshiftd.worker.host_frames import (
-    HOST_PROTOCOL,
     PART_BYTES,
     TAG,
     Alive,
     CodePart,
     Ended,
-    Open,
+    Leaves,
     Opened,
     Prepares,
     Pulse,
@@ -55,7 +53,7 @@ class HostLink(WorkerLink):
     """One worker on another host."""
 
     host: FarHost
-    process: HostProcess
+    process: HostProcess | JoinedProcess
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -86,25 +84,10 @@ class HostLink(WorkerLink):
 
     def open(self) -> None:
         """Tell the keeper what it needs to know. Raises `BadConfiguration`."""
-        section, config = self.host.section, self.host.config
-        archive = self.process.archive
-        self._stderr = self.process.stderr.fileno() if self.process.stderr is not None else -1
-        self._loop.add_reader(self._stderr, self._hear)
-        self.post(
-            Open(
-                protocol=HOST_PROTOCOL,
-                version=__version__,
-                worker=self.id,
-                project=config.project.name,
-                directory="" if archive is not None else section.code,
-                digest=archive.digest if archive is not None else "",
-                prepare=section.prepare or (),
-                environment=added(config),
-                path=config.workers.path,
-                grace_ms=config.workers.grace_ms,
-                silence_seconds=self._tuning.host_silence,
-            )
-        )
+        if self.process.stderr is not None:
+            self._stderr = self.process.stderr.fileno()
+            self._loop.add_reader(self._stderr, self._hear)
+        self.post(self.host.order(self.id, self._tuning.host_silence, self.process.archive))
 
     def _send_code(self) -> None:
         """Send the next part of the code, and the others as the pipe takes them."""
@@ -244,8 +227,11 @@ class HostLink(WorkerLink):
                 log.info("%s prepares the code", self.id)
             case Started():
                 self._is_started = True
+                self.process.began(frame.pid)
                 host.prepares = False
                 log.info("%s runs there as process %d in %s", self.id, frame.pid, frame.directory)
+            case Leaves():
+                self._pool.retire(self, f"{host.name} takes it back")
             case Ended():
                 self._status = frame.status
                 self.process.words = frame.words

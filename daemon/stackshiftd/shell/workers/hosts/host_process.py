@@ -65,6 +65,9 @@ class HostProcess(subprocess.Popen[bytes]):
                 return os.pidfd_open(self.pid)
         return None
 
+    def began(self, _pid: int) -> None:
+        """Note that the worker has begun there. Its process is ours: the command."""
+
     def cpu_seconds(self) -> float:
         """The CPU time that the worker there has used, as its keeper told last."""
         return self.used_seconds
